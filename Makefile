@@ -1,0 +1,36 @@
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+CONFIG ?= etc/four.yaml
+TESTS ?= tests
+
+bin := .venv/bin
+ready := .venv/ready
+
+.PHONY: run test lint types package clean
+
+run: $(ready)
+	$(bin)/pfsb cluster $(CONFIG)
+
+# One process, although trial can use several: its report stays in order, and tests that start servers share ports.
+test: $(ready)
+	$(bin)/python -m twisted.trial $(TESTS)
+
+lint: $(ready)
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+
+types: $(ready)
+	$(bin)/mypy
+
+package: $(ready)
+	$(bin)/python -m build --outdir dist .
+
+# The stamp comes last, so that an installation that broke off is made anew.
+$(ready): setup.cfg
+	$(PYTHON) -m venv .venv
+	$(bin)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $(ready)
+
+clean:
+	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .ruff_cache _trial_temp*
+	find pfsb tests twisted -name __pycache__ -prune -exec rm -rf {} +
+	rm -f twisted/plugins/dropin.cache

@@ -1,0 +1,234 @@
+"""What people and programs may ask of the applications: arguments, options, numbers, lengths (interface part 3).
+
+An application keeps a rule per verb, which takes an `Arguments` apart and returns the normalised command, and
+a runner per verb, found again by `runner` when the command is executed. A rule runs once, at the server that was
+asked; a runner runs at every server, so it trusts nothing but the types that `runner` has looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
+from types import EllipsisType
+from typing import Any, Final
+
+from pfsb.interfaces import BadRequest, Command, CommandDescription, Done, Fields, Refused, Result
+
+key_bytes_max: Final = 1_024
+"""UTF-8 bytes of a key or the name of a lock."""
+value_bytes_max: Final = 1_048_576
+"""UTF-8 bytes of a value, also of one that grows by APPEND, and of a text said in the chat."""
+rows_default: Final = 1_000
+"""Rows of a reply when no `limit=` is given."""
+rows_max: Final = 10_000
+reply_characters_max: Final = 4_194_304
+"""Characters of users' text in the rows of one reply: a server must not build a reply of any size."""
+wait_ms_max: Final = 31_536_000_000
+"""The longest `wait=`: 365 days. A deadline then fits into 64 bits whatever the clock says."""
+integer_min: Final = -(2**63)
+integer_max: Final = 2**63 - 1
+
+absent: Final = -1
+"""Stands in a normalised command for an option that was not given: no limit, no token, a wait without end."""
+
+_INTEGER = re.compile(r"-?[0-9]{1,19}")
+_SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,20})?")
+
+
+class Quoted(str):
+    """An argument that was written as a JSON string literal, or came as data: never an option, never `nil`."""
+
+    __slots__ = ()
+
+
+class Arguments:
+    """A command as it was typed, while one rule takes it apart; whatever is wrong is raised as `BadRequest`."""
+
+    __slots__ = ("_options", "_typed", "usage", "verb")
+
+    def __init__(self, command: Sequence[str], usage: str) -> None:
+        self.verb = command[0]
+        self.usage = usage
+        self._typed = command[1:]
+        self._options: dict[str, str] = {}
+
+    def words(self, least: int, most: float, options: Sequence[str] = ()) -> Sequence[str]:
+        """The arguments that are not options, `least` to `most` of them.
+
+        A bare `name=...` is an option wherever it stands, if the verb has one of that name; who means a key of
+        that form quotes it.
+        """
+        words = self._without_options(options) if options else self._typed
+        if not least <= len(words) <= most:
+            raise self.refused(f"{self.verb} does not go with {_counted(len(words), 'argument')}")
+        return words
+
+    def key(self, word: str, what: str = "key") -> str:
+        """A key or the name of a lock: not empty, at most `key_bytes_max`."""
+        if not word:
+            raise self.refused(f"a {what} cannot be empty")
+        return self.text(word, what, key_bytes_max)
+
+    def value(self, word: str, what: str = "value") -> str:
+        """Any text up to `value_bytes_max`, also an empty one."""
+        return self.text(word, what, value_bytes_max)
+
+    def text(self, word: str, what: str, bytes_max: int) -> str:
+        """Text that can be stored and shown everywhere: UTF-8 without NUL (tools in C stop reading there)."""
+        try:
+            size = utf8_length(word)
+        except UnicodeEncodeError as error:
+            raise self.refused(f"the {what} has half a surrogate pair at character {error.start + 1}") from None
+        if size > bytes_max:
+            raise self.refused(f"the {what} has {size} bytes, {bytes_max} are allowed", "TOOLARGE")
+        if "\0" in word:
+            raise self.refused(f"the {what} has a NUL at character {word.index(chr(0)) + 1}")
+        return str(word)
+
+    def integer(self, word: str, what: str) -> int:
+        """A decimal integer of 64 bits, signed."""
+        number = parse_integer(word)
+        if number is None:
+            raise self.refused(f"{what} is {quoted(word)}, which is no integer of 64 bits (example: 12)")
+        return number
+
+    def option(self, name: str, default: int, least: int = 1, most: int = integer_max) -> int:
+        """The number given as `name=N`, or `default`."""
+        word = self._options.get(name)
+        if word is None:
+            return default
+        number = parse_integer(word)
+        if number is None or not least <= number <= most:
+            bounds = f"from {least} on" if most == integer_max else f"from {least} to {most}"
+            raise self.refused(f"{name}= takes a number {bounds}, not {quoted(word)}")
+        return number
+
+    def limit(self) -> int:
+        """`limit=N`, or `absent`."""
+        return self.option("limit", absent, most=rows_max)
+
+    def milliseconds(self, name: str) -> int:
+        """`name=SECONDS` in whole milliseconds, rounded up so that only 0 means "at once"; or `absent`."""
+        word = self._options.get(name)
+        if word is None:
+            return absent
+        if _SECONDS.fullmatch(word) is None:
+            raise self.refused(f"{name}= takes seconds (example: {name}=2.5), not {quoted(word)}")
+        milliseconds = math.ceil(Decimal(word) * 1_000)
+        if milliseconds > wait_ms_max:
+            raise self.refused(f"{name}= takes at most {wait_ms_max // 1_000} seconds, not {word}")
+        return milliseconds
+
+    def refused(self, problem: str, code: str = "BADREQUEST") -> BadRequest:
+        """What to raise: the problem, and how the command is written."""
+        return BadRequest(f"{problem}; usage: {self.usage}", code)
+
+    def _without_options(self, names: Sequence[str]) -> list[str]:
+        words = []
+        for word in self._typed:
+            name, equals, value = word.partition("=")
+            if not equals or name not in names or isinstance(word, Quoted):
+                words.append(word)
+            elif name in self._options:
+                raise self.refused(f"{name}= is given twice")
+            else:
+                self._options[name] = value
+        return words
+
+
+Rule = Callable[[Arguments], Command]
+"""Takes one verb's arguments apart; returns the normalised command."""
+
+
+def usages(commands: Iterable[CommandDescription]) -> dict[str, str]:
+    """How each verb is written, for `check_command`."""
+    return {command.verb: command.usage for command in commands}
+
+
+def check_command(command: Sequence[str], usage: Mapping[str, str], rules: Mapping[str, Rule]) -> Command:
+    """Normalise what was typed; `BadRequest` says what would be right."""
+    rule = rules.get(command[0]) if command else None
+    if rule is None:
+        verbs = ", ".join(sorted(rules))
+        raise BadRequest(f"{quoted(''.join(command[:1]))} is no command here (there are: {verbs})", "UNKNOWN")
+    return rule(Arguments(command, usage[command[0]]))
+
+
+Types = tuple[type | EllipsisType, ...]
+Runner = Callable[..., Any]
+Runners = Mapping[str, tuple[Types, Runner]]
+"""By verb: the types of the whole command, and what runs it. A trailing `...` repeats the type before it."""
+
+
+def runner(runners: Runners, command: Command) -> Runner | None:
+    """What runs `command`, or None if this version of the server cannot.
+
+    Another version may have checked it, and a server that raises where others do not has left the cluster.
+    """
+    try:
+        types, run = runners[command[0]]
+    except (LookupError, TypeError):
+        return None
+    given = tuple(map(type, command))
+    if given == types or (types[-1] is ... and _repeats(given, types)):
+        return run
+    return None
+
+
+def not_understood(command: Command) -> Refused:
+    """The answer to a command for which there is no `runner`."""
+    verb = quoted(command[0]) if command and isinstance(command[0], str) else "a command without a verb"
+    given = _counted(max(len(command) - 1, 0), "argument")
+    return Refused("BADREQUEST", f"this version of pfsb cannot run {verb} with {given} of these types")
+
+
+def bounded_rows(rows: tuple[Fields, ...]) -> Result:
+    """The answer that consists of `rows` and their count, unless it would be too large to build."""
+    size = sum(len(value) for row in rows for _, value in row if isinstance(value, str))
+    if size > reply_characters_max:
+        text = f"the answer has {size} characters, {reply_characters_max} are allowed; ask for fewer rows at a time"
+        return Refused("TOOLARGE", text)
+    return Done((("count", len(rows)),), rows)
+
+
+def row_limit(limit: int) -> int:
+    """How many rows a normalised `limit` stands for, whoever has checked it."""
+    return rows_default if limit < 0 else min(limit, rows_max)
+
+
+def parse_integer(text: str) -> int | None:
+    """The decimal integer that `text` is, or None; ASCII digits only, 64 bits, signed."""
+    if _INTEGER.fullmatch(text) is None:
+        return None
+    number = int(text)
+    return number if integer_min <= number <= integer_max else None
+
+
+def utf8_length(text: str) -> int:
+    """Bytes of `text` in UTF-8. Raises `UnicodeEncodeError` for half a surrogate pair."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def quoted(text: str, characters_max: int = 60) -> str:
+    """`text` as it may stand within a sentence: one line, not too long."""
+    if len(text) > characters_max:
+        text = text[:characters_max] + "..."
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+def refuse_other_format(application: str, found: object, known: int) -> None:
+    """Refuse a snapshot that another version of the server has made. Raises `ValueError`."""
+    if found != known:
+        raise ValueError(f"the snapshot of {application} has format {found!r}, this version of pfsb reads {known}")
+
+
+def _repeats(given: tuple[type, ...], types: Types) -> bool:
+    fixed = types[:-1]
+    return given[: len(fixed)] == fixed and all(one is fixed[-1] for one in given[len(fixed) :])
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}" + ("" if number == 1 else "s")

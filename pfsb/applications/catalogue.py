@@ -1,0 +1,74 @@
+"""Which applications there are, and which of a server's applications a verb belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+from attrs import frozen
+from twisted.plugin import getPlugins
+
+from pfsb.interfaces import BadRequest, Command, CommandDescription, IApplicationMaker, IReplicatedApplication
+from pfsb.spelling import nearest
+
+
+def find(names: Sequence[str]) -> list[IReplicatedApplication]:
+    """Build the applications of these names, in this order; each name has a plugin (design part 6).
+
+    Raises `BadRequest` for a name without a plugin or with several, and for an application that cannot be imported.
+    """
+    makers: dict[str, list[IApplicationMaker]] = {}
+    for maker in getPlugins(IApplicationMaker):
+        makers.setdefault(maker.name, []).append(maker)
+    return [_make(name, makers) for name in names]
+
+
+def _make(name: str, makers: Mapping[str, Sequence[IApplicationMaker]]) -> IReplicatedApplication:
+    found = makers.get(name, ())
+    if not found:
+        raise BadRequest(f'there is no application "{name}"; known are {", ".join(sorted(makers))}')
+    if len(found) > 1:
+        raise BadRequest(f'{len(found)} plugins are named "{name}"; each application needs a name of its own')
+    try:
+        return found[0].make()
+    except (ImportError, AttributeError, ValueError) as error:  # all that namedAny makes of a wrong name
+        raise BadRequest(f'the application "{name}" cannot be loaded: {error}') from error
+
+
+@frozen
+class Entry:
+    """A verb: whose it is, and what it does."""
+
+    application: IReplicatedApplication
+    description: CommandDescription
+
+
+class Catalogue:
+    """The verbs of a server's applications."""
+
+    def __init__(self, applications: Iterable[IReplicatedApplication]) -> None:
+        """Raises `BadRequest` if two of the applications have a verb in common."""
+        self.applications = tuple(applications)
+        entries: dict[str, Entry] = {}
+        for application in self.applications:
+            for description in application.commands:
+                if other := entries.get(description.verb):
+                    raise BadRequest(
+                        f"the applications {other.application.name} and {application.name} both have the verb "
+                        f"{description.verb}; they cannot run in one server"
+                    )
+                entries[description.verb] = Entry(application, description)
+        self.verbs: Mapping[str, Entry] = MappingProxyType(entries)
+
+    def entry(self, verb: str) -> Entry:
+        """`verb` in any case; raises `BadRequest` with code UNKNOWN, and the nearest verb there is."""
+        try:
+            return self.verbs[verb.upper()]
+        except KeyError:
+            raise BadRequest(f"unknown verb {verb.upper()}; {nearest(verb.upper(), self.verbs)}", "UNKNOWN") from None
+
+    def check(self, parts: tuple[str, ...]) -> Command:
+        """(verb, argument, ...) as its application wants it, to be ordered or asked; raises `BadRequest`."""
+        if not parts:
+            raise BadRequest("a verb is missing (example: HELP)")
+        return self.entry(parts[0]).application.check((parts[0].upper(), *parts[1:]))

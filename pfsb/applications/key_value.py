@@ -1,0 +1,341 @@
+"""kv: keys and values, each with the revision at which it was last written (design part 6, interface part 3)."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack
+from zope.interface import implementer
+
+from pfsb.applications.arguments import (
+    Arguments,
+    Quoted,
+    Runners,
+    bounded_rows,
+    check_command,
+    integer_max,
+    integer_min,
+    key_bytes_max,
+    not_understood,
+    parse_integer,
+    quoted,
+    refuse_other_format,
+    row_limit,
+    rows_max,
+    runner,
+    usages,
+    utf8_length,
+    value_bytes_max,
+)
+from pfsb.interfaces import (
+    Command,
+    CommandDescription,
+    Done,
+    Fields,
+    IContext,
+    IReplicatedApplication,
+    Refused,
+    Result,
+)
+
+_snapshot_format = 1
+
+
+class SortedKeys:
+    """The keys in byte order, put in order only when somebody asks for a range.
+
+    The order is that of the UTF-8 bytes. Python compares text by code points, which is the same: UTF-8 was made so
+    that larger code points have larger bytes (UTF-16 was not).
+    """
+
+    def __init__(self, in_order: list[str]) -> None:
+        self._keys = in_order
+        self._added: set[str] = set()  # not yet in _keys
+        self._removed: set[str] = set()  # still in _keys
+
+    def add(self, key: str) -> None:
+        if key in self._removed:
+            self._removed.remove(key)
+        else:
+            self._added.add(key)
+
+    def remove(self, key: str) -> None:
+        if key in self._added:
+            self._added.remove(key)
+        else:
+            self._removed.add(key)
+
+    def between(self, first: str, end: str, limit: int) -> list[str]:
+        """Up to `limit` keys from `first` (included) to `end` (excluded; "": to the last key)."""
+        keys = self.all()
+        start = bisect_left(keys, first)
+        stop = bisect_left(keys, end) if end else len(keys)
+        return keys[start : min(stop, start + limit)]
+
+    def all(self) -> list[str]:
+        """Every key, in order; not to be changed."""
+        if self._removed:
+            self._keys = [key for key in self._keys if key not in self._removed]
+            self._removed.clear()
+        if self._added:
+            self._keys += self._added
+            self._added.clear()
+            # Cheap: the sort finds the old keys in order and merges the new ones in.
+            self._keys.sort()
+        return self._keys
+
+
+@implementer(IReplicatedApplication)
+class KeyValue:
+    """A map from key to value. Every change is one command, atomic, and has one revision."""
+
+    name = "kv"
+    commands: Sequence[CommandDescription] = (
+        CommandDescription(
+            "GET", "GET key [read=linearizable/sequential/stale]", "Show the value of a key.", changes=False
+        ),
+        CommandDescription("PUT", "PUT key value", "Set a key to a value."),
+        CommandDescription("DEL", "DEL key", "Remove a key."),
+        CommandDescription("CAS", "CAS key old new", "Set a key if its value is old, or if it is absent: old = nil."),
+        CommandDescription("INCR", "INCR key [n]", "Add 1 or n to an integer; an absent key counts as 0."),
+        CommandDescription("APPEND", "APPEND key text", "Add text to the end of a value."),
+        CommandDescription("PUTHASH", "PUTHASH key value", "Set a key to the FNV-1a hash of its old value and this."),
+        CommandDescription("MPUT", "MPUT key value [key value ...]", "Set several keys, all or nothing."),
+        CommandDescription("MGET", "MGET key [key ...]", "Show several keys, as of one moment.", changes=False),
+        CommandDescription(
+            "RANGE",
+            "RANGE from to [limit=N]",
+            'Show the keys from (included) to (excluded) in byte order; to = "": to the last.',
+            changes=False,
+        ),
+        CommandDescription(
+            "KEYS", "KEYS [from to] [limit=N]", "List keys without their values, all or as in RANGE.", changes=False
+        ),
+    )
+
+    def __init__(self) -> None:
+        self._entries: dict[str, tuple[str, int]] = {}  # key -> (value, revision)
+        self._keys = SortedKeys([])
+        self._changes: Runners = {
+            "PUT": ((str, str, str), self._put),
+            "DEL": ((str, str), self._del),
+            "CAS": ((str, str, int, str, str), self._cas),
+            "INCR": ((str, str, int), self._incr),
+            "APPEND": ((str, str, str), self._append),
+            "PUTHASH": ((str, str, str), self._put_hash),
+            "MPUT": ((str, ...), self._mput),
+        }
+        self._questions: Runners = {
+            "GET": ((str, str), self._get),
+            "MGET": ((str, ...), self._mget),
+            "RANGE": ((str, str, str, int), self._range),
+            "KEYS": ((str, str, str, int), self._list_keys),
+        }
+
+    def check(self, command: tuple[str, ...]) -> Command:
+        return check_command(command, _USAGES, _RULES)
+
+    def execute(self, command: Command, context: IContext) -> Any:
+        run = runner(self._changes, command)
+        return not_understood(command) if run is None else run(command, context)
+
+    def query(self, command: Command) -> Result:
+        run = runner(self._questions, command)
+        answer: Result = not_understood(command) if run is None else run(command)
+        return answer
+
+    def session_ended(self, client_id: str, context: IContext) -> None:
+        """Keys belong to nobody."""
+
+    def time_passed(self, context: IContext) -> None:
+        """Keys do not expire."""
+
+    def next_deadline(self) -> int | None:
+        return None
+
+    def snapshot(self) -> bytes:
+        """msgpack: (format, keys in order, their values, their revisions).
+
+        By columns, since a row per key would be a million tuples for a million keys.
+        """
+        keys = self._keys.all()
+        entries = [self._entries[key] for key in keys]
+        columns = keys, [value for value, _ in entries], [revision for _, revision in entries]
+        data: bytes = msgpack.packb((_snapshot_format, *columns))
+        return data
+
+    def restore(self, data: bytes) -> None:
+        """Raises `ValueError` for a snapshot of another format."""
+        found, *columns = msgpack.unpackb(data)
+        refuse_other_format(self.name, found, _snapshot_format)
+        keys, values, revisions = columns
+        self._entries = dict(zip(keys, zip(values, revisions, strict=True), strict=True))
+        self._keys = SortedKeys(keys)
+
+    def _put(self, command: Command, context: IContext) -> Result:
+        _, key, value = command
+        self._write(key, value, context.revision)
+        return Done((("revision", context.revision),))
+
+    def _del(self, command: Command, context: IContext) -> Result:
+        _, key = command
+        deleted = self._entries.pop(key, None) is not None
+        if deleted:
+            self._keys.remove(key)
+        return Done((("deleted", int(deleted)), ("revision", context.revision)))
+
+    def _cas(self, command: Command, context: IContext) -> Result:
+        _, key, must_exist, old, new = command
+        entry = self._entries.get(key)
+        if must_exist and entry is None:
+            return Refused("CONFLICT", f"there is no key {quoted(key)}")
+        if entry is not None and not (must_exist and entry[0] == old):
+            wanted = quoted(old) if must_exist else "absent"
+            return Refused("CONFLICT", f"key {quoted(key)} is {quoted(entry[0])}, not {wanted}")
+        self._write(key, new, context.revision)
+        return Done((("revision", context.revision),))
+
+    def _incr(self, command: Command, context: IContext) -> Result:
+        _, key, step = command
+        old = self._value(key, "0")
+        number = parse_integer(old)
+        if number is None:
+            return Refused("CONFLICT", f"key {quoted(key)} is {quoted(old)}, which is no integer of 64 bits")
+        if not integer_min <= number + step <= integer_max:
+            return Refused("CONFLICT", f"key {quoted(key)} is {old}; adding {step} leaves the 64 bits of an integer")
+        return self._written(key, str(number + step), context)
+
+    def _append(self, command: Command, context: IContext) -> Result:
+        _, key, text = command
+        value = self._value(key, "") + text
+        size = utf8_length(value)
+        if size > value_bytes_max:
+            return Refused("TOOLARGE", f"key {quoted(key)} would have {size} bytes, {value_bytes_max} are allowed")
+        return self._written(key, value, context)
+
+    def _put_hash(self, command: Command, context: IContext) -> Result:
+        _, key, value = command
+        previous = self._value(key, "")
+        self._write(key, str(fnv1a_32((previous + value).encode())), context.revision)
+        return Done((("previous", previous), ("revision", context.revision)))
+
+    def _mput(self, command: Command, context: IContext) -> Result:
+        """A key that is given twice has the later value."""
+        if len(command) < 3 or len(command) % 2 == 0:
+            return not_understood(command)
+        for key, value in zip(command[1::2], command[2::2], strict=True):
+            self._write(key, value, context.revision)
+        return Done((("revision", context.revision),))
+
+    def _get(self, command: Command) -> Result:
+        entry = self._entries.get(command[1])
+        if entry is None:
+            return Refused("NOTFOUND", f"there is no key {quoted(command[1])}")
+        return Done((("value", entry[0]), ("revision", entry[1])))
+
+    def _mget(self, command: Command) -> Result:
+        """In the order asked; absent keys have no row."""
+        return bounded_rows(tuple(self._row(key) for key in command[1 : rows_max + 1] if key in self._entries))
+
+    def _range(self, command: Command) -> Result:
+        _, first, end, limit = command
+        return bounded_rows(tuple(map(self._row, self._keys.between(first, end, row_limit(limit)))))
+
+    def _list_keys(self, command: Command) -> Result:
+        _, first, end, limit = command
+        return bounded_rows(tuple((("key", key),) for key in self._keys.between(first, end, row_limit(limit))))
+
+    def _row(self, key: str) -> Fields:
+        value, revision = self._entries[key]
+        return (("key", key), ("value", value), ("revision", revision))
+
+    def _value(self, key: str, default: str) -> str:
+        entry = self._entries.get(key)
+        return default if entry is None else entry[0]
+
+    def _write(self, key: str, value: str, revision: int) -> None:
+        if key not in self._entries:
+            self._keys.add(key)
+        self._entries[key] = (value, revision)
+
+    def _written(self, key: str, value: str, context: IContext) -> Result:
+        self._write(key, value, context.revision)
+        return Done((("value", value), ("revision", context.revision)))
+
+
+def fnv1a_32(data: bytes) -> int:
+    """The FNV-1a hash of 32 bits (Fowler, Noll, Vo; draft-eastlake-fnv)."""
+    digest = 2_166_136_261
+    for byte in data:
+        digest = ((digest ^ byte) * 16_777_619) & 0xFFFFFFFF
+    return digest
+
+
+def _check_key_only(asked: Arguments) -> Command:
+    (key,) = asked.words(1, 1)
+    return (asked.verb, asked.key(key))
+
+
+def _check_key_and_value(asked: Arguments) -> Command:
+    key, value = asked.words(2, 2)
+    return (asked.verb, asked.key(key), asked.value(value))
+
+
+def _check_cas(asked: Arguments) -> Command:
+    """The third field: 1 = the old value is the next one, 0 = there must be none."""
+    key, old, new = asked.words(3, 3)
+    if old == "nil" and not isinstance(old, Quoted):
+        return ("CAS", asked.key(key), 0, "", asked.value(new))
+    return ("CAS", asked.key(key), 1, asked.value(old, "old value"), asked.value(new, "new value"))
+
+
+def _check_incr(asked: Arguments) -> Command:
+    key, *step = asked.words(1, 2)
+    return ("INCR", asked.key(key), asked.integer(step[0], "n") if step else 1)
+
+
+def _check_mput(asked: Arguments) -> Command:
+    words = asked.words(2, math.inf)
+    if len(words) % 2:
+        raise asked.refused(f"the last key, {quoted(words[-1])}, has no value")
+    pairs = zip(words[::2], words[1::2], strict=True)
+    return ("MPUT", *(word for key, value in pairs for word in (asked.key(key), asked.value(value))))
+
+
+def _check_mget(asked: Arguments) -> Command:
+    return ("MGET", *map(asked.key, asked.words(1, rows_max)))
+
+
+def _check_range(asked: Arguments) -> Command:
+    first, end = asked.words(2, 2, options=("limit",))
+    return ("RANGE", *_bounds(asked, first, end), asked.limit())
+
+
+def _check_keys(asked: Arguments) -> Command:
+    words = asked.words(0, 2, options=("limit",))
+    if len(words) == 1:
+        raise asked.refused("KEYS takes both from and to, or neither")
+    return ("KEYS", *_bounds(asked, *words or ("", "")), asked.limit())
+
+
+def _bounds(asked: Arguments, first: str, end: str) -> tuple[str, str]:
+    return asked.text(first, "from", key_bytes_max), asked.text(end, "to", key_bytes_max)
+
+
+_USAGES = usages(KeyValue.commands)
+_RULES = {
+    "GET": _check_key_only,
+    "PUT": _check_key_and_value,
+    "DEL": _check_key_only,
+    "CAS": _check_cas,
+    "INCR": _check_incr,
+    "APPEND": _check_key_and_value,
+    "PUTHASH": _check_key_and_value,
+    "MPUT": _check_mput,
+    "MGET": _check_mget,
+    "RANGE": _check_range,
+    "KEYS": _check_keys,
+}

@@ -1,0 +1,289 @@
+"""Locks: blocking, first come first served, with fencing tokens (design part 6, interface part 3).
+
+What holds at all times:
+
+* a lock that exists has exactly one holder; a lock that nobody holds has nobody waiting and no memory;
+* sessions get a lock in the order in which their LOCKs were executed;
+* every grant of a lock has a larger token than every earlier grant of it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgpack
+from attrs import define, field
+from zope.interface import implementer
+
+from pfsb.applications.arguments import (
+    Arguments,
+    Runners,
+    absent,
+    check_command,
+    not_understood,
+    quoted,
+    refuse_other_format,
+    row_limit,
+    runner,
+    usages,
+    wait_ms_max,
+)
+from pfsb.interfaces import (
+    PENDING,
+    Command,
+    CommandDescription,
+    Done,
+    IContext,
+    IReplicatedApplication,
+    Refused,
+    Result,
+)
+
+_snapshot_format = 1
+
+_Deadline = tuple[int, str, str, int]
+"""(time_ms, lock, client id, command number)"""
+
+
+@define
+class _HeldLock:
+    holder: str
+    token: int
+    places: OrderedDict[str, dict[int, int]] = field(factory=OrderedDict)
+    """Who waits, longest first: client id -> {command number: deadline in ms, or `absent`}.
+
+    A session has one place, however often it has asked. (An OrderedDict, because a dict finds its first key
+    slowly after many have been taken from its front.)
+    """
+
+
+class _Deadlines:
+    """When which wait ends. Waits that end earlier leave the heap late, but never fill it."""
+
+    def __init__(self) -> None:
+        self._live: set[_Deadline] = set()
+        self._heap: list[_Deadline] = []
+
+    def add(self, deadline: _Deadline) -> None:
+        self._live.add(deadline)
+        heapq.heappush(self._heap, deadline)
+
+    def discard(self, deadline: _Deadline) -> None:
+        self._live.discard(deadline)
+        if len(self._heap) > 2 * len(self._live) + 64:
+            self._heap = sorted(self._live)
+
+    def earliest(self) -> _Deadline | None:
+        while self._heap and self._heap[0] not in self._live:
+            heapq.heappop(self._heap)
+        return self._heap[0] if self._heap else None
+
+    def take_due(self, time_ms: int) -> Iterator[_Deadline]:
+        """Those up to `time_ms`, included; each is gone when it comes out."""
+        while (earliest := self.earliest()) is not None and earliest[0] <= time_ms:
+            self.discard(earliest)
+            yield earliest
+
+
+@implementer(IReplicatedApplication)
+class Lock:
+    """Who holds what, and who waits for it."""
+
+    name = "lock"
+    commands: Sequence[CommandDescription] = (
+        CommandDescription(
+            "LOCK", "LOCK name [wait=SECONDS]", "Get a lock; wait for it, for ever or so long.", waits=True
+        ),
+        CommandDescription("TRYLOCK", "TRYLOCK name", "Get a lock if nobody else holds it."),
+        CommandDescription("UNLOCK", "UNLOCK name [token=T]", "Give a lock back to whoever waits longest for it."),
+        CommandDescription("LOCKS", "LOCKS [limit=N]", "Show the locks that are held, by name.", changes=False),
+    )
+
+    def __init__(self) -> None:
+        self._locks: dict[str, _HeldLock] = {}
+        self._names: dict[str, set[str]] = {}  # client id -> locks that it holds or waits for
+        self._deadlines = _Deadlines()
+        self._forgotten_token = 0  # the largest token of any lock that nobody holds any more
+        self._changes: Runners = {
+            "LOCK": ((str, str, int), self._lock),
+            "TRYLOCK": ((str, str), self._try_lock),
+            "UNLOCK": ((str, str, int), self._unlock),
+        }
+        self._questions: Runners = {"LOCKS": ((str, int), self._list)}
+
+    def check(self, command: tuple[str, ...]) -> Command:
+        return check_command(command, _USAGES, _RULES)
+
+    def execute(self, command: Command, context: IContext) -> Any:
+        run = runner(self._changes, command)
+        return not_understood(command) if run is None else run(command, context)
+
+    def query(self, command: Command) -> Result:
+        run = runner(self._questions, command)
+        answer: Result = not_understood(command) if run is None else run(command)
+        return answer
+
+    def session_ended(self, client_id: str, context: IContext) -> None:
+        """What it held goes to whoever waits next; where it waited, the others move up."""
+        # Sorted, because the order of a set differs from server to server.
+        for name in sorted(self._names.pop(client_id, ())):
+            lock = self._locks[name]
+            if lock.holder == client_id:
+                self._pass_on(name, lock, context)
+            else:
+                self._end_wait(name, lock, client_id, context)
+
+    def time_passed(self, context: IContext) -> None:
+        """Answer TIMEOUT to every wait whose deadline is now or earlier."""
+        for _, name, client_id, number in self._deadlines.take_due(context.time_ms):
+            numbers = self._locks[name].places[client_id]
+            del numbers[number]
+            if not numbers:
+                del self._locks[name].places[client_id]
+                self._let_go(name, client_id)
+            context.complete((client_id, number), _timed_out(name))
+
+    def next_deadline(self) -> int | None:
+        earliest = self._deadlines.earliest()
+        return None if earliest is None else earliest[0]
+
+    def snapshot(self) -> bytes:
+        """msgpack: (format, forgotten token, [(name, holder, token, [(client id, [(number, deadline)])])]).
+
+        Locks by name, places and numbers in their order: that order is part of the state.
+        """
+        locks = [
+            (name, lock.holder, lock.token, [(who, list(numbers.items())) for who, numbers in lock.places.items()])
+            for name, lock in sorted(self._locks.items())
+        ]
+        data: bytes = msgpack.packb((_snapshot_format, self._forgotten_token, locks))
+        return data
+
+    def restore(self, data: bytes) -> None:
+        """Raises `ValueError` for a snapshot of another format."""
+        found, *state = msgpack.unpackb(data)
+        refuse_other_format(self.name, found, _snapshot_format)
+        self._forgotten_token, locks = state
+        self._locks, self._names, self._deadlines = {}, {}, _Deadlines()
+        for name, holder, token, places in locks:
+            lock = self._locks[name] = _HeldLock(holder, token)
+            self._names.setdefault(holder, set()).add(name)
+            for client_id, numbers in places:
+                for number, deadline in numbers:
+                    self._wait(name, lock, client_id, number, deadline)
+
+    def _lock(self, command: Command, context: IContext) -> Any:
+        _, name, wait_ms = command
+        lock = self._locks.get(name)
+        if lock is None or lock.holder == context.session:
+            return self._hold(name, lock, context)
+        if wait_ms == 0:
+            return _timed_out(name)
+        # The limit again, for a command that another version has checked: a snapshot holds 64 bits.
+        deadline = absent if wait_ms < 0 else context.time_ms + min(wait_ms, wait_ms_max)
+        self._wait(name, lock, context.session, context.ticket[1], deadline)
+        return PENDING
+
+    def _try_lock(self, command: Command, context: IContext) -> Result:
+        _, name = command
+        lock = self._locks.get(name)
+        if lock is None or lock.holder == context.session:
+            return self._hold(name, lock, context)
+        return Refused("HELD", f"lock {quoted(name)} is held by {quoted(lock.holder)}")
+
+    def _unlock(self, command: Command, context: IContext) -> Result:
+        _, name, token = command
+        lock = self._locks.get(name)
+        if lock is None:
+            return Refused("NOTHELD", f"nobody holds lock {quoted(name)}")
+        if lock.holder != context.session:
+            return Refused("NOTHELD", f"lock {quoted(name)} is held by {quoted(lock.holder)}, not by you")
+        if token not in (absent, lock.token):
+            return Refused("NOTHELD", f"you hold lock {quoted(name)} with token {lock.token}, not {token}")
+        self._let_go(name, context.session)
+        self._pass_on(name, lock, context)
+        return Done((("name", name),))
+
+    def _list(self, command: Command) -> Result:
+        shown = heapq.nsmallest(row_limit(command[1]), self._locks.items(), key=lambda item: item[0])
+        rows = tuple(
+            (("name", name), ("holder", lock.holder), ("token", lock.token), ("waiting", len(lock.places)))
+            for name, lock in shown
+        )
+        return Done((("count", len(rows)), ("held", len(self._locks))), rows)
+
+    def _hold(self, name: str, lock: _HeldLock | None, context: IContext) -> Done:
+        """Nobody else holds it: it is the session's, with the token that it has already or with a new one."""
+        if lock is None:
+            token = max(context.revision, self._forgotten_token + 1)
+            lock = self._locks[name] = _HeldLock(context.session, token)
+            self._names.setdefault(context.session, set()).add(name)
+        return _granted(name, lock)
+
+    def _wait(self, name: str, lock: _HeldLock, client_id: str, number: int, deadline: int) -> None:
+        lock.places.setdefault(client_id, {})[number] = deadline
+        self._names.setdefault(client_id, set()).add(name)
+        if deadline != absent:
+            self._deadlines.add((deadline, name, client_id, number))
+
+    def _pass_on(self, name: str, lock: _HeldLock, context: IContext) -> None:
+        """The holder is gone: grant to the session that waits longest, or forget the lock."""
+        if not lock.places:
+            self._forgotten_token = max(self._forgotten_token, lock.token)
+            del self._locks[name]
+            return
+        lock.holder = next(iter(lock.places))
+        # Sessions that end together let a lock pass through several hands at one revision.
+        lock.token = max(context.revision, lock.token + 1)
+        self._answer(name, lock, lock.holder, _granted(name, lock), context)
+
+    def _end_wait(self, name: str, lock: _HeldLock, client_id: str, context: IContext) -> None:
+        refused = Refused("NOSESSION", f"the session ended while it waited for lock {quoted(name)}")
+        self._answer(name, lock, client_id, refused, context)
+
+    def _answer(self, name: str, lock: _HeldLock, client_id: str, result: Result, context: IContext) -> None:
+        """Take the session out of the line; all that it has asked there gets one answer."""
+        for number, deadline in lock.places.pop(client_id).items():
+            self._deadlines.discard((deadline, name, client_id, number))
+            context.complete((client_id, number), result)
+
+    def _let_go(self, name: str, client_id: str) -> None:
+        names = self._names[client_id]
+        names.remove(name)
+        if not names:
+            del self._names[client_id]
+
+
+def _granted(name: str, lock: _HeldLock) -> Done:
+    return Done((("name", name), ("token", lock.token)))
+
+
+def _timed_out(name: str) -> Refused:
+    return Refused("TIMEOUT", f"lock {quoted(name)} was not free in time")
+
+
+def _check_lock(asked: Arguments) -> Command:
+    (name,) = asked.words(1, 1, options=("wait",))
+    return ("LOCK", asked.key(name, "name"), asked.milliseconds("wait"))
+
+
+def _check_try_lock(asked: Arguments) -> Command:
+    (name,) = asked.words(1, 1)
+    return ("TRYLOCK", asked.key(name, "name"))
+
+
+def _check_unlock(asked: Arguments) -> Command:
+    (name,) = asked.words(1, 1, options=("token",))
+    return ("UNLOCK", asked.key(name, "name"), asked.option("token", absent))
+
+
+def _check_locks(asked: Arguments) -> Command:
+    asked.words(0, 0, options=("limit",))
+    return ("LOCKS", asked.limit())
+
+
+_USAGES = usages(Lock.commands)
+_RULES = {"LOCK": _check_lock, "TRYLOCK": _check_try_lock, "UNLOCK": _check_unlock, "LOCKS": _check_locks}

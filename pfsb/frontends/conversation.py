@@ -1,0 +1,377 @@
+"""One client's conversation with the server: what each verb of the line protocol does (interface part 3)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from pfsb.applications.arguments import Quoted
+from pfsb.frontends import help as help_pages
+from pfsb.frontends.faults import apply_fault
+from pfsb.frontends.replies import ReplyQueue, refusal
+from pfsb.frontends.syntax import Request, render_event, split_options
+from pfsb.interfaces import (
+    Answer,
+    BadRequest,
+    Command,
+    CommandDescription,
+    Done,
+    Event,
+    IEventLog,
+    Refused,
+    Result,
+    Word,
+)
+
+if TYPE_CHECKING:
+    from pfsb.server import Server
+    from pfsb.sessions.connection import ClientConnection
+    from pfsb.sessions.following import Following
+
+TTL_SECONDS_DEFAULT: Final = 10
+TTL_SECONDS_MAX: Final = 3_600
+CLIENT_ID_CHARACTERS_MAX: Final = 64
+READ_LEVELS: Final = ("linearizable", "sequential", "stale")
+
+
+_SHUTDOWN: Final = Refused("SHUTDOWN", "this server is stopping; go on at another one, with the same number")
+
+
+class Verbs:
+    """What can be asked of a server: its applications' commands, and the line protocol's own."""
+
+    def __init__(self, server: Server) -> None:
+        self.descriptions: dict[str, CommandDescription] = {each.verb: each for each in help_pages.ALWAYS}
+        self.listen_verbs: list[str] = []
+        for application in server.catalogue.applications:
+            self.descriptions.update({each.verb: each for each in application.commands})
+            if IEventLog.providedBy(application):
+                self.listen_verbs.append(application.listen_verb)
+
+
+class Conversation:
+    """Takes requests; their replies go to the queue. Knows nothing of bytes and sockets."""
+
+    def __init__(self, server: Server, verbs: Verbs, replies: ReplyQueue) -> None:
+        self._server = server
+        self._desk = server.desk
+        self._check = server.catalogue.check
+        self._verbs = verbs.descriptions
+        self._replies = replies
+        self._session_is_used = False
+        self._session_end: Refused | None = None
+        self._session: ClientConnection | None = self._connect()
+        self._followings: dict[str, Following] = {}
+        self._paused = False
+        self.introducing = False
+        """HELLO or BYE is not answered yet: no further request must be taken."""
+        self.finished = False
+        """QUIT or BYE: no further request will be taken; the connection ends with the last reply."""
+        self._own = self._own_verbs(verbs.listen_verbs)
+
+    def _own_verbs(self, listen_verbs: list[str]) -> dict[str, Callable[[Request], None]]:
+        handlers: dict[str, Callable[[Request], None]] = {
+            "HELLO": self._hello,
+            "BYE": self._bye,
+            "QUIT": self._quit,
+            "PING": partial(self._when_first, self._ping),
+            "STATUS": partial(self._when_first, self._status),
+            "DIGEST": partial(self._when_first, self._digest),
+            "SERVERS": partial(self._when_first, self._servers),
+            "HELP": partial(self._when_first, self._help),
+            "FAULT": partial(self._when_first, self._fault),
+        }
+        for verb in listen_verbs:
+            handlers[verb] = self._listen
+            handlers[f"UN{verb}"] = self._unlisten
+        return handlers
+
+    def take(self, request: Request) -> None:
+        """Do what the client asks. What it raises is still to be replied to."""
+        handle = self._own.get(request.verb)
+        if handle is None:
+            self._application_command(request)
+        else:
+            handle(request)
+
+    def pause(self) -> None:
+        """Tell the client no more events: it does not read them."""
+        self._paused = True
+        for following in self._followings.values():
+            following.pause()
+
+    def resume(self) -> None:
+        self._paused = False
+        for following in list(self._followings.values()):
+            following.resume()
+
+    def disconnected(self) -> None:
+        """The connection is gone; the session waits for its client to come back."""
+        self.stop_following()
+        session, self._session = self._session, None
+        if session is not None:
+            session.disconnected()
+
+    def _when_first(self, ask: Callable[[Request, Answer], None], request: Request) -> None:
+        self._replies.when_first(request.number, partial(ask, request))
+
+    # ---------------------------------------------------------------------------------------------
+    # Commands of the applications
+    # ---------------------------------------------------------------------------------------------
+
+    def _application_command(self, request: Request) -> None:
+        description = self._verbs.get(request.verb)
+        if description is None:
+            raise help_pages.unknown(request.verb, self._verbs)
+        if description.changes:
+            self._submit(request.number, self._check(_parts(description, request)), description.waits)
+            return
+        parts, level = _read_level(_parts(description, request))
+        command = self._check(parts)
+        if level == "linearizable":
+            self._submit(request.number, command, description.waits)
+        elif level == "sequential":
+            self._replies.when_first(request.number, partial(self._ask, command))
+        else:
+            self._ask(command, self._replies.place(request.number))
+
+    def _submit(self, number: int | None, command: Command, waits: bool) -> None:
+        answer = self._replies.place_waiting(number) if waits else self._replies.place(number)
+        refused = self._cannot_run()
+        if refused is not None:
+            answer(refused)
+            return
+        assert self._session is not None
+        self._session_is_used = True
+        try:
+            self._session.submit(number, command, answer)
+        except Exception as error:
+            answer(refusal(error))
+
+    def _ask(self, command: Command, answer: Answer) -> None:
+        refused = self._cannot_run()
+        if refused is not None:
+            answer(refused)
+            return
+        assert self._session is not None
+        try:
+            self._session.ask(command, answer)
+        except Exception as error:
+            answer(refusal(error))
+
+    def _cannot_run(self) -> Refused | None:
+        return _SHUTDOWN if self._desk.draining else self._session_end
+
+    # ---------------------------------------------------------------------------------------------
+    # The session
+    # ---------------------------------------------------------------------------------------------
+
+    def _connect(self) -> ClientConnection:
+        """Each session of this connection knows whether it is still the present one when it ends."""
+        mine: list[ClientConnection] = []
+
+        def ended(code: str, text: str) -> None:
+            if mine and mine[0] is self._session:
+                self._session_ended(Refused(code, text))
+
+        mine.append(self._desk.connect(ended))
+        self._session_is_used = False
+        self._session_end = None
+        return mine[0]
+
+    def _session_ended(self, why: Refused) -> None:
+        self._session_end = why
+        state = Word("replaced" if why.code == "REPLACED" else "expired")
+        self._replies.say(render_event(Event("SESSION", (("state", state),))))
+
+    def _hello(self, request: Request) -> None:
+        client_id, ttl_seconds = _introduction(request)
+        self.introducing = True
+        self._replies.when_first(request.number, partial(self._open_session, client_id, ttl_seconds))
+
+    def _open_session(self, client_id: str, ttl_seconds: int, answer: Answer) -> None:
+        if self._desk.draining:
+            self._introduced(answer, _SHUTDOWN)
+            return
+        if self._session_is_used or self._session_end is not None:
+            self._let_go_of_session()
+            self._session = self._connect()
+        assert self._session is not None
+        self._session_is_used = True
+        try:
+            self._session.hello(client_id, ttl_seconds, partial(self._introduced, answer))
+        except Exception as error:
+            self._introduced(answer, refusal(error))
+
+    def _let_go_of_session(self) -> None:
+        session, self._session = self._session, None
+        assert session is not None
+        session.disconnected()
+        self._replies.refuse_waiting(
+            Refused("NOSESSION", "this connection has said HELLO again and left its session", fate="unknown")
+        )
+
+    def _introduced(self, answer: Answer, result: Result) -> None:
+        """Commands behind a refused HELLO must not run in a session that nobody asked for."""
+        self.introducing = False
+        if isinstance(result, Refused):
+            self._session_end = Refused("NOSESSION", f"HELLO was refused ({result.code}); say it again first")
+        answer(result)
+
+    def _bye(self, request: Request) -> None:
+        _without_arguments(request)
+        self.introducing = True
+        self._replies.when_first(request.number, self._close_session)
+
+    def _close_session(self, answer: Answer) -> None:
+        assert self._session is not None
+        try:
+            self._session.bye(partial(self._closed, answer))
+        except Exception as error:
+            self._closed(answer, refusal(error))
+
+    def _closed(self, answer: Answer, result: Result) -> None:
+        self.introducing = False
+        if isinstance(result, Done) or self._session_end is not None:
+            self.finished = True
+        answer(result)
+
+    def _quit(self, request: Request) -> None:
+        _without_arguments(request)
+        self.finished = True
+        self._replies.place(request.number)(Done())
+
+    # ---------------------------------------------------------------------------------------------
+    # Following a log
+    # ---------------------------------------------------------------------------------------------
+
+    def _listen(self, request: Request) -> None:
+        _verb, first = self._check((request.verb, *request.args))
+        self._replies.when_first(request.number, partial(self._follow, request.verb, first))
+
+    def _follow(self, verb: str, first: int, answer: Answer) -> None:
+        if self._desk.draining:
+            answer(_SHUTDOWN)
+            return
+        self.stop_following(verb)
+        answer(Done())
+        self._followings[verb] = following = self._server.follow(verb, first, self._tell)
+        if self._paused:
+            following.pause()
+
+    def _tell(self, event: Event) -> None:
+        self._replies.say(render_event(event))
+
+    def _unlisten(self, request: Request) -> None:
+        self._check((request.verb, *request.args))
+        self._replies.when_first(request.number, partial(self._unfollow, request.verb.removeprefix("UN")))
+
+    def _unfollow(self, verb: str, answer: Answer) -> None:
+        self.stop_following(verb)
+        answer(Done())
+
+    def stop_following(self, verb: str | None = None) -> None:
+        for each in list(self._followings) if verb is None else [verb]:
+            following = self._followings.pop(each, None)
+            if following is not None:
+                following.stop()
+
+    # ---------------------------------------------------------------------------------------------
+    # Questions to this server
+    # ---------------------------------------------------------------------------------------------
+
+    def _ping(self, request: Request, answer: Answer) -> None:
+        _without_arguments(request)
+        answer(Done())
+
+    def _status(self, request: Request, answer: Answer) -> None:
+        _without_arguments(request)
+        answer(Done(rows=((("", Word(json.dumps(self._server.status()))),),)))
+
+    def _digest(self, request: Request, answer: Answer) -> None:
+        words, options = split_options(request.args)
+        seq = _whole(options.pop("seq"), "seq") if "seq" in options else None
+        _refuse_more(words, options, "DIGEST [seq=S], as in: DIGEST seq=812")
+        self._server.digest(seq, answer)
+
+    def _servers(self, request: Request, answer: Answer) -> None:
+        _without_arguments(request)
+        rows = tuple(self._server.servers())
+        answer(Done((("count", len(rows)),), rows))
+
+    def _help(self, request: Request, answer: Answer) -> None:
+        if not request.args:
+            answer(help_pages.all_commands(self._verbs.values()))
+            return
+        verb = request.args[0].upper()
+        description = self._verbs.get(verb)
+        if description is None or len(request.args) > 1:
+            raise help_pages.unknown(" ".join(request.args).upper(), self._verbs)
+        answer(help_pages.one_command(description))
+
+    def _fault(self, request: Request, answer: Answer) -> None:
+        if not self._server.config.faults:
+            raise BadRequest('FAULT needs "faults: true" in the configuration', code="DENIED")
+        apply_fault(self._server, request.args)
+        answer(Done())
+
+
+def _parts(description: CommandDescription, request: Request) -> tuple[str, ...]:
+    """The command as `check` takes it."""
+    if description.rest_of_line:
+        text = request.text
+        return (request.verb,) if text is None else (request.verb, text)
+    return (request.verb, *request.args)
+
+
+def _read_level(parts: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """Take `read=LEVEL` out of a question, wherever it stands as a bare word."""
+    levels = [part for part in parts if part.startswith("read=") and not isinstance(part, Quoted)]
+    if not levels:
+        return parts, READ_LEVELS[0]
+    level = levels[0].removeprefix("read=")
+    if len(levels) > 1 or level not in READ_LEVELS:
+        raise BadRequest(f"read= is one of {', '.join(READ_LEVELS)}, as in: {parts[0]} colour read=sequential")
+    return tuple(part for part in parts if part is not levels[0]), level
+
+
+def _introduction(request: Request) -> tuple[str, int]:
+    """HELLO's client id and ttl."""
+    usage = "HELLO client-id [ttl=SECONDS], as in: HELLO alice ttl=30"
+    args = request.args
+    if not args:
+        raise BadRequest(f"HELLO needs a client id: {usage}")
+    client_id = args[0]
+    words, options = split_options(args[1:])
+    ttl = options.pop("ttl", None)
+    _refuse_more(words, options, usage)
+    if not 1 <= len(client_id) <= CLIENT_ID_CHARACTERS_MAX or not client_id.isprintable() or " " in client_id:
+        raise BadRequest(f"a client id has 1 to {CLIENT_ID_CHARACTERS_MAX} printable characters and no space: {usage}")
+    if client_id[0] in "~!":
+        raise BadRequest("client ids that begin with ~ or ! are reserved for the servers; leave that character out")
+    if ttl is None:
+        return client_id, TTL_SECONDS_DEFAULT
+    seconds = _whole(ttl, "ttl")
+    if not 1 <= seconds <= TTL_SECONDS_MAX:
+        raise BadRequest(f"ttl is in seconds, from 1 to {TTL_SECONDS_MAX}: {usage}")
+    return client_id, seconds
+
+
+def _without_arguments(request: Request) -> None:
+    if request.rest:
+        raise BadRequest(f"{request.verb} takes nothing after it")
+
+
+def _refuse_more(words: tuple[str, ...], options: dict[str, str], usage: str) -> None:
+    """Refuse what is left over when everything known has been taken."""
+    left = [*words, *options]
+    if left:
+        raise BadRequest(f"{left[0]} is one too many: {usage}")
+
+
+def _whole(text: str, name: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise BadRequest(f"{name}= takes a whole number, as in: {name}=10")
+    return int(text)

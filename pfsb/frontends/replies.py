@@ -1,0 +1,193 @@
+"""Replies in the order of the requests, whatever order the answers come in, and one write per connection and turn."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pfsb.interfaces import Answer, BadRequest, Refused, Result
+
+OUTPUT_BYTES_MAX: Final = 65_536
+"""What is collected for one write; beyond it is written at once, so that the transport can ask for a pause."""
+
+Render = Callable[[int | None, Result], bytes]
+
+_log = Logger()
+
+
+def refusal(error: Exception) -> Refused:
+    """What a client is told of an exception. Anything but a `BadRequest` is our mistake, and goes to the log."""
+    if isinstance(error, BadRequest):
+        return Refused(error.code, str(error))
+    _log.failure("a client's request failed", Failure(error))
+    return Refused("INTERNAL", "the server made a mistake with this request and noted it in its log", fate="unknown")
+
+
+class EndOfTurn:
+    """Calls what is due after everything else that happens in the reactor's present turn: one timer for all."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._due: list[Callable[[], None]] = []
+
+    def call(self, what: Callable[[], None]) -> None:
+        """Call `what`, which must not raise, once this turn is over."""
+        if not self._due:
+            self._clock.callLater(0, self._run)
+        self._due.append(what)
+
+    def _run(self) -> None:
+        due, self._due = self._due, []
+        for what in due:
+            what()
+
+
+@define(eq=False)
+class _Slot:
+    """The place of one reply."""
+
+    _queue: ReplyQueue
+    number: int | None
+    ask: Callable[[Answer], None] | None = None
+    """What is still to be asked, once all earlier requests are answered."""
+    result: Result | None = None
+    waits: bool = False
+
+    def answer(self, result: Result) -> None:
+        if self.result is None:
+            self.result = result
+            self._queue._answered(self)
+
+
+@define(eq=False)
+class ReplyQueue:
+    """The replies of one connection.
+
+    Only a request whose command `waits` (LOCK) is overtaken. How many places may be taken is the business of whoever
+    reads requests: it looks at `outstanding`, and is told by `relieved` that this has become less.
+    """
+
+    _write: Callable[[bytes], object]
+    _render: Render
+    _turn: EndOfTurn
+    _relieved: Callable[[], None]
+    _slots: deque[_Slot] = field(init=False, factory=deque)
+    _waiting: set[_Slot] = field(init=False, factory=set)
+    _out: list[bytes] = field(init=False, factory=list)
+    _out_bytes: int = field(init=False, default=0)
+    _flush_is_due: bool = field(init=False, default=False)
+    _starting: bool = field(init=False, default=False)
+    _closed: bool = field(init=False, default=False)
+
+    @property
+    def in_order(self) -> int:
+        """Requests that have not got their reply, but for those that wait out of order."""
+        return len(self._slots)
+
+    @property
+    def outstanding(self) -> int:
+        """Requests that have not got their reply."""
+        return len(self._slots) + len(self._waiting)
+
+    def place(self, number: int | None) -> Answer:
+        """Take the next place; the answer may come at any time."""
+        slot = _Slot(self, number)
+        self._slots.append(slot)
+        return slot.answer
+
+    def place_waiting(self, number: int | None) -> Answer:
+        """A place for an answer that is written when it comes, and that nobody waits for."""
+        slot = _Slot(self, number, waits=True)
+        self._waiting.add(slot)
+        return slot.answer
+
+    def when_first(self, number: int | None, ask: Callable[[Answer], None]) -> None:
+        """Take the next place, and call `ask(answer)` once all earlier requests are answered: perhaps at once."""
+        self._slots.append(_Slot(self, number, ask))
+        if len(self._slots) == 1:
+            self._advance()
+
+    def say(self, data: bytes) -> None:
+        """Write something that nobody asked for, between replies."""
+        if self._closed:
+            return
+        self._out.append(data)
+        self._out_bytes += len(data)
+        if self._out_bytes > OUTPUT_BYTES_MAX:
+            self.flush()
+        elif not self._flush_is_due:
+            self._flush_is_due = True
+            self._turn.call(self._turn_is_over)
+
+    def flush(self) -> None:
+        """Write what has been collected."""
+        if self._out:
+            data, self._out, self._out_bytes = b"".join(self._out), [], 0
+            self._write(data)
+
+    def refuse_waiting(self, result: Refused) -> None:
+        """Answer all who wait out of order: their answer will not come any more."""
+        for slot in sorted(self._waiting, key=lambda slot: slot.number or 0):
+            slot.answer(result)
+
+    def close(self) -> None:
+        """The connection is gone: forget everything, and whatever is still to be answered."""
+        self._closed = True
+        self._slots.clear()
+        self._waiting.clear()
+        self._out.clear()
+
+    def _turn_is_over(self) -> None:
+        self._flush_is_due = False
+        self.flush()
+
+    def _answered(self, slot: _Slot) -> None:
+        if self._closed:
+            return
+        if slot.waits:
+            self._waiting.discard(slot)
+            self._emit(slot)
+        elif self._slots[0] is not slot:
+            return
+        elif self._starting:
+            self._emit(self._slots.popleft())
+            return
+        else:
+            self._advance()
+        self._relieved()
+
+    def _advance(self) -> None:
+        """Write the replies at the head of the queue; ask what has come to the head."""
+        slots = self._slots
+        while slots:
+            slot = slots[0]
+            if slot.result is not None:
+                self._emit(slots.popleft())
+            elif slot.ask is not None:
+                ask, slot.ask = slot.ask, None
+                self._start(slot, ask)
+            else:
+                return
+
+    def _start(self, slot: _Slot, ask: Callable[[Answer], None]) -> None:
+        self._starting = True
+        try:
+            ask(slot.answer)
+        except Exception as error:
+            slot.answer(refusal(error))
+        finally:
+            self._starting = False
+
+    def _emit(self, slot: _Slot) -> None:
+        assert slot.result is not None
+        try:
+            data = self._render(slot.number, slot.result)
+        except Exception as error:
+            data = self._render(slot.number, refusal(error))
+        self.say(data)

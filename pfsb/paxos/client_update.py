@@ -1,0 +1,63 @@
+"""Figure 10 A and Figure 12 A: a client's update finds its way to the leader."""
+
+from __future__ import annotations
+
+from pfsb.paxos.data_structures import DataStructures
+from pfsb.paxos.flow_control import FlowControl
+from pfsb.paxos.membership import Membership
+from pfsb.paxos.messages import ClientUpdate, State
+from pfsb.paxos.turn import Turn
+from pfsb.paxos.update_queue import UpdateQueue
+
+
+class ClientUpdateHandler:
+    def __init__(
+        self,
+        data: DataStructures,
+        membership: Membership,
+        turn: Turn,
+        update_queue: UpdateQueue,
+        flow_control: FlowControl,
+    ) -> None:
+        self._data = data
+        self._membership = membership
+        self._turn = turn
+        self._update_queue = update_queue
+        self._flow_control = flow_control
+
+    def client_update(self, message: ClientUpdate, sender: int) -> None:
+        """Figure 10, Block A: from this server's own client (`sender` is oneself) or another server.
+
+        What has run already needs nothing more (G16): its reply was given, or is in the session's cache.
+        """
+        if message.timestamp > self._data.clients.last_executed.of(message.client_id):
+            self._client_update_handler(message, sender)
+
+    def _client_update_handler(self, update: ClientUpdate, sender: int) -> None:
+        """Figure 12, Block A: queue it, forward it, or leave it to its own server.
+
+        The leader's proposal follows at the end of the turn.
+        """
+        state = self._data.server.state
+        own = update.server_id == self._data.server.server_id
+        if state is State.REG_NONLEADER:
+            if own:
+                self._update_queue.add_to_pending_updates(update)
+                self._turn.send(update, self._membership.leader_of(self._data.views.last_installed))
+            else:
+                self._relay(update, sender)
+        elif own or state is State.REG_LEADER:
+            if self._update_queue.enqueue_update(update) and own:
+                self._update_queue.add_to_pending_updates(update)
+        else:
+            self._flow_control.witness(update)
+
+    def _relay(self, update: ClientUpdate, sender: int) -> None:
+        """Its origin cannot reach the leader, or does not know it: help once for each time it asks (G8.3).
+
+        Only what comes from the origin itself is relayed, so that nothing goes round in circles.
+        """
+        self._flow_control.witness(update)
+        leader = self._membership.leader_of(self._data.views.last_installed)
+        if sender == update.server_id and leader != sender:
+            self._turn.send(update, leader)

@@ -1,0 +1,144 @@
+"""What must hold at one server after every turn: sentences, then code.
+
+1. Local_Aru, Last_Installed and the state machine's time never go back.
+2. Every slot up to Local_Aru was executed exactly once, in order; what stands in an ordered slot never changes (S1).
+3. Last_Attempted is at least Last_Installed; outside an election the two are equal.
+4. Whoever is REG_LEADER leads the installed view, and whoever is REG_NONLEADER does not.
+5. A server leads a view at most once: from REG_LEADER there is no way back into the same view (G10).
+6. The Progress_Timer runs in REG_LEADER and REG_NONLEADER at all times (G5, G8).
+7. A non-leader's Update_Queue is empty (Figure 9 B); nobody's is longer than its limit plus its own clients' updates.
+8. A client has at most one pending update, and it has not been executed (G16).
+9. A leader's Last_Proposed is at least Local_Aru, and at most a window above it (section 5.10).
+10. A slot that is not ordered lies within the window: two windows above Local_Aru, and two more for what a data list
+    told a leader that is behind (G19). So what a server holds in memory is bounded.
+11. What is told as durable is not ahead of what is known.
+
+They are run by the tests and the simulator, through `check` as a hook in `Turn.at_end`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from attrs import define, field
+
+from pfsb.paxos.messages import Batch, State
+from pfsb.paxos.replica import Replica
+
+
+class InvariantViolated(AssertionError):
+    """A server has come into a state that cannot be; the text says which sentence does not hold."""
+
+
+@define
+class Memory:
+    """What the check before this one saw, at one server in one life."""
+
+    local_aru: int = 0
+    last_installed: int = 0
+    time_ms: int = 0
+    led: int = 0
+    """The latest view in which it was REG_LEADER."""
+    leads: bool = False
+    ordered: dict[int, Batch] = field(factory=dict)
+    """Ordered slots above Local_Aru, and those executed since the check before."""
+
+
+def install(replica: Replica) -> Memory:
+    """Check `replica` at the end of each of its turns from now on."""
+    memory = Memory()
+    replica.turn.at_end.append(partial(check, replica, memory))
+    return memory
+
+
+def check(replica: Replica, memory: Memory) -> None:
+    """Raise `InvariantViolated` if one of the sentences above does not hold; remember what the next check needs."""
+    for sentence in (*_violated_by_time(replica, memory), *_violated_now(replica)):
+        raise InvariantViolated(f"server {replica.data.server.server_id}: {sentence}")
+    _remember(replica, memory)
+
+
+def _violated_by_time(replica: Replica, memory: Memory) -> Iterator[str]:
+    data, queue = replica.data, replica.ordered_queue
+    if data.ordering.local_aru < memory.local_aru:
+        yield f"1: Local_Aru went back from {memory.local_aru} to {data.ordering.local_aru}"
+    if data.views.last_installed < memory.last_installed:
+        yield f"1: Last_Installed went back from {memory.last_installed} to {data.views.last_installed}"
+    if queue.time_ms < memory.time_ms:
+        yield f"1: the state machine's time went back from {memory.time_ms} to {queue.time_ms}"
+    for seq, batch in memory.ordered.items():
+        slot = data.ordering.global_history.get(seq)
+        if slot is None and seq > data.ordering.global_history.floor:
+            yield f"2: slot {seq} was ordered, and is gone"
+        if slot is not None and (slot.ordered is None or slot.ordered.data != batch.data):
+            yield f"2: what is ordered at {seq} has changed"
+    if data.server.state is State.REG_LEADER and not memory.leads and data.views.last_installed <= memory.led:
+        yield f"5: leads view {data.views.last_installed} again"
+
+
+def _violated_now(replica: Replica) -> Iterator[str]:
+    yield from _wrong_views(replica)
+    yield from _wrong_ordering(replica)
+    yield from _wrong_clients(replica)
+
+
+def _wrong_views(replica: Replica) -> Iterator[str]:
+    state, views = replica.data.server.state, replica.data.views
+    if views.last_attempted < views.last_installed:
+        yield f"3: attempts {views.last_attempted}, but has installed {views.last_installed}"
+    if state is not State.LEADER_ELECTION:
+        if views.last_attempted != views.last_installed:
+            yield f"3: {state.value} of {views.last_installed}, but attempts {views.last_attempted}"
+        if replica.membership.i_lead(views.last_installed) != (state is State.REG_LEADER):
+            yield f"4: {state.value} in view {views.last_installed}"
+        if not replica.progress_timer.running:
+            yield f"6: {state.value} without a Progress_Timer"
+    if replica.turn.durable.last_installed > views.last_installed:
+        yield f"11: tells of view {replica.turn.durable.last_installed}, knows {views.last_installed}"
+
+
+def _wrong_ordering(replica: Replica) -> Iterator[str]:
+    ordering, window = replica.data.ordering, replica.settings.window_slots
+    history, aru = ordering.global_history, ordering.local_aru
+    if replica.ordered_queue.digests.seq != aru:
+        yield f"2: Local_Aru is {aru}, but {replica.ordered_queue.digests.seq} slots were executed"
+    following = history.get(aru + 1)
+    if following is not None and following.ordered is not None:
+        yield f"2: slot {aru + 1} is ordered, and not executed"
+    leads = replica.data.server.state is State.REG_LEADER
+    if leads and not aru <= ordering.last_proposed <= aru + window:
+        yield f"9: Last_Proposed is {ordering.last_proposed}, Local_Aru {aru}, the window {window}"
+    for seq, slot in history.above(aru + 4 * window):
+        if slot.ordered is None:
+            yield f"10: slot {seq} is known, but not ordered, with Local_Aru at {aru}"
+    if replica.turn.durable.local_aru > aru:
+        yield f"11: tells of Local_Aru {replica.turn.durable.local_aru}, knows {aru}"
+
+
+def _wrong_clients(replica: Replica) -> Iterator[str]:
+    clients = replica.data.clients
+    if replica.data.server.state is State.REG_NONLEADER and clients.update_queue:
+        yield f"7: a non-leader queues {len(clients.update_queue)} updates"
+    if len(clients.update_queue) > replica.settings.queue_updates_max:
+        me = replica.data.server.server_id
+        foreign = sum(update.server_id != me for update in clients.update_queue)
+        if foreign > replica.settings.queue_updates_max:
+            yield f"7: {foreign} updates of other servers' clients are queued"
+    for client_id, update in clients.pending_updates.items():
+        if client_id != update.client_id:
+            yield f"8: an update of {update.client_id} is pending for {client_id}"
+        if update.timestamp <= clients.last_executed.of(client_id):
+            yield f"8: update {update.timestamp} of {client_id} is pending, but has run"
+
+
+def _remember(replica: Replica, memory: Memory) -> None:
+    data = replica.data
+    memory.local_aru = data.ordering.local_aru
+    memory.last_installed = data.views.last_installed
+    memory.time_ms = replica.ordered_queue.time_ms
+    memory.leads = data.server.state is State.REG_LEADER
+    if memory.leads:
+        memory.led = data.views.last_installed
+    above = data.ordering.global_history.above(memory.local_aru)
+    memory.ordered = {seq: slot.ordered for seq, slot in above if slot.ordered is not None}

@@ -1,0 +1,140 @@
+"""Figure 6: servers vote for the next view when global progress fails, and install it together.
+
+Block A, the expiry itself, is `progress_timer`. Two ideas keep the election stable (section 5.2): the timeout doubles at each
+preinstall, and a server jumps to a higher view only when it suspects the leader already and does not wait for a
+preinstalled view to be completed.
+"""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from pfsb.paxos.data_structures import DataStructures
+from pfsb.paxos.flow_control import FlowControl
+from pfsb.paxos.membership import Membership
+from pfsb.paxos.messages import Proposal, State, VCProof, ViewChange
+from pfsb.paxos.prepare import PrepareHandler
+from pfsb.paxos.progress_timer import ProgressTimer
+from pfsb.paxos.turn import Turn
+from pfsb.paxos.update_queue import UpdateQueue
+
+
+class LeaderElectionHandler:
+    _log = Logger()
+
+    def __init__(
+        self,
+        data: DataStructures,
+        membership: Membership,
+        turn: Turn,
+        prepare: PrepareHandler,
+        update_queue: UpdateQueue,
+        flow_control: FlowControl,
+        progress_timer: ProgressTimer,
+    ) -> None:
+        self._data = data
+        self._membership = membership
+        self._turn = turn
+        self._prepare = prepare
+        self._update_queue = update_queue
+        self._flow_control = flow_control
+        self._progress_timer = progress_timer
+        self._just_recovered = True
+        """Started, and not suspected anybody since: may go back to its view once (G9 i)."""
+        self._aru_at_suspicion = 0
+        progress_timer.on_expiry = self.suspect
+
+    def suspect(self) -> None:
+        """The leader of this view does not bring progress: try the next."""
+        self._just_recovered = False
+        self.shift_to_leader_election(self._data.views.last_attempted + 1)
+
+    def view_change(self, message: ViewChange) -> None:
+        """Figure 6, Block B: join a higher attempt, count votes, and act on a majority."""
+        if message.attempted > self._data.views.last_attempted:
+            self.shift_to_leader_election(message.attempted)
+        if message.attempted == self._data.views.last_attempted:
+            self._data.apply_view_change(message)
+            self._if_preinstalled_prepare()
+
+    def vc_proof(self, message: VCProof) -> None:
+        """Figure 6, Block C: others have installed a view that this server missed."""
+        data = self._data
+        if message.installed == data.views.last_installed:
+            self._rejoin_after_recovery(message.installed)
+        elif message.installed > data.views.last_installed:
+            if self._membership.i_lead(message.installed):
+                self._led_it_before(message.installed)
+                return
+            data.views.last_attempted = message.installed
+            data.views.vc.clear()  # G4: votes for another view
+            self._prepare.shift_to_reg_nonleader()
+
+    def shift_to_leader_election(self, view: int) -> None:
+        """Figure 6, Block E: leave the view, and vote for another."""
+        data = self._data
+        data.server.state = State.LEADER_ELECTION
+        self._progress_timer.stop()
+        self._aru_at_suspicion = data.ordering.local_aru
+        data.views.vc.clear()
+        data.preparing.prepare = None
+        data.preparing.prepare_oks.clear()
+        self._update_queue.forget_enqueued()
+        data.views.last_attempted = view
+        vote = ViewChange(data.server.server_id, view)
+        self._turn.send(vote)
+        data.apply_view_change(vote)
+        self._if_preinstalled_prepare()  # G6: a majority of one
+
+    def send_view_change(self) -> None:
+        """Section 5.9: votes are repeated while the election lasts."""
+        self._turn.send(ViewChange(self._data.server.server_id, self._data.views.last_attempted))
+
+    def rejoin_if_ordering(self, message: Proposal) -> None:
+        """G9: back into one's own view, on a proposal of its leader.
+
+        Either this process has just recovered and suspected nobody since; or Local_Aru has grown since
+        the suspicion, so the view is really ordering. A repeated proposal alone proves neither.
+        """
+        if message.view != self._data.views.last_installed or message.view == 0:
+            return
+        if self._membership.leader_of(message.view) != message.server_id:
+            return
+        if self._data.ordering.local_aru > self._aru_at_suspicion and self._may_rejoin(message.view):
+            self._rejoin(message.view)
+        else:
+            self._rejoin_after_recovery(message.view)
+
+    def _if_preinstalled_prepare(self) -> None:
+        data = self._data
+        if not self._progress_timer.running and self._preinstall_ready(data.views.last_attempted):
+            self._progress_timer.double()
+            self._progress_timer.start()
+            self._flow_control.hurry_if_leader_is_gone()
+            if self._membership.i_lead(data.views.last_attempted):
+                self._prepare.shift_to_prepare_phase()
+
+    def _preinstall_ready(self, view: int) -> bool:
+        """Figure 6, Block D: a majority votes for this view."""
+        votes = sum(vote.attempted == view for vote in self._data.views.vc.values())
+        return votes >= self._membership.quorum
+
+    def _rejoin_after_recovery(self, view: int) -> None:
+        if self._just_recovered and self._may_rejoin(view):
+            self._rejoin(view)
+
+    def _may_rejoin(self, view: int) -> bool:
+        """No higher view is preinstalled here, and I do not lead this one."""
+        return view > 0 and not self._progress_timer.running and not self._membership.i_lead(view)
+
+    def _rejoin(self, view: int) -> None:
+        """A vote is no promise: the only promise is Last_Installed, and that stays (G9, why safe)."""
+        self._just_recovered = False
+        self._data.views.last_attempted = view
+        self._data.views.vc.clear()
+        self._prepare.shift_to_reg_nonleader()
+
+    def _led_it_before(self, view: int) -> None:
+        """G10: others installed a view of mine that I do not remember. Never lead it again; attempt a later one."""
+        self._log.error("view {view} was led from here, but is not on this disk: was it restored from a copy?", view=view)
+        self.shift_to_leader_election(max(view, self._data.views.last_attempted) + 1)

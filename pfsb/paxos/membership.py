@@ -1,0 +1,42 @@
+"""Who the servers are: majority, succession of leaders, and whose storage is whose (sections 2 and 5.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from attrs import define, field
+
+
+def _ascending(ids: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted(ids))
+
+
+@define
+class Membership:
+    """The static set of servers, as one of them sees it."""
+
+    server_id: int
+    ids: tuple[int, ...] = field(converter=_ascending)
+    identities: dict[int, bytes] = field(factory=dict)
+    """The storage that belongs to each id, as far as this server has met it."""
+
+    @property
+    def n(self) -> int:
+        return len(self.ids)
+
+    @property
+    def quorum(self) -> int:
+        """floor(N/2) + 1: any two of them share a server (G27: also for even N)."""
+        return len(self.ids) // 2 + 1
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        return tuple(i for i in self.ids if i != self.server_id)
+
+    def leader_of(self, view: int) -> int:
+        """The line of succession: view 1 belongs to the lowest id (paper.md 1.5). View 0 has no leader."""
+        assert view > 0, "view 0 is a placeholder that nobody leads"
+        return self.ids[(view - 1) % len(self.ids)]
+
+    def i_lead(self, view: int) -> bool:
+        return view > 0 and self.leader_of(view) == self.server_id

@@ -1,0 +1,141 @@
+"""What has a sequence number: executed in order, once, on the application (Figure 11 C).
+
+All three ways to learn what stands in a slot (votes, data lists, reconciliation) end in `mark_ordered` (G13).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from attrs import frozen
+
+from pfsb.interfaces import IStateMachine, ITracer
+from pfsb.paxos.data_structures import DataStructures, Slot
+from pfsb.paxos.messages import Batch, ClientUpdate, GloballyOrderedUpdate
+from pfsb.paxos.records import AruRecord, OrderedRecord
+from pfsb.paxos.settings import Settings
+from pfsb.paxos.turn import Turn
+
+DIGEST_BYTES = 16
+HISTORY_BYTES_KEPT = 8_000_000
+
+
+@frozen
+class Executed:
+    """What executing one slot came to: its updates, whether they ran or had run before."""
+
+    seq: int
+    updates: Sequence[ClientUpdate]
+
+
+class DigestChain:
+    """A hash over all batches executed so far, kept for the last `kept` slots."""
+
+    def __init__(self, kept: int) -> None:
+        self._ring = bytearray(kept * DIGEST_BYTES)
+        self._kept = kept
+        self.seq = 0
+        self.head = bytes(DIGEST_BYTES)
+
+    def extend(self, data: bytes) -> None:
+        self.head = blake2b(self.head + data, digest_size=DIGEST_BYTES).digest()
+        self.seq += 1
+        at = self.seq % self._kept * DIGEST_BYTES
+        self._ring[at : at + DIGEST_BYTES] = self.head
+
+    def at(self, seq: int) -> bytes | None:
+        """The digest after slot `seq`, or None if that is too long ago (or not yet)."""
+        if seq > self.seq or seq <= self.seq - self._kept:
+            return None
+        at = seq % self._kept * DIGEST_BYTES
+        return bytes(self._ring[at : at + DIGEST_BYTES])
+
+
+class OrderedUpdateQueue:
+    """The ordered updates of this server, and the state machine that they drive."""
+
+    def __init__(
+        self,
+        data: DataStructures,
+        turn: Turn,
+        state_machine: IStateMachine,
+        settings: Settings,
+        tracer: ITracer | None = None,
+    ) -> None:
+        self._data = data
+        self._turn = turn
+        self._state_machine = state_machine
+        self._settings = settings
+        self._tracer = tracer
+        self.time_ms = 0
+        """The state machine's time: the highest leader's clock in an executed batch."""
+        self.digests = DigestChain(settings.digests_kept)
+
+    def mark_ordered(self, message: GloballyOrderedUpdate) -> list[Executed]:
+        """`message.batch` stands at `message.seq`: store it, and execute whatever is now in line."""
+        data = self._data
+        if not data.apply_globally_ordered_update(message):
+            return []
+        slot = data.ordering.global_history.ensure(message.seq)
+        if slot.on_disk is None or slot.on_disk.data != message.batch.data:
+            slot.on_disk = message.batch
+            self._turn.append(OrderedRecord(message.seq, message.batch), lazy=True)
+        if self._tracer is not None:
+            self._tracer.trace("ordered", seq=message.seq)
+        executed = self._advance_aru()
+        if executed:
+            self._turn.append(AruRecord(data.ordering.local_aru), lazy=True)
+            self._forget_old_slots()
+        return executed
+
+    def recover(self, seq: int, batch: Batch) -> None:
+        """Figure 14: execute once more what was executed before the restart."""
+        data = self._data
+        assert seq == data.ordering.local_aru + 1, "the history on disk has no gaps"
+        data.apply_globally_ordered_update(GloballyOrderedUpdate(data.server.server_id, seq, batch))
+        data.ordering.global_history.ensure(seq).on_disk = batch
+        self._advance_aru()
+        self._forget_old_slots()
+
+    def _advance_aru(self) -> list[Executed]:
+        """Figure 11, Block C: as long as the next slot is ordered, execute it."""
+        ordering = self._data.ordering
+        executed = []
+        while (slot := ordering.global_history.get(ordering.local_aru + 1)) is not None and slot.ordered is not None:
+            ordering.local_aru += 1
+            executed.append(self._execute(ordering.local_aru, slot))
+        return executed
+
+    def _execute(self, seq: int, slot: Slot) -> Executed:
+        """Run each update of the slot that has not run before (G15 i), at the slot's time."""
+        assert slot.ordered is not None
+        slot.voters.clear()
+        time_ms, updates = slot.ordered.open()
+        self.time_ms = max(self.time_ms, time_ms)
+        last_executed = self._data.clients.last_executed
+        oldest = seq - self._settings.horizon_slots
+        fresh = []
+        for update in updates:
+            if update.timestamp <= last_executed.of(update.client_id):
+                continue
+            if update.made_at < oldest:
+                self._state_machine.outlived(update)
+                continue
+            last_executed.note(update.client_id, update.timestamp, seq)
+            fresh.append(update)
+        self._state_machine.execute(seq, self.time_ms, fresh)
+        last_executed.drop_older_than(oldest)
+        self.digests.extend(slot.ordered.data)
+        if self._tracer is not None:
+            self._tracer.trace("executed", seq=seq, updates=len(fresh), digest=self.digests.head.hex())
+        return Executed(seq, updates)
+
+    def _forget_old_slots(self) -> None:
+        """Keep the recent past in memory, for others that are a little behind; the rest is on disk."""
+        ordering = self._data.ordering
+        history = ordering.global_history
+        kept = self._settings.history_slots_kept
+        history.forget_up_to(ordering.local_aru - kept)
+        while history.batch_bytes > HISTORY_BYTES_KEPT and history.floor < ordering.local_aru:
+            history.forget_up_to(history.floor + 1)

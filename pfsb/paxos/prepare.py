@@ -1,0 +1,187 @@
+"""Figures 7, 8 and 9: a new leader learns what may have been chosen before it, once for all later numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import evolve
+
+from pfsb.paxos.data_structures import DataStructures
+from pfsb.paxos.flow_control import FlowControl
+from pfsb.paxos.global_ordering import GlobalOrderingHandler
+from pfsb.paxos.membership import Membership
+from pfsb.paxos.messages import DataEntry, GloballyOrderedUpdate, Prepare, PrepareOK, Proposal, State
+from pfsb.paxos.progress_timer import ProgressTimer
+from pfsb.paxos.records import ViewRecord
+from pfsb.paxos.settings import Settings
+from pfsb.paxos.turn import Turn
+from pfsb.paxos.update_queue import UpdateQueue
+
+
+class PrepareHandler:
+    def __init__(
+        self,
+        data: DataStructures,
+        membership: Membership,
+        turn: Turn,
+        settings: Settings,
+        ordering: GlobalOrderingHandler,
+        update_queue: UpdateQueue,
+        flow_control: FlowControl,
+        progress_timer: ProgressTimer,
+    ) -> None:
+        self._data = data
+        self._membership = membership
+        self._turn = turn
+        self._settings = settings
+        self._ordering = ordering
+        self._update_queue = update_queue
+        self._flow_control = flow_control
+        self._progress_timer = progress_timer
+
+    # ------------------------------------------------------------------ the leader asks
+
+    def shift_to_prepare_phase(self) -> None:
+        """Figure 7, Block A: install the view, for good, before anyone hears of it (never two PREPAREs a view)."""
+        data = self._data
+        assert self._membership.i_lead(data.views.last_attempted)
+        assert data.views.last_attempted > data.views.last_installed, "a server never leads a view twice (G10)"
+        self._install(data.views.last_attempted)
+        data.apply_prepare(self._own_prepare())
+        data.preparing.prepare_oks.clear()
+        for part in self._construct_prepare_ok(data.ordering.local_aru):
+            data.apply_prepare_ok(part)
+        data.clients.last_enqueued.clear()
+        self.send_prepare()
+        self._if_prepared_lead()  # G6: a majority of one
+
+    def send_prepare(self) -> None:
+        """Sent until the view is prepared (section 5.9), each time with the present Local_Aru.
+
+        A repeated PREPARE with a higher aru is safe: all below it is ordered here (G19). That is how a follower
+        that holds more than a data list can carry gets its answer in, after reconciliation.
+        """
+        self._turn.send(self._own_prepare())
+
+    def prepare_ok(self, message: PrepareOK) -> None:
+        """Figure 7, Block C: note a promise and what comes with it; lead when a majority has promised."""
+        if self._data.apply_prepare_ok(message):
+            for entry in message.data_list:
+                self._apply_entry(entry)
+        self._if_prepared_lead()
+
+    # ------------------------------------------------------------------ the others promise
+
+    def prepare(self, message: Prepare) -> None:
+        """Figure 7, Block B: promise, once, to follow this view's leader.
+
+        Installed already, perhaps by a VC_PROOF that overtook this PREPARE (G7): answer all the same; nothing of
+        an older view was accepted since. A leader that lacks more than a data list carries catches up first
+        (tabling, G19): its next PREPARE has a higher aru.
+        """
+        data = self._data
+        if data.server.state is State.LEADER_ELECTION:
+            data.apply_prepare(message)
+            self.shift_to_reg_nonleader()
+        if data.server.state is State.REG_NONLEADER and self._can_answer(message):
+            for part in self._own_prepare_ok(message):
+                self._turn.send(part, message.server_id)
+
+    def _can_answer(self, message: Prepare) -> bool:
+        """The data list must be complete above the leader's aru: a truncated one breaks safety (G19)."""
+        ordering = self._data.ordering
+        longest = 2 * self._settings.window_slots
+        return (
+            message.local_aru >= ordering.global_history.floor and message.local_aru >= ordering.local_aru - longest
+        )
+
+    def _own_prepare_ok(self, message: Prepare) -> list[PrepareOK]:
+        """The promise of this view, built once; every repetition is the same."""
+        own = self._data.preparing.prepare_oks.get(self._data.server.server_id)
+        if own is None or own.view != message.view:
+            for part in self._construct_prepare_ok(message.local_aru):
+                self._data.apply_prepare_ok(part)
+            own = self._data.preparing.prepare_oks[self._data.server.server_id]
+        return [own.arrived[part] for part in range(own.parts)]
+
+    # ------------------------------------------------------------------ Figure 8
+
+    def _construct_data_list(self, local_aru: int) -> Iterator[DataEntry]:
+        """Figure 8, Block A: for every slot above the leader's aru, what is ordered there, else what is accepted."""
+        for seq, slot in self._data.ordering.global_history.above(local_aru):
+            if slot.ordered is not None:
+                yield GloballyOrderedUpdate(self._data.server.server_id, seq, slot.ordered)
+            elif slot.proposal is not None:
+                yield slot.proposal
+
+    def _construct_prepare_ok(self, local_aru: int) -> list[PrepareOK]:
+        """The data list, cut into parts that fit a frame (G28)."""
+        lists: list[list[DataEntry]] = [[]]
+        size = 0
+        for entry in self._construct_data_list(local_aru):
+            if lists[-1] and size + len(entry.batch.data) > self._settings.frame_data_bytes_max:
+                lists.append([])
+                size = 0
+            lists[-1].append(entry)
+            size += len(entry.batch.data) + 64
+        data = self._data
+        whole = PrepareOK(data.server.server_id, data.views.last_installed, (), parts=len(lists))
+        return [evolve(whole, data_list=tuple(entries), part=part) for part, entries in enumerate(lists)]
+
+    def _view_prepared_ready(self, view: int) -> bool:
+        """Figure 8, Block B: a majority has promised, all parts of each promise being here."""
+        promises = self._data.preparing.prepare_oks.values()
+        return sum(oks.view == view and oks.complete for oks in promises) >= self._membership.quorum
+
+    # ------------------------------------------------------------------ Figure 9
+
+    def _if_prepared_lead(self) -> None:
+        if self._view_prepared_ready(self._data.views.last_installed):
+            self._shift_to_reg_leader()
+
+    def _shift_to_reg_leader(self) -> None:
+        """Figure 9, Block A: the view is prepared: order what was left open, then what waits.
+
+        The numbers from Local_Aru to the highest known slot come first, with what they hold or a no-op (G11); the
+        end of the turn proposes them (`ProposalHandler.send_proposal`).
+        """
+        data = self._data
+        data.server.state = State.REG_LEADER
+        self._update_queue.remove_bound_updates_from_queue()
+        self._update_queue.enqueue_unbound_pending_updates()
+        data.ordering.last_proposed = data.ordering.local_aru
+        data.preparing.prepare_oks.clear()
+        self._flow_control.announce()
+        self._progress_timer.start()
+
+    def shift_to_reg_nonleader(self) -> None:
+        """Figure 9, Block B: follow the leader of the attempted view."""
+        data = self._data
+        data.server.state = State.REG_NONLEADER
+        self._update_queue.clear()
+        if data.views.last_installed != data.views.last_attempted:
+            self._install(data.views.last_attempted)
+        self._progress_timer.start()  # G5: by whatever path the view was joined
+        self._flow_control.hurry_if_leader_is_gone()
+
+    # ------------------------------------------------------------------ helpers
+
+    def _install(self, view: int) -> None:
+        """A promise: nothing of an older view is accepted from here on."""
+        views = self._data.views
+        assert view > views.last_installed, "Last_Installed never goes back"
+        views.last_installed = view
+        self._turn.append(ViewRecord(views.last_attempted, view))
+        self._progress_timer.start()
+
+    def _own_prepare(self) -> Prepare:
+        data = self._data
+        return Prepare(data.server.server_id, data.views.last_installed, data.ordering.local_aru)
+
+    def _apply_entry(self, entry: DataEntry) -> None:
+        if isinstance(entry, Proposal):
+            self._data.apply_proposal(entry)
+        else:
+            self._ordering.learn(entry)
+
+

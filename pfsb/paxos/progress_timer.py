@@ -1,0 +1,97 @@
+"""Figure 2 E1 and Figure 6 A: the only failure detector.
+
+Armed in REG_LEADER and REG_NONLEADER at all times, and in an election from the moment a view is preinstalled
+(G5, G8). Its value doubles at each preinstall, up to a cap, and is back at the default after an update
+was executed that was ordered in the installed view.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from pfsb.interfaces import ITracer
+from pfsb.paxos.data_structures import TimerData
+from pfsb.paxos.settings import Settings
+from pfsb.paxos.turn import Turn
+
+HURRY_SECONDS = 0.02
+"""What is left, at most, of the timer when the leader is known to be gone: random, so that one server suspects first."""
+
+
+class ProgressTimer:
+    def __init__(
+        self,
+        timers: TimerData,
+        turn: Turn,
+        clock: IReactorTime,
+        rng: random.Random,
+        settings: Settings,
+        tracer: ITracer | None = None,
+    ) -> None:
+        self._timers = timers
+        self._turn = turn
+        self._clock = clock
+        self._rng = rng
+        self._default = settings.progress_seconds
+        self._longest = settings.progress_seconds * 2**settings.progress_doublings_max
+        self._tracer = tracer
+        self._call: IDelayedCall | None = None
+        self._due = 0.0
+        self.on_expiry: Callable[[], None] = lambda: None
+        """Set by the leader election, which is built after this."""
+
+    @property
+    def running(self) -> bool:
+        return self._call is not None
+
+    def start(self) -> None:
+        """Start it, or start it again, with its present value.
+
+        It is started again for every executed update, so a later deadline only moves `_due`: the call that
+        is pending sees it when its time comes.
+        """
+        self._due = self._clock.seconds() + self._timers.progress_seconds
+        if self._call is None:
+            self._arm(self._due)
+        elif self._call.getTime() > self._due:
+            self._call.reset(self._timers.progress_seconds)
+
+    def stop(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def hurry(self) -> None:
+        """The leader is known to be gone: wait only long enough not to suspect all at once."""
+        if self._call is None:
+            return
+        left = self._rng.uniform(0, HURRY_SECONDS)
+        if self._clock.seconds() + left < self._due:
+            self._due = self._clock.seconds() + left
+            self._call.reset(left)
+
+    def double(self) -> None:
+        """Each preinstall gives the election and the next leader more time."""
+        self._timers.progress_seconds = min(self._timers.progress_seconds * 2, self._longest)
+
+    def back_to_default(self) -> None:
+        self._timers.progress_seconds = self._default
+
+    def _arm(self, due: float) -> None:
+        self._call = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._time_came)
+
+    def _time_came(self) -> None:
+        self._call = None
+        if self._clock.seconds() < self._due:
+            self._arm(self._due)
+            return
+        self._turn.run(self._expire)
+
+    def _expire(self) -> None:
+        """Figure 6, Block A: no global progress for too long."""
+        if self._tracer is not None:
+            self._tracer.trace("timer", name="progress")
+        self.on_expiry()

@@ -1,0 +1,138 @@
+"""Figure 10 B and Figure 11 A: the leader binds batches to sequence numbers, the others accept them.
+
+The leader's PROPOSAL may leave before it is on the leader's own disk: it is no vote. Its vote is an explicit
+ACCEPT, which waits for the disk like everybody's (Departure 2; section 7.6, synchronous variant).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+
+from pfsb.paxos.data_structures import DataStructures
+from pfsb.paxos.flow_control import FlowControl
+from pfsb.paxos.global_ordering import GlobalOrderingHandler
+from pfsb.paxos.messages import Accept, Batch, Proposal, State
+from pfsb.paxos.records import ProposalRecord
+from pfsb.paxos.turn import Turn
+from pfsb.paxos.update_queue import UpdateQueue
+
+
+class ProposalHandler:
+    def __init__(
+        self,
+        data: DataStructures,
+        turn: Turn,
+        clock: IReactorTime,
+        ordering: GlobalOrderingHandler,
+        update_queue: UpdateQueue,
+        flow_control: FlowControl,
+    ) -> None:
+        self._data = data
+        self._turn = turn
+        self._clock = clock
+        self._ordering = ordering
+        self._update_queue = update_queue
+        self._flow_control = flow_control
+        self.skipped: set[int] = set()
+        """Numbers to leave out as leader (`--skip-seq`): a hole for the next leader to find."""
+        self.on_far_ahead: Callable[[int], None] = lambda seq: None
+        """Told of a proposal beyond the window (section 5.6, trigger 1)."""
+
+    def proposal(self, message: Proposal) -> None:
+        """Figure 10, Block B: accept what the leader of the installed view proposes."""
+        seq = message.seq
+        if seq <= self._data.ordering.local_aru or self._is_ordered(seq):
+            self._accept(message)  # G18: it is chosen, and on the way to the disk behind the same door
+            return
+        if not self._flow_control.may_accept(seq):
+            self.on_far_ahead(seq)
+            return
+        if self._data.apply_proposal(message):
+            self._record(message)
+        assert self._is_held(message), f"slot {seq} holds a proposal of a later view than is installed (G18)"
+        self._accept(message)
+        self._vote(message)
+
+    def send_proposal(self) -> None:
+        """Figure 11, Block A: propose as long as the window is open and something waits (G1, G25).
+
+        A slot that an earlier view left something in gets the same again; an empty one below such a slot gets
+        a no-op (G11), since the promises of a majority show that nothing was chosen there.
+        """
+        data = self._data
+        if data.server.state is not State.REG_LEADER:
+            return
+        ordering = data.ordering
+        ordering.last_proposed = max(ordering.last_proposed, ordering.local_aru)
+        while self._flow_control.may_propose(seq := ordering.last_proposed + 1):
+            if seq not in self.skipped and not self._is_ordered(seq):
+                batch = self._batch_for(seq)
+                if batch is None:
+                    return
+                self._propose(Proposal(data.server.server_id, data.views.last_installed, seq, batch))
+            ordering.last_proposed = max(ordering.last_proposed, seq)
+
+    def propose_time(self) -> bool:
+        """Order a no-op, if nothing is under way: it carries the leader's clock to the state machine."""
+        ordering = self._data.ordering
+        if self._data.server.state is not State.REG_LEADER or ordering.last_proposed > ordering.local_aru:
+            return False
+        self.send_proposal()
+        if ordering.last_proposed > ordering.local_aru:
+            return False
+        seq = ordering.local_aru + 1
+        view = self._data.views.last_installed
+        self._propose(Proposal(self._data.server.server_id, view, seq, Batch.of(self._now_ms(), ())))
+        ordering.last_proposed = max(ordering.last_proposed, seq)
+        return True
+
+    def resend(self, seq: int) -> None:
+        """Section 5.9: a proposal that is not ordered in time is sent again, with the leader's vote."""
+        slot = self._data.ordering.global_history.get(seq)
+        if slot is not None and slot.proposal is not None and slot.ordered is None:
+            slot.sent_at = self._clock.seconds()
+            self._turn.send_early(slot.proposal)
+            self._accept(slot.proposal)
+
+    def _batch_for(self, seq: int) -> Batch | None:
+        ordering = self._data.ordering
+        slot = ordering.global_history.get(seq)
+        if slot is not None and slot.proposal is not None:
+            return slot.proposal.batch
+        if seq < ordering.global_history.top:
+            return Batch.of(self._now_ms(), ())
+        return self._update_queue.pop_batch(self._now_ms())
+
+    def _propose(self, message: Proposal) -> None:
+        applied = self._data.apply_proposal(message)
+        assert applied, "a leader proposes once a view and slot, and only what is not ordered"
+        slot = self._data.ordering.global_history.ensure(message.seq)
+        slot.sent_at = self._clock.seconds()
+        self._turn.send_early(message)
+        self._record(message)
+        self._accept(message)
+        self._vote(message)
+
+    def _record(self, message: Proposal) -> None:
+        self._turn.append(ProposalRecord(message.seq, message.view, message.batch))
+        self._data.ordering.global_history.ensure(message.seq).on_disk = message.batch
+
+    def _accept(self, message: Proposal) -> None:
+        self._turn.send(Accept(self._data.server.server_id, message.view, (message.seq,)))
+
+    def _vote(self, message: Proposal) -> None:
+        self._data.apply_accept(Accept(self._data.server.server_id, message.view, (message.seq,)), message.seq)
+        self._ordering.try_order(message.seq)
+
+    def _is_held(self, message: Proposal) -> bool:
+        slot = self._data.ordering.global_history.get(message.seq)
+        return slot is not None and slot.proposal is not None and slot.proposal.view == message.view
+
+    def _is_ordered(self, seq: int) -> bool:
+        slot = self._data.ordering.global_history.get(seq)
+        return seq <= self._data.ordering.local_aru or (slot is not None and slot.ordered is not None)
+
+    def _now_ms(self) -> int:
+        return int(self._clock.seconds() * 1000)

@@ -1,0 +1,191 @@
+"""Section 5.6: a server that is behind pulls what it lacks from one peer at a time.
+
+It asks a random peer, not the leader if others can serve, for the slots above its Local_Aru; the peer answers
+with a short burst of bounded messages and is asked again when the burst is in. A burst that does not come, or
+only in part, is asked for anew after a timeout, of another peer. Nothing here is forced to disk: what is learned
+is known to a majority already.
+"""
+
+from __future__ import annotations
+
+import random
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from pfsb.interfaces import IStableStorage, ITracer
+from pfsb.paxos.data_structures import DataStructures
+from pfsb.paxos.flow_control import FlowControl
+from pfsb.paxos.global_ordering import GlobalOrderingHandler
+from pfsb.paxos.membership import Membership
+from pfsb.paxos.messages import (
+    Batch,
+    GloballyOrderedUpdate,
+    ReconciliationReply,
+    ReconciliationRequest,
+    State,
+)
+from pfsb.paxos.settings import Settings
+from pfsb.paxos.turn import Turn
+
+PATIENCE_SECONDS = 0.01
+"""What is missing may be in the socket's buffer: wait so long before asking anybody."""
+BURST_MESSAGES = 3
+"""Replies to one request: together they fit a receiver's default socket buffer."""
+
+
+class ReconciliationHandler:
+    def __init__(
+        self,
+        data: DataStructures,
+        membership: Membership,
+        turn: Turn,
+        clock: IReactorTime,
+        rng: random.Random,
+        storage: IStableStorage,
+        settings: Settings,
+        ordering: GlobalOrderingHandler,
+        flow_control: FlowControl,
+        tracer: ITracer | None = None,
+    ) -> None:
+        self._data = data
+        self._membership = membership
+        self._turn = turn
+        self._clock = clock
+        self._rng = rng
+        self._storage = storage
+        self._settings = settings
+        self._ordering = ordering
+        self._flow_control = flow_control
+        self._tracer = tracer
+        self._target = 0
+        """The highest slot that is known to be ordered somewhere."""
+        self._peer: int | None = None
+        """Who is being asked, while a request is open."""
+        self._call: IDelayedCall | None = None
+        self.bytes_sent = 0
+
+    # ------------------------------------------------------------------ the server that is behind
+
+    def behind(self, target: int) -> None:
+        """Somebody has more than this server: ask soon, unless it comes by itself until then."""
+        self._target = max(self._target, target)
+        if self._call is None and self._is_behind():
+            self._arm(PATIENCE_SECONDS)
+
+    def reply(self, message: ReconciliationReply) -> None:
+        """Take what has come; when the burst is complete, ask on."""
+        self._target = max(self._target, message.local_aru)
+        for update in message.updates:
+            self._ordering.learn(update)
+        if message.server_id != self._peer:
+            return
+        if not message.updates:
+            self._peer = None  # it cannot serve us; the timeout asks another
+        elif self._data.ordering.local_aru >= message.burst_end or not self._is_behind():
+            self._stop_waiting()
+            self._ask(message.server_id)
+        else:
+            self._rearm(self._settings.reconciliation_seconds)
+
+    def stop(self) -> None:
+        self._stop_waiting()
+
+    def _is_behind(self) -> bool:
+        """A leader with a prepared view re-sends its own proposals and never reconciles."""
+        return self._target > self._data.ordering.local_aru and self._data.server.state is not State.REG_LEADER
+
+    def _ask_somebody(self) -> None:
+        if self._is_behind():
+            peer = self._choose_peer()
+            if peer is None:
+                self._arm(self._settings.reconciliation_seconds)
+            else:
+                self._ask(peer)
+
+    def _ask(self, peer: int) -> None:
+        if not self._is_behind():
+            self._peer = None
+            return
+        first = self._data.ordering.local_aru + 1
+        self._peer = peer
+        if self._tracer is not None:
+            self._tracer.trace("reconcile", peer=peer, first=first, last=self._target)
+        self._turn.send(ReconciliationRequest(self._data.server.server_id, first, self._target), peer)
+        self._arm(self._settings.reconciliation_seconds)
+
+    def _choose_peer(self) -> int | None:
+        """A random peer that is there and has more; not the one that did not answer, nor the leader, if others can."""
+        aru = self._data.ordering.local_aru
+        able = [
+            i for i, peer in self._flow_control.peers.items() if peer.local_aru > aru and self._flow_control.heard_lately(i)
+        ]
+        view = self._data.views.last_installed
+        leader = self._membership.leader_of(view) if view else None
+        preferred = [i for i in able if i not in (leader, self._peer)] or [i for i in able if i != self._peer] or able
+        return self._rng.choice(preferred) if preferred else None
+
+    def _arm(self, seconds: float) -> None:
+        if self._call is None:
+            self._call = self._clock.callLater(seconds, self._time_came)
+
+    def _rearm(self, seconds: float) -> None:
+        if self._call is not None:
+            self._call.reset(seconds)
+
+    def _stop_waiting(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _time_came(self) -> None:
+        self._call = None
+        self._turn.run(self._ask_somebody)
+
+    # ------------------------------------------------------------------ the server that has it
+
+    def request(self, message: ReconciliationRequest) -> None:
+        """Serve a burst: from memory if the slots are there, else from disk, off the reactor."""
+        history = self._data.ordering.global_history
+        last = min(message.last, self._data.ordering.local_aru)
+        if last < message.first:
+            self._serve(message.server_id, message.first, [])
+        elif message.first > history.floor:
+            self._serve(message.server_id, message.first, self._from_memory(message.first, last))
+        else:
+            bytes_max = BURST_MESSAGES * self._settings.frame_data_bytes_max
+
+            def found(rows: list[tuple[int, Batch]]) -> None:
+                self._turn.run(self._serve, message.server_id, message.first, rows)
+
+            self._storage.read_history(message.first, last, bytes_max, found)
+
+    def _from_memory(self, first: int, last: int) -> list[tuple[int, Batch]]:
+        rows: list[tuple[int, Batch]] = []
+        room = BURST_MESSAGES * self._settings.frame_data_bytes_max
+        for seq in range(first, last + 1):
+            slot = self._data.ordering.global_history.get(seq)
+            assert slot is not None and slot.ordered is not None, "what is executed and above the floor is in memory"
+            room -= len(slot.ordered.data)
+            if rows and room < 0:
+                break
+            rows.append((seq, slot.ordered))
+        return rows
+
+    def _serve(self, to: int, first: int, rows: list[tuple[int, Batch]]) -> None:
+        """Cut a burst into messages that fit a frame."""
+        burst_end = rows[-1][0] if rows else first
+        part: list[tuple[int, Batch]] = []
+        size = 0
+        for seq, batch in rows:
+            if part and size + len(batch.data) > self._settings.frame_data_bytes_max:
+                self._reply(to, burst_end, part)
+                part, size = [], 0
+            part.append((seq, batch))
+            size += len(batch.data) + 16
+        self._reply(to, burst_end, part)
+
+    def _reply(self, to: int, burst_end: int, rows: list[tuple[int, Batch]]) -> None:
+        me = self._data.server.server_id
+        updates = tuple(GloballyOrderedUpdate(me, seq, batch) for seq, batch in rows)
+        self.bytes_sent += sum(len(batch.data) for _, batch in rows)
+        self._turn.send(ReconciliationReply(me, burst_end, self._data.ordering.local_aru, updates), to)

@@ -1,0 +1,79 @@
+"""What the protocol puts on disk (section 5.8, Figure 14), and what it finds there again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from attrs import define, field, frozen
+
+from pfsb.paxos.messages import Batch
+
+
+@frozen
+class ViewRecord:
+    """A promise: nothing of a view below `last_installed` is accepted any more."""
+
+    last_attempted: int
+    last_installed: int
+
+
+@frozen
+class ProposalRecord:
+    """The proposal of `view` was accepted at `seq`; replaces what an older view left there."""
+
+    seq: int
+    view: int
+    batch: Batch
+
+
+@frozen
+class OrderedRecord:
+    """Learned from another server: `batch` is what stands at `seq`; replaces any proposal there."""
+
+    seq: int
+    batch: Batch
+
+
+@frozen
+class AruRecord:
+    """Every slot up to `local_aru` is ordered, and holds on this disk what was ordered. Written lazily."""
+
+    local_aru: int
+
+
+@frozen
+class PeerRecord:
+    """The storage of server `server_id` has this identity (design part 4, "A lost disk is not a new server")."""
+
+    server_id: int
+    identity: bytes
+
+
+Record = ViewRecord | ProposalRecord | OrderedRecord | AruRecord | PeerRecord
+
+
+@frozen
+class Accepted:
+    """A proposal on disk above Local_Aru."""
+
+    seq: int
+    view: int
+    batch: Batch
+
+
+@define
+class Recovered:
+    """What was on disk when the server started."""
+
+    identity: bytes
+    """Eight random bytes, made with the storage."""
+    incarnation: int
+    """How often this storage was started, this time included; durable before anything is sent."""
+    last_attempted: int = 0
+    last_installed: int = 0
+    local_aru: int = 0
+    ordered: Iterable[tuple[int, Batch]] = ()
+    """The slots 1..local_aru in order: an iterator, since they may be many."""
+    accepted: list[Accepted] = field(factory=list)
+    """Slots above local_aru, ascending. A view of 0 stands for an OrderedRecord."""
+    peers: dict[int, bytes] = field(factory=dict)

@@ -1,0 +1,50 @@
+"""Figure 14: a server starts, with what its disk holds.
+
+An empty disk and a full one differ only in what is read: the storage makes itself when it is new, and its
+random identity tells the others that it is new (design part 4, "A lost disk is not a new server").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pfsb.paxos.data_structures import DataStructures
+from pfsb.paxos.messages import GloballyOrderedUpdate, Proposal
+from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
+from pfsb.paxos.records import Accepted, Recovered
+
+ORDERED = 0
+"""The view under which storage files what is known as ordered."""
+
+
+def recover(
+    data: DataStructures,
+    found: Recovered,
+    ordered_queue: OrderedUpdateQueue,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> None:
+    """Figure 14, Block A: rebuild memory from disk, and execute again what was executed.
+
+    Last_Executed and the replies come back by executing (G20). State is not restored: a server always starts in an
+    election, which the caller enters next. Pending_Updates are the clients' to repeat (Departure 3).
+    `progress(done, of)` is called now and then: a long history takes a while.
+    """
+    data.views.last_installed = found.last_installed
+    data.views.last_attempted = max(found.last_attempted, found.last_installed)
+    for seq, batch in found.ordered:
+        ordered_queue.recover(seq, batch)
+        if seq % 1000 == 0:
+            progress(seq, found.local_aru)
+    assert data.ordering.local_aru == found.local_aru, "the history on disk reaches up to its aru"
+    for accepted in found.accepted:
+        _accept(data, accepted)
+
+
+def _accept(data: DataStructures, accepted: Accepted) -> None:
+    me = data.server.server_id
+    if accepted.view == ORDERED:
+        data.apply_globally_ordered_update(GloballyOrderedUpdate(me, accepted.seq, accepted.batch))
+    else:
+        # Who led that view does not matter any more: (view, seq) names the proposal.
+        data.apply_proposal(Proposal(me, accepted.view, accepted.seq, accepted.batch))
+    data.ordering.global_history.ensure(accepted.seq).on_disk = accepted.batch

@@ -1,0 +1,106 @@
+"""Figure 2 E2 and Figure 12 B: an update that is not executed in time is sent again.
+
+All these timers have the same length, so they expire in the order in which they were started: one
+ordered table and one delayed call serve any number of clients.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from attrs import define
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from pfsb.interfaces import ITracer
+from pfsb.paxos.data_structures import DataStructures
+from pfsb.paxos.membership import Membership
+from pfsb.paxos.messages import ClientUpdate, State
+from pfsb.paxos.settings import Settings
+from pfsb.paxos.turn import Turn
+
+
+@define
+class UpdateTimer:
+    due: float
+    expiries: int = 0
+
+
+class UpdateTimers:
+    def __init__(
+        self,
+        data: DataStructures,
+        membership: Membership,
+        turn: Turn,
+        clock: IReactorTime,
+        settings: Settings,
+        tracer: ITracer | None = None,
+    ) -> None:
+        self._data = data
+        self._membership = membership
+        self._turn = turn
+        self._clock = clock
+        self._seconds = settings.update_seconds
+        self._tracer = tracer
+        self._timers: OrderedDict[str, UpdateTimer] = OrderedDict()
+        self._call: IDelayedCall | None = None
+
+    def start(self, client_id: str) -> None:
+        """Start the timer of this client's pending update anew."""
+        self._timers[client_id] = UpdateTimer(self._clock.seconds() + self._seconds)
+        self._timers.move_to_end(client_id)
+        self._arm()
+
+    def stop(self) -> None:
+        self._timers.clear()
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def forward_pending_updates(self) -> None:
+        """A new leader is at work: it gets at once what the timers would send it later."""
+        if self._data.server.state is State.REG_NONLEADER:
+            leader = self._membership.leader_of(self._data.views.last_installed)
+            for update in self._data.clients.pending_updates.values():
+                self._turn.send(update, leader)
+
+    def _arm(self) -> None:
+        if self._call is None and self._timers:
+            due = next(iter(self._timers.values())).due
+            self._call = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._time_came)
+
+    def _time_came(self) -> None:
+        self._call = None
+        self._turn.run(self._expire_all)
+        if not self._turn.stopped:
+            self._arm()
+
+    def _expire_all(self) -> None:
+        now = self._clock.seconds()
+        while self._timers:
+            client_id, timer = next(iter(self._timers.items()))
+            if client_id not in self._data.clients.pending_updates:
+                del self._timers[client_id]  # executed since
+            elif timer.due <= now:
+                self._expire(client_id, timer)
+            else:
+                return
+
+    def _expire(self, client_id: str, timer: UpdateTimer) -> None:
+        """Figure 12, Block B: start again, and send the update to the leader.
+
+        From the second time on to all servers, so that everyone knows that it waits, and whoever reaches the
+        leader relays it (G8.3).
+        """
+        update = self._data.clients.pending_updates[client_id]
+        timer.due = self._clock.seconds() + self._seconds
+        timer.expiries += 1
+        self._timers.move_to_end(client_id)
+        if self._tracer is not None:
+            self._tracer.trace("timer", name="update", client=client_id, expiries=timer.expiries)
+        self._send_again(update, timer.expiries)
+
+    def _send_again(self, update: ClientUpdate, expiries: int) -> None:
+        if expiries >= 2:
+            self._turn.send(update)
+        elif self._data.server.state is State.REG_NONLEADER:
+            self._turn.send(update, self._membership.leader_of(self._data.views.last_installed))

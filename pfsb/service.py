@@ -1,0 +1,244 @@
+"""`twistd pfsb`: one server as a Twisted service. The only place that has the reactor, the sockets and the files."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from twisted.application import strports
+from twisted.application.service import MultiService, Service
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.logger import Logger
+from twisted.python import usage
+from twisted.python.failure import Failure
+
+from pfsb.applications.catalogue import Catalogue, find
+from pfsb.config import Config, ConfigError, load
+from pfsb.frontends.chat_log import ChatLog
+from pfsb.frontends.line import LineFactory
+from pfsb.interfaces import BadRequest, IEventLog, IStableStorage, StorageRefused
+from pfsb.paxos.replica import StorageWasReplaced
+from pfsb.server import Server
+from pfsb.storage.memory import MemoryDisk, MemoryStorage
+from pfsb.storage.sqlite import SQLiteStorage
+from pfsb.tracing import JSONTracer
+from pfsb.transports.faults import LinkFaults
+from pfsb.transports.frames import Membership
+from pfsb.transports.udp import UDPTransport, UnknownHost
+
+EXIT_FAILED = 3
+"""The exit status of a server that has stopped itself."""
+
+
+class Options(usage.Options):
+    """What `twistd pfsb` takes (interface part 1)."""
+
+    synopsis = "[--id N] [--config FILE] [options]"
+    longdesc = "Runs one server of a cluster. All servers of a cluster use the same configuration file."
+    optParameters = [
+        ["id", "i", None, "which server of the configuration to run"],
+        ["config", "c", None, "the cluster's configuration, for example etc/four.yaml"],
+        ["storage", None, None, "data directory of this server, or `memory` (instead of the configured one)"],
+        ["skip-seq", None, None, "as leader, leave this sequence number out: a hole for the next leader to find"],
+        ["trace", None, None, "write what happens to this file, as JSON lines"],
+    ]
+
+    config: Config
+    server_id: int
+    catalogue: Catalogue
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["apps"] = []
+
+    def opt_app(self, name: str) -> None:
+        """run this application (repeatable; instead of the configured ones)"""
+        self["apps"].append(name)
+
+    def postOptions(self) -> None:
+        """Refuse here what can be known now: one line on standard error, before anything daemonizes."""
+        if self["config"] is None:
+            raise usage.UsageError("--config is missing (example: --config etc/four.yaml)")
+        if self["id"] is None:
+            raise usage.UsageError("--id is missing: which server of the configuration is this? (example: --id 0)")
+        self.server_id = _whole(self["id"], "--id")
+        self["skip-seq"] = None if self["skip-seq"] is None else _whole(self["skip-seq"], "--skip-seq")
+        try:
+            self.config = load(self["config"])
+            self.config.server(self.server_id)
+            self.config.secret()
+            self.catalogue = Catalogue(find(self["apps"] or self.config.apps))
+        except (ConfigError, BadRequest) as error:
+            raise usage.UsageError(str(error)) from error
+        self._name_files()
+
+    def _name_files(self) -> None:
+        """Servers of one cluster start from one directory: pid and log file carry the id."""
+        if self.parent is None:
+            return
+        if self.parent.get("pidfile") == "twistd.pid":
+            self.parent["pidfile"] = f"pfsb-{self.server_id}.pid"
+        if not self.parent.get("nodaemon") and self.parent.get("logfile") is None:
+            self.parent["logfile"] = f"pfsb-{self.server_id}.log"
+
+    @property
+    def directory(self) -> Path | None:
+        """This server's data; None: in memory."""
+        if self["storage"] is None:
+            return self.config.storage_directory(self.server_id)
+        return None if self["storage"] == "memory" else Path(self["storage"])
+
+
+def _whole(text: str, option: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise usage.UsageError(f"{option} takes a whole number, not {text!r} (example: {option} 2)")
+    return int(text)
+
+
+class ServerService(Service):
+    """A server with its sockets, from `startService` to `stopService`."""
+
+    _log = Logger()
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._doors = MultiService()
+        self._chat_log: ChatLog | None = None
+        self._server: Server | None = None
+
+    def startService(self) -> None:
+        """Raises SystemExit with one clear line if the server cannot run here."""
+        super().startService()
+        try:
+            self._start()
+        except (StorageRefused, CannotListenError, UnknownHost, OSError, ConfigError) as error:
+            self._log.critical("{error}", error=str(error))
+            sys.exit(f"pfsb: {error}")
+
+    def _start(self) -> None:
+        options = self._options
+        config, server_id = options.config, options.server_id
+        clock: Any = reactor
+        rng = random.Random(os.urandom(16))
+        faults = LinkFaults(clock, rng)
+        others = frozenset(config.ids) - {server_id}
+        membership = Membership(server_id, others, config.membership_digest())
+        addresses = {i: config.server(i).peer for i in config.ids}
+        transport = UDPTransport(clock, membership, addresses, faults, config.secret())
+        tracer = None
+        if options["trace"] is not None:
+            trace_file = open(options["trace"], "a", encoding="utf-8")  # noqa: SIM115 (open as long as the process)
+            tracer = JSONTracer(trace_file, server_id, clock.seconds)
+        server = self._server = Server(
+            config=config,
+            server_id=server_id,
+            catalogue=options.catalogue,
+            clock=clock,
+            rng=rng,
+            storage=self._storage(),
+            transport=transport,
+            faults=faults,
+            on_failure=self._failed,
+            counters=transport.counters,
+            tracer=tracer,
+        )
+        if options["skip-seq"] is not None:
+            server.skip.add(options["skip-seq"])
+        server.start()
+        self._keep_chat_log(server)
+        factory = LineFactory(server, clock)
+        self._factory = factory
+        strports.service(config.server(server_id).client, factory).setServiceParent(self._doors)
+        self._doors.privilegedStartService()
+        self._doors.startService()
+        clock.callWhenRunning(self._take_signals)
+        self._log.info("server {id} of cluster {cluster} is up", id=server_id, cluster=config.cluster)
+
+    def _storage(self) -> IStableStorage:
+        options = self._options
+        clock: Any = reactor
+        directory = options.directory
+        storage: Any
+        if directory is None:
+            storage = MemoryStorage(MemoryDisk(), clock, lambda: 0.0, os.urandom, self._failed)
+        else:
+            storage = SQLiteStorage(
+                directory,
+                options.config.membership_digest(),
+                options.config.cluster,
+                options.server_id,
+                clock,
+                os.urandom,
+                self._failed,
+                options.config.ids,
+            )
+        return storage  # type: ignore[no-any-return]
+
+    def _keep_chat_log(self, server: Server) -> None:
+        directory = self._options.directory
+        for application in server.catalogue.applications:
+            if directory is not None and application.name == "chat" and IEventLog.providedBy(application):
+                self._chat_log = ChatLog(directory / "chat.log")
+                server.follow(application.listen_verb, self._chat_log.next_index, self._chat_log.append)
+
+    def _take_signals(self) -> None:
+        """SIGTERM is how a server is asked to stop: that it stopped is no failure, so the exit status is 0."""
+
+        def stop(*_: object) -> None:
+            clock: Any = reactor
+            clock.callFromThread(_stop_reactor)
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+
+    def stopService(self) -> Deferred[None]:
+        """A leader takes no more commands, finishes what is under way, and stops."""
+        super().stopService()
+        stopped: Deferred[None] = Deferred()
+        server = self._server
+        if server is None or server.replica.turn.stopped:
+            stopped.callback(None)
+            return stopped
+
+        def drained() -> None:
+            self._factory.leave()
+            server.stop()
+            if self._chat_log is not None:
+                self._chat_log.close()
+            self._doors.stopService()
+            stopped.callback(None)
+
+        server.drain(drained)
+        return stopped
+
+    def _failed(self, failure: Failure) -> None:
+        """Paxos tolerates a crashed server, not a confused one."""
+        if failure.check(StorageWasReplaced):
+            self._log.critical("{error}", error=failure.getErrorMessage())
+        else:
+            self._log.failure("this server stops itself", failure)
+        print(f"pfsb: server {self._options.server_id} stops: {failure.getErrorMessage()}", file=sys.stderr)
+        if self._server is not None:
+            self._server.replica.turn.stop()
+        atexit.register(os._exit, EXIT_FAILED)  # after twistd has removed its pid file
+        _stop_reactor()
+
+
+def _stop_reactor() -> None:
+    clock: Any = reactor
+    try:
+        clock.stop()
+    except ReactorNotRunning:
+        clock.callWhenRunning(clock.stop)
+
+
+def makeService(options: Options) -> Service:
+    """For `twisted/plugins/pfsb_plugins.py`."""
+    return ServerService(options)

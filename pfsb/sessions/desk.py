@@ -1,0 +1,202 @@
+"""The clients of this server: who is connected, and what is under way for them (design part 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import count
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from zope.interface import implementer
+
+from pfsb.config import Limits
+from pfsb.interfaces import Answer, Command, Event, IEventLog, Refused, Result
+from pfsb.paxos.messages import ClientUpdate
+from pfsb.paxos.replica import Replica
+from pfsb.sessions import bundle
+from pfsb.sessions.bundler import Bundler, nothing
+from pfsb.sessions.connection import ClientConnection
+from pfsb.sessions.following import Following
+from pfsb.sessions.machine import CLOSE, ISessionObserver, SessionMachine
+
+SWEEP_SECONDS = 0.25
+"""How exactly `request_seconds` is kept."""
+
+
+@implementer(ISessionObserver)
+class Desk:
+    """Every client connection of one server, and the server's own session. Built when the replica has recovered."""
+
+    def __init__(
+        self,
+        server_id: int,
+        incarnation: int,
+        replica: Replica,
+        machine: SessionMachine,
+        clock: IReactorTime,
+        limits: Limits,
+    ) -> None:
+        self.server_id = server_id
+        self.replica = replica
+        self.machine = machine
+        self.clock = clock
+        self.limits = limits
+        self.draining = False
+        """The server is stopping: no new commands."""
+        self._incarnation = incarnation
+        self._connection_numbers = count(1)
+        self._connections: set[ClientConnection] = set()
+        self._connected: dict[str, ClientConnection] = {}
+        """Session client id -> the connection that speaks for it."""
+        self._bundlers: dict[str, Bundler] = {}
+        """By update client id: whose updates may be under way."""
+        self._own = Bundler(bundle.server(server_id, incarnation), server_id, 0, opens=False)
+        self._bundlers[self._own.update_client_id] = self._own
+        self._ready: dict[str, Bundler] = {}
+        """Bundlers that got something to send, in that order."""
+        self._released = {app.listen_verb: app.length() for app in self._event_logs()}
+        """Listen verb -> how many of its events may be told: those behind the door may not."""
+        self._following: dict[str, set[Following]] = {verb: set() for verb in self._released}
+        self._gather: IDelayedCall | None = None
+        self._sweep: IDelayedCall = clock.callLater(SWEEP_SECONDS, self._sweep_unanswered)
+        machine.observer = self
+
+    def close(self) -> None:
+        for call in (self._gather, self._sweep):
+            if call is not None and call.active():
+                call.cancel()
+
+    @property
+    def idle(self) -> bool:
+        """No command is under way."""
+        return all(bundler.idle for bundler in self._bundlers.values())
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    def connect(self, ended: Callable[[str, str], None]) -> ClientConnection:
+        """A client is here. `ended(code, text)` is called if its session is taken over or ends while it is here."""
+        client_id = bundle.anonymous(self.server_id, self._incarnation, next(self._connection_numbers))
+        connection = ClientConnection(self, client_id, ended)
+        self._connections.add(connection)
+        return connection
+
+    def is_connected(self, client_id: str, epoch: int) -> bool:
+        connection = self._connected.get(client_id)
+        return connection is not None and connection.epoch == epoch
+
+    # ------------------------------------------------------------------ for connections
+
+    def operate(self, command: Command, settle: Callable[[Any], None] = nothing) -> None:
+        """An operation of the server's own session: open, close or expire a client's."""
+        self._own.add(0, command, self.clock.seconds(), settle)
+        self.make_ready(self._own)
+
+    def make_ready(self, bundler: Bundler) -> None:
+        """Its next bundle leaves together with those of all others that got something in this turn of the reactor."""
+        if not bundler.outstanding:
+            self._ready[bundler.update_client_id] = bundler
+            if self._gather is None:
+                self._gather = self.clock.callLater(0, self._introduce_ready)
+
+    def hold(self, connection: ClientConnection) -> None:
+        """This connection speaks for its session from now on."""
+        self._bundlers[connection.bundler.update_client_id] = connection.bundler
+        self._connected[connection.client_id] = connection
+
+    def let_go(self, connection: ClientConnection) -> None:
+        """It does so no more: what waits is dropped, what is under way is only awaited."""
+        if self._connected.get(connection.client_id) is connection:
+            del self._connected[connection.client_id]
+        bundler = connection.bundler
+        bundler.waiting.clear()
+        bundler.on_idle = partial(self._retire, bundler)
+        if bundler.idle:
+            self._retire(bundler)
+
+    def gone(self, connection: ClientConnection) -> None:
+        self._connections.discard(connection)
+
+    def tell(self, answer: Answer, result: Result) -> None:
+        """In a turn: answer behind the door."""
+        self.replica.turn.call(answer, result)
+
+    def _retire(self, bundler: Bundler) -> None:
+        """An anonymous session is closed when its last bundle is through, not before: that bundle may open it."""
+        self._bundlers.pop(bundler.update_client_id, None)
+        if bundler.introduced and bundler.update_client_id in self.machine.sessions:
+            self.operate((CLOSE, bundler.update_client_id, 0))
+
+    def _introduce_ready(self) -> None:
+        self._gather = None
+        self.replica.perform(self._introduce_all)
+
+    def _introduce_all(self) -> None:
+        ready, self._ready = self._ready, {}
+        for bundler in ready.values():
+            self._introduce(bundler)
+
+    def _introduce(self, bundler: Bundler) -> None:
+        update = bundler.next_update(self.replica.data.ordering.local_aru)
+        if update is not None:
+            self.replica.introduce(update)
+
+    # ------------------------------------------------------------------ told by the replicated state machine
+
+    def executed(self, update: ClientUpdate, results: Sequence[Any]) -> None:
+        """In a turn: settle the bundle, and let the client's next one follow at once."""
+        bundler = self._bundlers.get(update.client_id)
+        if bundler is None:
+            return  # of a connection that is gone, or of this server before it was restarted
+        bundler.executed(update, results)
+        if bundler.waiting:
+            self._introduce(bundler)
+        else:
+            bundler.on_idle()
+
+    def completed(self, client_id: str, number: int, result: Result) -> None:
+        connection = self._connected.get(client_id)
+        if connection is not None:
+            connection.completed(number, result)
+
+    def session_ended(self, client_id: str, epoch: int, refusal: Refused) -> None:
+        connection = self._connected.get(client_id)
+        if connection is not None and connection.epoch == epoch:
+            connection.session_ended(refusal)
+
+    def log_grew(self, application: IEventLog) -> None:
+        self.replica.turn.call(self._release_events, application.listen_verb, application.length())
+
+    # ------------------------------------------------------------------ event logs
+
+    def follow(self, verb: str, first: int, deliver: Callable[[Event], None]) -> Following:
+        """Events of the application with that listen verb, from number `first` on (0: only what is to come)."""
+        application = next(app for app in self._event_logs() if app.listen_verb == verb)
+        released = self._released[verb]
+        group = self._following[verb]
+        following = Following(application, first or released + 1, deliver, group.discard)
+        group.add(following)
+        following.released(released)
+        return following
+
+    def _event_logs(self) -> list[Any]:
+        return [app for app in self.machine.applications if IEventLog.providedBy(app)]
+
+    def _release_events(self, verb: str, length: int) -> None:
+        self._released[verb] = length
+        for following in tuple(self._following[verb]):
+            following.released(length)
+
+    # ------------------------------------------------------------------ commands that nobody answers
+
+    def _sweep_unanswered(self) -> None:
+        self.replica.perform(self._refuse_old)
+        if not self.replica.turn.stopped:
+            self._sweep = self.clock.callLater(SWEEP_SECONDS, self._sweep_unanswered)
+
+    def _refuse_old(self) -> None:
+        oldest = self.clock.seconds() - self.limits.request_seconds
+        for bundler in tuple(self._bundlers.values()):
+            bundler.refuse_asked_before(oldest)

@@ -1,0 +1,335 @@
+"""The replicated state machine: sessions, and the applications that they command (design parts 5 and 6).
+
+Everything here is a function of the executed updates: the same on every server, after any restart. What only one server
+knows - who is connected, who waits for an answer - is behind `ISessionObserver`, which is told and never asked.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import define, field
+from twisted.logger import Logger
+from zope.interface import Interface, implementer
+
+from pfsb.applications.catalogue import Catalogue
+from pfsb.interfaces import (
+    PENDING,
+    Command,
+    Done,
+    IContext,
+    IEventLog,
+    IStateMachine,
+    Refused,
+    Result,
+    Ticket,
+    Word,
+)
+from pfsb.paxos.messages import ClientUpdate
+from pfsb.sessions import bundle
+from pfsb.sessions.bundle import Bundle
+
+OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
+
+ANONYMOUS_TTL_MS = 10_000
+"""How long an anonymous session outlives the silence of its server; when only its connection goes, it is closed."""
+
+
+@define
+class Session:
+    """One client's session."""
+
+    client_id: str
+    epoch: int
+    """The revision at which it was last opened: fences off whoever opened it before."""
+    server_id: int
+    """Where it was last opened: that server knows whether it is connected."""
+    ttl_ms: int
+    last_number: int = 0
+    """The highest command number executed."""
+    replies: OrderedDict[int, Result] = field(factory=OrderedDict)
+    """Of the last `session_window` answered commands, in the order in which they were answered."""
+    forgotten: int = 0
+    """The highest number whose reply is no longer kept."""
+    waiting: set[int] = field(factory=set)
+    """Commands executed whose answer is still to come (LOCK)."""
+
+
+class ISessionObserver(Interface):
+    """The part of a server that faces its own clients."""
+
+    def executed(update: ClientUpdate, results: Sequence[Any]) -> None:
+        """An update of this server's was executed: a result (or PENDING) for each entry."""
+
+    def completed(client_id: str, number: int, result: Result) -> None:
+        """A command that was PENDING has its answer."""
+
+    def session_ended(client_id: str, epoch: int, refusal: Refused) -> None:
+        """The session is no longer open under that epoch: taken over, closed or expired."""
+
+    def log_grew(application: IEventLog) -> None:
+        """There are new events to tell whoever follows them."""
+
+
+@implementer(ISessionObserver)
+class NobodyObserves:
+    """While a server recovers, nobody is connected."""
+
+    def executed(self, update: ClientUpdate, results: Sequence[Any]) -> None:
+        pass
+
+    def completed(self, client_id: str, number: int, result: Result) -> None:
+        pass
+
+    def session_ended(self, client_id: str, epoch: int, refusal: Refused) -> None:
+        pass
+
+    def log_grew(self, application: IEventLog) -> None:
+        pass
+
+
+@implementer(IContext)
+@define
+class Context:
+    """What the application that runs right now may know; one object, used again for each command."""
+
+    machine: SessionMachine
+    revision: int = 0
+    time_ms: int = 0
+    session: str = ""
+    number: int = 0
+
+    @property
+    def ticket(self) -> Ticket:
+        return (self.session, self.number)
+
+    def complete(self, ticket: Ticket, result: Result) -> None:
+        self.machine.complete(ticket, result)
+
+
+@define
+class _EventLog:
+    application: Any
+    length: int = 0
+
+
+@implementer(IStateMachine)
+class SessionMachine:
+    _log = Logger()
+
+    def __init__(self, server_id: int, catalogue: Catalogue, session_window: int, horizon_slots: int) -> None:
+        self._server_id = server_id
+        self._session_window = session_window
+        self._horizon_slots = horizon_slots
+        self.applications = catalogue.applications
+        self._changes = {verb: entry.description.changes for verb, entry in catalogue.verbs.items()}
+        self._application_of = {verb: entry.application for verb, entry in catalogue.verbs.items()}
+        self._logs = [_EventLog(app) for app in catalogue.applications if IEventLog.providedBy(app)]
+        self._context = Context(self)
+        self.observer: Any = NobodyObserves()
+        self.revision = 0
+        """Commands executed so far, opening, closing and expiring sessions included."""
+        self.time_ms = 0
+        self.sessions: dict[str, Session] = {}
+        self._closed: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        """Closed sessions with a name: (last number, the slot that closed it), oldest first."""
+        self._seq = 0
+
+    # ------------------------------------------------------------------ driven by the ordered update queue
+
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+        self._seq, self.time_ms = seq, time_ms
+        self._end_waits()
+        for update in updates:
+            results = self._run(update)
+            if update.server_id == self._server_id:
+                self.observer.executed(update, results)
+        self._forget_closed_sessions()
+        for log in self._logs:
+            if log.application.length() != log.length:
+                log.length = log.application.length()
+                self.observer.log_grew(log.application)
+
+    def outlived(self, update: ClientUpdate) -> None:
+        """Beyond its horizon an update does not run: what it would repeat may be forgotten by now."""
+        if update.server_id == self._server_id:
+            refused = Refused("UNAVAILABLE", "the command was ordered too long after it was sent; it did not run")
+            self.observer.executed(update, [refused] * len(bundle.decode(update.payload).entries))
+
+    def changes(self, command: Command) -> bool:
+        """Does it change something? Then it runs once; a question may be asked as often as one likes."""
+        return self._changes.get(command[0], True)
+
+    def next_deadline(self) -> int | None:
+        """The earliest state machine time at which an application's wait ends."""
+        deadlines = [app.next_deadline() for app in self.applications]
+        return min((d for d in deadlines if d is not None), default=None)
+
+    def _end_waits(self) -> None:
+        for application in self.applications:
+            deadline = application.next_deadline()
+            if deadline is not None and deadline <= self.time_ms:
+                application.time_passed(self._context_for("", 0))
+
+    # ------------------------------------------------------------------ bundles
+
+    def _run(self, update: ClientUpdate) -> list[Any]:
+        content = bundle.decode(update.payload)
+        if update.client_id[0] == bundle.SERVER:
+            return [self._operate(update.server_id, command) for _, command in content.entries]
+        session = self._session_for(update, content)
+        if isinstance(session, Refused):
+            return [session] * len(content.entries)
+        is_ours = update.server_id == self._server_id
+        return [
+            self._command(session, number, command) if number else self._question(command, is_ours)
+            for number, command in content.entries
+        ]
+
+    def _session_for(self, update: ClientUpdate, content: Bundle) -> Session | Refused:
+        client_id = bundle.session_of(update.client_id)
+        session = self.sessions.get(client_id)
+        if content.opens and session is None:
+            session = Session(client_id, 0, update.server_id, ANONYMOUS_TTL_MS)
+            self.sessions[client_id] = session
+        if session is None:
+            return Refused("NOSESSION", f"session {client_id} is over: closed, or expired while nothing was heard of it")
+        if session.epoch != content.epoch:
+            return Refused("REPLACED", f"session {client_id} was opened anew from another connection")
+        return session
+
+    def _command(self, session: Session, number: int, command: Command) -> Any:
+        """Exactly once: a number runs if it is above all that have run; else its answer is remembered, or too old."""
+        if number <= session.last_number:
+            return self.answer_of(session, number)
+        session.last_number = number
+        self.revision += 1
+        result = self._execute(session, number, command)
+        if result is PENDING:
+            session.waiting.add(number)
+        else:
+            self._remember(session, number, result)
+        return result
+
+    def _execute(self, session: Session, number: int, command: Command) -> Any:
+        application = self._application_of.get(command[0])
+        if application is None:
+            return Refused("UNKNOWN", f"no application here knows {command[0]}")
+        try:
+            return application.execute(command, self._context_for(session.client_id, number))
+        except Exception:
+            self._log.failure("{verb} raised; so it does on every server", verb=command[0])
+            return Refused("INTERNAL", f"{command[0]} failed inside the application; it changed nothing")
+
+    def _question(self, command: Command, is_ours: bool) -> Result | None:
+        """A question is answered where it was asked; the others pass over it."""
+        return self.question(command) if is_ours else None
+
+    def question(self, command: Command) -> Result:
+        """Ask an application something, now. Changes nothing."""
+        application = self._application_of.get(command[0])
+        if application is None:
+            return Refused("UNKNOWN", f"no application here knows {command[0]}")
+        try:
+            result: Result = application.query(command)
+        except Exception:
+            self._log.failure("{verb} raised", verb=command[0])
+            result = Refused("INTERNAL", f"{command[0]} failed inside the application")
+        return result
+
+    def answer_of(self, session: Session, number: int) -> Any:
+        """What became of a number that is not above `last_number`: the answer, PENDING, or a refusal with its fate."""
+        if number in session.waiting:
+            return PENDING
+        reply = session.replies.get(number)
+        if reply is not None:
+            return reply
+        if number > session.forgotten:
+            return Refused(
+                "BADREQUEST", f"number {number} comes after {session.last_number}, and was not used: numbers only grow"
+            )
+        return Refused(
+            "BADREQUEST",
+            f"number {number} is long past: only the last {self._session_window} answers are kept",
+            fate="unknown",
+        )
+
+    def complete(self, ticket: Ticket, result: Result) -> None:
+        """An application answers an earlier command."""
+        client_id, number = ticket
+        session = self.sessions.get(client_id)
+        if session is not None and number in session.waiting:
+            session.waiting.discard(number)
+            self._remember(session, number, result)
+        self.observer.completed(client_id, number, result)
+
+    def _remember(self, session: Session, number: int, result: Result) -> None:
+        session.replies[number] = result
+        if len(session.replies) > self._session_window:
+            session.forgotten = max(session.forgotten, session.replies.popitem(last=False)[0])
+
+    def _context_for(self, client_id: str, number: int) -> Context:
+        context = self._context
+        context.revision, context.time_ms = self.revision, self.time_ms
+        context.session, context.number = client_id, number
+        return context
+
+    # ------------------------------------------------------------------ sessions open and end
+
+    def _operate(self, server_id: int, command: Command) -> Result:
+        """An operation of a server's own session."""
+        self.revision += 1
+        match command:
+            case (str(verb), str(client_id), int(ttl_ms)) if verb == OPEN:
+                return self._open(server_id, client_id, ttl_ms)
+            case (str(verb), str(client_id), int(epoch)) if verb in (CLOSE, EXPIRE):
+                return self._end(client_id, epoch, verb)
+            case _:
+                return Refused("UNKNOWN", f"no operation {command[0]}")
+
+    def _open(self, server_id: int, client_id: str, ttl_ms: int) -> Result:
+        session = self.sessions.get(client_id)
+        resumed = session is not None
+        if session is not None:
+            self.observer.session_ended(
+                client_id,
+                session.epoch,
+                Refused("REPLACED", f"session {client_id} was opened anew from another connection"),
+            )
+            session.epoch, session.server_id, session.ttl_ms = self.revision, server_id, ttl_ms
+        else:
+            last_number, _ = self._closed.pop(client_id, (0, 0))
+            session = Session(client_id, self.revision, server_id, ttl_ms, last_number)
+            self.sessions[client_id] = session
+        return Done(
+            (
+                ("client", client_id),
+                ("epoch", session.epoch),
+                ("last", session.last_number),
+                ("resumed", Word("yes" if resumed else "no")),
+            )
+        )
+
+    def _end(self, client_id: str, epoch: int, verb: str) -> Result:
+        """Close or expire; nothing happens if the session was opened anew meanwhile."""
+        session = self.sessions.get(client_id)
+        if session is None or session.epoch != epoch:
+            return Done()
+        del self.sessions[client_id]
+        if client_id[0] != bundle.ANONYMOUS:
+            self._closed[client_id] = (session.last_number, self._seq)
+        for application in self.applications:
+            application.session_ended(client_id, self._context_for(client_id, 0))
+        how = "closed" if verb == CLOSE else "expired: nothing was heard of it for too long"
+        self.observer.session_ended(client_id, epoch, Refused("NOSESSION", f"session {client_id} is {how}"))
+        return Done()
+
+    def _forget_closed_sessions(self) -> None:
+        """As long as an old update could still come, and no longer."""
+        while self._closed:
+            client_id, (_, closed_at) = next(iter(self._closed.items()))
+            if closed_at >= self._seq - self._horizon_slots:
+                return
+            del self._closed[client_id]

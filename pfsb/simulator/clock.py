@@ -1,0 +1,216 @@
+"""Time that jumps from event to event: the one clock of a simulated cluster (design part 10).
+
+Each process of the simulation asks a `Lane` of its own for time, so that one of them can be paused or killed
+without a word to the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.error import AlreadyCalled, AlreadyCancelled
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from zope.interface import implementer
+
+EVENTS_AT_ONE_TIME_MAX = 1_000_000
+"""More than that without time moving on is a loop that never ends."""
+
+
+@implementer(IDelayedCall)
+@define(eq=False)
+class SimulatedCall:
+    """A call that waits for its time. Where it stands in the heap may be out of date: `number` tells."""
+
+    _lane: Lane
+    _time: float
+    number: int
+    _function: Callable[..., object]
+    _args: tuple[Any, ...]
+    _kwargs: dict[str, Any]
+    _called: bool = False
+    _cancelled: bool = False
+
+    def getTime(self) -> float:
+        return self._time
+
+    def cancel(self) -> None:
+        self._must_be_waiting()
+        self._cancelled = True
+        self._lane.calls.discard(self)
+
+    def reset(self, secondsFromNow: float) -> None:
+        self._must_be_waiting()
+        self._lane.clock.put(self, self._lane.clock.seconds() + secondsFromNow)
+
+    def delay(self, secondsLater: float) -> None:
+        self._must_be_waiting()
+        self._lane.clock.put(self, self._time + secondsLater)
+
+    def active(self) -> bool:
+        return not (self._called or self._cancelled)
+
+    def stands_at(self, time: float, number: int) -> None:
+        """For the clock: the call now stands there in the heap, and nowhere else."""
+        self._time, self.number = time, number
+
+    def order(self) -> tuple[float, int]:
+        return self._time, self.number
+
+    def is_stale(self, number: int) -> bool:
+        """For the clock: the heap's entry `number` does not stand for this call any more."""
+        return self._cancelled or self.number != number or self._lane.closed
+
+    @property
+    def lane(self) -> Lane:
+        return self._lane
+
+    def run(self) -> None:
+        """For the clock: its time has come."""
+        self._called = True
+        self._lane.calls.discard(self)
+        self._function(*self._args, **self._kwargs)
+
+    def _must_be_waiting(self) -> None:
+        if self._called:
+            raise AlreadyCalled
+        if self._cancelled:
+            raise AlreadyCancelled
+
+
+@implementer(IReactorTime)
+@define(eq=False)
+class Lane:
+    """The time of one process: it can be paused, which freezes its calls but not its clock, or ended."""
+
+    clock: SimulatedClock
+    name: str
+    paused: bool = False
+    closed: bool = False
+    calls: set[SimulatedCall] = field(factory=set)
+    _due: list[tuple[int, SimulatedCall]] = field(factory=list)
+    """What came due while paused, in that order."""
+
+    def seconds(self) -> float:
+        return self.clock.seconds()
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> SimulatedCall:
+        """Raises AssertionError on a negative delay, as a real reactor does."""
+        assert delay >= 0, f"{delay} seconds from now is in the past"
+        call = SimulatedCall(self, 0.0, 0, callable, args, kw)
+        if not self.closed:
+            self.calls.add(call)
+            self.clock.put(call, self.clock.seconds() + delay)
+        return call
+
+    def callFromThread(self, callable: Callable[..., object], *args: object, **kw: object) -> None:
+        """There are no threads here: soon, in the order of the calls."""
+        self.callLater(0, callable, *args, **kw)
+
+    def getDelayedCalls(self) -> list[SimulatedCall]:
+        return sorted(self.calls, key=SimulatedCall.order)
+
+    def pause(self) -> None:
+        """As SIGSTOP does: time goes on, nothing runs."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """What came due meanwhile runs now, in its order."""
+        self.paused = False
+        due, self._due = self._due, []
+        for number, call in due:
+            if not call.is_stale(number):
+                self.clock.put(call, self.clock.seconds())
+
+    def hold(self, number: int, call: SimulatedCall) -> None:
+        """For the clock: this has come due, but the lane is paused."""
+        self._due.append((number, call))
+
+    def close(self) -> None:
+        """As SIGKILL does: nothing that waits ever runs."""
+        self.closed = True
+        self.calls.clear()
+        self._due.clear()
+
+
+@implementer(IReactorTime)
+@define(eq=False)
+class SimulatedClock:
+    """Runs calls in the order of their times; those of one time in the order in which they were asked for."""
+
+    _now: float = 0.0
+    _heap: list[tuple[float, int, SimulatedCall]] = field(factory=list, init=False)
+    _numbers: int = field(default=0, init=False)
+    _own: Lane = field(init=False)
+    events: int = field(default=0, init=False)
+    """How many calls have run."""
+
+    @_own.default
+    def _make_own(self) -> Lane:
+        return Lane(self, "the simulation")
+
+    def lane(self, name: str) -> Lane:
+        """The time of one more process."""
+        return Lane(self, name)
+
+    def seconds(self) -> float:
+        return self._now
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> SimulatedCall:
+        return self._own.callLater(delay, callable, *args, **kw)
+
+    def callFromThread(self, callable: Callable[..., object], *args: object, **kw: object) -> None:
+        self._own.callFromThread(callable, *args, **kw)
+
+    def getDelayedCalls(self) -> list[SimulatedCall]:
+        """Of all lanes."""
+        waiting = {call for _, number, call in self._heap if not call.is_stale(number)}
+        return sorted(waiting, key=SimulatedCall.order)
+
+    def put(self, call: SimulatedCall, time: float) -> None:
+        """For calls and lanes: (re)schedule. An older entry stays in the heap, stale, until it comes up."""
+        self._numbers += 1
+        call.stands_at(time, self._numbers)
+        heappush(self._heap, (time, self._numbers, call))
+
+    def step(self) -> bool:
+        """Run the next call, at its time. False if nothing waits."""
+        call = self._next(float("inf"))
+        if call is None:
+            return False
+        call.run()
+        return True
+
+    def step_until(self, time: float) -> bool:
+        """Run the next call that is due by `time`, if there is one; else let time pass until then: False."""
+        call = self._next(time)
+        if call is None:
+            self._now = max(self._now, time)
+            return False
+        call.run()
+        return True
+
+    def run_until(self, time: float) -> None:
+        """Run all that is due by `time`, at its time."""
+        since, events = self._now, 0
+        while self.step_until(time):
+            events = events + 1 if self._now == since else 0
+            since = self._now
+            assert events < EVENTS_AT_ONE_TIME_MAX, f"time stands still at {self._now} s"
+
+    def _next(self, until: float) -> SimulatedCall | None:
+        heap = self._heap
+        while heap and heap[0][0] <= until:
+            time, number, call = heappop(heap)
+            if call.is_stale(number):
+                continue
+            # A paused lane's calls run late: time never goes back.
+            self._now = max(self._now, time)
+            if call.lane.paused:
+                call.lane.hold(number, call)
+                continue
+            self.events += 1
+            return call
+        return None

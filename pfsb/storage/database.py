@@ -1,0 +1,398 @@
+"""The SQLite file of one server: its tables, how a group gets into them, and what is checked on the way out.
+
+    sqlite3 -readonly var/four/2/pfsb.sqlite3 'select * from views'
+
+shows at any time what the server would still know after power loss. Every row carries the CRC-32 of its
+other columns: the file is used as it was written or not at all.
+
+A snapshot (design part 9) will be one more table, `snapshot (seq, part, data, checksum)`, written in the transaction
+that deletes the history below it; `read_ordered` and `first_gap` will then begin above its seq instead of at 1.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from attrs import define, evolve, frozen
+
+from pfsb.interfaces import StorageRefused
+from pfsb.paxos.messages import Batch
+from pfsb.paxos.records import Accepted
+from pfsb.storage.directory import sync_directory
+from pfsb.storage.shared import GONE, Effect, history_gap
+
+FORMAT_VERSION = 1
+
+Cell = int | str | bytes
+
+TABLES = """
+CREATE TABLE identity (
+    format_version   INTEGER NOT NULL,
+    cluster_name     TEXT NOT NULL,
+    cluster_digest   TEXT NOT NULL,     -- hexadecimal
+    members          TEXT NOT NULL,     -- ids of the founding servers
+    server_id        INTEGER NOT NULL,
+    storage_identity TEXT NOT NULL,     -- hexadecimal; random, made with this file
+    incarnation      INTEGER NOT NULL,  -- how often the server was started
+    checksum         INTEGER NOT NULL
+);
+CREATE TABLE views (
+    last_attempted INTEGER NOT NULL,
+    last_installed INTEGER NOT NULL,
+    local_aru      INTEGER NOT NULL,
+    checksum       INTEGER NOT NULL
+);
+CREATE TABLE history (
+    seq      INTEGER PRIMARY KEY,
+    view     INTEGER NOT NULL,          -- 0: learned as ordered
+    batch    BLOB NOT NULL,             -- as in the PROPOSAL
+    checksum INTEGER NOT NULL
+);
+CREATE TABLE peers (
+    server_id INTEGER PRIMARY KEY,
+    identity  TEXT NOT NULL,            -- hexadecimal
+    checksum  INTEGER NOT NULL
+);
+"""
+
+# One statement writes a whole group, whichever tables it touches. SQLite lets go of Python's global lock around each
+# statement, and while the reactor computes, getting it back takes up to `sys.getswitchinterval()`: with BEGIN, a few
+# INSERTs and COMMIT a group would wait for that several times. The view is temporary: nobody sees it in the file.
+GROUP_VIEW = """
+CREATE TEMP VIEW written AS SELECT 0 AS target, 0 AS a, 0 AS b, 0 AS c, 0 AS d;
+CREATE TEMP TRIGGER write_history INSTEAD OF INSERT ON written WHEN NEW.target = 1 BEGIN
+    INSERT OR REPLACE INTO history (seq, view, batch, checksum) VALUES (NEW.a, NEW.b, NEW.c, NEW.d);
+END;
+CREATE TEMP TRIGGER write_views INSTEAD OF INSERT ON written WHEN NEW.target = 2 BEGIN
+    UPDATE views SET last_attempted = NEW.a, last_installed = NEW.b, local_aru = NEW.c, checksum = NEW.d;
+END;
+CREATE TEMP TRIGGER write_peers INSTEAD OF INSERT ON written WHEN NEW.target = 3 BEGIN
+    INSERT OR REPLACE INTO peers (server_id, identity, checksum) VALUES (NEW.a, NEW.b, NEW.c);
+END;
+"""
+
+Row = tuple[int, Cell, Cell, Cell, Cell]
+"""(target, a, b, c, d), as the view `written` has it."""
+
+PADDING: Row = (0, 0, 0, 0, 0)
+"""No trigger takes it. Statements have 1, 2, 4, ... rows, so that few are ever compiled."""
+
+ROWS_MAX = 256
+"""Rows of one statement; a larger group is a transaction of several."""
+
+
+def row_checksum(*columns: Cell) -> int:
+    """CRC-32 of the columns, numbers and texts as UTF-8, each but a blob followed by a bar."""
+    checksum = 0
+    for column in columns:
+        data = column if isinstance(column, bytes) else b"%d|" % column if isinstance(column, int) else _text(column)
+        checksum = zlib.crc32(data, checksum)
+    return checksum
+
+
+def _text(column: object) -> bytes:
+    return str(column).encode() + b"|"
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection that may wander to another thread, with transactions as we write them."""
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+
+@frozen
+class Owner:
+    """Whom a storage belongs to."""
+
+    cluster_name: str
+    cluster_digest: bytes
+    members: tuple[int, ...]
+    server_id: int
+
+
+@frozen
+class Identity:
+    """The one row of the table `identity`, in the order of its columns."""
+
+    format_version: int
+    cluster_name: str
+    cluster_digest: str
+    members: str
+    server_id: int
+    storage_identity: str
+    incarnation: int
+
+    @classmethod
+    def new(cls, owner: Owner, storage_identity: bytes) -> Identity:
+        return cls(
+            FORMAT_VERSION,
+            owner.cluster_name,
+            owner.cluster_digest.hex(),
+            " ".join(map(str, owner.members)),
+            owner.server_id,
+            storage_identity.hex(),
+            incarnation=0,
+        )
+
+    def columns(self) -> tuple[Cell, ...]:
+        return (
+            self.format_version,
+            self.cluster_name,
+            self.cluster_digest,
+            self.members,
+            self.server_id,
+            self.storage_identity,
+            self.incarnation,
+        )
+
+    def check(self, path: Path, owner: Owner) -> None:
+        """Raise `StorageRefused` unless the file was made for this very server of this very cluster (G20, G29)."""
+        if self.cluster_digest != owner.cluster_digest.hex():
+            ours = Identity.new(owner, b"")
+            raise StorageRefused(
+                f"{path}: made for {self._cluster()}, not for {ours._cluster()}; name, members and directory must match"
+            )
+        if self.server_id != owner.server_id:
+            raise StorageRefused(
+                f"{path}: made for server {self.server_id}, not for server {owner.server_id}; "
+                "each server needs a directory of its own"
+            )
+
+    def _cluster(self) -> str:
+        members = self.members or "unknown"
+        return f'cluster "{self.cluster_name}" with servers {members} (digest {self.cluster_digest[:8]})'
+
+
+@frozen
+class Views:
+    """The one row of the table `views`, in the order of its columns."""
+
+    last_attempted: int = 0
+    last_installed: int = 0
+    local_aru: int = 0
+
+    def columns(self) -> tuple[int, int, int]:
+        return self.last_attempted, self.last_installed, self.local_aru
+
+    def after(self, effect: Effect) -> Views:
+        views = self
+        if effect.views is not None:
+            new = effect.views
+            views = evolve(views, last_attempted=new.last_attempted, last_installed=new.last_installed)
+        if effect.local_aru is not None:
+            views = evolve(views, local_aru=effect.local_aru)
+        return views
+
+
+def create(path: Path, identity: Identity) -> None:
+    """Make the file of a new storage: complete and on disk before it has its name.
+
+    So a file that is there and lacks something was damaged, and is never taken for a new one.
+    """
+    unfinished = path.with_name(path.name + ".new")
+    unfinished.unlink(missing_ok=True)
+    with closing(connect(unfinished)) as connection:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript(f"BEGIN; {TABLES} COMMIT")
+        connection.execute("BEGIN")
+        _insert(connection, "identity", identity.columns())
+        _insert(connection, "views", Views().columns())
+        connection.execute("COMMIT")
+    os.rename(unfinished, path)
+    sync_directory(path.parent)
+    sync_directory(path.parent.parent)
+
+
+def _insert(connection: sqlite3.Connection, table: str, columns: tuple[Cell, ...]) -> None:
+    marks = ", ".join("?" * (len(columns) + 1))
+    connection.execute(f"INSERT INTO {table} VALUES ({marks})", (*columns, row_checksum(*columns)))
+
+
+@define(eq=False)
+class Database:
+    """The connection that writes: used by one thread at a time, first to recover, then for group after group."""
+
+    path: Path
+    _connection: sqlite3.Connection
+    views: Views = Views()
+
+    @classmethod
+    def open(cls, path: Path) -> Database:
+        connection = connect(path)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA temp_store = MEMORY")
+            connection.executescript(GROUP_VIEW)
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return cls(path, connection)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # Reading, at the start
+
+    def identity(self) -> Identity:
+        """Raises `StorageRefused` if the format is not ours or the row is damaged."""
+        if not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'identity'").fetchall():
+            raise StorageRefused(
+                f"{self.path}: has no table identity, so it is no storage of pfsb or was cut off; {GONE}"
+            )
+        versions = self._connection.execute("SELECT format_version FROM identity").fetchall()
+        if versions and versions[0] != (FORMAT_VERSION,):
+            raise StorageRefused(
+                f"{self.path}: has format {versions[0][0]}; this version of pfsb reads format {FORMAT_VERSION}"
+            )
+        return Identity(*self._only_row("identity"))
+
+    def check_pages(self) -> None:
+        """Let SQLite look for damage; about half a second for each gigabyte that the system has in memory."""
+        problem: str = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise StorageRefused(f"{self.path}: damaged ({' '.join(problem.split())}); {GONE}")
+
+    def read_views(self) -> Views:
+        self.views = Views(*self._only_row("views"))
+        return self.views
+
+    def peers(self) -> dict[int, bytes]:
+        rows = self._connection.execute("SELECT * FROM peers")
+        return {row[0]: bytes.fromhex(row[1]) for row in _checked(self.path, "peers", rows)}
+
+    def accepted(self) -> list[Accepted]:
+        """The slots above Local_Aru, ascending."""
+        query = "SELECT * FROM history WHERE seq > ? ORDER BY seq"
+        rows = self._connection.execute(query, (self.views.local_aru,))
+        return [Accepted(seq, view, Batch(batch)) for seq, view, batch in _checked(self.path, "history", rows)]
+
+    def check_history(self) -> None:
+        """Raise `StorageRefused` unless every slot up to Local_Aru is there."""
+        local_aru = self.views.local_aru
+        query = "SELECT count(*) FROM history WHERE seq BETWEEN 1 AND ?"
+        if self._connection.execute(query, (local_aru,)).fetchone()[0] != local_aru:
+            raise history_gap(str(self.path), self._first_gap(), local_aru)
+
+    def _first_gap(self) -> int:
+        rows = self._connection.execute("SELECT seq FROM history WHERE seq >= 1 ORDER BY seq")
+        for expected, (seq,) in enumerate(rows, start=1):
+            if seq != expected:
+                return expected
+        return 1 + int(self._connection.execute("SELECT count(*) FROM history WHERE seq >= 1").fetchone()[0])
+
+    def _only_row(self, table: str) -> tuple[Any, ...]:
+        rows = list(_checked(self.path, table, self._connection.execute(f"SELECT * FROM {table}")))
+        if len(rows) != 1:
+            raise StorageRefused(f"{self.path}: table {table} has {len(rows)} rows and should have one; {GONE}")
+        return rows[0]
+
+    # Writing
+
+    def begin_incarnation(self, identity: Identity) -> Identity:
+        """Count this start, durably, and begin the write-ahead log anew (`wal` relies on that)."""
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        identity = evolve(identity, incarnation=identity.incarnation + 1)
+        self._connection.execute(
+            "UPDATE identity SET incarnation = ?, checksum = ?",
+            (identity.incarnation, row_checksum(*identity.columns())),
+        )
+        return identity
+
+    def write(self, effect: Effect) -> None:
+        """One transaction with all of a group; it is on disk when this returns."""
+        rows, views = self._rows(effect)
+        if len(rows) <= ROWS_MAX:
+            self._write_rows(rows)
+        else:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for start in range(0, len(rows), ROWS_MAX):
+                self._write_rows(rows[start : start + ROWS_MAX])
+            self._connection.execute("COMMIT")
+        self.views = views
+
+    def _rows(self, effect: Effect) -> tuple[list[Row], Views]:
+        rows: list[Row] = [
+            (1, seq, view, batch.data, row_checksum(seq, view, batch.data))
+            for seq, (view, batch) in effect.slots.items()
+        ]
+        views = self.views.after(effect)
+        if views != self.views:
+            rows.append((2, *views.columns(), row_checksum(*views.columns())))
+        for server_id, identity in effect.peers.items():
+            rows.append((3, server_id, identity.hex(), row_checksum(server_id, identity.hex()), 0))
+        return rows, views
+
+    def _write_rows(self, rows: list[Row]) -> None:
+        if rows:
+            count = 1 << (len(rows) - 1).bit_length()
+            cells = [cell for row in rows for cell in row]
+            self._connection.execute(_statement(count), cells + list(PADDING) * (count - len(rows)))
+
+
+@cache
+def _statement(rows: int) -> str:
+    return "INSERT INTO written VALUES " + ", ".join(["(?, ?, ?, ?, ?)"] * rows)
+
+
+def read_ordered(path: Path, local_aru: int) -> Iterator[tuple[int, Batch]]:
+    """The slots 1..local_aru, one row in memory at a time, over a connection of its own.
+
+    Raises `StorageRefused` at a damaged row.
+    """
+    with closing(connect(path)) as connection:
+        try:
+            rows = connection.execute("SELECT * FROM history WHERE seq BETWEEN 1 AND ? ORDER BY seq", (local_aru,))
+            for seq, _view, batch in _checked(path, "history", rows):
+                yield seq, Batch(batch)
+        except sqlite3.Error as error:
+            raise unusable(path, error) from error
+
+
+@define(eq=False)
+class ReadingDatabase:
+    """A second connection, which sees whatever is on disk and never waits for the one that writes."""
+
+    path: Path
+    _connection: sqlite3.Connection
+
+    @classmethod
+    def open(cls, path: Path) -> ReadingDatabase:
+        return cls(path, connect(path))
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def read(self, first: int, last: int, bytes_max: int) -> list[tuple[int, Batch]]:
+        """As `IStableStorage.read_history`; raises `StorageRefused` at a damaged row."""
+        found: list[tuple[int, Batch]] = []
+        query = "SELECT * FROM history WHERE seq BETWEEN ? AND min(?, (SELECT local_aru FROM views)) ORDER BY seq"
+        with closing(self._connection.execute(query, (first, last))) as rows:
+            for seq, _view, batch in _checked(self.path, "history", rows):
+                bytes_max -= len(batch)
+                if seq != first + len(found) or (found and bytes_max < 0):
+                    break
+                found.append((seq, Batch(batch)))
+        return found
+
+
+def _checked(path: Path, table: str, rows: sqlite3.Cursor) -> Iterator[tuple[Any, ...]]:
+    """The rows without their last column, the checksum, which must be right."""
+    for *columns, checksum in rows:
+        if row_checksum(*columns) != checksum:
+            raise StorageRefused(f"{path}: table {table}, row {columns[0]}: the checksum is wrong; {GONE}")
+        yield tuple(columns)
+
+
+def unusable(path: Path, error: Exception) -> StorageRefused:
+    """What SQLite or the system says about a file that cannot be used, for a person."""
+    problem = " ".join(str(error).split())
+    if isinstance(error, OSError | sqlite3.OperationalError):
+        return StorageRefused(f"{path}: cannot be used ({problem}); it must be on a disk with room, and ours to write")
+    return StorageRefused(f"{path}: damaged, or no storage of pfsb ({problem}); {GONE}")

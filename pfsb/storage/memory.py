@@ -1,0 +1,246 @@
+"""Stable storage that a simulated crash treats as a real crash treats a disk; also `storage: memory`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from attrs import define, field
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pfsb.interfaces import IStableStorage, StorageRefused
+from pfsb.paxos.messages import Batch
+from pfsb.paxos.records import Accepted, Record, Recovered, ViewRecord
+from pfsb.storage.shared import IDENTITY_BYTES, Acknowledgements, Effect, StorageCounters, batch_bytes, history_gap
+
+Found = Callable[[list[tuple[int, Batch]]], None]
+
+
+@define(eq=False)
+class MemoryDisk:
+    """What survives a crash. A server with `storage: memory` gets a new one at each start."""
+
+    identity: bytes = b""
+    incarnation: int = 0
+    contents: Effect = field(factory=Effect)
+    in_use: bool = False
+
+    def first_gap(self) -> int | None:
+        local_aru = self.local_aru
+        return next((seq for seq in range(1, local_aru + 1) if seq not in self.contents.slots), None)
+
+    @property
+    def local_aru(self) -> int:
+        return self.contents.local_aru or 0
+
+    def ordered(self, first: int, last: int) -> Iterator[tuple[int, Batch]]:
+        """The slots first..last as far as they are ordered; nothing if `first` is not."""
+        for seq in range(max(first, 1), min(last, self.local_aru) + 1):
+            yield seq, self.contents.slots[seq].batch
+
+
+def _raise(failure: Failure) -> None:
+    failure.raiseException()
+
+
+@define
+class _Group:
+    """Records that reach the disk together, and the number of the last write among them."""
+
+    records: list[Record] = field(factory=list)
+    write: int = 0
+
+
+@implementer(IStableStorage)
+@define(eq=False)
+class MemoryStorage:
+    """A server's view of a `MemoryDisk`, from its start to `close` or `crash`.
+
+    A group takes `sync_seconds()`, asked anew for each; 0.0 still means "not before the next turn of the clock".
+    `on_failure` is told, once, of a failed write (see `fail_next`); without it the exception goes to the clock.
+    """
+
+    _disk: MemoryDisk
+    _clock: IReactorTime
+    _sync_seconds: Callable[[], float]
+    _random_bytes: Callable[[int], bytes]
+    _on_failure: Callable[[Failure], None] = _raise
+    counters: StorageCounters = field(factory=StorageCounters, init=False)
+    _acknowledgements: Acknowledgements = field(init=False)
+    _appended: list[Record] = field(factory=list, init=False)
+    _waiting: _Group = field(factory=_Group, init=False)
+    _under_way: _Group | None = field(default=None, init=False)
+    _write_call: IDelayedCall | None = field(default=None, init=False)
+    _running: bool = field(default=False, init=False)
+    _silent: bool = field(default=False, init=False)
+    """After a crash or a failure nobody is called any more."""
+    _next_error: Exception | None = field(default=None, init=False)
+
+    @_acknowledgements.default
+    def _make_acknowledgements(self) -> Acknowledgements:
+        return Acknowledgements(self._fail)
+
+    # IStableStorage
+
+    def recover(self) -> Recovered:
+        assert not self._running, "recover is called once"
+        disk = self._disk
+        if disk.in_use:
+            raise StorageRefused("memory: in use by another server; each server needs a disk of its own")
+        gap = disk.first_gap()
+        if gap is not None:
+            raise history_gap("memory", gap, disk.local_aru)
+        disk.in_use = self._running = True
+        disk.identity = disk.identity or self._random_bytes(IDENTITY_BYTES)
+        disk.incarnation += 1
+        return self._recovered()
+
+    def append(self, record: Record) -> None:
+        if self._running:
+            self._appended.append(record)
+
+    def sync(self, durable: Callable[[], None]) -> None:
+        if not self._running:
+            return
+        self._hand_over()
+        if self._acknowledgements.wait(durable):
+            self._clock.callLater(0, self._acknowledgements.release)
+        elif self._under_way is None:
+            self._begin_group()
+
+    def read_history(self, first: int, last: int, bytes_max: int, found: Found) -> None:
+        if self._running:
+            self._clock.callLater(0, self._answer, found, self._range(first, last, bytes_max))
+
+    def close(self) -> None:
+        """Everything appended is on disk at once; those who wait for it hear so at the next turn of the clock."""
+        if not self._running:
+            return
+        self._hand_over()
+        self._cancel_write()
+        for group in self._pending():
+            if not self._to_disk(group):
+                return
+            self._clock.callLater(0, self._acknowledge, group, 0.0)
+        self._let_go()
+
+    # What a simulator does to it
+
+    def crash(self, groups_kept: int = 0, records_torn: int = 0) -> None:
+        """The server dies: nobody is called back, and what was not durable is lost.
+
+        Unless, that is, it happened to get there: of the two groups that can be pending, the one being written and the
+        one that waits for it, the first `groups_kept` reach the disk whole, and of the next one the first
+        `records_torn` records (SQLite never tears a group; a protocol that survives it is the safer one).
+        What was appended and not synced never gets there.
+        """
+        if not self._running:
+            return
+        self._cancel_write()
+        pending = self._pending()
+        kept = [record for group in pending[:groups_kept] for record in group.records]
+        torn = [record for group in pending[groups_kept : groups_kept + 1] for record in group.records[:records_torn]]
+        self._disk.contents.apply_all(kept + torn)
+        self._silence()
+        self._let_go()
+
+    def pending_groups(self) -> list[int]:
+        """The sizes, in records, of the groups that `crash` can keep, lose or tear."""
+        return [len(group.records) for group in self._pending()]
+
+    def fail_next(self, error: Exception) -> None:
+        """The next group to be finished fails with `error`; nothing of it is on disk."""
+        self._next_error = error
+
+    # Groups
+
+    def _pending(self) -> list[_Group]:
+        return [group for group in (self._under_way, self._waiting) if group is not None and group.records]
+
+    def _hand_over(self) -> None:
+        if self._appended:
+            self._waiting.records += self._appended
+            self._waiting.write = self._acknowledgements.new_write()
+            self._appended = []
+
+    def _begin_group(self) -> None:
+        self._under_way, self._waiting = self._waiting, _Group()
+        seconds = self._sync_seconds()
+        self._write_call = self._clock.callLater(seconds, self._finish_group, self._under_way, seconds)
+
+    def _finish_group(self, group: _Group, seconds: float) -> None:
+        self._write_call = self._under_way = None
+        if self._to_disk(group):
+            if self._waiting.records:
+                self._begin_group()
+            self._acknowledge(group, seconds)
+
+    def _to_disk(self, group: _Group) -> bool:
+        """False if the write failed; then the storage has stopped."""
+        error, self._next_error = self._next_error, None
+        if error is not None:
+            self._fail(Failure(error))
+            return False
+        self._disk.contents.apply_all(group.records)
+        return True
+
+    def _acknowledge(self, group: _Group, seconds: float) -> None:
+        self.counters.count(len(group.records), batch_bytes(group.records), seconds)
+        if not self._silent:
+            self._acknowledgements.reached(group.write)
+
+    def _cancel_write(self) -> None:
+        if self._write_call is not None:
+            self._write_call.cancel()
+            self._write_call = None
+
+    def _let_go(self) -> None:
+        self._under_way = None
+        self._waiting = _Group()
+        self._appended = []
+        self._running = False
+        self._disk.in_use = False
+
+    def _silence(self) -> None:
+        self._silent = True
+        self._acknowledgements.forget()
+
+    def _fail(self, failure: Failure) -> None:
+        if not self._silent:
+            self._silence()
+            self._cancel_write()
+            self._let_go()
+            self._on_failure(failure)
+
+    # Reading
+
+    def _recovered(self) -> Recovered:
+        disk = self._disk
+        views = disk.contents.views or ViewRecord(0, 0)
+        above = sorted((seq, slot) for seq, slot in disk.contents.slots.items() if seq > disk.local_aru)
+        return Recovered(
+            identity=disk.identity,
+            incarnation=disk.incarnation,
+            last_attempted=views.last_attempted,
+            last_installed=views.last_installed,
+            local_aru=disk.local_aru,
+            ordered=disk.ordered(1, disk.local_aru),
+            accepted=[Accepted(seq, slot.view, slot.batch) for seq, slot in above],
+            peers=dict(disk.contents.peers),
+        )
+
+    def _range(self, first: int, last: int, bytes_max: int) -> list[tuple[int, Batch]]:
+        found: list[tuple[int, Batch]] = []
+        if first < 1:
+            return found
+        for seq, batch in self._disk.ordered(first, last):
+            bytes_max -= len(batch.data)
+            if found and bytes_max < 0:
+                break
+            found.append((seq, batch))
+        return found
+
+    def _answer(self, found: Found, batches: list[tuple[int, Batch]]) -> None:
+        if not self._silent:
+            found(batches)

@@ -1,0 +1,225 @@
+"""Stable storage in one SQLite file (design part 7): group commit on a thread of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pfsb.interfaces import IStableStorage, StorageRefused
+from pfsb.paxos.messages import Batch
+from pfsb.paxos.records import Record, Recovered
+from pfsb.storage.database import Database, Identity, Owner, ReadingDatabase, create, read_ordered, unusable
+from pfsb.storage.directory import DirectoryLock
+from pfsb.storage.shared import GONE, IDENTITY_BYTES, Acknowledgements, StorageCounters
+from pfsb.storage.threads import Found, Group, GroupWriter, HistoryReader
+from pfsb.storage.wal import acknowledged_commits_lost
+
+CLOSE_SECONDS_MAX = 10.0
+"""How long `close` holds the reactor for a disk that does not answer."""
+
+
+class IStorageReactor(IReactorTime, IReactorFromThreads):
+    """What a storage needs of the reactor."""
+
+
+@implementer(IStableStorage)
+@define(eq=False)
+class SQLiteStorage:
+    """One server's stable storage, `<directory>/pfsb.sqlite3`.
+
+    `cluster_digest` stands for the cluster's name and founding membership; name and `members` (ids, ascending) are
+    kept beside it for people. `random_bytes(n)` makes the identity of a new storage. `on_failure` is called
+    once, in the reactor, when something could not be written or read: from then on nothing is written
+    and nobody is told that anything is durable, and the server has to stop.
+    """
+
+    _directory: Path
+    _cluster_digest: bytes
+    _cluster_name: str
+    _server_id: int
+    _reactor: IStorageReactor
+    _random_bytes: Callable[[int], bytes]
+    _on_failure: Callable[[Failure], None]
+    _members: tuple[int, ...] = ()
+    counters: StorageCounters = field(factory=StorageCounters, init=False)
+    _log: Logger = field(factory=Logger, init=False)
+    _lock: DirectoryLock = field(init=False)
+    _acknowledgements: Acknowledgements = field(init=False)
+    _appended: list[Record] = field(factory=list, init=False)
+    _writer: GroupWriter | None = field(default=None, init=False)
+    _reader: HistoryReader | None = field(default=None, init=False)
+    _running: bool = field(default=False, init=False)
+    """From `recover` to `close` or a failure: records are taken."""
+    _failed: bool = field(default=False, init=False)
+
+    @_lock.default
+    def _make_lock(self) -> DirectoryLock:
+        return DirectoryLock(self._directory)
+
+    @_acknowledgements.default
+    def _make_acknowledgements(self) -> Acknowledgements:
+        return Acknowledgements(self._fail)
+
+    @property
+    def path(self) -> Path:
+        return self._directory / "pfsb.sqlite3"
+
+    # IStableStorage
+
+    def recover(self) -> Recovered:
+        """Figure 14: what was on disk; see `IStableStorage.recover`.
+
+        Checked before it returns: owner, format, pages, every row above Local_Aru, and that none up to it is missing.
+        The rows up to Local_Aru are checked as `Recovered.ordered` is read, which raises `StorageRefused` if need be.
+        """
+        assert not self._running, "recover is called once"
+        self._lock.acquire()
+        try:
+            recovered = self._recover()
+        except (sqlite3.Error, OSError, ValueError) as error:
+            self._lock.release()
+            raise unusable(self.path, error) from error
+        except StorageRefused:
+            self._lock.release()
+            raise
+        self._running = True
+        return recovered
+
+    def append(self, record: Record) -> None:
+        if self._running:
+            self._appended.append(record)
+
+    def sync(self, durable: Callable[[], None]) -> None:
+        if not self._running:
+            return
+        self._hand_over()
+        if self._acknowledgements.wait(durable):
+            self._reactor.callLater(0, self._acknowledgements.release)
+
+    def read_history(self, first: int, last: int, bytes_max: int, found: Found) -> None:
+        if not self._running:
+            return
+        assert self._reader is not None
+        if not self._reader.read(first, last, bytes_max, found):
+            self._reactor.callLater(0, self._answer, found, [])
+
+    def close(self) -> None:
+        """Write what waits, for at most `CLOSE_SECONDS_MAX`; then let go of the files.
+
+        The directory stays locked if the writer does not end: it may still write there.
+        """
+        self._hand_over()
+        self._running = False
+        reader, self._reader = self._reader, None
+        writer, self._writer = self._writer, None
+        read = reader is None or reader.stop(CLOSE_SECONDS_MAX)
+        written = writer is None or writer.stop(CLOSE_SECONDS_MAX)
+        if read and written:
+            self._lock.release()
+        else:
+            self._log.error(
+                "storage: {path} does not answer after {seconds} s; what was not acknowledged may be lost",
+                path=str(self.path),
+                seconds=CLOSE_SECONDS_MAX,
+            )
+
+    # Start
+
+    def _recover(self) -> Recovered:
+        self._make_or_find()
+        database = Database.open(self.path)
+        try:
+            recovered = self._read(database)
+            reading = ReadingDatabase.open(self.path)
+        except BaseException:
+            database.close()
+            raise
+        self._start_threads(database, reading)
+        return recovered
+
+    def _make_or_find(self) -> None:
+        log = self.path.with_name(self.path.name + "-wal")
+        if not self.path.exists():
+            if log.exists():
+                raise StorageRefused(f"{self.path}: missing, although its log {log.name} is there; {GONE}")
+            create(self.path, Identity.new(self._owner(), self._random_bytes(IDENTITY_BYTES)))
+        elif log.exists() and acknowledged_commits_lost(log):
+            raise StorageRefused(f"{log}: damaged before its end, where acknowledged records stand; {GONE}")
+
+    def _owner(self) -> Owner:
+        return Owner(self._cluster_name, self._cluster_digest, self._members, self._server_id)
+
+    def _read(self, database: Database) -> Recovered:
+        """All checks first; only then is this start counted."""
+        identity = database.identity()
+        identity.check(self.path, self._owner())
+        database.check_pages()
+        views = database.read_views()
+        database.check_history()
+        accepted = database.accepted()
+        peers = database.peers()
+        identity = database.begin_incarnation(identity)
+        return Recovered(
+            identity=bytes.fromhex(identity.storage_identity),
+            incarnation=identity.incarnation,
+            last_attempted=views.last_attempted,
+            last_installed=views.last_installed,
+            local_aru=views.local_aru,
+            ordered=read_ordered(self.path, views.local_aru),
+            accepted=accepted,
+            peers=peers,
+        )
+
+    def _start_threads(self, database: Database, reading: ReadingDatabase) -> None:
+        in_reactor = self._reactor.callFromThread
+        self._writer = GroupWriter(
+            database,
+            self._reactor.seconds,
+            lambda group: in_reactor(self._group_written, group),
+            lambda failure: in_reactor(self._fail, failure),
+        )
+        self._reader = HistoryReader(
+            reading,
+            lambda found, batches: in_reactor(self._answer, found, batches),
+            lambda failure: in_reactor(self._fail, failure),
+        )
+        self._writer.start()
+        self._reader.start()
+
+    # In the reactor
+
+    def _hand_over(self) -> None:
+        if self._appended:
+            assert self._writer is not None
+            records, self._appended = self._appended, []
+            self._writer.write(self._acknowledgements.new_write(), records)
+
+    def _group_written(self, group: Group) -> None:
+        if self.counters.count(group.records, group.batch_bytes, group.seconds):
+            self._log.warn(
+                "storage: writing {records} records ({batch_bytes} bytes) took {seconds:.3f} s",
+                records=group.records,
+                batch_bytes=group.batch_bytes,
+                seconds=group.seconds,
+            )
+        if not self._failed:
+            self._acknowledgements.reached(group.write)
+
+    def _answer(self, found: Found, batches: list[tuple[int, Batch]]) -> None:
+        if not self._failed:
+            found(batches)
+
+    def _fail(self, failure: Failure) -> None:
+        if not self._failed:
+            self._failed = True
+            self._running = False
+            self._appended.clear()
+            self._acknowledgements.forget()
+            self._on_failure(failure)

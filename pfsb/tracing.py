@@ -1,0 +1,62 @@
+"""Interface part 6: what happens in a server, as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from attrs import fields
+from zope.interface import implementer
+
+from pfsb.interfaces import ITracer
+from pfsb.paxos.messages import Batch, Message, State
+
+_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=VC)(?=P)|(?<=e)(?=OK)")
+_LONG = 80
+"""Characters of a client id or other text that a trace shows."""
+
+
+def type_name(message: Message) -> str:
+    """As the paper writes it: PREPARE_OK, VC_PROOF."""
+    return _WORDS.sub("_", type(message).__name__).upper()
+
+
+def describe(message: Message) -> dict[str, Any]:
+    """A message as a trace shows it: its type and fields, without the bytes of what it carries."""
+    described: dict[str, Any] = {"type": type_name(message)}
+    for attribute in fields(type(message)):
+        described[attribute.name] = _plain(getattr(message, attribute.name))
+    return described
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Batch():
+            return {"bytes": len(value.data)}
+        case bytes():
+            return value.hex() if len(value) <= _LONG else {"bytes": len(value)}
+        case State():
+            return value.value
+        case tuple():
+            return [describe(v) if hasattr(v, "__attrs_attrs__") else _plain(v) for v in value]
+        case _:
+            return value
+
+
+@implementer(ITracer)
+class JSONTracer:
+    """Writes each event to a file at once, so that a killed server leaves all but a half line."""
+
+    def __init__(self, file: TextIO, server_id: int, seconds: Callable[[], float]) -> None:
+        self._file = file
+        self._server_id = server_id
+        self._seconds = seconds
+
+    def trace(self, event: str, **details: Any) -> None:
+        line: dict[str, Any] = {"t": round(self._seconds(), 6), "server": self._server_id, "event": event}
+        for name, value in details.items():
+            line[name] = describe(value) if hasattr(value, "__attrs_attrs__") else _plain(value)
+        self._file.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
+        self._file.flush()

@@ -1,0 +1,249 @@
+"""Frames: what travels between servers as one piece (design part 8).
+
+A frame is a header, with a cluster secret a seal, and a body of messages (`pfsb.transports.wire`). Integers are
+big-endian.
+
+====== ======================================================================
+bytes  header
+====== ======================================================================
+4      ``PFSB``
+1      format version, 1
+1      frame type, 1: messages of the protocol
+1      flags; bit 0: a seal follows the header
+4      size of the body
+8      digest of the cluster's name and founding membership
+4      number of the current membership
+2      sender
+8      identity of the sender's storage
+====== ======================================================================
+
+====== ======================================================================
+bytes  seal
+====== ======================================================================
+8      the sender's incarnation
+8      counter, from 1 on in each incarnation
+16     BLAKE2b tag, keyed by the cluster secret, of all other bytes of the frame
+====== ======================================================================
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
+from hmac import compare_digest
+from itertools import count
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgpack
+from attrs import define, field, frozen
+
+from pfsb.transports.replay import ReplayGuard
+from pfsb.transports.wire import IDENTITY_BYTES, Malformed, decode_all, join
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pfsb.paxos.messages import Message
+
+FRAME_BYTES_MAX: Final = 60_000
+"""What one UDP datagram carries over IPv4 and IPv6, with room to spare."""
+
+MAGIC: Final = b"PFSB"
+VERSION: Final = 1
+TYPE_MESSAGES: Final = 1
+FLAG_SEALED: Final = 1
+
+HEADER: Final = struct.Struct(">4sBBBI8sIH8s")
+SEAL: Final = struct.Struct(">QQ")
+TAG_BYTES: Final = 16
+DIGEST_BYTES: Final = 8
+
+_JOIN_BYTES = 3
+"""What `join` adds to the fewer than 65,536 messages that fit a frame."""
+
+Reason = Literal["size", "magic", "version", "type", "cluster", "membership", "sender", "tag", "replay", "body"]
+
+
+class FrameRefused(Exception):
+    """A frame that is not for us, or not a frame; `reason` is a word to count by, the text a sentence for a person."""
+
+    def __init__(self, reason: Reason, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class FrameTooLarge(ValueError):
+    """A single message is larger than a frame."""
+
+
+def cluster_digest(name: str, server_ids: Iterable[int]) -> bytes:
+    """Eight bytes that tell one cluster from another: of its name and the ids of its founding members."""
+    return blake2b(msgpack.packb((name, sorted(server_ids))), digest_size=DIGEST_BYTES).digest()
+
+
+def _of_length(length: int) -> Callable[[object, object, bytes], None]:
+    def check(_instance: object, _attribute: object, value: bytes) -> None:
+        if len(value) != length:
+            raise ValueError(f"{value!r} has {len(value)} bytes, it must have {length}")
+
+    return check
+
+
+@frozen
+class Membership:
+    """Who this server is, among whom."""
+
+    server_id: int
+    peers: frozenset[int]
+    """The ids of the other servers."""
+    cluster: bytes = field(validator=_of_length(DIGEST_BYTES))
+    """See `cluster_digest`."""
+    number: int = 0
+    """Grows by one with each change of the membership."""
+
+
+@frozen
+class OpenedFrame:
+    """A frame that was found right."""
+
+    sender: int
+    identity: bytes
+    messages: list[Message]
+
+
+@define(eq=False)
+class FrameCodec:
+    """Packs messages into frames, in one server's name, and opens the frames of the others.
+
+    `secret`: known to all servers of the cluster, of any length but 0; None leaves frames unsealed. Servers with a
+    secret and servers without one refuse each other's frames: a secret that may be left out protects nothing.
+    """
+
+    membership: Membership
+    identity: bytes = field(validator=_of_length(IDENTITY_BYTES))
+    incarnation: int
+    secret: bytes | None = field(default=None, repr=False)
+    _counter: Iterator[int] = field(init=False, factory=lambda: count(1))
+    _replays: ReplayGuard = field(init=False, factory=ReplayGuard)
+    _keyed: blake2b | None = field(init=False)
+
+    @_keyed.default
+    def _make_keyed(self) -> blake2b | None:
+        if self.secret is None:
+            return None
+        if not self.secret:
+            raise ValueError("the cluster secret is empty: it must have at least one byte, and should have 32")
+        key = blake2b(self.secret, digest_size=blake2b.MAX_KEY_SIZE, person=b"pfsb frames").digest()
+        return blake2b(key=key, digest_size=TAG_BYTES)
+
+    @property
+    def message_bytes_max(self) -> int:
+        """The longest encoded message that a frame can carry."""
+        return FRAME_BYTES_MAX - self._overhead - _JOIN_BYTES
+
+    @property
+    def _overhead(self) -> int:
+        return HEADER.size + (SEAL.size + TAG_BYTES if self._keyed else 0)
+
+    # -- out --------------------------------------------------------------------------------------
+
+    def seal(self, encoded: Sequence[bytes]) -> list[bytes]:
+        """Frames that carry these encoded messages, in this order: as few as that order allows.
+
+        Raises `FrameTooLarge` if one of them fits no frame; then none is made.
+        """
+        return [self._frame(group) for group in self._groups(encoded)]
+
+    def _groups(self, encoded: Sequence[bytes]) -> list[list[bytes]]:
+        groups: list[list[bytes]] = []
+        room = 0
+        for message in encoded:
+            if len(message) > self.message_bytes_max:
+                raise FrameTooLarge(
+                    f"a message of {len(message)} bytes fits no frame: the limit is {self.message_bytes_max} bytes"
+                )
+            if not groups or len(message) > room:
+                groups.append([])
+                room = self.message_bytes_max
+            groups[-1].append(message)
+            room -= len(message)
+        return groups
+
+    def _frame(self, group: Sequence[bytes]) -> bytes:
+        body = join(group)
+        us = self.membership
+        flags = FLAG_SEALED if self._keyed else 0
+        header = HEADER.pack(
+            MAGIC,
+            VERSION,
+            TYPE_MESSAGES,
+            flags,
+            len(body),
+            us.cluster,
+            us.number,
+            us.server_id,
+            self.identity,
+        )
+        if self._keyed is None:
+            return header + body
+        head = header + SEAL.pack(self.incarnation, next(self._counter))
+        return head + self._tag(self._keyed, head, body) + body
+
+    # -- in ---------------------------------------------------------------------------------------
+
+    def open(self, frame: bytes) -> OpenedFrame:
+        """Check a frame and decode its messages, all or none. Raises `FrameRefused`, and nothing else."""
+        sender, identity = self._check_header(frame)
+        if self._keyed is not None:
+            self._check_seal(self._keyed, frame, sender, identity)
+        try:
+            return OpenedFrame(sender, identity, decode_all(sender, frame[self._overhead :]))
+        except Malformed as error:
+            raise FrameRefused("body", str(error)) from error
+
+    def _check_header(self, frame: bytes) -> tuple[int, bytes]:
+        if not HEADER.size <= len(frame) <= FRAME_BYTES_MAX:
+            raise FrameRefused("size", f"{len(frame)} bytes; a frame has {HEADER.size} to {FRAME_BYTES_MAX}")
+        magic, version, kind, flags, size, cluster, number, sender, identity = HEADER.unpack_from(frame)
+        us = self.membership
+        if magic != MAGIC:
+            raise FrameRefused("magic", f"starts with {magic!r}; a frame starts with {MAGIC!r}")
+        if version != VERSION:
+            raise FrameRefused("version", f"format version {version}; this server speaks {VERSION}")
+        if kind != TYPE_MESSAGES:
+            raise FrameRefused("type", f"frame type {kind}; this server knows {TYPE_MESSAGES}")
+        if cluster != us.cluster:
+            raise FrameRefused("cluster", f"of cluster {cluster.hex()}; ours is {us.cluster.hex()}")
+        if number != us.number:
+            raise FrameRefused("membership", f"sent under membership {number}; ours is {us.number}")
+        if sender not in us.peers or sender == us.server_id:
+            raise FrameRefused("sender", f"from server {sender}; our peers are {sorted(us.peers)}")
+        self._check_flags(flags, sender)
+        if len(frame) != self._overhead + size:
+            raise FrameRefused("size", f"{len(frame)} bytes; the header announces {self._overhead + size}")
+        return sender, identity
+
+    def _check_flags(self, flags: int, sender: int) -> None:
+        if flags == FLAG_SEALED and self._keyed is None:
+            raise FrameRefused("tag", f"server {sender} seals its frames; no secret is configured here")
+        if flags == 0 and self._keyed is not None:
+            raise FrameRefused("tag", f"server {sender} does not seal its frames; a secret is configured here")
+        if flags not in (0, FLAG_SEALED):
+            raise FrameRefused("version", f"flags {flags:#04x} have no meaning in version {VERSION}")
+
+    def _check_seal(self, keyed: blake2b, frame: bytes, sender: int, identity: bytes) -> None:
+        end = HEADER.size + SEAL.size
+        tag = self._tag(keyed, frame[:end], frame[self._overhead :])
+        if not compare_digest(frame[end : self._overhead], tag):
+            raise FrameRefused("tag", f"wrong tag in the name of server {sender}: another secret, or forged")
+        incarnation, counter = SEAL.unpack_from(frame, HEADER.size)
+        if not self._replays.admit(sender, identity, incarnation, counter):
+            raise FrameRefused("replay", f"frame {incarnation}/{counter} of server {sender} was here, or is too old")
+
+    @staticmethod
+    def _tag(keyed: blake2b, head: bytes, body: bytes) -> bytes:
+        tag = keyed.copy()
+        tag.update(head)
+        tag.update(body)
+        return tag.digest()

@@ -1,0 +1,38 @@
+"""Calls that wait for their time, and can be called off together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec
+
+from attrs import define, field
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+P = ParamSpec("P")
+
+
+@define(eq=False)
+class PendingCalls:
+    """What one owner has asked the clock for."""
+
+    _clock: IReactorTime
+    _calls: set[IDelayedCall] = field(init=False, factory=set)
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def call(self, seconds: float, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Call `function` in so many seconds, unless `cancel` comes first."""
+
+        def due() -> None:
+            self._calls.discard(call)
+            function(*args, **kwargs)
+
+        call = self._clock.callLater(seconds, due)
+        self._calls.add(call)
+
+    def cancel(self) -> None:
+        """Call off everything that waits."""
+        for call in self._calls:
+            call.cancel()
+        self._calls.clear()

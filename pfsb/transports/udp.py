@@ -1,0 +1,275 @@
+"""UDP: one datagram, one frame (design part 8).
+
+A server receives on one port and sends from one *connected* socket per peer: only a connected socket is told when the
+peer's host answers that nobody listens there (design part 4, "A dead peer is often known at once").
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import define, field, frozen
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IReactorFDSet,
+    IReactorTime,
+    IReactorUDP,
+    IReadDescriptor,
+)
+from twisted.internet.protocol import DatagramProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pfsb.interfaces import IFrameReceiver, ITransport
+from pfsb.transports.faults import LinkFaults
+from pfsb.transports.frames import Membership
+from pfsb.transports.later import PendingCalls
+from pfsb.transports.links import Links, TransportCounters
+
+if TYPE_CHECKING:
+    from pfsb.paxos.messages import Message
+
+DATAGRAM_BYTES_MAX: Final = 65_535
+SOCKET_BUFFER_BYTES: Final = 4 * 1024 * 1024
+"""Asked for; the kernel gives what its limits allow. One turn may send a window of full frames to a peer."""
+REOPEN_SECONDS: Final = 1.0
+"""When a receiving port that was lost, and could not be opened again, is tried once more."""
+
+_PASSING_ERRORS = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.EPERM, errno.EMSGSIZE, errno.ECONNREFUSED})
+"""Errors of one frame, not of the socket: queue full, a firewall's rule, nobody there."""
+
+
+class IDatagramReactor(IReactorTime, IReactorUDP, IReactorFDSet):
+    """What is needed of the reactor."""
+
+
+class UnknownHost(Exception):
+    """A server's host name has no address; the text is one line for a person."""
+
+
+class PortTaken(CannotListenError):
+    """The address of this server cannot be received on."""
+
+    def __str__(self) -> str:
+        return (
+            f"cannot receive UDP on {self.interface}:{self.port}: {self.socketError.strerror}"
+            " (is this server running already, and is this an address of this machine?)"
+        )
+
+
+@frozen
+class PeerAddress:
+    """An address that needs no further look-up."""
+
+    family: socket.AddressFamily
+    where: tuple[Any, ...]
+    """As `socket.connect` takes it; host and port come first."""
+
+    @classmethod
+    def find(cls, server_id: int, host: str, port: int) -> PeerAddress:
+        """Look a host up, blocking. Raises `UnknownHost`."""
+        try:
+            family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        except (OSError, UnicodeError) as error:
+            raise UnknownHost(f'server {server_id}: the host "{host}" has no address: {error}') from error
+        return cls(family, where)
+
+
+@implementer(IReadDescriptor)
+@define(eq=False)
+class SendingSocket:
+    """A connected socket to one peer, opened when needed, and anew when it broke.
+
+    Not a `listenUDP` port: the epoll reactor reports a refusal as a lost connection, whereupon such a port closes, at
+    each refusal and with two lines in the log.
+    """
+
+    _reactor: IDatagramReactor
+    _address: PeerAddress
+    _refused: Callable[[], None]
+    """Called when the peer's host has answered that nobody listens there; maybe inside `write`."""
+    _socket: socket.socket | None = field(init=False, default=None)
+
+    def write(self, frame: bytes) -> None:
+        """Send one frame. Raises OSError when it could not be sent; the next one may be tried at any time."""
+        try:
+            self._send(self._socket or self._open(), frame)
+        except OSError as error:
+            if error.errno not in _PASSING_ERRORS:
+                self.close()
+            raise
+
+    def _send(self, connected: socket.socket, frame: bytes) -> None:
+        try:
+            connected.send(frame)
+        except ConnectionRefusedError:
+            # An answer to an earlier frame, given in place of sending this one; the peer may be back by now.
+            self._refused()
+            connected.send(frame)
+
+    def _open(self) -> socket.socket:
+        opened = socket.socket(self._address.family, socket.SOCK_DGRAM)
+        try:
+            opened.setblocking(False)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+            opened.connect(self._address.where)
+        except OSError:
+            opened.close()
+            raise
+        self._socket = opened
+        self._reactor.addReader(self)
+        return opened
+
+    def close(self) -> None:
+        """Idempotent; a later `write` opens it again."""
+        if self._socket is not None:
+            self._reactor.removeReader(self)
+            self._socket.close()
+            self._socket = None
+
+    def doRead(self) -> None:
+        """Peers send from sockets of their own, so that nothing but errors is to be read here."""
+        assert self._socket is not None
+        try:
+            self._socket.recv(1)
+        except ConnectionRefusedError:
+            self._refused()
+        except OSError:
+            # A frame was lost on its way, which is no news with UDP.
+            pass
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor took us off its list: on an error waiting on the socket (epoll), or since it shuts down."""
+        if self._socket is None:
+            return
+        number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not number:
+            self.close()
+            return
+        self._reactor.addReader(self)
+        if number == errno.ECONNREFUSED:
+            self._refused()
+
+    def fileno(self) -> int:
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        return f"frames to {self._address.where[0]}:{self._address.where[1]}"
+
+
+@define(eq=False)
+class ReceivingProtocol(DatagramProtocol):
+    """Hands each datagram up."""
+
+    noisy = False
+
+    _arrived: Callable[[bytes, object], None]
+    _lost: Callable[[], None]
+
+    def datagramReceived(self, datagram: bytes, addr: object) -> None:
+        self._arrived(datagram, addr)
+
+    def stopProtocol(self) -> None:
+        self._lost()
+
+
+@implementer(ITransport)
+@define(eq=False)
+class UDPTransport:
+    """`ITransport` over UDP. `addresses`: id -> (host, port) of every server, this one included."""
+
+    log = Logger()
+
+    _reactor: IDatagramReactor
+    membership: Membership
+    _addresses: Mapping[int, tuple[str, int]]
+    faults: LinkFaults
+    _secret: bytes | None = field(default=None, repr=False)
+    links: Links = field(init=False)
+    _port: IListeningPort | None = field(init=False, default=None)
+    _senders: dict[int, SendingSocket] = field(init=False, factory=dict)
+    _reopening: PendingCalls = field(init=False)
+    _own: PeerAddress | None = field(init=False, default=None)
+
+    @links.default
+    def _make_links(self) -> Links:
+        return Links(self.membership, self._reactor, self.faults, self._carry, self._secret)
+
+    @_reopening.default
+    def _make_reopening(self) -> PendingCalls:
+        return PendingCalls(self._reactor)
+
+    @property
+    def counters(self) -> TransportCounters:
+        return self.links.counters
+
+    def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int) -> None:
+        """Look up all addresses, once, and begin to receive.
+
+        Raises `UnknownHost`, `PortTaken` (a `CannotListenError`), or ValueError if the secret cannot be used.
+        """
+        self._own = self._find(self.membership.server_id)
+        self._senders = {peer: self._sender(peer) for peer in sorted(self.membership.peers)}
+        self.links.start(receiver, identity, incarnation)
+        try:
+            self._listen(self._own)
+        except CannotListenError:
+            self.links.stop()
+            raise
+
+    def send(self, messages: Sequence[Message], to: int | None) -> None:
+        """See `ITransport.send`."""
+        self.links.send(messages, to)
+
+    def stop(self) -> Any:
+        """Stop at once; the Deferred fires when the port is closed."""
+        self.links.stop()
+        self._reopening.cancel()
+        for sender in self._senders.values():
+            sender.close()
+        port, self._port = self._port, None
+        return port.stopListening() if port is not None else None
+
+    def _find(self, server_id: int) -> PeerAddress:
+        return PeerAddress.find(server_id, *self._addresses[server_id])
+
+    def _sender(self, peer: int) -> SendingSocket:
+        return SendingSocket(self._reactor, self._find(peer), lambda: self.links.refused(peer))
+
+    def _listen(self, own: PeerAddress) -> None:
+        host, port = own.where[:2]
+        protocol = ReceivingProtocol(self.links.frame_arrived, self._port_lost)
+        try:
+            # Twisted cuts what is longer than maxPacketSize, without a word.
+            listening: Any = self._reactor.listenUDP(port, protocol, interface=host, maxPacketSize=DATAGRAM_BYTES_MAX)
+        except CannotListenError as error:
+            raise PortTaken(error.interface, error.port, error.socketError) from error
+        listening.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
+        self._port = listening
+
+    def _port_lost(self) -> None:
+        """The reactor gives a port up after an error it does not know. A deaf server must not stay among the living."""
+        if self._port is not None:
+            self._port = None
+            self.log.error("the receiving port was lost; opening it again")
+            # The lost one is closed only after this call.
+            self._reopening.call(0, self._reopen)
+
+    def _reopen(self) -> None:
+        assert self._own is not None
+        try:
+            self._listen(self._own)
+        except PortTaken as error:
+            self.log.error("{error}; trying again in {seconds} s", error=error, seconds=REOPEN_SECONDS)
+            self._reopening.call(REOPEN_SECONDS, self._reopen)
+
+    def _carry(self, peer: int, frame: bytes) -> None:
+        try:
+            self._senders[peer].write(frame)
+        except OSError as error:
+            self.links.send_failed(peer, error)

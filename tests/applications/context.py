@@ -1,0 +1,89 @@
+"""A context for applications that run without a cluster around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from zope.interface import implementer
+
+from pfsb.interfaces import BadRequest, Done, Fields, IContext, IReplicatedApplication, Refused, Result, Ticket
+
+
+@implementer(IContext)
+class FakeContext:
+    """The revision and the time of a state machine, and what was completed on it."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self.time_ms = 1_000_000
+        self.session = ""
+        self.ticket: Ticket = ("", 0)
+        self.completed: list[tuple[Ticket, Result]] = []
+
+    def complete(self, ticket: Ticket, result: Result) -> None:
+        assert ticket not in [earlier for earlier, _ in self.completed], f"{ticket} is answered twice"
+        self.completed.append((ticket, result))
+
+
+class Machine:
+    """One application and its context: types commands as clients do, one revision each."""
+
+    def __init__(self, application: IReplicatedApplication) -> None:
+        self.application = application
+        self.context = FakeContext()
+
+    def run(self, client_id: str, verb: str, *args: str) -> Any:
+        """Check and execute; the command's number is its revision."""
+        return self.run_checked(client_id, self.application.check((verb, *args)))
+
+    def run_checked(self, client_id: str, command: tuple[Any, ...]) -> Any:
+        """Execute what another version of the server may have checked."""
+        self.context.revision += 1
+        self.context.session = client_id
+        self.context.ticket = (client_id, self.context.revision)
+        return self.application.execute(command, self.context)
+
+    def ask(self, verb: str, *args: str) -> Result:
+        return self.application.query(self.application.check((verb, *args)))
+
+    def end(self, *client_ids: str) -> None:
+        """These sessions end, within one update, at one revision."""
+        for client_id in client_ids:
+            self.application.session_ended(client_id, self.context)
+
+    def pass_time(self, milliseconds: int) -> None:
+        self.context.time_ms += milliseconds
+        self.application.time_passed(self.context)
+
+    def take_completed(self) -> list[tuple[Ticket, Result]]:
+        """What was completed since the last time that it was asked."""
+        completed, self.context.completed = self.context.completed, []
+        return completed
+
+
+def field(result: Result, name: str) -> Any:
+    """One field of a `Done`."""
+    assert isinstance(result, Done), result
+    return dict(result.fields)[name]
+
+
+def rows(result: Result) -> Sequence[Fields]:
+    """The rows of a `Done`, whose count is right."""
+    assert field(result, "count") == len(result.rows), result  # type: ignore[union-attr]
+    return result.rows  # type: ignore[union-attr]
+
+
+def code(result: Result) -> str:
+    """The code of a `Refused` that has changed nothing."""
+    assert isinstance(result, Refused) and result.fate == "none", result
+    return result.code
+
+
+def refusal(application: IReplicatedApplication, *command: str) -> BadRequest:
+    """What `check` has against a command."""
+    try:
+        checked = application.check(command)
+    except BadRequest as refused:
+        return refused
+    raise AssertionError(f"{command} was taken, as {checked}")

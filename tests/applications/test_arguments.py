@@ -1,0 +1,206 @@
+"""What is refused before it is ordered, and how a person is told."""
+
+from __future__ import annotations
+
+import msgpack
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from pfsb.applications.arguments import (
+    Quoted,
+    key_bytes_max,
+    parse_integer,
+    quoted,
+    rows_max,
+    value_bytes_max,
+    wait_ms_max,
+)
+from pfsb.applications.chat import Chat
+from pfsb.applications.key_value import KeyValue
+from pfsb.applications.lock import Lock
+from pfsb.interfaces import BadRequest, IEventLog, IReplicatedApplication, Refused
+from tests.applications.context import FakeContext, refusal
+
+bounded = settings(max_examples=150, deadline=None, database=None)
+
+arguments = st.one_of(
+    st.sampled_from(["x", "nil", "", "wait=1", "wait=-1", "from=2", "limit=5", "limit=0", "token=7", "12", "-1"]),
+    st.text(max_size=8),
+    st.text(max_size=8).map(Quoted),
+)
+leaves = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.text(max_size=5), st.binary(max_size=5)
+)
+verbs = [command.verb for application in (Chat, Lock, KeyValue) for command in application.commands]
+
+
+class ApplicationsTest(SynchronousTestCase):
+    """What every application owes to the layers around it."""
+
+    def setUp(self) -> None:
+        self.applications = (Chat(), Lock(), KeyValue())
+
+    def test_applications_provide_their_interface(self) -> None:
+        """Design part 6: chat, lock and kv, found by these names."""
+        for application in self.applications:
+            verifyObject(IReplicatedApplication, application)
+        verifyObject(IEventLog, self.applications[0])
+        self.assertEqual([application.name for application in self.applications], ["chat", "lock", "kv"])
+
+    def test_every_described_verb_is_checked_and_quoted_in_its_own_usage(self) -> None:
+        """HELP and the errors say the same: too many arguments are answered with the usage that HELP prints."""
+        for application in self.applications:
+            for command in application.commands:
+                refused = refusal(application, command.verb, *["x"] * (rows_max + 1 + rows_max % 2))
+                self.assertEqual(refused.code, "BADREQUEST")
+                self.assertTrue(str(refused).endswith(f"usage: {command.usage}"), str(refused))
+                self.assertTrue(command.usage.startswith(command.verb))
+
+    def test_unknown_verb_names_the_known_ones(self) -> None:
+        """Interface part 3: UNKNOWN is the code of a verb that is not there."""
+        refused = refusal(Lock(), "LOOK", "x")
+        self.assertEqual(refused.code, "UNKNOWN")
+        self.assertEqual(str(refused), '"LOOK" is no command here (there are: LOCK, LOCKS, TRYLOCK, UNLOCK)')
+        self.assertEqual(refusal(Lock()).code, "UNKNOWN")
+
+    @bounded
+    @given(st.sampled_from(verbs), st.lists(arguments, max_size=5))
+    def test_whatever_is_typed_is_normalised_or_refused_in_one_line(self, verb: str, typed: list[str]) -> None:
+        """A checked command can be encoded and comes back equal; a refusal is one line that quotes a usage."""
+        for application in self.applications:
+            if verb not in [command.verb for command in application.commands]:
+                continue
+            try:
+                command = application.check((verb, *typed))
+            except BadRequest as refused:
+                self.assertIn("; usage: ", str(refused))
+                self.assertNotIn("\n", str(refused))
+            else:
+                self.assertLessEqual({type(part) for part in command}, {str, int})
+                self.assertEqual(msgpack.unpackb(msgpack.packb(command), use_list=False), command)
+
+    @bounded
+    @given(st.one_of(st.sampled_from(verbs), leaves), st.lists(leaves | st.tuples(leaves), max_size=5))
+    def test_whatever_another_version_has_checked_is_run_or_refused(self, verb: object, rest: list[object]) -> None:
+        """Design part 6: a command that cannot be run is refused, at every server alike; nothing is raised."""
+        for application in (Chat(), Lock(), KeyValue()):
+            context = FakeContext()
+            before = application.snapshot()
+            result = application.execute((verb, *rest), context)
+            self.assertEqual(context.completed, [])
+            if isinstance(result, Refused):
+                self.assertEqual(application.snapshot(), before)
+            else:
+                self.assertIn(verb, verbs)
+            application.query((verb, *rest))
+
+    def test_malformed_commands_are_refused_with_what_was_wrong(self) -> None:
+        """A runner is never called with too few arguments or with others than text and integers."""
+        kv, context = KeyValue(), FakeContext()
+        expected = Refused("BADREQUEST", 'this version of pfsb cannot run "PUT" with 2 arguments of these types')
+        self.assertEqual(kv.execute(("PUT", "k", 3), context), expected)
+        for command in (
+            (),
+            ("PUT", "k"),
+            (["PUT"], "k", "v"),
+            ("MPUT",),
+            ("MPUT", "k"),
+            ("MPUT", "k", "v", 3),
+            (None,),
+        ):
+            result = kv.execute(command, context)
+            self.assertIsInstance(result, Refused, str(command))
+        self.assertEqual(kv.snapshot(), KeyValue().snapshot())
+
+    def test_snapshot_of_another_format_is_named_and_leaves_the_state(self) -> None:
+        """A server that cannot read a snapshot says so instead of starting from something else."""
+        for application in self.applications:
+            before = application.snapshot()
+            with self.assertRaises(ValueError) as raised:
+                application.restore(msgpack.packb((99, "what", "is", "this")))
+            self.assertIn(f"the snapshot of {application.name} has format 99", str(raised.exception))
+            self.assertEqual(application.snapshot(), before)
+
+
+class ArgumentsTest(SynchronousTestCase):
+    """Options, numbers, texts."""
+
+    def test_option_stands_anywhere_and_only_once(self) -> None:
+        """`limit=` is an option of RANGE before, between and behind from and to."""
+        for typed in (("limit=5", "a", "b"), ("a", "limit=5", "b"), ("a", "b", "limit=5")):
+            self.assertEqual(KeyValue().check(("RANGE", *typed)), ("RANGE", "a", "b", 5))
+        self.assertIn("limit= is given twice", str(refusal(KeyValue(), "RANGE", "a", "b", "limit=5", "limit=5")))
+
+    def test_quoted_argument_is_never_an_option(self) -> None:
+        """A lock may be called wait=1, if it is quoted; a word that only looks like an option is a name."""
+        self.assertEqual(Lock().check(("LOCK", Quoted("wait=1"))), ("LOCK", "wait=1", -1))
+        self.assertEqual(Lock().check(("LOCK", "limit=1")), ("LOCK", "limit=1", -1))
+        self.assertIn("LOCK does not go with no arguments", str(refusal(Lock(), "LOCK", "wait=1")))
+
+    def test_normalised_command_is_made_of_plain_text(self) -> None:
+        """How an argument was written is forgotten, so that servers compare and encode equal commands."""
+        checked = KeyValue().check(("PUT", Quoted("k"), Quoted("v")))
+        self.assertEqual([type(part) for part in checked], [str, str, str])
+
+    def test_seconds_become_milliseconds_rounded_up(self) -> None:
+        """Only 0 means at once, and no float is on the way."""
+        waits = {"0": 0, "0.0001": 1, "1": 1_000, "2.5": 2_500, "0.29": 290, "0.30000000000000004": 301}
+        for typed, milliseconds in waits.items():
+            self.assertEqual(Lock().check(("LOCK", "x", f"wait={typed}")), ("LOCK", "x", milliseconds), typed)
+        self.assertEqual(Lock().check(("LOCK", "x", f"wait={wait_ms_max // 1000}")), ("LOCK", "x", wait_ms_max))
+
+    def test_wait_that_is_no_time_is_refused_with_an_example(self) -> None:
+        """Neither nothing nor less than nothing nor more than a year, nor other people's digits."""
+        for typed in ("", "-1", "soon", "1e3", "nan", "inf", ".5", "\u0661"):
+            refused = refusal(Lock(), "LOCK", "x", f"wait={typed}")
+            self.assertIn("wait= takes seconds (example: wait=2.5), not ", str(refused))
+        refused = refusal(Lock(), "LOCK", "x", "wait=31536001")
+        self.assertIn("wait= takes at most 31536000 seconds, not 31536001", str(refused))
+
+    def test_limit_outside_its_bounds_is_refused_with_the_bounds(self) -> None:
+        """A reply is bounded; who asks for more is told, rather than given less."""
+        self.assertEqual(KeyValue().check(("KEYS", f"limit={rows_max}")), ("KEYS", "", "", rows_max))
+        for typed in ("0", "-1", f"{rows_max + 1}", "all", "9" * 5_000):
+            refused = refusal(KeyValue(), "KEYS", f"limit={typed}")
+            self.assertIn("limit= takes a number from 1 to 10000, not ", str(refused))
+            self.assertLess(len(str(refused)), 200)
+
+    def test_key_has_1_to_1024_bytes(self) -> None:
+        """Bytes, not characters: one more of two bytes is too much where one of one byte is not."""
+        full = "k" * (key_bytes_max - 1)
+        self.assertEqual(KeyValue().check(("GET", full + "k")), ("GET", full + "k"))
+        refused = refusal(KeyValue(), "GET", full + "\u00e9")
+        self.assertEqual(refused.code, "TOOLARGE")
+        self.assertIn("the key has 1025 bytes, 1024 are allowed", str(refused))
+        self.assertIn("a key cannot be empty", str(refusal(KeyValue(), "GET", "")))
+        self.assertIn("a name cannot be empty", str(refusal(Lock(), "TRYLOCK", "")))
+
+    def test_value_has_up_to_a_mebibyte(self) -> None:
+        """An empty value is a value."""
+        self.assertEqual(KeyValue().check(("PUT", "k", "")), ("PUT", "k", ""))
+        self.assertEqual(KeyValue().check(("PUT", "k", "v" * value_bytes_max))[1], "k")
+        self.assertEqual(refusal(KeyValue(), "PUT", "k", "v" * (value_bytes_max + 1)).code, "TOOLARGE")
+
+    def test_text_that_cannot_be_stored_is_refused_with_its_place(self) -> None:
+        """Half a surrogate pair has no UTF-8; a NUL ends a text for many tools."""
+        for application, command in ((KeyValue(), ("PUT", "k")), (Chat(), ("SAY",))):
+            refused = refusal(application, *command, "ab\ud800")
+            self.assertIn("has half a surrogate pair at character 3", str(refused))
+            self.assertIn("has a NUL at character 2", str(refusal(application, *command, "a\0b")))
+            str(refused).encode()
+
+    def test_integer_has_64_bits(self) -> None:
+        """Decimal ASCII digits, a minus, nothing else."""
+        self.assertEqual(parse_integer("-9223372036854775808"), -(2**63))
+        self.assertEqual(parse_integer("9223372036854775807"), 2**63 - 1)
+        for text in ("", "-", "+1", " 1", "1 ", "1\n", "1_0", "1.0", "\u0661", "9223372036854775808", "9" * 10_000):
+            self.assertIsNone(parse_integer(text), text)
+
+    def test_quoting_within_a_sentence_is_one_short_printable_line(self) -> None:
+        """An error is one line, whatever the key that it speaks of."""
+        self.assertEqual(quoted('a"b\n'), r'"a\"b\n"')
+        self.assertEqual(quoted("caf\u00e9"), '"caf\u00e9"')
+        self.assertEqual(quoted("\u2028\u202e"), r'"\u2028\u202e"')
+        self.assertEqual(quoted("x" * 100), '"' + "x" * 60 + '..."')

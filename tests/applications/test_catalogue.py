@@ -1,0 +1,126 @@
+"""Applications are found by name through plugins, and their verbs by the catalogue of a server."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from attrs import define
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.applications.catalogue import Catalogue, find
+from pfsb.interfaces import BadRequest, Command, CommandDescription
+
+
+@define
+class Parrot:
+    """As much of an application as the catalogue looks at."""
+
+    name: str
+    verbs: Sequence[str]
+
+    @property
+    def commands(self) -> list[CommandDescription]:
+        return [CommandDescription(verb, verb, "Says it again.") for verb in self.verbs]
+
+    def check(self, command: tuple[str, ...]) -> Command:
+        return ("checked by", self.name, *command)
+
+
+PLUGIN = """
+from twisted.plugin import IPlugin
+from zope.interface import classImplements
+from pfsb.interfaces import ApplicationMaker, IApplicationMaker
+classImplements(ApplicationMaker, IPlugin, IApplicationMaker)
+"""
+
+
+class Finding(SynchronousTestCase):
+    def plugins(self, *makers: str) -> None:
+        """For the rest of the test there are these makers too, in a plugin folder of someone else."""
+        root = Path(self.mktemp()).absolute()
+        folder = root / "twisted" / "plugins"
+        folder.mkdir(parents=True)
+        lines = [f"maker{number} = ApplicationMaker({maker})" for number, maker in enumerate(makers)]
+        (folder / "someone_elses_plugins.py").write_text(PLUGIN + "\n".join(lines))
+        package = sys.modules["twisted.plugins"]
+        self.patch(package, "__path__", [*package.__path__, str(folder)])
+        self.addCleanup(sys.modules.pop, "twisted.plugins.someone_elses_plugins", None)
+
+    def refusal(self, *names: str) -> str:
+        return str(self.assertRaises(BadRequest, find, names))
+
+    def test_pfsbs_own_applications_are_found_in_the_order_asked_for(self) -> None:
+        """Design part 6: chat, lock and kv, by their names in the configuration."""
+        self.assertEqual([application.name for application in find(["kv", "chat", "lock"])], ["kv", "chat", "lock"])
+
+    def test_every_call_builds_anew(self) -> None:
+        """Two servers in one process (the simulator) share no state."""
+        self.assertIsNot(find(["chat"])[0], find(["chat"])[0])
+
+    def test_someone_elses_application_is_one_plugin_line_away(self) -> None:
+        """Design part 6; the module here is any that has something to call without arguments."""
+        self.plugins('"counter", "Counts.", "collections", "Counter"')
+        self.assertEqual(
+            [type(application).__name__ for application in find(["counter", "kv"])], ["Counter", "KeyValue"]
+        )
+
+    def test_an_unknown_application_is_answered_with_the_known_ones(self) -> None:
+        """Errors say what would be right."""
+        self.assertEqual(self.refusal("chat", "chess"), 'there is no application "chess"; known are chat, kv, lock')
+
+    def test_a_name_with_two_plugins_is_refused(self) -> None:
+        """Which of them would run would depend on the order of folders, and could differ between servers."""
+        self.plugins('"kv", "Another.", "collections", "Counter"')
+        self.assertEqual(self.refusal("kv"), '2 plugins are named "kv"; each application needs a name of its own')
+
+    def test_a_plugin_that_names_nothing_is_told_by_its_name(self) -> None:
+        """A wrong module and a wrong attribute are a typing error of who wrote the plugin."""
+        self.plugins('"chess", "Plays.", "no_such_module", "Chess"', '"go", "Plays.", "collections", "Go"')
+        self.assertIn('the application "chess" cannot be loaded: ', self.refusal("chess"))
+        self.assertIn('the application "go" cannot be loaded: ', self.refusal("go"))
+
+
+class TheCatalogue(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.parrot = Parrot("parrot", ["SAY", "REPEAT"])
+        self.raven = Parrot("raven", ["NEVERMORE"])
+        self.catalogue = Catalogue([self.parrot, self.raven])
+
+    def test_a_command_is_checked_by_the_application_that_has_its_verb(self) -> None:
+        """The arguments arrive as they were typed."""
+        self.assertEqual(self.catalogue.check(("NEVERMORE", "a", "B")), ("checked by", "raven", "NEVERMORE", "a", "B"))
+
+    def test_verbs_are_in_any_case(self) -> None:
+        """Interface part 3; applications see upper case only."""
+        self.assertEqual(self.catalogue.check(("say", "Hi")), ("checked by", "parrot", "SAY", "Hi"))
+
+    def test_a_verb_leads_to_its_application_and_description(self) -> None:
+        """What frontends need to route a command, and HELP to print it."""
+        entry = self.catalogue.entry("repeat")
+        self.assertIs(entry.application, self.parrot)
+        self.assertEqual(entry.description, self.parrot.commands[1])
+        self.assertEqual(list(self.catalogue.verbs), ["SAY", "REPEAT", "NEVERMORE"])
+
+    def test_an_unknown_verb_is_answered_with_the_nearest_one(self) -> None:
+        """Interface part 3: code UNKNOWN."""
+        error = self.assertRaises(BadRequest, self.catalogue.check, ("repaet",))
+        self.assertEqual((error.code, str(error)), ("UNKNOWN", 'unknown verb REPAET; did you mean "REPEAT"?'))
+
+    def test_a_verb_unlike_any_is_answered_with_all(self) -> None:
+        """No suggestion is better than a silly one."""
+        error = self.assertRaises(BadRequest, self.catalogue.check, ("XYZZY",))
+        self.assertEqual(str(error), "unknown verb XYZZY; known are SAY, REPEAT, NEVERMORE")
+
+    def test_nothing_has_no_verb(self) -> None:
+        """An empty command is the caller's mistake, and gets a sentence all the same."""
+        error = self.assertRaises(BadRequest, self.catalogue.check, ())
+        self.assertEqual((error.code, str(error)), ("BADREQUEST", "a verb is missing (example: HELP)"))
+
+    def test_two_applications_with_one_verb_cannot_run_together(self) -> None:
+        """Which of them a command meant could not be told."""
+        error = self.assertRaises(BadRequest, Catalogue, [self.parrot, self.raven, Parrot("crow", ["SAY"])])
+        self.assertEqual(
+            str(error), "the applications parrot and crow both have the verb SAY; they cannot run in one server"
+        )

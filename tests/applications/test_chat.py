@@ -1,0 +1,118 @@
+"""The ordered log, and those who follow it."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.applications.chat import Chat
+from pfsb.interfaces import Done, Event
+from tests.applications.context import Machine, code, field, refusal, rows
+
+
+class ChatTest(SynchronousTestCase):
+    """SAY, LOG, LISTEN (interface part 3)."""
+
+    def setUp(self) -> None:
+        self.chat = Chat()
+        self.machine = Machine(self.chat)
+
+    def say(self, count: int) -> None:
+        for number in range(1, count + 1):
+            self.machine.run("alice", "SAY", f"line {number}")
+
+    def test_say_answers_index_and_revision(self) -> None:
+        """The index counts lines, the revision all commands executed."""
+        self.machine.context.revision = 41
+        result = self.machine.run("alice", "SAY", "good  morning")
+        self.assertEqual(result, Done((("index", 1), ("revision", 42))))
+
+    def test_log_shows_who_said_what(self) -> None:
+        """Interface part 3: rows `+index=I client="id" text="..."`."""
+        self.machine.run("alice", "SAY", "hello")
+        self.machine.run("bob", "SAY", "hello yourself")
+        self.assertEqual(
+            rows(self.machine.ask("LOG")),
+            (
+                (("index", 1), ("client", "alice"), ("text", "hello")),
+                (("index", 2), ("client", "bob"), ("text", "hello yourself")),
+            ),
+        )
+
+    def test_log_starts_at_from_and_ends_at_limit(self) -> None:
+        """Beyond the last line there is nothing, and that is no error."""
+        self.say(5)
+        shown = rows(self.machine.ask("LOG", "from=3", "limit=2"))
+        self.assertEqual([row[0] for row in shown], [("index", 3), ("index", 4)])
+        self.assertEqual(rows(self.machine.ask("LOG", "from=6")), ())
+
+    def test_log_without_limit_is_bounded(self) -> None:
+        """A log of any length gives a reply of 1,000 rows at most, and of 10,000 if so asked."""
+        self.chat._lines = [("alice", "x")] * 10_001
+        self.assertEqual(len(rows(self.machine.ask("LOG"))), 1_000)
+        self.assertEqual(len(rows(self.machine.ask("LOG", "limit=10000"))), 10_000)
+        self.assertEqual(len(rows(self.chat.query(("LOG", 1, 2**60)))), 10_000)
+
+    def test_log_too_large_to_be_built_is_refused(self) -> None:
+        """Few rows may be long: who asks for too much at a time is told to ask for less."""
+        self.chat._lines = [("alice", "x" * 1_000_000)] * 5
+        self.assertEqual(code(self.machine.ask("LOG")), "TOOLARGE")
+        self.assertEqual(len(rows(self.machine.ask("LOG", "limit=4"))), 4)
+
+    def test_events_are_the_lines_in_order(self) -> None:
+        """Interface part 3: `* CHAT index=I client="id" text="..."`, without gaps or repeats."""
+        self.say(3)
+        self.assertEqual(self.chat.length(), 3)
+        second = Event("CHAT", (("index", 2), ("client", "alice"), ("text", "line 2")))
+        self.assertEqual(self.chat.events(2, 1), [second])
+        self.assertEqual([event.fields[0][1] for event in self.chat.events(2, 100)], [2, 3])
+        self.assertEqual(self.chat.events(4, 100), [])
+        self.assertEqual(self.chat.events(1, 0), [])
+        self.assertEqual(self.chat.events(0, 2), self.chat.events(1, 2))
+
+    def test_listen_says_from_where(self) -> None:
+        """0 stands for "from now on"; lines count from 1."""
+        self.assertEqual(self.chat.check(("LISTEN",)), ("LISTEN", 0))
+        self.assertEqual(self.chat.check(("LISTEN", "from=3")), ("LISTEN", 3))
+        self.assertEqual(self.chat.check(("UNLISTEN",)), ("UNLISTEN",))
+        refused = refusal(self.chat, "LISTEN", "from=0")
+        self.assertEqual(str(refused), 'from= takes a number from 1 on, not "0"; usage: LISTEN [from=I]')
+
+    def test_listening_is_described_as_a_question(self) -> None:
+        """HELP lists it; it is never ordered, and no execution of it changes anything."""
+        changes = {command.verb: command.changes for command in self.chat.commands}
+        self.assertEqual(changes, {"SAY": True, "LISTEN": False, "UNLISTEN": False, "LOG": False})
+        self.assertEqual(code(self.machine.run("alice", "LISTEN")), "BADREQUEST")
+
+    def test_nothing_is_not_said(self) -> None:
+        """SAY alone is more likely a mistake than an empty line."""
+        self.assertIn("there is nothing to say", str(refusal(self.chat, "SAY", "")))
+        self.assertEqual(refusal(self.chat, "SAY").code, "BADREQUEST")
+
+    def test_sessions_and_time_leave_the_log_alone(self) -> None:
+        """What was said stays said."""
+        self.say(1)
+        before = self.chat.snapshot()
+        self.machine.end("alice")
+        self.machine.pass_time(10**9)
+        self.assertEqual(self.chat.snapshot(), before)
+        self.assertIsNone(self.chat.next_deadline())
+
+    @settings(max_examples=50, deadline=None, database=None)
+    @given(
+        st.lists(st.tuples(st.sampled_from("abc"), st.text(st.characters(codec="utf-8", min_codepoint=1), min_size=1)))
+    )
+    def test_index_has_no_gaps_and_survives_restore(self, said: list[tuple[str, str]]) -> None:
+        """Line I is the I-th SAY executed, in a fresh server too, which goes on where the first one was."""
+        machine = Machine(Chat())
+        indexes = [field(machine.run(who, "SAY", text), "index") for who, text in said]
+        self.assertEqual(indexes, list(range(1, len(said) + 1)))
+
+        fresh = Machine(Chat())
+        fresh.application.restore(machine.application.snapshot())
+        fresh.context.revision = machine.context.revision
+        self.assertEqual(fresh.run("d", "SAY", "next"), machine.run("d", "SAY", "next"))
+        self.assertEqual(rows(fresh.ask("LOG")), rows(machine.ask("LOG")))
+        self.assertEqual([(row[1][1], row[2][1]) for row in rows(fresh.ask("LOG"))], [*said, ("d", "next")])
+        self.assertEqual(fresh.application.snapshot(), machine.application.snapshot())

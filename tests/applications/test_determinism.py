@@ -1,0 +1,35 @@
+"""The same commands in the same order give the same answers and the same state, in every process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import tests
+from tests.applications.history import digest
+
+root = Path(tests.__file__).resolve().parents[1]
+
+
+def digest_elsewhere(hash_seed: str, seed: int, commands: int) -> str:
+    """`digest` in a process of its own, where sets and dicts of text are laid out after `hash_seed`."""
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(root)}
+    program = [sys.executable, "-m", "tests.applications.history", str(seed), str(commands)]
+    return subprocess.run(program, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+class DeterminismTest(SynchronousTestCase):
+    """Design part 6: `execute` is deterministic."""
+
+    def test_processes_with_different_hash_seeds_agree(self) -> None:
+        """No answer, no order of answers and no snapshot depends on the order of a set."""
+        digests = {digest_elsewhere(hash_seed, seed=7, commands=3_000) for hash_seed in ("0", "1", "2")}
+        self.assertEqual(digests, {digest(seed=7, commands=3_000)})
+
+    def test_different_histories_differ(self) -> None:
+        """The digest sees what it is there to see."""
+        self.assertNotEqual(digest(seed=7, commands=100), digest(seed=8, commands=100))

@@ -1,0 +1,284 @@
+"""Keys and values, against a plain dict."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.applications.arguments import Quoted, value_bytes_max
+from pfsb.applications.key_value import KeyValue, SortedKeys, fnv1a_32
+from pfsb.interfaces import Done
+from tests.applications.context import Machine, code, field, refusal, rows
+
+bounded = settings(max_examples=50, deadline=None, database=None)
+texts = st.text(st.characters(codec="utf-8", min_codepoint=1), max_size=4)
+
+
+class KeyValueTest(SynchronousTestCase):
+    """Interface part 3, group kv."""
+
+    def setUp(self) -> None:
+        self.kv = KeyValue()
+        self.machine = Machine(self.kv)
+
+    def put(self, **pairs: str) -> None:
+        for key, value in pairs.items():
+            self.machine.run("alice", "PUT", key, value)
+
+    def keys(self, *typed: str) -> list[object]:
+        return [row[0][1] for row in rows(self.machine.ask(*typed))]
+
+    def test_get_shows_the_revision_of_the_last_write(self) -> None:
+        """Not that of the last command, nor that of a read or of a write to another key."""
+        self.put(colour="red", shape="round")
+        self.assertEqual(self.machine.ask("GET", "colour"), Done((("value", "red"), ("revision", 1))))
+        self.put(colour="blue")
+        self.assertEqual(self.machine.ask("GET", "colour"), Done((("value", "blue"), ("revision", 3))))
+
+    def test_absent_key_is_not_found(self) -> None:
+        """Never written and deleted are the same."""
+        self.assertEqual(code(self.machine.ask("GET", "colour")), "NOTFOUND")
+        self.put(colour="red")
+        self.assertEqual(self.machine.run("alice", "DEL", "colour"), Done((("deleted", 1), ("revision", 2))))
+        self.assertEqual(code(self.machine.ask("GET", "colour")), "NOTFOUND")
+        self.assertEqual(self.machine.run("alice", "DEL", "colour"), Done((("deleted", 0), ("revision", 3))))
+
+    def test_cas_sets_only_what_it_expects(self) -> None:
+        """The loser's value is nowhere, and the revision of the key is the winner's."""
+        self.put(colour="red")
+        self.assertEqual(self.machine.run("a", "CAS", "colour", "red", "blue"), Done((("revision", 2),)))
+        lost = self.machine.run("b", "CAS", "colour", "red", "green")
+        self.assertEqual(code(lost), "CONFLICT")
+        self.assertEqual(lost.text, 'key "colour" is "blue", not "red"')
+        self.assertEqual(self.machine.ask("GET", "colour"), Done((("value", "blue"), ("revision", 2))))
+
+    def test_bare_nil_means_absent_and_quoted_nil_a_value(self) -> None:
+        """Interface part 3: `old` may be the bare word nil."""
+        self.assertEqual(self.kv.check(("CAS", "k", "nil", "v")), ("CAS", "k", 0, "", "v"))
+        self.assertEqual(self.kv.check(("CAS", "k", Quoted("nil"), "v")), ("CAS", "k", 1, "nil", "v"))
+        self.assertEqual(code(self.machine.run("a", "CAS", "k", Quoted("nil"), "v")), "CONFLICT")
+        self.assertEqual(field(self.machine.run("a", "CAS", "k", "nil", "nil"), "revision"), 2)
+        self.assertEqual(code(self.machine.run("a", "CAS", "k", "nil", "v")), "CONFLICT")
+        self.assertEqual(field(self.machine.run("a", "CAS", "k", Quoted("nil"), "v"), "revision"), 4)
+
+    def test_incr_counts_from_nothing_up_and_down(self) -> None:
+        """The value is text, as every value: the answer quotes it."""
+        self.assertEqual(self.machine.run("a", "INCR", "n"), Done((("value", "1"), ("revision", 1))))
+        self.assertEqual(field(self.machine.run("a", "INCR", "n", "-11"), "value"), "-10")
+        self.assertIn('n is "1.5", which is no integer', str(refusal(self.kv, "INCR", "n", "1.5")))
+
+    def test_incr_of_anything_else_conflicts_and_leaves_it(self) -> None:
+        """A value is never lost to a wrong command."""
+        for value in ("red", "", "1.0", "9223372036854775808"):
+            self.put(k=value)
+            self.assertEqual(code(self.machine.run("a", "INCR", "k")), "CONFLICT")
+            self.assertEqual(field(self.machine.ask("GET", "k"), "value"), value)
+
+    def test_incr_stays_within_64_bits(self) -> None:
+        """Both ends, from inside."""
+        self.put(high=str(2**63 - 2), low=str(-(2**63) + 1))
+        self.assertEqual(field(self.machine.run("a", "INCR", "high"), "value"), str(2**63 - 1))
+        self.assertEqual(code(self.machine.run("a", "INCR", "high")), "CONFLICT")
+        self.assertEqual(field(self.machine.run("a", "INCR", "low", "-1"), "value"), str(-(2**63)))
+        self.assertEqual(code(self.machine.run("a", "INCR", "low", "-1")), "CONFLICT")
+
+    def test_append_grows_a_value_up_to_its_limit(self) -> None:
+        """The limit is in bytes; a refused APPEND leaves the value and its revision."""
+        self.assertEqual(self.machine.run("a", "APPEND", "k", "ab"), Done((("value", "ab"), ("revision", 1))))
+        self.machine.run("a", "APPEND", "k", "x" * (value_bytes_max - 3))
+        self.assertEqual(code(self.machine.run("a", "APPEND", "k", "\u00e9")), "TOOLARGE")
+        self.assertEqual(field(self.machine.ask("GET", "k"), "revision"), 2)
+        self.assertEqual(len(field(self.machine.run("a", "APPEND", "k", "y"), "value")), value_bytes_max)
+
+    def test_fnv1a_agrees_with_published_hashes(self) -> None:
+        """draft-eastlake-fnv, test values of the 32 bit form."""
+        published = {b"": 0x811C9DC5, b"a": 0xE40C292C, b"foobar": 0xBF9CF968}
+        self.assertEqual({data: fnv1a_32(data) for data in published}, published)
+
+    def test_puthash_chains(self) -> None:
+        """Interface part 3: the decimal hash of old + value; the answer is what stood there before."""
+        self.assertEqual(self.machine.run("a", "PUTHASH", "k", "foobar"), Done((("previous", ""), ("revision", 1))))
+        self.assertEqual(field(self.machine.ask("GET", "k"), "value"), "3214735720")
+        self.assertEqual(field(self.machine.run("a", "PUTHASH", "k", "\u00e9"), "previous"), "3214735720")
+        self.assertEqual(field(self.machine.ask("GET", "k"), "value"), str(fnv1a_32(b"3214735720\xc3\xa9")))
+
+    def test_mput_writes_all_at_one_revision_or_nothing(self) -> None:
+        """One wrong pair, and no pair is written."""
+        self.assertEqual(self.machine.run("a", "MPUT", "x", "1", "y", "2", "x", "3"), Done((("revision", 1),)))
+        self.assertEqual(
+            rows(self.machine.ask("MGET", "y", "z", "x")),
+            (
+                (("key", "y"), ("value", "2"), ("revision", 1)),
+                (("key", "x"), ("value", "3"), ("revision", 1)),
+            ),
+        )
+        refused = refusal(self.kv, "MPUT", "v", "1", "w")
+        self.assertIn('the last key, "w", has no value', str(refused))
+        self.assertEqual(refusal(self.kv, "MPUT", "v", "1", "", "2").code, "BADREQUEST")
+        self.assertEqual(self.keys("KEYS"), ["x", "y"])
+
+    def test_range_includes_from_and_excludes_to(self) -> None:
+        """And an empty `to` has no end, since no key is below it."""
+        self.put(a="1", b="2", c="3", d="4")
+        self.assertEqual(rows(self.machine.ask("RANGE", "b", "c")), ((("key", "b"), ("value", "2"), ("revision", 2)),))
+        self.assertEqual(self.keys("RANGE", "b", "d"), ["b", "c"])
+        self.assertEqual(self.keys("RANGE", "b", ""), ["b", "c", "d"])
+        self.assertEqual(self.keys("RANGE", "", "c"), ["a", "b"])
+        self.assertEqual(self.keys("RANGE", "c", "b"), [])
+        self.assertEqual(self.keys("RANGE", "a", "d", "limit=2"), ["a", "b"])
+
+    def test_keys_lists_all_or_a_range(self) -> None:
+        """Without values: `+key="k"`."""
+        self.put(b="2", a="1", c="3")
+        self.assertEqual(rows(self.machine.ask("KEYS", "b", "z")), ((("key", "b"),), (("key", "c"),)))
+        self.assertEqual(self.keys("KEYS"), ["a", "b", "c"])
+        self.assertIn("both from and to, or neither", str(refusal(self.kv, "KEYS", "b")))
+
+    def test_order_is_that_of_utf8_bytes(self) -> None:
+        """UTF-16 would put a character beyond U+FFFF before U+FF5E; bytes do not."""
+        keys = ["z", "\uff5e", "\U0001f600", "\u00e9", "Z"]
+        for key in keys:
+            self.machine.run("a", "PUT", key, "")
+        self.assertEqual(self.keys("KEYS"), sorted(keys, key=str.encode))
+
+    def test_answers_are_bounded_in_rows_and_in_size(self) -> None:
+        """1,000 rows unless more are asked for, 10,000 at most, and no more text than can be sent."""
+        for first in range(0, 10_002, 3):
+            self.machine.run("a", "MPUT", *[text for n in range(first, first + 3) for text in (f"{n:05}", "v")])
+        self.assertEqual(len(self.keys("KEYS")), 1_000)
+        self.assertEqual(len(self.keys("RANGE", "0", "2", "limit=10000")), 10_000)
+        self.assertEqual(len(rows(self.kv.query(("KEYS", "", "", 2**60)))), 10_000)
+        self.put(large="x" * value_bytes_max)
+        self.assertEqual(code(self.machine.ask("MGET", *["large"] * 5)), "TOOLARGE")
+        self.assertEqual(len(rows(self.machine.ask("MGET", *["large"] * 3))), 3)
+
+    @bounded
+    @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abcdefgh"))), st.data())
+    def test_sorted_keys_are_sorted_whenever_they_are_asked(
+        self, steps: list[tuple[bool, str]], data: st.DataObject
+    ) -> None:
+        """Adding and removing between two questions loses and doubles nothing, nor is anything left behind."""
+        sorted_keys, model = SortedKeys([]), set[str]()
+        for add, key in steps:
+            if add and key not in model:
+                sorted_keys.add(key)
+                model.add(key)
+            elif not add and key in model:
+                sorted_keys.remove(key)
+                model.remove(key)
+            self.assertLessEqual(sorted_keys._added, model)
+            self.assertLessEqual(sorted_keys._removed, set(sorted_keys._keys))
+            if data.draw(st.booleans()):
+                self.assertEqual(sorted_keys.all(), sorted(model))
+        self.assertEqual(sorted_keys.all(), sorted(model))
+
+
+class KeyValueAgainstDict(RuleBasedStateMachine):
+    """Every command does to the application what it does to a dict of (value, revision)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.machine = Machine(KeyValue())
+        self.model: dict[str, tuple[str, int]] = {}
+
+    keys = st.sampled_from(["a", "ab", "b", "\u00e9", "\uff5e", "\U0001f600"])
+    values = st.one_of(st.integers(-5, 5).map(str), texts).map(Quoted)
+
+    def run_and_write(self, key: str, value: str, verb: str, *args: str) -> Done:
+        result = self.machine.run("alice", verb, *args)
+        self.model[key] = (value, self.machine.context.revision)
+        assert field(result, "revision") == self.machine.context.revision
+        return result
+
+    def old(self, key: str, default: str) -> str:
+        return self.model.get(key, (default, 0))[0]
+
+    @rule(key=keys, value=values)
+    def put(self, key: str, value: str) -> None:
+        self.run_and_write(key, value, "PUT", key, value)
+
+    @rule(key=keys)
+    def delete(self, key: str) -> None:
+        assert field(self.machine.run("alice", "DEL", key), "deleted") == int(key in self.model)
+        self.model.pop(key, None)
+
+    @rule(key=keys, old=values, new=values, right=st.booleans())
+    def compare_and_set(self, key: str, old: str, new: str, right: bool) -> None:
+        expected = Quoted(self.old(key, old)) if right else old
+        if key in self.model and self.model[key][0] == expected:
+            self.run_and_write(key, new, "CAS", key, expected, new)
+        else:
+            assert code(self.machine.run("alice", "CAS", key, expected, new)) == "CONFLICT"
+
+    @rule(key=keys, new=values)
+    def create(self, key: str, new: str) -> None:
+        if key in self.model:
+            assert code(self.machine.run("alice", "CAS", key, "nil", new)) == "CONFLICT"
+        else:
+            self.run_and_write(key, new, "CAS", key, "nil", new)
+
+    @rule(key=keys, step=st.integers(-3, 3))
+    def increment(self, key: str, step: int) -> None:
+        old = self.old(key, "0")
+        if old.isascii() and old.removeprefix("-").isdigit():
+            value = str(int(old) + step)
+            assert field(self.run_and_write(key, value, "INCR", key, str(step)), "value") == value
+        else:
+            assert code(self.machine.run("alice", "INCR", key, str(step))) == "CONFLICT"
+
+    @rule(key=keys, text=values)
+    def append(self, key: str, text: str) -> None:
+        value = self.old(key, "") + text
+        assert field(self.run_and_write(key, value, "APPEND", key, text), "value") == value
+
+    @rule(key=keys, value=values)
+    def put_hash(self, key: str, value: str) -> None:
+        old = self.old(key, "")
+        result = self.run_and_write(key, str(fnv1a_32((old + value).encode())), "PUTHASH", key, value)
+        assert field(result, "previous") == old
+
+    @rule(pairs=st.lists(st.tuples(keys, values), min_size=1, max_size=4))
+    def put_many(self, pairs: list[tuple[str, str]]) -> None:
+        result = self.machine.run("alice", "MPUT", *[text for pair in pairs for text in pair])
+        assert field(result, "revision") == self.machine.context.revision
+        self.model.update((key, (value, self.machine.context.revision)) for key, value in pairs)
+
+    @rule(first=keys, end=keys | st.just(""), limit=st.integers(1, 4))
+    def ranges_agree(self, first: str, end: str, limit: int) -> None:
+        inside = [
+            key for key in self.model if key.encode() >= first.encode() and (not end or key.encode() < end.encode())
+        ]
+        expected = sorted(inside, key=str.encode)[:limit]
+        assert [row[0][1] for row in rows(self.machine.ask("RANGE", first, end, f"limit={limit}"))] == expected
+        assert [row[0][1] for row in rows(self.machine.ask("KEYS", first, end, f"limit={limit}"))] == expected
+
+    @precondition(lambda self: self.machine.context.revision)
+    @rule()
+    def restore_elsewhere(self) -> None:
+        """A fresh server takes over; it also took its keys in another order than the first one."""
+        snapshot = self.machine.application.snapshot()
+        self.machine.application = KeyValue()
+        self.machine.application.restore(snapshot)
+        assert self.machine.application.snapshot() == snapshot
+
+        other = Machine(KeyValue())
+        for key, (value, revision) in reversed(self.model.items()):
+            other.context.revision = revision - 1
+            other.run("bob", "PUT", key, Quoted(value))
+        assert other.application.snapshot() == snapshot
+
+    @invariant()
+    def every_key_agrees(self) -> None:
+        if self.model:
+            shown = rows(self.machine.ask("MGET", *self.model))
+            assert {key: (value, revision) for (_, key), (_, value), (_, revision) in shown} == self.model
+
+
+class KeyValueModelTest(SynchronousTestCase):
+    """The machine above; trial does not find it by itself."""
+
+    def test_every_history_does_what_it_does_to_a_dict(self) -> None:
+        """Values, revisions, refusals, ranges, snapshots, in any order of commands."""
+        run_state_machine_as_test(KeyValueAgainstDict, settings=settings(bounded, stateful_step_count=25))

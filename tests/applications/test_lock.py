@@ -1,0 +1,373 @@
+"""Locks: one holder, first come first served, growing tokens, no wait without end unless asked for."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.applications.lock import Lock
+from pfsb.interfaces import PENDING, Done, Result
+from tests.applications.context import Machine, code, field, refusal, rows
+
+
+def granted(name: str, token: int) -> Done:
+    return Done((("name", name), ("token", token)))
+
+
+class LockTest(SynchronousTestCase):
+    """Interface part 3, group lock. In these tests a command's number and revision are the same."""
+
+    def setUp(self) -> None:
+        self.lock = Lock()
+        self.machine = Machine(self.lock)
+        self.empty = self.lock.snapshot()
+
+    def completed(self) -> list[tuple[tuple[str, int], str | int]]:
+        """Who was answered since last asked, each with its token or its error."""
+        answers = []
+        for ticket, result in self.machine.take_completed():
+            answers.append((ticket, field(result, "token") if isinstance(result, Done) else code(result)))
+        return answers
+
+    def waits(self, client_id: str, *typed: str) -> None:
+        self.assertIs(self.machine.run(client_id, "LOCK", *typed), PENDING)
+
+    def test_free_lock_is_granted_at_once_with_the_revision_as_token(self) -> None:
+        """Design part 5: lock tokens are revisions."""
+        self.machine.context.revision = 41
+        self.assertEqual(self.machine.run("alice", "LOCK", "x"), granted("x", 42))
+
+    def test_holder_that_locks_again_has_the_same_token(self) -> None:
+        """LOCK and TRYLOCK alike; one UNLOCK is enough then."""
+        self.machine.run("alice", "LOCK", "x")
+        self.assertEqual(self.machine.run("alice", "LOCK", "x", "wait=0"), granted("x", 1))
+        self.assertEqual(self.machine.run("alice", "TRYLOCK", "x"), granted("x", 1))
+        self.machine.run("alice", "UNLOCK", "x")
+        self.assertEqual(self.machine.run("bob", "TRYLOCK", "x"), granted("x", 5))
+
+    def test_unlock_grants_to_whoever_waits_longest(self) -> None:
+        """First come first served, in order of execution; the token is the revision of the UNLOCK."""
+        self.machine.run("alice", "LOCK", "x")
+        self.waits("zoe", "x")
+        self.waits("bob", "x")
+        self.assertEqual(self.machine.run("alice", "UNLOCK", "x", "token=1"), Done((("name", "x"),)))
+        self.assertEqual(self.completed(), [(("zoe", 2), 4)])
+        self.machine.run("zoe", "UNLOCK", "x")
+        self.assertEqual(self.completed(), [(("bob", 3), 5)])
+
+    def test_locks_do_not_know_each_other(self) -> None:
+        """Unlocking one grants nothing to those who wait for another."""
+        self.machine.run("alice", "LOCK", "x")
+        self.machine.run("alice", "LOCK", "y")
+        self.waits("bob", "y")
+        self.machine.run("alice", "UNLOCK", "x")
+        self.assertEqual(self.completed(), [])
+
+    def test_trylock_of_a_held_lock_names_the_holder(self) -> None:
+        """And leaves no place in the line."""
+        self.machine.run("alice", "LOCK", "x")
+        held = self.machine.run("bob", "TRYLOCK", "x")
+        self.assertEqual((code(held), held.text), ("HELD", 'lock "x" is held by "alice"'))
+        self.machine.run("alice", "UNLOCK", "x")
+        self.assertEqual(self.completed(), [])
+
+    def test_unlock_by_anybody_but_the_holder_is_refused(self) -> None:
+        """Nobody's lock, another's lock, a lock one waits for, and one's own with an old token."""
+        self.assertEqual(code(self.machine.run("bob", "UNLOCK", "x")), "NOTHELD")
+        self.machine.run("alice", "LOCK", "x")
+        self.waits("bob", "x")
+        self.assertEqual(code(self.machine.run("bob", "UNLOCK", "x", "token=2")), "NOTHELD")
+        wrong = self.machine.run("alice", "UNLOCK", "x", "token=7")
+        self.assertEqual((code(wrong), wrong.text), ("NOTHELD", 'you hold lock "x" with token 2, not 7'))
+        self.assertEqual(self.completed(), [])
+
+    def test_wait_ends_at_its_deadline(self) -> None:
+        """Not a millisecond earlier, and the place in the line is gone."""
+        self.machine.run("alice", "LOCK", "x")
+        self.waits("bob", "x", "wait=5")
+        self.assertEqual(self.lock.next_deadline(), self.machine.context.time_ms + 5_000)
+        self.machine.pass_time(4_999)
+        self.assertEqual(self.completed(), [])
+        self.machine.pass_time(1)
+        self.assertEqual(self.completed(), [(("bob", 2), "TIMEOUT")])
+        self.assertIsNone(self.lock.next_deadline())
+        self.machine.run("alice", "UNLOCK", "x")
+        self.assertEqual(self.completed(), [])
+        self.assertEqual(field(self.machine.ask("LOCKS"), "count"), 0)
+
+    def test_wait_of_nothing_is_answered_at_once(self) -> None:
+        """wait=0 asks like TRYLOCK and is refused like LOCK."""
+        self.machine.run("alice", "LOCK", "x")
+        self.assertEqual(code(self.machine.run("bob", "LOCK", "x", "wait=0")), "TIMEOUT")
+        self.assertEqual(rows(self.machine.ask("LOCKS"))[0][3], ("waiting", 0))
+
+    def test_wait_without_a_limit_has_no_deadline(self) -> None:
+        """However long it takes."""
+        self.machine.run("alice", "LOCK", "x")
+        self.waits("bob", "x")
+        self.assertIsNone(self.lock.next_deadline())
+        self.machine.pass_time(10**15)
+        self.assertEqual(self.completed(), [])
+
+    def test_grant_ends_the_deadline(self) -> None:
+        """Who has the lock does not lose it to the wait of its LOCK."""
+        self.machine.run("alice", "LOCK", "x")
+        self.waits("bob", "x", "wait=5")
+        self.waits("carol", "x", "wait=9")
+        self.machine.run("alice", "UNLOCK", "x")
+        self.assertEqual(self.completed(), [(("bob", 2), 4)])
+        self.assertEqual(self.lock.next_deadline(), self.machine.context.time_ms + 9_000)
+        self.machine.pass_time(5_000)
+        self.assertEqual(self.completed(), [])
+
+    def test_session_that_asks_twice_has_one_place_and_two_answers(self) -> None:
+        """Both numbers are answered at the grant, with one token."""
+        self.machine.run("alice", "LOCK", "x")
+        self.waits("bob", "x")
+        self.waits("carol", "x")
+        self.waits("bob", "x", "wait=5")
+        self.assertEqual(rows(self.machine.ask("LOCKS"))[0][3], ("waiting", 2))
+        self.machine.run("alice", "UNLOCK", "x")
+        self.assertEqual(self.completed(), [(("bob", 2), 5), (("bob", 4), 5)])
+        self.assertIsNone(self.lock.next_deadline())
+        self.machine.run("bob", "UNLOCK", "x")
+        self.assertEqual(self.completed(), [(("carol", 3), 6)])
+
+    def test_session_that_asks_twice_loses_its_place_with_its_last_wait(self) -> None:
+        """The first TIMEOUT leaves the place to the wait that remains."""
+        self.machine.run("alice", "LOCK", "x")
+        self.waits("bob", "x", "wait=5")
+        self.waits("carol", "x")
+        self.waits("bob", "x", "wait=9")
+        self.machine.pass_time(5_000)
+        self.assertEqual(self.completed(), [(("bob", 2), "TIMEOUT")])
+        self.machine.run("alice", "UNLOCK", "x")
+        self.assertEqual(self.completed(), [(("bob", 4), 5)])
+
+    def test_end_of_a_session_releases_what_it_held(self) -> None:
+        """Design part 5: expiry and closing release locks and waiting places; the locks go on to others."""
+        self.machine.run("alice", "LOCK", "x")
+        self.machine.run("alice", "LOCK", "y")
+        self.machine.run("bob", "LOCK", "z")
+        self.waits("alice", "z", "wait=5")
+        self.waits("carol", "x")
+        self.machine.end("alice")
+        self.assertEqual(self.completed(), [(("carol", 5), 5), (("alice", 4), "NOSESSION")])
+        self.assertIsNone(self.lock.next_deadline())
+        self.assertEqual(
+            rows(self.machine.ask("LOCKS")),
+            (
+                (("name", "x"), ("holder", "carol"), ("token", 5), ("waiting", 0)),
+                (("name", "z"), ("holder", "bob"), ("token", 3), ("waiting", 0)),
+            ),
+        )
+
+    def test_end_of_a_session_without_locks_changes_nothing(self) -> None:
+        """Most sessions never lock anything."""
+        self.machine.end("alice")
+        self.assertEqual(self.lock.snapshot(), self.empty)
+
+    def test_token_grows_through_hands_that_end_at_one_revision(self) -> None:
+        """Sessions that expire in one update pass a lock on without a command between them."""
+        self.machine.run("alice", "LOCK", "x")
+        for client_id in ("bob", "carol", "dave"):
+            self.waits(client_id, "x")
+        self.machine.end("alice", "bob", "carol")
+        self.assertEqual(self.completed(), [(("bob", 2), 4), (("carol", 3), 5), (("dave", 4), 6)])
+        self.machine.end("dave")
+        self.assertEqual(self.machine.run("eve", "LOCK", "x"), granted("x", 7))
+
+    def test_locks_are_listed_by_name_within_the_limit(self) -> None:
+        """Whatever the order in which they were taken."""
+        for name in ("b", "c", "a"):
+            self.machine.run("alice", "LOCK", name)
+        self.assertEqual([row[0][1] for row in rows(self.machine.ask("LOCKS"))], ["a", "b", "c"])
+        listed = self.machine.ask("LOCKS", "limit=2")
+        self.assertEqual([row[0][1] for row in rows(listed)], ["a", "b"])
+        self.assertEqual(field(listed, "held"), 3)
+
+    def test_free_locks_and_ended_waits_leave_no_memory(self) -> None:
+        """Long waits that were granted early do not stay until their deadline."""
+        for number in range(500):
+            self.machine.run("alice", "LOCK", f"x{number}")
+            self.waits("bob", f"x{number}", "wait=9999")
+            self.machine.run("alice", "UNLOCK", f"x{number}")
+            self.machine.run("bob", "UNLOCK", f"x{number}")
+        self.assertEqual((self.lock._locks, self.lock._names, self.lock._deadlines._live), ({}, {}, set()))
+        self.assertLess(len(self.lock._deadlines._heap), 100)
+
+    def test_wait_beyond_all_limits_can_still_be_stored(self) -> None:
+        """A deadline fits into the 64 bits of a snapshot, whoever has checked the command."""
+        self.machine.run("alice", "LOCK", "x")
+        self.assertIs(self.machine.run_checked("bob", ("LOCK", "x", 2**64 - 1)), PENDING)
+        fresh = Lock()
+        fresh.restore(self.lock.snapshot())
+        self.assertEqual(fresh.next_deadline(), self.machine.context.time_ms + 31_536_000_000)
+
+    def test_token_counts_from_one(self) -> None:
+        """No grant has token 0."""
+        self.assertEqual(self.lock.check(("UNLOCK", "x")), ("UNLOCK", "x", -1))
+        refused = refusal(self.lock, "UNLOCK", "x", "token=0")
+        self.assertEqual(str(refused), 'token= takes a number from 1 on, not "0"; usage: UNLOCK name [token=T]')
+
+
+class LockAgainstModel(RuleBasedStateMachine):
+    """A line per lock, kept by hand: [holder, waiter, waiter...]; and a second server restored half-way."""
+
+    clients = st.sampled_from("abcd")
+    names = st.sampled_from("xy")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.machine, self.twin = Machine(Lock()), Machine(Lock())
+        self.lines: dict[str, list[str]] = {"x": [], "y": []}
+        self.waiting: dict[tuple[str, int], tuple[str, int | None]] = {}  # ticket -> (lock, deadline)
+        self.last_token: dict[str, int] = {"x": 0, "y": 0}
+        self.token: dict[str, int] = {}
+
+    def both(self, client_id: str, *typed: str) -> Result:
+        """Run on both servers, which cannot be told apart."""
+        result: Result = self.machine.run(client_id, *typed)
+        assert self.twin.run(client_id, *typed) == result
+        return result
+
+    def check_granted(self, name: str, result: Result) -> None:
+        """A grant: the token is larger than all that this lock has ever had."""
+        token = field(result, "token")
+        assert field(result, "name") == name
+        assert token > self.last_token[name]
+        self.last_token[name] = self.token[name] = token
+
+    def check_answers(self) -> None:
+        """What was completed is what the model expects: whoever stands first, and all its numbers."""
+        completed = self.machine.take_completed()
+        assert self.twin.take_completed() == completed
+        granted_now: dict[tuple[str, str], Result] = {}
+        for ticket, result in completed:
+            name, deadline = self.waiting.pop(ticket)
+            if isinstance(result, Done):
+                if (name, ticket[0]) not in granted_now:
+                    self.check_granted(name, result)
+                assert granted_now.setdefault((name, ticket[0]), result) == result
+            else:
+                assert code(result) == "TIMEOUT"
+                assert deadline is not None and deadline <= self.machine.context.time_ms
+        for (name, client_id), _ in granted_now.items():
+            assert self.lines[name][0] == client_id
+            assert not [ticket for ticket, wait in self.waiting.items() if (wait[0], ticket[0]) == (name, client_id)]
+
+    def leave(self, name: str, client_id: str) -> None:
+        self.lines[name].remove(client_id)
+
+    @rule(client_id=clients, name=names, seconds=st.sampled_from([None, 0, 1, 3]))
+    def lock(self, client_id: str, name: str, seconds: int | None) -> None:
+        options = [] if seconds is None else [f"wait={seconds}"]
+        result = self.both(client_id, "LOCK", name, *options)
+        line = self.lines[name]
+        if not line:
+            line.append(client_id)
+            self.check_granted(name, result)
+        elif line[0] == client_id:
+            assert result == granted(name, self.token[name])
+        elif seconds == 0:
+            assert code(result) == "TIMEOUT"
+        else:
+            assert result is PENDING
+            deadline = None if seconds is None else self.machine.context.time_ms + seconds * 1_000
+            self.waiting[(client_id, self.machine.context.revision)] = (name, deadline)
+            if client_id not in line:
+                line.append(client_id)
+
+    @rule(client_id=clients, name=names)
+    def try_lock(self, client_id: str, name: str) -> None:
+        result = self.both(client_id, "TRYLOCK", name)
+        line = self.lines[name]
+        if not line:
+            line.append(client_id)
+            self.check_granted(name, result)
+        elif line[0] == client_id:
+            assert result == granted(name, self.token[name])
+        else:
+            assert code(result) == "HELD"
+
+    @rule(client_id=clients, name=names, right=st.booleans())
+    def unlock(self, client_id: str, name: str, right: bool) -> None:
+        token = self.token.get(name, 1) + (0 if right else 1_000)
+        result = self.both(client_id, "UNLOCK", name, f"token={token}")
+        if right and self.lines[name][:1] == [client_id]:
+            self.leave(name, client_id)
+            assert result == Done((("name", name),))
+        else:
+            assert code(result) == "NOTHELD"
+        self.check_answers()
+
+    @rule(name=names)
+    def holder_unlocks(self, name: str) -> None:
+        if self.lines[name]:
+            self.unlock(self.lines[name][0], name, True)
+
+    @rule(milliseconds=st.sampled_from([1, 999, 1_000, 2_000]))
+    def time_passes(self, milliseconds: int) -> None:
+        now = self.machine.context.time_ms + milliseconds
+        due = {ticket for ticket, (_, deadline) in self.waiting.items() if deadline is not None and deadline <= now}
+        for machine in (self.machine, self.twin):
+            machine.pass_time(milliseconds)
+        assert {ticket for ticket, _ in self.machine.context.completed} == due
+        places = {(client_id, self.waiting[(client_id, number)][0]) for client_id, number in due}
+        self.check_answers()
+        for client_id, name in places:
+            if not any(ticket[0] == client_id and wait[0] == name for ticket, wait in self.waiting.items()):
+                self.leave(name, client_id)
+
+    @rule(ending=st.lists(clients, unique=True, min_size=1, max_size=3))
+    def sessions_end(self, ending: list[str]) -> None:
+        """Several, at one revision: a lock may pass through a hand that ends within the same update."""
+        for client_id in ending:
+            for machine in (self.machine, self.twin):
+                machine.end(client_id)
+            for name, line in self.lines.items():
+                if client_id in line:
+                    self.leave(name, client_id)
+            for ticket in [ticket for ticket in self.waiting if ticket[0] == client_id]:
+                del self.waiting[ticket]
+                refused = [code(result) for ended, result in self.machine.context.completed if ended == ticket]
+                assert refused == ["NOSESSION"]
+            for machine in (self.machine, self.twin):
+                machine.context.completed = [one for one in machine.context.completed if one[0][0] != client_id]
+            self.check_answers()
+
+    @rule()
+    def twin_starts_anew(self) -> None:
+        """A server that takes a snapshot goes on exactly as the one that made it."""
+        self.twin.application = Lock()
+        self.twin.application.restore(self.machine.application.snapshot())
+
+    @invariant()
+    def nobody_waits_for_a_free_lock(self) -> None:
+        """At most one holder, everybody else in line, and nothing kept for locks that are free."""
+        shown = {}
+        for (_, name), (_, holder), (_, token), (_, waiting) in rows(self.machine.ask("LOCKS")):
+            shown[name] = (holder, token, waiting)
+        lines = {name: line for name, line in self.lines.items() if line}
+        assert shown == {name: (line[0], self.token[name], len(line) - 1) for name, line in lines.items()}
+
+    @invariant()
+    def next_deadline_is_exact(self) -> None:
+        deadlines = [deadline for _, deadline in self.waiting.values() if deadline is not None]
+        for machine in (self.machine, self.twin):
+            assert machine.application.next_deadline() == min(deadlines, default=None)
+
+    @invariant()
+    def servers_are_equal(self) -> None:
+        assert self.machine.application.snapshot() == self.twin.application.snapshot()
+
+
+class LockModelTest(SynchronousTestCase):
+    """The machine above; trial does not find it by itself."""
+
+    def test_every_history_keeps_the_lines_in_order(self) -> None:
+        """One holder, first come first served, growing tokens, exact deadlines, equal servers."""
+        bounded = settings(max_examples=80, stateful_step_count=40, deadline=None, database=None)
+        run_state_machine_as_test(LockAgainstModel, settings=bounded)

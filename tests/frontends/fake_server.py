@@ -1,0 +1,272 @@
+"""A server of one, without Paxos: what a front end asks of `pfsb.server.Server`, answered from memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from pfsb.applications.catalogue import Catalogue
+from pfsb.applications.chat import Chat
+from pfsb.applications.key_value import KeyValue
+from pfsb.applications.lock import Lock
+from pfsb.config import Config, Limits, ServerConfig
+from pfsb.interfaces import PENDING, Answer, Command, Done, Event, Fields, IContext, Refused, Result, Ticket, Word
+from pfsb.transports.faults import LinkFaults
+
+
+def fake_config(limits: Limits | None = None, faults: bool = True) -> Config:
+    servers = {i: ServerConfig(i, ("127.0.0.1", 7400 + i), f"tcp:{9400 + i}:interface=127.0.0.1") for i in range(4)}
+    return Config("four.yaml", "four", servers, f=1, limits=limits or Limits(), faults=faults)
+
+
+@implementer(IContext)
+@define
+class FakeContext:
+    cluster: FakeCluster
+    revision: int
+    session: str
+    ticket: Ticket
+    time_ms: int = 0
+
+    def complete(self, ticket: Ticket, result: Result) -> None:
+        self.cluster.complete(ticket, result)
+
+
+@define
+class FakeSession:
+    epoch: int
+    last: int = 0
+    replies: dict[int, Result] = field(factory=dict)
+    owner: FakeClientConnection | None = None
+
+
+@define(eq=False)
+class FakeCluster:
+    """What all servers have in common: the applications, the sessions, the revision."""
+
+    catalogue: Catalogue = field(factory=lambda: Catalogue([Chat(), KeyValue(), Lock()]))
+    revision: int = 0
+    sessions: dict[str, FakeSession] = field(factory=dict)
+    waiting: dict[Ticket, Answer] = field(factory=dict)
+    executed: list[tuple[str, int, Command]] = field(factory=list)
+    followings: list[FakeFollowing] = field(factory=list)
+    anonymous: int = 0
+
+    def complete(self, ticket: Ticket, result: Result) -> None:
+        self.sessions[ticket[0]].replies[ticket[1]] = result
+        answer = self.waiting.pop(ticket, None)
+        if answer is not None:
+            answer(result)
+
+    def run(self, client_id: str, number: int, command: Command, answer: Answer) -> None:
+        session = self.sessions[client_id]
+        if number <= session.last:
+            ticket = (client_id, number)
+            if number in session.replies:
+                answer(session.replies[number])
+            else:
+                self.waiting[ticket] = answer
+            return
+        session.last = number
+        self.revision += 1
+        entry = self.catalogue.entry(command[0])
+        context = FakeContext(self, self.revision, client_id, (client_id, number))
+        self.executed.append((client_id, number, command))
+        if entry.description.changes:
+            result = entry.application.execute(command, context)
+        else:
+            result = entry.application.query(command)
+        if result is PENDING:
+            self.waiting[(client_id, number)] = answer
+        else:
+            session.replies[number] = result
+            answer(result)
+        for following in self.followings:
+            following.go_on()
+
+
+@define(eq=False)
+class FakeFollowing:
+    log: Any
+    next: int
+    deliver: Callable[[Event], None]
+    paused: bool = False
+    stopped: bool = False
+    _going: bool = False
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+        self.go_on()
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    def go_on(self) -> None:
+        if self._going:
+            return
+        self._going = True
+        while not self.paused and not self.stopped and self.next <= self.log.length():
+            self.next += 1
+            self.deliver(self.log.events(self.next - 1, 1)[0])
+        self._going = False
+
+
+@define(eq=False, slots=False)
+class FakeClientConnection:
+    desk: FakeDesk
+    ended: Callable[[str, str], None]
+    client_id: str = ""
+    number: int = 0
+    calls: list[str] = field(factory=list)
+    epoch: int = 0
+
+    def _open(self, client_id: str) -> FakeSession:
+        cluster = self.desk.cluster
+        session = cluster.sessions.setdefault(client_id, FakeSession(0))
+        if session.owner is not None:
+            session.owner.ended("REPLACED", "this session was opened anew from another connection")
+        if not client_id.startswith("!"):
+            cluster.revision += 1
+        session.epoch = cluster.revision
+        session.owner = self
+        self.client_id = client_id
+        return session
+
+    def submit(self, number: int | None, command: Command, answer: Answer) -> None:
+        self.calls.append("submit")
+        if not self.client_id:
+            self.desk.cluster.anonymous += 1
+            self._open(f"!{self.desk.cluster.anonymous}")
+        self.number = given = self.number + 1 if number is None else number
+        self.desk.later(lambda: self.desk.cluster.run(self.client_id, given, command, answer), answer)
+
+    def ask(self, command: Command, answer: Answer) -> None:
+        self.calls.append("ask")
+        entry = self.desk.cluster.catalogue.entry(command[0])
+        self.desk.later(lambda: answer(entry.application.query(command)), answer)
+
+    def hello(self, client_id: str, ttl_seconds: int, answer: Answer) -> None:
+        self.calls.append(f"hello {client_id} {ttl_seconds}")
+
+        def opened() -> None:
+            resumed = client_id in self.desk.cluster.sessions
+            session = self._open(client_id)
+            answer(
+                Done(
+                    (
+                        ("client", client_id),
+                        ("epoch", session.epoch),
+                        ("last", session.last),
+                        ("resumed", Word("yes" if resumed else "no")),
+                    )
+                )
+            )
+
+        self.desk.later(opened, answer)
+
+    def bye(self, answer: Answer) -> None:
+        self.calls.append("bye")
+        self.desk.later(lambda: answer(Done()), answer)
+
+    def disconnected(self) -> None:
+        self.calls.append("disconnected")
+        session = self.desk.cluster.sessions.get(self.client_id)
+        if session is not None and session.owner is self:
+            session.owner = None
+
+
+@define(eq=False, slots=False)
+class FakeDesk:
+    """`hold`: answers wait in `held` until `release`. `refuse`: every command gets that."""
+
+    cluster: FakeCluster
+    draining: bool = False
+    hold: bool = False
+    silent: bool = False
+    refuse: Refused | None = None
+    held: list[Callable[[], None]] = field(factory=list)
+    connections: list[FakeClientConnection] = field(factory=list)
+
+    def connect(self, ended: Callable[[str, str], None]) -> FakeClientConnection:
+        connection = FakeClientConnection(self, ended)
+        self.connections.append(connection)
+        return connection
+
+    def later(self, what: Callable[[], None], answer: Answer) -> None:
+        refused = self.refuse
+        if self.silent:
+            return
+        if refused is not None:
+            answer(refused)
+        elif self.hold:
+            self.held.append(what)
+        else:
+            what()
+
+    def release(self, count: int | None = None) -> None:
+        held, self.held = self.held[:count], self.held[len(self.held) if count is None else count :]
+        for what in held:
+            what()
+
+
+class FakeServer:
+    view = 7
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        cluster: FakeCluster | None = None,
+        server_id: int = 2,
+        leader: int | None = 0,
+    ) -> None:
+        self.config = config or fake_config()
+        self.server_id = server_id
+        self.cluster = cluster or FakeCluster()
+        self.catalogue = self.cluster.catalogue
+        self.desk = FakeDesk(self.cluster)
+        self.faults = LinkFaults(Clock(), Random(1))
+        self.skip: set[int] = set()
+        self._leader = leader
+
+    def leader(self) -> int | None:
+        return self._leader
+
+    def status(self) -> dict[str, object]:
+        return {
+            "cluster": "four",
+            "server": self.server_id,
+            "version": "0",
+            "state": "REG_NONLEADER",
+            "view": self.view,
+            "leader": self._leader,
+            "aru": len(self.cluster.executed),
+            "revision": self.cluster.revision,
+            "uptime": 1.5,
+        }
+
+    def servers(self) -> list[Fields]:
+        return [
+            (("id", each), ("state", Word("REG_LEADER")), ("aru", 1), ("alive", Word("yes")), ("address", "127.0.0.1"))
+            for each in self.config.ids
+        ]
+
+    def digest(self, seq: int | None, answer: Answer) -> None:
+        number = len(self.cluster.executed) if seq is None else seq
+        digest = hashlib.sha256(str(number).encode()).hexdigest()
+        self.desk.later(lambda: answer(Done((("seq", number), ("digest", Word(digest))))), answer)
+
+    def follow(self, verb: str, first: int, deliver: Callable[[Event], None]) -> FakeFollowing:
+        log = self.catalogue.entry(verb).application
+        following = FakeFollowing(log, first or log.length() + 1, deliver)
+        self.cluster.followings.append(following)
+        following.go_on()
+        return following

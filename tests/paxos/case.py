@@ -1,0 +1,332 @@
+"""One real replica whose disk, network, clock and state machine are in the hands of the test."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from attrs import define, evolve, field
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from pfsb.interfaces import IStableStorage, IStateMachine, ITransport
+from pfsb.paxos.messages import Alive, Batch, ClientUpdate, Message, Prepare, State, VCProof, ViewChange
+from pfsb.paxos.records import Record, Recovered
+from pfsb.paxos.replica import Replica
+from pfsb.paxos.settings import Settings
+from tests.paxos.messages import accept, alive, prepare_ok, proposal, vc_proof, view_change
+
+M = TypeVar("M")
+
+Found = Callable[[list[tuple[int, Batch]]], None]
+
+SMALL = Settings(
+    window_slots=4,
+    batch_bytes_max=200,
+    frame_data_bytes_max=300,
+    queue_updates_max=5,
+    history_slots_kept=8,
+    horizon_slots=100,
+    digests_kept=50,
+)
+"""Times as in production, sizes that a test can fill."""
+
+
+def identity_of(server_id: int) -> bytes:
+    return bytes([server_id]) * 8
+
+
+@implementer(IStableStorage)
+@define(eq=False)
+class FakeStorage:
+    """A disk that finishes a sync when it is told to."""
+
+    found: Recovered
+    records: list[Record] = field(factory=list)
+    """What was appended, in order; a test takes from here what it has looked at."""
+    waiting: list[Callable[[], None]] = field(factory=list)
+    """Syncs that were asked for and are not done."""
+    syncs: int = 0
+    reads: list[tuple[int, int, int, Found]] = field(factory=list)
+    """(first, last, bytes_max, found) of the reads that were asked for."""
+
+    def recover(self) -> Recovered:
+        return self.found
+
+    def append(self, record: Record) -> None:
+        self.records.append(record)
+
+    def sync(self, durable: Callable[[], None]) -> None:
+        self.syncs += 1
+        self.waiting.append(durable)
+
+    def read_history(self, first: int, last: int, bytes_max: int, found: Found) -> None:
+        self.reads.append((first, last, bytes_max, found))
+
+    def close(self) -> None:
+        pass
+
+    def finish_sync(self) -> None:
+        """The oldest sync that is under way is done."""
+        self.waiting.pop(0)()
+
+    def finish_all(self) -> None:
+        while self.waiting:
+            self.finish_sync()
+
+
+@define(eq=False)
+class Sent:
+    """A message that left, and whether an assertion has looked at it."""
+
+    message: Message
+    to: int | None
+    looked_at: bool = False
+
+
+@implementer(ITransport)
+@define(eq=False)
+class FakeTransport:
+    """A network that keeps what it is given."""
+
+    sent: list[Sent] = field(factory=list)
+    running: bool = False
+
+    def start(self, receiver: Any, identity: bytes, incarnation: int) -> None:
+        self.running = True
+
+    def send(self, messages: Sequence[Message], to: int | None) -> None:
+        self.sent += [Sent(message, to) for message in messages]
+
+    def stop(self) -> None:
+        self.running = False
+
+
+@implementer(IStateMachine)
+@define(eq=False)
+class RecordingStateMachine:
+    """Notes what it is told to run."""
+
+    executed: list[tuple[int, int, list[ClientUpdate]]] = field(factory=list)
+    too_old: list[ClientUpdate] = field(factory=list)
+
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+        self.executed.append((seq, time_ms, list(updates)))
+
+    def outlived(self, update: ClientUpdate) -> None:
+        self.too_old.append(update)
+
+
+@define(eq=False)
+class Notes:
+    """A tracer that remembers."""
+
+    events: list[tuple[str, dict[str, Any]]] = field(factory=list)
+
+    def trace(self, event: str, **fields: Any) -> None:
+        self.events.append((event, fields))
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [fields for name, fields in self.events if name == event]
+
+
+class ReplicaTestCase(SynchronousTestCase):
+    """Server 2 of five, started, its vote for view 1 sent; it knows whose storage is whose.
+
+    A disk write is done as soon as the event that asked for it is over, unless `hold_syncs` is set. Every message that leaves
+    must be looked at by an assertion; of ALIVE and VC_PROOF only if `ignore_periodic` is False.
+    """
+
+    server_id = 2
+    servers: tuple[int, ...] = (1, 2, 3, 4, 5)
+    settings = SMALL
+    ignore_periodic = True
+    starts = True
+
+    def setUp(self) -> None:
+        self.found = Recovered(identity_of(self.server_id), incarnation=1)
+        self.found.peers = {i: identity_of(i) for i in self.servers if i != self.server_id}
+        if self.starts:
+            self.start()
+
+    def start(self) -> None:
+        """Build the replica on what is in `found`, start it, and look at its vote."""
+        self.clock = Clock()
+        self.storage = FakeStorage(self.found)
+        self.transport = FakeTransport()
+        self.machine = RecordingStateMachine()
+        self.notes = Notes()
+        self.failures: list[Failure] = []
+        self.hold_syncs = False
+        self.replica = Replica(
+            server_id=self.server_id,
+            servers=self.servers,
+            settings=self.settings,
+            clock=self.clock,
+            rng=random.Random(7),
+            storage=self.storage,
+            transport=self.transport,
+            state_machine=self.machine,
+            on_failure=self.failures.append,
+            tracer=self.notes,
+        )
+        self.data = self.replica.data
+        self._discarded_before: dict[str, int] = {}
+        self.replica.start()
+        self._after_event()
+        self.assertSent(ViewChange(self.server_id, self.data.views.last_attempted), to=None)
+
+    def tearDown(self) -> None:
+        if not hasattr(self, "replica"):
+            return
+        self.replica.stop()
+        self.assertEqual([failure.getTraceback() for failure in self.failures], [], "a turn failed")
+        self.assertEqual(self._not_looked_at(), [], "messages that nobody looked at")
+
+    # ------------------------------------------------------------------ what happens to the replica
+
+    def receive(self, *messages: Any, sender: int | None = None) -> None:
+        """One frame arrives. Its sender is the first message's, unless the test says otherwise."""
+        origin = messages[0].server_id if sender is None else sender
+        self._discarded_before = dict(self.replica.discarded)
+        self.replica.receive(origin, identity_of(origin), messages)
+        self._after_event()
+
+    def introduce(self, *updates: ClientUpdate) -> None:
+        """Clients of this server ask for updates, in one turn."""
+        self.replica.perform(lambda: [self.replica.introduce(update) for update in updates] and None)
+        self._after_event()
+
+    def advance(self, seconds: float) -> None:
+        """Time passes; each call is made at its own time."""
+        end = self.clock.seconds() + seconds
+        while (due := [c.getTime() for c in self.clock.getDelayedCalls() if c.getTime() <= end]) and not self.failures:
+            self.clock.advance(max(0.0, min(due) - self.clock.seconds()))
+            self._after_event()
+        self.clock.advance(max(0.0, end - self.clock.seconds()))
+        self._after_event()
+
+    def expire_progress_timer(self) -> None:
+        self.assertTrue(self.replica.progress_timer.running)
+        self.replica.progress_timer.stop()
+        self.replica.turn.run(self.replica.progress_timer.on_expiry)
+        self._after_event()
+
+    def expected_failure(self, kind: type[Exception]) -> Exception:
+        """The one failure that stopped the server."""
+        self.assertEqual(len(self.failures), 1)
+        failure = self.failures.pop()
+        failure.trap(kind)
+        value: Exception = failure.value
+        return value
+
+    def _after_event(self) -> None:
+        if not self.hold_syncs:
+            self.storage.finish_all()
+
+    # ------------------------------------------------------------------ how a replica gets where the test begins
+
+    def follow(self, view: int = 1) -> None:
+        """Become REG_NONLEADER of a view that another server leads."""
+        leader = self.replica.membership.leader_of(view)
+        self.receive(vc_proof(leader, view))
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
+        self.storage.records.clear()
+
+    def preinstall(self, view: int) -> None:
+        """A majority votes for `view`."""
+        for other in self._helpers():
+            self.receive(view_change(other, view))
+        self.assertTrue(self.replica.progress_timer.running)
+        self.take(ViewChange)
+
+    def begin_prepare_phase(self, view: int = 2) -> None:
+        """Be elected leader of `view`, one's own; the PREPARE is sent."""
+        self.preinstall(view)
+        self.assertSent(Prepare(self.server_id, view, self.data.ordering.local_aru))
+        self.storage.records.clear()
+
+    def lead(self, view: int = 2, *data_list: Any) -> None:
+        """Become REG_LEADER of `view`; the first promise brings `data_list`."""
+        self.begin_prepare_phase(view)
+        helpers = self._helpers()
+        for other in helpers:
+            self.receive(prepare_ok(other, view, *(data_list if other == helpers[0] else ())))
+        self.assertIs(self.data.server.state, State.REG_LEADER)
+
+    def order(self, seq: int, *updates: ClientUpdate, time_ms: int = 0) -> None:
+        """As a follower: the leader's proposal for `seq` gets the votes of a majority."""
+        view = self.data.views.last_installed
+        leader = self.replica.membership.leader_of(view)
+        self.receive(proposal(leader, view, seq, *updates, time_ms=time_ms))
+        self.assertSent(accept(self.server_id, view, seq))
+        for other in self._helpers():
+            self.receive(accept(other, view, seq))
+        self.assertGreaterEqual(self.data.ordering.local_aru, seq)
+
+    def hear_leader(self, view: int = 1, local_aru: int = 0) -> None:
+        self.receive(alive(self.replica.membership.leader_of(view), view, State.REG_LEADER, local_aru))
+
+    def _helpers(self) -> tuple[int, ...]:
+        """As many others as make a majority together with this server."""
+        return self.replica.membership.others[: self.replica.membership.quorum - 1]
+
+    # ------------------------------------------------------------------ assertions
+
+    def assertSent(self, message: Message, to: int | None = None) -> None:
+        """That message has left, to that destination (None: to all others), and nobody has looked at it yet."""
+        for sent in self.transport.sent:
+            if not sent.looked_at and sent.message == message and sent.to == to:
+                sent.looked_at = True
+                return
+        self.fail(f"not sent: {message} to {to}; sent and not looked at: {self._not_looked_at()}")
+
+    def assertNotSent(self, kind: type) -> None:
+        """No message of that kind has left that nobody has looked at."""
+        self.assertEqual([s for s in self.transport.sent if not s.looked_at and isinstance(s.message, kind)], [])
+
+    def assertNothingSent(self) -> None:
+        self.assertEqual(self._not_looked_at(), [])
+
+    def take(self, kind: type[M]) -> list[M]:
+        """The messages of one kind that nobody has looked at yet; now somebody has."""
+        found = []
+        for sent in self.transport.sent:
+            if not sent.looked_at and isinstance(sent.message, kind):
+                sent.looked_at = True
+                found.append(sent.message)
+        return found
+
+    def take_records(self, kind: type[M]) -> list[M]:
+        """The records of one kind that were appended since the last look."""
+        found = [record for record in self.storage.records if isinstance(record, kind)]
+        self.storage.records = [record for record in self.storage.records if not isinstance(record, kind)]
+        return found
+
+    def assertDiscarded(self, line: str) -> None:
+        """The last frame ran into exactly this line of Figure 4."""
+        self.assertEqual(self._discarded_lately(), {line: 1})
+
+    def assertNotDiscarded(self) -> None:
+        self.assertEqual(self._discarded_lately(), {})
+
+    def assertExecuted(self, *expected: Sequence[ClientUpdate]) -> None:
+        """The state machine has run these lists of updates, one for each slot from 1 on."""
+        self.assertEqual(
+            [(seq, updates) for seq, _, updates in self.machine.executed],
+            [(seq, list(updates)) for seq, updates in enumerate(expected, start=1)],
+        )
+
+    def _discarded_lately(self) -> dict[str, int]:
+        now, before = self.replica.discarded, self._discarded_before
+        return {line: count - before.get(line, 0) for line, count in now.items() if count != before.get(line, 0)}
+
+    def _not_looked_at(self) -> list[Sent]:
+        return [
+            evolve(sent)
+            for sent in self.transport.sent
+            if not sent.looked_at and not (self.ignore_periodic and isinstance(sent.message, Alive | VCProof))
+        ]

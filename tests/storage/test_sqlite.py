@@ -1,0 +1,459 @@
+"""Tests of `pfsb.storage.sqlite`: group commit, order of callbacks, failures, reading back."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import sys
+from pathlib import Path
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from pfsb.interfaces import IStableStorage, StorageRefused
+from pfsb.paxos.records import Accepted, AruRecord, OrderedRecord, PeerRecord, ProposalRecord, ViewRecord
+from pfsb.storage import database
+from pfsb.storage.sqlite import SQLiteStorage
+from pfsb.storage.threads import READS_WAITING_MAX, SWITCH_SECONDS_MAX
+from tests.storage.support import Gate, Server, batch, ordered_to, plain, slot_records
+
+
+class StorageTestCase(SynchronousTestCase):
+    """Servers that are closed at the end."""
+
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp())
+
+    def server(self, directory: Path | None = None, **changes: object) -> Server:
+        server = Server(directory or self.directory, **changes)
+        self.addCleanup(server.storage.close)
+        return server
+
+    def started(self, directory: Path | None = None) -> Server:
+        server = self.server(directory)
+        server.storage.recover()
+        return server
+
+    def restarted(self, server: Server) -> Server:
+        server.storage.close()
+        return self.server()
+
+
+class RecoveryTests(StorageTestCase):
+    """Figure 14: what a server knows when it starts again."""
+
+    def test_new_directory_is_initialised(self) -> None:
+        """No data on disk: everything is 0, and the storage gets a random identity of eight bytes."""
+        recovered = self.server(self.directory / "deep" / "2").storage.recover()
+        self.assertEqual(plain(recovered), (1, 0, 0, 0, [], [], {}))
+        self.assertEqual(len(recovered.identity), 8)
+
+    def test_identity_stays_and_incarnation_grows_with_each_start(self) -> None:
+        """Design part 4, "A lost disk": the identity belongs to the directory, the incarnation to the start."""
+        first = self.server()
+        before = first.storage.recover()
+        after = self.restarted(first).storage.recover()
+        self.assertEqual(after.identity, before.identity)
+        self.assertEqual((before.incarnation, after.incarnation), (1, 2))
+
+    def test_incarnation_counts_a_start_that_wrote_nothing_else(self) -> None:
+        """It is on disk before recover returns: a copy of the files taken right then counts on from it."""
+        self.started()
+        copy = Path(self.mktemp())
+        shutil.copytree(self.directory, copy)
+        self.assertEqual(self.server(copy).storage.recover().incarnation, 2)
+
+    def test_every_kind_of_record_comes_back(self) -> None:
+        """Section 5.8: views, proposals, ordered updates; and what we add to them."""
+        server = self.started()
+        server.write(
+            ViewRecord(9, 7),
+            *ordered_to(2),
+            ProposalRecord(3, 7, batch("three")),
+            OrderedRecord(5, batch("five")),
+            PeerRecord(1, b"12345678"),
+        )
+        recovered = self.restarted(server).storage.recover()
+        self.assertEqual((recovered.last_attempted, recovered.last_installed, recovered.local_aru), (9, 7, 2))
+        self.assertEqual(list(recovered.ordered), [(1, batch("slot 1")), (2, batch("slot 2"))])
+        self.assertEqual(recovered.accepted, [Accepted(3, 7, batch("three")), Accepted(5, 0, batch("five"))])
+        self.assertEqual(recovered.peers, {1: b"12345678"})
+
+    def test_aru_alone_leaves_the_views_as_they_are(self) -> None:
+        """The two are records of their own, although they share a row."""
+        server = self.started()
+        server.write(ViewRecord(4, 3))
+        server.write(*ordered_to(1))
+        recovered = self.restarted(server).storage.recover()
+        self.assertEqual((recovered.last_attempted, recovered.last_installed, recovered.local_aru), (4, 3, 1))
+
+    def test_group_larger_than_one_statement_is_written_whole(self) -> None:
+        """A group is one transaction, however many statements it takes."""
+        server = self.started()
+        server.write(*ordered_to(3 * database.ROWS_MAX + 5))
+        self.assertEqual(server.storage.counters.groups, 1)
+        recovered = self.restarted(server).storage.recover()
+        self.assertEqual([seq for seq, _ in recovered.ordered], list(range(1, 3 * database.ROWS_MAX + 6)))
+
+    def test_log_left_behind_is_read(self) -> None:
+        """A crashed server leaves a write-ahead log: all that was acknowledged is in it."""
+        server = self.started()
+        server.write(*ordered_to(3))
+        copy = Path(self.mktemp())
+        shutil.copytree(self.directory, copy)
+        self.assertGreater((copy / "pfsb.sqlite3-wal").stat().st_size, 0)
+        self.assertEqual(self.server(copy).storage.recover().local_aru, 3)
+
+    def test_unfinished_creation_is_begun_anew(self) -> None:
+        """A crash while the file was being made left nothing that anybody relied on."""
+        self.directory.mkdir()
+        (self.directory / "pfsb.sqlite3.new").write_bytes(b"half a file")
+        self.assertEqual(self.server().storage.recover().incarnation, 1)
+
+    def test_ordered_is_read_as_it_is_asked_for(self) -> None:
+        """Millions of slots are not to be in memory at once: damage further down shows only when it is reached."""
+        server = self.started()
+        server.write(*ordered_to(3))
+        server.storage.close()
+        with sqlite3.connect(self.directory / "pfsb.sqlite3") as connection:
+            connection.execute("UPDATE history SET batch = x'00' WHERE seq = 3")
+        connection.close()
+        ordered = iter(self.server().storage.recover().ordered)
+        self.assertEqual([next(ordered)[0], next(ordered)[0]], [1, 2])
+        error = self.assertRaises(StorageRefused, next, ordered)
+        self.assertIn("table history, row 3: the checksum is wrong", str(error))
+
+    def test_file_can_be_read_by_a_person(self) -> None:
+        """Design part 7: the tables say what they hold, while the server runs."""
+        server = self.started()
+        server.write(ViewRecord(9, 7), *ordered_to(2))
+        connection = sqlite3.connect(f"file:{self.directory}/pfsb.sqlite3?mode=ro", uri=True)
+        self.addCleanup(connection.close)
+        views = connection.execute("SELECT last_attempted, last_installed, local_aru FROM views").fetchall()
+        names = connection.execute("SELECT name FROM sqlite_master ORDER BY name").fetchall()
+        self.assertEqual(views, [(9, 7, 2)])
+        self.assertEqual(names, [("history",), ("identity",), ("peers",), ("views",)])
+
+
+class SyncTests(StorageTestCase):
+    """Design part 3: what was appended up to a turn is on disk before the turn's outbox leaves."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.gate = Gate()
+        self.patch(database, "connect", self.gate.connect)
+        self.addCleanup(self.gate.open.set)
+
+    def hold_a_write(self) -> Server:
+        """A server whose writer stands in the middle of the write "first"."""
+        server = self.started()
+        self.gate.open.clear()
+        server.sync("first", *slot_records([1]))
+        self.assertTrue(self.gate.arrived.wait(10))
+        return server
+
+    def test_interface_is_provided(self) -> None:
+        """The replica knows the interface only."""
+        self.assertTrue(IStableStorage.implementedBy(SQLiteStorage))
+
+    def test_nobody_is_told_while_the_write_is_under_way(self) -> None:
+        """Paper.md 6.2: what is not forced must not be counted on."""
+        server = self.hold_a_write()
+        server.clock.run_what_came()
+        self.assertEqual(server.told, [])
+        self.gate.open.set()
+        server.clock.run_until(lambda: server.told == ["first"])
+
+    def test_syncs_during_a_write_make_one_group(self) -> None:
+        """Group commit: however many turns end while the disk works, the next write takes them all."""
+        server = self.hold_a_write()
+        for seq in range(2, 12):
+            server.sync(seq, *slot_records([seq]))
+        self.gate.open.set()
+        server.clock.run_until(lambda: len(server.told) == 11)
+        self.assertEqual(server.told, ["first", *range(2, 12)])
+        self.assertEqual((server.storage.counters.groups, server.storage.counters.records), (2, 11))
+        self.assertEqual(server.storage.counters.batch_bytes, len("slot 1") * 9 + len("slot 10") * 2)
+
+    def test_last_record_of_a_slot_in_a_group_stands(self) -> None:
+        """A proposal replaces what an older view left at its slot, also within one write."""
+        server = self.hold_a_write()
+        server.sync("old", ProposalRecord(2, 1, batch("old")))
+        server.sync("new", ProposalRecord(2, 3, batch("new")))
+        self.gate.open.set()
+        server.clock.run_until(lambda: len(server.told) == 3)
+        recovered = self.restarted(server).storage.recover()
+        self.assertEqual(recovered.accepted[1:], [Accepted(2, 3, batch("new"))])
+
+    def test_records_without_sync_stay_off_the_disk(self) -> None:
+        """A turn is written whole or not at all: its records go together, when it ends."""
+        server = self.hold_a_write()
+        server.storage.append(ViewRecord(5, 5))
+        self.gate.open.set()
+        server.clock.run_until(lambda: server.told == ["first"])
+        server.clock.run_what_came()
+        self.assertEqual(self.gate.writes, 1)
+
+    def test_sync_without_records_waits_for_the_write_under_way(self) -> None:
+        """Its turn may have seen what the write under way holds."""
+        server = self.hold_a_write()
+        server.sync("empty")
+        server.clock.run_what_came()
+        self.assertEqual(server.told, [])
+        self.gate.open.set()
+        server.clock.run_until(lambda: len(server.told) == 2)
+        self.assertEqual((server.told, self.gate.writes), (["first", "empty"], 1))
+
+    def test_sync_with_nothing_pending_is_not_synchronous(self) -> None:
+        """Turns never nest."""
+        server = self.started()
+        server.sync("empty")
+        self.assertEqual(server.told, [])
+        server.clock.advance(0)
+        self.assertEqual((server.told, self.gate.writes), (["empty"], 0))
+
+    def test_order_holds_when_the_write_is_done_but_not_yet_announced(self) -> None:
+        """An empty sync must not overtake an earlier one whose news is on its way to the reactor."""
+        server = self.hold_a_write()
+        self.gate.open.set()
+        self.assertTrue(server.storage._writer.stop(10))
+        server.sync("empty")
+        server.clock.advance(0)
+        self.assertEqual(server.told, [])
+        server.clock.run_until(lambda: server.told == ["first", "empty"])
+
+    def test_chain_of_empty_syncs_leaves_room_for_others(self) -> None:
+        """A callback that syncs again is called at the next turn of the reactor, not in the same."""
+        server = self.started()
+
+        def again() -> None:
+            server.told.append("again")
+            server.storage.sync(again)
+
+        server.storage.sync(again)
+        server.clock.advance(0)
+        self.assertEqual(server.told, ["again"])
+
+    def test_slow_write_is_logged_and_counted(self) -> None:
+        """Style.md: log any disk write above 100 ms."""
+        events: list[dict[str, object]] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        server = self.started()
+        server.write(*slot_records([1]))
+        self.gate.on_write = lambda: server.clock.advance(0.25)
+        server.write(*slot_records([2, 3]))
+        slow = [event for event in events if event.get("log_namespace") == "pfsb.storage.sqlite.SQLiteStorage"]
+        self.assertEqual([(e["log_level"], e["records"], e["seconds"]) for e in slow], [(LogLevel.warn, 2, 0.25)])
+        counters = server.storage.counters
+        self.assertEqual((counters.slow_groups, counters.max_write_seconds), (1, 0.25))
+
+    def test_close_writes_what_waits(self) -> None:
+        """Also what no sync was called for, and those who wait are told."""
+        server = self.started()
+        server.sync("written", *slot_records([1]))
+        server.storage.append(ViewRecord(3, 2))
+        server.storage.close()
+        server.storage.close()
+        server.clock.run_until(lambda: server.told == ["written"])
+        recovered = self.server().storage.recover()
+        self.assertEqual((recovered.last_installed, len(recovered.accepted)), (2, 1))
+
+    def test_close_lets_a_dead_disk_go(self) -> None:
+        """A disk that does not answer holds up the end for a bounded time, and the directory stays locked."""
+        from pfsb.storage import sqlite
+
+        self.patch(sqlite, "CLOSE_SECONDS_MAX", 0.05)
+        events: list[dict[str, object]] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        server = self.hold_a_write()
+        server.storage.close()
+        self.assertEqual(
+            [e["log_level"] for e in events if "does not answer" in str(e["log_format"])], [LogLevel.error]
+        )
+        self.assertRaises(StorageRefused, self.server().storage.recover)
+        self.gate.open.set()
+        server.clock.run_until(lambda: server.told == ["first"])
+
+    def test_closed_storage_takes_nothing(self) -> None:
+        """What cannot become durable is never reported as such."""
+        server = self.started()
+        server.storage.close()
+        server.sync("late", *slot_records([1]))
+        server.clock.run_what_came()
+        self.assertEqual((server.told, self.gate.writes), ([], 0))
+
+
+class FailureTests(StorageTestCase):
+    """Style.md: after a failed fsync the kernel marks the page clean; a second one lies. So: stop."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.gate = Gate()
+        self.patch(database, "connect", self.gate.connect)
+
+    def failed(self) -> Server:
+        server = self.started()
+        server.write(*slot_records([1]))
+        self.gate.error = sqlite3.OperationalError("disk I/O error")
+        server.sync("lost", *slot_records([2]))
+        server.sync("lost too", *slot_records([3]))
+        server.clock.run_until(lambda: bool(server.failures))
+        return server
+
+    def test_failed_write_is_reported_once_and_never_tried_again(self) -> None:
+        """Nobody hears of durability any more, even if the disk should recover."""
+        server = self.failed()
+        writes = self.gate.writes
+        self.gate.error = None
+        server.sync("later", *slot_records([4]))
+        server.sync("empty")
+        server.clock.run_what_came()
+        server.storage.close()
+        server.clock.run_what_came()
+        self.assertEqual([str(failure.value) for failure in server.failures], ["disk I/O error"])
+        self.assertEqual((server.told, self.gate.writes), ([], writes))
+
+    def test_failed_write_leaves_what_was_durable(self) -> None:
+        """The next start finds the groups before it, and nothing of it."""
+        server = self.failed()
+        server.storage.close()
+        recovered = self.server().storage.recover()
+        self.assertEqual([slot.seq for slot in recovered.accepted], [1])
+
+    def test_write_under_way_when_reading_failed_is_not_acknowledged(self) -> None:
+        """A storage that has reported a failure is dead as a whole."""
+        server = self.started()
+        self.gate.arrived.clear()
+        self.gate.open.clear()
+        server.sync("first", *slot_records([1]))
+        self.assertTrue(self.gate.arrived.wait(10))
+        server.storage.read_history(1, "not a number", 10, server.told.append)  # type: ignore[arg-type]
+        server.storage._reader._database.close()
+        server.storage.read_history(1, 1, 10, server.told.append)
+        server.clock.run_until(lambda: bool(server.failures))
+        self.gate.open.set()
+        server.clock.run_what_came(0.2)
+        self.assertNotIn("first", server.told)
+        self.assertEqual(len(server.failures), 1)
+
+    def test_callback_that_raises_stops_the_storage(self) -> None:
+        """Design part 3: an exception in a turn stops the server, and no later outbox is released."""
+        server = self.started()
+
+        def broken() -> None:
+            raise ZeroDivisionError("a turn went wrong")
+
+        server.storage.append(ViewRecord(1, 1))
+        server.storage.sync(broken)
+        server.sync("later", ViewRecord(2, 2))
+        server.clock.run_until(lambda: bool(server.failures))
+        server.clock.run_what_came()
+        self.assertEqual([failure.type for failure in server.failures], [ZeroDivisionError])
+        self.assertEqual(server.told, [])
+
+
+class ReadHistoryTests(StorageTestCase):
+    """Section 5.6: ordered updates for a server that is behind."""
+
+    def test_range_is_served_from_disk(self) -> None:
+        """Both ends included."""
+        server = self.started()
+        server.write(*ordered_to(5))
+        self.assertEqual(server.read(2, 4), [(seq, batch(f"slot {seq}")) for seq in (2, 3, 4)])
+
+    def test_slots_above_the_durable_aru_are_not_served(self) -> None:
+        """A proposal is not an ordered update, whatever stands on the disk."""
+        server = self.started()
+        server.write(*ordered_to(2), *slot_records([3, 4]))
+        self.assertEqual([seq for seq, _ in server.read(1, 9)], [1, 2])
+        self.assertEqual(server.read(3, 9), [])
+
+    def test_accepted_proposal_is_served_once_it_is_ordered(self) -> None:
+        """AruRecord: every slot up to it holds on this disk what was ordered."""
+        server = self.started()
+        server.write(*slot_records([1, 2]))
+        self.assertEqual(server.read(1, 2), [])
+        server.write(AruRecord(2))
+        self.assertEqual([seq for seq, _ in server.read(1, 2)], [1, 2])
+
+    def test_bytes_are_bounded_but_one_batch_always_fits(self) -> None:
+        """At least one, then up to bytes_max."""
+        server = self.started()
+        server.write(*ordered_to(5))
+        self.assertEqual([seq for seq, _ in server.read(1, 5, bytes_max=len("slot 1") * 2)], [1, 2])
+        self.assertEqual([seq for seq, _ in server.read(1, 5, bytes_max=1)], [1])
+
+    def test_slot_zero_is_not_known(self) -> None:
+        """History begins at 1: an answer that began elsewhere than at `first` would be taken for it."""
+        server = self.started()
+        server.write(*ordered_to(5))
+        self.assertEqual(server.read(0, 5), [])
+
+    def test_too_many_reads_are_answered_with_nothing(self) -> None:
+        """Every queue has a length; the one who asked goes to another server."""
+        gate = Gate()
+        server = self.started()
+        server.write(*ordered_to(1))
+        reader = server.storage._reader
+        self.patch(reader._database.__class__, "read", lambda *_: gate.pass_through() or ["read"])
+        gate.open.clear()
+        answers: list[object] = []
+        server.storage.read_history(1, 1, 10, answers.append)
+        self.assertTrue(gate.arrived.wait(10))
+        for _ in range(READS_WAITING_MAX + 1):
+            server.storage.read_history(1, 1, 10, answers.append)
+        self.assertEqual(answers, [])
+        server.clock.advance(0)
+        self.assertEqual(answers, [[]])
+        gate.open.set()
+        server.clock.run_until(lambda: len(answers) == READS_WAITING_MAX + 2)
+
+    def test_damaged_row_is_never_served(self) -> None:
+        """Another server would take it for what was ordered."""
+        server = self.started()
+        server.write(*ordered_to(2))
+        with sqlite3.connect(self.directory / "pfsb.sqlite3") as connection:
+            connection.execute("UPDATE history SET batch = x'00' WHERE seq = 2")
+        connection.close()
+        server.storage.read_history(1, 2, 1000, server.told.append)
+        server.clock.run_until(lambda: bool(server.failures))
+        self.assertIn("row 2: the checksum is wrong", str(server.failures[0].value))
+        self.assertEqual(server.told, [])
+
+
+class RealReactorTests(TestCase):
+    """The same with the threads of a real reactor."""
+
+    async def test_writes_and_reads_arrive_in_the_reactor(self) -> None:
+        """Each callback comes later, in the reactor's thread."""
+        from threading import get_ident
+
+        failures: list[object] = []
+        storage = SQLiteStorage(
+            Path(self.mktemp()), b"digest", "one", 0, reactor, lambda count: b"r" * count, failures.append
+        )
+        self.addCleanup(storage.close)
+        storage.recover()
+        written: Deferred[int] = Deferred()
+        read: Deferred[list[object]] = Deferred()
+        for record in ordered_to(3):
+            storage.append(record)
+        storage.sync(lambda: written.callback(get_ident()))
+        self.assertNoResult(written)
+        self.assertEqual(await written, get_ident())
+        storage.read_history(2, 3, 1000, read.callback)
+        self.assertEqual(await read, [(2, batch("slot 2")), (3, batch("slot 3"))])
+        self.assertEqual(failures, [])
+
+    def test_writer_gets_the_interpreter_soon(self) -> None:
+        """With the interpreter's own value a busy reactor keeps the writer waiting for seconds."""
+        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(0.005)
+        storage = SQLiteStorage(Path(self.mktemp()), b"d", "one", 0, reactor, bytes, self.fail)
+        storage.recover()
+        storage.close()
+        self.assertAlmostEqual(sys.getswitchinterval(), SWITCH_SECONDS_MAX, places=6)

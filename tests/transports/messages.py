@@ -1,0 +1,83 @@
+"""Messages of every type, as hypothesis strategies and as single examples."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from pfsb.paxos.messages import (
+    Accept,
+    Alive,
+    Batch,
+    ClientUpdate,
+    GloballyOrderedUpdate,
+    Message,
+    Prepare,
+    PrepareOK,
+    Proposal,
+    ReconciliationReply,
+    ReconciliationRequest,
+    State,
+    Stranger,
+    VCProof,
+    ViewChange,
+)
+from pfsb.transports.wire import CLIENT_ID_CHARS_MAX, NUMBER_MAX, SERVER_ID_MAX
+
+SENDER = 3
+
+numbers = st.integers(0, NUMBER_MAX)
+seqs = st.integers(1, NUMBER_MAX)
+server_ids = st.integers(0, SERVER_ID_MAX)
+client_ids = st.text(st.characters(codec="utf-8"), max_size=20) | st.just("é" * CLIENT_ID_CHARS_MAX)
+
+client_updates = st.builds(ClientUpdate, client_ids, server_ids, numbers, numbers, st.binary(max_size=50))
+batches = st.builds(Batch.of, numbers, st.lists(client_updates, max_size=4))
+ordered_updates = st.builds(GloballyOrderedUpdate, st.just(SENDER), seqs, batches)
+accepted_proposals = st.builds(Proposal, server_ids, numbers, seqs, batches)
+data_lists = st.lists(ordered_updates | accepted_proposals, max_size=3).map(tuple)
+
+
+@st.composite
+def prepare_oks(draw: st.DrawFn) -> PrepareOK:
+    parts = draw(st.integers(1, 10_000))
+    return PrepareOK(SENDER, draw(numbers), draw(data_lists), draw(st.integers(0, parts - 1)), parts)
+
+
+@st.composite
+def reconciliation_replies(draw: st.DrawFn) -> ReconciliationReply:
+    first = draw(st.integers(1, NUMBER_MAX - 10))
+    found = draw(st.lists(batches, max_size=3))
+    updates = tuple(GloballyOrderedUpdate(SENDER, first + i, batch) for i, batch in enumerate(found))
+    return ReconciliationReply(SENDER, first, draw(numbers), updates)
+
+
+@st.composite
+def reconciliation_requests(draw: st.DrawFn) -> ReconciliationRequest:
+    first = draw(seqs)
+    return ReconciliationRequest(SENDER, first, draw(st.integers(first, NUMBER_MAX)))
+
+
+BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
+    ClientUpdate: client_updates,
+    ViewChange: st.builds(ViewChange, st.just(SENDER), numbers),
+    VCProof: st.builds(VCProof, st.just(SENDER), numbers),
+    Prepare: st.builds(Prepare, st.just(SENDER), numbers, numbers),
+    PrepareOK: prepare_oks(),
+    Proposal: st.builds(Proposal, st.just(SENDER), numbers, seqs, batches),
+    Accept: st.builds(Accept, st.just(SENDER), numbers, st.lists(seqs, max_size=20).map(tuple)),
+    GloballyOrderedUpdate: ordered_updates,
+    Alive: st.builds(Alive, st.just(SENDER), numbers, st.sampled_from(State), numbers),
+    ReconciliationRequest: reconciliation_requests(),
+    ReconciliationReply: reconciliation_replies(),
+    Stranger: st.builds(Stranger, st.just(SENDER), st.binary(min_size=8, max_size=8)),
+}
+any_message = st.one_of(*BY_TYPE.values())
+
+
+def accept(seq: int = 812, sender: int = SENDER) -> Accept:
+    return Accept(sender, 7, (seq,))
+
+
+def proposal(payload: bytes = b"x" * 100, updates: int = 1, sender: int = SENDER) -> Proposal:
+    made = [ClientUpdate(f"client-{i}", sender, 41, 800, payload) for i in range(updates)]
+    return Proposal(sender, 7, 812, Batch.of(1_700_000_000_000, made))

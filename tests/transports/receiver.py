@@ -1,0 +1,30 @@
+"""The server above a transport, as far as the transport sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import define, field
+from zope.interface import implementer
+
+from pfsb.interfaces import IFrameReceiver
+from pfsb.paxos.messages import Message
+
+
+@implementer(IFrameReceiver)
+@define
+class NotingReceiver:
+    """Notes what it is told."""
+
+    frames: list[tuple[int, bytes, list[Message]]] = field(factory=list)
+    refusals: list[int] = field(factory=list)
+
+    @property
+    def messages(self) -> list[Message]:
+        return [message for _, _, messages in self.frames for message in messages]
+
+    def receive(self, sender: int, identity: bytes, messages: Sequence[Message]) -> None:
+        self.frames.append((sender, identity, list(messages)))
+
+    def peer_refused(self, server_id: int) -> None:
+        self.refusals.append(server_id)

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.paxos.messages import Message
+from pfsb.transports.frames import (
+    FRAME_BYTES_MAX,
+    HEADER,
+    SEAL,
+    TAG_BYTES,
+    FrameCodec,
+    FrameRefused,
+    FrameTooLarge,
+    Membership,
+    cluster_digest,
+)
+from pfsb.transports.wire import encode
+from tests.transports.messages import SENDER, accept, any_message, proposal
+
+IDS = frozenset({0, 1, 2, SENDER})
+RECEIVER = 1
+SECRET = b"a secret of the whole cluster"
+
+
+def codec(
+    server_id: int,
+    *,
+    name: str = "four",
+    number: int = 0,
+    incarnation: int = 1,
+    secret: bytes | None = None,
+    identity: bytes | None = None,
+) -> FrameCodec:
+    membership = Membership(server_id, IDS - {server_id}, cluster_digest(name, IDS), number)
+    return FrameCodec(membership, identity or b"disk-%03d" % server_id, incarnation, secret)
+
+
+def one_frame(sender: FrameCodec, *messages: Message) -> bytes:
+    [frame] = sender.seal([encode(message) for message in messages or (accept(),)])
+    return frame
+
+
+class FrameTestCase(SynchronousTestCase):
+    def assertRefused(self, receiver: FrameCodec, frame: bytes, reason: str) -> None:
+        refusal = self.assertRaises(FrameRefused, receiver.open, frame)
+        self.assertEqual(refusal.reason, reason, str(refusal))
+
+
+class SealTests(FrameTestCase):
+    def test_frame_tells_sender_identity_and_messages(self) -> None:
+        """Design part 8: a frame names its sender and the sender's storage."""
+        for secret in (None, SECRET):
+            opened = codec(RECEIVER, secret=secret).open(one_frame(codec(SENDER, secret=secret), accept(1), proposal()))
+            self.assertEqual((opened.sender, opened.identity), (SENDER, b"disk-003"))
+            self.assertEqual(opened.messages, [accept(1), proposal()])
+
+    def test_small_messages_share_a_frame(self) -> None:
+        """System calls are dear: what is sent together travels together."""
+        self.assertEqual(len(codec(SENDER).seal([encode(accept())] * 1000)), 1)
+
+    def test_frames_are_filled_in_order_up_to_the_limit(self) -> None:
+        """At most 60,000 bytes each, in the order given, and no frame more than that takes."""
+        for secret in (None, SECRET):
+            messages = [proposal(b"x" * size) for size in (25_000, 25_000, 25_000, 59_000, 10)]
+            frames = codec(SENDER, secret=secret).seal([encode(m) for m in messages])
+            self.assertEqual(len(frames), 3)
+            self.assertLessEqual(max(map(len, frames)), FRAME_BYTES_MAX)
+            receiver = codec(RECEIVER, secret=secret)
+            self.assertEqual([m for frame in frames for m in receiver.open(frame).messages], messages)
+
+    def test_largest_message_fills_a_frame_to_the_limit(self) -> None:
+        """The limit that a codec tells is the one that holds, to the byte."""
+        for secret in (None, SECRET):
+            sender = codec(SENDER, secret=secret)
+            spare = sender.message_bytes_max - len(encode(proposal(b"x" * 50_000)))
+            message = proposal(b"x" * (50_000 + spare))
+            frame = one_frame(sender, message)
+            # One message needs one byte of array header of the three that are set aside.
+            self.assertEqual(len(frame), FRAME_BYTES_MAX - 2)
+            self.assertEqual(codec(RECEIVER, secret=secret).open(frame).messages, [message])
+
+    def test_message_larger_than_a_frame_is_refused_with_its_size(self) -> None:
+        """The text gives the size and the limit."""
+        sender = codec(SENDER)
+        large = encode(proposal(b"x" * FRAME_BYTES_MAX))
+        error = self.assertRaises(FrameTooLarge, sender.seal, [encode(accept()), large])
+        self.assertIn(str(len(large)), str(error))
+        self.assertIn(str(sender.message_bytes_max), str(error))
+
+    def test_nothing_to_say_makes_no_frame(self) -> None:
+        """An empty outbox sends nothing."""
+        self.assertEqual(codec(SENDER).seal([]), [])
+
+    def test_empty_secret_is_refused(self) -> None:
+        """An empty secret file would authenticate nothing."""
+        self.assertRaises(ValueError, codec, SENDER, secret=b"")
+
+    def test_identity_of_another_length_is_refused(self) -> None:
+        """The header has room for eight bytes."""
+        self.assertRaises(ValueError, codec, SENDER, identity=b"short")
+
+    def test_secret_is_not_printed(self) -> None:
+        """A codec in a traceback or a log does not give the secret away."""
+        self.assertNotIn(SECRET.decode(), repr(codec(SENDER, secret=SECRET)))
+
+
+class DigestTests(SynchronousTestCase):
+    def test_digest_depends_on_name_and_members_only(self) -> None:
+        """Two clusters on one network never take each other's frames."""
+        digest = cluster_digest("four", [0, 1, 2, 3])
+        self.assertEqual(digest, cluster_digest("four", [3, 2, 1, 0]))
+        self.assertNotEqual(digest, cluster_digest("five", [0, 1, 2, 3]))
+        self.assertNotEqual(digest, cluster_digest("four", [0, 1, 2, 4]))
+        self.assertEqual(len(digest), 8)
+
+
+class RefusalTests(FrameTestCase):
+    def test_foreign_frames_are_told_apart(self) -> None:
+        """Each reason has its word, which is counted and logged."""
+        frame = one_frame(codec(SENDER))
+        cases = [
+            (b"", "size"),
+            (frame[: HEADER.size - 1], "size"),
+            (frame[:-1], "size"),
+            (frame + b"\x00", "size"),
+            (frame + b"\x00" * FRAME_BYTES_MAX, "size"),
+            (b"HTTP" + frame[4:], "magic"),
+            (frame[:4] + b"\x02" + frame[5:], "version"),
+            (frame[:5] + b"\x02" + frame[6:], "type"),
+            (frame[:6] + b"\x02" + frame[7:], "version"),
+            (one_frame(codec(SENDER, name="five")), "cluster"),
+            (one_frame(codec(SENDER, number=1)), "membership"),
+            (one_frame(codec(RECEIVER)), "sender"),
+            (one_frame(codec(77)), "sender"),
+            (frame[: HEADER.size] + b"\xc1" * (len(frame) - HEADER.size), "body"),
+        ]
+        for bad, reason in cases:
+            with self.subTest(reason=reason, size=len(bad)):
+                self.assertRefused(codec(RECEIVER), bad, reason)
+        self.assertEqual(codec(RECEIVER).open(frame).messages, [accept()])
+
+    def test_one_bad_message_refuses_the_whole_frame(self) -> None:
+        """A frame is taken or not: a sender that makes one broken message is not to be believed in the next."""
+        [frame] = codec(SENDER).seal([encode(accept()), b"\x91\x63"])
+        self.assertRefused(codec(RECEIVER), frame, "body")
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.binary(max_size=120), st.booleans(), st.booleans())
+    def test_random_bytes_are_refused(self, noise: bytes, sealed: bool, with_header: bool) -> None:
+        """Whatever the bytes are, also behind a header that is right."""
+        head = one_frame(codec(SENDER))[: HEADER.size] if with_header else b""
+        self.assertRaises(FrameRefused, codec(RECEIVER, secret=SECRET if sealed else None).open, head + noise + b"\xc1")
+
+    @settings(max_examples=80, deadline=None)
+    @given(any_message, st.booleans(), st.data())
+    def test_truncated_frame_is_refused(self, message: Message, sealed: bool, data: st.DataObject) -> None:
+        """No part of a frame passes for a frame."""
+        secret = SECRET if sealed else None
+        frame = one_frame(codec(SENDER, secret=secret), message)
+        cut = frame[: data.draw(st.integers(0, len(frame) - 1))]
+        self.assertRefused(codec(RECEIVER, secret=secret), cut, "size")
+
+    @settings(max_examples=120, deadline=None)
+    @given(any_message, st.data())
+    def test_flipped_bit_raises_nothing_but_refusal(self, message: Message, data: st.DataObject) -> None:
+        """Without a secret a flipped bit may go unseen here (UDP has a checksum), but it never raises anything else."""
+        frame = flipped(one_frame(codec(SENDER), message), data)
+        try:
+            codec(RECEIVER).open(frame)
+        except FrameRefused as refusal:
+            self.assertNotEqual(str(refusal), "")
+
+    @settings(max_examples=120, deadline=None)
+    @given(any_message, st.data())
+    def test_flipped_bit_of_a_sealed_frame_is_refused(self, message: Message, data: st.DataObject) -> None:
+        """The tag covers header, seal and body: every single bit."""
+        frame = flipped(one_frame(codec(SENDER, secret=SECRET), message), data)
+        self.assertRaises(FrameRefused, codec(RECEIVER, secret=SECRET).open, frame)
+
+
+def flipped(frame: bytes, data: st.DataObject) -> bytes:
+    bit = data.draw(st.integers(0, len(frame) * 8 - 1))
+    changed = bytearray(frame)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+class SecretTests(FrameTestCase):
+    def test_only_frames_with_the_right_tag_are_taken(self) -> None:
+        """Design part 8: with a secret configured, frames without a right tag are dropped; and the other way round."""
+        for sent, expected in ((SECRET, None), (None, SECRET), (b"another secret", SECRET), (SECRET, b"s")):
+            with self.subTest(sent=sent, expected=expected):
+                self.assertRefused(codec(RECEIVER, secret=expected), one_frame(codec(SENDER, secret=sent)), "tag")
+
+    def test_secrets_that_share_their_first_64_bytes_differ(self) -> None:
+        """BLAKE2b takes keys of 64 bytes; a longer secret counts whole."""
+        frame = one_frame(codec(SENDER, secret=b"x" * 64 + b"a"))
+        self.assertRefused(codec(RECEIVER, secret=b"x" * 64 + b"b"), frame, "tag")
+        self.assertEqual(len(codec(RECEIVER, secret=b"x" * 64 + b"a").open(frame).messages), 1)
+
+    def test_seal_cannot_be_stripped(self) -> None:
+        """A sealed frame without its seal and flag is an unsealed frame, and refused where a secret is configured."""
+        frame = one_frame(codec(SENDER, secret=SECRET))
+        stripped = frame[:6] + b"\x00" + frame[7 : HEADER.size] + frame[HEADER.size + SEAL.size + TAG_BYTES :]
+        self.assertEqual(codec(RECEIVER).open(stripped).messages, [accept()])
+        self.assertRefused(codec(RECEIVER, secret=SECRET), stripped, "tag")
+
+    def test_same_frame_is_taken_once(self) -> None:
+        """A recorded frame cannot be played again."""
+        receiver, frame = codec(RECEIVER, secret=SECRET), one_frame(codec(SENDER, secret=SECRET))
+        receiver.open(frame)
+        self.assertRefused(receiver, frame, "replay")
+
+    def test_overtaken_frames_are_taken(self) -> None:
+        """UDP may reorder them."""
+        sender, receiver = codec(SENDER, secret=SECRET), codec(RECEIVER, secret=SECRET)
+        frames = [one_frame(sender, accept(seq)) for seq in range(1, 6)]
+        taken = [receiver.open(frame).messages[0] for frame in reversed(frames)]
+        self.assertEqual(taken, [accept(seq) for seq in range(5, 0, -1)])
+
+    def test_frame_of_an_earlier_incarnation_is_a_replay(self) -> None:
+        """After a restart of its sender, no older frame is taken."""
+        receiver = codec(RECEIVER, secret=SECRET)
+        receiver.open(one_frame(codec(SENDER, secret=SECRET, incarnation=2)))
+        self.assertRefused(receiver, one_frame(codec(SENDER, secret=SECRET, incarnation=1)), "replay")
+
+    def test_forged_frame_does_not_move_the_window(self) -> None:
+        """A forger could otherwise silence a server with one high counter."""
+        receiver, sender = codec(RECEIVER, secret=SECRET), codec(SENDER, secret=SECRET)
+        forged = bytearray(one_frame(sender))
+        SEAL.pack_into(forged, HEADER.size, 2**60, 2**60)
+        self.assertRefused(receiver, bytes(forged), "tag")
+        self.assertEqual(receiver.open(one_frame(sender)).messages, [accept()])
+
+    def test_without_a_secret_a_frame_may_come_twice(self) -> None:
+        """Networks duplicate; the protocol bears it, and only a secret can tell a replay from that."""
+        receiver, frame = codec(RECEIVER), one_frame(codec(SENDER))
+        self.assertEqual(receiver.open(frame), receiver.open(frame))

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from unittest.mock import patch
+
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from pfsb.interfaces import ITransport
+from pfsb.paxos.messages import ClientUpdate, Message, ViewChange
+from pfsb.transports import links as links_module
+from pfsb.transports.faults import LinkFaults
+from pfsb.transports.frames import Membership, cluster_digest
+from pfsb.transports.links import HINT_SECONDS, LOG_SECONDS, Links
+from tests.transports.messages import accept, proposal
+from tests.transports.receiver import NotingReceiver
+
+IDS = frozenset({0, 1, 2})
+
+
+class LinksTestCase(SynchronousTestCase):
+    """Three servers on a network in memory that delivers at once."""
+
+    secret: bytes | None = None
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.carried: list[tuple[int, int, bytes]] = []
+        self.receivers = {i: NotingReceiver() for i in IDS}
+        self.links = {i: self.make_links(i) for i in IDS}
+        for i, links in self.links.items():
+            links.start(self.receivers[i], b"disk-%03d" % i, 1)
+        self.log_events: list[LogEvent] = []
+        globalLogPublisher.addObserver(self.log_events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.log_events.append)
+
+    def make_links(self, server_id: int) -> Links:
+        membership = Membership(server_id, IDS - {server_id}, cluster_digest("three", IDS))
+        faults = LinkFaults(self.clock, Random(server_id))
+        return Links(membership, self.clock, faults, self.carry_from(server_id), self.secret)
+
+    def carry_from(self, sender: int) -> Callable[[int, bytes], None]:
+        def carry(peer: int, frame: bytes) -> None:
+            self.carried.append((sender, peer, frame))
+            self.links[peer].frame_arrived(frame, f"server {sender}")
+
+        return carry
+
+    def logged(self, word: str) -> list[str]:
+        texts = (str(event["log_format"]).format(**event) for event in self.log_events if event.get("log_format"))
+        return [text for text in texts if word in text]
+
+
+class SendTests(LinksTestCase):
+    def test_links_are_a_transport(self) -> None:
+        """The simulator hands Links to the replica as they are."""
+        verifyObject(ITransport, self.links[0])
+
+    def test_message_reaches_the_one_it_is_for(self) -> None:
+        """With sender and identity of the storage it comes from."""
+        self.links[0].send([accept(sender=0)], 1)
+        self.assertEqual(self.receivers[1].frames, [(0, b"disk-000", [accept(sender=0)])])
+        self.assertEqual(self.receivers[2].frames, [])
+
+    def test_message_to_all_is_encoded_once(self) -> None:
+        """Design part 11: the same frame goes to each peer, none to the sender itself."""
+        with patch.object(links_module, "encode", wraps=links_module.encode) as encode:
+            self.links[0].send([proposal(sender=0)], None)
+        self.assertEqual(encode.call_count, 1)
+        self.assertEqual([(sender, peer) for sender, peer, _ in self.carried], [(0, 1), (0, 2)])
+        self.assertIs(self.carried[0][2], self.carried[1][2])
+
+    def test_large_sends_travel_in_several_frames(self) -> None:
+        """Nothing is lost for want of room in one frame."""
+        sent = [proposal(b"x" * 40_000, sender=0) for _ in range(3)]
+        self.links[0].send(sent, 2)
+        self.assertEqual(len(self.carried), 3)
+        self.assertEqual(self.receivers[2].messages, sent)
+
+    def assertDroppedAlone(self, bad: Message, text: str) -> None:
+        self.links[0].send([accept(1, sender=0), bad, accept(2, sender=0)], 1)
+        self.assertEqual(self.receivers[1].messages, [accept(1, sender=0), accept(2, sender=0)])
+        self.assertEqual(self.links[0].counters.unsendable, 1)
+        self.assertEqual(len(self.logged(text)), 1)
+
+    def test_message_too_large_is_dropped_alone(self) -> None:
+        """`send` never raises; the log names the message and the limit."""
+        self.assertDroppedAlone(proposal(b"x" * 70_000, sender=0), "not sent: Proposal: a message of 70")
+
+    def test_message_that_cannot_be_encoded_is_dropped_alone(self) -> None:
+        """Half a surrogate pair has no UTF-8, an integer of 65 bits no msgpack."""
+        self.assertDroppedAlone(ClientUpdate("\ud800", 0, 1, 1, b""), "not sent: ClientUpdate")
+
+    def test_number_beyond_64_bits_is_dropped_alone(self) -> None:
+        """`send` never raises."""
+        self.assertDroppedAlone(ViewChange(0, 2**64), "not sent: ViewChange")
+
+    def test_message_to_no_peer_of_ours_is_dropped(self) -> None:
+        """`send` never raises: not for an unknown id, not for one's own."""
+        for to in (0, 77):
+            self.links[0].send([accept(sender=0)], to)
+        self.assertEqual(self.links[0].counters.unsendable, 2)
+        self.assertEqual(self.carried, [])
+        self.assertEqual(len(self.logged("is no peer of ours")), 1)
+
+    def test_stopped_links_send_and_take_nothing(self) -> None:
+        """A stopped server is silent, and deaf to what is still under way."""
+        self.links[0].send([accept(sender=0)], 1)
+        frame = self.carried[-1][2]
+        self.links[1].stop()
+        self.links[1].send([accept(sender=1)], None)
+        self.links[1].frame_arrived(frame)
+        self.links[1].refused(0)
+        self.clock.advance(1)
+        self.assertEqual((len(self.carried), len(self.receivers[1].frames), self.receivers[1].refusals), (1, 1, []))
+
+
+class SealedLinksTests(LinksTestCase):
+    secret = b"secret"
+
+    def test_frame_to_all_passes_the_replay_check_of_each(self) -> None:
+        """One counter for all peers: each sees a part of the numbers, none twice."""
+        for n in range(1, 4):
+            self.links[0].send([accept(n, sender=0)], None)
+            self.links[0].send([accept(10 + n, sender=0)], 1)
+        self.assertEqual([m.seqs[0] for m in self.receivers[1].messages], [1, 11, 2, 12, 3, 13])  # type: ignore[union-attr]
+        self.assertEqual([m.seqs[0] for m in self.receivers[2].messages], [1, 2, 3])  # type: ignore[union-attr]
+
+    def test_frame_played_twice_is_counted_and_dropped(self) -> None:
+        """Design part 8: replay protection."""
+        self.links[0].send([accept(sender=0)], 1)
+        self.links[1].frame_arrived(self.carried[0][2])
+        self.assertEqual(self.links[1].counters.refused, {"replay": 1})
+        self.assertEqual(len(self.receivers[1].frames), 1)
+
+
+class ReceiveTests(LinksTestCase):
+    def test_garbage_is_counted_by_reason_and_logged_once_a_second(self) -> None:
+        """Design part 8: a bad frame is counted, dropped and, rate limited, logged."""
+        for _ in range(5):
+            self.links[0].frame_arrived(b"x" * 100, "10.0.0.9:53")
+        self.links[0].frame_arrived(b"", "10.0.0.9:53")
+        self.assertEqual(self.links[0].counters.refused, {"magic": 5, "size": 1})
+        self.assertEqual(len(self.logged("refused (magic)")), 1)
+        self.assertEqual(len(self.logged("refused (size)")), 1)
+        self.clock.advance(LOG_SECONDS)
+        self.links[0].frame_arrived(b"x" * 100, "10.0.0.9:53")
+        last = self.logged("refused (magic)")[-1]
+        self.assertIn("4 more", last)
+        self.assertIn("10.0.0.9:53", last)
+        self.assertEqual(self.receivers[0].frames, [])
+
+    def test_failure_of_the_receiver_is_not_swallowed(self) -> None:
+        """Design part 3: an exception in a turn stops the server; a transport must not hide it."""
+
+        def fail(sender: int, identity: bytes, messages: Sequence[Message]) -> None:
+            raise RuntimeError("in a turn")
+
+        self.patch(NotingReceiver, "receive", lambda self, *args: fail(*args))
+        self.assertRaises(RuntimeError, self.links[0].send, [accept(sender=0)], 1)
+
+    def test_counters_tell_frames_bytes_and_messages(self) -> None:
+        """What /metrics shows: a message to two peers counts twice on the way out."""
+        self.links[0].send([accept(sender=0), proposal(sender=0)], None)
+        size = len(self.carried[0][2])
+        out, into = self.links[0].counters, self.links[1].counters
+        self.assertEqual((out.frames_out, out.bytes_out), (2, 2 * size))
+        self.assertEqual((into.frames_in, into.bytes_in), (1, size))
+        self.assertEqual(out.messages_out, {"Accept": 2, "Proposal": 2})
+        self.assertEqual(into.messages_in, {"Accept": 1, "Proposal": 1})
+
+
+class FaultTests(LinksTestCase):
+    def test_cut_holds_in_both_directions(self) -> None:
+        """FAULT CUT: from and to these servers, though the other side knows nothing of it."""
+        self.links[0].faults.cut([1])
+        self.links[0].send([accept(sender=0)], None)
+        self.links[1].send([accept(sender=1)], None)
+        self.assertEqual([len(self.receivers[i].frames) for i in (0, 1, 2)], [0, 0, 2])
+        self.assertEqual(self.links[0].counters.lost_by_fault, 2)
+
+    def test_loss_of_one_server_holds_in_both_directions(self) -> None:
+        """FAULT LOSS on one server: it loses what it sends and what it receives."""
+        self.links[0].faults.lose(0.5)
+        for _ in range(400):
+            self.links[0].send([accept(sender=0)], 1)
+            self.links[1].send([accept(sender=1)], 0)
+        self.assertApproximates(len(self.receivers[0].frames), 200, 60)
+        self.assertApproximates(len(self.receivers[1].frames), 200, 60)
+
+    def test_delay_holds_frames_back(self) -> None:
+        """FAULT DELAY: what this server sends arrives later."""
+        self.links[0].faults.delay(100)
+        self.links[0].send([accept(sender=0)], 1)
+        self.clock.advance(0.09)
+        self.assertEqual((self.receivers[1].frames, self.links[0].counters.frames_out), ([], 0))
+        self.clock.advance(0.02)
+        self.assertEqual((len(self.receivers[1].frames), self.links[0].counters.frames_out), (1, 1))
+
+    def test_stop_calls_off_delayed_frames(self) -> None:
+        """A stopped server leaves nothing on the clock."""
+        self.links[0].faults.delay(100)
+        self.links[0].send([accept(sender=0)], 1)
+        self.links[0].stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class RefusalHintTests(LinksTestCase):
+    def test_hint_comes_after_the_send_that_caused_it(self) -> None:
+        """Turns never nest: a refusal noticed inside `send` is told in a turn of its own."""
+        self.links[0].refused(1)
+        self.assertEqual(self.receivers[0].refusals, [])
+        self.clock.advance(0)
+        self.assertEqual(self.receivers[0].refusals, [1])
+
+    def test_hints_about_one_peer_are_rate_limited(self) -> None:
+        """One hint per peer and 50 ms; other peers have their own."""
+        for _ in range(10):
+            self.links[0].refused(1)
+        self.links[0].refused(2)
+        self.clock.advance(HINT_SECONDS)
+        self.links[0].refused(1)
+        self.clock.advance(0)
+        self.assertEqual(self.receivers[0].refusals, [1, 2, 1])
+        self.assertEqual(self.links[0].counters.refusals, 12)
+
+    def test_send_errors_are_counted_and_logged_seldom(self) -> None:
+        """A broken network fills a counter, not the log."""
+        for _ in range(3):
+            self.links[0].send_failed(1, OSError("Network is unreachable"))
+        self.assertEqual(self.links[0].counters.send_errors, 3)
+        self.assertEqual(len(self.logged("frame to server 1 not sent: Network is unreachable")), 1)

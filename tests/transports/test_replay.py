@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.transports.replay import STORAGES_MAX, WINDOW_FRAMES, ReplayGuard, ReplayWindow
+
+
+class ReplayWindowTests(SynchronousTestCase):
+    def test_reordered_frames_are_admitted_once_each(self) -> None:
+        """UDP reorders: a frame may be overtaken, but not come twice."""
+        window = ReplayWindow()
+        self.assertEqual([window.admit(1, n) for n in (1, 4, 2, 3)], [True] * 4)
+        self.assertEqual([window.admit(1, n) for n in (1, 4, 2, 3)], [False] * 4)
+
+    def test_frame_older_than_the_window_is_refused(self) -> None:
+        """What cannot be told from a replay counts as one."""
+        window = ReplayWindow()
+        window.admit(1, WINDOW_FRAMES + 10)
+        self.assertFalse(window.admit(1, 10))
+        self.assertTrue(window.admit(1, 11))
+
+    def test_earlier_incarnation_is_refused(self) -> None:
+        """A restarted sender's old frames are dead."""
+        window = ReplayWindow()
+        window.admit(1, 50)
+        self.assertTrue(window.admit(2, 1))
+        self.assertFalse(window.admit(1, 51))
+
+    def test_huge_jump_costs_nothing(self) -> None:
+        """A counter near 2**64 must not make an integer of 2**64 bits."""
+        window = ReplayWindow()
+        window.admit(1, 1)
+        self.assertTrue(window.admit(1, 2**64 - 1))
+        self.assertFalse(window.admit(1, 2**64 - 1))
+        self.assertFalse(window.admit(1, 1))
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.lists(st.integers(1, 3 * WINDOW_FRAMES), max_size=60))
+    def test_window_agrees_with_a_set(self, counters: list[int]) -> None:
+        """The bit mask means: not seen, and less than a window behind the highest."""
+        window, seen = ReplayWindow(), set[int]()
+        for counter in counters:
+            fresh = counter not in seen and counter > max(seen, default=0) - WINDOW_FRAMES
+            self.assertEqual(window.admit(1, counter), fresh)
+            seen.add(counter)
+
+
+class ReplayGuardTests(SynchronousTestCase):
+    def test_senders_do_not_share_a_window(self) -> None:
+        """Each server counts for itself."""
+        guard = ReplayGuard()
+        self.assertTrue(guard.admit(1, b"identity", 1, 1))
+        self.assertTrue(guard.admit(2, b"identity", 1, 1))
+        self.assertFalse(guard.admit(1, b"identity", 1, 1))
+
+    def test_new_storage_of_a_known_id_is_heard(self) -> None:
+        """Design part 4: a server that lost its disk starts again at incarnation 1, and must be told so."""
+        guard = ReplayGuard()
+        guard.admit(1, b"old disk", 7, 300)
+        self.assertTrue(guard.admit(1, b"new disk", 1, 1))
+        self.assertFalse(guard.admit(1, b"old disk", 7, 300))
+
+    def test_storages_of_one_id_are_bounded(self) -> None:
+        """A server that starts with an empty disk over and over does not fill our memory: the oldest is forgotten."""
+        guard = ReplayGuard()
+        for n in range(STORAGES_MAX + 1):
+            guard.admit(1, b"%8d" % n, 1, 1)
+        self.assertFalse(guard.admit(1, b"%8d" % STORAGES_MAX, 1, 1))
+        self.assertTrue(guard.admit(1, b"%8d" % 0, 1, 1))

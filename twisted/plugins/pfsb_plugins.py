@@ -1,0 +1,21 @@
+"""The names by which Twisted finds pfsb: `twistd pfsb`, and the applications it can run.
+
+Twisted imports this file whenever anybody asks for any plugin, so it imports nothing that takes time. An
+application of someone else's needs such a file of its own, in a `twisted/plugins` folder on the Python path.
+"""
+
+from twisted.application.service import ServiceMaker
+from twisted.plugin import IPlugin
+from zope.interface import classImplements
+
+from pfsb.interfaces import ApplicationMaker, IApplicationMaker
+
+classImplements(ApplicationMaker, IPlugin, IApplicationMaker)
+
+pfsb = ServiceMaker(
+    "pfsb", "pfsb.service", 'A replicated state machine server, after "Paxos for System Builders".', "pfsb"
+)
+
+chat = ApplicationMaker("chat", "A log that everyone reads in the same order.", "pfsb.applications.chat", "Chat")
+lock = ApplicationMaker("lock", "Locks, granted first come, first served.", "pfsb.applications.lock", "Lock")
+kv = ApplicationMaker("kv", "Keys and their values.", "pfsb.applications.key_value", "KeyValue")
