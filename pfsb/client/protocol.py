@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from json import JSONDecoder
-from typing import Final
+from typing import Any, Final
 
 from attrs import define, field, frozen
 from twisted.internet.error import ConnectionDone
@@ -110,10 +110,20 @@ class ClientProtocol(Protocol):
         assert self.transport is not None
         self.transport.write(f"{prefix}{line}\n".encode())
 
+    def forget(self) -> None:
+        """Whatever is still unanswered will not be waited for."""
+        self._expected.clear()
+
+    def abort(self) -> None:
+        """As `close`, but the server is to notice at once, also if it waits for something."""
+        transport: Any = self.transport
+        self.close()
+        transport.abortConnection()
+
     def close(self) -> None:
         """Hear nothing more, and say nothing more."""
         self.on_event = self.on_lost = _ignore
-        self._expected.clear()
+        self.forget()
         if self.transport is not None:
             self.transport.loseConnection()
 

@@ -137,18 +137,21 @@ class FailoverClient:
         unanswered = [*self._sent.values(), *self._queue]
         self._queue.clear()
         self._sent.clear()
+        if self._impatience is not None and self._impatience.active():
+            self._impatience.cancel()
         for command in unanswered:
             command.answered.errback(ClientStopped(command.line))
         if self._protocol is not None and self._introduced:
+            self._protocol.forget()
             limit = self._reactor.callLater(BYE_SECONDS, self._close, done)
-            self._protocol.on_lost = lambda _reason: self._reactor.callLater(0, self._close, done, limit)
+            self._protocol.on_lost = lambda _reason: self._close(done, limit)
             self._protocol.request(None, "BYE", lambda _reply: self._close(done, limit))
         else:
             self._close(done)
         return done
 
     def _close(self, done: Deferred[None], limit: IDelayedCall | None = None) -> None:
-        for call in (limit, self._next_try, self._impatience):
+        for call in (limit, self._next_try):
             if call is not None and call.active():
                 call.cancel()
         if self._connecting is not None:
@@ -189,7 +192,7 @@ class FailoverClient:
         """To the next server: at once, or after a small pause if a whole round of them was in vain."""
         self.last_trouble = f"server {self.server.id} ({self.server.shown}): {why.rstrip('.')}"
         if self._protocol is not None:
-            self._protocol.close()
+            self._protocol.abort()
             self._protocol = None
         self._take_back()
         self._index += 1
@@ -221,8 +224,8 @@ class FailoverClient:
         if command.number is None and not command.is_local:
             command.number = self._next_number
             self._next_number += 1
-        self._sent[id(command)] = command
         self._expect_an_answer()
+        self._sent[id(command)] = command
         protocol.request(command.number, command.line, partial(self._heard, command))
 
     def _introduce(self, protocol: ClientProtocol) -> None:
@@ -285,8 +288,9 @@ class FailoverClient:
         self._quiet_since = self._reactor.seconds()
 
     def _expect_an_answer(self) -> None:
-        if self._impatience is None:
+        if not self._sent:
             self._quiet_since = self._reactor.seconds()
+        if self._impatience is None:
             self._impatience = self._reactor.callLater(self._patience(), self._lose_patience)
 
     def _patience(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.error import ConnectionDone
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 LEAVE_SECONDS: Final = 10.0
 """How long a client may take to read its last replies, before the connection is cut."""
+LINGER_SECONDS: Final = 15.0
+"""How long a client that has closed its side may wait for replies: longer than commands take (request_seconds)."""
 
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 """A client whose machine is gone is noticed in half a minute, and its session can expire."""
@@ -59,7 +62,7 @@ class LineProtocol(Protocol):
         self._leaving = False
         self._working = False
         self._reading = True
-        self._cut: IDelayedCall | None = None
+        self._deadline: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
         transport = self._transport()
@@ -82,6 +85,7 @@ class LineProtocol(Protocol):
     def readConnectionLost(self) -> None:
         """The client has nothing more to ask; like QUIT, it still gets the replies to what it has asked."""
         self._end_of_input = True
+        self._set_deadline(LINGER_SECONDS, self.leave)
         self._work()
 
     def writeConnectionLost(self) -> None:
@@ -93,8 +97,7 @@ class LineProtocol(Protocol):
         self._replies.close()
         if self._conversation is not None:
             self._conversation.disconnected()
-        if self._cut is not None and self._cut.active():
-            self._cut.cancel()
+        self._cancel_deadline()
         self.factory.forget(self)
 
     def pauseProducing(self) -> None:
@@ -125,7 +128,15 @@ class LineProtocol(Protocol):
         transport = self._transport()
         IConsumer(transport).unregisterProducer()
         transport.loseConnection()
-        self._cut = self.factory.clock.callLater(LEAVE_SECONDS, self._abort)
+        self._set_deadline(LEAVE_SECONDS, self._abort)
+
+    def _set_deadline(self, seconds: float, what: Callable[[], None]) -> None:
+        self._cancel_deadline()
+        self._deadline = self.factory.clock.callLater(seconds, what)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
 
     def _abort(self) -> None:
         transport: Any = self._transport()
@@ -168,9 +179,8 @@ class LineProtocol(Protocol):
         conversation = self._conversation
         if conversation is None or self._working:
             return
-        if self._end_of_input or conversation.finished:
-            self._work()
-        elif (self._lines or not self._reading) and not self._must_wait(conversation):
+        ending = self._end_of_input or conversation.finished
+        if ending or ((self._lines or not self._reading) and not self._must_wait(conversation)):
             self._work()
 
     def _regulate(self) -> None:

@@ -80,10 +80,15 @@ class FlowControl:
         """
         return seq <= self._data.ordering.local_aru + 2 * self._settings.window_slots
 
+    def executed_by_leader_of(self, seq: int) -> int:
+        """What a leader has executed at least, who proposes `seq`."""
+        return seq - self._settings.window_slots
+
     # ------------------------------------------------------------------ ALIVE and VC_PROOF
 
     def send_alive(self) -> None:
-        """Tell all what is on disk here; both messages travel in one frame."""
+        """Tell all what is on disk here."""
+        self._forget_witnessed()
         self._turn.send_early(self._own_alive())
         if self._turn.durable.last_installed > 0:
             self._turn.send(VCProof(self._data.server.server_id, self._turn.durable.last_installed))
@@ -157,12 +162,16 @@ class FlowControl:
         )
 
     def _an_update_is_witnessed(self) -> bool:
+        self._forget_witnessed()
+        return bool(self._witnessed)
+
+    def _forget_witnessed(self) -> None:
+        """What has run, and what its origin repeats no more."""
         now = self._clock.seconds()
         last_executed = self._data.clients.last_executed
         for client_id, witnessed in list(self._witnessed.items()):
             if witnessed.until < now or witnessed.timestamp <= last_executed.of(client_id):
                 del self._witnessed[client_id]
-        return bool(self._witnessed)
 
     # ------------------------------------------------------------------ the leader
 

@@ -98,6 +98,14 @@ class OrderedUpdateQueue:
         self._advance_aru()
         self._forget_old_slots()
 
+    def catch_up(self) -> None:
+        """Figure 14: execute what is known as ordered above the Local_Aru that was on disk.
+
+        Records of one turn may be torn apart by a crash. Nobody would say again what stands in these slots.
+        """
+        self._advance_aru()
+        self._forget_old_slots()
+
     def _advance_aru(self) -> list[Executed]:
         """Figure 11, Block C: as long as the next slot is ordered, execute it."""
         ordering = self._data.ordering
@@ -119,11 +127,11 @@ class OrderedUpdateQueue:
         for update in updates:
             if update.timestamp <= last_executed.of(update.client_id):
                 continue
+            last_executed.note(update.client_id, update.timestamp, seq)
             if update.made_at < oldest:
                 self._state_machine.outlived(update)
-                continue
-            last_executed.note(update.client_id, update.timestamp, seq)
-            fresh.append(update)
+            else:
+                fresh.append(update)
         self._state_machine.execute(seq, self.time_ms, fresh)
         last_executed.drop_older_than(oldest)
         self.digests.extend(slot.ordered.data)

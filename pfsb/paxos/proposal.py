@@ -38,7 +38,7 @@ class ProposalHandler:
         self.skipped: set[int] = set()
         """Numbers to leave out as leader (`--skip-seq`): a hole for the next leader to find."""
         self.on_far_ahead: Callable[[int], None] = lambda seq: None
-        """Told of a proposal beyond the window (section 5.6, trigger 1)."""
+        """Told what the leader has executed when its proposal is beyond the window (section 5.6, trigger 1)."""
 
     def proposal(self, message: Proposal) -> None:
         """Figure 10, Block B: accept what the leader of the installed view proposes."""
@@ -47,7 +47,7 @@ class ProposalHandler:
             self._accept(message)  # G18: it is chosen, and on the way to the disk behind the same door
             return
         if not self._flow_control.may_accept(seq):
-            self.on_far_ahead(seq)
+            self.on_far_ahead(self._flow_control.executed_by_leader_of(seq))
             return
         if self._data.apply_proposal(message):
             self._record(message)
@@ -67,7 +67,7 @@ class ProposalHandler:
         ordering = data.ordering
         ordering.last_proposed = max(ordering.last_proposed, ordering.local_aru)
         while self._flow_control.may_propose(seq := ordering.last_proposed + 1):
-            if seq not in self.skipped and not self._is_ordered(seq):
+            if not self._is_left_out(seq) and not self._is_ordered(seq):
                 batch = self._batch_for(seq)
                 if batch is None:
                     return
@@ -95,6 +95,11 @@ class ProposalHandler:
             slot.sent_at = self._clock.seconds()
             self._turn.send_early(slot.proposal)
             self._accept(slot.proposal)
+
+    def _is_left_out(self, seq: int) -> bool:
+        """Never a slot that an older view has left something in: it may be chosen."""
+        slot = self._data.ordering.global_history.get(seq)
+        return seq in self.skipped and (slot is None or slot.proposal is None)
 
     def _batch_for(self, seq: int) -> Batch | None:
         ordering = self._data.ordering

@@ -60,7 +60,9 @@ class ReconciliationHandler:
         self._target = 0
         """The highest slot that is known to be ordered somewhere."""
         self._peer: int | None = None
-        """Who is being asked, while a request is open."""
+        """Who was asked last, while this server is behind."""
+        self._first = 0
+        """The slot from which the last request asked."""
         self._call: IDelayedCall | None = None
         self.bytes_sent = 0
 
@@ -77,11 +79,11 @@ class ReconciliationHandler:
         self._target = max(self._target, message.local_aru)
         for update in message.updates:
             self._ordering.learn(update)
-        if message.server_id != self._peer:
-            return
-        if not message.updates:
-            self._peer = None  # it cannot serve us; the timeout asks another
-        elif self._data.ordering.local_aru >= message.burst_end or not self._is_behind():
+        if message.server_id != self._peer or not message.updates:
+            return  # the timeout asks another one
+        if message.burst_end < self._first:
+            return  # an answer to an earlier request, once more: one request at a time
+        if self._data.ordering.local_aru >= message.burst_end or not self._is_behind():
             self._stop_waiting()
             self._ask(message.server_id)
         else:
@@ -107,7 +109,7 @@ class ReconciliationHandler:
             self._peer = None
             return
         first = self._data.ordering.local_aru + 1
-        self._peer = peer
+        self._peer, self._first = peer, first
         if self._tracer is not None:
             self._tracer.trace("reconcile", peer=peer, first=first, last=self._target)
         self._turn.send(ReconciliationRequest(self._data.server.server_id, first, self._target), peer)

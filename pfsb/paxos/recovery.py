@@ -38,6 +38,7 @@ def recover(
     assert data.ordering.local_aru == found.local_aru, "the history on disk reaches up to its aru"
     for accepted in found.accepted:
         _accept(data, accepted)
+    ordered_queue.catch_up()
 
 
 def _accept(data: DataStructures, accepted: Accepted) -> None:

@@ -218,6 +218,8 @@ class Replica:
                 line = conflict.view_change(data, message, progress_timer_set=self.progress_timer.running)
                 if line is None:
                     self.election.view_change(message)
+                elif data.server.state is State.REG_NONLEADER:
+                    self.election.leader_has_left(message)
             case Prepare():
                 line = conflict.prepare(data, membership, message)
                 if line is None:

@@ -96,7 +96,12 @@ class UpdateQueue:
         return Batch.of(time_ms, updates) if updates else None
 
     def drop_executed(self, update: ClientUpdate) -> None:
-        """Figure 10 D: whoever introduced it, this client's update has run (G16)."""
+        """Figure 10 D: whoever introduced it, this client's update has run (G16).
+
+        From here on Last_Executed refuses what Last_Enqueued refused, which need not remember every client of a long view.
+        """
+        if self._clients.last_enqueued.get(update.client_id, update.timestamp + 1) <= update.timestamp:
+            del self._clients.last_enqueued[update.client_id]
         pending = self._clients.pending_updates.get(update.client_id)
         if pending is not None and pending.timestamp <= update.timestamp:
             del self._clients.pending_updates[update.client_id]

@@ -51,17 +51,24 @@ class Bundle:
     entries: Sequence[Entry]
 
 
-def encode_entry(number: int, command: Command) -> bytes:
+def encode_command(command: Command) -> bytes:
+    """Raises whatever msgpack raises for what is neither str nor int, or no UTF-8: before anything else happens."""
+    encoded: bytes = msgpack.packb(command)
+    return encoded
+
+
+def encode_entry(number: int, encoded_command: bytes) -> bytes:
     """Encoded when it is submitted, so that a bundle knows its size and is only joined."""
-    entry: bytes = msgpack.packb((number, command))
-    return entry
+    packer = msgpack.Packer()
+    head: bytes = packer.pack_array_header(2) + packer.pack(number)
+    return head + encoded_command
 
 
 def encode(epoch: int, opens: bool, entries: Sequence[bytes]) -> bytes:
     """A payload from entries that are encoded already."""
     packer = msgpack.Packer()
-    head: bytes = packer.pack_array_header(3) + packer.pack(epoch) + packer.pack(opens) + packer.pack_array_header(
-        len(entries)
+    head: bytes = (
+        packer.pack_array_header(3) + packer.pack(epoch) + packer.pack(opens) + packer.pack_array_header(len(entries))
     )
     return head + b"".join(entries)
 

@@ -6,17 +6,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
+from attrs import define, evolve, field, frozen
 
-from pfsb.interfaces import PENDING, Answer, Command, Done, Refused, Result
+from pfsb.interfaces import PENDING, Answer, BadRequest, Command, Done, Refused, Result
 from pfsb.sessions import bundle
-from pfsb.sessions.bundler import Bundler
-from pfsb.sessions.machine import CLOSE, OPEN
+from pfsb.sessions.bundler import NOT_SENT, OUTLIVED, UNKNOWN, Bundler
+from pfsb.sessions.machine import CLOSE, OPEN, replaced
 
 if TYPE_CHECKING:
     from pfsb.sessions.desk import Desk
 
 SHUTDOWN = Refused("SHUTDOWN", "this server is stopping; another one will answer")
+BUSY = Refused("BUSY", "too much is under way here for clients that are gone; another server may have room")
 
 
 @define(eq=False)
@@ -27,6 +28,14 @@ class Numbered:
     """One for each time the client has asked under this number and not been told."""
     pending: bool = False
     """It has run; its answer is the application's to give."""
+
+
+@frozen
+class Goodbye:
+    """A BYE that waits for what was asked before it."""
+
+    asked_at: float
+    answer: Answer
 
 
 class ClientConnection:
@@ -45,6 +54,7 @@ class ClientConnection:
         """Why this session takes nothing more."""
         self._changing = False
         """HELLO or BYE is under way: that the session ends here is no news."""
+        self._goodbye: Goodbye | None = None
         self._is_here = True
         self._speak_for(client_id, 0, 0, client_id, opens=True)
 
@@ -54,18 +64,20 @@ class ClientConnection:
         """Through the log: what changes something, once for each number; and questions, in their place.
 
         `number` None stands for the next one. The answer may come at once if it is a refusal.
+        Raises, without any effect, if the command cannot be encoded.
         """
+        encoded = bundle.encode_command(command)
         self.unanswered += 1
         answer = partial(self._told, answer)
-        refusal = SHUTDOWN if self._desk.draining else self._over
+        refusal = self._refusal(number)
         if refusal is not None:
             answer(refusal)
         elif not self._desk.machine.changes(command):
-            self._add(0, command, partial(self._desk.tell, answer))
+            self._add(0, encoded, partial(self._desk.tell, answer))
         elif number is None or number > self._highest:
             self._highest = self._highest + 1 if number is None else number
             self._numbered[self._highest] = Numbered([answer])
-            self._add(self._highest, command, partial(self._settle, self._highest))
+            self._add(self._highest, encoded, partial(self._settle, self._highest))
         elif number in self._numbered:
             self._join(number, answer)
         else:
@@ -77,39 +89,58 @@ class ClientConnection:
         self._desk.replica.perform(self._ask, command, partial(self._told, answer))
 
     def completed(self, number: int, result: Result) -> None:
-        """In a turn: the answer of a command. It stays in use if its fate is not known yet."""
-        numbered = self._numbered.get(number)
-        if numbered is None:
-            return
-        answers, numbered.answers = numbered.answers, []
-        for answer in answers:
-            self._desk.tell(answer, result)
-        if isinstance(result, Refused) and result.code == "UNAVAILABLE":
-            if result.fate == "unknown":
-                return
-            self._highest = min(self._highest, number - 1)  # it was not sent: the number can be used again
-        del self._numbered[number]
+        """In a turn: a command has its answer, and its number is no longer in use."""
+        numbered = self._numbered.pop(number, None)
+        if numbered is not None:
+            self._tell_all(numbered, result)
 
-    def _add(self, number: int, command: Command, settle: Callable[[Any], None]) -> None:
-        self.bundler.add(number, command, self._desk.clock.seconds(), settle)
+    def refuse_asked_before(self, oldest: float) -> None:
+        """In a turn: nothing goes without an answer for longer than `request_seconds`."""
+        self.bundler.refuse_asked_before(oldest)
+        if self._goodbye is not None and self._goodbye.asked_at < oldest:
+            goodbye, self._goodbye = self._goodbye, None
+            self._desk.tell(goodbye.answer, UNKNOWN)
+
+    def _refusal(self, number: int | None) -> Refused | None:
+        """Why no command is taken now. Of a number that is in use already, that does not tell the fate."""
+        is_used = number is not None and number <= max(self._highest, self._desk.machine.last_number(self.client_id))
+        refusal = SHUTDOWN if self._desk.draining else self._over
+        if refusal is None and self._desk.is_busy and not is_used:
+            return BUSY
+        return evolve(refusal, fate="unknown") if refusal is not None and is_used else refusal
+
+    def _add(self, number: int, encoded_command: bytes, settle: Callable[[Any], None]) -> None:
+        self.bundler.add(number, encoded_command, self._desk.clock.seconds(), settle)
         self._desk.make_ready(self.bundler)
 
     def _settle(self, number: int, result: Any) -> None:
         """In a turn: what the log made of a numbered command."""
+        if result is PENDING or result is UNKNOWN:
+            self._is_not_over(number, result)
+            return
+        if result is NOT_SENT or result is OUTLIVED:
+            self._highest = min(self._highest, number - 1)  # it did not run: the number can be used again
+        self.completed(number, result)
+
+    def _is_not_over(self, number: int, result: Any) -> None:
+        """The number stays in use, whether the client hears of it now or not."""
+        numbered = self._numbered.get(number)
+        if numbered is None:
+            return  # PENDING, and completed later in its own bundle
         if result is PENDING:
-            numbered = self._numbered.get(number)
-            if numbered is not None:  # it may have been completed later in its own bundle
-                numbered.pending = True
+            numbered.pending = True
         else:
-            self.completed(number, result)
+            self._tell_all(numbered, result)
+
+    def _tell_all(self, numbered: Numbered, result: Result) -> None:
+        answers, numbered.answers = numbered.answers, []
+        for answer in answers:
+            self._desk.tell(answer, result)
 
     def _join(self, number: int, answer: Answer) -> None:
         """The client asks again for what is under way, perhaps after it was told UNAVAILABLE."""
         self._numbered[number].answers.append(answer)
-        for request in self.bundler.outstanding:
-            if request.number == number:
-                request.settle = partial(self._settle, number)
-                request.asked_at = self._desk.clock.seconds()
+        self.bundler.ask_again(number, self._desk.clock.seconds())
 
     def _look_up(self, number: int, answer: Answer) -> None:
         """In a turn: a number that was used, and is not under way here."""
@@ -135,16 +166,31 @@ class ClientConnection:
     # ------------------------------------------------------------------ the session
 
     def hello(self, client_id: str, ttl_seconds: int, answer: Answer) -> None:
-        """Open the session `client_id`, or take it over. Comes first: nothing was submitted here before."""
+        """Open the session `client_id`, or take it over. Comes first: nothing was submitted here before.
+
+        Raises `BadRequest` for a client id that could be a server's own or an anonymous one.
+        """
+        if client_id[:1] in ("", bundle.SERVER, bundle.ANONYMOUS):
+            raise BadRequest(f"a client id is not empty and does not begin with {bundle.SERVER} or {bundle.ANONYMOUS}")
         assert self.bundler.idle and not self.bundler.introduced, "a connection speaks for one session"
-        self._change((OPEN, client_id, ttl_seconds * 1000), partial(self._opened, client_id), answer)
+        self.unanswered += 1
+        answer = partial(self._told, answer)
+        if self._desk.draining:
+            answer(SHUTDOWN)
+        else:
+            self._change((OPEN, client_id, ttl_seconds * 1000), partial(self._opened, client_id), answer)
 
     def bye(self, answer: Answer) -> None:
         """Close the session, once all that was asked before is through."""
-        if not self.bundler.idle:
-            self.bundler.on_idle = partial(self.bye, answer)
+        self.unanswered += 1
+        answer = partial(self._told, answer)
+        if self._desk.draining:
+            answer(SHUTDOWN)
+        elif not self.bundler.idle:
+            self._goodbye = Goodbye(self._desk.clock.seconds(), answer)
+            self.bundler.on_idle = self._say_goodbye
         elif self.epoch or self.bundler.introduced:
-            self._change((CLOSE, self.client_id, self.epoch), self._closed, answer)
+            self._close(answer)
         else:
             answer(Done())
 
@@ -156,10 +202,13 @@ class ClientConnection:
             self._desk.let_go(self)
 
     def session_ended(self, refusal: Refused) -> None:
-        """In a turn: taken over, closed or expired. What is under way gets its own answer."""
+        """In a turn: taken over, closed or expired. What is under way gets its own answer.
+
+        What is PENDING may still be granted to whoever has taken the session over.
+        """
         self._over = refusal
         for number in [n for n, numbered in self._numbered.items() if numbered.pending]:
-            self.completed(number, refusal)
+            self.completed(number, evolve(refusal, fate="unknown"))
         if not self._changing:
             self._desk.replica.turn.call(self._tell_end, refusal)
 
@@ -167,20 +216,24 @@ class ClientConnection:
         if self._is_here:
             self._ended(refusal.code, refusal.text)
 
+    def _say_goodbye(self) -> None:
+        """In a turn: what was asked before BYE is through."""
+        if self._goodbye is not None:
+            goodbye, self._goodbye = self._goodbye, None
+            self._close(goodbye.answer)
+
+    def _close(self, answer: Answer) -> None:
+        self._change((CLOSE, self.client_id, self.epoch), self._closed, answer)
+
     def _change(self, operation: Command, changed: Callable[[Result], None], answer: Answer) -> None:
-        self.unanswered += 1
-        answer = partial(self._told, answer)
-        if self._desk.draining:
-            answer(SHUTDOWN)
-            return
         self._changing = True
         self._desk.operate(operation, partial(self._changed, changed, answer))
 
     def _changed(self, changed: Callable[[Result], None], answer: Answer, result: Result) -> None:
         """In a turn: the operation is executed, or was refused."""
         self._changing = False
-        changed(result)
         self._desk.tell(answer, result)
+        changed(result)
 
     def _opened(self, client_id: str, result: Result) -> None:
         """This connection speaks for the session now, if it is still there to do so."""
@@ -189,6 +242,8 @@ class ClientConnection:
             fields = dict(result.fields)
             epoch, last = int(fields["epoch"]), int(fields["last"])
             self._speak_for(client_id, epoch, last, bundle.named(client_id, epoch), opens=False)
+            if not self._desk.machine.is_open(client_id, epoch):  # taken over in the very bundle that opened it
+                self.session_ended(replaced(client_id))
 
     def _closed(self, result: Result) -> None:
         if isinstance(result, Done):

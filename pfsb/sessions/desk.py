@@ -73,6 +73,11 @@ class Desk:
         return all(bundler.idle for bundler in self._bundlers.values())
 
     @property
+    def is_busy(self) -> bool:
+        """Too many bundles are under way for clients that are gone: without a majority they stay and stay."""
+        return len(self._bundlers) - len(self._connections) > self.limits.connections
+
+    @property
     def connections(self) -> int:
         return len(self._connections)
 
@@ -91,7 +96,7 @@ class Desk:
 
     def operate(self, command: Command, settle: Callable[[Any], None] = nothing) -> None:
         """An operation of the server's own session: open, close or expire a client's."""
-        self._own.add(0, command, self.clock.seconds(), settle)
+        self._own.add(0, bundle.encode_command(command), self.clock.seconds(), settle)
         self.make_ready(self._own)
 
     def make_ready(self, bundler: Bundler) -> None:
@@ -151,6 +156,16 @@ class Desk:
         if bundler is None:
             return  # of a connection that is gone, or of this server before it was restarted
         bundler.executed(update, results)
+        self._go_on(bundler)
+
+    def outlived(self, update: ClientUpdate) -> None:
+        """In a turn. What has not run does not count as executed, so that it may be ordered and refused once more."""
+        bundler = self._bundlers.get(update.client_id)
+        if bundler is not None and bundler.awaits(update):
+            bundler.outlived()
+            self._go_on(bundler)
+
+    def _go_on(self, bundler: Bundler) -> None:
         if bundler.waiting:
             self._introduce(bundler)
         else:
@@ -198,5 +213,6 @@ class Desk:
 
     def _refuse_old(self) -> None:
         oldest = self.clock.seconds() - self.limits.request_seconds
-        for bundler in tuple(self._bundlers.values()):
-            bundler.refuse_asked_before(oldest)
+        self._own.refuse_asked_before(oldest)
+        for connection in self._connections:
+            connection.refuse_asked_before(oldest)

@@ -7,10 +7,10 @@ knows - who is connected, who waits for an answer - is behind `ISessionObserver`
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
@@ -19,6 +19,7 @@ from pfsb.interfaces import (
     PENDING,
     Command,
     Done,
+    Fields,
     IContext,
     IEventLog,
     IStateMachine,
@@ -33,8 +34,25 @@ from pfsb.sessions.bundle import Bundle
 
 OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
 
+REPLY_CHARACTERS_MAX = 1_048_576
+"""Characters of the replies that a session keeps; its newest reply is kept whatever its size."""
 ANONYMOUS_TTL_MS = 10_000
 """How long an anonymous session outlives the silence of its server; when only its connection goes, it is closed."""
+
+
+def replaced(client_id: str) -> Refused:
+    return Refused("REPLACED", f"session {client_id} was opened anew from another connection")
+
+
+def size_of(result: Result) -> int:
+    """The characters of its text: a measure that is the same on every server."""
+    if isinstance(result, Refused):
+        return len(result.text)
+    return _characters(result.fields) + sum(map(_characters, result.rows))
+
+
+def _characters(fields: Fields) -> int:
+    return sum(len(value) for _, value in fields if isinstance(value, str))
 
 
 @define
@@ -50,11 +68,24 @@ class Session:
     last_number: int = 0
     """The highest command number executed."""
     replies: OrderedDict[int, Result] = field(factory=OrderedDict)
-    """Of the last `session_window` answered commands, in the order in which they were answered."""
+    """Of the last `session_window` answered commands, in the order in which they were answered; fewer large ones."""
+    reply_characters: int = 0
+    """The size of these replies."""
     forgotten: int = 0
     """The highest number whose reply is no longer kept."""
     waiting: set[int] = field(factory=set)
     """Commands executed whose answer is still to come (LOCK)."""
+
+    def remember(self, number: int, result: Result, replies_max: int) -> None:
+        """Keep an answer, and as many of those before it as there is room for."""
+        self.replies[number] = result
+        self.reply_characters += size_of(result)
+        while len(self.replies) > replies_max or (
+            self.reply_characters > REPLY_CHARACTERS_MAX and len(self.replies) > 1
+        ):
+            oldest, forgotten = self.replies.popitem(last=False)
+            self.reply_characters -= size_of(forgotten)
+            self.forgotten = max(self.forgotten, oldest)
 
 
 class ISessionObserver(Interface):
@@ -62,6 +93,9 @@ class ISessionObserver(Interface):
 
     def executed(update: ClientUpdate, results: Sequence[Any]) -> None:
         """An update of this server's was executed: a result (or PENDING) for each entry."""
+
+    def outlived(update: ClientUpdate) -> None:
+        """An update of this server's was ordered beyond its horizon: it has not run, and never will."""
 
     def completed(client_id: str, number: int, result: Result) -> None:
         """A command that was PENDING has its answer."""
@@ -78,6 +112,9 @@ class NobodyObserves:
     """While a server recovers, nobody is connected."""
 
     def executed(self, update: ClientUpdate, results: Sequence[Any]) -> None:
+        pass
+
+    def outlived(self, update: ClientUpdate) -> None:
         pass
 
     def completed(self, client_id: str, number: int, result: Result) -> None:
@@ -125,6 +162,7 @@ class SessionMachine:
         self._horizon_slots = horizon_slots
         self.applications = catalogue.applications
         self._changes = {verb: entry.description.changes for verb, entry in catalogue.verbs.items()}
+        self._waits = frozenset(verb for verb, entry in catalogue.verbs.items() if entry.description.waits)
         self._application_of = {verb: entry.application for verb, entry in catalogue.verbs.items()}
         self._logs = [_EventLog(app) for app in catalogue.applications if IEventLog.providedBy(app)]
         self._context = Context(self)
@@ -155,12 +193,20 @@ class SessionMachine:
     def outlived(self, update: ClientUpdate) -> None:
         """Beyond its horizon an update does not run: what it would repeat may be forgotten by now."""
         if update.server_id == self._server_id:
-            refused = Refused("UNAVAILABLE", "the command was ordered too long after it was sent; it did not run")
-            self.observer.executed(update, [refused] * len(bundle.decode(update.payload).entries))
+            self.observer.outlived(update)
 
     def changes(self, command: Command) -> bool:
         """Does it change something? Then it runs once; a question may be asked as often as one likes."""
         return self._changes.get(command[0], True)
+
+    def is_open(self, client_id: str, epoch: int) -> bool:
+        session = self.sessions.get(client_id)
+        return session is not None and session.epoch == epoch
+
+    def last_number(self, client_id: str) -> int:
+        """The highest command number executed for a session, open or closed; 0 if none, or none is known any more."""
+        session = self.sessions.get(client_id)
+        return self._closed.get(client_id, (0, 0))[0] if session is None else session.last_number
 
     def next_deadline(self) -> int | None:
         """The earliest state machine time at which an application's wait ends."""
@@ -171,7 +217,7 @@ class SessionMachine:
         for application in self.applications:
             deadline = application.next_deadline()
             if deadline is not None and deadline <= self.time_ms:
-                application.time_passed(self._context_for("", 0))
+                self._tell(application.time_passed, self._context_for("", 0))
 
     # ------------------------------------------------------------------ bundles
 
@@ -181,7 +227,8 @@ class SessionMachine:
             return [self._operate(update.server_id, command) for _, command in content.entries]
         session = self._session_for(update, content)
         if isinstance(session, Refused):
-            return [session] * len(content.entries)
+            last_number = self.last_number(bundle.session_of(update.client_id))
+            return [evolve(session, fate="unknown") if 0 < n <= last_number else session for n, _ in content.entries]
         is_ours = update.server_id == self._server_id
         return [
             self._command(session, number, command) if number else self._question(command, is_ours)
@@ -195,9 +242,11 @@ class SessionMachine:
             session = Session(client_id, 0, update.server_id, ANONYMOUS_TTL_MS)
             self.sessions[client_id] = session
         if session is None:
-            return Refused("NOSESSION", f"session {client_id} is over: closed, or expired while nothing was heard of it")
+            return Refused(
+                "NOSESSION", f"session {client_id} is over: closed, or expired while nothing was heard of it"
+            )
         if session.epoch != content.epoch:
-            return Refused("REPLACED", f"session {client_id} was opened anew from another connection")
+            return replaced(client_id)
         return session
 
     def _command(self, session: Session, number: int, command: Command) -> Any:
@@ -210,13 +259,15 @@ class SessionMachine:
         if result is PENDING:
             session.waiting.add(number)
         else:
-            self._remember(session, number, result)
+            session.remember(number, result, self._session_window)
         return result
 
     def _execute(self, session: Session, number: int, command: Command) -> Any:
         application = self._application_of.get(command[0])
         if application is None:
             return Refused("UNKNOWN", f"no application here knows {command[0]}")
+        if command[0] in self._waits and len(session.waiting) >= self._session_window:
+            return Refused("BUSY", f"{len(session.waiting)} commands of this session wait already, no more may")
         try:
             return application.execute(command, self._context_for(session.client_id, number))
         except Exception:
@@ -252,7 +303,8 @@ class SessionMachine:
             )
         return Refused(
             "BADREQUEST",
-            f"number {number} is long past: only the last {self._session_window} answers are kept",
+            f"number {number} is past, and its answer no longer kept: at most {self._session_window} are, fewer large "
+            "ones, and none when the session ends",
             fate="unknown",
         )
 
@@ -262,13 +314,15 @@ class SessionMachine:
         session = self.sessions.get(client_id)
         if session is not None and number in session.waiting:
             session.waiting.discard(number)
-            self._remember(session, number, result)
+            session.remember(number, result, self._session_window)
         self.observer.completed(client_id, number, result)
 
-    def _remember(self, session: Session, number: int, result: Result) -> None:
-        session.replies[number] = result
-        if len(session.replies) > self._session_window:
-            session.forgotten = max(session.forgotten, session.replies.popitem(last=False)[0])
+    def _tell(self, function: Callable[..., None], *args: Any) -> None:
+        """An application that raises here raises on every server, and would again after every restart: go on."""
+        try:
+            function(*args)
+        except Exception:
+            self._log.failure("{what} raised; so it does on every server", what=function.__qualname__)
 
     def _context_for(self, client_id: str, number: int) -> Context:
         context = self._context
@@ -296,12 +350,13 @@ class SessionMachine:
             self.observer.session_ended(
                 client_id,
                 session.epoch,
-                Refused("REPLACED", f"session {client_id} was opened anew from another connection"),
+                replaced(client_id),
             )
             session.epoch, session.server_id, session.ttl_ms = self.revision, server_id, ttl_ms
         else:
             last_number, _ = self._closed.pop(client_id, (0, 0))
-            session = Session(client_id, self.revision, server_id, ttl_ms, last_number)
+            # The answers of the former session are gone: what it has used may have run.
+            session = Session(client_id, self.revision, server_id, ttl_ms, last_number, forgotten=last_number)
             self.sessions[client_id] = session
         return Done(
             (
@@ -318,10 +373,10 @@ class SessionMachine:
         if session is None or session.epoch != epoch:
             return Done()
         del self.sessions[client_id]
-        if client_id[0] != bundle.ANONYMOUS:
+        if session.last_number and client_id[0] != bundle.ANONYMOUS:
             self._closed[client_id] = (session.last_number, self._seq)
         for application in self.applications:
-            application.session_ended(client_id, self._context_for(client_id, 0))
+            self._tell(application.session_ended, client_id, self._context_for(client_id, 0))
         how = "closed" if verb == CLOSE else "expired: nothing was heard of it for too long"
         self.observer.session_ended(client_id, epoch, Refused("NOSESSION", f"session {client_id} is {how}"))
         return Done()

@@ -85,6 +85,27 @@ class ExecutionCheck:
 
 
 @define
+class Advertised:
+    """What each server tells of itself: a restart does not take it back.
+
+    Within one life an older message may leave after a newer one, having waited behind the door.
+    """
+
+    what: str
+    _highest: dict[int, int] = field(factory=dict)
+    _before: dict[int, int] = field(factory=dict)
+    """The highest of each server in its earlier lives."""
+
+    def started(self, server_id: int) -> None:
+        self._before[server_id] = self._highest.get(server_id, 0)
+
+    def tell(self, server_id: int, now: int) -> None:
+        before = self._before[server_id]
+        _require(now >= before, f"server {server_id} told of {self.what} {before} before it crashed, and now of {now}")
+        self._highest[server_id] = max(now, self._highest.get(server_id, 0))
+
+
+@define
 class NetworkCheck:
     """One leader a view, one proposal a view and number, one value a number; nothing advertised is forgotten."""
 
@@ -94,12 +115,14 @@ class NetworkCheck:
     """(view, seq) -> the batch proposed."""
     ordered: dict[int, bytes] = field(factory=dict)
     """seq -> the batch that somebody called ordered."""
+    views: Advertised = field(factory=lambda: Advertised("view"))
+    arus: Advertised = field(factory=lambda: Advertised("Local_Aru"))
     _lives: dict[int, int] = field(factory=dict)
-    _views: dict[int, int] = field(factory=dict)
-    _arus: dict[int, int] = field(factory=dict)
 
     def started(self, server_id: int) -> None:
         self._lives[server_id] = self._lives.get(server_id, 0) + 1
+        self.views.started(server_id)
+        self.arus.started(server_id)
 
     def sent(self, server_id: int, message: Message) -> None:
         match message:
@@ -111,7 +134,7 @@ class NetworkCheck:
             case Alive():
                 self._advertises(server_id, message)
             case VCProof():
-                self._never_back(self._views, server_id, message.installed, "view")
+                self.views.tell(server_id, message.installed)
             case PrepareOK():
                 for entry in message.data_list:
                     self._entry(entry)
@@ -141,14 +164,8 @@ class NetworkCheck:
     def _advertises(self, server_id: int, message: Alive) -> None:
         if message.state is State.REG_LEADER:
             self._leads(server_id, message.view)
-        self._never_back(self._views, server_id, message.view, "view")
-        self._never_back(self._arus, server_id, message.local_aru, "Local_Aru")
-
-    @staticmethod
-    def _never_back(told: dict[int, int], server_id: int, now: int, what: str) -> None:
-        before = told.get(server_id, 0)
-        _require(now >= before, f"server {server_id} told of {what} {before}, and now of {now}")
-        told[server_id] = now
+        self.views.tell(server_id, message.view)
+        self.arus.tell(server_id, message.local_aru)
 
 
 @define

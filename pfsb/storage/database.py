@@ -254,7 +254,7 @@ class Database:
         return Identity(*self._only_row("identity"))
 
     def check_pages(self) -> None:
-        """Let SQLite look for damage; about half a second for each gigabyte that the system has in memory."""
+        """Let SQLite look for damage; about a second for each gigabyte that the system has in memory."""
         problem: str = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
             raise StorageRefused(f"{self.path}: damaged ({' '.join(problem.split())}); {GONE}")

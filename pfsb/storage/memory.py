@@ -35,9 +35,12 @@ class MemoryDisk:
         return self.contents.local_aru or 0
 
     def ordered(self, first: int, last: int) -> Iterator[tuple[int, Batch]]:
-        """The slots first..last as far as they are ordered; nothing if `first` is not."""
-        for seq in range(max(first, 1), min(last, self.local_aru) + 1):
-            yield seq, self.contents.slots[seq].batch
+        """The slots first..last as far as they are ordered, and no further than the first that is missing."""
+        for seq in range(first, min(last, self.local_aru) + 1):
+            slot = self.contents.slots.get(seq)
+            if slot is None:
+                return
+            yield seq, slot.batch
 
 
 def _raise(failure: Failure) -> None:
@@ -232,8 +235,6 @@ class MemoryStorage:
 
     def _range(self, first: int, last: int, bytes_max: int) -> list[tuple[int, Batch]]:
         found: list[tuple[int, Batch]] = []
-        if first < 1:
-            return found
         for seq, batch in self._disk.ordered(first, last):
             bytes_max -= len(batch.data)
             if found and bytes_max < 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 from attrs import define, field
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
@@ -40,6 +41,8 @@ class SQLiteStorage:
     and nobody is told that anything is durable, and the server has to stop.
     """
 
+    _log: ClassVar[Logger] = Logger()
+
     _directory: Path
     _cluster_digest: bytes
     _cluster_name: str
@@ -49,7 +52,6 @@ class SQLiteStorage:
     _on_failure: Callable[[Failure], None]
     _members: tuple[int, ...] = ()
     counters: StorageCounters = field(factory=StorageCounters, init=False)
-    _log: Logger = field(factory=Logger, init=False)
     _lock: DirectoryLock = field(init=False)
     _acknowledgements: Acknowledgements = field(init=False)
     _appended: list[Record] = field(factory=list, init=False)

@@ -102,7 +102,7 @@ SWITCH_SECONDS_MAX = 0.0001
 
 A reactor that makes a system call every few milliseconds and computes in between lets go of the lock and takes it
 again before the writer has woken up, and each time the writer's patience begins anew: with the interpreter's value one
-write took up to ten seconds in such a test, with this one twelve milliseconds.
+write took up to ten seconds in such a test, with this one ten milliseconds.
 """
 
 

@@ -100,9 +100,7 @@ class ReplyQueueTests(SynchronousTestCase):
         self.queue.place_waiting(4)
         self.queue.place_waiting(3)
         self.queue.refuse_waiting(Refused("NOSESSION", "gone", "unknown"))
-        self.assertEqual(
-            self.end_turn(), [b"#3 ERR NOSESSION fate=unknown gone\n#4 ERR NOSESSION fate=unknown gone\n"]
-        )
+        self.assertEqual(self.end_turn(), [b"#3 ERR NOSESSION fate=unknown gone\n#4 ERR NOSESSION fate=unknown gone\n"])
 
     def test_answers_after_the_end_of_the_connection_go_nowhere(self) -> None:
         answer = self.queue.place(1)

@@ -62,7 +62,7 @@ class ParsingTests(SynchronousTestCase):
 
     def test_rest_of_line_is_text_with_its_spaces_and_quotes(self) -> None:
         """SAY takes the rest of the line, in which a lone quote is a character."""
-        self.assertEqual(parse(b'SAY  it\'s 5" long,  isn\'t it').text, 'it\'s 5" long,  isn\'t it')
+        self.assertEqual(parse(b"SAY  it's 5\" long,  isn't it").text, "it's 5\" long,  isn't it")
 
     def test_rest_of_line_that_is_one_string_is_what_the_string_says(self) -> None:
         self.assertEqual(parse(b'SAY "two\\nlines"').text, "two\nlines")

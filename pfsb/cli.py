@@ -1,0 +1,60 @@
+"""The `pfsb` command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, Final, NoReturn
+
+from twisted.python import usage
+
+from pfsb import __version__
+
+_COMMANDS: Final = (
+    ("cluster", "pfsb.cluster", "Start all servers of a configuration in this terminal."),
+    ("client", "pfsb.client.tool", "Send commands to a cluster; interactive, one, from a pipe, or a batch."),
+    ("status", "pfsb.client.status", "Show one line per server."),
+    ("check", "pfsb.client.check", "Validate a configuration."),
+    ("demo", "pfsb.demo.tool", "Run real servers through a scenario and record it."),
+)
+"""(name, module with `Options` and `run(reactor, options)`, one sentence). Imported only when chosen."""
+
+
+def _lazily(module: str) -> Callable[[], usage.Options]:
+    def options() -> usage.Options:
+        made: usage.Options = import_module(module).Options()
+        return made
+
+    return options
+
+
+class Options(usage.Options):
+    """Command line of `pfsb`."""
+
+    synopsis = "Usage: pfsb COMMAND [options]"
+    longdesc = 'One server by itself is started by "twistd pfsb"; see "twistd pfsb --help".'
+    subCommands = [[name, None, _lazily(module), text] for name, module, text in _COMMANDS]  # noqa: RUF012
+
+    def opt_version(self) -> NoReturn:
+        """Show the version of pfsb and exit."""
+        print(f"pfsb {__version__}")
+        sys.exit(0)
+
+    def postOptions(self) -> None:
+        if self.subCommand is None:
+            raise usage.UsageError("a command is missing; pfsb --help shows all")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of the `pfsb` command. A wrong command line is one line on standard error and exit status 1."""
+    options = Options()
+    try:
+        options.parseOptions(sys.argv[1:] if arguments is None else arguments)
+    except usage.UsageError as error:
+        print(f"pfsb: {error}", file=sys.stderr)
+        sys.exit(1)
+    chosen: Any = import_module(next(module for name, module, _ in _COMMANDS if name == options.subCommand))
+    from twisted.internet.task import react
+
+    react(chosen.run, (options.subOptions,))

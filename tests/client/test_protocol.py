@@ -1,0 +1,93 @@
+"""The client's reading of replies."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.client.protocol import ClientProtocol, EventLine, Reply, read_fields, read_reply
+from pfsb.frontends.syntax import render, render_event
+from pfsb.interfaces import Done, Event, Refused, Word
+
+names = st.from_regex("[a-z_]{1,8}", fullmatch=True)
+values = st.one_of(st.integers(-(2**63), 2**63), st.text(), st.from_regex("[a-zA-Z_][a-zA-Z_]{0,8}", fullmatch=True))
+
+
+class ReadingTests(SynchronousTestCase):
+    @given(st.dictionaries(names, values, max_size=5))
+    @settings(max_examples=150, deadline=None)
+    def test_fields_are_read_as_the_server_meant_them(self, wanted: dict[str, int | str]) -> None:
+        line = render(None, Done(tuple(wanted.items()))).decode().rstrip("\n")
+        reply = read_reply(line)
+        assert reply is not None
+        self.assertEqual(reply.fields, wanted)
+
+    def test_words_are_read_bare(self) -> None:
+        self.assertEqual(read_fields("resumed=no client=x"), {"resumed": "no", "client": "x"})
+
+    def test_refusal_is_taken_apart(self) -> None:
+        reply = read_reply(render(None, Refused("HELD", "by bob")).decode().strip())
+        self.assertEqual(reply, Reply("ERR HELD fate=none by bob", (), "HELD", "none", "by bob"))
+
+    def test_refusal_without_fate_is_of_unknown_fate(self) -> None:
+        reply = read_reply("ERR STRANGE things")
+        assert reply is not None
+        self.assertEqual((reply.code, reply.fate), ("STRANGE", "unknown"))
+
+
+class ProtocolTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.events: list[EventLine] = []
+        self.lost: list[Failure] = []
+        self.replies: list[tuple[str, Reply]] = []
+        self.protocol = ClientProtocol(self.events.append, self.lost.append)
+        self.transport = StringTransport()
+        self.protocol.makeConnection(self.transport)
+
+    def request(self, number: int | None, name: str) -> None:
+        self.protocol.request(number, "PING", lambda reply: self.replies.append((name, reply)))
+
+    def test_numbered_replies_find_their_request_in_any_order(self) -> None:
+        self.request(1, "lock")
+        self.request(2, "put")
+        self.protocol.dataReceived(b"#2 OK revision=5\n#1 OK\n")
+        self.assertEqual(
+            [(name, reply.line) for name, reply in self.replies], [("put", "OK revision=5"), ("lock", "OK")]
+        )
+
+    def test_replies_without_number_come_in_order(self) -> None:
+        self.request(None, "first")
+        self.request(7, "numbered")
+        self.request(None, "second")
+        self.protocol.dataReceived(b"OK a=1\r\nOK a=2\r\n")
+        self.assertEqual([name for name, _ in self.replies], ["first", "second"])
+
+    def test_rows_belong_to_the_reply_that_follows_however_they_are_cut(self) -> None:
+        self.request(1, "x")
+        for byte in b'* CHAT index=1\n#1 +key="a"\n#1 +key="b"\n#1 OK count=2\n':
+            self.protocol.dataReceived(bytes([byte]))
+        self.assertEqual(self.replies[0][1].rows, ('key="a"', 'key="b"'))
+        self.assertEqual(self.replies[0][1].lines(), ['+key="a"', '+key="b"', "OK count=2"])
+
+    def test_events_are_told_apart(self) -> None:
+        self.protocol.dataReceived(render_event(Event("CHAT", (("index", 3), ("text", "a b"), ("w", Word("x"))))))
+        self.assertEqual((self.events[0].name, self.events[0].fields), ("CHAT", {"index": 3, "text": "a b", "w": "x"}))
+
+    def test_reply_that_nobody_waits_for_is_ignored(self) -> None:
+        self.protocol.dataReceived(b"#9 OK\nOK\n")
+        self.assertEqual(self.transport.disconnecting, True)
+
+    def test_refusal_of_the_connection_counts_as_its_loss(self) -> None:
+        """A server with too many connections answers ERR BUSY before anything was asked."""
+        self.protocol.dataReceived(b"ERR BUSY fate=none full\n")
+        self.assertIn("BUSY", self.lost[0].getErrorMessage())
+
+    def test_closed_connection_says_nothing_more(self) -> None:
+        self.request(1, "x")
+        self.protocol.close()
+        self.protocol.dataReceived(b"#1 OK\n* CHAT index=1\n")
+        self.protocol.connectionLost()
+        self.assertEqual((self.replies, self.events, self.lost), ([], [], []))

@@ -1,0 +1,108 @@
+"""Words in which the paper's situations are told: a world, and messages that are held back, lost or counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.paxos.messages import ClientUpdate, Message, Proposal, State
+from pfsb.paxos.settings import Settings
+from pfsb.simulator.network import Passage
+from pfsb.simulator.world import World
+
+ONE_UPDATE_A_SLOT = Settings(batch_bytes_max=1)
+
+
+def passing(
+    *kinds: type[Any], sender: int | None = None, receiver: int | None = None, **fields: Any
+) -> Callable[[Passage], bool]:
+    """Messages of these kinds, between these servers, with these field values (a tuple: any of them)."""
+
+    def matches(passage: Passage) -> bool:
+        message = passage.message
+        return (
+            isinstance(message, kinds)
+            and sender in (None, passage.sender)
+            and receiver in (None, passage.receiver)
+            and all(
+                getattr(message, name) in (wanted if isinstance(wanted, tuple) else (wanted,))
+                for name, wanted in fields.items()
+            )
+        )
+
+    return matches
+
+
+class ScenarioTestCase(SynchronousTestCase):
+    """Each test has a world of its own, whose seed is the test's name; every run is checked after every event."""
+
+    world: World
+
+    def begin(self, servers: int = 3, *, settings: Settings | None = None, start: bool = True) -> World:
+        """A new cluster, in which server 0 leads view 1 (unless it is not to be started yet)."""
+        self.world = World(self.id(), servers, settings=settings, start=start)
+        self.sent: list[tuple[int, int | None, Message]] = []
+        self.world.network.observers.append(self._note)
+        if start:
+            self.until_led_by(0)
+            self.world.run(0.1)
+        return self.world
+
+    def _note(self, sender: int, receiver: int | None, messages: Any) -> None:
+        self.sent.extend((sender, receiver, message) for message in messages)
+
+    # ------------------------------------------------------------------ what is seen
+
+    def sent_by(self, server_id: int, kind: type[Any]) -> list[Any]:
+        return [message for sender, _, message in self.sent if sender == server_id and isinstance(message, kind)]
+
+    def state(self, server_id: int) -> State:
+        return self.world.replica(server_id).data.server.state
+
+    def view(self, server_id: int) -> int:
+        """Last_Installed."""
+        return self.world.replica(server_id).data.views.last_installed
+
+    def held_on_disk(self, server_id: int, seq: int) -> list[str]:
+        """The clients whose updates this server's disk has at that number."""
+        slot = self.world.disk(server_id).contents.slots.get(seq)
+        return [] if slot is None else [update.client_id for update in slot.batch.open()[1]]
+
+    def proposed(self, view: int) -> dict[int, list[str]]:
+        """What was proposed in a view, as far as anybody sent it: the clients by number."""
+        return {
+            message.seq: [update.client_id for update in message.batch.open()[1]]
+            for _, _, message in self.sent
+            if isinstance(message, Proposal) and message.view == view
+        }
+
+    def clients_executed(self, server_id: int) -> list[str]:
+        """In order of execution."""
+        return [client_id for _, client_id, _, _ in self.world.executed(server_id)]
+
+    def answered(self, *clients: str) -> Callable[[], bool]:
+        """Whether the first update of each of these clients is answered."""
+        return lambda: all((client, 1) in self.world.answers for client in clients)
+
+    # ------------------------------------------------------------------ what is awaited
+
+    def until_led_by(self, server_id: int, seconds: float = 30.0) -> None:
+        self.world.run_until(lambda: self.world.has_leader() and self.world.leader() == server_id, seconds)
+
+    def until_executed(self, clients: list[str], *servers: int, seconds: float = 10.0) -> None:
+        """These servers (default: all that run) have executed the updates of these clients, in this order."""
+        world = self.world
+        world.run_until(lambda: all(self.clients_executed(i) == clients for i in servers or world.running_ids), seconds)
+
+    def until_on_disk(self, server_id: int, seq: int, client: str) -> None:
+        self.world.run_until(lambda: self.held_on_disk(server_id, seq) == [client])
+
+    def no_more_filters(self) -> None:
+        self.world.network.filters.clear()
+
+
+def carries(client: str) -> Callable[[Passage], bool]:
+    """CLIENT_UPDATEs of this client."""
+    return passing(ClientUpdate, client_id=client)

@@ -1,0 +1,203 @@
+"""Figures 4 to 9, sections 5.2 and 5.3: elections, and what a new leader learns."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pfsb.paxos.messages import (
+    Accept,
+    Prepare,
+    PrepareOK,
+    Proposal,
+    ReconciliationReply,
+    ReconciliationRequest,
+    State,
+    VCProof,
+    ViewChange,
+)
+from pfsb.paxos.settings import Settings
+from tests.paper.scenario import ONE_UPDATE_A_SLOT, ScenarioTestCase, passing
+
+RECONCILIATION = (ReconciliationRequest, ReconciliationReply)
+
+
+class Elections(ScenarioTestCase):
+    def test_leaders_follow_each_other_in_the_order_of_their_ids(self) -> None:
+        """Section 5.1: view v is led by the server at position (v - 1) mod N."""
+        world = self.begin(5)
+        world.crash(0)
+        self.until_led_by(1)
+        self.assertEqual(self.view(1), 2)
+        world.crash(1)
+        self.until_led_by(2)
+        self.assertEqual(self.view(2), 3)
+        world.crash(2)
+        for server_id in (0, 1, 2):
+            world.restart(server_id)
+        world.crash(3)
+        self.until_led_by(4)
+        self.assertEqual(self.view(4), 5)
+        world.crash(4)
+        self.until_led_by(0, 60)
+        self.assertEqual(self.view(0), 6)
+
+    def test_unstable_server_cannot_interrupt_a_working_view(self) -> None:
+        """Figure 4 A4: who is in a view ignores votes for others, however often and high they come."""
+        world = self.begin()
+        for attempt in range(2, 200):
+            vote = ViewChange(2, attempt)
+            world.clock.callLater(attempt / 100, partial(self._deliver, 2, vote))
+        for timestamp in range(1, 21):
+            world.clock.callLater(timestamp / 10, partial(world.submit, 1, "a", timestamp))
+        world.run(3)
+        self.assertEqual([self.view(i) for i in world.ids], [1, 1, 1])
+        self.assertEqual(len(self.clients_executed(0)), 20)
+        self.assertGreater(world.replica(0).discarded["4 A4"], 100)
+
+    def _deliver(self, sender: int, message: ViewChange) -> None:
+        for receiver in (0, 1):
+            self.world.replica(receiver).receive(sender, self.world.disk(sender).identity, [message])
+
+    def test_higher_attempt_ignored_while_progress_timer_runs(self) -> None:
+        """Figure 4 A6: an unstable server cannot interrupt an election that is preinstalled."""
+        world = self.begin(start=False)
+        world.network.drop(passing(Prepare, VCProof))
+        for server_id in world.ids:
+            world.restart(server_id)
+        world.run_until(lambda: all(world.replica(i).progress_timer.running for i in world.ids))
+        self._deliver(2, ViewChange(2, 9))
+        self.assertEqual([world.replica(i).data.views.last_attempted for i in (0, 1)], [1, 1])
+        self.assertEqual([world.replica(i).discarded["4 A6"] for i in (0, 1)], [1, 1])
+
+    def test_server_joins_a_higher_attempt_when_it_suspects(self) -> None:
+        """Figure 6 B: in an election, and not preinstalled: follow the highest."""
+        world = self.begin(5, start=False)
+        world.network.drop(passing(ViewChange))
+        for server_id in (0, 1, 2):
+            world.restart(server_id)
+        world.run(0.1)
+        self._deliver(2, ViewChange(2, 9))
+        self.assertEqual([world.replica(i).data.views.last_attempted for i in (0, 1)], [9, 9])
+
+    def test_timeout_doubles_up_to_its_cap_and_comes_back(self) -> None:
+        """Section 5.2 and G8: each preinstall doubles it, and an update ordered in the view resets it."""
+        world = self.begin()
+        world.network.drop(passing(Prepare, VCProof))
+        world.crash(0)
+        timers = world.replica(1).data.timers
+        seen = []
+        for _ in range(60):
+            seen.append(timers.progress_seconds)
+            world.run(1)
+        self.assertEqual(sorted(set(seen)), [2.0, 4.0, 8.0])
+        self.no_more_filters()
+        world.submit(1, "a", 1)
+        self.until_executed(["a"], 1, 2, seconds=60)
+        self.assertEqual(timers.progress_seconds, 1.0)
+
+    def test_restarted_leader_never_leads_its_view_again(self) -> None:
+        """G10: what it may have said in that view, it does not know any more."""
+        world = self.begin()
+        world.crash(0)
+        world.restart(0)
+        world.submit(1, "a", 1)
+        world.run_until(self.answered("a"), 20)
+        self.assertGreater(min(self.view(i) for i in world.ids), 1)
+
+    def test_leader_cut_off_from_the_majority_steps_down(self) -> None:
+        """Design part 4, "Idle": a leader that does not hear a majority suspects itself."""
+        world = self.begin()
+        world.isolate(0)
+        world.run_until(lambda: self.state(0) is State.LEADER_ELECTION, 3)
+
+    def test_refused_frames_hurry_the_election(self) -> None:
+        """Design part 4, "A dead peer is often known at once": the timer is cut, and the next leader leads."""
+        world = self.begin()
+        world.network.refusals = True
+        world.crash(0)
+        self.until_led_by(1, 0.4)
+
+
+class PreparePhase(ScenarioTestCase):
+    def test_accepted_proposal_survives_its_leader(self) -> None:
+        """Figure 8 A: what one of a majority has accepted, the next leader proposes again, at the same number."""
+        world = self.begin()
+        world.network.drop(passing(Proposal, receiver=1))
+        world.network.drop(passing(Accept))
+        world.submit(0, "a", 1)
+        self.until_on_disk(2, 1, "a")
+        world.crash(0)
+        self.no_more_filters()
+        self.until_executed(["a"], 1, 2)
+        self.assertEqual(self.proposed(2), {1: ["a"]})
+
+    def test_promise_in_many_parts_counts_when_all_are_there(self) -> None:
+        """G28: a long data list travels in parts; while one is missing the view is not prepared."""
+        world = self.begin(settings=Settings(batch_bytes_max=1, frame_data_bytes_max=100))
+        world.network.drop(passing(Proposal, receiver=1))
+        world.network.drop(passing(Accept))
+        for i in range(8):
+            world.submit(0, f"c{i}", 1, b"x" * 80)
+        world.run_until(lambda: len(world.disk(2).contents.slots) == 8)
+        world.crash(0)
+        self.no_more_filters()
+        lost = world.network.drop(passing(PrepareOK, part=5))
+        self.sent.clear()
+        world.run_until(lambda: len(self.sent_by(2, PrepareOK)) >= 8)
+        world.run(0.5)
+        self.assertIs(self.state(1), State.LEADER_ELECTION)
+        world.network.filters.remove(lost)
+        self.until_executed([f"c{i}" for i in range(8)], 1, 2)
+        self.assertEqual({m.parts for m in self.sent_by(2, PrepareOK)}, {8})
+
+    def test_promise_waits_until_the_leader_can_be_told_everything(self) -> None:
+        """G19: a follower that has dropped slots from memory does not answer a leader that lacks them.
+
+        Its data list would be truncated, and let the leader bind other updates to those numbers.
+        """
+        world = self.begin(settings=Settings(batch_bytes_max=1, history_slots_kept=0))
+        world.isolate(1)
+        for timestamp in range(1, 6):
+            world.submit(2, "a", timestamp)
+            world.run(0.05)
+        self.assertEqual((world.aru(2), world.replica(2).data.ordering.global_history.floor), (5, 5))
+        world.network.drop(passing(*RECONCILIATION))
+        world.crash(0)
+        world.heal()
+        world.run_until(
+            lambda: self.view(1) > 1 and self.view(1) == self.view(2) and bool(self.sent_by(1, Prepare)), 20
+        )
+        world.run(0.5)
+        self.assertEqual(self.sent_by(2, PrepareOK)[1:], [])
+        self.no_more_filters()
+        world.submit(1, "b", 1)
+        self.until_executed(["a"] * 5 + ["b"], 1, 2, seconds=20)
+
+    def test_leader_far_behind_catches_up_before_it_is_answered(self) -> None:
+        """Section 5.6, the tabled PREPARE: with more missing than a data list carries, reconciliation comes first."""
+        world = self.begin(settings=Settings(window_slots=2, batch_bytes_max=1))
+        world.isolate(1)
+        for timestamp in range(1, 31):
+            world.submit(2, "a", timestamp)
+            world.run(0.03)
+        self.assertEqual((world.aru(1), world.aru(2)), (0, 30))
+        world.crash(0)
+        world.heal()
+        self.until_executed(["a"] * 30, 1, 2, seconds=20)
+        reported = [len(m.data_list) for m in self.sent_by(2, PrepareOK)]
+        self.assertLessEqual(max(reported), 4 * 2)
+
+    def test_nothing_of_an_older_view_is_accepted_after_the_promise(self) -> None:
+        """Figure 7 B: the promise is kept over a crash, since the view was on disk before it was told."""
+        world = self.begin(5, settings=ONE_UPDATE_A_SLOT)
+        late = world.network.hold(passing(Proposal, view=1))
+        world.submit(0, "late", 1)
+        world.run(0.1)
+        world.isolate(0)
+        world.run_until(lambda: any(promise.view == 2 for promise in self.sent_by(3, PrepareOK)), 10)
+        world.crash(3)
+        world.restart(3)
+        world.heal()
+        late.release()
+        world.run(0.3)
+        self.assertEqual([m for m in self.sent_by(3, Accept) if m.view == 1], [])

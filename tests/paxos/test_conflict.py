@@ -1,0 +1,209 @@
+"""Figure 4: every line that discards, by its number, and what it lets through."""
+
+from __future__ import annotations
+
+from pfsb.paxos.messages import Accept, Prepare, PrepareOK, Proposal, State, ViewChange
+from tests.paxos.case import ReplicaTestCase
+from tests.paxos.messages import (
+    accept,
+    client_update,
+    prepare,
+    prepare_ok,
+    proposal,
+    vc_proof,
+    view_change,
+)
+
+
+class ViewChangeTests(ReplicaTestCase):
+    def test_own_vote_that_comes_back_is_discarded(self) -> None:
+        """Figure 4 A2: a vote from oneself was counted when it was made."""
+        self.receive(view_change(2, 9), sender=3)
+        self.assertDiscarded("4 A2")
+
+    def test_vote_is_ignored_by_a_follower(self) -> None:
+        """Figure 4 A4: who does not suspect the leader is not drawn into an election."""
+        self.follow(view=1)
+        self.receive(view_change(3, 9))
+        self.assertDiscarded("4 A4")
+        self.assertEqual(self.data.views.last_attempted, 1)
+
+    def test_vote_is_ignored_by_a_leader(self) -> None:
+        """Figure 4 A4: a leader that makes progress is not disturbed either."""
+        self.lead(view=2)
+        self.receive(view_change(3, 9))
+        self.assertDiscarded("4 A4")
+        self.assertIs(self.data.server.state, State.REG_LEADER)
+
+    def test_higher_attempt_is_ignored_while_progress_timer_is_set(self) -> None:
+        """Figure 4 A6: an unstable server cannot interrupt an election."""
+        self.preinstall(view=1)
+        self.receive(view_change(5, 9))
+        self.assertDiscarded("4 A6")
+        self.assertEqual(self.data.views.last_attempted, 1)
+
+    def test_vote_for_a_view_that_is_installed_is_discarded(self) -> None:
+        """Figure 4 A8: nobody votes for what is past."""
+        self.follow(view=3)
+        self.expire_progress_timer()
+        self.assertSent(ViewChange(2, 4))
+        self.receive(view_change(4, 3))
+        self.assertDiscarded("4 A8")
+        self.assertNotIn(4, self.data.views.vc)
+
+    def test_vote_is_taken_in_an_election_without_timer(self) -> None:
+        """Figure 4 A: what no line discards is counted."""
+        self.receive(view_change(3, 1))
+        self.assertNotDiscarded()
+        self.assertEqual(set(self.data.views.vc), {2, 3})
+
+
+class VCProofTests(ReplicaTestCase):
+    def test_own_proof_is_discarded(self) -> None:
+        """Figure 4 B2."""
+        self.receive(vc_proof(2, 9), sender=3)
+        self.assertDiscarded("4 B2")
+
+    def test_proof_is_ignored_outside_an_election(self) -> None:
+        """Figure 4 B4: a follower leaves its view by its own timer only (G26)."""
+        self.follow(view=1)
+        self.receive(vc_proof(3, 9))
+        self.assertDiscarded("4 B4")
+        self.assertEqual(self.data.views.last_installed, 1)
+
+    def test_proof_is_ignored_by_a_stale_leader(self) -> None:
+        """Figure 4 B4 and G26: a leader of an older view finds out by its own timer."""
+        self.lead(view=2)
+        self.receive(vc_proof(3, 9))
+        self.assertDiscarded("4 B4")
+        self.assertIs(self.data.server.state, State.REG_LEADER)
+
+
+class PrepareTests(ReplicaTestCase):
+    def test_own_prepare_is_discarded(self) -> None:
+        """Figure 4 C2."""
+        self.receive(prepare(2, 1), sender=3)
+        self.assertDiscarded("4 C2")
+
+    def test_prepare_of_another_view_is_discarded(self) -> None:
+        """Figure 4 C4: a PREPARE counts for the attempted view only, be it newer or older."""
+        self.receive(prepare(3, 3))
+        self.assertDiscarded("4 C4")
+        self.follow(view=3)
+        self.receive(prepare(1, 1))
+        self.assertDiscarded("4 C4")
+        self.assertNotSent(PrepareOK)
+
+    def test_prepare_that_is_not_from_the_leader_is_discarded(self) -> None:
+        """Only the leader of a view may ask for promises (paper.md 6.4)."""
+        self.receive(prepare(3, 1))
+        self.assertDiscarded("leader")
+        self.assertNotSent(PrepareOK)
+
+
+class PrepareOKTests(ReplicaTestCase):
+    def test_late_promise_is_discarded(self) -> None:
+        """Figure 4 D2: once the view is prepared, nothing may be learned from a promise."""
+        self.lead(view=2)
+        self.receive(prepare_ok(5, 2, proposal(1, 1, 1, client_update())))
+        self.assertDiscarded("4 D2")
+        self.assertIsNone(self.data.ordering.global_history.get(1))
+
+    def test_promise_for_another_view_is_discarded(self) -> None:
+        """Figure 4 D4."""
+        self.begin_prepare_phase(view=2)
+        self.receive(prepare_ok(3, 7))
+        self.assertDiscarded("4 D4")
+        self.assertNotIn(3, self.data.preparing.prepare_oks)
+
+    def test_promise_to_another_leader_is_discarded(self) -> None:
+        """A promise counts at the leader of its view alone."""
+        self.receive(prepare_ok(3, 1))
+        self.assertDiscarded("leader")
+
+    def test_promise_for_an_own_view_that_is_not_installed_is_discarded(self) -> None:
+        """Without one's own promise on disk, nobody else's counts."""
+        self.receive(view_change(3, 2))
+        self.assertSent(ViewChange(2, 2))
+        self.receive(prepare_ok(3, 2))
+        self.assertDiscarded("leader")
+
+
+class ProposalTests(ReplicaTestCase):
+    def test_own_proposal_is_discarded(self) -> None:
+        """Figure 4 E2."""
+        self.receive(proposal(2, 1, 1), sender=3)
+        self.assertDiscarded("4 E2")
+
+    def test_proposal_is_discarded_in_an_election(self) -> None:
+        """Figure 4 E4: who suspects the leader does not accept what it says."""
+        self.receive(proposal(1, 1, 1, client_update()))
+        self.assertDiscarded("4 E4")
+        self.assertNotSent(Accept)
+
+    def test_proposal_is_discarded_by_a_leader(self) -> None:
+        """Figure 4 E4."""
+        self.lead(view=2)
+        self.receive(proposal(1, 1, 1, client_update()))
+        self.assertDiscarded("4 E4")
+        self.assertNotSent(Accept)
+
+    def test_proposal_of_an_older_view_is_discarded(self) -> None:
+        """Figure 4 E6: that is what was promised with the installation of a newer view."""
+        self.follow(view=3)
+        self.receive(proposal(1, 1, 1, client_update()))
+        self.assertDiscarded("4 E6")
+        self.assertIsNone(self.data.ordering.global_history.get(1))
+
+    def test_proposal_of_a_newer_view_is_discarded(self) -> None:
+        """Figure 4 E6: a view must be installed, durably, before its proposals are accepted."""
+        self.follow(view=1)
+        self.receive(proposal(3, 3, 1, client_update()))
+        self.assertDiscarded("4 E6")
+
+    def test_proposal_that_is_not_from_the_leader_is_discarded(self) -> None:
+        """(view, seq) names one proposal because one server makes it."""
+        self.follow(view=1)
+        self.receive(proposal(3, 1, 1, client_update()))
+        self.assertDiscarded("leader")
+
+
+class AcceptTests(ReplicaTestCase):
+    def test_own_accept_that_comes_back_is_discarded(self) -> None:
+        """Figure 4 F2: one's own vote is counted where it is made (G14)."""
+        self.follow(view=1)
+        self.receive(accept(2, 1, 1), sender=3)
+        self.assertDiscarded("4 F2")
+        self.assertIsNone(self.data.ordering.global_history.get(1))
+
+    def test_vote_of_an_older_view_is_discarded(self) -> None:
+        """Figure 4 F4."""
+        self.follow(view=3)
+        self.receive(accept(4, 1, 1))
+        self.assertDiscarded("4 F4")
+
+    def test_vote_that_overtakes_its_proposal_is_kept(self) -> None:
+        """Figure 4 F6, repaired (G17, Departure 5): the vote waits for its proposal, by view."""
+        self.follow(view=1)
+        self.receive(accept(3, 1, 1))
+        self.assertNotDiscarded()
+        slot = self.data.ordering.global_history.get(1)
+        assert slot is not None
+        self.assertEqual(slot.voters, {1: {3}})
+
+
+class TraceTests(ReplicaTestCase):
+    def test_what_is_discarded_is_counted_and_traced(self) -> None:
+        """Discarding is visible: by line, in counters and in the trace."""
+        self.receive(proposal(1, 1, 1))
+        self.receive(proposal(1, 1, 2))
+        self.assertEqual(self.replica.discarded, {"4 E4": 2})
+        lines = [(fields["line"], type(fields["message"])) for fields in self.notes.of("discard")]
+        self.assertEqual(lines, [("4 E4", Proposal), ("4 E4", Proposal)])
+
+    def test_several_messages_of_one_frame_are_judged_each(self) -> None:
+        """One frame is one event, but each message meets its own conflict check."""
+        self.receive(vc_proof(1, 1), prepare(1, 1), proposal(1, 3, 1))
+        self.assertDiscarded("4 E6")
+        self.assertEqual(len(self.take(PrepareOK)), 1)
+        self.assertNotSent(Prepare)

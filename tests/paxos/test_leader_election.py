@@ -1,0 +1,313 @@
+"""Figure 6: servers vote for the next view, and install it together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pfsb.paxos.messages import Accept, Prepare, PrepareOK, State, ViewChange
+from pfsb.paxos.records import Recovered, ViewRecord
+from tests.paxos.case import ReplicaTestCase, identity_of
+from tests.paxos.messages import (
+    accept,
+    alive,
+    client_update,
+    ordered,
+    prepare,
+    proposal,
+    reply,
+    vc_proof,
+    view_change,
+)
+
+ALICE = client_update("alice", 1)
+BOB = client_update("bob", 1)
+
+
+class StartTests(ReplicaTestCase):
+    def test_new_server_votes_for_view_1(self) -> None:
+        """Figure 14 and Figure 6 E: it starts in an election, without a timer."""
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+        self.assertEqual(self.data.views.last_attempted, 1)
+        self.assertFalse(self.replica.progress_timer.running)
+        self.assertEqual(self.data.views.vc, {2: view_change(2, 1)})
+
+    def test_vote_forces_nothing_to_disk(self) -> None:
+        """paper.md 6.2: votes carry no promise."""
+        self.assertEqual(self.storage.records, [])
+
+
+class ShiftToLeaderElectionTests(ReplicaTestCase):
+    def test_expiry_tries_the_next_view(self) -> None:
+        """Figure 6, Blocks A and E: vote for Last_Attempted + 1; State and timer are set, too (G3)."""
+        self.follow(view=1)
+        self.advance(1.0)
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+        self.assertFalse(self.replica.progress_timer.running)
+        self.assertEqual(set(self.take(ViewChange)), {view_change(2, 2)})
+
+    def test_votes_and_promises_of_the_old_view_are_forgotten(self) -> None:
+        """Figure 6, Block E: VC, Prepare and Prepare_OK are cleared."""
+        self.begin_prepare_phase(view=2)
+        self.expire_progress_timer()
+        self.assertEqual(self.data.views.vc, {2: view_change(2, 3)})
+        self.assertIsNone(self.data.preparing.prepare)
+        self.assertEqual(self.data.preparing.prepare_oks, {})
+        self.assertSent(view_change(2, 3))
+
+    def test_own_queue_survives_the_election(self) -> None:
+        """Section 5.5, case 4: if this server leads again, what waits is still there; not twice (G15)."""
+        self.lead(view=2)
+        self.data.clients.update_queue.append(ALICE)
+        self.expire_progress_timer()
+        self.assertSent(view_change(2, 3))
+        self.assertEqual(list(self.data.clients.update_queue), [ALICE])
+        self.assertEqual(self.data.clients.last_enqueued, {"alice": 1})
+
+
+class ViewChangeTests(ReplicaTestCase):
+    def test_higher_attempt_is_joined(self) -> None:
+        """Figure 6, Block B: a server that suspects its leader jumps to the higher view, and counts that vote."""
+        self.receive(view_change(3, 6))
+        self.assertSent(view_change(2, 6))
+        self.assertEqual(self.data.views.vc, {2: view_change(2, 6), 3: view_change(3, 6)})
+
+    def test_lower_attempt_is_not_counted(self) -> None:
+        """Figure 6, Block B: only votes for the attempted view count."""
+        self.receive(view_change(3, 6))
+        self.assertSent(view_change(2, 6))
+        self.receive(view_change(4, 5))
+        self.assertNotIn(4, self.data.views.vc)
+
+    def test_majority_of_votes_preinstalls_the_view(self) -> None:
+        """Figure 6, Blocks B and D: the timer's value doubles, and it runs; nothing is installed yet."""
+        self.receive(view_change(3, 1))
+        self.assertFalse(self.replica.progress_timer.running)
+        self.receive(view_change(4, 1))
+        self.assertTrue(self.replica.progress_timer.running)
+        self.assertEqual(self.data.timers.progress_seconds, 2.0)
+        self.assertEqual(self.data.views.last_installed, 0)
+
+    def test_repeated_votes_of_one_server_are_one_vote(self) -> None:
+        """Figure 6, Block D: a majority is of servers, not of messages."""
+        self.receive(view_change(3, 1))
+        self.receive(view_change(3, 1))
+        self.assertFalse(self.replica.progress_timer.running)
+
+    def test_later_votes_do_not_preinstall_again(self) -> None:
+        """Figure 6, Block B and 4 A6: the value doubles once for each preinstall."""
+        self.preinstall(view=1)
+        self.receive(view_change(5, 1))
+        self.assertEqual(self.data.timers.progress_seconds, 2.0)
+
+    def test_leader_of_the_preinstalled_view_asks_for_promises(self) -> None:
+        """Figure 6, Block B: its leader starts the Prepare phase."""
+        self.preinstall(view=2)
+        self.assertSent(Prepare(2, 2, 0))
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+
+    def test_others_wait_for_the_prepare(self) -> None:
+        """Figure 6, Block B: who does not lead the view sends nothing more."""
+        self.preinstall(view=3)
+        self.assertNothingSent()
+
+    def test_preinstalled_view_without_a_leader_is_left(self) -> None:
+        """Section 5.2: when it is not installed in time, the next one is tried."""
+        self.preinstall(view=1)
+        self.advance(2.0)
+        self.assertEqual(self.take(ViewChange)[-1], view_change(2, 2))
+
+    def test_votes_are_repeated_while_the_election_lasts(self) -> None:
+        """Section 5.9: VIEW_CHANGE is periodic."""
+        self.advance(0.35)
+        self.assertEqual(self.take(ViewChange), [view_change(2, 1)] * 3)
+
+
+class SingleServerTests(ReplicaTestCase):
+    server_id = 1
+    servers = (1,)
+
+    def after_start(self) -> None:
+        self.assertSent(Prepare(1, 1, 0))
+
+    def test_single_server_elects_itself_and_orders(self) -> None:
+        """G6: every readiness is tested after one's own vote, too."""
+        self.assertIs(self.data.server.state, State.REG_LEADER)
+        self.introduce(ALICE)
+        self.assertExecuted([ALICE])
+        self.assertSent(proposal(1, 1, 1, ALICE))
+        self.assertSent(accept(1, 1, 1))
+
+    def test_single_server_is_not_idle_into_an_election(self) -> None:
+        """Design part 4: a majority of one hears itself."""
+        self.advance(10)
+        self.assertEqual(self.data.views.last_attempted, 1)
+
+
+class VCProofTests(ReplicaTestCase):
+    def test_higher_view_is_joined_with_a_timer(self) -> None:
+        """Figure 6, Block C, and G5: by whatever path a view is joined, its leader is watched."""
+        self.receive(vc_proof(4, 3))
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
+        self.assertEqual((self.data.views.last_attempted, self.data.views.last_installed), (3, 3))
+        self.assertTrue(self.replica.progress_timer.running)
+        self.assertEqual(self.take_records(ViewRecord), [ViewRecord(3, 3)])
+
+    def test_leader_that_dies_before_it_does_anything_is_suspected(self) -> None:
+        """Scenario 2: server joins by VC_PROOF, leader dies at once (G5)."""
+        self.follow(view=3)
+        self.advance(1.0)
+        self.assertIn(view_change(2, 4), self.take(ViewChange))
+
+    def test_attempted_view_may_go_back(self) -> None:
+        """Figure 6, Block C: votes are no promises; those for the abandoned attempt are dropped (G4)."""
+        self.receive(view_change(4, 8))
+        self.assertSent(view_change(2, 8))
+        self.receive(vc_proof(1, 6))
+        self.assertEqual(self.data.views.last_attempted, 6)
+        self.assertEqual(self.data.views.vc, {})
+
+    def test_lower_view_is_no_news(self) -> None:
+        """Figure 6, Block C: Last_Installed never goes back."""
+        self.follow(view=3)
+        self.expire_progress_timer()
+        self.assertSent(view_change(2, 4))
+        self.receive(vc_proof(1, 1))
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+        self.assertEqual(self.data.views.last_installed, 3)
+
+    def test_proof_of_a_view_that_i_lead_and_do_not_know_is_never_led(self) -> None:
+        """G10: a server never leads a view again; it attempts a later one, and says so loudly."""
+        self.receive(vc_proof(4, 7))
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+        self.assertSent(view_change(2, 8))
+        self.assertNotSent(Prepare)
+        self.assertEqual(self.data.views.last_installed, 0)
+
+
+class WayBackTests(ReplicaTestCase):
+    """G9: back into one's own view, which VC_PROOF alone does not allow."""
+
+    def after_start(self) -> None:
+        self.follow(view=1)
+        self.expire_progress_timer()
+        self.assertSent(view_change(2, 2))
+
+    def learn(self, seq: int, *updates: Any) -> None:
+        """A slot arrives by reconciliation."""
+        self.receive(reply(4, ordered(4, seq, *updates)))
+
+    def test_proof_of_the_own_view_does_not_end_a_suspicion(self) -> None:
+        """G9: a server that is still in the view would drag suspects back for ever."""
+        self.receive(vc_proof(3, 1))
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+
+    def test_repeated_proposal_alone_does_not_end_a_suspicion(self) -> None:
+        """G9: a leader that can send but not complete must be replaced."""
+        self.receive(proposal(1, 1, 1, ALICE))
+        self.assertDiscarded("4 E4")
+        self.receive(proposal(1, 1, 1, ALICE))
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+
+    def test_view_that_really_orders_is_joined_again(self) -> None:
+        """G9 (ii): Local_Aru has grown since the suspicion, and the leader proposes."""
+        self.learn(1, ALICE)
+        self.receive(proposal(1, 1, 2, BOB))
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
+        self.assertEqual(self.data.views.last_attempted, 1)
+        self.assertTrue(self.replica.progress_timer.running)
+        self.assertSent(accept(2, 1, 2))
+
+    def test_installed_view_is_not_installed_again(self) -> None:
+        """G9, why safe: the only promise is Last_Installed, and it is unchanged."""
+        self.learn(1, ALICE)
+        self.storage.records.clear()
+        self.receive(proposal(1, 1, 2, BOB))
+        self.assertSent(accept(2, 1, 2))
+        self.assertEqual(self.take_records(ViewRecord), [])
+
+    def test_progress_before_the_last_suspicion_proves_nothing(self) -> None:
+        """G9 (ii): each new attempt begins to measure anew."""
+        self.learn(1, ALICE)
+        self.receive(view_change(3, 5))
+        self.assertSent(view_change(2, 5))
+        self.receive(proposal(1, 1, 2, BOB))
+        self.assertDiscarded("4 E4")
+
+    def test_nobody_goes_back_while_a_higher_view_is_preinstalled(self) -> None:
+        """G9: an election under way is not interrupted."""
+        self.preinstall(view=3)
+        self.learn(1, ALICE)
+        self.receive(proposal(1, 1, 2, BOB))
+        self.assertDiscarded("4 E4")
+        self.assertEqual(self.data.views.last_attempted, 3)
+
+    def test_proposal_of_another_server_is_no_way_back(self) -> None:
+        """G9: only the leader of the view shows that it works."""
+        self.learn(1, ALICE)
+        self.receive(proposal(3, 1, 2, BOB))
+        self.assertDiscarded("4 E4")
+        self.assertNotSent(Accept)
+
+
+class WayBackAfterRecoveryTests(ReplicaTestCase):
+    starts = False
+
+    def recovered(self, last_installed: int) -> None:
+        self.found = Recovered(
+            identity_of(2), incarnation=2, last_attempted=last_installed, last_installed=last_installed
+        )
+        self.found.peers = {i: identity_of(i) for i in (1, 3, 4, 5)}
+        self.start()
+
+    def test_recovered_server_returns_on_a_proof(self) -> None:
+        """G9 (i), scenario 9: a crash is no suspicion; the view goes on, and needs this vote."""
+        self.recovered(last_installed=1)
+        self.receive(vc_proof(3, 1))
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
+        self.receive(proposal(1, 1, 1, ALICE))
+        self.assertSent(accept(2, 1, 1))
+
+    def test_recovered_server_returns_on_a_proposal(self) -> None:
+        """G9 (i): it accepts the very proposal that it came back for."""
+        self.recovered(last_installed=1)
+        self.receive(proposal(1, 1, 1, ALICE))
+        self.assertSent(accept(2, 1, 1))
+
+    def test_recovered_server_answers_the_prepare_that_it_missed(self) -> None:
+        """G7, G20: the promise is on disk; its reply is built anew."""
+        self.recovered(last_installed=1)
+        self.receive(vc_proof(1, 1))
+        self.receive(prepare(1, 1))
+        self.assertSent(PrepareOK(2, 1, ()), to=1)
+
+    def test_recovered_server_returns_once(self) -> None:
+        """G9 (i): at most once per process life; after a suspicion a proof is no way back."""
+        self.recovered(last_installed=1)
+        self.receive(vc_proof(3, 1))
+        self.expire_progress_timer()
+        self.assertSent(view_change(2, 2))
+        self.receive(vc_proof(3, 1))
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+
+    def test_recovered_leader_does_not_resume_its_view(self) -> None:
+        """G10: it may have sent proposals that its disk has not seen."""
+        self.recovered(last_installed=2)
+        self.receive(vc_proof(3, 2))
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+        self.assertEqual(self.data.views.last_attempted, 3)
+        self.assertNotSent(Prepare)
+
+    def test_recovered_server_attempts_more_than_it_installed(self) -> None:
+        """G20: Last_Attempted is at least Last_Installed."""
+        self.found.last_installed = 4
+        self.found.last_attempted = 3
+        self.start()
+        self.assertEqual(self.data.views.last_attempted, 5)
+
+    def test_idle_server_that_rejoined_watches_its_leader(self) -> None:
+        """G5: the timer runs after a return, too."""
+        self.recovered(last_installed=1)
+        self.receive(vc_proof(3, 1))
+        self.receive(alive(1, 1, State.REG_LEADER))
+        self.advance(1.1)
+        self.assertIn(view_change(2, 2), self.take(ViewChange))

@@ -1,0 +1,138 @@
+"""Figure 2 E1 and Figure 6 A: the only failure detector."""
+
+from __future__ import annotations
+
+import random
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.paxos.data_structures import TimerData
+from pfsb.paxos.progress_timer import HURRY_SECONDS, ProgressTimer
+from pfsb.paxos.replica import new_data
+from pfsb.paxos.turn import Turn
+from tests.paxos.case import SMALL, FakeStorage, FakeTransport, Notes, Recovered, ReplicaTestCase, identity_of
+from tests.paxos.messages import view_change
+
+
+class ProgressTimerTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.notes = Notes()
+        self.timers = TimerData(1.0)
+        turn = Turn(
+            new_data(2, SMALL), FakeStorage(Recovered(identity_of(2), 1)), FakeTransport(), lambda f: f.raiseException()
+        )
+        self.timer = ProgressTimer(self.timers, turn, self.clock, random.Random(7), SMALL, self.notes)
+        self.expired: list[float] = []
+        self.timer.on_expiry = lambda: self.expired.append(self.clock.seconds())
+
+    def advance(self, seconds: float) -> None:
+        self.clock.pump([0.001] * round(seconds * 1000))
+
+    def test_it_expires_once(self) -> None:
+        """Figure 6, Block A; then it is not set until somebody starts it."""
+        self.timer.start()
+        self.assertTrue(self.timer.running)
+        self.advance(1.01)
+        self.assertEqual(len(self.expired), 1)
+        self.assertFalse(self.timer.running)
+        self.advance(3)
+        self.assertEqual(len(self.expired), 1)
+        self.assertEqual(self.notes.of("timer"), [{"name": "progress"}])
+
+    def test_start_while_running_begins_anew(self) -> None:
+        """Figure 10 D: every executed update gives the leader a full timeout again."""
+        self.timer.start()
+        for _ in range(5):
+            self.advance(0.9)
+            self.timer.start()
+        self.advance(0.95)
+        self.assertEqual(self.expired, [])
+        self.advance(0.1)
+        self.assertEqual(len(self.expired), 1)
+
+    def test_restarting_costs_no_new_call(self) -> None:
+        """Design part 11: it is restarted for every executed slot."""
+        self.timer.start()
+        (call,) = self.clock.getDelayedCalls()
+        self.advance(0.5)
+        self.timer.start()
+        self.assertEqual(self.clock.getDelayedCalls(), [call])
+        self.assertAlmostEqual(call.getTime(), 1.0)
+
+    def test_stopped_timer_does_not_expire(self) -> None:
+        """Figure 6 E: not running in an election until a view is preinstalled."""
+        self.timer.start()
+        self.timer.stop()
+        self.assertFalse(self.timer.running)
+        self.advance(2)
+        self.assertEqual(self.expired, [])
+        self.timer.stop()
+
+    def test_value_doubles_up_to_the_cap(self) -> None:
+        """Section 5.2 and G8.2, decided: at most eight times the default."""
+        values = []
+        for _ in range(5):
+            self.timer.double()
+            values.append(self.timers.progress_seconds)
+        self.assertEqual(values, [2.0, 4.0, 8.0, 8.0, 8.0])
+
+    def test_value_goes_back_to_the_default(self) -> None:
+        """G8.2."""
+        self.timer.double()
+        self.timer.back_to_default()
+        self.assertEqual(self.timers.progress_seconds, 1.0)
+
+    def test_shorter_value_counts_from_the_next_start(self) -> None:
+        """The pending call was made for a longer value; it must not delay the suspicion."""
+        self.timer.double()
+        self.timer.start()
+        self.timer.back_to_default()
+        self.timer.start()
+        self.advance(1.01)
+        self.assertEqual(len(self.expired), 1)
+
+    def test_hurry_cuts_what_is_left_to_a_random_moment(self) -> None:
+        """Departure 11: random, so that one server suspects first."""
+        self.timer.start()
+        self.timer.hurry()
+        self.advance(HURRY_SECONDS + 0.002)
+        self.assertEqual(len(self.expired), 1)
+
+    def test_hurry_never_makes_it_longer(self) -> None:
+        """A hint every few milliseconds must not put the suspicion off."""
+        self.timer.start()
+        for _ in range(200):
+            self.timer.hurry()
+            self.advance(0.001)
+        self.assertEqual(len(self.expired), 1)
+        self.assertLess(self.expired[0], HURRY_SECONDS + 0.002)
+
+    def test_hurry_starts_nothing(self) -> None:
+        """Departure 11: only a hint; a timer that is not set stays so."""
+        self.timer.hurry()
+        self.advance(2)
+        self.assertEqual(self.expired, [])
+
+    def test_progress_after_a_hurry_counts(self) -> None:
+        """Whoever makes progress is not dead."""
+        self.timer.start()
+        self.timer.hurry()
+        self.timer.start()
+        self.advance(0.9)
+        self.assertEqual(self.expired, [])
+
+
+class ElectionTests(ReplicaTestCase):
+    def test_every_preinstall_doubles_the_time_that_an_election_gets(self) -> None:
+        """Section 5.2: 2 s for the first view that is preinstalled, 4 s for the second, never more than 8."""
+        waited = []
+        for view in (1, 3, 4, 5):
+            self.preinstall(view)
+            begun = self.clock.seconds()
+            while self.replica.progress_timer.running:
+                self.advance(0.1)
+            waited.append(round(self.clock.seconds() - begun))
+            self.assertIn(view_change(2, view + 1), self.take(type(view_change(2, 1))))
+        self.assertEqual(waited, [2, 4, 8, 8])

@@ -1,0 +1,318 @@
+"""Section 5.6: a server that is behind pulls what it lacks."""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from pfsb.paxos.messages import (
+    GloballyOrderedUpdate,
+    ReconciliationReply,
+    ReconciliationRequest,
+    State,
+    ViewChange,
+)
+from pfsb.paxos.reconciliation import BURST_MESSAGES, PATIENCE_SECONDS
+from tests.paxos.case import SMALL, ReplicaTestCase, Sent
+from tests.paxos.messages import (
+    accept,
+    alive,
+    batch,
+    client_update,
+    ordered,
+    proposal,
+    reply,
+    request,
+    view_change,
+)
+
+
+def slot(server_id: int, seq: int) -> GloballyOrderedUpdate:
+    return ordered(server_id, seq, client_update("alice", seq))
+
+
+class AskingTestCase(ReplicaTestCase):
+    settings = evolve(SMALL, progress_seconds=20.0)
+
+    def after_start(self) -> None:
+        self.follow(view=1)
+
+    def requests(self) -> list[Sent]:
+        """What was asked since the last look."""
+        found = [s for s in self.transport.sent if not s.looked_at and isinstance(s.message, ReconciliationRequest)]
+        for sent in found:
+            sent.looked_at = True
+        return found
+
+    def asked(self) -> list[int | None]:
+        return [sent.to for sent in self.requests()]
+
+
+class TriggerTests(AskingTestCase):
+    def test_higher_aru_of_a_peer_is_asked_for_after_a_little_patience(self) -> None:
+        """Section 5.6, trigger 3: what is missing may be in the socket's buffer."""
+        self.receive(alive(3, 1, local_aru=7))
+        self.assertNothingSent()
+        self.advance(PATIENCE_SECONDS)
+        self.assertSent(ReconciliationRequest(2, 1, 7), to=3)
+
+    def test_what_comes_by_itself_is_not_asked_for(self) -> None:
+        """Section 5.6: the delay avoids sessions for messages that are merely on their way."""
+        self.receive(alive(3, 1, local_aru=1))
+        self.order(1, client_update())
+        self.advance(1)
+        self.assertNothingSent()
+
+    def test_proposal_beyond_the_window_shows_that_one_is_behind(self) -> None:
+        """Section 5.6, trigger 1."""
+        self.receive(alive(3, 1, local_aru=0))
+        self.receive(proposal(1, 1, 30, client_update()))
+        self.receive(alive(3, 1, local_aru=25))
+        self.advance(PATIENCE_SECONDS)
+        self.assertSent(ReconciliationRequest(2, 1, 30), to=3)
+
+    def test_equal_or_lower_aru_asks_for_nothing(self) -> None:
+        """Anti-entropy is for those who are behind."""
+        self.order(1, client_update())
+        self.receive(alive(3, 1, local_aru=1))
+        self.receive(alive(4, 1, local_aru=0))
+        self.advance(1)
+        self.assertNothingSent()
+
+    def test_leader_of_a_prepared_view_never_asks(self) -> None:
+        """Section 5.6: it repeats its own proposals instead."""
+        self.expire_progress_timer()
+        self.assertSent(view_change(2, 2))
+        self.lead(view=7)
+        self.receive(alive(3, 7, local_aru=7))
+        self.advance(1)
+        self.assertEqual(self.requests(), [])
+
+
+class ChoiceTests(AskingTestCase):
+    def test_leader_is_spared_while_others_can_serve(self) -> None:
+        """Design part 9: reconciliation must not slow ordering."""
+        for _ in range(10):
+            for peer in (1, 4):
+                self.receive(alive(peer, 1, State.REG_LEADER if peer == 1 else State.REG_NONLEADER, local_aru=7))
+        self.advance(0.02)
+        self.assertEqual(self.asked(), [4])
+
+    def test_leader_is_asked_when_nobody_else_has_it(self) -> None:
+        """Paxos-L2: every connected server catches up."""
+        self.hear_leader(local_aru=7)
+        self.receive(alive(4, 1, local_aru=0))
+        self.advance(0.02)
+        self.assertEqual(self.asked(), [1])
+
+    def test_silent_peer_is_not_asked(self) -> None:
+        """Section 5.10: a server that was not heard of lately is most likely gone."""
+        self.receive(alive(3, 1, local_aru=7))
+        self.replica.flow_control.peers[3].last_heard = -100.0
+        self.receive(alive(4, 1, local_aru=5))
+        self.advance(0.02)
+        self.assertEqual(self.asked(), [4])
+
+    def test_another_peer_is_asked_after_a_timeout(self) -> None:
+        """Section 5.6: another one if that one is unavailable."""
+        self.receive(alive(3, 1, local_aru=7))
+        self.receive(alive(4, 1, local_aru=7))
+        self.advance(0.02)
+        (first,) = self.asked()
+        self.advance(0.25)
+        (second,) = self.asked()
+        self.assertEqual({first, second}, {3, 4})
+
+    def test_only_able_peer_is_asked_again(self) -> None:
+        """Its answer may have been lost."""
+        self.receive(alive(3, 1, local_aru=7))
+        self.advance(0.02 + 0.25 * 2)
+        self.assertEqual(self.asked(), [3, 3, 3])
+
+    def test_peer_that_cannot_serve_is_not_asked_next(self) -> None:
+        """Section 5.6: another one, if it says that it cannot; the leader, if there is no other."""
+        self.hear_leader(local_aru=7)
+        self.receive(alive(3, 1, local_aru=7))
+        self.advance(0.02)
+        self.assertEqual(self.asked(), [3])
+        self.receive(reply(3, local_aru=7))
+        self.advance(0.25)
+        self.assertEqual(self.asked(), [1])
+
+    def test_nobody_able_means_asking_later(self) -> None:
+        """Nothing is sent into the blue, and nothing is forgotten."""
+        self.receive(proposal(1, 1, 30, client_update()))
+        self.advance(1.0)
+        self.assertEqual(self.asked(), [])
+        self.receive(alive(3, 1, local_aru=7))
+        self.advance(0.25)
+        self.assertEqual(self.asked(), [3])
+
+
+class BurstTests(AskingTestCase):
+    def after_start(self) -> None:
+        super().after_start()
+        self.receive(alive(3, 1, local_aru=9))
+        self.advance(0.02)
+        self.assertEqual(self.asked(), [3])
+
+    def test_complete_burst_is_followed_by_the_next_request(self) -> None:
+        """Departure 13: pull, burst by burst, until the target is reached."""
+        self.receive(reply(3, slot(3, 1), slot(3, 2), burst_end=3, local_aru=9))
+        self.assertNothingSent()
+        self.receive(reply(3, slot(3, 3), local_aru=9))
+        self.assertSent(ReconciliationRequest(2, 4, 9), to=3)
+        self.assertEqual(self.data.ordering.local_aru, 3)
+
+    def test_target_grows_with_what_the_peer_has_meanwhile(self) -> None:
+        """A busy cluster goes on ordering while one catches up."""
+        self.receive(reply(3, *(slot(3, seq) for seq in range(1, 10)), local_aru=12))
+        self.assertSent(ReconciliationRequest(2, 10, 12), to=3)
+
+    def test_nothing_more_is_asked_at_the_target(self) -> None:
+        """And no call is left behind."""
+        self.receive(reply(3, *(slot(3, seq) for seq in range(1, 10)), local_aru=9))
+        self.advance(1)
+        self.assertNothingSent()
+
+    def test_parts_in_any_order_make_a_burst(self) -> None:
+        """Datagrams overtake each other."""
+        self.receive(reply(3, slot(3, 3), burst_end=3, local_aru=9))
+        self.receive(reply(3, slot(3, 1), slot(3, 2), burst_end=3, local_aru=9))
+        self.assertSent(ReconciliationRequest(2, 4, 9), to=3)
+
+    def test_lost_part_is_asked_for_after_the_timeout(self) -> None:
+        """Section 5.9: whoever lacks something asks for it."""
+        self.receive(reply(3, slot(3, 1), burst_end=3, local_aru=9))
+        self.advance(0.24)
+        self.assertNothingSent()
+        self.advance(0.02)
+        self.assertEqual([sent.message for sent in self.requests()], [ReconciliationRequest(2, 2, 9)])
+
+    def test_duplicated_reply_asks_for_nothing(self) -> None:
+        """One request at a time: else each duplicate of a reply would begin a stream of requests of its own."""
+        burst = reply(3, slot(3, 1), slot(3, 2), local_aru=9)
+        for _ in range(5):
+            self.receive(burst)
+        self.assertEqual([sent.message for sent in self.requests()], [ReconciliationRequest(2, 3, 9)])
+
+    def test_answer_of_a_peer_that_was_given_up_is_still_learned_from(self) -> None:
+        """What is ordered is ordered, whoever says so; the one who is asked now is asked on."""
+        self.receive(alive(4, 1, local_aru=9))
+        self.advance(0.25)
+        self.assertEqual(self.asked(), [4])
+        self.receive(reply(3, slot(3, 1), local_aru=9))
+        self.assertEqual(self.data.ordering.local_aru, 1)
+        self.assertNothingSent()
+
+    def test_request_is_traced(self) -> None:
+        """Interface part 6."""
+        self.assertEqual(self.notes.of("reconcile"), [{"peer": 3, "first": 1, "last": 9}])
+
+    def test_server_that_was_stopped_asks_no_more(self) -> None:
+        """Nothing of it wakes up."""
+        self.replica.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class ServingTests(ReplicaTestCase):
+    settings = evolve(SMALL, history_slots_kept=4)
+
+    def after_start(self) -> None:
+        self.follow(view=1)
+        for seq in range(1, 7):
+            self.receive(reply(3, slot(3, seq)))
+        self.assertEqual(self.data.ordering.global_history.floor, 2)
+
+    def test_recent_slots_are_served_from_memory(self) -> None:
+        """Design part 9: a peer that is a little behind costs no disk."""
+        self.receive(request(5, 4, 6))
+        self.assertSent(reply(2, slot(2, 4), slot(2, 5), slot(2, 6), local_aru=6), to=5)
+        self.assertEqual(self.storage.reads, [])
+
+    def test_old_slots_are_served_from_disk(self) -> None:
+        """Design part 9: off the reactor, in a turn of its own when they are here."""
+        self.receive(request(5, 1, 6))
+        self.assertNothingSent()
+        ((first, last, bytes_max, found),) = self.storage.reads
+        self.assertEqual((first, last), (1, 6))
+        self.assertEqual(bytes_max, BURST_MESSAGES * self.settings.frame_data_bytes_max)
+        found([(1, slot(2, 1).batch), (2, slot(2, 2).batch)])
+        self.assertSent(reply(2, slot(2, 1), slot(2, 2), local_aru=6), to=5)
+
+    def test_no_more_than_what_is_executed_is_served(self) -> None:
+        """The target of the asker may be higher than what this server has."""
+        self.receive(request(5, 6, 100))
+        self.assertSent(reply(2, slot(2, 6), local_aru=6), to=5)
+
+    def test_server_that_has_nothing_says_so(self) -> None:
+        """Section 5.6: then the asker turns to another one."""
+        self.receive(request(5, 7, 9))
+        (answer,) = self.take(ReconciliationReply)
+        self.assertEqual((answer.updates, answer.local_aru), ((), 6))
+
+    def test_slots_that_the_disk_does_not_have_yet_are_not_served(self) -> None:
+        """IStableStorage.read_history: an empty list."""
+        self.receive(request(5, 1, 6))
+        self.storage.reads[0][3]([])
+        (answer,) = self.take(ReconciliationReply)
+        self.assertEqual(answer.updates, ())
+
+    def test_server_that_stopped_meanwhile_serves_nothing(self) -> None:
+        """The disk answers later than the turn that asked."""
+        self.receive(request(5, 1, 6))
+        self.replica.stop()
+        self.storage.reads[0][3]([(1, batch())])
+        self.assertNothingSent()
+
+    def test_bytes_served_are_counted(self) -> None:
+        """For metrics: how much of the network goes into catching up."""
+        self.receive(request(5, 6, 6))
+        self.take(ReconciliationReply)
+        self.assertEqual(self.replica.reconciliation.bytes_sent, len(slot(2, 6).batch.data))
+
+
+class LargeBurstTests(ReplicaTestCase):
+    settings = evolve(SMALL, history_slots_kept=50)
+
+    def after_start(self) -> None:
+        self.follow(view=1)
+        self.updates = [client_update("alice", seq, payload=bytes(80)) for seq in range(1, 31)]
+        for seq, update in enumerate(self.updates, start=1):
+            self.receive(reply(3, ordered(3, seq, update)))
+
+    def test_burst_is_bounded_and_cut_to_fit_frames(self) -> None:
+        """Departure 13: a few bounded messages a request; the asker asks on."""
+        self.receive(request(5, 1, 30))
+        parts = self.take(ReconciliationReply)
+        self.assertGreater(len(parts), 1)
+        seqs = [u.seq for part in parts for u in part.updates]
+        self.assertEqual(seqs, list(range(1, seqs[-1] + 1)))
+        self.assertLess(seqs[-1], 30)
+        self.assertEqual({part.burst_end for part in parts}, {seqs[-1]})
+        for part in parts:
+            self.assertLessEqual(sum(len(u.batch.data) for u in part.updates), self.settings.frame_data_bytes_max)
+
+    def test_slot_larger_than_a_frame_is_served_alone(self) -> None:
+        """A burst is never empty when there is something."""
+        large = client_update("alice", 31, payload=bytes(2_000))
+        self.receive(reply(3, ordered(3, 31, large)))
+        self.receive(request(5, 31, 31))
+        self.assertSent(reply(2, ordered(2, 31, large), local_aru=31), to=5)
+
+
+class PreparingTests(ReplicaTestCase):
+    def test_leader_in_its_prepare_phase_reconciles(self) -> None:
+        """G19: a tabled PREPARE waits for it."""
+        self.begin_prepare_phase(view=2)
+        self.receive(alive(3, 1, local_aru=7))
+        self.advance(0.02)
+        self.assertSent(ReconciliationRequest(2, 1, 7), to=3)
+        self.take(ViewChange)
+
+    def test_server_in_an_election_reconciles(self) -> None:
+        """Section 5.6: to learn is safe in any state."""
+        self.receive(alive(3, 1, local_aru=7))
+        self.advance(0.02)
+        self.assertSent(ReconciliationRequest(2, 1, 7), to=3)
+        self.receive(accept(3, 1, 1))
+        self.take(ViewChange)

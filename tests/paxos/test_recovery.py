@@ -1,0 +1,129 @@
+"""Figure 14: a server starts, with what its disk holds."""
+
+from __future__ import annotations
+
+from pfsb.paxos.messages import Batch, PrepareOK, State
+from pfsb.paxos.records import Accepted, Recovered
+from tests.paxos.case import ReplicaTestCase, identity_of
+from tests.paxos.messages import (
+    accept,
+    alive,
+    batch,
+    client_update,
+    ordered,
+    prepare,
+    proposal,
+    reply,
+    vc_proof,
+    view_change,
+)
+
+ALICE = client_update("alice", 1)
+BOB = client_update("bob", 1)
+
+
+class RecoveryTestCase(ReplicaTestCase):
+    starts = False
+
+    def recover(self, view: int = 0, *history: Batch, accepted: tuple[Accepted, ...] = ()) -> None:
+        self.found = Recovered(
+            identity_of(2),
+            incarnation=2,
+            last_attempted=view,
+            last_installed=view,
+            local_aru=len(history),
+            ordered=iter(list(enumerate(history, start=1))),
+            accepted=list(accepted),
+            peers={i: identity_of(i) for i in (1, 3, 4, 5)},
+        )
+        self.start()
+
+
+class RecoveryTests(RecoveryTestCase):
+    def test_history_is_executed_again(self) -> None:
+        """Figure 14, Block A, G20: state, Last_Executed and replies come back by executing."""
+        self.recover(1, batch(ALICE), batch(BOB))
+        self.assertExecuted([ALICE], [BOB])
+        self.assertEqual(self.data.clients.last_executed.of("alice"), 1)
+        self.assertEqual(self.data.ordering.local_aru, 2)
+
+    def test_recovery_writes_nothing(self) -> None:
+        """Figure 14: what was read need not be written."""
+        self.recover(1, batch(ALICE))
+        self.assertEqual(self.storage.records, [])
+
+    def test_state_is_not_restored(self) -> None:
+        """G3: a server always starts in an election, for the view above the one it had."""
+        self.recover(7)
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+        self.assertEqual((self.data.views.last_attempted, self.data.views.last_installed), (8, 7))
+
+    def test_what_is_on_disk_may_be_told_at_once(self) -> None:
+        """paper.md 6.3: recovered values are durable ones."""
+        self.ignore_periodic = False
+        self.recover(7, batch(ALICE))
+        self.assertSent(alive(2, 7, State.LEADER_ELECTION, local_aru=1))
+        self.assertSent(vc_proof(2, 7))
+
+    def test_promise_survives(self) -> None:
+        """Section 5.8: nothing of an older view than Last_Installed is accepted after a restart."""
+        self.recover(3)
+        self.receive(vc_proof(3, 3))
+        self.receive(proposal(1, 1, 1, ALICE))
+        self.assertDiscarded("4 E6")
+
+    def test_accepted_proposal_is_reported_to_the_next_leader(self) -> None:
+        """Section 5.8: that is what the proposal was forced to disk for."""
+        self.recover(1, accepted=(Accepted(1, 1, batch(ALICE)),))
+        self.receive(view_change(3, 3))
+        self.assertSent(view_change(2, 3))
+        self.receive(prepare(3, 3))
+        (promise,) = self.take(PrepareOK)
+        self.assertEqual([(e.seq, e.batch) for e in promise.data_list], [(1, batch(ALICE))])
+
+    def test_ordered_slot_behind_a_gap_is_ordered_still(self) -> None:
+        """Accepted.view 0: an OrderedRecord above Local_Aru."""
+        self.recover(1, accepted=(Accepted(2, 0, batch(BOB)),))
+        self.assertExecuted()
+        self.receive(reply(3, ordered(3, 1, ALICE)))
+        self.assertExecuted([ALICE], [BOB])
+
+    def test_ordered_slot_next_in_line_is_executed(self) -> None:
+        """Records of one turn may be torn apart: the slot is on disk, its AruRecord is not. Nobody would send it again."""
+        self.recover(1, batch(ALICE), accepted=(Accepted(2, 0, batch(BOB)), Accepted(3, 1, batch())))
+        self.assertExecuted([ALICE], [BOB])
+        self.assertEqual(self.data.ordering.local_aru, 2)
+
+    def test_history_with_a_gap_stops_the_start(self) -> None:
+        """A damaged history is never executed past the damage."""
+        self.recover_damaged = Recovered(identity_of(2), 2, local_aru=2, ordered=iter([(2, batch(BOB))]))
+        self.found = self.recover_damaged
+        self.assertRaises(AssertionError, self.start)
+        self.assertEqual(self.machine.executed, [])
+
+    def test_history_that_ends_early_stops_the_start(self) -> None:
+        """Local_Aru on disk is a promise about the history on disk."""
+        self.found = Recovered(identity_of(2), 2, local_aru=2, ordered=iter([(1, batch(ALICE))]))
+        self.assertRaises(AssertionError, self.start)
+
+    def test_repeated_update_after_recovery_does_not_run_again(self) -> None:
+        """S3, G20: Last_Executed is part of the state."""
+        self.recover(1, batch(ALICE))
+        self.receive(reply(3, ordered(3, 2, ALICE, BOB)))
+        self.assertExecuted([ALICE], [BOB])
+
+    def test_server_without_anything_on_disk_starts_at_0(self) -> None:
+        """Figure 14, Block A: an empty disk and a full one differ only in what is read."""
+        self.recover()
+        self.assertEqual((self.data.views.last_installed, self.data.ordering.local_aru), (0, 0))
+
+    def test_tail_that_was_not_written_comes_from_the_others(self) -> None:
+        """G20: Local_Aru restarts lower; what is executed since is learned again and executes once here."""
+        self.recover(1, batch(ALICE), accepted=(Accepted(2, 1, batch(BOB)),))
+        self.receive(vc_proof(1, 1))
+        for voter in (1, 3):
+            self.receive(accept(voter, 1, 2))
+        self.assertExecuted([ALICE])
+        self.receive(proposal(1, 1, 2, BOB))
+        self.assertSent(accept(2, 1, 2))
+        self.assertExecuted([ALICE], [BOB])

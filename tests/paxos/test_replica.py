@@ -1,0 +1,97 @@
+"""The replica as a whole: dispatch, identities, life and death."""
+
+from __future__ import annotations
+
+from pfsb.paxos.messages import PrepareOK, State, Stranger
+from pfsb.paxos.records import PeerRecord
+from pfsb.paxos.replica import StorageWasReplaced
+from tests.paxos.case import ReplicaTestCase, identity_of
+from tests.paxos.messages import accept, alive, client_update, ordered, prepare, proposal, vc_proof, view_change
+
+NEW = b"brandnew"
+
+
+class IdentityTests(ReplicaTestCase):
+    """Design part 4: a lost disk is not a new server."""
+
+    def receive_from_new_storage(self, server_id: int) -> None:
+        self.replica.receive(server_id, NEW, [view_change(server_id, 1)])
+        self._after_event()
+
+    def test_identity_is_remembered_durably_before_anything_is_answered(self) -> None:
+        """Who has once counted a server's promise must know whose it was, after a crash as well."""
+        del self.replica.membership.identities[1]
+        self.hold_syncs = True
+        self.receive(prepare(1, 1))
+        self.assertIn(PeerRecord(1, identity_of(1)), self.storage.records)
+        self.assertNotSent(PrepareOK)
+        self.storage.finish_all()
+        self.take(PrepareOK)
+
+    def test_known_identity_is_not_written_again(self) -> None:
+        """An idle cluster writes nothing."""
+        self.receive(view_change(3, 1))
+        self.assertEqual(self.take_records(PeerRecord), [])
+
+    def test_server_with_another_storage_is_ignored_and_told(self) -> None:
+        """G20: it would vote without its promises."""
+        self.receive_from_new_storage(3)
+        self.assertEqual(set(self.data.views.vc), {2})
+        self.assertSent(Stranger(2, NEW), to=3)
+
+    def test_stranger_is_not_heard(self) -> None:
+        """Its ALIVE keeps no leader in office."""
+        self.receive_from_new_storage(3)
+        self.take(Stranger)
+        self.assertFalse(self.replica.flow_control.heard_lately(3))
+
+    def test_server_that_is_told_stops_with_one_clear_line(self) -> None:
+        """Design part 4: it stops; its operator must bring the old data directory back."""
+        self.receive(Stranger(3, identity_of(2)))
+        error = self.expected_failure(StorageWasReplaced)
+        self.assertIn("server 2 was here before with another storage, says server 3", str(error))
+        self.assertTrue(self.replica.turn.stopped)
+
+    def test_message_for_an_earlier_storage_is_not_for_me(self) -> None:
+        """It was under way when the directory was put back."""
+        self.receive(Stranger(3, NEW))
+        self.assertFalse(self.replica.turn.stopped)
+
+
+class LifeTests(ReplicaTestCase):
+    def test_failed_assertion_stops_the_server(self) -> None:
+        """S1: two values at one number; Paxos tolerates a crashed server, not a confused one."""
+        self.receive(ordered(3, 2, client_update("alice", 1)))
+        self.receive(ordered(4, 2, client_update("bob", 1)))
+        self.expected_failure(AssertionError)
+        self.receive(view_change(3, 1))
+        self.assertEqual(set(self.data.views.vc), {2})
+
+    def test_stopped_server_says_nothing_more(self) -> None:
+        """Stopping is crashing on purpose."""
+        self.hold_syncs = True
+        self.receive(prepare(1, 1))
+        self.replica.stop()
+        self.storage.finish_all()
+        self.assertNothingSent()
+
+    def test_state_changes_are_traced(self) -> None:
+        """Interface part 6: a view's story."""
+        self.follow(view=1)
+        self.expire_progress_timer()
+        self.take(type(view_change(2, 2)))
+        states = [(e["from"], e["to"], e["view"]) for e in self.notes.of("state")]
+        election, follower = State.LEADER_ELECTION.value, State.REG_NONLEADER.value
+        self.assertEqual(states, [(None, election, 1), (election, follower, 1), (follower, election, 2)])
+
+    def test_start_is_traced_with_what_was_found(self) -> None:
+        """Interface part 6."""
+        self.assertEqual(self.notes.of("start"), [{"view": 0, "aru": 0, "incarnation": 1}])
+
+    def test_messages_of_a_frame_are_handled_in_their_order(self) -> None:
+        """A frame is one event: joined, promised and accepted in one turn, and one sync."""
+        before = self.storage.syncs
+        self.receive(vc_proof(1, 1), alive(1, 1, State.REG_LEADER), prepare(1, 1), proposal(1, 1, 1, client_update()))
+        self.assertEqual(self.storage.syncs, before + 1)
+        self.assertEqual(len(self.take(PrepareOK)), 1)
+        self.assertSent(accept(2, 1, 1))

@@ -1,0 +1,146 @@
+"""Section 5.9: what was lost is sent again."""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from pfsb.paxos.messages import Accept, Alive, Prepare, PrepareOK, Proposal, VCProof, ViewChange
+from tests.paxos.case import SMALL, ReplicaTestCase
+from tests.paxos.messages import accept, client_update, prepare_ok, proposal, view_change
+
+
+class ElectionTests(ReplicaTestCase):
+    def test_vote_is_repeated_until_a_view_is_installed(self) -> None:
+        """Section 5.9: leader-election messages are periodic."""
+        self.advance(0.55)
+        self.assertEqual(self.take(ViewChange), [view_change(2, 1)] * 5)
+        self.follow(view=1)
+        self.advance(0.5)
+        self.assertNothingSent()
+
+    def test_prepare_is_repeated_until_the_view_is_prepared(self) -> None:
+        """Section 5.9: sender-driven; the vote goes along, for those who have not heard of the election."""
+        self.begin_prepare_phase(view=2)
+        self.advance(0.25)
+        self.assertEqual(self.take(Prepare), [Prepare(2, 2, 0)] * 2)
+        self.assertEqual(self.take(ViewChange), [view_change(2, 2)] * 2)
+        for other in (1, 3):
+            self.receive(prepare_ok(other, 2))
+        self.advance(0.5)
+        self.assertNothingSent()
+
+    def test_prepare_of_a_view_that_was_left_is_not_repeated(self) -> None:
+        """G23: leaving the prepare phase ends it."""
+        self.begin_prepare_phase(view=2)
+        self.expire_progress_timer()
+        self.advance(0.25)
+        self.assertNotSent(Prepare)
+        self.assertEqual(set(self.take(ViewChange)), {view_change(2, 3)})
+
+
+class FollowerTests(ReplicaTestCase):
+    def test_follower_repeats_nothing_unasked(self) -> None:
+        """Section 5.9: ACCEPT and PREPARE_OK answer a repeated PROPOSAL and PREPARE."""
+        self.follow(view=1)
+        self.receive(proposal(1, 1, 1, client_update()))
+        self.assertSent(accept(2, 1, 1))
+        self.advance(0.5)
+        self.assertNotSent(Accept)
+        self.assertNotSent(PrepareOK)
+
+
+class LeaderTests(ReplicaTestCase):
+    settings = evolve(SMALL, frame_data_bytes_max=100)
+
+    def after_start(self) -> None:
+        self.lead(view=2)
+
+    def propose(self, count: int, size: int = 1) -> None:
+        for n in range(1, count + 1):
+            self.introduce(client_update(f"c{n}", 1, server_id=2, payload=bytes(size)))
+        self.assertEqual([p.seq for p in self.take(Proposal)], list(range(1, count + 1)))
+        self.take(Accept)
+
+    def test_proposal_is_repeated_with_the_leaders_vote_until_it_is_ordered(self) -> None:
+        """Section 5.9: sender-driven; whoever missed the one may have missed the other."""
+        self.propose(1)
+        self.advance(0.21)
+        self.assertEqual([(p.view, p.seq) for p in self.take(Proposal)], [(2, 1)] * 2)
+        self.assertEqual(self.take(Accept), [accept(2, 2, 1)] * 2)
+        self.receive(accept(1, 2, 1))
+        self.receive(accept(3, 2, 1))
+        self.advance(0.2)
+        self.assertNothingSent()
+
+    def test_repeated_vote_waits_for_the_disk_like_the_first(self) -> None:
+        """paper.md 6.2: an ACCEPT says that the proposal is on disk."""
+        self.hold_syncs = True
+        self.introduce(client_update("carol", 1, server_id=2))
+        self.take(Proposal)
+        self.advance(0.15)
+        self.assertEqual(len(self.take(Proposal)), 1)
+        self.assertNotSent(Accept)
+        self.storage.finish_all()
+        self.assertSent(accept(2, 2, 1, 1))
+
+    def test_only_what_is_not_ordered_is_repeated(self) -> None:
+        """Section 5.9: slot by slot."""
+        self.propose(3)
+        for voter in (1, 3):
+            self.receive(accept(voter, 2, 2))
+        self.advance(0.15)
+        self.assertEqual([p.seq for p in self.take(Proposal)], [1, 3])
+        self.assertEqual(self.take(Accept), [accept(2, 2, 1, 3)])
+
+    def test_young_proposal_is_given_time(self) -> None:
+        """Its answer may be on the way."""
+        self.advance(0.09)
+        self.propose(1)
+        self.advance(0.05)
+        self.assertNothingSent()
+
+    def test_one_burst_at_a_time(self) -> None:
+        """A follower that was away for a while must not be flooded: oldest first, and a bounded number of bytes."""
+        self.propose(4, size=150)
+        self.advance(0.11)
+        self.assertEqual([p.seq for p in self.take(Proposal)], [1, 2, 3])
+        self.take(Accept)
+        self.advance(0.1)
+        self.assertEqual([p.seq for p in self.take(Proposal)], [1, 2, 3])
+        self.take(Accept)
+
+
+class HeartbeatTests(ReplicaTestCase):
+    ignore_periodic = False
+
+    def start(self) -> None:
+        super().start()
+        self.take(Alive)
+
+    def test_alive_and_proof_go_out_in_every_state(self) -> None:
+        """Section 5.9 and Figure 6: periodic; what they tell is `FlowControl`'s."""
+        self.follow(view=1)
+        self.take(Alive)
+        self.advance(0.65)
+        self.assertEqual(len(self.take(Alive)), 3)
+        self.assertEqual(self.take(VCProof), [VCProof(2, 1)] * 3)
+
+    def test_no_proof_without_a_view(self) -> None:
+        """View 0 is a placeholder: there is nothing to prove."""
+        self.advance(0.65)
+        self.assertEqual(len(self.take(Alive)), 3)
+        self.assertEqual(self.take(VCProof), [])
+        self.take(ViewChange)
+
+    def test_heartbeat_ends_with_the_server(self) -> None:
+        """A server that has failed must not look alive."""
+        self.replica.turn.run(lambda: 1 // 0)
+        self.expected_failure(ZeroDivisionError)
+        self.advance(1)
+        self.assertNothingSent()
+
+    def test_stopped_server_leaves_no_call_behind(self) -> None:
+        """A clean end."""
+        self.replica.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertFalse(self.transport.running)

@@ -1,0 +1,386 @@
+"""Design part 3: one event, run to its end; then disk; then out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.paxos.data_structures import DataStructures
+from pfsb.paxos.messages import Alive, Message, State, VCProof
+from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Recovered, ViewRecord
+from pfsb.paxos.replica import new_data
+from pfsb.paxos.turn import Durable, Turn
+from tests.paxos.case import SMALL, FakeStorage, FakeTransport, Notes, ReplicaTestCase, identity_of
+from tests.paxos.messages import accept, alive, batch, client_update, proposal, vc_proof
+
+FORCED = ViewRecord(1, 1)
+LAZY = AruRecord(1)
+
+
+class TurnTestCase(SynchronousTestCase):
+    """A turn without a replica around it: events are functions of the test."""
+
+    def setUp(self) -> None:
+        self.data: DataStructures = new_data(2, SMALL)
+        self.storage = FakeStorage(Recovered(identity_of(2), 1))
+        self.transport = FakeTransport()
+        self.failures: list[Failure] = []
+        self.notes = Notes()
+        self.turn = Turn(self.data, self.storage, self.transport, self.failures.append, self.notes)
+        self.told: list[Any] = []
+
+    def say(self, message: Message, *records: Any, lazy: bool = False) -> None:
+        """One turn that appends records and sends a message to all."""
+
+        def event() -> None:
+            for record in records:
+                self.turn.append(record, lazy=lazy)
+            self.turn.send(message)
+
+        self.turn.run(event)
+
+    def _raise(self) -> None:
+        raise ZeroDivisionError
+
+    def assertLeft(self, *messages: Message) -> None:
+        self.assertEqual([sent.message for sent in self.transport.sent], list(messages))
+
+
+class DoorTests(TurnTestCase):
+    def test_nothing_forced_leaves_before_sync(self) -> None:
+        """The paper's `**Sync to disk`: what rests on a record leaves when the record is on disk."""
+        self.say(accept(2, 1, 1), FORCED)
+        self.assertLeft()
+        self.storage.finish_sync()
+        self.assertLeft(accept(2, 1, 1))
+
+    def test_turn_without_records_leaves_at_once_when_the_disk_is_idle(self) -> None:
+        """Nothing to wait for: no sync is asked for either."""
+        self.say(vc_proof(2, 1))
+        self.assertLeft(vc_proof(2, 1))
+        self.assertEqual(self.storage.syncs, 0)
+
+    def test_turn_without_records_waits_for_the_records_of_earlier_turns(self) -> None:
+        """What a turn says may rest on what an earlier turn has done in memory."""
+        self.say(accept(2, 1, 1), FORCED)
+        self.say(vc_proof(2, 1))
+        self.assertLeft()
+        self.storage.finish_sync()
+        self.assertLeft(accept(2, 1, 1), vc_proof(2, 1))
+
+    def test_turns_leave_in_their_order(self) -> None:
+        """The door opens for one group after the other, never for the second one first."""
+        self.say(accept(2, 1, 1), FORCED)
+        self.say(vc_proof(2, 7), FORCED)
+        self.storage.finish_sync()
+        self.assertLeft(accept(2, 1, 1))
+        self.storage.finish_sync()
+        self.assertLeft(accept(2, 1, 1), vc_proof(2, 7))
+
+    def test_one_sync_for_all_records_of_a_turn(self) -> None:
+        """Group commit begins within the turn."""
+        self.say(accept(2, 1, 1), FORCED, ProposalRecord(1, 1, batch()))
+        self.assertEqual(self.storage.syncs, 1)
+
+    def test_client_is_told_after_the_sync(self) -> None:
+        """Replies go through the same door as messages."""
+
+        def event() -> None:
+            self.turn.append(FORCED)
+            self.turn.call(self.told.append, "done")
+
+        self.turn.run(event)
+        self.assertEqual(self.told, [])
+        self.storage.finish_sync()
+        self.assertEqual(self.told, ["done"])
+
+    def test_idle_means_that_nothing_waits_at_the_door(self) -> None:
+        """Whoever wants to stop without losing words asks this."""
+        self.assertTrue(self.turn.idle)
+        self.say(accept(2, 1, 1), FORCED)
+        self.assertFalse(self.turn.idle)
+        self.storage.finish_sync()
+        self.assertTrue(self.turn.idle)
+
+
+class EarlyTests(TurnTestCase):
+    def test_alive_leaves_while_the_disk_is_busy(self) -> None:
+        """Heartbeats never wait behind a disk write."""
+        self.say(accept(2, 1, 1), FORCED)
+        self.turn.run(self.turn.send_early, alive(2, 0))
+        self.assertLeft(alive(2, 0))
+
+    def test_proposal_leaves_before_its_own_record_is_on_disk(self) -> None:
+        """paper.md 6.2, explicit-accept variant: a PROPOSAL needs only Last_Installed on disk."""
+        self.turn.durable.last_installed = 1
+
+        def event() -> None:
+            self.turn.append(ProposalRecord(1, 1, batch()))
+            self.turn.send_early(proposal(2, 1, 1))
+            self.turn.send(accept(2, 1, 1))
+
+        self.turn.run(event)
+        self.assertLeft(proposal(2, 1, 1))
+        self.storage.finish_sync()
+        self.assertLeft(proposal(2, 1, 1), accept(2, 1, 1))
+
+    def test_proposal_waits_until_its_view_is_on_disk(self) -> None:
+        """A leader that forgot its view in a crash could lead it again, with other proposals."""
+
+        def event() -> None:
+            self.turn.append(FORCED)
+            self.turn.send_early(proposal(2, 1, 1))
+
+        self.turn.run(event)
+        self.assertLeft()
+        self.storage.finish_sync()
+        self.assertLeft(proposal(2, 1, 1))
+
+
+class LazyTests(TurnTestCase):
+    def test_lazy_record_forces_nothing(self) -> None:
+        """What others know already may be written later: no sync, and nobody waits."""
+        self.say(vc_proof(2, 1), LAZY, lazy=True)
+        self.assertEqual(self.storage.records, [LAZY])
+        self.assertEqual(self.storage.syncs, 0)
+        self.assertLeft(vc_proof(2, 1))
+
+    def test_lazy_record_travels_with_the_next_group(self) -> None:
+        """Then nothing is left to flush."""
+        self.say(vc_proof(2, 1), LAZY, lazy=True)
+        self.say(accept(2, 1, 1), FORCED)
+        self.storage.finish_sync()
+        self.turn.flush_lazy()
+        self.assertEqual(self.storage.syncs, 1)
+
+    def test_flush_gives_lazy_records_a_group_of_their_own(self) -> None:
+        """On a quiet server ALIVE must tell the truth soon all the same."""
+        self.data.ordering.local_aru = 1
+        self.say(vc_proof(2, 1), LAZY, lazy=True)
+        self.turn.flush_lazy()
+        self.assertEqual(self.turn.durable.local_aru, 0)
+        self.storage.finish_sync()
+        self.assertEqual(self.turn.durable.local_aru, 1)
+
+    def test_flush_writes_nothing_when_nothing_waits(self) -> None:
+        """An idle cluster writes nothing to disk."""
+        self.turn.flush_lazy()
+        self.assertEqual(self.storage.syncs, 0)
+
+
+class DurableTests(TurnTestCase):
+    def test_durable_values_are_those_of_the_moment_when_the_sync_was_asked_for(self) -> None:
+        """What happened while the disk was writing is not on it yet."""
+        self.data.views.last_installed = 1
+        self.say(accept(2, 1, 1), FORCED)
+        self.data.views.last_installed = 4
+        self.storage.finish_sync()
+        self.assertEqual(self.turn.durable, Durable(1, 0))
+
+    def test_sync_is_traced_with_what_is_durable_now(self) -> None:
+        """Interface part 6: the trace shows when a promise is on disk."""
+        self.data.views.last_installed = 1
+        self.say(accept(2, 1, 1), FORCED)
+        self.storage.finish_sync()
+        self.assertEqual(self.notes.of("sync"), [{"view": 1, "aru": 0}])
+
+
+class FailureTests(TurnTestCase):
+    def broken(self) -> None:
+        self.turn.append(FORCED)
+        self.turn.send(vc_proof(2, 9))
+        self.turn.send_early(alive(2, 9))
+        raise ValueError("confused")
+
+    def test_failing_turn_stops_the_server_and_says_nothing(self) -> None:
+        """Paxos tolerates a crashed server, not a confused one."""
+        self.turn.run(self.broken)
+        self.assertEqual([failure.type for failure in self.failures], [ValueError])
+        self.assertTrue(self.turn.stopped)
+        self.assertLeft()
+        self.assertEqual(self.storage.syncs, 0)
+
+    def test_failing_turn_drops_what_waits_at_the_door(self) -> None:
+        """Even what earlier turns said stays unsaid: a crash could have come before it as well."""
+        self.say(accept(2, 1, 1), FORCED)
+        self.turn.run(self.broken)
+        self.storage.finish_all()
+        self.assertLeft()
+
+    def test_no_turn_runs_after_a_failure(self) -> None:
+        """A stopped server does not wake up again."""
+        self.turn.run(self.broken)
+        self.turn.run(self.told.append, "still here")
+        self.assertEqual(self.told, [])
+
+    def test_failure_is_reported_once(self) -> None:
+        """One reason to stop is enough."""
+        self.turn.run(self.broken)
+        self.turn.fail(Failure(ValueError("again")))
+        self.assertEqual(len(self.failures), 1)
+
+    def test_call_that_raises_does_not_stop_the_server(self) -> None:
+        """A client that cannot be told is no reason to leave all the others."""
+
+        def event() -> None:
+            self.turn.call(self._raise)
+            self.turn.call(self.told.append, "the next client")
+
+        self.turn.run(event)
+        self.assertEqual(self.told, ["the next client"])
+        self.assertEqual([failure.type for failure in self.flushLoggedErrors(ZeroDivisionError)], [ZeroDivisionError])
+        self.assertFalse(self.turn.stopped)
+
+    def test_turn_within_a_turn_stops_the_server(self) -> None:
+        """Turns never nest: a handler that is re-entered sees half-changed state."""
+        self.turn.run(lambda: self.turn.run(self.told.append, "nested"))
+        self.assertEqual([failure.type for failure in self.failures], [AssertionError])
+        self.assertEqual(self.told, [])
+
+    def test_nothing_is_said_outside_a_turn(self) -> None:
+        """The door has no other side."""
+        for say in (
+            lambda: self.turn.send(vc_proof(2, 1)),
+            lambda: self.turn.send_early(alive(2, 1)),
+            lambda: self.turn.append(FORCED),
+            lambda: self.turn.call(self.told.append, 1),
+        ):
+            self.assertRaises(AssertionError, say)
+
+    def test_sync_that_ends_after_stop_opens_nothing(self) -> None:
+        """To stop is to crash on purpose."""
+        self.say(accept(2, 1, 1), FORCED)
+        self.turn.stop()
+        self.storage.finish_sync()
+        self.assertLeft()
+        self.assertEqual(self.turn.durable, Durable())
+
+
+class OrderTests(TurnTestCase):
+    def test_call_may_run_a_turn_of_its_own(self) -> None:
+        """A client that hears its reply sends its next command at once; its turn comes after the present ones."""
+
+        def client_hears() -> None:
+            self.told.append("heard")
+            self.say(vc_proof(2, 2))
+            self.told.append("asked")
+
+        def event() -> None:
+            self.turn.call(client_hears)
+            self.turn.send(vc_proof(2, 1))
+
+        self.turn.run(event)
+        self.assertEqual(self.told, ["heard", "asked"])
+        self.assertLeft(vc_proof(2, 1), vc_proof(2, 2))
+
+    def test_end_of_turn_hooks_run_inside_the_turn(self) -> None:
+        """The leader proposes at the end of any turn; what it says belongs to that turn."""
+        self.turn.at_end.append(lambda: self.turn.send(vc_proof(2, 5)))
+        self.turn.run(lambda: None)
+        self.assertLeft(vc_proof(2, 5))
+
+    def test_hook_that_raises_stops_the_server(self) -> None:
+        """The end of a turn is part of it."""
+        self.turn.at_end.append(self._raise)
+        self.turn.run(lambda: None)
+        self.assertEqual([failure.type for failure in self.failures], [ZeroDivisionError])
+
+    def test_accepts_of_one_view_travel_in_one_message(self) -> None:
+        """Section 7.6: one ACCEPT answers several proposals; votes of another view stay apart."""
+
+        def event() -> None:
+            for message in (accept(2, 1, 1), accept(2, 1, 2), accept(2, 3, 3)):
+                self.turn.send(message)
+
+        self.turn.run(event)
+        self.assertLeft(accept(2, 1, 1, 2), accept(2, 3, 3))
+
+    def test_turns_that_wait_together_leave_together(self) -> None:
+        """One write a destination: the votes of several turns become one message."""
+        self.say(accept(2, 1, 1), FORCED)
+        self.say(accept(2, 1, 2))
+        self.storage.finish_sync()
+        self.assertLeft(accept(2, 1, 1, 2))
+
+    def test_votes_for_different_destinations_stay_apart(self) -> None:
+        """What is for one server is not told to all."""
+
+        def event() -> None:
+            self.turn.send(accept(2, 1, 1))
+            self.turn.send(accept(2, 1, 2), 4)
+
+        self.turn.run(event)
+        self.assertEqual(
+            [(s.message, s.to) for s in self.transport.sent], [(accept(2, 1, 1), None), (accept(2, 1, 2), 4)]
+        )
+
+    def test_turns_are_counted(self) -> None:
+        """Finished turns only."""
+        self.turn.run(lambda: None)
+        self.turn.run(lambda: None)
+        self.assertEqual(self.turn.count, 2)
+
+
+class ReplicaDoorTests(ReplicaTestCase):
+    """The same door, seen from the network."""
+
+    ignore_periodic = False
+
+    def start(self) -> None:
+        super().start()
+        self.assertSent(alive(2, 0, State.LEADER_ELECTION))
+
+    def test_alive_tells_what_is_on_disk_and_no_more(self) -> None:
+        """paper.md 6.3: ALIVE and VC_PROOF advertise only values that are known to be durable."""
+        self.hold_syncs = True
+        self.receive(vc_proof(1, 1))
+        self.advance(0.2)
+        self.assertSent(alive(2, 0, State.LEADER_ELECTION))
+        self.storage.finish_all()
+        self.advance(0.2)
+        self.assertSent(alive(2, 1, State.REG_NONLEADER))
+        self.assertSent(VCProof(2, 1))
+
+    def test_executed_but_unwritten_slots_are_not_advertised(self) -> None:
+        """paper.md 6.2, ALIVE: others may rely on this server's copy of all slots up to its aru."""
+        self.hold_syncs = True
+        self.receive(vc_proof(1, 1))
+        self.storage.finish_all()
+        self.receive(proposal(1, 1, 1, client_update()))
+        self.receive(accept(1, 1, 1))
+        self.receive(accept(3, 1, 1))
+        self.assertEqual(self.data.ordering.local_aru, 1)
+        self.advance(0.2)
+        self.assertSent(alive(2, 1))
+        self.storage.finish_all()
+        self.assertSent(accept(2, 1, 1))
+        self.assertSent(VCProof(2, 1))
+        self.advance(0.2)
+        self.storage.finish_all()
+        self.advance(0.2)
+        self.take(Alive)
+        self.take(VCProof)
+        self.assertEqual(self.replica.turn.durable.local_aru, 1)
+
+    def test_own_vote_counts_in_the_turn_but_leaves_after_the_sync(self) -> None:
+        """Departure 1: speculation is safe since a crash before the release leaves no trace anywhere."""
+        self.receive(vc_proof(1, 1))
+        self.storage.records.clear()
+        self.hold_syncs = True
+        self.receive(accept(1, 1, 1), sender=1)
+        self.receive(accept(3, 1, 1))
+        self.receive(proposal(1, 1, 1, client_update()))
+        self.assertExecuted([client_update()])
+        self.assertNothingSent()
+        self.assertEqual(self.take_records(ProposalRecord), [ProposalRecord(1, 1, batch(client_update()))])
+        self.assertEqual(self.take_records(OrderedRecord), [])
+        self.storage.finish_all()
+        self.assertSent(accept(2, 1, 1))
+
+    def test_first_frame_of_a_peer_is_a_record_of_its_own(self) -> None:
+        """What a server learns about storages must survive it (design part 4)."""
+        del self.replica.membership.identities[3]
+        self.receive(vc_proof(3, 0))
+        self.assertEqual(self.take_records(PeerRecord), [PeerRecord(3, identity_of(3))])

@@ -1,0 +1,131 @@
+"""Figure 2 E2 and Figure 12 B: an update that is not executed in time is sent again."""
+
+from __future__ import annotations
+
+from pfsb.paxos.messages import Accept, ClientUpdate, Proposal, ReconciliationRequest, ViewChange
+from tests.paxos.case import ReplicaTestCase
+from tests.paxos.messages import client_update, ordered, reply
+
+CAROL = client_update("carol", 1, server_id=2)
+DAVE = client_update("dave", 1, server_id=2)
+
+
+class FollowerTests(ReplicaTestCase):
+    def after_start(self) -> None:
+        self.follow(view=1)
+        self.introduce(CAROL)
+        self.assertSent(CAROL, to=1)
+
+    def destinations(self) -> list[int | None]:
+        """Where updates have gone since the last look."""
+        found = [s for s in self.transport.sent if not s.looked_at and isinstance(s.message, ClientUpdate)]
+        for sent in found:
+            sent.looked_at = True
+        return [sent.to for sent in found]
+
+    def test_first_expiry_sends_it_to_the_leader_again(self) -> None:
+        """Figure 12, Block B."""
+        self.advance(0.49)
+        self.assertNothingSent()
+        self.advance(0.02)
+        self.assertSent(CAROL, to=1)
+
+    def test_second_expiry_sends_it_to_all(self) -> None:
+        """G8.3: so that everyone knows that it waits, and whoever reaches the leader relays it (scenario 12)."""
+        self.advance(0.6)
+        self.assertEqual(self.destinations(), [1])
+        self.advance(0.39)
+        self.assertEqual(self.destinations(), [])
+        self.advance(0.02)
+        self.assertEqual(self.destinations(), [None])
+        self.take(ViewChange)
+
+    def test_executed_update_is_not_sent_again(self) -> None:
+        """Figure 10 D: its timer is stopped with it."""
+        self.receive(reply(3, ordered(3, 1, CAROL)))
+        self.advance(0.9)
+        self.assertNothingSent()
+
+    def test_each_update_has_its_own_time(self) -> None:
+        """Figure 2 E2: one timer a client."""
+        self.advance(0.3)
+        self.introduce(DAVE)
+        self.assertSent(DAVE, to=1)
+        self.advance(0.25)
+        self.assertEqual(self.take(ClientUpdate), [CAROL])
+        self.advance(0.3)
+        self.assertEqual(self.take(ClientUpdate), [DAVE])
+
+    def test_next_update_of_a_client_starts_from_the_beginning(self) -> None:
+        """Its predecessor's expiries are not its own: it goes to the leader first."""
+        self.advance(0.6)
+        self.assertEqual(self.destinations(), [1])
+        self.receive(reply(3, ordered(3, 1, CAROL)))
+        again = client_update("carol", 2, server_id=2)
+        self.introduce(again)
+        self.assertSent(again, to=1)
+        self.advance(0.51)
+        self.assertEqual(self.destinations(), [1])
+
+    def test_new_leader_at_work_gets_at_once_what_waits(self) -> None:
+        """Design part 4: nobody waits half a second because a leader has changed."""
+        self.hear_leader()
+        self.assertSent(CAROL, to=1)
+        self.hear_leader()
+        self.assertNothingSent()
+
+    def test_traced_with_client_and_count(self) -> None:
+        """Interface part 6."""
+        self.advance(0.6)
+        self.assertEqual(self.destinations(), [1])
+        self.assertEqual(self.notes.of("timer"), [{"name": "update", "client": "carol", "expiries": 1}])
+
+
+class ElectionTests(ReplicaTestCase):
+    def test_in_an_election_only_the_second_expiry_is_heard(self) -> None:
+        """There is no leader to send it to; all learn of it, so that none takes the silence for idleness."""
+        self.introduce(CAROL)
+        self.advance(0.6)
+        self.assertNotSent(ClientUpdate)
+        self.advance(0.5)
+        self.assertSent(CAROL, to=None)
+        self.take(ViewChange)
+
+
+class LeaderTests(ReplicaTestCase):
+    def test_leader_does_not_send_to_itself(self) -> None:
+        """Figure 12, Block B: only a REG_NONLEADER forwards; the second expiry tells all that it waits."""
+        self.lead(view=2)
+        self.introduce(CAROL)
+        self.advance(0.6)
+        self.assertNotSent(ClientUpdate)
+        self.take(Proposal)
+        self.take(Accept)
+        self.advance(0.39)
+        self.take(Proposal)
+        self.take(Accept)
+        self.advance(0.2)
+        self.assertSent(CAROL, to=None)
+        self.take(Proposal)
+        self.take(Accept)
+        self.take(ReconciliationRequest)
+
+
+class ManyClientsTests(ReplicaTestCase):
+    def test_one_delayed_call_serves_all_clients(self) -> None:
+        """All these timers have the same length, so they expire in the order in which they were started."""
+        self.follow(view=1)
+        before = len(self.clock.getDelayedCalls())
+        self.introduce(*(client_update(f"c{n}", 1, server_id=2) for n in range(100)))
+        self.assertEqual(len(self.take(ClientUpdate)), 100)
+        self.assertEqual(len(self.clock.getDelayedCalls()), before + 1)
+        self.advance(0.51)
+        self.assertEqual(len(self.take(ClientUpdate)), 100)
+
+    def test_stopped_server_leaves_no_call_behind(self) -> None:
+        """A clean end: nothing of this server wakes up again."""
+        self.follow(view=1)
+        self.introduce(CAROL)
+        self.assertSent(CAROL, to=1)
+        self.replica.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -1,0 +1,219 @@
+"""Tests of `pfsb.storage.memory`: what a simulated crash takes, and what it leaves."""
+
+from __future__ import annotations
+
+import random
+
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.interfaces import IStableStorage, StorageRefused
+from pfsb.paxos.messages import Batch
+from pfsb.paxos.records import AruRecord, Record, Recovered, ViewRecord
+from pfsb.storage.memory import MemoryDisk, MemoryStorage
+from tests.storage.support import batch, ordered_to, slot_records
+
+
+class MemoryTestCase(SynchronousTestCase):
+    """A disk, and a server on it whose writes take a tenth of a second."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.disk = MemoryDisk()
+        self.failures: list[Failure] = []
+        self.told: list[object] = []
+        self.sync_seconds = 0.1
+        self.storage = self.start()
+
+    def start(self) -> MemoryStorage:
+        self.storage = MemoryStorage(
+            self.disk, self.clock, lambda: self.sync_seconds, random.Random(7).randbytes, self.failures.append
+        )
+        self.recovered = self.storage.recover()
+        return self.storage
+
+    def restart(self) -> Recovered:
+        self.start()
+        return self.recovered
+
+    def sync(self, name: object, *records: Record) -> None:
+        for record in records:
+            self.storage.append(record)
+        self.storage.sync(lambda: self.told.append(name))
+
+    def restarted_slots(self) -> list[int]:
+        return [slot.seq for slot in self.restart().accepted]
+
+
+class MemorySyncTests(MemoryTestCase):
+    """The same promises as the real disk gives."""
+
+    def test_interface_is_provided(self) -> None:
+        """The replica knows the interface only."""
+        self.assertTrue(IStableStorage.implementedBy(MemoryStorage))
+
+    def test_durable_after_the_time_a_write_takes(self) -> None:
+        """Not a moment sooner."""
+        self.sync("first", *slot_records([1]))
+        self.clock.advance(0.09)
+        self.assertEqual((self.told, self.disk.contents.slots), ([], {}))
+        self.clock.advance(0.02)
+        self.assertEqual((self.told, list(self.disk.contents.slots)), (["first"], [1]))
+
+    def test_instant_disk_is_not_synchronous(self) -> None:
+        """Turns never nest."""
+        self.sync_seconds = 0.0
+        self.sync("first", *slot_records([1]))
+        self.sync("empty")
+        self.assertEqual(self.told, [])
+        self.clock.advance(0)
+        self.assertEqual(self.told, ["first", "empty"])
+
+    def test_syncs_during_a_write_make_one_group(self) -> None:
+        """Group commit, as on the real disk."""
+        for seq in range(1, 5):
+            self.sync(seq, *slot_records([seq]))
+        self.clock.advance(0.1)
+        self.assertEqual(self.told, [1])
+        self.clock.advance(0.1)
+        self.assertEqual(self.told, [1, 2, 3, 4])
+        counters = self.storage.counters
+        self.assertEqual((counters.groups, counters.records, counters.batch_bytes), (2, 4, 4 * len("slot 1")))
+
+    def test_sync_without_records_waits_for_the_write_under_way(self) -> None:
+        """Its turn may have seen what the write under way holds."""
+        self.sync("first", *slot_records([1]))
+        self.sync("empty")
+        self.clock.advance(0.05)
+        self.assertEqual(self.told, [])
+        self.clock.advance(0.05)
+        self.assertEqual((self.told, self.storage.counters.groups), (["first", "empty"], 1))
+
+    def test_failed_write_is_reported_once_and_never_tried_again(self) -> None:
+        """Nothing of the group is on disk, nobody is told, nothing is written any more."""
+        self.sync("first", *slot_records([1]))
+        self.storage.fail_next(OSError("disk I/O error"))
+        self.sync("second", *slot_records([2]))
+        self.clock.advance(0.1)
+        self.sync("third", *slot_records([3]))
+        self.clock.advance(1)
+        self.assertEqual([str(failure.value) for failure in self.failures], ["disk I/O error"])
+        self.assertEqual((self.told, self.restarted_slots()), ([], []))
+
+    def test_callback_that_raises_stops_the_storage(self) -> None:
+        """Design part 3: an exception in a turn stops the server."""
+        self.storage.append(ViewRecord(1, 1))
+        self.storage.sync(lambda: 1 // 0)
+        self.sync("later", ViewRecord(2, 2))
+        self.clock.advance(1)
+        self.assertEqual([failure.type for failure in self.failures], [ZeroDivisionError])
+        self.assertEqual(self.told, [])
+
+    def test_close_writes_what_waits(self) -> None:
+        """At once, and those who wait are told at the next turn of the clock."""
+        self.sync("first", *slot_records([1]))
+        self.sync("second", *slot_records([2]))
+        self.storage.append(slot_records([3])[0])
+        self.storage.close()
+        self.storage.close()
+        self.assertEqual(self.told, [])
+        self.assertEqual(self.restarted_slots(), [1, 2, 3])
+        self.clock.advance(0)
+        self.assertEqual(self.told, ["first", "second"])
+
+
+class MemoryCrashTests(MemoryTestCase):
+    """Design part 7: unsynced data is lost, the last write may be torn."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.sync("durable", *slot_records([1]))
+        self.clock.advance(0.1)
+        self.sync("under way", *slot_records([2, 3]))
+        self.sync("waiting", *slot_records([4, 5]))
+        self.storage.append(slot_records([6])[0])
+
+    def test_what_was_not_durable_is_lost(self) -> None:
+        """And nobody is called back by a dead server."""
+        self.storage.crash()
+        self.clock.advance(1)
+        self.assertEqual((self.told, self.restarted_slots()), (["durable"], [1]))
+
+    def test_groups_may_have_arrived_in_order(self) -> None:
+        """The disk may have finished what nobody heard of any more; what no sync asked for never arrives."""
+        self.assertEqual(self.storage.pending_groups(), [2, 2])
+        self.storage.crash(groups_kept=1)
+        self.assertEqual(self.restarted_slots(), [1, 2, 3])
+
+    def test_all_groups_may_have_arrived(self) -> None:
+        """But for what no sync asked for."""
+        self.storage.crash(groups_kept=2, records_torn=9)
+        self.assertEqual(self.restarted_slots(), [1, 2, 3, 4, 5])
+
+    def test_last_group_may_be_torn(self) -> None:
+        """Its first records are there, the others are not."""
+        self.storage.crash(groups_kept=1, records_torn=1)
+        self.assertEqual(self.restarted_slots(), [1, 2, 3, 4])
+
+    def test_crashed_server_writes_nothing_any_more(self) -> None:
+        """Not even when somebody closes what is left of it."""
+        self.storage.crash()
+        self.sync("late", *slot_records([7]))
+        self.storage.close()
+        self.clock.advance(1)
+        self.assertEqual((self.told, self.restarted_slots()), (["durable"], [1]))
+
+    def test_identity_stays_and_incarnation_grows(self) -> None:
+        """They belong to the disk."""
+        before = self.recovered
+        self.storage.crash()
+        after = self.restart()
+        self.assertEqual((after.identity, after.incarnation), (before.identity, 2))
+        self.assertEqual(len(after.identity), 8)
+
+
+class MemoryRefusalTests(MemoryTestCase):
+    """What makes sense without a file."""
+
+    def test_disk_in_use(self) -> None:
+        """A simulated server must be dead or closed before it is started again."""
+        error = self.assertRaises(StorageRefused, self.start)
+        self.assertIn("in use by another server", str(error))
+
+    def test_gap_in_the_history(self) -> None:
+        """A protocol that advances its aru past a hole is found out."""
+        self.sync("first", *ordered_to(1), *slot_records([3]), AruRecord(3))
+        self.storage.close()
+        error = self.assertRaises(StorageRefused, self.start)
+        self.assertIn("slot 2 is missing from the history, which should hold every slot from 1 to 3", str(error))
+
+
+class MemoryReadHistoryTests(MemoryTestCase):
+    """Section 5.6, as on the real disk."""
+
+    def read(self, first: int, last: int, bytes_max: int = 10**6) -> list[tuple[int, Batch]]:
+        answers: list[list[tuple[int, Batch]]] = []
+        self.storage.read_history(first, last, bytes_max, answers.append)
+        self.assertEqual(answers, [])
+        self.clock.advance(0)
+        return answers[0]
+
+    def test_range_is_served(self) -> None:
+        """Both ends included, nothing above Local_Aru, at least one batch, from `first` on or not at all."""
+        self.sync("first", *ordered_to(5), *slot_records([6]))
+        self.assertEqual(self.read(2, 4), [])
+        self.clock.advance(0.1)
+        self.assertEqual(self.read(2, 4), [(seq, batch(f"slot {seq}")) for seq in (2, 3, 4)])
+        self.assertEqual([seq for seq, _ in self.read(4, 9)], [4, 5])
+        self.assertEqual([seq for seq, _ in self.read(1, 5, bytes_max=len("slot 1") * 2)], [1, 2])
+        self.assertEqual([seq for seq, _ in self.read(3, 5, bytes_max=0)], [3])
+        self.assertEqual((self.read(6, 6), self.read(0, 5)), ([], []))
+
+    def test_dead_server_is_not_answered(self) -> None:
+        """Nobody is there to take it."""
+        answers: list[object] = []
+        self.storage.read_history(1, 1, 10, answers.append)
+        self.storage.crash()
+        self.clock.advance(1)
+        self.assertEqual(answers, [])
