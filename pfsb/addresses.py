@@ -59,7 +59,7 @@ def endpoint_string(place: Place) -> str:
     """What Twisted can listen at, as far as can be told without listening."""
     text = place.text()
     try:
-        address = _listens_at(text)
+        address = listens_at(text)
     except Exception:  # the parsers of endpoint plugins raise what they like, KeyError and RuntimeError too
         raise place.wrong(f"{quoted(text)} is no endpoint that Twisted knows {_ENDPOINT}") from None
     if address is not None and not 1 <= address[1] <= 65_535:
@@ -73,7 +73,7 @@ def door(endpoint: str, host: str) -> Address | str:
     All interfaces, and the loopback of a host that is known by another address, are each host's own: two hosts
     may use one port there.
     """
-    address = _listens_at(endpoint)
+    address = listens_at(endpoint)
     if address is None:
         return f"{endpoint} on {host}"
     interface, port = address
@@ -85,7 +85,7 @@ def _is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def _listens_at(endpoint: str) -> Address | None:
+def listens_at(endpoint: str) -> Address | None:
     """(interface or "", port) of a TCP endpoint, None for other kinds. Raises anything for what is no endpoint."""
     noting = _Noting()
     found = serverFromString(noting, endpoint)

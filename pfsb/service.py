@@ -7,8 +7,9 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from twisted.application import strports
 from twisted.application.service import MultiService, Service
@@ -25,6 +26,7 @@ from pfsb.frontends.chat_log import ChatLog
 from pfsb.frontends.line import LineFactory
 from pfsb.interfaces import BadRequest, IEventLog, IStableStorage, StorageRefused
 from pfsb.paxos.replica import StorageWasReplaced
+from pfsb.preflight import PortInUse, refuse_used_ports
 from pfsb.server import Server
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 from pfsb.storage.sqlite import SQLiteStorage
@@ -42,7 +44,7 @@ class Options(usage.Options):
 
     synopsis = "[--id N] [--config FILE] [options]"
     longdesc = "Runs one server of a cluster. All servers of a cluster use the same configuration file."
-    optParameters = [
+    optParameters: ClassVar[list[list[str | None]]] = [
         ["id", "i", None, "which server of the configuration to run"],
         ["config", "c", None, "the cluster's configuration, for example etc/four.yaml"],
         ["storage", None, None, "data directory of this server, or `memory` (instead of the configured one)"],
@@ -63,21 +65,31 @@ class Options(usage.Options):
         self["apps"].append(name)
 
     def postOptions(self) -> None:
-        """Refuse here what can be known now: one line on standard error, before anything daemonizes."""
+        """Refuse here what can be known now, before anything daemonizes.
+
+        Raises SystemExit with one line for standard error: twistd would print a UsageError on standard output,
+        below the whole usage.
+        """
+        try:
+            self._check()
+        except (usage.UsageError, ConfigError, BadRequest, PortInUse, StorageRefused) as error:
+            sys.exit(f"pfsb: {error}")
+        self._name_files()
+
+    def _check(self) -> None:
         if self["config"] is None:
             raise usage.UsageError("--config is missing (example: --config etc/four.yaml)")
         if self["id"] is None:
             raise usage.UsageError("--id is missing: which server of the configuration is this? (example: --id 0)")
         self.server_id = _whole(self["id"], "--id")
         self["skip-seq"] = None if self["skip-seq"] is None else _whole(self["skip-seq"], "--skip-seq")
-        try:
-            self.config = load(self["config"])
-            self.config.server(self.server_id)
-            self.config.secret()
-            self.catalogue = Catalogue(find(self["apps"] or self.config.apps))
-        except (ConfigError, BadRequest) as error:
-            raise usage.UsageError(str(error)) from error
-        self._name_files()
+        self.config = load(self["config"])
+        self.config.server(self.server_id)
+        self.config.secret()
+        self.catalogue = Catalogue(find(self["apps"] or self.config.apps))
+        refuse_used_ports(self.config, self.server_id)
+        if self.directory is not None:
+            sqlite_storage(self, self.directory, _nothing_failed).refuse_if_unusable()
 
     def _name_files(self) -> None:
         """Servers of one cluster start from one directory: pid and log file carry the id."""
@@ -94,6 +106,26 @@ class Options(usage.Options):
         if self["storage"] is None:
             return self.config.storage_directory(self.server_id)
         return None if self["storage"] == "memory" else Path(self["storage"])
+
+
+def sqlite_storage(options: Options, directory: Path, on_failure: Callable[[Failure], None]) -> SQLiteStorage:
+    """This server's storage, not opened yet."""
+    config: Config = options.config
+    clock: Any = reactor
+    return SQLiteStorage(
+        directory,
+        config.membership_digest(),
+        config.cluster,
+        options.server_id,
+        clock,
+        os.urandom,
+        on_failure,
+        config.ids,
+    )
+
+
+def _nothing_failed(failure: Failure) -> None:
+    raise AssertionError("nothing is written before the server starts") from failure.value
 
 
 def _whole(text: str, option: str) -> int:
@@ -162,24 +194,11 @@ class ServerService(Service):
         self._log.info("server {id} of cluster {cluster} is up", id=server_id, cluster=config.cluster)
 
     def _storage(self) -> IStableStorage:
-        options = self._options
+        directory = self._options.directory
+        if directory is not None:
+            return sqlite_storage(self._options, directory, self._failed)
         clock: Any = reactor
-        directory = options.directory
-        storage: Any
-        if directory is None:
-            storage = MemoryStorage(MemoryDisk(), clock, lambda: 0.0, os.urandom, self._failed)
-        else:
-            storage = SQLiteStorage(
-                directory,
-                options.config.membership_digest(),
-                options.config.cluster,
-                options.server_id,
-                clock,
-                os.urandom,
-                self._failed,
-                options.config.ids,
-            )
-        return storage  # type: ignore[no-any-return]
+        return MemoryStorage(MemoryDisk(), clock, lambda: 0.0, os.urandom, self._failed)
 
     def _keep_chat_log(self, server: Server) -> None:
         directory = self._options.directory
@@ -224,7 +243,7 @@ class ServerService(Service):
             self._log.critical("{error}", error=failure.getErrorMessage())
         else:
             self._log.failure("this server stops itself", failure)
-        print(f"pfsb: server {self._options.server_id} stops: {failure.getErrorMessage()}", file=sys.stderr)
+        sys.stderr.write(f"pfsb: server {self._options.server_id} stops: {failure.getErrorMessage()}\n")
         if self._server is not None:
             self._server.replica.turn.stop()
         atexit.register(os._exit, EXIT_FAILED)  # after twistd has removed its pid file

@@ -26,7 +26,10 @@ def view_change(data: DataStructures, message: ViewChange, *, progress_timer_set
 
 
 def vc_proof(data: DataStructures, message: VCProof) -> str | None:
-    """Figure 4, Block B: only a server in an election has use for a proof."""
+    """Figure 4, Block B: only a server in an election has use for a proof.
+
+    A stale leader, too, learns of a higher view only after its own timer has expired (G26).
+    """
     if message.server_id == data.server.server_id:
         return "4 B2"
     if data.server.state is not State.LEADER_ELECTION:

@@ -172,7 +172,7 @@ class ClientData:
     update_queue: deque[ClientUpdate] = field(factory=deque)
     last_enqueued: dict[str, int] = field(factory=dict)
     pending_updates: dict[str, ClientUpdate] = field(factory=dict)
-    """Updates that this server is responsible for: one per client."""
+    """Updates that this server is responsible for: one per client, who has no more outstanding (G22)."""
 
 
 @define

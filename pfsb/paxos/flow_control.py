@@ -196,9 +196,7 @@ class FlowControl:
             return
         oldest = self._clock.seconds() - self._settings.progress_seconds
         followers = sum(
-            peer.last_heard >= oldest
-            and peer.state is State.REG_NONLEADER
-            and peer.view == data.views.last_installed
+            peer.last_heard >= oldest and peer.state is State.REG_NONLEADER and peer.view == data.views.last_installed
             for peer in self.peers.values()
         )
         if followers + 1 >= self._membership.quorum:

@@ -1,8 +1,8 @@
 """Figure 6: servers vote for the next view when global progress fails, and install it together.
 
-Block A, the expiry itself, is `progress_timer`. Two ideas keep the election stable (section 5.2): the timeout doubles at each
-preinstall, and a server jumps to a higher view only when it suspects the leader already and does not wait for a
-preinstalled view to be completed.
+Block A, the expiry itself, is `progress_timer`. Two ideas keep the election stable (section 5.2): the timeout
+doubles at each preinstall, and a server jumps to a higher view only when it suspects the leader already and does not
+wait for a preinstalled view to be completed.
 """
 
 from __future__ import annotations
@@ -83,7 +83,10 @@ class LeaderElectionHandler:
             self._prepare.shift_to_reg_nonleader()
 
     def shift_to_leader_election(self, view: int) -> None:
-        """Figure 6, Block E: leave the view, and vote for another."""
+        """Figure 6, Block E: leave the view, and vote for another.
+
+        State and timer belong to it, though the figure does not set them (G3).
+        """
         data = self._data
         data.server.state = State.LEADER_ELECTION
         self._progress_timer.stop()
@@ -148,5 +151,5 @@ class LeaderElectionHandler:
 
     def _led_it_before(self, view: int) -> None:
         """G10: others installed a view of mine that I do not remember. Never lead it again; attempt a later one."""
-        self._log.error("view {view} was led from here, but is not on this disk: was it restored from a copy?", view=view)
+        self._log.error("view {view} was led from here, and is not on this disk: is that an old copy?", view=view)
         self.shift_to_leader_election(max(view, self._data.views.last_attempted) + 1)

@@ -140,7 +140,10 @@ class OrderedUpdateQueue:
         return Executed(seq, updates)
 
     def _forget_old_slots(self) -> None:
-        """Keep the recent past in memory, for others that are a little behind; the rest is on disk."""
+        """Keep the recent past in memory, for others that are a little behind; the rest is on disk.
+
+        That waits for nobody: one dead server does not stop it (G21).
+        """
         ordering = self._data.ordering
         history = ordering.global_history
         kept = self._settings.history_slots_kept

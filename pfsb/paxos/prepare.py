@@ -91,9 +91,7 @@ class PrepareHandler:
         """The data list must be complete above the leader's aru: a truncated one breaks safety (G19)."""
         ordering = self._data.ordering
         longest = 2 * self._settings.window_slots
-        return (
-            message.local_aru >= ordering.global_history.floor and message.local_aru >= ordering.local_aru - longest
-        )
+        return message.local_aru >= ordering.global_history.floor and message.local_aru >= ordering.local_aru - longest
 
     def _own_prepare_ok(self, message: Prepare) -> list[PrepareOK]:
         """The promise of this view, built once; every repetition is the same."""
@@ -183,5 +181,3 @@ class PrepareHandler:
             self._data.apply_proposal(entry)
         else:
             self._ordering.learn(entry)
-
-

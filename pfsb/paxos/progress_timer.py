@@ -18,7 +18,7 @@ from pfsb.paxos.settings import Settings
 from pfsb.paxos.turn import Turn
 
 HURRY_SECONDS = 0.02
-"""What is left, at most, of the timer when the leader is known to be gone: random, so that one server suspects first."""
+"""What is left of the timer, at most, when the leader is known to be gone: random, so that not all suspect at once."""
 
 
 class ProgressTimer:

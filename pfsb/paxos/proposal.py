@@ -59,7 +59,8 @@ class ProposalHandler:
         """Figure 11, Block A: propose as long as the window is open and something waits (G1, G25).
 
         A slot that an earlier view left something in gets the same again; an empty one below such a slot gets
-        a no-op (G11), since the promises of a majority show that nothing was chosen there.
+        a no-op (G11), since the promises of a majority show that nothing was chosen there. The view of a proposal is
+        Last_Installed (G2).
         """
         data = self._data
         if data.server.state is not State.REG_LEADER:

@@ -3,7 +3,8 @@
 It asks a random peer, not the leader if others can serve, for the slots above its Local_Aru; the peer answers
 with a short burst of bounded messages and is asked again when the burst is in. A burst that does not come, or
 only in part, is asked for anew after a timeout, of another peer. Nothing here is forced to disk: what is learned
-is known to a majority already.
+is known to a majority already. It is not optional: after a view change the leader skips what it knows as ordered,
+and nothing else brings it to those who lack it (G24).
 """
 
 from __future__ import annotations
@@ -118,9 +119,8 @@ class ReconciliationHandler:
     def _choose_peer(self) -> int | None:
         """A random peer that is there and has more; not the one that did not answer, nor the leader, if others can."""
         aru = self._data.ordering.local_aru
-        able = [
-            i for i, peer in self._flow_control.peers.items() if peer.local_aru > aru and self._flow_control.heard_lately(i)
-        ]
+        peers = self._flow_control.peers
+        able = [i for i, peer in peers.items() if peer.local_aru > aru and self._flow_control.heard_lately(i)]
         view = self._data.views.last_installed
         leader = self._membership.leader_of(view) if view else None
         preferred = [i for i in able if i not in (leader, self._peer)] or [i for i in able if i != self._peer] or able

@@ -132,9 +132,8 @@ class Replica:
         turn.at_end.append(self.proposals.send_proposal)
         self.discarded: dict[str, int] = {}
         """How many messages ran into which line of Figure 4."""
-        self._traced_state: State | None = None
-        if tracer is not None:
-            turn.at_end.append(self._trace_state)
+        self._told: tuple[State, int] | None = None
+        turn.at_end.append(self._tell_state)
 
     # ------------------------------------------------------------------ life
 
@@ -272,13 +271,20 @@ class Replica:
         if done % 10_000 == 0:
             self._log.info("recovering: {done} of {of} slots executed again", done=done, of=of)
 
-    def _trace_state(self) -> None:
-        state = self.data.server.state
-        if state is not self._traced_state and self._tracer is not None:
-            before = self._traced_state
-            self._tracer.trace(
-                "state", **{"from": before.value if before else None, "to": state.value}, view=self.data.views.last_attempted
-            )
-            self._traced_state = state
-
-
+    def _tell_state(self) -> None:
+        """A view's story, for the log and the trace."""
+        state, view = self.data.server.state, self.data.views.last_attempted
+        if (state, view) == self._told:
+            return
+        before = self._told[0].value if self._told is not None else None
+        self._told = state, view
+        if self._tracer is not None:
+            self._tracer.trace("state", **{"from": before, "to": state.value}, view=view)
+        match state:
+            case State.LEADER_ELECTION:
+                self._log.info("attempts view {view}", view=view)
+            case State.REG_LEADER:
+                self._log.info("leads view {view}", view=view)
+            case State.REG_NONLEADER:
+                leader = self.membership.leader_of(view)
+                self._log.info("follows server {leader} in view {view}", leader=leader, view=view)

@@ -69,7 +69,7 @@ class Retransmission:
             self._calls["alive"] = self._clock.callLater(self._settings.alive_seconds, self._alive_and_wait)
 
     def _resend(self) -> None:
-        """Section 5.9, by state."""
+        """Section 5.9, by state: whoever leaves a state repeats nothing of it any more (G23)."""
         views = self._data.views
         if self._data.server.state is State.REG_LEADER:
             self._resend_proposals()

@@ -18,9 +18,7 @@ Identity = tuple[str, int]
 class UpdateQueue:
     """What waits for a number (Update_Queue), and what this server answers for (Pending_Updates)."""
 
-    def __init__(
-        self, data: DataStructures, settings: Settings, start_update_timer: Callable[[str], None]
-    ) -> None:
+    def __init__(self, data: DataStructures, settings: Settings, start_update_timer: Callable[[str], None]) -> None:
         self._data = data
         self._clients = data.clients
         self._settings = settings
@@ -98,7 +96,7 @@ class UpdateQueue:
     def drop_executed(self, update: ClientUpdate) -> None:
         """Figure 10 D: whoever introduced it, this client's update has run (G16).
 
-        From here on Last_Executed refuses what Last_Enqueued refused, which need not remember every client of a long view.
+        From here on Last_Executed refuses what Last_Enqueued did, which need not know every client of a long view.
         """
         if self._clients.last_enqueued.get(update.client_id, update.timestamp + 1) <= update.timestamp:
             del self._clients.last_enqueued[update.client_id]

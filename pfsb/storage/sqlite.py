@@ -94,6 +94,24 @@ class SQLiteStorage:
         self._running = True
         return recovered
 
+    def refuse_if_unusable(self) -> None:
+        """Raises the `StorageRefused` that `recover` would, as far as a quick look tells; changes nothing."""
+        if not self.path.exists():
+            return
+        self._lock.acquire()
+        try:
+            self._make_or_find()
+            database = Database.open(self.path)
+            try:
+                database.identity().check(self.path, self._owner())
+                database.check_pages()
+            finally:
+                database.close()
+        except (sqlite3.Error, OSError, ValueError) as error:
+            raise unusable(self.path, error) from error
+        finally:
+            self._lock.release()
+
     def append(self, record: Record) -> None:
         if self._running:
             self._appended.append(record)

@@ -65,6 +65,31 @@ class ShiftToLeaderElectionTests(ReplicaTestCase):
 
 
 class ViewChangeTests(ReplicaTestCase):
+    def test_first_vote_of_a_server_is_answered(self) -> None:
+        """Section 5.9: ours may have come while it still followed its leader, and was discarded there (4 A4)."""
+        self.ignore_answered_votes = False
+        self.receive(view_change(3, 1))
+        self.assertSent(view_change(2, 1), to=3)
+        self.receive(view_change(3, 1))
+        self.assertNothingSent()
+
+    def test_leader_that_votes_for_another_view_is_gone(self) -> None:
+        """G10, Departure 11: it never leads this view again; a hint to its followers, and no vote."""
+        self.follow(view=1)
+        self.receive(view_change(1, 2))
+        self.assertDiscarded("4 A4")
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
+        self.advance(0.03)
+        self.assertEqual(self.take(ViewChange), [view_change(2, 2)])
+
+    def test_vote_of_another_server_than_the_leader_hurries_nobody(self) -> None:
+        """Figure 4 A4: an unstable server cannot disturb a working view."""
+        self.follow(view=1)
+        self.receive(view_change(3, 2))
+        self.receive(view_change(1, 1))
+        self.advance(0.9)
+        self.assertNothingSent()
+
     def test_higher_attempt_is_joined(self) -> None:
         """Figure 6, Block B: a server that suspects its leader jumps to the higher view, and counts that vote."""
         self.receive(view_change(3, 6))

@@ -63,12 +63,11 @@ class TriggerTests(AskingTestCase):
         self.assertNothingSent()
 
     def test_proposal_beyond_the_window_shows_that_one_is_behind(self) -> None:
-        """Section 5.6, trigger 1."""
-        self.receive(alive(3, 1, local_aru=0))
+        """Section 5.6, trigger 1: a leader that proposes 30 has executed 26."""
         self.receive(proposal(1, 1, 30, client_update()))
         self.receive(alive(3, 1, local_aru=25))
         self.advance(PATIENCE_SECONDS)
-        self.assertSent(ReconciliationRequest(2, 1, 30), to=3)
+        self.assertSent(ReconciliationRequest(2, 1, 26), to=3)
 
     def test_equal_or_lower_aru_asks_for_nothing(self) -> None:
         """Anti-entropy is for those who are behind."""

@@ -89,15 +89,14 @@ class RecoveryTests(RecoveryTestCase):
         self.assertExecuted([ALICE], [BOB])
 
     def test_ordered_slot_next_in_line_is_executed(self) -> None:
-        """Records of one turn may be torn apart: the slot is on disk, its AruRecord is not. Nobody would send it again."""
+        """Records of one turn may be torn apart: the slot is on disk, its AruRecord is not; nobody sends it again."""
         self.recover(1, batch(ALICE), accepted=(Accepted(2, 0, batch(BOB)), Accepted(3, 1, batch())))
         self.assertExecuted([ALICE], [BOB])
         self.assertEqual(self.data.ordering.local_aru, 2)
 
     def test_history_with_a_gap_stops_the_start(self) -> None:
         """A damaged history is never executed past the damage."""
-        self.recover_damaged = Recovered(identity_of(2), 2, local_aru=2, ordered=iter([(2, batch(BOB))]))
-        self.found = self.recover_damaged
+        self.found = Recovered(identity_of(2), 2, local_aru=2, ordered=iter([(2, batch(BOB))]))
         self.assertRaises(AssertionError, self.start)
         self.assertEqual(self.machine.executed, [])
 

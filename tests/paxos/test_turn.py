@@ -312,9 +312,8 @@ class OrderTests(TurnTestCase):
             self.turn.send(accept(2, 1, 2), 4)
 
         self.turn.run(event)
-        self.assertEqual(
-            [(s.message, s.to) for s in self.transport.sent], [(accept(2, 1, 1), None), (accept(2, 1, 2), 4)]
-        )
+        destinations = [(sent.message, sent.to) for sent in self.transport.sent]
+        self.assertEqual(destinations, [(accept(2, 1, 1), None), (accept(2, 1, 2), 4)])
 
     def test_turns_are_counted(self) -> None:
         """Finished turns only."""

@@ -168,7 +168,7 @@ class BatchTests(QueueTestCase):
 
 class LeakTests(ReplicaTestCase):
     def test_last_enqueued_forgets_clients_that_have_what_they_asked_for(self) -> None:
-        """A view may last for years, and every connection is a client: Last_Executed says the same, within its horizon."""
+        """A view may last for years, and each connection is a client; Last_Executed refuses as well, and is bounded."""
         self.lead(view=2)
         for n in range(1, 30):
             update = client_update(f"visitor{n}", 1, server_id=3)

@@ -1,0 +1,103 @@
+"""The clients of a demo, and what was acknowledged to them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from pfsb.client.addresses import ServerAddress
+from pfsb.client.batch import Batch
+from pfsb.client.protocol import read_fields
+from pfsb.client.session import BYE_SECONDS
+from pfsb.demo.processes import LOOK_SECONDS, ClusterTrouble
+
+LINE: Final = "SAY {client} {n}"
+"""Each line is said once, so that one which is in the log twice is seen."""
+TIMEOUT_SECONDS: Final = 60.0
+
+
+@frozen
+class Acknowledged:
+    """One line of chat that a client was told is in the log. Times in seconds since 1970."""
+
+    client: int
+    number: int
+    text: str
+    index: int
+    """Where in the log, by the answer."""
+    sent: float
+    answered: float
+
+
+def read_record(path: Path) -> list[Acknowledged]:
+    """What `Batch` has recorded of SAY commands, in order of the answers."""
+    with open(path, encoding="utf-8") as file:
+        return [_acknowledged(json.loads(line)) for line in file]
+
+
+def _acknowledged(entry: dict[str, Any]) -> Acknowledged:
+    index = int(read_fields(entry["reply"])["index"])
+    text = entry["line"].removeprefix("SAY ")
+    return Acknowledged(entry["client"], entry["number"], text, index, entry["t0"], entry["t1"])
+
+
+@define(eq=False)
+class Load:
+    """`lines` lines of chat by `clients` clients, spread over all servers, each at its own pace."""
+
+    _reactor: Any
+    _record: Path
+    lines: int
+    clients: int
+    batch: Batch = field(init=False)
+    _file: TextIO = field(init=False)
+    _done: Deferred[None] = field(init=False)
+    _ended: bool = field(init=False, default=False)
+
+    def start(self, addresses: Sequence[ServerAddress], progress: Callable[[str], None]) -> None:
+        self._file = open(self._record, "w", encoding="utf-8")  # noqa: SIM115 (closed when the batch ends)
+        self.batch = Batch(
+            self._reactor,
+            addresses,
+            wanted=self.lines,
+            clients=self.clients,
+            line=LINE,
+            record=self._file,
+            timeout_seconds=TIMEOUT_SECONDS,
+            progress=progress,
+        )
+        self._done = self.batch.run()
+        self._done.addBoth(self._end)
+
+    async def until(self, answered: int) -> None:
+        """Wait until so many lines are answered. Raises ClusterTrouble if that will not be."""
+        while self.batch.account.answered < answered:
+            if self._ended:
+                raise ClusterTrouble(f"the clients have given up: {self.batch.trouble or 'too few lines'}")
+            await deferLater(self._reactor, LOOK_SECONDS)
+
+    async def finish(self) -> list[Acknowledged]:
+        """Wait until all is answered, or given up."""
+        while not self._ended:
+            await deferLater(self._reactor, LOOK_SECONDS)
+        if self.batch.trouble:
+            raise ClusterTrouble(f"the clients have given up: {self.batch.trouble}")
+        return read_record(self._record)
+
+    async def abandon(self) -> None:
+        """End it where it is, and wait until its connections are closed."""
+        if not self._ended:
+            self.batch.give_up("the scenario has ended")
+            await deferLater(self._reactor, 2 * BYE_SECONDS)
+
+    def _end(self, result: Any) -> None:
+        self._ended = True
+        self._file.close()
+        if result is not None:
+            self.batch.trouble = self.batch.trouble or result.getErrorMessage()

@@ -1,0 +1,94 @@
+"""`pfsb demo`: real servers, real clients, one scenario, and a recording of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from attrs import evolve
+from twisted.python import usage
+
+from pfsb.client.options import number
+from pfsb.demo.processes import ProcessCluster
+from pfsb.demo.recording import Screen, merge_traces, summary, verdict_lines
+from pfsb.demo.scenarios import Scenario, Size, Stage
+from pfsb.demo.verdict import Verdict
+
+LINES_MIN: Final = 100
+LINES_MAX: Final = 10_000_000
+CLIENTS_MAX: Final = 1_000
+
+
+class Options(usage.Options):
+    """Command line of `pfsb demo`."""
+
+    synopsis = "Usage: pfsb demo SCENARIO --out DIR  |  pfsb demo --list"
+    longdesc = (
+        "Plays a scenario with real servers on free ports of this machine. DIR gets summary.md, trace.jsonl (what "
+        "happened in all servers), terminals.cast (an asciicast), acknowledged.jsonl and the servers' files. "
+        "The exit status is 1 if anything is not as it should be."
+    )
+    optFlags = [["list", None, "show the scenarios"]]  # noqa: RUF012 (read by Twisted, never changed)
+    optParameters = [  # noqa: RUF012
+        ["out", None, None, "directory for the recording; it must be new or empty"],
+        ["lines", None, Size().lines, "how many lines the clients say", number(LINES_MIN, LINES_MAX)],
+        ["clients", None, Size().clients, "how many clients there are", number(1, CLIENTS_MAX)],
+    ]
+
+    scenario: Scenario
+    out: Path
+
+    def parseArgs(self, *names: str) -> None:
+        self.names = names
+
+    def postOptions(self) -> None:
+        if self["list"]:
+            return
+        known = ", ".join(Scenario.known)
+        if len(self.names) != 1:
+            raise usage.UsageError(f"name one scenario: {known} (example: pfsb demo normal --out /tmp/normal)")
+        if self.names[0] not in Scenario.known:
+            raise usage.UsageError(f"there is no scenario {self.names[0]}; known are {known}")
+        if self["out"] is None:
+            raise usage.UsageError(f"--out is missing (example: pfsb demo {self.names[0]} --out /tmp/demo)")
+        self.scenario = Scenario.known[self.names[0]]
+        self.out = Path(self["out"])
+        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+            raise usage.UsageError(f"--out: {self.out} is there already; name a directory that is new or empty")
+
+
+async def run(reactor: Any, options: Options) -> None:
+    """Play it. Raises `SystemExit` with status 1 if anything is not as it should be."""
+    if options["list"]:
+        for scenario in Scenario.known.values():
+            print(f"{scenario.name:<14}{scenario.help}")
+        return
+    size = evolve(Size(), lines=options["lines"], clients=options["clients"])
+    verdict, trouble = await perform(reactor, options.scenario, size, options.out, sys.stdout)
+    if trouble or not verdict.holds:
+        raise SystemExit(1)
+
+
+async def perform(reactor: Any, scenario: Scenario, size: Size, directory: Path, out: TextIO) -> tuple[Verdict, str]:
+    """Play a scenario and record it in `directory`; returns its verdict, and what kept it from its end, or ""."""
+    directory.mkdir(parents=True, exist_ok=True)
+    title = f"{scenario.name}: {scenario.help}"
+    cluster = ProcessCluster(reactor, directory / "servers", scenario.servers, trace=True, changes=scenario.changes)
+    trouble = ""
+    with open(directory / "terminals.cast", "w", encoding="utf-8") as cast:
+        screen = Screen(cast, out, reactor.seconds, title)
+        stage = Stage(reactor, directory, cluster, screen, size)
+        screen.say(title)
+        async with cluster:
+            try:
+                await scenario.play(stage)
+            except Exception as error:
+                trouble = f"{type(error).__name__}: {error}"
+            finally:
+                await stage.load.abandon()
+        merge_traces(cluster.trace_files(), directory / "trace.jsonl")
+        screen.say("\n".join(["", *verdict_lines(stage.verdict, trouble)]))
+    text = summary(title, stage.story, stage.verdict, trouble)
+    (directory / "summary.md").write_text(text, encoding="utf-8")
+    return stage.verdict, trouble

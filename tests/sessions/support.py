@@ -1,0 +1,315 @@
+"""What tests of sessions share: a state machine driven by hand, and a small simulated cluster with clients."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import define, evolve, field
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from pfsb.applications.catalogue import Catalogue
+from pfsb.applications.chat import Chat
+from pfsb.applications.key_value import KeyValue
+from pfsb.applications.lock import Lock
+from pfsb.config import Config, Limits, ServerConfig
+from pfsb.interfaces import Command, Done, IEventLog, Refused, Result
+from pfsb.paxos.messages import ClientUpdate
+from pfsb.server import Server
+from pfsb.sessions import bundle
+from pfsb.sessions.connection import ClientConnection
+from pfsb.sessions.machine import CLOSE, EXPIRE, OPEN, ISessionObserver, SessionMachine
+from pfsb.simulator.world import Parts, World
+from pfsb.transports.faults import LinkFaults
+
+
+def applications() -> Catalogue:
+    return Catalogue([Chat(), KeyValue(), Lock()])
+
+
+def code(result: Any) -> tuple[str, str]:
+    """(code, fate) of a refusal."""
+    assert isinstance(result, Refused), result
+    return result.code, result.fate
+
+
+def value(result: Any, name: str = "value") -> Any:
+    """One field of what was done."""
+    assert isinstance(result, Done), result
+    return dict(result.fields)[name]
+
+
+# ---------------------------------------------------------------------------------------------
+# A state machine, driven by hand
+# ---------------------------------------------------------------------------------------------
+
+
+@implementer(ISessionObserver)
+@define
+class Observer:
+    """Keeps what it is told."""
+
+    results: list[Sequence[Any]] = field(factory=list)
+    outlived_updates: list[ClientUpdate] = field(factory=list)
+    completions: list[tuple[str, int, Result]] = field(factory=list)
+    ends: list[tuple[str, int, str]] = field(factory=list)
+    grown: list[str] = field(factory=list)
+
+    def executed(self, update: ClientUpdate, results: Sequence[Any]) -> None:
+        self.results.append(results)
+
+    def outlived(self, update: ClientUpdate) -> None:
+        self.outlived_updates.append(update)
+
+    def completed(self, client_id: str, number: int, result: Result) -> None:
+        self.completions.append((client_id, number, result))
+
+    def session_ended(self, client_id: str, epoch: int, refusal: Refused) -> None:
+        self.ends.append((client_id, epoch, refusal.code))
+
+    def log_grew(self, application: IEventLog) -> None:
+        self.grown.append(application.listen_verb)
+
+
+class Driver:
+    """One state machine of server 0, and the updates that come to it: a slot each, unless several are given."""
+
+    def __init__(
+        self, server_id: int = 0, catalogue: Catalogue | None = None, window: int = 4, horizon_slots: int = 10
+    ) -> None:
+        self.machine = SessionMachine(server_id, catalogue or applications(), window, horizon_slots)
+        self.machine.observer = self.observer = Observer()
+        self.seq = 0
+        self.time_ms = 1_000
+        self._timestamps: dict[str, int] = {}
+
+    def execute(self, *updates: ClientUpdate) -> list[Sequence[Any]]:
+        """One slot. The results that the observer was told, one list for each update of this server."""
+        self.observer.results.clear()
+        self.seq += 1
+        self.machine.execute(self.seq, self.time_ms, updates)
+        return list(self.observer.results)
+
+    def update(self, update_client_id: str, payload: bytes, server_id: int = 0) -> ClientUpdate:
+        timestamp = self._timestamps[update_client_id] = self._timestamps.get(update_client_id, 0) + 1
+        return ClientUpdate(update_client_id, server_id, timestamp, self.seq, payload)
+
+    def operation(self, *command: Any, server_id: int = 0) -> ClientUpdate:
+        return self.update(bundle.server(server_id, 1), encoded(0, False, (0, command)), server_id)
+
+    def open(self, client_id: str, server_id: int = 0, ttl_ms: int = 10_000) -> dict[str, Any]:
+        """Open a session; the fields of the answer."""
+        results = self.execute(self.operation(OPEN, client_id, ttl_ms, server_id=server_id))
+        if server_id:
+            return {"epoch": self.machine.sessions[client_id].epoch}
+        return dict(results[0][0].fields)
+
+    def close(self, client_id: str, epoch: int) -> None:
+        self.execute(self.operation(CLOSE, client_id, epoch))
+
+    def expire(self, client_id: str, epoch: int) -> None:
+        self.execute(self.operation(EXPIRE, client_id, epoch))
+
+    def bundle(self, client_id: str, epoch: int, *entries: tuple[int, Command]) -> ClientUpdate:
+        return self.update(bundle.named(client_id, epoch), encoded(epoch, False, *entries))
+
+    def run(self, client_id: str, epoch: int, *entries: tuple[int, Command]) -> Sequence[Any]:
+        """A bundle of a session with a name; its results."""
+        return self.execute(self.bundle(client_id, epoch, *entries))[0]
+
+    def run_anonymous(self, client_id: str, *entries: tuple[int, Command], opens: bool = False) -> Sequence[Any]:
+        return self.execute(self.update(client_id, encoded(0, opens, *entries)))[0]
+
+
+def encoded(epoch: int, opens: bool, *entries: tuple[int, Command]) -> bytes:
+    encoded_entries = [bundle.encode_entry(number, bundle.encode_command(command)) for number, command in entries]
+    return bundle.encode(epoch, opens, encoded_entries)
+
+
+def dump(machine: SessionMachine) -> Any:
+    """All of the replicated state, in its order."""
+    return (
+        machine.revision,
+        machine.time_ms,
+        [(*_fields(session),) for session in machine.sessions.values()],
+        list(machine._closed.items()),
+        [application.snapshot() for application in machine.applications],
+    )
+
+
+def _fields(session: Any) -> Sequence[Any]:
+    return (
+        session.client_id,
+        session.epoch,
+        session.server_id,
+        session.ttl_ms,
+        session.last_number,
+        list(session.replies.items()),
+        session.reply_characters,
+        session.forgotten,
+        sorted(session.waiting),
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# A cluster, with clients
+# ---------------------------------------------------------------------------------------------
+
+
+def config(servers: int, limits: Limits | None = None) -> Config:
+    return Config(
+        "test.yaml",
+        "simulated",
+        {i: ServerConfig(i, ("127.0.0.1", 7400 + i), f"tcp:{9400 + i}") for i in range(servers)},
+        f=(servers - 1) // 2,
+        limits=limits or Limits(request_seconds=2.0, session_window=8),
+    )
+
+
+class ServerProcess:
+    """A whole server below its sockets, as the world runs it."""
+
+    def __init__(self, parts: Parts, limits: Limits | None = None) -> None:
+        self.server = Server(
+            config=config(len(parts.servers), limits),
+            server_id=parts.server_id,
+            catalogue=applications(),
+            clock=parts.clock,
+            rng=parts.rng,
+            storage=parts.storage,
+            transport=parts.transport,
+            faults=LinkFaults(parts.clock, random.Random(0)),
+            on_failure=parts.on_failure,
+            tracer=parts.tracer,
+        )
+        self.replica = self.server.replica
+
+    def start(self) -> None:
+        self.server.start()
+
+    def submit(self, update: ClientUpdate) -> None:
+        raise AssertionError("clients come to the desk")
+
+
+@define(eq=False)
+class Told:
+    """One request, and what its asker was told: once, in the end."""
+
+    client: Client
+    number: int | None
+    results: list[Result] = field(factory=list)
+
+    def __call__(self, result: Result) -> None:
+        self.results.append(result)
+        self.client.told.append(self)
+
+    @property
+    def answered(self) -> bool:
+        return bool(self.results)
+
+    @property
+    def result(self) -> Result:
+        (result,) = self.results
+        return result
+
+
+class Client:
+    """One connection of a client, and all that it was told on it."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.told: list[Told] = []
+        """In the order of the answers."""
+        self.ends: list[str] = []
+        self.connection: ClientConnection = server.desk.connect(lambda code, text: self.ends.append(code))
+
+    def ask(self, *words: str, number: int | None = None) -> Told:
+        told = Told(self, number)
+        self.connection.submit(number, self.server.catalogue.check(words), told)
+        return told
+
+    def look(self, *words: str) -> Told:
+        """A question to this server's own state."""
+        told = Told(self, None)
+        self.connection.ask(self.server.catalogue.check(words), told)
+        return told
+
+    def hello(self, client_id: str, ttl_seconds: int = 10) -> Told:
+        told = Told(self, None)
+        self.connection.hello(client_id, ttl_seconds, told)
+        return told
+
+    def bye(self) -> Told:
+        told = Told(self, None)
+        self.connection.bye(told)
+        return told
+
+    def disconnect(self) -> None:
+        self.connection.disconnected()
+
+
+class ClusterTestCase(SynchronousTestCase):
+    """Each test has a world of its own, whose seed is the test's name."""
+
+    world: World
+
+    def begin(self, servers: int = 1, limits: Limits | None = None, trace: Callable[[Any], None] | None = None) -> None:
+        self.world = World(self.id(), servers, build=lambda parts: ServerProcess(parts, limits), trace=trace)
+        self.world.run_until(self.world.has_leader)
+        self.world.run(0.5)
+
+    def server(self, server_id: int = 0) -> Server:
+        server: Server = self.world.process(server_id).server
+        return server
+
+    def connect(self, server_id: int = 0) -> Client:
+        return Client(self.server(server_id))
+
+    def open(self, client_id: str, server_id: int = 0, ttl_seconds: int = 10) -> Client:
+        """A connection that has said HELLO."""
+        client = self.connect(server_id)
+        self.answer(client.hello(client_id, ttl_seconds))
+        return client
+
+    def answer(self, told: Told, seconds: float = 10.0) -> Result:
+        """Let time pass until it is there."""
+        self.world.run_until(lambda: told.answered, seconds)
+        return told.result
+
+    def do(self, client: Client, *words: str, number: int | None = None) -> Result:
+        return self.answer(client.ask(*words, number=number))
+
+    def sessions(self, server_id: int = 0) -> list[str]:
+        return list(self.server(server_id).machine.sessions)
+
+    def bundles(self, prefix: str) -> list[list[int]]:
+        """The numbers in each ordered bundle of the update client ids that begin so, in order, on disk of server 0."""
+        ordered = self.world.disk(0).ordered(1, self.world.disk(0).local_aru)
+        return [
+            [number for number, _ in bundle.decode(update.payload).entries]
+            for _, batch in ordered
+            for update in batch.open()[1]
+            if update.client_id.startswith(prefix)
+        ]
+
+    def assertNothingLeft(self, server_id: int = 0) -> None:
+        """All tables of the desk are as they were before the first client came."""
+        desk = self.server(server_id).desk
+        self.assertEqual(desk.connections, 0)
+        self.assertEqual(list(desk._connected), [])
+        self.assertEqual(list(desk._bundlers), [desk._own.update_client_id])
+        self.assertEqual(list(desk._ready), [])
+        self.assertTrue(desk.idle)
+
+    def assertEqualServers(self) -> None:
+        """After some time without clients all servers have the same state."""
+        self.world.run_until(lambda: len({self.world.aru(i) for i in self.world.running_ids}) == 1)
+        dumps = [dump(self.server(i).machine) for i in self.world.running_ids]
+        for other in dumps[1:]:
+            self.assertEqual(other, dumps[0])
+
+
+def small_window(**limits: Any) -> Limits:
+    return evolve(Limits(request_seconds=2.0, session_window=8), **limits)
