@@ -5,7 +5,7 @@ TESTS ?= tests
 bin := .venv/bin
 ready := .venv/ready
 
-.PHONY: run test lint types package clean
+.PHONY: run test lint types docs package clean
 
 run: $(ready)
 	$(bin)/pfsb cluster $(CONFIG)
@@ -20,6 +20,10 @@ lint: $(ready)
 
 types: $(ready)
 	$(bin)/mypy
+
+docs: $(ready)
+	$(bin)/python docs/make_paper_map.py
+	$(bin)/sphinx-build -W -b html docs build/docs
 
 package: $(ready)
 	$(bin)/python -m build --outdir dist .

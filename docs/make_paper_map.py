@@ -21,6 +21,8 @@ from attrs import field, frozen
 ROOT = Path(__file__).resolve().parents[1]
 PAPER_MAP = ROOT / "docs" / "paper-map.rst"
 PROTOCOL = "pfsb/paxos"
+ONLOOKERS = ("pfsb/demo/", "pfsb/simulator/", "pfsb/paxos/invariants.py")
+"""What shows or checks the repairs, and makes none."""
 
 FIGURES = {
     2: (
@@ -193,11 +195,12 @@ class Sources:
 
 
 def read_sources(root: Path = ROOT) -> Sources:
-    """Read every module below `root`/pfsb; blocks and sections are claimed in pfsb/paxos only."""
+    """Read every module below `root`/pfsb but `ONLOOKERS`; blocks and sections are claimed in pfsb/paxos only."""
     sources = Sources()
     for path in sorted((root / "pfsb").rglob("*.py")):
         name = path.relative_to(root).as_posix()
-        _read_module(name, path.read_text(encoding="utf-8"), sources)
+        if not name.startswith(ONLOOKERS):
+            _read_module(name, path.read_text(encoding="utf-8"), sources)
     return sources
 
 

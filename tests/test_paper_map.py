@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,36 @@ class PaperMapTests(SynchronousTestCase):
         """Run `python docs/make_paper_map.py` after a change of docstrings."""
         self.maxDiff = None
         self.assertEqual(paper_map.PAPER_MAP.read_text(), paper_map.render(paper_map.read_sources()))
+
+
+class DeparturesTests(SynchronousTestCase):
+    """What the code marks as a departure is explained once, in docs/departures.rst, and the other way round."""
+
+    def test_every_departure_in_the_code_is_explained_and_every_one_explained_is_in_the_code(self) -> None:
+        """Style: `# Departure 3: ...` in the code, its reason and why it is safe in the document."""
+        marked = {
+            int(number)
+            for path in (paper_map.ROOT / "pfsb").rglob("*.py")
+            for number in re.findall(r"\bDeparture (\d+)\b", path.read_text())
+        }
+        self.assertEqual(marked, set(self.explained()))
+
+    def test_departures_are_numbered_in_order(self) -> None:
+        """A number once given is never given again."""
+        numbers = self.explained()
+        self.assertEqual(numbers, list(range(1, len(numbers) + 1)))
+
+    def test_every_departure_says_what_the_paper_does_and_why_leaving_it_is_safe(self) -> None:
+        """A departure without its reason is a mistake that nobody has noticed yet."""
+        for section in re.split(r"\n(?=\d+\. )", self.text())[1:]:
+            for word in ("*Paper*", "*Here*", "*Why safe*"):
+                self.assertIn(word, section)
+
+    def explained(self) -> list[int]:
+        return [int(number) for number in re.findall(r"^(\d+)\. .*\n-+$", self.text(), re.MULTILINE)]
+
+    def text(self) -> str:
+        return (paper_map.ROOT / "docs" / "departures.rst").read_text()
 
 
 class CheckTests(SynchronousTestCase):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from pfsb.client.addresses import ServerAddress
@@ -57,8 +56,8 @@ class Load:
     clients: int
     batch: Batch = field(init=False)
     _file: TextIO = field(init=False)
-    _done: Deferred[None] = field(init=False)
-    _ended: bool = field(init=False, default=False)
+    _ended: bool = field(init=False, default=True)
+    """Nobody is at work: not yet, or no more."""
 
     def start(self, addresses: Sequence[ServerAddress], progress: Callable[[str], None]) -> None:
         self._file = open(self._record, "w", encoding="utf-8")  # noqa: SIM115 (closed when the batch ends)
@@ -72,8 +71,8 @@ class Load:
             timeout_seconds=TIMEOUT_SECONDS,
             progress=progress,
         )
-        self._done = self.batch.run()
-        self._done.addBoth(self._end)
+        self._ended = False
+        self.batch.run().addBoth(self._end)
 
     async def until(self, answered: int) -> None:
         """Wait until so many lines are answered. Raises ClusterTrouble if that will not be."""

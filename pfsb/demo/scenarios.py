@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -57,7 +58,9 @@ class Stage:
         self.screen.say(f"{self.screen.elapsed:7.2f} s  {text}")
 
     async def show_servers(self) -> None:
-        await show_status(self.reactor, self.cluster.addresses, self.cluster.config.quorum, _Lines(self.screen.say))
+        table = StringIO()
+        await show_status(self.reactor, self.cluster.addresses, self.cluster.config.quorum, table)
+        self.screen.say(table.getvalue().rstrip("\n"))
 
     async def begin(self) -> tuple[int, int]:
         """Start all servers; returns (view, leader)."""
@@ -76,9 +79,8 @@ class Stage:
         view, leader = await self.cluster.wait_leader(above)
         at = self.reactor.seconds()
         await self.cluster.kill(leader)
-        self.tell(
-            f"kill -9: server {leader}, the leader of view {view}; {self.load.batch.account.answered} lines are answered"
-        )
+        answered = self.load.batch.account.answered
+        self.tell(f"kill -9: server {leader}, the leader of view {view}; {answered} lines are answered")
         return at, view, leader
 
     async def succeeded(self, view: int) -> int:
@@ -106,7 +108,7 @@ class Stage:
         self.tell(f"all servers have executed {status['aru']} slots; digest {status['digest']}")
         await self.show_servers()
         self._judge_lines(acknowledged)
-        self._judge_equality(status["aru"], status["digest"])
+        await self._judge_equality(status["aru"])
         figures = self.verdict.figures
         figures["throughput"] = (
             f"{throughput(acknowledged):.0f} lines a second, tracing on, all processes on one machine"
@@ -125,11 +127,13 @@ class Stage:
         check("no line is there that nobody said", not found.foreign, _listed(found.foreign, "unknown"))
         check("each client's lines are in its order", found.disordered == 0, f"{found.disordered} out of order")
 
-    def _judge_equality(self, aru: int, digest: str) -> None:
+    async def _judge_equality(self, aru: int) -> None:
         logs = [self.cluster.chat_log(server_id) for server_id in self.cluster.ids]
         figure = f"{len(set(logs))} version of {len(logs[0])} bytes on {len(logs)} servers"
         self.verdict.check("chat.log is the same, byte for byte", len(set(logs)) == 1, figure)
-        self.verdict.check("all servers have executed the same", aru > 0, f"digest {digest} at {aru} everywhere")
+        digests = {await self.cluster.digest(server_id, aru) for server_id in self.cluster.ids}
+        figure = f"digest {' and '.join(sorted(digests))} of slots 1 to {aru}"
+        self.verdict.check("all servers have executed the same", len(digests) == 1, figure)
 
     def judge_outage(self, acknowledged: list[Acknowledged], killed_at: float, what: str = "the kill") -> None:
         lasted = outage(acknowledged, killed_at)
@@ -142,17 +146,6 @@ class Stage:
 def _listed(texts: list[str], what: str) -> str:
     shown = ", ".join(repr(text) for text in texts[:5])
     return f"{len(texts)} {what}" + (f": {shown} ..." if texts else "")
-
-
-@define
-class _Lines:
-    """The part of a text file that `show_status` writes to."""
-
-    _say: Callable[[str], None]
-
-    def write(self, text: str) -> int:
-        self._say(text.rstrip("\n"))
-        return len(text)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -38,6 +39,12 @@ class Options(usage.Options):
 
     scenario: Scenario
     out: Path
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Twisted takes options before arguments only; here the scenario may come first."""
+        given = list(sys.argv[1:] if options is None else options)
+        named = given[:1] if given and not given[0].startswith("-") else []
+        super().parseOptions([*given[len(named) :], *named])
 
     def parseArgs(self, *names: str) -> None:
         self.names = names

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from attrs import define, field, frozen
 
@@ -85,7 +86,7 @@ def outage(acknowledged: Sequence[Acknowledged], since: float) -> float | None:
 def longest_gap(acknowledged: Sequence[Acknowledged]) -> float:
     """Seconds without any answer, between two."""
     times = sorted(a.answered for a in acknowledged)
-    return max((later - earlier for earlier, later in zip(times, times[1:], strict=False)), default=0.0)
+    return max((later - earlier for earlier, later in pairwise(times)), default=0.0)
 
 
 def throughput(acknowledged: Sequence[Acknowledged]) -> float:

@@ -55,7 +55,7 @@ class ClientUpdateHandler:
     def _relay(self, update: ClientUpdate, sender: int) -> None:
         """Its origin cannot reach the leader, or does not know it: help once for each time it asks (G8.3).
 
-        Only what comes from the origin itself is relayed, so that nothing goes round in circles.
+        Departure 17: only what comes from the origin itself is relayed, so that nothing goes round in circles.
         """
         self._flow_control.witness(update)
         leader = self._membership.leader_of(self._data.views.last_installed)

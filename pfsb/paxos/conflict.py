@@ -1,8 +1,7 @@
 """Figure 4: which messages are discarded, and by which line.
 
-Each function returns the line that the message runs into ("4 A6"), or None if it may be handled. Lines
-that the paper lacks are named after their reason: "leader" (not from the leader of its view), "5.10" (outside
-the window).
+Each function returns the line that the message runs into ("4 A6"), or None if it may be handled. The one line that
+the paper lacks is named after its reason: "leader" (not from, or not at, the leader of its view; Departure 15).
 """
 
 from __future__ import annotations

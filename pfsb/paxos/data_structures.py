@@ -82,7 +82,7 @@ class GlobalHistory:
 class LastExecuted:
     """Last_Executed[client]: replicated state, a function of the executed prefix (G15).
 
-    An entry that no update touched for `horizon_slots` is dropped: an update made before then is
+    Departure 7: an entry that no update touched for `horizon_slots` is dropped: an update made before then is
     too old to run (`ClientUpdate.made_at`), so no late duplicate can slip through.
     """
 
@@ -208,7 +208,7 @@ class DataStructures:
         """Figure 5, Block D: an ordered slot stays; else the proposal of the highest view does.
 
         True if the slot now holds this proposal and did not before. Votes are kept by view, so a newer
-        proposal clears nothing: votes of an older view never count for it.
+        proposal clears nothing: votes of an older view never count for it (Departure 5).
         """
         history = self.ordering.global_history
         if message.seq <= self.ordering.local_aru:

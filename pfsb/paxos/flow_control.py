@@ -1,7 +1,7 @@
 """Section 5.10: the window of proposals under way, and ALIVE messages; design part 4, "Idle".
 
-An idle system elects nobody: as long as a server knows of no unexecuted update, an ALIVE from the leader of
-its view stands in for progress. A leader hears ALIVE from a majority in its view, or it suspects itself.
+Departure 10: an idle system elects nobody. As long as a server knows of no unexecuted update, an ALIVE from the
+leader of its view stands in for progress. A leader hears ALIVE from a majority in its view, or it suspects itself.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class FlowControl:
     # ------------------------------------------------------------------ the window
 
     def may_propose(self, seq: int) -> bool:
-        """A leader proposes `seq` only after executing `seq - window`."""
+        """A leader proposes `seq` only after executing `seq - window`, a fixed number (Departure 20)."""
         return seq <= self._data.ordering.local_aru + self._settings.window_slots
 
     def may_accept(self, seq: int) -> bool:
@@ -95,7 +95,7 @@ class FlowControl:
         self._leader_hears_a_majority()
 
     def announce(self) -> None:
-        """An ALIVE out of turn: this server has begun to lead."""
+        """Departure 18: an ALIVE out of turn, since this server has begun to lead."""
         self._turn.send(
             Alive(
                 self._data.server.server_id,
@@ -176,7 +176,10 @@ class FlowControl:
     # ------------------------------------------------------------------ the leader
 
     def peer_refused(self, server_id: int) -> None:
-        """Design part 4, "A dead peer is often known at once": only a hint, never a reason to install anything."""
+        """Design part 4, "A dead peer is often known at once": only a hint, never a reason to install anything.
+
+        Departure 11: the Progress_Timer is not the only failure detector.
+        """
         self.peers[server_id].refused_at = self._clock.seconds()
         self.hurry_if_leader_is_gone()
 

@@ -70,8 +70,8 @@ class GlobalOrderingHandler:
     def _upon_executing(self, executed: Executed) -> None:
         """Figure 10, Block D: what this server answers for is settled; there is global progress.
 
-        The reply itself comes from the state machine, which knows what the update came to. The leader's next
-        proposals are sent at the end of the turn (`ProposalHandler.send_proposal`).
+        The reply itself comes from the state machine (Departure 22), which knows what the update came to. The leader's
+        next proposals are sent at the end of the turn (`ProposalHandler.send_proposal`).
         """
         for update in executed.updates:
             self._update_queue.drop_executed(update)

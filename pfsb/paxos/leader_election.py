@@ -55,7 +55,7 @@ class LeaderElectionHandler:
             self.shift_to_leader_election(message.attempted)
         if message.attempted == self._data.views.last_attempted:
             if message.server_id not in self._data.views.vc:
-                # Ours may have come too early, and been discarded (Figure 4 A4): say it once more.
+                # Departure 16: ours may have come too early, and been discarded (Figure 4 A4): say it once more.
                 self._turn.send(ViewChange(self._data.server.server_id, message.attempted), message.server_id)
             self._data.apply_view_change(message)
             self._if_preinstalled_prepare()
@@ -63,7 +63,8 @@ class LeaderElectionHandler:
     def leader_has_left(self, message: ViewChange) -> None:
         """The leader of the installed view votes for another: it will never lead this one again (G10).
 
-        That is as good as hearing that it is gone (design part 4); its vote itself is discarded, as any other.
+        That is as good as hearing that it is gone (design part 4, Departure 11); its vote itself is discarded, as any
+        other.
         """
         installed = self._data.views.last_installed
         if 0 < installed < message.attempted and self._membership.leader_of(installed) == message.server_id:

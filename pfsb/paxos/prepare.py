@@ -77,7 +77,7 @@ class PrepareHandler:
 
         Installed already, perhaps by a VC_PROOF that overtook this PREPARE (G7): answer all the same; nothing of
         an older view was accepted since. A leader that lacks more than a data list carries catches up first
-        (tabling, G19): its next PREPARE has a higher aru.
+        (tabling, G19, Departure 6): its next PREPARE has a higher aru.
         """
         data = self._data
         if data.server.state is State.LEADER_ELECTION:
@@ -113,7 +113,7 @@ class PrepareHandler:
                 yield slot.proposal
 
     def _construct_prepare_ok(self, local_aru: int) -> list[PrepareOK]:
-        """The data list, cut into parts that fit a frame (G28)."""
+        """The data list, cut into parts that fit a frame (G28, Departure 6)."""
         lists: list[list[DataEntry]] = [[]]
         size = 0
         for entry in self._construct_data_list(local_aru):

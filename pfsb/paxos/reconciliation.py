@@ -1,7 +1,7 @@
 """Section 5.6: a server that is behind pulls what it lacks from one peer at a time.
 
-It asks a random peer, not the leader if others can serve, for the slots above its Local_Aru; the peer answers
-with a short burst of bounded messages and is asked again when the burst is in. A burst that does not come, or
+Departure 13: it asks a random peer, not the leader if others can serve, for the slots above its Local_Aru; the peer
+answers with a short burst of bounded messages and is asked again when the burst is in. A burst that does not come, or
 only in part, is asked for anew after a timeout, of another peer. Nothing here is forced to disk: what is learned
 is known to a majority already. It is not optional: after a view change the leader skips what it knows as ordered,
 and nothing else brings it to those who lack it (G24).

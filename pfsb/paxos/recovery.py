@@ -25,8 +25,8 @@ def recover(
 ) -> None:
     """Figure 14, Block A: rebuild memory from disk, and execute again what was executed.
 
-    Last_Executed and the replies come back by executing (G20). State is not restored: a server always starts in an
-    election, which the caller enters next. Pending_Updates are the clients' to repeat (Departure 3).
+    Last_Executed and the replies come back by executing (G20). State is not restored (Departure 21): a server always
+    starts in an election, which the caller enters next. Pending_Updates are the clients' to repeat (Departure 3).
     `progress(done, of)` is called now and then: a long history takes a while.
     """
     data.views.last_installed = found.last_installed

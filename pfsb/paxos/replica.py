@@ -247,7 +247,7 @@ class Replica:
     # ------------------------------------------------------------------ whose storage is whose
 
     def _is_who_it_says(self, sender: int, identity: bytes) -> bool:
-        """Design part 4, "A lost disk is not a new server": an id belongs to one storage, for ever."""
+        """Design part 4, "A lost disk is not a new server": an id belongs to one storage, for ever (Departure 12)."""
         known = self.membership.identities.get(sender)
         if known is None:
             self.membership.identities[sender] = identity

@@ -3,7 +3,7 @@
 A turn runs in memory without waiting for anything. What it wants to say goes into the outbox, what it
 must not forget to stable storage, and the outbox is released, in order, when every record that was forced
 up to that turn is on disk. Nothing else leaves the server: that one door makes the paper's `**Sync to disk`
-lines true. It makes speculation safe, too: a server may count its own vote in the turn itself, since a
+lines true. It makes speculation safe, too (Departure 1): a server may count its own vote in the turn itself, since a
 crash before the release leaves no trace anywhere.
 
 Two messages may leave early, past the door: ALIVE, which tells only what is on disk, and the leader's

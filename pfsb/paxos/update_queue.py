@@ -14,6 +14,13 @@ from pfsb.paxos.settings import Settings
 
 Identity = tuple[str, int]
 
+UPDATE_OVERHEAD_BYTES = 64
+"""What an update takes in a batch, at most, beside its payload and the name of its client."""
+
+
+def _encoded_bytes(update: ClientUpdate) -> int:
+    return len(update.payload) + len(update.client_id.encode()) + UPDATE_OVERHEAD_BYTES
+
 
 class UpdateQueue:
     """What waits for a number (Update_Queue), and what this server answers for (Pending_Updates)."""
@@ -58,7 +65,8 @@ class UpdateQueue:
         """Figure 13, Block D: a new leader drops what a slot holds already, or what has run.
 
         Rebuilds Last_Enqueued on the way from what is bound and what stays queued, so that a bound
-        update that its origin sends again is not queued again (G15 ii). For that it comes before block C.
+        update that its origin sends again is not queued again (G15 ii). For that it comes before block C
+        (Departure 14).
         """
         clients = self._clients
         bound = self._bound_updates()
@@ -75,22 +83,22 @@ class UpdateQueue:
         self._clients.last_enqueued.clear()
 
     def forget_enqueued(self) -> None:
-        """Figure 6 E: what comes again in a new view may be queued again - but not twice (G15)."""
+        """Figure 6 E: what comes again in a new view may be queued again - but not twice (G15, Departure 19)."""
         self._clients.last_enqueued = {}
         for update in self._clients.update_queue:
             self._note_enqueued(update.client_id, update.timestamp)
 
     def pop_batch(self, time_ms: int) -> Batch | None:
-        """What one proposal takes: the head of the queue, up to `batch_bytes_max` (section 7.6)."""
+        """What one proposal takes: the head of the queue, up to `batch_bytes_max` (section 7.6, Departure 4)."""
         queue = self._clients.update_queue
         updates: list[ClientUpdate] = []
         room = self._settings.batch_bytes_max
         last_executed = self._clients.last_executed
-        while queue and (not updates or len(queue[0].payload) <= room):
+        while queue and (not updates or _encoded_bytes(queue[0]) <= room):
             update = queue.popleft()
             if update.timestamp > last_executed.of(update.client_id):
                 updates.append(update)
-                room -= len(update.payload) + 64
+                room -= _encoded_bytes(update)
         return Batch.of(time_ms, updates) if updates else None
 
     def drop_executed(self, update: ClientUpdate) -> None:

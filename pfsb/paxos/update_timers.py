@@ -57,7 +57,7 @@ class UpdateTimers:
             self._call = None
 
     def forward_pending_updates(self) -> None:
-        """A new leader is at work: it gets at once what the timers would send it later."""
+        """Departure 18: a new leader is at work, and gets at once what the timers would send it later."""
         if self._data.server.state is State.REG_NONLEADER:
             leader = self._membership.leader_of(self._data.views.last_installed)
             for update in self._data.clients.pending_updates.values():
@@ -88,8 +88,8 @@ class UpdateTimers:
     def _expire(self, client_id: str, timer: UpdateTimer) -> None:
         """Figure 12, Block B: start again, and send the update to the leader.
 
-        From the second time on to all servers, so that everyone knows that it waits, and whoever reaches the
-        leader relays it (G8.3).
+        Departure 17: from the second time on to all servers, so that everyone knows that it waits, and whoever reaches
+        the leader relays it (G8.3).
         """
         update = self._data.clients.pending_updates[client_id]
         timer.due = self._clock.seconds() + self._seconds

@@ -1,4 +1,7 @@
-"""One outstanding update at a time (Figure 12's rule for clients), and all that waits goes into the next one."""
+"""One outstanding update at a time (Figure 12's rule for clients), and all that waits goes into the next one.
+
+Departure 8: updates are counted by their session; the numbers of the client's commands are inside.
+"""
 
 from __future__ import annotations
 

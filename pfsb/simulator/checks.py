@@ -44,13 +44,18 @@ def _require(condition: bool, text: str) -> None:
 
 @define
 class ExecutionCheck:
-    """S1, S2 and S3 (section 3), over all servers and all their lives."""
+    """S1, S2 and S3 (section 3), over all servers and all their lives.
+
+    A server may execute in memory what is chosen only if its own vote gets to its disk (design part 3). So what it
+    executes counts for the others from the moment that its door lets out what comes of it: then it is `settled`.
+    """
 
     values: dict[int, Value] = field(factory=dict)
     digests: dict[int, bytes] = field(factory=dict)
     introduced: dict[Identity, bytes] = field(factory=dict)
     executed_up_to: dict[int, int] = field(factory=dict)
     """By server, in its present life."""
+    settled_up_to: dict[int, int] = field(factory=dict)
     _ran: dict[int, dict[Identity, int]] = field(factory=dict)
     """By server, in its present life: which slot each update took effect in."""
 
@@ -59,18 +64,21 @@ class ExecutionCheck:
         assert known == update.payload, "a client repeats what it asked for, or asks under another number"
 
     def started(self, server_id: int) -> None:
-        self.executed_up_to[server_id] = 0
+        self.executed_up_to[server_id] = self.settled_up_to[server_id] = 0
         self._ran[server_id] = {}
 
-    def executed(self, server_id: int, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+    def executed(self, server_id: int, seq: int, updates: Sequence[ClientUpdate]) -> None:
         expected = self.executed_up_to[server_id] + 1
         _require(seq == expected, f"server {server_id} executes slot {seq} where {expected} is next")
         self.executed_up_to[server_id] = seq
+        for update in updates:
+            self._took_effect(server_id, seq, update)
+
+    def settled(self, server_id: int, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+        self.settled_up_to[server_id] = seq
         value = (time_ms, tuple((u.client_id, u.timestamp, u.payload) for u in updates))
         known = self.values.setdefault(seq, value)
         _require(known == value, f"S1: slot {seq} is {known} elsewhere, {value} at server {server_id}")
-        for update in updates:
-            self._took_effect(server_id, seq, update)
 
     def digest(self, server_id: int, seq: int, digest: bytes) -> None:
         known = self.digests.setdefault(seq, digest)
@@ -194,7 +202,7 @@ class DoorCheck:
                     self._accepted(server_id, message.view, seq)
             case Alive():
                 self._installed(server_id, message.view, message)
-                aru = self.disks[server_id].local_aru
+                aru = self._durable_aru(server_id)
                 _require(message.local_aru <= aru, f"server {server_id} has {aru} on disk, but sends {message}")
             case VCProof():
                 self._installed(server_id, message.installed, message)
@@ -221,13 +229,16 @@ class DoorCheck:
         _require(installed >= view, f"server {server_id} has view {installed} on disk, but sends {message}")
 
     def _accepted(self, server_id: int, view: int, seq: int) -> None:
-        """Its vote is on disk, or it has voted in a later view since, or it knows the slot as ordered (G18)."""
+        """Its vote is on disk, or it has voted in a later view since, or the slot is chosen anyway (G18).
+
+        In the last case the vote may even be for another value, if the leader is a stale one: harmless, since what was
+        chosen without that value keeps it from ever having a majority.
+        """
         slot = self._slot(server_id, seq)
         proposed = self.network.proposals.get((view, seq))
         assert proposed is not None, f"server {server_id} votes for what nobody proposed: view {view}, slot {seq}"
-        if slot is not None and (slot.view == ORDERED_VIEW or slot.view > view or slot.batch.data == proposed):
-            return
-        self.chosen(seq, Batch(proposed), f"server {server_id} votes for it, having nothing on disk")
+        if slot is None or not (slot.view == ORDERED_VIEW or slot.view > view or slot.batch.data == proposed):
+            _require(self._is_chosen(seq), f"server {server_id} votes in view {view} at {seq}, with {slot} on disk")
 
     def _promised(self, server_id: int, message: PrepareOK) -> None:
         """The data list of a promise is complete: all votes on disk of older views are in it (G19)."""
@@ -244,6 +255,18 @@ class DoorCheck:
         for seq, slot in disk.contents.slots.items():
             if seq > asked and 0 < slot.view < message.view:
                 _require(seq in reported, f"server {server_id} keeps quiet about its vote at {seq} in {message}")
+
+    def _durable_aru(self, server_id: int) -> int:
+        """How far a restart would get: Local_Aru on disk, and what is known as ordered right above it."""
+        aru = self.disks[server_id].local_aru
+        while (slot := self._slot(server_id, aru + 1)) is not None and slot.view == ORDERED_VIEW:
+            aru += 1
+        return aru
+
+    def _is_chosen(self, seq: int) -> bool:
+        """Whether a majority of disks holds one batch there."""
+        batches = [disk.contents.slots[seq].batch.data for disk in self.disks.values() if seq in disk.contents.slots]
+        return any(2 * batches.count(data) > len(self.disks) for data in batches)
 
     def _slot(self, server_id: int, seq: int) -> Slot | None:
         return self.disks[server_id].contents.slots.get(seq)
@@ -291,10 +314,13 @@ class ClusterChecks:
             self.network.sent(server_id, message)
             self.door.sent(server_id, message)
 
-    def executed(self, server_id: int, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
-        if seq > 1 and (digest := self.digest(server_id, seq - 1)) is not None:
-            self.execution.digest(server_id, seq - 1, digest)
-        self.execution.executed(server_id, seq, time_ms, updates)
+    def executed(self, server_id: int, seq: int, updates: Sequence[ClientUpdate]) -> None:
+        self.execution.executed(server_id, seq, updates)
+
+    def settled(self, server_id: int, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+        self.execution.settled(server_id, seq, time_ms, updates)
+        if (digest := self.digest(server_id, seq)) is not None:
+            self.execution.digest(server_id, seq, digest)
 
     def answered(self, identity: Identity, seq: int) -> None:
         self.answers.answer(identity, seq)
@@ -306,12 +332,7 @@ class ClusterChecks:
         _require(2 * len(holders) > len(self.disks), f"slot {seq} is answered, and only on the disks of {holders}")
 
     def all_equal(self, server_ids: Sequence[int]) -> bool:
-        """Whether these servers have executed the same, and their digests say so."""
-        arus = {self.execution.executed_up_to[i] for i in server_ids}
-        if len(arus) != 1:
-            return False
-        seq = arus.pop()
-        for server_id in server_ids:
-            if seq and (digest := self.digest(server_id, seq)) is not None:
-                self.execution.digest(server_id, seq, digest)
-        return True
+        """Whether these servers have executed the same, and all of it is settled."""
+        execution = self.execution
+        arus = {up_to[i] for i in server_ids for up_to in (execution.executed_up_to, execution.settled_up_to)}
+        return len(arus) == 1

@@ -167,6 +167,10 @@ class SimulatedNetwork:
         """Nobody is there any more."""
         self._endpoints.pop(server_id, None)
 
+    def is_attached(self, server_id: int) -> bool:
+        """Whether somebody listens there."""
+        return server_id in self._endpoints
+
     def carry(self, sender: int, receiver: int, frame: bytes) -> None:
         """Take a frame; it arrives later, once, several times or never."""
         self.frames += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 from attrs import define, field
 
@@ -27,6 +28,7 @@ class RandomRun:
     seed: int
     seconds: float = 12.0
     """How long things go wrong."""
+    trace: Callable[[dict[str, Any]], None] | None = None
     world: World = field(init=False)
     clients: list[SimulatedClient] = field(init=False)
     _rng: random.Random = field(init=False)
@@ -38,6 +40,7 @@ class RandomRun:
             rng.choice((3, 3, 3, 4, 5, 5)),
             settings=_random_settings(rng),
             quality=_random_quality(rng),
+            trace=self.trace,
         )
         self.world.network.refusals = rng.random() < 0.5
         self.clients = [

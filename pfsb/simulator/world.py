@@ -399,7 +399,8 @@ class World:
         self, server_id: int, lane: Lane, rng: random.Random, storage: MemoryStorage, transport: SimulatedTransport
     ) -> Parts:
         def executed(seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
-            self.checks.executed(server_id, seq, time_ms, updates)
+            self.checks.executed(server_id, seq, updates)
+            self._settle(server_id, seq, time_ms, updates)
 
         return Parts(
             server_id=server_id,
@@ -415,6 +416,24 @@ class World:
             tracer=None if self._trace is None else WorldTracer(server_id, self.clock, self._trace),
         )
 
+    def _settle(self, server_id: int, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+        """Tell the checks when what was just executed is out of the door."""
+        if self.network.is_attached(server_id):
+            self.replica(server_id).turn.call(self._settled, server_id, seq, time_ms, updates)
+        else:
+            # It recovers: what it executes again is on its disk.
+            self._note_violation(self.checks.execution.settled, server_id, seq, time_ms, updates)
+
+    def _settled(self, server_id: int, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+        self._note_violation(self.checks.settled, server_id, seq, time_ms, updates)
+
+    def _note_violation(self, check: Callable[..., None], *args: object) -> None:
+        """Run a check in a place from which an exception would not get out."""
+        try:
+            check(*args)
+        except AssertionError:
+            self._violation = self._violation or Failure()
+
     def _run_until_time(self, until: float) -> None:
         while self.clock.step_until(until):
             self._raise_violation()
@@ -429,10 +448,7 @@ class World:
         return self._running(server_id).process.replica.ordered_queue.digests.at(seq)
 
     def _answered(self, identity: Identity, seq: int) -> None:
-        try:
-            self.checks.answered(identity, seq)
-        except AssertionError:
-            self._violation = Failure()
+        self._note_violation(self.checks.answered, identity, seq)
         self.answers.setdefault(identity, seq)
 
     def _failed(self, server_id: int, failure: Failure) -> None:

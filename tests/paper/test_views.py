@@ -201,3 +201,30 @@ class PreparePhase(ScenarioTestCase):
         late.release()
         world.run(0.3)
         self.assertEqual([m for m in self.sent_by(3, Accept) if m.view == 1], [])
+
+    def test_parts_of_two_promises_are_not_mixed(self) -> None:
+        """G28 and G9 (i): a follower that restarts amid a promise in parts makes another one, cut differently.
+
+        The first half of the one and the second half of the other may leave out a vote between them.
+        """
+        world = self.begin(settings=Settings(batch_bytes_max=1, frame_data_bytes_max=250))
+        world.network.drop(passing(Proposal, Accept, receiver=1))
+        world.network.drop(passing(*RECONCILIATION))
+        for timestamp in range(1, 5):
+            if timestamp == 2:
+                world.network.drop(passing(Accept, receiver=2))
+            world.submit(0, "a", timestamp, b"x" * 80)
+            world.run_until(lambda timestamp=timestamp: ("a", timestamp) in world.answers)
+        world.run(0.5)
+        self.assertEqual([world.aru(i) for i in world.ids], [4, 0, 1])
+        world.crash(0)
+        self.no_more_filters()
+        world.network.drop(passing(*RECONCILIATION))
+        second_half = world.network.drop(passing(PrepareOK, part=1))
+        world.run_until(lambda: world.aru(1) == 1)
+        world.crash(2)
+        world.network.filters.remove(second_half)
+        world.restart(2)
+        self.until_executed(["a"] * 4, 1, 2, seconds=20)
+
+    test_parts_of_two_promises_are_not_mixed.todo = "a PREPARE_OK must say which promise its part belongs to"

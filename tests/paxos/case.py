@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from pfsb.interfaces import IStableStorage, IStateMachine, ITransport
+from pfsb.paxos import invariants
 from pfsb.paxos.messages import Alive, Batch, ClientUpdate, Message, Prepare, State, VCProof, ViewChange
 from pfsb.paxos.records import Record, Recovered
 from pfsb.paxos.replica import Replica
@@ -138,7 +139,7 @@ class ReplicaTestCase(SynchronousTestCase):
 
     A disk write is done as soon as the event that asked for it is over, unless `hold_syncs` is set. Every message that
     leaves must be looked at by an assertion; ALIVE and VC_PROOF only if `ignore_periodic` is False, and a vote that
-    answers another one only if `ignore_answered_votes` is.
+    answers another one only if `ignore_answered_votes` is. The invariants are checked after every turn.
     """
 
     server_id = 2
@@ -175,6 +176,7 @@ class ReplicaTestCase(SynchronousTestCase):
             on_failure=self.failures.append,
             tracer=self.notes,
         )
+        invariants.install(self.replica)
         self.data = self.replica.data
         self._discarded_before: dict[str, int] = {}
         self.replica.start()

@@ -208,6 +208,13 @@ class VCProofTests(ReplicaTestCase):
         self.assertNotSent(Prepare)
         self.assertEqual(self.data.views.last_installed, 0)
 
+    def test_timer_of_a_preinstalled_view_ends_with_the_election(self) -> None:
+        """Figure 6, Block E and G3: a later attempt starts without a timer, by whatever path it came."""
+        self.preinstall(view=1)
+        self.receive(vc_proof(4, 7))
+        self.assertSent(view_change(2, 8))
+        self.assertFalse(self.replica.progress_timer.running)
+
 
 class WayBackTests(ReplicaTestCase):
     """G9: back into one's own view, which VC_PROOF alone does not allow."""

@@ -9,7 +9,7 @@ from pfsb.paxos import ordered_update_queue
 from pfsb.paxos.ordered_update_queue import DigestChain
 from pfsb.paxos.records import AruRecord, OrderedRecord
 from tests.paxos.case import SMALL, ReplicaTestCase
-from tests.paxos.messages import batch, client_update, ordered, reply
+from tests.paxos.messages import accept, batch, client_update, ordered, proposal, reply
 
 ALICE = client_update("alice", 1)
 BOB = client_update("bob", 1)
@@ -99,10 +99,16 @@ class RecordTests(QueueTestCase):
 
     def test_slot_ordered_with_another_value_than_was_accepted_is_written(self) -> None:
         """A restart must find what was ordered, not what this server had once accepted there."""
-        self.order(1)
-        self.storage.records.clear()
-        self.receive(reply(3, ordered(3, 3, BOB)))
-        self.assertEqual(self.take_records(OrderedRecord), [OrderedRecord(3, batch(BOB))])
+        self.receive(proposal(1, 1, 1, ALICE))
+        self.assertSent(accept(2, 1, 1))
+        self.learn(1, BOB)
+        self.assertEqual(self.take_records(OrderedRecord), [OrderedRecord(1, batch(BOB))])
+        self.assertEqual(self.take_records(AruRecord), [AruRecord(1)])
+
+    def test_slot_ordered_behind_a_gap_does_not_move_local_aru(self) -> None:
+        """AruRecord promises every slot up to it."""
+        self.learn(2, BOB)
+        self.assertEqual(self.take_records(OrderedRecord), [OrderedRecord(2, batch(BOB))])
         self.assertEqual(self.take_records(AruRecord), [])
 
 

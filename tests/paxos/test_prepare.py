@@ -74,13 +74,11 @@ class PrepareTests(ReplicaTestCase):
         self.assertSent(PrepareOK(2, 1, ()), to=1)
 
     def test_promise_of_an_older_view_is_not_sent_for_a_newer_one(self) -> None:
-        """G7: what is left of an older view in Prepare_OK[me] is built anew."""
-        self.receive(prepare(1, 1))
-        self.assertSent(PrepareOK(2, 1, ()), to=1)
-        self.order(1, ALICE)
-        self.expire_progress_timer()
-        self.assertSent(view_change(2, 2))
+        """G7: a would-be leader of view 2 is overtaken by view 3; its own promise of 2 is still in Prepare_OK[me]."""
+        self.begin_prepare_phase(view=2)
+        self.receive(reply(3, ordered(3, 1, ALICE)))
         self.receive(vc_proof(3, 3))
+        self.assertEqual(self.data.preparing.prepare_oks[2].view, 2)
         self.receive(prepare(3, 3))
         self.assertSent(PrepareOK(2, 3, (GloballyOrderedUpdate(2, 1, batch(ALICE)),)), to=3)
 

@@ -145,7 +145,7 @@ class BatchTests(QueueTestCase):
 
     def test_batch_takes_what_fits(self) -> None:
         """Departure 4: up to `batch_bytes_max` bytes, in the order of arrival."""
-        updates = [client_update(f"c{n}", 1, payload=bytes(50)) for n in range(4)]
+        updates = [client_update(f"c{n}", 1, payload=bytes(30)) for n in range(4)]
         for update in updates:
             self.queue.enqueue_update(update)
         self.assertEqual(self.queue.pop_batch(7), batch(*updates[:2], time_ms=7))
@@ -157,6 +157,13 @@ class BatchTests(QueueTestCase):
         self.queue.enqueue_update(large)
         self.queue.enqueue_update(BOB)
         self.assertEqual(self.queue.pop_batch(0), batch(large))
+
+    def test_batch_of_many_small_updates_fits_too(self) -> None:
+        """A batch that is larger than a frame could never be proposed: names count, and what surrounds them."""
+        for n in range(50):
+            self.queue.enqueue_update(client_update(f"a-client-with-a-long-name-{'é' * 40}-{n}", 1, server_id=2))
+        while (taken := self.queue.pop_batch(0)) is not None:
+            self.assertLessEqual(len(taken.data), SMALL.batch_bytes_max)
 
     def test_update_that_has_run_meanwhile_takes_no_number(self) -> None:
         """G15: it may have been ordered by an older view's proposal while it waited."""

@@ -15,8 +15,20 @@ from pfsb.applications.chat import Chat
 from pfsb.applications.key_value import KeyValue
 from pfsb.applications.lock import Lock
 from pfsb.config import Config, Limits, ServerConfig
-from pfsb.interfaces import Command, Done, IEventLog, Refused, Result
+from pfsb.interfaces import (
+    PENDING,
+    Command,
+    CommandDescription,
+    Done,
+    IContext,
+    IEventLog,
+    IReplicatedApplication,
+    Refused,
+    Result,
+    Ticket,
+)
 from pfsb.paxos.messages import ClientUpdate
+from pfsb.paxos.settings import Settings
 from pfsb.server import Server
 from pfsb.sessions import bundle
 from pfsb.sessions.connection import ClientConnection
@@ -24,9 +36,55 @@ from pfsb.sessions.machine import CLOSE, EXPIRE, OPEN, ISessionObserver, Session
 from pfsb.simulator.world import Parts, World
 from pfsb.transports.faults import LinkFaults
 
+HORIZON_SLOTS = 30
+
+
+@implementer(IReplicatedApplication)
+class Later:
+    """WAIT is answered by the next GO, by whomever: also in the bundle of the WAIT."""
+
+    name = "later"
+    commands = (
+        CommandDescription("WAIT", "WAIT", "Wait for GO.", waits=True),
+        CommandDescription("GO", "GO", "Answer all who wait."),
+    )
+
+    def __init__(self) -> None:
+        self._tickets: list[Ticket] = []
+
+    def check(self, command: tuple[str, ...]) -> Command:
+        return command
+
+    def execute(self, command: Command, context: IContext) -> Any:
+        if command == ("WAIT",):
+            self._tickets.append(context.ticket)
+            return PENDING
+        tickets, self._tickets = self._tickets, []
+        for ticket in tickets:
+            context.complete(ticket, Done((("revision", context.revision),)))
+        return Done((("count", len(tickets)),))
+
+    def query(self, command: Command) -> Result:
+        raise AssertionError("there are no questions")
+
+    def session_ended(self, client_id: str, context: IContext) -> None:
+        """Keeps waiting: the session is told nothing by this application."""
+
+    def time_passed(self, context: IContext) -> None:
+        raise AssertionError("nothing falls due")
+
+    def next_deadline(self) -> int | None:
+        return None
+
+    def snapshot(self) -> bytes:
+        return repr(self._tickets).encode()
+
+    def restore(self, data: bytes) -> None:
+        raise AssertionError("nobody asks for this")
+
 
 def applications() -> Catalogue:
-    return Catalogue([Chat(), KeyValue(), Lock()])
+    return Catalogue([Chat(), KeyValue(), Lock(), Later()])
 
 
 def code(result: Any) -> tuple[str, str]:
@@ -158,14 +216,25 @@ def _fields(session: Any) -> Sequence[Any]:
 # ---------------------------------------------------------------------------------------------
 
 
+class SmallConfig(Config):
+    """With a horizon that a test can reach."""
+
+    def settings(self) -> Settings:
+        return evolve(super().settings(), horizon_slots=HORIZON_SLOTS)
+
+
 def config(servers: int, limits: Limits | None = None) -> Config:
-    return Config(
+    return SmallConfig(
         "test.yaml",
         "simulated",
         {i: ServerConfig(i, ("127.0.0.1", 7400 + i), f"tcp:{9400 + i}") for i in range(servers)},
         f=(servers - 1) // 2,
-        limits=limits or Limits(request_seconds=2.0, session_window=8),
+        limits=limits or small_limits(),
     )
+
+
+def small_limits(**limits: Any) -> Limits:
+    return evolve(Limits(request_seconds=2.0, session_window=8), **limits)
 
 
 class ServerProcess:
@@ -309,7 +378,3 @@ class ClusterTestCase(SynchronousTestCase):
         dumps = [dump(self.server(i).machine) for i in self.world.running_ids]
         for other in dumps[1:]:
             self.assertEqual(other, dumps[0])
-
-
-def small_window(**limits: Any) -> Limits:
-    return evolve(Limits(request_seconds=2.0, session_window=8), **limits)

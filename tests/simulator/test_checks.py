@@ -41,38 +41,47 @@ class ExecutionCheckTests(SynchronousTestCase):
     def test_agreement_passes(self) -> None:
         """Two servers, the same slots."""
         for server_id in (0, 1):
-            self.check.executed(server_id, 1, 0, [A])
-            self.check.executed(server_id, 2, 0, [B])
-        self.assertEqual(self.check.executed_up_to, {0: 2, 1: 2})
+            for seq, update in ((1, A), (2, B)):
+                self.check.executed(server_id, seq, [update])
+                self.check.settled(server_id, seq, 0, [update])
+        self.assertEqual(self.check.settled_up_to, {0: 2, 1: 2})
 
     def test_other_value_at_one_number(self) -> None:
         """S1, also when the one who executed it first is long gone."""
-        self.check.executed(0, 1, 0, [A])
+        self.check.settled(0, 1, 0, [A])
         self.check.started(0)
-        self.assertIn("S1", self.violates(1, 1, 0, [B]))
+        self.assertIn("S1", str(self.assertRaises(Violation, self.check.settled, 1, 1, 0, [B])))
 
     def test_other_time_at_one_number(self) -> None:
         """The state machine's time is part of the value."""
-        self.check.executed(0, 1, 0, [A])
-        self.assertIn("S1", self.violates(1, 1, 5, [A]))
+        self.check.settled(0, 1, 0, [A])
+        self.assertIn("S1", str(self.assertRaises(Violation, self.check.settled, 1, 1, 5, [A])))
+
+    def test_speculation_that_a_crash_has_undone(self) -> None:
+        """What was executed in memory only, and told to nobody, binds nobody (design part 3)."""
+        self.check.executed(0, 1, [A])
+        self.check.started(0)
+        self.check.executed(1, 1, [B])
+        self.check.settled(1, 1, 0, [B])
+        self.assertEqual(self.check.values, {1: (0, (("b", 1, b"y"),))})
 
     def test_slot_left_out(self) -> None:
         """Slots are executed in order, each once."""
-        self.assertIn("1 is next", self.violates(0, 2, 0, [A]))
-        self.check.executed(0, 1, 0, [A])
-        self.assertIn("2 is next", self.violates(0, 1, 0, [A]))
+        self.assertIn("1 is next", self.violates(0, 2, [A]))
+        self.check.executed(0, 1, [A])
+        self.assertIn("2 is next", self.violates(0, 1, [A]))
 
     def test_update_from_nowhere(self) -> None:
         """S2: nobody asked for this, or not for this payload."""
-        self.assertIn("S2", self.violates(0, 1, 0, [ClientUpdate("c", 0, 1, 0, b"")]))
-        self.assertIn("S2", self.violates(1, 1, 0, [ClientUpdate("c", 0, 1, 0, b"")]))
+        self.assertIn("S2", self.violates(0, 1, [ClientUpdate("c", 0, 1, 0, b"")]))
+        self.assertIn("S2", self.violates(1, 1, [ClientUpdate("c", 0, 1, 0, b"")]))
 
     def test_update_twice(self) -> None:
         """S3, but a new life executes everything anew."""
-        self.check.executed(0, 1, 0, [A])
-        self.assertIn("S3", self.violates(0, 2, 0, [A]))
+        self.check.executed(0, 1, [A])
+        self.assertIn("S3", self.violates(0, 2, [A]))
         self.check.started(0)
-        self.check.executed(0, 1, 0, [A])
+        self.check.executed(0, 1, [A])
 
     def test_digests_differ(self) -> None:
         """At one number there is one digest."""
@@ -190,7 +199,7 @@ class DoorCheckTests(SynchronousTestCase):
     def test_answer_without_a_majority_on_disk(self) -> None:
         """An answered command survives every crash."""
         self.checks.execution.introduce(A)
-        self.checks.executed(1, 1, 0, [A])
+        self.checks.settled(1, 1, 0, [A])
         self.disks[1].contents.apply(OrderedRecord(1, BATCH_A))
         self.assertRaises(Violation, self.checks.answered, ("a", 1), 1)
         self.disks[2].contents.apply(ProposalRecord(1, 1, BATCH_A))

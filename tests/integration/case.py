@@ -1,0 +1,112 @@
+"""What the integration tests have in common: real server processes, and visitors who type at them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred, DeferredQueue, maybeDeferred
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.protocol import Factory, Protocol
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from pfsb.client.protocol import Reply, read_reply
+from pfsb.demo.load import Load
+from pfsb.demo.processes import ProcessCluster
+
+reactor: Any = _reactor
+
+HEAR_SECONDS = 30.0
+"""Bounded, and long enough for a machine that is busy with something else."""
+
+
+class Visitor(Protocol):
+    """A person at a telnet window, or a program that means no good: sends bytes, hears lines."""
+
+    def __init__(self) -> None:
+        self._heard: DeferredQueue[str | None] = DeferredQueue()
+        self._partial = b""
+        self.gone: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        for line in lines:
+            self._heard.put(line.decode())
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self._heard.put(None)
+        self.gone.callback(None)
+
+    def send(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(data)
+
+    async def hear(self, seconds: float = HEAR_SECONDS) -> str:
+        """The next line. Fails if none comes, or the connection ends."""
+        line = await self._heard.get().addTimeout(seconds, reactor)
+        if line is None:
+            raise ConnectionError("the server has closed the connection")
+        return line
+
+    async def reply(self, seconds: float = HEAR_SECONDS) -> str:
+        """The last line of the next reply, numbers included; rows and events are passed over."""
+        while (line := await self.hear(seconds)).startswith(("* ", "+")):
+            pass
+        return line
+
+    async def ask(self, line: str) -> str:
+        """Type a line, hear the reply."""
+        self.send(line.encode() + b"\r\n")
+        return await self.reply()
+
+    def hang_up(self) -> Deferred[None]:
+        """Without a word, as a pulled plug."""
+        transport: Any = self.transport
+        transport.abortConnection()
+        return self.gone
+
+
+class ClusterCase(TestCase):
+    """Everything that is started or opened here is ended, whatever becomes of the test."""
+
+    timeout = 150
+
+    def directory(self) -> Path:
+        return Path(self.mktemp())
+
+    def make_cluster(self, servers: int, **changes: Any) -> ProcessCluster:
+        cluster = ProcessCluster(reactor, self.directory(), servers, changes=changes)
+        self.addCleanup(cluster.stop)
+        return cluster
+
+    async def start_cluster(self, servers: int, **changes: Any) -> ProcessCluster:
+        """Up, and with a leader."""
+        cluster = self.make_cluster(servers, **changes)
+        await cluster.start_all()
+        return cluster
+
+    async def visit(self, cluster: ProcessCluster, server_id: int) -> Visitor:
+        """Open a window at a server; its welcome has been read."""
+        visitor = Visitor()
+        endpoint = clientFromString(reactor, cluster.address(server_id).endpoint)
+        await endpoint.connect(Factory.forProtocol(lambda: visitor))
+        self.addCleanup(visitor.hang_up)
+        self.assertTrue((await visitor.hear()).startswith("* WELCOME "))
+        return visitor
+
+    def start_load(self, cluster: ProcessCluster, lines: int, clients: int = 12) -> Load:
+        load = Load(reactor, cluster.directory / "acknowledged.jsonl", lines, clients)
+        self.addCleanup(lambda: maybeDeferred(load.abandon))
+        load.start(cluster.addresses, lambda _progress: None)
+        return load
+
+    def assertRefused(self, line: str, code: str) -> Reply:
+        """The line is an ERR reply with that code, and has a text for a person."""
+        reply = read_reply(line)
+        assert reply is not None, line
+        self.assertEqual(reply.code, code, line)
+        self.assertEqual(reply.fate, "none", line)
+        self.assertGreater(len(reply.text), 10, line)
+        return reply

@@ -1,0 +1,65 @@
+"""Strangers at the port where servers talk to each other (real processes)."""
+
+from __future__ import annotations
+
+import random
+import socket
+
+from pfsb.demo.processes import ProcessCluster, Status
+from pfsb.paxos.messages import ViewChange
+from pfsb.transports.frames import FrameCodec, Membership
+from pfsb.transports.wire import encode
+from tests.integration.case import ClusterCase
+
+UNTOUCHED = ("state", "view", "attempted", "aru", "digest", "leader")
+
+
+class PeerPortTests(ClusterCase):
+    async def untouched(self, cluster: ProcessCluster) -> dict[int, list[object]]:
+        return {i: [status[key] for key in UNTOUCHED] for i, status in (await cluster.statuses(cluster.ids)).items()}
+
+    async def refused(self, cluster: ProcessCluster, server_id: int) -> dict[str, int]:
+        status: Status = await cluster.status(server_id)
+        return dict(status["frames"]["refused"])
+
+    def send(self, cluster: ProcessCluster, datagrams: list[bytes]) -> None:
+        """To every server."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            for server in cluster.config.servers.values():
+                for datagram in datagrams:
+                    stranger.sendto(datagram, server.peer)
+
+    async def assertCounted(self, cluster: ProcessCluster, datagrams: list[bytes], reason: str | None) -> None:
+        """Every server refuses all of them, for that reason, and is as it was before."""
+        before = await self.untouched(cluster)
+        self.send(cluster, datagrams)
+
+        async def counted() -> bool:
+            counts = [await self.refused(cluster, server_id) for server_id in cluster.ids]
+            seen = [sum(count.values()) if reason is None else count.get(reason, 0) for count in counts]
+            return min(seen) >= len(datagrams)
+
+        await cluster.wait_for(f"{len(datagrams)} refused frames", counted, 30)
+        await cluster.pause(0.5)
+        self.assertEqual(await self.untouched(cluster), before)
+
+    async def cluster_with_a_line(self) -> ProcessCluster:
+        cluster = await self.start_cluster(3)
+        await (await self.visit(cluster, 0)).ask("PUT colour blue")
+        await cluster.wait_equal()
+        return cluster
+
+    async def test_random_bytes_change_nothing_and_are_counted(self) -> None:
+        """Issue point 11: also those that begin as a frame does, and the empty datagram."""
+        cluster = await self.cluster_with_a_line()
+        dice = random.Random(11)
+        noise = [dice.randbytes(dice.randrange(1, 2000)) for _ in range(50)]
+        await self.assertCounted(cluster, [*noise, *(b"PFSB" + piece for piece in noise)], None)
+
+    async def test_frames_of_another_cluster_change_nothing_and_are_counted(self) -> None:
+        """Issue point 11: well-formed, and dangerous if they were believed: a much later view, another history."""
+        cluster = await self.cluster_with_a_line()
+        stranger = Membership(1, frozenset({0, 2}), b"strange!")
+        codec = FrameCodec(stranger, bytes(8), 1)
+        frames = codec.seal([encode(ViewChange(1, 1000))])
+        await self.assertCounted(cluster, frames * 20, "cluster")

@@ -1,0 +1,139 @@
+"""What a person at a telnet window sees, and what the server makes of bad input (real processes)."""
+
+from __future__ import annotations
+
+import random
+
+from tests.integration.case import ClusterCase, Visitor
+
+AT_ONCE_SECONDS = 5.0
+"""On a quiet machine it is milliseconds."""
+
+
+class ChatTests(ClusterCase):
+    async def test_two_windows_at_two_servers_see_each_others_lines_at_once(self) -> None:
+        """LISTEN at one server tells what was said at another, in the same order at both."""
+        cluster = await self.start_cluster(3)
+        windows = [await self.visit(cluster, 0), await self.visit(cluster, 2)]
+        for window in windows:
+            self.assertEqual(await window.ask("LISTEN"), "OK")
+        heard = []
+        for speaker, text in ((0, "hello there"), (1, 'hello "yourself"')):
+            windows[speaker].send(f"SAY {text}\r\n".encode())
+            heard.append([await self.next_chat(window) for window in windows])
+        for index, (lines, text) in enumerate(zip(heard, ("hello there", r"hello \"yourself\""), strict=True), start=1):
+            self.assertEqual(lines[0], lines[1])
+            self.assertTrue(lines[0].startswith(f"* CHAT index={index} client="), lines[0])
+            self.assertTrue(lines[0].endswith(f'text="{text}"'), lines[0])
+
+    async def next_chat(self, window: Visitor) -> str:
+        while not (line := await window.hear(AT_ONCE_SECONDS)).startswith("* CHAT"):
+            self.assertTrue(line.startswith("OK"), line)
+        return line
+
+
+class LockTests(ClusterCase):
+    async def queue_for_lock(self, holder_says: str = "PING") -> tuple[Visitor, Visitor]:
+        """(who holds lock "door" at server 0, who waits for it at server 1)."""
+        cluster = await self.start_cluster(3)
+        holder, waiter = await self.visit(cluster, 0), await self.visit(cluster, 1)
+        self.assertTrue((await holder.ask(holder_says)).startswith("OK"))
+        self.assertRegex(await holder.ask("LOCK door"), '^OK name="door" token=[0-9]+$')
+        waiter.send(b"LOCK door\n")
+        observer = await self.visit(cluster, 2)
+        while True:
+            observer.send(b"LOCKS\n")
+            row = await observer.hear()
+            self.assertTrue((await observer.reply()).startswith("OK count=1"))
+            if row.endswith("waiting=1"):
+                return holder, waiter
+
+    async def test_blocked_lock_is_granted_on_unlock(self) -> None:
+        """Design part 6: first come, first served."""
+        holder, waiter = await self.queue_for_lock()
+        self.assertEqual(await waiter.ask("PING"), "OK")
+        self.assertEqual(await holder.ask("UNLOCK door"), 'OK name="door"')
+        self.assertRegex(await waiter.reply(), '^OK name="door" token=[0-9]+$')
+
+    async def test_blocked_lock_is_granted_when_the_holder_quits(self) -> None:
+        """A connection that does not say who it is has a session of its own, which goes with it."""
+        holder, waiter = await self.queue_for_lock()
+        self.assertEqual(await holder.ask("QUIT"), "OK")
+        self.assertRegex(await waiter.reply(), '^OK name="door" token=[0-9]+$')
+
+    async def test_blocked_lock_is_granted_when_the_holders_session_expires(self) -> None:
+        """Design part 5: nobody has heard of the session for its ttl, so the leader proposes to end it."""
+        holder, waiter = await self.queue_for_lock("HELLO bob ttl=1")
+        await holder.hang_up()
+        self.assertRegex(await waiter.reply(), '^OK name="door" token=[0-9]+$')
+
+
+class BadInputTests(ClusterCase):
+    """Issue point 10: a clear error, and the server goes on."""
+
+    async def visit_lone_server(self) -> Visitor:
+        self.lone_server = await self.start_cluster(1)
+        return await self.visit(self.lone_server, 0)
+
+    async def assertGoesOn(self, visitor: Visitor) -> None:
+        """On this connection as well as on others."""
+        self.assertEqual(await visitor.ask("PING"), "OK")
+        other = await self.visit(self.lone_server, 0)
+        self.assertTrue((await other.ask("PUT alive yes")).startswith("OK revision="))
+
+    async def test_unknown_and_half_typed_commands_get_an_error_that_says_what_would_be_right(self) -> None:
+        """In whatever order they come, one error for each line, with its number."""
+        visitor = await self.visit_lone_server()
+        for line, code, right in (
+            ("PUTT colour blue", "UNKNOWN", "PUT"),
+            ("PUT colour", "BADREQUEST", "PUT key value"),
+            ('PUT colour "blue', "BADREQUEST", '"'),
+            ("HELLO", "BADREQUEST", "HELLO client-id"),
+            ("INCR n much", "BADREQUEST", "INCR"),
+            ("FAULT HEAL", "DENIED", "faults: true"),
+        ):
+            self.assertIn(right, self.assertRefused(await visitor.ask(line), code).text)
+        self.assertRegex(await visitor.ask("#7 PUT colour"), "^#7 ERR BADREQUEST fate=none ")
+        await self.assertGoesOn(visitor)
+
+    async def test_line_of_ten_megabytes_is_refused_once_and_skipped(self) -> None:
+        """Interface part 3: TOOLARGE; the connection goes on."""
+        visitor = await self.visit_lone_server()
+        visitor.send(b"PUT big " + b"x" * 10_000_000 + b"\n")
+        self.assertRefused(await visitor.reply(), "TOOLARGE")
+        await self.assertGoesOn(visitor)
+
+    async def test_binary_noise_gets_errors_and_does_no_harm(self) -> None:
+        """100,000 random bytes with a line end every thousand or so."""
+        visitor = await self.visit_lone_server()
+        noise = random.Random(10).randbytes(100_000)
+        visitor.send(noise + b"\n")
+        other = await self.visit(self.lone_server, 0)
+        self.assertEqual(await other.ask("PING"), "OK")
+        errors = 0
+        visitor.send(b"\n#999999 NOSUCHVERB\n")
+        while not (line := await visitor.reply()).startswith("#999999 ERR UNKNOWN"):
+            self.assertRegex(line, "^(#[0-9]+ )?ERR (BADREQUEST|UNKNOWN|TOOLARGE) fate=none ")
+            errors += 1
+        self.assertGreater(errors, 100)
+        await self.assertGoesOn(visitor)
+
+    async def test_numbers_that_go_backwards_are_refused_and_do_not_run(self) -> None:
+        """Design part 5: a client's numbers only grow; one that has run gets its answer again."""
+        visitor = await self.visit_lone_server()
+        self.assertRegex(await visitor.ask("HELLO alice"), '^OK client="alice" .*last=0 resumed=no')
+        answer = await visitor.ask("#5 INCR n")
+        self.assertRegex(answer, '^#5 OK value="1" revision=[0-9]+$')
+        self.assertRegex(await visitor.ask("#3 INCR n"), "^#3 ERR BADREQUEST fate=")
+        self.assertEqual(await visitor.ask("#5 INCR n"), answer)
+        self.assertRegex(await visitor.ask("#6 GET n"), '^#6 OK value="1" ')
+        await self.assertGoesOn(visitor)
+
+    async def test_command_whose_line_never_ends_does_not_run(self) -> None:
+        """A client that dies while it types has asked for nothing."""
+        visitor = await self.visit_lone_server()
+        self.assertTrue((await visitor.ask("PUT colour blue")).startswith("OK"))
+        visitor.send(b"PUT colour red")
+        await visitor.hang_up()
+        other = await self.visit(self.lone_server, 0)
+        self.assertTrue((await other.ask("GET colour")).startswith('OK value="blue"'))

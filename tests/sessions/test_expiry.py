@@ -1,0 +1,134 @@
+"""Design part 5: sessions end when nothing is heard of them for their `ttl`; waits end when their time has come."""
+
+from __future__ import annotations
+
+from tests.sessions.support import ClusterTestCase, code, value
+
+
+class OwnServerTests(ClusterTestCase):
+    def setUp(self) -> None:
+        self.begin()
+
+    def test_lost_session_is_expired_after_its_ttl(self) -> None:
+        """Not earlier, and not much later; each session has its own."""
+        for client_id, ttl in (("short", 2), ("long", 5)):
+            self.open(client_id, ttl_seconds=ttl).disconnect()
+        self.world.run(1.8)
+        self.assertEqual(self.sessions(), ["short", "long"])
+        self.world.run(1.2)
+        self.assertEqual(self.sessions(), ["long"])
+        self.world.run(1.8)
+        self.assertEqual(self.sessions(), ["long"])
+        self.world.run(1.2)
+        self.assertEqual(self.sessions(), [])
+
+    def test_connected_session_is_not_expired(self) -> None:
+        """However long its client says nothing."""
+        client = self.open("alice", ttl_seconds=1)
+        self.world.run(20.0)
+        self.assertEqual((self.sessions(), client.ends), (["alice"], []))
+
+    def test_sessions_of_the_life_before_are_expired(self) -> None:
+        """After a restart nobody is connected: whoever does not come back is gone, anonymous or not."""
+        self.open("alice", ttl_seconds=3)
+        self.do(self.connect(), "LOCK", "x")
+        self.world.run(0.5)
+        self.world.crash(0)
+        self.world.restart(0)
+        self.world.run_until(self.world.has_leader)
+        self.assertEqual(len(self.sessions()), 2)
+        back = self.open("alice", ttl_seconds=3)
+        self.world.run(12.0)
+        self.assertEqual(self.sessions(), ["alice"])
+        self.assertEqual(value(self.do(back, "TRYLOCK", "x"), "name"), "x")
+
+    def test_idle_cluster_orders_nothing(self) -> None:
+        """Design part 4, "Idle": nobody waits, nobody is silent."""
+        self.open("alice", ttl_seconds=1)
+        aru = self.world.aru(0)
+        self.world.run(20.0)
+        self.assertEqual(self.world.aru(0), aru)
+
+
+class WaitTests(ClusterTestCase):
+    def test_wait_ends_on_an_idle_cluster(self) -> None:
+        """Nothing else is ordered: the leader orders the time, wherever the client is."""
+        self.begin(3)
+        self.do(self.connect(0), "LOCK", "x")
+        for server_id in (1, 2):
+            told = self.connect(server_id).ask("LOCK", "x", "wait=1.5")
+            self.world.run(1.4)
+            self.assertFalse(told.answered)
+            self.assertEqual(code(self.answer(told, 0.5)), ("TIMEOUT", "none"))
+
+    def test_one_slot_ends_a_wait(self) -> None:
+        """The time is ordered once, not at every look."""
+        self.begin()
+        self.do(self.connect(), "LOCK", "x")
+        told = self.connect().ask("LOCK", "x", "wait=1.5")
+        self.world.run(1.0)
+        aru = self.world.aru(0)
+        self.answer(told)
+        self.world.run(5.0)
+        self.assertEqual(self.world.aru(0), aru + 1)
+
+
+class LeaderTests(ClusterTestCase):
+    """Of a server that is silent itself, the leader ends the sessions (Departure 9)."""
+
+    def setUp(self) -> None:
+        self.begin(3)
+        self.leader = self.world.leader() or 0
+        self.at, self.other = (i for i in self.world.ids if i != self.leader)
+        self.client = self.open("alice", self.at, 3)
+        self.anonymous = self.connect(self.at)
+        self.do(self.client, "LOCK", "x")
+        self.do(self.anonymous, "LOCK", "y")
+        self.waiting = [self.connect(self.other).ask("LOCK", name) for name in ("x", "y")]
+        self.world.run(0.2)
+
+    def test_sessions_of_a_dead_server_are_expired(self) -> None:
+        """Their locks go to whoever waits."""
+        self.world.crash(self.at)
+        self.world.run(2.5)
+        self.assertFalse(self.waiting[0].answered)
+        self.assertEqual([value(self.answer(told, 12.0), "name") for told in self.waiting], ["x", "y"])
+        self.assertNotIn("alice", self.sessions(self.leader))
+
+    def test_sessions_of_a_dead_leader_are_expired_by_the_next(self) -> None:
+        """The next leader counts the silence from when it leads."""
+        client = self.open("bob", self.leader, 2)
+        self.do(client, "LOCK", "z")
+        told = self.connect(self.other).ask("LOCK", "z")
+        self.world.run(0.2)
+        self.world.crash(self.leader)
+        self.assertEqual(value(self.answer(told, 20.0), "name"), "z")
+
+    def test_client_that_has_moved_is_not_expired(self) -> None:
+        """Its session belongs to the server where it was last opened."""
+        moved = self.open("alice", self.other, 3)
+        self.world.crash(self.at)
+        self.world.run(8.0)
+        self.assertIn("alice", self.sessions(self.leader))
+        self.assertEqual(value(self.do(moved, "LOCK", "x"), "name"), "x")
+
+    def test_connected_client_is_told_that_its_session_is_over(self) -> None:
+        """Its server was cut off for too long; it hears of it when it is back, and must say HELLO again."""
+        self.world.isolate(self.at)
+        self.world.run(12.0)
+        self.world.heal()
+        self.world.run(5.0)
+        self.assertEqual((self.client.ends, self.anonymous.ends), (["NOSESSION"], ["NOSESSION"]))
+        self.assertEqual(code(self.do(self.client, "INCR", "n")), ("NOSESSION", "none"))
+        again = self.open("alice", self.at)
+        self.assertEqual(value(self.do(again, "INCR", "n")), "1")
+
+    def test_short_silence_expires_nobody(self) -> None:
+        """The silence must last for the whole ttl."""
+        for _ in range(4):
+            self.world.isolate(self.at)
+            self.world.run(2.0)
+            self.world.heal()
+            self.world.run(2.0)
+        self.assertEqual((self.client.ends, self.anonymous.ends), ([], []))
+        self.assertEqual(value(self.do(self.client, "LOCK", "x"), "name"), "x")
