@@ -94,7 +94,7 @@ class Server:
         self.replica.start()
         self.desk = Desk(
             self.server_id,
-            self.replica.incarnation,
+            self.replica.data.server.incarnation,
             self.replica,
             self.machine,
             self._clock,
@@ -203,7 +203,7 @@ class Server:
             "transport": self.config.transport,
             "apps": [application.name for application in self.catalogue.applications],
             "peers": dict(self._peers()),
-            "incarnation": replica.incarnation,
+            "incarnation": data.server.incarnation,
             "turns": replica.turn.count,
             "discarded": replica.discarded,
             "frames": self._frames(),

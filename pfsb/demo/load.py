@@ -89,6 +89,11 @@ class Load:
             raise ClusterTrouble(f"the clients have given up: {self.batch.trouble}")
         return read_record(self._record)
 
+    @property
+    def errors(self) -> dict[str, int]:
+        """How many lines were refused, by code."""
+        return self.batch.account.errors
+
     async def abandon(self) -> None:
         """End it where it is, and wait until its connections are closed."""
         if not self._ended:

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 import yaml
 from attrs import define, field
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.internet.task import deferLater
@@ -251,7 +251,9 @@ class ProcessCluster:
         return self.directory / f"trace-{server_id}-{life}.jsonl"
 
     def trace_files(self) -> list[Path]:
-        return [self.trace_file(i, life) for i, lives in sorted(self._lives.items()) for life in range(1, lives + 1)]
+        """Those that are there, by server and life."""
+        files = [self.trace_file(i, life) for i, lives in sorted(self._lives.items()) for life in range(1, lives + 1)]
+        return [file for file in files if file.exists()]
 
     def data(self, server_id: int) -> Path:
         """The directory of its database."""
@@ -284,8 +286,12 @@ class ProcessCluster:
         asked = self.running if server_ids is None else list(server_ids)
         found: dict[int, Status] = {}
         for server_id in asked:
-            with contextlib.suppress(Exception):  # it is just starting, or going
+            try:
                 found[server_id] = await self.status(server_id)
+            except CancelledError:
+                raise
+            except Exception:
+                continue  # it is just starting, or going
         return found
 
     async def digest(self, server_id: int, seq: int | None = None) -> str:

@@ -118,7 +118,8 @@ class Stage:
 
     def _judge_lines(self, acknowledged: list[Acknowledged]) -> None:
         size, check = self.size, self.verdict.check
-        check("every line is acknowledged", len(acknowledged) == size.lines, f"{len(acknowledged)} of {size.lines}")
+        figure = f"{len(acknowledged)} of {size.lines}; errors: {self.load.errors or 'none'}"
+        check("every line is acknowledged", len(acknowledged) == size.lines, figure)
         said = {f"{client} {n}" for client in range(1, size.clients + 1) for n in range(1, size.lines + 1)}
         found = account(self.cluster.chat_log(self.cluster.ids[0]), acknowledged, said)
         check("chat.log has every line once", found.lines == size.lines, f"{found.lines} lines")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 from attrs import evolve
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python import usage
 
 from pfsb.client.options import number
@@ -72,9 +74,26 @@ async def run(reactor: Any, options: Options) -> None:
             print(f"{scenario.name:<14}{scenario.help}")
         return
     size = evolve(Size(), lines=options["lines"], clients=options["clients"])
-    verdict, trouble = await perform(reactor, options.scenario, size, options.out, sys.stdout)
+    playing = Deferred.fromCoroutine(perform(reactor, options.scenario, size, options.out, sys.stdout))
+    trigger = reactor.addSystemEventTrigger("before", "shutdown", _interrupt, playing)
+    verdict, trouble = await playing
+    with contextlib.suppress(ValueError):  # it has been triggered
+        reactor.removeSystemEventTrigger(trigger)
     if trouble or not verdict.holds:
         raise SystemExit(1)
+
+
+def _interrupt(playing: Deferred[Any]) -> Deferred[None]:
+    """Ctrl-C: fires when no server runs any more, and what was seen until then is recorded."""
+    recorded: Deferred[None] = Deferred()
+
+    def ended(result: Any) -> Any:
+        recorded.callback(None)
+        return result
+
+    playing.addBoth(ended)
+    playing.cancel()
+    return recorded
 
 
 async def perform(reactor: Any, scenario: Scenario, size: Size, directory: Path, out: TextIO) -> tuple[Verdict, str]:
@@ -90,11 +109,16 @@ async def perform(reactor: Any, scenario: Scenario, size: Size, directory: Path,
         async with cluster:
             try:
                 await scenario.play(stage)
+            except CancelledError:
+                trouble = "it was interrupted"
             except Exception as error:
                 trouble = f"{type(error).__name__}: {error}"
             finally:
                 await stage.load.abandon()
-        merge_traces(cluster.trace_files(), directory / "trace.jsonl")
+        parts = cluster.trace_files()
+        merge_traces(parts, directory / "trace.jsonl")
+        for part in parts:
+            part.unlink()
         screen.say("\n".join(["", *verdict_lines(stage.verdict, trouble)]))
     text = summary(title, stage.story, stage.verdict, trouble)
     (directory / "summary.md").write_text(text, encoding="utf-8")

@@ -47,7 +47,8 @@ class ClientUpdateHandler:
             else:
                 self._relay(update, sender)
         elif own or state is State.REG_LEADER:
-            if self._update_queue.enqueue_update(update) and own:
+            self._update_queue.enqueue_update(update)
+            if own:  # also if a copy that names another server waits already: that server may be gone tomorrow
                 self._update_queue.add_to_pending_updates(update)
         else:
             self._flow_control.witness(update)

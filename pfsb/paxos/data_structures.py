@@ -108,9 +108,10 @@ class LastExecuted:
 
 @define
 class PrepareOKs:
-    """The parts of one server's PREPARE_OK that have arrived."""
+    """The parts of one server's PREPARE_OK that have arrived, all of one edition."""
 
     view: int
+    edition: int
     parts: int
     arrived: dict[int, PrepareOK] = field(factory=dict)
 
@@ -125,6 +126,8 @@ class ServerData:
 
     server_id: int
     state: State = State.LEADER_ELECTION
+    incarnation: int = 0
+    """How often its storage was started."""
 
 
 @define
@@ -195,11 +198,18 @@ class DataStructures:
         self.preparing.prepare = message
 
     def apply_prepare_ok(self, message: PrepareOK) -> bool:
-        """Figure 5, Block C: store a part once; True if it is news, whose data list is then applied."""
+        """Figure 5, Block C: store a part once; True if it is news, whose data list is then applied.
+
+        A later edition replaces an earlier one altogether: a promise pieced together from two cuts of the list could
+        lack a slot, and with it a chosen value (S1).
+        """
         entry = self.preparing.prepare_oks.get(message.server_id)
-        if entry is None or entry.view != message.view:
-            entry = self.preparing.prepare_oks[message.server_id] = PrepareOKs(message.view, message.parts)
-        if message.part in entry.arrived or message.parts != entry.parts:
+        if entry is None or (entry.view, entry.edition) < (message.view, message.edition):
+            entry = PrepareOKs(message.view, message.edition, message.parts)
+            self.preparing.prepare_oks[message.server_id] = entry
+        if (entry.view, entry.edition, entry.parts) != (message.view, message.edition, message.parts):
+            return False
+        if message.part in entry.arrived:
             return False
         entry.arrived[message.part] = message
         return True

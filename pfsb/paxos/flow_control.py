@@ -120,6 +120,9 @@ class FlowControl:
             if self._leader_at_work_in != message.view:
                 self._leader_at_work_in = message.view
                 self.on_leader_at_work()
+        elif message.state is State.REG_LEADER and message.view > self._data.views.last_installed:
+            # A majority has promised to follow that leader: this view is over, for everybody.
+            self._progress_timer.hurry()
         self._leader_hears_a_majority()
 
     def heard(self, server_id: int) -> None:
@@ -192,6 +195,14 @@ class FlowControl:
         recent = 2 * self._settings.alive_seconds
         if self._clock.seconds() - leader.refused_at <= recent:
             self._progress_timer.hurry()
+
+    def a_later_view_is_led(self) -> bool:
+        """Others have gone on: what this server learns from them is no progress of its own view."""
+        installed = self._data.views.last_installed
+        return any(
+            peer.state is State.REG_LEADER and peer.view > installed and self.heard_lately(server_id)
+            for server_id, peer in self.peers.items()
+        )
 
     def _leader_hears_a_majority(self) -> None:
         data = self._data

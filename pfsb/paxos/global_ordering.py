@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pfsb.paxos.data_structures import DataStructures, Slot
+from pfsb.paxos.flow_control import FlowControl
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import GloballyOrderedUpdate, State
 from pfsb.paxos.ordered_update_queue import Executed, OrderedUpdateQueue
@@ -20,12 +21,14 @@ class GlobalOrderingHandler:
         ordered_queue: OrderedUpdateQueue,
         update_queue: UpdateQueue,
         progress_timer: ProgressTimer,
+        flow_control: FlowControl,
     ) -> None:
         self._data = data
         self._membership = membership
         self._ordered_queue = ordered_queue
         self._update_queue = update_queue
         self._progress_timer = progress_timer
+        self._flow_control = flow_control
         self.on_gap: Callable[[int], None] = lambda seq: None
         """Told of a slot that is ordered out of order (section 5.6, trigger 2)."""
 
@@ -65,7 +68,9 @@ class GlobalOrderingHandler:
         if executed and ordered_in_this_view:
             self._progress_timer.back_to_default()
         if executed and self._data.server.state is not State.LEADER_ELECTION:
-            self._progress_timer.start()
+            # Departure 23: a server that missed a view change must find out, however much it learns from the others.
+            if ordered_in_this_view or not self._flow_control.a_later_view_is_led():
+                self._progress_timer.start()
 
     def _upon_executing(self, executed: Executed) -> None:
         """Figure 10, Block D: what this server answers for is settled; there is global progress.

@@ -115,7 +115,8 @@ DataEntry = Proposal | GloballyOrderedUpdate
 class PrepareOK:
     """Figure 3, Block E: a promise to follow the leader of `view`, with all that the sender accepted above its aru.
 
-    A long data list travels in `parts` messages, numbered from 0; the promise counts when all are there.
+    A long data list travels in `parts` messages, numbered from 0; the promise counts when all are there. Parts of two
+    editions are never mixed: what one life of a server cut into parts, its next life may cut elsewhere.
     """
 
     server_id: int
@@ -123,6 +124,8 @@ class PrepareOK:
     data_list: tuple[DataEntry, ...]
     part: int = 0
     parts: int = 1
+    edition: int = 0
+    """The sender's incarnation: within one life, a view's promise is built once."""
 
 
 @frozen

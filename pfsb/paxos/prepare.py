@@ -123,7 +123,8 @@ class PrepareHandler:
             lists[-1].append(entry)
             size += len(entry.batch.data) + 64
         data = self._data
-        whole = PrepareOK(data.server.server_id, data.views.last_installed, (), parts=len(lists))
+        server, view = data.server, data.views.last_installed
+        whole = PrepareOK(server.server_id, view, (), parts=len(lists), edition=server.incarnation)
         return [evolve(whole, data_list=tuple(entries), part=part) for part, entries in enumerate(lists)]
 
     def _view_prepared_ready(self, view: int) -> bool:

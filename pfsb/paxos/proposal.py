@@ -43,8 +43,9 @@ class ProposalHandler:
     def proposal(self, message: Proposal) -> None:
         """Figure 10, Block B: accept what the leader of the installed view proposes."""
         seq = message.seq
-        if seq <= self._data.ordering.local_aru or self._is_ordered(seq):
-            self._accept(message)  # G18: it is chosen, and on the way to the disk behind the same door
+        if self._is_ordered(seq):
+            if not self._contradicts_what_was_ordered(message):
+                self._accept(message)  # G18: it helps a leader that has not ordered it yet
             return
         if not self._flow_control.may_accept(seq):
             self.on_far_ahead(self._flow_control.executed_by_leader_of(seq))
@@ -131,6 +132,15 @@ class ProposalHandler:
     def _vote(self, message: Proposal) -> None:
         self._data.apply_accept(Accept(self._data.server.server_id, message.view, (message.seq,)), message.seq)
         self._ordering.try_order(message.seq)
+
+    def _contradicts_what_was_ordered(self, message: Proposal) -> bool:
+        """Only a stale leader does: a later view has chosen something else, which this server learned from others.
+
+        Of a slot that is no longer in memory this cannot be told, and need not be: the majority that installed the later
+        view accepts nothing of this one, so those who do, this server included, are no majority.
+        """
+        slot = self._data.ordering.global_history.get(message.seq)
+        return slot is not None and slot.ordered is not None and slot.ordered.data != message.batch.data
 
     def _is_held(self, message: Proposal) -> bool:
         slot = self._data.ordering.global_history.get(message.seq)

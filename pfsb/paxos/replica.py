@@ -108,7 +108,7 @@ class Replica:
         self.ordered_queue = OrderedUpdateQueue(data, turn, state_machine, settings, tracer)
         self.flow_control = FlowControl(data, membership, turn, clock, settings, self.progress_timer)
         self.ordering = GlobalOrderingHandler(
-            data, membership, self.ordered_queue, self.update_queue, self.progress_timer
+            data, membership, self.ordered_queue, self.update_queue, self.progress_timer, self.flow_control
         )
         self.proposals = ProposalHandler(data, turn, clock, self.ordering, self.update_queue, self.flow_control)
         self.accepts = AcceptHandler(data, self.ordering, self.flow_control)
@@ -147,7 +147,7 @@ class Replica:
         if self._tracer is not None:
             self._tracer.trace("start", view=found.last_installed, aru=found.local_aru, incarnation=found.incarnation)
         self._transport.start(self, found.identity, found.incarnation)
-        self.incarnation, self.identity = found.incarnation, found.identity
+        self.data.server.incarnation, self.identity = found.incarnation, found.identity
         self.turn.run(self.election.shift_to_leader_election, self.data.views.last_attempted + 1)
         self.retransmission.start()
 

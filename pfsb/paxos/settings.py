@@ -22,7 +22,7 @@ class Settings:
     window_slots: int = 16
     """Proposals under way at once (section 5.10)."""
     batch_bytes_max: int = 48_000
-    """Payload bytes in one proposal; one update may be larger, up to a frame."""
+    """Encoded bytes of the updates in one proposal; a single update may be larger, up to a frame."""
     frame_data_bytes_max: int = 50_000
     """Batch bytes in one PREPARE_OK part or reconciliation reply."""
     queue_updates_max: int = 20_000

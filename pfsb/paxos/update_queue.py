@@ -53,8 +53,10 @@ class UpdateQueue:
         Departure 3: no sync. Clients keep their own numbers and repeat them (design part 5), so the update
         need not survive a crash of this server.
         """
-        self._clients.pending_updates[update.client_id] = update
-        self._start_update_timer(update.client_id)
+        pending = self._clients.pending_updates.get(update.client_id)
+        if pending is None or pending.timestamp < update.timestamp:
+            self._clients.pending_updates[update.client_id] = update
+            self._start_update_timer(update.client_id)
 
     def enqueue_unbound_pending_updates(self) -> None:
         """Figure 13, Block C: a new leader queues what it answers for, unless a slot holds it already."""

@@ -104,8 +104,8 @@ def _row(message: Message) -> tuple[object, ...]:
             return (Kind.VIEW_CHANGE, attempted)
         case Prepare(_, view, local_aru):
             return (Kind.PREPARE, view, local_aru)
-        case PrepareOK(_, view, data_list, part, parts):
-            return (Kind.PREPARE_OK, view, [_entry_row(entry) for entry in data_list], part, parts)
+        case PrepareOK(_, view, data_list, part, parts, edition):
+            return (Kind.PREPARE_OK, view, [_entry_row(entry) for entry in data_list], part, parts, edition)
         case GloballyOrderedUpdate(_, seq, batch):
             return (Kind.GLOBALLY_ORDERED_UPDATE, seq, batch.data)
         case ReconciliationRequest(_, first, last):
@@ -168,8 +168,8 @@ def decode(sender: int, row: object) -> Message:
             return ViewChange(sender, _number("attempted", attempted))
         case (Kind.PREPARE, view, local_aru):
             return Prepare(sender, _number("view", view, least=1), _number("local_aru", local_aru))
-        case (Kind.PREPARE_OK, view, data_list, part, parts):
-            return _prepare_ok(sender, view, data_list, part, parts)
+        case (Kind.PREPARE_OK, view, data_list, part, parts, edition):
+            return _prepare_ok(sender, view, data_list, part, parts, edition)
         case (Kind.GLOBALLY_ORDERED_UPDATE, seq, data):
             return GloballyOrderedUpdate(sender, _seq(seq), _batch(data))
         case (Kind.RECONCILIATION_REQUEST, first, last):
@@ -225,7 +225,9 @@ def _unpack(data: bytes) -> object:
         raise Malformed(f"not msgpack: {error}") from error
 
 
-def _prepare_ok(sender: int, view: object, data_list: object, part: object, parts: object) -> PrepareOK:
+def _prepare_ok(
+    sender: int, view: object, data_list: object, part: object, parts: object, edition: object
+) -> PrepareOK:
     count = _number("parts", parts, least=1, most=PARTS_MAX)
     return PrepareOK(
         sender,
@@ -233,6 +235,7 @@ def _prepare_ok(sender: int, view: object, data_list: object, part: object, part
         tuple(_entry(sender, entry) for entry in _list("data_list", data_list)),
         _number("part", part, most=count - 1),
         count,
+        _number("edition", edition),
     )
 
 

@@ -26,7 +26,7 @@ class TroubleTests(ClusterCase):
     async def finish(self, cluster: ProcessCluster, load: Load) -> list[Acknowledged]:
         """All is acknowledged, all servers are equal, and each line is there once."""
         acknowledged = await load.finish()
-        self.assertEqual(len(acknowledged), load.lines)
+        self.assertEqual((len(acknowledged), load.errors), (load.lines, {}))
         await cluster.wait_equal(cluster.ids)
         said = {line.text for line in acknowledged}
         found = account(cluster.chat_log(cluster.ids[0]), acknowledged, said)

@@ -196,3 +196,26 @@ class ClientHandling(ScenarioTestCase):
         stuck.release()
         world.run(1)
         self.assertEqual(self.clients_executed(0), ["a"])
+
+    def test_repetition_at_the_leader_while_the_first_copy_waits_there(self) -> None:
+        """Paxos-L1: the leader answers for it too, though the copy in its queue names another server.
+
+        That server crashes, and the leader steps down: the update must go to the next leader all the same.
+        """
+        world = self.begin(settings=Settings(window_slots=1, batch_bytes_max=1))
+        world.network.drop(passing(Accept))
+        world.submit(1, "first", 1)
+        self.until_on_disk(0, 1, "first")
+        queue = world.replica(0).data.clients.update_queue
+        world.submit(2, "a", 1)
+        world.run_until(lambda: [update.client_id for update in queue] == ["a"])
+        world.submit(0, "a", 1)
+        world.run(0.01)
+        world.crash(2)
+        world.isolate(0)
+        world.restart(2)
+        self.no_more_filters()
+        self.until_led_by(1)
+        world.run_until(lambda: self.state(0) is State.LEADER_ELECTION)
+        world.heal()
+        world.run_until(self.answered("a"), 20)

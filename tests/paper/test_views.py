@@ -226,5 +226,3 @@ class PreparePhase(ScenarioTestCase):
         world.network.filters.remove(second_half)
         world.restart(2)
         self.until_executed(["a"] * 4, 1, 2, seconds=20)
-
-    test_parts_of_two_promises_are_not_mixed.todo = "a PREPARE_OK must say which promise its part belongs to"

@@ -88,8 +88,6 @@ class TimerValueTests(ReplicaTestCase):
 class LeftBehindTests(ReplicaTestCase):
     """A follower of a view that is over, kept alive by what it learns from the view that works."""
 
-    todo_reason = "what reconciliation brings restarts the Progress_Timer, whoever ordered it"
-
     def test_follower_fed_by_reconciliation_finds_the_view_that_works(self) -> None:
         """G8 d, G26: as long as others make progress without it, it neither votes nor leaves its old view."""
         self.follow(view=1)
@@ -99,5 +97,3 @@ class LeftBehindTests(ReplicaTestCase):
             self.advance(0.2)
         self.take(ReconciliationRequest)
         self.assertIn(view_change(2, 2), self.take(ViewChange))
-
-    test_follower_fed_by_reconciliation_finds_the_view_that_works.todo = todo_reason  # type: ignore[attr-defined]

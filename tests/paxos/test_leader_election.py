@@ -310,7 +310,7 @@ class WayBackAfterRecoveryTests(ReplicaTestCase):
         self.recovered(last_installed=1)
         self.receive(vc_proof(1, 1))
         self.receive(prepare(1, 1))
-        self.assertSent(PrepareOK(2, 1, ()), to=1)
+        self.assertSent(PrepareOK(2, 1, (), edition=self.found.incarnation), to=1)
 
     def test_recovered_server_returns_once(self) -> None:
         """G9 (i): at most once per process life; after a suspicion a proof is no way back."""

@@ -59,7 +59,7 @@ class ProposalTests(ReplicaTestCase):
         self.receive(proposal(1, 1, 1, ALICE))
         self.assertNotSent(Accept)
         self.storage.finish_all()
-        self.assertEqual(self.take(Accept), [accept(2, 1, 1, 1)])
+        self.assertEqual(self.take(Accept), [accept(2, 1, 1)])
 
     def test_executed_slot_is_answered_without_a_write(self) -> None:
         """G18: the value is the same; answering helps a leader that has missed votes."""

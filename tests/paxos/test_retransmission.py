@@ -81,7 +81,7 @@ class LeaderTests(ReplicaTestCase):
         self.assertEqual(len(self.take(Proposal)), 1)
         self.assertNotSent(Accept)
         self.storage.finish_all()
-        self.assertSent(accept(2, 2, 1, 1))
+        self.assertSent(accept(2, 2, 1))
 
     def test_only_what_is_not_ordered_is_repeated(self) -> None:
         """Section 5.9: slot by slot."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import define, evolve, field
@@ -37,6 +37,7 @@ from pfsb.simulator.world import Parts, World
 from pfsb.transports.faults import LinkFaults
 
 HORIZON_SLOTS = 30
+DIGESTS_KEPT = 20
 
 
 @implementer(IReplicatedApplication)
@@ -217,10 +218,10 @@ def _fields(session: Any) -> Sequence[Any]:
 
 
 class SmallConfig(Config):
-    """With a horizon that a test can reach."""
+    """With limits that a test can reach."""
 
     def settings(self) -> Settings:
-        return evolve(super().settings(), horizon_slots=HORIZON_SLOTS)
+        return evolve(super().settings(), horizon_slots=HORIZON_SLOTS, digests_kept=DIGESTS_KEPT)
 
 
 def config(servers: int, limits: Limits | None = None) -> Config:
@@ -324,8 +325,8 @@ class ClusterTestCase(SynchronousTestCase):
 
     world: World
 
-    def begin(self, servers: int = 1, limits: Limits | None = None, trace: Callable[[Any], None] | None = None) -> None:
-        self.world = World(self.id(), servers, build=lambda parts: ServerProcess(parts, limits), trace=trace)
+    def begin(self, servers: int = 1, limits: Limits | None = None) -> None:
+        self.world = World(self.id(), servers, build=lambda parts: ServerProcess(parts, limits))
         self.world.run_until(self.world.has_leader)
         self.world.run(0.5)
 

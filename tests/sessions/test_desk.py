@@ -33,6 +33,15 @@ class MoveTests(ClusterTestCase):
         self.assertEqual((first.ends, second.ends), (["REPLACED"], []))
         self.assertEqual(code(self.do(first, "INCR", "n", number=2)), ("REPLACED", "none"))
 
+    def test_each_connection_is_told_once_that_it_was_replaced(self) -> None:
+        """Of what happens to the session afterwards it hears nothing."""
+        first = self.open("alice", self.a)
+        second = self.open("alice", self.b)
+        third = self.open("alice", self.a)
+        self.answer(self.open("alice", self.b).bye())
+        self.world.run(0.5)
+        self.assertEqual([c.ends for c in (first, second, third)], [["REPLACED"]] * 3)
+
     def test_update_under_way_when_its_client_moves_is_fenced_off(self) -> None:
         """It is ordered after the HELLO elsewhere, so it must not run: the client repeats its number there."""
         first = self.open("alice", self.a)
@@ -219,7 +228,7 @@ class Counting:
         elif self.asked and self.rng.random() < 0.3:
             self._ask(self.rng.choice(list(self.asked)))
         elif self.answered and self.rng.random() < 0.2:
-            self._ask(max(1, self.number - self.rng.randrange(6)))
+            self._ask(self.rng.choice(list(self.answered)[-6:]))
         elif len(self.asked) < 4:
             self._ask(self._next_number())
 
@@ -286,7 +295,7 @@ class Counting:
 class ExactlyOnceTests(ClusterTestCase):
     """S3 and promise 4 for clients that move, repeat and pipeline over a cluster that loses, duplicates and crashes."""
 
-    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.integers(0, 2**32), st.sampled_from([2, 3]))
     def test_every_acknowledged_increment_took_effect_once(self, seed: int, servers: int) -> None:
         """The k-th command of a client that uses all its numbers makes its counter k, whatever happens."""

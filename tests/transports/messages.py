@@ -27,20 +27,21 @@ SENDER = 3
 
 numbers = st.integers(0, NUMBER_MAX)
 seqs = st.integers(1, NUMBER_MAX)
+views = st.integers(1, NUMBER_MAX)
 server_ids = st.integers(0, SERVER_ID_MAX)
 client_ids = st.text(st.characters(codec="utf-8"), max_size=20) | st.just("é" * CLIENT_ID_CHARS_MAX)
 
 client_updates = st.builds(ClientUpdate, client_ids, server_ids, numbers, numbers, st.binary(max_size=50))
 batches = st.builds(Batch.of, numbers, st.lists(client_updates, max_size=4))
 ordered_updates = st.builds(GloballyOrderedUpdate, st.just(SENDER), seqs, batches)
-accepted_proposals = st.builds(Proposal, server_ids, numbers, seqs, batches)
+accepted_proposals = st.builds(Proposal, server_ids, views, seqs, batches)
 data_lists = st.lists(ordered_updates | accepted_proposals, max_size=3).map(tuple)
 
 
 @st.composite
 def prepare_oks(draw: st.DrawFn) -> PrepareOK:
     parts = draw(st.integers(1, 10_000))
-    return PrepareOK(SENDER, draw(numbers), draw(data_lists), draw(st.integers(0, parts - 1)), parts)
+    return PrepareOK(SENDER, draw(numbers), draw(data_lists), draw(st.integers(0, parts - 1)), parts, draw(numbers))
 
 
 @st.composite
@@ -48,7 +49,8 @@ def reconciliation_replies(draw: st.DrawFn) -> ReconciliationReply:
     first = draw(st.integers(1, NUMBER_MAX - 10))
     found = draw(st.lists(batches, max_size=3))
     updates = tuple(GloballyOrderedUpdate(SENDER, first + i, batch) for i, batch in enumerate(found))
-    return ReconciliationReply(SENDER, first, draw(numbers), updates)
+    burst_end = draw(st.integers(first + len(found), NUMBER_MAX))
+    return ReconciliationReply(SENDER, burst_end, draw(numbers), updates)
 
 
 @st.composite
@@ -61,9 +63,9 @@ BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     ClientUpdate: client_updates,
     ViewChange: st.builds(ViewChange, st.just(SENDER), numbers),
     VCProof: st.builds(VCProof, st.just(SENDER), numbers),
-    Prepare: st.builds(Prepare, st.just(SENDER), numbers, numbers),
+    Prepare: st.builds(Prepare, st.just(SENDER), views, numbers),
     PrepareOK: prepare_oks(),
-    Proposal: st.builds(Proposal, st.just(SENDER), numbers, seqs, batches),
+    Proposal: st.builds(Proposal, st.just(SENDER), views, seqs, batches),
     Accept: st.builds(Accept, st.just(SENDER), numbers, st.lists(seqs, max_size=20).map(tuple)),
     GloballyOrderedUpdate: ordered_updates,
     Alive: st.builds(Alive, st.just(SENDER), numbers, st.sampled_from(State), numbers),

@@ -1,0 +1,121 @@
+"""Interface part 6: what happens in a server, as JSON lines."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any, get_args
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.paxos.messages import (
+    Accept,
+    Alive,
+    Batch,
+    ClientUpdate,
+    GloballyOrderedUpdate,
+    Message,
+    Prepare,
+    PrepareOK,
+    Proposal,
+    State,
+    Stranger,
+)
+from pfsb.tracing import JSONTracer, describe, type_name
+
+BATCH = Batch.of(1_000, [ClientUpdate("7 alice", 2, 3, 4, b"payload")])
+
+
+class NameTests(SynchronousTestCase):
+    def test_messages_are_named_as_the_paper_names_them(self) -> None:
+        """Figure 3, and the messages that it describes in prose."""
+        names = {type_name(object.__new__(kind)) for kind in get_args(Message)}
+        self.assertEqual(
+            names,
+            {
+                "CLIENT_UPDATE",
+                "VIEW_CHANGE",
+                "VC_PROOF",
+                "PREPARE",
+                "PREPARE_OK",
+                "PROPOSAL",
+                "ACCEPT",
+                "GLOBALLY_ORDERED_UPDATE",
+                "ALIVE",
+                "RECONCILIATION_REQUEST",
+                "RECONCILIATION_REPLY",
+                "STRANGER",
+            },
+        )
+
+
+class DescriptionTests(SynchronousTestCase):
+    def test_message_is_shown_with_its_fields(self) -> None:
+        """`{"type":"PROPOSAL","view":3,"seq":812,...}`; of a batch only its size."""
+        self.assertEqual(
+            describe(Proposal(0, 3, 812, BATCH)),
+            {"type": "PROPOSAL", "server_id": 0, "view": 3, "seq": 812, "batch": {"bytes": len(BATCH.data)}},
+        )
+
+    def test_everything_in_it_can_be_written_as_json(self) -> None:
+        """States, lists of numbers, bytes and messages inside messages."""
+        described = [
+            describe(Alive(1, 2, State.REG_LEADER, 5)),
+            describe(Accept(1, 2, (7, 8))),
+            describe(Stranger(1, b"\x01\xff")),
+            describe(ClientUpdate("a", 0, 1, 0, b"x" * 200)),
+            describe(PrepareOK(1, 2, (Proposal(0, 1, 5, BATCH), GloballyOrderedUpdate(0, 4, BATCH)))),
+        ]
+        alive, accept, stranger, update, promise = json.loads(json.dumps(described))
+        self.assertEqual((alive["state"], accept["seqs"], stranger["identity"]), ("REG_LEADER", [7, 8], "01ff"))
+        self.assertEqual(update["payload"], {"bytes": 200})
+        self.assertEqual(
+            [(entry["type"], entry["seq"]) for entry in promise["data_list"]],
+            [("PROPOSAL", 5), ("GLOBALLY_ORDERED_UPDATE", 4)],
+        )
+
+
+class JSONTracerTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.file = io.StringIO()
+        self.now = 12.3456789
+        self.tracer = JSONTracer(self.file, 2, lambda: self.now)
+
+    def lines(self) -> list[Any]:
+        text = self.file.getvalue()
+        self.assertTrue(text.endswith("\n"))
+        return [json.loads(line) for line in text.splitlines()]
+
+    def test_one_object_a_line_in_the_order_of_occurrence(self) -> None:
+        """Each with its time, its server and its event."""
+        self.tracer.trace("start", view=0, aru=3)
+        self.now = 13.0
+        self.tracer.trace("stop")
+        self.assertEqual(
+            self.lines(),
+            [
+                {"t": 12.345679, "server": 2, "event": "start", "view": 0, "aru": 3},
+                {"t": 13.0, "server": 2, "event": "stop"},
+            ],
+        )
+
+    def test_message_in_an_event_is_described(self) -> None:
+        """`send` and `receive` carry one."""
+        self.tracer.trace("send", to=None, message=Prepare(0, 3, 811))
+        (line,) = self.lines()
+        self.assertEqual(line["message"], {"type": "PREPARE", "server_id": 0, "view": 3, "local_aru": 811})
+        self.assertIsNone(line["to"])
+
+    def test_line_is_written_at_once(self) -> None:
+        """A server that is killed leaves all but half a line."""
+        flushed: list[str] = []
+        self.file.flush = lambda: flushed.append(self.file.getvalue())  # type: ignore[method-assign]
+        self.tracer.trace("start")
+        self.assertEqual(flushed, [self.file.getvalue()])
+
+    def test_text_of_users_stays_on_one_line(self) -> None:
+        """Client ids come from outside."""
+        self.tracer.trace("client", client='a"\n\u2028é')
+        self.assertEqual(self.file.getvalue().count("\n"), 1)
+        line = json.loads(self.file.getvalue())
+        self.assertEqual(line["client"], 'a"\n\u2028é')
