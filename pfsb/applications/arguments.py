@@ -1,8 +1,7 @@
 """What people and programs may ask of the applications: arguments, options, numbers, lengths (interface part 3).
 
-An application keeps a rule per verb, which takes an `Arguments` apart and returns the normalised command, and
-a runner per verb, found again by `runner` when the command is executed. A rule runs once, at the server that was
-asked; a runner runs at every server, so it trusts nothing but the types that `runner` has looked at.
+An application has a rule for each verb, which takes an `Arguments` apart and returns the normalised command. It runs
+once, at the server that was asked.
 """
 
 from __future__ import annotations
@@ -10,12 +9,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
-from types import EllipsisType
-from typing import Any, Final
+from typing import Final
 
-from pfsb.interfaces import BadRequest, Command, CommandDescription, Done, Fields, Refused, Result
+from pfsb.interfaces import BadRequest, Done, Fields, Refused, Result
 
 key_bytes_max: Final = 1_024
 """UTF-8 bytes of a key or the name of a lock."""
@@ -63,7 +61,7 @@ class Arguments:
         """
         words = self._without_options(options) if options else self._typed
         if not least <= len(words) <= most:
-            raise self.refused(f"{self.verb} does not go with {_counted(len(words), 'argument')}")
+            raise self.refused(f"{self.verb} does not go with {counted(len(words), 'argument')}")
         return words
 
     def key(self, word: str, what: str = "key") -> str:
@@ -139,52 +137,6 @@ class Arguments:
         return words
 
 
-Rule = Callable[[Arguments], Command]
-"""Takes one verb's arguments apart; returns the normalised command."""
-
-
-def usages(commands: Iterable[CommandDescription]) -> dict[str, str]:
-    """How each verb is written, for `check_command`."""
-    return {command.verb: command.usage for command in commands}
-
-
-def check_command(command: Sequence[str], usage: Mapping[str, str], rules: Mapping[str, Rule]) -> Command:
-    """Normalise what was typed; `BadRequest` says what would be right."""
-    rule = rules.get(command[0]) if command else None
-    if rule is None:
-        verbs = ", ".join(sorted(rules))
-        raise BadRequest(f"{quoted(''.join(command[:1]))} is no command here (there are: {verbs})", "UNKNOWN")
-    return rule(Arguments(command, usage[command[0]]))
-
-
-Types = tuple[type | EllipsisType, ...]
-Runner = Callable[..., Any]
-Runners = Mapping[str, tuple[Types, Runner]]
-"""By verb: the types of the whole command, and what runs it. A trailing `...` repeats the type before it."""
-
-
-def runner(runners: Runners, command: Command) -> Runner | None:
-    """What runs `command`, or None if this version of the server cannot.
-
-    Another version may have checked it, and a server that raises where others do not has left the cluster.
-    """
-    try:
-        types, run = runners[command[0]]
-    except (LookupError, TypeError):
-        return None
-    given = tuple(map(type, command))
-    if given == types or (types[-1] is ... and _repeats(given, types)):
-        return run
-    return None
-
-
-def not_understood(command: Command) -> Refused:
-    """The answer to a command for which there is no `runner`."""
-    verb = quoted(command[0]) if command and isinstance(command[0], str) else "a command without a verb"
-    given = _counted(max(len(command) - 1, 0), "argument")
-    return Refused("BADREQUEST", f"this version of pfsb cannot run {verb} with {given} of these types")
-
-
 def bounded_rows(rows: tuple[Fields, ...]) -> Result:
     """The answer that consists of `rows` and their count, unless it would be too large to build."""
     size = sum(len(value) for row in rows for _, value in row if isinstance(value, str))
@@ -225,10 +177,5 @@ def refuse_other_format(application: str, found: object, known: int) -> None:
         raise ValueError(f"the snapshot of {application} has format {found!r}, this version of pfsb reads {known}")
 
 
-def _repeats(given: tuple[type, ...], types: Types) -> bool:
-    fixed = types[:-1]
-    return given[: len(fixed)] == fixed and all(one is fixed[-1] for one in given[len(fixed) :])
-
-
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
     return f"{number or 'no'} {noun}" + ("" if number == 1 else "s")

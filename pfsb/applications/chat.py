@@ -7,22 +7,12 @@ server lives, since a client may LISTEN or LOG from any line on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgpack
 from zope.interface import implementer
 
-from pfsb.applications.arguments import (
-    Arguments,
-    Runners,
-    bounded_rows,
-    check_command,
-    not_understood,
-    refuse_other_format,
-    row_limit,
-    runner,
-    usages,
-)
+from pfsb.applications.application import Application, Verb
+from pfsb.applications.arguments import Arguments, bounded_rows, refuse_other_format, row_limit
 from pfsb.interfaces import (
     Command,
     CommandDescription,
@@ -39,7 +29,7 @@ _snapshot_format = 1
 
 
 @implementer(IReplicatedApplication, IEventLog)
-class Chat:
+class Chat(Application):
     """What was said, in the order in which it was executed."""
 
     name = "chat"
@@ -63,29 +53,14 @@ class Chat:
 
     def __init__(self) -> None:
         self._lines: list[tuple[str, str]] = []  # (client id, text); line I stands at I - 1
-        self._changes: Runners = {"SAY": ((str, str), self._say)}
-        self._questions: Runners = {"LOG": ((str, int, int), self._log)}
-
-    def check(self, command: tuple[str, ...]) -> Command:
-        return check_command(command, _USAGES, _RULES)
-
-    def execute(self, command: Command, context: IContext) -> Any:
-        run = runner(self._changes, command)
-        return not_understood(command) if run is None else run(command, context)
-
-    def query(self, command: Command) -> Result:
-        run = runner(self._questions, command)
-        answer: Result = not_understood(command) if run is None else run(command)
-        return answer
-
-    def session_ended(self, client_id: str, context: IContext) -> None:
-        """What was said stays said."""
-
-    def time_passed(self, context: IContext) -> None:
-        """Nothing in a chat ever falls due."""
-
-    def next_deadline(self) -> int | None:
-        return None
+        super().__init__(
+            {
+                "SAY": Verb(_check_say, (str, str), self._say),
+                "LISTEN": Verb(_check_listen),
+                "UNLISTEN": Verb(_check_unlisten),
+                "LOG": Verb(_check_log, (str, int, int), self._log),
+            }
+        )
 
     def length(self) -> int:
         return len(self._lines)
@@ -141,7 +116,3 @@ def _check_unlisten(asked: Arguments) -> Command:
 def _check_log(asked: Arguments) -> Command:
     asked.words(0, 0, options=("from", "limit"))
     return ("LOG", asked.option("from", 1), asked.limit())
-
-
-_USAGES = usages(Chat.commands)
-_RULES = {"SAY": _check_say, "LISTEN": _check_listen, "UNLISTEN": _check_unlisten, "LOG": _check_log}

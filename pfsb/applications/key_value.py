@@ -5,28 +5,23 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Any
 
 import msgpack
 from zope.interface import implementer
 
+from pfsb.applications.application import Application, Verb, not_understood
 from pfsb.applications.arguments import (
     Arguments,
     Quoted,
-    Runners,
     bounded_rows,
-    check_command,
     integer_max,
     integer_min,
     key_bytes_max,
-    not_understood,
     parse_integer,
     quoted,
     refuse_other_format,
     row_limit,
     rows_max,
-    runner,
-    usages,
     utf8_length,
     value_bytes_max,
 )
@@ -89,7 +84,7 @@ class SortedKeys:
 
 
 @implementer(IReplicatedApplication)
-class KeyValue:
+class KeyValue(Application):
     """A map from key to value. Every change is one command, atomic, and has one revision."""
 
     name = "kv"
@@ -119,42 +114,21 @@ class KeyValue:
     def __init__(self) -> None:
         self._entries: dict[str, tuple[str, int]] = {}  # key -> (value, revision)
         self._keys = SortedKeys([])
-        self._changes: Runners = {
-            "PUT": ((str, str, str), self._put),
-            "DEL": ((str, str), self._del),
-            "CAS": ((str, str, int, str, str), self._cas),
-            "INCR": ((str, str, int), self._incr),
-            "APPEND": ((str, str, str), self._append),
-            "PUTHASH": ((str, str, str), self._put_hash),
-            "MPUT": ((str, ...), self._mput),
-        }
-        self._questions: Runners = {
-            "GET": ((str, str), self._get),
-            "MGET": ((str, ...), self._mget),
-            "RANGE": ((str, str, str, int), self._range),
-            "KEYS": ((str, str, str, int), self._list_keys),
-        }
-
-    def check(self, command: tuple[str, ...]) -> Command:
-        return check_command(command, _USAGES, _RULES)
-
-    def execute(self, command: Command, context: IContext) -> Any:
-        run = runner(self._changes, command)
-        return not_understood(command) if run is None else run(command, context)
-
-    def query(self, command: Command) -> Result:
-        run = runner(self._questions, command)
-        answer: Result = not_understood(command) if run is None else run(command)
-        return answer
-
-    def session_ended(self, client_id: str, context: IContext) -> None:
-        """Keys belong to nobody."""
-
-    def time_passed(self, context: IContext) -> None:
-        """Keys do not expire."""
-
-    def next_deadline(self) -> int | None:
-        return None
+        super().__init__(
+            {
+                "GET": Verb(_check_key_only, (str, str), self._get),
+                "PUT": Verb(_check_key_and_value, (str, str, str), self._put),
+                "DEL": Verb(_check_key_only, (str, str), self._del),
+                "CAS": Verb(_check_cas, (str, str, int, str, str), self._cas),
+                "INCR": Verb(_check_incr, (str, str, int), self._incr),
+                "APPEND": Verb(_check_key_and_value, (str, str, str), self._append),
+                "PUTHASH": Verb(_check_key_and_value, (str, str, str), self._put_hash),
+                "MPUT": Verb(_check_mput, (str, ...), self._mput),
+                "MGET": Verb(_check_mget, (str, ...), self._mget),
+                "RANGE": Verb(_check_range, (str, str, str, int), self._range),
+                "KEYS": Verb(_check_keys, (str, str, str, int), self._list_keys),
+            }
+        )
 
     def snapshot(self) -> bytes:
         """msgpack: (format, keys in order, their values, their revisions).
@@ -323,19 +297,3 @@ def _check_keys(asked: Arguments) -> Command:
 
 def _bounds(asked: Arguments, first: str, end: str) -> tuple[str, str]:
     return asked.text(first, "from", key_bytes_max), asked.text(end, "to", key_bytes_max)
-
-
-_USAGES = usages(KeyValue.commands)
-_RULES = {
-    "GET": _check_key_only,
-    "PUT": _check_key_and_value,
-    "DEL": _check_key_only,
-    "CAS": _check_cas,
-    "INCR": _check_incr,
-    "APPEND": _check_key_and_value,
-    "PUTHASH": _check_key_and_value,
-    "MPUT": _check_mput,
-    "MGET": _check_mget,
-    "RANGE": _check_range,
-    "KEYS": _check_keys,
-}

@@ -18,19 +18,8 @@ import msgpack
 from attrs import define, field
 from zope.interface import implementer
 
-from pfsb.applications.arguments import (
-    Arguments,
-    Runners,
-    absent,
-    check_command,
-    not_understood,
-    quoted,
-    refuse_other_format,
-    row_limit,
-    runner,
-    usages,
-    wait_ms_max,
-)
+from pfsb.applications.application import Application, Verb
+from pfsb.applications.arguments import Arguments, absent, quoted, refuse_other_format, row_limit, wait_ms_max
 from pfsb.interfaces import (
     PENDING,
     Command,
@@ -89,7 +78,7 @@ class _Deadlines:
 
 
 @implementer(IReplicatedApplication)
-class Lock:
+class Lock(Application):
     """Who holds what, and who waits for it."""
 
     name = "lock"
@@ -107,24 +96,14 @@ class Lock:
         self._names: dict[str, set[str]] = {}  # client id -> locks that it holds or waits for
         self._deadlines = _Deadlines()
         self._forgotten_token = 0  # the largest token of any lock that nobody holds any more
-        self._changes: Runners = {
-            "LOCK": ((str, str, int), self._lock),
-            "TRYLOCK": ((str, str), self._try_lock),
-            "UNLOCK": ((str, str, int), self._unlock),
-        }
-        self._questions: Runners = {"LOCKS": ((str, int), self._list)}
-
-    def check(self, command: tuple[str, ...]) -> Command:
-        return check_command(command, _USAGES, _RULES)
-
-    def execute(self, command: Command, context: IContext) -> Any:
-        run = runner(self._changes, command)
-        return not_understood(command) if run is None else run(command, context)
-
-    def query(self, command: Command) -> Result:
-        run = runner(self._questions, command)
-        answer: Result = not_understood(command) if run is None else run(command)
-        return answer
+        super().__init__(
+            {
+                "LOCK": Verb(_check_lock, (str, str, int), self._lock),
+                "TRYLOCK": Verb(_check_try_lock, (str, str), self._try_lock),
+                "UNLOCK": Verb(_check_unlock, (str, str, int), self._unlock),
+                "LOCKS": Verb(_check_locks, (str, int), self._list),
+            }
+        )
 
     def session_ended(self, client_id: str, context: IContext) -> None:
         """What it held goes to whoever waits next; where it waited, the others move up."""
@@ -283,7 +262,3 @@ def _check_unlock(asked: Arguments) -> Command:
 def _check_locks(asked: Arguments) -> Command:
     asked.words(0, 0, options=("limit",))
     return ("LOCKS", asked.limit())
-
-
-_USAGES = usages(Lock.commands)
-_RULES = {"LOCK": _check_lock, "TRYLOCK": _check_try_lock, "UNLOCK": _check_unlock, "LOCKS": _check_locks}

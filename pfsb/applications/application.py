@@ -1,0 +1,98 @@
+"""What the applications here have in common: one table of verbs, checked when typed and again when run.
+
+A rule runs once, at the server that was asked; what a verb runs, runs at every server, so it trusts nothing but the
+types that `runner` has looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import EllipsisType
+from typing import Any
+
+from attrs import frozen
+
+from pfsb.applications.arguments import Arguments, counted, quoted
+from pfsb.interfaces import BadRequest, Command, CommandDescription, IContext, Refused, Result
+
+Types = tuple[type | EllipsisType, ...]
+
+
+@frozen
+class Verb:
+    """One verb: how its arguments are taken apart, what the command then looks like, and what runs it."""
+
+    rule: Callable[[Arguments], Command]
+    """Returns the normalised command, or raises `BadRequest`."""
+    types: Types = ()
+    """Of the whole command. A trailing `...` repeats the type before it."""
+    run: Callable[..., Any] | None = None
+    """Takes (command, context) if the verb changes something, else (command). None: the front end's own (LISTEN)."""
+
+
+class Application:
+    """Dispatches by verb; knows of no sessions and no time unless told otherwise."""
+
+    name: str
+    commands: Sequence[CommandDescription] = ()
+
+    def __init__(self, verbs: Mapping[str, Verb]) -> None:
+        self._verbs = verbs
+        descriptions = {description.verb: description for description in self.commands}
+        assert verbs.keys() == descriptions.keys(), "every verb is described, and every description has a verb"
+        self._usages = {verb: description.usage for verb, description in descriptions.items()}
+        self._changes = {verb: verbs[verb] for verb, description in descriptions.items() if description.changes}
+        self._questions = {verb: verbs[verb] for verb, description in descriptions.items() if not description.changes}
+
+    def check(self, command: tuple[str, ...]) -> Command:
+        """Normalise what was typed; `BadRequest` says what would be right."""
+        verb = self._verbs.get(command[0]) if command else None
+        if verb is None:
+            known = ", ".join(sorted(self._verbs))
+            raise BadRequest(f"{quoted(''.join(command[:1]))} is no command here (there are: {known})", "UNKNOWN")
+        return verb.rule(Arguments(command, self._usages[command[0]]))
+
+    def execute(self, command: Command, context: IContext) -> Any:
+        run = runner(self._changes, command)
+        return not_understood(command) if run is None else run(command, context)
+
+    def query(self, command: Command) -> Result:
+        run = runner(self._questions, command)
+        answer: Result = not_understood(command) if run is None else run(command)
+        return answer
+
+    def session_ended(self, client_id: str, context: IContext) -> None:
+        """Nothing here belongs to a session."""
+
+    def time_passed(self, context: IContext) -> None:
+        """Nothing here falls due."""
+
+    def next_deadline(self) -> int | None:
+        return None
+
+
+def runner(verbs: Mapping[str, Verb], command: Command) -> Callable[..., Any] | None:
+    """What runs `command`, or None if this version of the server cannot.
+
+    Another version may have checked it, and a server that raises where others do not has left the cluster.
+    """
+    try:
+        verb = verbs[command[0]]
+    except (LookupError, TypeError):
+        return None
+    given = tuple(map(type, command))
+    if given == verb.types or (verb.types and verb.types[-1] is ... and _repeats(given, verb.types)):
+        return verb.run
+    return None
+
+
+def not_understood(command: Command) -> Refused:
+    """The answer to a command for which there is no `runner`."""
+    verb = quoted(command[0]) if command and isinstance(command[0], str) else "a command without a verb"
+    given = counted(max(len(command) - 1, 0), "argument")
+    return Refused("BADREQUEST", f"this version of pfsb cannot run {verb} with {given} of these types")
+
+
+def _repeats(given: tuple[type, ...], types: Types) -> bool:
+    fixed = types[:-1]
+    return given[: len(fixed)] == fixed and all(one is fixed[-1] for one in given[len(fixed) :])
