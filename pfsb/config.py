@@ -6,9 +6,7 @@ path and what would be right.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from hashlib import blake2b
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +16,7 @@ from attrs import field, fields_dict, frozen
 from pfsb.addresses import Address, door, endpoint_string, peer_address, refuse_shared
 from pfsb.config_file import ConfigError, Place, open_file, quoted, read
 from pfsb.paxos.settings import Settings
+from pfsb.transports.frames import cluster_digest
 
 __all__ = ["Config", "ServerConfig", "Timers", "Limits", "ConfigError", "load"]
 
@@ -114,8 +113,7 @@ class Config:
 
     def membership_digest(self) -> bytes:
         """Eight bytes that tell this cluster from any other: of its name and its founding ids (design part 8)."""
-        founding = json.dumps([self.cluster, self.ids], separators=(",", ":"))
-        return blake2b(founding.encode("ascii"), digest_size=8).digest()
+        return cluster_digest(self.cluster, self.ids)
 
     def storage_directory(self, server_id: int) -> Path | None:
         """Where that server keeps its data, relative to the working directory; None: nowhere."""

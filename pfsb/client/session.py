@@ -103,6 +103,8 @@ class FailoverClient:
     _failures: int = field(init=False, default=0)
     _introduced: bool = field(init=False, default=False)
     _introducing: bool = field(init=False, default=False)
+    _hellos_left_behind: int = field(init=False, default=0)
+    """Sent and not answered: each may still be ordered, and takes the session from the connection that has it then."""
     _next_number: int = field(init=False, default=1)
     _listen: str | None = field(init=False, default=None)
     """The line that follows the chat where it was left."""
@@ -191,6 +193,8 @@ class FailoverClient:
     def _move_on(self, why: str) -> None:
         """To the next server: at once, or after a small pause if a whole round of them was in vain."""
         self.last_trouble = f"server {self.server.id} ({self.server.shown}): {why.rstrip('.')}"
+        self._hellos_left_behind += self._introducing
+        self._introducing = False
         if self._protocol is not None:
             self._protocol.abort()
             self._protocol = None
@@ -244,6 +248,7 @@ class FailoverClient:
         elif reply.code in ("BADREQUEST", "DENIED"):
             self._give_up(reply)
         else:
+            self._hellos_left_behind += reply.fate == "unknown"
             self._move_on(reply.line)
 
     def _give_up(self, reply: Reply) -> None:
@@ -270,6 +275,9 @@ class FailoverClient:
         if reply.code == "NOSESSION":
             command.no_session += 1
             return command.no_session <= NO_SESSION_RETRIES
+        if reply.code == "REPLACED" and self._hellos_left_behind:
+            self._hellos_left_behind -= 1  # it was nobody else
+            return True
         return reply.code == "SHUTDOWN" or (reply.code == "UNAVAILABLE" and reply.fate == "unknown")
 
     def _note_listening(self, command: _Command, reply: Reply) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.logger import Logger
+
 from pfsb.interfaces import Event
 
 EVENTS_AT_ONCE = 64
@@ -13,6 +15,8 @@ EVENTS_AT_ONCE = 64
 
 class Following:
     """A cursor into the log. It needs no queue of its own: what the client has not read is still in the log."""
+
+    _log = Logger()
 
     def __init__(
         self, application: Any, first: int, deliver: Callable[[Event], None], stopped: Callable[[Following], None]
@@ -53,9 +57,17 @@ class Following:
                     if not self._may_tell():
                         break
                     self._next += 1
-                    self._deliver(event)
+                    self._tell_one(event)
         finally:
             self._telling = False
+
+    def _tell_one(self, event: Event) -> None:
+        """Who fails to take an event would have a gap, and must not keep the others from being told."""
+        try:
+            self._deliver(event)
+        except Exception:
+            self._log.failure("{name} could not be told; whoever follows there is told no more", name=event.name)
+            self.stop()
 
     def _may_tell(self) -> bool:
         return self._going_on and not self._paused and self._next <= self._released

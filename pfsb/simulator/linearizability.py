@@ -246,6 +246,7 @@ class _Search:
         self._failed.clear()
         root = _Frame(0, 0, 0, self._specification.start())
         root.candidates = self._candidates(root)
+        self._has_failed(root)
         frames = [root]
         while self._left:
             child = self._next_child(frames[-1])
@@ -267,9 +268,7 @@ class _Search:
             state = self._specification.step(frame.state, operation)
             if state is None:
                 continue
-            # Uncertain operations that make no difference are left out: what follows is then found without them.
-            if index >= self._certain and state == frame.state:
-                continue
+            # An uncertain operation that made no difference: the same is found without it.
             if frame.without is not None and self._specification.step(frame.without, operation) == state:
                 continue
             child = self._after(frame, index, state)
@@ -307,7 +306,7 @@ class _Search:
     def _has_failed(self, frame: _Frame) -> bool:
         """Whether the search has been here before, with no fewer uncertain operations left; notes it for the next time.
 
-        A configuration that is still on the way from the start counts as well: nothing new can come of it here.
+        A configuration that is still on the way from the start counts as well: whatever can come of it comes there.
         """
         known = self._failed.setdefault((frame.base, frame.window, frame.state), [])
         if any(used & frame.used == used for used in known):

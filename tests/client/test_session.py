@@ -97,6 +97,25 @@ class FailoverTests(LoopbackTestCase):
         second = self.client(client_id="alice")
         self.assertEqual((await second.command("PUT a 2")).line, "OK revision=4")
 
+    async def test_session_taken_by_an_own_hello_that_came_late_is_opened_again(self) -> None:
+        """A HELLO that a server did not answer in time may be ordered after the one at the next server."""
+        first, second, _third = self.cluster.members
+        first.server.desk.silent = True
+        client = self.client(patience_seconds=0.1)
+        await client.command("PUT a 1")
+        self.assertEqual(client.server.id, 1)
+        second.server.desk.refuse = Refused("REPLACED", "the session was opened anew at 0")
+        self.assertTrue((await client.command("PUT a 2")).ok)
+        self.assertEqual((client.server.id, [n for _, n, _ in self.cluster.shared.executed]), (2, [1, 2]))
+        await first.crash()
+
+    async def test_session_taken_by_somebody_else_is_not_taken_back(self) -> None:
+        """Two programs under one name would take it from each other for ever."""
+        client = self.client()
+        await client.command("PUT a 1")
+        self.cluster.members[0].server.desk.refuse = Refused("REPLACED", "the session was opened anew at 2")
+        self.assertEqual((await client.command("PUT a 2")).code, "REPLACED")
+
     async def test_refused_client_id_is_the_answer_to_its_commands(self) -> None:
         client = self.client(client_id="~reserved")
         self.assertEqual((await client.command("PUT a 1")).code, "BADREQUEST")

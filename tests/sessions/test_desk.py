@@ -180,6 +180,20 @@ class EventTests(ClusterTestCase):
         self.world.run(0.5)
         self.assertEqual(self.told[0], [(1, "hello")])
 
+    def test_follower_that_fails_keeps_nobody_from_being_told(self) -> None:
+        """A chat.log on a full disk, for example."""
+
+        def fail(event: Event) -> None:
+            raise ZeroDivisionError
+
+        for _ in range(3):
+            self.server(0).follow("LISTEN", 1, fail)
+            self.follow(0)
+        self.do(self.connect(), "SAY", "hello")
+        self.world.run(0.5)
+        self.assertEqual(self.told[0], [(1, "hello")] * 3)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
+
     def test_follower_that_stopped_is_forgotten(self) -> None:
         """Many listeners come and go."""
         for following in [self.follow(0) for _ in range(5)]:

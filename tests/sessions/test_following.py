@@ -97,6 +97,20 @@ class FollowingTests(SynchronousTestCase):
         following.resume()
         self.assertEqual((self.told, self.stopped), ([1], [following]))
 
+    def test_follower_that_fails_is_told_no_more(self) -> None:
+        """It would have a gap otherwise; the server goes on."""
+        following = self.follow()
+
+        def deliver(event: Event) -> None:
+            self.deliver(event)
+            raise ZeroDivisionError
+
+        following._deliver = deliver
+        following.released(5)
+        following.released(9)
+        self.assertEqual((self.told, self.stopped), ([1], [following]))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_log_is_asked_for_a_few_events_at_once(self) -> None:
         """A long log is not copied for one reader."""
         self.follow().released(1_000)

@@ -195,7 +195,8 @@ class ClosedSessionTests(MachineTestCase):
 
     def test_last_number_is_kept_for_the_horizon(self) -> None:
         """10 slots here."""
-        self.pass_slots(9)
+        self.pass_slots(10)
+        self.assertEqual(self.machine.last_number("alice"), 2)
         self.assertEqual(self.driver.open("alice")["last"], 2)
 
     def test_last_number_is_forgotten_after_the_horizon(self) -> None:

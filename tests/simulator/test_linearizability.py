@@ -166,6 +166,12 @@ class FateTests(HistoryCase):
         outcome = checked(self.written, *many, self.read(3, "z"), steps_max=10_000)
         self.assertIs(outcome.verdict, Verdict.VIOLATION)
 
+    def test_failure_with_a_fate_used_up_says_nothing_of_one_still_left(self) -> None:
+        """The swap comes before the write; tried the other way round it uses up the lost write, which is read later."""
+        write, swap = at(12, 15, "c", X, OK), at(12.5, 15, "d", ("CAS", "k", 1, "y", "x"), OK)
+        first, lost_write = at(10, 11, "a", Y, OK), evolve_call(self.lost, 10)
+        self.assertLinearizable(first, lost_write, write, swap, self.read(16, "y"))
+
     def test_unknown_fates_that_are_alike_are_interchangeable(self) -> None:
         """Thirty lost increments: it matters how many of them took effect, not which."""
         many = [lost(0, f"c{n}", ("INCR", "k", 1)) for n in range(30)]

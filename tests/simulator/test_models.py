@@ -13,7 +13,7 @@ from pfsb.applications.key_value import KeyValue, fnv1a_32
 from pfsb.applications.lock import Lock
 from pfsb.interfaces import PENDING, Command, Done, Fields, Result
 from pfsb.simulator.linearizability import Operation, Verdict, check
-from pfsb.simulator.models import all_parts
+from pfsb.simulator.models import all_parts, key_value_parts
 from tests.applications.context import Machine
 from tests.simulator.histories import (
     QUESTIONS,
@@ -115,9 +115,10 @@ class KeyTests(ModelCase):
         def mget(*rows: Fields) -> Row:
             return ("b", ("MGET", "k", "l", "m"), Done((("count", len(rows)),), rows))
 
-        k, l = (("key", "k"), ("value", "3"), ("revision", 1)), (("key", "l"), ("value", "2"), ("revision", 1))
-        self.assertThen([mput], mget(k, l), mget(k), mget((k[0], ("value", "1"), k[2]), l))
-        self.assertThen([], mget(), mget(k))
+        k_row, l_row = [(("key", key), ("value", value), ("revision", 1)) for key, value in (("k", "3"), ("l", "2"))]
+        earlier = (("key", "k"), ("value", "1"), ("revision", 1))
+        self.assertThen([mput], mget(k_row, l_row), mget(k_row), mget(earlier, l_row))
+        self.assertThen([], mget(), mget(k_row))
 
     def test_multi_put_of_unknown_fate(self) -> None:
         """Seen in one key it is explained; without it, not."""
@@ -140,7 +141,9 @@ class RevisionTests(ModelCase):
         self.assertThen([self.put("k", 3), self.put("k", 5)], self.get(5), self.get(3), self.get(6))
 
     def test_revisions_of_a_key_grow(self) -> None:
-        self.assertThen([self.put("k", 3)], self.put("k", 4), self.put("k", 3), self.put("k", 2))
+        for revision, is_good in ((4, True), (3, False), (2, False)):
+            history = one_after_the_other(self.put("k", 3), self.put("k", revision))
+            self.assertEqual(check(key_value_parts(history)).ok, is_good)
 
     def test_revisions_grow_from_key_to_key(self) -> None:
         """Keys are judged apart, but the count is one."""
@@ -271,11 +274,13 @@ class ChatTests(ModelCase):
         self.assertBad(said, at(1, 2, *seen), at(3, 4, *gone))
 
     def test_line_of_unknown_fate_fills_a_gap(self) -> None:
-        """Line 1 must be somebody's."""
+        """Line 1 must be somebody's, and whose it is was perhaps seen."""
         second = at(1, 2, *self.say("b", "ho", 2))
         self.assertGood(lost(0, "a", ("SAY", "hi")), second)
         self.assertBad(lost(3, "a", ("SAY", "hi")), second)
         self.assertBad(second)
+        self.assertGood(lost(0, "a", ("SAY", "hi")), at(1, 2, *self.log(1, ("a", "hi"))))
+        self.assertBad(lost(0, "a", ("SAY", "hi")), at(1, 2, *self.log(1, ("b", "hi"))))
 
     def test_line_said_twice(self) -> None:
         """A repeated command that ran twice shows as a line too many."""
@@ -348,11 +353,11 @@ class ApplicationTests(ModelCase):
 
 
 def _with_another_answer(operation: Operation, dice: random.Random) -> Operation:
-    """One value is another; a row, where there are rows, is missing."""
+    """One value is another; where there were rows, there are none."""
     result = operation.result
     assert isinstance(result, Done)
     if result.rows:
-        return evolve(operation, result=evolve(result, rows=result.rows[:-1]))
+        return evolve(operation, result=evolve(result, rows=()))
     if operation.command[0] in ("MGET", "LOG"):
         row = (("index", 1), ("key", operation.command[1]), ("client", "?"), ("text", "?"), ("value", "?"))
         return evolve(operation, result=evolve(result, rows=(row,)))
