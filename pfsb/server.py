@@ -30,6 +30,8 @@ from pfsb.transports.links import TransportCounters
 DRAIN_SECONDS = 5.0
 """How long a stopping server waits for what is under way."""
 DRAIN_LOOK_SECONDS = 0.05
+DIGESTS_ASKED_MAX = 1_000
+"""How many DIGESTs of slots still to come may wait."""
 
 
 @define(eq=False)
@@ -151,6 +153,9 @@ class Server:
 
     def _ask_digest(self, seq: int | None, answer: Answer) -> None:
         aru = self.replica.data.ordering.local_aru
+        if len(self._digests_asked) >= DIGESTS_ASKED_MAX:
+            oldest = self._digests_asked.pop(0)
+            self.replica.turn.call(oldest.answer, Refused("BUSY", "too many wait for digests of slots still to come"))
         self._digests_asked.append(_DigestAsked(aru if seq is None else seq, answer))
 
     def _answer_digests(self) -> None:

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from attrs import fields
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from pfsb.interfaces import ITracer
 from pfsb.paxos.messages import Batch, Message, State
 
-_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=VC)(?=P)|(?<=e)(?=OK)")
+_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=VC)(?=P)")
 _LONG = 80
 """Characters of a client id or other text that a trace shows."""
 
@@ -37,6 +38,8 @@ def _plain(value: Any) -> Any:
             return {"bytes": len(value.data)}
         case bytes():
             return value.hex() if len(value) <= _LONG else {"bytes": len(value)}
+        case str():
+            return value if len(value) <= _LONG else value[:_LONG] + "..."
         case State():
             return value.value
         case tuple():
@@ -47,16 +50,27 @@ def _plain(value: Any) -> Any:
 
 @implementer(ITracer)
 class JSONTracer:
-    """Writes each event to a file at once, so that a killed server leaves all but a half line."""
+    """Writes each event to a file at once, so that a killed server leaves all but a half line.
+
+    A trace is not worth a server: when it cannot be written, it ends there.
+    """
+
+    _log = Logger()
 
     def __init__(self, file: TextIO, server_id: int, seconds: Callable[[], float]) -> None:
-        self._file = file
+        self._file: TextIO | None = file
         self._server_id = server_id
         self._seconds = seconds
 
     def trace(self, event: str, **details: Any) -> None:
+        if self._file is None:
+            return
         line: dict[str, Any] = {"t": round(self._seconds(), 6), "server": self._server_id, "event": event}
         for name, value in details.items():
             line[name] = describe(value) if hasattr(value, "__attrs_attrs__") else _plain(value)
-        self._file.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
+            self._file.flush()
+        except OSError:
+            self._log.failure("the trace ends here")
+            self._file = None

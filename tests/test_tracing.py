@@ -106,6 +106,28 @@ class JSONTracerTests(SynchronousTestCase):
         self.assertEqual(line["message"], {"type": "PREPARE", "server_id": 0, "view": 3, "local_aru": 811})
         self.assertIsNone(line["to"])
 
+    def test_text_that_is_no_text_is_written_all_the_same(self) -> None:
+        """Half a surrogate pair has no UTF-8; a trace must not stop a server."""
+        self.tracer.trace("client", client="\ud800")
+        self.assertEqual(self.lines()[0]["client"], "\ud800")
+
+    def test_long_text_is_cut(self) -> None:
+        self.tracer.trace("client", client="x" * 500)
+        self.assertLess(len(self.file.getvalue()), 200)
+
+    def test_trace_that_cannot_be_written_ends(self) -> None:
+        """The disk of the trace is full: the server goes on without it."""
+
+        def full() -> None:
+            raise OSError(28, "No space left on device")
+
+        self.file.flush = full  # type: ignore[method-assign]
+        self.tracer.trace("start")
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        written = self.file.getvalue()
+        self.tracer.trace("stop")
+        self.assertEqual(self.file.getvalue(), written)
+
     def test_line_is_written_at_once(self) -> None:
         """A server that is killed leaves all but half a line."""
         flushed: list[str] = []

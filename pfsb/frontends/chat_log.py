@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -32,10 +33,15 @@ class ChatLog:
         self.next_index = self._cut_torn_line() + 1
 
     def append(self, event: Event) -> None:
+        """Raises OSError, and leaves no half line, if the disk does not take it."""
         index = dict(event.fields)["index"]
-        if index == self.next_index:
-            self._file.write(line_of(event))
-            self.next_index += 1
+        if index != self.next_index:
+            return
+        line, end = line_of(event), self._file.seek(0, os.SEEK_END)
+        if self._file.write(line) != len(line):
+            self._file.truncate(end)
+            raise OSError(errno.ENOSPC, "the disk is full", self._file.name)
+        self.next_index += 1
 
     def close(self) -> None:
         self._file.close()

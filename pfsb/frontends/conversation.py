@@ -62,6 +62,8 @@ class Conversation:
         self._replies = replies
         self._session_is_used = False
         self._session_end: Refused | None = None
+        self._not_introduced: Refused | None = None
+        """HELLO was refused, and not repeated: there is no session that a command could run in."""
         self._session: ClientConnection | None = self._connect()
         self._followings: dict[str, Following] = {}
         self._paused = False
@@ -139,9 +141,8 @@ class Conversation:
 
     def _submit(self, number: int | None, command: Command, waits: bool) -> None:
         answer = self._replies.place_waiting(number) if waits else self._replies.place(number)
-        refused = self._cannot_run()
-        if refused is not None:
-            answer(refused)
+        if self._not_introduced is not None:
+            answer(self._not_introduced)
             return
         assert self._session is not None
         self._session_is_used = True
@@ -151,7 +152,7 @@ class Conversation:
             answer(refusal(error))
 
     def _ask(self, command: Command, answer: Answer) -> None:
-        refused = self._cannot_run()
+        refused = self._not_introduced or (_SHUTDOWN if self._desk.draining else self._session_end)
         if refused is not None:
             answer(refused)
             return
@@ -160,9 +161,6 @@ class Conversation:
             self._session.ask(command, answer)
         except Exception as error:
             answer(refusal(error))
-
-    def _cannot_run(self) -> Refused | None:
-        return _SHUTDOWN if self._desk.draining else self._session_end
 
     # ---------------------------------------------------------------------------------------------
     # The session
@@ -178,7 +176,7 @@ class Conversation:
 
         mine.append(self._desk.connect(ended))
         self._session_is_used = False
-        self._session_end = None
+        self._session_end = self._not_introduced = None
         return mine[0]
 
     def _session_ended(self, why: Refused) -> None:
@@ -217,7 +215,7 @@ class Conversation:
         """Commands behind a refused HELLO must not run in a session that nobody asked for."""
         self.introducing = False
         if isinstance(result, Refused):
-            self._session_end = Refused("NOSESSION", f"HELLO was refused ({result.code}); say it again first")
+            self._not_introduced = Refused("NOSESSION", f"HELLO was refused ({result.code}); say it again first")
         answer(result)
 
     def _bye(self, request: Request) -> None:

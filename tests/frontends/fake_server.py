@@ -126,6 +126,7 @@ class FakeClientConnection:
     ended: Callable[[str, str], None]
     client_id: str = ""
     number: int = 0
+    over: Refused | None = None
     calls: list[str] = field(factory=list)
     epoch: int = 0
 
@@ -133,7 +134,7 @@ class FakeClientConnection:
         cluster = self.desk.cluster
         session = cluster.sessions.setdefault(client_id, FakeSession(0))
         if session.owner is not None:
-            session.owner.ended("REPLACED", "this session was opened anew from another connection")
+            session.owner.end("REPLACED", "this session was opened anew from another connection")
         if not client_id.startswith("!"):
             cluster.revision += 1
         session.epoch = cluster.revision
@@ -141,8 +142,17 @@ class FakeClientConnection:
         self.client_id = client_id
         return session
 
+    def end(self, code: str, text: str) -> None:
+        """As the desk does when the session is taken over or expires."""
+        self.over = Refused(code, text)
+        self.ended(code, text)
+
     def submit(self, number: int | None, command: Command, answer: Answer) -> None:
         self.calls.append("submit")
+        refused = Refused("SHUTDOWN", "this server is stopping") if self.desk.draining else self.over
+        if refused is not None:
+            answer(refused)
+            return
         if not self.client_id:
             self.desk.cluster.anonymous += 1
             self._open(f"!{self.desk.cluster.anonymous}")

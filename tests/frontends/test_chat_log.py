@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -54,6 +56,21 @@ class ChatLogTests(SynchronousTestCase):
         self.write(said(1), said(2))
         self.write(said(1), said(2), said(3), said(3))
         self.assertEqual(self.path.read_bytes(), b"".join(line_of(said(i)) for i in (1, 2, 3)))
+
+    def test_line_that_the_disk_does_not_take_leaves_no_half_of_it(self) -> None:
+        """A full disk: what comes after a restart continues a log of whole lines."""
+        self.write(said(1))
+        log = self.open()
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.path.stat().st_size + 5, limit[1]))
+        try:
+            self.assertRaises(OSError, log.append, said(2))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+            signal.signal(signal.SIGXFSZ, ignored)
+        self.assertEqual(self.path.read_bytes(), line_of(said(1)))
+        self.assertEqual(self.open().next_index, 2)
 
     def test_line_behind_a_gap_is_not_written(self) -> None:
         """A log with a gap would not be the same bytes; it waits for what is missing."""

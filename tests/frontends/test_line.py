@@ -268,7 +268,7 @@ class SessionTests(LineTestCase):
 
     def test_expired_session_is_told(self) -> None:
         self.ask("HELLO alice")
-        self.session().ended("NOSESSION", "expired")
+        self.session().end("NOSESSION", "expired")
         self.assertEqual(self.said(), ["* SESSION state=expired"])
         self.assertIn("ERR NOSESSION", self.reply("PUT a 1"))
 
