@@ -4,20 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from attrs import define, evolve, field, frozen
+from twisted.internet.interfaces import IReactorTime
 
 from pfsb.interfaces import PENDING, Answer, BadRequest, Command, Done, Refused, Result
+from pfsb.paxos.replica import Replica
 from pfsb.sessions import bundle
 from pfsb.sessions.bundler import NOT_SENT, OUTLIVED, UNKNOWN, Bundler
-from pfsb.sessions.machine import CLOSE, OPEN, replaced
-
-if TYPE_CHECKING:
-    from pfsb.sessions.desk import Desk
+from pfsb.sessions.machine import CLOSE, OPEN, SessionMachine, replaced
 
 SHUTDOWN = Refused("SHUTDOWN", "this server is stopping; another one will answer")
 BUSY = Refused("BUSY", "too much is under way here for clients that are gone; another server may have room")
+
+
+class ServedBy(Protocol):
+    """What a connection asks of the desk that it stands at (`pfsb.sessions.desk`)."""
+
+    server_id: int
+    replica: Replica
+    machine: SessionMachine
+    clock: IReactorTime
+    draining: bool
+
+    @property
+    def is_busy(self) -> bool: ...
+
+    def operate(self, command: Command, settle: Callable[[Any], None]) -> None: ...
+
+    def make_ready(self, bundler: Bundler) -> None: ...
+
+    def hold(self, connection: ClientConnection) -> None: ...
+
+    def let_go(self, connection: ClientConnection) -> None: ...
+
+    def gone(self, connection: ClientConnection) -> None: ...
+
+    def tell(self, answer: Answer, result: Result) -> None: ...
 
 
 @define(eq=False)
@@ -41,7 +65,7 @@ class Goodbye:
 class ClientConnection:
     """Anonymous until `hello`. Answers come behind the door; `unanswered` counts those still owed."""
 
-    def __init__(self, desk: Desk, client_id: str, ended: Callable[[str, str], None]) -> None:
+    def __init__(self, desk: ServedBy, client_id: str, ended: Callable[[str, str], None]) -> None:
         self._desk = desk
         self._ended = ended
         self.client_id = client_id
