@@ -67,10 +67,14 @@ class GlobalOrderingHandler:
             self._upon_executing(slot)
         if executed and ordered_in_this_view:
             self._progress_timer.back_to_default()
-        if executed and self._data.server.state is not State.LEADER_ELECTION:
-            # Departure 23: a server that missed a view change must find out, however much it learns from the others.
-            if ordered_in_this_view or not self._flow_control.a_later_view_is_led():
-                self._progress_timer.start()
+        if executed and self._is_progress(ordered_in_this_view):
+            self._progress_timer.start()
+
+    def _is_progress(self, ordered_in_this_view: bool) -> bool:
+        """Departure 23: a server that missed a view change must find out, however much it learns from the others."""
+        if self._data.server.state is State.LEADER_ELECTION:
+            return False
+        return ordered_in_this_view or not self._flow_control.a_later_view_is_led()
 
     def _upon_executing(self, executed: Executed) -> None:
         """Figure 10, Block D: what this server answers for is settled; there is global progress.

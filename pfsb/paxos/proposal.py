@@ -136,8 +136,8 @@ class ProposalHandler:
     def _contradicts_what_was_ordered(self, message: Proposal) -> bool:
         """Only a stale leader does: a later view has chosen something else, which this server learned from others.
 
-        Of a slot that is no longer in memory this cannot be told, and need not be: the majority that installed the later
-        view accepts nothing of this one, so those who do, this server included, are no majority.
+        Of a slot that is no longer in memory this cannot be told, and need not be: the majority that installed the
+        later view accepts nothing of this one, so those who do, this server included, are no majority.
         """
         slot = self._data.ordering.global_history.get(message.seq)
         return slot is not None and slot.ordered is not None and slot.ordered.data != message.batch.data

@@ -34,7 +34,7 @@ class SimulatedCall:
     _cancelled: bool = False
 
     def getTime(self) -> float:
-        return self._time
+        return self._lane.local(self._time)
 
     def cancel(self) -> None:
         self._must_be_waiting()
@@ -43,11 +43,11 @@ class SimulatedCall:
 
     def reset(self, secondsFromNow: float) -> None:
         self._must_be_waiting()
-        self._lane.clock.put(self, self._lane.clock.seconds() + secondsFromNow)
+        self._lane.clock.put(self, self._lane.clock.seconds() + secondsFromNow / self._lane.rate)
 
     def delay(self, secondsLater: float) -> None:
         self._must_be_waiting()
-        self._lane.clock.put(self, self._time + secondsLater)
+        self._lane.clock.put(self, self._time + secondsLater / self._lane.rate)
 
     def active(self) -> bool:
         return not (self._called or self._cancelled)
@@ -67,6 +67,11 @@ class SimulatedCall:
     def lane(self) -> Lane:
         return self._lane
 
+    @property
+    def name(self) -> str:
+        """What it calls: `Class.method`."""
+        return str(getattr(self._function, "__qualname__", self._function))
+
     def run(self) -> None:
         """For the clock: its time has come."""
         self._called = True
@@ -83,18 +88,37 @@ class SimulatedCall:
 @implementer(IReactorTime)
 @define(eq=False)
 class Lane:
-    """The time of one process: it can be paused, which freezes its calls but not its clock, or ended."""
+    """The time of one process: it can be paused, which freezes its calls but not its clock, or ended.
+
+    Its clock need not be right: it may have been wrong by `offset` when the process began, and runs at a
+    `rate` of its own.
+    """
 
     clock: SimulatedClock
     name: str
+    rate: float = 1.0
+    """Seconds of this process in one second of the simulation."""
+    offset: float = 0.0
+    """Seconds by which it was ahead when it began."""
+    _began: float = field(init=False)
     paused: bool = False
     closed: bool = False
     calls: set[SimulatedCall] = field(factory=set)
     _due: list[tuple[int, SimulatedCall]] = field(factory=list)
     """What came due while paused, in that order."""
 
-    def seconds(self) -> float:
+    @_began.default
+    def _begins_now(self) -> float:
         return self.clock.seconds()
+
+    def seconds(self) -> float:
+        return self.local(self.clock.seconds())
+
+    def local(self, time: float) -> float:
+        """What this process's clock shows at a time of the simulation."""
+        if self.rate == 1.0 and not self.offset:
+            return time
+        return self._began + self.offset + (time - self._began) * self.rate
 
     def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> SimulatedCall:
         """Raises AssertionError on a negative delay, as a real reactor does."""
@@ -102,7 +126,7 @@ class Lane:
         call = SimulatedCall(self, 0.0, 0, callable, args, kw)
         if not self.closed:
             self.calls.add(call)
-            self.clock.put(call, self.clock.seconds() + delay)
+            self.clock.put(call, self.clock.seconds() + delay / self.rate)
         return call
 
     def callFromThread(self, callable: Callable[..., object], *args: object, **kw: object) -> None:
@@ -151,9 +175,9 @@ class SimulatedClock:
     def _make_own(self) -> Lane:
         return Lane(self, "the simulation")
 
-    def lane(self, name: str) -> Lane:
+    def lane(self, name: str, rate: float = 1.0, offset: float = 0.0) -> Lane:
         """The time of one more process."""
-        return Lane(self, name)
+        return Lane(self, name, rate, offset)
 
     def seconds(self) -> float:
         return self._now

@@ -37,6 +37,11 @@ class LinkQuality:
     reordering: float = 0.0
     """The chance that a frame takes another way: up to `detour_seconds` longer, and overtaken by those behind it."""
     detour_seconds: float = 0.05
+    stragglers: float = 0.0
+    """The chance that a frame takes far longer, up to `straggling_seconds`, and is overtaken, too."""
+    straggling_seconds: float = 10.0
+    frames_max: int = 100_000
+    """How many frames are under way at most; more are lost, as in a router whose queue is full."""
 
 
 @define
@@ -46,6 +51,8 @@ class Link:
     quality: LinkQuality
     cut: bool = False
     last_arrival: float = 0.0
+    frames: int = 0
+    """Under way."""
 
 
 @frozen
@@ -153,6 +160,16 @@ class SimulatedNetwork:
         if endpoint is not None:
             endpoint.links.send([passage.message], passage.receiver)
 
+    def hand_over(self, receiver: int, frame: bytes) -> None:
+        """A frame from nowhere arrives at this server, now, if it runs."""
+        endpoint = self._endpoints.get(receiver)
+        if endpoint is not None and not endpoint.lane.paused:
+            endpoint.links.frame_arrived(frame)
+
+    def note(self, seen: bytes) -> None:
+        """Something beside the frames that `digest` shall cover."""
+        self._hash.update(seen)
+
     @property
     def digest(self) -> str:
         """A hash over every frame so far: when, from whom, to whom, and its bytes."""
@@ -177,7 +194,7 @@ class SimulatedNetwork:
         self._hash.update(pack(">dHHI", self.clock.seconds(), sender, receiver, len(frame)) + frame)
         link = self._links[sender, receiver]
         quality = link.quality
-        if link.cut or self._happens(quality.loss):
+        if link.cut or link.frames >= quality.frames_max or self._happens(quality.loss):
             return
         self._send_off(link, sender, receiver, frame)
         if self._happens(quality.duplication):
@@ -186,17 +203,21 @@ class SimulatedNetwork:
     def _send_off(self, link: Link, sender: int, receiver: int, frame: bytes) -> None:
         now = self.clock.seconds()
         arrival = now + self.rng.uniform(*link.quality.delay_seconds)
-        if self._happens(link.quality.reordering):
+        if self._happens(link.quality.stragglers):
+            arrival += self.rng.uniform(0, link.quality.straggling_seconds)
+        elif self._happens(link.quality.reordering):
             arrival += self.rng.uniform(0, link.quality.detour_seconds)
         else:
             arrival = link.last_arrival = max(arrival, link.last_arrival)
-        self.clock.callLater(arrival - now, self._arrive, sender, receiver, frame)
+        link.frames += 1
+        self.clock.callLater(arrival - now, self._arrive, link, sender, receiver, frame)
 
     def _happens(self, chance: float) -> bool:
         return chance > 0 and self.rng.random() < chance
 
-    def _arrive(self, sender: int, receiver: int, frame: bytes) -> None:
-        if self._links[sender, receiver].cut:
+    def _arrive(self, link: Link, sender: int, receiver: int, frame: bytes) -> None:
+        link.frames -= 1
+        if link.cut:
             return
         endpoint = self._endpoints.get(receiver)
         if endpoint is None:
@@ -224,6 +245,8 @@ class SimulatedTransport:
     _rng: random.Random
     _secret: bytes | None = None
     links: Links = field(init=False)
+    _frames_left: int | None = field(default=None, init=False)
+    _on_last_frame: Callable[[], None] = field(default=lambda: None, init=False)
 
     @links.default
     def _make_links(self) -> Links:
@@ -236,7 +259,13 @@ class SimulatedTransport:
         self.links.start(receiver, identity, incarnation)
         self.network.attach(self.server_id, Endpoint(self._lane, self.links))
 
+    def after_frames(self, frames: int, act: Callable[[], None]) -> None:
+        """Call `act` in the middle of whatever sends that many frames more."""
+        self._frames_left, self._on_last_frame = frames, act
+
     def send(self, messages: Sequence[Message], to: int | None) -> None:
+        if self._lane.closed:
+            return  # the process died in the middle of a turn
         for observer in self.network.observers:
             observer(self.server_id, to, messages)
         if self.network.filters:
@@ -257,4 +286,11 @@ class SimulatedTransport:
                 self.links.send(left, receiver)
 
     def _carry(self, peer: int, frame: bytes) -> None:
+        if self._lane.closed:
+            return
         self.network.carry(self.server_id, peer, frame)
+        if self._frames_left is not None:
+            self._frames_left -= 1
+            if self._frames_left <= 0:
+                self._frames_left = None
+                self._on_last_frame()

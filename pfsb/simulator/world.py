@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from pfsb.interfaces import IStableStorage, IStateMachine, ITracer, ITransport
+from pfsb.interfaces import ITracer
 from pfsb.paxos import invariants
 from pfsb.paxos.messages import ClientUpdate, State
 from pfsb.paxos.replica import Replica
@@ -18,152 +17,16 @@ from pfsb.paxos.settings import Settings
 from pfsb.simulator.checks import ClusterChecks, Identity
 from pfsb.simulator.clock import Lane, SimulatedClock
 from pfsb.simulator.network import LinkQuality, SimulatedNetwork, SimulatedTransport
+from pfsb.simulator.processes import Parts, ProtocolProcess, WatchedStateMachine, WorldTracer
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
-
-Executed = Callable[[int, int, Sequence[ClientUpdate]], None]
-"""Told (seq, time_ms, updates) of each slot that is executed."""
-
-
-# ---------------------------------------------------------------------------------------------
-# One server
-# ---------------------------------------------------------------------------------------------
-
-
-@implementer(IStateMachine)
-@define(eq=False)
-class WatchedStateMachine:
-    """Tells the checks what is executed, before the state machine of the server hears of it."""
-
-    _inner: IStateMachine
-    _executed: Executed
-
-    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
-        self._executed(seq, time_ms, updates)
-        self._inner.execute(seq, time_ms, updates)
-
-    def outlived(self, update: ClientUpdate) -> None:
-        self._inner.outlived(update)
-
-
-@frozen
-class Parts:
-    """What the world gives to one server for one life."""
-
-    server_id: int
-    servers: tuple[int, ...]
-    settings: Settings
-    clock: Lane
-    rng: random.Random
-    storage: IStableStorage
-    transport: ITransport
-    watched: Callable[[IStateMachine], IStateMachine]
-    """Wraps the state machine, so that the checks see what it executes."""
-    on_failure: Callable[[Failure], None]
-    answered: Callable[[Identity, int], None]
-    """To be told of each update that is answered, and of its slot."""
-    tracer: ITracer | None = None
-
-
-class Process(Protocol):
-    """A server as the world runs it."""
-
-    replica: Replica
-
-    def start(self) -> None: ...
-
-    def submit(self, update: ClientUpdate) -> None:
-        """A client of this server asks for this."""
-
-
-@implementer(IStateMachine)
-@define(eq=False)
-class RecordingStateMachine:
-    """The simplest one: keeps a list of what it was told."""
-
-    executed: list[tuple[int, str, int, bytes]] = field(factory=list)
-    """(seq, client_id, timestamp, payload) of all updates that took effect."""
-    slots: int = 0
-    slot_of: dict[Identity, int] = field(factory=dict)
-    too_old: list[Identity] = field(factory=list)
-    on_executed: Callable[[int, ClientUpdate], None] = lambda seq, update: None
-
-    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
-        self.slots = seq
-        for update in updates:
-            self.executed.append((seq, update.client_id, update.timestamp, update.payload))
-            self.slot_of[update.client_id, update.timestamp] = seq
-            self.on_executed(seq, update)
-
-    def outlived(self, update: ClientUpdate) -> None:
-        self.too_old.append((update.client_id, update.timestamp))
-
-
-class ProtocolProcess:
-    """The protocol over a `RecordingStateMachine`; clients are answered with the slot of their update."""
-
-    def __init__(self, parts: Parts) -> None:
-        self.state_machine = RecordingStateMachine(on_executed=self._executed)
-        self._answered = parts.answered
-        self._waiting: set[Identity] = set()
-        self.replica = Replica(
-            server_id=parts.server_id,
-            servers=parts.servers,
-            settings=parts.settings,
-            clock=parts.clock,
-            rng=parts.rng,
-            storage=parts.storage,
-            transport=parts.transport,
-            state_machine=parts.watched(self.state_machine),
-            on_failure=parts.on_failure,
-            tracer=parts.tracer,
-        )
-
-    def start(self) -> None:
-        self.replica.start()
-
-    def submit(self, update: ClientUpdate) -> None:
-        self.replica.perform(self._introduce, update)
-
-    def _introduce(self, update: ClientUpdate) -> None:
-        """A repetition of what has run is answered from memory, through the door like all else (G16)."""
-        identity = (update.client_id, update.timestamp)
-        seq = self.state_machine.slot_of.get(identity)
-        if seq is not None:
-            self.replica.turn.call(self._answered, identity, seq)
-            return
-        self._waiting.add(identity)
-        self.replica.introduce(update)
-
-    def _executed(self, seq: int, update: ClientUpdate) -> None:
-        identity = (update.client_id, update.timestamp)
-        if identity in self._waiting:
-            self._waiting.discard(identity)
-            self.replica.turn.call(self._answered, identity, seq)
-
-
-@implementer(ITracer)
-@define
-class WorldTracer:
-    """Adds when and where to each event (interface part 6)."""
-
-    _server_id: int
-    _clock: SimulatedClock
-    _note: Callable[[dict[str, Any]], None]
-
-    def trace(self, event: str, **fields: Any) -> None:
-        self._note({"t": self._clock.seconds(), "server": self._server_id, "event": event, **fields})
-
-
-# ---------------------------------------------------------------------------------------------
-# All of them
-# ---------------------------------------------------------------------------------------------
 
 
 @define(eq=False)
 class Running:
     """A server in its present life."""
 
-    process: Process
+    process: Any
+    """A `Process`, and what more it offers to those who know what the world was built of."""
     lane: Lane
     storage: MemoryStorage
     transport: SimulatedTransport
@@ -178,6 +41,12 @@ class Server:
     running: Running | None = None
     sync_seconds: tuple[float, float] = (0.0005, 0.002)
     """How long one write to its disk takes: from .. to."""
+    rate: float = 1.0
+    """How fast its clock runs, from its next start on."""
+    clock_offset: float = 0.0
+    """By how many seconds its clock will be wrong when it starts again."""
+    is_disk_full: bool = False
+    """Every write fails, which ends the server."""
 
 
 class World:
@@ -190,10 +59,16 @@ class World:
         *,
         settings: Settings | None = None,
         quality: LinkQuality | None = None,
-        build: Callable[[Parts], Process] = ProtocolProcess,
+        build: Callable[[Parts], Any] = ProtocolProcess,
+        patch: Callable[[Any], None] | None = None,
         trace: Callable[[dict[str, Any]], None] | None = None,
+        tracer: Callable[[int], ITracer] | None = None,
         start: bool = True,
     ) -> None:
+        """`build` makes a `Process` for each life of each server; `patch` may change it before it starts.
+
+        `trace` is told every event as a dict; `tracer` makes what takes the events of one server.
+        """
         self.seed = seed
         self.ids = tuple(range(servers))
         self.settings = settings or Settings()
@@ -210,7 +85,8 @@ class World:
         """A server that fails with one of these is down, as it should be; anything else ends the simulation."""
         self.failures: dict[int, Failure] = {}
         self._build = build
-        self._trace = trace
+        self._patch = patch
+        self._tracer = tracer if trace is None else lambda i: WorldTracer(i, self.clock, trace)
         self._violation: Failure | None = None
         if start:
             for server_id in self.ids:
@@ -225,7 +101,7 @@ class World:
         server.lives += 1
         name = f"{self.seed}/{server_id}/{server.lives}"
         rng = random.Random(name)
-        lane = self.clock.lane(name)
+        lane = self.clock.lane(name, server.rate, server.clock_offset)
         disk_rng = random.Random(f"{name}/disk")
         storage = MemoryStorage(
             server.disk,
@@ -237,6 +113,10 @@ class World:
         transport = SimulatedTransport(self.network, server_id, lane, rng)
         process = self._build(self._parts(server_id, lane, rng, storage, transport))
         server.running = Running(process, lane, storage, transport)
+        if self._patch is not None:
+            self._patch(process)
+        if server.is_disk_full:
+            storage.fail_next(OSError("no space left on device"))
         invariants.install(process.replica)
         self.checks.started(server_id)
         process.start()
@@ -249,6 +129,11 @@ class World:
         running.lane.close()
         self.network.detach(server_id)
         self.servers[server_id].running = None
+
+    def doom(self, server_id: int, frames: int, groups_kept: int = 0, records_torn: int = 0) -> None:
+        """Crash in the middle of a turn: right after so many frames more have left."""
+        running = self._running(server_id)
+        running.transport.after_frames(frames, lambda: self.crash(server_id, groups_kept, records_torn))
 
     def stop(self, server_id: int) -> None:
         """An orderly end, as of SIGTERM: everything appended is on disk."""
@@ -398,9 +283,23 @@ class World:
     def _parts(
         self, server_id: int, lane: Lane, rng: random.Random, storage: MemoryStorage, transport: SimulatedTransport
     ) -> Parts:
+        def settle(check: Callable[..., None], *args: object) -> None:
+            if self.network.is_attached(server_id):
+                self.replica(server_id).turn.call(settled, check, *args)
+            else:
+                # It recovers: what it executes again is on its disk.
+                self.note_violation(check, *args)
+
+        def settled(check: Callable[..., None], *args: object) -> None:
+            if not lane.closed:
+                self.note_violation(check, *args)
+
         def executed(seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
-            self.checks.executed(server_id, seq, updates)
-            self._settle(server_id, seq, time_ms, updates)
+            if not lane.closed:
+                self.checks.executed(server_id, seq, updates)
+                recovers = not self.network.is_attached(server_id)
+                check = self.checks.execution.settled if recovers else self.checks.settled
+                settle(check, server_id, seq, time_ms, updates)
 
         return Parts(
             server_id=server_id,
@@ -412,27 +311,22 @@ class World:
             transport=transport,
             watched=lambda inner: WatchedStateMachine(inner, executed),
             on_failure=lambda failure: self._failed(server_id, failure),
-            answered=self._answered,
-            tracer=None if self._trace is None else WorldTracer(server_id, self.clock, self._trace),
+            answered=lambda identity, seq: None if lane.closed else self._answered(identity, seq),
+            introduced=self.checks.execution.introduce,
+            settle=lambda check, *args: None if lane.closed else settle(check, *args),
+            tracer=None if self._tracer is None else self._tracer(server_id),
         )
 
-    def _settle(self, server_id: int, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
-        """Tell the checks when what was just executed is out of the door."""
-        if self.network.is_attached(server_id):
-            self.replica(server_id).turn.call(self._settled, server_id, seq, time_ms, updates)
-        else:
-            # It recovers: what it executes again is on its disk.
-            self._note_violation(self.checks.execution.settled, server_id, seq, time_ms, updates)
-
-    def _settled(self, server_id: int, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
-        self._note_violation(self.checks.settled, server_id, seq, time_ms, updates)
-
-    def _note_violation(self, check: Callable[..., None], *args: object) -> None:
+    def note_violation(self, check: Callable[..., None], *args: object) -> None:
         """Run a check in a place from which an exception would not get out."""
         try:
             check(*args)
         except AssertionError:
-            self._violation = self._violation or Failure()
+            self.violated(Failure())
+
+    def violated(self, failure: Failure) -> None:
+        """The simulation ends with this as soon as the present event is over, unless it ends with something earlier."""
+        self._violation = self._violation or failure
 
     def _run_until_time(self, until: float) -> None:
         while self.clock.step_until(until):
@@ -448,14 +342,14 @@ class World:
         return self._running(server_id).process.replica.ordered_queue.digests.at(seq)
 
     def _answered(self, identity: Identity, seq: int) -> None:
-        self._note_violation(self.checks.answered, identity, seq)
+        self.note_violation(self.checks.answered, identity, seq)
         self.answers.setdefault(identity, seq)
 
     def _failed(self, server_id: int, failure: Failure) -> None:
         """A server has stopped itself: its process ends, as soon as what runs now is over."""
         self.failures[server_id] = failure
         if failure.check(*self.expected_failures) is None:
-            self._violation = self._violation or failure
+            self.violated(failure)
         else:
             self.clock.callLater(0, self._end, server_id)
 
