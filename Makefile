@@ -1,11 +1,12 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 CONFIG ?= etc/four.yaml
 TESTS ?= tests
+SECONDS ?= 60
 
 bin := .venv/bin
 ready := .venv/ready
 
-.PHONY: run test lint types docs package clean
+.PHONY: run test simulate lint types docs package clean
 
 run: $(ready)
 	$(bin)/pfsb cluster $(CONFIG)
@@ -13,6 +14,10 @@ run: $(ready)
 # One process, although trial can use several: its report stays in order, and tests that start servers share ports.
 test: $(ready)
 	$(bin)/python -m twisted.trial $(TESTS)
+
+# As many seeds as fit into SECONDS, on all cores; each time others.
+simulate: $(ready)
+	$(bin)/pfsb simulate --for $(SECONDS) --jobs 0
 
 lint: $(ready)
 	$(bin)/ruff check .

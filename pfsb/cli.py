@@ -16,7 +16,9 @@ _COMMANDS: Final = (
     ("client", "pfsb.client.tool", "Send commands to a cluster; interactive, one, from a pipe, or a batch."),
     ("status", "pfsb.client.status", "Show one line per server."),
     ("check", "pfsb.client.check", "Validate a configuration."),
+    ("explore", "pfsb.simulator.explore_tool", "Explore all that can happen to a small cluster, to some depth."),
     ("demo", "pfsb.demo.tool", "Run real servers through a scenario and record it."),
+    ("simulate", "pfsb.simulator.tool", "Look for bugs: simulated clusters in trouble, from one seed each."),
 )
 """(name, module with `Options` and `run(reactor, options)`, one sentence). Imported only when chosen."""
 

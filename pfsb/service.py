@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -37,6 +38,15 @@ from pfsb.transports.udp import UDPTransport, UnknownHost
 
 EXIT_FAILED = 3
 """The exit status of a server that has stopped itself."""
+
+
+def steady_seconds() -> Callable[[], float]:
+    """Seconds since 1970 as they were at this call, going on evenly from here.
+
+    Twisted's reactor looks at the wall clock, and when that is set back, no timer is due for as long.
+    """
+    offset = time.time() - time.monotonic()
+    return lambda: offset + time.monotonic()
 
 
 class Options(usage.Options):
@@ -148,6 +158,8 @@ class ServerService(Service):
     def startService(self) -> None:
         """Raises SystemExit with one clear line if the server cannot run here."""
         super().startService()
+        clock: Any = reactor
+        clock.seconds = steady_seconds()
         try:
             self._start()
         except (StorageRefused, CannotListenError, UnknownHost, OSError, ConfigError) as error:

@@ -14,6 +14,7 @@ from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.flow_control import FlowControl
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.messages import Accept, Batch, Proposal, State
+from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.records import ProposalRecord
 from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
@@ -25,6 +26,7 @@ class ProposalHandler:
         data: DataStructures,
         turn: Turn,
         clock: IReactorTime,
+        ordered_queue: OrderedUpdateQueue,
         ordering: GlobalOrderingHandler,
         update_queue: UpdateQueue,
         flow_control: FlowControl,
@@ -32,9 +34,12 @@ class ProposalHandler:
         self._data = data
         self._turn = turn
         self._clock = clock
+        self._ordered_queue = ordered_queue
         self._ordering = ordering
         self._update_queue = update_queue
         self._flow_control = flow_control
+        self._ahead_ms = 0
+        """How far the state machine's time is ahead of this server's clock, as far as was seen."""
         self.skipped: set[int] = set()
         """Numbers to leave out as leader (`--skip-seq`): a hole for the next leader to find."""
         self.on_far_ahead: Callable[[int], None] = lambda seq: None
@@ -86,9 +91,18 @@ class ProposalHandler:
             return False
         seq = ordering.local_aru + 1
         view = self._data.views.last_installed
-        self._propose(Proposal(self._data.server.server_id, view, seq, Batch.of(self._now_ms(), ())))
+        self._propose(Proposal(self._data.server.server_id, view, seq, Batch.of(self.now_ms(), ())))
         ordering.last_proposed = max(ordering.last_proposed, seq)
         return True
+
+    def now_ms(self) -> int:
+        """The time that a proposal carries: this server's clock, but never behind what the state machine has seen.
+
+        A former leader's clock may have been ahead; time goes on from there, or waits would never end.
+        """
+        clock_ms = int(self._clock.seconds() * 1000)
+        self._ahead_ms = max(self._ahead_ms, self._ordered_queue.time_ms - clock_ms)
+        return clock_ms + self._ahead_ms
 
     def resend(self, seq: int) -> None:
         """Section 5.9: a proposal that is not ordered in time is sent again, with the leader's vote."""
@@ -109,8 +123,8 @@ class ProposalHandler:
         if slot is not None and slot.proposal is not None:
             return slot.proposal.batch
         if seq < ordering.global_history.top:
-            return Batch.of(self._now_ms(), ())
-        return self._update_queue.pop_batch(self._now_ms())
+            return Batch.of(self.now_ms(), ())
+        return self._update_queue.pop_batch(self.now_ms())
 
     def _propose(self, message: Proposal) -> None:
         applied = self._data.apply_proposal(message)
@@ -149,6 +163,3 @@ class ProposalHandler:
     def _is_ordered(self, seq: int) -> bool:
         slot = self._data.ordering.global_history.get(seq)
         return seq <= self._data.ordering.local_aru or (slot is not None and slot.ordered is not None)
-
-    def _now_ms(self) -> int:
-        return int(self._clock.seconds() * 1000)

@@ -110,7 +110,9 @@ class Replica:
         self.ordering = GlobalOrderingHandler(
             data, membership, self.ordered_queue, self.update_queue, self.progress_timer, self.flow_control
         )
-        self.proposals = ProposalHandler(data, turn, clock, self.ordering, self.update_queue, self.flow_control)
+        self.proposals = ProposalHandler(
+            data, turn, clock, self.ordered_queue, self.ordering, self.update_queue, self.flow_control
+        )
         self.accepts = AcceptHandler(data, self.ordering, self.flow_control)
         self.client_updates = ClientUpdateHandler(data, membership, turn, self.update_queue, self.flow_control)
         self.prepare = PrepareHandler(

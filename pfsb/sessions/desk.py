@@ -46,7 +46,8 @@ class Desk:
         """The server is stopping: no new commands."""
         self._incarnation = incarnation
         self._connection_numbers = count(1)
-        self._connections: set[ClientConnection] = set()
+        self._connections: dict[ClientConnection, None] = {}
+        """In the order in which they came, as those who follow below: a set would answer in another order each time."""
         self._connected: dict[str, ClientConnection] = {}
         """Session client id -> the connection that speaks for it."""
         self._bundlers: dict[str, Bundler] = {}
@@ -57,7 +58,7 @@ class Desk:
         """Bundlers that got something to send, in that order."""
         self._released = {app.listen_verb: app.length() for app in self._event_logs()}
         """Listen verb -> how many of its events may be told: those behind the door may not."""
-        self._following: dict[str, set[Following]] = {verb: set() for verb in self._released}
+        self._following: dict[str, dict[Following, None]] = {verb: {} for verb in self._released}
         self._gather: IDelayedCall | None = None
         self._sweep: IDelayedCall = clock.callLater(SWEEP_SECONDS, self._sweep_unanswered)
         machine.observer = self
@@ -85,7 +86,7 @@ class Desk:
         """A client is here. `ended(code, text)` is called if its session is taken over or ends while it is here."""
         client_id = bundle.anonymous(self.server_id, self._incarnation, next(self._connection_numbers))
         connection = ClientConnection(self, client_id, ended)
-        self._connections.add(connection)
+        self._connections[connection] = None
         return connection
 
     def is_connected(self, client_id: str, epoch: int) -> bool:
@@ -122,7 +123,7 @@ class Desk:
             self._retire(bundler)
 
     def gone(self, connection: ClientConnection) -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
 
     def tell(self, answer: Answer, result: Result) -> None:
         """In a turn: answer behind the door."""
@@ -191,8 +192,8 @@ class Desk:
         application = next(app for app in self._event_logs() if app.listen_verb == verb)
         released = self._released[verb]
         group = self._following[verb]
-        following = Following(application, first or released + 1, deliver, group.discard)
-        group.add(following)
+        following = Following(application, first or released + 1, deliver, lambda stopped: group.pop(stopped, None))
+        group[following] = None
         following.released(released)
         return following
 

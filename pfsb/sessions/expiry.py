@@ -53,7 +53,7 @@ class Expiry:
     def _end_waits(self) -> None:
         """In a turn: nothing may be ordered for long, so the leader orders the time."""
         deadline = self._machine.next_deadline()
-        if deadline is not None and deadline <= self._clock.seconds() * 1000:
+        if deadline is not None and deadline <= self._replica.proposals.now_ms():
             self._replica.proposals.propose_time()
 
     def _sweep(self) -> None:

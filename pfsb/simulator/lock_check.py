@@ -1,7 +1,7 @@
 """What a lock promises, watched command by command: one holder, growing tokens, first come first served.
 
-Written from the interface, not from the application: the check sees what goes into the application and what comes out of
-it, at one server in one life.
+Written from the interface, not from the application: the check sees what goes into the application and what comes out
+of it, at one server in one life.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class LockCheck:
     grants_after_a_wait: int = 0
     timeouts: int = 0
 
-    def executed(self, command: Command, ticket: Ticket, result: Any, completed: Sequence[tuple[Ticket, Result]]) -> None:
+    def executed(
+        self, command: Command, ticket: Ticket, result: Any, completed: Sequence[tuple[Ticket, Result]]
+    ) -> None:
         """A command ran, and completed these earlier ones meanwhile."""
         lock = self.locks.setdefault(command[1], _Lock())
         match command[0], result:
@@ -55,9 +57,9 @@ class LockCheck:
                 lock.holder = None
         self._complete(completed)
         match command[0], result:
-            case ("LOCK" | "TRYLOCK"), Done(fields=fields):
+            case (("LOCK" | "TRYLOCK"), Done(fields=fields)):
                 self._granted(command[1], lock, ticket[0], dict(fields)["token"])
-            case ("LOCK" | "TRYLOCK"), Refused():
+            case (("LOCK" | "TRYLOCK"), Refused()):
                 _require(lock.holder not in (None, ticket[0]), f"{ticket} is refused the free lock {command[1]}")
             case "LOCK", _ if result is PENDING:
                 lock.line.append(ticket)

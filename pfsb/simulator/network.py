@@ -259,8 +259,8 @@ class SimulatedTransport:
         self.links.start(receiver, identity, incarnation)
         self.network.attach(self.server_id, Endpoint(self._lane, self.links))
 
-    def after_frames(self, frames: int, act: Callable[[], None]) -> None:
-        """Call `act` in the middle of whatever sends that many frames more."""
+    def after_frames(self, frames: int | None, act: Callable[[], None] = lambda: None) -> None:
+        """Call `act` in the middle of whatever sends that many frames more; None: do not, after all."""
         self._frames_left, self._on_last_frame = frames, act
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:

@@ -16,6 +16,8 @@ from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.simulator.checks import Identity
 from pfsb.simulator.clock import Lane, SimulatedClock
+from pfsb.simulator.network import SimulatedTransport
+from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
 Executed = Callable[[int, int, Sequence[ClientUpdate]], None]
 """Told (seq, time_ms, updates) of each slot that is executed."""
@@ -146,3 +148,42 @@ class WorldTracer:
 
     def trace(self, event: str, **fields: Any) -> None:
         self._note({"t": self._clock.seconds(), "server": self._server_id, "event": event, **fields})
+
+
+@implementer(ITracer)
+@define
+class BothTracers:
+    _one: ITracer
+    _other: ITracer
+
+    def trace(self, event: str, **fields: Any) -> None:
+        self._one.trace(event, **fields)
+        self._other.trace(event, **fields)
+
+
+@define(eq=False)
+class Running:
+    """A server in its present life."""
+
+    process: Any
+    """A `Process`, and what more it offers to those who know what the world was built of."""
+    lane: Lane
+    storage: MemoryStorage
+    transport: SimulatedTransport
+
+
+@define(eq=False)
+class Server:
+    """A server over all its lives."""
+
+    disk: MemoryDisk = field(factory=MemoryDisk)
+    lives: int = 0
+    running: Running | None = None
+    sync_seconds: tuple[float, float] = (0.0005, 0.002)
+    """How long one write to its disk takes: from .. to."""
+    rate: float = 1.0
+    """How fast its clock runs, from its next start on."""
+    clock_offset: float = 0.0
+    """By how many seconds its clock will be wrong when it starts again."""
+    is_disk_full: bool = False
+    """Every write fails, which ends the server."""

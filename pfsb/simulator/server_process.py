@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from pfsb.applications.catalogue import Catalogue, find
 from pfsb.config import Config, Limits, ServerConfig, Timers
-from pfsb.interfaces import ITracer
 from pfsb.paxos.settings import Settings
 from pfsb.server import Server
 from pfsb.simulator.lock_check import WatchedLock
@@ -24,7 +23,7 @@ APPLICATIONS = ("chat", "lock", "kv")
 class SimulatedConfig(Config):
     """A configuration with numbers that no file can have: small ones, whose limits are met."""
 
-    drawn: Settings = Settings()
+    drawn: Settings = field(factory=Settings)
 
     def settings(self) -> Settings:
         return self.drawn
@@ -91,6 +90,3 @@ class ServerProcess:
 def builder(config: Config, checks: SessionCheck) -> Callable[[Parts], ServerProcess]:
     """For `World`: builds whole servers."""
     return lambda parts: ServerProcess(parts, config, checks)
-
-
-__all__ = ["APPLICATIONS", "ITracer", "ServerProcess", "SimulatedConfig", "builder", "configuration"]

@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import define, field
 from twisted.python.failure import Failure
 
 from pfsb.interfaces import ITracer
@@ -17,36 +16,16 @@ from pfsb.paxos.settings import Settings
 from pfsb.simulator.checks import ClusterChecks, Identity
 from pfsb.simulator.clock import Lane, SimulatedClock
 from pfsb.simulator.network import LinkQuality, SimulatedNetwork, SimulatedTransport
-from pfsb.simulator.processes import Parts, ProtocolProcess, WatchedStateMachine, WorldTracer
+from pfsb.simulator.processes import (
+    BothTracers,
+    Parts,
+    ProtocolProcess,
+    Running,
+    Server,
+    WatchedStateMachine,
+    WorldTracer,
+)
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
-
-
-@define(eq=False)
-class Running:
-    """A server in its present life."""
-
-    process: Any
-    """A `Process`, and what more it offers to those who know what the world was built of."""
-    lane: Lane
-    storage: MemoryStorage
-    transport: SimulatedTransport
-
-
-@define(eq=False)
-class Server:
-    """A server over all its lives."""
-
-    disk: MemoryDisk = field(factory=MemoryDisk)
-    lives: int = 0
-    running: Running | None = None
-    sync_seconds: tuple[float, float] = (0.0005, 0.002)
-    """How long one write to its disk takes: from .. to."""
-    rate: float = 1.0
-    """How fast its clock runs, from its next start on."""
-    clock_offset: float = 0.0
-    """By how many seconds its clock will be wrong when it starts again."""
-    is_disk_full: bool = False
-    """Every write fails, which ends the server."""
 
 
 class World:
@@ -86,7 +65,8 @@ class World:
         self.failures: dict[int, Failure] = {}
         self._build = build
         self._patch = patch
-        self._tracer = tracer if trace is None else lambda i: WorldTracer(i, self.clock, trace)
+        self._trace = trace
+        self._tracer = tracer
         self._violation: Failure | None = None
         if start:
             for server_id in self.ids:
@@ -125,6 +105,7 @@ class World:
     def crash(self, server_id: int, groups_kept: int = 0, records_torn: int = 0) -> None:
         """Power loss: nothing of this life runs again. The numbers: what of the pending writes gets to the disk."""
         running = self._running(server_id)
+        self.tell(server_id, "crash")
         running.storage.crash(groups_kept, records_torn)
         running.lane.close()
         self.network.detach(server_id)
@@ -160,7 +141,8 @@ class World:
         return self._running(server_id).process
 
     def replica(self, server_id: int) -> Replica:
-        return self._running(server_id).process.replica
+        replica: Replica = self._running(server_id).process.replica
+        return replica
 
     def storage(self, server_id: int) -> MemoryStorage:
         return self._running(server_id).storage
@@ -188,14 +170,28 @@ class World:
 
     def become_quiet(self) -> None:
         """Everything heals: links are whole and good, paused servers resume, crashed ones start again."""
-        self.network.set_quality(LinkQuality())
-        self.heal()
-        for server_id, server in self.servers.items():
-            server.sync_seconds = (0.0005, 0.002)
-            if server.running is None:
-                self.restart(server_id)
-            elif server.running.lane.paused:
-                self.resume(server_id)
+        self.heal_some(self.ids)
+
+    def heal_some(self, group: Sequence[int]) -> None:
+        """The same for these servers and the links between them, and for nothing else."""
+        links = [(a, b) for a in group for b in group if a != b]
+        self.network.set_quality(LinkQuality(), links)
+        for a, b in links:
+            self.network.mend(a, b)
+        for server_id in group:
+            self._heal_server(server_id)
+
+    def _heal_server(self, server_id: int) -> None:
+        server = self.servers[server_id]
+        server.sync_seconds = (0.0005, 0.002)
+        server.is_disk_full = False
+        if server.running is not None:
+            server.running.transport.after_frames(None)
+            server.running.storage.fail_next(None)
+        if server.running is None:
+            self.restart(server_id)
+        elif server.running.lane.paused:
+            self.resume(server_id)
 
     # ------------------------------------------------------------------ clients
 
@@ -314,8 +310,20 @@ class World:
             answered=lambda identity, seq: None if lane.closed else self._answered(identity, seq),
             introduced=self.checks.execution.introduce,
             settle=lambda check, *args: None if lane.closed else settle(check, *args),
-            tracer=None if self._tracer is None else self._tracer(server_id),
+            tracer=self._make_tracer(server_id),
         )
+
+    def tell(self, server_id: int | None, event: str, **fields: Any) -> None:
+        """Put into the trace what no server tells of itself; None: of the whole cluster."""
+        if self._trace is not None:
+            self._trace({"t": self.now, "server": server_id, "event": event, **fields})
+
+    def _make_tracer(self, server_id: int) -> ITracer | None:
+        tracer = None if self._tracer is None else self._tracer(server_id)
+        if self._trace is None:
+            return tracer
+        writer = WorldTracer(server_id, self.clock, self._trace)
+        return writer if tracer is None else BothTracers(tracer, writer)
 
     def note_violation(self, check: Callable[..., None], *args: object) -> None:
         """Run a check in a place from which an exception would not get out."""
@@ -339,7 +347,7 @@ class World:
         return running
 
     def _digest(self, server_id: int, seq: int) -> bytes | None:
-        return self._running(server_id).process.replica.ordered_queue.digests.at(seq)
+        return self.replica(server_id).ordered_queue.digests.at(seq)
 
     def _answered(self, identity: Identity, seq: int) -> None:
         self.note_violation(self.checks.answered, identity, seq)

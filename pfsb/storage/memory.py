@@ -152,8 +152,8 @@ class MemoryStorage:
         """The sizes, in records, of the groups that `crash` can keep, lose or tear."""
         return [len(group.records) for group in self._pending()]
 
-    def fail_next(self, error: Exception) -> None:
-        """The next group to be finished fails with `error`; nothing of it is on disk."""
+    def fail_next(self, error: Exception | None) -> None:
+        """The next group to be finished fails with `error`; nothing of it is on disk. None: it does not, after all."""
         self._next_error = error
 
     # Groups

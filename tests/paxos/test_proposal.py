@@ -296,3 +296,15 @@ class RecoveredProposalTests(ReplicaTestCase):
         self.receive(prepare_ok(5, 2, proposal(1, 1, 1, ALICE)))
         self.assertEqual(self.take(Proposal), [proposal(2, 2, 1, own("carol"))])
         self.take(Accept)
+
+
+class TimeTests(ReplicaTestCase):
+    def test_time_goes_on_from_a_former_leaders_clock(self) -> None:
+        """Design part 4, "Aggregation": the state machine's time never goes back, and never stands still either."""
+        self.lead(view=2)
+        day_ms = 86_400_000
+        self.replica.ordered_queue.time_ms = day_ms
+        self.assertEqual(self.replica.proposals.now_ms(), day_ms)
+        self.advance(0.05)
+        self.assertEqual(self.replica.proposals.now_ms(), day_ms + 50)
+        self.transport.sent.clear()

@@ -42,6 +42,16 @@ class MoveTests(ClusterTestCase):
         self.world.run(0.5)
         self.assertEqual([c.ends for c in (first, second, third)], [["REPLACED"]] * 3)
 
+    def test_unanswered_clients_are_told_in_the_order_in_which_they_came(self) -> None:
+        """Interface part 3, UNAVAILABLE: the same seed gives the same run, whatever addresses memory has."""
+        self.world.isolate(self.a)
+        told: list[int] = []
+        for number in range(30):
+            connection = self.server(self.a).desk.connect(lambda code, text: None)
+            connection.submit(1, ("INCR", "n", 1), lambda result, number=number: told.append(number))
+        self.world.run(15)
+        self.assertEqual(told, list(range(30)))
+
     def test_update_under_way_when_its_client_moves_is_fenced_off(self) -> None:
         """It is ordered after the HELLO elsewhere, so it must not run: the client repeats its number there."""
         first = self.open("alice", self.a)
@@ -200,7 +210,7 @@ class EventTests(ClusterTestCase):
             following.stop()
         self.do(self.connect(), "SAY", "hello")
         self.world.run(0.5)
-        self.assertEqual((self.told[0], self.server(0).desk._following), ([], {"LISTEN": set()}))
+        self.assertEqual((self.told[0], self.server(0).desk._following), ([], {"LISTEN": {}}))
 
     def test_recovered_events_may_be_told_at_once(self) -> None:
         """They are on disk."""

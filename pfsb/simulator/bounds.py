@@ -1,0 +1,79 @@
+"""Nothing grows without end, and nothing that should tick stands still: looked at now and then, at every server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pfsb.server import Server
+from pfsb.simulator.checks import Violation
+from pfsb.simulator.lock_check import WatchedLock
+from pfsb.simulator.world import World
+
+HEARTBEATS = (
+    "Retransmission._resend_and_wait",
+    "Retransmission._alive_and_wait",
+    "Desk._sweep_unanswered",
+    "Expiry._look",
+)
+"""Calls that are due again and again, as long as a server lives."""
+
+TIMERS_MAX = 16
+"""Delayed calls of one server, beside frames that wait while it is paused."""
+
+
+def check_bounds(world: World, users: int) -> None:
+    """Raises `Violation`."""
+    for server_id in world.running_ids:
+        server: Server = world.process(server_id).server
+        for sentence in (*_wrong_tables(server, users), *_wrong_sessions(server), *_wrong_timers(world, server_id)):
+            raise Violation(f"server {server_id}: {sentence}")
+        _check_lock(server)
+
+
+def _wrong_tables(server: Server, users: int) -> Iterator[str]:
+    data, settings = server.replica.data, server.replica.settings
+    ordering, clients = data.ordering, data.clients
+    aru, slots = ordering.local_aru, len(ordering.global_history.slots)
+    if slots > settings.history_slots_kept + 8 * settings.window_slots + _ordered_above(server):
+        yield f"{slots} slots are in memory, with {settings.history_slots_kept} to be kept"
+    oldest = min((touched for _, touched in clients.last_executed.timestamps.values()), default=aru)
+    if oldest < aru - settings.horizon_slots:
+        yield f"Last_Executed has an entry of slot {oldest}, and the horizon is {settings.horizon_slots} below {aru}"
+    # One bundle of each session, and the operations of the server itself.
+    bundles = server.config.limits.connections + 2 * users + 1
+    if len(clients.pending_updates) > bundles:
+        yield f"{len(clients.pending_updates)} updates are pending for {users} users"
+
+
+def _ordered_above(server: Server) -> int:
+    ordering = server.replica.data.ordering
+    return sum(slot.ordered is not None for _, slot in ordering.global_history.above(ordering.local_aru))
+
+
+def _wrong_sessions(server: Server) -> Iterator[str]:
+    machine, window = server.machine, server.config.limits.session_window
+    for session in machine.sessions.values():
+        if len(session.replies) > window:
+            yield f"session {session.client_id} keeps {len(session.replies)} replies, {window} are allowed"
+        if len(session.waiting) > window:
+            yield f"session {session.client_id} waits for {len(session.waiting)} answers, {window} are allowed"
+
+
+def _wrong_timers(world: World, server_id: int) -> Iterator[str]:
+    running = world.servers[server_id].running
+    assert running is not None
+    if running.process.replica.turn.stopped:
+        return  # its disk has failed; it ends with this very event
+    names = [call.name for call in running.lane.calls]
+    for heartbeat in HEARTBEATS:
+        if heartbeat not in names:
+            yield f"{heartbeat} has stopped"
+    timers = [name for name in names if not name.startswith(("Links.", "Line."))]
+    if len(timers) > TIMERS_MAX:
+        yield f"{len(timers)} calls wait: {sorted(timers)}"
+
+
+def _check_lock(server: Server) -> None:
+    for application in server.catalogue.applications:
+        if isinstance(application, WatchedLock):
+            application.raise_violation()

@@ -1,0 +1,63 @@
+"""What a defect is, made on purpose: how one is named, and how it gets into a server that is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, field, frozen
+
+Break = Callable[[Any], None]
+"""Changes one `Process` of the simulation after it is built and before it starts, in every life of every server."""
+
+
+@frozen
+class Variant:
+    """A server that is wrong in one respect."""
+
+    name: str
+    source: str
+    """The figure, section or repair (G7) that is left out."""
+    broken: str
+    """One sentence: what it does wrong."""
+    apply: Break
+    needs_sessions: bool
+    """It breaks what is above the protocol, which only a whole `pfsb.server.Server` has."""
+    floods: bool = False
+    """It sends so much that a random run takes for ever: only directed schedules look at it."""
+
+
+@define
+class Variants:
+    """The defects of one module, in the order in which they are written there."""
+
+    needs_sessions: bool = False
+    by_name: dict[str, Variant] = field(factory=dict)
+
+    def add(self, name: str, source: str, broken: str, *, floods: bool = False) -> Callable[[Break], Break]:
+        """A decorator for the function that breaks a server so."""
+
+        def register(apply: Break) -> Break:
+            assert name not in self.by_name, f"two variants are named {name}"
+            self.by_name[name] = Variant(name, source, broken, apply, self.needs_sessions, floods)
+            return apply
+
+        return register
+
+
+def override(owner: object, name: str, make: Callable[[Any], Any]) -> None:
+    """Put make(what is there) in the place of a method of this one object.
+
+    Raises AttributeError if there is no such method: a defect must not go away because something was renamed.
+    """
+    setattr(owner, name, make(getattr(owner, name)))
+
+
+def become(instance: object, kind: type) -> None:
+    """Make an instance of a class with slots one of a subclass, which has no slots of its own."""
+    assert issubclass(kind, type(instance)) or isinstance(instance, kind), f"{kind} is no kind of {type(instance)}"
+    instance.__class__ = kind
+
+
+def do_nothing(*_args: object, **_kwargs: object) -> None:
+    """In the place of what is left out."""

@@ -1,0 +1,233 @@
+"""Defects above the protocol: sessions, exactly once, and locks (design parts 5 and 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import evolve
+
+from pfsb.interfaces import Command, Done, Result
+from pfsb.paxos.messages import ClientUpdate
+from pfsb.sessions import bundle
+from pfsb.sessions.bundle import Bundle
+from pfsb.sessions.machine import Session
+from pfsb.simulator.breaking import Variants, do_nothing, override
+
+VARIANTS = Variants(needs_sessions=True)
+
+
+def _lock(process: Any) -> Any:
+    return process.applications["lock"]
+
+
+def _once_recovered(process: Any, change: Callable[[], None]) -> None:
+    """When a server has executed again what was executed before it was restarted, and hears of nobody yet."""
+
+    def make(start: Callable[[], None]) -> Callable[[], None]:
+        def broken() -> None:
+            start()
+            change()
+
+        return broken
+
+    override(process.replica, "start", make)
+
+
+@VARIANTS.add("replies-lost", "design part 5, G20", "a server that is restarted has forgotten the replies that it kept")
+def _replies_lost(process: Any) -> None:
+    def forget() -> None:
+        for session in process.server.machine.sessions.values():
+            session.replies.clear()
+            session.reply_characters = 0
+
+    _once_recovered(process, forget)
+
+
+def _do_not_fence(process: Any) -> None:
+    machine = process.server.machine
+
+    def make(session_for: Callable[[ClientUpdate, Bundle], Any]) -> Callable[[ClientUpdate, Bundle], Any]:
+        def broken(update: ClientUpdate, content: Bundle) -> Any:
+            session = machine.sessions.get(bundle.session_of(update.client_id))
+            return session_for(update, evolve(content, epoch=session.epoch) if session is not None else content)
+
+        return broken
+
+    override(machine, "_session_for", make)
+
+
+@VARIANTS.add(
+    "epoch-not-fenced", "design part 5", "a session that was taken over still runs what comes from the old connection"
+)
+def _epoch_not_fenced(process: Any) -> None:
+    _do_not_fence(process)
+
+
+@VARIANTS.add(
+    "numbers-not-filtered", "design part 5", "neither its number nor its epoch keeps a command from running again"
+)
+def _numbers_not_filtered(process: Any) -> None:
+    """The epoch alone keeps away all that a correct front end lets through; so it has to be out of the way."""
+    _do_not_fence(process)
+
+    def make(command: Callable[[Session, int, Command], Any]) -> Callable[[Session, int, Command], Any]:
+        def broken(session: Session, number: int, asked: Command) -> Any:
+            session.last_number = min(session.last_number, number - 1)
+            return command(session, number, asked)
+
+        return broken
+
+    override(process.server.machine, "_command", make)
+
+
+@VARIANTS.add("revision-not-counted", "design part 5", "commands of clients do not count as revisions")
+def _revision_not_counted(process: Any) -> None:
+    machine = process.server.machine
+
+    def make(command: Callable[[Session, int, Command], Any]) -> Callable[[Session, int, Command], Any]:
+        def broken(session: Session, number: int, asked: Command) -> Any:
+            revision = machine.revision
+            result = command(session, number, asked)
+            machine.revision = revision
+            return result
+
+        return broken
+
+    override(machine, "_command", make)
+
+
+@VARIANTS.add("revision-not-the-same", "design part 5", "server 0 does not count every hundredth revision")
+def _revision_not_the_same(process: Any) -> None:
+    machine = process.server.machine
+
+    def make(operate: Callable[[int, Command], Result]) -> Callable[[int, Command], Result]:
+        def broken(server_id: int, command: Command) -> Result:
+            result = operate(server_id, command)
+            if machine.revision % 10 == 0:
+                machine.revision += 1
+            return result
+
+        return broken
+
+    if process.replica.membership.server_id == 0:
+        override(machine, "_operate", make)
+
+
+@VARIANTS.add("closed-number-forgotten", "design part 5", "the last number of a session that ends is not kept")
+def _closed_number_forgotten(process: Any) -> None:
+    machine = process.server.machine
+
+    def make(end: Callable[[str, int, str], Result]) -> Callable[[str, int, str], Result]:
+        def broken(client_id: str, epoch: int, verb: str) -> Result:
+            result = end(client_id, epoch, verb)
+            machine._closed.pop(client_id, None)
+            return result
+
+        return broken
+
+    override(machine, "_end", make)
+
+
+@VARIANTS.add(
+    "fate-none-for-unknown", "promise 4, interface part 3", "a command that is under way is refused with fate=none"
+)
+def _fate_none_for_unknown(process: Any) -> None:
+    """`UNKNOWN` is told from other results by being that very object; the text on its way out is another."""
+    turn = process.replica.turn
+
+    def make(call: Callable[..., None]) -> Callable[..., None]:
+        def broken(function: Callable[..., None], *args: Any) -> None:
+            said = [evolve(arg, fate="none") if getattr(arg, "code", "") == "UNAVAILABLE" else arg for arg in args]
+            call(function, *said)
+
+        return broken
+
+    override(turn, "call", make)
+
+
+@VARIANTS.add("reply-before-execution", "design part 3", "a command is answered when it is sent to the leader")
+def _reply_before_execution(process: Any) -> None:
+    def make(introduce: Callable[[ClientUpdate], None]) -> Callable[[ClientUpdate], None]:
+        def broken(update: ClientUpdate) -> None:
+            bundler = process.server.desk._bundlers.get(update.client_id)
+            introduce(update)
+            for request in bundler.outstanding if bundler is not None else ():
+                if request.number:
+                    request.settle(Done())
+
+        return broken
+
+    override(process.replica, "introduce", make)
+
+
+@VARIANTS.add("expiry-left-out", "Departure 9", "the sessions of a server that is silent are not expired")
+def _expiry_left_out(process: Any) -> None:
+    def make(start: Callable[[], None]) -> Callable[[], None]:
+        def broken() -> None:
+            start()
+            override(process.server._expiry, "_sweep", lambda _: do_nothing)
+
+        return broken
+
+    override(process.server, "start", make)
+
+
+@VARIANTS.add("lock-not-fair", "design part 6", "a lock goes to whoever waits shortest for it")
+def _lock_not_fair(process: Any) -> None:
+    lock = _lock(process)
+
+    def make(pass_on: Callable[[str, Any, Any], None]) -> Callable[[str, Any, Any], None]:
+        def broken(name: str, held: Any, context: Any) -> None:
+            if held.places:
+                held.places.move_to_end(next(reversed(held.places)), last=False)
+            pass_on(name, held, context)
+
+        return broken
+
+    override(lock, "_pass_on", make)
+
+
+@VARIANTS.add("lock-not-released", "design parts 5 and 6", "a session that ends keeps its locks")
+def _lock_not_released(process: Any) -> None:
+    override(_lock(process), "session_ended", lambda _: do_nothing)
+
+
+@VARIANTS.add("lock-line-lost", "design part 6", "after a restart nobody waits for a lock any more")
+def _lock_line_lost(process: Any) -> None:
+    lock = _lock(process)
+
+    def forget() -> None:
+        for held in lock._locks.values():
+            held.places.clear()
+
+    _once_recovered(process, forget)
+
+
+class _AtRevision0:
+    revision = 0
+
+    def __init__(self, context: Any) -> None:
+        self.complete = context.complete
+
+
+@VARIANTS.add("lock-token-again", "design part 6", "a lock is granted again with the token of its last holder")
+def _lock_token_again(process: Any) -> None:
+    lock = _lock(process)
+
+    def make(pass_on: Callable[[str, Any, Any], None]) -> Callable[[str, Any, Any], None]:
+        def broken(name: str, held: Any, context: Any) -> None:
+            held.token -= 1
+            pass_on(name, held, _AtRevision0(context))
+
+        return broken
+
+    override(lock, "_pass_on", make)
+
+
+@VARIANTS.add(
+    "lock-waits-for-ever", "interface part 3, LOCK", "a LOCK with a time limit waits on when its time has come"
+)
+def _lock_waits_for_ever(process: Any) -> None:
+    override(_lock(process), "time_passed", lambda _: do_nothing)
+    override(_lock(process), "next_deadline", lambda _: lambda: None)

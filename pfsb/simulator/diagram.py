@@ -1,0 +1,83 @@
+"""A run as a text space-time diagram: a column for each server, time runs down, a message is an arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+from pfsb.tracing import type_name
+
+COLUMN: Final = 16
+TIME: Final = 10
+
+Event = dict[str, Any]
+
+
+def draw_diagram(events: Iterable[Event], servers: Sequence[int], rows_max: int) -> list[str]:
+    """The last `rows_max` rows. ALIVE and VC_PROOF are left out: they come all the time."""
+    rows = [row for event in events for row in _rows(event, servers)][-rows_max:]
+    head = " " * TIME + "".join(f"server {i}".center(COLUMN) for i in servers)
+    return [head.rstrip(), *rows]
+
+
+def _rows(event: Event, servers: Sequence[int]) -> Iterator[str]:
+    time = f"{event['t']:{TIME - 1}.4f} "
+    if event["server"] is None:
+        yield f"{time}=== {event['kind']} ==="
+        return
+    place = servers.index(event["server"])
+    if event["event"] == "receive":
+        name = _label(event["message"])
+        if name and event["sender"] in servers:
+            yield (time + _arrow(servers.index(event["sender"]), place, name, len(servers))).rstrip()
+        return
+    text = _note(event)
+    if text:
+        yield (time + "".join(_cell(text if i == place else "|") for i in range(len(servers)))).rstrip()
+
+
+def _label(message: Any) -> str:
+    name = type_name(message)
+    if name in ("ALIVE", "VC_PROOF"):
+        return ""
+    for field in ("seq", "seqs", "attempted", "first"):
+        value = getattr(message, field, None)
+        if value is not None:
+            return f"{name} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
+    view = getattr(message, "view", None)
+    return name if view is None else f"{name} {view}"
+
+
+def _note(event: Event) -> str:
+    match event["event"]:
+        case "state":
+            return f"{event['to']} {event['view']}"
+        case "executed":
+            return f"executes {event['seq']}"
+        case "timer" if event["name"] == "progress":
+            return "suspects"
+        case "start":
+            return f"starts, aru {event['aru']}"
+        case "crash":
+            return "X"
+        case "discard":
+            return f"drops ({event['line']})" if _label(event["message"]) else ""
+        case _:
+            return ""
+
+
+def _cell(text: str) -> str:
+    return text[: COLUMN - 1].center(COLUMN)
+
+
+def _arrow(start: int, end: int, name: str, servers: int) -> str:
+    """From the middle of one column to that of another, with the name on its way."""
+    line = list("".join(_cell("|") for _ in range(servers)))
+    middle = COLUMN // 2 - 1
+    left, right = sorted((start * COLUMN + middle, end * COLUMN + middle))
+    line[left + 1 : right] = "-" * (right - left - 1)
+    shown = name[: right - left - 3]
+    at = left + (right - left - len(shown)) // 2 + 1
+    line[at : at + len(shown)] = shown
+    line[right - 1 if start < end else left + 1] = ">" if start < end else "<"
+    return "".join(line)

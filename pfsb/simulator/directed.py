@@ -1,0 +1,18 @@
+"""Schedules made for one situation each, which random ones rarely come to, or in which they do not look closely.
+
+A correct server passes each of them, with every seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from pfsb.simulator import directed_disks, directed_sessions, directed_updates, directed_views
+from pfsb.simulator.scene import Schedule
+
+SCHEDULES: Final[Mapping[str, Schedule]] = {
+    schedule.__name__.replace("_", "-"): schedule
+    for module in (directed_views, directed_updates, directed_disks, directed_sessions)
+    for schedule in module.SCHEDULES
+}

@@ -1,0 +1,152 @@
+"""Whole runs: what the seed decides, that every promise is kept, and that a broken server is found out (design 10)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+import pfsb
+from pfsb.interfaces import Done
+from pfsb.simulator.knobs import PROFILES
+from pfsb.simulator.run import Outcome, Plan, Run
+from pfsb.simulator.shrink import Shrinking
+
+SEED = 3
+SEEDS_OF = {"mixed": 60, "calm": 5}
+"""How many seeds each profile gets here; the others get `SEEDS`."""
+SEEDS = 10
+
+
+def digest_of(seed: int) -> str:
+    """A hash over all frames and all answers of a run in which everything may go wrong."""
+    outcome = Run(Plan(seed, seconds=3.0)).run()
+    return f"{outcome.digest} {outcome.events} {outcome.failure}"
+
+
+def answers_wrongly(process: Any) -> None:
+    """A patch: what INCR shows is too much by one, on its way to the client."""
+    desk_tell = process.server.machine._execute
+
+    def execute(session: Any, number: int, command: Any) -> Any:
+        result = desk_tell(session, number, command)
+        if command[0] == "INCR" and isinstance(result, Done):
+            shown = dict(result.fields)
+            return Done((("value", str(int(shown["value"]) + session.server_id)), ("revision", shown["revision"])))
+        return result
+
+    process.server.machine._execute = execute
+
+
+def orders_too_early(process: Any) -> None:
+    """A patch: any proposal counts as accepted by a majority (Figure 11 B)."""
+    process.replica.ordering._globally_ordered_ready = lambda slot: slot.proposal is not None and slot.ordered is None
+
+
+class DeterminismTests(SynchronousTestCase):
+    def test_same_seed_gives_the_same_bytes(self) -> None:
+        """And another seed gives another run."""
+        self.assertEqual(digest_of(SEED), digest_of(SEED))
+        self.assertNotEqual(digest_of(SEED), digest_of(SEED + 1))
+
+    def test_same_seed_gives_the_same_bytes_under_another_hash_seed(self) -> None:
+        """Nothing depends on the order of sets of text."""
+        here = [digest_of(seed) for seed in (SEED, SEED + 1)]
+        root = Path(pfsb.__file__).parent.parent
+        program = (
+            f"from tests.simulator.test_run import digest_of\nfor seed in ({SEED}, {SEED + 1}): print(digest_of(seed))"
+        )
+        for hash_seed in ("1", "2"):
+            environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(root)}
+            done = subprocess.run(
+                [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=True
+            )
+            self.assertEqual(done.stdout.splitlines(), here)
+
+    def test_trace_changes_nothing(self) -> None:
+        """Looking at a failing run shows that run."""
+        events: list[dict[str, Any]] = []
+        plan = Plan(SEED, seconds=3.0)
+        self.assertEqual(Run(plan, trace=events.append).run().digest, Run(plan).run().digest)
+        self.assertTrue(any(event["event"] == "executed" for event in events))
+
+
+class ProfileTests(SynchronousTestCase):
+    """Some seeds of each profile; `make simulate` runs as many as one has time for."""
+
+    def _marks_of(self, profile: str) -> Counter[str]:
+        marks: Counter[str] = Counter()
+        for seed in range(SEEDS_OF.get(profile, SEEDS)):
+            outcome = Run(Plan(seed, profile)).run()
+            self.assertEqual(outcome.failure, "", f"{outcome.plan.command()}\n{outcome.picture}")
+            marks.update(outcome.marks)
+        return marks
+
+    def test_mixed_seeds_keep_every_promise(self) -> None:
+        """A run in which nothing happens proves nothing."""
+        marks = self._marks_of("mixed")
+        self.assertGreater(marks["views"], 120)
+        self.assertGreater(marks["operations"], 1_500)
+        for name in ("own view rejoined", "answer given for a repetition", "two leaders at once", "promise in parts"):
+            self.assertGreater(marks[name], 0, name)
+
+    def test_other_profiles_keep_every_promise(self) -> None:
+        """Each with what it is for."""
+        for profile in PROFILES:
+            if profile != "mixed":
+                marks = self._marks_of(profile)
+                self.assertGreater(marks["operations"], 100, profile)
+
+
+class BrokenTests(SynchronousTestCase):
+    """What the checks are for: a server that is wrong is found out."""
+
+    def _first_failure(self, patch: Any, plan: Plan) -> Outcome:
+        for seed in range(plan.seed, plan.seed + 30):
+            outcome = Run(evolve(plan, seed=seed), patch).run()
+            if outcome.failure:
+                return outcome
+        raise AssertionError("nothing has failed")
+
+    def test_two_values_at_one_slot_are_found(self) -> None:
+        """S1, by servers that do not wait for a majority."""
+        self.assertIn("slot", self._first_failure(orders_too_early, Plan(0, "crashes")).failure)
+
+    def test_servers_that_compute_different_results_are_found(self) -> None:
+        """Whether a client sees it or not."""
+        outcome = self._first_failure(answers_wrongly, Plan(0, "clients", servers=3))
+        self.assertIn("came to", outcome.failure)
+
+    def test_failing_run_shrinks_to_a_smaller_one_that_fails(self) -> None:
+        """It is what one wants to look at; its command repeats it."""
+        outcome = self._first_failure(orders_too_early, Plan(0))
+        shrinking = Shrinking(lambda plan: Run(plan, orders_too_early).run(), outcome)
+        self.assertGreater(len(list(shrinking.steps())), 5)
+        best = shrinking.best
+        self.assertLess(len(best.faults) + best.users, len(outcome.faults) + outcome.users)
+        self.assertTrue(best.failure)
+        self.assertEqual(Run(best.plan, orders_too_early).run().failure, best.failure)
+        self.assertIn("--without", best.plan.command())
+
+
+class PlanTests(SynchronousTestCase):
+    def test_command_names_what_differs_from_the_seed(self) -> None:
+        """So that it can be typed."""
+        plan = Plan(7, "star", 5, 2.5, frozenset({"disks", "clocks"}), (3, 4), 2)
+        options = "--profile star --servers 5 --seconds 2.5 --users 2 --without clocks,disks --faults 3,4"
+        self.assertEqual(plan.command(), f"pfsb simulate --seed 7 {options}")
+        self.assertEqual(Plan(7, faults=()).command(), "pfsb simulate --seed 7 --faults none")
+
+    def test_left_out_faults_leave_the_others_as_they_are(self) -> None:
+        """Shrinking depends on it."""
+        faults = Run(Plan(5, seconds=30.0)).faults
+        family = faults[0].family
+        fewer = Run(Plan(5, seconds=30.0, without=frozenset({family}))).faults
+        self.assertEqual(fewer, tuple(fault for fault in faults if fault.family != family))
+        self.assertEqual(Run(Plan(5, seconds=30.0, faults=(faults[1].number,))).faults, (faults[1],))
