@@ -7,4 +7,420 @@ from typing import Final
 
 from pfsb.simulator.hunt import Catch
 
-CAUGHT: Final[Mapping[str, Catch]] = {}
+CAUGHT: Final[Mapping[str, Catch]] = {
+    "accept-early": Catch(
+        "mixed",
+        0,
+        "Violation: server N votes in view N at N, with None on disk",
+    ),
+    "proposal-not-forced": Catch(
+        "mixed",
+        0,
+        "Violation: server N votes in view N at N, with None on disk",
+    ),
+    "prepare-ok-early": Catch(
+        "mixed",
+        0,
+        "Violation: server N has view N on disk, but sends PrepareOK",
+    ),
+    "prepare-early": Catch(
+        "mixed",
+        0,
+        "Violation: server N has view N on disk, but sends Prepare",
+    ),
+    "proposal-early": Catch(
+        "mixed",
+        5,
+        "Violation: server N has view N on disk, but sends Proposal",
+    ),
+    "vc-proof-volatile": Catch(
+        "mixed",
+        4,
+        "Violation: server N has view N on disk, but sends VCProof",
+    ),
+    "alive-volatile": Catch(
+        "mixed",
+        0,
+        "Violation: server N has N on disk, but sends Alive",
+    ),
+    "view-not-written": Catch(
+        "mixed",
+        0,
+        "Violation: server N has view N on disk, but sends Prepare",
+    ),
+    "reply-early": Catch(
+        "mixed",
+        0,
+        "Violation: X is answered from slot N, which is only on the disks of",
+    ),
+    "sync-not-awaited": Catch(
+        "mixed",
+        0,
+        "Violation: server N has view N on disk, but sends Prepare",
+    ),
+    "write-error-ignored": Catch(
+        "mixed",
+        4,
+        "Violation: server N has view N on disk, but sends PrepareOK",
+    ),
+    "torn-tail-kept": Catch(
+        "mixed",
+        7,
+        "Violation: two proposals of view N at N",
+    ),
+    "replayed-backwards": Catch(
+        "mixed",
+        0,
+        "Violation: server N has N on disk, but sends Alive",
+    ),
+    "aru-ahead": Catch(
+        "mixed",
+        0,
+        "StorageRefused: memory: slot N is missing from the history, which should hold ev",
+    ),
+    "catch-up-left-out": Catch(
+        "torn-while-learning",
+        0,
+        "InvariantViolated: server N: N: slot N is ordered, and not executed",
+    ),
+    "digest-gap": Catch(
+        "mixed",
+        0,
+        "Violation: after slot N server N has another digest than others",
+    ),
+    "lost-disk-unnoticed": Catch(
+        "disk-is-lost",
+        0,
+        "Violation: server N has lost its disk, and takes part all the same",
+    ),
+    "order-more-than-majority": Catch(
+        "mixed",
+        1,
+        "Violation: somebody is not served within N s",
+    ),
+    "order-less-than-majority": Catch(
+        "mixed",
+        0,
+        "Violation: X is answered from slot N, which is only on the disks of",
+    ),
+    "prepare-more-than-majority": Catch(
+        "mixed",
+        1,
+        "Violation: somebody is not served within N s",
+    ),
+    "prepare-less-than-majority": Catch(
+        "mixed",
+        3,
+        "Violation: S1: slot N is",
+    ),
+    "preinstall-more-than-majority": Catch(
+        "mixed",
+        1,
+        "Violation: somebody is not served within N s",
+    ),
+    "followers-more-than-majority": Catch(
+        "mixed",
+        3,
+        "Violation: somebody is not served within N s",
+    ),
+    "half-is-enough": Catch(
+        "mixed",
+        8,
+        "Violation: slot N: N disks hold what was chosen",
+    ),
+    "vote-counted-twice": Catch(
+        "mixed",
+        0,
+        "Violation: slot N: N disks hold what was chosen",
+    ),
+    "votes-of-all-views": Catch(
+        "mixed",
+        3,
+        "Violation: S1: slot N is",
+    ),
+    "proposal-counts-as-vote": Catch(
+        "mixed",
+        3,
+        "Violation: X is answered from slot N, which is only on the disks of",
+    ),
+    "prepare-phase-skipped": Catch(
+        "mixed",
+        0,
+        "Violation: slot N: N disks hold what was chosen",
+    ),
+    "promise-stale": Catch(
+        "mixed",
+        0,
+        "Violation: server N keeps quiet about its vote at N in PrepareOK",
+    ),
+    "data-list-without-ordered": Catch(
+        "mixed",
+        0,
+        "Violation: server N keeps quiet about its vote at N in PrepareOK",
+    ),
+    "data-list-cut-short": Catch(
+        "mixed",
+        0,
+        "Violation: server N keeps quiet about its vote at N in PrepareOK",
+    ),
+    "promise-below-floor": Catch(
+        "mixed",
+        10,
+        "Violation: S1: slot N is",
+    ),
+    "promise-in-part": Catch(
+        "promise-of-two-lives",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "editions-mixed": Catch(
+        "promise-of-two-lives",
+        0,
+        "Violation: S1: slot N is",
+    ),
+    "older-view-accepted": Catch(
+        "mixed",
+        3,
+        "Violation: server N keeps quiet about its vote at N in PrepareOK",
+    ),
+    "older-proposal-replaces": Catch(
+        "mixed",
+        24,
+        "Violation: after slot N server N has another digest than others",
+    ),
+    "constraint-ignored": Catch(
+        "mixed",
+        10,
+        "Violation: server N votes in view N at N, with Slot",
+    ),
+    "send-proposal-falls-through": Catch(
+        "mixed",
+        42,
+        "AssertionError: a leader proposes once a view and slot, and only what is not ord",
+    ),
+    "window-ignored": Catch(
+        "mixed",
+        1,
+        "InvariantViolated: server N: N: Last_Proposed is N, Local_Aru N, the window N",
+    ),
+    "leads-again": Catch(
+        "mixed",
+        0,
+        "Violation: view N is led by",
+    ),
+    "prepares-twice": Catch(
+        "mixed",
+        0,
+        "Violation: server N has view N on disk, but sends Prepare",
+    ),
+    "executed-twice": Catch(
+        "bound-twice",
+        0,
+        "Violation: S3: server N ran X at N and again at N",
+    ),
+    "learned-not-executed": Catch(
+        "mixed",
+        0,
+        "InvariantViolated: server N: N: slot N is ordered, and not executed",
+    ),
+    "proposals-told-as-ordered": Catch(
+        "mixed",
+        0,
+        "Violation: slot N: N disks hold what was chosen",
+    ),
+    "time-goes-back": Catch(
+        "mixed",
+        3,
+        "InvariantViolated: server N: N: the state machine's time went back from N to N",
+    ),
+    "horizon-ignored": Catch(
+        "late-duplicate",
+        0,
+        "Violation: S3: server N ran X at N and again at N",
+    ),
+    "executes-out-of-order": Catch(
+        "mixed",
+        0,
+        "Violation: server N executes slot N where N is next",
+    ),
+    "view-joined-without-timer": Catch(
+        "mixed",
+        0,
+        "InvariantViolated: server N: N: REG_NONLEADER without a Progress_Timer",
+    ),
+    "timer-without-cap": Catch(
+        "long-outage",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "timer-never-back": Catch(
+        "calm-after-storm",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "idle-elections": Catch(
+        "mixed",
+        3,
+        "Violation: somebody is not served within N s",
+    ),
+    "prepare-not-answered": Catch(
+        "prepare-is-overtaken",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "no-way-back": Catch(
+        "everyone-comes-back",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "back-too-easily": Catch(
+        "mixed",
+        2,
+        "Violation: somebody is not served within N s",
+    ),
+    "votes-interrupt": Catch(
+        "everyone-comes-back",
+        0,
+        "AssertionError: somebody leads",
+    ),
+    "proof-ignored": Catch(
+        "everyone-comes-back",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "alone-and-leading": Catch(
+        "mixed",
+        0,
+        "Violation: the servers are not equal within N s",
+    ),
+    "holes-left": Catch(
+        "hole-without-clients",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "holes-filled-fresh": Catch(
+        "bound-and-sent-again",
+        0,
+        "Violation: one update is proposed at several numbers:",
+    ),
+    "own-vote-not-counted": Catch(
+        "mixed",
+        1,
+        "Violation: somebody is not served within N s",
+    ),
+    "early-votes-dropped": Catch(
+        "votes-overtake",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "proposals-not-repeated": Catch(
+        "proposal-is-lost",
+        0,
+        "Violation: view N worked, and now it is view N",
+    ),
+    "accept-not-repeated": Catch(
+        "proposal-is-lost",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "never-reconciles": Catch(
+        "mixed",
+        0,
+        "Violation: somebody is not served within N s",
+    ),
+    "enqueued-not-rebuilt": Catch(
+        "bound-and-sent-again",
+        0,
+        "Violation: one update is proposed at several numbers:",
+    ),
+    "pending-not-dropped": Catch(
+        "everyone-comes-back",
+        0,
+        "InvariantViolated: server N: N: update N of client-N is pending, but has run",
+    ),
+    "updates-not-repeated": Catch(
+        "update-is-lost",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "relayed-in-circles": Catch(
+        "update-without-leader",
+        0,
+        "Violation: one update of one client was sent more than N times in two seconds",
+    ),
+    "relay-left-out": Catch(
+        "path-to-leader-is-cut",
+        0,
+        "Violation: view N worked, and now it is view N",
+    ),
+    "replies-lost": Catch(
+        "mixed",
+        0,
+        "Violation: server N has another table of sessions than server N:",
+    ),
+    "epoch-not-fenced": Catch(
+        "minority-is-down",
+        0,
+        "AttributeError: 'ProtocolProcess' object has no attribute 'server'",
+    ),
+    "numbers-not-filtered": Catch(
+        "mixed",
+        7,
+        "Violation: S3: X ran in slot N, after number N in slot N",
+    ),
+    "revision-not-counted": Catch(
+        "mixed",
+        0,
+        'Violation: not linearizable: key "b": no order explains the answer OK value="v27',
+    ),
+    "revision-not-the-same": Catch(
+        "mixed",
+        0,
+        "Violation: slot N came to Slot",
+    ),
+    "closed-number-forgotten": Catch(
+        "mixed",
+        7,
+        "Violation: S3: X ran in slot N, after number N in slot N",
+    ),
+    "fate-none-for-unknown": Catch(
+        "mixed",
+        0,
+        "Violation: X ran in slot N, after its client was told that it never would",
+    ),
+    "reply-before-execution": Catch(
+        "mixed",
+        0,
+        "Violation: X is answered Done",
+    ),
+    "expiry-left-out": Catch(
+        "mixed",
+        3,
+        "Violation: somebody is not served within N s",
+    ),
+    "lock-not-fair": Catch(
+        "mixed",
+        3,
+        "Violation: lock lock0 goes to X, but ~N.N has waited longer",
+    ),
+    "lock-not-released": Catch(
+        "mixed",
+        1,
+        "Violation: the session ~N.N is over, and waits for lock lock0",
+    ),
+    "lock-line-lost": Catch(
+        "mixed",
+        0,
+        "KeyError: '~N.N'",
+    ),
+    "lock-token-again": Catch(
+        "mixed",
+        0,
+        'Violation: not linearizable: lock "lock0": no order explains the answer OK name=',
+    ),
+    "lock-waits-for-ever": Catch(
+        "minority-is-down",
+        0,
+        "AttributeError: 'ProtocolProcess' object has no attribute 'applications'",
+    ),
+}

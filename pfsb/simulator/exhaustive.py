@@ -154,6 +154,7 @@ class Exploration:
                         yield self._progress()
                     if len(self._seen) >= self._states_max:
                         self.is_cut_short = True
+                        yield self._progress()
                         return
                 self.depth += 1
                 yield self._progress()
