@@ -134,7 +134,7 @@ def _holes_filled_fresh(process: Any) -> None:
     """What is bound in a later slot, and sent again, is bound a second time."""
     replica = process.replica
     override(replica.update_queue, "_bound_updates", lambda _: set)
-    _fill_holes_with(process, lambda seq: replica.update_queue.pop_batch(replica.proposals._now_ms()))
+    _fill_holes_with(process, lambda seq: replica.update_queue.pop_batch(replica.proposals.now_ms()))
 
 
 def _fill_holes_with(process: Any, batch_for_hole: Callable[[int], Batch | None]) -> None:

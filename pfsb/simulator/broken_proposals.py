@@ -44,7 +44,7 @@ def _constraint_ignored(process: Any) -> None:
     proposals = process.replica.proposals
 
     def fresh(seq: int) -> Batch | None:
-        batch: Batch | None = process.replica.update_queue.pop_batch(proposals._now_ms())
+        batch: Batch | None = process.replica.update_queue.pop_batch(proposals.now_ms())
         return batch
 
     override(proposals, "_batch_for", lambda _: fresh)

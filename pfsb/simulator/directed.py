@@ -16,3 +16,8 @@ SCHEDULES: Final[Mapping[str, Schedule]] = {
     for module in (directed_views, directed_updates, directed_disks, directed_sessions)
     for schedule in module.SCHEDULES
 }
+
+WITH_SESSIONS: Final = frozenset(
+    name for name, schedule in SCHEDULES.items() if schedule in directed_sessions.SCHEDULES
+)
+"""Those that run whole servers; the others run the protocol alone."""

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from pfsb.applications.arguments import absent
 from pfsb.config import Limits
-from pfsb.interfaces import Result
+from pfsb.interfaces import Refused, Result
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.settings import Settings
 from pfsb.simulator.breaking import Break
@@ -46,7 +47,7 @@ class _Servers:
         """Ask, and let time pass until the answer is there."""
         answers: list[Result] = []
         ask(answers.append)
-        self.world.run_until(lambda: bool(answers))
+        self.world.run_until(lambda: bool(answers), 5)
         return answers[0]
 
 
@@ -69,4 +70,13 @@ def old_connection(seed: int, patch: Break | None) -> None:
         raise Violation("a command ran after HELLO had said, on another connection, that it did not")
 
 
-SCHEDULES: Final[Sequence[Schedule]] = (old_connection,)
+def lock_is_not_free_in_time(seed: int, patch: Break | None) -> None:
+    """Design part 6: a LOCK with a time limit is answered when its time has come, though nothing else is asked."""
+    servers = _Servers(seed, patch)
+    holder, other = (servers.hello(server_id, f"user-{server_id}") for server_id in (0, 1))
+    servers.wait_for(lambda told: holder.submit(1, ("LOCK", "door", absent), told))
+    result = servers.wait_for(lambda told: other.submit(1, ("LOCK", "door", 300), told))
+    assert isinstance(result, Refused) and result.code == "TIMEOUT", f"the lock was held all the time: {result}"
+
+
+SCHEDULES: Final[Sequence[Schedule]] = (old_connection, lock_is_not_free_in_time)

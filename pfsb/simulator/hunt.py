@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from attrs import frozen
 
 from pfsb.simulator.breaking import Break, Variant
-from pfsb.simulator.directed import SCHEDULES
+from pfsb.simulator.directed import SCHEDULES, WITH_SESSIONS
 from pfsb.simulator.knobs import PROFILES
 from pfsb.simulator.run import Plan, Run
 
 RANDOM_SEEDS = 60
 DIRECTED_SEEDS = 3
 OTHER_PROFILES = ("crashes", "clients")
+
+SLIPS = ("AttributeError", "TypeError", "NameError")
+"""What a variant runs into that was not changed with the server."""
 
 
 @frozen
@@ -49,9 +52,14 @@ def check_of(failure: str) -> str:
 
 
 def hunt(variant: Variant) -> Catch | None:
-    """The mixed profile first, then the directed schedules, then other profiles."""
+    """The mixed profile first, then the directed schedules, then other profiles.
+
+    Raises RuntimeError if it fails by a slip of its own.
+    """
     for schedule, seed in _attempts(variant):
         failure = attempt(schedule, seed, variant.apply)
+        if failure.startswith(SLIPS):
+            raise RuntimeError(f"{variant.name} does not fit the server any more: {failure}")
         if failure:
             return Catch(schedule, seed, check_of(failure))
     return None
@@ -60,6 +68,7 @@ def hunt(variant: Variant) -> Catch | None:
 def _attempts(variant: Variant) -> Iterator[tuple[str, int]]:
     if not variant.floods:
         yield from (("mixed", seed) for seed in range(RANDOM_SEEDS))
-    yield from ((schedule, seed) for schedule in SCHEDULES for seed in range(DIRECTED_SEEDS))
+    directed = WITH_SESSIONS if variant.needs_sessions else SCHEDULES
+    yield from ((schedule, seed) for schedule in directed for seed in range(DIRECTED_SEEDS))
     if not variant.floods:
         yield from ((profile, seed) for profile in OTHER_PROFILES for seed in range(RANDOM_SEEDS))

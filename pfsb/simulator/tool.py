@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import closing
+from functools import partial
 from itertools import count, islice
 from typing import Any, Final, TextIO
 
@@ -18,11 +19,16 @@ from twisted.internet.task import deferLater
 from twisted.python import usage
 
 from pfsb.client.options import number, seconds
+from pfsb.simulator.broken import VARIANTS, breaker, describe
+from pfsb.simulator.caught import CAUGHT
 from pfsb.simulator.diagram import draw_diagram
+from pfsb.simulator.directed import SCHEDULES
+from pfsb.simulator.hunt import attempt
 from pfsb.simulator.knobs import FAMILIES, PROFILES
 from pfsb.simulator.marks import Marks
 from pfsb.simulator.run import Outcome, Patch, Plan, Run
 from pfsb.simulator.shrink import Shrinking
+from pfsb.spelling import nearest
 from pfsb.tracing import JSONTracer
 
 SEEDS_MAX: Final = 1_000_000_000
@@ -43,7 +49,10 @@ class Options(usage.Options):
         "the seed draws; checks every promise after every event; and shrinks what fails. The exit status is 1 if "
         "anything fails. Profiles: " + "; ".join(f"{name}: {profile.help}" for name, profile in PROFILES.items()) + "."
     )
-    optFlags = [["no-shrink", None, "do not look for a smaller run that fails, too"]]  # noqa: RUF012 (read by Twisted)
+    optFlags = [  # noqa: RUF012 (read by Twisted)
+        ["no-shrink", None, "do not look for a smaller run that fails, too"],
+        ["list-broken", None, "show the names of the defects that --broken takes"],
+    ]
     optParameters = [  # noqa: RUF012
         ["seed", None, None, "the first seed, or the only one", number(0, SEEDS_MAX)],
         ["seeds", None, None, "how many seeds to run, one after the other", number(1, SEEDS_MAX)],
@@ -57,11 +66,16 @@ class Options(usage.Options):
         ["without", None, "", f"kinds of faults to leave out, with commas between ({', '.join(FAMILIES)})"],
         ["faults", None, None, "numbers of the faults that happen, with commas between, or none; otherwise all"],
         ["users", None, None, "how many of the users take part", number(1, 1_000)],
+        ["broken", None, None, "run servers with this defect; without a seed, the run that is known to find it"],
     ]
 
     plan: Plan
+    schedule: str | None = None
+    """The directed schedule to run, in place of a random run."""
 
     def postOptions(self) -> None:
+        if self["broken"] is not None:
+            self._choose_broken_run(self["broken"])
         if self["profile"] not in PROFILES:
             raise usage.UsageError(f"there is no profile {self['profile']}; known are {', '.join(PROFILES)}")
         if self["seeds"] and self["for"]:
@@ -77,6 +91,17 @@ class Options(usage.Options):
         names = ("profile", "servers", "seconds", "users")
         self.plan = Plan(first, without=without, faults=self._faults(), **{name: self[name] for name in names})
 
+    def _choose_broken_run(self, name: str) -> None:
+        if name not in VARIANTS:
+            raise usage.UsageError(f"--broken {name}: there is no such defect; {nearest(name, VARIANTS)}")
+        if self["seed"] is None and self["seeds"] is None and self["for"] is None:
+            found = CAUGHT[name]
+            self["seed"] = found.seed
+            if found.schedule in PROFILES:
+                self["profile"] = found.schedule
+            else:
+                self.schedule = found.schedule
+
     @property
     def is_single(self) -> bool:
         return self["seed"] is not None and self["seeds"] is None and self["for"] is None
@@ -85,7 +110,8 @@ class Options(usage.Options):
     def is_complete(self) -> bool:
         """Nothing is left out that the seeds draw."""
         left_out = (self["servers"], self["seconds"], self["users"], self["faults"])
-        return self["profile"] == "mixed" and not self["without"] and left_out == (None,) * len(left_out)
+        as_drawn = self["profile"] == "mixed" and not self["without"] and self["broken"] is None
+        return as_drawn and left_out == (None,) * len(left_out)
 
     def seeds(self) -> Iterator[int]:
         """Without an end if time is the limit."""
@@ -106,15 +132,23 @@ class Options(usage.Options):
             raise usage.UsageError(f"--faults {given}: takes numbers, such as 3,5, or none") from None
 
 
-def run_plan(plan: Plan, patch: Patch | None = None) -> Outcome:
-    """One run. `patch` changes every server before it starts."""
-    return Run(plan, patch).run()
+def run_plan(plan: Plan, broken: str | None = None) -> Outcome:
+    """One run, with the defect of that name in every server."""
+    return Run(plan, _patch(broken)).run()
+
+
+def _patch(broken: str | None) -> Patch | None:
+    return None if broken is None else breaker(broken)
 
 
 async def run(reactor: Any, options: Options) -> None:
     """Run the seeds. Raises `SystemExit` with status 1 if anything fails."""
-    tool = Tool(reactor, options, sys.stdout)
-    if options.is_single:
+    tool = Tool(reactor, options, sys.stdout, partial(run_plan, broken=options["broken"]))
+    if options["list-broken"]:
+        tool.list_broken()
+    elif options.schedule is not None:
+        tool.run_directed(options.schedule)
+    elif options.is_single:
         await tool.run_one()
     else:
         await tool.run_many()
@@ -133,6 +167,25 @@ class Tool:
     _done: int = 0
     _failed: int = 0
     _events: int = 0
+
+    # ------------------------------------------------------------------ defects
+
+    def list_broken(self) -> None:
+        for name, sentence in describe():
+            self._say(f"{name:28} {sentence}")
+
+    def run_directed(self, schedule: str) -> None:
+        """A schedule that was made for the situation, since random runs forgive or never reach it."""
+        plan, broken = self.options.plan, self.options["broken"]
+        self._say(f"schedule {schedule}, seed {plan.seed}: {(SCHEDULES[schedule].__doc__ or '').partition(chr(10))[0]}")
+        failure = attempt(schedule, plan.seed, _patch(broken))
+        if failure:
+            self.has_failed = True
+            self._say(f"FAILED: {failure}")
+
+    def _command(self, plan: Plan) -> str:
+        broken = self.options["broken"]
+        return plan.command() + (f" --broken {broken}" if broken is not None else "")
 
     # ------------------------------------------------------------------ one seed
 
@@ -170,7 +223,7 @@ class Tool:
                     tracer = tracers.setdefault(server, JSONTracer(file, server, lambda: time))
                     tracer.trace(**{name: value for name, value in event.items() if name not in ("t", "server")})
 
-            simulation = Run(plan, trace=note)
+            simulation = Run(plan, _patch(self.options["broken"]), trace=note)
             return simulation.run(), list(simulation.world.ids)
 
     # ------------------------------------------------------------------ many seeds
@@ -230,7 +283,7 @@ class Tool:
 
     def _report(self, outcome: Outcome) -> None:
         self._clear_line()
-        self._say(f"{outcome.plan.command()}    {outcome.failure.splitlines()[0]}")
+        self._say(f"{self._command(outcome.plan)}    {outcome.failure.splitlines()[0]}")
 
     def _look_at_marks(self) -> None:
         missing = self.marks.missing()
@@ -247,7 +300,7 @@ class Tool:
         for _ in shrinking.steps():
             await deferLater(self.reactor, 0, lambda: None)
         best = shrinking.best
-        self._say(f"smaller, after {shrinking.tries} tries: {best.plan.command()}")
+        self._say(f"smaller, after {shrinking.tries} tries: {self._command(best.plan)}")
         self._say(f"    {best.failure.splitlines()[0]}")
         self._say(f"    {best.users} users; " + (", ".join(map(str, best.faults)) or "no faults"))
 
