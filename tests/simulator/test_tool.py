@@ -14,6 +14,7 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.simulator import tool
+from pfsb.simulator.caught import CAUGHT
 from pfsb.simulator.diagram import draw_diagram
 from pfsb.simulator.faults import Fault
 from pfsb.simulator.run import Outcome, Plan
@@ -44,6 +45,7 @@ class OptionsTests(SynchronousTestCase):
             (("--seed", "1", "--faults", "x"), "takes numbers"),
             (("--seeds", "3", "--for", "5"), "give one of them"),
             (("--seeds", "3", "--trace", "file"), "for one run"),
+            (("--broken", "accept-erly"), 'did you mean "accept-early"?'),
         ):
             self.assertIn(text, str(self.assertRaises(UsageError, parsed, *words)))
 
@@ -119,6 +121,46 @@ class ToolTests(SynchronousTestCase):
         self.assertIn("executed", {line["event"] for line in lines})
         self.assertEqual(sorted(lines, key=lambda line: line["t"]), lines)
         self.assertIn("server 0", diagram.read_text())
+
+
+class BrokenTests(SynchronousTestCase):
+    """A counterexample is a lesson as much as a test."""
+
+    def test_defect_alone_chooses_the_run_that_finds_it(self) -> None:
+        """At random where that is enough, else by the schedule that was made for it."""
+        self.assertEqual(parsed("--broken", "accept-early").plan.seed, CAUGHT["accept-early"].seed)
+        directed = parsed("--broken", "editions-mixed")
+        self.assertEqual(directed.schedule, CAUGHT["editions-mixed"].schedule)
+        self.assertIsNone(parsed("--broken", "editions-mixed", "--seed", "3").schedule)
+
+    def test_directed_run_says_what_is_violated(self) -> None:
+        """The schedule's sentence, then the check's."""
+        out = io.StringIO()
+        played = tool.Tool(Clock(), parsed("--broken", "editions-mixed"), out)
+        played.run_directed("promise-of-two-lives")
+        self.assertTrue(played.has_failed)
+        self.assertIn("FAILED: Violation", out.getvalue())
+
+    def test_whole_server_passes_the_same_schedule(self) -> None:
+        out = io.StringIO()
+        played = tool.Tool(Clock(), parsed("--seed", "0"), out)
+        played.run_directed("promise-of-two-lives")
+        self.assertFalse(played.has_failed)
+
+    def test_command_that_repeats_a_failure_names_the_defect(self) -> None:
+        """Or else it would pass."""
+        out, clock = io.StringIO(), Clock()
+        options = parsed("--broken", "accept-early", "--seed", "2", "--seeds", "1", "--no-shrink")
+        played = tool.Tool(clock, options, out, fails_with_crash)
+        done = Deferred.fromCoroutine(played.run_many())
+        clock.advance(0)
+        self.successResultOf(done)
+        self.assertIn("pfsb simulate --seed 2 --broken accept-early    S1: broken", out.getvalue())
+
+    def test_all_defects_are_listed(self) -> None:
+        out = io.StringIO()
+        tool.Tool(Clock(), parsed("--list-broken"), out).list_broken()
+        self.assertEqual(len(out.getvalue().splitlines()), len(CAUGHT))
 
 
 class DiagramTests(SynchronousTestCase):
