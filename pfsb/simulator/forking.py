@@ -83,7 +83,7 @@ def _is_part(value: object) -> bool:
     return kind.__module__.startswith(("pfsb.", "tests."))
 
 
-def _names(value: object) -> list[str]:
+def _names(value: Any) -> list[str]:
     if attrs.has(type(value)):
         return [attribute.name for attribute in attrs.fields(type(value))]
     return list(vars(value))
@@ -127,7 +127,7 @@ class Freezer:
     def thaw(self, frozen: Any) -> Any:
         return self._thawers[frozen[0]](frozen) if type(frozen) is tuple else frozen
 
-    def _learn(self, kind: type) -> Callable[[Any], Any]:
+    def _learn(self, kind: Any) -> Callable[[Any], Any]:
         if _is_value(kind):
             self.same.add(kind)
             return lambda value: value
