@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from typing import Any
-
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.simulator.caught import CAUGHT
+from tests.docs_script import load
 
-SCRIPT = Path(__file__).resolve().parents[1] / "docs" / "make_broken_table.py"
-
-
-def load() -> Any:
-    """The script is no part of the package: it is loaded from where it is."""
-    spec = importlib.util.spec_from_file_location("make_broken_table", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-broken_table = load()
+broken_table = load("make_broken_table")
 
 
 class BrokenTableTests(SynchronousTestCase):

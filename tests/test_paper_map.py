@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase
 
-SCRIPT = Path(__file__).resolve().parents[1] / "docs" / "make_paper_map.py"
+from tests.docs_script import load
 
-
-def load() -> Any:
-    """The script is no part of the package: it is loaded from where it is."""
-    spec = importlib.util.spec_from_file_location("make_paper_map", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-paper_map = load()
+paper_map = load("make_paper_map")
 
 
 class PaperMapTests(SynchronousTestCase):
