@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 TTL_SECONDS_DEFAULT: Final = 10
 TTL_SECONDS_MAX: Final = 3_600
 CLIENT_ID_CHARACTERS_MAX: Final = 64
+GATHERED_CHARACTERS_MAX: Final = 12_000
+"""Of commands that are submitted together, and travel in one bundle; a longer one travels by itself."""
 READ_LEVELS: Final = ("linearizable", "sequential", "stale")
 
 
@@ -72,6 +74,9 @@ class Conversation:
         self.finished = False
         """QUIT or BYE: no further request will be taken; the connection ends with the last reply."""
         self._own = self._own_verbs(verbs.listen_verbs)
+        self._gathered: list[Command] = []
+        self._gathered_numbers: list[int | None] = []
+        self._gathered_characters = 0
 
     def _own_verbs(self, listen_verbs: list[str]) -> dict[str, Callable[[Request], None]]:
         handlers: dict[str, Callable[[Request], None]] = {
@@ -90,13 +95,30 @@ class Conversation:
             handlers[f"UN{verb}"] = self._unlisten
         return handlers
 
+    @property
+    def gathered(self) -> int:
+        """Requests taken that have no place in the queue of replies yet."""
+        return len(self._gathered)
+
     def take(self, request: Request) -> None:
-        """Do what the client asks. What it raises is still to be replied to."""
+        """Do what the client asks, perhaps only with `go_on`. What it raises is still to be replied to."""
         handle = self._own.get(request.verb)
         if handle is None:
             self._application_command(request)
         else:
+            self.go_on()
             handle(request)
+
+    def go_on(self) -> None:
+        """Submit the commands that were taken one after the other: no more come now."""
+        if not self._gathered:
+            return
+        commands, self._gathered = self._gathered, []
+        numbers, self._gathered_numbers = self._gathered_numbers, []
+        self._gathered_characters = 0
+        if not self._submitted_together(numbers, commands):
+            for number, command in zip(numbers, commands, strict=True):
+                self._submit(number, command, waits=False)
 
     def pause(self) -> None:
         """Tell the client no more events: it does not read them."""
@@ -127,17 +149,39 @@ class Conversation:
         description = self._verbs.get(request.verb)
         if description is None:
             raise help_pages.unknown(request.verb, self._verbs)
-        if description.changes:
-            self._submit(request.number, self._check(_parts(description, request)), description.waits)
-            return
-        parts, level = _read_level(_parts(description, request))
+        parts, level = _parts(description, request), "linearizable"
+        if not description.changes:
+            parts, level = _read_level(parts)
         command = self._check(parts)
+        if level == "linearizable" and not description.waits:
+            self._gather(request, command)
+            return
+        self.go_on()
         if level == "linearizable":
-            self._submit(request.number, command, description.waits)
+            self._submit(request.number, command, waits=True)
         elif level == "sequential":
             self._replies.when_first(request.number, partial(self._ask, command))
         else:
             self._ask(command, self._replies.place(request.number))
+
+    def _gather(self, request: Request, command: Command) -> None:
+        characters = len(request.rest)
+        if self._gathered_characters + characters > GATHERED_CHARACTERS_MAX:
+            self.go_on()
+        self._gathered.append(command)
+        self._gathered_numbers.append(request.number)
+        self._gathered_characters += characters
+
+    def _submitted_together(self, numbers: list[int | None], commands: list[Command]) -> bool:
+        if self._not_introduced is not None or len(commands) == 1:
+            return False
+        assert self._session is not None
+        try:
+            together = self._session.submit_all(numbers, commands, partial(self._replies.place_all, numbers))
+        except Exception:
+            return False  # one of them cannot be encoded
+        self._session_is_used = self._session_is_used or together
+        return together
 
     def _submit(self, number: int | None, command: Command, waits: bool) -> None:
         answer = self._replies.place_waiting(number) if waits else self._replies.place(number)

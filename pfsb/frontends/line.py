@@ -157,6 +157,7 @@ class LineProtocol(Protocol):
         self._working = True
         while self._lines and not self._must_wait(conversation):
             self._take(self._lines.popleft(), conversation)
+        conversation.go_on()
         self._working = False
         self._replies.flush()
         if conversation.finished:
@@ -168,7 +169,7 @@ class LineProtocol(Protocol):
             self._regulate()
 
     def _must_wait(self, conversation: Conversation) -> bool:
-        outstanding = self._replies.outstanding
+        outstanding = self._replies.outstanding + conversation.gathered
         if outstanding >= self._window:
             self._window_is_full = True
         elif outstanding <= self._window // 2:
@@ -204,8 +205,10 @@ class LineProtocol(Protocol):
                 number = request.number
                 conversation.take(request)
         except BadLine as error:
+            conversation.go_on()
             self._replies.place(error.number)(refusal(error))
         except Exception as error:
+            conversation.go_on()
             self._replies.place(number)(refusal(error))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from attrs import define, field
@@ -16,6 +16,7 @@ from pfsb.interfaces import Answer, BadRequest, Refused, Result
 OUTPUT_BYTES_MAX: Final = 65_536
 """What is collected for one write; beyond it is written at once, so that the transport can ask for a pause."""
 
+AnswerAll = Callable[[Sequence[Result]], None]
 Render = Callable[[int | None, Result], bytes]
 
 _log = Logger()
@@ -50,18 +51,21 @@ class EndOfTurn:
 
 @define(eq=False)
 class _Slot:
-    """The place of one reply."""
+    """The place of one reply, or of the replies to requests that were taken together."""
 
     _queue: ReplyQueue
-    number: int | None
+    numbers: Sequence[int | None]
     ask: Callable[[Answer], None] | None = None
     """What is still to be asked, once all earlier requests are answered."""
-    result: Result | None = None
+    results: Sequence[Result] | None = None
     waits: bool = False
 
     def answer(self, result: Result) -> None:
-        if self.result is None:
-            self.result = result
+        self.answer_all((result,))
+
+    def answer_all(self, results: Sequence[Result]) -> None:
+        if self.results is None:
+            self.results = results
             self._queue._answered(self)
 
 
@@ -78,6 +82,7 @@ class ReplyQueue:
     _turn: EndOfTurn
     _relieved: Callable[[], None]
     _slots: deque[_Slot] = field(init=False, factory=deque)
+    _in_order: int = field(init=False, default=0)
     _waiting: set[_Slot] = field(init=False, factory=set)
     _out: list[bytes] = field(init=False, factory=list)
     _out_bytes: int = field(init=False, default=0)
@@ -88,28 +93,30 @@ class ReplyQueue:
     @property
     def in_order(self) -> int:
         """Requests that have not got their reply, but for those that wait out of order."""
-        return len(self._slots)
+        return self._in_order
 
     @property
     def outstanding(self) -> int:
         """Requests that have not got their reply."""
-        return len(self._slots) + len(self._waiting)
+        return self._in_order + len(self._waiting)
 
     def place(self, number: int | None) -> Answer:
         """Take the next place; the answer may come at any time."""
-        slot = _Slot(self, number)
-        self._slots.append(slot)
-        return slot.answer
+        return self._append(_Slot(self, (number,))).answer
+
+    def place_all(self, numbers: Sequence[int | None]) -> AnswerAll:
+        """Take the next places, for requests that are answered together."""
+        return self._append(_Slot(self, numbers)).answer_all
 
     def place_waiting(self, number: int | None) -> Answer:
         """A place for an answer that is written when it comes, and that nobody waits for."""
-        slot = _Slot(self, number, waits=True)
+        slot = _Slot(self, (number,), waits=True)
         self._waiting.add(slot)
         return slot.answer
 
     def when_first(self, number: int | None, ask: Callable[[Answer], None]) -> None:
         """Take the next place, and call `ask(answer)` once all earlier requests are answered: perhaps at once."""
-        self._slots.append(_Slot(self, number, ask))
+        self._append(_Slot(self, (number,), ask))
         if len(self._slots) == 1:
             self._advance()
 
@@ -133,13 +140,14 @@ class ReplyQueue:
 
     def refuse_waiting(self, result: Refused) -> None:
         """Answer all who wait out of order: their answer will not come any more."""
-        for slot in sorted(self._waiting, key=lambda slot: slot.number or 0):
+        for slot in sorted(self._waiting, key=lambda slot: slot.numbers[0] or 0):
             slot.answer(result)
 
     def close(self) -> None:
         """The connection is gone: forget everything, and whatever is still to be answered."""
         self._closed = True
         self._slots.clear()
+        self._in_order = 0
         self._waiting.clear()
         self._out.clear()
 
@@ -156,7 +164,7 @@ class ReplyQueue:
         elif self._slots[0] is not slot:
             return
         elif self._starting:
-            self._emit(self._slots.popleft())
+            self._emit(self._pop())
             return
         else:
             self._advance()
@@ -167,8 +175,8 @@ class ReplyQueue:
         slots = self._slots
         while slots:
             slot = slots[0]
-            if slot.result is not None:
-                self._emit(slots.popleft())
+            if slot.results is not None:
+                self._emit(self._pop())
             elif slot.ask is not None:
                 ask, slot.ask = slot.ask, None
                 self._start(slot, ask)
@@ -184,10 +192,26 @@ class ReplyQueue:
         finally:
             self._starting = False
 
+    def _append(self, slot: _Slot) -> _Slot:
+        self._slots.append(slot)
+        self._in_order += len(slot.numbers)
+        return slot
+
+    def _pop(self) -> _Slot:
+        slot = self._slots.popleft()
+        self._in_order -= len(slot.numbers)
+        return slot
+
     def _emit(self, slot: _Slot) -> None:
-        assert slot.result is not None
+        assert slot.results is not None
         try:
-            data = self._render(slot.number, slot.result)
-        except Exception as error:
-            data = self._render(slot.number, refusal(error))
+            data = b"".join(map(self._render, slot.numbers, slot.results))
+        except Exception:
+            data = b"".join(map(self._render_or_refuse, slot.numbers, slot.results))
         self.say(data)
+
+    def _render_or_refuse(self, number: int | None, result: Result) -> bytes:
+        try:
+            return self._render(number, result)
+        except Exception as error:
+            return self._render(number, refusal(error))

@@ -43,14 +43,18 @@ class Batch:
     """
 
     data: bytes
+    _opened: list[tuple[int, list[ClientUpdate]]] = field(factory=list, eq=False, repr=False)
+    """What `data` means, if whoever made this batch has just seen it: for the first who opens it."""
 
     @classmethod
     def of(cls, time_ms: int, updates: Sequence[ClientUpdate]) -> Batch:
         rows = [(u.client_id, u.server_id, u.timestamp, u.made_at, u.payload) for u in updates]
-        return cls(msgpack.packb((time_ms, rows)))
+        return cls(msgpack.packb((time_ms, rows)), [(time_ms, list(updates))])
 
     def open(self) -> tuple[int, list[ClientUpdate]]:
-        """(time_ms, updates), decoded anew at each call: ask once and keep it."""
+        """(time_ms, updates): ask once and keep it, since from the second time on it is decoded anew."""
+        if self._opened:
+            return self._opened.pop()
         time_ms, rows = msgpack.unpackb(self.data, use_list=False)
         return time_ms, [ClientUpdate(*row) for row in rows]
 

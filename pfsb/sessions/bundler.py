@@ -34,21 +34,25 @@ def nothing(*_: Any) -> None:
 
 @define(eq=False)
 class Request:
-    """One command, question or operation on its way through the log."""
+    """What was asked together - commands, questions, operations - on its way through the log."""
 
-    number: int
-    """The client's number; 0 for what is not counted."""
-    entry: bytes
-    """Encoded for the bundle."""
+    numbers: Sequence[int]
+    """One for each: the client's number; 0 for what is not counted."""
+    entries: bytes
+    """Encoded for the bundle, one after the other."""
     asked_at: float
-    settle: Callable[[Any], None]
-    """Told the result, in the turn that executes it."""
+    settle: Callable[[Sequence[Any]], None]
+    """Told a result for each, in the turn that executes them."""
     told_unknown: bool = False
     """It was told `UNKNOWN`. What is counted is told the result nevertheless, for whoever repeats its number."""
 
+    def has_results(self, results: Sequence[Any]) -> None:
+        if not self.told_unknown or any(self.numbers):
+            self.settle(results)
+
     def has_result(self, result: Any) -> None:
-        if self.number or not self.told_unknown:
-            self.settle(result)
+        """The same for all of it."""
+        self.has_results([result] * len(self.numbers))
 
 
 class Bundler:
@@ -74,19 +78,20 @@ class Bundler:
     def idle(self) -> bool:
         return not self.outstanding and not self.waiting
 
-    def add(self, number: int, encoded_command: bytes, now: float, settle: Callable[[Any], None]) -> None:
-        self.waiting.append(Request(number, bundle.encode_entry(number, encoded_command), now, settle))
+    def add(self, request: Request) -> None:
+        self.waiting.append(request)
 
     def next_update(self, local_aru: int) -> ClientUpdate | None:
         """The next bundle, if there is something to send and nothing is under way."""
         if self.outstanding or not self.waiting:
             return None
-        size = 0
-        while self.waiting and (not self.outstanding or size + len(self.waiting[0].entry) <= BUNDLE_BYTES_MAX):
+        size = count = 0
+        while self.waiting and (not self.outstanding or size + len(self.waiting[0].entries) <= BUNDLE_BYTES_MAX):
             request = self.waiting.popleft()
-            size += len(request.entry)
+            size += len(request.entries)
+            count += len(request.numbers)
             self.outstanding.append(request)
-        payload = bundle.encode(self._epoch, self._opens, [request.entry for request in self.outstanding])
+        payload = bundle.encode(self._epoch, self._opens, count, [request.entries for request in self.outstanding])
         self._timestamp += 1
         return ClientUpdate(self.update_client_id, self._server_id, self._timestamp, local_aru, payload)
 
@@ -95,8 +100,12 @@ class Bundler:
         assert update.timestamp == self._timestamp, "one update of a client is outstanding at a time"
         self._opens = False
         requests, self.outstanding = self.outstanding, []
-        for request, result in zip(requests, results, strict=True):
-            request.has_result(result)
+        first = 0
+        for request in requests:
+            end = first + len(request.numbers)
+            request.has_results(results[first:end])
+            first = end
+        assert first == len(results), "each entry of a bundle has its result"
 
     def awaits(self, update: ClientUpdate) -> bool:
         return bool(self.outstanding) and update.timestamp == self._timestamp
@@ -112,7 +121,7 @@ class Bundler:
     def ask_again(self, number: int, now: float) -> None:
         """The client repeats a number whose fate it was told to be unknown: it will be told again."""
         for request in self.outstanding:
-            if request.number == number and request.told_unknown:
+            if request.told_unknown and number in request.numbers:
                 request.told_unknown = False
                 request.asked_at = now
 
@@ -124,9 +133,9 @@ class Bundler:
         """
         for request in self.outstanding:
             if request.asked_at < oldest and not request.told_unknown:
+                request.has_result(UNKNOWN)
                 request.told_unknown = True
-                request.settle(UNKNOWN)
         if self.waiting and self.waiting[0].asked_at < oldest:
             waiting, self.waiting = self.waiting, deque()
             for request in waiting:
-                request.settle(NOT_SENT)
+                request.has_result(NOT_SENT)

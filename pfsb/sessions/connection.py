@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from pfsb.interfaces import PENDING, Answer, BadRequest, Command, Done, Refused, Result
 from pfsb.paxos.replica import Replica
 from pfsb.sessions import bundle
-from pfsb.sessions.bundler import NOT_SENT, OUTLIVED, UNKNOWN, Bundler
+from pfsb.sessions.bundler import NOT_SENT, OUTLIVED, UNKNOWN, Bundler, Request
 from pfsb.sessions.machine import CLOSE, OPEN, SessionMachine, replaced
 
 SHUTDOWN = Refused("SHUTDOWN", "this server is stopping; another one will answer")
@@ -41,17 +41,36 @@ class ServedBy(Protocol):
 
     def gone(self, connection: ClientConnection) -> None: ...
 
-    def tell(self, answer: Answer, result: Result) -> None: ...
+    def tell(self, answer: Callable[[Any], None], result: Any) -> None: ...
+
+
+AnswerAll = Callable[[Sequence[Result]], None]
+"""Like `Answer`, for commands that were asked together: called once, with a result for each, in their order."""
+
+
+def _one(answer: Answer, results: Sequence[Result]) -> None:
+    answer(results[0])
 
 
 @define(eq=False)
-class Numbered:
-    """A numbered command without its answer: it waits, is under way, or has run and is PENDING."""
+class Asked:
+    """Commands that were asked together: they wait, or are under way."""
 
-    answers: list[Answer] = field(factory=list)
-    """One for each time the client has asked under this number and not been told."""
-    pending: bool = False
-    """It has run; its answer is the application's to give."""
+    numbers: Sequence[int]
+    """Growing; 0 for a question among them."""
+    answer: AnswerAll | None
+    """None when it was called: with `UNKNOWN`, perhaps."""
+    again: list[tuple[int, Answer]] = field(factory=list)
+    """(number, answer) of a client that repeats one of them before it has the final answer."""
+
+    @property
+    def highest(self) -> int:
+        """0 if there are only questions."""
+        return max(self.numbers)
+
+    @property
+    def lowest(self) -> int:
+        return min(number for number in self.numbers if number)
 
 
 @frozen
@@ -73,7 +92,10 @@ class ClientConnection:
         self.unanswered = 0
         self._highest = 0
         """The highest number in use: new ones must be above it."""
-        self._numbered: dict[int, Numbered] = {}
+        self._asked: dict[int, Asked] = {}
+        """What is under way, by the highest number in it."""
+        self._pending: dict[int, Asked] = {}
+        """Commands that have run, and whose answer is the application's to give."""
         self._over: Refused | None = None
         """Why this session takes nothing more."""
         self._changing = False
@@ -90,22 +112,47 @@ class ClientConnection:
         `number` None stands for the next one. The answer may come at once if it is a refusal.
         Raises, without any effect, if the command cannot be encoded.
         """
-        encoded = bundle.encode_command(command)
+        is_question = not self._desk.machine.changes(command)
+        refusal = self._refusal(number)
+        number = self._highest + 1 if number is None else number
+        entry_number = 0 if is_question else number
+        encoded = bundle.encode_entries([(entry_number, command)])
         self.unanswered += 1
         answer = partial(self._told, answer)
-        refusal = self._refusal(number)
         if refusal is not None:
             answer(refusal)
-        elif not self._desk.machine.changes(command):
-            self._add(0, encoded, partial(self._desk.tell, answer))
-        elif number is None or number > self._highest:
-            self._highest = self._highest + 1 if number is None else number
-            self._numbered[self._highest] = Numbered([answer])
-            self._add(self._highest, encoded, partial(self._settle, self._highest))
-        elif number in self._numbered:
-            self._join(number, answer)
+        elif is_question or number > self._highest:
+            self._add([entry_number], encoded, partial(_one, answer))
+        elif (asked := self._in_use(number)) is not None:
+            self._join(asked, number, answer)
         else:
             self._desk.replica.perform(self._look_up, number, answer)
+
+    def submit_all(
+        self, numbers: Sequence[int | None], commands: Sequence[Command], place: Callable[[], AnswerAll]
+    ) -> bool:
+        """Like `submit` for each in turn, at a third of the cost: for a pipelining client, whose lines come together.
+
+        `place` is asked for what to answer. False, without any effect, if something about them needs a closer look:
+        then each is to be submitted by itself. None of them must be one that `waits`. Raises like `submit`.
+        """
+        if self._desk.draining or self._over is not None or self._desk.is_busy:
+            return False
+        highest = self._highest
+        entries: list[bundle.Entry] = []
+        changes = self._desk.machine.changes
+        for number, command in zip(numbers, commands, strict=True):
+            if changes(command):
+                if number is not None and number <= highest:
+                    return False
+                highest = highest + 1 if number is None else number
+                entries.append((highest, command))
+            else:
+                entries.append((0, command))
+        encoded = bundle.encode_entries(entries)
+        self.unanswered += len(entries)
+        self._add([number for number, _ in entries], encoded, partial(self._all_told, place()))
+        return True
 
     def ask(self, command: Command, answer: Answer) -> None:
         """A question, answered from this server's own state (read=sequential, read=stale)."""
@@ -113,10 +160,13 @@ class ClientConnection:
         self._desk.replica.perform(self._ask, command, partial(self._told, answer))
 
     def completed(self, number: int, result: Result) -> None:
-        """In a turn: a command has its answer, and its number is no longer in use."""
-        numbered = self._numbered.pop(number, None)
-        if numbered is not None:
-            self._tell_all(numbered, result)
+        """In a turn: a command that was PENDING has its answer, and its number is no longer in use.
+
+        Perhaps it was completed in its own bundle, and is not known as PENDING here.
+        """
+        asked = self._pending.pop(number, None) or self._asked.pop(number, None)
+        if asked is not None:
+            self._tell(asked, [result])
 
     def refuse_asked_before(self, oldest: float) -> None:
         """In a turn: nothing goes without an answer for longer than `request_seconds`."""
@@ -133,37 +183,45 @@ class ClientConnection:
             return BUSY
         return evolve(refusal, fate="unknown") if refusal is not None and is_used else refusal
 
-    def _add(self, number: int, encoded_command: bytes, settle: Callable[[Any], None]) -> None:
-        self.bundler.add(number, encoded_command, self._desk.clock.seconds(), settle)
+    def _add(self, numbers: Sequence[int], encoded_entries: bytes, answer: AnswerAll) -> None:
+        asked = Asked(numbers, answer)
+        if asked.highest:
+            self._highest = asked.highest
+            self._asked[asked.highest] = asked
+        self.bundler.add(Request(numbers, encoded_entries, self._desk.clock.seconds(), partial(self._settle, asked)))
         self._desk.make_ready(self.bundler)
 
-    def _settle(self, number: int, result: Any) -> None:
-        """In a turn: what the log made of a numbered command."""
-        if result is PENDING or result is UNKNOWN:
-            self._is_not_over(number, result)
-            return
-        if result is NOT_SENT or result is OUTLIVED:
-            self._highest = min(self._highest, number - 1)  # it did not run: the number can be used again
-        self.completed(number, result)
+    def _settle(self, asked: Asked, results: Sequence[Any]) -> None:
+        """In a turn: what the log made of what was asked together.
 
-    def _is_not_over(self, number: int, result: Any) -> None:
-        """The number stays in use, whether the client hears of it now or not."""
-        numbered = self._numbered.get(number)
-        if numbered is None:
-            return  # PENDING, and completed later in its own bundle
-        if result is PENDING:
-            numbered.pending = True
-        else:
-            self._tell_all(numbered, result)
+        After `UNKNOWN` and PENDING the numbers stay in use; what may be PENDING is always asked by itself.
+        """
+        first = results[0]
+        if first is not UNKNOWN and self._asked.pop(asked.highest, None) is not None:
+            if first is PENDING:
+                self._pending[asked.highest] = asked
+            elif first is NOT_SENT or first is OUTLIVED:
+                self._highest = min(self._highest, asked.lowest - 1)  # none ran: the numbers can be used again
+        if first is not PENDING:
+            self._tell(asked, results)
 
-    def _tell_all(self, numbered: Numbered, result: Result) -> None:
-        answers, numbered.answers = numbered.answers, []
-        for answer in answers:
-            self._desk.tell(answer, result)
+    def _tell(self, asked: Asked, results: Sequence[Result]) -> None:
+        answer, asked.answer = asked.answer, None
+        if answer is not None:
+            self._desk.tell(answer, results)
+        again, asked.again = asked.again, []
+        for number, repeated in again:
+            self._desk.tell(repeated, results[asked.numbers.index(number)])
 
-    def _join(self, number: int, answer: Answer) -> None:
+    def _in_use(self, number: int) -> Asked | None:
+        """What is under way or PENDING under this number."""
+        if number in self._pending:
+            return self._pending[number]
+        return next((asked for asked in self._asked.values() if number in asked.numbers), None)
+
+    def _join(self, asked: Asked, number: int, answer: Answer) -> None:
         """The client asks again for what is under way, perhaps after it was told UNAVAILABLE."""
-        self._numbered[number].answers.append(answer)
+        asked.again.append((number, answer))
         self.bundler.ask_again(number, self._desk.clock.seconds())
 
     def _look_up(self, number: int, answer: Answer) -> None:
@@ -175,7 +233,7 @@ class ClientConnection:
             return
         result = self._desk.machine.answer_of(session, number)
         if result is PENDING:
-            self._numbered[number] = Numbered([answer], pending=True)
+            self._pending[number] = Asked((number,), None, [(number, answer)])
         else:
             self._desk.tell(answer, result)
 
@@ -186,6 +244,11 @@ class ClientConnection:
         self.unanswered -= 1
         if self._is_here:
             answer(result)
+
+    def _all_told(self, answer: AnswerAll, results: Sequence[Result]) -> None:
+        self.unanswered -= len(results)
+        if self._is_here:
+            answer(results)
 
     # ------------------------------------------------------------------ the session
 
@@ -231,7 +294,7 @@ class ClientConnection:
         What is PENDING may still be granted to whoever has taken the session over.
         """
         self._over = refusal
-        for number in [n for n, numbered in self._numbered.items() if numbered.pending]:
+        for number in list(self._pending):
             self.completed(number, evolve(refusal, fate="unknown"))
         if not self._changing:
             self._desk.replica.turn.call(self._tell_end, refusal)
@@ -276,7 +339,8 @@ class ClientConnection:
     def _speak_for(self, client_id: str, epoch: int, last: int, update_client_id: str, *, opens: bool) -> None:
         self.client_id, self.epoch = client_id, epoch
         self._highest = last
-        self._numbered = {}
+        self._asked = {}
+        self._pending = {}
         self._over = None
         self.bundler = Bundler(update_client_id, self._desk.server_id, epoch, opens=opens)
         self._desk.hold(self)

@@ -11,11 +11,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 from pfsb.config import Limits
-from pfsb.interfaces import Answer, Command, Event, IEventLog, Refused, Result
+from pfsb.interfaces import Command, Event, IEventLog, Refused, Result
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
 from pfsb.sessions import bundle
-from pfsb.sessions.bundler import Bundler, nothing
+from pfsb.sessions.bundler import Bundler, Request, nothing
 from pfsb.sessions.connection import ClientConnection
 from pfsb.sessions.following import Following
 from pfsb.sessions.machine import CLOSE, ISessionObserver, SessionMachine
@@ -97,7 +97,8 @@ class Desk:
 
     def operate(self, command: Command, settle: Callable[[Any], None] = nothing) -> None:
         """An operation of the server's own session: open, close or expire a client's."""
-        self._own.add(0, bundle.encode_command(command), self.clock.seconds(), settle)
+        entry = bundle.encode_entries([(0, command)])
+        self._own.add(Request((0,), entry, self.clock.seconds(), lambda results: settle(results[0])))
         self.make_ready(self._own)
 
     def make_ready(self, bundler: Bundler) -> None:
@@ -125,8 +126,8 @@ class Desk:
     def gone(self, connection: ClientConnection) -> None:
         self._connections.pop(connection, None)
 
-    def tell(self, answer: Answer, result: Result) -> None:
-        """In a turn: answer behind the door."""
+    def tell(self, answer: Callable[[Any], None], result: Any) -> None:
+        """In a turn: answer behind the door; one command, or all that were asked together."""
         self.replica.turn.call(answer, result)
 
     def _retire(self, bundler: Bundler) -> None:

@@ -19,7 +19,6 @@ from pfsb.interfaces import (
     PENDING,
     Command,
     Done,
-    Fields,
     IContext,
     IEventLog,
     IStateMachine,
@@ -31,28 +30,16 @@ from pfsb.interfaces import (
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
+from pfsb.sessions.kept import KeptAnswers
 
 OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
 
-REPLY_CHARACTERS_MAX = 1_048_576
-"""Characters of the replies that a session keeps; its newest reply is kept whatever its size."""
 ANONYMOUS_TTL_MS = 10_000
 """How long an anonymous session outlives the silence of its server; when only its connection goes, it is closed."""
 
 
 def replaced(client_id: str) -> Refused:
     return Refused("REPLACED", f"session {client_id} was opened anew from another connection")
-
-
-def size_of(result: Result) -> int:
-    """The characters of its text: a measure that is the same on every server."""
-    if isinstance(result, Refused):
-        return len(result.text)
-    return _characters(result.fields) + sum(map(_characters, result.rows))
-
-
-def _characters(fields: Fields) -> int:
-    return sum(len(value) for _, value in fields if isinstance(value, str))
 
 
 @define
@@ -65,27 +52,11 @@ class Session:
     server_id: int
     """Where it was last opened: that server knows whether it is connected."""
     ttl_ms: int
+    answers: KeptAnswers
     last_number: int = 0
     """The highest command number executed."""
-    replies: OrderedDict[int, Result] = field(factory=OrderedDict)
-    """Of the last `session_window` answered commands, in the order in which they were answered; fewer large ones."""
-    reply_characters: int = 0
-    """The size of these replies."""
-    forgotten: int = 0
-    """The highest number whose reply is no longer kept."""
     waiting: set[int] = field(factory=set)
     """Commands executed whose answer is still to come (LOCK)."""
-
-    def remember(self, number: int, result: Result, replies_max: int) -> None:
-        """Keep an answer, and as many of those before it as there is room for."""
-        self.replies[number] = result
-        self.reply_characters += size_of(result)
-        while len(self.replies) > replies_max or (
-            self.reply_characters > REPLY_CHARACTERS_MAX and len(self.replies) > 1
-        ):
-            oldest, forgotten = self.replies.popitem(last=False)
-            self.reply_characters -= size_of(forgotten)
-            self.forgotten = max(self.forgotten, oldest)
 
 
 class ISessionObserver(Interface):
@@ -239,7 +210,7 @@ class SessionMachine:
         client_id = bundle.session_of(update.client_id)
         session = self.sessions.get(client_id)
         if content.opens and session is None:
-            session = Session(client_id, 0, update.server_id, ANONYMOUS_TTL_MS)
+            session = Session(client_id, 0, update.server_id, ANONYMOUS_TTL_MS, KeptAnswers(self._session_window))
             self.sessions[client_id] = session
         if session is None:
             return Refused(
@@ -259,7 +230,7 @@ class SessionMachine:
         if result is PENDING:
             session.waiting.add(number)
         else:
-            session.remember(number, result, self._session_window)
+            session.answers.keep(number, result)
         return result
 
     def _execute(self, session: Session, number: int, command: Command) -> Any:
@@ -294,10 +265,10 @@ class SessionMachine:
         """What became of a number that is not above `last_number`: the answer, PENDING, or a refusal with its fate."""
         if number in session.waiting:
             return PENDING
-        reply = session.replies.get(number)
-        if reply is not None:
-            return reply
-        if number > session.forgotten:
+        answer = session.answers.get(number)
+        if answer is not None:
+            return answer
+        if number > session.answers.forgotten:
             return Refused(
                 "BADREQUEST", f"number {number} comes after {session.last_number}, and was not used: numbers only grow"
             )
@@ -314,7 +285,7 @@ class SessionMachine:
         session = self.sessions.get(client_id)
         if session is not None and number in session.waiting:
             session.waiting.discard(number)
-            session.remember(number, result, self._session_window)
+            session.answers.keep(number, result)
         self.observer.completed(client_id, number, result)
 
     def _tell(self, function: Callable[..., None], *args: Any) -> None:
@@ -356,7 +327,8 @@ class SessionMachine:
         else:
             last_number, _ = self._closed.pop(client_id, (0, 0))
             # The answers of the former session are gone: what it has used may have run.
-            session = Session(client_id, self.revision, server_id, ttl_ms, last_number, forgotten=last_number)
+            answers = KeptAnswers(self._session_window, forgotten=last_number)
+            session = Session(client_id, self.revision, server_id, ttl_ms, answers, last_number)
             self.sessions[client_id] = session
         return Done(
             (

@@ -53,8 +53,8 @@ def _ordered_above(server: Server) -> int:
 def _wrong_sessions(server: Server) -> Iterator[str]:
     machine, window = server.machine, server.config.limits.session_window
     for session in machine.sessions.values():
-        if len(session.replies) > window:
-            yield f"session {session.client_id} keeps {len(session.replies)} replies, {window} are allowed"
+        if len(session.answers) > window + window // 4 + 1:
+            yield f"session {session.client_id} keeps {len(session.answers)} answers of a window of {window}"
         if len(session.waiting) > window:
             yield f"session {session.client_id} waits for {len(session.waiting)} answers, {window} are allowed"
 

@@ -11,6 +11,7 @@ from pfsb.interfaces import Command, Done, Result
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
+from pfsb.sessions.kept import KeptAnswers
 from pfsb.sessions.machine import Session
 from pfsb.simulator.breaking import Variants, do_nothing, override
 
@@ -38,8 +39,7 @@ def _once_recovered(process: Any, change: Callable[[], None]) -> None:
 def _replies_lost(process: Any) -> None:
     def forget() -> None:
         for session in process.server.machine.sessions.values():
-            session.replies.clear()
-            session.reply_characters = 0
+            session.answers = KeptAnswers(session.answers.answers_max)
 
     _once_recovered(process, forget)
 
@@ -136,10 +136,14 @@ def _fate_none_for_unknown(process: Any) -> None:
     """`UNKNOWN` is told from other results by being that very object; the text on its way out is another."""
     turn = process.replica.turn
 
+    def with_fate_none(said: Any) -> Any:
+        if isinstance(said, list):
+            return [with_fate_none(each) for each in said]
+        return evolve(said, fate="none") if getattr(said, "code", "") == "UNAVAILABLE" else said
+
     def make(call: Callable[..., None]) -> Callable[..., None]:
         def broken(function: Callable[..., None], *args: Any) -> None:
-            said = [evolve(arg, fate="none") if getattr(arg, "code", "") == "UNAVAILABLE" else arg for arg in args]
-            call(function, *said)
+            call(function, *map(with_fate_none, args))
 
         return broken
 
@@ -153,8 +157,8 @@ def _reply_before_execution(process: Any) -> None:
             bundler = process.server.desk._bundlers.get(update.client_id)
             introduce(update)
             for request in bundler.outstanding if bundler is not None else ():
-                if request.number:
-                    request.settle(Done())
+                if any(request.numbers):
+                    request.settle([Done()] * len(request.numbers))
 
         return broken
 

@@ -142,7 +142,7 @@ class Links:
         peers: Iterable[int] = sorted(self.membership.peers) if to is None else (to,)
         frames = self._sealed(self._codec, messages)
         for peer in peers:
-            self.counters.messages_out.update(type(message).__name__ for message in messages)
+            _count(messages, self.counters.messages_out)
             for frame in frames:
                 self._send_frame(peer, frame)
 
@@ -202,7 +202,7 @@ class Links:
         if not self.faults.admits(opened.sender):
             self.counters.lost_by_fault += 1
             return
-        self.counters.messages_in.update(type(message).__name__ for message in opened.messages)
+        _count(opened.messages, self.counters.messages_in)
         self._receiver.receive(opened.sender, opened.identity, opened.messages)
 
     def _refuse(self, refusal: FrameRefused, source: object) -> None:
@@ -233,3 +233,8 @@ class Links:
             self.log.warn(
                 "frame to server {peer} not sent: {error} ({more} more like this)", peer=peer, error=error, more=more
             )
+
+
+def _count(messages: Sequence[Message], by_type: Counter[str]) -> None:
+    for message in messages:
+        by_type[type(message).__name__] += 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -158,6 +159,29 @@ class FakeClientConnection:
             self._open(f"!{self.desk.cluster.anonymous}")
         self.number = given = self.number + 1 if number is None else number
         self.desk.later(lambda: self.desk.cluster.run(self.client_id, given, command, answer), answer)
+
+    def submit_all(
+        self,
+        numbers: Sequence[int | None],
+        commands: Sequence[Command],
+        place: Callable[[], Callable[[Sequence[Result]], None]],
+    ) -> bool:
+        is_refused = self.desk.draining or self.over is not None or self.desk.refuse is not None
+        given = [number for number in numbers if number is not None]
+        if is_refused or any(b <= a for a, b in pairwise([self.number, *given])):
+            return False
+        results: list[Result] = []
+        answer_all = place()
+
+        def answer(result: Result) -> None:
+            results.append(result)
+            if len(results) == len(commands):
+                answer_all(results)
+
+        for number, command in zip(numbers, commands, strict=True):
+            self.submit(number, command, answer)
+        self.calls[-len(commands) :] = [f"submit {len(commands)}"]
+        return True
 
     def ask(self, command: Command, answer: Answer) -> None:
         self.calls.append("ask")

@@ -10,6 +10,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.config import Limits
+from pfsb.frontends.conversation import GATHERED_CHARACTERS_MAX
 from pfsb.frontends.line import LEAVE_SECONDS, LINGER_SECONDS, LineFactory, LineProtocol
 from pfsb.interfaces import Done, Refused
 from tests.frontends.fake_server import FakeClientConnection, FakeServer, fake_config
@@ -156,6 +157,44 @@ class CommandTests(LineTestCase):
     def test_unknown_verb_names_the_nearest(self) -> None:
         reply = self.reply("#2 GTE colour")
         self.assertTrue(reply.startswith("#2 ERR UNKNOWN fate=none ") and "GET" in reply, reply)
+
+
+class TogetherTests(LineTestCase):
+    """What has arrived in one piece is submitted in one piece, as far as it goes."""
+
+    def test_lines_that_came_together_are_submitted_together(self) -> None:
+        """Each with its reply, in order; numbered or not."""
+        said = self.ask("PUT a 1\n#7 PUT a 2\nGET a\nINCR a")
+        self.assertEqual(self.session().calls, ["submit 4"])
+        self.assertEqual(
+            said, ["OK revision=1", "#7 OK revision=2", 'OK value="2" revision=2', 'OK value="3" revision=4']
+        )
+
+    def test_everything_else_keeps_its_place(self) -> None:
+        """A question to this server, a lock that waits, a line that is wrong: what came before goes before."""
+        for between in ("PING", "GET a read=stale", "LOCK x", "DANCE", "PUT", "\x01"):
+            self.setUp()
+            said = self.ask(f"#1 PUT a 1\n#2 PUT a 2\n{between}\n#3 PUT a 3")
+            self.assertEqual(self.session().calls[0], "submit 2", between)
+            self.assertEqual([line[:2] for line in said if line[:1] == "#"], ["#1", "#2", "#3"], between)
+
+    def test_long_lines_are_not_submitted_together(self) -> None:
+        """A bundle must fit a frame."""
+        line = "PUT a " + "x" * (GATHERED_CHARACTERS_MAX // 3)
+        self.ask("\n".join([line] * 5))
+        self.assertEqual(self.session().calls, ["submit 2", "submit 2", "submit"])
+
+    def test_those_that_cannot_go_together_go_one_by_one(self) -> None:
+        """Here the second repeats a number that is in use: it is answered from the cache."""
+        said = self.ask("#1 PUT a 1\n#2 PUT a 2\n#1 PUT a 1\n#3 PUT a 3")
+        self.assertEqual(self.session().calls, ["submit"] * 4)
+        self.assertEqual(said, [f"#{n} OK revision={n}" for n in (1, 2)] + ["#1 OK revision=1", "#3 OK revision=3"])
+
+    def test_window_counts_what_was_taken_together(self) -> None:
+        """`session_window` requests without a reply, and no more are taken."""
+        self.desk.hold = True
+        self.ask("\n".join(["PUT a 1"] * 200))
+        self.assertEqual(self.session().calls, ["submit 128"])
 
 
 class ReadLevelTests(LineTestCase):
@@ -415,16 +454,20 @@ class BoundTests(LineTestCase):
 
     def test_reading_stops_at_the_window_and_goes_on_at_half_of_it(self) -> None:
         self.desk.hold = True
-        self.ask("\n".join(f"#{n} PUT a {n}" for n in range(1, 31)))
-        self.assertEqual((len(self.desk.held), self.transport.producerState), (8, "paused"))
+        for number in range(1, 31):
+            self.ask(f"#{number} PUT a {number}")
+        self.assertEqual((self.outstanding(), self.transport.producerState), (8, "paused"))
         self.desk.release(3)
-        self.assertEqual(len(self.desk.held), 5)
+        self.assertEqual(self.outstanding(), 5)
         self.desk.release(1)
-        self.assertEqual(len(self.desk.held), 8)
+        self.assertEqual(self.outstanding(), 8)
         while self.desk.held:
             self.desk.release()
         self.assertEqual(len(self.said()), 30)
         self.assertEqual(self.transport.producerState, "producing")
+
+    def outstanding(self) -> int:
+        return self.protocol._replies.outstanding
 
     def test_waiting_locks_count_too(self) -> None:
         other, _ = self.connect()

@@ -31,7 +31,7 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.settings import Settings
 from pfsb.server import Server
 from pfsb.sessions import bundle
-from pfsb.sessions.connection import ClientConnection
+from pfsb.sessions.connection import Asked, ClientConnection
 from pfsb.sessions.machine import CLOSE, EXPIRE, OPEN, ISessionObserver, SessionMachine
 from pfsb.simulator.world import Parts, World
 from pfsb.transports.faults import LinkFaults
@@ -183,8 +183,7 @@ class Driver:
 
 
 def encoded(epoch: int, opens: bool, *entries: tuple[int, Command]) -> bytes:
-    encoded_entries = [bundle.encode_entry(number, bundle.encode_command(command)) for number, command in entries]
-    return bundle.encode(epoch, opens, encoded_entries)
+    return bundle.encode(epoch, opens, len(entries), [bundle.encode_entries([entry]) for entry in entries])
 
 
 def dump(machine: SessionMachine) -> Any:
@@ -205,9 +204,8 @@ def _fields(session: Any) -> Sequence[Any]:
         session.server_id,
         session.ttl_ms,
         session.last_number,
-        list(session.replies.items()),
-        session.reply_characters,
-        session.forgotten,
+        [(number, session.answers.get(number)) for number in session.answers.numbers],
+        session.answers.forgotten,
         sorted(session.waiting),
     )
 
@@ -300,6 +298,17 @@ class Client:
         self.connection.submit(number, self.server.catalogue.check(words), told)
         return told
 
+    def ask_all(self, *commands: tuple[int | None, Command]) -> list[Told] | None:
+        """Together; None if the connection wants each by itself."""
+        told = [Told(self, number) for number, _ in commands]
+
+        def answer_all(results: Sequence[Result]) -> None:
+            for each, result in zip(told, results, strict=True):
+                each(result)
+
+        numbers, checked = zip(*((n, self.server.catalogue.check(words)) for n, words in commands), strict=True)
+        return told if self.connection.submit_all(numbers, checked, lambda: answer_all) else None
+
     def look(self, *words: str) -> Told:
         """A question to this server's own state."""
         told = Told(self, None)
@@ -324,6 +333,7 @@ class ClusterTestCase(SynchronousTestCase):
     """Each test has a world of its own, whose seed is the test's name."""
 
     world: World
+    client: Client
 
     def begin(self, servers: int = 1, limits: Limits | None = None) -> None:
         self.world = World(self.id(), servers, build=lambda parts: ServerProcess(parts, limits))
@@ -363,6 +373,10 @@ class ClusterTestCase(SynchronousTestCase):
             for update in batch.open()[1]
             if update.client_id.startswith(prefix)
         ]
+
+    def in_use(self) -> dict[int, Asked]:
+        """What `self.client` has under way, or PENDING."""
+        return {**self.client.connection._asked, **self.client.connection._pending}
 
     def assertNothingLeft(self, server_id: int = 0) -> None:
         """All tables of the desk are as they were before the first client came."""

@@ -10,7 +10,7 @@ from tests.sessions.support import encoded
 
 class EncodingTests(SynchronousTestCase):
     def test_decoded_bundle_is_what_was_encoded(self) -> None:
-        """Entries are encoded one by one, when they are submitted, and only joined afterwards."""
+        """Entries are encoded when they are submitted, and only joined afterwards."""
         decoded = bundle.decode(encoded(41, True, (7, ("PUT", "colour", "bleu é")), (0, ("GET", "colour"))))
         self.assertEqual(decoded, bundle.Bundle(41, True, ((7, ("PUT", "colour", "bleu é")), (0, ("GET", "colour")))))
 
@@ -20,9 +20,16 @@ class EncodingTests(SynchronousTestCase):
         decoded = bundle.decode(encoded(2**62, False, *entries))
         self.assertEqual((decoded.epoch, decoded.opens, tuple(decoded.entries)), (2**62, False, entries))
 
+    def test_entries_that_are_encoded_together_are_those_that_are_joined(self) -> None:
+        """A pipelining client's commands are encoded in one go; nobody can tell from the payload."""
+        for count in (1, 15, 16, 70_000):
+            entries = [(number, ("INCR", "n", number)) for number in range(1, count + 1)]
+            together = bundle.encode(5, False, count, [bundle.encode_entries(entries)])
+            self.assertEqual(together, encoded(5, False, *entries))
+
     def test_what_is_no_utf8_is_refused_when_it_is_encoded(self) -> None:
         """Half a surrogate pair cannot travel; that shows before anything else happens."""
-        self.assertRaises(UnicodeEncodeError, bundle.encode_command, ("SAY", "\ud800"))
+        self.assertRaises(UnicodeEncodeError, bundle.encode_entries, [(1, ("SAY", "\ud800"))])
 
 
 class ClientIdTests(SynchronousTestCase):

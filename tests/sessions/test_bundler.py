@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.interfaces import Done
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
-from pfsb.sessions.bundler import BUNDLE_BYTES_MAX, NOT_SENT, OUTLIVED, UNKNOWN, Bundler
+from pfsb.sessions.bundler import BUNDLE_BYTES_MAX, NOT_SENT, OUTLIVED, UNKNOWN, Bundler, Request
 
 
 class BundlerTestCase(SynchronousTestCase):
@@ -17,9 +17,9 @@ class BundlerTestCase(SynchronousTestCase):
         self.bundler = Bundler("7 alice", 2, 7, opens=False)
         self.told: list[tuple[int, Any]] = []
 
-    def add(self, number: int, now: float = 0.0, text: str = "") -> None:
-        encoded = bundle.encode_command(("SAY", text))
-        self.bundler.add(number, encoded, now, lambda result: self.told.append((number, result)))
+    def add(self, *numbers: int, now: float = 0.0, text: str = "") -> None:
+        entries = bundle.encode_entries([(number, ("SAY", text)) for number in numbers])
+        self.bundler.add(Request(numbers, entries, now, lambda r: self.told.extend(zip(numbers, r, strict=True))))
 
     def send(self) -> ClientUpdate:
         update = self.bundler.next_update(100)

@@ -8,6 +8,8 @@ from pfsb.interfaces import Done
 from pfsb.paxos.messages import ClientUpdate
 from tests.sessions.support import HORIZON_SLOTS, ClusterTestCase, Told, code, small_limits, value
 
+INCR, GET = ("INCR", "n"), ("GET", "n")
+
 
 class CommandTests(ClusterTestCase):
     def setUp(self) -> None:
@@ -136,12 +138,12 @@ class NumberTests(ClusterTestCase):
         self.assertEqual(self.server().machine.sessions["alice"].last_number, 6)
 
     def test_forgotten_number_is_unknown(self) -> None:
-        """8 answers are kept here."""
-        for number in range(1, 10):
+        """8 answers are kept here, and two more at most."""
+        for number in range(1, 12):
             told = self.client.ask("INCR", "n", number=number)
         self.answer(told)
         self.assertEqual(code(self.do(self.client, "INCR", "n", number=1)), ("BADREQUEST", "unknown"))
-        self.assertEqual(value(self.do(self.client, "INCR", "n", number=2)), "2")
+        self.assertEqual(value(self.do(self.client, "INCR", "n", number=3)), "3")
 
     def test_lock_is_answered_when_it_is_granted(self) -> None:
         """Out of order; other commands overtake it, and a repetition of its number joins it."""
@@ -160,7 +162,89 @@ class NumberTests(ClusterTestCase):
         waits, goes = self.client.ask("WAIT", number=1), self.client.ask("GO", number=2)
         self.assertEqual(value(self.answer(goes), "count"), 1)
         self.assertEqual(value(waits.result, "revision"), 3)
-        self.assertEqual((self.client.connection._numbered, self.bundles("1 alice")), ({}, [[1, 2]]))
+        self.assertEqual((self.in_use(), self.bundles("1 alice")), ({}, [[1, 2]]))
+
+
+class TogetherTests(ClusterTestCase):
+    """What a pipelining client asks in one go is taken, ordered and answered in one go."""
+
+    def setUp(self) -> None:
+        self.begin(limits=small_limits(session_window=4))
+        self.client = self.open("alice")
+
+    def ask_all(self, *commands: tuple[int | None, tuple[str, ...]]) -> list[Told]:
+        told = self.client.ask_all(*commands)
+        assert told is not None, "they are all new"
+        return told
+
+    def test_each_command_has_its_result(self) -> None:
+        """Numbered by the client or by the server, with questions in between."""
+        told = self.ask_all((None, INCR), (5, INCR), (None, GET), (None, INCR))
+        self.answer(told[-1])
+        self.assertEqual([value(each.result) for each in told], ["1", "2", "2", "3"])
+        self.assertEqual(self.bundles("1 alice"), [[1, 5, 0, 6]])
+        self.assertEqual((self.in_use(), self.client.connection.unanswered), ({}, 0))
+
+    def test_number_that_is_not_new_wants_a_closer_look(self) -> None:
+        """Nothing of it is taken: each command is then submitted by itself."""
+        self.do(self.client, *INCR, number=3)
+        for numbers in ((3, 4), (4, 3), (4, 4)):
+            self.assertIsNone(self.client.ask_all(*((number, INCR) for number in numbers)))
+        self.assertEqual((self.in_use(), self.client.connection.unanswered), ({}, 0))
+        self.assertEqual(value(self.do(self.client, *INCR)), "2")
+
+    def test_repeated_number_joins_those_it_was_asked_with(self) -> None:
+        """It has its own place among the results."""
+        told = self.ask_all((7, INCR), (8, INCR), (9, INCR))
+        again = self.client.ask(*INCR, number=8)
+        self.answer(again)
+        self.assertEqual([value(each.result) for each in (*told, again)], ["1", "2", "3", "2"])
+        self.assertEqual(self.in_use(), {})
+
+    def test_repeated_number_is_answered_from_the_cache(self) -> None:
+        """As if it had been asked by itself."""
+        told = self.ask_all((7, INCR), (8, INCR))
+        self.answer(told[-1])
+        self.assertEqual(self.do(self.client, *INCR, number=7), told[0].result)
+
+    def test_session_that_is_over_wants_a_closer_look(self) -> None:
+        """Whose commands are refused, each with its own fate."""
+        self.open("alice")
+        self.world.run(0.5)
+        self.assertIsNone(self.client.ask_all((None, INCR), (None, INCR)))
+
+    def test_what_cannot_be_encoded_changes_nothing(self) -> None:
+        """It raises before any of them is taken."""
+        words = ("SAY", "\ud800")
+        self.assertRaises(UnicodeEncodeError, self.client.connection.submit_all, (None,), (words,), self.fail)
+        self.assertEqual((self.in_use(), self.client.connection.unanswered), ({}, 0))
+
+
+class TogetherWithoutMajorityTests(ClusterTestCase):
+    def setUp(self) -> None:
+        """The first bundle is under way to nobody; what is asked after it waits for it."""
+        self.begin(3)
+        self.client = self.open("alice", 0, 60)
+        self.world.isolate(0)
+        self.sent = self.client.ask_all((1, INCR), (2, INCR), (None, GET))
+        self.world.run(0.01)
+        self.waiting = self.client.ask_all((3, INCR), (4, INCR))
+        self.world.run(2.5)
+
+    def test_fates_are_told_of_each(self) -> None:
+        """Interface part 3: unknown for what was sent, none for what was not."""
+        assert self.sent is not None and self.waiting is not None
+        self.assertEqual({code(told.result) for told in self.sent}, {("UNAVAILABLE", "unknown")})
+        self.assertEqual({code(told.result) for told in self.waiting}, {("UNAVAILABLE", "none")})
+        self.assertEqual(self.client.connection.unanswered, 0)
+
+    def test_both_fates_are_settled_by_repeating(self) -> None:
+        """Promise 4: in any order among those that were sent; each runs once."""
+        again = [self.client.ask(*INCR, number=n) for n in (2, 1)]
+        again += self.client.ask_all((3, INCR), (4, INCR)) or []
+        self.world.heal()
+        self.assertEqual([value(self.answer(told)) for told in again], ["2", "1", "3", "4"])
+        self.assertEqual((self.in_use(), self.client.connection.unanswered), ({}, 0))
 
 
 class HelloTests(ClusterTestCase):
@@ -395,7 +479,7 @@ class NoMajorityTests(ClusterTestCase):
         self.world.heal()
         self.world.run(5.0)
         results = [value(self.do(self.client, "INCR", "n", number=n)) for n in (1, 2)]
-        self.assertEqual((results, self.client.connection._numbered), (["1", "2"], {}))
+        self.assertEqual((results, self.in_use()), (["1", "2"], {}))
 
     def test_both_fates_are_settled_at_another_server(self) -> None:
         """The update that was under way is fenced off there; number 1 runs under the new epoch, once."""

@@ -13,7 +13,8 @@ from pfsb.applications.chat import Chat
 from pfsb.applications.key_value import KeyValue
 from pfsb.applications.lock import Lock
 from pfsb.interfaces import PENDING, Command, CommandDescription, Done, IContext, IReplicatedApplication
-from pfsb.sessions.machine import CLOSE, EXPIRE, OPEN, REPLY_CHARACTERS_MAX, Session, size_of
+from pfsb.sessions.kept import CHARACTERS_MAX
+from pfsb.sessions.machine import CLOSE, EXPIRE, OPEN
 from tests.sessions.support import Driver, code, dump, encoded, value
 
 INCR: Command = ("INCR", "n", 1)
@@ -71,22 +72,13 @@ class NumberTests(MachineTestCase):
 
     def test_large_answers_push_out_earlier_ones(self) -> None:
         """A session keeps at most a mebi of characters, whatever APPEND makes of them; its newest answer always."""
-        text = "x" * (REPLY_CHARACTERS_MAX // 3)
+        text = "x" * (CHARACTERS_MAX // 3)
         self.driver.run("alice", self.epoch, (1, ("APPEND", "k", text)), (2, ("APPEND", "k", text)))
         forgotten, kept = self.driver.run("alice", self.epoch, (1, INCR), (2, INCR))
         self.assertEqual((value(forgotten), len(value(kept))), (text, 2 * len(text)))
         self.driver.run("alice", self.epoch, (3, ("APPEND", "k", "y")))
         forgotten, alone = self.driver.run("alice", self.epoch, (2, INCR), (3, INCR))
         self.assertEqual((code(forgotten), len(value(alone))), (("BADREQUEST", "unknown"), 2 * len(text) + 1))
-
-    def test_kept_characters_are_those_of_the_kept_answers(self) -> None:
-        """What is pushed out is subtracted again."""
-        session = Session("alice", 1, 0, 0)
-        for number in range(1, 30):
-            session.remember(number, Done((("value", "x" * (number * 9_999)),), ((("key", "k"),),)), 8)
-            self.assertEqual(session.reply_characters, sum(map(size_of, session.replies.values())))
-            self.assertLessEqual(session.reply_characters, REPLY_CHARACTERS_MAX)
-        self.assertEqual((session.forgotten, list(session.replies)), (26, [27, 28, 29]))
 
     def test_question_in_a_bundle_sees_what_stands_before_it(self) -> None:
         """A linearizable read has its place in the order, and no number."""
@@ -313,7 +305,7 @@ class PendingTests(MachineTestCase):
         self.driver.open("bob", server_id=1)
         self.driver.run("alice", self.alice, (2, ("UNLOCK", "x", -1)))
         self.assertEqual([who for who, _, _ in self.driver.observer.completions], ["bob"])
-        self.assertIn(1, self.machine.sessions["bob"].replies)
+        self.assertIn(1, self.machine.sessions["bob"].answers.numbers)
 
     def test_no_more_commands_wait_than_a_session_may_have(self) -> None:
         """Else a client that connects again and again would fill the servers; others commands still run."""
@@ -446,8 +438,8 @@ class DeterminismTests(SynchronousTestCase):
         machine = driver.machine
         self.assertEqual(sorted(machine.sessions), ["bob", "carol", "~0.1.1"])
         self.assertEqual(list(machine._closed), ["alice"])
-        self.assertEqual(machine.sessions["~0.1.1"].forgotten, 4)
-        self.assertEqual(list(machine.sessions["bob"].replies), [6, 5])
+        self.assertEqual(machine.sessions["~0.1.1"].answers.forgotten, 4)
+        self.assertEqual(machine.sessions["bob"].answers.numbers, [6, 5])
 
 
 class CatalogueTests(SynchronousTestCase):
