@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from pfsb.applications.arguments import Quoted
 from pfsb.frontends import help as help_pages
 from pfsb.frontends.faults import apply_fault
-from pfsb.frontends.replies import ReplyQueue, refusal
+from pfsb.frontends.replies import AnswerAll, ReplyQueue, refusal
 from pfsb.frontends.syntax import Request, render_event, split_options
 from pfsb.interfaces import (
     Answer,
@@ -173,13 +173,22 @@ class Conversation:
         self._gathered_characters += characters
 
     def _submitted_together(self, numbers: list[int | None], commands: list[Command]) -> bool:
-        if self._not_introduced is not None or len(commands) == 1:
+        if self._not_introduced is not None:
             return False
         assert self._session is not None
+        placed: list[AnswerAll] = []
+
+        def place() -> AnswerAll:
+            placed.append(self._replies.place_all(numbers))
+            return placed[0]
+
         try:
-            together = self._session.submit_all(numbers, commands, partial(self._replies.place_all, numbers))
-        except Exception:
-            return False  # one of them cannot be encoded
+            together = self._session.submit_all(numbers, commands, place)
+        except Exception as error:
+            if not placed:
+                return False  # one of them cannot be encoded
+            placed[0]([refusal(error)] * len(numbers))
+            return True
         self._session_is_used = self._session_is_used or together
         return together
 

@@ -19,6 +19,7 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -147,7 +148,7 @@ class LineProtocol(Protocol):
         return self.transport
 
     def _write(self, data: bytes) -> None:
-        self._transport().write(data)
+        write_now(self._transport(), data)
 
     def _work(self) -> None:
         """Take as many lines as may be taken now, then write what came of it."""
@@ -263,6 +264,28 @@ class LineFactory(Factory):
     def too_long(self) -> BadRequest:
         limit = self.server.config.limits.command_bytes
         return BadRequest(f"a line has at most {limit} bytes; this one was skipped to its end", code="TOOLARGE")
+
+
+def write_now(transport: Any, data: bytes) -> None:
+    """Like `transport.write`, but send at once, if the transport has nothing else to send.
+
+    Twisted's own way waits until the reactor says that the socket can be written, which costs two system calls and a
+    turn of the reactor, each time: 12 us of a command's 70 where clients do not pipeline. What cannot be sent at once,
+    and every error, is left to that way.
+    """
+    if (
+        isinstance(transport, Connection)
+        and not transport.TLS
+        and transport.connected
+        and not transport.disconnecting
+        and not transport._tempDataBuffer
+        and transport.offset == len(transport.dataBuffer)
+    ):
+        sent = transport.writeSomeData(data)
+        if isinstance(sent, int):
+            data = data[sent:]
+    if data:
+        transport.write(data)
 
 
 def _keep_alive(transport: Any) -> None:

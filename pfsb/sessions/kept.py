@@ -15,12 +15,17 @@ CHARACTERS_MAX = 1_048_576
 def size_of(result: Result) -> int:
     """The characters of its text: a measure that is the same on every server."""
     if isinstance(result, Done):
-        return _characters(result.fields) + sum(map(_characters, result.rows))
+        characters = _characters(result.fields)
+        return characters + sum(map(_characters, result.rows)) if result.rows else characters
     return len(result.text)
 
 
 def _characters(fields: Fields) -> int:
-    return sum([len(value) for _, value in fields if isinstance(value, str)])
+    characters = 0
+    for _, value in fields:
+        if isinstance(value, str):
+            characters += len(value)
+    return characters
 
 
 @define

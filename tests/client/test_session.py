@@ -25,7 +25,7 @@ class FailoverTests(LoopbackTestCase):
         await client.command("PUT a 0")
         first.server.desk.silent = True
         answers = [client.command(f"PUT a {n}") for n in range(1, 11)]
-        await self.until(lambda: first.server.desk.connections[-1].calls.count("submit") == 11)
+        await self.until(lambda: first.server.desk.connections[-1].submitted == 11)
         await first.crash()
         for answer in answers:
             self.assertTrue((await answer).ok)

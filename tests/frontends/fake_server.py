@@ -129,6 +129,7 @@ class FakeClientConnection:
     number: int = 0
     over: Refused | None = None
     calls: list[str] = field(factory=list)
+    submitted: int = 0
     epoch: int = 0
 
     def _open(self, client_id: str) -> FakeSession:
@@ -150,6 +151,7 @@ class FakeClientConnection:
 
     def submit(self, number: int | None, command: Command, answer: Answer) -> None:
         self.calls.append("submit")
+        self.submitted += 1
         refused = Refused("SHUTDOWN", "this server is stopping") if self.desk.draining else self.over
         if refused is not None:
             answer(refused)
@@ -180,7 +182,7 @@ class FakeClientConnection:
 
         for number, command in zip(numbers, commands, strict=True):
             self.submit(number, command, answer)
-        self.calls[-len(commands) :] = [f"submit {len(commands)}"]
+        self.calls[-len(commands) :] = [f"submit {len(commands)}" if len(commands) > 1 else "submit"]
         return True
 
     def ask(self, command: Command, answer: Answer) -> None:
