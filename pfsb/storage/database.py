@@ -181,13 +181,9 @@ class Views:
         return self.last_attempted, self.last_installed, self.local_aru
 
     def after(self, effect: Effect) -> Views:
-        views = self
-        if effect.views is not None:
-            new = effect.views
-            views = evolve(views, last_attempted=new.last_attempted, last_installed=new.last_installed)
-        if effect.local_aru is not None:
-            views = evolve(views, local_aru=effect.local_aru)
-        return views
+        views = effect.views or self
+        local_aru = self.local_aru if effect.local_aru is None else effect.local_aru
+        return Views(views.last_attempted, views.last_installed, local_aru)
 
 
 def create(path: Path, identity: Identity) -> None:

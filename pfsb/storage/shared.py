@@ -40,15 +40,16 @@ class Effect:
     peers: dict[int, bytes] = field(factory=dict)
 
     def apply(self, record: Record) -> None:
+        # In the order of how often they are written.
         match record:
-            case ViewRecord():
-                self.views = record
             case ProposalRecord(seq, view, batch):
                 self.slots[seq] = Slot(view, batch)
-            case OrderedRecord(seq, batch):
-                self.slots[seq] = Slot(ORDERED_VIEW, batch)
             case AruRecord(local_aru):
                 self.local_aru = local_aru
+            case ViewRecord():
+                self.views = record
+            case OrderedRecord(seq, batch):
+                self.slots[seq] = Slot(ORDERED_VIEW, batch)
             case PeerRecord(server_id, identity):
                 self.peers[server_id] = identity
             case _:
@@ -60,7 +61,7 @@ class Effect:
 
 
 def batch_bytes(records: Iterable[Record]) -> int:
-    return sum(len(record.batch.data) for record in records if isinstance(record, ProposalRecord | OrderedRecord))
+    return sum([len(record.batch.data) for record in records if isinstance(record, (ProposalRecord, OrderedRecord))])
 
 
 def history_gap(where: str, seq: int, local_aru: int) -> StorageRefused:

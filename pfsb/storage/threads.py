@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from threading import Thread
+from typing import NamedTuple
 
 from attrs import define, field, frozen
 from twisted.python.failure import Failure
@@ -21,8 +22,7 @@ from pfsb.storage.shared import Effect, batch_bytes
 Found = Callable[[list[tuple[int, Batch]]], None]
 
 
-@frozen
-class Group:
+class Group(NamedTuple):
     """What was written as one transaction."""
 
     write: int
@@ -32,8 +32,7 @@ class Group:
     seconds: float
 
 
-@frozen
-class _Write:
+class _Write(NamedTuple):
     number: int
     records: Sequence[Record]
 
