@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
+
+from attrs import define, field
 
 from pfsb.applications.arguments import Quoted
 from pfsb.frontends import help as help_pages
@@ -53,6 +55,21 @@ class Verbs:
                 self.listen_verbs.append(application.listen_verb)
 
 
+@define(eq=False)
+class _Gathered:
+    """Commands that were taken one after the other, and are submitted together."""
+
+    is_local: bool = False
+    """Questions to this server's own state; else what changes something, and what asks everybody."""
+    numbers: list[int | None] = field(factory=list)
+    commands: list[Command] = field(factory=list)
+    characters: int = 0
+
+    @property
+    def is_of_the_log(self) -> bool:
+        return bool(self.commands) and not self.is_local
+
+
 class Conversation:
     """Takes requests; their replies go to the queue. Knows nothing of bytes and sockets."""
 
@@ -74,9 +91,7 @@ class Conversation:
         self.finished = False
         """QUIT or BYE: no further request will be taken; the connection ends with the last reply."""
         self._own = self._own_verbs(verbs.listen_verbs)
-        self._gathered: list[Command] = []
-        self._gathered_numbers: list[int | None] = []
-        self._gathered_characters = 0
+        self._gathered = _Gathered()
 
     def _own_verbs(self, listen_verbs: list[str]) -> dict[str, Callable[[Request], None]]:
         handlers: dict[str, Callable[[Request], None]] = {
@@ -98,7 +113,7 @@ class Conversation:
     @property
     def gathered(self) -> int:
         """Requests taken that have no place in the queue of replies yet."""
-        return len(self._gathered)
+        return len(self._gathered.commands)
 
     def take(self, request: Request) -> None:
         """Do what the client asks, perhaps only with `go_on`. What it raises is still to be replied to."""
@@ -111,13 +126,13 @@ class Conversation:
 
     def go_on(self) -> None:
         """Submit the commands that were taken one after the other: no more come now."""
-        if not self._gathered:
+        if not self._gathered.commands:
             return
-        commands, self._gathered = self._gathered, []
-        numbers, self._gathered_numbers = self._gathered_numbers, []
-        self._gathered_characters = 0
-        if not self._submitted_together(numbers, commands):
-            for number, command in zip(numbers, commands, strict=True):
+        gathered, self._gathered = self._gathered, _Gathered()
+        if gathered.is_local:
+            self._ask(gathered.commands, self._replies.place_all(gathered.numbers))
+        elif not self._submitted_together(gathered.numbers, gathered.commands):
+            for number, command in zip(gathered.numbers, gathered.commands, strict=True):
                 self._submit(number, command, waits=False)
 
     def pause(self) -> None:
@@ -153,24 +168,27 @@ class Conversation:
         if not description.changes:
             parts, level = _read_level(parts)
         command = self._check(parts)
-        if level == "linearizable" and not description.waits:
-            self._gather(request, command)
-            return
-        self.go_on()
-        if level == "linearizable":
-            self._submit(request.number, command, waits=True)
-        elif level == "sequential":
-            self._replies.when_first(request.number, partial(self._ask, command))
-        else:
-            self._ask(command, self._replies.place(request.number))
-
-    def _gather(self, request: Request, command: Command) -> None:
-        characters = len(request.rest)
-        if self._gathered_characters + characters > GATHERED_CHARACTERS_MAX:
+        if description.waits:
             self.go_on()
-        self._gathered.append(command)
-        self._gathered_numbers.append(request.number)
-        self._gathered_characters += characters
+            self._submit(request.number, command, waits=True)
+        elif level == "linearizable":
+            self._gather(request, command, is_local=False)
+        elif level == "stale" or not (self._replies.in_order or self._gathered.is_of_the_log):
+            self._gather(request, command, is_local=True)
+        else:
+            self.go_on()
+            self._replies.when_first(request.number, partial(self._ask_one, command))
+
+    def _gather(self, request: Request, command: Command, is_local: bool) -> None:
+        characters = len(request.rest)
+        gathered = self._gathered
+        if is_local != gathered.is_local or gathered.characters + characters > GATHERED_CHARACTERS_MAX:
+            self.go_on()
+            gathered = self._gathered
+        gathered.is_local = is_local
+        gathered.commands.append(command)
+        gathered.numbers.append(request.number)
+        gathered.characters += characters
 
     def _submitted_together(self, numbers: list[int | None], commands: list[Command]) -> bool:
         if self._not_introduced is not None:
@@ -204,16 +222,19 @@ class Conversation:
         except Exception as error:
             answer(refusal(error))
 
-    def _ask(self, command: Command, answer: Answer) -> None:
+    def _ask_one(self, question: Command, answer: Answer) -> None:
+        self._ask([question], lambda results: answer(results[0]))
+
+    def _ask(self, questions: Sequence[Command], answer: AnswerAll) -> None:
         refused = self._not_introduced or (_SHUTDOWN if self._desk.draining else self._session_end)
         if refused is not None:
-            answer(refused)
+            answer([refused] * len(questions))
             return
         assert self._session is not None
         try:
-            self._session.ask(command, answer)
+            self._session.ask_all(questions, answer)
         except Exception as error:
-            answer(refusal(error))
+            answer([refusal(error)] * len(questions))
 
     # ---------------------------------------------------------------------------------------------
     # The session

@@ -171,6 +171,42 @@ class Stranger:
     """The identity that was refused: the receiver's own, if it is the one who is meant."""
 
 
+@frozen
+class ReadRequest:
+    """Departure 24: the sender asks the leader how far one must have executed to answer a read."""
+
+    server_id: int
+    number: int
+    """Counts the sender's requests, over all its lives."""
+
+
+@frozen
+class ReadIndex:
+    """Departure 24: whoever has executed slot `seq` may answer what was asked before request `number`."""
+
+    server_id: int
+    number: int
+    seq: int
+
+
+@frozen
+class Confirm:
+    """Departure 24: the leader of `view` asks whether it still is followed; `number` counts its questions."""
+
+    server_id: int
+    view: int
+    number: int
+
+
+@frozen
+class Confirmed:
+    """Departure 24: the sender follows the leader of `view`: it has installed no later one."""
+
+    server_id: int
+    view: int
+    number: int
+
+
 Message = (
     ClientUpdate
     | ViewChange
@@ -184,4 +220,8 @@ Message = (
     | ReconciliationRequest
     | ReconciliationReply
     | Stranger
+    | ReadRequest
+    | ReadIndex
+    | Confirm
+    | Confirmed
 )

@@ -33,11 +33,15 @@ from pfsb.paxos.messages import (
     Accept,
     Alive,
     ClientUpdate,
+    Confirm,
+    Confirmed,
     GloballyOrderedUpdate,
     Message,
     Prepare,
     PrepareOK,
     Proposal,
+    ReadIndex,
+    ReadRequest,
     ReconciliationReply,
     ReconciliationRequest,
     State,
@@ -49,6 +53,7 @@ from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.proposal import ProposalHandler
+from pfsb.paxos.reads import ReadHandler
 from pfsb.paxos.reconciliation import ReconciliationHandler
 from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.recovery import recover
@@ -124,6 +129,7 @@ class Replica:
         self.reconciliation = ReconciliationHandler(
             data, membership, turn, clock, rng, storage, settings, self.ordering, self.flow_control, tracer
         )
+        self.reads = ReadHandler(data, membership, turn, clock, settings)
         self.retransmission = Retransmission(
             data, membership, turn, clock, settings, self.election, self.prepare, self.proposals, self.flow_control
         )
@@ -132,6 +138,7 @@ class Replica:
         self.flow_control.on_behind = self.reconciliation.behind
         self.flow_control.on_leader_at_work = self.update_timers.forward_pending_updates
         turn.at_end.append(self.proposals.send_proposal)
+        turn.at_end.append(self.reads.answer_ready)
         self.discarded: dict[str, int] = {}
         """How many messages ran into which line of Figure 4."""
         self._told: tuple[State, int] | None = None
@@ -159,6 +166,7 @@ class Replica:
         self.progress_timer.stop()
         self.update_timers.stop()
         self.reconciliation.stop()
+        self.reads.stop()
         self.retransmission.stop()
         if self._tracer is not None:
             self._tracer.trace("stop")
@@ -235,6 +243,14 @@ class Replica:
                 self.reconciliation.request(message)
             case ReconciliationReply():
                 self.reconciliation.reply(message)
+            case Confirm():
+                self.reads.confirm(message)
+            case Confirmed():
+                self.reads.confirmed(message)
+            case ReadRequest():
+                self.reads.read_request(message)
+            case ReadIndex():
+                self.reads.read_index(message)
             case Stranger():
                 self._told_that_i_am_a_stranger(message)
             case _:

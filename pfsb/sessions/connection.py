@@ -35,6 +35,8 @@ class ServedBy(Protocol):
 
     def make_ready(self, bundler: Bundler) -> None: ...
 
+    def read(self, ready: Callable[[bool], None]) -> None: ...
+
     def hold(self, connection: ClientConnection) -> None: ...
 
     def let_go(self, connection: ClientConnection) -> None: ...
@@ -100,6 +102,8 @@ class ClientConnection:
         """Why this session takes nothing more."""
         self._changing = False
         """HELLO or BYE is under way: that the session ends here is no news."""
+        self._reading = 0
+        """Questions under way beside the log; commands wait for their answers."""
         self._goodbye: Goodbye | None = None
         self._is_here = True
         self._speak_for(client_id, 0, 0, client_id, opens=True)
@@ -107,7 +111,10 @@ class ClientConnection:
     # ------------------------------------------------------------------ commands and questions
 
     def submit(self, number: int | None, command: Command, answer: Answer) -> None:
-        """Through the log: what changes something, once for each number; and questions, in their place.
+        """What changes something, once for each number, through the log; and questions, in their place.
+
+        A question goes through the log if commands of this client are under way; else it is only made sure that this
+        server has seen all that was answered before (Departure 24), and what the client asks after it waits for it.
 
         `number` None stands for the next one. The answer may come at once if it is a refusal.
         Raises, without any effect, if the command cannot be encoded.
@@ -121,6 +128,8 @@ class ClientConnection:
         answer = partial(self._told, answer)
         if refusal is not None:
             answer(refusal)
+        elif is_question and self.bundler.idle:
+            self._read([command], encoded, partial(_one, answer))
         elif is_question or number > self._highest:
             self._add([entry_number], encoded, partial(_one, answer))
         elif (asked := self._in_use(number)) is not None:
@@ -151,13 +160,21 @@ class ClientConnection:
                 entries.append((0, command))
         encoded = bundle.encode_entries(entries)
         self.unanswered += len(entries)
-        self._add([number for number, _ in entries], encoded, partial(self._all_told, place()))
+        answer = partial(self._all_told, place())
+        if highest == self._highest and self.bundler.idle:
+            self._read(commands, encoded, answer)
+        else:
+            self._add([number for number, _ in entries], encoded, answer)
         return True
 
-    def ask(self, command: Command, answer: Answer) -> None:
+    def ask(self, question: Command, answer: Answer) -> None:
         """A question, answered from this server's own state (read=sequential, read=stale)."""
-        self.unanswered += 1
-        self._desk.replica.perform(self._ask, command, partial(self._told, answer))
+        self.ask_all([question], partial(_one, answer))
+
+    def ask_all(self, questions: Sequence[Command], answer: AnswerAll) -> None:
+        """Like `ask` for each in turn."""
+        self.unanswered += len(questions)
+        self._desk.replica.perform(self._answer, questions, partial(self._all_told, answer))
 
     def completed(self, number: int, result: Result) -> None:
         """In a turn: a command that was PENDING has its answer, and its number is no longer in use.
@@ -189,7 +206,24 @@ class ClientConnection:
             self._highest = asked.highest
             self._asked[asked.highest] = asked
         self.bundler.add(Request(numbers, encoded_entries, self._desk.clock.seconds(), partial(self._settle, asked)))
-        self._desk.make_ready(self.bundler)
+        if not self._reading:
+            self._desk.make_ready(self.bundler)
+
+    def _read(self, questions: Sequence[Command], encoded_entries: bytes, answer: AnswerAll) -> None:
+        self._reading += 1
+        self._desk.read(partial(self._may_read, questions, encoded_entries, answer))
+
+    def _may_read(
+        self, questions: Sequence[Command], encoded_entries: bytes, answer: AnswerAll, is_certain: bool
+    ) -> None:
+        """In a turn: this server has executed all that matters, or the log must tell."""
+        self._reading -= 1
+        if is_certain:
+            self._answer(questions, answer)
+        elif self._is_here:
+            self._add([0] * len(questions), encoded_entries, answer)
+        if not self._reading and not self.bundler.idle:
+            self._desk.make_ready(self.bundler)
 
     def _settle(self, asked: Asked, results: Sequence[Any]) -> None:
         """In a turn: what the log made of what was asked together.
@@ -237,8 +271,8 @@ class ClientConnection:
         else:
             self._desk.tell(answer, result)
 
-    def _ask(self, command: Command, answer: Answer) -> None:
-        self._desk.tell(answer, self._desk.machine.question(command))
+    def _answer(self, questions: Sequence[Command], answer: AnswerAll) -> None:
+        self._desk.tell(answer, [self._desk.machine.question(question) for question in questions])
 
     def _told(self, answer: Answer, result: Result) -> None:
         self.unanswered -= 1

@@ -56,6 +56,8 @@ class Desk:
         self._bundlers[self._own.update_client_id] = self._own
         self._ready: dict[str, Bundler] = {}
         """Bundlers that got something to send, in that order."""
+        self._reads: list[Callable[[bool], None]] = []
+        """Questions that do not go through the log."""
         self._released = {app.listen_verb: app.length() for app in self._event_logs()}
         """Listen verb -> how many of its events may be told: those behind the door may not."""
         self._following: dict[str, dict[Following, None]] = {verb: {} for verb in self._released}
@@ -71,7 +73,8 @@ class Desk:
     @property
     def idle(self) -> bool:
         """No command is under way."""
-        return all(bundler.idle for bundler in self._bundlers.values())
+        reading = self._reads or self.replica.reads.under_way
+        return not reading and all(bundler.idle for bundler in self._bundlers.values())
 
     @property
     def is_busy(self) -> bool:
@@ -105,8 +108,13 @@ class Desk:
         """Its next bundle leaves together with those of all others that got something in this turn of the reactor."""
         if not bundler.outstanding:
             self._ready[bundler.update_client_id] = bundler
-            if self._gather is None:
-                self._gather = self.clock.callLater(0, self._introduce_ready)
+            self._gather_soon()
+
+    def read(self, ready: Callable[[bool], None]) -> None:
+        """Call `ready` in a turn: with True when this server may answer a question asked now, with False if it is
+        better asked through the log."""
+        self._reads.append(ready)
+        self._gather_soon()
 
     def hold(self, connection: ClientConnection) -> None:
         """This connection speaks for its session from now on."""
@@ -136,14 +144,21 @@ class Desk:
         if bundler.introduced and bundler.update_client_id in self.machine.sessions:
             self.operate((CLOSE, bundler.update_client_id, 0))
 
+    def _gather_soon(self) -> None:
+        if self._gather is None:
+            self._gather = self.clock.callLater(0, self._introduce_ready)
+
     def _introduce_ready(self) -> None:
         self._gather = None
         self.replica.perform(self._introduce_all)
 
     def _introduce_all(self) -> None:
         ready, self._ready = self._ready, {}
+        reads, self._reads = self._reads, []
         for bundler in ready.values():
             self._introduce(bundler)
+        for read in reads:
+            self.replica.reads.read(read)
 
     def _introduce(self, bundler: Bundler) -> None:
         update = bundler.next_update(self.replica.data.ordering.local_aru)

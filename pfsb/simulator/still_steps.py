@@ -11,11 +11,15 @@ from pfsb.paxos.messages import (
     Alive,
     Batch,
     ClientUpdate,
+    Confirm,
+    Confirmed,
     GloballyOrderedUpdate,
     Message,
     Prepare,
     PrepareOK,
     Proposal,
+    ReadIndex,
+    ReadRequest,
     ReconciliationReply,
     ReconciliationRequest,
     Stranger,
@@ -145,6 +149,8 @@ def in_words(message: Message) -> str:
             return f"a request for slots {message.first} to {message.last}"
         case ReconciliationReply():
             return f"what it asked for: {_all(message.updates)}"
+        case ReadRequest() | ReadIndex() | Confirm() | Confirmed():
+            raise AssertionError("nobody reads in the small world")
         case Stranger():
             return "that its storage is another"
         case _:

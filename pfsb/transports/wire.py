@@ -22,12 +22,16 @@ from pfsb.paxos.messages import (
     Alive,
     Batch,
     ClientUpdate,
+    Confirm,
+    Confirmed,
     DataEntry,
     GloballyOrderedUpdate,
     Message,
     Prepare,
     PrepareOK,
     Proposal,
+    ReadIndex,
+    ReadRequest,
     ReconciliationReply,
     ReconciliationRequest,
     State,
@@ -66,6 +70,10 @@ class Kind:
     RECONCILIATION_REQUEST: Final = 10
     RECONCILIATION_REPLY: Final = 11
     STRANGER: Final = 12
+    READ_REQUEST: Final = 13
+    READ_INDEX: Final = 14
+    CONFIRM: Final = 15
+    CONFIRMED: Final = 16
 
 
 class Malformed(ValueError):
@@ -116,6 +124,14 @@ def _row(message: Message) -> tuple[object, ...]:
             return (Kind.RECONCILIATION_REPLY, burst_end, local_aru, [(u.seq, u.batch.data) for u in updates])
         case Stranger(_, identity):
             return (Kind.STRANGER, identity)
+        case ReadRequest(_, number):
+            return (Kind.READ_REQUEST, number)
+        case ReadIndex(_, number, seq):
+            return (Kind.READ_INDEX, number, seq)
+        case Confirm(_, view, number):
+            return (Kind.CONFIRM, view, number)
+        case Confirmed(_, view, number):
+            return (Kind.CONFIRMED, view, number)
         case _:
             assert_never(message)
 
@@ -181,6 +197,14 @@ def decode(sender: int, row: object) -> Message:
             return _reconciliation_reply(sender, burst_end, local_aru, updates)
         case (Kind.STRANGER, identity):
             return Stranger(sender, _identity(identity))
+        case (Kind.READ_REQUEST, number):
+            return ReadRequest(sender, _number("number", number))
+        case (Kind.READ_INDEX, number, seq):
+            return ReadIndex(sender, _number("number", number), _number("seq", seq))
+        case (Kind.CONFIRM, view, number):
+            return Confirm(sender, _number("view", view, least=1), _number("number", number))
+        case (Kind.CONFIRMED, view, number):
+            return Confirmed(sender, _number("view", view, least=1), _number("number", number))
         case _:
             raise Malformed(f"no message has this type and number of fields: {reprlib.repr(row)}")
 

@@ -185,10 +185,16 @@ class FakeClientConnection:
         self.calls[-len(commands) :] = [f"submit {len(commands)}" if len(commands) > 1 else "submit"]
         return True
 
-    def ask(self, command: Command, answer: Answer) -> None:
-        self.calls.append("ask")
-        entry = self.desk.cluster.catalogue.entry(command[0])
-        self.desk.later(lambda: answer(entry.application.query(command)), answer)
+    def ask(self, question: Command, answer: Answer) -> None:
+        self.ask_all([question], lambda results: answer(results[0]))
+
+    def ask_all(self, questions: Sequence[Command], answer: Callable[[Sequence[Result]], None]) -> None:
+        self.calls.append(f"ask {len(questions)}" if len(questions) > 1 else "ask")
+        query = {verb: entry.application.query for verb, entry in self.desk.cluster.catalogue.verbs.items()}
+        self.desk.later(
+            lambda: answer([query[question[0]](question) for question in questions]),
+            lambda refused: answer([refused] * len(questions)),
+        )
 
     def hello(self, client_id: str, ttl_seconds: int, answer: Answer) -> None:
         self.calls.append(f"hello {client_id} {ttl_seconds}")

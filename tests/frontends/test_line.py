@@ -208,6 +208,14 @@ class ReadLevelTests(LineTestCase):
         self.ask("PUT a 1\nGET a read=stale")
         self.assertEqual(self.session().calls, ["submit", "ask"])
 
+    def test_reads_of_this_servers_own_state_are_asked_together(self) -> None:
+        """Sequential ones too, as long as nothing is under way that they must wait for."""
+        self.ask("PUT a 1")
+        lines = ["GET a read=stale", "#5 GET a read=sequential", "GET b read=stale"]
+        said = self.ask("\n".join(lines))
+        self.assertEqual(self.session().calls, ["submit", "ask 3"])
+        self.assertEqual([line.split()[0] for line in said], ["OK", "#5", "ERR"])
+
     def test_sequential_read_waits_for_what_was_asked_before(self) -> None:
         """Interface part 3: never older than what this session has seen."""
         self.desk.hold = True

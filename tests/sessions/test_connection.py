@@ -247,6 +247,66 @@ class TogetherWithoutMajorityTests(ClusterTestCase):
         self.assertEqual((self.in_use(), self.client.connection.unanswered), ({}, 0))
 
 
+class ReadTests(ClusterTestCase):
+    """Departure 24, as a client sees it."""
+
+    def setUp(self) -> None:
+        self.begin(3)
+        self.leader = self.world.leader() or 0
+        self.writer, self.reader = self.open("alice", self.leader), self.connect((self.leader + 1) % 3)
+
+    def test_question_takes_no_slot(self) -> None:
+        """Nor does it open a session, at whatever server."""
+        self.do(self.writer, *INCR)
+        aru = self.world.aru(self.leader)
+        for client in (self.writer, self.reader):
+            self.assertEqual(value(self.do(client, *GET)), "1")
+        told = self.reader.ask_all((None, GET), (None, ("GET", "m")))
+        assert told is not None
+        found, missing = [self.answer(each) for each in told]
+        self.assertEqual((value(found), code(missing)), ("1", ("NOTFOUND", "none")))
+        self.assertEqual(self.world.aru(self.leader), aru)
+        self.assertEqual(self.sessions(), ["alice"])
+
+    def test_read_sees_every_write_that_was_answered(self) -> None:
+        """At a server that may not have executed it yet."""
+        for number in range(1, 20):
+            self.do(self.writer, *INCR)
+            self.assertEqual(value(self.do(self.reader, *GET)), str(number))
+
+    def test_question_keeps_its_place_among_its_clients_commands(self) -> None:
+        """Behind commands that are under way it goes with them; commands behind it wait for it."""
+        asked = [self.reader.ask(*words) for words in (GET, INCR, GET, INCR, GET)]
+        self.answer(asked[-1])
+        self.assertEqual(code(asked[0].result)[0], "NOTFOUND")
+        self.assertEqual([value(told.result) for told in asked[1:]], ["1", "1", "2", "2"])
+        self.assertEqual(self.reader.connection.unanswered, 0)
+
+    def test_read_without_a_leader_goes_through_the_log(self) -> None:
+        """Which waits for the next one, as commands do."""
+        self.do(self.writer, *INCR)
+        self.world.crash(self.leader)
+        told = self.reader.ask(*GET)
+        self.assertEqual(value(self.answer(told)), "1")
+
+    def test_read_of_a_client_that_goes_is_forgotten(self) -> None:
+        """Whether its answer is on the way or not."""
+        self.world.isolate((self.leader + 1) % 3)
+        self.reader.ask(*GET)
+        self.world.run(0.1)
+        self.reader.disconnect()
+        self.world.heal()
+        self.world.run(2.0)
+        self.assertNothingLeft((self.leader + 1) % 3)
+
+    def test_read_without_a_majority_is_refused_in_time(self) -> None:
+        """With fate=none or unknown; it changes nothing either way."""
+        self.world.isolate((self.leader + 1) % 3)
+        told = self.reader.ask(*GET)
+        self.world.run(4.0)
+        self.assertEqual(code(told.result)[0], "UNAVAILABLE")
+
+
 class HelloTests(ClusterTestCase):
     def setUp(self) -> None:
         self.begin()

@@ -9,11 +9,15 @@ from pfsb.paxos.messages import (
     Alive,
     Batch,
     ClientUpdate,
+    Confirm,
+    Confirmed,
     GloballyOrderedUpdate,
     Message,
     Prepare,
     PrepareOK,
     Proposal,
+    ReadIndex,
+    ReadRequest,
     ReconciliationReply,
     ReconciliationRequest,
     State,
@@ -72,6 +76,10 @@ BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     ReconciliationRequest: reconciliation_requests(),
     ReconciliationReply: reconciliation_replies(),
     Stranger: st.builds(Stranger, st.just(SENDER), st.binary(min_size=8, max_size=8)),
+    ReadRequest: st.builds(ReadRequest, st.just(SENDER), numbers),
+    ReadIndex: st.builds(ReadIndex, st.just(SENDER), numbers, numbers),
+    Confirm: st.builds(Confirm, st.just(SENDER), views, numbers),
+    Confirmed: st.builds(Confirmed, st.just(SENDER), views, numbers),
 }
 any_message = st.one_of(*BY_TYPE.values())
 

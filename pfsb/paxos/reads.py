@@ -1,0 +1,220 @@
+"""Departure 24: linearizable reads without the log and without a disk write.
+
+A read may be answered by any server that has executed all that could have been answered, anywhere, before the read
+was asked. The leader knows how far that is: up to the highest number that it has proposed, or prepared. It is
+the leader that knows only if nobody has been elected behind its back; so it asks all others, and a majority that still
+follows it settles that. One such round serves all reads that wait when it begins; those that come meanwhile
+wait for the next. Why that is enough is written down with the departure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from pfsb.paxos.data_structures import DataStructures
+from pfsb.paxos.membership import Membership
+from pfsb.paxos.messages import Confirm, Confirmed, ReadIndex, ReadRequest, State
+from pfsb.paxos.settings import Settings
+from pfsb.paxos.turn import Turn
+
+Ready = Callable[[bool], None]
+"""Called once, in a turn: True when this server may answer now; False when no leader has said so in time."""
+
+
+@define(eq=False)
+class _Read:
+    ready: Ready
+    asked_at: float
+
+
+@define
+class _Round:
+    """A leader asks whether it still is one."""
+
+    number: int
+    view: int
+    index: int
+    """Whoever has executed up to here may answer what was asked before the round began."""
+    asked_by: dict[int, int]
+    """server -> the number of its request"""
+    confirmed_by: set[int] = field(factory=set)
+
+
+class ReadHandler:
+    def __init__(
+        self, data: DataStructures, membership: Membership, turn: Turn, clock: IReactorTime, settings: Settings
+    ) -> None:
+        self._data = data
+        self._membership = membership
+        self._turn = turn
+        self._clock = clock
+        self._settings = settings
+        self._waiting: list[_Read] = []
+        """For the next request."""
+        self._requested: list[_Read] = []
+        self._request_number = 0
+        self._indexed: list[tuple[int, list[_Read]]] = []
+        """(slot to be executed before, reads)"""
+        self._round: _Round | None = None
+        self._round_number = 0
+        self._next_round: dict[int, int] = {}
+        """server -> the number of its request, for the round after this one"""
+        self._call: IDelayedCall | None = None
+
+    def stop(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    @property
+    def under_way(self) -> int:
+        """Reads that are not ready."""
+        return len(self._waiting) + len(self._requested) + sum(len(reads) for _, reads in self._indexed)
+
+    # ------------------------------------------------------------------ whoever is asked by a client
+
+    def read(self, ready: Ready) -> None:
+        """In a turn: a client of this server wants to read."""
+        self._waiting.append(_Read(ready, self._clock.seconds()))
+        if not self._requested:
+            self._request()
+        self._watch()
+
+    def read_index(self, message: ReadIndex) -> None:
+        """The leader's answer; one to an earlier request tells nothing of later reads."""
+        if message.number == self._request_number and self._requested:
+            self._indexed.append((message.seq, self._requested))
+            self._requested = []
+            if self._waiting:
+                self._request()
+
+    def answer_ready(self) -> None:
+        """At the end of each turn: whatever this server has executed by now."""
+        if not self._indexed:
+            return
+        local_aru = self._data.ordering.local_aru
+        indexed, self._indexed = self._indexed, []
+        for seq, reads in indexed:
+            if seq > local_aru:
+                self._indexed.append((seq, reads))
+            else:
+                for read in reads:
+                    read.ready(True)
+
+    def _request(self) -> None:
+        # Beyond all numbers of this server's former lives, whose answers may still be on their way.
+        self._request_number = max(self._request_number, self._data.server.incarnation << 32) + 1
+        self._requested, self._waiting = self._waiting, []
+        self._ask_leader()
+
+    def _ask_leader(self) -> None:
+        own_id, state = self._data.server.server_id, self._data.server.state
+        if state is State.REG_LEADER:
+            self.read_request(ReadRequest(own_id, self._request_number))
+        elif state is State.REG_NONLEADER:
+            leader = self._membership.leader_of(self._data.views.last_installed)
+            self._turn.send(ReadRequest(own_id, self._request_number), leader)
+
+    # ------------------------------------------------------------------ the leader, and those who follow it
+
+    def read_request(self, message: ReadRequest) -> None:
+        """Only a leader can tell; whoever asks somebody else asks again."""
+        if self._data.server.state is not State.REG_LEADER:
+            return
+        present = self._present_round()
+        if present is not None and present.asked_by.get(message.server_id) == message.number:
+            return  # it was sent again, and is about to be answered
+        self._next_round[message.server_id] = message.number
+        if present is None:
+            self._begin_round()
+
+    def confirm(self, message: Confirm) -> None:
+        """True whenever it is said: this server has installed no later view, and will not have when this arrives late.
+
+        Late or early, it shows that nobody had a majority for a later view when the round began.
+        """
+        data = self._data
+        if data.server.state is State.REG_NONLEADER and data.views.last_installed == message.view:
+            self._turn.send(Confirmed(data.server.server_id, message.view, message.number), message.server_id)
+
+    def confirmed(self, message: Confirmed) -> None:
+        present = self._present_round()
+        if present is not None and (present.view, present.number) == (message.view, message.number):
+            present.confirmed_by.add(message.server_id)
+            self._end_round_if_confirmed(present)
+
+    def _present_round(self) -> _Round | None:
+        """The one under way, unless it belongs to a view that this server leads no more."""
+        data = self._data
+        leads = data.server.state is State.REG_LEADER
+        if self._round is not None and not (leads and self._round.view == data.views.last_installed):
+            self._round = None
+        return self._round
+
+    def _begin_round(self) -> None:
+        ordering = self._data.ordering
+        self._round_number += 1
+        asked_by, self._next_round = self._next_round, {}
+        # Nothing above has left this server in its view, and a majority has promised that nothing older was chosen.
+        index = max(ordering.local_aru, ordering.last_proposed, ordering.global_history.top)
+        self._round = begun = _Round(self._round_number, self._data.views.last_installed, index, asked_by)
+        begun.confirmed_by.add(self._data.server.server_id)
+        self._ask_for_confirmation(begun)
+        self._end_round_if_confirmed(begun)
+
+    def _ask_for_confirmation(self, present: _Round) -> None:
+        self._turn.send(Confirm(self._data.server.server_id, present.view, present.number))
+        self._watch()
+
+    def _end_round_if_confirmed(self, present: _Round) -> None:
+        if len(present.confirmed_by) < self._membership.quorum:
+            return
+        self._round = None
+        own_id = self._data.server.server_id
+        for server_id, number in present.asked_by.items():
+            answer = ReadIndex(own_id, number, present.index)
+            if server_id == own_id:
+                self.read_index(answer)
+            else:
+                self._turn.send(answer, server_id)
+        if self._next_round and self._round is None:
+            self._begin_round()
+
+    # ------------------------------------------------------------------ what is lost is asked again
+
+    def _watch(self) -> None:
+        if self._call is None:
+            self._call = self._clock.callLater(self._settings.resend_seconds, self._time_came)
+
+    def _time_came(self) -> None:
+        self._call = None
+        self._turn.run(self._ask_again)
+        if not self._turn.stopped and (self.under_way or self._round is not None):
+            self._watch()
+
+    def _ask_again(self) -> None:
+        self._give_up(self._clock.seconds() - self._settings.update_seconds)
+        if self._requested:
+            self._ask_leader()
+        elif self._waiting:
+            self._request()
+        present = self._present_round()
+        if present is not None:
+            self._ask_for_confirmation(present)
+
+    def _give_up(self, oldest: float) -> None:
+        """Reads that wait for as long as an update is not sent again: they go through the log, which finds its way."""
+        late: list[_Read] = []
+
+        def in_time(reads: list[_Read]) -> list[_Read]:
+            late.extend(read for read in reads if read.asked_at <= oldest)
+            return [read for read in reads if read.asked_at > oldest]
+
+        indexed = [(seq, in_time(reads)) for seq, reads in self._indexed]
+        self._indexed = [(seq, reads) for seq, reads in indexed if reads]
+        self._requested, self._waiting = in_time(self._requested), in_time(self._waiting)
+        for read in late:
+            read.ready(False)

@@ -1,0 +1,289 @@
+"""Departure 24: linearizable reads without the log."""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from pfsb.paxos.messages import Accept, Confirm, Confirmed, Prepare, Proposal, ReadIndex, ReadRequest, ViewChange
+from tests.paxos.case import SMALL, ReplicaTestCase
+from tests.paxos.messages import accept, client_update, proposal, view_change
+
+ALICE = client_update("alice", 1)
+
+
+class ReadTestCase(ReplicaTestCase):
+    settings = evolve(SMALL, progress_seconds=20.0)
+
+    def setUp(self) -> None:
+        self.told: list[tuple[str, bool]] = []
+        super().setUp()
+
+    def read(self, name: str = "x") -> None:
+        """A client of this server wants to read."""
+        self.replica.perform(self.replica.reads.read, lambda is_certain: self.told.append((name, is_certain)))
+        self._after_event()
+
+    def request(self, count: int) -> ReadRequest:
+        """The number of this server's `count`th request in its first life."""
+        return ReadRequest(self.server_id, (1 << 32) + count)
+
+
+class LeaderTests(ReadTestCase):
+    """Server 2 leads view 2 of five servers."""
+
+    def after_start(self) -> None:
+        self.lead(2)
+
+    def confirm(self, *servers: int, number: int = 1, view: int = 2) -> None:
+        for server_id in servers:
+            self.receive(Confirmed(server_id, view, number))
+
+    def test_read_waits_for_a_majority_that_still_follows(self) -> None:
+        """Three of five, the leader among them; nothing is proposed, and nothing written."""
+        self.storage.records.clear()
+        self.read()
+        self.assertSent(Confirm(2, 2, 1))
+        self.confirm(3)
+        self.assertEqual(self.told, [])
+        self.confirm(4)
+        self.assertEqual(self.told, [("x", True)])
+        self.assertNotSent(Proposal)
+        self.assertEqual(self.storage.records, [])
+
+    def test_one_server_confirms_once(self) -> None:
+        self.read()
+        self.assertSent(Confirm(2, 2, 1))
+        self.confirm(3, 3, 3)
+        self.assertEqual(self.told, [])
+
+    def test_what_was_confirmed_before_the_read_was_asked_does_not_count(self) -> None:
+        """Somebody may have been elected since then, and have answered a write."""
+        self.read("first")
+        self.read("second")
+        self.assertSent(Confirm(2, 2, 1))
+        self.confirm(3, 4)
+        self.assertEqual(self.told, [("first", True)])
+        self.assertSent(Confirm(2, 2, 2))
+        self.confirm(5, 1, number=1)
+        self.assertEqual(self.told, [("first", True)])
+        self.confirm(5, 1, number=2)
+        self.assertEqual(self.told, [("first", True), ("second", True)])
+
+    def test_many_reads_share_one_round(self) -> None:
+        """All that came while the round before was under way."""
+        for name in "abcdef":
+            self.read(name)
+        self.assertSent(Confirm(2, 2, 1))
+        self.confirm(3, 4)
+        self.assertSent(Confirm(2, 2, 2))
+        self.confirm(3, 4, number=2)
+        self.assertEqual([name for name, _ in self.told], list("abcdef"))
+        self.assertNotSent(Confirm)
+
+    def test_read_waits_for_what_is_proposed_already(self) -> None:
+        """A follower may have counted a majority, and answered, before the leader has."""
+        self.introduce(ALICE)
+        self.assertEqual([message.seq for message in self.take(Proposal)], [1])
+        self.assertSent(accept(2, 2, 1))
+        self.read()
+        self.assertSent(Confirm(2, 2, 1))
+        self.confirm(3, 4)
+        self.assertEqual(self.told, [])
+        self.receive(accept(3, 2, 1))
+        self.receive(accept(4, 2, 1))
+        self.assertExecuted([ALICE])
+        self.assertEqual(self.told, [("x", True)])
+
+    def test_answer_waits_behind_the_door(self) -> None:
+        """Design part 3: what was executed on the strength of this server's own vote is told when that is on disk."""
+        answers: list[bool] = []
+        self.introduce(ALICE)
+        self.take(Proposal)
+        self.take(Accept)
+        self.hold_syncs = True
+        self.introduce(client_update("bob", 1))
+        self.take(Proposal)
+        read = self.replica.reads.read
+        self.replica.perform(read, lambda is_certain: self.replica.turn.call(answers.append, is_certain))
+        self.assertEqual(self.take(Confirm), [], "it waits behind the records of slot 2")
+        self.storage.finish_all()
+        self.assertSent(Confirm(2, 2, 1))
+        for seq in (1, 2):
+            self.receive(accept(3, 2, seq))
+            self.receive(accept(4, 2, seq))
+        self.introduce(client_update("bob", 2))
+        self.take(Proposal)
+        self.confirm(3, 4)
+        self.assertEqual(answers, [])
+        self.storage.finish_all()
+        self.take(Accept)
+        self.assertEqual(answers, [True])
+
+    def test_deposed_leader_answers_nothing(self) -> None:
+        """Whatever arrives afterwards: its round has ended with its view."""
+        self.read()
+        self.assertSent(Confirm(2, 2, 1))
+        self.expire_progress_timer()
+        self.assertSent(view_change(2, 3))
+        self.confirm(3, 4, 5)
+        self.assertEqual(self.told, [])
+
+    def test_leader_that_is_no_longer_followed_answers_nothing(self) -> None:
+        """Nobody confirms; after as long as an update would take to be sent again, the log must tell."""
+        self.read()
+        self.advance(self.settings.update_seconds + self.settings.resend_seconds)
+        self.assertEqual(self.told, [("x", False)])
+        self.assertGreater(len(self.take(Confirm)), 2)
+
+    def test_lost_question_is_asked_again(self) -> None:
+        """Section 5.9: sender-driven."""
+        self.read()
+        self.assertSent(Confirm(2, 2, 1))
+        self.advance(self.settings.resend_seconds)
+        self.assertSent(Confirm(2, 2, 1))
+        self.confirm(3, 4)
+        self.advance(1.0)
+        self.assertNotSent(Confirm)
+
+    def test_followers_request_gets_its_index(self) -> None:
+        """It may come again, if the answer was lost; then in a round of its own."""
+        self.receive(ReadRequest(4, 77))
+        self.assertSent(Confirm(2, 2, 1))
+        self.confirm(3, 4)
+        self.assertSent(ReadIndex(2, 77, 0), to=4)
+        self.receive(ReadRequest(4, 77))
+        self.assertSent(Confirm(2, 2, 2))
+        self.confirm(3, 4, number=2)
+        self.assertSent(ReadIndex(2, 77, 0), to=4)
+
+
+class NewLeaderTests(ReadTestCase):
+    def test_new_leader_waits_for_all_that_it_prepared(self) -> None:
+        """What an older view has chosen, and answered, is among it."""
+        self.lead(2, proposal(1, 1, 1, ALICE))
+        self.assertEqual([message.seq for message in self.take(Proposal)], [1])
+        self.assertSent(accept(2, 2, 1))
+        self.read()
+        self.assertSent(Confirm(2, 2, 1))
+        for server_id in (3, 4):
+            self.receive(Confirmed(server_id, 2, 1))
+        self.assertEqual(self.told, [])
+        for server_id in (3, 4):
+            self.receive(accept(server_id, 2, 1))
+        self.assertEqual(self.told, [("x", True)])
+
+    def test_leader_to_be_answers_nobody(self) -> None:
+        """Its view is not prepared; whoever asks asks again."""
+        self.begin_prepare_phase(2)
+        self.receive(ReadRequest(4, 77))
+        self.read()
+        self.assertNotSent(Confirm)
+        self.assertNotSent(ReadRequest)
+
+
+class FollowerTests(ReadTestCase):
+    """Server 2 follows server 1 in view 1."""
+
+    def after_start(self) -> None:
+        self.follow(view=1)
+
+    def go_on_to(self, view: int) -> None:
+        self.expire_progress_timer()
+        self.assertSent(view_change(2, 2))
+        self.follow(view)
+
+    def test_leader_is_asked_and_its_index_waited_for(self) -> None:
+        self.read()
+        self.assertSent(self.request(1), to=1)
+        self.receive(ReadIndex(1, self.request(1).number, 1))
+        self.assertEqual(self.told, [])
+        self.order(1, ALICE)
+        self.assertEqual(self.told, [("x", True)])
+
+    def test_reads_that_come_later_are_not_in_the_request(self) -> None:
+        """The index may be older than they are."""
+        self.read("first")
+        self.read("second")
+        self.assertSent(self.request(1), to=1)
+        self.receive(ReadIndex(1, self.request(1).number, 0))
+        self.assertEqual(self.told, [("first", True)])
+        self.assertSent(self.request(2), to=1)
+        self.receive(ReadIndex(1, self.request(1).number, 0))
+        self.assertEqual(self.told, [("first", True)])
+        self.receive(ReadIndex(1, self.request(2).number, 0))
+        self.assertEqual(self.told, [("first", True), ("second", True)])
+
+    def test_requests_of_two_lives_have_different_numbers(self) -> None:
+        """An answer to the former life's request tells nothing of this one's reads."""
+        self.data.server.incarnation = 2
+        self.read()
+        self.assertEqual([message.number for message in self.take(ReadRequest)], [(2 << 32) + 1])
+
+    def test_lost_request_is_sent_again_with_its_number(self) -> None:
+        self.read()
+        self.assertSent(self.request(1), to=1)
+        self.advance(self.settings.resend_seconds)
+        self.assertSent(self.request(1), to=1)
+
+    def test_new_leader_is_asked(self) -> None:
+        """The request goes with the view."""
+        self.read()
+        self.assertSent(self.request(1), to=1)
+        self.go_on_to(view=3)
+        self.advance(self.settings.resend_seconds)
+        self.assertSent(self.request(1), to=3)
+
+    def test_request_that_nobody_answers_is_given_up(self) -> None:
+        """The log finds its way to a leader that this server cannot reach (G8.3)."""
+        self.read()
+        self.advance(self.settings.update_seconds + self.settings.resend_seconds)
+        self.assertEqual(self.told, [("x", False)])
+        self.take(ReadRequest)
+        self.advance(1.0)
+        self.assertNotSent(ReadRequest)
+
+    def test_index_that_is_not_reached_is_given_up(self) -> None:
+        """The log is no slower, and it is its own witness that something waits."""
+        self.read()
+        self.assertSent(self.request(1), to=1)
+        self.receive(ReadIndex(1, self.request(1).number, 9))
+        self.advance(self.settings.update_seconds + self.settings.resend_seconds)
+        self.assertEqual(self.told, [("x", False)])
+
+    def test_follower_confirms_its_leader(self) -> None:
+        """And a repeated question again."""
+        for _ in range(2):
+            self.receive(Confirm(1, 1, 5))
+            self.assertSent(Confirmed(2, 1, 5), to=1)
+
+    def test_whoever_follows_another_view_confirms_nothing(self) -> None:
+        """Of an older view's leader it would be false, and of a later one's it is not known yet."""
+        self.go_on_to(view=3)
+        self.receive(Confirm(1, 1, 5))
+        self.receive(Confirm(4, 4, 5))
+        self.assertNotSent(Confirmed)
+
+    def test_whoever_elects_confirms_nothing(self) -> None:
+        self.expire_progress_timer()
+        self.assertSent(view_change(2, 2))
+        self.receive(Confirm(1, 1, 5))
+        self.assertNotSent(Confirmed)
+
+    def test_read_while_nobody_leads_waits_for_who_will(self) -> None:
+        self.expire_progress_timer()
+        self.assertSent(view_change(2, 2))
+        self.read()
+        self.assertNotSent(ReadRequest)
+        self.follow(view=3)
+        self.advance(self.settings.resend_seconds)
+        self.assertSent(self.request(1), to=3)
+
+
+class AloneTests(ReadTestCase):
+    servers = (2,)
+
+    def test_one_server_is_its_own_majority(self) -> None:
+        self.read()
+        self.assertEqual(self.told, [("x", True)])
+        for kind in (Confirm, ViewChange, Prepare):
+            self.take(kind)
