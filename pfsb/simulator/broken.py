@@ -15,6 +15,7 @@ from pfsb.simulator import (
     broken_progress,
     broken_promises,
     broken_proposals,
+    broken_reads,
     broken_sessions,
     broken_votes,
 )
@@ -30,6 +31,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
         broken_execution,
         broken_progress,
         broken_sessions,
+        broken_reads,
     )
     for variant in module.VARIANTS.by_name.values()
 }
