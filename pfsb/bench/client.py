@@ -6,6 +6,7 @@ Everything here blocks: it belongs into a program of its own, or a thread.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -23,6 +24,8 @@ from pfsb.bench.histogram import Histogram
 
 SOURCE: Final = Path(__file__).with_name("load.c")
 CLIENTS: Final = ("auto", "c", "python")
+CLOSE_SECONDS: Final = 5.0
+"""How long a load client may take to end when it has told its result."""
 
 
 class LoadFailed(Exception):
@@ -109,6 +112,8 @@ class LoadClient:
             )
             try:
                 seen, words = self._converse(process, workload, look)
+                if words is not None:
+                    self._let_go(process)
             finally:
                 self.kill()
                 process.wait()
@@ -121,6 +126,12 @@ class LoadClient:
         """End it, at once; from any thread."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
+
+    @staticmethod
+    def _let_go(process: subprocess.Popen[str]) -> None:
+        """It has told its result; it may have sessions to close."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(CLOSE_SECONDS)
 
     @staticmethod
     def _converse(
