@@ -20,7 +20,7 @@ from benchmarks.compare.ours import Pfsb
 from benchmarks.compare.results import Results
 from benchmarks.compare.rows import Row, rows
 from benchmarks.compare.run import Comparison
-from benchmarks.compare.system import Missing, System
+from benchmarks.compare.system import Choices, Missing, System
 from benchmarks.compare.tables import rst, text
 from benchmarks.compare.zookeeper import ZooKeeper
 from pfsb.bench.client import LoadFailed
@@ -44,6 +44,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--peers", default="etcd,zookeeper,pysyncobj", help="whom to measure; none: only pfsb")
     parser.add_argument("--rows", type=rows, default="all", help="which rows, by key: 1x1,8x8,get,failover,...")
     parser.add_argument("--etcd", help="the etcd binary to use")
+    parser.add_argument(
+        "--transport", default="udp", help="what pfsb's servers speak to each other over (default: udp)"
+    )
     parser.add_argument("--directory", type=Path, default=Path("."), help="where to make the directory for all storage")
     parser.add_argument("--json", type=Path, help="write everything that was measured to this file")
     parser.add_argument("--rst", type=Path, help="write the tables to this file, for docs/performance.rst")
@@ -54,7 +57,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """0: every goal that was measured is met; 1: one is not; 130: interrupted."""
     asked = arguments()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has started it with SIGINT ignored
+        signal.signal(number, _interrupt)
     if asked.from_json is not None:
         earlier = json.loads(asked.from_json.read_text())
         return _show(asked, Results(earlier["rounds"]), earlier["missing"], earlier["about"])
@@ -102,7 +106,7 @@ def _prepare(asked: argparse.Namespace) -> tuple[list[type[System]], dict[str, s
     for system in wanted:
         print(f"preparing {system.name}", file=sys.stderr, flush=True)
         try:
-            versions[system.name] = system.prepare(asked.etcd)
+            versions[system.name] = system.prepare(Choices(asked.etcd, asked.transport))
             systems.append(system)
         except (Missing, LoadFailed) as error:
             missing[system.name] = str(error)

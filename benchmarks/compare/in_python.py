@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from benchmarks.compare.system import KEYS, VALUE_BYTES, Load, System, Tail, Trouble, Write, ports
+from benchmarks.compare.system import KEYS, VALUE_BYTES, Choices, Load, System, Tail, Trouble, Write, ports
 from benchmarks.compare.tools import python_environment
 from pfsb.bench.client import LoadFailed, LoadResult, read_result
 
@@ -26,7 +26,7 @@ class PySyncObj(System):
     _python: ClassVar[str] = ""
 
     @classmethod
-    def prepare(cls, etcd: str | None = None) -> str:
+    def prepare(cls, choices: Choices) -> str:
         environment = python_environment("pysyncobj", "pysyncobj")
         cls._python = str(environment / "bin" / "python")
         asked = [cls._python, "-c", "import pysyncobj.version; print(pysyncobj.version.VERSION)"]

@@ -9,10 +9,10 @@ from pathlib import Path
 from random import Random
 from typing import Any, ClassVar, Final
 
-from benchmarks.compare.system import KEYS, VALUE_BYTES, Load, System, Tail, Write
+from benchmarks.compare.system import KEYS, VALUE_BYTES, Choices, Load, System, Tail, Write
 from pfsb import __version__
 from pfsb.bench.client import LoadClient, LoadResult, client_command
-from pfsb.bench.probe import Status, status, target_of
+from pfsb.bench.probe import Probe, Status, status, target_of
 from pfsb.bench.workload import Target, Workload, fill, operations
 from pfsb.client.addresses import server_addresses
 from pfsb.demo.processes import server_command, write_config
@@ -30,21 +30,23 @@ _MIXES: Final = {
 
 class Pfsb(System):
     name: ClassVar[str] = "pfsb"
-    settings: ClassVar[Mapping[str, Any]] = {}
-    """Keys of the configuration, other than the defaults."""
+    _transport: ClassVar[str] = "udp"
 
-    def __init__(self, directory: Path, servers: int) -> None:
+    def __init__(self, directory: Path, servers: int, settings: Mapping[str, Any] | None = None) -> None:
+        """`settings`: keys of the configuration, other than the defaults."""
         super().__init__(directory, servers)
+        self._settings = {"transport": self._transport, **(settings or {})}
         self._targets: dict[int, Target] = {}
         self._is_filled = False
 
     @classmethod
-    def prepare(cls, etcd: str | None = None) -> str:
+    def prepare(cls, choices: Choices) -> str:
         client_command("auto")
-        return __version__
+        cls._transport = choices.transport
+        return f"{__version__} over {choices.transport}"
 
     def configure(self) -> None:
-        config = write_config(self.directory / "cluster.yaml", self.servers, Random(), **self.settings)
+        config = write_config(self.directory / "cluster.yaml", self.servers, Random(), **self._settings)
         self._targets = {address.id: target_of(address) for address in server_addresses(config)}
 
     def command(self, server: int) -> tuple[Sequence[str], dict[str, str]]:
@@ -52,6 +54,10 @@ class Pfsb(System):
         paths = [repository, *filter(None, [os.environ.get("PYTHONPATH")])]
         command = server_command("--id", str(server), "--config", "cluster.yaml")
         return command, {"PYTHONPATH": os.pathsep.join(paths)}
+
+    def probe(self) -> Probe:
+        """What looks at these servers."""
+        return Probe(self._targets, self.pids())
 
     def statuses(self) -> dict[int, Status]:
         found = {server: status(self._targets[server]) for server in self.running()}

@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import ClassVar, Final, TypeVar
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from pfsb.bench.client import LoadResult
 from pfsb.bench.machine import cpu_seconds_of_all, memory_bytes
@@ -67,6 +67,16 @@ class Load:
         return self.connections * self.depth
 
 
+@frozen
+class Choices:
+    """What somebody may choose about single systems."""
+
+    etcd: str | None = None
+    """Another server binary of etcd."""
+    transport: str = "udp"
+    """What pfsb's servers speak to each other over."""
+
+
 class System(ABC):
     """A cluster of one system: `start`, measure, `stop`. Servers are numbered from 0."""
 
@@ -83,7 +93,7 @@ class System(ABC):
 
     @classmethod
     @abstractmethod
-    def prepare(cls, etcd: str | None = None) -> str:
+    def prepare(cls, choices: Choices) -> str:
         """Find or build what is needed; returns the version. Raises `Missing`."""
 
     @abstractmethod
@@ -138,12 +148,16 @@ class System(ABC):
         """Raises `Trouble` if a server ends meanwhile, or none leads in time."""
 
         def look() -> int | None:
-            for server, process in self._processes.items():
-                if process.poll() is not None:
-                    raise Trouble(f"{self.name}: server {server} has ended: {self._last_words(server)}")
+            self.check_alive()
             return self.leader()
 
         return wait_for(f"{self.name}: a leader", look)
+
+    def check_alive(self) -> None:
+        """Raises `Trouble` if a server has ended that nobody killed."""
+        for server, process in self._processes.items():
+            if process.poll() is not None:
+                raise Trouble(f"{self.name}: server {server} has ended: {self._last_words(server)}")
 
     def kill(self, server: int) -> None:
         """kill -9; returns when it is gone."""
@@ -165,11 +179,15 @@ class System(ABC):
 
     def cpu(self) -> float:
         """User and system seconds of all servers so far."""
-        return cpu_seconds_of_all(self._processes[server].pid for server in self.running())
+        return cpu_seconds_of_all(self.pids())
+
+    def pids(self) -> list[int]:
+        """Of the servers that run."""
+        return [self._processes[server].pid for server in self.running()]
 
     def memory(self) -> int:
         """Resident bytes of the largest server."""
-        return max(memory_bytes(self._processes[server].pid) for server in self.running())
+        return max(memory_bytes(pid) for pid in self.pids())
 
     def _last_words(self, server: int) -> str:
         lines = (self.directory / f"log-{server}").read_text(errors="replace").splitlines()

@@ -103,6 +103,7 @@ def settle(system: System) -> None:
 
 
 def _are_equal(system: System, servers: Sequence[int]) -> bool:
+    system.check_alive()
     positions = {system.position(server) for server in servers}
     return len(positions) == 1 and None not in positions
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
-from benchmarks.compare.system import KEYS, VALUE_BYTES, Load, Missing, System, Trouble, Write, ports
+from benchmarks.compare.system import KEYS, VALUE_BYTES, Choices, Load, Missing, System, Trouble, Write, ports
 from benchmarks.compare.tools import built, program
 from pfsb.bench.client import LoadClient, LoadFailed, LoadResult
 
@@ -34,7 +34,7 @@ class ZooKeeper(System):
     _class_path: ClassVar[str] = ""
 
     @classmethod
-    def prepare(cls, etcd: str | None = None) -> str:
+    def prepare(cls, choices: Choices) -> str:
         if not (_JARS / "zookeeper.jar").exists():
             raise Missing(f"{_JARS}/zookeeper.jar is not there (Debian: apt-get install zookeeper)")
         cls._java = program("java", "default-jdk-headless")

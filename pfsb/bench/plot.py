@@ -9,9 +9,9 @@ from typing import Final
 
 from attrs import field, frozen
 
-WIDTH: Final = 520
+WIDTH: Final = 640
 HEIGHT: Final = 340
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 34, 52
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 170, 34, 52
 _COLOURS: Final = ("#1f5fa8", "#c8501e", "#2e8b57", "#8a4fa3", "#b8860b", "#555555", "#d1477a", "#00868b")
 
 
@@ -124,9 +124,10 @@ def _lines(chart: Chart, x_axis: Axis, y_axis: Axis) -> list[str]:
         drawn.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"{dash}/>')
         fill = "white" if series.dashed else colour
         drawn += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" fill="{fill}" stroke="{colour}"/>' for x, y in places]
-        y = _TOP + 14 * (at + 1)
-        drawn.append(f'<path d="M{_LEFT + 8} {y - 4}h22" stroke="{colour}" stroke-width="1.6"{dash}/>')
-        drawn.append(_text(_LEFT + 34, y, series.name))
+        if series.name:
+            x, y = WIDTH - _RIGHT + 12, _TOP + 8 + 15 * at
+            drawn.append(f'<path d="M{x} {y - 4}h22" stroke="{colour}" stroke-width="1.6"{dash}/>')
+            drawn.append(_text(x + 27, y, series.name))
     return drawn
 
 

@@ -12,7 +12,7 @@ from benchmarks.compare.ours import Pfsb
 from benchmarks.compare.results import rate_cell
 from benchmarks.compare.rows import rows
 from benchmarks.compare.run import Comparison
-from benchmarks.compare.system import Load, Missing
+from benchmarks.compare.system import Choices, Load, Missing
 from benchmarks.compare.tools import built, program
 from benchmarks.compare.trouble import seconds_without_leader, settle
 
@@ -44,7 +44,7 @@ class PfsbTests(SynchronousTestCase):
 
     def test_servers_are_loaded_killed_and_stopped(self) -> None:
         """What the comparison does to every system, done to this one."""
-        Pfsb.prepare()
+        Pfsb.prepare(Choices())
         system = Pfsb(Path(self.mktemp()).resolve(), 3)
         self.addCleanup(system.stop)
         system.start()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks.compare.system import Load, System, Trouble, Write, wait_for
+from benchmarks.compare.system import Choices, Load, System, Trouble, Write, wait_for
 from benchmarks.compare.trouble import Writers, seconds_without_leader
 from pfsb.bench.client import LoadResult
 
@@ -28,7 +28,7 @@ class Fake(System):
         self.lock = threading.Lock()
 
     @classmethod
-    def prepare(cls, etcd: str | None = None) -> str:
+    def prepare(cls, choices: Choices) -> str:
         return "0"
 
     def configure(self) -> None:
