@@ -98,9 +98,12 @@ class LoadClient:
     command: Sequence[str]
     environment: dict[str, str] | None = None
     _process: subprocess.Popen[str] | None = field(init=False, default=None)
+    _stopped: bool = field(init=False, default=False)
 
     def run(self, workload: str, look: Callable[[], Any] = lambda: None) -> LoadResult:
         """Do it; `look` is called when the measured time begins and when it ends. Raises `LoadFailed`."""
+        if self._stopped:
+            raise LoadFailed("interrupted")
         with tempfile.TemporaryFile("w+") as complaints:
             process = self._process = subprocess.Popen(
                 self.command,
@@ -115,15 +118,18 @@ class LoadClient:
                 if words is not None:
                     self._let_go(process)
             finally:
-                self.kill()
+                process.kill()
                 process.wait()
+            if words is None and self._stopped:
+                raise LoadFailed("interrupted")
             if words is None:
                 complaints.seek(0)
                 raise LoadFailed(f"the load client gave up: {complaints.read().strip() or 'without a word'}")
         return read_result(words, seen.get("begin"), seen.get("end"))
 
-    def kill(self) -> None:
-        """End it, at once; from any thread."""
+    def stop(self) -> None:
+        """End it at once, from any thread; it runs no more."""
+        self._stopped = True
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
 

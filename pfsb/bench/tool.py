@@ -14,7 +14,7 @@ from typing import Any, Final, TextIO
 
 import yaml
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThread
 from twisted.python import usage
 
@@ -97,10 +97,14 @@ async def run(reactor: Any, options: Options) -> None:
     """Measure and print. Raises `SystemExit` with status 1 if that cannot be done."""
     try:
         client = LoadClient(client_command(options["client"]))
-        trigger = reactor.addSystemEventTrigger("before", "shutdown", client.kill)
-        measurements, about = await _measured(reactor, options, client)
+        measuring = Deferred.fromCoroutine(_measured(reactor, options, client))
+        trigger = reactor.addSystemEventTrigger("before", "shutdown", _interrupt, client, measuring)
+        measurements, about = await measuring
         with contextlib.suppress(ValueError):  # it has been triggered
             reactor.removeSystemEventTrigger(trigger)
+    except CancelledError:
+        print("pfsb bench: interrupted", file=sys.stderr)
+        raise SystemExit(1) from None
     except (NoCluster, LoadFailed, ClusterTrouble, OSError) as error:
         print(f"pfsb bench: {error}", file=sys.stderr)
         raise SystemExit(1) from None
@@ -108,6 +112,20 @@ async def run(reactor: Any, options: Options) -> None:
         print(f"{key}: {value}")
     print(table(measurements), end="")
     _write(options, measurements, about)
+
+
+def _interrupt(client: LoadClient, measuring: Deferred[Any]) -> Deferred[None]:
+    """Ctrl-C: fires when no server runs any more, and their storage is thrown away."""
+    ended: Deferred[None] = Deferred()
+
+    def told(result: Any) -> Any:
+        ended.callback(None)
+        return result
+
+    client.stop()
+    measuring.addBoth(told)
+    measuring.cancel()
+    return ended
 
 
 async def _measured(

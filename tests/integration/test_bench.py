@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from unittest import SkipTest
 
 from twisted.internet import reactor
 from twisted.internet.utils import getProcessOutputAndValue
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pfsb.bench.client import compiler
 
@@ -73,3 +75,31 @@ class BenchTests(TestCase):
         self.assertEqual(status, 1)
         self.assertEqual(len(err.decode().splitlines()), 1)
         self.assertIn("is the cluster started?", err.decode())
+
+
+class InterruptTests(SynchronousTestCase):
+    timeout = 60
+
+    def test_interrupted_run_leaves_neither_servers_nor_storage(self) -> None:
+        """Ctrl-C in the middle of a measurement: one line, exit status 1, and nothing that anybody must clean up."""
+        directory = Path(self.mktemp()).resolve()
+        directory.mkdir()
+        arguments = ["bench", CONFIG, "--start", "--seconds", "50", "--directory", str(directory)]
+        command = [sys.executable, "-c", PROGRAM, *arguments]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+            self.addCleanup(running.kill)
+            assert running.stderr is not None
+            self.assertEqual(running.stderr.readline(), "8 x 8 ...\n")
+            running.send_signal(signal.SIGINT)
+            _out, err = running.communicate(timeout=30)
+        self.assertEqual((running.returncode, err), (1, "pfsb bench: interrupted\n"))
+        self.assertEqual(list(directory.iterdir()), [])
+        left = [pid for pid in Path("/proc").glob("[0-9]*") if str(directory).encode() in _command_line(pid)]
+        self.assertEqual(left, [])
+
+
+def _command_line(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes() + bytes((process / "cwd").readlink())
+    except OSError:
+        return b""  # it has just ended, or is somebody else's
