@@ -65,6 +65,8 @@ def main() -> int:
     systems, versions, missing = _prepare(asked)
     scratch = Path(tempfile.mkdtemp(prefix="pfsb-compare-", dir=asked.directory)).resolve()
     about = {**_machine(scratch), "servers": asked.servers, "seconds": asked.seconds, **versions}
+    if asked.writes_share != 1:
+        about["share of the writes of memory and catch-up"] = asked.writes_share
 
     def save() -> None:
         if asked.json is not None:

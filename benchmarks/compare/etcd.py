@@ -105,7 +105,7 @@ class Etcd(System):
         }
         command = [self._client, *(f"-{name}={value}" for name, value in arguments.items())]
         try:
-            return LoadClient(command).run("", self.cpu)
+            return LoadClient(command).run("", self.look)
         except LoadFailed as error:
             raise Trouble(f"{self.name}: {error}") from None
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 from benchmarks.compare.system import KEYS, VALUE_BYTES, Choices, Load, System, Tail, Trouble, Write, ports
 from benchmarks.compare.tools import python_environment
 from pfsb.bench.client import LoadFailed, LoadResult, read_result
+from pfsb.bench.probe import Moment
 
 WRITE_SECONDS: Final = 0.25
 _LOAD_SECONDS: Final = 150.0
@@ -69,9 +70,9 @@ class PySyncObj(System):
             ) as connection:
                 connection.sendall(json.dumps(asked).encode() + b"\n")
                 tail = Tail(connection.recv)
-                seen: dict[bytes, float] = {}
+                seen: dict[bytes, Moment] = {}
                 while not (line := tail.line()).startswith(b"{"):
-                    seen[line] = self.cpu()
+                    seen[line] = self.look()
             return read_result(json.loads(line), seen[b"begin"], seen[b"end"])
         except (OSError, ValueError, KeyError, LoadFailed) as error:
             raise Trouble(f"{self.name}: {error!r}") from None

@@ -88,7 +88,7 @@ class Pfsb(System):
             count=load.count,
             keys=KEYS,
         )
-        return client.run(workload.render(), self.cpu)
+        return client.run(workload.render(), self.look)
 
     def open_writer(self, server: int) -> Write:
         connection = socket.create_connection(self._targets[server], WRITE_SECONDS)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import random
-import resource
 import socketserver
 import sys
 import threading
@@ -76,14 +75,14 @@ class Run:
             time.sleep(self._warmup)
         say("begin")
         self._measuring = True
-        begun, cpu_begun = time.perf_counter(), _cpu_seconds()
+        begun = time.perf_counter()
         if self._count:
             self._start()
             self._done.wait()
         else:
             time.sleep(self._seconds)
         self._measuring = False
-        seconds, cpu_seconds = time.perf_counter() - begun, _cpu_seconds() - cpu_begun
+        seconds = time.perf_counter() - begun
         say("end")
         self._stopping = True
         self._done.wait(5)
@@ -93,7 +92,7 @@ class Run:
             "errors": self.errors,
             "first_error": self.first_error,
             "seconds": seconds,
-            "cpu_seconds": cpu_seconds,
+            "cpu_seconds": 0.0,  # it is in that of the servers
             "histogram": self.histogram.counts(),
         }
 
@@ -185,11 +184,6 @@ class Control(socketserver.StreamRequestHandler):
 class Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     allow_reuse_address = True
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:

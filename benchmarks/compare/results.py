@@ -10,6 +10,7 @@ from attrs import field, frozen
 
 from benchmarks.compare.rows import DURABLE, AtMost, Row, Times
 from pfsb.bench.client import LoadResult
+from pfsb.bench.measure import other_cores
 
 OURS: Final = "pfsb"
 DURABLE_PEERS: Final = ("etcd", "ZooKeeper")
@@ -23,7 +24,7 @@ Round = Mapping[str, Mapping[str, Cell]]
 
 def rate_cell(result: LoadResult) -> dict[str, Any]:
     """What is kept of a load."""
-    cpu = result.ended - result.begun
+    cpu = result.ended.cpu_seconds - result.begun.cpu_seconds
     return {
         "values": [result.per_second],
         "cpu_us": cpu / result.operations * 1e6 if result.operations else None,
@@ -32,6 +33,7 @@ def rate_cell(result: LoadResult) -> dict[str, Any]:
         "p999_us": result.histogram.percentile(99.9),
         "client": result.client,
         "client_cores": result.cpu_seconds / result.seconds if result.seconds else None,
+        "other_cores": other_cores(result.begun, result.ended, result),
         "errors": result.errors,
         "first_error": result.first_error,
     }

@@ -16,7 +16,8 @@ from typing import ClassVar, Final, TypeVar
 from attrs import define, field, frozen
 
 from pfsb.bench.client import LoadResult
-from pfsb.bench.machine import cpu_seconds_of_all, memory_bytes
+from pfsb.bench.machine import busy_seconds, cpu_seconds_of_all, memory_bytes
+from pfsb.bench.probe import Moment
 from pfsb.demo.processes import free_ports
 
 VALUE_BYTES: Final = 100
@@ -110,7 +111,7 @@ class System(ABC):
 
     @abstractmethod
     def load(self, load: Load) -> LoadResult | None:
-        """Run it with the client that serves this system best; `look` is `self.cpu`. None: it cannot do that."""
+        """Run it with the client that serves this system best, and `look` at both ends. None: it cannot do that."""
 
     @abstractmethod
     def open_writer(self, server: int) -> Write:
@@ -177,9 +178,9 @@ class System(ABC):
             process.wait(_END_SECONDS)
         self._processes.clear()
 
-    def cpu(self) -> float:
-        """User and system seconds of all servers so far."""
-        return cpu_seconds_of_all(self.pids())
+    def look(self) -> Moment:
+        """What the servers have taken of the processor so far."""
+        return Moment({}, cpu_seconds_of_all(self.pids()), busy_seconds())
 
     def pids(self) -> list[int]:
         """Of the servers that run."""

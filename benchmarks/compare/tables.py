@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.compare.results import DURABLE_PEERS, MEMORY_PEER, OURS, Results, Spread
 from benchmarks.compare.rows import Row, Times
-from pfsb.bench.report import ABSENT, aligned, milliseconds, short
+from pfsb.bench.report import ABSENT, CLIENT_CORES_MAX, OTHER_CORES_MAX, aligned, milliseconds, short
 
 SYSTEMS = (OURS, *DURABLE_PEERS, MEMORY_PEER)
 
@@ -71,8 +71,10 @@ def _odd(cell: Mapping[str, Any]) -> list[str]:
     odd = [str(cell["trouble"])] if "trouble" in cell else []
     if cell.get("errors"):
         odd.append(f"{cell['errors']} errors, the last or first: {cell['first_error']}")
-    if cell.get("client") == "c" and (cell.get("client_cores") or 0) > 0.9:
+    if cell.get("client") == "c" and (cell.get("client_cores") or 0) > CLIENT_CORES_MAX:
         odd.append("the load client itself is the limit")
+    if (cell.get("other_cores") or 0) > OTHER_CORES_MAX:
+        odd.append(f"disturbed: other programs kept {cell['other_cores']:.1f} cores busy")
     return odd
 
 

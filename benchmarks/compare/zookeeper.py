@@ -97,7 +97,7 @@ class ZooKeeper(System):
         java = [self._java, "-Xmx1g", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", self._class_path]
         command = [*java, "ZooKeeperLoad", *map(str, words), str(KEYS), str(VALUE_BYTES)]
         try:
-            return LoadClient(command).run("", self.cpu)
+            return LoadClient(command).run("", self.look)
         except LoadFailed as error:
             raise Trouble(f"{self.name}: {error}") from None
 

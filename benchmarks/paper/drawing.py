@@ -84,7 +84,7 @@ def claims(points: Sequence[Point]) -> str:
             ours = _quotient(_peak(points, f"aggregated-{storage}", count), _peak(points, f"plain-{storage}", count))
             theirs = _quotient(_their_peak(f"aggregated-{storage}", count), _their_peak(f"plain-{storage}", count))
             rows.append([f"aggregation gains, {storage}", str(count), *(_times(value) for value in (ours, theirs))])
-    for variant in VARIANTS:
+    for variant in VARIANTS if len(servers) > 1 else ():
         first, last = servers[0], servers[-1]
         ours = _quotient(_peak(points, variant.key, last), _peak(points, variant.key, first))
         theirs = _quotient(_their_peak(variant.key, last), _their_peak(variant.key, first))

@@ -24,6 +24,14 @@ def cpu_seconds_of_all(pids: Iterable[int]) -> float:
     return sum(cpu_seconds(pid) for pid in pids)
 
 
+def busy_seconds() -> float:
+    """What all processors of this machine together have spent on anything so far."""
+    user, nice, system, _idle, _waiting, interrupts, soft_interrupts = map(
+        int, (PROC / "stat").read_text().split("\n", 1)[0].split()[1:8]
+    )
+    return (user + nice + system + interrupts + soft_interrupts) / os.sysconf("SC_CLK_TCK")
+
+
 def memory_bytes(pid: int) -> int:
     """Resident memory of a process."""
     return int((PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

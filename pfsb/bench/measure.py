@@ -32,6 +32,8 @@ class Measurement:
     client: str
     client_cores: float
     """How many cores the load client kept busy: with more than 0.9 it is itself the limit."""
+    other_cores: float | None
+    """How many cores everything else on this machine kept busy, the kernel's own threads among it."""
     disk_writes_per_second: float | None
     """Groups that were forced to disk, at a server, on average."""
     records_per_disk_write: float | None
@@ -74,12 +76,22 @@ def evaluate(workload: Workload, result: LoadResult) -> Measurement:
         server_cores=_ratio(cpu, result.seconds),
         client=result.client,
         client_cores=result.cpu_seconds / result.seconds if result.seconds else 0.0,
+        other_cores=other_cores(begun, ended, result),
         disk_writes_per_second=_ratio(writes, grown.mean("uptime")),
         records_per_disk_write=_ratio(grown.mean("storage", "records"), writes),
         commands_per_proposal=_ratio(commands, proposals),
         updates_per_proposal=_ratio(updates, proposals),
         commands_per_update=_ratio(commands, updates),
     )
+
+
+def other_cores(begun: Moment, ended: Moment, result: LoadResult) -> float | None:
+    """How many cores were busy with neither the servers nor the load client."""
+    busy = _difference(begun.busy_seconds, ended.busy_seconds)
+    cpu = _difference(begun.cpu_seconds, ended.cpu_seconds)
+    if busy is None or cpu is None:
+        return None
+    return _ratio(max(0.0, busy - cpu - result.cpu_seconds), result.seconds)
 
 
 @frozen

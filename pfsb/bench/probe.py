@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from pfsb.bench.machine import cpu_seconds_of_all, listening_process
+from pfsb.bench.machine import busy_seconds, cpu_seconds_of_all, listening_process
 from pfsb.bench.workload import Target
 from pfsb.client.addresses import ServerAddress
 
@@ -63,6 +63,8 @@ class Moment:
     statuses: Mapping[int, Status]
     cpu_seconds: float | None
     """User and system time of all servers; None if they are not all on this machine."""
+    busy_seconds: float | None = None
+    """What the processors of this machine have spent on anything."""
 
 
 @frozen
@@ -84,8 +86,9 @@ class Probe:
     def look(self) -> Moment:
         # First what belongs to this very moment: a busy server takes a while to tell its STATUS.
         cpu_seconds = cpu_seconds_of_all(self.pids) if self.pids else None
+        busy = busy_seconds() if self.pids else None
         statuses = {server_id: status(target) for server_id, target in self.targets.items()}
-        return Moment({i: found for i, found in statuses.items() if found is not None}, cpu_seconds)
+        return Moment({i: found for i, found in statuses.items() if found is not None}, cpu_seconds, busy)
 
     def leader(self, seconds: float = LEADER_SECONDS) -> int:
         """Wait until a server leads. Raises `NoCluster`."""

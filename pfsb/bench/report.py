@@ -66,6 +66,8 @@ def remarks(measurements: Sequence[Measurement]) -> list[str]:
         where = f"{m.connections} x {m.depth}"
         if m.client_cores > CLIENT_CORES_MAX:
             found.append(f"{where}: the load client itself is the limit ({m.client_cores:.2f} of one core)")
+        if (m.other_cores or 0) > OTHER_CORES_MAX:
+            found.append(f"{where}: disturbed: other programs kept {m.other_cores:.1f} cores busy")
         if m.errors:
             found.append(f"{where}: {m.errors} errors, the first: {m.first_error}")
     return found
@@ -73,3 +75,5 @@ def remarks(measurements: Sequence[Measurement]) -> list[str]:
 
 CLIENT_CORES_MAX: Final = 0.9
 """It has one thread."""
+OTHER_CORES_MAX: Final = 0.35
+"""The kernel's threads for disk and network take up to about that."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
+from unittest.mock import patch
 
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.bench.client import LoadFailed, LoadResult, read_result
+from pfsb.bench.client import LoadClient, LoadFailed, LoadResult, client_command, read_result
 from pfsb.bench.histogram import Histogram, bucket
 from pfsb.bench.measure import Measurement, evaluate
 from pfsb.bench.probe import Moment
@@ -43,6 +45,11 @@ class EvaluateTests(SynchronousTestCase):
         self.assertEqual((found.disk_writes_per_second, found.records_per_disk_write), (50.0, 4.0))
         self.assertApproximates(found.p50_us, 2_000, 20)
         self.assertIsNone(found.updates_per_proposal)
+
+    def test_what_else_ran_is_what_is_left(self) -> None:
+        """Of all that the processors did, less the servers and the load client."""
+        found = evaluate(WORKLOAD, result(Moment({}, 1.0, 10.0), Moment({}, 2.0, 13.5)))
+        self.assertEqual(found.other_cores, 1.0)
 
     def test_updates_are_told_by_servers_that_count_them(self) -> None:
         """Commands per update and updates per proposal multiply to commands per proposal."""
@@ -82,5 +89,26 @@ class ReportTests(SynchronousTestCase):
         self.assertEqual(remarks([self.measurement()]), [])
         busy = evolve(self.measurement(), client_cores=0.97)
         self.assertIn("the load client itself is the limit", remarks([busy])[0])
+        disturbed = evolve(self.measurement(), other_cores=1.2)
+        self.assertIn("other programs kept 1.2 cores busy", remarks([disturbed])[0])
         refused = evolve(self.measurement(), errors=3, first_error="ERR BUSY fate=none no room")
         self.assertIn("3 errors, the first: ERR BUSY", remarks([refused])[0])
+
+
+class ClientTests(SynchronousTestCase):
+    def test_without_a_compiler_the_client_in_python_stands_in(self) -> None:
+        """Unless somebody asks for the one in C, who is told why not."""
+        with patch.dict(os.environ, {"PATH": "", "CC": "no-such-compiler"}):
+            self.assertEqual(client_command("auto")[-1], "pfsb.bench.plain_load")
+            self.assertIn("no C compiler", str(self.assertRaises(LoadFailed, client_command, "c")))
+
+    def test_client_that_gives_up_says_why(self) -> None:
+        """Its standard error is the reason."""
+        client = LoadClient(["sh", "-c", "echo begin; echo no route >&2; exit 2"])
+        self.assertIn("gave up: no route", str(self.assertRaises(LoadFailed, client.run, "")))
+
+    def test_stopped_client_runs_no_more(self) -> None:
+        """Not even if nobody had begun."""
+        client = LoadClient(["sh", "-c", "echo '{}'"])
+        client.stop()
+        self.assertEqual(str(self.assertRaises(LoadFailed, client.run, "")), "interrupted")

@@ -12,6 +12,7 @@ from benchmarks.compare.rows import ROWS, Row, for_peer, rows
 from benchmarks.compare.tables import cost_table, main_table, remarks, rst, text
 from pfsb.bench.client import LoadResult
 from pfsb.bench.histogram import Histogram, bucket
+from pfsb.bench.probe import Moment
 
 
 def row(key: str) -> Row:
@@ -88,9 +89,10 @@ class CellTests(SynchronousTestCase):
     def test_cpu_time_is_that_of_the_servers_between_begin_and_end(self) -> None:
         """In microseconds for each operation; none if there was no operation."""
         latencies = Histogram([(bucket(1_000_000), 200)])
-        result = LoadResult("c", 200, 0, "", 2.0, 0.1, latencies, begun=1.0, ended=1.5)
+        result = LoadResult("c", 200, 0, "", 2.0, 0.1, latencies, Moment({}, 1.0, 5.0), Moment({}, 1.5, 7.6))
         found = rate_cell(result)
         self.assertEqual((found["values"], found["cpu_us"], found["client_cores"]), ([100.0], 2500.0, 0.05))
+        self.assertApproximates(found["other_cores"], 1.0, 1e-9)
         self.assertIsNone(rate_cell(evolve(result, operations=0))["cpu_us"])
 
 
@@ -101,7 +103,7 @@ class TableTests(SynchronousTestCase):
                 {
                     "pfsb": {"8x32": cell(1_234.0), "failover": cell(0.5)},
                     "etcd": {
-                        "8x32": cell(1_000.0, errors=2, first_error="timed out"),
+                        "8x32": cell(1_000.0, errors=2, first_error="timed out", other_cores=0.9),
                         "trouble": {"trouble": "fell over"},
                     },
                 }
@@ -121,7 +123,13 @@ class TableTests(SynchronousTestCase):
     def test_missing_peers_errors_and_trouble_are_told(self) -> None:
         """A table without them would look complete."""
         said = "\n".join(remarks(self.results, self.rows, {"ZooKeeper": "no java"}))
-        for words in ("ZooKeeper is missing: no java", "etcd, 8x32: 2 errors", "timed out", "fell over"):
+        for words in (
+            "ZooKeeper is missing: no java",
+            "etcd, 8x32: 2 errors",
+            "timed out",
+            "fell over",
+            "kept 0.9 cores busy",
+        ):
             self.assertIn(words, said)
             self.assertIn(words, text(self.results, self.rows, {"ZooKeeper": "no java"}))
 
