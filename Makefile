@@ -6,7 +6,7 @@ SECONDS ?= 60
 bin := .venv/bin
 ready := .venv/ready
 
-.PHONY: run test simulate lint types docs package clean
+.PHONY: run test simulate bench lint types docs package clean
 
 run: $(ready)
 	$(bin)/pfsb cluster $(CONFIG)
@@ -18,6 +18,10 @@ test: $(ready)
 # As many seeds as fit into SECONDS, on all cores; each time others.
 simulate: $(ready)
 	$(bin)/pfsb simulate --for $(SECONDS) --jobs 0
+
+# Half a minute: is anything slower than what was recorded? See docs/performance.rst.
+bench: $(ready)
+	$(bin)/python -m benchmarks.regressions
 
 lint: $(ready)
 	$(bin)/ruff check .

@@ -17,6 +17,7 @@ _COMMANDS: Final = (
     ("status", "pfsb.client.status", "Show one line per server."),
     ("check", "pfsb.client.check", "Validate a configuration."),
     ("explore", "pfsb.simulator.explore_tool", "Explore all that can happen to a small cluster, to some depth."),
+    ("bench", "pfsb.bench.tool", "Measure throughput and latency, and what they cost."),
     ("demo", "pfsb.demo.tool", "Run real servers through a scenario and record it."),
     ("simulate", "pfsb.simulator.tool", "Look for bugs: simulated clusters in trouble, from one seed each."),
 )

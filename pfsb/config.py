@@ -44,6 +44,8 @@ class Limits:
     session_window: int = 128
     """Commands of one session that may be without an answer, and replies that are kept for it."""
     request_seconds: float = 10.0
+    batch_bytes: int = 48_000
+    """What one proposal takes, at least one update; 1: each update has a proposal of its own (section 7.6)."""
 
 
 @frozen
@@ -109,6 +111,7 @@ class Config:
             resend_seconds=self.timers.alive / 2,
             reconciliation_seconds=self.timers.progress / 4,
             window_slots=self.window,
+            batch_bytes_max=self.limits.batch_bytes,
         )
 
     def membership_digest(self) -> bytes:
@@ -218,6 +221,7 @@ _LIMITS: Final[dict[str, Callable[[Place], Any]]] = {
     "connections": _from(1, 1_000_000),
     "session_window": _from(1, 10_000),
     "request_seconds": Place.seconds,
+    "batch_bytes": _from(1, 48_000),
 }
 
 _READERS: Final[dict[str, Callable[[Place], Any]]] = {

@@ -24,6 +24,7 @@ from pfsb.sessions.desk import Desk
 from pfsb.sessions.expiry import Expiry
 from pfsb.sessions.following import Following
 from pfsb.sessions.machine import SessionMachine
+from pfsb.storage.shared import StorageCounters
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.links import TransportCounters
 
@@ -58,6 +59,7 @@ class Server:
         faults: LinkFaults,
         on_failure: Callable[[Failure], None],
         counters: TransportCounters | None = None,
+        storage_counters: StorageCounters | None = None,
         tracer: ITracer | None = None,
     ) -> None:
         self.config = config
@@ -67,6 +69,7 @@ class Server:
         self._clock = clock
         self._storage = storage
         self._counters = counters
+        self._storage_counters = storage_counters
         settings = config.settings()
         self.machine = SessionMachine(server_id, catalogue, config.limits.session_window, settings.horizon_slots)
         self.replica = Replica(
@@ -212,6 +215,7 @@ class Server:
             "turns": replica.turn.count,
             "discarded": replica.discarded,
             "frames": self._frames(),
+            "storage": self._groups(),
         }
 
     def servers(self) -> list[Fields]:
@@ -265,4 +269,16 @@ class Server:
             "refused": dict(counters.refused),
             "lost_by_fault": counters.lost_by_fault,
             "send_errors": counters.send_errors,
+        }
+
+    def _groups(self) -> dict[str, object]:
+        counters = self._storage_counters
+        if counters is None:
+            return {}
+        return {
+            "groups": counters.groups,
+            "records": counters.records,
+            "batch_bytes": counters.batch_bytes,
+            "slow_groups": counters.slow_groups,
+            "max_write_seconds": round(counters.max_write_seconds, 6),
         }

@@ -183,17 +183,19 @@ class ServerService(Service):
         if options["trace"] is not None:
             trace_file = open(options["trace"], "a", encoding="utf-8")  # noqa: SIM115 (open as long as the process)
             tracer = JSONTracer(trace_file, server_id, clock.seconds)
+        storage = self._storage()
         server = self._server = Server(
             config=config,
             server_id=server_id,
             catalogue=options.catalogue,
             clock=clock,
             rng=rng,
-            storage=self._storage(),
+            storage=storage,
             transport=transport,
             faults=faults,
             on_failure=self._failed,
             counters=transport.counters,
+            storage_counters=storage.counters if isinstance(storage, SQLiteStorage) else None,
             tracer=tracer,
         )
         if options["skip-seq"] is not None:

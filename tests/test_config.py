@@ -252,7 +252,7 @@ class WhatIsRefused(ConfigTestCase):
             "limits",
             "zzz",
             value=1,
-            says="unknown key, known are command_bytes, connections, session_window, request_seconds",
+            says="unknown key, known are command_bytes, connections, session_window, request_seconds, batch_bytes",
         )
 
     def test_a_missing_key(self) -> None:
@@ -371,6 +371,7 @@ class WhatIsRefused(ConfigTestCase):
             (("limits", "command_bytes"), 256, 49_152),
             (("limits", "connections"), 1, 1_000_000),
             (("limits", "session_window"), 1, 10_000),
+            (("limits", "batch_bytes"), 1, 48_000),
         ):
             for allowed in (low, high):
                 content = four()

@@ -1,0 +1,110 @@
+"""pfsb itself, as somebody who installs it would start it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, ClassVar, Final
+
+from benchmarks.compare.system import KEYS, VALUE_BYTES, Choices, Load, System, Tail, Write
+from pfsb import __version__
+from pfsb.bench.client import LoadClient, LoadResult, client_command
+from pfsb.bench.probe import Probe, Status, status, target_of
+from pfsb.bench.workload import Target, Workload, fill, operations
+from pfsb.client.addresses import server_addresses
+from pfsb.demo.processes import server_command, write_config
+
+WRITE_SECONDS: Final = 0.25
+"""After so long a writer tries another server."""
+_MIXES: Final = {
+    "put": ("put", "linearizable"),
+    "get": ("get", "linearizable"),
+    "local": ("get", "stale"),
+    "lock": ("lock", "linearizable"),
+    "lockone": ("lockone", "linearizable"),
+}
+
+
+class Pfsb(System):
+    name: ClassVar[str] = "pfsb"
+    _transport: ClassVar[str] = "udp"
+
+    def __init__(self, directory: Path, servers: int, settings: Mapping[str, Any] | None = None) -> None:
+        """`settings`: keys of the configuration, other than the defaults."""
+        super().__init__(directory, servers)
+        self._settings = {"transport": self._transport, **(settings or {})}
+        self._targets: dict[int, Target] = {}
+        self._is_filled = False
+
+    @classmethod
+    def prepare(cls, choices: Choices) -> str:
+        client_command("auto")
+        cls._transport = choices.transport
+        return f"{__version__} over {choices.transport}"
+
+    def configure(self) -> None:
+        config = write_config(self.directory / "cluster.yaml", self.servers, Random(), **self._settings)
+        self._targets = {address.id: target_of(address) for address in server_addresses(config)}
+
+    def command(self, server: int) -> tuple[Sequence[str], dict[str, str]]:
+        repository = str(Path(__file__).parents[2])
+        paths = [repository, *filter(None, [os.environ.get("PYTHONPATH")])]
+        command = server_command("--id", str(server), "--config", "cluster.yaml")
+        return command, {"PYTHONPATH": os.pathsep.join(paths)}
+
+    def probe(self) -> Probe:
+        """What looks at these servers."""
+        return Probe(self._targets, self.pids())
+
+    def statuses(self) -> dict[int, Status]:
+        found = {server: status(self._targets[server]) for server in self.running()}
+        return {server: said for server, said in found.items() if said is not None}
+
+    def leader(self) -> int | None:
+        statuses = self.statuses()
+        for server, said in statuses.items():
+            agree = [other for other in statuses.values() if other["leader"] == server]
+            if said["state"] == "REG_LEADER" and len(agree) == len(self.running()):
+                return server
+        return None
+
+    def load(self, load: Load) -> LoadResult | None:
+        mix, read = _MIXES[load.kind]
+        targets = [self._targets[self.wait_leader()]]
+        client = LoadClient(client_command("auto"))
+        if mix == "get" and not self._is_filled:
+            client.run(fill(targets, KEYS, VALUE_BYTES).render())
+            self._is_filled = True
+        workload = Workload(
+            targets,
+            operations(mix, VALUE_BYTES, read),
+            load.connections,
+            load.depth,
+            seconds=load.seconds,
+            warmup=load.warmup,
+            count=load.count,
+            keys=KEYS,
+        )
+        return client.run(workload.render(), self.look)
+
+    def open_writer(self, server: int) -> Write:
+        connection = socket.create_connection(self._targets[server], WRITE_SECONDS)
+        tail = Tail(connection.recv)
+        tail.line()  # WELCOME
+        line = f"PUT written {'v' * VALUE_BYTES}\n".encode()
+
+        def write() -> None:
+            connection.sendall(line)
+            said = tail.line()
+            if not said.startswith(b"OK"):
+                connection.close()
+                raise ConnectionError(said.decode())
+
+        return write
+
+    def position(self, server: int) -> object | None:
+        said = status(self._targets[server])
+        return None if said is None else (said["aru"], said["digest"])

@@ -1,0 +1,109 @@
+"""What was measured, round by round, and what it comes to: ratios within a round, then their median."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from attrs import field, frozen
+
+from benchmarks.compare.rows import DURABLE, AtMost, Row, Times
+from pfsb.bench.client import LoadResult
+from pfsb.bench.measure import other_cores
+
+OURS: Final = "pfsb"
+DURABLE_PEERS: Final = ("etcd", "ZooKeeper")
+MEMORY_PEER: Final = "PySyncObj"
+
+Cell = Mapping[str, Any]
+"""One row of one system in one round: `values`, and for rates also CPU time and latencies."""
+Round = Mapping[str, Mapping[str, Cell]]
+"""By system, then by key of the row."""
+
+
+def rate_cell(result: LoadResult) -> dict[str, Any]:
+    """What is kept of a load."""
+    cpu = result.ended.cpu_seconds - result.begun.cpu_seconds
+    return {
+        "values": [result.per_second],
+        "cpu_us": cpu / result.operations * 1e6 if result.operations else None,
+        "p50_us": result.histogram.percentile(50),
+        "p99_us": result.histogram.percentile(99),
+        "p999_us": result.histogram.percentile(99.9),
+        "client": result.client,
+        "client_cores": result.cpu_seconds / result.seconds if result.seconds else None,
+        "other_cores": other_cores(result.begun, result.ended, result),
+        "errors": result.errors,
+        "first_error": result.first_error,
+    }
+
+
+@frozen
+class Spread:
+    """The least, the middle and the most of several rounds."""
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread | None:
+        return cls(min(values), statistics.median(values), max(values)) if values else None
+
+
+@frozen
+class Results:
+    """All rounds of one run."""
+
+    rounds: Sequence[Round] = field(factory=list)
+
+    def values(self, system: str, row: Row) -> list[float]:
+        return [value for cell in self._cells(system, row) for value in cell["values"]]
+
+    def spread(self, system: str, row: Row) -> Spread | None:
+        return Spread.of(self.values(system, row))
+
+    def median(self, system: str, row: Row, name: str) -> float | None:
+        """Of one of the figures beside the rate."""
+        found = [cell[name] for cell in self._cells(system, row) if cell.get(name) is not None]
+        return statistics.median(found) if found else None
+
+    def ratio(self, row: Row) -> Spread | None:
+        """For rates: pfsb by who it is measured against, both of the same round. None if either is missing."""
+        assert isinstance(row.goal, Times)
+        peers = DURABLE_PEERS if row.goal.of == DURABLE else (MEMORY_PEER,)
+        ratios = []
+        for found in self.rounds:
+            ours = _mean(found, OURS, row)
+            best = max((rate for peer in peers if (rate := _mean(found, peer, row)) is not None), default=None)
+            if ours is not None and best:
+                ratios.append(ours / best)
+        return Spread.of(ratios)
+
+    def is_met(self, row: Row) -> bool | None:
+        """In the medians, second goals included; None if it was not measured."""
+        if isinstance(row.goal, AtMost):
+            found = self.spread(OURS, row)
+            met = None if found is None else found.median <= row.goal.value
+        else:
+            ratio = self.ratio(row)
+            met = None if ratio is None else ratio.median >= row.goal.factor
+        return met and self._second_goals(row)
+
+    def _second_goals(self, row: Row) -> bool:
+        limits = (("cpu_us", row.cpu_us_max), ("p50_us", None if row.p50_ms_max is None else row.p50_ms_max * 1000))
+        for name, most in limits:
+            found = self.median(OURS, row, name)
+            if most is not None and (found is None or found > most):
+                return False
+        return True
+
+    def _cells(self, system: str, row: Row) -> list[Cell]:
+        found = [round_.get(system, {}).get(row.key) for round_ in self.rounds]
+        return [cell for cell in found if cell is not None and "values" in cell]
+
+
+def _mean(found: Round, system: str, row: Row) -> float | None:
+    values = found.get(system, {}).get(row.key, {}).get("values")
+    return statistics.fmean(values) if values else None

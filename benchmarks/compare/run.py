@@ -1,0 +1,113 @@
+"""One run of the comparison: rounds, and in each of them one system after the other."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import define, evolve, field
+
+from benchmarks.compare.results import OURS, Results, rate_cell
+from benchmarks.compare.rows import IN_MEMORY, MEASURED_WRITES, MISSED_WRITES, Row, Times, for_peer
+from benchmarks.compare.system import Load, System, Trouble
+from benchmarks.compare.trouble import seconds_to_catch_up, seconds_without_leader
+from pfsb.bench.client import LoadFailed
+
+MEBIBYTE = 2**20
+WARMUP_SECONDS = 0.7
+
+
+@define(eq=False)
+class Comparison:
+    """Runs it; `results` grow round by round, so that what was measured is there when somebody interrupts."""
+
+    systems: Sequence[type[System]]
+    rows: Sequence[Row]
+    servers: int
+    seconds: float
+    kills: int
+    """How often the leader is killed in each round."""
+    writes_share: float
+    """1.0: as many writes as the table says; less is quicker, and not the same."""
+    scratch: Path
+    save: Callable[[], None]
+    say: Callable[[str], None]
+    """Told how it goes."""
+    results: Results = field(init=False, factory=Results)
+
+    def run(self, rounds: int) -> None:
+        for number in range(rounds):
+            found: dict[str, dict[str, Any]] = {}
+            self.results = Results([*self.results.rounds, found])
+            # Each round begins with another one: nobody always has the machine first.
+            shift = number % len(self.systems)
+            for system in [*self.systems[shift:], *self.systems[:shift]]:
+                found[system.name] = {}
+                self.say(f"round {number + 1} of {rounds}: {system.name}")
+                self._measure(system, found[system.name])
+                self.save()
+
+    def _measure(self, system: type[System], cells: dict[str, Any]) -> None:
+        rates = [row for row in self.rows if _is_for(system, row)]
+        others = {row.key: row for row in self.rows if not row.is_rate}
+        if rates or "failover" in others:
+            self._in_cluster(system, lambda cluster: self._rates_and_kills(cluster, rates, others, cells), cells)
+        if "memory" in others or "catchup" in others:
+            self._in_cluster(system, lambda cluster: self._memory_and_catch_up(cluster, others, cells), cells)
+
+    def _in_cluster(self, system: type[System], measure: Callable[[System], None], cells: dict[str, Any]) -> None:
+        directory = self.scratch / system.name
+        cluster = system(directory, self.servers)
+        try:
+            cluster.start()
+            measure(cluster)
+        except (Trouble, LoadFailed, OSError) as error:
+            cells["trouble"] = {"trouble": str(error)}
+            self.say(f"  ! {error}")
+        finally:
+            cluster.stop()
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _rates_and_kills(
+        self, cluster: System, rates: Sequence[Row], others: Mapping[str, Row], cells: dict[str, Any]
+    ) -> None:
+        measured: dict[tuple[str, int], Any] = {}
+        for row in rates:
+            assert row.load is not None
+            load = evolve(
+                row.load, seconds=max(self.seconds, row.seconds_min), warmup=max(WARMUP_SECONDS, row.seconds_min / 2)
+            )
+            if cluster.name != OURS:
+                load = for_peer(load)
+                same = measured.get((load.kind, load.under_way))
+                if same is not None:
+                    cells[row.key] = same
+                    continue
+            result = cluster.load(load)
+            if result is not None:
+                cells[row.key] = measured[load.kind, load.under_way] = rate_cell(result)
+                self.say(f"  {row.title}: {result.per_second:,.0f}/s")
+        if "failover" in others:
+            taken = [seconds_without_leader(cluster) for _ in range(self.kills)]
+            cells["failover"] = {"values": taken}
+            self.say(f"  {others['failover'].title}: {', '.join(f'{seconds:.3f}' for seconds in taken)} s")
+
+    def _memory_and_catch_up(self, cluster: System, others: Mapping[str, Row], cells: dict[str, Any]) -> None:
+        if "memory" in others:
+            cluster.load(Load("put", 8, 32, count=int(MEASURED_WRITES * self.writes_share)))
+            cells["memory"] = {"values": [cluster.memory() / MEBIBYTE]}
+            self.say(f"  {others['memory'].title}: {cells['memory']['values'][0]:.1f} MiB")
+        if "catchup" in others:
+            taken = seconds_to_catch_up(cluster, int(MISSED_WRITES * self.writes_share))
+            cells["catchup"] = {"values": [taken]}
+            self.say(f"  {others['catchup'].title}: {taken:.2f} s")
+
+
+def _is_for(system: type[System], row: Row) -> bool:
+    """Nobody but whom the goal names is asked for a depth that the table has for nobody else."""
+    if not row.is_rate:
+        return False
+    against_memory = isinstance(row.goal, Times) and row.goal.of == IN_MEMORY
+    return not against_memory or system.name == OURS or not system.durable

@@ -1,0 +1,103 @@
+"""The table, for a terminal and for docs/performance.rst."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.compare.results import DURABLE_PEERS, MEMORY_PEER, OURS, Results, Spread
+from benchmarks.compare.rows import Row, Times
+from pfsb.bench.report import ABSENT, CLIENT_CORES_MAX, OTHER_CORES_MAX, aligned, milliseconds, short
+
+SYSTEMS = (OURS, *DURABLE_PEERS, MEMORY_PEER)
+
+
+def main_table(results: Results, rows: Sequence[Row]) -> list[list[str]]:
+    """Medians of each system, pfsb's ratio to whom its goal names, and whether the goal is met."""
+    head = ["", *SYSTEMS, "goal", "ratio: min", "median", "max", "met"]
+    return [head, *(_main_row(results, row) for row in rows)]
+
+
+def _main_row(results: Results, row: Row) -> list[str]:
+    values = [_value(row, results.spread(system, row)) for system in SYSTEMS]
+    ratio = results.ratio(row) if isinstance(row.goal, Times) else results.spread(OURS, row)
+    spread = [ABSENT] * 3 if ratio is None else [f"{value:.2f}" for value in (ratio.low, ratio.median, ratio.high)]
+    met = {True: "yes", False: "NO", None: ABSENT}[results.is_met(row)]
+    return [row.title, *values, _goal(row), *spread, met]
+
+
+def _value(row: Row, spread: Spread | None) -> str:
+    if spread is None:
+        return ABSENT
+    if isinstance(row.goal, Times):
+        return f"{spread.median:,.0f}/s"
+    return f"{short(spread.median)} {row.goal.unit}"
+
+
+def _goal(row: Row) -> str:
+    more = [f"CPU < {row.cpu_us_max:g} us"] if row.cpu_us_max is not None else []
+    more += [f"p50 < {row.p50_ms_max:g} ms"] if row.p50_ms_max is not None else []
+    return ", ".join([str(row.goal), *more])
+
+
+def cost_table(results: Results, rows: Sequence[Row]) -> list[list[str]]:
+    """CPU time for each operation and the latencies at the client, in the medians."""
+    head = ["", *(f"{name}: CPU us, p50, p99 ms" for name in SYSTEMS)]
+    return [head, *(_cost_row(results, row) for row in rows if row.is_rate)]
+
+
+def _cost_row(results: Results, row: Row) -> list[str]:
+    def shown(system: str) -> str:
+        figures: list[tuple[str, Callable[[float | None], str]]] = [
+            ("cpu_us", short),
+            ("p50_us", milliseconds),
+            ("p99_us", milliseconds),
+        ]
+        return " ".join(show(results.median(system, row, name)) for name, show in figures)
+
+    return [row.title, *map(shown, SYSTEMS)]
+
+
+def remarks(results: Results, rows: Sequence[Row], missing: Mapping[str, str]) -> list[str]:
+    """What keeps a figure from being one: absent systems, errors, load clients at their limit."""
+    found = [f"{system} is missing: {why}" for system, why in missing.items()]
+    for number, round_ in enumerate(results.rounds, 1):
+        for system, cells in round_.items():
+            found += [f"round {number}, {system}, {key}: {why}" for key, cell in cells.items() for why in _odd(cell)]
+    return found
+
+
+def _odd(cell: Mapping[str, Any]) -> list[str]:
+    odd = [str(cell["trouble"])] if "trouble" in cell else []
+    if cell.get("errors"):
+        odd.append(f"{cell['errors']} errors, the last or first: {cell['first_error']}")
+    if cell.get("client") == "c" and (cell.get("client_cores") or 0) > CLIENT_CORES_MAX:
+        odd.append("the load client itself is the limit")
+    if (cell.get("other_cores") or 0) > OTHER_CORES_MAX:
+        odd.append(f"disturbed: other programs kept {cell['other_cores']:.1f} cores busy")
+    return odd
+
+
+def text(results: Results, rows: Sequence[Row], missing: Mapping[str, str]) -> str:
+    """For a terminal."""
+    said = [f"! {line}\n" for line in remarks(results, rows, missing)]
+    return "\n".join(
+        [aligned(main_table(results, rows)), aligned(cost_table(results, rows)), "".join(said)],
+    )
+
+
+def rst(results: Results, rows: Sequence[Row], missing: Mapping[str, str], about: Mapping[str, Any]) -> str:
+    """For docs/performance.rst, which includes it."""
+    measured = ", ".join(f"{name} {value}" for name, value in about.items())
+    parts = [f"Measured with {measured}; {len(results.rounds)} rounds, medians.", ""]
+    parts += [*_list_table("Throughput and goals", main_table(results, rows)), ""]
+    parts += [*_list_table("CPU time and latency", cost_table(results, rows)), ""]
+    parts += [f"* {line}" for line in remarks(results, rows, missing)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _list_table(title: str, rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [f".. list-table:: {title}", "   :header-rows: 1", ""]
+    for row in rows:
+        lines += [f"   {'* -' if at == 0 else '  -'} {cell}".rstrip() for at, cell in enumerate(row)]
+    return lines

@@ -1,0 +1,55 @@
+"""What the peers need: found on the system, installed into a directory of its own, or compiled, each once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.compare.system import Missing
+from pfsb.bench.client import cache_directory
+
+
+def program(name: str, package: str) -> str:
+    """The path of a program. Raises `Missing` with the package that has it."""
+    found = shutil.which(name)
+    if found is None:
+        raise Missing(f"{name} is not installed (Debian: apt-get install {package})")
+    return found
+
+
+def python_environment(name: str, *requirements: str) -> Path:
+    """A virtual environment with these packages of PyPI, made at first use. Raises `Missing`."""
+    directory = cache_directory() / name
+    if not (directory / "complete").exists():
+        pip = [str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        for command in ([sys.executable, "-m", "venv", "--clear", str(directory)], [*pip, *requirements]):
+            _call(command, f"pip install {' '.join(requirements)}")
+        (directory / "complete").touch()
+    return directory
+
+
+def built(source: Path, kind: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Path:
+    """The directory where `command` has built `source`; `{out}` in it stands for that directory. Raises `Missing`."""
+    digest = hashlib.blake2b(source.read_bytes() + repr(command).encode(), digest_size=8).hexdigest()
+    directory = cache_directory() / f"{kind}-{digest}"
+    if not directory.exists():
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        # Complete or not there: a build that broke off must not be taken for one.
+        with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
+            out = Path(scratch) / "out"
+            out.mkdir()
+            _call([word.replace("{out}", str(out)) for word in command], f"building {source.name}", environment)
+            out.rename(directory)
+    return directory
+
+
+def _call(command: Sequence[str], what: str, environment: Mapping[str, str] | None = None) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})
+    if done.returncode:
+        raise Missing(f"{what}: {(done.stderr or done.stdout).strip()[-400:]}")

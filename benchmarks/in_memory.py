@@ -1,0 +1,210 @@
+"""A whole cluster in this process, on a simulated clock: what it computes for each command, and nothing else.
+
+The protocol, the sessions, the wire codec and the line protocol are those of production; sockets, disks and other
+processes are not there, so the same commands always take the same steps, on whatever machine and however busy it is.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+from attrs import define, field, frozen
+from twisted.internet.testing import StringTransport
+
+from pfsb.applications.catalogue import Catalogue, find
+from pfsb.config import Config, ServerConfig
+from pfsb.frontends.line import LineFactory, LineProtocol
+from pfsb.paxos.messages import State
+from pfsb.server import Server
+from pfsb.simulator.clock import SimulatedClock
+from pfsb.storage.memory import MemoryDisk, MemoryStorage
+from pfsb.transports.faults import LinkFaults
+from pfsb.transports.frames import Membership
+from pfsb.transports.links import Links
+
+LINK_SECONDS: Final = 0.00005
+SYNC_SECONDS: Final = 0.00015
+STEP_SECONDS: Final = 0.0001
+_LEADER_SECONDS: Final = 30.0
+
+
+def _fail(failure: Any) -> None:
+    failure.raiseException()
+
+
+class MemoryCluster:
+    """Servers joined by nothing but function calls."""
+
+    def __init__(self, servers: int) -> None:
+        self.clock = SimulatedClock()
+        self._dice = random.Random(1)
+        configs = {i: ServerConfig(i, ("127.0.0.1", 1 + i), "tcp:1") for i in range(servers)}
+        self._config = Config("in memory", "bench", configs, (servers - 1) // 2)
+        self._links: dict[int, Links] = {}
+        self.servers = [self._make(server_id) for server_id in configs]
+        for server in self.servers:
+            server.start()
+        deadline = self.clock.seconds() + _LEADER_SECONDS
+        while all(server.replica.data.server.state is not State.REG_LEADER for server in self.servers):
+            assert self.clock.seconds() < deadline, "no server leads"
+            self.clock.run_until(self.clock.seconds() + 0.1)
+        self.leader = next(s for s in self.servers if s.replica.data.server.state is State.REG_LEADER)
+        self.factory = LineFactory(self.leader, self.clock)
+
+    def _make(self, server_id: int) -> Server:
+        config, clock = self._config, self.clock
+        membership = Membership(server_id, frozenset(config.ids) - {server_id}, config.membership_digest())
+        faults = LinkFaults(clock, self._dice)
+        links = self._links[server_id] = Links(membership, clock, faults, self._carry)
+        return Server(
+            config=config,
+            server_id=server_id,
+            catalogue=Catalogue(find(config.apps)),
+            clock=clock,
+            rng=self._dice,
+            storage=MemoryStorage(MemoryDisk(), clock, lambda: SYNC_SECONDS, self._dice.randbytes, _fail),
+            transport=links,
+            faults=faults,
+            on_failure=_fail,
+        )
+
+    def _carry(self, peer: int, frame: bytes) -> None:
+        self.clock.callLater(LINK_SECONDS, self._links[peer].frame_arrived, frame)
+
+    def connect(self) -> Client:
+        protocol = self.factory.buildProtocol(None)
+        transport = StringTransport()
+        protocol.makeConnection(transport)
+        transport.clear()
+        return Client(protocol, transport)
+
+
+@define(eq=False)
+class Client:
+    """One connection to the leader, as the transport of its protocol sees it."""
+
+    _protocol: LineProtocol
+    _transport: Any
+    waiting: int = field(init=False, default=0)
+
+    def send(self, lines: Sequence[bytes]) -> None:
+        self.waiting += len(lines)
+        self._protocol.dataReceived(b"".join(lines))
+
+    def take_replies(self) -> int:
+        """How many have come since the last time. Raises AssertionError if one is an error."""
+        data = self._transport.value()
+        if not data:
+            return 0
+        self._transport.clear()
+        assert b"ERR" not in data, data
+        count: int = data.count(b"\n")
+        self.waiting -= count
+        return count
+
+
+@frozen
+class Case:
+    """What is counted."""
+
+    name: str
+    connections: int
+    depth: int
+    line: bytes
+    """With %08d where the number of the command goes."""
+
+
+CASES: Final = (
+    Case("put 1 x 1", 1, 1, b"PUT key-%08d " + b"v" * 100),
+    Case("put 64 x 1", 64, 1, b"PUT key-%08d " + b"v" * 100),
+    Case("put 8 x 32", 8, 32, b"PUT key-%08d " + b"v" * 100),
+    Case("get 8 x 8", 8, 8, b"GET key-%08d"),
+    Case("local get 8 x 8", 8, 8, b"GET key-%08d read=stale"),
+    Case("say 8 x 8", 8, 8, b"SAY message %08d"),
+)
+
+
+class Run:
+    """A closed loop on a cluster in memory."""
+
+    def __init__(self, case: Case, servers: int = 3) -> None:
+        self._case = case
+        self._number = 0
+        self.cluster = MemoryCluster(servers)
+        self._clients = [self.cluster.connect() for _ in range(case.connections)]
+        self._clients[0].send([b"PUT key-%08d v\n" % number for number in range(_KEYS)])
+        self._until(lambda: bool(self._clients[0].take_replies()) or not self._clients[0].waiting)
+
+    def commands(self, count: int) -> None:
+        """So many commands, each answered."""
+        end = self._number + count
+        for client in self._clients:
+            self._send(client, self._case.depth)
+        self._until(partial(self._is_done, end))
+
+    def _is_done(self, end: int) -> bool:
+        waiting = 0
+        for client in self._clients:
+            replies = client.take_replies()
+            if replies and self._number < end:
+                self._send(client, replies)
+            waiting += client.waiting
+        return not waiting
+
+    def _send(self, client: Client, count: int) -> None:
+        first, self._number = self._number, self._number + count
+        client.send([self._case.line % (number % _KEYS) + b"\n" for number in range(first, first + count)])
+
+    def _until(self, is_done: Callable[[], bool]) -> None:
+        clock = self.cluster.clock
+        while not is_done():
+            clock.run_until(clock.seconds() + STEP_SECONDS)
+
+
+_KEYS: Final = 100
+
+
+def instructions(work: Callable[[], None]) -> int:
+    """How many instructions of Python's byte code `work` takes, in this thread."""
+    count = 0
+
+    def local(frame: Any, event: str, _argument: object) -> Any:
+        nonlocal count
+        if event == "opcode":
+            count += 1
+        return local
+
+    def enter(frame: Any, _event: str, _argument: object) -> Any:
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        return local
+
+    before = sys.gettrace()
+    sys.settrace(enter)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def cpu_seconds(work: Callable[[], None]) -> float:
+    """What `work` takes of the processor, whoever else wants it."""
+    begun = time.process_time()
+    work()
+    return time.process_time() - begun
+
+
+def calibration() -> None:
+    """Work of the kind that a server does, and which no change of pfsb changes: what CPU time is compared with."""
+    table: dict[str, tuple[int, bytes]] = {}
+    for number in range(30_000):
+        words = b"PUT key-%08d vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv\n" % (number % 997)
+        verb, key, value = words.split(b" ", 2)
+        table[key.decode()] = (number, value)
+        sorted((len(verb), number % 7, len(table)))

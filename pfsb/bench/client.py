@@ -1,0 +1,178 @@
+"""Runs a load client as a process of its own, and reads what it measured.
+
+`load.c` is built with the system's compiler on first use; where there is none, `plain_load.py` does the same, slower.
+Everything here blocks: it belongs into a program of its own, or a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import define, field, frozen
+
+from pfsb.bench.histogram import Histogram
+
+SOURCE: Final = Path(__file__).with_name("load.c")
+CLIENTS: Final = ("auto", "c", "python")
+CLOSE_SECONDS: Final = 5.0
+"""How long a load client may take to end when it has told its result."""
+
+
+class LoadFailed(Exception):
+    """The load client could not be built, or gave up; the text says why."""
+
+
+@frozen
+class LoadResult:
+    """What one run of a load client measured."""
+
+    client: str
+    """What the load client is written in."""
+    operations: int
+    errors: int
+    first_error: str
+    seconds: float
+    cpu_seconds: float
+    """User and system time of the load client itself."""
+    histogram: Histogram
+    begun: Any = None
+    ended: Any = None
+    """What `look` saw when the measured time began and ended."""
+
+    @property
+    def per_second(self) -> float:
+        return self.operations / self.seconds if self.seconds else 0.0
+
+
+def cache_directory() -> Path:
+    """Where what is built or downloaded once is kept: below $XDG_CACHE_HOME, else ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "pfsb"
+
+
+def compiler() -> str | None:
+    """The system's C compiler; $CC says which. None: there is none."""
+    return shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc") or shutil.which("clang")
+
+
+def build(directory: Path | None = None) -> Path:
+    """The built `load.c`, below `directory` (default: the cache). Raises `LoadFailed`."""
+    cc = compiler()
+    if cc is None:
+        raise LoadFailed("there is no C compiler (cc, gcc or clang); the client in Python needs none")
+    digest = hashlib.blake2b(SOURCE.read_bytes() + cc.encode(), digest_size=8).hexdigest()
+    program = (directory or cache_directory()) / f"load-{digest}"
+    if not program.exists():
+        program.parent.mkdir(parents=True, exist_ok=True)
+        # Under another name first: someone else may be building it, too.
+        with tempfile.TemporaryDirectory(dir=program.parent) as scratch:
+            built = Path(scratch) / "load"
+            done = subprocess.run([cc, "-O2", "-o", built, SOURCE], capture_output=True, text=True)
+            if done.returncode:
+                raise LoadFailed(f"{cc} cannot build {SOURCE}: {done.stderr.strip()}")
+            built.replace(program)
+    return program
+
+
+def client_command(kind: str = "auto") -> list[str]:
+    """The command line of the load client: `c`, `python`, or whichever there is. Raises `LoadFailed`."""
+    if kind == "python" or (kind == "auto" and compiler() is None):
+        return [sys.executable, "-m", "pfsb.bench.plain_load"]
+    return [str(build())]
+
+
+@define(eq=False)
+class LoadClient:
+    """One command that reads a workload, prints `begin`, `end` and one JSON object. Used for one run at a time."""
+
+    command: Sequence[str]
+    environment: dict[str, str] | None = None
+    _process: subprocess.Popen[str] | None = field(init=False, default=None)
+    _stopped: bool = field(init=False, default=False)
+
+    def run(self, workload: str, look: Callable[[], Any] = lambda: None) -> LoadResult:
+        """Do it; `look` is called when the measured time begins and when it ends. Raises `LoadFailed`."""
+        if self._stopped:
+            raise LoadFailed("interrupted")
+        with tempfile.TemporaryFile("w+") as complaints:
+            process = self._process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+                env=self.environment,
+            )
+            try:
+                seen, words = self._converse(process, workload, look)
+                if words is not None:
+                    self._let_go(process)
+            finally:
+                process.kill()
+                process.wait()
+            if words is None and self._stopped:
+                raise LoadFailed("interrupted")
+            if words is None:
+                complaints.seek(0)
+                raise LoadFailed(f"the load client gave up: {complaints.read().strip() or 'without a word'}")
+        return read_result(words, seen.get("begin"), seen.get("end"))
+
+    def stop(self) -> None:
+        """End it at once, from any thread; it runs no more."""
+        self._stopped = True
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+
+    @staticmethod
+    def _let_go(process: subprocess.Popen[str]) -> None:
+        """It has told its result; it may have sessions to close."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(CLOSE_SECONDS)
+
+    @staticmethod
+    def _converse(
+        process: subprocess.Popen[str], workload: str, look: Callable[[], Any]
+    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        assert process.stdin is not None and process.stdout is not None
+        seen: dict[str, Any] = {}
+        try:
+            process.stdin.write(workload)
+            process.stdin.close()
+        except BrokenPipeError:
+            return seen, None
+        for line in process.stdout:
+            word = line.strip()
+            if word in ("begin", "end"):
+                seen[word] = look()
+            elif word.startswith("{"):
+                return seen, json.loads(word)
+        return seen, None
+
+
+def read_result(words: dict[str, Any], begun: Any = None, ended: Any = None) -> LoadResult:
+    """What a load client printed. Raises `LoadFailed` if it is something else."""
+    try:
+        counts = Histogram((int(number), int(count)) for number, count in words["histogram"])
+        return LoadResult(
+            client=str(words["client"]),
+            operations=int(words["operations"]),
+            errors=int(words["errors"]),
+            first_error=str(words["first_error"]),
+            seconds=float(words["seconds"]),
+            cpu_seconds=float(words["cpu_seconds"]),
+            histogram=counts,
+            begun=begun,
+            ended=ended,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise LoadFailed(f"the load client printed something else than a result: {error!r}") from None

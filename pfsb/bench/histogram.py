@@ -1,0 +1,59 @@
+"""A histogram of latencies whose buckets are 1.6 % wide: exact enough for p99.9, and small.
+
+All load clients count into the same buckets, whatever they are written in: exact below 128 ns, then 64 for each
+doubling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+SUB_BUCKETS: Final = 64
+
+
+def bucket(nanoseconds: int) -> int:
+    """The number of the bucket that a latency falls into."""
+    shift = max(0, nanoseconds.bit_length() - SUB_BUCKETS.bit_length())
+    return shift * SUB_BUCKETS + (nanoseconds >> shift)
+
+
+def middle(number: int) -> float:
+    """The latency in the middle of a bucket, in nanoseconds."""
+    if number < 2 * SUB_BUCKETS:
+        return float(number)
+    shift = number // SUB_BUCKETS - 1
+    low = (number - shift * SUB_BUCKETS) << shift
+    return low + ((1 << shift) - 1) / 2
+
+
+class Histogram:
+    """How often each bucket was hit."""
+
+    def __init__(self, counts: Iterable[tuple[int, int]] = ()) -> None:
+        """`counts`: (bucket, how often), as the load clients print them."""
+        self._counts: dict[int, int] = {}
+        for number, count in counts:
+            self._counts[number] = self._counts.get(number, 0) + count
+
+    def add(self, nanoseconds: int) -> None:
+        number = bucket(nanoseconds)
+        self._counts[number] = self._counts.get(number, 0) + 1
+
+    @property
+    def total(self) -> int:
+        return sum(self._counts.values())
+
+    def counts(self) -> list[tuple[int, int]]:
+        """(bucket, how often), ascending, without those that were never hit."""
+        return sorted(self._counts.items())
+
+    def percentile(self, percent: float) -> float | None:
+        """The latency in microseconds which `percent` of all do not exceed; None if there are none."""
+        wanted = self.total * percent / 100
+        seen = 0
+        for number, count in self.counts():
+            seen += count
+            if seen >= wanted:
+                return middle(number) / 1000
+        return None

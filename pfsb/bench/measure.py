@@ -1,0 +1,133 @@
+"""One measurement: what a load client saw, and what it cost the servers meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import asdict, frozen
+
+from pfsb.bench.client import LoadClient, LoadResult
+from pfsb.bench.probe import Moment, Probe, Status
+from pfsb.bench.workload import Workload
+
+
+@frozen
+class Measurement:
+    """Rates are per second of the measured time. What the servers do not tell is None."""
+
+    connections: int
+    depth: int
+    operations: int
+    errors: int
+    first_error: str
+    seconds: float
+    per_second: float
+    p50_us: float | None
+    p99_us: float | None
+    p999_us: float | None
+    server_cpu_us: float | None
+    """User and system time of all servers together, in microseconds for each operation."""
+    server_cores: float | None
+    """How many processor cores all servers together kept busy."""
+    client: str
+    client_cores: float
+    """How many cores the load client kept busy: with more than 0.9 it is itself the limit."""
+    other_cores: float | None
+    """How many cores everything else on this machine kept busy, the kernel's own threads among it."""
+    disk_writes_per_second: float | None
+    """Groups that were forced to disk, at a server, on average."""
+    records_per_disk_write: float | None
+    commands_per_proposal: float | None
+    updates_per_proposal: float | None
+    commands_per_update: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure(probe: Probe, client: LoadClient, workload: Workload) -> Measurement:
+    """Run the load and look at the servers when the measured time begins and ends. Raises `LoadFailed`."""
+    result = client.run(workload.render(), probe.look)
+    return evaluate(workload, result)
+
+
+def evaluate(workload: Workload, result: LoadResult) -> Measurement:
+    """Put together what was seen on both sides."""
+    begun: Moment = result.begun
+    ended: Moment = result.ended
+    cpu = _difference(begun.cpu_seconds, ended.cpu_seconds)
+    grown = _Growth(begun, ended)
+    proposals = grown.most("aru")
+    commands = grown.most("revision")
+    updates = grown.most("updates")
+    writes = grown.mean("storage", "groups")
+    return Measurement(
+        connections=workload.connections,
+        depth=workload.depth,
+        operations=result.operations,
+        errors=result.errors,
+        first_error=result.first_error,
+        seconds=result.seconds,
+        per_second=result.per_second,
+        p50_us=result.histogram.percentile(50),
+        p99_us=result.histogram.percentile(99),
+        p999_us=result.histogram.percentile(99.9),
+        server_cpu_us=_ratio(cpu, result.operations, 1e6),
+        server_cores=_ratio(cpu, result.seconds),
+        client=result.client,
+        client_cores=result.cpu_seconds / result.seconds if result.seconds else 0.0,
+        other_cores=other_cores(begun, ended, result),
+        disk_writes_per_second=_ratio(writes, grown.mean("uptime")),
+        records_per_disk_write=_ratio(grown.mean("storage", "records"), writes),
+        commands_per_proposal=_ratio(commands, proposals),
+        updates_per_proposal=_ratio(updates, proposals),
+        commands_per_update=_ratio(commands, updates),
+    )
+
+
+def other_cores(begun: Moment, ended: Moment, result: LoadResult) -> float | None:
+    """How many cores were busy with neither the servers nor the load client."""
+    busy = _difference(begun.busy_seconds, ended.busy_seconds)
+    cpu = _difference(begun.cpu_seconds, ended.cpu_seconds)
+    if busy is None or cpu is None:
+        return None
+    return _ratio(max(0.0, busy - cpu - result.cpu_seconds), result.seconds)
+
+
+@frozen
+class _Growth:
+    """How far counters of STATUS went between two moments, at the servers that answered at both."""
+
+    begun: Moment
+    ended: Moment
+
+    def most(self, *path: str) -> float | None:
+        """At the server where it grew most: the others may be behind."""
+        return max(self._all(path), default=None)
+
+    def mean(self, *path: str) -> float | None:
+        grown = self._all(path)
+        return sum(grown) / len(grown) if grown else None
+
+    def _all(self, path: tuple[str, ...]) -> list[float]:
+        pairs = [
+            (_value(self.begun.statuses[i], path), _value(ended, path))
+            for i, ended in self.ended.statuses.items()
+            if i in self.begun.statuses
+        ]
+        return [after - before for before, after in pairs if before is not None and after is not None]
+
+
+def _value(status: Status, path: tuple[str, ...]) -> float | None:
+    found: Any = status
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, int | float) else None
+
+
+def _difference(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
+
+
+def _ratio(value: float | None, by: float | None, factor: float = 1.0) -> float | None:
+    return None if value is None or not by else value / by * factor

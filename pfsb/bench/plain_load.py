@@ -1,0 +1,224 @@
+"""The load client of `pfsb bench` where there is no C compiler: load.c in Python, with the same input and output.
+
+    python -m pfsb.bench.plain_load < workload
+
+It is a program of its own, and takes more of the processor than the servers may have to spare: its share is in the
+report.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import selectors
+import socket
+import sys
+import time
+from collections import deque
+from random import Random
+from typing import Any, Final, NoReturn, TextIO
+
+from attrs import define, field
+
+from pfsb.bench.histogram import Histogram
+from pfsb.bench.workload import CONNECTION, KEY, Operation, Workload
+
+_READ_BYTES: Final = 262_144
+
+
+def read_workload(text: TextIO) -> Workload:
+    """The inverse of `Workload.render`."""
+    settings: dict[str, Any] = {}
+    targets: list[tuple[str, int]] = []
+    operations: list[Operation] = []
+    for line in text:
+        name, _, value = line.rstrip("\n").partition(" ")
+        if name == "end":
+            break
+        if name == "target":
+            host, port = value.split()
+            targets.append((host, int(port)))
+        elif name == "operation":
+            weight, steps = map(int, value.split())
+            operations.append(Operation(weight, tuple(next(text).rstrip("\n") for _ in range(steps))))
+        else:
+            settings[name] = float(value) if name in ("seconds", "warmup", "limit") else int(value)
+    return Workload(targets, operations, **settings)
+
+
+def fail(why: str) -> NoReturn:
+    print(why, file=sys.stderr)
+    raise SystemExit(2)
+
+
+@define(eq=False)
+class Connection:
+    """A socket, what is under way on it, oldest first, and what it could not yet send."""
+
+    socket: socket.socket
+    index: int
+    under_way: deque[tuple[int, int, int]] = field(factory=deque)
+    """(begun, operation, step)."""
+    out: bytearray = field(factory=bytearray)
+    partial: bytes = b""
+
+
+class Loop:
+    """The closed loop: each answer makes room for the next operation."""
+
+    def __init__(self, workload: Workload, dice: Random) -> None:
+        self._workload = workload
+        self._dice = dice
+        self._weights = [operation.weight for operation in workload.operations]
+        self._selector = selectors.DefaultSelector()
+        self._next_key = 0
+        self._issued = 0
+        self._measuring = False
+        self.under_way = 0
+        self.errors = 0
+        self.first_error = ""
+        self.histogram = Histogram()
+        self._connections = [self._open(index) for index in range(workload.connections)]
+
+    def run(self) -> dict[str, Any]:
+        """Print the marks, return what is printed after them."""
+        workload = self._workload
+        started = time.perf_counter()
+        if workload.count:
+            begun, cpu_begun = self._begin()
+        for connection in self._connections:
+            for _ in range(workload.depth):
+                self._begin_one(connection, time.perf_counter_ns())
+            self._flush(connection)
+        if workload.count:
+            while self.under_way:
+                self._poll(self._left(started))
+        else:
+            while (left := started + workload.warmup - time.perf_counter()) > 0:
+                self._poll(left)
+            begun, cpu_begun = self._begin()
+            while (left := begun + workload.seconds - time.perf_counter()) > 0:
+                self._poll(left)
+        seconds, cpu_seconds = time.perf_counter() - begun, _cpu_seconds() - cpu_begun
+        print("end", flush=True)
+        return {
+            "client": "python",
+            "operations": self.histogram.total,
+            "errors": self.errors,
+            "first_error": self.first_error,
+            "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
+            "histogram": self.histogram.counts(),
+        }
+
+    def _begin(self) -> tuple[float, float]:
+        self._measuring = True
+        print("begin", flush=True)
+        return time.perf_counter(), _cpu_seconds()
+
+    def _left(self, started: float) -> float:
+        left = started + self._workload.limit - time.perf_counter()
+        if left <= 0:
+            fail(f"not done within {self._workload.limit:g} seconds: {self.under_way} under way")
+        return left
+
+    def _open(self, index: int) -> Connection:
+        host, port = self._workload.targets[index % len(self._workload.targets)]
+        try:
+            opened = socket.create_connection((host, port))
+        except OSError as error:
+            fail(f"{host} port {port}: {error}")
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        opened.setblocking(False)
+        connection = Connection(opened, index)
+        self._selector.register(opened, selectors.EVENT_READ, connection)
+        return connection
+
+    def _poll(self, seconds: float) -> None:
+        for key, events in self._selector.select(min(seconds, 0.1)):
+            if events & selectors.EVENT_WRITE:
+                self._flush(key.data)
+            if events & selectors.EVENT_READ:
+                self._serve(key.data)
+
+    def _serve(self, connection: Connection) -> None:
+        try:
+            data = connection.socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            fail(f"a server closed a connection{self.first_error and ', after: '}{self.first_error}")
+        *lines, connection.partial = (connection.partial + data).split(b"\n")
+        now = time.perf_counter_ns()
+        for line in lines:
+            if line.startswith((b"OK", b"ERR")):
+                self._replied(connection, line, now)
+        self._flush(connection)
+
+    def _replied(self, connection: Connection, line: bytes, now: int) -> None:
+        if not connection.under_way:
+            fail(f"a server said, without being asked: {line.decode()}")
+        begun, operation, step = connection.under_way.popleft()
+        if line.startswith(b"ERR"):
+            self.errors += self._measuring
+            self.first_error = self.first_error or line.decode()
+        elif step + 1 < len(self._workload.operations[operation].steps):
+            self._put_step(connection, begun, operation, step + 1)
+            return
+        elif self._measuring:
+            self.histogram.add(now - begun)
+        self.under_way -= 1
+        self._begin_one(connection, now)
+
+    def _begin_one(self, connection: Connection, now: int) -> None:
+        if self._workload.count and self._issued >= self._workload.count:
+            return
+        [operation] = self._dice.choices(range(len(self._weights)), self._weights)
+        self._issued += 1
+        self.under_way += 1
+        self._put_step(connection, now, operation, 0)
+
+    def _put_step(self, connection: Connection, begun: int, operation: int, step: int) -> None:
+        connection.under_way.append((begun, operation, step))
+        text = self._workload.operations[operation].steps[step]
+        line = text.replace(KEY, f"{self._key():08}").replace(CONNECTION, f"{connection.index:08}")
+        connection.out += line.encode() + b"\n"
+
+    def _key(self) -> int:
+        self._next_key += 1
+        return (self._next_key - 1) % self._workload.keys if self._workload.sequential else self._random_key()
+
+    def _random_key(self) -> int:
+        return self._dice.randrange(self._workload.keys)
+
+    def _flush(self, connection: Connection) -> None:
+        try:
+            del connection.out[: connection.socket.send(connection.out)]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            fail(f"a connection broke: {error}")
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.out else 0)
+        if self._selector.get_key(connection.socket).events != wanted:
+            self._selector.modify(connection.socket, wanted, connection)
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _raise_file_limit() -> None:
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def main() -> None:
+    """Do what standard input says, print what came of it."""
+    workload = read_workload(sys.stdin)
+    _raise_file_limit()
+    print(json.dumps(Loop(workload, Random()).run()))
+
+
+if __name__ == "__main__":
+    main()

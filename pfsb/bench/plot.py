@@ -1,0 +1,146 @@
+"""Line charts as SVG, written by hand: no library is needed to look at a benchmark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import Final
+
+from attrs import field, frozen
+
+WIDTH: Final = 640
+HEIGHT: Final = 340
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 170, 34, 52
+_COLOURS: Final = ("#1f5fa8", "#c8501e", "#2e8b57", "#8a4fa3", "#b8860b", "#555555", "#d1477a", "#00868b")
+
+
+@frozen
+class Series:
+    """Points that belong together. `dashed`: what somebody else measured."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    dashed: bool = False
+    colour: int | None = None
+    """Which of the colours; None: the next one."""
+
+
+@frozen
+class Chart:
+    """One pair of axes."""
+
+    title: str
+    x_name: str
+    y_name: str
+    series: Sequence[Series] = field(factory=tuple)
+    log_x: bool = False
+    log_y: bool = False
+
+
+def svg(charts: Sequence[Chart], columns: int = 2) -> str:
+    """The charts side by side, as one document."""
+    rows = math.ceil(len(charts) / columns)
+    wide = min(columns, len(charts)) * WIDTH
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{rows * HEIGHT}" '
+        f'viewBox="0 0 {wide} {rows * HEIGHT}" font-family="sans-serif" font-size="11">',
+        f'<rect width="{wide}" height="{rows * HEIGHT}" fill="white"/>',
+    ]
+    for at, chart in enumerate(charts):
+        parts.append(f'<g transform="translate({at % columns * WIDTH} {at // columns * HEIGHT})">')
+        parts += _draw(chart)
+        parts.append("</g>")
+    return "\n".join([*parts, "</svg>", ""])
+
+
+@frozen
+class Axis:
+    """Maps values to pixels; either end may be the lower one."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool
+
+    @classmethod
+    def around(cls, values: Sequence[float], start: float, end: float, log: bool) -> Axis:
+        """An axis that shows all values, and 0 unless it is logarithmic."""
+        shown = [value for value in values if value > 0] if log else [0.0, *values]
+        low, high = min(shown, default=1.0), max(shown, default=10.0)
+        if log:
+            low, high = 10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high))
+        return cls(low, high if high > low else low * 10 or 1.0, start, end, log)
+
+    def at(self, value: float) -> float:
+        share = (self._scaled(value) - self._scaled(self.low)) / (self._scaled(self.high) - self._scaled(self.low))
+        return self.start + share * (self.end - self.start)
+
+    def ticks(self) -> list[float]:
+        """Powers of ten, or about five round values."""
+        if self.log:
+            exponents = range(round(math.log10(self.low)), round(math.log10(self.high)) + 1)
+            return [float(10**exponent) for exponent in exponents]
+        rough = (self.high - self.low) / 5
+        magnitude = 10 ** math.floor(math.log10(rough))
+        step = next(magnitude * factor for factor in (1, 2, 5, 10) if magnitude * factor >= rough)
+        return [self.low + step * number for number in range(int((self.high - self.low) / step) + 1)]
+
+    def _scaled(self, value: float) -> float:
+        return math.log10(max(value, self.low)) if self.log else value
+
+
+def _draw(chart: Chart) -> list[str]:
+    points = [point for series in chart.series for point in series.points]
+    x_axis = Axis.around([x for x, _ in points], _LEFT, WIDTH - _RIGHT, chart.log_x)
+    y_axis = Axis.around([y for _, y in points], HEIGHT - _BOTTOM, _TOP, chart.log_y)
+    return [*_frame(chart, x_axis, y_axis), *_lines(chart, x_axis, y_axis)]
+
+
+def _frame(chart: Chart, x_axis: Axis, y_axis: Axis) -> list[str]:
+    middle = (_LEFT + WIDTH - _RIGHT) / 2
+    drawn = [_text(middle, 18, chart.title, "middle", bold=True), _text(middle, HEIGHT - 8, chart.x_name, "middle")]
+    turned = f'transform="rotate(-90 14 {HEIGHT / 2})"'
+    drawn.append(_text(14, HEIGHT / 2, chart.y_name, "middle", turned))
+    for value in x_axis.ticks():
+        x = x_axis.at(value)
+        drawn.append(_rule(x, _TOP, x, HEIGHT - _BOTTOM))
+        drawn.append(_text(x, HEIGHT - _BOTTOM + 16, _number(value), "middle"))
+    for value in y_axis.ticks():
+        y = y_axis.at(value)
+        drawn.append(_rule(_LEFT, y, WIDTH - _RIGHT, y))
+        drawn.append(_text(_LEFT - 6, y + 4, _number(value), "end"))
+    return drawn
+
+
+def _lines(chart: Chart, x_axis: Axis, y_axis: Axis) -> list[str]:
+    drawn = []
+    for at, series in enumerate(chart.series):
+        colour = _COLOURS[(at if series.colour is None else series.colour) % len(_COLOURS)]
+        dash = ' stroke-dasharray="5 4"' if series.dashed else ""
+        places = [(x_axis.at(x), y_axis.at(y)) for x, y in sorted(series.points)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        drawn.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"{dash}/>')
+        fill = "white" if series.dashed else colour
+        drawn += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" fill="{fill}" stroke="{colour}"/>' for x, y in places]
+        if series.name:
+            x, y = WIDTH - _RIGHT + 12, _TOP + 8 + 15 * at
+            drawn.append(f'<path d="M{x} {y - 4}h22" stroke="{colour}" stroke-width="1.6"{dash}/>')
+            drawn.append(_text(x + 27, y, series.name))
+    return drawn
+
+
+def _rule(x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" stroke="#dddddd"/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str = "start", more: str = "", *, bold: bool = False) -> str:
+    weight = ' font-weight="bold"' if bold else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{weight} {more}>{escape(text)}</text>'
+
+
+def _number(value: float) -> str:
+    if value >= 1_000_000:
+        return f"{value / 1_000_000:g}M"
+    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"

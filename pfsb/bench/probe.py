@@ -1,0 +1,115 @@
+"""Looks at the servers of a cluster from outside: their STATUS, and what they take of the processor. It blocks."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from attrs import frozen
+
+from pfsb.bench.machine import busy_seconds, cpu_seconds_of_all, listening_process
+from pfsb.bench.workload import Target
+from pfsb.client.addresses import ServerAddress
+
+ASK_SECONDS: Final = 5.0
+LEADER_SECONDS: Final = 20.0
+_LOOK_SECONDS: Final = 0.02
+
+Status = dict[str, Any]
+
+
+class NoCluster(Exception):
+    """No server answers, or none leads; the text says which."""
+
+
+def target_of(address: ServerAddress) -> Target:
+    """Host and port. Raises `NoCluster` for a server that listens on no TCP port."""
+    host, _, port = address.shown.rpartition(":")
+    if not port.isdigit():
+        raise NoCluster(f"server {address.id} listens on {address.shown}; the load client needs a TCP port")
+    return host.strip("[]"), int(port)
+
+
+def ask(target: Target, line: str) -> list[str]:
+    """One line to one server, on a connection of its own; returns its reply's lines. Raises OSError."""
+    with socket.create_connection(target, ASK_SECONDS) as connection, connection.makefile("rw", newline="\n") as file:
+        file.write(f"{line}\n")
+        file.flush()
+        lines = []
+        for said in file:
+            if said.startswith("* "):
+                continue
+            lines.append(said.strip())
+            if said.startswith(("OK", "ERR")):
+                return lines
+    raise ConnectionError(f"{target[0]} port {target[1]} hung up")
+
+
+def status(target: Target) -> Status | None:
+    """Interface part 4; None if the server does not answer."""
+    try:
+        return dict(json.loads(ask(target, "STATUS")[0][1:]))
+    except (OSError, ValueError):
+        return None
+
+
+@frozen
+class Moment:
+    """The cluster as it was at one time."""
+
+    statuses: Mapping[int, Status]
+    cpu_seconds: float | None
+    """User and system time of all servers; None if they are not all on this machine."""
+    busy_seconds: float | None = None
+    """What the processors of this machine have spent on anything."""
+
+
+@frozen
+class Probe:
+    """The servers of one cluster."""
+
+    targets: Mapping[int, Target]
+    pids: Sequence[int]
+    """Of all servers, or none if not all were found on this machine."""
+
+    @classmethod
+    def of(cls, addresses: Sequence[ServerAddress]) -> Probe:
+        """Raises `NoCluster`."""
+        targets = {address.id: target_of(address) for address in addresses}
+        found = [listening_process(port) for _host, port in targets.values()]
+        pids = [pid for pid in found if pid is not None]
+        return cls(targets, pids if len(pids) == len(found) else [])
+
+    def look(self) -> Moment:
+        # First what belongs to this very moment: a busy server takes a while to tell its STATUS.
+        cpu_seconds = cpu_seconds_of_all(self.pids) if self.pids else None
+        busy = busy_seconds() if self.pids else None
+        statuses = {server_id: status(target) for server_id, target in self.targets.items()}
+        return Moment({i: found for i, found in statuses.items() if found is not None}, cpu_seconds, busy)
+
+    def leader(self, seconds: float = LEADER_SECONDS) -> int:
+        """Wait until a server leads. Raises `NoCluster`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            statuses = self.look().statuses
+            for server_id, found in statuses.items():
+                if found["state"] == "REG_LEADER":
+                    return server_id
+            if not statuses:
+                raise NoCluster("no server answers; is the cluster started?")
+            if time.monotonic() >= deadline:
+                states = ", ".join(f"{i} {found['state']}" for i, found in statuses.items())
+                raise NoCluster(f"no server leads: {states}")
+            time.sleep(_LOOK_SECONDS)
+
+    def towards(self, to: str) -> list[Target]:
+        """The servers that `leader`, `all` or an id stand for. Raises `NoCluster`."""
+        if to == "all":
+            return list(self.targets.values())
+        server_id = self.leader() if to == "leader" else int(to)
+        if server_id not in self.targets:
+            raise NoCluster(f"there is no server {server_id}; known are {', '.join(map(str, self.targets))}")
+        return [self.targets[server_id]]

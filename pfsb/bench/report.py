@@ -1,0 +1,79 @@
+"""Measurements as a table for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from pfsb.bench.measure import Measurement
+
+ABSENT: Final = "-"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as they need to be, numbers to the right; the first row has the names."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return "".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
+    )
+
+
+def count(value: float | None) -> str:
+    """A whole number with its thousands set off."""
+    return ABSENT if value is None else f"{value:,.0f}"
+
+
+def short(value: float | None) -> str:
+    """Three digits that matter."""
+    if value is None:
+        return ABSENT
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def milliseconds(microseconds: float | None) -> str:
+    return ABSENT if microseconds is None else f"{microseconds / 1000:.3g}"
+
+
+_COLUMNS: Final[tuple[tuple[str, Callable[[Measurement], str]], ...]] = (
+    ("connections", lambda m: str(m.connections)),
+    ("x depth", lambda m: str(m.depth)),
+    ("per second", lambda m: count(m.per_second)),
+    ("p50 ms", lambda m: milliseconds(m.p50_us)),
+    ("p99 ms", lambda m: milliseconds(m.p99_us)),
+    ("p99.9 ms", lambda m: milliseconds(m.p999_us)),
+    ("server us/op", lambda m: short(m.server_cpu_us)),
+    ("server cores", lambda m: short(m.server_cores)),
+    ("client cores", lambda m: short(m.client_cores)),
+    ("disk writes/s", lambda m: count(m.disk_writes_per_second)),
+    ("writes/proposal", lambda m: short(m.commands_per_proposal)),
+    ("updates/proposal", lambda m: short(m.updates_per_proposal)),
+    ("writes/update", lambda m: short(m.commands_per_update)),
+    ("errors", lambda m: str(m.errors)),
+)
+
+
+def table(measurements: Sequence[Measurement]) -> str:
+    """One line for each; columns about which nothing is known are left out. Then what is odd about them."""
+    columns = [[name, *(show(m) for m in measurements)] for name, show in _COLUMNS]
+    known = [column for column in columns if any(cell != ABSENT for cell in column[1:])]
+    return aligned(list(zip(*known, strict=True))) + "".join(f"{line}\n" for line in remarks(measurements))
+
+
+def remarks(measurements: Sequence[Measurement]) -> list[str]:
+    """What a reader should know before using the figures."""
+    found = []
+    for m in measurements:
+        where = f"{m.connections} x {m.depth}"
+        if m.client_cores > CLIENT_CORES_MAX:
+            found.append(f"{where}: the load client itself is the limit ({m.client_cores:.2f} of one core)")
+        if (m.other_cores or 0) > OTHER_CORES_MAX:
+            found.append(f"{where}: disturbed: other programs kept {m.other_cores:.1f} cores busy")
+        if m.errors:
+            found.append(f"{where}: {m.errors} errors, the first: {m.first_error}")
+    return found
+
+
+CLIENT_CORES_MAX: Final = 0.9
+"""It has one thread."""
+OTHER_CORES_MAX: Final = 0.35
+"""The kernel's threads for disk and network take up to about that."""

@@ -1,0 +1,45 @@
+"""Charts as SVG."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.bench.plot import HEIGHT, WIDTH, Axis, Chart, Series, svg
+
+NAME = "{http://www.w3.org/2000/svg}"
+
+
+class AxisTests(SynchronousTestCase):
+    def test_logarithmic_axis_has_whole_powers_of_ten(self) -> None:
+        """And puts each as far from the last."""
+        axis = Axis.around([3.0, 450.0], 0, 300, log=True)
+        self.assertEqual(axis.ticks(), [1.0, 10.0, 100.0, 1000.0])
+        self.assertEqual([round(axis.at(value)) for value in axis.ticks()], [0, 100, 200, 300])
+
+    def test_linear_axis_begins_at_nothing_and_has_round_ticks(self) -> None:
+        """So that heights can be compared."""
+        axis = Axis.around([700.0, 1_900.0], 0, 190, log=False)
+        self.assertEqual(axis.ticks(), [0.0, 500.0, 1000.0, 1500.0])
+        self.assertEqual(axis.at(950.0), 95.0)
+
+    def test_axis_of_nothing_or_of_one_value_can_be_drawn(self) -> None:
+        """A run that measured nothing gives an empty chart, not a division by zero."""
+        for values in ([], [0.0], [10.0]):
+            for log in (True, False):
+                axis = Axis.around(values, 0, 100, log)
+                self.assertTrue(0 <= axis.at(axis.high) <= 100)
+
+
+class DrawTests(SynchronousTestCase):
+    def test_every_point_is_inside_and_every_text_is_text(self) -> None:
+        """Names with < and & do not break the document."""
+        series = [Series("a<b & c", [(1, 10), (4, 90)]), Series("paper", [(2, 50)], dashed=True)]
+        document = ElementTree.fromstring(svg([Chart("One", "x", "y", series), Chart("Two", "x", "y", log_y=True)]))
+        circles = document.findall(f".//{NAME}circle")
+        self.assertEqual(len(circles), 3)
+        for circle in circles:
+            self.assertTrue(0 < float(circle.attrib["cx"]) < WIDTH and 0 < float(circle.attrib["cy"]) < HEIGHT)
+        self.assertIn("a<b & c", [text.text for text in document.findall(f".//{NAME}text")])
+        self.assertEqual(document.attrib["width"], str(2 * WIDTH))

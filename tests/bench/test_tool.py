@@ -1,0 +1,55 @@
+"""The command line of `pfsb bench`, and what it hands on to the servers that it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.bench.tool import Options, changes_for
+from pfsb.config import load
+
+CONFIG = """
+cluster: mine
+servers: {0: {peer: "127.0.0.1:20001", client: "tcp:20002:interface=127.0.0.1"}}
+storage: var/mine
+window: 3
+secret_file: mine.secret
+"""
+
+
+class OptionsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.file = Path(self.mktemp())
+        self.file.write_text(CONFIG)
+
+    def options(self, *arguments: str) -> Options:
+        options = Options()
+        options.parseOptions([str(self.file), *arguments])
+        return options
+
+    def test_several_numbers_of_connections_are_several_workloads(self) -> None:
+        """Each with the same depth."""
+        workloads = self.options("--connections", "1,16", "--depth", "4", "--keys", "9").workloads
+        self.assertEqual([(w.connections, w.depth, w.keys) for w in workloads], [(1, 4, 9), (16, 4, 9)])
+
+    def test_wrong_command_line_is_told_what_would_be_right(self) -> None:
+        """Before anything is started."""
+        for arguments, told in (
+            (["--mix", "pt"], "known are put, get"),
+            (["--mix", "lock", "--depth", "2"], "needs --depth 1"),
+            (["--connections", "0"], "from 1 to"),
+            (["--read", "dirty"], "linearizable, sequential, stale"),
+            (["--client", "rust"], "auto, c, python"),
+            (["--to", "3"], "leader, all or an id"),
+            (["--directory", "nowhere/at/all"], "is no directory"),
+        ):
+            self.assertIn(told, str(self.assertRaises(UsageError, self.options, *arguments)))
+
+    def test_started_servers_have_the_settings_but_neither_ports_nor_storage(self) -> None:
+        """The secret is found from another directory, too."""
+        changes = changes_for(load(self.file))
+        self.assertEqual((changes["window"], changes["cluster"]), (3, "mine"))
+        self.assertTrue(Path(changes["secret_file"]).is_absolute())
+        self.assertEqual({"servers", "storage"} & set(changes), set())

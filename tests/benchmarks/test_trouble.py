@@ -1,0 +1,99 @@
+"""How failover is timed: by clients that go on elsewhere, on a cluster that is made up."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from benchmarks.compare.system import Choices, Load, System, Trouble, Write, wait_for
+from benchmarks.compare.trouble import Writers, seconds_without_leader
+from pfsb.bench.client import LoadResult
+
+DOWN_SECONDS = 0.3
+
+
+class Fake(System):
+    """Three servers in this process; for a while after a kill nobody acknowledges anything."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        super().__init__(Path("unused"), 3)
+        self.dead: set[int] = set()
+        self.back_at = 0.0
+        self.opened: list[int] = []
+        self.lock = threading.Lock()
+
+    @classmethod
+    def prepare(cls, choices: Choices) -> str:
+        return "0"
+
+    def configure(self) -> None:
+        """Nothing is needed."""
+
+    def command(self, server: int) -> tuple[list[str], dict[str, str]]:
+        raise AssertionError("it has no processes")
+
+    def leader(self) -> int | None:
+        return 1
+
+    def wait_leader(self) -> int:
+        return 1
+
+    def load(self, load: Load) -> LoadResult | None:
+        return None
+
+    def kill(self, server: int) -> None:
+        self.back_at = time.monotonic() + DOWN_SECONDS
+        self.dead.add(server)
+
+    def start_server(self, server: int) -> None:
+        self.dead.remove(server)
+
+    def running(self) -> list[int]:
+        return [server for server in range(3) if server not in self.dead]
+
+    def position(self, server: int) -> object | None:
+        return 7
+
+    def open_writer(self, server: int) -> Write:
+        with self.lock:
+            self.opened.append(server)
+        if server in self.dead:
+            raise ConnectionRefusedError("dead")
+
+        def write() -> None:
+            time.sleep(0.002)
+            if server in self.dead or time.monotonic() < self.back_at:
+                raise TimeoutError("no leader")
+
+        return write
+
+
+class FailoverTests(SynchronousTestCase):
+    def test_failover_is_timed_from_the_kill_to_the_next_answer(self) -> None:
+        """And the killed server is started again."""
+        system = Fake()
+        took = seconds_without_leader(system)
+        self.assertApproximates(took, DOWN_SECONDS, 0.1)
+        self.assertEqual(system.running(), [0, 1, 2])
+
+    def test_writers_begin_at_different_servers_and_leave_a_dead_one(self) -> None:
+        """So that some of them are at a follower when the leader dies, as clients are."""
+        system = Fake()
+        system.dead.add(2)
+        writers = Writers(system)
+        writers.start()
+        wait_for("answers", lambda: len(writers.answered) > 50 or None, 10)
+        writers.stop()
+        self.assertEqual(set(system.opened), {0, 1, 2})
+        self.assertIsNone(writers.first_after(time.monotonic()))
+
+    def test_waiting_has_an_end(self) -> None:
+        """Which says what was waited for."""
+        self.assertIn(
+            "a unicorn: not within 0.02 s", str(self.assertRaises(Trouble, wait_for, "a unicorn", lambda: None, 0.02))
+        )
