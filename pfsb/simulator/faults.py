@@ -12,21 +12,31 @@ from typing import Final
 
 from attrs import frozen
 
+from pfsb.paxos.messages import Message
+from pfsb.server import DRAIN_SECONDS
 from pfsb.simulator.knobs import Knobs, weather
 from pfsb.simulator.marks import Marks
+from pfsb.simulator.network import Mood
 from pfsb.simulator.strangers import frame_of_a_stranger, require_no_change
 from pfsb.simulator.world import World
 
+LOOK_SECONDS: Final = 0.0005
+LOOKS_MAX: Final = 6_000
+"""A crash in the middle of a write waits for one so many times."""
 DAY_SECONDS: Final = 86_400.0
 CLOCKS_BEGIN_SECONDS: Final = 10 * DAY_SECONDS
 """So that a clock which is wrong by a day does not show a time before all time."""
 
 _KINDS: Final = {
     "network": ("weather", "weather_of_one"),
-    "crashes": ("crash", "crash", "crash_in_turn", "crash_in_turn", "crash_leader", "crash_all"),
+    "moods": ("late_kind", "late_kind", "lost_kind", "no_more_moods"),
+    "crashes": ("crash", "crash", "crash_in_turn", "crash_in_turn", "crash_in_write", "crash_leader", "crash_all"),
+    "drains": ("drain", "drain_leader"),
+    "holes": ("leave_a_hole", "laggard_leads"),
     "pauses": ("pause", "pause", "pause_leader"),
-    "clocks": ("clock",),
+    "clocks": ("clock", "wall_clock"),
     "disks": ("slow_disk", "failing_disk", "full_disk"),
+    "lost_disks": ("lose_disk",),
     "strangers": ("stranger",),
 }
 """By family; those of the partitions are in the profile."""
@@ -116,6 +126,29 @@ class Trouble:
         links = [(one, i) if is_sender else (i, one) for i in others]
         self._world.network.set_quality(weather(self._rng), links)
 
+    # ------------------------------------------------------------------ kinds of messages
+
+    def late_kind(self) -> None:
+        """All messages of one kind are slow, and are overtaken by the others."""
+        longest = between(self._rng, 0.02, 2)
+        self._world.network.passing[self._kind()] = Mood((longest / 4, longest))
+
+    def lost_kind(self) -> None:
+        """Of one kind, few messages get through, or none, for a while."""
+        kind = self._kind()
+        self._world.network.passing[kind] = Mood(loss=self._rng.choice((0.3, 0.7, 1.0)))
+        self._later(between(self._rng, 0.1, 5), self._end_mood, kind)
+
+    def _end_mood(self, kind: type[Message]) -> None:
+        self._world.network.passing.pop(kind, None)
+
+    def no_more_moods(self) -> None:
+        self._world.network.passing.clear()
+
+    def _kind(self) -> type[Message]:
+        kind: type[Message] = self._rng.choice(self._knobs.moody)
+        return kind
+
     # ------------------------------------------------------------------ partitions
 
     def heal(self) -> None:
@@ -198,6 +231,65 @@ class Trouble:
             self._world.doom(server_id, frames, kept, torn)
             self._later(1.0 + between(self._rng, 0.05, 4), self._restart, server_id)
 
+    def crash_in_write(self) -> None:
+        """While several records are on their way to the disk; some of them get there."""
+        self._crash_in_write(self._hindmost() if self._rng.random() < 0.5 else self._somebody(), LOOKS_MAX)
+
+    def _crash_in_write(self, server_id: int | None, looks: int) -> None:
+        if server_id is None or not self._world.is_running(server_id) or not looks:
+            return
+        sizes = self._world.storage(server_id).pending_groups()
+        if sizes and sizes[0] > 1:
+            torn = self._rng.randint(1, sizes[0] - 1)
+            self._marks.crash(0, torn)
+            self._world.crash(server_id, 0, torn)
+            self._later(between(self._rng, 0.05, 4), self._restart, server_id)
+        else:
+            self._later(LOOK_SECONDS, self._crash_in_write, server_id, looks - 1)
+
+    def _hindmost(self) -> int | None:
+        """Who has executed least: it learns much at once."""
+        return min(self._world.running_ids, key=self._world.aru, default=None)
+
+    def drain(self) -> None:
+        """As SIGTERM does: a server lets its clients finish what is under way, and stops in order."""
+        self._drain(self._somebody())
+
+    def drain_leader(self) -> None:
+        self._drain(self._world.leader())
+
+    def _drain(self, server_id: int | None) -> None:
+        if server_id is None or self._world.is_draining(server_id):
+            return
+        self._world.drain(server_id)
+        self._later(DRAIN_SECONDS + between(self._rng, 0.5, 4), self._restart, server_id)
+
+    def leave_a_hole(self) -> None:
+        """The leader leaves out a number, as FAULT SKIP makes it do, and dies when it has gone on."""
+        leader = self._world.leader()
+        if leader is not None:
+            replica = self._world.replica(leader)
+            replica.proposals.skipped.add(replica.data.ordering.last_proposed + 1)
+            self._later(between(self._rng, 0.05, 1), self._crash_if_up, leader)
+
+    def laggard_leads(self) -> None:
+        """Who leads next is out of reach for a while; when it is back, the leader dies."""
+        leader = self._world.leader()
+        if leader is not None and len(self._world.ids) > 2:
+            view = self._world.replica(leader).data.views.last_installed
+            next_leader = self._world.replica(leader).membership.leader_of(view + 1)
+            self._repartition()
+            self._world.isolate(next_leader)
+            self._later(between(self._rng, 0.2, 2), self._laggard_is_back, leader)
+
+    def _laggard_is_back(self, leader: int) -> None:
+        self._repartition()
+        self._crash_if_up(leader)
+
+    def _crash_if_up(self, server_id: int) -> None:
+        if self._world.is_running(server_id):
+            self._crash(server_id)
+
     def _crash(self, server_id: int | None) -> None:
         """What of the disk's work gets done is left to chance."""
         if server_id is None:
@@ -237,6 +329,11 @@ class Trouble:
         if self._world.is_running(server_id):
             self._crash(server_id)
 
+    def wall_clock(self) -> None:
+        """Somebody sets the clock of a machine, by up to a day. The server there goes by it from its next start on."""
+        server = self._world.servers[self._rng.choice(self._world.ids)]
+        server.clock_offset = CLOCKS_BEGIN_SECONDS + self._rng.uniform(-DAY_SECONDS, DAY_SECONDS)
+
     # ------------------------------------------------------------------ disks
 
     def slow_disk(self) -> None:
@@ -262,6 +359,20 @@ class Trouble:
 
     def _make_room(self, server_id: int) -> None:
         self._world.servers[server_id].is_disk_full = False
+
+    def lose_disk(self) -> None:
+        """A server that others know comes back with an empty disk. Never so many that a majority has lost theirs."""
+        world = self._world
+        able = [i for i in world.running_ids if i not in world.amnesiacs and self._is_known(i)]
+        if not able or len(world.amnesiacs) >= (len(world.ids) - 1) // 2:
+            return
+        server_id = self._rng.choice(able)
+        self._crash(server_id)
+        world.lose_disk(server_id)
+
+    def _is_known(self, server_id: int) -> bool:
+        """On the disk of each other server."""
+        return all(server_id in self._world.disk(i).contents.peers for i in self._world.ids if i != server_id)
 
     # ------------------------------------------------------------------ strangers
 

@@ -15,6 +15,7 @@ from pfsb.interfaces import Command, Done, Result
 from pfsb.simulator.commands import Vocabulary, unlock
 from pfsb.simulator.history import Entry, History
 from pfsb.simulator.line import Line
+from pfsb.simulator.reads import Log
 from pfsb.simulator.session_check import REFUSED_BY_THE_DESK, SessionCheck
 from pfsb.simulator.world import World
 
@@ -32,6 +33,8 @@ class Habits:
     pipeline: int = 3
     """Commands under way at once."""
     ttl_seconds: int = 3
+    rhythm_seconds: float = 0.0
+    """All users ask something new in the first half of each such time, and nothing in the other; 0: at any time."""
     leaves: float = 0.0
     """That, instead of asking on, the user hangs up, and comes back after a while."""
     vanishes: float = 0.0
@@ -64,6 +67,7 @@ class User:
     world: World
     checks: SessionCheck
     history: History
+    log: Log
     rng: random.Random
     name: str
     """"": none."""
@@ -133,9 +137,14 @@ class User:
         for job in self._jobs:
             if job.line is None:
                 self._ask(job)
-        if self.world.now >= self._next_at and len(self._jobs) < self.habits.pipeline:
+        if self.world.now >= self._next_at and len(self._jobs) < self.habits.pipeline and not self._is_time_to_rest():
             self._next_at = self.world.now + self.rng.expovariate(1 / self.habits.think_seconds)
             self._do_something()
+
+    def _is_time_to_rest(self) -> bool:
+        """A leader that fails while nobody asks is found out all the same, and what it leaves is put in order."""
+        rhythm = self.habits.rhythm_seconds
+        return rhythm > 0 and self.world.now % rhythm > rhythm / 2 and not self._enough
 
     def _do_something(self) -> None:
         habits, dice = self.habits, self.rng.random()
@@ -160,10 +169,28 @@ class User:
         dice = self.rng.random()
         if dice < self.vocabulary.share_of_locks:
             self._want_a_lock()
+        elif dice > 1 - self.vocabulary.share_of_local_reads:
+            self._read_here()
         elif dice < self.vocabulary.share_of_locks + self.vocabulary.share_of_reads:
             self._begin(Job(0, self.vocabulary.question(self.rng)))
         else:
             self._begin(Job(self._next_number(), self.vocabulary.change(self.rng, self.unique())))
+
+    def _read_here(self) -> None:
+        """At this server, sequentially if all that was asked is answered: else it would have to wait for that."""
+        line = self._line
+        assert line is not None
+        is_sequential = not line.unanswered
+        oldest = self.log.seen_by(self.name or line.client_id) if is_sequential else 0
+        name = self.rng.choice(self.vocabulary.names())
+        line.read(name, lambda seq, result: self._has_read(line, name, seq, result, oldest))
+
+    def _has_read(self, line: Line, name: str, seq: int, result: Result, oldest: int) -> None:
+        who = self.name or line.client_id
+        where = f"server {line.server_id}"
+        self.world.note_violation(self.log.read, name, seq, result, oldest, f"{who} at {where}")
+        if oldest:
+            self.log.seen(who, seq)
 
     def _want_a_lock(self) -> None:
         """One at a time: whoever waits for one and holds another may wait for ever."""
@@ -246,6 +273,9 @@ class User:
 
     def _note_answer(self, job: Job, result: Result) -> None:
         assert job.entry is not None
+        if self._line is not None and job.number:
+            client = self._line.client_id
+            self.log.seen(client, self.checks.results.get((client, job.number), (0, None))[0])
         if isinstance(result, Done) or result.code not in REFUSED_BY_THE_DESK:
             self.history.answered(job.entry, result)
         elif result.fate == "none" and not job.may_have_run:
