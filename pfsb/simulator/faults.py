@@ -371,8 +371,9 @@ class Trouble:
         world.lose_disk(server_id)
 
     def _is_known(self, server_id: int) -> bool:
-        """On the disk of each other server."""
-        return all(server_id in self._world.disk(i).contents.peers for i in self._world.ids if i != server_id)
+        """On the disk of each other server; or they have voted and know nobody, which is for the checks to find."""
+        others = [self._world.disk(i).contents for i in self._world.ids if i != server_id]
+        return all(server_id in other.peers or (other.views is not None and not other.peers) for other in others)
 
     # ------------------------------------------------------------------ strangers
 

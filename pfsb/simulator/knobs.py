@@ -82,7 +82,11 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "clocks": Profile("clocks that run fast or slow, or jump", ("clocks", "crashes")),
     "clients": Profile("users who hang up, come back, use two connections, and crashes", ("clients", "crashes")),
     "moods": Profile("messages of one kind that are late or lost", ("moods", "crashes"), lasting=ALL_MOODS),
-    "late-prepare": Profile("a PREPARE is always late, and overtaken by proofs of its view", lasting=(Prepare,)),
+    "late-prepare": Profile(
+        "a PREPARE is always late, and overtaken by proofs of its view",
+        lasting=(Prepare,),
+        settings={"progress_seconds": (1.0,), "alive_seconds": (0.02,), "resend_seconds": (0.3,)},
+    ),
     "overtaking": Profile(
         "votes overtake their proposals, and nobody is told again what was ordered",
         lasting=(Proposal,),

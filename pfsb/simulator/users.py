@@ -91,6 +91,8 @@ class User:
     """A lock that the user has asked for, and not given back for certain."""
     _next_at: float = 0.0
     _enough: bool = False
+    _is_served: bool = False
+    """Something was answered since there was enough."""
 
     # ------------------------------------------------------------------ life
 
@@ -98,19 +100,20 @@ class User:
         self.world.clock.callLater(self.rng.uniform(0, 4 * LOOK_SECONDS), self._live)
 
     def finish(self) -> None:
-        """Ask nothing new; give back what is held; what is under way is repeated until it is answered."""
+        """Give back what is held, and ask for one more thing; all that is under way is repeated until it is answered."""
         self._enough = True
 
     @property
     def is_satisfied(self) -> bool:
         """Nothing is left to wish for."""
-        return self.is_gone or not (self._jobs or self._may_hold)
+        return self.is_gone or (self._is_served and not self._jobs and not self._may_hold)
 
     def describe(self) -> str:
         jobs = ", ".join(f"#{job.number} {job.command[0]}" for job in self._jobs[:5])
         where = "nowhere" if self._line is None else f"server {self._line.server_id}"
+        jobs = jobs or ("nothing" if self._is_served else "a server that takes a command")
         return (
-            f"{self.name or 'somebody'} at {where} waits for {jobs or 'nothing'}; holds {self._may_hold or 'nothing'}"
+            f"{self.name or 'somebody'} at {where} waits for {jobs}; holds {self._may_hold or 'nothing'}"
         )
 
     def _live(self) -> None:
@@ -149,7 +152,7 @@ class User:
     def _do_something(self) -> None:
         habits, dice = self.habits, self.rng.random()
         if self._enough:
-            self._give_back()
+            self._finish_up()
         elif dice < habits.vanishes:
             self.is_gone = True
             self._hang_up()
@@ -162,6 +165,11 @@ class User:
             self._go_back()
         else:
             self._ask_something_new()
+
+    def _finish_up(self) -> None:
+        self._give_back()
+        if not self._is_served and not self._jobs:
+            self._begin(Job(self._next_number(), self.vocabulary.change(self.rng, self.unique())))
 
     # ------------------------------------------------------------------ asking
 
@@ -265,6 +273,7 @@ class User:
     def _settle(self, job: Job, result: Result) -> None:
         self._note_answer(job, result)
         self._jobs.remove(job)
+        self._is_served = self._is_served or self._enough
         if job.number:
             self._done = [*self._done[-20:], job]
         verb = job.command[0]
