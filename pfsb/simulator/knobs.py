@@ -165,7 +165,7 @@ def draw(rng: random.Random, profile: Profile, servers: int | None, seconds: flo
         partitions=profile.partitions,
         moody=profile.moods,
         lasting=_lasting(rng, profile),
-        settings=evolve(_settings(rng), **{name: rng.choice(values) for name, values in profile.settings.items()}),
+        settings=_settings(rng, {name: rng.choice(values) for name, values in profile.settings.items()}),
         limits=limits,
         quality=weather(rng) if "network" in families else LinkQuality(),
         sync_seconds=_sync_seconds(rng) if "disks" in families else (0.0005, 0.002),
@@ -210,10 +210,10 @@ def _families(rng: random.Random, profile: Profile) -> frozenset[str]:
     return frozenset(on if profile.is_mixed else profile.families)
 
 
-def _settings(rng: random.Random) -> Settings:
+def _settings(rng: random.Random, given: Mapping[str, Any]) -> Settings:
     """Small windows, short memories and short timers, so that their limits are met."""
-    progress = rng.choice((0.25, 0.5, 1.0, 1.0))
-    return Settings(
+    progress = given.get("progress_seconds", rng.choice((0.25, 0.5, 1.0, 1.0)))
+    drawn = Settings(
         progress_seconds=progress,
         update_seconds=rng.choice((0.2, 0.5, 1.0)),
         alive_seconds=progress / rng.choice((3, 5, 10)),
@@ -227,6 +227,7 @@ def _settings(rng: random.Random) -> Settings:
         horizon_slots=rng.choice((60, 300, 100_000)),
         digests_kept=1_000,
     )
+    return evolve(drawn, **given)
 
 
 def _limits(rng: random.Random) -> Limits:

@@ -112,9 +112,7 @@ class User:
         jobs = ", ".join(f"#{job.number} {job.command[0]}" for job in self._jobs[:5])
         where = "nowhere" if self._line is None else f"server {self._line.server_id}"
         jobs = jobs or ("nothing" if self._is_served else "a server that takes a command")
-        return (
-            f"{self.name or 'somebody'} at {where} waits for {jobs}; holds {self._may_hold or 'nothing'}"
-        )
+        return f"{self.name or 'somebody'} at {where} waits for {jobs}; holds {self._may_hold or 'nothing'}"
 
     def _live(self) -> None:
         if self.is_gone:
