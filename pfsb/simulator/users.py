@@ -100,7 +100,7 @@ class User:
         self.world.clock.callLater(self.rng.uniform(0, 4 * LOOK_SECONDS), self._live)
 
     def finish(self) -> None:
-        """Give back what is held, and ask for one more thing; all that is under way is repeated until it is answered."""
+        """Give back what is held, and ask for one more thing; what is under way is repeated until it is answered."""
         self._enough = True
 
     @property
