@@ -12,7 +12,7 @@ from typing import Final
 
 from attrs import frozen
 
-from pfsb.paxos.messages import Message
+from pfsb.paxos.messages import Message, PrepareOK
 from pfsb.server import DRAIN_SECONDS
 from pfsb.simulator.knobs import Knobs, weather
 from pfsb.simulator.marks import Marks
@@ -33,6 +33,7 @@ _KINDS: Final = {
     "crashes": ("crash", "crash", "crash_in_turn", "crash_in_turn", "crash_in_write", "crash_leader", "crash_all"),
     "drains": ("drain", "drain_leader"),
     "holes": ("leave_a_hole", "laggard_leads"),
+    "promises": ("laggard_leads", "laggard_leads", "crash_promiser"),
     "pauses": ("pause", "pause", "pause_leader"),
     "clocks": ("clock", "wall_clock"),
     "disks": ("slow_disk", "failing_disk", "full_disk"),
@@ -86,6 +87,8 @@ class Trouble:
         self._marks = marks
         self._rng = random.Random()
         self._has_ceased = False
+        self._next_promiser_dies = False
+        world.network.observers.append(self._watch_promises)
 
     def schedule(self, faults: Sequence[Fault]) -> None:
         for fault in faults:
@@ -281,6 +284,21 @@ class Trouble:
             self._repartition()
             self._world.isolate(next_leader)
             self._later(between(self._rng, 0.2, 2), self._laggard_is_back, leader)
+
+    def crash_promiser(self) -> None:
+        """Whoever next promises something in several parts dies when some of them may have left, and is back at once."""
+        self._next_promiser_dies = True
+
+    def _watch_promises(self, server_id: int, to: int | None, messages: Sequence[Message]) -> None:
+        is_in_parts = any(isinstance(message, PrepareOK) and message.parts > 1 for message in messages)
+        if self._next_promiser_dies and is_in_parts:
+            self._next_promiser_dies = False
+            self._later(self._rng.choice((0.001, 0.05)), self._crash_and_restart, server_id)
+
+    def _crash_and_restart(self, server_id: int) -> None:
+        if self._world.is_running(server_id):
+            self._world.crash(server_id)
+            self._later(between(self._rng, 0.01, 0.3), self._restart, server_id)
 
     def _laggard_is_back(self, leader: int) -> None:
         self._repartition()

@@ -26,6 +26,8 @@ class Listener:
     heard: int = 0
     """How many events."""
     _lane: Lane | None = None
+    _visit: int = 0
+    """How often the listener has gone to a server."""
     _server_id: int = -1
     _following: Following | None = None
     _stays_until: float = field(default=0.0)
@@ -57,12 +59,13 @@ class Listener:
         if able:
             self._server_id = self.rng.choice(able)
             self._stays_until = self.world.now + self.rng.uniform(0, 2) * STAYS_SECONDS
+            self._visit += 1
             self._lane = lane = self.world.lane(self._server_id)
-            lane.callLater(0, self._listen, lane)
+            lane.callLater(0, self._listen, lane, self._visit)
 
-    def _listen(self, lane: Lane) -> None:
-        if lane is not self._lane:
-            return  # it was paused for so long that the listener is elsewhere
+    def _listen(self, lane: Lane, visit: int) -> None:
+        if visit != self._visit:
+            return  # the server was paused for so long that the listener has gone
         server = self.world.process(self._server_id).server
         self._following = server.follow("LISTEN", self.heard + 1, lambda event: self._hear(lane, event))
 
