@@ -97,6 +97,12 @@ class Trouble:
     def cease(self) -> None:
         self._has_ceased = True
 
+    def cut_links(self, rng: random.Random) -> None:
+        """Into one of the shapes of the profile, at once; nothing will heal them."""
+        self._rng = rng
+        cut: Callable[[], None] = getattr(self, rng.choice(self._knobs.partitions))
+        cut()
+
     def _happen(self, fault: Fault) -> None:
         if self._has_ceased:
             return

@@ -63,10 +63,19 @@ class Profile:
     settings: Mapping[str, tuple[Any, ...]] = field(factory=dict)
     """What these settings are drawn from, in place of what other profiles draw from."""
     faults_per_second: tuple[float, ...] = (0.5, 1.5, 3.0)
+    patience_seconds: float = 60.0
+    """How long everyone may have to wait for a majority that is well: some elections with the longest timeout."""
+    ends_in_shape: bool = False
+    """The links beside those of the majority that is well are cut in one of the shapes of `partitions`, for good."""
     leaves_broken: bool = True
     """In the end a minority is left broken; else all are well at once."""
     has_sessions: bool = True
     """Whole servers; else the protocol alone, with clients as the paper has them."""
+
+
+def _lopsided(help: str, *shapes: str) -> Profile:
+    """A majority that can talk in both directions answers soon, whatever shape of links it has to the others."""
+    return Profile(help, ("partitions",), shapes, patience_seconds=30.0, ends_in_shape=True)
 
 
 PROFILES: Final[Mapping[str, Profile]] = {
@@ -74,9 +83,9 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "calm": Profile("no trouble at all", servers=(1, 2, 3, 4, 5)),
     "lossy": Profile("links that lose, delay, repeat and reorder", ("network",)),
     "partitions": Profile("links that are cut, in every shape", ("partitions",)),
-    "star": Profile("all links but those of one server that does not lead are cut", ("partitions",), ("star",)),
-    "chain": Profile("each server reaches two others at most", ("partitions",), ("chain",)),
-    "one-way": Profile("links that carry one way", ("partitions",), ("one_way", "mute_leader")),
+    "star": _lopsided("all links but those of one server that does not lead are cut", "star"),
+    "chain": _lopsided("each server reaches two others at most", "chain"),
+    "one-way": _lopsided("links that carry one way", "one_way", "mute_leader"),
     "crashes": Profile("servers die, in the middle of a turn, too, and start again", ("crashes", "pauses")),
     "disks": Profile("disks that are slow, fail or are full, and crashes", ("disks", "crashes")),
     "clocks": Profile("clocks that run fast or slow, or jump", ("clocks", "crashes")),

@@ -26,8 +26,8 @@ from pfsb.simulator.population import PaperClients, People, Population
 from pfsb.simulator.server_process import ServerProcess
 from pfsb.simulator.world import World
 
-LIVENESS_SECONDS = 60.0
-"""How long everyone may have to wait: some elections with the longest timeout."""
+EQUALITY_SECONDS = 60.0
+"""How long it may take until all are equal."""
 BOUNDS_SECONDS = 0.5
 
 
@@ -90,7 +90,8 @@ class Run:
     ) -> None:
         self.plan = plan
         rng = random.Random(f"{plan.seed}/{plan.profile}/knobs")
-        drawn = draw(rng, PROFILES[plan.profile], plan.servers, plan.seconds)
+        self.profile = PROFILES[plan.profile]
+        drawn = draw(rng, self.profile, plan.servers, plan.seconds)
         self.faults = tuple(
             fault
             for fault in draw_faults(rng, drawn)
@@ -122,7 +123,7 @@ class Run:
         self._phase = "trouble"
 
     def _populate(self, users: int) -> Population:
-        if PROFILES[self.plan.profile].has_sessions:
+        if self.profile.has_sessions:
             return People(self.world, self.plan.seed, self.knobs, self.marks, users)
         return PaperClients(self.world, self.plan.seed, self.knobs, users)
 
@@ -159,13 +160,14 @@ class Run:
         self._trouble.cease()
         self._phase = "a majority is well"
         self._heal_a_majority()
-        self._wait_for(self._amnesiacs_are_out, "a server that has lost its disk takes part all the same")
-        self._wait_for(self._everyone_is_satisfied, "somebody is not served")
+        patience = self.profile.patience_seconds
+        self._wait_for(self._amnesiacs_are_out, "a server that has lost its disk takes part all the same", patience)
+        self._wait_for(self._everyone_is_satisfied, "somebody is not served", patience)
         self._phase = "all are well"
         for server_id in sorted(self.world.amnesiacs):
             self.world.bring_back(server_id)
         self.world.become_quiet()
-        self._wait_for(self._all_are_equal, "the servers are not equal")
+        self._wait_for(self._all_are_equal, "the servers are not equal", EQUALITY_SECONDS)
         self._phase = "looking back"
         self._check_equality()
         self.population.look_back()
@@ -191,11 +193,13 @@ class Run:
         """The rest is left as it is, or worse, for good."""
         world = self.world
         whole = [i for i in world.ids if i not in world.amnesiacs]
-        is_enough = len(world.ids) // 2 + 1 if PROFILES[self.plan.profile].leaves_broken else len(whole)
+        is_enough = len(world.ids) // 2 + 1 if self.profile.leaves_broken else len(whole)
         well = sorted(self._rng.sample(whole, is_enough))
+        if self.profile.ends_in_shape and len(world.ids) > 1:
+            self._trouble.cut_links(self._rng)
         world.heal_some(sorted({*well, *world.amnesiacs}))
         for server_id in whole:
-            if server_id not in well:
+            if server_id not in well and not self.profile.ends_in_shape:
                 self._leave_broken(server_id)
         self.population.finish()
 
@@ -208,9 +212,9 @@ class Run:
         elif fate == "alone":
             self.world.isolate(server_id)
 
-    def _wait_for(self, predicate: Callable[[], bool], text: str) -> None:
+    def _wait_for(self, predicate: Callable[[], bool], text: str, patience: float) -> None:
         """Look four times a second. Where clocks are slow, everything takes longer."""
-        seconds = LIVENESS_SECONDS / min(1.0, *(server.rate for server in self.world.servers.values()))
+        seconds = patience / min(1.0, *(server.rate for server in self.world.servers.values()))
         until = self.world.now + seconds
         while not predicate():
             if self.world.now >= until:
