@@ -60,6 +60,9 @@ class Profile:
     """One of these kinds is late from the beginning to the end."""
     never: tuple[type[Message], ...] = ()
     """Messages that never arrive."""
+    seldom: tuple[type[Message], ...] = ()
+    """Messages of which one half is lost, from the beginning to the end."""
+    users: tuple[int, ...] = (2, 4, 6)
     settings: Mapping[str, tuple[Any, ...]] = field(factory=dict)
     """What these settings are drawn from, in place of what other profiles draw from."""
     faults_per_second: tuple[float, ...] = (0.5, 1.5, 3.0)
@@ -105,14 +108,16 @@ PROFILES: Final[Mapping[str, Profile]] = {
     ),
     "promises": Profile(
         "promises in many parts, some of them late or lost, and leaders that die one after the other",
-        ("moods", "promises", "crashes"),
-        moods=(PrepareOK, PrepareOK, Accept, ReconciliationReply),
-        servers=(3, 3, 3, 5),
+        ("promises",),
+        seldom=(PrepareOK, Accept, ReconciliationReply),
+        servers=(3,),
+        users=(6, 8),
         settings={
             "batch_bytes_max": (1,),
             "frame_data_bytes_max": (60, 200),
             "window_slots": (16,),
-            "progress_seconds": (0.5, 1.0),
+            "progress_seconds": (1.0,),
+            "resend_seconds": (0.1, 0.3),
         },
         faults_per_second=(3.0, 6.0),
     ),
@@ -164,7 +169,7 @@ def draw(rng: random.Random, profile: Profile, servers: int | None, seconds: flo
     """`servers` and `seconds` are drawn unless they are given."""
     families = _families(rng, profile)
     drawn = rng.choice(profile.servers)
-    users = rng.choice((1, 2, 4, 6, 8, 20)) if profile.is_mixed else rng.choice((2, 4, 6))
+    users = rng.choice((1, 2, 4, 6, 8, 20)) if profile.is_mixed else rng.choice(profile.users)
     drawn_seconds = rng.uniform(4, 14)
     limits = _limits(rng)
     return Knobs(
@@ -208,6 +213,7 @@ def weather(rng: random.Random) -> LinkQuality:
 def _lasting(rng: random.Random, profile: Profile) -> dict[type[Message], Mood]:
     """Late by less than the shortest Progress_Timer, after some doublings, so that a view can work."""
     moods: dict[type[Message], Mood] = {kind: Mood(loss=1.0) for kind in profile.never}
+    moods |= {kind: Mood(loss=0.5) for kind in profile.seldom}
     if profile.lasting:
         longest = rng.choice((0.02, 0.1, 0.3))
         moods[rng.choice(profile.lasting)] = Mood((longest / 2, longest))

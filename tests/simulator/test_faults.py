@@ -11,11 +11,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.paxos.messages import Alive, State
 from pfsb.simulator.bounds import check_bounds
 from pfsb.simulator.checks import Violation
-from pfsb.simulator.faults import Fault, Trouble, draw_faults
+from pfsb.simulator.faults import Fault, draw_faults
 from pfsb.simulator.knobs import FAMILIES, PROFILES, Knobs, draw
 from pfsb.simulator.marks import Marks
 from pfsb.simulator.run import Plan, Run
 from pfsb.simulator.strangers import require_no_change
+from pfsb.simulator.trouble import Trouble
 from pfsb.simulator.world import World
 from pfsb.transports.frames import FrameCodec, Membership, cluster_digest
 from pfsb.transports.wire import encode
