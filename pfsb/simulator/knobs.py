@@ -41,6 +41,9 @@ FAMILIES: Final = (
 )
 """Kinds of trouble; each is switched off in a quarter of the seeds of the mixed profile."""
 
+ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks")
+"""With those that profiles of their own have."""
+
 ALL_MOODS: Final = (Prepare, PrepareOK, Proposal, Accept, ClientUpdate, ViewChange, VCProof, Alive, ReconciliationReply)
 ALL_PARTITIONS: Final = ("split", "isolate", "star", "chain", "one_way", "mute_leader", "one_by_one")
 

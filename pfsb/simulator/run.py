@@ -19,7 +19,7 @@ from zope.interface import implementer
 from pfsb.paxos.replica import StorageWasReplaced
 from pfsb.simulator.checks import Violation
 from pfsb.simulator.faults import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
-from pfsb.simulator.knobs import FAMILIES, PROFILES, Knobs, draw
+from pfsb.simulator.knobs import ALL_FAMILIES, PROFILES, Knobs, draw
 from pfsb.simulator.marks import Marks, Watcher
 from pfsb.simulator.network import LinkQuality
 from pfsb.simulator.population import PaperClients, People, Population
@@ -265,7 +265,7 @@ class _ErrorsInLog:
 
 def _switched_off(knobs: Knobs, families: frozenset[str]) -> Knobs:
     """The same without some families, as far as they are in the knobs and not in the list of faults."""
-    unknown = families - set(FAMILIES)
+    unknown = families - set(ALL_FAMILIES)
     assert not unknown, f"there are no families {unknown}"
     changed: dict[str, Any] = {"families": knobs.families - families}
     if "network" in families:
