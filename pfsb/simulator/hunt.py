@@ -12,8 +12,10 @@ from pfsb.simulator.directed import SCHEDULES, WITH_SESSIONS
 from pfsb.simulator.knobs import PROFILES
 from pfsb.simulator.run import Plan, Run
 
-FIRST_SEEDS = 100
-"""Of each profile, before any of them gets more."""
+MIXED_SEEDS = 60
+"""Of the mixed profile, before any other one."""
+ROUND = 10
+"""Then each profile gets so many in turn."""
 RANDOM_SEEDS = 2_000
 """What random runs of some profile do not notice within so many seeds, they are blind to."""
 DIRECTED_SEEDS = 3
@@ -71,7 +73,8 @@ def _attempts(variant: Variant) -> Iterator[tuple[str, int]]:
     """A variant that floods is for directed schedules alone: a random run of it takes for ever."""
     profiles = [name for name, profile in PROFILES.items() if profile.has_sessions or not variant.needs_sessions]
     if not variant.floods:
-        for seeds in (range(FIRST_SEEDS), range(FIRST_SEEDS, RANDOM_SEEDS)):
-            yield from ((profile, seed) for profile in profiles for seed in seeds)
+        yield from (("mixed", seed) for seed in range(MIXED_SEEDS))
+        for first in range(0, RANDOM_SEEDS, ROUND):
+            yield from ((profile, seed) for profile in profiles for seed in range(first, first + ROUND))
     directed = WITH_SESSIONS if variant.needs_sessions else SCHEDULES
     yield from ((schedule, seed) for schedule in directed for seed in range(DIRECTED_SEEDS))

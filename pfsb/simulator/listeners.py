@@ -55,7 +55,7 @@ class Listener:
         if self._following is not None:
             self._following.stop()
         self._following, self._lane, self._is_paused = None, None, False
-        able = self.world.running_ids
+        able = self.world.serving_ids
         if able:
             self._server_id = self.rng.choice(able)
             self._stays_until = self.world.now + self.rng.uniform(0, 2) * STAYS_SECONDS

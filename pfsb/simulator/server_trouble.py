@@ -156,6 +156,7 @@ class ServerTrouble(Causes):
         world.lose_disk(server_id)
 
     def _is_known(self, server_id: int) -> bool:
-        """On the disk of each other server; or they have voted and know nobody, which is for the checks to find."""
-        others = [self._world.disk(i).contents for i in self._world.ids if i != server_id]
+        """On each disk that was not lost; or they have voted and know nobody, which is for the checks to find."""
+        whole = [i for i in self._world.ids if i != server_id and i not in self._world.amnesiacs]
+        others = [self._world.disk(i).contents for i in whole]
         return all(server_id in other.peers or (other.views is not None and not other.peers) for other in others)

@@ -186,17 +186,18 @@ class User:
         """At this server, sequentially if all that was asked is answered: else it would have to wait for that."""
         line = self._line
         assert line is not None
-        is_sequential = not line.unanswered
-        oldest = self.log.seen_by(self.name or line.client_id) if is_sequential else 0
-        name = self.rng.choice(self.vocabulary.names())
-        line.read(name, lambda seq, result: self._has_read(line, name, seq, result, oldest))
-
-    def _has_read(self, line: Line, name: str, seq: int, result: Result, oldest: int) -> None:
         who = self.name or line.client_id
-        where = f"server {line.server_id}"
-        self.world.note_violation(self.log.read, name, seq, result, oldest, f"{who} at {where}")
-        if oldest:
-            self.log.seen(who, seq)
+        is_sequential = not line.unanswered
+        oldest = self.log.seen_by(who) if is_sequential else 0
+        name = self.rng.choice(self.vocabulary.names())
+
+        def has_read(seq: int, result: Result) -> None:
+            where = f"{who} at server {line.server_id}"
+            self.world.note_violation(self.log.read, name, seq, result, oldest, where)
+            if is_sequential:
+                self.log.seen(who, seq)
+
+        line.read(name, has_read)
 
     def _want_a_lock(self) -> None:
         """One at a time: whoever waits for one and holds another may wait for ever."""
@@ -305,8 +306,8 @@ class User:
             return
         before = self._line
         self._hang_up()
-        able = [i for i in self.world.running_ids if before is None or i != before.server_id]
-        able = able or self.world.running_ids
+        serving = self.world.serving_ids
+        able = [i for i in serving if before is None or i != before.server_id] or serving
         if not able:
             return
         self._line = line = Line(self.world, self.checks, self.rng, self.rng.choice(able), self._session_is_over)

@@ -174,6 +174,11 @@ class World:
     def running_ids(self) -> list[int]:
         return [i for i in self.ids if self.is_running(i)]
 
+    @property
+    def serving_ids(self) -> list[int]:
+        """Where clients go: not to a server that has lost its disk, and with it the numbers that it gave to others."""
+        return [i for i in self.running_ids if i not in self.amnesiacs]
+
     def process(self, server_id: int) -> Any:
         return self._running(server_id).process
 
@@ -352,7 +357,7 @@ class World:
             watched=lambda inner: WatchedStateMachine(inner, executed),
             on_failure=lambda failure: self._failed(server_id, failure),
             answered=lambda identity, seq: None if lane.closed else self._answered(identity, seq),
-            introduced=self.checks.execution.introduce,
+            introduced=self.checks.execution.introduce if server_id not in self.amnesiacs else lambda update: None,
             settle=lambda check, *args: None if lane.closed else settle(check, *args),
             tracer=self._make_tracer(server_id),
         )
