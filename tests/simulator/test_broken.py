@@ -12,7 +12,6 @@ from pfsb.simulator.directed import SCHEDULES
 from pfsb.simulator.hunt import SLIPS, attempt, check_of
 from pfsb.simulator.knobs import PROFILES
 
-
 BY_DIRECTED_SCHEDULES = {
     "catch-up-left-out": "torn-while-learning",
     "lost-disk-unnoticed": "disk-is-lost",

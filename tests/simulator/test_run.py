@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import pfsb
 from pfsb.interfaces import Done
+from pfsb.paxos.messages import ClientUpdate
+from pfsb.simulator.checks import Violation
 from pfsb.simulator.knobs import PROFILES
 from pfsb.simulator.run import Outcome, Plan, Run
 from pfsb.simulator.shrink import Shrinking
@@ -51,6 +54,11 @@ def answers_wrongly(process: Any) -> None:
 def orders_too_early(process: Any) -> None:
     """A patch: any proposal counts as accepted by a majority (Figure 11 B)."""
     process.replica.ordering._globally_ordered_ready = lambda slot: slot.proposal is not None and slot.ordered is None
+
+
+def never_prepared(process: Any) -> None:
+    """A patch: however many have promised, a leader waits for more (Figure 8 B)."""
+    process.replica.prepare._view_prepared_ready = lambda view: False
 
 
 class DeterminismTests(SynchronousTestCase):
@@ -145,6 +153,64 @@ class BrokenTests(SynchronousTestCase):
         self.assertTrue(best.failure)
         self.assertEqual(Run(best.plan, orders_too_early).run().failure, best.failure)
         self.assertIn("--without", best.plan.command())
+
+
+class PromptTests(SynchronousTestCase):
+    """Paxos-L1: a majority that can talk in both directions makes progress, whatever links there are to the others."""
+
+    def test_majority_beside_lopsided_links_has_30_seconds(self) -> None:
+        """A leader that has never promises enough makes none."""
+        for profile in ("star", "chain", "one-way"):
+            failure = Run(Plan(1, profile, servers=3, seconds=1.0), never_prepared).run().failure
+            self.assertIn("a majority is well", failure)
+            self.assertIn("somebody is not served within 30 s", failure)
+
+    def test_lopsided_links_stay_until_the_end(self) -> None:
+        """Those of the majority are whole; of the others, some carry one way."""
+        run = Run(Plan(2, "one-way", servers=5, seconds=2.0))
+        run._begin()
+        run.world.run(2)
+        run._trouble.cease()
+        run._heal_a_majority()
+        ids, network = run.world.ids, run.world.network
+        cut = {(a, b) for a in ids for b in ids if a != b and network.link(a, b).cut}
+        self.assertTrue(cut)
+        majorities = [c for c in combinations(ids, 3) if not any((a, b) in cut for a in c for b in c)]
+        self.assertTrue(majorities)
+
+
+class DrainTests(SynchronousTestCase):
+    def test_server_that_does_not_stop_is_found(self) -> None:
+        """Whatever is under way: it has five seconds for that."""
+
+        def never_stops(process: Any) -> None:
+            process.server.drain = lambda drained: None
+
+        run = Run(Plan(1, "calm", servers=3, seconds=1.0), never_stops)
+        run._begin()
+        run.world.drain(0)
+        error = self.assertRaises(Violation, run.world.run, 10)
+        self.assertIn("asked to stop", str(error))
+
+    def test_server_that_is_drained_when_all_becomes_well_is_started_again(self) -> None:
+        """Nobody else would start it."""
+        run = Run(Plan(1, "calm", servers=3, seconds=1.0))
+        run._begin()
+        run.world.drain(0)
+        run.world.become_quiet()
+        run.world.run(10)
+        self.assertEqual(run.world.running_ids, [0, 1, 2])
+
+
+class PaperClientsTests(SynchronousTestCase):
+    def test_updates_that_pile_up_are_found(self) -> None:
+        """One of each client is pending at most."""
+        run = Run(Plan(1, "paper", servers=3, seconds=1.0))
+        run._begin()
+        run.population.check_bounds()
+        pending = run.world.replica(0).data.clients.pending_updates
+        pending.update((str(i), ClientUpdate(str(i), 0, 1, 0, b"")) for i in range(50))
+        self.assertRaises(Violation, run.population.check_bounds)
 
 
 class PlanTests(SynchronousTestCase):
