@@ -132,7 +132,11 @@ class World:
         """As SIGTERM: the server takes no more commands, and stops when those under way are answered, or in vain."""
         running = self._running(server_id)
         running.is_draining = True
-        running.lane.callLater(0, running.process.drain, lambda: self._drained(server_id, running))
+        running.lane.callLater(0, self._told_to_stop, server_id, running)
+
+    def _told_to_stop(self, server_id: int, running: Running) -> None:
+        """A paused server hears of it when it goes on."""
+        running.process.drain(lambda: self._drained(server_id, running))
         running.lane.callLater(DRAIN_SECONDS + 2 * DRAIN_LOOK_SECONDS, self._must_have_stopped, server_id)
 
     def _drained(self, server_id: int, running: Running) -> None:
