@@ -134,8 +134,8 @@ class WatchedReads:
             found.answers.update((name, self._machine.question(("GET", name))) for name in self._log.names)
             found.events += self._chat.events(self._told + 1, length - self._told)
         self._told = length
-        if recovers:
-            self._settle(self._log.settled, found)
+        if recovers:  # from its disk, where it was before
+            self._log.settled(found)
 
     def outlived(self, update: ClientUpdate) -> None:
         self._inner.outlived(update)

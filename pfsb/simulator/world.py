@@ -235,16 +235,20 @@ class World:
         server = self.servers[server_id]
         server.sync_seconds = (0.0005, 0.002)
         server.is_disk_full = False
-        if server.running is not None and server.running.is_draining:
-            self.stop(server_id)
         if server.running is not None:
             server.running.transport.after_frames(None)
             server.running.storage.fail_next(None)
-            server.running.process.replica.proposals.skipped.clear()
+            self._end_what_was_begun(server_id, server.running)
         if server.running is None:
             self.restart(server_id)
         elif server.running.lane.paused:
             self.resume(server_id)
+
+    def _end_what_was_begun(self, server_id: int, running: Running) -> None:
+        if running.is_draining:
+            self.stop(server_id)
+        elif running.process.replica.proposals.skipped:
+            self.crash(server_id)  # else a server that is alone leads on, and never gets past the hole
 
     # ------------------------------------------------------------------ clients
 
@@ -416,10 +420,11 @@ class World:
         if failure.check(*self.expected_failures) is None:
             self.violated(failure)
         else:
-            self.clock.callLater(0, self._end, server_id)
+            self.clock.callLater(0, self._end, server_id, self.servers[server_id].running)
 
-    def _end(self, server_id: int) -> None:
-        if self.servers[server_id].running is not None:
+    def _end(self, server_id: int, failed: Running | None) -> None:
+        """Of the life that has failed: another one may have begun since."""
+        if failed is not None and self.servers[server_id].running is failed:
             self.crash(server_id)
 
     def _raise_violation(self) -> None:

@@ -201,6 +201,31 @@ class DrainTests(SynchronousTestCase):
         run.world.run(10)
         self.assertEqual(run.world.running_ids, [0, 1, 2])
 
+    def test_disk_that_fails_at_the_stop_ends_that_life_only(self) -> None:
+        """The next one has begun in the same moment."""
+        run = Run(Plan(1, "calm", servers=3, seconds=1.0))
+        run._begin()
+        world = run.world
+        world.run_until(lambda: world.storage(0).pending_groups() != [])
+        world.storage(0).fail_next(OSError("input/output error"))
+        world.stop(0)
+        world.restart(0)
+        world.run(1)
+        self.assertEqual(world.running_ids, [0, 1, 2])
+
+    def test_server_that_is_alone_gets_past_a_hole(self) -> None:
+        """It was told to leave a number out, and nobody else would lead and fill it."""
+        run = Run(Plan(1, "calm", servers=1, seconds=1.0))
+        run._begin()
+        world = run.world
+        world.run_until(world.has_leader)
+        data = world.replica(0).data
+        world.replica(0).proposals.skipped.add(data.ordering.last_proposed + 1)
+        world.run(1)
+        stuck = world.aru(0)
+        world.become_quiet()
+        world.run_until(lambda: world.aru(0) > stuck)
+
 
 class PaperClientsTests(SynchronousTestCase):
     def test_updates_that_pile_up_are_found(self) -> None:
