@@ -30,12 +30,12 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "proposal-early": Catch(
         "mixed",
-        5,
+        14,
         "Violation: server N has view N on disk, but sends Proposal",
     ),
     "vc-proof-volatile": Catch(
         "mixed",
-        4,
+        0,
         "Violation: server N has view N on disk, but sends VCProof",
     ),
     "alive-volatile": Catch(
@@ -60,27 +60,27 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "write-error-ignored": Catch(
         "mixed",
-        4,
-        "Violation: server N has view N on disk, but sends PrepareOK",
+        0,
+        "Violation: server N votes in view N at N, with None on disk",
     ),
     "torn-tail-kept": Catch(
         "mixed",
-        7,
-        "Violation: two proposals of view N at N",
+        18,
+        "ValueError: Unpack failed: incomplete input",
     ),
     "replayed-backwards": Catch(
         "mixed",
         0,
-        "Violation: server N has N on disk, but sends Alive",
+        "Violation: server N has view N on disk, but sends Prepare",
     ),
     "aru-ahead": Catch(
         "mixed",
         0,
-        "StorageRefused: memory: slot N is missing from the history, which should hold ev",
+        "Violation: slot N: N disks hold what was chosen",
     ),
     "catch-up-left-out": Catch(
-        "torn-while-learning",
-        0,
+        "paper",
+        81,
         "InvariantViolated: server N: N: slot N is ordered, and not executed",
     ),
     "digest-gap": Catch(
@@ -89,13 +89,13 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "Violation: after slot N server N has another digest than others",
     ),
     "lost-disk-unnoticed": Catch(
-        "disk-is-lost",
+        "lost-disks",
         0,
-        "Violation: server N has lost its disk, and takes part all the same",
+        "Violation: X is answered from slot N, which is only on the disks of",
     ),
     "order-more-than-majority": Catch(
         "mixed",
-        1,
+        0,
         "Violation: somebody is not served within N s",
     ),
     "order-less-than-majority": Catch(
@@ -105,48 +105,48 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "prepare-more-than-majority": Catch(
         "mixed",
-        1,
+        0,
         "Violation: somebody is not served within N s",
     ),
     "prepare-less-than-majority": Catch(
         "mixed",
-        3,
+        39,
         "Violation: S1: slot N is",
     ),
     "preinstall-more-than-majority": Catch(
         "mixed",
-        1,
+        0,
         "Violation: somebody is not served within N s",
     ),
     "followers-more-than-majority": Catch(
-        "mixed",
-        3,
+        "crashes",
+        18,
         "Violation: somebody is not served within N s",
     ),
     "half-is-enough": Catch(
         "mixed",
-        8,
-        "Violation: slot N: N disks hold what was chosen",
+        0,
+        "Violation: X is answered from slot N, which is only on the disks of",
     ),
     "vote-counted-twice": Catch(
-        "mixed",
-        0,
-        "Violation: slot N: N disks hold what was chosen",
-    ),
-    "votes-of-all-views": Catch(
-        "mixed",
-        3,
-        "Violation: S1: slot N is",
-    ),
-    "proposal-counts-as-vote": Catch(
         "mixed",
         3,
         "Violation: X is answered from slot N, which is only on the disks of",
     ),
-    "prepare-phase-skipped": Catch(
+    "votes-of-all-views": Catch(
+        "mixed",
+        1,
+        "Violation: S1: slot N is",
+    ),
+    "proposal-counts-as-vote": Catch(
         "mixed",
         0,
-        "Violation: slot N: N disks hold what was chosen",
+        "Violation: X is answered from slot N, which is only on the disks of",
+    ),
+    "prepare-phase-skipped": Catch(
+        "mixed",
+        16,
+        "Violation: S1: slot N is",
     ),
     "promise-stale": Catch(
         "mixed",
@@ -155,67 +155,67 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "data-list-without-ordered": Catch(
         "mixed",
-        0,
+        23,
         "Violation: server N keeps quiet about its vote at N in PrepareOK",
     ),
     "data-list-cut-short": Catch(
         "mixed",
-        0,
+        11,
         "Violation: server N keeps quiet about its vote at N in PrepareOK",
     ),
     "promise-below-floor": Catch(
         "mixed",
-        10,
+        11,
         "Violation: S1: slot N is",
     ),
     "promise-in-part": Catch(
-        "promise-of-two-lives",
+        "promises",
         0,
-        "AssertionError: in vain for N s; now it is N s",
+        "Violation: slot N: N disks hold what was chosen",
     ),
     "editions-mixed": Catch(
-        "promise-of-two-lives",
-        0,
+        "promises",
+        11,
         "Violation: S1: slot N is",
     ),
     "older-view-accepted": Catch(
         "mixed",
-        3,
+        5,
         "Violation: server N keeps quiet about its vote at N in PrepareOK",
     ),
     "older-proposal-replaces": Catch(
-        "mixed",
-        24,
-        "Violation: after slot N server N has another digest than others",
+        "paper",
+        111,
+        "Violation: slot N: N disks hold what was chosen",
     ),
     "constraint-ignored": Catch(
         "mixed",
-        10,
-        "Violation: server N votes in view N at N, with Slot",
+        17,
+        "Violation: S1: slot N is",
     ),
     "send-proposal-falls-through": Catch(
         "mixed",
-        42,
+        23,
         "AssertionError: a leader proposes once a view and slot, and only what is not ord",
     ),
     "window-ignored": Catch(
         "mixed",
-        1,
+        0,
         "InvariantViolated: server N: N: Last_Proposed is N, Local_Aru N, the window N",
     ),
     "leads-again": Catch(
         "mixed",
         0,
-        "Violation: view N is led by",
+        "AssertionError: a leader proposes once a view and slot, and only what is not ord",
     ),
     "executed-twice": Catch(
-        "bound-twice",
-        0,
+        "paper",
+        57,
         "Violation: S3: server N ran X at N and again at N",
     ),
     "learned-not-executed": Catch(
         "mixed",
-        0,
+        11,
         "InvariantViolated: server N: N: slot N is ordered, and not executed",
     ),
     "proposals-told-as-ordered": Catch(
@@ -225,18 +225,18 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "time-goes-back": Catch(
         "mixed",
-        23,
+        53,
         "InvariantViolated: server N: N: the state machine's time went back from N to N",
     ),
     "horizon-ignored": Catch(
-        "late-duplicate",
-        0,
+        "echoes",
+        1,
         "Violation: S3: server N ran X at N and again at N",
     ),
     "executes-out-of-order": Catch(
         "mixed",
         0,
-        "Violation: server N executes slot N where N is next",
+        "Violation: server N has N on disk, but sends Alive",
     ),
     "view-joined-without-timer": Catch(
         "mixed",
@@ -254,14 +254,14 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "AssertionError: in vain for N s; now it is N s",
     ),
     "idle-elections": Catch(
-        "mixed",
-        3,
+        "crashes",
+        18,
         "Violation: somebody is not served within N s",
     ),
     "prepare-not-answered": Catch(
-        "prepare-is-overtaken",
-        0,
-        "AssertionError: in vain for N s; now it is N s",
+        "late-prepare",
+        1,
+        "Violation: somebody is not served within N s",
     ),
     "no-way-back": Catch(
         "everyone-comes-back",
@@ -270,7 +270,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "back-too-easily": Catch(
         "mixed",
-        2,
+        5,
         "Violation: somebody is not served within N s",
     ),
     "votes-interrupt": Catch(
@@ -286,12 +286,12 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     "alone-and-leading": Catch(
         "mixed",
         0,
-        "Violation: the servers are not equal within N s",
+        "Violation: somebody is not served within N s",
     ),
     "holes-left": Catch(
-        "hole-without-clients",
-        0,
-        "AssertionError: in vain for N s; now it is N s",
+        "mixed",
+        22,
+        "Violation: somebody is not served within N s",
     ),
     "holes-filled-fresh": Catch(
         "bound-and-sent-again",
@@ -300,13 +300,13 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "own-vote-not-counted": Catch(
         "mixed",
-        1,
+        0,
         "Violation: somebody is not served within N s",
     ),
     "early-votes-dropped": Catch(
-        "votes-overtake",
+        "overtaking",
         0,
-        "AssertionError: in vain for N s; now it is N s",
+        "Violation: somebody is not served within N s",
     ),
     "proposals-not-repeated": Catch(
         "proposal-is-lost",
@@ -320,8 +320,8 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "never-reconciles": Catch(
         "mixed",
-        0,
-        "Violation: somebody is not served within N s",
+        1,
+        "Violation: the servers are not equal within N s",
     ),
     "enqueued-not-rebuilt": Catch(
         "bound-and-sent-again",
@@ -329,7 +329,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "Violation: one update is proposed at several numbers:",
     ),
     "pending-not-dropped": Catch(
-        "everyone-comes-back",
+        "paper",
         0,
         "InvariantViolated: server N: N: update N of client-N is pending, but has run",
     ),
@@ -350,7 +350,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "replies-lost": Catch(
         "mixed",
-        0,
+        1,
         "Violation: server N has another table of sessions than server N:",
     ),
     "epoch-not-fenced": Catch(
@@ -360,13 +360,13 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "numbers-not-filtered": Catch(
         "mixed",
-        7,
+        0,
         "Violation: S3: X ran in slot N, after number N in slot N",
     ),
     "revision-not-counted": Catch(
         "mixed",
         0,
-        'Violation: not linearizable: key "b": no order explains the answer OK value="v27',
+        'Violation: not linearizable: revisions: no order explains the answer OK value="N',
     ),
     "revision-not-the-same": Catch(
         "mixed",
@@ -375,7 +375,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "closed-number-forgotten": Catch(
         "mixed",
-        7,
+        10,
         "Violation: S3: X ran in slot N, after number N in slot N",
     ),
     "fate-none-for-unknown": Catch(
@@ -400,8 +400,8 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "lock-not-released": Catch(
         "mixed",
-        1,
-        "Violation: the session ~N.N is over, and waits for lock lock0",
+        0,
+        "Violation: lock lock0 is free, and",
     ),
     "lock-line-lost": Catch(
         "mixed",
@@ -411,11 +411,11 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     "lock-token-again": Catch(
         "mixed",
         0,
-        'Violation: not linearizable: lock "lock0": no order explains the answer OK name=',
+        "Violation: lock lock0 had the token N, and now N",
     ),
     "lock-waits-for-ever": Catch(
-        "lock-is-not-free-in-time",
+        "mixed",
         0,
-        "AssertionError: in vain for N s; now it is N s",
+        "Violation: their time has come, and they wait for lock lock1 still:",
     ),
 }

@@ -54,12 +54,18 @@ class Vocabulary:
     locks: int = 2
     share_of_reads: float = 0.2
     share_of_locks: float = 0.25
+    share_of_local_reads: float = 0.15
+    """Questions that one server answers by itself."""
 
     def change(self, rng: random.Random, unique: int) -> Command:
         return rng.choice(_WRITERS)(rng, self._key(rng), unique)
 
     def question(self, rng: random.Random) -> Command:
         return rng.choice(_READERS)(rng, self._key(rng), 0)
+
+    def names(self) -> tuple[str, ...]:
+        """All keys that are written."""
+        return tuple(f"{prefix}{key}" for key in "abcdefgh"[: self.keys] for prefix in ("", "n", "h"))
 
     def lock(self, rng: random.Random) -> Command:
         name = f"lock{rng.randrange(self.locks)}"

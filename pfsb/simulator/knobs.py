@@ -4,19 +4,47 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from pfsb.config import Limits
+from pfsb.paxos.messages import (
+    Accept,
+    Alive,
+    ClientUpdate,
+    Message,
+    Prepare,
+    PrepareOK,
+    Proposal,
+    ReconciliationReply,
+    VCProof,
+    ViewChange,
+)
 from pfsb.paxos.settings import Settings
 from pfsb.simulator.commands import Vocabulary
-from pfsb.simulator.network import LinkQuality
+from pfsb.simulator.network import LinkQuality, Mood
 from pfsb.simulator.users import Habits
 
-FAMILIES: Final = ("network", "partitions", "crashes", "pauses", "clocks", "disks", "clients", "strangers")
+FAMILIES: Final = (
+    "network",
+    "moods",
+    "partitions",
+    "crashes",
+    "drains",
+    "holes",
+    "pauses",
+    "clocks",
+    "disks",
+    "clients",
+    "strangers",
+)
 """Kinds of trouble; each is switched off in a quarter of the seeds of the mixed profile."""
 
+ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks")
+"""With those that profiles of their own have."""
+
+ALL_MOODS: Final = (Prepare, PrepareOK, Proposal, Accept, ClientUpdate, ViewChange, VCProof, Alive, ReconciliationReply)
 ALL_PARTITIONS: Final = ("split", "isolate", "star", "chain", "one_way", "mute_leader", "one_by_one")
 
 
@@ -29,6 +57,31 @@ class Profile:
     servers: tuple[int, ...] = (3, 3, 4, 5)
     is_mixed: bool = False
     """Each family by its own chance, and any number of servers."""
+    moods: tuple[type[Message], ...] = ALL_MOODS
+    """Kinds of messages that may be late or lost by themselves."""
+    lasting: tuple[type[Message], ...] = ()
+    """One of these kinds is late from the beginning to the end."""
+    never: tuple[type[Message], ...] = ()
+    """Messages that never arrive."""
+    seldom: tuple[type[Message], ...] = ()
+    """Messages of which one half is lost, from the beginning to the end."""
+    users: tuple[int, ...] = (2, 4, 6)
+    settings: Mapping[str, tuple[Any, ...]] = field(factory=dict)
+    """What these settings are drawn from, in place of what other profiles draw from."""
+    faults_per_second: tuple[float, ...] = (0.5, 1.5, 3.0)
+    patience_seconds: float = 60.0
+    """How long everyone may have to wait for a majority that is well: some elections with the longest timeout."""
+    ends_in_shape: bool = False
+    """The links beside those of the majority that is well are cut in one of the shapes of `partitions`, for good."""
+    leaves_broken: bool = True
+    """In the end a minority is left broken; else all are well at once."""
+    has_sessions: bool = True
+    """Whole servers; else the protocol alone, with clients as the paper has them."""
+
+
+def _lopsided(help: str, *shapes: str) -> Profile:
+    """A majority that can talk in both directions answers soon, whatever shape of links it has to the others."""
+    return Profile(help, ("partitions",), shapes, patience_seconds=30.0, ends_in_shape=True)
 
 
 PROFILES: Final[Mapping[str, Profile]] = {
@@ -36,13 +89,54 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "calm": Profile("no trouble at all", servers=(1, 2, 3, 4, 5)),
     "lossy": Profile("links that lose, delay, repeat and reorder", ("network",)),
     "partitions": Profile("links that are cut, in every shape", ("partitions",)),
-    "star": Profile("all links but those of one server that does not lead are cut", ("partitions",), ("star",)),
-    "chain": Profile("each server reaches two others at most", ("partitions",), ("chain",)),
-    "one-way": Profile("links that carry one way", ("partitions",), ("one_way", "mute_leader")),
+    "star": _lopsided("all links but those of one server that does not lead are cut", "star"),
+    "chain": _lopsided("each server reaches two others at most", "chain"),
+    "one-way": _lopsided("links that carry one way", "one_way", "mute_leader"),
     "crashes": Profile("servers die, in the middle of a turn, too, and start again", ("crashes", "pauses")),
     "disks": Profile("disks that are slow, fail or are full, and crashes", ("disks", "crashes")),
     "clocks": Profile("clocks that run fast or slow, or jump", ("clocks", "crashes")),
     "clients": Profile("users who hang up, come back, use two connections, and crashes", ("clients", "crashes")),
+    "moods": Profile("messages of one kind that are late or lost", ("moods", "crashes"), lasting=ALL_MOODS),
+    "late-prepare": Profile(
+        "a PREPARE is always late, and overtaken by proofs of its view",
+        lasting=(Prepare,),
+        settings={"progress_seconds": (1.0,), "alive_seconds": (0.02,), "resend_seconds": (0.3,)},
+    ),
+    "overtaking": Profile(
+        "votes overtake their proposals, and nobody is told again what was ordered",
+        lasting=(Proposal,),
+        never=(ReconciliationReply,),
+        settings={"progress_seconds": (1.0,)},
+        leaves_broken=False,
+    ),
+    "promises": Profile(
+        "promises in many parts, some of them late or lost, and leaders that die one after the other",
+        ("promises",),
+        seldom=(PrepareOK, Accept, ReconciliationReply),
+        servers=(3,),
+        users=(6, 8),
+        settings={
+            "batch_bytes_max": (1,),
+            "frame_data_bytes_max": (60, 200),
+            "window_slots": (16,),
+            "progress_seconds": (1.0,),
+            "resend_seconds": (0.1, 0.3),
+        },
+        faults_per_second=(3.0, 6.0),
+    ),
+    "echoes": Profile(
+        "copies that arrive long after, where little is remembered",
+        ("network", "clients"),
+        settings={"horizon_slots": (8, 20), "history_slots_kept": (0, 4)},
+    ),
+    "lost-disks": Profile("servers, never a majority, that come back with an empty disk", ("lost_disks", "crashes")),
+    "drains": Profile("servers that are stopped in order, and clocks that are set", ("drains", "clocks", "clients")),
+    "paper": Profile(
+        "all kinds of trouble, the protocol alone, and clients as the paper has them",
+        ("network", "moods", "partitions", "crashes", "holes", "pauses", "clocks", "disks"),
+        settings={"horizon_slots": (100_000,)},
+        has_sessions=False,
+    ),
 }
 
 
@@ -55,6 +149,10 @@ class Knobs:
     """How long things go wrong."""
     families: frozenset[str]
     partitions: tuple[str, ...]
+    moody: tuple[type[Message], ...]
+    """Kinds of messages that faults may make late."""
+    lasting: Mapping[type[Message], Mood]
+    """How the network is from the beginning to the end."""
     settings: Settings
     limits: Limits
     quality: LinkQuality
@@ -63,6 +161,8 @@ class Knobs:
     users: int
     anonymous: int
     """Users without a name, among them."""
+    listeners: int
+    """Who only listen, beside them."""
     habits: Habits
     vocabulary: Vocabulary
     faults_per_second: float
@@ -72,7 +172,7 @@ def draw(rng: random.Random, profile: Profile, servers: int | None, seconds: flo
     """`servers` and `seconds` are drawn unless they are given."""
     families = _families(rng, profile)
     drawn = rng.choice(profile.servers)
-    users = rng.choice((1, 2, 4, 6, 8, 20)) if profile.is_mixed else rng.choice((2, 4, 6))
+    users = rng.choice((1, 2, 4, 6, 8, 20)) if profile.is_mixed else rng.choice(profile.users)
     drawn_seconds = rng.uniform(4, 14)
     limits = _limits(rng)
     return Knobs(
@@ -80,18 +180,21 @@ def draw(rng: random.Random, profile: Profile, servers: int | None, seconds: flo
         seconds=drawn_seconds if seconds is None else seconds,
         families=families,
         partitions=profile.partitions,
-        settings=_settings(rng),
+        moody=profile.moods,
+        lasting=_lasting(rng, profile),
+        settings=_settings(rng, {name: rng.choice(values) for name, values in profile.settings.items()}),
         limits=limits,
         quality=weather(rng) if "network" in families else LinkQuality(),
         sync_seconds=_sync_seconds(rng) if "disks" in families else (0.0005, 0.002),
         refusals=rng.random() < 0.5,
         users=users,
         anonymous=users // 3,
+        listeners=rng.choice((0, 1, 2)),
         habits=_habits(rng, limits, "clients" in families),
         vocabulary=Vocabulary(
             keys=rng.choice((1, 2, 4)), locks=rng.choice((1, 2)), share_of_locks=rng.choice((0.1, 0.4))
         ),
-        faults_per_second=rng.choice((0.5, 1.5, 3.0)),
+        faults_per_second=rng.choice(profile.faults_per_second),
     )
 
 
@@ -105,8 +208,19 @@ def weather(rng: random.Random) -> LinkQuality:
         reordering=rng.choice((0.0, 0.0, 0.05, 0.5)),
         detour_seconds=rng.choice((0.005, 0.05, 0.3)),
         stragglers=rng.choice((0.0, 0.0, 0.01, 0.05)),
+        echoes=rng.choice((0.0, 0.0, 0.02, 0.2)),
         frames_max=rng.choice((4, 30, 100_000, 100_000)),
     )
+
+
+def _lasting(rng: random.Random, profile: Profile) -> dict[type[Message], Mood]:
+    """Late by less than the shortest Progress_Timer, after some doublings, so that a view can work."""
+    moods: dict[type[Message], Mood] = {kind: Mood(loss=1.0) for kind in profile.never}
+    moods |= {kind: Mood(loss=0.5) for kind in profile.seldom}
+    if profile.lasting:
+        longest = rng.choice((0.02, 0.1, 0.3))
+        moods[rng.choice(profile.lasting)] = Mood((longest / 2, longest))
+    return moods
 
 
 def _families(rng: random.Random, profile: Profile) -> frozenset[str]:
@@ -114,10 +228,10 @@ def _families(rng: random.Random, profile: Profile) -> frozenset[str]:
     return frozenset(on if profile.is_mixed else profile.families)
 
 
-def _settings(rng: random.Random) -> Settings:
+def _settings(rng: random.Random, given: Mapping[str, Any]) -> Settings:
     """Small windows, short memories and short timers, so that their limits are met."""
-    progress = rng.choice((0.25, 0.5, 1.0, 1.0))
-    return Settings(
+    progress = given.get("progress_seconds", rng.choice((0.25, 0.5, 1.0, 1.0)))
+    drawn = Settings(
         progress_seconds=progress,
         update_seconds=rng.choice((0.2, 0.5, 1.0)),
         alive_seconds=progress / rng.choice((3, 5, 10)),
@@ -131,6 +245,7 @@ def _settings(rng: random.Random) -> Settings:
         horizon_slots=rng.choice((60, 300, 100_000)),
         digests_kept=1_000,
     )
+    return evolve(drawn, **given)
 
 
 def _limits(rng: random.Random) -> Limits:
@@ -147,6 +262,7 @@ def _habits(rng: random.Random, limits: Limits, are_careless: bool) -> Habits:
         think_seconds=rng.choice((0.03, 0.1, 0.3)),
         pipeline=min(rng.choice((1, 3, 10)), limits.session_window),
         ttl_seconds=rng.choice((1, 2, 5)),
+        rhythm_seconds=rng.choice((0.0, 0.0, 2.0, 6.0)),
     )
     chances = (0.0, 0.02, 0.1)
     careless = evolve(

@@ -64,6 +64,10 @@ class Line:
         self.unanswered += 1
         self._go(self._question, command, told)
 
+    def read(self, name: str, told: Callable[[int, Result], None]) -> None:
+        """What this server knows of a key, by itself; with the slot up to which that is."""
+        self._go(self._read, name, told)
+
     def bye(self, told: Told) -> None:
         self._go(self._bye, told)
 
@@ -124,6 +128,12 @@ class Line:
 
         assert self._connection is not None
         self._connection.submit(None, command, answered)
+
+    def _read(self, name: str, told: Callable[[int, Result], None]) -> None:
+        assert self._connection is not None
+        replica = self.world.replica(self.server_id)
+        seq = replica.data.ordering.local_aru
+        self._connection.ask(("GET", name), lambda result: self._return(told, seq, result))
 
     def _bye(self, told: Told) -> None:
         assert self._connection is not None

@@ -33,6 +33,8 @@ class _Lock:
     """Of the latest grant; 0: there was none."""
     line: list[Ticket] = field(factory=list)
     """Who waits, in the order in which the LOCKs were executed."""
+    deadlines: dict[Ticket, int] = field(factory=dict)
+    """Until when, in the time of the state machine, of those whose LOCK has a limit."""
 
     def first_in_line(self) -> str | None:
         return self.line[0][0] if self.line else None
@@ -46,8 +48,19 @@ class LockCheck:
     grants_after_a_wait: int = 0
     timeouts: int = 0
 
+    def begins(self, time_ms: int) -> None:
+        """A command is about to run: whoever waited until now has been told that it was in vain."""
+        for name, lock in self.locks.items():
+            late = [ticket for ticket in lock.line if lock.deadlines.get(ticket, time_ms + 1) <= time_ms]
+            _require(not late, f"their time has come, and they wait for lock {name} still: {late}")
+
     def executed(
-        self, command: Command, ticket: Ticket, result: Any, completed: Sequence[tuple[Ticket, Result]]
+        self,
+        command: Command,
+        ticket: Ticket,
+        result: Any,
+        completed: Sequence[tuple[Ticket, Result]],
+        time_ms: int = 0,
     ) -> None:
         """A command ran, and completed these earlier ones meanwhile."""
         lock = self.locks.setdefault(command[1], _Lock())
@@ -63,6 +76,8 @@ class LockCheck:
                 _require(lock.holder not in (None, ticket[0]), f"{ticket} is refused the free lock {command[1]}")
             case "LOCK", _ if result is PENDING:
                 lock.line.append(ticket)
+                if command[2] >= 0:
+                    lock.deadlines[ticket] = time_ms + command[2]
         self._nobody_waits_in_vain()
 
     def session_ended(self, client_id: str, completed: Sequence[tuple[Ticket, Result]]) -> None:
@@ -83,6 +98,7 @@ class LockCheck:
             name, lock = self._waited_for_by(ticket)
             first = lock.first_in_line()
             lock.line.remove(ticket)
+            lock.deadlines.pop(ticket, None)
             if isinstance(result, Done):
                 token = dict(result.fields)["token"]
                 # A session has one place, however often it has asked: all that it asked is answered at once.
@@ -171,8 +187,9 @@ class WatchedLock:
     def execute(self, command: Command, context: Any) -> Any:
         watched = _WatchedContext(context)
         ticket = context.ticket
+        self._look(self.check_of.begins, watched.time_ms)
         result = self._inner.execute(command, watched)
-        self._look(self.check_of.executed, command, ticket, result, watched.completed)
+        self._look(self.check_of.executed, command, ticket, result, watched.completed, watched.time_ms)
         return result
 
     def query(self, command: Command) -> Result:

@@ -40,8 +40,19 @@ class LinkQuality:
     stragglers: float = 0.0
     """The chance that a frame takes far longer, up to `straggling_seconds`, and is overtaken, too."""
     straggling_seconds: float = 10.0
+    echoes: float = 0.0
+    """The chance that a copy of a frame arrives once more, long after: up to `straggling_seconds`."""
     frames_max: int = 100_000
     """How many frames are under way at most; more are lost, as in a router whose queue is full."""
+
+
+@frozen
+class Mood:
+    """How the messages of one kind fare, each in a frame of its own, beside what befalls every frame of the link."""
+
+    seconds: tuple[float, float] = (0.0, 0.0)
+    """They take so much longer, from .. to, and are overtaken by others."""
+    loss: float = 0.0
 
 
 @define
@@ -113,6 +124,10 @@ class SimulatedNetwork:
     """Whether a sender learns that nobody is at an address, as from a host without the process."""
     filters: list[Filter] = field(factory=list)
     observers: list[Observer] = field(factory=list)
+    lasting: dict[type[Message], Mood] = field(factory=dict)
+    """Moods that nothing heals: how this network is."""
+    passing: dict[type[Message], Mood] = field(factory=dict)
+    """Moods of the moment, which come before the lasting ones of the same kind."""
     frames: int = field(default=0, init=False)
     _links: dict[tuple[int, int], Link] = field(init=False)
     _endpoints: dict[int, Endpoint] = field(factory=dict, init=False)
@@ -142,6 +157,10 @@ class SimulatedNetwork:
     def mend_all(self) -> None:
         for link in self._links.values():
             link.cut = False
+
+    def mood_of(self, message: Message) -> Mood | None:
+        """None: it travels with the others."""
+        return self.passing.get(type(message)) or self.lasting.get(type(message))
 
     def drop(self, matches: Filter) -> Filter:
         """Lose the messages that match, until the filter is taken out of `filters`."""
@@ -188,7 +207,7 @@ class SimulatedNetwork:
         """Whether somebody listens there."""
         return server_id in self._endpoints
 
-    def carry(self, sender: int, receiver: int, frame: bytes) -> None:
+    def carry(self, sender: int, receiver: int, frame: bytes, mood: Mood | None = None) -> None:
         """Take a frame; it arrives later, once, several times or never."""
         self.frames += 1
         self._hash.update(pack(">dHHI", self.clock.seconds(), sender, receiver, len(frame)) + frame)
@@ -196,14 +215,20 @@ class SimulatedNetwork:
         quality = link.quality
         if link.cut or link.frames >= quality.frames_max or self._happens(quality.loss):
             return
-        self._send_off(link, sender, receiver, frame)
+        if mood is not None and self._happens(mood.loss):
+            return
+        self._send_off(link, sender, receiver, frame, mood)
         if self._happens(quality.duplication):
-            self._send_off(link, sender, receiver, frame)
+            self._send_off(link, sender, receiver, frame, mood)
+        if self._happens(quality.echoes):
+            self._send_off(link, sender, receiver, frame, Mood((0.0, quality.straggling_seconds)))
 
-    def _send_off(self, link: Link, sender: int, receiver: int, frame: bytes) -> None:
+    def _send_off(self, link: Link, sender: int, receiver: int, frame: bytes, mood: Mood | None) -> None:
         now = self.clock.seconds()
         arrival = now + self.rng.uniform(*link.quality.delay_seconds)
-        if self._happens(link.quality.stragglers):
+        if mood is not None:
+            arrival += self.rng.uniform(*mood.seconds)
+        elif self._happens(link.quality.stragglers):
             arrival += self.rng.uniform(0, link.quality.straggling_seconds)
         elif self._happens(link.quality.reordering):
             arrival += self.rng.uniform(0, link.quality.detour_seconds)
@@ -247,6 +272,8 @@ class SimulatedTransport:
     links: Links = field(init=False)
     _frames_left: int | None = field(default=None, init=False)
     _on_last_frame: Callable[[], None] = field(default=lambda: None, init=False)
+    _mood: Mood | None = field(default=None, init=False)
+    """Of the message that is on its way out."""
 
     @links.default
     def _make_links(self) -> Links:
@@ -271,7 +298,7 @@ class SimulatedTransport:
         if self.network.filters:
             self._send_filtered(messages, to)
         else:
-            self.links.send(messages, to)
+            self._send_by_mood(messages, to)
 
     def stop(self) -> None:
         self.links.stop()
@@ -283,12 +310,25 @@ class SimulatedTransport:
             passages = [Passage(self.server_id, receiver, message) for message in messages]
             left = [p.message for p in passages if not any(stops(p) for stops in self.network.filters)]
             if left:
-                self.links.send(left, receiver)
+                self._send_by_mood(left, receiver)
+
+    def _send_by_mood(self, messages: Sequence[Message], to: int | None) -> None:
+        """What has no mood goes first, in as few frames as ever."""
+        moody = [(message, mood) for message in messages if (mood := self.network.mood_of(message)) is not None]
+        if not moody:
+            self.links.send(messages, to)
+            return
+        plain = [message for message in messages if self.network.mood_of(message) is None]
+        if plain:
+            self.links.send(plain, to)
+        for message, self._mood in moody:
+            self.links.send([message], to)
+        self._mood = None
 
     def _carry(self, peer: int, frame: bytes) -> None:
         if self._lane.closed:
             return
-        self.network.carry(self.server_id, peer, frame)
+        self.network.carry(self.server_id, peer, frame, self._mood)
         if self._frames_left is not None:
             self._frames_left -= 1
             if self._frames_left <= 0:

@@ -69,6 +69,10 @@ class Process(Protocol):
 
     def start(self) -> None: ...
 
+    def drain(self, drained: Callable[[], None]) -> None: ...
+
+    def stop(self) -> None: ...
+
 
 @implementer(IStateMachine)
 @define(eq=False)
@@ -115,6 +119,13 @@ class ProtocolProcess:
 
     def start(self) -> None:
         self.replica.start()
+
+    def drain(self, drained: Callable[[], None]) -> None:
+        """Its clients wait for nothing that another server could not tell them."""
+        drained()
+
+    def stop(self) -> None:
+        self.replica.stop()
 
     def submit(self, update: ClientUpdate) -> None:
         """A client of this server asks for this."""
@@ -170,6 +181,8 @@ class Running:
     lane: Lane
     storage: MemoryStorage
     transport: SimulatedTransport
+    is_draining: bool = False
+    """It stops by itself, soon."""
 
 
 @define(eq=False)

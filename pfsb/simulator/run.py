@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
-from itertools import count
 from typing import Any
 
 from attrs import define, evolve, frozen
@@ -17,21 +16,19 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pfsb.simulator.bounds import check_bounds
+from pfsb.paxos.replica import StorageWasReplaced
 from pfsb.simulator.checks import Violation
-from pfsb.simulator.faults import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, Trouble, between, draw_faults
-from pfsb.simulator.history import History
-from pfsb.simulator.knobs import FAMILIES, PROFILES, Knobs, draw
-from pfsb.simulator.linearizability import Verdict
+from pfsb.simulator.faults import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
+from pfsb.simulator.knobs import ALL_FAMILIES, PROFILES, Knobs, draw
 from pfsb.simulator.marks import Marks, Watcher
 from pfsb.simulator.network import LinkQuality
-from pfsb.simulator.server_process import ServerProcess, builder, configuration
-from pfsb.simulator.session_check import SessionCheck
-from pfsb.simulator.users import User
+from pfsb.simulator.population import PaperClients, People, Population
+from pfsb.simulator.server_process import ServerProcess
+from pfsb.simulator.trouble import Trouble
 from pfsb.simulator.world import World
 
-LIVENESS_SECONDS = 60.0
-"""How long everyone may have to wait: some elections with the longest timeout."""
+EQUALITY_SECONDS = 60.0
+"""How long it may take until all are equal."""
 BOUNDS_SECONDS = 0.5
 
 
@@ -94,7 +91,8 @@ class Run:
     ) -> None:
         self.plan = plan
         rng = random.Random(f"{plan.seed}/{plan.profile}/knobs")
-        drawn = draw(rng, PROFILES[plan.profile], plan.servers, plan.seconds)
+        self.profile = PROFILES[plan.profile]
+        drawn = draw(rng, self.profile, plan.servers, plan.seconds)
         self.faults = tuple(
             fault
             for fault in draw_faults(rng, drawn)
@@ -102,7 +100,6 @@ class Run:
         )
         self.knobs = knobs = _switched_off(drawn, plan.without)
         self.marks = Marks()
-        self.history = History()
         self._rng = random.Random(f"{plan.seed}/run")
         watcher = Watcher(self.marks)
         self.world = World(
@@ -110,7 +107,7 @@ class Run:
             knobs.servers,
             settings=knobs.settings,
             quality=knobs.quality,
-            build=lambda parts: builder(self._config, self.checks)(parts),
+            build=lambda parts: self.population.build(parts),
             patch=patch,
             trace=trace,
             tracer=watcher.tracer,
@@ -119,28 +116,17 @@ class Run:
         watcher.world = self.world
         self.world.network.observers.append(watcher.sent)
         self.world.network.refusals = knobs.refusals
-        self.world.expected_failures = (OSError,)
-        self._config = configuration(self.world.ids, knobs.settings, knobs.limits)
-        self.checks = SessionCheck(
-            self.world.checks.door.disks, knobs.settings.horizon_slots, self.marks.counts, self.history.session_ended
-        )
-        self._trouble = Trouble(self.world, knobs, self.marks)
-        numbers = count(1)
+        self.world.network.lasting.update(knobs.lasting)
+        self.world.expected_failures = (OSError, StorageWasReplaced) if "lost_disks" in knobs.families else (OSError,)
         users = knobs.users if plan.users is None else min(plan.users, knobs.users)
-        self.users = [self._user(number, lambda: next(numbers)) for number in range(knobs.users)][-users:]
+        self.population = self._populate(users)
+        self._trouble = Trouble(self.world, knobs, self.marks)
         self._phase = "trouble"
 
-    def _user(self, number: int, unique: Callable[[], int]) -> User:
-        return User(
-            self.world,
-            self.checks,
-            self.history,
-            random.Random(f"{self.plan.seed}/user/{number}"),
-            "" if number < self.knobs.anonymous else f"user-{number}",
-            self.knobs.habits,
-            self.knobs.vocabulary,
-            unique,
-        )
+    def _populate(self, users: int) -> Population:
+        if self.profile.has_sessions:
+            return People(self.world, self.plan.seed, self.knobs, self.marks, users)
+        return PaperClients(self.world, self.plan.seed, self.knobs, users)
 
     # ------------------------------------------------------------------ the run
 
@@ -165,7 +151,7 @@ class Run:
             self.marks.counts,
             failure,
             self.faults,
-            len(self.users),
+            self.population.size,
             self.world.picture() if failure else "",
         )
 
@@ -175,13 +161,17 @@ class Run:
         self._trouble.cease()
         self._phase = "a majority is well"
         self._heal_a_majority()
-        self._wait_for(self._everyone_is_satisfied, "somebody is not served")
+        patience = self.profile.patience_seconds
+        self._wait_for(self._amnesiacs_are_out, "a server that has lost its disk takes part all the same", patience)
+        self._wait_for(self._everyone_is_satisfied, "somebody is not served", patience)
         self._phase = "all are well"
+        for server_id in sorted(self.world.amnesiacs):
+            self.world.bring_back(server_id)
         self.world.become_quiet()
-        self._wait_for(self._all_are_equal, "the servers are not equal")
+        self._wait_for(self._all_are_equal, "the servers are not equal", EQUALITY_SECONDS)
         self._phase = "looking back"
         self._check_equality()
-        self._check_history()
+        self.population.look_back()
 
     def _begin(self) -> None:
         for server in self.world.servers.values():
@@ -192,25 +182,27 @@ class Run:
                 server.clock_offset += self._rng.choice((0.0, 0.0, 0.3, -DAY_SECONDS, DAY_SECONDS))
         for server_id in self.world.ids:
             self.world.restart(server_id)
-        for user in self.users:
-            user.start()
+        self.population.begin()
         self._trouble.schedule(self.faults)
         self._look_at_bounds()
 
     def _look_at_bounds(self) -> None:
-        check_bounds(self.world, len(self.users))
+        self.population.check_bounds()
         self.world.clock.callLater(BOUNDS_SECONDS, self._look_at_bounds)
 
     def _heal_a_majority(self) -> None:
         """The rest is left as it is, or worse, for good."""
         world = self.world
-        well = sorted(self._rng.sample(world.ids, len(world.ids) // 2 + 1))
-        world.heal_some(well)
-        for server_id in world.ids:
-            if server_id not in well:
+        whole = [i for i in world.ids if i not in world.amnesiacs]
+        is_enough = len(world.ids) // 2 + 1 if self.profile.leaves_broken else len(whole)
+        well = sorted(self._rng.sample(whole, is_enough))
+        if self.profile.ends_in_shape and len(world.ids) > 1:
+            self._trouble.cut_links(self._rng)
+        world.heal_some(sorted({*well, *world.amnesiacs}))
+        for server_id in whole:
+            if server_id not in well and not self.profile.ends_in_shape:
                 self._leave_broken(server_id)
-        for user in self.users:
-            user.finish()
+        self.population.finish()
 
     def _leave_broken(self, server_id: int) -> None:
         fate = self._rng.choice(("down", "paused", "alone", "as it is"))
@@ -221,60 +213,41 @@ class Run:
         elif fate == "alone":
             self.world.isolate(server_id)
 
-    def _wait_for(self, predicate: Callable[[], bool], text: str) -> None:
+    def _wait_for(self, predicate: Callable[[], bool], text: str, patience: float) -> None:
         """Look four times a second. Where clocks are slow, everything takes longer."""
-        seconds = LIVENESS_SECONDS / min(1.0, *(server.rate for server in self.world.servers.values()))
+        seconds = patience / min(1.0, *(server.rate for server in self.world.servers.values()))
         until = self.world.now + seconds
         while not predicate():
             if self.world.now >= until:
-                waiting = "\n".join(user.describe() for user in self.users if not user.is_satisfied)
+                waiting = "\n".join(self.population.waiting())
                 raise Violation(f"{text} within {seconds:g} s\n{waiting}".rstrip())
             self.world.run(0.25)
 
     # ------------------------------------------------------------------ looking
 
     def _everyone_is_satisfied(self) -> bool:
-        return all(user.is_satisfied for user in self.users)
+        return not any(True for _ in self.population.waiting())
+
+    def _amnesiacs_are_out(self) -> bool:
+        """G20: they have found out, and stopped."""
+        return not any(self.world.is_running(i) for i in self.world.amnesiacs)
 
     def _all_are_equal(self) -> bool:
         return len({self.world.aru(i) for i in self.world.ids}) == 1 and self.world.all_equal()
 
     def _check_equality(self) -> None:
         """At one Local_Aru there is one state."""
-        found = {server_id: self._state(server_id) for server_id in self.world.ids}
+        found = {server_id: self.population.state(server_id) for server_id in self.world.ids}
         first = found[self.world.ids[0]]
         for server_id, state in found.items():
             for name, value in state.items():
                 if value != first[name]:
                     raise Violation(f"server {server_id} has another {name} than server 0:\n{value!r}\n{first[name]!r}")
 
-    def _state(self, server_id: int) -> dict[str, object]:
-        process: ServerProcess = self.world.process(server_id)
-        machine = process.server.machine
-        state: dict[str, object] = {
-            "digest": process.replica.ordered_queue.digests.head,
-            "Last_Executed": process.replica.data.clients.last_executed,
-            "revision": machine.revision,
-            "time": machine.time_ms,
-            "table of sessions": machine.sessions,
-            "table of closed sessions": machine._closed,
-        }
-        return state | {f"state of {name}": app.snapshot() for name, app in process.applications.items()}
-
-    def _check_history(self) -> None:
-        outcome = self.history.check()
-        if outcome.verdict is Verdict.VIOLATION:
-            raise Violation(f"not linearizable: {outcome.text}")
-        self.marks.counts["history undecided"] += outcome.verdict is Verdict.UNDECIDED
-
     def _count_what_is_left(self) -> None:
-        for server_id in self.world.running_ids:
-            lock = self.world.process(server_id).server.catalogue.entry("LOCK").application.check_of
-            self.marks.counts["lock granted after a wait"] += lock.grants_after_a_wait
-            self.marks.counts["lock not free in time"] += lock.timeouts
+        self.population.count(self.marks)
         views = self.world.checks.network.leaders
         self.marks.counts["views"] += max(views, default=0)
-        self.marks.counts["operations"] += len(self.history.entries)
 
 
 @implementer(ILogObserver)
@@ -292,7 +265,7 @@ class _ErrorsInLog:
 
 def _switched_off(knobs: Knobs, families: frozenset[str]) -> Knobs:
     """The same without some families, as far as they are in the knobs and not in the list of faults."""
-    unknown = families - set(FAMILIES)
+    unknown = families - set(ALL_FAMILIES)
     assert not unknown, f"there are no families {unknown}"
     changed: dict[str, Any] = {"families": knobs.families - families}
     if "network" in families:

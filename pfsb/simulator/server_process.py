@@ -9,14 +9,19 @@ from attrs import field, frozen
 
 from pfsb.applications.catalogue import Catalogue, find
 from pfsb.config import Config, Limits, ServerConfig, Timers
+from pfsb.interfaces import IStateMachine
 from pfsb.paxos.settings import Settings
 from pfsb.server import Server
+from pfsb.sessions.machine import SessionMachine
 from pfsb.simulator.lock_check import WatchedLock
 from pfsb.simulator.processes import Parts
 from pfsb.simulator.session_check import SessionCheck, WatchedSessions
 from pfsb.transports.faults import LinkFaults
 
 APPLICATIONS = ("chat", "lock", "kv")
+
+WatchReads = Callable[[Any, SessionMachine, Any], IStateMachine]
+"""See `pfsb.simulator.reads.WatchedReads.of`."""
 
 
 @frozen
@@ -48,7 +53,9 @@ def configuration(servers: Sequence[int], settings: Settings, limits: Limits) ->
 class ServerProcess:
     """One life of a `Server`; its state machine and its lock application are watched."""
 
-    def __init__(self, parts: Parts, config: Config, checks: SessionCheck) -> None:
+    def __init__(
+        self, parts: Parts, config: Config, checks: SessionCheck, watch_reads: WatchReads | None = None
+    ) -> None:
         applications = find(config.apps)
         self.applications = {application.name: application for application in applications}
         catalogue = Catalogue([WatchedLock(app) if app.name == "lock" else app for app in applications])
@@ -65,16 +72,25 @@ class ServerProcess:
             tracer=parts.tracer,
         )
         self.replica = self.server.replica
-        self._watch_executions(parts, checks)
+        self._watch_executions(parts, checks, watch_reads)
         self._watch_introductions(parts)
 
     def start(self) -> None:
         self.server.start()
 
-    def _watch_executions(self, parts: Parts, checks: SessionCheck) -> None:
+    def drain(self, drained: Callable[[], None]) -> None:
+        self.server.drain(drained)
+
+    def stop(self) -> None:
+        self.server.stop()
+
+    def _watch_executions(self, parts: Parts, checks: SessionCheck, watch_reads: WatchReads | None) -> None:
         """Between the ordered update queue and the sessions."""
-        sessions = WatchedSessions(parts.server_id, self.server.machine, checks, parts.settle)
-        self.replica.ordered_queue._state_machine = parts.watched(sessions)
+        machine = self.server.machine
+        watched: Any = WatchedSessions(parts.server_id, machine, checks, parts.settle)
+        if watch_reads is not None:
+            watched = watch_reads(watched, machine, self.applications["chat"])
+        self.replica.ordered_queue._state_machine = parts.watched(watched)
 
     def _watch_introductions(self, parts: Parts) -> None:
         """Between the desk and the protocol."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from attrs import define, evolve
 
-from pfsb.simulator.knobs import FAMILIES
+from pfsb.simulator.knobs import ALL_FAMILIES
 from pfsb.simulator.run import Outcome, Plan
 
 TRIES_MAX = 60
@@ -36,7 +36,7 @@ class Shrinking:
         return bool(outcome.failure)
 
     def _fewer_families(self) -> Iterator[bool]:
-        for family in FAMILIES:
+        for family in ALL_FAMILIES:
             plan = self.best.plan
             if family not in plan.without:
                 yield self._still_fails(evolve(plan, without=plan.without | {family}))

@@ -24,7 +24,7 @@ from pfsb.simulator.caught import CAUGHT
 from pfsb.simulator.diagram import draw_diagram
 from pfsb.simulator.directed import SCHEDULES
 from pfsb.simulator.hunt import attempt
-from pfsb.simulator.knobs import FAMILIES, PROFILES
+from pfsb.simulator.knobs import ALL_FAMILIES, PROFILES
 from pfsb.simulator.marks import Marks
 from pfsb.simulator.run import Outcome, Patch, Plan, Run
 from pfsb.simulator.shrink import Shrinking
@@ -63,7 +63,7 @@ class Options(usage.Options):
         ["jobs", None, 1, "processes that run seeds at the same time; 0: one for each core", number(0, 256)],
         ["trace", None, None, "of one seed: write every event to this file, as JSON lines"],
         ["diagram", None, None, f"of one seed: write the last {DIAGRAM_ROWS} events to this file, as a diagram"],
-        ["without", None, "", f"kinds of faults to leave out, with commas between ({', '.join(FAMILIES)})"],
+        ["without", None, "", f"kinds of faults to leave out, with commas between ({', '.join(ALL_FAMILIES)})"],
         ["faults", None, None, "numbers of the faults that happen, with commas between, or none; otherwise all"],
         ["users", None, None, "how many of the users take part", number(1, 1_000)],
         ["broken", None, None, "run servers with this defect; without a seed, the run that is known to find it"],
@@ -83,9 +83,9 @@ class Options(usage.Options):
         if not self.is_single and (self["trace"] or self["diagram"]):
             raise usage.UsageError("--trace and --diagram are for one run (example: pfsb simulate --seed 7 --trace t)")
         without = frozenset(filter(None, self["without"].split(",")))
-        unknown = without - set(FAMILIES)
+        unknown = without - set(ALL_FAMILIES)
         if unknown:
-            raise usage.UsageError(f"--without {min(unknown)}: known are {', '.join(FAMILIES)}")
+            raise usage.UsageError(f"--without {min(unknown)}: known are {', '.join(ALL_FAMILIES)}")
         # Without a seed and an end, every call shall try something new.
         first = self["seed"] if self["seed"] is not None else self._first_seed()
         names = ("profile", "servers", "seconds", "users")

@@ -15,6 +15,7 @@ from pfsb.interfaces import Command, Done, Result
 from pfsb.simulator.commands import Vocabulary, unlock
 from pfsb.simulator.history import Entry, History
 from pfsb.simulator.line import Line
+from pfsb.simulator.reads import Log
 from pfsb.simulator.session_check import REFUSED_BY_THE_DESK, SessionCheck
 from pfsb.simulator.world import World
 
@@ -32,6 +33,8 @@ class Habits:
     pipeline: int = 3
     """Commands under way at once."""
     ttl_seconds: int = 3
+    rhythm_seconds: float = 0.0
+    """All users ask something new in the first half of each such time, and nothing in the other; 0: at any time."""
     leaves: float = 0.0
     """That, instead of asking on, the user hangs up, and comes back after a while."""
     vanishes: float = 0.0
@@ -64,6 +67,7 @@ class User:
     world: World
     checks: SessionCheck
     history: History
+    log: Log
     rng: random.Random
     name: str
     """"": none."""
@@ -87,6 +91,8 @@ class User:
     """A lock that the user has asked for, and not given back for certain."""
     _next_at: float = 0.0
     _enough: bool = False
+    _is_served: bool = False
+    """Something was answered since there was enough."""
 
     # ------------------------------------------------------------------ life
 
@@ -94,20 +100,19 @@ class User:
         self.world.clock.callLater(self.rng.uniform(0, 4 * LOOK_SECONDS), self._live)
 
     def finish(self) -> None:
-        """Ask nothing new; give back what is held; what is under way is repeated until it is answered."""
+        """Give back what is held, and ask for one more thing; what is under way is repeated until it is answered."""
         self._enough = True
 
     @property
     def is_satisfied(self) -> bool:
         """Nothing is left to wish for."""
-        return self.is_gone or not (self._jobs or self._may_hold)
+        return self.is_gone or (self._is_served and not self._jobs and not self._may_hold)
 
     def describe(self) -> str:
         jobs = ", ".join(f"#{job.number} {job.command[0]}" for job in self._jobs[:5])
         where = "nowhere" if self._line is None else f"server {self._line.server_id}"
-        return (
-            f"{self.name or 'somebody'} at {where} waits for {jobs or 'nothing'}; holds {self._may_hold or 'nothing'}"
-        )
+        jobs = jobs or ("nothing" if self._is_served else "a server that takes a command")
+        return f"{self.name or 'somebody'} at {where} waits for {jobs}; holds {self._may_hold or 'nothing'}"
 
     def _live(self) -> None:
         if self.is_gone:
@@ -133,14 +138,19 @@ class User:
         for job in self._jobs:
             if job.line is None:
                 self._ask(job)
-        if self.world.now >= self._next_at and len(self._jobs) < self.habits.pipeline:
+        if self.world.now >= self._next_at and len(self._jobs) < self.habits.pipeline and not self._is_time_to_rest():
             self._next_at = self.world.now + self.rng.expovariate(1 / self.habits.think_seconds)
             self._do_something()
+
+    def _is_time_to_rest(self) -> bool:
+        """A leader that fails while nobody asks is found out all the same, and what it leaves is put in order."""
+        rhythm = self.habits.rhythm_seconds
+        return rhythm > 0 and self.world.now % rhythm > rhythm / 2 and not self._enough
 
     def _do_something(self) -> None:
         habits, dice = self.habits, self.rng.random()
         if self._enough:
-            self._give_back()
+            self._finish_up()
         elif dice < habits.vanishes:
             self.is_gone = True
             self._hang_up()
@@ -154,16 +164,40 @@ class User:
         else:
             self._ask_something_new()
 
+    def _finish_up(self) -> None:
+        self._give_back()
+        if not self._is_served and not self._jobs:
+            self._begin(Job(self._next_number(), self.vocabulary.change(self.rng, self.unique())))
+
     # ------------------------------------------------------------------ asking
 
     def _ask_something_new(self) -> None:
         dice = self.rng.random()
         if dice < self.vocabulary.share_of_locks:
             self._want_a_lock()
+        elif dice > 1 - self.vocabulary.share_of_local_reads:
+            self._read_here()
         elif dice < self.vocabulary.share_of_locks + self.vocabulary.share_of_reads:
             self._begin(Job(0, self.vocabulary.question(self.rng)))
         else:
             self._begin(Job(self._next_number(), self.vocabulary.change(self.rng, self.unique())))
+
+    def _read_here(self) -> None:
+        """At this server, sequentially if all that was asked is answered: else it would have to wait for that."""
+        line = self._line
+        assert line is not None
+        who = self.name or line.client_id
+        is_sequential = not line.unanswered
+        oldest = self.log.seen_by(who) if is_sequential else 0
+        name = self.rng.choice(self.vocabulary.names())
+
+        def has_read(seq: int, result: Result) -> None:
+            where = f"{who} at server {line.server_id}"
+            self.world.note_violation(self.log.read, name, seq, result, oldest, where)
+            if is_sequential:
+                self.log.seen(who, seq)
+
+        line.read(name, has_read)
 
     def _want_a_lock(self) -> None:
         """One at a time: whoever waits for one and holds another may wait for ever."""
@@ -238,6 +272,7 @@ class User:
     def _settle(self, job: Job, result: Result) -> None:
         self._note_answer(job, result)
         self._jobs.remove(job)
+        self._is_served = self._is_served or self._enough
         if job.number:
             self._done = [*self._done[-20:], job]
         verb = job.command[0]
@@ -246,6 +281,9 @@ class User:
 
     def _note_answer(self, job: Job, result: Result) -> None:
         assert job.entry is not None
+        if self._line is not None and job.number:
+            client = self._line.client_id
+            self.log.seen(client, self.checks.results.get((client, job.number), (0, None))[0])
         if isinstance(result, Done) or result.code not in REFUSED_BY_THE_DESK:
             self.history.answered(job.entry, result)
         elif result.fate == "none" and not job.may_have_run:
@@ -268,8 +306,8 @@ class User:
             return
         before = self._line
         self._hang_up()
-        able = [i for i in self.world.running_ids if before is None or i != before.server_id]
-        able = able or self.world.running_ids
+        serving = self.world.serving_ids
+        able = [i for i in serving if before is None or i != before.server_id] or serving
         if not able:
             return
         self._line = line = Line(self.world, self.checks, self.rng, self.rng.choice(able), self._session_is_over)

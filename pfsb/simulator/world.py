@@ -10,10 +10,11 @@ from twisted.python.failure import Failure
 
 from pfsb.interfaces import ITracer
 from pfsb.paxos import invariants
-from pfsb.paxos.messages import ClientUpdate, State
+from pfsb.paxos.messages import ClientUpdate, Message, State
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
-from pfsb.simulator.checks import ClusterChecks, Identity
+from pfsb.server import DRAIN_LOOK_SECONDS, DRAIN_SECONDS
+from pfsb.simulator.checks import ClusterChecks, Identity, Violation
 from pfsb.simulator.clock import Lane, SimulatedClock
 from pfsb.simulator.network import LinkQuality, SimulatedNetwork, SimulatedTransport
 from pfsb.simulator.processes import (
@@ -57,7 +58,9 @@ class World:
         )
         self.servers = {i: Server() for i in self.ids}
         self.checks = ClusterChecks({i: server.disk for i, server in self.servers.items()}, self._digest)
-        self.network.observers.append(self.checks.sent)
+        self.amnesiacs: set[int] = set()
+        """Servers that have lost their disk. What they say counts for nobody, so the checks do not listen."""
+        self.network.observers.append(self._sent)
         self.answers: dict[Identity, int] = {}
         """What clients were answered: the slot of each update."""
         self.expected_failures: tuple[type[Exception], ...] = ()
@@ -119,10 +122,45 @@ class World:
     def stop(self, server_id: int) -> None:
         """An orderly end, as of SIGTERM: everything appended is on disk."""
         running = self._running(server_id)
-        running.process.replica.stop()
+        self.tell(server_id, "stop in order")
+        running.process.stop()
         running.storage.close()
         running.lane.close()
         self.servers[server_id].running = None
+
+    def drain(self, server_id: int) -> None:
+        """As SIGTERM: the server takes no more commands, and stops when those under way are answered, or in vain."""
+        running = self._running(server_id)
+        running.is_draining = True
+        running.lane.callLater(0, self._told_to_stop, server_id, running)
+
+    def _told_to_stop(self, server_id: int, running: Running) -> None:
+        """A paused server hears of it when it goes on."""
+        running.process.drain(lambda: self._drained(server_id, running))
+        running.lane.callLater(DRAIN_SECONDS + 2 * DRAIN_LOOK_SECONDS, self._must_have_stopped, server_id)
+
+    def _drained(self, server_id: int, running: Running) -> None:
+        if self.servers[server_id].running is running:
+            self.stop(server_id)
+
+    def _must_have_stopped(self, server_id: int) -> None:
+        raise Violation(f"server {server_id} was asked to stop, and has not after {DRAIN_SECONDS:g} s")
+
+    def lose_disk(self, server_id: int) -> None:
+        """The server, which is down, finds an empty disk at its next start. The old one is kept, for `bring_back`."""
+        server = self.servers[server_id]
+        assert server.running is None and server_id not in self.amnesiacs, f"server {server_id} has its disk in use"
+        self.amnesiacs.add(server_id)
+        server.disk = MemoryDisk()
+
+    def bring_back(self, server_id: int) -> None:
+        """The disk that was lost, as it was when it was lost; the server starts with it."""
+        if self.is_running(server_id):
+            self.crash(server_id)
+        self.amnesiacs.discard(server_id)
+        self.servers[server_id].disk = self.checks.door.disks[server_id]
+        self.failures.pop(server_id, None)
+        self.restart(server_id)
 
     def pause(self, server_id: int) -> None:
         self._running(server_id).lane.pause()
@@ -133,9 +171,17 @@ class World:
     def is_running(self, server_id: int) -> bool:
         return self.servers[server_id].running is not None
 
+    def is_draining(self, server_id: int) -> bool:
+        return self._running(server_id).is_draining
+
     @property
     def running_ids(self) -> list[int]:
         return [i for i in self.ids if self.is_running(i)]
+
+    @property
+    def serving_ids(self) -> list[int]:
+        """Where clients go: not to a server that has lost its disk, and with it the numbers that it gave to others."""
+        return [i for i in self.running_ids if i not in self.amnesiacs]
 
     def process(self, server_id: int) -> Any:
         return self._running(server_id).process
@@ -143,6 +189,9 @@ class World:
     def replica(self, server_id: int) -> Replica:
         replica: Replica = self._running(server_id).process.replica
         return replica
+
+    def lane(self, server_id: int) -> Lane:
+        return self._running(server_id).lane
 
     def storage(self, server_id: int) -> MemoryStorage:
         return self._running(server_id).storage
@@ -175,6 +224,7 @@ class World:
     def heal_some(self, group: Sequence[int]) -> None:
         """The same for these servers and the links between them, and for nothing else."""
         links = [(a, b) for a in group for b in group if a != b]
+        self.network.passing.clear()
         self.network.set_quality(LinkQuality(), links)
         for a, b in links:
             self.network.mend(a, b)
@@ -188,10 +238,17 @@ class World:
         if server.running is not None:
             server.running.transport.after_frames(None)
             server.running.storage.fail_next(None)
+            self._end_what_was_begun(server_id, server.running)
         if server.running is None:
             self.restart(server_id)
         elif server.running.lane.paused:
             self.resume(server_id)
+
+    def _end_what_was_begun(self, server_id: int, running: Running) -> None:
+        if running.is_draining:
+            self.stop(server_id)
+        elif running.process.replica.proposals.skipped:
+            self.crash(server_id)  # else a server that is alone leads on, and never gets past the hole
 
     # ------------------------------------------------------------------ clients
 
@@ -308,10 +365,14 @@ class World:
             watched=lambda inner: WatchedStateMachine(inner, executed),
             on_failure=lambda failure: self._failed(server_id, failure),
             answered=lambda identity, seq: None if lane.closed else self._answered(identity, seq),
-            introduced=self.checks.execution.introduce,
+            introduced=self.checks.execution.introduce if server_id not in self.amnesiacs else lambda update: None,
             settle=lambda check, *args: None if lane.closed else settle(check, *args),
             tracer=self._make_tracer(server_id),
         )
+
+    def _sent(self, server_id: int, to: int | None, messages: Sequence[Message]) -> None:
+        if server_id not in self.amnesiacs:
+            self.checks.sent(server_id, to, messages)
 
     def tell(self, server_id: int | None, event: str, **fields: Any) -> None:
         """Put into the trace what no server tells of itself; None: of the whole cluster."""
@@ -359,10 +420,11 @@ class World:
         if failure.check(*self.expected_failures) is None:
             self.violated(failure)
         else:
-            self.clock.callLater(0, self._end, server_id)
+            self.clock.callLater(0, self._end, server_id, self.servers[server_id].running)
 
-    def _end(self, server_id: int) -> None:
-        if self.servers[server_id].running is not None:
+    def _end(self, server_id: int, failed: Running | None) -> None:
+        """Of the life that has failed: another one may have begun since."""
+        if failed is not None and self.servers[server_id].running is failed:
             self.crash(server_id)
 
     def _raise_violation(self) -> None:

@@ -9,13 +9,15 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.messages import Alive, State
+from pfsb.paxos.replica import StorageWasReplaced
 from pfsb.simulator.bounds import check_bounds
 from pfsb.simulator.checks import Violation
-from pfsb.simulator.faults import Fault, Trouble, draw_faults
+from pfsb.simulator.faults import Fault, draw_faults
 from pfsb.simulator.knobs import FAMILIES, PROFILES, Knobs, draw
 from pfsb.simulator.marks import Marks
 from pfsb.simulator.run import Plan, Run
 from pfsb.simulator.strangers import require_no_change
+from pfsb.simulator.trouble import Trouble
 from pfsb.simulator.world import World
 from pfsb.transports.frames import FrameCodec, Membership, cluster_digest
 from pfsb.transports.wire import encode
@@ -107,6 +109,69 @@ class TroubleTests(SynchronousTestCase):
         self.trouble.cease()
         self.world.run(10)
         self.assertEqual(len(self.world.running_ids), 4)
+
+    def test_crash_in_write_keeps_a_part_of_it(self) -> None:
+        """Some records of one group are on the disk, the others are not."""
+        self.happen("crash_in_write")
+        for number in range(1, 6):
+            for server_id in self.world.running_ids:
+                self.world.submit(server_id, f"client-{server_id}", number)
+            self.world.run(0.2)
+        self.assertEqual(self.trouble._marks.counts["torn group on disk"], 1)
+
+    def test_drained_server_stops_and_comes_back(self) -> None:
+        """As by SIGTERM, and a start some seconds later."""
+        self.happen("drain_leader")
+        self.world.run(1)
+        self.assertEqual(self.world.running_ids, [1, 2, 3, 4])
+        self.world.run(10)
+        self.assertEqual(self.world.running_ids, [0, 1, 2, 3, 4])
+
+    def test_hole_is_left_and_filled(self) -> None:
+        """What the leader proposed above it is ordered by the next one."""
+        self.happen("leave_a_hole")
+        self.world.submit(0, "a", 1)
+        self.world.submit(1, "b", 1)
+        self.world.run_until(lambda: self.world.aru(1) >= 2)
+        self.assertEqual(self.world.executed(1)[0][0], 2)
+
+    def test_leader_dies_when_the_next_one_has_missed_something(self) -> None:
+        """It is out of reach until then."""
+        self.happen("laggard_leads")
+        self.world.submit(2, "a", 1)
+        self.world.run_until(lambda: not self.world.is_running(0))
+        self.assertEqual((self.world.aru(1), self.world.aru(2)), (0, 1))
+
+    def test_clock_that_is_set_counts_from_the_next_start_on(self) -> None:
+        """A server goes by steady time while it runs."""
+        before = [self.world.lane(i).seconds() - self.world.now for i in self.world.ids]
+        self.happen("wall_clock")
+        self.assertEqual([self.world.lane(i).seconds() - self.world.now for i in self.world.ids], before)
+        offsets = [server.clock_offset for server in self.world.servers.values()]
+        changed = next(i for i in self.world.ids if offsets[i])
+        self.world.crash(changed)
+        self.world.restart(changed)
+        self.assertAlmostEqual(self.world.lane(changed).seconds() - self.world.now, offsets[changed])
+
+    def test_kind_of_message_is_late_until_it_is_no_more(self) -> None:
+        """Which one is drawn."""
+        self.happen("late_kind")
+        self.assertEqual(len(self.world.network.passing), 1)
+        self.happen("no_more_moods")
+        self.assertEqual(self.world.network.passing, {})
+
+    def test_majority_keeps_its_disks(self) -> None:
+        """Two of five may lose theirs; each finds out, and stops."""
+        self.world.expected_failures = (StorageWasReplaced,)
+        self.world.run(1)
+        for number in range(5):
+            self.happen("lose_disk", number)
+            self.world.run(5)
+        self.assertEqual(len(self.world.amnesiacs), 2)
+        self.assertEqual(set(self.world.failures), self.world.amnesiacs)
+        for server_id in sorted(self.world.amnesiacs):
+            self.world.bring_back(server_id)
+        self.world.run_until(lambda: len(self.world.running_ids) == 5 and self.world.all_equal())
 
     def test_full_disk_ends_a_server_until_there_is_room(self) -> None:
         """Started in vain meanwhile."""

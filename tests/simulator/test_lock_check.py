@@ -77,3 +77,15 @@ class LockCheckTests(SynchronousTestCase):
         self.check.time_passed([(("b", 1), Refused("TIMEOUT", "not free in time"))])
         self.check.executed(UNLOCK, ("a", 2), RELEASED, [(("c", 1), granted(6))])
         self.assertEqual(self.check.timeouts, 1)
+
+    def test_wait_beyond_its_time_is_found(self) -> None:
+        """LOCK with wait=0.3 at 1 s is over at 1.3 s, by the time of the state machine."""
+        self.check.executed(("LOCK", "x", 300), ("b", 1), PENDING, [], 1_000)
+        self.check.begins(1_299)
+        self.assertIn("their time has come", str(self.assertRaises(Violation, self.check.begins, 1_300)))
+
+    def test_wait_that_was_ended_in_time_is_not(self) -> None:
+        """Told TIMEOUT, or given the lock."""
+        self.check.executed(("LOCK", "x", 300), ("b", 1), PENDING, [], 1_000)
+        self.check.time_passed([(("b", 1), Refused("TIMEOUT", ""))])
+        self.check.begins(2_000)

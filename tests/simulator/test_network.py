@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 from pfsb.interfaces import IFrameReceiver, ITransport
 from pfsb.paxos.messages import Accept, Message, VCProof, ViewChange
 from pfsb.simulator.clock import Lane, SimulatedClock
-from pfsb.simulator.network import LinkQuality, SimulatedNetwork, SimulatedTransport
+from pfsb.simulator.network import LinkQuality, Mood, SimulatedNetwork, SimulatedTransport
 
 
 @implementer(IFrameReceiver)
@@ -186,3 +186,39 @@ class FilterTests(NetworkTestCase):
         after_one = self.network.digest
         self.ends[0].send([VCProof(0, 1)], 1)
         self.assertEqual(len({before, after_one, self.network.digest}), 3)
+
+
+class MoodTests(NetworkTestCase):
+    def test_kind_that_is_late_is_overtaken(self) -> None:
+        """By what left in the same turn, too."""
+        self.network.lasting[ViewChange] = Mood((0.5, 0.5))
+        self.ends[0].send([ViewChange(0, 1), VCProof(0, 1)], None)
+        self.clock.run_until(0.4)
+        self.assertEqual(self.inboxes[1].got, [(0, VCProof(0, 1))])
+        self.clock.run_until(1)
+        self.assertEqual(self.inboxes[1].got[1:], [(0, ViewChange(0, 1))])
+        self.assertEqual(self.inboxes[2].got, self.inboxes[1].got)
+
+    def test_kind_that_is_lost_takes_no_other_with_it(self) -> None:
+        """Each message of it has a frame of its own."""
+        self.network.passing[ViewChange] = Mood(loss=1.0)
+        self.ends[0].send([ViewChange(0, 1), VCProof(0, 1)], 1)
+        self.clock.run_until(1)
+        self.assertEqual(self.inboxes[1].got, [(0, VCProof(0, 1))])
+
+    def test_mood_of_the_moment_comes_first(self) -> None:
+        """And ends; the lasting one does not."""
+        self.network.lasting[ViewChange] = Mood(loss=1.0)
+        self.network.passing[ViewChange] = Mood((0.1, 0.1))
+        self.votes(2)
+        self.network.passing.clear()
+        self.votes(2)
+        self.assertEqual(self.attempts(), [1, 2])
+
+    def test_echo_comes_long_after(self) -> None:
+        """Once more than it was sent."""
+        self.network.set_quality(LinkQuality(echoes=1.0))
+        self.votes(20)
+        self.assertLess(len(self.attempts()), 40)
+        self.clock.run_until(20)
+        self.assertEqual(sorted(self.attempts()), sorted([*range(1, 21), *range(1, 21)]))

@@ -1,0 +1,115 @@
+"""What goes wrong between servers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from pfsb.paxos.messages import Message
+from pfsb.simulator.causes import Causes
+from pfsb.simulator.faults import between
+from pfsb.simulator.knobs import weather
+from pfsb.simulator.network import Mood
+
+
+class NetworkTrouble(Causes):
+    """Weather, moods and partitions."""
+
+    def weather(self) -> None:
+        self._world.network.set_quality(weather(self._rng))
+
+    def weather_of_one(self) -> None:
+        """Of all links from, or to, one server."""
+        one, is_sender = self._rng.choice(self._world.ids), self._rng.random() < 0.5
+        others = [i for i in self._world.ids if i != one]
+        links = [(one, i) if is_sender else (i, one) for i in others]
+        self._world.network.set_quality(weather(self._rng), links)
+
+    # ------------------------------------------------------------------ kinds of messages
+
+    def late_kind(self) -> None:
+        """All messages of one kind are slow, and are overtaken by the others."""
+        longest = between(self._rng, 0.02, 2)
+        self._world.network.passing[self._kind()] = Mood((longest / 4, longest))
+
+    def lost_kind(self) -> None:
+        """Of one kind, few messages get through, or none, for a while."""
+        kind = self._kind()
+        self._world.network.passing[kind] = Mood(loss=self._rng.choice((0.3, 0.7, 1.0)))
+        self._later(between(self._rng, 0.1, 5), self._end_mood, kind)
+
+    def _end_mood(self, kind: type[Message]) -> None:
+        self._world.network.passing.pop(kind, None)
+
+    def no_more_moods(self) -> None:
+        self._world.network.passing.clear()
+
+    def _kind(self) -> type[Message]:
+        kind: type[Message] = self._rng.choice(self._knobs.moody)
+        return kind
+
+    # ------------------------------------------------------------------ partitions
+
+    def heal(self) -> None:
+        self._world.heal()
+
+    def split(self) -> None:
+        size = self._rng.randint(1, len(self._world.ids) - 1)
+        self._repartition()
+        self._world.isolate(*self._rng.sample(self._world.ids, size))
+
+    def isolate(self) -> None:
+        self._repartition()
+        self._world.isolate(self._rng.choice(self._world.ids))
+
+    def star(self) -> None:
+        """The others reach each other only by way of a hub, which does not lead."""
+        leader = self._world.leader()
+        hub = self._rng.choice([i for i in self._world.ids if i != leader])
+        self._repartition()
+        self._keep_links(lambda a, b: hub in (a, b))
+
+    def chain(self) -> None:
+        order = self._rng.sample(self._world.ids, len(self._world.ids))
+        self._repartition()
+        self._keep_links(lambda a, b: abs(order.index(a) - order.index(b)) == 1)
+
+    def one_way(self) -> None:
+        """Any set of directions, one of each pair at most."""
+        self._repartition()
+        for a in self._world.ids:
+            for b in self._world.ids:
+                if a < b and self._rng.random() < 0.6:
+                    self._world.cut(*((a, b) if self._rng.random() < 0.5 else (b, a)), one_way=True)
+
+    def mute_leader(self) -> None:
+        """It hears, and is not heard."""
+        leader = self._world.leader()
+        self._repartition()
+        for other in self._world.ids:
+            if leader is not None and other != leader:
+                self._world.cut(leader, other, one_way=True)
+
+    def one_by_one(self) -> None:
+        """Links are stopped one after the other, and restored in another order."""
+        pairs = [(a, b) for a in self._world.ids for b in self._world.ids if a != b]
+        step = self._rng.choice((0.05, 0.2))
+        for place, (a, b) in enumerate(self._rng.sample(pairs, len(pairs))):
+            self._later(place * step, self._world.network.cut, a, b)
+        for place, (a, b) in enumerate(self._rng.sample(pairs, len(pairs)), len(pairs)):
+            self._later(place * step, self._world.network.mend, a, b)
+
+    def _repartition(self) -> None:
+        self._world.heal()
+
+    def _keep_links(self, keeps: Callable[[int, int], bool]) -> None:
+        for a in self._world.ids:
+            for b in self._world.ids:
+                if a < b and not keeps(a, b):
+                    self._world.cut(a, b)
+
+    def cut_links(self, rng: random.Random) -> None:
+        """Into one of the shapes of the profile, at once; nothing will heal them."""
+        self._rng = rng
+        cut: Callable[[], None] = getattr(self, rng.choice(self._knobs.partitions))
+        cut()
