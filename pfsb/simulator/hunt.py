@@ -66,9 +66,7 @@ def hunt(variant: Variant) -> Catch | None:
 
 
 def _attempts(variant: Variant) -> Iterator[tuple[str, int]]:
-    if not variant.floods:
-        yield from (("mixed", seed) for seed in range(RANDOM_SEEDS))
+    yield from (("mixed", seed) for seed in range(RANDOM_SEEDS))
     directed = WITH_SESSIONS if variant.needs_sessions else SCHEDULES
     yield from ((schedule, seed) for schedule in directed for seed in range(DIRECTED_SEEDS))
-    if not variant.floods:
-        yield from ((profile, seed) for profile in OTHER_PROFILES for seed in range(RANDOM_SEEDS))
+    yield from ((profile, seed) for profile in OTHER_PROFILES for seed in range(RANDOM_SEEDS))

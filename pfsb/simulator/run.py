@@ -257,7 +257,7 @@ class Run:
             "revision": machine.revision,
             "time": machine.time_ms,
             "table of sessions": machine.sessions,
-            "table of closed sessions": machine._closed,
+            "table of closed sessions": dict(machine.closed_sessions),
         }
         return state | {f"state of {name}": app.snapshot() for name, app in process.applications.items()}
 

@@ -13,7 +13,7 @@ from pfsb.paxos import invariants
 from pfsb.paxos.messages import ClientUpdate, State
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
-from pfsb.simulator.checks import ClusterChecks, Identity
+from pfsb.simulator.checks import ClusterChecks
 from pfsb.simulator.clock import Lane, SimulatedClock
 from pfsb.simulator.network import LinkQuality, SimulatedNetwork, SimulatedTransport
 from pfsb.simulator.processes import (
@@ -25,6 +25,7 @@ from pfsb.simulator.processes import (
     WatchedStateMachine,
     WorldTracer,
 )
+from pfsb.simulator.update_checks import Identity
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
 
@@ -56,7 +57,8 @@ class World:
             self.clock, random.Random(f"{seed}/network"), self.ids, quality or LinkQuality()
         )
         self.servers = {i: Server() for i in self.ids}
-        self.checks = ClusterChecks({i: server.disk for i, server in self.servers.items()}, self._digest)
+        disks = {i: server.disk for i, server in self.servers.items()}
+        self.checks = ClusterChecks(disks, self._digest, self.settings.horizon_slots)
         self.network.observers.append(self.checks.sent)
         self.answers: dict[Identity, int] = {}
         """What clients were answered: the slot of each update."""
