@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from pfsb.simulator.bounds import check_bounds
 from pfsb.simulator.checks import Violation
+from pfsb.simulator.fair_weather import FairWeather
 from pfsb.simulator.faults import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, Trouble, between, draw_faults
 from pfsb.simulator.history import History
 from pfsb.simulator.knobs import FAMILIES, PROFILES, Knobs, draw
@@ -179,6 +180,9 @@ class Run:
         self._phase = "all are well"
         self.world.become_quiet()
         self._wait_for(self._all_are_equal, "the servers are not equal")
+        self._phase = "fair weather"
+        FairWeather(self.world, self._rng, self.marks).look(PROFILES[self.plan.profile].drills)
+        self._wait_for(self._all_are_equal, "the servers are not equal any more")
         self._phase = "looking back"
         self._check_equality()
         self._check_history()
