@@ -244,19 +244,19 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "InvariantViolated: server N: N: REG_NONLEADER without a Progress_Timer",
     ),
     "timer-without-cap": Catch(
-        "long-outage",
-        0,
-        "AssertionError: in vain for N s; now it is N s",
+        "mixed",
+        1,
+        "Violation: server N: its Progress_Timer is N s, of N s to N s",
     ),
     "timer-never-back": Catch(
-        "calm-after-storm",
+        "mixed",
         0,
-        "AssertionError: in vain for N s; now it is N s",
+        "Violation: all is well, and the Progress_Timer of server N stays at N s",
     ),
     "idle-elections": Catch(
         "mixed",
-        3,
-        "Violation: somebody is not served within N s",
+        0,
+        "Violation: all is well, and server N thinks that an update waits",
     ),
     "prepare-not-answered": Catch(
         "prepare-is-overtaken",
@@ -264,9 +264,9 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "AssertionError: in vain for N s; now it is N s",
     ),
     "no-way-back": Catch(
-        "everyone-comes-back",
+        "mixed",
         0,
-        "AssertionError: in vain for N s; now it is N s",
+        "Violation: all is well, and server N does not follow server N in view N",
     ),
     "back-too-easily": Catch(
         "mixed",
@@ -274,14 +274,14 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "Violation: somebody is not served within N s",
     ),
     "votes-interrupt": Catch(
-        "everyone-comes-back",
+        "mixed",
         0,
-        "AssertionError: nobody leads, though all is well",
+        "Violation: view N worked, and now it is view N, though only server N was away",
     ),
     "proof-ignored": Catch(
-        "everyone-comes-back",
+        "mixed",
         0,
-        "AssertionError: in vain for N s; now it is N s",
+        "Violation: all is well, and server N does not follow server N in view N",
     ),
     "alone-and-leading": Catch(
         "mixed",
@@ -294,9 +294,9 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "AssertionError: in vain for N s; now it is N s",
     ),
     "holes-filled-fresh": Catch(
-        "bound-and-sent-again",
-        0,
-        "Violation: one update is proposed at several numbers:",
+        "mixed",
+        1,
+        "Violation: G15: the leader of view N proposes an update at N and at N: X",
     ),
     "own-vote-not-counted": Catch(
         "mixed",
@@ -309,14 +309,14 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "AssertionError: in vain for N s; now it is N s",
     ),
     "proposals-not-repeated": Catch(
-        "proposal-is-lost",
-        0,
-        "Violation: view N worked, and now it is view N",
+        "mixed",
+        52,
+        "Violation: in vain for N s, nothing arrived for N s: server N waits for an answe",
     ),
     "accept-not-repeated": Catch(
-        "proposal-is-lost",
-        0,
-        "AssertionError: in vain for N s; now it is N s",
+        "mixed",
+        9,
+        "Violation: in vain for N s, nothing arrived for N s: server N waits for an answe",
     ),
     "never-reconciles": Catch(
         "mixed",
@@ -324,9 +324,9 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "Violation: somebody is not served within N s",
     ),
     "enqueued-not-rebuilt": Catch(
-        "bound-and-sent-again",
-        0,
-        "Violation: one update is proposed at several numbers:",
+        "mixed",
+        1,
+        "Violation: G15: the leader of view N proposes an update at N and at N: X",
     ),
     "pending-not-dropped": Catch(
         "everyone-comes-back",
@@ -334,19 +334,19 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "InvariantViolated: server N: N: update N of client-N is pending, but has run",
     ),
     "updates-not-repeated": Catch(
-        "update-is-lost",
+        "mixed",
         0,
-        "AssertionError: in vain for N s; now it is N s",
+        "Violation: all is well, and server N does not follow server N in view N",
     ),
     "relayed-in-circles": Catch(
-        "update-without-leader",
+        "mixed",
         0,
-        "Violation: one update of one client was sent more than N times in two seconds",
+        "Violation: server N has relayed N copies of N at most: X",
     ),
     "relay-left-out": Catch(
-        "path-to-leader-is-cut",
-        0,
-        "Violation: view N worked, and now it is view N",
+        "mixed",
+        1,
+        "Violation: view N worked, and now it is view N, though only server N did not rea",
     ),
     "replies-lost": Catch(
         "mixed",
@@ -354,9 +354,9 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "Violation: server N has another table of sessions than server N:",
     ),
     "epoch-not-fenced": Catch(
-        "old-connection",
-        0,
-        "Violation: a command ran after HELLO had said, on another connection, that it di",
+        "mixed",
+        10,
+        "Violation: X ran in slot N for a connection of epoch N, after the session was op",
     ),
     "numbers-not-filtered": Catch(
         "mixed",
@@ -419,3 +419,127 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "AssertionError: in vain for N s; now it is N s",
     ),
 }
+
+DIRECTED: Final[Mapping[str, Catch]] = {
+    "catch-up-left-out": Catch(
+        "torn-while-learning",
+        0,
+        "InvariantViolated: server N: N: slot N is ordered, and not executed",
+    ),
+    "lost-disk-unnoticed": Catch(
+        "disk-is-lost",
+        0,
+        "Violation: server N has lost its disk, and takes part all the same",
+    ),
+    "promise-in-part": Catch(
+        "promise-of-two-lives",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "editions-mixed": Catch(
+        "promise-of-two-lives",
+        0,
+        "Violation: S1: slot N is",
+    ),
+    "executed-twice": Catch(
+        "bound-twice",
+        0,
+        "Violation: S3: server N ran X at N and again at N",
+    ),
+    "horizon-ignored": Catch(
+        "late-duplicate",
+        0,
+        "Violation: S3: server N ran X at N and again at N",
+    ),
+    "timer-without-cap": Catch(
+        "long-outage",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "timer-never-back": Catch(
+        "calm-after-storm",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "prepare-not-answered": Catch(
+        "prepare-is-overtaken",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "no-way-back": Catch(
+        "everyone-comes-back",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "votes-interrupt": Catch(
+        "everyone-comes-back",
+        0,
+        "AssertionError: nobody leads, though all is well",
+    ),
+    "proof-ignored": Catch(
+        "everyone-comes-back",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "holes-left": Catch(
+        "hole-without-clients",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "holes-filled-fresh": Catch(
+        "bound-and-sent-again",
+        0,
+        "Violation: G15: the leader of view N proposes an update at N and at N: X",
+    ),
+    "early-votes-dropped": Catch(
+        "votes-overtake",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "proposals-not-repeated": Catch(
+        "proposal-is-lost",
+        0,
+        "Violation: view N worked, and now it is view N",
+    ),
+    "accept-not-repeated": Catch(
+        "proposal-is-lost",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "enqueued-not-rebuilt": Catch(
+        "bound-and-sent-again",
+        0,
+        "Violation: G15: the leader of view N proposes an update at N and at N: X",
+    ),
+    "pending-not-dropped": Catch(
+        "everyone-comes-back",
+        0,
+        "InvariantViolated: server N: N: update N of client-N is pending, but has run",
+    ),
+    "updates-not-repeated": Catch(
+        "update-is-lost",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "relayed-in-circles": Catch(
+        "everyone-comes-back",
+        0,
+        "Violation: server N has relayed N copies of N at most: X",
+    ),
+    "relay-left-out": Catch(
+        "path-to-leader-is-cut",
+        0,
+        "Violation: view N worked, and now it is view N",
+    ),
+    "epoch-not-fenced": Catch(
+        "old-connection",
+        0,
+        "Violation: X ran in slot N for a connection of epoch N, after the session was op",
+    ),
+    "lock-waits-for-ever": Catch(
+        "lock-is-not-free-in-time",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+}
+"""Those that a directed schedule shows, too: the rare ones."""

@@ -152,21 +152,23 @@ class FairWeather:
             if self.world.now > until:
                 what = wrong or f"server {question.server_id} gets no answer"
                 raise Violation(f"all is well, and {what}\n{self.world.picture()}")
-            self._bring_together()
-            if question.is_answered:
+            if self._bring_together() or question.is_answered:
                 question = self._ask(self._somebody())
             self.world.run(LOOK_SECONDS if self.world.now < began + HASTE_SECONDS else 10 * LOOK_SECONDS)
 
-    def _bring_together(self) -> None:
+    def _bring_together(self) -> bool:
         """Some may have promised to follow a later view, that no majority came to: they wait for the next election.
 
-        The paper wants it so: whoever is outside does not interrupt a view that works (Figure 4 A4 and B4).
+        The paper wants it so: whoever is outside does not interrupt a view that works (Figure 4 A4 and B4). True: the
+        leader was restarted for them, and whatever it was asked is gone.
         """
         leader = self.world.leader()
-        if leader is not None and any(self._waits_beyond(self._installed(leader), i) for i in self.world.ids):
-            self.marks.counts["some wait in a later view"] += 1
-            self.world.crash(leader)
-            self.world.restart(leader)
+        if leader is None or not any(self._waits_beyond(self._installed(leader), i) for i in self.world.ids):
+            return False
+        self.marks.counts["some wait in a later view"] += 1
+        self.world.crash(leader)
+        self.world.restart(leader)
+        return True
 
     def _waits_beyond(self, view: int, server_id: int) -> bool:
         data = self.world.replica(server_id).data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from attrs import frozen
 
@@ -12,9 +12,10 @@ from pfsb.simulator.directed import SCHEDULES, WITH_SESSIONS
 from pfsb.simulator.knobs import PROFILES
 from pfsb.simulator.run import Plan, Run
 
-RANDOM_SEEDS = 60
+FEW_SEEDS = 60
+MANY_SEEDS = 2_000
+"""What no profile finds with so many is a blind spot."""
 DIRECTED_SEEDS = 3
-OTHER_PROFILES = ("crashes", "clients")
 
 SLIPS = ("AttributeError", "TypeError", "NameError")
 """What a variant runs into that was not changed with the server."""
@@ -51,12 +52,23 @@ def check_of(failure: str) -> str:
     return re.sub(r"\b\d+(\.\d+)?\b", "N", line)[:80].strip()
 
 
-def hunt(variant: Variant) -> Catch | None:
-    """The mixed profile first, then the directed schedules, then other profiles.
+def hunt(variant: Variant, known: Catch | None = None) -> Catch | None:
+    """Some seeds of each profile of random runs, the mixed one first; then many of where it was found before, or mixed.
 
-    Raises RuntimeError if it fails by a slip of its own.
+    If chance comes to nothing, what a directed schedule says is better than nothing. Raises RuntimeError if it fails
+    by a slip of its own.
     """
-    for schedule, seed in _attempts(variant):
+    return _first(variant, _random(known)) or hunt_directed(variant)
+
+
+def hunt_directed(variant: Variant) -> Catch | None:
+    """The first schedule that shows it."""
+    schedules = WITH_SESSIONS if variant.needs_sessions else SCHEDULES
+    return _first(variant, ((schedule, seed) for schedule in schedules for seed in range(DIRECTED_SEEDS)))
+
+
+def _first(variant: Variant, attempts: Iterable[tuple[str, int]]) -> Catch | None:
+    for schedule, seed in attempts:
         failure = attempt(schedule, seed, variant.apply)
         if failure.startswith(SLIPS):
             raise RuntimeError(f"{variant.name} does not fit the server any more: {failure}")
@@ -65,8 +77,10 @@ def hunt(variant: Variant) -> Catch | None:
     return None
 
 
-def _attempts(variant: Variant) -> Iterator[tuple[str, int]]:
-    yield from (("mixed", seed) for seed in range(RANDOM_SEEDS))
-    directed = WITH_SESSIONS if variant.needs_sessions else SCHEDULES
-    yield from ((schedule, seed) for schedule in directed for seed in range(DIRECTED_SEEDS))
-    yield from ((profile, seed) for profile in OTHER_PROFILES for seed in range(RANDOM_SEEDS))
+def _random(known: Catch | None) -> Iterator[tuple[str, int]]:
+    deep = known.schedule if known is not None and known.schedule in PROFILES else "mixed"
+    yield from (("mixed", seed) for seed in range(FEW_SEEDS))
+    if deep != "mixed":
+        yield from ((deep, seed) for seed in range(MANY_SEEDS))
+    yield from ((profile, seed) for profile in PROFILES if profile not in ("mixed", deep) for seed in range(FEW_SEEDS))
+    yield from (("mixed", seed) for seed in range(FEW_SEEDS, MANY_SEEDS))

@@ -29,7 +29,7 @@ class Profile:
     servers: tuple[int, ...] = (3, 3, 4, 5)
     is_mixed: bool = False
     """Each family by its own chance, and any number of servers."""
-    drills: int = 1
+    drills: int = 2
     """How many things go wrong in a known way when all is well again (`fair_weather`)."""
 
 
@@ -44,7 +44,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "crashes": Profile("servers die, in the middle of a turn, too, and start again", ("crashes", "pauses")),
     "disks": Profile("disks that are slow, fail or are full, and crashes", ("disks", "crashes")),
     "clocks": Profile("clocks that run fast or slow, or jump", ("clocks", "crashes")),
-    "drills": Profile("some crashes; then, when all is well, one thing after the other", ("crashes",), drills=4),
+    "drills": Profile("some crashes; then, when all is well, one thing after the other", ("crashes",), drills=7),
     "clients": Profile("users who hang up, come back, use two connections, and crashes", ("clients", "crashes")),
 }
 
