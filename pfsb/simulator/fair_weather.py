@@ -213,8 +213,11 @@ class FairWeather:
         # be under way, or the leader's queue be full.
         answer = BLACKOUT_SECONDS + 2 * times.update + 2 * times.resend + times.catching_up + ROUND_SECONDS
         self._require_answer(question, 2 * answer, f"nothing arrived for {BLACKOUT_SECONDS} s")
-        # The others hear an ALIVE before, and need a repetition after it: that must come before they suspect.
+        # The others hear an ALIVE before, and need a repetition after it: that must come before they suspect. Of two
+        # servers none can be spared, so that it matters what the one suspects that was asked.
         repetition = BLACKOUT_SECONDS + 2 * max(times.resend, times.alive) + 2 * ROUND_SECONDS
+        if len(self.world.ids) == 2:
+            repetition += times.update
         if times.alive + repetition < times.earliest_suspicion:
             self.marks.counts["blackout that costs no election"] += 1
             self._require_view(view, f"nothing arrived for {BLACKOUT_SECONDS} s")
