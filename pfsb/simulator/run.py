@@ -23,9 +23,9 @@ from pfsb.simulator.fair_weather import FairWeather
 from pfsb.simulator.faults import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, Trouble, between, draw_faults
 from pfsb.simulator.history import History
 from pfsb.simulator.knobs import FAMILIES, PROFILES, Knobs, draw
-from pfsb.simulator.linearizability import Verdict
 from pfsb.simulator.marks import Marks, Watcher
 from pfsb.simulator.network import LinkQuality
+from pfsb.simulator.order_search import Verdict
 from pfsb.simulator.server_process import ServerProcess, builder, configuration
 from pfsb.simulator.session_check import SessionCheck
 from pfsb.simulator.users import User
