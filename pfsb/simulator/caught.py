@@ -361,7 +361,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     "numbers-not-filtered": Catch(
         "mixed",
         7,
-        "Violation: S3: X ran in slot N, after number N in slot N",
+        "Violation: X ran in slot N for a connection of epoch N, after the session was op",
     ),
     "revision-not-counted": Catch(
         "mixed",
@@ -411,7 +411,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     "lock-token-again": Catch(
         "mixed",
         0,
-        'Violation: not linearizable: lock "lock0": no order explains the answer OK name=',
+        "Violation: lock lock0 had the token N, and now N",
     ),
     "lock-waits-for-ever": Catch(
         "lock-is-not-free-in-time",
