@@ -4,6 +4,7 @@
 
 With `--hunt`, each is looked for anew first, which takes some minutes: after a change of the simulator, or of the
 protocol, other seeds notice. That rewrites pfsb/simulator/caught.py, too; names after `--hunt` look for these only.
+Each one is written as soon as it is found.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pfsb.simulator.broken import VARIANTS
-from pfsb.simulator.caught import CAUGHT
+from pfsb.simulator.caught import CAUGHT, DIRECTED
 from pfsb.simulator.directed import SCHEDULES
-from pfsb.simulator.hunt import Catch, hunt
+from pfsb.simulator.hunt import FEW_SEEDS, Catch, hunt, hunt_directed
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "docs" / "broken.rst"
@@ -27,40 +28,53 @@ Deliberate defects
 
 A simulator that finds nothing proves nothing, unless it finds what is there. Each row is a server that is wrong in one
 respect, made so in the simulator only, in all servers and all their lives (``pfsb.simulator.broken``). *Found by* is a
-profile of random runs (``pfsb simulate --profile``) with the first seed that notices, or a schedule made for the
-situation (``pfsb.simulator.directed``); *said by* is the beginning of what the check says, with N for each number. The
-seeds are pinned: the tests run each of them, broken and whole.
+profile of random runs (``pfsb simulate --profile``) with the first seed that notices; *said by* is the beginning of
+what the check says, with N for each number. The seeds are pinned: the tests run each of them, broken and whole.
 """
 
-DIRECTED = """\
+SCHEDULES_INTRODUCTION = """\
 Directed schedules
 ------------------
 
-They look closely at what random runs rarely come to, or forgive. A correct server passes each of them with every seed.
+They look closely at what random runs rarely come to (``pfsb.simulator.directed``), each made for a situation. A correct
+server passes each of them with every seed.
 """
 
+STAGED = """\
+Some defects are shown by such a schedule, too, and that is pinned as well:
+"""
 
-def render(caught: Mapping[str, Catch]) -> str:
+WHAT_DIRECTED_IS = '''"""Those that a directed schedule shows, too: the rare ones."""'''
+
+
+def render(caught: Mapping[str, Catch], directed: Mapping[str, Catch]) -> str:
     rows = [
         (f"``{v.name}``", _plain(v.broken), _plain(v.source), *_found(caught[v.name]))
         for v in VARIANTS.values()
         if v.name in caught
     ]
+    staged = [(f"``{name}``", *_found(directed[name])) for name in VARIANTS if name in directed]
     schedules = [(f"``{name}``", _plain(_summary(schedule.__doc__))) for name, schedule in SCHEDULES.items()]
     lines = [
         INTRODUCTION,
         *_table(("variant", "what is broken", "source", "found by", "said by"), (18, 32, 15, 15, 20), rows),
-        DIRECTED,
+        SCHEDULES_INTRODUCTION,
         *_table(("schedule", "what must hold"), (25, 75), schedules),
+        STAGED,
+        *_table(("variant", "shown by", "said by"), (25, 30, 45), staged),
     ]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def pinned(caught: Mapping[str, Catch]) -> str:
+def pinned(caught: Mapping[str, Catch], directed: Mapping[str, Catch]) -> str:
     """The module `pfsb.simulator.caught`."""
     text = PINNED.read_text(encoding="utf-8")
     head = text[: text.index("CAUGHT: Final")]
-    lines = ["CAUGHT: Final[Mapping[str, Catch]] = {"]
+    return "\n".join([head + _pins("CAUGHT", caught), "", _pins("DIRECTED", directed), WHAT_DIRECTED_IS, ""])
+
+
+def _pins(table: str, caught: Mapping[str, Catch]) -> str:
+    lines = [f"{table}: Final[Mapping[str, Catch]] = {{"]
     for name in VARIANTS:
         if name in caught:
             catch = caught[name]
@@ -72,7 +86,7 @@ def pinned(caught: Mapping[str, Catch]) -> str:
                 f"        {check},",
                 "    ),",
             ]
-    return head + "\n".join([*lines, "}", ""])
+    return "\n".join([*lines, "}"])
 
 
 def _found(catch: Catch) -> tuple[str, str]:
@@ -98,25 +112,37 @@ def _table(header: tuple[str, ...], widths: tuple[int, ...], rows: Iterable[tupl
     return [*lines, ""]
 
 
-def _hunt_all(names: Iterable[str]) -> dict[str, Catch]:
-    caught = dict(CAUGHT)
+def _hunt_all(names: Iterable[str]) -> None:
+    caught, directed = dict(CAUGHT), dict(DIRECTED)
     for name in names:
-        catch = hunt(VARIANTS[name])
-        if catch is None:
-            caught.pop(name, None)
-            sys.stderr.write(f"{name}: not caught\n")
-        else:
-            caught[name] = catch
-            sys.stderr.write(f"{name}: {catch.schedule}, seed {catch.seed}: {catch.check}\n")
-    return caught
+        _note(caught, name, hunt(VARIANTS[name], CAUGHT.get(name)))
+        if name in DIRECTED or _is_rare(caught.get(name)):
+            _note(directed, name, hunt_directed(VARIANTS[name]))
+        sys.stderr.write(f"{name}: {caught.get(name, 'not caught')}\n")
+        _write(caught, directed)
+
+
+def _note(table: dict[str, Catch], name: str, catch: Catch | None) -> None:
+    table.pop(name, None)
+    if catch is not None:
+        table[name] = catch
+
+
+def _is_rare(catch: Catch | None) -> bool:
+    """Worth a schedule of its own."""
+    return catch is None or (catch.schedule, catch.seed >= FEW_SEEDS) != ("mixed", False)
+
+
+def _write(caught: Mapping[str, Catch], directed: Mapping[str, Catch]) -> None:
+    PINNED.write_text(pinned(caught, directed), encoding="utf-8")
+    TABLE.write_text(render(caught, directed), encoding="utf-8")
 
 
 def main(arguments: list[str]) -> None:
-    caught: Mapping[str, Catch] = CAUGHT
     if arguments[:1] == ["--hunt"]:
-        caught = _hunt_all(arguments[1:] or VARIANTS)
-        PINNED.write_text(pinned(caught), encoding="utf-8")
-    TABLE.write_text(render(caught), encoding="utf-8")
+        _hunt_all(arguments[1:] or VARIANTS)
+    else:
+        TABLE.write_text(render(CAUGHT, DIRECTED), encoding="utf-8")
 
 
 if __name__ == "__main__":

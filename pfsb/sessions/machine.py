@@ -7,7 +7,8 @@ knows - who is connected, who waits for an answer - is behind `ISessionObserver`
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from attrs import define, evolve, field
@@ -178,6 +179,11 @@ class SessionMachine:
         """The highest command number executed for a session, open or closed; 0 if none, or none is known any more."""
         session = self.sessions.get(client_id)
         return self._closed.get(client_id, (0, 0))[0] if session is None else session.last_number
+
+    @property
+    def closed_sessions(self) -> Mapping[str, tuple[int, int]]:
+        """Sessions that are over and not forgotten: (last number, the slot that ended it), oldest first."""
+        return MappingProxyType(self._closed)
 
     def next_deadline(self) -> int | None:
         """The earliest state machine time at which an application's wait ends."""

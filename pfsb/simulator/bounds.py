@@ -25,7 +25,12 @@ def check_bounds(world: World, users: int) -> None:
     """Raises `Violation`."""
     for server_id in world.running_ids:
         server: Server = world.process(server_id).server
-        for sentence in (*_wrong_tables(server, users), *_wrong_sessions(server), *_wrong_timers(world, server_id)):
+        for sentence in (
+            *_wrong_tables(server, users),
+            *_wrong_sessions(server),
+            *_wrong_progress_timer(server),
+            *_wrong_timers(world, server_id),
+        ):
             raise Violation(f"server {server_id}: {sentence}")
         _check_lock(server)
 
@@ -57,6 +62,20 @@ def _wrong_sessions(server: Server) -> Iterator[str]:
             yield f"session {session.client_id} keeps {len(session.answers)} answers of a window of {window}"
         if len(session.waiting) > window:
             yield f"session {session.client_id} waits for {len(session.waiting)} answers, {window} are allowed"
+
+    # `SessionMachine` forgets at the end of each slot what ended more than a horizon before it.
+    aru, horizon = server.replica.data.ordering.local_aru, server.replica.settings.horizon_slots
+    oldest = min((ended_at for _, ended_at in machine.closed_sessions.values()), default=aru)
+    if oldest < aru - horizon:
+        yield f"a session that ended in slot {oldest} is not forgotten, and the horizon is {horizon} below {aru}"
+
+
+def _wrong_progress_timer(server: Server) -> Iterator[str]:
+    """Design part 4: it doubles from its default up to a cap, and is set to its default otherwise."""
+    settings, value = server.replica.settings, server.replica.data.timers.progress_seconds
+    longest = settings.progress_seconds * 2**settings.progress_doublings_max
+    if not settings.progress_seconds <= value <= longest:
+        yield f"its Progress_Timer is {value:g} s, of {settings.progress_seconds:g} s to {longest:g} s"
 
 
 def _wrong_timers(world: World, server_id: int) -> Iterator[str]:

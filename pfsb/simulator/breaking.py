@@ -23,8 +23,6 @@ class Variant:
     apply: Break
     needs_sessions: bool
     """It breaks what is above the protocol, which only a whole `pfsb.server.Server` has."""
-    floods: bool = False
-    """It sends so much that a random run takes for ever: only directed schedules look at it."""
 
 
 @define
@@ -34,12 +32,12 @@ class Variants:
     needs_sessions: bool = False
     by_name: dict[str, Variant] = field(factory=dict)
 
-    def add(self, name: str, source: str, broken: str, *, floods: bool = False) -> Callable[[Break], Break]:
+    def add(self, name: str, source: str, broken: str) -> Callable[[Break], Break]:
         """A decorator for the function that breaks a server so."""
 
         def register(apply: Break) -> Break:
             assert name not in self.by_name, f"two variants are named {name}"
-            self.by_name[name] = Variant(name, source, broken, apply, self.needs_sessions, floods)
+            self.by_name[name] = Variant(name, source, broken, apply, self.needs_sessions)
             return apply
 
         return register

@@ -225,9 +225,7 @@ def _updates_not_repeated(process: Any) -> None:
     process.replica.flow_control.on_leader_at_work = do_nothing
 
 
-@VARIANTS.add(
-    "relayed-in-circles", "G8, Departure 17", "who does not lead passes an update on to everybody", floods=True
-)
+@VARIANTS.add("relayed-in-circles", "G8, Departure 17", "who does not lead passes an update on to everybody")
 def _relayed_in_circles(process: Any) -> None:
     replica = process.replica
 

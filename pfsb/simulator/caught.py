@@ -30,12 +30,12 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "proposal-early": Catch(
         "mixed",
-        14,
+        5,
         "Violation: server N has view N on disk, but sends Proposal",
     ),
     "vc-proof-volatile": Catch(
         "mixed",
-        0,
+        4,
         "Violation: server N has view N on disk, but sends VCProof",
     ),
     "alive-volatile": Catch(
@@ -60,23 +60,23 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "write-error-ignored": Catch(
         "mixed",
-        0,
-        "Violation: server N votes in view N at N, with None on disk",
+        4,
+        "Violation: server N has view N on disk, but sends PrepareOK",
     ),
     "torn-tail-kept": Catch(
         "mixed",
-        18,
-        "ValueError: Unpack failed: incomplete input",
+        7,
+        "Violation: two proposals of view N at N",
     ),
     "replayed-backwards": Catch(
         "mixed",
         0,
-        "Violation: server N has view N on disk, but sends Prepare",
+        "Violation: server N has N on disk, but sends Alive",
     ),
     "aru-ahead": Catch(
         "mixed",
         0,
-        "Violation: slot N: N disks hold what was chosen",
+        "StorageRefused: memory: slot N is missing from the history, which should hold ev",
     ),
     "catch-up-left-out": Catch(
         "paper",
@@ -95,7 +95,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "order-more-than-majority": Catch(
         "mixed",
-        0,
+        1,
         "Violation: somebody is not served within N s",
     ),
     "order-less-than-majority": Catch(
@@ -105,17 +105,17 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "prepare-more-than-majority": Catch(
         "mixed",
-        0,
+        1,
         "Violation: somebody is not served within N s",
     ),
     "prepare-less-than-majority": Catch(
         "mixed",
-        39,
+        3,
         "Violation: S1: slot N is",
     ),
     "preinstall-more-than-majority": Catch(
         "mixed",
-        0,
+        1,
         "Violation: somebody is not served within N s",
     ),
     "followers-more-than-majority": Catch(
@@ -125,28 +125,28 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "half-is-enough": Catch(
         "mixed",
-        0,
-        "Violation: X is answered from slot N, which is only on the disks of",
+        8,
+        "Violation: slot N: N disks hold what was chosen",
     ),
     "vote-counted-twice": Catch(
         "mixed",
-        3,
-        "Violation: X is answered from slot N, which is only on the disks of",
+        0,
+        "Violation: slot N: N disks hold what was chosen",
     ),
     "votes-of-all-views": Catch(
         "mixed",
-        1,
+        3,
         "Violation: S1: slot N is",
     ),
     "proposal-counts-as-vote": Catch(
         "mixed",
-        0,
+        3,
         "Violation: X is answered from slot N, which is only on the disks of",
     ),
     "prepare-phase-skipped": Catch(
         "mixed",
-        16,
-        "Violation: S1: slot N is",
+        0,
+        "Violation: slot N: N disks hold what was chosen",
     ),
     "promise-stale": Catch(
         "mixed",
@@ -155,17 +155,17 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "data-list-without-ordered": Catch(
         "mixed",
-        23,
+        0,
         "Violation: server N keeps quiet about its vote at N in PrepareOK",
     ),
     "data-list-cut-short": Catch(
         "mixed",
-        11,
+        0,
         "Violation: server N keeps quiet about its vote at N in PrepareOK",
     ),
     "promise-below-floor": Catch(
         "mixed",
-        11,
+        10,
         "Violation: S1: slot N is",
     ),
     "promise-in-part": Catch(
@@ -180,7 +180,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "older-view-accepted": Catch(
         "mixed",
-        5,
+        3,
         "Violation: server N keeps quiet about its vote at N in PrepareOK",
     ),
     "older-proposal-replaces": Catch(
@@ -190,23 +190,23 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "constraint-ignored": Catch(
         "mixed",
-        17,
-        "Violation: S1: slot N is",
+        10,
+        "Violation: server N votes in view N at N, with Slot",
     ),
     "send-proposal-falls-through": Catch(
         "mixed",
-        23,
+        42,
         "AssertionError: a leader proposes once a view and slot, and only what is not ord",
     ),
     "window-ignored": Catch(
         "mixed",
-        0,
+        1,
         "InvariantViolated: server N: N: Last_Proposed is N, Local_Aru N, the window N",
     ),
     "leads-again": Catch(
         "mixed",
         0,
-        "AssertionError: a leader proposes once a view and slot, and only what is not ord",
+        "Violation: view N is led by",
     ),
     "executed-twice": Catch(
         "paper",
@@ -215,7 +215,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "learned-not-executed": Catch(
         "mixed",
-        11,
+        0,
         "InvariantViolated: server N: N: slot N is ordered, and not executed",
     ),
     "proposals-told-as-ordered": Catch(
@@ -225,7 +225,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "time-goes-back": Catch(
         "mixed",
-        53,
+        23,
         "InvariantViolated: server N: N: the state machine's time went back from N to N",
     ),
     "horizon-ignored": Catch(
@@ -236,7 +236,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     "executes-out-of-order": Catch(
         "mixed",
         0,
-        "Violation: server N has N on disk, but sends Alive",
+        "Violation: server N executes slot N where N is next",
     ),
     "view-joined-without-timer": Catch(
         "mixed",
@@ -244,14 +244,14 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "InvariantViolated: server N: N: REG_NONLEADER without a Progress_Timer",
     ),
     "timer-without-cap": Catch(
-        "long-outage",
-        0,
-        "AssertionError: in vain for N s; now it is N s",
+        "mixed",
+        1,
+        "Violation: server N: its Progress_Timer is N s, of N s to N s",
     ),
     "timer-never-back": Catch(
-        "calm-after-storm",
+        "mixed",
         0,
-        "AssertionError: in vain for N s; now it is N s",
+        "Violation: all is well, and the Progress_Timer of server N stays at N s",
     ),
     "idle-elections": Catch(
         "crashes",
@@ -264,29 +264,29 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "Violation: somebody is not served within N s",
     ),
     "no-way-back": Catch(
-        "everyone-comes-back",
+        "mixed",
         0,
-        "AssertionError: in vain for N s; now it is N s",
+        "Violation: all is well, and server N does not follow server N in view N",
     ),
     "back-too-easily": Catch(
         "mixed",
-        5,
+        2,
         "Violation: somebody is not served within N s",
     ),
     "votes-interrupt": Catch(
-        "everyone-comes-back",
+        "mixed",
         0,
-        "AssertionError: nobody leads, though all is well",
+        "Violation: view N worked, and now it is view N, though only server N was away",
     ),
     "proof-ignored": Catch(
-        "everyone-comes-back",
+        "mixed",
         0,
-        "AssertionError: in vain for N s; now it is N s",
+        "Violation: all is well, and server N does not follow server N in view N",
     ),
     "alone-and-leading": Catch(
         "mixed",
         0,
-        "Violation: somebody is not served within N s",
+        "Violation: the servers are not equal within N s",
     ),
     "holes-left": Catch(
         "mixed",
@@ -294,13 +294,13 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "Violation: somebody is not served within N s",
     ),
     "holes-filled-fresh": Catch(
-        "bound-and-sent-again",
-        0,
-        "Violation: one update is proposed at several numbers:",
+        "mixed",
+        1,
+        "Violation: G15: the leader of view N proposes an update at N and at N: X",
     ),
     "own-vote-not-counted": Catch(
         "mixed",
-        0,
+        1,
         "Violation: somebody is not served within N s",
     ),
     "early-votes-dropped": Catch(
@@ -309,24 +309,24 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "Violation: somebody is not served within N s",
     ),
     "proposals-not-repeated": Catch(
-        "proposal-is-lost",
-        0,
-        "Violation: view N worked, and now it is view N",
+        "mixed",
+        52,
+        "Violation: in vain for N s, nothing arrived for N s: server N waits for an answe",
     ),
     "accept-not-repeated": Catch(
-        "proposal-is-lost",
-        0,
-        "AssertionError: in vain for N s; now it is N s",
+        "mixed",
+        9,
+        "Violation: in vain for N s, nothing arrived for N s: server N waits for an answe",
     ),
     "never-reconciles": Catch(
         "mixed",
-        1,
-        "Violation: the servers are not equal within N s",
+        0,
+        "Violation: somebody is not served within N s",
     ),
     "enqueued-not-rebuilt": Catch(
-        "bound-and-sent-again",
-        0,
-        "Violation: one update is proposed at several numbers:",
+        "mixed",
+        1,
+        "Violation: G15: the leader of view N proposes an update at N and at N: X",
     ),
     "pending-not-dropped": Catch(
         "paper",
@@ -334,39 +334,39 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "InvariantViolated: server N: N: update N of client-N is pending, but has run",
     ),
     "updates-not-repeated": Catch(
-        "update-is-lost",
+        "mixed",
         0,
-        "AssertionError: in vain for N s; now it is N s",
+        "Violation: all is well, and server N does not follow server N in view N",
     ),
     "relayed-in-circles": Catch(
-        "update-without-leader",
+        "mixed",
         0,
-        "Violation: one update of one client was sent more than N times in two seconds",
+        "Violation: server N has relayed N copies of N at most: X",
     ),
     "relay-left-out": Catch(
-        "path-to-leader-is-cut",
-        0,
-        "Violation: view N worked, and now it is view N",
+        "mixed",
+        1,
+        "Violation: view N worked, and now it is view N, though only server N did not rea",
     ),
     "replies-lost": Catch(
         "mixed",
-        1,
+        0,
         "Violation: server N has another table of sessions than server N:",
     ),
     "epoch-not-fenced": Catch(
-        "old-connection",
-        0,
-        "Violation: a command ran after HELLO had said, on another connection, that it di",
+        "mixed",
+        10,
+        "Violation: X ran in slot N for a connection of epoch N, after the session was op",
     ),
     "numbers-not-filtered": Catch(
         "mixed",
-        0,
-        "Violation: S3: X ran in slot N, after number N in slot N",
+        7,
+        "Violation: X ran in slot N for a connection of epoch N, after the session was op",
     ),
     "revision-not-counted": Catch(
         "mixed",
         0,
-        'Violation: not linearizable: revisions: no order explains the answer OK value="N',
+        'Violation: not linearizable: key "b": no order explains the answer OK value="v27',
     ),
     "revision-not-the-same": Catch(
         "mixed",
@@ -375,7 +375,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "closed-number-forgotten": Catch(
         "mixed",
-        10,
+        7,
         "Violation: S3: X ran in slot N, after number N in slot N",
     ),
     "fate-none-for-unknown": Catch(
@@ -400,8 +400,8 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "lock-not-released": Catch(
         "mixed",
-        0,
-        "Violation: lock lock0 is free, and",
+        1,
+        "Violation: the session ~N.N is over, and waits for lock lock0",
     ),
     "lock-line-lost": Catch(
         "mixed",
@@ -419,3 +419,127 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "Violation: their time has come, and they wait for lock lock1 still:",
     ),
 }
+
+DIRECTED: Final[Mapping[str, Catch]] = {
+    "catch-up-left-out": Catch(
+        "torn-while-learning",
+        0,
+        "InvariantViolated: server N: N: slot N is ordered, and not executed",
+    ),
+    "lost-disk-unnoticed": Catch(
+        "disk-is-lost",
+        0,
+        "Violation: server N has lost its disk, and takes part all the same",
+    ),
+    "promise-in-part": Catch(
+        "promise-of-two-lives",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "editions-mixed": Catch(
+        "promise-of-two-lives",
+        0,
+        "Violation: S1: slot N is",
+    ),
+    "executed-twice": Catch(
+        "bound-twice",
+        0,
+        "Violation: S3: server N ran X at N and again at N",
+    ),
+    "horizon-ignored": Catch(
+        "late-duplicate",
+        0,
+        "Violation: S3: server N ran X at N and again at N",
+    ),
+    "timer-without-cap": Catch(
+        "long-outage",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "timer-never-back": Catch(
+        "calm-after-storm",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "prepare-not-answered": Catch(
+        "prepare-is-overtaken",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "no-way-back": Catch(
+        "everyone-comes-back",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "votes-interrupt": Catch(
+        "everyone-comes-back",
+        0,
+        "AssertionError: nobody leads, though all is well",
+    ),
+    "proof-ignored": Catch(
+        "everyone-comes-back",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "holes-left": Catch(
+        "hole-without-clients",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "holes-filled-fresh": Catch(
+        "bound-and-sent-again",
+        0,
+        "Violation: G15: the leader of view N proposes an update at N and at N: X",
+    ),
+    "early-votes-dropped": Catch(
+        "votes-overtake",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "proposals-not-repeated": Catch(
+        "proposal-is-lost",
+        0,
+        "Violation: view N worked, and now it is view N",
+    ),
+    "accept-not-repeated": Catch(
+        "proposal-is-lost",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "enqueued-not-rebuilt": Catch(
+        "bound-and-sent-again",
+        0,
+        "Violation: G15: the leader of view N proposes an update at N and at N: X",
+    ),
+    "pending-not-dropped": Catch(
+        "everyone-comes-back",
+        0,
+        "InvariantViolated: server N: N: update N of client-N is pending, but has run",
+    ),
+    "updates-not-repeated": Catch(
+        "update-is-lost",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "relayed-in-circles": Catch(
+        "everyone-comes-back",
+        0,
+        "Violation: server N has relayed N copies of N at most: X",
+    ),
+    "relay-left-out": Catch(
+        "path-to-leader-is-cut",
+        0,
+        "Violation: view N worked, and now it is view N",
+    ),
+    "epoch-not-fenced": Catch(
+        "old-connection",
+        0,
+        "Violation: X ran in slot N for a connection of epoch N, after the session was op",
+    ),
+    "lock-waits-for-ever": Catch(
+        "lock-is-not-free-in-time",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+}
+"""Those that a directed schedule shows, too: the rare ones."""

@@ -24,11 +24,10 @@ from pfsb.paxos.messages import (
     State,
     VCProof,
 )
+from pfsb.simulator.update_checks import BindingCheck, Identity, RelayCheck
 from pfsb.storage.memory import MemoryDisk
 from pfsb.storage.shared import ORDERED_VIEW, Slot
 
-Identity = tuple[str, int]
-"""(client_id, timestamp): names an update, over all servers and for ever."""
 Value = tuple[int, tuple[tuple[str, int, bytes], ...]]
 """What executing one slot came to: the time, and (client_id, timestamp, payload) of each update that took effect."""
 
@@ -40,6 +39,10 @@ class Violation(AssertionError):
 def _require(condition: bool, text: str) -> None:
     if not condition:
         raise Violation(text)
+
+
+def _forbid(what_is_wrong: str) -> None:
+    _require(not what_is_wrong, what_is_wrong)
 
 
 @define
@@ -295,10 +298,22 @@ class ClusterChecks:
 
     disks: dict[int, MemoryDisk]
     digest: Callable[[int, int], bytes | None]
+    horizon_slots: int = 100_000
+    """For how long an update is not bound again, of the servers' settings."""
     execution: ExecutionCheck = field(factory=ExecutionCheck)
     network: NetworkCheck = field(factory=NetworkCheck)
     answers: AnswerCheck = field(factory=AnswerCheck)
     door: DoorCheck = field(init=False)
+    bindings: BindingCheck = field(init=False)
+    relays: RelayCheck = field(init=False)
+
+    @bindings.default
+    def _make_bindings(self) -> BindingCheck:
+        return BindingCheck(self.horizon_slots)
+
+    @relays.default
+    def _make_relays(self) -> RelayCheck:
+        return RelayCheck(tuple(self.disks))
 
     @door.default
     def _make_door(self) -> DoorCheck:
@@ -313,6 +328,11 @@ class ClusterChecks:
         for message in messages:
             self.network.sent(server_id, message)
             self.door.sent(server_id, message)
+            match message:
+                case Proposal():
+                    _forbid(self.bindings.proposed(message))
+                case ClientUpdate():
+                    _forbid(self.relays.sent(server_id, to, message))
 
     def executed(self, server_id: int, seq: int, updates: Sequence[ClientUpdate]) -> None:
         self.execution.executed(server_id, seq, updates)
@@ -324,6 +344,7 @@ class ClusterChecks:
 
     def answered(self, identity: Identity, seq: int) -> None:
         self.answers.answer(identity, seq)
+        _require(seq in self.execution.values, f"{identity} was answered with slot {seq}, which no server has executed")
         value = self.execution.values[seq][1]
         _require(
             identity in [row[:2] for row in value], f"{identity} was answered with slot {seq}, which holds {value}"

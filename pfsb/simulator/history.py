@@ -8,8 +8,9 @@ from __future__ import annotations
 from attrs import define, field
 
 from pfsb.interfaces import Command, Result
-from pfsb.simulator.linearizability import Operation, Outcome, check
+from pfsb.simulator.linearizability import Outcome, check
 from pfsb.simulator.models import all_parts
+from pfsb.simulator.operations import Operation
 
 STEPS_MAX = 100_000
 """For one part: what takes longer is counted, and believed."""

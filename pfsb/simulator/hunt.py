@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from attrs import frozen
 
@@ -12,12 +12,11 @@ from pfsb.simulator.directed import SCHEDULES, WITH_SESSIONS
 from pfsb.simulator.knobs import PROFILES
 from pfsb.simulator.run import Plan, Run
 
-MIXED_SEEDS = 60
-"""Of the mixed profile, before any other one."""
+FEW_SEEDS = 60
+MANY_SEEDS = 2_000
+"""What no profile finds with so many is a blind spot."""
 ROUND = 10
-"""Then each profile gets so many in turn."""
-RANDOM_SEEDS = 2_000
-"""What random runs of some profile do not notice within so many seeds, they are blind to."""
+"""Each profile gets so many in turn."""
 DIRECTED_SEEDS = 3
 
 SLIPS = ("AttributeError", "TypeError", "NameError")
@@ -55,12 +54,23 @@ def check_of(failure: str) -> str:
     return re.sub(r"\b\d+(\.\d+)?\b", "N", line)[:80].strip()
 
 
-def hunt(variant: Variant) -> Catch | None:
-    """By random runs, the mixed profile first; what they are blind to, by directed schedules.
+def hunt(variant: Variant, known: Catch | None = None) -> Catch | None:
+    """Some seeds of each profile of random runs, the mixed one first; then many of where it was found before, or mixed.
 
-    Raises RuntimeError if it fails by a slip of its own.
+    If chance comes to nothing, what a directed schedule says is better than nothing. Raises RuntimeError if it fails
+    by a slip of its own.
     """
-    for schedule, seed in _attempts(variant):
+    return _first(variant, _random(variant, known)) or hunt_directed(variant)
+
+
+def hunt_directed(variant: Variant) -> Catch | None:
+    """The first schedule that shows it."""
+    schedules = WITH_SESSIONS if variant.needs_sessions else SCHEDULES
+    return _first(variant, ((schedule, seed) for schedule in schedules for seed in range(DIRECTED_SEEDS)))
+
+
+def _first(variant: Variant, attempts: Iterable[tuple[str, int]]) -> Catch | None:
+    for schedule, seed in attempts:
         failure = attempt(schedule, seed, variant.apply)
         if failure.startswith(SLIPS):
             raise RuntimeError(f"{variant.name} does not fit the server any more: {failure}")
@@ -69,12 +79,11 @@ def hunt(variant: Variant) -> Catch | None:
     return None
 
 
-def _attempts(variant: Variant) -> Iterator[tuple[str, int]]:
-    """A variant that floods is for directed schedules alone: a random run of it takes for ever."""
+def _random(variant: Variant, known: Catch | None) -> Iterator[tuple[str, int]]:
     profiles = [name for name, profile in PROFILES.items() if profile.has_sessions or not variant.needs_sessions]
-    if not variant.floods:
-        yield from (("mixed", seed) for seed in range(MIXED_SEEDS))
-        for first in range(0, RANDOM_SEEDS, ROUND):
-            yield from ((profile, seed) for profile in profiles for seed in range(first, first + ROUND))
-    directed = WITH_SESSIONS if variant.needs_sessions else SCHEDULES
-    yield from ((schedule, seed) for schedule in directed for seed in range(DIRECTED_SEEDS))
+    deep = known.schedule if known is not None and known.schedule in PROFILES else "mixed"
+    yield from (("mixed", seed) for seed in range(FEW_SEEDS))
+    if deep != "mixed":
+        yield from ((deep, seed) for seed in range(MANY_SEEDS))
+    for first in range(0, MANY_SEEDS, ROUND):
+        yield from ((profile, seed) for profile in profiles for seed in range(first, first + ROUND))

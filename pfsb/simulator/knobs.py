@@ -75,6 +75,8 @@ class Profile:
     """The links beside those of the majority that is well are cut in one of the shapes of `partitions`, for good."""
     leaves_broken: bool = True
     """In the end a minority is left broken; else all are well at once."""
+    drills: int = 2
+    """How many things go wrong in a known way when all is well again (`fair_weather`)."""
     has_sessions: bool = True
     """Whole servers; else the protocol alone, with clients as the paper has them."""
 
@@ -95,6 +97,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "crashes": Profile("servers die, in the middle of a turn, too, and start again", ("crashes", "pauses")),
     "disks": Profile("disks that are slow, fail or are full, and crashes", ("disks", "crashes")),
     "clocks": Profile("clocks that run fast or slow, or jump", ("clocks", "crashes")),
+    "drills": Profile("some crashes; then, when all is well, one thing after the other", ("crashes",), drills=7),
     "clients": Profile("users who hang up, come back, use two connections, and crashes", ("clients", "crashes")),
     "moods": Profile("messages of one kind that are late or lost", ("moods", "crashes"), lasting=ALL_MOODS),
     "late-prepare": Profile(

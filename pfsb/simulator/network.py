@@ -131,6 +131,8 @@ class SimulatedNetwork:
     frames: int = field(default=0, init=False)
     _links: dict[tuple[int, int], Link] = field(init=False)
     _endpoints: dict[int, Endpoint] = field(factory=dict, init=False)
+    _lost_before: float = field(default=-1.0, init=False)
+    """What was sent before then does not arrive any more."""
     _hash: Any = field(factory=lambda: blake2b(digest_size=16), init=False)
 
     @_links.default
@@ -161,6 +163,10 @@ class SimulatedNetwork:
     def mood_of(self, message: Message) -> Mood | None:
         """None: it travels with the others."""
         return self.passing.get(type(message)) or self.lasting.get(type(message))
+
+    def lose_what_is_under_way(self) -> None:
+        """Stragglers of former weather would be disturbances that nobody can foresee."""
+        self._lost_before = self.clock.seconds()
 
     def drop(self, matches: Filter) -> Filter:
         """Lose the messages that match, until the filter is taken out of `filters`."""
@@ -235,14 +241,14 @@ class SimulatedNetwork:
         else:
             arrival = link.last_arrival = max(arrival, link.last_arrival)
         link.frames += 1
-        self.clock.callLater(arrival - now, self._arrive, link, sender, receiver, frame)
+        self.clock.callLater(arrival - now, self._arrive, link, sender, receiver, frame, now)
 
     def _happens(self, chance: float) -> bool:
         return chance > 0 and self.rng.random() < chance
 
-    def _arrive(self, link: Link, sender: int, receiver: int, frame: bytes) -> None:
+    def _arrive(self, link: Link, sender: int, receiver: int, frame: bytes, sent_at: float) -> None:
         link.frames -= 1
-        if link.cut:
+        if link.cut or sent_at < self._lost_before:
             return
         endpoint = self._endpoints.get(receiver)
         if endpoint is None:

@@ -14,9 +14,9 @@ from pfsb.simulator.checks import Violation
 from pfsb.simulator.clients import SimulatedClient
 from pfsb.simulator.history import History
 from pfsb.simulator.knobs import Knobs
-from pfsb.simulator.linearizability import Verdict
 from pfsb.simulator.listeners import Listener
 from pfsb.simulator.marks import Marks
+from pfsb.simulator.order_search import Verdict
 from pfsb.simulator.processes import Parts, ProtocolProcess
 from pfsb.simulator.reads import Log, WatchedReads
 from pfsb.simulator.server_process import ServerProcess, configuration
@@ -128,7 +128,7 @@ class People:
             "revision": machine.revision,
             "time": machine.time_ms,
             "table of sessions": machine.sessions,
-            "table of closed sessions": machine._closed,
+            "table of closed sessions": dict(machine.closed_sessions),
         }
         return state | {f"state of {name}": app.snapshot() for name, app in process.applications.items()}
 

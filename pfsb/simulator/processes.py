@@ -14,9 +14,9 @@ from pfsb.interfaces import IStableStorage, IStateMachine, ITracer, ITransport
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
-from pfsb.simulator.checks import Identity
 from pfsb.simulator.clock import Lane, SimulatedClock
 from pfsb.simulator.network import SimulatedTransport
+from pfsb.simulator.update_checks import Identity
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
 Executed = Callable[[int, int, Sequence[ClientUpdate]], None]

@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from pfsb.paxos.replica import StorageWasReplaced
 from pfsb.simulator.checks import Violation
+from pfsb.simulator.fair_weather import FairWeather
 from pfsb.simulator.faults import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
 from pfsb.simulator.knobs import ALL_FAMILIES, PROFILES, Knobs, draw
 from pfsb.simulator.marks import Marks, Watcher
@@ -169,6 +170,9 @@ class Run:
             self.world.bring_back(server_id)
         self.world.become_quiet()
         self._wait_for(self._all_are_equal, "the servers are not equal", EQUALITY_SECONDS)
+        self._phase = "fair weather"
+        FairWeather(self.world, self._rng, self.marks).look(self.profile.drills)
+        self._wait_for(self._all_are_equal, "the servers are not equal any more", EQUALITY_SECONDS)
         self._phase = "looking back"
         self._check_equality()
         self.population.look_back()

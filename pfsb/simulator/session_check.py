@@ -35,6 +35,8 @@ class Slot:
     """What was PENDING before."""
     ended: list[str] = field(factory=list)
     """Sessions that are over."""
+    fenced_off: list[tuple[Ticket, int, int]] = field(factory=list)
+    """(ticket, epoch, latest epoch) of what ran though its connection had lost the session to a later one."""
     expired_by_others: int = 0
     """Sessions whose end came from another server than theirs."""
 
@@ -120,6 +122,11 @@ class SessionCheck:
             if known != slot:
                 raise Violation(f"slot {slot.seq} came to {known} elsewhere, and to {slot} at server {server_id}")
             return
+        for ticket, epoch, latest in slot.fenced_off:
+            raise Violation(
+                f"{ticket} ran in slot {slot.seq} for a connection of epoch {epoch}, after the session was opened anew "
+                f"in epoch {latest}"
+            )
         for ticket, command, result in slot.ran:
             self._ran(slot.seq, ticket, command, result)
         for ticket, result in slot.completed:
@@ -157,7 +164,12 @@ class WatchedSessions:
         self._checks = checks
         self._settle = settle
         self._slot = Slot(0)
+        self._epoch = 0
+        """Which the bundle that runs just now claims."""
+        self._latest_epoch: dict[str, int] = {}
+        """client -> in which its session was opened last"""
         self._watch_commands()
+        self._watch_epochs()
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         self._slot = slot = Slot(seq)
@@ -195,7 +207,11 @@ class WatchedSessions:
 
         def executed(session: Session, number: int, command: Command) -> Any:
             result = execute(session, number, command)
-            self._slot.ran.append(((session.client_id, number), command, result))
+            ticket = (session.client_id, number)
+            self._slot.ran.append((ticket, command, result))
+            latest = self._latest_epoch.get(session.client_id, 0)
+            if self._epoch < latest:
+                self._slot.fenced_off.append((ticket, self._epoch, latest))
             return result
 
         def completed(ticket: Ticket, result: Result) -> None:
@@ -204,3 +220,20 @@ class WatchedSessions:
 
         machine._execute = executed  # type: ignore[method-assign]
         machine.complete = completed  # type: ignore[method-assign]
+
+    def _watch_epochs(self) -> None:
+        """What each bundle claims, and what each opening gives, whatever the machine makes of it."""
+        machine = self._machine
+        run, open_session = machine._run, machine._open
+
+        def runs(update: ClientUpdate) -> list[Any]:
+            self._epoch = bundle.decode(update.payload).epoch
+            return run(update)
+
+        def opened(server_id: int, client_id: str, ttl_ms: int) -> Result:
+            result = open_session(server_id, client_id, ttl_ms)
+            self._latest_epoch[client_id] = machine.sessions[client_id].epoch
+            return result
+
+        machine._run = runs  # type: ignore[method-assign]
+        machine._open = opened  # type: ignore[method-assign]

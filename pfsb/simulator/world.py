@@ -14,7 +14,7 @@ from pfsb.paxos.messages import ClientUpdate, Message, State
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.server import DRAIN_LOOK_SECONDS, DRAIN_SECONDS
-from pfsb.simulator.checks import ClusterChecks, Identity, Violation
+from pfsb.simulator.checks import ClusterChecks, Violation
 from pfsb.simulator.clock import Lane, SimulatedClock
 from pfsb.simulator.network import LinkQuality, SimulatedNetwork, SimulatedTransport
 from pfsb.simulator.processes import (
@@ -26,6 +26,7 @@ from pfsb.simulator.processes import (
     WatchedStateMachine,
     WorldTracer,
 )
+from pfsb.simulator.update_checks import Identity
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
 
@@ -57,7 +58,8 @@ class World:
             self.clock, random.Random(f"{seed}/network"), self.ids, quality or LinkQuality()
         )
         self.servers = {i: Server() for i in self.ids}
-        self.checks = ClusterChecks({i: server.disk for i, server in self.servers.items()}, self._digest)
+        disks = {i: server.disk for i, server in self.servers.items()}
+        self.checks = ClusterChecks(disks, self._digest, self.settings.horizon_slots)
         self.amnesiacs: set[int] = set()
         """Servers that have lost their disk. What they say counts for nobody, so the checks do not listen."""
         self.network.observers.append(self._sent)

@@ -11,7 +11,7 @@ from typing import Any
 from attrs import evolve
 
 from pfsb.interfaces import PENDING, Command, Done, IReplicatedApplication, Refused, Result
-from pfsb.simulator.linearizability import Operation, Part
+from pfsb.simulator.operations import Operation, Part
 from tests.applications.context import Machine
 
 QUESTIONS = frozenset({"GET", "MGET", "LOG"})

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.paxos.messages import Accept, ViewChange
 from pfsb.simulator.breaking import Variants, become, override
 from pfsb.simulator.broken import VARIANTS, breaker, describe
-from pfsb.simulator.caught import CAUGHT
+from pfsb.simulator.caught import CAUGHT, DIRECTED
 from pfsb.simulator.directed import SCHEDULES
 from pfsb.simulator.hunt import SLIPS, attempt, check_of
 from pfsb.simulator.knobs import PROFILES
@@ -42,6 +42,12 @@ class CaughtTests(SynchronousTestCase):
         """What is caught is the defect, and nothing else."""
         for schedule, seed in sorted({(catch.schedule, catch.seed) for catch in CAUGHT.values()}):
             self.assertEqual(attempt(schedule, seed, None), "", f"{schedule}, seed {seed}")
+
+    def test_directed_schedules_show_the_rare_ones(self) -> None:
+        """Whatever chance makes of them."""
+        found = {name: check_of(attempt(catch.schedule, catch.seed, breaker(name))) for name, catch in DIRECTED.items()}
+        self.assertEqual(found, {name: catch.check for name, catch in DIRECTED.items()})
+        self.assertLessEqual({catch.schedule for catch in DIRECTED.values()}, set(SCHEDULES))
 
     def test_every_defect_is_pinned(self) -> None:
         """A variant that nothing catches shows a blind spot."""

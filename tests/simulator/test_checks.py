@@ -205,3 +205,14 @@ class DoorCheckTests(SynchronousTestCase):
         self.disks[2].contents.apply(ProposalRecord(1, 1, BATCH_A))
         self.checks.answered(("a", 1), 1)
         self.assertRaises(Violation, self.checks.answered, ("a", 1), 2)
+
+    def test_answer_from_a_slot_that_nobody_has_executed(self) -> None:
+        """A sentence, as for all that is wrong."""
+        error = self.assertRaises(Violation, self.checks.answered, ("a", 1), 7)
+        self.assertIn("slot 7, which no server has executed", str(error))
+
+    def test_updates_are_looked_at_as_they_leave(self) -> None:
+        """`update_checks`, in its place."""
+        again = Proposal(0, 1, 2, Batch.of(7, [A]))
+        self.assertIn("G15", str(self.assertRaises(Violation, self.checks.sent, 0, None, [again])))
+        self.assertIn("relayed", self.violates(A))

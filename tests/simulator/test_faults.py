@@ -217,6 +217,19 @@ class BoundsTests(SynchronousTestCase):
         error = self.assertRaises(Violation, check_bounds, self.run_.world, 6)
         self.assertIn("_alive_and_wait has stopped", str(error))
 
+    def test_progress_timer_beyond_its_limits_is_found(self) -> None:
+        """Design part 4: from the default up to eight times that."""
+        self.server.replica.data.timers.progress_seconds *= 16
+        self.assertIn("Progress_Timer", str(self.assertRaises(Violation, check_bounds, self.run_.world, 6)))
+
+    def test_closed_session_that_is_never_forgotten_is_found(self) -> None:
+        """Its last number is kept for the horizon."""
+        ordering, horizon = self.server.replica.data.ordering, self.server.replica.settings.horizon_slots
+        self.server.machine._closed["user"] = (7, ordering.local_aru - horizon)
+        check_bounds(self.run_.world, 6)
+        self.server.machine._closed["user"] = (7, ordering.local_aru - horizon - 1)
+        self.assertIn("not forgotten", str(self.assertRaises(Violation, check_bounds, self.run_.world, 6)))
+
     def test_table_that_grows_is_found(self) -> None:
         """Updates that nobody takes out of Pending_Updates."""
         clients = self.server.replica.data.clients

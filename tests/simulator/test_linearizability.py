@@ -10,8 +10,10 @@ from pfsb.applications.chat import Chat
 from pfsb.applications.key_value import KeyValue
 from pfsb.applications.lock import Lock
 from pfsb.interfaces import Done
-from pfsb.simulator.linearizability import Operation, Outcome, Verdict, check
+from pfsb.simulator.linearizability import Outcome, check
 from pfsb.simulator.models import all_parts
+from pfsb.simulator.operations import Operation
+from pfsb.simulator.order_search import Verdict
 from tests.simulator.histories import (
     Recorder,
     at,

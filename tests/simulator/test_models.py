@@ -12,8 +12,10 @@ from pfsb.applications.chat import Chat
 from pfsb.applications.key_value import KeyValue, fnv1a_32
 from pfsb.applications.lock import Lock
 from pfsb.interfaces import PENDING, Command, Done, Fields, Result
-from pfsb.simulator.linearizability import Operation, Verdict, check
+from pfsb.simulator.linearizability import check
 from pfsb.simulator.models import all_parts, key_value_parts
+from pfsb.simulator.operations import Operation
+from pfsb.simulator.order_search import Verdict
 from tests.applications.context import Machine
 from tests.simulator.histories import (
     QUESTIONS,

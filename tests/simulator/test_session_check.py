@@ -72,6 +72,12 @@ class SessionCheckTests(SynchronousTestCase):
         self.assertIn("S3", str(error))
         self.check.settled(0, Slot(12, [(ALICE, PUT, RESULT)]))
 
+    def test_command_of_a_connection_that_has_lost_the_session_is_found(self) -> None:
+        """Design part 5: HELLO on another one has said that it did not run."""
+        self.check.ask(ALICE, PUT)
+        slot = Slot(1, [(ALICE, PUT, RESULT)], fenced_off=[(ALICE, 3, 8)])
+        self.assertIn("opened anew in epoch 8", str(self.assertRaises(Violation, self.check.settled, 0, slot)))
+
     def test_slots_with_different_results_are_found(self) -> None:
         """S1, as far as clients can see it."""
         self.asked_and_run()
