@@ -167,6 +167,7 @@ class Tool:
     _done: int = 0
     _failed: int = 0
     _events: int = 0
+    _seconds: float = 0.0
 
     # ------------------------------------------------------------------ defects
 
@@ -240,7 +241,11 @@ class Tool:
         self._show_progress(is_last=True)
         for outcome in to_shrink[:SHRUNK_MAX]:
             await self._shrink(outcome)
-        self._say(f"{self._done} seeds from {self.options.plan.seed} on, {self._failed} failed, {self._events} events")
+        done, first = self._done, self.options.plan.seed
+        hours = self._seconds / 3_600
+        self._say(
+            f"{done} seeds from {first} on, {self._failed} failed, {self._events} events in {hours:.2f} simulated hours"
+        )
         self._look_at_marks()
 
     async def _outcomes(self, jobs: int) -> AsyncIterator[Outcome]:
@@ -276,6 +281,7 @@ class Tool:
     def _count(self, outcome: Outcome) -> None:
         self._done += 1
         self._events += outcome.events
+        self._seconds += outcome.seconds
         self.marks.counts.update(outcome.marks)
         if outcome.failure:
             self._failed += 1

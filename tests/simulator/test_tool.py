@@ -82,7 +82,7 @@ class ToolTests(SynchronousTestCase):
         self.assertTrue(played.has_failed)
         self.assertIn("pfsb simulate --seed 2    S1: broken\n", text)
         self.assertIn("1 users; 1 crash at 1.00 s", text)
-        self.assertIn("5 seeds from 0 on, 1 failed, 500 events", text)
+        self.assertIn("5 seeds from 0 on, 1 failed, 500 events in 0.00 simulated hours", text)
 
     def test_good_seeds_do_not_fail(self) -> None:
         """Exit status 0."""
