@@ -1,8 +1,9 @@
 """Sessions end when nothing is heard of them for their `ttl`; waits end when their time has come (design part 5).
 
-The server that a session was opened at knows whether its client is connected, and introduces the expiry. Of a
-server that is silent itself, the leader does so for all its sessions (Departure 9). Durations are measured by one
-server's clock; that the session is over is ordered like everything else, and void if it was opened anew meanwhile.
+The server that a session was opened at knows whether its client is connected, and introduces the expiry. The leader
+does so for the sessions of a server that is silent itself, or that learns of nothing (Departure 9). Durations are
+measured by one server's clock; that the session is over is ordered like everything else, and void if it was opened
+anew meanwhile.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from pfsb.sessions.machine import EXPIRE, Session, SessionMachine
 
 LOOK_SECONDS = 0.1
 """How exactly the end of a wait is kept."""
+DEAF_TIMEOUTS = 4
+"""Progress timeouts without any progress, while others have made some, after which a server counts as deaf."""
 SWEEP_EVERY = 5
 """Every so many looks, all sessions are gone through."""
 
@@ -33,6 +36,8 @@ class Expiry:
         self._clock = clock
         self._silent_since: dict[tuple[str, int], float] = {}
         """(client id, epoch) -> since when nothing was heard of it."""
+        self._kept_up: dict[int, tuple[int, float]] = {}
+        """server -> (its Local_Aru, when it last grew or was no less than this server's)."""
         self._asked: set[tuple[str, int]] = set()
         """Whose expiry was introduced."""
         self._looks = 0
@@ -58,6 +63,7 @@ class Expiry:
 
     def _sweep(self) -> None:
         now = self._clock.seconds()
+        self._note_who_keeps_up(now)
         silent: dict[tuple[str, int], float] = {}
         for session in self._machine.sessions.values():
             if self._is_silent(session):
@@ -75,5 +81,18 @@ class Expiry:
         """Only of what this server has to answer for; what it does not hear of in time, it counts from now on."""
         if session.server_id == self._server_id:
             return not self._desk.is_connected(session.client_id, session.epoch)
-        leads = self._replica.data.server.state is State.REG_LEADER
-        return leads and not self._replica.flow_control.heard_lately(session.server_id)
+        if self._replica.data.server.state is not State.REG_LEADER:
+            return False
+        return not self._replica.flow_control.heard_lately(session.server_id) or self._is_deaf(session.server_id)
+
+    def _is_deaf(self, server_id: int) -> bool:
+        """It is heard, but learns of nothing that is executed: it can serve no client, and end no session."""
+        _, since = self._kept_up[server_id]
+        return self._clock.seconds() - since > DEAF_TIMEOUTS * self._replica.settings.progress_seconds
+
+    def _note_who_keeps_up(self, now: float) -> None:
+        own_aru = self._replica.data.ordering.local_aru
+        for server_id, peer in self._replica.flow_control.peers.items():
+            aru, _ = self._kept_up.get(server_id, (-1, now))
+            if peer.local_aru > aru or peer.local_aru >= own_aru:
+                self._kept_up[server_id] = peer.local_aru, now

@@ -31,11 +31,16 @@ def frame_of_a_stranger(world: World, receiver: int, rng: random.Random) -> byte
 def require_no_change(world: World, receiver: int, frame: bytes) -> None:
     """Let the frame arrive. Raises `Violation` if the server is then another one than before."""
     replica = world.replica(receiver)
+    replica.perform(_nothing)  # what the end of any turn brings is not the stranger's doing
     before = _state(replica)
     world.network.hand_over(receiver, frame)
     after = _state(replica)
     if before != after:
         raise Violation(f"a stranger's frame has changed server {receiver}:\n{before}\n{after}")
+
+
+def _nothing() -> None:
+    """A turn in which nothing happens."""
 
 
 def _frame(world: World, cluster: str, sender: int, identity: bytes, messages: list[Message]) -> bytes:

@@ -16,8 +16,8 @@ from pfsb.paxos.messages import ClientUpdate, Proposal
 Identity = tuple[str, int]
 """(client_id, timestamp)"""
 
-COPIES_OF_A_FRAME_MAX = 2
-"""The simulated network delivers a frame twice at most."""
+COPIES_OF_A_FRAME_MAX = 4
+"""The simulated network delivers a frame twice at most, and each of these may have an echo."""
 
 
 @frozen

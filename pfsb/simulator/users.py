@@ -22,6 +22,8 @@ from pfsb.simulator.world import World
 LOOK_SECONDS = 0.05
 LOCK_PATIENCE = 4
 """A lock may be long in coming: so many times the patience."""
+BACKOFF_MAX = 8
+"""Patience grows to so many times."""
 
 
 @frozen
@@ -91,6 +93,8 @@ class User:
     """A lock that the user has asked for, and not given back for certain."""
     _next_at: float = 0.0
     _enough: bool = False
+    _moves: int = 0
+    """Since there was enough."""
     _is_served: bool = False
     """Something was answered since there was enough."""
 
@@ -126,13 +130,21 @@ class User:
     def _is_impatient(self) -> bool:
         now = self.world.now
         if self._is_fed_up:
-            return True
+            return now - self._line_since > self._backoff - 1
         if not self._is_ready:
-            return now - self._line_since > 2 * self.habits.patience_seconds
+            return now - self._line_since > 2 * self.habits.patience_seconds * self._backoff
         return any(job.line is not None and now - job.asked_at > self._patience_for(job) for job in self._jobs)
 
     def _patience_for(self, job: Job) -> float:
-        return self.habits.patience_seconds * (LOCK_PATIENCE if job.command[0] == "LOCK" else 1)
+        return self.habits.patience_seconds * self._backoff * (LOCK_PATIENCE if job.command[0] == "LOCK" else 1)
+
+    @property
+    def _backoff(self) -> int:
+        """Who wants one thing only, and was at several servers in vain, waits longer at the next.
+
+        A leader that is slow is not suspected as long as it orders something: all together must not ask for more.
+        """
+        return min(BACKOFF_MAX, 1 + self._moves // 4)
 
     def _work(self) -> None:
         for job in self._jobs:
@@ -305,6 +317,7 @@ class User:
         if self.world.now < self._line_since:
             return
         before = self._line
+        self._moves += self._enough
         self._hang_up()
         serving = self.world.serving_ids
         able = [i for i in serving if before is None or i != before.server_id] or serving

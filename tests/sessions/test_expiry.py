@@ -141,3 +141,17 @@ class LeaderTests(ClusterTestCase):
             self.world.run(2.0)
         self.assertEqual((self.client.ends, self.anonymous.ends), ([], []))
         self.assertEqual(value(self.do(self.client, "LOCK", "x"), "name"), "x")
+
+    def test_sessions_of_a_server_that_is_heard_and_hears_nothing_are_expired(self) -> None:
+        """Its links carry one way: what it asks is ordered, and it never learns of it."""
+        for other in (self.leader, self.other):
+            self.world.cut(other, self.at, one_way=True)
+        for number in range(10):
+            self.do(self.connect(self.other), "PUT", "key", str(number))
+            self.world.run(0.5)
+        self.assertEqual([value(self.answer(told, 15.0), "name") for told in self.waiting], ["x", "y"])
+
+    def test_server_that_has_nothing_to_learn_is_not_deaf(self) -> None:
+        """Nothing is ordered for a long time."""
+        self.world.run(60.0)
+        self.assertEqual((self.client.ends, self.anonymous.ends), ([], []))
