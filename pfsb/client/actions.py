@@ -45,7 +45,8 @@ class SessionEnd:
 class Driven(Protocol):
     """What whoever has sockets and a clock may do with the client; after each call come its actions."""
 
-    stopped: bool
+    @property
+    def stopped(self) -> bool: ...
 
     @property
     def wake_at(self) -> float | None: ...

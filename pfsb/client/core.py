@@ -113,11 +113,13 @@ class Core:
             self._pump()
         return command
 
-    def give_up(self, command: Command) -> str:
-        """Wait no longer for the answer; returns the command's fate: "none" or "unknown"."""
+    def give_up(self, command: Command, late: Answered = _ignore) -> str:
+        """Wait no longer for the answer; returns the command's fate: "none" or "unknown".
+
+        If unknown, it is repeated all the same until its answer is there, which `late` is told.
+        """
         if command.may_have_run:
-            # It is repeated until it is answered all the same: a LOCK that comes late must be given back.
-            command.hand_over(partial(self._late, command))
+            command.hand_over(late)
             return "unknown"
         command.hand_over(_ignore)
         command.is_over = True
@@ -134,7 +136,7 @@ class Core:
         if self._dialogue is not None and self._introduction.done:
             self._dialogue.forget()
             self._bye_until = now + BYE_SECONDS
-            self._request(None, "BYE", lambda _reply: self._close())
+            self._request(None, "BYE", lambda _reply: self._close(at_once=False))
         else:
             self._close()
 
@@ -243,13 +245,13 @@ class Core:
             lambda command: command.verb == "FAULT" and command.may_have_run,
         )
 
-    def _close(self) -> None:
+    def _close(self, at_once: bool = True) -> None:
         self.stopped = True
         self._bye_until = None
         if self._dialogue is not None:
             self._dialogue.close()
             self._dialogue = None
-        self._actions.append(HangUp(at_once=False))
+        self._actions.append(HangUp(at_once))
 
     # ------------------------------------------------------------------ sending
 
@@ -319,12 +321,6 @@ class Core:
         """A server had no room for it, took one with a higher number, and numbers only grow."""
         is_past = reply.code == "BADREQUEST" and reply.fate == "none" and command.times_sent > 1
         return is_past and command.number is not None and not command.is_renumbered
-
-    def _late(self, command: Command, reply: Reply) -> None:
-        """The answer to a command that nobody waits for any more."""
-        if command.verb == "LOCK" and reply.ok:
-            name, token = command.line.split()[1], reply.fields["token"]
-            self.submit(f"UNLOCK {name} token={token}", _ignore, self._now)
 
     def _note_listening(self, command: Command, reply: Reply) -> None:
         if reply.ok and command.verb == "LISTEN":
