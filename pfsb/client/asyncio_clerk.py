@@ -148,7 +148,7 @@ class AsyncClerk:
             return await granted
         except asyncio.CancelledError:
             if granted.done() and not granted.cancelled() and granted.exception() is None:
-                self._core.release(granted.result(), lambda _reply: None, self._driver.now)
+                self._core.release(granted.result(), lambda _reply: None, self._driver.now, None)
                 self._driver.act()
             forget()
             raise
@@ -156,7 +156,7 @@ class AsyncClerk:
     async def release(self, held: HeldLock) -> None:
         """Give a lock back. Raises `LockLost` if it was lost."""
         answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._core.release(held, _teller(answered), self._driver.now)
+        self._core.release(held, _teller(answered), self._driver.now, self._timeout)
         self._driver.act()
         reply = await answered
         if not reply.ok:

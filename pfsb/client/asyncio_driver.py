@@ -87,7 +87,7 @@ class AsyncioDriver:
                         await self._loop.create_connection(lambda: _Wire(self, attempt), host, port)
                     case path:
                         await self._loop.create_unix_connection(lambda: _Wire(self, attempt), str(path))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             if attempt == self._attempt and self._wire is None:
                 self._connecting = None
                 self._core.lost(str(error) or "it does not take the connection", self.now)

@@ -76,7 +76,7 @@ class ClerkCore:
     on_session_end: Callable[[SessionEnd], None] = _ignore
     listeners: Listeners = field(init=False)
     _now: float = field(init=False, default=0.0)
-    _deadlines: list[tuple[float, int, Command, Answered, Answered]] = field(init=False, factory=list)
+    _deadlines: list[tuple[float, int, Command, Callable[[], None]]] = field(init=False, factory=list)
     _order: count[int] = field(init=False, factory=count)
     _locks: dict[str, HeldLock | None] = field(init=False, factory=dict)
     """None: asked for, or on its way back."""
@@ -116,15 +116,24 @@ class ClerkCore:
         while self._deadlines and self._deadlines[0][2].is_over:
             heappop(self._deadlines)
         if timeout_seconds is not None and not command.is_over:
-            heappush(self._deadlines, (self._now + timeout_seconds, next(self._order), command, answered, late))
+            give_up: Callable[[], None] = partial(self._time_out, command, answered, late)
+            heappush(self._deadlines, (self._now + timeout_seconds, next(self._order), command, give_up))
         return command
+
+    def _time_out(self, command: Command, answered: Answered, late: Answered) -> None:
+        if command.verb == "UNLOCK":
+            # Also if it was not sent yet: a lock that nobody gives back is held for as long as the session lasts.
+            command.hand_over(late)
+            fate = "unknown"
+        else:
+            fate = self._core.give_up(command, late)
+        answered(refusal("UNAVAILABLE", fate, f"no answer in time; {self._core.last_trouble}"))
 
     def _expire(self) -> None:
         while self._deadlines and (self._deadlines[0][2].is_over or self._deadlines[0][0] <= self._now):
-            _, _, command, answered, late = heappop(self._deadlines)
+            _, _, command, give_up = heappop(self._deadlines)
             if not command.is_over:
-                fate = self._core.give_up(command, late)
-                answered(refusal("UNAVAILABLE", fate, f"no answer in time; {self._core.last_trouble}"))
+                give_up()
 
     # ------------------------------------------------------------------ locks
 
@@ -148,8 +157,11 @@ class ClerkCore:
         command = self.call(line, partial(self._lock_answered, name, told), now, timeout, late)
         return lambda: None if command is None else self._give_up_lock(name, command)
 
-    def release(self, held: HeldLock, answered: Answered, now: float) -> None:
-        """Give it back. If it is lost: the clerk's calls go on after this, and the answer is LOCKLOST."""
+    def release(self, held: HeldLock, answered: Answered, now: float, timeout_seconds: float | None) -> None:
+        """Give it back. If it is lost: the clerk's calls go on after this, and the answer is LOCKLOST.
+
+        After `timeout_seconds` the answer is UNAVAILABLE; it is given back all the same, once a server answers.
+        """
         self._now = now
         if self._locks.get(held.name) is not held:
             answered(refusal("NOTHELD", "none", f'lock "{held.name}" was released before'))
@@ -159,7 +171,8 @@ class ClerkCore:
         else:
             self._locks[held.name] = None
             line = calls.unlock(held.name, held.token).line
-            self._submit(line, partial(self._unlock_answered, held.name, answered), None)
+            given_back = partial(self._unlock_answered, held.name)
+            self._submit(line, partial(given_back, answered), timeout_seconds, partial(given_back, _ignore))
 
     def _lock_answered(self, name: str, told: Callable[[HeldLock | ClerkError], None], reply: Reply) -> None:
         if reply.ok:
@@ -185,7 +198,8 @@ class ClerkCore:
             self._locks.pop(name, None)
 
     def _unlock_answered(self, name: str, answered: Answered, reply: Reply) -> None:
-        self._locks.pop(name, None)
+        if reply.code != "UNAVAILABLE":
+            self._locks.pop(name, None)
         answered(reply)
 
     def _session_ended(self, end: SessionEnd) -> None:

@@ -136,7 +136,7 @@ class TwistedClerk:
     def release(self, held: HeldLock) -> Deferred[None]:
         """Give a lock back. Fails with `LockLost` if it was lost."""
         answered: Deferred[Reply] = Deferred()
-        self._core.release(held, _teller(answered), self._driver.now)
+        self._core.release(held, _teller(answered), self._driver.now, self._timeout)
         self._driver.act()
         return answered.addCallback(_nothing)
 

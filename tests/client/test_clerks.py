@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase
 
+import pfsb
 from pfsb.client import (
     AsyncClerk,
     BadCall,
@@ -65,6 +71,14 @@ async def await_everything(clerk: AsyncClerk | TwistedClerk) -> tuple[Any, ...]:
         await clerk.delete("nothing"),
         await clerk.delete("c"),
     )
+
+
+class ImportTests(SynchronousTestCase):
+    def test_scripts_get_no_reactor(self) -> None:
+        """A program that uses the blocking clerk may choose its own reactor later, or none."""
+        program = "import pfsb.client, sys; sys.exit('twisted.internet.reactor' in sys.modules)"
+        environment = {**os.environ, "PYTHONPATH": str(Path(pfsb.__file__).resolve().parents[1])}
+        self.assertEqual(subprocess.run([sys.executable, "-c", program], env=environment, timeout=60).returncode, 0)
 
 
 class ClerkTestCase(LoopbackTestCase):
@@ -265,6 +279,20 @@ class LockTests(ClerkTestCase):
         await first.release(held)
         await self.until(lambda: [c[0] for _, _, c in self.cluster.shared.executed].count("UNLOCK") == 2)
         async with first.lock("door", wait=0), second.lock("window"):
+            pass
+
+    async def test_giving_back_does_not_wait_for_ever_and_happens_all_the_same(self) -> None:
+        clerk, other = self.twisted(timeout_seconds=0.3, patience_seconds=0.1), self.twisted()
+        held = await clerk.acquire("door")
+        for member in self.cluster.members:
+            member.server.desk.hold = True
+        error = await self.assertFailure(clerk.release(held), Unavailable)
+        self.assertEqual(error.fate, "unknown")
+        self.assertEqual((await self.assertFailure(clerk.acquire("door"), StateError)).code, "HELD")
+        for member in self.cluster.members:
+            member.server.desk.hold = False
+            member.server.desk.release()
+        async with other.lock("door"):
             pass
 
     async def test_error_inside_is_not_hidden_by_giving_back(self) -> None:
