@@ -13,7 +13,7 @@ from pfsb.client.asyncio_clerk import AsyncClerk
 from pfsb.client.calls import Call, ChatLine, Entry
 from pfsb.client.chat_stream import ChatStream
 from pfsb.client.clerk_core import TIMEOUT_SECONDS, HeldLock, Servers
-from pfsb.client.errors import ClerkError, Closed
+from pfsb.client.errors import ClerkError, Closed, Unavailable
 
 T = TypeVar("T")
 
@@ -32,6 +32,7 @@ class Clerk:
     def __init__(self, servers: Servers, *, timeout_seconds: float | None = TIMEOUT_SECONDS, **options: Any) -> None:
         """`timeout_seconds` bounds each call, but for waiting for a lock; None: it waits for ever."""
         self._clerk = AsyncClerk(servers, timeout_seconds=timeout_seconds, **options)
+        self._timeout = timeout_seconds
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="pfsb clerk", daemon=True)
         self._thread.start()
@@ -132,7 +133,12 @@ class Clerk:
 
     async def _begin_to_listen(self, first: int | None) -> ChatStream:
         stream = self._clerk.listen(first)
-        await stream.begun()
+        try:
+            async with asyncio.timeout(self._timeout):
+                await stream.begun()
+        except TimeoutError:
+            await stream.aclose()
+            raise Unavailable("no server lets us listen", "UNAVAILABLE", "none") from None
         return stream
 
     async def _close(self) -> None:

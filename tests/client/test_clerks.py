@@ -343,6 +343,12 @@ class ChatTests(ClerkTestCase):
 
         self.assertEqual(await self.blocking(script), (True, [f"line {n}" for n in range(5)], []))
 
+    async def test_listening_to_nobody_ends(self) -> None:
+        for member in self.cluster.members:
+            await member.crash()
+        failed = self.blocking(lambda clerk: clerk.listen(), timeout_seconds=0.2)
+        self.assertEqual((await self.assertFailure(failed, Unavailable)).fate, "none")
+
     async def test_chat_is_heard_from_the_beginning_with_asyncio(self) -> None:
         async def program(clerk: AsyncClerk) -> list[int]:
             for n in range(3):
