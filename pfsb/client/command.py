@@ -16,6 +16,9 @@ LOCAL_VERBS: Final = frozenset(
 WAITING_VERBS: Final = frozenset({"LOCK", "DIGEST"})
 """Whose answer may take long although all is well."""
 
+QUESTION_VERBS: Final = frozenset({"GET", "MGET", "RANGE", "KEYS", "LOG", "LOCKS", "DECIDED", "INSTANCES"})
+"""Whose numbers the servers do not count as executed."""
+
 Answered = Callable[[Reply], None]
 
 

@@ -18,7 +18,7 @@ from attrs import define, field
 
 from pfsb.client.actions import Action, Connect, HangUp, Send, SessionEnd
 from pfsb.client.addresses import ServerAddress
-from pfsb.client.command import Answered, Command
+from pfsb.client.command import QUESTION_VERBS, Answered, Command
 from pfsb.client.command_queue import CommandQueue
 from pfsb.client.dialogue import Dialogue
 from pfsb.client.holdings import Holdings
@@ -297,7 +297,7 @@ class Core:
         self._pump()
 
     def _settle(self, command: Command, reply: Reply) -> None:
-        if command.number is not None and reply.ok:
+        if command.number is not None and reply.ok and command.verb not in QUESTION_VERBS:
             self._introduction.answered(command.number)
         self.holdings.answered(command, reply)
         self._note_listening(command, reply)

@@ -152,6 +152,18 @@ class LostSessionTests(CoreTestCase):
         self.script.introduce(last=0, opened=300_000)
         self.assertEqual(self.script.outcomes[1:], [("NOSESSION", "unknown")])
 
+    def test_numbers_of_questions_are_not_missed_by_the_client(self) -> None:
+        """A question takes a number, and servers do not count it as executed."""
+        self.script.submit("PUT a 1")
+        self.script.introduce()
+        self.script.hear("#1 OK revision=2")
+        self.script.submit("GET a")
+        self.script.hear('#2 OK value="1" revision=2')
+        self.script.submit("PUT a 2")
+        self.lose_server()
+        self.script.introduce(last=1, opened=30)
+        self.assertEqual(self.script.take(), [HELLO, "#3 PUT a 2"])
+
     def test_session_told_to_be_expired_is_opened_anew_at_once(self) -> None:
         self.hold_lock()
         self.script.hear("* SESSION state=expired")
