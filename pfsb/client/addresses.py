@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Sequence
+from os import PathLike
 from typing import Final
 
 from attrs import frozen
 
-from pfsb.config import Config, ConfigError, ServerConfig
+from pfsb.config import Config, ConfigError, ServerConfig, load
 
 CONNECT_SECONDS: Final = 1
 """A server that does not take a connection in this time is taken for dead."""
@@ -21,6 +24,37 @@ class ServerAddress:
     """Client endpoint string of Twisted."""
     shown: str
     """As a person writes it: 127.0.0.1:9402."""
+
+    @property
+    def place(self) -> tuple[str, int] | str:
+        """Host and port, or the path of a unix socket."""
+        (kind, *words), options = _endpoint(self.endpoint)
+        if kind == "unix":
+            return options.get("path") or words[0]
+        return options.get("host") or words[0], int(options.get("port") or words[-1])
+
+
+def addresses_of(servers: object) -> list[ServerAddress]:
+    """From a configuration, the path of its file, or a list of addresses, as in "127.0.0.1:9400" or "/run/pfsb.sock".
+
+    Raises `ConfigError` for what cannot be reached.
+    """
+    if isinstance(servers, str | PathLike):
+        return server_addresses(load(os.fspath(servers)))
+    if isinstance(servers, Config):
+        return server_addresses(servers)
+    if not isinstance(servers, Sequence) or not servers:
+        raise ConfigError("a clerk needs the path of a configuration, or a list of addresses such as 127.0.0.1:9400")
+    return [each if isinstance(each, ServerAddress) else _written(i, each) for i, each in enumerate(servers)]
+
+
+def _written(server_id: int, text: str) -> ServerAddress:
+    if text.startswith("/"):
+        return ServerAddress(server_id, f"unix:{_escaped(text)}:timeout={CONNECT_SECONDS}", text)
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal():
+        raise ConfigError(f'"{text}" is no address of a server (example: 127.0.0.1:9400)')
+    return _tcp(server_id, host.strip("[]"), [port], {})
 
 
 def server_addresses(config: Config) -> list[ServerAddress]:

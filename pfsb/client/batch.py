@@ -12,8 +12,8 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from pfsb.client.addresses import ServerAddress
-from pfsb.client.protocol import Reply
-from pfsb.client.session import FailoverClient
+from pfsb.client.failover import FailoverClient
+from pfsb.client.replies import Reply
 
 PROGRESS_SECONDS: Final = 0.2
 _BAR_CHARACTERS: Final = 30

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from typing import Any, Final, TextIO
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.endpoints import clientFromString
-from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from pfsb.client.addresses import ServerAddress
 from pfsb.client.options import ConfigOptions
-from pfsb.client.protocol import ClientProtocol, Reply
+from pfsb.client.question import ask
+from pfsb.client.replies import Reply
 
 STATUS_SECONDS: Final = 2.0
 """How long a server may take to say how it is; it asks nobody else for it."""
@@ -46,27 +45,14 @@ async def show_status(reactor: Any, addresses: Sequence[ServerAddress], quorum: 
 
 def ask_status(reactor: Any, address: ServerAddress) -> Deferred[Status | str]:
     """A server's STATUS (interface part 4), or in a few words why there is none. Never fails."""
-    answered: Deferred[Status | str] = Deferred()
-    protocol = ClientProtocol(lambda _event: None, lambda reason: answered.errback(reason))
 
-    def heard(reply: Reply) -> None:
+    def heard(reply: Reply) -> Status | str:
         if reply.ok and reply.rows:
-            answered.callback(json.loads(reply.rows[0]))
-        else:
-            answered.callback(reply.line)
+            status: Status = json.loads(reply.rows[0])
+            return status
+        return reply.line
 
-    def connected(_protocol: ClientProtocol) -> Deferred[Status | str]:
-        protocol.request(None, "STATUS", heard)
-        return answered
-
-    def ended(result: Status | str | Failure) -> Status | str:
-        protocol.close()
-        return _why(result) if isinstance(result, Failure) else result
-
-    endpoint = clientFromString(reactor, address.endpoint)
-    asked: Deferred[Any] = endpoint.connect(Factory.forProtocol(lambda: protocol))
-    asked.addCallback(connected).addTimeout(STATUS_SECONDS, reactor).addBoth(ended)
-    return asked
+    return ask(reactor, address, "STATUS", STATUS_SECONDS).addCallbacks(heard, _why)
 
 
 def _why(reason: Failure) -> str:

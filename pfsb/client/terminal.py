@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
+from pfsb.client.actions import SessionEnd
 from pfsb.client.addresses import ServerAddress
-from pfsb.client.protocol import EventLine, Reply
-from pfsb.client.session import FailoverClient
+from pfsb.client.failover import FailoverClient
+from pfsb.client.replies import EventLine, Reply
 
 HISTORY_FILE: Final = "~/.pfsb_history"
 HISTORY_LINES_MAX: Final = 2_000
@@ -67,6 +68,9 @@ class Terminal:
     def show_event(self, event: EventLine) -> None:
         if event.name != "WELCOME":
             self.show(event.line)
+
+    def show_session_end(self, end: SessionEnd) -> None:
+        self.show(f"{end.text}; locks lost: {', '.join(end.locks)}" if end.locks else end.text)
 
     def _read(self) -> None:
         # The first prompt names the server, if one can be reached soon.

@@ -13,10 +13,13 @@ from typing import Any, Final, TextIO
 from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.python import usage
 
+from pfsb.client.actions import SessionEnd
 from pfsb.client.batch import Batch
+from pfsb.client.command import LOCAL_VERBS, WAITING_VERBS, verb_of
+from pfsb.client.core import WINDOW
+from pfsb.client.failover import FailoverClient
 from pfsb.client.options import ConfigOptions, number, seconds
-from pfsb.client.protocol import EventLine, Reply
-from pfsb.client.session import LOCAL_VERBS, WAITING_VERBS, WINDOW, FailoverClient, verb_of
+from pfsb.client.replies import EventLine, Reply
 from pfsb.client.terminal import Terminal, refusal_of_line
 
 BATCH_MAX: Final = 1_000_000_000
@@ -174,6 +177,7 @@ async def run_terminal(reactor: Any, options: Options) -> bool:
     terminal = Terminal(reactor, client)
     client.on_event = terminal.show_event
     client.on_server = terminal.show_server
+    client.on_session_end = terminal.show_session_end
     client.start()
     await terminal.run()
     await client.stop()
@@ -221,6 +225,10 @@ def _client(reactor: Any, options: Options, out: TextIO, **given: Any) -> Failov
             out.write(f"{event.line}\n")
             out.flush()
 
+    def show_end(end: SessionEnd) -> None:
+        sys.stderr.write(f"pfsb client: {end.text}\n")
+
+    given["on_session_end"] = show_end
     if options["client-id"] is not None:
         given["client_id"] = options["client-id"]
     addresses = given.pop("addresses", options.addresses)

@@ -12,8 +12,8 @@ from twisted.internet.task import deferLater
 
 from pfsb.client.addresses import ServerAddress
 from pfsb.client.batch import Batch
-from pfsb.client.protocol import read_fields
-from pfsb.client.session import BYE_SECONDS
+from pfsb.client.core import BYE_SECONDS
+from pfsb.client.replies import read_fields
 from pfsb.demo.processes import LOOK_SECONDS, ClusterTrouble
 
 LINE: Final = "SAY {client} {n}"

@@ -16,13 +16,13 @@ from typing import Any, Final, TypeVar
 import yaml
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
-from twisted.internet.endpoints import clientFromString
-from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from pfsb.client.addresses import ServerAddress, server_addresses
-from pfsb.client.protocol import ClientProtocol, Reply
+from pfsb.client.question import ask
+from pfsb.client.replies import Reply
 from pfsb.config import Config, load
 
 Status = dict[str, Any]
@@ -84,24 +84,6 @@ def write_config(path: Path, servers: int, dice: Random, **changes: Any) -> Conf
 def server_command(*arguments: str) -> list[str]:
     """`twistd -n pfsb` of this Python's environment. No pid file: a killed server would leave it behind."""
     return [sys.executable, str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "pfsb", *arguments]
-
-
-def ask(reactor: Any, address: ServerAddress, line: str, seconds: float = ASK_SECONDS) -> Deferred[Reply]:
-    """One line to one server, on a connection of its own. Fails if there is no reply in time."""
-    answered: Deferred[Reply] = Deferred()
-    protocol = ClientProtocol(lambda _event: None, lambda reason: answered.errback(reason))
-
-    def connected(_protocol: ClientProtocol) -> Deferred[Reply]:
-        protocol.request(None, line, answered.callback)
-        return answered
-
-    def ended(result: Reply | Failure) -> Reply | Failure:
-        protocol.close()
-        return result
-
-    endpoint = clientFromString(reactor, address.endpoint)
-    asked: Deferred[Any] = endpoint.connect(Factory.forProtocol(lambda: protocol))
-    return asked.addCallback(connected).addTimeout(seconds, reactor).addBoth(ended)
 
 
 @define(eq=False, slots=False)

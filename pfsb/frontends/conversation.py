@@ -328,8 +328,12 @@ class Conversation:
             answer(_SHUTDOWN)
             return
         self.stop_following(verb)
-        answer(Done())
+        if first:
+            answer(Done())
         self._followings[verb] = following = self._server.follow(verb, first, self._tell)
+        if not first:
+            # Of what is only to come nothing is told yet. Whoever knows where it begins can go on there elsewhere.
+            answer(Done((("from", following.next),)))
         if self._paused:
             following.pause()
 

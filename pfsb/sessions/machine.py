@@ -58,6 +58,8 @@ class Session:
     """The highest command number executed."""
     waiting: set[int] = field(factory=set)
     """Commands executed whose answer is still to come (LOCK)."""
+    opened: int = 0
+    """The revision at which it began; another one tells its client that the session before it has ended."""
 
 
 class ISessionObserver(Interface):
@@ -334,7 +336,7 @@ class SessionMachine:
             last_number, _ = self._closed.pop(client_id, (0, 0))
             # The answers of the former session are gone: what it has used may have run.
             answers = KeptAnswers(self._session_window, forgotten=last_number)
-            session = Session(client_id, self.revision, server_id, ttl_ms, answers, last_number)
+            session = Session(client_id, self.revision, server_id, ttl_ms, answers, last_number, opened=self.revision)
             self.sessions[client_id] = session
         return Done(
             (
@@ -342,6 +344,7 @@ class SessionMachine:
                 ("epoch", session.epoch),
                 ("last", session.last_number),
                 ("resumed", Word("yes" if resumed else "no")),
+                ("opened", session.opened),
             )
         )
 

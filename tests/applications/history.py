@@ -8,6 +8,7 @@ import sys
 
 from pfsb.applications.arguments import Quoted
 from pfsb.applications.chat import Chat
+from pfsb.applications.instances import Instances
 from pfsb.applications.key_value import KeyValue
 from pfsb.applications.lock import Lock
 from tests.applications.context import Machine
@@ -19,7 +20,12 @@ keys = [f"key{number}" for number in range(12)]
 def digest(seed: int, commands: int) -> str:
     """SHA-256 over every answer, every completion, in order, and the snapshots at the end."""
     dice = random.Random(seed)
-    machines = {"chat": Machine(Chat()), "lock": Machine(Lock()), "kv": Machine(KeyValue())}
+    machines = {
+        "chat": Machine(Chat()),
+        "lock": Machine(Lock()),
+        "kv": Machine(KeyValue()),
+        "instances": Machine(Instances()),
+    }
     said = hashlib.sha256()
     for _ in range(commands):
         application, command = _command(dice)
@@ -50,6 +56,8 @@ def _command(dice: random.Random) -> tuple[str, tuple[str, ...]]:
             ("kv", ("INCR", key)),
             ("kv", ("APPEND", key, value)),
             ("kv", ("PUTHASH", key, value)),
+            ("instances", ("PROPOSE", str(dice.randrange(40)), dice.choice(["YQ==", "Yg=="]))),
+            ("instances", ("DONE", str(dice.randrange(3)), "3", str(dice.randrange(30)))),
         ]
     )
 

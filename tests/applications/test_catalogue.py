@@ -68,7 +68,9 @@ class Finding(SynchronousTestCase):
 
     def test_an_unknown_application_is_answered_with_the_known_ones(self) -> None:
         """Errors say what would be right."""
-        self.assertEqual(self.refusal("chat", "chess"), 'there is no application "chess"; known are chat, kv, lock')
+        self.assertEqual(
+            self.refusal("chat", "chess"), 'there is no application "chess"; known are chat, instances, kv, lock'
+        )
 
     def test_a_name_with_two_plugins_is_refused(self) -> None:
         """Which of them would run would depend on the order of folders, and could differ between servers."""

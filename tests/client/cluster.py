@@ -11,7 +11,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from pfsb.client.addresses import ServerAddress
-from pfsb.client.session import FailoverClient
+from pfsb.client.failover import FailoverClient
 from pfsb.frontends.line import LineFactory
 from tests.frontends.fake_server import FakeCluster, FakeServer, fake_config
 

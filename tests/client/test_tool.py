@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb import cli
 from pfsb.client import check, status
 from pfsb.client.addresses import server_addresses
-from pfsb.client.session import PATIENCE_SECONDS
+from pfsb.client.patience import PATIENCE_SECONDS
 from pfsb.client.tool import Options, one_line, run_batch, run_lines, run_one
 from pfsb.config import ConfigError, load
 from pfsb.interfaces import Refused

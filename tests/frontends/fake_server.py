@@ -45,6 +45,7 @@ class FakeSession:
     last: int = 0
     replies: dict[int, Result] = field(factory=dict)
     owner: FakeClientConnection | None = None
+    opened: int = 0
 
 
 @define(eq=False)
@@ -140,6 +141,7 @@ class FakeClientConnection:
         if not client_id.startswith("!"):
             cluster.revision += 1
         session.epoch = cluster.revision
+        session.opened = session.opened or cluster.revision
         session.owner = self
         self.client_id = client_id
         return session
@@ -209,6 +211,7 @@ class FakeClientConnection:
                         ("epoch", session.epoch),
                         ("last", session.last),
                         ("resumed", Word("yes" if resumed else "no")),
+                        ("opened", session.opened),
                     )
                 )
             )

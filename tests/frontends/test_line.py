@@ -236,7 +236,7 @@ class ReadLevelTests(LineTestCase):
 
 class SessionTests(LineTestCase):
     def test_hello_opens_a_session(self) -> None:
-        self.assertEqual(self.reply("HELLO alice"), 'OK client="alice" epoch=1 last=0 resumed=no')
+        self.assertEqual(self.reply("HELLO alice"), 'OK client="alice" epoch=1 last=0 resumed=no opened=1')
         self.assertEqual(self.session().calls, ["hello alice 10"])
 
     def test_hello_elsewhere_resumes_and_repeats_the_answer(self) -> None:
@@ -244,7 +244,7 @@ class SessionTests(LineTestCase):
         self.ask("HELLO alice\n#1 PUT colour blue")
         other, _ = self.connect()
         said = self.ask("HELLO alice\n#1 PUT colour blue", other)
-        self.assertEqual(said, ['OK client="alice" epoch=3 last=1 resumed=yes', "#1 OK revision=2"])
+        self.assertEqual(said, ['OK client="alice" epoch=3 last=1 resumed=yes opened=1', "#1 OK revision=2"])
 
     def test_ttl_is_taken(self) -> None:
         self.ask("HELLO alice ttl=30")
@@ -275,7 +275,7 @@ class SessionTests(LineTestCase):
         self.assertEqual((self.session().calls, self.transport.producerState), (["hello alice 10"], "paused"))
         self.desk.hold = False
         self.desk.release()
-        self.assertEqual(self.said(), ['OK client="alice" epoch=1 last=0 resumed=no', "#1 OK revision=2"])
+        self.assertEqual(self.said(), ['OK client="alice" epoch=1 last=0 resumed=no opened=1', "#1 OK revision=2"])
         self.assertEqual(self.transport.producerState, "producing")
 
     def test_hello_waits_for_commands_before_it(self) -> None:
@@ -369,7 +369,7 @@ class SessionTests(LineTestCase):
 class ListenTests(LineTestCase):
     def test_listen_tells_what_is_said_from_now_on(self) -> None:
         self.ask("SAY one")
-        self.assertEqual(self.reply("LISTEN"), "OK")
+        self.assertEqual(self.reply("LISTEN"), "OK from=2")
         said = self.ask("SAY two")
         self.assertIn("OK index=2 revision=2", said)
         self.assertIn('* CHAT index=2 client="!1" text="two"', said)

@@ -16,7 +16,7 @@ class ChatTests(ClusterCase):
         cluster = await self.start_cluster(3)
         windows = [await self.visit(cluster, 0), await self.visit(cluster, 2)]
         for window in windows:
-            self.assertEqual(await window.ask("LISTEN"), "OK")
+            self.assertEqual(await window.ask("LISTEN"), "OK from=1")
         heard = []
         for speaker, text in ((0, "hello there"), (1, 'hello "yourself"')):
             windows[speaker].send(f"SAY {text}\r\n".encode())

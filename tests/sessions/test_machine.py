@@ -113,9 +113,11 @@ class EpochTests(MachineTestCase):
     def test_opened_session_tells_epoch_last_and_resumed(self) -> None:
         """Interface part 3, "Exactly once, by hand"."""
         opened = self.driver.open("alice")
-        self.assertEqual(opened, {"client": "alice", "epoch": 1, "last": 0, "resumed": "no"})
+        self.assertEqual(opened, {"client": "alice", "epoch": 1, "last": 0, "resumed": "no", "opened": 1})
         self.driver.run("alice", 1, (1, INCR))
-        self.assertEqual(self.driver.open("alice"), {"client": "alice", "epoch": 3, "last": 1, "resumed": "yes"})
+        self.assertEqual(
+            self.driver.open("alice"), {"client": "alice", "epoch": 3, "last": 1, "resumed": "yes", "opened": 1}
+        )
 
     def test_bundle_of_an_old_epoch_does_not_run(self) -> None:
         """REPLACED, and certainly not done."""

@@ -19,3 +19,6 @@ pfsb = ServiceMaker(
 chat = ApplicationMaker("chat", "A log that everyone reads in the same order.", "pfsb.applications.chat", "Chat")
 lock = ApplicationMaker("lock", "Locks, granted first come, first served.", "pfsb.applications.lock", "Lock")
 kv = ApplicationMaker("kv", "Keys and their values.", "pfsb.applications.key_value", "KeyValue")
+instances = ApplicationMaker(
+    "instances", "Agreements on one value each, for teaching labs.", "pfsb.applications.instances", "Instances"
+)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.testing import StringTransport
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.client.protocol import ClientProtocol, EventLine, Reply, read_fields, read_reply
+from pfsb.client import dialogue as dialogue_module
+from pfsb.client.dialogue import Dialogue
+from pfsb.client.replies import EventLine, Reply, read_fields, read_reply
 from pfsb.frontends.syntax import render, render_event
 from pfsb.interfaces import Done, Event, Refused, Word
 
@@ -38,22 +38,23 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual((reply.code, reply.fate), ("STRANGE", "unknown"))
 
 
-class ProtocolTests(SynchronousTestCase):
+class DialogueTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.events: list[EventLine] = []
-        self.lost: list[Failure] = []
+        self.refused: list[str] = []
         self.replies: list[tuple[str, Reply]] = []
-        self.protocol = ClientProtocol(self.events.append, self.lost.append)
-        self.transport = StringTransport()
-        self.protocol.makeConnection(self.transport)
+        self.dialogue = Dialogue(self.events.append, self.refused.append)
 
-    def request(self, number: int | None, name: str) -> None:
-        self.protocol.request(number, "PING", lambda reply: self.replies.append((name, reply)))
+    def request(self, number: int | None, name: str) -> bytes:
+        return self.dialogue.request(number, "PING", lambda reply: self.replies.append((name, reply)))
+
+    def test_request_is_a_line_with_its_number(self) -> None:
+        self.assertEqual((self.request(7, "a"), self.request(None, "b")), (b"#7 PING\n", b"PING\n"))
 
     def test_numbered_replies_find_their_request_in_any_order(self) -> None:
         self.request(1, "lock")
         self.request(2, "put")
-        self.protocol.dataReceived(b"#2 OK revision=5\n#1 OK\n")
+        self.dialogue.receive(b"#2 OK revision=5\n#1 OK\n")
         self.assertEqual(
             [(name, reply.line) for name, reply in self.replies], [("put", "OK revision=5"), ("lock", "OK")]
         )
@@ -62,32 +63,36 @@ class ProtocolTests(SynchronousTestCase):
         self.request(None, "first")
         self.request(7, "numbered")
         self.request(None, "second")
-        self.protocol.dataReceived(b"OK a=1\r\nOK a=2\r\n")
+        self.dialogue.receive(b"OK a=1\r\nOK a=2\r\n")
         self.assertEqual([name for name, _ in self.replies], ["first", "second"])
 
     def test_rows_belong_to_the_reply_that_follows_however_they_are_cut(self) -> None:
         self.request(1, "x")
         for byte in b'* CHAT index=1\n#1 +key="a"\n#1 +key="b"\n#1 OK count=2\n':
-            self.protocol.dataReceived(bytes([byte]))
+            self.dialogue.receive(bytes([byte]))
         self.assertEqual(self.replies[0][1].rows, ('key="a"', 'key="b"'))
         self.assertEqual(self.replies[0][1].lines(), ['+key="a"', '+key="b"', "OK count=2"])
 
     def test_events_are_told_apart(self) -> None:
-        self.protocol.dataReceived(render_event(Event("CHAT", (("index", 3), ("text", "a b"), ("w", Word("x"))))))
+        self.dialogue.receive(render_event(Event("CHAT", (("index", 3), ("text", "a b"), ("w", Word("x"))))))
         self.assertEqual((self.events[0].name, self.events[0].fields), ("CHAT", {"index": 3, "text": "a b", "w": "x"}))
 
-    def test_reply_that_nobody_waits_for_is_ignored(self) -> None:
-        self.protocol.dataReceived(b"#9 OK\nOK\n")
-        self.assertEqual(self.transport.disconnecting, True)
+    def test_numbered_reply_that_nobody_waits_for_is_ignored(self) -> None:
+        self.dialogue.receive(b"#9 OK\n")
+        self.assertEqual((self.replies, self.refused), ([], []))
 
-    def test_refusal_of_the_connection_counts_as_its_loss(self) -> None:
+    def test_answer_to_nothing_is_a_refusal_of_the_connection(self) -> None:
         """A server with too many connections answers ERR BUSY before anything was asked."""
-        self.protocol.dataReceived(b"ERR BUSY fate=none full\n")
-        self.assertIn("BUSY", self.lost[0].getErrorMessage())
+        self.dialogue.receive(b"ERR BUSY fate=none full\n* CHAT index=1\n")
+        self.assertEqual((self.refused, self.events), (["ERR BUSY fate=none full"], []))
 
-    def test_closed_connection_says_nothing_more(self) -> None:
+    def test_closed_dialogue_hears_nothing_more(self) -> None:
         self.request(1, "x")
-        self.protocol.close()
-        self.protocol.dataReceived(b"#1 OK\n* CHAT index=1\n")
-        self.protocol.connectionLost()
-        self.assertEqual((self.replies, self.events, self.lost), ([], [], []))
+        self.dialogue.close()
+        self.dialogue.receive(b"#1 OK\n* CHAT index=1\n")
+        self.assertEqual((self.replies, self.events, self.refused), ([], [], []))
+
+    def test_line_without_end_is_no_pfsb_server(self) -> None:
+        self.patch(dialogue_module, "LINE_BYTES_MAX", 10)
+        self.dialogue.receive(b"x" * 11)
+        self.assertIn("without end", self.refused[0])

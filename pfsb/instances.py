@@ -1,0 +1,246 @@
+"""The agreement library of teaching labs: many instances, each decided once, in one process or in several.
+
+::
+
+    peers = ["127.0.0.1:7101", "127.0.0.1:7102", "127.0.0.1:7103"]
+    pxa = [make(peers, me, reactor) for me in range(3)]
+    pxa[0].start(0, b"hello")           # returns at once
+    pxa[2].status(0)                    # (False, None) at first, later (True, b"hello")
+
+Each peer is a whole server of `pfsb`, and the instances are its application `instances` on the ordered log: what is
+decided is what the first proposal in that order says. Whatever a peer tells is on its disk, or, with `storage` None, is
+lost together with the peer: one that is made anew under its name must not join again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from attrs import define
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pfsb.addresses import peer_address
+from pfsb.applications.catalogue import Catalogue
+from pfsb.applications.instances import Instances, decoded, encoded
+from pfsb.config import Config, ServerConfig
+from pfsb.config_file import Place
+from pfsb.interfaces import Command, Done, IStableStorage, Result
+from pfsb.server import Server
+from pfsb.storage.memory import MemoryDisk, MemoryStorage
+from pfsb.storage.sqlite import SQLiteStorage
+from pfsb.transports.faults import LinkFaults
+from pfsb.transports.frames import Membership
+from pfsb.transports.udp import UDPTransport
+
+UNDER_WAY_MAX: Final = 64
+"""Commands of one peer that are on their way at once; the others wait for them."""
+RETRY_SECONDS: Final = 0.5
+_TEXT: Final = "tag:yaml.org,2002:str"
+
+
+@define(eq=False)
+class _Wanted:
+    number: int = 0
+    """0: it is not under way."""
+
+
+class Peer:
+    """One peer's side of all instances. Everything it tells is what this peer knows, without asking anybody.
+
+    Give it a server that runs the application `instances`, and `attach` it when the server has started.
+    """
+
+    _log = Logger()
+
+    def __init__(self, server: Server, application: Instances, clock: IReactorTime) -> None:
+        self.server = server
+        self._application = application
+        self._clock = clock
+        self._peers = server.config.n
+        self._decided: dict[int, bytes] = {}
+        self._least = 0
+        self._highest = -1
+        self._done = -1
+        self._wanted: dict[Command, _Wanted] = {}
+        self._under_way = 0
+        self._number = 0
+        self._retry: IDelayedCall | None = None
+        self._killed = False
+
+    # ------------------------------------------------------------------ the lab's interface
+
+    def start(self, seq: int, value: bytes) -> None:
+        """Have instance `seq` decided, perhaps to be `value`; returns at once. Ignored if `seq` is below `min()`.
+
+        Raises `ValueError` for a value that is too large.
+        """
+        text = encoded(value)
+        if seq >= self.min():
+            self._highest = max(self._highest, seq)
+            if seq not in self._decided:
+                self._want(("PROPOSE", seq, text))
+
+    def status(self, seq: int) -> tuple[bool, bytes | None]:
+        """Whether this peer knows `seq` to be decided, and the value. What is forgotten is (False, None)."""
+        value = self._decided.get(seq)
+        return value is not None, value
+
+    def done(self, seq: int) -> None:
+        """This peer's program needs nothing up to `seq` any more."""
+        if seq > self._done:
+            self._done = seq
+            self._want(("DONE", self.server.server_id, self._peers, seq))
+
+    def max(self) -> int:
+        """The highest instance that this peer knows of; -1: none."""
+        return self._highest
+
+    def min(self) -> int:
+        """One more than what all peers are done with, as far as this peer knows; all below is forgotten."""
+        return self._least
+
+    def kill(self) -> Any:
+        """Stop the peer. Returns None or a Deferred."""
+        self._killed = True
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        return self.server.stop()
+
+    # ------------------------------------------------------------------ what the server says
+
+    def attach(self) -> None:
+        """The server has started: what it knows from its disk counts, and what it executes is told as it gets there."""
+        turn = self.server.replica.turn
+        self._note_forgotten(self._application.least)
+        for seq, text in self._application.decided.items():
+            self._note_decided(seq, text)
+        self._application.on_decided = partial(turn.call, self._note_decided)
+        self._application.on_forgotten = partial(turn.call, self._note_forgotten)
+        self._connect()
+
+    def _note_decided(self, seq: int, text: str) -> None:
+        self._highest = max(self._highest, seq)
+        if seq >= self._least:
+            self._decided[seq] = decoded(text)
+
+    def _note_forgotten(self, least: int) -> None:
+        self._least = max(self._least, least)
+        self._decided = {seq: value for seq, value in self._decided.items() if seq >= self._least}
+
+    # ------------------------------------------------------------------ what the server is asked
+
+    def _connect(self) -> None:
+        self._connection = self.server.desk.connect(lambda _code, _text: self._connect_again())
+        self._number = self._under_way = 0
+        for wanted in self._wanted.values():
+            wanted.number = 0
+
+    def _connect_again(self) -> None:
+        """The session is over: nobody has heard of this server for long. What was asked may run; so it may twice."""
+        if not self._killed:
+            self._connection.disconnected()
+            self._connect()
+            self._ask()
+
+    def _want(self, command: Command) -> None:
+        self._wanted.setdefault(command, _Wanted())
+        self._ask()
+
+    def _ask(self) -> None:
+        for command, wanted in list(self._wanted.items()):
+            if self._under_way >= UNDER_WAY_MAX or self._killed:
+                return
+            if not wanted.number:
+                self._number += 1
+                wanted.number = self._number
+                self._submit(command, wanted)
+
+    def _submit(self, command: Command, wanted: _Wanted) -> None:
+        self._under_way += 1
+        answered = partial(self._answered, self._connection, command, wanted)
+        self._connection.submit(wanted.number, command, answered)
+
+    def _answered(self, connection: Any, command: Command, wanted: _Wanted, result: Result) -> None:
+        if connection is not self._connection:
+            return
+        self._under_way -= 1
+        if isinstance(result, Done) or result.code == "CONFLICT":
+            self._wanted.pop(command, None)
+            self._ask()
+            return
+        self._log.debug("{command} again: {text}", command=command[:2], text=result.text)
+        if result.fate == "none":
+            wanted.number = 0
+        self._ask_later(command, wanted)
+
+    def _ask_later(self, command: Command, wanted: _Wanted) -> None:
+        """A number of unknown fate is repeated; one that was not used is not needed."""
+        if wanted.number:
+            self._clock.callLater(RETRY_SECONDS, self._repeat, self._connection, command, wanted)
+        elif self._retry is None and not self._killed:
+            self._retry = self._clock.callLater(RETRY_SECONDS, self._ask_now)
+
+    def _ask_now(self) -> None:
+        self._retry = None
+        self._ask()
+
+    def _repeat(self, connection: Any, command: Command, wanted: _Wanted) -> None:
+        if connection is self._connection and wanted.number and not self._killed:
+            self._submit(command, wanted)
+
+
+def make(peers: Sequence[str], me: int, reactor: Any, *, storage: str | os.PathLike[str] | None = None) -> Peer:
+    """Start peer number `me` of those at these addresses ("127.0.0.1:7101", for UDP).
+
+    `storage` is a directory of this peer's own. Raises `ConfigError` for a wrong address, `CannotListenError` if
+    the port is in use.
+    """
+    config = _configuration(peers)
+    rng = random.Random(os.urandom(16))
+    faults = LinkFaults(reactor, rng)
+    membership = Membership(me, frozenset(config.ids) - {me}, config.membership_digest())
+    transport = UDPTransport(reactor, membership, {i: config.server(i).peer for i in config.ids}, faults, None)
+    application = Instances()
+    server = Server(
+        config=config,
+        server_id=me,
+        catalogue=Catalogue([application]),
+        clock=reactor,
+        rng=rng,
+        storage=_storage(storage, config, me, reactor),
+        transport=transport,
+        faults=faults,
+        on_failure=_failed,
+    )
+    peer = Peer(server, application, reactor)
+    server.start()
+    peer.attach()
+    return peer
+
+
+def _configuration(peers: Sequence[str]) -> Config:
+    places = [Place("peers", (str(i),), yaml.ScalarNode(_TEXT, text)) for i, text in enumerate(peers)]
+    servers = {i: ServerConfig(i, peer_address(place), "tcp:1") for i, place in enumerate(places)}
+    return Config("peers", "instances", servers, f=(len(peers) - 1) // 2, apps=(Instances.name,), snapshot_every=0)
+
+
+def _storage(storage: str | os.PathLike[str] | None, config: Config, me: int, reactor: Any) -> IStableStorage:
+    if storage is None:
+        return MemoryStorage(MemoryDisk(), reactor, lambda: 0.0, os.urandom, _failed)
+    return SQLiteStorage(
+        Path(storage), config.membership_digest(), config.cluster, me, reactor, os.urandom, _failed, config.ids
+    )
+
+
+def _failed(failure: Failure) -> None:
+    """The server has stopped itself: to the others it has crashed, which is what they are there for."""
+    Peer._log.failure("this peer stops", failure)

@@ -1,0 +1,103 @@
+"""The peers of a teaching lab, all in one simulated world, with links that are cut as the lab cuts them."""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from pfsb.applications.catalogue import Catalogue
+from pfsb.applications.instances import Instances
+from pfsb.config import Limits
+from pfsb.instances import Peer
+from pfsb.paxos.settings import Settings
+from pfsb.server import Server
+from pfsb.simulator.network import LinkQuality
+from pfsb.simulator.processes import Parts
+from pfsb.simulator.server_process import configuration
+from pfsb.simulator.world import World
+from pfsb.transports.faults import LinkFaults
+
+WAIT_SECONDS = 60.0
+"""Of simulated time; the lab gives up after about as long."""
+
+
+class PeerProcess:
+    """One life of a peer; the world's checks see what it executes."""
+
+    def __init__(self, parts: Parts) -> None:
+        config = evolve(configuration(parts.servers, parts.settings, Limits()), apps=("instances",))
+        self.application = Instances()
+        self.server = Server(
+            config=config,
+            server_id=parts.server_id,
+            catalogue=Catalogue([self.application]),
+            clock=parts.clock,
+            rng=parts.rng,
+            storage=parts.storage,
+            transport=parts.transport,
+            faults=LinkFaults(parts.clock, parts.rng),
+            on_failure=parts.on_failure,
+            tracer=parts.tracer,
+        )
+        self.replica = self.server.replica
+        self.replica.ordered_queue._state_machine = parts.watched(self.server.machine)
+        introduce = self.replica.introduce
+
+        def introduced(update: object) -> None:
+            parts.introduced(update)  # type: ignore[arg-type]
+            introduce(update)  # type: ignore[arg-type]
+
+        self.replica.introduce = introduced  # type: ignore[method-assign]
+        self.peer = Peer(self.server, self.application, parts.clock)
+
+    def start(self) -> None:
+        self.server.start()
+        self.peer.attach()
+
+
+class Lab:
+    """`peers` of them; `loss` on each link, in each direction."""
+
+    def __init__(self, seed: int | str, peers: int = 5, loss: float = 0.0) -> None:
+        self.world = World(
+            seed, peers, settings=Settings(), quality=LinkQuality(loss=loss), build=lambda parts: PeerProcess(parts)
+        )
+
+    def __getitem__(self, peer: int) -> Peer:
+        found: Peer = self.world.process(peer).peer
+        return found
+
+    @property
+    def peers(self) -> list[Peer]:
+        return [self[i] for i in self.world.running_ids]
+
+    def decided(self, seq: int) -> int:
+        """How many peers know the decision; they never differ."""
+        values = [value for is_decided, value in (peer.status(seq) for peer in self.peers) if is_decided]
+        assert len(set(values)) <= 1, f"instance {seq} is decided to be each of {set(values)}"
+        return len(values)
+
+    def wait(self, seq: int, wanted: int) -> None:
+        self.world.run_until(lambda: self.decided(seq) >= wanted, WAIT_SECONDS)
+
+    def wait_for_all(self, *seqs: int) -> None:
+        for seq in seqs:
+            self.wait(seq, len(self.peers))
+
+    def wait_for_majority(self, seq: int) -> None:
+        self.wait(seq, len(self.world.ids) // 2 + 1)
+
+    def wait_for_min(self, least: int) -> None:
+        """All peers know that all are done with what is below."""
+        self.world.run_until(lambda: all(peer.min() == least for peer in self.peers), WAIT_SECONDS)
+
+    def part(self, *groups: tuple[int, ...]) -> None:
+        """Only within a group does anything get through."""
+        self.world.heal()
+        for group in groups:
+            self.world.isolate(*group)
+
+    def deafen(self, peer: int) -> None:
+        """It can speak, and hears nothing."""
+        for other in self.world.ids:
+            if other != peer:
+                self.world.cut(other, peer, one_way=True)

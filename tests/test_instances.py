@@ -1,0 +1,273 @@
+"""The cases of the teaching lab, each in a simulated world; more seeds with PFSB_TEST_SEEDS=20."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from pfsb.applications.instances import instance_bytes_max
+from pfsb.config import ConfigError
+from pfsb.demo.processes import free_ports
+from pfsb.instances import make
+from tests.instances_lab import Lab
+
+reactor: Any = _reactor
+
+SEEDS = range(int(os.environ.get("PFSB_TEST_SEEDS", "2")))
+
+
+class LabTestCase(SynchronousTestCase):
+    def labs(self, peers: int = 5, loss: float = 0.0) -> Iterator[Lab]:
+        for seed in SEEDS:
+            yield Lab(f"{self.id()}/{seed}", peers, loss)
+
+
+class AgreementTests(LabTestCase):
+    def test_single_proposer(self) -> None:
+        for lab in self.labs(3):
+            lab[0].start(0, b"hello")
+            self.assertEqual(lab[0].status(0), (False, None))
+            lab.wait_for_all(0)
+            self.assertEqual(lab[2].status(0), (True, b"hello"))
+
+    def test_many_proposers_of_the_same_value(self) -> None:
+        for lab in self.labs(3):
+            for peer in lab.peers:
+                peer.start(1, b"77")
+            lab.wait_for_all(1)
+            self.assertEqual(lab[0].status(1), (True, b"77"))
+
+    def test_many_proposers_of_different_values(self) -> None:
+        for lab in self.labs(3):
+            for i, peer in enumerate(lab.peers):
+                peer.start(2, bytes([100 + i]))
+            lab.wait_for_all(2)
+            self.assertIn(lab[0].status(2)[1], [bytes([100 + i]) for i in range(3)])
+
+    def test_out_of_order(self) -> None:
+        for lab in self.labs(3):
+            for seq, value in ((7, b"seven"), (6, b"six"), (5, b"five"), (0, b"zero"), (1, b"one")):
+                lab[seq % 3].start(seq, value)
+            lab.wait_for_all(7, 6, 5, 0, 1)
+            self.assertEqual(lab[1].status(5), (True, b"five"))
+            self.assertEqual((lab[1].max(), lab[1].status(4)), (7, (False, None)))
+
+    def test_values_are_any_bytes(self) -> None:
+        for lab in self.labs(3):
+            values = [b"", bytes(range(256)), b"\n\0\xff", b"x" * instance_bytes_max]
+            for seq, value in enumerate(values):
+                lab[0].start(seq, value)
+            lab.wait_for_all(*range(len(values)))
+            self.assertEqual([lab[2].status(seq)[1] for seq in range(len(values))], values)
+            self.assertRaises(ValueError, lab[0].start, 9, b"x" * (instance_bytes_max + 1))
+
+    def test_deaf_proposer(self) -> None:
+        """What it says is heard, and it hears of no decision; also if it was the leader."""
+        for lab in self.labs():
+            lab[0].start(0, b"hello")
+            lab.wait_for_all(0)
+            lab.deafen(0)
+            lab.deafen(4)
+            lab[1].start(1, b"goodbye")
+            lab.wait_for_majority(1)
+            lab.world.run(1)
+            self.assertEqual(lab.decided(1), 3, "a deaf peer heard about a decision")
+            lab[0].start(1, b"xxx")
+            lab[4].start(2, b"yyy")
+            lab.wait(2, 3)
+            self.assertEqual(lab[4].status(2), (False, None))
+            lab.world.heal()
+            lab.wait_for_all(1, 2)
+            self.assertEqual((lab[0].status(1)[1], lab[0].status(2)[1]), (b"goodbye", b"yyy"))
+
+
+class ForgettingTests(LabTestCase):
+    def test_forgetting(self) -> None:
+        """min() is one more than the least of what all peers are done with."""
+        for lab in self.labs(6):
+            self.assertEqual([peer.min() for peer in lab.peers], [0] * 6)
+            for seq in range(3):
+                lab[seq].start(seq, b"%d" % seq)
+            lab.wait_for_all(0, 1, 2)
+            for peer in lab.peers[:5]:
+                peer.done(1)
+            lab.world.run(2)
+            self.assertEqual([peer.min() for peer in lab.peers], [0] * 6, "one peer has not said that it is done")
+            lab[5].done(0)
+            lab.wait_for_min(1)
+            self.assertEqual((lab[3].status(0), lab[3].status(1)), ((False, None), (True, b"1")))
+            lab[0].start(0, b"too late")
+            lab.world.run(1)
+            self.assertEqual((lab.decided(0), lab[0].max()), (0, 2))
+
+    def test_lots_of_forgetting(self) -> None:
+        for lab in self.labs(3, loss=0.1):
+            rng = Random(f"{lab.world.seed}")
+            for seq in range(60):
+                rng.choice(lab.peers).start(seq, b"%d" % seq)
+                for peer in lab.peers:
+                    peer.done(max(0, seq - rng.randrange(10)))
+                lab.world.run(rng.uniform(0, 0.3))
+            for peer in lab.peers:
+                peer.done(59)
+            lab.wait_for_min(60)
+            self.assertEqual([len(peer._application.decided) for peer in lab.peers], [0] * 3)
+
+    def test_memory_of_the_forgotten_is_freed(self) -> None:
+        """Nobody refers to a forgotten value any more: no answer that is kept, no update that waits."""
+        for lab in self.labs(3):
+            for seq in range(20):
+                lab[seq % 3].start(seq, b"much" * 5_000)
+            lab.wait_for_all(*range(20))
+            values = [peer._application.decided[0] for peer in lab.peers]
+            before = [len(peer._application.snapshot()) for peer in lab.peers]
+            for peer in lab.peers:
+                peer.done(18)
+            lab.wait_for_min(19)
+            after = [len(peer._application.snapshot()) for peer in lab.peers]
+            self.assertTrue(all(10 * b < a for a, b in zip(before, after, strict=True)), (before, after))
+            self.assertEqual([len(peer._wanted) for peer in lab.peers], [0] * 3)
+            gc.collect()
+            # In the list, and as the argument.
+            self.assertEqual([sys.getrefcount(values[i]) for i in range(3)], [2] * 3)
+
+
+class LossTests(LabTestCase):
+    def test_many_instances(self) -> None:
+        for lab in self.labs(3):
+            for seq in range(1, 50):
+                lab[seq % 3].start(seq, b"%d" % seq)
+                lab[(seq + 1) % 3].start(seq, b"%d" % (10 * seq))
+            lab.wait_for_all(*range(1, 50))
+
+    def test_many_instances_with_loss(self) -> None:
+        for loss in (0.1, 0.2):
+            for lab in self.labs(3, loss):
+                for seq in range(1, 50):
+                    for i, peer in enumerate(lab.peers):
+                        peer.start(seq, b"%d" % (10 * seq + i))
+                    lab.world.run(0.02)
+                lab.wait_for_all(*range(1, 50))
+
+    def test_peer_that_crashes_knows_again(self) -> None:
+        """From its disk, or from the others: what was decided stays so."""
+        for lab in self.labs(3):
+            lab[0].start(0, b"hello")
+            lab.wait_for_all(0)
+            lab.world.crash(1)
+            lab[2].start(1, b"without it")
+            lab.wait(1, 2)
+            lab.world.restart(1)
+            lab.wait_for_all(0, 1)
+            self.assertEqual(lab[1].status(0), (True, b"hello"))
+
+
+class PartitionTests(LabTestCase):
+    def test_minority_proposal_is_ignored(self) -> None:
+        """What the majority has decided meanwhile stands."""
+        for lab in self.labs():
+            lab.part((0, 1), (2, 3, 4))
+            lab[1].start(0, b"minority")
+            lab.world.run(1)
+            self.assertEqual(lab.decided(0), 0)
+            lab[3].start(0, b"majority")
+            lab.wait_for_majority(0)
+            lab.part()
+            lab.wait_for_all(0)
+            lab.world.run(2)
+            self.assertEqual([peer.status(0) for peer in lab.peers], [(True, b"majority")] * 5)
+
+    def test_no_decision_without_a_majority(self) -> None:
+        for lab in self.labs():
+            lab.part((0, 2), (1, 3), (4,))
+            lab[1].start(1, b"111")
+            lab.world.run(15)
+            self.assertEqual(lab.decided(1), 0)
+
+    def test_decision_in_the_majority(self) -> None:
+        for lab in self.labs():
+            lab.part((0, 2), (1, 3), (4,))
+            lab[1].start(1, b"111")
+            lab.world.run(2)
+            lab.part((0,), (1, 2, 3), (4,))
+            lab.wait_for_majority(1)
+            self.assertEqual(lab.decided(1), 3)
+
+    def test_all_agree_after_healing(self) -> None:
+        for lab in self.labs():
+            lab.part((0,), (1, 2, 3), (4,))
+            lab[1].start(1, b"111")
+            lab.wait_for_majority(1)
+            lab[0].start(1, b"1000")
+            lab[4].start(1, b"1001")
+            lab.world.run(12)
+            lab.part()
+            lab.wait_for_all(1)
+            self.assertEqual(lab[0].status(1), (True, b"111"))
+
+    def test_one_peer_that_changes_partition(self) -> None:
+        """It takes the decision along."""
+        for lab in self.labs():
+            for seq in range(8):
+                lab.part((0, 1, 2), (3, 4))
+                lab[0].start(seq, b"%d" % (10 * seq))
+                lab[3].start(seq, b"%d" % (10 * seq + 1))
+                lab.wait_for_majority(seq)
+                self.assertLessEqual(lab.decided(seq), 3, "too many have decided")
+                lab.part((0, 1), (2, 3, 4))
+                lab.wait_for_all(seq)
+
+    def test_one_peer_that_changes_partition_with_loss(self) -> None:
+        for lab in self.labs(loss=0.1):
+            for seq in range(4):
+                lab.part((0, 1, 2), (3, 4))
+                for i, peer in enumerate(lab.peers):
+                    peer.start(seq, b"%d" % (10 * seq + i))
+                lab.wait_for_majority(seq)
+                self.assertLessEqual(lab.decided(seq), 3, "too many have decided")
+                lab.part((0, 1), (2, 3, 4))
+                lab.wait_for_all(seq)
+
+    def test_many_requests_while_partitions_change(self) -> None:
+        for lab in self.labs(loss=0.1):
+            rng = Random(f"{lab.world.seed}/parts")
+            seq = 0
+            until = lab.world.now + 20
+            while lab.world.now < until:
+                groups: list[list[int]] = [[], [], []]
+                for peer in lab.world.ids:
+                    rng.choice(groups).append(peer)
+                lab.part(*(tuple(group) for group in groups if group))
+                for _ in range(rng.randrange(4)):
+                    rng.choice(lab.peers).start(seq, b"%d" % rng.randrange(1_000))
+                    seq += 1
+                    lab.world.run(rng.uniform(0, 0.3))
+                lab.world.run(rng.uniform(0, 0.5))
+            lab.part()
+            lab.wait_for_all(*range(seq))
+
+
+class SocketTests(TestCase):
+    timeout = 60
+
+    async def test_peers_agree_over_real_sockets(self) -> None:
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(3, Random(os.urandom(8)))]
+        peers = [make(addresses, me, reactor) for me in range(3)]
+        for peer in peers:
+            self.addCleanup(peer.kill)
+        peers[0].start(0, b"hello")
+        while not all(peer.status(0)[0] for peer in peers):
+            await deferLater(reactor, 0.02)
+        self.assertEqual([peer.status(0)[1] for peer in peers], [b"hello"] * 3)
+
+    def test_wrong_address_is_refused(self) -> None:
+        error = self.assertRaises(ConfigError, make, ["127.0.0.1:7101", "nowhere"], 0, reactor)
+        self.assertIn("peers", str(error))
