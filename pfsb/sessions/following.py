@@ -30,6 +30,11 @@ class Following:
         self._released = 0
         self._telling = False
 
+    @property
+    def next(self) -> int:
+        """The number of the event that is told next."""
+        return self._next
+
     def released(self, length: int) -> None:
         """Events up to number `length` may be told: what they rest on is on disk."""
         self._released = max(self._released, length)
