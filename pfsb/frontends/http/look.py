@@ -12,7 +12,7 @@ import yaml
 from pfsb.frontends.faults import apply_fault
 from pfsb.frontends.http.answers import JSON_TYPE, encoded, object_of
 from pfsb.frontends.http.exchange import Exchange
-from pfsb.interfaces import BadRequest, Refused
+from pfsb.interfaces import BadRequest, Refused, Result
 
 if TYPE_CHECKING:
     from pfsb.server import Server
@@ -33,12 +33,22 @@ def get_servers(exchange: Exchange) -> None:
 
 
 def get_digest(exchange: Exchange) -> None:
-    """Waits until the server has come so far, for as long as the client waits."""
+    """Waits until the server has come so far, for `request_seconds`."""
     seq = exchange.query.take("seq")
     exchange.query.refuse_more()
     if seq is not None and not (seq.isascii() and seq.isdigit() and len(seq) <= 18):
         raise BadRequest("seq= takes a sequence number, as in ?seq=812")
-    exchange.door.server.digest(None if seq is None else int(seq), exchange.answers())
+    door, answer = exchange.door, exchange.answers()
+    seconds = door.server.config.limits.request_seconds
+    too_late = Refused("UNAVAILABLE", f"this server has not come to sequence number {seq} within {seconds:g} s")
+    timeout = door.clock.callLater(seconds, answer, too_late)
+
+    def answered(result: Result) -> None:
+        if timeout.active():
+            timeout.cancel()
+        answer(result)
+
+    door.server.digest(None if seq is None else int(seq), answered)
 
 
 def set_fault(exchange: Exchange) -> None:
