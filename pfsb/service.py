@@ -43,6 +43,8 @@ from pfsb.transports.udp import UDPTransport, UnknownHost
 
 EXIT_FAILED = 3
 """The exit status of a server that has stopped itself."""
+LAST_WORDS_SECONDS = 0.05
+"""Between the last answers and the end of the reactor: sockets are written to in its next turns."""
 GARBAGE_THRESHOLD = 50_000
 """New containers, less those that are gone, between two collections of the youngest."""
 
@@ -268,7 +270,8 @@ class ServerService(Service):
             if self._chat_log is not None:
                 self._chat_log.close()
             self._doors.stopService()
-            stopped.callback(None)
+            clock: Any = reactor
+            clock.callLater(LAST_WORDS_SECONDS, stopped.callback, None)
 
         server.drain(drained)
         return stopped

@@ -195,6 +195,15 @@ class LookTests(HTTPCase):
         self.assertEqual(described, {path: set(methods) for path, methods in ROUTES.items()})
         self.assertEqual(self.content("GET", "/v1/openapi.json"), description())
 
+    def test_description_has_the_refusals_that_no_tester_provokes(self) -> None:
+        """415 wherever a body may come, 405 and 400 everywhere, 429 and 503 wherever a command goes to the log."""
+        for path, item in description()["paths"].items():
+            for method, operation in item.items():
+                described = set(operation["responses"])
+                self.assertLessEqual({"200", "400", "405", "413"}, described, path)
+                if method != "get":
+                    self.assertLessEqual({"404", "409", "415", "429", "503"}, described, path)
+
     def test_methods_that_a_resource_does_not_take(self) -> None:
         """405 with the header Allow; HEAD is GET without the body, but for what has no end."""
         reply = self.ask("POST", "/v1/kv/a")
@@ -253,6 +262,15 @@ class ConnectionTests(HTTPCase):
         self.server.desk.release()
         self.assertEqual(self.client.heard(), b"")
         self.assertEqual(self.commands(), [("PUT", "a", "1")])
+
+    def test_server_that_stops_says_what_it_has_to_say(self) -> None:
+        """An answer that was given in the last turn is written before the connection is closed."""
+        self.server.desk.hold = True
+        self.client.request("PUT", "/v1/kv/a", {"value": "1"})
+        self.server.desk.release()
+        self.door.leave()
+        self.assertIn(b"200 OK", self.client.transport.value())
+        self.assertTrue(self.client.transport.disconnecting)
 
     def test_answers_are_counted(self) -> None:
         """By method and status; what nobody knows has no counter of its own."""

@@ -130,7 +130,8 @@ class HTTPDoor(http.HTTPFactory):
         handler(exchange, *words)
 
     def leave(self) -> None:
-        """The server stops: streams end, and connections with what was still to be said."""
+        """The server stops: streams end, and connections, once what was to be said on them is written."""
+        self.turn.hurry()
         for end in tuple(self.streams):
             end()
         for channel in tuple(self.channels):
