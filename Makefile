@@ -40,7 +40,7 @@ package: $(ready)
 # The stamp comes last, so that an installation that broke off is made anew.
 $(ready): setup.cfg
 	$(PYTHON) -m venv .venv
-	$(bin)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(bin)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,test]'
 	touch $(ready)
 
 clean:

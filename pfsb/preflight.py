@@ -17,9 +17,10 @@ def refuse_used_ports(config: Config, server_id: int) -> None:
     server = config.server(server_id)
     path = f"{config.file}: servers.{server_id}"
     _try(socket.SOCK_DGRAM, server.peer, f"{path}.peer")
-    client = listens_at(server.client)
-    if client is not None:
-        _try(socket.SOCK_STREAM, client, f"{path}.client")
+    for door, endpoint in (("client", server.client), ("http", server.http)):
+        address = None if endpoint is None else listens_at(endpoint)
+        if address is not None:
+            _try(socket.SOCK_STREAM, address, f"{path}.{door}")
 
 
 def _try(kind: socket.SocketKind, address: Address, place: str) -> None:

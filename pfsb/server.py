@@ -20,10 +20,12 @@ from pfsb.config import Config
 from pfsb.interfaces import Answer, Done, Event, Fields, IStableStorage, ITracer, ITransport, Refused, Word
 from pfsb.paxos.messages import State
 from pfsb.paxos.replica import Replica
+from pfsb.sessions.counts import CommandCounts
 from pfsb.sessions.desk import Desk
 from pfsb.sessions.expiry import Expiry
 from pfsb.sessions.following import Following
 from pfsb.sessions.machine import SessionMachine
+from pfsb.sessions.revisions import Revisions
 from pfsb.storage.shared import StorageCounters
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.links import TransportCounters
@@ -87,6 +89,7 @@ class Server:
         self._digests_asked: list[_DigestAsked] = []
         self._started_at = clock.seconds()
         self.desk: Desk
+        self.revisions: Revisions
         self._expiry: Expiry
 
     # ------------------------------------------------------------------ life
@@ -105,6 +108,8 @@ class Server:
             self._clock,
             self.config.limits,
         )
+        self.machine.counts = CommandCounts()
+        self.revisions = Revisions(self.machine, self.replica.turn, self._clock)
         self._expiry = Expiry(self.server_id, self.replica, self.machine, self.desk, self._clock)
         self.replica.turn.at_end.append(self._answer_digests)
 
@@ -145,6 +150,11 @@ class Server:
         if self.view == 0 or self.replica.data.server.state is State.LEADER_ELECTION:
             return None
         return self.replica.membership.leader_of(self.view)
+
+    def waiting(self, client_id: str) -> list[int]:
+        """The command numbers of a session whose answer is still to come (LOCK)."""
+        session = self.machine.sessions.get(client_id)
+        return [] if session is None else sorted(session.waiting)
 
     def follow(self, verb: str, first: int, deliver: Callable[[Event], None]) -> Following:
         """An application's events from number `first` on, or only what is to come (0)."""

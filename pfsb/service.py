@@ -25,20 +25,26 @@ from twisted.python.failure import Failure
 from pfsb.applications.catalogue import Catalogue, find
 from pfsb.config import Config, ConfigError, load
 from pfsb.frontends.chat_log import ChatLog
+from pfsb.frontends.http.door import HTTPDoor
 from pfsb.frontends.line import LineFactory
-from pfsb.interfaces import BadRequest, IEventLog, IStableStorage, StorageRefused
+from pfsb.interfaces import BadRequest, IEventLog, StorageRefused
+from pfsb.metrics import Metrics, ReactorLag
 from pfsb.paxos.replica import StorageWasReplaced
 from pfsb.preflight import PortInUse, refuse_used_ports
 from pfsb.server import Server
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
+from pfsb.storage.shared import StorageCounters
 from pfsb.storage.sqlite import SQLiteStorage
 from pfsb.tracing import JSONTracer
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import Membership
+from pfsb.transports.links import TransportCounters
 from pfsb.transports.udp import UDPTransport, UnknownHost
 
 EXIT_FAILED = 3
 """The exit status of a server that has stopped itself."""
+LAST_WORDS_SECONDS = 0.05
+"""Between the last answers and the end of the reactor: sockets are written to in its next turns."""
 GARBAGE_THRESHOLD = 50_000
 """New containers, less those that are gone, between two collections of the youngest."""
 
@@ -157,6 +163,7 @@ class ServerService(Service):
         self._doors = MultiService()
         self._chat_log: ChatLog | None = None
         self._server: Server | None = None
+        self._http: HTTPDoor | None = None
 
     def startService(self) -> None:
         """Raises SystemExit with one clear line if the server cannot run here."""
@@ -205,18 +212,30 @@ class ServerService(Service):
         factory = LineFactory(server, clock)
         self._factory = factory
         strports.service(config.server(server_id).client, factory).setServiceParent(self._doors)
+        self._open_http_door(server, storage.counters, transport.counters)
         self._doors.privilegedStartService()
         self._doors.startService()
         clock.callWhenRunning(self._take_signals)
         _collect_garbage_seldom()
         self._log.info("server {id} of cluster {cluster} is up", id=server_id, cluster=config.cluster)
 
-    def _storage(self) -> IStableStorage:
+    def _storage(self) -> SQLiteStorage | MemoryStorage:
         directory = self._options.directory
         if directory is not None:
             return sqlite_storage(self._options, directory, self._failed)
         clock: Any = reactor
         return MemoryStorage(MemoryDisk(), clock, lambda: 0.0, os.urandom, self._failed)
+
+    def _open_http_door(self, server: Server, storage: StorageCounters, transport: TransportCounters) -> None:
+        endpoint = server.config.server(server.server_id).http
+        if endpoint is None:
+            return
+        clock: Any = reactor
+        lag = ReactorLag(clock)
+        lag.start()
+        metrics = Metrics(server, storage, transport, lag)
+        self._http = metrics.door = HTTPDoor(server, clock, metrics.render)
+        strports.service(endpoint, self._http).setServiceParent(self._doors)
 
     def _keep_chat_log(self, server: Server) -> None:
         directory = self._options.directory
@@ -246,11 +265,14 @@ class ServerService(Service):
 
         def drained() -> None:
             self._factory.leave()
+            if self._http is not None:
+                self._http.leave()
             server.stop()
             if self._chat_log is not None:
                 self._chat_log.close()
             self._doors.stopService()
-            stopped.callback(None)
+            clock: Any = reactor
+            clock.callLater(LAST_WORDS_SECONDS, stopped.callback, None)
 
         server.drain(drained)
         return stopped

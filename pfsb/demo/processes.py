@@ -65,13 +65,14 @@ def _is_free(port: int, kind: int) -> bool:
 
 def write_config(path: Path, servers: int, dice: Random, **changes: Any) -> Config:
     """A configuration with ports of its own; `changes` add or replace keys of its top level."""
-    ports = free_ports(2 * servers, dice)
+    ports = free_ports(3 * servers, dice)
     content = {
         "cluster": "demo",
         "servers": {
             server_id: {
-                "peer": f"127.0.0.1:{ports[2 * server_id]}",
-                "client": f"tcp:{ports[2 * server_id + 1]}:interface=127.0.0.1",
+                "peer": f"127.0.0.1:{ports[3 * server_id]}",
+                "client": f"tcp:{ports[3 * server_id + 1]}:interface=127.0.0.1",
+                "http": f"tcp:{ports[3 * server_id + 2]}:interface=127.0.0.1",
             }
             for server_id in range(servers)
         },

@@ -413,6 +413,14 @@ def _read_level(parts: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
     return tuple(part for part in parts if part is not levels[0]), level
 
 
+def check_client_id(client_id: str, usage: str) -> None:
+    """Raises `BadRequest` for what cannot be the name of a session; `usage` shows how it is written at this door."""
+    if not 1 <= len(client_id) <= CLIENT_ID_CHARACTERS_MAX or not client_id.isprintable() or " " in client_id:
+        raise BadRequest(f"a client id has 1 to {CLIENT_ID_CHARACTERS_MAX} printable characters and no space: {usage}")
+    if client_id[0] in "~!":
+        raise BadRequest("client ids that begin with ~ or ! are reserved for the servers; leave that character out")
+
+
 def _introduction(request: Request) -> tuple[str, int]:
     """HELLO's client id and ttl."""
     usage = "HELLO client-id [ttl=SECONDS], as in: HELLO alice ttl=30"
@@ -423,10 +431,7 @@ def _introduction(request: Request) -> tuple[str, int]:
     words, options = split_options(args[1:])
     ttl = options.pop("ttl", None)
     _refuse_more(words, options, usage)
-    if not 1 <= len(client_id) <= CLIENT_ID_CHARACTERS_MAX or not client_id.isprintable() or " " in client_id:
-        raise BadRequest(f"a client id has 1 to {CLIENT_ID_CHARACTERS_MAX} printable characters and no space: {usage}")
-    if client_id[0] in "~!":
-        raise BadRequest("client ids that begin with ~ or ! are reserved for the servers; leave that character out")
+    check_client_id(client_id, usage)
     if ttl is None:
         return client_id, TTL_SECONDS_DEFAULT
     seconds = _whole(ttl, "ttl")

@@ -43,6 +43,10 @@ class EndOfTurn:
             self._clock.callLater(0, self._run)
         self._due.append(what)
 
+    def hurry(self) -> None:
+        """Call now what is due: the server stops, and there may be no next turn."""
+        self._run()
+
     def _run(self) -> None:
         due, self._due = self._due, []
         for what in due:

@@ -40,6 +40,7 @@ class ProgressTimer:
         self._tracer = tracer
         self._call: IDelayedCall | None = None
         self._due = 0.0
+        self.expiries = 0
         self.on_expiry: Callable[[], None] = lambda: None
         """Set by the leader election, which is built after this."""
 
@@ -92,6 +93,7 @@ class ProgressTimer:
 
     def _expire(self) -> None:
         """Figure 6, Block A: no global progress for too long."""
+        self.expiries += 1
         if self._tracer is not None:
             self._tracer.trace("timer", name="progress")
         self.on_expiry()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
+from pfsb.histogram import BYTES, Histogram
 from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.flow_control import FlowControl
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
@@ -42,6 +43,8 @@ class ProposalHandler:
         """How far the state machine's time is ahead of this server's clock, as far as was seen."""
         self.skipped: set[int] = set()
         """Numbers to leave out as leader (`--skip-seq`): a hole for the next leader to find."""
+        self.batch_bytes = Histogram(BYTES)
+        """Of what this server has proposed as leader, no-ops included."""
         self.on_far_ahead: Callable[[int], None] = lambda seq: None
         """Told what the leader has executed when its proposal is beyond the window (section 5.6, trigger 1)."""
 
@@ -131,6 +134,7 @@ class ProposalHandler:
         assert applied, "a leader proposes once a view and slot, and only what is not ordered"
         slot = self._data.ordering.global_history.ensure(message.seq)
         slot.sent_at = self._clock.seconds()
+        self.batch_bytes.observe(len(message.batch.data))
         self._turn.send_early(message)
         self._record(message)
         self._accept(message)

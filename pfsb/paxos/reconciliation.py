@@ -66,6 +66,7 @@ class ReconciliationHandler:
         """The slot from which the last request asked."""
         self._call: IDelayedCall | None = None
         self.bytes_sent = 0
+        self.bytes_received = 0
 
     # ------------------------------------------------------------------ the server that is behind
 
@@ -79,6 +80,7 @@ class ReconciliationHandler:
         """Take what has come; when the burst is complete, ask on."""
         self._target = max(self._target, message.local_aru)
         for update in message.updates:
+            self.bytes_received += len(update.batch.data)
             self._ordering.learn(update)
         if message.server_id != self._peer or not message.updates:
             return  # the timeout asks another one

@@ -141,6 +141,8 @@ class Replica:
         turn.at_end.append(self.reads.answer_ready)
         self.discarded: dict[str, int] = {}
         """How many messages ran into which line of Figure 4."""
+        self.shifts: dict[State, int] = dict.fromkeys(State, 0)
+        """How often this server has shifted to a state, or to the same one in another view."""
         self._told: tuple[State, int] | None = None
         turn.at_end.append(self._tell_state)
 
@@ -296,6 +298,7 @@ class Replica:
             return
         before = self._told[0].value if self._told is not None else None
         self._told = state, view
+        self.shifts[state] += 1
         if self._tracer is not None:
             self._tracer.trace("state", **{"from": before, "to": state.value}, view=view)
         match state:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Set
 
+from pfsb.histogram import COUNTS, Histogram
 from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.messages import Batch, ClientUpdate
 from pfsb.paxos.settings import Settings
@@ -30,6 +31,8 @@ class UpdateQueue:
         self._clients = data.clients
         self._settings = settings
         self._start_update_timer = start_update_timer
+        self.batch_updates = Histogram(COUNTS)
+        """Client updates in the proposals that this server has made of them."""
 
     def __len__(self) -> int:
         return len(self._clients.update_queue)
@@ -101,7 +104,10 @@ class UpdateQueue:
             if update.timestamp > last_executed.of(update.client_id):
                 updates.append(update)
                 room -= _encoded_bytes(update)
-        return Batch.of(time_ms, updates) if updates else None
+        if not updates:
+            return None
+        self.batch_updates.observe(len(updates))
+        return Batch.of(time_ms, updates)
 
     def drop_executed(self, update: ClientUpdate) -> None:
         """Figure 10 D: whoever introduced it, this client's update has run (G16).

@@ -31,6 +31,7 @@ from pfsb.interfaces import (
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
+from pfsb.sessions.counts import CommandCounts
 from pfsb.sessions.kept import KeptAnswers
 
 OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
@@ -141,6 +142,8 @@ class SessionMachine:
         self._logs = [_EventLog(app) for app in catalogue.applications if IEventLog.providedBy(app)]
         self._context = Context(self)
         self.observer: Any = NobodyObserves()
+        self.counts: CommandCounts | None = None
+        """Of this server's own clients; None while it recovers, which counts nothing a second time."""
         self.revision = 0
         """Commands executed so far, opening, closing and expiring sessions included."""
         self.time_ms = 0
@@ -209,10 +212,13 @@ class SessionMachine:
             last_number = self.last_number(bundle.session_of(update.client_id))
             return [evolve(session, fate="unknown") if 0 < n <= last_number else session for n, _ in content.entries]
         is_ours = update.server_id == self._server_id
-        return [
+        results = [
             self._command(session, number, command) if number else self._question(command, is_ours)
             for number, command in content.entries
         ]
+        if is_ours and self.counts is not None:
+            self.counts.note([command[0] for _, command in content.entries], results)
+        return results
 
     def _session_for(self, update: ClientUpdate, content: Bundle) -> Session | Refused:
         client_id = bundle.session_of(update.client_id)

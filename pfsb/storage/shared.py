@@ -9,6 +9,7 @@ from typing import NamedTuple, assert_never
 from attrs import define, field
 from twisted.python.failure import Failure
 
+from pfsb.histogram import SECONDS, Histogram
 from pfsb.interfaces import StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Record, ViewRecord
@@ -83,6 +84,7 @@ class StorageCounters:
     batch_bytes: int = 0
     slow_groups: int = 0
     """Groups that took longer than `SLOW_WRITE_SECONDS`."""
+    write_seconds: Histogram = field(factory=lambda: Histogram(SECONDS))
     last_write_seconds: float = 0.0
     max_write_seconds: float = 0.0
 
@@ -93,6 +95,7 @@ class StorageCounters:
         self.records += records
         self.batch_bytes += batch_bytes
         self.slow_groups += slow
+        self.write_seconds.observe(seconds)
         self.last_write_seconds = seconds
         self.max_write_seconds = max(self.max_write_seconds, seconds)
         return slow

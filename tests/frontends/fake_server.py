@@ -263,6 +263,25 @@ class FakeDesk:
             what()
 
 
+@define(eq=False, slots=False)
+class FakeRevisions:
+    """`behind`: this server has not come as far as the cluster."""
+
+    cluster: FakeCluster
+    behind: int = 0
+    waits: list[tuple[int, float, Callable[[bool], None]]] = field(factory=list)
+
+    @property
+    def told(self) -> int:
+        return self.cluster.revision - self.behind
+
+    def wait(self, revision: int, seconds: float, reached: Callable[[bool], None]) -> None:
+        if revision <= self.told:
+            reached(True)
+        else:
+            self.waits.append((revision, seconds, reached))
+
+
 class FakeServer:
     view = 7
 
@@ -278,6 +297,8 @@ class FakeServer:
         self.cluster = cluster or FakeCluster()
         self.catalogue = self.cluster.catalogue
         self.desk = FakeDesk(self.cluster)
+        self.revisions = FakeRevisions(self.cluster)
+        self.dead: set[int] = set()
         self.faults = LinkFaults(Clock(), Random(1))
         self.skip: set[int] = set()
         self._leader = leader
@@ -300,9 +321,18 @@ class FakeServer:
 
     def servers(self) -> list[Fields]:
         return [
-            (("id", each), ("state", Word("REG_LEADER")), ("aru", 1), ("alive", Word("yes")), ("address", "127.0.0.1"))
+            (
+                ("id", each),
+                ("state", Word("REG_LEADER")),
+                ("aru", 1),
+                ("alive", Word("no" if each in self.dead else "yes")),
+                ("address", "127.0.0.1"),
+            )
             for each in self.config.ids
         ]
+
+    def waiting(self, client_id: str) -> list[int]:
+        return sorted(number for who, number in self.cluster.waiting if who == client_id)
 
     def digest(self, seq: int | None, answer: Answer) -> None:
         number = len(self.cluster.executed) if seq is None else seq

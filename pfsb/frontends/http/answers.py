@@ -1,0 +1,67 @@
+"""What the server's answers are in HTTP: a status, and a JSON object (interface part 5)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pfsb.interfaces import BadRequest, Done, Fields, Refused
+
+STATUS_OF: Final = {
+    "BADREQUEST": 400,
+    "DENIED": 403,
+    "NOTFOUND": 404,
+    "UNKNOWN": 404,
+    "METHOD": 405,
+    "CONFLICT": 409,
+    "NOTHELD": 409,
+    "REPLACED": 409,
+    "TOOLARGE": 413,
+    "MEDIATYPE": 415,
+    "HELD": 423,
+    "TIMEOUT": 423,
+    "BUSY": 429,
+    "INTERNAL": 500,
+    "NOSESSION": 503,
+    "SHUTDOWN": 503,
+    "UNAVAILABLE": 503,
+}
+"""By the code of a refusal. Every code of the line protocol is here, and two that only HTTP has."""
+
+JSON_TYPE: Final = "application/json; charset=utf-8"
+
+
+class NotAllowed(BadRequest):
+    """The resource is there, and does not take this method."""
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(f"this resource takes {allowed}", "METHOD")
+        self.allowed = allowed
+
+
+def status_of(refused: Refused) -> int:
+    """An application of somebody else's may have codes of its own: it was asked for something that conflicts."""
+    return STATUS_OF.get(refused.code, 409)
+
+
+def error_content(refused: Refused) -> dict[str, Any]:
+    """The text without the usage that it ends with: that is of the line protocol's commands."""
+    return {"error": refused.code, "fate": refused.fate, "text": refused.text.partition("; usage: ")[0]}
+
+
+def done_content(done: Done) -> dict[str, Any]:
+    """The fields of a reply by name; with rows, these as `rows`."""
+    content = object_of(done.fields)
+    if done.rows or "count" in content:
+        content["rows"] = [object_of(row) for row in done.rows]
+    return content
+
+
+def object_of(fields: Fields) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, str) else value for name, value in fields}
+
+
+def encoded(content: Mapping[str, Any]) -> bytes:
+    """One line, UTF-8."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,250 @@
+"""What a request says: its path, its query, its headers and its body, checked and taken apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from attrs import define, field
+from twisted.web.http_headers import Headers
+
+from pfsb.applications.arguments import parse_integer, quoted
+from pfsb.frontends.conversation import (
+    READ_LEVELS,
+    TTL_SECONDS_DEFAULT,
+    TTL_SECONDS_MAX,
+    check_client_id,
+)
+from pfsb.interfaces import BadRequest
+from pfsb.spelling import nearest
+
+NUMBER_MAX: Final = 2**63 - 1
+PARAMETERS_MAX: Final = 10_000
+
+
+def path_segments(uri: bytes) -> list[str]:
+    """The parts of the path between its slashes, decoded: `/v1/kv/a%2Fb` is v1, kv, a/b. Raises `BadRequest`."""
+    path = uri.partition(b"?")[0]
+    if not path.startswith(b"/"):
+        path = b"/" + path.partition(b"://")[2].partition(b"/")[2]  # RFC 9112 3.2.2: a server takes a whole URI, too
+    return [_decoded(unquote_to_bytes(segment), "the path") for segment in path[1:].split(b"/")]
+
+
+def _decoded(data: bytes, what: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise BadRequest(f"{what} is not UTF-8; percent-encode the UTF-8 bytes, as in caf%C3%A9 for café") from None
+
+
+@define
+class Query:
+    """The parameters after the question mark. A handler takes those that it knows; what is left over is refused."""
+
+    _values: dict[str, list[str]]
+
+    @classmethod
+    def parse(cls, uri: bytes) -> Query:
+        """Raises `BadRequest` for what is not percent-encoded UTF-8."""
+        text = _decoded(uri.partition(b"?")[2], "the query")
+        values: dict[str, list[str]] = {}
+        try:
+            pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=PARAMETERS_MAX)
+        except UnicodeDecodeError:
+            raise BadRequest("the query is not UTF-8; percent-encode the UTF-8 bytes") from None
+        except ValueError:
+            raise BadRequest(f"the query has more than {PARAMETERS_MAX} parameters") from None
+        for name, value in pairs:
+            values.setdefault(name, []).append(value)
+        return cls(values)
+
+    def take(self, name: str) -> str | None:
+        """Its one value; None if it is not given."""
+        values = self._values.pop(name, [])
+        if len(values) > 1:
+            raise BadRequest(f"{name}= is given {len(values)} times, once is right")
+        return values[0] if values else None
+
+    def take_all(self, name: str) -> list[str]:
+        return self._values.pop(name, [])
+
+    def take_read_level(self) -> str:
+        level = self.take("read")
+        if level is None:
+            return READ_LEVELS[0]
+        if level not in READ_LEVELS:
+            raise BadRequest(f"read= is one of {', '.join(READ_LEVELS)}, not {quoted(level)}")
+        return level
+
+    def options(self, *names: str) -> list[str]:
+        """Those that are given, as the applications' commands take them: `limit=10`."""
+        found = [(name, self.take(name)) for name in names]
+        return [f"{name}={value}" for name, value in found if value is not None]
+
+    def refuse_more(self) -> None:
+        if self._values:
+            raise BadRequest(f"{quoted(next(iter(self._values)))} is no parameter of this resource")
+
+
+@define
+class Who:
+    """On whose behalf a request comes, as its headers say."""
+
+    client_id: str | None = None
+    number: int | None = None
+    ttl_seconds: int = TTL_SECONDS_DEFAULT
+    revision: int = 0
+    """The client has seen this one: a sequential read must not be older."""
+
+    @classmethod
+    def of(cls, headers: Headers) -> Who:
+        """Raises `BadRequest`."""
+        client_id = _header(headers, "Pfsb-Client")
+        if client_id is not None:
+            check_client_id(client_id, "Pfsb-Client: alice")
+        number = _whole_header(headers, "Pfsb-Number", 1, NUMBER_MAX)
+        if number is not None and client_id is None:
+            raise BadRequest("Pfsb-Number counts the commands of a client: say which one with Pfsb-Client")
+        ttl = _whole_header(headers, "Pfsb-Ttl", 1, TTL_SECONDS_MAX)
+        revision = _whole_header(headers, "Pfsb-Revision", 0, NUMBER_MAX)
+        return cls(client_id, number, TTL_SECONDS_DEFAULT if ttl is None else ttl, revision or 0)
+
+
+def _header(headers: Headers, name: str) -> str | None:
+    values = headers.getRawHeaders(name.encode())
+    if not values:
+        return None
+    if len(values) > 1:
+        raise BadRequest(f"header {name} is given {len(values)} times, once is right")
+    return _decoded(values[0], f"header {name}")
+
+
+def _whole_header(headers: Headers, name: str, least: int, most: int) -> int | None:
+    text = _header(headers, name)
+    if text is None:
+        return None
+    number = parse_integer(text)
+    if number is None or not least <= number <= most:
+        raise BadRequest(f"header {name} is a whole number from {least} to {most}, not {quoted(text)}")
+    return number
+
+
+@define
+class Body:
+    """A JSON object. A handler takes the members that it knows; what is left over is refused."""
+
+    _members: dict[str, Any]
+    _known: list[str] = field(factory=list)
+
+    @classmethod
+    def parse(cls, data: bytes) -> Body:
+        """Raises `BadRequest`. No body at all is as good as an empty object."""
+        if not data:
+            return cls({})
+        try:
+            content = json.loads(data.decode(), object_pairs_hook=_no_key_twice, parse_constant=_no_constant)
+        except BadRequest:
+            raise
+        except UnicodeDecodeError:
+            raise BadRequest("the body is not UTF-8") from None
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(f"the body is not JSON: {_first_line(error)}") from None
+        if not isinstance(content, dict):
+            raise BadRequest(f"the body is a JSON {_kind(content)}; it should be an object, as in {{...}}")
+        return cls(content)
+
+    def text(self, name: str) -> str:
+        found: str = self._take(name, str, "a string")
+        return found
+
+    def text_or_null(self, name: str) -> str | None:
+        """It must be there; `null` is a value of its own."""
+        if name in self._members and self._members[name] is None:
+            self._known.append(name)
+            del self._members[name]
+            return None
+        found: str = self._take(name, str, "a string or null")
+        return found
+
+    def integer(self, name: str, default: int) -> int:
+        if self._is_absent(name):
+            return default
+        value = self._members[name]
+        if isinstance(value, float) and value.is_integer():
+            self._members[name] = int(value)  # in JSON 1.0 is the integer 1
+        found: int = self._take(name, int, "an integer")
+        return found
+
+    def number(self, name: str) -> float | None:
+        """None if it is not given."""
+        if self._is_absent(name):
+            return None
+        try:
+            return float(self._take(name, (int, float), "a number"))
+        except OverflowError:
+            raise BadRequest(f"{quoted(name)} is too large") from None
+
+    def texts(self, name: str) -> Mapping[str, str]:
+        """An object whose values are strings."""
+        found: Mapping[str, Any] = self._take(name, dict, "an object")
+        for key, value in found.items():
+            if not isinstance(value, str):
+                raise BadRequest(f"{quoted(name)}: {quoted(key)}: must be a string, not {_kind(value)}")
+        return found
+
+    def text_list(self, name: str) -> list[str]:
+        found: list[Any] = self._take(name, list, "a list")
+        for value in found:
+            if not isinstance(value, str):
+                raise BadRequest(f"{quoted(name)}: must hold strings only, not {_kind(value)}")
+        return found
+
+    def refuse_more(self) -> None:
+        for name in self._members:
+            right = nearest(name, self._known) if self._known else "it should be empty"
+            raise BadRequest(f"{quoted(name)} has no place in this body; {right}")
+
+    def _is_absent(self, name: str) -> bool:
+        self._known.append(name)
+        return name not in self._members
+
+    def _take(self, name: str, kind: Any, what: str) -> Any:
+        if self._is_absent(name):
+            raise BadRequest(f"{quoted(name)} is missing in the body; it is {what}")
+        value = self._members.pop(name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise BadRequest(f"{quoted(name)} must be {what}, not {_kind(value)}")
+        return value
+
+
+_KINDS: Final[Collection[tuple[Any, str]]] = (
+    (type(None), "null"),
+    (bool, "true or false"),
+    (int | float, "a number"),
+    (str, "a string"),
+    (list, "a list"),
+    (dict, "an object"),
+)
+
+
+def _kind(value: object) -> str:
+    return next(name for kind, name in _KINDS if isinstance(value, kind))
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise BadRequest(f"the body has {quoted(key)} twice")
+        found[key] = value
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise BadRequest(f"the body is not JSON: it has no {name}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["it is nested too deeply"])[0].lower()

@@ -1,0 +1,42 @@
+"""How values are distributed, counted into buckets whose bounds are fixed."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import Final
+
+from attrs import define, field
+
+SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+COUNTS: Final = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0)
+BYTES: Final = (64.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 32_768.0, 65_536.0)
+
+
+@define
+class Histogram:
+    """Observing costs a search among a dozen numbers; the totals are made when somebody looks."""
+
+    bounds: tuple[float, ...]
+    """The largest value that belongs into each bucket, ascending; what is larger than all has a bucket of its own."""
+    _buckets: list[int] = field(init=False)
+    sum: float = field(init=False, default=0.0)
+
+    @_buckets.default
+    def _make_buckets(self) -> list[int]:
+        return [0] * (len(self.bounds) + 1)
+
+    @property
+    def count(self) -> int:
+        return sum(self._buckets)
+
+    def observe(self, value: float) -> None:
+        self._buckets[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def cumulated(self) -> Iterator[tuple[float, int]]:
+        """(bound, how many values are no larger), for each bound."""
+        total = 0
+        for bound, count in zip(self.bounds, self._buckets, strict=False):
+            total += count
+            yield bound, total

@@ -1,0 +1,59 @@
+"""The OpenAPI description against a running server, by a tester that makes requests of it (schemathesis).
+
+It sends what the description allows, and what it forbids, and looks whether the answers are those that it names.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from pfsb.frontends.http.look import description
+from tests.integration.http_case import HTTPClusterCase, run, url
+
+EXAMPLES: int = 5
+"""Of each operation and kind; besides, every border of every schema is tried out."""
+TEST_SECONDS = 120.0
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "unsupported_method",
+    "allow_header_conformance",
+)
+SETTINGS = """
+[checks.not_a_server_error]
+expected-statuses = ["2xx", "4xx", 503]
+"""
+"""503 says that the cluster cannot do it just now, which is no fault of the server that says so."""
+
+
+class DescriptionTests(HTTPClusterCase):
+    if find_spec("schemathesis") is None:
+        skip = "schemathesis is not installed (pip install 'pfsb[test]')"
+    timeout = 240
+
+    async def test_no_answer_that_is_not_described(self) -> None:
+        """Nothing fails inside the server, and nothing comes back that the description does not have."""
+        cluster = await self.start_cluster(1, limits={"request_seconds": 0.5})
+        self.write_description(cluster.directory)
+        (cluster.directory / "settings.toml").write_text(SETTINGS)
+        arguments = ["--config-file", "settings.toml", "run", "description.json", "--url", url(cluster, 0)]
+        arguments += ["--phases", "coverage,fuzzing", "--max-examples", str(EXAMPLES), "--seed", "1", "--no-shrink"]
+        arguments += ["--checks", ",".join(CHECKS), "--request-timeout", "30"]
+        command = (sys.executable, "-m", "schemathesis.cli", *arguments)
+        out, status = await run(*command, seconds=TEST_SECONDS, path=str(cluster.directory))
+        self.assertEqual(status, 0, out[-4_000:])
+        self.assertIn("Coverage", out)
+        self.assertNotIn("Traceback", cluster.log_file(0).read_text())
+
+    def write_description(self, directory: Path) -> None:
+        """Without what has no end: the stream of events (tests of its own), and waits for locks of a year."""
+        content = json.loads(json.dumps(description()))
+        del content["paths"]["/v1/events"]
+        content["components"]["schemas"]["Lock"]["properties"]["wait"]["maximum"] = 0.2
+        (directory / "description.json").write_text(json.dumps(content))
