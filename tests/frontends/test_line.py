@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.config import Limits
 from pfsb.frontends.conversation import GATHERED_CHARACTERS_MAX
-from pfsb.frontends.line import LEAVE_SECONDS, LINGER_SECONDS, LineFactory, LineProtocol
+from pfsb.frontends.line import LineFactory, LineProtocol
+from pfsb.frontends.stream import LEAVE_SECONDS, LINGER_SECONDS
 from pfsb.interfaces import Done, Refused
 from tests.frontends.fake_server import FakeClientConnection, FakeServer, fake_config
 
