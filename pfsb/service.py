@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from pfsb.applications.catalogue import Catalogue, find
 from pfsb.config import Config, ConfigError, load
 from pfsb.frontends.chat_log import ChatLog
-from pfsb.frontends.line import LineFactory
+from pfsb.frontends.door import DoorFactory
 from pfsb.interfaces import BadRequest, IEventLog, IStableStorage, StorageRefused
 from pfsb.paxos.replica import StorageWasReplaced
 from pfsb.preflight import PortInUse, refuse_used_ports
@@ -200,7 +200,7 @@ class ServerService(Service):
             server.skip.add(options["skip-seq"])
         server.start()
         self._keep_chat_log(server)
-        factory = LineFactory(server, clock)
+        factory = DoorFactory(server, clock)
         self._factory = factory
         strports.service(config.server(server_id).client, factory).setServiceParent(self._doors)
         self._doors.privilegedStartService()

@@ -178,9 +178,9 @@ class StreamProtocol(Protocol):
         if self._working or self._leaving or conversation is None:
             return
         self._working = True
-        while self._requests and not self._must_wait(conversation):
-            self.take(self._requests.popleft())
-        conversation.go_on()
+        self._take_requests(conversation)
+        while self._requests and not self._must_wait(conversation):  # what is refused at once makes room for more
+            self._take_requests(conversation)
         self._working = False
         self._replies.flush()
         if conversation.finished:
@@ -191,6 +191,11 @@ class StreamProtocol(Protocol):
         else:
             self._regulate()
 
+    def _take_requests(self, conversation: Conversation) -> None:
+        while self._requests and not self._must_wait(conversation):
+            self.take(self._requests.popleft())
+        conversation.go_on()
+
     def _must_wait(self, conversation: Conversation) -> bool:
         outstanding = self._replies.outstanding + conversation.gathered
         if outstanding >= self._window:
@@ -198,6 +203,9 @@ class StreamProtocol(Protocol):
         elif outstanding <= self._window // 2:
             self._window_is_full = False
         return self._window_is_full or self._output_is_full or conversation.introducing or conversation.finished
+
+    def _may_read(self, conversation: Conversation) -> bool:
+        return not self._must_wait(conversation)
 
     def _relieved(self) -> None:
         conversation = self._conversation
@@ -211,7 +219,7 @@ class StreamProtocol(Protocol):
         """Read from the client exactly while its requests are taken."""
         if self._leaving or self._end_of_input or self._conversation is None:
             return
-        reading = not self._must_wait(self._conversation)
+        reading = self._may_read(self._conversation)
         if reading != self._reading:
             self._reading = reading
             transport: Any = self._transport()

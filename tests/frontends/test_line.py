@@ -533,3 +533,9 @@ class StoppingTests(LineTestCase):
         self.protocol.connectionLost()
         answers[0](Done())
         self.assertEqual(self.said(), [])
+
+    def test_refusals_of_more_lines_than_the_window_come_all(self) -> None:
+        """They are answered at once, so no answer comes later that would make the rest be taken."""
+        self.desk.draining = True
+        said = self.ask(b"PUT a 1\n" * 20)
+        self.assertEqual((len(said), {line[:12] for line in said}), (20, {"ERR SHUTDOWN"}))
