@@ -105,6 +105,7 @@ class KeyValue(Application):
         found, *columns = msgpack.unpackb(data)
         refuse_other_format(self.name, found, _snapshot_format)
         keys, values, revisions = columns
+        self._entries.clear()  # there may not be room for a million keys twice
         self._entries = dict(zip(keys, zip(values, revisions, strict=True), strict=True))
         self._keys = SortedList(keys)
 

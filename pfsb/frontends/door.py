@@ -34,7 +34,7 @@ class DoorProtocol(Protocol):
 
     def connectionMade(self) -> None:
         self._factory.undecided.add(self)
-        self._silence = self._factory.clock.callLater(SILENCE_SECONDS, self._speak_lines)
+        self._silence = self._factory.clock.callLater(SILENCE_SECONDS, self._listen_once_more)
 
     def dataReceived(self, data: bytes) -> None:
         inner = self._inner or self._begin(self._factory.redis if data[:1] == REDIS_BYTE else self._factory.line)
@@ -57,6 +57,10 @@ class DoorProtocol(Protocol):
         """The server stops before a word was said."""
         transport: Any = self.transport
         transport.loseConnection()
+
+    def _listen_once_more(self) -> None:
+        """If this server was held up, what the client has said lies unread: the reactor reads before its next turn."""
+        self._silence = self._factory.clock.callLater(0, self._speak_lines)
 
     def _speak_lines(self) -> None:
         self._begin(self._factory.line)

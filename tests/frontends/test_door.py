@@ -49,6 +49,13 @@ class DoorTests(SynchronousTestCase):
         self.clock.advance(2 * SILENCE_SECONDS)
         self.assertEqual(transport.value(), b"+PONG\r\n")
 
+    def test_silence_of_a_server_that_was_held_up_is_not_the_client_s(self) -> None:
+        """The command was there in time; the reactor runs what is due before it reads."""
+        protocol, transport = self.connect()
+        self.clock.callLater(SILENCE_SECONDS, protocol.dataReceived, encoded(b"PING"))
+        self.clock.advance(3 * SILENCE_SECONDS)
+        self.assertEqual(transport.value(), b"+PONG\r\n")
+
     def test_both_see_the_same_keys(self) -> None:
         (lines, line_transport), (redis, redis_transport) = self.connect(), self.connect()
         lines.dataReceived(b"PUT colour blue\n")
