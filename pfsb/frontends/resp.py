@@ -85,6 +85,7 @@ class RespConversation(Conversation):
         self._formed = replies
         self._door = OwnCommands(factory.server, next(factory.numbers))
         self._cursors = factory.cursors
+        self._client = Client(self._door.dialect, self._cursors)
         self._ended = ended
 
     def take_words(self, words: list[bytes]) -> None:
@@ -123,8 +124,9 @@ class RespConversation(Conversation):
         if not command.goes_with(len(words)):
             raise wrong_number_of_arguments(name)
         if command.translate is not None:
-            return command.translate(args, Client(self._door.dialect, self._cursors))
+            return command.translate(args, self._client)
         answer = self._door.answer(name, args)
+        self._client = Client(self._door.dialect, self._cursors)
         self.finished = self.finished or self._door.quits
         return answer
 

@@ -483,6 +483,17 @@ class BoundTests(LineTestCase):
         self.protocol.resumeProducing()
         self.assertEqual(self.said(), ["OK revision=1"])
 
+    def test_large_reply_waits_until_the_client_reads(self) -> None:
+        """No slice is written to a transport that has enough, and none is lost."""
+        for first in range(0, 3_000, 1_000):
+            self.ask("MPUT " + " ".join(f"{n:04} v" for n in range(first, first + 1_000)))
+        self.protocol.dataReceived(b"RANGE 0 9 limit=3000\n")
+        self.protocol.pauseProducing()
+        self.assertEqual(self.said(), [])
+        self.protocol.resumeProducing()
+        said = self.said()
+        self.assertEqual((len(said), said[-1]), (3_001, "OK count=3000"))
+
     def test_replies_of_one_turn_are_one_write(self) -> None:
         self.desk.hold = True
         self.ask("PUT a 1\nPUT a 2\nPUT a 3\nPUT a 4")
