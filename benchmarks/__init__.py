@@ -1,1 +1,1 @@
-"""Measurements that need more than a cluster: the peers, the paper's figures, and figures recorded earlier."""
+"""Measurements that are run from the root of the repository: peers, the paper's figures, memory, regressions."""

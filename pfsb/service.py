@@ -25,8 +25,8 @@ from twisted.python.failure import Failure
 from pfsb.applications.catalogue import Catalogue, find
 from pfsb.config import Config, ConfigError, load
 from pfsb.frontends.chat_log import ChatLog
+from pfsb.frontends.door import DoorFactory
 from pfsb.frontends.http.door import HTTPDoor
-from pfsb.frontends.line import LineFactory
 from pfsb.interfaces import BadRequest, IEventLog, StorageRefused
 from pfsb.metrics import Metrics, ReactorLag
 from pfsb.paxos.replica import StorageWasReplaced
@@ -209,7 +209,7 @@ class ServerService(Service):
             server.skip.add(options["skip-seq"])
         server.start()
         self._keep_chat_log(server)
-        factory = LineFactory(server, clock)
+        factory = DoorFactory(server, clock)
         self._factory = factory
         strports.service(config.server(server_id).client, factory).setServiceParent(self._doors)
         self._open_http_door(server, storage.counters, transport.counters)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -144,6 +144,23 @@ def bounded_rows(rows: tuple[Fields, ...]) -> Result:
         text = f"the answer has {size} characters, {reply_characters_max} are allowed; ask for fewer rows at a time"
         return Refused("TOOLARGE", text)
     return Done((("count", len(rows)),), rows)
+
+
+def paged_rows(rows: Iterable[Fields], limit: int) -> Done:
+    """The answer that consists of the first of `rows`: up to a normalised `limit`, and no more than can be sent.
+
+    If there are more, `next` tells the first field of the first row that is left out. One row there always is, so who
+    goes on from there comes to the end.
+    """
+    page: list[Fields] = []
+    rows_left, characters_left = row_limit(limit), reply_characters_max
+    for row in rows:
+        characters_left -= sum([len(value) for _, value in row if isinstance(value, str)])
+        if page and (characters_left < 0 or not rows_left):
+            return Done((("count", len(page)), ("next", row[0][1])), tuple(page))
+        page.append(row)
+        rows_left -= 1
+    return Done((("count", len(page)),), tuple(page))
 
 
 def row_limit(limit: int) -> int:

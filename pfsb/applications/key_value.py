@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgpack
+from sortedcontainers import SortedList
 from zope.interface import implementer
 
 from pfsb.applications.application import Application, Verb, not_understood
@@ -17,10 +17,10 @@ from pfsb.applications.arguments import (
     integer_max,
     integer_min,
     key_bytes_max,
+    paged_rows,
     parse_integer,
     quoted,
     refuse_other_format,
-    row_limit,
     rows_max,
     utf8_length,
     value_bytes_max,
@@ -39,50 +39,6 @@ from pfsb.interfaces import (
 _snapshot_format = 1
 
 
-class SortedKeys:
-    """The keys in byte order, put in order only when somebody asks for a range.
-
-    The order is that of the UTF-8 bytes. Python compares text by code points, which is the same: UTF-8 was made so
-    that larger code points have larger bytes (UTF-16 was not).
-    """
-
-    def __init__(self, in_order: list[str]) -> None:
-        self._keys = in_order
-        self._added: set[str] = set()  # not yet in _keys
-        self._removed: set[str] = set()  # still in _keys
-
-    def add(self, key: str) -> None:
-        if key in self._removed:
-            self._removed.remove(key)
-        else:
-            self._added.add(key)
-
-    def remove(self, key: str) -> None:
-        if key in self._added:
-            self._added.remove(key)
-        else:
-            self._removed.add(key)
-
-    def between(self, first: str, end: str, limit: int) -> list[str]:
-        """Up to `limit` keys from `first` (included) to `end` (excluded; "": to the last key)."""
-        keys = self.all()
-        start = bisect_left(keys, first)
-        stop = bisect_left(keys, end) if end else len(keys)
-        return keys[start : min(stop, start + limit)]
-
-    def all(self) -> list[str]:
-        """Every key, in order; not to be changed."""
-        if self._removed:
-            self._keys = [key for key in self._keys if key not in self._removed]
-            self._removed.clear()
-        if self._added:
-            self._keys += self._added
-            self._added.clear()
-            # Cheap: the sort finds the old keys in order and merges the new ones in.
-            self._keys.sort()
-        return self._keys
-
-
 @implementer(IReplicatedApplication)
 class KeyValue(Application):
     """A map from key to value. Every change is one command, atomic, and has one revision."""
@@ -93,7 +49,7 @@ class KeyValue(Application):
             "GET", "GET key [read=linearizable/sequential/stale]", "Show the value of a key.", changes=False
         ),
         CommandDescription("PUT", "PUT key value", "Set a key to a value."),
-        CommandDescription("DEL", "DEL key", "Remove a key."),
+        CommandDescription("DEL", "DEL key [key ...]", "Remove keys, and tell how many there were."),
         CommandDescription("CAS", "CAS key old new", "Set a key if its value is old, or if it is absent: old = nil."),
         CommandDescription("INCR", "INCR key [n]", "Add 1 or n to an integer; an absent key counts as 0."),
         CommandDescription("APPEND", "APPEND key text", "Add text to the end of a value."),
@@ -103,7 +59,8 @@ class KeyValue(Application):
         CommandDescription(
             "RANGE",
             "RANGE from to [limit=N]",
-            'Show the keys from (included) to (excluded) in byte order; to = "": to the last.',
+            'Show the keys from (included) to (excluded) in byte order; to = "": to the last. If one answer cannot '
+            'hold them all, it says next="key": go on with from = that key.',
             changes=False,
         ),
         CommandDescription(
@@ -113,12 +70,14 @@ class KeyValue(Application):
 
     def __init__(self) -> None:
         self._entries: dict[str, tuple[str, int]] = {}  # key -> (value, revision)
-        self._keys = SortedKeys([])
+        self._keys: SortedList[str] = SortedList()
+        """In the order of their UTF-8 bytes. Python compares text by code points, which is the same: UTF-8 was made so
+        that larger code points have larger bytes (UTF-16 was not)."""
         super().__init__(
             {
                 "GET": Verb(_check_key_only, (str, str), self._get),
                 "PUT": Verb(_check_key_and_value, (str, str, str), self._put),
-                "DEL": Verb(_check_key_only, (str, str), self._del),
+                "DEL": Verb(_check_del, (str, str, ...), self._del),
                 "CAS": Verb(_check_cas, (str, str, int, str, str), self._cas),
                 "INCR": Verb(_check_incr, (str, str, int), self._incr),
                 "APPEND": Verb(_check_key_and_value, (str, str, str), self._append),
@@ -135,7 +94,7 @@ class KeyValue(Application):
 
         By columns, since a row per key would be a million tuples for a million keys.
         """
-        keys = self._keys.all()
+        keys = list(self._keys)
         entries = [self._entries[key] for key in keys]
         columns = keys, [value for value, _ in entries], [revision for _, revision in entries]
         data: bytes = msgpack.packb((_snapshot_format, *columns))
@@ -146,8 +105,9 @@ class KeyValue(Application):
         found, *columns = msgpack.unpackb(data)
         refuse_other_format(self.name, found, _snapshot_format)
         keys, values, revisions = columns
+        self._entries.clear()  # there may not be room for a million keys twice
         self._entries = dict(zip(keys, zip(values, revisions, strict=True), strict=True))
-        self._keys = SortedKeys(keys)
+        self._keys = SortedList(keys)
 
     def _put(self, command: Command, context: IContext) -> Result:
         _, key, value = command
@@ -155,11 +115,13 @@ class KeyValue(Application):
         return Done((("revision", context.revision),))
 
     def _del(self, command: Command, context: IContext) -> Result:
-        _, key = command
-        deleted = self._entries.pop(key, None) is not None
-        if deleted:
-            self._keys.remove(key)
-        return Done((("deleted", int(deleted)), ("revision", context.revision)))
+        """A key that is given twice counts once."""
+        deleted = 0
+        for key in command[1:]:
+            if self._entries.pop(key, None) is not None:
+                self._keys.remove(key)
+                deleted += 1
+        return Done((("deleted", deleted), ("revision", context.revision)))
 
     def _cas(self, command: Command, context: IContext) -> Result:
         _, key, must_exist, old, new = command
@@ -215,12 +177,14 @@ class KeyValue(Application):
         return bounded_rows(tuple(self._row(key) for key in command[1 : rows_max + 1] if key in self._entries))
 
     def _range(self, command: Command) -> Result:
-        _, first, end, limit = command
-        return bounded_rows(tuple(map(self._row, self._keys.between(first, end, row_limit(limit)))))
+        return self._page(command, self._row)
 
     def _list_keys(self, command: Command) -> Result:
+        return self._page(command, _key_only_row)
+
+    def _page(self, command: Command, row: Callable[[str], Fields]) -> Result:
         _, first, end, limit = command
-        return bounded_rows(tuple((("key", key),) for key in self._keys.between(first, end, row_limit(limit))))
+        return paged_rows(map(row, self._keys.irange(first, end or None, (True, False))), limit)
 
     def _row(self, key: str) -> Fields:
         value, revision = self._entries[key]
@@ -248,9 +212,17 @@ def fnv1a_32(data: bytes) -> int:
     return digest
 
 
+def _key_only_row(key: str) -> Fields:
+    return (("key", key),)
+
+
 def _check_key_only(asked: Arguments) -> Command:
     (key,) = asked.words(1, 1)
     return (asked.verb, asked.key(key))
+
+
+def _check_del(asked: Arguments) -> Command:
+    return ("DEL", *map(asked.key, asked.words(1, rows_max)))
 
 
 def _check_key_and_value(asked: Arguments) -> Command:

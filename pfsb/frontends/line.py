@@ -2,209 +2,50 @@
 
 from __future__ import annotations
 
-import socket
-from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable
 
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import (
-    IAddress,
-    IConsumer,
-    IDelayedCall,
-    IHalfCloseableProtocol,
-    IPushProducer,
-    IReactorTime,
-    ITCPTransport,
-    ITransport,
-)
-from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.tcp import Connection
-from twisted.python.failure import Failure
-from zope.interface import implementer
+from twisted.internet.interfaces import IAddress
 
-from pfsb.frontends.conversation import Conversation, Verbs
+from pfsb.frontends.conversation import Conversation
 from pfsb.frontends.lines import LineSplitter, TooLong
-from pfsb.frontends.replies import EndOfTurn, ReplyQueue, refusal
-from pfsb.frontends.syntax import BadLine, number_of, parse, render, render_event
+from pfsb.frontends.replies import ReplyQueue, refusal
+from pfsb.frontends.stream import StreamFactory, StreamProtocol
+from pfsb.frontends.syntax import BadLine, number_of, parse, render, render_event, render_in_slices
 from pfsb.interfaces import BadRequest, Event, Refused, Word
 
-if TYPE_CHECKING:
-    from pfsb.server import Server
 
-LEAVE_SECONDS: Final = 10.0
-"""How long a client may take to read its last replies, before the connection is cut."""
-LINGER_SECONDS: Final = 15.0
-"""How long a client that has closed its side may wait for replies: longer than commands take (request_seconds)."""
-
-_KEEPALIVE: Final = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
-"""A client whose machine is gone is noticed in half a minute, and its session can expire."""
-
-
-@implementer(IPushProducer, IHalfCloseableProtocol)
-class LineProtocol(Protocol):
-    """One client: cuts its lines, feeds them to its conversation, writes what comes of it.
-
-    It stops reading while HELLO or BYE is unanswered, while `session_window` requests are, and while the client
-    does not read what it is told; what has arrived by then, one read of the transport at most, waits here.
-    """
+class LineProtocol(StreamProtocol):
+    """One client at its lines."""
 
     def __init__(self, factory: LineFactory) -> None:
+        super().__init__(factory)
         self.factory = factory
-        limits = factory.server.config.limits
-        self._window = limits.session_window
-        self._splitter = LineSplitter(limits.command_bytes)
-        self._lines: deque[bytes | TooLong] = deque()
-        self._replies = ReplyQueue(self._write, render, factory.turn, self._relieved)
-        self._conversation: Conversation | None = None
-        self._window_is_full = False
-        self._output_is_full = False
-        self._end_of_input = False
-        self._leaving = False
-        self._working = False
-        self._reading = True
-        self._deadline: IDelayedCall | None = None
+        self._splitter = LineSplitter(factory.server.config.limits.command_bytes)
+        self._replies = ReplyQueue(self._write, render_in_slices, factory.turn, self._relieved)
 
-    def connectionMade(self) -> None:
-        transport = self._transport()
-        if ITCPTransport.providedBy(transport):
-            transport.setTcpNoDelay(True)
-            _keep_alive(transport)
-        IConsumer(transport).registerProducer(self, True)
-        if not self.factory.admit(self):
-            self._replies.say(render(None, self.factory.full()))
-            self.leave()
-            return
-        self._conversation = Conversation(self.factory.server, self.factory.verbs, self._replies)
+    def cut(self, data: bytes) -> Iterable[bytes | TooLong]:
+        return self._splitter.feed(data)
+
+    def converse(self) -> Conversation:
+        conversation = Conversation(self.factory.server, self.factory.verbs, self._replies)
         self._replies.say(self.factory.welcome())
-        self._replies.flush()
+        return conversation
 
-    def dataReceived(self, data: bytes) -> None:
-        self._lines.extend(self._splitter.feed(data))
-        self._work()
+    def turn_away(self, why: Refused) -> None:
+        self._replies.say(render(None, why))
 
-    def readConnectionLost(self) -> None:
-        """The client has nothing more to ask; like QUIT, it still gets the replies to what it has asked."""
-        self._end_of_input = True
-        self._set_deadline(LINGER_SECONDS, self.leave)
-        self._work()
-
-    def writeConnectionLost(self) -> None:
-        """The client cannot be told anything any more; the transport ends the connection by itself."""
-
-    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 (Twisted's signature)
-        self._leaving = True
-        self._lines.clear()
-        self._replies.close()
-        if self._conversation is not None:
-            self._conversation.disconnected()
-        self._cancel_deadline()
-        self.factory.forget(self)
-
-    def pauseProducing(self) -> None:
-        """The client does not read what it was told: no more events, and no more requests are taken."""
-        self._output_is_full = True
-        if self._conversation is not None:
-            self._conversation.pause()
-        self._regulate()
-
-    def resumeProducing(self) -> None:
-        self._output_is_full = False
-        if self._conversation is not None:
-            self._conversation.resume()
-        self._work()
-
-    def stopProducing(self) -> None:
-        """The connection is gone; `connectionLost` says so too."""
-
-    def leave(self) -> None:
-        """Write what there is to be said, and close."""
-        if self._leaving:
-            return
-        self._leaving = True
-        self._lines.clear()
-        if self._conversation is not None:
-            self._conversation.stop_following()
-        self._replies.flush()
-        transport = self._transport()
-        IConsumer(transport).unregisterProducer()
-        transport.loseConnection()
-        self._set_deadline(LEAVE_SECONDS, self._abort)
-
-    def _set_deadline(self, seconds: float, what: Callable[[], None]) -> None:
-        self._cancel_deadline()
-        self._deadline = self.factory.clock.callLater(seconds, what)
-
-    def _cancel_deadline(self) -> None:
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-
-    def _abort(self) -> None:
-        transport: Any = self._transport()
-        transport.abortConnection()
-
-    def _transport(self) -> ITransport:
-        assert self.transport is not None
-        return self.transport
-
-    def _write(self, data: bytes) -> None:
-        write_now(self._transport(), data)
-
-    def _work(self) -> None:
-        """Take as many lines as may be taken now, then write what came of it."""
+    def take(self, request: bytes | TooLong) -> None:
         conversation = self._conversation
-        if self._working or self._leaving or conversation is None:
-            return
-        self._working = True
-        while self._lines and not self._must_wait(conversation):
-            self._take(self._lines.popleft(), conversation)
-        conversation.go_on()
-        self._working = False
-        self._replies.flush()
-        if conversation.finished:
-            self._lines.clear()
-        ending = conversation.finished or self._end_of_input
-        if ending and not self._lines and not self._replies.in_order:
-            self.leave()
-        else:
-            self._regulate()
-
-    def _must_wait(self, conversation: Conversation) -> bool:
-        outstanding = self._replies.outstanding + conversation.gathered
-        if outstanding >= self._window:
-            self._window_is_full = True
-        elif outstanding <= self._window // 2:
-            self._window_is_full = False
-        return self._window_is_full or self._output_is_full or conversation.introducing or conversation.finished
-
-    def _relieved(self) -> None:
-        conversation = self._conversation
-        if conversation is None or self._working:
-            return
-        ending = self._end_of_input or conversation.finished
-        if ending or ((self._lines or not self._reading) and not self._must_wait(conversation)):
-            self._work()
-
-    def _regulate(self) -> None:
-        """Read from the client exactly while its lines are taken."""
-        if self._leaving or self._end_of_input or self._conversation is None:
-            return
-        reading = not self._must_wait(self._conversation)
-        if reading != self._reading:
-            self._reading = reading
-            transport: Any = self._transport()
-            (transport.resumeProducing if reading else transport.pauseProducing)()
-
-    def _take(self, line: bytes | TooLong, conversation: Conversation) -> None:
+        assert conversation is not None
         number: int | None = None
         try:
-            if isinstance(line, TooLong):
-                number = number_of(line.start)
+            if isinstance(request, TooLong):
+                number = number_of(request.start)
                 raise self.factory.too_long()
-            if line and not line.isspace():
-                request = parse(line)
-                number = request.number
-                conversation.take(request)
+            if request and not request.isspace():
+                parsed = parse(request)
+                number = parsed.number
+                conversation.take(parsed)
         except BadLine as error:
             conversation.go_on()
             self._replies.place(error.number)(refusal(error))
@@ -213,40 +54,11 @@ class LineProtocol(Protocol):
             self._replies.place(number)(refusal(error))
 
 
-class LineFactory(Factory):
-    """Makes the connections of one server, as many as `limits.connections` allows."""
-
-    noisy = False
-
-    def __init__(self, server: Server, clock: IReactorTime) -> None:
-        self.server = server
-        self.clock = clock
-        self.turn = EndOfTurn(clock)
-        self.verbs = Verbs(server)
-        self.connections: set[LineProtocol] = set()
+class LineFactory(StreamFactory):
+    """Makes connections that speak the line protocol from their first byte on."""
 
     def buildProtocol(self, addr: IAddress | None) -> LineProtocol:
         return LineProtocol(self)
-
-    def leave(self) -> None:
-        """The server stops: every connection is closed, once what was to be said to it is written."""
-        for connection in list(self.connections):
-            connection.leave()
-
-    def admit(self, connection: LineProtocol) -> bool:
-        """Count a new connection, unless there are as many as there may be."""
-        if len(self.connections) >= self.server.config.limits.connections:
-            return False
-        self.connections.add(connection)
-        return True
-
-    def forget(self, connection: LineProtocol) -> None:
-        self.connections.discard(connection)
-
-    def full(self) -> Refused:
-        """What one connection too many is told."""
-        limit = self.server.config.limits.connections
-        return Refused("BUSY", f"this server has {limit} connections and takes no more; try another one")
 
     def welcome(self) -> bytes:
         """The first line of a connection."""
@@ -264,32 +76,3 @@ class LineFactory(Factory):
     def too_long(self) -> BadRequest:
         limit = self.server.config.limits.command_bytes
         return BadRequest(f"a line has at most {limit} bytes; this one was skipped to its end", code="TOOLARGE")
-
-
-def write_now(transport: Any, data: bytes) -> None:
-    """Like `transport.write`, but send at once, if the transport has nothing else to send.
-
-    Twisted's own way waits until the reactor says that the socket can be written, which costs two system calls and a
-    turn of the reactor, each time: 12 us of a command's 70 where clients do not pipeline. What cannot be sent at once,
-    and every error, is left to that way.
-    """
-    if (
-        isinstance(transport, Connection)
-        and not transport.TLS
-        and transport.connected
-        and not transport.disconnecting
-        and not transport._tempDataBuffer
-        and transport.offset == len(transport.dataBuffer)
-    ):
-        sent = transport.writeSomeData(data)
-        if isinstance(sent, int):
-            data = data[sent:]
-    if data:
-        transport.write(data)
-
-
-def _keep_alive(transport: Any) -> None:
-    transport.setTcpKeepAlive(True)
-    for option, value in _KEEPALIVE:
-        if hasattr(socket, option):
-            transport.getHandle().setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

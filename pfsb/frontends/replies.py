@@ -1,10 +1,13 @@
-"""Replies in the order of the requests, whatever order the answers come in, and one write per connection and turn."""
+"""Replies in the order of the requests, whatever order the answers come in, and one write per connection and turn.
+
+A large reply is rendered and written in slices, with turns of the reactor between them, and no faster than it is read.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
 
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
@@ -17,7 +20,11 @@ OUTPUT_BYTES_MAX: Final = 65_536
 """What is collected for one write; beyond it is written at once, so that the transport can ask for a pause."""
 
 AnswerAll = Callable[[Sequence[Result]], None]
-Render = Callable[[int | None, Result], bytes]
+Tag = Any
+"""What a request left for the rendering of its reply: its command number, or the form that its protocol wants."""
+Rendered = bytes | Iterator[bytes]
+"""A reply, or the parts of a large one, each made when it is its turn."""
+Render = Callable[[Tag, Result], Rendered]
 
 _log = Logger()
 
@@ -58,7 +65,7 @@ class _Slot:
     """The place of one reply, or of the replies to requests that were taken together."""
 
     _queue: ReplyQueue
-    numbers: Sequence[int | None]
+    tags: Sequence[Tag]
     ask: Callable[[Answer], None] | None = None
     """What is still to be asked, once all earlier requests are answered."""
     results: Sequence[Result] | None = None
@@ -88,6 +95,12 @@ class ReplyQueue:
     _slots: deque[_Slot] = field(init=False, factory=deque)
     _in_order: int = field(init=False, default=0)
     _waiting: set[_Slot] = field(init=False, factory=set)
+    _stream: Iterator[bytes] | None = field(init=False, default=None)
+    """What is left of the reply at the head of the queue, while that is written in slices."""
+    _stream_is_due: bool = field(init=False, default=False)
+    _held: list[bytes] = field(init=False, factory=list)
+    """Said meanwhile: it must not stand within a reply."""
+    _paused: bool = field(init=False, default=False)
     _out: list[bytes] = field(init=False, factory=list)
     _out_bytes: int = field(init=False, default=0)
     _flush_is_due: bool = field(init=False, default=False)
@@ -104,29 +117,32 @@ class ReplyQueue:
         """Requests that have not got their reply."""
         return self._in_order + len(self._waiting)
 
-    def place(self, number: int | None) -> Answer:
+    def place(self, tag: Tag) -> Answer:
         """Take the next place; the answer may come at any time."""
-        return self._append(_Slot(self, (number,))).answer
+        return self._append(_Slot(self, (tag,))).answer
 
-    def place_all(self, numbers: Sequence[int | None]) -> AnswerAll:
+    def place_all(self, tags: Sequence[Tag]) -> AnswerAll:
         """Take the next places, for requests that are answered together."""
-        return self._append(_Slot(self, numbers)).answer_all
+        return self._append(_Slot(self, tags)).answer_all
 
-    def place_waiting(self, number: int | None) -> Answer:
+    def place_waiting(self, tag: Tag) -> Answer:
         """A place for an answer that is written when it comes, and that nobody waits for."""
-        slot = _Slot(self, (number,), waits=True)
+        slot = _Slot(self, (tag,), waits=True)
         self._waiting.add(slot)
         return slot.answer
 
-    def when_first(self, number: int | None, ask: Callable[[Answer], None]) -> None:
+    def when_first(self, tag: Tag, ask: Callable[[Answer], None]) -> None:
         """Take the next place, and call `ask(answer)` once all earlier requests are answered: perhaps at once."""
-        self._append(_Slot(self, (number,), ask))
+        self._append(_Slot(self, (tag,), ask))
         if len(self._slots) == 1:
             self._advance()
 
     def say(self, data: bytes) -> None:
         """Write something that nobody asked for, between replies."""
         if self._closed:
+            return
+        if self._stream is not None:
+            self._held.append(data)
             return
         self._out.append(data)
         self._out_bytes += len(data)
@@ -142,9 +158,27 @@ class ReplyQueue:
             data, self._out, self._out_bytes = b"".join(self._out), [], 0
             self._write(data)
 
+    def finish(self) -> None:
+        """Write all that there is, at once: the connection ends."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            self._out.extend(stream)
+        self._out.extend(self._held)
+        self._held.clear()
+        self.flush()
+
+    def pause(self) -> None:
+        """The client does not read: no more slices."""
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        if self._stream is not None:
+            self._stream_soon()
+
     def refuse_waiting(self, result: Refused) -> None:
         """Answer all who wait out of order: their answer will not come any more."""
-        for slot in sorted(self._waiting, key=lambda slot: slot.numbers[0] or 0):
+        for slot in sorted(self._waiting, key=lambda slot: slot.tags[0] or 0):
             slot.answer(result)
 
     def close(self) -> None:
@@ -153,6 +187,8 @@ class ReplyQueue:
         self._slots.clear()
         self._in_order = 0
         self._waiting.clear()
+        self._stream = None
+        self._held.clear()
         self._out.clear()
 
     def _turn_is_over(self) -> None:
@@ -164,11 +200,11 @@ class ReplyQueue:
             return
         if slot.waits:
             self._waiting.discard(slot)
-            self._emit(slot)
+            self.say(b"".join(self._slices(slot)))
         elif self._slots[0] is not slot:
             return
         elif self._starting:
-            self._emit(self._pop())
+            self._emit()
             return
         else:
             self._advance()
@@ -177,10 +213,10 @@ class ReplyQueue:
     def _advance(self) -> None:
         """Write the replies at the head of the queue; ask what has come to the head."""
         slots = self._slots
-        while slots:
+        while slots and self._stream is None:
             slot = slots[0]
             if slot.results is not None:
-                self._emit(self._pop())
+                self._emit()
             elif slot.ask is not None:
                 ask, slot.ask = slot.ask, None
                 self._start(slot, ask)
@@ -198,24 +234,66 @@ class ReplyQueue:
 
     def _append(self, slot: _Slot) -> _Slot:
         self._slots.append(slot)
-        self._in_order += len(slot.numbers)
+        self._in_order += len(slot.tags)
         return slot
 
-    def _pop(self) -> _Slot:
+    def _pop(self) -> None:
         slot = self._slots.popleft()
-        self._in_order -= len(slot.numbers)
-        return slot
+        self._in_order -= len(slot.tags)
 
-    def _emit(self, slot: _Slot) -> None:
+    def _emit(self) -> None:
+        """Write the reply at the head of the queue, or begin to."""
+        slot = self._slots[0]
         assert slot.results is not None
         try:
-            data = b"".join(map(self._render, slot.numbers, slot.results))
-        except Exception:
-            data = b"".join(map(self._render_or_refuse, slot.numbers, slot.results))
-        self.say(data)
+            data = b"".join(map(self._render, slot.tags, slot.results))  # type: ignore[arg-type]
+        except Exception:  # one is large, or cannot be rendered
+            self._stream = self._slices(slot)
+            self._stream_soon()
+        else:
+            self._pop()
+            self.say(data)
 
-    def _render_or_refuse(self, number: int | None, result: Result) -> bytes:
-        try:
-            return self._render(number, result)
-        except Exception as error:
-            return self._render(number, refusal(error))
+    def _slices(self, slot: _Slot) -> Iterator[bytes]:
+        assert slot.results is not None
+        for tag, result in zip(slot.tags, slot.results, strict=True):
+            try:
+                rendered = self._render(tag, result)
+                if isinstance(rendered, bytes):
+                    yield rendered
+                else:
+                    yield from rendered
+            except Exception as error:
+                refused = self._render(tag, refusal(error))
+                assert isinstance(refused, bytes), "a refusal is small"
+                yield refused
+
+    def _stream_soon(self) -> None:
+        if not self._stream_is_due:
+            self._stream_is_due = True
+            self._turn.call(self._stream_on)
+
+    def _stream_on(self) -> None:
+        """Write the next slice. Other connections have their turn before the one after that."""
+        self._stream_is_due = False
+        stream = self._stream
+        if stream is None or self._paused or self._closed:
+            return
+        for data in stream:
+            self._out.append(data)
+            self._out_bytes += len(data)
+            if self._out_bytes >= OUTPUT_BYTES_MAX:
+                self.flush()
+                self._stream_soon()
+                return
+        self._end_stream()
+
+    def _end_stream(self) -> None:
+        self._stream = None
+        self._pop()
+        held, self._held = self._held, []
+        for data in held:
+            self.say(data)
+        self._advance()
+        self.flush()
+        self._relieved()

@@ -6,6 +6,7 @@ request = [ "#" number SP ] verb *( SP arg )        arg = word | JSON string lit
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from json import JSONDecodeError, JSONDecoder
 from json.encoder import encode_basestring
 from typing import Final
@@ -15,6 +16,8 @@ from attrs import frozen
 from pfsb.applications.arguments import Quoted
 from pfsb.interfaces import BadRequest, Done, Event, Fields, Result, Value, Word
 
+ROWS_AT_ONCE: Final = 16
+"""A reply of more rows is rendered row by row."""
 NUMBER_MAX: Final = 2**63 - 1
 """Command numbers are from 1 to this."""
 
@@ -114,6 +117,20 @@ def render(number: int | None, result: Result) -> bytes:
         rows = "".join([f"{prefix}+{_pairs(row)[1:]}\n" for row in result.rows])
         return f"{rows}{prefix}OK{_pairs(result.fields)}\n".encode()
     return f"{prefix}ERR {result.code} fate={result.fate} {_one_line(result.text)}\n".encode()
+
+
+def render_in_slices(number: int | None, result: Result) -> bytes | Iterator[bytes]:
+    """As `render`, but for a reply of many rows its lines, one after the other."""
+    if isinstance(result, Done) and len(result.rows) > ROWS_AT_ONCE:
+        return _lines(number, result)
+    return render(number, result)
+
+
+def _lines(number: int | None, result: Done) -> Iterator[bytes]:
+    prefix = "" if number is None else f"#{number} "
+    for row in result.rows:
+        yield f"{prefix}+{_pairs(row)[1:]}\n".encode()
+    yield f"{prefix}OK{_pairs(result.fields)}\n".encode()
 
 
 def render_event(event: Event) -> bytes:

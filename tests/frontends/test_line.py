@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.config import Limits
 from pfsb.frontends.conversation import GATHERED_CHARACTERS_MAX
-from pfsb.frontends.line import LEAVE_SECONDS, LINGER_SECONDS, LineFactory, LineProtocol
+from pfsb.frontends.line import LineFactory, LineProtocol
+from pfsb.frontends.stream import LEAVE_SECONDS, LINGER_SECONDS
 from pfsb.interfaces import Done, Refused
 from tests.frontends.fake_server import FakeClientConnection, FakeServer, fake_config
 
@@ -490,6 +491,17 @@ class BoundTests(LineTestCase):
         self.protocol.resumeProducing()
         self.assertEqual(self.said(), ["OK revision=1"])
 
+    def test_large_reply_waits_until_the_client_reads(self) -> None:
+        """No slice is written to a transport that has enough, and none is lost."""
+        for first in range(0, 3_000, 1_000):
+            self.ask("MPUT " + " ".join(f"{n:04} v" for n in range(first, first + 1_000)))
+        self.protocol.dataReceived(b"RANGE 0 9 limit=3000\n")
+        self.protocol.pauseProducing()
+        self.assertEqual(self.said(), [])
+        self.protocol.resumeProducing()
+        said = self.said()
+        self.assertEqual((len(said), said[-1]), (3_001, "OK count=3000"))
+
     def test_replies_of_one_turn_are_one_write(self) -> None:
         self.desk.hold = True
         self.ask("PUT a 1\nPUT a 2\nPUT a 3\nPUT a 4")
@@ -540,3 +552,9 @@ class StoppingTests(LineTestCase):
         self.protocol.connectionLost()
         answers[0](Done())
         self.assertEqual(self.said(), [])
+
+    def test_refusals_of_more_lines_than_the_window_come_all(self) -> None:
+        """They are answered at once, so no answer comes later that would make the rest be taken."""
+        self.desk.draining = True
+        said = self.ask(b"PUT a 1\n" * 20)
+        self.assertEqual((len(said), {line[:12] for line in said}), (20, {"ERR SHUTDOWN"}))

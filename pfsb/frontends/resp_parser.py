@@ -1,0 +1,146 @@
+"""From the bytes of a connection to commands of the Redis protocol (RESP), in bounded memory.
+
+A command is an array of bulk strings: `*2 CRLF $3 CRLF GET CRLF $1 CRLF k CRLF`. Lengths come first, so a command that
+is too large is passed over without being kept, and nothing is looked at byte by byte.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from attrs import frozen
+
+from pfsb.applications.arguments import quoted
+
+ARGUMENTS_MAX: Final = 1_048_576
+BULK_BYTES_MAX: Final = 536_870_912
+"""What Redis itself takes. A length above it is no length, and whatever follows it no command."""
+_HEADER_BYTES_MAX: Final = 32
+_DIGITS_MAX: Final = 10
+_ARGUMENT_OVERHEAD_BYTES: Final = 1
+"""What an argument counts beside its own bytes, like the space of a line: a command's many empty ones count too."""
+
+
+@frozen
+class TooLarge:
+    """Stands for a command of more bytes than allowed, of which nothing was kept."""
+
+
+@frozen
+class Malformed:
+    """What came is no command, and nobody can tell where the next one begins: the last item there is."""
+
+    text: str
+
+
+Item = list[bytes] | TooLarge | Malformed
+
+
+class _Unreadable(Exception):
+    """Its text is what the client is told."""
+
+
+class CommandParser:
+    """Keeps what has come of one command: at most `command_bytes_max` bytes of arguments, and a header."""
+
+    def __init__(self, command_bytes_max: int) -> None:
+        self._command_bytes_max = command_bytes_max
+        self._kept: list[bytes] = []
+        """The beginning of a header or of an argument, as it came."""
+        self._missing = 0
+        """Bytes without which there is no use in looking at it again."""
+        self._to_skip = 0
+        """Bytes still to come of an argument that is too large."""
+        self._left = 0
+        """Arguments still to come of the present command; 0: the next header is a command's."""
+        self._arguments: list[bytes] = []
+        self._command_bytes = 0
+        self._is_too_large = False
+        self._is_over = False
+
+    def feed(self, data: bytes) -> list[Item]:
+        """The commands that `data` completes. After a `Malformed` there are no more, whatever comes."""
+        if self._is_over:
+            return []
+        if len(data) < self._missing:
+            self._kept.append(data)
+            self._missing -= len(data)
+            return []
+        if self._kept:
+            data = b"".join((*self._kept, data))
+            self._kept.clear()
+        items: list[Item] = []
+        try:
+            self._read(data, items)
+        except _Unreadable as error:
+            self._is_over = True
+            self._arguments = []
+            items.append(Malformed(str(error)))
+        return items
+
+    def _read(self, data: bytes, items: list[Item]) -> None:
+        position, end = min(self._to_skip, len(data)), len(data)
+        self._to_skip -= position
+        self._missing = 0
+        while position < end:
+            following = self._argument(data, position) if self._left else self._command(data, position)
+            if self._missing:
+                self._kept.append(data[position:])
+                return
+            if not self._left and (self._arguments or self._is_too_large):
+                items.append(TooLarge() if self._is_too_large else self._arguments)
+                self._arguments, self._is_too_large = [], False
+            position = following
+
+    def _command(self, data: bytes, position: int) -> int:
+        """Read `*COUNT`; returns where it ends, or notes what is missing. None at all is no command, as in Redis."""
+        if data[position] in b"\r\n":
+            return position + 1
+        count, following = self._header(data, position, b"*")
+        if count > ARGUMENTS_MAX:
+            raise _Unreadable(f"a command has {count} arguments, {ARGUMENTS_MAX} are possible")
+        self._left = count
+        self._command_bytes = 0
+        return following
+
+    def _argument(self, data: bytes, position: int) -> int:
+        """Read `$LENGTH` and as many bytes; returns where they end, or notes what is missing."""
+        length, start = self._header(data, position, b"$")
+        if self._missing:
+            return start
+        if length > BULK_BYTES_MAX:
+            raise _Unreadable(f"an argument has {length} bytes, {BULK_BYTES_MAX} are possible")
+        stop = start + length
+        if self._command_bytes + length + _ARGUMENT_OVERHEAD_BYTES > self._command_bytes_max:
+            self._is_too_large = True
+            self._arguments.clear()
+        if self._is_too_large:
+            self._left -= 1
+            self._to_skip = max(stop + 2 - len(data), 0)
+        elif stop + 2 > len(data):
+            self._missing = stop + 2 - len(data)
+        elif data[stop : stop + 2] != b"\r\n":
+            raise _Unreadable(f"an argument of {length} bytes does not end where it said that it would")
+        else:
+            self._arguments.append(data[start:stop])
+            self._left -= 1
+            self._command_bytes += length + _ARGUMENT_OVERHEAD_BYTES
+        return stop + 2
+
+    def _header(self, data: bytes, position: int, kind: bytes) -> tuple[int, int]:
+        """The number in a header, and where it ends."""
+        if data[position : position + 1] != kind:
+            found = quoted(chr(data[position]))
+            raise _Unreadable(f"expected {kind.decode()} and not {found}: a command is an array of bulk strings")
+        end = data.find(b"\r\n", position, position + _HEADER_BYTES_MAX)
+        digits = data[position + 1 : end]
+        if end < 0:
+            if len(data) - position >= _HEADER_BYTES_MAX:
+                raise _Unreadable(f"the length after {kind.decode()} does not end")
+            self._missing = 1
+            return 0, position
+        if digits == b"-1" and kind == b"*":
+            return 0, end + 2
+        if not digits.isdigit() or len(digits) > _DIGITS_MAX:
+            raise _Unreadable(f"after {kind.decode()} comes a length, and not {quoted(digits.decode('latin-1'))}")
+        return int(digits), end + 2

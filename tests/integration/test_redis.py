@@ -1,0 +1,123 @@
+"""Redis's own programs, and its client library for Python, against any server (real processes)."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from twisted.internet.threads import deferToThread
+from twisted.internet.utils import getProcessOutputAndValue
+
+from pfsb.demo.processes import ProcessCluster
+from tests.integration.case import ClusterCase, reactor
+
+T = TypeVar("T")
+
+PROGRAM_SECONDS = 90.0
+BENCHMARK_REQUESTS = 20_000
+NO_TOOLS = "" if shutil.which("redis-cli") and shutil.which("redis-benchmark") else "redis-tools are not installed"
+NO_LIBRARY = "" if importlib.util.find_spec("redis") else "redis-py is not installed; the extra dev has it"
+
+
+def port_of(cluster: ProcessCluster, server_id: int) -> str:
+    return cluster.address(server_id).shown.rpartition(":")[2]
+
+
+class RedisToolsTests(ClusterCase):
+    if NO_TOOLS:
+        skip = NO_TOOLS
+
+    async def run_program(self, program: str, *arguments: str) -> str:
+        """Its output; it must succeed."""
+        path = shutil.which(program)
+        assert path is not None
+        started = getProcessOutputAndValue(path, arguments, env=dict(os.environ), reactor=reactor)
+        out, err, status = await started.addTimeout(PROGRAM_SECONDS, reactor)
+        self.assertEqual(status, 0, err)
+        said: str = out.decode()
+        return said
+
+    async def test_redis_cli_reads_at_one_server_what_it_wrote_at_another(self) -> None:
+        """Any server serves it, in both versions of the protocol, and speaks of errors as Redis does."""
+        cluster = await self.start_cluster(3)
+
+        async def cli(server_id: int, *words: str) -> str:
+            return (await self.run_program("redis-cli", "-p", port_of(cluster, server_id), *words)).rstrip("\n")
+
+        self.assertEqual(await cli(0, "PING"), "PONG")
+        self.assertEqual(await cli(0, "MSET", "colour", "bl\u00fc\n", "count", "41"), "OK")
+        self.assertEqual(await cli(1, "--no-raw", "GET", "colour"), r'"bl\xc3\xbc\n"')
+        self.assertEqual(await cli(2, "INCR", "count"), "42")
+        self.assertEqual(await cli(1, "--scan", "--pattern", "co*"), "colour\ncount")
+        self.assertEqual(await cli(1, "-3", "MGET", "count", "nothing"), "42")
+        self.assertTrue((await cli(1, "INCR", "colour")).startswith("CONFLICT fate=none "))
+
+    async def test_redis_benchmark_completes(self) -> None:
+        """At a server that does not lead, as most do not."""
+        cluster = await self.start_cluster(3)
+        options = ("-t", "set,get", "-n", str(BENCHMARK_REQUESTS), "-P", "16", "--csv")
+        said = await self.run_program("redis-benchmark", "-p", port_of(cluster, 2), *options)
+        self.assertEqual([line.split(",")[0] for line in said.splitlines()], ['"test"', '"SET"', '"GET"'])
+        await cluster.wait_equal()
+
+
+class RedisLibraryTests(ClusterCase):
+    if NO_LIBRARY:
+        skip = NO_LIBRARY
+
+    async def with_client(self, cluster: ProcessCluster, server_id: int, work: Callable[[Any], T], protocol: int) -> T:
+        """Run `work` with a client, in a thread of its own: the library blocks."""
+        from redis import Redis
+
+        def run() -> T:
+            port = int(port_of(cluster, server_id))
+            with Redis(port=port, protocol=protocol, decode_responses=True, socket_timeout=PROGRAM_SECONDS) as client:
+                return work(client)
+
+        return await deferToThread(run)
+
+    async def test_redis_py_does_what_it_does_elsewhere(self) -> None:
+        """With both versions of the protocol, at different servers."""
+        cluster = await self.start_cluster(3)
+
+        def write(client: Any) -> None:
+            self.assertTrue(client.ping())
+            self.assertTrue(client.set("colour", "bl\u00fc"))
+            self.assertIsNone(client.set("colour", "red", nx=True))
+            self.assertTrue(client.mset({f"key:{n:03}": str(n) for n in range(100)}))
+            self.assertEqual(client.incrby("count", 41), 41)
+
+        def read(client: Any) -> None:
+            self.assertEqual((client.get("colour"), client.get("nothing")), ("bl\u00fc", None))
+            self.assertEqual(client.mget("key:007", "x", "key:042"), ["7", None, "42"])
+            self.assertEqual(list(client.scan_iter("key:*", count=7)), [f"key:{n:03}" for n in range(100)])
+            self.assertEqual((client.incr("count"), client.strlen("colour"), client.append("colour", "!")), (42, 4, 5))
+            self.assertEqual((client.exists("colour", "x", "count"), client.delete("count", "x")), (2, 1))
+
+        await self.with_client(cluster, 0, write, protocol=2)
+        await self.with_client(cluster, 2, read, protocol=3)
+
+    async def test_pipeline_and_errors_of_redis_py(self) -> None:
+        cluster = await self.start_cluster(1)
+
+        def work(client: Any) -> None:
+            from redis import ResponseError
+
+            pipeline = client.pipeline(transaction=False)
+            for n in range(500):
+                pipeline.set(f"k{n}", n).get(f"k{n}")
+            self.assertEqual(pipeline.execute(), [reply for n in range(500) for reply in (True, str(n))])
+            with self.assertRaisesRegex(ResponseError, "NX only"):
+                client.set("k", "v", ex=5)
+            with self.assertRaisesRegex(ResponseError, "unknown command HSET"):
+                client.hset("k", "field", "v")
+            with self.assertRaisesRegex(ResponseError, "not UTF-8"):
+                client.set("k", b"\xff")
+            token = client.execute_command("LOCK", "printer")
+            self.assertIsInstance(token, int)
+            self.assertEqual(client.execute_command("UNLOCK", "printer", f"token={token}"), "OK")
+
+        await self.with_client(cluster, 0, work, protocol=3)
