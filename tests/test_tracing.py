@@ -28,7 +28,7 @@ BATCH = Batch.of(1_000, [ClientUpdate("7 alice", 2, 3, 4, b"payload")])
 
 class NameTests(SynchronousTestCase):
     def test_messages_are_named_as_the_paper_names_them(self) -> None:
-        """Figure 3, and the messages that it describes in prose."""
+        """Figure 3, the messages that it describes in prose, and those of Departure 24."""
         names = {type_name(object.__new__(kind)) for kind in get_args(Message)}
         self.assertEqual(
             names,
@@ -45,6 +45,10 @@ class NameTests(SynchronousTestCase):
                 "RECONCILIATION_REQUEST",
                 "RECONCILIATION_REPLY",
                 "STRANGER",
+                "READ_REQUEST",
+                "READ_INDEX",
+                "CONFIRM",
+                "CONFIRMED",
             },
         )
 

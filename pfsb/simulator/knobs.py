@@ -13,10 +13,14 @@ from pfsb.paxos.messages import (
     Accept,
     Alive,
     ClientUpdate,
+    Confirm,
+    Confirmed,
     Message,
     Prepare,
     PrepareOK,
     Proposal,
+    ReadIndex,
+    ReadRequest,
     ReconciliationReply,
     VCProof,
     ViewChange,
@@ -61,6 +65,8 @@ class Profile:
     """Kinds of messages that may be late or lost by themselves."""
     lasting: tuple[type[Message], ...] = ()
     """One of these kinds is late from the beginning to the end."""
+    late: tuple[type[Message], ...] = ()
+    """So are these, by as much."""
     never: tuple[type[Message], ...] = ()
     """Messages that never arrive."""
     seldom: tuple[type[Message], ...] = ()
@@ -68,6 +74,10 @@ class Profile:
     users: tuple[int, ...] = (2, 4, 6)
     settings: Mapping[str, tuple[Any, ...]] = field(factory=dict)
     """What these settings are drawn from, in place of what other profiles draw from."""
+    habits: Mapping[str, Any] = field(factory=dict)
+    """What of the users' `Habits` is not drawn."""
+    vocabulary: Mapping[str, Any] = field(factory=dict)
+    """What of the users' `Vocabulary` is not drawn."""
     faults_per_second: tuple[float, ...] = (0.5, 1.5, 3.0)
     patience_seconds: float = 60.0
     """How long everyone may have to wait for a majority that is well: some elections with the longest timeout."""
@@ -79,6 +89,11 @@ class Profile:
     """How many things go wrong in a known way when all is well again (`fair_weather`)."""
     has_sessions: bool = True
     """Whole servers; else the protocol alone, with clients as the paper has them."""
+
+    @property
+    def clears_up(self) -> bool:
+        """In the end all messages fare alike, so that it is known how soon something must happen."""
+        return self.has_sessions and not (self.lasting or self.late or self.never or self.seldom)
 
 
 def _lopsided(help: str, *shapes: str) -> Profile:
@@ -131,6 +146,18 @@ PROFILES: Final[Mapping[str, Profile]] = {
         "copies that arrive long after, where little is remembered",
         ("network", "clients"),
         settings={"horizon_slots": (8, 20), "history_slots_kept": (0, 4)},
+    ),
+    "readers": Profile(
+        "many read what others write, while leaders are deposed, clocks differ, and a kind of messages is late",
+        ("clocks", "partitions", "crashes"),
+        ("isolate_leader",),
+        lasting=(ReadRequest, ReadIndex, Confirm, Confirmed),
+        late=(Accept,),
+        users=(8, 20),
+        habits={"pipeline": 1, "think_seconds": 0.03, "rhythm_seconds": 0.0},
+        vocabulary={"keys": 1, "share_of_reads": 0.6, "share_of_locks": 0.02},
+        settings={"progress_seconds": (1.0,), "update_seconds": (0.5, 1.0), "alive_seconds": (0.05, 0.2)},
+        faults_per_second=(0.3,),
     ),
     "lost-disks": Profile("servers, never a majority, that come back with an empty disk", ("lost_disks", "crashes")),
     "drains": Profile("servers that are stopped in order, and clocks that are set", ("drains", "clocks", "clients")),
@@ -193,12 +220,15 @@ def draw(rng: random.Random, profile: Profile, servers: int | None, seconds: flo
         users=users,
         anonymous=users // 3,
         listeners=rng.choice((0, 1, 2)),
-        habits=_habits(rng, limits, "clients" in families),
-        vocabulary=Vocabulary(
-            keys=rng.choice((1, 2, 4)), locks=rng.choice((1, 2)), share_of_locks=rng.choice((0.1, 0.4))
-        ),
+        habits=evolve(_habits(rng, limits, "clients" in families), **profile.habits),
+        vocabulary=_vocabulary(rng, profile),
         faults_per_second=rng.choice(profile.faults_per_second),
     )
+
+
+def _vocabulary(rng: random.Random, profile: Profile) -> Vocabulary:
+    drawn = Vocabulary(keys=rng.choice((1, 2, 4)), locks=rng.choice((1, 2)), share_of_locks=rng.choice((0.1, 0.4)))
+    return evolve(drawn, **profile.vocabulary)
 
 
 def weather(rng: random.Random) -> LinkQuality:
@@ -222,7 +252,7 @@ def _lasting(rng: random.Random, profile: Profile) -> dict[type[Message], Mood]:
     moods |= {kind: Mood(loss=0.5) for kind in profile.seldom}
     if profile.lasting:
         longest = rng.choice((0.02, 0.1, 0.3))
-        moods[rng.choice(profile.lasting)] = Mood((longest / 2, longest))
+        moods |= dict.fromkeys((rng.choice(profile.lasting), *profile.late), Mood((longest / 2, longest)))
     return moods
 
 

@@ -62,6 +62,13 @@ class NetworkTrouble(Causes):
         self._repartition()
         self._world.isolate(self._rng.choice(self._world.ids))
 
+    def isolate_leader(self) -> None:
+        """A slow clock leads on for a while, though faster ones have elected another leader."""
+        leader = self._world.leader()
+        self._repartition()
+        if leader is not None:
+            self._world.isolate(leader)
+
     def star(self) -> None:
         """The others reach each other only by way of a hub, which does not lead."""
         leader = self._world.leader()

@@ -170,9 +170,10 @@ class Run:
             self.world.bring_back(server_id)
         self.world.become_quiet()
         self._wait_for(self._all_are_equal, "the servers are not equal", EQUALITY_SECONDS)
-        self._phase = "fair weather"
-        FairWeather(self.world, self._rng, self.marks).look(self.profile.drills)
-        self._wait_for(self._all_are_equal, "the servers are not equal any more", EQUALITY_SECONDS)
+        if self.profile.clears_up:
+            self._phase = "fair weather"
+            FairWeather(self.world, self._rng, self.marks).look(self.profile.drills)
+            self._wait_for(self._all_are_equal, "the servers are not equal any more", EQUALITY_SECONDS)
         self._phase = "looking back"
         self._check_equality()
         self.population.look_back()

@@ -50,11 +50,11 @@ class RelayTests(SynchronousTestCase):
         self.check = RelayCheck(range(3))
 
     def test_copies_from_its_own_server_are_relayed_once_each(self) -> None:
-        """And the network may double each."""
+        """And the network may double each, and give each an echo."""
         self.check.sent(0, None, UPDATE)
-        for _ in range(2):
+        for _ in range(4):
             self.assertEqual(self.check.sent(1, 2, UPDATE), "")
-        self.assertIn("server 1 has relayed 3 copies of 2", self.check.sent(1, 2, UPDATE))
+        self.assertIn("server 1 has relayed 5 copies of 4", self.check.sent(1, 2, UPDATE))
 
     def test_relaying_what_was_relayed_is_found(self) -> None:
         """Departure 17: so it goes round in circles."""
@@ -64,9 +64,9 @@ class RelayTests(SynchronousTestCase):
 
     def test_relaying_to_everybody_is_found(self) -> None:
         """One server leads."""
-        check = RelayCheck(range(5))
+        check = RelayCheck(range(7))
         check.sent(0, 1, UPDATE)
-        self.assertIn("relayed 4 copies", check.sent(1, None, UPDATE))
+        self.assertIn("relayed 6 copies", check.sent(1, None, UPDATE))
 
     def test_its_own_server_repeats_as_often_as_it_likes(self) -> None:
         """Figure 12 B."""
