@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from pfsb.config import Limits
+from pfsb.interfaces import Result
 from pfsb.paxos.messages import Message, State
+from pfsb.paxos.settings import Settings
 from pfsb.simulator.breaking import Break
 from pfsb.simulator.checks import Violation
 from pfsb.simulator.clients import SimulatedClient
+from pfsb.simulator.line import Line
 from pfsb.simulator.network import Passage
+from pfsb.simulator.server_process import builder, configuration
+from pfsb.simulator.session_check import SessionCheck
 from pfsb.simulator.world import World
 
 Schedule = Callable[[int, Break | None], None]
@@ -79,6 +86,36 @@ class Scene:
         latest = max(self.world.checks.network.leaders)
         if latest != view:
             raise Violation(f"view {view} worked, and now it is view {latest}")
+
+
+class Servers:
+    """A cluster of whole servers, and people who talk to them."""
+
+    def __init__(self, seed: int, patch: Break | None) -> None:
+        settings = Settings()
+        self.rng = random.Random(f"{seed}/directed")
+        self.world = World(
+            seed, settings=settings, patch=patch, start=False, build=lambda parts: builder(config, self.checks)(parts)
+        )
+        config = configuration(self.world.ids, settings, Limits())
+        self.checks = SessionCheck(self.world.checks.door.disks, settings.horizon_slots, Counter())
+        for server_id in self.world.ids:
+            self.world.restart(server_id)
+        self.world.run_until(self.world.has_leader)
+
+    def hello(self, server_id: int, client_id: str) -> Line:
+        """A connection whose session is open."""
+        line = Line(self.world, self.checks, self.rng, server_id, lambda line, code: None)
+        line.connect(lambda: None)
+        self.wait_for(lambda told: line.hello(client_id, 100, told))
+        return line
+
+    def wait_for(self, ask: Callable[[Callable[[Result], None]], None]) -> Result:
+        """Ask, and let time pass until the answer is there."""
+        answers: list[Result] = []
+        ask(answers.append)
+        self.world.run_until(lambda: bool(answers), 5)
+        return answers[0]
 
 
 def size(seed: int) -> int:
