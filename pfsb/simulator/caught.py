@@ -30,12 +30,12 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "proposal-early": Catch(
         "mixed",
-        5,
+        14,
         "Violation: server N has view N on disk, but sends Proposal",
     ),
     "vc-proof-volatile": Catch(
         "mixed",
-        4,
+        0,
         "Violation: server N has view N on disk, but sends VCProof",
     ),
     "alive-volatile": Catch(
@@ -60,12 +60,12 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "write-error-ignored": Catch(
         "mixed",
-        4,
-        "Violation: server N has view N on disk, but sends PrepareOK",
+        0,
+        "Violation: server N votes in view N at N, with None on disk",
     ),
     "torn-tail-kept": Catch(
         "mixed",
-        7,
+        3,
         "Violation: two proposals of view N at N",
     ),
     "replayed-backwards": Catch(
@@ -76,7 +76,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     "aru-ahead": Catch(
         "mixed",
         0,
-        "StorageRefused: memory: slot N is missing from the history, which should hold ev",
+        "Violation: slot N: N disks hold what was chosen",
     ),
     "catch-up-left-out": Catch(
         "paper",
@@ -91,11 +91,11 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     "lost-disk-unnoticed": Catch(
         "lost-disks",
         0,
-        "Violation: X is answered from slot N, which is only on the disks of",
+        "Violation: server N promises to follow in view N, as nobody asked it to",
     ),
     "order-more-than-majority": Catch(
         "mixed",
-        1,
+        0,
         "Violation: somebody is not served within N s",
     ),
     "order-less-than-majority": Catch(
@@ -105,48 +105,48 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "prepare-more-than-majority": Catch(
         "mixed",
-        1,
+        0,
         "Violation: somebody is not served within N s",
     ),
     "prepare-less-than-majority": Catch(
         "mixed",
-        3,
+        11,
         "Violation: S1: slot N is",
     ),
     "preinstall-more-than-majority": Catch(
         "mixed",
-        1,
+        0,
         "Violation: somebody is not served within N s",
     ),
     "followers-more-than-majority": Catch(
-        "crashes",
-        18,
-        "Violation: somebody is not served within N s",
+        "mixed",
+        0,
+        "Violation: view N worked, and now it is view N, though only nothing has happened",
     ),
     "half-is-enough": Catch(
         "mixed",
-        8,
-        "Violation: slot N: N disks hold what was chosen",
+        0,
+        "Violation: X is answered from slot N, which is only on the disks of",
     ),
     "vote-counted-twice": Catch(
         "mixed",
-        0,
-        "Violation: slot N: N disks hold what was chosen",
+        4,
+        "Violation: X is answered from slot N, which is only on the disks of",
     ),
     "votes-of-all-views": Catch(
         "mixed",
-        3,
+        1,
         "Violation: S1: slot N is",
     ),
     "proposal-counts-as-vote": Catch(
         "mixed",
-        3,
+        0,
         "Violation: X is answered from slot N, which is only on the disks of",
     ),
     "prepare-phase-skipped": Catch(
         "mixed",
-        0,
-        "Violation: slot N: N disks hold what was chosen",
+        11,
+        "Violation: S1: slot N is",
     ),
     "promise-stale": Catch(
         "mixed",
@@ -155,7 +155,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "data-list-without-ordered": Catch(
         "mixed",
-        0,
+        3,
         "Violation: server N keeps quiet about its vote at N in PrepareOK",
     ),
     "data-list-cut-short": Catch(
@@ -165,23 +165,23 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "promise-below-floor": Catch(
         "mixed",
-        10,
-        "Violation: S1: slot N is",
+        26,
+        "InvariantViolated: server N: N: slot N is known, but not ordered, with Local_Aru",
     ),
     "promise-in-part": Catch(
-        "promises",
-        0,
+        "mixed",
+        43,
         "Violation: slot N: N disks hold what was chosen",
     ),
     "editions-mixed": Catch(
         "promises",
-        11,
-        "Violation: S1: slot N is",
+        66,
+        "Violation: S1: two batches are called ordered at N",
     ),
     "older-view-accepted": Catch(
         "mixed",
-        3,
-        "Violation: server N keeps quiet about its vote at N in PrepareOK",
+        59,
+        "Violation: S1: slot N is",
     ),
     "older-proposal-replaces": Catch(
         "paper",
@@ -190,23 +190,23 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "constraint-ignored": Catch(
         "mixed",
-        10,
-        "Violation: server N votes in view N at N, with Slot",
+        4,
+        "Violation: S1: slot N is",
     ),
     "send-proposal-falls-through": Catch(
         "mixed",
-        42,
+        16,
         "AssertionError: a leader proposes once a view and slot, and only what is not ord",
     ),
     "window-ignored": Catch(
         "mixed",
-        1,
+        0,
         "InvariantViolated: server N: N: Last_Proposed is N, Local_Aru N, the window N",
     ),
     "leads-again": Catch(
         "mixed",
         0,
-        "Violation: view N is led by",
+        "AssertionError: a leader proposes once a view and slot, and only what is not ord",
     ),
     "executed-twice": Catch(
         "paper",
@@ -215,8 +215,8 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "learned-not-executed": Catch(
         "mixed",
-        0,
-        "InvariantViolated: server N: N: slot N is ordered, and not executed",
+        3,
+        "StorageRefused: memory: slot N is missing from the history, which should hold ev",
     ),
     "proposals-told-as-ordered": Catch(
         "mixed",
@@ -225,18 +225,18 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "time-goes-back": Catch(
         "mixed",
-        23,
+        53,
         "InvariantViolated: server N: N: the state machine's time went back from N to N",
     ),
     "horizon-ignored": Catch(
-        "echoes",
-        1,
+        "mixed",
+        35,
         "Violation: S3: server N ran X at N and again at N",
     ),
     "executes-out-of-order": Catch(
         "mixed",
         0,
-        "Violation: server N executes slot N where N is next",
+        "Violation: server N has N on disk, but sends Alive",
     ),
     "view-joined-without-timer": Catch(
         "mixed",
@@ -245,7 +245,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "timer-without-cap": Catch(
         "mixed",
-        1,
+        2,
         "Violation: server N: its Progress_Timer is N s, of N s to N s",
     ),
     "timer-never-back": Catch(
@@ -254,9 +254,9 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "Violation: all is well, and the Progress_Timer of server N stays at N s",
     ),
     "idle-elections": Catch(
-        "crashes",
-        18,
-        "Violation: somebody is not served within N s",
+        "mixed",
+        0,
+        "Violation: all is well, and server N thinks that an update waits",
     ),
     "prepare-not-answered": Catch(
         "late-prepare",
@@ -265,28 +265,28 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "no-way-back": Catch(
         "mixed",
-        0,
+        1,
         "Violation: all is well, and server N does not follow server N in view N",
     ),
     "back-too-easily": Catch(
         "mixed",
-        2,
+        6,
         "Violation: somebody is not served within N s",
     ),
     "votes-interrupt": Catch(
         "mixed",
-        0,
+        1,
         "Violation: view N worked, and now it is view N, though only server N was away",
     ),
     "proof-ignored": Catch(
         "mixed",
-        0,
+        1,
         "Violation: all is well, and server N does not follow server N in view N",
     ),
     "alone-and-leading": Catch(
         "mixed",
         0,
-        "Violation: the servers are not equal within N s",
+        "Violation: somebody is not served within N s",
     ),
     "holes-left": Catch(
         "mixed",
@@ -295,12 +295,12 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "holes-filled-fresh": Catch(
         "mixed",
-        1,
+        6,
         "Violation: G15: the leader of view N proposes an update at N and at N: X",
     ),
     "own-vote-not-counted": Catch(
         "mixed",
-        1,
+        0,
         "Violation: somebody is not served within N s",
     ),
     "early-votes-dropped": Catch(
@@ -310,22 +310,22 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "proposals-not-repeated": Catch(
         "mixed",
-        52,
-        "Violation: in vain for N s, nothing arrived for N s: server N waits for an answe",
+        4,
+        "Violation: view N worked, and now it is view N, though only nothing arrived for",
     ),
     "accept-not-repeated": Catch(
         "mixed",
-        9,
-        "Violation: in vain for N s, nothing arrived for N s: server N waits for an answe",
+        1,
+        "Violation: the servers are not equal within N s",
     ),
     "never-reconciles": Catch(
         "mixed",
-        0,
-        "Violation: somebody is not served within N s",
+        1,
+        "Violation: the servers are not equal within N s",
     ),
     "enqueued-not-rebuilt": Catch(
         "mixed",
-        1,
+        9,
         "Violation: G15: the leader of view N proposes an update at N and at N: X",
     ),
     "pending-not-dropped": Catch(
@@ -335,12 +335,12 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "updates-not-repeated": Catch(
         "mixed",
-        0,
-        "Violation: all is well, and server N does not follow server N in view N",
+        1,
+        "Violation: in vain for N s, server N does not reach its leader: server N waits f",
     ),
     "relayed-in-circles": Catch(
         "mixed",
-        0,
+        1,
         "Violation: server N has relayed N copies of N at most: X",
     ),
     "relay-left-out": Catch(
@@ -350,23 +350,23 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "replies-lost": Catch(
         "mixed",
-        0,
+        1,
         "Violation: server N has another table of sessions than server N:",
     ),
     "epoch-not-fenced": Catch(
         "mixed",
-        10,
+        1,
         "Violation: X ran in slot N for a connection of epoch N, after the session was op",
     ),
     "numbers-not-filtered": Catch(
         "mixed",
-        7,
+        0,
         "Violation: X ran in slot N for a connection of epoch N, after the session was op",
     ),
     "revision-not-counted": Catch(
         "mixed",
         0,
-        'Violation: not linearizable: key "b": no order explains the answer OK value="v27',
+        'Violation: not linearizable: key "c": no order explains the answer OK value="v24',
     ),
     "revision-not-the-same": Catch(
         "mixed",
@@ -375,7 +375,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "closed-number-forgotten": Catch(
         "mixed",
-        7,
+        38,
         "Violation: S3: X ran in slot N, after number N in slot N",
     ),
     "fate-none-for-unknown": Catch(
@@ -390,18 +390,18 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "expiry-left-out": Catch(
         "mixed",
-        3,
+        0,
         "Violation: somebody is not served within N s",
     ),
     "lock-not-fair": Catch(
         "mixed",
-        3,
+        0,
         "Violation: lock lock0 goes to X, but ~N.N has waited longer",
     ),
     "lock-not-released": Catch(
         "mixed",
-        1,
-        "Violation: the session ~N.N is over, and waits for lock lock0",
+        0,
+        "Violation: lock lock0 is free, and",
     ),
     "lock-line-lost": Catch(
         "mixed",
@@ -417,6 +417,41 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "mixed",
         0,
         "Violation: their time has come, and they wait for lock lock1 still:",
+    ),
+    "read-not-confirmed": Catch(
+        "leader-hears-only-confirmations",
+        0,
+        "Violation: a read that was asked after a write had been answered does not see it",
+    ),
+    "read-confirmed-by-anyone": Catch(
+        "leader-hears-only-confirmations",
+        0,
+        "Violation: a read that was asked after a write had been answered does not see it",
+    ),
+    "read-index-too-low": Catch(
+        "readers",
+        1,
+        'Violation: not linearizable: key "a": no order explains the answer OK value="v11',
+    ),
+    "read-not-awaited": Catch(
+        "readers",
+        1,
+        'Violation: not linearizable: key "a": no order explains the answer OK value="v11',
+    ),
+    "read-joins-request": Catch(
+        "readers",
+        123,
+        "Violation: not linearizable: the chat: no order explains the answer OK count=N w",
+    ),
+    "read-joins-round": Catch(
+        "round-is-under-way",
+        0,
+        "Violation: a read that was asked after a write had been answered does not see it",
+    ),
+    "read-of-former-life": Catch(
+        "answer-to-a-former-life",
+        0,
+        "Violation: a read that was asked after a write had been answered does not see it",
     ),
 }
 
@@ -438,6 +473,11 @@ DIRECTED: Final[Mapping[str, Catch]] = {
     ),
     "editions-mixed": Catch(
         "promise-of-two-lives",
+        0,
+        "Violation: S1: slot N is",
+    ),
+    "older-proposal-replaces": Catch(
+        "two-old-proposals",
         0,
         "Violation: S1: slot N is",
     ),
@@ -540,6 +580,36 @@ DIRECTED: Final[Mapping[str, Catch]] = {
         "lock-is-not-free-in-time",
         0,
         "AssertionError: in vain for N s; now it is N s",
+    ),
+    "read-not-confirmed": Catch(
+        "leader-hears-only-confirmations",
+        0,
+        "Violation: a read that was asked after a write had been answered does not see it",
+    ),
+    "read-confirmed-by-anyone": Catch(
+        "leader-hears-only-confirmations",
+        0,
+        "Violation: a read that was asked after a write had been answered does not see it",
+    ),
+    "read-not-awaited": Catch(
+        "request-is-on-its-way",
+        0,
+        "Violation: a read that was asked after a write had been answered does not see it",
+    ),
+    "read-joins-request": Catch(
+        "request-is-on-its-way",
+        0,
+        "Violation: a read that was asked after a write had been answered does not see it",
+    ),
+    "read-joins-round": Catch(
+        "round-is-under-way",
+        0,
+        "Violation: a read that was asked after a write had been answered does not see it",
+    ),
+    "read-of-former-life": Catch(
+        "answer-to-a-former-life",
+        0,
+        "Violation: a read that was asked after a write had been answered does not see it",
     ),
 }
 """Those that a directed schedule shows, too: the rare ones."""

@@ -254,6 +254,8 @@ class DoorCheck:
             return
         reported = {entry.seq for part in parts.values() for entry in part.data_list}
         disk = self.disks[server_id]
+        if message.view not in self._asked:
+            raise Violation(f"server {server_id} promises to follow in view {message.view}, as nobody asked it to")
         asked = max(self._asked[message.view], disk.local_aru)
         for seq, slot in disk.contents.slots.items():
             if seq > asked and 0 < slot.view < message.view:

@@ -129,9 +129,10 @@ class BrokenTests(SynchronousTestCase):
     def test_defect_alone_chooses_the_run_that_finds_it(self) -> None:
         """At random where that is enough, else by the schedule that was made for it."""
         self.assertEqual(parsed("--broken", "accept-early").plan.seed, CAUGHT["accept-early"].seed)
-        directed = parsed("--broken", "editions-mixed")
-        self.assertEqual(directed.schedule, CAUGHT["editions-mixed"].schedule)
-        self.assertIsNone(parsed("--broken", "editions-mixed", "--seed", "3").schedule)
+        self.assertEqual(parsed("--broken", "executed-twice").plan.profile, CAUGHT["executed-twice"].schedule)
+        directed = parsed("--broken", "read-joins-round")
+        self.assertEqual(directed.schedule, CAUGHT["read-joins-round"].schedule)
+        self.assertIsNone(parsed("--broken", "read-joins-round", "--seed", "3").schedule)
 
     def test_directed_run_says_what_is_violated(self) -> None:
         """The schedule's sentence, then the check's."""
