@@ -18,7 +18,7 @@ from pfsb.paxos.settings import Settings
 from pfsb.paxos.turn import Turn
 
 DIGEST_BYTES = 16
-HISTORY_BYTES_KEPT = 8_000_000
+HISTORY_BYTES_KEPT = 4_000_000
 
 
 @frozen
