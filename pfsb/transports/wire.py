@@ -6,7 +6,7 @@ names the client's server, and so does a PROPOSAL inside a PREPARE_OK, where it 
 The bytes of a batch travel, and are stored, as the leader made them.
 
 What comes in is checked field by field, so that no handler ever meets a value outside its range. Batches are checked
-too (`well_formed`): a server that accepted one which it cannot open could never execute past it.
+too (`content_of`): a server that accepted one which it cannot open could never execute past it.
 """
 
 from __future__ import annotations
@@ -209,13 +209,8 @@ def decode(sender: int, row: object) -> Message:
             raise Malformed(f"no message has this type and number of fields: {reprlib.repr(row)}")
 
 
-def well_formed(batch: Batch) -> bool:
-    """Whether `Batch.open` will succeed, and give updates whose fields are in range."""
-    return _content(batch.data) is not None
-
-
-def _content(data: bytes) -> tuple[int, tuple[Any, ...]] | None:
-    """The time and the rows of a batch; None if these bytes are none.
+def content_of(data: bytes) -> tuple[int, tuple[Any, ...]] | None:
+    """The time and the rows of a batch whose fields are in range, so that `Batch.open` succeeds; else None.
 
     Many are checked by columns, since a Python step per column costs a hundredth of one per update.
     """
@@ -350,7 +345,7 @@ def _bytes(name: str, value: object) -> bytes:
 
 def _batch(value: object) -> Batch:
     data = _bytes("a batch", value)
-    content = _content(data)
+    content = content_of(data)
     if content is None:
         raise Malformed(f"these bytes are no batch: {reprlib.repr(data)}")
     time_ms, rows = content

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.messages import Batch, ClientUpdate, GloballyOrderedUpdate, Message, PrepareOK, Proposal
-from pfsb.transports.wire import Kind, Malformed, decode, decode_all, encode, join, well_formed
+from pfsb.transports.wire import Kind, Malformed, content_of, decode, decode_all, encode, join
 from tests.transports.messages import BY_TYPE, SENDER, accept, any_message, batches, proposal
 
 FEW = settings(max_examples=60, deadline=None)
@@ -181,6 +181,11 @@ class RangeTests(SynchronousTestCase):
         """A refusal is a line in a log, whatever was sent."""
         error = self.assertRaises(Malformed, decode, SENDER, (Kind.STRANGER, b"x" * 50_000))
         self.assertLess(len(str(error)), 200)
+
+
+def well_formed(batch: Batch) -> bool:
+    """Whether a server takes these bytes for a batch."""
+    return content_of(batch.data) is not None
 
 
 class WellFormedTests(SynchronousTestCase):
