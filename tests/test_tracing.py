@@ -45,6 +45,7 @@ class NameTests(SynchronousTestCase):
                 "RECONCILIATION_REQUEST",
                 "RECONCILIATION_REPLY",
                 "STRANGER",
+                "ACQUAINTED",
                 "READ_REQUEST",
                 "READ_INDEX",
                 "CONFIRM",

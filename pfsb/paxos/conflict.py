@@ -1,7 +1,8 @@
 """Figure 4: which messages are discarded, and by which line.
 
-Each function returns the line that the message runs into ("4 A6"), or None if it may be handled. The one line that
-the paper lacks is named after its reason: "leader" (not from, or not at, the leader of its view; Departure 15).
+Each function returns the line that the message runs into ("4 A6"), or None if it may be handled. The lines that
+the paper lacks are named after their reasons: "leader" (not from, or not at, the leader of its view; Departure 15), and
+"newcomer" (`introduction`).
 """
 
 from __future__ import annotations

@@ -89,10 +89,16 @@ class FlowControl:
     def send_alive(self) -> None:
         """Tell all what is on disk here."""
         self._forget_witnessed()
-        self._turn.send_early(self._own_alive())
+        self._turn.send_early(self.own_alive())
         if self._turn.durable.last_installed > 0:
             self._turn.send(VCProof(self._data.server.server_id, self._turn.durable.last_installed))
         self._leader_hears_a_majority()
+
+    def own_alive(self) -> Alive:
+        durable, server = self._turn.durable, self._data.server
+        installing = durable.last_installed != self._data.views.last_installed
+        state = State.LEADER_ELECTION if installing else server.state
+        return Alive(server.server_id, durable.last_installed, state, durable.local_aru)
 
     def announce(self) -> None:
         """Departure 18: an ALIVE out of turn, since this server has begun to lead."""
@@ -224,9 +230,3 @@ class FlowControl:
             and message.view == data.views.last_installed
             and message.server_id == self._membership.leader_of(message.view)
         )
-
-    def _own_alive(self) -> Alive:
-        durable, server = self._turn.durable, self._data.server
-        installing = durable.last_installed != self._data.views.last_installed
-        state = State.LEADER_ELECTION if installing else server.state
-        return Alive(server.server_id, durable.last_installed, state, durable.local_aru)

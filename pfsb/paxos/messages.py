@@ -172,6 +172,14 @@ class Stranger:
 
 
 @frozen
+class Acquainted:
+    """Departure 12: the sender has on disk that the receiver's id belongs to this storage."""
+
+    server_id: int
+    identity: bytes
+
+
+@frozen
 class ReadRequest:
     """Departure 24: the sender asks the leader how far one must have executed to answer a read."""
 
@@ -220,6 +228,7 @@ Message = (
     | ReconciliationRequest
     | ReconciliationReply
     | Stranger
+    | Acquainted
     | ReadRequest
     | ReadIndex
     | Confirm

@@ -27,10 +27,12 @@ from pfsb.paxos.data_structures import (
 )
 from pfsb.paxos.flow_control import FlowControl
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
+from pfsb.paxos.introduction import IntroductionHandler
 from pfsb.paxos.leader_election import LeaderElectionHandler
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import (
     Accept,
+    Acquainted,
     Alive,
     ClientUpdate,
     Confirm,
@@ -130,9 +132,11 @@ class Replica:
             data, membership, turn, clock, rng, storage, settings, self.ordering, self.flow_control, tracer
         )
         self.reads = ReadHandler(data, membership, turn, clock, settings)
+        self.introduction = IntroductionHandler(data, membership, turn, self.flow_control)
         self.retransmission = Retransmission(
             data, membership, turn, clock, settings, self.election, self.prepare, self.proposals, self.flow_control
         )
+        self.introduction.on_admitted = self._enter_election
         self.ordering.on_gap = self.reconciliation.behind
         self.proposals.on_far_ahead = self.reconciliation.behind
         self.flow_control.on_behind = self.reconciliation.behind
@@ -149,7 +153,7 @@ class Replica:
     # ------------------------------------------------------------------ life
 
     def start(self) -> None:
-        """Recover, listen, and enter an election (Figure 14)."""
+        """Recover, listen, and enter an election (Figure 14), as soon as others know whose disk this is."""
         found = self._storage.recover()
         self.membership.identities.update(found.peers)
         recover(self.data, found, self.ordered_queue, self._report_recovery)
@@ -159,8 +163,11 @@ class Replica:
             self._tracer.trace("start", view=found.last_installed, aru=found.local_aru, incarnation=found.incarnation)
         self._transport.start(self, found.identity, found.incarnation)
         self.data.server.incarnation, self.identity = found.incarnation, found.identity
-        self.turn.run(self.election.shift_to_leader_election, self.data.views.last_attempted + 1)
+        self.turn.run(self.introduction.begin, found.identity)
         self.retransmission.start()
+
+    def _enter_election(self) -> None:
+        self.election.shift_to_leader_election(self.data.views.last_attempted + 1)
 
     def stop(self) -> Any:
         """Stop at once, as a crash would; what is on disk is whole. Returns what the transport's stop returns."""
@@ -198,7 +205,7 @@ class Replica:
         for message in messages:
             if self._tracer is not None:
                 self._tracer.trace("receive", sender=sender, message=message)
-            line = self._dispatch(message, sender)
+            line = self._dispatch(message, sender) if self.introduction.takes(message) else "newcomer"
             if line is not None:
                 self._discard(message, line)
 
@@ -221,6 +228,7 @@ class Replica:
                 self.client_updates.client_update(message, sender)
             case Alive():
                 self.flow_control.alive(message)
+                self.introduction.alive(message)
             case VCProof():
                 line = conflict.vc_proof(data, message)
                 if line is None:
@@ -255,6 +263,8 @@ class Replica:
                 self.reads.read_index(message)
             case Stranger():
                 self._told_that_i_am_a_stranger(message)
+            case Acquainted():
+                self.introduction.acquainted(message)
             case _:
                 assert_never(message)
         return line
@@ -294,7 +304,7 @@ class Replica:
     def _tell_state(self) -> None:
         """A view's story, for the log and the trace."""
         state, view = self.data.server.state, self.data.views.last_attempted
-        if (state, view) == self._told:
+        if view == 0 or (state, view) == self._told:
             return
         before = self._told[0].value if self._told is not None else None
         self._told = state, view

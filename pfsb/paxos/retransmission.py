@@ -73,7 +73,7 @@ class Retransmission:
         views = self._data.views
         if self._data.server.state is State.REG_LEADER:
             self._resend_proposals()
-        elif self._data.server.state is State.LEADER_ELECTION:
+        elif self._data.server.state is State.LEADER_ELECTION and views.last_attempted > 0:
             if views.last_installed == views.last_attempted and self._membership.i_lead(views.last_installed):
                 self._prepare.send_prepare()
             self._election.send_view_change()

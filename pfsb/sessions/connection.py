@@ -131,7 +131,7 @@ class ClientConnection:
         elif is_question and self.bundler.idle:
             self._read([command], encoded, partial(_one, answer))
         elif is_question or number > self._highest:
-            self._add([entry_number], encoded, partial(_one, answer))
+            self._add([entry_number], encoded, partial(_one, answer), self._desk.clock.seconds())
         elif (asked := self._in_use(number)) is not None:
             self._join(asked, number, answer)
         else:
@@ -164,7 +164,7 @@ class ClientConnection:
         if highest == self._highest and self.bundler.idle:
             self._read(commands, encoded, answer)
         else:
-            self._add([number for number, _ in entries], encoded, answer)
+            self._add([number for number, _ in entries], encoded, answer, self._desk.clock.seconds())
         return True
 
     def ask(self, question: Command, answer: Answer) -> None:
@@ -200,28 +200,33 @@ class ClientConnection:
             return BUSY
         return evolve(refusal, fate="unknown") if refusal is not None and is_used else refusal
 
-    def _add(self, numbers: Sequence[int], encoded_entries: bytes, answer: AnswerAll) -> None:
+    def _add(self, numbers: Sequence[int], encoded_entries: bytes, answer: AnswerAll, asked_at: float) -> None:
         asked = Asked(numbers, answer)
         if asked.highest:
             self._highest = asked.highest
             self._asked[asked.highest] = asked
-        self.bundler.add(Request(numbers, encoded_entries, self._desk.clock.seconds(), partial(self._settle, asked)))
+        self.bundler.add(Request(numbers, encoded_entries, asked_at, partial(self._settle, asked)))
         if not self._reading:
             self._desk.make_ready(self.bundler)
 
     def _read(self, questions: Sequence[Command], encoded_entries: bytes, answer: AnswerAll) -> None:
         self._reading += 1
-        self._desk.read(partial(self._may_read, questions, encoded_entries, answer))
+        self._desk.read(partial(self._may_read, questions, encoded_entries, answer, self._desk.clock.seconds()))
 
     def _may_read(
-        self, questions: Sequence[Command], encoded_entries: bytes, answer: AnswerAll, is_certain: bool
+        self,
+        questions: Sequence[Command],
+        encoded_entries: bytes,
+        answer: AnswerAll,
+        asked_at: float,
+        is_certain: bool,
     ) -> None:
         """In a turn: this server has executed all that matters, or the log must tell."""
         self._reading -= 1
         if is_certain:
             self._answer(questions, answer)
         elif self._is_here:
-            self._add([0] * len(questions), encoded_entries, answer)
+            self._add([0] * len(questions), encoded_entries, answer, asked_at)
         if not self._reading and not self.bundler.idle:
             self._desk.make_ready(self.bundler)
 

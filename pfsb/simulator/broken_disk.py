@@ -91,7 +91,7 @@ def _alive_volatile(process: Any) -> None:
             data.server.server_id, data.views.last_installed, data.server.state, data.ordering.local_aru
         )
 
-    override(process.replica.flow_control, "_own_alive", make)
+    override(process.replica.flow_control, "own_alive", make)
 
 
 @VARIANTS.add("view-not-written", "section 5.8, Figure 14", "Last_Installed is forgotten in a crash")
@@ -226,4 +226,13 @@ def _digest_gap(process: Any) -> None:
     "lost-disk-unnoticed", "G20, design part 4", "a server with an empty disk votes where another one had promised"
 )
 def _lost_disk_unnoticed(process: Any) -> None:
-    override(process.replica, "_is_who_it_says", lambda _: lambda sender, identity: True)
+    def whoever_it_is(sender: int, identity: bytes) -> bool:
+        process.replica.membership.identities[sender] = identity
+        return True
+
+    override(process.replica, "_is_who_it_says", lambda _: whoever_it_is)
+
+
+@VARIANTS.add("newcomer-votes", "Departure 12", "a server with an empty disk takes part before anybody knows it")
+def _newcomer_votes(process: Any) -> None:
+    override(process.replica.introduction, "begin", lambda _: lambda identity: process.replica._enter_election())

@@ -12,7 +12,6 @@ from pfsb.simulator.breaking import Break
 from pfsb.simulator.checks import Violation
 from pfsb.simulator.network import Passage
 from pfsb.simulator.scene import Scene, Schedule
-from pfsb.storage.shared import Effect
 
 
 def disk_is_lost(seed: int, patch: Break | None) -> None:
@@ -24,14 +23,40 @@ def disk_is_lost(seed: int, patch: Break | None) -> None:
     world.run(1)
     victim = scene.follower()
     world.crash(victim)
-    disk = world.disk(victim)
-    disk.identity, disk.incarnation, disk.contents = b"", 0, Effect()
-    world.checks.network.views._highest.pop(victim, None)
-    world.checks.network.arus._highest.pop(victim, None)
+    world.lose_disk(victim)
     world.restart(victim)
     world.run(3)
     if victim not in world.failures:
         raise Violation(f"server {victim} has lost its disk, and takes part all the same")
+
+
+def disk_is_lost_unheard(seed: int, patch: Break | None) -> None:
+    """Departure 12: a server with an empty disk hears a leader of old, and nobody hears it; its vote counts nowhere.
+
+    Servers 1 and 2 have left view 1, and ordered a slot in view 2. Server 0 still leads view 1, and would order
+    something else there, if the server that was 2 voted for it.
+    """
+    scene = Scene(seed, patch, clients=0)
+    world = scene.world
+    world.expected_failures = (StorageWasReplaced,)
+    world.run_until(lambda: world.leader() == 0 and world.has_leader())
+    world.cut(0, 1, one_way=True)
+    world.cut(0, 2, one_way=True)
+    world.run_until(lambda: scene.state(1) is State.LEADER_ELECTION and scene.state(2) is State.LEADER_ELECTION)
+    world.isolate(0)
+    world.run_until(lambda: scene.state(1) is State.REG_LEADER)
+    world.submit(1, "a", 1)
+    world.run_until(lambda: ("a", 1) in world.answers)
+    world.isolate(1)
+    world.crash(2)
+    world.lose_disk(2)
+    world.restart(2)
+    world.network.mend(0, 2)
+    world.submit(0, "b", 1)
+    world.run(1)
+    assert scene.state(0) is State.REG_LEADER, "it has heard a majority a while ago"
+    world.heal()
+    world.run_until(lambda: 2 in world.failures)
 
 
 def torn_while_learning(seed: int, patch: Break | None) -> None:
@@ -145,6 +170,7 @@ def promise_of_two_lives(seed: int, patch: Break | None) -> None:
 
 SCHEDULES: Final[Sequence[Schedule]] = (
     disk_is_lost,
+    disk_is_lost_unheard,
     torn_while_learning,
     two_old_proposals,
     bound_twice,

@@ -17,11 +17,12 @@ from twisted.python.failure import Failure
 from pfsb.interfaces import StorageRefused
 from pfsb.paxos import invariants
 from pfsb.paxos.data_structures import PrepareOKs
-from pfsb.paxos.messages import Prepare
+from pfsb.paxos.messages import Acquainted, Prepare
 from pfsb.paxos.records import ProposalRecord
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.turn import Outbox
+from pfsb.simulator.breaking import do_nothing, override
 from pfsb.simulator.checks import Violation
 from pfsb.simulator.forking import UPDATE_SECONDS, Frozen, Snapshots
 from pfsb.simulator.still_steps import Ask, Crash, Deliver, Fire, Outcome, Step, Sync, in_words
@@ -98,6 +99,7 @@ class StillServer:
         )
         self.doorstep.replica = self.replica
         self.replica.turn.at_end.remove(self.replica._tell_state)  # a million states would be a million lines of log
+        override(self.replica.introduction, "alive", lambda _: do_nothing)  # all know each other already
         if patch is not None:
             patch(self.replica)
         memory = invariants.install(self.replica)
@@ -107,7 +109,7 @@ class StillServer:
 
     def first(self) -> Outcome:
         """The server starts for the first time."""
-        self.replica.start()
+        self._start()
         return self._outcome()
 
     def make(self, state: Frozen, step: Step) -> Outcome:
@@ -189,7 +191,12 @@ class StillServer:
         frozen = self.snapshots.take()
         born = tuple(frozen[i] if i in self._disk_places else value for i, value in enumerate(self._newborn))
         self.snapshots.put_back(born)
+        self._start()
+
+    def _start(self) -> None:
         self.replica.start()
+        for peer in self.replica.membership.others:
+            self.replica.perform(self.replica.introduction.acquainted, Acquainted(peer, self.disk.identity))
 
     def _outcome(self) -> Outcome:
         if self._failures:

@@ -8,6 +8,7 @@ from attrs import frozen
 
 from pfsb.paxos.messages import (
     Accept,
+    Acquainted,
     Alive,
     Batch,
     ClientUpdate,
@@ -153,6 +154,8 @@ def in_words(message: Message) -> str:
             raise AssertionError("nobody reads in the small world")
         case Stranger():
             return "that its storage is another"
+        case Acquainted():
+            return "that its storage is known"
         case _:
             assert_never(message)
 

@@ -19,6 +19,7 @@ import msgpack
 
 from pfsb.paxos.messages import (
     Accept,
+    Acquainted,
     Alive,
     Batch,
     ClientUpdate,
@@ -74,6 +75,7 @@ class Kind:
     READ_INDEX: Final = 14
     CONFIRM: Final = 15
     CONFIRMED: Final = 16
+    ACQUAINTED: Final = 17
 
 
 class Malformed(ValueError):
@@ -124,6 +126,8 @@ def _row(message: Message) -> tuple[object, ...]:
             return (Kind.RECONCILIATION_REPLY, burst_end, local_aru, [(u.seq, u.batch.data) for u in updates])
         case Stranger(_, identity):
             return (Kind.STRANGER, identity)
+        case Acquainted(_, identity):
+            return (Kind.ACQUAINTED, identity)
         case ReadRequest(_, number):
             return (Kind.READ_REQUEST, number)
         case ReadIndex(_, number, seq):
@@ -197,6 +201,8 @@ def decode(sender: int, row: object) -> Message:
             return _reconciliation_reply(sender, burst_end, local_aru, updates)
         case (Kind.STRANGER, identity):
             return Stranger(sender, _identity(identity))
+        case (Kind.ACQUAINTED, identity):
+            return Acquainted(sender, _identity(identity))
         case (Kind.READ_REQUEST, number):
             return ReadRequest(sender, _number("number", number))
         case (Kind.READ_INDEX, number, seq):

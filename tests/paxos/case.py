@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from pfsb.interfaces import IStableStorage, IStateMachine, ITransport
 from pfsb.paxos import invariants
-from pfsb.paxos.messages import Alive, Batch, ClientUpdate, Message, Prepare, State, VCProof, ViewChange
+from pfsb.paxos.messages import Acquainted, Alive, Batch, ClientUpdate, Message, Prepare, State, VCProof, ViewChange
 from pfsb.paxos.records import Record, Recovered
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
@@ -148,6 +148,8 @@ class ReplicaTestCase(SynchronousTestCase):
     ignore_periodic = True
     ignore_answered_votes = True
     starts = True
+    introduced = True
+    """The others have this server's identity on disk."""
 
     def setUp(self) -> None:
         self.found = Recovered(identity_of(self.server_id), incarnation=1)
@@ -180,8 +182,12 @@ class ReplicaTestCase(SynchronousTestCase):
         self.data = self.replica.data
         self._discarded_before: dict[str, int] = {}
         self.replica.start()
+        if self.introduced:
+            for peer in self.replica.membership.others:
+                self.replica.perform(self.replica.introduction.acquainted, Acquainted(peer, self.found.identity))
         self._after_event()
-        self.assertIn(ViewChange(self.server_id, self.found.last_installed + 1), self.take(ViewChange))
+        if not self.replica.introduction.is_newcomer:
+            self.assertIn(ViewChange(self.server_id, self.found.last_installed + 1), self.take(ViewChange))
         self.after_start()
 
     def after_start(self) -> None:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pfsb.paxos.messages import (
     Accept,
+    Acquainted,
     Alive,
     Batch,
     ClientUpdate,
@@ -76,6 +77,7 @@ BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     ReconciliationRequest: reconciliation_requests(),
     ReconciliationReply: reconciliation_replies(),
     Stranger: st.builds(Stranger, st.just(SENDER), st.binary(min_size=8, max_size=8)),
+    Acquainted: st.builds(Acquainted, st.just(SENDER), st.binary(min_size=8, max_size=8)),
     ReadRequest: st.builds(ReadRequest, st.just(SENDER), numbers),
     ReadIndex: st.builds(ReadIndex, st.just(SENDER), numbers, numbers),
     Confirm: st.builds(Confirm, st.just(SENDER), views, numbers),

@@ -1,0 +1,115 @@
+"""A server with an empty disk takes part when others know whose disk it is (Departure 12)."""
+
+from __future__ import annotations
+
+from pfsb.paxos.messages import Acquainted, Alive, Prepare, PrepareOK, State, ViewChange
+from pfsb.paxos.records import PeerRecord
+from tests.paxos.case import ReplicaTestCase, identity_of
+from tests.paxos.messages import alive, client_update, ordered, prepare, vc_proof, view_change
+
+OTHER = b"brandnew"
+
+
+def known(server_id: int, identity: bytes = identity_of(2)) -> Acquainted:
+    return Acquainted(server_id, identity)
+
+
+class NewcomerTests(ReplicaTestCase):
+    """Server 2 of five; nobody has said yet that it knows it. A majority is three."""
+
+    introduced = False
+
+    def test_newcomer_votes_in_no_election(self) -> None:
+        """Its former self may have left the view that is being attempted."""
+        self.receive(view_change(1, 1))
+        self.receive(view_change(3, 1))
+        self.assertEqual(self.data.views.last_attempted, 0)
+
+    def test_newcomer_promises_nothing(self) -> None:
+        """S1: whom it would follow, another majority may have left, and its former self with it."""
+        self.receive(vc_proof(1, 1))
+        self.receive(prepare(1, 1))
+        self.assertNotSent(PrepareOK)
+        self.assertEqual(self.data.views.last_installed, 0)
+
+    def test_what_a_newcomer_does_not_take_is_counted(self) -> None:
+        """STATUS tells why nothing happens."""
+        self.receive(prepare(1, 1))
+        self.assertEqual(self.replica.discarded, {"newcomer": 1})
+
+    def test_newcomer_learns_what_is_ordered(self) -> None:
+        """A fact needs nobody's vote."""
+        self.receive(ordered(1, 1, client_update("alice", 1)))
+        self.assertEqual(self.data.ordering.local_aru, 1)
+
+    def test_with_itself_a_majority_must_know_it(self) -> None:
+        """Two of the four others."""
+        self.receive(known(1))
+        self.assertTrue(self.replica.introduction.is_newcomer)
+        self.receive(known(3))
+        self.assertFalse(self.replica.introduction.is_newcomer)
+        self.assertSent(ViewChange(2, 1))
+
+    def test_one_server_counts_once(self) -> None:
+        """It answers each ALIVE."""
+        self.receive(known(1))
+        self.receive(known(1))
+        self.assertTrue(self.replica.introduction.is_newcomer)
+
+    def test_acquaintance_with_a_former_storage_does_not_count(self) -> None:
+        """What was said to the lost disk may arrive late."""
+        self.receive(known(1, OTHER))
+        self.receive(known(3, OTHER))
+        self.assertTrue(self.replica.introduction.is_newcomer)
+
+    def test_newcomer_answers_an_alive_with_its_own(self) -> None:
+        """Whoever begins later has not heard the first one."""
+        self.ignore_periodic = False
+        self.take(Alive)
+        self.receive(alive(1, 1, State.REG_LEADER, 0))
+        self.assertSent(Alive(2, 0, State.LEADER_ELECTION, 0), to=1)
+
+    def test_who_knows_it_is_not_told_again(self) -> None:
+        """Two newcomers would answer each other for ever."""
+        self.ignore_periodic = False
+        self.take(Alive)
+        self.receive(known(1), alive(1, 1, State.REG_LEADER, 0))
+        self.assertNotSent(Alive)
+
+
+class AcquaintanceTests(ReplicaTestCase):
+    """Server 2 of five, which takes part."""
+
+    def test_newcomer_is_told_that_it_is_known_when_that_is_on_disk(self) -> None:
+        """Else a crash would forget it, and a third storage could come with the same id."""
+        del self.replica.membership.identities[3]
+        self.hold_syncs = True
+        self.receive(alive(3, 0, State.LEADER_ELECTION, 0))
+        self.assertIn(PeerRecord(3, identity_of(3)), self.storage.records)
+        self.assertNotSent(Acquainted)
+        self.storage.finish_all()
+        self.assertSent(Acquainted(2, identity_of(3)), to=3)
+
+    def test_server_that_has_installed_a_view_is_told_nothing(self) -> None:
+        """It was admitted long ago, and its ALIVEs are many."""
+        self.receive(alive(3, 1, State.LEADER_ELECTION, 0))
+        self.assertNotSent(Acquainted)
+
+
+class RestartTests(ReplicaTestCase):
+    introduced = False
+    starts = False
+
+    def test_server_that_has_promised_something_takes_part_at_once(self) -> None:
+        """Its storage was known to a majority before it installed that view."""
+        self.found.last_installed = self.found.last_attempted = 3
+        self.start()
+        self.assertFalse(self.replica.introduction.is_newcomer)
+
+    def test_server_alone_knows_itself(self) -> None:
+        """G6: a majority of one."""
+        self.servers = (2,)
+        self.found.peers = {}
+        self.start()
+        self.assertFalse(self.replica.introduction.is_newcomer)
+        self.take(Prepare)
