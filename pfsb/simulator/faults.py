@@ -31,6 +31,7 @@ _KINDS: Final = {
     "clocks": ("clock", "wall_clock"),
     "disks": ("slow_disk", "failing_disk", "full_disk"),
     "lost_disks": ("lose_disk",),
+    "heirs": ("lose_disk_of_follower",),
     "strangers": ("stranger",),
 }
 """By family; those of the partitions are in the profile."""

@@ -45,7 +45,7 @@ FAMILIES: Final = (
 )
 """Kinds of trouble; each is switched off in a quarter of the seeds of the mixed profile."""
 
-ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks")
+ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs")
 """With those that profiles of their own have."""
 
 ALL_MOODS: Final = (Prepare, PrepareOK, Proposal, Accept, ClientUpdate, ViewChange, VCProof, Alive, ReconciliationReply)
@@ -160,6 +160,15 @@ PROFILES: Final[Mapping[str, Profile]] = {
         faults_per_second=(0.3,),
     ),
     "lost-disks": Profile("servers, never a majority, that come back with an empty disk", ("lost_disks", "crashes")),
+    "heirs": Profile(
+        "servers that come back with an empty disk and hear a leader that was deposed, while nobody hears them",
+        ("heirs", "partitions", "clocks"),
+        ("isolate_leader",),
+        servers=(3,),
+        users=(8, 12),
+        settings={"progress_seconds": (1.0, 2.0)},
+        faults_per_second=(1.5, 3.0),
+    ),
     "drains": Profile("servers that are stopped in order, and clocks that are set", ("drains", "clocks", "clients")),
     "paper": Profile(
         "all kinds of trouble, the protocol alone, and clients as the paper has them",

@@ -118,7 +118,8 @@ class Run:
         self.world.network.observers.append(watcher.sent)
         self.world.network.refusals = knobs.refusals
         self.world.network.lasting.update(knobs.lasting)
-        self.world.expected_failures = (OSError, StorageWasReplaced) if "lost_disks" in knobs.families else (OSError,)
+        loses_disks = not knobs.families.isdisjoint(("lost_disks", "heirs"))
+        self.world.expected_failures = (OSError, StorageWasReplaced) if loses_disks else (OSError,)
         users = knobs.users if plan.users is None else min(plan.users, knobs.users)
         self.population = self._populate(users)
         self._trouble = Trouble(self.world, knobs, self.marks)

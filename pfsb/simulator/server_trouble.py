@@ -147,13 +147,43 @@ class ServerTrouble(Causes):
 
     def lose_disk(self) -> None:
         """A server that others know comes back with an empty disk. Never so many that a majority has lost theirs."""
+        able = self._with_a_disk_to_lose()
+        if able:
+            server_id = self._rng.choice(able)
+            self._crash(server_id)
+            self._world.lose_disk(server_id)
+
+    def lose_disk_of_follower(self) -> None:
+        """While a leader that was deposed does not know it yet, one who follows the new one loses its disk.
+
+        It starts again where it hears the old leader, and nobody hears it.
+        """
+        self._await_two_leaders(LOOKS_MAX)
+
+    def _await_two_leaders(self, looks: int) -> None:
+        if self._world.leader() != self._world.oldest_leader():
+            self._later(between(self._rng, 0.02, 0.5), self._lose_disk_under_two_leaders)
+        elif looks:
+            self._later(LOOK_SECONDS, self._await_two_leaders, looks - 1)
+
+    def _lose_disk_under_two_leaders(self) -> None:
         world = self._world
-        able = [i for i in world.running_ids if i not in world.amnesiacs and self._is_known(i)]
-        if not able or len(world.amnesiacs) >= (len(world.ids) - 1) // 2:
+        old, new = world.oldest_leader(), world.leader()
+        able = [i for i in self._with_a_disk_to_lose() if i not in (old, new)]
+        if old is None or old == new or not able:
             return
         server_id = self._rng.choice(able)
-        self._crash(server_id)
+        world.crash(server_id)
         world.lose_disk(server_id)
+        world.isolate(server_id)
+        world.network.mend(old, server_id)
+        self._later(between(self._rng, 0.01, 0.3), self._restart, server_id)
+
+    def _with_a_disk_to_lose(self) -> list[int]:
+        world = self._world
+        if len(world.amnesiacs) >= (len(world.ids) - 1) // 2:
+            return []
+        return [i for i in world.running_ids if i not in world.amnesiacs and self._is_known(i)]
 
     def _is_known(self, server_id: int) -> bool:
         """On each disk that was not lost; or they have voted and know nobody, which is for the checks to find."""

@@ -293,6 +293,11 @@ class World:
         leaders = [i for i in self.running_ids if self.replica(i).data.server.state is State.REG_LEADER]
         return max(leaders, key=lambda i: self.replica(i).data.views.last_installed, default=None)
 
+    def oldest_leader(self) -> int | None:
+        """Who leads the lowest view that is led; perhaps it was deposed and does not know."""
+        leaders = [i for i in self.running_ids if self.replica(i).data.server.state is State.REG_LEADER]
+        return min(leaders, key=lambda i: self.replica(i).data.views.last_installed, default=None)
+
     def has_leader(self) -> bool:
         """Somebody leads, and a majority follows."""
         leader = self.leader()
