@@ -199,8 +199,8 @@ class IStableStorage(Interface):
     def sync(durable: Callable[[], None]) -> None:
         """Write all records appended so far, as one group with whatever else waits by then.
 
-        Returns at once. `durable` is called in the reactor, never before `sync` has returned, in the
-        order of the calls, when they are on disk.
+        `durable` is called in the reactor, in the order of the calls, when they are on disk; that may be before `sync`
+        returns, and then `sync` has taken no longer than a quick disk does.
         """
 
     def read_history(first: int, last: int, bytes_max: int, found: Callable[[list[tuple[int, Batch]]], None]) -> None:

@@ -29,6 +29,10 @@ from pfsb.simulator.processes import (
 from pfsb.simulator.update_checks import Identity
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
+SHARES_WRITTEN_HERE = (0.0, 0.0, 0.9)
+"""How much of what a server writes to a quick disk is there before the turn is over; one of these for each life."""
+QUICK_SECONDS_MAX = 0.002
+
 
 class World:
     """A cluster. Nothing in it happens unless `step`, `run` or `run_until` lets time go on."""
@@ -88,12 +92,15 @@ class World:
         rng = random.Random(name)
         lane = self.clock.lane(name, server.rate, server.clock_offset)
         disk_rng = random.Random(f"{name}/disk")
+        here_rng = random.Random(f"{name}/here")
+        share_here = here_rng.choice(SHARES_WRITTEN_HERE)
         storage = MemoryStorage(
             server.disk,
             lane,
             lambda: disk_rng.uniform(*server.sync_seconds),
             disk_rng.randbytes,
             lambda failure: self._failed(server_id, failure),
+            lambda: server.sync_seconds[1] <= QUICK_SECONDS_MAX and here_rng.random() < share_here,
         )
         transport = SimulatedTransport(self.network, server_id, lane, rng)
         process = self._build(self._parts(server_id, lane, rng, storage, transport))

@@ -47,6 +47,10 @@ def _raise(failure: Failure) -> None:
     failure.raiseException()
 
 
+def _never() -> bool:
+    return False
+
+
 @define
 class _Group:
     """Records that reach the disk together, and the number of the last write among them."""
@@ -60,7 +64,8 @@ class _Group:
 class MemoryStorage:
     """A server's view of a `MemoryDisk`, from its start to `close` or `crash`.
 
-    A group takes `sync_seconds()`, asked anew for each; 0.0 still means "not before the next turn of the clock".
+    A group takes `sync_seconds()`, asked anew for each; 0.0 still means "not before the next turn of the clock". If
+    nothing is under way and `writes_here()`, it is on disk before `sync` returns, as with a quick disk (`sqlite`).
     `on_failure` is told, once, of a failed write (see `fail_next`); without it the exception goes to the clock.
     """
 
@@ -69,6 +74,7 @@ class MemoryStorage:
     _sync_seconds: Callable[[], float]
     _random_bytes: Callable[[int], bytes]
     _on_failure: Callable[[Failure], None] = _raise
+    _writes_here: Callable[[], bool] = _never
     counters: StorageCounters = field(factory=StorageCounters, init=False)
     _acknowledgements: Acknowledgements = field(init=False)
     _appended: list[Record] = field(factory=list, init=False)
@@ -106,9 +112,14 @@ class MemoryStorage:
     def sync(self, durable: Callable[[], None]) -> None:
         if not self._running:
             return
+        is_alone = self._acknowledgements.all_reached
         self._hand_over()
         if self._acknowledgements.wait(durable):
             self._clock.callLater(0, self._acknowledgements.release)
+        elif is_alone and self._writes_here():
+            group, self._waiting = self._waiting, _Group()
+            if self._to_disk(group):
+                self._acknowledge(group, 0.0)
         elif self._under_way is None:
             self._begin_group()
 

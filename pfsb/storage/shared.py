@@ -121,10 +121,15 @@ class Acknowledgements:
         self._newest += 1
         return self._newest
 
+    @property
+    def all_reached(self) -> bool:
+        """No write is under way."""
+        return self._durable == self._newest
+
     def wait(self, durable: Callable[[], None]) -> bool:
         """Call `durable` when the newest write is on disk; True if it is already, so that `release` is due."""
         self._asked.append((self._newest, durable))
-        return self._durable == self._newest
+        return self.all_reached
 
     def reached(self, write: int) -> None:
         self._durable = write
