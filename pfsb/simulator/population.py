@@ -95,7 +95,7 @@ class People:
             random.Random(f"{self.seed}/user/{number}"),
             "" if number < self.knobs.anonymous else f"user-{number}",
             self.knobs.habits,
-            self.knobs.vocabulary,
+            self.knobs.vocabulary if number >= self.knobs.onlookers else self.knobs.vocabulary.questions_only,
             unique,
         )
 

@@ -15,7 +15,7 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.simulator.clock import Lane, SimulatedClock
-from pfsb.simulator.network import SimulatedTransport
+from pfsb.simulator.transport import SimulatedTransport
 from pfsb.simulator.update_checks import Identity
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 

@@ -20,10 +20,11 @@ from pfsb.paxos.replica import StorageWasReplaced
 from pfsb.simulator.checks import Violation
 from pfsb.simulator.fair_weather import FairWeather
 from pfsb.simulator.faults import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
-from pfsb.simulator.knobs import ALL_FAMILIES, PROFILES, Knobs, draw
+from pfsb.simulator.knobs import Knobs, draw
 from pfsb.simulator.marks import Marks, Watcher
 from pfsb.simulator.network import LinkQuality
 from pfsb.simulator.population import PaperClients, People, Population
+from pfsb.simulator.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.server_process import ServerProcess
 from pfsb.simulator.trouble import Trouble
 from pfsb.simulator.world import World

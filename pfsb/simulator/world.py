@@ -16,7 +16,7 @@ from pfsb.paxos.settings import Settings
 from pfsb.server import DRAIN_LOOK_SECONDS, DRAIN_SECONDS
 from pfsb.simulator.checks import ClusterChecks, Violation
 from pfsb.simulator.clock import Lane, SimulatedClock
-from pfsb.simulator.network import LinkQuality, SimulatedNetwork, SimulatedTransport
+from pfsb.simulator.network import LinkQuality, SimulatedNetwork
 from pfsb.simulator.processes import (
     BothTracers,
     Parts,
@@ -26,6 +26,7 @@ from pfsb.simulator.processes import (
     WatchedStateMachine,
     WorldTracer,
 )
+from pfsb.simulator.transport import SimulatedTransport
 from pfsb.simulator.update_checks import Identity
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 

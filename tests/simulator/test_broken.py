@@ -10,7 +10,7 @@ from pfsb.simulator.broken import VARIANTS, breaker, describe
 from pfsb.simulator.caught import CAUGHT, DIRECTED
 from pfsb.simulator.directed import SCHEDULES
 from pfsb.simulator.hunt import SLIPS, attempt, check_of
-from pfsb.simulator.knobs import PROFILES
+from pfsb.simulator.profiles import PROFILES
 
 BY_DIRECTED_SCHEDULES = {
     "catch-up-left-out": "torn-while-learning",

@@ -20,7 +20,7 @@ import pfsb
 from pfsb.interfaces import Done
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.simulator.checks import Violation
-from pfsb.simulator.knobs import PROFILES
+from pfsb.simulator.profiles import PROFILES
 from pfsb.simulator.run import Outcome, Plan, Run
 from pfsb.simulator.shrink import Shrinking
 from pfsb.simulator.tool import run_plan
@@ -117,6 +117,9 @@ class ProfileTests(SynchronousTestCase):
             ("lost-disks", "fault: lose_disk"),
             ("drains", "fault: drain"),
             ("overtaking", "vote before its proposal"),
+            ("keyholes", "fault: keyhole_of_leader"),
+            ("keyholes", "two leaders at once"),
+            ("late-answers", "fault: crash_loop"),
             ("echoes", "bundle ordered beyond its horizon"),
         ):
             self.assertGreater(marks[profile][mark], 0, f"{profile}: {mark}")
