@@ -17,8 +17,8 @@ from attrs import define, field
 from pfsb.interfaces import Done, Refused, Result
 from pfsb.paxos.messages import State
 from pfsb.sessions.desk import Desk
-from pfsb.simulator.checks import Violation
 from pfsb.simulator.marks import Marks
+from pfsb.simulator.violation import Violation
 from pfsb.simulator.world import World
 
 ROUND_SECONDS: Final = 0.02

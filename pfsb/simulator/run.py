@@ -17,7 +17,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pfsb.paxos.replica import StorageWasReplaced
-from pfsb.simulator.checks import Violation
 from pfsb.simulator.fair_weather import FairWeather
 from pfsb.simulator.faults import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
 from pfsb.simulator.knobs import Knobs, draw
@@ -27,6 +26,7 @@ from pfsb.simulator.population import PaperClients, People, Population
 from pfsb.simulator.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.server_process import ServerProcess
 from pfsb.simulator.trouble import Trouble
+from pfsb.simulator.violation import Violation
 from pfsb.simulator.world import World
 
 EQUALITY_SECONDS = 60.0

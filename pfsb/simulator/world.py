@@ -14,7 +14,7 @@ from pfsb.paxos.messages import ClientUpdate, Message, State
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.server import DRAIN_LOOK_SECONDS, DRAIN_SECONDS
-from pfsb.simulator.checks import ClusterChecks, Violation
+from pfsb.simulator.checks import ClusterChecks
 from pfsb.simulator.clock import Lane, SimulatedClock
 from pfsb.simulator.network import LinkQuality, SimulatedNetwork
 from pfsb.simulator.processes import (
@@ -28,6 +28,7 @@ from pfsb.simulator.processes import (
 )
 from pfsb.simulator.transport import SimulatedTransport
 from pfsb.simulator.update_checks import Identity
+from pfsb.simulator.violation import Violation
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
 

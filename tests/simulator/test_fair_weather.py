@@ -12,9 +12,9 @@ from pfsb.paxos.settings import Settings
 from pfsb.simulator import knobs
 from pfsb.simulator.breaking import Break
 from pfsb.simulator.broken import breaker
-from pfsb.simulator.checks import Violation
 from pfsb.simulator.fair_weather import FairWeather, Question, Times
 from pfsb.simulator.run import Plan, Run
+from pfsb.simulator.violation import Violation
 
 DRILLS = ("idleness", "blackout", "detour", "absence", "restart", "failover")
 

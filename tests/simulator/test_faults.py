@@ -11,7 +11,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.paxos.messages import Alive, State
 from pfsb.paxos.replica import StorageWasReplaced
 from pfsb.simulator.bounds import check_bounds
-from pfsb.simulator.checks import Violation
 from pfsb.simulator.faults import Fault, draw_faults
 from pfsb.simulator.knobs import Knobs, draw
 from pfsb.simulator.marks import Marks
@@ -19,6 +18,7 @@ from pfsb.simulator.profiles import FAMILIES, PROFILES
 from pfsb.simulator.run import Plan, Run
 from pfsb.simulator.strangers import require_no_change
 from pfsb.simulator.trouble import Trouble
+from pfsb.simulator.violation import Violation
 from pfsb.simulator.world import World
 from pfsb.transports.frames import FrameCodec, Membership, cluster_digest
 from pfsb.transports.wire import encode

@@ -19,11 +19,11 @@ from twisted.trial.unittest import SynchronousTestCase
 import pfsb
 from pfsb.interfaces import Done
 from pfsb.paxos.messages import ClientUpdate
-from pfsb.simulator.checks import Violation
 from pfsb.simulator.profiles import PROFILES
 from pfsb.simulator.run import Outcome, Plan, Run
 from pfsb.simulator.shrink import Shrinking
 from pfsb.simulator.tool import run_plan
+from pfsb.simulator.violation import Violation
 
 SEED = 3
 SEEDS = 10
