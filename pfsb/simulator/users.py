@@ -205,7 +205,7 @@ class User:
 
         def has_read(seq: int, result: Result) -> None:
             where = f"{who} at server {line.server_id}"
-            self.world.note_violation(self.log.read, name, seq, result, oldest, where)
+            self.world.findings.note(self.log.read, name, seq, result, oldest, where)
             if is_sequential:
                 self.log.seen(who, seq)
 
