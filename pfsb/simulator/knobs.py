@@ -12,9 +12,9 @@ from pfsb.config import Limits
 from pfsb.paxos.messages import Message
 from pfsb.paxos.settings import Settings
 from pfsb.simulator.commands import Vocabulary
+from pfsb.simulator.habits import Habits
 from pfsb.simulator.network import LinkQuality, Mood
 from pfsb.simulator.profiles import FAMILIES, Profile
-from pfsb.simulator.users import Habits
 
 
 @frozen

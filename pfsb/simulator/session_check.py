@@ -16,7 +16,8 @@ from zope.interface import implementer
 from pfsb.interfaces import PENDING, Command, Done, IStateMachine, Refused, Result, Ticket
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
-from pfsb.sessions.machine import EXPIRE, NobodyObserves, Session, SessionMachine
+from pfsb.sessions.machine import EXPIRE, Session, SessionMachine
+from pfsb.sessions.observer import NobodyObserves
 from pfsb.simulator.violation import Violation
 from pfsb.storage.memory import MemoryDisk
 
