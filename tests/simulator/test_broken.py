@@ -26,6 +26,10 @@ BY_DIRECTED_SCHEDULES = {
     "early-votes-dropped": "votes-overtake",
     "pending-not-dropped": "everyone-comes-back",
     "lock-waits-for-ever": "lock-is-not-free-in-time",
+    "read-not-confirmed": "leader-is-not-heard",
+    "read-confirmed-by-anyone": "leader-hears-only-confirmations",
+    "read-joins-round": "round-is-under-way",
+    "read-of-former-life": "answer-to-a-former-life",
 }
 """Random runs come to these by chance; a schedule shows the situation itself."""
 
