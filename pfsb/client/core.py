@@ -18,6 +18,7 @@ from attrs import define, field
 
 from pfsb.client.actions import Action, Connect, HangUp, Send, SessionEnd
 from pfsb.client.addresses import ServerAddress
+from pfsb.client.chat_place import ChatPlace
 from pfsb.client.command import QUESTION_VERBS, Answered, Command
 from pfsb.client.command_queue import CommandQueue
 from pfsb.client.dialogue import Dialogue
@@ -25,13 +26,12 @@ from pfsb.client.holdings import Holdings
 from pfsb.client.introduction import Introduction
 from pfsb.client.patience import Patience
 from pfsb.client.replies import EventLine, Reply, refusal
+from pfsb.client.second_tries import belongs_elsewhere, is_to_be_renumbered
+from pfsb.client.tour import Tour
 
 WINDOW: Final = 64
 """Commands under way at once; a server keeps the replies of the last `session_window` (128) for repetition."""
-BACKOFF_SECONDS_MAX: Final = 1.0
 BYE_SECONDS: Final = 1.0
-NO_SESSION_RETRIES: Final = 3
-BUSY_RETRIES: Final = 20
 TTL_SECONDS: Final = 10
 ASSURANCES_A_TTL: Final = 3
 """How often a session at rest makes sure, in each `ttl`, that it is still there."""
@@ -66,11 +66,10 @@ class Core:
     """Told before the commands are that cannot go on because of it."""
     dice: Random = field(factory=Random)
     index: int = 0
+    """Where in `addresses` it begins."""
 
     retries: int = field(init=False, default=0)
     """Commands sent again so far."""
-    last_trouble: str = field(init=False, default="no server was tried yet")
-    """Why the last server was left, or could not be reached."""
     stopped: bool = field(init=False, default=False)
     """Nothing more will happen: the connection is closed."""
     holdings: Holdings = field(init=False, factory=Holdings)
@@ -80,10 +79,9 @@ class Core:
     _dialogue: Dialogue | None = field(init=False, default=None)
     _next_try: float | None = field(init=False, default=None)
     _bye_until: float | None = field(init=False, default=None)
-    _failures: int = field(init=False, default=0)
     _introduction: Introduction = field(init=False)
-    _listen: str | None = field(init=False, default=None)
-    """The line that follows the chat where it was left."""
+    _chat: ChatPlace = field(init=False, factory=ChatPlace)
+    _tour: Tour = field(init=False)
     _over: Reply | None = field(init=False, default=None)
     """Why no command is taken any more."""
 
@@ -94,6 +92,10 @@ class Core:
     @_introduction.default
     def _make_introduction(self) -> Introduction:
         return Introduction(self.client_id, self.ttl_seconds)
+
+    @_tour.default
+    def _make_tour(self) -> Tour:
+        return Tour(self.addresses, self.dice, self.index)
 
     # ------------------------------------------------------------------ what the user wants
 
@@ -147,8 +149,8 @@ class Core:
         self._now = now
         self._dialogue = Dialogue(self._heard_event, self._move_on)
         self.on_server(self.server)
-        if self._listen is not None:
-            self._request(None, self._listen, _ignore)
+        if self._chat.line is not None:
+            self._request(None, self._chat.line, _ignore)
         if self._introduction.has_session and self._over is None:
             self._introduce()
         self._pump()
@@ -203,7 +205,12 @@ class Core:
     @property
     def server(self) -> ServerAddress:
         """The one that it is at, or tries to be."""
-        return self.addresses[self.index % len(self.addresses)]
+        return self._tour.server
+
+    @property
+    def last_trouble(self) -> str:
+        """Why the last server was left, or could not be reached."""
+        return self._tour.last_trouble
 
     @property
     def is_connected(self) -> bool:
@@ -221,19 +228,15 @@ class Core:
         self._actions.append(Connect(self.server))
 
     def _move_on(self, why: str) -> None:
-        """To the next server: at once, or after a small pause if a whole round of them was in vain."""
-        self.last_trouble = f"server {self.server.id} ({self.server.shown}): {why.rstrip('.')}"
+        """To the next server."""
+        self._tour.complain(why)
         self._introduction.left()
         if self._dialogue is not None:
             self._dialogue.close()
             self._dialogue = None
             self._actions.append(HangUp(at_once=True))
         self._take_back()
-        self.index += 1
-        self._failures += 1
-        rounds, rest = divmod(self._failures, len(self.addresses))
-        pause = 0.0 if rest else self.dice.uniform(0.05, min(0.1 * 2 ** min(rounds, 10), BACKOFF_SECONDS_MAX))
-        self._next_try = self._now + pause
+        self._next_try = self._now + self._tour.go_on()
 
     def _take_back(self) -> None:
         """What was sent and not answered is to be sent again, but for what was meant for this server alone."""
@@ -280,7 +283,7 @@ class Core:
     # ------------------------------------------------------------------ hearing
 
     def _heard(self, command: Command, reply: Reply) -> None:
-        if self._belongs_elsewhere(command, reply):
+        if belongs_elsewhere(command, reply, self._introduction):
             self._move_on(reply.line)
             return
         if reply.code == "REPLACED" and not command.is_local:
@@ -288,8 +291,8 @@ class Core:
             return
         self._commands.end(command)
         self.patience.answered(command.verb, self._now)
-        self._failures = 0
-        if self._is_to_be_renumbered(command, reply):
+        self._tour.was_served()
+        if is_to_be_renumbered(command, reply):
             command.number, command.is_renumbered = None, True
             self._commands.add_first(command)
         else:
@@ -300,38 +303,11 @@ class Core:
         if command.number is not None and reply.ok and command.verb not in QUESTION_VERBS:
             self._introduction.answered(command.number)
         self.holdings.answered(command, reply)
-        self._note_listening(command, reply)
+        self._chat.answered(command, reply)
         command.answer(reply)
 
-    def _belongs_elsewhere(self, command: Command, reply: Reply) -> bool:
-        """Whether the same number should be tried at another server."""
-        if reply.ok or (command.is_local and reply.code != "SHUTDOWN"):
-            return False
-        if reply.code == "NOSESSION":
-            command.no_session += 1
-            return command.no_session <= NO_SESSION_RETRIES
-        if reply.code == "REPLACED":
-            return self._introduction.was_own_hello()
-        if reply.code == "BUSY":
-            return command.times_sent <= BUSY_RETRIES
-        return reply.code in ("SHUTDOWN", "UNAVAILABLE")
-
-    @staticmethod
-    def _is_to_be_renumbered(command: Command, reply: Reply) -> bool:
-        """A server had no room for it, took one with a higher number, and numbers only grow."""
-        is_past = reply.code == "BADREQUEST" and reply.fate == "none" and command.times_sent > 1
-        return is_past and command.number is not None and not command.is_renumbered
-
-    def _note_listening(self, command: Command, reply: Reply) -> None:
-        if reply.ok and command.verb == "LISTEN":
-            first = reply.fields.get("from")
-            self._listen = command.line if first is None else f"LISTEN from={first}"
-        elif command.verb == "UNLISTEN":
-            self._listen = None
-
     def _heard_event(self, event: EventLine) -> None:
-        if event.name == "CHAT" and self._listen is not None:
-            self._listen = f"LISTEN from={int(event.fields['index']) + 1}"
+        self._chat.heard(event)
         self.on_event(event)
         if event.name == "SESSION":
             self._session_ended(str(event.fields.get("state")))
@@ -347,7 +323,7 @@ class Core:
     def _heard_hello(self, reply: Reply) -> None:
         if reply.ok:
             self.patience.heard(self._now)
-            self._failures = 0
+            self._tour.was_served()
             may_have_run = self._introduction.accept(reply)
             if may_have_run is not None:
                 self._session_is_another(may_have_run)
@@ -388,7 +364,7 @@ class Core:
     @property
     def _assure_at(self) -> float | None:
         """When somebody who only waits, or holds, is to make sure that the server is still there."""
-        if not self._listen and not (self._introduction.done and self.holdings.any):
+        if self._chat.line is None and not (self._introduction.done and self.holdings.any):
             return None
         return self.patience.quiet_since + self.ttl_seconds / ASSURANCES_A_TTL
 

@@ -18,7 +18,8 @@ from pfsb.sessions import bundle
 from pfsb.sessions.bundler import Bundler, Request, nothing
 from pfsb.sessions.connection import ClientConnection
 from pfsb.sessions.following import Following
-from pfsb.sessions.machine import CLOSE, ISessionObserver, SessionMachine
+from pfsb.sessions.machine import CLOSE, SessionMachine
+from pfsb.sessions.observer import ISessionObserver
 
 SWEEP_SECONDS = 0.25
 """How exactly `request_seconds` is kept."""

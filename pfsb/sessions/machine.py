@@ -1,7 +1,8 @@
 """The replicated state machine: sessions, and the applications that they command (design parts 5 and 6).
 
 Everything here is a function of the executed updates: the same on every server, after any restart. What only one server
-knows - who is connected, who waits for an answer - is behind `ISessionObserver`, which is told and never asked.
+knows - who is connected, who waits for an answer - is behind `ISessionObserver` (`pfsb.sessions.observer`), which is
+told and never asked.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from attrs import define, evolve, field
 from twisted.logger import Logger
-from zope.interface import Interface, implementer
+from zope.interface import implementer
 
 from pfsb.applications.catalogue import Catalogue
 from pfsb.interfaces import (
@@ -33,6 +34,7 @@ from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.counts import CommandCounts
 from pfsb.sessions.kept import KeptAnswers
+from pfsb.sessions.observer import NobodyObserves
 
 OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
 
@@ -61,45 +63,6 @@ class Session:
     """Commands executed whose answer is still to come (LOCK)."""
     opened: int = 0
     """The revision at which it began; another one tells its client that the session before it has ended."""
-
-
-class ISessionObserver(Interface):
-    """The part of a server that faces its own clients."""
-
-    def executed(update: ClientUpdate, results: Sequence[Any]) -> None:
-        """An update of this server's was executed: a result (or PENDING) for each entry."""
-
-    def outlived(update: ClientUpdate) -> None:
-        """An update of this server's was ordered beyond its horizon: it has not run, and never will."""
-
-    def completed(client_id: str, number: int, result: Result) -> None:
-        """A command that was PENDING has its answer."""
-
-    def session_ended(client_id: str, epoch: int, refusal: Refused) -> None:
-        """The session is no longer open under that epoch: taken over, closed or expired."""
-
-    def log_grew(application: IEventLog) -> None:
-        """There are new events to tell whoever follows them."""
-
-
-@implementer(ISessionObserver)
-class NobodyObserves:
-    """While a server recovers, nobody is connected."""
-
-    def executed(self, update: ClientUpdate, results: Sequence[Any]) -> None:
-        pass
-
-    def outlived(self, update: ClientUpdate) -> None:
-        pass
-
-    def completed(self, client_id: str, number: int, result: Result) -> None:
-        pass
-
-    def session_ended(self, client_id: str, epoch: int, refusal: Refused) -> None:
-        pass
-
-    def log_grew(self, application: IEventLog) -> None:
-        pass
 
 
 @implementer(IContext)

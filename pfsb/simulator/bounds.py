@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pfsb.server import Server
-from pfsb.simulator.checks import Violation
 from pfsb.simulator.lock_check import WatchedLock
+from pfsb.simulator.violation import Violation
 from pfsb.simulator.world import World
 
 HEARTBEATS = (

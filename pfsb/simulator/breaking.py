@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from attrs import define, field, frozen
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 Break = Callable[[Any], None]
 """Changes one `Process` of the simulation after it is built and before it starts, in every life of every server."""
@@ -49,6 +52,19 @@ def override(owner: object, name: str, make: Callable[[Any], Any]) -> None:
     Raises AttributeError if there is no such method: a defect must not go away because something was renamed.
     """
     setattr(owner, name, make(getattr(owner, name)))
+
+
+def instead_of(owner: object, name: str) -> Callable[[F], F]:
+    """A decorator: what it decorates is called in the place of a method of this one object, with that method first.
+
+    Raises AttributeError as `override` does.
+    """
+
+    def put(function: F) -> F:
+        override(owner, name, lambda method: partial(function, method))
+        return function
+
+    return put
 
 
 def become(instance: object, kind: type) -> None:

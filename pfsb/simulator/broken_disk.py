@@ -9,7 +9,7 @@ from pfsb.paxos.messages import Accept, Alive, Batch, Message, Prepare, PrepareO
 from pfsb.paxos.ordered_update_queue import DigestChain
 from pfsb.paxos.records import AruRecord, OrderedRecord, ProposalRecord, Record, ViewRecord
 from pfsb.paxos.turn import Turn
-from pfsb.simulator.breaking import Variants, become, do_nothing, override
+from pfsb.simulator.breaking import Variants, become, do_nothing, instead_of, override
 from pfsb.storage.memory import MemoryStorage
 from pfsb.storage.shared import Effect
 
@@ -17,25 +17,20 @@ VARIANTS = Variants()
 
 
 def _send_past_the_door(turn: Turn, kind: type) -> None:
-    def make(send: Callable[..., None]) -> Callable[..., None]:
-        def broken(message: Message, to: int | None = None) -> None:
-            if isinstance(message, kind):
-                turn._early.append((message, to))
-            else:
-                send(message, to)
-
-        return broken
-
-    override(turn, "send", make)
+    @instead_of(turn, "send")
+    def broken(send: Callable[..., None], message: Message, to: int | None = None) -> None:
+        if isinstance(message, kind):
+            turn._early.append((message, to))
+        else:
+            send(message, to)
 
 
 def _do_not_force(turn: Turn, kind: type) -> None:
     """It gets to the disk with whatever is forced later."""
 
-    def make(append: Callable[..., None]) -> Callable[..., None]:
-        return lambda record, *, lazy=False: append(record, lazy=lazy or isinstance(record, kind))
-
-    override(turn, "append", make)
+    @instead_of(turn, "append")
+    def broken(append: Callable[..., None], record: Record, *, lazy: bool = False) -> None:
+        append(record, lazy=lazy or isinstance(record, kind))
 
 
 @VARIANTS.add("accept-early", "6.2, Figure 10 B", "ACCEPT leaves before the proposal is on disk")
@@ -69,56 +64,41 @@ def _proposal_early(process: Any) -> None:
 def _vc_proof_volatile(process: Any) -> None:
     replica = process.replica
 
-    def make(send: Callable[..., None]) -> Callable[..., None]:
-        def broken(message: Message, to: int | None = None) -> None:
-            if isinstance(message, VCProof):
-                proof = VCProof(message.server_id, replica.data.views.last_installed)
-                replica.turn._early.append((proof, to))
-            else:
-                send(message, to)
-
-        return broken
-
-    override(replica.turn, "send", make)
+    @instead_of(replica.turn, "send")
+    def broken(send: Callable[..., None], message: Message, to: int | None = None) -> None:
+        if isinstance(message, VCProof):
+            proof = VCProof(message.server_id, replica.data.views.last_installed)
+            replica.turn._early.append((proof, to))
+        else:
+            send(message, to)
 
 
 @VARIANTS.add("alive-volatile", "6.2, section 5.10", "ALIVE tells of a Local_Aru that is not on disk yet")
 def _alive_volatile(process: Any) -> None:
     data = process.replica.data
 
-    def make(_: Callable[[], Alive]) -> Callable[[], Alive]:
-        return lambda: Alive(
-            data.server.server_id, data.views.last_installed, data.server.state, data.ordering.local_aru
-        )
-
-    override(process.replica.flow_control, "own_alive", make)
+    @instead_of(process.replica.flow_control, "own_alive")
+    def broken(_: Callable[[], Alive]) -> Alive:
+        return Alive(data.server.server_id, data.views.last_installed, data.server.state, data.ordering.local_aru)
 
 
 @VARIANTS.add("view-not-written", "section 5.8, Figure 14", "Last_Installed is forgotten in a crash")
 def _view_not_written(process: Any) -> None:
-    def make(append: Callable[..., None]) -> Callable[..., None]:
-        def broken(record: Record, *, lazy: bool = False) -> None:
-            if not isinstance(record, ViewRecord):
-                append(record, lazy=lazy)
-
-        return broken
-
-    override(process.replica.turn, "append", make)
+    @instead_of(process.replica.turn, "append")
+    def broken(append: Callable[..., None], record: Record, *, lazy: bool = False) -> None:
+        if not isinstance(record, ViewRecord):
+            append(record, lazy=lazy)
 
 
 @VARIANTS.add("reply-early", "design part 3", "clients are answered before the server's own vote is on disk")
 def _reply_early(process: Any) -> None:
     turn = process.replica.turn
 
-    def make(close: Callable[[], None]) -> Callable[[], None]:
-        def broken() -> None:
-            calls, turn._outbox.calls = turn._outbox.calls, []
-            turn._make(calls)
-            close()
-
-        return broken
-
-    override(turn, "_close", make)
+    @instead_of(turn, "_close")
+    def broken(close: Callable[[], None]) -> None:
+        calls, turn._outbox.calls = turn._outbox.calls, []
+        turn._make(calls)
+        close()
 
 
 class _HastyStorage(MemoryStorage):
@@ -185,15 +165,11 @@ def _replayed_backwards(process: Any) -> None:
 def _aru_ahead(process: Any) -> None:
     data = process.replica.data
 
-    def make(append: Callable[..., None]) -> Callable[..., None]:
-        def broken(record: Record, *, lazy: bool = False) -> None:
-            if isinstance(record, OrderedRecord | ProposalRecord):
-                append(AruRecord(max(record.seq, data.ordering.local_aru)), lazy=True)
-            append(record, lazy=lazy)
-
-        return broken
-
-    override(process.replica.turn, "append", make)
+    @instead_of(process.replica.turn, "append")
+    def broken(append: Callable[..., None], record: Record, *, lazy: bool = False) -> None:
+        if isinstance(record, OrderedRecord | ProposalRecord):
+            append(AruRecord(max(record.seq, data.ordering.local_aru)), lazy=True)
+        append(record, lazy=lazy)
 
 
 @VARIANTS.add(
@@ -226,13 +202,14 @@ def _digest_gap(process: Any) -> None:
     "lost-disk-unnoticed", "G20, design part 4", "a server with an empty disk votes where another one had promised"
 )
 def _lost_disk_unnoticed(process: Any) -> None:
-    def whoever_it_is(sender: int, identity: bytes) -> bool:
+    @instead_of(process.replica, "_is_who_it_says")
+    def broken(_: Any, sender: int, identity: bytes) -> bool:
         process.replica.membership.identities[sender] = identity
         return True
-
-    override(process.replica, "_is_who_it_says", lambda _: whoever_it_is)
 
 
 @VARIANTS.add("newcomer-votes", "Departure 12", "a server with an empty disk takes part before anybody knows it")
 def _newcomer_votes(process: Any) -> None:
-    override(process.replica.introduction, "begin", lambda _: lambda identity: process.replica._enter_election())
+    @instead_of(process.replica.introduction, "begin")
+    def broken(_: Any, identity: bytes) -> None:
+        process.replica._enter_election()

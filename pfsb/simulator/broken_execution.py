@@ -13,7 +13,7 @@ from pfsb.paxos.messages import (
     DataEntry,
     GloballyOrderedUpdate,
 )
-from pfsb.simulator.breaking import Variants, override
+from pfsb.simulator.breaking import Variants, instead_of, override
 
 VARIANTS = Variants()
 
@@ -38,16 +38,12 @@ def _executed_twice(process: Any) -> None:
 def _learned_not_executed(process: Any) -> None:
     replica = process.replica
 
-    def make(apply: Callable[[DataEntry], None]) -> Callable[[DataEntry], None]:
-        def broken(entry: DataEntry) -> None:
-            if isinstance(entry, GloballyOrderedUpdate):
-                replica.data.apply_globally_ordered_update(entry)
-            else:
-                apply(entry)
-
-        return broken
-
-    override(replica.prepare, "_apply_entry", make)
+    @instead_of(replica.prepare, "_apply_entry")
+    def broken(apply: Callable[[DataEntry], None], entry: DataEntry) -> None:
+        if isinstance(entry, GloballyOrderedUpdate):
+            replica.data.apply_globally_ordered_update(entry)
+        else:
+            apply(entry)
 
 
 @VARIANTS.add(
@@ -57,51 +53,39 @@ def _proposals_told_as_ordered(process: Any) -> None:
     replica = process.replica
     Rows = list[tuple[int, Batch]]
 
-    def make(from_memory: Callable[[int, int], Rows]) -> Callable[[int, int], Rows]:
-        def broken(first: int, last: int) -> Rows:
-            rows = from_memory(first, last)
-            for seq, slot in replica.data.ordering.global_history.above(last):
-                if seq != rows[-1][0] + 1 or slot.proposal is None:
-                    break
-                rows.append((seq, slot.proposal.batch))
-            return rows
-
-        return broken
-
-    override(replica.reconciliation, "_from_memory", make)
+    @instead_of(replica.reconciliation, "_from_memory")
+    def broken(from_memory: Callable[[int, int], Rows], first: int, last: int) -> Rows:
+        rows = from_memory(first, last)
+        for seq, slot in replica.data.ordering.global_history.above(last):
+            if seq != rows[-1][0] + 1 or slot.proposal is None:
+                break
+            rows.append((seq, slot.proposal.batch))
+        return rows
 
 
 @VARIANTS.add("time-goes-back", "design part 4, Aggregation", "the state machine's time is that of the latest batch")
 def _time_goes_back(process: Any) -> None:
     queue = process.replica.ordered_queue
 
-    def make(execute: Callable[[int, Slot], Any]) -> Callable[[int, Slot], Any]:
-        def broken(seq: int, slot: Slot) -> Any:
-            queue.time_ms = 0
-            return execute(seq, slot)
-
-        return broken
-
-    override(queue, "_execute", make)
+    @instead_of(queue, "_execute")
+    def broken(execute: Callable[[int, Slot], Any], seq: int, slot: Slot) -> Any:
+        queue.time_ms = 0
+        return execute(seq, slot)
 
 
 @VARIANTS.add("horizon-ignored", "Departure 7", "an update runs however late it is ordered")
 def _horizon_ignored(process: Any) -> None:
     queue = process.replica.ordered_queue
 
-    def make(execute: Callable[[int, Slot], Any]) -> Callable[[int, Slot], Any]:
-        def broken(seq: int, slot: Slot) -> Any:
-            assert slot.ordered is not None
-            time_ms, updates = slot.ordered.open()
-            young = Batch.of(time_ms, [evolve(update, made_at=seq) for update in updates])
-            known, slot.ordered = slot.ordered, young
-            executed = execute(seq, slot)
-            slot.ordered = known
-            return executed
-
-        return broken
-
-    override(queue, "_execute", make)
+    @instead_of(queue, "_execute")
+    def broken(execute: Callable[[int, Slot], Any], seq: int, slot: Slot) -> Any:
+        assert slot.ordered is not None
+        time_ms, updates = slot.ordered.open()
+        young = Batch.of(time_ms, [evolve(update, made_at=seq) for update in updates])
+        known, slot.ordered = slot.ordered, young
+        executed = execute(seq, slot)
+        slot.ordered = known
+        return executed
 
 
 @VARIANTS.add("executes-out-of-order", "Figure 11 C", "a slot is executed as soon as it is ordered, gaps or not")

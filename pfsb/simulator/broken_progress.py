@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pfsb.paxos.messages import Accept, Batch, ClientUpdate, Message, Proposal, State, VCProof, ViewChange
-from pfsb.simulator.breaking import Variants, do_nothing, override
+from pfsb.simulator.breaking import Variants, do_nothing, instead_of, override
 
 VARIANTS = Variants()
 
@@ -19,16 +19,12 @@ VARIANTS = Variants()
 def _view_joined_without_timer(process: Any) -> None:
     replica = process.replica
 
-    def make(shift: Callable[[], None]) -> Callable[[], None]:
-        def broken() -> None:
-            was_running = replica.progress_timer.running
-            shift()
-            if not was_running:
-                replica.progress_timer.stop()
-
-        return broken
-
-    override(replica.prepare, "shift_to_reg_nonleader", make)
+    @instead_of(replica.prepare, "shift_to_reg_nonleader")
+    def broken(shift: Callable[[], None]) -> None:
+        was_running = replica.progress_timer.running
+        shift()
+        if not was_running:
+            replica.progress_timer.stop()
 
 
 @VARIANTS.add("timer-without-cap", "G8", "the Progress_Timer doubles for ever")
@@ -55,10 +51,10 @@ def _idle_elections(process: Any) -> None:
 def _prepare_not_answered(process: Any) -> None:
     replica = process.replica
 
-    def make(prepare: Callable[[Any], None]) -> Callable[[Any], None]:
-        return lambda message: prepare(message) if replica.data.server.state is State.LEADER_ELECTION else None
-
-    override(replica.prepare, "prepare", make)
+    @instead_of(replica.prepare, "prepare")
+    def broken(prepare: Callable[[Any], None], message: Any) -> None:
+        if replica.data.server.state is State.LEADER_ELECTION:
+            prepare(message)
 
 
 @VARIANTS.add(
@@ -72,14 +68,10 @@ def _no_way_back(process: Any) -> None:
 def _back_too_easily(process: Any) -> None:
     replica = process.replica
 
-    def make(vc_proof: Callable[[VCProof], None]) -> Callable[[VCProof], None]:
-        def broken(message: VCProof) -> None:
-            replica.election._just_recovered = True
-            vc_proof(message)
-
-        return broken
-
-    override(replica.election, "vc_proof", make)
+    @instead_of(replica.election, "vc_proof")
+    def broken(vc_proof: Callable[[VCProof], None], message: VCProof) -> None:
+        replica.election._just_recovered = True
+        vc_proof(message)
 
 
 @VARIANTS.add(
@@ -88,16 +80,12 @@ def _back_too_easily(process: Any) -> None:
 def _votes_interrupt(process: Any) -> None:
     replica = process.replica
 
-    def make(dispatch: Callable[[Message, int], str | None]) -> Callable[[Message, int], str | None]:
-        def broken(message: Message, sender: int) -> str | None:
-            if isinstance(message, ViewChange) and message.attempted > replica.data.views.last_attempted:
-                replica.election.view_change(message)
-                return None
-            return dispatch(message, sender)
-
-        return broken
-
-    override(replica, "_dispatch", make)
+    @instead_of(replica, "_dispatch")
+    def broken(dispatch: Callable[[Message, int], str | None], message: Message, sender: int) -> str | None:
+        if isinstance(message, ViewChange) and message.attempted > replica.data.views.last_attempted:
+            replica.election.view_change(message)
+            return None
+        return dispatch(message, sender)
 
 
 @VARIANTS.add("proof-ignored", "Figure 6 C", "VC_PROOF is not looked at: who missed a view change stays behind")
@@ -109,14 +97,10 @@ def _proof_ignored(process: Any) -> None:
 def _alone_and_leading(process: Any) -> None:
     replica = process.replica
 
-    def make(_: Callable[[], None]) -> Callable[[], None]:
-        def broken() -> None:
-            if replica.data.server.state is State.REG_LEADER:
-                replica.progress_timer.start()
-
-        return broken
-
-    override(replica.flow_control, "_leader_hears_a_majority", make)
+    @instead_of(replica.flow_control, "_leader_hears_a_majority")
+    def broken(_: Callable[[], None]) -> None:
+        if replica.data.server.state is State.REG_LEADER:
+            replica.progress_timer.start()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -140,15 +124,11 @@ def _holes_filled_fresh(process: Any) -> None:
 def _fill_holes_with(process: Any, batch_for_hole: Callable[[int], Batch | None]) -> None:
     history = process.replica.data.ordering.global_history
 
-    def make(batch_for: Callable[[int], Batch | None]) -> Callable[[int], Batch | None]:
-        def broken(seq: int) -> Batch | None:
-            slot = history.get(seq)
-            is_hole = seq < history.top and (slot is None or slot.proposal is None)
-            return batch_for_hole(seq) if is_hole else batch_for(seq)
-
-        return broken
-
-    override(process.replica.proposals, "_batch_for", make)
+    @instead_of(process.replica.proposals, "_batch_for")
+    def broken(batch_for: Callable[[int], Batch | None], seq: int) -> Batch | None:
+        slot = history.get(seq)
+        is_hole = seq < history.top and (slot is None or slot.proposal is None)
+        return batch_for_hole(seq) if is_hole else batch_for(seq)
 
 
 @VARIANTS.add("own-vote-not-counted", "G14", "a server does not count its own vote")
@@ -160,16 +140,12 @@ def _own_vote_not_counted(process: Any) -> None:
 def _early_votes_dropped(process: Any) -> None:
     replica = process.replica
 
-    def make(accept: Callable[[Accept], None]) -> Callable[[Accept], None]:
-        def broken(message: Accept) -> None:
-            for seq in message.seqs:
-                slot = replica.data.ordering.global_history.get(seq)
-                if slot is not None and slot.proposal is not None and slot.proposal.view == message.view:
-                    accept(Accept(message.server_id, message.view, (seq,)))
-
-        return broken
-
-    override(replica.accepts, "accept", make)
+    @instead_of(replica.accepts, "accept")
+    def broken(accept: Callable[[Accept], None], message: Accept) -> None:
+        for seq in message.seqs:
+            slot = replica.data.ordering.global_history.get(seq)
+            if slot is not None and slot.proposal is not None and slot.proposal.view == message.view:
+                accept(Accept(message.server_id, message.view, (seq,)))
 
 
 @VARIANTS.add("proposals-not-repeated", "section 5.9", "a PROPOSAL that was lost is not sent again")
@@ -181,14 +157,10 @@ def _proposals_not_repeated(process: Any) -> None:
 def _accept_not_repeated(process: Any) -> None:
     replica = process.replica
 
-    def make(proposal: Callable[[Proposal], None]) -> Callable[[Proposal], None]:
-        def broken(message: Proposal) -> None:
-            if not replica.proposals._is_ordered(message.seq) and not replica.proposals._is_held(message):
-                proposal(message)
-
-        return broken
-
-    override(replica.proposals, "proposal", make)
+    @instead_of(replica.proposals, "proposal")
+    def broken(proposal: Callable[[Proposal], None], message: Proposal) -> None:
+        if not replica.proposals._is_ordered(message.seq) and not replica.proposals._is_held(message):
+            proposal(message)
 
 
 @VARIANTS.add("never-reconciles", "G24", "a server that is behind asks nobody")
@@ -210,10 +182,10 @@ def _enqueued_not_rebuilt(process: Any) -> None:
 def _pending_not_dropped(process: Any) -> None:
     replica = process.replica
 
-    def make(drop: Callable[[ClientUpdate], None]) -> Callable[[ClientUpdate], None]:
-        return lambda update: drop(update) if update.server_id == replica.membership.server_id else None
-
-    override(replica.update_queue, "drop_executed", make)
+    @instead_of(replica.update_queue, "drop_executed")
+    def broken(drop: Callable[[ClientUpdate], None], update: ClientUpdate) -> None:
+        if update.server_id == replica.membership.server_id:
+            drop(update)
 
 
 @VARIANTS.add(

@@ -16,7 +16,7 @@ from pfsb.paxos.messages import (
     PrepareOK,
     Proposal,
 )
-from pfsb.simulator.breaking import Variants, become, override
+from pfsb.simulator.breaking import Variants, become, instead_of, override
 
 VARIANTS = Variants()
 
@@ -30,14 +30,10 @@ def _prepare_phase_skipped(process: Any) -> None:
 def _promise_stale(process: Any) -> None:
     kept: list[PrepareOK] = []
 
-    def make(own_prepare_ok: Callable[[Prepare], list[PrepareOK]]) -> Callable[[Prepare], list[PrepareOK]]:
-        def broken(message: Prepare) -> list[PrepareOK]:
-            kept.extend([] if kept else own_prepare_ok(message))
-            return [evolve(part, view=message.view) for part in kept]
-
-        return broken
-
-    override(process.replica.prepare, "_own_prepare_ok", make)
+    @instead_of(process.replica.prepare, "_own_prepare_ok")
+    def broken(own_prepare_ok: Callable[[Prepare], list[PrepareOK]], message: Prepare) -> list[PrepareOK]:
+        kept.extend([] if kept else own_prepare_ok(message))
+        return [evolve(part, view=message.view) for part in kept]
 
 
 DataList = Callable[[int], Iterator[DataEntry]]
@@ -45,10 +41,9 @@ DataList = Callable[[int], Iterator[DataEntry]]
 
 @VARIANTS.add("data-list-without-ordered", "Figure 8 A, G19", "a data list leaves out what is ordered")
 def _data_list_without_ordered(process: Any) -> None:
-    def make(construct: DataList) -> DataList:
-        return lambda aru: (entry for entry in construct(aru) if isinstance(entry, Proposal))
-
-    override(process.replica.prepare, "_construct_data_list", make)
+    @instead_of(process.replica.prepare, "_construct_data_list")
+    def broken(construct: DataList, aru: int) -> Iterator[Any]:
+        return (entry for entry in construct(aru) if isinstance(entry, Proposal))
 
 
 @VARIANTS.add("data-list-cut-short", "Figure 8 A, G19", "a data list ends after two entries")
@@ -94,13 +89,9 @@ def _editions_mixed(process: Any) -> None:
 def _older_view_accepted(process: Any) -> None:
     replica = process.replica
 
-    def make(dispatch: Callable[[Message, int], str | None]) -> Callable[[Message, int], str | None]:
-        def broken(message: Message, sender: int) -> str | None:
-            line = dispatch(message, sender)
-            if isinstance(message, Proposal) and line == "4 E6" and message.view < replica.data.views.last_installed:
-                replica.proposals.proposal(message)
-            return line
-
-        return broken
-
-    override(replica, "_dispatch", make)
+    @instead_of(replica, "_dispatch")
+    def broken(dispatch: Callable[[Message, int], str | None], message: Message, sender: int) -> str | None:
+        line = dispatch(message, sender)
+        if isinstance(message, Proposal) and line == "4 E6" and message.view < replica.data.views.last_installed:
+            replica.proposals.proposal(message)
+        return line

@@ -11,7 +11,7 @@ from pfsb.paxos.messages import (
     Proposal,
     State,
 )
-from pfsb.simulator.breaking import Variants, become, override
+from pfsb.simulator.breaking import Variants, become, instead_of, override
 
 VARIANTS = Variants()
 
@@ -90,16 +90,12 @@ def _window_ignored(process: Any) -> None:
 def _leads_again(process: Any) -> None:
     replica = process.replica
 
-    def make(shift: Callable[[int], None]) -> Callable[[int], None]:
-        def broken(view: int) -> None:
-            replica.election.shift_to_leader_election = shift
-            views = replica.data.views
-            if not replica.membership.i_lead(views.last_installed):
-                shift(view)
-                return
-            views.last_attempted = views.last_installed
-            replica.prepare._shift_to_reg_leader()
-
-        return broken
-
-    override(replica.election, "shift_to_leader_election", make)
+    @instead_of(replica.election, "shift_to_leader_election")
+    def broken(shift: Callable[[int], None], view: int) -> None:
+        replica.election.shift_to_leader_election = shift
+        views = replica.data.views
+        if not replica.membership.i_lead(views.last_installed):
+            shift(view)
+            return
+        views.last_attempted = views.last_installed
+        replica.prepare._shift_to_reg_leader()

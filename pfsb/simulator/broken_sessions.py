@@ -13,7 +13,7 @@ from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.kept import KeptAnswers
 from pfsb.sessions.machine import Session
-from pfsb.simulator.breaking import Variants, do_nothing, override
+from pfsb.simulator.breaking import Variants, do_nothing, instead_of, override
 
 VARIANTS = Variants(needs_sessions=True)
 
@@ -25,14 +25,10 @@ def _lock(process: Any) -> Any:
 def _once_recovered(process: Any, change: Callable[[], None]) -> None:
     """When a server has executed again what was executed before it was restarted, and hears of nobody yet."""
 
-    def make(start: Callable[[], None]) -> Callable[[], None]:
-        def broken() -> None:
-            start()
-            change()
-
-        return broken
-
-    override(process.replica, "start", make)
+    @instead_of(process.replica, "start")
+    def broken(start: Callable[[], None]) -> None:
+        start()
+        change()
 
 
 @VARIANTS.add("replies-lost", "design part 5, G20", "a server that is restarted has forgotten the replies that it kept")
@@ -47,14 +43,10 @@ def _replies_lost(process: Any) -> None:
 def _do_not_fence(process: Any) -> None:
     machine = process.server.machine
 
-    def make(session_for: Callable[[ClientUpdate, Bundle], Any]) -> Callable[[ClientUpdate, Bundle], Any]:
-        def broken(update: ClientUpdate, content: Bundle) -> Any:
-            session = machine.sessions.get(bundle.session_of(update.client_id))
-            return session_for(update, evolve(content, epoch=session.epoch) if session is not None else content)
-
-        return broken
-
-    override(machine, "_session_for", make)
+    @instead_of(machine, "_session_for")
+    def broken(session_for: Callable[[ClientUpdate, Bundle], Any], update: ClientUpdate, content: Bundle) -> Any:
+        session = machine.sessions.get(bundle.session_of(update.client_id))
+        return session_for(update, evolve(content, epoch=session.epoch) if session is not None else content)
 
 
 @VARIANTS.add(
@@ -71,62 +63,48 @@ def _numbers_not_filtered(process: Any) -> None:
     """The epoch alone keeps away all that a correct front end lets through; so it has to be out of the way."""
     _do_not_fence(process)
 
-    def make(command: Callable[[Session, int, Command], Any]) -> Callable[[Session, int, Command], Any]:
-        def broken(session: Session, number: int, asked: Command) -> Any:
-            session.last_number = min(session.last_number, number - 1)
-            return command(session, number, asked)
-
-        return broken
-
-    override(process.server.machine, "_command", make)
+    @instead_of(process.server.machine, "_command")
+    def broken(command: Callable[[Session, int, Command], Any], session: Session, number: int, asked: Command) -> Any:
+        session.last_number = min(session.last_number, number - 1)
+        return command(session, number, asked)
 
 
 @VARIANTS.add("revision-not-counted", "design part 5", "commands of clients do not count as revisions")
 def _revision_not_counted(process: Any) -> None:
     machine = process.server.machine
 
-    def make(command: Callable[[Session, int, Command], Any]) -> Callable[[Session, int, Command], Any]:
-        def broken(session: Session, number: int, asked: Command) -> Any:
-            revision = machine.revision
-            result = command(session, number, asked)
-            machine.revision = revision
-            return result
-
-        return broken
-
-    override(machine, "_command", make)
+    @instead_of(machine, "_command")
+    def broken(command: Callable[[Session, int, Command], Any], session: Session, number: int, asked: Command) -> Any:
+        revision = machine.revision
+        result = command(session, number, asked)
+        machine.revision = revision
+        return result
 
 
 @VARIANTS.add("revision-not-the-same", "design part 5", "server 0 does not count every hundredth revision")
 def _revision_not_the_same(process: Any) -> None:
     machine = process.server.machine
 
-    def make(operate: Callable[[int, Command], Result]) -> Callable[[int, Command], Result]:
-        def broken(server_id: int, command: Command) -> Result:
-            result = operate(server_id, command)
-            if machine.revision % 10 == 0:
-                machine.revision += 1
-            return result
+    if process.replica.membership.server_id != 0:
+        return
 
-        return broken
-
-    if process.replica.membership.server_id == 0:
-        override(machine, "_operate", make)
+    @instead_of(machine, "_operate")
+    def broken(operate: Callable[[int, Command], Result], server_id: int, command: Command) -> Result:
+        result = operate(server_id, command)
+        if machine.revision % 10 == 0:
+            machine.revision += 1
+        return result
 
 
 @VARIANTS.add("closed-number-forgotten", "design part 5", "the last number of a session that ends is not kept")
 def _closed_number_forgotten(process: Any) -> None:
     machine = process.server.machine
 
-    def make(end: Callable[[str, int, str], Result]) -> Callable[[str, int, str], Result]:
-        def broken(client_id: str, epoch: int, verb: str) -> Result:
-            result = end(client_id, epoch, verb)
-            machine._closed.pop(client_id, None)
-            return result
-
-        return broken
-
-    override(machine, "_end", make)
+    @instead_of(machine, "_end")
+    def broken(end: Callable[[str, int, str], Result], client_id: str, epoch: int, verb: str) -> Result:
+        result = end(client_id, epoch, verb)
+        machine._closed.pop(client_id, None)
+        return result
 
 
 @VARIANTS.add(
@@ -141,55 +119,39 @@ def _fate_none_for_unknown(process: Any) -> None:
             return [with_fate_none(each) for each in said]
         return evolve(said, fate="none") if getattr(said, "code", "") == "UNAVAILABLE" else said
 
-    def make(call: Callable[..., None]) -> Callable[..., None]:
-        def broken(function: Callable[..., None], *args: Any) -> None:
-            call(function, *map(with_fate_none, args))
-
-        return broken
-
-    override(turn, "call", make)
+    @instead_of(turn, "call")
+    def broken(call: Callable[..., None], function: Callable[..., None], *args: Any) -> None:
+        call(function, *map(with_fate_none, args))
 
 
 @VARIANTS.add("reply-before-execution", "design part 3", "a command is answered when it is sent to the leader")
 def _reply_before_execution(process: Any) -> None:
-    def make(introduce: Callable[[ClientUpdate], None]) -> Callable[[ClientUpdate], None]:
-        def broken(update: ClientUpdate) -> None:
-            bundler = process.server.desk._bundlers.get(update.client_id)
-            introduce(update)
-            for request in bundler.outstanding if bundler is not None else ():
-                if any(request.numbers):
-                    request.settle([Done()] * len(request.numbers))
-
-        return broken
-
-    override(process.replica, "introduce", make)
+    @instead_of(process.replica, "introduce")
+    def broken(introduce: Callable[[ClientUpdate], None], update: ClientUpdate) -> None:
+        bundler = process.server.desk._bundlers.get(update.client_id)
+        introduce(update)
+        for request in bundler.outstanding if bundler is not None else ():
+            if any(request.numbers):
+                request.settle([Done()] * len(request.numbers))
 
 
 @VARIANTS.add("expiry-left-out", "Departure 9", "the sessions of a server that is silent are not expired")
 def _expiry_left_out(process: Any) -> None:
-    def make(start: Callable[[], None]) -> Callable[[], None]:
-        def broken() -> None:
-            start()
-            override(process.server._expiry, "_sweep", lambda _: do_nothing)
-
-        return broken
-
-    override(process.server, "start", make)
+    @instead_of(process.server, "start")
+    def broken(start: Callable[[], None]) -> None:
+        start()
+        override(process.server._expiry, "_sweep", lambda _: do_nothing)
 
 
 @VARIANTS.add("lock-not-fair", "design part 6", "a lock goes to whoever waits shortest for it")
 def _lock_not_fair(process: Any) -> None:
     lock = _lock(process)
 
-    def make(pass_on: Callable[[str, Any, Any], None]) -> Callable[[str, Any, Any], None]:
-        def broken(name: str, held: Any, context: Any) -> None:
-            if held.places:
-                held.places.move_to_end(next(reversed(held.places)), last=False)
-            pass_on(name, held, context)
-
-        return broken
-
-    override(lock, "_pass_on", make)
+    @instead_of(lock, "_pass_on")
+    def broken(pass_on: Callable[[str, Any, Any], None], name: str, held: Any, context: Any) -> None:
+        if held.places:
+            held.places.move_to_end(next(reversed(held.places)), last=False)
+        pass_on(name, held, context)
 
 
 @VARIANTS.add("lock-not-released", "design parts 5 and 6", "a session that ends keeps its locks")
@@ -219,14 +181,10 @@ class _AtRevision0:
 def _lock_token_again(process: Any) -> None:
     lock = _lock(process)
 
-    def make(pass_on: Callable[[str, Any, Any], None]) -> Callable[[str, Any, Any], None]:
-        def broken(name: str, held: Any, context: Any) -> None:
-            held.token -= 1
-            pass_on(name, held, _AtRevision0(context))
-
-        return broken
-
-    override(lock, "_pass_on", make)
+    @instead_of(lock, "_pass_on")
+    def broken(pass_on: Callable[[str, Any, Any], None], name: str, held: Any, context: Any) -> None:
+        held.token -= 1
+        pass_on(name, held, _AtRevision0(context))
 
 
 @VARIANTS.add(

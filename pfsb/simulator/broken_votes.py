@@ -14,7 +14,7 @@ from pfsb.paxos.messages import (
     Accept,
     Proposal,
 )
-from pfsb.simulator.breaking import Variants, become, override
+from pfsb.simulator.breaking import Variants, become, instead_of, override
 
 VARIANTS = Variants()
 
@@ -115,12 +115,8 @@ def _votes_of_all_views(process: Any) -> None:
 def _proposal_counts_as_vote(process: Any) -> None:
     replica = process.replica
 
-    def make(proposal: Callable[[Proposal], None]) -> Callable[[Proposal], None]:
-        def broken(message: Proposal) -> None:
-            if message.seq > replica.data.ordering.local_aru and replica.flow_control.may_accept(message.seq):
-                replica.data.apply_accept(Accept(message.server_id, message.view, (message.seq,)), message.seq)
-            proposal(message)
-
-        return broken
-
-    override(replica.proposals, "proposal", make)
+    @instead_of(replica.proposals, "proposal")
+    def broken(proposal: Callable[[Proposal], None], message: Proposal) -> None:
+        if message.seq > replica.data.ordering.local_aru and replica.flow_control.may_accept(message.seq):
+            replica.data.apply_accept(Accept(message.server_id, message.view, (message.seq,)), message.seq)
+        proposal(message)

@@ -419,14 +419,14 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "Violation: their time has come, and they wait for lock lock1 still:",
     ),
     "read-not-confirmed": Catch(
-        "leader-hears-only-confirmations",
-        0,
-        "Violation: a read that was asked after a write had been answered does not see it",
+        "keyholes",
+        1,
+        'Violation: not linearizable: key "ha": no order explains the answer OK value="N"',
     ),
     "read-confirmed-by-anyone": Catch(
-        "leader-hears-only-confirmations",
-        0,
-        "Violation: a read that was asked after a write had been answered does not see it",
+        "keyholes",
+        7,
+        'Violation: not linearizable: key "ha": no order explains the answer OK value="N"',
     ),
     "read-index-too-low": Catch(
         "readers",
@@ -444,14 +444,14 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "Violation: not linearizable: the chat: no order explains the answer OK count=N w",
     ),
     "read-joins-round": Catch(
-        "round-is-under-way",
-        0,
-        "Violation: a read that was asked after a write had been answered does not see it",
+        "late-answers",
+        7,
+        "Violation: not linearizable: the chat: no order explains the answer OK count=N w",
     ),
     "read-of-former-life": Catch(
-        "answer-to-a-former-life",
-        0,
-        "Violation: a read that was asked after a write had been answered does not see it",
+        "late-answers",
+        26,
+        "Violation: not linearizable: the chat: no order explains the answer OK count=N w",
     ),
 }
 

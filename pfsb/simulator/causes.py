@@ -32,7 +32,7 @@ class Causes:
         if self._has_ceased:
             return
         self._marks.fault(fault.kind)
-        self._world.tell(None, "fault", kind=str(fault))
+        self._world.tracers.tell(None, "fault", kind=str(fault))
         self._rng = random.Random(f"{self._world.seed}/fault/{fault.number}")
         act: Callable[[], None] = getattr(self, fault.kind)
         act()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from pfsb.applications.arguments import absent
 from pfsb.interfaces import Command
@@ -62,6 +62,11 @@ class Vocabulary:
 
     def question(self, rng: random.Random) -> Command:
         return rng.choice(_READERS)(rng, self._key(rng), 0)
+
+    @property
+    def questions_only(self) -> Vocabulary:
+        """Of somebody who changes nothing, until there is enough."""
+        return evolve(self, share_of_reads=1.0, share_of_locks=0.0, share_of_local_reads=0.0)
 
     def names(self) -> tuple[str, ...]:
         """All keys that are written."""

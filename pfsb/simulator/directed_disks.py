@@ -9,9 +9,9 @@ from pfsb.paxos.messages import Accept, PrepareOK, Proposal, ReconciliationReply
 from pfsb.paxos.replica import StorageWasReplaced
 from pfsb.paxos.settings import Settings
 from pfsb.simulator.breaking import Break
-from pfsb.simulator.checks import Violation
 from pfsb.simulator.network import Passage
 from pfsb.simulator.scene import Scene, Schedule
+from pfsb.simulator.violation import Violation
 
 
 def disk_is_lost(seed: int, patch: Break | None) -> None:

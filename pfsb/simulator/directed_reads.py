@@ -18,10 +18,10 @@ from pfsb.paxos.messages import (
     ViewChange,
 )
 from pfsb.simulator.breaking import Break
-from pfsb.simulator.checks import Violation
 from pfsb.simulator.line import Line
 from pfsb.simulator.network import Passage
 from pfsb.simulator.scene import Schedule, Servers
+from pfsb.simulator.violation import Violation
 
 NEWS = (Proposal, Accept, ReconciliationReply)
 """How a server learns of what was ordered."""

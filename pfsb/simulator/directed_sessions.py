@@ -9,8 +9,8 @@ from pfsb.applications.arguments import absent
 from pfsb.interfaces import Refused
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.simulator.breaking import Break
-from pfsb.simulator.checks import Violation
 from pfsb.simulator.scene import Schedule, Servers
+from pfsb.simulator.violation import Violation
 
 
 def old_connection(seed: int, patch: Break | None) -> None:

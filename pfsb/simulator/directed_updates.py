@@ -8,9 +8,9 @@ from typing import Final
 from pfsb.paxos.messages import Accept, ClientUpdate, Proposal, ReconciliationReply
 from pfsb.paxos.settings import Settings
 from pfsb.simulator.breaking import Break
-from pfsb.simulator.checks import Violation
 from pfsb.simulator.network import Passage
 from pfsb.simulator.scene import Scene, Schedule
+from pfsb.simulator.violation import Violation
 
 
 def votes_overtake(seed: int, patch: Break | None) -> None:

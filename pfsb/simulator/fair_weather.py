@@ -17,8 +17,9 @@ from attrs import define, field
 from pfsb.interfaces import Done, Refused, Result
 from pfsb.paxos.messages import State
 from pfsb.sessions.desk import Desk
-from pfsb.simulator.checks import Violation
+from pfsb.simulator.healing import heal_all
 from pfsb.simulator.marks import Marks
+from pfsb.simulator.violation import Violation
 from pfsb.simulator.world import World
 
 ROUND_SECONDS: Final = 0.02
@@ -128,9 +129,9 @@ class FairWeather:
         able = self._able()
         for drill in self.rng.sample(able, min(drills, len(able))):
             self.marks.counts[f"drill: {drill.__name__}"] += 1
-            self.world.tell(None, "drill", kind=drill.__name__)
+            self.world.tracers.tell(None, "drill", kind=drill.__name__)
             drill()
-            self.world.become_quiet()
+            heal_all(self.world)
             self.settle()
 
     def _able(self) -> list[Callable[[], None]]:

@@ -24,6 +24,7 @@ _KINDS: Final = {
     "network": ("weather", "weather_of_one"),
     "moods": ("late_kind", "late_kind", "lost_kind", "no_more_moods"),
     "crashes": ("crash", "crash", "crash_in_turn", "crash_in_turn", "crash_in_write", "crash_leader", "crash_all"),
+    "crash_loops": ("crash_loop",),
     "drains": ("drain", "drain_leader"),
     "holes": ("leave_a_hole", "laggard_leads"),
     "promises": ("laggard_leads", "laggard_leads", "crash_promiser"),

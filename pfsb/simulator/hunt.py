@@ -9,7 +9,7 @@ from attrs import frozen
 
 from pfsb.simulator.breaking import Break, Variant
 from pfsb.simulator.directed import SCHEDULES, WITH_SESSIONS
-from pfsb.simulator.knobs import PROFILES
+from pfsb.simulator.profiles import PROFILES
 from pfsb.simulator.run import Plan, Run
 
 FEW_SEEDS = 60

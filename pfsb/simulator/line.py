@@ -99,7 +99,7 @@ class Line:
                 self.client_id = client_id
                 fields = dict(result.fields)
                 self.checks.marks["session taken over"] += fields["resumed"] == "yes"
-                self.world.note_violation(
+                self.world.findings.note(
                     self.checks.opened, client_id, fields["last"], fields["resumed"] == "yes", answered_up_to
                 )
             self._return(told, result)
@@ -112,7 +112,7 @@ class Line:
 
         def answered(result: Result) -> None:
             if not self._lane.closed:
-                self.world.note_violation(self.checks.answered, ticket, result)
+                self.world.findings.note(self.checks.answered, ticket, result)
                 self.world.network.note(repr((self.world.now, ticket, result)).encode())
             self.unanswered -= 1
             self._return(told, result)

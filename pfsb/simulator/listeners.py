@@ -73,4 +73,4 @@ class Listener:
         """What a server tells that dies in this moment gets nowhere."""
         if lane is self._lane and not lane.closed:
             self.heard += 1
-            self.world.note_violation(self.log.heard, self.heard, event, f"server {self._server_id}")
+            self.world.findings.note(self.log.heard, self.heard, event, f"server {self._server_id}")

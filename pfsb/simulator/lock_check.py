@@ -23,7 +23,7 @@ from pfsb.interfaces import (
     Result,
     Ticket,
 )
-from pfsb.simulator.checks import Violation
+from pfsb.simulator.violation import Violation
 
 
 @define

@@ -1,7 +1,8 @@
 """The network of a simulated cluster: it loses, delays, duplicates and reorders frames, and never corrupts them.
 
 What travels are frames as the real codec makes them. A test that needs one message held back or lost puts a filter
-where messages go into frames; a check that wants to see all that leaves a server listens there.
+where messages go into frames (`pfsb.simulator.transport`); a check that wants to see all that leaves a server listens
+there.
 """
 
 from __future__ import annotations
@@ -13,13 +14,9 @@ from struct import pack
 from typing import Any
 
 from attrs import define, field, frozen
-from zope.interface import implementer
 
-from pfsb.interfaces import IFrameReceiver, ITransport
 from pfsb.paxos.messages import Message
 from pfsb.simulator.clock import Lane, SimulatedClock
-from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import Membership, cluster_digest
 from pfsb.transports.links import Links
 
 BUFFERED_FRAMES_MAX = 2_000
@@ -53,6 +50,14 @@ class Mood:
     seconds: tuple[float, float] = (0.0, 0.0)
     """They take so much longer, from .. to, and are overtaken by others."""
     loss: float = 0.0
+
+
+@frozen
+class Keyhole:
+    """One direction of a link lets few kinds of messages through; what it does to all others is a mood."""
+
+    kinds: frozenset[type[Message]]
+    others: Mood
 
 
 @define
@@ -128,6 +133,8 @@ class SimulatedNetwork:
     """Moods that nothing heals: how this network is."""
     passing: dict[type[Message], Mood] = field(factory=dict)
     """Moods of the moment, which come before the lasting ones of the same kind."""
+    keyholes: dict[tuple[int, int], Keyhole] = field(factory=dict)
+    """(sender, receiver): a direction that is narrow until it is mended; it comes before all moods."""
     frames: int = field(default=0, init=False)
     _links: dict[tuple[int, int], Link] = field(init=False)
     _endpoints: dict[int, Endpoint] = field(factory=dict, init=False)
@@ -155,13 +162,18 @@ class SimulatedNetwork:
 
     def mend(self, sender: int, receiver: int) -> None:
         self._links[sender, receiver].cut = False
+        self.keyholes.pop((sender, receiver), None)
 
     def mend_all(self) -> None:
         for link in self._links.values():
             link.cut = False
+        self.keyholes.clear()
 
-    def mood_of(self, message: Message) -> Mood | None:
-        """None: it travels with the others."""
+    def mood_of(self, message: Message, sender: int, receiver: int | None) -> Mood | None:
+        """None: it travels with the others. `receiver` None: of all links, where none is narrow."""
+        keyhole = None if receiver is None else self.keyholes.get((sender, receiver))
+        if keyhole is not None and type(message) not in keyhole.kinds:
+            return keyhole.others
         return self.passing.get(type(message)) or self.lasting.get(type(message))
 
     def lose_what_is_under_way(self) -> None:
@@ -263,80 +275,3 @@ class SimulatedNetwork:
         told = self._endpoints.get(sender)
         if self.refusals and told is not None and not back.cut:
             told.lane.callLater(back.quality.delay_seconds[0], told.links.refused, receiver)
-
-
-@implementer(ITransport)
-@define(eq=False)
-class SimulatedTransport:
-    """One server's end of the network: the real links and codec over a carrier in memory."""
-
-    network: SimulatedNetwork
-    server_id: int
-    _lane: Lane
-    _rng: random.Random
-    _secret: bytes | None = None
-    links: Links = field(init=False)
-    _frames_left: int | None = field(default=None, init=False)
-    _on_last_frame: Callable[[], None] = field(default=lambda: None, init=False)
-    _mood: Mood | None = field(default=None, init=False)
-    """Of the message that is on its way out."""
-
-    @links.default
-    def _make_links(self) -> Links:
-        servers = self.network.servers
-        digest = cluster_digest("simulated", servers)
-        membership = Membership(self.server_id, frozenset(servers) - {self.server_id}, digest)
-        return Links(membership, self._lane, LinkFaults(self._lane, self._rng), self._carry, self._secret)
-
-    def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int) -> None:
-        self.links.start(receiver, identity, incarnation)
-        self.network.attach(self.server_id, Endpoint(self._lane, self.links))
-
-    def after_frames(self, frames: int | None, act: Callable[[], None] = lambda: None) -> None:
-        """Call `act` in the middle of whatever sends that many frames more; None: do not, after all."""
-        self._frames_left, self._on_last_frame = frames, act
-
-    def send(self, messages: Sequence[Message], to: int | None) -> None:
-        if self._lane.closed:
-            return  # the process died in the middle of a turn
-        for observer in self.network.observers:
-            observer(self.server_id, to, messages)
-        if self.network.filters:
-            self._send_filtered(messages, to)
-        else:
-            self._send_by_mood(messages, to)
-
-    def stop(self) -> None:
-        self.links.stop()
-        self.network.detach(self.server_id)
-
-    def _send_filtered(self, messages: Sequence[Message], to: int | None) -> None:
-        receivers = [i for i in self.network.servers if i != self.server_id] if to is None else [to]
-        for receiver in receivers:
-            passages = [Passage(self.server_id, receiver, message) for message in messages]
-            left = [p.message for p in passages if not any(stops(p) for stops in self.network.filters)]
-            if left:
-                self._send_by_mood(left, receiver)
-
-    def _send_by_mood(self, messages: Sequence[Message], to: int | None) -> None:
-        """What has no mood goes first, in as few frames as ever."""
-        moody = [(message, mood) for message in messages if (mood := self.network.mood_of(message)) is not None]
-        if not moody:
-            self.links.send(messages, to)
-            return
-        plain = [message for message in messages if self.network.mood_of(message) is None]
-        if plain:
-            self.links.send(plain, to)
-        for message, self._mood in moody:
-            self.links.send([message], to)
-        self._mood = None
-
-    def _carry(self, peer: int, frame: bytes) -> None:
-        if self._lane.closed:
-            return
-        self.network.carry(self.server_id, peer, frame, self._mood)
-        if self._frames_left is not None:
-            self._frames_left -= 1
-            if self._frames_left <= 0:
-                self._frames_left = None
-                self._on_last_frame()

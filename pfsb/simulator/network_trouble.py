@@ -4,12 +4,42 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Final
 
-from pfsb.paxos.messages import Message
+from pfsb.paxos.messages import (
+    Accept,
+    Alive,
+    ClientUpdate,
+    Confirm,
+    Confirmed,
+    GloballyOrderedUpdate,
+    Message,
+    Prepare,
+    PrepareOK,
+    Proposal,
+    ReadIndex,
+    ReadRequest,
+    ReconciliationReply,
+    ReconciliationRequest,
+    VCProof,
+    ViewChange,
+)
 from pfsb.simulator.causes import Causes
 from pfsb.simulator.faults import between
 from pfsb.simulator.knobs import weather
-from pfsb.simulator.network import Mood
+from pfsb.simulator.network import Keyhole, Mood
+
+EXCHANGES: Final = (
+    (Alive,),
+    (ViewChange, VCProof),
+    (Prepare, PrepareOK),
+    (Proposal, Accept),
+    (ClientUpdate,),
+    (ReadRequest, ReadIndex),
+    (Confirm, Confirmed),
+    (ReconciliationRequest, ReconciliationReply, GloballyOrderedUpdate),
+)
+"""What belongs together: one kind is of little use without the others."""
 
 
 class NetworkTrouble(Causes):
@@ -105,6 +135,31 @@ class NetworkTrouble(Causes):
             self._later(place * step, self._world.network.cut, a, b)
         for place, (a, b) in enumerate(self._rng.sample(pairs, len(pairs)), len(pairs)):
             self._later(place * step, self._world.network.mend, a, b)
+
+    def keyhole(self) -> None:
+        """Somebody is in touch with the others for some purposes, and for no other."""
+        self._repartition()
+        self._narrow(self._rng.choice(self._world.ids))
+
+    def keyhole_of_leader(self) -> None:
+        """It may be deposed without hearing of it, and be of some use all the same."""
+        leader = self._world.leader()
+        self._repartition()
+        if leader is not None:
+            self._narrow(leader)
+
+    def _narrow(self, server_id: int) -> None:
+        """Few kinds of messages pass as ever; all others are lost, or far too late."""
+        exchanges = self._rng.sample(EXCHANGES, self._rng.choice((1, 2, 3)))
+        longest = between(self._rng, 0.3, 3)
+        others = self._rng.choice((Mood(loss=1.0), Mood((longest / 4, longest))))
+        keyhole = Keyhole(frozenset(kind for exchange in exchanges for kind in exchange), others)
+        goes_in, goes_out = self._rng.choice(((True, True), (True, True), (True, False), (False, True)))
+        for other in self._world.ids:
+            if other != server_id and goes_in:
+                self._world.network.keyholes[other, server_id] = keyhole
+            if other != server_id and goes_out:
+                self._world.network.keyholes[server_id, other] = keyhole
 
     def _repartition(self) -> None:
         self._world.heal()

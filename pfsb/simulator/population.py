@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from attrs import define, field
 
 from pfsb.simulator.bounds import check_bounds
-from pfsb.simulator.checks import Violation
 from pfsb.simulator.clients import SimulatedClient
 from pfsb.simulator.history import History
 from pfsb.simulator.knobs import Knobs
@@ -22,6 +21,7 @@ from pfsb.simulator.reads import Log, WatchedReads
 from pfsb.simulator.server_process import ServerProcess, configuration
 from pfsb.simulator.session_check import SessionCheck
 from pfsb.simulator.users import User
+from pfsb.simulator.violation import Violation
 from pfsb.simulator.world import World
 
 
@@ -95,7 +95,7 @@ class People:
             random.Random(f"{self.seed}/user/{number}"),
             "" if number < self.knobs.anonymous else f"user-{number}",
             self.knobs.habits,
-            self.knobs.vocabulary,
+            self.knobs.vocabulary if number >= self.knobs.onlookers else self.knobs.vocabulary.questions_only,
             unique,
         )
 

@@ -14,8 +14,8 @@ from pfsb.interfaces import IStableStorage, IStateMachine, ITracer, ITransport
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
-from pfsb.simulator.clock import Lane, SimulatedClock
-from pfsb.simulator.network import SimulatedTransport
+from pfsb.simulator.clock import Lane
+from pfsb.simulator.transport import SimulatedTransport
 from pfsb.simulator.update_checks import Identity
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
@@ -148,30 +148,6 @@ class ProtocolProcess:
             self.replica.turn.call(self._answered, identity, seq)
 
 
-@implementer(ITracer)
-@define
-class WorldTracer:
-    """Adds when and where to each event (interface part 6)."""
-
-    _server_id: int
-    _clock: SimulatedClock
-    _note: Callable[[dict[str, Any]], None]
-
-    def trace(self, event: str, **fields: Any) -> None:
-        self._note({"t": self._clock.seconds(), "server": self._server_id, "event": event, **fields})
-
-
-@implementer(ITracer)
-@define
-class BothTracers:
-    _one: ITracer
-    _other: ITracer
-
-    def trace(self, event: str, **fields: Any) -> None:
-        self._one.trace(event, **fields)
-        self._other.trace(event, **fields)
-
-
 @define(eq=False)
 class Running:
     """A server in its present life."""
@@ -200,3 +176,15 @@ class Server:
     """By how many seconds its clock will be wrong when it starts again."""
     is_disk_full: bool = False
     """Every write fails, which ends the server."""
+
+    def describe(self) -> str:
+        """Half a line about it."""
+        if self.running is None:
+            return "down"
+        data = self.running.process.replica.data
+        return (
+            f"{data.server.state.value} attempted={data.views.last_attempted} "
+            f"installed={data.views.last_installed} aru={data.ordering.local_aru} "
+            f"top={data.ordering.global_history.top} pending={len(data.clients.pending_updates)} "
+            f"queued={len(data.clients.update_queue)}{' paused' if self.running.lane.paused else ''}"
+        )

@@ -15,9 +15,10 @@ from zope.interface import implementer
 
 from pfsb.interfaces import Event, IStateMachine, Result
 from pfsb.paxos.messages import ClientUpdate
-from pfsb.sessions.machine import NobodyObserves, SessionMachine
-from pfsb.simulator.checks import Violation
+from pfsb.sessions.machine import SessionMachine
+from pfsb.sessions.observer import NobodyObserves
 from pfsb.simulator.processes import Parts
+from pfsb.simulator.violation import Violation
 
 
 @define

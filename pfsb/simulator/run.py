@@ -17,15 +17,17 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pfsb.paxos.replica import StorageWasReplaced
-from pfsb.simulator.checks import Violation
 from pfsb.simulator.fair_weather import FairWeather
 from pfsb.simulator.faults import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
-from pfsb.simulator.knobs import ALL_FAMILIES, PROFILES, Knobs, draw
+from pfsb.simulator.healing import heal_all, heal_some
+from pfsb.simulator.knobs import Knobs, draw
 from pfsb.simulator.marks import Marks, Watcher
 from pfsb.simulator.network import LinkQuality
 from pfsb.simulator.population import PaperClients, People, Population
+from pfsb.simulator.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.server_process import ServerProcess
 from pfsb.simulator.trouble import Trouble
+from pfsb.simulator.violation import Violation
 from pfsb.simulator.world import World
 
 EQUALITY_SECONDS = 60.0
@@ -169,7 +171,7 @@ class Run:
         self._phase = "all are well"
         for server_id in sorted(self.world.amnesiacs):
             self.world.bring_back(server_id)
-        self.world.become_quiet()
+        heal_all(self.world)
         self._wait_for(self._all_are_equal, "the servers are not equal", EQUALITY_SECONDS)
         if self.profile.clears_up:
             self._phase = "fair weather"
@@ -204,7 +206,7 @@ class Run:
         well = sorted(self._rng.sample(whole, is_enough))
         if self.profile.ends_in_shape and len(world.ids) > 1:
             self._trouble.cut_links(self._rng)
-        world.heal_some(sorted({*well, *world.amnesiacs}))
+        heal_some(world, sorted({*well, *world.amnesiacs}))
         for server_id in whole:
             if server_id not in well and not self.profile.ends_in_shape:
                 self._leave_broken(server_id)
@@ -266,7 +268,7 @@ class _ErrorsInLog:
     def __call__(self, event: LogEvent) -> None:
         failure = event.get("log_failure")
         if isinstance(failure, Failure):
-            self.world.violated(failure)
+            self.world.findings.add(failure)
 
 
 def _switched_off(knobs: Knobs, families: frozenset[str]) -> Knobs:

@@ -12,12 +12,12 @@ from pfsb.interfaces import Result
 from pfsb.paxos.messages import Message, State
 from pfsb.paxos.settings import Settings
 from pfsb.simulator.breaking import Break
-from pfsb.simulator.checks import Violation
 from pfsb.simulator.clients import SimulatedClient
 from pfsb.simulator.line import Line
 from pfsb.simulator.network import Passage
 from pfsb.simulator.server_process import builder, configuration
 from pfsb.simulator.session_check import SessionCheck
+from pfsb.simulator.violation import Violation
 from pfsb.simulator.world import World
 
 Schedule = Callable[[int, Break | None], None]

@@ -14,6 +14,7 @@ from attrs import define, field
 
 from pfsb.paxos.settings import Settings
 from pfsb.simulator.clients import SimulatedClient
+from pfsb.simulator.healing import heal_all
 from pfsb.simulator.network import LinkQuality
 from pfsb.simulator.world import World
 
@@ -60,7 +61,7 @@ class RandomRun:
 
     def _be_quiet(self) -> None:
         world = self.world
-        world.become_quiet()
+        heal_all(world)
         for client in self.clients:
             client.finish()
         world.run_until(lambda: all(client.satisfied for client in self.clients), QUIET_SECONDS_MAX)

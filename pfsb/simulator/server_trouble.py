@@ -16,6 +16,20 @@ class ServerTrouble(Causes):
     def crash_leader(self) -> None:
         self._crash(self._world.leader())
 
+    def crash_loop(self) -> None:
+        """Somebody dies soon after each start, some times, and is started again at once."""
+        server_id = self._somebody()
+        if server_id is not None:
+            self._crash_soon(server_id, self._rng.randint(2, 5))
+
+    def _crash_soon(self, server_id: int, times: int) -> None:
+        if not times:
+            return
+        if self._world.is_running(server_id):
+            self._die(server_id)
+        self._later(between(self._rng, 0.01, 0.3), self._restart, server_id)
+        self._later(between(self._rng, 0.5, 3), self._crash_soon, server_id, times - 1)
+
     def crash_all(self) -> None:
         """Power loss of the whole cluster."""
         for server_id in self._world.running_ids:
@@ -76,15 +90,17 @@ class ServerTrouble(Causes):
             self._crash(server_id)
 
     def _crash(self, server_id: int | None) -> None:
+        if server_id is not None:
+            self._die(server_id)
+            self._later(between(self._rng, 0.05, 4), self._restart, server_id)
+
+    def _die(self, server_id: int) -> None:
         """What of the disk's work gets done is left to chance."""
-        if server_id is None:
-            return
         pending = self._world.storage(server_id).pending_groups()
         kept = self._rng.randint(0, len(pending))
         torn = self._rng.randint(0, pending[kept]) if kept < len(pending) and self._rng.random() < 0.5 else 0
         self._marks.crash(kept, torn)
         self._world.crash(server_id, kept, torn)
-        self._later(between(self._rng, 0.05, 4), self._restart, server_id)
 
     def _restart(self, server_id: int) -> None:
         if not self._world.is_running(server_id):

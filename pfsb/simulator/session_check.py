@@ -16,8 +16,9 @@ from zope.interface import implementer
 from pfsb.interfaces import PENDING, Command, Done, IStateMachine, Refused, Result, Ticket
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
-from pfsb.sessions.machine import EXPIRE, NobodyObserves, Session, SessionMachine
-from pfsb.simulator.checks import Violation
+from pfsb.sessions.machine import EXPIRE, Session, SessionMachine
+from pfsb.sessions.observer import NobodyObserves
+from pfsb.simulator.violation import Violation
 from pfsb.storage.memory import MemoryDisk
 
 REFUSED_BY_THE_DESK = frozenset({"BADREQUEST", "NOSESSION", "REPLACED", "BUSY", "UNAVAILABLE", "SHUTDOWN"})

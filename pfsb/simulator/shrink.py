@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from attrs import define, evolve
 
-from pfsb.simulator.knobs import ALL_FAMILIES
+from pfsb.simulator.profiles import ALL_FAMILIES
 from pfsb.simulator.run import Outcome, Plan
 
 TRIES_MAX = 60

@@ -23,7 +23,6 @@ from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.turn import Outbox
 from pfsb.simulator.breaking import do_nothing, override
-from pfsb.simulator.checks import Violation
 from pfsb.simulator.forking import UPDATE_SECONDS, Frozen, Snapshots
 from pfsb.simulator.still_steps import Ask, Crash, Deliver, Fire, Outcome, Step, Sync, in_words
 from pfsb.simulator.still_surroundings import (
@@ -35,6 +34,7 @@ from pfsb.simulator.still_surroundings import (
     Witness,
     require,
 )
+from pfsb.simulator.violation import Violation
 from pfsb.storage.memory import MemoryDisk
 from pfsb.storage.shared import IDENTITY_BYTES, ORDERED_VIEW
 

@@ -14,9 +14,9 @@ from pfsb.interfaces import IStableStorage, IStateMachine, ITransport
 from pfsb.paxos.messages import Accept, Alive, ClientUpdate, Message, Prepare, PrepareOK, Proposal, VCProof
 from pfsb.paxos.records import ProposalRecord, Record, Recovered
 from pfsb.paxos.replica import Replica
-from pfsb.simulator.checks import Violation
 from pfsb.simulator.forking import UPDATE_SECONDS
 from pfsb.simulator.still_steps import Executed, Led, in_words
+from pfsb.simulator.violation import Violation
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 from pfsb.storage.shared import ORDERED_VIEW
 

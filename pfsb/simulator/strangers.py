@@ -6,7 +6,7 @@ import random
 
 from pfsb.paxos.messages import Accept, Alive, Batch, ClientUpdate, Message, Proposal, State, VCProof, ViewChange
 from pfsb.paxos.replica import Replica
-from pfsb.simulator.checks import Violation
+from pfsb.simulator.violation import Violation
 from pfsb.simulator.world import World
 from pfsb.storage.shared import IDENTITY_BYTES
 from pfsb.transports.frames import FrameCodec, Membership, cluster_digest

@@ -24,8 +24,8 @@ from pfsb.simulator.caught import CAUGHT
 from pfsb.simulator.diagram import draw_diagram
 from pfsb.simulator.directed import SCHEDULES
 from pfsb.simulator.hunt import attempt
-from pfsb.simulator.knobs import ALL_FAMILIES, PROFILES
 from pfsb.simulator.marks import Marks
+from pfsb.simulator.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.run import Outcome, Patch, Plan, Run
 from pfsb.simulator.shrink import Shrinking
 from pfsb.spelling import nearest

@@ -9,12 +9,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from attrs import define, field, frozen
+from attrs import define, field
 
-from pfsb.interfaces import Command, Done, Result
+from pfsb.interfaces import Done, Result
 from pfsb.simulator.commands import Vocabulary, unlock
-from pfsb.simulator.history import Entry, History
+from pfsb.simulator.habits import Habits
+from pfsb.simulator.history import History
+from pfsb.simulator.job import Job
 from pfsb.simulator.line import Line
+from pfsb.simulator.numbers import Numbers
 from pfsb.simulator.reads import Log
 from pfsb.simulator.session_check import REFUSED_BY_THE_DESK, SessionCheck
 from pfsb.simulator.world import World
@@ -24,44 +27,6 @@ LOCK_PATIENCE = 4
 """A lock may be long in coming: so many times the patience."""
 BACKOFF_MAX = 8
 """Patience grows to so many times."""
-
-
-@frozen
-class Habits:
-    """What users are like. Chances are for each occasion."""
-
-    patience_seconds: float = 1.5
-    think_seconds: float = 0.2
-    pipeline: int = 3
-    """Commands under way at once."""
-    ttl_seconds: int = 3
-    rhythm_seconds: float = 0.0
-    """All users ask something new in the first half of each such time, and nothing in the other; 0: at any time."""
-    leaves: float = 0.0
-    """That, instead of asking on, the user hangs up, and comes back after a while."""
-    vanishes: float = 0.0
-    """The same, and does not come back."""
-    doubles: float = 0.0
-    """That the old connection stays open when there is a new one."""
-    goes_back: float = 0.0
-    """To repeat a number that was answered, or to use one that was passed over."""
-    says_goodbye: float = 0.0
-    """That a session is closed, to be opened anew."""
-
-
-@define(eq=False)
-class Job:
-    """One command that a user wants carried out; it is asked until its fate is known."""
-
-    number: int
-    """0: a question, which is asked once."""
-    command: Command
-    entry: Entry | None = None
-    asked_at: float = 0.0
-    line: Line | None = None
-    """Where it was asked last, and may still be answered."""
-    may_have_run: bool = False
-    result: Result | None = None
 
 
 @define(eq=False)
@@ -82,8 +47,7 @@ class User:
     """The line may be used: HELLO is answered."""
     _line_since: float = 0.0
     _had_a_session: bool = False
-    _number: int = 0
-    _passed_over: list[int] = field(factory=list)
+    _numbers: Numbers = field(init=False)
     _jobs: list[Job] = field(factory=list)
     """Without an answer, in the order of their numbers."""
     _done: list[Job] = field(factory=list)
@@ -97,6 +61,10 @@ class User:
     """Since there was enough."""
     _is_served: bool = False
     """Something was answered since there was enough."""
+
+    @_numbers.default
+    def _make_numbers(self) -> Numbers:
+        return Numbers(self.rng, self.habits.goes_back)
 
     # ------------------------------------------------------------------ life
 
@@ -179,7 +147,7 @@ class User:
     def _finish_up(self) -> None:
         self._give_back()
         if not self._is_served and not self._jobs:
-            self._begin(Job(self._next_number(), self.vocabulary.change(self.rng, self.unique())))
+            self._begin(Job(self._numbers.next(), self.vocabulary.change(self.rng, self.unique())))
 
     # ------------------------------------------------------------------ asking
 
@@ -192,7 +160,7 @@ class User:
         elif dice < self.vocabulary.share_of_locks + self.vocabulary.share_of_reads:
             self._begin(Job(0, self.vocabulary.question(self.rng)))
         else:
-            self._begin(Job(self._next_number(), self.vocabulary.change(self.rng, self.unique())))
+            self._begin(Job(self._numbers.next(), self.vocabulary.change(self.rng, self.unique())))
 
     def _read_here(self) -> None:
         """At this server, sequentially if all that was asked is answered: else it would have to wait for that."""
@@ -205,7 +173,7 @@ class User:
 
         def has_read(seq: int, result: Result) -> None:
             where = f"{who} at server {line.server_id}"
-            self.world.note_violation(self.log.read, name, seq, result, oldest, where)
+            self.world.findings.note(self.log.read, name, seq, result, oldest, where)
             if is_sequential:
                 self.log.seen(who, seq)
 
@@ -218,30 +186,23 @@ class User:
         else:
             command = self.vocabulary.lock(self.rng)
             self._may_hold = command[1]
-            self._begin(Job(self._next_number(), command))
+            self._begin(Job(self._numbers.next(), command))
 
     def _give_back(self) -> None:
         if self._may_hold and not any("LOCK" in job.command[0] for job in self._jobs):
-            self._begin(Job(self._next_number(), unlock(self._may_hold)))
+            self._begin(Job(self._numbers.next(), unlock(self._may_hold)))
 
     def _go_back(self) -> None:
         """A correct client does neither; a correct server tells it the truth all the same."""
         assert self._line is not None
-        if self._passed_over and self.rng.random() < 0.5:
-            number = self._passed_over.pop(self.rng.randrange(len(self._passed_over)))
+        if self._numbers.passed_over and self.rng.random() < 0.5:
+            number = self._numbers.take_passed_over()
             job = Job(number, self.vocabulary.change(self.rng, self.unique()))
             job.entry = self.history.called(self._line.client_id, job.command)
             self._line.submit(number, job.command, lambda result: self._note_answer(job, result))
         elif self._done:
             job = self.rng.choice(self._done)
             self._line.submit(job.number, job.command, lambda result: None)
-
-    def _next_number(self) -> int:
-        self._number += 1
-        if self.rng.random() < self.habits.goes_back:
-            self._passed_over.append(self._number)
-            self._number += 1
-        return self._number
 
     def _begin(self, job: Job) -> None:
         self._jobs.append(job)
@@ -332,9 +293,8 @@ class User:
             line.hello(self.name, self.habits.ttl_seconds, lambda result: self._hello_answered(line, result))
         elif line is self._line:
             self._is_ready = True
-            self._number = 0
+            self._numbers.begin_anew()
             self._done.clear()
-            self._passed_over.clear()
 
     def _hello_answered(self, line: Line, result: Result) -> None:
         if line is not self._line:
@@ -349,7 +309,7 @@ class User:
         for job in self._jobs:
             job.may_have_run = job.may_have_run and job.number <= last
         self._had_a_session = self._is_ready = True
-        self._number = max(self._number, last)
+        self._numbers.know(last)
 
     def _session_is_new(self) -> None:
         """What the former one held is free again; what it was asked may have run, and be forgotten since."""

@@ -14,19 +14,21 @@ from pfsb.paxos.messages import ClientUpdate, Message, State
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.server import DRAIN_LOOK_SECONDS, DRAIN_SECONDS
-from pfsb.simulator.checks import ClusterChecks, Violation
+from pfsb.simulator.checks import ClusterChecks
 from pfsb.simulator.clock import Lane, SimulatedClock
-from pfsb.simulator.network import LinkQuality, SimulatedNetwork, SimulatedTransport
+from pfsb.simulator.network import LinkQuality, SimulatedNetwork
 from pfsb.simulator.processes import (
-    BothTracers,
     Parts,
     ProtocolProcess,
     Running,
     Server,
     WatchedStateMachine,
-    WorldTracer,
 )
+from pfsb.simulator.tracers import Trace, Tracers
+from pfsb.simulator.transport import SimulatedTransport
 from pfsb.simulator.update_checks import Identity
+from pfsb.simulator.violation import Findings, Violation
+from pfsb.simulator.witness import Witness
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
 SHARES_WRITTEN_HERE = (0.0, 0.0, 0.9)
@@ -46,7 +48,7 @@ class World:
         quality: LinkQuality | None = None,
         build: Callable[[Parts], Any] = ProtocolProcess,
         patch: Callable[[Any], None] | None = None,
-        trace: Callable[[dict[str, Any]], None] | None = None,
+        trace: Trace | None = None,
         tracer: Callable[[int], ITracer] | None = None,
         start: bool = True,
     ) -> None:
@@ -67,6 +69,8 @@ class World:
         self.amnesiacs: set[int] = set()
         """Servers that have lost their disk. What they say counts for nobody, so the checks do not listen."""
         self.network.observers.append(self._sent)
+        self.findings = Findings()
+        self.tracers = Tracers(self.clock, trace, tracer)
         self.answers: dict[Identity, int] = {}
         """What clients were answered: the slot of each update."""
         self.expected_failures: tuple[type[Exception], ...] = ()
@@ -74,9 +78,6 @@ class World:
         self.failures: dict[int, Failure] = {}
         self._build = build
         self._patch = patch
-        self._trace = trace
-        self._tracer = tracer
-        self._violation: Failure | None = None
         if start:
             for server_id in self.ids:
                 self.restart(server_id)
@@ -112,12 +113,12 @@ class World:
         invariants.install(process.replica)
         self.checks.started(server_id)
         process.start()
-        self._raise_violation()
+        self.findings.raise_first()
 
     def crash(self, server_id: int, groups_kept: int = 0, records_torn: int = 0) -> None:
         """Power loss: nothing of this life runs again. The numbers: what of the pending writes gets to the disk."""
         running = self._running(server_id)
-        self.tell(server_id, "crash")
+        self.tracers.tell(server_id, "crash")
         running.storage.crash(groups_kept, records_torn)
         running.lane.close()
         self.network.detach(server_id)
@@ -131,7 +132,7 @@ class World:
     def stop(self, server_id: int) -> None:
         """An orderly end, as of SIGTERM: everything appended is on disk."""
         running = self._running(server_id)
-        self.tell(server_id, "stop in order")
+        self.tracers.tell(server_id, "stop in order")
         running.process.stop()
         running.storage.close()
         running.lane.close()
@@ -226,39 +227,6 @@ class World:
         """All links carry again, as well as their quality lets them."""
         self.network.mend_all()
 
-    def become_quiet(self) -> None:
-        """Everything heals: links are whole and good, paused servers resume, crashed ones start again."""
-        self.heal_some(self.ids)
-
-    def heal_some(self, group: Sequence[int]) -> None:
-        """The same for these servers and the links between them, and for nothing else."""
-        links = [(a, b) for a in group for b in group if a != b]
-        self.network.passing.clear()
-        self.network.set_quality(LinkQuality(), links)
-        for a, b in links:
-            self.network.mend(a, b)
-        for server_id in group:
-            self._heal_server(server_id)
-
-    def _heal_server(self, server_id: int) -> None:
-        server = self.servers[server_id]
-        server.sync_seconds = (0.0005, 0.002)
-        server.is_disk_full = False
-        if server.running is not None:
-            server.running.transport.after_frames(None)
-            server.running.storage.fail_next(None)
-            self._end_what_was_begun(server_id, server.running)
-        if server.running is None:
-            self.restart(server_id)
-        elif server.running.lane.paused:
-            self.resume(server_id)
-
-    def _end_what_was_begun(self, server_id: int, running: Running) -> None:
-        if running.is_draining:
-            self.stop(server_id)
-        elif running.process.replica.proposals.skipped:
-            self.crash(server_id)  # else a server that is alone leads on, and never gets past the hole
-
     # ------------------------------------------------------------------ clients
 
     def submit(self, server_id: int, client_id: str, timestamp: int, payload: bytes = b"") -> None:
@@ -278,7 +246,7 @@ class World:
     def step(self) -> bool:
         """One event. False if nothing will ever happen again."""
         happened = self.clock.step()
-        self._raise_violation()
+        self.findings.raise_first()
         return happened
 
     def run(self, seconds: float) -> None:
@@ -291,7 +259,7 @@ class World:
         while not predicate():
             if not self.clock.step_until(until):
                 raise AssertionError(f"in vain for {seconds} s; now it is {self.now:.3f} s\n{self.picture()}")
-            self._raise_violation()
+            self.findings.raise_first()
 
     # ------------------------------------------------------------------ looking
 
@@ -331,43 +299,14 @@ class World:
 
     def picture(self) -> str:
         """A line for each server."""
-        return "\n".join(self._line(server_id) for server_id in self.ids)
-
-    def _line(self, server_id: int) -> str:
-        running = self.servers[server_id].running
-        if running is None:
-            return f"server {server_id}: down"
-        data = running.process.replica.data
-        return (
-            f"server {server_id}: {data.server.state.value} attempted={data.views.last_attempted} "
-            f"installed={data.views.last_installed} aru={data.ordering.local_aru} "
-            f"top={data.ordering.global_history.top} pending={len(data.clients.pending_updates)} "
-            f"queued={len(data.clients.update_queue)}{' paused' if running.lane.paused else ''}"
-        )
+        return "\n".join(f"server {i}: {server.describe()}" for i, server in self.servers.items())
 
     # ------------------------------------------------------------------ inside
 
     def _parts(
         self, server_id: int, lane: Lane, rng: random.Random, storage: MemoryStorage, transport: SimulatedTransport
     ) -> Parts:
-        def settle(check: Callable[..., None], *args: object) -> None:
-            if self.network.is_attached(server_id):
-                self.replica(server_id).turn.call(settled, check, *args)
-            else:
-                # It recovers: what it executes again is on its disk.
-                self.note_violation(check, *args)
-
-        def settled(check: Callable[..., None], *args: object) -> None:
-            if not lane.closed:
-                self.note_violation(check, *args)
-
-        def executed(seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
-            if not lane.closed:
-                self.checks.executed(server_id, seq, updates)
-                recovers = not self.network.is_attached(server_id)
-                check = self.checks.execution.settled if recovers else self.checks.settled
-                settle(check, server_id, seq, time_ms, updates)
-
+        witness = Witness(server_id, lane, self.network, self.checks, self.findings, self.answers, self.replica)
         return Parts(
             server_id=server_id,
             servers=self.ids,
@@ -376,45 +315,22 @@ class World:
             rng=rng,
             storage=storage,
             transport=transport,
-            watched=lambda inner: WatchedStateMachine(inner, executed),
+            watched=lambda inner: WatchedStateMachine(inner, witness.executed),
             on_failure=lambda failure: self._failed(server_id, failure),
-            answered=lambda identity, seq: None if lane.closed else self._answered(identity, seq),
+            answered=witness.answered,
             introduced=self.checks.execution.introduce if server_id not in self.amnesiacs else lambda update: None,
-            settle=lambda check, *args: None if lane.closed else settle(check, *args),
-            tracer=self._make_tracer(server_id),
+            settle=witness.settle,
+            tracer=self.tracers.tracer_of(server_id),
         )
 
     def _sent(self, server_id: int, to: int | None, messages: Sequence[Message]) -> None:
         if server_id not in self.amnesiacs:
             self.checks.sent(server_id, to, messages)
 
-    def tell(self, server_id: int | None, event: str, **fields: Any) -> None:
-        """Put into the trace what no server tells of itself; None: of the whole cluster."""
-        if self._trace is not None:
-            self._trace({"t": self.now, "server": server_id, "event": event, **fields})
-
-    def _make_tracer(self, server_id: int) -> ITracer | None:
-        tracer = None if self._tracer is None else self._tracer(server_id)
-        if self._trace is None:
-            return tracer
-        writer = WorldTracer(server_id, self.clock, self._trace)
-        return writer if tracer is None else BothTracers(tracer, writer)
-
-    def note_violation(self, check: Callable[..., None], *args: object) -> None:
-        """Run a check in a place from which an exception would not get out."""
-        try:
-            check(*args)
-        except AssertionError:
-            self.violated(Failure())
-
-    def violated(self, failure: Failure) -> None:
-        """The simulation ends with this as soon as the present event is over, unless it ends with something earlier."""
-        self._violation = self._violation or failure
-
     def _run_until_time(self, until: float) -> None:
         while self.clock.step_until(until):
-            self._raise_violation()
-        self._raise_violation()
+            self.findings.raise_first()
+        self.findings.raise_first()
 
     def _running(self, server_id: int) -> Running:
         running = self.servers[server_id].running
@@ -424,15 +340,11 @@ class World:
     def _digest(self, server_id: int, seq: int) -> bytes | None:
         return self.replica(server_id).ordered_queue.digests.at(seq)
 
-    def _answered(self, identity: Identity, seq: int) -> None:
-        self.note_violation(self.checks.answered, identity, seq)
-        self.answers.setdefault(identity, seq)
-
     def _failed(self, server_id: int, failure: Failure) -> None:
         """A server has stopped itself: its process ends, as soon as what runs now is over."""
         self.failures[server_id] = failure
         if failure.check(*self.expected_failures) is None:
-            self.violated(failure)
+            self.findings.add(failure)
         else:
             self.clock.callLater(0, self._end, server_id, self.servers[server_id].running)
 
@@ -440,7 +352,3 @@ class World:
         """Of the life that has failed: another one may have begun since."""
         if failed is not None and self.servers[server_id].running is failed:
             self.crash(server_id)
-
-    def _raise_violation(self) -> None:
-        if self._violation is not None:
-            self._violation.raiseException()

@@ -8,7 +8,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.client.actions import SessionEnd
-from pfsb.client.core import BUSY_RETRIES, Core
+from pfsb.client.core import Core
+from pfsb.client.second_tries import BUSY_RETRIES
 from tests.client.script import ADDRESSES, Script
 
 HELLO = "HELLO x ttl=9"

@@ -32,7 +32,8 @@ from pfsb.paxos.settings import Settings
 from pfsb.server import Server
 from pfsb.sessions import bundle
 from pfsb.sessions.connection import Asked, ClientConnection
-from pfsb.sessions.machine import CLOSE, EXPIRE, OPEN, ISessionObserver, SessionMachine
+from pfsb.sessions.machine import CLOSE, EXPIRE, OPEN, SessionMachine
+from pfsb.sessions.observer import ISessionObserver
 from pfsb.simulator.world import Parts, World
 from pfsb.transports.faults import LinkFaults
 

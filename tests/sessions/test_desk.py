@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pfsb.interfaces import Done, Event
 from pfsb.paxos.messages import ClientUpdate
+from pfsb.simulator.healing import heal_all
 from pfsb.simulator.network import LinkQuality, Passage
 from tests.sessions.support import Client, ClusterTestCase, Told, code, value
 
@@ -331,7 +332,7 @@ class ExactlyOnceTests(ClusterTestCase):
             rng.choice(clients).act()
             self.world.run(rng.choice((0.0005, 0.002, 0.02, 0.1)))
             self.upset(rng, servers)
-        self.world.become_quiet()
+        heal_all(self.world)
         self.settle(clients)
         for client in clients:
             self.assertEqual(client.answered, {n: str(n) for n in range(1, client.number + 1)})

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.messages import Accept, ViewChange
-from pfsb.simulator.breaking import Variants, become, override
+from pfsb.simulator.breaking import Variants, become, instead_of, override
 from pfsb.simulator.broken import VARIANTS, breaker, describe
 from pfsb.simulator.caught import CAUGHT, DIRECTED
 from pfsb.simulator.directed import SCHEDULES
 from pfsb.simulator.hunt import SLIPS, attempt, check_of
-from pfsb.simulator.knobs import PROFILES
+from pfsb.simulator.profiles import PROFILES
 
 BY_DIRECTED_SCHEDULES = {
     "catch-up-left-out": "torn-while-learning",
@@ -24,6 +26,10 @@ BY_DIRECTED_SCHEDULES = {
     "early-votes-dropped": "votes-overtake",
     "pending-not-dropped": "everyone-comes-back",
     "lock-waits-for-ever": "lock-is-not-free-in-time",
+    "read-not-confirmed": "leader-is-not-heard",
+    "read-confirmed-by-anyone": "leader-hears-only-confirmations",
+    "read-joins-round": "round-is-under-way",
+    "read-of-former-life": "answer-to-a-former-life",
 }
 """Random runs come to these by chance; a schedule shows the situation itself."""
 
@@ -125,6 +131,22 @@ class BreakingTests(SynchronousTestCase):
     def test_override_of_what_is_not_there_fails(self) -> None:
         """A defect must not go away because something was renamed."""
         self.assertRaises(AttributeError, override, object(), "renamed", lambda method: method)
+
+    def test_function_instead_of_a_method_is_given_the_method_first(self) -> None:
+        """Then whatever the method is called with."""
+
+        class Speaker:
+            def say(self, word: str, *, loud: bool = False) -> str:
+                return word.upper() if loud else word
+
+        speaker = Speaker()
+
+        @instead_of(speaker, "say")
+        def broken(say: Callable[..., str], word: str, *, loud: bool = False) -> str:
+            return say(word, loud=not loud)
+
+        self.assertEqual((speaker.say("yes"), speaker.say("no", loud=True)), ("YES", "no"))
+        self.assertRaises(AttributeError, instead_of(speaker, "renamed"), broken)
 
     def test_become_changes_one_object_with_slots(self) -> None:
         """A class with slots takes no methods of its own."""

@@ -18,7 +18,9 @@ from pfsb.paxos.messages import (
     VCProof,
 )
 from pfsb.paxos.records import AruRecord, OrderedRecord, ProposalRecord, ViewRecord
-from pfsb.simulator.checks import ClusterChecks, ExecutionCheck, NetworkCheck, Violation
+from pfsb.simulator.checks import ClusterChecks, ExecutionCheck
+from pfsb.simulator.network_check import NetworkCheck
+from pfsb.simulator.violation import Violation
 from pfsb.storage.memory import MemoryDisk
 
 A = ClientUpdate("a", 0, 1, 0, b"x")

@@ -12,9 +12,10 @@ from pfsb.paxos.settings import Settings
 from pfsb.simulator import knobs
 from pfsb.simulator.breaking import Break
 from pfsb.simulator.broken import breaker
-from pfsb.simulator.checks import Violation
 from pfsb.simulator.fair_weather import FairWeather, Question, Times
+from pfsb.simulator.healing import heal_all
 from pfsb.simulator.run import Plan, Run
+from pfsb.simulator.violation import Violation
 
 DRILLS = ("idleness", "blackout", "detour", "absence", "restart", "failover")
 
@@ -42,7 +43,7 @@ class FairWeatherTests(SynchronousTestCase):
         def repeat() -> None:
             for _ in range(times):
                 getattr(weather, drill)()
-                weather.world.become_quiet()
+                heal_all(weather.world)
                 weather.settle()
 
         return str(self.assertRaises(Violation, repeat))

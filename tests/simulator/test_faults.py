@@ -11,13 +11,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.paxos.messages import Alive, State
 from pfsb.paxos.replica import StorageWasReplaced
 from pfsb.simulator.bounds import check_bounds
-from pfsb.simulator.checks import Violation
 from pfsb.simulator.faults import Fault, draw_faults
-from pfsb.simulator.knobs import FAMILIES, PROFILES, Knobs, draw
+from pfsb.simulator.knobs import Knobs, draw
 from pfsb.simulator.marks import Marks
+from pfsb.simulator.profiles import FAMILIES, PROFILES
 from pfsb.simulator.run import Plan, Run
 from pfsb.simulator.strangers import require_no_change
 from pfsb.simulator.trouble import Trouble
+from pfsb.simulator.violation import Violation
 from pfsb.simulator.world import World
 from pfsb.transports.frames import FrameCodec, Membership, cluster_digest
 from pfsb.transports.wire import encode
@@ -38,6 +39,17 @@ class DrawingTests(SynchronousTestCase):
         """A star profile draws stars, and healing."""
         knobs = evolve(drawn(1, "star"), seconds=100.0)
         self.assertEqual({fault.kind for fault in draw_faults(random.Random(1), knobs)}, {"star", "heal"})
+
+    def test_onlookers_have_no_name_and_change_nothing(self) -> None:
+        """Where a profile has some; elsewhere everybody does both."""
+        run = Run(Plan(1, "keyholes"))
+        users = run.population.users
+        onlookers = [user for user in users if user.vocabulary.share_of_reads == 1.0]
+        self.assertEqual(len(onlookers), PROFILES["keyholes"].onlookers)
+        self.assertEqual({user.name for user in onlookers}, {""})
+        self.assertLess(len(onlookers), len(users))
+        mixed = Run(Plan(1))
+        self.assertEqual({user.vocabulary for user in mixed.population.users}, {mixed.knobs.vocabulary})
 
     def test_faults_are_numbered_in_order_of_time(self) -> None:
         """They are named by their numbers."""
@@ -82,6 +94,26 @@ class TroubleTests(SynchronousTestCase):
         self.assertFalse([link for link in self.links() if link[0] == 0])
         self.assertEqual(len([link for link in self.links() if link[1] == 0]), 4)
 
+    def test_keyholes_are_those_of_one_server(self) -> None:
+        """To it, from it or both ways, and all of them let the same through."""
+        ways = set()
+        for number in range(20):
+            self.happen("keyhole", number)
+            keyholes = self.world.network.keyholes
+            ends = Counter(end for link in keyholes for end in link)
+            one, links = ends.most_common(1)[0]
+            self.assertEqual(links, len(keyholes))
+            self.assertEqual(len(set(keyholes.values())), 1)
+            ways.add((any(a == one for a, _ in keyholes), any(b == one for _, b in keyholes)))
+        self.assertEqual(ways, {(True, True), (True, False), (False, True)})
+
+    def test_leader_behind_a_keyhole_is_the_leader(self) -> None:
+        """And no link is narrow any more when they heal."""
+        self.happen("keyhole_of_leader")
+        self.assertTrue(all(0 in link for link in self.world.network.keyholes))
+        self.happen("heal")
+        self.assertEqual(self.world.network.keyholes, {})
+
     def test_links_stopped_one_by_one_are_all_restored(self) -> None:
         """In another order; in between there is a time without any."""
         self.happen("one_by_one")
@@ -109,6 +141,15 @@ class TroubleTests(SynchronousTestCase):
         self.trouble.cease()
         self.world.run(10)
         self.assertEqual(len(self.world.running_ids), 4)
+
+    def test_server_in_a_loop_of_crashes_dies_again(self) -> None:
+        """Some times, and stays up in the end."""
+        self.happen("crash_loop")
+        self.world.run(20)
+        *others, lives = sorted(server.lives for server in self.world.servers.values())
+        self.assertEqual(others, [1, 1, 1, 1])
+        self.assertTrue(3 <= lives <= 6, lives)
+        self.assertEqual(len(self.world.running_ids), 5)
 
     def test_crash_in_write_keeps_a_part_of_it(self) -> None:
         """Some records of one group are on the disk, the others are not."""

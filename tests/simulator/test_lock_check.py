@@ -5,8 +5,8 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.interfaces import PENDING, Done, Refused, Result
-from pfsb.simulator.checks import Violation
 from pfsb.simulator.lock_check import LockCheck
+from pfsb.simulator.violation import Violation
 
 LOCK = ("LOCK", "x", -1)
 UNLOCK = ("UNLOCK", "x", -1)

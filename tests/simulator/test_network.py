@@ -13,7 +13,8 @@ from zope.interface.verify import verifyObject
 from pfsb.interfaces import IFrameReceiver, ITransport
 from pfsb.paxos.messages import Accept, Message, VCProof, ViewChange
 from pfsb.simulator.clock import Lane, SimulatedClock
-from pfsb.simulator.network import LinkQuality, Mood, SimulatedNetwork, SimulatedTransport
+from pfsb.simulator.network import Keyhole, LinkQuality, Mood, SimulatedNetwork
+from pfsb.simulator.transport import SimulatedTransport
 
 
 @implementer(IFrameReceiver)
@@ -214,6 +215,35 @@ class MoodTests(NetworkTestCase):
         self.network.passing.clear()
         self.votes(2)
         self.assertEqual(self.attempts(), [1, 2])
+
+    def test_keyhole_lets_some_kinds_through(self) -> None:
+        """In that direction of that link, until it is mended; whatever the moods of its kinds are elsewhere."""
+        self.network.passing[VCProof] = Mood((0.1, 0.1))
+        self.network.keyholes[0, 1] = Keyhole(frozenset({VCProof}), Mood(loss=1.0))
+        self.ends[0].send([ViewChange(0, 1), VCProof(0, 1)], None)
+        self.ends[1].send([ViewChange(1, 1)], 0)
+        self.clock.run_until(1)
+        self.assertEqual(self.inboxes[1].got, [(0, VCProof(0, 1))])
+        self.assertEqual(self.inboxes[2].got, [(0, ViewChange(0, 1)), (0, VCProof(0, 1))])
+        self.assertEqual(self.inboxes[0].got, [(1, ViewChange(1, 1))])
+        self.network.mend(0, 1)
+        self.votes(1)
+        self.assertEqual(self.attempts(), [1])
+
+    def test_keyhole_may_hold_up_instead_of_losing(self) -> None:
+        """What it lets through overtakes the rest."""
+        self.network.keyholes[0, 1] = Keyhole(frozenset({VCProof}), Mood((0.5, 0.5)))
+        self.ends[0].send([ViewChange(0, 1)], 1)
+        self.ends[0].send([VCProof(0, 1)], 1)
+        self.clock.run_until(1)
+        self.assertEqual(self.inboxes[1].got, [(0, VCProof(0, 1)), (0, ViewChange(0, 1))])
+
+    def test_all_links_are_as_wide_as_ever_when_all_is_mended(self) -> None:
+        """Keyholes are troubles of links, as cuts are."""
+        self.network.keyholes[0, 1] = Keyhole(frozenset(), Mood(loss=1.0))
+        self.network.mend_all()
+        self.votes(1)
+        self.assertEqual(self.attempts(), [1])
 
     def test_echo_comes_long_after(self) -> None:
         """Once more than it was sent."""

@@ -8,10 +8,10 @@ from collections import Counter
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.interfaces import Done, Event
-from pfsb.simulator.checks import Violation
 from pfsb.simulator.listeners import Listener
 from pfsb.simulator.reads import Found, Log
 from pfsb.simulator.run import Plan, Run
+from pfsb.simulator.violation import Violation
 
 OLD, NEW = Done((("value", "old"),)), Done((("value", "new"),))
 

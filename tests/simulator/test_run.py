@@ -19,11 +19,12 @@ from twisted.trial.unittest import SynchronousTestCase
 import pfsb
 from pfsb.interfaces import Done
 from pfsb.paxos.messages import ClientUpdate
-from pfsb.simulator.checks import Violation
-from pfsb.simulator.knobs import PROFILES
+from pfsb.simulator.healing import heal_all
+from pfsb.simulator.profiles import PROFILES
 from pfsb.simulator.run import Outcome, Plan, Run
 from pfsb.simulator.shrink import Shrinking
 from pfsb.simulator.tool import run_plan
+from pfsb.simulator.violation import Violation
 
 SEED = 3
 SEEDS = 10
@@ -117,6 +118,9 @@ class ProfileTests(SynchronousTestCase):
             ("lost-disks", "fault: lose_disk"),
             ("drains", "fault: drain"),
             ("overtaking", "vote before its proposal"),
+            ("keyholes", "fault: keyhole_of_leader"),
+            ("keyholes", "two leaders at once"),
+            ("late-answers", "fault: crash_loop"),
             ("echoes", "bundle ordered beyond its horizon"),
         ):
             self.assertGreater(marks[profile][mark], 0, f"{profile}: {mark}")
@@ -197,7 +201,7 @@ class DrainTests(SynchronousTestCase):
         run = Run(Plan(1, "calm", servers=3, seconds=1.0))
         run._begin()
         run.world.drain(0)
-        run.world.become_quiet()
+        heal_all(run.world)
         run.world.run(10)
         self.assertEqual(run.world.running_ids, [0, 1, 2])
 
@@ -223,7 +227,7 @@ class DrainTests(SynchronousTestCase):
         world.replica(0).proposals.skipped.add(data.ordering.last_proposed + 1)
         world.run(1)
         stuck = world.aru(0)
-        world.become_quiet()
+        heal_all(world)
         world.run_until(lambda: world.aru(0) > stuck)
 
 

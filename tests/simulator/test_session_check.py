@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.interfaces import PENDING, Done, Refused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import OrderedRecord
-from pfsb.simulator.checks import Violation
 from pfsb.simulator.session_check import SessionCheck, Slot
+from pfsb.simulator.violation import Violation
 from pfsb.storage.memory import MemoryDisk
 
 ALICE = ("alice", 1)
