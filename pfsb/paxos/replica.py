@@ -159,8 +159,12 @@ class Replica:
             self._tracer.trace("start", view=found.last_installed, aru=found.local_aru, incarnation=found.incarnation)
         self._transport.start(self, found.identity, found.incarnation)
         self.data.server.incarnation, self.identity = found.incarnation, found.identity
-        self.turn.run(self.election.shift_to_leader_election, self.data.views.last_attempted + 1)
+        self.turn.run(self._begin)
         self.retransmission.start()
+
+    def _begin(self) -> None:
+        self.reconciliation.begin()
+        self.election.shift_to_leader_election(self.data.views.last_attempted + 1)
 
     def stop(self) -> Any:
         """Stop at once, as a crash would; what is on disk is whole. Returns what the transport's stop returns."""

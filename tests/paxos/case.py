@@ -14,7 +14,17 @@ from zope.interface import implementer
 
 from pfsb.interfaces import IStableStorage, IStateMachine, ITransport
 from pfsb.paxos import invariants
-from pfsb.paxos.messages import Alive, Batch, ClientUpdate, Message, Prepare, State, VCProof, ViewChange
+from pfsb.paxos.messages import (
+    Alive,
+    Batch,
+    ClientUpdate,
+    Message,
+    Prepare,
+    ReconciliationRequest,
+    State,
+    VCProof,
+    ViewChange,
+)
 from pfsb.paxos.records import Record, Recovered
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
@@ -181,6 +191,7 @@ class ReplicaTestCase(SynchronousTestCase):
         self._discarded_before: dict[str, int] = {}
         self.replica.start()
         self._after_event()
+        self.asked_at_start = self.take(ReconciliationRequest)
         self.assertIn(ViewChange(self.server_id, self.found.last_installed + 1), self.take(ViewChange))
         self.after_start()
 
