@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.application import strports
 from twisted.application.service import MultiService, Service
@@ -26,13 +26,12 @@ from pfsb.applications.catalogue import Catalogue, find
 from pfsb.config import Config, ConfigError, load
 from pfsb.frontends.chat_log import ChatLog
 from pfsb.frontends.door import DoorFactory
-from pfsb.frontends.http.door import HTTPDoor
+from pfsb.frontends.later import LaterHTTPDoor
 from pfsb.interfaces import BadRequest, IEventLog, StorageRefused
 from pfsb.metrics import Metrics, ReactorLag
 from pfsb.paxos.replica import StorageWasReplaced
 from pfsb.preflight import PortInUse, refuse_used_ports
 from pfsb.server import Server
-from pfsb.storage.memory import MemoryDisk, MemoryStorage
 from pfsb.storage.shared import StorageCounters
 from pfsb.storage.sqlite import SQLiteStorage
 from pfsb.tracing import JSONTracer
@@ -40,6 +39,10 @@ from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import Membership
 from pfsb.transports.links import TransportCounters
 from pfsb.transports.udp import UDPTransport, UnknownHost
+
+if TYPE_CHECKING:
+    from pfsb.frontends.http.door import HTTPDoor
+    from pfsb.storage.memory import MemoryStorage
 
 EXIT_FAILED = 3
 """The exit status of a server that has stopped itself."""
@@ -163,7 +166,7 @@ class ServerService(Service):
         self._doors = MultiService()
         self._chat_log: ChatLog | None = None
         self._server: Server | None = None
-        self._http: HTTPDoor | None = None
+        self._http: LaterHTTPDoor | None = None
 
     def startService(self) -> None:
         """Raises SystemExit with one clear line if the server cannot run here."""
@@ -223,6 +226,8 @@ class ServerService(Service):
         directory = self._options.directory
         if directory is not None:
             return sqlite_storage(self._options, directory, self._failed)
+        from pfsb.storage.memory import MemoryDisk, MemoryStorage
+
         clock: Any = reactor
         return MemoryStorage(MemoryDisk(), clock, lambda: 0.0, os.urandom, self._failed)
 
@@ -234,7 +239,14 @@ class ServerService(Service):
         lag = ReactorLag(clock)
         lag.start()
         metrics = Metrics(server, storage, transport, lag)
-        self._http = metrics.door = HTTPDoor(server, clock, metrics.render)
+
+        def make() -> HTTPDoor:
+            from pfsb.frontends.http.door import HTTPDoor
+
+            metrics.door = HTTPDoor(server, clock, metrics.render)
+            return metrics.door
+
+        self._http = LaterHTTPDoor(make)
         strports.service(endpoint, self._http).setServiceParent(self._doors)
 
     def _keep_chat_log(self, server: Server) -> None:
@@ -293,9 +305,9 @@ class ServerService(Service):
 def _collect_garbage_seldom() -> None:
     """Nothing here makes cycles at a rate worth noticing, and most of what is made lives for one round of messages.
 
-    With the interpreter's own threshold (700) collecting takes a tenth of a busy server's time.
+    With the interpreter's own threshold (700) collecting takes a tenth of a busy server's time. What was made so far
+    is left alone for good: to look through it takes twenty milliseconds, and finds a few hundred kilobytes.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD, 20, 50)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,3 +19,15 @@ class SteadySecondsTests(SynchronousTestCase):
         self.assertLess(abs(before - time.time()), 5.0)
         self.patch(time, "time", lambda: 0.0)
         self.assertGreaterEqual(seconds(), before)
+
+
+class StartTests(SynchronousTestCase):
+    def test_what_no_server_needs_at_once_is_not_loaded_at_its_start(self) -> None:
+        """A follower that has missed something waits for its imports first."""
+        look = (
+            "import sys, pfsb.service; "
+            "late = ['pfsb.frontends.http', 'pfsb.frontends.resp', 'pfsb.storage.memory', 'twisted.web']; "
+            "print([name for name in sys.modules if name.startswith(tuple(late))])"
+        )
+        loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)
+        self.assertEqual(loaded.stdout.strip(), "[]")

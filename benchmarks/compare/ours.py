@@ -53,7 +53,8 @@ class Pfsb(System):
         repository = str(Path(__file__).parents[2])
         paths = [repository, *filter(None, [os.environ.get("PYTHONPATH")])]
         command = server_command("--id", str(server), "--config", "cluster.yaml")
-        return command, {"PYTHONPATH": os.pathsep.join(paths)}
+        # What was installed is compiled once. Empty: not set, or each start of a server would compile all of it.
+        return command, {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": ""}
 
     def probe(self) -> Probe:
         """What looks at these servers."""

@@ -80,9 +80,8 @@ def runner(verbs: Mapping[str, Verb], command: Command) -> Callable[..., Any] | 
         verb = verbs[command[0]]
     except (LookupError, TypeError):
         return None
-    types = verb.types
     given = tuple(map(type, command))
-    if given == types or (types and types[-1] is ... and _repeats(given, types)):
+    if given == verb.types or (verb.types and verb.types[-1] is ... and _repeats(given, verb.types)):
         return verb.run
     return None
 

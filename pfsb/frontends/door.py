@@ -6,7 +6,8 @@ broken reply; people at a terminal wait for one. So it comes after a moment of s
 
 from __future__ import annotations
 
-from typing import Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IReactorTime
@@ -15,9 +16,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pfsb.frontends.line import LineFactory
-from pfsb.frontends.resp import RespFactory
 from pfsb.frontends.stream import StreamProtocol
 from pfsb.server import Server
+
+if TYPE_CHECKING:
+    from pfsb.frontends.resp import RespFactory
 
 SILENCE_SECONDS: Final = 0.1
 """A person does not notice it; a client of Redis has long sent its first command."""
@@ -86,8 +89,15 @@ class DoorFactory(Factory):
     def __init__(self, server: Server, clock: IReactorTime) -> None:
         self.clock = clock
         self.line = LineFactory(server, clock)
-        self.redis = RespFactory(server, clock, self.line.connections)
+        self._server = server
         self.undecided: set[DoorProtocol] = set()
+
+    @cached_property
+    def redis(self) -> RespFactory:
+        """Loaded when the first client speaks it: a server that starts has missed something, and is in a hurry."""
+        from pfsb.frontends.resp import RespFactory
+
+        return RespFactory(self._server, self.clock, self.line.connections)
 
     def buildProtocol(self, addr: IAddress | None) -> DoorProtocol:
         return DoorProtocol(self)

@@ -1,8 +1,9 @@
 """Section 5.6: a server that is behind pulls what it lacks from one peer at a time.
 
 Departure 13: it asks a random peer, not the leader if others can serve, for the slots above its Local_Aru; the peer
-answers with a short burst of bounded messages and is asked again when the burst is in. A burst that does not come, or
-only in part, is asked for anew after a timeout, of another peer. Nothing here is forced to disk: what is learned
+answers with a short burst of bounded messages. It is asked for the next burst when the first message of this one is
+here, so that it reads while this server executes. A burst that does not come, or only in part, is asked for anew after
+a timeout, of another peer. Nothing here is forced to disk: what is learned
 is known to a majority already. It is not optional: after a view change the leader skips what it knows as ordered,
 and nothing else brings it to those who lack it (G24).
 """
@@ -30,8 +31,11 @@ from pfsb.paxos.turn import Turn
 
 PATIENCE_SECONDS = 0.01
 """What is missing may be in the socket's buffer: wait so long before asking anybody."""
-BURST_MESSAGES = 3
-"""Replies to one request: together they fit a receiver's default socket buffer."""
+BURST_MESSAGES = 2
+"""Replies to one request. Those to the next one follow on the first of them: three messages are under way at most, and
+fit a receiver's default socket buffer."""
+ALL_THERE_IS = 2**53
+"""The last slot that is asked for by who does not know how far the others have come."""
 
 
 class ReconciliationHandler:
@@ -64,11 +68,25 @@ class ReconciliationHandler:
         """Who was asked last, while this server is behind."""
         self._first = 0
         """The slot from which the last request asked."""
+        self._burst_end = 0
+        """Where the burst ends that answers it; 0 while nothing of it is here."""
         self._call: IDelayedCall | None = None
         self.bytes_sent = 0
         self.bytes_received = 0
 
     # ------------------------------------------------------------------ the server that is behind
+
+    def begin(self) -> None:
+        """A server that was away asks one of the others at once: the first ALIVE may be long in coming.
+
+        It has heard nobody yet, so it waits for no answer: if there is none, ALIVE tells it whom to ask.
+        """
+        view = self._data.views.last_installed
+        others = self._membership.others
+        if view and others:
+            leader = self._membership.leader_of(view)
+            peer = self._rng.choice([i for i in others if i != leader] or others)
+            self._request(peer, self._data.ordering.local_aru + 1, ALL_THERE_IS)
 
     def behind(self, target: int) -> None:
         """Somebody has more than this server: ask soon, unless it comes by itself until then."""
@@ -77,19 +95,25 @@ class ReconciliationHandler:
             self._arm(PATIENCE_SECONDS)
 
     def reply(self, message: ReconciliationReply) -> None:
-        """Take what has come; when the burst is complete, ask on."""
+        """Take what has come; when all before this burst is here, too, ask for the next one."""
+        aru = self._data.ordering.local_aru
         self._target = max(self._target, message.local_aru)
         for update in message.updates:
             self.bytes_received += len(update.batch.data)
             self._ordering.learn(update)
+        if not self._is_behind():
+            self._stop_waiting()
+            self._peer = None
+            return
+        self._arm(self._settings.reconciliation_seconds)
         if message.server_id != self._peer or not message.updates:
             return  # the timeout asks another one
-        if message.burst_end < self._first:
-            return  # an answer to an earlier request, once more: one request at a time
-        if self._data.ordering.local_aru >= message.burst_end or not self._is_behind():
+        # What ends below `_first` answers an earlier request: each one is answered by the next one once.
+        self._burst_end = max(self._burst_end, message.burst_end)
+        if self._may_ask_on():
             self._stop_waiting()
-            self._ask(message.server_id)
-        else:
+            self._ask(message.server_id, self._burst_end + 1)
+        elif self._data.ordering.local_aru > aru:
             self._rearm(self._settings.reconciliation_seconds)
 
     def stop(self) -> None:
@@ -99,24 +123,28 @@ class ReconciliationHandler:
         """A leader with a prepared view re-sends its own proposals and never reconciles."""
         return self._target > self._data.ordering.local_aru and self._data.server.state is not State.REG_LEADER
 
+    def _may_ask_on(self) -> bool:
+        """Two bursts are under way at most: that bounds what is held above a gap, and in the socket's buffer."""
+        is_here = self._burst_end >= self._first and self._data.ordering.local_aru >= self._first - 1
+        return is_here and self._burst_end < self._target
+
     def _ask_somebody(self) -> None:
         if self._is_behind():
             peer = self._choose_peer()
             if peer is None:
                 self._arm(self._settings.reconciliation_seconds)
             else:
-                self._ask(peer)
+                self._ask(peer, self._data.ordering.local_aru + 1)
 
-    def _ask(self, peer: int) -> None:
-        if not self._is_behind():
-            self._peer = None
-            return
-        first = self._data.ordering.local_aru + 1
-        self._peer, self._first = peer, first
-        if self._tracer is not None:
-            self._tracer.trace("reconcile", peer=peer, first=first, last=self._target)
-        self._turn.send(ReconciliationRequest(self._data.server.server_id, first, self._target), peer)
+    def _ask(self, peer: int, first: int) -> None:
+        self._request(peer, first, self._target)
         self._arm(self._settings.reconciliation_seconds)
+
+    def _request(self, peer: int, first: int, last: int) -> None:
+        self._peer, self._first, self._burst_end = peer, first, 0
+        if self._tracer is not None:
+            self._tracer.trace("reconcile", peer=peer, first=first, last=last)
+        self._turn.send(ReconciliationRequest(self._data.server.server_id, first, last), peer)
 
     def _choose_peer(self) -> int | None:
         """A random peer that is there and has more; not the one that did not answer, nor the leader, if others can."""

@@ -136,7 +136,7 @@ class Replica:
         self.retransmission = Retransmission(
             data, membership, turn, clock, settings, self.election, self.prepare, self.proposals, self.flow_control
         )
-        self.introduction.on_admitted = self._enter_election
+        self.introduction.on_admitted = self._take_part
         self.ordering.on_gap = self.reconciliation.behind
         self.proposals.on_far_ahead = self.reconciliation.behind
         self.flow_control.on_behind = self.reconciliation.behind
@@ -166,7 +166,8 @@ class Replica:
         self.turn.run(self.introduction.begin, found.identity)
         self.retransmission.start()
 
-    def _enter_election(self) -> None:
+    def _take_part(self) -> None:
+        self.reconciliation.begin()
         self.election.shift_to_leader_election(self.data.views.last_attempted + 1)
 
     def stop(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
 from attrs import define, field
 
@@ -14,10 +15,14 @@ CHARACTERS_MAX = 1_048_576
 
 def size_of(result: Result) -> int:
     """The characters of its text: a measure that is the same on every server."""
-    if isinstance(result, Done):
-        characters = _characters(result.fields)
-        return characters + sum(map(_characters, result.rows)) if result.rows else characters
-    return len(result.text)
+    if not isinstance(result, Done):
+        return len(result.text)
+    characters = 0
+    # Almost every answer is one field: a call for it would cost as much as the look.
+    for _, value in result.fields:
+        if isinstance(value, str):
+            characters += len(value)
+    return characters + sum(map(_characters, result.rows)) if result.rows else characters
 
 
 def _characters(fields: Fields) -> int:
@@ -44,38 +49,40 @@ class KeptAnswers:
     answers_max: int
     forgotten: int = 0
     """The highest number whose answer is no longer kept."""
-    _pages: deque[_Page] = field(factory=lambda: deque([_Page()]))
-    _count: int = 0
-    _characters: int = 0
+    _full: deque[_Page] = field(factory=deque)
+    """Oldest first."""
+    _page: _Page = field(factory=_Page)
+    """The one that is written."""
 
     def __len__(self) -> int:
-        return self._count
+        return sum(len(page.results) for page in self._pages())
 
     @property
     def numbers(self) -> list[int]:
         """In the order in which they were answered."""
-        return [number for page in self._pages for number in page.results]
+        return [number for page in self._pages() for number in page.results]
 
     def get(self, number: int) -> Result | None:
-        return next((page.results[number] for page in self._pages if number in page.results), None)
+        return next((page.results[number] for page in self._pages() if number in page.results), None)
 
     def keep(self, number: int, result: Result) -> None:
-        page = self._pages[-1]
+        page = self._page
         page.results[number] = result
-        self._count += 1
-        characters = size_of(result)
-        if characters:
-            page.characters += characters
-            self._characters += characters
+        page.characters += size_of(result)
         if len(page.results) * 4 >= self.answers_max or page.characters * 4 > CHARACTERS_MAX:
             self._turn_the_page()
 
+    def _pages(self) -> Iterator[_Page]:
+        yield from self._full
+        yield self._page
+
     def _turn_the_page(self) -> None:
-        while len(self._pages) > 1 and (
-            self._count - len(self._pages[0].results) >= self.answers_max or self._characters > CHARACTERS_MAX
-        ):
-            oldest = self._pages.popleft()
-            self._count -= len(oldest.results)
-            self._characters -= oldest.characters
+        full = self._full
+        count, characters = len(self), sum(page.characters for page in self._pages())
+        while full and (count - len(full[0].results) >= self.answers_max or characters > CHARACTERS_MAX):
+            oldest = full.popleft()
+            count -= len(oldest.results)
+            characters -= oldest.characters
             self.forgotten = max(self.forgotten, *oldest.results)
-        self._pages.append(_Page())
+        full.append(self._page)
+        self._page = _Page()

@@ -162,7 +162,7 @@ class SessionMachine:
         for application in self.applications:
             deadline = application.next_deadline()
             if deadline is not None and deadline <= self.time_ms:
-                self._tell(application.time_passed, self._context_for("", 0))
+                self._tell(application.time_passed, self._context_for(""))
 
     # ------------------------------------------------------------------ bundles
 
@@ -211,13 +211,17 @@ class SessionMachine:
         return result
 
     def _execute(self, session: Session, number: int, command: Command) -> Any:
-        application = self._application_of.get(command[0])
+        verb = command[0]
+        application = self._application_of.get(verb)
         if application is None:
-            return Refused("UNKNOWN", f"no application here knows {command[0]}")
-        if command[0] in self._waits and len(session.waiting) >= self._session_window:
+            return Refused("UNKNOWN", f"no application here knows {verb}")
+        if verb in self._waits and len(session.waiting) >= self._session_window:
             return Refused("BUSY", f"{len(session.waiting)} commands of this session wait already, no more may")
+        context = self._context
+        context.revision, context.time_ms = self.revision, self.time_ms
+        context.session, context.number = session.client_id, number
         try:
-            return application.execute(command, self._context_for(session.client_id, number))
+            return application.execute(command, context)
         except Exception:
             self._log.failure("{verb} raised; so it does on every server", verb=command[0])
             return Refused("INTERNAL", f"{command[0]} failed inside the application; it changed nothing")
@@ -272,10 +276,11 @@ class SessionMachine:
         except Exception:
             self._log.failure("{what} raised; so it does on every server", what=function.__qualname__)
 
-    def _context_for(self, client_id: str, number: int) -> Context:
+    def _context_for(self, client_id: str) -> Context:
+        """For what is no command."""
         context = self._context
         context.revision, context.time_ms = self.revision, self.time_ms
-        context.session, context.number = client_id, number
+        context.session, context.number = client_id, 0
         return context
 
     # ------------------------------------------------------------------ sessions open and end
@@ -326,7 +331,7 @@ class SessionMachine:
         if session.last_number and client_id[0] != bundle.ANONYMOUS:
             self._closed[client_id] = (session.last_number, self._seq)
         for application in self.applications:
-            self._tell(application.session_ended, client_id, self._context_for(client_id, 0))
+            self._tell(application.session_ended, client_id, self._context_for(client_id))
         how = "closed" if verb == CLOSE else "expired: nothing was heard of it for too long"
         self.observer.session_ended(client_id, epoch, Refused("NOSESSION", f"session {client_id} is {how}"))
         return Done()

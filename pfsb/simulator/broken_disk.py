@@ -212,4 +212,4 @@ def _lost_disk_unnoticed(process: Any) -> None:
 def _newcomer_votes(process: Any) -> None:
     @instead_of(process.replica.introduction, "begin")
     def broken(_: Any, identity: bytes) -> None:
-        process.replica._enter_election()
+        process.replica._take_part()

@@ -165,7 +165,8 @@ def _accept_not_repeated(process: Any) -> None:
 
 @VARIANTS.add("never-reconciles", "G24", "a server that is behind asks nobody")
 def _never_reconciles(process: Any) -> None:
-    override(process.replica.reconciliation, "_ask_somebody", lambda _: do_nothing)
+    for asking in ("begin", "_ask_somebody"):
+        override(process.replica.reconciliation, asking, lambda _: do_nothing)
 
 
 # ---------------------------------------------------------------------------------------------

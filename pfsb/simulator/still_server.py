@@ -222,7 +222,8 @@ class StillServer:
         if not reconciliation._is_behind():
             if RECONCILIATION_TIMER in armed:
                 self.clock.fire(RECONCILIATION_TIMER)
-            reconciliation._target, reconciliation._peer, reconciliation._first = 0, None, 0
+            reconciliation._target, reconciliation._peer = 0, None
+            reconciliation._first = reconciliation._burst_end = 0
 
     def _tidy(self) -> None:
         """Numbers that only grow begin at 0 again; what waits for one write waits together; who comes first is told.

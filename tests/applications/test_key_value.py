@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.applications import arguments
+from pfsb.applications import arguments, key_value
 from pfsb.applications.arguments import Quoted, reply_characters_max, value_bytes_max
 from pfsb.applications.key_value import KeyValue, fnv1a_32
 from pfsb.interfaces import Done
@@ -53,6 +53,20 @@ class KeyValueTest(SynchronousTestCase):
             self.machine.run("alice", "DEL", "a", "nothing", "c", "a"), Done((("deleted", 2), ("revision", 4)))
         )
         self.assertEqual(self.keys("KEYS"), ["b"])
+
+    def test_new_keys_are_in_order_whenever_somebody_looks(self) -> None:
+        """They are put in order together: when a few have come together, or are asked for, or one of them goes."""
+        self.patch(key_value, "UNSORTED_KEYS_MAX", 2)
+        self.put(d="1", b="2", f="3", a="4")
+        self.assertEqual(self.keys("KEYS"), ["a", "b", "d", "f"])
+        self.put(e="5", c="6")
+        self.machine.run("alice", "DEL", "e")
+        self.assertEqual(self.keys("KEYS"), ["a", "b", "c", "d", "f"])
+        self.put(e="7")
+        restored = KeyValue()
+        restored.restore(self.kv.snapshot())
+        self.assertEqual(restored.snapshot(), self.kv.snapshot())
+        self.assertEqual([row[0][1] for row in rows(restored.query(("KEYS", "", "", 9)))], list("abcdef"))
 
     def test_cas_sets_only_what_it_expects(self) -> None:
         """The loser's value is nowhere, and the revision of the key is the winner's."""

@@ -14,7 +14,18 @@ from zope.interface import implementer
 
 from pfsb.interfaces import IStableStorage, IStateMachine, ITransport
 from pfsb.paxos import invariants
-from pfsb.paxos.messages import Acquainted, Alive, Batch, ClientUpdate, Message, Prepare, State, VCProof, ViewChange
+from pfsb.paxos.messages import (
+    Acquainted,
+    Alive,
+    Batch,
+    ClientUpdate,
+    Message,
+    Prepare,
+    ReconciliationRequest,
+    State,
+    VCProof,
+    ViewChange,
+)
 from pfsb.paxos.records import Record, Recovered
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
@@ -186,6 +197,7 @@ class ReplicaTestCase(SynchronousTestCase):
             for peer in self.replica.membership.others:
                 self.replica.perform(self.replica.introduction.acquainted, Acquainted(peer, self.found.identity))
         self._after_event()
+        self.asked_at_start = self.take(ReconciliationRequest)
         if not self.replica.introduction.is_newcomer:
             self.assertIn(ViewChange(self.server_id, self.found.last_installed + 1), self.take(ViewChange))
         self.after_start()

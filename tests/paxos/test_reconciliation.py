@@ -11,7 +11,7 @@ from pfsb.paxos.messages import (
     State,
     ViewChange,
 )
-from pfsb.paxos.reconciliation import BURST_MESSAGES, PATIENCE_SECONDS
+from pfsb.paxos.reconciliation import ALL_THERE_IS, BURST_MESSAGES, PATIENCE_SECONDS
 from tests.paxos.case import SMALL, ReplicaTestCase, Sent
 from tests.paxos.messages import (
     accept,
@@ -154,13 +154,43 @@ class BurstTests(AskingTestCase):
         self.advance(0.02)
         self.assertEqual(self.asked(), [3])
 
-    def test_complete_burst_is_followed_by_the_next_request(self) -> None:
-        """Departure 13: pull, burst by burst, until the target is reached."""
+    def test_first_part_of_a_burst_is_followed_by_the_next_request(self) -> None:
+        """Departure 13: the peer reads the next burst while this server executes what is left of this one."""
         self.receive(reply(3, slot(3, 1), slot(3, 2), burst_end=3, local_aru=9))
-        self.assertNothingSent()
-        self.receive(reply(3, slot(3, 3), local_aru=9))
         self.assertSent(ReconciliationRequest(2, 4, 9), to=3)
+        self.receive(reply(3, slot(3, 3), burst_end=3, local_aru=9))
+        self.assertNothingSent()
         self.assertEqual(self.data.ordering.local_aru, 3)
+
+    def test_no_third_burst_is_asked_for_while_a_part_of_the_first_is_missing(self) -> None:
+        """Departure 13: what is held above a gap is bounded, whatever gets lost."""
+        self.receive(reply(3, slot(3, 1), burst_end=2, local_aru=9))
+        self.assertSent(ReconciliationRequest(2, 3, 9), to=3)
+        self.receive(reply(3, slot(3, 3), burst_end=4, local_aru=9))
+        self.receive(reply(3, slot(3, 4), burst_end=4, local_aru=9))
+        self.assertNothingSent()
+
+    def test_late_part_lets_a_server_ask_on(self) -> None:
+        """Datagrams overtake each other: the next burst was complete when the gap before it closed."""
+        self.test_no_third_burst_is_asked_for_while_a_part_of_the_first_is_missing()
+        self.receive(reply(3, slot(3, 2), burst_end=2, local_aru=9))
+        self.assertEqual(self.data.ordering.local_aru, 4)
+        self.assertSent(ReconciliationRequest(2, 5, 9), to=3)
+
+    def test_part_lost_between_two_bursts_is_asked_for_after_the_timeout(self) -> None:
+        """Section 5.9: a gap costs one timeout, and what has arrived above it is not waited for again."""
+        self.test_no_third_burst_is_asked_for_while_a_part_of_the_first_is_missing()
+        self.advance(0.26)
+        self.assertSent(ReconciliationRequest(2, 2, 9), to=3)
+        self.receive(reply(3, slot(3, 2), slot(3, 3), slot(3, 4), burst_end=4, local_aru=9))
+        self.assertSent(ReconciliationRequest(2, 5, 9), to=3)
+
+    def test_burst_up_to_the_target_is_the_last_one(self) -> None:
+        """There is nothing to ask for above it, and its other parts are waited for."""
+        self.receive(reply(3, slot(3, 1), burst_end=9, local_aru=9))
+        self.assertNothingSent()
+        self.advance(0.26)
+        self.assertSent(ReconciliationRequest(2, 2, 9), to=3)
 
     def test_target_grows_with_what_the_peer_has_meanwhile(self) -> None:
         """A busy cluster goes on ordering while one catches up."""
@@ -173,19 +203,22 @@ class BurstTests(AskingTestCase):
         self.advance(1)
         self.assertNothingSent()
 
-    def test_parts_in_any_order_make_a_burst(self) -> None:
+    def test_any_part_of_a_burst_is_followed_by_the_next_request(self) -> None:
         """Datagrams overtake each other."""
         self.receive(reply(3, slot(3, 3), burst_end=3, local_aru=9))
-        self.receive(reply(3, slot(3, 1), slot(3, 2), burst_end=3, local_aru=9))
         self.assertSent(ReconciliationRequest(2, 4, 9), to=3)
+        self.receive(reply(3, slot(3, 1), slot(3, 2), burst_end=3, local_aru=9))
+        self.assertEqual(self.data.ordering.local_aru, 3)
 
-    def test_lost_part_is_asked_for_after_the_timeout(self) -> None:
+    def test_request_that_was_lost_is_repeated_after_the_timeout(self) -> None:
         """Section 5.9: whoever lacks something asks for it."""
-        self.receive(reply(3, slot(3, 1), burst_end=3, local_aru=9))
+        self.receive(reply(3, slot(3, 1), slot(3, 2), burst_end=3, local_aru=9))
+        self.receive(reply(3, slot(3, 3), burst_end=3, local_aru=9))
+        self.assertEqual([sent.message for sent in self.requests()], [ReconciliationRequest(2, 4, 9)])
         self.advance(0.24)
         self.assertNothingSent()
         self.advance(0.02)
-        self.assertEqual([sent.message for sent in self.requests()], [ReconciliationRequest(2, 2, 9)])
+        self.assertEqual([sent.message for sent in self.requests()], [ReconciliationRequest(2, 4, 9)])
 
     def test_duplicated_reply_asks_for_nothing(self) -> None:
         """One request at a time: else each duplicate of a reply would begin a stream of requests of its own."""
@@ -211,6 +244,61 @@ class BurstTests(AskingTestCase):
         """Nothing of it wakes up."""
         self.replica.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class BackAgainTests(ReplicaTestCase):
+    """A server that was away, with slot 1 on its disk and view 1 installed, which server 1 leads."""
+
+    starts = False
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.found.incarnation, self.found.last_attempted, self.found.last_installed = 2, 1, 1
+        self.found.local_aru, self.found.ordered = 1, [(1, slot(2, 1).batch)]
+        self.start()
+        ((_, self.peer),) = [
+            (s.message, s.to) for s in self.transport.sent if isinstance(s.message, ReconciliationRequest)
+        ]
+        assert self.peer is not None
+        self.take(ViewChange)
+
+    def test_it_asks_somebody_other_than_the_leader_at_once(self) -> None:
+        """Departure 13: it does not wait for an ALIVE to learn how far the others have come."""
+        self.assertEqual(self.asked_at_start, [ReconciliationRequest(2, 2, ALL_THERE_IS)])
+        self.assertNotIn(self.peer, (1, 2))
+
+    def test_it_asks_on_when_the_answer_comes(self) -> None:
+        """The answer says how far that server has come."""
+        self.receive(reply(self.peer, slot(self.peer, 2), burst_end=3, local_aru=9))
+        self.assertEqual(self.take(ReconciliationRequest), [ReconciliationRequest(2, 4, 9)])
+
+    def test_lost_part_of_the_first_answer_is_asked_for_after_the_timeout(self) -> None:
+        """Section 5.9: from the first answer on, it is waited for as any other."""
+        self.receive(reply(self.peer, slot(self.peer, 3), burst_end=3, local_aru=3))
+        self.receive(alive(self.peer, 1, local_aru=3))
+        self.advance(0.26)
+        self.assertEqual(self.take(ReconciliationRequest), [ReconciliationRequest(2, 2, 3)])
+        self.take(ViewChange)
+
+    def test_it_asks_whoever_is_there_when_no_answer_comes(self) -> None:
+        """Whom it asks at first may be dead: nobody was heard yet, and an ALIVE is as good as ever."""
+        other = next(i for i in (3, 4, 5) if i != self.peer)
+        self.receive(alive(other, 1, local_aru=7))
+        self.advance(PATIENCE_SECONDS)
+        self.assertSent(ReconciliationRequest(2, 2, 7), to=other)
+
+    def test_nothing_is_asked_when_there_is_nothing_new(self) -> None:
+        """Nobody wrote meanwhile, and no call is left behind."""
+        self.receive(reply(self.peer, local_aru=1))
+        self.advance(0.4)
+        self.assertEqual(self.take(ReconciliationRequest), [])
+        self.take(ViewChange)
+
+
+class FirstStartTests(ReplicaTestCase):
+    def test_server_that_was_in_no_view_yet_asks_nobody(self) -> None:
+        """There was nothing that it could have missed."""
+        self.assertEqual(self.asked_at_start, [])
 
 
 class ServingTests(ReplicaTestCase):
