@@ -97,6 +97,7 @@ class People:
             self.knobs.habits,
             self.knobs.vocabulary,
             unique,
+            self.knobs.doors,
         )
 
     def build(self, parts: Parts) -> ServerProcess:
