@@ -226,7 +226,7 @@ class ReplicaTests(ReplicaTestCase):
         self.nobody_asks(1, 3, 4)
         self.receive(proposal(1, 1, 1, client_update()))
         self.assertEqual([s.to for s in self.transport.sent if isinstance(s.message, Accept)], [1, 5])
-        self.advance(0.006)
+        self.advance(0.011)
         self.assertEqual([s.to for s in self.transport.sent if isinstance(s.message, Accept)], [1, 5, 3, 4])
 
     def test_vote_waits_behind_the_door_first(self) -> None:
