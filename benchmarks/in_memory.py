@@ -141,11 +141,12 @@ class Run:
         self._until(lambda: bool(self._clients[0].take_replies()) or not self._clients[0].waiting)
 
     def commands(self, count: int) -> None:
-        """So many commands, each answered."""
+        """So many commands, each answered, and executed by all servers: some do that later (Departure 25)."""
         end = self._number + count
         for client in self._clients:
             self._send(client, self._case.depth)
         self._until(partial(self._is_done, end))
+        self._until(self._is_executed_everywhere)
 
     def _is_done(self, end: int) -> bool:
         waiting = 0
@@ -155,6 +156,9 @@ class Run:
                 self._send(client, replies)
             waiting += client.waiting
         return not waiting
+
+    def _is_executed_everywhere(self) -> bool:
+        return len({server.replica.data.ordering.local_aru for server in self.cluster.servers}) == 1
 
     def _send(self, client: Client, count: int) -> None:
         first, self._number = self._number, self._number + count

@@ -156,9 +156,9 @@ class Server:
         session = self.machine.sessions.get(client_id)
         return [] if session is None else sorted(session.waiting)
 
-    def follow(self, verb: str, first: int, deliver: Callable[[Event], None]) -> Following:
-        """An application's events from number `first` on, or only what is to come (0)."""
-        return self.desk.follow(verb, first, deliver)
+    def follow(self, verb: str, first: int, deliver: Callable[[Event], None], *, is_patient: bool = False) -> Following:
+        """An application's events from number `first` on, or only what is to come (0); see `Desk.follow`."""
+        return self.desk.follow(verb, first, deliver, is_patient=is_patient)
 
     def digest(self, seq: int | None, answer: Answer) -> None:
         """DIGEST: waits until this server has executed `seq`."""

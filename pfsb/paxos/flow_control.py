@@ -19,6 +19,8 @@ from pfsb.paxos.settings import Settings
 from pfsb.paxos.turn import Turn
 
 NEVER = float("-inf")
+LINGER_ALIVES = 5
+"""For how many ALIVEs after its last question a client counts as one who will ask again."""
 
 
 @define
@@ -31,6 +33,8 @@ class Peer:
     view: int = 0
     state: State = State.LEADER_ELECTION
     local_aru: int = 0
+    has_clients: bool = True
+    """Until it tells otherwise."""
 
 
 @define
@@ -60,6 +64,10 @@ class FlowControl:
         self._progress_timer = progress_timer
         self.peers = {i: Peer() for i in membership.others}
         self._witnessed: dict[str, Witnessed] = {}
+        self._asked_until = NEVER
+        """Until when the last question that was asked here counts."""
+        self.somebody_waits: Callable[[], bool] = lambda: False
+        """Whether a client waits here for what others will do: a lock, an event."""
         self._leader_at_work_in = 0
         """The last view in which the leader was seen to lead."""
         self.on_behind: Callable[[int], None] = lambda seq: None
@@ -98,7 +106,7 @@ class FlowControl:
         durable, server = self._turn.durable, self._data.server
         installing = durable.last_installed != self._data.views.last_installed
         state = State.LEADER_ELECTION if installing else server.state
-        return Alive(server.server_id, durable.last_installed, state, durable.local_aru)
+        return Alive(server.server_id, durable.last_installed, state, durable.local_aru, self._has_clients())
 
     def announce(self) -> None:
         """Departure 18: an ALIVE out of turn, since this server has begun to lead."""
@@ -108,6 +116,7 @@ class FlowControl:
                 self._data.views.last_installed,
                 self._data.server.state,
                 self._turn.durable.local_aru,
+                self._has_clients(),
             )
         )
 
@@ -116,7 +125,7 @@ class FlowControl:
         peer = self.peers[message.server_id]
         peer.last_heard = self._clock.seconds()
         peer.refused_at = NEVER
-        peer.view, peer.state = message.view, message.state
+        peer.view, peer.state, peer.has_clients = message.view, message.state, message.has_clients
         peer.local_aru = max(peer.local_aru, message.local_aru)
         if message.local_aru > self._data.ordering.local_aru:
             self.on_behind(message.local_aru)
@@ -139,6 +148,32 @@ class FlowControl:
 
     def heard_lately(self, server_id: int) -> bool:
         return self._clock.seconds() - self.peers[server_id].last_heard <= self._settings.progress_seconds
+
+    # ------------------------------------------------------------------ who waits for results (Departure 25)
+
+    def client_asks(self) -> None:
+        """In a turn, of each question and update of this server's own clients: the first one is announced at once.
+
+        A leader needs no announcement: it gets all votes at once anyway.
+        """
+        now = self._clock.seconds()
+        is_news = now >= self._asked_until and self._settings.lazy_seconds > 0
+        self._asked_until = now + LINGER_ALIVES * self._settings.alive_seconds
+        if is_news and self._data.server.state is not State.REG_LEADER:
+            self._turn.send_early(self.own_alive())
+
+    def is_waited_at(self, server_id: int) -> bool:
+        """Whether that server has clients who would see that a vote comes late."""
+        return self.peers[server_id].has_clients
+
+    def _has_clients(self) -> bool:
+        """Who delays no votes has no use for others that do."""
+        return (
+            self._settings.lazy_seconds <= 0
+            or self._clock.seconds() < self._asked_until
+            or bool(self._data.clients.pending_updates)
+            or self.somebody_waits()
+        )
 
     # ------------------------------------------------------------------ what waits
 

@@ -140,6 +140,8 @@ class Alive:
     view: int
     state: State
     local_aru: int
+    has_clients: bool = True
+    """Departure 25: somebody waits for results at the sender, so that votes shall not be late there."""
 
 
 @frozen

@@ -15,6 +15,7 @@ from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from pfsb.paxos.data_structures import DataStructures
+from pfsb.paxos.flow_control import FlowControl
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Confirm, Confirmed, ReadIndex, ReadRequest, State
 from pfsb.paxos.settings import Settings
@@ -45,13 +46,20 @@ class _Round:
 
 class ReadHandler:
     def __init__(
-        self, data: DataStructures, membership: Membership, turn: Turn, clock: IReactorTime, settings: Settings
+        self,
+        data: DataStructures,
+        membership: Membership,
+        turn: Turn,
+        clock: IReactorTime,
+        settings: Settings,
+        flow_control: FlowControl,
     ) -> None:
         self._data = data
         self._membership = membership
         self._turn = turn
         self._clock = clock
         self._settings = settings
+        self._flow_control = flow_control
         self._waiting: list[_Read] = []
         """For the next request."""
         self._requested: list[_Read] = []
@@ -78,6 +86,7 @@ class ReadHandler:
 
     def read(self, ready: Ready) -> None:
         """In a turn: a client of this server wants to read."""
+        self._flow_control.client_asks()
         self._waiting.append(_Read(ready, self._clock.seconds()))
         if not self._requested:
             self._request()

@@ -30,7 +30,9 @@ from pfsb.paxos.settings import Settings
 from pfsb.paxos.turn import Turn
 
 PATIENCE_SECONDS = 0.01
-"""What is missing may be in the socket's buffer: wait so long before asking anybody."""
+"""What is missing may be in the socket's buffer: wait so long, or longer, before asking anybody."""
+LAZY_VOTES_PATIENCE = 2
+"""What is missing may be votes that wait for company elsewhere (Departure 25): so many times their longest wait."""
 BURST_MESSAGES = 2
 """Replies to one request. Those to the next one follow on the first of them: three messages are under way at most, and
 fit a receiver's default socket buffer."""
@@ -92,7 +94,7 @@ class ReconciliationHandler:
         """Somebody has more than this server: ask soon, unless it comes by itself until then."""
         self._target = max(self._target, target)
         if self._call is None and self._is_behind():
-            self._arm(PATIENCE_SECONDS)
+            self._arm(max(PATIENCE_SECONDS, LAZY_VOTES_PATIENCE * self._settings.lazy_seconds))
 
     def reply(self, message: ReconciliationReply) -> None:
         """Take what has come; when all before this burst is here, too, ask for the next one."""

@@ -28,6 +28,7 @@ from pfsb.paxos.data_structures import (
 from pfsb.paxos.flow_control import FlowControl
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.introduction import IntroductionHandler
+from pfsb.paxos.lazy_votes import LazyVotes
 from pfsb.paxos.leader_election import LeaderElectionHandler
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import (
@@ -108,7 +109,8 @@ class Replica:
         self.settings = settings
         self.membership = membership = Membership(server_id, tuple(servers))
         self.data = data = new_data(server_id, settings)
-        self.turn = turn = Turn(data, storage, transport, on_failure, tracer)
+        self.lazy_votes = LazyVotes(membership, transport, clock, settings, tracer)
+        self.turn = turn = Turn(data, storage, self.lazy_votes, on_failure, tracer)
         self.progress_timer = ProgressTimer(data.timers, turn, clock, rng, settings, tracer)
         self.update_timers = UpdateTimers(data, membership, turn, clock, settings, tracer)
         self.update_queue = UpdateQueue(data, settings, self.update_timers.start)
@@ -131,12 +133,13 @@ class Replica:
         self.reconciliation = ReconciliationHandler(
             data, membership, turn, clock, rng, storage, settings, self.ordering, self.flow_control, tracer
         )
-        self.reads = ReadHandler(data, membership, turn, clock, settings)
+        self.reads = ReadHandler(data, membership, turn, clock, settings, self.flow_control)
         self.introduction = IntroductionHandler(data, membership, turn, self.flow_control)
         self.retransmission = Retransmission(
             data, membership, turn, clock, settings, self.election, self.prepare, self.proposals, self.flow_control
         )
         self.introduction.on_admitted = self._take_part
+        self.lazy_votes.is_waited_at = self.flow_control.is_waited_at
         self.ordering.on_gap = self.reconciliation.behind
         self.proposals.on_far_ahead = self.reconciliation.behind
         self.flow_control.on_behind = self.reconciliation.behind
@@ -190,6 +193,7 @@ class Replica:
 
     def introduce(self, update: ClientUpdate) -> None:
         """In a turn: an update of one of this server's own clients."""
+        self.flow_control.client_asks()
         self.client_updates.client_update(update, self.data.server.server_id)
 
     def receive(self, sender: int, identity: bytes, messages: Sequence[Message]) -> None:

@@ -17,6 +17,8 @@ class Settings:
     """How often ALIVE and VC_PROOF go out."""
     resend_seconds: float = 0.1
     """When a PREPARE, a PROPOSAL or a VIEW_CHANGE that had no effect is sent again."""
+    lazy_seconds: float = 0.01
+    """How long an ACCEPT may wait for a frame to travel with (Departure 25); 0: not at all."""
     reconciliation_seconds: float = 0.25
     """How long one peer may take to answer a reconciliation request before another is asked."""
     window_slots: int = 16

@@ -22,8 +22,9 @@ from attrs import define, field
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pfsb.interfaces import IStableStorage, ITracer, ITransport
+from pfsb.interfaces import IStableStorage, ITracer
 from pfsb.paxos.data_structures import DataStructures
+from pfsb.paxos.lazy_votes import LazyVotes
 from pfsb.paxos.messages import Accept, Alive, Message, Proposal
 from pfsb.paxos.records import Record
 
@@ -74,13 +75,13 @@ class Turn:
         self,
         data: DataStructures,
         storage: IStableStorage,
-        transport: ITransport,
+        way_out: LazyVotes,
         on_failure: Callable[[Failure], None],
         tracer: ITracer | None = None,
     ) -> None:
         self._data = data
         self._storage = storage
-        self._transport = transport
+        self._way_out = way_out
         self._on_failure = on_failure
         self._tracer = tracer
         self.durable = Durable()
@@ -165,6 +166,7 @@ class Turn:
         self._behind_the_door.clear()
         self._outbox = Outbox()
         self._early = []
+        self._way_out.stop()
 
     @property
     def stopped(self) -> bool:
@@ -224,10 +226,7 @@ class Turn:
 
     def _dispatch(self, messages: list[tuple[Message, int | None]]) -> None:
         for to, group in _gathered(messages).items():
-            if self._tracer is not None:
-                for message in group:
-                    self._tracer.trace("send", to=to, message=message)
-            self._transport.send(group, to)
+            self._way_out.send(group, to)
 
     def _make(self, calls: list[tuple[Callable[..., None], tuple[Any, ...]]]) -> None:
         for function, args in calls:

@@ -62,9 +62,12 @@ class Desk:
         self._released = {app.listen_verb: app.length() for app in self._event_logs()}
         """Listen verb -> how many of its events may be told: those behind the door may not."""
         self._following: dict[str, dict[Following, None]] = {verb: {} for verb in self._released}
+        self._listeners: dict[Following, None] = {}
+        """Those of them who would notice that an event comes some milliseconds later."""
         self._gather: IDelayedCall | None = None
         self._sweep: IDelayedCall = clock.callLater(SWEEP_SECONDS, self._sweep_unanswered)
         machine.observer = self
+        replica.flow_control.somebody_waits = self._somebody_waits
 
     def close(self) -> None:
         for call in (self._gather, self._sweep):
@@ -96,6 +99,9 @@ class Desk:
     def is_connected(self, client_id: str, epoch: int) -> bool:
         connection = self._connected.get(client_id)
         return connection is not None and connection.epoch == epoch
+
+    def _somebody_waits(self) -> bool:
+        return bool(self._listeners) or any(connection.unanswered for connection in self._connections)
 
     # ------------------------------------------------------------------ for connections
 
@@ -204,13 +210,23 @@ class Desk:
 
     # ------------------------------------------------------------------ event logs
 
-    def follow(self, verb: str, first: int, deliver: Callable[[Event], None]) -> Following:
-        """Events of the application with that listen verb, from number `first` on (0: only what is to come)."""
+    def follow(self, verb: str, first: int, deliver: Callable[[Event], None], *, is_patient: bool = False) -> Following:
+        """Events of the application with that listen verb, from number `first` on (0: only what is to come).
+
+        Whoever `is_patient` does not count as a client that waits (Departure 25).
+        """
         application = next(app for app in self._event_logs() if app.listen_verb == verb)
         released = self._released[verb]
         group = self._following[verb]
-        following = Following(application, first or released + 1, deliver, lambda stopped: group.pop(stopped, None))
+
+        def stopped(following: Following) -> None:
+            group.pop(following, None)
+            self._listeners.pop(following, None)
+
+        following = Following(application, first or released + 1, deliver, stopped)
         group[following] = None
+        if not is_patient:
+            self._listeners[following] = None
         following.released(released)
         return following
 

@@ -12,6 +12,7 @@ from pfsb.paxos.data_structures import DataStructures, Slot
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import (
     Accept,
+    Message,
     Proposal,
 )
 from pfsb.simulator.breaking import Variants, become, instead_of, override
@@ -85,6 +86,40 @@ def _half_is_enough(process: Any) -> None:
     replica = process.replica
     for handler in (replica.ordering, replica.prepare, replica.election, replica.flow_control):
         _miscount(handler, _half)
+
+
+@VARIANTS.add("lazy-vote-lost", "Departure 25", "a vote that waits for company is dropped instead of sent")
+def _lazy_vote_lost(process: Any) -> None:
+    def make(taken: Callable[[int], list[Message]]) -> Callable[[int], list[Message]]:
+        def broken(server_id: int) -> list[Message]:
+            taken(server_id)
+            return []
+
+        return broken
+
+    override(process.replica.lazy_votes, "_taken", make)
+
+
+@VARIANTS.add("lazy-vote-before-disk", "Departure 25", "a vote begins to wait for company before it is on disk")
+def _lazy_vote_before_disk(process: Any) -> None:
+    """So that it may travel with an ALIVE, or with the next PROPOSAL, which leave early."""
+    replica = process.replica
+    lazy = replica.lazy_votes
+
+    def make(send: Callable[..., None]) -> Callable[..., None]:
+        def broken(message: Message, to: int | None = None) -> None:
+            if not isinstance(message, Accept) or to is not None:
+                send(message, to)
+                return
+            for server_id in replica.membership.others:
+                if lazy._needs_at_once(server_id, message):
+                    send(message, server_id)
+                else:
+                    lazy._keep(server_id, message)
+
+        return broken
+
+    override(replica.turn, "send", make)
 
 
 class _CountsTwice(DataStructures):

@@ -128,6 +128,16 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         0,
         "Violation: X is answered from slot N, which is only on the disks of",
     ),
+    "lazy-vote-lost": Catch(
+        "mixed",
+        1,
+        "Violation: in vain for N s, server N was asked, and all should have executed tha",
+    ),
+    "lazy-vote-before-disk": Catch(
+        "mixed",
+        0,
+        "AssertionError: server N votes for what nobody proposed: view N, slot N",
+    ),
     "vote-counted-twice": Catch(
         "mixed",
         4,

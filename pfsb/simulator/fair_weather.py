@@ -16,6 +16,7 @@ from attrs import define, field
 
 from pfsb.interfaces import Done, Refused, Result
 from pfsb.paxos.messages import State
+from pfsb.paxos.reconciliation import LAZY_VOTES_PATIENCE
 from pfsb.sessions.desk import Desk
 from pfsb.simulator.healing import heal_all
 from pfsb.simulator.marks import Marks
@@ -64,9 +65,17 @@ class Times:
         return self.longest(self.world.settings.resend_seconds)
 
     @property
+    def lazy(self) -> float:
+        return self.longest(self.world.settings.lazy_seconds)
+
+    @property
     def catching_up(self) -> float:
-        """ALIVE tells of a Local_Aru on disk, which a heartbeat flushes; then it is asked for, twice if in vain."""
-        return 2 * self.alive + self.longest(self.world.settings.reconciliation_seconds) + ROUND_SECONDS
+        """ALIVE tells of a Local_Aru on disk, which a heartbeat flushes; then it is asked for, twice if in vain.
+
+        Before that, votes that wait for company get the time to come.
+        """
+        asking = self.longest(self.world.settings.reconciliation_seconds)
+        return 2 * self.alive + LAZY_VOTES_PATIENCE * self.lazy + asking + ROUND_SECONDS
 
     @property
     def is_steady(self) -> bool:
@@ -140,7 +149,7 @@ class FairWeather:
             return []
         drills = [self.idleness]
         if len(self.world.ids) > 1:
-            drills += [self.blackout, self.blackout]
+            drills += [self.blackout, self.blackout, self.lateness]
         if len(self.world.ids) > 2:
             drills += [self.detour, self.absence, self.restart]
             if self.times.are_alike:
@@ -217,6 +226,16 @@ class FairWeather:
         view = self._view()
         self.world.run(4 * self.times.progress)
         self._require_view(view, "nothing has happened")
+
+    def lateness(self) -> None:
+        """Departure 25: votes that nobody waits for come soon all the same, and nobody has to ask for the result."""
+        view, question = self._view(), self._ask(self._leader())
+        self._wait(
+            lambda: question.is_answered and not self._uneven(),
+            2 * ROUND_SECONDS + self.times.lazy,
+            f"server {question.server_id} was asked, and all should have executed that",
+        )
+        self._require_view(view, "something was asked")
 
     def blackout(self) -> None:
         """Section 5.9: a short while in which nothing arrives costs a repetition, not an election."""

@@ -42,6 +42,8 @@ class Knobs:
     """Those of them who only read."""
     listeners: int
     """Who only listen, beside them."""
+    doors: frozenset[int]
+    """The servers that users go to; the others have clients in an emergency only (Departure 25)."""
     habits: Habits
     vocabulary: Vocabulary
     faults_per_second: float
@@ -70,10 +72,15 @@ def draw(rng: random.Random, profile: Profile, servers: int | None, seconds: flo
         anonymous=max(users // 3, profile.onlookers),
         onlookers=profile.onlookers,
         listeners=rng.choice((0, 1, 2)),
+        doors=_doors(rng, drawn if servers is None else servers),
         habits=evolve(_habits(rng, limits, "clients" in families), **profile.habits),
         vocabulary=_vocabulary(rng, profile),
         faults_per_second=rng.choice(profile.faults_per_second),
     )
+
+
+def _doors(rng: random.Random, servers: int) -> frozenset[int]:
+    return frozenset(rng.sample(range(servers), min(servers, rng.choice((1, 2, servers, servers)))))
 
 
 def _vocabulary(rng: random.Random, profile: Profile) -> Vocabulary:
@@ -119,6 +126,7 @@ def _settings(rng: random.Random, given: Mapping[str, Any]) -> Settings:
         update_seconds=rng.choice((0.2, 0.5, 1.0)),
         alive_seconds=progress / rng.choice((3, 5, 10)),
         resend_seconds=rng.choice((0.05, 0.1, 0.3)),
+        lazy_seconds=rng.choice((0.0, 0.005, 0.02, 0.1)),
         reconciliation_seconds=rng.choice((0.1, 0.25)),
         window_slots=rng.choice((1, 2, 4, 16)),
         batch_bytes_max=rng.choice((1, 200, 48_000)),

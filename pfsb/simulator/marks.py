@@ -40,6 +40,8 @@ REQUIRED: Final = (
     "session taken over",
     "answer came in a later slot",
     "vote before its proposal",
+    "vote travelled with a PROPOSAL",
+    "vote sent by the timer",
     "batch of several updates",
     "bundle ordered beyond its horizon",
     "lock granted after a wait",
@@ -62,6 +64,7 @@ REQUIRED: Final = (
     "drill: absence",
     "drill: restart",
     "drill: failover",
+    "drill: lateness",
     "blackout that costs no election",
     "discarded: 4 A4",
     "discarded: 4 A6",
@@ -118,6 +121,8 @@ class Watcher:
         return _Tracer(self, server_id)
 
     def sent(self, server_id: int, to: int | None, messages: Sequence[Message]) -> None:
+        if len(messages) > 1 and isinstance(messages[0], Accept) and isinstance(messages[1], Proposal):
+            self._mark("vote travelled with a PROPOSAL")
         for message in messages:
             match message:
                 case Proposal():
@@ -164,6 +169,9 @@ class Watcher:
         self.marks.counts["update bound twice, filtered once"] += fresh < updates
         self.marks.counts["batch of several updates"] += updates > 1
 
+    def votes_timed(self) -> None:
+        self._mark("vote sent by the timer")
+
     def discarded(self, line: str) -> None:
         self._mark(f"discarded: {line}")
 
@@ -200,5 +208,7 @@ class _Tracer:
                 self._watcher.changed(self._server_id, fields["to"], fields["view"])
             case "executed":
                 self._watcher.executed(self._server_id, fields["seq"], fields["updates"])
+            case "timer" if fields["name"] == "votes":
+                self._watcher.votes_timed()
             case "discard":
                 self._watcher.discarded(fields["line"])

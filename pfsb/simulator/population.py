@@ -97,6 +97,7 @@ class People:
             self.knobs.habits,
             self.knobs.vocabulary if number >= self.knobs.onlookers else self.knobs.vocabulary.questions_only,
             unique,
+            self.knobs.doors,
         )
 
     def build(self, parts: Parts) -> ServerProcess:

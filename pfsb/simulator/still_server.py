@@ -43,6 +43,7 @@ SETTINGS = Settings(
     update_seconds=UPDATE_SECONDS,
     alive_seconds=0.0,
     resend_seconds=0.0,
+    lazy_seconds=0.0,
     reconciliation_seconds=0.0,
     window_slots=3,
     batch_bytes_max=1,

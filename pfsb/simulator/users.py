@@ -41,6 +41,8 @@ class User:
     habits: Habits
     vocabulary: Vocabulary
     unique: Callable[[], int]
+    doors: frozenset[int]
+    """The servers that it goes to, as long as one of them runs and it does not just want to be done."""
     is_gone: bool = False
     _line: Line | None = None
     _is_ready: bool = False
@@ -281,6 +283,8 @@ class User:
         self._moves += self._enough
         self._hang_up()
         serving = self.world.serving_ids
+        if not self._enough:
+            serving = [i for i in serving if i in self.doors] or serving
         able = [i for i in serving if before is None or i != before.server_id] or serving
         if not able:
             return

@@ -108,8 +108,8 @@ def _row(message: Message) -> tuple[object, ...]:
             return (Kind.PROPOSAL, view, seq, batch.data)
         case ClientUpdate(client_id, server_id, timestamp, made_at, payload):
             return (Kind.CLIENT_UPDATE, client_id, server_id, timestamp, made_at, payload)
-        case Alive(_, view, state, local_aru):
-            return (Kind.ALIVE, view, _STATES[state], local_aru)
+        case Alive(_, view, state, local_aru, has_clients):
+            return (Kind.ALIVE, view, _STATES[state], local_aru, has_clients)
         case VCProof(_, installed):
             return (Kind.VC_PROOF, installed)
         case ViewChange(_, attempted):
@@ -182,8 +182,9 @@ def decode(sender: int, row: object) -> Message:
                 _number("made_at", made_at),
                 _bytes("payload", payload),
             )
-        case (Kind.ALIVE, view, state, local_aru):
-            return Alive(sender, _number("view", view), _state(state), _number("local_aru", local_aru))
+        case (Kind.ALIVE, view, state, local_aru, has_clients):
+            aru = _number("local_aru", local_aru)
+            return Alive(sender, _number("view", view), _state(state), aru, _flag("has_clients", has_clients))
         case (Kind.VC_PROOF, installed):
             return VCProof(sender, _number("installed", installed))
         case (Kind.VIEW_CHANGE, attempted):
@@ -323,6 +324,12 @@ def _ordered(sender: int, row: object) -> GloballyOrderedUpdate:
 def _number(name: str, value: object, least: int = 0, most: int = NUMBER_MAX) -> int:
     if type(value) is not int or not least <= value <= most:
         raise Malformed(f"{name} must be an integer from {least} to {most}, not {reprlib.repr(value)}")
+    return value
+
+
+def _flag(name: str, value: object) -> bool:
+    if type(value) is not bool:
+        raise Malformed(f"{name} must be true or false, not {reprlib.repr(value)}")
     return value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.messages import ClientUpdate, Message, Proposal, State
@@ -41,8 +42,12 @@ class ScenarioTestCase(SynchronousTestCase):
     world: World
 
     def begin(self, servers: int = 3, *, settings: Settings | None = None, start: bool = True) -> World:
-        """A new cluster, in which server 0 leads view 1 (unless it is not to be started yet)."""
-        self.world = World(self.id(), servers, settings=settings, start=start)
+        """A new cluster, in which server 0 leads view 1 (unless it is not to be started yet).
+
+        Each ACCEPT goes to all at once, as in Figure 10: Departure 25 has its own tests.
+        """
+        drawn = evolve(settings or Settings(), lazy_seconds=0.0)
+        self.world = World(self.id(), servers, settings=drawn, start=start)
         self.sent: list[tuple[int, int | None, Message]] = []
         self.world.network.observers.append(self._note)
         if start:

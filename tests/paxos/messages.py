@@ -58,8 +58,15 @@ def ordered(server_id: int, seq: int, *updates: ClientUpdate, time_ms: int = 0) 
     return GloballyOrderedUpdate(server_id, seq, batch(*updates, time_ms=time_ms))
 
 
-def alive(server_id: int, view: int, state: State = State.REG_NONLEADER, local_aru: int = 0) -> Alive:
-    return Alive(server_id, view, state, local_aru)
+def alive(
+    server_id: int,
+    view: int,
+    state: State = State.REG_NONLEADER,
+    local_aru: int = 0,
+    *,
+    has_clients: bool = True,
+) -> Alive:
+    return Alive(server_id, view, state, local_aru, has_clients)
 
 
 def request(server_id: int, first: int, last: int) -> ReconciliationRequest:

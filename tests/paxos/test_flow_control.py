@@ -194,7 +194,7 @@ class AliveTests(ReplicaTestCase):
         self.receive(prepare(1, 6))
         self.assertIs(self.data.server.state, State.REG_NONLEADER)
         self.advance(0.2)
-        self.assertEqual(self.take(Alive), [alive(2, 0, State.LEADER_ELECTION)])
+        self.assertEqual(self.take(Alive), [alive(2, 0, State.LEADER_ELECTION, has_clients=False)])
         self.take(ViewChange)
         self.storage.finish_all()
         self.transport.sent.clear()

@@ -67,7 +67,7 @@ class NewcomerTests(ReplicaTestCase):
         self.ignore_periodic = False
         self.take(Alive)
         self.receive(alive(1, 1, State.REG_LEADER, 0))
-        self.assertSent(Alive(2, 0, State.LEADER_ELECTION, 0), to=1)
+        self.assertSent(Alive(2, 0, State.LEADER_ELECTION, 0, has_clients=False), to=1)
 
     def test_who_knows_it_is_not_told_again(self) -> None:
         """Two newcomers would answer each other for ever."""

@@ -311,7 +311,7 @@ class ShiftToRegLeaderTests(ReplicaTestCase):
         self.ignore_periodic = False
         self.transport.sent.clear()
         self.lead(view=2)
-        self.assertIn(alive(2, 2, State.REG_LEADER), [s.message for s in self.transport.sent])
+        self.assertIn(alive(2, 2, State.REG_LEADER, has_clients=False), [s.message for s in self.transport.sent])
         self.transport.sent.clear()
 
     def test_what_it_answers_for_is_proposed(self) -> None:

@@ -8,6 +8,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.data_structures import TimerData
+from pfsb.paxos.lazy_votes import LazyVotes
+from pfsb.paxos.membership import Membership
 from pfsb.paxos.progress_timer import HURRY_SECONDS, ProgressTimer
 from pfsb.paxos.replica import new_data
 from pfsb.paxos.turn import Turn
@@ -20,8 +22,9 @@ class ProgressTimerTests(SynchronousTestCase):
         self.clock = Clock()
         self.notes = Notes()
         self.timers = TimerData(1.0)
+        way_out = LazyVotes(Membership(2, (1, 2, 3)), FakeTransport(), self.clock, SMALL)
         turn = Turn(
-            new_data(2, SMALL), FakeStorage(Recovered(identity_of(2), 1)), FakeTransport(), lambda f: f.raiseException()
+            new_data(2, SMALL), FakeStorage(Recovered(identity_of(2), 1)), way_out, lambda f: f.raiseException()
         )
         self.dice = random.Random(7)
         self.timer = ProgressTimer(self.timers, turn, self.clock, self.dice, SMALL, self.notes)

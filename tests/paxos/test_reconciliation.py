@@ -11,7 +11,7 @@ from pfsb.paxos.messages import (
     State,
     ViewChange,
 )
-from pfsb.paxos.reconciliation import ALL_THERE_IS, BURST_MESSAGES, PATIENCE_SECONDS
+from pfsb.paxos.reconciliation import ALL_THERE_IS, BURST_MESSAGES, LAZY_VOTES_PATIENCE
 from tests.paxos.case import SMALL, ReplicaTestCase, Sent
 from tests.paxos.messages import (
     accept,
@@ -52,7 +52,7 @@ class TriggerTests(AskingTestCase):
         """Section 5.6, trigger 3: what is missing may be in the socket's buffer."""
         self.receive(alive(3, 1, local_aru=7))
         self.assertNothingSent()
-        self.advance(PATIENCE_SECONDS)
+        self.advance(LAZY_VOTES_PATIENCE * self.settings.lazy_seconds)
         self.assertSent(ReconciliationRequest(2, 1, 7), to=3)
 
     def test_what_comes_by_itself_is_not_asked_for(self) -> None:
@@ -66,7 +66,7 @@ class TriggerTests(AskingTestCase):
         """Section 5.6, trigger 1: a leader that proposes 30 has executed 26."""
         self.receive(proposal(1, 1, 30, client_update()))
         self.receive(alive(3, 1, local_aru=25))
-        self.advance(PATIENCE_SECONDS)
+        self.advance(LAZY_VOTES_PATIENCE * self.settings.lazy_seconds)
         self.assertSent(ReconciliationRequest(2, 1, 26), to=3)
 
     def test_equal_or_lower_aru_asks_for_nothing(self) -> None:
@@ -284,7 +284,7 @@ class BackAgainTests(ReplicaTestCase):
         """Whom it asks at first may be dead: nobody was heard yet, and an ALIVE is as good as ever."""
         other = next(i for i in (3, 4, 5) if i != self.peer)
         self.receive(alive(other, 1, local_aru=7))
-        self.advance(PATIENCE_SECONDS)
+        self.advance(LAZY_VOTES_PATIENCE * self.settings.lazy_seconds)
         self.assertSent(ReconciliationRequest(2, 2, 7), to=other)
 
     def test_nothing_is_asked_when_there_is_nothing_new(self) -> None:

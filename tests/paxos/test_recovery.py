@@ -62,7 +62,7 @@ class RecoveryTests(RecoveryTestCase):
         """paper.md 6.3: recovered values are durable ones."""
         self.ignore_periodic = False
         self.recover(7, batch(ALICE))
-        self.assertSent(alive(2, 7, State.LEADER_ELECTION, local_aru=1))
+        self.assertSent(alive(2, 7, State.LEADER_ELECTION, local_aru=1, has_clients=False))
         self.assertSent(vc_proof(2, 7))
 
     def test_promise_survives(self) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.data_structures import DataStructures
+from pfsb.paxos.lazy_votes import LazyVotes
+from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Alive, Message, State, VCProof
 from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Recovered, ViewRecord
 from pfsb.paxos.replica import new_data
@@ -28,7 +31,8 @@ class TurnTestCase(SynchronousTestCase):
         self.transport = FakeTransport()
         self.failures: list[Failure] = []
         self.notes = Notes()
-        self.turn = Turn(self.data, self.storage, self.transport, self.failures.append, self.notes)
+        way_out = LazyVotes(Membership(2, (1, 2, 3)), self.transport, Clock(), SMALL, self.notes)
+        self.turn = Turn(self.data, self.storage, way_out, self.failures.append, self.notes)
         self.told: list[Any] = []
 
     def say(self, message: Message, *records: Any, lazy: bool = False) -> None:
@@ -329,17 +333,17 @@ class ReplicaDoorTests(ReplicaTestCase):
 
     def start(self) -> None:
         super().start()
-        self.assertSent(alive(2, 0, State.LEADER_ELECTION))
+        self.assertSent(alive(2, 0, State.LEADER_ELECTION, has_clients=False))
 
     def test_alive_tells_what_is_on_disk_and_no_more(self) -> None:
         """paper.md 6.3: ALIVE and VC_PROOF advertise only values that are known to be durable."""
         self.hold_syncs = True
         self.receive(vc_proof(1, 1))
         self.advance(0.2)
-        self.assertSent(alive(2, 0, State.LEADER_ELECTION))
+        self.assertSent(alive(2, 0, State.LEADER_ELECTION, has_clients=False))
         self.storage.finish_all()
         self.advance(0.2)
-        self.assertSent(alive(2, 1, State.REG_NONLEADER))
+        self.assertSent(alive(2, 1, State.REG_NONLEADER, has_clients=False))
         self.assertSent(VCProof(2, 1))
 
     def test_executed_but_unwritten_slots_are_not_advertised(self) -> None:
@@ -352,7 +356,7 @@ class ReplicaDoorTests(ReplicaTestCase):
         self.receive(accept(3, 1, 1))
         self.assertEqual(self.data.ordering.local_aru, 1)
         self.advance(0.2)
-        self.assertSent(alive(2, 1))
+        self.assertSent(alive(2, 1, has_clients=False))
         self.storage.finish_all()
         self.assertSent(accept(2, 1, 1))
         self.assertSent(VCProof(2, 1))

@@ -79,6 +79,7 @@ class MoveTests(ClusterTestCase):
         self.do(self.connect(self.a), "INCR", "n")
         self.world.network.filters.clear()
         self.answer(self.open("alice", self.b).bye())
+        self.world.run(0.1)  # so that the leader has executed it, too
         revision = self.server(self.leader).machine.revision
         self.assertEqual(len(copies), 3)
         for passage in copies * 2:
@@ -212,6 +213,33 @@ class EventTests(ClusterTestCase):
         self.do(self.connect(), "SAY", "hello")
         self.world.run(0.5)
         self.assertEqual((self.told[0], self.server(0).desk._following), ([], {"LISTEN": {}}))
+
+    def test_votes_are_not_late_where_somebody_listens(self) -> None:
+        """Departure 25: the other servers are told, and told again when nobody listens any more."""
+        told_to = self.world.replica(1).flow_control
+        self.world.run(3.0)
+        self.assertFalse(told_to.is_waited_at(0))
+        following = self.follow(0)
+        self.world.run(0.5)
+        self.assertTrue(told_to.is_waited_at(0))
+        following.stop()
+        self.world.run(0.5)
+        self.assertFalse(told_to.is_waited_at(0))
+
+    def test_whoever_has_time_makes_no_votes_come_sooner(self) -> None:
+        """The server's own file of the chat, which follows the events of every server."""
+        told_to = self.world.replica(1).flow_control
+        self.server(0).follow("LISTEN", 1, lambda event: None, is_patient=True)
+        self.world.run(3.0)
+        self.assertFalse(told_to.is_waited_at(0))
+
+    def test_votes_are_not_late_where_a_lock_is_waited_for(self) -> None:
+        """Departure 25: however long ago it was asked for."""
+        self.do(self.open("alice", 1), "LOCK", "l", number=1)
+        self.open("bob", 0).ask("LOCK", "l", number=1)
+        self.world.run(5.0)
+        self.assertTrue(self.world.replica(2).flow_control.is_waited_at(0))
+        self.assertFalse(self.world.replica(2).flow_control.is_waited_at(1))
 
     def test_recovered_events_may_be_told_at_once(self) -> None:
         """They are on disk."""

@@ -73,7 +73,7 @@ BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     Proposal: st.builds(Proposal, st.just(SENDER), views, seqs, batches),
     Accept: st.builds(Accept, st.just(SENDER), numbers, st.lists(seqs, max_size=20).map(tuple)),
     GloballyOrderedUpdate: ordered_updates,
-    Alive: st.builds(Alive, st.just(SENDER), numbers, st.sampled_from(State), numbers),
+    Alive: st.builds(Alive, st.just(SENDER), numbers, st.sampled_from(State), numbers, st.booleans()),
     ReconciliationRequest: reconciliation_requests(),
     ReconciliationReply: reconciliation_replies(),
     Stranger: st.builds(Stranger, st.just(SENDER), st.binary(min_size=8, max_size=8)),
