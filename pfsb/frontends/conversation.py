@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
 
-from pfsb.applications.arguments import Quoted
 from pfsb.frontends import help as help_pages
-from pfsb.frontends.faults import apply_fault
+from pfsb.frontends.followings import Followings
+from pfsb.frontends.inquiries import Inquiries
+from pfsb.frontends.own_arguments import introduction, parts_of, read_level, without_arguments
 from pfsb.frontends.replies import AnswerAll, ReplyQueue, refusal
-from pfsb.frontends.syntax import Request, render_event, split_options
+from pfsb.frontends.syntax import Request, render_event
 from pfsb.interfaces import (
     Answer,
-    BadRequest,
     Command,
     CommandDescription,
     Done,
@@ -30,14 +29,9 @@ from pfsb.interfaces import (
 if TYPE_CHECKING:
     from pfsb.server import Server
     from pfsb.sessions.connection import ClientConnection
-    from pfsb.sessions.following import Following
 
-TTL_SECONDS_DEFAULT: Final = 10
-TTL_SECONDS_MAX: Final = 3_600
-CLIENT_ID_CHARACTERS_MAX: Final = 64
 GATHERED_CHARACTERS_MAX: Final = 12_000
 """Of commands that are submitted together, and travel in one bundle; a longer one travels by itself."""
-READ_LEVELS: Final = ("linearizable", "sequential", "stale")
 
 
 _SHUTDOWN: Final = Refused("SHUTDOWN", "this server is stopping; go on at another one, with the same number")
@@ -84,8 +78,8 @@ class Conversation:
         self._not_introduced: Refused | None = None
         """HELLO was refused, and not repeated: there is no session that a command could run in."""
         self._session: ClientConnection | None = self._connect()
-        self._followings: dict[str, Following] = {}
-        self._paused = False
+        self._followings = Followings(server, replies)
+        self._inquiries = Inquiries(server, verbs.descriptions)
         self.introducing = False
         """HELLO or BYE is not answered yet: no further request must be taken."""
         self.finished = False
@@ -98,13 +92,9 @@ class Conversation:
             "HELLO": self._hello,
             "BYE": self._bye,
             "QUIT": self._quit,
-            "PING": partial(self._when_first, self._ping),
-            "STATUS": partial(self._when_first, self._status),
-            "DIGEST": partial(self._when_first, self._digest),
-            "SERVERS": partial(self._when_first, self._servers),
-            "HELP": partial(self._when_first, self._help),
-            "FAULT": partial(self._when_first, self._fault),
         }
+        for verb, inquire in self._inquiries.handlers.items():
+            handlers[verb] = partial(self._when_first, inquire)
         for verb in listen_verbs:
             handlers[verb] = self._listen
             handlers[f"UN{verb}"] = self._unlisten
@@ -137,14 +127,10 @@ class Conversation:
 
     def pause(self) -> None:
         """Tell the client no more events: it does not read them."""
-        self._paused = True
-        for following in self._followings.values():
-            following.pause()
+        self._followings.pause()
 
     def resume(self) -> None:
-        self._paused = False
-        for following in list(self._followings.values()):
-            following.resume()
+        self._followings.resume()
 
     def disconnected(self) -> None:
         """The connection is gone; the session waits for its client to come back."""
@@ -164,9 +150,9 @@ class Conversation:
         description = self._verbs.get(request.verb)
         if description is None:
             raise help_pages.unknown(request.verb, self._verbs)
-        parts, level = _parts(description, request), "linearizable"
+        parts, level = parts_of(description, request), "linearizable"
         if not description.changes:
-            parts, level = _read_level(parts)
+            parts, level = read_level(parts)
         command = self._check(parts)
         if description.waits:
             self.go_on()
@@ -259,7 +245,7 @@ class Conversation:
         self._replies.say(render_event(Event("SESSION", (("state", state),))))
 
     def _hello(self, request: Request) -> None:
-        client_id, ttl_seconds = _introduction(request)
+        client_id, ttl_seconds = introduction(request)
         self.introducing = True
         self._replies.when_first(request.number, partial(self._open_session, client_id, ttl_seconds))
 
@@ -293,7 +279,7 @@ class Conversation:
         answer(result)
 
     def _bye(self, request: Request) -> None:
-        _without_arguments(request)
+        without_arguments(request)
         self.introducing = True
         self._replies.when_first(request.number, self._close_session)
 
@@ -311,7 +297,7 @@ class Conversation:
         answer(result)
 
     def _quit(self, request: Request) -> None:
-        _without_arguments(request)
+        without_arguments(request)
         self.finished = True
         self._replies.place(request.number)(Done())
 
@@ -326,133 +312,17 @@ class Conversation:
     def _follow(self, verb: str, first: int, answer: Answer) -> None:
         if self._desk.draining:
             answer(_SHUTDOWN)
-            return
-        self.stop_following(verb)
-        if first:
-            answer(Done())
-        self._followings[verb] = following = self._server.follow(verb, first, self._tell)
-        if not first:
-            # Of what is only to come nothing is told yet. Whoever knows where it begins can go on there elsewhere.
-            answer(Done((("from", following.next),)))
-        if self._paused:
-            following.pause()
-
-    def _tell(self, event: Event) -> None:
-        self._replies.say(render_event(event))
+        else:
+            self._followings.begin(verb, first, answer)
 
     def _unlisten(self, request: Request) -> None:
         self._check((request.verb, *request.args))
         self._replies.when_first(request.number, partial(self._unfollow, request.verb.removeprefix("UN")))
 
     def _unfollow(self, verb: str, answer: Answer) -> None:
-        self.stop_following(verb)
+        self._followings.end(verb)
         answer(Done())
 
-    def stop_following(self, verb: str | None = None) -> None:
-        for each in list(self._followings) if verb is None else [verb]:
-            following = self._followings.pop(each, None)
-            if following is not None:
-                following.stop()
-
-    # ---------------------------------------------------------------------------------------------
-    # Questions to this server
-    # ---------------------------------------------------------------------------------------------
-
-    def _ping(self, request: Request, answer: Answer) -> None:
-        _without_arguments(request)
-        answer(Done())
-
-    def _status(self, request: Request, answer: Answer) -> None:
-        _without_arguments(request)
-        answer(Done(rows=((("", Word(json.dumps(self._server.status()))),),)))
-
-    def _digest(self, request: Request, answer: Answer) -> None:
-        words, options = split_options(request.args)
-        seq = _whole(options.pop("seq"), "seq") if "seq" in options else None
-        _refuse_more(words, options, "DIGEST [seq=S], as in: DIGEST seq=812")
-        self._server.digest(seq, answer)
-
-    def _servers(self, request: Request, answer: Answer) -> None:
-        _without_arguments(request)
-        rows = tuple(self._server.servers())
-        answer(Done((("count", len(rows)),), rows))
-
-    def _help(self, request: Request, answer: Answer) -> None:
-        if not request.args:
-            answer(help_pages.all_commands(self._verbs.values()))
-            return
-        verb = request.args[0].upper()
-        description = self._verbs.get(verb)
-        if description is None or len(request.args) > 1:
-            raise help_pages.unknown(" ".join(request.args).upper(), self._verbs)
-        answer(help_pages.one_command(description))
-
-    def _fault(self, request: Request, answer: Answer) -> None:
-        if not self._server.config.faults:
-            raise BadRequest('FAULT needs "faults: true" in the configuration', code="DENIED")
-        apply_fault(self._server, request.args)
-        answer(Done())
-
-
-def _parts(description: CommandDescription, request: Request) -> tuple[str, ...]:
-    """The command as `check` takes it."""
-    if description.rest_of_line:
-        text = request.text
-        return (request.verb,) if text is None else (request.verb, text)
-    return (request.verb, *request.args)
-
-
-def _read_level(parts: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
-    """Take `read=LEVEL` out of a question, wherever it stands as a bare word."""
-    levels = [part for part in parts if part.startswith("read=") and not isinstance(part, Quoted)]
-    if not levels:
-        return parts, READ_LEVELS[0]
-    level = levels[0].removeprefix("read=")
-    if len(levels) > 1 or level not in READ_LEVELS:
-        raise BadRequest(f"read= is one of {', '.join(READ_LEVELS)}, as in: {parts[0]} colour read=sequential")
-    return tuple(part for part in parts if part is not levels[0]), level
-
-
-def check_client_id(client_id: str, usage: str) -> None:
-    """Raises `BadRequest` for what cannot be the name of a session; `usage` shows how it is written at this door."""
-    if not 1 <= len(client_id) <= CLIENT_ID_CHARACTERS_MAX or not client_id.isprintable() or " " in client_id:
-        raise BadRequest(f"a client id has 1 to {CLIENT_ID_CHARACTERS_MAX} printable characters and no space: {usage}")
-    if client_id[0] in "~!":
-        raise BadRequest("client ids that begin with ~ or ! are reserved for the servers; leave that character out")
-
-
-def _introduction(request: Request) -> tuple[str, int]:
-    """HELLO's client id and ttl."""
-    usage = "HELLO client-id [ttl=SECONDS], as in: HELLO alice ttl=30"
-    args = request.args
-    if not args:
-        raise BadRequest(f"HELLO needs a client id: {usage}")
-    client_id = args[0]
-    words, options = split_options(args[1:])
-    ttl = options.pop("ttl", None)
-    _refuse_more(words, options, usage)
-    check_client_id(client_id, usage)
-    if ttl is None:
-        return client_id, TTL_SECONDS_DEFAULT
-    seconds = _whole(ttl, "ttl")
-    if not 1 <= seconds <= TTL_SECONDS_MAX:
-        raise BadRequest(f"ttl is in seconds, from 1 to {TTL_SECONDS_MAX}: {usage}")
-    return client_id, seconds
-
-
-def _without_arguments(request: Request) -> None:
-    if request.rest:
-        raise BadRequest(f"{request.verb} takes nothing after it")
-
-
-def _refuse_more(words: tuple[str, ...], options: dict[str, str], usage: str) -> None:
-    """Refuse what is left over when everything known has been taken."""
-    left = [*words, *options]
-    if left:
-        raise BadRequest(f"{left[0]} is one too many: {usage}")
-
-
-def _whole(text: str, name: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise BadRequest(f"{name}= takes a whole number, as in: {name}=10")
-    return int(text)
+    def stop_following(self) -> None:
+        """No more events, of any log."""
+        self._followings.end_all()

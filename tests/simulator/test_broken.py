@@ -11,7 +11,7 @@ from pfsb.simulator.breaking import Variants, become, instead_of, override
 from pfsb.simulator.broken import VARIANTS, breaker, describe
 from pfsb.simulator.caught import CAUGHT, DIRECTED
 from pfsb.simulator.directed import SCHEDULES
-from pfsb.simulator.hunt import SLIPS, attempt, check_of
+from pfsb.simulator.hunt import MANY_SEEDS, SLIPS, attempt, check_of
 from pfsb.simulator.profiles import PROFILES
 
 BY_DIRECTED_SCHEDULES = {
@@ -58,6 +58,11 @@ class CaughtTests(SynchronousTestCase):
     def test_every_defect_is_pinned(self) -> None:
         """A variant that nothing catches shows a blind spot."""
         self.assertEqual(set(VARIANTS), set(CAUGHT))
+
+    def test_every_defect_is_caught_by_random_runs(self) -> None:
+        """A schedule shows only what somebody has thought of; chance must come to it, too."""
+        self.assertLessEqual({catch.schedule for catch in CAUGHT.values()}, set(PROFILES))
+        self.assertLess(max(catch.seed for catch in CAUGHT.values()), MANY_SEEDS)
 
     def test_no_defect_is_caught_by_its_own_mistake(self) -> None:
         """A variant that does not fit the server fails at once, and shows nothing."""

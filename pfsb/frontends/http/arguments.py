@@ -11,7 +11,7 @@ from attrs import define, field
 from twisted.web.http_headers import Headers
 
 from pfsb.applications.arguments import parse_integer, quoted
-from pfsb.frontends.conversation import (
+from pfsb.frontends.own_arguments import (
     READ_LEVELS,
     TTL_SECONDS_DEFAULT,
     TTL_SECONDS_MAX,

@@ -9,10 +9,10 @@ from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from zope.interface import implementer
 
 from pfsb.applications.arguments import Quoted, integer_max, parse_integer, quoted
-from pfsb.frontends.conversation import check_client_id
 from pfsb.frontends.http.answers import encoded, object_of
 from pfsb.frontends.http.exchange import Exchange
 from pfsb.frontends.http.sessions import Listener
+from pfsb.frontends.own_arguments import check_client_id
 from pfsb.interfaces import BadRequest, Event, IEventLog
 
 if TYPE_CHECKING:
