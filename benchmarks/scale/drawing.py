@@ -41,8 +41,8 @@ _AXES: Final[dict[str, tuple[_Axes, ...]]] = {
         _Axes("Throughput over connections", "connections, one operation each", _RATE, "per_second", log_y=True),
         _Axes("Latency over connections", "connections, one operation each", _P99, "p99_ms", log_y=True),
     ),
-    "keys": (_Axes("Memory over keys", "keys", "MiB of a server", "memory_mib"),),
-    "sessions": (_Axes("Memory over sessions", "sessions", "MiB of the largest server", "memory_mib"),),
+    "keys": (_Axes("Memory over keys", "keys", "MiB of a server", "memory_mib", log_x=False),),
+    "sessions": (_Axes("Memory over sessions", "sessions", "MiB of the largest server", "memory_mib", log_x=False),),
 }
 
 
