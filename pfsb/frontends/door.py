@@ -86,7 +86,7 @@ class DoorFactory(Factory):
     def __init__(self, server: Server, clock: IReactorTime) -> None:
         self.clock = clock
         self.line = LineFactory(server, clock)
-        self.redis = RespFactory(server, clock, self.line.connections)
+        self.redis = RespFactory(server, clock, self.line)
         self.undecided: set[DoorProtocol] = set()
 
     def buildProtocol(self, addr: IAddress | None) -> DoorProtocol:
