@@ -34,16 +34,16 @@ class Crowd:
     _turn: EndOfTurn
     requests_max: int = REQUESTS_MAX
     under_way: int = field(init=False, default=0)
+    is_open: bool = field(init=False, default=True)
+    """Nobody waits, and there is room: kept as a value, since every request looks at it."""
     _queue: dict[Member, None] = field(init=False, factory=dict)
     """Who waits, in the order of coming."""
     _call_is_due: bool = field(init=False, default=False)
 
-    def has_room_for(self, member: Member) -> bool:
-        """May it take requests now? If not, `take_turn` is called when it is its turn; nobody overtakes."""
-        if not self._queue and self.under_way < self.requests_max:
-            return True
+    def wait(self, member: Member) -> None:
+        """It has requests, and must not take them while `is_open` is False: `take_turn` is called when it may."""
         self._queue[member] = None
-        return False
+        self._look()
 
     def is_waiting(self, member: Member) -> bool:
         return member in self._queue
@@ -51,17 +51,24 @@ class Crowd:
     def count(self, change: int) -> None:
         """So many more requests are under way; or fewer, and there may be room."""
         self.under_way += change
-        if self._queue and not self._call_is_due and self.under_way < self.requests_max:
-            self._call_is_due = True
-            self._turn.call(self._call_next)
+        self._look()
 
     def forget(self, member: Member) -> None:
         """Its connection is gone."""
         self._queue.pop(member, None)
+        self._look()
+
+    def _look(self) -> None:
+        has_room = self.under_way < self.requests_max
+        self.is_open = has_room and not self._queue
+        if has_room and self._queue and not self._call_is_due:
+            self._call_is_due = True
+            self._turn.call(self._call_next)
 
     def _call_next(self) -> None:
-        self._call_is_due = False
         while self._queue and self.under_way < self.requests_max:
             member = next(iter(self._queue))
             del self._queue[member]
             member.take_turn()
+        self._call_is_due = False
+        self._look()

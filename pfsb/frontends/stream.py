@@ -188,8 +188,13 @@ class StreamProtocol(Protocol):
         if self._working or self._leaving or conversation is None:
             return
         self._working = True
-        if self._requests and not self._must_wait(conversation):
-            self._take_if_let_in(conversation)
+        if self._crowd.is_open or self._has_its_turn:
+            self._take_requests(conversation)
+            while self._requests and not self._must_wait(conversation):  # what is refused at once makes room for more
+                self._take_requests(conversation)
+            self._has_asked = True
+        elif self._requests and not self._must_wait(conversation):
+            self._wait_for_turn(conversation)
         self._working = False
         self._count()
         self._replies.flush()
@@ -207,20 +212,23 @@ class StreamProtocol(Protocol):
         self._work()
         self._has_its_turn = False
 
-    def _take_if_let_in(self, conversation: Conversation) -> None:
-        if self._has_its_turn or self._crowd.has_room_for(self):
-            self._take_requests(conversation)
-            while self._requests and not self._must_wait(conversation):  # what is refused at once makes room for more
-                self._take_requests(conversation)
-        elif not self._has_asked:  # whoever has just come gets one answer: it may be somebody who looks what goes on
+    def _wait_for_turn(self, conversation: Conversation) -> None:
+        """Whoever has just come gets one answer meanwhile: it may be somebody who looks what goes on."""
+        if not self._has_asked:
+            self._has_asked = True
             self.take(self._requests.popleft())
             conversation.go_on()
-        self._has_asked = True
+        if self._requests:
+            self._crowd.wait(self)
 
     def _count(self) -> None:
-        """Tell the crowd. What a client does not read is not under way, and must not keep others from their turn."""
-        under_way = 0 if self._output_is_full else self._replies.in_order
-        if under_way != self._counted:
+        """Tell the crowd what is under way here, unless it is a single request: of connections there are only so many.
+
+        What a client does not read does not count: it must not keep others from their turn.
+        """
+        in_order = self._replies.in_order
+        if in_order > 1 or self._counted:
+            under_way = 0 if self._output_is_full or in_order == 1 else in_order
             change, self._counted = under_way - self._counted, under_way
             self._crowd.count(change)
 
@@ -253,7 +261,7 @@ class StreamProtocol(Protocol):
         """Read from the client exactly while its requests are taken."""
         if self._leaving or self._end_of_input or self._conversation is None:
             return
-        reading = self._may_read(self._conversation) and not self._crowd.is_waiting(self)
+        reading = self._may_read(self._conversation) and not (self._requests and self._crowd.is_waiting(self))
         if reading != self._reading:
             self._reading = reading
             transport: Any = self._transport()

@@ -36,7 +36,8 @@ class CrowdTests(SynchronousTestCase):
         """The third has to wait until the second's are answered."""
         self.crowd.count(10)
         members = [self.member(name, 8) for name in "abc"]
-        self.assertEqual([self.crowd.has_room_for(member) for member in members], [False] * 3)
+        for member in members:
+            self.crowd.wait(member)
         self.crowd.count(-9)
         self.clock.advance(0)
         self.assertEqual(self.called, ["a", "b"])
@@ -44,14 +45,17 @@ class CrowdTests(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual(self.called, ["a", "b", "c"])
         self.assertFalse(self.crowd.is_waiting(members[2]))
+        self.crowd.count(-8)
+        self.assertTrue(self.crowd.is_open)
 
     def test_nobody_overtakes_who_waits(self) -> None:
         """Not even if there is room again, before those who wait were called."""
         self.crowd.count(10)
         first, second = self.member("first"), self.member("second")
-        self.crowd.has_room_for(first)
+        self.crowd.wait(first)
         self.crowd.count(-5)
-        self.assertFalse(self.crowd.has_room_for(second))
+        self.assertFalse(self.crowd.is_open)
+        self.crowd.wait(second)
         self.clock.advance(0)
         self.assertEqual(self.called, ["first", "second"])
 
@@ -60,7 +64,7 @@ class CrowdTests(SynchronousTestCase):
         self.crowd.count(10)
         first, second, third = (self.member(name) for name in ("first", "second", "third"))
         for member in (first, second, third, first):
-            self.crowd.has_room_for(member)
+            self.crowd.wait(member)
         self.crowd.forget(second)
         self.crowd.count(-1)
         self.clock.advance(0)
@@ -123,12 +127,19 @@ class CrowdedServerTests(LineTestCase):
 
     def test_client_that_does_not_read_keeps_nobody_waiting(self) -> None:
         """Only its own connection stands still."""
-        self.put(1, self.connections[2][0])
+        self.put(2, self.connections[2][0])
         self.connections[0][0].pauseProducing()
         self.clock.advance(0)
-        self.assertEqual(self.factory.crowd.under_way, 4)
+        self.assertEqual(self.factory.crowd.under_way, 5)
         self.connections[0][0].resumeProducing()
-        self.assertEqual(self.factory.crowd.under_way, 7)
+        self.assertEqual(self.factory.crowd.under_way, 8)
+
+    def test_single_requests_are_not_counted(self) -> None:
+        """As many as there are connections may be under way, and of these there are only so many."""
+        self.release_all()
+        for protocol, _ in self.connections:
+            self.put(1, protocol)
+        self.assertEqual((len(self.desk.held), self.factory.crowd.under_way), (4, 0))
 
     def test_waiting_locks_are_not_under_way(self) -> None:
         """They may wait for hours, and whoever holds the lock must be able to let go of it."""
