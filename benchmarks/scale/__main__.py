@@ -32,7 +32,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         description="Throughput, latency and memory over servers, sizes, connections, keys and sessions, and overload.",
     )
     parser.add_argument("--sections", default=",".join(SECTIONS), help=f"some of {', '.join(SECTIONS)} (default: all)")
-    parser.add_argument("--quick", action="store_true", help="few points, one second each: three minutes in all")
+    parser.add_argument("--quick", action="store_true", help="few points, one second each: a few minutes in all")
     parser.add_argument("--seconds", type=float, help="measured time of each point (default: 5; 1 with --quick)")
     parser.add_argument("--directory", type=Path, default=Path("."), help="where to make the directory for storage")
     parser.add_argument("--svg", type=Path, help="draw each section into this directory, as scale-SECTION.svg")
