@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -84,19 +85,25 @@ def application(keys: int, value_bytes: int) -> None:
 def server(keys: int, value_bytes: int) -> None:
     """The same keys, by MSET of the Redis protocol, to a cluster of one server that writes to disk."""
     print("server:")
+    shuffled = shuffled_keys(keys)
+    with one_server() as (client, pid):
+        before = resident(pid)
+        began = time.perf_counter()
+        load(client, shuffled, value_bytes)
+        report("MSET of all", began, before, pid)
+
+
+@contextmanager
+def one_server() -> Iterator[tuple[socket.socket, int]]:
+    """A connection to a cluster of one server, and its process id; with its directory gone afterwards."""
     with tempfile.TemporaryDirectory() as directory:
         config = write_config(Path(directory) / "one.yaml", 1, Random())
         command = server_command("--id", "0", "--config", "one.yaml")
         with open(Path(directory) / "server.log", "wb") as log:
             process = subprocess.Popen(command, cwd=directory, stdout=log, stderr=log)
         try:
-            port = int(config.server(0).client.split(":")[1])
-            shuffled = shuffled_keys(keys)
-            with connected(port) as client:
-                before = resident(process.pid)
-                began = time.perf_counter()
-                load(client, shuffled, value_bytes)
-                report("MSET of all", began, before, process.pid)
+            with connected(int(config.server(0).client.split(":")[1])) as client:
+                yield client, process.pid
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)

@@ -81,6 +81,8 @@ class Metrics:
         leads = data.server.state is State.REG_LEADER
         yield _gauge("pfsb_leads", "1 on the server that leads, else 0.", int(leads))
         yield _gauge("pfsb_executed_slots", "Sequence numbers executed.", data.ordering.local_aru)
+        executed = self._server.machine.updates
+        yield _counter("pfsb_executed_updates_total", "Client updates executed; a start executes some again.", executed)
         yield _gauge("pfsb_pending_updates", "Own clients' updates not executed.", len(data.clients.pending_updates))
         yield _gauge("pfsb_queued_updates", "Updates that wait for a number.", len(data.clients.update_queue))
         sent, received = replica.reconciliation.bytes_sent, replica.reconciliation.bytes_received

@@ -196,6 +196,7 @@ class Server:
     def status(self) -> dict[str, object]:
         """Interface part 4."""
         data, replica = self.replica.data, self.replica
+        batches = replica.proposals.batch_bytes
         return {
             "cluster": self.config.cluster,
             "server": self.server_id,
@@ -223,6 +224,8 @@ class Server:
             "peers": dict(self._peers()),
             "incarnation": data.server.incarnation,
             "turns": replica.turn.count,
+            "updates": self.machine.updates,
+            "proposed": {"count": batches.count, "bytes": batches.sum},
             "discarded": replica.discarded,
             "frames": self._frames(),
             "storage": self._groups(),

@@ -29,6 +29,7 @@ from pfsb.frontends.door import DoorFactory
 from pfsb.frontends.later import LaterHTTPDoor
 from pfsb.interfaces import BadRequest, IEventLog, StorageRefused
 from pfsb.metrics import Metrics, ReactorLag
+from pfsb.open_files import allow_many_files
 from pfsb.paxos.replica import StorageWasReplaced
 from pfsb.preflight import PortInUse, refuse_used_ports
 from pfsb.server import Server
@@ -48,6 +49,8 @@ EXIT_FAILED = 3
 """The exit status of a server that has stopped itself."""
 LAST_WORDS_SECONDS = 0.05
 """Between the last answers and the end of the reactor: sockets are written to in its next turns."""
+FILES_BESIDE = 100
+"""What a server has open beside its clients' connections: storage, logs, sockets; it is not half as many."""
 GARBAGE_THRESHOLD = 50_000
 """New containers, less those that are gone, between two collections of the youngest."""
 
@@ -212,6 +215,7 @@ class ServerService(Service):
             server.skip.add(options["skip-seq"])
         server.start()
         self._keep_chat_log(server)
+        self._allow_connections(config.limits.connections)
         factory = DoorFactory(server, clock)
         self._factory = factory
         strports.service(config.server(server_id).client, factory).setServiceParent(self._doors)
@@ -221,6 +225,16 @@ class ServerService(Service):
         clock.callWhenRunning(self._take_signals)
         _collect_garbage_seldom()
         self._log.info("server {id} of cluster {cluster} is up", id=server_id, cluster=config.cluster)
+
+    def _allow_connections(self, connections: int) -> None:
+        """Each is an open file. Two doors may have as many, but hardly both: one is what must be possible."""
+        files = allow_many_files()
+        if files < connections + FILES_BESIDE:
+            self._log.warn(
+                "limits.connections is {connections}, but this process may open {files} files only (ulimit -n)",
+                connections=connections,
+                files=files,
+            )
 
     def _storage(self) -> SQLiteStorage | MemoryStorage:
         directory = self._options.directory

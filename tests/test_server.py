@@ -40,6 +40,18 @@ class StatusTests(ClusterTestCase):
         self.assertEqual(shown, expected)
         self.assertEqual(len({self.server(i).status()["digest"] for i in self.world.ids}), 1)
 
+    def test_status_counts_what_a_measurement_divides_by(self) -> None:
+        """Updates at every server; proposals, and their size, at the one that made them."""
+        client = self.open("alice", self.leader)
+        self.do(client, "INCR", "n")
+        self.world.run(1.0)
+        statuses = {i: self.server(i).status() for i in self.world.ids}
+        self.assertEqual({status["updates"] for status in statuses.values()}, {2})
+        proposed = {i: status["proposed"] for i, status in statuses.items() if status["proposed"]["count"]}  # type: ignore[index]
+        self.assertEqual(list(proposed), [self.leader])
+        self.assertEqual(proposed[self.leader]["count"], statuses[self.leader]["aru"])  # type: ignore[index]
+        self.assertGreater(proposed[self.leader]["bytes"], len("alice") + len("INCR"))  # type: ignore[index]
+
     def test_status_tells_the_cluster(self) -> None:
         """Its size, and how many failures it tolerates."""
         status = self.server().status()

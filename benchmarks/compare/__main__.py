@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import signal
 import sys
@@ -23,8 +21,8 @@ from benchmarks.compare.run import Comparison
 from benchmarks.compare.system import Choices, Missing, System
 from benchmarks.compare.tables import rst, text
 from benchmarks.compare.zookeeper import ZooKeeper
+from benchmarks.setting import described, machine
 from pfsb.bench.client import LoadFailed
-from pfsb.bench.machine import sync_seconds
 
 PEERS: dict[str, type[System]] = {"etcd": Etcd, "zookeeper": ZooKeeper, "pysyncobj": PySyncObj}
 
@@ -64,7 +62,7 @@ def main() -> int:
         return _show(asked, Results(earlier["rounds"]), earlier["missing"], earlier["about"])
     systems, versions, missing = _prepare(asked)
     scratch = Path(tempfile.mkdtemp(prefix="pfsb-compare-", dir=asked.directory)).resolve()
-    about = {**_machine(scratch), "servers": asked.servers, "seconds": asked.seconds, **versions}
+    about = {**machine(scratch), "servers": asked.servers, "seconds": asked.seconds, **versions}
     if asked.writes_share != 1:
         about["share of the writes of memory and catch-up"] = asked.writes_share
 
@@ -116,17 +114,8 @@ def _prepare(asked: argparse.Namespace) -> tuple[list[type[System]], dict[str, s
     return systems, versions, missing
 
 
-def _machine(scratch: Path) -> dict[str, Any]:
-    return {
-        "cores": os.cpu_count(),
-        "Python": platform.python_version(),
-        "Linux": platform.release(),
-        "ms for a 4 KiB append and fdatasync": round(1000 * sync_seconds(scratch), 3),
-    }
-
-
 def _show(asked: argparse.Namespace, results: Results, missing: dict[str, str], about: dict[str, Any]) -> int:
-    print(", ".join(f"{name} {value}" for name, value in about.items()), end="\n\n")
+    print(described(about), end="\n\n")
     print(text(results, asked.rows, missing))
     if asked.rst is not None:
         asked.rst.write_text(rst(results, asked.rows, missing, about))

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.compare.results import DURABLE_PEERS, MEMORY_PEER, OURS, Results, Spread
 from benchmarks.compare.rows import Row, Times
+from benchmarks.setting import described, list_table
 from pfsb.bench.report import ABSENT, CLIENT_CORES_MAX, OTHER_CORES_MAX, aligned, milliseconds, short
 
 SYSTEMS = (OURS, *DURABLE_PEERS, MEMORY_PEER)
@@ -88,16 +89,9 @@ def text(results: Results, rows: Sequence[Row], missing: Mapping[str, str]) -> s
 
 def rst(results: Results, rows: Sequence[Row], missing: Mapping[str, str], about: Mapping[str, Any]) -> str:
     """For docs/performance.rst, which includes it."""
-    measured = ", ".join(f"{name} {value}" for name, value in about.items())
+    measured = described(about)
     parts = [f"Measured with {measured}; {len(results.rounds)} rounds, medians.", ""]
-    parts += [*_list_table("Throughput and goals", main_table(results, rows)), ""]
-    parts += [*_list_table("CPU time and latency", cost_table(results, rows)), ""]
+    parts += [*list_table("Throughput and goals", main_table(results, rows)), ""]
+    parts += [*list_table("CPU time and latency", cost_table(results, rows)), ""]
     parts += [f"* {line}" for line in remarks(results, rows, missing)]
     return "\n".join(parts).rstrip() + "\n"
-
-
-def _list_table(title: str, rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [f".. list-table:: {title}", "   :header-rows: 1", ""]
-    for row in rows:
-        lines += [f"   {'* -' if at == 0 else '  -'} {cell}".rstrip() for at, cell in enumerate(row)]
-    return lines

@@ -40,6 +40,8 @@ class LoadResult:
     """What the load client is written in."""
     operations: int
     errors: int
+    missed: int
+    """Of an open loop: operations that were due and found no room on any connection."""
     first_error: str
     seconds: float
     cpu_seconds: float
@@ -167,6 +169,7 @@ def read_result(words: dict[str, Any], begun: Any = None, ended: Any = None) -> 
             client=str(words["client"]),
             operations=int(words["operations"]),
             errors=int(words["errors"]),
+            missed=int(words.get("missed", 0)),
             first_error=str(words["first_error"]),
             seconds=float(words["seconds"]),
             cpu_seconds=float(words["cpu_seconds"]),

@@ -1,5 +1,7 @@
 /* Load client of pfsb bench: a closed loop over the line protocol, one thread, epoll.
  *
+ * With a rate it is an open loop: operations are due whether those before are answered or not.
+ *
  * What it is to do comes on standard input, as pfsb/bench/workload.py writes it; it prints "begin" and "end" around the
  * measured time, so that whoever reads it can look at the servers at those moments, and then one JSON object.
  * plain_load.py is the same in Python; the two agree in everything but speed.
@@ -57,10 +59,10 @@ static struct { char host[256], port[16]; } targets[TARGETS_MAX];
 static struct operation operations[OPERATIONS_MAX];
 static int target_count, operation_count, weight_sum, connections = 1, depth = 1, sequential;
 static long long count, keys = 1;
-static double seconds = 1, warmup, limit = 120;
+static double seconds = 1, warmup, limit = 120, rate;
 
 static uint64_t histogram[BUCKETS];
-static uint64_t answered, errors, dice_state = 88172645463325252ULL;
+static uint64_t answered, errors, missed, dice_state = 88172645463325252ULL;
 static long long issued, under_way, next_key;
 static char first_error[160];
 static int measuring, stopping;
@@ -145,6 +147,7 @@ static void read_workload(void) {
         else if (!strcmp(name, "sequential")) sequential = atoi(value);
         else if (!strcmp(name, "seconds")) seconds = atof(value);
         else if (!strcmp(name, "warmup")) warmup = atof(value);
+        else if (!strcmp(name, "rate")) rate = atof(value);
         else if (!strcmp(name, "limit")) limit = atof(value);
         else if (!strcmp(name, "seed")) dice_state ^= strtoull(value, 0, 10) * 0x9E3779B97F4A7C15ULL;
         else die("unknown setting %s", name);
@@ -227,7 +230,7 @@ static void replied(struct connection *c, int is_error, int64_t now) {
     }
     c->head++;
     under_way--;
-    begin_one(c, now);
+    if (rate <= 0) begin_one(c, now);
 }
 
 /* Lines of events ("*") and rows ("+") end nothing; OK and ERR end a reply. */
@@ -261,6 +264,40 @@ static void serve(int poll, struct connection *c) {
     if (n <= 0) die("a server closed a connection%s%s", first_error[0] ? ", after: " : "", first_error);
     take(c, data, n, now_ns());
     flush(poll, c);
+}
+
+/* ------------------------------------------------------------------ the open loop */
+
+/* The next connection in turn that has less than depth under way; none if all are full. */
+static struct connection *next_with_room(struct connection *all) {
+    static int next;
+    for (int tried = 0; tried < connections; tried++) {
+        struct connection *c = &all[next];
+        next = (next + 1) % connections;
+        if (c->tail - c->head < (unsigned)depth) return c;
+    }
+    return 0;
+}
+
+/* Begins what has become due since the last time; returns in how many seconds more will be. */
+static double begin_due(int poll, struct connection *all, int64_t started) {
+    static long long due;
+    static struct connection **touched;
+    if (!touched && !(touched = calloc(connections, sizeof *touched))) die("no memory");
+    int touched_count = 0;
+    long long wanted = (long long)((now_ns() - started) / 1e9 * rate);
+    while (due < wanted) {
+        struct connection *c = next_with_room(all);
+        if (!c) {
+            if (measuring) missed += wanted - due;
+            due = wanted;
+            break;
+        }
+        if (c->out_size == 0) touched[touched_count++] = c; /* else it waits for room in its socket, or is touched */
+        begin_one(c, started + (int64_t)(++due / rate * 1e9));
+    }
+    while (touched_count) flush(poll, touched[--touched_count]);
+    return (due + 1) / rate - (now_ns() - started) / 1e9;
 }
 
 /* ------------------------------------------------------------------ the run */
@@ -303,8 +340,8 @@ static void print_string(const char *text) {
 }
 
 static void print_result(double measured_seconds, double cpu) {
-    printf("{\"client\": \"c\", \"operations\": %llu, \"errors\": %llu, \"first_error\": ",
-           (unsigned long long)answered, (unsigned long long)errors);
+    printf("{\"client\": \"c\", \"operations\": %llu, \"errors\": %llu, \"missed\": %llu, \"first_error\": ",
+           (unsigned long long)answered, (unsigned long long)errors, (unsigned long long)missed);
     print_string(first_error);
     printf(", \"seconds\": %.6f, \"cpu_seconds\": %.6f, \"histogram\": [", measured_seconds, cpu);
     const char *comma = "";
@@ -324,6 +361,7 @@ static void say(const char *word) {
 int main(void) {
     read_workload();
     if (!target_count || !operation_count || connections < 1 || depth < 1 || keys < 1) die("nothing to do");
+    if (count && rate > 0) die("a count of operations has no rate");
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
@@ -337,7 +375,7 @@ int main(void) {
         measuring = 1;
         say("begin");
     }
-    for (int i = 0; i < connections; i++) {
+    for (int i = 0; i < connections && rate <= 0; i++) {
         for (int k = 0; k < depth; k++) begin_one(&all[i], now_ns());
         flush(poll, &all[i]);
     }
@@ -358,6 +396,10 @@ int main(void) {
         }
         double left = measuring ? seconds - (now - begun) / 1e9 : warmup - past;
         if (measuring && left <= 0) break;
+        if (rate > 0) {
+            double until_due = begin_due(poll, all, started);
+            if (until_due < left) left = until_due;
+        }
         poll_once(poll, left);
     }
     measuring = 0;

@@ -17,8 +17,12 @@ class Measurement:
 
     connections: int
     depth: int
+    rate: float
+    """Of an open loop: operations that were due each second; 0: a closed loop."""
     operations: int
     errors: int
+    missed: int
+    """Of an open loop: operations that were due and found no room on any connection."""
     first_error: str
     seconds: float
     per_second: float
@@ -40,6 +44,8 @@ class Measurement:
     commands_per_proposal: float | None
     updates_per_proposal: float | None
     commands_per_update: float | None
+    bytes_per_proposal: float | None
+    """Encoded size of a proposal's batch, on average, at the servers that proposed meanwhile."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,15 +63,15 @@ def evaluate(workload: Workload, result: LoadResult) -> Measurement:
     ended: Moment = result.ended
     cpu = _difference(begun.cpu_seconds, ended.cpu_seconds)
     grown = _Growth(begun, ended)
-    proposals = grown.most("aru")
-    commands = grown.most("revision")
-    updates = grown.most("updates")
+    proposals, commands, updates = grown.at_the_foremost("aru", "revision", "updates")
     writes = grown.mean("storage", "groups")
     return Measurement(
         connections=workload.connections,
         depth=workload.depth,
+        rate=workload.rate,
         operations=result.operations,
         errors=result.errors,
+        missed=result.missed,
         first_error=result.first_error,
         seconds=result.seconds,
         per_second=result.per_second,
@@ -82,6 +88,7 @@ def evaluate(workload: Workload, result: LoadResult) -> Measurement:
         commands_per_proposal=_ratio(commands, proposals),
         updates_per_proposal=_ratio(updates, proposals),
         commands_per_update=_ratio(commands, updates),
+        bytes_per_proposal=_ratio(grown.mean("proposed", "bytes"), grown.mean("proposed", "count")),
     )
 
 
@@ -101,21 +108,26 @@ class _Growth:
     begun: Moment
     ended: Moment
 
-    def most(self, *path: str) -> float | None:
-        """At the server where it grew most: the others may be behind."""
-        return max(self._all(path), default=None)
+    def at_the_foremost(self, *names: str) -> list[float | None]:
+        """All at that server where the first grew most: others are behind, and each tells its own at another moment."""
+        first = self._all(names[:1])
+        if not first:
+            return [None for _ in names]
+        foremost = max(first, key=first.__getitem__)
+        return [self._all((name,)).get(foremost) for name in names]
 
     def mean(self, *path: str) -> float | None:
-        grown = self._all(path)
+        grown = self._all(path).values()
         return sum(grown) / len(grown) if grown else None
 
-    def _all(self, path: tuple[str, ...]) -> list[float]:
-        pairs = [
-            (_value(self.begun.statuses[i], path), _value(ended, path))
+    def _all(self, path: tuple[str, ...]) -> dict[int, float]:
+        """By server."""
+        pairs = {
+            i: (_value(self.begun.statuses[i], path), _value(ended, path))
             for i, ended in self.ended.statuses.items()
             if i in self.begun.statuses
-        ]
-        return [after - before for before, after in pairs if before is not None and after is not None]
+        }
+        return {i: after - before for i, (before, after) in pairs.items() if before is not None and after is not None}
 
 
 def _value(status: Status, path: tuple[str, ...]) -> float | None:

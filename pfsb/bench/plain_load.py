@@ -22,6 +22,7 @@ from attrs import define, field
 
 from pfsb.bench.histogram import Histogram
 from pfsb.bench.workload import CONNECTION, KEY, Operation, Workload
+from pfsb.open_files import allow_many_files
 
 _READ_BYTES: Final = 262_144
 
@@ -42,7 +43,7 @@ def read_workload(text: TextIO) -> Workload:
             weight, steps = map(int, value.split())
             operations.append(Operation(weight, tuple(next(text).rstrip("\n") for _ in range(steps))))
         else:
-            settings[name] = float(value) if name in ("seconds", "warmup", "limit") else int(value)
+            settings[name] = float(value) if name in ("seconds", "warmup", "rate", "limit") else int(value)
     return Workload(targets, operations, **settings)
 
 
@@ -76,6 +77,9 @@ class Loop:
         self._measuring = False
         self.under_way = 0
         self.errors = 0
+        self.missed = 0
+        self._due = 0
+        self._next_connection = 0
         self.first_error = ""
         self.histogram = Histogram()
         self._connections = [self._open(index) for index in range(workload.connections)]
@@ -86,7 +90,7 @@ class Loop:
         started = time.perf_counter()
         if workload.count:
             begun, cpu_begun = self._begin()
-        for connection in self._connections:
+        for connection in self._connections if not workload.rate else ():
             for _ in range(workload.depth):
                 self._begin_one(connection, time.perf_counter_ns())
             self._flush(connection)
@@ -94,22 +98,52 @@ class Loop:
             while self.under_way:
                 self._poll(self._left(started))
         else:
-            while (left := started + workload.warmup - time.perf_counter()) > 0:
-                self._poll(left)
+            self._run_until(started + workload.warmup, started)
             begun, cpu_begun = self._begin()
-            while (left := begun + workload.seconds - time.perf_counter()) > 0:
-                self._poll(left)
+            self._run_until(begun + workload.seconds, started)
         seconds, cpu_seconds = time.perf_counter() - begun, _cpu_seconds() - cpu_begun
         print("end", flush=True)
         return {
             "client": "python",
             "operations": self.histogram.total,
             "errors": self.errors,
+            "missed": self.missed,
             "first_error": self.first_error,
             "seconds": seconds,
             "cpu_seconds": cpu_seconds,
             "histogram": self.histogram.counts(),
         }
+
+    def _run_until(self, end: float, started: float) -> None:
+        while (left := end - time.perf_counter()) > 0:
+            self._poll(min(left, self._begin_due(started)) if self._workload.rate else left)
+
+    def _begin_due(self, started: float) -> float:
+        """Of an open loop: begin what has become due since the last time; returns in how many seconds more will be."""
+        rate = self._workload.rate
+        wanted = int((time.perf_counter() - started) * rate)
+        touched = {}
+        while self._due < wanted:
+            connection = self._next_with_room()
+            if connection is None:
+                self.missed += (wanted - self._due) * self._measuring
+                self._due = wanted
+                break
+            self._due += 1
+            self._begin_one(connection, int((started + self._due / rate) * 1e9))
+            touched[connection.index] = connection
+        for connection in touched.values():
+            self._flush(connection)
+        return max(0.0, started + (self._due + 1) / rate - time.perf_counter())
+
+    def _next_with_room(self) -> Connection | None:
+        """In turn; None if all have `depth` under way."""
+        for _ in self._connections:
+            connection = self._connections[self._next_connection]
+            self._next_connection = (self._next_connection + 1) % len(self._connections)
+            if len(connection.under_way) < self._workload.depth:
+                return connection
+        return None
 
     def _begin(self) -> tuple[float, float]:
         self._measuring = True
@@ -168,7 +202,8 @@ class Loop:
         elif self._measuring:
             self.histogram.add(now - begun)
         self.under_way -= 1
-        self._begin_one(connection, now)
+        if not self._workload.rate:
+            self._begin_one(connection, now)
 
     def _begin_one(self, connection: Connection, now: int) -> None:
         if self._workload.count and self._issued >= self._workload.count:
@@ -208,15 +243,10 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _raise_file_limit() -> None:
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def main() -> None:
     """Do what standard input says, print what came of it."""
     workload = read_workload(sys.stdin)
-    _raise_file_limit()
+    allow_many_files()
     print(json.dumps(Loop(workload, Random()).run()))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 WIDTH: Final = 640
 HEIGHT: Final = 340
@@ -56,7 +56,7 @@ def svg(charts: Sequence[Chart], columns: int = 2) -> str:
 
 @frozen
 class Axis:
-    """Maps values to pixels; either end may be the lower one."""
+    """Maps values to pixels; either end may be the lower one. It begins and ends at a tick."""
 
     low: float
     high: float
@@ -71,7 +71,8 @@ class Axis:
         low, high = min(shown, default=1.0), max(shown, default=10.0)
         if log:
             low, high = 10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high))
-        return cls(low, high if high > low else low * 10 or 1.0, start, end, log)
+        high = high if high > low else low * 10 or 1.0
+        return cls(low, high if log else _round_up(high), start, end, log)
 
     def at(self, value: float) -> float:
         share = (self._scaled(value) - self._scaled(self.low)) / (self._scaled(self.high) - self._scaled(self.low))
@@ -82,20 +83,37 @@ class Axis:
         if self.log:
             exponents = range(round(math.log10(self.low)), round(math.log10(self.high)) + 1)
             return [float(10**exponent) for exponent in exponents]
-        rough = (self.high - self.low) / 5
-        magnitude = 10 ** math.floor(math.log10(rough))
-        step = next(magnitude * factor for factor in (1, 2, 5, 10) if magnitude * factor >= rough)
-        return [self.low + step * number for number in range(int((self.high - self.low) / step) + 1)]
+        step = _step(self.high)
+        return [step * number for number in range(round(self.high / step) + 1)]
 
     def _scaled(self, value: float) -> float:
         return math.log10(max(value, self.low)) if self.log else value
 
 
+def _step(high: float) -> float:
+    """From tick to tick of an axis from 0: a round number, about a fifth."""
+    rough = high / 5
+    magnitude = math.pow(10, math.floor(math.log10(rough)))
+    return next(magnitude * factor for factor in (1, 2, 5, 10) if magnitude * factor >= rough)
+
+
+def _round_up(high: float) -> float:
+    step = _step(high)
+    return step * math.ceil(high / step)
+
+
 def _draw(chart: Chart) -> list[str]:
+    chart = evolve(chart, series=[_drawable(series, chart) for series in chart.series])
     points = [point for series in chart.series for point in series.points]
     x_axis = Axis.around([x for x, _ in points], _LEFT, WIDTH - _RIGHT, chart.log_x)
     y_axis = Axis.around([y for _, y in points], HEIGHT - _BOTTOM, _TOP, chart.log_y)
     return [*_frame(chart, x_axis, y_axis), *_lines(chart, x_axis, y_axis)]
+
+
+def _drawable(series: Series, chart: Chart) -> Series:
+    """Without what has no place on a logarithmic axis: nothing, or less."""
+    kept = [(x, y) for x, y in series.points if (x > 0 or not chart.log_x) and (y > 0 or not chart.log_y)]
+    return evolve(series, points=kept)
 
 
 def _frame(chart: Chart, x_axis: Axis, y_axis: Axis) -> list[str]:

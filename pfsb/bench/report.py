@@ -37,6 +37,7 @@ def milliseconds(microseconds: float | None) -> str:
 _COLUMNS: Final[tuple[tuple[str, Callable[[Measurement], str]], ...]] = (
     ("connections", lambda m: str(m.connections)),
     ("x depth", lambda m: str(m.depth)),
+    ("due/s", lambda m: count(m.rate) if m.rate else ABSENT),
     ("per second", lambda m: count(m.per_second)),
     ("p50 ms", lambda m: milliseconds(m.p50_us)),
     ("p99 ms", lambda m: milliseconds(m.p99_us)),
@@ -48,7 +49,9 @@ _COLUMNS: Final[tuple[tuple[str, Callable[[Measurement], str]], ...]] = (
     ("writes/proposal", lambda m: short(m.commands_per_proposal)),
     ("updates/proposal", lambda m: short(m.updates_per_proposal)),
     ("writes/update", lambda m: short(m.commands_per_update)),
+    ("bytes/proposal", lambda m: count(m.bytes_per_proposal)),
     ("errors", lambda m: str(m.errors)),
+    ("missed", lambda m: str(m.missed) if m.missed else ABSENT),
 )
 
 

@@ -31,6 +31,7 @@ from pfsb.demo.processes import ClusterTrouble, ProcessCluster
 
 CONNECTIONS_MAX: Final = 20_000
 VALUE_BYTES_MAX: Final = 49_000
+RATE_MAX: Final = 10_000_000
 
 
 class Options(ConfigOptions):
@@ -46,6 +47,12 @@ class Options(ConfigOptions):
     optParameters = [  # noqa: RUF012 (read by Twisted, never changed)
         ["connections", "c", "8", "how many connections; several numbers (1,16,64) are measured one after the other"],
         ["depth", "d", 8, "operations under way on each connection", number(1, 10_000)],
+        [
+            "rate",
+            None,
+            None,
+            "an open loop: so many are due each second, and DEPTH is the most under way on a connection",
+        ],
         ["value-size", None, 100, "bytes of a value", number(1, VALUE_BYTES_MAX)],
         ["keys", None, 10_000, "how many keys there are", number(1, 100_000_000)],
         ["mix", None, "put", "what to do: put get incr append puthash say lock lockone ping, as in put=70,get=30"],
@@ -78,7 +85,9 @@ class Options(ConfigOptions):
         if not Path(self["directory"]).is_dir():
             raise usage.UsageError(f"--directory: {self['directory']} is no directory")
         one = Workload((), doing, 1, self["depth"], seconds=self["seconds"], warmup=self["warmup"], keys=self["keys"])
-        self.workloads = [evolve(one, connections=count) for count in _connections(self["connections"])]
+        counts = _numbers("--connections", self["connections"], CONNECTIONS_MAX)
+        rates = [0] if self["rate"] is None else _numbers("--rate", self["rate"], RATE_MAX)
+        self.workloads = [evolve(one, connections=count, rate=rate) for count in counts for rate in rates]
 
 
 def _one_of(option: str, given: str, known: Sequence[str]) -> None:
@@ -86,11 +95,11 @@ def _one_of(option: str, given: str, known: Sequence[str]) -> None:
         raise usage.UsageError(f"{option}: {given} is not known; it may be {', '.join(known)}")
 
 
-def _connections(text: str) -> list[int]:
-    counts = [int(word) if word.isascii() and word.isdigit() else 0 for word in text.split(",")]
-    if not all(0 < count <= CONNECTIONS_MAX for count in counts):
-        raise usage.UsageError(f"--connections: {text} is not from 1 to {CONNECTIONS_MAX}, nor several such (1,16,64)")
-    return counts
+def _numbers(option: str, text: str, greatest: int) -> list[int]:
+    numbers = [int(word) if word.isascii() and word.isdigit() else 0 for word in text.split(",")]
+    if not all(0 < number <= greatest for number in numbers):
+        raise usage.UsageError(f"{option}: {text} is not from 1 to {greatest}, nor several such (1,16,64)")
+    return numbers
 
 
 async def run(reactor: Any, options: Options) -> None:
@@ -173,7 +182,8 @@ def measure_all(
         client.run(fill(targets, options["keys"], options["value-size"]).render())
     measurements = []
     for workload in options.workloads:
-        progress.write(f"{workload.connections} x {workload.depth} ...\n")
+        offered = f", {workload.rate:,.0f} due each second" if workload.rate else ""
+        progress.write(f"{workload.connections} x {workload.depth}{offered} ...\n")
         progress.flush()
         measurements.append(measure(probe, client, evolve(workload, targets=targets)))
     about: dict[str, str | int | float] = {
@@ -199,10 +209,11 @@ def _write(options: Options, measurements: Sequence[Measurement], about: dict[st
 
 
 def charts(measurements: Sequence[Measurement]) -> list[Chart]:
-    """Throughput and latency, by operations under way."""
+    """Throughput and latency, by operations under way, or by what an open loop was to do."""
+    is_open = any(m.rate for m in measurements)
 
     def points(name: str, divisor: float) -> list[tuple[float, float]]:
-        found = [(m.connections * m.depth, getattr(m, name)) for m in measurements]
+        found = [(m.rate if is_open else m.connections * m.depth, getattr(m, name)) for m in measurements]
         return [(x, y / divisor) for x, y in found if y is not None]
 
     latency = [
@@ -210,7 +221,7 @@ def charts(measurements: Sequence[Measurement]) -> list[Chart]:
         Series("p99", points("p99_us", 1000)),
         Series("p99.9", points("p999_us", 1000)),
     ]
-    x_name = "operations under way"
+    x_name = "operations due each second" if is_open else "operations under way"
     return [
         Chart("Throughput", x_name, "operations per second", [Series("", points("per_second", 1))], log_x=True),
         Chart("Latency", x_name, "milliseconds", latency, log_x=True, log_y=True),

@@ -56,6 +56,9 @@ class Workload:
     keys: int = field(default=10_000, validator=gt(0))
     sequential: bool = False
     """Take the keys one after the other; else at random."""
+    rate: float = 0.0
+    """If not 0, an open loop: so many operations are due each second, whether those before are answered or not. They
+    count from when they were due. One that is due while every connection has `depth` under way is missed."""
     limit: float = LIMIT_SECONDS
     """A `count` that takes longer has failed; in seconds."""
 
@@ -74,6 +77,7 @@ class Workload:
             f"count {self.count}",
             f"keys {self.keys}",
             f"sequential {int(self.sequential)}",
+            f"rate {self.rate:g}",
             f"limit {self.limit + (0 if self.count else self.seconds + self.warmup):g}",
         ]
         for operation in self.operations:

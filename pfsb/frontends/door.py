@@ -97,7 +97,7 @@ class DoorFactory(Factory):
         """Loaded when the first client speaks it: a server that starts has missed something, and is in a hurry."""
         from pfsb.frontends.resp import RespFactory
 
-        return RespFactory(self._server, self.clock, self.line.connections)
+        return RespFactory(self._server, self.clock, self.line)
 
     def buildProtocol(self, addr: IAddress | None) -> DoorProtocol:
         return DoorProtocol(self)

@@ -186,8 +186,8 @@ class RespProtocol(StreamProtocol):
 class RespFactory(StreamFactory):
     """Makes connections that speak the Redis protocol from their first byte on."""
 
-    def __init__(self, server: Server, clock: IReactorTime, connections: set[StreamProtocol] | None = None) -> None:
-        super().__init__(server, clock, connections)
+    def __init__(self, server: Server, clock: IReactorTime, beside: StreamFactory | None = None) -> None:
+        super().__init__(server, clock, beside)
         self.cursors = Cursors()
         self.numbers = count(1)
 

@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pfsb.frontends.conversation import Conversation, Verbs
+from pfsb.frontends.crowd import Crowd
 from pfsb.frontends.replies import EndOfTurn, ReplyQueue
 from pfsb.interfaces import Refused
 
@@ -43,14 +44,20 @@ class StreamProtocol(Protocol):
     """One client: cuts its requests, feeds them to its conversation, writes what comes of it.
 
     It stops reading while a request must be answered before others are taken (HELLO), while `session_window` requests
-    are unanswered, and while the client does not read what it is told; what has arrived by then, one read of the
-    transport at most, waits here. A protocol says how bytes become requests and how it greets; the rest is here.
+    are unanswered, while all connections together have too many under way, and while the client does not read what it
+    is told; what has arrived by then, one read of the transport at most, waits here. A protocol says how bytes become
+    requests and how it greets; the rest is here.
     """
 
     _replies: ReplyQueue
 
     def __init__(self, factory: StreamFactory) -> None:
         self._house = factory
+        self._crowd = factory.crowd
+        self._counted = 0
+        """What the crowd was told that is under way here."""
+        self._has_asked = False
+        self._has_its_turn = False
         self._window = factory.server.config.limits.session_window
         self._requests: deque[Any] = deque()
         self._conversation: Conversation | None = None
@@ -112,6 +119,8 @@ class StreamProtocol(Protocol):
         self._leaving = True
         self._requests.clear()
         self._replies.close()
+        self._count()
+        self._crowd.forget(self)
         if self._conversation is not None:
             self._conversation.disconnected()
         self._cancel_deadline()
@@ -123,6 +132,7 @@ class StreamProtocol(Protocol):
         self._replies.pause()
         if self._conversation is not None:
             self._conversation.pause()
+        self._count()
         self._regulate()
 
     def resumeProducing(self) -> None:
@@ -178,10 +188,15 @@ class StreamProtocol(Protocol):
         if self._working or self._leaving or conversation is None:
             return
         self._working = True
-        self._take_requests(conversation)
-        while self._requests and not self._must_wait(conversation):  # what is refused at once makes room for more
+        if self._crowd.is_open or self._has_its_turn:
             self._take_requests(conversation)
+            while self._requests and not self._must_wait(conversation):  # what is refused at once makes room for more
+                self._take_requests(conversation)
+            self._has_asked = True
+        elif self._requests and not self._must_wait(conversation):
+            self._wait_for_turn(conversation)
         self._working = False
+        self._count()
         self._replies.flush()
         if conversation.finished:
             self._requests.clear()
@@ -190,6 +205,32 @@ class StreamProtocol(Protocol):
             self.leave()
         else:
             self._regulate()
+
+    def take_turn(self) -> None:
+        """Others had to be served first: now these requests may be taken."""
+        self._has_its_turn = True
+        self._work()
+        self._has_its_turn = False
+
+    def _wait_for_turn(self, conversation: Conversation) -> None:
+        """Whoever has just come gets one answer meanwhile: it may be somebody who looks what goes on."""
+        if not self._has_asked:
+            self._has_asked = True
+            self.take(self._requests.popleft())
+            conversation.go_on()
+        if self._requests:
+            self._crowd.wait(self)
+
+    def _count(self) -> None:
+        """Tell the crowd what is under way here, unless it is a single request: of connections there are only so many.
+
+        What a client does not read does not count: it must not keep others from their turn.
+        """
+        in_order = self._replies.in_order
+        if in_order > 1 or self._counted:
+            under_way = 0 if self._output_is_full or in_order == 1 else in_order
+            change, self._counted = under_way - self._counted, under_way
+            self._crowd.count(change)
 
     def _take_requests(self, conversation: Conversation) -> None:
         while self._requests and not self._must_wait(conversation):
@@ -211,6 +252,7 @@ class StreamProtocol(Protocol):
         conversation = self._conversation
         if conversation is None or self._working:
             return
+        self._count()
         ending = self._end_of_input or conversation.finished
         if ending or ((self._requests or not self._reading) and not self._must_wait(conversation)):
             self._work()
@@ -219,7 +261,7 @@ class StreamProtocol(Protocol):
         """Read from the client exactly while its requests are taken."""
         if self._leaving or self._end_of_input or self._conversation is None:
             return
-        reading = self._may_read(self._conversation)
+        reading = self._may_read(self._conversation) and not (self._requests and self._crowd.is_waiting(self))
         if reading != self._reading:
             self._reading = reading
             transport: Any = self._transport()
@@ -231,12 +273,14 @@ class StreamFactory(Factory):
 
     noisy = False
 
-    def __init__(self, server: Server, clock: IReactorTime, connections: set[StreamProtocol] | None = None) -> None:
+    def __init__(self, server: Server, clock: IReactorTime, beside: StreamFactory | None = None) -> None:
+        """`beside`: who makes the other connections of the same server; limits are for both together."""
         self.server = server
         self.clock = clock
         self.turn = EndOfTurn(clock)
         self.verbs = Verbs(server)
-        self.connections: set[StreamProtocol] = set() if connections is None else connections
+        self.connections: set[StreamProtocol] = set() if beside is None else beside.connections
+        self.crowd: Crowd = Crowd(self.turn) if beside is None else beside.crowd
 
     def leave(self) -> None:
         """The server stops: every connection is closed, once what was to be said to it is written."""

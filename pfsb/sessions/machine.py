@@ -109,6 +109,8 @@ class SessionMachine:
         """Of this server's own clients; None while it recovers, which counts nothing a second time."""
         self.revision = 0
         """Commands executed so far, opening, closing and expiring sessions included."""
+        self.updates = 0
+        """Client updates executed since this process began, those that it executed again to recover among them."""
         self.time_ms = 0
         self.sessions: dict[str, Session] = {}
         self._closed: OrderedDict[str, tuple[int, int]] = OrderedDict()
@@ -119,6 +121,7 @@ class SessionMachine:
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         self._seq, self.time_ms = seq, time_ms
+        self.updates += len(updates)
         self._end_waits()
         for update in updates:
             results = self._run(update)

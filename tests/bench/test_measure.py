@@ -31,7 +31,7 @@ def status(aru: int, revision: int, uptime: float, groups: int, **more: Any) -> 
 
 def result(begun: Moment, ended: Moment) -> LoadResult:
     latencies = Histogram([(bucket(2_000_000), 1_000)])
-    return LoadResult("c", 1_000, 0, "", 2.0, 0.5, latencies, begun, ended)
+    return LoadResult("c", 1_000, 0, 0, "", 2.0, 0.5, latencies, begun, ended)
 
 
 class EvaluateTests(SynchronousTestCase):
@@ -57,6 +57,21 @@ class EvaluateTests(SynchronousTestCase):
         ended = Moment({0: status(10, 600, 2.0, 10, updates=30)}, None)
         found = evaluate(WORKLOAD, result(begun, ended))
         self.assertEqual((found.updates_per_proposal, found.commands_per_update), (3.0, 20.0))
+
+    def test_commands_and_proposals_are_counted_at_one_server(self) -> None:
+        """A server that told its STATUS later has grown more: its commands go with its own proposals."""
+        begun = Moment({0: status(0, 0, 1.0, 0, updates=0), 1: status(0, 0, 1.0, 0, updates=50)}, None)
+        ended = Moment({0: status(10, 100, 2.0, 9, updates=40), 1: status(9, 900, 2.0, 9, updates=999)}, None)
+        found = evaluate(WORKLOAD, result(begun, ended))
+        self.assertEqual((found.commands_per_proposal, found.updates_per_proposal), (10.0, 4.0))
+
+    def test_size_of_proposals_is_that_of_the_servers_that_proposed(self) -> None:
+        """Followers propose nothing, and make nothing smaller by it."""
+        begun = Moment({i: status(0, 0, 1.0, 0, proposed={"count": 5, "bytes": 50}) for i in (0, 1)}, None)
+        ended = Moment(
+            {i: status(0, 0, 2.0, 0, proposed={"count": 5 + i, "bytes": 50 + 700 * i}) for i in (0, 1)}, None
+        )
+        self.assertEqual(evaluate(WORKLOAD, result(begun, ended)).bytes_per_proposal, 700.0)
 
     def test_what_is_not_known_stays_unknown(self) -> None:
         """A server elsewhere has no process here; one that has answered only once has not grown."""

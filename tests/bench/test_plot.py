@@ -20,8 +20,8 @@ class AxisTests(SynchronousTestCase):
 
     def test_linear_axis_begins_at_nothing_and_has_round_ticks(self) -> None:
         """So that heights can be compared."""
-        axis = Axis.around([700.0, 1_900.0], 0, 190, log=False)
-        self.assertEqual(axis.ticks(), [0.0, 500.0, 1000.0, 1500.0])
+        axis = Axis.around([700.0, 1_900.0], 0, 200, log=False)
+        self.assertEqual(axis.ticks(), [0.0, 500.0, 1000.0, 1500.0, 2000.0])
         self.assertEqual(axis.at(950.0), 95.0)
 
     def test_axis_of_nothing_or_of_one_value_can_be_drawn(self) -> None:
@@ -33,6 +33,12 @@ class AxisTests(SynchronousTestCase):
 
 
 class DrawTests(SynchronousTestCase):
+    def test_what_has_no_place_on_a_logarithmic_axis_is_left_out(self) -> None:
+        """Nothing per second is no point at the lower end, which would look like something."""
+        for log, count in ((True, 1), (False, 2)):
+            chart = Chart("One", "x", "y", [Series("", [(1, 0.0), (4, 90)])], log_y=log)
+            self.assertEqual(len(ElementTree.fromstring(svg([chart])).findall(f".//{NAME}circle")), count)
+
     def test_every_point_is_inside_and_every_text_is_text(self) -> None:
         """Names with < and & do not break the document."""
         series = [Series("a<b & c", [(1, 10), (4, 90)]), Series("paper", [(2, 50)], dashed=True)]

@@ -34,12 +34,19 @@ class OptionsTests(SynchronousTestCase):
         workloads = self.options("--connections", "1,16", "--depth", "4", "--keys", "9").workloads
         self.assertEqual([(w.connections, w.depth, w.keys) for w in workloads], [(1, 4, 9), (16, 4, 9)])
 
+    def test_several_rates_are_open_loops_one_after_the_other(self) -> None:
+        """With the same connections; without a rate the loop is closed."""
+        workloads = self.options("--connections", "16", "--rate", "500,9000").workloads
+        self.assertEqual([(w.connections, w.rate) for w in workloads], [(16, 500), (16, 9000)])
+        self.assertEqual(self.options().workloads[0].rate, 0)
+
     def test_wrong_command_line_is_told_what_would_be_right(self) -> None:
         """Before anything is started."""
         for arguments, told in (
             (["--mix", "pt"], "known are put, get"),
             (["--mix", "lock", "--depth", "2"], "needs --depth 1"),
             (["--connections", "0"], "from 1 to"),
+            (["--rate", "-5"], "--rate: -5 is not from 1 to"),
             (["--read", "dirty"], "linearizable, sequential, stale"),
             (["--client", "rust"], "auto, c, python"),
             (["--to", "3"], "leader, all or an id"),

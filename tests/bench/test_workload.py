@@ -36,11 +36,11 @@ class RenderTests(SynchronousTestCase):
         """The client in Python reads what the one in C does."""
         targets = [("127.0.0.1", 9400), ("::1", 9401)]
         mix = operations("put=2,lock", 3)
-        workload = Workload(targets, mix, connections=3, depth=1, seconds=0.25, warmup=0.5, keys=7)
+        workload = Workload(targets, mix, connections=3, depth=1, seconds=0.25, warmup=0.5, keys=7, rate=1.5e6)
         found = read_workload(io.StringIO(workload.render()))
         self.assertEqual((found.targets, found.operations), (targets, mix))
         self.assertEqual((found.connections, found.depth, found.keys), (3, 1, 7))
-        self.assertEqual((found.seconds, found.warmup, found.count), (0.25, 0.5, 0))
+        self.assertEqual((found.seconds, found.warmup, found.count, found.rate), (0.25, 0.5, 0, 1.5e6))
 
     def test_measured_time_is_not_limited_by_the_limit_of_a_count(self) -> None:
         """A run of 500 s is no failure after 120 s."""

@@ -89,7 +89,7 @@ class CellTests(SynchronousTestCase):
     def test_cpu_time_is_that_of_the_servers_between_begin_and_end(self) -> None:
         """In microseconds for each operation; none if there was no operation."""
         latencies = Histogram([(bucket(1_000_000), 200)])
-        result = LoadResult("c", 200, 0, "", 2.0, 0.1, latencies, Moment({}, 1.0, 5.0), Moment({}, 1.5, 7.6))
+        result = LoadResult("c", 200, 0, 0, "", 2.0, 0.1, latencies, Moment({}, 1.0, 5.0), Moment({}, 1.5, 7.6))
         found = rate_cell(result)
         self.assertEqual((found["values"], found["cpu_us"], found["client_cores"]), ([100.0], 2500.0, 0.05))
         self.assertApproximates(found["other_cores"], 1.0, 1e-9)

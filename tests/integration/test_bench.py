@@ -43,7 +43,9 @@ class BenchTests(TestCase):
         self.assertGreater(measured["operations"], 10)
         self.assertGreater(measured["server_cpu_us"], 1)
         self.assertGreater(measured["disk_writes_per_second"], 1)
-        self.assertGreaterEqual(measured["commands_per_proposal"], 1)
+        for ratio in ("commands_per_proposal", "updates_per_proposal", "commands_per_update"):
+            self.assertGreaterEqual(measured[ratio], 1, ratio)
+        self.assertGreater(measured["bytes_per_proposal"], 100)
         self.assertTrue(0 < measured["p50_us"] <= measured["p99_us"] <= measured["p999_us"])
         self.assertTrue(0.3 < measured["seconds"] < 5)
 
@@ -58,6 +60,18 @@ class BenchTests(TestCase):
         self.assertMeasured(in_c["measurements"][0], "c")
         self.assertMeasured(in_python["measurements"][0], "python")
         self.assertEqual(set(in_c["measurements"][0]), set(in_python["measurements"][0]))
+
+    async def test_open_loop_begins_what_is_due_and_misses_what_has_no_room(self) -> None:
+        """Both clients: as many as were due, or as there was room for, whatever the servers can do."""
+        if compiler() is None:
+            raise SkipTest("there is no C compiler here")
+        for client in ("c", "python"):
+            found, _ = await self.bench("--client", client, "-c", "2", "-d", "4", "--rate", "100,1000000")
+            slow, flood = found["measurements"]
+            self.assertEqual((slow["errors"], slow["missed"], flood["errors"]), (0, 0, 0))
+            self.assertApproximates(slow["per_second"], 100, 20)
+            self.assertApproximates(flood["missed"] + flood["operations"], 1_000_000 * flood["seconds"], 300_000)
+            self.assertGreater(flood["operations"], slow["operations"])
 
     async def test_locks_are_measured_in_pairs(self) -> None:
         """Three clients and one lock: nobody waits for ever, and no answer is an error."""

@@ -1,0 +1,1 @@
+"""`python -m benchmarks.scale`: how throughput, latency and memory go with servers, sizes, connections and overload."""

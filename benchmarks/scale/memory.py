@@ -1,0 +1,68 @@
+"""What a server holds resident for many keys and for many sessions."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Final
+
+from benchmarks.compare.ours import Pfsb
+from benchmarks.compare.system import Trouble
+from benchmarks.memory import load, one_server, resident, shuffled_keys
+from benchmarks.scale.point import MIB
+from pfsb.bench.workload import Target
+from pfsb.open_files import allow_many_files
+
+TTL_SECONDS: Final = 600
+"""Sessions must outlive the measurement, whether anything is heard of them or not."""
+AT_ONCE: Final = 100
+"""Sessions that are opened together."""
+
+
+def memory_over_keys(counts: Sequence[int], value_bytes: int) -> Iterator[tuple[int, float]]:
+    """(keys, MiB) of a cluster of one server, which is given more and more keys."""
+    keys = shuffled_keys(max(counts))
+    with one_server() as (client, pid):
+        done = 0
+        for count in sorted(counts):
+            load(client, keys[done:count], value_bytes)
+            done = count
+            yield count, resident(pid)
+
+
+def memory_over_sessions(cluster: Pfsb, counts: Sequence[int]) -> Iterator[tuple[int, float]]:
+    """(sessions, MiB of the largest server): each of its own connection to the leader, each with one command executed.
+
+    Raises `Trouble` if one is refused.
+    """
+    allow_many_files()
+    [target] = cluster.probe().towards("leader")
+    with ExitStack() as connections:
+        done = 0
+        for count in sorted(counts):
+            for first in range(done, count, AT_ONCE):
+                _open(target, range(first, min(first + AT_ONCE, count)), connections)
+            done = count
+            yield count, cluster.memory() / MIB
+
+
+def _open(target: Target, numbers: Sequence[int], connections: ExitStack) -> None:
+    opened = []
+    for number in numbers:
+        connection = connections.enter_context(socket.create_connection(target, timeout=60))
+        connection.sendall(f"HELLO client-{number} ttl={TTL_SECONDS}\n#1 PUT session-{number} v\n".encode())
+        opened.append(connection)
+    for connection in opened:
+        _expect_done(connection)
+
+
+def _expect_done(connection: socket.socket) -> None:
+    said = b""
+    while b"#1 " not in said or not said.endswith(b"\n"):
+        data = connection.recv(4096)
+        if not data:
+            raise Trouble(f"a session was refused: {said.decode()}")
+        said += data
+    if b"ERR" in said:
+        raise Trouble(f"a session was refused: {said.decode()}")

@@ -1,0 +1,34 @@
+"""What measured figures are told with: the machine they come from, and tables for the documentation."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pfsb.bench.machine import sync_seconds
+
+
+def machine(directory: Path) -> dict[str, Any]:
+    """What a reader needs to know of this machine; the disk is that of `directory`."""
+    return {
+        "cores": os.cpu_count(),
+        "Python": platform.python_version(),
+        "Linux": platform.release(),
+        "ms for a 4 KiB append and fdatasync": round(1000 * sync_seconds(directory), 3),
+    }
+
+
+def described(about: Mapping[str, Any]) -> str:
+    """In one line."""
+    return ", ".join(f"{name} {value}" for name, value in about.items())
+
+
+def list_table(title: str, rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of reStructuredText; the first row has the names."""
+    lines = [f".. list-table:: {title}", "   :header-rows: 1", ""]
+    for row in rows:
+        lines += [f"   {'* -' if at == 0 else '  -'} {cell}".rstrip() for at, cell in enumerate(row)]
+    return lines
