@@ -106,7 +106,7 @@ class FlowControl:
         durable, server = self._turn.durable, self._data.server
         installing = durable.last_installed != self._data.views.last_installed
         state = State.LEADER_ELECTION if installing else server.state
-        return Alive(server.server_id, durable.last_installed, state, durable.local_aru, self._has_clients())
+        return Alive(server.server_id, durable.last_installed, state, durable.local_aru, self.has_clients())
 
     def announce(self) -> None:
         """Departure 18: an ALIVE out of turn, since this server has begun to lead."""
@@ -116,7 +116,7 @@ class FlowControl:
                 self._data.views.last_installed,
                 self._data.server.state,
                 self._turn.durable.local_aru,
-                self._has_clients(),
+                self.has_clients(),
             )
         )
 
@@ -166,7 +166,7 @@ class FlowControl:
         """Whether that server has clients who would see that a vote comes late."""
         return self.peers[server_id].has_clients
 
-    def _has_clients(self) -> bool:
+    def has_clients(self) -> bool:
         """Who delays no votes has no use for others that do."""
         return (
             self._settings.lazy_seconds <= 0

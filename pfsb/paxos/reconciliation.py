@@ -94,7 +94,13 @@ class ReconciliationHandler:
         """Somebody has more than this server: ask soon, unless it comes by itself until then."""
         self._target = max(self._target, target)
         if self._call is None and self._is_behind():
-            self._arm(max(PATIENCE_SECONDS, LAZY_VOTES_PATIENCE * self._settings.lazy_seconds))
+            self._arm(self._patience())
+
+    def _patience(self) -> float:
+        """Seconds. To a server whose clients wait nobody's votes come late."""
+        if self._flow_control.has_clients():
+            return PATIENCE_SECONDS
+        return max(PATIENCE_SECONDS, LAZY_VOTES_PATIENCE * self._settings.lazy_seconds)
 
     def reply(self, message: ReconciliationReply) -> None:
         """Take what has come; when all before this burst is here, too, ask for the next one."""

@@ -56,7 +56,7 @@ def draw(rng: random.Random, profile: Profile, servers: int | None, seconds: flo
     users = rng.choice((1, 2, 4, 6, 8, 20)) if profile.is_mixed else rng.choice(profile.users)
     drawn_seconds = rng.uniform(4, 14)
     limits = _limits(rng)
-    return Knobs(
+    knobs = Knobs(
         servers=drawn if servers is None else servers,
         seconds=drawn_seconds if seconds is None else seconds,
         families=families,
@@ -77,6 +77,21 @@ def draw(rng: random.Random, profile: Profile, servers: int | None, seconds: flo
         vocabulary=_vocabulary(rng, profile),
         faults_per_second=rng.choice(profile.faults_per_second),
     )
+    return _within_reach(knobs)
+
+
+def _within_reach(knobs: Knobs) -> Knobs:
+    """Less is asked of a cluster that can do little: if users give up sooner than it answers, nobody is ever served.
+
+    Each attempt is an update more. A queue of one keeps none of them, so all wait for an Update_Timer; and a leader
+    that orders one after the other, with a slow disk, is not suspected, since it brings progress.
+    """
+    settings, limits, users = knobs.settings, knobs.limits, knobs.users
+    if settings.queue_updates_max == 1:
+        limits = evolve(limits, request_seconds=max(limits.request_seconds, 4 * settings.update_seconds))
+    if settings.window_slots == 1 and settings.batch_bytes_max <= 200 and knobs.sync_seconds[1] >= 0.2:
+        users = min(users, 4)
+    return evolve(knobs, limits=limits, users=users, anonymous=min(knobs.anonymous, users))
 
 
 def _doors(rng: random.Random, servers: int) -> frozenset[int]:

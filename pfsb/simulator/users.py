@@ -54,7 +54,7 @@ class User:
     """Without an answer, in the order of their numbers."""
     _done: list[Job] = field(factory=list)
     _is_fed_up: bool = False
-    """This server had no answer to something, and whoever wants no more than that goes to another one."""
+    """This server had no answer to something, or to HELLO: another one may have."""
     _may_hold: str = ""
     """A lock that the user has asked for, and not given back for certain."""
     _next_at: float = 0.0
@@ -304,7 +304,7 @@ class User:
         if line is not self._line:
             return
         if not isinstance(result, Done):
-            self._move()
+            self._is_fed_up = True
             return
         fields = dict(result.fields)
         last, resumed = int(fields["last"]), fields["resumed"] == "yes"
