@@ -17,7 +17,7 @@ from pfsb.simulator.healing import heal_all
 from pfsb.simulator.run import Plan, Run
 from pfsb.simulator.violation import Violation
 
-DRILLS = ("idleness", "blackout", "detour", "absence", "restart", "failover")
+DRILLS = ("idleness", "blackout", "lateness", "detour", "absence", "restart", "failover")
 
 
 def quiet_run(servers: int = 3, patch: Break | None = None) -> Run:
@@ -58,14 +58,20 @@ class FairWeatherTests(SynchronousTestCase):
 
     def test_small_clusters_have_fewer_drills(self) -> None:
         """Nobody can be spared."""
-        for servers, drills in ((1, {"idleness"}), (2, {"idleness", "blackout"})):
+        for servers, drills in ((1, {"idleness"}), (2, {"idleness", "blackout", "lateness"})):
             weather = self.weather(servers=servers)
             self.assertEqual({drill.__name__ for drill in weather._able()}, drills)
             weather.look(3)
 
     def test_votes_that_interrupt_are_found(self) -> None:
-        """Figure 4 A4."""
-        self.assertIn("worked, and now", self.violation(self.weather(breaker("votes-interrupt")), "absence"))
+        """Figure 4 A4; a VC_PROOF that comes first may bring the server back before it votes."""
+        self.assertIn("worked, and now", self.violation(self.weather(breaker("votes-interrupt")), "absence", 5))
+
+    def test_vote_that_never_comes_is_found(self) -> None:
+        """Departure 25: reconciliation would bring the result, too, but later."""
+        self.assertIn(
+            "all should have executed", self.violation(self.weather(breaker("lazy-vote-lost")), "lateness", 5)
+        )
 
     def test_server_that_stays_out_of_its_view_is_found(self) -> None:
         """G9."""
