@@ -193,8 +193,10 @@ PROFILES: Final[Mapping[str, Profile]] = {
         ("heirs", "partitions", "clocks"),
         ("isolate_leader",),
         servers=(3,),
-        users=(8, 12),
-        settings={"progress_seconds": (1.0, 2.0)},
+        users=(2, 4),
+        habits={"pipeline": 1, "think_seconds": 0.5, "rhythm_seconds": 0.0},
+        # Who knows nothing votes for no slot beyond two windows, so few slots may be used.
+        settings={"progress_seconds": (1.0, 2.0), "window_slots": (16,), "batch_bytes_max": (48_000,)},
         faults_per_second=(1.5, 3.0),
     ),
     "drains": Profile("servers that are stopped in order, and clocks that are set", ("drains", "clocks", "clients")),
