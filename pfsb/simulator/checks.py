@@ -30,6 +30,7 @@ class ExecutionCheck:
     """
 
     values: dict[int, Value] = field(factory=dict)
+    batches: dict[int, bytes] = field(factory=dict)
     digests: dict[int, bytes] = field(factory=dict)
     introduced: dict[Identity, bytes] = field(factory=dict)
     executed_up_to: dict[int, int] = field(factory=dict)
@@ -58,6 +59,11 @@ class ExecutionCheck:
         value = (time_ms, tuple((u.client_id, u.timestamp, u.payload) for u in updates))
         known = self.values.setdefault(seq, value)
         require(known == value, f"S1: slot {seq} is {known} elsewhere, {value} at server {server_id}")
+
+    def ordered(self, server_id: int, seq: int, batch: bytes) -> None:
+        """S1, also while a slot before this one is missing."""
+        known = self.batches.setdefault(seq, batch)
+        require(known == batch, f"S1: slot {seq} is ordered as {known!r} elsewhere, as {batch!r} at server {server_id}")
 
     def digest(self, server_id: int, seq: int, digest: bytes) -> None:
         known = self.digests.setdefault(seq, digest)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from attrs import define
 
-from pfsb.paxos.messages import ClientUpdate
+from pfsb.paxos.messages import ClientUpdate, GloballyOrderedUpdate
+from pfsb.paxos.ordered_update_queue import Executed
 from pfsb.paxos.replica import Replica
 from pfsb.simulator.checks import ClusterChecks
 from pfsb.simulator.clock import Lane
@@ -37,6 +38,17 @@ class Witness:
             self._checks.executed(self._server_id, seq, updates)
             check = self._checks.execution.settled if self._recovers else self._checks.settled
             self.settle(check, self._server_id, seq, time_ms, updates)
+
+    def watch(self, replica: Replica) -> None:
+        """Hear what it orders, too: what stands behind a missing slot is executed much later, or never."""
+        mark_ordered = replica.ordered_queue.mark_ordered
+
+        def marked(message: GloballyOrderedUpdate) -> list[Executed]:
+            executed = mark_ordered(message)
+            self.settle(self._checks.execution.ordered, self._server_id, message.seq, message.batch.data)
+            return executed
+
+        setattr(replica.ordered_queue, "mark_ordered", marked)  # noqa: B010 - a method, for this one object
 
     def settle(self, check: Callable[..., None], *args: object) -> None:
         """Run a check as soon as what is executed just now counts."""

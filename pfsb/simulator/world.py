@@ -110,6 +110,7 @@ class World:
             self._patch(process)
         if server.is_disk_full:
             storage.fail_next(OSError("no space left on device"))
+        self._witness(server_id, lane).watch(process.replica)
         invariants.install(process.replica)
         self.checks.started(server_id)
         process.start()
@@ -303,10 +304,13 @@ class World:
 
     # ------------------------------------------------------------------ inside
 
+    def _witness(self, server_id: int, lane: Lane) -> Witness:
+        return Witness(server_id, lane, self.network, self.checks, self.findings, self.answers, self.replica)
+
     def _parts(
         self, server_id: int, lane: Lane, rng: random.Random, storage: MemoryStorage, transport: SimulatedTransport
     ) -> Parts:
-        witness = Witness(server_id, lane, self.network, self.checks, self.findings, self.answers, self.replica)
+        witness = self._witness(server_id, lane)
         return Parts(
             server_id=server_id,
             servers=self.ids,
