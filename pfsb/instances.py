@@ -235,7 +235,7 @@ def _configuration(peers: Sequence[str]) -> Config:
 
 def _storage(storage: str | os.PathLike[str] | None, config: Config, me: int, reactor: Any) -> IStableStorage:
     if storage is None:
-        return MemoryStorage(MemoryDisk(), reactor, lambda: 0.0, os.urandom, _failed)
+        return MemoryStorage(MemoryDisk(), reactor, lambda: 0.0, os.urandom, _failed, lambda: True)
     return SQLiteStorage(
         Path(storage), config.membership_digest(), config.cluster, me, reactor, os.urandom, _failed, config.ids
     )

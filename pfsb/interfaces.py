@@ -199,8 +199,8 @@ class IStableStorage(Interface):
     def sync(durable: Callable[[], None]) -> None:
         """Write all records appended so far, as one group with whatever else waits by then.
 
-        `durable` is called in the reactor, in the order of the calls, when they are on disk; that may be before `sync`
-        returns, and then `sync` has taken no longer than a quick disk does.
+        `durable` is called in the reactor, in the order of the calls, when they are on disk. `sync` does not wait for a
+        disk; who has none may call before it returns.
         """
 
     def read_history(first: int, last: int, bytes_max: int, found: Callable[[list[tuple[int, Batch]]], None]) -> None:

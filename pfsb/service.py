@@ -243,7 +243,7 @@ class ServerService(Service):
         from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
         clock: Any = reactor
-        return MemoryStorage(MemoryDisk(), clock, lambda: 0.0, os.urandom, self._failed)
+        return MemoryStorage(MemoryDisk(), clock, lambda: 0.0, os.urandom, self._failed, lambda: True)
 
     def _open_http_door(self, server: Server, storage: StorageCounters, transport: TransportCounters) -> None:
         endpoint = server.config.server(server.server_id).http

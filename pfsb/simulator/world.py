@@ -31,7 +31,7 @@ from pfsb.simulator.violation import Findings, Violation
 from pfsb.simulator.witness import Witness
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
-SHARES_WRITTEN_HERE = (0.0, 0.0, 0.9)
+SHARES_WRITTEN_AT_ONCE = (0.0, 0.0, 0.9)
 """How much of what a server writes to a quick disk is there before the turn is over; one of these for each life."""
 QUICK_SECONDS_MAX = 0.002
 
@@ -93,15 +93,15 @@ class World:
         rng = random.Random(name)
         lane = self.clock.lane(name, server.rate, server.clock_offset)
         disk_rng = random.Random(f"{name}/disk")
-        here_rng = random.Random(f"{name}/here")
-        share_here = here_rng.choice(SHARES_WRITTEN_HERE)
+        at_once_rng = random.Random(f"{name}/here")
+        share_at_once = at_once_rng.choice(SHARES_WRITTEN_AT_ONCE)
         storage = MemoryStorage(
             server.disk,
             lane,
             lambda: disk_rng.uniform(*server.sync_seconds),
             disk_rng.randbytes,
             lambda failure: self._failed(server_id, failure),
-            lambda: server.sync_seconds[1] <= QUICK_SECONDS_MAX and here_rng.random() < share_here,
+            lambda: server.sync_seconds[1] <= QUICK_SECONDS_MAX and at_once_rng.random() < share_at_once,
         )
         transport = SimulatedTransport(self.network, server_id, lane, rng)
         process = self._build(self._parts(server_id, lane, rng, storage, transport))

@@ -65,7 +65,7 @@ class MemoryStorage:
     """A server's view of a `MemoryDisk`, from its start to `close` or `crash`.
 
     A group takes `sync_seconds()`, asked anew for each; 0.0 still means "not before the next turn of the clock". If
-    nothing is under way and `writes_here()`, it is on disk before `sync` returns, as with a quick disk (`sqlite`).
+    nothing is under way and `writes_at_once()`, it is on disk before `sync` returns.
     `on_failure` is told, once, of a failed write (see `fail_next`); without it the exception goes to the clock.
     """
 
@@ -74,7 +74,7 @@ class MemoryStorage:
     _sync_seconds: Callable[[], float]
     _random_bytes: Callable[[int], bytes]
     _on_failure: Callable[[Failure], None] = _raise
-    _writes_here: Callable[[], bool] = _never
+    _writes_at_once: Callable[[], bool] = _never
     counters: StorageCounters = field(factory=StorageCounters, init=False)
     _acknowledgements: Acknowledgements = field(init=False)
     _appended: list[Record] = field(factory=list, init=False)
@@ -116,7 +116,7 @@ class MemoryStorage:
         self._hand_over()
         if self._acknowledgements.wait(durable):
             self._clock.callLater(0, self._acknowledgements.release)
-        elif is_alone and self._writes_here():
+        elif is_alone and self._writes_at_once():
             group, self._waiting = self._waiting, _Group()
             if self._to_disk(group):
                 self._acknowledge(group, 0.0)

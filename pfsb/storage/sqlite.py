@@ -18,15 +18,12 @@ from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Record, Recovered
 from pfsb.storage.database import Database, Identity, Owner, ReadingDatabase, create, read_ordered, unusable
 from pfsb.storage.directory import DirectoryLock
-from pfsb.storage.shared import GONE, IDENTITY_BYTES, Acknowledgements, StorageCounters, batch_bytes
+from pfsb.storage.shared import GONE, IDENTITY_BYTES, Acknowledgements, StorageCounters
 from pfsb.storage.threads import Found, Group, GroupWriter, HistoryReader
 from pfsb.storage.wal import acknowledged_commits_lost
 
 CLOSE_SECONDS_MAX = 10.0
 """How long `close` holds the reactor for a disk that does not answer."""
-
-HERE_BYTES_MAX = 4096
-"""Of batches in a group that the reactor writes itself."""
 
 
 class IStorageReactor(IReactorTime, IReactorFromThreads):
@@ -122,11 +119,8 @@ class SQLiteStorage:
     def sync(self, durable: Callable[[], None]) -> None:
         if not self._running:
             return
-        written_here = self._hand_over()
-        due = self._acknowledgements.wait(durable)
-        if written_here:
-            self._acknowledgements.release()
-        elif due:
+        self._hand_over()
+        if self._acknowledgements.wait(durable):
             self._reactor.callLater(0, self._acknowledgements.release)
 
     def read_history(self, first: int, last: int, bytes_max: int, found: Found) -> None:
@@ -221,33 +215,11 @@ class SQLiteStorage:
 
     # In the reactor
 
-    def _hand_over(self) -> bool:
-        """True if what was appended is on disk already."""
-        if not self._appended:
-            return False
-        assert self._writer is not None
-        records, self._appended = self._appended, []
-        is_alone = self._acknowledgements.all_reached
-        number = self._acknowledgements.new_write()
-        if is_alone and self._writer.is_quick and batch_bytes(records) <= HERE_BYTES_MAX:
-            return self._write_here(self._writer, number, records)
-        self._writer.write(number, records)
-        return False
-
-    def _write_here(self, writer: GroupWriter, number: int, records: list[Record]) -> bool:
-        """Without the writer's thread: it and the way back from it take longer than the disk, for a small group.
-
-        A quarter of all the CPU time of a command that comes alone. A disk that becomes slow holds the reactor up once,
-        for one write, in which this server could neither vote nor order anyway; the next ones are the thread's, until
-        the disk has been quick for long.
-        """
-        try:
-            group = writer.write_here(number, records)
-        except Exception:
-            self._fail(Failure())
-            return False
-        self._group_written(group)
-        return True
+    def _hand_over(self) -> None:
+        if self._appended:
+            assert self._writer is not None
+            records, self._appended = self._appended, []
+            self._writer.write(self._acknowledgements.new_write(), records)
 
     def _group_written(self, group: Group) -> None:
         if self.counters.count(group.records, group.batch_bytes, group.seconds):

@@ -1,7 +1,6 @@
 """The two threads of a SQLite storage: one writes groups, one reads history for servers that are behind.
 
-Neither knows the reactor: what they call is expected to go over to it by itself. A small group can be written without
-the first of them (`GroupWriter.write_here`), while the disk is quick.
+Neither knows the reactor: what they call is expected to go over to it by itself.
 """
 
 from __future__ import annotations
@@ -53,15 +52,6 @@ class GroupWriter:
     _failed: Callable[[Failure], None]
     _queue: SimpleQueue[_Write | None] = field(factory=SimpleQueue, init=False)
     _thread: Thread = field(init=False)
-    _quick_groups: int = field(default=0, init=False)
-    """How many groups in a row have been quick."""
-    _has_failed: bool = field(default=False, init=False)
-    """In `write_here`; the thread has not noticed."""
-
-    @property
-    def is_quick(self) -> bool:
-        """The disk has been quick for so long that a caller may wait for it."""
-        return self._quick_groups >= QUICK_GROUPS_MIN
 
     def start(self) -> None:
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS_MAX))
@@ -70,14 +60,6 @@ class GroupWriter:
 
     def write(self, number: int, records: Sequence[Record]) -> None:
         self._queue.put(_Write(number, records))
-
-    def write_here(self, number: int, records: Sequence[Record]) -> Group:
-        """Write at once, in the caller's thread. Nothing else must be under way. Raises what SQLite does."""
-        try:
-            return self._write_group([_Write(number, records)])
-        except BaseException:
-            self._has_failed = True
-            raise
 
     def stop(self, timeout_seconds: float) -> bool:
         """Write what waits and close the database; False if that has not happened within the timeout."""
@@ -90,8 +72,7 @@ class GroupWriter:
             going_on = True
             while going_on:
                 going_on = self._write_waiting()
-            if not self._has_failed:
-                self._database.close()
+            self._database.close()
         except Exception:
             self._failed(Failure())
 
@@ -102,18 +83,17 @@ class GroupWriter:
             taken.append(self._queue.get())
         writes = [write for write in taken if write is not None]
         if writes:
-            self._written(self._write_group(writes))
+            self._write_group(writes)
         return len(writes) == len(taken)
 
-    def _write_group(self, writes: Sequence[_Write]) -> Group:
+    def _write_group(self, writes: Sequence[_Write]) -> None:
         records = [record for write in writes for record in write.records]
         effect = Effect()
         effect.apply_all(records)
         begun = self._seconds()
         self._database.write(effect)
         seconds = self._seconds() - begun
-        self._quick_groups = self._quick_groups + 1 if seconds <= QUICK_SECONDS_MAX else 0
-        return Group(writes[-1].number, len(records), batch_bytes(records), seconds)
+        self._written(Group(writes[-1].number, len(records), batch_bytes(records), seconds))
 
 
 SWITCH_SECONDS_MAX = 0.0001
@@ -123,13 +103,6 @@ A reactor that makes a system call every few milliseconds and computes in betwee
 again before the writer has woken up, and each time the writer's patience begins anew: with the interpreter's value one
 write took up to ten seconds in such a test, with this one ten milliseconds.
 """
-
-
-QUICK_SECONDS_MAX = 0.005
-"""A small fraction of the time between two heartbeats."""
-
-QUICK_GROUPS_MIN = 200
-"""So many groups in a row must have been quick before anybody waits for the next one."""
 
 
 @frozen

@@ -24,7 +24,7 @@ class MemoryTestCase(SynchronousTestCase):
         self.failures: list[Failure] = []
         self.told: list[object] = []
         self.sync_seconds = 0.1
-        self.writes_here = False
+        self.writes_at_once = False
         self.storage = self.start()
 
     def start(self) -> MemoryStorage:
@@ -34,7 +34,7 @@ class MemoryTestCase(SynchronousTestCase):
             lambda: self.sync_seconds,
             random.Random(7).randbytes,
             self.failures.append,
-            lambda: self.writes_here,
+            lambda: self.writes_at_once,
         )
         self.recovered = self.storage.recover()
         return self.storage
@@ -76,22 +76,22 @@ class MemorySyncTests(MemoryTestCase):
         self.clock.advance(0)
         self.assertEqual(self.told, ["first", "empty"])
 
-    def test_quick_disk_is_waited_for(self) -> None:
+    def test_write_at_once_is_told_before_sync_returns(self) -> None:
         """If nothing is under way; what comes during a write waits for it, and goes with it."""
-        self.writes_here = True
+        self.writes_at_once = True
         self.sync("first", *slot_records([1]))
         self.assertEqual((self.told, list(self.disk.contents.slots)), (["first"], [1]))
-        self.writes_here = False
+        self.writes_at_once = False
         self.sync("second", *slot_records([2]))
-        self.writes_here = True
+        self.writes_at_once = True
         self.sync("third", *slot_records([3]))
         self.assertEqual(self.told, ["first"])
         self.clock.pump([0.11, 0.11])
         self.assertEqual(self.told, ["first", "second", "third"])
 
-    def test_failed_write_of_a_quick_disk_is_reported(self) -> None:
+    def test_failed_write_at_once_is_reported(self) -> None:
         """And nobody is told that it is there."""
-        self.writes_here = True
+        self.writes_at_once = True
         self.storage.fail_next(OSError("no space left on device"))
         self.sync("first", *slot_records([1]))
         self.assertEqual([failure.type for failure in self.failures], [OSError])

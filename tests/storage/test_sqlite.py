@@ -13,9 +13,9 @@ from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pfsb.interfaces import IStableStorage, StorageRefused
-from pfsb.paxos.records import Accepted, AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Record, ViewRecord
-from pfsb.storage import database, threads
-from pfsb.storage.sqlite import HERE_BYTES_MAX, SQLiteStorage
+from pfsb.paxos.records import Accepted, AruRecord, OrderedRecord, PeerRecord, ProposalRecord, ViewRecord
+from pfsb.storage import database
+from pfsb.storage.sqlite import SQLiteStorage
 from pfsb.storage.threads import READS_WAITING_MAX, SWITCH_SECONDS_MAX
 from tests.storage.support import Gate, Server, batch, ordered_to, plain, slot_records
 
@@ -281,90 +281,6 @@ class SyncTests(StorageTestCase):
         server.sync("late", *slot_records([1]))
         server.clock.run_what_came()
         self.assertEqual((server.told, self.gate.writes), ([], 0))
-
-
-class QuickDiskTests(StorageTestCase):
-    """A small group is written in the reactor's own thread while the disk is quick; here two groups show that it is."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.gate = Gate()
-        self.patch(database, "connect", self.gate.connect)
-        self.patch(threads, "QUICK_GROUPS_MIN", 2)
-        self.addCleanup(self.gate.open.set)
-
-    def quick(self) -> Server:
-        server = self.started()
-        server.write(*slot_records([1]))
-        server.write(*slot_records([2]))
-        return server
-
-    def told_at_once(self, server: Server, *records: Record) -> bool:
-        """Whether the write was over when `sync` returned."""
-        server.sync("now", *records)
-        at_once = "now" in server.told
-        server.clock.run_until(lambda: "now" in server.told)
-        server.told.remove("now")
-        return at_once
-
-    def test_disk_is_tried_first(self) -> None:
-        """One quick write may be luck."""
-        server = self.started()
-        tried = [self.told_at_once(server, *slot_records([seq])) for seq in (1, 2, 3)]
-        self.assertEqual(tried, [False, False, True])
-
-    def test_what_was_written_at_once_is_there_afterwards(self) -> None:
-        """The same transaction, whoever makes it."""
-        server = self.quick()
-        self.assertTrue(self.told_at_once(server, *slot_records([3])))
-        recovered = self.restarted(server).storage.recover()
-        self.assertEqual([slot.seq for slot in recovered.accepted], [1, 2, 3])
-
-    def test_slow_write_ends_it(self) -> None:
-        """A disk that holds up the reactor, and with it the heartbeat, does so once."""
-        server = self.quick()
-        self.gate.on_write = lambda: server.clock.advance(0.25)
-        self.assertTrue(self.told_at_once(server, *slot_records([3])))
-        self.gate.on_write = lambda: None
-        tried = [self.told_at_once(server, *slot_records([seq])) for seq in (4, 5, 6)]
-        self.assertEqual(tried, [False, False, True])
-
-    def test_large_group_is_left_to_the_thread(self) -> None:
-        """The reactor has better things to do meanwhile."""
-        large = ProposalRecord(3, 1, batch("x" * (HERE_BYTES_MAX + 1)))
-        self.assertFalse(self.told_at_once(self.quick(), large))
-
-    def test_write_under_way_is_not_overtaken(self) -> None:
-        """Group commit, and one thread at the database."""
-        server = self.quick()
-        self.gate.arrived.clear()
-        self.gate.open.clear()
-        server.sync("large", ProposalRecord(3, 1, batch("x" * (HERE_BYTES_MAX + 1))))
-        self.assertTrue(self.gate.arrived.wait(10))
-        server.sync("small", *slot_records([4]))
-        self.assertEqual(server.told, [])
-        self.gate.open.set()
-        server.clock.run_until(lambda: server.told == ["large", "small"])
-
-    def test_empty_sync_that_waits_is_told_first(self) -> None:
-        """In the order of the calls."""
-        server = self.quick()
-        server.sync("empty")
-        server.sync("now", *slot_records([3]))
-        self.assertEqual(server.told, ["empty", "now"])
-
-    def test_failure_stops_the_storage(self) -> None:
-        """As in the thread: reported once; nobody is told; the file is not touched again, not even to close it."""
-        server = self.quick()
-        self.gate.error = sqlite3.OperationalError("disk I/O error")
-        server.sync("lost", *slot_records([3]))
-        self.gate.error = None
-        server.sync("later", *slot_records([4]))
-        log = server.storage.path.with_name(server.storage.path.name + "-wal")
-        server.storage.close()
-        server.clock.run_what_came()
-        self.assertEqual([str(failure.value) for failure in server.failures], ["disk I/O error"])
-        self.assertEqual((server.told, log.exists()), ([], True))
 
 
 class FailureTests(StorageTestCase):
