@@ -30,7 +30,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "proposal-early": Catch(
         "mixed",
-        14,
+        8,
         "Violation: server N has view N on disk, but sends Proposal",
     ),
     "vc-proof-volatile": Catch(
@@ -41,7 +41,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     "alive-volatile": Catch(
         "mixed",
         0,
-        "Violation: server N has N on disk, but sends Alive",
+        "Violation: server N has view N on disk, but sends Alive",
     ),
     "view-not-written": Catch(
         "mixed",
@@ -60,13 +60,13 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "write-error-ignored": Catch(
         "mixed",
-        0,
-        "Violation: server N votes in view N at N, with None on disk",
+        5,
+        "Violation: server N has view N on disk, but sends Prepare",
     ),
     "torn-tail-kept": Catch(
         "mixed",
-        3,
-        "Violation: two proposals of view N at N",
+        8,
+        "ValueError: Unpack failed: incomplete input",
     ),
     "replayed-backwards": Catch(
         "mixed",
@@ -80,7 +80,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "catch-up-left-out": Catch(
         "paper",
-        81,
+        34,
         "InvariantViolated: server N: N: slot N is ordered, and not executed",
     ),
     "digest-gap": Catch(
@@ -89,9 +89,14 @@ CAUGHT: Final[Mapping[str, Catch]] = {
         "Violation: after slot N server N has another digest than others",
     ),
     "lost-disk-unnoticed": Catch(
-        "lost-disks",
+        "mixed",
         0,
-        "Violation: server N promises to follow in view N, as nobody asked it to",
+        "Violation: a stranger's frame has changed server N:",
+    ),
+    "newcomer-votes": Catch(
+        "heirs",
+        0,
+        "Violation: S1: slot N is ordered as",
     ),
     "order-more-than-majority": Catch(
         "mixed",
@@ -110,7 +115,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "prepare-less-than-majority": Catch(
         "mixed",
-        11,
+        2,
         "Violation: S1: slot N is",
     ),
     "preinstall-more-than-majority": Catch(
@@ -140,12 +145,12 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "vote-counted-twice": Catch(
         "mixed",
-        4,
-        "Violation: X is answered from slot N, which is only on the disks of",
+        3,
+        "Violation: slot N: N disks hold what was chosen",
     ),
     "votes-of-all-views": Catch(
         "mixed",
-        1,
+        31,
         "Violation: S1: slot N is",
     ),
     "proposal-counts-as-vote": Catch(
@@ -155,17 +160,17 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "prepare-phase-skipped": Catch(
         "mixed",
-        11,
+        2,
         "Violation: S1: slot N is",
     ),
     "promise-stale": Catch(
         "mixed",
-        0,
+        3,
         "Violation: server N keeps quiet about its vote at N in PrepareOK",
     ),
     "data-list-without-ordered": Catch(
         "mixed",
-        3,
+        15,
         "Violation: server N keeps quiet about its vote at N in PrepareOK",
     ),
     "data-list-cut-short": Catch(
@@ -175,37 +180,37 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "promise-below-floor": Catch(
         "mixed",
-        26,
-        "InvariantViolated: server N: N: slot N is known, but not ordered, with Local_Aru",
+        15,
+        "Violation: S1: slot N is",
     ),
     "promise-in-part": Catch(
-        "mixed",
-        43,
-        "Violation: slot N: N disks hold what was chosen",
+        "crashes",
+        3,
+        "Violation: S1: slot N is ordered as",
     ),
     "editions-mixed": Catch(
         "promises",
-        66,
-        "Violation: S1: two batches are called ordered at N",
+        23,
+        "Violation: S1: slot N is",
     ),
     "older-view-accepted": Catch(
-        "mixed",
-        59,
+        "calm",
+        8,
         "Violation: S1: slot N is",
     ),
     "older-proposal-replaces": Catch(
         "paper",
-        111,
-        "Violation: slot N: N disks hold what was chosen",
+        709,
+        "Violation: S1: slot N is",
     ),
     "constraint-ignored": Catch(
         "mixed",
-        4,
+        23,
         "Violation: S1: slot N is",
     ),
     "send-proposal-falls-through": Catch(
         "mixed",
-        16,
+        0,
         "AssertionError: a leader proposes once a view and slot, and only what is not ord",
     ),
     "window-ignored": Catch(
@@ -220,33 +225,33 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "executed-twice": Catch(
         "paper",
-        57,
+        32,
         "Violation: S3: server N ran X at N and again at N",
     ),
     "learned-not-executed": Catch(
         "mixed",
-        3,
-        "StorageRefused: memory: slot N is missing from the history, which should hold ev",
+        24,
+        "InvariantViolated: server N: N: slot N is ordered, and not executed",
     ),
     "proposals-told-as-ordered": Catch(
         "mixed",
-        0,
+        3,
         "Violation: slot N: N disks hold what was chosen",
     ),
     "time-goes-back": Catch(
         "mixed",
-        53,
+        57,
         "InvariantViolated: server N: N: the state machine's time went back from N to N",
     ),
     "horizon-ignored": Catch(
-        "mixed",
-        35,
+        "echoes",
+        0,
         "Violation: S3: server N ran X at N and again at N",
     ),
     "executes-out-of-order": Catch(
         "mixed",
         0,
-        "Violation: server N has N on disk, but sends Alive",
+        "Violation: server N executes slot N where N is next",
     ),
     "view-joined-without-timer": Catch(
         "mixed",
@@ -255,7 +260,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "timer-without-cap": Catch(
         "mixed",
-        2,
+        6,
         "Violation: server N: its Progress_Timer is N s, of N s to N s",
     ),
     "timer-never-back": Catch(
@@ -276,11 +281,11 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     "no-way-back": Catch(
         "mixed",
         1,
-        "Violation: all is well, and server N does not follow server N in view N",
+        "Violation: in vain for N s, server N is here again",
     ),
     "back-too-easily": Catch(
         "mixed",
-        6,
+        1,
         "Violation: somebody is not served within N s",
     ),
     "votes-interrupt": Catch(
@@ -295,17 +300,17 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "alone-and-leading": Catch(
         "mixed",
-        0,
-        "Violation: somebody is not served within N s",
+        5,
+        "Violation: the servers are not equal within N s",
     ),
     "holes-left": Catch(
         "mixed",
-        22,
+        0,
         "Violation: somebody is not served within N s",
     ),
     "holes-filled-fresh": Catch(
         "mixed",
-        6,
+        16,
         "Violation: G15: the leader of view N proposes an update at N and at N: X",
     ),
     "own-vote-not-counted": Catch(
@@ -320,22 +325,22 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "proposals-not-repeated": Catch(
         "mixed",
-        4,
-        "Violation: view N worked, and now it is view N, though only nothing arrived for",
+        0,
+        "Violation: in vain for N s, nothing arrived for N s: server N waits for an answe",
     ),
     "accept-not-repeated": Catch(
         "mixed",
-        1,
-        "Violation: the servers are not equal within N s",
+        5,
+        "Violation: all is well, and server N thinks that an update waits",
     ),
     "never-reconciles": Catch(
         "mixed",
-        1,
-        "Violation: the servers are not equal within N s",
+        0,
+        "Violation: somebody is not served within N s",
     ),
     "enqueued-not-rebuilt": Catch(
         "mixed",
-        9,
+        16,
         "Violation: G15: the leader of view N proposes an update at N and at N: X",
     ),
     "pending-not-dropped": Catch(
@@ -345,17 +350,17 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "updates-not-repeated": Catch(
         "mixed",
-        1,
-        "Violation: in vain for N s, server N does not reach its leader: server N waits f",
+        3,
+        "Violation: all is well, and server N does not follow server N in view N",
     ),
     "relayed-in-circles": Catch(
         "mixed",
-        1,
+        3,
         "Violation: server N has relayed N copies of N at most: X",
     ),
     "relay-left-out": Catch(
         "mixed",
-        1,
+        5,
         "Violation: view N worked, and now it is view N, though only server N did not rea",
     ),
     "replies-lost": Catch(
@@ -365,18 +370,18 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "epoch-not-fenced": Catch(
         "mixed",
-        1,
+        13,
         "Violation: X ran in slot N for a connection of epoch N, after the session was op",
     ),
     "numbers-not-filtered": Catch(
         "mixed",
-        0,
+        11,
         "Violation: X ran in slot N for a connection of epoch N, after the session was op",
     ),
     "revision-not-counted": Catch(
         "mixed",
         0,
-        'Violation: not linearizable: key "c": no order explains the answer OK value="v24',
+        'Violation: not linearizable: key "b": no order explains the answer OK revision=N',
     ),
     "revision-not-the-same": Catch(
         "mixed",
@@ -385,7 +390,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "closed-number-forgotten": Catch(
         "mixed",
-        38,
+        21,
         "Violation: S3: X ran in slot N, after number N in slot N",
     ),
     "fate-none-for-unknown": Catch(
@@ -400,68 +405,68 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "expiry-left-out": Catch(
         "mixed",
-        0,
+        2,
         "Violation: somebody is not served within N s",
     ),
     "lock-not-fair": Catch(
         "mixed",
-        0,
-        "Violation: lock lock0 goes to X, but ~N.N has waited longer",
+        3,
+        "Violation: lock lock0 goes to X, but user-N has waited longer",
     ),
     "lock-not-released": Catch(
         "mixed",
-        0,
+        2,
         "Violation: lock lock0 is free, and",
     ),
     "lock-line-lost": Catch(
         "mixed",
-        0,
-        "KeyError: '~N.N'",
+        3,
+        "KeyError: 'user-N'",
     ),
     "lock-token-again": Catch(
         "mixed",
-        0,
+        2,
         "Violation: lock lock0 had the token N, and now N",
     ),
     "lock-waits-for-ever": Catch(
         "mixed",
-        0,
-        "Violation: their time has come, and they wait for lock lock1 still:",
+        3,
+        "Violation: their time has come, and they wait for lock lock0 still:",
     ),
     "read-not-confirmed": Catch(
         "keyholes",
-        1,
-        'Violation: not linearizable: key "ha": no order explains the answer OK value="N"',
+        8,
+        'Violation: not linearizable: key "na": no order explains the answer OK value="N"',
     ),
     "read-confirmed-by-anyone": Catch(
         "keyholes",
-        7,
-        'Violation: not linearizable: key "ha": no order explains the answer OK value="N"',
+        26,
+        'Violation: not linearizable: key "a": no order explains the answer OK value="v13',
     ),
     "read-index-too-low": Catch(
         "readers",
-        1,
-        'Violation: not linearizable: key "a": no order explains the answer OK value="v11',
+        2,
+        'Violation: not linearizable: key "a": no order explains the answer OK value="v90',
     ),
     "read-not-awaited": Catch(
         "readers",
-        1,
-        'Violation: not linearizable: key "a": no order explains the answer OK value="v11',
+        2,
+        'Violation: not linearizable: key "a": no order explains the answer OK value="v90',
     ),
     "read-joins-request": Catch(
         "readers",
-        123,
-        "Violation: not linearizable: the chat: no order explains the answer OK count=N w",
+        128,
+        'Violation: not linearizable: key "a": no order explains the answer OK value="v2x',
     ),
     "read-joins-round": Catch(
         "late-answers",
-        7,
-        "Violation: not linearizable: the chat: no order explains the answer OK count=N w",
+        79,
+        'Violation: not linearizable: key "na": no order explains the answer OK value="N"',
     ),
     "read-of-former-life": Catch(
         "late-answers",
-        26,
-        "Violation: not linearizable: the chat: no order explains the answer OK count=N w",
+        84,
+        'Violation: not linearizable: key "na": no order explains the answer OK value="N"',
     ),
 }
 
@@ -469,32 +474,42 @@ DIRECTED: Final[Mapping[str, Catch]] = {
     "catch-up-left-out": Catch(
         "torn-while-learning",
         0,
-        "InvariantViolated: server N: N: slot N is ordered, and not executed",
+        "AssertionError: in vain for N s; now it is N s",
     ),
     "lost-disk-unnoticed": Catch(
         "disk-is-lost",
         0,
-        "Violation: server N has lost its disk, and takes part all the same",
+        "Violation: slot N is answered, and only on the disks of",
+    ),
+    "newcomer-votes": Catch(
+        "disk-is-lost-unheard",
+        0,
+        "Violation: S1: slot N is",
     ),
     "promise-in-part": Catch(
-        "promise-of-two-lives",
+        "torn-while-learning",
         0,
         "AssertionError: in vain for N s; now it is N s",
     ),
     "editions-mixed": Catch(
-        "promise-of-two-lives",
+        "torn-while-learning",
         0,
-        "Violation: S1: slot N is",
+        "AssertionError: in vain for N s; now it is N s",
+    ),
+    "older-view-accepted": Catch(
+        "torn-while-learning",
+        0,
+        "AssertionError: in vain for N s; now it is N s",
     ),
     "older-proposal-replaces": Catch(
-        "two-old-proposals",
+        "torn-while-learning",
         0,
-        "Violation: S1: slot N is",
+        "AssertionError: in vain for N s; now it is N s",
     ),
     "executed-twice": Catch(
-        "bound-twice",
+        "torn-while-learning",
         0,
-        "Violation: S3: server N ran X at N and again at N",
+        "AssertionError: in vain for N s; now it is N s",
     ),
     "horizon-ignored": Catch(
         "late-duplicate",
@@ -549,7 +564,7 @@ DIRECTED: Final[Mapping[str, Catch]] = {
     "proposals-not-repeated": Catch(
         "proposal-is-lost",
         0,
-        "Violation: view N worked, and now it is view N",
+        "AssertionError: in vain for N s; now it is N s",
     ),
     "accept-not-repeated": Catch(
         "proposal-is-lost",
@@ -602,7 +617,7 @@ DIRECTED: Final[Mapping[str, Catch]] = {
         "Violation: a read that was asked after a write had been answered does not see it",
     ),
     "read-not-awaited": Catch(
-        "request-is-on-its-way",
+        "round-is-under-way",
         0,
         "Violation: a read that was asked after a write had been answered does not see it",
     ),
