@@ -210,8 +210,8 @@ class FairWeather:
                 return f"the Progress_Timer of server {server_id} stays at {timer:g} s"
             if self.world.replica(server_id).flow_control.knows_of_unexecuted_update():
                 return f"server {server_id} thinks that an update waits"
-            if self.world.storage(server_id).pending_groups():
-                return f"server {server_id} waits for its disk"  # perhaps since it was a slow one
+            if self.world.storage(server_id).seconds_left > ROUND_SECONDS:
+                return f"server {server_id} has begun to write when its disk was slow"
         return ""
 
     def _uneven(self) -> str:

@@ -163,6 +163,11 @@ class MemoryStorage:
         """The sizes, in records, of the groups that `crash` can keep, lose or tear."""
         return [len(group.records) for group in self._pending()]
 
+    @property
+    def seconds_left(self) -> float:
+        """Until the write under way is on disk; 0.0: there is none."""
+        return 0.0 if self._write_call is None else self._write_call.getTime() - self._clock.seconds()
+
     def fail_next(self, error: Exception | None) -> None:
         """The next group to be finished fails with `error`; nothing of it is on disk. None: it does not, after all."""
         self._next_error = error

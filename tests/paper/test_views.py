@@ -25,21 +25,18 @@ class Elections(ScenarioTestCase):
     def test_leaders_follow_each_other_in_the_order_of_their_ids(self) -> None:
         """Section 5.1: view v is led by the server at position (v - 1) mod N."""
         world = self.begin(5)
-        world.crash(0)
-        self.until_led_by(1)
-        self.assertEqual(self.view(1), 2)
-        world.crash(1)
-        self.until_led_by(2)
-        self.assertEqual(self.view(2), 3)
-        world.crash(2)
-        for server_id in (0, 1, 2):
-            world.restart(server_id)
-        world.crash(3)
-        self.until_led_by(4)
-        self.assertEqual(self.view(4), 5)
-        world.crash(4)
-        self.until_led_by(0, 60)
-        self.assertEqual(self.view(0), 6)
+        views: list[int] = []
+        for _ in range(8):
+            leader = world.leader()
+            assert leader is not None
+            views.append(self.view(leader))
+            self.assertEqual(leader, (views[-1] - 1) % 5)
+            world.crash(leader)
+            world.run_until(world.has_leader, 30)
+            world.restart(leader)
+            world.run(0.5)
+        self.assertEqual(views, sorted(set(views)))
+        self.assertEqual(views[0], 1)
 
     def test_unstable_server_cannot_interrupt_a_working_view(self) -> None:
         """Figure 4 A4: who is in a view ignores votes for others, however often and high they come."""

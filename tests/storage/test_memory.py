@@ -64,8 +64,10 @@ class MemorySyncTests(MemoryTestCase):
         self.sync("first", *slot_records([1]))
         self.clock.advance(0.09)
         self.assertEqual((self.told, self.disk.contents.slots), ([], {}))
+        self.assertAlmostEqual(self.storage.seconds_left, 0.01)
         self.clock.advance(0.02)
         self.assertEqual((self.told, list(self.disk.contents.slots)), (["first"], [1]))
+        self.assertEqual(self.storage.seconds_left, 0.0)
 
     def test_instant_disk_is_not_synchronous(self) -> None:
         """Turns never nest."""
