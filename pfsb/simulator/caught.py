@@ -280,7 +280,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "no-way-back": Catch(
         "mixed",
-        1,
+        2,
         "Violation: in vain for N s, server N is here again",
     ),
     "back-too-easily": Catch(
