@@ -290,7 +290,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "votes-interrupt": Catch(
         "mixed",
-        1,
+        2,
         "Violation: view N worked, and now it is view N, though only server N was away",
     ),
     "proof-ignored": Catch(
@@ -365,7 +365,7 @@ CAUGHT: Final[Mapping[str, Catch]] = {
     ),
     "replies-lost": Catch(
         "mixed",
-        1,
+        2,
         "Violation: server N has another table of sessions than server N:",
     ),
     "epoch-not-fenced": Catch(
