@@ -8,7 +8,7 @@ from typing import Any, Final
 from benchmarks.scale.point import Point, of_section
 from benchmarks.scale.sections import CLOSED, OPEN, SECTIONS
 from benchmarks.setting import described, list_table
-from pfsb.bench.report import ABSENT, CLIENT_CORES_MAX, OTHER_CORES_MAX, aligned, count, short
+from pfsb.bench.report import ABSENT, aligned, count, remarks_on, short
 
 TITLES: Final = {
     "servers": "Over the number of servers",
@@ -78,16 +78,7 @@ def verdict(points: Sequence[Point]) -> list[str]:
 
 def remarks(points: Sequence[Point]) -> list[str]:
     """What keeps a figure from being one."""
-    found = []
-    for p in points:
-        where = f"{p.section}, {p.series}, {_shown_x(p)}"
-        if (p.client_cores or 0) > CLIENT_CORES_MAX:
-            found.append(f"{where}: the load client itself is the limit ({p.client_cores:.2f} of one core)")
-        if (p.other_cores or 0) > OTHER_CORES_MAX:
-            found.append(f"{where}: disturbed: other programs kept {p.other_cores:.1f} cores busy")
-        if p.errors:
-            found.append(f"{where}: {p.errors} errors, the first: {p.first_error}")
-    return found
+    return [remark for p in points for remark in remarks_on(p, f"{p.section}, {p.series}, {_shown_x(p)}")]
 
 
 def text(points: Sequence[Point], about: Mapping[str, Any]) -> str:

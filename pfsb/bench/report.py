@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from pfsb.bench.measure import Measurement
 
@@ -64,15 +64,34 @@ def table(measurements: Sequence[Measurement]) -> str:
 
 def remarks(measurements: Sequence[Measurement]) -> list[str]:
     """What a reader should know before using the figures."""
+    return [remark for m in measurements for remark in remarks_on(m, f"{m.connections} x {m.depth}")]
+
+
+class Measured(Protocol):
+    """What remarks are made on."""
+
+    @property
+    def client_cores(self) -> float | None: ...
+
+    @property
+    def other_cores(self) -> float | None: ...
+
+    @property
+    def errors(self) -> int: ...
+
+    @property
+    def first_error(self) -> str: ...
+
+
+def remarks_on(measured: Measured, where: str) -> list[str]:
+    """What keeps one figure from being one; `where` says which it is."""
     found = []
-    for m in measurements:
-        where = f"{m.connections} x {m.depth}"
-        if m.client_cores > CLIENT_CORES_MAX:
-            found.append(f"{where}: the load client itself is the limit ({m.client_cores:.2f} of one core)")
-        if (m.other_cores or 0) > OTHER_CORES_MAX:
-            found.append(f"{where}: disturbed: other programs kept {m.other_cores:.1f} cores busy")
-        if m.errors:
-            found.append(f"{where}: {m.errors} errors, the first: {m.first_error}")
+    if (measured.client_cores or 0) > CLIENT_CORES_MAX:
+        found.append(f"{where}: the load client itself is the limit ({measured.client_cores:.2f} of one core)")
+    if (measured.other_cores or 0) > OTHER_CORES_MAX:
+        found.append(f"{where}: disturbed: other programs kept {measured.other_cores:.1f} cores busy")
+    if measured.errors:
+        found.append(f"{where}: {measured.errors} errors, the first: {measured.first_error}")
     return found
 
 

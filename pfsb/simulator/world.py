@@ -266,23 +266,26 @@ class World:
 
     def leader(self) -> int | None:
         """Who leads the highest view that is led."""
-        leaders = [i for i in self.running_ids if self.replica(i).data.server.state is State.REG_LEADER]
-        return max(leaders, key=lambda i: self.replica(i).data.views.last_installed, default=None)
+        return max(self._leaders(), key=self._installed, default=None)
 
     def oldest_leader(self) -> int | None:
         """Who leads the lowest view that is led; perhaps it was deposed and does not know."""
-        leaders = [i for i in self.running_ids if self.replica(i).data.server.state is State.REG_LEADER]
-        return min(leaders, key=lambda i: self.replica(i).data.views.last_installed, default=None)
+        return min(self._leaders(), key=self._installed, default=None)
+
+    def _leaders(self) -> list[int]:
+        return [i for i in self.running_ids if self.replica(i).data.server.state is State.REG_LEADER]
+
+    def _installed(self, server_id: int) -> int:
+        return self.replica(server_id).data.views.last_installed
 
     def has_leader(self) -> bool:
         """Somebody leads, and a majority follows."""
         leader = self.leader()
         if leader is None:
             return False
-        view = self.replica(leader).data.views.last_installed
+        view = self._installed(leader)
         followers = sum(
-            self.replica(i).data.views.last_installed == view
-            and self.replica(i).data.server.state is not State.LEADER_ELECTION
+            self._installed(i) == view and self.replica(i).data.server.state is not State.LEADER_ELECTION
             for i in self.running_ids
         )
         return 2 * followers > len(self.ids)
