@@ -1,17 +1,18 @@
-"""A bundle: the commands of one session that travel, and are ordered, as one client update (design part 5).
+"""A bundle: the commands of one session that travel, and are ordered, together (design part 5).
 
-The payload of an update is a msgpack array (epoch, opens, entries); an entry is (number, command). Number 0
-marks what is not counted: questions, and the operations of a server's own session. A client id says whose
-bundle it is by its first character: "!" a server's own session, "~" a connection that did not
-say who it is, else the epoch, a space, and the name that the client gave.
+The payload of an update is a msgpack array of bundles, each an array (client id, epoch, opens, entries); an entry is
+(number, command). Number 0 marks what is not counted: questions, and the operations of a server's own session.
+The client id is the session's, as other clients see it; "!" stands for the server itself, and "~" begins that of a
+connection that did not say who it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import starmap
+from typing import NamedTuple
 
 import msgpack
-from attrs import frozen
 
 from pfsb.interfaces import Command
 
@@ -21,34 +22,18 @@ ANONYMOUS = "~"
 Entry = tuple[int, Command]
 
 
-def named(client_id: str, epoch: int) -> str:
-    """The update's client_id of a session with a name: another one for each epoch, so that none can block the next."""
-    return f"{epoch} {client_id}"
-
-
-def anonymous(server_id: int, incarnation: int, connection: int) -> str:
-    """Never used twice: the incarnation is counted on disk."""
-    return f"{ANONYMOUS}{server_id}.{incarnation}.{connection}"
-
-
-def server(server_id: int, incarnation: int) -> str:
-    return f"{SERVER}{server_id}.{incarnation}"
-
-
-def session_of(update_client_id: str) -> str:
-    """The session's client id, as other clients see it."""
-    if update_client_id[0] == ANONYMOUS:
-        return update_client_id
-    return update_client_id.partition(" ")[2]
-
-
-@frozen
-class Bundle:
+class Bundle(NamedTuple):
+    client_id: str
     epoch: int
     """Of the session, as its server knows it; 0 for an anonymous one, whose id is never used twice."""
     opens: bool
     """The first bundle of an anonymous session opens it."""
     entries: Sequence[Entry]
+
+
+def anonymous(server_id: int, incarnation: int, connection: int) -> str:
+    """Never used twice: the incarnation is counted on disk."""
+    return f"{ANONYMOUS}{server_id}.{incarnation}.{connection}"
 
 
 def encode_entries(entries: Sequence[Entry]) -> bytes:
@@ -61,17 +46,31 @@ def encode_entries(entries: Sequence[Entry]) -> bytes:
     return packed[len(_array_header(len(entries))) :]
 
 
-def encode(epoch: int, opens: bool, count: int, encoded_entries: Sequence[bytes]) -> bytes:
-    """A payload from `count` entries that are encoded already."""
-    packer = msgpack.Packer()
-    head: bytes = packer.pack_array_header(3) + packer.pack(epoch) + packer.pack(opens)
+def encode_head(client_id: str, epoch: int, opens: bool) -> bytes:
+    """What the bundles of a session begin with."""
+    packed: bytes = msgpack.packb((client_id, epoch, opens, ()))
+    return packed[: -len(_array_header(0))]
+
+
+def encode_bundle(head: bytes, count: int, encoded_entries: Sequence[bytes]) -> bytes:
+    """One bundle, from what is encoded already: its head, and `count` entries."""
     return b"".join((head, _array_header(count), *encoded_entries))
 
 
-def decode(payload: bytes) -> Bundle:
-    return Bundle(*msgpack.unpackb(payload, use_list=False))
+def encode(bundles: Sequence[bytes]) -> bytes:
+    """The payload of an update that brings these encoded bundles."""
+    return b"".join((_array_header(len(bundles)), *bundles))
+
+
+def decode(payload: bytes) -> list[Bundle]:
+    return list(starmap(Bundle, msgpack.unpackb(payload, use_list=False)))
 
 
 def _array_header(length: int) -> bytes:
+    if length < 16:
+        return _SHORT_HEADERS[length]
     header: bytes = msgpack.Packer().pack_array_header(length)
     return header
+
+
+_SHORT_HEADERS: list[bytes] = [msgpack.packb((None,) * length)[:1] for length in range(16)]

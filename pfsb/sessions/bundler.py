@@ -1,7 +1,4 @@
-"""One outstanding update at a time (Figure 12's rule for clients), and all that waits goes into the next one.
-
-Departure 8: updates are counted by their session; the numbers of the client's commands are inside.
-"""
+"""One outstanding bundle at a time (Figure 12's rule for clients), and all that waits goes into the next one."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ from typing import Any
 from attrs import define
 
 from pfsb.interfaces import Refused
-from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 
 BUNDLE_BYTES_MAX = 48_000
@@ -56,23 +52,19 @@ class Request:
 
 
 class Bundler:
-    """Turns the requests under one update client id into updates with growing timestamps."""
+    """Turns the requests of one session into bundles."""
 
-    def __init__(self, update_client_id: str, server_id: int, epoch: int, *, opens: bool) -> None:
-        self.update_client_id = update_client_id
-        self._server_id = server_id
+    def __init__(self, client_id: str, epoch: int, *, opens: bool) -> None:
+        self._client_id = client_id
         self._epoch = epoch
         self._opens = opens
-        self._timestamp = 0
+        self._head = bundle.encode_head(client_id, epoch, opens)
+        self.introduced = False
+        """Something of it was sent: its session may exist in the replicated state."""
         self.waiting: deque[Request] = deque()
         self.outstanding: list[Request] = []
         self.on_idle: Callable[[], None] = nothing
         """Called, in a turn, when nothing is under way any more and nothing waits."""
-
-    @property
-    def introduced(self) -> bool:
-        """Something of it was sent: its session may exist in the replicated state."""
-        return self._timestamp > 0
 
     @property
     def idle(self) -> bool:
@@ -81,8 +73,8 @@ class Bundler:
     def add(self, request: Request) -> None:
         self.waiting.append(request)
 
-    def next_update(self, local_aru: int) -> ClientUpdate | None:
-        """The next bundle, if there is something to send and nothing is under way."""
+    def next_bundle(self) -> bytes | None:
+        """The next bundle, encoded, if there is something to send and nothing is under way."""
         if self.outstanding or not self.waiting:
             return None
         size = count = 0
@@ -91,14 +83,14 @@ class Bundler:
             size += len(request.entries)
             count += len(request.numbers)
             self.outstanding.append(request)
-        payload = bundle.encode(self._epoch, self._opens, count, [request.entries for request in self.outstanding])
-        self._timestamp += 1
-        return ClientUpdate(self.update_client_id, self._server_id, self._timestamp, local_aru, payload)
+        self.introduced = True
+        return bundle.encode_bundle(self._head, count, [request.entries for request in self.outstanding])
 
-    def executed(self, update: ClientUpdate, results: Sequence[Any]) -> None:
+    def executed(self, results: Sequence[Any]) -> None:
         """The outstanding bundle has its results."""
-        assert update.timestamp == self._timestamp, "one update of a client is outstanding at a time"
-        self._opens = False
+        if self._opens:
+            self._opens = False
+            self._head = bundle.encode_head(self._client_id, self._epoch, False)
         requests, self.outstanding = self.outstanding, []
         first = 0
         for request in requests:
@@ -106,9 +98,6 @@ class Bundler:
             request.has_results(results[first:end])
             first = end
         assert first == len(results), "each entry of a bundle has its result"
-
-    def awaits(self, update: ClientUpdate) -> bool:
-        return bool(self.outstanding) and update.timestamp == self._timestamp
 
     def outlived(self) -> None:
         """The outstanding bundle never runs; nor does what waits, so that the numbers can be used again, in order."""

@@ -22,7 +22,6 @@ BUSY = Refused("BUSY", "too much is under way here for clients that are gone; an
 class ServedBy(Protocol):
     """What a connection asks of the desk that it stands at (`pfsb.sessions.desk`)."""
 
-    server_id: int
     replica: Replica
     machine: SessionMachine
     clock: IReactorTime
@@ -106,7 +105,7 @@ class ClientConnection:
         """Questions under way beside the log; commands wait for their answers."""
         self._goodbye: Goodbye | None = None
         self._is_here = True
-        self._speak_for(client_id, 0, 0, client_id, opens=True)
+        self._speak_for(client_id, 0, 0, opens=True)
 
     # ------------------------------------------------------------------ commands and questions
 
@@ -367,7 +366,7 @@ class ClientConnection:
             self._desk.let_go(self)
             fields = dict(result.fields)
             epoch, last = int(fields["epoch"]), int(fields["last"])
-            self._speak_for(client_id, epoch, last, bundle.named(client_id, epoch), opens=False)
+            self._speak_for(client_id, epoch, last, opens=False)
             if not self._desk.machine.is_open(client_id, epoch):  # taken over in the very bundle that opened it
                 self.session_ended(replaced(client_id))
 
@@ -375,11 +374,11 @@ class ClientConnection:
         if isinstance(result, Done):
             self._over = Refused("NOSESSION", f"session {self.client_id} is closed")
 
-    def _speak_for(self, client_id: str, epoch: int, last: int, update_client_id: str, *, opens: bool) -> None:
+    def _speak_for(self, client_id: str, epoch: int, last: int, *, opens: bool) -> None:
         self.client_id, self.epoch = client_id, epoch
         self._highest = last
         self._asked = {}
         self._pending = {}
         self._over = None
-        self.bundler = Bundler(update_client_id, self._desk.server_id, epoch, opens=opens)
+        self.bundler = Bundler(client_id, epoch, opens=opens)
         self._desk.hold(self)

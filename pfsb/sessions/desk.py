@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
 from typing import Any
@@ -16,6 +16,7 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
 from pfsb.sessions import bundle
 from pfsb.sessions.bundler import Bundler, Request, nothing
+from pfsb.sessions.carriers import Carriers
 from pfsb.sessions.connection import ClientConnection
 from pfsb.sessions.following import Following
 from pfsb.sessions.machine import CLOSE, SessionMachine
@@ -51,12 +52,14 @@ class Desk:
         """In the order in which they came, as those who follow below: a set would answer in another order each time."""
         self._connected: dict[str, ClientConnection] = {}
         """Session client id -> the connection that speaks for it."""
-        self._bundlers: dict[str, Bundler] = {}
-        """By update client id: whose updates may be under way."""
-        self._own = Bundler(bundle.server(server_id, incarnation), server_id, 0, opens=False)
-        self._bundlers[self._own.update_client_id] = self._own
-        self._ready: dict[str, Bundler] = {}
+        self._carriers = Carriers(server_id, incarnation, replica.settings.batch_bytes_max)
+        self._own = Bundler(bundle.SERVER, 0, opens=False)
+        self._bundlers: dict[Bundler, None] = {self._own: None}
+        """Whose bundles may be under way."""
+        self._ready: dict[Bundler, None] = {}
         """Bundlers that got something to send, in that order."""
+        self._unloaded: list[Bundler] = []
+        """Bundlers that have waited for a bundle which is through since the present turn."""
         self._reads: list[Callable[[bool], None]] = []
         """Questions that do not go through the log."""
         self._released = {app.listen_verb: app.length() for app in self._event_logs()}
@@ -68,6 +71,7 @@ class Desk:
         self._sweep: IDelayedCall = clock.callLater(SWEEP_SECONDS, self._sweep_unanswered)
         machine.observer = self
         replica.flow_control.somebody_waits = self._somebody_waits
+        replica.turn.at_end.insert(0, self._introduce_unloaded)  # before the leader proposes
 
     def close(self) -> None:
         for call in (self._gather, self._sweep):
@@ -78,7 +82,7 @@ class Desk:
     def idle(self) -> bool:
         """No command is under way."""
         reading = self._reads or self.replica.reads.under_way
-        return not reading and all(bundler.idle for bundler in self._bundlers.values())
+        return not reading and all(bundler.idle for bundler in self._bundlers)
 
     @property
     def is_busy(self) -> bool:
@@ -114,7 +118,7 @@ class Desk:
     def make_ready(self, bundler: Bundler) -> None:
         """Its next bundle leaves together with those of all others that got something in this turn of the reactor."""
         if not bundler.outstanding:
-            self._ready[bundler.update_client_id] = bundler
+            self._ready[bundler] = None
             self._gather_soon()
 
     def read(self, ready: Callable[[bool], None]) -> None:
@@ -125,7 +129,7 @@ class Desk:
 
     def hold(self, connection: ClientConnection) -> None:
         """This connection speaks for its session from now on."""
-        self._bundlers[connection.bundler.update_client_id] = connection.bundler
+        self._bundlers[connection.bundler] = None
         self._connected[connection.client_id] = connection
 
     def let_go(self, connection: ClientConnection) -> None:
@@ -134,9 +138,9 @@ class Desk:
             del self._connected[connection.client_id]
         bundler = connection.bundler
         bundler.waiting.clear()
-        bundler.on_idle = partial(self._retire, bundler)
+        bundler.on_idle = partial(self._retire, bundler, connection.client_id)
         if bundler.idle:
-            self._retire(bundler)
+            bundler.on_idle()
 
     def gone(self, connection: ClientConnection) -> None:
         self._connections.pop(connection, None)
@@ -145,11 +149,11 @@ class Desk:
         """In a turn: answer behind the door; one command, or all that were asked together."""
         self.replica.turn.call(answer, result)
 
-    def _retire(self, bundler: Bundler) -> None:
+    def _retire(self, bundler: Bundler, client_id: str) -> None:
         """An anonymous session is closed when its last bundle is through, not before: that bundle may open it."""
-        self._bundlers.pop(bundler.update_client_id, None)
-        if bundler.introduced and bundler.update_client_id in self.machine.sessions:
-            self.operate((CLOSE, bundler.update_client_id, 0))
+        self._bundlers.pop(bundler, None)
+        if client_id[0] == bundle.ANONYMOUS and bundler.introduced and client_id in self.machine.sessions:
+            self.operate((CLOSE, client_id, 0))
 
     def _gather_soon(self) -> None:
         if self._gather is None:
@@ -162,38 +166,44 @@ class Desk:
     def _introduce_all(self) -> None:
         ready, self._ready = self._ready, {}
         reads, self._reads = self._reads, []
-        for bundler in ready.values():
-            self._introduce(bundler)
+        self._introduce(ready)
         for read in reads:
             self.replica.reads.read(read)
 
-    def _introduce(self, bundler: Bundler) -> None:
-        update = bundler.next_update(self.replica.data.ordering.local_aru)
-        if update is not None:
+    def _introduce(self, bundlers: Iterable[Bundler]) -> None:
+        for update in self._carriers.updates(bundlers, self.replica.data.ordering.local_aru):
             self.replica.introduce(update)
 
     # ------------------------------------------------------------------ told by the replicated state machine
 
-    def executed(self, update: ClientUpdate, results: Sequence[Any]) -> None:
-        """In a turn: settle the bundle, and let the client's next one follow at once."""
-        bundler = self._bundlers.get(update.client_id)
-        if bundler is None:
-            return  # of a connection that is gone, or of this server before it was restarted
-        bundler.executed(update, results)
-        self._go_on(bundler)
+    def executed(self, update: ClientUpdate, position: int, results: Sequence[Any]) -> None:
+        """In a turn: settle a bundle; after the last one of its update the clients' next ones may follow."""
+        aboard = self._carriers.aboard(update)
+        if not aboard:
+            assert not self._carriers.know(update), "one update of a carrier is outstanding at a time"
+            return  # this server was restarted since
+        aboard[position].executed(results)
+        if position + 1 == len(aboard):
+            self._go_on(update)
 
     def outlived(self, update: ClientUpdate) -> None:
         """In a turn. What has not run does not count as executed, so that it may be ordered and refused once more."""
-        bundler = self._bundlers.get(update.client_id)
-        if bundler is not None and bundler.awaits(update):
+        for bundler in self._carriers.aboard(update):
             bundler.outlived()
-            self._go_on(bundler)
+        self._go_on(update)
 
-    def _go_on(self, bundler: Bundler) -> None:
-        if bundler.waiting:
-            self._introduce(bundler)
-        else:
-            bundler.on_idle()
+    def _go_on(self, update: ClientUpdate) -> None:
+        for bundler in self._carriers.unload(update):
+            if bundler.waiting:
+                self._unloaded.append(bundler)
+            else:
+                bundler.on_idle()
+
+    def _introduce_unloaded(self) -> None:
+        """At the end of a turn: what waited for any of the updates that it has executed."""
+        if self._unloaded:
+            unloaded, self._unloaded = self._unloaded, []
+            self._introduce(unloaded)
 
     def completed(self, client_id: str, number: int, result: Result) -> None:
         connection = self._connected.get(client_id)

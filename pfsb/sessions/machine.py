@@ -124,9 +124,7 @@ class SessionMachine:
         self.updates += len(updates)
         self._end_waits()
         for update in updates:
-            results = self._run(update)
-            if update.server_id == self._server_id:
-                self.observer.executed(update, results)
+            self._run(update)
         self._forget_closed_sessions()
         for log in self._logs:
             if log.application.length() != log.length:
@@ -169,15 +167,22 @@ class SessionMachine:
 
     # ------------------------------------------------------------------ bundles
 
-    def _run(self, update: ClientUpdate) -> list[Any]:
-        content = bundle.decode(update.payload)
-        if update.client_id[0] == bundle.SERVER:
-            return [self._operate(update.server_id, command) for _, command in content.entries]
-        session = self._session_for(update, content)
-        if isinstance(session, Refused):
-            last_number = self.last_number(bundle.session_of(update.client_id))
-            return [evolve(session, fate="unknown") if 0 < n <= last_number else session for n, _ in content.entries]
+    def _run(self, update: ClientUpdate) -> None:
+        """Bundle by bundle: a session may end in the next one, and what ran before that is told before."""
         is_ours = update.server_id == self._server_id
+        for position, content in enumerate(bundle.decode(update.payload)):
+            results = self._run_bundle(update.server_id, content)
+            if is_ours:
+                self.observer.executed(update, position, results)
+
+    def _run_bundle(self, server_id: int, content: Bundle) -> list[Any]:
+        if content.client_id == bundle.SERVER:
+            return [self._operate(server_id, command) for _, command in content.entries]
+        session = self._session_for(server_id, content)
+        if isinstance(session, Refused):
+            last_number = self.last_number(content.client_id)
+            return [evolve(session, fate="unknown") if 0 < n <= last_number else session for n, _ in content.entries]
+        is_ours = server_id == self._server_id
         results = [
             self._command(session, number, command) if number else self._question(command, is_ours)
             for number, command in content.entries
@@ -186,11 +191,11 @@ class SessionMachine:
             self.counts.note([command[0] for _, command in content.entries], results)
         return results
 
-    def _session_for(self, update: ClientUpdate, content: Bundle) -> Session | Refused:
-        client_id = bundle.session_of(update.client_id)
+    def _session_for(self, server_id: int, content: Bundle) -> Session | Refused:
+        client_id = content.client_id
         session = self.sessions.get(client_id)
         if content.opens and session is None:
-            session = Session(client_id, 0, update.server_id, ANONYMOUS_TTL_MS, KeptAnswers(self._session_window))
+            session = Session(client_id, 0, server_id, ANONYMOUS_TTL_MS, KeptAnswers(self._session_window))
             self.sessions[client_id] = session
         if session is None:
             return Refused(

@@ -14,8 +14,8 @@ from pfsb.paxos.messages import ClientUpdate
 class ISessionObserver(Interface):
     """The part of a server that faces its own clients."""
 
-    def executed(update: ClientUpdate, results: Sequence[Any]) -> None:
-        """An update of this server's was executed: a result (or PENDING) for each entry."""
+    def executed(update: ClientUpdate, position: int, results: Sequence[Any]) -> None:
+        """The bundle at that position of an update of this server's was executed: a result (or PENDING) each entry."""
 
     def outlived(update: ClientUpdate) -> None:
         """An update of this server's was ordered beyond its horizon: it has not run, and never will."""
@@ -34,7 +34,7 @@ class ISessionObserver(Interface):
 class NobodyObserves:
     """While a server recovers, nobody is connected."""
 
-    def executed(self, update: ClientUpdate, results: Sequence[Any]) -> None:
+    def executed(self, update: ClientUpdate, position: int, results: Sequence[Any]) -> None:
         pass
 
     def outlived(self, update: ClientUpdate) -> None:

@@ -28,6 +28,7 @@ def check_bounds(world: World, users: int) -> None:
         for sentence in (
             *_wrong_tables(server, users),
             *_wrong_sessions(server),
+            *_wrong_connections(server),
             *_wrong_progress_timer(server),
             *_wrong_timers(world, server_id),
         ):
@@ -68,6 +69,16 @@ def _wrong_sessions(server: Server) -> Iterator[str]:
     oldest = min((ended_at for _, ended_at in machine.closed_sessions.values()), default=aru)
     if oldest < aru - horizon:
         yield f"a session that ended in slot {oldest} is not forgotten, and the horizon is {horizon} below {aru}"
+
+
+def _wrong_connections(server: Server) -> Iterator[str]:
+    """A session that is over leaves nobody waiting: what was asked has run, or nobody will ever hear whether it has."""
+    if not server.replica.turn.idle:
+        return  # answers wait behind the door
+    for connection in server.desk._connections:
+        is_through = connection.bundler.idle and not connection._reading and not connection._changing
+        if connection._over is not None and is_through and connection._goodbye is None and connection.unanswered:
+            yield f"a connection whose session is over owes its client {connection.unanswered} answers"
 
 
 def _wrong_progress_timer(server: Server) -> Iterator[str]:

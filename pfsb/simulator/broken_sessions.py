@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import evolve
 
 from pfsb.interfaces import Command, Done, Result
 from pfsb.paxos.messages import ClientUpdate
-from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.kept import KeptAnswers
 from pfsb.sessions.machine import Session
@@ -44,9 +43,9 @@ def _do_not_fence(process: Any) -> None:
     machine = process.server.machine
 
     @instead_of(machine, "_session_for")
-    def broken(session_for: Callable[[ClientUpdate, Bundle], Any], update: ClientUpdate, content: Bundle) -> Any:
-        session = machine.sessions.get(bundle.session_of(update.client_id))
-        return session_for(update, evolve(content, epoch=session.epoch) if session is not None else content)
+    def broken(session_for: Callable[[int, Bundle], Any], server_id: int, content: Bundle) -> Any:
+        session = machine.sessions.get(content.client_id)
+        return session_for(server_id, content._replace(epoch=session.epoch) if session is not None else content)
 
 
 @VARIANTS.add(
@@ -128,11 +127,23 @@ def _fate_none_for_unknown(process: Any) -> None:
 def _reply_before_execution(process: Any) -> None:
     @instead_of(process.replica, "introduce")
     def broken(introduce: Callable[[ClientUpdate], None], update: ClientUpdate) -> None:
-        bundler = process.server.desk._bundlers.get(update.client_id)
         introduce(update)
-        for request in bundler.outstanding if bundler is not None else ():
-            if any(request.numbers):
-                request.settle([Done()] * len(request.numbers))
+        for bundler in process.server.desk._carriers.aboard(update):
+            for request in bundler.outstanding:
+                if any(request.numbers):
+                    request.settle([Done()] * len(request.numbers))
+
+
+@VARIANTS.add("results-mixed-up", "Departure 8", "sessions whose bundles travel together get each other's results")
+def _results_mixed_up(process: Any) -> None:
+    @instead_of(process.server, "start")
+    def broken(start: Callable[[], None]) -> None:
+        start()
+        carriers = process.server.desk._carriers
+
+        @instead_of(carriers, "aboard")
+        def mixed_up(aboard: Callable[[ClientUpdate], Sequence[Any]], update: ClientUpdate) -> Sequence[Any]:
+            return aboard(update)[::-1]
 
 
 @VARIANTS.add("expiry-left-out", "Departure 9", "the sessions of a server that is silent are not expired")

@@ -80,6 +80,15 @@ def draw(rng: random.Random, profile: Profile, servers: int | None, seconds: flo
     return _within_reach(knobs)
 
 
+def gathered(rng: random.Random, profile: Profile, knobs: Knobs) -> Knobs:
+    """How servers see what their clients ask: drawn when all else is, so that the rest stays what it was.
+
+    Times of the clock must be multiples without rounding for what shall come at one of them.
+    """
+    habits = {"turn_seconds": rng.choice((0.0, 1 / 64, 1 / 8, 1 / 8)), **profile.habits}
+    return evolve(knobs, habits=evolve(knobs.habits, **habits))
+
+
 def _within_reach(knobs: Knobs) -> Knobs:
     """Less is asked of a cluster that can do little: if users give up sooner than it answers, nobody is ever served.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from math import ceil
 from typing import Any
 
 from attrs import define, field
@@ -27,6 +28,8 @@ class Line:
     rng: random.Random
     server_id: int
     on_ended: Callable[[Line, str], None]
+    turn_seconds: float = 0.0
+    """What arrives within such a time is seen by the server at its end, together; 0: at once."""
     client_id: str = ""
     """Whose session it speaks for; "" until it is known."""
     is_left: bool = False
@@ -80,8 +83,11 @@ class Line:
     def _go(self, act: Callable[..., None], *args: Any) -> None:
         """In order; a paused server takes it when it goes on."""
         now = self.world.now
-        self._there = max(self._there, now + self.rng.uniform(*LATENCY_SECONDS))
+        self._there = max(self._there, self._seen(now + self.rng.uniform(*LATENCY_SECONDS)))
         self.world.clock.callLater(self._there - now, self._lane.callLater, 0, act, *args)
+
+    def _seen(self, arrival: float) -> float:
+        return ceil(arrival / self.turn_seconds) * self.turn_seconds if self.turn_seconds else arrival
 
     # ------------------------------------------------------------------ at the server
 

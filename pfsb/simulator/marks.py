@@ -43,6 +43,7 @@ REQUIRED: Final = (
     "vote travelled with a PROPOSAL",
     "vote sent by the timer",
     "batch of several updates",
+    "update of several sessions",
     "bundle ordered beyond its horizon",
     "lock granted after a wait",
     "lock not free in time",

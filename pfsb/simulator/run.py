@@ -20,7 +20,7 @@ from pfsb.paxos.replica import StorageWasReplaced
 from pfsb.simulator.fair_weather import FairWeather
 from pfsb.simulator.faults import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
 from pfsb.simulator.healing import heal_all, heal_some
-from pfsb.simulator.knobs import Knobs, draw
+from pfsb.simulator.knobs import Knobs, draw, gathered
 from pfsb.simulator.marks import Marks, Watcher
 from pfsb.simulator.network import LinkQuality
 from pfsb.simulator.population import PaperClients, People, Population
@@ -101,7 +101,7 @@ class Run:
             for fault in draw_faults(rng, drawn)
             if fault.family not in plan.without and (plan.faults is None or fault.number in plan.faults)
         )
-        self.knobs = knobs = _switched_off(drawn, plan.without)
+        self.knobs = knobs = gathered(rng, self.profile, _switched_off(drawn, plan.without))
         self.marks = Marks()
         self._rng = random.Random(f"{plan.seed}/run")
         watcher = Watcher(self.marks)

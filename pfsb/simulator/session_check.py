@@ -16,6 +16,7 @@ from zope.interface import implementer
 from pfsb.interfaces import PENDING, Command, Done, IStateMachine, Refused, Result, Ticket
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
+from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.machine import EXPIRE, Session, SessionMachine
 from pfsb.sessions.observer import NobodyObserves
 from pfsb.simulator.violation import Violation
@@ -179,9 +180,13 @@ class WatchedSessions:
             self._settle(self._checks.settled, self._server_id, slot)
         sessions: dict[str, Session] = {}
         for update in updates:
-            if update.client_id[0] == bundle.SERVER:
-                sessions = sessions or dict(self._machine.sessions)
-                slot.expired_by_others += self._expired_by_others(update, sessions)
+            bundles = bundle.decode(update.payload)
+            clients = sum(each.client_id != bundle.SERVER for each in bundles)
+            self._checks.marks["update of several sessions"] += clients > 1
+            for each in bundles:
+                if each.client_id == bundle.SERVER:
+                    sessions = sessions or dict(self._machine.sessions)
+                    slot.expired_by_others += self._expired_by_others(update.server_id, each, sessions)
         self._machine.execute(seq, time_ms, updates)
         # A session that ends and is opened anew in one slot is another one.
         slot.ended += sorted(i for i, session in sessions.items() if self._machine.sessions.get(i) is not session)
@@ -193,12 +198,12 @@ class WatchedSessions:
         self._machine.outlived(update)
 
     @staticmethod
-    def _expired_by_others(update: ClientUpdate, sessions: dict[str, Session]) -> int:
+    def _expired_by_others(server_id: int, operations: Bundle, sessions: dict[str, Session]) -> int:
         found = 0
-        for _, command in bundle.decode(update.payload).entries:
+        for _, command in operations.entries:
             session = sessions.get(command[1])
             if command[0] == EXPIRE and session is not None and session.epoch == command[2]:
-                found += session.server_id != update.server_id
+                found += session.server_id != server_id
         return found
 
     def _watch_commands(self) -> None:
@@ -225,16 +230,16 @@ class WatchedSessions:
     def _watch_epochs(self) -> None:
         """What each bundle claims, and what each opening gives, whatever the machine makes of it."""
         machine = self._machine
-        run, open_session = machine._run, machine._open
+        run_bundle, open_session = machine._run_bundle, machine._open
 
-        def runs(update: ClientUpdate) -> list[Any]:
-            self._epoch = bundle.decode(update.payload).epoch
-            return run(update)
+        def runs(server_id: int, content: Bundle) -> list[Any]:
+            self._epoch = content.epoch
+            return run_bundle(server_id, content)
 
         def opened(server_id: int, client_id: str, ttl_ms: int) -> Result:
             result = open_session(server_id, client_id, ttl_ms)
             self._latest_epoch[client_id] = machine.sessions[client_id].epoch
             return result
 
-        machine._run = runs  # type: ignore[method-assign]
+        machine._run_bundle = runs  # type: ignore[method-assign]
         machine._open = opened  # type: ignore[method-assign]

@@ -288,7 +288,14 @@ class User:
         able = [i for i in serving if before is None or i != before.server_id] or serving
         if not able:
             return
-        self._line = line = Line(self.world, self.checks, self.rng, self.rng.choice(able), self._session_is_over)
+        self._line = line = Line(
+            self.world,
+            self.checks,
+            self.rng,
+            self.rng.choice(able),
+            self._session_is_over,
+            self.habits.turn_seconds,
+        )
         self._line_since = self.world.now
         line.connect(lambda: self._connected(line))
 

@@ -28,7 +28,7 @@ from pfsb.paxos.records import Accepted
 from pfsb.storage.directory import sync_directory
 from pfsb.storage.shared import GONE, Effect, history_gap
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Cell = int | str | bytes
 

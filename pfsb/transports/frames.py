@@ -7,7 +7,7 @@ big-endian.
 bytes  header
 ====== ======================================================================
 4      ``PFSB``
-1      format version, 1
+1      format version, 2
 1      frame type, 1: messages of the protocol
 1      flags; bit 0: a seal follows the header
 4      size of the body
@@ -50,7 +50,7 @@ FRAME_BYTES_MAX: Final = 60_000
 """What one UDP datagram carries over IPv4 and IPv6, with room to spare."""
 
 MAGIC: Final = b"PFSB"
-VERSION: Final = 1
+VERSION: Final = 2
 TYPE_MESSAGES: Final = 1
 FLAG_SEALED: Final = 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 from attrs import define, evolve, field
@@ -31,6 +32,7 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.settings import Settings
 from pfsb.server import Server
 from pfsb.sessions import bundle
+from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.connection import Asked, ClientConnection
 from pfsb.sessions.machine import CLOSE, EXPIRE, OPEN, SessionMachine
 from pfsb.sessions.observer import ISessionObserver
@@ -112,12 +114,13 @@ class Observer:
     """Keeps what it is told."""
 
     results: list[Sequence[Any]] = field(factory=list)
+    """Of each bundle."""
     outlived_updates: list[ClientUpdate] = field(factory=list)
     completions: list[tuple[str, int, Result]] = field(factory=list)
     ends: list[tuple[str, int, str]] = field(factory=list)
     grown: list[str] = field(factory=list)
 
-    def executed(self, update: ClientUpdate, results: Sequence[Any]) -> None:
+    def executed(self, update: ClientUpdate, position: int, results: Sequence[Any]) -> None:
         self.results.append(results)
 
     def outlived(self, update: ClientUpdate) -> None:
@@ -143,21 +146,20 @@ class Driver:
         self.machine.observer = self.observer = Observer()
         self.seq = 0
         self.time_ms = 1_000
-        self._timestamps: dict[str, int] = {}
+        self._updates = count(1)
 
     def execute(self, *updates: ClientUpdate) -> list[Sequence[Any]]:
-        """One slot. The results that the observer was told, one list for each update of this server."""
+        """One slot. The results that the observer was told, one list for each bundle of this server."""
         self.observer.results.clear()
         self.seq += 1
         self.machine.execute(self.seq, self.time_ms, updates)
         return list(self.observer.results)
 
-    def update(self, update_client_id: str, payload: bytes, server_id: int = 0) -> ClientUpdate:
-        timestamp = self._timestamps[update_client_id] = self._timestamps.get(update_client_id, 0) + 1
-        return ClientUpdate(update_client_id, server_id, timestamp, self.seq, payload)
+    def update(self, *bundles: Bundle, server_id: int = 0) -> ClientUpdate:
+        return ClientUpdate(f"{server_id}.1.1", server_id, next(self._updates), self.seq, encoded(*bundles))
 
     def operation(self, *command: Any, server_id: int = 0) -> ClientUpdate:
-        return self.update(bundle.server(server_id, 1), encoded(0, False, (0, command)), server_id)
+        return self.update(Bundle(bundle.SERVER, 0, False, ((0, command),)), server_id=server_id)
 
     def open(self, client_id: str, server_id: int = 0, ttl_ms: int = 10_000) -> dict[str, Any]:
         """Open a session; the fields of the answer."""
@@ -173,18 +175,24 @@ class Driver:
         self.execute(self.operation(EXPIRE, client_id, epoch))
 
     def bundle(self, client_id: str, epoch: int, *entries: tuple[int, Command]) -> ClientUpdate:
-        return self.update(bundle.named(client_id, epoch), encoded(epoch, False, *entries))
+        return self.update(Bundle(client_id, epoch, False, entries))
 
     def run(self, client_id: str, epoch: int, *entries: tuple[int, Command]) -> Sequence[Any]:
         """A bundle of a session with a name; its results."""
         return self.execute(self.bundle(client_id, epoch, *entries))[0]
 
     def run_anonymous(self, client_id: str, *entries: tuple[int, Command], opens: bool = False) -> Sequence[Any]:
-        return self.execute(self.update(client_id, encoded(0, opens, *entries)))[0]
+        return self.execute(self.update(Bundle(client_id, 0, opens, entries)))[0]
 
 
-def encoded(epoch: int, opens: bool, *entries: tuple[int, Command]) -> bytes:
-    return bundle.encode(epoch, opens, len(entries), [bundle.encode_entries([entry]) for entry in entries])
+def encoded(*bundles: Bundle) -> bytes:
+    """The payload that brings them."""
+    return bundle.encode([_encoded(each) for each in bundles])
+
+
+def _encoded(each: Bundle) -> bytes:
+    head = bundle.encode_head(each.client_id, each.epoch, each.opens)
+    return bundle.encode_bundle(head, len(each.entries), [bundle.encode_entries([entry]) for entry in each.entries])
 
 
 def dump(machine: SessionMachine) -> Any:
@@ -365,15 +373,22 @@ class ClusterTestCase(SynchronousTestCase):
     def sessions(self, server_id: int = 0) -> list[str]:
         return list(self.server(server_id).machine.sessions)
 
-    def bundles(self, prefix: str) -> list[list[int]]:
-        """The numbers in each ordered bundle of the update client ids that begin so, in order, on disk of server 0."""
-        ordered = self.world.disk(0).ordered(1, self.world.disk(0).local_aru)
+    def bundles(self, prefix: str, server_id: int | None = None) -> list[list[int]]:
+        """The numbers in each ordered bundle of the client ids that begin so, in order, on disk of server 0.
+
+        Of those that `server_id` has introduced, if it is given.
+        """
         return [
-            [number for number, _ in bundle.decode(update.payload).entries]
-            for _, batch in ordered
-            for update in batch.open()[1]
-            if update.client_id.startswith(prefix)
+            [number for number, _ in each.entries]
+            for update in self.updates()
+            for each in bundle.decode(update.payload)
+            if each.client_id.startswith(prefix) and server_id in (None, update.server_id)
         ]
+
+    def updates(self) -> list[ClientUpdate]:
+        """On disk of server 0, in order."""
+        ordered = self.world.disk(0).ordered(1, self.world.disk(0).local_aru)
+        return [update for _, batch in ordered for update in batch.open()[1]]
 
     def in_use(self) -> dict[int, Asked]:
         """What `self.client` has under way, or PENDING."""
@@ -384,7 +399,7 @@ class ClusterTestCase(SynchronousTestCase):
         desk = self.server(server_id).desk
         self.assertEqual(desk.connections, 0)
         self.assertEqual(list(desk._connected), [])
-        self.assertEqual(list(desk._bundlers), [desk._own.update_client_id])
+        self.assertEqual(list(desk._bundlers), [desk._own])
         self.assertEqual(list(desk._ready), [])
         self.assertTrue(desk.idle)
 

@@ -97,12 +97,12 @@ class LeaderTests(ClusterTestCase):
 
     def test_nobody_but_the_leader_expires_them(self) -> None:
         """One is enough, and all others hear as little of that server as it does."""
-        expiries = len(self.bundles(f"!{self.leader}."))
-        others = len(self.bundles(f"!{self.other}."))
+        expiries = len(self.bundles("!", self.leader))
+        others = len(self.bundles("!", self.other))
         self.world.crash(self.at)
         self.world.run(20.0)
-        self.assertGreater(len(self.bundles(f"!{self.leader}.")), expiries)
-        self.assertEqual(len(self.bundles(f"!{self.other}.")), others)
+        self.assertGreater(len(self.bundles("!", self.leader)), expiries)
+        self.assertEqual(len(self.bundles("!", self.other)), others)
 
     def test_sessions_of_a_dead_leader_are_expired_by_the_next(self) -> None:
         """The next leader counts the silence from when it leads."""

@@ -13,9 +13,10 @@ from pfsb.applications.chat import Chat
 from pfsb.applications.key_value import KeyValue
 from pfsb.applications.lock import Lock
 from pfsb.interfaces import PENDING, Command, CommandDescription, Done, IContext, IReplicatedApplication
+from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.kept import CHARACTERS_MAX
 from pfsb.sessions.machine import CLOSE, EXPIRE, OPEN
-from tests.sessions.support import Driver, code, dump, encoded, value
+from tests.sessions.support import Driver, code, dump, value
 
 INCR: Command = ("INCR", "n", 1)
 GET: Command = ("GET", "n")
@@ -89,7 +90,7 @@ class NumberTests(MachineTestCase):
         """It is answered where it was asked."""
         asked: list[Command] = []
         self.machine.question = asked.append  # type: ignore[method-assign, assignment]
-        self.driver.execute(self.driver.update("~1.1.1", encoded(0, True, (0, GET)), server_id=1))
+        self.driver.execute(self.driver.update(Bundle("~1.1.1", 0, True, ((0, GET),)), server_id=1))
         self.assertEqual(asked, [])
 
     def test_revision_counts_commands_and_operations_once(self) -> None:
@@ -237,7 +238,7 @@ class AnonymousTests(MachineTestCase):
 
     def test_it_belongs_to_the_server_that_sent_it(self) -> None:
         """That server, or the leader if it falls silent, ends it."""
-        self.driver.execute(self.driver.update("~2.1.1", encoded(0, True, (1, INCR)), server_id=2))
+        self.driver.execute(self.driver.update(Bundle("~2.1.1", 0, True, ((1, INCR),)), server_id=2))
         self.assertEqual(self.machine.sessions["~2.1.1"].server_id, 2)
 
 
@@ -401,8 +402,8 @@ class EventTests(MachineTestCase):
 class HorizonTests(MachineTestCase):
     def test_outlived_update_is_told_to_its_own_server_only(self) -> None:
         """It does not run anywhere."""
-        mine = self.driver.update("7 alice", encoded(7, False, (1, INCR)))
-        other = self.driver.update("~1.1.1", encoded(0, True, (1, INCR)), server_id=1)
+        mine = self.driver.update(Bundle("alice", 7, False, ((1, INCR),)))
+        other = self.driver.update(Bundle("~1.1.1", 0, True, ((1, INCR),)), server_id=1)
         self.machine.outlived(mine)
         self.machine.outlived(other)
         self.assertEqual(self.driver.observer.outlived_updates, [mine])
@@ -426,7 +427,7 @@ class DeterminismTests(SynchronousTestCase):
             lambda d: d.execute(d.operation(OPEN, "alice", 9), d.operation(OPEN, "bob", 9, server_id=1)),
             lambda d: d.execute(d.bundle("alice", 1, (1, INCR), (0, GET), (2, ("LOCK", "x", -1)))),
             lambda d: d.execute(d.bundle("bob", 2, (5, ("LOCK", "x", 700)), (6, ("SAY", "hello"))), d.bundle("bob", 2)),
-            lambda d: d.execute(d.update("~0.1.1", encoded(0, True, *((n, INCR) for n in range(1, 9))))),
+            lambda d: d.execute(d.update(Bundle("~0.1.1", 0, True, [(n, INCR) for n in range(1, 9)]))),
             lambda d: d.execute(d.operation(OPEN, "carol", 9), d.operation(CLOSE, "carol", 11)),
             lambda d: d.execute(d.operation(OPEN, "bob", 9), d.bundle("bob", 2, (7, INCR)), d.bundle("alice", 1)),
             lambda d: d.execute(d.operation(EXPIRE, "alice", 1, server_id=1)),

@@ -127,7 +127,7 @@ class RefusalTests(FrameTestCase):
             (frame + b"\x00", "size"),
             (frame + b"\x00" * FRAME_BYTES_MAX, "size"),
             (b"HTTP" + frame[4:], "magic"),
-            (frame[:4] + b"\x02" + frame[5:], "version"),
+            (frame[:4] + b"\x01" + frame[5:], "version"),
             (frame[:5] + b"\x02" + frame[6:], "type"),
             (frame[:6] + b"\x02" + frame[7:], "version"),
             (one_frame(codec(SENDER, name="five")), "cluster"),
