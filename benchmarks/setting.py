@@ -1,4 +1,4 @@
-"""What measured figures are told with: the machine they come from, and tables for the documentation."""
+"""What measurements have in common: the loads they name, the machine they come from, tables for the documentation."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pfsb.bench.machine import sync_seconds
+
+
+def loads(text: str) -> list[tuple[int, int]]:
+    """(connections, depth) of each, from `64x1,8x32`. argparse tells what a ValueError means."""
+    return [(int(connections), int(depth)) for connections, depth in (load.split("x") for load in text.split(","))]
 
 
 def machine(directory: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from benchmarks.compare.ours import Pfsb
 from benchmarks.compare.system import Trouble
 from benchmarks.flame.drawing import svg
 from benchmarks.flame.stacks import Stack, busy, busy_cores, parse, shares, tree
-from benchmarks.setting import described, list_table, machine
+from benchmarks.setting import described, list_table, loads, machine
 from pfsb.bench.client import LoadClient, LoadFailed, client_command
 from pfsb.bench.report import ABSENT, aligned
 from pfsb.bench.workload import Workload, operations
@@ -33,7 +33,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m benchmarks.flame",
         description="Where a leader's time goes. Needs py-spy (pip install py-spy) and the right to trace processes.",
     )
-    parser.add_argument("--loads", type=_loads, default="1x1,64x1,8x32", help="CONNECTIONSxDEPTH,... (1x1,64x1,8x32)")
+    parser.add_argument("--loads", type=loads, default="1x1,64x1,8x32", help="CONNECTIONSxDEPTH,... (1x1,64x1,8x32)")
     parser.add_argument("--servers", type=int, default=3)
     parser.add_argument("--mix", default="put", help="what to do, as for pfsb bench (default: put)")
     parser.add_argument("--seconds", type=float, default=8.0, help="how long each load is sampled (default: 8)")
@@ -41,11 +41,6 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--svg", type=Path, default=Path("."), help="draw into this directory, as flame-LOAD.svg")
     parser.add_argument("--rst", type=Path, help="write the table of shares to this file, for the documentation")
     return parser.parse_args(given)
-
-
-def _loads(text: str) -> list[tuple[int, int]]:
-    """Of `64x1,8x32`. argparse tells what a ValueError means."""
-    return [(int(connections), int(depth)) for connections, depth in (load.split("x") for load in text.split(","))]
 
 
 class NoSpy(Exception):

@@ -1,0 +1,253 @@
+"""What this machine and Twisted leave for a command at best, part by part: `python -m benchmarks.floors --help`.
+
+Nothing of the protocol runs here. Each figure is one thing that every command does, or waits for, done alone by a
+process that does nothing else: no server that is built of these parts can be faster than they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from attrs import frozen
+from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
+
+from benchmarks.setting import described, list_table, loads, machine
+from pfsb.bench.client import LoadClient, LoadFailed, LoadResult, client_command
+from pfsb.bench.machine import cpu_seconds
+from pfsb.bench.report import aligned
+from pfsb.bench.workload import Workload, operations
+from pfsb.frontends.stream import write_now
+from pfsb.paxos.messages import Batch, ClientUpdate
+from pfsb.paxos.records import AruRecord, ProposalRecord
+from pfsb.storage.sqlite import SQLiteStorage
+
+HOST: Final = "127.0.0.1"
+LOADS: Final = "1x1,16x1,64x1,256x1,8x8,8x32"
+REPLY: Final = b"OK revision=1234567\n"
+PROPOSAL_BYTES: Final = 170
+"""Of a PROPOSAL with one small command, in a frame."""
+ACCEPT_BYTES: Final = 44
+PAYLOAD: Final = bytes(130)
+"""As large as that of an update with one PUT of 100 bytes."""
+START_SECONDS: Final = 30.0
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.floors", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--loads", type=loads, default=LOADS, help=f"of lines: CONNECTIONSxDEPTH,... ({LOADS})")
+    parser.add_argument("--seconds", type=float, default=3.0, help="how long each load of lines lasts (default: 3)")
+    parser.add_argument("--count", type=int, default=3_000, help="how many commits and datagrams (default: 3000)")
+    parser.add_argument("--directory", type=Path, default=Path("."), help="where to make the directory for storage")
+    parser.add_argument("--rst", type=Path, help="write the tables to this file, for the documentation")
+    return parser.parse_args(given)
+
+
+# ---------------------------------------------------------------------------------------------
+# Processes that do one thing
+# ---------------------------------------------------------------------------------------------
+
+
+class Lines(Protocol):
+    """Answers each line, as soon as it is there, as pfsb's front end does."""
+
+    def dataReceived(self, data: bytes) -> None:
+        write_now(self.transport, REPLY * data.count(b"\n"))
+
+
+class Votes(DatagramProtocol):
+    """Answers each datagram with one of the size of an ACCEPT."""
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        assert self.transport is not None
+        self.transport.write(bytes(ACCEPT_BYTES), addr)
+
+
+class Proposals(DatagramProtocol):
+    """Sends a datagram of the size of a PROPOSAL when the last one is answered, and takes the time of each."""
+
+    def __init__(self, port: int, count: int, done: Callable[[list[float]], None]) -> None:
+        self._port = port
+        self._count = count
+        self._done = done
+        self._taken: list[float] = []
+        self._begun = 0.0
+
+    def startProtocol(self) -> None:
+        self._send()
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        self._taken.append(time.perf_counter() - self._begun)
+        if len(self._taken) < self._count:
+            self._send()
+        else:
+            self._done(self._taken)
+
+    def _send(self) -> None:
+        self._begun = time.perf_counter()
+        assert self.transport is not None
+        self.transport.write(bytes(PROPOSAL_BYTES), (HOST, self._port))
+
+
+def reactor_of_this_process() -> Any:
+    from twisted.internet import reactor  # installs it
+
+    return reactor
+
+
+def answer_lines(told: Connection) -> None:
+    reactor = reactor_of_this_process()
+    told.send(reactor.listenTCP(0, Factory.forProtocol(Lines), interface=HOST).getHost().port)
+    reactor.run()
+
+
+def answer_datagrams(told: Connection) -> None:
+    reactor = reactor_of_this_process()
+    told.send(reactor.listenUDP(0, Votes(), interface=HOST).getHost().port)
+    reactor.run()
+
+
+def exchange_datagrams(told: Connection, port: int, count: int) -> None:
+    reactor = reactor_of_this_process()
+
+    def done(taken: list[float]) -> None:
+        told.send(median(taken))
+        reactor.stop()
+
+    reactor.listenUDP(0, Proposals(port, count, done), interface=HOST)
+    reactor.run()
+
+
+def commit(told: Connection, directory: Path, count: int) -> None:
+    """One proposal after the other to pfsb's own storage: to its thread, to disk, and back into the reactor."""
+    reactor = reactor_of_this_process()
+    storage = SQLiteStorage(directory, bytes(8), "floors", 0, reactor, os.urandom, _fail, (0,))
+    storage.recover()
+    taken: list[float] = []
+
+    def write(seq: int) -> None:
+        begun = time.perf_counter()
+
+        def durable() -> None:
+            taken.append(time.perf_counter() - begun)
+            if seq < count:
+                write(seq + 1)
+            else:
+                told.send(median(taken))
+                reactor.stop()
+
+        storage.append(ProposalRecord(seq, 1, Batch.of(0, [ClientUpdate("0.1.1", 0, seq, 0, PAYLOAD)])))
+        storage.append(AruRecord(seq - 1))
+        storage.sync(durable)
+
+    reactor.callWhenRunning(write, 1)
+    reactor.run()
+    storage.close()
+
+
+def _fail(failure: Any) -> None:
+    failure.raiseException()
+
+
+@contextmanager
+def process(work: Callable[..., None], *args: Any) -> Iterator[tuple[Connection, int]]:
+    """Its end of the line, and its id."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    child = spawn.Process(target=work, args=(theirs, *args), daemon=True)
+    child.start()
+    assert child.pid is not None
+    try:
+        yield ours, child.pid
+    finally:
+        child.terminate()
+        child.join()
+
+
+def heard(line: Connection) -> Any:
+    if not line.poll(START_SECONDS):
+        raise LoadFailed(f"a process said nothing for {START_SECONDS:g} seconds")
+    return line.recv()
+
+
+# ---------------------------------------------------------------------------------------------
+# What is measured, and told
+# ---------------------------------------------------------------------------------------------
+
+
+@frozen
+class Answered:
+    """A load of lines, answered by a process that does nothing else."""
+
+    connections: int
+    depth: int
+    result: LoadResult
+    cpu_seconds: float
+
+    @property
+    def row(self) -> list[str]:
+        per_line = 1e6 * self.cpu_seconds / (self.result.operations or 1)
+        return [f"{self.connections} x {self.depth}", f"{self.result.per_second:,.0f}", f"{per_line:.1f}"]
+
+
+def lines(wanted: Sequence[tuple[int, int]], seconds: float) -> Iterator[Answered]:
+    with process(answer_lines) as (line, pid):
+        target = HOST, heard(line)
+        for connections, depth in wanted:
+            asked = operations("put", 100)
+            workload = Workload([target], asked, connections, depth, seconds=seconds, warmup=seconds / 4)
+            result = LoadClient(client_command()).run(workload.render(), lambda: cpu_seconds(pid))
+            yield Answered(connections, depth, result, result.ended - result.begun)
+
+
+def datagram_seconds(count: int) -> float:
+    with process(answer_datagrams) as (line, _), process(exchange_datagrams, heard(line), count) as (answer, _):
+        return float(heard(answer))
+
+
+def commit_seconds(directory: Path, count: int) -> float:
+    with process(commit, directory, count) as (line, _):
+        return float(heard(line))
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """0: all was measured; 1: something was not to be had."""
+    asked = arguments(given)
+    with tempfile.TemporaryDirectory(prefix="pfsb-floors-", dir=asked.directory) as scratch:
+        about = machine(Path(scratch))
+        try:
+            (alone,) = lines([(1, 1)], asked.seconds)
+            answered = list(lines(asked.loads, asked.seconds))
+            datagram, committed = datagram_seconds(asked.count), commit_seconds(Path(scratch), asked.count)
+        except LoadFailed as error:
+            print(f"floors: {error}", file=sys.stderr)
+            return 1
+    line = (alone.result.histogram.percentile(50) or 0.0) / 1e6
+    whole = line + datagram + committed
+    parts = [
+        ["a line there and back, to a process that only answers", f"{1000 * line:.3f}"],
+        ["a datagram there and back, between two such processes", f"{1000 * datagram:.3f}"],
+        ["a proposal on disk: to the writer's thread, SQLite, and back", f"{1000 * committed:.3f}"],
+        ["all three, one after the other", f"{1000 * whole:.3f}: {1 / whole:,.0f} commands a second"],
+    ]
+    one = [["one at a time", "ms, median"], *parts]
+    many = [["lines that are only answered", "per second", "CPU us"], *(each.row for each in answered)]
+    print(f"{described(about)}\n\n{aligned(one)}\n\n{aligned(many)}")
+    if asked.rst is not None:
+        tables = [*list_table("The way of a command", one), "", *list_table("A process that only answers", many)]
+        asked.rst.write_text("\n".join([f"Measured with {described(about)}.", "", *tables, ""]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+"""What this machine allows at best is measured, part by part, on real processes."""
+
+from __future__ import annotations
+
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from benchmarks.floors import main
+
+
+class FloorsTests(SynchronousTestCase):
+    def test_each_part_is_measured_and_told(self) -> None:
+        """A line, a datagram and a commit, their sum, and the loads that were asked for."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        rst, out = directory / "floors.inc", StringIO()
+        options = f"--loads 2x3 --seconds 0.2 --count 20 --directory {directory} --rst {rst}"
+        with redirect_stdout(out):
+            self.assertEqual(main(options.split()), 0)
+        for told in (out.getvalue(), rst.read_text()):
+            for part in ("a line there", "a datagram there", "a proposal on disk", "all three", "2 x 3"):
+                self.assertIn(part, told)
+        self.assertEqual([path.name for path in directory.iterdir()], ["floors.inc"])
