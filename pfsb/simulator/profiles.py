@@ -97,6 +97,9 @@ def _lopsided(help: str, *shapes: str) -> Profile:
     return Profile(help, ("partitions",), shapes, patience_seconds=30.0, ends_in_shape=True)
 
 
+_QUICK_READERS: Final = {"pipeline": 1, "think_seconds": 0.03, "turn_seconds": 0.0, "rhythm_seconds": 0.0}
+"""Each asks one thing after the other, at a time of its own: what is shared between reads is seen by when it is."""
+
 PROFILES: Final[Mapping[str, Profile]] = {
     "mixed": Profile("all kinds of trouble", servers=(1, 2, 3, 3, 3, 3, 4, 5, 5, 7, 9), is_mixed=True),
     "calm": Profile("no trouble at all", servers=(1, 2, 3, 4, 5)),
@@ -150,7 +153,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         lasting=(ReadRequest, ReadIndex, Confirm, Confirmed),
         late=(Accept,),
         users=(8, 20),
-        habits={"pipeline": 1, "think_seconds": 0.03, "turn_seconds": 0.0, "rhythm_seconds": 0.0},
+        habits=_QUICK_READERS,
         vocabulary={"keys": 1, "share_of_reads": 0.6, "share_of_locks": 0.02},
         settings={"progress_seconds": (1.0,), "update_seconds": (0.5, 1.0), "alive_seconds": (0.05, 0.2)},
         faults_per_second=(0.3,),
@@ -162,14 +165,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         servers=(3, 3, 5),
         users=(14, 20),
         onlookers=12,
-        habits={
-            "pipeline": 1,
-            "think_seconds": 0.03,
-            "turn_seconds": 0.0,
-            "rhythm_seconds": 0.0,
-            "patience_seconds": 3.0,
-            "ttl_seconds": 5,
-        },
+        habits={**_QUICK_READERS, "patience_seconds": 3.0, "ttl_seconds": 5},
         vocabulary={"keys": 1, "share_of_reads": 0.0, "share_of_locks": 0.02},
         settings={"progress_seconds": (1.0,), "update_seconds": (0.5, 1.0), "alive_seconds": (0.05, 0.2)},
         faults_per_second=(0.3,),
@@ -182,15 +178,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         servers=(3,),
         users=(19, 22),
         onlookers=16,
-        habits={
-            "pipeline": 1,
-            "think_seconds": 0.03,
-            "turn_seconds": 0.0,
-            "rhythm_seconds": 0.0,
-            "patience_seconds": 3.0,
-            "ttl_seconds": 1,
-            "leaves": 0.1,
-        },
+        habits={**_QUICK_READERS, "patience_seconds": 3.0, "ttl_seconds": 1, "leaves": 0.1},
         vocabulary={"keys": 1, "share_of_reads": 0.0, "share_of_locks": 0.02},
         settings={"progress_seconds": (1.0,), "update_seconds": (0.5, 1.0), "alive_seconds": (0.05, 0.2)},
         faults_per_second=(0.3, 1.0),
