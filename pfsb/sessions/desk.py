@@ -59,7 +59,7 @@ class Desk:
         self._ready: dict[Bundler, None] = {}
         """Bundlers that got something to send, in that order."""
         self._unloaded: list[Bundler] = []
-        """Bundlers that have waited for a bundle which is through since the present turn."""
+        """Bundlers that have more to send, and whose last bundle has run in the present turn, or never will."""
         self._reads: list[Callable[[bool], None]] = []
         """Questions that do not go through the log."""
         self._released = {app.listen_verb: app.length() for app in self._event_logs()}

@@ -15,7 +15,7 @@ class ISessionObserver(Interface):
     """The part of a server that faces its own clients."""
 
     def executed(update: ClientUpdate, position: int, results: Sequence[Any]) -> None:
-        """The bundle at that position of an update of this server's was executed: a result (or PENDING) each entry."""
+        """The bundle at `position` in an update of this server's has run: a result (or PENDING) for each entry."""
 
     def outlived(update: ClientUpdate) -> None:
         """An update of this server's was ordered beyond its horizon: it has not run, and never will."""
