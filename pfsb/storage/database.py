@@ -27,6 +27,7 @@ from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Accepted
 from pfsb.storage.directory import sync_directory
 from pfsb.storage.shared import GONE, Effect, history_gap
+from pfsb.storage.wal import log_of, make_room
 
 FORMAT_VERSION = 2
 
@@ -294,6 +295,7 @@ class Database:
     def begin_incarnation(self, identity: Identity) -> Identity:
         """Count this start, durably, and begin the write-ahead log anew (`wal` relies on that)."""
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        make_room(log_of(self.path))
         identity = evolve(identity, incarnation=identity.incarnation + 1)
         self._connection.execute(
             "UPDATE identity SET incarnation = ?, checksum = ?",

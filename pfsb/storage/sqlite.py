@@ -20,7 +20,7 @@ from pfsb.storage.database import Database, Identity, Owner, ReadingDatabase, cr
 from pfsb.storage.directory import DirectoryLock
 from pfsb.storage.shared import GONE, IDENTITY_BYTES, Acknowledgements, StorageCounters
 from pfsb.storage.threads import Found, Group, GroupWriter, HistoryReader
-from pfsb.storage.wal import acknowledged_commits_lost
+from pfsb.storage.wal import acknowledged_commits_lost, log_of
 
 CLOSE_SECONDS_MAX = 10.0
 """How long `close` holds the reactor for a disk that does not answer."""
@@ -165,7 +165,7 @@ class SQLiteStorage:
         return recovered
 
     def _make_or_find(self) -> None:
-        log = self.path.with_name(self.path.name + "-wal")
+        log = log_of(self.path)
         if not self.path.exists():
             if log.exists():
                 raise StorageRefused(f"{self.path}: missing, although its log {log.name} is there; {GONE}")
