@@ -33,10 +33,26 @@ def _characters(fields: Fields) -> int:
     return characters
 
 
+def _revision_alone(result: Result) -> int | None:
+    """Of the answer to almost every command that changes something: OK revision=R. None of any other."""
+    if isinstance(result, Done) and len(result.fields) == 1 and not result.rows:
+        name, value = result.fields[0]
+        if name == "revision" and type(value) is int:
+            return value
+    return None
+
+
 @define
 class _Page:
-    results: dict[int, Result] = field(factory=dict)
+    results: dict[int, Result | int] = field(factory=dict)
+    """A revision stands for the answer that is nothing else: a number is no work for the garbage collector, whose share
+    of a server with 5,000 busy clients was a tenth, with pauses of a third of a second.
+    """
     characters: int = 0
+
+    def get(self, number: int) -> Result:
+        kept = self.results[number]
+        return Done((("revision", kept),)) if isinstance(kept, int) else kept
 
 
 @define
@@ -63,12 +79,16 @@ class KeptAnswers:
         return [number for page in self._pages() for number in page.results]
 
     def get(self, number: int) -> Result | None:
-        return next((page.results[number] for page in self._pages() if number in page.results), None)
+        return next((page.get(number) for page in self._pages() if number in page.results), None)
 
     def keep(self, number: int, result: Result) -> None:
         page = self._page
-        page.results[number] = result
-        page.characters += size_of(result)
+        revision = _revision_alone(result)
+        if revision is not None:
+            page.results[number] = revision
+        else:
+            page.results[number] = result
+            page.characters += size_of(result)
         if len(page.results) * 4 >= self.answers_max or page.characters * 4 > CHARACTERS_MAX:
             self._turn_the_page()
 

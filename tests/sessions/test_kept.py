@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.interfaces import Done, Refused
+from pfsb.interfaces import Done, Refused, Word
 from pfsb.sessions.kept import CHARACTERS_MAX, KeptAnswers, size_of
 
 
@@ -27,6 +29,25 @@ class KeptAnswersTests(SynchronousTestCase):
             kept.keep(number, Refused("HELD", f"number {number}"))
         self.assertEqual(kept.get(2), Refused("HELD", "number 2"))
         self.assertEqual([kept.get(number) for number in (3, 7)], [None, None])
+
+    def test_answer_that_is_only_a_revision_is_given_back_whole(self) -> None:
+        """It is kept as a number, which the garbage collector does not look at; nothing else is taken for one."""
+        kept = KeptAnswers(128)
+        answers = [
+            Done((("revision", 7),)),
+            Done((("revision", 7),), ((),)),
+            Done((("revision", 7), ("token", 7))),
+            Done((("token", 7),)),
+            Done((("revision", True),)),
+            Done((("revision", Word("7")),)),
+            Done(),
+        ]
+        for number, answer in enumerate(answers, start=1):
+            kept.keep(number, answer)
+        found = [kept.get(number) for number in range(1, 1 + len(answers))]
+        self.assertEqual([repr(one) for one in found], [repr(one) for one in answers])
+        page = kept._page.results
+        self.assertEqual([number for number, result in page.items() if not gc.is_tracked(result)], [1])
 
     def test_forgotten_is_the_highest_number_that_went(self) -> None:
         """Numbers are answered out of order, and a lower one may go after a higher one."""
