@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
+from pfsb.addresses import with_room_to_knock
 from pfsb.applications.catalogue import Catalogue, find
 from pfsb.config import Config, ConfigError, load
 from pfsb.frontends.chat_log import ChatLog
@@ -218,7 +219,7 @@ class ServerService(Service):
         self._allow_connections(config.limits.connections)
         factory = DoorFactory(server, clock)
         self._factory = factory
-        strports.service(config.server(server_id).client, factory).setServiceParent(self._doors)
+        strports.service(with_room_to_knock(config.server(server_id).client), factory).setServiceParent(self._doors)
         self._open_http_door(server, storage.counters, transport.counters)
         self._doors.privilegedStartService()
         self._doors.startService()
@@ -261,7 +262,7 @@ class ServerService(Service):
             return metrics.door
 
         self._http = LaterHTTPDoor(make)
-        strports.service(endpoint, self._http).setServiceParent(self._doors)
+        strports.service(with_room_to_knock(endpoint), self._http).setServiceParent(self._doors)
 
     def _keep_chat_log(self, server: Server) -> None:
         directory = self._options.directory

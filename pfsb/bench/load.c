@@ -45,7 +45,7 @@ struct pending {
 };
 
 struct connection {
-    int fd, index, wants_write;
+    int fd, index, wants_write, is_known;
     struct pending *ring;
     unsigned head, tail; /* ring[head % depth] is the oldest */
     char *out;
@@ -65,7 +65,7 @@ static uint64_t histogram[BUCKETS];
 static uint64_t answered, errors, missed, dice_state = 88172645463325252ULL;
 static long long issued, under_way, next_key;
 static char first_error[160];
-static int measuring, stopping;
+static int measuring, stopping, strangers; /* connections that have had no answer yet */
 
 static void die(const char *form, ...) {
     va_list arguments;
@@ -214,6 +214,8 @@ static void flush(int poll, struct connection *c) {
 
 static void replied(struct connection *c, int is_error, int64_t now) {
     if (c->head == c->tail) die("a server said, without being asked: %s", is_error ? c->error : "OK");
+    strangers -= !c->is_known;
+    c->is_known = 1;
     struct pending *p = &c->ring[c->head % depth];
     if (is_error) {
         if (measuring) errors++;
@@ -369,6 +371,7 @@ int main(void) {
     int poll = epoll_create1(0);
     struct connection *all = calloc(connections, sizeof *all);
     for (int i = 0; i < connections; i++) open_connection(poll, &all[i], i);
+    strangers = connections;
     int64_t started = now_ns(), begun = started;
     double cpu_begun = cpu_seconds();
     if (count) {
@@ -388,13 +391,13 @@ int main(void) {
             poll_once(poll, limit - past);
             continue;
         }
-        if (!measuring && past >= warmup) {
+        if (!measuring && past >= warmup && (rate > 0 || !strangers)) {
             measuring = 1;
             say("begin");
             begun = now_ns();
             cpu_begun = cpu_seconds();
         }
-        double left = measuring ? seconds - (now - begun) / 1e9 : warmup - past;
+        double left = measuring ? seconds - (now - begun) / 1e9 : past < warmup ? warmup - past : limit - past;
         if (measuring && left <= 0) break;
         if (rate > 0) {
             double until_due = begin_due(poll, all, started);

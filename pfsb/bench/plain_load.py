@@ -83,6 +83,8 @@ class Loop:
         self.first_error = ""
         self.histogram = Histogram()
         self._connections = [self._open(index) for index in range(workload.connections)]
+        self._strangers = set(range(workload.connections))
+        """Connections that have had no answer yet."""
 
     def run(self) -> dict[str, Any]:
         """Print the marks, return what is printed after them."""
@@ -99,6 +101,8 @@ class Loop:
                 self._poll(self._left(started))
         else:
             self._run_until(started + workload.warmup, started)
+            while self._strangers and not workload.rate:
+                self._poll(self._left(started))
             begun, cpu_begun = self._begin()
             self._run_until(begun + workload.seconds, started)
         seconds, cpu_seconds = time.perf_counter() - begun, _cpu_seconds() - cpu_begun
@@ -192,6 +196,7 @@ class Loop:
     def _replied(self, connection: Connection, line: bytes, now: int) -> None:
         if not connection.under_way:
             fail(f"a server said, without being asked: {line.decode()}")
+        self._strangers.discard(connection.index)
         begun, operation, step = connection.under_way.popleft()
         if line.startswith(b"ERR"):
             self.errors += self._measuring

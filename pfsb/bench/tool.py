@@ -58,7 +58,7 @@ class Options(ConfigOptions):
         ["mix", None, "put", "what to do: put get incr append puthash say lock lockone ping, as in put=70,get=30"],
         ["read", None, "linearizable", f"how get reads: {', '.join(READS)}"],
         ["seconds", "s", 5.0, "measured time", seconds],
-        ["warmup", None, 1.0, "time before that, in seconds", seconds],
+        ["warmup", None, 1.0, "time before that, in seconds; longer until each connection has had an answer", seconds],
         ["to", None, "leader", "which servers are asked: leader, all or an id"],
         ["client", None, "auto", f"what the load client is written in: {', '.join(CLIENTS)}"],
         ["directory", None, ".", "with --start: where to make the directory for storage; its disk is measured too"],

@@ -49,7 +49,7 @@ class Workload:
     depth: int = field(default=8, validator=gt(0))
     """Operations that one connection has under way."""
     seconds: float = 5.0
-    """Measured time, after `warmup`."""
+    """Measured time: after `warmup`, and in a closed loop not before each connection has had an answer."""
     warmup: float = 1.0
     count: int = 0
     """If not 0: so many operations, however long they take, measured from the first to the last."""

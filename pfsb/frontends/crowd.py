@@ -8,7 +8,7 @@ from attrs import define, field
 
 from pfsb.frontends.replies import EndOfTurn
 
-REQUESTS_MAX: Final = 32_768
+REQUESTS_MAX: Final = 20_000
 """Under way at once, for all connections of a server; one connection's window is `session_window`.
 
 Several times what fills the largest batches, so that nothing is lost by waiting; and little enough for a slow machine
