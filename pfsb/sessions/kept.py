@@ -33,20 +33,11 @@ def _characters(fields: Fields) -> int:
     return characters
 
 
-def _revision_alone(result: Result) -> int | None:
-    """Of the answer to almost every command that changes something: OK revision=R. None of any other."""
-    if isinstance(result, Done) and len(result.fields) == 1 and not result.rows:
-        name, value = result.fields[0]
-        if name == "revision" and type(value) is int:
-            return value
-    return None
-
-
 @define
 class _Page:
     results: dict[int, Result | int] = field(factory=dict)
-    """A revision stands for the answer that is nothing else: a number is no work for the garbage collector, whose share
-    of a server with 5,000 busy clients was a tenth, with pauses of a third of a second.
+    """A revision stands for OK revision=R, the answer to almost every command: a number is no work for the garbage
+    collector, which had a tenth of a server with 5,000 busy clients, in pauses of a third of a second.
     """
     characters: int = 0
 
@@ -83,8 +74,8 @@ class KeptAnswers:
 
     def keep(self, number: int, result: Result) -> None:
         page = self._page
-        revision = _revision_alone(result)
-        if revision is not None:
+        fields = result.fields if isinstance(result, Done) and not result.rows else ()
+        if len(fields) == 1 and fields[0][0] == "revision" and type(revision := fields[0][1]) is int:
             page.results[number] = revision
         else:
             page.results[number] = result
