@@ -27,13 +27,13 @@ def parts_of(description: CommandDescription, request: Request) -> tuple[str, ..
 
 def read_level(parts: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
     """Take `read=LEVEL` out of a question, wherever it stands as a bare word; returns the rest, and the level."""
-    levels = [part for part in parts if part.startswith("read=") and not isinstance(part, Quoted)]
+    levels = [part for part in parts if part[:5] == "read=" and not isinstance(part, Quoted)]
     if not levels:
         return parts, READ_LEVELS[0]
     level = levels[0].removeprefix("read=")
     if len(levels) > 1 or level not in READ_LEVELS:
         raise BadRequest(f"read= is one of {', '.join(READ_LEVELS)}, as in: {parts[0]} colour read=sequential")
-    return tuple(part for part in parts if part is not levels[0]), level
+    return tuple([part for part in parts if part is not levels[0]]), level
 
 
 def check_client_id(client_id: str, usage: str) -> None:

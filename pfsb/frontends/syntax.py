@@ -14,7 +14,7 @@ from typing import Final
 from attrs import frozen
 
 from pfsb.applications.arguments import Quoted
-from pfsb.interfaces import BadRequest, Done, Event, Fields, Result, Value, Word
+from pfsb.interfaces import BadRequest, Done, Event, Fields, Result, Word
 
 ROWS_AT_ONCE: Final = 16
 """A reply of more rows is rendered row by row."""
@@ -53,9 +53,12 @@ class Request:
 
         Split on demand only: to a verb that takes the rest of the line a lone quote is text.
         """
-        if '"' in self.rest:
-            return tuple(_quoted_arguments(self.rest))
-        return tuple([word for word in self.rest.split(" ") if word])
+        rest = self.rest
+        if '"' in rest:
+            return tuple(_quoted_arguments(rest))
+        if rest.isascii():
+            return tuple(rest.split())  # the space is the only one of ASCII's white characters that is left in a line
+        return tuple([word for word in rest.split(" ") if word])
 
     @property
     def text(self) -> str | None:
@@ -139,13 +142,12 @@ def render_event(event: Event) -> bytes:
 
 
 def _pairs(fields: Fields) -> str:
-    return "".join([_pair(name, value) for name, value in fields])
-
-
-def _pair(name: str, value: Value) -> str:
-    """One ` name=value`; a field without a name is its value alone (a row of HELP, the JSON of STATUS)."""
-    shown = value if isinstance(value, _BARE) else quote(value)
-    return f" {name}={shown}" if name else f" {shown}"
+    """` name=value` for each; a field without a name is its value alone (a row of HELP, the JSON of STATUS)."""
+    text = ""
+    for name, value in fields:
+        shown = value if isinstance(value, _BARE) else quote(value)
+        text += f" {name}={shown}" if name else f" {shown}"
+    return text
 
 
 def _one_line(text: str) -> str:
