@@ -54,8 +54,10 @@ class Comparison:
         others = {row.key: row for row in self.rows if not row.is_rate}
         if rates or "failover" in others:
             self._in_cluster(system, lambda cluster: self._rates_and_kills(cluster, rates, others, cells), cells)
-        if "memory" in others or "catchup" in others:
-            self._in_cluster(system, lambda cluster: self._catch_up_and_memory(cluster, others, cells), cells)
+        if "memory" in others:
+            self._in_cluster(system, lambda cluster: self._memory(cluster, others["memory"], cells), cells)
+        if "catchup" in others:
+            self._in_cluster(system, lambda cluster: self._catch_up(cluster, others["catchup"], cells), cells)
 
     def _in_cluster(self, system: type[System], measure: Callable[[System], None], cells: dict[str, Any]) -> None:
         directory = self.scratch / system.name
@@ -94,18 +96,16 @@ class Comparison:
             cells["failover"] = {"values": taken}
             self.say(f"  {others['failover'].title}: {', '.join(f'{seconds:.3f}' for seconds in taken)} s")
 
-    def _catch_up_and_memory(self, cluster: System, others: Mapping[str, Row], cells: dict[str, Any]) -> None:
-        """In this order, since a server that starts executes again all that it has executed before."""
-        written = 0
-        if "catchup" in others:
-            written = int(MISSED_WRITES * self.writes_share)
-            taken = seconds_to_catch_up(cluster, written)
-            cells["catchup"] = {"values": [taken]}
-            self.say(f"  {others['catchup'].title}: {taken:.2f} s")
-        if "memory" in others:
-            cluster.load(Load("put", 8, 32, count=int(MEASURED_WRITES * self.writes_share) - written))
-            cells["memory"] = {"values": [cluster.memory() / MEBIBYTE]}
-            self.say(f"  {others['memory'].title}: {cells['memory']['values'][0]:.1f} MiB")
+    def _memory(self, cluster: System, row: Row, cells: dict[str, Any]) -> None:
+        cluster.load(Load("put", 8, 32, count=int(MEASURED_WRITES * self.writes_share)))
+        cells["memory"] = {"values": [cluster.memory() / MEBIBYTE]}
+        self.say(f"  {row.title}: {cells['memory']['values'][0]:.1f} MiB")
+
+    def _catch_up(self, cluster: System, row: Row, cells: dict[str, Any]) -> None:
+        """In a cluster of its own: a server that starts executes again all that it has executed before."""
+        taken = seconds_to_catch_up(cluster, int(MISSED_WRITES * self.writes_share))
+        cells["catchup"] = {"values": [taken]}
+        self.say(f"  {row.title}: {taken:.2f} s")
 
 
 def _is_for(system: type[System], row: Row) -> bool:
