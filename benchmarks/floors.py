@@ -1,7 +1,8 @@
 """What this machine and Twisted leave for a command at best, part by part: `python -m benchmarks.floors --help`.
 
-Nothing of the protocol runs here. Each figure is one thing that every command does, or waits for, done alone by a
-process that does nothing else: no server that is built of these parts can be faster than they are.
+Each figure is one thing that every command does, or waits for, done alone by a process that does nothing else: no
+server that is built of these parts can be faster than they are. Sockets and disks come without the protocol, and the
+protocol without sockets and disks.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -22,6 +24,8 @@ from typing import Any, Final
 from attrs import frozen
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 
+from benchmarks import in_memory
+from benchmarks.in_memory import CASES, Case, Run
 from benchmarks.setting import described, list_table, loads, machine
 from pfsb.bench.client import LoadClient, LoadFailed, LoadResult, client_command
 from pfsb.bench.machine import cpu_seconds
@@ -41,6 +45,8 @@ ACCEPT_BYTES: Final = 44
 PAYLOAD: Final = bytes(130)
 """As large as that of an update with one PUT of 100 bytes."""
 START_SECONDS: Final = 30.0
+CODE_TIMES: Final = 3
+"""The least disturbed of so many counts."""
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -210,6 +216,13 @@ def lines(wanted: Sequence[tuple[int, int]], seconds: float) -> Iterator[Answere
             yield Answered(connections, depth, result, result.ended - result.begun)
 
 
+def code_seconds(case: Case, count: int) -> float:
+    """CPU time of pfsb's own code for a command, that of three servers together, when it does nothing else."""
+    run = Run(case)
+    run.commands(count)
+    return min(in_memory.cpu_seconds(partial(run.commands, count)) for _ in range(CODE_TIMES)) / count
+
+
 def datagram_seconds(count: int) -> float:
     with process(answer_datagrams) as (line, _), process(exchange_datagrams, heard(line), count) as (answer, _):
         return float(heard(answer))
@@ -228,6 +241,7 @@ def main(given: Sequence[str] | None = None) -> int:
         try:
             (alone,) = lines([(1, 1)], asked.seconds)
             answered = list(lines(asked.loads, asked.seconds))
+            code = [(case.name, code_seconds(case, asked.count)) for case in CASES]
             datagram, committed = datagram_seconds(asked.count), commit_seconds(Path(scratch), asked.count)
         except LoadFailed as error:
             print(f"floors: {error}", file=sys.stderr)
@@ -242,10 +256,14 @@ def main(given: Sequence[str] | None = None) -> int:
     ]
     one = [["one at a time", "ms, median"], *parts]
     many = [["lines that are only answered", "per second", "CPU us"], *(each.row for each in answered)]
-    print(f"{described(about)}\n\n{aligned(one)}\n\n{aligned(many)}")
+    cores = os.cpu_count() or 1
+    computed = [[name, f"{1e6 * seconds:.1f}", f"{cores / seconds:,.0f}"] for name, seconds in code]
+    own = [["pfsb's code, three servers", "CPU us", f"per second on {cores} cores"], *computed]
+    print(f"{described(about)}\n\n{aligned(one)}\n\n{aligned(many)}\n\n{aligned(own)}")
     if asked.rst is not None:
-        tables = [*list_table("The way of a command", one), "", *list_table("A process that only answers", many)]
-        asked.rst.write_text("\n".join([f"Measured with {described(about)}.", "", *tables, ""]))
+        titles = {"The way of a command": one, "A process that only answers": many, "Code that only computes": own}
+        tables = [line for title, rows in titles.items() for line in ("", *list_table(title, rows))]
+        asked.rst.write_text("\n".join([f"Measured with {described(about)}.", *tables, ""]))
     return 0
 
 
