@@ -13,7 +13,8 @@ from twisted.trial.unittest import TestCase
 
 from pfsb.addresses import BACKLOG, with_room_to_knock
 
-KNOCKING = 300
+KNOCKING = 100
+"""More than Twisted's own backlog, and fewer than any system's limit."""
 
 
 class BacklogTests(TestCase):
