@@ -74,7 +74,7 @@ def endpoint_string(place: Place) -> str:
 
 def with_room_to_knock(endpoint: str) -> str:
     """The endpoint with `BACKLOG`, unless it is no TCP or says itself how many may wait to be let in."""
-    if re.match(r"(tcp6?|ssl):", endpoint) and not re.search(r":backlog=", endpoint):
+    if re.match(r"(tcp6?|ssl):", endpoint) and ":backlog=" not in endpoint:
         return f"{endpoint}:backlog={BACKLOG}"
     return endpoint
 

@@ -49,7 +49,7 @@ class Catalogue:
     def __init__(self, applications: Iterable[IReplicatedApplication]) -> None:
         """Raises `BadRequest` if two of the applications have a verb in common."""
         self.applications = tuple(applications)
-        self._entries = entries = dict[str, Entry]()
+        entries: dict[str, Entry] = {}
         for application in self.applications:
             for description in application.commands:
                 if other := entries.get(description.verb):
@@ -71,7 +71,7 @@ class Catalogue:
         """(verb, argument, ...) as its application wants it, to be ordered or asked; raises `BadRequest`."""
         if not parts:
             raise BadRequest("a verb is missing (example: HELP)")
-        entry = self._entries.get(parts[0])
+        entry = self.verbs.get(parts[0])
         if entry is None:
             entry, parts = self.entry(parts[0]), (parts[0].upper(), *parts[1:])
         return entry.application.check(parts)
