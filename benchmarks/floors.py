@@ -31,7 +31,7 @@ from pfsb.bench.client import LoadClient, LoadFailed, LoadResult, client_command
 from pfsb.bench.machine import cpu_seconds
 from pfsb.bench.report import aligned
 from pfsb.bench.workload import Workload, operations
-from pfsb.frontends.stream import write_now
+from pfsb.frontends.stream.protocol import write_now
 from pfsb.paxos.messages import Batch, ClientUpdate
 from pfsb.paxos.records import AruRecord, ProposalRecord
 from pfsb.storage.sqlite import SQLiteStorage

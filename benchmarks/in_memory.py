@@ -17,11 +17,11 @@ from attrs import define, field, frozen
 from twisted.internet.testing import StringTransport
 
 from pfsb.applications.catalogue import Catalogue, find
-from pfsb.config import Config, ServerConfig
-from pfsb.frontends.line import LineFactory, LineProtocol
+from pfsb.config.config import Config, ServerConfig
+from pfsb.frontends.line.protocol import LineFactory, LineProtocol
 from pfsb.paxos.messages import State
 from pfsb.server import Server
-from pfsb.simulator.clock import SimulatedClock
+from pfsb.simulator.cluster.clock import SimulatedClock
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import Membership

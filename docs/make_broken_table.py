@@ -3,8 +3,8 @@
     python docs/make_broken_table.py
 
 With `--hunt`, each is looked for anew first, which takes some minutes: after a change of the simulator, or of the
-protocol, other seeds notice. That rewrites pfsb/simulator/caught.py, too; names after `--hunt` look for these only.
-Each one is written as soon as it is found.
+protocol, other seeds notice. That rewrites pfsb/simulator/defects/expected_catches.py, too; names after `--hunt` look
+for these only. Each one is written as soon as it is found.
 """
 
 from __future__ import annotations
@@ -13,31 +13,32 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pfsb.simulator.broken import VARIANTS
-from pfsb.simulator.caught import CAUGHT, DIRECTED
-from pfsb.simulator.directed import SCHEDULES
-from pfsb.simulator.hunt import FEW_SEEDS, Catch, hunt, hunt_directed
+from pfsb.simulator.defects.all_defects import VARIANTS
+from pfsb.simulator.defects.expected_catches import CAUGHT, DIRECTED
+from pfsb.simulator.runs.defect_hunt import FEW_SEEDS, Catch, hunt, hunt_directed
+from pfsb.simulator.schedules.all_schedules import SCHEDULES
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "docs" / "broken.rst"
-PINNED = ROOT / "pfsb" / "simulator" / "caught.py"
+PINNED = ROOT / "pfsb" / "simulator" / "defects" / "expected_catches.py"
 
 INTRODUCTION = """\
 Deliberate defects
 ==================
 
 A simulator that finds nothing proves nothing, unless it finds what is there. Each row is a server that is wrong in one
-respect, made so in the simulator only, in all servers and all their lives (``pfsb.simulator.broken``). *Found by* is a
-profile of random runs (``pfsb simulate --profile``) with the first seed that notices; *said by* is the beginning of
-what the check says, with N for each number. The seeds are pinned: the tests run each of them, broken and whole.
+respect, made so in the simulator only, in all servers and all their lives (``pfsb.simulator.defects.all_defects``).
+*Found by* is a profile of random runs (``pfsb simulate --profile``) with the first seed that notices; *said by* is the
+beginning of what the check says, with N for each number. The seeds are pinned: the tests run each of them, broken
+and whole.
 """
 
 SCHEDULES_INTRODUCTION = """\
 Directed schedules
 ------------------
 
-They look closely at what random runs rarely come to (``pfsb.simulator.directed``), each made for a situation. A correct
-server passes each of them with every seed.
+They look closely at what random runs rarely come to (``pfsb.simulator.schedules.all_schedules``), each made for a
+situation. A correct server passes each of them with every seed.
 """
 
 STAGED = """\
@@ -67,7 +68,7 @@ def render(caught: Mapping[str, Catch], directed: Mapping[str, Catch]) -> str:
 
 
 def pinned(caught: Mapping[str, Catch], directed: Mapping[str, Catch]) -> str:
-    """The module `pfsb.simulator.caught`."""
+    """The module `pfsb.simulator.defects.expected_catches`."""
     text = PINNED.read_text(encoding="utf-8")
     head = text[: text.index("CAUGHT: Final")]
     return "\n".join([head + _pins("CAUGHT", caught), "", _pins("DIRECTED", directed), WHAT_DIRECTED_IS, ""])

@@ -12,14 +12,22 @@ from twisted.python import usage
 from pfsb import __version__
 
 _COMMANDS: Final = (
-    ("cluster", "pfsb.cluster", "Start all servers of a configuration in this terminal."),
-    ("client", "pfsb.client.tool", "Send commands to a cluster; interactive, one, from a pipe, or a batch."),
-    ("status", "pfsb.client.status", "Show one line per server."),
-    ("check", "pfsb.client.check", "Validate a configuration."),
-    ("explore", "pfsb.simulator.explore_tool", "Explore all that can happen to a small cluster, to some depth."),
+    ("cluster", "pfsb.commands.cluster", "Start all servers of a configuration in this terminal."),
+    ("client", "pfsb.commands.client", "Send commands to a cluster; interactive, one, from a pipe, or a batch."),
+    ("status", "pfsb.commands.status", "Show one line per server."),
+    ("check", "pfsb.commands.check", "Validate a configuration."),
+    (
+        "explore",
+        "pfsb.simulator.model_checking.explore_command",
+        "Explore all that can happen to a small cluster, to some depth.",
+    ),
     ("bench", "pfsb.bench.tool", "Measure throughput and latency, and what they cost."),
     ("demo", "pfsb.demo.tool", "Run real servers through a scenario and record it."),
-    ("simulate", "pfsb.simulator.tool", "Look for bugs: simulated clusters in trouble, from one seed each."),
+    (
+        "simulate",
+        "pfsb.simulator.runs.simulate_command",
+        "Look for bugs: simulated clusters in trouble, from one seed each.",
+    ),
 )
 """(name, module with `Options` and `run(reactor, options)`, one sentence). Imported only when chosen."""
 

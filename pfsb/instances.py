@@ -27,12 +27,13 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pfsb.addresses import peer_address
 from pfsb.applications.catalogue import Catalogue
 from pfsb.applications.instances import Instances, decoded, encoded
-from pfsb.config import Config, ServerConfig
-from pfsb.config_file import Place
-from pfsb.interfaces import Command, Done, IStableStorage, Result
+from pfsb.applications.interfaces import Command, Done, Result
+from pfsb.config.addresses import peer_address
+from pfsb.config.config import Config, ServerConfig
+from pfsb.config.yaml_file import Place
+from pfsb.paxos.interfaces import IStableStorage
 from pfsb.server import Server
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 from pfsb.storage.sqlite import SQLiteStorage

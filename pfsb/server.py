@@ -16,16 +16,17 @@ from twisted.python.failure import Failure
 
 from pfsb import __version__
 from pfsb.applications.catalogue import Catalogue
-from pfsb.config import Config
-from pfsb.interfaces import Answer, Done, Event, Fields, IStableStorage, ITracer, ITransport, Refused, Word
+from pfsb.applications.interfaces import Answer, Done, Event, Fields, Refused, Word
+from pfsb.config.config import Config
+from pfsb.paxos.interfaces import IStableStorage, ITracer, ITransport
 from pfsb.paxos.messages import State
 from pfsb.paxos.replica import Replica
-from pfsb.sessions.counts import CommandCounts
-from pfsb.sessions.desk import Desk
+from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.expiry import Expiry
-from pfsb.sessions.following import Following
-from pfsb.sessions.machine import SessionMachine
-from pfsb.sessions.revisions import Revisions
+from pfsb.sessions.local_clients import Desk
+from pfsb.sessions.revision_waiters import Revisions
+from pfsb.sessions.state_machine import SessionMachine
+from pfsb.sessions.subscription import Following
 from pfsb.storage.shared import StorageCounters
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.links import TransportCounters

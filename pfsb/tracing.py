@@ -11,7 +11,7 @@ from attrs import fields
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from pfsb.interfaces import ITracer
+from pfsb.paxos.interfaces import ITracer
 from pfsb.paxos.messages import Batch, Message, State
 
 _WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=VC)(?=P)")

@@ -6,14 +6,14 @@ from attrs import evolve
 
 from pfsb.applications.catalogue import Catalogue
 from pfsb.applications.instances import Instances
-from pfsb.config import Limits
+from pfsb.config.config import Limits
 from pfsb.instances import Peer
 from pfsb.paxos.settings import Settings
 from pfsb.server import Server
-from pfsb.simulator.network import LinkQuality
-from pfsb.simulator.processes import Parts
-from pfsb.simulator.server_process import configuration
-from pfsb.simulator.world import World
+from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.network import LinkQuality
+from pfsb.simulator.cluster.process import Parts
+from pfsb.simulator.cluster.server_process import configuration
 from pfsb.transports.faults import LinkFaults
 
 WAIT_SECONDS = 60.0

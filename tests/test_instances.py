@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pfsb.applications.instances import instance_bytes_max
-from pfsb.config import ConfigError
+from pfsb.config.config import ConfigError
 from pfsb.demo.processes import free_ports
 from pfsb.instances import make
 from tests.instances_lab import Lab

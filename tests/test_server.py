@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from pfsb.interfaces import Event, Result
+from pfsb.applications.interfaces import Event, Result
 from pfsb.server import DRAIN_SECONDS
 from tests.sessions.support import DIGESTS_KEPT, ClusterTestCase, code, value
 

@@ -12,7 +12,7 @@ from benchmarks.compare.system import Trouble
 from benchmarks.memory import load, one_server, resident, shuffled_keys
 from benchmarks.scale.point import MIB
 from pfsb.bench.workload import Target
-from pfsb.open_files import allow_many_files
+from pfsb.support.open_files import allow_many_files
 
 TTL_SECONDS: Final = 600
 """Sessions must outlive the measurement, whether anything is heard of them or not."""

@@ -13,7 +13,7 @@ from typing import Any
 from attrs import frozen
 
 from pfsb.applications.arguments import Arguments, counted, quoted
-from pfsb.interfaces import BadRequest, Command, CommandDescription, IContext, Refused, Result
+from pfsb.applications.interfaces import BadRequest, Command, CommandDescription, IContext, Refused, Result
 
 Types = tuple[type | EllipsisType, ...]
 

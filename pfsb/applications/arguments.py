@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Final
 
-from pfsb.interfaces import BadRequest, Done, Fields, Refused, Result
+from pfsb.applications.interfaces import BadRequest, Done, Fields, Refused, Result
 
 key_bytes_max: Final = 1_024
 """UTF-8 bytes of a key or the name of a lock."""

@@ -8,8 +8,14 @@ from types import MappingProxyType
 from attrs import frozen
 from twisted.plugin import getPlugins
 
-from pfsb.interfaces import BadRequest, Command, CommandDescription, IApplicationMaker, IReplicatedApplication
-from pfsb.spelling import nearest
+from pfsb.applications.interfaces import (
+    BadRequest,
+    Command,
+    CommandDescription,
+    IApplicationMaker,
+    IReplicatedApplication,
+)
+from pfsb.support.spelling import nearest
 
 
 def find(names: Sequence[str]) -> list[IReplicatedApplication]:

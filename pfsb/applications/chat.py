@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from pfsb.applications.application import Application, Verb
 from pfsb.applications.arguments import Arguments, bounded_rows, refuse_other_format, row_limit
-from pfsb.interfaces import (
+from pfsb.applications.interfaces import (
     Command,
     CommandDescription,
     Done,

@@ -25,7 +25,7 @@ from pfsb.applications.arguments import (
     utf8_length,
     value_bytes_max,
 )
-from pfsb.interfaces import (
+from pfsb.applications.interfaces import (
     Command,
     CommandDescription,
     Done,

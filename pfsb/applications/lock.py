@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from pfsb.applications.application import Application, Verb
 from pfsb.applications.arguments import Arguments, absent, quoted, refuse_other_format, row_limit, wait_ms_max
-from pfsb.interfaces import (
+from pfsb.applications.interfaces import (
     PENDING,
     Command,
     CommandDescription,

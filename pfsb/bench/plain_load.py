@@ -22,7 +22,7 @@ from attrs import define, field
 
 from pfsb.bench.histogram import Histogram
 from pfsb.bench.workload import CONNECTION, KEY, Operation, Workload
-from pfsb.open_files import allow_many_files
+from pfsb.support.open_files import allow_many_files
 
 _READ_BYTES: Final = 262_144
 

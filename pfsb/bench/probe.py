@@ -12,7 +12,7 @@ from attrs import frozen
 
 from pfsb.bench.machine import busy_seconds, cpu_seconds_of_all, listening_process
 from pfsb.bench.workload import Target
-from pfsb.client.addresses import ServerAddress
+from pfsb.client.core.addresses import ServerAddress
 
 ASK_SECONDS: Final = 5.0
 LEADER_SECONDS: Final = 20.0

@@ -25,8 +25,8 @@ from pfsb.bench.plot import Chart, Series, svg
 from pfsb.bench.probe import NoCluster, Probe
 from pfsb.bench.report import table
 from pfsb.bench.workload import READS, Workload, WrongMix, fill, needs_depth_one, operations
-from pfsb.client.options import ConfigOptions, number, seconds
-from pfsb.config import MEMORY, Config
+from pfsb.commands.options import ConfigOptions, number, seconds
+from pfsb.config.config import MEMORY, Config
 from pfsb.demo.processes import ClusterTrouble, ProcessCluster
 
 CONNECTIONS_MAX: Final = 20_000

@@ -1,10 +1,10 @@
 """The client library: `Clerk` for scripts, `AsyncClerk` for asyncio, `TwistedClerk` for Twisted."""
 
-from pfsb.client.asyncio_clerk import AsyncClerk
-from pfsb.client.blocking_clerk import Clerk
-from pfsb.client.calls import Call, ChatLine, Entry
-from pfsb.client.clerk_core import HeldLock
-from pfsb.client.errors import (
+from pfsb.client.clerks.asyncio import AsyncClerk
+from pfsb.client.clerks.blocking import Clerk
+from pfsb.client.clerks.calls import Call, ChatLine, Entry
+from pfsb.client.clerks.clerk_core import HeldLock
+from pfsb.client.clerks.errors import (
     AnswerLost,
     BadCall,
     ClerkError,
@@ -18,7 +18,7 @@ from pfsb.client.errors import (
     StateError,
     Unavailable,
 )
-from pfsb.client.twisted_clerk import TwistedClerk
+from pfsb.client.clerks.twisted import TwistedClerk
 
 __all__ = [
     "Clerk",

@@ -10,10 +10,10 @@ from typing import Any, Final, TextIO
 from attrs import define, field, frozen
 from twisted.internet.task import deferLater
 
-from pfsb.client.addresses import ServerAddress
-from pfsb.client.batch import Batch
-from pfsb.client.core import BYE_SECONDS
-from pfsb.client.replies import read_fields
+from pfsb.client.core.addresses import ServerAddress
+from pfsb.client.core.client_core import BYE_SECONDS
+from pfsb.client.core.replies import read_fields
+from pfsb.commands.client_batch import Batch
 from pfsb.demo.processes import LOOK_SECONDS, ClusterTrouble
 
 LINE: Final = "SAY {client} {n}"

@@ -20,10 +20,10 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from pfsb.client.addresses import ServerAddress, server_addresses
-from pfsb.client.question import ask
-from pfsb.client.replies import Reply
-from pfsb.config import Config, load
+from pfsb.client.core.addresses import ServerAddress, server_addresses
+from pfsb.client.core.replies import Reply
+from pfsb.commands.one_question import ask
+from pfsb.config.config import Config, load
 
 Status = dict[str, Any]
 """Interface part 4."""

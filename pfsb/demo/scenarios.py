@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 
 from attrs import define, field, frozen
 
-from pfsb.client.status import show_status
+from pfsb.commands.status import show_status
 from pfsb.demo.load import Acknowledged, Load
 from pfsb.demo.processes import UP_SECONDS, ProcessCluster
 from pfsb.demo.recording import Screen

@@ -12,7 +12,7 @@ from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python import usage
 
-from pfsb.client.options import number
+from pfsb.commands.options import number
 from pfsb.demo.processes import ProcessCluster
 from pfsb.demo.recording import Screen, merge_traces, summary, verdict_lines
 from pfsb.demo.scenarios import Scenario, Size, Stage

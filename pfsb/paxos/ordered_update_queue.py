@@ -10,8 +10,8 @@ from hashlib import blake2b
 
 from attrs import frozen
 
-from pfsb.interfaces import IStateMachine, ITracer
 from pfsb.paxos.data_structures import DataStructures, Slot
+from pfsb.paxos.interfaces import IStateMachine, ITracer
 from pfsb.paxos.messages import Batch, ClientUpdate, GloballyOrderedUpdate
 from pfsb.paxos.records import AruRecord, OrderedRecord
 from pfsb.paxos.settings import Settings

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from pfsb.interfaces import ITracer
 from pfsb.paxos.data_structures import TimerData
+from pfsb.paxos.interfaces import ITracer
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.turn import Turn
 

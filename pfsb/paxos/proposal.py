@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
-from pfsb.histogram import BYTES, Histogram
 from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.flow_control import FlowControl
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
@@ -19,6 +18,7 @@ from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.records import ProposalRecord
 from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
+from pfsb.support.histogram import BYTES, Histogram
 
 
 class ProposalHandler:

@@ -14,10 +14,10 @@ import random
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from pfsb.interfaces import IStableStorage, ITracer
 from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.flow_control import FlowControl
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
+from pfsb.paxos.interfaces import IStableStorage, ITracer
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import (
     Batch,

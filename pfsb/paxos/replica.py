@@ -11,7 +11,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pfsb.interfaces import IFrameReceiver, IStableStorage, IStateMachine, ITracer, ITransport
 from pfsb.paxos import conflict
 from pfsb.paxos.accept import AcceptHandler
 from pfsb.paxos.client_update import ClientUpdateHandler
@@ -27,8 +26,7 @@ from pfsb.paxos.data_structures import (
 )
 from pfsb.paxos.flow_control import FlowControl
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
-from pfsb.paxos.introduction import IntroductionHandler
-from pfsb.paxos.lazy_votes import LazyVotes
+from pfsb.paxos.interfaces import IFrameReceiver, IStableStorage, IStateMachine, ITracer, ITransport
 from pfsb.paxos.leader_election import LeaderElectionHandler
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import (
@@ -53,15 +51,17 @@ from pfsb.paxos.messages import (
     ViewChange,
 )
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
+from pfsb.paxos.outbound import LazyVotes
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.proposal import ProposalHandler
-from pfsb.paxos.reads import ReadHandler
+from pfsb.paxos.read_index import ReadHandler
 from pfsb.paxos.reconciliation import ReconciliationHandler
 from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.recovery import recover
 from pfsb.paxos.retransmission import Retransmission
 from pfsb.paxos.settings import Settings
+from pfsb.paxos.storage_identity import IntroductionHandler
 from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
 from pfsb.paxos.update_timers import UpdateTimers

@@ -22,10 +22,10 @@ from attrs import define, field
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pfsb.interfaces import IStableStorage, ITracer
 from pfsb.paxos.data_structures import DataStructures
-from pfsb.paxos.lazy_votes import LazyVotes
+from pfsb.paxos.interfaces import IStableStorage, ITracer
 from pfsb.paxos.messages import Accept, Alive, Message, Proposal
+from pfsb.paxos.outbound import LazyVotes
 from pfsb.paxos.records import Record
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Set
 
-from pfsb.histogram import COUNTS, Histogram
 from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.messages import Batch, ClientUpdate
 from pfsb.paxos.settings import Settings
+from pfsb.support.histogram import COUNTS, Histogram
 
 Identity = tuple[str, int]
 

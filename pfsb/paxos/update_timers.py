@@ -11,8 +11,8 @@ from collections import OrderedDict
 from attrs import define
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from pfsb.interfaces import ITracer
 from pfsb.paxos.data_structures import DataStructures
+from pfsb.paxos.interfaces import ITracer
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import ClientUpdate, State
 from pfsb.paxos.settings import Settings

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgpack
 
-from pfsb.interfaces import Command
+from pfsb.applications.interfaces import Command
 
 SERVER = "!"
 ANONYMOUS = "~"

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import define
 
-from pfsb.interfaces import Refused
+from pfsb.applications.interfaces import Refused
 from pfsb.sessions import bundle
 
 BUNDLE_BYTES_MAX = 48_000

@@ -9,18 +9,18 @@ from typing import Any, Protocol
 from attrs import define, evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 
-from pfsb.interfaces import PENDING, Answer, BadRequest, Command, Done, Refused, Result
+from pfsb.applications.interfaces import PENDING, Answer, BadRequest, Command, Done, Refused, Result
 from pfsb.paxos.replica import Replica
 from pfsb.sessions import bundle
 from pfsb.sessions.bundler import NOT_SENT, OUTLIVED, UNKNOWN, Bundler, Request
-from pfsb.sessions.machine import CLOSE, OPEN, SessionMachine, replaced
+from pfsb.sessions.state_machine import CLOSE, OPEN, SessionMachine, replaced
 
 SHUTDOWN = Refused("SHUTDOWN", "this server is stopping; another one will answer")
 BUSY = Refused("BUSY", "too much is under way here for clients that are gone; another server may have room")
 
 
 class ServedBy(Protocol):
-    """What a connection asks of the desk that it stands at (`pfsb.sessions.desk`)."""
+    """What a connection asks of the desk that it stands at (`pfsb.sessions.local_clients`)."""
 
     replica: Replica
     machine: SessionMachine

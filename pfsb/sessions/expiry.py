@@ -14,8 +14,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from pfsb.paxos.messages import State
 from pfsb.paxos.replica import Replica
-from pfsb.sessions.desk import Desk
-from pfsb.sessions.machine import EXPIRE, Session, SessionMachine
+from pfsb.sessions.local_clients import Desk
+from pfsb.sessions.state_machine import EXPIRE, Session, SessionMachine
 
 LOOK_SECONDS = 0.1
 """How exactly the end of a wait is kept."""

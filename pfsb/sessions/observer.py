@@ -7,7 +7,7 @@ from typing import Any
 
 from zope.interface import Interface, implementer
 
-from pfsb.interfaces import IEventLog, Refused, Result
+from pfsb.applications.interfaces import IEventLog, Refused, Result
 from pfsb.paxos.messages import ClientUpdate
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from attrs import define, evolve, frozen
 
-from pfsb.interfaces import StorageRefused
+from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Accepted
 from pfsb.storage.directory import sync_directory

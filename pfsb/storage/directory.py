@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attrs import define, field
 
-from pfsb.interfaces import StorageRefused
+from pfsb.paxos.interfaces import StorageRefused
 
 
 @define(eq=False)

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pfsb.interfaces import IStableStorage, StorageRefused
+from pfsb.paxos.interfaces import IStableStorage, StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Accepted, Record, Recovered, ViewRecord
 from pfsb.storage.shared import IDENTITY_BYTES, Acknowledgements, Effect, StorageCounters, batch_bytes, history_gap

@@ -9,10 +9,10 @@ from typing import NamedTuple, assert_never
 from attrs import define, field
 from twisted.python.failure import Failure
 
-from pfsb.histogram import SECONDS, Histogram
-from pfsb.interfaces import StorageRefused
+from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Record, ViewRecord
+from pfsb.support.histogram import SECONDS, Histogram
 
 IDENTITY_BYTES = 8
 """Length of the random identity of a storage (design part 4, "A lost disk is not a new server")."""

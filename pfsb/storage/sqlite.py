@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pfsb.interfaces import IStableStorage, StorageRefused
+from pfsb.paxos.interfaces import IStableStorage, StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Record, Recovered
 from pfsb.storage.database import Database, Identity, Owner, ReadingDatabase, create, read_ordered, unusable

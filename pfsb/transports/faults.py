@@ -9,8 +9,8 @@ from typing import Final
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
-from pfsb.interfaces import BadRequest
-from pfsb.transports.later import PendingCalls
+from pfsb.applications.interfaces import BadRequest
+from pfsb.transports.pending_calls import PendingCalls
 
 DELAY_MS_MAX: Final = 60_000
 DELAYED_FRAMES_MAX: Final = 4_000

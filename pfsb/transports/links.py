@@ -20,10 +20,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from pfsb.interfaces import IFrameReceiver, ITransport
+from pfsb.paxos.interfaces import IFrameReceiver, ITransport
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import FrameCodec, FrameRefused, Membership
-from pfsb.transports.later import PendingCalls
+from pfsb.transports.pending_calls import PendingCalls
 from pfsb.transports.wire import encode
 
 if TYPE_CHECKING:

@@ -25,11 +25,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pfsb.interfaces import IFrameReceiver, ITransport
+from pfsb.paxos.interfaces import IFrameReceiver, ITransport
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import Membership
-from pfsb.transports.later import PendingCalls
 from pfsb.transports.links import Links, TransportCounters
+from pfsb.transports.pending_calls import PendingCalls
 
 if TYPE_CHECKING:
     from pfsb.paxos.messages import Message

@@ -7,7 +7,16 @@ from typing import Any
 
 from zope.interface import implementer
 
-from pfsb.interfaces import BadRequest, Done, Fields, IContext, IReplicatedApplication, Refused, Result, Ticket
+from pfsb.applications.interfaces import (
+    BadRequest,
+    Done,
+    Fields,
+    IContext,
+    IReplicatedApplication,
+    Refused,
+    Result,
+    Ticket,
+)
 
 
 @implementer(IContext)

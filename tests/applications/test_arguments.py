@@ -18,9 +18,9 @@ from pfsb.applications.arguments import (
     wait_ms_max,
 )
 from pfsb.applications.chat import Chat
+from pfsb.applications.interfaces import BadRequest, IEventLog, IReplicatedApplication, Refused
 from pfsb.applications.key_value import KeyValue
 from pfsb.applications.lock import Lock
-from pfsb.interfaces import BadRequest, IEventLog, IReplicatedApplication, Refused
 from tests.applications.context import FakeContext, refusal
 
 bounded = settings(max_examples=150, deadline=None, database=None)

@@ -10,7 +10,7 @@ from attrs import define
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.catalogue import Catalogue, find
-from pfsb.interfaces import BadRequest, Command, CommandDescription
+from pfsb.applications.interfaces import BadRequest, Command, CommandDescription
 
 
 @define
@@ -31,7 +31,7 @@ class Parrot:
 PLUGIN = """
 from twisted.plugin import IPlugin
 from zope.interface import classImplements
-from pfsb.interfaces import ApplicationMaker, IApplicationMaker
+from pfsb.applications.interfaces import ApplicationMaker, IApplicationMaker
 classImplements(ApplicationMaker, IPlugin, IApplicationMaker)
 """
 

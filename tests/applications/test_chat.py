@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.chat import Chat
-from pfsb.interfaces import Done, Event
+from pfsb.applications.interfaces import Done, Event
 from tests.applications.context import Machine, code, field, refusal, rows
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.instances import Instances, encoded, instance_bytes_max
-from pfsb.interfaces import BadRequest
+from pfsb.applications.interfaces import BadRequest
 from tests.applications.context import Machine, code, field, refusal, rows
 
 

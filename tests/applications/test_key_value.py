@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications import arguments, key_value
 from pfsb.applications.arguments import Quoted, reply_characters_max, value_bytes_max
+from pfsb.applications.interfaces import Done
 from pfsb.applications.key_value import KeyValue, fnv1a_32
-from pfsb.interfaces import Done
 from tests.applications.context import Machine, code, field, refusal, rows
 
 bounded = settings(max_examples=50, deadline=None, database=None)

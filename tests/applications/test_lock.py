@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from twisted.trial.unittest import SynchronousTestCase
 
+from pfsb.applications.interfaces import PENDING, Done, Result
 from pfsb.applications.lock import Lock
-from pfsb.interfaces import PENDING, Done, Result
 from tests.applications.context import Machine, code, field, refusal, rows
 
 

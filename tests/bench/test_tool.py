@@ -8,7 +8,7 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.bench.tool import Options, changes_for
-from pfsb.config import load
+from pfsb.config.config import load
 
 CONFIG = """
 cluster: mine

@@ -38,9 +38,9 @@ class StackTests(SynchronousTestCase):
 
     def test_part_is_told_by_the_file_wherever_it_is_installed(self) -> None:
         """An installed pfsb is pfsb, and what only sounds like it is not."""
-        self.assertEqual(part_of("f (/usr/lib/python3/site-packages/pfsb/sessions/desk.py)"), "sessions")
-        self.assertEqual(part_of("f (pfsb/histogram.py)"), "rest of pfsb")
-        self.assertEqual(part_of("f (other/pfsb/sessions/desk.py)"), "Python")
+        self.assertEqual(part_of("f (/usr/lib/python3/site-packages/pfsb/sessions/local_clients.py)"), "sessions")
+        self.assertEqual(part_of("f (pfsb/support/histogram.py)"), "rest of pfsb")
+        self.assertEqual(part_of("f (other/pfsb/sessions/local_clients.py)"), "Python")
 
     def test_bottom_that_all_have_in_common_is_left_out(self) -> None:
         """What twistd calls on its way to the reactor says nothing, once for each thread."""

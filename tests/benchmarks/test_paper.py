@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from benchmarks.paper.drawing import Point, charts, claims
 from benchmarks.paper.published import SCALING, SCALING_CLIENTS, SERVERS
 from benchmarks.paper.variants import QUICK_CLIENTS, QUICK_SERVERS, VARIANTS
-from pfsb.config import Config, Limits
+from pfsb.config.config import Config, Limits
 from pfsb.paxos.settings import Settings
 
 

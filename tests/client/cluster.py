@@ -10,9 +10,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from pfsb.client.addresses import ServerAddress
-from pfsb.client.failover import FailoverClient
-from pfsb.frontends.line import LineFactory
+from pfsb.client.core.addresses import ServerAddress
+from pfsb.commands.line_client import FailoverClient
+from pfsb.frontends.line.protocol import LineFactory
 from tests.frontends.fake_server import FakeCluster, FakeServer, fake_config
 
 reactor: Any = _reactor

@@ -14,10 +14,22 @@ from zope.interface import implementer
 
 from pfsb.applications.catalogue import Catalogue
 from pfsb.applications.chat import Chat
+from pfsb.applications.interfaces import (
+    PENDING,
+    Answer,
+    Command,
+    Done,
+    Event,
+    Fields,
+    IContext,
+    Refused,
+    Result,
+    Ticket,
+    Word,
+)
 from pfsb.applications.key_value import KeyValue
 from pfsb.applications.lock import Lock
-from pfsb.config import Config, Limits, ServerConfig
-from pfsb.interfaces import PENDING, Answer, Command, Done, Event, Fields, IContext, Refused, Result, Ticket, Word
+from pfsb.config.config import Config, Limits, ServerConfig
 from pfsb.transports.faults import LinkFaults
 
 

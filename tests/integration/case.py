@@ -12,7 +12,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from pfsb.client.replies import Reply, read_reply
+from pfsb.client.core.replies import Reply, read_reply
 from pfsb.demo.load import Load
 from pfsb.demo.processes import ProcessCluster
 

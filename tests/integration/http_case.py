@@ -9,7 +9,7 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.utils import getProcessOutputAndValue
 
-from pfsb.addresses import listens_at
+from pfsb.config.addresses import listens_at
 from pfsb.demo.processes import ProcessCluster
 from tests.integration.case import HEAR_SECONDS, ClusterCase, reactor
 

@@ -15,12 +15,13 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from pfsb.applications.arguments import absent
-from pfsb.client import AsyncClerk, Clerk, calls
-from pfsb.client.calls import Call
-from pfsb.client.replies import Reply
+from pfsb.applications.interfaces import Command, Done, Refused, Result
+from pfsb.client import AsyncClerk, Clerk
+from pfsb.client.clerks import calls
+from pfsb.client.clerks.calls import Call
+from pfsb.client.core.replies import Reply
 from pfsb.demo.processes import ProcessCluster
-from pfsb.interfaces import Command, Done, Refused, Result
-from pfsb.simulator.history import Entry, History
+from pfsb.simulator.linearizability.history import Entry, History
 from tests.integration.case import ClusterCase, reactor
 
 SECONDS = 60.0 if os.environ.get("PFSB_TEST_LONG") else 6.0

@@ -11,7 +11,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 
 from pfsb.demo.processes import ProcessCluster
-from tests.docs_script import DOCS
+from tests.docs.docs_script import DOCS
 from tests.integration.case import Visitor, reactor
 from tests.integration.http_case import HTTPClusterCase, port, run, url
 

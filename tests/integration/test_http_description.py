@@ -10,7 +10,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from pfsb.frontends.http.look import description
+from pfsb.frontends.http.server_info import description
 from tests.integration.http_case import HTTPClusterCase, run, url
 
 EXAMPLES: int = 5

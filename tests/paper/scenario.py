@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.messages import ClientUpdate, Message, Proposal, State
 from pfsb.paxos.settings import Settings
-from pfsb.simulator.network import Passage
-from pfsb.simulator.world import World
+from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.network import Passage
 
 ONE_UPDATE_A_SLOT = Settings(batch_bytes_max=1)
 

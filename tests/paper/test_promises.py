@@ -18,7 +18,7 @@ from pfsb.paxos.messages import (
 )
 from pfsb.paxos.replica import StorageWasReplaced
 from pfsb.paxos.settings import Settings
-from pfsb.simulator.network import LinkQuality
+from pfsb.simulator.cluster.network import LinkQuality
 from tests.paper.scenario import ONE_UPDATE_A_SLOT, ScenarioTestCase, passing
 
 

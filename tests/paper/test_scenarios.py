@@ -17,7 +17,7 @@ from pfsb.paxos.messages import (
     ViewChange,
 )
 from pfsb.paxos.settings import Settings
-from pfsb.simulator.world import World
+from pfsb.simulator.cluster.cluster import World
 from tests.paper.scenario import ONE_UPDATE_A_SLOT, ScenarioTestCase, passing
 
 RECONCILIATION = (ReconciliationRequest, ReconciliationReply)

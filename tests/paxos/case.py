@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from pfsb.interfaces import IStableStorage, IStateMachine, ITransport
 from pfsb.paxos import invariants
+from pfsb.paxos.interfaces import IStableStorage, IStateMachine, ITransport
 from pfsb.paxos.messages import (
     Acquainted,
     Alive,

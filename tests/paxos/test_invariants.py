@@ -10,7 +10,7 @@ from pfsb.paxos.invariants import InvariantViolated, Memory, check, install
 from pfsb.paxos.messages import Batch, ClientUpdate, GloballyOrderedUpdate, Proposal, State
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
-from pfsb.simulator.world import World
+from pfsb.simulator.cluster.cluster import World
 
 WINDOW = 2
 BATCH = Batch.of(0, [])

@@ -8,8 +8,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.data_structures import TimerData
-from pfsb.paxos.lazy_votes import LazyVotes
 from pfsb.paxos.membership import Membership
+from pfsb.paxos.outbound import LazyVotes
 from pfsb.paxos.progress_timer import HURRY_SECONDS, ProgressTimer
 from pfsb.paxos.replica import new_data
 from pfsb.paxos.turn import Turn

@@ -9,9 +9,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.data_structures import DataStructures
-from pfsb.paxos.lazy_votes import LazyVotes
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Alive, Message, State, VCProof
+from pfsb.paxos.outbound import LazyVotes
 from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Recovered, ViewRecord
 from pfsb.paxos.replica import new_data
 from pfsb.paxos.turn import Durable, Turn

@@ -13,10 +13,7 @@ from zope.interface import implementer
 
 from pfsb.applications.catalogue import Catalogue
 from pfsb.applications.chat import Chat
-from pfsb.applications.key_value import KeyValue
-from pfsb.applications.lock import Lock
-from pfsb.config import Config, Limits, ServerConfig
-from pfsb.interfaces import (
+from pfsb.applications.interfaces import (
     PENDING,
     Command,
     CommandDescription,
@@ -28,15 +25,18 @@ from pfsb.interfaces import (
     Result,
     Ticket,
 )
+from pfsb.applications.key_value import KeyValue
+from pfsb.applications.lock import Lock
+from pfsb.config.config import Config, Limits, ServerConfig
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.settings import Settings
 from pfsb.server import Server
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.connection import Asked, ClientConnection
-from pfsb.sessions.machine import CLOSE, EXPIRE, OPEN, SessionMachine
 from pfsb.sessions.observer import ISessionObserver
-from pfsb.simulator.world import Parts, World
+from pfsb.sessions.state_machine import CLOSE, EXPIRE, OPEN, SessionMachine
+from pfsb.simulator.cluster.cluster import Parts, World
 from pfsb.transports.faults import LinkFaults
 
 HORIZON_SLOTS = 30

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.interfaces import Done
+from pfsb.applications.interfaces import Done
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.bundler import BUNDLE_BYTES_MAX, NOT_SENT, OUTLIVED, UNKNOWN, Bundler, Request

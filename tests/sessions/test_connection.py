@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pfsb.interfaces import Done
+from pfsb.applications.interfaces import Done
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from tests.sessions.support import HORIZON_SLOTS, ClusterTestCase, Told, code, small_limits, value

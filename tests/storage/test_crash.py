@@ -9,7 +9,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 import pfsb
-from pfsb.interfaces import StorageRefused
+from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.records import Recovered
 from tests.storage.support import Server, batch
 

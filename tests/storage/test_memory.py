@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.interfaces import IStableStorage, StorageRefused
+from pfsb.paxos.interfaces import IStableStorage, StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import AruRecord, Record, Recovered, ViewRecord
 from pfsb.storage.memory import MemoryDisk, MemoryStorage

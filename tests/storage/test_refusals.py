@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from pfsb.interfaces import StorageRefused
+from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.records import PeerRecord, ViewRecord
 from tests.storage.support import Server, ordered_to, slot_records
 

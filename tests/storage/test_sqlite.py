@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from pfsb.interfaces import IStableStorage, StorageRefused
+from pfsb.paxos.interfaces import IStableStorage, StorageRefused
 from pfsb.paxos.records import Accepted, AruRecord, OrderedRecord, PeerRecord, ProposalRecord, ViewRecord
 from pfsb.storage import database
 from pfsb.storage.sqlite import SQLiteStorage

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.interfaces import StorageRefused
+from pfsb.paxos.interfaces import StorageRefused
 from pfsb.storage.wal import ROOM_BYTES
 from tests.storage.support import Server, slot_records
 

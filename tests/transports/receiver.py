@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from attrs import define, field
 from zope.interface import implementer
 
-from pfsb.interfaces import IFrameReceiver
+from pfsb.paxos.interfaces import IFrameReceiver
 from pfsb.paxos.messages import Message
 
 

@@ -5,7 +5,7 @@ from random import Random
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.interfaces import BadRequest
+from pfsb.applications.interfaces import BadRequest
 from pfsb.transports.faults import DELAYED_FRAMES_MAX, LinkFaults
 
 

@@ -9,7 +9,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from pfsb.interfaces import ITransport
+from pfsb.paxos.interfaces import ITransport
 from pfsb.paxos.messages import ClientUpdate, Message, ViewChange
 from pfsb.transports import links as links_module
 from pfsb.transports.faults import LinkFaults

@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from pfsb.interfaces import ITransport
+from pfsb.paxos.interfaces import ITransport
 from pfsb.transports import udp
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import FRAME_BYTES_MAX, Membership, cluster_digest

@@ -8,12 +8,12 @@ from twisted.application.service import ServiceMaker
 from twisted.plugin import IPlugin
 from zope.interface import classImplements
 
-from pfsb.interfaces import ApplicationMaker, IApplicationMaker
+from pfsb.applications.interfaces import ApplicationMaker, IApplicationMaker
 
 classImplements(ApplicationMaker, IPlugin, IApplicationMaker)
 
 pfsb = ServiceMaker(
-    "pfsb", "pfsb.service", 'A replicated state machine server, after "Paxos for System Builders".', "pfsb"
+    "pfsb", "pfsb.service.service", 'A replicated state machine server, after "Paxos for System Builders".', "pfsb"
 )
 
 chat = ApplicationMaker("chat", "A log that everyone reads in the same order.", "pfsb.applications.chat", "Chat")

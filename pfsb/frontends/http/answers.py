@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pfsb.interfaces import BadRequest, Done, Fields, Refused
+from pfsb.applications.interfaces import BadRequest, Done, Fields, Refused
 
 STATUS_OF: Final = {
     "BADREQUEST": 400,

@@ -11,14 +11,14 @@ from attrs import define, field
 from twisted.web.http_headers import Headers
 
 from pfsb.applications.arguments import parse_integer, quoted
-from pfsb.frontends.own_arguments import (
+from pfsb.applications.interfaces import BadRequest
+from pfsb.frontends.line.arguments import (
     READ_LEVELS,
     TTL_SECONDS_DEFAULT,
     TTL_SECONDS_MAX,
     check_client_id,
 )
-from pfsb.interfaces import BadRequest
-from pfsb.spelling import nearest
+from pfsb.support.spelling import nearest
 
 NUMBER_MAX: Final = 2**63 - 1
 PARAMETERS_MAX: Final = 10_000

@@ -9,14 +9,14 @@ from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from zope.interface import implementer
 
 from pfsb.applications.arguments import Quoted, integer_max, parse_integer, quoted
+from pfsb.applications.interfaces import BadRequest, Event, IEventLog
 from pfsb.frontends.http.answers import encoded, object_of
-from pfsb.frontends.http.exchange import Exchange
+from pfsb.frontends.http.request import Exchange
 from pfsb.frontends.http.sessions import Listener
-from pfsb.frontends.own_arguments import check_client_id
-from pfsb.interfaces import BadRequest, Event, IEventLog
+from pfsb.frontends.line.arguments import check_client_id
 
 if TYPE_CHECKING:
-    from pfsb.sessions.following import Following
+    from pfsb.sessions.subscription import Following
 
 EVENTS_TYPE: Final = "text/event-stream; charset=utf-8"
 BEAT_SECONDS: Final = 15.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pfsb.applications.arguments import Quoted
-from pfsb.frontends.http.exchange import Exchange
+from pfsb.frontends.http.request import Exchange
 from pfsb.frontends.http.sessions import NamedSession
 
 

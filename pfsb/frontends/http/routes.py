@@ -5,30 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from pfsb.frontends.http import chat, kv, locks, look
+from pfsb.applications.interfaces import BadRequest
+from pfsb.frontends.http import chat, key_value, locks, server_info
 from pfsb.frontends.http.answers import NotAllowed
-from pfsb.interfaces import BadRequest
 
 Handler = Callable[..., None]
 """Takes the exchange, and the words that stand for the names in braces."""
 
 ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
-    "/": {"GET": look.get_page},
-    "/v1/kv": {"GET": kv.get_many, "POST": kv.put_many},
-    "/v1/kv/{key}": {"GET": kv.get_key, "PUT": kv.put_key, "DELETE": kv.delete_key, "PATCH": kv.patch_key},
+    "/": {"GET": server_info.get_page},
+    "/v1/kv": {"GET": key_value.get_many, "POST": key_value.put_many},
+    "/v1/kv/{key}": {
+        "GET": key_value.get_key,
+        "PUT": key_value.put_key,
+        "DELETE": key_value.delete_key,
+        "PATCH": key_value.patch_key,
+    },
     "/v1/locks": {"GET": locks.get_locks},
     "/v1/locks/{name}": {"POST": locks.take_lock, "DELETE": locks.release_lock},
     "/v1/session": {"POST": locks.open_session, "DELETE": locks.close_session},
     "/v1/chat": {"GET": chat.get_lines, "POST": chat.say},
     "/v1/events": {"GET": chat.follow},
-    "/v1/status": {"GET": look.get_status},
-    "/v1/servers": {"GET": look.get_servers},
-    "/v1/digest": {"GET": look.get_digest},
-    "/v1/faults": {"POST": look.set_fault},
-    "/v1/openapi.json": {"GET": look.get_description},
-    "/healthz": {"GET": look.get_health},
-    "/readyz": {"GET": look.get_readiness},
-    "/metrics": {"GET": look.get_metrics},
+    "/v1/status": {"GET": server_info.get_status},
+    "/v1/servers": {"GET": server_info.get_servers},
+    "/v1/digest": {"GET": server_info.get_digest},
+    "/v1/faults": {"POST": server_info.set_fault},
+    "/v1/openapi.json": {"GET": server_info.get_description},
+    "/healthz": {"GET": server_info.get_health},
+    "/readyz": {"GET": server_info.get_readiness},
+    "/metrics": {"GET": server_info.get_metrics},
 }
 
 _WITHOUT_END: Final = frozenset({chat.follow})

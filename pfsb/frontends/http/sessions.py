@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from pfsb.frontends.replies import refusal
-from pfsb.interfaces import Answer, Command, Done, Refused, Result
+from pfsb.applications.interfaces import Answer, Command, Done, Refused, Result
+from pfsb.frontends.stream.reply_queue import refusal
 
 if TYPE_CHECKING:
     from pfsb.server import Server

@@ -1,0 +1,197 @@
+"""The clerk for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+from pfsb.client.clerks import calls
+from pfsb.client.clerks.calls import Call, Entry
+from pfsb.client.clerks.chat_stream import ChatStream
+from pfsb.client.clerks.clerk_core import TIMEOUT_SECONDS, HeldLock, Servers, make_clerk_core
+from pfsb.client.clerks.errors import ClerkError, error_of
+from pfsb.client.clerks.listening import Listener
+from pfsb.client.core.command import Command
+from pfsb.client.core.replies import Reply
+from pfsb.client.drivers.asyncio import AsyncioDriver
+
+T = TypeVar("T")
+
+
+class AsyncClerk:
+    """Keeps one session with a cluster; every call runs exactly once, whichever server answers.
+
+    Use it as `async with AsyncClerk(servers) as clerk`. Any number of tasks may call at once. Each call raises a
+    `ClerkError` that says what became of it. `options` are those of `make_clerk_core`.
+    """
+
+    def __init__(self, servers: Servers, *, timeout_seconds: float | None = TIMEOUT_SECONDS, **options: Any) -> None:
+        """`timeout_seconds` bounds each call, but for waiting for a lock; None: it waits for ever."""
+        self._core = make_clerk_core(servers, **options)
+        self._timeout = timeout_seconds
+        self._started: AsyncioDriver | None = None
+
+    async def __aenter__(self) -> AsyncClerk:
+        self._driver.act()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the session: its locks are free for others."""
+        await self._driver.stop()
+
+    async def run(self, call: Call[T]) -> T:
+        """Have one of `pfsb.client.clerks.calls` carried out. If the task is cancelled, the call may still run."""
+        (result,) = await self.run_all([call])
+        return result
+
+    async def run_all(self, wanted: Iterable[Call[T]]) -> list[T]:
+        """Have them under way together; returns the results in order. Raises the first error when all are through."""
+        asked = [(call, *self._begin(call)) for call in wanted]
+        self._driver.act()
+        try:
+            replies = [await answered for _, answered, _ in asked]
+        except asyncio.CancelledError:
+            for _, _, command in asked:
+                if command is not None and not command.is_over:
+                    self._core.give_up(command)
+            raise
+        return [call.read(reply) for (call, _, _), reply in zip(asked, replies, strict=True)]
+
+    async def get(self, key: str, *, read: str = "linearizable") -> str | None:
+        """The value of a key; None if it is absent."""
+        return await self.run(calls.get(key, read=read))
+
+    async def entry(self, key: str, *, read: str = "linearizable") -> Entry | None:
+        """The value of a key, and the revision at which it was written."""
+        return await self.run(calls.entry(key, read=read))
+
+    async def put(self, key: str, value: str) -> int:
+        """Set a key; returns the revision."""
+        return await self.run(calls.put(key, value))
+
+    async def delete(self, key: str) -> bool:
+        """Remove a key; returns whether it was there."""
+        return await self.run(calls.delete(key))
+
+    async def cas(self, key: str, old: str | None, new: str) -> bool:
+        """Set a key if its value is `old`, or if it is absent (None); returns whether it was set."""
+        return await self.run(calls.cas(key, old, new))
+
+    async def incr(self, key: str, by: int = 1) -> int:
+        """Add to an integer; returns the sum."""
+        return await self.run(calls.incr(key, by))
+
+    async def append(self, key: str, text: str) -> str:
+        """Add to the end of a value; returns the whole."""
+        return await self.run(calls.append(key, text))
+
+    async def puthash(self, key: str, value: str) -> str:
+        """Set a key to the hash of its old value and this; returns the old one."""
+        return await self.run(calls.puthash(key, value))
+
+    async def mput(self, values: Mapping[str, str]) -> int:
+        """Set several keys, all or nothing; returns the revision."""
+        return await self.run(calls.mput(values))
+
+    async def mget(self, *keys: str) -> dict[str, Entry]:
+        """Several keys as of one moment, those that are there."""
+        return await self.run(calls.mget(*keys))
+
+    async def range(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[Entry]:
+        """The keys from `first` (included) to `end` (excluded; "": to the last), in byte order."""
+        return await self.run(calls.range_(first, end, limit=limit))
+
+    async def keys(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[str]:
+        """As `range`, without the values."""
+        return await self.run(calls.keys(first, end, limit=limit))
+
+    async def say(self, text: str) -> int:
+        """Say a line to all who listen; returns its index."""
+        return await self.run(calls.say(text))
+
+    @asynccontextmanager
+    async def lock(self, name: str, wait: float | None = None) -> AsyncIterator[HeldLock]:
+        """Hold a lock inside of `async with`; wait for it, for ever or so many seconds (`LockTimeout`).
+
+        If it is lost meanwhile, every call of this clerk raises `LockLost` until the block is left, and so does
+        leaving it.
+        """
+        held = await self.acquire(name, wait)
+        try:
+            yield held
+        except BaseException:
+            with suppress(ClerkError):  # what has gone wrong inside counts more
+                await self.release(held)
+            raise
+        await self.release(held)
+
+    async def acquire(self, name: str, wait: float | None = None) -> HeldLock:
+        """Get a lock, to be given back by `release`."""
+        granted: asyncio.Future[HeldLock] = asyncio.get_running_loop().create_future()
+
+        def told(result: HeldLock | ClerkError) -> None:
+            if granted.cancelled():
+                return
+            if isinstance(result, HeldLock):
+                granted.set_result(result)
+            else:
+                granted.set_exception(result)
+
+        forget = self._core.lock(name, wait, told, self._driver.now, self._timeout)
+        self._driver.act()
+        try:
+            return await granted
+        except asyncio.CancelledError:
+            if granted.done() and not granted.cancelled() and granted.exception() is None:
+                self._core.release(granted.result(), lambda _reply: None, self._driver.now, None)
+                self._driver.act()
+            forget()
+            raise
+
+    async def release(self, held: HeldLock) -> None:
+        """Give a lock back. Raises `LockLost` if it was lost."""
+        answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._core.release(held, _teller(answered), self._driver.now, self._timeout)
+        self._driver.act()
+        reply = await answered
+        if not reply.ok:
+            raise error_of(reply)
+
+    def listen(self, first: int | None = None) -> ChatStream:
+        """Every line of the chat from number `first` on, or from now on; goes on at another server if one is gone."""
+        stream = ChatStream(first, self._catch_up, self._unlisten)
+        self._core.listen(stream.listener, self._driver.now)
+        self._driver.act()
+        return stream
+
+    def _catch_up(self, listener: Listener) -> None:
+        self._core.catch_up(listener, self._driver.now)
+        self._driver.act()
+
+    def _unlisten(self, listener: Listener) -> None:
+        self._core.unlisten(listener, self._driver.now)
+        self._driver.act()
+
+    @property
+    def _driver(self) -> AsyncioDriver:
+        if self._started is None:
+            self._started = AsyncioDriver(self._core, asyncio.get_running_loop())
+            self._started.start()
+        return self._started
+
+    def _begin(self, call: Call[Any]) -> tuple[asyncio.Future[Reply], Command | None]:
+        answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        return answered, self._core.call(call.line, _teller(answered), self._driver.now, self._timeout)
+
+
+def _teller(future: asyncio.Future[Reply]) -> Callable[[Reply], None]:
+    def tell(reply: Reply) -> None:
+        if not future.done():
+            future.set_result(reply)
+
+    return tell

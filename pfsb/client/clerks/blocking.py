@@ -1,0 +1,195 @@
+"""The clerk for scripts: every call waits for its answer. It has a thread of its own, and needs no reactor."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, Final, TypeVar
+
+from pfsb.client.clerks import calls
+from pfsb.client.clerks.asyncio import AsyncClerk
+from pfsb.client.clerks.calls import Call, ChatLine, Entry
+from pfsb.client.clerks.chat_stream import ChatStream
+from pfsb.client.clerks.clerk_core import TIMEOUT_SECONDS, HeldLock, Servers
+from pfsb.client.clerks.errors import ClerkError, Closed, Unavailable
+
+T = TypeVar("T")
+
+END_SECONDS: Final = 1.0
+"""How long closing waits until calls of other threads are told."""
+
+
+class Clerk:
+    """Keeps one session with a cluster; every call runs exactly once, whichever server answers.
+
+    Use it as `with Clerk(servers) as clerk`. Any number of threads may call at once. Each call raises a `ClerkError`
+    that says what became of it. The session is kept in the background, also while no call is under way: a lock is not
+    lost because its holder computes. `options` are those of `make_clerk_core`; notices come in the clerk's thread.
+    """
+
+    def __init__(self, servers: Servers, *, timeout_seconds: float | None = TIMEOUT_SECONDS, **options: Any) -> None:
+        """`timeout_seconds` bounds each call, but for waiting for a lock; None: it waits for ever."""
+        self._clerk = AsyncClerk(servers, timeout_seconds=timeout_seconds, **options)
+        self._timeout = timeout_seconds
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="pfsb clerk", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Clerk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the session: its locks are free for others. Calls that are under way in other threads fail."""
+        if self._thread.is_alive():
+            self._wait(self._close())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def run(self, call: Call[T]) -> T:
+        """Have one of `pfsb.client.clerks.calls` carried out."""
+        return self._wait(self._clerk.run(call))
+
+    def run_all(self, wanted: Iterable[Call[T]]) -> list[T]:
+        """Have them under way together; returns the results in order. Raises the first error when all are through."""
+        return self._wait(self._clerk.run_all(wanted))
+
+    def get(self, key: str, *, read: str = "linearizable") -> str | None:
+        """The value of a key; None if it is absent."""
+        return self.run(calls.get(key, read=read))
+
+    def entry(self, key: str, *, read: str = "linearizable") -> Entry | None:
+        """The value of a key, and the revision at which it was written."""
+        return self.run(calls.entry(key, read=read))
+
+    def put(self, key: str, value: str) -> int:
+        """Set a key; returns the revision."""
+        return self.run(calls.put(key, value))
+
+    def delete(self, key: str) -> bool:
+        """Remove a key; returns whether it was there."""
+        return self.run(calls.delete(key))
+
+    def cas(self, key: str, old: str | None, new: str) -> bool:
+        """Set a key if its value is `old`, or if it is absent (None); returns whether it was set."""
+        return self.run(calls.cas(key, old, new))
+
+    def incr(self, key: str, by: int = 1) -> int:
+        """Add to an integer; returns the sum."""
+        return self.run(calls.incr(key, by))
+
+    def append(self, key: str, text: str) -> str:
+        """Add to the end of a value; returns the whole."""
+        return self.run(calls.append(key, text))
+
+    def puthash(self, key: str, value: str) -> str:
+        """Set a key to the hash of its old value and this; returns the old one."""
+        return self.run(calls.puthash(key, value))
+
+    def mput(self, values: Mapping[str, str]) -> int:
+        """Set several keys, all or nothing; returns the revision."""
+        return self.run(calls.mput(values))
+
+    def mget(self, *keys: str) -> dict[str, Entry]:
+        """Several keys as of one moment, those that are there."""
+        return self.run(calls.mget(*keys))
+
+    def range(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[Entry]:
+        """The keys from `first` (included) to `end` (excluded; "": to the last), in byte order."""
+        return self.run(calls.range_(first, end, limit=limit))
+
+    def keys(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[str]:
+        """As `range`, without the values."""
+        return self.run(calls.keys(first, end, limit=limit))
+
+    def say(self, text: str) -> int:
+        """Say a line to all who listen; returns its index."""
+        return self.run(calls.say(text))
+
+    @contextmanager
+    def lock(self, name: str, wait: float | None = None) -> Iterator[HeldLock]:
+        """Hold a lock inside of `with`; wait for it, for ever or so many seconds (`LockTimeout`).
+
+        If it is lost meanwhile, every call of this clerk raises `LockLost` until the block is left, and so does
+        leaving it.
+        """
+        held = self._wait(self._clerk.acquire(name, wait))
+        try:
+            yield held
+        except BaseException:
+            with suppress(ClerkError):  # what has gone wrong inside counts more
+                self._wait(self._clerk.release(held))
+            raise
+        self._wait(self._clerk.release(held))
+
+    def listen(self, first: int | None = None) -> Chat:
+        """Every line of the chat from number `first` on, or from now on; goes on at another server if one is gone."""
+        return Chat(self._wait(self._begin_to_listen(first)), self._wait)
+
+    async def _begin_to_listen(self, first: int | None) -> ChatStream:
+        stream = self._clerk.listen(first)
+        try:
+            async with asyncio.timeout(self._timeout):
+                await stream.begun()
+        except TimeoutError:
+            await stream.aclose()
+            raise Unavailable("no server lets us listen", "UNAVAILABLE", "none") from None
+        return stream
+
+    async def _close(self) -> None:
+        await self._clerk.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:  # calls of other threads: they are told
+            await asyncio.wait(others, timeout=END_SECONDS)
+        await asyncio.sleep(0)
+
+    def _wait(self, wanted: Coroutine[Any, Any, T]) -> T:
+        if threading.current_thread() is self._thread:
+            wanted.close()
+            raise RuntimeError("a notice of the clerk comes in its own thread, which must not wait for the clerk")
+        try:
+            future = asyncio.run_coroutine_threadsafe(wanted, self._loop)
+        except RuntimeError:  # the loop is closed
+            wanted.close()
+            raise Closed("this clerk was closed", "CLOSED", "none") from None
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # nothing, unless this thread was interrupted
+            raise
+
+
+class Chat:
+    """Lines of chat, for `for`; ends when the clerk is closed, or with `close`."""
+
+    def __init__(self, stream: ChatStream, wait: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        self._stream = stream
+        self._wait = wait
+
+    def __iter__(self) -> Chat:
+        return self
+
+    def __next__(self) -> ChatLine:
+        try:
+            line = self._wait(_next_of(self._stream))
+        except Closed:
+            line = None
+        if line is None:
+            raise StopIteration
+        assert isinstance(line, ChatLine)
+        return line
+
+    def close(self) -> None:
+        """Hear no more."""
+        with suppress(Closed):
+            self._wait(self._stream.aclose())
+
+
+async def _next_of(stream: ChatStream) -> ChatLine | None:
+    # A future cannot carry a StopIteration of either kind.
+    return await anext(stream, None)

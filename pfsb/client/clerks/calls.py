@@ -1,0 +1,185 @@
+"""What can be asked of the applications, as values: the line to send, and how its reply is read.
+
+A clerk has a method for each; as values they can be given to `run_all`, to be under way together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Final, Generic, TypeVar
+
+from attrs import frozen
+
+from pfsb.client.clerks.errors import BadCall, error_of
+from pfsb.client.core.replies import Reply, read_fields
+
+T = TypeVar("T")
+
+READ_LEVELS: Final = ("linearizable", "sequential", "stale")
+
+
+@frozen
+class Call(Generic[T]):
+    """One command; `read` makes its result of the reply, or raises a `ClerkError`."""
+
+    line: str
+    _read: Callable[[Reply], T]
+    forgiven: frozenset[str] = frozenset()
+    """Codes of refusals that are results."""
+
+    def read(self, reply: Reply) -> T:
+        if not reply.ok and reply.code not in self.forgiven:
+            raise error_of(reply)
+        return self._read(reply)
+
+
+@frozen
+class Entry:
+    """A key as it was at one moment."""
+
+    key: str
+    value: str
+    revision: int
+    """When it was last written."""
+
+
+@frozen
+class ChatLine:
+    """One line of the chat; lines are numbered from 1, without gaps."""
+
+    index: int
+    client: str
+    text: str
+
+
+def get(key: str, *, read: str = "linearizable") -> Call[str | None]:
+    """The value of a key; None if it is absent. `read` is linearizable, sequential or stale."""
+    return Call(_line("GET", key) + _level(read), _value_or_none, frozenset({"NOTFOUND"}))
+
+
+def entry(key: str, *, read: str = "linearizable") -> Call[Entry | None]:
+    """The value of a key and the revision at which it was written."""
+
+    def made(reply: Reply) -> Entry | None:
+        fields = reply.fields
+        return Entry(key, str(fields["value"]), int(fields["revision"])) if reply.ok else None
+
+    return Call(_line("GET", key) + _level(read), made, frozenset({"NOTFOUND"}))
+
+
+def put(key: str, value: str) -> Call[int]:
+    """Set a key; gives the revision."""
+    return Call(_line("PUT", key, value), _number("revision"))
+
+
+def delete(key: str) -> Call[bool]:
+    """Remove a key; gives whether it was there."""
+    return Call(_line("DEL", key), lambda reply: bool(reply.fields["deleted"]))
+
+
+def cas(key: str, old: str | None, new: str) -> Call[bool]:
+    """Set a key if its value is `old`, or if it is absent (None); gives whether it was set."""
+    expected = "nil" if old is None else _quoted(old)
+    return Call(f"CAS {_quoted(key)} {expected} {_quoted(new)}", lambda reply: reply.ok, frozenset({"CONFLICT"}))
+
+
+def incr(key: str, by: int = 1) -> Call[int]:
+    """Add to an integer, an absent one counting as 0; gives the sum. `StateError` if the value is none."""
+    return Call(f"INCR {_quoted(key)} {by}", _number("value"))
+
+
+def append(key: str, text: str) -> Call[str]:
+    """Add to the end of a value; gives the whole."""
+    return Call(_line("APPEND", key, text), _text("value"))
+
+
+def puthash(key: str, value: str) -> Call[str]:
+    """Set a key to the FNV-1a hash of its old value and this; gives the old one."""
+    return Call(_line("PUTHASH", key, value), _text("previous"))
+
+
+def mput(values: Mapping[str, str]) -> Call[int]:
+    """Set several keys, all or nothing; gives the revision."""
+    words = [word for pair in values.items() for word in pair]
+    return Call(_line("MPUT", *words), _number("revision"))
+
+
+def mget(*keys: str) -> Call[dict[str, Entry]]:
+    """Several keys as of one moment, those that are there."""
+    return Call(_line("MGET", *keys), lambda reply: {each.key: each for each in _entries(reply)})
+
+
+def range_(first: str = "", end: str = "", *, limit: int = 1_000) -> Call[list[Entry]]:
+    """The keys from `first` (included) to `end` (excluded; "": to the last), in byte order, at most `limit`."""
+    return Call(f"{_line('RANGE', first, end)} limit={limit}", _entries)
+
+
+def keys(first: str = "", end: str = "", *, limit: int = 1_000) -> Call[list[str]]:
+    """As `range_`, without the values."""
+    return Call(
+        f"{_line('KEYS', first, end)} limit={limit}",
+        lambda reply: [str(read_fields(row)["key"]) for row in reply.rows],
+    )
+
+
+def say(text: str) -> Call[int]:
+    """Say a line to all who listen; gives its index."""
+    return Call(_line("SAY", text), _number("index"))
+
+
+def lock(name: str, wait: float | None = None) -> Call[int]:
+    """Get a lock; wait for it, for ever or so many seconds. Gives the token. `LockTimeout`."""
+    option = "" if wait is None else f" wait={wait:.3f}"
+    return Call(_line("LOCK", name) + option, _number("token"))
+
+
+def unlock(name: str, token: int) -> Call[None]:
+    """Give a lock back. `StateError` if it is not held with that token."""
+    return Call(f"{_line('UNLOCK', name)} token={token}", lambda _reply: None)
+
+
+def listen(first: int | None) -> Call[int | None]:
+    """Begin to be told the chat; gives the index with which it begins, if `first` did not say so."""
+
+    def made(reply: Reply) -> int | None:
+        return int(reply.fields["from"]) if "from" in reply.fields else first
+
+    return Call("LISTEN" if first is None else f"LISTEN from={first}", made)
+
+
+def _line(verb: str, *words: str) -> str:
+    return " ".join([verb, *map(_quoted, words)])
+
+
+def _quoted(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadCall(
+            f"{text!r} has half a surrogate pair at character {error.start + 1}", "BADREQUEST", "none"
+        ) from None
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _level(read: str) -> str:
+    if read not in READ_LEVELS:
+        raise BadCall(f"read is one of {', '.join(READ_LEVELS)}, not {read!r}", "BADREQUEST", "none")
+    return "" if read == "linearizable" else f" read={read}"
+
+
+def _value_or_none(reply: Reply) -> str | None:
+    return str(reply.fields["value"]) if reply.ok else None
+
+
+def _number(name: str) -> Callable[[Reply], int]:
+    return lambda reply: int(reply.fields[name])
+
+
+def _text(name: str) -> Callable[[Reply], str]:
+    return lambda reply: str(reply.fields[name])
+
+
+def _entries(reply: Reply) -> list[Entry]:
+    rows = map(read_fields, reply.rows)
+    return [Entry(str(row["key"]), str(row["value"]), int(row["revision"])) for row in rows]

@@ -1,0 +1,373 @@
+"""The client without sockets and clocks: told what it hears and what time it is, it says what to send, and where.
+
+It keeps one session, at one server at a time, and goes to the next as soon as one does not answer. It numbers the
+commands; those that are unanswered when it moves on are repeated with the same numbers, in order, so that each runs
+once whichever server answers (interface part 3). Whoever drives it does what `take_actions` says after each call, and
+calls `woken` at `wake_at`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from functools import partial
+from random import Random
+from typing import Final
+
+from attrs import define, field
+
+from pfsb.client.core.actions import Action, Connect, HangUp, Send, SessionEnd
+from pfsb.client.core.addresses import ServerAddress
+from pfsb.client.core.chat_cursor import ChatPlace
+from pfsb.client.core.command import QUESTION_VERBS, Answered, Command
+from pfsb.client.core.command_queue import CommandQueue
+from pfsb.client.core.connection import Dialogue
+from pfsb.client.core.held_locks import Holdings
+from pfsb.client.core.hello import Introduction
+from pfsb.client.core.replies import EventLine, Reply, refusal
+from pfsb.client.core.retry_policy import belongs_elsewhere, is_to_be_renumbered
+from pfsb.client.core.server_rotation import Tour
+from pfsb.client.core.timeouts import Patience
+
+WINDOW: Final = 64
+"""Commands under way at once; a server keeps the replies of the last `session_window` (128) for repetition."""
+BYE_SECONDS: Final = 1.0
+TTL_SECONDS: Final = 10
+ASSURANCES_A_TTL: Final = 3
+"""How often a session at rest makes sure, in each `ttl`, that it is still there."""
+
+
+def new_client_id() -> str:
+    """An id that nobody else has."""
+    return secrets.token_hex(16)
+
+
+def _ignore(_what: object) -> None:
+    pass
+
+
+def _is_of_session(command: Command) -> bool:
+    return not command.is_local
+
+
+@define(eq=False)
+class Core:
+    """See the module. Times in seconds, all of one clock."""
+
+    addresses: Sequence[ServerAddress]
+    client_id: str = field(factory=new_client_id)
+    ttl_seconds: int = TTL_SECONDS
+    window: int = WINDOW
+    patience: Patience = field(factory=Patience)
+    on_event: Callable[[EventLine], None] = _ignore
+    on_server: Callable[[ServerAddress], None] = _ignore
+    """Told whenever another server has taken the connection."""
+    on_session_end: Callable[[SessionEnd], None] = _ignore
+    """Told before the commands are that cannot go on because of it."""
+    dice: Random = field(factory=Random)
+    index: int = 0
+    """Where in `addresses` it begins."""
+
+    retries: int = field(init=False, default=0)
+    """Commands sent again so far."""
+    stopped: bool = field(init=False, default=False)
+    """Nothing more will happen: the connection is closed."""
+    holdings: Holdings = field(init=False, factory=Holdings)
+    _now: float = field(init=False, default=0.0)
+    _actions: list[Action] = field(init=False, factory=list)
+    _commands: CommandQueue = field(init=False)
+    _dialogue: Dialogue | None = field(init=False, default=None)
+    _next_try: float | None = field(init=False, default=None)
+    _bye_until: float | None = field(init=False, default=None)
+    _introduction: Introduction = field(init=False)
+    _chat: ChatPlace = field(init=False, factory=ChatPlace)
+    _tour: Tour = field(init=False)
+    _over: Reply | None = field(init=False, default=None)
+    """Why no command is taken any more."""
+
+    @_commands.default
+    def _make_commands(self) -> CommandQueue:
+        return CommandQueue(self.window)
+
+    @_introduction.default
+    def _make_introduction(self) -> Introduction:
+        return Introduction(self.client_id, self.ttl_seconds)
+
+    @_tour.default
+    def _make_tour(self) -> Tour:
+        return Tour(self.addresses, self.dice, self.index)
+
+    # ------------------------------------------------------------------ what the user wants
+
+    def start(self, now: float) -> None:
+        """Connect to the first server that can be reached."""
+        self._now = now
+        self._connect()
+
+    def submit(self, line: str, answered: Answered, now: float) -> Command:
+        """Have a line without number carried out; `answered` is called with its reply, OK or not, perhaps at once."""
+        self._now = now
+        command = Command(line, answered)
+        if self._over is not None and (self.stopped or self._bye_until is not None or not command.is_local):
+            command.answer(self._over)
+        else:
+            self._commands.add(command)
+            self._pump()
+        return command
+
+    def give_up(self, command: Command, late: Answered = _ignore) -> str:
+        """Wait no longer for the answer; returns the command's fate: "none" or "unknown".
+
+        If unknown, it is repeated all the same until its answer is there, which `late` is told.
+        """
+        if command.may_have_run:
+            command.hand_over(late)
+            return "unknown"
+        command.hand_over(_ignore)
+        command.is_over = True
+        return "none"
+
+    def stop(self, now: float) -> None:
+        """Close the session, if a server is there to be told, and the connection."""
+        if self.stopped or self._bye_until is not None:
+            return
+        self._now = now
+        self._over = refusal("CLOSED", "none", "this client is closed")
+        self._commands.take_back()
+        self._commands.refuse("CLOSED", "this client was closed", lambda _command: True)
+        if self._dialogue is not None and self._introduction.done:
+            self._dialogue.forget()
+            self._bye_until = now + BYE_SECONDS
+            self._request(None, "BYE", lambda _reply: self._close(at_once=False))
+        else:
+            self._close()
+
+    # ------------------------------------------------------------------ what happens to it
+
+    def connected(self, now: float) -> None:
+        """The server of the last `Connect` has taken the connection."""
+        self._now = now
+        self._dialogue = Dialogue(self._heard_event, self._move_on)
+        self.on_server(self.server)
+        if self._chat.line is not None:
+            self._request(None, self._chat.line, _ignore)
+        if self._introduction.has_session and self._over is None:
+            self._introduce()
+        self._pump()
+
+    def received(self, data: bytes, now: float) -> None:
+        self._now = now
+        if self._dialogue is not None:
+            self._dialogue.receive(data)
+
+    def lost(self, why: str, now: float) -> None:
+        """The connection is gone, or there never was one."""
+        self._now = now
+        if self._bye_until is not None:
+            self._close()
+        elif not self.stopped:
+            self._move_on(why)
+
+    @property
+    def wake_at(self) -> float | None:
+        """When to call `woken`; None: nothing is waited for."""
+        if self.stopped:
+            return None
+        if self._dialogue is None or self._bye_until is not None:
+            return self._bye_until or self._next_try
+        if self._is_awaiting:
+            return self.patience.ends_at
+        return self._assure_at
+
+    def woken(self, now: float) -> None:
+        """It is `wake_at`, or later."""
+        wake_at = self.wake_at
+        if wake_at is None or now < wake_at:
+            return
+        self._now = now
+        if self._bye_until is not None:
+            self._close()
+        elif self._dialogue is None:
+            self._connect()
+        elif self._is_awaiting:
+            # A server that is there but has no majority keeps us waiting: another one may have it.
+            self._move_on(f"no answer for {self.patience.lose():g} s")
+        else:
+            self._assure()
+
+    def take_actions(self) -> list[Action]:
+        """What is to be done now, in this order."""
+        actions, self._actions = self._actions, []
+        return actions
+
+    # ------------------------------------------------------------------ looking in
+
+    @property
+    def server(self) -> ServerAddress:
+        """The one that it is at, or tries to be."""
+        return self._tour.server
+
+    @property
+    def last_trouble(self) -> str:
+        """Why the last server was left, or could not be reached."""
+        return self._tour.last_trouble
+
+    @property
+    def is_connected(self) -> bool:
+        return self._dialogue is not None
+
+    @property
+    def _is_awaiting(self) -> bool:
+        """Whether an answer is due that does not take its time although all is well."""
+        return self._introduction.under_way or self.patience.expected > 0
+
+    # ------------------------------------------------------------------ connections
+
+    def _connect(self) -> None:
+        self._next_try = None
+        self._actions.append(Connect(self.server))
+
+    def _move_on(self, why: str) -> None:
+        """To the next server."""
+        self._tour.complain(why)
+        self._introduction.left()
+        if self._dialogue is not None:
+            self._dialogue.close()
+            self._dialogue = None
+            self._actions.append(HangUp(at_once=True))
+        self._take_back()
+        self._next_try = self._now + self._tour.go_on()
+
+    def _take_back(self) -> None:
+        """What was sent and not answered is to be sent again, but for what was meant for this server alone."""
+        self.patience.expected = 0
+        self.retries += sum(1 for command in self._commands.take_back() if command.verb != "FAULT")
+        self._commands.refuse(
+            "UNAVAILABLE",
+            f"it was meant for one server: {self.last_trouble}",
+            lambda command: command.verb == "FAULT" and command.may_have_run,
+        )
+
+    def _close(self, at_once: bool = True) -> None:
+        self.stopped = True
+        self._bye_until = None
+        if self._dialogue is not None:
+            self._dialogue.close()
+            self._dialogue = None
+        self._actions.append(HangUp(at_once))
+
+    # ------------------------------------------------------------------ sending
+
+    def _pump(self) -> None:
+        """Send what may be sent now."""
+        while self._dialogue is not None and (command := self._commands.next()) is not None:
+            if not command.is_local and not self._introduction.done:
+                self._introduce()
+                return
+            self._send(command)
+
+    def _send(self, command: Command) -> None:
+        self._commands.begin(command)
+        if command.number is None and not command.is_local:
+            command.number = self._introduction.take_number()
+        if not command.times_sent:
+            self.holdings.sent(command)
+        command.times_sent += 1
+        self.patience.expect(command.verb, self._now)
+        self._request(command.number, command.line, partial(self._heard, command))
+
+    def _request(self, number: int | None, line: str, heard: Callable[[Reply], None]) -> None:
+        assert self._dialogue is not None
+        self._actions.append(Send(self._dialogue.request(number, line, heard)))
+
+    # ------------------------------------------------------------------ hearing
+
+    def _heard(self, command: Command, reply: Reply) -> None:
+        if belongs_elsewhere(command, reply, self._introduction):
+            self._move_on(reply.line)
+            return
+        if reply.code == "REPLACED" and not command.is_local:
+            self._replaced(reply.text)
+            return
+        self._commands.end(command)
+        self.patience.answered(command.verb, self._now)
+        self._tour.was_served()
+        if is_to_be_renumbered(command, reply):
+            command.number, command.is_renumbered = None, True
+            self._commands.add_first(command)
+        else:
+            self._settle(command, reply)
+        self._pump()
+
+    def _settle(self, command: Command, reply: Reply) -> None:
+        if command.number is not None and reply.ok and command.verb not in QUESTION_VERBS:
+            self._introduction.answered(command.number)
+        self.holdings.answered(command, reply)
+        self._chat.answered(command, reply)
+        command.answer(reply)
+
+    def _heard_event(self, event: EventLine) -> None:
+        self._chat.heard(event)
+        self.on_event(event)
+        if event.name == "SESSION":
+            self._session_ended(str(event.fields.get("state")))
+
+    # ------------------------------------------------------------------ the session
+
+    def _introduce(self) -> None:
+        if not self._introduction.under_way:
+            self._introduction.under_way = True
+            self.patience.begin(self._now)
+            self._request(None, self._introduction.line(), self._heard_hello)
+
+    def _heard_hello(self, reply: Reply) -> None:
+        if reply.ok:
+            self.patience.heard(self._now)
+            self._tour.was_served()
+            may_have_run = self._introduction.accept(reply)
+            if may_have_run is not None:
+                self._session_is_another(may_have_run)
+            self._pump()
+        elif reply.code in ("BADREQUEST", "DENIED"):
+            # No server will ever take this client: that is the answer to all its commands.
+            self._introduction.under_way = False
+            self._commands.refuse(reply.code, reply.text, _is_of_session)
+            self._pump()
+        else:
+            self._introduction.under_way = reply.fate == "unknown"
+            self._move_on(reply.line)
+
+    def _session_ended(self, state: str) -> None:
+        """The server tells it by itself."""
+        if state != "replaced" or self._introduction.was_own_hello():
+            self._move_on(f"the session is {state}")
+        else:
+            self._replaced("the session was opened anew from another connection")
+
+    def _replaced(self, why: str) -> None:
+        """Two programs under one name would take the session from each other for ever: leave it to the other."""
+        self._over = refusal("REPLACED", "none", why)
+        self._move_on(why)
+        self.on_session_end(SessionEnd("REPLACED", self.holdings.lose(), why))
+        self._commands.refuse("REPLACED", why, _is_of_session)
+
+    def _session_is_another(self, may_have_run: int) -> None:
+        """The former one has expired. What has not run goes on, unless it may rest on a lock that is gone."""
+        was_holding, locks = self.holdings.any, self.holdings.lose()
+        text = "the session has expired, and another was begun; locks held in it are gone"
+        self._commands.did_not_run(may_have_run)
+        self.on_session_end(SessionEnd("NOSESSION", locks, text))
+        self._commands.refuse(
+            "NOSESSION", text, lambda command: _is_of_session(command) and (was_holding or command.may_have_run)
+        )
+
+    @property
+    def _assure_at(self) -> float | None:
+        """When somebody who only waits, or holds, is to make sure that the server is still there."""
+        if self._chat.line is None and not (self._introduction.done and self.holdings.any):
+            return None
+        return self.patience.quiet_since + self.ttl_seconds / ASSURANCES_A_TTL
+
+    def _assure(self) -> None:
+        """Of a lock a majority must know: a server that is cut off from it would answer PING for ever."""
+        self.submit("LOCKS limit=1" if self.holdings.any else "PING", _ignore, self._now)

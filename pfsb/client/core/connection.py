@@ -1,0 +1,92 @@
+"""One connection of the line protocol, without a socket: requests become bytes, bytes become replies and events."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from attrs import define, field
+
+from pfsb.client.core.replies import EventLine, Reply, read_reply
+
+LINE_BYTES_MAX: Final = 64 * 1024 * 1024
+"""A server's line is at most a few values; a stream without line ends is no pfsb server."""
+
+_NUMBERED = re.compile(r"#([0-9]+) ")
+
+Heard = Callable[[Reply], None]
+
+
+@define(eq=False)
+class Dialogue:
+    """Matches replies to requests: those with a number by it, the others by their order."""
+
+    on_event: Callable[[EventLine], None]
+    on_refused: Callable[[str], None]
+    """Told why the server does not want this connection, or cannot be understood."""
+    _partial: bytes = b""
+    _rows: list[str] = field(factory=list)
+    _numbered: dict[int, Heard] = field(factory=dict)
+    _in_order: deque[Heard] = field(factory=deque)
+    _closed: bool = False
+
+    def request(self, number: int | None, line: str, heard: Heard) -> bytes:
+        """What to send; `heard` is called with the reply, unless the dialogue is closed first."""
+        if number is None:
+            self._in_order.append(heard)
+            return f"{line}\n".encode()
+        self._numbered[number] = heard
+        return f"#{number} {line}\n".encode()
+
+    def receive(self, data: bytes) -> None:
+        """Take what the server has sent, cut anywhere."""
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        for line in lines:
+            if self._closed:
+                return
+            self._line(line.removesuffix(b"\r").decode("utf-8", "replace"))
+        if len(self._partial) > LINE_BYTES_MAX:
+            self._refuse("it sends a line without end, as no pfsb server does")
+
+    def forget(self) -> None:
+        """Whatever is still unanswered will not be waited for."""
+        self._numbered.clear()
+        self._in_order.clear()
+
+    def close(self) -> None:
+        """Hear nothing more."""
+        self._closed = True
+        self._partial = b""
+        self.forget()
+
+    def _line(self, line: str) -> None:
+        if line.startswith("* "):
+            self.on_event(EventLine(line[2:].split(" ", 1)[0], line))
+            return
+        found = _NUMBERED.match(line)
+        number = int(found[1]) if found else None
+        text = line[found.end() :] if found else line
+        if text.startswith("+"):
+            self._rows.append(text[1:])
+            return
+        reply = read_reply(text, tuple(self._rows))
+        if reply is not None:
+            self._rows.clear()
+            self._tell(number, reply)
+
+    def _tell(self, number: int | None, reply: Reply) -> None:
+        if number is not None:
+            heard = self._numbered.pop(number, None)
+            if heard is not None:
+                heard(reply)
+        elif self._in_order:
+            self._in_order.popleft()(reply)
+        else:
+            # It answers nothing that we asked: the server has no room for this connection (BUSY).
+            self._refuse(reply.line)
+
+    def _refuse(self, why: str) -> None:
+        self.close()
+        self.on_refused(why)

@@ -1,0 +1,62 @@
+"""Which locks a session holds, as far as its client has been told."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from attrs import define, field
+
+from pfsb.client.core.command import Command
+from pfsb.client.core.replies import Reply
+
+_TAKING: Final = frozenset({"LOCK", "TRYLOCK"})
+
+
+@define(eq=False)
+class Holdings:
+    """Learns from the commands and their replies."""
+
+    tokens: dict[str, int] = field(factory=dict)
+    """By name of the lock."""
+    _asked: int = 0
+    """How many commands that may bring a lock have been sent, and are not answered."""
+
+    @property
+    def any(self) -> bool:
+        """Whether the session may hold a lock, or wait for one."""
+        return bool(self.tokens or self._asked)
+
+    def sent(self, command: Command) -> None:
+        """The command goes out for the first time."""
+        if command.verb in _TAKING:
+            self._asked += 1
+        elif command.verb == "UNLOCK":
+            self.tokens.pop(name_of(command.line), None)
+
+    def answered(self, command: Command, reply: Reply) -> None:
+        if command.verb in _TAKING:
+            self._asked -= 1
+            if reply.ok:
+                self.tokens[str(reply.fields["name"])] = int(reply.fields["token"])
+        elif command.verb == "UNLOCK" and reply.ok:
+            self.tokens.pop(name_of(command.line), None)
+
+    def lose(self) -> tuple[str, ...]:
+        """The session is over: the names of the locks that were held in it."""
+        names = tuple(self.tokens)
+        self.tokens.clear()
+        self._asked = 0
+        return names
+
+
+def name_of(line: str) -> str:
+    """The name of the lock that a LOCK, TRYLOCK or UNLOCK is about."""
+    rest = line.split(None, 1)[1] if len(line.split(None, 1)) > 1 else ""
+    if rest.startswith('"'):
+        try:
+            name, _end = json.JSONDecoder().raw_decode(rest)
+        except ValueError:
+            return rest  # the server will refuse it
+        return str(name)
+    return (rest.split(None, 1) or [""])[0]

@@ -1,0 +1,137 @@
+"""Drives the client's core with an asyncio event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from attrs import define, field
+
+from pfsb.client.core.actions import Connect, Driven, HangUp, Send, send_together
+from pfsb.client.core.addresses import CONNECT_SECONDS, ServerAddress
+
+
+@define(eq=False)
+class AsyncioDriver:
+    """One connection at a time, and one timer. Call `act` after whatever was asked of the core."""
+
+    _core: Driven
+    _loop: asyncio.AbstractEventLoop
+    ended: asyncio.Event = field(init=False, factory=asyncio.Event)
+    """Set when the core has stopped."""
+    _wire: _Wire | None = field(init=False, default=None)
+    _connecting: asyncio.Task[None] | None = field(init=False, default=None)
+    _attempt: int = field(init=False, default=0)
+    """Tells a connection that is still wanted from one that was given up meanwhile."""
+    _timer: asyncio.TimerHandle | None = field(init=False, default=None)
+
+    @property
+    def now(self) -> float:
+        return self._loop.time()
+
+    def start(self) -> None:
+        self._core.start(self.now)
+        self.act()
+
+    async def stop(self) -> None:
+        """Returns when the session is closed, if a server was there to be told, and the connection."""
+        self._core.stop(self.now)
+        self.act()
+        await self.ended.wait()
+
+    def act(self) -> None:
+        """Do what the core says."""
+        while actions := self._core.take_actions():
+            for action in send_together(actions):
+                match action:
+                    case Send(data):
+                        if self._wire is not None:
+                            self._wire.transport.write(data)
+                    case Connect(address):
+                        self._connect(address)
+                    case HangUp(at_once):
+                        self._hang_up(at_once)
+        self._set_timer()
+        if self._core.stopped:
+            self.ended.set()
+
+    def made(self, wire: _Wire) -> None:
+        if wire.attempt != self._attempt:
+            wire.transport.abort()
+            return
+        self._connecting, self._wire = None, wire
+        self._core.connected(self.now)
+        self.act()
+
+    def received(self, wire: _Wire, data: bytes) -> None:
+        if wire is self._wire:
+            self._core.received(data, self.now)
+            self.act()
+
+    def lost(self, wire: _Wire, error: Exception | None) -> None:
+        if wire is self._wire:
+            self._wire = None
+            self._core.lost(str(error or "the server has closed the connection"), self.now)
+            self.act()
+
+    def _connect(self, address: ServerAddress) -> None:
+        self._attempt += 1
+        self._connecting = self._loop.create_task(self._try(address, self._attempt))
+
+    async def _try(self, address: ServerAddress, attempt: int) -> None:
+        """A connection tells of itself by `made`, before anything is heard on it."""
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                match address.place:
+                    case (host, port):
+                        await self._loop.create_connection(lambda: _Wire(self, attempt), host, port)
+                    case path:
+                        await self._loop.create_unix_connection(lambda: _Wire(self, attempt), str(path))
+        except (OSError, UnicodeError) as error:
+            if attempt == self._attempt and self._wire is None:
+                self._connecting = None
+                self._core.lost(str(error) or "it does not take the connection", self.now)
+                self.act()
+
+    def _hang_up(self, at_once: bool) -> None:
+        connecting, self._connecting = self._connecting, None
+        wire, self._wire = self._wire, None
+        self._attempt += 1
+        if connecting is not None:
+            connecting.cancel()
+        if wire is not None:
+            if at_once:
+                wire.transport.abort()
+            else:
+                wire.transport.close()
+
+    def _set_timer(self) -> None:
+        """A timer that is too early does no harm, and most deadlines are moved before they come."""
+        at, timer = self._core.wake_at, self._timer
+        if timer is not None and (at is None or timer.when() > at):
+            timer.cancel()
+            self._timer = timer = None
+        if at is not None and timer is None:
+            self._timer = self._loop.call_at(at, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._core.woken(self.now)
+        self.act()
+
+
+@define(eq=False, slots=False)
+class _Wire(asyncio.Protocol):
+    _driver: AsyncioDriver
+    attempt: int
+    transport: asyncio.Transport = field(init=False)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._driver.made(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._driver.received(self, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._driver.lost(self, exc)

@@ -1,0 +1,178 @@
+"""`pfsb cluster`: all servers of a configuration in one terminal, as child processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TextIO
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.error import ProcessDone, ProcessExitedAlready
+from twisted.internet.interfaces import IDelayedCall, IProcessTransport
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+
+from pfsb.client.core.addresses import ServerAddress
+from pfsb.commands.options import ConfigOptions
+from pfsb.commands.status import ask_status
+
+STOP_SECONDS: Final = 15.0
+"""How long a server may take to finish what is under way, before it is killed."""
+POLL_SECONDS: Final = 0.5
+LINE_BYTES_MAX: Final = 65_536
+
+_TWISTD: Final = "import os, sys; os.setpgrp(); sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
+"""In a process group of its own, so that Ctrl-C reaches this program alone, which then stops its servers in order."""
+_COLOURS: Final = (36, 33, 35, 32, 34, 31)
+
+
+class Options(ConfigOptions):
+    """Command line of `pfsb cluster`."""
+
+    synopsis = "Usage: pfsb cluster CONFIG"
+    longdesc = "Starts all servers of a configuration and shows what they say; Ctrl-C stops them."
+
+
+async def run(reactor: Any, options: Options) -> None:
+    """Until Ctrl-C or SIGTERM. Raises `SystemExit` with status 1 if all servers ended by themselves."""
+    file = options.config.file
+    commands = {address.id: _command(address.id, file) for address in options.addresses}
+    cluster = Cluster(reactor, commands, options.addresses, sys.stdout)
+    reactor.addSystemEventTrigger("before", "shutdown", cluster.stop)
+    if not await cluster.run():
+        raise SystemExit(1)
+
+
+def _command(server_id: int, file: str) -> list[str]:
+    twistd = [sys.executable, "-c", _TWISTD, "-n", "--logfile", "-"]
+    return [*twistd, "pfsb", "--id", str(server_id), "--config", file]
+
+
+@define(eq=False)
+class Cluster:
+    """`commands`: what to run for each server id. Says what happens on `out`."""
+
+    _reactor: Any
+    _commands: dict[int, list[str]]
+    _addresses: Sequence[ServerAddress]
+    _out: TextIO
+    _children: dict[int, _Child] = field(init=False, factory=dict)
+    _stopping: bool = field(init=False, default=False)
+    _ended: Deferred[bool] = field(init=False, factory=Deferred)
+    _all_gone: Deferred[None] = field(init=False, factory=Deferred)
+    _kill: IDelayedCall | None = field(init=False, default=None)
+    _poll: IDelayedCall | None = field(init=False, default=None)
+
+    def run(self) -> Deferred[bool]:
+        """Start all servers. Fires when none runs any more: True if `stop` was the reason."""
+        for server_id, command in self._commands.items():
+            self._children[server_id] = child = _Child(server_id, self._say, self._child_ended)
+            self._reactor.spawnProcess(child, command[0], command, env=os.environ)
+        self._wait_until_ready()
+        return self._ended
+
+    def stop(self) -> Deferred[None]:
+        """Ask all servers to stop; fires when they have, or have been killed for taking too long."""
+        self._stopping = True
+        if not self._children:
+            return gatherResults([]).addCallback(lambda _: None)
+        self._tell("stopping all servers")
+        self._signal("TERM")
+        self._kill = self._reactor.callLater(STOP_SECONDS, self._signal, "KILL")
+        return self._all_gone
+
+    def _signal(self, name: str) -> None:
+        for child in list(self._children.values()):
+            child.signal(name)
+
+    def _child_ended(self, server_id: int, how: str) -> None:
+        del self._children[server_id]
+        if not self._stopping:
+            self._tell(f"server {server_id} {how}; {len(self._children)} of {len(self._commands)} are left")
+        if not self._children:
+            for call in (self._kill, self._poll):
+                if call is not None and call.active():
+                    call.cancel()
+            if self._stopping:
+                self._all_gone.callback(None)
+            self._ended.callback(self._stopping)
+
+    def _wait_until_ready(self) -> None:
+        asked = gatherResults([ask_status(self._reactor, address) for address in self._addresses])
+        asked.addCallback(self._heard_all)
+
+    def _heard_all(self, found: list[dict[str, Any] | str]) -> None:
+        if self._stopping or not self._children:
+            return
+        if all(isinstance(status, dict) and status.get("leader") is not None for status in found):
+            self._tell(self._welcome())
+        else:
+            self._poll = self._reactor.callLater(POLL_SECONDS, self._wait_until_ready)
+
+    def _welcome(self) -> str:
+        one = self._addresses[-1]
+        host, _, port = one.shown.rpartition(":")
+        how = f"telnet {host.strip('[]')} {port}" if one.endpoint.startswith("tcp") else f"nc -U {one.shown}"
+        return (
+            f"all {len(self._addresses)} servers answer. In another terminal: {how}; there: SAY hello. Ctrl-C stops all"
+        )
+
+    def _tell(self, text: str) -> None:
+        self._write(f"pfsb cluster: {text}\n")
+
+    def _say(self, server_id: int, line: str) -> None:
+        mark = f"[{server_id}]"
+        if self._out.isatty():
+            colour = _COLOURS[list(self._commands).index(server_id) % len(_COLOURS)]
+            mark = f"\x1b[{colour}m{mark}\x1b[0m"
+        self._write(f"{mark} {line}\n")
+
+    def _write(self, text: str) -> None:
+        self._out.write(text)
+        self._out.flush()
+
+
+class _Child(ProcessProtocol):
+    """One server: its output by lines, and its end."""
+
+    transport: IProcessTransport | None
+
+    def __init__(self, server_id: int, say: Callable[[int, str], None], ended: Callable[[int, str], None]) -> None:
+        self._server_id = server_id
+        self._say = say
+        self._ended = ended
+        self._partial: dict[int, bytes] = {1: b"", 2: b""}
+
+    def signal(self, name: str) -> None:
+        """Send TERM or KILL, if it still runs."""
+        assert self.transport is not None
+        try:
+            self.transport.signalProcess(name)
+        except ProcessExitedAlready:
+            # Its end is about to be reported.
+            return
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        *lines, rest = (self._partial[childFD] + data).split(b"\n")
+        if len(rest) > LINE_BYTES_MAX:
+            lines, rest = [*lines, rest], b""
+        self._partial[childFD] = rest
+        for line in lines:
+            self._say(self._server_id, line.decode("utf-8", "replace"))
+
+    def processEnded(self, reason: Failure) -> None:
+        for rest in self._partial.values():
+            if rest:
+                self._say(self._server_id, rest.decode("utf-8", "replace"))
+        self._ended(self._server_id, _how(reason))
+
+
+def _how(reason: Failure) -> str:
+    if reason.check(ProcessDone):
+        return "has stopped (exit status 0)"
+    end: Any = reason.value
+    if end.signal is not None:
+        return f"was ended by signal {end.signal}"
+    return f"has died (exit status {end.exitCode})"

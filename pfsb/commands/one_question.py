@@ -1,0 +1,61 @@
+"""One line to one server, on a connection of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from pfsb.client.core.addresses import ServerAddress
+from pfsb.client.core.connection import Dialogue
+from pfsb.client.core.replies import Reply
+
+
+def ask(reactor: Any, address: ServerAddress, line: str, seconds: float) -> Deferred[Reply]:
+    """Fires with the reply, or fails: nobody is there, the connection is lost, or there is no reply in time."""
+    question = _Question(line)
+
+    def ended(result: Reply | Failure) -> Reply | Failure:
+        question.hang_up()
+        return result
+
+    endpoint = clientFromString(reactor, address.endpoint)
+    asked: Deferred[Any] = endpoint.connect(Factory.forProtocol(lambda: question))
+    asked.addCallback(lambda _connected: question.answered)
+    return asked.addTimeout(seconds, reactor).addBoth(ended)
+
+
+@define(eq=False, slots=False)
+class _Question(Protocol):
+    _text: str
+    answered: Deferred[Reply] = field(init=False, factory=Deferred)
+    _dialogue: Dialogue = field(init=False)
+
+    def connectionMade(self) -> None:
+        self._dialogue = Dialogue(lambda _event: None, lambda why: self._fail(Failure(ConnectionDone(why))))
+        assert self.transport is not None
+        self.transport.write(self._dialogue.request(None, self._text, self._heard))
+
+    def dataReceived(self, data: bytes) -> None:
+        self._dialogue.receive(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._fail(reason)
+
+    def hang_up(self) -> None:
+        if self.transport is not None:
+            self._dialogue.close()
+            self.transport.loseConnection()
+
+    def _heard(self, reply: Reply) -> None:
+        if not self.answered.called:
+            self.answered.callback(reply)
+
+    def _fail(self, reason: Failure) -> None:
+        if not self.answered.called:
+            self.answered.errback(reason)

@@ -1,0 +1,126 @@
+"""What a configuration says about addresses: `host:port` of peers, and Twisted's endpoint strings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from ipaddress import ip_address
+from typing import Final
+
+from attrs import define
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
+
+from pfsb.config.yaml_file import Place, quoted
+
+Address = tuple[str, int]
+"""(host, port)"""
+
+BACKLOG: Final = 4_096
+"""Connections that may wait to be let in: as many as Linux allows by default. With Twisted's own 50 the next one waits
+for a second, and perhaps for another: 5,000 clients that came back together took 50 seconds.
+"""
+
+_PEER: Final = '(example: "127.0.0.1:7402")'
+_ENDPOINT: Final = '(example: "tcp:9402:interface=127.0.0.1")'
+_EVERYWHERE: Final = ("", "0.0.0.0", "::")
+
+
+def peer_address(place: Place) -> Address:
+    """`host:port`, or `[host]:port` around an IPv6 address."""
+    text = place.text()
+    match = re.fullmatch(r"(?:\[(?P<ip6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?P<port>:[^:]*)?", text)
+    if not match:
+        raise place.wrong(f"{quoted(text)} is no address {_PEER}")
+    if not match["port"]:
+        raise place.wrong(f"{quoted(text)} has no port {_PEER}")
+    if not _is_port(match["port"][1:]):
+        raise place.wrong(f"{quoted(text)} has no port from 1 to 65535 {_PEER}")
+    host: str = match["host"] if match["ip6"] is None else match["ip6"]
+    if not (_is_host(host) if match["ip6"] is None else _is_ip(host, 6)):
+        raise place.wrong(f"{quoted(text)} names no host {_PEER}")
+    if host in _EVERYWHERE:
+        raise place.wrong(f"{quoted(text)} is nowhere that the other servers could send to {_PEER}")
+    return host, int(match["port"][1:])
+
+
+def _is_port(text: str) -> bool:
+    return bool(re.fullmatch(r"[0-9]{1,5}", text)) and 1 <= int(text) <= 65_535
+
+
+def _is_host(text: str) -> bool:
+    if re.fullmatch(r"[0-9.]+", text):
+        return _is_ip(text, 4)
+    return bool(re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", text))
+
+
+def _is_ip(text: str, version: int) -> bool:
+    try:
+        return ip_address(text).version == version
+    except ValueError:
+        return False
+
+
+def endpoint_string(place: Place) -> str:
+    """What Twisted can listen at, as far as can be told without listening."""
+    text = place.text()
+    try:
+        address = listens_at(text)
+    except Exception:  # the parsers of endpoint plugins raise what they like, KeyError and RuntimeError too
+        raise place.wrong(f"{quoted(text)} is no endpoint that Twisted knows {_ENDPOINT}") from None
+    if address is not None and not 1 <= address[1] <= 65_535:
+        raise place.wrong(f"{quoted(text)} has no port from 1 to 65535 {_ENDPOINT}")
+    return text
+
+
+def with_room_to_knock(endpoint: str) -> str:
+    """The endpoint with `BACKLOG`, unless it is no TCP or says itself how many may wait to be let in."""
+    if re.match(r"(tcp6?|ssl):", endpoint) and ":backlog=" not in endpoint:
+        return f"{endpoint}:backlog={BACKLOG}"
+    return endpoint
+
+
+def door(endpoint: str, host: str) -> Address | str:
+    """What no other server may listen at, if this one, on `host`, listens at the endpoint.
+
+    All interfaces, and the loopback of a host that is known by another address, are each host's own: two hosts
+    may use one port there.
+    """
+    address = listens_at(endpoint)
+    if address is None:
+        return f"{endpoint} on {host}"
+    interface, port = address
+    own = interface in _EVERYWHERE or (_is_loopback(interface) and not _is_loopback(host))
+    return (host if own else interface), port
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def listens_at(endpoint: str) -> Address | None:
+    """(interface or "", port) of a TCP endpoint, None for other kinds. Raises anything for what is no endpoint."""
+    noting = _Noting()
+    found = serverFromString(noting, endpoint)
+    if isinstance(found, TCP4ServerEndpoint | TCP6ServerEndpoint):
+        found.listen(None)
+    return noting.address
+
+
+@define
+class _Noting:
+    """Stands in for a reactor, to learn where an endpoint would listen without listening there."""
+
+    address: Address | None = None
+
+    def listenTCP(self, port: int, factory: object, backlog: int = 50, interface: str = "") -> None:
+        self.address = (interface, port)
+
+
+def refuse_shared(places: Iterable[tuple[Place, Address | str]]) -> None:
+    """Raises `ConfigError` if two places have the same address."""
+    owners: dict[Address | str, Place] = {}
+    for place, address in places:
+        if address in owners:
+            shown = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
+            raise place.wrong(f"{quoted(shown)} is already the address of {'.'.join(owners[address].path)}")
+        owners[address] = place

@@ -1,0 +1,238 @@
+"""The configuration of a cluster (interface part 2): one YAML file for all of its servers.
+
+A person writes the file. Whatever is wrong with it ends as one `ConfigError`, which names the file, the key's
+path and what would be right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import field, fields_dict, frozen
+
+from pfsb.config.addresses import Address, door, endpoint_string, peer_address, refuse_shared
+from pfsb.config.yaml_file import ConfigError, Place, open_file, quoted, read
+from pfsb.paxos.settings import Settings
+from pfsb.transports.frames import cluster_digest
+
+__all__ = ["Config", "ServerConfig", "Timers", "Limits", "ConfigError", "load"]
+
+MEMORY: Final = "memory"
+"""The value of `storage` that keeps nothing."""
+
+COUNT_MAX: Final = 1_000_000_000
+SECRET_BYTES_MAX: Final = 65_536
+SERVER_ID_MAX: Final = 65_535
+
+
+@frozen
+class Timers:
+    """In seconds."""
+
+    progress: float = 1.0
+    update: float = 0.5
+    alive: float = 0.2
+
+
+@frozen
+class Limits:
+    command_bytes: int = 32_768
+    connections: int = 10_000
+    session_window: int = 128
+    """Commands of one session that may be without an answer, and replies that are kept for it."""
+    request_seconds: float = 10.0
+    batch_bytes: int = 48_000
+    """What one proposal takes, at least one update; 1: each update has a proposal of its own (section 7.6)."""
+
+
+@frozen
+class ServerConfig:
+    id: int
+    peer: Address
+    """(host, port) where the other servers reach it; the host may be a name."""
+    client: str
+    """Endpoint string."""
+    http: str | None = None
+    """Endpoint string."""
+
+
+@frozen
+class Config:
+    file: str
+    """As it was named to `load`; complaints begin with it."""
+    cluster: str
+    servers: Mapping[int, ServerConfig]
+    """By id, ascending."""
+    f: int
+    transport: str = "udp"
+    apps: tuple[str, ...] = ("chat", "lock", "kv")
+    storage: str = MEMORY
+    """A directory, or `MEMORY`."""
+    secret_file: str | None = None
+    timers: Timers = field(factory=Timers)
+    limits: Limits = field(factory=Limits)
+    window: int = 16
+    """Proposals under way at once."""
+    snapshot_every: int = 10_000
+    """Slots; 0: never."""
+    faults: bool = False
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Ascending."""
+        return tuple(self.servers)
+
+    @property
+    def n(self) -> int:
+        return len(self.servers)
+
+    @property
+    def quorum(self) -> int:
+        """A majority of the servers."""
+        return self.n // 2 + 1
+
+    def server(self, server_id: int) -> ServerConfig:
+        """Raises `ConfigError` for an id that the file does not have."""
+        try:
+            return self.servers[server_id]
+        except KeyError:
+            known = ", ".join(map(str, self.ids))
+            raise ConfigError(f"{self.file}: servers: there is no server {server_id}; known are {known}") from None
+
+    def settings(self) -> Settings:
+        """The protocol's numbers; those that the file does not have keep their proportion to those that it has."""
+        return Settings(
+            progress_seconds=self.timers.progress,
+            update_seconds=self.timers.update,
+            alive_seconds=self.timers.alive,
+            resend_seconds=self.timers.alive / 2,
+            reconciliation_seconds=self.timers.progress / 4,
+            window_slots=self.window,
+            batch_bytes_max=self.limits.batch_bytes,
+        )
+
+    def membership_digest(self) -> bytes:
+        """Eight bytes that tell this cluster from any other: of its name and its founding ids (design part 8)."""
+        return cluster_digest(self.cluster, self.ids)
+
+    def storage_directory(self, server_id: int) -> Path | None:
+        """Where that server keeps its data, relative to the working directory; None: nowhere."""
+        return None if self.storage == MEMORY else Path(self.storage) / str(server_id)
+
+    def secret(self) -> bytes | None:
+        """What authenticates frames between servers, less the line end that an editor leaves; None: nothing does.
+
+        Raises `ConfigError` if `secret_file` is not there, cannot be read, is empty or larger than 64 KiB.
+        """
+        if self.secret_file is None:
+            return None
+        named = f"{self.file}: secret_file: {quoted(self.secret_file)}"
+        secret = read(self.secret_file, SECRET_BYTES_MAX, named).strip()
+        if not secret:
+            raise ConfigError(f"{named}: is empty; it should hold a random text, the same at every server")
+        return secret
+
+
+def load(path: str | PathLike[str]) -> Config:
+    """Read and check a configuration. Raises `ConfigError`, and nothing else, whatever is in the file."""
+    top = open_file(fspath(path))
+    keys = top.keys(("cluster", "servers", *_READERS), required=("cluster", "servers"))
+    cluster = keys["cluster"].word()
+    servers = _servers(keys["servers"])
+    given: dict[str, Any] = {key: reader(keys[key]) for key, reader in _READERS.items() if key in keys}
+    defaults: dict[str, Any] = {"f": (len(servers) - 1) // 2, "storage": f"var/{cluster}"}
+    config = Config(file=top.file, cluster=cluster, servers=servers, **(defaults | given))
+    if config.n < 2 * config.f + 1:
+        raise keys["f"].wrong(f"{config.f} needs at least {2 * config.f + 1} servers, {config.n} are given")
+    return config
+
+
+def _servers(place: Place) -> dict[int, ServerConfig]:
+    keys = {_server_id(key): value.keys(_SERVER_KEYS, required=("peer", "client")) for key, value in place.entries()}
+    if not keys:
+        raise place.wrong('is empty (example: 0: {peer: "127.0.0.1:7400", client: "tcp:9400"})')
+    servers = {server_id: _server(server_id, keys[server_id]) for server_id in sorted(keys)}
+    refuse_shared((keys[server.id]["peer"], server.peer) for server in servers.values())
+    refuse_shared(
+        (keys[server.id][key], door(endpoint, server.peer[0]))
+        for server in servers.values()
+        for key, endpoint in (("client", server.client), ("http", server.http))
+        if endpoint is not None
+    )
+    return servers
+
+
+_SERVER_KEYS: Final = ("peer", "client", "http")
+
+
+def _server_id(key: Place) -> int:
+    return key.integer(0, SERVER_ID_MAX)
+
+
+def _server(server_id: int, keys: Mapping[str, Place]) -> ServerConfig:
+    http = endpoint_string(keys["http"]) if "http" in keys else None
+    return ServerConfig(server_id, peer_address(keys["peer"]), endpoint_string(keys["client"]), http)
+
+
+def _transport(place: Place) -> str:
+    found = place.text()
+    if found in ("tcp", "tls"):
+        raise place.wrong(f"{found} is not there yet; until tcp and tls come, udp is the only transport")
+    if found != "udp":
+        raise place.wrong(f"must be udp, not {place.shown()}")
+    return found
+
+
+def _apps(place: Place) -> tuple[str, ...]:
+    found = tuple(item.word() for item in place.items())
+    if not found:
+        raise place.wrong("is empty (example: [chat, lock, kv])")
+    for name in found:
+        if found.count(name) > 1:
+            raise place.wrong(f"{name} is there twice")
+    return found
+
+
+def _timers(place: Place) -> Timers:
+    keys = place.keys(tuple(fields_dict(Timers)))
+    timers = Timers(**{key: value.seconds() for key, value in keys.items()})
+    half = timers.progress / 2
+    if timers.alive >= half:
+        raise keys.get("alive", place).wrong(
+            f"alive must be less than half of progress, so less than {half:g} seconds, not {timers.alive:g}"
+        )
+    return timers
+
+
+def _limits(place: Place) -> Limits:
+    keys = place.keys(tuple(_LIMITS))
+    return Limits(**{key: _LIMITS[key](value) for key, value in keys.items()})
+
+
+def _from(low: int, high: int) -> Callable[[Place], int]:
+    return lambda place: place.integer(low, high)
+
+
+_LIMITS: Final[dict[str, Callable[[Place], Any]]] = {
+    "command_bytes": _from(256, 49_152),
+    "connections": _from(1, 1_000_000),
+    "session_window": _from(1, 10_000),
+    "request_seconds": Place.seconds,
+    "batch_bytes": _from(1, 48_000),
+}
+
+_READERS: Final[dict[str, Callable[[Place], Any]]] = {
+    "f": _from(0, COUNT_MAX),
+    "transport": _transport,
+    "apps": _apps,
+    "storage": Place.text,
+    "secret_file": Place.text,
+    "timers": _timers,
+    "limits": _limits,
+    "window": _from(1, 1_000),
+    "snapshot_every": _from(0, COUNT_MAX),
+    "faults": Place.boolean,
+}

@@ -1,0 +1,154 @@
+"""The resources that look into the server: status, health, metrics, its description, and a page for people."""
+
+from __future__ import annotations
+
+from functools import cache
+from html import escape
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+
+from pfsb.applications.interfaces import BadRequest, Refused, Result
+from pfsb.frontends.http.answers import JSON_TYPE, encoded, object_of
+from pfsb.frontends.http.request import Exchange
+from pfsb.frontends.line.fault_command import apply_fault
+
+if TYPE_CHECKING:
+    from pfsb.server import Server
+
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+PAGE_TYPE: Final = "text/html; charset=utf-8"
+
+
+def get_status(exchange: Exchange) -> None:
+    exchange.query.refuse_more()
+    exchange.reply(exchange.door.server.status())
+
+
+def get_servers(exchange: Exchange) -> None:
+    exchange.query.refuse_more()
+    rows = [object_of(row) for row in exchange.door.server.servers()]
+    exchange.reply({"count": len(rows), "rows": [{**row, "alive": row["alive"] == "yes"} for row in rows]})
+
+
+def get_digest(exchange: Exchange) -> None:
+    """Waits until the server has come so far, for `request_seconds`."""
+    seq = exchange.query.take("seq")
+    exchange.query.refuse_more()
+    if seq is not None and not (seq.isascii() and seq.isdigit() and len(seq) <= 18):
+        raise BadRequest("seq= takes a sequence number, as in ?seq=812")
+    door, answer = exchange.door, exchange.answers()
+    seconds = door.server.config.limits.request_seconds
+    too_late = Refused("UNAVAILABLE", f"this server has not come to sequence number {seq} within {seconds:g} s")
+    timeout = door.clock.callLater(seconds, answer, too_late)
+
+    def answered(result: Result) -> None:
+        if timeout.active():
+            timeout.cancel()
+        answer(result)
+
+    door.server.digest(None if seq is None else int(seq), answered)
+
+
+def set_fault(exchange: Exchange) -> None:
+    exchange.query.refuse_more()
+    body = exchange.body()
+    words = body.text_list("fault")
+    body.refuse_more()
+    server = exchange.door.server
+    if not server.config.faults:
+        raise BadRequest('faults need "faults: true" in the configuration', "DENIED")
+    apply_fault(server, tuple(words))
+    exchange.reply({})
+
+
+def get_health(exchange: Exchange) -> None:
+    exchange.query.refuse_more()
+    exchange.reply({"alive": True})
+
+
+def get_readiness(exchange: Exchange) -> None:
+    exchange.query.refuse_more()
+    why_not = unready(exchange.door.server)
+    if why_not is None:
+        exchange.reply({"ready": True})
+    else:
+        exchange.refuse(Refused("UNAVAILABLE", why_not))
+
+
+def unready(server: Server) -> str | None:
+    """Why commands sent here would not be answered soon; None if they would be."""
+    if server.desk.draining:
+        return "this server is stopping"
+    if server.leader() is None:
+        return "this server knows no leader"
+    alive = sum(dict(row)["alive"] == "yes" for row in server.servers())
+    if alive < server.config.quorum:
+        n, quorum = server.config.n, server.config.quorum
+        return f"this server hears {alive} of {n} servers, itself included; {quorum} are needed"
+    return None
+
+
+def get_metrics(exchange: Exchange) -> None:
+    exchange.query.refuse_more()
+    exchange.send(exchange.door.metrics(), METRICS_TYPE)
+
+
+def get_description(exchange: Exchange) -> None:
+    exchange.query.refuse_more()
+    exchange.send(_description_json(), JSON_TYPE)
+
+
+@cache
+def description() -> dict[str, Any]:
+    """The OpenAPI description of this door, which people keep as YAML."""
+    text = files("pfsb.frontends.http").joinpath("openapi.yaml").read_text(encoding="utf-8")
+    found: dict[str, Any] = yaml.load(text, yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader)
+    return found
+
+
+@cache
+def _description_json() -> bytes:
+    return encoded(description())
+
+
+def get_page(exchange: Exchange) -> None:
+    exchange.query.refuse_more()
+    exchange.setHeader("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+    exchange.send(_page(exchange.door.server).encode(), PAGE_TYPE)
+
+
+_LINKS: Final = (
+    ("v1/status", "what this server knows of itself"),
+    ("v1/servers", "what it knows of the others"),
+    ("v1/kv", "keys and values"),
+    ("v1/locks", "locks that are held"),
+    ("v1/chat", "what was said"),
+    ("v1/openapi.json", "what can be asked here, as OpenAPI"),
+    ("readyz", "whether it is ready"),
+    ("metrics", "figures for Prometheus"),
+)
+
+
+def _page(server: Server) -> str:
+    leader = server.leader()
+    leads = "leads" if leader == server.server_id else f"follows the leader {leader}"
+    does = "knows no leader" if leader is None else leads
+    links = "".join(f'<li><a href="/{path}">/{path}</a> &ndash; {text}</li>\n' for path, text in _LINKS)
+    name = escape(f"server {server.server_id} of cluster {server.config.cluster}")
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8"><title>pfsb: {name}</title>
+<style>body {{ font-family: sans-serif; max-width: 40em; margin: 3em auto; padding: 0 1em; line-height: 1.5 }}</style>
+</head>
+<body>
+<h1>{name}</h1>
+<p>It {does}, in view {server.view}, and has executed {server.revisions.told} commands.
+pfsb is a replicated state machine server: several servers agree on one order for the commands of all their clients.</p>
+<ul>
+{links}</ul>
+</body>
+</html>
+"""

@@ -1,0 +1,83 @@
+"""What may be written behind a verb: the line protocol's own options, and limits that all doors share.
+
+All functions raise `BadRequest` with a sentence for whoever wrote it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pfsb.applications.arguments import Quoted
+from pfsb.applications.interfaces import BadRequest, CommandDescription
+from pfsb.frontends.line.grammar import Request, split_options
+
+TTL_SECONDS_DEFAULT: Final = 10
+TTL_SECONDS_MAX: Final = 3_600
+CLIENT_ID_CHARACTERS_MAX: Final = 64
+READ_LEVELS: Final = ("linearizable", "sequential", "stale")
+
+
+def parts_of(description: CommandDescription, request: Request) -> tuple[str, ...]:
+    """The command as `check` takes it."""
+    if description.rest_of_line:
+        text = request.text
+        return (request.verb,) if text is None else (request.verb, text)
+    return (request.verb, *request.args)
+
+
+def read_level(parts: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """Take `read=LEVEL` out of a question, wherever it stands as a bare word; returns the rest, and the level."""
+    levels = [part for part in parts if part[:5] == "read=" and not isinstance(part, Quoted)]
+    if not levels:
+        return parts, READ_LEVELS[0]
+    level = levels[0].removeprefix("read=")
+    if len(levels) > 1 or level not in READ_LEVELS:
+        raise BadRequest(f"read= is one of {', '.join(READ_LEVELS)}, as in: {parts[0]} colour read=sequential")
+    return tuple([part for part in parts if part is not levels[0]]), level
+
+
+def check_client_id(client_id: str, usage: str) -> None:
+    """Raises `BadRequest` for what cannot be the name of a session; `usage` shows how it is written at this door."""
+    if not 1 <= len(client_id) <= CLIENT_ID_CHARACTERS_MAX or not client_id.isprintable() or " " in client_id:
+        raise BadRequest(f"a client id has 1 to {CLIENT_ID_CHARACTERS_MAX} printable characters and no space: {usage}")
+    if client_id[0] in "~!":
+        raise BadRequest("client ids that begin with ~ or ! are reserved for the servers; leave that character out")
+
+
+def introduction(request: Request) -> tuple[str, int]:
+    """HELLO's client id, and its ttl in seconds."""
+    usage = "HELLO client-id [ttl=SECONDS], as in: HELLO alice ttl=30"
+    args = request.args
+    if not args:
+        raise BadRequest(f"HELLO needs a client id: {usage}")
+    client_id = args[0]
+    words, options = split_options(args[1:])
+    ttl = options.pop("ttl", None)
+    refuse_more(words, options, usage)
+    check_client_id(client_id, usage)
+    if ttl is None:
+        return client_id, TTL_SECONDS_DEFAULT
+    seconds = whole(ttl, "ttl")
+    if not 1 <= seconds <= TTL_SECONDS_MAX:
+        raise BadRequest(f"ttl is in seconds, from 1 to {TTL_SECONDS_MAX}: {usage}")
+    return client_id, seconds
+
+
+def without_arguments(request: Request) -> None:
+    """Raises `BadRequest` for a verb that is not alone."""
+    if request.rest:
+        raise BadRequest(f"{request.verb} takes nothing after it")
+
+
+def refuse_more(words: tuple[str, ...], options: dict[str, str], usage: str) -> None:
+    """Refuse what is left over when everything known has been taken."""
+    left = [*words, *options]
+    if left:
+        raise BadRequest(f"{left[0]} is one too many: {usage}")
+
+
+def whole(text: str, name: str) -> int:
+    """The value of an option. Raises `BadRequest` if it is no whole number that 64 bits hold."""
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise BadRequest(f"{name}= takes a whole number, as in: {name}=10")
+    return int(text)

@@ -1,0 +1,242 @@
+"""The line protocol's grammar, as pure functions (interface part 3): bytes of one line in, a request out, and back.
+
+request = [ "#" number SP ] verb *( SP arg )        arg = word | JSON string literal
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from json import JSONDecodeError, JSONDecoder
+from json.encoder import encode_basestring
+from typing import Final
+
+from attrs import frozen
+
+from pfsb.applications.arguments import Quoted
+from pfsb.applications.interfaces import BadRequest, Done, Event, Fields, Result, Word
+
+ROWS_AT_ONCE: Final = 16
+"""A reply of more rows is rendered row by row."""
+NUMBER_MAX: Final = 2**63 - 1
+"""Command numbers are from 1 to this."""
+
+_JSON = JSONDecoder()
+_BARE = (int, Word)
+_NUMBER = re.compile(r"#([0-9]{1,19})(?: +|$)")
+_NUMBER_IN_BYTES = re.compile(rb"\s*#([0-9]{1,19})(?= |\r?$)")
+_VERB = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+# JSON leaves these as they are, but they end lines for some readers, move some terminals' cursors, or are no UTF-8.
+_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+class BadLine(BadRequest):
+    """A line that is no request. `number` is the command number that it began with, for the reply."""
+
+    def __init__(self, text: str, number: int | None = None) -> None:
+        super().__init__(text)
+        self.number = number
+
+
+@frozen
+class Request:
+    """One line: `number` if it had one, `verb` in upper case, `rest` as it was written after the verb."""
+
+    number: int | None
+    verb: str
+    rest: str
+
+    @property
+    def args(self) -> tuple[str, ...]:
+        """The arguments: words as str, string literals as `Quoted`. Raises `BadRequest`.
+
+        Split on demand only: to a verb that takes the rest of the line a lone quote is text.
+        """
+        rest = self.rest
+        if '"' in rest:
+            return tuple(_quoted_arguments(rest))
+        if rest.isascii():
+            return tuple(rest.split())  # the space is the only one of ASCII's white characters that is left in a line
+        return tuple([word for word in rest.split(" ") if word])
+
+    @property
+    def text(self) -> str | None:
+        """For verbs that take the rest of the line: that, or what it means if it is one JSON string; None if empty."""
+        if self.rest.startswith('"'):
+            value, end = _literal_or_none(self.rest)
+            if value is not None and end == len(self.rest):
+                return value
+        return self.rest or None
+
+
+def parse(line: bytes) -> Request:
+    """Read one line without its end. Raises `BadLine` with a sentence that says what would be right."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise BadLine(
+            f"byte {error.start + 1} of the line is not UTF-8; type HELP for what can be asked", number_of(line)
+        ) from None
+    if not text.isprintable():
+        text = _checked(text, line)
+    number: int | None = None
+    if text[:1] in "# ":
+        text = text.lstrip(" ")
+        if text.startswith("#"):
+            number, text = _take_number(text)
+    verb, _, rest = text.partition(" ")
+    if not verb.isalpha() or not verb.isascii():
+        _check_verb(verb, number)
+    return Request(number, verb.upper(), rest.strip(" "))
+
+
+def number_of(line: bytes) -> int | None:
+    """The command number that a line begins with, however bad the rest of it is."""
+    found = _NUMBER_IN_BYTES.match(line)
+    return _in_range(int(found[1])) if found else None
+
+
+def split_options(args: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Take bare words of the form name=value out of `args`: (the other arguments, the options)."""
+    options = dict(arg.split("=", 1) for arg in args if "=" in arg and not isinstance(arg, Quoted))
+    return tuple(arg for arg in args if "=" not in arg or isinstance(arg, Quoted)), options
+
+
+def quote(text: str) -> str:
+    """A JSON string literal that stays on one line and in UTF-8, whatever `text` holds."""
+    literal: str = encode_basestring(text)
+    if not literal.isascii() or "\x7f" in literal:
+        literal = _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", literal)
+    return literal
+
+
+def render(number: int | None, result: Result) -> bytes:
+    """The lines of one reply, each with its end, and with the number if the request had one."""
+    prefix = "" if number is None else f"#{number} "
+    if isinstance(result, Done):
+        if not result.rows:
+            return f"{prefix}OK{_pairs(result.fields)}\n".encode()
+        rows = "".join([f"{prefix}+{_pairs(row)[1:]}\n" for row in result.rows])
+        return f"{rows}{prefix}OK{_pairs(result.fields)}\n".encode()
+    return f"{prefix}ERR {result.code} fate={result.fate} {_one_line(result.text)}\n".encode()
+
+
+def render_in_slices(number: int | None, result: Result) -> bytes | Iterator[bytes]:
+    """As `render`, but for a reply of many rows its lines, one after the other."""
+    if isinstance(result, Done) and len(result.rows) > ROWS_AT_ONCE:
+        return _lines(number, result)
+    return render(number, result)
+
+
+def _lines(number: int | None, result: Done) -> Iterator[bytes]:
+    prefix = "" if number is None else f"#{number} "
+    for row in result.rows:
+        yield f"{prefix}+{_pairs(row)[1:]}\n".encode()
+    yield f"{prefix}OK{_pairs(result.fields)}\n".encode()
+
+
+def render_event(event: Event) -> bytes:
+    """The line of one event, with its end."""
+    return f"* {event.name}{_pairs(event.fields)}\n".encode()
+
+
+def _pairs(fields: Fields) -> str:
+    """` name=value` for each; a field without a name is its value alone (a row of HELP, the JSON of STATUS)."""
+    text = ""
+    for name, value in fields:
+        shown = value if isinstance(value, _BARE) else quote(value)
+        text += f" {name}={shown}" if name else f" {shown}"
+    return text
+
+
+def _one_line(text: str) -> str:
+    """A sentence may quote what a user typed: whatever would break the line is escaped."""
+    return text if text.isprintable() else quote(text)[1:-1].replace('\\"', '"')
+
+
+def _checked(text: str, line: bytes) -> str:
+    """Refuse control characters; a tab between words is taken for a space, since people paste them."""
+    found = _CONTROL.search(text)
+    if found:
+        raise BadLine(
+            f"character {found.start() + 1} of the line is a control character (U+{ord(found[0]):04X}); "
+            'inside a string write it as JSON does, for example "\\n"',
+            number_of(line),
+        )
+    return text.replace("\t", " ")
+
+
+def _take_number(text: str) -> tuple[int, str]:
+    found = _NUMBER.match(text)
+    number = _in_range(int(found[1])) if found else None
+    if found is None or number is None:
+        raise BadLine(f"after # comes a command number from 1 to {NUMBER_MAX} and a space, as in: #1 PUT colour blue")
+    return number, text[found.end() :]
+
+
+def _in_range(number: int) -> int | None:
+    return number if 1 <= number <= NUMBER_MAX else None
+
+
+def _check_verb(verb: str, number: int | None) -> None:
+    if not verb:
+        raise BadLine("a command is missing after the number, as in: #1 PUT colour blue", number)
+    if not _VERB.fullmatch(verb):
+        raise BadLine("a line begins with a command, a word of letters such as PUT; type HELP for all of them", number)
+
+
+def _quoted_arguments(rest: str) -> list[str]:
+    args: list[str] = []
+    position, end = 0, len(rest)
+    while position < end:
+        if rest[position] == " ":
+            position += 1
+        elif rest[position] == '"':
+            value, position = _literal(rest, position)
+            args.append(value)
+        else:
+            stop = rest.find(" ", position)
+            word = rest[position : stop if stop >= 0 else end]
+            if '"' in word:
+                raise BadRequest(
+                    f'a quote inside the word {word}: write the whole of it as one string, with \\" inside'
+                )
+            args.append(word)
+            position += len(word)
+    return args
+
+
+def _literal(text: str, start: int) -> tuple[Quoted, int]:
+    """The JSON string that begins with the quote at `start`, and where it ends."""
+    try:
+        value, end = _JSON.raw_decode(text, start)
+        value.encode()
+    except JSONDecodeError as error:
+        raise BadRequest(
+            f"the string that begins at {_excerpt(text, start)} is not a JSON string: {error.msg.lower()}"
+        ) from None
+    except UnicodeEncodeError:
+        raise BadRequest(
+            f"the string that begins at {_excerpt(text, start)} holds half of a surrogate pair; write both halves"
+        ) from None
+    if end < len(text) and text[end] != " ":
+        raise BadRequest(f"a space is missing after the string that begins at {_excerpt(text, start)}")
+    return Quoted(value), end
+
+
+def _literal_or_none(text: str) -> tuple[Quoted | None, int]:
+    """For free text, which may begin with a quote and yet be no string, as in: "yes" she said.
+
+    Raises `BadRequest` for the one thing that is neither: a string with half of a surrogate pair.
+    """
+    try:
+        _value, end = _JSON.raw_decode(text)
+    except JSONDecodeError:
+        return None, 0
+    return _literal(text, 0) if end == len(text) else (None, end)
+
+
+def _excerpt(text: str, start: int) -> str:
+    shown = text[start : start + 24]
+    return shown if start + 24 >= len(text) else f"{shown}..."

@@ -1,0 +1,88 @@
+"""HELP of the line protocol: one row a command, or one command with an example."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from pfsb.applications.interfaces import BadRequest, CommandDescription, Done, Fields, Result, Word
+from pfsb.support.spelling import nearest
+
+ALWAYS: Final = (
+    CommandDescription("HELLO", "HELLO client-id [ttl=SECONDS]", "Open your session, or take it over from elsewhere."),
+    CommandDescription("BYE", "BYE", "Close your session and the connection."),
+    CommandDescription("QUIT", "QUIT", "Close the connection only; your session lives on for its ttl."),
+    CommandDescription("PING", "PING", "Answer OK.", changes=False),
+    CommandDescription("STATUS", "STATUS", "Show the state of this server as JSON.", changes=False),
+    CommandDescription("DIGEST", "DIGEST [seq=S]", "Show a hash of all updates executed up to S.", changes=False),
+    CommandDescription("SERVERS", "SERVERS", "Show all servers as this one sees them.", changes=False),
+    CommandDescription("HELP", "HELP [command]", "Show all commands, or one with an example.", changes=False),
+    CommandDescription(
+        "FAULT",
+        "FAULT LOSS p | DELAY ms | CUT id,... | HEAL | SKIP seq",
+        "Disturb this server's own links; only if the configuration says faults: true.",
+        changes=False,
+    ),
+)
+"""What the line protocol itself understands."""
+
+SESSION: Final = frozenset({"HELLO", "BYE", "QUIT"})
+
+_EXAMPLES: Final = {
+    "HELLO": "HELLO alice ttl=30",
+    "DIGEST": "DIGEST seq=812",
+    "HELP": "HELP PUT",
+    "FAULT": "FAULT CUT 1,3",
+    "SAY": "SAY good morning",
+    "LISTEN": "LISTEN from=1",
+    "LOG": "LOG from=100 limit=20",
+    "LOCK": "LOCK printer wait=2.5",
+    "UNLOCK": "UNLOCK printer token=42",
+    "GET": "GET colour read=sequential",
+    "PUT": '#1 PUT colour "light blue"',
+    "CAS": "CAS colour nil blue",
+    "INCR": "INCR visits 10",
+    "MPUT": "MPUT colour blue shape round",
+    "MGET": "MGET colour shape",
+    "RANGE": "RANGE a b limit=10",
+    "KEYS": "KEYS user. user/",
+}
+
+
+def all_commands(descriptions: Iterable[CommandDescription]) -> Result:
+    """A row for each command, its usage and one sentence."""
+    found = list(descriptions)
+    width = max(len(each.usage) for each in found if len(each.usage) <= 40)
+    rows = [_row(f"{each.usage:{width}}  {each.help}") for each in found]
+    return Done(rows=tuple(rows))
+
+
+def one_command(description: CommandDescription) -> Result:
+    """What it does, how it may be asked, and an example."""
+    rows = [description.usage, f"  {description.help}", f"  {_manner(description)}"]
+    rows.append(f"  Example: {_EXAMPLES.get(description.verb) or _from_usage(description.usage)}")
+    return Done(rows=tuple(_row(row) for row in rows))
+
+
+def unknown(verb: str, known: Collection[str]) -> BadRequest:
+    """The error for a command that is not there; it names the one that may have been meant."""
+    return BadRequest(f"there is no command {verb}, HELP shows all; {nearest(verb, known)}", code="UNKNOWN")
+
+
+def _row(text: str) -> Fields:
+    return (("", Word(text)),)
+
+
+def _manner(description: CommandDescription) -> str:
+    if description in ALWAYS:
+        return "It is about this connection." if description.verb in SESSION else "Answered by this server alone."
+    if not description.changes:
+        return "It changes nothing; read=linearizable (default), read=sequential or read=stale may be added."
+    run = "Ordered with all other changes, and run once for each command number."
+    return f"{run} The answer may come later than those to other commands." if description.waits else run
+
+
+def _from_usage(usage: str) -> str:
+    """The usage without what may be left out."""
+    return re.sub(r" *\[[^\]]*\]", "", usage)

@@ -1,0 +1,74 @@
+"""What one may ask a server about itself, and FAULT, which does something to it and to nobody else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from pfsb.applications.interfaces import Answer, BadRequest, CommandDescription, Done, Word
+from pfsb.frontends.line import help as help_pages
+from pfsb.frontends.line.arguments import refuse_more, whole, without_arguments
+from pfsb.frontends.line.fault_command import apply_fault
+from pfsb.frontends.line.grammar import Request, split_options
+
+if TYPE_CHECKING:
+    from pfsb.server import Server
+
+Handler = Callable[[Request, Answer], None]
+"""May raise `BadRequest` instead of giving an answer."""
+
+
+class Inquiries:
+    """Each is answered in its turn, when all that was asked before has its reply."""
+
+    def __init__(self, server: Server, verbs: Mapping[str, CommandDescription]) -> None:
+        self._server = server
+        self._verbs = verbs
+
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """By verb."""
+        return {
+            "PING": self._ping,
+            "STATUS": self._status,
+            "DIGEST": self._digest,
+            "SERVERS": self._servers,
+            "HELP": self._help,
+            "FAULT": self._fault,
+        }
+
+    def _ping(self, request: Request, answer: Answer) -> None:
+        without_arguments(request)
+        answer(Done())
+
+    def _status(self, request: Request, answer: Answer) -> None:
+        without_arguments(request)
+        answer(Done(rows=((("", Word(json.dumps(self._server.status()))),),)))
+
+    def _digest(self, request: Request, answer: Answer) -> None:
+        words, options = split_options(request.args)
+        seq = whole(options.pop("seq"), "seq") if "seq" in options else None
+        refuse_more(words, options, "DIGEST [seq=S], as in: DIGEST seq=812")
+        self._server.digest(seq, answer)
+
+    def _servers(self, request: Request, answer: Answer) -> None:
+        without_arguments(request)
+        rows = tuple(self._server.servers())
+        answer(Done((("count", len(rows)),), rows))
+
+    def _help(self, request: Request, answer: Answer) -> None:
+        if not request.args:
+            answer(help_pages.all_commands(self._verbs.values()))
+            return
+        verb = request.args[0].upper()
+        description = self._verbs.get(verb)
+        if description is None or len(request.args) > 1:
+            raise help_pages.unknown(" ".join(request.args).upper(), self._verbs)
+        answer(help_pages.one_command(description))
+
+    def _fault(self, request: Request, answer: Answer) -> None:
+        if not self._server.config.faults:
+            raise BadRequest('FAULT needs "faults: true" in the configuration', code="DENIED")
+        apply_fault(self._server, request.args)
+        answer(Done())

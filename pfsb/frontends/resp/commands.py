@@ -1,0 +1,188 @@
+"""The commands of Redis that an application here answers: each as one command of the line protocol, and a form.
+
+The names are Redis's, what they do is interface part 3's. A translation takes the arguments apart, no more: whether a
+key or a value can be taken is checked once, by the application.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from attrs import frozen
+
+from pfsb.applications.arguments import Quoted, parse_integer, quoted, rows_max
+from pfsb.applications.interfaces import BadRequest
+from pfsb.frontends.resp import replies
+from pfsb.frontends.resp.patterns import Cursors, range_of
+from pfsb.frontends.resp.replies import Dialect, Form
+
+SCAN_COUNT_DEFAULT: Final = 10
+
+
+@frozen
+class Asked:
+    """A command as the line protocol has it, and what its reply is to look like."""
+
+    verb: str
+    args: tuple[str, ...]
+    form: Form
+
+
+@frozen
+class Client:
+    """What a translation may depend on."""
+
+    dialect: Dialect
+    cursors: Cursors
+
+
+Translate = Callable[[Sequence[str], Client], Asked]
+"""Takes the arguments, as many as the command goes with. Raises `BadRequest`."""
+
+
+@frozen
+class RedisCommand:
+    """A row of the table."""
+
+    arity: int
+    """Words, the name included; negative: at least so many (as in the answer to COMMAND)."""
+    help: str
+    translate: Translate | None = None
+    """None: the door answers by itself."""
+    changes: bool = False
+    keys: tuple[int, int, int] = (1, 1, 1)
+    """Which words are keys: first, last (-1: the last one there is), step."""
+
+    def goes_with(self, words: int) -> bool:
+        return words == self.arity if self.arity > 0 else words >= -self.arity
+
+
+def wrong_number_of_arguments(name: str) -> BadRequest:
+    """In the words that users of Redis know."""
+    return BadRequest(f"wrong number of arguments for '{name.lower()}' command")
+
+
+def _get(args: Sequence[str], client: Client) -> Asked:
+    return Asked("GET", (Quoted(args[0]),), client.dialect.value)
+
+
+def _set(args: Sequence[str], client: Client) -> Asked:
+    key, value, *options = args
+    if not options:
+        return Asked("PUT", (key, value), replies.ok)
+    if len(options) == 1 and options[0].upper() == "NX":
+        return Asked("CAS", (key, "nil", Quoted(value)), replies.set_if_absent(replies.OK, client.dialect.nil))
+    raise BadRequest(f"SET takes the option NX only, and not {quoted(' '.join(options))}: keys do not expire here")
+
+
+def _setnx(args: Sequence[str], client: Client) -> Asked:
+    key, value = args
+    form = replies.set_if_absent(replies.integer(1), replies.integer(0))
+    return Asked("CAS", (key, "nil", Quoted(value)), form)
+
+
+def _del(args: Sequence[str], client: Client) -> Asked:
+    return Asked("DEL", tuple(args), replies.integer_field("deleted"))
+
+
+def _exists(args: Sequence[str], client: Client) -> Asked:
+    return Asked("MGET", tuple(map(Quoted, args)), replies.how_many_of(args))
+
+
+def _strlen(args: Sequence[str], client: Client) -> Asked:
+    return Asked("GET", (Quoted(args[0]),), replies.length)
+
+
+def _append(args: Sequence[str], client: Client) -> Asked:
+    return Asked("APPEND", tuple(args), replies.length)
+
+
+def _mget(args: Sequence[str], client: Client) -> Asked:
+    return Asked("MGET", tuple(map(Quoted, args)), client.dialect.values_of(args))
+
+
+def _mset(args: Sequence[str], client: Client) -> Asked:
+    if len(args) % 2:
+        raise wrong_number_of_arguments("mset")
+    return Asked("MPUT", tuple(args), replies.ok)
+
+
+def _step(sign: int) -> Translate:
+    """INCR, DECR and their like, with a step or without."""
+
+    def translate(args: Sequence[str], client: Client) -> Asked:
+        key, *steps = args
+        step = parse_integer(steps[0]) if steps else 1
+        if step is None:
+            raise BadRequest(f"{quoted(steps[0])} is no integer of 64 bits (example: 12)")
+        return Asked("INCR", (key, str(sign * step)), replies.integer_field("value"))
+
+    return translate
+
+
+def _keys(args: Sequence[str], client: Client) -> Asked:
+    first, end = range_of(args[0])
+    return Asked("KEYS", (Quoted(first), Quoted(end), f"limit={rows_max}"), replies.keys)
+
+
+def _scan(args: Sequence[str], client: Client) -> Asked:
+    cursor, *options = args
+    pattern, limit = "*", SCAN_COUNT_DEFAULT
+    if len(options) % 2:
+        raise BadRequest(f"SCAN's options come with a value each, {quoted(options[-1])} has none")
+    for name, value in zip(options[::2], options[1::2], strict=True):
+        match name.upper():
+            case "MATCH":
+                pattern = value
+            case "COUNT" if (wanted := parse_integer(value) or 0) > 0:
+                limit = min(wanted, rows_max)
+            case "TYPE" if value.lower() == "string":
+                pass
+            case _:
+                raise BadRequest(f"SCAN takes MATCH prefix*, COUNT n and TYPE string, not {quoted(f'{name} {value}')}")
+    first, end = range_of(pattern)
+    if cursor != "0":
+        first = max(first, client.cursors.key_of(cursor))
+    return Asked("KEYS", (Quoted(first), Quoted(end), f"limit={limit}"), replies.page_of_keys(client.cursors.to))
+
+
+def _lock(verb: str) -> Translate:
+    """A name, and options as the line protocol has them."""
+
+    def translate(args: Sequence[str], client: Client) -> Asked:
+        return Asked(verb, (Quoted(args[0]), *args[1:]), replies.integer_field("token"))
+
+    return translate
+
+
+def _unlock(args: Sequence[str], client: Client) -> Asked:
+    return Asked("UNLOCK", (Quoted(args[0]), *args[1:]), replies.ok)
+
+
+def _say(args: Sequence[str], client: Client) -> Asked:
+    return Asked("SAY", (" ".join(args),), replies.integer_field("index"))
+
+
+TRANSLATED: Final[dict[str, RedisCommand]] = {
+    "GET": RedisCommand(2, "The value of a key.", _get),
+    "SET": RedisCommand(-3, "Set a key to a value; NX: only if it is not there.", _set, True),
+    "SETNX": RedisCommand(3, "Set a key that is not there.", _setnx, True),
+    "DEL": RedisCommand(-2, "Remove keys.", _del, True, (1, -1, 1)),
+    "UNLINK": RedisCommand(-2, "Remove keys.", _del, True, (1, -1, 1)),
+    "EXISTS": RedisCommand(-2, "How many of these keys there are.", _exists, keys=(1, -1, 1)),
+    "STRLEN": RedisCommand(2, "The bytes of a value.", _strlen),
+    "APPEND": RedisCommand(3, "Add text to the end of a value.", _append, True),
+    "INCR": RedisCommand(2, "Add 1 to an integer.", _step(1), True),
+    "INCRBY": RedisCommand(3, "Add to an integer.", _step(1), True),
+    "DECR": RedisCommand(2, "Take 1 from an integer.", _step(-1), True),
+    "DECRBY": RedisCommand(3, "Take from an integer.", _step(-1), True),
+    "MGET": RedisCommand(-2, "The values of several keys, as of one moment.", _mget, keys=(1, -1, 1)),
+    "MSET": RedisCommand(-3, "Set several keys, all or nothing.", _mset, True, (1, -1, 2)),
+    "KEYS": RedisCommand(2, "The keys that begin with prefix*.", _keys, keys=(0, 0, 0)),
+    "SCAN": RedisCommand(-2, "The keys, or those that begin with prefix*, page by page.", _scan, keys=(0, 0, 0)),
+    "LOCK": RedisCommand(-2, "Wait for a lock [wait=SECONDS]; its token.", _lock("LOCK"), True, (0, 0, 0)),
+    "TRYLOCK": RedisCommand(2, "Take a lock at once or not at all; its token.", _lock("TRYLOCK"), True, (0, 0, 0)),
+    "UNLOCK": RedisCommand(-2, "Let go of a lock [token=T].", _unlock, True, (0, 0, 0)),
+    "SAY": RedisCommand(-2, "Say something in the chat; its number there.", _say, True, (0, 0, 0)),
+}

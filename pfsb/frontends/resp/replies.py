@@ -1,0 +1,185 @@
+"""What replies look like in the Redis protocol: the forms of RESP 2 and 3, as pure functions of results.
+
+A *form* turns the result of one command into the bytes of its reply. Whatever was refused is an error, unless the form
+knows better: to GET, a key that is not there is nil.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+from pfsb.applications.interfaces import Done, Refused, Result, Value
+
+Form = Callable[[Result], bytes | Iterator[bytes]]
+
+OK: Final = b"+OK\r\n"
+ROWS_AT_ONCE: Final = 16
+"""A reply of more rows is rendered row by row."""
+_WORDS_OF_REDIS: Final = {"BADREQUEST": "ERR", "UNKNOWN": "ERR"}
+
+
+def error(refused: Refused) -> bytes:
+    """`-CODE fate=... text`; the codes are pfsb's own, but for ERR where Redis has it too."""
+    code = _WORDS_OF_REDIS.get(refused.code, refused.code)
+    return _error_line(f"{code} fate={refused.fate} {refused.text}")
+
+
+def protocol_error(text: str) -> bytes:
+    """The last thing that is said."""
+    return _error_line(f"ERR Protocol error: {text}; this connection ends here")
+
+
+def simple(text: str) -> bytes:
+    return b"+%s\r\n" % _one_line(text)
+
+
+def integer(number: int) -> bytes:
+    return b":%d\r\n" % number
+
+
+def bulk(text: str) -> bytes:
+    data = text.encode()
+    return b"$%d\r\n%s\r\n" % (len(data), data)
+
+
+def array(items: Sequence[bytes]) -> bytes:
+    return b"*%d\r\n%s" % (len(items), b"".join(items))
+
+
+def said(data: bytes) -> Form:
+    """The form of a reply that is known already."""
+    return lambda _: data
+
+
+def ok(result: Result) -> bytes:
+    return error(result) if isinstance(result, Refused) else OK
+
+
+def integer_field(name: str) -> Form:
+    """The number in one field."""
+
+    def form(result: Result) -> bytes:
+        return error(result) if isinstance(result, Refused) else integer(int(_field(result, name)))
+
+    return form
+
+
+def length(result: Result) -> bytes:
+    """STRLEN and APPEND: the bytes of the value; none if there is no key."""
+    if isinstance(result, Done):
+        return integer(len(str(_field(result, "value")).encode()))
+    return integer(0) if result.code == "NOTFOUND" else error(result)
+
+
+def set_if_absent(done: bytes, otherwise: bytes) -> Form:
+    """Of a CAS that wants no key there."""
+
+    def form(result: Result) -> bytes:
+        if isinstance(result, Done):
+            return done
+        return otherwise if result.code == "CONFLICT" else error(result)
+
+    return form
+
+
+def how_many_of(keys: Sequence[str]) -> Form:
+    """EXISTS, from the rows of the keys that there are: a key that is named twice counts twice."""
+
+    def form(result: Result) -> bytes:
+        if isinstance(result, Refused):
+            return error(result)
+        there = {row[0][1] for row in result.rows}
+        return integer(sum(key in there for key in keys))
+
+    return form
+
+
+def keys(result: Result) -> bytes | Iterator[bytes]:
+    """KEYS: all, or an error: Redis knows no answer that is not complete."""
+    if isinstance(result, Refused):
+        return error(result)
+    if _next(result) is not None:
+        text = f"there are more than {len(result.rows)} such keys; SCAN lists any number of them"
+        return error(Refused("TOOLARGE", text))
+    return _whole_or_parts(len(result.rows), _bulks(result))
+
+
+def page_of_keys(cursor_to: Callable[[str], int]) -> Form:
+    """SCAN: the cursor to go on with, 0 at the end, and keys."""
+
+    def form(result: Result) -> bytes | Iterator[bytes]:
+        if isinstance(result, Refused):
+            return error(result)
+        following = _next(result)
+        cursor = bulk("0" if following is None else str(cursor_to(following)))
+        return _whole_or_parts(len(result.rows), _bulks(result), b"*2\r\n" + cursor)
+
+    return form
+
+
+class Dialect:
+    """Where RESP 2 and 3 differ."""
+
+    def __init__(self, protocol: int) -> None:
+        self.protocol = protocol
+        self.nil = b"_\r\n" if protocol == 3 else b"$-1\r\n"
+
+    def value(self, result: Result) -> bytes:
+        """GET: nil if there is no key."""
+        if isinstance(result, Done):
+            return bulk(str(_field(result, "value")))
+        return self.nil if result.code == "NOTFOUND" else error(result)
+
+    def values_of(self, keys: Sequence[str]) -> Form:
+        """MGET: a value or nil for each key, in the order asked."""
+
+        def form(result: Result) -> bytes | Iterator[bytes]:
+            if isinstance(result, Refused):
+                return error(result)
+            values = {row[0][1]: str(row[1][1]) for row in result.rows}
+            return _whole_or_parts(len(keys), (bulk(values[key]) if key in values else self.nil for key in keys))
+
+        return form
+
+    def mapping(self, pairs: Iterable[tuple[str, bytes]]) -> bytes:
+        """A map; in RESP 2 an array of names and values by turns."""
+        flat = [part for name, value in pairs for part in (bulk(name), value)]
+        return b"%%%d\r\n%s" % (len(flat) // 2, b"".join(flat)) if self.protocol == 3 else array(flat)
+
+
+def _bulks(result: Done) -> Iterator[bytes]:
+    return (bulk(str(row[0][1])) for row in result.rows)
+
+
+def _whole_or_parts(count: int, items: Iterator[bytes], before: bytes = b"") -> bytes | Iterator[bytes]:
+    """An array of `count` items."""
+    head = b"%s*%d\r\n" % (before, count)
+    if count > ROWS_AT_ONCE:
+        return _parts(head, items)
+    return head + b"".join(items)
+
+
+def _parts(head: bytes, items: Iterator[bytes]) -> Iterator[bytes]:
+    yield head
+    yield from items
+
+
+def _field(result: Done, wanted: str) -> Value:
+    for name, value in result.fields:
+        if name == wanted:
+            return value
+    raise LookupError(f"the answer has no field {wanted}")
+
+
+def _next(result: Done) -> str | None:
+    return next((str(value) for name, value in result.fields if name == "next"), None)
+
+
+def _error_line(text: str) -> bytes:
+    return b"-%s\r\n" % _one_line(text)
+
+
+def _one_line(text: str) -> bytes:
+    """A sentence may quote what a user typed; a simple string ends at the first line end."""
+    return text.replace("\r", " ").replace("\n", " ").encode("utf-8", "backslashreplace")

@@ -1,0 +1,139 @@
+"""Departure 25: a vote that nobody waits for travels with the next frame that goes the same way.
+
+Figure 10 sends each ACCEPT to all servers at once: N² frames for each proposal. The leader needs it at once, since its
+next proposals wait for it; so does a server whose clients wait for results. Anybody else needs it only to
+execute what is ordered anyway. So what is meant for such a server is kept here, behind the door of `Turn`, until
+something else goes there, or some milliseconds have passed.
+
+A vote that leaves late is a vote that the network has delayed: no promise knows the difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from attrs import frozen
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from pfsb.paxos.interfaces import ITracer, ITransport
+from pfsb.paxos.membership import Membership
+from pfsb.paxos.messages import Accept, Message
+from pfsb.paxos.settings import Settings
+
+_NEARLY = 0.9
+"""What has waited for this share of the time goes with what has waited for all of it."""
+
+
+@frozen
+class _Kept:
+    """Votes of one view for one server."""
+
+    votes: Accept
+    since: float
+    """When the first of them was kept."""
+
+
+class LazyVotes:
+    """The way out: all that a server sends goes through here, and takes along what waits for the same destination."""
+
+    def __init__(
+        self,
+        membership: Membership,
+        transport: ITransport,
+        clock: IReactorTime,
+        settings: Settings,
+        tracer: ITracer | None = None,
+    ) -> None:
+        self._membership = membership
+        self._others = membership.others
+        self._transport = transport
+        self._clock = clock
+        self._tracer = tracer
+        self._seconds = settings.lazy_seconds
+        self._votes_max = settings.window_slots // 2
+        """A server whose Local_Aru lags by two windows takes no more proposals; votes must not wait for so many."""
+        self._kept: dict[int, _Kept] = {}
+        self._call: IDelayedCall | None = None
+        self.is_waited_at: Callable[[int], bool] = lambda server_id: True
+        """Whether clients of that server wait for results, so far as is known here."""
+
+    def send(self, messages: Sequence[Message], to: int | None) -> None:
+        """Send to one server, or to all others (None)."""
+        if to is None and len(messages) == 1 and isinstance(messages[0], Accept):
+            self._send_votes(messages[0])
+        elif to is None:
+            self._send_to_all(messages)
+        else:
+            self._transmit([*self._taken(to), *messages], to)
+
+    def stop(self) -> None:
+        """What waits is lost, as on its way."""
+        self._kept.clear()
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _send_votes(self, votes: Accept) -> None:
+        lazy = [i for i in self._others if not self._needs_at_once(i, votes)]
+        if not lazy:
+            self._send_to_all([votes])
+            return
+        for server_id in self._others:
+            if server_id in lazy:
+                self._keep(server_id, votes)
+            else:
+                self._transmit([*self._taken(server_id), votes], server_id)
+
+    def _needs_at_once(self, server_id: int, votes: Accept) -> bool:
+        at_once = self._seconds <= 0 or self._membership.leader_of(votes.view) == server_id
+        return at_once or self.is_waited_at(server_id)
+
+    def _keep(self, server_id: int, votes: Accept) -> None:
+        """Votes of an older view are of no use to whoever can use these, and are dropped."""
+        before = self._kept.get(server_id)
+        since = self._clock.seconds() if before is None else before.since
+        if before is not None and before.votes.view == votes.view:
+            seqs = tuple(dict.fromkeys(before.votes.seqs + votes.seqs))
+            votes = Accept(votes.server_id, votes.view, seqs)
+        self._kept[server_id] = _Kept(votes, since)
+        if len(votes.seqs) > self._votes_max:
+            self._transmit(self._taken(server_id), server_id)
+        elif self._call is None:
+            self._call = self._clock.callLater(self._seconds, self._time_came)
+
+    def _taken(self, server_id: int) -> list[Message]:
+        """What waits for that server: it comes first in its frame, since it may open the window for what follows."""
+        kept = self._kept.pop(server_id, None)
+        return [] if kept is None else [kept.votes]
+
+    def _send_to_all(self, messages: Sequence[Message]) -> None:
+        """Encoded once, if the same waits for all, or nothing."""
+        if not self._kept:
+            self._transmit(messages, None)
+            return
+        different = {kept.votes for kept in self._kept.values()}
+        if len(different) == 1 and len(self._kept) == len(self._others):
+            self._kept.clear()
+            self._transmit([*different, *messages], None)
+        else:
+            for server_id in self._others:
+                self._transmit([*self._taken(server_id), *messages], server_id)
+
+    def _time_came(self) -> None:
+        """One call at a time, for the oldest: while frames take votes along it finds little to do."""
+        self._call = None
+        now = self._clock.seconds()
+        for server_id, kept in list(self._kept.items()):
+            if now - kept.since >= self._seconds * _NEARLY:
+                if self._tracer is not None:
+                    self._tracer.trace("timer", name="votes")
+                self._transmit(self._taken(server_id), server_id)
+        if self._kept:
+            oldest = min(kept.since for kept in self._kept.values())
+            self._call = self._clock.callLater(max(0.0, oldest + self._seconds - now), self._time_came)
+
+    def _transmit(self, messages: Sequence[Message], to: int | None) -> None:
+        if self._tracer is not None:
+            for message in messages:
+                self._tracer.trace("send", to=to, message=message)
+        self._transport.send(messages, to)

@@ -1,0 +1,180 @@
+"""The figures of one server in the text format of Prometheus (its "exposition format", version 0.0.4).
+
+Everything is counted where it happens, in plain numbers; here they only get names, when somebody asks. Names end in
+their unit, and in `_total` if they only grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Final
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+
+from pfsb.paxos.messages import State
+from pfsb.support.histogram import SECONDS, Histogram
+
+if TYPE_CHECKING:
+    from pfsb.frontends.http.protocol import HTTPDoor
+    from pfsb.server import Server
+    from pfsb.storage.shared import StorageCounters
+    from pfsb.transports.links import TransportCounters
+
+LAG_SECONDS: Final = 0.1
+"""How often the reactor is asked whether it is on time."""
+
+Labels = Mapping[str, str]
+Samples = Iterable[tuple[Labels, float]]
+
+
+@define(eq=False)
+class ReactorLag:
+    """How late calls come: what else the reactor does delays everything by as much."""
+
+    _clock: IReactorTime
+    late: Histogram = field(init=False, factory=lambda: Histogram(SECONDS))
+    _due: float = field(init=False, default=0.0)
+
+    def start(self) -> None:
+        self._due = self._clock.seconds() + LAG_SECONDS
+        self._clock.callLater(LAG_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self.late.observe(max(0.0, self._clock.seconds() - self._due))
+        self.start()
+
+
+@define(eq=False)
+class Metrics:
+    """Everything that /metrics shows."""
+
+    _server: Server
+    _storage: StorageCounters
+    _transport: TransportCounters
+    _lag: ReactorLag
+    door: HTTPDoor | None = None
+    """Built after this; its own figures are shown when it is there."""
+
+    def render(self) -> bytes:
+        groups = (self._protocol, self._messages, self._disk, self._clients, self._http)
+        return "".join(line for group in groups for family in group() for line in family).encode()
+
+    # ------------------------------------------------------------------ what there is
+
+    def _protocol(self) -> Iterator[Iterator[str]]:
+        replica = self._server.replica
+        data, shifts = replica.data, replica.shifts
+        yield _counter("pfsb_turns_total", "Turns: events run to their end.", replica.turn.count)
+        yield _counters("pfsb_discards_total", "Messages discarded, by line of figure 4.", "line", replica.discarded)
+        batches = replica.proposals.batch_bytes
+        yield _counter("pfsb_proposals_total", "Proposals made as leader, no-ops included.", batches.count)
+        yield _histogram("pfsb_proposal_size_bytes", "Encoded size of a proposal's batch.", batches)
+        batched = replica.update_queue.batch_updates
+        yield _histogram("pfsb_proposal_size_updates", "Client updates in a proposal that has any.", batched)
+        installed = shifts[State.REG_LEADER] + shifts[State.REG_NONLEADER]
+        yield _counter("pfsb_view_changes_total", "Views installed, or led, since the start.", installed)
+        yield _counter("pfsb_elections_total", "Views attempted since the start.", shifts[State.LEADER_ELECTION])
+        expiries = replica.progress_timer.expiries
+        yield _counter("pfsb_progress_timer_expiries_total", "Expiries of the Progress_Timer.", expiries)
+        yield _gauge("pfsb_installed_view", "The view that is installed, as a number.", data.views.last_installed)
+        leads = data.server.state is State.REG_LEADER
+        yield _gauge("pfsb_leads", "1 on the server that leads, else 0.", int(leads))
+        yield _gauge("pfsb_executed_slots", "Sequence numbers executed.", data.ordering.local_aru)
+        executed = self._server.machine.updates
+        yield _counter("pfsb_executed_updates_total", "Client updates executed; a start executes some again.", executed)
+        yield _gauge("pfsb_pending_updates", "Own clients' updates not executed.", len(data.clients.pending_updates))
+        yield _gauge("pfsb_queued_updates", "Updates that wait for a number.", len(data.clients.update_queue))
+        sent, received = replica.reconciliation.bytes_sent, replica.reconciliation.bytes_received
+        by_way = {"sent": sent, "received": received}
+        yield _counters("pfsb_reconciliation_bytes_total", "Batches that servers catch up with.", "way", by_way)
+
+    def _messages(self) -> Iterator[Iterator[str]]:
+        counters = self._transport
+        yield _counters("pfsb_messages_in_total", "Messages received, by type.", "type", counters.messages_in)
+        yield _counters(
+            "pfsb_messages_out_total", "Messages sent, by type, to each peer.", "type", counters.messages_out
+        )
+        frames = {"in": counters.frames_in, "out": counters.frames_out}
+        yield _counters("pfsb_frames_total", "Frames between servers.", "way", frames)
+        size = {"in": counters.bytes_in, "out": counters.bytes_out}
+        yield _counters("pfsb_frame_bytes_total", "Size of the frames between servers.", "way", size)
+        yield _counters("pfsb_frames_refused_total", "Frames dropped, by reason.", "reason", counters.refused)
+
+    def _disk(self) -> Iterator[Iterator[str]]:
+        counters = self._storage
+        yield _histogram(
+            "pfsb_disk_write_seconds", "One group of records, until it is on disk.", counters.write_seconds
+        )
+        yield _counter("pfsb_disk_records_total", "Records written.", counters.records)
+        yield _counter("pfsb_disk_batch_bytes_total", "Size of the batches among them.", counters.batch_bytes)
+        yield _histogram("pfsb_reactor_lag_seconds", "How late the event loop calls what is due.", self._lag.late)
+
+    def _clients(self) -> Iterator[Iterator[str]]:
+        machine, desk = self._server.machine, self._server.desk
+        assert machine.counts is not None
+        commands: Samples = [
+            ({"verb": verb, "result": result}, count)
+            for (verb, result), count in sorted(machine.counts.by_verb_and_result().items())
+        ]
+        yield _family("pfsb_client_commands_total", "Commands of this server's clients that ran.", "counter", commands)
+        yield _gauge("pfsb_sessions", "Sessions of the whole cluster.", len(machine.sessions))
+        yield _gauge("pfsb_connections", "Clients of this server, at all doors.", desk.connections)
+        yield _gauge("pfsb_revision_commands", "Commands executed by the cluster, as far as known.", machine.revision)
+
+    def _http(self) -> Iterator[Iterator[str]]:
+        door = self.door
+        if door is None:
+            return
+        answers: Samples = [
+            ({"method": method, "status": str(status)}, count)
+            for (method, status), count in sorted(door.answered.items())
+        ]
+        yield _family("pfsb_http_answers_total", "Answers given over HTTP.", "counter", answers)
+        yield _gauge("pfsb_http_connections", "Connections over HTTP.", len(door.channels))
+        yield _gauge("pfsb_http_sessions", "Sessions with a name that this door keeps open.", len(door.sessions))
+        yield _gauge("pfsb_http_streams", "Streams of events.", len(door.streams))
+
+
+def _counter(name: str, text: str, value: float) -> Iterator[str]:
+    return _family(name, text, "counter", [({}, value)])
+
+
+def _gauge(name: str, text: str, value: float) -> Iterator[str]:
+    return _family(name, text, "gauge", [({}, value)])
+
+
+def _counters(name: str, text: str, label: str, values: Mapping[str, float]) -> Iterator[str]:
+    return _family(name, text, "counter", [({label: each}, value) for each, value in sorted(values.items())])
+
+
+def _family(name: str, text: str, kind: str, samples: Samples) -> Iterator[str]:
+    yield from _head(name, text, kind)
+    for labels, value in samples:
+        yield f"{name}{_braced(labels)} {_number(value)}\n"
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> Iterator[str]:
+    yield from _head(name, text, "histogram")
+    for bound, count in histogram.cumulated():
+        yield f'{name}_bucket{{le="{_number(bound)}"}} {count}\n'
+    yield f'{name}_bucket{{le="+Inf"}} {histogram.count}\n'
+    yield f"{name}_sum {_number(histogram.sum)}\n{name}_count {histogram.count}\n"
+
+
+def _head(name: str, text: str, kind: str) -> Iterator[str]:
+    yield f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
+
+
+def _braced(labels: Labels) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items()) + "}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else repr(float(value))

@@ -1,0 +1,42 @@
+"""What can be known to go wrong before a server daemonizes, so that it is told on the terminal (interface part 1)."""
+
+from __future__ import annotations
+
+import socket
+
+from pfsb.config.addresses import Address, listens_at
+from pfsb.config.config import Config
+
+
+class PortInUse(Exception):
+    """The text is one line for a person."""
+
+
+def refuse_used_ports(config: Config, server_id: int) -> None:
+    """Raises `PortInUse` if something listens already where this server would."""
+    server = config.server(server_id)
+    path = f"{config.file}: servers.{server_id}"
+    _try(socket.SOCK_DGRAM, server.peer, f"{path}.peer")
+    for door, endpoint in (("client", server.client), ("http", server.http)):
+        address = None if endpoint is None else listens_at(endpoint)
+        if address is not None:
+            _try(socket.SOCK_STREAM, address, f"{path}.{door}")
+
+
+def _try(kind: socket.SocketKind, address: Address, place: str) -> None:
+    host, port = address
+    try:
+        found = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise PortInUse(f"{place}: {host} cannot be found: {error.strerror}") from error
+    family, _, protocol, _, where = found[0]
+    with socket.socket(family, kind, protocol) as trial:
+        if kind is socket.SOCK_STREAM:
+            # As Twisted does: connections that are closing are no reason to refuse.
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(where)
+        except OSError as error:
+            raise PortInUse(
+                f"{place}: cannot listen at {host or '*'}:{port}: {error.strerror}; does the server run already?"
+            ) from error

@@ -1,0 +1,345 @@
+"""`twistd pfsb`: one server as a Twisted service. The only place that has the reactor, the sockets and the files."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from twisted.application import strports
+from twisted.application.service import MultiService, Service
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.logger import Logger
+from twisted.python import usage
+from twisted.python.failure import Failure
+
+from pfsb.applications.catalogue import Catalogue, find
+from pfsb.applications.interfaces import BadRequest, IEventLog
+from pfsb.config.addresses import with_room_to_knock
+from pfsb.config.config import Config, ConfigError, load
+from pfsb.frontends.client_port import DoorFactory
+from pfsb.frontends.http.lazy import LaterHTTPDoor
+from pfsb.paxos.interfaces import StorageRefused
+from pfsb.paxos.replica import StorageWasReplaced
+from pfsb.server import Server
+from pfsb.service.chat_log import ChatLog
+from pfsb.service.metrics import Metrics, ReactorLag
+from pfsb.service.preflight import PortInUse, refuse_used_ports
+from pfsb.storage.shared import StorageCounters
+from pfsb.storage.sqlite import SQLiteStorage
+from pfsb.support.open_files import allow_many_files
+from pfsb.tracing import JSONTracer
+from pfsb.transports.faults import LinkFaults
+from pfsb.transports.frames import Membership
+from pfsb.transports.links import TransportCounters
+from pfsb.transports.udp import UDPTransport, UnknownHost
+
+if TYPE_CHECKING:
+    from pfsb.frontends.http.protocol import HTTPDoor
+    from pfsb.storage.memory import MemoryStorage
+
+EXIT_FAILED = 3
+"""The exit status of a server that has stopped itself."""
+LAST_WORDS_SECONDS = 0.05
+"""Between the last answers and the end of the reactor: sockets are written to in its next turns."""
+FILES_BESIDE = 100
+"""What a server has open beside its clients' connections: storage, logs, sockets; it is not half as many."""
+GARBAGE_THRESHOLDS = (50_000, 4, 250)
+"""New containers, less those that are gone, between two collections of the youngest; how many of these make one of the
+middle generation, and how many of those one of all. With 20 instead of 4 the reactor was held for a quarter of a
+second when 5,000 clients had come; with 4, half as long.
+"""
+
+
+def steady_seconds() -> Callable[[], float]:
+    """Seconds since 1970 as they were at this call, going on evenly from here.
+
+    Twisted's reactor looks at the wall clock, and when that is set back, no timer is due for as long.
+    """
+    offset = time.time() - time.monotonic()
+    return lambda: offset + time.monotonic()
+
+
+class Options(usage.Options):
+    """What `twistd pfsb` takes (interface part 1)."""
+
+    synopsis = "[--id N] [--config FILE] [options]"
+    longdesc = "Runs one server of a cluster. All servers of a cluster use the same configuration file."
+    optParameters: ClassVar[list[list[str | None]]] = [
+        ["id", "i", None, "which server of the configuration to run"],
+        ["config", "c", None, "the cluster's configuration, for example etc/four.yaml"],
+        ["storage", None, None, "data directory of this server, or `memory` (instead of the configured one)"],
+        ["skip-seq", None, None, "as leader, leave this sequence number out: a hole for the next leader to find"],
+        ["trace", None, None, "write what happens to this file, as JSON lines"],
+    ]
+
+    config: Config
+    server_id: int
+    catalogue: Catalogue
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["apps"] = []
+
+    def opt_app(self, name: str) -> None:
+        """run this application (repeatable; instead of the configured ones)"""
+        self["apps"].append(name)
+
+    def postOptions(self) -> None:
+        """Refuse here what can be known now, before anything daemonizes.
+
+        Raises SystemExit with one line for standard error: twistd would print a UsageError on standard output,
+        below the whole usage.
+        """
+        try:
+            self._check()
+        except (usage.UsageError, ConfigError, BadRequest, PortInUse, StorageRefused) as error:
+            sys.exit(f"pfsb: {error}")
+        self._name_files()
+
+    def _check(self) -> None:
+        if self["config"] is None:
+            raise usage.UsageError("--config is missing (example: --config etc/four.yaml)")
+        if self["id"] is None:
+            raise usage.UsageError("--id is missing: which server of the configuration is this? (example: --id 0)")
+        self.server_id = _whole(self["id"], "--id")
+        self["skip-seq"] = None if self["skip-seq"] is None else _whole(self["skip-seq"], "--skip-seq")
+        self.config = load(self["config"])
+        self.config.server(self.server_id)
+        self.config.secret()
+        self.catalogue = Catalogue(find(self["apps"] or self.config.apps))
+        refuse_used_ports(self.config, self.server_id)
+        if self.directory is not None:
+            sqlite_storage(self, self.directory, _nothing_failed).refuse_if_unusable()
+
+    def _name_files(self) -> None:
+        """Servers of one cluster start from one directory: pid and log file carry the id."""
+        if self.parent is None:
+            return
+        if self.parent.get("pidfile") == "twistd.pid":
+            self.parent["pidfile"] = f"pfsb-{self.server_id}.pid"
+        if not self.parent.get("nodaemon") and self.parent.get("logfile") is None:
+            self.parent["logfile"] = f"pfsb-{self.server_id}.log"
+
+    @property
+    def directory(self) -> Path | None:
+        """This server's data; None: in memory."""
+        if self["storage"] is None:
+            return self.config.storage_directory(self.server_id)
+        return None if self["storage"] == "memory" else Path(self["storage"])
+
+
+def sqlite_storage(options: Options, directory: Path, on_failure: Callable[[Failure], None]) -> SQLiteStorage:
+    """This server's storage, not opened yet."""
+    config: Config = options.config
+    clock: Any = reactor
+    return SQLiteStorage(
+        directory,
+        config.membership_digest(),
+        config.cluster,
+        options.server_id,
+        clock,
+        os.urandom,
+        on_failure,
+        config.ids,
+    )
+
+
+def _nothing_failed(failure: Failure) -> None:
+    raise AssertionError("nothing is written before the server starts") from failure.value
+
+
+def _whole(text: str, option: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise usage.UsageError(f"{option} takes a whole number, not {text!r} (example: {option} 2)")
+    return int(text)
+
+
+class ServerService(Service):
+    """A server with its sockets, from `startService` to `stopService`."""
+
+    _log = Logger()
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._doors = MultiService()
+        self._chat_log: ChatLog | None = None
+        self._server: Server | None = None
+        self._http: LaterHTTPDoor | None = None
+
+    def startService(self) -> None:
+        """Raises SystemExit with one clear line if the server cannot run here."""
+        super().startService()
+        clock: Any = reactor
+        clock.seconds = steady_seconds()
+        try:
+            self._start()
+        except (StorageRefused, CannotListenError, UnknownHost, OSError, ConfigError) as error:
+            self._log.critical("{error}", error=str(error))
+            sys.exit(f"pfsb: {error}")
+
+    def _start(self) -> None:
+        options = self._options
+        config, server_id = options.config, options.server_id
+        clock: Any = reactor
+        rng = random.Random(os.urandom(16))
+        faults = LinkFaults(clock, rng)
+        others = frozenset(config.ids) - {server_id}
+        membership = Membership(server_id, others, config.membership_digest())
+        addresses = {i: config.server(i).peer for i in config.ids}
+        transport = UDPTransport(clock, membership, addresses, faults, config.secret())
+        tracer = None
+        if options["trace"] is not None:
+            trace_file = open(options["trace"], "a", encoding="utf-8")  # noqa: SIM115 (open as long as the process)
+            tracer = JSONTracer(trace_file, server_id, clock.seconds)
+        storage = self._storage()
+        server = self._server = Server(
+            config=config,
+            server_id=server_id,
+            catalogue=options.catalogue,
+            clock=clock,
+            rng=rng,
+            storage=storage,
+            transport=transport,
+            faults=faults,
+            on_failure=self._failed,
+            counters=transport.counters,
+            storage_counters=storage.counters if isinstance(storage, SQLiteStorage) else None,
+            tracer=tracer,
+        )
+        if options["skip-seq"] is not None:
+            server.skip.add(options["skip-seq"])
+        server.start()
+        self._keep_chat_log(server)
+        self._allow_connections(config.limits.connections)
+        factory = DoorFactory(server, clock)
+        self._factory = factory
+        strports.service(with_room_to_knock(config.server(server_id).client), factory).setServiceParent(self._doors)
+        self._open_http_door(server, storage.counters, transport.counters)
+        self._doors.privilegedStartService()
+        self._doors.startService()
+        clock.callWhenRunning(self._take_signals)
+        _collect_garbage_seldom()
+        self._log.info("server {id} of cluster {cluster} is up", id=server_id, cluster=config.cluster)
+
+    def _allow_connections(self, connections: int) -> None:
+        """Each is an open file. Two doors may have as many, but hardly both: one is what must be possible."""
+        files = allow_many_files()
+        if files < connections + FILES_BESIDE:
+            self._log.warn(
+                "limits.connections is {connections}, but this process may open {files} files only (ulimit -n)",
+                connections=connections,
+                files=files,
+            )
+
+    def _storage(self) -> SQLiteStorage | MemoryStorage:
+        directory = self._options.directory
+        if directory is not None:
+            return sqlite_storage(self._options, directory, self._failed)
+        from pfsb.storage.memory import MemoryDisk, MemoryStorage
+
+        clock: Any = reactor
+        return MemoryStorage(MemoryDisk(), clock, lambda: 0.0, os.urandom, self._failed, lambda: True)
+
+    def _open_http_door(self, server: Server, storage: StorageCounters, transport: TransportCounters) -> None:
+        endpoint = server.config.server(server.server_id).http
+        if endpoint is None:
+            return
+        clock: Any = reactor
+        lag = ReactorLag(clock)
+        lag.start()
+        metrics = Metrics(server, storage, transport, lag)
+
+        def make() -> HTTPDoor:
+            from pfsb.frontends.http.protocol import HTTPDoor
+
+            metrics.door = HTTPDoor(server, clock, metrics.render)
+            return metrics.door
+
+        self._http = LaterHTTPDoor(make)
+        strports.service(with_room_to_knock(endpoint), self._http).setServiceParent(self._doors)
+
+    def _keep_chat_log(self, server: Server) -> None:
+        directory = self._options.directory
+        for application in server.catalogue.applications:
+            if directory is not None and application.name == "chat" and IEventLog.providedBy(application):
+                self._chat_log = ChatLog(directory / "chat.log")
+                first, append = self._chat_log.next_index, self._chat_log.append
+                server.follow(application.listen_verb, first, append, is_patient=True)
+
+    def _take_signals(self) -> None:
+        """SIGTERM is how a server is asked to stop: that it stopped is no failure, so the exit status is 0."""
+
+        def stop(*_: object) -> None:
+            clock: Any = reactor
+            clock.callFromThread(_stop_reactor)
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+
+    def stopService(self) -> Deferred[None]:
+        """A leader takes no more commands, finishes what is under way, and stops."""
+        super().stopService()
+        stopped: Deferred[None] = Deferred()
+        server = self._server
+        if server is None or server.replica.turn.stopped:
+            stopped.callback(None)
+            return stopped
+
+        def drained() -> None:
+            self._factory.leave()
+            if self._http is not None:
+                self._http.leave()
+            server.stop()
+            if self._chat_log is not None:
+                self._chat_log.close()
+            self._doors.stopService()
+            clock: Any = reactor
+            clock.callLater(LAST_WORDS_SECONDS, stopped.callback, None)
+
+        server.drain(drained)
+        return stopped
+
+    def _failed(self, failure: Failure) -> None:
+        """Paxos tolerates a crashed server, not a confused one."""
+        if failure.check(StorageWasReplaced):
+            self._log.critical("{error}", error=failure.getErrorMessage())
+        else:
+            self._log.failure("this server stops itself", failure)
+        sys.stderr.write(f"pfsb: server {self._options.server_id} stops: {failure.getErrorMessage()}\n")
+        if self._server is not None:
+            self._server.replica.turn.stop()
+        atexit.register(os._exit, EXIT_FAILED)  # after twistd has removed its pid file
+        _stop_reactor()
+
+
+def _collect_garbage_seldom() -> None:
+    """Nothing here makes cycles at a rate worth noticing, and most of what is made lives for one round of messages.
+
+    With the interpreter's own threshold (700) collecting takes a tenth of a busy server's time. What was made so far
+    is left alone for good: to look through it takes twenty milliseconds, and finds a few hundred kilobytes.
+    """
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
+
+
+def _stop_reactor() -> None:
+    clock: Any = reactor
+    try:
+        clock.stop()
+    except ReactorNotRunning:
+        clock.callWhenRunning(clock.stop)
+
+
+def makeService(options: Options) -> Service:
+    """For `twisted/plugins/pfsb_plugins.py`."""
+    return ServerService(options)

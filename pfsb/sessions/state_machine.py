@@ -1,0 +1,343 @@
+"""The replicated state machine: sessions, and the applications that they command (design parts 5 and 6).
+
+Everything here is a function of the executed updates: the same on every server, after any restart. What only one server
+knows - who is connected, who waits for an answer - is behind `ISessionObserver` (`pfsb.sessions.observer`), which is
+told and never asked.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from attrs import define, evolve, field
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from pfsb.applications.catalogue import Catalogue
+from pfsb.applications.interfaces import PENDING, Command, Done, IContext, IEventLog, Refused, Result, Ticket, Word
+from pfsb.paxos.interfaces import IStateMachine
+from pfsb.paxos.messages import ClientUpdate
+from pfsb.sessions import bundle
+from pfsb.sessions.bundle import Bundle
+from pfsb.sessions.command_counts import CommandCounts
+from pfsb.sessions.observer import NobodyObserves
+from pfsb.sessions.reply_cache import KeptAnswers
+
+OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
+
+ANONYMOUS_TTL_MS = 10_000
+"""How long an anonymous session outlives the silence of its server; when only its connection goes, it is closed."""
+
+
+def replaced(client_id: str) -> Refused:
+    return Refused("REPLACED", f"session {client_id} was opened anew from another connection")
+
+
+@define
+class Session:
+    """One client's session."""
+
+    client_id: str
+    epoch: int
+    """The revision at which it was last opened: fences off whoever opened it before."""
+    server_id: int
+    """Where it was last opened: that server knows whether it is connected."""
+    ttl_ms: int
+    answers: KeptAnswers
+    last_number: int = 0
+    """The highest command number executed."""
+    waiting: set[int] = field(factory=set)
+    """Commands executed whose answer is still to come (LOCK)."""
+    opened: int = 0
+    """The revision at which it began; another one tells its client that the session before it has ended."""
+
+
+@implementer(IContext)
+@define
+class Context:
+    """What the application that runs right now may know; one object, used again for each command."""
+
+    machine: SessionMachine
+    revision: int = 0
+    time_ms: int = 0
+    session: str = ""
+    number: int = 0
+
+    @property
+    def ticket(self) -> Ticket:
+        return (self.session, self.number)
+
+    def complete(self, ticket: Ticket, result: Result) -> None:
+        self.machine.complete(ticket, result)
+
+
+@define
+class _EventLog:
+    application: Any
+    length: int = 0
+
+
+@implementer(IStateMachine)
+class SessionMachine:
+    _log = Logger()
+
+    def __init__(self, server_id: int, catalogue: Catalogue, session_window: int, horizon_slots: int) -> None:
+        self._server_id = server_id
+        self._session_window = session_window
+        self._horizon_slots = horizon_slots
+        self.applications = catalogue.applications
+        self._changes = {verb: entry.description.changes for verb, entry in catalogue.verbs.items()}
+        self._waits = frozenset(verb for verb, entry in catalogue.verbs.items() if entry.description.waits)
+        self._application_of = {verb: entry.application for verb, entry in catalogue.verbs.items()}
+        self._logs = [_EventLog(app) for app in catalogue.applications if IEventLog.providedBy(app)]
+        self._context = Context(self)
+        self.observer: Any = NobodyObserves()
+        self.counts: CommandCounts | None = None
+        """Of this server's own clients; None while it recovers, which counts nothing a second time."""
+        self.revision = 0
+        """Commands executed so far, opening, closing and expiring sessions included."""
+        self.updates = 0
+        """Client updates executed since this process began, those that it executed again to recover among them."""
+        self.time_ms = 0
+        self.sessions: dict[str, Session] = {}
+        self._closed: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        """Closed sessions with a name: (last number, the slot that closed it), oldest first."""
+        self._seq = 0
+
+    # ------------------------------------------------------------------ driven by the ordered update queue
+
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+        self._seq, self.time_ms = seq, time_ms
+        self.updates += len(updates)
+        self._end_waits()
+        for update in updates:
+            self._run(update)
+        self._forget_closed_sessions()
+        for log in self._logs:
+            if log.application.length() != log.length:
+                log.length = log.application.length()
+                self.observer.log_grew(log.application)
+
+    def outlived(self, update: ClientUpdate) -> None:
+        """Beyond its horizon an update does not run: what it would repeat may be forgotten by now."""
+        if update.server_id == self._server_id:
+            self.observer.outlived(update)
+
+    def changes(self, command: Command) -> bool:
+        """Does it change something? Then it runs once; a question may be asked as often as one likes."""
+        return self._changes.get(command[0], True)
+
+    def is_open(self, client_id: str, epoch: int) -> bool:
+        session = self.sessions.get(client_id)
+        return session is not None and session.epoch == epoch
+
+    def last_number(self, client_id: str) -> int:
+        """The highest command number executed for a session, open or closed; 0 if none, or none is known any more."""
+        session = self.sessions.get(client_id)
+        return self._closed.get(client_id, (0, 0))[0] if session is None else session.last_number
+
+    @property
+    def closed_sessions(self) -> Mapping[str, tuple[int, int]]:
+        """Sessions that are over and not forgotten: (last number, the slot that ended it), oldest first."""
+        return MappingProxyType(self._closed)
+
+    def next_deadline(self) -> int | None:
+        """The earliest state machine time at which an application's wait ends."""
+        deadlines = [app.next_deadline() for app in self.applications]
+        return min((d for d in deadlines if d is not None), default=None)
+
+    def _end_waits(self) -> None:
+        for application in self.applications:
+            deadline = application.next_deadline()
+            if deadline is not None and deadline <= self.time_ms:
+                self._tell(application.time_passed, self._context_for(""))
+
+    # ------------------------------------------------------------------ bundles
+
+    def _run(self, update: ClientUpdate) -> None:
+        """Bundle by bundle: a session may end in the next one, and what ran before that is told before."""
+        is_ours = update.server_id == self._server_id
+        for position, content in enumerate(bundle.decode(update.payload)):
+            results = self._run_bundle(update.server_id, content)
+            if is_ours:
+                self.observer.executed(update, position, results)
+
+    def _run_bundle(self, server_id: int, content: Bundle) -> list[Any]:
+        if content.client_id == bundle.SERVER:
+            return [self._operate(server_id, command) for _, command in content.entries]
+        session = self._session_for(server_id, content)
+        if isinstance(session, Refused):
+            last_number = self.last_number(content.client_id)
+            return [evolve(session, fate="unknown") if 0 < n <= last_number else session for n, _ in content.entries]
+        is_ours = server_id == self._server_id
+        results = [
+            self._command(session, number, command) if number else self._question(command, is_ours)
+            for number, command in content.entries
+        ]
+        if is_ours and self.counts is not None:
+            self.counts.note([command[0] for _, command in content.entries], results)
+        return results
+
+    def _session_for(self, server_id: int, content: Bundle) -> Session | Refused:
+        client_id = content.client_id
+        session = self.sessions.get(client_id)
+        if content.opens and session is None:
+            session = Session(client_id, 0, server_id, ANONYMOUS_TTL_MS, KeptAnswers(self._session_window))
+            self.sessions[client_id] = session
+        if session is None:
+            return Refused(
+                "NOSESSION", f"session {client_id} is over: closed, or expired while nothing was heard of it"
+            )
+        if session.epoch != content.epoch:
+            return replaced(client_id)
+        return session
+
+    def _command(self, session: Session, number: int, command: Command) -> Any:
+        """Exactly once: a number runs if it is above all that have run; else its answer is remembered, or too old."""
+        if number <= session.last_number:
+            return self.answer_of(session, number)
+        session.last_number = number
+        self.revision += 1
+        result = self._execute(session, number, command)
+        if result is PENDING:
+            session.waiting.add(number)
+        else:
+            session.answers.keep(number, result)
+        return result
+
+    def _execute(self, session: Session, number: int, command: Command) -> Any:
+        verb = command[0]
+        application = self._application_of.get(verb)
+        if application is None:
+            return Refused("UNKNOWN", f"no application here knows {verb}")
+        if verb in self._waits and len(session.waiting) >= self._session_window:
+            return Refused("BUSY", f"{len(session.waiting)} commands of this session wait already, no more may")
+        context = self._context
+        context.revision, context.time_ms = self.revision, self.time_ms
+        context.session, context.number = session.client_id, number
+        try:
+            return application.execute(command, context)
+        except Exception:
+            self._log.failure("{verb} raised; so it does on every server", verb=command[0])
+            return Refused("INTERNAL", f"{command[0]} failed inside the application; it changed nothing")
+
+    def _question(self, command: Command, is_ours: bool) -> Result | None:
+        """A question is answered where it was asked; the others pass over it."""
+        return self.question(command) if is_ours else None
+
+    def question(self, command: Command) -> Result:
+        """Ask an application something, now. Changes nothing."""
+        application = self._application_of.get(command[0])
+        if application is None:
+            return Refused("UNKNOWN", f"no application here knows {command[0]}")
+        try:
+            result: Result = application.query(command)
+        except Exception:
+            self._log.failure("{verb} raised", verb=command[0])
+            result = Refused("INTERNAL", f"{command[0]} failed inside the application")
+        return result
+
+    def answer_of(self, session: Session, number: int) -> Any:
+        """What became of a number that is not above `last_number`: the answer, PENDING, or a refusal with its fate."""
+        if number in session.waiting:
+            return PENDING
+        answer = session.answers.get(number)
+        if answer is not None:
+            return answer
+        if number > session.answers.forgotten:
+            return Refused(
+                "BADREQUEST", f"number {number} comes after {session.last_number}, and was not used: numbers only grow"
+            )
+        return Refused(
+            "BADREQUEST",
+            f"number {number} is past, and its answer no longer kept: at most {self._session_window} are, fewer large "
+            "ones, and none when the session ends",
+            fate="unknown",
+        )
+
+    def complete(self, ticket: Ticket, result: Result) -> None:
+        """An application answers an earlier command."""
+        client_id, number = ticket
+        session = self.sessions.get(client_id)
+        if session is not None and number in session.waiting:
+            session.waiting.discard(number)
+            session.answers.keep(number, result)
+        self.observer.completed(client_id, number, result)
+
+    def _tell(self, function: Callable[..., None], *args: Any) -> None:
+        """An application that raises here raises on every server, and would again after every restart: go on."""
+        try:
+            function(*args)
+        except Exception:
+            self._log.failure("{what} raised; so it does on every server", what=function.__qualname__)
+
+    def _context_for(self, client_id: str) -> Context:
+        """For what is no command."""
+        context = self._context
+        context.revision, context.time_ms = self.revision, self.time_ms
+        context.session, context.number = client_id, 0
+        return context
+
+    # ------------------------------------------------------------------ sessions open and end
+
+    def _operate(self, server_id: int, command: Command) -> Result:
+        """An operation of a server's own session."""
+        self.revision += 1
+        match command:
+            case (str(verb), str(client_id), int(ttl_ms)) if verb == OPEN:
+                return self._open(server_id, client_id, ttl_ms)
+            case (str(verb), str(client_id), int(epoch)) if verb in (CLOSE, EXPIRE):
+                return self._end(client_id, epoch, verb)
+            case _:
+                return Refused("UNKNOWN", f"no operation {command[0]}")
+
+    def _open(self, server_id: int, client_id: str, ttl_ms: int) -> Result:
+        session = self.sessions.get(client_id)
+        resumed = session is not None
+        if session is not None:
+            self.observer.session_ended(
+                client_id,
+                session.epoch,
+                replaced(client_id),
+            )
+            session.epoch, session.server_id, session.ttl_ms = self.revision, server_id, ttl_ms
+        else:
+            last_number, _ = self._closed.pop(client_id, (0, 0))
+            # The answers of the former session are gone: what it has used may have run.
+            answers = KeptAnswers(self._session_window, forgotten=last_number)
+            session = Session(client_id, self.revision, server_id, ttl_ms, answers, last_number, opened=self.revision)
+            self.sessions[client_id] = session
+        return Done(
+            (
+                ("client", client_id),
+                ("epoch", session.epoch),
+                ("last", session.last_number),
+                ("resumed", Word("yes" if resumed else "no")),
+                ("opened", session.opened),
+            )
+        )
+
+    def _end(self, client_id: str, epoch: int, verb: str) -> Result:
+        """Close or expire; nothing happens if the session was opened anew meanwhile."""
+        session = self.sessions.get(client_id)
+        if session is None or session.epoch != epoch:
+            return Done()
+        del self.sessions[client_id]
+        if session.last_number and client_id[0] != bundle.ANONYMOUS:
+            self._closed[client_id] = (session.last_number, self._seq)
+        for application in self.applications:
+            self._tell(application.session_ended, client_id, self._context_for(client_id))
+        how = "closed" if verb == CLOSE else "expired: nothing was heard of it for too long"
+        self.observer.session_ended(client_id, epoch, Refused("NOSESSION", f"session {client_id} is {how}"))
+        return Done()
+
+    def _forget_closed_sessions(self) -> None:
+        """As long as an old update could still come, and no longer."""
+        while self._closed:
+            client_id, (_, closed_at) = next(iter(self._closed.items()))
+            if closed_at >= self._seq - self._horizon_slots:
+                return
+            del self._closed[client_id]

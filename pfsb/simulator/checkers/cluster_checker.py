@@ -1,0 +1,154 @@
+"""What must hold for the whole cluster, for ever: judged by what is seen from outside.
+
+These checks see what leaves a server, what it executes, what it answers and what is on its disk at that moment. They
+know nothing of how the server comes to it. What they remember outlives every crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from attrs import define, field
+
+from pfsb.paxos.messages import ClientUpdate, Message, Proposal
+from pfsb.simulator.checkers.durability_checker import DoorCheck
+from pfsb.simulator.checkers.message_checker import NetworkCheck
+from pfsb.simulator.checkers.update_checker import BindingCheck, Identity, RelayCheck
+from pfsb.simulator.checkers.violation import forbid, require
+from pfsb.storage.memory import MemoryDisk
+
+Value = tuple[int, tuple[tuple[str, int, bytes], ...]]
+"""What executing one slot came to: the time, and (client_id, timestamp, payload) of each update that took effect."""
+
+
+@define
+class ExecutionCheck:
+    """S1, S2 and S3 (section 3), over all servers and all their lives.
+
+    A server may execute in memory what is chosen only if its own vote gets to its disk (design part 3). So what it
+    executes counts for the others from the moment that its door lets out what comes of it: then it is `settled`.
+    """
+
+    values: dict[int, Value] = field(factory=dict)
+    batches: dict[int, bytes] = field(factory=dict)
+    digests: dict[int, bytes] = field(factory=dict)
+    introduced: dict[Identity, bytes] = field(factory=dict)
+    executed_up_to: dict[int, int] = field(factory=dict)
+    """By server, in its present life."""
+    settled_up_to: dict[int, int] = field(factory=dict)
+    _ran: dict[int, dict[Identity, int]] = field(factory=dict)
+    """By server, in its present life: which slot each update took effect in."""
+
+    def introduce(self, update: ClientUpdate) -> None:
+        known = self.introduced.setdefault((update.client_id, update.timestamp), update.payload)
+        assert known == update.payload, "a client repeats what it asked for, or asks under another number"
+
+    def started(self, server_id: int) -> None:
+        self.executed_up_to[server_id] = self.settled_up_to[server_id] = 0
+        self._ran[server_id] = {}
+
+    def executed(self, server_id: int, seq: int, updates: Sequence[ClientUpdate]) -> None:
+        expected = self.executed_up_to[server_id] + 1
+        require(seq == expected, f"server {server_id} executes slot {seq} where {expected} is next")
+        self.executed_up_to[server_id] = seq
+        for update in updates:
+            self._took_effect(server_id, seq, update)
+
+    def settled(self, server_id: int, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+        self.settled_up_to[server_id] = seq
+        value = (time_ms, tuple((u.client_id, u.timestamp, u.payload) for u in updates))
+        known = self.values.setdefault(seq, value)
+        require(known == value, f"S1: slot {seq} is {known} elsewhere, {value} at server {server_id}")
+
+    def ordered(self, server_id: int, seq: int, batch: bytes) -> None:
+        """S1, also while a slot before this one is missing."""
+        known = self.batches.setdefault(seq, batch)
+        require(known == batch, f"S1: slot {seq} is ordered as {known!r} elsewhere, as {batch!r} at server {server_id}")
+
+    def digest(self, server_id: int, seq: int, digest: bytes) -> None:
+        known = self.digests.setdefault(seq, digest)
+        require(known == digest, f"after slot {seq} server {server_id} has another digest than others")
+
+    def _took_effect(self, server_id: int, seq: int, update: ClientUpdate) -> None:
+        identity = (update.client_id, update.timestamp)
+        payload = self.introduced.get(identity)
+        require(payload == update.payload, f"S2: nobody introduced {update}, executed by server {server_id} at {seq}")
+        before = self._ran[server_id].setdefault(identity, seq)
+        require(before == seq, f"S3: server {server_id} ran {identity} at {before} and again at {seq}")
+
+
+@define
+class AnswerCheck:
+    """An answered command survives every crash (design part 1): it is chosen on disk, and stays where it was."""
+
+    answered: dict[Identity, int] = field(factory=dict)
+    """Which slot it took effect in."""
+
+    def answer(self, identity: Identity, seq: int) -> None:
+        known = self.answered.setdefault(identity, seq)
+        require(known == seq, f"{identity} was answered with slot {known}, and now with {seq}")
+
+
+@define
+class ClusterChecks:
+    """All checks, fed by the world; `digest` gives the digest of a server after a slot, if it still knows it."""
+
+    disks: dict[int, MemoryDisk]
+    digest: Callable[[int, int], bytes | None]
+    horizon_slots: int = 100_000
+    """For how long an update is not bound again, of the servers' settings."""
+    execution: ExecutionCheck = field(factory=ExecutionCheck)
+    network: NetworkCheck = field(factory=NetworkCheck)
+    answers: AnswerCheck = field(factory=AnswerCheck)
+    door: DoorCheck = field(init=False)
+    bindings: BindingCheck = field(init=False)
+    relays: RelayCheck = field(init=False)
+
+    @bindings.default
+    def _make_bindings(self) -> BindingCheck:
+        return BindingCheck(self.horizon_slots)
+
+    @relays.default
+    def _make_relays(self) -> RelayCheck:
+        return RelayCheck(tuple(self.disks))
+
+    @door.default
+    def _make_door(self) -> DoorCheck:
+        return DoorCheck(self.disks, self.network)
+
+    def started(self, server_id: int) -> None:
+        self.execution.started(server_id)
+        self.network.started(server_id)
+        self.door.started(server_id)
+
+    def sent(self, server_id: int, to: int | None, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self.network.sent(server_id, message)
+            self.door.sent(server_id, message)
+            match message:
+                case Proposal():
+                    forbid(self.bindings.proposed(message))
+                case ClientUpdate():
+                    forbid(self.relays.sent(server_id, to, message))
+
+    def executed(self, server_id: int, seq: int, updates: Sequence[ClientUpdate]) -> None:
+        self.execution.executed(server_id, seq, updates)
+
+    def settled(self, server_id: int, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+        self.execution.settled(server_id, seq, time_ms, updates)
+        if (digest := self.digest(server_id, seq)) is not None:
+            self.execution.digest(server_id, seq, digest)
+
+    def answered(self, identity: Identity, seq: int) -> None:
+        self.answers.answer(identity, seq)
+        require(seq in self.execution.values, f"{identity} was answered with slot {seq}, which no server has executed")
+        value = self.execution.values[seq][1]
+        require(identity in [row[:2] for row in value], f"{identity} was answered with slot {seq}, which holds {value}")
+        holders = [i for i, disk in self.disks.items() if seq in disk.contents.slots]
+        require(2 * len(holders) > len(self.disks), f"slot {seq} is answered, and only on the disks of {holders}")
+
+    def all_equal(self, server_ids: Sequence[int]) -> bool:
+        """Whether these servers have executed the same, and all of it is settled."""
+        execution = self.execution
+        arus = {up_to[i] for i in server_ids for up_to in (execution.executed_up_to, execution.settled_up_to)}
+        return len(arus) == 1

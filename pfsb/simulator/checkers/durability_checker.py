@@ -1,0 +1,125 @@
+"""What leaves a server rests on what is on its disk at that moment, and on the disks of others."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from pfsb.paxos.messages import (
+    Accept,
+    Alive,
+    Batch,
+    GloballyOrderedUpdate,
+    Message,
+    Prepare,
+    PrepareOK,
+    Proposal,
+    ReconciliationReply,
+    VCProof,
+)
+from pfsb.simulator.checkers.message_checker import NetworkCheck
+from pfsb.simulator.checkers.violation import Violation, require
+from pfsb.storage.memory import MemoryDisk
+from pfsb.storage.shared import ORDERED_VIEW, Slot
+
+
+@define
+class DoorCheck:
+    """Nothing leaves a server that rests on what is not on disk yet (paper.md 6.2; design part 3).
+
+    Compares each message with the disks at the moment it leaves.
+    """
+
+    disks: dict[int, MemoryDisk]
+    network: NetworkCheck
+    _asked: dict[int, int] = field(factory=dict)
+    """view -> the highest Local_Aru that its leader sent in a PREPARE."""
+    _promises: dict[tuple[int, int], dict[int, PrepareOK]] = field(factory=dict)
+    """(server, view) -> the parts of its PREPARE_OK so far."""
+
+    def started(self, server_id: int) -> None:
+        for key in [key for key in self._promises if key[0] == server_id]:
+            del self._promises[key]
+
+    def sent(self, server_id: int, message: Message) -> None:
+        match message:
+            case Accept():
+                self._installed(server_id, message.view, message)
+                for seq in message.seqs:
+                    self._accepted(server_id, message.view, seq)
+            case Alive():
+                self._installed(server_id, message.view, message)
+                aru = self._durable_aru(server_id)
+                require(message.local_aru <= aru, f"server {server_id} has {aru} on disk, but sends {message}")
+            case VCProof():
+                self._installed(server_id, message.installed, message)
+            case Proposal():
+                self._installed(server_id, message.view, message)
+            case Prepare():
+                self._installed(server_id, message.view, message)
+                self._asked[message.view] = max(self._asked.get(message.view, 0), message.local_aru)
+            case PrepareOK():
+                self._installed(server_id, message.view, message)
+                self._promised(server_id, message)
+            case ReconciliationReply():
+                for update in message.updates:
+                    self.chosen(update.seq, update.batch, f"server {server_id} calls it ordered")
+
+    def chosen(self, seq: int, batch: Batch, why: str) -> None:
+        """A majority of disks holds this batch, for ever: what was chosen is only ever replaced by the same."""
+        holders = sum(self._holds(disk, seq, batch.data) for disk in self.disks.values())
+        require(2 * holders > len(self.disks), f"slot {seq}: {holders} disks hold what was chosen ({why})")
+
+    def _installed(self, server_id: int, view: int, message: Message) -> None:
+        views = self.disks[server_id].contents.views
+        installed = views.last_installed if views else 0
+        require(installed >= view, f"server {server_id} has view {installed} on disk, but sends {message}")
+
+    def _accepted(self, server_id: int, view: int, seq: int) -> None:
+        """Its vote is on disk, or it has voted in a later view since, or the slot is chosen anyway (G18).
+
+        In the last case the vote may even be for another value, if the leader is a stale one: harmless, since what was
+        chosen without that value keeps it from ever having a majority.
+        """
+        slot = self._slot(server_id, seq)
+        proposed = self.network.proposals.get((view, seq))
+        assert proposed is not None, f"server {server_id} votes for what nobody proposed: view {view}, slot {seq}"
+        if slot is None or not (slot.view == ORDERED_VIEW or slot.view > view or slot.batch.data == proposed):
+            require(self._is_chosen(seq), f"server {server_id} votes in view {view} at {seq}, with {slot} on disk")
+
+    def _promised(self, server_id: int, message: PrepareOK) -> None:
+        """The data list of a promise is complete: all votes on disk of older views are in it (G19)."""
+        for entry in message.data_list:
+            if isinstance(entry, GloballyOrderedUpdate):
+                self.chosen(entry.seq, entry.batch, f"server {server_id} reports it as ordered")
+        parts = self._promises.setdefault((server_id, message.view), {})
+        parts[message.part] = message
+        if len(parts) < message.parts:
+            return
+        reported = {entry.seq for part in parts.values() for entry in part.data_list}
+        disk = self.disks[server_id]
+        if message.view not in self._asked:
+            raise Violation(f"server {server_id} promises to follow in view {message.view}, as nobody asked it to")
+        asked = max(self._asked[message.view], disk.local_aru)
+        for seq, slot in disk.contents.slots.items():
+            if seq > asked and 0 < slot.view < message.view:
+                require(seq in reported, f"server {server_id} keeps quiet about its vote at {seq} in {message}")
+
+    def _durable_aru(self, server_id: int) -> int:
+        """How far a restart would get: Local_Aru on disk, and what is known as ordered right above it."""
+        aru = self.disks[server_id].local_aru
+        while (slot := self._slot(server_id, aru + 1)) is not None and slot.view == ORDERED_VIEW:
+            aru += 1
+        return aru
+
+    def _is_chosen(self, seq: int) -> bool:
+        """Whether a majority of disks holds one batch there."""
+        batches = [disk.contents.slots[seq].batch.data for disk in self.disks.values() if seq in disk.contents.slots]
+        return any(2 * batches.count(data) > len(self.disks) for data in batches)
+
+    def _slot(self, server_id: int, seq: int) -> Slot | None:
+        return self.disks[server_id].contents.slots.get(seq)
+
+    @staticmethod
+    def _holds(disk: MemoryDisk, seq: int, data: bytes) -> bool:
+        slot = disk.contents.slots.get(seq)
+        return slot is not None and slot.batch.data == data

@@ -1,0 +1,223 @@
+"""What a lock promises, watched command by command: one holder, growing tokens, first come first served.
+
+Written from the interface, not from the application: the check sees what goes into the application and what comes out
+of it, at one server in one life.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import define, field
+from zope.interface import implementer
+
+from pfsb.applications.interfaces import (
+    PENDING,
+    Command,
+    CommandDescription,
+    Done,
+    IContext,
+    IReplicatedApplication,
+    Refused,
+    Result,
+    Ticket,
+)
+from pfsb.simulator.checkers.violation import Violation
+
+
+@define
+class _Lock:
+    holder: str | None = None
+    token: int = 0
+    """Of the latest grant; 0: there was none."""
+    line: list[Ticket] = field(factory=list)
+    """Who waits, in the order in which the LOCKs were executed."""
+    deadlines: dict[Ticket, int] = field(factory=dict)
+    """Until when, in the time of the state machine, of those whose LOCK has a limit."""
+
+    def first_in_line(self) -> str | None:
+        return self.line[0][0] if self.line else None
+
+
+@define
+class LockCheck:
+    """All locks of one server in one life."""
+
+    locks: dict[str, _Lock] = field(factory=dict)
+    grants_after_a_wait: int = 0
+    timeouts: int = 0
+
+    def begins(self, time_ms: int) -> None:
+        """A command is about to run: whoever waited until now has been told that it was in vain."""
+        for name, lock in self.locks.items():
+            late = [ticket for ticket in lock.line if lock.deadlines.get(ticket, time_ms + 1) <= time_ms]
+            _require(not late, f"their time has come, and they wait for lock {name} still: {late}")
+
+    def executed(
+        self,
+        command: Command,
+        ticket: Ticket,
+        result: Any,
+        completed: Sequence[tuple[Ticket, Result]],
+        time_ms: int = 0,
+    ) -> None:
+        """A command ran, and completed these earlier ones meanwhile."""
+        lock = self.locks.setdefault(command[1], _Lock())
+        match command[0], result:
+            case "UNLOCK", Done():
+                _require(lock.holder == ticket[0], f"{ticket} unlocks {command[1]}, which {lock.holder} holds")
+                lock.holder = None
+        self._complete(completed)
+        match command[0], result:
+            case (("LOCK" | "TRYLOCK"), Done(fields=fields)):
+                self._granted(command[1], lock, ticket[0], dict(fields)["token"])
+            case (("LOCK" | "TRYLOCK"), Refused()):
+                _require(lock.holder not in (None, ticket[0]), f"{ticket} is refused the free lock {command[1]}")
+            case "LOCK", _ if result is PENDING:
+                lock.line.append(ticket)
+                if command[2] >= 0:
+                    lock.deadlines[ticket] = time_ms + command[2]
+        self._nobody_waits_in_vain()
+
+    def session_ended(self, client_id: str, completed: Sequence[tuple[Ticket, Result]]) -> None:
+        for lock in self.locks.values():
+            if lock.holder == client_id:
+                lock.holder = None
+        self._complete(completed)
+        for name, lock in self.locks.items():
+            left = [ticket for ticket in lock.line if ticket[0] == client_id]
+            _require(not left, f"the session {client_id} is over, and waits for lock {name}")
+        self._nobody_waits_in_vain()
+
+    def time_passed(self, completed: Sequence[tuple[Ticket, Result]]) -> None:
+        self._complete(completed)
+
+    def _complete(self, completed: Sequence[tuple[Ticket, Result]]) -> None:
+        for ticket, result in completed:
+            name, lock = self._waited_for_by(ticket)
+            first = lock.first_in_line()
+            lock.line.remove(ticket)
+            lock.deadlines.pop(ticket, None)
+            if isinstance(result, Done):
+                token = dict(result.fields)["token"]
+                # A session has one place, however often it has asked: all that it asked is answered at once.
+                if (lock.holder, lock.token) != (ticket[0], token):
+                    _require(first == ticket[0], f"lock {name} goes to {ticket}, but {first} has waited longer")
+                self._granted(name, lock, ticket[0], token)
+                self.grants_after_a_wait += 1
+            else:
+                self.timeouts += result.code == "TIMEOUT"
+
+    def _waited_for_by(self, ticket: Ticket) -> tuple[str, _Lock]:
+        found = [(name, lock) for name, lock in self.locks.items() if ticket in lock.line]
+        _require(len(found) == 1, f"{ticket} is answered, and waits for {[name for name, _ in found]}")
+        return found[0]
+
+    def _granted(self, name: str, lock: _Lock, client_id: str, token: Any) -> None:
+        if lock.holder == client_id:
+            _require(token == lock.token, f"{client_id} holds lock {name} with {lock.token}, and is told {token}")
+            return
+        _require(lock.holder is None, f"lock {name} is granted to {client_id}, but {lock.holder} holds it")
+        _require(token > lock.token, f"lock {name} had the token {lock.token}, and now {token}")
+        lock.holder, lock.token = client_id, token
+
+    def _nobody_waits_in_vain(self) -> None:
+        for name, lock in self.locks.items():
+            _require(lock.holder is not None or not lock.line, f"lock {name} is free, and {lock.line} wait for it")
+
+
+def _require(condition: bool, text: str) -> None:
+    if not condition:
+        raise Violation(text)
+
+
+@implementer(IContext)
+@define
+class _WatchedContext:
+    """Notes what is completed."""
+
+    _inner: Any
+    completed: list[tuple[Ticket, Result]] = field(factory=list)
+
+    @property
+    def revision(self) -> int:
+        return int(self._inner.revision)
+
+    @property
+    def time_ms(self) -> int:
+        return int(self._inner.time_ms)
+
+    @property
+    def session(self) -> str:
+        return str(self._inner.session)
+
+    @property
+    def ticket(self) -> Ticket:
+        ticket: Ticket = self._inner.ticket
+        return ticket
+
+    def complete(self, ticket: Ticket, result: Result) -> None:
+        self.completed.append((ticket, result))
+        self._inner.complete(ticket, result)
+
+
+@implementer(IReplicatedApplication)
+class WatchedLock:
+    """The lock application, with a `LockCheck` beside it. A violation is noted, and raised by `raise_violation`.
+
+    (The sessions catch what an application raises, since it would raise on every server.)
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.name: str = inner.name
+        self.commands: Sequence[CommandDescription] = inner.commands
+        self.check_of = LockCheck()
+        self._violation: Violation | None = None
+
+    def raise_violation(self) -> None:
+        if self._violation is not None:
+            raise self._violation
+
+    def check(self, command: tuple[str, ...]) -> Command:
+        checked: Command = self._inner.check(command)
+        return checked
+
+    def execute(self, command: Command, context: Any) -> Any:
+        watched = _WatchedContext(context)
+        ticket = context.ticket
+        self._look(self.check_of.begins, watched.time_ms)
+        result = self._inner.execute(command, watched)
+        self._look(self.check_of.executed, command, ticket, result, watched.completed, watched.time_ms)
+        return result
+
+    def query(self, command: Command) -> Result:
+        result: Result = self._inner.query(command)
+        return result
+
+    def session_ended(self, client_id: str, context: Any) -> None:
+        watched = _WatchedContext(context)
+        self._inner.session_ended(client_id, watched)
+        self._look(self.check_of.session_ended, client_id, watched.completed)
+
+    def time_passed(self, context: Any) -> None:
+        watched = _WatchedContext(context)
+        self._inner.time_passed(watched)
+        self._look(self.check_of.time_passed, watched.completed)
+
+    def next_deadline(self) -> int | None:
+        deadline: int | None = self._inner.next_deadline()
+        return deadline
+
+    def snapshot(self) -> bytes:
+        return bytes(self._inner.snapshot())
+
+    def restore(self, data: bytes) -> None:
+        self._inner.restore(data)
+
+    def _look(self, check: Any, *args: Any) -> None:
+        try:
+            check(*args)
+        except Violation as violation:
+            self._violation = self._violation or violation

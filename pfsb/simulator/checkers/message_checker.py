@@ -1,0 +1,102 @@
+"""What servers tell each other must fit together, whoever tells it, in whichever life."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from pfsb.paxos.messages import (
+    Alive,
+    GloballyOrderedUpdate,
+    Message,
+    Prepare,
+    PrepareOK,
+    Proposal,
+    ReconciliationReply,
+    State,
+    VCProof,
+)
+from pfsb.simulator.checkers.violation import require
+
+
+@define
+class Advertised:
+    """What each server tells of itself: a restart does not take it back.
+
+    Within one life an older message may leave after a newer one, having waited behind the door.
+    """
+
+    what: str
+    _highest: dict[int, int] = field(factory=dict)
+    _before: dict[int, int] = field(factory=dict)
+    """The highest of each server in its earlier lives."""
+
+    def started(self, server_id: int) -> None:
+        self._before[server_id] = self._highest.get(server_id, 0)
+
+    def tell(self, server_id: int, now: int) -> None:
+        before = self._before[server_id]
+        require(now >= before, f"server {server_id} told of {self.what} {before} before it crashed, and now of {now}")
+        self._highest[server_id] = max(now, self._highest.get(server_id, 0))
+
+
+@define
+class NetworkCheck:
+    """One leader a view, one proposal a view and number, one value a number; nothing advertised is forgotten."""
+
+    leaders: dict[int, tuple[int, int]] = field(factory=dict)
+    """view -> (server, life) that prepares, leads or proposes in it (G10)."""
+    proposals: dict[tuple[int, int], bytes] = field(factory=dict)
+    """(view, seq) -> the batch proposed."""
+    ordered: dict[int, bytes] = field(factory=dict)
+    """seq -> the batch that somebody called ordered."""
+    views: Advertised = field(factory=lambda: Advertised("view"))
+    arus: Advertised = field(factory=lambda: Advertised("Local_Aru"))
+    _lives: dict[int, int] = field(factory=dict)
+
+    def started(self, server_id: int) -> None:
+        self._lives[server_id] = self._lives.get(server_id, 0) + 1
+        self.views.started(server_id)
+        self.arus.started(server_id)
+
+    def sent(self, server_id: int, message: Message) -> None:
+        match message:
+            case Proposal():
+                self._leads(server_id, message.view)
+                self._proposed(message)
+            case Prepare():
+                self._leads(server_id, message.view)
+            case Alive():
+                self._advertises(server_id, message)
+            case VCProof():
+                self.views.tell(server_id, message.installed)
+            case PrepareOK():
+                for entry in message.data_list:
+                    self._entry(entry)
+            case ReconciliationReply():
+                for entry in message.updates:
+                    self._ordered(entry)
+
+    def _entry(self, entry: Proposal | GloballyOrderedUpdate) -> None:
+        if isinstance(entry, Proposal):
+            self._proposed(entry)
+        else:
+            self._ordered(entry)
+
+    def _leads(self, server_id: int, view: int) -> None:
+        life = self._lives[server_id]
+        known = self.leaders.setdefault(view, (server_id, life))
+        require(known == (server_id, life), f"view {view} is led by {known} and by {(server_id, life)} (server, life)")
+
+    def _proposed(self, message: Proposal) -> None:
+        known = self.proposals.setdefault((message.view, message.seq), message.batch.data)
+        require(known == message.batch.data, f"two proposals of view {message.view} at {message.seq}")
+
+    def _ordered(self, message: GloballyOrderedUpdate) -> None:
+        known = self.ordered.setdefault(message.seq, message.batch.data)
+        require(known == message.batch.data, f"S1: two batches are called ordered at {message.seq}")
+
+    def _advertises(self, server_id: int, message: Alive) -> None:
+        if message.state is State.REG_LEADER:
+            self._leads(server_id, message.view)
+        self.views.tell(server_id, message.view)
+        self.arus.tell(server_id, message.local_aru)

@@ -1,0 +1,246 @@
+"""Exactly once, and the same answer every time: what the sessions of a cluster promise (design part 5).
+
+Clients tell the check what they ask and what they are answered; each server's sessions tell it what ran, with which
+result. What a server executes counts from the moment that its door lets it out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import define, field
+from zope.interface import implementer
+
+from pfsb.applications.interfaces import PENDING, Command, Done, Refused, Result, Ticket
+from pfsb.paxos.interfaces import IStateMachine
+from pfsb.paxos.messages import ClientUpdate
+from pfsb.sessions import bundle
+from pfsb.sessions.bundle import Bundle
+from pfsb.sessions.observer import NobodyObserves
+from pfsb.sessions.state_machine import EXPIRE, Session, SessionMachine
+from pfsb.simulator.checkers.violation import Violation
+from pfsb.storage.memory import MemoryDisk
+
+REFUSED_BY_THE_DESK = frozenset({"BADREQUEST", "NOSESSION", "REPLACED", "BUSY", "UNAVAILABLE", "SHUTDOWN"})
+"""Refusals that are no result of a command: whoever is told them knows its fate from `fate` alone."""
+
+
+@define
+class Slot:
+    """What executing one slot came to, in the order in which it happened."""
+
+    seq: int
+    ran: list[tuple[Ticket, Command, Any]] = field(factory=list)
+    """(ticket, command, result or PENDING)"""
+    completed: list[tuple[Ticket, Result]] = field(factory=list)
+    """What was PENDING before."""
+    ended: list[str] = field(factory=list)
+    """Sessions that are over."""
+    fenced_off: list[tuple[Ticket, int, int]] = field(factory=list)
+    """(ticket, epoch, latest epoch) of what ran though its connection had lost the session to a later one."""
+    expired_by_others: int = 0
+    """Sessions whose end came from another server than theirs."""
+
+
+@define
+class Asked:
+    """A number, as its client used it."""
+
+    command: Command
+    times: int = 0
+    refused: int = 0
+    """How often it was told that it did not happen, and will not."""
+
+
+@define
+class SessionCheck:
+    """Over all servers and all their lives."""
+
+    disks: dict[int, MemoryDisk]
+    horizon_slots: int
+    marks: Counter[str]
+    on_session_end: Callable[[str], None] = lambda client_id: None
+    slots: dict[int, Slot] = field(factory=dict)
+    asked: dict[Ticket, Asked] = field(factory=dict)
+    results: dict[Ticket, tuple[int, Any]] = field(factory=dict)
+    """ticket -> (the slot that gave the result, the result or PENDING)"""
+    _latest: dict[str, tuple[int, int]] = field(factory=dict)
+    """client -> (the number that ran last, its slot)"""
+    _answered_up_to: dict[str, int] = field(factory=dict)
+    """Of the session that there is now: what a former one has answered may be forgotten after a while."""
+    _ended_at: dict[str, int] = field(factory=dict)
+    """client -> the slot that ended its latest session"""
+
+    # ------------------------------------------------------------------ told by clients
+
+    def ask(self, ticket: Ticket, command: Command) -> None:
+        asked = self.asked.setdefault(ticket, Asked(command))
+        assert asked.command == command, f"{ticket}: a client repeats what it asked for, or asks under another number"
+        asked.times += 1
+        if self.results.get(ticket, (0, PENDING))[1] is not PENDING:
+            self.marks["asked again for what had run"] += 1
+
+    def answered(self, ticket: Ticket, result: Result) -> None:
+        """A client is told this, at this moment."""
+        slot, known = self.results.get(ticket, (0, None))
+        if known is not None and known == result:
+            self._is_durable(ticket, slot)
+            if slot > self._ended_at.get(ticket[0], 0):
+                self._answered_up_to[ticket[0]] = max(ticket[1], self._answered_up_to.get(ticket[0], 0))
+            if self.asked[ticket].times > 1:
+                self.marks["answer given for a repetition"] += 1
+            return
+        if isinstance(result, Done) or result.code not in REFUSED_BY_THE_DESK:
+            raise Violation(f"{ticket} is answered {result}, but what ran came to {known} in slot {slot}")
+        self.marks[f"{result.code} fate={result.fate}"] += 1
+        if result.fate == "none":
+            self._did_not_run(ticket, result)
+
+    def answered_up_to(self, client_id: str) -> int:
+        return self._answered_up_to.get(client_id, 0)
+
+    def opened(self, client_id: str, last: int, resumed: bool, answered: int) -> None:
+        """HELLO was answered: a session that goes on knows of all that had been `answered` when it was asked."""
+        if resumed and last < answered:
+            raise Violation(f"{client_id} was answered up to {answered}, and its session goes on from {last}")
+
+    def _did_not_run(self, ticket: Ticket, result: Refused) -> None:
+        asked = self.asked[ticket]
+        asked.refused += 1
+        if asked.refused == asked.times and ticket in self.results:
+            raise Violation(f"{ticket} is told {result}, but it ran in slot {self.results[ticket][0]}")
+
+    def _is_durable(self, ticket: Ticket, seq: int) -> None:
+        holders = [i for i, disk in self.disks.items() if seq in disk.contents.slots]
+        if 2 * len(holders) <= len(self.disks):
+            raise Violation(f"{ticket} is answered from slot {seq}, which is only on the disks of {holders}")
+
+    # ------------------------------------------------------------------ told by servers
+
+    def settled(self, server_id: int, slot: Slot) -> None:
+        known = self.slots.setdefault(slot.seq, slot)
+        if known is not slot:
+            if known != slot:
+                raise Violation(f"slot {slot.seq} came to {known} elsewhere, and to {slot} at server {server_id}")
+            return
+        for ticket, epoch, latest in slot.fenced_off:
+            raise Violation(
+                f"{ticket} ran in slot {slot.seq} for a connection of epoch {epoch}, after the session was opened anew "
+                f"in epoch {latest}"
+            )
+        for ticket, command, result in slot.ran:
+            self._ran(slot.seq, ticket, command, result)
+        for ticket, result in slot.completed:
+            self.results[ticket] = slot.seq, result
+        for client_id in slot.ended:
+            self._ended_at[client_id] = slot.seq
+            self._answered_up_to.pop(client_id, None)
+            self.on_session_end(client_id)
+        self.marks["session expired by another server"] += slot.expired_by_others
+        self.marks["answer came in a later slot"] += len(slot.completed)
+
+    def _ran(self, seq: int, ticket: Ticket, command: Command, result: Any) -> None:
+        asked = self.asked.get(ticket)
+        if asked is None or asked.command != command:
+            raise Violation(f"S2: {command} ran as {ticket}, which nobody asked for: {asked}")
+        if asked.refused == asked.times:
+            raise Violation(f"{ticket} ran in slot {seq}, after its client was told that it never would")
+        client_id, number = ticket
+        latest, slot = self._latest.get(client_id, (0, 0))
+        if number <= latest and seq - slot <= self.horizon_slots:
+            raise Violation(f"S3: {ticket} ran in slot {seq}, after number {latest} in slot {slot}")
+        self._latest[client_id] = number, seq
+        self.results[ticket] = seq, result
+
+
+@implementer(IStateMachine)
+class WatchedSessions:
+    """Between the protocol and the sessions of one server: tells the check what each slot came to."""
+
+    def __init__(
+        self, server_id: int, machine: SessionMachine, checks: SessionCheck, settle: Callable[..., None]
+    ) -> None:
+        self._server_id = server_id
+        self._machine = machine
+        self._checks = checks
+        self._settle = settle
+        self._slot = Slot(0)
+        self._epoch = 0
+        """Which the bundle that runs just now claims."""
+        self._latest_epoch: dict[str, int] = {}
+        """client -> in which its session was opened last"""
+        self._watch_commands()
+        self._watch_epochs()
+
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+        self._slot = slot = Slot(seq)
+        recovers = isinstance(self._machine.observer, NobodyObserves)
+        if not recovers:  # now, so that it is settled before the answers that come of it leave
+            self._settle(self._checks.settled, self._server_id, slot)
+        sessions: dict[str, Session] = {}
+        for update in updates:
+            bundles = bundle.decode(update.payload)
+            clients = sum(each.client_id != bundle.SERVER for each in bundles)
+            self._checks.marks["update of several sessions"] += clients > 1
+            for each in bundles:
+                if each.client_id == bundle.SERVER:
+                    sessions = sessions or dict(self._machine.sessions)
+                    slot.expired_by_others += self._expired_by_others(update.server_id, each, sessions)
+        self._machine.execute(seq, time_ms, updates)
+        # A session that ends and is opened anew in one slot is another one.
+        slot.ended += sorted(i for i, session in sessions.items() if self._machine.sessions.get(i) is not session)
+        if recovers:
+            self._settle(self._checks.settled, self._server_id, slot)
+
+    def outlived(self, update: ClientUpdate) -> None:
+        self._checks.marks["bundle ordered beyond its horizon"] += 1
+        self._machine.outlived(update)
+
+    @staticmethod
+    def _expired_by_others(server_id: int, operations: Bundle, sessions: dict[str, Session]) -> int:
+        found = 0
+        for _, command in operations.entries:
+            session = sessions.get(command[1])
+            if command[0] == EXPIRE and session is not None and session.epoch == command[2]:
+                found += session.server_id != server_id
+        return found
+
+    def _watch_commands(self) -> None:
+        """Where a command runs, and where it is completed: once each."""
+        machine = self._machine
+        execute, complete = machine._execute, machine.complete
+
+        def executed(session: Session, number: int, command: Command) -> Any:
+            result = execute(session, number, command)
+            ticket = (session.client_id, number)
+            self._slot.ran.append((ticket, command, result))
+            latest = self._latest_epoch.get(session.client_id, 0)
+            if self._epoch < latest:
+                self._slot.fenced_off.append((ticket, self._epoch, latest))
+            return result
+
+        def completed(ticket: Ticket, result: Result) -> None:
+            self._slot.completed.append((ticket, result))
+            complete(ticket, result)
+
+        machine._execute = executed  # type: ignore[method-assign]
+        machine.complete = completed  # type: ignore[method-assign]
+
+    def _watch_epochs(self) -> None:
+        """What each bundle claims, and what each opening gives, whatever the machine makes of it."""
+        machine = self._machine
+        run_bundle, open_session = machine._run_bundle, machine._open
+
+        def runs(server_id: int, content: Bundle) -> list[Any]:
+            self._epoch = content.epoch
+            return run_bundle(server_id, content)
+
+        def opened(server_id: int, client_id: str, ttl_ms: int) -> Result:
+            result = open_session(server_id, client_id, ttl_ms)
+            self._latest_epoch[client_id] = machine.sessions[client_id].epoch
+            return result
+
+        machine._run_bundle = runs  # type: ignore[method-assign]
+        machine._open = opened  # type: ignore[method-assign]

@@ -1,0 +1,361 @@
+"""A whole cluster on one clock, from one seed: same seed, same bytes (design part 10)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.python.failure import Failure
+
+from pfsb.paxos import invariants
+from pfsb.paxos.interfaces import ITracer
+from pfsb.paxos.messages import ClientUpdate, Message, State
+from pfsb.paxos.replica import Replica
+from pfsb.paxos.settings import Settings
+from pfsb.server import DRAIN_LOOK_SECONDS, DRAIN_SECONDS
+from pfsb.simulator.checkers.cluster_checker import ClusterChecks
+from pfsb.simulator.checkers.update_checker import Identity
+from pfsb.simulator.checkers.violation import Findings, Violation
+from pfsb.simulator.cluster.clock import Lane, SimulatedClock
+from pfsb.simulator.cluster.network import LinkQuality, SimulatedNetwork
+from pfsb.simulator.cluster.probe import Witness
+from pfsb.simulator.cluster.process import (
+    Parts,
+    ProtocolProcess,
+    Running,
+    Server,
+    WatchedStateMachine,
+)
+from pfsb.simulator.cluster.tracing import Trace, Tracers
+from pfsb.simulator.cluster.transport import SimulatedTransport
+from pfsb.storage.memory import MemoryDisk, MemoryStorage
+
+SHARES_WRITTEN_AT_ONCE = (0.0, 0.0, 0.9)
+"""How much of what a server writes to a quick disk is there before the turn is over; one of these for each life."""
+QUICK_SECONDS_MAX = 0.002
+
+
+class World:
+    """A cluster. Nothing in it happens unless `step`, `run` or `run_until` lets time go on."""
+
+    def __init__(
+        self,
+        seed: int | str,
+        servers: int = 3,
+        *,
+        settings: Settings | None = None,
+        quality: LinkQuality | None = None,
+        build: Callable[[Parts], Any] = ProtocolProcess,
+        patch: Callable[[Any], None] | None = None,
+        trace: Trace | None = None,
+        tracer: Callable[[int], ITracer] | None = None,
+        start: bool = True,
+    ) -> None:
+        """`build` makes a `Process` for each life of each server; `patch` may change it before it starts.
+
+        `trace` is told every event as a dict; `tracer` makes what takes the events of one server.
+        """
+        self.seed = seed
+        self.ids = tuple(range(servers))
+        self.settings = settings or Settings()
+        self.clock = SimulatedClock()
+        self.network = SimulatedNetwork(
+            self.clock, random.Random(f"{seed}/network"), self.ids, quality or LinkQuality()
+        )
+        self.servers = {i: Server() for i in self.ids}
+        disks = {i: server.disk for i, server in self.servers.items()}
+        self.checks = ClusterChecks(disks, self._digest, self.settings.horizon_slots)
+        self.amnesiacs: set[int] = set()
+        """Servers that have lost their disk. What they say counts for nobody, so the checks do not listen."""
+        self.network.observers.append(self._sent)
+        self.findings = Findings()
+        self.tracers = Tracers(self.clock, trace, tracer)
+        self.answers: dict[Identity, int] = {}
+        """What clients were answered: the slot of each update."""
+        self.expected_failures: tuple[type[Exception], ...] = ()
+        """A server that fails with one of these is down, as it should be; anything else ends the simulation."""
+        self.failures: dict[int, Failure] = {}
+        self._build = build
+        self._patch = patch
+        if start:
+            for server_id in self.ids:
+                self.restart(server_id)
+
+    # ------------------------------------------------------------------ servers
+
+    def restart(self, server_id: int) -> None:
+        """Start a server that is not running, with what is on its disk."""
+        server = self.servers[server_id]
+        assert server.running is None, f"server {server_id} is running"
+        server.lives += 1
+        name = f"{self.seed}/{server_id}/{server.lives}"
+        rng = random.Random(name)
+        lane = self.clock.lane(name, server.rate, server.clock_offset)
+        disk_rng = random.Random(f"{name}/disk")
+        at_once_rng = random.Random(f"{name}/here")
+        share_at_once = at_once_rng.choice(SHARES_WRITTEN_AT_ONCE)
+        storage = MemoryStorage(
+            server.disk,
+            lane,
+            lambda: disk_rng.uniform(*server.sync_seconds),
+            disk_rng.randbytes,
+            lambda failure: self._failed(server_id, failure),
+            lambda: server.sync_seconds[1] <= QUICK_SECONDS_MAX and at_once_rng.random() < share_at_once,
+        )
+        transport = SimulatedTransport(self.network, server_id, lane, rng)
+        process = self._build(self._parts(server_id, lane, rng, storage, transport))
+        server.running = Running(process, lane, storage, transport)
+        if self._patch is not None:
+            self._patch(process)
+        if server.is_disk_full:
+            storage.fail_next(OSError("no space left on device"))
+        self._witness(server_id, lane).watch(process.replica)
+        invariants.install(process.replica)
+        self.checks.started(server_id)
+        process.start()
+        self.findings.raise_first()
+
+    def crash(self, server_id: int, groups_kept: int = 0, records_torn: int = 0) -> None:
+        """Power loss: nothing of this life runs again. The numbers: what of the pending writes gets to the disk."""
+        running = self._running(server_id)
+        self.tracers.tell(server_id, "crash")
+        running.storage.crash(groups_kept, records_torn)
+        running.lane.close()
+        self.network.detach(server_id)
+        self.servers[server_id].running = None
+
+    def doom(self, server_id: int, frames: int, groups_kept: int = 0, records_torn: int = 0) -> None:
+        """Crash in the middle of a turn: right after so many frames more have left."""
+        running = self._running(server_id)
+        running.transport.after_frames(frames, lambda: self.crash(server_id, groups_kept, records_torn))
+
+    def stop(self, server_id: int) -> None:
+        """An orderly end, as of SIGTERM: everything appended is on disk."""
+        running = self._running(server_id)
+        self.tracers.tell(server_id, "stop in order")
+        running.process.stop()
+        running.storage.close()
+        running.lane.close()
+        self.servers[server_id].running = None
+
+    def drain(self, server_id: int) -> None:
+        """As SIGTERM: the server takes no more commands, and stops when those under way are answered, or in vain."""
+        running = self._running(server_id)
+        running.is_draining = True
+        running.lane.callLater(0, self._told_to_stop, server_id, running)
+
+    def _told_to_stop(self, server_id: int, running: Running) -> None:
+        """A paused server hears of it when it goes on."""
+        running.process.drain(lambda: self._drained(server_id, running))
+        running.lane.callLater(DRAIN_SECONDS + 2 * DRAIN_LOOK_SECONDS, self._must_have_stopped, server_id)
+
+    def _drained(self, server_id: int, running: Running) -> None:
+        if self.servers[server_id].running is running:
+            self.stop(server_id)
+
+    def _must_have_stopped(self, server_id: int) -> None:
+        raise Violation(f"server {server_id} was asked to stop, and has not after {DRAIN_SECONDS:g} s")
+
+    def lose_disk(self, server_id: int) -> None:
+        """The server, which is down, finds an empty disk at its next start. The old one is kept, for `bring_back`."""
+        server = self.servers[server_id]
+        assert server.running is None and server_id not in self.amnesiacs, f"server {server_id} has its disk in use"
+        self.amnesiacs.add(server_id)
+        server.disk = MemoryDisk()
+
+    def bring_back(self, server_id: int) -> None:
+        """The disk that was lost, as it was when it was lost; the server starts with it."""
+        if self.is_running(server_id):
+            self.crash(server_id)
+        self.amnesiacs.discard(server_id)
+        self.servers[server_id].disk = self.checks.door.disks[server_id]
+        self.failures.pop(server_id, None)
+        self.restart(server_id)
+
+    def pause(self, server_id: int) -> None:
+        self._running(server_id).lane.pause()
+
+    def resume(self, server_id: int) -> None:
+        self._running(server_id).lane.resume()
+
+    def is_running(self, server_id: int) -> bool:
+        return self.servers[server_id].running is not None
+
+    def is_draining(self, server_id: int) -> bool:
+        return self._running(server_id).is_draining
+
+    @property
+    def running_ids(self) -> list[int]:
+        return [i for i in self.ids if self.is_running(i)]
+
+    @property
+    def serving_ids(self) -> list[int]:
+        """Where clients go: not to a server that has lost its disk, and with it the numbers that it gave to others."""
+        return [i for i in self.running_ids if i not in self.amnesiacs]
+
+    def process(self, server_id: int) -> Any:
+        return self._running(server_id).process
+
+    def replica(self, server_id: int) -> Replica:
+        replica: Replica = self._running(server_id).process.replica
+        return replica
+
+    def lane(self, server_id: int) -> Lane:
+        return self._running(server_id).lane
+
+    def storage(self, server_id: int) -> MemoryStorage:
+        return self._running(server_id).storage
+
+    def disk(self, server_id: int) -> MemoryDisk:
+        return self.servers[server_id].disk
+
+    # ------------------------------------------------------------------ links
+
+    def cut(self, a: int, b: int, *, one_way: bool = False) -> None:
+        """Nothing gets from `a` to `b` any more, nor back unless `one_way`."""
+        self.network.cut(a, b)
+        if not one_way:
+            self.network.cut(b, a)
+
+    def isolate(self, *group: int) -> None:
+        """Cut these servers off from all others."""
+        for a in group:
+            for b in set(self.ids) - set(group):
+                self.cut(a, b)
+
+    def heal(self) -> None:
+        """All links carry again, as well as their quality lets them."""
+        self.network.mend_all()
+
+    # ------------------------------------------------------------------ clients
+
+    def submit(self, server_id: int, client_id: str, timestamp: int, payload: bytes = b"") -> None:
+        """A client asks this server, which hears of it as soon as it runs."""
+        running = self._running(server_id)
+        made_at = running.process.replica.data.ordering.local_aru
+        update = ClientUpdate(client_id, server_id, timestamp, made_at, payload)
+        self.checks.execution.introduce(update)
+        running.lane.callLater(0, running.process.submit, update)
+
+    # ------------------------------------------------------------------ time
+
+    @property
+    def now(self) -> float:
+        return self.clock.seconds()
+
+    def step(self) -> bool:
+        """One event. False if nothing will ever happen again."""
+        happened = self.clock.step()
+        self.findings.raise_first()
+        return happened
+
+    def run(self, seconds: float) -> None:
+        """Let so much time pass."""
+        self._run_until_time(self.now + seconds)
+
+    def run_until(self, predicate: Callable[[], bool], seconds: float = 30.0) -> None:
+        """Let time pass until `predicate` holds. Raises AssertionError if that takes longer than `seconds`."""
+        until = self.now + seconds
+        while not predicate():
+            if not self.clock.step_until(until):
+                raise AssertionError(f"in vain for {seconds} s; now it is {self.now:.3f} s\n{self.picture()}")
+            self.findings.raise_first()
+
+    # ------------------------------------------------------------------ looking
+
+    def leader(self) -> int | None:
+        """Who leads the highest view that is led."""
+        return max(self._leaders(), key=self._installed, default=None)
+
+    def oldest_leader(self) -> int | None:
+        """Who leads the lowest view that is led; perhaps it was deposed and does not know."""
+        return min(self._leaders(), key=self._installed, default=None)
+
+    def _leaders(self) -> list[int]:
+        return [i for i in self.running_ids if self.replica(i).data.server.state is State.REG_LEADER]
+
+    def _installed(self, server_id: int) -> int:
+        return self.replica(server_id).data.views.last_installed
+
+    def has_leader(self) -> bool:
+        """Somebody leads, and a majority follows."""
+        leader = self.leader()
+        if leader is None:
+            return False
+        view = self._installed(leader)
+        followers = sum(
+            self._installed(i) == view and self.replica(i).data.server.state is not State.LEADER_ELECTION
+            for i in self.running_ids
+        )
+        return 2 * followers > len(self.ids)
+
+    def executed(self, server_id: int) -> list[tuple[int, str, int, bytes]]:
+        """What took effect at this server in its present life."""
+        return list(self.process(server_id).state_machine.executed)
+
+    def aru(self, server_id: int) -> int:
+        return self.replica(server_id).data.ordering.local_aru
+
+    def all_equal(self) -> bool:
+        """All running servers have executed the same."""
+        return self.checks.all_equal(self.running_ids)
+
+    def picture(self) -> str:
+        """A line for each server."""
+        return "\n".join(f"server {i}: {server.describe()}" for i, server in self.servers.items())
+
+    # ------------------------------------------------------------------ inside
+
+    def _witness(self, server_id: int, lane: Lane) -> Witness:
+        return Witness(server_id, lane, self.network, self.checks, self.findings, self.answers, self.replica)
+
+    def _parts(
+        self, server_id: int, lane: Lane, rng: random.Random, storage: MemoryStorage, transport: SimulatedTransport
+    ) -> Parts:
+        witness = self._witness(server_id, lane)
+        return Parts(
+            server_id=server_id,
+            servers=self.ids,
+            settings=self.settings,
+            clock=lane,
+            rng=rng,
+            storage=storage,
+            transport=transport,
+            watched=lambda inner: WatchedStateMachine(inner, witness.executed),
+            on_failure=lambda failure: self._failed(server_id, failure),
+            answered=witness.answered,
+            introduced=self.checks.execution.introduce if server_id not in self.amnesiacs else lambda update: None,
+            settle=witness.settle,
+            tracer=self.tracers.tracer_of(server_id),
+        )
+
+    def _sent(self, server_id: int, to: int | None, messages: Sequence[Message]) -> None:
+        if server_id not in self.amnesiacs:
+            self.checks.sent(server_id, to, messages)
+
+    def _run_until_time(self, until: float) -> None:
+        while self.clock.step_until(until):
+            self.findings.raise_first()
+        self.findings.raise_first()
+
+    def _running(self, server_id: int) -> Running:
+        running = self.servers[server_id].running
+        assert running is not None, f"server {server_id} is down"
+        return running
+
+    def _digest(self, server_id: int, seq: int) -> bytes | None:
+        return self.replica(server_id).ordered_queue.digests.at(seq)
+
+    def _failed(self, server_id: int, failure: Failure) -> None:
+        """A server has stopped itself: its process ends, as soon as what runs now is over."""
+        self.failures[server_id] = failure
+        if failure.check(*self.expected_failures) is None:
+            self.findings.add(failure)
+        else:
+            self.clock.callLater(0, self._end, server_id, self.servers[server_id].running)
+
+    def _end(self, server_id: int, failed: Running | None) -> None:
+        """Of the life that has failed: another one may have begun since."""
+        if failed is not None and self.servers[server_id].running is failed:
+            self.crash(server_id)

@@ -1,0 +1,73 @@
+"""What the checks hear of one life of one server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from attrs import define
+
+from pfsb.paxos.messages import ClientUpdate, GloballyOrderedUpdate
+from pfsb.paxos.ordered_update_queue import Executed
+from pfsb.paxos.replica import Replica
+from pfsb.simulator.checkers.cluster_checker import ClusterChecks
+from pfsb.simulator.checkers.update_checker import Identity
+from pfsb.simulator.checkers.violation import Findings
+from pfsb.simulator.cluster.clock import Lane
+from pfsb.simulator.cluster.network import SimulatedNetwork
+
+
+@define(eq=False)
+class Witness:
+    """Tells the checks what a server executes and answers; of a life that is over, nothing more.
+
+    What was executed counts when it is out of the door (design part 3). A server that recovers is not on the network
+    yet, and what it executes again is on its disk: that counts at once.
+    """
+
+    _server_id: int
+    _lane: Lane
+    _network: SimulatedNetwork
+    _checks: ClusterChecks
+    _findings: Findings
+    _answers: dict[Identity, int]
+    """What clients were answered, by all servers."""
+    _replica: Callable[[int], Replica]
+
+    def executed(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+        if not self._lane.closed:
+            self._checks.executed(self._server_id, seq, updates)
+            check = self._checks.execution.settled if self._recovers else self._checks.settled
+            self.settle(check, self._server_id, seq, time_ms, updates)
+
+    def watch(self, replica: Replica) -> None:
+        """Hear what it orders, too: what stands behind a missing slot is executed much later, or never."""
+        mark_ordered = replica.ordered_queue.mark_ordered
+
+        def marked(message: GloballyOrderedUpdate) -> list[Executed]:
+            executed = mark_ordered(message)
+            self.settle(self._checks.execution.ordered, self._server_id, message.seq, message.batch.data)
+            return executed
+
+        setattr(replica.ordered_queue, "mark_ordered", marked)  # noqa: B010 - a method, for this one object
+
+    def settle(self, check: Callable[..., None], *args: object) -> None:
+        """Run a check as soon as what is executed just now counts."""
+        if self._lane.closed:
+            return
+        if self._recovers:
+            self._findings.note(check, *args)
+        else:
+            self._replica(self._server_id).turn.call(self._settled, check, *args)
+
+    def answered(self, identity: Identity, seq: int) -> None:
+        if not self._lane.closed:
+            self._findings.note(self._checks.answered, identity, seq)
+            self._answers.setdefault(identity, seq)
+
+    @property
+    def _recovers(self) -> bool:
+        return not self._network.is_attached(self._server_id)
+
+    def _settled(self, check: Callable[..., None], *args: object) -> None:
+        if not self._lane.closed:
+            self._findings.note(check, *args)

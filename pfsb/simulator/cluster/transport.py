@@ -1,0 +1,93 @@
+"""One server's end of the simulated network: where its messages become frames, each kind as the network treats it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from attrs import define, field
+from zope.interface import implementer
+
+from pfsb.paxos.interfaces import IFrameReceiver, ITransport
+from pfsb.paxos.messages import Message
+from pfsb.simulator.cluster.clock import Lane
+from pfsb.simulator.cluster.network import Endpoint, Mood, Passage, SimulatedNetwork
+from pfsb.transports.faults import LinkFaults
+from pfsb.transports.frames import Membership, cluster_digest
+from pfsb.transports.links import Links
+
+
+@implementer(ITransport)
+@define(eq=False)
+class SimulatedTransport:
+    """One server's end of the network: the real links and codec over a carrier in memory."""
+
+    network: SimulatedNetwork
+    server_id: int
+    _lane: Lane
+    _rng: random.Random
+    _secret: bytes | None = None
+    links: Links = field(init=False)
+    _frames_left: int | None = field(default=None, init=False)
+    _on_last_frame: Callable[[], None] = field(default=lambda: None, init=False)
+    _mood: Mood | None = field(default=None, init=False)
+    """Of the message that is on its way out."""
+
+    @links.default
+    def _make_links(self) -> Links:
+        servers = self.network.servers
+        digest = cluster_digest("simulated", servers)
+        membership = Membership(self.server_id, frozenset(servers) - {self.server_id}, digest)
+        return Links(membership, self._lane, LinkFaults(self._lane, self._rng), self._carry, self._secret)
+
+    def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int) -> None:
+        self.links.start(receiver, identity, incarnation)
+        self.network.attach(self.server_id, Endpoint(self._lane, self.links))
+
+    def after_frames(self, frames: int | None, act: Callable[[], None] = lambda: None) -> None:
+        """Call `act` in the middle of whatever sends that many frames more; None: do not, after all."""
+        self._frames_left, self._on_last_frame = frames, act
+
+    def send(self, messages: Sequence[Message], to: int | None) -> None:
+        if self._lane.closed:
+            return  # the process died in the middle of a turn
+        for observer in self.network.observers:
+            observer(self.server_id, to, messages)
+        if self.network.filters or self.network.keyholes:
+            self._send_to_each(messages, to)
+        else:
+            self._send_by_mood(messages, to)
+
+    def stop(self) -> None:
+        self.links.stop()
+        self.network.detach(self.server_id)
+
+    def _send_to_each(self, messages: Sequence[Message], to: int | None) -> None:
+        """Not all receivers are sent the same."""
+        receivers = [i for i in self.network.servers if i != self.server_id] if to is None else [to]
+        for receiver in receivers:
+            passages = [Passage(self.server_id, receiver, message) for message in messages]
+            left = [p.message for p in passages if not any(stops(p) for stops in self.network.filters)]
+            if left:
+                self._send_by_mood(left, receiver)
+
+    def _send_by_mood(self, messages: Sequence[Message], to: int | None) -> None:
+        """What has no mood goes first, in as few frames as ever."""
+        moods = [(message, self.network.mood_of(message, self.server_id, to)) for message in messages]
+        plain = [message for message, mood in moods if mood is None]
+        if plain:
+            self.links.send(plain, to)
+        for message, self._mood in moods:
+            if self._mood is not None:
+                self.links.send([message], to)
+        self._mood = None
+
+    def _carry(self, peer: int, frame: bytes) -> None:
+        if self._lane.closed:
+            return
+        self.network.carry(self.server_id, peer, frame, self._mood)
+        if self._frames_left is not None:
+            self._frames_left -= 1
+            if self._frames_left <= 0:
+                self._frames_left = None
+                self._on_last_frame()

@@ -1,0 +1,215 @@
+"""Defects of progress: timers, ways into a view and back, what is sent again, and updates that wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pfsb.paxos.messages import Accept, Batch, ClientUpdate, Message, Proposal, State, VCProof, ViewChange
+from pfsb.simulator.defects.defect import Variants, do_nothing, instead_of, override
+
+VARIANTS = Variants()
+
+# ---------------------------------------------------------------------------------------------
+# The Progress_Timer
+# ---------------------------------------------------------------------------------------------
+
+
+@VARIANTS.add("view-joined-without-timer", "G5, Figure 9 B", "a view is followed without starting the Progress_Timer")
+def _view_joined_without_timer(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.prepare, "shift_to_reg_nonleader")
+    def broken(shift: Callable[[], None]) -> None:
+        was_running = replica.progress_timer.running
+        shift()
+        if not was_running:
+            replica.progress_timer.stop()
+
+
+@VARIANTS.add("timer-without-cap", "G8", "the Progress_Timer doubles for ever")
+def _timer_without_cap(process: Any) -> None:
+    process.replica.progress_timer._longest = float("inf")
+
+
+@VARIANTS.add("timer-never-back", "G8", "the Progress_Timer never gets back to its default")
+def _timer_never_back(process: Any) -> None:
+    override(process.replica.progress_timer, "back_to_default", lambda _: do_nothing)
+
+
+@VARIANTS.add("idle-elections", "G8, Departure 10", "an idle cluster elects again and again: ALIVE is no progress")
+def _idle_elections(process: Any) -> None:
+    override(process.replica.flow_control, "knows_of_unexecuted_update", lambda _: lambda: True)
+
+
+# ---------------------------------------------------------------------------------------------
+# Views
+# ---------------------------------------------------------------------------------------------
+
+
+@VARIANTS.add("prepare-not-answered", "G7", "a PREPARE of a view that is installed already is not answered")
+def _prepare_not_answered(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.prepare, "prepare")
+    def broken(prepare: Callable[[Any], None], message: Any) -> None:
+        if replica.data.server.state is State.LEADER_ELECTION:
+            prepare(message)
+
+
+@VARIANTS.add(
+    "no-way-back", "G9", "a server that was restarted, or has suspected its leader wrongly, stays out of its view"
+)
+def _no_way_back(process: Any) -> None:
+    override(process.replica.election, "_may_rejoin", lambda _: lambda view: False)
+
+
+@VARIANTS.add("back-too-easily", "G9", "a server that suspects its leader goes back to it on any VC_PROOF")
+def _back_too_easily(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.election, "vc_proof")
+    def broken(vc_proof: Callable[[VCProof], None], message: VCProof) -> None:
+        replica.election._just_recovered = True
+        vc_proof(message)
+
+
+@VARIANTS.add(
+    "votes-interrupt", "Figure 4 A4 and A6", "any vote for a higher view makes a server leave a view that works"
+)
+def _votes_interrupt(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica, "_dispatch")
+    def broken(dispatch: Callable[[Message, int], str | None], message: Message, sender: int) -> str | None:
+        if isinstance(message, ViewChange) and message.attempted > replica.data.views.last_attempted:
+            replica.election.view_change(message)
+            return None
+        return dispatch(message, sender)
+
+
+@VARIANTS.add("proof-ignored", "Figure 6 C", "VC_PROOF is not looked at: who missed a view change stays behind")
+def _proof_ignored(process: Any) -> None:
+    override(process.replica.election, "vc_proof", lambda _: do_nothing)
+
+
+@VARIANTS.add("alone-and-leading", "section 5.10", "a leader that hears from nobody does not suspect itself")
+def _alone_and_leading(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.flow_control, "_leader_hears_a_majority")
+    def broken(_: Callable[[], None]) -> None:
+        if replica.data.server.state is State.REG_LEADER:
+            replica.progress_timer.start()
+
+
+# ---------------------------------------------------------------------------------------------
+# Ordering
+# ---------------------------------------------------------------------------------------------
+
+
+@VARIANTS.add("holes-left", "G11", "a new leader with nothing to propose stops at an empty slot below others")
+def _holes_left(process: Any) -> None:
+    _fill_holes_with(process, lambda seq: None)
+
+
+@VARIANTS.add("holes-filled-fresh", "G11", "a new leader fills holes with what its clients ask for, if they do")
+def _holes_filled_fresh(process: Any) -> None:
+    """What is bound in a later slot, and sent again, is bound a second time."""
+    replica = process.replica
+    override(replica.update_queue, "_bound_updates", lambda _: set)
+    _fill_holes_with(process, lambda seq: replica.update_queue.pop_batch(replica.proposals.now_ms()))
+
+
+def _fill_holes_with(process: Any, batch_for_hole: Callable[[int], Batch | None]) -> None:
+    history = process.replica.data.ordering.global_history
+
+    @instead_of(process.replica.proposals, "_batch_for")
+    def broken(batch_for: Callable[[int], Batch | None], seq: int) -> Batch | None:
+        slot = history.get(seq)
+        is_hole = seq < history.top and (slot is None or slot.proposal is None)
+        return batch_for_hole(seq) if is_hole else batch_for(seq)
+
+
+@VARIANTS.add("own-vote-not-counted", "G14", "a server does not count its own vote")
+def _own_vote_not_counted(process: Any) -> None:
+    override(process.replica.proposals, "_vote", lambda _: do_nothing)
+
+
+@VARIANTS.add("early-votes-dropped", "G17", "votes that come before their proposal are dropped, and not repeated")
+def _early_votes_dropped(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.accepts, "accept")
+    def broken(accept: Callable[[Accept], None], message: Accept) -> None:
+        for seq in message.seqs:
+            slot = replica.data.ordering.global_history.get(seq)
+            if slot is not None and slot.proposal is not None and slot.proposal.view == message.view:
+                accept(Accept(message.server_id, message.view, (seq,)))
+
+
+@VARIANTS.add("proposals-not-repeated", "section 5.9", "a PROPOSAL that was lost is not sent again")
+def _proposals_not_repeated(process: Any) -> None:
+    override(process.replica.retransmission, "_resend_proposals", lambda _: do_nothing)
+
+
+@VARIANTS.add("accept-not-repeated", "section 5.9, G18", "a PROPOSAL that comes again is not answered again")
+def _accept_not_repeated(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.proposals, "proposal")
+    def broken(proposal: Callable[[Proposal], None], message: Proposal) -> None:
+        if not replica.proposals._is_ordered(message.seq) and not replica.proposals._is_held(message):
+            proposal(message)
+
+
+@VARIANTS.add("never-reconciles", "G24", "a server that is behind asks nobody")
+def _never_reconciles(process: Any) -> None:
+    for asking in ("begin", "_ask_somebody"):
+        override(process.replica.reconciliation, asking, lambda _: do_nothing)
+
+
+# ---------------------------------------------------------------------------------------------
+# Updates that wait
+# ---------------------------------------------------------------------------------------------
+
+
+@VARIANTS.add("enqueued-not-rebuilt", "G15", "a new leader queues an update again that a slot holds already")
+def _enqueued_not_rebuilt(process: Any) -> None:
+    override(process.replica.update_queue, "_bound_updates", lambda _: set)
+
+
+@VARIANTS.add("pending-not-dropped", "G16", "an update that has run stays pending if its copy names another server")
+def _pending_not_dropped(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.update_queue, "drop_executed")
+    def broken(drop: Callable[[ClientUpdate], None], update: ClientUpdate) -> None:
+        if update.server_id == replica.membership.server_id:
+            drop(update)
+
+
+@VARIANTS.add(
+    "updates-not-repeated", "Figure 12 B", "an update that was lost on its way to the leader is not sent again"
+)
+def _updates_not_repeated(process: Any) -> None:
+    override(process.replica.update_timers, "_send_again", lambda _: do_nothing)
+    override(process.replica.update_timers, "forward_pending_updates", lambda _: do_nothing)
+    process.replica.flow_control.on_leader_at_work = do_nothing
+
+
+@VARIANTS.add("relayed-in-circles", "G8, Departure 17", "who does not lead passes an update on to everybody")
+def _relayed_in_circles(process: Any) -> None:
+    replica = process.replica
+
+    def relay(update: ClientUpdate, sender: int) -> None:
+        replica.flow_control.witness(update)
+        replica.turn.send(update)
+
+    override(replica.client_updates, "_relay", lambda _: relay)
+
+
+@VARIANTS.add("relay-left-out", "G8", "an update of another server's client is not relayed to the leader")
+def _relay_left_out(process: Any) -> None:
+    replica = process.replica
+    override(replica.client_updates, "_relay", lambda _: lambda update, sender: replica.flow_control.witness(update))

@@ -1,0 +1,97 @@
+"""Defects of what a new leader learns from the promises of others (Figures 7 to 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from attrs import evolve
+
+from pfsb.paxos.data_structures import DataStructures, PrepareOKs
+from pfsb.paxos.messages import (
+    DataEntry,
+    Message,
+    Prepare,
+    PrepareOK,
+    Proposal,
+)
+from pfsb.simulator.defects.defect import Variants, become, instead_of, override
+
+VARIANTS = Variants()
+
+
+@VARIANTS.add("prepare-phase-skipped", "Figure 7, Figure 9 A", "a leader leads as soon as its view is preinstalled")
+def _prepare_phase_skipped(process: Any) -> None:
+    override(process.replica.prepare, "_view_prepared_ready", lambda _: lambda view: True)
+
+
+@VARIANTS.add("promise-stale", "Figure 7 B, G7", "a PREPARE is answered with the data list of an older view")
+def _promise_stale(process: Any) -> None:
+    kept: list[PrepareOK] = []
+
+    @instead_of(process.replica.prepare, "_own_prepare_ok")
+    def broken(own_prepare_ok: Callable[[Prepare], list[PrepareOK]], message: Prepare) -> list[PrepareOK]:
+        kept.extend([] if kept else own_prepare_ok(message))
+        return [evolve(part, view=message.view) for part in kept]
+
+
+DataList = Callable[[int], Iterator[DataEntry]]
+
+
+@VARIANTS.add("data-list-without-ordered", "Figure 8 A, G19", "a data list leaves out what is ordered")
+def _data_list_without_ordered(process: Any) -> None:
+    @instead_of(process.replica.prepare, "_construct_data_list")
+    def broken(construct: DataList, aru: int) -> Iterator[Any]:
+        return (entry for entry in construct(aru) if isinstance(entry, Proposal))
+
+
+@VARIANTS.add("data-list-cut-short", "Figure 8 A, G19", "a data list ends after two entries")
+def _data_list_cut_short(process: Any) -> None:
+    override(process.replica.prepare, "_construct_data_list", lambda construct: lambda aru: islice(construct(aru), 2))
+
+
+@VARIANTS.add("promise-below-floor", "G19, G21", "a leader is answered though what it lacks is no longer in memory")
+def _promise_below_floor(process: Any) -> None:
+    override(process.replica.prepare, "_can_answer", lambda _: lambda message: True)
+
+
+@VARIANTS.add("promise-in-part", "G28, Departure 6", "a promise counts when its first part is there")
+def _promise_in_part(process: Any) -> None:
+    def ready(view: int) -> bool:
+        promises = process.replica.data.preparing.prepare_oks.values()
+        quorum: int = process.replica.membership.quorum
+        return len([oks for oks in promises if oks.view == view]) >= quorum
+
+    override(process.replica.prepare, "_view_prepared_ready", lambda _: ready)
+
+
+class _MixesEditions(DataStructures):
+    __slots__ = ()
+
+    def apply_prepare_ok(self, message: PrepareOK) -> bool:
+        promises = self.preparing.prepare_oks
+        entry = promises.get(message.server_id)
+        if entry is None or entry.view < message.view:
+            entry = promises[message.server_id] = PrepareOKs(message.view, message.edition, message.parts)
+        if entry.view != message.view or message.part in entry.arrived:
+            return False
+        entry.arrived[message.part] = message
+        return True
+
+
+@VARIANTS.add("editions-mixed", "Figure 5 C, Departure 6", "parts of the promises of two lives make one promise")
+def _editions_mixed(process: Any) -> None:
+    become(process.replica.data, _MixesEditions)
+
+
+@VARIANTS.add("older-view-accepted", "Figure 4 E6", "proposals of older views are accepted still")
+def _older_view_accepted(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica, "_dispatch")
+    def broken(dispatch: Callable[[Message, int], str | None], message: Message, sender: int) -> str | None:
+        line = dispatch(message, sender)
+        if isinstance(message, Proposal) and line == "4 E6" and message.view < replica.data.views.last_installed:
+            replica.proposals.proposal(message)
+        return line

@@ -1,0 +1,206 @@
+"""Defects above the protocol: sessions, exactly once, and locks (design parts 5 and 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import evolve
+
+from pfsb.applications.interfaces import Command, Done, Result
+from pfsb.paxos.messages import ClientUpdate
+from pfsb.sessions.bundle import Bundle
+from pfsb.sessions.reply_cache import KeptAnswers
+from pfsb.sessions.state_machine import Session
+from pfsb.simulator.defects.defect import Variants, do_nothing, instead_of, override
+
+VARIANTS = Variants(needs_sessions=True)
+
+
+def _lock(process: Any) -> Any:
+    return process.applications["lock"]
+
+
+def _once_recovered(process: Any, change: Callable[[], None]) -> None:
+    """When a server has executed again what was executed before it was restarted, and hears of nobody yet."""
+
+    @instead_of(process.replica, "start")
+    def broken(start: Callable[[], None]) -> None:
+        start()
+        change()
+
+
+@VARIANTS.add("replies-lost", "design part 5, G20", "a server that is restarted has forgotten the replies that it kept")
+def _replies_lost(process: Any) -> None:
+    def forget() -> None:
+        for session in process.server.machine.sessions.values():
+            session.answers = KeptAnswers(session.answers.answers_max)
+
+    _once_recovered(process, forget)
+
+
+def _do_not_fence(process: Any) -> None:
+    machine = process.server.machine
+
+    @instead_of(machine, "_session_for")
+    def broken(session_for: Callable[[int, Bundle], Any], server_id: int, content: Bundle) -> Any:
+        session = machine.sessions.get(content.client_id)
+        return session_for(server_id, content._replace(epoch=session.epoch) if session is not None else content)
+
+
+@VARIANTS.add(
+    "epoch-not-fenced", "design part 5", "a session that was taken over still runs what comes from the old connection"
+)
+def _epoch_not_fenced(process: Any) -> None:
+    _do_not_fence(process)
+
+
+@VARIANTS.add(
+    "numbers-not-filtered", "design part 5", "neither its number nor its epoch keeps a command from running again"
+)
+def _numbers_not_filtered(process: Any) -> None:
+    """The epoch alone keeps away all that a correct front end lets through; so it has to be out of the way."""
+    _do_not_fence(process)
+
+    @instead_of(process.server.machine, "_command")
+    def broken(command: Callable[[Session, int, Command], Any], session: Session, number: int, asked: Command) -> Any:
+        session.last_number = min(session.last_number, number - 1)
+        return command(session, number, asked)
+
+
+@VARIANTS.add("revision-not-counted", "design part 5", "commands of clients do not count as revisions")
+def _revision_not_counted(process: Any) -> None:
+    machine = process.server.machine
+
+    @instead_of(machine, "_command")
+    def broken(command: Callable[[Session, int, Command], Any], session: Session, number: int, asked: Command) -> Any:
+        revision = machine.revision
+        result = command(session, number, asked)
+        machine.revision = revision
+        return result
+
+
+@VARIANTS.add("revision-not-the-same", "design part 5", "server 0 does not count every hundredth revision")
+def _revision_not_the_same(process: Any) -> None:
+    machine = process.server.machine
+
+    if process.replica.membership.server_id != 0:
+        return
+
+    @instead_of(machine, "_operate")
+    def broken(operate: Callable[[int, Command], Result], server_id: int, command: Command) -> Result:
+        result = operate(server_id, command)
+        if machine.revision % 10 == 0:
+            machine.revision += 1
+        return result
+
+
+@VARIANTS.add("closed-number-forgotten", "design part 5", "the last number of a session that ends is not kept")
+def _closed_number_forgotten(process: Any) -> None:
+    machine = process.server.machine
+
+    @instead_of(machine, "_end")
+    def broken(end: Callable[[str, int, str], Result], client_id: str, epoch: int, verb: str) -> Result:
+        result = end(client_id, epoch, verb)
+        machine._closed.pop(client_id, None)
+        return result
+
+
+@VARIANTS.add(
+    "fate-none-for-unknown", "promise 4, interface part 3", "a command that is under way is refused with fate=none"
+)
+def _fate_none_for_unknown(process: Any) -> None:
+    """`UNKNOWN` is told from other results by being that very object; the text on its way out is another."""
+    turn = process.replica.turn
+
+    def with_fate_none(said: Any) -> Any:
+        if isinstance(said, list):
+            return [with_fate_none(each) for each in said]
+        return evolve(said, fate="none") if getattr(said, "code", "") == "UNAVAILABLE" else said
+
+    @instead_of(turn, "call")
+    def broken(call: Callable[..., None], function: Callable[..., None], *args: Any) -> None:
+        call(function, *map(with_fate_none, args))
+
+
+@VARIANTS.add("reply-before-execution", "design part 3", "a command is answered when it is sent to the leader")
+def _reply_before_execution(process: Any) -> None:
+    @instead_of(process.replica, "introduce")
+    def broken(introduce: Callable[[ClientUpdate], None], update: ClientUpdate) -> None:
+        introduce(update)
+        for bundler in process.server.desk._carriers.aboard(update):
+            for request in bundler.outstanding:
+                if any(request.numbers):
+                    request.settle([Done()] * len(request.numbers))
+
+
+@VARIANTS.add("results-mixed-up", "Departure 8", "sessions whose bundles travel together get each other's results")
+def _results_mixed_up(process: Any) -> None:
+    @instead_of(process.server, "start")
+    def broken(start: Callable[[], None]) -> None:
+        start()
+        carriers = process.server.desk._carriers
+
+        @instead_of(carriers, "aboard")
+        def mixed_up(aboard: Callable[[ClientUpdate], Sequence[Any]], update: ClientUpdate) -> Sequence[Any]:
+            return aboard(update)[::-1]
+
+
+@VARIANTS.add("expiry-left-out", "Departure 9", "the sessions of a server that is silent are not expired")
+def _expiry_left_out(process: Any) -> None:
+    @instead_of(process.server, "start")
+    def broken(start: Callable[[], None]) -> None:
+        start()
+        override(process.server._expiry, "_sweep", lambda _: do_nothing)
+
+
+@VARIANTS.add("lock-not-fair", "design part 6", "a lock goes to whoever waits shortest for it")
+def _lock_not_fair(process: Any) -> None:
+    lock = _lock(process)
+
+    @instead_of(lock, "_pass_on")
+    def broken(pass_on: Callable[[str, Any, Any], None], name: str, held: Any, context: Any) -> None:
+        if held.places:
+            held.places.move_to_end(next(reversed(held.places)), last=False)
+        pass_on(name, held, context)
+
+
+@VARIANTS.add("lock-not-released", "design parts 5 and 6", "a session that ends keeps its locks")
+def _lock_not_released(process: Any) -> None:
+    override(_lock(process), "session_ended", lambda _: do_nothing)
+
+
+@VARIANTS.add("lock-line-lost", "design part 6", "after a restart nobody waits for a lock any more")
+def _lock_line_lost(process: Any) -> None:
+    lock = _lock(process)
+
+    def forget() -> None:
+        for held in lock._locks.values():
+            held.places.clear()
+
+    _once_recovered(process, forget)
+
+
+class _AtRevision0:
+    revision = 0
+
+    def __init__(self, context: Any) -> None:
+        self.complete = context.complete
+
+
+@VARIANTS.add("lock-token-again", "design part 6", "a lock is granted again with the token of its last holder")
+def _lock_token_again(process: Any) -> None:
+    lock = _lock(process)
+
+    @instead_of(lock, "_pass_on")
+    def broken(pass_on: Callable[[str, Any, Any], None], name: str, held: Any, context: Any) -> None:
+        held.token -= 1
+        pass_on(name, held, _AtRevision0(context))
+
+
+@VARIANTS.add(
+    "lock-waits-for-ever", "interface part 3, LOCK", "a LOCK with a time limit waits on when its time has come"
+)
+def _lock_waits_for_ever(process: Any) -> None:
+    override(_lock(process), "time_passed", lambda _: do_nothing)
+    override(_lock(process), "next_deadline", lambda _: lambda: None)

@@ -1,0 +1,64 @@
+"""All that may go wrong in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pfsb.paxos.messages import Message, PrepareOK
+from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.marks import Marks
+from pfsb.simulator.faults.foreign_frames import frame_of_a_stranger, require_no_change
+from pfsb.simulator.faults.network_faults import NetworkTrouble
+from pfsb.simulator.faults.parameters import Knobs
+from pfsb.simulator.faults.plan import between
+from pfsb.simulator.faults.server_faults import ServerTrouble
+
+
+class Trouble(NetworkTrouble, ServerTrouble):
+    """Carries faults out on a world, until `cease`: then nothing more goes wrong, and nothing heals by itself."""
+
+    def __init__(self, world: World, knobs: Knobs, marks: Marks) -> None:
+        super().__init__(world, knobs, marks)
+        self._next_promiser_dies = False
+        world.network.observers.append(self._watch_promises)
+
+    # ------------------------------------------------------------------ views
+
+    def laggard_leads(self) -> None:
+        """Who leads next is out of reach for a while; when it is back, the leader dies."""
+        leader = self._world.leader()
+        if leader is not None and len(self._world.ids) > 2:
+            view = self._world.replica(leader).data.views.last_installed
+            next_leader = self._world.replica(leader).membership.leader_of(view + 1)
+            self._repartition()
+            self._world.isolate(next_leader)
+            self._later(between(self._rng, 0.2, 2), self._laggard_is_back, leader)
+
+    def crash_promiser(self) -> None:
+        """Whoever next promises something in several parts dies soon after the first ones, and is back at once."""
+        self._next_promiser_dies = True
+
+    def _watch_promises(self, server_id: int, to: int | None, messages: Sequence[Message]) -> None:
+        is_in_parts = any(isinstance(message, PrepareOK) and message.parts > 1 for message in messages)
+        if self._next_promiser_dies and is_in_parts:
+            self._next_promiser_dies = False
+            self._later(self._rng.choice((0.001, 0.05)), self._crash_and_restart, server_id)
+
+    def _crash_and_restart(self, server_id: int) -> None:
+        if self._world.is_running(server_id):
+            self._world.crash(server_id)
+            self._later(between(self._rng, 0.01, 0.1), self._restart, server_id)
+
+    def _laggard_is_back(self, leader: int) -> None:
+        self._repartition()
+        self._crash_if_up(leader)
+
+    # ------------------------------------------------------------------ strangers
+
+    def stranger(self) -> None:
+        """A frame that is not of this cluster, or not of this server, arrives."""
+        server_id = self._somebody()
+        if server_id is not None and len(self._world.ids) > 1:
+            frame = frame_of_a_stranger(self._world, server_id, self._rng)
+            if frame is not None:
+                require_no_change(self._world, server_id, frame)

@@ -1,0 +1,67 @@
+"""Frames that should change nothing: noise, frames of another cluster, and of a server with another storage."""
+
+from __future__ import annotations
+
+import random
+
+from pfsb.paxos.messages import Accept, Alive, Batch, ClientUpdate, Message, Proposal, State, VCProof, ViewChange
+from pfsb.paxos.replica import Replica
+from pfsb.simulator.checkers.violation import Violation
+from pfsb.simulator.cluster.cluster import World
+from pfsb.storage.shared import IDENTITY_BYTES
+from pfsb.transports.frames import FrameCodec, Membership, cluster_digest
+from pfsb.transports.wire import encode
+
+
+def frame_of_a_stranger(world: World, receiver: int, rng: random.Random) -> bytes | None:
+    """None if there is nobody yet in whose name it could come."""
+    replica = world.replica(receiver)
+    sender = rng.choice([i for i in world.ids if i != receiver])
+    kind = rng.randrange(3)
+    if kind == 0:
+        return rng.randbytes(rng.randint(0, 100))
+    if kind == 1:
+        identity = world.disk(sender).identity or bytes(IDENTITY_BYTES)
+        return _frame(world, "another", sender, identity, _messages(replica, sender, rng))
+    if sender not in replica.membership.identities:
+        return None
+    return _frame(world, "simulated", sender, rng.randbytes(IDENTITY_BYTES), _messages(replica, sender, rng))
+
+
+def require_no_change(world: World, receiver: int, frame: bytes) -> None:
+    """Let the frame arrive. Raises `Violation` if the server is then another one than before."""
+    replica = world.replica(receiver)
+    replica.perform(_nothing)  # what the end of any turn brings is not the stranger's doing
+    before = _state(replica)
+    world.network.hand_over(receiver, frame)
+    after = _state(replica)
+    if before != after:
+        raise Violation(f"a stranger's frame has changed server {receiver}:\n{before}\n{after}")
+
+
+def _nothing() -> None:
+    """A turn in which nothing happens."""
+
+
+def _frame(world: World, cluster: str, sender: int, identity: bytes, messages: list[Message]) -> bytes:
+    us = Membership(sender, frozenset(world.ids) - {sender}, cluster_digest(cluster, world.ids))
+    return FrameCodec(us, identity, 1_000).seal([encode(message) for message in messages])[0]
+
+
+def _messages(replica: Replica, sender: int, rng: random.Random) -> list[Message]:
+    """Such as would do the most harm."""
+    views, aru = replica.data.views, replica.data.ordering.local_aru
+    view = rng.choice((views.last_installed, views.last_attempted, views.last_attempted + 1))
+    update = ClientUpdate("nobody", sender, 1, aru, b"never asked for")
+    return [
+        Proposal(sender, view, aru + 1, Batch.of(0, (update,))),
+        Accept(sender, view, (aru + 1,)),
+        ViewChange(sender, view),
+        VCProof(sender, view),
+        Alive(sender, view, State.REG_LEADER, aru + 5),
+        update,
+    ]
+
+
+def _state(replica: Replica) -> str:
+    return f"{replica.data}\n{replica.flow_control.peers}\n{replica.ordered_queue.digests.head.hex()}"

@@ -1,0 +1,196 @@
+"""What one seed draws before its run begins: how large everything is, how the users are, and which faults there are."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import evolve, frozen
+
+from pfsb.config.config import Limits
+from pfsb.paxos.messages import Message
+from pfsb.paxos.settings import Settings
+from pfsb.simulator.cluster.network import LinkQuality, Mood
+from pfsb.simulator.faults.profiles import FAMILIES, Profile
+from pfsb.simulator.workload.commands import Vocabulary
+from pfsb.simulator.workload.user_profile import Habits
+
+
+@frozen
+class Knobs:
+    """All that is fixed for a whole run."""
+
+    servers: int
+    seconds: float
+    """How long things go wrong."""
+    families: frozenset[str]
+    partitions: tuple[str, ...]
+    moody: tuple[type[Message], ...]
+    """Kinds of messages that faults may make late."""
+    lasting: Mapping[type[Message], Mood]
+    """How the network is from the beginning to the end."""
+    settings: Settings
+    limits: Limits
+    quality: LinkQuality
+    sync_seconds: tuple[float, float]
+    refusals: bool
+    users: int
+    anonymous: int
+    """Users without a name, among them."""
+    onlookers: int
+    """Those of them who only read."""
+    listeners: int
+    """Who only listen, beside them."""
+    doors: frozenset[int]
+    """The servers that users go to; the others have clients in an emergency only (Departure 25)."""
+    habits: Habits
+    vocabulary: Vocabulary
+    faults_per_second: float
+
+
+def draw(rng: random.Random, profile: Profile, servers: int | None, seconds: float | None) -> Knobs:
+    """`servers` and `seconds` are drawn unless they are given."""
+    families = _families(rng, profile)
+    drawn = rng.choice(profile.servers)
+    users = rng.choice((1, 2, 4, 6, 8, 20)) if profile.is_mixed else rng.choice(profile.users)
+    drawn_seconds = rng.uniform(4, 14)
+    limits = _limits(rng)
+    knobs = Knobs(
+        servers=drawn if servers is None else servers,
+        seconds=drawn_seconds if seconds is None else seconds,
+        families=families,
+        partitions=profile.partitions,
+        moody=profile.moods,
+        lasting=_lasting(rng, profile),
+        settings=_settings(rng, {name: rng.choice(values) for name, values in profile.settings.items()}),
+        limits=limits,
+        quality=weather(rng) if "network" in families else LinkQuality(),
+        sync_seconds=_sync_seconds(rng) if "disks" in families else (0.0005, 0.002),
+        refusals=rng.random() < 0.5,
+        users=users,
+        anonymous=max(users // 3, profile.onlookers),
+        onlookers=profile.onlookers,
+        listeners=rng.choice((0, 1, 2)),
+        doors=_doors(rng, drawn if servers is None else servers),
+        habits=evolve(_habits(rng, limits, "clients" in families), **profile.habits),
+        vocabulary=_vocabulary(rng, profile),
+        faults_per_second=rng.choice(profile.faults_per_second),
+    )
+    return _within_reach(knobs)
+
+
+def gathered(rng: random.Random, profile: Profile, knobs: Knobs) -> Knobs:
+    """How servers see what their clients ask: drawn when all else is, so that the rest stays what it was.
+
+    Times of the clock must be multiples without rounding for what shall come at one of them.
+    """
+    habits = {"turn_seconds": rng.choice((0.0, 1 / 64, 1 / 8, 1 / 8)), **profile.habits}
+    return evolve(knobs, habits=evolve(knobs.habits, **habits))
+
+
+def _within_reach(knobs: Knobs) -> Knobs:
+    """Less is asked of a cluster that can do little: if users give up sooner than it answers, nobody is ever served.
+
+    Each attempt is an update more. A queue of one keeps none of them, so all wait for an Update_Timer; and a leader
+    that orders one after the other, with a slow disk, is not suspected, since it brings progress.
+    """
+    settings, limits, users = knobs.settings, knobs.limits, knobs.users
+    if settings.queue_updates_max == 1:
+        limits = evolve(limits, request_seconds=max(limits.request_seconds, 4 * settings.update_seconds))
+    if settings.window_slots == 1 and settings.batch_bytes_max <= 200 and knobs.sync_seconds[1] >= 0.2:
+        users = min(users, 4)
+    return evolve(knobs, limits=limits, users=users, anonymous=min(knobs.anonymous, users))
+
+
+def _doors(rng: random.Random, servers: int) -> frozenset[int]:
+    return frozenset(rng.sample(range(servers), min(servers, rng.choice((1, 2, servers, servers)))))
+
+
+def _vocabulary(rng: random.Random, profile: Profile) -> Vocabulary:
+    drawn = Vocabulary(keys=rng.choice((1, 2, 4)), locks=rng.choice((1, 2)), share_of_locks=rng.choice((0.1, 0.4)))
+    return evolve(drawn, **profile.vocabulary)
+
+
+def weather(rng: random.Random) -> LinkQuality:
+    """What a link may be like for a while."""
+    longest = rng.choice((0.001, 0.01, 0.03, 0.1))
+    return LinkQuality(
+        delay_seconds=(longest / rng.choice((1, 5, 50)), longest),
+        loss=rng.choice((0.0, 0.0, 0.02, 0.1, 0.3)),
+        duplication=rng.choice((0.0, 0.0, 0.05, 0.2, 0.5)),
+        reordering=rng.choice((0.0, 0.0, 0.05, 0.5)),
+        detour_seconds=rng.choice((0.005, 0.05, 0.3)),
+        stragglers=rng.choice((0.0, 0.0, 0.01, 0.05)),
+        echoes=rng.choice((0.0, 0.0, 0.02, 0.2)),
+        frames_max=rng.choice((4, 30, 100_000, 100_000)),
+    )
+
+
+def _lasting(rng: random.Random, profile: Profile) -> dict[type[Message], Mood]:
+    """Late by less than the shortest Progress_Timer, after some doublings, so that a view can work."""
+    moods: dict[type[Message], Mood] = {kind: Mood(loss=1.0) for kind in profile.never}
+    moods |= {kind: Mood(loss=0.5) for kind in profile.seldom}
+    if profile.lasting:
+        longest = rng.choice((0.02, 0.1, 0.3))
+        moods |= dict.fromkeys((rng.choice(profile.lasting), *profile.late), Mood((longest / 2, longest)))
+    return moods
+
+
+def _families(rng: random.Random, profile: Profile) -> frozenset[str]:
+    on = [family for family in FAMILIES if rng.random() < 0.75]
+    return frozenset(on if profile.is_mixed else profile.families)
+
+
+def _settings(rng: random.Random, given: Mapping[str, Any]) -> Settings:
+    """Small windows, short memories and short timers, so that their limits are met."""
+    progress = given.get("progress_seconds", rng.choice((0.25, 0.5, 1.0, 1.0)))
+    drawn = Settings(
+        progress_seconds=progress,
+        update_seconds=rng.choice((0.2, 0.5, 1.0)),
+        alive_seconds=progress / rng.choice((3, 5, 10)),
+        resend_seconds=rng.choice((0.05, 0.1, 0.3)),
+        lazy_seconds=rng.choice((0.0, 0.005, 0.02, 0.1)),
+        reconciliation_seconds=rng.choice((0.1, 0.25)),
+        window_slots=rng.choice((1, 2, 4, 16)),
+        batch_bytes_max=rng.choice((1, 200, 48_000)),
+        frame_data_bytes_max=rng.choice((60, 1_000, 50_000)),
+        queue_updates_max=rng.choice((1, 5, 20_000)),
+        history_slots_kept=rng.choice((0, 4, 1_024)),
+        horizon_slots=rng.choice((60, 300, 100_000)),
+        digests_kept=1_000,
+    )
+    return evolve(drawn, **given)
+
+
+def _limits(rng: random.Random) -> Limits:
+    return Limits(
+        connections=rng.choice((2, 100)),
+        session_window=rng.choice((1, 2, 8, 128)),
+        request_seconds=rng.choice((0.5, 2.0, 10.0)),
+    )
+
+
+def _habits(rng: random.Random, limits: Limits, are_careless: bool) -> Habits:
+    calm = Habits(
+        patience_seconds=rng.choice((0.5, 1.0, 3.0)),
+        think_seconds=rng.choice((0.03, 0.1, 0.3)),
+        pipeline=min(rng.choice((1, 3, 10)), limits.session_window),
+        ttl_seconds=rng.choice((1, 2, 5)),
+        rhythm_seconds=rng.choice((0.0, 0.0, 2.0, 6.0)),
+    )
+    chances = (0.0, 0.02, 0.1)
+    careless = evolve(
+        calm,
+        leaves=rng.choice(chances),
+        vanishes=rng.choice((0.0, 0.002, 0.02)),
+        doubles=rng.choice((0.0, 0.5)),
+        goes_back=rng.choice((0.05, 0.2)),
+        says_goodbye=rng.choice(chances),
+    )
+    return careless if are_careless else calm
+
+
+def _sync_seconds(rng: random.Random) -> tuple[float, float]:
+    longest = rng.choice((0.0, 0.002, 0.02, 0.2, 1.0))
+    return longest / 4, longest

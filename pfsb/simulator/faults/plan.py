@@ -1,0 +1,73 @@
+"""What goes wrong in a run: a list that its seed draws beforehand, so that any part of it can be left out.
+
+Each fault throws dice of its own. Without its neighbours it does the same, as far as the cluster is then the same.
+"""
+
+from __future__ import annotations
+
+import random
+from math import log
+from typing import Final
+
+from attrs import frozen
+
+from pfsb.simulator.faults.parameters import Knobs
+
+LOOK_SECONDS: Final = 0.0005
+LOOKS_MAX: Final = 6_000
+"""A crash in the middle of a write waits for one so many times."""
+DAY_SECONDS: Final = 86_400.0
+CLOCKS_BEGIN_SECONDS: Final = 10 * DAY_SECONDS
+"""So that a clock which is wrong by a day does not show a time before all time."""
+
+_KINDS: Final = {
+    "network": ("weather", "weather_of_one"),
+    "moods": ("late_kind", "late_kind", "lost_kind", "no_more_moods"),
+    "crashes": ("crash", "crash", "crash_in_turn", "crash_in_turn", "crash_in_write", "crash_leader", "crash_all"),
+    "crash_loops": ("crash_loop",),
+    "drains": ("drain", "drain_leader"),
+    "holes": ("leave_a_hole", "laggard_leads"),
+    "promises": ("laggard_leads", "laggard_leads", "crash_promiser"),
+    "pauses": ("pause", "pause", "pause_leader"),
+    "clocks": ("clock", "wall_clock"),
+    "disks": ("slow_disk", "failing_disk", "full_disk"),
+    "lost_disks": ("lose_disk",),
+    "heirs": ("lose_disk_of_follower",),
+    "strangers": ("stranger",),
+}
+"""By family; those of the partitions are in the profile."""
+
+
+@frozen
+class Fault:
+    """One thing that goes wrong, at `at` seconds from the beginning."""
+
+    number: int
+    at: float
+    family: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.kind} at {self.at:.2f} s"
+
+
+def draw_faults(rng: random.Random, knobs: Knobs) -> tuple[Fault, ...]:
+    """Partitions are drawn anew every 0.1 to 10 seconds, everything else comes by chance."""
+    rows: list[tuple[float, str, str]] = []
+    if "partitions" in knobs.families and knobs.servers > 1:
+        at = rng.uniform(0, 2)
+        while at < knobs.seconds:
+            rows.append((at, "partitions", rng.choice((*knobs.partitions, "heal"))))
+            at += between(rng, 0.1, 10)
+    families = [family for family in _KINDS if family in knobs.families]
+    at = rng.expovariate(knobs.faults_per_second)
+    while families and at < knobs.seconds:
+        family = rng.choice(families)
+        rows.append((at, family, rng.choice(_KINDS[family])))
+        at += rng.expovariate(knobs.faults_per_second)
+    return tuple(Fault(number, *row) for number, row in enumerate(sorted(rows)))
+
+
+def between(rng: random.Random, low: float, high: float) -> float:
+    """Short times as likely as long ones."""
+    return float(low * 2 ** rng.uniform(0, log(high / low, 2)))

@@ -1,0 +1,141 @@
+"""Is there one order of the operations that explains every answer? (design part 10)
+
+A history is linearizable if each operation can be given one moment between its call and its return so that, carried
+out in the order of these moments on a single copy, all of them are answered as they were. The search for such an order
+is that of Wing and Gong (Testing and Verifying Concurrent Objects, 1993): whatever was called before the first return
+that is left may come next. Lowe (Testing for Linearizability, 2017) remembers the configurations from which that has
+failed. A history over independent objects is linearizable if each object's part is (Herlihy and Wing, 1990), so each
+part is searched alone.
+
+Four things keep the search short, and none of them loses an order that exists:
+
+* A specification may know an operation's *position* from its answer (a revision, a token, an index): among the
+  operations with a position, only the lowest can come next.
+* An operation of unknown fate comes last among what is tried, and only if it makes a difference to whatever follows.
+* Orders with few of these in a row are tried before orders with many.
+* Where an order has failed, it also fails with fewer operations of unknown fate left to use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from attrs import evolve, frozen
+
+from pfsb.applications.interfaces import Done, Refused, Result
+from pfsb.simulator.linearizability.operations import Operation, Part, word_of
+from pfsb.simulator.linearizability.search import Found, Verdict, search
+
+steps_max_default: Final = 500_000
+"""Attempts to place an operation, for one part of a history; each takes microseconds and some hundred bytes."""
+_shown_max: Final = 5
+"""How many operations of an order an explanation shows."""
+
+
+@frozen
+class Outcome:
+    """What came of a check; `text` says it to a person."""
+
+    verdict: Verdict
+    text: str
+    steps: int
+    """Attempts to place an operation."""
+    operation: Operation | None = None
+    """Of a violation: the first operation whose answer no order explains."""
+    prefix: tuple[Operation, ...] = ()
+    """Of a violation: an order that explains everything answered before that.
+
+    What was not answered by then, but had an effect, stands in it as an operation of unknown fate.
+    """
+
+    @property
+    def ok(self) -> bool:
+        return self.verdict is Verdict.OK
+
+
+def check(parts: Iterable[Part], steps_max: int = steps_max_default) -> Outcome:
+    """Check every part, with `steps_max` for each; a violation counts more than parts that are undecided."""
+    steps, undecided, names = 0, [], []
+    for part in parts:
+        names.append(part.name)
+        run = search(part, part.operations, steps_max)
+        steps += run.steps
+        if run.verdict is Verdict.VIOLATION:
+            return _blame(part, steps_max, steps)
+        if run.verdict is Verdict.UNDECIDED:
+            undecided.append(part.name)
+    if undecided:
+        text = f"undecided after {steps_max} steps each: {', '.join(undecided)}"
+        return Outcome(Verdict.UNDECIDED, text, steps)
+    return Outcome(Verdict.OK, f"every part has an order that explains its answers ({len(names)} parts)", steps)
+
+
+def _blame(part: Part, steps_max: int, steps: int) -> Outcome:
+    """Find the first answer with which the part cannot be explained any more, by bisection over the answers.
+
+    Any beginning of a linearizable history is linearizable, so there is one such answer. Where a search ends
+    undecided, a later answer may be blamed: never one without which there is no violation known.
+    """
+    answers = sorted((op for op in part.operations if op.is_certain), key=lambda op: op.ret or 0)
+    good, bad = 0, len(answers)
+    best = Found(Verdict.OK, 0, state=part.specification([]).start())
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        run = search(part, _beginning(part.operations, answers[:middle]), steps_max)
+        steps += run.steps
+        if run.verdict is Verdict.VIOLATION:
+            bad = middle
+        else:
+            good = middle
+            best = run if run.order else best
+    blamed = answers[bad - 1]
+    text = f"{part.name}: no order explains {_told(blamed)}. {_explained(part, best)}"
+    text += _if_carried_out(part, _beginning(part.operations, answers[:bad]), steps_max)
+    return Outcome(Verdict.VIOLATION, text, steps, blamed, best.order)
+
+
+def _beginning(operations: Sequence[Operation], answers: Sequence[Operation]) -> list[Operation]:
+    """The history up to the last of `answers`: what has no answer by then may have been carried out, or not yet."""
+    end = max(op.ret or 0 for op in answers)
+    known = set(answers)
+    return [
+        op if op in known or op.fate == "none" else evolve(op, ret=None, result=None, fate="unknown")
+        for op in operations
+        if op.call <= end
+    ]
+
+
+def _if_carried_out(part: Part, operations: Sequence[Operation], steps_max: int) -> str:
+    """Whether operations that were certainly not carried out would explain it: then their fate is the lie."""
+    left_out = [evolve(op, fate="unknown", result=None) for op in operations if op.fate == "none"]
+    if not left_out:
+        return ""
+    run = search(part, [*operations, *left_out], steps_max)
+    needed = ", ".join(str(op) for op in run.order if op in left_out)
+    return f" It would be explained if fate=none were wrong for: {needed}." if needed else ""
+
+
+def _told(operation: Operation) -> str:
+    when = f"asked at {operation.call:g}, answered at {operation.ret or 0:g}"
+    return f"the answer {_answer(operation.result)} to {operation} ({when})"
+
+
+def _explained(part: Part, run: Found) -> str:
+    state = part.specification(run.order).describe(run.state)
+    if not run.order:
+        return f"At the start {state}."
+    dots = "..., " if len(run.order) > _shown_max else ""
+    shown = ", ".join(map(str, run.order[-_shown_max:]))
+    return f"All answers before it are explained by the order {dots}{shown}; after that {state}."
+
+
+def _answer(result: Result | None) -> str:
+    match result:
+        case Refused(code=code):
+            return f"ERR {code}"
+        case Done(fields=fields, rows=rows):
+            words = [f"{name}={word_of(value)}" for name, value in fields]
+            return " ".join(["OK", *words]) + (f" with {len(rows)} rows" if rows else "")
+        case None:
+            return "that never came"

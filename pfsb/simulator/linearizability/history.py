@@ -1,0 +1,59 @@
+"""What the clients saw, for the linearizability checker.
+
+Calls and answers are numbered in the order in which they happen, so that none are at the same instant.
+"""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from pfsb.applications.interfaces import Command, Result
+from pfsb.simulator.linearizability.checker import Outcome, check
+from pfsb.simulator.linearizability.models import all_parts
+from pfsb.simulator.linearizability.operations import Operation
+
+STEPS_MAX = 100_000
+"""For one part: what takes longer is counted, and believed."""
+
+
+@define(eq=False)
+class Entry:
+    """One command, whatever becomes of it."""
+
+    client: str
+    command: Command
+    call: int
+    ret: int | None = None
+    result: Result | None = None
+    fate: str = "unknown"
+
+
+@define
+class History:
+    entries: list[Entry] = field(factory=list)
+    _moments: int = 0
+
+    def called(self, client: str, command: Command) -> Entry:
+        self._moments += 1
+        entry = Entry(client, command, self._moments)
+        self.entries.append(entry)
+        return entry
+
+    def answered(self, entry: Entry, result: Result) -> None:
+        """It ran, and this came of it."""
+        self._moments += 1
+        entry.ret, entry.result, entry.fate = self._moments, result, "done"
+
+    def did_not_happen(self, entry: Entry) -> None:
+        entry.fate = "none"
+
+    def session_ended(self, client: str) -> None:
+        """Closed or expired: what comes of it is seen after this moment."""
+        self.called(client, ("EXPIRE",))
+
+    def check(self) -> Outcome:
+        operations = [
+            Operation(entry.client, entry.call, entry.ret, entry.command, entry.result, entry.fate)
+            for entry in self.entries
+        ]
+        return check(all_parts(operations), STEPS_MAX)

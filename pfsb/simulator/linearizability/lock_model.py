@@ -1,0 +1,92 @@
+"""One lock, for the linearizability checker (interface part 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+from pfsb.applications.arguments import absent
+from pfsb.applications.interfaces import Done, Refused
+from pfsb.simulator.linearizability.operations import Operation, is_refusal, number_in
+
+
+class HeldLock(NamedTuple):
+    holder: str | None = None
+    token: int | None = None
+    """None: nobody holds it, or nobody was told the token."""
+    floor: int = 0
+    """The highest token known so far: the next grant has a higher one."""
+
+
+class LockSpecification:
+    """One holder at a time; each grant has a higher token than those before it; who holds the lock has it again.
+
+    HELD and TIMEOUT are right only while somebody else holds the lock, NOTHELD only while oneself does not.
+    """
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        """The same for all operations."""
+
+    def start(self) -> HeldLock:
+        return HeldLock()
+
+    def step(self, state: HeldLock, operation: Operation) -> HeldLock | None:
+        match operation.command:
+            case ("LOCK" | "TRYLOCK" as verb, *_):
+                return self._lock(state, operation, refusal="HELD" if verb == "TRYLOCK" else "TIMEOUT")
+            case ("UNLOCK", _, token):
+                return self._unlock(state, operation, None if token == absent else token)
+            case _:
+                return HeldLock(floor=state.floor) if state.holder == operation.client else state
+
+    def position(self, operation: Operation) -> int | None:
+        """A lock is given back behind all grants with its token, and before those with the next."""
+        match operation.command, operation.answer:
+            case ("UNLOCK", _, token), Done():
+                return None if token == absent else 2 * int(token) + 1
+            case ("LOCK" | "TRYLOCK", *_), Done() as answer:
+                token = number_in(answer, "token")
+                return None if token is None else 2 * token
+        return None
+
+    def alike(self, operation: Operation) -> Hashable:
+        return operation.client, operation.command
+
+    def describe(self, state: HeldLock) -> str:
+        if state.holder is None:
+            return "nobody holds it"
+        token = "an unknown token" if state.token is None else f"token {state.token}"
+        return f"{state.holder} holds it with {token}"
+
+    @staticmethod
+    def _lock(state: HeldLock, operation: Operation, refusal: str) -> HeldLock | None:
+        answer = operation.answer
+        if state.holder not in (None, operation.client):
+            return state if answer is None or is_refusal(answer, refusal) else None
+        if isinstance(answer, Refused):
+            return None
+        token = number_in(answer, "token")
+        if state.holder is None:
+            return _holds(operation.client, token, state.floor)
+        if token is None or token == state.token:
+            return state
+        return _holds(operation.client, token, state.floor) if state.token is None else None
+
+    @staticmethod
+    def _unlock(state: HeldLock, operation: Operation, token: int | None) -> HeldLock | None:
+        answer = operation.answer
+        # With a token that nobody was told, one that is given may be the right one, or not.
+        is_surely_right = token is None or token == state.token
+        may_be_right = is_surely_right or (state.token is None and (token or 0) > state.floor)
+        if isinstance(answer, Refused):
+            is_right = state.holder == operation.client and is_surely_right
+            return state if not is_right and answer.code == "NOTHELD" else None
+        if state.holder == operation.client and may_be_right:
+            return HeldLock(floor=max(state.floor, token or 0))
+        return state if answer is None else None
+
+
+def _holds(client: str, token: int | None, floor: int) -> HeldLock | None:
+    if token is None:
+        return HeldLock(client, None, floor)
+    return HeldLock(client, token, token) if token > floor else None

@@ -1,0 +1,148 @@
+"""What the applications promise to one client at a time, for the linearizability checker (interface part 3).
+
+The commands are those that an application's `check` returns. Written from the interface, not from the applications:
+a mistake there must not be repeated here.
+
+What is not checked:
+
+* MPUT and MGET are taken apart into one operation per key, each with the interval of the whole. That they happen at
+  one moment for all keys is not seen, nor that an MPUT of unknown fate sets all of its keys or none.
+* LOCK counts as one operation, at the moment of its grant. That waiters come first come, first served cannot be seen
+  from outside: nobody is told when his LOCK was executed. That a wait lasted as long as was asked is not looked at.
+* A session that ends while its LOCK of unknown fate waits may still be granted the lock here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Final
+
+from attrs import evolve
+
+from pfsb.applications.arguments import quoted
+from pfsb.applications.interfaces import Done, Refused, Result
+from pfsb.simulator.linearizability.chat_model import ChatSpecification
+from pfsb.simulator.linearizability.lock_model import LockSpecification
+from pfsb.simulator.linearizability.operations import Operation, Part, Specification, revision_of
+from pfsb.simulator.linearizability.register_model import RegisterSpecification
+
+key_value_verbs: Final = frozenset({"GET", "PUT", "DEL", "CAS", "INCR", "APPEND", "PUTHASH", "MPUT", "MGET"})
+lock_verbs: Final = frozenset({"LOCK", "TRYLOCK", "UNLOCK"})
+session_end_verbs: Final = frozenset({"BYE", "EXPIRE"})
+"""The end of the session `Operation.client`, asked for by itself or found by the servers. One operation for each end:
+for an expiry `call` is when the client fell silent, and its fate is unknown unless somebody was told of it."""
+chat_verbs: Final = frozenset({"SAY", "LOG"})
+
+
+def all_parts(history: Sequence[Operation]) -> list[Part]:
+    """The history of all applications, in parts. Raises `ValueError` for an operation that cannot be checked."""
+    known = key_value_verbs | lock_verbs | session_end_verbs | chat_verbs
+    for operation in history:
+        if operation.command[0] not in known:
+            verbs = ", ".join(sorted(known))
+            raise ValueError(f"there is no specification of {operation} (there are: {verbs})")
+    return [*key_value_parts(history), *lock_parts(history), *chat_parts(history), *revision_parts(history)]
+
+
+def key_value_parts(history: Iterable[Operation]) -> list[Part]:
+    """One part for each key. Only reads that were asked to be linearizable belong into the history."""
+    return _parts_by_name("key", (pair for operation in history for pair in _by_key(operation)), RegisterSpecification)
+
+
+def lock_parts(history: Sequence[Operation]) -> list[Part]:
+    """One part for each lock, with the ends of the sessions that have asked for it."""
+    askers: dict[str, set[str]] = {}
+    for operation in history:
+        if operation.command[0] in lock_verbs:
+            askers.setdefault(operation.command[1], set()).add(operation.client)
+    return _parts_by_name("lock", _by_lock(history, askers), LockSpecification)
+
+
+def chat_parts(history: Iterable[Operation]) -> list[Part]:
+    """The chat is one object: one part, or none."""
+    operations = [operation for operation in history if operation.command[0] in chat_verbs]
+    return [Part("the chat", operations, ChatSpecification)] if operations else []
+
+
+def revision_parts(history: Iterable[Operation]) -> list[Part]:
+    """All changes of which the revision is known: one part, or none.
+
+    Revisions count the commands of the whole cluster, so they must grow from key to key as well. This sees what
+    the parts for single keys cannot.
+    """
+    operations = [
+        operation
+        for operation in history
+        if operation.command[0] not in ("GET", "MGET", "LOG") and revision_of(operation) is not None
+    ]
+    return [Part("revisions", operations, RevisionSpecification)] if operations else []
+
+
+def _parts_by_name(
+    kind: str,
+    pairs: Iterable[tuple[str, Operation]],
+    specification: Callable[[Sequence[Operation]], Specification],
+) -> list[Part]:
+    by_name: dict[str, list[Operation]] = {}
+    for name, operation in pairs:
+        by_name.setdefault(name, []).append(operation)
+    return [Part(f"{kind} {quoted(name)}", found, specification) for name, found in by_name.items()]
+
+
+def _by_key(operation: Operation) -> Iterator[tuple[str, Operation]]:
+    match operation.command:
+        case ("MPUT", *words):
+            # A key that is given twice has the later value.
+            for key, value in dict(zip(words[::2], words[1::2], strict=True)).items():
+                yield key, evolve(operation, command=("PUT", key, value))
+        case ("MGET", *keys):
+            for key in dict.fromkeys(keys):
+                result = None if operation.answer is None else _of_row(operation.answer, key)
+                yield key, evolve(operation, command=("GET", key), result=result)
+        case (verb, key, *_) if verb in key_value_verbs:
+            yield key, operation
+
+
+def _of_row(answer: Result, key: str) -> Result:
+    """What MGET says about one key, as GET would say it."""
+    if isinstance(answer, Refused):
+        return answer
+    for row in answer.rows:
+        fields = dict(row)
+        if fields.pop("key") == key:
+            return Done(tuple(fields.items()))
+    return Refused("NOTFOUND", "MGET has no row for it")
+
+
+def _by_lock(history: Iterable[Operation], askers: dict[str, set[str]]) -> Iterator[tuple[str, Operation]]:
+    for operation in history:
+        match operation.command:
+            case (verb, *_) if verb in session_end_verbs:
+                yield from ((name, operation) for name, clients in askers.items() if operation.client in clients)
+            case (verb, name, *_) if verb in lock_verbs:
+                yield name, operation
+
+
+class RevisionSpecification:
+    """A counter that only grows; the state is its last value that was told."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        """The same for all operations."""
+
+    def start(self) -> int:
+        return 0
+
+    def step(self, state: int, operation: Operation) -> int | None:
+        revision = revision_of(operation)
+        if revision is None:
+            return state
+        return revision if revision > state else None
+
+    def position(self, operation: Operation) -> int | None:
+        return revision_of(operation)
+
+    def alike(self, operation: Operation) -> Hashable:
+        return operation.command
+
+    def describe(self, state: int) -> str:
+        return f"the revision is {state}"

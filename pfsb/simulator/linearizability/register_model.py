@@ -1,0 +1,125 @@
+"""One key of the key-value store, for the linearizability checker (interface part 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Final, NamedTuple
+
+from pfsb.applications.arguments import parse_integer, quoted
+from pfsb.applications.interfaces import Command, Fields, Refused, Result
+from pfsb.applications.key_value import fnv1a_32
+from pfsb.simulator.linearizability.operations import Operation, number_in, revision_of
+
+integer_bound: Final = 2**63
+"""INCR keeps to integers from -integer_bound to integer_bound - 1."""
+
+
+class Register(NamedTuple):
+    """One key. (Named tuples here and below: a search compares and hashes states all the time.)"""
+
+    value: str | None = None
+    """None: the key is absent."""
+    revision: int | None = None
+    """When the value was written; None: absent, or written by an operation whose revision nobody was told."""
+    floor: int = 0
+    """The highest revision known so far: all that changes from here on has a higher one."""
+
+
+class _Outcome(NamedTuple):
+    """What a command does to a value and what it must be answered, but for the revision."""
+
+    writes: bool
+    value: str | None
+    fields: Fields = ()
+    refusal: str | None = None
+
+
+class RegisterSpecification:
+    """GET, PUT, DEL, CAS, INCR, APPEND and PUTHASH on one key, which is absent at first.
+
+    Revisions, where answers tell them: each change has a higher one than everything before it on this key, and GET
+    tells that of the latest change.
+    """
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        """The same for all operations."""
+
+    def start(self) -> Register:
+        return Register()
+
+    def step(self, state: Register, operation: Operation) -> Register | None:
+        outcome = _run(operation.command, state.value)
+        answer = operation.answer
+        if answer is not None and not _fits(outcome, answer):
+            return None
+        revision = number_in(answer, "revision")
+        if operation.command[0] == "GET":
+            return _seen(state, revision)
+        return _written(state, outcome, revision)
+
+    def position(self, operation: Operation) -> int | None:
+        """GETs come behind the change that they saw, and before the next."""
+        revision = revision_of(operation)
+        return None if revision is None else 2 * revision + (operation.command[0] == "GET")
+
+    def alike(self, operation: Operation) -> Hashable:
+        return operation.command
+
+    def describe(self, state: Register) -> str:
+        if state.value is None:
+            return "it is absent"
+        revision = "unknown revision" if state.revision is None else f"revision {state.revision}"
+        return f"it is {quoted(state.value)} ({revision})"
+
+
+def _run(command: Command, value: str | None) -> _Outcome:
+    match command:
+        case ("GET", _):
+            return _refused(value, "NOTFOUND") if value is None else _Outcome(False, value, (("value", value),))
+        case ("PUT", _, new):
+            return _Outcome(True, new)
+        case ("DEL", _):
+            return _Outcome(value is not None, None, (("deleted", int(value is not None)),))
+        case ("CAS", _, must_exist, old, new):
+            agrees = value == old if must_exist else value is None
+            return _Outcome(True, new) if agrees else _refused(value, "CONFLICT")
+        case ("INCR", _, step):
+            number = parse_integer("0" if value is None else value)
+            if number is None or not -integer_bound <= number + step < integer_bound:
+                return _refused(value, "CONFLICT")
+            return _Outcome(True, str(number + step), (("value", str(number + step)),))
+        case ("APPEND", _, text):
+            longer = (value or "") + text
+            return _Outcome(True, longer, (("value", longer),))
+        case ("PUTHASH", _, text):
+            previous = value or ""
+            return _Outcome(True, str(fnv1a_32((previous + text).encode())), (("previous", previous),))
+    raise ValueError(f"{command} is no normalised command on one key")
+
+
+def _refused(value: str | None, code: str) -> _Outcome:
+    return _Outcome(False, value, refusal=code)
+
+
+def _fits(outcome: _Outcome, answer: Result) -> bool:
+    if isinstance(answer, Refused):
+        return answer.code == outcome.refusal
+    return outcome.refusal is None and all(pair in answer.fields for pair in outcome.fields)
+
+
+def _seen(state: Register, revision: int | None) -> Register | None:
+    """The state after a GET, which may tell the revision of a write that nobody was told."""
+    if revision is None or revision == state.revision:
+        return state
+    if state.revision is None and revision > state.floor:
+        return Register(state.value, revision, revision)
+    return None
+
+
+def _written(state: Register, outcome: _Outcome, revision: int | None) -> Register | None:
+    if revision is not None and revision <= state.floor:
+        return None
+    floor = state.floor if revision is None else revision
+    if not outcome.writes:
+        return state._replace(floor=floor)
+    return Register(outcome.value, None if outcome.value is None else revision, floor)

@@ -1,0 +1,127 @@
+"""`pfsb explore`: everything that can happen to a small cluster, to a depth that the given number of states allows."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from twisted.internet.task import deferLater
+from twisted.python import usage
+
+from pfsb.commands.options import number
+from pfsb.simulator.model_checking.explorer import Bounds, Exploration, Progress
+
+STATES_MAX = 100_000_000
+REPORT_SECONDS = 10.0
+EXAMPLE = "example: --lead-in 0:Ask,1:Proposal,0:Accept"
+
+
+class Options(usage.Options):
+    """Command line of `pfsb explore`."""
+
+    synopsis = "Usage: pfsb explore [options]"
+    longdesc = (
+        "Explores all orders of messages (lost, late, repeated), timers, disk writes, crashes and restarts of a small "
+        "cluster, breadth first, and checks after every step that no promise is broken. What is broken is shown as "
+        "the fewest steps that lead there; the exit status is 1 then."
+    )
+    optFlags = [  # noqa: RUF012 (read by Twisted, never changed)
+        ["cold", None, "begin where all servers have just started, not where server 0 leads view 1"],
+    ]
+    optParameters = [  # noqa: RUF012
+        ["servers", None, 3, "how many servers there are", number(1, 5)],
+        ["clients", None, 2, "how many clients there are, each with one update, at servers 0, 1, ...", number(0, 5)],
+        ["views", None, 3, "the highest view that is attempted", number(1, 20)],
+        ["crashes", None, 1, "how many crashes there are, each with a restart", number(0, 10)],
+        ["depth", None, 1_000, "how many steps to go at most", number(1, 1_000)],
+        ["states", None, 1_000_000, "how many states to keep; a million takes 350 MB", number(1, STATES_MAX)],
+        ["lead-in", None, "", f"steps that come first, as server:message or server:timer; {EXAMPLE}"],
+    ]  # fmt: skip
+
+    bounds: Bounds
+
+    def postOptions(self) -> None:
+        servers = self["servers"]
+        self.bounds = Bounds(
+            servers=servers,
+            asks=tuple((chr(ord("a") + i), i % servers) for i in range(self["clients"])),
+            views=self["views"],
+            crashes=self["crashes"],
+            led=not self["cold"],
+            lead_in=tuple(_lead_in(self["lead-in"], servers)),
+        )
+
+
+def _lead_in(text: str, servers: int) -> Iterator[tuple[int, str]]:
+    for step in filter(None, text.split(",")):
+        server, _, what = step.strip().partition(":")
+        if not (server.isdecimal() and int(server) < servers and what):
+            raise usage.UsageError(f"--lead-in: {step} is not server:message with a server below {servers}; {EXAMPLE}")
+        yield int(server), what
+
+
+async def run(reactor: Any, options: Options) -> None:
+    """Explore, and say how far it is. Raises `SystemExit` with status 1 if something is wrong with the protocol."""
+    exploration = Exploration(options.bounds, states_max=options["states"])
+    gc.disable()  # almost nothing here is ever let go of, and looking for it takes half of the time
+    try:
+        await _explore(reactor, exploration, options["depth"], sys.stdout)
+    except ValueError as error:
+        sys.stderr.write(f"pfsb explore: --lead-in: {error}\n")
+        raise SystemExit(1) from None
+    finally:
+        gc.enable()
+    if exploration.found is not None:
+        raise SystemExit(1)
+
+
+async def _explore(reactor: Any, exploration: Exploration, depth: int, out: TextIO) -> None:
+    began = told_at = reactor.seconds()
+    progress, told_depth = Progress(0, 1, 0, 0), 0
+    for progress in exploration.levels(depth):
+        now = reactor.seconds()
+        if progress.depth > told_depth or now - told_at >= REPORT_SECONDS:
+            told_at, told_depth = now, progress.depth
+            out.write(f"{now - began:7.0f} s  {_in_words(progress)}\n")
+            out.flush()
+        await deferLater(reactor, 0)
+    out.write(summary(exploration, progress, reactor.seconds() - began))
+
+
+def _in_words(progress: Progress) -> str:
+    return (
+        f"depth {progress.depth}: {progress.states:,} states, made of {progress.server_states:,} states of servers; "
+        f"{progress.steps:,} steps; {_megabytes()} MB"
+    )
+
+
+def summary(exploration: Exploration, progress: Progress, seconds: float) -> str:
+    """What was explored, what happened on the way, and what is wrong."""
+    bounds = exploration.bounds
+    asks = ", ".join(f"{client}1 at server {server}" for client, server in bounds.asks) or "none"
+    lines = [
+        f"{bounds.servers} servers; updates: {asks}; views up to {bounds.views}; crashes: {bounds.crashes}",
+        f"explored in {seconds:.0f} s: {_extent(exploration)}; {_in_words(progress)}",
+        f"on the way: {', '.join(sorted(exploration.nodes.reached)) or 'nothing'}",
+    ]
+    if exploration.found is None:
+        lines.append("nothing is wrong")
+    else:
+        lines += ["a promise is broken:", str(exploration.found)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _extent(exploration: Exploration) -> str:
+    if exploration.is_complete:
+        return "all there is"
+    if exploration.is_cut_short:
+        return f"all states up to {exploration.depth} steps deep, and some of the next level"
+    return f"all states up to {exploration.depth} steps deep"
+
+
+def _megabytes() -> int:
+    """The most that this process has had so far (Linux counts kilobytes)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

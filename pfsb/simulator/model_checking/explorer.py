@@ -1,0 +1,315 @@
+"""All that can happen to a small cluster, to a stated depth: every order of messages, timers, disk writes and crashes.
+
+A state of the cluster is a state of each server, and the set of all that was ever said. That set only grows: a message
+stays in it after it has arrived, so it may arrive again (duplication), in any order, late, or never (loss), without a
+step for any of these. What a server has executed and let out is in it, too: whatever was ever executed anywhere, in
+whichever life of a server, is compared with all that comes later.
+
+A step touches one server. What it comes to depends on that server's state alone, so it is computed once for all states
+of the cluster in which it can happen, and remembered (`nodes`): most steps are a look into a table. No state is
+expanded twice.
+
+Left out, because something else covers it:
+
+* *A step that only says something* (a message sent again, ALIVE, an answer repeated) is taken at once: it changes no
+  server, and in a set that only grows it takes nothing away that could happen without it.
+* *Being down* is not a state: nobody can tell it from having no step. A crash is one step with the restart after it.
+* *The end of a disk write* is a step of its own where it matters when it comes: as long as a crash is left that could
+  come before it, and something has run ahead of it out of the server (a leader's PROPOSAL). Otherwise it is taken at
+  once: a crash that comes before it leaves no trace of the turns that wait for it (design part 3), so it is a crash
+  before these turns. What is left of a write that a crash tears is explored, too. And what is said after the write
+  could as well be heard later.
+* *Several messages of one frame* arrive one by one.
+* *Times*: a timer may fire whenever it is armed. `forking.ABSTRACTED` tells what makes no difference then.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+
+from attrs import frozen
+
+from pfsb.paxos.messages import ClientUpdate
+from pfsb.paxos.replica import Replica
+from pfsb.simulator.model_checking.message_set import Post
+from pfsb.simulator.model_checking.steps import Crash
+from pfsb.simulator.model_checking.transitions import NODE_BITS, Move, Node, make_nodes
+
+NODE_MASK = (1 << NODE_BITS) - 1
+REPORT_EVERY = 10_000
+"""States between two reports."""
+
+
+@frozen
+class Bounds:
+    """How large the explored world is."""
+
+    servers: int = 3
+    asks: tuple[tuple[str, int], ...] = (("a", 0), ("b", 1))
+    """(client, server): each client has one update; it may ask several servers for it, and any number of times."""
+    views: int = 3
+    """The highest view that anybody attempts because of a timer, and that anybody hears votes for."""
+    crashes: int = 1
+    """In all, over all servers."""
+    idle: frozenset[int] = frozenset()
+    """Servers that are down from the beginning."""
+    led: bool = True
+    """Begin where the first server leads view 1, and all follow; otherwise where all have just started."""
+    lead_in: tuple[tuple[int, str], ...] = ()
+    """(server, what) before all else: a message that arrives there (`Proposal`), a timer, `Ask` or `Crash`."""
+
+
+@frozen
+class Found:
+    """Something is wrong, and this is how it comes about, in as few steps as possible."""
+
+    what: str
+    steps: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{number:3}. {step}" for number, step in enumerate(self.steps, start=1)]
+        return "\n".join([*lines, f"     {self.what}"])
+
+
+@frozen
+class Progress:
+    """How far an exploration is."""
+
+    depth: int
+    """All states are known to which so many steps lead."""
+    states: int
+    server_states: int
+    """Of single servers."""
+    steps: int
+    """That led to a state, new or not."""
+
+
+class _Stop(Exception):
+    """Something is wrong."""
+
+    def __init__(self, found: Found) -> None:
+        super().__init__(found.what)
+        self.found = found
+
+
+@frozen
+class _Place:
+    """A state of the cluster, taken apart."""
+
+    number: int
+    """In the order in which states were found; -1: none yet, the beginning is under way."""
+    nodes: tuple[Node, ...]
+    said: int
+    crashes_left: int
+
+
+class Exploration:
+    """Breadth first: what is found is found in as few steps as possible."""
+
+    def __init__(
+        self,
+        bounds: Bounds,
+        *,
+        states_max: int = 10_000_000,
+        patch: Callable[[Replica], None] | None = None,
+        checks_door: bool = True,
+    ) -> None:
+        """`patch` and `checks_door`: see `StillServer`."""
+        self.bounds = bounds
+        self.nodes = make_nodes(range(bounds.servers), bounds.views, patch, checks_door=checks_door)
+        self.depth = 0
+        self.steps = 0
+        self.found: Found | None = None
+        self.is_cut_short = False
+        """There were more states than `states_max`."""
+        self.is_complete = False
+        """There are no more states, however deep one goes."""
+        self._states_max = states_max
+        self._awake = [i for i in range(bounds.servers) if i not in bounds.idle]
+        self._seen: set[int] = set()
+        self._next: list[int] = []
+        """States to expand, at the depth after this."""
+        self._parents = array("I")
+        self._causes = array("I")
+        self._beginning: list[int] = []
+        """The steps of the lead-in."""
+
+    # ------------------------------------------------------------------ going on
+
+    def levels(self, depth: int) -> Iterator[Progress]:
+        """Go down to `depth`; less far if something is wrong, or there are too many states, or no more.
+
+        Raises ValueError if the lead-in cannot happen.
+        """
+        try:
+            self._begin()
+            number = 0
+            while self._next and self.depth < depth:
+                present, self._next = self._next, []
+                for key in present:
+                    self._expand(self._place(key, number))
+                    number += 1
+                    if number % REPORT_EVERY == 0:
+                        yield self._progress()
+                    if len(self._seen) >= self._states_max:
+                        self.is_cut_short = True
+                        yield self._progress()
+                        return
+                self.depth += 1
+                yield self._progress()
+            self.is_complete = not self._next
+        except _Stop as stop:
+            self.found = stop.found
+
+    def _expand(self, place: _Place) -> None:
+        said, crashes_left = place.said, place.crashes_left
+        for server in self._awake:
+            node = place.nodes[server]
+            for bit, move in node.told:
+                if said & bit:
+                    self._go(place, server, move)
+            for move in node.own:
+                self._go(place, server, move)
+            if crashes_left:
+                for move in node.crashes:
+                    self._go(place, server, move)
+                for bit, move in node.torn:
+                    if said & bit or not bit:
+                        self._go(place, server, move)
+
+    def _go(self, place: _Place, server: int, move: Move) -> None:
+        self.steps += 1
+        after = self._after(place, server, move)
+        key = self._key(after)
+        if key not in self._seen:
+            self._add(key, place.number, move[0])
+
+    def _after(self, place: _Place, server: int, move: Move) -> _Place:
+        """Take a step, and what follows from it without a choice."""
+        step, target, more = move
+        nodes = list(place.nodes)
+        nodes[server] = self.nodes[target]
+        left = place.crashes_left - (nodes[server].lives - place.nodes[server].lives)
+        said = place.said | more
+        try:
+            if not left:
+                said = self._settle_all(nodes, said)
+            said = self._let_echo(nodes, said)
+        except AssertionError as error:
+            raise self._stop(str(error), place, step) from error
+        new = said & ~place.said
+        if new and (wrong := self.nodes.said.contradiction(new, said)) is not None:
+            raise self._stop(wrong, place, step)
+        return _Place(place.number, tuple(nodes), said, left)
+
+    def _settle_all(self, nodes: list[Node], said: int) -> int:
+        for server in self._awake:
+            settled, more = nodes[server].settled or self.nodes.settled(nodes[server])
+            nodes[server] = self.nodes[settled]
+            said |= more
+        return said
+
+    def _let_echo(self, nodes: Sequence[Node], said: int) -> int:
+        before = -1
+        while said != before:
+            before = said
+            for server in self._awake:
+                node = nodes[server]
+                self.nodes.ask(node, said)
+                said |= node.echo
+                for bit, more in node.echoes:
+                    if said & bit:
+                        said |= more
+        return said
+
+    # ------------------------------------------------------------------ states as numbers
+
+    def _key(self, place: _Place) -> int:
+        key = place.said
+        for node in place.nodes:
+            key = key << NODE_BITS | node.number
+        return key
+
+    def _place(self, key: int, number: int) -> _Place:
+        """Stops if something is wrong after one of the steps that can be taken there."""
+        last = len(self.nodes.servers) - 1
+        nodes = tuple(self.nodes[key >> NODE_BITS * (last - i) & NODE_MASK] for i in range(last + 1))
+        crashes_left = self.bounds.crashes + len(nodes) - sum(node.lives for node in nodes)
+        place = _Place(number, nodes, key >> NODE_BITS * (last + 1), crashes_left)
+        for server in self._awake:
+            if nodes[server].wrong:
+                self._stop_if_wrong(place, nodes[server])
+        return place
+
+    def _add(self, key: int, parent: int, cause: int) -> None:
+        self._seen.add(key)
+        self._next.append(key)
+        self._parents.append(parent)
+        self._causes.append(cause)
+
+    # ------------------------------------------------------------------ the beginning
+
+    def _begin(self) -> None:
+        nodes, said = [], 0
+        for server in range(self.bounds.servers):
+            node, more = self.nodes.first(server)
+            nodes.append(node)
+            said |= more if server in self._awake else 0
+        said = self._settle_all(nodes, said)
+        place = _Place(-1, tuple(nodes), self._let_echo(nodes, said), self.bounds.crashes)
+        if self.bounds.led:
+            place = self._let_all_arrive(place)
+        said = place.said
+        for client_id, server in self.bounds.asks:
+            said |= self.nodes.said.add(Post(server, server, ClientUpdate(client_id, server, 1, 0, b"")))
+        place = _Place(-1, place.nodes, self._let_echo(place.nodes, said), self.bounds.crashes)
+        for server, what in self.bounds.lead_in:
+            move = self._find(place, server, what)
+            self._beginning.append(move[0])
+            place = self._after(place, server, move)
+        self._add(self._key(place), 0, 0)
+
+    def _let_all_arrive(self, place: _Place) -> _Place:
+        """Until nothing changes any more; no timer fires meanwhile."""
+        before = None
+        while place != before:
+            before = place
+            for server in self._awake:
+                for bit, move in place.nodes[server].told:
+                    if place.said & bit:
+                        place = self._after(place, server, move)
+                        break
+        return place
+
+    def _find(self, place: _Place, server: int, what: str) -> Move:
+        node = place.nodes[server]
+        possible = [move for bit, move in node.told if place.said & bit] + node.own
+        possible += node.crashes if place.crashes_left else []
+        kinds = [self.nodes.steps[step][1][0].kind for step, _, _ in possible]
+        if what not in kinds:
+            raise ValueError(f"server {server}: no {what} can happen there; what can: {', '.join(sorted(set(kinds)))}")
+        return possible[kinds.index(what)]
+
+    # ------------------------------------------------------------------ telling
+
+    def _progress(self) -> Progress:
+        return Progress(self.depth, len(self._seen), len(self.nodes), self.steps)
+
+    def _stop_if_wrong(self, place: _Place, node: Node) -> None:
+        for bit, step, wrong in node.wrong:
+            is_crash = isinstance(self.nodes.steps[step][1][-1], Crash)
+            if (place.said & bit or not bit) and (place.crashes_left or not is_crash):
+                raise self._stop(f"server {node.server}: {wrong}", place, step)
+
+    def _stop(self, wrong: str, place: _Place, last: int) -> _Stop:
+        steps = [last] if place.number >= 0 else []
+        number = place.number
+        while number > 0:
+            steps.append(self._causes[number])
+            number = self._parents[number]
+        return _Stop(Found(wrong, tuple(map(self._tell, [*self._beginning, *reversed(steps)]))))
+
+    def _tell(self, number: int) -> str:
+        server, steps = self.nodes.steps[number]
+        return f"server {server} {', and '.join(map(str, steps))}"

@@ -1,0 +1,134 @@
+"""All that was ever said in an exploration, one bit each; and what contradicts what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from attrs import define, field, frozen
+
+from pfsb.paxos.messages import (
+    GloballyOrderedUpdate,
+    Message,
+    PrepareOK,
+    Proposal,
+    ReconciliationReply,
+    ViewChange,
+)
+from pfsb.simulator.model_checking.steps import Executed, Led, Outcome, in_words
+
+
+@frozen
+class Post:
+    """Something said to one server."""
+
+    sender: int
+    receiver: int
+    message: Message
+
+
+@frozen
+class Claim:
+    """Something said to the world, which nobody may contradict: one key, one value."""
+
+    key: tuple[Any, ...]
+    value: Any
+    words: str = field(eq=False)
+
+    def __str__(self) -> str:
+        return self.words
+
+
+def claims_of(said: Message | Executed | Led) -> Iterator[Claim]:
+    """S1, S3, one leader a view, and one proposal a view and number."""
+    match said:
+        case Executed(seq, value):
+            updates = value[1]
+            names = ", ".join(f"{client_id}{timestamp}" for client_id, timestamp, _ in updates) or "no update"
+            yield Claim(("executed", seq), value, f"S1: slot {seq} executes {names}")
+            for client_id, timestamp, _ in updates:
+                yield Claim(("ran", client_id, timestamp), seq, f"S3: {client_id}{timestamp} takes effect at {seq}")
+        case Led(view, server_id, life):
+            yield Claim(("led", view), (server_id, life), f"view {view} is led by server {server_id} in life {life}")
+        case Proposal(_, view, seq, batch):
+            yield Claim(("proposed", view, seq), batch, f"one proposal a view and slot: {in_words(said)}")
+        case GloballyOrderedUpdate(_, seq, batch):
+            yield Claim(("ordered", seq), batch, f"S1: {in_words(said)}")
+        case PrepareOK():
+            for entry in said.data_list:
+                yield from claims_of(entry)
+        case ReconciliationReply():
+            for update in said.updates:
+                yield from claims_of(update)
+
+
+@define(eq=False)
+class Said:
+    """Numbers all that is ever said: one bit each."""
+
+    servers: int
+    inbox: list[int] = field(init=False)
+    """By receiver: all that was said to it."""
+    items: list[Post | Claim] = field(factory=list)
+    _numbers: dict[Post | Claim, int] = field(factory=dict)
+    _conflicts: list[int] = field(factory=list)
+    """By number: what contradicts it."""
+    _claims: dict[tuple[Any, ...], int] = field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        self.inbox = [0] * self.servers
+
+    def add(self, item: Post | Claim) -> int:
+        """Its bit."""
+        number = self._numbers.get(item)
+        if number is None:
+            number = self._numbers[item] = len(self.items)
+            self.items.append(item)
+            self._conflicts.append(0)
+            if isinstance(item, Post):
+                self.inbox[item.receiver] |= 1 << number
+            else:
+                self._note_conflicts(item, number)
+        return 1 << number
+
+    def post(self, number: int) -> Post:
+        item = self.items[number]
+        assert isinstance(item, Post), f"{item} is said to the world"
+        return item
+
+    def all_of(self, sender: int, outcome: Outcome, views: int) -> int:
+        """The set of what leaves a server in one step; nobody hears votes for views above `views`."""
+        said = 0
+        for message, receiver in outcome.sent:
+            if not (isinstance(message, ViewChange) and message.attempted > views):
+                said |= self.add(Post(sender, receiver, message))
+            for claim in claims_of(message):
+                said |= self.add(claim)
+        for fact in outcome.facts:
+            for claim in claims_of(fact):
+                said |= self.add(claim)
+        return said
+
+    def contradiction(self, new: int, everything: int) -> str | None:
+        """What of `new` cannot be true beside all that was said; None if it can."""
+        for number in bits(new):
+            against = self._conflicts[number] & everything
+            if against:
+                other = self.items[next(bits(against))]
+                return f"{self.items[number]}; but before: {other}"
+        return None
+
+    def _note_conflicts(self, claim: Claim, number: int) -> None:
+        rivals = self._claims.get(claim.key, 0)
+        self._conflicts[number] = rivals
+        for rival in bits(rivals):
+            self._conflicts[rival] |= 1 << number
+        self._claims[claim.key] = rivals | 1 << number
+
+
+def bits(mask: int) -> Iterator[int]:
+    """The numbers of the bits that are set."""
+    while mask:
+        low = mask & -mask
+        yield low.bit_length() - 1
+        mask ^= low

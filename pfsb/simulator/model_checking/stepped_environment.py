@@ -1,0 +1,243 @@
+"""The clock, the dice, the disk and the network of one server whose time stands still (`still_server`)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from attrs import field, frozen
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from zope.interface import implementer
+
+from pfsb.paxos.interfaces import IStableStorage, IStateMachine, ITransport
+from pfsb.paxos.messages import Accept, Alive, ClientUpdate, Message, Prepare, PrepareOK, Proposal, VCProof
+from pfsb.paxos.records import ProposalRecord, Record, Recovered
+from pfsb.paxos.replica import Replica
+from pfsb.simulator.checkers.violation import Violation
+from pfsb.simulator.model_checking.snapshots import UPDATE_SECONDS
+from pfsb.simulator.model_checking.steps import Executed, Led, in_words
+from pfsb.storage.memory import MemoryDisk, MemoryStorage
+from pfsb.storage.shared import ORDERED_VIEW
+
+UPDATE_TIMER = "UpdateTimers._time_came"
+
+
+@implementer(IDelayedCall)
+@frozen
+class StillCall:
+    """An armed timer: the method that it calls."""
+
+    function: Callable[[], object]
+    clock: StillClock = field(eq=False, repr=False)
+
+    def getTime(self) -> float:
+        return 0.0
+
+    def cancel(self) -> None:
+        self.clock.armed.discard(self.function)
+
+    def reset(self, secondsFromNow: float) -> None:
+        """It comes when it comes."""
+
+    delay = reset
+
+    def active(self) -> bool:
+        return self.function in self.clock.armed
+
+
+@implementer(IReactorTime)
+class StillClock:
+    """Knows which timers are armed; never lets one fire by itself."""
+
+    def __init__(self) -> None:
+        self.armed: set[Callable[[], object]] = set()
+        self.now = 0.0
+
+    def seconds(self) -> float:
+        return self.now
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> StillCall:
+        assert not args and not kw, f"{callable} is told apart by its name only"
+        assert callable not in self.armed, f"{callable} waits already"
+        self.armed.add(callable)
+        return StillCall(callable, self)
+
+    def getDelayedCalls(self) -> list[StillCall]:
+        return [StillCall(function, self) for function in self.armed]
+
+    def callFromThread(self, callable: Callable[..., object], *args: object, **kw: object) -> None:
+        raise AssertionError("there are no threads here")
+
+    def names(self) -> list[str]:
+        """Of what is armed."""
+        return sorted(function.__qualname__ for function in self.armed)
+
+    def fire(self, name: str) -> None:
+        """Only an update timer looks at the time."""
+        function = next(function for function in self.armed if function.__qualname__ == name)
+        self.armed.discard(function)
+        self.now = UPDATE_SECONDS if name == UPDATE_TIMER else 0.0
+        function()
+        self.now = 0.0
+
+
+class Dice:
+    """Random numbers that somebody has chosen."""
+
+    def __init__(self) -> None:
+        self.pick = 0
+
+    def choice(self, among: Sequence[int]) -> int:
+        return among[self.pick % len(among)]
+
+    def uniform(self, low: float, high: float) -> float:
+        return low
+
+
+@implementer(IStableStorage)
+class StillStorage:
+    """A memory disk to which nothing gets before `finish`."""
+
+    def __init__(self, disk: MemoryDisk) -> None:
+        self.disk = disk
+        self.appended: list[Record] = []
+        self.groups: deque[tuple[tuple[Record, ...], Callable[[], None]]] = deque()
+        """What is under way, oldest first, and who waits for it."""
+
+    def recover(self) -> Recovered:
+        reader = MemoryStorage(self.disk, StillClock(), float, bytes)
+        found = reader.recover()
+        reader.crash()
+        return found
+
+    def append(self, record: Record) -> None:
+        self.appended.append(record)
+
+    def sync(self, durable: Callable[[], None]) -> None:
+        self.groups.append((tuple(self.appended), durable))
+        self.appended = []
+
+    def read_history(self, first: int, last: int, bytes_max: int, found: Callable[..., None]) -> None:
+        raise AssertionError("all slots are kept in memory here")
+
+    def close(self) -> None:
+        raise AssertionError("nobody stops a server here but by a crash")
+
+    def finish(self) -> None:
+        records, durable = self.groups.popleft()
+        self._write(records)
+        durable()
+
+    def lose(self, records_kept: int) -> None:
+        """Power is gone."""
+        if records_kept:
+            self._write(self.groups[0][0][:records_kept])
+        self.groups.clear()
+        self.appended = []
+
+    def _write(self, records: Sequence[Record]) -> None:
+        before = self.installed
+        self.disk.contents.apply_all(records)
+        if self.installed < before:
+            raise Violation(f"Last_Installed goes back on disk, from {before} to {self.installed}")
+
+    @property
+    def installed(self) -> int:
+        views = self.disk.contents.views
+        return 0 if views is None else views.last_installed
+
+    def records(self) -> Iterator[Record]:
+        """What is on disk or on its way there."""
+        yield from (ProposalRecord(seq, slot.view, slot.batch) for seq, slot in self.disk.contents.slots.items())
+        for records, _ in self.groups:
+            yield from records
+        yield from self.appended
+
+
+@implementer(ITransport)
+class Doorstep:
+    """Takes what leaves a server, and checks that it rests on nothing that is not on disk (paper.md 6.2)."""
+
+    def __init__(self, storage: StillStorage, others: tuple[int, ...], check: bool) -> None:
+        self._storage = storage
+        self._others = others
+        self._check = check
+        self.replica: Replica
+        self.listens = False
+        self.is_ahead = False
+        """Something has left while a write is under way: a crash now leaves a trace elsewhere, and none on the disk."""
+        self.sent: dict[tuple[Message, int], None] = {}
+        self.facts: dict[Executed | Led, None] = {}
+        """As `sent`: each once, in order."""
+
+    def start(self, receiver: Any, identity: bytes, incarnation: int) -> None:
+        self.listens = True
+
+    def stop(self) -> None:
+        self.listens = False
+
+    def send(self, messages: Sequence[Message], to: int | None) -> None:
+        receivers = self._others if to is None else (to,)
+        for message in messages:
+            if isinstance(message, Prepare | Proposal):
+                self.facts[Led(message.view, message.server_id, self._storage.disk.incarnation)] = None
+            for part in _parts(message):
+                if self._check:
+                    self._must_be_on_disk(part)
+                self.sent.update({(part, receiver): None for receiver in receivers})
+
+    def _must_be_on_disk(self, message: Message) -> None:
+        installed = self._storage.installed
+        match message:
+            case Accept(_, view, seqs):
+                votes = all(self._vote_is_on_disk(view, seq) for seq in seqs)
+                require(votes, f"sends {in_words(message)}, and that vote is not on disk")
+            case Prepare(_, view) | Proposal(_, view) | PrepareOK(_, view) | Alive(_, view) | VCProof(_, view):
+                pass
+            case _:
+                return
+        require(installed >= view, f"sends {in_words(message)}, but has view {installed} on disk")
+
+    def _vote_is_on_disk(self, view: int, seq: int) -> bool:
+        """Or one of a later view, or the slot is ordered anyway (G18)."""
+        stored = self._storage.disk.contents.slots.get(seq)
+        if stored is not None and (stored.view == ORDERED_VIEW or stored.view >= view):
+            return True
+        ordering = self.replica.data.ordering
+        slot = ordering.global_history.get(seq)
+        return seq <= ordering.local_aru or (slot is not None and slot.ordered is not None)
+
+
+def _parts(message: Message) -> Iterator[Message]:
+    """Votes that travel together are independent: each may be heard, or not."""
+    if isinstance(message, Accept):
+        yield from (Accept(message.server_id, message.view, (seq,)) for seq in message.seqs)
+    else:
+        yield message
+
+
+def require(condition: bool, text: str) -> None:
+    if not condition:
+        raise Violation(text)
+
+
+@implementer(IStateMachine)
+class Witness:
+    """Tells what took effect as soon as it may leave the server (design part 3)."""
+
+    def __init__(self, doorstep: Doorstep) -> None:
+        self._doorstep = doorstep
+
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+        fact = Executed(seq, (time_ms, tuple((u.client_id, u.timestamp, u.payload) for u in updates)))
+        if self._doorstep.listens:
+            self._doorstep.replica.turn.call(self._settled, fact)
+        else:
+            self._settled(fact)  # it recovers: this is on its disk
+
+    def outlived(self, update: ClientUpdate) -> None:
+        raise Violation(f"{update} is too old already")
+
+    def _settled(self, fact: Executed) -> None:
+        self._doorstep.facts[fact] = None

@@ -1,0 +1,269 @@
+"""One server whose time stands still: every step of it is chosen from outside, made, and can be taken back.
+
+The protocol is the real one, over a real memory disk. A step is a frame of one message, a timer that fires, the end of
+a disk write, or a crash with the restart after it. That is one step because nobody can tell a server that is down from
+one to which nothing happens.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, assert_never
+
+from twisted.python.failure import Failure
+
+from pfsb.paxos import invariants
+from pfsb.paxos.data_structures import PrepareOKs
+from pfsb.paxos.interfaces import StorageRefused
+from pfsb.paxos.messages import Acquainted, Prepare
+from pfsb.paxos.records import ProposalRecord
+from pfsb.paxos.replica import Replica
+from pfsb.paxos.settings import Settings
+from pfsb.paxos.turn import Outbox
+from pfsb.simulator.checkers.violation import Violation
+from pfsb.simulator.defects.defect import do_nothing, override
+from pfsb.simulator.model_checking.snapshots import UPDATE_SECONDS, Frozen, Snapshots
+from pfsb.simulator.model_checking.stepped_environment import (
+    UPDATE_TIMER,
+    Dice,
+    Doorstep,
+    StillClock,
+    StillStorage,
+    Witness,
+    require,
+)
+from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Outcome, Step, Sync, in_words
+from pfsb.storage.memory import MemoryDisk
+from pfsb.storage.shared import IDENTITY_BYTES, ORDERED_VIEW
+
+SETTINGS = Settings(
+    progress_seconds=0.0,
+    update_seconds=UPDATE_SECONDS,
+    alive_seconds=0.0,
+    resend_seconds=0.0,
+    lazy_seconds=0.0,
+    reconciliation_seconds=0.0,
+    window_slots=3,
+    batch_bytes_max=1,
+    history_slots_kept=100,
+    horizon_slots=100,
+    digests_kept=4,
+)
+"""All times are 0 where that can be: then nothing has a date. An update a batch: two updates meet in two slots."""
+
+PROGRESS_TIMER = "ProgressTimer._time_came"
+HEARTBEAT = "Retransmission._alive_and_wait"
+PERIODIC = (HEARTBEAT, "Retransmission._resend_and_wait")
+RECONCILIATION_TIMER = "ReconciliationHandler._time_came"
+WITH_A_CHOICE = (RECONCILIATION_TIMER, UPDATE_TIMER)
+SEQ_MAX = 1_000_000
+
+
+class StillServer:
+    """Makes one step of one server from any of its states.
+
+    `checks_door` is off only to see what a defect comes to that the door would stop. `patch` may change the replica.
+    """
+
+    def __init__(
+        self,
+        server_id: int,
+        servers: Sequence[int],
+        *,
+        checks_door: bool = True,
+        patch: Callable[[Replica], None] | None = None,
+        settings: Settings = SETTINGS,
+    ) -> None:
+        self.server_id = server_id
+        self._checks_door = checks_door
+        self._identities = {i: bytes([i]) * IDENTITY_BYTES for i in servers}
+        others = {i: identity for i, identity in self._identities.items() if i != server_id}
+        self.disk = MemoryDisk(self._identities[server_id])
+        self.disk.contents.peers = others
+        self.clock = StillClock()
+        self.storage = StillStorage(self.disk)
+        self.doorstep = Doorstep(self.storage, tuple(others), checks_door)
+        self._dice = Dice()
+        self._failures: list[Failure] = []
+        self.replica = Replica(
+            server_id=server_id,
+            servers=servers,
+            settings=settings,
+            clock=self.clock,
+            rng=self._dice,  # type: ignore[arg-type]
+            storage=self.storage,
+            transport=self.doorstep,
+            state_machine=Witness(self.doorstep),
+            on_failure=self._failures.append,
+        )
+        self.doorstep.replica = self.replica
+        self.replica.turn.at_end.remove(self.replica._tell_state)  # a million states would be a million lines of log
+        override(self.replica.introduction, "alive", lambda _: do_nothing)  # all know each other already
+        if patch is not None:
+            patch(self.replica)
+        memory = invariants.install(self.replica)
+        self.snapshots = Snapshots(self.replica, self.storage, self.doorstep, self.clock, memory)
+        self._newborn = self.snapshots.take()
+        self._disk_places = {self.snapshots.place(MemoryDisk, name) for name in ("incarnation", "contents")}
+
+    def first(self) -> Outcome:
+        """The server starts for the first time."""
+        self._start()
+        return self._outcome()
+
+    def make(self, state: Frozen, step: Step) -> Outcome:
+        """Raises AssertionError (a `Violation`, or one of the protocol's own) if something is wrong.
+
+        After that the state that was left behind is no state of the protocol; nothing of it stays.
+        """
+        self.snapshots.put_back(state)
+        try:
+            self._make(step)
+            return self._outcome()
+        except Exception as error:
+            self.snapshots.put_back_all(self._newborn)
+            if isinstance(error, StorageRefused):
+                raise Violation(f"does not start again: {error}") from error
+            raise
+
+    def steps(self, state: Frozen) -> list[Step]:
+        """What may happen in this state, beside messages."""
+        self.snapshots.put_back(state)
+        steps: list[Step] = []
+        for name in self.clock.names():
+            if name in PERIODIC and self.storage.groups:
+                continue  # what they say has been said before the write, or waits for it, or comes after it
+            steps.append(Fire(name))
+            if name in WITH_A_CHOICE:
+                steps.append(Fire(name, choice=1))
+        if self.storage.groups:
+            steps.append(Sync())
+        return [*steps, *self.crashes(state)]
+
+    def crashes(self, state: Frozen) -> list[Step]:
+        self.snapshots.put_back(state)
+        torn = len(self.storage.groups[0][0]) if self.storage.groups else 1
+        return [Crash(kept) for kept in range(torn)]
+
+    def is_done_at_once(self, state: Frozen) -> bool:
+        """A write is under way, and nothing that leaves the server has run ahead of it."""
+        self.snapshots.put_back(state)
+        return bool(self.storage.groups) and not self.doorstep.is_ahead
+
+    def is_writing(self, state: Frozen) -> bool:
+        self.snapshots.put_back(state)
+        return bool(self.storage.groups)
+
+    def look(self, state: Frozen) -> Replica:
+        """The replica in that state, to look at until the next step."""
+        self.snapshots.put_back(state)
+        return self.replica
+
+    def _make(self, step: Step) -> None:
+        match step:
+            case Deliver(sender, message):
+                promise = self._own_promise()
+                self.replica.receive(sender, self._identities[sender], [message])
+                if self._checks_door and isinstance(message, Prepare) and self._own_promise() is not promise:
+                    self._promise_is_complete(message)
+            case Ask(update):
+                self.replica.perform(self.replica.introduce, update)
+            case Fire(timer, choice):
+                self._choose(choice)
+                self.clock.fire(timer)
+            case Sync():
+                self.storage.finish()
+            case Crash(records_kept):
+                self._crash(records_kept)
+            case _:
+                assert_never(step)
+
+    def _choose(self, choice: int) -> None:
+        """Whom a server asks that is behind; and whether it sends a client's update to the leader, or to all."""
+        for number, peer in enumerate(self.replica.flow_control.peers.values()):
+            peer.local_aru = SEQ_MAX if number == choice else 0
+        for timer in self.replica.update_timers._timers.values():
+            timer.expiries = choice
+
+    def _crash(self, records_kept: int) -> None:
+        self.storage.lose(records_kept)
+        frozen = self.snapshots.take()
+        born = tuple(frozen[i] if i in self._disk_places else value for i, value in enumerate(self._newborn))
+        self.snapshots.put_back(born)
+        self._start()
+
+    def _start(self) -> None:
+        self.replica.start()
+        for peer in self.replica.membership.others:
+            self.replica.perform(self.replica.introduction.acquainted, Acquainted(peer, self.disk.identity))
+
+    def _outcome(self) -> Outcome:
+        if self._failures:
+            error = self._failures.pop().value
+            if isinstance(error, AssertionError):
+                raise error
+            raise Violation(f"stops with {type(error).__name__}: {error}") from error
+        self._let_idle_timers_run_out()
+        self._tidy()
+        doorstep = self.doorstep
+        doorstep.is_ahead = bool(self.storage.groups) and (doorstep.is_ahead or bool(doorstep.sent))
+        sent, facts = tuple(doorstep.sent), tuple(doorstep.facts)
+        doorstep.sent.clear()
+        doorstep.facts.clear()
+        return Outcome(self.snapshots.take(), sent, facts)
+
+    def _let_idle_timers_run_out(self) -> None:
+        """Those that have nothing to say any more: the update is executed, or what was missing is there."""
+        armed = self.clock.names()
+        if UPDATE_TIMER in armed and not self.replica.data.clients.pending_updates:
+            self.clock.fire(UPDATE_TIMER)
+        reconciliation = self.replica.reconciliation
+        if not reconciliation._is_behind():
+            if RECONCILIATION_TIMER in armed:
+                self.clock.fire(RECONCILIATION_TIMER)
+            reconciliation._target, reconciliation._peer = 0, None
+            reconciliation._first = reconciliation._burst_end = 0
+
+    def _tidy(self) -> None:
+        """Numbers that only grow begin at 0 again; what waits for one write waits together; who comes first is told.
+
+        (Last_Enqueued is asked by name only, so its order means nothing.)
+        """
+        clients = self.replica.data.clients
+        clients.last_enqueued = dict(sorted(clients.last_enqueued.items()))
+        turn = self.replica.turn
+        behind = turn._durable_position
+        if behind or len(turn._behind_the_door) > 1:
+            turn._position -= behind
+            turn._durable_position = 0
+            door: dict[int, Outbox] = {}
+            for position, outbox in turn._behind_the_door:
+                door.setdefault(position - behind, Outbox()).extend(outbox)
+            turn._behind_the_door = deque(door.items())
+            self.storage.groups = deque(
+                (records, self._earlier(durable, behind)) for records, durable in self.storage.groups
+            )
+
+    def _earlier(self, durable: Any, behind: int) -> Callable[[], None]:
+        position, now_durable = durable.args
+        return partial(durable.func, position - behind, now_durable)
+
+    def _own_promise(self) -> PrepareOKs | None:
+        return self.replica.data.preparing.prepare_oks.get(self.server_id)
+
+    def _promise_is_complete(self, message: Prepare) -> None:
+        """A new promise lists every vote of an older view above the leader's aru (G19).
+
+        It is the answer to later PREPAREs of that view, too, even to one that was sent earlier, with a lower aru:
+        the leader has executed what the first one said.
+        """
+        promise = self._own_promise()
+        if promise is None or promise.view != message.view:
+            return
+        listed = {entry.seq for part in promise.arrived.values() for entry in part.data_list}
+        for record in self.storage.records():
+            if isinstance(record, ProposalRecord) and ORDERED_VIEW < record.view < message.view:
+                is_listed = record.seq <= message.local_aru or record.seq in listed
+                require(is_listed, f"keeps quiet about its vote at slot {record.seq}, asked by {in_words(message)}")

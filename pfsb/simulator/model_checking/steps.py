@@ -1,0 +1,168 @@
+"""What can happen to one server whose time stands still, and what it comes to."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from attrs import frozen
+
+from pfsb.paxos.messages import (
+    Accept,
+    Acquainted,
+    Alive,
+    Batch,
+    ClientUpdate,
+    Confirm,
+    Confirmed,
+    GloballyOrderedUpdate,
+    Message,
+    Prepare,
+    PrepareOK,
+    Proposal,
+    ReadIndex,
+    ReadRequest,
+    ReconciliationReply,
+    ReconciliationRequest,
+    Stranger,
+    VCProof,
+    ViewChange,
+)
+from pfsb.simulator.checkers.cluster_checker import Value
+from pfsb.simulator.model_checking.snapshots import Frozen
+
+
+@frozen
+class Deliver:
+    """A message arrives, alone in its frame."""
+
+    sender: int
+    message: Message
+
+    @property
+    def kind(self) -> str:
+        return type(self.message).__name__
+
+    def __str__(self) -> str:
+        return f"hears from server {self.sender}: {in_words(self.message)}"
+
+
+@frozen
+class Ask:
+    """A client asks this server; or asks again."""
+
+    update: ClientUpdate
+    kind = "Ask"
+
+    def __str__(self) -> str:
+        return f"is asked by its client for {in_words(self.update)}"
+
+
+@frozen
+class Fire:
+    """A timer that is armed runs out; `choice` stands for the dice that are thrown on the way."""
+
+    timer: str
+    choice: int = 0
+
+    @property
+    def kind(self) -> str:
+        """`ProgressTimer`, and so on."""
+        return self.timer.partition(".")[0]
+
+    def __str__(self) -> str:
+        return f"sees its {self.kind} run out"
+
+
+@frozen
+class Sync:
+    """The oldest disk write that is under way is done."""
+
+    kind = "Sync"
+
+    def __str__(self) -> str:
+        return "finishes its oldest disk write"
+
+
+@frozen
+class Crash:
+    """Power loss, and the start after it. Of the oldest group under way the first records got to the disk."""
+
+    records_kept: int = 0
+    kind = "Crash"
+
+    def __str__(self) -> str:
+        kept = f"; {self.records_kept} records of the write under way got there" if self.records_kept else ""
+        return f"loses power, and starts again with what is on its disk{kept}"
+
+
+Step = Deliver | Ask | Fire | Sync | Crash
+
+
+@frozen
+class Executed:
+    """What a server has executed, and let out: the updates that took effect at a slot."""
+
+    seq: int
+    value: Value
+
+
+@frozen
+class Led:
+    """A life of a server acts as the leader of a view."""
+
+    view: int
+    server_id: int
+    life: int
+
+
+@frozen
+class Outcome:
+    """Where a step leads, and what leaves the server meanwhile."""
+
+    state: Frozen
+    sent: tuple[tuple[Message, int], ...]
+    """(message, receiver), each once."""
+    facts: tuple[Executed | Led, ...]
+
+
+def in_words(message: Message) -> str:
+    """As one would say it: the paper's name, then what tells it apart."""
+    match message:
+        case ClientUpdate():
+            return f"CLIENT_UPDATE {message.client_id}{message.timestamp}"
+        case ViewChange():
+            return f"VIEW_CHANGE to view {message.attempted}"
+        case VCProof():
+            return f"VC_PROOF of view {message.installed}"
+        case Prepare():
+            return f"PREPARE of view {message.view}, Local_Aru {message.local_aru}"
+        case PrepareOK():
+            return f"PREPARE_OK of view {message.view}, with {_all(message.data_list)}"
+        case Proposal():
+            return f"PROPOSAL of view {message.view} for slot {message.seq}: {_contents(message.batch)}"
+        case Accept():
+            return f"ACCEPT of view {message.view} for slot {', '.join(map(str, message.seqs))}"
+        case GloballyOrderedUpdate():
+            return f"GLOBALLY_ORDERED_UPDATE at slot {message.seq}: {_contents(message.batch)}"
+        case Alive():
+            return f"ALIVE in {message.state.value} of view {message.view}, Local_Aru {message.local_aru}"
+        case ReconciliationRequest():
+            return f"a request for slots {message.first} to {message.last}"
+        case ReconciliationReply():
+            return f"what it asked for: {_all(message.updates)}"
+        case ReadRequest() | ReadIndex() | Confirm() | Confirmed():
+            raise AssertionError("nobody reads in the small world")
+        case Stranger():
+            return "that its storage is another"
+        case Acquainted():
+            return "that its storage is known"
+        case _:
+            assert_never(message)
+
+
+def _all(entries: tuple[Proposal | GloballyOrderedUpdate, ...]) -> str:
+    return "; ".join(map(in_words, entries)) or "nothing"
+
+
+def _contents(batch: Batch) -> str:
+    return ", ".join(f"{u.client_id}{u.timestamp}" for u in batch.open()[1]) or "a no-op"

@@ -1,0 +1,197 @@
+"""The states of single servers, and where their steps lead: each computed once, however many states it occurs in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from attrs import define, field
+
+from pfsb.paxos.messages import ClientUpdate, State
+from pfsb.paxos.replica import Replica
+from pfsb.simulator.model_checking.message_set import Said, bits
+from pfsb.simulator.model_checking.snapshots import Frozen
+from pfsb.simulator.model_checking.stepped_server import HEARTBEAT, PROGRESS_TIMER, StillServer
+from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Outcome, Step, Sync
+
+NODE_BITS = 22
+"""A node's number has so many bits."""
+
+Move = tuple[int, int, int]
+"""(number of the step, number of the node that it leads to, what is said)."""
+Wrong = tuple[int, int, str]
+"""(bit of the message, or 0; number of the step; what is wrong after it)."""
+
+
+@define(eq=False)
+class Node:
+    """One state of one server, and where its steps lead, as far as anybody has asked."""
+
+    number: int
+    server: int
+    state: Frozen
+    lives: int
+    asked: bool = False
+    """Whether what follows, up to `crashes`, is known."""
+    echo: int = 0
+    """What it says of itself, now and again."""
+    own: list[Move] = field(factory=list)
+    """Timers and disk writes."""
+    crashes: list[Move] = field(factory=list)
+    torn: list[tuple[int, Move]] = field(factory=list)
+    """(bit, or 0, move): a crash in the middle of the write that a message or a timer asks for."""
+    heard: int = 0
+    """Messages whose effect is known; it stands in the next two, and in `torn`."""
+    told: list[tuple[int, Move]] = field(factory=list)
+    """(bit, move) of the messages that change something."""
+    echoes: list[tuple[int, int]] = field(factory=list)
+    """(bit, what is said) of the messages that only make it say something."""
+    wrong: list[Wrong] = field(factory=list)
+    settled: tuple[int, int] | None = None
+    """The node after all disk writes are done, and what is said by then."""
+
+
+@define(eq=False)
+class Nodes:
+    """Of all servers. `said` numbers what they say; nobody attempts a view above `views` because of a timer."""
+
+    servers: Sequence[StillServer]
+    said: Said
+    views: int
+    steps: list[tuple[int, tuple[Step, ...]]] = field(factory=list)
+    """By number: the server, and what happens to it."""
+    reached: set[str] = field(factory=set)
+    """Where servers have come to in some of their states, in words."""
+    _nodes: list[Node] = field(factory=list)
+    _numbers: dict[tuple[int, Frozen], int] = field(factory=dict)
+    _step_numbers: dict[tuple[int, tuple[Step, ...]], int] = field(factory=dict)
+
+    def __getitem__(self, number: int) -> Node:
+        return self._nodes[number]
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def first(self, server: int) -> tuple[Node, int]:
+        """The server starts, on an empty disk."""
+        outcome = self.servers[server].first()
+        return self._node(server, outcome.state), self._all_said(server, outcome)
+
+    def ask(self, node: Node, said: int) -> None:
+        """Find out what its own steps and all these messages come to."""
+        if not node.asked:
+            node.asked = True
+            self._ask_own(node)
+        new = said & self.said.inbox[node.server] & ~node.heard
+        if new:
+            node.heard |= new
+            for number in bits(new):
+                self._hear(node, number)
+
+    def settled(self, node: Node) -> tuple[int, int]:
+        """All disk writes done, also those that nothing rests on. Raises AssertionError if something is wrong then."""
+        if node.settled is None:
+            said, state = 0, None
+            following = node.state
+            while following != state:
+                state = following
+                step = Sync() if self.servers[node.server].is_writing(state) else Fire(HEARTBEAT)
+                outcome = self.servers[node.server].make(state, step)
+                following = outcome.state
+                said |= self._all_said(node.server, outcome)
+            node.settled = self._node(node.server, following).number, said
+        return node.settled
+
+    def _ask_own(self, node: Node) -> None:
+        server = self.servers[node.server]
+        attempted = server.look(node.state).data.views.last_attempted
+        for step in server.steps(node.state):
+            if step == Fire(PROGRESS_TIMER) and attempted >= self.views:
+                continue
+            move = self._move(node, 0, step)
+            if move is None:
+                continue
+            if isinstance(step, Crash):
+                node.crashes.append(move)
+            elif move[1] == node.number:
+                node.echo |= move[2]
+            else:
+                node.own.append(move)
+
+    def _hear(self, node: Node, number: int) -> None:
+        post = self.said.post(number)
+        step: Step = Deliver(post.sender, post.message)
+        if post.sender == post.receiver:
+            assert isinstance(post.message, ClientUpdate)
+            step = Ask(post.message)
+        move = self._move(node, 1 << number, step)
+        if move is None:
+            return
+        if move[1] != node.number:
+            node.told.append((1 << number, move))
+        elif move[2]:
+            node.echoes.append((1 << number, move[2]))
+
+    def _move(self, node: Node, bit: int, step: Step) -> Move | None:
+        """None if something is wrong after it."""
+        server, number = self.servers[node.server], self._number_of(node.server, step)
+        try:
+            outcome = server.make(node.state, step)
+            said = self._all_said(node.server, outcome)
+            if server.is_done_at_once(outcome.state):
+                self._tear(node, bit, step, outcome.state, said)
+            while server.is_done_at_once(outcome.state):
+                outcome = server.make(outcome.state, Sync())
+                said |= self._all_said(node.server, outcome)
+        except AssertionError as error:
+            node.wrong.append((bit, number, str(error)))
+            return None
+        return number, self._node(node.server, outcome.state).number, said
+
+    def _tear(self, node: Node, bit: int, step: Step, state: Frozen, said: int) -> None:
+        """The write that `step` asks for gets to the disk in part. (If nothing of it does, it is a crash before.)"""
+        server = self.servers[node.server]
+        for crash in server.crashes(state)[1:]:
+            number = self._number_of(node.server, step, crash)
+            try:
+                outcome = server.make(state, crash)
+            except AssertionError as error:
+                node.wrong.append((bit, number, str(error)))
+            else:
+                target = self._node(node.server, outcome.state).number
+                node.torn.append((bit, (number, target, said | self._all_said(node.server, outcome))))
+
+    def _node(self, server: int, state: Frozen) -> Node:
+        number = self._numbers.get((server, state))
+        if number is None:
+            number = self._numbers[server, state] = len(self._nodes)
+            assert number < 1 << NODE_BITS, "more states of single servers than a number has room for"
+            replica = self.servers[server].look(state)
+            self._note(replica)
+            self._nodes.append(Node(number, server, state, replica.data.server.incarnation))
+        return self._nodes[number]
+
+    def _all_said(self, server: int, outcome: Outcome) -> int:
+        return self.said.all_of(server, outcome, self.views)
+
+    def _number_of(self, server: int, *steps: Step) -> int:
+        number = self._step_numbers.get((server, steps))
+        if number is None:
+            number = self._step_numbers[server, steps] = len(self.steps)
+            self.steps.append((server, steps))
+        return number
+
+    def _note(self, replica: Replica) -> None:
+        data = replica.data
+        if data.server.state is State.REG_LEADER:
+            self.reached.add(f"server {data.server.server_id} leads view {data.views.last_installed}")
+        if data.ordering.local_aru:
+            self.reached.add(f"server {data.server.server_id} has executed {data.ordering.local_aru} slots")
+
+
+def make_nodes(
+    ids: Iterable[int], views: int, patch: Callable[[Replica], None] | None = None, *, checks_door: bool = True
+) -> Nodes:
+    """Build the servers, whose states these are. See `StillServer` for `patch` and `checks_door`."""
+    ids = tuple(ids)
+    servers = [StillServer(i, ids, patch=patch, checks_door=checks_door) for i in ids]
+    return Nodes(servers, Said(len(ids)), views)

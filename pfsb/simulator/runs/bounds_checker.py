@@ -1,0 +1,109 @@
+"""Nothing grows without end, and nothing that should tick stands still: looked at now and then, at every server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pfsb.server import Server
+from pfsb.simulator.checkers.lock_checker import WatchedLock
+from pfsb.simulator.checkers.violation import Violation
+from pfsb.simulator.cluster.cluster import World
+
+HEARTBEATS = (
+    "Retransmission._resend_and_wait",
+    "Retransmission._alive_and_wait",
+    "Desk._sweep_unanswered",
+    "Expiry._look",
+)
+"""Calls that are due again and again, as long as a server lives."""
+
+TIMERS_MAX = 16
+"""Delayed calls of one server, beside frames that wait while it is paused."""
+
+
+def check_bounds(world: World, users: int) -> None:
+    """Raises `Violation`."""
+    for server_id in world.running_ids:
+        server: Server = world.process(server_id).server
+        for sentence in (
+            *_wrong_tables(server, users),
+            *_wrong_sessions(server),
+            *_wrong_connections(server),
+            *_wrong_progress_timer(server),
+            *_wrong_timers(world, server_id),
+        ):
+            raise Violation(f"server {server_id}: {sentence}")
+        _check_lock(server)
+
+
+def _wrong_tables(server: Server, users: int) -> Iterator[str]:
+    data, settings = server.replica.data, server.replica.settings
+    ordering, clients = data.ordering, data.clients
+    aru, slots = ordering.local_aru, len(ordering.global_history.slots)
+    if slots > settings.history_slots_kept + 8 * settings.window_slots + _ordered_above(server):
+        yield f"{slots} slots are in memory, with {settings.history_slots_kept} to be kept"
+    oldest = min((touched for _, touched in clients.last_executed.timestamps.values()), default=aru)
+    if oldest < aru - settings.horizon_slots:
+        yield f"Last_Executed has an entry of slot {oldest}, and the horizon is {settings.horizon_slots} below {aru}"
+    # One bundle of each session, and the operations of the server itself.
+    bundles = server.config.limits.connections + 2 * users + 1
+    if len(clients.pending_updates) > bundles:
+        yield f"{len(clients.pending_updates)} updates are pending for {users} users"
+
+
+def _ordered_above(server: Server) -> int:
+    ordering = server.replica.data.ordering
+    return sum(slot.ordered is not None for _, slot in ordering.global_history.above(ordering.local_aru))
+
+
+def _wrong_sessions(server: Server) -> Iterator[str]:
+    machine, window = server.machine, server.config.limits.session_window
+    for session in machine.sessions.values():
+        if len(session.answers) > window + window // 4 + 1:
+            yield f"session {session.client_id} keeps {len(session.answers)} answers of a window of {window}"
+        if len(session.waiting) > window:
+            yield f"session {session.client_id} waits for {len(session.waiting)} answers, {window} are allowed"
+
+    # `SessionMachine` forgets at the end of each slot what ended more than a horizon before it.
+    aru, horizon = server.replica.data.ordering.local_aru, server.replica.settings.horizon_slots
+    oldest = min((ended_at for _, ended_at in machine.closed_sessions.values()), default=aru)
+    if oldest < aru - horizon:
+        yield f"a session that ended in slot {oldest} is not forgotten, and the horizon is {horizon} below {aru}"
+
+
+def _wrong_connections(server: Server) -> Iterator[str]:
+    """A session that is over leaves nobody waiting: what was asked has run, or nobody will ever hear whether it has."""
+    if not server.replica.turn.idle:
+        return  # answers wait behind the door
+    for connection in server.desk._connections:
+        is_through = connection.bundler.idle and not connection._reading and not connection._changing
+        if connection._over is not None and is_through and connection._goodbye is None and connection.unanswered:
+            yield f"a connection whose session is over owes its client {connection.unanswered} answers"
+
+
+def _wrong_progress_timer(server: Server) -> Iterator[str]:
+    """Design part 4: it doubles from its default up to a cap, and is set to its default otherwise."""
+    settings, value = server.replica.settings, server.replica.data.timers.progress_seconds
+    longest = settings.progress_seconds * 2**settings.progress_doublings_max
+    if not settings.progress_seconds <= value <= longest:
+        yield f"its Progress_Timer is {value:g} s, of {settings.progress_seconds:g} s to {longest:g} s"
+
+
+def _wrong_timers(world: World, server_id: int) -> Iterator[str]:
+    running = world.servers[server_id].running
+    assert running is not None
+    if running.process.replica.turn.stopped:
+        return  # its disk has failed; it ends with this very event
+    names = [call.name for call in running.lane.calls]
+    for heartbeat in HEARTBEATS:
+        if heartbeat not in names:
+            yield f"{heartbeat} has stopped"
+    timers = [name for name in names if not name.startswith(("Links.", "Line."))]
+    if len(timers) > TIMERS_MAX:
+        yield f"{len(timers)} calls wait: {sorted(timers)}"
+
+
+def _check_lock(server: Server) -> None:
+    for application in server.catalogue.applications:
+        if isinstance(application, WatchedLock):
+            application.raise_violation()

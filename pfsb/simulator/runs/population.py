@@ -1,0 +1,206 @@
+"""Who lives in a run: whole servers with people who use them, or the protocol alone with the clients of the paper."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any, Protocol
+
+from attrs import define, field
+
+from pfsb.simulator.checkers.session_checker import SessionCheck
+from pfsb.simulator.checkers.violation import Violation
+from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.marks import Marks
+from pfsb.simulator.cluster.process import Parts, ProtocolProcess
+from pfsb.simulator.cluster.server_process import ServerProcess, configuration
+from pfsb.simulator.faults.parameters import Knobs
+from pfsb.simulator.linearizability.history import History
+from pfsb.simulator.linearizability.search import Verdict
+from pfsb.simulator.runs.bounds_checker import check_bounds
+from pfsb.simulator.workload.listeners import Listener
+from pfsb.simulator.workload.paper_clients import SimulatedClient
+from pfsb.simulator.workload.read_checker import Log, WatchedReads
+from pfsb.simulator.workload.users import User
+
+
+class Population(Protocol):
+    """What a run asks of its servers and of those who use them."""
+
+    size: int
+    """How many use them."""
+
+    def build(self, parts: Parts) -> Any:
+        """One life of one server."""
+
+    def begin(self) -> None:
+        """They begin to ask."""
+
+    def finish(self) -> None:
+        """They ask nothing new."""
+
+    def waiting(self) -> Iterator[str]:
+        """Who still wants something, and what."""
+
+    def check_bounds(self) -> None:
+        """Raises `Violation` if something grows or stands still."""
+
+    def state(self, server_id: int) -> dict[str, object]:
+        """What must be the same at all servers, by name."""
+
+    def look_back(self) -> None:
+        """Raises `Violation` if what they have seen cannot be."""
+
+    def count(self, marks: Marks) -> None:
+        """At the end."""
+
+
+@define(eq=False)
+class People:
+    """Users of whole servers, sessions and applications included."""
+
+    world: World
+    seed: int
+    knobs: Knobs
+    marks: Marks
+    size: int
+    checks: SessionCheck = field(init=False)
+    history: History = field(factory=History, init=False)
+    log: Log = field(init=False)
+    users: list[User] = field(init=False)
+    listeners: list[Listener] = field(init=False)
+    _config: Any = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        world, knobs = self.world, self.knobs
+        self._config = configuration(world.ids, knobs.settings, knobs.limits)
+        self.checks = SessionCheck(
+            world.checks.door.disks, knobs.settings.horizon_slots, self.marks.counts, self.history.session_ended
+        )
+        self.log = Log(knobs.vocabulary.names(), self.marks.counts)
+        numbers = count(1)
+        self.users = [self._user(number, lambda: next(numbers)) for number in range(knobs.users)][-self.size :]
+        self.listeners = [
+            Listener(world, self.log, random.Random(f"{self.seed}/listener/{number}"))
+            for number in range(knobs.listeners)
+        ]
+
+    def _user(self, number: int, unique: Callable[[], int]) -> User:
+        return User(
+            self.world,
+            self.checks,
+            self.history,
+            self.log,
+            random.Random(f"{self.seed}/user/{number}"),
+            "" if number < self.knobs.anonymous else f"user-{number}",
+            self.knobs.habits,
+            self.knobs.vocabulary if number >= self.knobs.onlookers else self.knobs.vocabulary.questions_only,
+            unique,
+            self.knobs.doors,
+        )
+
+    def build(self, parts: Parts) -> ServerProcess:
+        watch = WatchedReads.of(parts, self.log)
+        return ServerProcess(parts, self._config, self.checks, watch)
+
+    def begin(self) -> None:
+        for user in self.users:
+            user.start()
+        for listener in self.listeners:
+            listener.start()
+
+    def finish(self) -> None:
+        for user in self.users:
+            user.finish()
+
+    def waiting(self) -> Iterator[str]:
+        return (user.describe() for user in self.users if not user.is_satisfied)
+
+    def check_bounds(self) -> None:
+        check_bounds(self.world, len(self.users))
+
+    def state(self, server_id: int) -> dict[str, object]:
+        process: ServerProcess = self.world.process(server_id)
+        machine = process.server.machine
+        state: dict[str, object] = {
+            "digest": process.replica.ordered_queue.digests.head,
+            "Last_Executed": process.replica.data.clients.last_executed,
+            "revision": machine.revision,
+            "time": machine.time_ms,
+            "table of sessions": machine.sessions,
+            "table of closed sessions": dict(machine.closed_sessions),
+        }
+        return state | {f"state of {name}": app.snapshot() for name, app in process.applications.items()}
+
+    def look_back(self) -> None:
+        outcome = self.history.check()
+        if outcome.verdict is Verdict.VIOLATION:
+            raise Violation(f"not linearizable: {outcome.text}")
+        self.marks.counts["history undecided"] += outcome.verdict is Verdict.UNDECIDED
+
+    def count(self, marks: Marks) -> None:
+        for server_id in self.world.running_ids:
+            lock = self.world.process(server_id).server.catalogue.entry("LOCK").application.check_of
+            marks.counts["lock granted after a wait"] += lock.grants_after_a_wait
+            marks.counts["lock not free in time"] += lock.timeouts
+        marks.counts["operations"] += len(self.history.entries)
+
+
+@define(eq=False)
+class PaperClients:
+    """The clients of section 4: one outstanding update each, which is repeated at any server until it is answered."""
+
+    world: World
+    seed: int
+    knobs: Knobs
+    size: int
+    clients: list[SimulatedClient] = field(init=False)
+
+    @clients.default
+    def _make_clients(self) -> list[SimulatedClient]:
+        habits = self.knobs.habits
+        return [
+            SimulatedClient(
+                self.world,
+                f"client-{number}",
+                random.Random(f"{self.seed}/client/{number}"),
+                habits.patience_seconds,
+                habits.think_seconds,
+            )
+            for number in range(self.knobs.users)
+        ][-self.size :]
+
+    def build(self, parts: Parts) -> ProtocolProcess:
+        return ProtocolProcess(parts)
+
+    def begin(self) -> None:
+        for client in self.clients:
+            client.start()
+
+    def finish(self) -> None:
+        for client in self.clients:
+            client.finish()
+
+    def waiting(self) -> Iterator[str]:
+        return (f"{c.client_id} waits for #{c.timestamp}" for c in self.clients if not c.satisfied)
+
+    def check_bounds(self) -> None:
+        for server_id in self.world.running_ids:
+            pending = len(self.world.replica(server_id).data.clients.pending_updates)
+            if pending > self.size:
+                raise Violation(f"server {server_id}: {pending} updates are pending for {self.size} clients")
+
+    def state(self, server_id: int) -> dict[str, object]:
+        replica = self.world.replica(server_id)
+        return {
+            "digest": replica.ordered_queue.digests.head,
+            "Last_Executed": replica.data.clients.last_executed,
+            "history": self.world.executed(server_id),
+        }
+
+    def look_back(self) -> None:
+        """Each answer was checked when it was given."""
+
+    def count(self, marks: Marks) -> None:
+        marks.counts["operations"] += len(self.world.answers)

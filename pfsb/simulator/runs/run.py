@@ -1,0 +1,285 @@
+"""One run, whole and reproducible from its seed: trouble, then a majority that is well, then a whole cluster.
+
+While it lasts, safety is checked after every event. Then liveness is: everyone who still wants something gets it from a
+majority that is connected, whatever the others do; and when all are well, all are equal.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, evolve, frozen
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pfsb.paxos.replica import StorageWasReplaced
+from pfsb.simulator.checkers.violation import Violation
+from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.healing import heal_all, heal_some
+from pfsb.simulator.cluster.marks import Marks, Watcher
+from pfsb.simulator.cluster.network import LinkQuality
+from pfsb.simulator.cluster.server_process import ServerProcess
+from pfsb.simulator.faults.all_faults import Trouble
+from pfsb.simulator.faults.parameters import Knobs, draw, gathered
+from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
+from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
+from pfsb.simulator.runs.liveness_drills import FairWeather
+from pfsb.simulator.runs.population import PaperClients, People, Population
+
+EQUALITY_SECONDS = 60.0
+"""How long it may take until all are equal."""
+BOUNDS_SECONDS = 0.5
+
+
+@frozen
+class Plan:
+    """What is run: the seed draws the rest. Shrinking leaves out parts of it."""
+
+    seed: int
+    profile: str = "mixed"
+    servers: int | None = None
+    seconds: float | None = None
+    """How long things go wrong, in simulated seconds."""
+    without: frozenset[str] = frozenset()
+    """Families of faults that are switched off."""
+    faults: tuple[int, ...] | None = None
+    """Numbers of the faults that happen; None: all."""
+    users: int | None = None
+    """How many of the users there are."""
+
+    def command(self) -> str:
+        """What repeats this run."""
+        words = ["pfsb simulate", f"--seed {self.seed}"]
+        if self.profile != "mixed":
+            words.append(f"--profile {self.profile}")
+        for name in ("servers", "seconds", "users"):
+            value = getattr(self, name)
+            if value is not None:
+                words.append(f"--{name} {value}")
+        if self.without:
+            words.append(f"--without {','.join(sorted(self.without))}")
+        if self.faults is not None:
+            words.append(f"--faults {','.join(map(str, self.faults)) or 'none'}")
+        return " ".join(words)
+
+
+@define
+class Outcome:
+    """What came of a run."""
+
+    plan: Plan
+    digest: str
+    events: int
+    seconds: float
+    """Simulated."""
+    marks: Counter[str]
+    failure: str = ""
+    """What is wrong, in a few lines; "": nothing."""
+    faults: tuple[Fault, ...] = ()
+    users: int = 0
+    picture: str = ""
+
+
+Patch = Callable[[ServerProcess], None]
+"""Changes a server that is built and not started yet: how a test breaks it on purpose."""
+
+
+class Run:
+    def __init__(
+        self, plan: Plan, patch: Patch | None = None, trace: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
+        self.plan = plan
+        rng = random.Random(f"{plan.seed}/{plan.profile}/knobs")
+        self.profile = PROFILES[plan.profile]
+        drawn = draw(rng, self.profile, plan.servers, plan.seconds)
+        self.faults = tuple(
+            fault
+            for fault in draw_faults(rng, drawn)
+            if fault.family not in plan.without and (plan.faults is None or fault.number in plan.faults)
+        )
+        self.knobs = knobs = gathered(rng, self.profile, _switched_off(drawn, plan.without))
+        self.marks = Marks()
+        self._rng = random.Random(f"{plan.seed}/run")
+        watcher = Watcher(self.marks)
+        self.world = World(
+            plan.seed,
+            knobs.servers,
+            settings=knobs.settings,
+            quality=knobs.quality,
+            build=lambda parts: self.population.build(parts),
+            patch=patch,
+            trace=trace,
+            tracer=watcher.tracer,
+            start=False,
+        )
+        watcher.world = self.world
+        self.world.network.observers.append(watcher.sent)
+        self.world.network.refusals = knobs.refusals
+        self.world.network.lasting.update(knobs.lasting)
+        loses_disks = not knobs.families.isdisjoint(("lost_disks", "heirs"))
+        self.world.expected_failures = (OSError, StorageWasReplaced) if loses_disks else (OSError,)
+        users = knobs.users if plan.users is None else min(plan.users, knobs.users)
+        self.population = self._populate(users)
+        self._trouble = Trouble(self.world, knobs, self.marks)
+        self._phase = "trouble"
+
+    def _populate(self, users: int) -> Population:
+        if self.profile.has_sessions:
+            return People(self.world, self.plan.seed, self.knobs, self.marks, users)
+        return PaperClients(self.world, self.plan.seed, self.knobs, users)
+
+    # ------------------------------------------------------------------ the run
+
+    def run(self) -> Outcome:
+        """Whatever goes wrong is in the outcome."""
+        failure = ""
+        observer = _ErrorsInLog(self.world)
+        globalLogPublisher.addObserver(observer)
+        try:
+            self._go_through()
+        except Exception as error:
+            failure = f"{self._phase}, at {self.world.now:.3f} s: {type(error).__name__}: {error}"
+        finally:
+            globalLogPublisher.removeObserver(observer)
+        self._count_what_is_left()
+        clock = self.world.clock
+        return Outcome(
+            self.plan,
+            self.world.network.digest,
+            clock.events,
+            clock.seconds(),
+            self.marks.counts,
+            failure,
+            self.faults,
+            self.population.size,
+            self.world.picture() if failure else "",
+        )
+
+    def _go_through(self) -> None:
+        self._begin()
+        self.world.run(self.knobs.seconds)
+        self._trouble.cease()
+        self._phase = "a majority is well"
+        self._heal_a_majority()
+        patience = self.profile.patience_seconds
+        self._wait_for(self._amnesiacs_are_out, "a server that has lost its disk takes part all the same", patience)
+        self._wait_for(self._everyone_is_satisfied, "somebody is not served", patience)
+        self._phase = "all are well"
+        for server_id in sorted(self.world.amnesiacs):
+            self.world.bring_back(server_id)
+        heal_all(self.world)
+        self._wait_for(self._all_are_equal, "the servers are not equal", EQUALITY_SECONDS)
+        if self.profile.clears_up:
+            self._phase = "fair weather"
+            FairWeather(self.world, self._rng, self.marks).look(self.profile.drills)
+            self._wait_for(self._all_are_equal, "the servers are not equal any more", EQUALITY_SECONDS)
+        self._phase = "looking back"
+        self._check_equality()
+        self.population.look_back()
+
+    def _begin(self) -> None:
+        for server in self.world.servers.values():
+            server.sync_seconds = self.knobs.sync_seconds
+            server.clock_offset = CLOCKS_BEGIN_SECONDS
+            if "clocks" in self.knobs.families:
+                server.rate = between(self._rng, 0.5, 2)
+                server.clock_offset += self._rng.choice((0.0, 0.0, 0.3, -DAY_SECONDS, DAY_SECONDS))
+        for server_id in self.world.ids:
+            self.world.restart(server_id)
+        self.population.begin()
+        self._trouble.schedule(self.faults)
+        self._look_at_bounds()
+
+    def _look_at_bounds(self) -> None:
+        self.population.check_bounds()
+        self.world.clock.callLater(BOUNDS_SECONDS, self._look_at_bounds)
+
+    def _heal_a_majority(self) -> None:
+        """The rest is left as it is, or worse, for good."""
+        world = self.world
+        whole = [i for i in world.ids if i not in world.amnesiacs]
+        is_enough = len(world.ids) // 2 + 1 if self.profile.leaves_broken else len(whole)
+        well = sorted(self._rng.sample(whole, is_enough))
+        if self.profile.ends_in_shape and len(world.ids) > 1:
+            self._trouble.cut_links(self._rng)
+        heal_some(world, sorted({*well, *world.amnesiacs}))
+        for server_id in whole:
+            if server_id not in well and not self.profile.ends_in_shape:
+                self._leave_broken(server_id)
+        self.population.finish()
+
+    def _leave_broken(self, server_id: int) -> None:
+        fate = self._rng.choice(("down", "paused", "alone", "as it is"))
+        if fate == "down" and self.world.is_running(server_id):
+            self.world.crash(server_id)
+        elif fate == "paused" and self.world.is_running(server_id):
+            self.world.pause(server_id)
+        elif fate == "alone":
+            self.world.isolate(server_id)
+
+    def _wait_for(self, predicate: Callable[[], bool], text: str, patience: float) -> None:
+        """Look four times a second. Where clocks are slow, everything takes longer."""
+        seconds = patience / min(1.0, *(server.rate for server in self.world.servers.values()))
+        until = self.world.now + seconds
+        while not predicate():
+            if self.world.now >= until:
+                waiting = "\n".join(self.population.waiting())
+                raise Violation(f"{text} within {seconds:g} s\n{waiting}".rstrip())
+            self.world.run(0.25)
+
+    # ------------------------------------------------------------------ looking
+
+    def _everyone_is_satisfied(self) -> bool:
+        return not any(True for _ in self.population.waiting())
+
+    def _amnesiacs_are_out(self) -> bool:
+        """G20: they have found out, and stopped."""
+        return not any(self.world.is_running(i) for i in self.world.amnesiacs)
+
+    def _all_are_equal(self) -> bool:
+        return len({self.world.aru(i) for i in self.world.ids}) == 1 and self.world.all_equal()
+
+    def _check_equality(self) -> None:
+        """At one Local_Aru there is one state."""
+        found = {server_id: self.population.state(server_id) for server_id in self.world.ids}
+        first = found[self.world.ids[0]]
+        for server_id, state in found.items():
+            for name, value in state.items():
+                if value != first[name]:
+                    raise Violation(f"server {server_id} has another {name} than server 0:\n{value!r}\n{first[name]!r}")
+
+    def _count_what_is_left(self) -> None:
+        self.population.count(self.marks)
+        views = self.world.checks.network.leaders
+        self.marks.counts["views"] += max(views, default=0)
+
+
+@implementer(ILogObserver)
+@define(eq=False)
+class _ErrorsInLog:
+    """No error goes by unseen, though a server logs it and goes on."""
+
+    world: World
+
+    def __call__(self, event: LogEvent) -> None:
+        failure = event.get("log_failure")
+        if isinstance(failure, Failure):
+            self.world.findings.add(failure)
+
+
+def _switched_off(knobs: Knobs, families: frozenset[str]) -> Knobs:
+    """The same without some families, as far as they are in the knobs and not in the list of faults."""
+    unknown = families - set(ALL_FAMILIES)
+    assert not unknown, f"there are no families {unknown}"
+    changed: dict[str, Any] = {"families": knobs.families - families}
+    if "network" in families:
+        changed["quality"] = LinkQuality()
+    if "disks" in families:
+        changed["sync_seconds"] = (0.0005, 0.002)
+    if "clients" in families:
+        changed["habits"] = evolve(knobs.habits, leaves=0.0, vanishes=0.0, doubles=0.0, goes_back=0.0, says_goodbye=0.0)
+    return evolve(knobs, **changed)

@@ -1,0 +1,66 @@
+"""A failing run is made smaller as long as it fails: fewer kinds of trouble, fewer users, fewer faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from attrs import define, evolve
+
+from pfsb.simulator.faults.profiles import ALL_FAMILIES
+from pfsb.simulator.runs.run import Outcome, Plan
+
+TRIES_MAX = 60
+
+
+@define
+class Shrinking:
+    """`attempt` runs a plan. `best` is the smallest failing outcome so far."""
+
+    attempt: Callable[[Plan], Outcome]
+    best: Outcome
+    tries: int = 0
+
+    def steps(self) -> Iterator[Outcome]:
+        """Try one smaller plan at each step; each step gives the best outcome until then."""
+        for make in (self._fewer_families, self._fewer_users, self._fewer_faults):
+            for _ in make():
+                yield self.best
+                if self.tries >= TRIES_MAX:
+                    return
+
+    def _still_fails(self, plan: Plan) -> bool:
+        self.tries += 1
+        outcome = self.attempt(plan)
+        if outcome.failure:
+            self.best = outcome
+        return bool(outcome.failure)
+
+    def _fewer_families(self) -> Iterator[bool]:
+        for family in ALL_FAMILIES:
+            plan = self.best.plan
+            if family not in plan.without:
+                yield self._still_fails(evolve(plan, without=plan.without | {family}))
+
+    def _fewer_users(self) -> Iterator[bool]:
+        while (users := self.best.users) > 1:
+            fails = self._still_fails(evolve(self.best.plan, users=users // 2))
+            yield fails
+            if not fails:
+                return
+
+    def _fewer_faults(self) -> Iterator[bool]:
+        """Leave out one half, one quarter and so on; in the end one by one."""
+        size = len(self.best.faults)
+        while size >= 1:
+            size = (size + 1) // 2
+            start = 0
+            while start < len(self.best.faults):
+                numbers = [fault.number for fault in self.best.faults]
+                fails = self._still_fails(
+                    evolve(self.best.plan, faults=tuple(numbers[:start] + numbers[start + size :]))
+                )
+                yield fails
+                if not fails:
+                    start += size
+            if size == 1:
+                return

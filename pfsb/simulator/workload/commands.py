@@ -1,0 +1,86 @@
+"""What simulated users ask for: few keys, few locks, and values that tell who wrote them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from attrs import evolve, frozen
+
+from pfsb.applications.arguments import absent
+from pfsb.applications.interfaces import Command
+
+Writer = Callable[[random.Random, str, int], Command]
+"""Makes a command from (dice, key, a number that no other command has)."""
+
+
+def _put(rng: random.Random, key: str, unique: int) -> Command:
+    return ("PUT", key, f"v{unique}" + "x" * rng.choice((0, 0, 0, 300)))
+
+
+def _cas(rng: random.Random, key: str, unique: int) -> Command:
+    """Mostly against a value that has been there, perhaps."""
+    if rng.random() < 0.4:
+        return ("CAS", key, 0, "", f"v{unique}")
+    return ("CAS", key, 1, f"v{max(0, unique - rng.randint(1, 8))}", f"v{unique}")
+
+
+_WRITERS: tuple[Writer, ...] = (
+    _put,
+    _put,
+    _cas,
+    lambda rng, key, unique: ("APPEND", key, f"+{unique}"),
+    lambda rng, key, unique: ("INCR", f"n{key}", rng.randint(1, 3)),
+    lambda rng, key, unique: ("INCR", f"n{key}", 1),
+    lambda rng, key, unique: ("PUTHASH", f"h{key}", str(unique)),
+    lambda rng, key, unique: ("DEL", key),
+    lambda rng, key, unique: ("SAY", f"line {unique}"),
+    lambda rng, key, unique: ("SAY", f"line {unique}"),
+)
+
+_READERS: tuple[Writer, ...] = (
+    lambda rng, key, unique: ("GET", key),
+    lambda rng, key, unique: ("GET", f"n{key}"),
+    lambda rng, key, unique: ("GET", f"h{key}"),
+    lambda rng, key, unique: ("LOG", 1, 1000),
+)
+
+
+@frozen
+class Vocabulary:
+    """How much of what there is."""
+
+    keys: int = 3
+    locks: int = 2
+    share_of_reads: float = 0.2
+    share_of_locks: float = 0.25
+    share_of_local_reads: float = 0.15
+    """Questions that one server answers by itself."""
+
+    def change(self, rng: random.Random, unique: int) -> Command:
+        return rng.choice(_WRITERS)(rng, self._key(rng), unique)
+
+    def question(self, rng: random.Random) -> Command:
+        return rng.choice(_READERS)(rng, self._key(rng), 0)
+
+    @property
+    def questions_only(self) -> Vocabulary:
+        """Of somebody who changes nothing, until there is enough."""
+        return evolve(self, share_of_reads=1.0, share_of_locks=0.0, share_of_local_reads=0.0)
+
+    def names(self) -> tuple[str, ...]:
+        """All keys that are written."""
+        return tuple(f"{prefix}{key}" for key in "abcdefgh"[: self.keys] for prefix in ("", "n", "h"))
+
+    def lock(self, rng: random.Random) -> Command:
+        name = f"lock{rng.randrange(self.locks)}"
+        if rng.random() < 0.3:
+            return ("TRYLOCK", name)
+        return ("LOCK", name, rng.choice((absent, absent, 0, 300, 2_000)))
+
+    def _key(self, rng: random.Random) -> str:
+        return "abcdefgh"[rng.randrange(self.keys)]
+
+
+def unlock(name: str) -> Command:
+    return ("UNLOCK", name, absent)

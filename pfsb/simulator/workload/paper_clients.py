@@ -1,0 +1,66 @@
+"""Clients of a simulated cluster, as the paper has them: one outstanding update each, numbered by the client."""
+
+from __future__ import annotations
+
+import random
+
+from attrs import define, field
+
+from pfsb.simulator.cluster.cluster import World
+
+
+@define(eq=False)
+class SimulatedClient:
+    """Asks, waits for the answer, asks on. Without an answer it repeats the same number, mostly at another server."""
+
+    world: World
+    client_id: str
+    rng: random.Random
+    patience_seconds: float = 1.5
+    think_seconds: float = 0.05
+    timestamp: int = 0
+    servers: list[int] = field(factory=list)
+    """Which it talks to; empty: any that runs."""
+    _asked_at: float = 0.0
+    _server: int = -1
+    _enough: bool = False
+
+    def start(self) -> None:
+        self.world.clock.callLater(self.rng.uniform(0, self.think_seconds), self._ask_next)
+
+    def finish(self) -> None:
+        """Ask nothing new; what is under way is still repeated until it is answered."""
+        self._enough = True
+
+    @property
+    def satisfied(self) -> bool:
+        """Everything that it asked for is answered."""
+        return self.timestamp == 0 or (self.client_id, self.timestamp) in self.world.answers
+
+    def _ask_next(self) -> None:
+        if not self._enough:
+            self.timestamp += 1
+            self._ask()
+            self._look()
+
+    def _look(self) -> None:
+        """See whether the answer has come; have patience for so long."""
+        if self.satisfied:
+            self.world.clock.callLater(self.rng.uniform(0, 2 * self.think_seconds), self._ask_next)
+            return
+        if self.world.now - self._asked_at > self.patience_seconds:
+            self._ask()
+        self.world.clock.callLater(0.02, self._look)
+
+    def _ask(self) -> None:
+        self._asked_at = self.world.now
+        able = [i for i in self.servers or self.world.ids if self.world.is_running(i)]
+        others = [i for i in able if i != self._server] or able
+        if others:
+            self._server = self.rng.choice(others)
+            self.world.submit(self._server, self.client_id, self.timestamp, self._payload())
+
+    def _payload(self) -> bytes:
+        """Different for each update, the same for each repetition; now and then a long one."""
+        text = f"{self.client_id}/{self.timestamp}".encode()
+        return text * 200 if self.timestamp % 10 == 0 else text

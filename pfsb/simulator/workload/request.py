@@ -1,0 +1,24 @@
+"""What one user of a simulated cluster wants, until it is known what became of it."""
+
+from __future__ import annotations
+
+from attrs import define
+
+from pfsb.applications.interfaces import Command, Result
+from pfsb.simulator.linearizability.history import Entry
+from pfsb.simulator.workload.connection import Line
+
+
+@define(eq=False)
+class Job:
+    """One command that a user wants carried out; it is asked until its fate is known."""
+
+    number: int
+    """0: a question, which is asked once."""
+    command: Command
+    entry: Entry | None = None
+    asked_at: float = 0.0
+    line: Line | None = None
+    """Where it was asked last, and may still be answered."""
+    may_have_run: bool = False
+    result: Result | None = None

@@ -1,0 +1,401 @@
+"""The three faces of the clerk do the same, against servers behind real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase
+
+import pfsb
+from pfsb.client import (
+    AsyncClerk,
+    BadCall,
+    Clerk,
+    Closed,
+    LockLost,
+    LockTimeout,
+    SessionExpired,
+    StateError,
+    TwistedClerk,
+    Unavailable,
+)
+from pfsb.client.clerks import calls, chat_stream
+from pfsb.client.core.client_core import WINDOW
+from tests.client.cluster import LoopbackTestCase, reactor
+
+WANTED = ("v", ("a", "v"), 7, "x", "xy", "", True, False, False, True)
+"""What the calls below give."""
+
+
+def use_everything(clerk: Clerk) -> tuple[Any, ...]:
+    clerk.put("a", "v")
+    entry = clerk.entry("a")
+    assert entry is not None
+    return (
+        clerk.get("a"),
+        (entry.key, entry.value),
+        clerk.incr("n", 7),
+        clerk.append("t", "x"),
+        clerk.append("t", "y"),
+        clerk.puthash("h", "x"),
+        clerk.cas("c", None, "1"),
+        clerk.cas("c", None, "2"),
+        clerk.delete("nothing"),
+        clerk.delete("c"),
+    )
+
+
+async def await_everything(clerk: AsyncClerk | TwistedClerk) -> tuple[Any, ...]:
+    await clerk.put("a", "v")
+    entry = await clerk.entry("a")
+    assert entry is not None
+    return (
+        await clerk.get("a"),
+        (entry.key, entry.value),
+        await clerk.incr("n", 7),
+        await clerk.append("t", "x"),
+        await clerk.append("t", "y"),
+        await clerk.puthash("h", "x"),
+        await clerk.cas("c", None, "1"),
+        await clerk.cas("c", None, "2"),
+        await clerk.delete("nothing"),
+        await clerk.delete("c"),
+    )
+
+
+class ImportTests(SynchronousTestCase):
+    def test_scripts_get_no_reactor(self) -> None:
+        """A program that uses the blocking clerk may choose its own reactor later, or none."""
+        program = "import pfsb.client, sys; sys.exit('twisted.internet.reactor' in sys.modules)"
+        environment = {**os.environ, "PYTHONPATH": str(Path(pfsb.__file__).resolve().parents[1])}
+        self.assertEqual(subprocess.run([sys.executable, "-c", program], env=environment, timeout=60).returncode, 0)
+
+
+class ClerkTestCase(LoopbackTestCase):
+    def blocking(self, script: Callable[[Clerk], Any], **options: Any) -> Deferred[Any]:
+        """Run a script in a thread, as a program without a reactor would."""
+
+        def run() -> Any:
+            with Clerk(self.cluster.addresses, **options) as clerk:
+                return script(clerk)
+
+        return deferToThread(run)
+
+    def asynchronous(self, program: Callable[[AsyncClerk], Awaitable[Any]], **options: Any) -> Deferred[Any]:
+        """Run a coroutine in an asyncio loop of its own."""
+
+        async def run() -> Any:
+            async with AsyncClerk(self.cluster.addresses, **options) as clerk:
+                return await program(clerk)
+
+        return deferToThread(asyncio.run, run())
+
+    def twisted(self, **options: Any) -> TwistedClerk:
+        clerk = TwistedClerk(reactor, self.cluster.addresses, **options)
+        self.addCleanup(clerk.close)
+        return clerk
+
+    async def end_silence(self) -> None:
+        """A server that has not answered HELLO does not look whether the client is still there."""
+        for member in self.cluster.members:
+            await member.crash()
+
+    def forget_sessions(self) -> None:
+        """As if nothing had been heard of them for too long; every connection breaks."""
+        for session in self.cluster.shared.sessions.values():
+            session.opened, session.owner = 0, None
+        for member in self.cluster.members:
+            for connection in list(member.factory.connections):
+                connection.transport.abortConnection()  # type: ignore[union-attr]
+
+
+class CallTests(ClerkTestCase):
+    async def test_blocking_clerk_returns_what_was_asked(self) -> None:
+        self.assertEqual(await self.blocking(use_everything), WANTED)
+
+    async def test_asyncio_clerk_returns_what_was_asked(self) -> None:
+        self.assertEqual(await self.asynchronous(await_everything), WANTED)
+
+    async def test_twisted_clerk_fires_with_what_was_asked(self) -> None:
+        self.assertEqual(await await_everything(self.twisted()), WANTED)
+
+    async def test_many_keys_at_once(self) -> None:
+        def script(clerk: Clerk) -> Any:
+            clerk.mput({"b": "2", "a": "1", "c": "3"})
+            shown = [each.key for each in clerk.range("a", "c")]
+            return shown, clerk.keys(), clerk.keys("b", limit=1), {k: e.value for k, e in clerk.mget("a", "x").items()}
+
+        self.assertEqual(await self.blocking(script), (["a", "b"], ["a", "b", "c"], ["b"], {"a": "1"}))
+
+    async def test_any_text_travels(self) -> None:
+        text = 'two words, "quotes", \\ and\nlines, nil, \u00e9\u2028\U0001f600'
+        self.assertEqual(await self.blocking(lambda clerk: (clerk.put(text, text), clerk.get(text))[1]), text)
+
+    async def test_text_that_is_none_is_refused_before_it_is_sent(self) -> None:
+        clerk = self.twisted()
+        error = self.assertRaises(BadCall, clerk.put, "a", "\ud800")
+        self.assertEqual(error.fate, "none")
+        self.assertRaises(BadCall, clerk.get, "a", read="stale\nDEL a")
+
+    async def test_state_that_says_no_is_an_error_with_its_fate(self) -> None:
+        clerk = self.twisted()
+        await clerk.put("a", "no number")
+        error = await self.assertFailure(clerk.incr("a"), StateError)
+        self.assertEqual((error.code, error.fate), ("CONFLICT", "none"))
+        self.assertIn("nothing was changed", str(error))
+
+    async def test_calls_are_under_way_together_up_to_the_window(self) -> None:
+        clerk = self.twisted()
+        await clerk.put("a", "0")
+        desk = next(member.server.desk for member in self.cluster.members if member.server.desk.connections)
+        desk.hold = True
+        results = clerk.run_all([calls.incr("n") for _ in range(3 * WINDOW)])
+        await self.until(lambda: len(desk.held) == WINDOW)
+        desk.hold = False
+        desk.release()
+        self.assertEqual(await results, list(range(1, 3 * WINDOW + 1)))
+
+    async def test_blocking_clerk_has_many_under_way(self) -> None:
+        def script(clerk: Clerk) -> Any:
+            return clerk.run_all([calls.incr("n") for _ in range(200)])
+
+        self.assertEqual(await self.blocking(script), list(range(1, 201)))
+
+    async def test_clerk_goes_on_when_servers_crash(self) -> None:
+        clerk = self.twisted()
+        await clerk.incr("n")
+        for member in [each for each in self.cluster.members if each.server.desk.connections][:2]:
+            await member.crash()
+        self.assertEqual(await clerk.incr("n"), 2)
+
+    async def test_call_that_nobody_answers_says_whether_it_may_have_happened(self) -> None:
+        for member in self.cluster.members:
+            member.server.desk.silent = True
+        clerk = self.twisted(timeout_seconds=0.5, patience_seconds=0.1)
+        self.assertEqual((await self.assertFailure(clerk.put("a", "1"), Unavailable)).fate, "none")
+        for member in self.cluster.members:
+            member.server.desk.silent = False
+        await clerk.put("a", "2")
+        for member in self.cluster.members:
+            member.server.desk.silent = True
+        self.assertEqual((await self.assertFailure(clerk.put("a", "3"), Unavailable)).fate, "unknown")
+        await self.end_silence()
+
+    async def test_closed_clerk_takes_no_calls(self) -> None:
+        clerk = self.twisted()
+        await clerk.close()
+        await self.assertFailure(clerk.put("a", "1"), Closed)
+
+    async def test_closed_blocking_clerk_takes_no_calls(self) -> None:
+        kept: list[Clerk] = []
+        await self.blocking(kept.append)
+        self.assertRaises(Closed, kept[0].put, "a", "1")
+
+    async def test_closing_ends_calls_of_other_threads(self) -> None:
+        for member in self.cluster.members:
+            member.server.desk.silent = True
+
+        def script(clerk: Clerk) -> Any:
+            errors: list[Any] = []
+
+            def other() -> None:
+                try:
+                    clerk.put("a", "1")
+                except Closed as error:
+                    errors.append(error)
+
+            thread = threading.Thread(target=other)
+            thread.start()
+            while not clerk._clerk._core._core._commands._waiting:
+                threading.Event().wait(0.01)
+            clerk.close()
+            thread.join(5)
+            return errors
+
+        self.assertEqual(len(await self.blocking(script)), 1)
+        await self.end_silence()
+
+
+class LockTests(ClerkTestCase):
+    async def test_lock_is_held_inside_and_given_back(self) -> None:
+        def script(clerk: Clerk) -> Any:
+            with clerk.lock("door") as first:
+                clerk.put("a", "1")
+            with clerk.lock("door") as second:
+                return first.token < second.token
+
+        self.assertIs(await self.blocking(script), True)
+        verbs = [command[0] for _, _, command in self.cluster.shared.executed]
+        self.assertEqual(verbs, ["LOCK", "PUT", "UNLOCK", "LOCK", "UNLOCK"])
+
+    async def test_lock_is_held_with_asyncio(self) -> None:
+        async def program(clerk: AsyncClerk) -> bool:
+            async with clerk.lock("door") as held:
+                return held.token > 0 and not held.is_lost
+
+        self.assertIs(await self.asynchronous(program), True)
+        self.assertEqual(self.cluster.shared.executed[-1][2][0], "UNLOCK")
+
+    async def test_somebody_else_waits(self) -> None:
+        first, second = self.twisted(), self.twisted()
+        async with first.lock("door"):
+            waiting = second.acquire("door")
+            await self.until(lambda: self.cluster.shared.waiting)
+            self.assertNoResult(waiting)
+        held = await waiting
+        await second.release(held)
+
+    async def test_wait_for_a_lock_ends(self) -> None:
+        first, second = self.twisted(), self.twisted()
+        async with first.lock("door"):
+            error = await self.assertFailure(second.acquire("door", wait=0), LockTimeout)
+        self.assertEqual(error.fate, "none")
+
+    async def test_clerk_does_not_give_one_lock_to_two_of_its_users(self) -> None:
+        """To the servers they are the same session, and would both have it."""
+        clerk = self.twisted()
+        async with clerk.lock("door"):
+            error = await self.assertFailure(clerk.acquire("door"), StateError)
+        self.assertEqual(error.code, "HELD")
+
+    async def test_lock_that_nobody_waits_for_any_more_is_given_back_when_it_comes(self) -> None:
+        first, second = self.twisted(), self.twisted()
+        held = await first.acquire("door")
+        waiting = second.acquire("door")
+        await self.until(lambda: self.cluster.shared.waiting)
+        waiting.cancel()
+        await self.assertFailure(waiting, CancelledError)
+        await self.assertFailure(second.acquire("door"), StateError)
+        await first.release(held)
+        await self.until(lambda: [c[0] for _, _, c in self.cluster.shared.executed].count("UNLOCK") == 2)
+        async with first.lock("door", wait=0), second.lock("window"):
+            pass
+
+    async def test_giving_back_does_not_wait_for_ever_and_happens_all_the_same(self) -> None:
+        clerk, other = self.twisted(timeout_seconds=0.3, patience_seconds=0.1), self.twisted()
+        held = await clerk.acquire("door")
+        for member in self.cluster.members:
+            member.server.desk.hold = True
+        error = await self.assertFailure(clerk.release(held), Unavailable)
+        self.assertEqual(error.fate, "unknown")
+        self.assertEqual((await self.assertFailure(clerk.acquire("door"), StateError)).code, "HELD")
+        for member in self.cluster.members:
+            member.server.desk.hold = False
+            member.server.desk.release()
+        async with other.lock("door"):
+            pass
+
+    async def test_error_inside_is_not_hidden_by_giving_back(self) -> None:
+        clerk = self.twisted()
+        with self.assertRaises(ZeroDivisionError):
+            async with clerk.lock("door"):
+                self.forget_sessions()
+                await self.assertFailure(clerk.put("a", "1"), SessionExpired)
+                raise ZeroDivisionError
+
+    async def test_lost_lock_is_told_and_nothing_is_done_in_its_name(self) -> None:
+        """Whoever believes to hold it must not go on as if he did."""
+        clerk = self.twisted()
+        told: list[Any] = []
+        with self.assertRaises(LockLost):
+            async with clerk.lock("door") as held:
+                held.on_lost(told.append)
+                self.forget_sessions()
+                await self.until(lambda: held.is_lost)
+                self.assertRaises(LockLost, held.check)
+                self.assertEqual((await self.assertFailure(clerk.put("a", "1"), LockLost)).fate, "none")
+        self.assertEqual(told, [held])
+        self.assertGreater(await clerk.put("a", "2"), 0)
+        self.assertEqual([c for _, _, c in self.cluster.shared.executed if c[0] == "PUT"], [("PUT", "a", "2")])
+
+    async def test_lost_lock_raises_in_a_script(self) -> None:
+        def script(clerk: Clerk) -> Any:
+            lost = threading.Event()
+            try:
+                with clerk.lock("door") as held:
+                    held.on_lost(lambda _held: lost.set())
+                    reactor.callFromThread(self.forget_sessions)
+                    lost.wait(10)
+            except LockLost as error:
+                return error.fate, clerk.incr("n")
+
+        self.assertEqual(await self.blocking(script), ("none", 1))
+
+
+class ChatTests(ClerkTestCase):
+    async def test_chat_is_heard_in_a_script(self) -> None:
+        def script(clerk: Clerk) -> Any:
+            chat = clerk.listen()
+            said = [clerk.say(f"line {n}") for n in range(5)]
+            heard = [next(chat) for _ in said]
+            chat.close()
+            return said == [line.index for line in heard], [line.text for line in heard], list(chat)
+
+        self.assertEqual(await self.blocking(script), (True, [f"line {n}" for n in range(5)], []))
+
+    async def test_listening_to_nobody_ends(self) -> None:
+        for member in self.cluster.members:
+            await member.crash()
+        failed = self.blocking(lambda clerk: clerk.listen(), timeout_seconds=0.2)
+        self.assertEqual((await self.assertFailure(failed, Unavailable)).fate, "none")
+
+    async def test_chat_is_heard_from_the_beginning_with_asyncio(self) -> None:
+        async def program(clerk: AsyncClerk) -> list[int]:
+            for n in range(3):
+                await clerk.say(str(n))
+            heard = []
+            async for line in clerk.listen(1):
+                heard.append(line.index)
+                if len(heard) == 3:
+                    break
+            return heard
+
+        self.assertEqual(await self.asynchronous(program), [1, 2, 3])
+
+    async def test_each_listener_hears_everything_from_its_place_on(self) -> None:
+        clerk = self.twisted()
+        everything: list[int] = []
+        late: list[int] = []
+        clerk.listen(lambda line: everything.append(line.index), first=1)
+        for n in range(5):
+            await clerk.say(str(n))
+        clerk.listen(lambda line: late.append(line.index), first=3)
+        await clerk.say("last")
+        await self.until(lambda: len(late) == 4 and len(everything) == 6)
+        self.assertEqual((everything, late), ([1, 2, 3, 4, 5, 6], [3, 4, 5, 6]))
+
+    async def test_chat_goes_on_at_another_server_without_gap(self) -> None:
+        listener, speaker = self.twisted(), self.twisted()
+        heard: list[int] = []
+        listening = listener.listen(lambda line: heard.append(line.index), first=1)
+        await speaker.say("before")
+        await self.until(lambda: heard)
+        for member in self.cluster.members[:2]:
+            await member.crash()
+        for n in range(5):
+            await speaker.say(str(n))
+        await self.until(lambda: len(heard) == 6)
+        listening.stop()
+        await speaker.say("unheard")
+        self.assertEqual(heard, [1, 2, 3, 4, 5, 6])
+
+    async def test_slow_listener_holds_up_nobody_and_misses_nothing(self) -> None:
+        """Lines that it has no room for stay at the server."""
+        self.patch(chat_stream, "LINES_MAX", 10)
+
+        async def program(clerk: AsyncClerk) -> list[int]:
+            stream = clerk.listen(1)
+            for n in range(100):
+                await clerk.say(str(n))
+            return [(await anext(stream)).index for _ in range(100)]
+
+        self.assertEqual(await self.asynchronous(program), list(range(1, 101)))

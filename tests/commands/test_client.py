@@ -1,0 +1,255 @@
+"""`pfsb client`, `pfsb status`, `pfsb check` and `pfsb` itself, against fake servers."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from twisted.python import usage
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb import cli
+from pfsb.applications.interfaces import Refused
+from pfsb.client.core.addresses import server_addresses
+from pfsb.client.core.timeouts import PATIENCE_SECONDS
+from pfsb.commands import check, status
+from pfsb.commands.client import Options, one_line, run_batch, run_lines, run_one
+from pfsb.config.config import ConfigError, load
+from tests.client.cluster import LoopbackTestCase, reactor
+
+
+def config_file(path: str, clients: list[str]) -> str:
+    servers = "".join(
+        f'  {i}: {{peer: "127.0.0.1:{7400 + i}", client: "{client}"}}\n' for i, client in enumerate(clients)
+    )
+    with open(path, "w") as file:
+        file.write(f"cluster: four\nservers:\n{servers}")
+    return path
+
+
+async def lines(*texts: str) -> AsyncIterator[str]:
+    for text in texts:
+        yield f"{text}\n"
+
+
+class ToolTestCase(LoopbackTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.out, self.err = io.StringIO(), io.StringIO()
+        ports = [member.port.getHost().port for member in self.cluster.members]
+        self.file = config_file(self.mktemp(), [f"tcp:{port}:interface=127.0.0.1" for port in ports])
+
+    def options(self, *arguments: str) -> Options:
+        options = Options()
+        options.parseOptions([self.file, *arguments])
+        return options
+
+    async def one(self, *arguments: str) -> bool:
+        options = self.options(*arguments)
+        return await run_one(reactor, options, one_line(options.words), self.out, self.err)
+
+
+class OneCommandTests(ToolTestCase):
+    async def test_reply_is_printed_without_number(self) -> None:
+        self.assertIs(await self.one("PUT", "a", "1"), True)
+        self.assertEqual(self.out.getvalue(), "OK revision=2\n")
+
+    async def test_rows_are_printed_before_the_reply(self) -> None:
+        await self.one("MPUT", "a", "two words", "b", "2")
+        self.out.truncate(0)
+        self.assertIs(await self.one("MGET", "a", "b"), True)
+        self.assertIn('+key="a" value="two words"', self.out.getvalue())
+
+    async def test_refusal_is_printed_and_no_success(self) -> None:
+        self.assertIs(await self.one("GET", "nothing"), False)
+        self.assertIn("ERR NOTFOUND", self.out.getvalue())
+
+    async def test_question_about_one_server_is_not_asked_of_another(self) -> None:
+        await self.cluster.members[1].crash()
+        self.assertIs(await self.one("--timeout", "0.3", "--id", "1", "STATUS"), False)
+        self.assertIn("server 1 (127.0.0.1:", self.err.getvalue())
+
+    async def test_command_goes_on_at_another_server(self) -> None:
+        await self.cluster.members[1].crash()
+        self.assertIs(await self.one("--id", "1", "PUT", "a", "1"), True)
+
+    async def test_nobody_there_is_told_with_the_reason(self) -> None:
+        for member in self.cluster.members:
+            await member.crash()
+        self.assertIs(await self.one("--timeout", "0.3", "PUT", "a", "1"), False)
+        self.assertIn("no answer within 0.3 s; server ", self.err.getvalue())
+        self.assertIn("refused", self.err.getvalue())
+
+
+class PipeTests(ToolTestCase):
+    async def run_all(self, *texts: str) -> bool:
+        return await run_lines(reactor, self.options(), lines(*texts), self.out, self.err)
+
+    async def test_replies_come_in_the_order_of_the_lines(self) -> None:
+        self.assertIs(await self.run_all(*[f"PUT a {n}" for n in range(200)], "", "GET a"), True)
+        said = self.out.getvalue().splitlines()
+        self.assertEqual((len(said), said[0], said[-1]), (201, "OK revision=2", 'OK value="199" revision=201'))
+
+    async def test_line_that_cannot_be_sent_is_told_and_the_rest_goes_on(self) -> None:
+        self.assertIs(await self.run_all("#5 PUT a 1", "HELLO bob", "PUT a 2"), False)
+        self.assertEqual(len(self.err.getvalue().splitlines()), 2)
+        self.assertEqual(self.out.getvalue(), "OK revision=2\n")
+
+    async def test_next_line_waits_for_a_lock(self) -> None:
+        holder = self.client()
+        await holder.command("LOCK x")
+        waiting: Any = self.run_all("LOCK x", "PUT a 1")
+        from twisted.internet.defer import Deferred
+
+        done = Deferred.fromCoroutine(waiting)
+        await self.until(lambda: self.cluster.shared.waiting)
+        await holder.command("UNLOCK x")
+        self.assertIs(await done, True)
+        self.assertEqual([command[0] for _, _, command in self.cluster.shared.executed][-2:], ["UNLOCK", "PUT"])
+
+    async def test_quit_ends_it(self) -> None:
+        self.assertIs(await self.run_all("PUT a 1", "QUIT", "PUT a 2"), True)
+        self.assertEqual(len(self.cluster.shared.executed), 1)
+
+
+class BatchTests(ToolTestCase):
+    async def batch(self, *arguments: str) -> bool:
+        return await run_batch(reactor, self.options(*arguments), self.out, self.err)
+
+    async def test_all_requests_are_acknowledged_and_recorded(self) -> None:
+        record = self.mktemp()
+        self.assertIs(await self.batch("--batch", "50", "--clients", "5", "--record", record), True)
+        self.assertIn("acknowledged  50 of 50", self.out.getvalue())
+        with open(record) as file:
+            entries = [json.loads(line) for line in file]
+        said = {command[1] for _, _, command in self.cluster.shared.executed}
+        self.assertEqual({entry["line"].removeprefix("SAY ") for entry in entries}, said)
+        self.assertEqual(sorted(entry["number"] for entry in entries), list(range(1, 51)))
+        self.assertTrue(all(entry["t0"] <= entry["t1"] and entry["reply"].startswith("OK index=") for entry in entries))
+
+    async def test_clients_are_spread_over_the_servers(self) -> None:
+        await self.batch("--batch", "9", "--clients", "3")
+        self.assertEqual([len(member.server.desk.connections) for member in self.cluster.members], [1, 1, 1])
+
+    async def test_clients_begin_at_the_server_that_is_named(self) -> None:
+        await self.batch("--batch", "9", "--clients", "3", "--id", "2")
+        self.assertEqual([len(member.server.desk.connections) for member in self.cluster.members], [0, 0, 3])
+
+    async def test_crash_of_a_server_loses_nothing(self) -> None:
+        shared = self.cluster.shared
+        reactor.callLater(0.02, self.cluster.members[0].crash)
+        self.assertIs(await self.batch("--batch", "600", "--clients", "6", "--command", "SAY {client} {n}"), True)
+        self.assertEqual(len({command[1] for _, _, command in shared.executed}), 600)
+        self.assertEqual(len(shared.executed), 600)
+
+    async def test_errors_are_counted_and_no_success(self) -> None:
+        self.assertIs(await self.batch("--batch", "4", "--clients", "2", "--command", "GET nothing{n}"), False)
+        self.assertIn("4 NOTFOUND", self.out.getvalue())
+
+    async def test_batch_without_answers_is_given_up(self) -> None:
+        for member in self.cluster.members:
+            member.server.desk.refuse = Refused("UNAVAILABLE", "no majority", "unknown")
+        self.assertIs(await self.batch("--batch", "4", "--timeout", "0.3"), False)
+        self.assertIn("acknowledged  0 of 4", self.out.getvalue())
+        self.assertIn("UNAVAILABLE", self.err.getvalue())
+
+
+class StatusTests(ToolTestCase):
+    async def show(self) -> bool:
+        return await status.show_status(reactor, self.options().addresses, 2, self.out)
+
+    async def test_every_server_has_its_line(self) -> None:
+        self.assertIs(await self.show(), True)
+        names, *rows = self.out.getvalue().splitlines()
+        self.assertTrue(names.startswith("id  address"))
+        self.assertEqual([row.split()[0] for row in rows], ["0", "1", "2"])
+        self.assertEqual(names.index("state"), rows[0].index("REG_NONLEADER"))
+
+    async def test_unreachable_server_is_shown_as_such(self) -> None:
+        await self.cluster.members[1].crash()
+        self.assertIs(await self.show(), True)
+        self.assertIn("unreachable: Connection was refused", self.out.getvalue().splitlines()[2])
+
+    async def test_no_majority_is_no_success(self) -> None:
+        await self.cluster.members[1].crash()
+        await self.cluster.members[2].crash()
+        self.assertIs(await self.show(), False)
+
+
+class CommandLineTests(SynchronousTestCase):
+    def test_words_of_the_shell_are_quoted_where_needed(self) -> None:
+        for words, line in (
+            (["put", "a", "1"], "PUT a 1"),
+            (["PUT", "a", "two words"], 'PUT a "two words"'),
+            (["PUT", "a", ""], 'PUT a ""'),
+            (["PUT", "a", '"already quoted"'], 'PUT a "already quoted"'),
+            (["PUT", "a", 'it"s'], 'PUT a "it\\"s"'),
+            (["SAY", "hello", "world"], 'SAY "hello world"'),
+            (["PUT a 1"], "PUT a 1"),
+        ):
+            self.assertEqual(one_line(words), line)
+
+    def parse(self, *arguments: str) -> Options:
+        options = Options()
+        options.parseOptions(list(arguments))
+        return options
+
+    def test_options_may_stand_before_and_after_the_file(self) -> None:
+        file = config_file(self.mktemp(), ["tcp:9400", "tcp:9401", "tcp:9402"])
+        for arguments in (["--id", "1", file, "PUT", "a", "-1"], [file, "--id", "1", "PUT", "a", "-1"]):
+            options = self.parse(*arguments)
+            self.assertEqual((options["id"], options.words), (1, ["PUT", "a", "-1"]))
+
+    def test_wrong_command_lines_are_refused_with_a_sentence(self) -> None:
+        file = config_file(self.mktemp(), ["tcp:9400", "tcp:9401", "tcp:9402"])
+        for arguments in (
+            [],
+            ["/does/not/exist"],
+            [file, "--id", "7"],
+            [file, "--batch", "0"],
+            [file, "--batch", "x"],
+            [file, "--batch", "3", "PUT", "a", "1"],
+            [file, "--record", "x"],
+            [file, "--timeout", "0"],
+            [file, "#1", "PUT", "a", "1"],
+            [file, "HELLO", "bob"],
+        ):
+            with self.assertRaises(usage.UsageError):
+                self.parse(*arguments)
+
+    def test_addresses_follow_the_endpoints(self) -> None:
+        """The interface where there is one, else the host that the other servers use."""
+        clients = ["tcp:9400", "tcp:port=9401:interface=127.0.0.2", "tcp:9402:interface=0.0.0.0", "unix:/tmp/s"]
+        addresses = server_addresses(load(config_file(self.mktemp(), clients)))
+        self.assertEqual(
+            [address.shown for address in addresses], ["127.0.0.1:9400", "127.0.0.2:9401", "127.0.0.1:9402", "/tmp/s"]
+        )
+        self.assertEqual(addresses[1].endpoint, "tcp:host=127.0.0.2:port=9401:timeout=1")
+
+    def test_ipv6_interface_keeps_its_colons(self) -> None:
+        (address,) = server_addresses(load(config_file(self.mktemp(), ["tcp6:9400:interface=\\\\:\\\\:1"])))
+        self.assertEqual((address.shown, address.endpoint), ("[::1]:9400", "tcp:host=\\:\\:1:port=9400:timeout=1"))
+
+    def test_endpoint_that_a_client_cannot_reach_is_refused(self) -> None:
+        with self.assertRaises(ConfigError):
+            server_addresses(load(config_file(self.mktemp(), ["systemd:domain=INET:index=0"])))
+
+    def test_check_says_what_the_file_means(self) -> None:
+        file = config_file(self.mktemp(), ["tcp:9400", "tcp:9401", "tcp:9402"])
+        self.assertIn("3 servers, 2 are a majority, 1 may fail", check.summary(load(file)))
+
+    def test_every_command_says_what_it_is_for(self) -> None:
+        text = cli.Options().getUsage()
+        for name in ("cluster", "client", "status", "check", "demo"):
+            self.assertIn(name, text)
+
+    def test_command_without_name_is_refused(self) -> None:
+        with self.assertRaises(usage.UsageError):
+            cli.Options().parseOptions([])
+
+    def test_patience_is_shorter_than_a_servers(self) -> None:
+        """Else the client would always wait for UNAVAILABLE (request_seconds) before it moves on."""
+        file = config_file(self.mktemp(), ["tcp:9400"])
+        self.assertLess(PATIENCE_SECONDS, load(file).limits.request_seconds)

@@ -1,0 +1,496 @@
+"""A configuration that can be used is read whole; any other ends in one line that says what would be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+import pfsb
+from pfsb.config.config import Config, ConfigError, Limits, ServerConfig, Timers, load
+from pfsb.paxos.settings import Settings
+
+ETC = Path(pfsb.__file__).parent.parent / "etc"
+
+
+def four() -> dict[str, Any]:
+    """The configuration of interface part 2, for a test to spoil."""
+    found: dict[str, Any] = yaml.safe_load((ETC / "four.yaml").read_text())
+    return found
+
+
+class ConfigTestCase(SynchronousTestCase):
+    def file(self, text: str | bytes) -> str:
+        path = Path(self.mktemp())
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    def load(self, content: object) -> Config:
+        return load(self.file(yaml.safe_dump(content)))
+
+    def refusal(self, text: str | bytes) -> str:
+        """What is said of this text, after the name of the file, which it must begin with."""
+        path = self.file(text)
+        error = self.assertRaises(ConfigError, load, path)
+        named, _, rest = str(error).partition(": ")
+        self.assertEqual(named, path)
+        self.assertNotIn("\n", rest)
+        return rest
+
+    def assertRefused(self, content: object, rest: str) -> None:
+        self.assertEqual(self.refusal(yaml.safe_dump(content)), rest)
+
+
+class WhatIsRead(ConfigTestCase):
+    def test_the_example_of_the_interface_is_read_whole(self) -> None:
+        """Interface part 2: every value of the example arrives."""
+        config = load(ETC / "four.yaml")
+        self.assertEqual(
+            (config.cluster, config.f, config.transport, config.apps, config.storage, config.secret_file),
+            ("four", 1, "udp", ("chat", "lock", "kv"), "var/four", None),
+        )
+        self.assertEqual(config.timers, Timers(progress=1.0, update=0.5, alive=0.2))
+        self.assertEqual(config.limits, Limits(32_768, 10_000, 128, 10.0))
+        self.assertEqual((config.window, config.snapshot_every, config.faults), (16, 10_000, False))
+        self.assertEqual(
+            config.server(2),
+            ServerConfig(2, ("127.0.0.1", 7402), "tcp:9402:interface=127.0.0.1", "tcp:8402:interface=127.0.0.1"),
+        )
+
+    def test_each_file_of_etc_has_the_servers_of_its_name_and_ports_of_its_own(self) -> None:
+        """The four files can run beside each other on one machine."""
+        configs = [load(ETC / f"{name}.yaml") for name in ("one", "three", "four", "five")]
+        self.assertEqual([(config.n, config.f) for config in configs], [(1, 0), (3, 1), (4, 1), (5, 2)])
+        peers = [server.peer for config in configs for server in config.servers.values()]
+        doors = [
+            door for config in configs for server in config.servers.values() for door in (server.client, server.http)
+        ]
+        self.assertEqual(len(set(peers)), 13)
+        self.assertEqual(len(set(doors)), 26)
+
+    def test_only_the_name_and_the_servers_are_needed(self) -> None:
+        """Interface part 2: the rest has defaults, the same as in the example; f is the most that the servers allow."""
+        whole = four()
+        config = self.load({"cluster": "four", "servers": whole["servers"]})
+        example = load(ETC / "four.yaml")
+        self.assertEqual(config.servers, example.servers)
+        for name in ("f", "transport", "apps", "storage", "timers", "limits", "window", "snapshot_every", "faults"):
+            self.assertEqual(getattr(config, name), getattr(example, name), name)
+
+    def test_a_key_without_a_value_is_as_good_as_none(self) -> None:
+        """`secret_file:` and `http: null` mean that there is none."""
+        text = (ETC / "four.yaml").read_text() + "secret_file:\n"
+        config = load(self.file(text.replace('http: "tcp:8400:interface=127.0.0.1"', "http: null")))
+        self.assertIsNone(config.secret_file)
+        self.assertIsNone(config.server(0).http)
+
+    def test_what_yaml_takes_for_something_else_is_read_as_it_is_written(self) -> None:
+        """A cluster may be called `no`, which YAML 1.1 takes for False."""
+        config = load(self.file((ETC / "four.yaml").read_text().replace("cluster: four", "cluster: no")))
+        self.assertEqual(config.cluster, "no")
+
+    def test_ids_are_ascending_whatever_their_order_in_the_file(self) -> None:
+        """Design part 4: the leader of a view is found by the ids in ascending order."""
+        server = '{id}: {{peer: "127.0.0.1:74{id:02}", client: "tcp:94{id:02}"}}'
+        ids = ", ".join(server.format(id=id) for id in (10, 2, 7))
+        self.assertEqual(load(self.file(f"{{cluster: x, servers: {{{ids}}}}}")).ids, (2, 7, 10))
+
+    def test_peers_may_be_names_and_ipv6_addresses(self) -> None:
+        """The host goes to the transport as it is, without the brackets."""
+        content = four()
+        content["servers"][0]["peer"] = "[::1]:7400"
+        content["servers"][1]["peer"] = "node-1.example.org:7400"
+        config = self.load(content)
+        self.assertEqual(config.server(0).peer, ("::1", 7400))
+        self.assertEqual(config.server(1).peer, ("node-1.example.org", 7400))
+
+    def test_servers_on_two_hosts_may_use_the_same_port(self) -> None:
+        """All interfaces, or the loopback, of another host are other addresses."""
+        for client in ("tcp:9400", "tcp:9400:interface=127.0.0.1", "unix:/run/pfsb"):
+            content = four()
+            for number, server in content["servers"].items():
+                server.update(peer=f"10.0.0.{number + 1}:7400", client=client)
+            self.assertEqual(self.load(content).server(3).client, client)
+
+
+class WhatFollows(ConfigTestCase):
+    def test_a_quorum_is_a_majority(self) -> None:
+        """Paper section 2: floor(N/2) + 1, for an even number of servers too."""
+        quorums = [load(ETC / f"{name}.yaml").quorum for name in ("one", "three", "four", "five")]
+        self.assertEqual(quorums, [1, 2, 3, 3])
+
+    def test_settings_have_the_timers_and_the_window_of_the_file(self) -> None:
+        """With the timers doubled the derived intervals double too."""
+        content = four() | {"timers": {"progress": 2, "update": 0.75, "alive": 0.4}, "window": 20}
+        made = self.load(content).settings()
+        self.assertEqual((made.progress_seconds, made.update_seconds, made.alive_seconds), (2.0, 0.75, 0.4))
+        self.assertEqual((made.resend_seconds, made.reconciliation_seconds, made.window_slots), (0.2, 0.5, 20))
+
+    def test_the_example_gives_the_default_settings(self) -> None:
+        """The proportions kept are those of the defaults."""
+        self.assertEqual(load(ETC / "four.yaml").settings(), Settings())
+
+    def test_the_membership_digest_tells_name_and_ids_and_nothing_else(self) -> None:
+        """Design part 8; it stands on disks, so its value is fixed for ever."""
+        digest = load(ETC / "four.yaml").membership_digest()
+        self.assertEqual(digest.hex(), "249c0eb4b9318ef7")
+        self.assertEqual(self.load(four() | {"window": 9}).membership_digest(), digest)
+        self.assertNotEqual(self.load(four() | {"cluster": "fore"}).membership_digest(), digest)
+        fewer = four()
+        del fewer["servers"][3]
+        self.assertNotEqual(self.load(fewer).membership_digest(), digest)
+
+    def test_each_server_stores_in_a_directory_of_its_own(self) -> None:
+        """Interface part 2: storage/id."""
+        self.assertEqual(load(ETC / "four.yaml").storage_directory(3), Path("var/four/3"))
+
+    def test_memory_storage_has_no_directory(self) -> None:
+        """Interface part 2: "memory" keeps nothing."""
+        self.assertIsNone(self.load(four() | {"storage": "memory"}).storage_directory(3))
+
+    def test_an_unknown_id_is_answered_with_the_known_ones(self) -> None:
+        """Interface part 1: an unknown id gives one clear line."""
+        config = load(str(ETC / "four.yaml"))
+        error = self.assertRaises(ConfigError, config.server, 7)
+        self.assertEqual(str(error), f"{ETC / 'four.yaml'}: servers: there is no server 7; known are 0, 1, 2, 3")
+
+
+class Secrets(ConfigTestCase):
+    def secret(self, path: str) -> bytes | None:
+        return self.load(four() | {"secret_file": path}).secret()
+
+    def assertNoSecret(self, path: str, text: str) -> None:
+        config = self.load(four() | {"secret_file": path})
+        error = self.assertRaises(ConfigError, config.secret)
+        self.assertEqual(str(error), f'{config.file}: secret_file: "{path}": {text}')
+
+    def test_without_a_secret_file_there_is_no_secret(self) -> None:
+        """Interface part 2: optional."""
+        self.assertIsNone(load(ETC / "four.yaml").secret())
+
+    def test_the_secret_does_not_hold_the_line_end_of_its_file(self) -> None:
+        """Editors add one; servers whose files differ only in it understand each other."""
+        self.assertEqual(self.secret(self.file("s3cr3t\r\n")), b"s3cr3t")
+
+    def test_a_missing_secret_file_is_an_error_only_for_who_reads_it(self) -> None:
+        """Clients load the same configuration and need no secret."""
+        self.assertNoSecret("no/such.secret", "there is no such file")
+
+    def test_an_empty_secret_is_none(self) -> None:
+        """An empty key would authenticate nothing."""
+        self.assertNoSecret(self.file("\n"), "is empty; it should hold a random text, the same at every server")
+
+    def test_a_secret_has_a_size(self) -> None:
+        """Every input has a limit."""
+        self.assertNoSecret(self.file(b"x" * 65_537), "is too large, 65536 bytes are allowed")
+
+
+class WhatIsRefused(ConfigTestCase):
+    def spoil(self, *path: str | int, value: object, says: str) -> None:
+        """With `value` at the end of the path, `load` says `says` of it."""
+        content = four()
+        inner: Any = content
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = value
+        self.assertRefused(content, f"{'.'.join(map(str, path))}: {says}")
+
+    def test_a_missing_file(self) -> None:
+        """The text begins with the file, like all others."""
+        error = self.assertRaises(ConfigError, load, "etc/nine.yaml")
+        self.assertEqual(str(error), "etc/nine.yaml: there is no such file")
+
+    def test_a_directory(self) -> None:
+        """The operating system's reason is given."""
+        error = self.assertRaises(ConfigError, load, str(ETC))
+        self.assertEqual(str(error), f"{ETC}: cannot be read: Is a directory")
+
+    def test_a_file_name_that_cannot_be(self) -> None:
+        """Python raises ValueError for these, not OSError; the complaint can be printed."""
+        for path in ("etc/\0.yaml", "etc/\ud800.yaml"):
+            error = self.assertRaises(ConfigError, load, path)
+            self.assertIn("is no name of a file", str(error))
+            self.assertTrue(str(error).isprintable())
+
+    def test_what_is_no_yaml_with_its_line(self) -> None:
+        """The place in the file stands for the key's path, which nobody knows yet."""
+        self.assertEqual(
+            self.refusal("cluster: four\nf: 1: 2\n"), "line 2, column 5: mapping values are not allowed here"
+        )
+
+    def test_characters_and_escapes_that_are_no_yaml(self) -> None:
+        """PyYAML reports the first as it reports nothing else, and stumbles over the second."""
+        self.assertEqual(self.refusal("cluster: four\nf: \x01"), "line 2: has a character that YAML does not allow")
+        self.assertEqual(self.refusal('cluster: "\\UFFFFFFFF"'), "is not YAML")
+
+    def test_what_is_no_text(self) -> None:
+        """Only UTF-8 is read."""
+        self.assertEqual(self.refusal(b"cluster: four\nstorage: \xff"), "line 2: is not UTF-8")
+
+    def test_a_file_without_anything(self) -> None:
+        """A comment is nothing, too."""
+        self.assertEqual(self.refusal("# later\n"), "is empty (etc/four.yaml is an example)")
+
+    def test_a_file_that_is_no_mapping(self) -> None:
+        """There is no key to name."""
+        self.assertEqual(self.refusal("- four\n"), "must be a mapping of keys to values, not a list")
+
+    def test_a_file_that_is_too_large_or_too_deep(self) -> None:
+        """Every input has a limit."""
+        self.assertEqual(self.refusal("#" * 1_000_001), "is too large, 1000000 bytes are allowed")
+        self.assertEqual(self.refusal("[" * 5_000), "is nested too deeply")
+
+    def test_an_unknown_key_with_the_nearest_known_one(self) -> None:
+        """Interface part 2, at every level."""
+        self.spoil("widow", value=1, says='unknown key, did you mean "window"?')
+        self.spoil("timers", "progres", value=1, says='unknown key, did you mean "progress"?')
+        self.spoil("servers", 2, "per", value="x", says='unknown key, did you mean "peer"?')
+        self.spoil(
+            "limits",
+            "zzz",
+            value=1,
+            says="unknown key, known are command_bytes, connections, session_window, request_seconds, batch_bytes",
+        )
+
+    def test_a_missing_key(self) -> None:
+        """The path is that of the key that is not there; a null is not there either."""
+        for path in (("cluster",), ("servers",), ("servers", 2, "peer"), ("servers", 2, "client")):
+            self.spoil(*path, value=None, says="is missing")
+
+    def test_a_server_id_that_is_given_twice(self) -> None:
+        """YAML would keep the second without a word."""
+        text = (ETC / "four.yaml").read_text().replace("  3: {", "  2: {")
+        self.assertEqual(self.refusal(text), "servers.2: is given twice, on lines 9 and 10")
+
+    def test_any_key_that_is_given_twice(self) -> None:
+        """Not only ids."""
+        self.assertEqual(self.refusal("cluster: a\ncluster: a\n"), "cluster: is given twice, on lines 1 and 2")
+
+    def test_a_server_id_that_is_no_small_whole_number(self) -> None:
+        """Frames carry ids in 16 bits."""
+        for written in ("-1", "1.5", "two", "065", "65536"):
+            text = (ETC / "four.yaml").read_text().replace("  3: {", f"  {written}: {{")
+            step = f'"{written}"' if "." in written else written
+            self.assertEqual(
+                self.refusal(text), f"servers.{step}: must be a whole number from 0 to 65535, not {written}"
+            )
+
+    def test_a_server_id_that_is_a_text(self) -> None:
+        """Quotes make a text of it; numbers have none anywhere."""
+        text = (ETC / "four.yaml").read_text().replace("  3: {", '  "3": {')
+        self.assertEqual(self.refusal(text), 'servers.3: must be a whole number from 0 to 65535, not the text "3"')
+
+    def test_no_servers(self) -> None:
+        """One is enough, none is not."""
+        self.spoil("servers", value={}, says='is empty (example: 0: {peer: "127.0.0.1:7400", client: "tcp:9400"})')
+
+    def test_fewer_servers_than_the_failures_need(self) -> None:
+        """Interface part 2: at least 2f+1."""
+        self.spoil("f", value=2, says="2 needs at least 5 servers, 4 are given")
+
+    def test_a_peer_without_a_port(self) -> None:
+        """The sentence that the style guide wants."""
+        for written in ("localhost", "[::1]"):
+            self.spoil("servers", 2, "peer", value=written, says=f'"{written}" has no port (example: "127.0.0.1:7402")')
+
+    def test_a_peer_that_is_no_address(self) -> None:
+        """Each with what is wrong with it."""
+        for written, wrong in (
+            ("127.0.0.1:0", "has no port from 1 to 65535"),
+            ("127.0.0.1:65536", "has no port from 1 to 65535"),
+            ("127.0.0.1:", "has no port from 1 to 65535"),
+            ("::1:7402", "is no address"),
+            ("[::x]:7402", "names no host"),
+            (":7402", "names no host"),
+            ("127.0.0.256:7402", "names no host"),
+            ("two words:7402", "names no host"),
+            ("0.0.0.0:7402", "is nowhere that the other servers could send to"),
+            ("[::]:7402", "is nowhere that the other servers could send to"),
+        ):
+            self.spoil("servers", 2, "peer", value=written, says=f'"{written}" {wrong} (example: "127.0.0.1:7402")')
+
+    def test_an_endpoint_that_twisted_does_not_know(self) -> None:
+        """Found out without listening anywhere."""
+        example = '(example: "tcp:9402:interface=127.0.0.1")'
+        for written in ("tpc:9402", "tcp", "tcp:http", "tcp:9402:interfaces=127.0.0.1", "9402", "tcp:9402\\"):
+            shown = written.replace("\\", "\\\\")
+            for key in ("client", "http"):
+                self.spoil(
+                    "servers", 2, key, value=written, says=f'"{shown}" is no endpoint that Twisted knows {example}'
+                )
+        for written in ("tcp:0", "tcp:65536", "tcp6:-1"):
+            self.spoil("servers", 2, "client", value=written, says=f'"{written}" has no port from 1 to 65535 {example}')
+
+    def test_two_servers_with_one_peer_address(self) -> None:
+        """The second is named as wrong, with the first."""
+        self.spoil(
+            "servers",
+            3,
+            "peer",
+            value="127.0.0.1:7400",
+            says='"127.0.0.1:7400" is already the address of servers.0.peer',
+        )
+
+    def test_two_doors_at_one_address(self) -> None:
+        """Clients and HTTP use TCP alike; without an interface an endpoint takes the port on the whole host."""
+        for written in ("tcp:9400", "tcp:port=9400:interface=0.0.0.0", "tcp:9400:interface=127.0.0.1:backlog=9"):
+            self.spoil(
+                "servers", 3, "http", value=written, says='"127.0.0.1:9400" is already the address of servers.0.client'
+            )
+
+    def test_one_unix_socket_for_two_servers_of_a_host(self) -> None:
+        """What is not TCP is compared as it is written."""
+        content = four()
+        for number in (1, 2):
+            content["servers"][number]["client"] = "unix:/run/pfsb"
+        self.assertRefused(
+            content, 'servers.2.client: "unix:/run/pfsb on 127.0.0.1" is already the address of servers.1.client'
+        )
+
+    def test_a_transport_that_is_not_there_yet(self) -> None:
+        """It is not unknown: the text says so."""
+        for written in ("tcp", "tls"):
+            self.spoil(
+                "transport",
+                value=written,
+                says=f"{written} is not there yet; until tcp and tls come, udp is the only transport",
+            )
+
+    def test_an_unknown_transport(self) -> None:
+        """A typing error gets another answer."""
+        self.spoil("transport", value="upd", says="must be udp, not upd")
+
+    def test_numbers_out_of_range(self) -> None:
+        """Both ends of each range are allowed, and what is next to them is not."""
+        for path, low, high in (
+            (("window",), 1, 1_000),
+            (("snapshot_every",), 0, 1_000_000_000),
+            (("limits", "command_bytes"), 256, 49_152),
+            (("limits", "connections"), 1, 1_000_000),
+            (("limits", "session_window"), 1, 10_000),
+            (("limits", "batch_bytes"), 1, 48_000),
+        ):
+            for allowed in (low, high):
+                content = four()
+                (content if len(path) == 1 else content[path[0]])[path[-1]] = allowed
+                self.load(content)
+            for refused in (low - 1, high + 1):
+                says = f"must be a whole number from {low} to {high}, not {refused}"
+                self.spoil(*path, value=refused, says=says)
+
+    def test_a_negative_number_of_failures(self) -> None:
+        """Zero is a number of failures, too."""
+        self.spoil("f", value=-1, says="must be a whole number from 0 to 1000000000, not -1")
+
+    def test_what_is_no_number(self) -> None:
+        """Neither what looks like one, nor a text."""
+        kind = "must be a whole number from 1 to 1000, not"
+        self.spoil("window", value=1.5, says=f"{kind} 1.5")
+        self.spoil("window", value="16", says=f"{kind} the text '16'".replace("'", '"'))
+        self.spoil("window", value=True, says=f"{kind} true")
+        self.spoil("window", value=[16], says=f"{kind} a list")
+
+    def test_seconds_that_nobody_can_wait(self) -> None:
+        """Not zero, not negative, not for ever, not a word."""
+        for refused, shown in ((0, "0"), (-1, "-1"), (3601, "3601"), (float("inf"), ".inf"), (float("nan"), ".nan")):
+            for path in (("timers", "update"), ("limits", "request_seconds")):
+                self.spoil(*path, value=refused, says=f"must be seconds, from 0.001 to 3600, not {shown}")
+
+    def test_alive_messages_too_rare_for_the_progress_timer(self) -> None:
+        """Less than half: one may get lost before the leader is suspected."""
+        says = "alive must be less than half of progress, so less than {} seconds, not {}"
+        self.spoil("timers", "alive", value=0.5, says=says.format("0.5", "0.5"))
+        self.spoil("timers", value={"progress": 0.4}, says=says.format("0.2", "0.2"))
+
+    def test_what_is_neither_true_nor_false(self) -> None:
+        """YAML's yes and no are words."""
+        text = (ETC / "four.yaml").read_text().replace("faults: false", "faults: no")
+        self.assertEqual(self.refusal(text), "faults: must be true or false, not no")
+
+    def test_a_cluster_name_that_is_no_word(self) -> None:
+        """It stands in paths, and bare in the line protocol."""
+        for written, shown in (("four servers", '"four servers"'), ("../four", "../four"), ("x" * 65, f'"{"x" * 65}"')):
+            self.spoil("cluster", value=written, says=f"must be up to 64 letters, digits and _ . -, not {shown}")
+
+    def test_applications_that_cannot_be_started(self) -> None:
+        """At least one, and each once."""
+        self.spoil("apps", value=[], says="is empty (example: [chat, lock, kv])")
+        self.spoil("apps", value=["kv", "chat", "kv"], says="kv is there twice")
+        self.spoil("apps", value="kv", says="must be a list, not kv")
+        self.assertRefused(
+            four() | {"apps": ["kv", "a b"]}, 'apps.1: must be up to 64 letters, digits and _ . -, not "a b"'
+        )
+
+    def test_a_yaml_tag(self) -> None:
+        """It would change what is written, and nothing here does."""
+        self.assertEqual(
+            self.refusal("cluster: !!int 4\nservers: {}\n"),
+            'cluster: has the tag "tag:yaml.org,2002:int"; the plain value would be right',
+        )
+
+    def test_a_complaint_is_one_printable_line_whatever_was_written(self) -> None:
+        """A terminal shows it as it is meant, and it is not longer than anybody reads."""
+        said = self.refusal(yaml.safe_dump({"cluster": "\ud800\n\x1b[2J" + "x" * 10_000, "servers": {}}))
+        self.assertTrue(said.isprintable())
+        self.assertLess(len(said), 300)
+
+    def test_a_bomb_of_aliases_is_refused_at_once(self) -> None:
+        """Ten levels of ten aliases each would be ten thousand million values."""
+        levels = "".join(f"- &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 11))
+        self.assertEqual(
+            self.refusal(f"cluster:\n- &a0 [x]\n{levels}servers: {{}}\n"), "cluster: must be text, not a list"
+        )
+
+
+KEYS = st.sampled_from([*four(), "secret_file", "peer", "client", "http", "progress", "alive", "connections", 0, 3])
+STRINGS = st.sampled_from(["tcp:9400", "[::1]:74", "localhost:7400", "unix:x", "memory", "udp", "kv"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.dates() | STRINGS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS | st.text() | st.integers(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+class Anything(ConfigTestCase):
+    def outcome(self, text: str) -> None:
+        """Loads, or says one line; whatever else is raised fails the test."""
+        path = self.file(text)
+        try:
+            load(path)
+        except ConfigError as error:
+            self.assertTrue(str(error).startswith(f"{path}: "))
+            self.assertTrue(str(error).isprintable(), str(error))
+        finally:
+            Path(path).unlink()
+
+    @settings(max_examples=150, deadline=None, database=None)
+    @given(st.dictionaries(KEYS | st.text(), VALUES, max_size=6))
+    def test_no_mapping_raises_anything_but_a_config_error(self, mapping: dict[object, object]) -> None:
+        """Interface part 1: a wrong configuration is one clear line."""
+        self.outcome(yaml.safe_dump(mapping))
+
+    @settings(max_examples=150, deadline=None, database=None)
+    @given(st.lists(KEYS, min_size=1, max_size=3), VALUES)
+    def test_one_wrong_value_in_a_right_file_raises_nothing_else(self, path: list[object], value: object) -> None:
+        """The same where everything around the value is as it should be."""
+        content: Any = four()
+        inner = content
+        for key in path[:-1]:
+            inner = inner.setdefault(key, {}) if isinstance(inner, dict) else {}
+        if isinstance(inner, dict):
+            inner[path[-1]] = value
+        self.outcome(yaml.safe_dump(content))
+
+    @settings(max_examples=150, deadline=None, database=None)
+    @given(
+        st.text(alphabet=st.sampled_from("ab0:-,[]{}&*!|>'\"%@`#?\\Ux~<\n\t \ud800\x85")).map(
+            lambda t: t.encode("utf-8", "replace").decode()
+        )
+    )
+    def test_no_text_raises_anything_but_a_config_error(self, text: str) -> None:
+        """What is not even YAML, too."""
+        self.outcome(text)

@@ -1,0 +1,22 @@
+"""The page of deliberate defects is complete, and up to date."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.simulator.defects.expected_catches import CAUGHT, DIRECTED
+from tests.docs.docs_script import load
+
+broken_table = load("make_broken_table")
+
+
+class BrokenTableTests(SynchronousTestCase):
+    def test_page_is_what_the_script_writes(self) -> None:
+        """Run `python docs/make_broken_table.py` after a change of variants or seeds."""
+        self.maxDiff = None
+        self.assertEqual(broken_table.TABLE.read_text(), broken_table.render(CAUGHT, DIRECTED))
+
+    def test_pinned_seeds_are_what_the_script_writes(self) -> None:
+        """So that a hunt changes only the lines of what was hunted."""
+        self.maxDiff = None
+        self.assertEqual(broken_table.PINNED.read_text(), broken_table.pinned(CAUGHT, DIRECTED))

@@ -1,0 +1,124 @@
+"""The map from the paper to the code is complete, and the page that shows it is up to date."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from twisted.python.filepath import FilePath
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.docs.docs_script import load
+
+paper_map = load("make_paper_map")
+
+
+class PaperMapTests(SynchronousTestCase):
+    def test_every_block_has_one_place_and_every_defect_a_repair(self) -> None:
+        """Promise 5: a reader with the paper in hand finds every figure in one place, by its name."""
+        paper_map.check(paper_map.read_sources())
+
+    def test_page_is_what_the_script_writes(self) -> None:
+        """Run `python docs/make_paper_map.py` after a change of docstrings."""
+        self.maxDiff = None
+        self.assertEqual(paper_map.PAPER_MAP.read_text(), paper_map.render(paper_map.read_sources()))
+
+
+class DeparturesTests(SynchronousTestCase):
+    """What the code marks as a departure is explained once, in docs/departures.rst, and the other way round."""
+
+    def test_every_departure_in_the_code_is_explained_and_every_one_explained_is_in_the_code(self) -> None:
+        """Style: `# Departure 3: ...` in the code, its reason and why it is safe in the document."""
+        marked = {
+            int(number)
+            for path in (paper_map.ROOT / "pfsb").rglob("*.py")
+            for number in re.findall(r"\bDeparture (\d+)\b", path.read_text())
+        }
+        self.assertEqual(marked, set(self.explained()))
+
+    def test_departures_are_numbered_in_order(self) -> None:
+        """A number once given is never given again."""
+        numbers = self.explained()
+        self.assertEqual(numbers, list(range(1, len(numbers) + 1)))
+
+    def test_every_departure_says_what_the_paper_does_and_why_leaving_it_is_safe(self) -> None:
+        """A departure without its reason is a mistake that nobody has noticed yet."""
+        for section in re.split(r"\n(?=\d+\. )", self.text())[1:]:
+            for word in ("*Paper*", "*Here*", "*Why safe*"):
+                self.assertIn(word, section)
+
+    def explained(self) -> list[int]:
+        return [int(number) for number in re.findall(r"^(\d+)\. .*\n-+$", self.text(), re.MULTILINE)]
+
+    def text(self) -> str:
+        return (paper_map.ROOT / "docs" / "departures.rst").read_text()
+
+
+class CheckTests(SynchronousTestCase):
+    """The check itself notices what it is there for."""
+
+    def setUp(self) -> None:
+        self.sources = paper_map.read_sources()
+
+    def problems(self) -> str:
+        return str(self.assertRaises(paper_map.Incomplete, paper_map.check, self.sources))
+
+    def test_block_that_nobody_claims(self) -> None:
+        """A figure that is implemented nowhere."""
+        del self.sources.blocks[[(b.figure, b.letter) for b in self.sources.blocks].index((7, "B"))]
+        self.assertIn("Figure 7, Block B: claimed nowhere; a docstring in pfsb/paxos must begin", self.problems())
+
+    def test_block_that_is_claimed_twice(self) -> None:
+        """A reader would have to ask which one counts."""
+        self.sources.blocks.append(self.sources.blocks[0])
+        self.assertIn("claimed 2 times", self.problems())
+
+    def test_block_that_the_paper_does_not_have(self) -> None:
+        """A slip of the pen must not go unnoticed."""
+        wrong = paper_map.Block(14, "B", "", paper_map.Place("x.py", "f"), ())
+        self.sources.blocks.append(wrong)
+        self.assertIn("Figure 14, Block B: the paper has no such block", self.problems())
+
+    def test_section_that_nobody_claims(self) -> None:
+        """Reconciliation is prose only in the paper, and not optional (G24)."""
+        del self.sources.sections["5.6"]
+        self.assertIn("Section 5.6: claimed nowhere", self.problems())
+
+    def test_defect_that_nobody_mentions(self) -> None:
+        """Each of the known defects is dealt with somewhere."""
+        del self.sources.defects[24]
+        self.assertIn("G24: mentioned nowhere", self.problems())
+
+    def test_defect_that_does_not_exist(self) -> None:
+        """A wrong number leads a reader nowhere."""
+        self.sources.defects[30] = [paper_map.Place("x.py", "f")]
+        self.assertIn("G30: no such defect", self.problems())
+
+
+class ReadTests(SynchronousTestCase):
+    def read(self, text: str) -> Any:
+        package = FilePath(self.mktemp()).child("pfsb").child("paxos")
+        package.makedirs()
+        package.child("example.py").setContent(text.encode())
+        return paper_map.read_sources(Path(package.parent().parent().path))
+
+    def test_docstring_claims_and_comment_repairs(self) -> None:
+        """Blocks, sections and defects are found with the names of those who say so."""
+        sources = self.read(
+            '"""Section 5.6: catching up (G24)."""\n'
+            "class A:\n"
+            "    def f(self):\n"
+            '        """Figure 7, Block B: promise, once. Then more (G7)."""\n'
+            "        x = 'G1'  # G19: complete\n"
+        )
+        here = paper_map.Place("pfsb/paxos/example.py", "A.f")
+        self.assertEqual(sources.blocks, [paper_map.Block(7, "B", "promise, once", here, (7, 19))])
+        module = paper_map.Place("pfsb/paxos/example.py", "")
+        self.assertEqual(sources.sections, {"5.6": [module]})
+        self.assertEqual(sources.defects, {24: [module], 7: [here], 19: [here]})
+
+    def test_figure_in_the_middle_of_a_docstring_claims_nothing(self) -> None:
+        """To cite a block is not to be it."""
+        sources = self.read('def f():\n    """See Figure 7, Block B: there."""\n')
+        self.assertEqual(sources.blocks, [])

@@ -1,0 +1,167 @@
+"""The HTTP doors of a whole cluster, simulated: what sessions, fencing and revisions come to on real servers."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from twisted.internet.task import Clock
+
+from pfsb.frontends.http.protocol import HTTPDoor
+from pfsb.service.metrics import Metrics, ReactorLag
+from pfsb.storage.shared import StorageCounters
+from pfsb.transports.links import TransportCounters
+from tests.frontends.http.http_client import Connection, Reply
+from tests.sessions.support import ClusterTestCase
+
+
+class ClusterCase(ClusterTestCase):
+    def setUp(self) -> None:
+        self.begin(3)
+        self.leader = self.world.leader() or 0
+        self.doors = {i: HTTPDoor(self.server(i), self.world.clock, bytes) for i in self.world.ids}
+
+    def browser(self, server_id: int) -> Connection:
+        """Its requests are answered while the world goes on."""
+        connection = Connection(self.doors[server_id], Clock())
+        connection.heard()
+        return connection
+
+    def ask(self, server_id: int, method: str, path: str, body: object = None, **headers: str) -> Reply:
+        client = self.browser(server_id)
+        client.request(method, path, body, **headers)
+        self.world.run(1.0)
+        return client.reply()
+
+    def other(self) -> int:
+        return next(i for i in self.world.ids if i != self.leader)
+
+
+class SessionTests(ClusterCase):
+    def test_repeated_everywhere_runs_once(self) -> None:
+        """The same number at every server, twice around: one increment, one answer."""
+        replies = [
+            self.ask(i, "PATCH", "/v1/kv/n", {"op": "incr"}, Pfsb_Client="alice", Pfsb_Number="1")
+            for i in (*self.world.ids, *self.world.ids)
+        ]
+        self.assertEqual([reply.status for reply in replies], [200] * 6)
+        self.assertEqual({reply.body for reply in replies}, {replies[0].body})
+        self.assertEqual(self.ask(0, "GET", "/v1/kv/n").content["value"], "1")
+
+    def test_what_was_fenced_off_does_not_run_late(self) -> None:
+        """A command that waits at a server without a majority; its client goes on elsewhere; the link is back."""
+        self.ask(self.leader, "POST", "/v1/session", None, Pfsb_Client="alice", Pfsb_Ttl="60")
+        self.world.isolate(self.leader)
+        late = self.browser(self.leader)
+        late.request("PUT", "/v1/kv/colour", {"value": "old"}, Pfsb_Client="alice", Pfsb_Number="1")
+        self.world.run(8.0)
+        refused = late.reply()
+        self.assertEqual((refused.status, refused.content["fate"]), (503, "unknown"))
+        new = self.ask(self.other(), "PUT", "/v1/kv/colour", {"value": "new"}, Pfsb_Client="alice", Pfsb_Number="2")
+        self.assertEqual((new.status, new.headers["Pfsb-Session"]), (200, "resumed"))
+        self.world.heal()
+        self.world.run(10.0)
+        for server_id in self.world.ids:
+            self.assertEqual(self.ask(server_id, "GET", "/v1/kv/colour").content["value"], "new")
+
+    def test_locks_stay_with_a_session_that_moves_and_go_with_its_end(self) -> None:
+        """A takeover loses nothing; the end of the ttl frees the lock for whoever waits."""
+        headers = {"Pfsb_Client": "alice", "Pfsb_Ttl": "3"}
+        token = self.ask(0, "POST", "/v1/locks/a", None, **headers).content["token"]
+        self.assertEqual(self.ask(1, "POST", "/v1/locks/a", None, **headers).content["token"], token)
+        waiting = self.browser(2)
+        waiting.request("POST", "/v1/locks/a", {"wait": 30}, Pfsb_Client="bob")
+        self.world.run(1.5)
+        self.assertEqual(waiting.heard(), b"")
+        self.world.run(3.0)
+        self.assertGreater(waiting.reply().content["token"], token)
+
+    def test_sessions_that_are_left_alone_leave_nothing(self) -> None:
+        """After the ttl nothing of them is in the replicated state but the anonymous ones of the doors."""
+        for server_id in self.world.ids:
+            self.ask(server_id, "PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Client=f"client{server_id}", Pfsb_Ttl="1")
+        self.world.run(5.0)
+        self.assertEqual(set(self.server(0).machine.sessions), set())
+
+
+class RevisionTests(ClusterCase):
+    def test_read_your_writes_at_a_server_that_is_behind(self) -> None:
+        """With the revision of the write a sequential read waits for it; without, it may show what was before."""
+        follower = self.other()
+        self.world.isolate(follower)
+        written = self.ask(self.leader, "PUT", "/v1/kv/a", {"value": "1"})
+        self.assertEqual(written.content["revision"], int(written.headers["Pfsb-Revision"]))
+        self.assertEqual(self.ask(follower, "GET", "/v1/kv/a?read=sequential").status, 404)
+        reader = self.browser(follower)
+        reader.request("GET", "/v1/kv/a?read=sequential", Pfsb_Revision=written.headers["Pfsb-Revision"])
+        self.world.run(0.3)
+        self.assertEqual(reader.heard(), b"")
+        self.world.heal()
+        self.world.run(5.0)
+        self.assertEqual(reader.reply().content["value"], "1")
+
+    def test_header_is_never_older_than_the_answer(self) -> None:
+        """Whatever the resource: what it shows was written at a revision that the header has reached."""
+        for server_id in self.world.ids:
+            for number in range(3):
+                reply = self.ask(server_id, "PUT", f"/v1/kv/{number}", {"value": "1"})
+                self.assertGreaterEqual(int(reply.headers["Pfsb-Revision"]), reply.content["revision"])
+
+
+_SAMPLE = re.compile(r'([a-z_]+)(\{[a-z]+="[^"\\]*"(,[a-z]+="[^"\\]*")*\})? (-?[0-9.e+-]+)')
+
+
+class MetricsTests(ClusterCase):
+    def figures(self, server_id: int) -> dict[str, float]:
+        """By name with labels. Every line is a sample of a family that was announced, or announces one."""
+        clock: Any = self.world.clock
+        metrics = Metrics(self.server(server_id), StorageCounters(), TransportCounters(), ReactorLag(clock))
+        metrics.door = self.doors[server_id]
+        found: dict[str, float] = {}
+        family = ""
+        for line in metrics.render().decode().splitlines():
+            if line.startswith("# "):
+                family = line.split(" ")[2]
+                continue
+            sample = _SAMPLE.fullmatch(line)
+            assert sample is not None, line
+            self.assertIn(sample[1].removeprefix(family), ("", "_bucket", "_sum", "_count"))
+            found[line.rpartition(" ")[0]] = float(sample[4])
+        return found
+
+    def test_what_has_happened_is_counted(self) -> None:
+        """Commands by verb and result, proposals and their sizes, views."""
+        self.ask(self.leader, "PUT", "/v1/kv/a", {"value": "1"})
+        self.ask(self.leader, "GET", "/v1/kv/b")
+        figures = self.figures(self.leader)
+        self.assertEqual(figures['pfsb_client_commands_total{verb="PUT",result="OK"}'], 1)
+        self.assertEqual(figures['pfsb_http_answers_total{method="GET",status="404"}'], 1)
+        self.assertGreaterEqual(figures["pfsb_proposals_total"], 1)
+        self.assertEqual(figures["pfsb_proposal_size_bytes_count"], figures["pfsb_proposals_total"])
+        self.assertGreaterEqual(figures["pfsb_proposal_size_updates_sum"], 1)
+        self.assertGreaterEqual(figures["pfsb_view_changes_total"], 1)
+        self.assertGreater(figures["pfsb_turns_total"], 10)
+        self.assertEqual(figures["pfsb_leads"], 1)
+        self.assertEqual(self.figures(self.other())["pfsb_leads"], 0)
+
+    def test_trouble_is_counted(self) -> None:
+        """A leader that is cut off: timers expire, views change, whoever was away catches up."""
+        before = self.figures(self.other())["pfsb_view_changes_total"]
+        away = self.leader
+        self.world.isolate(away)
+        self.world.run(5.0)
+        self.ask(self.other(), "PUT", "/v1/kv/a", {"value": "1"})
+        self.world.heal()
+        self.world.run(5.0)
+        self.assertGreater(self.figures(self.other())["pfsb_view_changes_total"], before)
+        self.assertGreater(self.figures(away)["pfsb_progress_timer_expiries_total"], 0)
+        self.assertGreater(self.figures(away)['pfsb_reconciliation_bytes_total{way="received"}'], 0)
+
+    def test_late_reactor(self) -> None:
+        """What is called late is counted with how late it was."""
+        clock = Clock()
+        lag = ReactorLag(clock)
+        lag.start()
+        clock.advance(0.1)
+        clock.advance(0.4)
+        self.assertEqual((lag.late.count, round(lag.late.sum, 6)), (2, 0.3))

@@ -1,0 +1,279 @@
+"""What each resource of the HTTP door does, and what it says to requests that are wrong (interface part 5)."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from attrs import evolve
+
+from pfsb.applications.interfaces import Refused
+from pfsb.config.config import Limits
+from pfsb.frontends.http.routes import ROUTES
+from pfsb.frontends.http.server_info import description
+from tests.frontends.http.http_client import Connection, HTTPCase
+
+
+class KeyValueTests(HTTPCase):
+    def test_put_get_delete(self) -> None:
+        """A value goes in, is there with its revision, and goes away; the header follows the revision."""
+        self.assertEqual(self.content("PUT", "/v1/kv/colour", {"value": "blue"}), {"revision": 1})
+        reply = self.ask("GET", "/v1/kv/colour")
+        self.assertEqual(reply.content, {"key": "colour", "value": "blue", "revision": 1})
+        self.assertEqual(reply.headers["Pfsb-Revision"], str(self.cluster.revision))
+        self.assertEqual(self.content("DELETE", "/v1/kv/colour")["deleted"], 1)
+        self.assertRefused(self.ask("GET", "/v1/kv/colour"), 404, "NOTFOUND")
+
+    def test_keys_of_any_characters(self) -> None:
+        """A key is what the percent-encoding says: slashes, spaces, other scripts, what looks like an option."""
+        for key in ("a/b", "a b", "ключ", "?&#%", "limit=3", "nil", "..", "+", '"quoted"', "\t"):
+            path = f"/v1/kv/{quote(key, safe='')}"
+            self.content("PUT", path, {"value": key})
+            self.assertEqual(self.content("GET", path)["value"], key)
+            self.assertEqual(self.commands()[-2], ("PUT", key, key))
+
+    def test_patch_operations(self) -> None:
+        """Each operation is the line protocol's command of that name."""
+        self.assertEqual(self.content("PATCH", "/v1/kv/n", {"op": "incr"})["value"], "1")
+        self.assertEqual(self.content("PATCH", "/v1/kv/n", {"op": "incr", "by": -5.0})["value"], "-4")
+        self.assertEqual(self.content("PATCH", "/v1/kv/t", {"op": "append", "text": "ab"})["value"], "ab")
+        self.assertEqual(self.content("PATCH", "/v1/kv/t", {"op": "puthash", "value": "c"})["previous"], "ab")
+        self.content("PATCH", "/v1/kv/c", {"op": "cas", "old": None, "new": "nil"})
+        self.content("PATCH", "/v1/kv/c", {"op": "cas", "old": "nil", "new": "x"})
+        self.assertRefused(self.ask("PATCH", "/v1/kv/c", {"op": "cas", "old": None, "new": "y"}), 409, "CONFLICT")
+        self.assertEqual(self.content("GET", "/v1/kv/c")["value"], "x")
+
+    def test_many_at_once(self) -> None:
+        """POST sets all or nothing; GET shows a range, some keys, or only their names."""
+        self.content("POST", "/v1/kv", {"put": {"a": "1", "b": "2", "limit=1": "3"}})
+        self.assertEqual(len(self.commands()), 1)
+        rows = self.content("GET", "/v1/kv?from=a&to=c")
+        self.assertEqual([row["value"] for row in rows["rows"]], ["1", "2"])
+        self.assertEqual(rows["count"], 2)
+        self.assertEqual(self.content("GET", "/v1/kv?limit=1&values=no")["rows"], [{"key": "a"}])
+        named = self.content("GET", "/v1/kv?key=limit%3D1&key=a")
+        self.assertEqual([row["key"] for row in named["rows"]], ["limit=1", "a"])
+        self.assertEqual(self.content("GET", "/v1/kv?from=x"), {"count": 0, "rows": []})
+
+    def test_wrong_bodies_and_queries(self) -> None:
+        """Each is refused with BADREQUEST before anything is ordered."""
+        wrong: list[tuple[str, str, object]] = [
+            ("PUT", "/v1/kv/a", b""),
+            ("PUT", "/v1/kv/a", b"{"),
+            ("PUT", "/v1/kv/a", b"\xff"),
+            ("PUT", "/v1/kv/a", b"[" * 20_000),
+            ("PUT", "/v1/kv/a", ["value"]),
+            ("PUT", "/v1/kv/a", {"value": 1}),
+            ("PUT", "/v1/kv/a", {"value": "1", "vlaue": "2"}),
+            ("PUT", "/v1/kv/a", b'{"value":"1","value":"2"}'),
+            ("PUT", "/v1/kv/a", b'{"value":"\\ud800"}'),
+            ("PUT", "/v1/kv/a", b'{"value":"\\u0000"}'),
+            ("PUT", "/v1/kv/", {"value": "1"}),
+            ("PUT", "/v1/kv/%ff", {"value": "1"}),
+            ("PUT", "/v1/kv/a?limit=1", {"value": "1"}),
+            ("PATCH", "/v1/kv/a", {"op": "add"}),
+            ("PATCH", "/v1/kv/a", {"op": "incr", "by": 1.5}),
+            ("PATCH", "/v1/kv/a", {"op": "incr", "by": True}),
+            ("PATCH", "/v1/kv/a", {"op": "incr", "by": 2**63}),
+            ("PATCH", "/v1/kv/a", b'{"op":"incr","by":' + b"9" * 5_000 + b"}"),
+            ("PATCH", "/v1/kv/a", b'{"op":"incr","by":NaN}'),
+            ("PATCH", "/v1/kv/a", {"op": "cas", "new": "x"}),
+            ("POST", "/v1/kv", {"put": {}}),
+            ("POST", "/v1/kv", {"put": {"a": None}}),
+            ("DELETE", "/v1/kv/a", {"value": "1"}),
+            ("GET", "/v1/kv/a?read=fresh", None),
+            ("GET", "/v1/kv/a?read=stale&read=stale", None),
+            ("GET", "/v1/kv?limit=0", None),
+            ("GET", "/v1/kv?values=maybe", None),
+            ("GET", "/v1/kv?from=%ff", None),
+        ]
+        for method, path, body in wrong:
+            self.assertRefused(self.ask(method, path, body), 400, "BADREQUEST")
+        self.assertEqual(self.commands(), [])
+
+    def test_body_that_does_not_say_that_it_is_json(self) -> None:
+        """415: a form on a page somewhere must not be able to write."""
+        for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+            reply = self.ask("POST", "/v1/chat", {"text": "hello"}, Content_Type=kind)
+            self.assertRefused(reply, 415, "MEDIATYPE")
+        self.assertEqual(self.commands(), [])
+
+    def test_too_large_body_is_read_and_refused(self) -> None:
+        """The client gets its answer, and the connection goes on."""
+        limit = self.server.config.limits.command_bytes
+        self.assertRefused(self.ask("PUT", "/v1/kv/a", b"x" * (limit + 1)), 413, "TOOLARGE")
+        self.assertRefused(self.ask("PUT", "/v1/kv/" + "k" * 1_025, {"value": ""}), 413, "TOOLARGE")
+        self.content("PUT", "/v1/kv/a", {"value": "x" * (limit - 20)})
+
+    def test_endless_body_is_cut_off(self) -> None:
+        """After a megabyte: answered and closed, whatever was announced; nothing of it is kept."""
+        self.client.send(b"PUT /v1/kv/a HTTP/1.1\r\nContent-Length: 9999999999\r\n\r\n")
+        for _ in range(17):
+            self.client.send(b"x" * 65_536)
+        self.assertRefused(self.client.reply(), 413, "TOOLARGE")
+        self.assertTrue(self.client.transport.disconnecting)
+
+
+class ReadLevelTests(HTTPCase):
+    def test_only_linearizable_reads_go_through_the_log(self) -> None:
+        """read=sequential and read=stale are asked of this server."""
+        self.ask("GET", "/v1/kv?read=linearizable")
+        self.assertEqual(self.server.desk.connections[0].calls, ["submit"])
+        self.ask("GET", "/v1/kv?read=sequential")
+        self.ask("GET", "/v1/kv?read=stale")
+        self.assertEqual(self.server.desk.connections[0].calls, ["submit", "ask", "ask"])
+
+    def test_sequential_read_waits_for_the_revision_that_was_seen(self) -> None:
+        """It is answered when this server has come so far, and not before."""
+        self.content("PUT", "/v1/kv/a", {"value": "1"})
+        self.server.revisions.behind = 1
+        self.client.request("GET", "/v1/kv/a?read=sequential", Pfsb_Revision="1")
+        self.assertEqual(self.client.heard(), b"")
+        revision, seconds, reached = self.server.revisions.waits[0]
+        self.assertEqual((revision, seconds), (1, self.server.config.limits.request_seconds))
+        reached(True)
+        self.assertEqual(self.client.reply().content["value"], "1")
+
+    def test_sequential_read_that_waits_too_long(self) -> None:
+        """503 after request_seconds: another server may have come so far."""
+        self.client.request("GET", "/v1/kv/a?read=sequential", Pfsb_Revision="9")
+        self.server.revisions.waits[0][2](False)
+        self.assertRefused(self.client.reply(), 503, "UNAVAILABLE")
+
+    def test_stale_read_waits_for_nothing(self) -> None:
+        """It is answered at once, whatever the client has seen."""
+        self.assertRefused(self.ask("GET", "/v1/kv/a?read=stale", Pfsb_Revision="9"), 404, "NOTFOUND")
+
+
+class LookTests(HTTPCase):
+    def test_what_the_server_knows(self) -> None:
+        """status and servers are those of the line protocol, as JSON."""
+        self.assertEqual(self.content("GET", "/v1/status"), self.server.status())
+        servers = self.content("GET", "/v1/servers")
+        self.assertEqual((servers["count"], servers["rows"][0]["alive"]), (4, True))
+        self.assertEqual(self.content("GET", "/v1/digest?seq=0")["seq"], 0)
+        self.assertEqual(self.ask("GET", "/metrics").body, b"pfsb_turns_total 1\n")
+        self.assertIn(b"server 2 of cluster four", self.ask("GET", "/").body)
+
+    def test_ready_with_a_leader_and_a_majority_only(self) -> None:
+        """Alive is another thing: a load balancer asks the one, whoever restarts servers the other."""
+        self.assertEqual(self.ask("GET", "/readyz").status, 200)
+        self.server.dead = {0, 1}
+        self.assertRefused(self.ask("GET", "/readyz"), 503, "UNAVAILABLE")
+        self.server.dead = {1}
+        self.assertEqual(self.ask("GET", "/readyz").status, 200)
+        self.server._leader = None
+        self.assertRefused(self.ask("GET", "/readyz"), 503, "UNAVAILABLE")
+        self.assertEqual(self.ask("GET", "/healthz").status, 200)
+
+    def test_not_ready_while_it_stops(self) -> None:
+        """And commands are refused, with the fate that they have."""
+        self.server.desk.draining = True
+        self.assertRefused(self.ask("GET", "/readyz"), 503, "UNAVAILABLE")
+        self.assertRefused(self.ask("PUT", "/v1/kv/a", {"value": "1"}), 503, "SHUTDOWN")
+        self.assertRefused(self.ask("GET", "/v1/kv/a?read=stale"), 503, "SHUTDOWN")
+
+    def test_digest_that_does_not_come(self) -> None:
+        """503 after request_seconds."""
+        self.server.desk.silent = True
+        self.client.request("GET", "/v1/digest?seq=812")
+        self.clock.advance(self.server.config.limits.request_seconds)
+        self.assertRefused(self.client.reply(), 503, "UNAVAILABLE")
+
+    def test_faults_only_where_they_are_allowed(self) -> None:
+        """DENIED without `faults: true`; else as FAULT does."""
+        self.content("POST", "/v1/faults", {"fault": ["SKIP", "9"]})
+        self.assertEqual(self.server.skip, {9})
+        self.server.config = evolve(self.server.config, faults=False)
+        self.assertRefused(self.ask("POST", "/v1/faults", {"fault": ["HEAL"]}), 403, "DENIED")
+
+    def test_description_names_every_resource_and_method(self) -> None:
+        """The OpenAPI document and the table of routes are the same list."""
+        described = {
+            path: {method.upper() for method in item if method != "parameters"}
+            for path, item in description()["paths"].items()
+        }
+        self.assertEqual(described, {path: set(methods) for path, methods in ROUTES.items()})
+        self.assertEqual(self.content("GET", "/v1/openapi.json"), description())
+
+    def test_description_has_the_refusals_that_no_tester_provokes(self) -> None:
+        """415 wherever a body may come, 405 and 400 everywhere, 429 and 503 wherever a command goes to the log."""
+        for path, item in description()["paths"].items():
+            for method, operation in item.items():
+                described = set(operation["responses"])
+                self.assertLessEqual({"200", "400", "405", "413"}, described, path)
+                if method != "get":
+                    self.assertLessEqual({"404", "409", "415", "429", "503"}, described, path)
+
+    def test_methods_that_a_resource_does_not_take(self) -> None:
+        """405 with the header Allow; HEAD is GET without the body, but for what has no end."""
+        reply = self.ask("POST", "/v1/kv/a")
+        self.assertRefused(reply, 405, "METHOD")
+        self.assertEqual(reply.headers["Allow"], "GET, PUT, DELETE, PATCH, HEAD")
+        head = self.ask("HEAD", "/healthz")
+        self.assertEqual((head.status, head.body), (200, b""))
+        self.assertEqual(head.headers["Content-Length"], "15")
+        self.assertEqual(self.ask("HEAD", "/v1/events").status, 405)
+        self.assertRefused(self.ask("GET", "/v1/kv/a/b"), 404, "UNKNOWN")
+
+    def test_refusals_keep_their_fate(self) -> None:
+        """What became of the command is told as the server knows it."""
+        for code, status in (("UNAVAILABLE", 503), ("BUSY", 429), ("REPLACED", 409), ("ODD", 409)):
+            self.server.desk.refuse = Refused(code, "a sentence about it", fate="unknown")
+            self.assertRefused(self.ask("PUT", "/v1/kv/a", {"value": "1"}), status, code, "unknown")
+
+
+class ConnectionTests(HTTPCase):
+    def test_one_connection_too_many(self) -> None:
+        """503, and closed; when another one goes there is room again."""
+        _, door = self.make_door(Limits(connections=1))
+        first = Connection(door, self.clock)
+        second = Connection(door, self.clock)
+        self.assertRefused(second.reply(), 503, "BUSY")
+        self.assertTrue(second.transport.disconnecting)
+        second.hang_up()
+        first.hang_up()
+        self.assertEqual(Connection(door, self.clock).ask("GET", "/healthz").status, 200)
+
+    def test_what_is_no_http(self) -> None:
+        """400 in this door's form, and closed."""
+        for data in (b"\x16\x03\x01\x02\r\n", b"GET / HTTP/1.1\r\nno colon\r\n\r\n", b"PUT colour blue yes\r\n"):
+            client = Connection(self.door, self.clock)
+            client.send(data)
+            self.assertRefused(client.reply(), 400, "BADREQUEST")
+            self.assertTrue(client.transport.disconnecting)
+
+    def test_length_of_thousands_of_digits(self) -> None:
+        """Python refuses to read such a number; the client is told, and nothing is logged as our mistake."""
+        self.client.send(b"PUT / HTTP/1.1\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n")
+        self.assertRefused(self.client.reply(), 400, "BADREQUEST")
+
+    def test_pipelined_requests_are_answered_in_order(self) -> None:
+        """Hundreds in one read do not nest."""
+        self.client.send(b"GET /healthz HTTP/1.1\r\n\r\n" * 300)
+        for _ in range(300):
+            self.clock.advance(0)
+        self.assertEqual(self.client.heard().count(b"HTTP/1.1 200 OK"), 300)
+
+    def test_client_that_is_gone_is_not_answered(self) -> None:
+        """The command runs all the same; whoever repeats it learns what became of it."""
+        self.server.desk.hold = True
+        self.client.request("PUT", "/v1/kv/a", {"value": "1"})
+        self.client.hang_up()
+        self.server.desk.release()
+        self.assertEqual(self.client.heard(), b"")
+        self.assertEqual(self.commands(), [("PUT", "a", "1")])
+
+    def test_server_that_stops_says_what_it_has_to_say(self) -> None:
+        """An answer that was given in the last turn is written before the connection is closed."""
+        self.server.desk.hold = True
+        self.client.request("PUT", "/v1/kv/a", {"value": "1"})
+        self.server.desk.release()
+        self.door.leave()
+        self.assertIn(b"200 OK", self.client.transport.value())
+        self.assertTrue(self.client.transport.disconnecting)
+
+    def test_answers_are_counted(self) -> None:
+        """By method and status; what nobody knows has no counter of its own."""
+        self.ask("GET", "/healthz")
+        self.ask("BREW", "/healthz")
+        self.assertEqual(self.door.answered, {("GET", 200): 1, ("-", 405): 1})

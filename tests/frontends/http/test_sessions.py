@@ -1,0 +1,222 @@
+"""Exactly once and locks over HTTP: which session a request's command runs in (docs/http.rst)."""
+
+from __future__ import annotations
+
+from pfsb.applications.interfaces import Refused
+from pfsb.config.config import Limits
+from pfsb.frontends.http.sessions import ANONYMOUS_MAX
+from tests.frontends.http.http_client import Connection, HTTPCase
+
+
+class ExactlyOnceTests(HTTPCase):
+    def test_repeated_number_gets_the_same_answer(self) -> None:
+        """And is not run again."""
+        who = {"Pfsb_Client": "alice", "Pfsb_Number": "3"}
+        first = self.ask("PATCH", "/v1/kv/n", {"op": "incr"}, **who)
+        again = self.ask("PATCH", "/v1/kv/n", {"op": "incr"}, **who)
+        self.assertEqual(first.content, again.content)
+        self.assertEqual(self.commands(), [("INCR", "n", 1)])
+
+    def test_repeated_at_another_server(self) -> None:
+        """The session goes with its client; the answer is the same."""
+        _, elsewhere = self.make_door(server_id=1)
+        who = {"Pfsb_Client": "alice", "Pfsb_Number": "1"}
+        first = self.ask("PATCH", "/v1/kv/n", {"op": "incr"}, **who)
+        again = Connection(elsewhere, self.clock).ask("PATCH", "/v1/kv/n", {"op": "incr"}, **who)
+        self.assertEqual((first.headers["Pfsb-Session"], again.headers["Pfsb-Session"]), ("new", "resumed"))
+        self.assertEqual(first.content, again.content)
+        self.assertEqual(len(self.commands()), 1)
+
+    def test_client_that_comes_back(self) -> None:
+        """Each server that it speaks to takes the session over, and none keeps an old one."""
+        _, elsewhere = self.make_door(server_id=1)
+        other = Connection(elsewhere, self.clock)
+        for number, client in enumerate((self.client, other, self.client, other), 1):
+            reply = client.ask("PUT", "/v1/kv/n", {"value": "1"}, Pfsb_Client="alice", Pfsb_Number=str(number))
+            self.assertEqual(reply.headers["Pfsb-Session"], "new" if number == 1 else "resumed")
+        self.assertEqual((len(self.door.sessions), len(elsewhere.sessions)), (0, 1))
+
+    def test_hello_once_while_requests_come(self) -> None:
+        """Several that come while it is on its way wait for the same one."""
+        self.server.desk.hold = True
+        others = [Connection(self.door, self.clock) for _ in range(3)]
+        for other in others:
+            other.request("PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Client="alice")
+        self.server.desk.release()
+        self.server.desk.release()
+        replies = [other.reply() for other in others]
+        self.assertEqual([reply.headers["Pfsb-Number"] for reply in replies], ["1", "2", "3"])
+        self.server.desk.hold = False
+        self.content("GET", "/v1/kv/a", None, Pfsb_Client="alice")
+        (session,) = self.server.desk.connections
+        self.assertEqual(session.calls, ["hello alice 10", *["submit"] * 4])
+
+    def test_numbers_that_the_server_chooses(self) -> None:
+        """They go on from those that the client has chosen, and it is told; questions use none up."""
+        headers = {"Pfsb_Client": "alice"}
+        self.assertEqual(self.ask("PUT", "/v1/kv/a", {"value": "1"}, **headers).headers["Pfsb-Number"], "1")
+        self.ask("PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Number="7", **headers)
+        self.assertNotIn("Pfsb-Number", self.ask("GET", "/v1/kv/a", **headers).headers)
+        self.assertEqual(self.ask("PUT", "/v1/kv/a", {"value": "1"}, **headers).headers["Pfsb-Number"], "8")
+        self.assertEqual(self.content("POST", "/v1/session", None, **headers)["last"], 8)
+
+    def test_wrong_headers(self) -> None:
+        """BADREQUEST, and no session is opened for them."""
+        wrong: list[dict[str, str]] = [
+            {"Pfsb_Client": "~1"},
+            {"Pfsb_Client": "a b"},
+            {"Pfsb_Client": "x" * 65},
+            {"Pfsb_Client": "alice", "Pfsb_Number": "0"},
+            {"Pfsb_Client": "alice", "Pfsb_Number": "1.5"},
+            {"Pfsb_Client": "alice", "Pfsb_Number": str(2**63)},
+            {"Pfsb_Client": "alice", "Pfsb_Ttl": "0"},
+            {"Pfsb_Client": "alice", "Pfsb_Ttl": "3601"},
+            {"Pfsb_Revision": "-1"},
+            {"Pfsb_Number": "1"},
+        ]
+        for headers in wrong:
+            self.assertRefused(self.ask("PUT", "/v1/kv/a", {"value": "1"}, **headers), 400, "BADREQUEST")
+        self.assertEqual(self.server.desk.connections, [])
+
+    def test_window_of_a_session(self) -> None:
+        """429 beyond session_window unanswered requests; of a number in use that does not tell the fate."""
+        server, door = self.make_door(Limits(session_window=2))
+        clients = [Connection(door, self.clock) for _ in range(4)]
+        clients[0].ask("POST", "/v1/session", None, Pfsb_Client="alice")
+        server.desk.hold = True
+        for client in clients[:3]:
+            client.request("PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Client="alice")
+        self.assertRefused(clients[2].reply(), 429, "BUSY")
+        reply = clients[3].ask("PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Client="alice", Pfsb_Number="1")
+        self.assertRefused(reply, 429, "BUSY", "unknown")
+
+    def test_session_that_cannot_be_opened(self) -> None:
+        """The request has not run; but its number may have, elsewhere. The next request tries anew."""
+        self.server.desk.refuse = Refused("UNAVAILABLE", "no majority has answered", fate="unknown")
+        headers = {"Pfsb_Client": "alice"}
+        self.assertRefused(self.ask("PUT", "/v1/kv/a", {"value": "1"}, **headers), 503, "UNAVAILABLE")
+        reply = self.ask("PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Number="1", **headers)
+        self.assertRefused(reply, 503, "UNAVAILABLE", "unknown")
+        self.server.desk.refuse = None
+        self.content("PUT", "/v1/kv/a", {"value": "1"}, **headers)
+        self.assertEqual([each.calls[-1] for each in self.server.desk.connections[:2]], ["disconnected"] * 2)
+
+    def test_too_many_sessions(self) -> None:
+        """As many as there may be connections."""
+        _, door = self.make_door(Limits(connections=1))
+        client = Connection(door, self.clock)
+        self.assertEqual(client.ask("POST", "/v1/session", None, Pfsb_Client="alice").status, 200)
+        self.assertRefused(client.ask("POST", "/v1/session", None, Pfsb_Client="bob"), 429, "BUSY")
+
+
+class LifeTests(HTTPCase):
+    def test_closed_when_no_request_has_come_for_its_ttl(self) -> None:
+        """Each request begins the time anew."""
+        self.ask("POST", "/v1/locks/a", None, Pfsb_Client="alice", Pfsb_Ttl="5")
+        (session,) = self.server.desk.connections
+        for _ in range(3):
+            self.clock.advance(4)
+            self.ask("GET", "/v1/locks", None, Pfsb_Client="alice")
+        self.clock.advance(4.9)
+        self.assertNotIn("bye", session.calls)
+        self.clock.advance(0.1)
+        self.assertEqual(session.calls[-2:], ["bye", "disconnected"])
+        self.assertEqual(len(self.door.sessions), 0)
+
+    def test_kept_while_a_request_waits(self) -> None:
+        """Somebody who waits for a lock is there."""
+        self.ask("POST", "/v1/locks/a", None, Pfsb_Client="alice")
+        waiting = Connection(self.door, self.clock)
+        waiting.request("POST", "/v1/locks/a", {"wait": 600}, Pfsb_Client="bob")
+        self.clock.advance(60)
+        self.assertEqual(waiting.heard(), b"")
+        self.assertNotIn("bye", self.server.desk.connections[1].calls)
+        waiting.hang_up()
+        self.clock.advance(10)
+        self.assertEqual(self.server.desk.connections[1].calls[-2:], ["bye", "disconnected"])
+
+    def test_closed_when_the_client_says_so(self) -> None:
+        """The next request opens a new one."""
+        self.content("POST", "/v1/session", None, Pfsb_Client="alice")
+        self.assertEqual(self.content("DELETE", "/v1/session", None, Pfsb_Client="alice"), {"client": "alice"})
+        self.assertEqual(self.server.desk.connections[0].calls, ["hello alice 10", "bye", "disconnected"])
+        self.content("POST", "/v1/session", None, Pfsb_Client="alice")
+        self.assertEqual(len(self.server.desk.connections), 2)
+
+    def test_taken_over_while_a_request_is_under_way(self) -> None:
+        """That request has its own answer, and the session is let go of after it."""
+        self.content("POST", "/v1/session", None, Pfsb_Client="alice")
+        self.server.desk.hold = True
+        self.client.request("PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Client="alice")
+        _, elsewhere = self.make_door(server_id=1)
+        Connection(elsewhere, self.clock).ask("POST", "/v1/session", None, Pfsb_Client="alice")
+        (session,) = self.server.desk.connections
+        self.assertNotIn("disconnected", session.calls)
+        self.server.desk.release()
+        self.assertEqual(self.client.reply().status, 200)
+        self.assertEqual(session.calls[-1], "disconnected")
+
+
+class AnonymousTests(HTTPCase):
+    def test_as_few_sessions_as_will_do(self) -> None:
+        """One while nobody waits; a few when many do."""
+        for _ in range(5):
+            self.content("PUT", "/v1/kv/a", {"value": "1"})
+        self.assertEqual(len(self.server.desk.connections), 1)
+        self.server.desk.hold = True
+        for _ in range(3 * ANONYMOUS_MAX):
+            Connection(self.door, self.clock).request("PUT", "/v1/kv/a", {"value": "1"})
+        self.assertEqual(len(self.server.desk.connections), ANONYMOUS_MAX)
+        self.assertEqual({each.submitted for each in self.server.desk.connections[1:]}, {3})
+
+    def test_one_that_has_expired_is_replaced(self) -> None:
+        """What is under way in it gets its answer; what comes goes into another."""
+        self.server.desk.hold = True
+        self.client.request("PUT", "/v1/kv/a", {"value": "1"})
+        (first,) = self.server.desk.connections
+        first.end("NOSESSION", "expired")
+        other = Connection(self.door, self.clock)
+        other.request("PUT", "/v1/kv/b", {"value": "1"})
+        self.server.desk.release()
+        self.assertEqual((self.client.reply().status, other.reply().status), (200, 200))
+        self.assertEqual(first.calls, ["submit", "disconnected"])
+        self.assertEqual(len(self.server.desk.connections), 2)
+
+
+class LockTests(HTTPCase):
+    def test_a_lock_needs_a_name(self) -> None:
+        """A session that many share cannot hold one for one of them."""
+        self.assertRefused(self.ask("POST", "/v1/locks/a"), 400, "BADREQUEST")
+        self.assertRefused(self.ask("DELETE", "/v1/locks/a"), 400, "BADREQUEST")
+        self.assertRefused(self.ask("DELETE", "/v1/session"), 400, "BADREQUEST")
+        self.assertEqual(self.commands(), [])
+
+    def test_held_by_somebody_else(self) -> None:
+        """423 at once, or after the wait; the token is the same for whoever has it already."""
+        token = self.content("POST", "/v1/locks/a%2Fb", None, Pfsb_Client="alice")["token"]
+        self.assertEqual(self.content("POST", "/v1/locks/a%2Fb", None, Pfsb_Client="alice")["token"], token)
+        self.assertRefused(self.ask("POST", "/v1/locks/a%2Fb", None, Pfsb_Client="bob"), 423, "HELD")
+        self.assertRefused(self.ask("POST", "/v1/locks/a%2Fb", {"wait": 0}, Pfsb_Client="bob"), 423, "TIMEOUT")
+        self.assertRefused(self.ask("DELETE", "/v1/locks/a%2Fb", None, Pfsb_Client="bob"), 409, "NOTHELD")
+        wrong = self.ask("DELETE", f"/v1/locks/a%2Fb?token={token + 1}", None, Pfsb_Client="alice")
+        self.assertRefused(wrong, 409, "NOTHELD")
+        (row,) = self.content("GET", "/v1/locks")["rows"]
+        self.assertEqual((row["name"], row["holder"], row["token"]), ("a/b", "alice", token))
+        self.content("DELETE", f"/v1/locks/a%2Fb?token={token}", None, Pfsb_Client="alice")
+        self.assertEqual(self.content("GET", "/v1/locks")["rows"], [])
+
+    def test_answer_when_it_is_granted(self) -> None:
+        """Somebody who waits has the answer as soon as the lock is free."""
+        self.content("POST", "/v1/locks/a", None, Pfsb_Client="alice")
+        bob = Connection(self.door, self.clock)
+        bob.request("POST", "/v1/locks/a", {"wait": 60}, Pfsb_Client="bob")
+        self.assertEqual(bob.heard(), b"")
+        self.content("DELETE", "/v1/locks/a", None, Pfsb_Client="alice")
+        self.assertEqual(bob.reply().content["name"], "a")
+
+    def test_waits_that_make_no_sense(self) -> None:
+        """Refused before the lock is asked for."""
+        for wait in (b"-1", b"1e400", b"9" * 400, b'"1"', b"true", b"1e30"):
+            body = b'{"wait":' + wait + b"}"
+            self.assertRefused(self.ask("POST", "/v1/locks/a", body, Pfsb_Client="alice"), 400, "BADREQUEST")
+        self.assertEqual(self.commands(), [])

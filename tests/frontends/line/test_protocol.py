@@ -1,0 +1,560 @@
+"""The line protocol of interface part 3, verb by verb, and what happens to bad input and bad clients."""
+
+from __future__ import annotations
+
+import json
+
+from attrs import evolve
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.applications.interfaces import Done, Refused
+from pfsb.config.config import Limits
+from pfsb.frontends.line.conversation import GATHERED_CHARACTERS_MAX
+from pfsb.frontends.line.protocol import LineFactory, LineProtocol
+from pfsb.frontends.stream.protocol import LEAVE_SECONDS, LINGER_SECONDS
+from tests.frontends.fake_server import FakeClientConnection, FakeServer, fake_config
+
+WELCOME = b"* WELCOME cluster=four server=2 view=7 leader=0 help=HELP\n"
+
+
+class Transport(StringTransport):
+    """Keeps each write apart, and counts as a connection whose output may be full."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+        self.aborted = False
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+        super().write(data)
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+
+
+class LineTestCase(SynchronousTestCase):
+    limits = Limits()
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.server = FakeServer(fake_config(self.limits))
+        self.desk = self.server.desk
+        self.factory = LineFactory(self.server, self.clock)  # type: ignore[arg-type]
+        self.protocol, self.transport = self.connect()
+
+    def connect(self) -> tuple[LineProtocol, Transport]:
+        protocol, transport = self.factory.buildProtocol(None), Transport()
+        protocol.makeConnection(transport)
+        self.assertEqual(
+            transport.value()[:10], b"* WELCOME " if protocol in self.factory.connections else b"ERR BUSY f"
+        )
+        if protocol in self.factory.connections:
+            transport.clear()
+        return protocol, transport
+
+    def ask(self, data: bytes | str, to: LineProtocol | None = None) -> list[str]:
+        """What is said in answer to these lines."""
+        protocol = to or self.protocol
+        protocol.dataReceived((data if isinstance(data, bytes) else data.encode()) + b"\n")
+        self.clock.advance(0)
+        transport = protocol.transport
+        assert isinstance(transport, Transport)
+        return self.said(transport)
+
+    def said(self, transport: Transport | None = None) -> list[str]:
+        transport = transport or self.transport
+        self.clock.advance(0)
+        text = transport.value().decode()
+        transport.clear()
+        return text.splitlines()
+
+    def reply(self, line: str) -> str:
+        (reply,) = self.ask(line)
+        return reply
+
+    def session(self) -> FakeClientConnection:
+        return self.desk.connections[-1]
+
+
+class CommandTests(LineTestCase):
+    def test_first_line_is_welcome(self) -> None:
+        transport = Transport()
+        self.factory.buildProtocol(None).makeConnection(transport)
+        self.assertEqual(transport.value(), WELCOME)
+
+    def test_welcome_without_leader_says_none(self) -> None:
+        server = FakeServer(leader=None)
+        self.assertIn(b"leader=none", LineFactory(server, self.clock).welcome())  # type: ignore[arg-type]
+
+    def test_ping(self) -> None:
+        self.assertEqual(self.reply("#3 ping"), "#3 OK")
+        self.assertIn("takes nothing", self.reply("PING x"))
+
+    def test_put_and_get(self) -> None:
+        self.assertEqual(self.reply("#1 PUT colour blue"), "#1 OK revision=1")
+        self.assertEqual(self.reply("GET colour"), 'OK value="blue" revision=1')
+
+    def test_unknown_key(self) -> None:
+        self.assertTrue(self.reply("#1 GET nothing").startswith("#1 ERR NOTFOUND fate=none "))
+
+    def test_rows_then_ok(self) -> None:
+        self.ask("MPUT a 1 b 2")
+        self.assertEqual(
+            self.ask("#5 RANGE a z"),
+            ['#5 +key="a" value="1" revision=1', '#5 +key="b" value="2" revision=1', "#5 OK count=2"],
+        )
+
+    def test_quoted_nil_is_text_and_bare_nil_is_absent(self) -> None:
+        self.assertIn("ERR CONFLICT", self.reply('CAS a "nil" x'))
+        self.assertIn("OK", self.reply("CAS a nil x"))
+
+    def test_say_takes_the_rest_of_the_line(self) -> None:
+        self.ask("SAY  it's \"late\",  isn't it")
+        self.assertEqual(self.server.cluster.executed[-1][2], ("SAY", "it's \"late\",  isn't it"))
+
+    def test_say_without_text_is_refused(self) -> None:
+        self.assertIn("BADREQUEST", self.reply("SAY"))
+
+    def test_lock_is_overtaken_until_it_is_granted(self) -> None:
+        """Interface part 3: replies in order, but for LOCK."""
+        other, other_transport = self.connect()
+        self.assertIn("OK", self.ask("LOCK x", other)[0])
+        self.assertEqual(self.ask("#1 LOCK x\n#2 PING"), ["#2 OK"])
+        self.ask("UNLOCK x", other)
+        self.assertIn('#1 OK name="x" token=', self.said()[0])
+        self.assertEqual(self.said(other_transport), [])
+
+    def test_status_is_one_row_of_json(self) -> None:
+        row, ok = self.ask("#4 STATUS")
+        self.assertEqual((json.loads(row.removeprefix("#4 +"))["server"], ok), (2, "#4 OK"))
+
+    def test_digest_of_now_and_of_a_number(self) -> None:
+        self.assertRegex(self.reply("DIGEST"), "^OK seq=0 digest=[0-9a-f]{64}$")
+        self.assertIn("seq=812", self.reply("DIGEST seq=812"))
+        for bad in ("DIGEST 812", "DIGEST seq=x", "DIGEST seq=1 more", "DIGEST sequence=1"):
+            self.assertIn("ERR BADREQUEST", self.reply(bad))
+
+    def test_servers_are_rows(self) -> None:
+        said = self.ask("SERVERS")
+        self.assertEqual(said[-1], "OK count=4")
+        self.assertTrue(said[0].startswith("+id=0 state=REG_LEADER"), said)
+
+    def test_help_has_a_row_for_every_verb(self) -> None:
+        said = self.ask("HELP")
+        for verb in ("HELLO", "BYE", "SAY", "LISTEN", "LOCK", "PUT", "MGET", "STATUS", "FAULT"):
+            self.assertTrue([row for row in said if row.startswith(f"+{verb} ")], verb)
+        self.assertEqual(said[-1], "OK")
+
+    def test_help_of_one_verb_has_an_example(self) -> None:
+        for verb in self.factory.verbs.descriptions:
+            self.assertIn("Example: ", self.ask(f"help {verb.lower()}")[-2])
+
+    def test_help_of_unknown_verb_names_the_nearest(self) -> None:
+        self.assertIn("PUTHASH", self.reply("HELP PUTHSH"))
+
+    def test_unknown_verb_names_the_nearest(self) -> None:
+        reply = self.reply("#2 GTE colour")
+        self.assertTrue(reply.startswith("#2 ERR UNKNOWN fate=none ") and "GET" in reply, reply)
+
+
+class TogetherTests(LineTestCase):
+    """What has arrived in one piece is submitted in one piece, as far as it goes."""
+
+    def test_lines_that_came_together_are_submitted_together(self) -> None:
+        """Each with its reply, in order; numbered or not."""
+        said = self.ask("PUT a 1\n#7 PUT a 2\nGET a\nINCR a")
+        self.assertEqual(self.session().calls, ["submit 4"])
+        self.assertEqual(
+            said, ["OK revision=1", "#7 OK revision=2", 'OK value="2" revision=2', 'OK value="3" revision=4']
+        )
+
+    def test_everything_else_keeps_its_place(self) -> None:
+        """A question to this server, a lock that waits, a line that is wrong: what came before goes before."""
+        for between in ("PING", "GET a read=stale", "LOCK x", "DANCE", "PUT", "\x01"):
+            self.setUp()
+            said = self.ask(f"#1 PUT a 1\n#2 PUT a 2\n{between}\n#3 PUT a 3")
+            self.assertEqual(self.session().calls[0], "submit 2", between)
+            self.assertEqual([line[:2] for line in said if line[:1] == "#"], ["#1", "#2", "#3"], between)
+
+    def test_long_lines_are_not_submitted_together(self) -> None:
+        """A bundle must fit a frame."""
+        line = "PUT a " + "x" * (GATHERED_CHARACTERS_MAX // 3)
+        self.ask("\n".join([line] * 5))
+        self.assertEqual(self.session().calls, ["submit 2", "submit 2", "submit"])
+
+    def test_those_that_cannot_go_together_go_one_by_one(self) -> None:
+        """Here the second repeats a number that is in use: it is answered from the cache."""
+        said = self.ask("#1 PUT a 1\n#2 PUT a 2\n#1 PUT a 1\n#3 PUT a 3")
+        self.assertEqual(self.session().calls, ["submit"] * 4)
+        self.assertEqual(said, [f"#{n} OK revision={n}" for n in (1, 2)] + ["#1 OK revision=1", "#3 OK revision=3"])
+
+    def test_window_counts_what_was_taken_together(self) -> None:
+        """`session_window` requests without a reply, and no more are taken."""
+        self.desk.hold = True
+        self.ask("\n".join(["PUT a 1"] * 200))
+        self.assertEqual(self.session().calls, ["submit 128"])
+
+
+class ReadLevelTests(LineTestCase):
+    def test_linearizable_read_is_submitted(self) -> None:
+        for line in ("GET a", "GET a read=linearizable"):
+            self.ask(line)
+            self.assertEqual(self.session().calls.pop(), "submit")
+
+    def test_stale_read_is_asked_at_once(self) -> None:
+        self.desk.hold = True
+        self.ask("PUT a 1\nGET a read=stale")
+        self.assertEqual(self.session().calls, ["submit", "ask"])
+
+    def test_reads_of_this_servers_own_state_are_asked_together(self) -> None:
+        """Sequential ones too, as long as nothing is under way that they must wait for."""
+        self.ask("PUT a 1")
+        lines = ["GET a read=stale", "#5 GET a read=sequential", "GET b read=stale"]
+        said = self.ask("\n".join(lines))
+        self.assertEqual(self.session().calls, ["submit", "ask 3"])
+        self.assertEqual([line.split()[0] for line in said], ["OK", "#5", "ERR"])
+
+    def test_sequential_read_waits_for_what_was_asked_before(self) -> None:
+        """Interface part 3: never older than what this session has seen."""
+        self.desk.hold = True
+        self.ask("#1 PUT a 1\n#2 GET read=sequential a")
+        self.assertEqual(self.session().calls, ["submit"])
+        self.desk.release()
+        self.assertEqual(self.session().calls, ["submit", "ask"])
+        self.desk.release()
+        self.assertEqual(self.said(), ["#1 OK revision=1", '#2 OK value="1" revision=1'])
+
+    def test_quoted_key_that_looks_like_a_level_is_a_key(self) -> None:
+        self.ask('PUT "read=stale" x')
+        self.assertIn('value="x"', self.reply('GET "read=stale"'))
+
+    def test_unknown_level_is_refused(self) -> None:
+        self.assertIn("linearizable, sequential, stale", self.reply("GET a read=fresh"))
+
+
+class SessionTests(LineTestCase):
+    def test_hello_opens_a_session(self) -> None:
+        self.assertEqual(self.reply("HELLO alice"), 'OK client="alice" epoch=1 last=0 resumed=no opened=1')
+        self.assertEqual(self.session().calls, ["hello alice 10"])
+
+    def test_hello_elsewhere_resumes_and_repeats_the_answer(self) -> None:
+        """Interface part 3, exactly once by hand."""
+        self.ask("HELLO alice\n#1 PUT colour blue")
+        other, _ = self.connect()
+        said = self.ask("HELLO alice\n#1 PUT colour blue", other)
+        self.assertEqual(said, ['OK client="alice" epoch=3 last=1 resumed=yes opened=1', "#1 OK revision=2"])
+
+    def test_ttl_is_taken(self) -> None:
+        self.ask("HELLO alice ttl=30")
+        self.assertEqual(self.session().calls, ["hello alice 30"])
+
+    def test_bad_introductions_are_refused(self) -> None:
+        for bad in (
+            "HELLO",
+            'HELLO ""',
+            f"HELLO {'x' * 65}",
+            'HELLO "a b"',
+            'HELLO "a\\n"',
+            "HELLO ~a",
+            "HELLO !a",
+            "HELLO a ttl=0",
+            "HELLO a ttl=3601",
+            "HELLO a ttl=-1",
+            "HELLO a ttl=x",
+            "HELLO a b",
+            "HELLO a tll=3",
+        ):
+            self.assertIn("ERR BADREQUEST fate=none", self.reply(bad))
+        self.assertEqual(self.session().calls, [])
+
+    def test_lines_behind_an_unanswered_hello_wait_and_nothing_more_is_read(self) -> None:
+        self.desk.hold = True
+        self.ask("HELLO alice\n#1 PUT a 1")
+        self.assertEqual((self.session().calls, self.transport.producerState), (["hello alice 10"], "paused"))
+        self.desk.hold = False
+        self.desk.release()
+        self.assertEqual(self.said(), ['OK client="alice" epoch=1 last=0 resumed=no opened=1', "#1 OK revision=2"])
+        self.assertEqual(self.transport.producerState, "producing")
+
+    def test_hello_waits_for_commands_before_it(self) -> None:
+        self.desk.hold = True
+        self.ask("PUT a 1\nHELLO alice")
+        self.assertEqual(self.session().calls, ["submit"])
+        self.desk.release()
+        self.assertEqual(self.desk.connections[0].calls, ["submit", "disconnected"])
+        self.assertEqual(self.desk.connections[1].calls, ["hello alice 10"])
+
+    def test_second_hello_leaves_the_first_session_and_its_waiting_locks(self) -> None:
+        other, _ = self.connect()
+        self.ask("LOCK x", other)
+        self.ask("HELLO alice\n#1 LOCK x")
+        said = self.ask("HELLO bob")
+        self.assertTrue(said[0].startswith("#1 ERR NOSESSION fate=unknown"), said)
+        self.assertIn('client="bob"', said[1])
+
+    def test_commands_behind_a_refused_hello_do_not_run(self) -> None:
+        """They would run in a session that does not know their numbers."""
+        self.desk.refuse = Refused("UNAVAILABLE", "no majority", "unknown")
+        self.desk.hold = True
+        self.ask("HELLO alice")
+        self.desk.refuse, self.desk.hold = None, False
+        self.assertTrue(self.reply("#1 PUT a 1").startswith("#1 ERR NOSESSION fate=none"))
+        self.assertIn("OK", self.reply("HELLO alice"))
+        self.assertIn("#1 OK", self.reply("#1 PUT a 1"))
+
+    def test_taken_over_session_is_told_and_runs_nothing_more(self) -> None:
+        self.ask("HELLO alice")
+        other, _ = self.connect()
+        self.ask("HELLO alice", other)
+        self.assertEqual(self.said(), ["* SESSION state=replaced"])
+        self.assertTrue(self.reply("#1 PUT a 1").startswith("#1 ERR REPLACED fate=none"))
+        self.assertTrue(self.reply("GET a read=stale").startswith("ERR REPLACED"))
+        self.assertEqual(self.reply("PING"), "OK")
+
+    def test_expired_session_is_told(self) -> None:
+        self.ask("HELLO alice")
+        self.session().end("NOSESSION", "expired")
+        self.assertEqual(self.said(), ["* SESSION state=expired"])
+        self.assertIn("ERR NOSESSION", self.reply("PUT a 1"))
+
+    def test_bye_closes_session_and_connection(self) -> None:
+        self.assertEqual(self.ask("HELLO alice\nBYE\nPUT a 1")[1:], ["OK"])
+        self.assertTrue(self.transport.disconnecting)
+        self.assertEqual(self.session().calls, ["hello alice 10", "bye"])
+
+    def test_bye_waits_for_what_was_asked_before(self) -> None:
+        self.desk.hold = True
+        self.ask("#1 PUT a 1\n#2 BYE")
+        self.assertEqual(self.session().calls, ["submit"])
+        self.desk.release()
+        self.desk.release()
+        self.assertEqual(self.said(), ["#1 OK revision=1", "#2 OK"])
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_quit_closes_the_connection_once_all_is_answered(self) -> None:
+        self.desk.hold = True
+        self.assertEqual(self.ask("#1 PUT a 1\nQUIT\n#2 PUT a 2"), [])
+        self.assertFalse(self.transport.disconnecting)
+        self.desk.release()
+        self.assertEqual(self.said(), ["#1 OK revision=1", "OK"])
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_client_that_only_closes_its_side_still_gets_its_replies(self) -> None:
+        """As in: printf 'PUT a 1\\n' | nc -N 127.0.0.1 9402."""
+        self.desk.hold = True
+        self.ask("#1 PUT a 1\n#2 PING")
+        self.protocol.readConnectionLost()
+        self.assertFalse(self.transport.disconnecting)
+        self.desk.release()
+        self.assertEqual(self.said(), ["#1 OK revision=1", "#2 OK"])
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_client_that_closed_its_side_is_not_waited_for_for_ever(self) -> None:
+        self.desk.silent = True
+        self.ask("DIGEST seq=1000000")
+        self.protocol.readConnectionLost()
+        self.clock.advance(LINGER_SECONDS)
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_lost_connection_leaves_its_session(self) -> None:
+        self.ask("HELLO alice\nLISTEN")
+        self.protocol.connectionLost()
+        self.assertEqual(self.session().calls[-1], "disconnected")
+        self.assertTrue(self.server.cluster.followings[0].stopped)
+        self.assertEqual(self.factory.connections, set())
+
+
+class ListenTests(LineTestCase):
+    def test_listen_tells_what_is_said_from_now_on(self) -> None:
+        self.ask("SAY one")
+        self.assertEqual(self.reply("LISTEN"), "OK from=2")
+        said = self.ask("SAY two")
+        self.assertIn("OK index=2 revision=2", said)
+        self.assertIn('* CHAT index=2 client="!1" text="two"', said)
+
+    def test_listen_from_tells_ok_first_and_then_all_from_there(self) -> None:
+        self.ask("SAY one\nSAY two\nSAY three")
+        said = self.ask("#9 LISTEN from=2")
+        self.assertEqual(said[0], "#9 OK")
+        self.assertEqual([line.split()[2] for line in said[1:]], ["index=2", "index=3"])
+
+    def test_listening_again_replaces_the_former(self) -> None:
+        self.ask("LISTEN\nLISTEN from=1\nSAY one")
+        self.assertEqual([each.stopped for each in self.server.cluster.followings], [True, False])
+
+    def test_unlisten_ends_it(self) -> None:
+        self.ask("LISTEN\nUNLISTEN")
+        self.assertEqual(self.ask("SAY one"), ["OK index=1 revision=1"])
+
+    def test_listening_from_nowhere_is_refused(self) -> None:
+        self.assertIn("ERR BADREQUEST", self.reply("LISTEN from=x"))
+
+    def test_client_that_does_not_read_is_told_nothing_more_until_it_does(self) -> None:
+        self.ask("LISTEN")
+        self.protocol.pauseProducing()
+        other, _ = self.connect()
+        self.ask("SAY one\nSAY two", other)
+        self.assertEqual(self.said(), [])
+        self.assertEqual(self.transport.producerState, "paused")
+        self.protocol.resumeProducing()
+        self.assertEqual(len(self.said()), 2)
+        self.assertEqual(self.transport.producerState, "producing")
+
+
+class FaultTests(LineTestCase):
+    def test_faults_reach_the_links(self) -> None:
+        for line in ("FAULT LOSS 0.3", "FAULT DELAY 50", "FAULT CUT 1,3", "FAULT skip 812"):
+            self.assertEqual(self.reply(line), "OK")
+        faults = self.server.faults
+        self.assertEqual((faults.loss, faults.delay_ms, faults.cut_off), (0.3, 50, {1, 3}))
+        self.assertEqual(self.server.skip, {812})
+        self.reply("FAULT HEAL")
+        self.assertEqual((faults.loss, faults.delay_ms, faults.cut_off), (0, 0, frozenset()))
+
+    def test_bad_faults_are_refused(self) -> None:
+        for bad in ("", "X", "LOSS", "LOSS 2", "LOSS nan", "DELAY x", "CUT", "CUT 2", "CUT 9", "SKIP 0", "SKIP -1"):
+            self.assertIn("ERR BADREQUEST", self.reply(f"FAULT {bad}"))
+
+    def test_faults_are_denied_unless_configured(self) -> None:
+        self.server.config = evolve(self.server.config, faults=False)
+        self.assertTrue(self.reply("FAULT HEAL").startswith("ERR DENIED fate=none"))
+
+
+class BadInputTests(LineTestCase):
+    limits = Limits(command_bytes=100)
+
+    def test_empty_lines_are_ignored(self) -> None:
+        self.assertEqual(self.ask("\n\r\n   \n\t\nPING"), ["OK"])
+
+    def test_noise_is_a_bad_request_and_the_connection_goes_on(self) -> None:
+        said = self.ask(b"\x80\x00\x01\n\xfe\xfe\n#6 \x01\nPING")
+        self.assertEqual([line.split()[1] for line in said[:2]], ["BADREQUEST", "BADREQUEST"])
+        self.assertTrue(said[2].startswith("#6 ERR BADREQUEST"), said)
+        self.assertEqual(said[3], "OK")
+
+    def test_ten_megabyte_line_is_refused_and_skipped(self) -> None:
+        """Interface part 3: refused with TOOLARGE and skipped to its end; the connection goes on."""
+        self.protocol.dataReceived(b"#8 PUT a ")
+        for _ in range(160):
+            self.protocol.dataReceived(b"x" * 65_536)
+        said = self.ask("\nPING")
+        self.assertTrue(said[0].startswith("#8 ERR TOOLARGE fate=none"), said)
+        self.assertEqual(said[1:], ["OK"])
+
+    def test_telnet_negotiation_is_ignored_and_not_answered(self) -> None:
+        self.assertEqual(self.ask(b"\xff\xfd\x03\xff\xfb\x18PING\r"), ["OK"])
+
+    def test_mistake_of_the_server_is_internal_and_kills_nobody(self) -> None:
+        self.session().submit = None  # type: ignore[assignment, method-assign]
+        self.assertEqual([line[:30] for line in self.ask("#1 PUT a 1\nPING")], ["#1 ERR INTERNAL fate=unknown t", "OK"])
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
+    def test_mistake_in_a_question_is_internal_and_kills_nobody(self) -> None:
+        self.server.status = lambda: {"set": {1}}  # type: ignore[dict-item, method-assign]
+        self.assertEqual([line[:27] for line in self.ask("STATUS\nPING")], ["ERR INTERNAL fate=unknown t", "OK"])
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
+
+class BoundTests(LineTestCase):
+    limits = Limits(session_window=8, connections=2)
+
+    def test_reading_stops_at_the_window_and_goes_on_at_half_of_it(self) -> None:
+        self.desk.hold = True
+        for number in range(1, 31):
+            self.ask(f"#{number} PUT a {number}")
+        self.assertEqual((self.outstanding(), self.transport.producerState), (8, "paused"))
+        self.desk.release(3)
+        self.assertEqual(self.outstanding(), 5)
+        self.desk.release(1)
+        self.assertEqual(self.outstanding(), 8)
+        while self.desk.held:
+            self.desk.release()
+        self.assertEqual(len(self.said()), 30)
+        self.assertEqual(self.transport.producerState, "producing")
+
+    def outstanding(self) -> int:
+        return self.protocol._replies.outstanding
+
+    def test_waiting_locks_count_too(self) -> None:
+        other, _ = self.connect()
+        self.ask("LOCK x", other)
+        self.ask("\n".join(f"#{n} LOCK x" for n in range(1, 9)))
+        self.assertEqual(self.transport.producerState, "paused")
+
+    def test_client_that_does_not_read_is_not_read_either(self) -> None:
+        self.protocol.pauseProducing()
+        self.assertEqual(self.ask("PUT a 1"), [])
+        self.assertEqual((self.session().calls, self.transport.producerState), ([], "paused"))
+        self.protocol.resumeProducing()
+        self.assertEqual(self.said(), ["OK revision=1"])
+
+    def test_large_reply_waits_until_the_client_reads(self) -> None:
+        """No slice is written to a transport that has enough, and none is lost."""
+        for first in range(0, 3_000, 1_000):
+            self.ask("MPUT " + " ".join(f"{n:04} v" for n in range(first, first + 1_000)))
+        self.protocol.dataReceived(b"RANGE 0 9 limit=3000\n")
+        self.protocol.pauseProducing()
+        self.assertEqual(self.said(), [])
+        self.protocol.resumeProducing()
+        said = self.said()
+        self.assertEqual((len(said), said[-1]), (3_001, "OK count=3000"))
+
+    def test_replies_of_one_turn_are_one_write(self) -> None:
+        self.desk.hold = True
+        self.ask("PUT a 1\nPUT a 2\nPUT a 3\nPUT a 4")
+        self.transport.writes.clear()
+        self.desk.release()
+        self.assertEqual(self.transport.writes, [])
+        self.clock.advance(0)
+        self.assertEqual(len(self.transport.writes), 1)
+
+    def test_connection_above_the_limit_is_refused_and_closed(self) -> None:
+        self.connect()
+        refused, transport = self.connect()
+        self.assertTrue(transport.value().startswith(b"ERR BUSY fate=none"))
+        self.assertTrue(transport.disconnecting)
+        refused.dataReceived(b"PUT a 1\n")
+        refused.connectionLost()
+        self.assertEqual((len(self.factory.connections), self.server.cluster.executed), (2, []))
+
+    def test_closed_connection_makes_room(self) -> None:
+        self.connect()
+        self.protocol.connectionLost()
+        protocol, _ = self.connect()
+        self.assertEqual(self.ask("PING", protocol), ["OK"])
+
+
+class StoppingTests(LineTestCase):
+    def test_draining_server_refuses_commands_and_still_answers_questions_about_itself(self) -> None:
+        self.desk.draining = True
+        for line in ("PUT a 1", "GET a", "GET a read=stale", "LISTEN", "HELLO alice"):
+            self.assertTrue(self.reply(line).startswith("ERR SHUTDOWN fate=none"), line)
+        self.assertEqual(self.reply("PING"), "OK")
+
+    def test_leaving_writes_what_was_to_be_said(self) -> None:
+        self.protocol._replies.say(b"* LAST\n")
+        self.factory.leave()
+        self.assertEqual(self.transport.value(), b"* LAST\n")
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_client_that_never_reads_its_last_reply_is_cut(self) -> None:
+        self.factory.leave()
+        self.clock.advance(LEAVE_SECONDS)
+        self.assertTrue(self.transport.aborted)
+
+    def test_answer_after_the_connection_is_gone_is_dropped(self) -> None:
+        answers = []
+        self.session().submit = lambda number, command, answer: answers.append(answer)  # type: ignore[method-assign]
+        self.ask("PUT a 1")
+        self.protocol.connectionLost()
+        answers[0](Done())
+        self.assertEqual(self.said(), [])
+
+    def test_refusals_of_more_lines_than_the_window_come_all(self) -> None:
+        """They are answered at once, so no answer comes later that would make the rest be taken."""
+        self.desk.draining = True
+        said = self.ask(b"PUT a 1\n" * 20)
+        self.assertEqual((len(said), {line[:12] for line in said}), (20, {"ERR SHUTDOWN"}))

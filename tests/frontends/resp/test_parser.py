@@ -1,0 +1,117 @@
+"""The Redis protocol's parser: every command once, whole, however it is cut; noise in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.frontends.resp.parser import ARGUMENTS_MAX, BULK_BYTES_MAX, CommandParser, Item, Malformed, TooLarge
+
+LIMIT = 100
+bounded = settings(max_examples=200, deadline=None, database=None)
+arguments = st.lists(st.binary(max_size=12), min_size=1, max_size=4)
+
+
+def encoded(*words: bytes) -> bytes:
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
+
+
+def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+    """`data` in pieces, as a network may deliver it."""
+    ends = sorted(place % (len(data) + 1) for place in places)
+    return [data[a:b] for a, b in zip([0, *ends], [*ends, len(data)], strict=True)]
+
+
+def kept(parser: CommandParser) -> int:
+    """Bytes that the parser holds."""
+    return sum(map(len, parser._kept)) + sum(map(len, parser._arguments))
+
+
+class CommandParserTests(SynchronousTestCase):
+    def parse(self, *pieces: bytes) -> list[Item]:
+        parser = CommandParser(LIMIT)
+        items: list[Item] = []
+        for piece in pieces:
+            items += parser.feed(piece)
+            self.assertLessEqual(kept(parser), LIMIT + 40)
+        return items
+
+    def assertMalformed(self, data: bytes, text: str) -> None:
+        *_, last = self.parse(data, encoded(b"PING"))
+        self.assertIsInstance(last, Malformed)
+        self.assertIn(text, last.text)  # type: ignore[union-attr]
+
+    @bounded
+    @given(st.lists(arguments, max_size=5), st.lists(st.integers(0, 10_000), max_size=12))
+    def test_commands_arrive_as_they_were_sent_however_they_are_cut(
+        self, commands: list[list[bytes]], places: list[int]
+    ) -> None:
+        data = b"".join(encoded(*command) for command in commands)
+        self.assertEqual(self.parse(*cut(data, places)), commands)
+        self.assertEqual(self.parse(*[bytes([byte]) for byte in data]), commands)
+
+    @bounded
+    @given(st.binary(max_size=300), st.lists(st.integers(0, 10_000), max_size=8))
+    def test_noise_is_read_alike_however_it_is_cut(self, noise: bytes, places: list[int]) -> None:
+        """And it never raises."""
+        self.assertEqual(self.parse(*cut(noise, places)), self.parse(noise))
+
+    @bounded
+    @given(
+        st.lists(st.sampled_from([b"*", b"$", b"1", b"2", b"-1", b"100", b"\r\n", b"x", b"PING"]), max_size=40),
+        st.lists(st.integers(0, 10_000), max_size=8),
+    )
+    def test_what_looks_like_commands_is_read_alike_however_it_is_cut(
+        self, tokens: list[bytes], places: list[int]
+    ) -> None:
+        data = b"".join(tokens)
+        self.assertEqual(self.parse(*cut(data, places)), self.parse(data))
+
+    def test_argument_may_hold_anything(self) -> None:
+        """Line ends, headers and zeros are data: the length says where it ends."""
+        self.assertEqual(
+            self.parse(encoded(b"SET", b"k", b"\r\n$3\r\n\x00\xff")), [[b"SET", b"k", b"\r\n$3\r\n\x00\xff"]]
+        )
+
+    def test_empty_line_and_empty_command_are_passed_over(self) -> None:
+        """`redis-cli --pipe` sends the one, Redis takes the other."""
+        self.assertEqual(self.parse(b"\r\n*0\r\n*-1\r\n\n" + encoded(b"PING")), [[b"PING"]])
+
+    def test_command_too_large_is_passed_over_and_the_next_one_read(self) -> None:
+        """In one argument, in many, or in many empty ones; in one piece and byte by byte."""
+        for large in (
+            encoded(b"SET", b"k", b"x" * LIMIT),
+            encoded(b"MSET", *[b"x" * 30] * 6),
+            encoded(b"DEL", *[b""] * LIMIT),
+            encoded(b"x" * 100_000, b"y"),
+        ):
+            data = encoded(b"PING") + large + encoded(b"ECHO", b"1")
+            expected = [[b"PING"], TooLarge(), [b"ECHO", b"1"]]
+            self.assertEqual(self.parse(data), expected)
+            self.assertEqual(self.parse(*[bytes([byte]) for byte in data]), expected)
+
+    def test_command_of_exactly_the_limit_is_taken(self) -> None:
+        """Each argument counts one byte more than it has, like the space in a line."""
+        full = [b"SET", b"k", b"x" * (LIMIT - 7)]
+        self.assertEqual(self.parse(encoded(*full)), [full])
+        self.assertEqual(self.parse(encoded(b"SET", b"k", b"x" * (LIMIT - 6))), [TooLarge()])
+
+    def test_nested_array_is_refused(self) -> None:
+        self.assertMalformed(b"*2\r\n*1\r\n$4\r\nPING\r\n", 'expected $ and not "*"')
+
+    def test_what_is_no_command_is_refused_with_what_was_found(self) -> None:
+        self.assertMalformed(b"PING\r\n", 'expected * and not "P"')
+        self.assertMalformed(b"*x\r\n", 'after * comes a length, and not "x"')
+        self.assertMalformed(b"*1\r\n$-1\r\n", 'after $ comes a length, and not "-1"')
+        self.assertMalformed(b"*1\r\n$4\r\nPINGS\r\n", "does not end where it said")
+        self.assertMalformed(b"*1\r\n$" + b"1" * 31, "the length after $ does not end")
+        self.assertMalformed(b"*%d\r\n" % (ARGUMENTS_MAX + 1), "arguments")
+        self.assertMalformed(b"*1\r\n$%d\r\n" % (BULK_BYTES_MAX + 1), "bytes")
+
+    def test_nothing_is_read_after_what_is_no_command(self) -> None:
+        """Nobody can tell where the next command begins."""
+        items = self.parse(encoded(b"PING") + b"?" + encoded(b"SET", b"k", b"v"), encoded(b"PING"))
+        self.assertEqual([type(item) for item in items], [list, Malformed])

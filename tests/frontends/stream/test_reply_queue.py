@@ -1,0 +1,110 @@
+"""Replies in order, and one write per turn."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.applications.interfaces import Answer, BadRequest, Done, Refused
+from pfsb.frontends.line.grammar import render
+from pfsb.frontends.stream.reply_queue import OUTPUT_BYTES_MAX, EndOfTurn, ReplyQueue
+
+
+class ReplyQueueTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.writes: list[bytes] = []
+        self.relieved = 0
+        self.queue = ReplyQueue(self.writes.append, render, EndOfTurn(self.clock), self.note_relief)
+
+    def note_relief(self) -> None:
+        self.relieved += 1
+
+    def end_turn(self) -> list[bytes]:
+        self.clock.advance(0)
+        written, self.writes[:] = list(self.writes), []
+        return written
+
+    def test_replies_follow_the_order_of_requests(self) -> None:
+        first, second, third = (self.queue.place(number) for number in (1, 2, 3))
+        third(Done())
+        second(Done())
+        self.assertEqual(self.end_turn(), [])
+        first(Done())
+        self.assertEqual(self.end_turn(), [b"#1 OK\n#2 OK\n#3 OK\n"])
+
+    def test_waiting_request_is_overtaken(self) -> None:
+        """Interface part 3: but for LOCK, whose reply comes when the lock is granted."""
+        lock = self.queue.place_waiting(1)
+        self.queue.place(2)(Done())
+        self.assertEqual(self.end_turn(), [b"#2 OK\n"])
+        lock(Done())
+        self.assertEqual(self.end_turn(), [b"#1 OK\n"])
+
+    def test_many_answers_in_one_turn_are_one_write(self) -> None:
+        answers = [self.queue.place(number) for number in range(1, 50)]
+        for answer in answers:
+            answer(Done())
+        self.queue.say(b"* EVENT\n")
+        self.assertEqual(len(self.end_turn()), 1)
+
+    def test_output_above_its_bound_is_written_within_the_turn(self) -> None:
+        """So that the transport can ask for a pause while a long log is told."""
+        self.queue.say(b"x" * (OUTPUT_BYTES_MAX + 1))
+        self.assertEqual(len(self.writes), 1)
+
+    def test_question_is_asked_once_all_before_it_is_answered(self) -> None:
+        asked: list[Answer] = []
+        before = self.queue.place(1)
+        self.queue.when_first(2, asked.append)
+        self.assertEqual(asked, [])
+        before(Done())
+        self.assertEqual(len(asked), 1)
+        asked[0](Done())
+        self.assertEqual(self.end_turn(), [b"#1 OK\n#2 OK\n"])
+
+    def test_question_that_raises_is_answered_and_the_rest_goes_on(self) -> None:
+        def refuse(answer: Answer) -> None:
+            raise BadRequest("no such thing")
+
+        self.queue.when_first(1, refuse)
+        self.queue.place(2)(Done())
+        self.assertEqual(self.end_turn(), [b"#1 ERR BADREQUEST fate=none no such thing\n#2 OK\n"])
+
+    def test_many_questions_answered_at_once_do_not_nest(self) -> None:
+        before = self.queue.place(None)
+        for _ in range(5_000):
+            self.queue.when_first(None, lambda answer: answer(Done()))
+        before(Done())
+        self.assertEqual(b"".join(self.end_turn()), b"OK\n" * 5_001)
+
+    def test_result_that_cannot_be_printed_is_an_internal_error(self) -> None:
+        self.queue.place(1)(Done((("broken", None),)))  # type: ignore[arg-type]
+        self.assertIn(b"#1 ERR INTERNAL fate=unknown", self.end_turn()[0])
+        self.assertEqual(len(self.flushLoggedErrors()), 1)
+
+    def test_second_answer_is_ignored(self) -> None:
+        answer = self.queue.place(1)
+        answer(Done())
+        answer(Done())
+        self.assertEqual(self.end_turn(), [b"#1 OK\n"])
+
+    def test_outstanding_counts_what_has_no_reply_yet(self) -> None:
+        first, lock = self.queue.place(1), self.queue.place_waiting(2)
+        self.assertEqual((self.queue.outstanding, self.queue.in_order), (2, 1))
+        first(Done())
+        lock(Done())
+        self.assertEqual((self.queue.outstanding, self.relieved), (0, 2))
+
+    def test_those_who_wait_can_all_be_refused(self) -> None:
+        self.queue.place_waiting(4)
+        self.queue.place_waiting(3)
+        self.queue.refuse_waiting(Refused("NOSESSION", "gone", "unknown"))
+        self.assertEqual(self.end_turn(), [b"#3 ERR NOSESSION fate=unknown gone\n#4 ERR NOSESSION fate=unknown gone\n"])
+
+    def test_answers_after_the_end_of_the_connection_go_nowhere(self) -> None:
+        answer = self.queue.place(1)
+        self.queue.close()
+        answer(Done())
+        self.queue.say(b"late\n")
+        self.assertEqual(self.end_turn(), [])

@@ -1,0 +1,102 @@
+"""The client port: who speaks what, and who is greeted when."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.config.config import Limits
+from pfsb.frontends.client_port import SILENCE_SECONDS, DoorFactory, DoorProtocol
+from tests.frontends.fake_server import FakeServer, fake_config
+from tests.frontends.line.test_protocol import WELCOME, Transport
+from tests.frontends.resp.test_parser import encoded
+
+
+class DoorTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.server = FakeServer(fake_config(Limits(connections=2)))
+        self.factory = DoorFactory(self.server, self.clock)  # type: ignore[arg-type]
+
+    def connect(self) -> tuple[DoorProtocol, Transport]:
+        protocol, transport = self.factory.buildProtocol(None), Transport()
+        protocol.makeConnection(transport)
+        return protocol, transport
+
+    def test_silent_client_is_greeted_after_a_moment(self) -> None:
+        """Somebody at a terminal waits for the first line (interface part 3)."""
+        _, transport = self.connect()
+        self.assertEqual(transport.value(), b"")
+        self.clock.advance(SILENCE_SECONDS)
+        self.assertEqual(transport.value(), WELCOME)
+
+    def test_client_that_sends_a_line_is_greeted_at_once(self) -> None:
+        """A library pays nothing for the moment of silence."""
+        protocol, transport = self.connect()
+        protocol.dataReceived(b"PING\n")
+        self.assertEqual(transport.value(), WELCOME + b"OK\n")
+
+    def test_part_of_a_line_is_enough(self) -> None:
+        protocol, transport = self.connect()
+        protocol.dataReceived(b"P")
+        protocol.dataReceived(b"ING\n")
+        self.assertEqual(transport.value(), WELCOME + b"OK\n")
+
+    def test_client_of_redis_hears_only_replies(self) -> None:
+        protocol, transport = self.connect()
+        for byte in encoded(b"PING"):
+            protocol.dataReceived(bytes([byte]))
+        self.clock.advance(2 * SILENCE_SECONDS)
+        self.assertEqual(transport.value(), b"+PONG\r\n")
+
+    def test_silence_of_a_server_that_was_held_up_is_not_the_client_s(self) -> None:
+        """The command was there in time; the reactor runs what is due before it reads."""
+        protocol, transport = self.connect()
+        self.clock.callLater(SILENCE_SECONDS, protocol.dataReceived, encoded(b"PING"))
+        self.clock.advance(3 * SILENCE_SECONDS)
+        self.assertEqual(transport.value(), b"+PONG\r\n")
+
+    def test_both_see_the_same_keys(self) -> None:
+        (lines, line_transport), (redis, redis_transport) = self.connect(), self.connect()
+        lines.dataReceived(b"PUT colour blue\n")
+        redis.dataReceived(encoded(b"APPEND", b"colour", b"ish") + encoded(b"GET", b"colour"))
+        lines.dataReceived(b"GET colour\n")
+        self.clock.advance(0)
+        self.assertEqual(redis_transport.value(), b":7\r\n$7\r\nblueish\r\n")
+        self.assertTrue(line_transport.value().endswith(b'OK value="blueish" revision=2\n'))
+
+    def test_limit_of_connections_is_for_both_and_each_is_told_in_its_form(self) -> None:
+        for data in (b"PING\n", encoded(b"PING")):
+            self.connect()[0].dataReceived(data)
+        (lines, line_transport), (redis, redis_transport) = self.connect(), self.connect()
+        lines.dataReceived(b"PING\n")
+        redis.dataReceived(encoded(b"PING"))
+        self.assertTrue(line_transport.value().startswith(b"ERR BUSY fate=none "))
+        self.assertTrue(redis_transport.value().startswith(b"-BUSY fate=none "))
+        self.assertTrue(line_transport.disconnecting and redis_transport.disconnecting)
+
+    def test_client_that_only_listens_may_close_its_side(self) -> None:
+        """`nc -N` with nothing to send: greeted, and let go."""
+        protocol, transport = self.connect()
+        protocol.readConnectionLost()
+        self.assertEqual((transport.value(), transport.disconnecting), (WELCOME, True))
+
+    def test_client_that_goes_without_a_word_leaves_nothing(self) -> None:
+        protocol, _ = self.connect()
+        protocol.connectionLost()
+        self.assertEqual((self.clock.getDelayedCalls(), self.factory.undecided), ([], set()))
+
+    def test_loss_of_the_connection_reaches_whoever_took_it(self) -> None:
+        for data in (b"PING\n", encoded(b"PING")):
+            protocol, _ = self.connect()
+            protocol.dataReceived(data)
+            protocol.connectionLost()
+            self.assertEqual(self.factory.line.connections, set())
+
+    def test_stopping_server_closes_all(self) -> None:
+        (lines, _), (redis, _), (silent, _) = connected = [self.connect() for _ in range(3)]
+        lines.dataReceived(b"PING\n")
+        redis.dataReceived(encoded(b"PING"))
+        self.factory.leave()
+        self.assertTrue(all(transport.disconnecting for _, transport in connected))
+        silent.connectionLost()

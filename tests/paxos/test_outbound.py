@@ -1,0 +1,283 @@
+"""Departure 25: votes that nobody waits for travel with the next frame that goes the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import define, evolve, field
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from pfsb.paxos.interfaces import ITransport
+from pfsb.paxos.membership import Membership
+from pfsb.paxos.messages import Accept, Alive, Message, Proposal, State
+from pfsb.paxos.outbound import LazyVotes
+from pfsb.paxos.settings import Settings
+from tests.paxos.case import Notes, ReplicaTestCase
+from tests.paxos.messages import accept, alive, client_update, proposal, vc_proof
+
+SETTINGS = Settings(window_slots=8, lazy_seconds=0.005)
+
+
+@implementer(ITransport)
+@define(eq=False)
+class Frames:
+    """Each send is one frame, or one for each receiver."""
+
+    sent: list[tuple[tuple[Message, ...], int | None]] = field(factory=list)
+
+    def start(self, receiver: object, identity: bytes, incarnation: int) -> None:
+        raise AssertionError("nothing is received here")
+
+    def send(self, messages: Sequence[Message], to: int | None) -> None:
+        self.sent.append((tuple(messages), to))
+
+    def stop(self) -> None:
+        raise AssertionError("whoever has started it stops it")
+
+
+class LazyVotesTestCase(SynchronousTestCase):
+    """Server 2 of four; server 1 leads view 1, and clients wait at those in `waited_at`."""
+
+    def begin(self, *waited_at: int, settings: Settings = SETTINGS) -> None:
+        self.clock, self.frames, self.notes = Clock(), Frames(), Notes()
+        self.way_out = LazyVotes(Membership(2, (1, 2, 3, 4)), self.frames, self.clock, settings, self.notes)
+        self.way_out.is_waited_at = waited_at.__contains__
+
+    def send(self, *messages: Message, to: int | None = None) -> None:
+        self.way_out.send(messages, to)
+
+    def assertFrames(self, *expected: tuple[tuple[Message, ...], int | None]) -> None:
+        """These have left since the last look, in this order."""
+        sent, self.frames.sent = self.frames.sent, []
+        self.assertEqual(sent, list(expected))
+
+
+class WhoNeedsItTests(LazyVotesTestCase):
+    def test_leader_gets_a_vote_at_once(self) -> None:
+        """Its next proposals wait for it (section 5.10)."""
+        self.begin()
+        self.send(accept(2, 1, 1))
+        self.assertFrames(((accept(2, 1, 1),), 1))
+
+    def test_server_with_clients_gets_a_vote_at_once(self) -> None:
+        """They wait for what the vote decides."""
+        self.begin(4)
+        self.send(accept(2, 1, 1))
+        self.assertFrames(((accept(2, 1, 1),), 1), ((accept(2, 1, 1),), 4))
+
+    def test_vote_for_all_is_encoded_once_when_all_have_clients(self) -> None:
+        """Figure 10, as it stands."""
+        self.begin(1, 3, 4)
+        self.send(accept(2, 1, 1))
+        self.assertFrames(((accept(2, 1, 1),), None))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_nothing_is_lazy_without_time_for_it(self) -> None:
+        """lazy_seconds=0: the paper's protocol."""
+        self.begin(settings=evolve(SETTINGS, lazy_seconds=0.0))
+        self.send(accept(2, 1, 1))
+        self.assertFrames(((accept(2, 1, 1),), None))
+
+    def test_vote_for_one_server_is_not_delayed(self) -> None:
+        """Whoever is answered has asked."""
+        self.begin()
+        self.send(accept(2, 1, 1), to=3)
+        self.assertFrames(((accept(2, 1, 1),), 3))
+
+
+class CompanyTests(LazyVotesTestCase):
+    def test_votes_travel_with_the_next_message_to_that_server(self) -> None:
+        """In front: they may open the window for what follows."""
+        self.begin()
+        self.send(accept(2, 1, 1))
+        self.frames.sent.clear()
+        self.send(vc_proof(2, 1), to=3)
+        self.assertFrames(((accept(2, 1, 1), vc_proof(2, 1)), 3))
+        self.send(vc_proof(2, 1), to=3)
+        self.assertFrames(((vc_proof(2, 1),), 3))
+
+    def test_leaders_votes_travel_with_its_next_proposal(self) -> None:
+        """The same waits for all, so that one encoding serves all."""
+        self.begin()
+        self.send(accept(2, 2, 1))
+        self.assertFrames()
+        self.send(proposal(2, 2, 2))
+        self.assertFrames(((accept(2, 2, 1), proposal(2, 2, 2)), None))
+
+    def test_message_to_all_takes_to_each_what_waits_for_it(self) -> None:
+        """Server 1 has had its vote."""
+        self.begin()
+        self.send(accept(2, 1, 1))
+        self.frames.sent.clear()
+        self.send(alive(2, 1))
+        votes = accept(2, 1, 1)
+        self.assertFrames(((alive(2, 1),), 1), ((votes, alive(2, 1)), 3), ((votes, alive(2, 1)), 4))
+
+    def test_vote_at_once_takes_along_what_waited(self) -> None:
+        """Its clients have come meanwhile."""
+        self.begin()
+        self.send(accept(2, 1, 1))
+        self.way_out.is_waited_at = {3}.__contains__
+        self.frames.sent.clear()
+        self.send(accept(2, 1, 2))
+        self.assertFrames(((accept(2, 1, 2),), 1), ((accept(2, 1, 1), accept(2, 1, 2)), 3))
+
+    def test_votes_of_a_view_share_one_message(self) -> None:
+        """Section 7.6: one ACCEPT, many proposals; each once."""
+        self.begin()
+        for seq in (1, 2, 1, 3):
+            self.send(accept(2, 1, seq))
+        self.frames.sent.clear()
+        self.send(vc_proof(2, 1), to=3)
+        self.assertFrames(((accept(2, 1, 1, 2, 3), vc_proof(2, 1)), 3))
+
+    def test_vote_of_a_new_view_replaces_those_of_the_old_one(self) -> None:
+        """Who follows the new view discards them (Figure 4); who does not is told by VC_PROOF, or reconciles."""
+        self.begin()
+        self.send(accept(2, 1, 1))
+        self.send(accept(2, 4, 1))
+        self.frames.sent.clear()
+        self.send(vc_proof(2, 4), to=3)
+        self.assertFrames(((accept(2, 4, 1), vc_proof(2, 4)), 3))
+
+
+class TimeTests(LazyVotesTestCase):
+    def test_vote_without_company_leaves_after_a_while(self) -> None:
+        """Once, and then no timer runs: an idle server sends nothing but ALIVE."""
+        self.begin()
+        self.send(accept(2, 1, 1))
+        self.frames.sent.clear()
+        self.clock.advance(0.004)
+        self.assertFrames()
+        self.clock.advance(0.001)
+        self.assertFrames(((accept(2, 1, 1),), 3), ((accept(2, 1, 1),), 4))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_each_vote_waits_for_its_own_time(self) -> None:
+        """Where frames take the votes along, the timer finds young ones, and lets them wait."""
+        self.begin()
+        self.send(accept(2, 1, 1))
+        self.clock.advance(0.003)
+        self.send(vc_proof(2, 1), to=3)
+        self.send(accept(2, 1, 2))
+        self.frames.sent.clear()
+        self.clock.advance(0.002)
+        self.assertFrames(((accept(2, 1, 1, 2),), 4))
+        self.clock.advance(0.003)
+        self.assertFrames(((accept(2, 1, 2),), 3))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_no_more_than_half_a_window_of_votes_waits(self) -> None:
+        """A server that lags by two windows takes no more proposals (Departure 20)."""
+        self.begin()
+        for seq in range(1, 6):
+            self.send(accept(2, 1, seq))
+        votes = accept(2, 1, 1, 2, 3, 4, 5)
+        self.assertEqual([frame for frame in self.frames.sent if frame[1] != 1], [((votes,), 3), ((votes,), 4)])
+
+    def test_vote_is_traced_when_it_is_sent(self) -> None:
+        """Interface part 6: a trace tells what happened, and when."""
+        self.begin()
+        self.send(accept(2, 1, 1))
+        self.assertEqual(self.notes.of("send"), [{"to": 1, "message": accept(2, 1, 1)}])
+        self.clock.advance(0.005)
+        self.assertEqual([note["to"] for note in self.notes.of("send")], [1, 3, 4])
+        self.assertEqual(self.notes.of("timer"), [{"name": "votes"}] * 2)
+
+    def test_nothing_leaves_after_the_end(self) -> None:
+        """What waits is lost, like any other frame."""
+        self.begin()
+        self.send(accept(2, 1, 1))
+        self.frames.sent.clear()
+        self.way_out.stop()
+        self.clock.advance(1)
+        self.assertFrames()
+
+
+class ReplicaTests(ReplicaTestCase):
+    """The whole protocol of server 2 of five, which follows server 1 unless it is told to lead."""
+
+    ignore_periodic = False
+
+    def after_start(self) -> None:
+        self.take(Alive)
+        self.follow(view=1)
+        self.take(Alive)
+
+    def tearDown(self) -> None:
+        self.transport.sent.clear()
+        super().tearDown()
+
+    def nobody_asks(self, *peers: int) -> None:
+        """These have told that they have no clients."""
+        for peer in peers:
+            state = State.REG_LEADER if peer == 1 else State.REG_NONLEADER
+            self.receive(alive(peer, 1, state, has_clients=False))
+
+    def test_server_that_has_told_nothing_may_have_clients(self) -> None:
+        """Until an ALIVE says otherwise, votes go to all."""
+        self.receive(proposal(1, 1, 1, client_update()))
+        self.assertSent(accept(2, 1, 1))
+
+    def test_servers_without_clients_learn_later(self) -> None:
+        """They have told so; the leader and server 5, which has not, get the vote at once."""
+        self.nobody_asks(1, 3, 4)
+        self.receive(proposal(1, 1, 1, client_update()))
+        self.assertEqual([s.to for s in self.transport.sent if isinstance(s.message, Accept)], [1, 5])
+        self.advance(0.011)
+        self.assertEqual([s.to for s in self.transport.sent if isinstance(s.message, Accept)], [1, 5, 3, 4])
+
+    def test_vote_waits_behind_the_door_first(self) -> None:
+        """Departure 1: whatever else is sent meanwhile, a vote that is not on disk does not travel with it."""
+        self.nobody_asks(1, 3, 4, 5)
+        self.hold_syncs = True
+        self.receive(proposal(1, 1, 1, client_update()))
+        self.advance(0.3)
+        self.assertNotSent(Accept)
+        self.storage.finish_all()
+        self.assertSent(accept(2, 1, 1))  # in one frame with the VC_PROOF that had to wait as well
+
+    def test_first_question_is_announced_at_once(self) -> None:
+        """An ALIVE out of turn; the others need no second one while clients go on asking."""
+        self.introduce(client_update("carol", 1, server_id=2))
+        self.assertEqual([m.has_clients for m in self.take(Alive)], [True])
+        self.introduce(client_update("dave", 1, server_id=2))
+        self.assertNotSent(Alive)
+
+    def test_reader_is_a_client(self) -> None:
+        """Departure 24: its server answers when it has executed up to the index."""
+        self.replica.perform(self.replica.reads.read, lambda is_certain: None)
+        self.assertEqual([m.has_clients for m in self.take(Alive)], [True])
+
+    def test_clients_that_ask_no_more_are_forgotten_after_a_while(self) -> None:
+        """Not at once: whoever has asked mostly asks again."""
+        self.introduce(client_update("carol", 1, server_id=2))
+        self.order(1, client_update("carol", 1, server_id=2))
+        self.take(Alive)
+        self.advance(0.9)
+        self.assertEqual({m.has_clients for m in self.take(Alive)}, {True})
+        self.advance(0.3)
+        self.assertFalse(self.take(Alive)[-1].has_clients)
+
+    def test_update_that_waits_keeps_its_client_in_mind(self) -> None:
+        """However long it takes: no majority, perhaps."""
+        self.introduce(client_update("carol", 1, server_id=2))
+        self.advance(5.0)
+        self.assertTrue(self.take(Alive)[-1].has_clients)
+
+    def test_whoever_waits_for_others_is_a_client(self) -> None:
+        """A lock to be granted, an event to be heard: the sessions know of them."""
+        self.replica.flow_control.somebody_waits = lambda: True
+        self.advance(0.2)
+        self.assertTrue(self.take(Alive)[-1].has_clients)
+
+    def test_leader_needs_no_announcement(self) -> None:
+        """All votes go to it at once anyway."""
+        self.expire_progress_timer()
+        self.lead(view=2)
+        self.take(Alive)
+        self.introduce(client_update("carol", 1, server_id=2))
+        self.assertNotSent(Alive)
+        self.assertEqual(len(self.take(Proposal)), 1)

@@ -1,0 +1,111 @@
+"""Design part 6: chat.log is the same bytes on every server."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.applications.interfaces import Event
+from pfsb.service.chat_log import BLOCK_BYTES, ChatLog, line_of
+
+
+def said(index: int, text: str = "hello", client: str = "alice") -> Event:
+    return Event("CHAT", (("index", index), ("client", client), ("text", text)))
+
+
+class ChatLogTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp()) / "0" / "chat.log"
+
+    def open(self) -> ChatLog:
+        log = ChatLog(self.path)
+        self.addCleanup(log.close)
+        return log
+
+    def write(self, *events: Event) -> None:
+        log = ChatLog(self.path)
+        for event in events:
+            log.append(event)
+        log.close()
+
+    def test_line_has_index_client_and_text(self) -> None:
+        """The latter two as JSON strings, so that a text never breaks its line."""
+        self.write(said(1), said(2, 'two\nlines, "quoted" — é', "bob"))
+        lines = self.path.read_text("utf-8").splitlines()
+        self.assertEqual(lines[0], '1 "alice" "hello"')
+        index, client, text = lines[1].split(" ", 2)
+        self.assertEqual((index, json.loads(client), json.loads(text)), ("2", "bob", 'two\nlines, "quoted" — é'))
+
+    def test_new_log_begins_with_the_first_line(self) -> None:
+        """The directory is made if it is missing."""
+        self.assertEqual(self.open().next_index, 1)
+
+    def test_restart_goes_on_behind_the_last_line(self) -> None:
+        """However often the server is restarted, the bytes are those of a server that never was."""
+        for index in range(1, 6):
+            self.assertEqual(self.open().next_index, index)
+            self.write(said(index))
+        self.assertEqual(self.path.read_bytes(), b"".join(line_of(said(i)) for i in range(1, 6)))
+
+    def test_line_that_is_there_is_not_written_again(self) -> None:
+        """After a restart the history is told anew."""
+        self.write(said(1), said(2))
+        self.write(said(1), said(2), said(3), said(3))
+        self.assertEqual(self.path.read_bytes(), b"".join(line_of(said(i)) for i in (1, 2, 3)))
+
+    def test_line_that_the_disk_does_not_take_leaves_no_half_of_it(self) -> None:
+        """A full disk: what comes after a restart continues a log of whole lines."""
+        self.write(said(1))
+        log = self.open()
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.path.stat().st_size + 5, limit[1]))
+        try:
+            self.assertRaises(OSError, log.append, said(2))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+            signal.signal(signal.SIGXFSZ, ignored)
+        self.assertEqual(self.path.read_bytes(), line_of(said(1)))
+        self.assertEqual(self.open().next_index, 2)
+
+    def test_line_behind_a_gap_is_not_written(self) -> None:
+        """A log with a gap would not be the same bytes; it waits for what is missing."""
+        self.write(said(1), said(3), said(2))
+        self.assertEqual(self.path.read_bytes(), line_of(said(1)) + line_of(said(2)))
+
+    def test_torn_line_is_cut_off(self) -> None:
+        """A crash may leave any part of a line: it is written again, whole."""
+        whole, torn = line_of(said(1, "é" * 5)), line_of(said(2, "€" * 5))
+        for length in range(len(torn)):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_bytes(whole + torn[:length])
+            log = ChatLog(self.path)
+            self.assertEqual(log.next_index, 2)
+            log.append(said(2, "€" * 5))
+            log.close()
+            self.assertEqual(self.path.read_bytes(), whole + torn)
+
+    def test_only_a_torn_line(self) -> None:
+        """Nothing of it is worth keeping."""
+        self.path.parent.mkdir(parents=True)
+        self.path.write_bytes(b'1 "al')
+        self.assertEqual((self.open().next_index, self.path.read_bytes()), (1, b""))
+
+    def test_long_log_is_read_in_blocks(self) -> None:
+        """Lines that cross the border of a block are counted once; a torn one behind several blocks is cut off."""
+        events = [said(i, "x" * 100_000) for i in range(1, 31)]
+        self.write(*events)
+        size = self.path.stat().st_size
+        self.assertGreater(size, 2 * BLOCK_BYTES)
+        with self.path.open("ab") as file:
+            file.write(b'31 "alice" "' + b"y" * (BLOCK_BYTES + 5))
+        self.assertEqual((self.open().next_index, self.path.stat().st_size), (31, size))
+
+    def test_line_is_in_the_file_at_once(self) -> None:
+        """Whoever reads along sees it; a killed server loses nothing."""
+        self.open().append(said(1))
+        self.assertEqual(self.path.read_bytes(), line_of(said(1)))

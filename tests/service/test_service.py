@@ -1,0 +1,33 @@
+"""`twistd pfsb`: what of it needs no process of its own (the rest is tests/integration)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.service.service import steady_seconds
+
+
+class SteadySecondsTests(SynchronousTestCase):
+    def test_wall_clock_that_is_set_back_stops_no_timer(self) -> None:
+        """Twisted's timers would all wait until the wall clock has caught up."""
+        seconds = steady_seconds()
+        before = seconds()
+        self.assertLess(abs(before - time.time()), 5.0)
+        self.patch(time, "time", lambda: 0.0)
+        self.assertGreaterEqual(seconds(), before)
+
+
+class StartTests(SynchronousTestCase):
+    def test_what_no_server_needs_at_once_is_not_loaded_at_its_start(self) -> None:
+        """A follower that has missed something waits for its imports first."""
+        look = (
+            "import sys, pfsb.service.service; "
+            "late = ['pfsb.frontends.http', 'pfsb.frontends.resp.protocol', 'pfsb.storage.memory', 'twisted.web']; "
+            "print([name for name in sys.modules if name.startswith(tuple(late))])"
+        )
+        loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)
+        self.assertEqual(loaded.stdout.strip(), "[]")

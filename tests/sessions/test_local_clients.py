@@ -1,0 +1,389 @@
+"""Clients of several servers: sessions move, servers die, and every command still runs once."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from attrs import define, field
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pfsb.applications.interfaces import Done, Event
+from pfsb.paxos.messages import ClientUpdate
+from pfsb.simulator.cluster.healing import heal_all
+from pfsb.simulator.cluster.network import LinkQuality, Passage
+from tests.sessions.support import Client, ClusterTestCase, Told, code, value
+
+
+class MoveTests(ClusterTestCase):
+    def setUp(self) -> None:
+        self.begin(3)
+        self.leader = self.world.leader() or 0
+        self.a, self.b = (i for i in self.world.ids if i != self.leader)
+
+    def test_hello_at_another_server_takes_over(self) -> None:
+        """Interface part 3, "Exactly once, by hand": the same answer, not run again."""
+        first = self.open("alice", self.a)
+        answer = self.do(first, "INCR", "n", number=1)
+        second = self.connect(self.b)
+        hello = self.answer(second.hello("alice"))
+        self.assertEqual([value(hello, name) for name in ("last", "resumed")], [1, "yes"])
+        self.assertEqual(self.do(second, "INCR", "n", number=1), answer)
+        self.world.run(0.5)
+        self.assertEqual((first.ends, second.ends), (["REPLACED"], []))
+        self.assertEqual(code(self.do(first, "INCR", "n", number=2)), ("REPLACED", "none"))
+
+    def test_each_connection_is_told_once_that_it_was_replaced(self) -> None:
+        """Of what happens to the session afterwards it hears nothing."""
+        first = self.open("alice", self.a)
+        second = self.open("alice", self.b)
+        third = self.open("alice", self.a)
+        self.answer(self.open("alice", self.b).bye())
+        self.world.run(0.5)
+        self.assertEqual([c.ends for c in (first, second, third)], [["REPLACED"]] * 3)
+
+    def test_unanswered_clients_are_told_in_the_order_in_which_they_came(self) -> None:
+        """Interface part 3, UNAVAILABLE: the same seed gives the same run, whatever addresses memory has."""
+        self.world.isolate(self.a)
+        told: list[int] = []
+        for number in range(30):
+            connection = self.server(self.a).desk.connect(lambda code, text: None)
+            connection.submit(1, ("INCR", "n", 1), lambda result, number=number: told.append(number))
+        self.world.run(15)
+        self.assertEqual(told, list(range(30)))
+
+    def test_update_under_way_when_its_client_moves_is_fenced_off(self) -> None:
+        """It is ordered after the HELLO elsewhere, so it must not run: the client repeats its number there."""
+        first = self.open("alice", self.a)
+        held = self.world.network.hold(lambda p: isinstance(p.message, ClientUpdate) and p.sender == self.a)
+        late = first.ask("INCR", "n", number=1)
+        self.world.run(0.2)
+        second = self.open("alice", self.b)
+        held.release()
+        self.assertEqual(code(self.answer(late)), ("REPLACED", "none"))
+        self.assertEqual(value(self.do(second, "INCR", "n", number=1)), "1")
+
+    def test_late_duplicates_of_an_update_change_nothing(self) -> None:
+        """Also when they come after the session has moved, or is over (S3)."""
+        copies: list[Passage] = []
+
+        def copy(passage: Passage) -> bool:
+            if isinstance(passage.message, ClientUpdate) and passage.sender == self.a:
+                copies.append(passage)
+            return False
+
+        self.world.network.filters.append(copy)
+        client = self.open("alice", self.a)
+        self.do(client, "INCR", "n", number=1)
+        self.do(self.connect(self.a), "INCR", "n")
+        self.world.network.filters.clear()
+        self.answer(self.open("alice", self.b).bye())
+        self.world.run(0.1)  # so that the leader has executed it, too
+        revision = self.server(self.leader).machine.revision
+        self.assertEqual(len(copies), 3)
+        for passage in copies * 2:
+            self.world.network.inject(passage)
+        self.world.run(2.0)
+        self.assertEqual(value(self.do(self.connect(self.b), "GET", "n")), "2")
+        self.assertEqual(self.server(self.leader).machine.revision, revision)
+
+    def test_answer_for_a_client_that_has_moved_is_told_nowhere(self) -> None:
+        """The lock is granted to the session, where it is now; its old server tells nobody."""
+        holder = self.open("bob", self.leader)
+        self.do(holder, "LOCK", "x")
+        first = self.open("alice", self.a)
+        old = first.ask("LOCK", "x", number=1)
+        self.world.run(0.2)
+        first.disconnect()
+        second = self.open("alice", self.b)
+        self.do(holder, "UNLOCK", "x")
+        self.assertEqual(value(self.do(second, "LOCK", "x", number=1), "name"), "x")
+        self.world.run(0.2)
+        self.assertEqual(old.results, [])
+
+    def test_server_that_comes_back_with_another_incarnation(self) -> None:
+        """Its own session and the ids of its anonymous clients are new ones, so that no update is taken for an old."""
+        before = self.connect(self.a)
+        self.do(before, "INCR", "n")
+        self.world.crash(self.a)
+        self.world.restart(self.a)
+        after = self.connect(self.a)
+        self.assertNotEqual(after.connection.client_id, before.connection.client_id)
+        self.assertEqual(value(self.do(after, "INCR", "n")), "2")
+
+    def test_crash_of_the_clients_server(self) -> None:
+        """Whatever became of the command: repeated elsewhere, it has run once in the end."""
+        for steps in (1, 3, 6, 12, 25, 50):
+            client = self.open(f"c{steps}", self.a)
+            client.ask("INCR", f"n{steps}", number=1)
+            for _ in range(steps):
+                self.world.step()
+            self.world.crash(self.a)
+            second = self.open(f"c{steps}", self.b)
+            self.assertEqual(value(self.do(second, "INCR", f"n{steps}", number=1)), "1")
+            self.world.restart(self.a)
+            self.world.run(1.0)
+        self.world.run(2.0)
+        self.assertEqualServers()
+
+    def test_election_loses_and_repeats_nothing(self) -> None:
+        """Pipelined commands survive their leader."""
+        client = self.open("alice", self.a)
+        asked = [client.ask("INCR", "n", number=n) for n in range(1, 9)]
+        self.world.run(0.002)
+        self.world.crash(self.leader)
+        asked += [client.ask("INCR", "n", number=n) for n in range(9, 15)]
+        results = [self.answer(told, 20.0) for told in asked]
+        done = [value(r) for r in results if isinstance(r, Done)]
+        again = [self.do(client, "INCR", "n", number=n) for n in range(1, 15)]
+        self.assertEqual([value(r) for r in again[6:]], [str(n) for n in range(7, 15)])
+        self.assertEqual(done, [str(n) for n in range(1, len(done) + 1)])
+
+
+class EventTests(ClusterTestCase):
+    def setUp(self) -> None:
+        self.begin(3)
+        self.told: dict[int, list[Any]] = {i: [] for i in self.world.ids}
+
+    def follow(self, server_id: int, first: int = 1) -> Any:
+        def deliver(event: Event) -> None:
+            fields = dict(event.fields)
+            self.told[server_id].append((fields["index"], fields["text"]))
+
+        return self.server(server_id).follow("LISTEN", first, deliver)
+
+    def test_followers_of_all_servers_are_told_the_same(self) -> None:
+        """In order, without gaps or repeats."""
+        for server_id in self.world.ids:
+            self.follow(server_id)
+        for i in range(6):
+            self.do(self.connect(i % 3), "SAY", f"text {i}")
+        self.world.run(1.0)
+        expected = [(i + 1, f"text {i}") for i in range(6)]
+        self.assertEqual(list(self.told.values()), [expected] * 3)
+
+    def test_follower_may_begin_anywhere(self) -> None:
+        """From a number on, past or to come, or with what is to come."""
+        client = self.connect()
+        for text in "abc":
+            self.do(client, "SAY", text)
+        for server_id, first in ((0, 2), (1, 0), (2, 5)):
+            self.world.run(0.5)
+            self.follow(server_id, first)
+        for text in "def":
+            self.do(client, "SAY", text)
+        self.world.run(0.5)
+        numbers = [[index for index, _ in told] for told in self.told.values()]
+        self.assertEqual(numbers, [[2, 3, 4, 5, 6], [4, 5, 6], [5, 6]])
+
+    def test_events_are_told_behind_the_door(self) -> None:
+        """What is told is on disk: as with answers."""
+        self.begin(1)
+        self.follow(0)
+        self.connect().ask("SAY", "hello")
+        chat = self.server().catalogue.verbs["SAY"].application
+        while chat.length() == 0:
+            self.world.step()
+        self.assertEqual(self.told[0], [])
+        late = self.follow(0)
+        self.assertEqual(self.told[0], [])
+        late.stop()
+        self.world.run(0.5)
+        self.assertEqual(self.told[0], [(1, "hello")])
+
+    def test_follower_that_fails_keeps_nobody_from_being_told(self) -> None:
+        """A chat.log on a full disk, for example."""
+
+        def fail(event: Event) -> None:
+            raise ZeroDivisionError
+
+        for _ in range(3):
+            self.server(0).follow("LISTEN", 1, fail)
+            self.follow(0)
+        self.do(self.connect(), "SAY", "hello")
+        self.world.run(0.5)
+        self.assertEqual(self.told[0], [(1, "hello")] * 3)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
+
+    def test_follower_that_stopped_is_forgotten(self) -> None:
+        """Many listeners come and go."""
+        for following in [self.follow(0) for _ in range(5)]:
+            following.stop()
+        self.do(self.connect(), "SAY", "hello")
+        self.world.run(0.5)
+        self.assertEqual((self.told[0], self.server(0).desk._following), ([], {"LISTEN": {}}))
+
+    def test_votes_are_not_late_where_somebody_listens(self) -> None:
+        """Departure 25: the other servers are told, and told again when nobody listens any more."""
+        told_to = self.world.replica(1).flow_control
+        self.world.run(3.0)
+        self.assertFalse(told_to.is_waited_at(0))
+        following = self.follow(0)
+        self.world.run(0.5)
+        self.assertTrue(told_to.is_waited_at(0))
+        following.stop()
+        self.world.run(0.5)
+        self.assertFalse(told_to.is_waited_at(0))
+
+    def test_whoever_has_time_makes_no_votes_come_sooner(self) -> None:
+        """The server's own file of the chat, which follows the events of every server."""
+        told_to = self.world.replica(1).flow_control
+        self.server(0).follow("LISTEN", 1, lambda event: None, is_patient=True)
+        self.world.run(3.0)
+        self.assertFalse(told_to.is_waited_at(0))
+
+    def test_votes_are_not_late_where_a_lock_is_waited_for(self) -> None:
+        """Departure 25: however long ago it was asked for."""
+        self.do(self.open("alice", 1), "LOCK", "l", number=1)
+        self.open("bob", 0).ask("LOCK", "l", number=1)
+        self.world.run(5.0)
+        self.assertTrue(self.world.replica(2).flow_control.is_waited_at(0))
+        self.assertFalse(self.world.replica(2).flow_control.is_waited_at(1))
+
+    def test_recovered_events_may_be_told_at_once(self) -> None:
+        """They are on disk."""
+        self.do(self.connect(1), "SAY", "hello")
+        self.world.run(1.0)
+        self.world.crash(1)
+        self.world.restart(1)
+        self.follow(1)
+        self.world.run(2.0)
+        self.assertEqual(self.told[1], [(1, "hello")])
+
+
+@define(eq=False)
+class Counting:
+    """A client that counts, in its own counter: repeats what it is not sure of, moves, and knows what it was told."""
+
+    case: ClusterTestCase
+    client_id: str
+    rng: Random
+    number: int = 0
+    """Of the last command asked."""
+    answered: dict[int, str] = field(factory=dict)
+    """number -> the value that it was told."""
+    client: Client | None = None
+    asked: dict[int, Told] = field(factory=dict)
+    """Under way on the present connection."""
+    hello: Told | None = None
+
+    def act(self) -> None:
+        """One thing that a client may do now."""
+        self._hear()
+        if not self._is_connected:
+            self._move()
+        elif self.hello is not None:
+            if self.rng.random() < 0.05:
+                self._move()
+        elif self.rng.random() < 0.05:
+            self._move()
+        elif self.asked and self.rng.random() < 0.3:
+            self._ask(self.rng.choice(list(self.asked)))
+        elif self.answered and self.rng.random() < 0.2:
+            self._ask(self.rng.choice(list(self.answered)[-6:]))
+        elif len(self.asked) < 4:
+            self._ask(self._next_number())
+
+    def _next_number(self) -> int:
+        """In order: what is not answered yet comes before what is new."""
+        waiting = [n for n in range(1, self.number + 1) if n not in self.answered and n not in self.asked]
+        if not waiting:
+            self.number += 1
+        return waiting[0] if waiting else self.number
+
+    @property
+    def satisfied(self) -> bool:
+        return len(self.answered) == self.number
+
+    def settle(self) -> None:
+        """Ask nothing new; ask again for what is not answered."""
+        self._hear()
+        if not self._is_connected:
+            self._move()
+        elif self.hello is None and not self.satisfied and not self.asked:
+            self._ask(self._next_number())
+
+    @property
+    def _is_connected(self) -> bool:
+        """To a server in its present life, and with the session."""
+        return self._server_lives and not (self.client is None or self.client.ends)
+
+    @property
+    def _server_lives(self) -> bool:
+        world = self.case.world
+        if self.client is None or not world.is_running(self.client.server.server_id):
+            return False
+        return self.case.server(self.client.server.server_id) is self.client.server
+
+    def _move(self) -> None:
+        if self.client is not None and self._server_lives and self.rng.random() < 0.7:
+            self.client.disconnect()
+        self.asked.clear()
+        self.client = self.case.connect(self.rng.choice(self.case.world.running_ids))
+        self.hello = self.client.hello(self.client_id, 3600)
+
+    def _ask(self, number: int) -> None:
+        assert self.client is not None
+        self.asked[number] = self.client.ask("INCR", self.client_id, number=number)
+
+    def _hear(self) -> None:
+        if self.hello is not None and self.hello.answered:
+            hello, self.hello = self.hello, None
+            if not isinstance(hello.result, Done):
+                self.client = None
+        for number, told in list(self.asked.items()):
+            if told.answered:
+                del self.asked[number]
+                self._learn(number, told.result)
+
+    def _learn(self, number: int, result: Any) -> None:
+        if isinstance(result, Done):
+            said = self.answered.setdefault(number, value(result))
+            assert said == value(result), f"{self.client_id} #{number} was {said}, and is {value(result)}"
+        elif result.fate == "none":
+            assert number not in self.answered, f"{self.client_id} #{number} is done, and called undone: {result}"
+
+
+class ExactlyOnceTests(ClusterTestCase):
+    """S3 and promise 4 for clients that move, repeat and pipeline over a cluster that loses, duplicates and crashes."""
+
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.integers(0, 2**32), st.sampled_from([2, 3]))
+    def test_every_acknowledged_increment_took_effect_once(self, seed: int, servers: int) -> None:
+        """The k-th command of a client that uses all its numbers makes its counter k, whatever happens."""
+        self.begin(servers)
+        rng = Random(seed)
+        clients = [Counting(self, f"c{i}", rng) for i in range(4)]
+        self.world.network.set_quality(LinkQuality(loss=0.05, duplication=0.2, reordering=0.2))
+        for _ in range(150):
+            rng.choice(clients).act()
+            self.world.run(rng.choice((0.0005, 0.002, 0.02, 0.1)))
+            self.upset(rng, servers)
+        heal_all(self.world)
+        self.settle(clients)
+        for client in clients:
+            self.assertEqual(client.answered, {n: str(n) for n in range(1, client.number + 1)})
+        self.assertGreater(sum(client.number for client in clients), 4)
+        self.assertEqualServers()
+
+    def upset(self, rng: Random, servers: int) -> None:
+        """Now and then a server crashes, comes back, or is cut off."""
+        dice = rng.random()
+        if dice < 0.03 and len(self.world.running_ids) > servers // 2:
+            self.world.crash(rng.choice(self.world.running_ids), groups_kept=rng.randrange(2))
+        elif dice < 0.08:
+            for server_id in set(self.world.ids) - set(self.world.running_ids):
+                self.world.restart(server_id)
+        elif dice < 0.11:
+            self.world.isolate(rng.choice(self.world.ids))
+        elif dice < 0.18:
+            self.world.heal()
+
+    def settle(self, clients: list[Counting]) -> None:
+        until = self.world.now + 120
+        while not all(client.satisfied for client in clients):
+            self.assertLess(self.world.now, until, f"not answered: {clients}\n{self.world.picture()}")
+            for client in clients:
+                client.settle()
+            self.world.run(0.05)

@@ -1,0 +1,200 @@
+"""Departure 8: bundles that become ready together travel as one update."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.paxos.messages import ClientUpdate
+from pfsb.sessions import bundle
+from pfsb.sessions.bundler import BUNDLE_BYTES_MAX, Bundler, Request, nothing
+from pfsb.sessions.paxos_clients import Carriers
+from tests.sessions.support import HORIZON_SLOTS, ClusterTestCase, code, value
+
+
+class CarriersTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.carriers = Carriers(2, 7, 100_000)
+        self.alice, self.bob, self.carol = (Bundler(name, 1, opens=False) for name in ("alice", "bob", "carol"))
+
+    def ask(self, *bundlers: Bundler, text: str = "") -> None:
+        for bundler in bundlers:
+            bundler.add(Request((1,), bundle.encode_entries([(1, ("SAY", text))]), 0.0, nothing))
+
+    def updates(self, *bundlers: Bundler, local_aru: int = 100) -> list[ClientUpdate]:
+        return list(self.carriers.updates(bundlers, local_aru))
+
+    def one(self, *bundlers: Bundler) -> ClientUpdate:
+        (update,) = self.updates(*bundlers)
+        return update
+
+    def aboard(self, update: ClientUpdate) -> list[str]:
+        return [each.client_id for each in bundle.decode(update.payload)]
+
+
+class CarriersTests(CarriersTestCase):
+    def test_those_that_are_ready_together_share_an_update(self) -> None:
+        """In their order; whoever has nothing to send, or something under way, is passed over."""
+        self.ask(self.carol)
+        self.one(self.carol)
+        self.ask(self.bob, self.alice, self.carol)
+        update = self.one(self.bob, self.carol, self.alice, Bundler("dave", 1, opens=False))
+        self.assertEqual(self.aboard(update), ["bob", "alice"])
+        self.assertEqual(list(self.carriers.unload(update)), [self.bob, self.alice])
+
+    def test_nobody_ready_makes_no_update(self) -> None:
+        """An idle server costs nothing."""
+        self.assertEqual(self.updates(self.alice, self.bob), [])
+
+    def test_each_carrier_has_one_update_under_way_and_counts_its_own(self) -> None:
+        """Figure 12's rule for clients, and Figure 3 A: (client_id, timestamp) names an update for ever."""
+        self.ask(self.alice, self.bob, self.carol)
+        first, second = self.one(self.alice), self.one(self.bob)
+        self.carriers.unload(first)
+        third = self.one(self.carol)
+        self.assertEqual(
+            [(u.client_id, u.server_id, u.timestamp, u.made_at) for u in (first, second, third)],
+            [("2.7.1", 2, 1, 100), ("2.7.2", 2, 1, 100), ("2.7.1", 2, 2, 100)],
+        )
+
+    def test_present_aru_begins_the_horizon(self) -> None:
+        """Departure 7."""
+        self.ask(self.alice)
+        (update,) = self.updates(self.alice, local_aru=105)
+        self.assertEqual(update.made_at, 105)
+
+    def test_update_that_is_not_outstanding_brings_nobody_anything(self) -> None:
+        """One of a former life; one that outlived its horizon, and is ordered, and refused, a second time."""
+        self.ask(self.alice)
+        update = self.one(self.alice)
+        self.assertEqual(self.carriers.unload(ClientUpdate("2.6.1", 2, 1, 0, b"")), ())
+        self.assertEqual(list(self.carriers.unload(update)), [self.alice])
+        self.assertEqual(self.carriers.unload(update), ())
+        self.ask(self.bob)
+        later = self.one(self.bob)
+        self.assertEqual(self.carriers.unload(update), ())
+        self.assertEqual(list(self.carriers.aboard(later)), [self.bob])
+
+    def test_update_ends_before_it_is_too_large(self) -> None:
+        """It fits one proposal, and a proposal one frame; who finds no room takes the next one."""
+        self.ask(self.alice, self.bob, self.carol, text="x" * (BUNDLE_BYTES_MAX // 2 - 100))
+        updates = self.updates(self.alice, self.bob, self.carol)
+        self.assertEqual([self.aboard(update) for update in updates], [["alice", "bob"], ["carol"]])
+        self.assertLess(len(updates[0].payload), BUNDLE_BYTES_MAX + 10)
+
+    def test_where_batches_are_small_so_are_updates(self) -> None:
+        """One that holds a single update leaves nothing to gather: bundles travel alone, as the paper's updates do."""
+        self.carriers = Carriers(2, 7, 1)
+        self.ask(self.alice, self.bob)
+        self.assertEqual([self.aboard(update) for update in self.updates(self.alice, self.bob)], [["alice"], ["bob"]])
+
+
+class TogetherTests(ClusterTestCase):
+    """Sessions that have nothing to do with one another but their update."""
+
+    def setUp(self) -> None:
+        self.begin()
+
+    def sizes(self) -> list[int]:
+        """How many bundles each ordered update has brought."""
+        return [len(bundle.decode(update.payload)) for update in self.updates()]
+
+    def test_each_client_gets_its_own_answers(self) -> None:
+        """The protocol sees one update."""
+        clients = [self.connect() for _ in range(5)]
+        asked = [client.ask("APPEND", f"key{number}", str(number)) for number, client in enumerate(clients)]
+        self.answer(asked[-1])
+        self.do(clients[0], "PUT", "done", "yes")
+        self.assertEqual(self.sizes(), [5, 1])
+        for number, client in enumerate(clients):
+            self.assertEqual(value(self.do(client, "GET", f"key{number}")), str(number))
+
+    def test_what_waited_for_several_updates_goes_on_together(self) -> None:
+        """Who once asked at another time than the rest would travel alone for ever, as long as it has more to ask."""
+        clients = [self.connect() for _ in range(8)]
+        for client in clients:
+            client.ask("INCR", "n")
+            self.world.run(0.0001)
+        last = [client.ask("INCR", "n") for client in clients for _ in range(3)]
+        self.answer(last[-1])
+        self.assertEqual(self.sizes(), [1] * 8 + [8])
+
+    def test_lock_that_is_waited_for_when_its_session_is_taken_over(self) -> None:
+        """By a bundle of the same update: who waits is told that it will not hear, and owes and is owed nothing."""
+        holder, first = self.open("bob"), self.open("alice")
+        self.do(holder, "LOCK", "x")
+        waiting = first.ask("LOCK", "x", number=1)
+        second = self.connect()
+        self.answer(second.hello("alice"))
+        self.assertEqual(self.sizes()[-1], 2)
+        self.world.run(0.5)
+        self.assertEqual((code(waiting.result), first.ends), (("REPLACED", "unknown"), ["REPLACED"]))
+        self.assertEqual(first.connection.unanswered, 0)
+        again = second.ask("LOCK", "x", number=1)
+        self.do(holder, "UNLOCK", "x")
+        self.assertEqual(value(self.answer(again), "name"), "x")
+
+    def test_answer_comes_before_the_end_of_its_session(self) -> None:
+        """What ran before the session was taken over is not called unknown."""
+        self.open("carol")
+        told: list[Any] = []
+        connection = self.server().desk.connect(lambda code, text: told.append(code))
+        connection.hello("alice", 10, lambda result: None)
+        self.world.run(0.5)
+        connection.submit(1, ("INCR", "n", 1), told.append)
+        second = self.connect()
+        self.answer(second.hello("alice"))
+        self.world.run(0.5)
+        self.assertEqual((self.sizes()[-1], value(told[0]), told[1:]), (2, "1", ["REPLACED"]))
+
+    def test_one_that_leaves_keeps_nobody_from_being_answered(self) -> None:
+        """Its session ends when the update is through; the others do not notice."""
+        clients = [self.connect() for _ in range(3)]
+        asked = [client.ask("INCR", "n") for client in clients]
+        goodbye = clients[0].bye()
+        self.world.run(0.0001)
+        clients[1].disconnect()
+        self.answer(asked[2])
+        self.answer(goodbye)
+        self.world.run(0.5)
+        self.assertEqual([told.answered for told in asked], [True, False, True])
+        self.assertEqual((self.sizes()[0], self.sessions()), (3, [clients[2].connection.client_id]))
+        clients[2].disconnect()
+        clients[0].disconnect()
+        self.world.run(0.5)
+        self.assertNothingLeft()
+
+    def test_update_that_comes_too_late_is_told_to_all_of_them(self) -> None:
+        """Departure 7: none of its bundles has run, and each client may use its number again."""
+        self.begin(3)
+        away = next(i for i in self.world.ids if i != self.world.leader())
+        clients = [self.connect(away) for _ in range(3)]
+        held = self.world.network.hold(lambda p: isinstance(p.message, ClientUpdate) and p.sender == away)
+        asked = [client.ask("INCR", "n", number=1) for client in clients]
+        busy = self.connect(self.world.leader() or 0)
+        for _ in range(HORIZON_SLOTS + 2):
+            self.do(busy, "INCR", "other")
+        held.release()
+        self.assertEqual([code(self.answer(told)) for told in asked], [("UNAVAILABLE", "none")] * 3)
+        again = [client.ask("INCR", "n", number=1) for client in clients]
+        self.answer(again[-1])
+        self.assertEqual(sorted(value(told.result) for told in again), ["1", "2", "3"])
+
+    def test_update_of_a_former_life_answers_nobody(self) -> None:
+        """What it brings is executed all the same, and repeated under the same numbers it is not run again."""
+        self.begin(3)
+        away = next(i for i in self.world.ids if i != self.world.leader())
+        names = ("alice", "bob")
+        clients = [self.open(name, away) for name in names]
+        held = self.world.network.hold(lambda p: isinstance(p.message, ClientUpdate) and p.sender == away)
+        for client in clients:
+            client.ask("INCR", "n", number=1)
+        self.world.run(0.01)
+        self.world.crash(away)
+        held.release()
+        self.world.run(0.5)
+        self.world.restart(away)
+        self.world.run(0.5)
+        for name, expected in zip(names, "12", strict=True):
+            self.assertEqual(value(self.do(self.open(name, away), "INCR", "n", number=1)), expected)

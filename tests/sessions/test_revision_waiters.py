@@ -1,0 +1,83 @@
+"""The claims that `pfsb.sessions.revision_waiters` makes: what is told is on disk, and who waits is called once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.sessions.revision_waiters import Revisions
+
+
+@define
+class FakeTurn:
+    """Its door opens when the test says so."""
+
+    at_end: list[Callable[[], None]] = field(factory=list)
+    calls: list[tuple[Callable[..., None], tuple[Any, ...]]] = field(factory=list)
+
+    def call(self, function: Callable[..., None], *args: Any) -> None:
+        self.calls.append((function, args))
+
+    def end(self) -> None:
+        for hook in self.at_end:
+            hook()
+
+    def open_door(self) -> None:
+        calls, self.calls = self.calls, []
+        for function, args in calls:
+            function(*args)
+
+
+@define
+class FakeMachine:
+    revision: int
+
+
+class RevisionsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock, self.machine, self.turn = Clock(), FakeMachine(7), FakeTurn()
+        turn: Any = self.turn
+        machine: Any = self.machine
+        self.revisions = Revisions(machine, turn, self.clock)
+        self.reached: list[bool] = []
+
+    def test_what_was_recovered_may_be_told(self) -> None:
+        """It was on disk."""
+        self.assertEqual(self.revisions.told, 7)
+
+    def test_told_only_behind_the_door(self) -> None:
+        """What was executed may still be lost with this server until its turn's records are on disk."""
+        self.revisions.wait(8, 10, self.reached.append)
+        self.machine.revision = 8
+        self.turn.end()
+        self.assertEqual((self.revisions.told, self.reached), (7, []))
+        self.turn.open_door()
+        self.assertEqual((self.revisions.told, self.reached), (8, [True]))
+        self.clock.advance(10)
+        self.assertEqual(self.reached, [True])
+
+    def test_turns_that_execute_nothing_say_nothing(self) -> None:
+        """The outbox of an idle server stays empty."""
+        self.turn.end()
+        self.assertEqual(self.turn.calls, [])
+
+    def test_reached_already(self) -> None:
+        """At once."""
+        self.revisions.wait(7, 10, self.reached.append)
+        self.assertEqual(self.reached, [True])
+
+    def test_not_in_time(self) -> None:
+        """False, and once, also if it is reached later."""
+        self.revisions.wait(9, 10, self.reached.append)
+        self.machine.revision = 8
+        self.turn.end()
+        self.turn.open_door()
+        self.clock.advance(10)
+        self.machine.revision = 9
+        self.turn.end()
+        self.turn.open_door()
+        self.assertEqual(self.reached, [False])

@@ -1,0 +1,452 @@
+"""Design part 5: exactly once, as a function of the ordered updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from pfsb.applications.catalogue import Catalogue
+from pfsb.applications.chat import Chat
+from pfsb.applications.interfaces import PENDING, Command, CommandDescription, Done, IContext, IReplicatedApplication
+from pfsb.applications.key_value import KeyValue
+from pfsb.applications.lock import Lock
+from pfsb.sessions.bundle import Bundle
+from pfsb.sessions.reply_cache import CHARACTERS_MAX
+from pfsb.sessions.state_machine import CLOSE, EXPIRE, OPEN
+from tests.sessions.support import Driver, code, dump, value
+
+INCR: Command = ("INCR", "n", 1)
+GET: Command = ("GET", "n")
+ANON = "~0.1.1"
+
+
+class MachineTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.driver = Driver()
+        self.machine = self.driver.machine
+
+    def counted(self) -> int:
+        """What the counter stands at, 0 at the beginning."""
+        result = self.machine.question(GET)
+        return int(value(result)) if isinstance(result, Done) else 0
+
+
+class NumberTests(MachineTestCase):
+    """A command with a number above all that have run runs, once; one with a lower number has its answer repeated."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.epoch = self.driver.open("alice")["epoch"]
+
+    def test_repeated_number_gets_the_same_answer_and_does_not_run(self) -> None:
+        """Exactly once."""
+        (first,) = self.driver.run("alice", self.epoch, (1, INCR))
+        (again,) = self.driver.run("alice", self.epoch, (1, INCR))
+        self.assertEqual((value(again), again, self.counted()), ("1", first, 1))
+
+    def test_repeated_number_in_one_bundle_runs_once(self) -> None:
+        """The rule is the command's, not the bundle's."""
+        first, again = self.driver.run("alice", self.epoch, (1, INCR), (1, INCR))
+        self.assertEqual((first, self.counted()), (again, 1))
+
+    def test_skipped_number_is_refused_as_never_used(self) -> None:
+        """Numbers only grow: 2 certainly did not run, and never will."""
+        self.driver.run("alice", self.epoch, (1, INCR), (3, INCR))
+        (late,) = self.driver.run("alice", self.epoch, (2, INCR))
+        self.assertEqual((code(late), self.counted()), (("BADREQUEST", "none"), 2))
+
+    def test_forgotten_number_is_refused_with_unknown_fate(self) -> None:
+        """Only the last `session_window` (4) answers are kept: of older ones nobody knows any more."""
+        self.driver.run("alice", self.epoch, *((n, INCR) for n in range(1, 6)))
+        forgotten, kept = self.driver.run("alice", self.epoch, (1, INCR), (2, INCR))
+        self.assertEqual((code(forgotten), value(kept)), (("BADREQUEST", "unknown"), "2"))
+        self.assertEqual(self.counted(), 5)
+
+    def test_skipped_number_below_a_forgotten_one_is_unknown(self) -> None:
+        """It cannot be told from one that ran: the honest answer is that nobody knows."""
+        self.driver.run("alice", self.epoch, *((n, INCR) for n in range(2, 8)))
+        (result,) = self.driver.run("alice", self.epoch, (1, INCR))
+        self.assertEqual(code(result), ("BADREQUEST", "unknown"))
+
+    def test_large_answers_push_out_earlier_ones(self) -> None:
+        """A session keeps at most a mebi of characters, whatever APPEND makes of them; its newest answer always."""
+        text = "x" * (CHARACTERS_MAX // 3)
+        self.driver.run("alice", self.epoch, (1, ("APPEND", "k", text)), (2, ("APPEND", "k", text)))
+        forgotten, kept = self.driver.run("alice", self.epoch, (1, INCR), (2, INCR))
+        self.assertEqual((value(forgotten), len(value(kept))), (text, 2 * len(text)))
+        self.driver.run("alice", self.epoch, (3, ("APPEND", "k", "y")))
+        forgotten, alone = self.driver.run("alice", self.epoch, (2, INCR), (3, INCR))
+        self.assertEqual((code(forgotten), len(value(alone))), (("BADREQUEST", "unknown"), 2 * len(text) + 1))
+
+    def test_question_in_a_bundle_sees_what_stands_before_it(self) -> None:
+        """A linearizable read has its place in the order, and no number."""
+        before, _, after = self.driver.run("alice", self.epoch, (0, GET), (1, INCR), (0, GET))
+        self.assertEqual((code(before), value(after)), (("NOTFOUND", "none"), "1"))
+
+    def test_question_of_another_server_is_passed_over(self) -> None:
+        """It is answered where it was asked."""
+        asked: list[Command] = []
+        self.machine.question = asked.append  # type: ignore[method-assign, assignment]
+        self.driver.execute(self.driver.update(Bundle("~1.1.1", 0, True, ((0, GET),)), server_id=1))
+        self.assertEqual(asked, [])
+
+    def test_revision_counts_commands_and_operations_once(self) -> None:
+        """Design part 5: the count of commands executed; repetitions and questions change nothing."""
+        self.assertEqual(self.machine.revision, 1)
+        self.driver.run("alice", self.epoch, (1, INCR), (2, INCR), (2, INCR), (0, GET))
+        self.assertEqual(self.machine.revision, 3)
+        self.driver.close("alice", self.epoch)
+        self.assertEqual(self.machine.revision, 4)
+
+    def test_command_that_nobody_knows_is_answered_and_used_up(self) -> None:
+        """Another server's applications may be others; the number was executed all the same."""
+        (result,) = self.driver.run("alice", self.epoch, (1, ("DANCE",)))
+        self.assertEqual((code(result), self.machine.sessions["alice"].last_number), (("UNKNOWN", "none"), 1))
+        self.assertEqual(code(self.machine.question(("DANCE",))), ("UNKNOWN", "none"))
+
+
+class EpochTests(MachineTestCase):
+    """Opening a session anew fences off whoever had it before."""
+
+    def test_opened_session_tells_epoch_last_and_resumed(self) -> None:
+        """Interface part 3, "Exactly once, by hand"."""
+        opened = self.driver.open("alice")
+        self.assertEqual(opened, {"client": "alice", "epoch": 1, "last": 0, "resumed": "no", "opened": 1})
+        self.driver.run("alice", 1, (1, INCR))
+        self.assertEqual(
+            self.driver.open("alice"), {"client": "alice", "epoch": 3, "last": 1, "resumed": "yes", "opened": 1}
+        )
+
+    def test_bundle_of_an_old_epoch_does_not_run(self) -> None:
+        """REPLACED, and certainly not done."""
+        old = self.driver.open("alice")["epoch"]
+        self.driver.open("alice", server_id=1)
+        (result,) = self.driver.run("alice", old, (1, INCR))
+        self.assertEqual((code(result), self.counted()), (("REPLACED", "none"), 0))
+
+    def test_old_epoch_does_not_deny_what_the_new_one_did(self) -> None:
+        """Promise 4: the number that this bundle repeats may be done; repeating it in the session tells."""
+        old = self.driver.open("alice")["epoch"]
+        new = self.driver.open("alice")["epoch"]
+        self.driver.run("alice", new, (1, INCR))
+        repeated, fresh = self.driver.run("alice", old, (1, INCR), (2, INCR))
+        self.assertEqual((code(repeated), code(fresh)), (("REPLACED", "unknown"), ("REPLACED", "none")))
+        self.driver.close("alice", new)
+        repeated, fresh = self.driver.run("alice", old, (1, INCR), (2, INCR))
+        self.assertEqual((code(repeated), code(fresh)), (("NOSESSION", "unknown"), ("NOSESSION", "none")))
+
+    def test_new_epoch_has_the_answers_of_the_old_one(self) -> None:
+        """The session moves with all that it remembers."""
+        (first,) = self.driver.run("alice", self.driver.open("alice")["epoch"], (1, INCR))
+        (again,) = self.driver.run("alice", self.driver.open("alice")["epoch"], (1, INCR))
+        self.assertEqual((again, self.counted()), (first, 1))
+
+    def test_end_of_an_old_epoch_is_void(self) -> None:
+        """A CLOSE or EXPIRE that was under way when the client came back must not end what it came back to."""
+        old = self.driver.open("alice")["epoch"]
+        self.driver.open("alice")
+        self.driver.close("alice", old)
+        self.driver.expire("alice", old)
+        self.assertIn("alice", self.machine.sessions)
+        self.assertEqual(self.driver.observer.ends, [("alice", old, "REPLACED")])
+
+    def test_closed_session_takes_nothing(self) -> None:
+        """NOSESSION, certainly not done."""
+        epoch = self.driver.open("alice")["epoch"]
+        self.driver.close("alice", epoch)
+        (result,) = self.driver.run("alice", epoch, (1, INCR))
+        self.assertEqual((code(result), self.counted()), (("NOSESSION", "none"), 0))
+
+    def test_each_end_is_told_once(self) -> None:
+        """To whoever faces the client, with the epoch that ended."""
+        first = self.driver.open("alice")["epoch"]
+        second = self.driver.open("alice")["epoch"]
+        self.driver.expire("alice", second)
+        self.driver.expire("alice", second)
+        self.assertEqual(self.driver.observer.ends, [("alice", first, "REPLACED"), ("alice", second, "NOSESSION")])
+
+
+class ClosedSessionTests(MachineTestCase):
+    """The last number of a closed session is kept for as long as an old update could still come."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.driver.run("alice", self.driver.open("alice")["epoch"], (1, INCR), (2, INCR))
+        self.driver.expire("alice", self.machine.sessions["alice"].epoch)
+
+    def pass_slots(self, slots: int) -> None:
+        for _ in range(slots):
+            self.driver.execute()
+
+    def test_number_of_an_expired_session_is_not_run_again(self) -> None:
+        """What the client was not told before it expired may have run: that is unknown, and not run twice."""
+        opened = self.driver.open("alice")
+        self.assertEqual((opened["last"], opened["resumed"]), (2, "no"))
+        (result,) = self.driver.run("alice", opened["epoch"], (2, INCR))
+        self.assertEqual((code(result), self.counted()), (("BADREQUEST", "unknown"), 2))
+
+    def test_last_number_is_kept_for_the_horizon(self) -> None:
+        """10 slots here."""
+        self.pass_slots(10)
+        self.assertEqual(self.machine.last_number("alice"), 2)
+        self.assertEqual(self.driver.open("alice")["last"], 2)
+
+    def test_last_number_is_forgotten_after_the_horizon(self) -> None:
+        """The table of sessions stays bounded."""
+        self.pass_slots(11)
+        self.assertEqual(len(self.machine._closed), 0)
+        self.assertEqual(self.driver.open("alice")["last"], 0)
+
+    def test_reopened_session_is_kept_anew_when_it_closes_again(self) -> None:
+        """From its last end on, not from its first."""
+        self.pass_slots(9)
+        self.driver.close("alice", self.driver.open("alice")["epoch"])
+        self.pass_slots(9)
+        self.assertEqual(self.machine.last_number("alice"), 2)
+
+    def test_session_without_a_number_leaves_nothing(self) -> None:
+        """There is nothing to remember of a client that never changed anything."""
+        self.driver.close("bob", self.driver.open("bob")["epoch"])
+        self.assertEqual(list(self.machine._closed), ["alice"])
+
+
+class AnonymousTests(MachineTestCase):
+    """A connection that does not say who it is has a session of its own."""
+
+    def test_first_bundle_opens_the_session_and_runs(self) -> None:
+        """One round for a new connection, not two."""
+        (result,) = self.driver.run_anonymous(ANON, (1, INCR), opens=True)
+        self.assertEqual((value(result), list(self.machine.sessions)), ("1", [ANON]))
+        (result,) = self.driver.run_anonymous(ANON, (2, INCR))
+        self.assertEqual(value(result), "2")
+
+    def test_later_bundle_does_not_open_it_again(self) -> None:
+        """Once closed, or expired since its server fell silent, it is over."""
+        self.driver.run_anonymous(ANON, (1, INCR), opens=True)
+        self.driver.close(ANON, 0)
+        (result,) = self.driver.run_anonymous(ANON, (2, INCR))
+        self.assertEqual((code(result), self.counted()), (("NOSESSION", "none"), 1))
+
+    def test_nothing_is_left_of_it(self) -> None:
+        """Its id is never used twice, so that nothing needs to be remembered."""
+        self.driver.run_anonymous(ANON, (1, INCR), opens=True)
+        self.driver.close(ANON, 0)
+        self.assertEqual((self.machine.sessions, len(self.machine._closed)), ({}, 0))
+
+    def test_it_belongs_to_the_server_that_sent_it(self) -> None:
+        """That server, or the leader if it falls silent, ends it."""
+        self.driver.execute(self.driver.update(Bundle("~2.1.1", 0, True, ((1, INCR),)), server_id=2))
+        self.assertEqual(self.machine.sessions["~2.1.1"].server_id, 2)
+
+
+class PendingTests(MachineTestCase):
+    """A lock that is granted later answers a command that was executed earlier."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.alice = self.driver.open("alice")["epoch"]
+        self.bob = self.driver.open("bob")["epoch"]
+        self.driver.run("alice", self.alice, (1, ("LOCK", "x", -1)))
+
+    def lock(self, number: int = 1, wait_ms: int = -1) -> Any:
+        return self.driver.run("bob", self.bob, (number, ("LOCK", "x", wait_ms)))[0]
+
+    def test_granted_lock_answers_the_waiting_command(self) -> None:
+        """The answer is told once, and cached."""
+        self.assertIs(self.lock(), PENDING)
+        self.assertEqual(self.driver.observer.completions, [])
+        self.driver.run("alice", self.alice, (2, ("UNLOCK", "x", -1)))
+        ((client_id, number, result),) = self.driver.observer.completions
+        self.assertEqual((client_id, number, value(result, "name")), ("bob", 1, "x"))
+        self.assertEqual(self.lock(), result)
+        self.assertEqual(len(self.driver.observer.completions), 1)
+
+    def test_repeated_number_of_a_waiting_command_waits_too(self) -> None:
+        """It is neither run again nor refused."""
+        self.lock()
+        self.assertIs(self.lock(), PENDING)
+
+    def test_granted_in_the_bundle_of_its_own(self) -> None:
+        """One session may ask, and end the reason for waiting, in one bundle."""
+        self.driver.run("alice", self.alice, (2, ("UNLOCK", "x", -1)))
+        bob_takes = self.driver.bundle("bob", self.bob, (1, ("LOCK", "x", -1)))
+        both = self.driver.bundle("alice", self.alice, (3, ("LOCK", "x", -1)), (4, ("LOCK", "y", -1)))
+        bob_gives = self.driver.bundle("bob", self.bob, (2, ("UNLOCK", "x", -1)))
+        results = self.driver.execute(bob_takes, both, bob_gives)
+        self.assertIs(results[1][0], PENDING)
+        self.assertEqual([(who, number) for who, number, _ in self.driver.observer.completions], [("alice", 3)])
+        self.assertEqual(self.machine.sessions["alice"].waiting, set())
+
+    def test_wait_ends_at_its_time(self) -> None:
+        """The time is the state machine's: that of the slot."""
+        self.lock(wait_ms=500)
+        self.assertEqual(self.machine.next_deadline(), 1_500)
+        self.driver.time_ms = 1_500
+        self.driver.execute()
+        ((_, _, result),) = self.driver.observer.completions
+        self.assertEqual((code(result), self.machine.next_deadline()), (("TIMEOUT", "none"), None))
+
+    def test_end_of_a_session_releases_its_locks_and_its_places(self) -> None:
+        """Closing and expiring: what it held goes to the next, and what it waited for is answered."""
+        self.lock()
+        carol = self.driver.open("carol")["epoch"]
+        self.driver.run("carol", carol, (1, ("LOCK", "x", -1)))
+        self.driver.expire("bob", self.bob)
+        self.driver.close("alice", self.alice)
+        completions = [
+            (who, code(result) if who == "bob" else value(result, "name"))
+            for who, _, result in self.driver.observer.completions
+        ]
+        self.assertEqual(completions, [("bob", ("NOSESSION", "none")), ("carol", "x")])
+
+    def test_taken_over_session_keeps_its_place(self) -> None:
+        """The lock is the session's, not the connection's."""
+        self.lock()
+        self.driver.open("bob", server_id=1)
+        self.driver.run("alice", self.alice, (2, ("UNLOCK", "x", -1)))
+        self.assertEqual([who for who, _, _ in self.driver.observer.completions], ["bob"])
+        self.assertIn(1, self.machine.sessions["bob"].answers.numbers)
+
+    def test_no_more_commands_wait_than_a_session_may_have(self) -> None:
+        """Else a client that connects again and again would fill the servers; others commands still run."""
+        for number in range(1, 5):
+            self.assertIs(self.lock(number), PENDING)
+        self.assertEqual(code(self.lock(5)), ("BUSY", "none"))
+        (result,) = self.driver.run("bob", self.bob, (6, INCR))
+        self.assertEqual((value(result), len(self.machine.sessions["bob"].waiting)), ("1", 4))
+
+
+@implementer(IReplicatedApplication)
+class Faulty:
+    """Raises wherever it is asked to."""
+
+    name = "faulty"
+    commands = (CommandDescription("FAIL", "FAIL", "Fail."), CommandDescription("ASK", "ASK", "Fail.", changes=False))
+    deadline: int | None = None
+
+    def check(self, command: tuple[str, ...]) -> Command:
+        return command
+
+    def execute(self, command: Command, context: IContext) -> Any:
+        raise ZeroDivisionError
+
+    def query(self, command: Command) -> Any:
+        raise ZeroDivisionError
+
+    def session_ended(self, client_id: str, context: IContext) -> None:
+        raise ZeroDivisionError
+
+    def time_passed(self, context: IContext) -> None:
+        raise ZeroDivisionError
+
+    def next_deadline(self) -> int | None:
+        return self.deadline
+
+    def snapshot(self) -> bytes:
+        return b""
+
+    def restore(self, data: bytes) -> None:
+        raise ZeroDivisionError
+
+
+class FaultyApplicationTests(SynchronousTestCase):
+    """Design part 6: an application that raises must raise on every server alike; the server goes on."""
+
+    def setUp(self) -> None:
+        self.faulty = Faulty()
+        self.driver = Driver(catalogue=Catalogue([self.faulty, KeyValue(), Lock()]))
+
+    def assertRaisedAndLogged(self, times: int) -> None:
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), times)
+
+    def test_command_that_raises_is_answered_once(self) -> None:
+        """INTERNAL; its number is used up, and a repetition does not raise again."""
+        epoch = self.driver.open("alice")["epoch"]
+        first, again, then = self.driver.run("alice", epoch, (1, ("FAIL",)), (1, ("FAIL",)), (2, INCR))
+        self.assertEqual((code(first), again, value(then)), (("INTERNAL", "none"), first, "1"))
+        self.assertRaisedAndLogged(1)
+
+    def test_question_that_raises_is_answered(self) -> None:
+        """INTERNAL."""
+        self.assertEqual(code(self.driver.machine.question(("ASK",))), ("INTERNAL", "none"))
+        self.assertRaisedAndLogged(1)
+
+    def test_other_applications_hear_of_the_end_of_a_session(self) -> None:
+        """One that raises must not keep the others' locks held for ever."""
+        epoch = self.driver.open("alice")["epoch"]
+        self.driver.run("alice", epoch, (1, ("LOCK", "x", -1)))
+        self.driver.close("alice", epoch)
+        self.assertEqual(self.driver.machine.question(("LOCKS", -1)).rows, ())  # type: ignore[union-attr]
+        self.assertRaisedAndLogged(1)
+
+    def test_wait_that_raises_does_not_stop_the_server(self) -> None:
+        """Else it would stop all of them, at the same slot, and again after each restart."""
+        self.faulty.deadline = 1
+        self.driver.execute()
+        self.assertRaisedAndLogged(1)
+
+
+class EventTests(MachineTestCase):
+    def test_grown_log_is_told_once_a_slot(self) -> None:
+        """Events are told by number, from a log: however many there are, one word is enough."""
+        epoch = self.driver.open("alice")["epoch"]
+        self.driver.run("alice", epoch, (1, ("SAY", "a")), (2, ("SAY", "b")))
+        self.assertEqual(self.driver.observer.grown, ["LISTEN"])
+        self.driver.run("alice", epoch, (2, ("SAY", "b")), (3, INCR))
+        self.assertEqual(self.driver.observer.grown, ["LISTEN"])
+
+
+class HorizonTests(MachineTestCase):
+    def test_outlived_update_is_told_to_its_own_server_only(self) -> None:
+        """It does not run anywhere."""
+        mine = self.driver.update(Bundle("alice", 7, False, ((1, INCR),)))
+        other = self.driver.update(Bundle("~1.1.1", 0, True, ((1, INCR),)), server_id=1)
+        self.machine.outlived(mine)
+        self.machine.outlived(other)
+        self.assertEqual(self.driver.observer.outlived_updates, [mine])
+        self.assertEqual((self.machine.sessions, self.counted()), ({}, 0))
+
+
+class DeterminismTests(SynchronousTestCase):
+    def test_servers_with_different_ids_have_the_same_state(self) -> None:
+        """The same updates in the same order: who observes, and which server it is, makes no difference."""
+        drivers = [Driver(server_id) for server_id in (0, 1, 7)]
+        for driver in drivers:
+            for play in self.plays():
+                play(driver)
+        dumps = [dump(driver.machine) for driver in drivers]
+        self.assertEqual(dumps[1:], [dumps[0]] * 2)
+        self.assertEqual(len(drivers[0].machine.sessions), 3)
+
+    def plays(self) -> list[Callable[[Driver], object]]:
+        """A bit of everything."""
+        return [
+            lambda d: d.execute(d.operation(OPEN, "alice", 9), d.operation(OPEN, "bob", 9, server_id=1)),
+            lambda d: d.execute(d.bundle("alice", 1, (1, INCR), (0, GET), (2, ("LOCK", "x", -1)))),
+            lambda d: d.execute(d.bundle("bob", 2, (5, ("LOCK", "x", 700)), (6, ("SAY", "hello"))), d.bundle("bob", 2)),
+            lambda d: d.execute(d.update(Bundle("~0.1.1", 0, True, [(n, INCR) for n in range(1, 9)]))),
+            lambda d: d.execute(d.operation(OPEN, "carol", 9), d.operation(CLOSE, "carol", 11)),
+            lambda d: d.execute(d.operation(OPEN, "bob", 9), d.bundle("bob", 2, (7, INCR)), d.bundle("alice", 1)),
+            lambda d: d.execute(d.operation(EXPIRE, "alice", 1, server_id=1)),
+        ]
+
+    def test_everything_of_the_plays_has_run(self) -> None:
+        """The comparison above is worth something only if sessions, waits, replies and closed sessions are in it."""
+        driver = Driver()
+        for play in self.plays():
+            play(driver)
+        machine = driver.machine
+        self.assertEqual(sorted(machine.sessions), ["bob", "carol", "~0.1.1"])
+        self.assertEqual(list(machine._closed), ["alice"])
+        self.assertEqual(machine.sessions["~0.1.1"].answers.forgotten, 4)
+        self.assertEqual(machine.sessions["bob"].answers.numbers, [6, 5])
+
+
+class CatalogueTests(SynchronousTestCase):
+    def test_changes_are_told_from_questions(self) -> None:
+        """What nobody knows is taken for a change: it is ordered, and refused at execution."""
+        machine = Driver(catalogue=Catalogue([Chat(), KeyValue()])).machine
+        self.assertEqual([machine.changes((verb,)) for verb in ("SAY", "LOG", "DANCE")], [True, False, True])

@@ -1,0 +1,117 @@
+"""A client follows an event log: every event once, in order, as fast as the client reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.applications.interfaces import Event
+from pfsb.sessions.subscription import EVENTS_AT_ONCE, Following
+
+
+class Log:
+    """Events that are their numbers; notes how many it is asked for at once."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.largest = 0
+
+    def events(self, first: int, limit: int) -> Sequence[Event]:
+        self.largest = max(self.largest, limit)
+        return [Event("E", (("index", i),)) for i in range(first, min(first + limit, self.length + 1))]
+
+
+class FollowingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.log = Log(1_000)
+        self.told: list[int] = []
+        self.stopped: list[Following] = []
+
+    def follow(self, first: int = 1) -> Following:
+        return Following(self.log, first, self.deliver, self.stopped.append)
+
+    def deliver(self, event: Event) -> None:
+        self.told.append(int(event.fields[0][1]))
+
+    def test_released_events_are_told_in_order_and_once(self) -> None:
+        """From the first one asked for, without gaps or repeats."""
+        following = self.follow(3)
+        for length in (2, 5, 5, 9):
+            following.released(length)
+        self.assertEqual(self.told, list(range(3, 10)))
+
+    def test_events_behind_the_door_are_not_told(self) -> None:
+        """The log may hold what is not on disk yet: only what is released may leave."""
+        self.follow().released(4)
+        self.assertEqual(self.told, [1, 2, 3, 4])
+
+    def test_nothing_is_told_while_paused(self) -> None:
+        """A client that does not read makes no queue: what it has not read is still in the log."""
+        following = self.follow()
+        following.pause()
+        following.released(200)
+        self.assertEqual(self.told, [])
+        following.resume()
+        self.assertEqual(self.told, list(range(1, 201)))
+
+    def test_pause_in_the_middle_stops_at_once(self) -> None:
+        """The transport may ask for a pause with any event."""
+        following = self.follow()
+
+        def deliver(event: Event) -> None:
+            self.deliver(event)
+            if len(self.told) == 7:
+                following.pause()
+
+        following._deliver = deliver
+        following.released(100)
+        self.assertEqual(self.told, list(range(1, 8)))
+        following.resume()
+        self.assertEqual(self.told, list(range(1, 101)))
+
+    def test_resume_inside_deliver_repeats_nothing(self) -> None:
+        """A transport may pause and resume while it is written to, as often as it likes."""
+        following = self.follow()
+
+        def deliver(event: Event) -> None:
+            self.deliver(event)
+            following.pause()
+            following.resume()
+
+        following._deliver = deliver
+        following.released(1_000)
+        self.assertEqual(self.told, list(range(1, 1_001)))
+
+    def test_nothing_is_told_after_stop(self) -> None:
+        """Not even the rest of what was being told."""
+        following = self.follow()
+
+        def deliver(event: Event) -> None:
+            self.deliver(event)
+            following.stop()
+
+        following._deliver = deliver
+        following.released(100)
+        following.released(200)
+        following.resume()
+        self.assertEqual((self.told, self.stopped), ([1], [following]))
+
+    def test_follower_that_fails_is_told_no_more(self) -> None:
+        """It would have a gap otherwise; the server goes on."""
+        following = self.follow()
+
+        def deliver(event: Event) -> None:
+            self.deliver(event)
+            raise ZeroDivisionError
+
+        following._deliver = deliver
+        following.released(5)
+        following.released(9)
+        self.assertEqual((self.told, self.stopped), ([1], [following]))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_log_is_asked_for_a_few_events_at_once(self) -> None:
+        """A long log is not copied for one reader."""
+        self.follow().released(1_000)
+        self.assertEqual((len(self.told), self.log.largest), (1_000, EVENTS_AT_ONCE))

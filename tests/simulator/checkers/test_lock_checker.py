@@ -1,0 +1,91 @@
+"""The check of locks: each sentence fails when it should (design part 6)."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.applications.interfaces import PENDING, Done, Refused, Result
+from pfsb.simulator.checkers.lock_checker import LockCheck
+from pfsb.simulator.checkers.violation import Violation
+
+LOCK = ("LOCK", "x", -1)
+UNLOCK = ("UNLOCK", "x", -1)
+RELEASED = Done((("name", "x"),))
+
+
+def granted(token: int) -> Result:
+    return Done((("name", "x"), ("token", token)))
+
+
+class LockCheckTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.check = LockCheck()
+        self.check.executed(LOCK, ("a", 1), granted(5), [])
+
+    def wait(self, *clients: str) -> None:
+        for client in clients:
+            self.check.executed(LOCK, (client, 1), PENDING, [])
+
+    def refuse(self, command: tuple[object, ...], ticket: tuple[str, int], result: Result, *completed: object) -> str:
+        return str(self.assertRaises(Violation, self.check.executed, command, ticket, result, list(completed)))
+
+    def test_lock_goes_from_hand_to_hand(self) -> None:
+        """First come, first served; once it is free, anybody may have it."""
+        self.wait("b", "c")
+        self.check.executed(UNLOCK, ("a", 2), RELEASED, [(("b", 1), granted(6))])
+        self.check.session_ended("b", [(("c", 1), granted(7))])
+        self.check.executed(UNLOCK, ("c", 2), RELEASED, [])
+        self.check.executed(LOCK, ("a", 3), granted(8), [])
+        self.assertEqual(self.check.grants_after_a_wait, 2)
+
+    def test_second_holder_is_found(self) -> None:
+        """One at a time."""
+        self.assertIn("holds it", self.refuse(LOCK, ("b", 1), granted(6)))
+
+    def test_token_that_does_not_grow_is_found(self) -> None:
+        """A fencing token that repeats fences nobody off."""
+        self.check.executed(UNLOCK, ("a", 2), RELEASED, [])
+        self.assertIn("had the token 5", self.refuse(LOCK, ("b", 1), granted(5)))
+
+    def test_other_token_for_its_holder_is_found(self) -> None:
+        """Who holds it has it again, with the same token."""
+        self.assertIn("is told 6", self.refuse(LOCK, ("a", 2), granted(6)))
+
+    def test_who_jumps_the_line_is_found(self) -> None:
+        """FIFO in the order of execution."""
+        self.wait("b", "c")
+        self.assertIn("has waited longer", self.refuse(UNLOCK, ("a", 2), RELEASED, (("c", 1), granted(6))))
+
+    def test_free_lock_with_somebody_in_line_is_found(self) -> None:
+        """It is granted at once."""
+        self.wait("b")
+        self.assertIn("is free", self.refuse(UNLOCK, ("a", 2), RELEASED))
+
+    def test_refusal_of_a_free_lock_is_found(self) -> None:
+        """TRYLOCK of what nobody holds."""
+        self.check.executed(UNLOCK, ("a", 2), RELEASED, [])
+        self.assertIn("refused the free lock", self.refuse(("TRYLOCK", "x"), ("b", 1), Refused("HELD", "by a")))
+
+    def test_session_that_is_over_and_waits_is_found(self) -> None:
+        """Its place in line goes with it."""
+        self.wait("b")
+        self.assertRaises(Violation, self.check.session_ended, "b", [])
+
+    def test_time_out_leaves_the_line(self) -> None:
+        """And is no grant."""
+        self.wait("b", "c")
+        self.check.time_passed([(("b", 1), Refused("TIMEOUT", "not free in time"))])
+        self.check.executed(UNLOCK, ("a", 2), RELEASED, [(("c", 1), granted(6))])
+        self.assertEqual(self.check.timeouts, 1)
+
+    def test_wait_beyond_its_time_is_found(self) -> None:
+        """LOCK with wait=0.3 at 1 s is over at 1.3 s, by the time of the state machine."""
+        self.check.executed(("LOCK", "x", 300), ("b", 1), PENDING, [], 1_000)
+        self.check.begins(1_299)
+        self.assertIn("their time has come", str(self.assertRaises(Violation, self.check.begins, 1_300)))
+
+    def test_wait_that_was_ended_in_time_is_not(self) -> None:
+        """Told TIMEOUT, or given the lock."""
+        self.check.executed(("LOCK", "x", 300), ("b", 1), PENDING, [], 1_000)
+        self.check.time_passed([(("b", 1), Refused("TIMEOUT", ""))])
+        self.check.begins(2_000)

@@ -1,0 +1,125 @@
+"""The check of exactly-once: each sentence fails when it should (design part 5)."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.applications.interfaces import PENDING, Done, Refused
+from pfsb.paxos.messages import Batch
+from pfsb.paxos.records import OrderedRecord
+from pfsb.simulator.checkers.session_checker import SessionCheck, Slot
+from pfsb.simulator.checkers.violation import Violation
+from pfsb.storage.memory import MemoryDisk
+
+ALICE = ("alice", 1)
+PUT = ("PUT", "k", "v")
+RESULT = Done((("revision", 1),))
+
+
+class SessionCheckTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.disks = {i: MemoryDisk() for i in range(3)}
+        self.check = SessionCheck(self.disks, horizon_slots=10, marks=Counter())
+
+    def asked_and_run(self, seq: int = 1) -> None:
+        self.check.ask(ALICE, PUT)
+        self.check.settled(0, Slot(seq, [(ALICE, PUT, RESULT)]))
+
+    def store(self, *server_ids: int, seq: int = 1) -> None:
+        for server_id in server_ids:
+            self.disks[server_id].contents.apply(OrderedRecord(seq, Batch.of(0, ())))
+
+    def test_answer_of_what_ran_passes(self) -> None:
+        """The same at every server and every time."""
+        self.asked_and_run()
+        self.store(0, 2)
+        self.check.answered(ALICE, RESULT)
+        self.check.settled(1, Slot(1, [(ALICE, PUT, RESULT)]))
+        self.check.ask(ALICE, PUT)
+        self.check.answered(ALICE, RESULT)
+        self.assertEqual(self.check.marks["answer given for a repetition"], 1)
+
+    def test_other_answer_is_found(self) -> None:
+        """An answer equals the recorded execution."""
+        self.asked_and_run()
+        self.store(0, 1)
+        error = self.assertRaises(Violation, self.check.answered, ALICE, Done((("revision", 2),)))
+        self.assertIn("is answered", str(error))
+
+    def test_answer_without_execution_is_found(self) -> None:
+        """Nothing is done before it is ordered."""
+        self.check.ask(ALICE, PUT)
+        self.assertRaises(Violation, self.check.answered, ALICE, RESULT)
+
+    def test_answer_that_is_not_durable_is_found(self) -> None:
+        """Promise 2: it must survive every crash."""
+        self.asked_and_run()
+        self.store(1)
+        error = self.assertRaises(Violation, self.check.answered, ALICE, RESULT)
+        self.assertIn("only on the disks of [1]", str(error))
+
+    def test_command_of_nobody_is_found(self) -> None:
+        """S2: nothing runs that no client asked for."""
+        error = self.assertRaises(Violation, self.check.settled, 0, Slot(1, [(ALICE, PUT, RESULT)]))
+        self.assertIn("S2", str(error))
+
+    def test_command_that_runs_again_is_found(self) -> None:
+        """S3, unless its number may be forgotten by then (horizon)."""
+        self.asked_and_run()
+        error = self.assertRaises(Violation, self.check.settled, 0, Slot(11, [(ALICE, PUT, RESULT)]))
+        self.assertIn("S3", str(error))
+        self.check.settled(0, Slot(12, [(ALICE, PUT, RESULT)]))
+
+    def test_command_of_a_connection_that_has_lost_the_session_is_found(self) -> None:
+        """Design part 5: HELLO on another one has said that it did not run."""
+        self.check.ask(ALICE, PUT)
+        slot = Slot(1, [(ALICE, PUT, RESULT)], fenced_off=[(ALICE, 3, 8)])
+        self.assertIn("opened anew in epoch 8", str(self.assertRaises(Violation, self.check.settled, 0, slot)))
+
+    def test_slots_with_different_results_are_found(self) -> None:
+        """S1, as far as clients can see it."""
+        self.asked_and_run()
+        self.assertRaises(Violation, self.check.settled, 1, Slot(1, [(ALICE, PUT, Done())]))
+
+    def test_fate_none_binds(self) -> None:
+        """Promise 4: what certainly did not happen must not happen later - unless it was asked again."""
+        self.check.ask(ALICE, PUT)
+        self.check.answered(ALICE, Refused("BUSY", "no room"))
+        slot = Slot(1, [(ALICE, PUT, RESULT)])
+        error = self.assertRaises(Violation, self.check.settled, 0, slot)
+        self.assertIn("never would", str(error))
+        self.check.ask(ALICE, PUT)
+        self.check.settled(0, Slot(2, [(ALICE, PUT, RESULT)]))
+
+    def test_fate_none_of_what_ran_is_found(self) -> None:
+        """The lie the other way round."""
+        self.asked_and_run()
+        self.assertRaises(Violation, self.check.answered, ALICE, Refused("UNAVAILABLE", "no majority"))
+
+    def test_later_completion_is_the_result(self) -> None:
+        """LOCK: PENDING is no answer."""
+        self.check.ask(ALICE, PUT)
+        self.check.settled(0, Slot(1, [(ALICE, PUT, PENDING)]))
+        self.store(0, 1, seq=2)
+        self.assertRaises(Violation, self.check.answered, ALICE, RESULT)
+        self.check.settled(0, Slot(2, completed=[(ALICE, RESULT)]))
+        self.check.answered(ALICE, RESULT)
+
+    def test_session_that_has_forgotten_is_found(self) -> None:
+        """HELLO must tell of all that was answered before it was asked."""
+        self.check.opened("alice", last=0, resumed=False, answered=1)
+        self.check.opened("alice", last=1, resumed=True, answered=1)
+        self.assertRaises(Violation, self.check.opened, "alice", 0, True, 1)
+
+    def test_end_of_a_session_may_make_it_forget(self) -> None:
+        """Its last number is kept for the horizon, and no longer."""
+        self.asked_and_run()
+        self.store(0, 1)
+        self.check.answered(ALICE, RESULT)
+        self.assertEqual(self.check.answered_up_to("alice"), 1)
+        self.check.settled(0, Slot(2, ended=["alice"]))
+        self.check.ask(ALICE, PUT)
+        self.check.answered(ALICE, RESULT)
+        self.assertEqual(self.check.answered_up_to("alice"), 0)

@@ -1,0 +1,148 @@
+"""The simulated cluster: one seed, one run; what it takes away, and what it leaves (design part 10)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import pfsb
+from pfsb.paxos.messages import State
+from pfsb.simulator.cluster.cluster import World
+from tests.simulator.runs.random_schedule import RandomRun
+
+SEED = 7
+SECONDS = 4.0
+
+
+def digest_of_a_run(seed: int) -> str:
+    """A hash over all frames of a short random run."""
+    run = RandomRun(seed, SECONDS)
+    run.run()
+    return run.world.network.digest
+
+
+class DeterminismTests(SynchronousTestCase):
+    def test_same_seed_gives_the_same_bytes(self) -> None:
+        """Every frame, at the same time; and another seed gives another run."""
+        self.assertEqual(digest_of_a_run(SEED), digest_of_a_run(SEED))
+        self.assertNotEqual(digest_of_a_run(SEED), digest_of_a_run(SEED + 1))
+
+    def test_same_seed_gives_the_same_bytes_in_another_process(self) -> None:
+        """Nothing depends on the order of sets of text: another process hashes differently."""
+        here = digest_of_a_run(SEED)
+        for hash_seed in ("1", "2"):
+            self.assertEqual(self._in_another_process(hash_seed), here)
+
+    def _in_another_process(self, hash_seed: str) -> str:
+        root = Path(pfsb.__file__).parent.parent
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(root)}
+        program = f"from tests.simulator.cluster.test_cluster import digest_of_a_run; print(digest_of_a_run({SEED}))"
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=True
+        )
+        return done.stdout.strip()
+
+
+class WorldTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.world = World(self.id())
+        self.world.run_until(self.world.has_leader)
+
+    def test_update_is_answered_and_executed_everywhere(self) -> None:
+        """The whole way, over the real codec."""
+        self.world.submit(2, "a", 1, b"payload")
+        self.world.run_until(lambda: ("a", 1) in self.world.answers)
+        self.world.run(0.1)
+        for server_id in self.world.ids:
+            self.assertEqual(self.world.executed(server_id), [(1, "a", 1, b"payload")])
+
+    def test_crash_takes_the_memory_and_leaves_the_disk(self) -> None:
+        """What was on disk is executed again by the next life; nothing of the last one goes on."""
+        self.world.submit(2, "a", 1)
+        self.world.run_until(lambda: ("a", 1) in self.world.answers)
+        self.world.run(1)
+        before = self.world.replica(1)
+        self.world.crash(1)
+        turns = before.turn.count
+        self.world.run(5)
+        self.assertEqual(before.turn.count, turns)
+        self.world.restart(1)
+        self.assertIsNot(self.world.replica(1), before)
+        self.assertEqual(self.world.executed(1), [(1, "a", 1, b"")])
+
+    def test_crash_loses_what_was_not_on_disk(self) -> None:
+        """Unless the disk gets it done just in time."""
+        for kept, found in ((0, []), (1, [1])):
+            world = World(self.id())
+            world.run_until(world.has_leader)
+            world.run(0.1)
+            world.servers[1].sync_seconds = (10.0, 10.0)
+            world.submit(0, "a", 1)
+            world.run_until(lambda world=world: bool(world.storage(1).pending_groups()))
+            world.crash(1, groups_kept=kept)
+            self.assertEqual(list(world.disk(1).contents.slots), found)
+
+    def test_stopped_server_leaves_nothing_behind(self) -> None:
+        """An orderly end calls off every timer and leaves everything on disk."""
+        self.world.submit(1, "a", 1)
+        self.world.run_until(lambda: self.world.aru(1) == 1)
+        running = self.world.servers[1].running
+        assert running is not None
+        running.process.replica.stop()
+        running.storage.close()
+        self.world.run(0.001)
+        self.assertEqual(running.lane.getDelayedCalls(), [])
+        self.assertIn(1, self.world.disk(1).contents.slots)
+
+    def test_paused_server_is_suspected_and_comes_back(self) -> None:
+        """The others elect; it learns of it when it goes on."""
+        self.world.pause(0)
+        self.world.run_until(lambda: self.world.replica(1).data.server.state is State.REG_LEADER)
+        self.assertIs(self.world.replica(0).data.server.state, State.REG_LEADER)
+        self.world.resume(0)
+        self.world.run_until(lambda: self.world.replica(0).data.server.state is State.REG_NONLEADER, 10)
+
+    def test_isolated_group_is_cut_off_both_ways_until_healing(self) -> None:
+        """Between the groups, not within."""
+        self.world.isolate(2)
+        self.world.run_until(lambda: self.world.replica(2).data.server.state is State.LEADER_ELECTION)
+        self.assertTrue(self.world.has_leader())
+        self.world.heal()
+        self.world.submit(2, "a", 1)
+        self.world.run_until(lambda: ("a", 1) in self.world.answers)
+
+    def test_waiting_in_vain_says_where_everybody_stands(self) -> None:
+        """The first thing one wants to know."""
+        error = self.assertRaises(AssertionError, self.world.run_until, lambda: False, 0.5)
+        self.assertIn("server 0: REG_LEADER attempted=1 installed=1", str(error))
+
+    def test_exception_in_a_turn_ends_the_simulation(self) -> None:
+        """No error goes by unnoticed."""
+
+        def fail() -> None:
+            raise RuntimeError("broken")
+
+        self.world.clock.callLater(0.1, self.world.replica(1).perform, fail)
+        self.assertRaises(RuntimeError, self.world.run, 1)
+
+    def test_expected_failure_ends_one_server(self) -> None:
+        """A disk that fails is a server that is down; the others go on."""
+        self.world.expected_failures = (OSError,)
+        self.world.storage(2).fail_next(OSError("no space left"))
+        self.world.submit(0, "a", 1)
+        self.world.run_until(lambda: ("a", 1) in self.world.answers)
+        self.world.run(0.1)
+        self.assertEqual(self.world.running_ids, [0, 1])
+        self.assertEqual(list(self.world.failures), [2])
+
+    def test_trace_tells_when_and_where(self) -> None:
+        """Interface part 6."""
+        events: list[dict[str, object]] = []
+        world = World(self.id(), trace=events.append)
+        world.run_until(world.has_leader)
+        self.assertEqual(events[0], {"t": 0.0, "server": 0, "event": "start", "view": 0, "aru": 0, "incarnation": 1})
+        self.assertIn("REG_LEADER", [event.get("to") for event in events])

@@ -1,0 +1,254 @@
+"""The simulated network (design part 10)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from attrs import define, field
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from pfsb.paxos.interfaces import IFrameReceiver, ITransport
+from pfsb.paxos.messages import Accept, Message, VCProof, ViewChange
+from pfsb.simulator.cluster.clock import Lane, SimulatedClock
+from pfsb.simulator.cluster.network import Keyhole, LinkQuality, Mood, SimulatedNetwork
+from pfsb.simulator.cluster.transport import SimulatedTransport
+
+
+@implementer(IFrameReceiver)
+@define
+class Inbox:
+    """Keeps what arrives."""
+
+    clock: SimulatedClock
+    got: list[tuple[int, Message]] = field(factory=list)
+    times: list[float] = field(factory=list)
+    refused: list[int] = field(factory=list)
+
+    def receive(self, sender: int, identity: bytes, messages: Sequence[Message]) -> None:
+        self.got += [(sender, message) for message in messages]
+        self.times.append(self.clock.seconds())
+
+    def peer_refused(self, server_id: int) -> None:
+        self.refused.append(server_id)
+
+
+class NetworkTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = SimulatedClock()
+        self.network = SimulatedNetwork(self.clock, random.Random(1), (0, 1, 2))
+        self.inboxes = [Inbox(self.clock) for _ in range(3)]
+        self.lanes: list[Lane] = [self.clock.lane(str(i)) for i in range(3)]
+        self.ends = [SimulatedTransport(self.network, i, self.lanes[i], random.Random(i)) for i in range(3)]
+        for server_id, end in enumerate(self.ends):
+            end.start(self.inboxes[server_id], b"12345678", 1)
+
+    def votes(self, count: int) -> None:
+        """Server 0 sends so many messages to server 1, a millisecond apart."""
+        for attempted in range(1, count + 1):
+            self.ends[0].send([ViewChange(0, attempted)], 1)
+            self.clock.run_until(self.clock.seconds() + 0.001)
+        self.clock.run_until(self.clock.seconds() + 1)
+
+    def attempts(self) -> list[int]:
+        """What of them server 1 got."""
+        return [message.attempted for _, message in self.inboxes[1].got if isinstance(message, ViewChange)]
+
+
+class CarryingTests(NetworkTestCase):
+    def test_is_a_transport(self) -> None:
+        """The protocol cannot tell it from UDP."""
+        verifyObject(ITransport, self.ends[0])
+
+    def test_message_to_all_reaches_all_others(self) -> None:
+        """Not the sender itself; later, never inside `send`."""
+        self.ends[0].send([VCProof(0, 3)], None)
+        self.assertEqual([inbox.got for inbox in self.inboxes], [[], [], []])
+        self.clock.run_until(1)
+        self.assertEqual([inbox.got for inbox in self.inboxes], [[], [(0, VCProof(0, 3))], [(0, VCProof(0, 3))]])
+
+    def test_delay_is_within_its_range(self) -> None:
+        """Each frame draws its own."""
+        self.network.set_quality(LinkQuality(delay_seconds=(0.1, 0.2)))
+        self.ends[0].send([VCProof(0, 3)], None)
+        self.clock.run_until(1)
+        times = self.inboxes[1].times + self.inboxes[2].times
+        self.assertEqual(len(set(times)), 2)
+        self.assertTrue(all(0.1 <= time <= 0.2 for time in times), times)
+
+    def test_frames_keep_their_order_unless_reordering_is_on(self) -> None:
+        """Whatever the delays; with reordering, some are overtaken."""
+        self.network.set_quality(LinkQuality(delay_seconds=(0.0, 0.1)))
+        self.votes(50)
+        self.assertEqual(self.attempts(), list(range(1, 51)))
+        self.inboxes[1].got.clear()
+        self.network.set_quality(LinkQuality(reordering=0.3))
+        self.votes(50)
+        self.assertNotEqual(self.attempts(), list(range(1, 51)))
+        self.assertEqual(sorted(self.attempts()), list(range(1, 51)))
+
+    def test_loss_and_duplication(self) -> None:
+        """About as often as asked for."""
+        self.network.set_quality(LinkQuality(loss=0.5))
+        self.votes(200)
+        self.assertTrue(70 < len(self.attempts()) < 130, len(self.attempts()))
+        self.inboxes[1].got.clear()
+        self.network.set_quality(LinkQuality(duplication=0.5))
+        self.votes(200)
+        self.assertEqual(set(self.attempts()), set(range(1, 201)))
+        self.assertTrue(270 < len(self.attempts()) < 330, len(self.attempts()))
+
+    def test_knobs_are_per_direction(self) -> None:
+        """A cut from 0 to 1 does not keep 1 from reaching 0, nor 0 from reaching 2."""
+        self.network.cut(0, 1)
+        for sender in (0, 1):
+            self.ends[sender].send([VCProof(sender, 3)], None)
+        self.clock.run_until(1)
+        self.assertEqual([len(inbox.got) for inbox in self.inboxes], [1, 0, 2])
+        self.network.mend_all()
+        self.ends[0].send([VCProof(0, 3)], 1)
+        self.clock.run_until(2)
+        self.assertEqual(len(self.inboxes[1].got), 1)
+
+    def test_cut_loses_what_is_under_way(self) -> None:
+        """As a pulled cable does."""
+        self.ends[0].send([VCProof(0, 3)], 1)
+        self.network.cut(0, 1)
+        self.clock.run_until(1)
+        self.assertEqual(self.inboxes[1].got, [])
+
+
+class EndTests(NetworkTestCase):
+    def test_stopped_server_hears_nothing(self) -> None:
+        """And its frames that are under way still arrive elsewhere."""
+        self.ends[1].send([VCProof(1, 3)], None)
+        self.ends[1].stop()
+        self.ends[0].send([VCProof(0, 3)], None)
+        self.clock.run_until(1)
+        self.assertEqual([len(inbox.got) for inbox in self.inboxes], [1, 0, 2])
+
+    def test_sender_learns_that_nobody_is_there(self) -> None:
+        """If `refusals` is on."""
+        self.ends[1].stop()
+        self.ends[0].send([VCProof(0, 3)], 1)
+        self.clock.run_until(1)
+        self.assertEqual(self.inboxes[0].refused, [])
+        self.network.refusals = True
+        self.ends[0].send([VCProof(0, 3)], 1)
+        self.clock.run_until(2)
+        self.assertEqual(self.inboxes[0].refused, [1])
+
+    def test_paused_server_finds_its_frames_when_it_goes_on(self) -> None:
+        """They wait in its socket."""
+        self.lanes[1].pause()
+        self.votes(3)
+        self.assertEqual(self.attempts(), [])
+        self.lanes[1].resume()
+        self.clock.run_until(10)
+        self.assertEqual(self.attempts(), [1, 2, 3])
+
+
+class FilterTests(NetworkTestCase):
+    def test_one_message_of_a_frame_is_dropped(self) -> None:
+        """The others of the frame travel on; other receivers get it."""
+        self.network.drop(lambda passage: isinstance(passage.message, Accept) and passage.receiver == 1)
+        self.ends[0].send([VCProof(0, 1), Accept(0, 1, (1,))], None)
+        self.clock.run_until(1)
+        self.assertEqual(self.inboxes[1].got, [(0, VCProof(0, 1))])
+        self.assertEqual(self.inboxes[2].got, [(0, VCProof(0, 1)), (0, Accept(0, 1, (1,)))])
+
+    def test_held_messages_go_on_when_released(self) -> None:
+        """In their order, behind what was not held."""
+        held = self.network.hold(lambda passage: isinstance(passage.message, ViewChange))
+        self.ends[0].send([ViewChange(0, 1), VCProof(0, 1)], 1)
+        self.ends[0].send([ViewChange(0, 2)], 1)
+        self.clock.run_until(1)
+        self.assertEqual(self.inboxes[1].got, [(0, VCProof(0, 1))])
+        held.release()
+        self.ends[0].send([ViewChange(0, 3)], 1)
+        self.clock.run_until(2)
+        self.assertEqual(self.attempts(), [1, 2, 3])
+
+    def test_observer_sees_all_that_leaves(self) -> None:
+        """Whether it arrives or not."""
+        seen = []
+        self.network.observers.append(lambda sender, to, messages: seen.append((sender, to, list(messages))))
+        self.network.cut(0, 1)
+        self.ends[0].send([VCProof(0, 1)], 1)
+        self.ends[2].send([VCProof(2, 1)], None)
+        self.assertEqual(seen, [(0, 1, [VCProof(0, 1)]), (2, None, [VCProof(2, 1)])])
+
+    def test_digest_tells_two_runs_apart(self) -> None:
+        """By when, from whom, to whom and what."""
+        before = self.network.digest
+        self.ends[0].send([VCProof(0, 1)], 1)
+        after_one = self.network.digest
+        self.ends[0].send([VCProof(0, 1)], 1)
+        self.assertEqual(len({before, after_one, self.network.digest}), 3)
+
+
+class MoodTests(NetworkTestCase):
+    def test_kind_that_is_late_is_overtaken(self) -> None:
+        """By what left in the same turn, too."""
+        self.network.lasting[ViewChange] = Mood((0.5, 0.5))
+        self.ends[0].send([ViewChange(0, 1), VCProof(0, 1)], None)
+        self.clock.run_until(0.4)
+        self.assertEqual(self.inboxes[1].got, [(0, VCProof(0, 1))])
+        self.clock.run_until(1)
+        self.assertEqual(self.inboxes[1].got[1:], [(0, ViewChange(0, 1))])
+        self.assertEqual(self.inboxes[2].got, self.inboxes[1].got)
+
+    def test_kind_that_is_lost_takes_no_other_with_it(self) -> None:
+        """Each message of it has a frame of its own."""
+        self.network.passing[ViewChange] = Mood(loss=1.0)
+        self.ends[0].send([ViewChange(0, 1), VCProof(0, 1)], 1)
+        self.clock.run_until(1)
+        self.assertEqual(self.inboxes[1].got, [(0, VCProof(0, 1))])
+
+    def test_mood_of_the_moment_comes_first(self) -> None:
+        """And ends; the lasting one does not."""
+        self.network.lasting[ViewChange] = Mood(loss=1.0)
+        self.network.passing[ViewChange] = Mood((0.1, 0.1))
+        self.votes(2)
+        self.network.passing.clear()
+        self.votes(2)
+        self.assertEqual(self.attempts(), [1, 2])
+
+    def test_keyhole_lets_some_kinds_through(self) -> None:
+        """In that direction of that link, until it is mended; whatever the moods of its kinds are elsewhere."""
+        self.network.passing[VCProof] = Mood((0.1, 0.1))
+        self.network.keyholes[0, 1] = Keyhole(frozenset({VCProof}), Mood(loss=1.0))
+        self.ends[0].send([ViewChange(0, 1), VCProof(0, 1)], None)
+        self.ends[1].send([ViewChange(1, 1)], 0)
+        self.clock.run_until(1)
+        self.assertEqual(self.inboxes[1].got, [(0, VCProof(0, 1))])
+        self.assertEqual(self.inboxes[2].got, [(0, ViewChange(0, 1)), (0, VCProof(0, 1))])
+        self.assertEqual(self.inboxes[0].got, [(1, ViewChange(1, 1))])
+        self.network.mend(0, 1)
+        self.votes(1)
+        self.assertEqual(self.attempts(), [1])
+
+    def test_keyhole_may_hold_up_instead_of_losing(self) -> None:
+        """What it lets through overtakes the rest."""
+        self.network.keyholes[0, 1] = Keyhole(frozenset({VCProof}), Mood((0.5, 0.5)))
+        self.ends[0].send([ViewChange(0, 1)], 1)
+        self.ends[0].send([VCProof(0, 1)], 1)
+        self.clock.run_until(1)
+        self.assertEqual(self.inboxes[1].got, [(0, VCProof(0, 1)), (0, ViewChange(0, 1))])
+
+    def test_all_links_are_as_wide_as_ever_when_all_is_mended(self) -> None:
+        """Keyholes are troubles of links, as cuts are."""
+        self.network.keyholes[0, 1] = Keyhole(frozenset(), Mood(loss=1.0))
+        self.network.mend_all()
+        self.votes(1)
+        self.assertEqual(self.attempts(), [1])
+
+    def test_echo_comes_long_after(self) -> None:
+        """Once more than it was sent."""
+        self.network.set_quality(LinkQuality(echoes=1.0))
+        self.votes(20)
+        self.assertLess(len(self.attempts()), 40)
+        self.clock.run_until(20)
+        self.assertEqual(sorted(self.attempts()), sorted([*range(1, 21), *range(1, 21)]))

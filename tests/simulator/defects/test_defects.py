@@ -1,0 +1,184 @@
+"""Deliberate defects are found, each by the check that is there for it, and a correct server is not accused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.paxos.messages import Accept, ViewChange
+from pfsb.simulator.defects.all_defects import VARIANTS, breaker, describe
+from pfsb.simulator.defects.defect import Variants, become, instead_of, override
+from pfsb.simulator.defects.expected_catches import CAUGHT, DIRECTED
+from pfsb.simulator.faults.profiles import PROFILES
+from pfsb.simulator.runs.defect_hunt import MANY_SEEDS, SLIPS, attempt, check_of
+from pfsb.simulator.schedules.all_schedules import SCHEDULES
+
+BY_DIRECTED_SCHEDULES = {
+    "catch-up-left-out": "torn-while-learning",
+    "lost-disk-unnoticed": "disk-is-lost",
+    "promise-in-part": "promise-of-two-lives",
+    "editions-mixed": "promise-of-two-lives",
+    "executed-twice": "bound-twice",
+    "horizon-ignored": "late-duplicate",
+    "prepare-not-answered": "prepare-is-overtaken",
+    "holes-left": "hole-without-clients",
+    "early-votes-dropped": "votes-overtake",
+    "pending-not-dropped": "everyone-comes-back",
+    "lock-waits-for-ever": "lock-is-not-free-in-time",
+    "read-not-confirmed": "leader-is-not-heard",
+    "read-confirmed-by-anyone": "leader-hears-only-confirmations",
+    "read-joins-round": "round-is-under-way",
+    "read-of-former-life": "answer-to-a-former-life",
+}
+"""Random runs come to these by chance; a schedule shows the situation itself."""
+
+
+class CaughtTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.addCleanup(self.flushLoggedErrors)
+
+    def test_every_defect_is_caught_by_its_check(self) -> None:
+        """The pinned seeds; `python docs/make_broken_table.py --hunt NAME ...` looks for these anew."""
+        self.maxDiff = None
+        found = {name: check_of(attempt(catch.schedule, catch.seed, breaker(name))) for name, catch in CAUGHT.items()}
+        self.assertEqual(found, {name: catch.check for name, catch in CAUGHT.items()})
+
+    def test_correct_server_passes_with_the_same_seeds(self) -> None:
+        """What is caught is the defect, and nothing else."""
+        for schedule, seed in sorted({(catch.schedule, catch.seed) for catch in CAUGHT.values()}):
+            self.assertEqual(attempt(schedule, seed, None), "", f"{schedule}, seed {seed}")
+
+    def test_directed_schedules_show_the_rare_ones(self) -> None:
+        """Whatever chance makes of them."""
+        found = {name: check_of(attempt(catch.schedule, catch.seed, breaker(name))) for name, catch in DIRECTED.items()}
+        self.assertEqual(found, {name: catch.check for name, catch in DIRECTED.items()})
+        self.assertLessEqual({catch.schedule for catch in DIRECTED.values()}, set(SCHEDULES))
+
+    def test_every_defect_is_pinned(self) -> None:
+        """A variant that nothing catches shows a blind spot."""
+        self.assertEqual(set(VARIANTS), set(CAUGHT))
+
+    def test_every_defect_is_caught_by_random_runs(self) -> None:
+        """A schedule shows only what somebody has thought of; chance must come to it, too."""
+        self.assertLessEqual({catch.schedule for catch in CAUGHT.values()}, set(PROFILES))
+        self.assertLess(max(catch.seed for catch in CAUGHT.values()), MANY_SEEDS)
+
+    def test_no_defect_is_caught_by_its_own_mistake(self) -> None:
+        """A variant that does not fit the server fails at once, and shows nothing."""
+        self.assertEqual([name for name, catch in CAUGHT.items() if catch.check.startswith(SLIPS)], [])
+
+    def test_what_random_runs_come_to_by_chance_is_caught_by_a_schedule_too(self) -> None:
+        """At the first seed: a change of the world moves pinned seeds, and not these."""
+        for name, schedule in BY_DIRECTED_SCHEDULES.items():
+            self.assertNotEqual(attempt(schedule, 0, breaker(name)), "", name)
+
+    def test_every_directed_schedule_runs_with_a_correct_server(self) -> None:
+        """Also those whose defects are caught earlier."""
+        for name in SCHEDULES:
+            self.assertEqual(attempt(name, 7, None), "", name)
+
+
+class RegistryTests(SynchronousTestCase):
+    def test_one_schedule_a_name(self) -> None:
+        """A profile and a directed schedule cannot be mistaken for each other."""
+        self.assertEqual(set(SCHEDULES) & set(PROFILES), set())
+
+    def test_unknown_name_is_refused_with_those_that_there_are(self) -> None:
+        """`pfsb simulate --broken NAME` speaks to a person."""
+        error = str(self.assertRaises(KeyError, breaker, "no-such-thing"))
+        self.assertIn("no-such-thing", error)
+        self.assertIn("accept-early", error)
+
+    def test_list_says_what_is_broken_and_where_that_stands(self) -> None:
+        """`--list-broken`."""
+        self.assertIn("G11", dict(describe())["holes-left"])
+        self.assertEqual([name for name, _ in describe()], list(VARIANTS))
+
+    def test_sessions_are_needed_for_what_is_above_the_protocol(self) -> None:
+        """The protocol alone can be broken in all other ways."""
+        self.assertTrue(VARIANTS["lock-not-fair"].needs_sessions)
+        self.assertFalse(VARIANTS["accept-early"].needs_sessions)
+
+    def test_name_is_given_once(self) -> None:
+        """The second one would hide the first."""
+        variants = Variants()
+        variants.add("one", "", "")(lambda process: None)
+        self.assertRaises(AssertionError, variants.add("one", "", ""), lambda process: None)
+
+
+class _Clock:
+    __slots__ = ("hands",)
+
+    def tell(self) -> str:
+        return "late"
+
+
+class _Watch(_Clock):
+    __slots__ = ()
+
+    def tell(self) -> str:
+        return "early"
+
+
+class BreakingTests(SynchronousTestCase):
+    def test_override_wraps_the_method_of_one_object(self) -> None:
+        """Others of its class stay whole."""
+
+        class Speaker:
+            def say(self) -> str:
+                return "yes"
+
+        broken, whole = Speaker(), Speaker()
+        override(broken, "say", lambda say: lambda: say() + " and no")
+        self.assertEqual((broken.say(), whole.say()), ("yes and no", "yes"))
+
+    def test_override_of_what_is_not_there_fails(self) -> None:
+        """A defect must not go away because something was renamed."""
+        self.assertRaises(AttributeError, override, object(), "renamed", lambda method: method)
+
+    def test_function_instead_of_a_method_is_given_the_method_first(self) -> None:
+        """Then whatever the method is called with."""
+
+        class Speaker:
+            def say(self, word: str, *, loud: bool = False) -> str:
+                return word.upper() if loud else word
+
+        speaker = Speaker()
+
+        @instead_of(speaker, "say")
+        def broken(say: Callable[..., str], word: str, *, loud: bool = False) -> str:
+            return say(word, loud=not loud)
+
+        self.assertEqual((speaker.say("yes"), speaker.say("no", loud=True)), ("YES", "no"))
+        self.assertRaises(AttributeError, instead_of(speaker, "renamed"), broken)
+
+    def test_become_changes_one_object_with_slots(self) -> None:
+        """A class with slots takes no methods of its own."""
+        broken, whole = _Clock(), _Clock()
+        become(broken, _Watch)
+        become(broken, _Watch)
+        self.assertEqual((broken.tell(), whole.tell()), ("early", "late"))
+
+    def test_become_something_else_fails(self) -> None:
+        """It stays what it was, but for what the subclass changes."""
+        self.assertRaises(AssertionError, become, _Clock(), Accept)
+
+
+class CheckOfTests(SynchronousTestCase):
+    def test_numbers_and_values_are_left_out(self) -> None:
+        """The same check says the same with another seed."""
+        texts = (Accept(1, 2, (3,)), ViewChange(1, 2))
+        for text in texts:
+            self.assertEqual(
+                check_of(f"Violation: server 4 has view 0 on disk, but sends {text}\nmore"),
+                f"Violation: server N has view N on disk, but sends {type(text).__name__}",
+            )
+
+    def test_names_of_properties_stay(self) -> None:
+        """S1 is no number."""
+        self.assertEqual(check_of("Violation: S1: slot 7 is (1, 2)"), "Violation: S1: slot N is")
+
+    def test_tickets_are_left_out(self) -> None:
+        """Whose command it was does not matter, what is wrong with it does."""
+        self.assertEqual(check_of("Violation: ('a b', 3) ran in slot 7"), "Violation: X ran in slot N")

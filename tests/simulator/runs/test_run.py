@@ -1,0 +1,260 @@
+"""Whole runs: what the seed decides, that every promise is kept, and that a broken server is found out (design 10)."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+import pfsb
+from pfsb.applications.interfaces import Done
+from pfsb.paxos.messages import ClientUpdate
+from pfsb.simulator.checkers.violation import Violation
+from pfsb.simulator.cluster.healing import heal_all
+from pfsb.simulator.faults.profiles import PROFILES
+from pfsb.simulator.runs.run import Outcome, Plan, Run
+from pfsb.simulator.runs.shrink import Shrinking
+from pfsb.simulator.runs.simulate_command import run_plan
+
+SEED = 3
+SEEDS = 10
+"""How many seeds each profile gets here; the mixed one gets as many as make `SEEDS_OF_ALL`."""
+SEEDS_OF_ALL = 300
+
+
+def digest_of(seed: int) -> str:
+    """A hash over all frames and all answers of a run in which everything may go wrong."""
+    outcome = Run(Plan(seed, seconds=3.0)).run()
+    return f"{outcome.digest} {outcome.events} {outcome.failure}"
+
+
+def answers_wrongly(process: Any) -> None:
+    """A patch: what INCR shows is too much by one, on its way to the client."""
+    desk_tell = process.server.machine._execute
+
+    def execute(session: Any, number: int, command: Any) -> Any:
+        result = desk_tell(session, number, command)
+        if command[0] == "INCR" and isinstance(result, Done):
+            shown = dict(result.fields)
+            return Done((("value", str(int(shown["value"]) + session.server_id)), ("revision", shown["revision"])))
+        return result
+
+    process.server.machine._execute = execute
+
+
+def orders_too_early(process: Any) -> None:
+    """A patch: any proposal counts as accepted by a majority (Figure 11 B)."""
+    process.replica.ordering._globally_ordered_ready = lambda slot: slot.proposal is not None and slot.ordered is None
+
+
+def never_prepared(process: Any) -> None:
+    """A patch: however many have promised, a leader waits for more (Figure 8 B)."""
+    process.replica.prepare._view_prepared_ready = lambda view: False
+
+
+class DeterminismTests(SynchronousTestCase):
+    def test_same_seed_gives_the_same_bytes(self) -> None:
+        """And another seed gives another run."""
+        self.assertEqual(digest_of(SEED), digest_of(SEED))
+        self.assertNotEqual(digest_of(SEED), digest_of(SEED + 1))
+
+    def test_same_seed_gives_the_same_bytes_under_another_hash_seed(self) -> None:
+        """Nothing depends on the order of sets of text."""
+        here = [digest_of(seed) for seed in (SEED, SEED + 1)]
+        root = Path(pfsb.__file__).parent.parent
+        program = (
+            "from tests.simulator.runs.test_run import digest_of\n"
+            f"for seed in ({SEED}, {SEED + 1}): print(digest_of(seed))"
+        )
+        for hash_seed in ("1", "2"):
+            environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(root)}
+            done = subprocess.run(
+                [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=True
+            )
+            self.assertEqual(done.stdout.splitlines(), here)
+
+    def test_trace_changes_nothing(self) -> None:
+        """Looking at a failing run shows that run."""
+        events: list[dict[str, Any]] = []
+        plan = Plan(SEED, seconds=3.0)
+        self.assertEqual(Run(plan, trace=events.append).run().digest, Run(plan).run().digest)
+        self.assertTrue(any(event["event"] == "executed" for event in events))
+
+
+class ProfileTests(SynchronousTestCase):
+    """Some seeds of each profile; `make simulate` runs as many as one has time for."""
+
+    def _outcomes(self) -> Iterator[Outcome]:
+        plans = [Plan(seed, profile) for profile in PROFILES for seed in range(SEEDS)]
+        plans += [Plan(seed) for seed in range(SEEDS, SEEDS_OF_ALL - len(plans) + SEEDS)]
+        with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+            yield from pool.map(run_plan, plans, chunksize=4)
+
+    def test_every_profile_keeps_every_promise(self) -> None:
+        """A run in which nothing happens proves nothing: so each profile comes through what it is for."""
+        marks: dict[str, Counter[str]] = {profile: Counter() for profile in PROFILES}
+        seeds = 0
+        for outcome in self._outcomes():
+            self.assertEqual(outcome.failure, "", f"{outcome.plan.command()}\n{outcome.picture}")
+            marks[outcome.plan.profile].update(outcome.marks)
+            seeds += 1
+        self.assertEqual(seeds, SEEDS_OF_ALL)
+        for profile, mark in (
+            ("mixed", "own view rejoined"),
+            ("mixed", "answer given for a repetition"),
+            ("mixed", "two leaders at once"),
+            ("mixed", "read beside the log"),
+            ("mixed", "event heard"),
+            ("promises", "promise in parts"),
+            ("lost-disks", "fault: lose_disk"),
+            ("drains", "fault: drain"),
+            ("overtaking", "vote before its proposal"),
+            ("keyholes", "fault: keyhole_of_leader"),
+            ("keyholes", "two leaders at once"),
+            ("late-answers", "fault: crash_loop"),
+            ("echoes", "bundle ordered beyond its horizon"),
+        ):
+            self.assertGreater(marks[profile][mark], 0, f"{profile}: {mark}")
+        for profile in PROFILES:
+            self.assertGreater(marks[profile]["operations"], 100, profile)
+
+
+class BrokenTests(SynchronousTestCase):
+    """What the checks are for: a server that is wrong is found out."""
+
+    def _first_failure(self, patch: Any, plan: Plan) -> Outcome:
+        for seed in range(plan.seed, plan.seed + 30):
+            outcome = Run(evolve(plan, seed=seed), patch).run()
+            if outcome.failure:
+                return outcome
+        raise AssertionError("nothing has failed")
+
+    def test_two_values_at_one_slot_are_found(self) -> None:
+        """S1, by servers that do not wait for a majority."""
+        self.assertIn("slot", self._first_failure(orders_too_early, Plan(0, "crashes")).failure)
+
+    def test_servers_that_compute_different_results_are_found(self) -> None:
+        """Whether a client sees it or not."""
+        outcome = self._first_failure(answers_wrongly, Plan(0, "clients", servers=3))
+        self.assertIn("came to", outcome.failure)
+
+    def test_failing_run_shrinks_to_a_smaller_one_that_fails(self) -> None:
+        """It is what one wants to look at; its command repeats it."""
+        outcome = self._first_failure(orders_too_early, Plan(0))
+        shrinking = Shrinking(lambda plan: Run(plan, orders_too_early).run(), outcome)
+        self.assertGreater(len(list(shrinking.steps())), 5)
+        best = shrinking.best
+        self.assertLess(len(best.faults) + best.users, len(outcome.faults) + outcome.users)
+        self.assertTrue(best.failure)
+        self.assertEqual(Run(best.plan, orders_too_early).run().failure, best.failure)
+        self.assertIn("--without", best.plan.command())
+
+
+class PromptTests(SynchronousTestCase):
+    """Paxos-L1: a majority that can talk in both directions makes progress, whatever links there are to the others."""
+
+    def test_majority_beside_lopsided_links_has_30_seconds(self) -> None:
+        """A leader that has never promises enough makes none."""
+        for profile in ("star", "chain", "one-way"):
+            failure = Run(Plan(1, profile, servers=3, seconds=1.0), never_prepared).run().failure
+            self.assertIn("a majority is well", failure)
+            self.assertIn("somebody is not served within 30 s", failure)
+
+    def test_lopsided_links_stay_until_the_end(self) -> None:
+        """Those of the majority are whole; of the others, some carry one way."""
+        run = Run(Plan(2, "one-way", servers=5, seconds=2.0))
+        run._begin()
+        run.world.run(2)
+        run._trouble.cease()
+        run._heal_a_majority()
+        ids, network = run.world.ids, run.world.network
+        cut = {(a, b) for a in ids for b in ids if a != b and network.link(a, b).cut}
+        self.assertTrue(cut)
+        majorities = [c for c in combinations(ids, 3) if not any((a, b) in cut for a in c for b in c)]
+        self.assertTrue(majorities)
+
+
+class DrainTests(SynchronousTestCase):
+    def test_server_that_does_not_stop_is_found(self) -> None:
+        """Whatever is under way: it has five seconds for that."""
+
+        def never_stops(process: Any) -> None:
+            process.server.drain = lambda drained: None
+
+        run = Run(Plan(1, "calm", servers=3, seconds=1.0), never_stops)
+        run._begin()
+        run.world.drain(0)
+        error = self.assertRaises(Violation, run.world.run, 10)
+        self.assertIn("asked to stop", str(error))
+
+    def test_server_that_is_drained_when_all_becomes_well_is_started_again(self) -> None:
+        """Nobody else would start it."""
+        run = Run(Plan(1, "calm", servers=3, seconds=1.0))
+        run._begin()
+        run.world.drain(0)
+        heal_all(run.world)
+        run.world.run(10)
+        self.assertEqual(run.world.running_ids, [0, 1, 2])
+
+    def test_disk_that_fails_at_the_stop_ends_that_life_only(self) -> None:
+        """The next one has begun in the same moment."""
+        run = Run(Plan(1, "calm", servers=3, seconds=1.0))
+        run._begin()
+        world = run.world
+        world.run_until(lambda: world.storage(0).pending_groups() != [])
+        world.storage(0).fail_next(OSError("input/output error"))
+        world.stop(0)
+        world.restart(0)
+        world.run(1)
+        self.assertEqual(world.running_ids, [0, 1, 2])
+
+    def test_server_that_is_alone_gets_past_a_hole(self) -> None:
+        """It was told to leave a number out, and nobody else would lead and fill it."""
+        run = Run(Plan(1, "calm", servers=1, seconds=1.0))
+        run._begin()
+        world = run.world
+        world.run_until(world.has_leader)
+        data = world.replica(0).data
+        world.replica(0).proposals.skipped.add(data.ordering.last_proposed + 1)
+        world.run(1)
+        stuck = world.aru(0)
+        heal_all(world)
+        world.run_until(lambda: world.aru(0) > stuck)
+
+
+class PaperClientsTests(SynchronousTestCase):
+    def test_updates_that_pile_up_are_found(self) -> None:
+        """One of each client is pending at most."""
+        run = Run(Plan(1, "paper", servers=3, seconds=1.0))
+        run._begin()
+        run.population.check_bounds()
+        pending = run.world.replica(0).data.clients.pending_updates
+        pending.update((str(i), ClientUpdate(str(i), 0, 1, 0, b"")) for i in range(50))
+        self.assertRaises(Violation, run.population.check_bounds)
+
+
+class PlanTests(SynchronousTestCase):
+    def test_command_names_what_differs_from_the_seed(self) -> None:
+        """So that it can be typed."""
+        plan = Plan(7, "star", 5, 2.5, frozenset({"disks", "clocks"}), (3, 4), 2)
+        options = "--profile star --servers 5 --seconds 2.5 --users 2 --without clocks,disks --faults 3,4"
+        self.assertEqual(plan.command(), f"pfsb simulate --seed 7 {options}")
+        self.assertEqual(Plan(7, faults=()).command(), "pfsb simulate --seed 7 --faults none")
+
+    def test_left_out_faults_leave_the_others_as_they_are(self) -> None:
+        """Shrinking depends on it."""
+        faults = Run(Plan(5, seconds=30.0)).faults
+        family = faults[0].family
+        fewer = Run(Plan(5, seconds=30.0, without=frozenset({family}))).faults
+        self.assertEqual(fewer, tuple(fault for fault in faults if fault.family != family))
+        self.assertEqual(Run(Plan(5, seconds=30.0, faults=(faults[1].number,))).faults, (faults[1],))

@@ -1,0 +1,195 @@
+"""`pfsb simulate`: its command line, its exit status, and what it says (interface part 1)."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.simulator.defects.expected_catches import CAUGHT, DIRECTED
+from pfsb.simulator.faults.plan import Fault
+from pfsb.simulator.runs import simulate_command
+from pfsb.simulator.runs.diagram import draw_diagram
+from pfsb.simulator.runs.run import Outcome, Plan
+
+
+def parsed(*words: str) -> simulate_command.Options:
+    options = simulate_command.Options()
+    options.parseOptions(list(words))
+    return options
+
+
+def fails_with_crash(plan: Plan) -> Outcome:
+    """Seed 2 fails as long as fault 1 happens."""
+    faults = tuple(Fault(n, float(n), "crashes", "crash") for n in range(4))
+    faults = tuple(fault for fault in faults if plan.faults is None or fault.number in plan.faults)
+    if "crashes" in plan.without:
+        faults = ()
+    failure = "S1: broken" if plan.seed == 2 and any(fault.number == 1 for fault in faults) else ""
+    return Outcome(plan, "digest", 100, 1.0, Counter(), failure, faults, users=1)
+
+
+class OptionsTests(SynchronousTestCase):
+    def test_wrong_words_are_refused(self) -> None:
+        """With what would be right."""
+        for words, text in (
+            (("--profile", "storm"), "known are mixed, calm"),
+            (("--without", "luck"), "known are network"),
+            (("--seed", "1", "--faults", "x"), "takes numbers"),
+            (("--seeds", "3", "--for", "5"), "give one of them"),
+            (("--seeds", "3", "--trace", "file"), "for one run"),
+            (("--broken", "accept-erly"), 'did you mean "accept-early"?'),
+        ):
+            self.assertIn(text, str(self.assertRaises(UsageError, parsed, *words)))
+
+    def test_command_of_a_plan_is_that_plan(self) -> None:
+        """What a failure prints can be typed."""
+        plan = Plan(7, "star", 5, 2.5, frozenset({"disks", "clocks"}), (3, 4), 2)
+        self.assertEqual(parsed(*plan.command().split()[2:]).plan, plan)
+        none = Plan(7, faults=())
+        self.assertEqual(parsed(*none.command().split()[2:]).plan, none)
+
+    def test_seeds_count_from_the_first(self) -> None:
+        """One, so many, or without end."""
+        self.assertEqual(list(parsed("--seed", "7").seeds()), [7])
+        self.assertEqual(list(parsed("--seed", "7", "--seeds", "3").seeds()), [7, 8, 9])
+        self.assertEqual(list(parsed("--seeds", "2").seeds()), [0, 1])
+        self.assertEqual(next(parsed("--seed", "7", "--for", "1").seeds()), 7)
+
+
+class ToolTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+
+    def play(self, *words: str, run_plan: Any = fails_with_crash) -> tuple[simulate_command.Tool, str]:
+        out, options = io.StringIO(), parsed(*words)
+        played = simulate_command.Tool(self.clock, options, out, run_plan)
+        done = Deferred.fromCoroutine(played.run_one() if options.is_single else played.run_many())
+        self.clock.advance(0)
+        self.successResultOf(done)
+        return played, out.getvalue()
+
+    def test_failing_seed_is_one_line_with_its_command_and_is_shrunk(self) -> None:
+        """The smallest run that fails has one fault."""
+        played, text = self.play("--seeds", "5")
+        self.assertTrue(played.has_failed)
+        self.assertIn("pfsb simulate --seed 2    S1: broken\n", text)
+        self.assertIn("1 users; 1 crash at 1.00 s", text)
+        self.assertIn("5 seeds from 0 on, 1 failed, 500 events in 0.00 simulated hours", text)
+
+    def test_good_seeds_do_not_fail(self) -> None:
+        """Exit status 0."""
+        played, text = self.play("--seed", "3", "--seeds", "4")
+        self.assertFalse(played.has_failed)
+        self.assertIn("4 seeds from 3 on, 0 failed", text)
+
+    def test_time_is_a_limit(self) -> None:
+        """As many seeds as fit: each takes a quarter of a second here."""
+
+        def slow(plan: Plan) -> Outcome:
+            self.clock.rightNow += 0.25
+            return fails_with_crash(plan)
+
+        _, text = self.play("--seed", "10", "--for", "1", run_plan=slow)
+        self.assertIn("4 seeds from 10 on", text)
+
+    def test_many_seeds_must_come_through_every_mark(self) -> None:
+        """A simulator that tries nothing finds nothing."""
+        self.patch(simulate_command, "MARKS_SEEDS", 5)
+        played, text = self.play("--seed", "10", "--seeds", "5")
+        self.assertTrue(played.has_failed)
+        self.assertIn("never came through: hole filled with a no-op", text)
+        played, _ = self.play("--seed", "10", "--seeds", "5", "--profile", "calm")
+        self.assertFalse(played.has_failed)
+
+    def test_one_seed_can_be_traced_and_drawn(self) -> None:
+        """Interface part 6, and a picture of the same."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        trace, diagram = directory / "trace", directory / "diagram"
+        words = ("--seed", "1", "--servers", "3", "--seconds", "1", "--profile", "crashes")
+        played, _ = self.play(
+            *words, "--trace", str(trace), "--diagram", str(diagram), run_plan=simulate_command.run_plan
+        )
+        self.assertFalse(played.has_failed)
+        lines = [json.loads(line) for line in trace.read_text().splitlines()]
+        self.assertIn("executed", {line["event"] for line in lines})
+        self.assertEqual(sorted(lines, key=lambda line: line["t"]), lines)
+        self.assertIn("server 0", diagram.read_text())
+
+
+class BrokenTests(SynchronousTestCase):
+    """A counterexample is a lesson as much as a test."""
+
+    def test_defect_alone_chooses_the_run_that_finds_it(self) -> None:
+        """At random where that is enough, else by the schedule that was made for it."""
+        self.assertEqual(parsed("--broken", "accept-early").plan.seed, CAUGHT["accept-early"].seed)
+        self.assertEqual(parsed("--broken", "executed-twice").plan.profile, CAUGHT["executed-twice"].schedule)
+        self.patch(simulate_command, "CAUGHT", DIRECTED)  # as if random runs had come to nothing
+        directed = parsed("--broken", "read-joins-round")
+        self.assertEqual(directed.schedule, DIRECTED["read-joins-round"].schedule)
+        self.assertIsNone(parsed("--broken", "read-joins-round", "--seed", "3").schedule)
+
+    def test_directed_run_says_what_is_violated(self) -> None:
+        """The schedule's sentence, then the check's."""
+        out = io.StringIO()
+        played = simulate_command.Tool(Clock(), parsed("--broken", "editions-mixed"), out)
+        played.run_directed("promise-of-two-lives")
+        self.assertTrue(played.has_failed)
+        self.assertIn("FAILED: Violation", out.getvalue())
+
+    def test_whole_server_passes_the_same_schedule(self) -> None:
+        out = io.StringIO()
+        played = simulate_command.Tool(Clock(), parsed("--seed", "0"), out)
+        played.run_directed("promise-of-two-lives")
+        self.assertFalse(played.has_failed)
+
+    def test_command_that_repeats_a_failure_names_the_defect(self) -> None:
+        """Or else it would pass."""
+        out, clock = io.StringIO(), Clock()
+        options = parsed("--broken", "accept-early", "--seed", "2", "--seeds", "1", "--no-shrink")
+        played = simulate_command.Tool(clock, options, out, fails_with_crash)
+        done = Deferred.fromCoroutine(played.run_many())
+        clock.advance(0)
+        self.successResultOf(done)
+        self.assertIn("pfsb simulate --seed 2 --broken accept-early    S1: broken", out.getvalue())
+
+    def test_all_defects_are_listed(self) -> None:
+        out = io.StringIO()
+        simulate_command.Tool(Clock(), parsed("--list-broken"), out).list_broken()
+        self.assertEqual(len(out.getvalue().splitlines()), len(CAUGHT))
+
+
+class DiagramTests(SynchronousTestCase):
+    def test_messages_are_arrows_between_the_columns(self) -> None:
+        """Time runs down; who is not concerned is a line."""
+        from pfsb.paxos.messages import Accept, Alive, State, ViewChange
+
+        events: list[dict[str, Any]] = [
+            {"t": 0.0, "server": 0, "event": "start", "aru": 0},
+            {"t": 0.1, "server": 2, "event": "receive", "sender": 0, "message": ViewChange(0, 1)},
+            {"t": 0.2, "server": 0, "event": "receive", "sender": 1, "message": Accept(1, 1, (4, 5))},
+            {"t": 0.3, "server": 0, "event": "receive", "sender": 1, "message": Alive(1, 1, State.REG_NONLEADER, 0)},
+            {"t": 0.4, "server": None, "event": "fault", "kind": "3 crash at 0.40 s"},
+            {"t": 0.4, "server": 1, "event": "crash"},
+        ]
+        rows = draw_diagram(events, (0, 1, 2), 10)
+        self.assertEqual(
+            rows,
+            [
+                "              server 0        server 1        server 2",
+                "   0.0000  starts, aru 0         |               |",
+                "   0.1000        |---------VIEW_CHANGE 1-------->|",
+                "   0.2000        |<--ACCEPT 4,5--|               |",
+                "   0.4000 === 3 crash at 0.40 s ===",
+                "   0.4000        |               X               |",
+            ],
+        )
+        self.assertEqual(draw_diagram(events, (0, 1, 2), 1)[1:], rows[-1:])

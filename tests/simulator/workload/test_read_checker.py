@@ -1,0 +1,87 @@
+"""What is read beside the log is compared with the log: each sentence fails when it should (design part 6)."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.applications.interfaces import Done, Event
+from pfsb.simulator.checkers.violation import Violation
+from pfsb.simulator.runs.run import Plan, Run
+from pfsb.simulator.workload.listeners import Listener
+from pfsb.simulator.workload.read_checker import Found, Log
+
+OLD, NEW = Done((("value", "old"),)), Done((("value", "new"),))
+
+
+def line(number: int, text: str) -> Event:
+    return Event("CHAT", (("index", number), ("client", "alice"), ("text", text)))
+
+
+class LogTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.log = Log(("k",), Counter())
+        self.log.settled(Found(3, {"k": OLD}, [line(1, "one")]))
+        self.log.settled(Found(5, {"k": NEW}, [line(2, "two")]))
+
+    def refuse(self, method: object, *args: object) -> str:
+        return str(self.assertRaises(Violation, method, *args))
+
+
+class ReadTests(LogTestCase):
+    def test_value_of_the_slot_passes(self) -> None:
+        """A stale read may be as old as it likes, if it was ever true."""
+        self.log.read("k", 4, OLD, 0, "alice")
+        self.log.read("k", 5, NEW, 5, "alice")
+        self.assertEqual(self.log.marks["read beside the log"], 2)
+
+    def test_value_that_was_not_there_yet_is_found(self) -> None:
+        """It comes from no prefix of the history."""
+        self.assertIn("after slot 4 it was", self.refuse(self.log.read, "k", 4, NEW, 0, "alice"))
+
+    def test_sequential_read_of_an_older_state_is_found(self) -> None:
+        """Interface part 3: never older than what the session has seen."""
+        self.log.seen("alice", 5)
+        self.log.seen("alice", 3)
+        oldest = self.log.seen_by("alice")
+        self.assertIn("has seen slot 5", self.refuse(self.log.read, "k", 4, OLD, oldest, "alice"))
+
+    def test_slot_that_is_settled_again_changes_nothing(self) -> None:
+        """Other servers, and later lives, execute it, too."""
+        self.log.settled(Found(3, {"k": NEW}, [line(1, "other")]))
+        self.log.read("k", 3, OLD, 0, "alice")
+        self.assertEqual(len(self.log.events), 2)
+
+
+class EventTests(LogTestCase):
+    def test_events_in_order_pass(self) -> None:
+        """Each once."""
+        self.log.heard(1, line(1, "one"), "server 0")
+        self.log.heard(2, line(2, "two"), "server 1")
+        self.assertEqual(self.log.marks["event heard"], 2)
+
+    def test_gap_is_found(self) -> None:
+        """A repetition, too: it is not the next one."""
+        self.assertIn("1 is next", self.refuse(self.log.heard, 1, line(2, "two"), "server 0"))
+
+    def test_event_before_it_has_happened_is_found(self) -> None:
+        """It must wait for the door."""
+        self.assertIn("only 2 have happened", self.refuse(self.log.heard, 3, line(3, "three"), "server 0"))
+
+    def test_other_text_is_found(self) -> None:
+        """All who listen hear the same."""
+        self.assertIn("event 2 is", self.refuse(self.log.heard, 2, line(2, "too"), "server 0"))
+
+
+class ListenerTests(SynchronousTestCase):
+    def test_listener_hears_all_of_it(self) -> None:
+        """Wherever it is, whatever was missed meanwhile."""
+        run = Run(Plan(4, "crashes", servers=3, seconds=4.0))
+        listener = Listener(run.world, run.population.log, random.Random(1))  # type: ignore[attr-defined]
+        listener.start()
+        self.assertEqual(run.run().failure, "")
+        run.world.run(10)
+        self.assertGreater(listener.heard, 0)
+        self.assertEqual(listener.heard, len(run.population.log.events))  # type: ignore[attr-defined]
