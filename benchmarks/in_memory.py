@@ -24,7 +24,7 @@ from pfsb.server import Server
 from pfsb.simulator.cluster.clock import SimulatedClock
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import Membership
+from pfsb.transports.frames import FrameIdentity
 from pfsb.transports.links import Links
 
 LINK_SECONDS: Final = 0.00005
@@ -58,7 +58,7 @@ class MemoryCluster:
 
     def _make(self, server_id: int) -> Server:
         config, clock = self._config, self.clock
-        membership = Membership(server_id, frozenset(config.ids) - {server_id}, config.membership_digest())
+        membership = FrameIdentity(server_id, frozenset(config.ids) - {server_id}, config.membership_digest())
         faults = LinkFaults(clock, self._dice)
         links = self._links[server_id] = Links(membership, clock, faults, self._carry)
         return Server(

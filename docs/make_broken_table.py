@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pfsb.simulator.defects.all_defects import VARIANTS
+from pfsb.simulator.defects.all_defects import DEFECTS
 from pfsb.simulator.defects.expected_catches import CAUGHT, DIRECTED
 from pfsb.simulator.runs.defect_hunt import FEW_SEEDS, Catch, hunt, hunt_directed
 from pfsb.simulator.schedules.all_schedules import SCHEDULES
@@ -51,10 +51,10 @@ WHAT_DIRECTED_IS = '''"""Those that a directed schedule shows, too: the rare one
 def render(caught: Mapping[str, Catch], directed: Mapping[str, Catch]) -> str:
     rows = [
         (f"``{v.name}``", _plain(v.broken), _plain(v.source), *_found(caught[v.name]))
-        for v in VARIANTS.values()
+        for v in DEFECTS.values()
         if v.name in caught
     ]
-    staged = [(f"``{name}``", *_found(directed[name])) for name in VARIANTS if name in directed]
+    staged = [(f"``{name}``", *_found(directed[name])) for name in DEFECTS if name in directed]
     schedules = [(f"``{name}``", _plain(_summary(schedule.__doc__))) for name, schedule in SCHEDULES.items()]
     lines = [
         INTRODUCTION,
@@ -76,7 +76,7 @@ def pinned(caught: Mapping[str, Catch], directed: Mapping[str, Catch]) -> str:
 
 def _pins(table: str, caught: Mapping[str, Catch]) -> str:
     lines = [f"{table}: Final[Mapping[str, Catch]] = {{"]
-    for name in VARIANTS:
+    for name in DEFECTS:
         if name in caught:
             catch = caught[name]
             check = "'" + catch.check + "'" if '"' in catch.check else f'"{catch.check}"'
@@ -116,9 +116,9 @@ def _table(header: tuple[str, ...], widths: tuple[int, ...], rows: Iterable[tupl
 def _hunt_all(names: Iterable[str]) -> None:
     caught, directed = dict(CAUGHT), dict(DIRECTED)
     for name in names:
-        _note(caught, name, hunt(VARIANTS[name], CAUGHT.get(name)))
+        _note(caught, name, hunt(DEFECTS[name], CAUGHT.get(name)))
         if name in DIRECTED or _is_rare(caught.get(name)):
-            _note(directed, name, hunt_directed(VARIANTS[name]))
+            _note(directed, name, hunt_directed(DEFECTS[name]))
         sys.stderr.write(f"{name}: {caught.get(name, 'not caught')}\n")
         _write(caught, directed)
 
@@ -141,7 +141,7 @@ def _write(caught: Mapping[str, Catch], directed: Mapping[str, Catch]) -> None:
 
 def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--hunt"]:
-        _hunt_all(arguments[1:] or VARIANTS)
+        _hunt_all(arguments[1:] or DEFECTS)
     else:
         TABLE.write_text(render(CAUGHT, DIRECTED), encoding="utf-8")
 

@@ -38,7 +38,7 @@ from pfsb.server import Server
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 from pfsb.storage.sqlite import SQLiteStorage
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import Membership
+from pfsb.transports.frames import FrameIdentity
 from pfsb.transports.udp import UDPTransport
 
 UNDER_WAY_MAX: Final = 64
@@ -208,7 +208,7 @@ def make(peers: Sequence[str], me: int, reactor: Any, *, storage: str | os.PathL
     config = _configuration(peers)
     rng = random.Random(os.urandom(16))
     faults = LinkFaults(reactor, rng)
-    membership = Membership(me, frozenset(config.ids) - {me}, config.membership_digest())
+    membership = FrameIdentity(me, frozenset(config.ids) - {me}, config.membership_digest())
     transport = UDPTransport(reactor, membership, {i: config.server(i).peer for i in config.ids}, faults, None)
     application = Instances()
     server = Server(

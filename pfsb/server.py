@@ -23,10 +23,10 @@ from pfsb.paxos.messages import State
 from pfsb.paxos.replica import Replica
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.expiry import Expiry
-from pfsb.sessions.local_clients import Desk
-from pfsb.sessions.revision_waiters import Revisions
-from pfsb.sessions.state_machine import SessionMachine
-from pfsb.sessions.subscription import Following
+from pfsb.sessions.local_clients import LocalClients
+from pfsb.sessions.revision_waiters import RevisionWaiters
+from pfsb.sessions.state_machine import SessionStateMachine
+from pfsb.sessions.subscription import Subscription
 from pfsb.storage.shared import StorageCounters
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.links import TransportCounters
@@ -74,7 +74,7 @@ class Server:
         self._counters = counters
         self._storage_counters = storage_counters
         settings = config.settings()
-        self.machine = SessionMachine(server_id, catalogue, config.limits.session_window, settings.horizon_slots)
+        self.machine = SessionStateMachine(server_id, catalogue, config.limits.session_window, settings.horizon_slots)
         self.replica = Replica(
             server_id=server_id,
             servers=config.ids,
@@ -89,8 +89,8 @@ class Server:
         )
         self._digests_asked: list[_DigestAsked] = []
         self._started_at = clock.seconds()
-        self.desk: Desk
-        self.revisions: Revisions
+        self.desk: LocalClients
+        self.revisions: RevisionWaiters
         self._expiry: Expiry
 
     # ------------------------------------------------------------------ life
@@ -101,7 +101,7 @@ class Server:
         Raises `StorageRefused`, or whatever the transport raises when it cannot listen.
         """
         self.replica.start()
-        self.desk = Desk(
+        self.desk = LocalClients(
             self.server_id,
             self.replica.data.server.incarnation,
             self.replica,
@@ -110,7 +110,7 @@ class Server:
             self.config.limits,
         )
         self.machine.counts = CommandCounts()
-        self.revisions = Revisions(self.machine, self.replica.turn, self._clock)
+        self.revisions = RevisionWaiters(self.machine, self.replica.turn, self._clock)
         self._expiry = Expiry(self.server_id, self.replica, self.machine, self.desk, self._clock)
         self.replica.turn.at_end.append(self._answer_digests)
 
@@ -157,8 +157,10 @@ class Server:
         session = self.machine.sessions.get(client_id)
         return [] if session is None else sorted(session.waiting)
 
-    def follow(self, verb: str, first: int, deliver: Callable[[Event], None], *, is_patient: bool = False) -> Following:
-        """An application's events from number `first` on, or only what is to come (0); see `Desk.follow`."""
+    def follow(
+        self, verb: str, first: int, deliver: Callable[[Event], None], *, is_patient: bool = False
+    ) -> Subscription:
+        """An application's events from number `first` on, or only what is to come (0); see `LocalClients.follow`."""
         return self.desk.follow(verb, first, deliver, is_patient=is_patient)
 
     def digest(self, seq: int | None, answer: Answer) -> None:

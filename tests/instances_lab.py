@@ -10,7 +10,7 @@ from pfsb.config.config import Limits
 from pfsb.instances import Peer
 from pfsb.paxos.settings import Settings
 from pfsb.server import Server
-from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.network import LinkQuality
 from pfsb.simulator.cluster.process import Parts
 from pfsb.simulator.cluster.server_process import configuration
@@ -58,17 +58,17 @@ class Lab:
     """`peers` of them; `loss` on each link, in each direction."""
 
     def __init__(self, seed: int | str, peers: int = 5, loss: float = 0.0) -> None:
-        self.world = World(
+        self.cluster = SimulatedCluster(
             seed, peers, settings=Settings(), quality=LinkQuality(loss=loss), build=lambda parts: PeerProcess(parts)
         )
 
     def __getitem__(self, peer: int) -> Peer:
-        found: Peer = self.world.process(peer).peer
+        found: Peer = self.cluster.process(peer).peer
         return found
 
     @property
     def peers(self) -> list[Peer]:
-        return [self[i] for i in self.world.running_ids]
+        return [self[i] for i in self.cluster.running_ids]
 
     def decided(self, seq: int) -> int:
         """How many peers know the decision; they never differ."""
@@ -77,27 +77,27 @@ class Lab:
         return len(values)
 
     def wait(self, seq: int, wanted: int) -> None:
-        self.world.run_until(lambda: self.decided(seq) >= wanted, WAIT_SECONDS)
+        self.cluster.run_until(lambda: self.decided(seq) >= wanted, WAIT_SECONDS)
 
     def wait_for_all(self, *seqs: int) -> None:
         for seq in seqs:
             self.wait(seq, len(self.peers))
 
     def wait_for_majority(self, seq: int) -> None:
-        self.wait(seq, len(self.world.ids) // 2 + 1)
+        self.wait(seq, len(self.cluster.ids) // 2 + 1)
 
     def wait_for_min(self, least: int) -> None:
         """All peers know that all are done with what is below."""
-        self.world.run_until(lambda: all(peer.min() == least for peer in self.peers), WAIT_SECONDS)
+        self.cluster.run_until(lambda: all(peer.min() == least for peer in self.peers), WAIT_SECONDS)
 
     def part(self, *groups: tuple[int, ...]) -> None:
         """Only within a group does anything get through."""
-        self.world.heal()
+        self.cluster.heal()
         for group in groups:
-            self.world.isolate(*group)
+            self.cluster.isolate(*group)
 
     def deafen(self, peer: int) -> None:
         """It can speak, and hears nothing."""
-        for other in self.world.ids:
+        for other in self.cluster.ids:
             if other != peer:
-                self.world.cut(other, peer, one_way=True)
+                self.cluster.cut(other, peer, one_way=True)

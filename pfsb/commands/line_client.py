@@ -13,7 +13,7 @@ from pfsb.client.core.actions import SessionEnd
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.client_core import WINDOW, Core, new_client_id
 from pfsb.client.core.replies import EventLine, Reply
-from pfsb.client.core.timeouts import PATIENCE_SECONDS, Patience
+from pfsb.client.core.timeouts import PATIENCE_SECONDS, ResponseTimeout
 from pfsb.client.drivers.twisted import TwistedDriver
 
 
@@ -52,7 +52,7 @@ class FailoverClient:
             self._addresses,
             client_id=self.client_id,
             window=self.window,
-            patience=Patience(self.patience_seconds),
+            patience=ResponseTimeout(self.patience_seconds),
             on_event=lambda event: self.on_event(event),
             on_server=lambda address: self.on_server(address),
             on_session_end=lambda end: self.on_session_end(end),

@@ -12,7 +12,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from pfsb.client.core.addresses import ServerAddress
-from pfsb.client.core.connection import Dialogue
+from pfsb.client.core.connection import LineConnection
 from pfsb.client.core.replies import Reply
 
 
@@ -34,10 +34,10 @@ def ask(reactor: Any, address: ServerAddress, line: str, seconds: float) -> Defe
 class _Question(Protocol):
     _text: str
     answered: Deferred[Reply] = field(init=False, factory=Deferred)
-    _dialogue: Dialogue = field(init=False)
+    _dialogue: LineConnection = field(init=False)
 
     def connectionMade(self) -> None:
-        self._dialogue = Dialogue(lambda _event: None, lambda why: self._fail(Failure(ConnectionDone(why))))
+        self._dialogue = LineConnection(lambda _event: None, lambda why: self._fail(Failure(ConnectionDone(why))))
         assert self.transport is not None
         self.transport.write(self._dialogue.request(None, self._text, self._heard))
 

@@ -72,7 +72,7 @@ def endpoint_string(place: Place) -> str:
     return text
 
 
-def with_room_to_knock(endpoint: str) -> str:
+def with_backlog(endpoint: str) -> str:
     """The endpoint with `BACKLOG`, unless it is no TCP or says itself how many may wait to be let in."""
     if re.match(r"(tcp6?|ssl):", endpoint) and ":backlog=" not in endpoint:
         return f"{endpoint}:backlog={BACKLOG}"

@@ -28,10 +28,10 @@ REDIS_BYTE: Final = b"*"
 
 
 @implementer(IHalfCloseableProtocol)
-class DoorProtocol(Protocol):
+class ClientPortProtocol(Protocol):
     """A connection, until it is known what it speaks; then it only hands on."""
 
-    def __init__(self, factory: DoorFactory) -> None:
+    def __init__(self, factory: ClientPortFactory) -> None:
         self._factory = factory
         self._inner: StreamProtocol | None = None
 
@@ -81,7 +81,7 @@ class DoorProtocol(Protocol):
             self._silence.cancel()
 
 
-class DoorFactory(Factory):
+class ClientPortFactory(Factory):
     """Makes the connections of one server's client port. Both protocols together have `limits.connections`."""
 
     noisy = False
@@ -90,7 +90,7 @@ class DoorFactory(Factory):
         self.clock = clock
         self.line = LineFactory(server, clock)
         self._server = server
-        self.undecided: set[DoorProtocol] = set()
+        self.undecided: set[ClientPortProtocol] = set()
 
     @cached_property
     def redis(self) -> RespFactory:
@@ -99,8 +99,8 @@ class DoorFactory(Factory):
 
         return RespFactory(self._server, self.clock, self.line)
 
-    def buildProtocol(self, addr: IAddress | None) -> DoorProtocol:
-        return DoorProtocol(self)
+    def buildProtocol(self, addr: IAddress | None) -> ClientPortProtocol:
+        return ClientPortProtocol(self)
 
     def leave(self) -> None:
         """The server stops: every connection is closed, once what was to be said to it is written."""

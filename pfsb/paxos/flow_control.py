@@ -38,7 +38,7 @@ class Peer:
 
 
 @define
-class Witnessed:
+class ForeignUpdate:
     """An update of another server's client that is known to wait (G8.3)."""
 
     timestamp: int
@@ -63,7 +63,7 @@ class FlowControl:
         self._settings = settings
         self._progress_timer = progress_timer
         self.peers = {i: Peer() for i in membership.others}
-        self._witnessed: dict[str, Witnessed] = {}
+        self._witnessed: dict[str, ForeignUpdate] = {}
         self._asked_until = NEVER
         """Until when the last question that was asked here counts."""
         self.somebody_waits: Callable[[], bool] = lambda: False
@@ -181,7 +181,7 @@ class FlowControl:
         """An update of another server's client waits: an ALIVE alone is no progress any more."""
         if update.timestamp > self._data.clients.last_executed.of(update.client_id):
             until = self._clock.seconds() + 4 * self._settings.update_seconds
-            self._witnessed[update.client_id] = Witnessed(update.timestamp, until)
+            self._witnessed[update.client_id] = ForeignUpdate(update.timestamp, until)
 
     def knows_of_unexecuted_update(self) -> bool:
         """Own, heard of, accepted, or executed elsewhere (design part 4, "Idle")."""

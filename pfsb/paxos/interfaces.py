@@ -77,7 +77,7 @@ class IStateMachine(Interface):
         `time_ms` is the state machine's time; it never goes back.
         """
 
-    def outlived(update: ClientUpdate) -> None:
+    def too_old(update: ClientUpdate) -> None:
         """The update was ordered beyond its horizon and did not run."""
 
 

@@ -129,7 +129,7 @@ class OrderedUpdateQueue:
                 continue
             last_executed.note(update.client_id, update.timestamp, seq)
             if update.made_at < oldest:
-                self._state_machine.outlived(update)
+                self._state_machine.too_old(update)
             else:
                 fresh.append(update)
         self._state_machine.execute(seq, self.time_ms, fresh)

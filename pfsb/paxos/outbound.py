@@ -33,7 +33,7 @@ class _Kept:
     """When the first of them was kept."""
 
 
-class LazyVotes:
+class Outbound:
     """The way out: all that a server sends goes through here, and takes along what waits for the same destination."""
 
     def __init__(

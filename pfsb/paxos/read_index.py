@@ -44,7 +44,7 @@ class _Round:
     confirmed_by: set[int] = field(factory=set)
 
 
-class ReadHandler:
+class ReadIndexHandler:
     def __init__(
         self,
         data: DataStructures,

@@ -51,17 +51,17 @@ from pfsb.paxos.messages import (
     ViewChange,
 )
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
-from pfsb.paxos.outbound import LazyVotes
+from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.proposal import ProposalHandler
-from pfsb.paxos.read_index import ReadHandler
+from pfsb.paxos.read_index import ReadIndexHandler
 from pfsb.paxos.reconciliation import ReconciliationHandler
 from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.recovery import recover
 from pfsb.paxos.retransmission import Retransmission
 from pfsb.paxos.settings import Settings
-from pfsb.paxos.storage_identity import IntroductionHandler
+from pfsb.paxos.storage_identity import StorageIdentityHandler
 from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
 from pfsb.paxos.update_timers import UpdateTimers
@@ -109,7 +109,7 @@ class Replica:
         self.settings = settings
         self.membership = membership = Membership(server_id, tuple(servers))
         self.data = data = new_data(server_id, settings)
-        self.lazy_votes = LazyVotes(membership, transport, clock, settings, tracer)
+        self.lazy_votes = Outbound(membership, transport, clock, settings, tracer)
         self.turn = turn = Turn(data, storage, self.lazy_votes, on_failure, tracer)
         self.progress_timer = ProgressTimer(data.timers, turn, clock, rng, settings, tracer)
         self.update_timers = UpdateTimers(data, membership, turn, clock, settings, tracer)
@@ -133,8 +133,8 @@ class Replica:
         self.reconciliation = ReconciliationHandler(
             data, membership, turn, clock, rng, storage, settings, self.ordering, self.flow_control, tracer
         )
-        self.reads = ReadHandler(data, membership, turn, clock, settings, self.flow_control)
-        self.introduction = IntroductionHandler(data, membership, turn, self.flow_control)
+        self.reads = ReadIndexHandler(data, membership, turn, clock, settings, self.flow_control)
+        self.introduction = StorageIdentityHandler(data, membership, turn, self.flow_control)
         self.retransmission = Retransmission(
             data, membership, turn, clock, settings, self.election, self.prepare, self.proposals, self.flow_control
         )

@@ -39,7 +39,7 @@ FOR_NEWCOMERS = (
 """What asks for no promise: a newcomer may learn what is ordered, and what others' clients want."""
 
 
-class IntroductionHandler:
+class StorageIdentityHandler:
     _log = Logger()
 
     def __init__(self, data: DataStructures, membership: Membership, turn: Turn, flow_control: FlowControl) -> None:

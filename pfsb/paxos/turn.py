@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.interfaces import IStableStorage, ITracer
 from pfsb.paxos.messages import Accept, Alive, Message, Proposal
-from pfsb.paxos.outbound import LazyVotes
+from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.records import Record
 
 
@@ -75,7 +75,7 @@ class Turn:
         self,
         data: DataStructures,
         storage: IStableStorage,
-        way_out: LazyVotes,
+        way_out: Outbound,
         on_failure: Callable[[Failure], None],
         tracer: ITracer | None = None,
     ) -> None:

@@ -16,7 +16,7 @@ from pfsb.paxos.messages import State
 from pfsb.support.histogram import SECONDS, Histogram
 
 if TYPE_CHECKING:
-    from pfsb.frontends.http.protocol import HTTPDoor
+    from pfsb.frontends.http.protocol import HTTPSite
     from pfsb.server import Server
     from pfsb.storage.shared import StorageCounters
     from pfsb.transports.links import TransportCounters
@@ -53,7 +53,7 @@ class Metrics:
     _storage: StorageCounters
     _transport: TransportCounters
     _lag: ReactorLag
-    door: HTTPDoor | None = None
+    door: HTTPSite | None = None
     """Built after this; its own figures are shown when it is there."""
 
     def render(self) -> bytes:

@@ -24,10 +24,10 @@ from twisted.python.failure import Failure
 
 from pfsb.applications.catalogue import Catalogue, find
 from pfsb.applications.interfaces import BadRequest, IEventLog
-from pfsb.config.addresses import with_room_to_knock
+from pfsb.config.addresses import with_backlog
 from pfsb.config.config import Config, ConfigError, load
-from pfsb.frontends.client_port import DoorFactory
-from pfsb.frontends.http.lazy import LaterHTTPDoor
+from pfsb.frontends.client_port import ClientPortFactory
+from pfsb.frontends.http.lazy import LazyHTTPSite
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.replica import StorageWasReplaced
 from pfsb.server import Server
@@ -39,12 +39,12 @@ from pfsb.storage.sqlite import SQLiteStorage
 from pfsb.support.open_files import allow_many_files
 from pfsb.tracing import JSONTracer
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import Membership
+from pfsb.transports.frames import FrameIdentity
 from pfsb.transports.links import TransportCounters
 from pfsb.transports.udp import UDPTransport, UnknownHost
 
 if TYPE_CHECKING:
-    from pfsb.frontends.http.protocol import HTTPDoor
+    from pfsb.frontends.http.protocol import HTTPSite
     from pfsb.storage.memory import MemoryStorage
 
 EXIT_FAILED = 3
@@ -174,7 +174,7 @@ class ServerService(Service):
         self._doors = MultiService()
         self._chat_log: ChatLog | None = None
         self._server: Server | None = None
-        self._http: LaterHTTPDoor | None = None
+        self._http: LazyHTTPSite | None = None
 
     def startService(self) -> None:
         """Raises SystemExit with one clear line if the server cannot run here."""
@@ -194,7 +194,7 @@ class ServerService(Service):
         rng = random.Random(os.urandom(16))
         faults = LinkFaults(clock, rng)
         others = frozenset(config.ids) - {server_id}
-        membership = Membership(server_id, others, config.membership_digest())
+        membership = FrameIdentity(server_id, others, config.membership_digest())
         addresses = {i: config.server(i).peer for i in config.ids}
         transport = UDPTransport(clock, membership, addresses, faults, config.secret())
         tracer = None
@@ -221,9 +221,9 @@ class ServerService(Service):
         server.start()
         self._keep_chat_log(server)
         self._allow_connections(config.limits.connections)
-        factory = DoorFactory(server, clock)
+        factory = ClientPortFactory(server, clock)
         self._factory = factory
-        strports.service(with_room_to_knock(config.server(server_id).client), factory).setServiceParent(self._doors)
+        strports.service(with_backlog(config.server(server_id).client), factory).setServiceParent(self._doors)
         self._open_http_door(server, storage.counters, transport.counters)
         self._doors.privilegedStartService()
         self._doors.startService()
@@ -259,14 +259,14 @@ class ServerService(Service):
         lag.start()
         metrics = Metrics(server, storage, transport, lag)
 
-        def make() -> HTTPDoor:
-            from pfsb.frontends.http.protocol import HTTPDoor
+        def make() -> HTTPSite:
+            from pfsb.frontends.http.protocol import HTTPSite
 
-            metrics.door = HTTPDoor(server, clock, metrics.render)
+            metrics.door = HTTPSite(server, clock, metrics.render)
             return metrics.door
 
-        self._http = LaterHTTPDoor(make)
-        strports.service(with_room_to_knock(endpoint), self._http).setServiceParent(self._doors)
+        self._http = LazyHTTPSite(make)
+        strports.service(with_backlog(endpoint), self._http).setServiceParent(self._doors)
 
     def _keep_chat_log(self, server: Server) -> None:
         directory = self._options.directory

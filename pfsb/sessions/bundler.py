@@ -21,7 +21,7 @@ UNKNOWN = Refused(
 )
 """The result so far of what is under way; the final one comes later."""
 NOT_SENT = Refused("UNAVAILABLE", "no majority has answered in time; the command was not sent, and did not happen")
-OUTLIVED = Refused("UNAVAILABLE", "the command was ordered too long after it was sent, and did not run")
+TOO_OLD = Refused("UNAVAILABLE", "the command was ordered too long after it was sent, and did not run")
 
 
 def nothing(*_: Any) -> None:
@@ -99,13 +99,13 @@ class Bundler:
             first = end
         assert first == len(results), "each entry of a bundle has its result"
 
-    def outlived(self) -> None:
+    def too_old(self) -> None:
         """The outstanding bundle never runs; nor does what waits, so that the numbers can be used again, in order."""
         requests = [*self.outstanding, *self.waiting]
         self.outstanding = []
         self.waiting.clear()
         for request in requests:
-            request.has_result(OUTLIVED)
+            request.has_result(TOO_OLD)
 
     def ask_again(self, number: int, now: float) -> None:
         """The client repeats a number whose fate it was told to be unknown: it will be told again."""

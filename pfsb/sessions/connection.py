@@ -12,18 +12,18 @@ from twisted.internet.interfaces import IReactorTime
 from pfsb.applications.interfaces import PENDING, Answer, BadRequest, Command, Done, Refused, Result
 from pfsb.paxos.replica import Replica
 from pfsb.sessions import bundle
-from pfsb.sessions.bundler import NOT_SENT, OUTLIVED, UNKNOWN, Bundler, Request
-from pfsb.sessions.state_machine import CLOSE, OPEN, SessionMachine, replaced
+from pfsb.sessions.bundler import NOT_SENT, TOO_OLD, UNKNOWN, Bundler, Request
+from pfsb.sessions.state_machine import CLOSE, OPEN, SessionStateMachine, replaced
 
 SHUTDOWN = Refused("SHUTDOWN", "this server is stopping; another one will answer")
 BUSY = Refused("BUSY", "too much is under way here for clients that are gone; another server may have room")
 
 
-class ServedBy(Protocol):
+class ConnectionHost(Protocol):
     """What a connection asks of the desk that it stands at (`pfsb.sessions.local_clients`)."""
 
     replica: Replica
-    machine: SessionMachine
+    machine: SessionStateMachine
     clock: IReactorTime
     draining: bool
 
@@ -85,7 +85,7 @@ class Goodbye:
 class ClientConnection:
     """Anonymous until `hello`. Answers come behind the door; `unanswered` counts those still owed."""
 
-    def __init__(self, desk: ServedBy, client_id: str, ended: Callable[[str, str], None]) -> None:
+    def __init__(self, desk: ConnectionHost, client_id: str, ended: Callable[[str, str], None]) -> None:
         self._desk = desk
         self._ended = ended
         self.client_id = client_id
@@ -238,7 +238,7 @@ class ClientConnection:
         if first is not UNKNOWN and self._asked.pop(asked.highest, None) is not None:
             if first is PENDING:
                 self._pending[asked.highest] = asked
-            elif first is NOT_SENT or first is OUTLIVED:
+            elif first is NOT_SENT or first is TOO_OLD:
                 self._highest = min(self._highest, asked.lowest - 1)  # none ran: the numbers can be used again
         if first is not PENDING:
             self._tell(asked, results)

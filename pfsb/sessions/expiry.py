@@ -14,8 +14,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from pfsb.paxos.messages import State
 from pfsb.paxos.replica import Replica
-from pfsb.sessions.local_clients import Desk
-from pfsb.sessions.state_machine import EXPIRE, Session, SessionMachine
+from pfsb.sessions.local_clients import LocalClients
+from pfsb.sessions.state_machine import EXPIRE, Session, SessionStateMachine
 
 LOOK_SECONDS = 0.1
 """How exactly the end of a wait is kept."""
@@ -27,7 +27,7 @@ SWEEP_EVERY = 5
 
 class Expiry:
     def __init__(
-        self, server_id: int, replica: Replica, machine: SessionMachine, desk: Desk, clock: IReactorTime
+        self, server_id: int, replica: Replica, machine: SessionStateMachine, desk: LocalClients, clock: IReactorTime
     ) -> None:
         self._server_id = server_id
         self._replica = replica

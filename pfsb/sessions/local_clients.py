@@ -18,16 +18,16 @@ from pfsb.sessions import bundle
 from pfsb.sessions.bundler import Bundler, Request, nothing
 from pfsb.sessions.connection import ClientConnection
 from pfsb.sessions.observer import ISessionObserver
-from pfsb.sessions.paxos_clients import Carriers
-from pfsb.sessions.state_machine import CLOSE, SessionMachine
-from pfsb.sessions.subscription import Following
+from pfsb.sessions.paxos_clients import PaxosClients
+from pfsb.sessions.state_machine import CLOSE, SessionStateMachine
+from pfsb.sessions.subscription import Subscription
 
 SWEEP_SECONDS = 0.25
 """How exactly `request_seconds` is kept."""
 
 
 @implementer(ISessionObserver)
-class Desk:
+class LocalClients:
     """Every client connection of one server, and the server's own session. Built when the replica has recovered."""
 
     def __init__(
@@ -35,7 +35,7 @@ class Desk:
         server_id: int,
         incarnation: int,
         replica: Replica,
-        machine: SessionMachine,
+        machine: SessionStateMachine,
         clock: IReactorTime,
         limits: Limits,
     ) -> None:
@@ -52,7 +52,7 @@ class Desk:
         """In the order in which they came, as those who follow below: a set would answer in another order each time."""
         self._connected: dict[str, ClientConnection] = {}
         """Session client id -> the connection that speaks for it."""
-        self._carriers = Carriers(server_id, incarnation, replica.settings.batch_bytes_max)
+        self._carriers = PaxosClients(server_id, incarnation, replica.settings.batch_bytes_max)
         self._own = Bundler(bundle.SERVER, 0, opens=False)
         self._bundlers: dict[Bundler, None] = {self._own: None}
         """Whose bundles may be under way."""
@@ -64,8 +64,8 @@ class Desk:
         """Questions that do not go through the log."""
         self._released = {app.listen_verb: app.length() for app in self._event_logs()}
         """Listen verb -> how many of its events may be told: those behind the door may not."""
-        self._following: dict[str, dict[Following, None]] = {verb: {} for verb in self._released}
-        self._listeners: dict[Following, None] = {}
+        self._following: dict[str, dict[Subscription, None]] = {verb: {} for verb in self._released}
+        self._listeners: dict[Subscription, None] = {}
         """Those of them who would notice that an event comes some milliseconds later."""
         self._gather: IDelayedCall | None = None
         self._sweep: IDelayedCall = clock.callLater(SWEEP_SECONDS, self._sweep_unanswered)
@@ -186,10 +186,10 @@ class Desk:
         if position + 1 == len(aboard):
             self._go_on(update)
 
-    def outlived(self, update: ClientUpdate) -> None:
+    def too_old(self, update: ClientUpdate) -> None:
         """In a turn. What has not run does not count as executed, so that it may be ordered and refused once more."""
         for bundler in self._carriers.aboard(update):
-            bundler.outlived()
+            bundler.too_old()
         self._go_on(update)
 
     def _go_on(self, update: ClientUpdate) -> None:
@@ -220,7 +220,9 @@ class Desk:
 
     # ------------------------------------------------------------------ event logs
 
-    def follow(self, verb: str, first: int, deliver: Callable[[Event], None], *, is_patient: bool = False) -> Following:
+    def follow(
+        self, verb: str, first: int, deliver: Callable[[Event], None], *, is_patient: bool = False
+    ) -> Subscription:
         """Events of the application with that listen verb, from number `first` on (0: only what is to come).
 
         Whoever `is_patient` does not count as a client that waits (Departure 25).
@@ -229,11 +231,11 @@ class Desk:
         released = self._released[verb]
         group = self._following[verb]
 
-        def stopped(following: Following) -> None:
+        def stopped(following: Subscription) -> None:
             group.pop(following, None)
             self._listeners.pop(following, None)
 
-        following = Following(application, first or released + 1, deliver, stopped)
+        following = Subscription(application, first or released + 1, deliver, stopped)
         group[following] = None
         if not is_patient:
             self._listeners[following] = None

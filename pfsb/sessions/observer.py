@@ -17,7 +17,7 @@ class ISessionObserver(Interface):
     def executed(update: ClientUpdate, position: int, results: Sequence[Any]) -> None:
         """The bundle at `position` in an update of this server's has run: a result (or PENDING) for each entry."""
 
-    def outlived(update: ClientUpdate) -> None:
+    def too_old(update: ClientUpdate) -> None:
         """An update of this server's was ordered beyond its horizon: it has not run, and never will."""
 
     def completed(client_id: str, number: int, result: Result) -> None:
@@ -31,13 +31,13 @@ class ISessionObserver(Interface):
 
 
 @implementer(ISessionObserver)
-class NobodyObserves:
+class NoObserver:
     """While a server recovers, nobody is connected."""
 
     def executed(self, update: ClientUpdate, position: int, results: Sequence[Any]) -> None:
         pass
 
-    def outlived(self, update: ClientUpdate) -> None:
+    def too_old(self, update: ClientUpdate) -> None:
         pass
 
     def completed(self, client_id: str, number: int, result: Result) -> None:

@@ -17,14 +17,14 @@ from pfsb.sessions.bundler import BUNDLE_BYTES_MAX, Bundler
 
 
 @define(eq=False)
-class Carrier:
+class PaxosClient:
     client_id: str
     timestamp: int = 0
     aboard: Sequence[Bundler] = field(default=())
     """Whose bundles are in the outstanding update, in their order; none if the carrier is free."""
 
 
-class Carriers:
+class PaxosClients:
     """Of one life of a server: the next one has others, so what is still under way cannot be taken for its own."""
 
     def __init__(self, server_id: int, incarnation: int, batch_bytes_max: int) -> None:
@@ -33,8 +33,8 @@ class Carriers:
         self._bytes_max = min(BUNDLE_BYTES_MAX, batch_bytes_max)
         """Of the bundles in one update; a larger one travels alone. No more than a batch takes: bundles in one update
         cannot be split up among proposals."""
-        self._carriers: dict[str, Carrier] = {}
-        self._free: list[Carrier] = []
+        self._carriers: dict[str, PaxosClient] = {}
+        self._free: list[PaxosClient] = []
 
     def updates(self, bundlers: Iterable[Bundler], local_aru: int) -> Iterator[ClientUpdate]:
         """What they have to send and may send now, in as few updates as take it."""
@@ -78,7 +78,7 @@ class Carriers:
         carrier.aboard = aboard
         return ClientUpdate(carrier.client_id, self._server_id, carrier.timestamp, local_aru, bundle.encode(bundles))
 
-    def _new(self) -> Carrier:
-        carrier = Carrier(f"{self._server_id}.{self._incarnation}.{len(self._carriers) + 1}")
+    def _new(self) -> PaxosClient:
+        carrier = PaxosClient(f"{self._server_id}.{self._incarnation}.{len(self._carriers) + 1}")
         self._carriers[carrier.client_id] = carrier
         return carrier

@@ -47,7 +47,7 @@ class _Page:
 
 
 @define
-class KeptAnswers:
+class ReplyCache:
     """By command number: the last `answers_max` at least, and a quarter more at most; fewer large ones.
 
     Kept, and forgotten, by the page: to look after each answer by itself would cost as much as a command.

@@ -8,7 +8,7 @@ from attrs import define
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from pfsb.paxos.turn import Turn
-from pfsb.sessions.state_machine import SessionMachine
+from pfsb.sessions.state_machine import SessionStateMachine
 
 
 @define(eq=False)
@@ -18,14 +18,14 @@ class _Waiting:
     call: IDelayedCall
 
 
-class Revisions:
+class RevisionWaiters:
     """The revision of this server, behind the door (design part 3) like every answer. Built after recovery.
 
     At the end of a turn all answers of that turn lie before the revision in the outbox: who looks at `told` once the
     present turn of the reactor is over sees a revision that no answer given before was ahead of.
     """
 
-    def __init__(self, machine: SessionMachine, turn: Turn, clock: IReactorTime) -> None:
+    def __init__(self, machine: SessionStateMachine, turn: Turn, clock: IReactorTime) -> None:
         self._machine = machine
         self._turn = turn
         self._clock = clock

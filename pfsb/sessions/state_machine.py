@@ -23,8 +23,8 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.command_counts import CommandCounts
-from pfsb.sessions.observer import NobodyObserves
-from pfsb.sessions.reply_cache import KeptAnswers
+from pfsb.sessions.observer import NoObserver
+from pfsb.sessions.reply_cache import ReplyCache
 
 OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
 
@@ -46,7 +46,7 @@ class Session:
     server_id: int
     """Where it was last opened: that server knows whether it is connected."""
     ttl_ms: int
-    answers: KeptAnswers
+    answers: ReplyCache
     last_number: int = 0
     """The highest command number executed."""
     waiting: set[int] = field(factory=set)
@@ -60,7 +60,7 @@ class Session:
 class Context:
     """What the application that runs right now may know; one object, used again for each command."""
 
-    machine: SessionMachine
+    machine: SessionStateMachine
     revision: int = 0
     time_ms: int = 0
     session: str = ""
@@ -81,7 +81,7 @@ class _EventLog:
 
 
 @implementer(IStateMachine)
-class SessionMachine:
+class SessionStateMachine:
     _log = Logger()
 
     def __init__(self, server_id: int, catalogue: Catalogue, session_window: int, horizon_slots: int) -> None:
@@ -94,7 +94,7 @@ class SessionMachine:
         self._application_of = {verb: entry.application for verb, entry in catalogue.verbs.items()}
         self._logs = [_EventLog(app) for app in catalogue.applications if IEventLog.providedBy(app)]
         self._context = Context(self)
-        self.observer: Any = NobodyObserves()
+        self.observer: Any = NoObserver()
         self.counts: CommandCounts | None = None
         """Of this server's own clients; None while it recovers, which counts nothing a second time."""
         self.revision = 0
@@ -121,10 +121,10 @@ class SessionMachine:
                 log.length = log.application.length()
                 self.observer.log_grew(log.application)
 
-    def outlived(self, update: ClientUpdate) -> None:
+    def too_old(self, update: ClientUpdate) -> None:
         """Beyond its horizon an update does not run: what it would repeat may be forgotten by now."""
         if update.server_id == self._server_id:
-            self.observer.outlived(update)
+            self.observer.too_old(update)
 
     def changes(self, command: Command) -> bool:
         """Does it change something? Then it runs once; a question may be asked as often as one likes."""
@@ -185,7 +185,7 @@ class SessionMachine:
         client_id = content.client_id
         session = self.sessions.get(client_id)
         if content.opens and session is None:
-            session = Session(client_id, 0, server_id, ANONYMOUS_TTL_MS, KeptAnswers(self._session_window))
+            session = Session(client_id, 0, server_id, ANONYMOUS_TTL_MS, ReplyCache(self._session_window))
             self.sessions[client_id] = session
         if session is None:
             return Refused(
@@ -307,7 +307,7 @@ class SessionMachine:
         else:
             last_number, _ = self._closed.pop(client_id, (0, 0))
             # The answers of the former session are gone: what it has used may have run.
-            answers = KeptAnswers(self._session_window, forgotten=last_number)
+            answers = ReplyCache(self._session_window, forgotten=last_number)
             session = Session(client_id, self.revision, server_id, ttl_ms, answers, last_number, opened=self.revision)
             self.sessions[client_id] = session
         return Done(

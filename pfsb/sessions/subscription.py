@@ -13,13 +13,13 @@ EVENTS_AT_ONCE = 64
 """How many events are told before it is looked whether the client still reads."""
 
 
-class Following:
+class Subscription:
     """A cursor into the log. It needs no queue of its own: what the client has not read is still in the log."""
 
     _log = Logger()
 
     def __init__(
-        self, application: Any, first: int, deliver: Callable[[Event], None], stopped: Callable[[Following], None]
+        self, application: Any, first: int, deliver: Callable[[Event], None], stopped: Callable[[Subscription], None]
     ) -> None:
         self._application = application
         self._next = first

@@ -91,7 +91,7 @@ def _of_length(length: int) -> Callable[[object, object, bytes], None]:
 
 
 @frozen
-class Membership:
+class FrameIdentity:
     """Who this server is, among whom."""
 
     server_id: int
@@ -120,7 +120,7 @@ class FrameCodec:
     secret and servers without one refuse each other's frames: a secret that may be left out protects nothing.
     """
 
-    membership: Membership
+    membership: FrameIdentity
     identity: bytes = field(validator=_of_length(IDENTITY_BYTES))
     incarnation: int
     secret: bytes | None = field(default=None, repr=False)

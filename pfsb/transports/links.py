@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import FrameCodec, FrameRefused, Membership
+from pfsb.transports.frames import FrameCodec, FrameIdentity, FrameRefused
 from pfsb.transports.pending_calls import PendingCalls
 from pfsb.transports.wire import encode
 
@@ -95,7 +95,7 @@ class Links:
 
     log = Logger()
 
-    membership: Membership
+    membership: FrameIdentity
     _clock: IReactorTime
     faults: LinkFaults
     _carry: Carry

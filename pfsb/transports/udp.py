@@ -27,7 +27,7 @@ from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import Membership
+from pfsb.transports.frames import FrameIdentity
 from pfsb.transports.links import Links, TransportCounters
 from pfsb.transports.pending_calls import PendingCalls
 
@@ -186,7 +186,7 @@ class UDPTransport:
     log = Logger()
 
     _reactor: IDatagramReactor
-    membership: Membership
+    membership: FrameIdentity
     _addresses: Mapping[int, tuple[str, int]]
     faults: LinkFaults
     _secret: bytes | None = field(default=None, repr=False)

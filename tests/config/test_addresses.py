@@ -11,7 +11,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
-from pfsb.config.addresses import BACKLOG, with_room_to_knock
+from pfsb.config.addresses import BACKLOG, with_backlog
 
 KNOCKING = 100
 """More than Twisted's own backlog, and fewer than any system's limit."""
@@ -28,11 +28,11 @@ class BacklogTests(TestCase):
             ("unix:/run/pfsb", "unix:/run/pfsb"),
             ("haproxy:tcp:9400", "haproxy:tcp:9400"),
         ):
-            self.assertEqual(with_room_to_knock(written), read)
+            self.assertEqual(with_backlog(written), read)
 
     def test_clients_that_come_together_are_not_kept_waiting(self) -> None:
         """They are let in by the kernel while the reactor, here, does nothing at all."""
-        endpoint = serverFromString(reactor, with_room_to_knock("tcp:0:interface=127.0.0.1"))
+        endpoint = serverFromString(reactor, with_backlog("tcp:0:interface=127.0.0.1"))
         port: Any = self.successResultOf(endpoint.listen(Factory.forProtocol(Protocol)))
         self.addCleanup(port.stopListening)
         with ExitStack() as knocking:

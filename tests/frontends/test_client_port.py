@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.config.config import Limits
-from pfsb.frontends.client_port import SILENCE_SECONDS, DoorFactory, DoorProtocol
+from pfsb.frontends.client_port import SILENCE_SECONDS, ClientPortFactory, ClientPortProtocol
 from tests.frontends.fake_server import FakeServer, fake_config
 from tests.frontends.line.test_protocol import WELCOME, Transport
 from tests.frontends.resp.test_parser import encoded
@@ -16,9 +16,9 @@ class DoorTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.server = FakeServer(fake_config(Limits(connections=2)))
-        self.factory = DoorFactory(self.server, self.clock)  # type: ignore[arg-type]
+        self.factory = ClientPortFactory(self.server, self.clock)  # type: ignore[arg-type]
 
-    def connect(self) -> tuple[DoorProtocol, Transport]:
+    def connect(self) -> tuple[ClientPortProtocol, Transport]:
         protocol, transport = self.factory.buildProtocol(None), Transport()
         protocol.makeConnection(transport)
         return protocol, transport

@@ -7,7 +7,7 @@ import socket
 
 from pfsb.demo.processes import ProcessCluster, Status
 from pfsb.paxos.messages import ViewChange
-from pfsb.transports.frames import FrameCodec, Membership
+from pfsb.transports.frames import FrameCodec, FrameIdentity
 from pfsb.transports.wire import encode
 from tests.integration.case import ClusterCase
 
@@ -59,7 +59,7 @@ class PeerPortTests(ClusterCase):
     async def test_frames_of_another_cluster_change_nothing_and_are_counted(self) -> None:
         """Issue point 11: well-formed, and dangerous if they were believed: a much later view, another history."""
         cluster = await self.cluster_with_a_line()
-        stranger = Membership(1, frozenset({0, 2}), b"strange!")
+        stranger = FrameIdentity(1, frozenset({0, 2}), b"strange!")
         codec = FrameCodec(stranger, bytes(8), 1)
         frames = codec.seal([encode(ViewChange(1, 1000))])
         await self.assertCounted(cluster, frames * 20, "cluster")

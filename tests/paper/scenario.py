@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.messages import ClientUpdate, Message, Proposal, State
 from pfsb.paxos.settings import Settings
-from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.network import Passage
 
 ONE_UPDATE_A_SLOT = Settings(batch_bytes_max=1)
@@ -39,21 +39,21 @@ def passing(
 class ScenarioTestCase(SynchronousTestCase):
     """Each test has a world of its own, whose seed is the test's name; every run is checked after every event."""
 
-    world: World
+    cluster: SimulatedCluster
 
-    def begin(self, servers: int = 3, *, settings: Settings | None = None, start: bool = True) -> World:
+    def begin(self, servers: int = 3, *, settings: Settings | None = None, start: bool = True) -> SimulatedCluster:
         """A new cluster, in which server 0 leads view 1 (unless it is not to be started yet).
 
         Each ACCEPT goes to all at once, as in Figure 10: Departure 25 has its own tests.
         """
         drawn = evolve(settings or Settings(), lazy_seconds=0.0)
-        self.world = World(self.id(), servers, settings=drawn, start=start)
+        self.cluster = SimulatedCluster(self.id(), servers, settings=drawn, start=start)
         self.sent: list[tuple[int, int | None, Message]] = []
-        self.world.network.observers.append(self._note)
+        self.cluster.network.observers.append(self._note)
         if start:
             self.until_led_by(0)
-            self.world.run(0.1)
-        return self.world
+            self.cluster.run(0.1)
+        return self.cluster
 
     def _note(self, sender: int, receiver: int | None, messages: Any) -> None:
         self.sent.extend((sender, receiver, message) for message in messages)
@@ -64,15 +64,15 @@ class ScenarioTestCase(SynchronousTestCase):
         return [message for sender, _, message in self.sent if sender == server_id and isinstance(message, kind)]
 
     def state(self, server_id: int) -> State:
-        return self.world.replica(server_id).data.server.state
+        return self.cluster.replica(server_id).data.server.state
 
     def view(self, server_id: int) -> int:
         """Last_Installed."""
-        return self.world.replica(server_id).data.views.last_installed
+        return self.cluster.replica(server_id).data.views.last_installed
 
     def held_on_disk(self, server_id: int, seq: int) -> list[str]:
         """The clients whose updates this server's disk has at that number."""
-        slot = self.world.disk(server_id).contents.slots.get(seq)
+        slot = self.cluster.disk(server_id).contents.slots.get(seq)
         return [] if slot is None else [update.client_id for update in slot.batch.open()[1]]
 
     def proposed(self, view: int) -> dict[int, list[str]]:
@@ -85,27 +85,29 @@ class ScenarioTestCase(SynchronousTestCase):
 
     def clients_executed(self, server_id: int) -> list[str]:
         """In order of execution."""
-        return [client_id for _, client_id, _, _ in self.world.executed(server_id)]
+        return [client_id for _, client_id, _, _ in self.cluster.executed(server_id)]
 
     def answered(self, *clients: str) -> Callable[[], bool]:
         """Whether the first update of each of these clients is answered."""
-        return lambda: all((client, 1) in self.world.answers for client in clients)
+        return lambda: all((client, 1) in self.cluster.answers for client in clients)
 
     # ------------------------------------------------------------------ what is awaited
 
     def until_led_by(self, server_id: int, seconds: float = 30.0) -> None:
-        self.world.run_until(lambda: self.world.has_leader() and self.world.leader() == server_id, seconds)
+        self.cluster.run_until(lambda: self.cluster.has_leader() and self.cluster.leader() == server_id, seconds)
 
     def until_executed(self, clients: list[str], *servers: int, seconds: float = 10.0) -> None:
         """These servers (default: all that run) have executed the updates of these clients, in this order."""
-        world = self.world
-        world.run_until(lambda: all(self.clients_executed(i) == clients for i in servers or world.running_ids), seconds)
+        cluster = self.cluster
+        cluster.run_until(
+            lambda: all(self.clients_executed(i) == clients for i in servers or cluster.running_ids), seconds
+        )
 
     def until_on_disk(self, server_id: int, seq: int, client: str) -> None:
-        self.world.run_until(lambda: self.held_on_disk(server_id, seq) == [client])
+        self.cluster.run_until(lambda: self.held_on_disk(server_id, seq) == [client])
 
     def no_more_filters(self) -> None:
-        self.world.network.filters.clear()
+        self.cluster.network.filters.clear()
 
 
 def carries(client: str) -> Callable[[Passage], bool]:

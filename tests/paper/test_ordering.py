@@ -12,30 +12,30 @@ from tests.paper.scenario import ONE_UPDATE_A_SLOT, ScenarioTestCase, passing
 class NormalCase(ScenarioTestCase):
     def test_one_update_from_client_to_reply(self) -> None:
         """Figure 1: the client's server forwards, the leader proposes, all accept, all execute, that server replies."""
-        world = self.begin(5)
+        cluster = self.begin(5)
         self.sent.clear()
-        world.submit(3, "a", 1)
-        world.run_until(self.answered("a"), 0.1)
+        cluster.submit(3, "a", 1)
+        cluster.run_until(self.answered("a"), 0.1)
         self.until_executed(["a"], seconds=0.1)
         self.assertEqual([to for _, to, m in self.sent if isinstance(m, ClientUpdate)], [0])
         self.assertEqual([(s, to) for s, to, m in self.sent if isinstance(m, Proposal)], [(0, None)])
         votes = [(sender, to) for sender, to, m in self.sent if isinstance(m, Accept)]
-        self.assertEqual(sorted(votes), [(i, None) for i in world.ids])
+        self.assertEqual(sorted(votes), [(i, None) for i in cluster.ids])
 
     def test_many_updates_share_a_proposal(self) -> None:
         """Section 7.6: what waits while the window is closed goes into few proposals when it opens."""
-        world = self.begin(settings=Settings(window_slots=1))
+        cluster = self.begin(settings=Settings(window_slots=1))
         for i in range(50):
-            world.submit(i % 3, f"c{i}", 1)
-        world.run_until(lambda: len(world.answers) == 50)
-        self.assertLess(world.aru(0), 10)
+            cluster.submit(i % 3, f"c{i}", 1)
+        cluster.run_until(lambda: len(cluster.answers) == 50)
+        self.assertLess(cluster.aru(0), 10)
 
     def test_leader_votes_when_its_own_disk_has_it(self) -> None:
         """Section 7.6, variant 6: its PROPOSAL leaves before its disk is done, its explicit ACCEPT after."""
-        world = self.begin()
-        world.servers[0].sync_seconds = (0.05, 0.05)
-        world.submit(0, "a", 1)
-        world.run_until(self.answered("a"))
+        cluster = self.begin()
+        cluster.servers[0].sync_seconds = (0.05, 0.05)
+        cluster.submit(0, "a", 1)
+        cluster.run_until(self.answered("a"))
         mine = [m for m in self.sent if m[0] == 0 and isinstance(m[2], Proposal | Accept)]
         theirs = [m for m in self.sent if m[0] == 1 and isinstance(m[2], Accept)]
         self.assertIsInstance(mine[0][2], Proposal)
@@ -43,65 +43,65 @@ class NormalCase(ScenarioTestCase):
 
     def test_leader_proposes_no_further_than_its_window(self) -> None:
         """Section 5.10: with window W, number i is proposed only when i - W is executed."""
-        world = self.begin(settings=Settings(window_slots=3, batch_bytes_max=1))
-        blocked = world.network.drop(passing(Accept))
+        cluster = self.begin(settings=Settings(window_slots=3, batch_bytes_max=1))
+        blocked = cluster.network.drop(passing(Accept))
         for i in range(9):
-            world.submit(0, f"c{i}", 1)
-        world.run(0.3)
+            cluster.submit(0, f"c{i}", 1)
+        cluster.run(0.3)
         self.assertEqual(sorted(self.proposed(1)), [1, 2, 3])
-        world.network.filters.remove(blocked)
-        world.run_until(lambda: len(world.answers) == 9)
+        cluster.network.filters.remove(blocked)
+        cluster.run_until(lambda: len(cluster.answers) == 9)
 
     def test_accept_overtakes_its_proposal(self) -> None:
         """G17: the votes are kept, by view; when the proposal comes, it is ordered without another message."""
-        world = self.begin()
-        late = world.network.hold(passing(Proposal, receiver=2))
-        world.submit(1, "a", 1)
+        cluster = self.begin()
+        late = cluster.network.hold(passing(Proposal, receiver=2))
+        cluster.submit(1, "a", 1)
         self.until_executed(["a"], 0, 1)
-        world.run(0.01)
-        world.network.drop(lambda passage: passage.receiver == 2 and not isinstance(passage.message, Proposal))
+        cluster.run(0.01)
+        cluster.network.drop(lambda passage: passage.receiver == 2 and not isinstance(passage.message, Proposal))
         late.release()
         self.until_executed(["a"], 2, seconds=0.1)
 
     def test_vote_of_one_view_does_not_count_for_a_proposal_of_another(self) -> None:
         """G17, never: a server that missed view 1's proposal does not order view 2's with view 1's votes."""
-        world = self.begin(settings=ONE_UPDATE_A_SLOT)
-        world.network.drop(passing(Proposal, receiver=2))
-        world.network.drop(passing(Accept, receiver=0))
-        world.network.drop(passing(Accept, receiver=1))
-        world.submit(0, "a", 1)
+        cluster = self.begin(settings=ONE_UPDATE_A_SLOT)
+        cluster.network.drop(passing(Proposal, receiver=2))
+        cluster.network.drop(passing(Accept, receiver=0))
+        cluster.network.drop(passing(Accept, receiver=1))
+        cluster.submit(0, "a", 1)
         self.until_on_disk(1, 1, "a")
-        world.run(0.01)
-        self.assertEqual(world.replica(2).data.ordering.global_history.slots[1].voters, {1: {0, 1}})
-        world.network.filters.clear()
-        world.network.drop(passing(Accept))
-        world.crash(0)
+        cluster.run(0.01)
+        self.assertEqual(cluster.replica(2).data.ordering.global_history.slots[1].voters, {1: {0, 1}})
+        cluster.network.filters.clear()
+        cluster.network.drop(passing(Accept))
+        cluster.crash(0)
         self.until_led_by(1)
         self.until_on_disk(2, 1, "a")
-        self.assertEqual(world.aru(2), 0)
+        self.assertEqual(cluster.aru(2), 0)
         self.no_more_filters()
         self.until_executed(["a"], 1, 2)
 
     def test_stale_leader_is_not_followed(self) -> None:
         """Figure 4 E6 (G26): what the leader of an older view proposes is rejected by its view."""
-        world = self.begin(5, settings=ONE_UPDATE_A_SLOT)
-        world.isolate(0, 1)
+        cluster = self.begin(5, settings=ONE_UPDATE_A_SLOT)
+        cluster.isolate(0, 1)
         for client in ("x", "y", "z"):
-            world.submit(0, client, 1)
+            cluster.submit(0, client, 1)
         self.until_on_disk(1, 3, "z")
-        world.run_until(lambda: [self.state(i) for i in (3, 4)] == [State.REG_NONLEADER] * 2 and self.view(3) > 1)
+        cluster.run_until(lambda: [self.state(i) for i in (3, 4)] == [State.REG_NONLEADER] * 2 and self.view(3) > 1)
         self.assertEqual(self.proposed(1), {1: ["x"], 2: ["y"], 3: ["z"]})
         for receiver in (3, 4):
-            world.replica(receiver).receive(0, world.disk(0).identity, self.sent_by(0, Proposal)[:3])
-            self.assertEqual(world.replica(receiver).data.ordering.global_history.slots, {})
-            self.assertEqual(world.replica(receiver).discarded["4 E6"], 3)
+            cluster.replica(receiver).receive(0, cluster.disk(0).identity, self.sent_by(0, Proposal)[:3])
+            self.assertEqual(cluster.replica(receiver).data.ordering.global_history.slots, {})
+            self.assertEqual(cluster.replica(receiver).discarded["4 E6"], 3)
 
 
 class Retransmission(ScenarioTestCase):
     def test_every_kind_of_message_may_be_lost_at_first(self) -> None:
         """Section 5.9: the first of each kind between any two servers is lost; all goes on as if nothing had been."""
         for kind in (ViewChange, Prepare, PrepareOK, Proposal, Accept, ClientUpdate):
-            world = self.begin(start=False)
+            cluster = self.begin(start=False)
             lost: set[tuple[int, int]] = set()
 
             def loses_first(passage, kind=kind, lost=lost) -> bool:
@@ -111,29 +111,29 @@ class Retransmission(ScenarioTestCase):
                 lost.add(pair)
                 return True
 
-            world.network.drop(loses_first)
-            for server_id in world.ids:
-                world.restart(server_id)
-            world.run(0.5)
-            world.submit(1, "a", 1)
-            world.submit(2, "b", 1)
-            world.run_until(self.answered("a", "b"), 3)
+            cluster.network.drop(loses_first)
+            for server_id in cluster.ids:
+                cluster.restart(server_id)
+            cluster.run(0.5)
+            cluster.submit(1, "a", 1)
+            cluster.submit(2, "b", 1)
+            cluster.run_until(self.answered("a", "b"), 3)
             self.assertNotEqual(lost, set(), kind)
-            world.run_until(world.all_equal, 3)
+            cluster.run_until(cluster.all_equal, 3)
             self.assertEqual(self.view(0), 1, kind)
 
     def test_prepare_is_repeated_until_the_view_is_prepared(self) -> None:
         """Section 5.9, sender-driven: and no longer than that."""
-        world = self.begin(start=False)
-        lost = world.network.drop(passing(PrepareOK))
-        for server_id in world.ids:
-            world.restart(server_id)
-        world.run(0.55)
+        cluster = self.begin(start=False)
+        lost = cluster.network.drop(passing(PrepareOK))
+        for server_id in cluster.ids:
+            cluster.restart(server_id)
+        cluster.run(0.55)
         self.assertGreaterEqual(len(self.sent_by(0, Prepare)), 5)
-        world.network.filters.remove(lost)
+        cluster.network.filters.remove(lost)
         self.until_led_by(0)
         self.sent.clear()
-        world.run(1)
+        cluster.run(1)
         self.assertEqual(self.sent_by(0, Prepare), [])
 
 
@@ -142,59 +142,59 @@ class ClientHandling(ScenarioTestCase):
 
     def test_election_to_nonleader(self) -> None:
         """Case 1: the queue is dropped; own updates are pending, and go to the new leader."""
-        world = self.begin()
-        world.crash(0)
-        world.run_until(lambda: self.state(2) is State.LEADER_ELECTION)
-        world.submit(2, "a", 1)
-        world.run_until(lambda: "a" in world.replica(2).data.clients.pending_updates)
+        cluster = self.begin()
+        cluster.crash(0)
+        cluster.run_until(lambda: self.state(2) is State.LEADER_ELECTION)
+        cluster.submit(2, "a", 1)
+        cluster.run_until(lambda: "a" in cluster.replica(2).data.clients.pending_updates)
         self.until_led_by(1)
-        world.run_until(self.answered("a"), 0.3)
-        self.assertEqual(world.answers["a", 1], 1)
+        cluster.run_until(self.answered("a"), 0.3)
+        self.assertEqual(cluster.answers["a", 1], 1)
 
     def test_election_to_leader(self) -> None:
         """Case 2: unbound pending updates are proposed by the new leader itself."""
-        world = self.begin()
-        world.network.drop(passing(ClientUpdate))
-        world.submit(1, "a", 1)
-        world.run(0.05)
-        world.crash(0)
+        cluster = self.begin()
+        cluster.network.drop(passing(ClientUpdate))
+        cluster.submit(1, "a", 1)
+        cluster.run(0.05)
+        cluster.crash(0)
         self.until_led_by(1)
-        world.run_until(self.answered("a"), 0.1)
+        cluster.run_until(self.answered("a"), 0.1)
 
     def test_leader_to_election(self) -> None:
         """Case 4: the old leader's own updates are pending, and another leader binds them."""
-        world = self.begin()
-        world.network.drop(passing(Proposal, view=1))
-        world.network.drop(passing(Accept, view=1))
-        world.submit(0, "a", 1)
-        world.run(0.1)
-        world.isolate(0)
+        cluster = self.begin()
+        cluster.network.drop(passing(Proposal, view=1))
+        cluster.network.drop(passing(Accept, view=1))
+        cluster.submit(0, "a", 1)
+        cluster.run(0.1)
+        cluster.isolate(0)
         self.until_led_by(1)
-        world.heal()
-        world.run_until(self.answered("a"), 10)
+        cluster.heal()
+        cluster.run_until(self.answered("a"), 10)
         self.assertEqual(self.proposed(self.view(1)), {1: ["a"]})
 
     def test_repetition_at_another_server_runs_once(self) -> None:
         """S3, G15, G16: the same number at every server, at once and later: one slot, one answer."""
-        world = self.begin(settings=ONE_UPDATE_A_SLOT)
+        cluster = self.begin(settings=ONE_UPDATE_A_SLOT)
         for seconds in (0.0, 0.0, 0.001, 0.002, 1.0):
-            for server_id in world.ids:
-                world.clock.callLater(seconds, partial(world.submit, server_id, "a", 1))
-        world.run(3)
-        self.assertEqual([self.clients_executed(i) for i in world.ids], [["a"]] * 3)
-        self.assertEqual([len(world.replica(i).data.clients.pending_updates) for i in world.ids], [0, 0, 0])
+            for server_id in cluster.ids:
+                cluster.clock.callLater(seconds, partial(cluster.submit, server_id, "a", 1))
+        cluster.run(3)
+        self.assertEqual([self.clients_executed(i) for i in cluster.ids], [["a"]] * 3)
+        self.assertEqual([len(cluster.replica(i).data.clients.pending_updates) for i in cluster.ids], [0, 0, 0])
 
     def test_update_names_another_server_than_the_one_that_waits(self) -> None:
         """G16: a pending update goes when any copy of it is executed, whoever it names."""
-        world = self.begin()
-        stuck = world.network.hold(passing(ClientUpdate, sender=2))
-        world.submit(2, "a", 1)
-        world.run(0.05)
-        world.submit(1, "a", 1)
+        cluster = self.begin()
+        stuck = cluster.network.hold(passing(ClientUpdate, sender=2))
+        cluster.submit(2, "a", 1)
+        cluster.run(0.05)
+        cluster.submit(1, "a", 1)
         self.until_executed(["a"])
-        self.assertEqual(world.replica(2).data.clients.pending_updates, {})
+        self.assertEqual(cluster.replica(2).data.clients.pending_updates, {})
         stuck.release()
-        world.run(1)
+        cluster.run(1)
         self.assertEqual(self.clients_executed(0), ["a"])
 
     def test_repetition_at_the_leader_while_the_first_copy_waits_there(self) -> None:
@@ -202,20 +202,20 @@ class ClientHandling(ScenarioTestCase):
 
         That server crashes, and the leader steps down: the update must go to the next leader all the same.
         """
-        world = self.begin(settings=Settings(window_slots=1, batch_bytes_max=1))
-        world.network.drop(passing(Accept))
-        world.submit(1, "first", 1)
+        cluster = self.begin(settings=Settings(window_slots=1, batch_bytes_max=1))
+        cluster.network.drop(passing(Accept))
+        cluster.submit(1, "first", 1)
         self.until_on_disk(0, 1, "first")
-        queue = world.replica(0).data.clients.update_queue
-        world.submit(2, "a", 1)
-        world.run_until(lambda: [update.client_id for update in queue] == ["a"])
-        world.submit(0, "a", 1)
-        world.run(0.01)
-        world.crash(2)
-        world.isolate(0)
-        world.restart(2)
+        queue = cluster.replica(0).data.clients.update_queue
+        cluster.submit(2, "a", 1)
+        cluster.run_until(lambda: [update.client_id for update in queue] == ["a"])
+        cluster.submit(0, "a", 1)
+        cluster.run(0.01)
+        cluster.crash(2)
+        cluster.isolate(0)
+        cluster.restart(2)
         self.no_more_filters()
         self.until_led_by(1)
-        world.run_until(lambda: self.state(0) is State.LEADER_ELECTION)
-        world.heal()
-        world.run_until(self.answered("a"), 20)
+        cluster.run_until(lambda: self.state(0) is State.LEADER_ELECTION)
+        cluster.heal()
+        cluster.run_until(self.answered("a"), 20)

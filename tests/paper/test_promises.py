@@ -26,75 +26,75 @@ class WhatIsOnDiskBeforeItIsSaid(ScenarioTestCase):
     """The table of section 5.8, row by row: a server whose disk does not come back says only what needs no disk."""
 
     def _stuck(self, server_id: int) -> None:
-        self.world.servers[server_id].sync_seconds = (1000.0, 1000.0)
+        self.cluster.servers[server_id].sync_seconds = (1000.0, 1000.0)
 
     def test_vote_for_a_view_needs_no_disk(self) -> None:
         """A VIEW_CHANGE is no promise: it carries nothing that must outlive a crash."""
-        world = self.begin()
+        cluster = self.begin()
         self._stuck(2)
         self.sent.clear()
-        world.crash(0)
-        world.run(2)
+        cluster.crash(0)
+        cluster.run(2)
         self.assertIn(ViewChange(2, 2), self.sent_by(2, ViewChange))
 
     def test_promise_waits_for_the_view(self) -> None:
         """PREPARE_OK, VC_PROOF and an ALIVE of the new view wait for Last_Installed."""
-        world = self.begin(start=False)
+        cluster = self.begin(start=False)
         self._stuck(2)
-        for server_id in world.ids:
-            world.restart(server_id)
-        world.run_until(lambda: self.view(2) == 1)
-        world.run(0.5)
+        for server_id in cluster.ids:
+            cluster.restart(server_id)
+        cluster.run_until(lambda: self.view(2) == 1)
+        cluster.run(0.5)
         self.assertEqual(self.sent_by(2, PrepareOK) + self.sent_by(2, VCProof), [])
         self.assertEqual({m.view for m in self.sent_by(2, Alive)}, {0})
 
     def test_prepare_waits_for_the_view(self) -> None:
         """PREPARE: a leader must never lead one view twice."""
-        world = self.begin(start=False)
+        cluster = self.begin(start=False)
         self._stuck(0)
-        for server_id in world.ids:
-            world.restart(server_id)
-        world.run_until(lambda: self.view(0) == 1)
-        world.run(0.5)
+        for server_id in cluster.ids:
+            cluster.restart(server_id)
+        cluster.run_until(lambda: self.view(0) == 1)
+        cluster.run(0.5)
         self.assertEqual(self.sent_by(0, Prepare), [])
 
     def test_follower_vote_waits_for_the_proposal(self) -> None:
         """ACCEPT: the next leader must hear of it."""
-        world = self.begin()
+        cluster = self.begin()
         self._stuck(2)
-        world.submit(1, "a", 1)
+        cluster.submit(1, "a", 1)
         self.until_executed(["a"], 0, 1)
-        world.run(0.5)
+        cluster.run(0.5)
         self.assertEqual(self.sent_by(2, Accept), [])
 
     def test_leader_vote_waits_and_nobody_counts_the_proposal_for_it(self) -> None:
-        """Variant 6 of section 7.6: PROPOSAL goes early, the leader's ACCEPT does not, and two of N=3 must vote."""
-        world = self.begin()
+        """Defect 6 of section 7.6: PROPOSAL goes early, the leader's ACCEPT does not, and two of N=3 must vote."""
+        cluster = self.begin()
         self._stuck(0)
-        world.crash(2)
-        world.submit(0, "a", 1)
-        world.run(0.5)
+        cluster.crash(2)
+        cluster.submit(0, "a", 1)
+        cluster.run(0.5)
         self.assertNotEqual(self.sent_by(0, Proposal), [])
         self.assertEqual(self.sent_by(0, Accept), [])
-        self.assertEqual((world.aru(1), world.answers), (0, {}))
+        self.assertEqual((cluster.aru(1), cluster.answers), (0, {}))
 
     def test_reply_waits_for_the_votes_that_it_rests_on(self) -> None:
         """Design part 3: a server that counts its own vote tells its client when that vote is on its disk."""
-        world = self.begin()
-        world.crash(2)
-        world.servers[1].sync_seconds = (0.3, 0.3)
-        world.submit(1, "a", 1)
-        world.run_until(lambda: world.aru(1) == 1)
-        self.assertEqual(world.answers, {})
-        world.run_until(self.answered("a"), 0.4)
+        cluster = self.begin()
+        cluster.crash(2)
+        cluster.servers[1].sync_seconds = (0.3, 0.3)
+        cluster.submit(1, "a", 1)
+        cluster.run_until(lambda: cluster.aru(1) == 1)
+        self.assertEqual(cluster.answers, {})
+        cluster.run_until(self.answered("a"), 0.4)
 
     def test_alive_tells_only_what_is_on_disk(self) -> None:
         """ALIVE: others may rely on its Local_Aru."""
-        world = self.begin()
+        cluster = self.begin()
         self._stuck(1)
-        world.submit(0, "a", 1)
+        cluster.submit(0, "a", 1)
         self.until_executed(["a"])
-        world.run(1)
+        cluster.run(1)
         self.assertEqual(self.sent_by(1, Alive)[-1].local_aru, 0)
         self.assertEqual(self.sent_by(2, Alive)[-1].local_aru, 1)
 
@@ -102,72 +102,72 @@ class WhatIsOnDiskBeforeItIsSaid(ScenarioTestCase):
 class Liveness(ScenarioTestCase):
     def test_stable_majority_is_not_disturbed_by_a_flapping_server(self) -> None:
         """Paxos-L1 (section 4): a server that comes and goes, and suspects each time, costs no progress."""
-        world = self.begin()
+        cluster = self.begin()
         for beat in range(8):
-            world.clock.callLater(1.5 * beat, partial(world.isolate, 2))
-            world.clock.callLater(1.5 * beat + 1.3, world.heal)
+            cluster.clock.callLater(1.5 * beat, partial(cluster.isolate, 2))
+            cluster.clock.callLater(1.5 * beat + 1.3, cluster.heal)
         for timestamp in range(1, 101):
-            world.clock.callLater(timestamp / 10, partial(world.submit, timestamp % 2, "a", timestamp))
-        world.run(10.2)
+            cluster.clock.callLater(timestamp / 10, partial(cluster.submit, timestamp % 2, "a", timestamp))
+        cluster.run(10.2)
         self.assertEqual(len(self.clients_executed(0)), 100)
         self.assertEqual((self.view(0), self.view(1)), (1, 1))
 
     def test_crashed_servers_in_the_line_of_succession(self) -> None:
         """Paxos-L1: the views of dead servers are tried too, and passed over."""
-        world = self.begin(5)
-        world.crash(0)
-        world.crash(1)
-        world.submit(4, "a", 1)
-        world.run_until(self.answered("a"), 10)
-        self.assertEqual(world.leader(), 2)
+        cluster = self.begin(5)
+        cluster.crash(0)
+        cluster.crash(1)
+        cluster.submit(4, "a", 1)
+        cluster.run_until(self.answered("a"), 10)
+        self.assertEqual(cluster.leader(), 2)
 
     def test_majority_with_bad_links(self) -> None:
         """Paxos-L1 with 30 % loss, duplicates and reordering everywhere."""
-        world = self.begin()
-        world.network.set_quality(LinkQuality(loss=0.3, duplication=0.2, reordering=0.5))
+        cluster = self.begin()
+        cluster.network.set_quality(LinkQuality(loss=0.3, duplication=0.2, reordering=0.5))
         for timestamp in range(1, 21):
-            world.submit(timestamp % 3, "a", timestamp)
-            world.run_until(lambda t=timestamp: ("a", t) in world.answers, 20)
-        world.run_until(world.all_equal, 20)
+            cluster.submit(timestamp % 3, "a", timestamp)
+            cluster.run_until(lambda t=timestamp: ("a", t) in cluster.answers, 20)
+        cluster.run_until(cluster.all_equal, 20)
 
     def test_what_one_has_executed_reaches_all_connected(self) -> None:
         """Paxos-L2: the leader that executed it is gone; whoever is connected to one who has it gets it."""
-        world = self.begin(5, settings=ONE_UPDATE_A_SLOT)
-        world.isolate(3, 4)
+        cluster = self.begin(5, settings=ONE_UPDATE_A_SLOT)
+        cluster.isolate(3, 4)
         for timestamp in range(1, 6):
-            world.submit(1, "a", timestamp)
-            world.run(0.05)
-        world.run(1)
-        world.crash(0)
-        world.crash(1)
-        world.heal()
+            cluster.submit(1, "a", timestamp)
+            cluster.run(0.05)
+        cluster.run(1)
+        cluster.crash(0)
+        cluster.crash(1)
+        cluster.heal()
         self.until_executed(["a"] * 5, 2, 3, 4, seconds=10)
 
     def test_answered_update_survives_the_crash_of_all(self) -> None:
         """Design part 1: power loss everywhere, right after the answer; any majority that comes back has it."""
         for majority in ((0, 1), (0, 2), (1, 2)):
-            world = self.begin()
-            world.submit(2, "a", 1)
-            world.run_until(self.answered("a"))
-            for server_id in world.ids:
-                world.crash(server_id)
+            cluster = self.begin()
+            cluster.submit(2, "a", 1)
+            cluster.run_until(self.answered("a"))
+            for server_id in cluster.ids:
+                cluster.crash(server_id)
             for server_id in majority:
-                world.restart(server_id)
+                cluster.restart(server_id)
             self.until_executed(["a"], *majority, seconds=20)
 
 
 class Reconciliation(ScenarioTestCase):
     def _fall_behind(self, settings: Settings, slots: int = 20) -> None:
         """Server 2 misses so many slots, and comes back."""
-        world = self.begin(settings=settings)
-        world.crash(2)
+        cluster = self.begin(settings=settings)
+        cluster.crash(2)
         for timestamp in range(1, slots + 1):
-            world.submit(1, "a", timestamp, b"x" * 100)
-            world.run(0.02)
-        self.assertEqual(world.aru(1), slots)
-        world.run(0.5)
+            cluster.submit(1, "a", timestamp, b"x" * 100)
+            cluster.run(0.02)
+        self.assertEqual(cluster.aru(1), slots)
+        cluster.run(0.5)
         self.sent.clear()
-        world.restart(2)
+        cluster.restart(2)
 
     def test_server_that_was_away_asks_a_follower(self) -> None:
         """Section 5.6: pull from a peer; the leader is left in peace when others can serve."""
@@ -179,28 +179,28 @@ class Reconciliation(ScenarioTestCase):
     def test_what_is_no_more_in_memory_comes_from_disk(self) -> None:
         """Section 5.6, with nothing kept above the floor."""
         self._fall_behind(Settings(history_slots_kept=0))
-        self.assertEqual(self.world.replica(1).data.ordering.global_history.floor, 20)
+        self.assertEqual(self.cluster.replica(1).data.ordering.global_history.floor, 20)
         self.until_executed(["a"] * 20, 2, seconds=3)
 
     def test_bounded_bursts_with_losses(self) -> None:
         """Section 5.6: each burst is bounded; what is lost of it is asked for anew."""
         self._fall_behind(Settings(frame_data_bytes_max=300))
         lossy = LinkQuality(loss=0.4)
-        self.world.network.set_quality(lossy, [(0, 2), (1, 2), (2, 0), (2, 1)])
+        self.cluster.network.set_quality(lossy, [(0, 2), (1, 2), (2, 0), (2, 1)])
         self.until_executed(["a"] * 20, 2, seconds=30)
         replies = [m for _, _, m in self.sent if isinstance(m, ReconciliationReply)]
         self.assertLessEqual(max(len(m.updates) for m in replies), 3)
 
     def test_peer_that_does_not_answer_is_replaced(self) -> None:
         """Section 5.6: after a timeout another is asked, the leader if there is no one else."""
-        world = self.begin()
-        world.crash(2)
-        world.submit(0, "a", 1)
+        cluster = self.begin()
+        cluster.crash(2)
+        cluster.submit(0, "a", 1)
         self.until_executed(["a"])
-        world.run(0.5)
+        cluster.run(0.5)
         self.sent.clear()
-        world.network.drop(passing(ReconciliationReply, sender=1))
-        world.restart(2)
+        cluster.network.drop(passing(ReconciliationReply, sender=1))
+        cluster.restart(2)
         self.until_executed(["a"], 2, seconds=3)
         self.assertEqual({to for _, to, m in self.sent if isinstance(m, ReconciliationRequest)}, {0, 1})
 
@@ -208,16 +208,16 @@ class Reconciliation(ScenarioTestCase):
 class StorageIdentity(ScenarioTestCase):
     def test_lost_disk_is_not_a_new_server(self) -> None:
         """G20: an id that comes back with an empty disk has no promises to keep: it is told, and stops."""
-        world = self.begin()
-        world.submit(1, "a", 1)
+        cluster = self.begin()
+        cluster.submit(1, "a", 1)
         self.until_executed(["a"])
-        world.crash(2)
-        disk = world.disk(2)
+        cluster.crash(2)
+        disk = cluster.disk(2)
         disk.identity, disk.contents, disk.incarnation = b"", type(disk.contents)(), 0
-        world.expected_failures = (StorageWasReplaced,)
-        world.restart(2)
+        cluster.expected_failures = (StorageWasReplaced,)
+        cluster.restart(2)
         self.sent.clear()
-        world.run(1)
-        self.assertFalse(world.is_running(2))
-        self.assertIn("with another storage", world.failures[2].getErrorMessage())
+        cluster.run(1)
+        self.assertFalse(cluster.is_running(2))
+        self.assertIn("with another storage", cluster.failures[2].getErrorMessage())
         self.assertEqual((self.view(0), self.state(0)), (1, State.REG_LEADER))

@@ -17,7 +17,7 @@ from pfsb.paxos.messages import (
     ViewChange,
 )
 from pfsb.paxos.settings import Settings
-from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.cluster import SimulatedCluster
 from tests.paper.scenario import ONE_UPDATE_A_SLOT, ScenarioTestCase, passing
 
 RECONCILIATION = (ReconciliationRequest, ReconciliationReply)
@@ -26,93 +26,93 @@ RECONCILIATION = (ReconciliationRequest, ReconciliationReply)
 class ElectionScenarios(ScenarioTestCase):
     def test_02_leader_dies_right_after_a_server_joined_by_vc_proof(self) -> None:
         """G5: whatever path a view was joined by, the Progress_Timer runs, so the survivors elect."""
-        world = self.begin(start=False)
-        world.network.drop(passing(Prepare, Alive, ViewChange, receiver=2))
-        for server_id in world.ids:
-            world.restart(server_id)
-        world.run_until(lambda: self.view(2) == 1 and self.state(0) is State.REG_LEADER)
+        cluster = self.begin(start=False)
+        cluster.network.drop(passing(Prepare, Alive, ViewChange, receiver=2))
+        for server_id in cluster.ids:
+            cluster.restart(server_id)
+        cluster.run_until(lambda: self.view(2) == 1 and self.state(0) is State.REG_LEADER)
         self.assertEqual(self.sent_by(2, PrepareOK), [])
-        world.crash(0)
+        cluster.crash(0)
         self.no_more_filters()
         self.until_led_by(1, seconds=10)
-        world.submit(2, "a", 1)
+        cluster.submit(2, "a", 1)
         self.until_executed(["a"], 1, 2)
 
     def test_03_every_prepare_overtaken_by_vc_proof(self) -> None:
         """G7: a server that has installed the view already answers its PREPARE all the same."""
-        world = self.begin(start=False)
-        prepares = world.network.hold(passing(Prepare))
-        for server_id in world.ids:
-            world.restart(server_id)
-        world.run_until(lambda: all(self.state(i) is State.REG_NONLEADER for i in (1, 2)))
+        cluster = self.begin(start=False)
+        prepares = cluster.network.hold(passing(Prepare))
+        for server_id in cluster.ids:
+            cluster.restart(server_id)
+        cluster.run_until(lambda: all(self.state(i) is State.REG_NONLEADER for i in (1, 2)))
         prepares.release()
-        world.run_until(lambda: self.state(0) is State.REG_LEADER, 1.0)
-        self.assertEqual([self.view(i) for i in world.ids], [1, 1, 1])
+        cluster.run_until(lambda: self.state(0) is State.REG_LEADER, 1.0)
+        self.assertEqual([self.view(i) for i in cluster.ids], [1, 1, 1])
 
     def test_09_recovered_follower_votes_again_in_the_same_view(self) -> None:
         """G9 (i): a vote is no promise: who has just recovered goes back to its view on a VC_PROOF."""
-        world = self.begin()
-        world.crash(2)
-        world.restart(2)
-        world.run_until(lambda: self.state(2) is State.REG_NONLEADER, 1.0)
-        world.crash(1)
-        world.submit(0, "a", 1)
+        cluster = self.begin()
+        cluster.crash(2)
+        cluster.restart(2)
+        cluster.run_until(lambda: self.state(2) is State.REG_NONLEADER, 1.0)
+        cluster.crash(1)
+        cluster.submit(0, "a", 1)
         self.until_executed(["a"], 0, 2, seconds=1.0)
         self.assertEqual([self.view(0), self.view(2)], [1, 1])
 
     def test_09_suspicion_ends_when_the_view_is_seen_to_order(self) -> None:
         """G9 (ii): a PROPOSAL of the leader, and a Local_Aru that has grown since the suspicion, lead back."""
-        world = self.begin()
+        cluster = self.begin()
         self._let_server_2_suspect()
         for timestamp in range(1, 4):
-            world.submit(1, "a", timestamp)
-            world.run(0.5)
+            cluster.submit(1, "a", timestamp)
+            cluster.run(0.5)
         self.assertIs(self.state(2), State.REG_NONLEADER)
-        self.assertEqual([self.view(i) for i in world.ids], [1, 1, 1])
+        self.assertEqual([self.view(i) for i in cluster.ids], [1, 1, 1])
 
     def test_09_suspicion_does_not_end_by_vc_proof_alone(self) -> None:
         """G9, never: a server still in the view would drag suspects back, and could prevent the election for ever."""
-        world = self.begin()
+        cluster = self.begin()
         self._let_server_2_suspect()
-        world.run(3)
+        cluster.run(3)
         self.assertGreater(len(self.sent_by(0, VCProof)), 10)
         self.assertIs(self.state(2), State.LEADER_ELECTION)
 
     def _let_server_2_suspect(self) -> None:
-        self.world.isolate(2)
-        self.world.run_until(lambda: self.state(2) is State.LEADER_ELECTION)
-        self.world.heal()
+        self.cluster.isolate(2)
+        self.cluster.run_until(lambda: self.state(2) is State.LEADER_ELECTION)
+        self.cluster.heal()
 
     def test_11_idle_for_a_hundred_timeouts(self) -> None:
         """G8: an idle system elects nobody, and writes nothing to its disks (design part 4, "Idle")."""
-        world = self.begin()
-        world.submit(1, "a", 1)
+        cluster = self.begin()
+        cluster.submit(1, "a", 1)
         self.until_executed(["a"])
-        world.run(1)
-        written = [world.storage(i).counters.groups for i in world.ids]
-        world.run(100 * world.settings.progress_seconds)
-        self.assertEqual([self.view(i) for i in world.ids], [1, 1, 1])
-        self.assertEqual(written, [world.storage(i).counters.groups for i in world.ids])
+        cluster.run(1)
+        written = [cluster.storage(i).counters.groups for i in cluster.ids]
+        cluster.run(100 * cluster.settings.progress_seconds)
+        self.assertEqual([self.view(i) for i in cluster.ids], [1, 1, 1])
+        self.assertEqual(written, [cluster.storage(i).counters.groups for i in cluster.ids])
 
     def test_11_leader_killed_while_idle(self) -> None:
         """G8: the Progress_Timer is always armed: a new leader within one timeout, with nothing to order."""
-        world = self.begin()
-        world.submit(1, "a", 1)
+        cluster = self.begin()
+        cluster.submit(1, "a", 1)
         self.until_executed(["a"])
-        world.run(7.3)
-        world.crash(0)
-        self.until_led_by(1, world.settings.progress_seconds + 0.1)
+        cluster.run(7.3)
+        cluster.crash(0)
+        self.until_led_by(1, cluster.settings.progress_seconds + 0.1)
 
 
 class OrderingScenarios(ScenarioTestCase):
     def test_01_follower_executes_while_the_other_is_down(self) -> None:
         """G14, N=3: a follower counts its own ACCEPT, so it needs no reconciliation to order."""
-        world = self.begin()
-        world.crash(2)
-        world.network.drop(passing(*RECONCILIATION))
-        world.submit(0, "a", 1)
-        world.submit(1, "b", 1)
-        world.run_until(lambda: set(self.clients_executed(1)) == {"a", "b"}, 1.0)
+        cluster = self.begin()
+        cluster.crash(2)
+        cluster.network.drop(passing(*RECONCILIATION))
+        cluster.submit(0, "a", 1)
+        cluster.submit(1, "b", 1)
+        cluster.run_until(lambda: set(self.clients_executed(1)) == {"a", "b"}, 1.0)
 
     def test_04_hole_below_what_the_new_leader_knows(self) -> None:
         """G11: with a proposal at 2, nothing at 1 and an empty queue, 1 gets a no-op and 2 is executed."""
@@ -122,75 +122,75 @@ class OrderingScenarios(ScenarioTestCase):
 
     def test_04_update_above_the_hole_is_sent_again(self) -> None:
         """G11: its origin sends it to the new leader once more: it still has one number, and runs once."""
-        world = self._leave_a_hole(origin_of_b=2)
+        cluster = self._leave_a_hole(origin_of_b=2)
         self.until_executed(["b"], 1, 2)
-        world.run(3)
+        cluster.run(3)
         self.assertEqual(self.proposed(view=2), {1: [], 2: ["b"]})
-        self.assertEqual(world.answers["b", 1], 2)
+        self.assertEqual(cluster.answers["b", 1], 2)
 
-    def _leave_a_hole(self, origin_of_b: int) -> World:
+    def _leave_a_hole(self, origin_of_b: int) -> SimulatedCluster:
         """Server 1 holds b at 2 and nothing at 1; server 0, who led, is gone; nothing is ordered."""
-        world = self.begin(settings=ONE_UPDATE_A_SLOT)
+        cluster = self.begin(settings=ONE_UPDATE_A_SLOT)
         for lost in (
             passing(Proposal, seq=1),
             passing(Proposal, seq=2, receiver=2),
             passing(Accept),
         ):
-            world.network.drop(lost)
-        world.submit(0, "a", 1)
+            cluster.network.drop(lost)
+        cluster.submit(0, "a", 1)
         self.until_on_disk(0, 1, "a")
-        world.submit(origin_of_b, "b", 1)
+        cluster.submit(origin_of_b, "b", 1)
         self.until_on_disk(1, 2, "b")
-        world.crash(0)
+        cluster.crash(0)
         self.no_more_filters()
         self.until_led_by(1)
-        return world
+        return cluster
 
     def test_05_one_update_at_two_numbers(self) -> None:
         """G15, N=3: two leaders bind U to 1 and to 2, both bindings stand, and U takes effect once."""
-        world = self.begin(settings=ONE_UPDATE_A_SLOT)
-        world.network.drop(passing(Proposal))
-        world.submit(0, "U", 1)
+        cluster = self.begin(settings=ONE_UPDATE_A_SLOT)
+        cluster.network.drop(passing(Proposal))
+        cluster.submit(0, "U", 1)
         self.until_on_disk(0, 1, "U")
-        world.crash(0)
+        cluster.crash(0)
         self.no_more_filters()
         self.until_led_by(1)
 
-        world.network.drop(passing(Proposal, seq=1))
-        world.network.drop(passing(Accept))
-        world.submit(1, "W", 1)
+        cluster.network.drop(passing(Proposal, seq=1))
+        cluster.network.drop(passing(Accept))
+        cluster.submit(1, "W", 1)
         self.until_on_disk(1, 1, "W")
-        world.submit(2, "U", 1)
+        cluster.submit(2, "U", 1)
         self.until_on_disk(2, 2, "U")
-        world.crash(1)
+        cluster.crash(1)
         self.no_more_filters()
 
-        world.restart(0)
+        cluster.restart(0)
         self.until_led_by(2)
-        world.run_until(lambda: world.aru(0) >= 2 and world.aru(2) >= 2)
+        cluster.run_until(lambda: cluster.aru(0) >= 2 and cluster.aru(2) >= 2)
         self.assertEqual(self.proposed(view=self.view(2)), {1: ["U"], 2: ["U"]})
-        self.assertEqual(world.answers, {("U", 1): 1})
-        world.restart(1)
-        self.until_executed(["U"], *world.ids)
-        self.assertEqual(world.executed(1), [(1, "U", 1, b"")])
+        self.assertEqual(cluster.answers, {("U", 1): 1})
+        cluster.restart(1)
+        self.until_executed(["U"], *cluster.ids)
+        self.assertEqual(cluster.executed(1), [(1, "U", 1, b"")])
 
     def test_06_leader_learns_that_the_first_slot_is_ordered(self) -> None:
         """G1, N=5: it skips the slot, and binds its own two updates to the numbers above."""
-        world = self.begin(5, settings=ONE_UPDATE_A_SLOT)
+        cluster = self.begin(5, settings=ONE_UPDATE_A_SLOT)
         for lost in (
             passing(Proposal, receiver=1),
             passing(Proposal, receiver=4),
             *(passing(Accept, receiver=i) for i in (0, 1, 3, 4)),
             passing(*RECONCILIATION),
         ):
-            world.network.drop(lost)
-        world.submit(0, "v", 1)
+            cluster.network.drop(lost)
+        cluster.submit(0, "v", 1)
         self.until_executed(["v"], 2)
-        self.assertEqual([world.aru(i) for i in world.ids], [0, 0, 1, 0, 0])
-        world.crash(0)
-        world.crash(3)
-        world.submit(1, "p", 1)
-        world.submit(1, "q", 1)
+        self.assertEqual([cluster.aru(i) for i in cluster.ids], [0, 0, 1, 0, 0])
+        cluster.crash(0)
+        cluster.crash(3)
+        cluster.submit(1, "p", 1)
+        cluster.submit(1, "q", 1)
         self.until_led_by(1)
         self.no_more_filters()
         self.until_executed(["v", "p", "q"], 1, 2, 4)
@@ -198,21 +198,21 @@ class OrderingScenarios(ScenarioTestCase):
 
     def test_06_leader_learns_that_a_slot_above_a_gap_is_ordered(self) -> None:
         """G1, N=5: it proposes again what stands below, skips what is ordered, and goes on with fresh numbers."""
-        world = self.begin(5, settings=ONE_UPDATE_A_SLOT)
-        world.network.drop(passing(Proposal, receiver=1))
-        world.network.drop(passing(Proposal, receiver=4))
-        world.network.drop(passing(*RECONCILIATION))
+        cluster = self.begin(5, settings=ONE_UPDATE_A_SLOT)
+        cluster.network.drop(passing(Proposal, receiver=1))
+        cluster.network.drop(passing(Proposal, receiver=4))
+        cluster.network.drop(passing(*RECONCILIATION))
         second_vote_at_server_2 = passing(Accept, receiver=2, seqs=((2,),))
-        world.network.drop(lambda p: isinstance(p.message, Accept) and not second_vote_at_server_2(p))
+        cluster.network.drop(lambda p: isinstance(p.message, Accept) and not second_vote_at_server_2(p))
         for seq, client in ((1, "v"), (2, "w")):
-            world.submit(0, client, 1)
+            cluster.submit(0, client, 1)
             for server_id in (2, 3):
                 self.until_on_disk(server_id, seq, client)
-        world.run_until(lambda: world.replica(2).data.ordering.global_history.slots[2].ordered is not None)
-        world.crash(0)
-        world.crash(3)
-        world.submit(1, "p", 1)
-        world.submit(1, "q", 1)
+        cluster.run_until(lambda: cluster.replica(2).data.ordering.global_history.slots[2].ordered is not None)
+        cluster.crash(0)
+        cluster.crash(3)
+        cluster.submit(1, "p", 1)
+        cluster.submit(1, "q", 1)
         self.until_led_by(1)
         self.no_more_filters()
         self.until_executed(["v", "w", "p", "q"], 1, 2, 4)
@@ -220,175 +220,175 @@ class OrderingScenarios(ScenarioTestCase):
 
     def test_07_all_that_is_missing_comes_as_ordered(self) -> None:
         """G13: what a data list says is ordered is executed and answered at once, with nothing to propose."""
-        world = self.begin()
-        world.network.drop(passing(Proposal, Accept, receiver=1))
-        world.network.drop(passing(*RECONCILIATION))
-        world.submit(1, "a", 1)
+        cluster = self.begin()
+        cluster.network.drop(passing(Proposal, Accept, receiver=1))
+        cluster.network.drop(passing(*RECONCILIATION))
+        cluster.submit(1, "a", 1)
         self.until_executed(["a"], 2)
-        world.run(0.3)
-        self.assertEqual((world.aru(1), world.answers), (0, {}))
-        world.crash(0)
-        world.network.drop(passing(Proposal, Accept))
+        cluster.run(0.3)
+        self.assertEqual((cluster.aru(1), cluster.answers), (0, {}))
+        cluster.crash(0)
+        cluster.network.drop(passing(Proposal, Accept))
         self.until_led_by(1)
-        world.run_until(self.answered("a"), 0.05)
+        cluster.run_until(self.answered("a"), 0.05)
         self.assertEqual(self.clients_executed(1), ["a"])
         self.assertEqual(self.proposed(self.view(1)), {})
 
     def test_08_foreign_update_kept_in_the_queue_over_a_view_change(self) -> None:
         """G15: who leads again has it queued already; its origin's repetition is not bound once more."""
-        world = self.begin(settings=Settings(window_slots=2, batch_bytes_max=1))
-        unanswered = world.network.drop(passing(Accept))
-        world.network.drop(passing(Prepare, view=(2, 3)))
-        world.network.drop(passing(VCProof, installed=(2, 3)))
+        cluster = self.begin(settings=Settings(window_slots=2, batch_bytes_max=1))
+        unanswered = cluster.network.drop(passing(Accept))
+        cluster.network.drop(passing(Prepare, view=(2, 3)))
+        cluster.network.drop(passing(VCProof, installed=(2, 3)))
         for seq, client in ((1, "first"), (2, "second")):
-            world.submit(0, client, 1)
+            cluster.submit(0, client, 1)
             self.until_on_disk(2, seq, client)
-        world.submit(2, "F", 1)
-        queue = world.replica(0).data.clients.update_queue
-        world.run_until(lambda: [update.client_id for update in queue] == ["F"])
-        world.run_until(lambda: self.view(0) == 4 and self.state(0) is State.REG_LEADER, 60)
-        world.run(2)
-        world.network.filters.remove(unanswered)
+        cluster.submit(2, "F", 1)
+        queue = cluster.replica(0).data.clients.update_queue
+        cluster.run_until(lambda: [update.client_id for update in queue] == ["F"])
+        cluster.run_until(lambda: self.view(0) == 4 and self.state(0) is State.REG_LEADER, 60)
+        cluster.run(2)
+        cluster.network.filters.remove(unanswered)
         self.until_executed(["first", "second", "F"])
-        world.run(2)
+        cluster.run(2)
         self.assertEqual(self.proposed(4), {1: ["first"], 2: ["second"], 3: ["F"]})
 
     def test_12_path_to_the_leader_is_cut_one_way(self) -> None:
         """G8 (d): others make progress, so nobody suspects; they relay what the cut-off server says waits."""
-        world = self.begin()
-        world.cut(2, 0, one_way=True)
+        cluster = self.begin()
+        cluster.cut(2, 0, one_way=True)
         for timestamp in range(1, 41):
-            world.clock.callLater(timestamp / 10, partial(world.submit, 1, "busy", timestamp))
-        world.submit(2, "a", 1)
-        world.run_until(self.answered("a"), 3.5)
-        self.assertEqual([self.view(i) for i in world.ids], [1, 1, 1])
+            cluster.clock.callLater(timestamp / 10, partial(cluster.submit, 1, "busy", timestamp))
+        cluster.submit(2, "a", 1)
+        cluster.run_until(self.answered("a"), 3.5)
+        self.assertEqual([self.view(i) for i in cluster.ids], [1, 1, 1])
 
 
 class DiskScenarios(ScenarioTestCase):
     def test_10_follower_crashes_between_vote_and_sync(self) -> None:
         """Section 5.8: what it has not told, nobody counts; after the restart it votes anew."""
-        world = self.begin()
-        world.isolate(2)
-        world.servers[1].sync_seconds = (0.2, 0.2)
-        world.submit(0, "a", 1)
-        world.run_until(lambda: bool(world.storage(1).pending_groups()))
-        world.run(0.1)
-        world.crash(1)
+        cluster = self.begin()
+        cluster.isolate(2)
+        cluster.servers[1].sync_seconds = (0.2, 0.2)
+        cluster.submit(0, "a", 1)
+        cluster.run_until(lambda: bool(cluster.storage(1).pending_groups()))
+        cluster.run(0.1)
+        cluster.crash(1)
         self.assertEqual(self.sent_by(1, Accept), [])
-        self.assertEqual((world.aru(0), world.answers), (0, {}))
-        world.restart(1)
-        world.run_until(self.answered("a"), 5)
+        self.assertEqual((cluster.aru(0), cluster.answers), (0, {}))
+        cluster.restart(1)
+        cluster.run_until(self.answered("a"), 5)
 
     def test_10_follower_crashes_between_sync_and_send(self) -> None:
         """Section 5.8: the vote is on its disk, so the next leader hears of it, though its ACCEPT never left."""
-        world = self.begin()
-        world.network.drop(passing(Proposal, receiver=2))
-        world.servers[1].sync_seconds = (0.2, 0.2)
-        world.submit(0, "a", 1)
-        world.run_until(lambda: bool(world.storage(1).pending_groups()))
-        world.crash(1, groups_kept=1)
+        cluster = self.begin()
+        cluster.network.drop(passing(Proposal, receiver=2))
+        cluster.servers[1].sync_seconds = (0.2, 0.2)
+        cluster.submit(0, "a", 1)
+        cluster.run_until(lambda: bool(cluster.storage(1).pending_groups()))
+        cluster.crash(1, groups_kept=1)
         self.assertEqual(self.sent_by(1, Accept), [])
         self.assertEqual(self.held_on_disk(1, 1), ["a"])
-        world.crash(0)
+        cluster.crash(0)
         self.no_more_filters()
-        world.restart(1)
+        cluster.restart(1)
         self.until_executed(["a"], 1, 2, seconds=20)
 
     def test_10_leader_crashes_between_sync_and_send(self) -> None:
         """G10, 6.2: its proposal is on its own disk alone; it never leads that view again, and reports the proposal."""
-        world = self.begin()
-        world.network.drop(passing(Proposal, Accept))
-        world.servers[0].sync_seconds = (0.2, 0.2)
-        world.submit(0, "a", 1)
-        world.run_until(lambda: bool(world.storage(0).pending_groups()))
-        world.crash(0, groups_kept=1)
+        cluster = self.begin()
+        cluster.network.drop(passing(Proposal, Accept))
+        cluster.servers[0].sync_seconds = (0.2, 0.2)
+        cluster.submit(0, "a", 1)
+        cluster.run_until(lambda: bool(cluster.storage(0).pending_groups()))
+        cluster.crash(0, groups_kept=1)
         self.assertEqual(self.held_on_disk(0, 1), ["a"])
         self.no_more_filters()
-        world.restart(0)
-        world.crash(2)
+        cluster.restart(0)
+        cluster.crash(2)
         self.until_executed(["a"], 0, 1, seconds=20)
         self.assertGreater(self.view(0), 1)
 
     def test_10_torn_tail_of_the_log(self) -> None:
         """G20: a crash may leave any part of what was being written; what was answered before is whole."""
         for torn in range(3):
-            world = self.begin(settings=ONE_UPDATE_A_SLOT)
-            world.submit(1, "before", 1)
+            cluster = self.begin(settings=ONE_UPDATE_A_SLOT)
+            cluster.submit(1, "before", 1)
             self.until_executed(["before"])
-            world.servers[2].sync_seconds = (0.5, 0.5)
+            cluster.servers[2].sync_seconds = (0.5, 0.5)
             for client in ("a", "b", "c", "d"):
-                world.submit(0, client, 1)
-            world.run_until(lambda: sum(self.world.storage(2).pending_groups()) >= 4)
-            world.run(0.05)
-            groups = world.storage(2).pending_groups()
+                cluster.submit(0, client, 1)
+            cluster.run_until(lambda: sum(self.cluster.storage(2).pending_groups()) >= 4)
+            cluster.run(0.05)
+            groups = cluster.storage(2).pending_groups()
             self.assertGreater(max(groups), torn)
-            world.crash(2, groups.index(max(groups)), torn)
-            world.crash(1)
-            world.restart(2)
-            world.submit(0, "after", 1)
-            world.run_until(self.answered("before", "a", "b", "c", "d", "after"), 20)
-            world.restart(1)
-            world.run_until(world.all_equal)
+            cluster.crash(2, groups.index(max(groups)), torn)
+            cluster.crash(1)
+            cluster.restart(2)
+            cluster.submit(0, "after", 1)
+            cluster.run_until(self.answered("before", "a", "b", "c", "d", "after"), 20)
+            cluster.restart(1)
+            cluster.run_until(cluster.all_equal)
 
 
 class MajorityScenarios(ScenarioTestCase):
     def test_13_even_number_of_servers(self) -> None:
         """G27, N=4: three are a majority, two are not."""
-        world = self.begin(4)
-        world.crash(3)
-        world.submit(1, "a", 1)
-        world.run_until(self.answered("a"), 1)
-        world.crash(2)
-        world.submit(1, "b", 1)
-        world.run(20)
+        cluster = self.begin(4)
+        cluster.crash(3)
+        cluster.submit(1, "a", 1)
+        cluster.run_until(self.answered("a"), 1)
+        cluster.crash(2)
+        cluster.submit(1, "b", 1)
+        cluster.run(20)
         self.assertEqual(self.clients_executed(0), ["a"])
-        world.restart(2)
+        cluster.restart(2)
         self.until_executed(["a", "b"], 0, 1, 2, seconds=30)
 
     def test_13_two_servers(self) -> None:
         """G27, N=2: both are needed."""
-        world = self.begin(2)
-        world.crash(1)
-        world.submit(0, "a", 1)
-        world.run(20)
-        self.assertEqual(world.answers, {})
-        world.restart(1)
+        cluster = self.begin(2)
+        cluster.crash(1)
+        cluster.submit(0, "a", 1)
+        cluster.run(20)
+        self.assertEqual(cluster.answers, {})
+        cluster.restart(1)
         self.until_executed(["a"], seconds=30)
 
     def test_13_one_server(self) -> None:
         """G6: a majority of one elects itself and orders, and does so again after a crash."""
-        world = self.begin(1)
-        world.submit(0, "a", 1)
-        world.run_until(self.answered("a"), 1)
-        world.crash(0)
-        world.restart(0)
-        world.submit(0, "b", 1)
+        cluster = self.begin(1)
+        cluster.submit(0, "a", 1)
+        cluster.run_until(self.answered("a"), 1)
+        cluster.crash(0)
+        cluster.restart(0)
+        cluster.submit(0, "b", 1)
         self.until_executed(["a", "b"], seconds=10)
 
     def test_13_minority_with_clients(self) -> None:
         """Section 4: a minority executes nothing; when the partition heals all that its clients asked is executed."""
         for minority in ((3, 4), (0, 1)):
-            world = self.begin(5)
-            world.isolate(*minority)
-            majority = [i for i in world.ids if i not in minority]
-            for server_id in world.ids:
-                world.submit(server_id, f"client of {server_id}", 1)
-            world.run_until(self.answered(*(f"client of {i}" for i in majority)), 20)
-            world.run(10)
+            cluster = self.begin(5)
+            cluster.isolate(*minority)
+            majority = [i for i in cluster.ids if i not in minority]
+            for server_id in cluster.ids:
+                cluster.submit(server_id, f"client of {server_id}", 1)
+            cluster.run_until(self.answered(*(f"client of {i}" for i in majority)), 20)
+            cluster.run(10)
             self.assertEqual([self.clients_executed(i) for i in minority], [[], []])
-            world.heal()
-            world.run_until(self.answered(*(f"client of {i}" for i in world.ids)), 20)
-            world.run_until(world.all_equal)
+            cluster.heal()
+            cluster.run_until(self.answered(*(f"client of {i}" for i in cluster.ids)), 20)
+            cluster.run_until(cluster.all_equal)
 
     def test_13_what_a_minority_leader_proposed(self) -> None:
         """S1: what the old leader bound with a minority gives way to what the majority chose without it."""
-        world = self.begin(5)
-        world.isolate(0, 1)
-        world.submit(0, "alone", 1)
+        cluster = self.begin(5)
+        cluster.isolate(0, 1)
+        cluster.submit(0, "alone", 1)
         self.until_on_disk(1, 1, "alone")
-        world.submit(3, "chosen", 1)
+        cluster.submit(3, "chosen", 1)
         self.until_executed(["chosen"], 2, 3, 4, seconds=20)
-        world.heal()
+        cluster.heal()
         self.until_executed(["chosen", "alone"], seconds=20)
-        world.run(1)
+        cluster.run(1)
         self.assertEqual(self.held_on_disk(0, 1), ["chosen"])

@@ -24,126 +24,126 @@ RECONCILIATION = (ReconciliationRequest, ReconciliationReply)
 class Elections(ScenarioTestCase):
     def test_leaders_follow_each_other_in_the_order_of_their_ids(self) -> None:
         """Section 5.1: view v is led by the server at position (v - 1) mod N."""
-        world = self.begin(5)
+        cluster = self.begin(5)
         views: list[int] = []
         for _ in range(8):
-            leader = world.leader()
+            leader = cluster.leader()
             assert leader is not None
             views.append(self.view(leader))
             self.assertEqual(leader, (views[-1] - 1) % 5)
-            world.crash(leader)
-            world.run_until(world.has_leader, 30)
-            world.restart(leader)
-            world.run(0.5)
+            cluster.crash(leader)
+            cluster.run_until(cluster.has_leader, 30)
+            cluster.restart(leader)
+            cluster.run(0.5)
         self.assertEqual(views, sorted(set(views)))
         self.assertEqual(views[0], 1)
 
     def test_unstable_server_cannot_interrupt_a_working_view(self) -> None:
         """Figure 4 A4: who is in a view ignores votes for others, however often and high they come."""
-        world = self.begin()
+        cluster = self.begin()
         for attempt in range(2, 200):
             vote = ViewChange(2, attempt)
-            world.clock.callLater(attempt / 100, partial(self._deliver, 2, vote))
+            cluster.clock.callLater(attempt / 100, partial(self._deliver, 2, vote))
         for timestamp in range(1, 21):
-            world.clock.callLater(timestamp / 10, partial(world.submit, 1, "a", timestamp))
-        world.run(3)
-        self.assertEqual([self.view(i) for i in world.ids], [1, 1, 1])
+            cluster.clock.callLater(timestamp / 10, partial(cluster.submit, 1, "a", timestamp))
+        cluster.run(3)
+        self.assertEqual([self.view(i) for i in cluster.ids], [1, 1, 1])
         self.assertEqual(len(self.clients_executed(0)), 20)
-        self.assertGreater(world.replica(0).discarded["4 A4"], 100)
+        self.assertGreater(cluster.replica(0).discarded["4 A4"], 100)
 
     def _deliver(self, sender: int, message: ViewChange) -> None:
         for receiver in (0, 1):
-            self.world.replica(receiver).receive(sender, self.world.disk(sender).identity, [message])
+            self.cluster.replica(receiver).receive(sender, self.cluster.disk(sender).identity, [message])
 
     def test_higher_attempt_ignored_while_progress_timer_runs(self) -> None:
         """Figure 4 A6: an unstable server cannot interrupt an election that is preinstalled."""
-        world = self.begin(start=False)
-        world.network.drop(passing(Prepare, VCProof))
-        for server_id in world.ids:
-            world.restart(server_id)
-        world.run_until(lambda: all(world.replica(i).progress_timer.running for i in world.ids))
+        cluster = self.begin(start=False)
+        cluster.network.drop(passing(Prepare, VCProof))
+        for server_id in cluster.ids:
+            cluster.restart(server_id)
+        cluster.run_until(lambda: all(cluster.replica(i).progress_timer.running for i in cluster.ids))
         self._deliver(2, ViewChange(2, 9))
-        self.assertEqual([world.replica(i).data.views.last_attempted for i in (0, 1)], [1, 1])
-        self.assertEqual([world.replica(i).discarded["4 A6"] for i in (0, 1)], [1, 1])
+        self.assertEqual([cluster.replica(i).data.views.last_attempted for i in (0, 1)], [1, 1])
+        self.assertEqual([cluster.replica(i).discarded["4 A6"] for i in (0, 1)], [1, 1])
 
     def test_server_joins_a_higher_attempt_when_it_suspects(self) -> None:
         """Figure 6 B: in an election, and not preinstalled: follow the highest."""
-        world = self.begin(5, start=False)
-        world.network.drop(passing(ViewChange))
+        cluster = self.begin(5, start=False)
+        cluster.network.drop(passing(ViewChange))
         for server_id in (0, 1, 2):
-            world.restart(server_id)
-        world.run(0.1)
+            cluster.restart(server_id)
+        cluster.run(0.1)
         self._deliver(2, ViewChange(2, 9))
-        self.assertEqual([world.replica(i).data.views.last_attempted for i in (0, 1)], [9, 9])
+        self.assertEqual([cluster.replica(i).data.views.last_attempted for i in (0, 1)], [9, 9])
 
     def test_timeout_doubles_up_to_its_cap_and_comes_back(self) -> None:
         """Section 5.2 and G8: each preinstall doubles it, and an update ordered in the view resets it."""
-        world = self.begin()
-        world.network.drop(passing(Prepare, VCProof))
-        world.crash(0)
-        timers = world.replica(1).data.timers
+        cluster = self.begin()
+        cluster.network.drop(passing(Prepare, VCProof))
+        cluster.crash(0)
+        timers = cluster.replica(1).data.timers
         seen = []
         for _ in range(60):
             seen.append(timers.progress_seconds)
-            world.run(1)
+            cluster.run(1)
         self.assertEqual(sorted(set(seen)), [2.0, 4.0, 8.0])
         self.no_more_filters()
-        world.submit(1, "a", 1)
+        cluster.submit(1, "a", 1)
         self.until_executed(["a"], 1, 2, seconds=60)
         self.assertEqual(timers.progress_seconds, 1.0)
 
     def test_restarted_leader_never_leads_its_view_again(self) -> None:
         """G10: what it may have said in that view, it does not know any more."""
-        world = self.begin()
-        world.crash(0)
-        world.restart(0)
-        world.submit(1, "a", 1)
-        world.run_until(self.answered("a"), 20)
-        self.assertGreater(min(self.view(i) for i in world.ids), 1)
+        cluster = self.begin()
+        cluster.crash(0)
+        cluster.restart(0)
+        cluster.submit(1, "a", 1)
+        cluster.run_until(self.answered("a"), 20)
+        self.assertGreater(min(self.view(i) for i in cluster.ids), 1)
 
     def test_leader_cut_off_from_the_majority_steps_down(self) -> None:
         """Design part 4, "Idle": a leader that does not hear a majority suspects itself."""
-        world = self.begin()
-        world.isolate(0)
-        world.run_until(lambda: self.state(0) is State.LEADER_ELECTION, 3)
+        cluster = self.begin()
+        cluster.isolate(0)
+        cluster.run_until(lambda: self.state(0) is State.LEADER_ELECTION, 3)
 
     def test_refused_frames_hurry_the_election(self) -> None:
         """Design part 4, "A dead peer is often known at once": the timer is cut, and the next leader leads."""
-        world = self.begin()
-        world.network.refusals = True
-        world.crash(0)
+        cluster = self.begin()
+        cluster.network.refusals = True
+        cluster.crash(0)
         self.until_led_by(1, 0.4)
 
 
 class PreparePhase(ScenarioTestCase):
     def test_accepted_proposal_survives_its_leader(self) -> None:
         """Figure 8 A: what one of a majority has accepted, the next leader proposes again, at the same number."""
-        world = self.begin()
-        world.network.drop(passing(Proposal, receiver=1))
-        world.network.drop(passing(Accept))
-        world.submit(0, "a", 1)
+        cluster = self.begin()
+        cluster.network.drop(passing(Proposal, receiver=1))
+        cluster.network.drop(passing(Accept))
+        cluster.submit(0, "a", 1)
         self.until_on_disk(2, 1, "a")
-        world.crash(0)
+        cluster.crash(0)
         self.no_more_filters()
         self.until_executed(["a"], 1, 2)
         self.assertEqual(self.proposed(2), {1: ["a"]})
 
     def test_promise_in_many_parts_counts_when_all_are_there(self) -> None:
         """G28: a long data list travels in parts; while one is missing the view is not prepared."""
-        world = self.begin(settings=Settings(batch_bytes_max=1, frame_data_bytes_max=100))
-        world.network.drop(passing(Proposal, receiver=1))
-        world.network.drop(passing(Accept))
+        cluster = self.begin(settings=Settings(batch_bytes_max=1, frame_data_bytes_max=100))
+        cluster.network.drop(passing(Proposal, receiver=1))
+        cluster.network.drop(passing(Accept))
         for i in range(8):
-            world.submit(0, f"c{i}", 1, b"x" * 80)
-        world.run_until(lambda: len(world.disk(2).contents.slots) == 8)
-        world.crash(0)
+            cluster.submit(0, f"c{i}", 1, b"x" * 80)
+        cluster.run_until(lambda: len(cluster.disk(2).contents.slots) == 8)
+        cluster.crash(0)
         self.no_more_filters()
-        lost = world.network.drop(passing(PrepareOK, part=5))
+        lost = cluster.network.drop(passing(PrepareOK, part=5))
         self.sent.clear()
-        world.run_until(lambda: len(self.sent_by(2, PrepareOK)) >= 8)
-        world.run(0.5)
+        cluster.run_until(lambda: len(self.sent_by(2, PrepareOK)) >= 8)
+        cluster.run(0.5)
         self.assertIs(self.state(1), State.LEADER_ELECTION)
-        world.network.filters.remove(lost)
+        cluster.network.filters.remove(lost)
         self.until_executed([f"c{i}" for i in range(8)], 1, 2)
         self.assertEqual({m.parts for m in self.sent_by(2, PrepareOK)}, {8})
 
@@ -152,51 +152,51 @@ class PreparePhase(ScenarioTestCase):
 
         Its data list would be truncated, and let the leader bind other updates to those numbers.
         """
-        world = self.begin(settings=Settings(batch_bytes_max=1, history_slots_kept=0))
-        world.isolate(1)
+        cluster = self.begin(settings=Settings(batch_bytes_max=1, history_slots_kept=0))
+        cluster.isolate(1)
         for timestamp in range(1, 6):
-            world.submit(2, "a", timestamp)
-            world.run(0.05)
-        self.assertEqual((world.aru(2), world.replica(2).data.ordering.global_history.floor), (5, 5))
-        world.network.drop(passing(*RECONCILIATION))
-        world.crash(0)
-        world.heal()
-        world.run_until(
+            cluster.submit(2, "a", timestamp)
+            cluster.run(0.05)
+        self.assertEqual((cluster.aru(2), cluster.replica(2).data.ordering.global_history.floor), (5, 5))
+        cluster.network.drop(passing(*RECONCILIATION))
+        cluster.crash(0)
+        cluster.heal()
+        cluster.run_until(
             lambda: self.view(1) > 1 and self.view(1) == self.view(2) and bool(self.sent_by(1, Prepare)), 20
         )
-        world.run(0.5)
+        cluster.run(0.5)
         self.assertEqual(self.sent_by(2, PrepareOK)[1:], [])
         self.no_more_filters()
-        world.submit(1, "b", 1)
+        cluster.submit(1, "b", 1)
         self.until_executed(["a"] * 5 + ["b"], 1, 2, seconds=20)
 
     def test_leader_far_behind_catches_up_before_it_is_answered(self) -> None:
         """Section 5.6, the tabled PREPARE: with more missing than a data list carries, reconciliation comes first."""
-        world = self.begin(settings=Settings(window_slots=2, batch_bytes_max=1))
-        world.isolate(1)
+        cluster = self.begin(settings=Settings(window_slots=2, batch_bytes_max=1))
+        cluster.isolate(1)
         for timestamp in range(1, 31):
-            world.submit(2, "a", timestamp)
-            world.run(0.03)
-        self.assertEqual((world.aru(1), world.aru(2)), (0, 30))
-        world.crash(0)
-        world.heal()
+            cluster.submit(2, "a", timestamp)
+            cluster.run(0.03)
+        self.assertEqual((cluster.aru(1), cluster.aru(2)), (0, 30))
+        cluster.crash(0)
+        cluster.heal()
         self.until_executed(["a"] * 30, 1, 2, seconds=20)
         reported = [len(m.data_list) for m in self.sent_by(2, PrepareOK)]
         self.assertLessEqual(max(reported), 4 * 2)
 
     def test_nothing_of_an_older_view_is_accepted_after_the_promise(self) -> None:
         """Figure 7 B: the promise is kept over a crash, since the view was on disk before it was told."""
-        world = self.begin(5, settings=ONE_UPDATE_A_SLOT)
-        late = world.network.hold(passing(Proposal, view=1))
-        world.submit(0, "late", 1)
-        world.run(0.1)
-        world.isolate(0)
-        world.run_until(lambda: any(promise.view == 2 for promise in self.sent_by(3, PrepareOK)), 10)
-        world.crash(3)
-        world.restart(3)
-        world.heal()
+        cluster = self.begin(5, settings=ONE_UPDATE_A_SLOT)
+        late = cluster.network.hold(passing(Proposal, view=1))
+        cluster.submit(0, "late", 1)
+        cluster.run(0.1)
+        cluster.isolate(0)
+        cluster.run_until(lambda: any(promise.view == 2 for promise in self.sent_by(3, PrepareOK)), 10)
+        cluster.crash(3)
+        cluster.restart(3)
+        cluster.heal()
         late.release()
-        world.run(0.3)
+        cluster.run(0.3)
         self.assertEqual([m for m in self.sent_by(3, Accept) if m.view == 1], [])
 
     def test_parts_of_two_promises_are_not_mixed(self) -> None:
@@ -204,22 +204,22 @@ class PreparePhase(ScenarioTestCase):
 
         The first half of the one and the second half of the other may leave out a vote between them.
         """
-        world = self.begin(settings=Settings(batch_bytes_max=1, frame_data_bytes_max=250))
-        world.network.drop(passing(Proposal, Accept, receiver=1))
-        world.network.drop(passing(*RECONCILIATION))
+        cluster = self.begin(settings=Settings(batch_bytes_max=1, frame_data_bytes_max=250))
+        cluster.network.drop(passing(Proposal, Accept, receiver=1))
+        cluster.network.drop(passing(*RECONCILIATION))
         for timestamp in range(1, 5):
             if timestamp == 2:
-                world.network.drop(passing(Accept, receiver=2))
-            world.submit(0, "a", timestamp, b"x" * 80)
-            world.run_until(lambda timestamp=timestamp: ("a", timestamp) in world.answers)
-        world.run(0.5)
-        self.assertEqual([world.aru(i) for i in world.ids], [4, 0, 1])
-        world.crash(0)
+                cluster.network.drop(passing(Accept, receiver=2))
+            cluster.submit(0, "a", timestamp, b"x" * 80)
+            cluster.run_until(lambda timestamp=timestamp: ("a", timestamp) in cluster.answers)
+        cluster.run(0.5)
+        self.assertEqual([cluster.aru(i) for i in cluster.ids], [4, 0, 1])
+        cluster.crash(0)
         self.no_more_filters()
-        world.network.drop(passing(*RECONCILIATION))
-        second_half = world.network.drop(passing(PrepareOK, part=1))
-        world.run_until(lambda: world.aru(1) == 1)
-        world.crash(2)
-        world.network.filters.remove(second_half)
-        world.restart(2)
+        cluster.network.drop(passing(*RECONCILIATION))
+        second_half = cluster.network.drop(passing(PrepareOK, part=1))
+        cluster.run_until(lambda: cluster.aru(1) == 1)
+        cluster.crash(2)
+        cluster.network.filters.remove(second_half)
+        cluster.restart(2)
         self.until_executed(["a"] * 4, 1, 2, seconds=20)

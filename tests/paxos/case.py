@@ -123,13 +123,13 @@ class RecordingStateMachine:
     """Notes what it is told to run."""
 
     executed: list[tuple[int, int, list[ClientUpdate]]] = field(factory=list)
-    too_old: list[ClientUpdate] = field(factory=list)
+    expired: list[ClientUpdate] = field(factory=list)
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         self.executed.append((seq, time_ms, list(updates)))
 
-    def outlived(self, update: ClientUpdate) -> None:
-        self.too_old.append(update)
+    def too_old(self, update: ClientUpdate) -> None:
+        self.expired.append(update)
 
 
 @define(eq=False)

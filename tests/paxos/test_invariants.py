@@ -10,7 +10,7 @@ from pfsb.paxos.invariants import InvariantViolated, Memory, check, install
 from pfsb.paxos.messages import Batch, ClientUpdate, GloballyOrderedUpdate, Proposal, State
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
-from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.cluster import SimulatedCluster
 
 WINDOW = 2
 BATCH = Batch.of(0, [])
@@ -21,10 +21,10 @@ class InvariantTests(SynchronousTestCase):
     """Servers of a cluster that has ordered one update; then one of them is tampered with."""
 
     def setUp(self) -> None:
-        self.world = World(self.id(), settings=Settings(window_slots=WINDOW, queue_updates_max=1))
-        self.world.submit(1, "a", 1)
-        self.world.run_until(lambda: all(self.world.aru(i) == 1 for i in self.world.ids))
-        self.leader, self.follower = self.world.replica(0), self.world.replica(1)
+        self.cluster = SimulatedCluster(self.id(), settings=Settings(window_slots=WINDOW, queue_updates_max=1))
+        self.cluster.submit(1, "a", 1)
+        self.cluster.run_until(lambda: all(self.cluster.aru(i) == 1 for i in self.cluster.ids))
+        self.leader, self.follower = self.cluster.replica(0), self.cluster.replica(1)
 
     def violates(self, sentence: int, replica: Replica, memory: Memory | None = None) -> None:
         error = self.assertRaises(InvariantViolated, check, replica, memory or Memory())
@@ -48,7 +48,7 @@ class InvariantTests(SynchronousTestCase):
         def confuse() -> None:
             self.follower.data.views.last_installed = 7
 
-        self.world.expected_failures = (InvariantViolated,)
+        self.cluster.expected_failures = (InvariantViolated,)
         self.follower.perform(confuse)
         self.assertTrue(self.follower.turn.stopped)
 

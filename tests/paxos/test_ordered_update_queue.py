@@ -61,7 +61,7 @@ class ExecutionTests(QueueTestCase):
         for seq in range(1, 101):
             self.learn(seq)
         self.learn(101, old)
-        self.assertEqual(self.machine.too_old, [old])
+        self.assertEqual(self.machine.expired, [old])
         self.assertEqual(self.machine.executed[-1], (101, 0, []))
 
     def test_update_runs_in_the_last_slot_of_its_horizon(self) -> None:
@@ -80,7 +80,7 @@ class ExecutionTests(QueueTestCase):
         self.assertEqual(self.data.clients.last_executed.of("alice"), 0)
         self.learn(103, ALICE)
         self.assertEqual(self.machine.executed[-1], (103, 0, []))
-        self.assertEqual(self.machine.too_old, [ALICE])
+        self.assertEqual(self.machine.expired, [ALICE])
 
 
 class RecordTests(QueueTestCase):

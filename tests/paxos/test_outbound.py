@@ -12,7 +12,7 @@ from zope.interface import implementer
 from pfsb.paxos.interfaces import ITransport
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Accept, Alive, Message, Proposal, State
-from pfsb.paxos.outbound import LazyVotes
+from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.settings import Settings
 from tests.paxos.case import Notes, ReplicaTestCase
 from tests.paxos.messages import accept, alive, client_update, proposal, vc_proof
@@ -42,7 +42,7 @@ class LazyVotesTestCase(SynchronousTestCase):
 
     def begin(self, *waited_at: int, settings: Settings = SETTINGS) -> None:
         self.clock, self.frames, self.notes = Clock(), Frames(), Notes()
-        self.way_out = LazyVotes(Membership(2, (1, 2, 3, 4)), self.frames, self.clock, settings, self.notes)
+        self.way_out = Outbound(Membership(2, (1, 2, 3, 4)), self.frames, self.clock, settings, self.notes)
         self.way_out.is_waited_at = waited_at.__contains__
 
     def send(self, *messages: Message, to: int | None = None) -> None:

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.data_structures import TimerData
 from pfsb.paxos.membership import Membership
-from pfsb.paxos.outbound import LazyVotes
+from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.progress_timer import HURRY_SECONDS, ProgressTimer
 from pfsb.paxos.replica import new_data
 from pfsb.paxos.turn import Turn
@@ -22,7 +22,7 @@ class ProgressTimerTests(SynchronousTestCase):
         self.clock = Clock()
         self.notes = Notes()
         self.timers = TimerData(1.0)
-        way_out = LazyVotes(Membership(2, (1, 2, 3)), FakeTransport(), self.clock, SMALL)
+        way_out = Outbound(Membership(2, (1, 2, 3)), FakeTransport(), self.clock, SMALL)
         turn = Turn(
             new_data(2, SMALL), FakeStorage(Recovered(identity_of(2), 1)), way_out, lambda f: f.raiseException()
         )

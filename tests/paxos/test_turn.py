@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Alive, Message, State, VCProof
-from pfsb.paxos.outbound import LazyVotes
+from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Recovered, ViewRecord
 from pfsb.paxos.replica import new_data
 from pfsb.paxos.turn import Durable, Turn
@@ -31,7 +31,7 @@ class TurnTestCase(SynchronousTestCase):
         self.transport = FakeTransport()
         self.failures: list[Failure] = []
         self.notes = Notes()
-        way_out = LazyVotes(Membership(2, (1, 2, 3)), self.transport, Clock(), SMALL, self.notes)
+        way_out = Outbound(Membership(2, (1, 2, 3)), self.transport, Clock(), SMALL, self.notes)
         self.turn = Turn(self.data, self.storage, way_out, self.failures.append, self.notes)
         self.told: list[Any] = []
 

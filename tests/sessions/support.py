@@ -35,8 +35,8 @@ from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.connection import Asked, ClientConnection
 from pfsb.sessions.observer import ISessionObserver
-from pfsb.sessions.state_machine import CLOSE, EXPIRE, OPEN, SessionMachine
-from pfsb.simulator.cluster.cluster import Parts, World
+from pfsb.sessions.state_machine import CLOSE, EXPIRE, OPEN, SessionStateMachine
+from pfsb.simulator.cluster.cluster import Parts, SimulatedCluster
 from pfsb.transports.faults import LinkFaults
 
 HORIZON_SLOTS = 30
@@ -115,7 +115,7 @@ class Observer:
 
     results: list[Sequence[Any]] = field(factory=list)
     """Of each bundle."""
-    outlived_updates: list[ClientUpdate] = field(factory=list)
+    expired_updates: list[ClientUpdate] = field(factory=list)
     completions: list[tuple[str, int, Result]] = field(factory=list)
     ends: list[tuple[str, int, str]] = field(factory=list)
     grown: list[str] = field(factory=list)
@@ -123,8 +123,8 @@ class Observer:
     def executed(self, update: ClientUpdate, position: int, results: Sequence[Any]) -> None:
         self.results.append(results)
 
-    def outlived(self, update: ClientUpdate) -> None:
-        self.outlived_updates.append(update)
+    def too_old(self, update: ClientUpdate) -> None:
+        self.expired_updates.append(update)
 
     def completed(self, client_id: str, number: int, result: Result) -> None:
         self.completions.append((client_id, number, result))
@@ -142,7 +142,7 @@ class Driver:
     def __init__(
         self, server_id: int = 0, catalogue: Catalogue | None = None, window: int = 4, horizon_slots: int = 10
     ) -> None:
-        self.machine = SessionMachine(server_id, catalogue or applications(), window, horizon_slots)
+        self.machine = SessionStateMachine(server_id, catalogue or applications(), window, horizon_slots)
         self.machine.observer = self.observer = Observer()
         self.seq = 0
         self.time_ms = 1_000
@@ -195,7 +195,7 @@ def _encoded(each: Bundle) -> bytes:
     return bundle.encode_bundle(head, len(each.entries), [bundle.encode_entries([entry]) for entry in each.entries])
 
 
-def dump(machine: SessionMachine) -> Any:
+def dump(machine: SessionStateMachine) -> Any:
     """All of the replicated state, in its order."""
     return (
         machine.revision,
@@ -341,16 +341,16 @@ class Client:
 class ClusterTestCase(SynchronousTestCase):
     """Each test has a world of its own, whose seed is the test's name."""
 
-    world: World
+    cluster: SimulatedCluster
     client: Client
 
     def begin(self, servers: int = 1, limits: Limits | None = None) -> None:
-        self.world = World(self.id(), servers, build=lambda parts: ServerProcess(parts, limits))
-        self.world.run_until(self.world.has_leader)
-        self.world.run(0.5)
+        self.cluster = SimulatedCluster(self.id(), servers, build=lambda parts: ServerProcess(parts, limits))
+        self.cluster.run_until(self.cluster.has_leader)
+        self.cluster.run(0.5)
 
     def server(self, server_id: int = 0) -> Server:
-        server: Server = self.world.process(server_id).server
+        server: Server = self.cluster.process(server_id).server
         return server
 
     def connect(self, server_id: int = 0) -> Client:
@@ -364,7 +364,7 @@ class ClusterTestCase(SynchronousTestCase):
 
     def answer(self, told: Told, seconds: float = 10.0) -> Result:
         """Let time pass until it is there."""
-        self.world.run_until(lambda: told.answered, seconds)
+        self.cluster.run_until(lambda: told.answered, seconds)
         return told.result
 
     def do(self, client: Client, *words: str, number: int | None = None) -> Result:
@@ -387,7 +387,7 @@ class ClusterTestCase(SynchronousTestCase):
 
     def updates(self) -> list[ClientUpdate]:
         """On disk of server 0, in order."""
-        ordered = self.world.disk(0).ordered(1, self.world.disk(0).local_aru)
+        ordered = self.cluster.disk(0).ordered(1, self.cluster.disk(0).local_aru)
         return [update for _, batch in ordered for update in batch.open()[1]]
 
     def in_use(self) -> dict[int, Asked]:
@@ -405,7 +405,7 @@ class ClusterTestCase(SynchronousTestCase):
 
     def assertEqualServers(self) -> None:
         """After some time without clients all servers have the same state."""
-        self.world.run_until(lambda: len({self.world.aru(i) for i in self.world.running_ids}) == 1)
-        dumps = [dump(self.server(i).machine) for i in self.world.running_ids]
+        self.cluster.run_until(lambda: len({self.cluster.aru(i) for i in self.cluster.running_ids}) == 1)
+        dumps = [dump(self.server(i).machine) for i in self.cluster.running_ids]
         for other in dumps[1:]:
             self.assertEqual(other, dumps[0])

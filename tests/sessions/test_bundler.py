@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.applications.interfaces import Done
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
-from pfsb.sessions.bundler import BUNDLE_BYTES_MAX, NOT_SENT, OUTLIVED, UNKNOWN, Bundler, Request
+from pfsb.sessions.bundler import BUNDLE_BYTES_MAX, NOT_SENT, TOO_OLD, UNKNOWN, Bundler, Request
 from tests.sessions.support import encoded
 
 
@@ -80,7 +80,7 @@ class BundlerTests(BundlerTestCase):
         self.bundler = Bundler("~2.1.1", 0, opens=True)
         self.add(1)
         first = self.send()
-        self.bundler.outlived()
+        self.bundler.too_old()
         self.add(1)
         again = self.send()
         self.run_bundle(again)
@@ -103,8 +103,8 @@ class BundlerTests(BundlerTestCase):
         self.add(1)
         self.send()
         self.add(2)
-        self.bundler.outlived()
-        self.assertEqual(self.told, [(1, OUTLIVED), (2, OUTLIVED)])
+        self.bundler.too_old()
+        self.assertEqual(self.told, [(1, TOO_OLD), (2, TOO_OLD)])
         self.assertTrue(self.bundler.idle)
 
 

@@ -20,7 +20,7 @@ class CommandTests(ClusterTestCase):
         """What is sent while an update is under way goes into the next one."""
         client = self.open("alice")
         asked = [client.ask("INCR", "n", number=1)]
-        self.world.step()
+        self.cluster.step()
         asked += [client.ask("INCR", "n", number=n) for n in range(2, 8)]
         self.answer(asked[-1])
         self.assertEqual([value(told.result) for told in asked], list("1234567"))
@@ -50,9 +50,9 @@ class CommandTests(ClusterTestCase):
         clients = [self.connect(), self.open("alice"), self.open("bob")]
         for _ in range(10):
             asked = [client.ask("INCR", "n") for client in clients for _ in range(3)]
-            self.world.run(0.0005)
+            self.cluster.run(0.0005)
         self.answer(asked[-1])
-        self.world.run(0.1)
+        self.cluster.run(0.1)
         self.assertEqual(value(self.do(clients[0], "GET", "n")), "90")
         self.assertEqual(sorted(latest), ["!", "alice", "bob", clients[0].connection.client_id])
 
@@ -61,7 +61,7 @@ class CommandTests(ClusterTestCase):
         client = self.connect()
         asked = [client.ask(*words) for words in [("INCR", "n"), ("GET", "n")] * 10]
         self.answer(asked[-1])
-        self.world.run(1.0)
+        self.cluster.run(1.0)
         self.assertEqual(client.told, asked)
         self.assertEqual([value(told.result) for told in asked], [str(1 + i // 2) for i in range(20)])
         self.assertEqual(client.connection.unanswered, 0)
@@ -69,11 +69,11 @@ class CommandTests(ClusterTestCase):
     def test_no_answer_before_the_sync_completes(self) -> None:
         """Promise 2: what is answered is on disk. The one door holds for answers, too."""
         client = self.connect()
-        storage = self.world.storage(0)
+        storage = self.cluster.storage(0)
         told = client.ask("PUT", "colour", "blue")
         while self.server().machine.revision == 0:
             self.assertEqual(client.told, [])
-            self.world.step()
+            self.cluster.step()
         self.assertNotEqual(storage.pending_groups(), [], "it has run, and is not on disk")
         self.assertEqual(client.told, [])
         self.answer(told)
@@ -83,16 +83,16 @@ class CommandTests(ClusterTestCase):
         """read=sequential and read=stale: no update, through the door."""
         client = self.connect()
         self.do(client, "PUT", "colour", "blue")
-        aru = self.world.aru(0)
+        aru = self.cluster.aru(0)
         self.assertEqual(value(self.answer(client.look("GET", "colour"))), "blue")
-        self.assertEqual(self.world.aru(0), aru)
+        self.assertEqual(self.cluster.aru(0), aru)
 
     def test_look_behind_a_write_is_not_answered_before_it_is_on_disk(self) -> None:
         """It may show what is not durable yet, so it waits at the door."""
         client = self.connect()
         client.ask("PUT", "colour", "blue")
         while self.server().machine.revision == 0:
-            self.world.step()
+            self.cluster.step()
         told = client.look("GET", "colour")
         self.assertFalse(told.answered)
         self.assertEqual(value(self.answer(told)), "blue")
@@ -120,9 +120,9 @@ class NumberTests(ClusterTestCase):
     def test_repeated_number_is_answered_from_the_cache(self) -> None:
         """Without another update."""
         first = self.do(self.client, "INCR", "n", number=1)
-        aru = self.world.aru(0)
+        aru = self.cluster.aru(0)
         self.assertEqual(self.do(self.client, "INCR", "n", number=1), first)
-        self.assertEqual(self.world.aru(0), aru)
+        self.assertEqual(self.cluster.aru(0), aru)
 
     def test_number_that_goes_back_is_refused(self) -> None:
         """It was skipped, so it certainly did not run; and never will, since numbers only grow."""
@@ -214,7 +214,7 @@ class TogetherTests(ClusterTestCase):
     def test_session_that_is_over_wants_a_closer_look(self) -> None:
         """Whose commands are refused, each with its own fate."""
         self.open("alice")
-        self.world.run(0.5)
+        self.cluster.run(0.5)
         self.assertIsNone(self.client.ask_all((None, INCR), (None, INCR)))
 
     def test_what_cannot_be_encoded_changes_nothing(self) -> None:
@@ -229,11 +229,11 @@ class TogetherWithoutMajorityTests(ClusterTestCase):
         """The first bundle is under way to nobody; what is asked after it waits for it."""
         self.begin(3)
         self.client = self.open("alice", 0, 60)
-        self.world.isolate(0)
+        self.cluster.isolate(0)
         self.sent = self.client.ask_all((1, INCR), (2, INCR), (None, GET))
-        self.world.run(0.01)
+        self.cluster.run(0.01)
         self.waiting = self.client.ask_all((3, INCR), (4, INCR))
-        self.world.run(2.5)
+        self.cluster.run(2.5)
 
     def test_fates_are_told_of_each(self) -> None:
         """Interface part 3: unknown for what was sent, none for what was not."""
@@ -246,7 +246,7 @@ class TogetherWithoutMajorityTests(ClusterTestCase):
         """Promise 4: in any order among those that were sent; each runs once."""
         again = [self.client.ask(*INCR, number=n) for n in (2, 1)]
         again += self.client.ask_all((3, INCR), (4, INCR)) or []
-        self.world.heal()
+        self.cluster.heal()
         self.assertEqual([value(self.answer(told)) for told in again], ["2", "1", "3", "4"])
         self.assertEqual((self.in_use(), self.client.connection.unanswered), ({}, 0))
 
@@ -256,20 +256,20 @@ class ReadTests(ClusterTestCase):
 
     def setUp(self) -> None:
         self.begin(3)
-        self.leader = self.world.leader() or 0
+        self.leader = self.cluster.leader() or 0
         self.writer, self.reader = self.open("alice", self.leader), self.connect((self.leader + 1) % 3)
 
     def test_question_takes_no_slot(self) -> None:
         """Nor does it open a session, at whatever server."""
         self.do(self.writer, *INCR)
-        aru = self.world.aru(self.leader)
+        aru = self.cluster.aru(self.leader)
         for client in (self.writer, self.reader):
             self.assertEqual(value(self.do(client, *GET)), "1")
         told = self.reader.ask_all((None, GET), (None, ("GET", "m")))
         assert told is not None
         found, missing = [self.answer(each) for each in told]
         self.assertEqual((value(found), code(missing)), ("1", ("NOTFOUND", "none")))
-        self.assertEqual(self.world.aru(self.leader), aru)
+        self.assertEqual(self.cluster.aru(self.leader), aru)
         self.assertEqual(self.sessions(), ["alice"])
 
     def test_read_sees_every_write_that_was_answered(self) -> None:
@@ -289,25 +289,25 @@ class ReadTests(ClusterTestCase):
     def test_read_without_a_leader_goes_through_the_log(self) -> None:
         """Which waits for the next one, as commands do."""
         self.do(self.writer, *INCR)
-        self.world.crash(self.leader)
+        self.cluster.crash(self.leader)
         told = self.reader.ask(*GET)
         self.assertEqual(value(self.answer(told)), "1")
 
     def test_read_of_a_client_that_goes_is_forgotten(self) -> None:
         """Whether its answer is on the way or not."""
-        self.world.isolate((self.leader + 1) % 3)
+        self.cluster.isolate((self.leader + 1) % 3)
         self.reader.ask(*GET)
-        self.world.run(0.1)
+        self.cluster.run(0.1)
         self.reader.disconnect()
-        self.world.heal()
-        self.world.run(2.0)
+        self.cluster.heal()
+        self.cluster.run(2.0)
         self.assertNothingLeft((self.leader + 1) % 3)
 
     def test_read_without_a_majority_is_refused_in_time(self) -> None:
         """Two seconds, however many of them it has waited beside the log; it changes nothing, whatever its fate is."""
-        self.world.isolate((self.leader + 1) % 3)
+        self.cluster.isolate((self.leader + 1) % 3)
         told = self.reader.ask(*GET)
-        self.world.run(2.3)
+        self.cluster.run(2.3)
         self.assertEqual(code(told.result)[0], "UNAVAILABLE")
 
 
@@ -322,7 +322,7 @@ class HelloTests(ClusterTestCase):
         second = self.connect()
         hello = self.answer(second.hello("alice"))
         self.assertEqual([value(hello, name) for name in ("last", "resumed")], [1, "yes"])
-        self.world.run(0.1)
+        self.cluster.run(0.1)
         self.assertEqual(first.ends, ["REPLACED"])
         self.assertEqual(code(self.do(first, "INCR", "n", number=2)), ("REPLACED", "none"))
         self.assertEqual(value(self.do(second, "INCR", "n", number=1)), "1")
@@ -343,7 +343,7 @@ class HelloTests(ClusterTestCase):
         self.do(holder, "LOCK", "x")
         first = self.open("alice")
         told = first.ask("LOCK", "x", number=1)
-        self.world.run(0.1)
+        self.cluster.run(0.1)
         second = self.open("alice")
         self.assertEqual(code(self.answer(told)), ("REPLACED", "unknown"))
         again = second.ask("LOCK", "x", number=1)
@@ -365,9 +365,9 @@ class HelloTests(ClusterTestCase):
         client = self.connect()
         client.hello("alice", 2)
         client.disconnect()
-        self.world.run(1.0)
+        self.cluster.run(1.0)
         self.assertEqual(self.sessions(), ["alice"])
-        self.world.run(3.0)
+        self.cluster.run(3.0)
         self.assertEqual(self.sessions(), [])
         self.assertNothingLeft()
 
@@ -420,7 +420,7 @@ class ByeTests(ClusterTestCase):
         self.do(self.open("bob"), "LOCK", "x")
         client = self.open("alice")
         lock = client.ask("LOCK", "x")
-        self.world.run(0.1)
+        self.cluster.run(0.1)
         bye = client.bye()
         self.answer(bye)
         self.assertEqual((code(lock.result), client.told[-2:]), (("NOSESSION", "none"), [lock, bye]))
@@ -431,7 +431,7 @@ class ByeTests(ClusterTestCase):
         client.ask("LOCK", "x")
         bye = client.bye()
         client.disconnect()
-        self.world.run(1.0)
+        self.cluster.run(1.0)
         self.assertEqual((bye.results, self.sessions()), ([], []))
         self.assertNothingLeft()
 
@@ -444,9 +444,9 @@ class GoneTests(ClusterTestCase):
         """That bundle may be the one that opens it. Its locks are free then."""
         client = self.connect()
         client.ask("LOCK", "x")
-        self.world.step()
+        self.cluster.step()
         client.disconnect()
-        self.world.run(0.5)
+        self.cluster.run(0.5)
         self.assertEqual(self.sessions(), [])
         self.assertEqual(value(self.do(self.connect(), "TRYLOCK", "x"), "name"), "x")
 
@@ -455,7 +455,7 @@ class GoneTests(ClusterTestCase):
         client = self.connect()
         told = client.ask("INCR", "n")
         client.disconnect()
-        self.world.run(0.5)
+        self.cluster.run(0.5)
         self.assertEqual((told.results, self.server().machine.revision), ([], 0))
 
     def test_quit_of_an_anonymous_holder_grants_the_lock(self) -> None:
@@ -463,7 +463,7 @@ class GoneTests(ClusterTestCase):
         holder, waiting = self.connect(), self.connect()
         self.do(holder, "LOCK", "x")
         told = waiting.ask("LOCK", "x")
-        self.world.run(0.1)
+        self.cluster.run(0.1)
         holder.disconnect()
         self.assertEqual(value(self.answer(told, 1.0), "name"), "x")
 
@@ -473,7 +473,7 @@ class GoneTests(ClusterTestCase):
         self.do(holder, "LOCK", "x")
         told = waiting.ask("LOCK", "x")
         holder.disconnect()
-        self.world.run(2.0)
+        self.cluster.run(2.0)
         self.assertFalse(told.answered)
         self.assertEqual(value(self.answer(told, 3.0), "name"), "x")
 
@@ -483,15 +483,15 @@ class GoneTests(ClusterTestCase):
         self.do(first, "LOCK", "x")
         for _ in range(4):
             first.disconnect()
-            self.world.run(2.0)
+            self.cluster.run(2.0)
             first = self.open("alice", ttl_seconds=3)
-        self.world.run(10.0)
+        self.cluster.run(10.0)
         self.assertEqual((self.sessions(), first.ends), (["alice"], []))
         self.assertEqual(value(self.do(first, "LOCK", "x"), "name"), "x")
 
     def test_nothing_is_left_of_many_that_came_and_went(self) -> None:
         """Tables of the desk, sessions and locks: all empty, whatever moment each of them left at."""
-        rng = self.world.network.rng
+        rng = self.cluster.network.rng
         for i in range(60):
             client = self.open(f"c{i % 7}", ttl_seconds=1) if i % 3 else self.connect()
             for _ in range(rng.randrange(4)):
@@ -501,9 +501,9 @@ class GoneTests(ClusterTestCase):
             if i % 4 == 0:
                 client.bye()
             for _ in range(rng.randrange(6)):
-                self.world.step()
+                self.cluster.step()
             client.disconnect()
-        self.world.run(5.0)
+        self.cluster.run(5.0)
         self.assertNothingLeft()
         self.assertEqual(self.sessions(), [])
         self.assertEqual(value(self.do(self.connect(), "LOCKS"), "held"), 0)
@@ -514,16 +514,16 @@ class NoMajorityTests(ClusterTestCase):
 
     def setUp(self) -> None:
         self.begin(3)
-        self.at = self.world.leader() or 0
+        self.at = self.cluster.leader() or 0
         self.client = self.open("alice", self.at, 60)
-        self.world.isolate(self.at)
+        self.cluster.isolate(self.at)
 
     def ask_in_vain(self) -> None:
         """Number 1 is sent, number 2 waits behind it; both are refused."""
         sent = self.client.ask("INCR", "n", number=1)
-        self.world.run(0.01)
+        self.cluster.run(0.01)
         waiting = self.client.ask("INCR", "n", number=2)
-        self.world.run(2.5)
+        self.cluster.run(2.5)
         self.assertEqual(code(sent.result), ("UNAVAILABLE", "unknown"))
         self.assertEqual(code(waiting.result), ("UNAVAILABLE", "none"))
         self.assertEqual(self.client.connection.unanswered, 0)
@@ -532,16 +532,16 @@ class NoMajorityTests(ClusterTestCase):
         """Promise 4: the same numbers, while the majority is still away; each runs once."""
         self.ask_in_vain()
         again = [self.client.ask("INCR", "n", number=n) for n in (1, 2)]
-        self.world.run(0.5)
+        self.cluster.run(0.5)
         self.assertEqual(self.client.connection.unanswered, 2)
-        self.world.heal()
+        self.cluster.heal()
         self.assertEqual([value(self.answer(told)) for told in again], ["1", "2"])
 
     def test_both_fates_are_settled_by_repeating_afterwards(self) -> None:
         """The update that was under way has run meanwhile, and nobody was there to be told."""
         self.ask_in_vain()
-        self.world.heal()
-        self.world.run(5.0)
+        self.cluster.heal()
+        self.cluster.run(5.0)
         results = [value(self.do(self.client, "INCR", "n", number=n)) for n in (1, 2)]
         self.assertEqual((results, self.in_use()), (["1", "2"], {}))
 
@@ -550,8 +550,8 @@ class NoMajorityTests(ClusterTestCase):
         self.ask_in_vain()
         other = self.open("alice", (self.at + 1) % 3)
         results = [value(self.do(other, "INCR", "n", number=n)) for n in (1, 2)]
-        self.world.heal()
-        self.world.run(5.0)
+        self.cluster.heal()
+        self.cluster.run(5.0)
         self.assertEqual((results, value(self.do(other, "GET", "n"))), (["1", "2"], "2"))
         self.assertEqual(self.client.ends, ["REPLACED"])
         self.assertEqualServers()
@@ -566,19 +566,19 @@ class NoMajorityTests(ClusterTestCase):
     def test_server_numbers_again_what_was_not_sent(self) -> None:
         """Of commands without numbers none is lost either, and none runs twice."""
         asked = [self.client.ask("INCR", "n")]
-        self.world.run(0.01)
+        self.cluster.run(0.01)
         asked += [self.client.ask("INCR", "n") for _ in range(3)]
-        self.world.run(2.5)
+        self.cluster.run(2.5)
         self.assertEqual([code(told.result)[1] for told in asked], ["unknown"] + ["none"] * 3)
-        self.world.heal()
+        self.cluster.heal()
         self.assertEqual(value(self.do(self.client, "INCR", "n")), "2")
 
     def test_question_is_refused(self) -> None:
         """A linearizable read needs a majority like everything else; read=stale does not."""
         self.assertEqual(code(self.do(self.client, "GET", "n"))[0], "UNAVAILABLE")
         self.assertEqual(code(self.answer(self.client.look("GET", "n"))), ("NOTFOUND", "none"))
-        self.world.heal()
-        self.world.run(5.0)
+        self.cluster.heal()
+        self.cluster.run(5.0)
         self.assertEqual(len(self.client.told), 3)
 
     def test_hello_and_bye_are_refused(self) -> None:
@@ -588,19 +588,19 @@ class NoMajorityTests(ClusterTestCase):
         self.client.ask("INCR", "n")
         self.assertEqual(code(self.answer(self.client.bye())), ("UNAVAILABLE", "unknown"))
         self.assertEqual([c.connection.unanswered for c in (other, self.client)], [0, 0])
-        self.world.heal()
-        self.world.run(5.0)
+        self.cluster.heal()
+        self.cluster.run(5.0)
         self.assertEqual(value(self.answer(other.hello("bob")), "client"), "bob")
         self.assertEqual(self.answer(self.client.bye()), Done())
         self.assertEqual(self.sessions(self.at), ["bob"])
 
     def test_waiting_lock_is_not_refused(self) -> None:
         """It has run; how long it waits is its own affair."""
-        self.world.heal()
-        self.world.run(2.0)
+        self.cluster.heal()
+        self.cluster.run(2.0)
         self.do(self.open("bob", self.at, 60), "LOCK", "x")
         told = self.client.ask("LOCK", "x")
-        self.world.run(5.0)
+        self.cluster.run(5.0)
         self.assertFalse(told.answered)
 
     def test_connections_that_go_leave_nothing_when_the_majority_is_back(self) -> None:
@@ -608,10 +608,10 @@ class NoMajorityTests(ClusterTestCase):
         for _ in range(20):
             client = self.connect(self.at)
             client.ask("INCR", "n")
-            self.world.run(0.01)
+            self.cluster.run(0.01)
             client.disconnect()
-        self.world.heal()
-        self.world.run(5.0)
+        self.cluster.heal()
+        self.cluster.run(5.0)
         self.client.disconnect()
         self.assertNothingLeft(self.at)
         self.assertEqual(self.sessions(self.at), ["alice"])
@@ -622,17 +622,17 @@ class BusyTests(ClusterTestCase):
     def test_new_commands_are_refused_while_too_many_of_the_gone_are_under_way(self) -> None:
         """Every queue has a length: without a majority, what clients that are gone have left stays and stays."""
         self.begin(3, small_limits(connections=5))
-        at = self.world.leader() or 0
-        self.world.isolate(at)
+        at = self.cluster.leader() or 0
+        self.cluster.isolate(at)
         for _ in range(5):
             client = self.connect(at)
             client.ask("INCR", "n")
-            self.world.run(0.01)
+            self.cluster.run(0.01)
             client.disconnect()
         busy = self.connect(at)
         self.assertEqual(code(self.do(busy, "INCR", "n")), ("BUSY", "none"))
-        self.world.heal()
-        self.world.run(3.0)
+        self.cluster.heal()
+        self.cluster.run(3.0)
         self.assertEqual(value(self.do(busy, "INCR", "n")), "6")
 
 
@@ -641,19 +641,19 @@ class OutlivedTests(ClusterTestCase):
 
     def setUp(self) -> None:
         self.begin(3, small_limits(request_seconds=100.0))
-        self.at = (1 + (self.world.leader() or 0)) % 3
+        self.at = (1 + (self.cluster.leader() or 0)) % 3
         self.client = self.connect(self.at)
 
     def outlive(self) -> list[Told]:
         """Commands 1 to 3, of which 1 is sent, while the others order more than a horizon of slots."""
-        self.world.isolate(self.at)
+        self.cluster.isolate(self.at)
         asked = [self.client.ask("INCR", "n", number=1)]
-        self.world.run(0.01)
+        self.cluster.run(0.01)
         asked += [self.client.ask("INCR", "n", number=n) for n in (2, 3)]
-        other = self.connect(self.world.leader())  # type: ignore[arg-type]
+        other = self.connect(self.cluster.leader())  # type: ignore[arg-type]
         for _ in range(HORIZON_SLOTS + 5):
             self.do(other, "PUT", "k", "v")
-        self.world.heal()
+        self.cluster.heal()
         return asked
 
     def test_nothing_of_it_has_run(self) -> None:
@@ -674,25 +674,25 @@ class OutlivedTests(ClusterTestCase):
         """It does not count as executed, so a repetition may be ordered, too, when the next is under way already."""
         executed_late = []
         desk = self.server(self.at).desk
-        outlived = desk.outlived
+        too_old = desk.too_old
 
         def note(update: ClientUpdate) -> None:
             executed_late.append(update)
-            outlived(update)
+            too_old(update)
 
-        self.patch(desk, "outlived", note)
+        self.patch(desk, "too_old", note)
         self.answer(self.outlive()[-1])
         told = self.client.ask("INCR", "n", number=1)
         while not self.client.connection.bundler.outstanding:
-            self.world.step()
-        self.server(self.at).replica.perform(desk.outlived, executed_late[0])
+            self.cluster.step()
+        self.server(self.at).replica.perform(desk.too_old, executed_late[0])
         self.assertEqual(value(self.answer(told)), "1")
 
     def test_anonymous_client_that_is_gone_leaves_nothing(self) -> None:
         """There is no session to close."""
         asked = self.outlive()
         self.client.disconnect()
-        self.world.run(5.0)
+        self.cluster.run(5.0)
         self.assertEqual([told.results for told in asked], [[]] * 3)
         self.assertNothingLeft(self.at)
 
@@ -720,10 +720,10 @@ class DrainingTests(ClusterTestCase):
         """It has run: the desk is idle. The client takes its session, and the wait, to another server."""
         self.do(self.open("bob"), "LOCK", "x")
         told = self.client.ask("LOCK", "x")
-        self.world.run(0.2)
+        self.cluster.run(0.2)
         drained: list[float] = []
-        self.server().drain(lambda: drained.append(self.world.now))
-        self.assertEqual((drained, told.results, self.desk.idle), ([self.world.now], [], True))
+        self.server().drain(lambda: drained.append(self.cluster.now))
+        self.assertEqual((drained, told.results, self.desk.idle), ([self.cluster.now], [], True))
 
     def test_hello_and_bye_are_refused(self) -> None:
         """The session stays open for the next server."""
@@ -748,7 +748,7 @@ class DrainingTests(ClusterTestCase):
         drained: list[bool] = []
         self.server().drain(lambda: drained.append(told.answered))
         self.assertEqual(drained, [])
-        self.world.run(6.0)
+        self.cluster.run(6.0)
         self.assertEqual(drained, [True])
 
     def test_sessions_of_clients_that_go_are_still_closed(self) -> None:
@@ -757,5 +757,5 @@ class DrainingTests(ClusterTestCase):
         self.do(other, "INCR", "n")
         self.desk.draining = True
         other.disconnect()
-        self.world.run(0.5)
+        self.cluster.run(0.5)
         self.assertEqual(self.sessions(), ["alice"])

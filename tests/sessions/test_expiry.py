@@ -13,41 +13,41 @@ class OwnServerTests(ClusterTestCase):
         """Not earlier, and not much later; each session has its own."""
         for client_id, ttl in (("short", 2), ("long", 5)):
             self.open(client_id, ttl_seconds=ttl).disconnect()
-        self.world.run(1.8)
+        self.cluster.run(1.8)
         self.assertEqual(self.sessions(), ["short", "long"])
-        self.world.run(1.2)
+        self.cluster.run(1.2)
         self.assertEqual(self.sessions(), ["long"])
-        self.world.run(1.8)
+        self.cluster.run(1.8)
         self.assertEqual(self.sessions(), ["long"])
-        self.world.run(1.2)
+        self.cluster.run(1.2)
         self.assertEqual(self.sessions(), [])
 
     def test_connected_session_is_not_expired(self) -> None:
         """However long its client says nothing."""
         client = self.open("alice", ttl_seconds=1)
-        self.world.run(20.0)
+        self.cluster.run(20.0)
         self.assertEqual((self.sessions(), client.ends), (["alice"], []))
 
     def test_sessions_of_the_life_before_are_expired(self) -> None:
         """After a restart nobody is connected: whoever does not come back is gone, anonymous or not."""
         self.open("alice", ttl_seconds=3)
         self.do(self.connect(), "LOCK", "x")
-        self.world.run(0.5)
-        self.world.crash(0)
-        self.world.restart(0)
-        self.world.run_until(self.world.has_leader)
+        self.cluster.run(0.5)
+        self.cluster.crash(0)
+        self.cluster.restart(0)
+        self.cluster.run_until(self.cluster.has_leader)
         self.assertEqual(len(self.sessions()), 2)
         back = self.open("alice", ttl_seconds=3)
-        self.world.run(12.0)
+        self.cluster.run(12.0)
         self.assertEqual(self.sessions(), ["alice"])
         self.assertEqual(value(self.do(back, "TRYLOCK", "x"), "name"), "x")
 
     def test_idle_cluster_orders_nothing(self) -> None:
         """Design part 4, "Idle": nobody waits, nobody is silent."""
         self.open("alice", ttl_seconds=1)
-        aru = self.world.aru(0)
-        self.world.run(20.0)
-        self.assertEqual(self.world.aru(0), aru)
+        aru = self.cluster.aru(0)
+        self.cluster.run(20.0)
+        self.assertEqual(self.cluster.aru(0), aru)
 
 
 class WaitTests(ClusterTestCase):
@@ -57,7 +57,7 @@ class WaitTests(ClusterTestCase):
         self.do(self.connect(0), "LOCK", "x")
         for server_id in (1, 2):
             told = self.connect(server_id).ask("LOCK", "x", "wait=1.5")
-            self.world.run(1.4)
+            self.cluster.run(1.4)
             self.assertFalse(told.answered)
             self.assertEqual(code(self.answer(told, 0.5)), ("TIMEOUT", "none"))
 
@@ -66,11 +66,11 @@ class WaitTests(ClusterTestCase):
         self.begin()
         self.do(self.connect(), "LOCK", "x")
         told = self.connect().ask("LOCK", "x", "wait=1.5")
-        self.world.run(1.0)
-        aru = self.world.aru(0)
+        self.cluster.run(1.0)
+        aru = self.cluster.aru(0)
         self.answer(told)
-        self.world.run(5.0)
-        self.assertEqual(self.world.aru(0), aru + 1)
+        self.cluster.run(5.0)
+        self.assertEqual(self.cluster.aru(0), aru + 1)
 
 
 class LeaderTests(ClusterTestCase):
@@ -78,19 +78,19 @@ class LeaderTests(ClusterTestCase):
 
     def setUp(self) -> None:
         self.begin(3)
-        self.leader = self.world.leader() or 0
-        self.at, self.other = (i for i in self.world.ids if i != self.leader)
+        self.leader = self.cluster.leader() or 0
+        self.at, self.other = (i for i in self.cluster.ids if i != self.leader)
         self.client = self.open("alice", self.at, 3)
         self.anonymous = self.connect(self.at)
         self.do(self.client, "LOCK", "x")
         self.do(self.anonymous, "LOCK", "y")
         self.waiting = [self.connect(self.other).ask("LOCK", name) for name in ("x", "y")]
-        self.world.run(0.2)
+        self.cluster.run(0.2)
 
     def test_sessions_of_a_dead_server_are_expired(self) -> None:
         """Their locks go to whoever waits."""
-        self.world.crash(self.at)
-        self.world.run(2.5)
+        self.cluster.crash(self.at)
+        self.cluster.run(2.5)
         self.assertFalse(self.waiting[0].answered)
         self.assertEqual([value(self.answer(told, 12.0), "name") for told in self.waiting], ["x", "y"])
         self.assertNotIn("alice", self.sessions(self.leader))
@@ -99,8 +99,8 @@ class LeaderTests(ClusterTestCase):
         """One is enough, and all others hear as little of that server as it does."""
         expiries = len(self.bundles("!", self.leader))
         others = len(self.bundles("!", self.other))
-        self.world.crash(self.at)
-        self.world.run(20.0)
+        self.cluster.crash(self.at)
+        self.cluster.run(20.0)
         self.assertGreater(len(self.bundles("!", self.leader)), expiries)
         self.assertEqual(len(self.bundles("!", self.other)), others)
 
@@ -109,24 +109,24 @@ class LeaderTests(ClusterTestCase):
         client = self.open("bob", self.leader, 2)
         self.do(client, "LOCK", "z")
         told = self.connect(self.other).ask("LOCK", "z")
-        self.world.run(0.2)
-        self.world.crash(self.leader)
+        self.cluster.run(0.2)
+        self.cluster.crash(self.leader)
         self.assertEqual(value(self.answer(told, 20.0), "name"), "z")
 
     def test_client_that_has_moved_is_not_expired(self) -> None:
         """Its session belongs to the server where it was last opened."""
         moved = self.open("alice", self.other, 3)
-        self.world.crash(self.at)
-        self.world.run(8.0)
+        self.cluster.crash(self.at)
+        self.cluster.run(8.0)
         self.assertIn("alice", self.sessions(self.leader))
         self.assertEqual(value(self.do(moved, "LOCK", "x"), "name"), "x")
 
     def test_connected_client_is_told_that_its_session_is_over(self) -> None:
         """Its server was cut off for too long; it hears of it when it is back, and must say HELLO again."""
-        self.world.isolate(self.at)
-        self.world.run(12.0)
-        self.world.heal()
-        self.world.run(5.0)
+        self.cluster.isolate(self.at)
+        self.cluster.run(12.0)
+        self.cluster.heal()
+        self.cluster.run(5.0)
         self.assertEqual((self.client.ends, self.anonymous.ends), (["NOSESSION"], ["NOSESSION"]))
         self.assertEqual(code(self.do(self.client, "INCR", "n")), ("NOSESSION", "none"))
         again = self.open("alice", self.at)
@@ -135,23 +135,23 @@ class LeaderTests(ClusterTestCase):
     def test_short_silence_expires_nobody(self) -> None:
         """The silence must last for the whole ttl."""
         for _ in range(4):
-            self.world.isolate(self.at)
-            self.world.run(2.0)
-            self.world.heal()
-            self.world.run(2.0)
+            self.cluster.isolate(self.at)
+            self.cluster.run(2.0)
+            self.cluster.heal()
+            self.cluster.run(2.0)
         self.assertEqual((self.client.ends, self.anonymous.ends), ([], []))
         self.assertEqual(value(self.do(self.client, "LOCK", "x"), "name"), "x")
 
     def test_sessions_of_a_server_that_is_heard_and_hears_nothing_are_expired(self) -> None:
         """Its links carry one way: what it asks is ordered, and it never learns of it."""
         for other in (self.leader, self.other):
-            self.world.cut(other, self.at, one_way=True)
+            self.cluster.cut(other, self.at, one_way=True)
         for number in range(10):
             self.do(self.connect(self.other), "PUT", "key", str(number))
-            self.world.run(0.5)
+            self.cluster.run(0.5)
         self.assertEqual([value(self.answer(told, 15.0), "name") for told in self.waiting], ["x", "y"])
 
     def test_server_that_has_nothing_to_learn_is_not_deaf(self) -> None:
         """Nothing is ordered for a long time."""
-        self.world.run(60.0)
+        self.cluster.run(60.0)
         self.assertEqual((self.client.ends, self.anonymous.ends), ([], []))

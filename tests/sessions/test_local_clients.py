@@ -19,8 +19,8 @@ from tests.sessions.support import Client, ClusterTestCase, Told, code, value
 class MoveTests(ClusterTestCase):
     def setUp(self) -> None:
         self.begin(3)
-        self.leader = self.world.leader() or 0
-        self.a, self.b = (i for i in self.world.ids if i != self.leader)
+        self.leader = self.cluster.leader() or 0
+        self.a, self.b = (i for i in self.cluster.ids if i != self.leader)
 
     def test_hello_at_another_server_takes_over(self) -> None:
         """Interface part 3, "Exactly once, by hand": the same answer, not run again."""
@@ -30,7 +30,7 @@ class MoveTests(ClusterTestCase):
         hello = self.answer(second.hello("alice"))
         self.assertEqual([value(hello, name) for name in ("last", "resumed")], [1, "yes"])
         self.assertEqual(self.do(second, "INCR", "n", number=1), answer)
-        self.world.run(0.5)
+        self.cluster.run(0.5)
         self.assertEqual((first.ends, second.ends), (["REPLACED"], []))
         self.assertEqual(code(self.do(first, "INCR", "n", number=2)), ("REPLACED", "none"))
 
@@ -40,25 +40,25 @@ class MoveTests(ClusterTestCase):
         second = self.open("alice", self.b)
         third = self.open("alice", self.a)
         self.answer(self.open("alice", self.b).bye())
-        self.world.run(0.5)
+        self.cluster.run(0.5)
         self.assertEqual([c.ends for c in (first, second, third)], [["REPLACED"]] * 3)
 
     def test_unanswered_clients_are_told_in_the_order_in_which_they_came(self) -> None:
         """Interface part 3, UNAVAILABLE: the same seed gives the same run, whatever addresses memory has."""
-        self.world.isolate(self.a)
+        self.cluster.isolate(self.a)
         told: list[int] = []
         for number in range(30):
             connection = self.server(self.a).desk.connect(lambda code, text: None)
             connection.submit(1, ("INCR", "n", 1), lambda result, number=number: told.append(number))
-        self.world.run(15)
+        self.cluster.run(15)
         self.assertEqual(told, list(range(30)))
 
     def test_update_under_way_when_its_client_moves_is_fenced_off(self) -> None:
         """It is ordered after the HELLO elsewhere, so it must not run: the client repeats its number there."""
         first = self.open("alice", self.a)
-        held = self.world.network.hold(lambda p: isinstance(p.message, ClientUpdate) and p.sender == self.a)
+        held = self.cluster.network.hold(lambda p: isinstance(p.message, ClientUpdate) and p.sender == self.a)
         late = first.ask("INCR", "n", number=1)
-        self.world.run(0.2)
+        self.cluster.run(0.2)
         second = self.open("alice", self.b)
         held.release()
         self.assertEqual(code(self.answer(late)), ("REPLACED", "none"))
@@ -73,18 +73,18 @@ class MoveTests(ClusterTestCase):
                 copies.append(passage)
             return False
 
-        self.world.network.filters.append(copy)
+        self.cluster.network.filters.append(copy)
         client = self.open("alice", self.a)
         self.do(client, "INCR", "n", number=1)
         self.do(self.connect(self.a), "INCR", "n")
-        self.world.network.filters.clear()
+        self.cluster.network.filters.clear()
         self.answer(self.open("alice", self.b).bye())
-        self.world.run(0.1)  # so that the leader has executed it, too
+        self.cluster.run(0.1)  # so that the leader has executed it, too
         revision = self.server(self.leader).machine.revision
         self.assertEqual(len(copies), 3)
         for passage in copies * 2:
-            self.world.network.inject(passage)
-        self.world.run(2.0)
+            self.cluster.network.inject(passage)
+        self.cluster.run(2.0)
         self.assertEqual(value(self.do(self.connect(self.b), "GET", "n")), "2")
         self.assertEqual(self.server(self.leader).machine.revision, revision)
 
@@ -94,20 +94,20 @@ class MoveTests(ClusterTestCase):
         self.do(holder, "LOCK", "x")
         first = self.open("alice", self.a)
         old = first.ask("LOCK", "x", number=1)
-        self.world.run(0.2)
+        self.cluster.run(0.2)
         first.disconnect()
         second = self.open("alice", self.b)
         self.do(holder, "UNLOCK", "x")
         self.assertEqual(value(self.do(second, "LOCK", "x", number=1), "name"), "x")
-        self.world.run(0.2)
+        self.cluster.run(0.2)
         self.assertEqual(old.results, [])
 
     def test_server_that_comes_back_with_another_incarnation(self) -> None:
         """Its own session and the ids of its anonymous clients are new ones, so that no update is taken for an old."""
         before = self.connect(self.a)
         self.do(before, "INCR", "n")
-        self.world.crash(self.a)
-        self.world.restart(self.a)
+        self.cluster.crash(self.a)
+        self.cluster.restart(self.a)
         after = self.connect(self.a)
         self.assertNotEqual(after.connection.client_id, before.connection.client_id)
         self.assertEqual(value(self.do(after, "INCR", "n")), "2")
@@ -118,21 +118,21 @@ class MoveTests(ClusterTestCase):
             client = self.open(f"c{steps}", self.a)
             client.ask("INCR", f"n{steps}", number=1)
             for _ in range(steps):
-                self.world.step()
-            self.world.crash(self.a)
+                self.cluster.step()
+            self.cluster.crash(self.a)
             second = self.open(f"c{steps}", self.b)
             self.assertEqual(value(self.do(second, "INCR", f"n{steps}", number=1)), "1")
-            self.world.restart(self.a)
-            self.world.run(1.0)
-        self.world.run(2.0)
+            self.cluster.restart(self.a)
+            self.cluster.run(1.0)
+        self.cluster.run(2.0)
         self.assertEqualServers()
 
     def test_election_loses_and_repeats_nothing(self) -> None:
         """Pipelined commands survive their leader."""
         client = self.open("alice", self.a)
         asked = [client.ask("INCR", "n", number=n) for n in range(1, 9)]
-        self.world.run(0.002)
-        self.world.crash(self.leader)
+        self.cluster.run(0.002)
+        self.cluster.crash(self.leader)
         asked += [client.ask("INCR", "n", number=n) for n in range(9, 15)]
         results = [self.answer(told, 20.0) for told in asked]
         done = [value(r) for r in results if isinstance(r, Done)]
@@ -144,7 +144,7 @@ class MoveTests(ClusterTestCase):
 class EventTests(ClusterTestCase):
     def setUp(self) -> None:
         self.begin(3)
-        self.told: dict[int, list[Any]] = {i: [] for i in self.world.ids}
+        self.told: dict[int, list[Any]] = {i: [] for i in self.cluster.ids}
 
     def follow(self, server_id: int, first: int = 1) -> Any:
         def deliver(event: Event) -> None:
@@ -155,11 +155,11 @@ class EventTests(ClusterTestCase):
 
     def test_followers_of_all_servers_are_told_the_same(self) -> None:
         """In order, without gaps or repeats."""
-        for server_id in self.world.ids:
+        for server_id in self.cluster.ids:
             self.follow(server_id)
         for i in range(6):
             self.do(self.connect(i % 3), "SAY", f"text {i}")
-        self.world.run(1.0)
+        self.cluster.run(1.0)
         expected = [(i + 1, f"text {i}") for i in range(6)]
         self.assertEqual(list(self.told.values()), [expected] * 3)
 
@@ -169,11 +169,11 @@ class EventTests(ClusterTestCase):
         for text in "abc":
             self.do(client, "SAY", text)
         for server_id, first in ((0, 2), (1, 0), (2, 5)):
-            self.world.run(0.5)
+            self.cluster.run(0.5)
             self.follow(server_id, first)
         for text in "def":
             self.do(client, "SAY", text)
-        self.world.run(0.5)
+        self.cluster.run(0.5)
         numbers = [[index for index, _ in told] for told in self.told.values()]
         self.assertEqual(numbers, [[2, 3, 4, 5, 6], [4, 5, 6], [5, 6]])
 
@@ -184,12 +184,12 @@ class EventTests(ClusterTestCase):
         self.connect().ask("SAY", "hello")
         chat = self.server().catalogue.verbs["SAY"].application
         while chat.length() == 0:
-            self.world.step()
+            self.cluster.step()
         self.assertEqual(self.told[0], [])
         late = self.follow(0)
         self.assertEqual(self.told[0], [])
         late.stop()
-        self.world.run(0.5)
+        self.cluster.run(0.5)
         self.assertEqual(self.told[0], [(1, "hello")])
 
     def test_follower_that_fails_keeps_nobody_from_being_told(self) -> None:
@@ -202,7 +202,7 @@ class EventTests(ClusterTestCase):
             self.server(0).follow("LISTEN", 1, fail)
             self.follow(0)
         self.do(self.connect(), "SAY", "hello")
-        self.world.run(0.5)
+        self.cluster.run(0.5)
         self.assertEqual(self.told[0], [(1, "hello")] * 3)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
 
@@ -211,44 +211,44 @@ class EventTests(ClusterTestCase):
         for following in [self.follow(0) for _ in range(5)]:
             following.stop()
         self.do(self.connect(), "SAY", "hello")
-        self.world.run(0.5)
+        self.cluster.run(0.5)
         self.assertEqual((self.told[0], self.server(0).desk._following), ([], {"LISTEN": {}}))
 
     def test_votes_are_not_late_where_somebody_listens(self) -> None:
         """Departure 25: the other servers are told, and told again when nobody listens any more."""
-        told_to = self.world.replica(1).flow_control
-        self.world.run(3.0)
+        told_to = self.cluster.replica(1).flow_control
+        self.cluster.run(3.0)
         self.assertFalse(told_to.is_waited_at(0))
         following = self.follow(0)
-        self.world.run(0.5)
+        self.cluster.run(0.5)
         self.assertTrue(told_to.is_waited_at(0))
         following.stop()
-        self.world.run(0.5)
+        self.cluster.run(0.5)
         self.assertFalse(told_to.is_waited_at(0))
 
     def test_whoever_has_time_makes_no_votes_come_sooner(self) -> None:
         """The server's own file of the chat, which follows the events of every server."""
-        told_to = self.world.replica(1).flow_control
+        told_to = self.cluster.replica(1).flow_control
         self.server(0).follow("LISTEN", 1, lambda event: None, is_patient=True)
-        self.world.run(3.0)
+        self.cluster.run(3.0)
         self.assertFalse(told_to.is_waited_at(0))
 
     def test_votes_are_not_late_where_a_lock_is_waited_for(self) -> None:
         """Departure 25: however long ago it was asked for."""
         self.do(self.open("alice", 1), "LOCK", "l", number=1)
         self.open("bob", 0).ask("LOCK", "l", number=1)
-        self.world.run(5.0)
-        self.assertTrue(self.world.replica(2).flow_control.is_waited_at(0))
-        self.assertFalse(self.world.replica(2).flow_control.is_waited_at(1))
+        self.cluster.run(5.0)
+        self.assertTrue(self.cluster.replica(2).flow_control.is_waited_at(0))
+        self.assertFalse(self.cluster.replica(2).flow_control.is_waited_at(1))
 
     def test_recovered_events_may_be_told_at_once(self) -> None:
         """They are on disk."""
         self.do(self.connect(1), "SAY", "hello")
-        self.world.run(1.0)
-        self.world.crash(1)
-        self.world.restart(1)
+        self.cluster.run(1.0)
+        self.cluster.crash(1)
+        self.cluster.restart(1)
         self.follow(1)
-        self.world.run(2.0)
+        self.cluster.run(2.0)
         self.assertEqual(self.told[1], [(1, "hello")])
 
 
@@ -311,8 +311,8 @@ class Counting:
 
     @property
     def _server_lives(self) -> bool:
-        world = self.case.world
-        if self.client is None or not world.is_running(self.client.server.server_id):
+        cluster = self.case.cluster
+        if self.client is None or not cluster.is_running(self.client.server.server_id):
             return False
         return self.case.server(self.client.server.server_id) is self.client.server
 
@@ -320,7 +320,7 @@ class Counting:
         if self.client is not None and self._server_lives and self.rng.random() < 0.7:
             self.client.disconnect()
         self.asked.clear()
-        self.client = self.case.connect(self.rng.choice(self.case.world.running_ids))
+        self.client = self.case.connect(self.rng.choice(self.case.cluster.running_ids))
         self.hello = self.client.hello(self.client_id, 3600)
 
     def _ask(self, number: int) -> None:
@@ -355,12 +355,12 @@ class ExactlyOnceTests(ClusterTestCase):
         self.begin(servers)
         rng = Random(seed)
         clients = [Counting(self, f"c{i}", rng) for i in range(4)]
-        self.world.network.set_quality(LinkQuality(loss=0.05, duplication=0.2, reordering=0.2))
+        self.cluster.network.set_quality(LinkQuality(loss=0.05, duplication=0.2, reordering=0.2))
         for _ in range(150):
             rng.choice(clients).act()
-            self.world.run(rng.choice((0.0005, 0.002, 0.02, 0.1)))
+            self.cluster.run(rng.choice((0.0005, 0.002, 0.02, 0.1)))
             self.upset(rng, servers)
-        heal_all(self.world)
+        heal_all(self.cluster)
         self.settle(clients)
         for client in clients:
             self.assertEqual(client.answered, {n: str(n) for n in range(1, client.number + 1)})
@@ -370,20 +370,20 @@ class ExactlyOnceTests(ClusterTestCase):
     def upset(self, rng: Random, servers: int) -> None:
         """Now and then a server crashes, comes back, or is cut off."""
         dice = rng.random()
-        if dice < 0.03 and len(self.world.running_ids) > servers // 2:
-            self.world.crash(rng.choice(self.world.running_ids), groups_kept=rng.randrange(2))
+        if dice < 0.03 and len(self.cluster.running_ids) > servers // 2:
+            self.cluster.crash(rng.choice(self.cluster.running_ids), groups_kept=rng.randrange(2))
         elif dice < 0.08:
-            for server_id in set(self.world.ids) - set(self.world.running_ids):
-                self.world.restart(server_id)
+            for server_id in set(self.cluster.ids) - set(self.cluster.running_ids):
+                self.cluster.restart(server_id)
         elif dice < 0.11:
-            self.world.isolate(rng.choice(self.world.ids))
+            self.cluster.isolate(rng.choice(self.cluster.ids))
         elif dice < 0.18:
-            self.world.heal()
+            self.cluster.heal()
 
     def settle(self, clients: list[Counting]) -> None:
-        until = self.world.now + 120
+        until = self.cluster.now + 120
         while not all(client.satisfied for client in clients):
-            self.assertLess(self.world.now, until, f"not answered: {clients}\n{self.world.picture()}")
+            self.assertLess(self.cluster.now, until, f"not answered: {clients}\n{self.cluster.picture()}")
             for client in clients:
                 client.settle()
-            self.world.run(0.05)
+            self.cluster.run(0.05)

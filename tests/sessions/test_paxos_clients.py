@@ -9,13 +9,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.bundler import BUNDLE_BYTES_MAX, Bundler, Request, nothing
-from pfsb.sessions.paxos_clients import Carriers
+from pfsb.sessions.paxos_clients import PaxosClients
 from tests.sessions.support import HORIZON_SLOTS, ClusterTestCase, code, value
 
 
 class CarriersTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.carriers = Carriers(2, 7, 100_000)
+        self.carriers = PaxosClients(2, 7, 100_000)
         self.alice, self.bob, self.carol = (Bundler(name, 1, opens=False) for name in ("alice", "bob", "carol"))
 
     def ask(self, *bundlers: Bundler, text: str = "") -> None:
@@ -85,7 +85,7 @@ class CarriersTests(CarriersTestCase):
 
     def test_where_batches_are_small_so_are_updates(self) -> None:
         """One that holds a single update leaves nothing to gather: bundles travel alone, as the paper's updates do."""
-        self.carriers = Carriers(2, 7, 1)
+        self.carriers = PaxosClients(2, 7, 1)
         self.ask(self.alice, self.bob)
         self.assertEqual([self.aboard(update) for update in self.updates(self.alice, self.bob)], [["alice"], ["bob"]])
 
@@ -115,7 +115,7 @@ class TogetherTests(ClusterTestCase):
         clients = [self.connect() for _ in range(8)]
         for client in clients:
             client.ask("INCR", "n")
-            self.world.run(0.0001)
+            self.cluster.run(0.0001)
         last = [client.ask("INCR", "n") for client in clients for _ in range(3)]
         self.answer(last[-1])
         self.assertEqual(self.sizes(), [1] * 8 + [8])
@@ -128,7 +128,7 @@ class TogetherTests(ClusterTestCase):
         second = self.connect()
         self.answer(second.hello("alice"))
         self.assertEqual(self.sizes()[-1], 2)
-        self.world.run(0.5)
+        self.cluster.run(0.5)
         self.assertEqual((code(waiting.result), first.ends), (("REPLACED", "unknown"), ["REPLACED"]))
         self.assertEqual(first.connection.unanswered, 0)
         again = second.ask("LOCK", "x", number=1)
@@ -141,11 +141,11 @@ class TogetherTests(ClusterTestCase):
         told: list[Any] = []
         connection = self.server().desk.connect(lambda code, text: told.append(code))
         connection.hello("alice", 10, lambda result: None)
-        self.world.run(0.5)
+        self.cluster.run(0.5)
         connection.submit(1, ("INCR", "n", 1), told.append)
         second = self.connect()
         self.answer(second.hello("alice"))
-        self.world.run(0.5)
+        self.cluster.run(0.5)
         self.assertEqual((self.sizes()[-1], value(told[0]), told[1:]), (2, "1", ["REPLACED"]))
 
     def test_one_that_leaves_keeps_nobody_from_being_answered(self) -> None:
@@ -153,26 +153,26 @@ class TogetherTests(ClusterTestCase):
         clients = [self.connect() for _ in range(3)]
         asked = [client.ask("INCR", "n") for client in clients]
         goodbye = clients[0].bye()
-        self.world.run(0.0001)
+        self.cluster.run(0.0001)
         clients[1].disconnect()
         self.answer(asked[2])
         self.answer(goodbye)
-        self.world.run(0.5)
+        self.cluster.run(0.5)
         self.assertEqual([told.answered for told in asked], [True, False, True])
         self.assertEqual((self.sizes()[0], self.sessions()), (3, [clients[2].connection.client_id]))
         clients[2].disconnect()
         clients[0].disconnect()
-        self.world.run(0.5)
+        self.cluster.run(0.5)
         self.assertNothingLeft()
 
     def test_update_that_comes_too_late_is_told_to_all_of_them(self) -> None:
         """Departure 7: none of its bundles has run, and each client may use its number again."""
         self.begin(3)
-        away = next(i for i in self.world.ids if i != self.world.leader())
+        away = next(i for i in self.cluster.ids if i != self.cluster.leader())
         clients = [self.connect(away) for _ in range(3)]
-        held = self.world.network.hold(lambda p: isinstance(p.message, ClientUpdate) and p.sender == away)
+        held = self.cluster.network.hold(lambda p: isinstance(p.message, ClientUpdate) and p.sender == away)
         asked = [client.ask("INCR", "n", number=1) for client in clients]
-        busy = self.connect(self.world.leader() or 0)
+        busy = self.connect(self.cluster.leader() or 0)
         for _ in range(HORIZON_SLOTS + 2):
             self.do(busy, "INCR", "other")
         held.release()
@@ -184,17 +184,17 @@ class TogetherTests(ClusterTestCase):
     def test_update_of_a_former_life_answers_nobody(self) -> None:
         """What it brings is executed all the same, and repeated under the same numbers it is not run again."""
         self.begin(3)
-        away = next(i for i in self.world.ids if i != self.world.leader())
+        away = next(i for i in self.cluster.ids if i != self.cluster.leader())
         names = ("alice", "bob")
         clients = [self.open(name, away) for name in names]
-        held = self.world.network.hold(lambda p: isinstance(p.message, ClientUpdate) and p.sender == away)
+        held = self.cluster.network.hold(lambda p: isinstance(p.message, ClientUpdate) and p.sender == away)
         for client in clients:
             client.ask("INCR", "n", number=1)
-        self.world.run(0.01)
-        self.world.crash(away)
+        self.cluster.run(0.01)
+        self.cluster.crash(away)
         held.release()
-        self.world.run(0.5)
-        self.world.restart(away)
-        self.world.run(0.5)
+        self.cluster.run(0.5)
+        self.cluster.restart(away)
+        self.cluster.run(0.5)
         for name, expected in zip(names, "12", strict=True):
             self.assertEqual(value(self.do(self.open(name, away), "INCR", "n", number=1)), expected)

@@ -7,14 +7,14 @@ import gc
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.interfaces import Done, Refused, Word
-from pfsb.sessions.reply_cache import CHARACTERS_MAX, KeptAnswers, size_of
+from pfsb.sessions.reply_cache import CHARACTERS_MAX, ReplyCache, size_of
 
 
 class KeptAnswersTests(SynchronousTestCase):
     def test_as_many_as_promised_are_kept_and_a_quarter_more_at_most(self) -> None:
         """Whatever the number of commands that came before."""
         for answers_max in (1, 2, 3, 4, 7, 128):
-            kept = KeptAnswers(answers_max)
+            kept = ReplyCache(answers_max)
             for number in range(1, 4 * answers_max + 10):
                 kept.keep(number, Done())
                 self.assertEqual(kept.numbers, list(range(kept.forgotten + 1, number + 1)))
@@ -24,7 +24,7 @@ class KeptAnswersTests(SynchronousTestCase):
 
     def test_answer_is_found_by_its_number(self) -> None:
         """Also that of a lock which was granted late, after commands with higher numbers."""
-        kept = KeptAnswers(4)
+        kept = ReplyCache(4)
         for number in (1, 5, 6, 2):
             kept.keep(number, Refused("HELD", f"number {number}"))
         self.assertEqual(kept.get(2), Refused("HELD", "number 2"))
@@ -32,7 +32,7 @@ class KeptAnswersTests(SynchronousTestCase):
 
     def test_answer_that_is_only_a_revision_is_given_back_whole(self) -> None:
         """It is kept as a number, which the garbage collector does not look at; nothing else is taken for one."""
-        kept = KeptAnswers(128)
+        kept = ReplyCache(128)
         answers = [
             Done((("revision", 7),)),
             Done((("revision", 7),), ((),)),
@@ -51,14 +51,14 @@ class KeptAnswersTests(SynchronousTestCase):
 
     def test_forgotten_is_the_highest_number_that_went(self) -> None:
         """Numbers are answered out of order, and a lower one may go after a higher one."""
-        kept = KeptAnswers(1)
+        kept = ReplyCache(1)
         for number in (9, 2, 3):
             kept.keep(number, Done())
         self.assertEqual((kept.forgotten, kept.numbers), (9, [3]))
 
     def test_large_answers_push_out_earlier_ones(self) -> None:
         """By their characters; the newest is kept whatever its size, and what is pushed out is subtracted again."""
-        kept = KeptAnswers(8)
+        kept = ReplyCache(8)
         for number in range(1, 60):
             kept.keep(number, Done((("value", "x" * (number * 20_000)),), ((("key", "k"),),)))
             characters = sum(size_of(kept.get(n) or Done()) for n in kept.numbers)

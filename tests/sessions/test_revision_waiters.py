@@ -9,7 +9,7 @@ from attrs import define, field
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.sessions.revision_waiters import Revisions
+from pfsb.sessions.revision_waiters import RevisionWaiters
 
 
 @define
@@ -42,7 +42,7 @@ class RevisionsTests(SynchronousTestCase):
         self.clock, self.machine, self.turn = Clock(), FakeMachine(7), FakeTurn()
         turn: Any = self.turn
         machine: Any = self.machine
-        self.revisions = Revisions(machine, turn, self.clock)
+        self.revisions = RevisionWaiters(machine, turn, self.clock)
         self.reached: list[bool] = []
 
     def test_what_was_recovered_may_be_told(self) -> None:

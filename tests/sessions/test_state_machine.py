@@ -404,9 +404,9 @@ class HorizonTests(MachineTestCase):
         """It does not run anywhere."""
         mine = self.driver.update(Bundle("alice", 7, False, ((1, INCR),)))
         other = self.driver.update(Bundle("~1.1.1", 0, True, ((1, INCR),)), server_id=1)
-        self.machine.outlived(mine)
-        self.machine.outlived(other)
-        self.assertEqual(self.driver.observer.outlived_updates, [mine])
+        self.machine.too_old(mine)
+        self.machine.too_old(other)
+        self.assertEqual(self.driver.observer.expired_updates, [mine])
         self.assertEqual((self.machine.sessions, self.counted()), ({}, 0))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.interfaces import Event
-from pfsb.sessions.subscription import EVENTS_AT_ONCE, Following
+from pfsb.sessions.subscription import EVENTS_AT_ONCE, Subscription
 
 
 class Log:
@@ -26,10 +26,10 @@ class FollowingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.log = Log(1_000)
         self.told: list[int] = []
-        self.stopped: list[Following] = []
+        self.stopped: list[Subscription] = []
 
-    def follow(self, first: int = 1) -> Following:
-        return Following(self.log, first, self.deliver, self.stopped.append)
+    def follow(self, first: int = 1) -> Subscription:
+        return Subscription(self.log, first, self.deliver, self.stopped.append)
 
     def deliver(self, event: Event) -> None:
         self.told.append(int(event.fields[0][1]))

@@ -11,9 +11,9 @@ from pfsb.transports.frames import (
     SEAL,
     TAG_BYTES,
     FrameCodec,
+    FrameIdentity,
     FrameRefused,
     FrameTooLarge,
-    Membership,
     cluster_digest,
 )
 from pfsb.transports.wire import encode
@@ -33,7 +33,7 @@ def codec(
     secret: bytes | None = None,
     identity: bytes | None = None,
 ) -> FrameCodec:
-    membership = Membership(server_id, IDS - {server_id}, cluster_digest(name, IDS), number)
+    membership = FrameIdentity(server_id, IDS - {server_id}, cluster_digest(name, IDS), number)
     return FrameCodec(membership, identity or b"disk-%03d" % server_id, incarnation, secret)
 
 

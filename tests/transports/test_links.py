@@ -13,7 +13,7 @@ from pfsb.paxos.interfaces import ITransport
 from pfsb.paxos.messages import ClientUpdate, Message, ViewChange
 from pfsb.transports import links as links_module
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import Membership, cluster_digest
+from pfsb.transports.frames import FrameIdentity, cluster_digest
 from pfsb.transports.links import HINT_SECONDS, LOG_SECONDS, Links
 from tests.transports.messages import accept, proposal
 from tests.transports.receiver import NotingReceiver
@@ -38,7 +38,7 @@ class LinksTestCase(SynchronousTestCase):
         self.addCleanup(globalLogPublisher.removeObserver, self.log_events.append)
 
     def make_links(self, server_id: int) -> Links:
-        membership = Membership(server_id, IDS - {server_id}, cluster_digest("three", IDS))
+        membership = FrameIdentity(server_id, IDS - {server_id}, cluster_digest("three", IDS))
         faults = LinkFaults(self.clock, Random(server_id))
         return Links(membership, self.clock, faults, self.carry_from(server_id), self.secret)
 

@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 from pfsb.paxos.interfaces import ITransport
 from pfsb.transports import udp
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import FRAME_BYTES_MAX, Membership, cluster_digest
+from pfsb.transports.frames import FRAME_BYTES_MAX, FrameIdentity, cluster_digest
 from pfsb.transports.udp import PeerAddress, PortTaken, SendingSocket, UDPTransport, UnknownHost
 from tests.transports.messages import accept, proposal
 from tests.transports.receiver import NotingReceiver
@@ -60,7 +60,7 @@ class UDPTestCase(TestCase):
         self.addresses = {i: (HOST, port) for i, port in zip(sorted(self.ids), free_ports(len(self.ids)), strict=True)}
 
     def make(self, server_id: int, cluster: str = "three") -> UDPTransport:
-        membership = Membership(server_id, self.ids - {server_id}, cluster_digest(cluster, self.ids))
+        membership = FrameIdentity(server_id, self.ids - {server_id}, cluster_digest(cluster, self.ids))
         return UDPTransport(reactor, membership, self.addresses, LinkFaults(reactor, Random(1)))
 
     def start(self, server_id: int, cluster: str = "three") -> tuple[UDPTransport, NotingReceiver]:

@@ -20,7 +20,7 @@ from pfsb.client.core.addresses import ServerAddress, addresses_of
 from pfsb.client.core.client_core import TTL_SECONDS, Core, new_client_id
 from pfsb.client.core.command import Answered, Command
 from pfsb.client.core.replies import EventLine, Reply, refusal
-from pfsb.client.core.timeouts import PATIENCE_SECONDS, Patience
+from pfsb.client.core.timeouts import PATIENCE_SECONDS, ResponseTimeout
 from pfsb.config.config import Config
 
 TIMEOUT_SECONDS = 60.0
@@ -302,7 +302,7 @@ def make_clerk_core(
         addresses,
         client_id=client_id or new_client_id(),
         ttl_seconds=ttl_seconds,
-        patience=Patience(patience_seconds),
+        patience=ResponseTimeout(patience_seconds),
         dice=dice,
         index=dice.randrange(len(addresses)),
     )

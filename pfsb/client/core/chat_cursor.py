@@ -9,7 +9,7 @@ from pfsb.client.core.replies import EventLine, Reply
 
 
 @define(eq=False)
-class ChatPlace:
+class ChatCursor:
     line: str | None = None
     """What asks a server to go on from there; None: the chat is not followed."""
 

@@ -18,16 +18,16 @@ from attrs import define, field
 
 from pfsb.client.core.actions import Action, Connect, HangUp, Send, SessionEnd
 from pfsb.client.core.addresses import ServerAddress
-from pfsb.client.core.chat_cursor import ChatPlace
+from pfsb.client.core.chat_cursor import ChatCursor
 from pfsb.client.core.command import QUESTION_VERBS, Answered, Command
 from pfsb.client.core.command_queue import CommandQueue
-from pfsb.client.core.connection import Dialogue
-from pfsb.client.core.held_locks import Holdings
-from pfsb.client.core.hello import Introduction
+from pfsb.client.core.connection import LineConnection
+from pfsb.client.core.held_locks import HeldLocks
+from pfsb.client.core.hello import Hello
 from pfsb.client.core.replies import EventLine, Reply, refusal
 from pfsb.client.core.retry_policy import belongs_elsewhere, is_to_be_renumbered
-from pfsb.client.core.server_rotation import Tour
-from pfsb.client.core.timeouts import Patience
+from pfsb.client.core.server_rotation import ServerRotation
+from pfsb.client.core.timeouts import ResponseTimeout
 
 WINDOW: Final = 64
 """Commands under way at once; a server keeps the replies of the last `session_window` (128) for repetition."""
@@ -58,7 +58,7 @@ class Core:
     client_id: str = field(factory=new_client_id)
     ttl_seconds: int = TTL_SECONDS
     window: int = WINDOW
-    patience: Patience = field(factory=Patience)
+    patience: ResponseTimeout = field(factory=ResponseTimeout)
     on_event: Callable[[EventLine], None] = _ignore
     on_server: Callable[[ServerAddress], None] = _ignore
     """Told whenever another server has taken the connection."""
@@ -72,16 +72,16 @@ class Core:
     """Commands sent again so far."""
     stopped: bool = field(init=False, default=False)
     """Nothing more will happen: the connection is closed."""
-    holdings: Holdings = field(init=False, factory=Holdings)
+    holdings: HeldLocks = field(init=False, factory=HeldLocks)
     _now: float = field(init=False, default=0.0)
     _actions: list[Action] = field(init=False, factory=list)
     _commands: CommandQueue = field(init=False)
-    _dialogue: Dialogue | None = field(init=False, default=None)
+    _dialogue: LineConnection | None = field(init=False, default=None)
     _next_try: float | None = field(init=False, default=None)
     _bye_until: float | None = field(init=False, default=None)
-    _introduction: Introduction = field(init=False)
-    _chat: ChatPlace = field(init=False, factory=ChatPlace)
-    _tour: Tour = field(init=False)
+    _introduction: Hello = field(init=False)
+    _chat: ChatCursor = field(init=False, factory=ChatCursor)
+    _tour: ServerRotation = field(init=False)
     _over: Reply | None = field(init=False, default=None)
     """Why no command is taken any more."""
 
@@ -90,12 +90,12 @@ class Core:
         return CommandQueue(self.window)
 
     @_introduction.default
-    def _make_introduction(self) -> Introduction:
-        return Introduction(self.client_id, self.ttl_seconds)
+    def _make_introduction(self) -> Hello:
+        return Hello(self.client_id, self.ttl_seconds)
 
     @_tour.default
-    def _make_tour(self) -> Tour:
-        return Tour(self.addresses, self.dice, self.index)
+    def _make_tour(self) -> ServerRotation:
+        return ServerRotation(self.addresses, self.dice, self.index)
 
     # ------------------------------------------------------------------ what the user wants
 
@@ -147,7 +147,7 @@ class Core:
     def connected(self, now: float) -> None:
         """The server of the last `Connect` has taken the connection."""
         self._now = now
-        self._dialogue = Dialogue(self._heard_event, self._move_on)
+        self._dialogue = LineConnection(self._heard_event, self._move_on)
         self.on_server(self.server)
         if self._chat.line is not None:
             self._request(None, self._chat.line, _ignore)

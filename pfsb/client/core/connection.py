@@ -20,7 +20,7 @@ Heard = Callable[[Reply], None]
 
 
 @define(eq=False)
-class Dialogue:
+class LineConnection:
     """Matches replies to requests: those with a number by it, the others by their order."""
 
     on_event: Callable[[EventLine], None]

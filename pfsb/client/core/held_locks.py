@@ -14,7 +14,7 @@ _TAKING: Final = frozenset({"LOCK", "TRYLOCK"})
 
 
 @define(eq=False)
-class Holdings:
+class HeldLocks:
     """Learns from the commands and their replies."""
 
     tokens: dict[str, int] = field(factory=dict)

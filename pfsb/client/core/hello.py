@@ -8,7 +8,7 @@ from pfsb.client.core.replies import Reply
 
 
 @define(eq=False)
-class Introduction:
+class Hello:
     """What HELLO said, at each server, and which numbers come next."""
 
     client_id: str

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from pfsb.client.core.command import Command
-from pfsb.client.core.hello import Introduction
+from pfsb.client.core.hello import Hello
 from pfsb.client.core.replies import Reply
 
 NO_SESSION_RETRIES: Final = 3
 BUSY_RETRIES: Final = 20
 
 
-def belongs_elsewhere(command: Command, reply: Reply, introduction: Introduction) -> bool:
+def belongs_elsewhere(command: Command, reply: Reply, introduction: Hello) -> bool:
     """Whether the same number should be tried at another server."""
     if reply.ok or (command.is_local and reply.code != "SHUTDOWN"):
         return False

@@ -14,7 +14,7 @@ BACKOFF_SECONDS_MAX: Final = 1.0
 
 
 @define(eq=False)
-class Tour:
+class ServerRotation:
     """Time in seconds."""
 
     _addresses: Sequence[ServerAddress]

@@ -13,7 +13,7 @@ PATIENCE_DOUBLINGS_MAX: Final = 2
 
 
 @define(eq=False)
-class Patience:
+class ResponseTimeout:
     """Longer after each server that did not answer: under heavy load a short one would never see an answer."""
 
     seconds: float = PATIENCE_SECONDS

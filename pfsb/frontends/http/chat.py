@@ -11,12 +11,12 @@ from zope.interface import implementer
 from pfsb.applications.arguments import Quoted, integer_max, parse_integer, quoted
 from pfsb.applications.interfaces import BadRequest, Event, IEventLog
 from pfsb.frontends.http.answers import encoded, object_of
-from pfsb.frontends.http.request import Exchange
+from pfsb.frontends.http.request import PfsbRequest
 from pfsb.frontends.http.sessions import Listener
 from pfsb.frontends.line.arguments import check_client_id
 
 if TYPE_CHECKING:
-    from pfsb.sessions.subscription import Following
+    from pfsb.sessions.subscription import Subscription
 
 EVENTS_TYPE: Final = "text/event-stream; charset=utf-8"
 BEAT_SECONDS: Final = 15.0
@@ -26,14 +26,14 @@ HELD_BACK_MAX: Final = 128
 CHAT: Final = "LISTEN"
 
 
-def get_lines(exchange: Exchange) -> None:
+def get_lines(exchange: PfsbRequest) -> None:
     level = exchange.query.take_read_level()
     options = exchange.query.options("from", "limit")
     exchange.query.refuse_more()
     exchange.ask(exchange.check("LOG", *options), level)
 
 
-def say(exchange: Exchange) -> None:
+def say(exchange: PfsbRequest) -> None:
     exchange.query.refuse_more()
     body = exchange.body()
     text = body.text("text")
@@ -41,7 +41,7 @@ def say(exchange: Exchange) -> None:
     exchange.change(exchange.check("SAY", Quoted(text)))
 
 
-def follow(exchange: Exchange) -> None:
+def follow(exchange: PfsbRequest) -> None:
     """Server-sent events (WHATWG HTML, 9.2): chat lines, and what happens to the session of the client that asks."""
     first = _first_line(exchange)
     client_id = exchange.query.take("client")
@@ -58,7 +58,7 @@ def follow(exchange: Exchange) -> None:
         exchange.in_session(lambda session: EventStream(exchange, session.client_id).start(first))
 
 
-def _first_line(exchange: Exchange) -> int:
+def _first_line(exchange: PfsbRequest) -> int:
     """After the one that the client has seen last; 0: only what is to come. A browser that reconnects sends both."""
     first = _number("from=", exchange.query.take("from"), 1)
     headers = exchange.requestHeaders.getRawHeaders(b"Last-Event-ID") or [b""]
@@ -79,12 +79,12 @@ def _number(what: str, text: str | None, least: int) -> int | None:
 class EventStream:
     """One client that listens. Chat lines that it does not read stay in the log, so nothing piles up for it here."""
 
-    def __init__(self, exchange: Exchange, client_id: str | None) -> None:
+    def __init__(self, exchange: PfsbRequest, client_id: str | None) -> None:
         self._exchange = exchange
         self._door = exchange.door
         self._client_id = client_id
         self._listener = Listener(self._granted, self._session_ended)
-        self._following: Following | None = None
+        self._following: Subscription | None = None
         self._paused = False
         self._held_back: deque[bytes] = deque()
         self._beat: IDelayedCall | None = None

@@ -9,10 +9,10 @@ from pfsb.applications.arguments import Quoted, quoted
 from pfsb.applications.interfaces import BadRequest, Done
 from pfsb.frontends.http.answers import done_content
 from pfsb.frontends.http.arguments import Body
-from pfsb.frontends.http.request import Exchange
+from pfsb.frontends.http.request import PfsbRequest
 
 
-def get_key(exchange: Exchange, key: str) -> None:
+def get_key(exchange: PfsbRequest, key: str) -> None:
     level = exchange.query.take_read_level()
     exchange.query.refuse_more()
 
@@ -22,7 +22,7 @@ def get_key(exchange: Exchange, key: str) -> None:
     exchange.ask(exchange.check("GET", Quoted(key)), level, shape)
 
 
-def put_key(exchange: Exchange, key: str) -> None:
+def put_key(exchange: PfsbRequest, key: str) -> None:
     exchange.query.refuse_more()
     body = exchange.body()
     value = body.text("value")
@@ -30,13 +30,13 @@ def put_key(exchange: Exchange, key: str) -> None:
     exchange.change(exchange.check("PUT", Quoted(key), Quoted(value)))
 
 
-def delete_key(exchange: Exchange, key: str) -> None:
+def delete_key(exchange: PfsbRequest, key: str) -> None:
     exchange.query.refuse_more()
     exchange.refuse_body()
     exchange.change(exchange.check("DEL", Quoted(key)))
 
 
-def patch_key(exchange: Exchange, key: str) -> None:
+def patch_key(exchange: PfsbRequest, key: str) -> None:
     """A change that depends on what is there."""
     exchange.query.refuse_more()
     body = exchange.body()
@@ -62,7 +62,7 @@ _OPERATIONS: Final[dict[str, tuple[str, Callable[[Body], list[str]]]]] = {
 }
 
 
-def get_many(exchange: Exchange) -> None:
+def get_many(exchange: PfsbRequest) -> None:
     """The keys that are named, or a range."""
     query = exchange.query
     level = query.take_read_level()
@@ -80,7 +80,7 @@ def get_many(exchange: Exchange) -> None:
     exchange.ask(exchange.check("RANGE" if values == "yes" else "KEYS", *bounds, *limit), level)
 
 
-def put_many(exchange: Exchange) -> None:
+def put_many(exchange: PfsbRequest) -> None:
     """All or nothing."""
     exchange.query.refuse_more()
     body = exchange.body()

@@ -12,17 +12,17 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
 if TYPE_CHECKING:
-    from pfsb.frontends.http.protocol import HTTPDoor
+    from pfsb.frontends.http.protocol import HTTPSite
 
 
-class LaterHTTPDoor(Factory):
+class LazyHTTPSite(Factory):
     """Makes the door for the first connection, and leaves all of them to it."""
 
     noisy = False
 
-    def __init__(self, make: Callable[[], HTTPDoor]) -> None:
+    def __init__(self, make: Callable[[], HTTPSite]) -> None:
         self._make = make
-        self.door: HTTPDoor | None = None
+        self.door: HTTPSite | None = None
         """None: nobody has come yet."""
 
     def buildProtocol(self, addr: IAddress | None) -> Any:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pfsb.applications.arguments import Quoted
-from pfsb.frontends.http.request import Exchange
+from pfsb.frontends.http.request import PfsbRequest
 from pfsb.frontends.http.sessions import NamedSession
 
 
-def get_locks(exchange: Exchange) -> None:
+def get_locks(exchange: PfsbRequest) -> None:
     level = exchange.query.take_read_level()
     limit = exchange.query.options("limit")
     exchange.query.refuse_more()
     exchange.ask(exchange.check("LOCKS", *limit), level)
 
 
-def take_lock(exchange: Exchange, name: str) -> None:
+def take_lock(exchange: PfsbRequest, name: str) -> None:
     """Without `wait` it is granted now or not at all."""
     exchange.query.refuse_more()
     body = exchange.body()
@@ -27,14 +27,14 @@ def take_lock(exchange: Exchange, name: str) -> None:
     exchange.change_in_session(command)
 
 
-def release_lock(exchange: Exchange, name: str) -> None:
+def release_lock(exchange: PfsbRequest, name: str) -> None:
     token = exchange.query.options("token")
     exchange.query.refuse_more()
     exchange.refuse_body()
     exchange.change_in_session(exchange.check("UNLOCK", Quoted(name), *token))
 
 
-def open_session(exchange: Exchange) -> None:
+def open_session(exchange: PfsbRequest) -> None:
     """HELLO, by itself: tells how far the client's numbers have come."""
     exchange.query.refuse_more()
     exchange.refuse_body()
@@ -52,7 +52,7 @@ def open_session(exchange: Exchange) -> None:
     exchange.in_session(tell)
 
 
-def close_session(exchange: Exchange) -> None:
+def close_session(exchange: PfsbRequest) -> None:
     """BYE: its locks are free."""
     exchange.query.refuse_more()
     exchange.refuse_body()

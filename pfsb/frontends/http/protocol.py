@@ -15,10 +15,10 @@ from twisted.web import http
 from pfsb.applications.interfaces import Refused
 from pfsb.frontends.http.answers import JSON_TYPE, encoded, error_content, status_of
 from pfsb.frontends.http.arguments import path_segments
-from pfsb.frontends.http.request import Exchange
+from pfsb.frontends.http.request import PfsbRequest
 from pfsb.frontends.http.routes import find_handler
 from pfsb.frontends.http.sessions import Sessions
-from pfsb.frontends.stream.reply_queue import EndOfTurn
+from pfsb.frontends.stream.reply_queue import EndOfIteration
 
 if TYPE_CHECKING:
     from pfsb.server import Server
@@ -32,7 +32,7 @@ LEAVE_SECONDS: Final = 2.0
 class Channel(http.HTTPChannel):
     """One connection."""
 
-    factory: HTTPDoor
+    factory: HTTPSite
     _counted = False
 
     def connectionMade(self) -> None:
@@ -48,8 +48,8 @@ class Channel(http.HTTPChannel):
             del self.factory.channels[self]
         super().connectionLost(reason)
 
-    def requestFactory(self, *_: object) -> Exchange:  # type: ignore[override]
-        exchange = Exchange(self)
+    def requestFactory(self, *_: object) -> PfsbRequest:  # type: ignore[override]
+        exchange = PfsbRequest(self)
         exchange.door = self.factory
         return exchange
 
@@ -92,7 +92,7 @@ def _abort(transport: Any) -> None:
     transport.abortConnection()
 
 
-class HTTPDoor(http.HTTPFactory):
+class HTTPSite(http.HTTPFactory):
     """Makes the connections of one server, and has what their requests share."""
 
     protocol = Channel  # type: ignore[assignment]
@@ -104,7 +104,7 @@ class HTTPDoor(http.HTTPFactory):
         self.server = server
         self.clock = clock
         self.metrics = metrics
-        self.turn = EndOfTurn(clock)
+        self.turn = EndOfIteration(clock)
         self.sessions = Sessions(server, clock)
         self.channels: dict[Channel, None] = {}
         self.streams: dict[Callable[[], None], None] = {}
@@ -124,7 +124,7 @@ class HTTPDoor(http.HTTPFactory):
         """Note an answer; a method that nobody knows must not make a counter of its own."""
         self.answered[method if method in _METHODS else "-", status] += 1
 
-    def handle(self, exchange: Exchange) -> None:
+    def handle(self, exchange: PfsbRequest) -> None:
         """Find out what is asked for, and see to it. Raises `BadRequest`."""
         handler, words = find_handler(exchange.method, path_segments(exchange.uri))
         handler(exchange, *words)

@@ -26,7 +26,7 @@ from pfsb.frontends.http.sessions import NamedSession
 from pfsb.frontends.stream.reply_queue import refusal
 
 if TYPE_CHECKING:
-    from pfsb.frontends.http.protocol import HTTPDoor
+    from pfsb.frontends.http.protocol import HTTPSite
 
 Shape = Callable[[Done], Mapping[str, Any]]
 """Makes the content of an answer."""
@@ -37,13 +37,13 @@ yet is cut off."""
 _JSON: Final = "application/json"
 
 
-class Exchange(http.Request):
+class PfsbRequest(http.Request):
     """Takes the request apart, and gives the answer: once, and after the present turn of the reactor.
 
-    Then `Revisions.told` is not older than what the answer shows, and requests that a client pipelines do not nest.
+    Then `RevisionWaiters.told` is not older than what the answer shows, and pipelined requests do not nest.
     """
 
-    door: HTTPDoor
+    door: HTTPSite
     who: Who
     query: Query
     _data: bytes = b""

@@ -11,7 +11,7 @@ import yaml
 
 from pfsb.applications.interfaces import BadRequest, Refused, Result
 from pfsb.frontends.http.answers import JSON_TYPE, encoded, object_of
-from pfsb.frontends.http.request import Exchange
+from pfsb.frontends.http.request import PfsbRequest
 from pfsb.frontends.line.fault_command import apply_fault
 
 if TYPE_CHECKING:
@@ -21,18 +21,18 @@ METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 PAGE_TYPE: Final = "text/html; charset=utf-8"
 
 
-def get_status(exchange: Exchange) -> None:
+def get_status(exchange: PfsbRequest) -> None:
     exchange.query.refuse_more()
     exchange.reply(exchange.door.server.status())
 
 
-def get_servers(exchange: Exchange) -> None:
+def get_servers(exchange: PfsbRequest) -> None:
     exchange.query.refuse_more()
     rows = [object_of(row) for row in exchange.door.server.servers()]
     exchange.reply({"count": len(rows), "rows": [{**row, "alive": row["alive"] == "yes"} for row in rows]})
 
 
-def get_digest(exchange: Exchange) -> None:
+def get_digest(exchange: PfsbRequest) -> None:
     """Waits until the server has come so far, for `request_seconds`."""
     seq = exchange.query.take("seq")
     exchange.query.refuse_more()
@@ -51,7 +51,7 @@ def get_digest(exchange: Exchange) -> None:
     door.server.digest(None if seq is None else int(seq), answered)
 
 
-def set_fault(exchange: Exchange) -> None:
+def set_fault(exchange: PfsbRequest) -> None:
     exchange.query.refuse_more()
     body = exchange.body()
     words = body.text_list("fault")
@@ -63,12 +63,12 @@ def set_fault(exchange: Exchange) -> None:
     exchange.reply({})
 
 
-def get_health(exchange: Exchange) -> None:
+def get_health(exchange: PfsbRequest) -> None:
     exchange.query.refuse_more()
     exchange.reply({"alive": True})
 
 
-def get_readiness(exchange: Exchange) -> None:
+def get_readiness(exchange: PfsbRequest) -> None:
     exchange.query.refuse_more()
     why_not = unready(exchange.door.server)
     if why_not is None:
@@ -90,12 +90,12 @@ def unready(server: Server) -> str | None:
     return None
 
 
-def get_metrics(exchange: Exchange) -> None:
+def get_metrics(exchange: PfsbRequest) -> None:
     exchange.query.refuse_more()
     exchange.send(exchange.door.metrics(), METRICS_TYPE)
 
 
-def get_description(exchange: Exchange) -> None:
+def get_description(exchange: PfsbRequest) -> None:
     exchange.query.refuse_more()
     exchange.send(_description_json(), JSON_TYPE)
 
@@ -113,7 +113,7 @@ def _description_json() -> bytes:
     return encoded(description())
 
 
-def get_page(exchange: Exchange) -> None:
+def get_page(exchange: PfsbRequest) -> None:
     exchange.query.refuse_more()
     exchange.setHeader("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
     exchange.send(_page(exchange.door.server).encode(), PAGE_TYPE)

@@ -22,8 +22,8 @@ from pfsb.applications.interfaces import (
 from pfsb.frontends.line import help as help_pages
 from pfsb.frontends.line.arguments import introduction, parts_of, read_level, without_arguments
 from pfsb.frontends.line.grammar import Request, render_event
-from pfsb.frontends.line.server_queries import Inquiries
-from pfsb.frontends.line.subscriptions import Followings
+from pfsb.frontends.line.server_queries import ServerQueries
+from pfsb.frontends.line.subscriptions import Subscriptions
 from pfsb.frontends.stream.reply_queue import AnswerAll, ReplyQueue, refusal
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class Conversation:
         self._not_introduced: Refused | None = None
         """HELLO was refused, and not repeated: there is no session that a command could run in."""
         self._session: ClientConnection | None = self._connect()
-        self._followings = Followings(server, replies)
-        self._inquiries = Inquiries(server, verbs.descriptions)
+        self._followings = Subscriptions(server, replies)
+        self._inquiries = ServerQueries(server, verbs.descriptions)
         self.introducing = False
         """HELLO or BYE is not answered yet: no further request must be taken."""
         self.finished = False

@@ -19,7 +19,7 @@ Handler = Callable[[Request, Answer], None]
 """May raise `BadRequest` instead of giving an answer."""
 
 
-class Inquiries:
+class ServerQueries:
     """Each is answered in its turn, when all that was asked before has its reply."""
 
     def __init__(self, server: Server, verbs: Mapping[str, CommandDescription]) -> None:

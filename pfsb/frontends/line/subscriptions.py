@@ -10,16 +10,16 @@ from pfsb.frontends.stream.reply_queue import ReplyQueue
 
 if TYPE_CHECKING:
     from pfsb.server import Server
-    from pfsb.sessions.subscription import Following
+    from pfsb.sessions.subscription import Subscription
 
 
-class Followings:
+class Subscriptions:
     """One for each verb that begins one. They are paused and resumed together, as the client reads."""
 
     def __init__(self, server: Server, replies: ReplyQueue) -> None:
         self._server = server
         self._replies = replies
-        self._by_verb: dict[str, Following] = {}
+        self._by_verb: dict[str, Subscription] = {}
         self._paused = False
 
     def begin(self, verb: str, first: int, answer: Answer) -> None:

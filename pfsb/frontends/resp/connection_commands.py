@@ -37,7 +37,7 @@ _CONFIG: Final = {"save": "", "appendonly": "yes"}
 """Every answered write is on disk, and there is no other kind of saving."""
 
 
-class OwnCommands:
+class ConnectionCommands:
     """One connection's name and dialect, and the commands that are about them."""
 
     def __init__(self, server: Server, number: int) -> None:

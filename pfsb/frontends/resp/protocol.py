@@ -15,7 +15,7 @@ from pfsb.frontends.line.conversation import Conversation
 from pfsb.frontends.line.grammar import Request
 from pfsb.frontends.resp import replies
 from pfsb.frontends.resp.commands import Asked, Client, wrong_number_of_arguments
-from pfsb.frontends.resp.connection_commands import COMMANDS, OwnCommands
+from pfsb.frontends.resp.connection_commands import COMMANDS, ConnectionCommands
 from pfsb.frontends.resp.parser import CommandParser, Item, Malformed, TooLarge
 from pfsb.frontends.resp.patterns import Cursors
 from pfsb.frontends.resp.replies import Form
@@ -83,7 +83,7 @@ class RespConversation(Conversation):
     def __init__(self, factory: RespFactory, replies: FormedReplies, ended: Callable[[], None]) -> None:
         super().__init__(factory.server, factory.verbs, replies)
         self._formed = replies
-        self._door = OwnCommands(factory.server, next(factory.numbers))
+        self._door = ConnectionCommands(factory.server, next(factory.numbers))
         self._cursors = factory.cursors
         self._client = Client(self._door.dialect, self._cursors)
         self._ended = ended

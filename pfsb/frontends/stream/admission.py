@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 from attrs import define, field
 
-from pfsb.frontends.stream.reply_queue import EndOfTurn
+from pfsb.frontends.stream.reply_queue import EndOfIteration
 
 REQUESTS_MAX: Final = 20_000
 """Under way at once, for all connections of a server; one connection's window is `session_window`.
@@ -24,14 +24,14 @@ class Member(Protocol):
 
 
 @define(eq=False)
-class Crowd:
+class AdmissionControl:
     """Back-pressure over connections: beyond `requests_max` their requests stay unread, and they take turns.
 
     Who has its turn takes its whole window: few large bundles are several times cheaper than many small ones. It has
     an end, since whatever is counted is answered or refused within `request_seconds`.
     """
 
-    _turn: EndOfTurn
+    _turn: EndOfIteration
     requests_max: int = REQUESTS_MAX
     under_way: int = field(init=False, default=0)
     is_open: bool = field(init=False, default=True)

@@ -24,8 +24,8 @@ from zope.interface import implementer
 
 from pfsb.applications.interfaces import Refused
 from pfsb.frontends.line.conversation import Conversation, Verbs
-from pfsb.frontends.stream.admission import Crowd
-from pfsb.frontends.stream.reply_queue import EndOfTurn, ReplyQueue
+from pfsb.frontends.stream.admission import AdmissionControl
+from pfsb.frontends.stream.reply_queue import EndOfIteration, ReplyQueue
 
 if TYPE_CHECKING:
     from pfsb.server import Server
@@ -277,10 +277,10 @@ class StreamFactory(Factory):
         """`beside`: who makes the other connections of the same server; limits are for both together."""
         self.server = server
         self.clock = clock
-        self.turn = EndOfTurn(clock)
+        self.turn = EndOfIteration(clock)
         self.verbs = Verbs(server)
         self.connections: set[StreamProtocol] = set() if beside is None else beside.connections
-        self.crowd: Crowd = Crowd(self.turn) if beside is None else beside.crowd
+        self.crowd: AdmissionControl = AdmissionControl(self.turn) if beside is None else beside.crowd
 
     def leave(self) -> None:
         """The server stops: every connection is closed, once what was to be said to it is written."""

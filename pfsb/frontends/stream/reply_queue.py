@@ -37,7 +37,7 @@ def refusal(error: Exception) -> Refused:
     return Refused("INTERNAL", "the server made a mistake with this request and noted it in its log", fate="unknown")
 
 
-class EndOfTurn:
+class EndOfIteration:
     """Calls what is due after everything else that happens in the reactor's present turn: one timer for all."""
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -90,7 +90,7 @@ class ReplyQueue:
 
     _write: Callable[[bytes], object]
     _render: Render
-    _turn: EndOfTurn
+    _turn: EndOfIteration
     _relieved: Callable[[], None]
     _slots: deque[_Slot] = field(init=False, factory=deque)
     _in_order: int = field(init=False, default=0)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from attrs import define, field
 
 from pfsb.paxos.messages import ClientUpdate, Message, Proposal
-from pfsb.simulator.checkers.durability_checker import DoorCheck
-from pfsb.simulator.checkers.message_checker import NetworkCheck
-from pfsb.simulator.checkers.update_checker import BindingCheck, Identity, RelayCheck
+from pfsb.simulator.checkers.durability_checker import DurabilityChecker
+from pfsb.simulator.checkers.message_checker import MessageChecker
+from pfsb.simulator.checkers.update_checker import BindingChecker, Identity, RelayChecker
 from pfsb.simulator.checkers.violation import forbid, require
 from pfsb.storage.memory import MemoryDisk
 
@@ -22,7 +22,7 @@ Value = tuple[int, tuple[tuple[str, int, bytes], ...]]
 
 
 @define
-class ExecutionCheck:
+class ExecutionChecker:
     """S1, S2 and S3 (section 3), over all servers and all their lives.
 
     A server may execute in memory what is chosen only if its own vote gets to its disk (design part 3). So what it
@@ -78,7 +78,7 @@ class ExecutionCheck:
 
 
 @define
-class AnswerCheck:
+class AnswerChecker:
     """An answered command survives every crash (design part 1): it is chosen on disk, and stays where it was."""
 
     answered: dict[Identity, int] = field(factory=dict)
@@ -90,31 +90,31 @@ class AnswerCheck:
 
 
 @define
-class ClusterChecks:
+class ClusterChecker:
     """All checks, fed by the world; `digest` gives the digest of a server after a slot, if it still knows it."""
 
     disks: dict[int, MemoryDisk]
     digest: Callable[[int, int], bytes | None]
     horizon_slots: int = 100_000
     """For how long an update is not bound again, of the servers' settings."""
-    execution: ExecutionCheck = field(factory=ExecutionCheck)
-    network: NetworkCheck = field(factory=NetworkCheck)
-    answers: AnswerCheck = field(factory=AnswerCheck)
-    door: DoorCheck = field(init=False)
-    bindings: BindingCheck = field(init=False)
-    relays: RelayCheck = field(init=False)
+    execution: ExecutionChecker = field(factory=ExecutionChecker)
+    network: MessageChecker = field(factory=MessageChecker)
+    answers: AnswerChecker = field(factory=AnswerChecker)
+    door: DurabilityChecker = field(init=False)
+    bindings: BindingChecker = field(init=False)
+    relays: RelayChecker = field(init=False)
 
     @bindings.default
-    def _make_bindings(self) -> BindingCheck:
-        return BindingCheck(self.horizon_slots)
+    def _make_bindings(self) -> BindingChecker:
+        return BindingChecker(self.horizon_slots)
 
     @relays.default
-    def _make_relays(self) -> RelayCheck:
-        return RelayCheck(tuple(self.disks))
+    def _make_relays(self) -> RelayChecker:
+        return RelayChecker(tuple(self.disks))
 
     @door.default
-    def _make_door(self) -> DoorCheck:
-        return DoorCheck(self.disks, self.network)
+    def _make_door(self) -> DurabilityChecker:
+        return DurabilityChecker(self.disks, self.network)
 
     def started(self, server_id: int) -> None:
         self.execution.started(server_id)

@@ -16,21 +16,21 @@ from pfsb.paxos.messages import (
     ReconciliationReply,
     VCProof,
 )
-from pfsb.simulator.checkers.message_checker import NetworkCheck
+from pfsb.simulator.checkers.message_checker import MessageChecker
 from pfsb.simulator.checkers.violation import Violation, require
 from pfsb.storage.memory import MemoryDisk
 from pfsb.storage.shared import ORDERED_VIEW, Slot
 
 
 @define
-class DoorCheck:
+class DurabilityChecker:
     """Nothing leaves a server that rests on what is not on disk yet (paper.md 6.2; design part 3).
 
     Compares each message with the disks at the moment it leaves.
     """
 
     disks: dict[int, MemoryDisk]
-    network: NetworkCheck
+    network: MessageChecker
     _asked: dict[int, int] = field(factory=dict)
     """view -> the highest Local_Aru that its leader sent in a PREPARE."""
     _promises: dict[tuple[int, int], dict[int, PrepareOK]] = field(factory=dict)

@@ -41,7 +41,7 @@ class _Lock:
 
 
 @define
-class LockCheck:
+class LockChecker:
     """All locks of one server in one life."""
 
     locks: dict[str, _Lock] = field(factory=dict)
@@ -164,7 +164,7 @@ class _WatchedContext:
 
 @implementer(IReplicatedApplication)
 class WatchedLock:
-    """The lock application, with a `LockCheck` beside it. A violation is noted, and raised by `raise_violation`.
+    """The lock application, with a `LockChecker` beside it. A violation is noted, and raised by `raise_violation`.
 
     (The sessions catch what an application raises, since it would raise on every server.)
     """
@@ -173,7 +173,7 @@ class WatchedLock:
         self._inner = inner
         self.name: str = inner.name
         self.commands: Sequence[CommandDescription] = inner.commands
-        self.check_of = LockCheck()
+        self.check_of = LockChecker()
         self._violation: Violation | None = None
 
     def raise_violation(self) -> None:

@@ -40,7 +40,7 @@ class Advertised:
 
 
 @define
-class NetworkCheck:
+class MessageChecker:
     """One leader a view, one proposal a view and number, one value a number; nothing advertised is forgotten."""
 
     leaders: dict[int, tuple[int, int]] = field(factory=dict)

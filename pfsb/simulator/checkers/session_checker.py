@@ -18,8 +18,8 @@ from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
-from pfsb.sessions.observer import NobodyObserves
-from pfsb.sessions.state_machine import EXPIRE, Session, SessionMachine
+from pfsb.sessions.observer import NoObserver
+from pfsb.sessions.state_machine import EXPIRE, Session, SessionStateMachine
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.storage.memory import MemoryDisk
 
@@ -55,7 +55,7 @@ class Asked:
 
 
 @define
-class SessionCheck:
+class SessionChecker:
     """Over all servers and all their lives."""
 
     disks: dict[int, MemoryDisk]
@@ -160,7 +160,7 @@ class WatchedSessions:
     """Between the protocol and the sessions of one server: tells the check what each slot came to."""
 
     def __init__(
-        self, server_id: int, machine: SessionMachine, checks: SessionCheck, settle: Callable[..., None]
+        self, server_id: int, machine: SessionStateMachine, checks: SessionChecker, settle: Callable[..., None]
     ) -> None:
         self._server_id = server_id
         self._machine = machine
@@ -176,7 +176,7 @@ class WatchedSessions:
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         self._slot = slot = Slot(seq)
-        recovers = isinstance(self._machine.observer, NobodyObserves)
+        recovers = isinstance(self._machine.observer, NoObserver)
         if not recovers:  # now, so that it is settled before the answers that come of it leave
             self._settle(self._checks.settled, self._server_id, slot)
         sessions: dict[str, Session] = {}
@@ -194,9 +194,9 @@ class WatchedSessions:
         if recovers:
             self._settle(self._checks.settled, self._server_id, slot)
 
-    def outlived(self, update: ClientUpdate) -> None:
+    def too_old(self, update: ClientUpdate) -> None:
         self._checks.marks["bundle ordered beyond its horizon"] += 1
-        self._machine.outlived(update)
+        self._machine.too_old(update)
 
     @staticmethod
     def _expired_by_others(server_id: int, operations: Bundle, sessions: dict[str, Session]) -> int:

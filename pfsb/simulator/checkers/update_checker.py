@@ -30,7 +30,7 @@ class Bound:
 
 
 @define
-class BindingCheck:
+class BindingChecker:
     """G15 (ii): in its view, a leader gives an update one number.
 
     Two earlier leaders may have bound the same update to two numbers, and a later one must propose both again, since
@@ -68,7 +68,7 @@ class BindingCheck:
 
 
 @define
-class RelayCheck:
+class RelayChecker:
     """Departure 17: what comes from an update's own server is relayed to one other, once a copy; nothing else is."""
 
     servers: Sequence[int]

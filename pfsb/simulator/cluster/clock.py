@@ -1,6 +1,6 @@
 """Time that jumps from event to event: the one clock of a simulated cluster (design part 10).
 
-Each process of the simulation asks a `Lane` of its own for time, so that one of them can be paused or killed
+Each process of the simulation asks a `ServerClock` of its own for time, so that one of them can be paused or killed
 without a word to the others.
 """
 
@@ -24,7 +24,7 @@ EVENTS_AT_ONE_TIME_MAX = 1_000_000
 class SimulatedCall:
     """A call that waits for its time. Where it stands in the heap may be out of date: `number` tells."""
 
-    _lane: Lane
+    _lane: ServerClock
     _time: float
     number: int
     _function: Callable[..., object]
@@ -64,7 +64,7 @@ class SimulatedCall:
         return self._cancelled or self.number != number or self._lane.closed
 
     @property
-    def lane(self) -> Lane:
+    def lane(self) -> ServerClock:
         return self._lane
 
     @property
@@ -87,7 +87,7 @@ class SimulatedCall:
 
 @implementer(IReactorTime)
 @define(eq=False)
-class Lane:
+class ServerClock:
     """The time of one process: it can be paused, which freezes its calls but not its clock, or ended.
 
     Its clock need not be right: it may have been wrong by `offset` when the process began, and runs at a
@@ -167,17 +167,17 @@ class SimulatedClock:
     _now: float = 0.0
     _heap: list[tuple[float, int, SimulatedCall]] = field(factory=list, init=False)
     _numbers: int = field(default=0, init=False)
-    _own: Lane = field(init=False)
+    _own: ServerClock = field(init=False)
     events: int = field(default=0, init=False)
     """How many calls have run."""
 
     @_own.default
-    def _make_own(self) -> Lane:
-        return Lane(self, "the simulation")
+    def _make_own(self) -> ServerClock:
+        return ServerClock(self, "the simulation")
 
-    def lane(self, name: str, rate: float = 1.0, offset: float = 0.0) -> Lane:
+    def lane(self, name: str, rate: float = 1.0, offset: float = 0.0) -> ServerClock:
         """The time of one more process."""
-        return Lane(self, name, rate, offset)
+        return ServerClock(self, name, rate, offset)
 
     def seconds(self) -> float:
         return self._now

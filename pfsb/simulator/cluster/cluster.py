@@ -14,12 +14,12 @@ from pfsb.paxos.messages import ClientUpdate, Message, State
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.server import DRAIN_LOOK_SECONDS, DRAIN_SECONDS
-from pfsb.simulator.checkers.cluster_checker import ClusterChecks
+from pfsb.simulator.checkers.cluster_checker import ClusterChecker
 from pfsb.simulator.checkers.update_checker import Identity
 from pfsb.simulator.checkers.violation import Findings, Violation
-from pfsb.simulator.cluster.clock import Lane, SimulatedClock
+from pfsb.simulator.cluster.clock import ServerClock, SimulatedClock
 from pfsb.simulator.cluster.network import LinkQuality, SimulatedNetwork
-from pfsb.simulator.cluster.probe import Witness
+from pfsb.simulator.cluster.probe import Probe
 from pfsb.simulator.cluster.process import (
     Parts,
     ProtocolProcess,
@@ -36,7 +36,7 @@ SHARES_WRITTEN_AT_ONCE = (0.0, 0.0, 0.9)
 QUICK_SECONDS_MAX = 0.002
 
 
-class World:
+class SimulatedCluster:
     """A cluster. Nothing in it happens unless `step`, `run` or `run_until` lets time go on."""
 
     def __init__(
@@ -65,7 +65,7 @@ class World:
         )
         self.servers = {i: Server() for i in self.ids}
         disks = {i: server.disk for i, server in self.servers.items()}
-        self.checks = ClusterChecks(disks, self._digest, self.settings.horizon_slots)
+        self.checks = ClusterChecker(disks, self._digest, self.settings.horizon_slots)
         self.amnesiacs: set[int] = set()
         """Servers that have lost their disk. What they say counts for nobody, so the checks do not listen."""
         self.network.observers.append(self._sent)
@@ -201,7 +201,7 @@ class World:
         replica: Replica = self._running(server_id).process.replica
         return replica
 
-    def lane(self, server_id: int) -> Lane:
+    def lane(self, server_id: int) -> ServerClock:
         return self._running(server_id).lane
 
     def storage(self, server_id: int) -> MemoryStorage:
@@ -307,11 +307,16 @@ class World:
 
     # ------------------------------------------------------------------ inside
 
-    def _witness(self, server_id: int, lane: Lane) -> Witness:
-        return Witness(server_id, lane, self.network, self.checks, self.findings, self.answers, self.replica)
+    def _witness(self, server_id: int, lane: ServerClock) -> Probe:
+        return Probe(server_id, lane, self.network, self.checks, self.findings, self.answers, self.replica)
 
     def _parts(
-        self, server_id: int, lane: Lane, rng: random.Random, storage: MemoryStorage, transport: SimulatedTransport
+        self,
+        server_id: int,
+        lane: ServerClock,
+        rng: random.Random,
+        storage: MemoryStorage,
+        transport: SimulatedTransport,
     ) -> Parts:
         witness = self._witness(server_id, lane)
         return Parts(

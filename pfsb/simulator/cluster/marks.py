@@ -22,7 +22,7 @@ from pfsb.paxos.messages import (
     ReconciliationReply,
     State,
 )
-from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.cluster import SimulatedCluster
 
 REQUIRED: Final = (
     "hole filled with a no-op",
@@ -104,7 +104,7 @@ class Watcher:
     """Finds the marks of one run: it takes each server's trace, and sees what leaves it."""
 
     marks: Marks
-    world: World | None = None
+    cluster: SimulatedCluster | None = None
     _states: dict[int, tuple[str, int]] = field(factory=dict)
     """server -> (state, view)"""
     _last_view: dict[int, int] = field(factory=dict)
@@ -131,7 +131,7 @@ class Watcher:
                 case PrepareOK(parts=parts) if parts > 1:
                     self._mark("promise in parts")
                 case ReconciliationReply(updates=updates) if updates:
-                    floor = self._world.replica(server_id).data.ordering.global_history.floor
+                    floor = self._cluster.replica(server_id).data.ordering.global_history.floor
                     self.marks.counts["reconciliation from disk"] += updates[0].seq <= floor
 
     def changed(self, server_id: int, state: str, view: int) -> None:
@@ -139,7 +139,7 @@ class Watcher:
         self._states[server_id] = state, view
         if state == State.REG_LEADER.value:
             others = [i for i, (other, _) in self._states.items() if other == state and i != server_id]
-            if any(self._world.is_running(i) for i in others):
+            if any(self._cluster.is_running(i) for i in others):
                 self._mark("two leaders at once")
         if state == State.REG_NONLEADER.value:
             if before is not None and before[0] != state and self._last_view.get(server_id) == view:
@@ -147,7 +147,7 @@ class Watcher:
             self._last_view[server_id] = view
 
     def received(self, server_id: int, message: Message) -> None:
-        replica = self._world.replica(server_id)
+        replica = self._cluster.replica(server_id)
         data = replica.data
         match message:
             case Accept(view=view, seqs=seqs):
@@ -164,7 +164,7 @@ class Watcher:
         if seq in self._executed:
             return
         self._executed.add(seq)
-        slot = self._world.replica(server_id).data.ordering.global_history.get(seq)
+        slot = self._cluster.replica(server_id).data.ordering.global_history.get(seq)
         assert slot is not None and slot.ordered is not None, "what is executed is still there"
         updates = len(slot.ordered.open()[1])
         self.marks.counts["update bound twice, filtered once"] += fresh < updates
@@ -177,9 +177,9 @@ class Watcher:
         self._mark(f"discarded: {line}")
 
     @property
-    def _world(self) -> World:
-        assert self.world is not None, "the world is built with this watcher, and given to it then"
-        return self.world
+    def _cluster(self) -> SimulatedCluster:
+        assert self.cluster is not None, "the world is built with this watcher, and given to it then"
+        return self.cluster
 
     def _proposal(self, message: Proposal) -> None:
         if message.view > self._view:

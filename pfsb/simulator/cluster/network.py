@@ -16,7 +16,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from pfsb.paxos.messages import Message
-from pfsb.simulator.cluster.clock import Lane, SimulatedClock
+from pfsb.simulator.cluster.clock import ServerClock, SimulatedClock
 from pfsb.transports.links import Links
 
 BUFFERED_FRAMES_MAX = 2_000
@@ -44,7 +44,7 @@ class LinkQuality:
 
 
 @frozen
-class Mood:
+class MessageFault:
     """How the messages of one kind fare, each in a frame of its own, beside what befalls every frame of the link."""
 
     seconds: tuple[float, float] = (0.0, 0.0)
@@ -53,11 +53,11 @@ class Mood:
 
 
 @frozen
-class Keyhole:
+class SelectiveLink:
     """One direction of a link lets few kinds of messages through; what it does to all others is a mood."""
 
     kinds: frozenset[type[Message]]
-    others: Mood
+    others: MessageFault
 
 
 @define
@@ -113,7 +113,7 @@ class Held:
 class Endpoint:
     """Where a running server takes its frames."""
 
-    lane: Lane
+    lane: ServerClock
     links: Links
 
 
@@ -129,11 +129,11 @@ class SimulatedNetwork:
     """Whether a sender learns that nobody is at an address, as from a host without the process."""
     filters: list[Filter] = field(factory=list)
     observers: list[Observer] = field(factory=list)
-    lasting: dict[type[Message], Mood] = field(factory=dict)
+    lasting: dict[type[Message], MessageFault] = field(factory=dict)
     """Moods that nothing heals: how this network is."""
-    passing: dict[type[Message], Mood] = field(factory=dict)
+    passing: dict[type[Message], MessageFault] = field(factory=dict)
     """Moods of the moment, which come before the lasting ones of the same kind."""
-    keyholes: dict[tuple[int, int], Keyhole] = field(factory=dict)
+    keyholes: dict[tuple[int, int], SelectiveLink] = field(factory=dict)
     """(sender, receiver): a direction that is narrow until it is mended; it comes before all moods."""
     frames: int = field(default=0, init=False)
     _links: dict[tuple[int, int], Link] = field(init=False)
@@ -169,7 +169,7 @@ class SimulatedNetwork:
             link.cut = False
         self.keyholes.clear()
 
-    def mood_of(self, message: Message, sender: int, receiver: int | None) -> Mood | None:
+    def mood_of(self, message: Message, sender: int, receiver: int | None) -> MessageFault | None:
         """None: it travels with the others. `receiver` None: of all links, where none is narrow."""
         keyhole = None if receiver is None else self.keyholes.get((sender, receiver))
         if keyhole is not None and type(message) not in keyhole.kinds:
@@ -225,7 +225,7 @@ class SimulatedNetwork:
         """Whether somebody listens there."""
         return server_id in self._endpoints
 
-    def carry(self, sender: int, receiver: int, frame: bytes, mood: Mood | None = None) -> None:
+    def carry(self, sender: int, receiver: int, frame: bytes, mood: MessageFault | None = None) -> None:
         """Take a frame; it arrives later, once, several times or never."""
         self.frames += 1
         self._hash.update(pack(">dHHI", self.clock.seconds(), sender, receiver, len(frame)) + frame)
@@ -239,9 +239,9 @@ class SimulatedNetwork:
         if self._happens(quality.duplication):
             self._send_off(link, sender, receiver, frame, mood)
         if self._happens(quality.echoes):
-            self._send_off(link, sender, receiver, frame, Mood((0.0, quality.straggling_seconds)))
+            self._send_off(link, sender, receiver, frame, MessageFault((0.0, quality.straggling_seconds)))
 
-    def _send_off(self, link: Link, sender: int, receiver: int, frame: bytes, mood: Mood | None) -> None:
+    def _send_off(self, link: Link, sender: int, receiver: int, frame: bytes, mood: MessageFault | None) -> None:
         now = self.clock.seconds()
         arrival = now + self.rng.uniform(*link.quality.delay_seconds)
         if mood is not None:

@@ -9,15 +9,15 @@ from attrs import define
 from pfsb.paxos.messages import ClientUpdate, GloballyOrderedUpdate
 from pfsb.paxos.ordered_update_queue import Executed
 from pfsb.paxos.replica import Replica
-from pfsb.simulator.checkers.cluster_checker import ClusterChecks
+from pfsb.simulator.checkers.cluster_checker import ClusterChecker
 from pfsb.simulator.checkers.update_checker import Identity
 from pfsb.simulator.checkers.violation import Findings
-from pfsb.simulator.cluster.clock import Lane
+from pfsb.simulator.cluster.clock import ServerClock
 from pfsb.simulator.cluster.network import SimulatedNetwork
 
 
 @define(eq=False)
-class Witness:
+class Probe:
     """Tells the checks what a server executes and answers; of a life that is over, nothing more.
 
     What was executed counts when it is out of the door (design part 3). A server that recovers is not on the network
@@ -25,9 +25,9 @@ class Witness:
     """
 
     _server_id: int
-    _lane: Lane
+    _lane: ServerClock
     _network: SimulatedNetwork
-    _checks: ClusterChecks
+    _checks: ClusterChecker
     _findings: Findings
     _answers: dict[Identity, int]
     """What clients were answered, by all servers."""

@@ -15,7 +15,7 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.simulator.checkers.update_checker import Identity
-from pfsb.simulator.cluster.clock import Lane
+from pfsb.simulator.cluster.clock import ServerClock
 from pfsb.simulator.cluster.transport import SimulatedTransport
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
@@ -35,8 +35,8 @@ class WatchedStateMachine:
         self._executed(seq, time_ms, updates)
         self._inner.execute(seq, time_ms, updates)
 
-    def outlived(self, update: ClientUpdate) -> None:
-        self._inner.outlived(update)
+    def too_old(self, update: ClientUpdate) -> None:
+        self._inner.too_old(update)
 
 
 @frozen
@@ -46,7 +46,7 @@ class Parts:
     server_id: int
     servers: tuple[int, ...]
     settings: Settings
-    clock: Lane
+    clock: ServerClock
     rng: random.Random
     storage: IStableStorage
     transport: ITransport
@@ -83,7 +83,7 @@ class RecordingStateMachine:
     """(seq, client_id, timestamp, payload) of all updates that took effect."""
     slots: int = 0
     slot_of: dict[Identity, int] = field(factory=dict)
-    too_old: list[Identity] = field(factory=list)
+    expired: list[Identity] = field(factory=list)
     on_executed: Callable[[int, ClientUpdate], None] = lambda seq, update: None
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
@@ -93,8 +93,8 @@ class RecordingStateMachine:
             self.slot_of[update.client_id, update.timestamp] = seq
             self.on_executed(seq, update)
 
-    def outlived(self, update: ClientUpdate) -> None:
-        self.too_old.append((update.client_id, update.timestamp))
+    def too_old(self, update: ClientUpdate) -> None:
+        self.expired.append((update.client_id, update.timestamp))
 
 
 class ProtocolProcess:
@@ -154,7 +154,7 @@ class Running:
 
     process: Any
     """A `Process`, and what more it offers to those who know what the world was built of."""
-    lane: Lane
+    lane: ServerClock
     storage: MemoryStorage
     transport: SimulatedTransport
     is_draining: bool = False

@@ -12,15 +12,15 @@ from pfsb.config.config import Config, Limits, ServerConfig, Timers
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.settings import Settings
 from pfsb.server import Server
-from pfsb.sessions.state_machine import SessionMachine
+from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.simulator.checkers.lock_checker import WatchedLock
-from pfsb.simulator.checkers.session_checker import SessionCheck, WatchedSessions
+from pfsb.simulator.checkers.session_checker import SessionChecker, WatchedSessions
 from pfsb.simulator.cluster.process import Parts
 from pfsb.transports.faults import LinkFaults
 
 APPLICATIONS = ("chat", "lock", "kv")
 
-WatchReads = Callable[[Any, SessionMachine, Any], IStateMachine]
+WatchReads = Callable[[Any, SessionStateMachine, Any], IStateMachine]
 """See `pfsb.simulator.workload.read_checker.WatchedReads.of`."""
 
 
@@ -54,7 +54,7 @@ class ServerProcess:
     """One life of a `Server`; its state machine and its lock application are watched."""
 
     def __init__(
-        self, parts: Parts, config: Config, checks: SessionCheck, watch_reads: WatchReads | None = None
+        self, parts: Parts, config: Config, checks: SessionChecker, watch_reads: WatchReads | None = None
     ) -> None:
         applications = find(config.apps)
         self.applications = {application.name: application for application in applications}
@@ -84,7 +84,7 @@ class ServerProcess:
     def stop(self) -> None:
         self.server.stop()
 
-    def _watch_executions(self, parts: Parts, checks: SessionCheck, watch_reads: WatchReads | None) -> None:
+    def _watch_executions(self, parts: Parts, checks: SessionChecker, watch_reads: WatchReads | None) -> None:
         """Between the ordered update queue and the sessions."""
         machine = self.server.machine
         watched: Any = WatchedSessions(parts.server_id, machine, checks, parts.settle)
@@ -103,6 +103,6 @@ class ServerProcess:
         self.replica.introduce = introduced  # type: ignore[method-assign]
 
 
-def builder(config: Config, checks: SessionCheck) -> Callable[[Parts], ServerProcess]:
-    """For `World`: builds whole servers."""
+def builder(config: Config, checks: SessionChecker) -> Callable[[Parts], ServerProcess]:
+    """For `SimulatedCluster`: builds whole servers."""
     return lambda parts: ServerProcess(parts, config, checks)

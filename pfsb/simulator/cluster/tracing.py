@@ -35,13 +35,13 @@ class Tracers:
         tracer = None if self._tracer is None else self._tracer(server_id)
         if self._trace is None:
             return tracer
-        writer = WorldTracer(server_id, self._clock, self._trace)
+        writer = ClusterTracer(server_id, self._clock, self._trace)
         return writer if tracer is None else BothTracers(tracer, writer)
 
 
 @implementer(ITracer)
 @define
-class WorldTracer:
+class ClusterTracer:
     """Adds when and where to each event (interface part 6)."""
 
     _server_id: int

@@ -10,10 +10,10 @@ from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
 from pfsb.paxos.messages import Message
-from pfsb.simulator.cluster.clock import Lane
-from pfsb.simulator.cluster.network import Endpoint, Mood, Passage, SimulatedNetwork
+from pfsb.simulator.cluster.clock import ServerClock
+from pfsb.simulator.cluster.network import Endpoint, MessageFault, Passage, SimulatedNetwork
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import Membership, cluster_digest
+from pfsb.transports.frames import FrameIdentity, cluster_digest
 from pfsb.transports.links import Links
 
 
@@ -24,20 +24,20 @@ class SimulatedTransport:
 
     network: SimulatedNetwork
     server_id: int
-    _lane: Lane
+    _lane: ServerClock
     _rng: random.Random
     _secret: bytes | None = None
     links: Links = field(init=False)
     _frames_left: int | None = field(default=None, init=False)
     _on_last_frame: Callable[[], None] = field(default=lambda: None, init=False)
-    _mood: Mood | None = field(default=None, init=False)
+    _mood: MessageFault | None = field(default=None, init=False)
     """Of the message that is on its way out."""
 
     @links.default
     def _make_links(self) -> Links:
         servers = self.network.servers
         digest = cluster_digest("simulated", servers)
-        membership = Membership(self.server_id, frozenset(servers) - {self.server_id}, digest)
+        membership = FrameIdentity(self.server_id, frozenset(servers) - {self.server_id}, digest)
         return Links(membership, self._lane, LinkFaults(self._lane, self._rng), self._carry, self._secret)
 
     def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int) -> None:

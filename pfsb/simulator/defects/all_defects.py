@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from pfsb.simulator.defects import disk, execution, progress, promises, proposals, reads, sessions, votes
-from pfsb.simulator.defects.defect import Break, Variant
+from pfsb.simulator.defects.defect import Defect, Plant
 
-VARIANTS: Final[Mapping[str, Variant]] = {
+DEFECTS: Final[Mapping[str, Defect]] = {
     variant.name: variant
     for module in (
         disk,
@@ -24,21 +24,21 @@ VARIANTS: Final[Mapping[str, Variant]] = {
         sessions,
         reads,
     )
-    for variant in module.VARIANTS.by_name.values()
+    for variant in module.DEFECTS.by_name.values()
 }
 
 
-def breaker(name: str) -> Break:
-    """The function that breaks a server so: `World(patch=...)`. Raises KeyError with a sentence for a person."""
-    variant = VARIANTS.get(name)
+def planted(name: str) -> Plant:
+    """The function that plants this defect, for `SimulatedCluster(patch=...)`. Raises KeyError with a sentence."""
+    variant = DEFECTS.get(name)
     if variant is None:
-        raise KeyError(f"no variant is named {name!r}; there are: {', '.join(VARIANTS)}")
+        raise KeyError(f"no variant is named {name!r}; there are: {', '.join(DEFECTS)}")
     return variant.apply
 
 
 def describe() -> list[tuple[str, str]]:
     """(name, what is broken, and where that stands) of each, as a person reads it."""
-    return [(variant.name, f"{variant.broken} ({variant.source})") for variant in VARIANTS.values()]
+    return [(variant.name, f"{variant.broken} ({variant.source})") for variant in DEFECTS.values()]
 
 
-__all__ = ["VARIANTS", "Break", "Variant", "breaker", "describe"]
+__all__ = ["DEFECTS", "Plant", "Defect", "planted", "describe"]

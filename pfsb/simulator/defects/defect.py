@@ -10,12 +10,12 @@ from attrs import define, field, frozen
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-Break = Callable[[Any], None]
+Plant = Callable[[Any], None]
 """Changes one `Process` of the simulation after it is built and before it starts, in every life of every server."""
 
 
 @frozen
-class Variant:
+class Defect:
     """A server that is wrong in one respect."""
 
     name: str
@@ -23,24 +23,24 @@ class Variant:
     """The figure, section or repair (G7) that is left out."""
     broken: str
     """One sentence: what it does wrong."""
-    apply: Break
+    apply: Plant
     needs_sessions: bool
     """It breaks what is above the protocol, which only a whole `pfsb.server.Server` has."""
 
 
 @define
-class Variants:
+class Defects:
     """The defects of one module, in the order in which they are written there."""
 
     needs_sessions: bool = False
-    by_name: dict[str, Variant] = field(factory=dict)
+    by_name: dict[str, Defect] = field(factory=dict)
 
-    def add(self, name: str, source: str, broken: str) -> Callable[[Break], Break]:
+    def add(self, name: str, source: str, broken: str) -> Callable[[Plant], Plant]:
         """A decorator for the function that breaks a server so."""
 
-        def register(apply: Break) -> Break:
+        def register(apply: Plant) -> Plant:
             assert name not in self.by_name, f"two variants are named {name}"
-            self.by_name[name] = Variant(name, source, broken, apply, self.needs_sessions)
+            self.by_name[name] = Defect(name, source, broken, apply, self.needs_sessions)
             return apply
 
         return register

@@ -9,11 +9,11 @@ from pfsb.paxos.messages import Accept, Alive, Batch, Message, Prepare, PrepareO
 from pfsb.paxos.ordered_update_queue import DigestChain
 from pfsb.paxos.records import AruRecord, OrderedRecord, ProposalRecord, Record, ViewRecord
 from pfsb.paxos.turn import Turn
-from pfsb.simulator.defects.defect import Variants, become, do_nothing, instead_of, override
+from pfsb.simulator.defects.defect import Defects, become, do_nothing, instead_of, override
 from pfsb.storage.memory import MemoryStorage
 from pfsb.storage.shared import Effect
 
-VARIANTS = Variants()
+DEFECTS = Defects()
 
 
 def _send_past_the_door(turn: Turn, kind: type) -> None:
@@ -33,34 +33,34 @@ def _do_not_force(turn: Turn, kind: type) -> None:
         append(record, lazy=lazy or isinstance(record, kind))
 
 
-@VARIANTS.add("accept-early", "6.2, Figure 10 B", "ACCEPT leaves before the proposal is on disk")
+@DEFECTS.add("accept-early", "6.2, Figure 10 B", "ACCEPT leaves before the proposal is on disk")
 def _accept_early(process: Any) -> None:
     _send_past_the_door(process.replica.turn, Accept)
 
 
-@VARIANTS.add("proposal-not-forced", "6.2, Figure 11 A", "one's own vote counts, and replies leave, without a sync")
+@DEFECTS.add("proposal-not-forced", "6.2, Figure 11 A", "one's own vote counts, and replies leave, without a sync")
 def _proposal_not_forced(process: Any) -> None:
     _do_not_force(process.replica.turn, ProposalRecord)
 
 
-@VARIANTS.add("prepare-ok-early", "6.2, Figure 9 B", "PREPARE_OK leaves before Last_Installed is on disk")
+@DEFECTS.add("prepare-ok-early", "6.2, Figure 9 B", "PREPARE_OK leaves before Last_Installed is on disk")
 def _prepare_ok_early(process: Any) -> None:
     _send_past_the_door(process.replica.turn, PrepareOK)
 
 
-@VARIANTS.add("prepare-early", "6.2, Figure 7 A", "PREPARE leaves before Last_Installed is on disk")
+@DEFECTS.add("prepare-early", "6.2, Figure 7 A", "PREPARE leaves before Last_Installed is on disk")
 def _prepare_early(process: Any) -> None:
     _send_past_the_door(process.replica.turn, Prepare)
 
 
-@VARIANTS.add("proposal-early", "6.2, Figure 11 A", "PROPOSAL leaves before Last_Installed is on disk")
+@DEFECTS.add("proposal-early", "6.2, Figure 11 A", "PROPOSAL leaves before Last_Installed is on disk")
 def _proposal_early(process: Any) -> None:
     """A view that others have promised to follow is on the leader's disk already; that of a single server is not."""
     turn = process.replica.turn
     override(turn, "send_early", lambda _: lambda message, to=None: turn._early.append((message, to)))
 
 
-@VARIANTS.add("vc-proof-volatile", "6.2, section 5.2", "VC_PROOF tells of a view that is not on disk yet")
+@DEFECTS.add("vc-proof-volatile", "6.2, section 5.2", "VC_PROOF tells of a view that is not on disk yet")
 def _vc_proof_volatile(process: Any) -> None:
     replica = process.replica
 
@@ -73,7 +73,7 @@ def _vc_proof_volatile(process: Any) -> None:
             send(message, to)
 
 
-@VARIANTS.add("alive-volatile", "6.2, section 5.10", "ALIVE tells of a Local_Aru that is not on disk yet")
+@DEFECTS.add("alive-volatile", "6.2, section 5.10", "ALIVE tells of a Local_Aru that is not on disk yet")
 def _alive_volatile(process: Any) -> None:
     data = process.replica.data
 
@@ -82,7 +82,7 @@ def _alive_volatile(process: Any) -> None:
         return Alive(data.server.server_id, data.views.last_installed, data.server.state, data.ordering.local_aru)
 
 
-@VARIANTS.add("view-not-written", "section 5.8, Figure 14", "Last_Installed is forgotten in a crash")
+@DEFECTS.add("view-not-written", "section 5.8, Figure 14", "Last_Installed is forgotten in a crash")
 def _view_not_written(process: Any) -> None:
     @instead_of(process.replica.turn, "append")
     def broken(append: Callable[..., None], record: Record, *, lazy: bool = False) -> None:
@@ -90,7 +90,7 @@ def _view_not_written(process: Any) -> None:
             append(record, lazy=lazy)
 
 
-@VARIANTS.add("reply-early", "design part 3", "clients are answered before the server's own vote is on disk")
+@DEFECTS.add("reply-early", "design part 3", "clients are answered before the server's own vote is on disk")
 def _reply_early(process: Any) -> None:
     turn = process.replica.turn
 
@@ -110,7 +110,7 @@ class _HastyStorage(MemoryStorage):
             self._clock.callLater(0, durable)
 
 
-@VARIANTS.add(
+@DEFECTS.add(
     "sync-not-awaited", "design part 7", "the storage says that a group is on disk when it only begins to write"
 )
 def _sync_not_awaited(process: Any) -> None:
@@ -127,7 +127,7 @@ class _StubbornStorage(MemoryStorage):
         return super()._to_disk(group)
 
 
-@VARIANTS.add("write-error-ignored", "design part 3", "a write that failed is taken for done, and the server goes on")
+@DEFECTS.add("write-error-ignored", "design part 3", "a write that failed is taken for done, and the server goes on")
 def _write_error_ignored(process: Any) -> None:
     become(process.replica._storage, _StubbornStorage)
 
@@ -144,7 +144,7 @@ class _TearingStorage(MemoryStorage):
                 contents.apply(ProposalRecord(seq, view, Batch(batch.data[: len(batch.data) // 2])))
 
 
-@VARIANTS.add("torn-tail-kept", "G20, design part 7", "of the last record before a crash one half is read as the whole")
+@DEFECTS.add("torn-tail-kept", "G20, design part 7", "of the last record before a crash one half is read as the whole")
 def _torn_tail_kept(process: Any) -> None:
     become(process.replica._storage, _TearingStorage)
 
@@ -156,12 +156,12 @@ class _BackwardEffect(Effect):
         super().apply_all(reversed(list(records)))
 
 
-@VARIANTS.add("replayed-backwards", "Figure 14", "of the records in a group the first one stands, not the last")
+@DEFECTS.add("replayed-backwards", "Figure 14", "of the records in a group the first one stands, not the last")
 def _replayed_backwards(process: Any) -> None:
     become(process.replica._storage._disk.contents, _BackwardEffect)
 
 
-@VARIANTS.add("aru-ahead", "section 5.8", "Local_Aru is written before the slots that it speaks of")
+@DEFECTS.add("aru-ahead", "section 5.8", "Local_Aru is written before the slots that it speaks of")
 def _aru_ahead(process: Any) -> None:
     data = process.replica.data
 
@@ -172,7 +172,7 @@ def _aru_ahead(process: Any) -> None:
         append(record, lazy=lazy)
 
 
-@VARIANTS.add(
+@DEFECTS.add(
     "catch-up-left-out", "Figure 14", "ordered slots above the Local_Aru on disk are not executed at the start"
 )
 def _catch_up_left_out(process: Any) -> None:
@@ -189,16 +189,14 @@ class _ForgetfulChain(DigestChain):
             self._ring[at : at + len(head)] = head
 
 
-@VARIANTS.add(
-    "digest-gap", "interface part 3, DIGEST", "the chain of digests of server 0 leaves out every seventh slot"
-)
+@DEFECTS.add("digest-gap", "interface part 3, DIGEST", "the chain of digests of server 0 leaves out every seventh slot")
 def _digest_gap(process: Any) -> None:
     queue = process.replica.ordered_queue
     if process.replica.membership.server_id == 0:
         become(queue.digests, _ForgetfulChain)
 
 
-@VARIANTS.add(
+@DEFECTS.add(
     "lost-disk-unnoticed", "G20, design part 4", "a server with an empty disk votes where another one had promised"
 )
 def _lost_disk_unnoticed(process: Any) -> None:
@@ -208,7 +206,7 @@ def _lost_disk_unnoticed(process: Any) -> None:
         return True
 
 
-@VARIANTS.add("newcomer-votes", "Departure 12", "a server with an empty disk takes part before anybody knows it")
+@DEFECTS.add("newcomer-votes", "Departure 12", "a server with an empty disk takes part before anybody knows it")
 def _newcomer_votes(process: Any) -> None:
     @instead_of(process.replica.introduction, "begin")
     def broken(_: Any, identity: bytes) -> None:

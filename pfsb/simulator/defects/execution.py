@@ -13,9 +13,9 @@ from pfsb.paxos.messages import (
     DataEntry,
     GloballyOrderedUpdate,
 )
-from pfsb.simulator.defects.defect import Variants, instead_of, override
+from pfsb.simulator.defects.defect import Defects, instead_of, override
 
-VARIANTS = Variants()
+DEFECTS = Defects()
 
 
 @define
@@ -26,7 +26,7 @@ class _Unfiltered(LastExecuted):
         return 0
 
 
-@VARIANTS.add("executed-twice", "G15", "an update that stands in two slots is executed in both")
+@DEFECTS.add("executed-twice", "G15", "an update that stands in two slots is executed in both")
 def _executed_twice(process: Any) -> None:
     queue, data = process.replica.ordered_queue, process.replica.data
     known = data.clients.last_executed
@@ -34,7 +34,7 @@ def _executed_twice(process: Any) -> None:
     queue._data = evolve(data, clients=evolve(data.clients, last_executed=unfiltered))
 
 
-@VARIANTS.add("learned-not-executed", "G13", "what a data list tells as ordered is noted, and not executed")
+@DEFECTS.add("learned-not-executed", "G13", "what a data list tells as ordered is noted, and not executed")
 def _learned_not_executed(process: Any) -> None:
     replica = process.replica
 
@@ -46,7 +46,7 @@ def _learned_not_executed(process: Any) -> None:
             apply(entry)
 
 
-@VARIANTS.add(
+@DEFECTS.add(
     "proposals-told-as-ordered", "section 5.6", "reconciliation answers with proposals as if they were ordered"
 )
 def _proposals_told_as_ordered(process: Any) -> None:
@@ -63,7 +63,7 @@ def _proposals_told_as_ordered(process: Any) -> None:
         return rows
 
 
-@VARIANTS.add("time-goes-back", "design part 4, Aggregation", "the state machine's time is that of the latest batch")
+@DEFECTS.add("time-goes-back", "design part 4, Aggregation", "the state machine's time is that of the latest batch")
 def _time_goes_back(process: Any) -> None:
     queue = process.replica.ordered_queue
 
@@ -73,7 +73,7 @@ def _time_goes_back(process: Any) -> None:
         return execute(seq, slot)
 
 
-@VARIANTS.add("horizon-ignored", "Departure 7", "an update runs however late it is ordered")
+@DEFECTS.add("horizon-ignored", "Departure 7", "an update runs however late it is ordered")
 def _horizon_ignored(process: Any) -> None:
     queue = process.replica.ordered_queue
 
@@ -88,7 +88,7 @@ def _horizon_ignored(process: Any) -> None:
         return executed
 
 
-@VARIANTS.add("executes-out-of-order", "Figure 11 C", "a slot is executed as soon as it is ordered, gaps or not")
+@DEFECTS.add("executes-out-of-order", "Figure 11 C", "a slot is executed as soon as it is ordered, gaps or not")
 def _executes_out_of_order(process: Any) -> None:
     queue, ordering = process.replica.ordered_queue, process.replica.data.ordering
 

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from pfsb.paxos.messages import Accept, Batch, ClientUpdate, Message, Proposal, State, VCProof, ViewChange
-from pfsb.simulator.defects.defect import Variants, do_nothing, instead_of, override
+from pfsb.simulator.defects.defect import Defects, do_nothing, instead_of, override
 
-VARIANTS = Variants()
+DEFECTS = Defects()
 
 # ---------------------------------------------------------------------------------------------
 # The Progress_Timer
 # ---------------------------------------------------------------------------------------------
 
 
-@VARIANTS.add("view-joined-without-timer", "G5, Figure 9 B", "a view is followed without starting the Progress_Timer")
+@DEFECTS.add("view-joined-without-timer", "G5, Figure 9 B", "a view is followed without starting the Progress_Timer")
 def _view_joined_without_timer(process: Any) -> None:
     replica = process.replica
 
@@ -27,17 +27,17 @@ def _view_joined_without_timer(process: Any) -> None:
             replica.progress_timer.stop()
 
 
-@VARIANTS.add("timer-without-cap", "G8", "the Progress_Timer doubles for ever")
+@DEFECTS.add("timer-without-cap", "G8", "the Progress_Timer doubles for ever")
 def _timer_without_cap(process: Any) -> None:
     process.replica.progress_timer._longest = float("inf")
 
 
-@VARIANTS.add("timer-never-back", "G8", "the Progress_Timer never gets back to its default")
+@DEFECTS.add("timer-never-back", "G8", "the Progress_Timer never gets back to its default")
 def _timer_never_back(process: Any) -> None:
     override(process.replica.progress_timer, "back_to_default", lambda _: do_nothing)
 
 
-@VARIANTS.add("idle-elections", "G8, Departure 10", "an idle cluster elects again and again: ALIVE is no progress")
+@DEFECTS.add("idle-elections", "G8, Departure 10", "an idle cluster elects again and again: ALIVE is no progress")
 def _idle_elections(process: Any) -> None:
     override(process.replica.flow_control, "knows_of_unexecuted_update", lambda _: lambda: True)
 
@@ -47,7 +47,7 @@ def _idle_elections(process: Any) -> None:
 # ---------------------------------------------------------------------------------------------
 
 
-@VARIANTS.add("prepare-not-answered", "G7", "a PREPARE of a view that is installed already is not answered")
+@DEFECTS.add("prepare-not-answered", "G7", "a PREPARE of a view that is installed already is not answered")
 def _prepare_not_answered(process: Any) -> None:
     replica = process.replica
 
@@ -57,14 +57,14 @@ def _prepare_not_answered(process: Any) -> None:
             prepare(message)
 
 
-@VARIANTS.add(
+@DEFECTS.add(
     "no-way-back", "G9", "a server that was restarted, or has suspected its leader wrongly, stays out of its view"
 )
 def _no_way_back(process: Any) -> None:
     override(process.replica.election, "_may_rejoin", lambda _: lambda view: False)
 
 
-@VARIANTS.add("back-too-easily", "G9", "a server that suspects its leader goes back to it on any VC_PROOF")
+@DEFECTS.add("back-too-easily", "G9", "a server that suspects its leader goes back to it on any VC_PROOF")
 def _back_too_easily(process: Any) -> None:
     replica = process.replica
 
@@ -74,7 +74,7 @@ def _back_too_easily(process: Any) -> None:
         vc_proof(message)
 
 
-@VARIANTS.add(
+@DEFECTS.add(
     "votes-interrupt", "Figure 4 A4 and A6", "any vote for a higher view makes a server leave a view that works"
 )
 def _votes_interrupt(process: Any) -> None:
@@ -88,12 +88,12 @@ def _votes_interrupt(process: Any) -> None:
         return dispatch(message, sender)
 
 
-@VARIANTS.add("proof-ignored", "Figure 6 C", "VC_PROOF is not looked at: who missed a view change stays behind")
+@DEFECTS.add("proof-ignored", "Figure 6 C", "VC_PROOF is not looked at: who missed a view change stays behind")
 def _proof_ignored(process: Any) -> None:
     override(process.replica.election, "vc_proof", lambda _: do_nothing)
 
 
-@VARIANTS.add("alone-and-leading", "section 5.10", "a leader that hears from nobody does not suspect itself")
+@DEFECTS.add("alone-and-leading", "section 5.10", "a leader that hears from nobody does not suspect itself")
 def _alone_and_leading(process: Any) -> None:
     replica = process.replica
 
@@ -108,12 +108,12 @@ def _alone_and_leading(process: Any) -> None:
 # ---------------------------------------------------------------------------------------------
 
 
-@VARIANTS.add("holes-left", "G11", "a new leader with nothing to propose stops at an empty slot below others")
+@DEFECTS.add("holes-left", "G11", "a new leader with nothing to propose stops at an empty slot below others")
 def _holes_left(process: Any) -> None:
     _fill_holes_with(process, lambda seq: None)
 
 
-@VARIANTS.add("holes-filled-fresh", "G11", "a new leader fills holes with what its clients ask for, if they do")
+@DEFECTS.add("holes-filled-fresh", "G11", "a new leader fills holes with what its clients ask for, if they do")
 def _holes_filled_fresh(process: Any) -> None:
     """What is bound in a later slot, and sent again, is bound a second time."""
     replica = process.replica
@@ -131,12 +131,12 @@ def _fill_holes_with(process: Any, batch_for_hole: Callable[[int], Batch | None]
         return batch_for_hole(seq) if is_hole else batch_for(seq)
 
 
-@VARIANTS.add("own-vote-not-counted", "G14", "a server does not count its own vote")
+@DEFECTS.add("own-vote-not-counted", "G14", "a server does not count its own vote")
 def _own_vote_not_counted(process: Any) -> None:
     override(process.replica.proposals, "_vote", lambda _: do_nothing)
 
 
-@VARIANTS.add("early-votes-dropped", "G17", "votes that come before their proposal are dropped, and not repeated")
+@DEFECTS.add("early-votes-dropped", "G17", "votes that come before their proposal are dropped, and not repeated")
 def _early_votes_dropped(process: Any) -> None:
     replica = process.replica
 
@@ -148,12 +148,12 @@ def _early_votes_dropped(process: Any) -> None:
                 accept(Accept(message.server_id, message.view, (seq,)))
 
 
-@VARIANTS.add("proposals-not-repeated", "section 5.9", "a PROPOSAL that was lost is not sent again")
+@DEFECTS.add("proposals-not-repeated", "section 5.9", "a PROPOSAL that was lost is not sent again")
 def _proposals_not_repeated(process: Any) -> None:
     override(process.replica.retransmission, "_resend_proposals", lambda _: do_nothing)
 
 
-@VARIANTS.add("accept-not-repeated", "section 5.9, G18", "a PROPOSAL that comes again is not answered again")
+@DEFECTS.add("accept-not-repeated", "section 5.9, G18", "a PROPOSAL that comes again is not answered again")
 def _accept_not_repeated(process: Any) -> None:
     replica = process.replica
 
@@ -163,7 +163,7 @@ def _accept_not_repeated(process: Any) -> None:
             proposal(message)
 
 
-@VARIANTS.add("never-reconciles", "G24", "a server that is behind asks nobody")
+@DEFECTS.add("never-reconciles", "G24", "a server that is behind asks nobody")
 def _never_reconciles(process: Any) -> None:
     for asking in ("begin", "_ask_somebody"):
         override(process.replica.reconciliation, asking, lambda _: do_nothing)
@@ -174,12 +174,12 @@ def _never_reconciles(process: Any) -> None:
 # ---------------------------------------------------------------------------------------------
 
 
-@VARIANTS.add("enqueued-not-rebuilt", "G15", "a new leader queues an update again that a slot holds already")
+@DEFECTS.add("enqueued-not-rebuilt", "G15", "a new leader queues an update again that a slot holds already")
 def _enqueued_not_rebuilt(process: Any) -> None:
     override(process.replica.update_queue, "_bound_updates", lambda _: set)
 
 
-@VARIANTS.add("pending-not-dropped", "G16", "an update that has run stays pending if its copy names another server")
+@DEFECTS.add("pending-not-dropped", "G16", "an update that has run stays pending if its copy names another server")
 def _pending_not_dropped(process: Any) -> None:
     replica = process.replica
 
@@ -189,7 +189,7 @@ def _pending_not_dropped(process: Any) -> None:
             drop(update)
 
 
-@VARIANTS.add(
+@DEFECTS.add(
     "updates-not-repeated", "Figure 12 B", "an update that was lost on its way to the leader is not sent again"
 )
 def _updates_not_repeated(process: Any) -> None:
@@ -198,7 +198,7 @@ def _updates_not_repeated(process: Any) -> None:
     process.replica.flow_control.on_leader_at_work = do_nothing
 
 
-@VARIANTS.add("relayed-in-circles", "G8, Departure 17", "who does not lead passes an update on to everybody")
+@DEFECTS.add("relayed-in-circles", "G8, Departure 17", "who does not lead passes an update on to everybody")
 def _relayed_in_circles(process: Any) -> None:
     replica = process.replica
 
@@ -209,7 +209,7 @@ def _relayed_in_circles(process: Any) -> None:
     override(replica.client_updates, "_relay", lambda _: relay)
 
 
-@VARIANTS.add("relay-left-out", "G8", "an update of another server's client is not relayed to the leader")
+@DEFECTS.add("relay-left-out", "G8", "an update of another server's client is not relayed to the leader")
 def _relay_left_out(process: Any) -> None:
     replica = process.replica
     override(replica.client_updates, "_relay", lambda _: lambda update, sender: replica.flow_control.witness(update))

@@ -16,17 +16,17 @@ from pfsb.paxos.messages import (
     PrepareOK,
     Proposal,
 )
-from pfsb.simulator.defects.defect import Variants, become, instead_of, override
+from pfsb.simulator.defects.defect import Defects, become, instead_of, override
 
-VARIANTS = Variants()
+DEFECTS = Defects()
 
 
-@VARIANTS.add("prepare-phase-skipped", "Figure 7, Figure 9 A", "a leader leads as soon as its view is preinstalled")
+@DEFECTS.add("prepare-phase-skipped", "Figure 7, Figure 9 A", "a leader leads as soon as its view is preinstalled")
 def _prepare_phase_skipped(process: Any) -> None:
     override(process.replica.prepare, "_view_prepared_ready", lambda _: lambda view: True)
 
 
-@VARIANTS.add("promise-stale", "Figure 7 B, G7", "a PREPARE is answered with the data list of an older view")
+@DEFECTS.add("promise-stale", "Figure 7 B, G7", "a PREPARE is answered with the data list of an older view")
 def _promise_stale(process: Any) -> None:
     kept: list[PrepareOK] = []
 
@@ -39,24 +39,24 @@ def _promise_stale(process: Any) -> None:
 DataList = Callable[[int], Iterator[DataEntry]]
 
 
-@VARIANTS.add("data-list-without-ordered", "Figure 8 A, G19", "a data list leaves out what is ordered")
+@DEFECTS.add("data-list-without-ordered", "Figure 8 A, G19", "a data list leaves out what is ordered")
 def _data_list_without_ordered(process: Any) -> None:
     @instead_of(process.replica.prepare, "_construct_data_list")
     def broken(construct: DataList, aru: int) -> Iterator[Any]:
         return (entry for entry in construct(aru) if isinstance(entry, Proposal))
 
 
-@VARIANTS.add("data-list-cut-short", "Figure 8 A, G19", "a data list ends after two entries")
+@DEFECTS.add("data-list-cut-short", "Figure 8 A, G19", "a data list ends after two entries")
 def _data_list_cut_short(process: Any) -> None:
     override(process.replica.prepare, "_construct_data_list", lambda construct: lambda aru: islice(construct(aru), 2))
 
 
-@VARIANTS.add("promise-below-floor", "G19, G21", "a leader is answered though what it lacks is no longer in memory")
+@DEFECTS.add("promise-below-floor", "G19, G21", "a leader is answered though what it lacks is no longer in memory")
 def _promise_below_floor(process: Any) -> None:
     override(process.replica.prepare, "_can_answer", lambda _: lambda message: True)
 
 
-@VARIANTS.add("promise-in-part", "G28, Departure 6", "a promise counts when its first part is there")
+@DEFECTS.add("promise-in-part", "G28, Departure 6", "a promise counts when its first part is there")
 def _promise_in_part(process: Any) -> None:
     def ready(view: int) -> bool:
         promises = process.replica.data.preparing.prepare_oks.values()
@@ -80,12 +80,12 @@ class _MixesEditions(DataStructures):
         return True
 
 
-@VARIANTS.add("editions-mixed", "Figure 5 C, Departure 6", "parts of the promises of two lives make one promise")
+@DEFECTS.add("editions-mixed", "Figure 5 C, Departure 6", "parts of the promises of two lives make one promise")
 def _editions_mixed(process: Any) -> None:
     become(process.replica.data, _MixesEditions)
 
 
-@VARIANTS.add("older-view-accepted", "Figure 4 E6", "proposals of older views are accepted still")
+@DEFECTS.add("older-view-accepted", "Figure 4 E6", "proposals of older views are accepted still")
 def _older_view_accepted(process: Any) -> None:
     replica = process.replica
 

@@ -11,9 +11,9 @@ from pfsb.paxos.messages import (
     Proposal,
     State,
 )
-from pfsb.simulator.defects.defect import Variants, become, instead_of, override
+from pfsb.simulator.defects.defect import Defects, become, instead_of, override
 
-VARIANTS = Variants()
+DEFECTS = Defects()
 
 
 class _TakesAnyProposal(DataStructures):
@@ -27,7 +27,7 @@ class _TakesAnyProposal(DataStructures):
         return super().apply_proposal(message)
 
 
-@VARIANTS.add(
+@DEFECTS.add(
     "older-proposal-replaces", "Figure 5 D", "in a data list, a proposal of an older view replaces a newer one"
 )
 def _older_proposal_replaces(process: Any) -> None:
@@ -37,7 +37,7 @@ def _older_proposal_replaces(process: Any) -> None:
 BatchFor = Callable[[int], Batch | None]
 
 
-@VARIANTS.add(
+@DEFECTS.add(
     "constraint-ignored", "Figure 11 A", "a new leader proposes fresh updates where an older view left something"
 )
 def _constraint_ignored(process: Any) -> None:
@@ -50,7 +50,7 @@ def _constraint_ignored(process: Any) -> None:
     override(proposals, "_batch_for", lambda _: fresh)
 
 
-@VARIANTS.add("send-proposal-falls-through", "G1", "past an ordered slot, the leader goes on with the old number")
+@DEFECTS.add("send-proposal-falls-through", "G1", "past an ordered slot, the leader goes on with the old number")
 def _send_proposal_falls_through(process: Any) -> None:
     replica, proposals = process.replica, process.replica.proposals
 
@@ -81,12 +81,12 @@ def _propose_with(process: Any, send_proposal: Callable[[], None]) -> None:
     replica.proposals.send_proposal = send_proposal
 
 
-@VARIANTS.add("window-ignored", "section 5.10", "a leader proposes as much as it likes")
+@DEFECTS.add("window-ignored", "section 5.10", "a leader proposes as much as it likes")
 def _window_ignored(process: Any) -> None:
     override(process.replica.flow_control, "may_propose", lambda _: lambda seq: True)
 
 
-@VARIANTS.add("leads-again", "G10", "a leader that starts again leads on in the view that it led before")
+@DEFECTS.add("leads-again", "G10", "a leader that starts again leads on in the view that it led before")
 def _leads_again(process: Any) -> None:
     replica = process.replica
 

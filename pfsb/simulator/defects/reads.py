@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from pfsb.paxos.messages import Confirm, Confirmed, ReadIndex, ReadRequest
-from pfsb.simulator.defects.defect import Variants, instead_of
+from pfsb.simulator.defects.defect import Defects, instead_of
 
-VARIANTS = Variants(needs_sessions=True)
+DEFECTS = Defects(needs_sessions=True)
 
 
-@VARIANTS.add("read-not-confirmed", "Departure 24", "a leader answers reads without asking whether it still is one")
+@DEFECTS.add("read-not-confirmed", "Departure 24", "a leader answers reads without asking whether it still is one")
 def _read_not_confirmed(process: Any) -> None:
     reads = process.replica.reads
 
@@ -20,7 +20,7 @@ def _read_not_confirmed(process: Any) -> None:
         present.confirmed_by.update(reads._membership.ids)
 
 
-@VARIANTS.add("read-confirmed-by-anyone", "Departure 24", "a server confirms the leader of a view that it has left")
+@DEFECTS.add("read-confirmed-by-anyone", "Departure 24", "a server confirms the leader of a view that it has left")
 def _read_confirmed_by_anyone(process: Any) -> None:
     replica = process.replica
 
@@ -30,7 +30,7 @@ def _read_confirmed_by_anyone(process: Any) -> None:
         replica.turn.send(answer, message.server_id)
 
 
-@VARIANTS.add("read-index-too-low", "Departure 24", "a read waits only for what the leader has executed itself")
+@DEFECTS.add("read-index-too-low", "Departure 24", "a read waits only for what the leader has executed itself")
 def _read_index_too_low(process: Any) -> None:
     reads = process.replica.reads
 
@@ -40,14 +40,14 @@ def _read_index_too_low(process: Any) -> None:
         ask(present)
 
 
-@VARIANTS.add("read-not-awaited", "Departure 24", "a server answers a read before it has executed up to the index")
+@DEFECTS.add("read-not-awaited", "Departure 24", "a server answers a read before it has executed up to the index")
 def _read_not_awaited(process: Any) -> None:
     @instead_of(process.replica.reads, "read_index")
     def broken(read_index: Callable[[ReadIndex], None], message: ReadIndex) -> None:
         read_index(ReadIndex(message.server_id, message.number, 0))
 
 
-@VARIANTS.add("read-joins-request", "Departure 24", "a read joins a request that was sent before it was asked")
+@DEFECTS.add("read-joins-request", "Departure 24", "a read joins a request that was sent before it was asked")
 def _read_joins_request(process: Any) -> None:
     reads = process.replica.reads
 
@@ -59,7 +59,7 @@ def _read_joins_request(process: Any) -> None:
             reads._waiting = []
 
 
-@VARIANTS.add("read-joins-round", "Departure 24", "a request joins a round of CONFIRM that began before it came")
+@DEFECTS.add("read-joins-round", "Departure 24", "a request joins a round of CONFIRM that began before it came")
 def _read_joins_round(process: Any) -> None:
     reads = process.replica.reads
 
@@ -72,7 +72,7 @@ def _read_joins_round(process: Any) -> None:
             present.asked_by[message.server_id] = message.number
 
 
-@VARIANTS.add("read-of-former-life", "Departure 24", "a server numbers its requests from 1 on in each of its lives")
+@DEFECTS.add("read-of-former-life", "Departure 24", "a server numbers its requests from 1 on in each of its lives")
 def _read_of_former_life(process: Any) -> None:
     reads = process.replica.reads
 

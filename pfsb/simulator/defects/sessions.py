@@ -10,11 +10,11 @@ from attrs import evolve
 from pfsb.applications.interfaces import Command, Done, Result
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions.bundle import Bundle
-from pfsb.sessions.reply_cache import KeptAnswers
+from pfsb.sessions.reply_cache import ReplyCache
 from pfsb.sessions.state_machine import Session
-from pfsb.simulator.defects.defect import Variants, do_nothing, instead_of, override
+from pfsb.simulator.defects.defect import Defects, do_nothing, instead_of, override
 
-VARIANTS = Variants(needs_sessions=True)
+DEFECTS = Defects(needs_sessions=True)
 
 
 def _lock(process: Any) -> Any:
@@ -30,11 +30,11 @@ def _once_recovered(process: Any, change: Callable[[], None]) -> None:
         change()
 
 
-@VARIANTS.add("replies-lost", "design part 5, G20", "a server that is restarted has forgotten the replies that it kept")
+@DEFECTS.add("replies-lost", "design part 5, G20", "a server that is restarted has forgotten the replies that it kept")
 def _replies_lost(process: Any) -> None:
     def forget() -> None:
         for session in process.server.machine.sessions.values():
-            session.answers = KeptAnswers(session.answers.answers_max)
+            session.answers = ReplyCache(session.answers.answers_max)
 
     _once_recovered(process, forget)
 
@@ -48,14 +48,14 @@ def _do_not_fence(process: Any) -> None:
         return session_for(server_id, content._replace(epoch=session.epoch) if session is not None else content)
 
 
-@VARIANTS.add(
+@DEFECTS.add(
     "epoch-not-fenced", "design part 5", "a session that was taken over still runs what comes from the old connection"
 )
 def _epoch_not_fenced(process: Any) -> None:
     _do_not_fence(process)
 
 
-@VARIANTS.add(
+@DEFECTS.add(
     "numbers-not-filtered", "design part 5", "neither its number nor its epoch keeps a command from running again"
 )
 def _numbers_not_filtered(process: Any) -> None:
@@ -68,7 +68,7 @@ def _numbers_not_filtered(process: Any) -> None:
         return command(session, number, asked)
 
 
-@VARIANTS.add("revision-not-counted", "design part 5", "commands of clients do not count as revisions")
+@DEFECTS.add("revision-not-counted", "design part 5", "commands of clients do not count as revisions")
 def _revision_not_counted(process: Any) -> None:
     machine = process.server.machine
 
@@ -80,7 +80,7 @@ def _revision_not_counted(process: Any) -> None:
         return result
 
 
-@VARIANTS.add("revision-not-the-same", "design part 5", "server 0 does not count every hundredth revision")
+@DEFECTS.add("revision-not-the-same", "design part 5", "server 0 does not count every hundredth revision")
 def _revision_not_the_same(process: Any) -> None:
     machine = process.server.machine
 
@@ -95,7 +95,7 @@ def _revision_not_the_same(process: Any) -> None:
         return result
 
 
-@VARIANTS.add("closed-number-forgotten", "design part 5", "the last number of a session that ends is not kept")
+@DEFECTS.add("closed-number-forgotten", "design part 5", "the last number of a session that ends is not kept")
 def _closed_number_forgotten(process: Any) -> None:
     machine = process.server.machine
 
@@ -106,7 +106,7 @@ def _closed_number_forgotten(process: Any) -> None:
         return result
 
 
-@VARIANTS.add(
+@DEFECTS.add(
     "fate-none-for-unknown", "promise 4, interface part 3", "a command that is under way is refused with fate=none"
 )
 def _fate_none_for_unknown(process: Any) -> None:
@@ -123,7 +123,7 @@ def _fate_none_for_unknown(process: Any) -> None:
         call(function, *map(with_fate_none, args))
 
 
-@VARIANTS.add("reply-before-execution", "design part 3", "a command is answered when it is sent to the leader")
+@DEFECTS.add("reply-before-execution", "design part 3", "a command is answered when it is sent to the leader")
 def _reply_before_execution(process: Any) -> None:
     @instead_of(process.replica, "introduce")
     def broken(introduce: Callable[[ClientUpdate], None], update: ClientUpdate) -> None:
@@ -134,7 +134,7 @@ def _reply_before_execution(process: Any) -> None:
                     request.settle([Done()] * len(request.numbers))
 
 
-@VARIANTS.add("results-mixed-up", "Departure 8", "sessions whose bundles travel together get each other's results")
+@DEFECTS.add("results-mixed-up", "Departure 8", "sessions whose bundles travel together get each other's results")
 def _results_mixed_up(process: Any) -> None:
     @instead_of(process.server, "start")
     def broken(start: Callable[[], None]) -> None:
@@ -146,7 +146,7 @@ def _results_mixed_up(process: Any) -> None:
             return aboard(update)[::-1]
 
 
-@VARIANTS.add("expiry-left-out", "Departure 9", "the sessions of a server that is silent are not expired")
+@DEFECTS.add("expiry-left-out", "Departure 9", "the sessions of a server that is silent are not expired")
 def _expiry_left_out(process: Any) -> None:
     @instead_of(process.server, "start")
     def broken(start: Callable[[], None]) -> None:
@@ -154,7 +154,7 @@ def _expiry_left_out(process: Any) -> None:
         override(process.server._expiry, "_sweep", lambda _: do_nothing)
 
 
-@VARIANTS.add("lock-not-fair", "design part 6", "a lock goes to whoever waits shortest for it")
+@DEFECTS.add("lock-not-fair", "design part 6", "a lock goes to whoever waits shortest for it")
 def _lock_not_fair(process: Any) -> None:
     lock = _lock(process)
 
@@ -165,12 +165,12 @@ def _lock_not_fair(process: Any) -> None:
         pass_on(name, held, context)
 
 
-@VARIANTS.add("lock-not-released", "design parts 5 and 6", "a session that ends keeps its locks")
+@DEFECTS.add("lock-not-released", "design parts 5 and 6", "a session that ends keeps its locks")
 def _lock_not_released(process: Any) -> None:
     override(_lock(process), "session_ended", lambda _: do_nothing)
 
 
-@VARIANTS.add("lock-line-lost", "design part 6", "after a restart nobody waits for a lock any more")
+@DEFECTS.add("lock-line-lost", "design part 6", "after a restart nobody waits for a lock any more")
 def _lock_line_lost(process: Any) -> None:
     lock = _lock(process)
 
@@ -188,7 +188,7 @@ class _AtRevision0:
         self.complete = context.complete
 
 
-@VARIANTS.add("lock-token-again", "design part 6", "a lock is granted again with the token of its last holder")
+@DEFECTS.add("lock-token-again", "design part 6", "a lock is granted again with the token of its last holder")
 def _lock_token_again(process: Any) -> None:
     lock = _lock(process)
 
@@ -198,7 +198,7 @@ def _lock_token_again(process: Any) -> None:
         pass_on(name, held, _AtRevision0(context))
 
 
-@VARIANTS.add(
+@DEFECTS.add(
     "lock-waits-for-ever", "interface part 3, LOCK", "a LOCK with a time limit waits on when its time has come"
 )
 def _lock_waits_for_ever(process: Any) -> None:

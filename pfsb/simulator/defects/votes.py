@@ -15,9 +15,9 @@ from pfsb.paxos.messages import (
     Message,
     Proposal,
 )
-from pfsb.simulator.defects.defect import Variants, become, instead_of, override
+from pfsb.simulator.defects.defect import Defects, become, instead_of, override
 
-VARIANTS = Variants()
+DEFECTS = Defects()
 
 
 @define
@@ -49,46 +49,44 @@ def _half(n: int) -> int:
     return (n + 1) // 2
 
 
-@VARIANTS.add("order-more-than-majority", "Figure 11 B", "a majority of ACCEPTs is not enough: > for >=")
+@DEFECTS.add("order-more-than-majority", "Figure 11 B", "a majority of ACCEPTs is not enough: > for >=")
 def _order_more_than_majority(process: Any) -> None:
     _miscount(process.replica.ordering, _one_too_many)
 
 
-@VARIANTS.add("order-less-than-majority", "Figure 11 B", "one ACCEPT less than a majority orders a slot")
+@DEFECTS.add("order-less-than-majority", "Figure 11 B", "one ACCEPT less than a majority orders a slot")
 def _order_less_than_majority(process: Any) -> None:
     _miscount(process.replica.ordering, _one_too_few)
 
 
-@VARIANTS.add("prepare-more-than-majority", "Figure 8 B", "a majority of PREPARE_OKs is not enough: > for >=")
+@DEFECTS.add("prepare-more-than-majority", "Figure 8 B", "a majority of PREPARE_OKs is not enough: > for >=")
 def _prepare_more_than_majority(process: Any) -> None:
     _miscount(process.replica.prepare, _one_too_many)
 
 
-@VARIANTS.add("prepare-less-than-majority", "Figure 8 B", "one PREPARE_OK less than a majority prepares a view")
+@DEFECTS.add("prepare-less-than-majority", "Figure 8 B", "one PREPARE_OK less than a majority prepares a view")
 def _prepare_less_than_majority(process: Any) -> None:
     _miscount(process.replica.prepare, _one_too_few)
 
 
-@VARIANTS.add("preinstall-more-than-majority", "Figure 6 D", "a majority of VIEW_CHANGEs is not enough: > for >=")
+@DEFECTS.add("preinstall-more-than-majority", "Figure 6 D", "a majority of VIEW_CHANGEs is not enough: > for >=")
 def _preinstall_more_than_majority(process: Any) -> None:
     _miscount(process.replica.election, _one_too_many)
 
 
-@VARIANTS.add(
-    "followers-more-than-majority", "section 5.10", "a leader that hears a majority suspects itself: > for >="
-)
+@DEFECTS.add("followers-more-than-majority", "section 5.10", "a leader that hears a majority suspects itself: > for >=")
 def _followers_more_than_majority(process: Any) -> None:
     _miscount(process.replica.flow_control, _one_too_many)
 
 
-@VARIANTS.add("half-is-enough", "G27", "with an even number of servers, half of them count as a majority everywhere")
+@DEFECTS.add("half-is-enough", "G27", "with an even number of servers, half of them count as a majority everywhere")
 def _half_is_enough(process: Any) -> None:
     replica = process.replica
     for handler in (replica.ordering, replica.prepare, replica.election, replica.flow_control):
         _miscount(handler, _half)
 
 
-@VARIANTS.add("lazy-vote-lost", "Departure 25", "a vote that waits for company is dropped instead of sent")
+@DEFECTS.add("lazy-vote-lost", "Departure 25", "a vote that waits for company is dropped instead of sent")
 def _lazy_vote_lost(process: Any) -> None:
     def make(taken: Callable[[int], list[Message]]) -> Callable[[int], list[Message]]:
         def broken(server_id: int) -> list[Message]:
@@ -100,7 +98,7 @@ def _lazy_vote_lost(process: Any) -> None:
     override(process.replica.lazy_votes, "_taken", make)
 
 
-@VARIANTS.add("lazy-vote-before-disk", "Departure 25", "a vote begins to wait for company before it is on disk")
+@DEFECTS.add("lazy-vote-before-disk", "Departure 25", "a vote begins to wait for company before it is on disk")
 def _lazy_vote_before_disk(process: Any) -> None:
     """So that it may travel with an ALIVE, or with the next PROPOSAL, which leave early."""
     replica = process.replica
@@ -130,12 +128,12 @@ class _CountsTwice(DataStructures):
         voters.add(next(voter for voter in count(message.server_id, 100) if voter not in voters))
 
 
-@VARIANTS.add("vote-counted-twice", "Figure 5 E, G14", "an ACCEPT that comes twice counts as two votes")
+@DEFECTS.add("vote-counted-twice", "Figure 5 E, G14", "an ACCEPT that comes twice counts as two votes")
 def _vote_counted_twice(process: Any) -> None:
     become(process.replica.data, _CountsTwice)
 
 
-@VARIANTS.add("votes-of-all-views", "Figure 11 B, G17", "votes for the proposal of one view count for that of another")
+@DEFECTS.add("votes-of-all-views", "Figure 11 B, G17", "votes for the proposal of one view count for that of another")
 def _votes_of_all_views(process: Any) -> None:
     quorum = process.replica.membership.quorum
 
@@ -146,7 +144,7 @@ def _votes_of_all_views(process: Any) -> None:
     override(process.replica.ordering, "_globally_ordered_ready", lambda _: ready)
 
 
-@VARIANTS.add("proposal-counts-as-vote", "Departure 2", "a PROPOSAL counts as its leader's vote, which is not on disk")
+@DEFECTS.add("proposal-counts-as-vote", "Departure 2", "a PROPOSAL counts as its leader's vote, which is not on disk")
 def _proposal_counts_as_vote(process: Any) -> None:
     replica = process.replica
 

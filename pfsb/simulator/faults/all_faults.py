@@ -5,33 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pfsb.paxos.messages import Message, PrepareOK
-from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.marks import Marks
 from pfsb.simulator.faults.foreign_frames import frame_of_a_stranger, require_no_change
-from pfsb.simulator.faults.network_faults import NetworkTrouble
-from pfsb.simulator.faults.parameters import Knobs
+from pfsb.simulator.faults.network_faults import NetworkFaults
+from pfsb.simulator.faults.parameters import Parameters
 from pfsb.simulator.faults.plan import between
-from pfsb.simulator.faults.server_faults import ServerTrouble
+from pfsb.simulator.faults.server_faults import ServerFaults
 
 
-class Trouble(NetworkTrouble, ServerTrouble):
+class AllFaults(NetworkFaults, ServerFaults):
     """Carries faults out on a world, until `cease`: then nothing more goes wrong, and nothing heals by itself."""
 
-    def __init__(self, world: World, knobs: Knobs, marks: Marks) -> None:
-        super().__init__(world, knobs, marks)
+    def __init__(self, cluster: SimulatedCluster, parameters: Parameters, marks: Marks) -> None:
+        super().__init__(cluster, parameters, marks)
         self._next_promiser_dies = False
-        world.network.observers.append(self._watch_promises)
+        cluster.network.observers.append(self._watch_promises)
 
     # ------------------------------------------------------------------ views
 
     def laggard_leads(self) -> None:
         """Who leads next is out of reach for a while; when it is back, the leader dies."""
-        leader = self._world.leader()
-        if leader is not None and len(self._world.ids) > 2:
-            view = self._world.replica(leader).data.views.last_installed
-            next_leader = self._world.replica(leader).membership.leader_of(view + 1)
+        leader = self._cluster.leader()
+        if leader is not None and len(self._cluster.ids) > 2:
+            view = self._cluster.replica(leader).data.views.last_installed
+            next_leader = self._cluster.replica(leader).membership.leader_of(view + 1)
             self._repartition()
-            self._world.isolate(next_leader)
+            self._cluster.isolate(next_leader)
             self._later(between(self._rng, 0.2, 2), self._laggard_is_back, leader)
 
     def crash_promiser(self) -> None:
@@ -45,8 +45,8 @@ class Trouble(NetworkTrouble, ServerTrouble):
             self._later(self._rng.choice((0.001, 0.05)), self._crash_and_restart, server_id)
 
     def _crash_and_restart(self, server_id: int) -> None:
-        if self._world.is_running(server_id):
-            self._world.crash(server_id)
+        if self._cluster.is_running(server_id):
+            self._cluster.crash(server_id)
             self._later(between(self._rng, 0.01, 0.1), self._restart, server_id)
 
     def _laggard_is_back(self, leader: int) -> None:
@@ -58,7 +58,7 @@ class Trouble(NetworkTrouble, ServerTrouble):
     def stranger(self) -> None:
         """A frame that is not of this cluster, or not of this server, arrives."""
         server_id = self._somebody()
-        if server_id is not None and len(self._world.ids) > 1:
-            frame = frame_of_a_stranger(self._world, server_id, self._rng)
+        if server_id is not None and len(self._cluster.ids) > 1:
+            frame = frame_of_a_stranger(self._cluster, server_id, self._rng)
             if frame is not None:
-                require_no_change(self._world, server_id, frame)
+                require_no_change(self._cluster, server_id, frame)

@@ -7,33 +7,33 @@ import random
 from pfsb.paxos.messages import Accept, Alive, Batch, ClientUpdate, Message, Proposal, State, VCProof, ViewChange
 from pfsb.paxos.replica import Replica
 from pfsb.simulator.checkers.violation import Violation
-from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.storage.shared import IDENTITY_BYTES
-from pfsb.transports.frames import FrameCodec, Membership, cluster_digest
+from pfsb.transports.frames import FrameCodec, FrameIdentity, cluster_digest
 from pfsb.transports.wire import encode
 
 
-def frame_of_a_stranger(world: World, receiver: int, rng: random.Random) -> bytes | None:
+def frame_of_a_stranger(cluster: SimulatedCluster, receiver: int, rng: random.Random) -> bytes | None:
     """None if there is nobody yet in whose name it could come."""
-    replica = world.replica(receiver)
-    sender = rng.choice([i for i in world.ids if i != receiver])
+    replica = cluster.replica(receiver)
+    sender = rng.choice([i for i in cluster.ids if i != receiver])
     kind = rng.randrange(3)
     if kind == 0:
         return rng.randbytes(rng.randint(0, 100))
     if kind == 1:
-        identity = world.disk(sender).identity or bytes(IDENTITY_BYTES)
-        return _frame(world, "another", sender, identity, _messages(replica, sender, rng))
+        identity = cluster.disk(sender).identity or bytes(IDENTITY_BYTES)
+        return _frame(cluster, "another", sender, identity, _messages(replica, sender, rng))
     if sender not in replica.membership.identities:
         return None
-    return _frame(world, "simulated", sender, rng.randbytes(IDENTITY_BYTES), _messages(replica, sender, rng))
+    return _frame(cluster, "simulated", sender, rng.randbytes(IDENTITY_BYTES), _messages(replica, sender, rng))
 
 
-def require_no_change(world: World, receiver: int, frame: bytes) -> None:
+def require_no_change(cluster: SimulatedCluster, receiver: int, frame: bytes) -> None:
     """Let the frame arrive. Raises `Violation` if the server is then another one than before."""
-    replica = world.replica(receiver)
+    replica = cluster.replica(receiver)
     replica.perform(_nothing)  # what the end of any turn brings is not the stranger's doing
     before = _state(replica)
-    world.network.hand_over(receiver, frame)
+    cluster.network.hand_over(receiver, frame)
     after = _state(replica)
     if before != after:
         raise Violation(f"a stranger's frame has changed server {receiver}:\n{before}\n{after}")
@@ -43,8 +43,8 @@ def _nothing() -> None:
     """A turn in which nothing happens."""
 
 
-def _frame(world: World, cluster: str, sender: int, identity: bytes, messages: list[Message]) -> bytes:
-    us = Membership(sender, frozenset(world.ids) - {sender}, cluster_digest(cluster, world.ids))
+def _frame(cluster: SimulatedCluster, name: str, sender: int, identity: bytes, messages: list[Message]) -> bytes:
+    us = FrameIdentity(sender, frozenset(cluster.ids) - {sender}, cluster_digest(name, cluster.ids))
     return FrameCodec(us, identity, 1_000).seal([encode(message) for message in messages])[0]
 
 

@@ -5,25 +5,25 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.marks import Marks
-from pfsb.simulator.faults.parameters import Knobs
+from pfsb.simulator.faults.parameters import Parameters
 from pfsb.simulator.faults.plan import Fault
 
 
-class Causes:
+class FaultInjector:
     """What all kinds of trouble have in common: when they happen, and that after `cease` nothing more does."""
 
-    def __init__(self, world: World, knobs: Knobs, marks: Marks) -> None:
-        self._world = world
-        self._knobs = knobs
+    def __init__(self, cluster: SimulatedCluster, parameters: Parameters, marks: Marks) -> None:
+        self._cluster = cluster
+        self._parameters = parameters
         self._marks = marks
         self._rng = random.Random()
         self._has_ceased = False
 
     def schedule(self, faults: Sequence[Fault]) -> None:
         for fault in faults:
-            self._world.clock.callLater(max(0.0, fault.at - self._world.now), self._happen, fault)
+            self._cluster.clock.callLater(max(0.0, fault.at - self._cluster.now), self._happen, fault)
 
     def cease(self) -> None:
         self._has_ceased = True
@@ -32,8 +32,8 @@ class Causes:
         if self._has_ceased:
             return
         self._marks.fault(fault.kind)
-        self._world.tracers.tell(None, "fault", kind=str(fault))
-        self._rng = random.Random(f"{self._world.seed}/fault/{fault.number}")
+        self._cluster.tracers.tell(None, "fault", kind=str(fault))
+        self._rng = random.Random(f"{self._cluster.seed}/fault/{fault.number}")
         act: Callable[[], None] = getattr(self, fault.kind)
         act()
 
@@ -42,8 +42,8 @@ class Causes:
             if not self._has_ceased:
                 act(*args)
 
-        self._world.clock.callLater(seconds, happen)
+        self._cluster.clock.callLater(seconds, happen)
 
     def _somebody(self) -> int | None:
-        up = self._world.running_ids
+        up = self._cluster.running_ids
         return self._rng.choice(up) if up else None

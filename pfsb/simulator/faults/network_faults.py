@@ -24,8 +24,8 @@ from pfsb.paxos.messages import (
     VCProof,
     ViewChange,
 )
-from pfsb.simulator.cluster.network import Keyhole, Mood
-from pfsb.simulator.faults.injector import Causes
+from pfsb.simulator.cluster.network import MessageFault, SelectiveLink
+from pfsb.simulator.faults.injector import FaultInjector
 from pfsb.simulator.faults.parameters import weather
 from pfsb.simulator.faults.plan import between
 
@@ -42,108 +42,108 @@ EXCHANGES: Final = (
 """What belongs together: one kind is of little use without the others."""
 
 
-class NetworkTrouble(Causes):
+class NetworkFaults(FaultInjector):
     """Weather, moods and partitions."""
 
     def weather(self) -> None:
-        self._world.network.set_quality(weather(self._rng))
+        self._cluster.network.set_quality(weather(self._rng))
 
     def weather_of_one(self) -> None:
         """Of all links from, or to, one server."""
-        one, is_sender = self._rng.choice(self._world.ids), self._rng.random() < 0.5
-        others = [i for i in self._world.ids if i != one]
+        one, is_sender = self._rng.choice(self._cluster.ids), self._rng.random() < 0.5
+        others = [i for i in self._cluster.ids if i != one]
         links = [(one, i) if is_sender else (i, one) for i in others]
-        self._world.network.set_quality(weather(self._rng), links)
+        self._cluster.network.set_quality(weather(self._rng), links)
 
     # ------------------------------------------------------------------ kinds of messages
 
     def late_kind(self) -> None:
         """All messages of one kind are slow, and are overtaken by the others."""
         longest = between(self._rng, 0.02, 2)
-        self._world.network.passing[self._kind()] = Mood((longest / 4, longest))
+        self._cluster.network.passing[self._kind()] = MessageFault((longest / 4, longest))
 
     def lost_kind(self) -> None:
         """Of one kind, few messages get through, or none, for a while."""
         kind = self._kind()
-        self._world.network.passing[kind] = Mood(loss=self._rng.choice((0.3, 0.7, 1.0)))
+        self._cluster.network.passing[kind] = MessageFault(loss=self._rng.choice((0.3, 0.7, 1.0)))
         self._later(between(self._rng, 0.1, 5), self._end_mood, kind)
 
     def _end_mood(self, kind: type[Message]) -> None:
-        self._world.network.passing.pop(kind, None)
+        self._cluster.network.passing.pop(kind, None)
 
     def no_more_moods(self) -> None:
-        self._world.network.passing.clear()
+        self._cluster.network.passing.clear()
 
     def _kind(self) -> type[Message]:
-        kind: type[Message] = self._rng.choice(self._knobs.moody)
+        kind: type[Message] = self._rng.choice(self._parameters.moody)
         return kind
 
     # ------------------------------------------------------------------ partitions
 
     def heal(self) -> None:
-        self._world.heal()
+        self._cluster.heal()
 
     def split(self) -> None:
-        size = self._rng.randint(1, len(self._world.ids) - 1)
+        size = self._rng.randint(1, len(self._cluster.ids) - 1)
         self._repartition()
-        self._world.isolate(*self._rng.sample(self._world.ids, size))
+        self._cluster.isolate(*self._rng.sample(self._cluster.ids, size))
 
     def isolate(self) -> None:
         self._repartition()
-        self._world.isolate(self._rng.choice(self._world.ids))
+        self._cluster.isolate(self._rng.choice(self._cluster.ids))
 
     def isolate_leader(self) -> None:
         """A slow clock leads on for a while, though faster ones have elected another leader."""
-        leader = self._world.leader()
+        leader = self._cluster.leader()
         self._repartition()
         if leader is not None:
-            self._world.isolate(leader)
+            self._cluster.isolate(leader)
 
     def star(self) -> None:
         """The others reach each other only by way of a hub, which does not lead."""
-        leader = self._world.leader()
-        hub = self._rng.choice([i for i in self._world.ids if i != leader])
+        leader = self._cluster.leader()
+        hub = self._rng.choice([i for i in self._cluster.ids if i != leader])
         self._repartition()
         self._keep_links(lambda a, b: hub in (a, b))
 
     def chain(self) -> None:
-        order = self._rng.sample(self._world.ids, len(self._world.ids))
+        order = self._rng.sample(self._cluster.ids, len(self._cluster.ids))
         self._repartition()
         self._keep_links(lambda a, b: abs(order.index(a) - order.index(b)) == 1)
 
     def one_way(self) -> None:
         """Any set of directions, one of each pair at most."""
         self._repartition()
-        for a in self._world.ids:
-            for b in self._world.ids:
+        for a in self._cluster.ids:
+            for b in self._cluster.ids:
                 if a < b and self._rng.random() < 0.6:
-                    self._world.cut(*((a, b) if self._rng.random() < 0.5 else (b, a)), one_way=True)
+                    self._cluster.cut(*((a, b) if self._rng.random() < 0.5 else (b, a)), one_way=True)
 
     def mute_leader(self) -> None:
         """It hears, and is not heard."""
-        leader = self._world.leader()
+        leader = self._cluster.leader()
         self._repartition()
-        for other in self._world.ids:
+        for other in self._cluster.ids:
             if leader is not None and other != leader:
-                self._world.cut(leader, other, one_way=True)
+                self._cluster.cut(leader, other, one_way=True)
 
     def one_by_one(self) -> None:
         """Links are stopped one after the other, and restored in another order."""
-        pairs = [(a, b) for a in self._world.ids for b in self._world.ids if a != b]
+        pairs = [(a, b) for a in self._cluster.ids for b in self._cluster.ids if a != b]
         step = self._rng.choice((0.05, 0.2))
         for place, (a, b) in enumerate(self._rng.sample(pairs, len(pairs))):
-            self._later(place * step, self._world.network.cut, a, b)
+            self._later(place * step, self._cluster.network.cut, a, b)
         for place, (a, b) in enumerate(self._rng.sample(pairs, len(pairs)), len(pairs)):
-            self._later(place * step, self._world.network.mend, a, b)
+            self._later(place * step, self._cluster.network.mend, a, b)
 
     def keyhole(self) -> None:
         """Somebody is in touch with the others for some purposes, and for no other."""
         self._repartition()
-        self._narrow(self._rng.choice(self._world.ids))
+        self._narrow(self._rng.choice(self._cluster.ids))
 
     def keyhole_of_leader(self) -> None:
         """It may be deposed without hearing of it, and be of some use all the same."""
-        leader = self._world.leader()
+        leader = self._cluster.leader()
         self._repartition()
         if leader is not None:
             self._narrow(leader)
@@ -152,26 +152,26 @@ class NetworkTrouble(Causes):
         """Few kinds of messages pass as ever; all others are lost, or far too late."""
         exchanges = self._rng.sample(EXCHANGES, self._rng.choice((1, 2, 3)))
         longest = between(self._rng, 0.3, 3)
-        others = self._rng.choice((Mood(loss=1.0), Mood((longest / 4, longest))))
-        keyhole = Keyhole(frozenset(kind for exchange in exchanges for kind in exchange), others)
+        others = self._rng.choice((MessageFault(loss=1.0), MessageFault((longest / 4, longest))))
+        keyhole = SelectiveLink(frozenset(kind for exchange in exchanges for kind in exchange), others)
         goes_in, goes_out = self._rng.choice(((True, True), (True, True), (True, False), (False, True)))
-        for other in self._world.ids:
+        for other in self._cluster.ids:
             if other != server_id and goes_in:
-                self._world.network.keyholes[other, server_id] = keyhole
+                self._cluster.network.keyholes[other, server_id] = keyhole
             if other != server_id and goes_out:
-                self._world.network.keyholes[server_id, other] = keyhole
+                self._cluster.network.keyholes[server_id, other] = keyhole
 
     def _repartition(self) -> None:
-        self._world.heal()
+        self._cluster.heal()
 
     def _keep_links(self, keeps: Callable[[int, int], bool]) -> None:
-        for a in self._world.ids:
-            for b in self._world.ids:
+        for a in self._cluster.ids:
+            for b in self._cluster.ids:
                 if a < b and not keeps(a, b):
-                    self._world.cut(a, b)
+                    self._cluster.cut(a, b)
 
     def cut_links(self, rng: random.Random) -> None:
         """Into one of the shapes of the profile, at once; nothing will heal them."""
         self._rng = rng
-        cut: Callable[[], None] = getattr(self, rng.choice(self._knobs.partitions))
+        cut: Callable[[], None] = getattr(self, rng.choice(self._parameters.partitions))
         cut()

@@ -11,14 +11,14 @@ from attrs import evolve, frozen
 from pfsb.config.config import Limits
 from pfsb.paxos.messages import Message
 from pfsb.paxos.settings import Settings
-from pfsb.simulator.cluster.network import LinkQuality, Mood
+from pfsb.simulator.cluster.network import LinkQuality, MessageFault
 from pfsb.simulator.faults.profiles import FAMILIES, Profile
 from pfsb.simulator.workload.commands import Vocabulary
-from pfsb.simulator.workload.user_profile import Habits
+from pfsb.simulator.workload.user_profile import UserProfile
 
 
 @frozen
-class Knobs:
+class Parameters:
     """All that is fixed for a whole run."""
 
     servers: int
@@ -28,7 +28,7 @@ class Knobs:
     partitions: tuple[str, ...]
     moody: tuple[type[Message], ...]
     """Kinds of messages that faults may make late."""
-    lasting: Mapping[type[Message], Mood]
+    lasting: Mapping[type[Message], MessageFault]
     """How the network is from the beginning to the end."""
     settings: Settings
     limits: Limits
@@ -44,19 +44,19 @@ class Knobs:
     """Who only listen, beside them."""
     doors: frozenset[int]
     """The servers that users go to; the others have clients in an emergency only (Departure 25)."""
-    habits: Habits
+    habits: UserProfile
     vocabulary: Vocabulary
     faults_per_second: float
 
 
-def draw(rng: random.Random, profile: Profile, servers: int | None, seconds: float | None) -> Knobs:
+def draw(rng: random.Random, profile: Profile, servers: int | None, seconds: float | None) -> Parameters:
     """`servers` and `seconds` are drawn unless they are given."""
     families = _families(rng, profile)
     drawn = rng.choice(profile.servers)
     users = rng.choice((1, 2, 4, 6, 8, 20)) if profile.is_mixed else rng.choice(profile.users)
     drawn_seconds = rng.uniform(4, 14)
     limits = _limits(rng)
-    knobs = Knobs(
+    parameters = Parameters(
         servers=drawn if servers is None else servers,
         seconds=drawn_seconds if seconds is None else seconds,
         families=families,
@@ -77,30 +77,30 @@ def draw(rng: random.Random, profile: Profile, servers: int | None, seconds: flo
         vocabulary=_vocabulary(rng, profile),
         faults_per_second=rng.choice(profile.faults_per_second),
     )
-    return _within_reach(knobs)
+    return _within_reach(parameters)
 
 
-def gathered(rng: random.Random, profile: Profile, knobs: Knobs) -> Knobs:
+def gathered(rng: random.Random, profile: Profile, parameters: Parameters) -> Parameters:
     """How servers see what their clients ask: drawn when all else is, so that the rest stays what it was.
 
     Times of the clock must be multiples without rounding for what shall come at one of them.
     """
     habits = {"turn_seconds": rng.choice((0.0, 1 / 64, 1 / 8, 1 / 8)), **profile.habits}
-    return evolve(knobs, habits=evolve(knobs.habits, **habits))
+    return evolve(parameters, habits=evolve(parameters.habits, **habits))
 
 
-def _within_reach(knobs: Knobs) -> Knobs:
+def _within_reach(parameters: Parameters) -> Parameters:
     """Less is asked of a cluster that can do little: if users give up sooner than it answers, nobody is ever served.
 
     Each attempt is an update more. A queue of one keeps none of them, so all wait for an Update_Timer; and a leader
     that orders one after the other, with a slow disk, is not suspected, since it brings progress.
     """
-    settings, limits, users = knobs.settings, knobs.limits, knobs.users
+    settings, limits, users = parameters.settings, parameters.limits, parameters.users
     if settings.queue_updates_max == 1:
         limits = evolve(limits, request_seconds=max(limits.request_seconds, 4 * settings.update_seconds))
-    if settings.window_slots == 1 and settings.batch_bytes_max <= 200 and knobs.sync_seconds[1] >= 0.2:
+    if settings.window_slots == 1 and settings.batch_bytes_max <= 200 and parameters.sync_seconds[1] >= 0.2:
         users = min(users, 4)
-    return evolve(knobs, limits=limits, users=users, anonymous=min(knobs.anonymous, users))
+    return evolve(parameters, limits=limits, users=users, anonymous=min(parameters.anonymous, users))
 
 
 def _doors(rng: random.Random, servers: int) -> frozenset[int]:
@@ -127,13 +127,13 @@ def weather(rng: random.Random) -> LinkQuality:
     )
 
 
-def _lasting(rng: random.Random, profile: Profile) -> dict[type[Message], Mood]:
+def _lasting(rng: random.Random, profile: Profile) -> dict[type[Message], MessageFault]:
     """Late by less than the shortest Progress_Timer, after some doublings, so that a view can work."""
-    moods: dict[type[Message], Mood] = {kind: Mood(loss=1.0) for kind in profile.never}
-    moods |= {kind: Mood(loss=0.5) for kind in profile.seldom}
+    moods: dict[type[Message], MessageFault] = {kind: MessageFault(loss=1.0) for kind in profile.never}
+    moods |= {kind: MessageFault(loss=0.5) for kind in profile.seldom}
     if profile.lasting:
         longest = rng.choice((0.02, 0.1, 0.3))
-        moods |= dict.fromkeys((rng.choice(profile.lasting), *profile.late), Mood((longest / 2, longest)))
+        moods |= dict.fromkeys((rng.choice(profile.lasting), *profile.late), MessageFault((longest / 2, longest)))
     return moods
 
 
@@ -171,8 +171,8 @@ def _limits(rng: random.Random) -> Limits:
     )
 
 
-def _habits(rng: random.Random, limits: Limits, are_careless: bool) -> Habits:
-    calm = Habits(
+def _habits(rng: random.Random, limits: Limits, are_careless: bool) -> UserProfile:
+    calm = UserProfile(
         patience_seconds=rng.choice((0.5, 1.0, 3.0)),
         think_seconds=rng.choice((0.03, 0.1, 0.3)),
         pipeline=min(rng.choice((1, 3, 10)), limits.session_window),

@@ -11,7 +11,7 @@ from typing import Final
 
 from attrs import frozen
 
-from pfsb.simulator.faults.parameters import Knobs
+from pfsb.simulator.faults.parameters import Parameters
 
 LOOK_SECONDS: Final = 0.0005
 LOOKS_MAX: Final = 6_000
@@ -51,20 +51,20 @@ class Fault:
         return f"{self.number} {self.kind} at {self.at:.2f} s"
 
 
-def draw_faults(rng: random.Random, knobs: Knobs) -> tuple[Fault, ...]:
+def draw_faults(rng: random.Random, parameters: Parameters) -> tuple[Fault, ...]:
     """Partitions are drawn anew every 0.1 to 10 seconds, everything else comes by chance."""
     rows: list[tuple[float, str, str]] = []
-    if "partitions" in knobs.families and knobs.servers > 1:
+    if "partitions" in parameters.families and parameters.servers > 1:
         at = rng.uniform(0, 2)
-        while at < knobs.seconds:
-            rows.append((at, "partitions", rng.choice((*knobs.partitions, "heal"))))
+        while at < parameters.seconds:
+            rows.append((at, "partitions", rng.choice((*parameters.partitions, "heal"))))
             at += between(rng, 0.1, 10)
-    families = [family for family in _KINDS if family in knobs.families]
-    at = rng.expovariate(knobs.faults_per_second)
-    while families and at < knobs.seconds:
+    families = [family for family in _KINDS if family in parameters.families]
+    at = rng.expovariate(parameters.faults_per_second)
+    while families and at < parameters.seconds:
         family = rng.choice(families)
         rows.append((at, family, rng.choice(_KINDS[family])))
-        at += rng.expovariate(knobs.faults_per_second)
+        at += rng.expovariate(parameters.faults_per_second)
     return tuple(Fault(number, *row) for number, row in enumerate(sorted(rows)))
 
 

@@ -71,7 +71,7 @@ class Profile:
     settings: Mapping[str, tuple[Any, ...]] = field(factory=dict)
     """What these settings are drawn from, in place of what other profiles draw from."""
     habits: Mapping[str, Any] = field(factory=dict)
-    """What of the users' `Habits` is not drawn."""
+    """What of the users' `UserProfile` is not drawn."""
     vocabulary: Mapping[str, Any] = field(factory=dict)
     """What of the users' `Vocabulary` is not drawn."""
     faults_per_second: tuple[float, ...] = (0.5, 1.5, 3.0)

@@ -115,7 +115,7 @@ class Exploration:
         patch: Callable[[Replica], None] | None = None,
         checks_door: bool = True,
     ) -> None:
-        """`patch` and `checks_door`: see `StillServer`."""
+        """`patch` and `checks_door`: see `SteppedServer`."""
         self.bounds = bounds
         self.nodes = make_nodes(range(bounds.servers), bounds.views, patch, checks_door=checks_door)
         self.depth = 0

@@ -63,7 +63,7 @@ def claims_of(said: Message | Executed | Led) -> Iterator[Claim]:
 
 
 @define(eq=False)
-class Said:
+class MessageSet:
     """Numbers all that is ever said: one bit each."""
 
     servers: int

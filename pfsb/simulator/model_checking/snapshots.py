@@ -44,7 +44,7 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     # Dates. A proposal may be sent again, and an update timer fire, at any time.
     (Slot, "sent_at"): 0.0,
     (UpdateTimer, "due"): UPDATE_SECONDS,
-    # Whether an update goes to the leader or to all is chosen when the timer fires (`StillServer.make`).
+    # Whether an update goes to the leader or to all is chosen when the timer fires (`SteppedServer.make`).
     (UpdateTimer, "expiries"): 0,
     # Whom to ask for what is missing is chosen when that timer fires, whoever was heard to have it.
     (Peer, "last_heard"): 0.0,

@@ -25,11 +25,11 @@ UPDATE_TIMER = "UpdateTimers._time_came"
 
 @implementer(IDelayedCall)
 @frozen
-class StillCall:
+class SteppedCall:
     """An armed timer: the method that it calls."""
 
     function: Callable[[], object]
-    clock: StillClock = field(eq=False, repr=False)
+    clock: SteppedClock = field(eq=False, repr=False)
 
     def getTime(self) -> float:
         return 0.0
@@ -47,7 +47,7 @@ class StillCall:
 
 
 @implementer(IReactorTime)
-class StillClock:
+class SteppedClock:
     """Knows which timers are armed; never lets one fire by itself."""
 
     def __init__(self) -> None:
@@ -57,14 +57,14 @@ class StillClock:
     def seconds(self) -> float:
         return self.now
 
-    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> StillCall:
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> SteppedCall:
         assert not args and not kw, f"{callable} is told apart by its name only"
         assert callable not in self.armed, f"{callable} waits already"
         self.armed.add(callable)
-        return StillCall(callable, self)
+        return SteppedCall(callable, self)
 
-    def getDelayedCalls(self) -> list[StillCall]:
-        return [StillCall(function, self) for function in self.armed]
+    def getDelayedCalls(self) -> list[SteppedCall]:
+        return [SteppedCall(function, self) for function in self.armed]
 
     def callFromThread(self, callable: Callable[..., object], *args: object, **kw: object) -> None:
         raise AssertionError("there are no threads here")
@@ -96,7 +96,7 @@ class Dice:
 
 
 @implementer(IStableStorage)
-class StillStorage:
+class SteppedStorage:
     """A memory disk to which nothing gets before `finish`."""
 
     def __init__(self, disk: MemoryDisk) -> None:
@@ -106,7 +106,7 @@ class StillStorage:
         """What is under way, oldest first, and who waits for it."""
 
     def recover(self) -> Recovered:
-        reader = MemoryStorage(self.disk, StillClock(), float, bytes)
+        reader = MemoryStorage(self.disk, SteppedClock(), float, bytes)
         found = reader.recover()
         reader.crash()
         return found
@@ -159,7 +159,7 @@ class StillStorage:
 class Doorstep:
     """Takes what leaves a server, and checks that it rests on nothing that is not on disk (paper.md 6.2)."""
 
-    def __init__(self, storage: StillStorage, others: tuple[int, ...], check: bool) -> None:
+    def __init__(self, storage: SteppedStorage, others: tuple[int, ...], check: bool) -> None:
         self._storage = storage
         self._others = others
         self._check = check
@@ -223,7 +223,7 @@ def require(condition: bool, text: str) -> None:
 
 
 @implementer(IStateMachine)
-class Witness:
+class Probe:
     """Tells what took effect as soon as it may leave the server (design part 3)."""
 
     def __init__(self, doorstep: Doorstep) -> None:
@@ -236,7 +236,7 @@ class Witness:
         else:
             self._settled(fact)  # it recovers: this is on its disk
 
-    def outlived(self, update: ClientUpdate) -> None:
+    def too_old(self, update: ClientUpdate) -> None:
         raise Violation(f"{update} is too old already")
 
     def _settled(self, fact: Executed) -> None:

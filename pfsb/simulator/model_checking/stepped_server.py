@@ -29,9 +29,9 @@ from pfsb.simulator.model_checking.stepped_environment import (
     UPDATE_TIMER,
     Dice,
     Doorstep,
-    StillClock,
-    StillStorage,
-    Witness,
+    Probe,
+    SteppedClock,
+    SteppedStorage,
     require,
 )
 from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Outcome, Step, Sync, in_words
@@ -61,7 +61,7 @@ WITH_A_CHOICE = (RECONCILIATION_TIMER, UPDATE_TIMER)
 SEQ_MAX = 1_000_000
 
 
-class StillServer:
+class SteppedServer:
     """Makes one step of one server from any of its states.
 
     `checks_door` is off only to see what a defect comes to that the door would stop. `patch` may change the replica.
@@ -82,8 +82,8 @@ class StillServer:
         others = {i: identity for i, identity in self._identities.items() if i != server_id}
         self.disk = MemoryDisk(self._identities[server_id])
         self.disk.contents.peers = others
-        self.clock = StillClock()
-        self.storage = StillStorage(self.disk)
+        self.clock = SteppedClock()
+        self.storage = SteppedStorage(self.disk)
         self.doorstep = Doorstep(self.storage, tuple(others), checks_door)
         self._dice = Dice()
         self._failures: list[Failure] = []
@@ -95,7 +95,7 @@ class StillServer:
             rng=self._dice,  # type: ignore[arg-type]
             storage=self.storage,
             transport=self.doorstep,
-            state_machine=Witness(self.doorstep),
+            state_machine=Probe(self.doorstep),
             on_failure=self._failures.append,
         )
         self.doorstep.replica = self.replica

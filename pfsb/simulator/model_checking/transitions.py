@@ -8,9 +8,9 @@ from attrs import define, field
 
 from pfsb.paxos.messages import ClientUpdate, State
 from pfsb.paxos.replica import Replica
-from pfsb.simulator.model_checking.message_set import Said, bits
+from pfsb.simulator.model_checking.message_set import MessageSet, bits
 from pfsb.simulator.model_checking.snapshots import Frozen
-from pfsb.simulator.model_checking.stepped_server import HEARTBEAT, PROGRESS_TIMER, StillServer
+from pfsb.simulator.model_checking.stepped_server import HEARTBEAT, PROGRESS_TIMER, SteppedServer
 from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Outcome, Step, Sync
 
 NODE_BITS = 22
@@ -54,8 +54,8 @@ class Node:
 class Nodes:
     """Of all servers. `said` numbers what they say; nobody attempts a view above `views` because of a timer."""
 
-    servers: Sequence[StillServer]
-    said: Said
+    servers: Sequence[SteppedServer]
+    said: MessageSet
     views: int
     steps: list[tuple[int, tuple[Step, ...]]] = field(factory=list)
     """By number: the server, and what happens to it."""
@@ -191,7 +191,7 @@ class Nodes:
 def make_nodes(
     ids: Iterable[int], views: int, patch: Callable[[Replica], None] | None = None, *, checks_door: bool = True
 ) -> Nodes:
-    """Build the servers, whose states these are. See `StillServer` for `patch` and `checks_door`."""
+    """Build the servers, whose states these are. See `SteppedServer` for `patch` and `checks_door`."""
     ids = tuple(ids)
-    servers = [StillServer(i, ids, patch=patch, checks_door=checks_door) for i in ids]
-    return Nodes(servers, Said(len(ids)), views)
+    servers = [SteppedServer(i, ids, patch=patch, checks_door=checks_door) for i in ids]
+    return Nodes(servers, MessageSet(len(ids)), views)

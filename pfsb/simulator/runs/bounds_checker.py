@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pfsb.server import Server
 from pfsb.simulator.checkers.lock_checker import WatchedLock
 from pfsb.simulator.checkers.violation import Violation
-from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.cluster import SimulatedCluster
 
 HEARTBEATS = (
     "Retransmission._resend_and_wait",
     "Retransmission._alive_and_wait",
-    "Desk._sweep_unanswered",
+    "LocalClients._sweep_unanswered",
     "Expiry._look",
 )
 """Calls that are due again and again, as long as a server lives."""
@@ -21,16 +21,16 @@ TIMERS_MAX = 16
 """Delayed calls of one server, beside frames that wait while it is paused."""
 
 
-def check_bounds(world: World, users: int) -> None:
+def check_bounds(cluster: SimulatedCluster, users: int) -> None:
     """Raises `Violation`."""
-    for server_id in world.running_ids:
-        server: Server = world.process(server_id).server
+    for server_id in cluster.running_ids:
+        server: Server = cluster.process(server_id).server
         for sentence in (
             *_wrong_tables(server, users),
             *_wrong_sessions(server),
             *_wrong_connections(server),
             *_wrong_progress_timer(server),
-            *_wrong_timers(world, server_id),
+            *_wrong_timers(cluster, server_id),
         ):
             raise Violation(f"server {server_id}: {sentence}")
         _check_lock(server)
@@ -64,7 +64,7 @@ def _wrong_sessions(server: Server) -> Iterator[str]:
         if len(session.waiting) > window:
             yield f"session {session.client_id} waits for {len(session.waiting)} answers, {window} are allowed"
 
-    # `SessionMachine` forgets at the end of each slot what ended more than a horizon before it.
+    # `SessionStateMachine` forgets at the end of each slot what ended more than a horizon before it.
     aru, horizon = server.replica.data.ordering.local_aru, server.replica.settings.horizon_slots
     oldest = min((ended_at for _, ended_at in machine.closed_sessions.values()), default=aru)
     if oldest < aru - horizon:
@@ -89,8 +89,8 @@ def _wrong_progress_timer(server: Server) -> Iterator[str]:
         yield f"its Progress_Timer is {value:g} s, of {settings.progress_seconds:g} s to {longest:g} s"
 
 
-def _wrong_timers(world: World, server_id: int) -> Iterator[str]:
-    running = world.servers[server_id].running
+def _wrong_timers(cluster: SimulatedCluster, server_id: int) -> Iterator[str]:
+    running = cluster.servers[server_id].running
     assert running is not None
     if running.process.replica.turn.stopped:
         return  # its disk has failed; it ends with this very event
@@ -98,7 +98,7 @@ def _wrong_timers(world: World, server_id: int) -> Iterator[str]:
     for heartbeat in HEARTBEATS:
         if heartbeat not in names:
             yield f"{heartbeat} has stopped"
-    timers = [name for name in names if not name.startswith(("Links.", "Line."))]
+    timers = [name for name in names if not name.startswith(("Links.", "SimulatedConnection."))]
     if len(timers) > TIMERS_MAX:
         yield f"{len(timers)} calls wait: {sorted(timers)}"
 

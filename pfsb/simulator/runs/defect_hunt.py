@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from attrs import frozen
 
-from pfsb.simulator.defects.defect import Break, Variant
+from pfsb.simulator.defects.defect import Defect, Plant
 from pfsb.simulator.faults.profiles import PROFILES
 from pfsb.simulator.runs.run import Plan, Run
 from pfsb.simulator.schedules.all_schedules import SCHEDULES, WITH_SESSIONS
@@ -35,7 +35,7 @@ class Catch:
     """What said so: the beginning of its text, without numbers."""
 
 
-def attempt(schedule: str, seed: int, patch: Break | None) -> str:
+def attempt(schedule: str, seed: int, patch: Plant | None) -> str:
     """Run it once; the text of what is wrong, or ""."""
     if schedule in PROFILES:
         failure = Run(Plan(seed, schedule), patch).run().failure
@@ -54,7 +54,7 @@ def check_of(failure: str) -> str:
     return re.sub(r"\b\d+(\.\d+)?\b", "N", line)[:80].strip()
 
 
-def hunt(variant: Variant, known: Catch | None = None) -> Catch | None:
+def hunt(variant: Defect, known: Catch | None = None) -> Catch | None:
     """Some seeds of each profile of random runs, the mixed one first; then many of where it was found before, or mixed.
 
     If chance comes to nothing, what a directed schedule says is better than nothing. Raises RuntimeError if it fails
@@ -63,13 +63,13 @@ def hunt(variant: Variant, known: Catch | None = None) -> Catch | None:
     return _first(variant, _random(variant, known)) or hunt_directed(variant)
 
 
-def hunt_directed(variant: Variant) -> Catch | None:
+def hunt_directed(variant: Defect) -> Catch | None:
     """The first schedule that shows it."""
     schedules = WITH_SESSIONS if variant.needs_sessions else SCHEDULES
     return _first(variant, ((schedule, seed) for schedule in schedules for seed in range(DIRECTED_SEEDS)))
 
 
-def _first(variant: Variant, attempts: Iterable[tuple[str, int]]) -> Catch | None:
+def _first(variant: Defect, attempts: Iterable[tuple[str, int]]) -> Catch | None:
     for schedule, seed in attempts:
         failure = attempt(schedule, seed, variant.apply)
         if failure.startswith(SLIPS):
@@ -79,7 +79,7 @@ def _first(variant: Variant, attempts: Iterable[tuple[str, int]]) -> Catch | Non
     return None
 
 
-def _random(variant: Variant, known: Catch | None) -> Iterator[tuple[str, int]]:
+def _random(variant: Defect, known: Catch | None) -> Iterator[tuple[str, int]]:
     profiles = [name for name, profile in PROFILES.items() if profile.has_sessions or not variant.needs_sessions]
     deep = known.schedule if known is not None and known.schedule in PROFILES else "mixed"
     yield from (("mixed", seed) for seed in range(FEW_SEEDS))

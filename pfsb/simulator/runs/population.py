@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 from attrs import define, field
 
-from pfsb.simulator.checkers.session_checker import SessionCheck
+from pfsb.simulator.checkers.session_checker import SessionChecker
 from pfsb.simulator.checkers.violation import Violation
-from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.marks import Marks
 from pfsb.simulator.cluster.process import Parts, ProtocolProcess
 from pfsb.simulator.cluster.server_process import ServerProcess, configuration
-from pfsb.simulator.faults.parameters import Knobs
+from pfsb.simulator.faults.parameters import Parameters
 from pfsb.simulator.linearizability.history import History
 from pfsb.simulator.linearizability.search import Verdict
 from pfsb.simulator.runs.bounds_checker import check_bounds
@@ -60,12 +60,12 @@ class Population(Protocol):
 class People:
     """Users of whole servers, sessions and applications included."""
 
-    world: World
+    cluster: SimulatedCluster
     seed: int
-    knobs: Knobs
+    parameters: Parameters
     marks: Marks
     size: int
-    checks: SessionCheck = field(init=False)
+    checks: SessionChecker = field(init=False)
     history: History = field(factory=History, init=False)
     log: Log = field(init=False)
     users: list[User] = field(init=False)
@@ -73,31 +73,33 @@ class People:
     _config: Any = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        world, knobs = self.world, self.knobs
-        self._config = configuration(world.ids, knobs.settings, knobs.limits)
-        self.checks = SessionCheck(
-            world.checks.door.disks, knobs.settings.horizon_slots, self.marks.counts, self.history.session_ended
+        cluster, parameters = self.cluster, self.parameters
+        self._config = configuration(cluster.ids, parameters.settings, parameters.limits)
+        self.checks = SessionChecker(
+            cluster.checks.door.disks, parameters.settings.horizon_slots, self.marks.counts, self.history.session_ended
         )
-        self.log = Log(knobs.vocabulary.names(), self.marks.counts)
+        self.log = Log(parameters.vocabulary.names(), self.marks.counts)
         numbers = count(1)
-        self.users = [self._user(number, lambda: next(numbers)) for number in range(knobs.users)][-self.size :]
+        self.users = [self._user(number, lambda: next(numbers)) for number in range(parameters.users)][-self.size :]
         self.listeners = [
-            Listener(world, self.log, random.Random(f"{self.seed}/listener/{number}"))
-            for number in range(knobs.listeners)
+            Listener(cluster, self.log, random.Random(f"{self.seed}/listener/{number}"))
+            for number in range(parameters.listeners)
         ]
 
     def _user(self, number: int, unique: Callable[[], int]) -> User:
         return User(
-            self.world,
+            self.cluster,
             self.checks,
             self.history,
             self.log,
             random.Random(f"{self.seed}/user/{number}"),
-            "" if number < self.knobs.anonymous else f"user-{number}",
-            self.knobs.habits,
-            self.knobs.vocabulary if number >= self.knobs.onlookers else self.knobs.vocabulary.questions_only,
+            "" if number < self.parameters.anonymous else f"user-{number}",
+            self.parameters.habits,
+            self.parameters.vocabulary
+            if number >= self.parameters.onlookers
+            else self.parameters.vocabulary.questions_only,
             unique,
-            self.knobs.doors,
+            self.parameters.doors,
         )
 
     def build(self, parts: Parts) -> ServerProcess:
@@ -118,10 +120,10 @@ class People:
         return (user.describe() for user in self.users if not user.is_satisfied)
 
     def check_bounds(self) -> None:
-        check_bounds(self.world, len(self.users))
+        check_bounds(self.cluster, len(self.users))
 
     def state(self, server_id: int) -> dict[str, object]:
-        process: ServerProcess = self.world.process(server_id)
+        process: ServerProcess = self.cluster.process(server_id)
         machine = process.server.machine
         state: dict[str, object] = {
             "digest": process.replica.ordered_queue.digests.head,
@@ -140,8 +142,8 @@ class People:
         self.marks.counts["history undecided"] += outcome.verdict is Verdict.UNDECIDED
 
     def count(self, marks: Marks) -> None:
-        for server_id in self.world.running_ids:
-            lock = self.world.process(server_id).server.catalogue.entry("LOCK").application.check_of
+        for server_id in self.cluster.running_ids:
+            lock = self.cluster.process(server_id).server.catalogue.entry("LOCK").application.check_of
             marks.counts["lock granted after a wait"] += lock.grants_after_a_wait
             marks.counts["lock not free in time"] += lock.timeouts
         marks.counts["operations"] += len(self.history.entries)
@@ -151,24 +153,24 @@ class People:
 class PaperClients:
     """The clients of section 4: one outstanding update each, which is repeated at any server until it is answered."""
 
-    world: World
+    cluster: SimulatedCluster
     seed: int
-    knobs: Knobs
+    parameters: Parameters
     size: int
     clients: list[SimulatedClient] = field(init=False)
 
     @clients.default
     def _make_clients(self) -> list[SimulatedClient]:
-        habits = self.knobs.habits
+        habits = self.parameters.habits
         return [
             SimulatedClient(
-                self.world,
+                self.cluster,
                 f"client-{number}",
                 random.Random(f"{self.seed}/client/{number}"),
                 habits.patience_seconds,
                 habits.think_seconds,
             )
-            for number in range(self.knobs.users)
+            for number in range(self.parameters.users)
         ][-self.size :]
 
     def build(self, parts: Parts) -> ProtocolProcess:
@@ -186,21 +188,21 @@ class PaperClients:
         return (f"{c.client_id} waits for #{c.timestamp}" for c in self.clients if not c.satisfied)
 
     def check_bounds(self) -> None:
-        for server_id in self.world.running_ids:
-            pending = len(self.world.replica(server_id).data.clients.pending_updates)
+        for server_id in self.cluster.running_ids:
+            pending = len(self.cluster.replica(server_id).data.clients.pending_updates)
             if pending > self.size:
                 raise Violation(f"server {server_id}: {pending} updates are pending for {self.size} clients")
 
     def state(self, server_id: int) -> dict[str, object]:
-        replica = self.world.replica(server_id)
+        replica = self.cluster.replica(server_id)
         return {
             "digest": replica.ordered_queue.digests.head,
             "Last_Executed": replica.data.clients.last_executed,
-            "history": self.world.executed(server_id),
+            "history": self.cluster.executed(server_id),
         }
 
     def look_back(self) -> None:
         """Each answer was checked when it was given."""
 
     def count(self, marks: Marks) -> None:
-        marks.counts["operations"] += len(self.world.answers)
+        marks.counts["operations"] += len(self.cluster.answers)

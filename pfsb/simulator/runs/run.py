@@ -18,16 +18,16 @@ from zope.interface import implementer
 
 from pfsb.paxos.replica import StorageWasReplaced
 from pfsb.simulator.checkers.violation import Violation
-from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.healing import heal_all, heal_some
 from pfsb.simulator.cluster.marks import Marks, Watcher
 from pfsb.simulator.cluster.network import LinkQuality
 from pfsb.simulator.cluster.server_process import ServerProcess
-from pfsb.simulator.faults.all_faults import Trouble
-from pfsb.simulator.faults.parameters import Knobs, draw, gathered
+from pfsb.simulator.faults.all_faults import AllFaults
+from pfsb.simulator.faults.parameters import Parameters, draw, gathered
 from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
-from pfsb.simulator.runs.liveness_drills import FairWeather
+from pfsb.simulator.runs.liveness_drills import LivenessDrills
 from pfsb.simulator.runs.population import PaperClients, People, Population
 
 EQUALITY_SECONDS = 60.0
@@ -101,67 +101,67 @@ class Run:
             for fault in draw_faults(rng, drawn)
             if fault.family not in plan.without and (plan.faults is None or fault.number in plan.faults)
         )
-        self.knobs = knobs = gathered(rng, self.profile, _switched_off(drawn, plan.without))
+        self.parameters = parameters = gathered(rng, self.profile, _switched_off(drawn, plan.without))
         self.marks = Marks()
         self._rng = random.Random(f"{plan.seed}/run")
         watcher = Watcher(self.marks)
-        self.world = World(
+        self.cluster = SimulatedCluster(
             plan.seed,
-            knobs.servers,
-            settings=knobs.settings,
-            quality=knobs.quality,
+            parameters.servers,
+            settings=parameters.settings,
+            quality=parameters.quality,
             build=lambda parts: self.population.build(parts),
             patch=patch,
             trace=trace,
             tracer=watcher.tracer,
             start=False,
         )
-        watcher.world = self.world
-        self.world.network.observers.append(watcher.sent)
-        self.world.network.refusals = knobs.refusals
-        self.world.network.lasting.update(knobs.lasting)
-        loses_disks = not knobs.families.isdisjoint(("lost_disks", "heirs"))
-        self.world.expected_failures = (OSError, StorageWasReplaced) if loses_disks else (OSError,)
-        users = knobs.users if plan.users is None else min(plan.users, knobs.users)
+        watcher.cluster = self.cluster
+        self.cluster.network.observers.append(watcher.sent)
+        self.cluster.network.refusals = parameters.refusals
+        self.cluster.network.lasting.update(parameters.lasting)
+        loses_disks = not parameters.families.isdisjoint(("lost_disks", "heirs"))
+        self.cluster.expected_failures = (OSError, StorageWasReplaced) if loses_disks else (OSError,)
+        users = parameters.users if plan.users is None else min(plan.users, parameters.users)
         self.population = self._populate(users)
-        self._trouble = Trouble(self.world, knobs, self.marks)
+        self._trouble = AllFaults(self.cluster, parameters, self.marks)
         self._phase = "trouble"
 
     def _populate(self, users: int) -> Population:
         if self.profile.has_sessions:
-            return People(self.world, self.plan.seed, self.knobs, self.marks, users)
-        return PaperClients(self.world, self.plan.seed, self.knobs, users)
+            return People(self.cluster, self.plan.seed, self.parameters, self.marks, users)
+        return PaperClients(self.cluster, self.plan.seed, self.parameters, users)
 
     # ------------------------------------------------------------------ the run
 
     def run(self) -> Outcome:
         """Whatever goes wrong is in the outcome."""
         failure = ""
-        observer = _ErrorsInLog(self.world)
+        observer = _ErrorsInLog(self.cluster)
         globalLogPublisher.addObserver(observer)
         try:
             self._go_through()
         except Exception as error:
-            failure = f"{self._phase}, at {self.world.now:.3f} s: {type(error).__name__}: {error}"
+            failure = f"{self._phase}, at {self.cluster.now:.3f} s: {type(error).__name__}: {error}"
         finally:
             globalLogPublisher.removeObserver(observer)
         self._count_what_is_left()
-        clock = self.world.clock
+        clock = self.cluster.clock
         return Outcome(
             self.plan,
-            self.world.network.digest,
+            self.cluster.network.digest,
             clock.events,
             clock.seconds(),
             self.marks.counts,
             failure,
             self.faults,
             self.population.size,
-            self.world.picture() if failure else "",
+            self.cluster.picture() if failure else "",
         )
 
     def _go_through(self) -> None:
         self._begin()
-        self.world.run(self.knobs.seconds)
+        self.cluster.run(self.parameters.seconds)
         self._trouble.cease()
         self._phase = "a majority is well"
         self._heal_a_majority()
@@ -169,44 +169,44 @@ class Run:
         self._wait_for(self._amnesiacs_are_out, "a server that has lost its disk takes part all the same", patience)
         self._wait_for(self._everyone_is_satisfied, "somebody is not served", patience)
         self._phase = "all are well"
-        for server_id in sorted(self.world.amnesiacs):
-            self.world.bring_back(server_id)
-        heal_all(self.world)
+        for server_id in sorted(self.cluster.amnesiacs):
+            self.cluster.bring_back(server_id)
+        heal_all(self.cluster)
         self._wait_for(self._all_are_equal, "the servers are not equal", EQUALITY_SECONDS)
         if self.profile.clears_up:
             self._phase = "fair weather"
-            FairWeather(self.world, self._rng, self.marks).look(self.profile.drills)
+            LivenessDrills(self.cluster, self._rng, self.marks).look(self.profile.drills)
             self._wait_for(self._all_are_equal, "the servers are not equal any more", EQUALITY_SECONDS)
         self._phase = "looking back"
         self._check_equality()
         self.population.look_back()
 
     def _begin(self) -> None:
-        for server in self.world.servers.values():
-            server.sync_seconds = self.knobs.sync_seconds
+        for server in self.cluster.servers.values():
+            server.sync_seconds = self.parameters.sync_seconds
             server.clock_offset = CLOCKS_BEGIN_SECONDS
-            if "clocks" in self.knobs.families:
+            if "clocks" in self.parameters.families:
                 server.rate = between(self._rng, 0.5, 2)
                 server.clock_offset += self._rng.choice((0.0, 0.0, 0.3, -DAY_SECONDS, DAY_SECONDS))
-        for server_id in self.world.ids:
-            self.world.restart(server_id)
+        for server_id in self.cluster.ids:
+            self.cluster.restart(server_id)
         self.population.begin()
         self._trouble.schedule(self.faults)
         self._look_at_bounds()
 
     def _look_at_bounds(self) -> None:
         self.population.check_bounds()
-        self.world.clock.callLater(BOUNDS_SECONDS, self._look_at_bounds)
+        self.cluster.clock.callLater(BOUNDS_SECONDS, self._look_at_bounds)
 
     def _heal_a_majority(self) -> None:
         """The rest is left as it is, or worse, for good."""
-        world = self.world
-        whole = [i for i in world.ids if i not in world.amnesiacs]
-        is_enough = len(world.ids) // 2 + 1 if self.profile.leaves_broken else len(whole)
+        cluster = self.cluster
+        whole = [i for i in cluster.ids if i not in cluster.amnesiacs]
+        is_enough = len(cluster.ids) // 2 + 1 if self.profile.leaves_broken else len(whole)
         well = sorted(self._rng.sample(whole, is_enough))
-        if self.profile.ends_in_shape and len(world.ids) > 1:
+        if self.profile.ends_in_shape and len(cluster.ids) > 1:
             self._trouble.cut_links(self._rng)
-        heal_some(world, sorted({*well, *world.amnesiacs}))
+        heal_some(cluster, sorted({*well, *cluster.amnesiacs}))
         for server_id in whole:
             if server_id not in well and not self.profile.ends_in_shape:
                 self._leave_broken(server_id)
@@ -214,22 +214,22 @@ class Run:
 
     def _leave_broken(self, server_id: int) -> None:
         fate = self._rng.choice(("down", "paused", "alone", "as it is"))
-        if fate == "down" and self.world.is_running(server_id):
-            self.world.crash(server_id)
-        elif fate == "paused" and self.world.is_running(server_id):
-            self.world.pause(server_id)
+        if fate == "down" and self.cluster.is_running(server_id):
+            self.cluster.crash(server_id)
+        elif fate == "paused" and self.cluster.is_running(server_id):
+            self.cluster.pause(server_id)
         elif fate == "alone":
-            self.world.isolate(server_id)
+            self.cluster.isolate(server_id)
 
     def _wait_for(self, predicate: Callable[[], bool], text: str, patience: float) -> None:
         """Look four times a second. Where clocks are slow, everything takes longer."""
-        seconds = patience / min(1.0, *(server.rate for server in self.world.servers.values()))
-        until = self.world.now + seconds
+        seconds = patience / min(1.0, *(server.rate for server in self.cluster.servers.values()))
+        until = self.cluster.now + seconds
         while not predicate():
-            if self.world.now >= until:
+            if self.cluster.now >= until:
                 waiting = "\n".join(self.population.waiting())
                 raise Violation(f"{text} within {seconds:g} s\n{waiting}".rstrip())
-            self.world.run(0.25)
+            self.cluster.run(0.25)
 
     # ------------------------------------------------------------------ looking
 
@@ -238,15 +238,15 @@ class Run:
 
     def _amnesiacs_are_out(self) -> bool:
         """G20: they have found out, and stopped."""
-        return not any(self.world.is_running(i) for i in self.world.amnesiacs)
+        return not any(self.cluster.is_running(i) for i in self.cluster.amnesiacs)
 
     def _all_are_equal(self) -> bool:
-        return len({self.world.aru(i) for i in self.world.ids}) == 1 and self.world.all_equal()
+        return len({self.cluster.aru(i) for i in self.cluster.ids}) == 1 and self.cluster.all_equal()
 
     def _check_equality(self) -> None:
         """At one Local_Aru there is one state."""
-        found = {server_id: self.population.state(server_id) for server_id in self.world.ids}
-        first = found[self.world.ids[0]]
+        found = {server_id: self.population.state(server_id) for server_id in self.cluster.ids}
+        first = found[self.cluster.ids[0]]
         for server_id, state in found.items():
             for name, value in state.items():
                 if value != first[name]:
@@ -254,7 +254,7 @@ class Run:
 
     def _count_what_is_left(self) -> None:
         self.population.count(self.marks)
-        views = self.world.checks.network.leaders
+        views = self.cluster.checks.network.leaders
         self.marks.counts["views"] += max(views, default=0)
 
 
@@ -263,23 +263,25 @@ class Run:
 class _ErrorsInLog:
     """No error goes by unseen, though a server logs it and goes on."""
 
-    world: World
+    cluster: SimulatedCluster
 
     def __call__(self, event: LogEvent) -> None:
         failure = event.get("log_failure")
         if isinstance(failure, Failure):
-            self.world.findings.add(failure)
+            self.cluster.findings.add(failure)
 
 
-def _switched_off(knobs: Knobs, families: frozenset[str]) -> Knobs:
+def _switched_off(parameters: Parameters, families: frozenset[str]) -> Parameters:
     """The same without some families, as far as they are in the knobs and not in the list of faults."""
     unknown = families - set(ALL_FAMILIES)
     assert not unknown, f"there are no families {unknown}"
-    changed: dict[str, Any] = {"families": knobs.families - families}
+    changed: dict[str, Any] = {"families": parameters.families - families}
     if "network" in families:
         changed["quality"] = LinkQuality()
     if "disks" in families:
         changed["sync_seconds"] = (0.0005, 0.002)
     if "clients" in families:
-        changed["habits"] = evolve(knobs.habits, leaves=0.0, vanishes=0.0, doubles=0.0, goes_back=0.0, says_goodbye=0.0)
-    return evolve(knobs, **changed)
+        changed["habits"] = evolve(
+            parameters.habits, leaves=0.0, vanishes=0.0, doubles=0.0, goes_back=0.0, says_goodbye=0.0
+        )
+    return evolve(parameters, **changed)

@@ -20,7 +20,7 @@ from twisted.python import usage
 
 from pfsb.commands.options import number, seconds
 from pfsb.simulator.cluster.marks import Marks
-from pfsb.simulator.defects.all_defects import VARIANTS, breaker, describe
+from pfsb.simulator.defects.all_defects import DEFECTS, describe, planted
 from pfsb.simulator.defects.expected_catches import CAUGHT
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.runs.defect_hunt import attempt
@@ -92,8 +92,8 @@ class Options(usage.Options):
         self.plan = Plan(first, without=without, faults=self._faults(), **{name: self[name] for name in names})
 
     def _choose_broken_run(self, name: str) -> None:
-        if name not in VARIANTS:
-            raise usage.UsageError(f"--broken {name}: there is no such defect; {nearest(name, VARIANTS)}")
+        if name not in DEFECTS:
+            raise usage.UsageError(f"--broken {name}: there is no such defect; {nearest(name, DEFECTS)}")
         if self["seed"] is None and self["seeds"] is None and self["for"] is None:
             found = CAUGHT[name]
             self["seed"] = found.seed
@@ -138,7 +138,7 @@ def run_plan(plan: Plan, broken: str | None = None) -> Outcome:
 
 
 def _patch(broken: str | None) -> Patch | None:
-    return None if broken is None else breaker(broken)
+    return None if broken is None else planted(broken)
 
 
 async def run(reactor: Any, options: Options) -> None:
@@ -225,7 +225,7 @@ class Tool:
                     tracer.trace(**{name: value for name, value in event.items() if name not in ("t", "server")})
 
             simulation = Run(plan, _patch(self.options["broken"]), trace=note)
-            return simulation.run(), list(simulation.world.ids)
+            return simulation.run(), list(simulation.cluster.ids)
 
     # ------------------------------------------------------------------ many seeds
 

@@ -19,9 +19,9 @@ from pfsb.paxos.messages import (
 )
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.network import Passage
-from pfsb.simulator.defects.defect import Break
+from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.schedules.scenario import Schedule, Servers
-from pfsb.simulator.workload.connection import Line
+from pfsb.simulator.workload.connection import SimulatedConnection
 
 NEWS = (Proposal, Accept, ReconciliationReply)
 """How a server learns of what was ordered."""
@@ -30,15 +30,15 @@ NEWS = (Proposal, Accept, ReconciliationReply)
 class _Readers(Servers):
     """Three servers; "key" is "old" everywhere."""
 
-    def __init__(self, seed: int, patch: Break | None) -> None:
+    def __init__(self, seed: int, patch: Plant | None) -> None:
         super().__init__(seed, patch)
-        leader = self.world.leader()
+        leader = self.cluster.leader()
         assert leader is not None
         self.leader = leader
-        self.first, self.second = (i for i in self.world.ids if i != leader)
+        self.first, self.second = (i for i in self.cluster.ids if i != leader)
         self._writer_number = 1
         self.write(self.leader, "old")
-        self.world.run(0.5)
+        self.cluster.run(0.5)
 
     def write(self, server_id: int, value: str) -> None:
         """Answered before anything else happens."""
@@ -48,45 +48,45 @@ class _Readers(Servers):
 
     def hold(self, stop: Callable[[Passage], bool]) -> Callable[[], None]:
         """Keep some messages on their way; returns what lets them go on."""
-        return self.world.network.hold(stop).release
+        return self.cluster.network.hold(stop).release
 
     def keep_in_the_dark(self, server_id: int) -> None:
         """It learns of nothing that is ordered from now on."""
         self.hold(lambda p: p.receiver == server_id and isinstance(p.message, NEWS))
 
-    def ask(self, reader: Line) -> list[Result]:
+    def ask(self, reader: SimulatedConnection) -> list[Result]:
         """Where the answer will be."""
         answers: list[Result] = []
         reader.question(("GET", "key"), answers.append)
-        self.world.run(0.02)
+        self.cluster.run(0.02)
         return answers
 
     def require_news(self, answers: list[Result]) -> None:
         """Before the log would be asked instead."""
-        self.world.run(0.2)
+        self.cluster.run(0.2)
         if any(isinstance(result, Done) and dict(result.fields)["value"] == "old" for result in answers):
             raise Violation("a read that was asked after a write had been answered does not see it")
 
 
-def leader_is_not_heard(seed: int, patch: Break | None) -> None:
+def leader_is_not_heard(seed: int, patch: Plant | None) -> None:
     """A leader whom nobody hears any more does not know that there is another one."""
     servers = _Readers(seed, patch)
     reader = servers.hello(servers.leader, "reader")
     servers.hold(lambda p: p.sender == servers.leader)
-    servers.world.run_until(lambda: servers.world.leader() not in (None, servers.leader), 5)
-    servers.write(servers.world.leader() or 0, "new")
+    servers.cluster.run_until(lambda: servers.cluster.leader() not in (None, servers.leader), 5)
+    servers.write(servers.cluster.leader() or 0, "new")
     servers.require_news(servers.ask(reader))
 
 
-def leader_hears_only_confirmations(seed: int, patch: Break | None) -> None:
+def leader_hears_only_confirmations(seed: int, patch: Plant | None) -> None:
     """And those whom it asks follow the other one."""
     servers = _Readers(seed, patch)
     reader = servers.hello(servers.leader, "reader")
     servers.hold(lambda p: p.sender == servers.leader and not isinstance(p.message, Confirm))
     later = (ViewChange, VCProof, *NEWS)
     servers.hold(lambda p: p.receiver == servers.leader and (isinstance(p.message, later) or _is_later(p)))
-    servers.world.run_until(lambda: servers.world.leader() not in (None, servers.leader), 5)
-    servers.write(servers.world.leader() or 0, "new")
+    servers.cluster.run_until(lambda: servers.cluster.leader() not in (None, servers.leader), 5)
+    servers.write(servers.cluster.leader() or 0, "new")
     servers.require_news(servers.ask(reader))
 
 
@@ -94,7 +94,7 @@ def _is_later(passage: Passage) -> bool:
     return isinstance(passage.message, Alive) and passage.message.view > 1
 
 
-def request_is_on_its_way(seed: int, patch: Break | None) -> None:
+def request_is_on_its_way(seed: int, patch: Plant | None) -> None:
     """Of what a server has asked its leader for, the answer is older than what it is asked now."""
     servers = _Readers(seed, patch)
     early, late = (servers.hello(servers.first, name) for name in ("early", "late"))
@@ -107,7 +107,7 @@ def request_is_on_its_way(seed: int, patch: Break | None) -> None:
     servers.require_news(answers)
 
 
-def round_is_under_way(seed: int, patch: Break | None) -> None:
+def round_is_under_way(seed: int, patch: Plant | None) -> None:
     """A leader that has begun to ask whether it still is one has noted its index before."""
     servers = _Readers(seed, patch)
     early, late = servers.hello(servers.first, "early"), servers.hello(servers.second, "late")
@@ -120,16 +120,16 @@ def round_is_under_way(seed: int, patch: Break | None) -> None:
     servers.require_news(answers)
 
 
-def answer_to_a_former_life(seed: int, patch: Break | None) -> None:
+def answer_to_a_former_life(seed: int, patch: Plant | None) -> None:
     """What a server asked before it crashed is answered when it asks again."""
     servers = _Readers(seed, patch)
-    world, reborn = servers.world, servers.first
+    cluster, reborn = servers.cluster, servers.first
     go_on = servers.hold(lambda p: p.receiver == reborn and isinstance(p.message, ReadIndex))
     servers.ask(servers.hello(reborn, "early"))
-    world.crash(reborn)
-    world.restart(reborn)
-    world.run_until(lambda: world.aru(reborn) == world.aru(servers.leader), 5)
-    world.run(0.5)
+    cluster.crash(reborn)
+    cluster.restart(reborn)
+    cluster.run_until(lambda: cluster.aru(reborn) == cluster.aru(servers.leader), 5)
+    cluster.run(0.5)
     late = servers.hello(reborn, "late")
     servers.keep_in_the_dark(reborn)
     servers.write(servers.leader, "new")

@@ -11,67 +11,67 @@ from pfsb.applications.interfaces import Result
 from pfsb.config.config import Limits
 from pfsb.paxos.messages import Message, State
 from pfsb.paxos.settings import Settings
-from pfsb.simulator.checkers.session_checker import SessionCheck
+from pfsb.simulator.checkers.session_checker import SessionChecker
 from pfsb.simulator.checkers.violation import Violation
-from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.network import Passage
 from pfsb.simulator.cluster.server_process import builder, configuration
-from pfsb.simulator.defects.defect import Break
-from pfsb.simulator.workload.connection import Line
+from pfsb.simulator.defects.defect import Plant
+from pfsb.simulator.workload.connection import SimulatedConnection
 from pfsb.simulator.workload.paper_clients import SimulatedClient
 
-Schedule = Callable[[int, Break | None], None]
+Schedule = Callable[[int, Plant | None], None]
 """Runs one situation, from a seed, with servers broken so or whole. Raises `AssertionError` if a promise is broken."""
 
 
-class Scene:
+class Scenario:
     """A cluster with clients, and what the schedules have in common."""
 
-    def __init__(self, seed: int, patch: Break | None, servers: int = 3, clients: int = 2, **knobs: Any) -> None:
+    def __init__(self, seed: int, patch: Plant | None, servers: int = 3, clients: int = 2, **parameters: Any) -> None:
         self.rng = random.Random(f"{seed}/directed")
-        self.world = World(seed, servers, patch=patch, **knobs)
+        self.cluster = SimulatedCluster(seed, servers, patch=patch, **parameters)
         self.clients = [
-            SimulatedClient(self.world, f"client-{i}", random.Random(f"{seed}/client/{i}")) for i in range(clients)
+            SimulatedClient(self.cluster, f"client-{i}", random.Random(f"{seed}/client/{i}")) for i in range(clients)
         ]
 
     def begin(self) -> None:
         """Somebody leads, and clients are served."""
         for client in self.clients:
             client.start()
-        self.world.run_until(lambda: self.world.has_leader() and len(self.world.answers) > len(self.clients))
+        self.cluster.run_until(lambda: self.cluster.has_leader() and len(self.cluster.answers) > len(self.clients))
 
     def leader(self) -> int:
-        leader = self.world.leader()
+        leader = self.cluster.leader()
         assert leader is not None, "nobody leads, though all is well"
         return leader
 
     def follower(self) -> int:
-        return self.rng.choice([i for i in self.world.running_ids if i != self.leader()])
+        return self.rng.choice([i for i in self.cluster.running_ids if i != self.leader()])
 
     def everyone_is_served(self, seconds: float) -> None:
         """Whoever has asked gets an answer in time."""
         for client in self.clients:
             client.finish()
-        self.world.run_until(lambda: all(client.satisfied for client in self.clients), seconds)
+        self.cluster.run_until(lambda: all(client.satisfied for client in self.clients), seconds)
 
     def lose(self, kind: type[Message]) -> None:
         """All messages of this kind, from now on."""
-        self.world.network.drop(lambda passage: isinstance(passage.message, kind))
+        self.cluster.network.drop(lambda passage: isinstance(passage.message, kind))
 
     def everyone_executes(self, seq: int, seconds: float) -> None:
         """All servers get so far in time."""
-        self.world.run_until(lambda: all(self.world.aru(i) == seq for i in self.world.ids), seconds)
+        self.cluster.run_until(lambda: all(self.cluster.aru(i) == seq for i in self.cluster.ids), seconds)
 
     def state(self, server_id: int) -> State:
-        return self.world.replica(server_id).data.server.state
+        return self.cluster.replica(server_id).data.server.state
 
     def late(self, kind: type[Message], seconds: float) -> None:
         """Messages of this kind take so much longer than all others."""
-        network = self.world.network
+        network = self.cluster.network
 
         def stop(passage: Passage) -> bool:
             if isinstance(passage.message, kind):
-                self.world.clock.callLater(seconds, network.inject, passage)
+                self.cluster.clock.callLater(seconds, network.inject, passage)
                 return True
             return False
 
@@ -79,11 +79,11 @@ class Scene:
 
     def view(self) -> int:
         """The view of the present leader."""
-        return self.world.replica(self.leader()).data.views.last_installed
+        return self.cluster.replica(self.leader()).data.views.last_installed
 
     def require_view(self, view: int) -> None:
         """No other view was needed since."""
-        latest = max(self.world.checks.network.leaders)
+        latest = max(self.cluster.checks.network.leaders)
         if latest != view:
             raise Violation(f"view {view} worked, and now it is view {latest}")
 
@@ -91,21 +91,21 @@ class Scene:
 class Servers:
     """A cluster of whole servers, and people who talk to them."""
 
-    def __init__(self, seed: int, patch: Break | None) -> None:
+    def __init__(self, seed: int, patch: Plant | None) -> None:
         settings = Settings()
         self.rng = random.Random(f"{seed}/directed")
-        self.world = World(
+        self.cluster = SimulatedCluster(
             seed, settings=settings, patch=patch, start=False, build=lambda parts: builder(config, self.checks)(parts)
         )
-        config = configuration(self.world.ids, settings, Limits())
-        self.checks = SessionCheck(self.world.checks.door.disks, settings.horizon_slots, Counter())
-        for server_id in self.world.ids:
-            self.world.restart(server_id)
-        self.world.run_until(self.world.has_leader)
+        config = configuration(self.cluster.ids, settings, Limits())
+        self.checks = SessionChecker(self.cluster.checks.door.disks, settings.horizon_slots, Counter())
+        for server_id in self.cluster.ids:
+            self.cluster.restart(server_id)
+        self.cluster.run_until(self.cluster.has_leader)
 
-    def hello(self, server_id: int, client_id: str) -> Line:
+    def hello(self, server_id: int, client_id: str) -> SimulatedConnection:
         """A connection whose session is open."""
-        line = Line(self.world, self.checks, self.rng, server_id, lambda line, code: None)
+        line = SimulatedConnection(self.cluster, self.checks, self.rng, server_id, lambda line, code: None)
         line.connect(lambda: None)
         self.wait_for(lambda told: line.hello(client_id, 100, told))
         return line
@@ -114,7 +114,7 @@ class Servers:
         """Ask, and let time pass until the answer is there."""
         answers: list[Result] = []
         ask(answers.append)
-        self.world.run_until(lambda: bool(answers), 5)
+        self.cluster.run_until(lambda: bool(answers), 5)
         return answers[0]
 
 

@@ -9,30 +9,30 @@ from pfsb.applications.arguments import absent
 from pfsb.applications.interfaces import Refused
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.simulator.checkers.violation import Violation
-from pfsb.simulator.defects.defect import Break
+from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.schedules.scenario import Schedule, Servers
 
 
-def old_connection(seed: int, patch: Break | None) -> None:
+def old_connection(seed: int, patch: Plant | None) -> None:
     """Design part 5: what a connection asked, and what comes when its session was opened anew elsewhere, does not run.
 
     HELLO says which numbers have run; whoever relies on that must not be refuted by what is still on its way.
     """
     servers = Servers(seed, patch)
-    world = servers.world
-    first, second = (i for i in world.ids if i != world.leader())
+    cluster = servers.cluster
+    first, second = (i for i in cluster.ids if i != cluster.leader())
     old = servers.hello(first, "user")
-    on_the_way = world.network.hold(lambda p: p.sender == first and isinstance(p.message, ClientUpdate))
+    on_the_way = cluster.network.hold(lambda p: p.sender == first and isinstance(p.message, ClientUpdate))
     old.submit(1, ("PUT", "key", "late"), lambda result: None)
-    world.run(0.05)
+    cluster.run(0.05)
     servers.hello(second, "user")
     on_the_way.release()
-    world.run(2)
+    cluster.run(2)
     if ("user", 1) in servers.checks.results:
         raise Violation("a command ran after HELLO had said, on another connection, that it did not")
 
 
-def lock_is_not_free_in_time(seed: int, patch: Break | None) -> None:
+def lock_is_not_free_in_time(seed: int, patch: Plant | None) -> None:
     """Design part 6: a LOCK with a time limit is answered when its time has come, though nothing else is asked."""
     servers = Servers(seed, patch)
     holder, other = (servers.hello(server_id, f"user-{server_id}") for server_id in (0, 1))

@@ -9,90 +9,90 @@ from pfsb.paxos.messages import Accept, ClientUpdate, Proposal, ReconciliationRe
 from pfsb.paxos.settings import Settings
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.network import Passage
-from pfsb.simulator.defects.defect import Break
-from pfsb.simulator.schedules.scenario import Scene, Schedule
+from pfsb.simulator.defects.defect import Plant
+from pfsb.simulator.schedules.scenario import Scenario, Schedule
 
 
-def votes_overtake(seed: int, patch: Break | None) -> None:
+def votes_overtake(seed: int, patch: Plant | None) -> None:
     """G14, G17: a follower orders by votes that come before their proposal, its own among them."""
-    scene = Scene(seed, patch, clients=0)
-    world = scene.world
-    world.run_until(world.has_leader)
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
     leader = scene.leader()
     alone = scene.follower()
-    behind = world.network.hold(lambda p: isinstance(p.message, Proposal) and p.receiver == alone)
-    world.network.drop(lambda p: isinstance(p.message, ReconciliationReply))
-    world.submit(leader, "client", 1)
-    world.run_until(lambda: world.aru(leader) == 1)
-    world.run(0.05)
+    behind = cluster.network.hold(lambda p: isinstance(p.message, Proposal) and p.receiver == alone)
+    cluster.network.drop(lambda p: isinstance(p.message, ReconciliationReply))
+    cluster.submit(leader, "client", 1)
+    cluster.run_until(lambda: cluster.aru(leader) == 1)
+    cluster.run(0.05)
     behind.release()
-    world.run_until(lambda: world.aru(alone) == 1, 5)
+    cluster.run_until(lambda: cluster.aru(alone) == 1, 5)
 
 
-def proposal_is_lost(seed: int, patch: Break | None) -> None:
+def proposal_is_lost(seed: int, patch: Plant | None) -> None:
     """Section 5.9: what is lost in a view that works is sent again, and costs no election."""
-    scene = Scene(seed, patch, clients=0)
-    world = scene.world
-    world.run_until(world.has_leader)
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
     leader = scene.leader()
     view = scene.view()
     for number, kind in enumerate((Proposal, Accept), 1):
         scene.lose(kind)
-        world.submit(leader, "client", number)
-        world.run(0.01)
-        world.network.filters.clear()
+        cluster.submit(leader, "client", number)
+        cluster.run(0.01)
+        cluster.network.filters.clear()
         scene.everyone_executes(number, 10)
     scene.require_view(view)
 
 
-def update_is_lost(seed: int, patch: Break | None) -> None:
+def update_is_lost(seed: int, patch: Plant | None) -> None:
     """Figure 12 B: an update that its server has lost on the way to the leader is sent again, and costs no election."""
-    scene = Scene(seed, patch, clients=0)
-    world = scene.world
-    world.run_until(world.has_leader)
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
     view = scene.view()
-    lost = world.network.drop(lambda p: isinstance(p.message, ClientUpdate))
-    world.submit(scene.follower(), "client", 1)
-    world.run(0.1)
-    world.network.filters.remove(lost)
-    world.run_until(lambda: ("client", 1) in world.answers, 10)
+    lost = cluster.network.drop(lambda p: isinstance(p.message, ClientUpdate))
+    cluster.submit(scene.follower(), "client", 1)
+    cluster.run(0.1)
+    cluster.network.filters.remove(lost)
+    cluster.run_until(lambda: ("client", 1) in cluster.answers, 10)
     scene.require_view(view)
 
 
-def path_to_leader_is_cut(seed: int, patch: Break | None) -> None:
+def path_to_leader_is_cut(seed: int, patch: Plant | None) -> None:
     """G8.3: an update of a server that cannot reach the leader gets there by way of the others."""
-    scene = Scene(seed, patch, servers=5, clients=0)
-    world = scene.world
-    world.run_until(world.has_leader)
+    scene = Scenario(seed, patch, servers=5, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
     leader, cut_off = scene.leader(), scene.follower()
     view = scene.view()
-    world.cut(cut_off, leader, one_way=True)
-    world.submit(cut_off, "client", 1)
-    world.run_until(lambda: ("client", 1) in world.answers, 10)
+    cluster.cut(cut_off, leader, one_way=True)
+    cluster.submit(cut_off, "client", 1)
+    cluster.run_until(lambda: ("client", 1) in cluster.answers, 10)
     scene.require_view(view)
 
 
-def hole_without_clients(seed: int, patch: Break | None) -> None:
+def hole_without_clients(seed: int, patch: Plant | None) -> None:
     """G11: what stands above an empty slot is ordered though nobody asks for anything more."""
-    scene = Scene(seed, patch, clients=0)
-    world = scene.world
-    world.run_until(world.has_leader)
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
     leader, other = scene.leader(), scene.follower()
-    world.replica(leader).proposals.skipped.add(1)
-    world.submit(other, "client", 1)
-    world.run(0.2)
-    world.crash(leader)
-    world.run_until(lambda: world.executed(other) != [], 20)
+    cluster.replica(leader).proposals.skipped.add(1)
+    cluster.submit(other, "client", 1)
+    cluster.run(0.2)
+    cluster.crash(leader)
+    cluster.run_until(lambda: cluster.executed(other) != [], 20)
 
 
-def bound_and_sent_again(seed: int, patch: Break | None) -> None:
+def bound_and_sent_again(seed: int, patch: Plant | None) -> None:
     """G15 (ii): an update that a slot holds, and that its origin sends again, gets no second slot in that view."""
-    scene = Scene(seed, patch, clients=0)
-    world = scene.world
-    world.run_until(world.has_leader)
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
     old_leader = scene.leader()
     origin = scene.follower()
-    world.network.drop(lambda p: isinstance(p.message, Accept))
+    cluster.network.drop(lambda p: isinstance(p.message, Accept))
     slots: dict[int, set[int]] = {}
 
     def watch(_sender: int, _to: int | None, messages: object) -> None:
@@ -100,25 +100,25 @@ def bound_and_sent_again(seed: int, patch: Break | None) -> None:
             if isinstance(message, Proposal) and message.batch.open()[1]:
                 slots.setdefault(message.view, set()).add(message.seq)
 
-    world.network.observers.append(watch)
-    world.submit(origin, "client", 1)
-    world.run(0.1)
-    world.crash(old_leader)
-    world.run(6)
+    cluster.network.observers.append(watch)
+    cluster.submit(origin, "client", 1)
+    cluster.run(0.1)
+    cluster.crash(old_leader)
+    cluster.run(6)
     views = {view: seqs for view, seqs in slots.items() if len(seqs) > 1}
     if views:
         raise Violation(f"one update is proposed at several numbers: {views} (view: numbers)")
     assert len(slots) > 1, "there was a second view"
 
 
-def update_without_leader(seed: int, patch: Break | None) -> None:
+def update_without_leader(seed: int, patch: Plant | None) -> None:
     """Departure 17: while the leader does not answer, an update does not go round and round among the others."""
     settings = Settings(progress_seconds=20.0, update_seconds=0.1)
-    scene = Scene(seed, patch, servers=5, clients=0, settings=settings)
-    world = scene.world
-    world.run_until(world.has_leader, 60)
+    scene = Scenario(seed, patch, servers=5, clients=0, settings=settings)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader, 60)
     origin = scene.follower()
-    world.pause(scene.leader())
+    cluster.pause(scene.leader())
     seen = 0
 
     def watch(_sender: int, _to: int | None, messages: object) -> None:
@@ -127,17 +127,17 @@ def update_without_leader(seed: int, patch: Break | None) -> None:
         if seen > 200:
             raise Violation("one update of one client was sent more than 200 times in two seconds")
 
-    world.network.observers.append(watch)
-    world.submit(origin, "client", 1)
-    world.run(2)
+    cluster.network.observers.append(watch)
+    cluster.submit(origin, "client", 1)
+    cluster.run(2)
 
 
-def late_duplicate(seed: int, patch: Break | None) -> None:
+def late_duplicate(seed: int, patch: Plant | None) -> None:
     """Departure 7: a copy of an update that comes when it is forgotten that it ran does not run again."""
     settings = Settings(horizon_slots=10)
-    scene = Scene(seed, patch, clients=0, settings=settings)
-    world = scene.world
-    world.run_until(world.has_leader)
+    scene = Scenario(seed, patch, clients=0, settings=settings)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
     leader, other = scene.leader(), scene.follower()
     copies: list[Passage] = []
 
@@ -146,14 +146,14 @@ def late_duplicate(seed: int, patch: Break | None) -> None:
             copies.append(passage)
         return False
 
-    world.network.drop(copy)
-    world.submit(other, "late", 1)
+    cluster.network.drop(copy)
+    cluster.submit(other, "late", 1)
     for number in range(1, 30):
-        world.submit(leader, "busy", number)
-        world.run_until(lambda number=number: ("busy", number) in world.answers, 10)  # type: ignore[misc]
-    world.network.filters.remove(copy)
-    world.network.inject(copies[0])
-    world.run(2)
+        cluster.submit(leader, "busy", number)
+        cluster.run_until(lambda number=number: ("busy", number) in cluster.answers, 10)  # type: ignore[misc]
+    cluster.network.filters.remove(copy)
+    cluster.network.inject(copies[0])
+    cluster.run(2)
 
 
 SCHEDULES: Final[Sequence[Schedule]] = (

@@ -11,8 +11,8 @@ from attrs import define, field
 
 from pfsb.applications.interfaces import Command, Done, Result
 from pfsb.sessions.connection import ClientConnection
-from pfsb.simulator.checkers.session_checker import SessionCheck
-from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.checkers.session_checker import SessionChecker
+from pfsb.simulator.cluster.cluster import SimulatedCluster
 
 LATENCY_SECONDS = (0.0002, 0.003)
 
@@ -20,14 +20,14 @@ Told = Callable[[Result], None]
 
 
 @define(eq=False)
-class Line:
+class SimulatedConnection:
     """Like a TCP connection: in order, and lost when the server dies. What it answers goes through the checks first."""
 
-    world: World
-    checks: SessionCheck
+    cluster: SimulatedCluster
+    checks: SessionChecker
     rng: random.Random
     server_id: int
-    on_ended: Callable[[Line, str], None]
+    on_ended: Callable[[SimulatedConnection, str], None]
     turn_seconds: float = 0.0
     """What arrives within such a time is seen by the server at its end, together; 0: at once."""
     client_id: str = ""
@@ -41,7 +41,7 @@ class Line:
 
     @_lane.default
     def _make_lane(self) -> Any:
-        running = self.world.servers[self.server_id].running
+        running = self.cluster.servers[self.server_id].running
         assert running is not None, "one connects to a server that runs"
         return running.lane
 
@@ -82,9 +82,9 @@ class Line:
 
     def _go(self, act: Callable[..., None], *args: Any) -> None:
         """In order; a paused server takes it when it goes on."""
-        now = self.world.now
+        now = self.cluster.now
         self._there = max(self._there, self._seen(now + self.rng.uniform(*LATENCY_SECONDS)))
-        self.world.clock.callLater(self._there - now, self._lane.callLater, 0, act, *args)
+        self.cluster.clock.callLater(self._there - now, self._lane.callLater, 0, act, *args)
 
     def _seen(self, arrival: float) -> float:
         return ceil(arrival / self.turn_seconds) * self.turn_seconds if self.turn_seconds else arrival
@@ -92,7 +92,7 @@ class Line:
     # ------------------------------------------------------------------ at the server
 
     def _connect(self, connected: Callable[[], None]) -> None:
-        desk = self.world.process(self.server_id).server.desk
+        desk = self.cluster.process(self.server_id).server.desk
         self._connection = desk.connect(lambda code, text: self._return(self.on_ended, self, code))
         self.client_id = self._connection.client_id
         self._return(connected)
@@ -105,7 +105,7 @@ class Line:
                 self.client_id = client_id
                 fields = dict(result.fields)
                 self.checks.marks["session taken over"] += fields["resumed"] == "yes"
-                self.world.findings.note(
+                self.cluster.findings.note(
                     self.checks.opened, client_id, fields["last"], fields["resumed"] == "yes", answered_up_to
                 )
             self._return(told, result)
@@ -118,8 +118,8 @@ class Line:
 
         def answered(result: Result) -> None:
             if not self._lane.closed:
-                self.world.findings.note(self.checks.answered, ticket, result)
-                self.world.network.note(repr((self.world.now, ticket, result)).encode())
+                self.cluster.findings.note(self.checks.answered, ticket, result)
+                self.cluster.network.note(repr((self.cluster.now, ticket, result)).encode())
             self.unanswered -= 1
             self._return(told, result)
 
@@ -137,7 +137,7 @@ class Line:
 
     def _read(self, name: str, told: Callable[[int, Result], None]) -> None:
         assert self._connection is not None
-        replica = self.world.replica(self.server_id)
+        replica = self.cluster.replica(self.server_id)
         seq = replica.data.ordering.local_aru
         self._connection.ask(("GET", name), lambda result: self._return(told, seq, result))
 
@@ -155,9 +155,9 @@ class Line:
         """What a server says that dies in this moment gets nowhere."""
         if self._lane.closed:
             return
-        now = self.world.now
+        now = self.cluster.now
         self._back = max(self._back, now + self.rng.uniform(*LATENCY_SECONDS))
-        self.world.clock.callLater(self._back - now, self._arrive, told, *args)
+        self.cluster.clock.callLater(self._back - now, self._arrive, told, *args)
 
     def _arrive(self, told: Callable[..., None], *args: Any) -> None:
         if not self.is_left:

@@ -7,9 +7,9 @@ import random
 from attrs import define, field
 
 from pfsb.applications.interfaces import Event
-from pfsb.sessions.subscription import Following
-from pfsb.simulator.cluster.clock import Lane
-from pfsb.simulator.cluster.cluster import World
+from pfsb.sessions.subscription import Subscription
+from pfsb.simulator.cluster.clock import ServerClock
+from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.workload.read_checker import Log
 
 LOOK_SECONDS = 0.1
@@ -20,30 +20,30 @@ STAYS_SECONDS = 4.0
 class Listener:
     """Follows the chat from the first line on, at one server after another; now and then it does not read on."""
 
-    world: World
+    cluster: SimulatedCluster
     log: Log
     rng: random.Random
     heard: int = 0
     """How many events."""
-    _lane: Lane | None = None
+    _lane: ServerClock | None = None
     _visit: int = 0
     """How often the listener has gone to a server."""
     _server_id: int = -1
-    _following: Following | None = None
+    _following: Subscription | None = None
     _stays_until: float = field(default=0.0)
     _is_paused: bool = False
 
     def start(self) -> None:
-        self.world.clock.callLater(self.rng.uniform(0, LOOK_SECONDS), self._live)
+        self.cluster.clock.callLater(self.rng.uniform(0, LOOK_SECONDS), self._live)
 
     def _live(self) -> None:
-        if self._lane is None or self._lane.closed or self.world.now >= self._stays_until:
+        if self._lane is None or self._lane.closed or self.cluster.now >= self._stays_until:
             self._move()
         elif self._following is not None and self.rng.random() < 0.2:
             self._stop_or_go_on(self._following)
-        self.world.clock.callLater(LOOK_SECONDS, self._live)
+        self.cluster.clock.callLater(LOOK_SECONDS, self._live)
 
-    def _stop_or_go_on(self, following: Following) -> None:
+    def _stop_or_go_on(self, following: Subscription) -> None:
         """The connection's buffer is full, or empty again."""
         self._is_paused = not self._is_paused
         if self._is_paused:
@@ -55,22 +55,22 @@ class Listener:
         if self._following is not None:
             self._following.stop()
         self._following, self._lane, self._is_paused = None, None, False
-        able = self.world.serving_ids
+        able = self.cluster.serving_ids
         if able:
             self._server_id = self.rng.choice(able)
-            self._stays_until = self.world.now + self.rng.uniform(0, 2) * STAYS_SECONDS
+            self._stays_until = self.cluster.now + self.rng.uniform(0, 2) * STAYS_SECONDS
             self._visit += 1
-            self._lane = lane = self.world.lane(self._server_id)
+            self._lane = lane = self.cluster.lane(self._server_id)
             lane.callLater(0, self._listen, lane, self._visit)
 
-    def _listen(self, lane: Lane, visit: int) -> None:
+    def _listen(self, lane: ServerClock, visit: int) -> None:
         if visit != self._visit:
             return  # the server was paused for so long that the listener has gone
-        server = self.world.process(self._server_id).server
+        server = self.cluster.process(self._server_id).server
         self._following = server.follow("LISTEN", self.heard + 1, lambda event: self._hear(lane, event))
 
-    def _hear(self, lane: Lane, event: Event) -> None:
+    def _hear(self, lane: ServerClock, event: Event) -> None:
         """What a server tells that dies in this moment gets nowhere."""
         if lane is self._lane and not lane.closed:
             self.heard += 1
-            self.world.findings.note(self.log.heard, self.heard, event, f"server {self._server_id}")
+            self.cluster.findings.note(self.log.heard, self.heard, event, f"server {self._server_id}")

@@ -6,14 +6,14 @@ import random
 
 from attrs import define, field
 
-from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.cluster import SimulatedCluster
 
 
 @define(eq=False)
 class SimulatedClient:
     """Asks, waits for the answer, asks on. Without an answer it repeats the same number, mostly at another server."""
 
-    world: World
+    cluster: SimulatedCluster
     client_id: str
     rng: random.Random
     patience_seconds: float = 1.5
@@ -26,7 +26,7 @@ class SimulatedClient:
     _enough: bool = False
 
     def start(self) -> None:
-        self.world.clock.callLater(self.rng.uniform(0, self.think_seconds), self._ask_next)
+        self.cluster.clock.callLater(self.rng.uniform(0, self.think_seconds), self._ask_next)
 
     def finish(self) -> None:
         """Ask nothing new; what is under way is still repeated until it is answered."""
@@ -35,7 +35,7 @@ class SimulatedClient:
     @property
     def satisfied(self) -> bool:
         """Everything that it asked for is answered."""
-        return self.timestamp == 0 or (self.client_id, self.timestamp) in self.world.answers
+        return self.timestamp == 0 or (self.client_id, self.timestamp) in self.cluster.answers
 
     def _ask_next(self) -> None:
         if not self._enough:
@@ -46,19 +46,19 @@ class SimulatedClient:
     def _look(self) -> None:
         """See whether the answer has come; have patience for so long."""
         if self.satisfied:
-            self.world.clock.callLater(self.rng.uniform(0, 2 * self.think_seconds), self._ask_next)
+            self.cluster.clock.callLater(self.rng.uniform(0, 2 * self.think_seconds), self._ask_next)
             return
-        if self.world.now - self._asked_at > self.patience_seconds:
+        if self.cluster.now - self._asked_at > self.patience_seconds:
             self._ask()
-        self.world.clock.callLater(0.02, self._look)
+        self.cluster.clock.callLater(0.02, self._look)
 
     def _ask(self) -> None:
-        self._asked_at = self.world.now
-        able = [i for i in self.servers or self.world.ids if self.world.is_running(i)]
+        self._asked_at = self.cluster.now
+        able = [i for i in self.servers or self.cluster.ids if self.cluster.is_running(i)]
         others = [i for i in able if i != self._server] or able
         if others:
             self._server = self.rng.choice(others)
-            self.world.submit(self._server, self.client_id, self.timestamp, self._payload())
+            self.cluster.submit(self._server, self.client_id, self.timestamp, self._payload())
 
     def _payload(self) -> bytes:
         """Different for each update, the same for each repetition; now and then a long one."""

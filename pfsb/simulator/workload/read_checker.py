@@ -16,8 +16,8 @@ from zope.interface import implementer
 from pfsb.applications.interfaces import Event, Result
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
-from pfsb.sessions.observer import NobodyObserves
-from pfsb.sessions.state_machine import SessionMachine
+from pfsb.sessions.observer import NoObserver
+from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.process import Parts
 
@@ -114,20 +114,20 @@ class WatchedReads:
     """Looks, after each slot, at what a reader would find."""
 
     _inner: Any
-    _machine: SessionMachine
+    _machine: SessionStateMachine
     _chat: Any
     _log: Log
     _settle: Callable[..., None]
     _told: int = 0
 
     @classmethod
-    def of(cls, parts: Parts, log: Log) -> Callable[[Any, SessionMachine, Any], WatchedReads]:
+    def of(cls, parts: Parts, log: Log) -> Callable[[Any, SessionStateMachine, Any], WatchedReads]:
         """Makes one around (state machine, the sessions inside it, the chat application)."""
         return lambda inner, machine, chat: cls(inner, machine, chat, log, parts.settle)
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         found = Found(seq)
-        recovers = isinstance(self._machine.observer, NobodyObserves)
+        recovers = isinstance(self._machine.observer, NoObserver)
         if not recovers:  # now, so that it is settled before those who listen are told
             self._settle(self._log.settled, found)
         self._inner.execute(seq, time_ms, updates)
@@ -139,5 +139,5 @@ class WatchedReads:
         if recovers:  # from its disk, where it was before
             self._log.settled(found)
 
-    def outlived(self, update: ClientUpdate) -> None:
-        self._inner.outlived(update)
+    def too_old(self, update: ClientUpdate) -> None:
+        self._inner.too_old(update)

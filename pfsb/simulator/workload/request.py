@@ -6,11 +6,11 @@ from attrs import define
 
 from pfsb.applications.interfaces import Command, Result
 from pfsb.simulator.linearizability.history import Entry
-from pfsb.simulator.workload.connection import Line
+from pfsb.simulator.workload.connection import SimulatedConnection
 
 
 @define(eq=False)
-class Job:
+class UserRequest:
     """One command that a user wants carried out; it is asked until its fate is known."""
 
     number: int
@@ -18,7 +18,7 @@ class Job:
     command: Command
     entry: Entry | None = None
     asked_at: float = 0.0
-    line: Line | None = None
+    line: SimulatedConnection | None = None
     """Where it was asked last, and may still be answered."""
     may_have_run: bool = False
     result: Result | None = None

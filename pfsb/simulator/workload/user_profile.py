@@ -6,7 +6,7 @@ from attrs import frozen
 
 
 @frozen
-class Habits:
+class UserProfile:
     """What users are like. Chances are for each occasion."""
 
     patience_seconds: float = 1.5

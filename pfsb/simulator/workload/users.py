@@ -12,15 +12,15 @@ from collections.abc import Callable
 from attrs import define, field
 
 from pfsb.applications.interfaces import Done, Result
-from pfsb.simulator.checkers.session_checker import REFUSED_BY_THE_DESK, SessionCheck
-from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.checkers.session_checker import REFUSED_BY_THE_DESK, SessionChecker
+from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.linearizability.history import History
 from pfsb.simulator.workload.commands import Vocabulary, unlock
-from pfsb.simulator.workload.connection import Line
+from pfsb.simulator.workload.connection import SimulatedConnection
 from pfsb.simulator.workload.numbers import Numbers
 from pfsb.simulator.workload.read_checker import Log
-from pfsb.simulator.workload.request import Job
-from pfsb.simulator.workload.user_profile import Habits
+from pfsb.simulator.workload.request import UserRequest
+from pfsb.simulator.workload.user_profile import UserProfile
 
 LOOK_SECONDS = 0.05
 LOCK_PATIENCE = 4
@@ -31,28 +31,28 @@ BACKOFF_MAX = 8
 
 @define(eq=False)
 class User:
-    world: World
-    checks: SessionCheck
+    cluster: SimulatedCluster
+    checks: SessionChecker
     history: History
     log: Log
     rng: random.Random
     name: str
     """"": none."""
-    habits: Habits
+    habits: UserProfile
     vocabulary: Vocabulary
     unique: Callable[[], int]
     doors: frozenset[int]
     """The servers that it goes to, as long as one of them runs and it does not just want to be done."""
     is_gone: bool = False
-    _line: Line | None = None
+    _line: SimulatedConnection | None = None
     _is_ready: bool = False
     """The line may be used: HELLO is answered."""
     _line_since: float = 0.0
     _had_a_session: bool = False
     _numbers: Numbers = field(init=False)
-    _jobs: list[Job] = field(factory=list)
+    _jobs: list[UserRequest] = field(factory=list)
     """Without an answer, in the order of their numbers."""
-    _done: list[Job] = field(factory=list)
+    _done: list[UserRequest] = field(factory=list)
     _is_fed_up: bool = False
     """This server had no answer to something, or to HELLO: another one may have."""
     _may_hold: str = ""
@@ -71,7 +71,7 @@ class User:
     # ------------------------------------------------------------------ life
 
     def start(self) -> None:
-        self.world.clock.callLater(self.rng.uniform(0, 4 * LOOK_SECONDS), self._live)
+        self.cluster.clock.callLater(self.rng.uniform(0, 4 * LOOK_SECONDS), self._live)
 
     def finish(self) -> None:
         """Give back what is held, and ask for one more thing; what is under way is repeated until it is answered."""
@@ -95,17 +95,17 @@ class User:
             self._move()
         elif self._is_ready:
             self._work()
-        self.world.clock.callLater(LOOK_SECONDS, self._live)
+        self.cluster.clock.callLater(LOOK_SECONDS, self._live)
 
     def _is_impatient(self) -> bool:
-        now = self.world.now
+        now = self.cluster.now
         if self._is_fed_up:
             return now - self._line_since > self._backoff - 1
         if not self._is_ready:
             return now - self._line_since > 2 * self.habits.patience_seconds * self._backoff
         return any(job.line is not None and now - job.asked_at > self._patience_for(job) for job in self._jobs)
 
-    def _patience_for(self, job: Job) -> float:
+    def _patience_for(self, job: UserRequest) -> float:
         return self.habits.patience_seconds * self._backoff * (LOCK_PATIENCE if job.command[0] == "LOCK" else 1)
 
     @property
@@ -120,14 +120,14 @@ class User:
         for job in self._jobs:
             if job.line is None:
                 self._ask(job)
-        if self.world.now >= self._next_at and len(self._jobs) < self.habits.pipeline and not self._is_time_to_rest():
-            self._next_at = self.world.now + self.rng.expovariate(1 / self.habits.think_seconds)
+        if self.cluster.now >= self._next_at and len(self._jobs) < self.habits.pipeline and not self._is_time_to_rest():
+            self._next_at = self.cluster.now + self.rng.expovariate(1 / self.habits.think_seconds)
             self._do_something()
 
     def _is_time_to_rest(self) -> bool:
         """A leader that fails while nobody asks is found out all the same, and what it leaves is put in order."""
         rhythm = self.habits.rhythm_seconds
-        return rhythm > 0 and self.world.now % rhythm > rhythm / 2 and not self._enough
+        return rhythm > 0 and self.cluster.now % rhythm > rhythm / 2 and not self._enough
 
     def _do_something(self) -> None:
         habits, dice = self.habits, self.rng.random()
@@ -138,7 +138,7 @@ class User:
             self._hang_up()
         elif dice < habits.vanishes + habits.leaves:
             self._hang_up()
-            self._line_since = self.world.now + self.rng.uniform(0, 2) * self.habits.ttl_seconds
+            self._line_since = self.cluster.now + self.rng.uniform(0, 2) * self.habits.ttl_seconds
         elif dice < habits.vanishes + habits.leaves + habits.says_goodbye and not self._jobs:
             self._say_goodbye()
         elif dice > 1 - habits.goes_back:
@@ -149,7 +149,7 @@ class User:
     def _finish_up(self) -> None:
         self._give_back()
         if not self._is_served and not self._jobs:
-            self._begin(Job(self._numbers.next(), self.vocabulary.change(self.rng, self.unique())))
+            self._begin(UserRequest(self._numbers.next(), self.vocabulary.change(self.rng, self.unique())))
 
     # ------------------------------------------------------------------ asking
 
@@ -160,9 +160,9 @@ class User:
         elif dice > 1 - self.vocabulary.share_of_local_reads:
             self._read_here()
         elif dice < self.vocabulary.share_of_locks + self.vocabulary.share_of_reads:
-            self._begin(Job(0, self.vocabulary.question(self.rng)))
+            self._begin(UserRequest(0, self.vocabulary.question(self.rng)))
         else:
-            self._begin(Job(self._numbers.next(), self.vocabulary.change(self.rng, self.unique())))
+            self._begin(UserRequest(self._numbers.next(), self.vocabulary.change(self.rng, self.unique())))
 
     def _read_here(self) -> None:
         """At this server, sequentially if all that was asked is answered: else it would have to wait for that."""
@@ -175,7 +175,7 @@ class User:
 
         def has_read(seq: int, result: Result) -> None:
             where = f"{who} at server {line.server_id}"
-            self.world.findings.note(self.log.read, name, seq, result, oldest, where)
+            self.cluster.findings.note(self.log.read, name, seq, result, oldest, where)
             if is_sequential:
                 self.log.seen(who, seq)
 
@@ -188,32 +188,32 @@ class User:
         else:
             command = self.vocabulary.lock(self.rng)
             self._may_hold = command[1]
-            self._begin(Job(self._numbers.next(), command))
+            self._begin(UserRequest(self._numbers.next(), command))
 
     def _give_back(self) -> None:
         if self._may_hold and not any("LOCK" in job.command[0] for job in self._jobs):
-            self._begin(Job(self._numbers.next(), unlock(self._may_hold)))
+            self._begin(UserRequest(self._numbers.next(), unlock(self._may_hold)))
 
     def _go_back(self) -> None:
         """A correct client does neither; a correct server tells it the truth all the same."""
         assert self._line is not None
         if self._numbers.passed_over and self.rng.random() < 0.5:
             number = self._numbers.take_passed_over()
-            job = Job(number, self.vocabulary.change(self.rng, self.unique()))
+            job = UserRequest(number, self.vocabulary.change(self.rng, self.unique()))
             job.entry = self.history.called(self._line.client_id, job.command)
             self._line.submit(number, job.command, lambda result: self._note_answer(job, result))
         elif self._done:
             job = self.rng.choice(self._done)
             self._line.submit(job.number, job.command, lambda result: None)
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: UserRequest) -> None:
         self._jobs.append(job)
         self._ask(job)
 
-    def _ask(self, job: Job) -> None:
+    def _ask(self, job: UserRequest) -> None:
         line = self._line
         assert line is not None
-        job.asked_at, job.line = self.world.now, line
+        job.asked_at, job.line = self.cluster.now, line
         if job.entry is None:
             job.entry = self.history.called(line.client_id, job.command)
         if job.number:
@@ -223,7 +223,7 @@ class User:
 
     # ------------------------------------------------------------------ answers
 
-    def _answered(self, line: Line, job: Job, result: Result) -> None:
+    def _answered(self, line: SimulatedConnection, job: UserRequest, result: Result) -> None:
         if job not in self._jobs:
             return  # answered on another line
         if isinstance(result, Done) or result.code not in REFUSED_BY_THE_DESK:
@@ -244,7 +244,7 @@ class User:
                 job.line = None
                 self._is_fed_up = self._is_fed_up or self._enough or self.rng.random() < 0.3
 
-    def _settle(self, job: Job, result: Result) -> None:
+    def _settle(self, job: UserRequest, result: Result) -> None:
         self._note_answer(job, result)
         self._jobs.remove(job)
         self._is_served = self._is_served or self._enough
@@ -254,7 +254,7 @@ class User:
         if verb == "UNLOCK" or ("LOCK" in verb and not isinstance(result, Done)):
             self._may_hold = ""
 
-    def _note_answer(self, job: Job, result: Result) -> None:
+    def _note_answer(self, job: UserRequest, result: Result) -> None:
         assert job.entry is not None
         if self._line is not None and job.number:
             client = self._line.client_id
@@ -264,7 +264,7 @@ class User:
         elif result.fate == "none" and not job.may_have_run:
             self.history.did_not_happen(job.entry)
 
-    def _drop(self, job: Job) -> None:
+    def _drop(self, job: UserRequest) -> None:
         """Give it up; whether it ran is known, or never will be."""
         assert job.entry is not None
         self._jobs.remove(job)
@@ -277,29 +277,29 @@ class User:
 
     def _move(self) -> None:
         """To a server, another one if possible."""
-        if self.world.now < self._line_since:
+        if self.cluster.now < self._line_since:
             return
         before = self._line
         self._moves += self._enough
         self._hang_up()
-        serving = self.world.serving_ids
+        serving = self.cluster.serving_ids
         if not self._enough:
             serving = [i for i in serving if i in self.doors] or serving
         able = [i for i in serving if before is None or i != before.server_id] or serving
         if not able:
             return
-        self._line = line = Line(
-            self.world,
+        self._line = line = SimulatedConnection(
+            self.cluster,
             self.checks,
             self.rng,
             self.rng.choice(able),
             self._session_is_over,
             self.habits.turn_seconds,
         )
-        self._line_since = self.world.now
+        self._line_since = self.cluster.now
         line.connect(lambda: self._connected(line))
 
-    def _connected(self, line: Line) -> None:
+    def _connected(self, line: SimulatedConnection) -> None:
         if self.name:
             line.hello(self.name, self.habits.ttl_seconds, lambda result: self._hello_answered(line, result))
         elif line is self._line:
@@ -307,7 +307,7 @@ class User:
             self._numbers.begin_anew()
             self._done.clear()
 
-    def _hello_answered(self, line: Line, result: Result) -> None:
+    def _hello_answered(self, line: SimulatedConnection, result: Result) -> None:
         if line is not self._line:
             return
         if not isinstance(result, Done):
@@ -337,7 +337,7 @@ class User:
         if line is None:
             return
         if not self.is_gone and self.name and self.rng.random() < self.habits.doubles:
-            self.world.clock.callLater(self.rng.uniform(0, 5), line.leave)
+            self.cluster.clock.callLater(self.rng.uniform(0, 5), line.leave)
         else:
             line.leave()
         for job in list(self._jobs):
@@ -352,10 +352,10 @@ class User:
         line = self._line
         assert line is not None
         self._is_ready = False
-        self._line_since = self.world.now
+        self._line_since = self.cluster.now
         line.bye(lambda result: self._session_is_over(line, "BYE"))
 
-    def _session_is_over(self, line: Line, code: str) -> None:
+    def _session_is_over(self, line: SimulatedConnection, code: str) -> None:
         """Taken over by another line of this user, expired or closed: begin again."""
         if line is self._line:
             self._move()

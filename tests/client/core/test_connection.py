@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.interfaces import Done, Event, Refused, Word
 from pfsb.client.core import connection
-from pfsb.client.core.connection import Dialogue
+from pfsb.client.core.connection import LineConnection
 from pfsb.client.core.replies import EventLine, Reply, read_fields, read_reply
 from pfsb.frontends.line.grammar import render, render_event
 
@@ -43,7 +43,7 @@ class DialogueTests(SynchronousTestCase):
         self.events: list[EventLine] = []
         self.refused: list[str] = []
         self.replies: list[tuple[str, Reply]] = []
-        self.dialogue = Dialogue(self.events.append, self.refused.append)
+        self.dialogue = LineConnection(self.events.append, self.refused.append)
 
     def request(self, number: int | None, name: str) -> bytes:
         return self.dialogue.request(number, "PING", lambda reply: self.replies.append((name, reply)))

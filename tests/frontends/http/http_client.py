@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.interfaces import Command, Result
 from pfsb.config.config import Limits
-from pfsb.frontends.http.protocol import HTTPDoor
+from pfsb.frontends.http.protocol import HTTPSite
 from tests.frontends.fake_server import FakeCluster, FakeServer, fake_config
 
 
@@ -33,7 +33,7 @@ class Reply:
 class Connection:
     """One connection to a door; requests one after the other."""
 
-    def __init__(self, door: HTTPDoor, clock: Clock) -> None:
+    def __init__(self, door: HTTPSite, clock: Clock) -> None:
         self._clock = clock
         self.transport = StringTransport()
         protocol: Any = door.buildProtocol(None)
@@ -86,9 +86,9 @@ class HTTPCase(SynchronousTestCase):
         self.server, self.door = self.make_door()
         self.client = Connection(self.door, self.clock)
 
-    def make_door(self, limits: Limits | None = None, **others: Any) -> tuple[FakeServer, HTTPDoor]:
+    def make_door(self, limits: Limits | None = None, **others: Any) -> tuple[FakeServer, HTTPSite]:
         server: Any = FakeServer(fake_config(limits), self.cluster, **others)
-        return server, HTTPDoor(server, self.clock, lambda: b"pfsb_turns_total 1\n")
+        return server, HTTPSite(server, self.clock, lambda: b"pfsb_turns_total 1\n")
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> Reply:
         return self.client.ask(method, path, body, **headers)

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from pfsb.frontends.http.protocol import HTTPDoor
+from pfsb.frontends.http.protocol import HTTPSite
 from pfsb.service.metrics import Metrics, ReactorLag
 from pfsb.storage.shared import StorageCounters
 from pfsb.transports.links import TransportCounters
@@ -18,8 +18,8 @@ from tests.sessions.support import ClusterTestCase
 class ClusterCase(ClusterTestCase):
     def setUp(self) -> None:
         self.begin(3)
-        self.leader = self.world.leader() or 0
-        self.doors = {i: HTTPDoor(self.server(i), self.world.clock, bytes) for i in self.world.ids}
+        self.leader = self.cluster.leader() or 0
+        self.doors = {i: HTTPSite(self.server(i), self.cluster.clock, bytes) for i in self.cluster.ids}
 
     def browser(self, server_id: int) -> Connection:
         """Its requests are answered while the world goes on."""
@@ -30,11 +30,11 @@ class ClusterCase(ClusterTestCase):
     def ask(self, server_id: int, method: str, path: str, body: object = None, **headers: str) -> Reply:
         client = self.browser(server_id)
         client.request(method, path, body, **headers)
-        self.world.run(1.0)
+        self.cluster.run(1.0)
         return client.reply()
 
     def other(self) -> int:
-        return next(i for i in self.world.ids if i != self.leader)
+        return next(i for i in self.cluster.ids if i != self.leader)
 
 
 class SessionTests(ClusterCase):
@@ -42,7 +42,7 @@ class SessionTests(ClusterCase):
         """The same number at every server, twice around: one increment, one answer."""
         replies = [
             self.ask(i, "PATCH", "/v1/kv/n", {"op": "incr"}, Pfsb_Client="alice", Pfsb_Number="1")
-            for i in (*self.world.ids, *self.world.ids)
+            for i in (*self.cluster.ids, *self.cluster.ids)
         ]
         self.assertEqual([reply.status for reply in replies], [200] * 6)
         self.assertEqual({reply.body for reply in replies}, {replies[0].body})
@@ -51,17 +51,17 @@ class SessionTests(ClusterCase):
     def test_what_was_fenced_off_does_not_run_late(self) -> None:
         """A command that waits at a server without a majority; its client goes on elsewhere; the link is back."""
         self.ask(self.leader, "POST", "/v1/session", None, Pfsb_Client="alice", Pfsb_Ttl="60")
-        self.world.isolate(self.leader)
+        self.cluster.isolate(self.leader)
         late = self.browser(self.leader)
         late.request("PUT", "/v1/kv/colour", {"value": "old"}, Pfsb_Client="alice", Pfsb_Number="1")
-        self.world.run(8.0)
+        self.cluster.run(8.0)
         refused = late.reply()
         self.assertEqual((refused.status, refused.content["fate"]), (503, "unknown"))
         new = self.ask(self.other(), "PUT", "/v1/kv/colour", {"value": "new"}, Pfsb_Client="alice", Pfsb_Number="2")
         self.assertEqual((new.status, new.headers["Pfsb-Session"]), (200, "resumed"))
-        self.world.heal()
-        self.world.run(10.0)
-        for server_id in self.world.ids:
+        self.cluster.heal()
+        self.cluster.run(10.0)
+        for server_id in self.cluster.ids:
             self.assertEqual(self.ask(server_id, "GET", "/v1/kv/colour").content["value"], "new")
 
     def test_locks_stay_with_a_session_that_moves_and_go_with_its_end(self) -> None:
@@ -71,16 +71,16 @@ class SessionTests(ClusterCase):
         self.assertEqual(self.ask(1, "POST", "/v1/locks/a", None, **headers).content["token"], token)
         waiting = self.browser(2)
         waiting.request("POST", "/v1/locks/a", {"wait": 30}, Pfsb_Client="bob")
-        self.world.run(1.5)
+        self.cluster.run(1.5)
         self.assertEqual(waiting.heard(), b"")
-        self.world.run(3.0)
+        self.cluster.run(3.0)
         self.assertGreater(waiting.reply().content["token"], token)
 
     def test_sessions_that_are_left_alone_leave_nothing(self) -> None:
         """After the ttl nothing of them is in the replicated state but the anonymous ones of the doors."""
-        for server_id in self.world.ids:
+        for server_id in self.cluster.ids:
             self.ask(server_id, "PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Client=f"client{server_id}", Pfsb_Ttl="1")
-        self.world.run(5.0)
+        self.cluster.run(5.0)
         self.assertEqual(set(self.server(0).machine.sessions), set())
 
 
@@ -88,21 +88,21 @@ class RevisionTests(ClusterCase):
     def test_read_your_writes_at_a_server_that_is_behind(self) -> None:
         """With the revision of the write a sequential read waits for it; without, it may show what was before."""
         follower = self.other()
-        self.world.isolate(follower)
+        self.cluster.isolate(follower)
         written = self.ask(self.leader, "PUT", "/v1/kv/a", {"value": "1"})
         self.assertEqual(written.content["revision"], int(written.headers["Pfsb-Revision"]))
         self.assertEqual(self.ask(follower, "GET", "/v1/kv/a?read=sequential").status, 404)
         reader = self.browser(follower)
         reader.request("GET", "/v1/kv/a?read=sequential", Pfsb_Revision=written.headers["Pfsb-Revision"])
-        self.world.run(0.3)
+        self.cluster.run(0.3)
         self.assertEqual(reader.heard(), b"")
-        self.world.heal()
-        self.world.run(5.0)
+        self.cluster.heal()
+        self.cluster.run(5.0)
         self.assertEqual(reader.reply().content["value"], "1")
 
     def test_header_is_never_older_than_the_answer(self) -> None:
         """Whatever the resource: what it shows was written at a revision that the header has reached."""
-        for server_id in self.world.ids:
+        for server_id in self.cluster.ids:
             for number in range(3):
                 reply = self.ask(server_id, "PUT", f"/v1/kv/{number}", {"value": "1"})
                 self.assertGreaterEqual(int(reply.headers["Pfsb-Revision"]), reply.content["revision"])
@@ -114,7 +114,7 @@ _SAMPLE = re.compile(r'([a-z_]+)(\{[a-z]+="[^"\\]*"(,[a-z]+="[^"\\]*")*\})? (-?[
 class MetricsTests(ClusterCase):
     def figures(self, server_id: int) -> dict[str, float]:
         """By name with labels. Every line is a sample of a family that was announced, or announces one."""
-        clock: Any = self.world.clock
+        clock: Any = self.cluster.clock
         metrics = Metrics(self.server(server_id), StorageCounters(), TransportCounters(), ReactorLag(clock))
         metrics.door = self.doors[server_id]
         found: dict[str, float] = {}
@@ -148,11 +148,11 @@ class MetricsTests(ClusterCase):
         """A leader that is cut off: timers expire, views change, whoever was away catches up."""
         before = self.figures(self.other())["pfsb_view_changes_total"]
         away = self.leader
-        self.world.isolate(away)
-        self.world.run(5.0)
+        self.cluster.isolate(away)
+        self.cluster.run(5.0)
         self.ask(self.other(), "PUT", "/v1/kv/a", {"value": "1"})
-        self.world.heal()
-        self.world.run(5.0)
+        self.cluster.heal()
+        self.cluster.run(5.0)
         self.assertGreater(self.figures(self.other())["pfsb_view_changes_total"], before)
         self.assertGreater(self.figures(away)["pfsb_progress_timer_expiries_total"], 0)
         self.assertGreater(self.figures(away)['pfsb_reconciliation_bytes_total{way="received"}'], 0)

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.frontends.http.lazy import LaterHTTPDoor
+from pfsb.frontends.http.lazy import LazyHTTPSite
 
 
 class Door(Factory):
@@ -32,7 +32,7 @@ class Door(Factory):
 class LaterHTTPDoorTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.made: list[Any] = []
-        self.later = LaterHTTPDoor(self._make)
+        self.later = LazyHTTPSite(self._make)
 
     def _make(self) -> Any:
         self.made.append(Door())

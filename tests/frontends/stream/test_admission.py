@@ -7,15 +7,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.config.config import Limits
 from pfsb.frontends.line.protocol import LineProtocol
-from pfsb.frontends.stream.admission import Crowd
-from pfsb.frontends.stream.reply_queue import EndOfTurn
+from pfsb.frontends.stream.admission import AdmissionControl
+from pfsb.frontends.stream.reply_queue import EndOfIteration
 from tests.frontends.line.test_protocol import LineTestCase, Transport
 
 
 class Member:
     """Takes as much as it is told, when it is its turn."""
 
-    def __init__(self, name: str, crowd: Crowd, called: list[str], takes: int = 0) -> None:
+    def __init__(self, name: str, crowd: AdmissionControl, called: list[str], takes: int = 0) -> None:
         self._name, self._crowd, self._called, self._takes = name, crowd, called, takes
 
     def take_turn(self) -> None:
@@ -26,7 +26,7 @@ class Member:
 class CrowdTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.crowd = Crowd(EndOfTurn(self.clock), requests_max=10)
+        self.crowd = AdmissionControl(EndOfIteration(self.clock), requests_max=10)
         self.called: list[str] = []
 
     def member(self, name: str, takes: int = 0) -> Member:

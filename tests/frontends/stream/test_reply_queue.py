@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.interfaces import Answer, BadRequest, Done, Refused
 from pfsb.frontends.line.grammar import render
-from pfsb.frontends.stream.reply_queue import OUTPUT_BYTES_MAX, EndOfTurn, ReplyQueue
+from pfsb.frontends.stream.reply_queue import OUTPUT_BYTES_MAX, EndOfIteration, ReplyQueue
 
 
 class ReplyQueueTests(SynchronousTestCase):
@@ -15,7 +15,7 @@ class ReplyQueueTests(SynchronousTestCase):
         self.clock = Clock()
         self.writes: list[bytes] = []
         self.relieved = 0
-        self.queue = ReplyQueue(self.writes.append, render, EndOfTurn(self.clock), self.note_relief)
+        self.queue = ReplyQueue(self.writes.append, render, EndOfIteration(self.clock), self.note_relief)
 
     def note_relief(self) -> None:
         self.relieved += 1

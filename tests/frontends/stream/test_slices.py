@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.interfaces import Done, Fields, Result
 from pfsb.frontends.line.grammar import ROWS_AT_ONCE, render, render_in_slices
-from pfsb.frontends.stream.reply_queue import OUTPUT_BYTES_MAX, EndOfTurn, ReplyQueue
+from pfsb.frontends.stream.reply_queue import OUTPUT_BYTES_MAX, EndOfIteration, ReplyQueue
 
 ROW_BYTES = 1_000
 LARGE = Done((("count", 1_000),), tuple((("key", f"{n:03}" + "x" * ROW_BYTES),) for n in range(1_000)))
@@ -46,7 +46,7 @@ class SlicesTests(SynchronousTestCase):
         self.turns = Turns()
         self.writes: list[bytes] = []
         self.relieved = 0
-        self.queue = ReplyQueue(self.writes.append, render_in_slices, EndOfTurn(self.turns), self.note_relief)  # type: ignore[arg-type]
+        self.queue = ReplyQueue(self.writes.append, render_in_slices, EndOfIteration(self.turns), self.note_relief)  # type: ignore[arg-type]
 
     def note_relief(self) -> None:
         self.relieved += 1

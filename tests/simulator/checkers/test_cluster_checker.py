@@ -18,8 +18,8 @@ from pfsb.paxos.messages import (
     VCProof,
 )
 from pfsb.paxos.records import AruRecord, OrderedRecord, ProposalRecord, ViewRecord
-from pfsb.simulator.checkers.cluster_checker import ClusterChecks, ExecutionCheck
-from pfsb.simulator.checkers.message_checker import NetworkCheck
+from pfsb.simulator.checkers.cluster_checker import ClusterChecker, ExecutionChecker
+from pfsb.simulator.checkers.message_checker import MessageChecker
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.storage.memory import MemoryDisk
 
@@ -31,7 +31,7 @@ BATCH_B = Batch.of(0, [B])
 
 class ExecutionCheckTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.check = ExecutionCheck()
+        self.check = ExecutionChecker()
         for update in (A, B):
             self.check.introduce(update)
         for server_id in (0, 1):
@@ -93,7 +93,7 @@ class ExecutionCheckTests(SynchronousTestCase):
 
 class NetworkCheckTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.check = NetworkCheck()
+        self.check = MessageChecker()
         for server_id in (0, 1):
             self.check.started(server_id)
 
@@ -136,7 +136,7 @@ class NetworkCheckTests(SynchronousTestCase):
 class DoorCheckTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.disks = {i: MemoryDisk() for i in range(3)}
-        self.checks = ClusterChecks(self.disks, lambda server_id, seq: None)
+        self.checks = ClusterChecker(self.disks, lambda server_id, seq: None)
         for server_id, disk in self.disks.items():
             self.checks.started(server_id)
             disk.contents.apply(ViewRecord(1, 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.interfaces import PENDING, Done, Refused, Result
-from pfsb.simulator.checkers.lock_checker import LockCheck
+from pfsb.simulator.checkers.lock_checker import LockChecker
 from pfsb.simulator.checkers.violation import Violation
 
 LOCK = ("LOCK", "x", -1)
@@ -19,7 +19,7 @@ def granted(token: int) -> Result:
 
 class LockCheckTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.check = LockCheck()
+        self.check = LockChecker()
         self.check.executed(LOCK, ("a", 1), granted(5), [])
 
     def wait(self, *clients: str) -> None:

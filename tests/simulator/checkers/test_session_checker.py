@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.applications.interfaces import PENDING, Done, Refused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import OrderedRecord
-from pfsb.simulator.checkers.session_checker import SessionCheck, Slot
+from pfsb.simulator.checkers.session_checker import SessionChecker, Slot
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.storage.memory import MemoryDisk
 
@@ -21,7 +21,7 @@ RESULT = Done((("revision", 1),))
 class SessionCheckTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.disks = {i: MemoryDisk() for i in range(3)}
-        self.check = SessionCheck(self.disks, horizon_slots=10, marks=Counter())
+        self.check = SessionChecker(self.disks, horizon_slots=10, marks=Counter())
 
     def asked_and_run(self, seq: int = 1) -> None:
         self.check.ask(ALICE, PUT)

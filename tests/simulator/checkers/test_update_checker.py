@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.messages import Batch, ClientUpdate, Proposal
-from pfsb.simulator.checkers.update_checker import BindingCheck, RelayCheck
+from pfsb.simulator.checkers.update_checker import BindingChecker, RelayChecker
 
 UPDATE = ClientUpdate("a", 0, 1, 0, b"x")
 BATCH = Batch.of(0, [UPDATE])
@@ -14,7 +14,7 @@ LATER_BATCH = Batch.of(7, [UPDATE])
 
 class BindingTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.check = BindingCheck(horizon_slots=10)
+        self.check = BindingChecker(horizon_slots=10)
 
     def test_update_at_two_numbers_of_one_view_is_found(self) -> None:
         """G15 (ii): the second one is the leader's own choice."""
@@ -47,7 +47,7 @@ class BindingTests(SynchronousTestCase):
 
 class RelayTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.check = RelayCheck(range(3))
+        self.check = RelayChecker(range(3))
 
     def test_copies_from_its_own_server_are_relayed_once_each(self) -> None:
         """And the network may double each, and give each an echo."""
@@ -64,7 +64,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_relaying_to_everybody_is_found(self) -> None:
         """One server leads."""
-        check = RelayCheck(range(7))
+        check = RelayChecker(range(7))
         check.sent(0, 1, UPDATE)
         self.assertIn("relayed 6 copies", check.sent(1, None, UPDATE))
 

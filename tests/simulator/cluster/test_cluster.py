@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import pfsb
 from pfsb.paxos.messages import State
-from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.cluster import SimulatedCluster
 from tests.simulator.runs.random_schedule import RandomRun
 
 SEED = 7
@@ -22,7 +22,7 @@ def digest_of_a_run(seed: int) -> str:
     """A hash over all frames of a short random run."""
     run = RandomRun(seed, SECONDS)
     run.run()
-    return run.world.network.digest
+    return run.cluster.network.digest
 
 
 class DeterminismTests(SynchronousTestCase):
@@ -49,75 +49,75 @@ class DeterminismTests(SynchronousTestCase):
 
 class WorldTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.world = World(self.id())
-        self.world.run_until(self.world.has_leader)
+        self.cluster = SimulatedCluster(self.id())
+        self.cluster.run_until(self.cluster.has_leader)
 
     def test_update_is_answered_and_executed_everywhere(self) -> None:
         """The whole way, over the real codec."""
-        self.world.submit(2, "a", 1, b"payload")
-        self.world.run_until(lambda: ("a", 1) in self.world.answers)
-        self.world.run(0.1)
-        for server_id in self.world.ids:
-            self.assertEqual(self.world.executed(server_id), [(1, "a", 1, b"payload")])
+        self.cluster.submit(2, "a", 1, b"payload")
+        self.cluster.run_until(lambda: ("a", 1) in self.cluster.answers)
+        self.cluster.run(0.1)
+        for server_id in self.cluster.ids:
+            self.assertEqual(self.cluster.executed(server_id), [(1, "a", 1, b"payload")])
 
     def test_crash_takes_the_memory_and_leaves_the_disk(self) -> None:
         """What was on disk is executed again by the next life; nothing of the last one goes on."""
-        self.world.submit(2, "a", 1)
-        self.world.run_until(lambda: ("a", 1) in self.world.answers)
-        self.world.run(1)
-        before = self.world.replica(1)
-        self.world.crash(1)
+        self.cluster.submit(2, "a", 1)
+        self.cluster.run_until(lambda: ("a", 1) in self.cluster.answers)
+        self.cluster.run(1)
+        before = self.cluster.replica(1)
+        self.cluster.crash(1)
         turns = before.turn.count
-        self.world.run(5)
+        self.cluster.run(5)
         self.assertEqual(before.turn.count, turns)
-        self.world.restart(1)
-        self.assertIsNot(self.world.replica(1), before)
-        self.assertEqual(self.world.executed(1), [(1, "a", 1, b"")])
+        self.cluster.restart(1)
+        self.assertIsNot(self.cluster.replica(1), before)
+        self.assertEqual(self.cluster.executed(1), [(1, "a", 1, b"")])
 
     def test_crash_loses_what_was_not_on_disk(self) -> None:
         """Unless the disk gets it done just in time."""
         for kept, found in ((0, []), (1, [1])):
-            world = World(self.id())
-            world.run_until(world.has_leader)
-            world.run(0.1)
-            world.servers[1].sync_seconds = (10.0, 10.0)
-            world.submit(0, "a", 1)
-            world.run_until(lambda world=world: bool(world.storage(1).pending_groups()))
-            world.crash(1, groups_kept=kept)
-            self.assertEqual(list(world.disk(1).contents.slots), found)
+            cluster = SimulatedCluster(self.id())
+            cluster.run_until(cluster.has_leader)
+            cluster.run(0.1)
+            cluster.servers[1].sync_seconds = (10.0, 10.0)
+            cluster.submit(0, "a", 1)
+            cluster.run_until(lambda cluster=cluster: bool(cluster.storage(1).pending_groups()))
+            cluster.crash(1, groups_kept=kept)
+            self.assertEqual(list(cluster.disk(1).contents.slots), found)
 
     def test_stopped_server_leaves_nothing_behind(self) -> None:
         """An orderly end calls off every timer and leaves everything on disk."""
-        self.world.submit(1, "a", 1)
-        self.world.run_until(lambda: self.world.aru(1) == 1)
-        running = self.world.servers[1].running
+        self.cluster.submit(1, "a", 1)
+        self.cluster.run_until(lambda: self.cluster.aru(1) == 1)
+        running = self.cluster.servers[1].running
         assert running is not None
         running.process.replica.stop()
         running.storage.close()
-        self.world.run(0.001)
+        self.cluster.run(0.001)
         self.assertEqual(running.lane.getDelayedCalls(), [])
-        self.assertIn(1, self.world.disk(1).contents.slots)
+        self.assertIn(1, self.cluster.disk(1).contents.slots)
 
     def test_paused_server_is_suspected_and_comes_back(self) -> None:
         """The others elect; it learns of it when it goes on."""
-        self.world.pause(0)
-        self.world.run_until(lambda: self.world.replica(1).data.server.state is State.REG_LEADER)
-        self.assertIs(self.world.replica(0).data.server.state, State.REG_LEADER)
-        self.world.resume(0)
-        self.world.run_until(lambda: self.world.replica(0).data.server.state is State.REG_NONLEADER, 10)
+        self.cluster.pause(0)
+        self.cluster.run_until(lambda: self.cluster.replica(1).data.server.state is State.REG_LEADER)
+        self.assertIs(self.cluster.replica(0).data.server.state, State.REG_LEADER)
+        self.cluster.resume(0)
+        self.cluster.run_until(lambda: self.cluster.replica(0).data.server.state is State.REG_NONLEADER, 10)
 
     def test_isolated_group_is_cut_off_both_ways_until_healing(self) -> None:
         """Between the groups, not within."""
-        self.world.isolate(2)
-        self.world.run_until(lambda: self.world.replica(2).data.server.state is State.LEADER_ELECTION)
-        self.assertTrue(self.world.has_leader())
-        self.world.heal()
-        self.world.submit(2, "a", 1)
-        self.world.run_until(lambda: ("a", 1) in self.world.answers)
+        self.cluster.isolate(2)
+        self.cluster.run_until(lambda: self.cluster.replica(2).data.server.state is State.LEADER_ELECTION)
+        self.assertTrue(self.cluster.has_leader())
+        self.cluster.heal()
+        self.cluster.submit(2, "a", 1)
+        self.cluster.run_until(lambda: ("a", 1) in self.cluster.answers)
 
     def test_waiting_in_vain_says_where_everybody_stands(self) -> None:
         """The first thing one wants to know."""
-        error = self.assertRaises(AssertionError, self.world.run_until, lambda: False, 0.5)
+        error = self.assertRaises(AssertionError, self.cluster.run_until, lambda: False, 0.5)
         self.assertIn("server 0: REG_LEADER attempted=1 installed=1", str(error))
 
     def test_exception_in_a_turn_ends_the_simulation(self) -> None:
@@ -126,23 +126,23 @@ class WorldTests(SynchronousTestCase):
         def fail() -> None:
             raise RuntimeError("broken")
 
-        self.world.clock.callLater(0.1, self.world.replica(1).perform, fail)
-        self.assertRaises(RuntimeError, self.world.run, 1)
+        self.cluster.clock.callLater(0.1, self.cluster.replica(1).perform, fail)
+        self.assertRaises(RuntimeError, self.cluster.run, 1)
 
     def test_expected_failure_ends_one_server(self) -> None:
         """A disk that fails is a server that is down; the others go on."""
-        self.world.expected_failures = (OSError,)
-        self.world.storage(2).fail_next(OSError("no space left"))
-        self.world.submit(0, "a", 1)
-        self.world.run_until(lambda: ("a", 1) in self.world.answers)
-        self.world.run(0.1)
-        self.assertEqual(self.world.running_ids, [0, 1])
-        self.assertEqual(list(self.world.failures), [2])
+        self.cluster.expected_failures = (OSError,)
+        self.cluster.storage(2).fail_next(OSError("no space left"))
+        self.cluster.submit(0, "a", 1)
+        self.cluster.run_until(lambda: ("a", 1) in self.cluster.answers)
+        self.cluster.run(0.1)
+        self.assertEqual(self.cluster.running_ids, [0, 1])
+        self.assertEqual(list(self.cluster.failures), [2])
 
     def test_trace_tells_when_and_where(self) -> None:
         """Interface part 6."""
         events: list[dict[str, object]] = []
-        world = World(self.id(), trace=events.append)
-        world.run_until(world.has_leader)
+        cluster = SimulatedCluster(self.id(), trace=events.append)
+        cluster.run_until(cluster.has_leader)
         self.assertEqual(events[0], {"t": 0.0, "server": 0, "event": "start", "view": 0, "aru": 0, "incarnation": 1})
         self.assertIn("REG_LEADER", [event.get("to") for event in events])

@@ -12,8 +12,8 @@ from zope.interface.verify import verifyObject
 
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
 from pfsb.paxos.messages import Accept, Message, VCProof, ViewChange
-from pfsb.simulator.cluster.clock import Lane, SimulatedClock
-from pfsb.simulator.cluster.network import Keyhole, LinkQuality, Mood, SimulatedNetwork
+from pfsb.simulator.cluster.clock import ServerClock, SimulatedClock
+from pfsb.simulator.cluster.network import LinkQuality, MessageFault, SelectiveLink, SimulatedNetwork
 from pfsb.simulator.cluster.transport import SimulatedTransport
 
 
@@ -40,7 +40,7 @@ class NetworkTestCase(SynchronousTestCase):
         self.clock = SimulatedClock()
         self.network = SimulatedNetwork(self.clock, random.Random(1), (0, 1, 2))
         self.inboxes = [Inbox(self.clock) for _ in range(3)]
-        self.lanes: list[Lane] = [self.clock.lane(str(i)) for i in range(3)]
+        self.lanes: list[ServerClock] = [self.clock.lane(str(i)) for i in range(3)]
         self.ends = [SimulatedTransport(self.network, i, self.lanes[i], random.Random(i)) for i in range(3)]
         for server_id, end in enumerate(self.ends):
             end.start(self.inboxes[server_id], b"12345678", 1)
@@ -192,7 +192,7 @@ class FilterTests(NetworkTestCase):
 class MoodTests(NetworkTestCase):
     def test_kind_that_is_late_is_overtaken(self) -> None:
         """By what left in the same turn, too."""
-        self.network.lasting[ViewChange] = Mood((0.5, 0.5))
+        self.network.lasting[ViewChange] = MessageFault((0.5, 0.5))
         self.ends[0].send([ViewChange(0, 1), VCProof(0, 1)], None)
         self.clock.run_until(0.4)
         self.assertEqual(self.inboxes[1].got, [(0, VCProof(0, 1))])
@@ -202,15 +202,15 @@ class MoodTests(NetworkTestCase):
 
     def test_kind_that_is_lost_takes_no_other_with_it(self) -> None:
         """Each message of it has a frame of its own."""
-        self.network.passing[ViewChange] = Mood(loss=1.0)
+        self.network.passing[ViewChange] = MessageFault(loss=1.0)
         self.ends[0].send([ViewChange(0, 1), VCProof(0, 1)], 1)
         self.clock.run_until(1)
         self.assertEqual(self.inboxes[1].got, [(0, VCProof(0, 1))])
 
     def test_mood_of_the_moment_comes_first(self) -> None:
         """And ends; the lasting one does not."""
-        self.network.lasting[ViewChange] = Mood(loss=1.0)
-        self.network.passing[ViewChange] = Mood((0.1, 0.1))
+        self.network.lasting[ViewChange] = MessageFault(loss=1.0)
+        self.network.passing[ViewChange] = MessageFault((0.1, 0.1))
         self.votes(2)
         self.network.passing.clear()
         self.votes(2)
@@ -218,8 +218,8 @@ class MoodTests(NetworkTestCase):
 
     def test_keyhole_lets_some_kinds_through(self) -> None:
         """In that direction of that link, until it is mended; whatever the moods of its kinds are elsewhere."""
-        self.network.passing[VCProof] = Mood((0.1, 0.1))
-        self.network.keyholes[0, 1] = Keyhole(frozenset({VCProof}), Mood(loss=1.0))
+        self.network.passing[VCProof] = MessageFault((0.1, 0.1))
+        self.network.keyholes[0, 1] = SelectiveLink(frozenset({VCProof}), MessageFault(loss=1.0))
         self.ends[0].send([ViewChange(0, 1), VCProof(0, 1)], None)
         self.ends[1].send([ViewChange(1, 1)], 0)
         self.clock.run_until(1)
@@ -232,7 +232,7 @@ class MoodTests(NetworkTestCase):
 
     def test_keyhole_may_hold_up_instead_of_losing(self) -> None:
         """What it lets through overtakes the rest."""
-        self.network.keyholes[0, 1] = Keyhole(frozenset({VCProof}), Mood((0.5, 0.5)))
+        self.network.keyholes[0, 1] = SelectiveLink(frozenset({VCProof}), MessageFault((0.5, 0.5)))
         self.ends[0].send([ViewChange(0, 1)], 1)
         self.ends[0].send([VCProof(0, 1)], 1)
         self.clock.run_until(1)
@@ -240,7 +240,7 @@ class MoodTests(NetworkTestCase):
 
     def test_all_links_are_as_wide_as_ever_when_all_is_mended(self) -> None:
         """Keyholes are troubles of links, as cuts are."""
-        self.network.keyholes[0, 1] = Keyhole(frozenset(), Mood(loss=1.0))
+        self.network.keyholes[0, 1] = SelectiveLink(frozenset(), MessageFault(loss=1.0))
         self.network.mend_all()
         self.votes(1)
         self.assertEqual(self.attempts(), [1])

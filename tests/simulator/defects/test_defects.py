@@ -7,8 +7,8 @@ from collections.abc import Callable
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.messages import Accept, ViewChange
-from pfsb.simulator.defects.all_defects import VARIANTS, breaker, describe
-from pfsb.simulator.defects.defect import Variants, become, instead_of, override
+from pfsb.simulator.defects.all_defects import DEFECTS, describe, planted
+from pfsb.simulator.defects.defect import Defects, become, instead_of, override
 from pfsb.simulator.defects.expected_catches import CAUGHT, DIRECTED
 from pfsb.simulator.faults.profiles import PROFILES
 from pfsb.simulator.runs.defect_hunt import MANY_SEEDS, SLIPS, attempt, check_of
@@ -41,7 +41,7 @@ class CaughtTests(SynchronousTestCase):
     def test_every_defect_is_caught_by_its_check(self) -> None:
         """The pinned seeds; `python docs/make_broken_table.py --hunt NAME ...` looks for these anew."""
         self.maxDiff = None
-        found = {name: check_of(attempt(catch.schedule, catch.seed, breaker(name))) for name, catch in CAUGHT.items()}
+        found = {name: check_of(attempt(catch.schedule, catch.seed, planted(name))) for name, catch in CAUGHT.items()}
         self.assertEqual(found, {name: catch.check for name, catch in CAUGHT.items()})
 
     def test_correct_server_passes_with_the_same_seeds(self) -> None:
@@ -51,13 +51,13 @@ class CaughtTests(SynchronousTestCase):
 
     def test_directed_schedules_show_the_rare_ones(self) -> None:
         """Whatever chance makes of them."""
-        found = {name: check_of(attempt(catch.schedule, catch.seed, breaker(name))) for name, catch in DIRECTED.items()}
+        found = {name: check_of(attempt(catch.schedule, catch.seed, planted(name))) for name, catch in DIRECTED.items()}
         self.assertEqual(found, {name: catch.check for name, catch in DIRECTED.items()})
         self.assertLessEqual({catch.schedule for catch in DIRECTED.values()}, set(SCHEDULES))
 
     def test_every_defect_is_pinned(self) -> None:
         """A variant that nothing catches shows a blind spot."""
-        self.assertEqual(set(VARIANTS), set(CAUGHT))
+        self.assertEqual(set(DEFECTS), set(CAUGHT))
 
     def test_every_defect_is_caught_by_random_runs(self) -> None:
         """A schedule shows only what somebody has thought of; chance must come to it, too."""
@@ -71,7 +71,7 @@ class CaughtTests(SynchronousTestCase):
     def test_what_random_runs_come_to_by_chance_is_caught_by_a_schedule_too(self) -> None:
         """At the first seed: a change of the world moves pinned seeds, and not these."""
         for name, schedule in BY_DIRECTED_SCHEDULES.items():
-            self.assertNotEqual(attempt(schedule, 0, breaker(name)), "", name)
+            self.assertNotEqual(attempt(schedule, 0, planted(name)), "", name)
 
     def test_every_directed_schedule_runs_with_a_correct_server(self) -> None:
         """Also those whose defects are caught earlier."""
@@ -86,23 +86,23 @@ class RegistryTests(SynchronousTestCase):
 
     def test_unknown_name_is_refused_with_those_that_there_are(self) -> None:
         """`pfsb simulate --broken NAME` speaks to a person."""
-        error = str(self.assertRaises(KeyError, breaker, "no-such-thing"))
+        error = str(self.assertRaises(KeyError, planted, "no-such-thing"))
         self.assertIn("no-such-thing", error)
         self.assertIn("accept-early", error)
 
     def test_list_says_what_is_broken_and_where_that_stands(self) -> None:
         """`--list-broken`."""
         self.assertIn("G11", dict(describe())["holes-left"])
-        self.assertEqual([name for name, _ in describe()], list(VARIANTS))
+        self.assertEqual([name for name, _ in describe()], list(DEFECTS))
 
     def test_sessions_are_needed_for_what_is_above_the_protocol(self) -> None:
         """The protocol alone can be broken in all other ways."""
-        self.assertTrue(VARIANTS["lock-not-fair"].needs_sessions)
-        self.assertFalse(VARIANTS["accept-early"].needs_sessions)
+        self.assertTrue(DEFECTS["lock-not-fair"].needs_sessions)
+        self.assertFalse(DEFECTS["accept-early"].needs_sessions)
 
     def test_name_is_given_once(self) -> None:
         """The second one would hide the first."""
-        variants = Variants()
+        variants = Defects()
         variants.add("one", "", "")(lambda process: None)
         self.assertRaises(AssertionError, variants.add("one", "", ""), lambda process: None)
 

@@ -11,20 +11,20 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.paxos.messages import Alive, State
 from pfsb.paxos.replica import StorageWasReplaced
 from pfsb.simulator.checkers.violation import Violation
-from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.marks import Marks
-from pfsb.simulator.faults.all_faults import Trouble
+from pfsb.simulator.faults.all_faults import AllFaults
 from pfsb.simulator.faults.foreign_frames import require_no_change
-from pfsb.simulator.faults.parameters import Knobs, draw
+from pfsb.simulator.faults.parameters import Parameters, draw
 from pfsb.simulator.faults.plan import Fault, draw_faults
 from pfsb.simulator.faults.profiles import FAMILIES, PROFILES
 from pfsb.simulator.runs.bounds_checker import check_bounds
 from pfsb.simulator.runs.run import Plan, Run
-from pfsb.transports.frames import FrameCodec, Membership, cluster_digest
+from pfsb.transports.frames import FrameCodec, FrameIdentity, cluster_digest
 from pfsb.transports.wire import encode
 
 
-def drawn(seed: int, profile: str = "mixed") -> Knobs:
+def drawn(seed: int, profile: str = "mixed") -> Parameters:
     return draw(random.Random(seed), PROFILES[profile], None, None)
 
 
@@ -37,8 +37,8 @@ class DrawingTests(SynchronousTestCase):
 
     def test_profile_has_its_own_faults_only(self) -> None:
         """A star profile draws stars, and healing."""
-        knobs = evolve(drawn(1, "star"), seconds=100.0)
-        self.assertEqual({fault.kind for fault in draw_faults(random.Random(1), knobs)}, {"star", "heal"})
+        parameters = evolve(drawn(1, "star"), seconds=100.0)
+        self.assertEqual({fault.kind for fault in draw_faults(random.Random(1), parameters)}, {"star", "heal"})
 
     def test_onlookers_have_no_name_and_change_nothing(self) -> None:
         """Where a profile has some; elsewhere everybody does both."""
@@ -49,7 +49,7 @@ class DrawingTests(SynchronousTestCase):
         self.assertEqual({user.name for user in onlookers}, {""})
         self.assertLess(len(onlookers), len(users))
         mixed = Run(Plan(1))
-        self.assertEqual({user.vocabulary for user in mixed.population.users}, {mixed.knobs.vocabulary})
+        self.assertEqual({user.vocabulary for user in mixed.population.users}, {mixed.parameters.vocabulary})
 
     def test_faults_are_numbered_in_order_of_time(self) -> None:
         """They are named by their numbers."""
@@ -60,25 +60,25 @@ class DrawingTests(SynchronousTestCase):
 
 class TroubleTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.world = World(self.id(), 5)
-        self.world.run_until(self.world.has_leader)
-        self.trouble = Trouble(self.world, drawn(0), Marks())
+        self.cluster = SimulatedCluster(self.id(), 5)
+        self.cluster.run_until(self.cluster.has_leader)
+        self.trouble = AllFaults(self.cluster, drawn(0), Marks())
 
     def happen(self, kind: str, number: int = 0) -> None:
-        self.trouble.schedule([Fault(number, self.world.now, "any", kind)])
-        self.world.run(0.0)
+        self.trouble.schedule([Fault(number, self.cluster.now, "any", kind)])
+        self.cluster.run(0.0)
 
     def links(self) -> set[tuple[int, int]]:
         """Which still carry."""
-        ids = self.world.ids
-        return {(a, b) for a in ids for b in ids if a != b and not self.world.network.link(a, b).cut}
+        ids = self.cluster.ids
+        return {(a, b) for a in ids for b in ids if a != b and not self.cluster.network.link(a, b).cut}
 
     def test_hub_of_a_star_does_not_lead(self) -> None:
         """The leader can order through nobody but one follower."""
         for number in range(10):
             self.happen("star", number)
             links = self.links()
-            hubs = [i for i in self.world.ids if all(i in link for link in links)]
+            hubs = [i for i in self.cluster.ids if all(i in link for link in links)]
             self.assertEqual(len(links), 8)
             self.assertNotIn(0, hubs)
 
@@ -99,7 +99,7 @@ class TroubleTests(SynchronousTestCase):
         ways = set()
         for number in range(20):
             self.happen("keyhole", number)
-            keyholes = self.world.network.keyholes
+            keyholes = self.cluster.network.keyholes
             ends = Counter(end for link in keyholes for end in link)
             one, links = ends.most_common(1)[0]
             self.assertEqual(links, len(keyholes))
@@ -110,169 +110,169 @@ class TroubleTests(SynchronousTestCase):
     def test_leader_behind_a_keyhole_is_the_leader(self) -> None:
         """And no link is narrow any more when they heal."""
         self.happen("keyhole_of_leader")
-        self.assertTrue(all(0 in link for link in self.world.network.keyholes))
+        self.assertTrue(all(0 in link for link in self.cluster.network.keyholes))
         self.happen("heal")
-        self.assertEqual(self.world.network.keyholes, {})
+        self.assertEqual(self.cluster.network.keyholes, {})
 
     def test_links_stopped_one_by_one_are_all_restored(self) -> None:
         """In another order; in between there is a time without any."""
         self.happen("one_by_one")
         fewest = 20
         for _ in range(200):
-            self.world.run(0.05)
+            self.cluster.run(0.05)
             fewest = min(fewest, len(self.links()))
         self.assertEqual(fewest, 0)
         self.assertEqual(len(self.links()), 20)
 
     def test_server_dies_between_two_frames_of_one_turn(self) -> None:
         """Some hear what the turn said, others do not."""
-        self.world.doom(0, frames=2)
-        before = self.world.network.frames
-        self.world.network.observers.append(lambda sender, to, messages: None)
-        while self.world.is_running(0):
-            self.world.step()
-        self.assertGreaterEqual(self.world.network.frames, before + 2)
-        self.world.restart(0)
-        self.world.run(1)
+        self.cluster.doom(0, frames=2)
+        before = self.cluster.network.frames
+        self.cluster.network.observers.append(lambda sender, to, messages: None)
+        while self.cluster.is_running(0):
+            self.cluster.step()
+        self.assertGreaterEqual(self.cluster.network.frames, before + 2)
+        self.cluster.restart(0)
+        self.cluster.run(1)
 
     def test_ceased_trouble_restarts_nobody(self) -> None:
         """A minority that is left broken stays so, for good."""
         self.happen("crash")
         self.trouble.cease()
-        self.world.run(10)
-        self.assertEqual(len(self.world.running_ids), 4)
+        self.cluster.run(10)
+        self.assertEqual(len(self.cluster.running_ids), 4)
 
     def test_server_in_a_loop_of_crashes_dies_again(self) -> None:
         """Some times, and stays up in the end."""
         self.happen("crash_loop")
-        self.world.run(20)
-        *others, lives = sorted(server.lives for server in self.world.servers.values())
+        self.cluster.run(20)
+        *others, lives = sorted(server.lives for server in self.cluster.servers.values())
         self.assertEqual(others, [1, 1, 1, 1])
         self.assertTrue(3 <= lives <= 6, lives)
-        self.assertEqual(len(self.world.running_ids), 5)
+        self.assertEqual(len(self.cluster.running_ids), 5)
 
     def test_crash_in_write_keeps_a_part_of_it(self) -> None:
         """Some records of one group are on the disk, the others are not."""
         self.happen("crash_in_write")
         for number in range(1, 6):
-            for server_id in self.world.running_ids:
-                self.world.submit(server_id, f"client-{server_id}", number)
-            self.world.run(0.2)
+            for server_id in self.cluster.running_ids:
+                self.cluster.submit(server_id, f"client-{server_id}", number)
+            self.cluster.run(0.2)
         self.assertEqual(self.trouble._marks.counts["torn group on disk"], 1)
 
     def test_drained_server_stops_and_comes_back(self) -> None:
         """As by SIGTERM, and a start some seconds later."""
         self.happen("drain_leader")
-        self.world.run(1)
-        self.assertEqual(self.world.running_ids, [1, 2, 3, 4])
-        self.world.run(10)
-        self.assertEqual(self.world.running_ids, [0, 1, 2, 3, 4])
+        self.cluster.run(1)
+        self.assertEqual(self.cluster.running_ids, [1, 2, 3, 4])
+        self.cluster.run(10)
+        self.assertEqual(self.cluster.running_ids, [0, 1, 2, 3, 4])
 
     def test_hole_is_left_and_filled(self) -> None:
         """What the leader proposed above it is ordered by the next one."""
         self.happen("leave_a_hole")
-        self.world.submit(0, "a", 1)
-        self.world.submit(1, "b", 1)
-        self.world.run_until(lambda: self.world.aru(1) >= 2)
-        self.assertEqual(self.world.executed(1)[0][0], 2)
+        self.cluster.submit(0, "a", 1)
+        self.cluster.submit(1, "b", 1)
+        self.cluster.run_until(lambda: self.cluster.aru(1) >= 2)
+        self.assertEqual(self.cluster.executed(1)[0][0], 2)
 
     def test_leader_dies_when_the_next_one_has_missed_something(self) -> None:
         """It is out of reach until then."""
         self.happen("laggard_leads")
-        self.world.submit(2, "a", 1)
-        self.world.run_until(lambda: not self.world.is_running(0))
-        self.assertEqual((self.world.aru(1), self.world.aru(2)), (0, 1))
+        self.cluster.submit(2, "a", 1)
+        self.cluster.run_until(lambda: not self.cluster.is_running(0))
+        self.assertEqual((self.cluster.aru(1), self.cluster.aru(2)), (0, 1))
 
     def test_clock_that_is_set_counts_from_the_next_start_on(self) -> None:
         """A server goes by steady time while it runs."""
-        before = [self.world.lane(i).seconds() - self.world.now for i in self.world.ids]
+        before = [self.cluster.lane(i).seconds() - self.cluster.now for i in self.cluster.ids]
         self.happen("wall_clock")
-        self.assertEqual([self.world.lane(i).seconds() - self.world.now for i in self.world.ids], before)
-        offsets = [server.clock_offset for server in self.world.servers.values()]
-        changed = next(i for i in self.world.ids if offsets[i])
-        self.world.crash(changed)
-        self.world.restart(changed)
-        self.assertAlmostEqual(self.world.lane(changed).seconds() - self.world.now, offsets[changed])
+        self.assertEqual([self.cluster.lane(i).seconds() - self.cluster.now for i in self.cluster.ids], before)
+        offsets = [server.clock_offset for server in self.cluster.servers.values()]
+        changed = next(i for i in self.cluster.ids if offsets[i])
+        self.cluster.crash(changed)
+        self.cluster.restart(changed)
+        self.assertAlmostEqual(self.cluster.lane(changed).seconds() - self.cluster.now, offsets[changed])
 
     def test_kind_of_message_is_late_until_it_is_no_more(self) -> None:
         """Which one is drawn."""
         self.happen("late_kind")
-        self.assertEqual(len(self.world.network.passing), 1)
+        self.assertEqual(len(self.cluster.network.passing), 1)
         self.happen("no_more_moods")
-        self.assertEqual(self.world.network.passing, {})
+        self.assertEqual(self.cluster.network.passing, {})
 
     def test_majority_keeps_its_disks(self) -> None:
         """Two of five may lose theirs; each finds out, and stops."""
-        self.world.expected_failures = (StorageWasReplaced,)
-        self.world.run(1)
+        self.cluster.expected_failures = (StorageWasReplaced,)
+        self.cluster.run(1)
         for number in range(5):
             self.happen("lose_disk", number)
-            self.world.run(5)
-        self.assertEqual(len(self.world.amnesiacs), 2)
-        self.assertEqual(set(self.world.failures), self.world.amnesiacs)
-        for server_id in sorted(self.world.amnesiacs):
-            self.world.bring_back(server_id)
-        self.world.run_until(lambda: len(self.world.running_ids) == 5 and self.world.all_equal())
+            self.cluster.run(5)
+        self.assertEqual(len(self.cluster.amnesiacs), 2)
+        self.assertEqual(set(self.cluster.failures), self.cluster.amnesiacs)
+        for server_id in sorted(self.cluster.amnesiacs):
+            self.cluster.bring_back(server_id)
+        self.cluster.run_until(lambda: len(self.cluster.running_ids) == 5 and self.cluster.all_equal())
 
     def test_full_disk_ends_a_server_until_there_is_room(self) -> None:
         """Started in vain meanwhile."""
-        self.world.expected_failures = (OSError,)
+        self.cluster.expected_failures = (OSError,)
         self.happen("full_disk")
-        self.world.submit(0, "a", 1)
-        self.world.run(10)
-        self.assertEqual(self.world.running_ids, [0, 1, 2, 3, 4])
-        self.assertGreaterEqual(max(server.lives for server in self.world.servers.values()), 3)
+        self.cluster.submit(0, "a", 1)
+        self.cluster.run(10)
+        self.assertEqual(self.cluster.running_ids, [0, 1, 2, 3, 4])
+        self.assertGreaterEqual(max(server.lives for server in self.cluster.servers.values()), 3)
 
 
 class StrangersTests(SynchronousTestCase):
     def test_frame_that_changes_a_server_is_found(self) -> None:
         """A good frame of a peer does; those of strangers must not."""
-        world = World(self.id(), 3)
-        world.run_until(world.has_leader)
-        us = Membership(0, frozenset({1, 2}), cluster_digest("simulated", world.ids))
-        vote = encode(Alive(0, world.replica(0).data.views.last_installed, State.REG_LEADER, 5))
-        (frame,) = FrameCodec(us, world.disk(0).identity, 1).seal([vote])
-        self.assertRaises(Violation, require_no_change, world, 1, frame)
+        cluster = SimulatedCluster(self.id(), 3)
+        cluster.run_until(cluster.has_leader)
+        us = FrameIdentity(0, frozenset({1, 2}), cluster_digest("simulated", cluster.ids))
+        vote = encode(Alive(0, cluster.replica(0).data.views.last_installed, State.REG_LEADER, 5))
+        (frame,) = FrameCodec(us, cluster.disk(0).identity, 1).seal([vote])
+        self.assertRaises(Violation, require_no_change, cluster, 1, frame)
 
     def test_noise_changes_nothing(self) -> None:
         """It is counted, and dropped."""
-        world = World(self.id(), 3)
-        world.run_until(world.has_leader)
-        require_no_change(world, 1, b"noise")
+        cluster = SimulatedCluster(self.id(), 3)
+        cluster.run_until(cluster.has_leader)
+        require_no_change(cluster, 1, b"noise")
 
 
 class BoundsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.run_ = Run(Plan(1, "calm", servers=3, seconds=1.0))
         self.run_._begin()
-        self.run_.world.run(1)
-        self.server = self.run_.world.process(1).server
+        self.run_.cluster.run(1)
+        self.server = self.run_.cluster.process(1).server
 
     def test_healthy_servers_pass(self) -> None:
         """Nothing stands still, nothing grows."""
-        check_bounds(self.run_.world, 6)
+        check_bounds(self.run_.cluster, 6)
 
     def test_stopped_heartbeat_is_found(self) -> None:
         """A timer that nobody has set again."""
         self.server.replica.retransmission._calls["alive"].cancel()
-        error = self.assertRaises(Violation, check_bounds, self.run_.world, 6)
+        error = self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)
         self.assertIn("_alive_and_wait has stopped", str(error))
 
     def test_progress_timer_beyond_its_limits_is_found(self) -> None:
         """Design part 4: from the default up to eight times that."""
         self.server.replica.data.timers.progress_seconds *= 16
-        self.assertIn("Progress_Timer", str(self.assertRaises(Violation, check_bounds, self.run_.world, 6)))
+        self.assertIn("Progress_Timer", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)))
 
     def test_closed_session_that_is_never_forgotten_is_found(self) -> None:
         """Its last number is kept for the horizon."""
         ordering, horizon = self.server.replica.data.ordering, self.server.replica.settings.horizon_slots
         self.server.machine._closed["user"] = (7, ordering.local_aru - horizon)
-        check_bounds(self.run_.world, 6)
+        check_bounds(self.run_.cluster, 6)
         self.server.machine._closed["user"] = (7, ordering.local_aru - horizon - 1)
-        self.assertIn("not forgotten", str(self.assertRaises(Violation, check_bounds, self.run_.world, 6)))
+        self.assertIn("not forgotten", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)))
 
     def test_table_that_grows_is_found(self) -> None:
         """Updates that nobody takes out of Pending_Updates."""
         clients = self.server.replica.data.clients
         clients.pending_updates.update((str(i), object()) for i in range(500))
-        self.assertIn("pending", str(self.assertRaises(Violation, check_bounds, self.run_.world, 6)))
+        self.assertIn("pending", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)))

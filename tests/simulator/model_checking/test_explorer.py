@@ -20,8 +20,8 @@ from pfsb.paxos.records import ViewRecord
 from pfsb.paxos.replica import Replica
 from pfsb.simulator.model_checking import explore_command
 from pfsb.simulator.model_checking.explorer import Bounds, Exploration, Found
-from pfsb.simulator.model_checking.stepped_environment import StillCall
-from pfsb.simulator.model_checking.stepped_server import StillServer
+from pfsb.simulator.model_checking.stepped_environment import SteppedCall
+from pfsb.simulator.model_checking.stepped_server import SteppedServer
 from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Step, Sync
 
 CHOSEN_BY_0_AND_2 = ((0, "Ask"), (2, "Proposal"), (0, "Accept"))
@@ -234,7 +234,7 @@ class StillServerTests(SynchronousTestCase):
 
     def test_state_that_is_put_back_goes_on_like_one_that_never_left(self) -> None:
         """One server walks at random; another makes the same steps, and a walk of its own between any two of them."""
-        walker, jumper = StillServer(0, (0, 1, 2)), StillServer(0, (0, 1, 2))
+        walker, jumper = SteppedServer(0, (0, 1, 2)), SteppedServer(0, (0, 1, 2))
         rng = random.Random(5)
         walked, jumped = walker.first(), jumper.first()
         elsewhere = jumped.state
@@ -252,7 +252,7 @@ class StillServerTests(SynchronousTestCase):
 
     def test_same_step_comes_to_the_same(self) -> None:
         """From equal states to equal states, which is what the table of steps rests on."""
-        server = StillServer(0, (0, 1, 2))
+        server = SteppedServer(0, (0, 1, 2))
         born = server.first().state
         elected = server.make(born, Deliver(1, ViewChange(1, 1))).state
         self.assertNotEqual(born, elected)
@@ -260,7 +260,7 @@ class StillServerTests(SynchronousTestCase):
 
     def test_crash_forgets_what_was_not_written(self) -> None:
         """Figure 14: the view whose record was under way is not installed after the restart."""
-        server = StillServer(0, (0, 1, 2))
+        server = SteppedServer(0, (0, 1, 2))
         installing = server.make(server.first().state, Deliver(1, ViewChange(1, 1))).state
         self.assertEqual(server.look(installing).data.views.last_installed, 1)
         self.assertEqual(server.look(server.make(installing, Crash()).state).data.views.last_installed, 0)
@@ -274,11 +274,11 @@ class StillServerTests(SynchronousTestCase):
             replica.discarded_by = {"somebody": object()}  # type: ignore[attr-defined]
 
         with self.assertRaisesRegex(TypeError, "a object cannot be put away"):
-            StillServer(0, (0, 1, 2), patch=keep_something)
+            SteppedServer(0, (0, 1, 2), patch=keep_something)
 
     def test_update_timer_sends_to_the_leader_or_to_all(self) -> None:
         """Figure 12 B and Departure 17: which of the two is chosen with the step."""
-        server = StillServer(2, (0, 1, 2))
+        server = SteppedServer(2, (0, 1, 2))
         following = server.make(server.first().state, Deliver(0, VCProof(0, 1))).state
         asked = server.make(server.make(following, Sync()).state, Ask(UPDATE)).state
         receivers = [
@@ -311,7 +311,7 @@ def by_names(frozen: Any) -> Any:
         return tuple(map(by_names, frozen))
     if isinstance(frozen, frozenset):
         return frozenset(map(by_names, frozen))
-    if isinstance(frozen, StillCall):
+    if isinstance(frozen, SteppedCall):
         return frozen.function.__qualname__
     return frozen.__qualname__ if isinstance(frozen, MethodType) else frozen
 

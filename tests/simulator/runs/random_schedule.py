@@ -13,7 +13,7 @@ from typing import Any
 from attrs import define, field
 
 from pfsb.paxos.settings import Settings
-from pfsb.simulator.cluster.cluster import World
+from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.healing import heal_all
 from pfsb.simulator.cluster.network import LinkQuality
 from pfsb.simulator.workload.paper_clients import SimulatedClient
@@ -30,22 +30,22 @@ class RandomRun:
     seconds: float = 12.0
     """How long things go wrong."""
     trace: Callable[[dict[str, Any]], None] | None = None
-    world: World = field(init=False)
+    cluster: SimulatedCluster = field(init=False)
     clients: list[SimulatedClient] = field(init=False)
     _rng: random.Random = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         rng = self._rng = random.Random(f"{self.seed}/schedule")
-        self.world = World(
+        self.cluster = SimulatedCluster(
             self.seed,
             rng.choice((3, 3, 3, 4, 5, 5)),
             settings=_random_settings(rng),
             quality=_random_quality(rng),
             trace=self.trace,
         )
-        self.world.network.refusals = rng.random() < 0.5
+        self.cluster.network.refusals = rng.random() < 0.5
         self.clients = [
-            SimulatedClient(self.world, f"client-{i}", random.Random(f"{self.seed}/client/{i}"))
+            SimulatedClient(self.cluster, f"client-{i}", random.Random(f"{self.seed}/client/{i}"))
             for i in range(rng.randint(1, 6))
         ]
 
@@ -53,19 +53,19 @@ class RandomRun:
         """Raises AssertionError, `Violation` among them, when a promise is broken."""
         for client in self.clients:
             client.start()
-        until = self.world.now + self.seconds
-        while self.world.now < until:
-            self.world.run(self._rng.expovariate(2.0))
+        until = self.cluster.now + self.seconds
+        while self.cluster.now < until:
+            self.cluster.run(self._rng.expovariate(2.0))
             self._rng.choice(self._actions())()
         self._be_quiet()
 
     def _be_quiet(self) -> None:
-        world = self.world
-        heal_all(world)
+        cluster = self.cluster
+        heal_all(cluster)
         for client in self.clients:
             client.finish()
-        world.run_until(lambda: all(client.satisfied for client in self.clients), QUIET_SECONDS_MAX)
-        world.run_until(world.all_equal, QUIET_SECONDS_MAX)
+        cluster.run_until(lambda: all(client.satisfied for client in self.clients), QUIET_SECONDS_MAX)
+        cluster.run_until(cluster.all_equal, QUIET_SECONDS_MAX)
 
     # ------------------------------------------------------------------ what may go wrong
 
@@ -78,8 +78,8 @@ class RandomRun:
             self._pause_or_resume,
             self._cut,
             self._partition,
-            self.world.heal,
-            self.world.heal,
+            self.cluster.heal,
+            self.cluster.heal,
             self._change_quality,
             self._change_disk,
             self._restart_all,
@@ -87,49 +87,49 @@ class RandomRun:
 
     def _crash(self) -> None:
         """One server, mostly; now and then all at once. What of the disk's work gets done is left to chance."""
-        up = self.world.running_ids
+        up = self.cluster.running_ids
         if not up:
             return
         victims = up if self._rng.random() < 0.1 else [self._rng.choice(up)]
         for server_id in victims:
-            pending = self.world.storage(server_id).pending_groups()
+            pending = self.cluster.storage(server_id).pending_groups()
             kept = self._rng.randint(0, len(pending))
             torn = self._rng.randint(0, pending[kept]) if kept < len(pending) and self._rng.random() < 0.5 else 0
-            self.world.crash(server_id, kept, torn)
+            self.cluster.crash(server_id, kept, torn)
 
     def _restart(self) -> None:
-        down = [i for i in self.world.ids if not self.world.is_running(i)]
+        down = [i for i in self.cluster.ids if not self.cluster.is_running(i)]
         if down:
-            self.world.restart(self._rng.choice(down))
+            self.cluster.restart(self._rng.choice(down))
 
     def _restart_all(self) -> None:
-        for server_id in self.world.ids:
-            if not self.world.is_running(server_id):
-                self.world.restart(server_id)
+        for server_id in self.cluster.ids:
+            if not self.cluster.is_running(server_id):
+                self.cluster.restart(server_id)
 
     def _pause_or_resume(self) -> None:
-        if self.world.running_ids:
-            server_id = self._rng.choice(self.world.running_ids)
-            self.world.pause(server_id)
-            self.world.clock.callLater(self._rng.uniform(0.1, 3), self._resume, server_id)
+        if self.cluster.running_ids:
+            server_id = self._rng.choice(self.cluster.running_ids)
+            self.cluster.pause(server_id)
+            self.cluster.clock.callLater(self._rng.uniform(0.1, 3), self._resume, server_id)
 
     def _resume(self, server_id: int) -> None:
-        if self.world.is_running(server_id):
-            self.world.resume(server_id)
+        if self.cluster.is_running(server_id):
+            self.cluster.resume(server_id)
 
     def _cut(self) -> None:
-        a, b = self._rng.sample(self.world.ids, 2)
-        self.world.cut(a, b, one_way=self._rng.random() < 0.5)
+        a, b = self._rng.sample(self.cluster.ids, 2)
+        self.cluster.cut(a, b, one_way=self._rng.random() < 0.5)
 
     def _partition(self) -> None:
-        size = self._rng.randint(1, len(self.world.ids) - 1)
-        self.world.isolate(*self._rng.sample(self.world.ids, size))
+        size = self._rng.randint(1, len(self.cluster.ids) - 1)
+        self.cluster.isolate(*self._rng.sample(self.cluster.ids, size))
 
     def _change_quality(self) -> None:
-        self.world.network.set_quality(_random_quality(self._rng))
+        self.cluster.network.set_quality(_random_quality(self._rng))
 
     def _change_disk(self) -> None:
-        server = self.world.servers[self._rng.choice(self.world.ids)]
+        server = self.cluster.servers[self._rng.choice(self.cluster.ids)]
         slowest = self._rng.choice((0.0, 0.002, 0.02, 0.3))
         server.sync_seconds = (slowest / 4, slowest)
 

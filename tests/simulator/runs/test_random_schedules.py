@@ -18,10 +18,10 @@ class RandomRuns(SynchronousTestCase):
             try:
                 run.run()
             except AssertionError as error:
-                raise AssertionError(f"seed {seed}, at {run.world.now:.3f} s: {error}") from error
-            views += max(run.world.checks.network.leaders)
-            answers += len(run.world.answers)
-            lives += sum(server.lives for server in run.world.servers.values())
+                raise AssertionError(f"seed {seed}, at {run.cluster.now:.3f} s: {error}") from error
+            views += max(run.cluster.checks.network.leaders)
+            answers += len(run.cluster.answers)
+            lives += sum(server.lives for server in run.cluster.servers.values())
         # A run in which nothing happens proves nothing.
         self.assertGreater(views, 2 * len(SEEDS))
         self.assertGreater(answers, 20 * len(SEEDS))

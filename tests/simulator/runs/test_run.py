@@ -174,10 +174,10 @@ class PromptTests(SynchronousTestCase):
         """Those of the majority are whole; of the others, some carry one way."""
         run = Run(Plan(2, "one-way", servers=5, seconds=2.0))
         run._begin()
-        run.world.run(2)
+        run.cluster.run(2)
         run._trouble.cease()
         run._heal_a_majority()
-        ids, network = run.world.ids, run.world.network
+        ids, network = run.cluster.ids, run.cluster.network
         cut = {(a, b) for a in ids for b in ids if a != b and network.link(a, b).cut}
         self.assertTrue(cut)
         majorities = [c for c in combinations(ids, 3) if not any((a, b) in cut for a in c for b in c)]
@@ -193,43 +193,43 @@ class DrainTests(SynchronousTestCase):
 
         run = Run(Plan(1, "calm", servers=3, seconds=1.0), never_stops)
         run._begin()
-        run.world.drain(0)
-        error = self.assertRaises(Violation, run.world.run, 10)
+        run.cluster.drain(0)
+        error = self.assertRaises(Violation, run.cluster.run, 10)
         self.assertIn("asked to stop", str(error))
 
     def test_server_that_is_drained_when_all_becomes_well_is_started_again(self) -> None:
         """Nobody else would start it."""
         run = Run(Plan(1, "calm", servers=3, seconds=1.0))
         run._begin()
-        run.world.drain(0)
-        heal_all(run.world)
-        run.world.run(10)
-        self.assertEqual(run.world.running_ids, [0, 1, 2])
+        run.cluster.drain(0)
+        heal_all(run.cluster)
+        run.cluster.run(10)
+        self.assertEqual(run.cluster.running_ids, [0, 1, 2])
 
     def test_disk_that_fails_at_the_stop_ends_that_life_only(self) -> None:
         """The next one has begun in the same moment."""
         run = Run(Plan(1, "calm", servers=3, seconds=1.0))
         run._begin()
-        world = run.world
-        world.run_until(lambda: world.storage(0).pending_groups() != [])
-        world.storage(0).fail_next(OSError("input/output error"))
-        world.stop(0)
-        world.restart(0)
-        world.run(1)
-        self.assertEqual(world.running_ids, [0, 1, 2])
+        cluster = run.cluster
+        cluster.run_until(lambda: cluster.storage(0).pending_groups() != [])
+        cluster.storage(0).fail_next(OSError("input/output error"))
+        cluster.stop(0)
+        cluster.restart(0)
+        cluster.run(1)
+        self.assertEqual(cluster.running_ids, [0, 1, 2])
 
     def test_server_that_is_alone_gets_past_a_hole(self) -> None:
         """It was told to leave a number out, and nobody else would lead and fill it."""
         run = Run(Plan(1, "calm", servers=1, seconds=1.0))
         run._begin()
-        world = run.world
-        world.run_until(world.has_leader)
-        data = world.replica(0).data
-        world.replica(0).proposals.skipped.add(data.ordering.last_proposed + 1)
-        world.run(1)
-        stuck = world.aru(0)
-        heal_all(world)
-        world.run_until(lambda: world.aru(0) > stuck)
+        cluster = run.cluster
+        cluster.run_until(cluster.has_leader)
+        data = cluster.replica(0).data
+        cluster.replica(0).proposals.skipped.add(data.ordering.last_proposed + 1)
+        cluster.run(1)
+        stuck = cluster.aru(0)
+        heal_all(cluster)
+        cluster.run_until(lambda: cluster.aru(0) > stuck)
 
 
 class PaperClientsTests(SynchronousTestCase):
@@ -238,7 +238,7 @@ class PaperClientsTests(SynchronousTestCase):
         run = Run(Plan(1, "paper", servers=3, seconds=1.0))
         run._begin()
         run.population.check_bounds()
-        pending = run.world.replica(0).data.clients.pending_updates
+        pending = run.cluster.replica(0).data.clients.pending_updates
         pending.update((str(i), ClientUpdate(str(i), 0, 1, 0, b"")) for i in range(50))
         self.assertRaises(Violation, run.population.check_bounds)
 

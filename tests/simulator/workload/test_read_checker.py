@@ -79,9 +79,9 @@ class ListenerTests(SynchronousTestCase):
     def test_listener_hears_all_of_it(self) -> None:
         """Wherever it is, whatever was missed meanwhile."""
         run = Run(Plan(4, "crashes", servers=3, seconds=4.0))
-        listener = Listener(run.world, run.population.log, random.Random(1))  # type: ignore[attr-defined]
+        listener = Listener(run.cluster, run.population.log, random.Random(1))  # type: ignore[attr-defined]
         listener.start()
         self.assertEqual(run.run().failure, "")
-        run.world.run(10)
+        run.cluster.run(10)
         self.assertGreater(listener.heard, 0)
         self.assertEqual(listener.heard, len(run.population.log.events))  # type: ignore[attr-defined]
