@@ -2,8 +2,8 @@
 
     python docs/prose_rules.py [PATH ...]
 
-A docstring names its subject and can be read alone. A program cannot tell whether it does, but it can find the beginnings
-and the words that usually mean that it does not. Paths default to pfsb, tests, docs and benchmarks.
+A docstring names its subject and can be read alone. A program cannot tell whether it does, but it can find the
+beginnings and the words that usually mean that it does not. Paths default to the whole repository.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RULES = (
         "says somebody, nobody or whoever where a client, server, caller or peer is meant",
     ),
 )
-"""(pattern that is matched at the beginning of a docstring, what is wrong with it). The last one counts in comments, too."""
+"""(pattern for the beginning of a docstring, the fault that it shows). Only the last rule is asked of comments."""
 
 
 @frozen
@@ -75,9 +75,8 @@ def python_files(paths: list[str]) -> Iterator[Path]:
 def main() -> None:
     paths = sys.argv[1:] or [str(ROOT / path) for path in PATHS]
     found = [problem for path in python_files(paths) for problem in problems(path.resolve())]
-    for problem in found:
-        print(problem)
-    print(f"{len(found)} problems")
+    sys.stdout.writelines(f"{problem}\n" for problem in found)
+    sys.stdout.write(f"{len(found)} problems\n")
     sys.exit(1 if found else 0)
 
 
