@@ -14,7 +14,7 @@ class AcceptHandler:
         self._ordering = ordering
         self._flow_control = flow_control
 
-    def accept(self, message: Accept) -> None:
+    def on_accept(self, message: Accept) -> None:
         """Figure 10, Block C: note the vote for each number, then see whether that makes a majority.
 
         Votes may overtake their proposal (G17). Beyond the window nobody can have proposed anything that this

@@ -25,7 +25,7 @@ class ClientUpdateHandler:
         self._update_queue = update_queue
         self._flow_control = flow_control
 
-    def client_update(self, message: ClientUpdate, sender: int) -> None:
+    def on_client_update(self, message: ClientUpdate, sender: int) -> None:
         """Figure 10, Block A: from this server's own client (`sender` is oneself) or another server.
 
         What has run already needs nothing more (G16): its reply was given, or is in the session's cache.
@@ -51,14 +51,14 @@ class ClientUpdateHandler:
             if own:  # also if a copy that names another server waits already: that server may be gone tomorrow
                 self._update_queue.add_to_pending_updates(update)
         else:
-            self._flow_control.witness(update)
+            self._flow_control.note_foreign_update(update)
 
     def _relay(self, update: ClientUpdate, sender: int) -> None:
         """Its origin cannot reach the leader, or does not know it: help once for each time it asks (G8.3).
 
         Departure 17: only what comes from the origin itself is relayed, so that nothing goes round in circles.
         """
-        self._flow_control.witness(update)
+        self._flow_control.note_foreign_update(update)
         leader = self._membership.leader_of(self._data.views.last_installed)
         if sender == update.server_id and leader != sender:
             self._turn.send(update, leader)

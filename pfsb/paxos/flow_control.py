@@ -63,7 +63,7 @@ class FlowControl:
         self._settings = settings
         self._progress_timer = progress_timer
         self.peers = {i: Peer() for i in membership.others}
-        self._witnessed: dict[str, ForeignUpdate] = {}
+        self._foreign_updates: dict[str, ForeignUpdate] = {}
         self._asked_until = NEVER
         """Until when the last question that was asked here counts."""
         self.somebody_waits: Callable[[], bool] = lambda: False
@@ -96,7 +96,7 @@ class FlowControl:
 
     def send_alive(self) -> None:
         """Tell all what is on disk here."""
-        self._forget_witnessed()
+        self._forget_foreign_updates()
         self._turn.send_early(self.own_alive())
         if self._turn.durable.last_installed > 0:
             self._turn.send(VCProof(self._data.server.server_id, self._turn.durable.last_installed))
@@ -108,7 +108,7 @@ class FlowControl:
         state = State.LEADER_ELECTION if installing else server.state
         return Alive(server.server_id, durable.last_installed, state, durable.local_aru, self.has_clients())
 
-    def announce(self) -> None:
+    def announce_leadership(self) -> None:
         """Departure 18: an ALIVE out of turn, since this server has begun to lead."""
         self._turn.send(
             Alive(
@@ -120,7 +120,7 @@ class FlowControl:
             )
         )
 
-    def alive(self, message: Alive) -> None:
+    def on_alive(self, message: Alive) -> None:
         """Section 5.10: note what a peer tells; it may mean progress, or that we are behind."""
         peer = self.peers[message.server_id]
         peer.last_heard = self._clock.seconds()
@@ -140,7 +140,7 @@ class FlowControl:
             self._progress_timer.hurry()
         self._leader_hears_a_majority()
 
-    def heard(self, server_id: int) -> None:
+    def note_heard(self, server_id: int) -> None:
         """Any message shows that its sender is there."""
         peer = self.peers[server_id]
         peer.last_heard = self._clock.seconds()
@@ -177,11 +177,11 @@ class FlowControl:
 
     # ------------------------------------------------------------------ what waits
 
-    def witness(self, update: ClientUpdate) -> None:
+    def note_foreign_update(self, update: ClientUpdate) -> None:
         """An update of another server's client waits: an ALIVE alone is no progress any more."""
         if update.timestamp > self._data.clients.last_executed.of(update.client_id):
             until = self._clock.seconds() + 4 * self._settings.update_seconds
-            self._witnessed[update.client_id] = ForeignUpdate(update.timestamp, until)
+            self._foreign_updates[update.client_id] = ForeignUpdate(update.timestamp, until)
 
     def knows_of_unexecuted_update(self) -> bool:
         """Own, heard of, accepted, or executed elsewhere (design part 4, "Idle")."""
@@ -190,7 +190,7 @@ class FlowControl:
             self._data.clients.pending_updates
             or self._an_accepted_update_waits()
             or any(peer.local_aru > ordering.local_aru for peer in self.peers.values())
-            or self._an_update_is_witnessed()
+            or self._a_foreign_update_waits()
         )
 
     def _an_accepted_update_waits(self) -> bool:
@@ -205,17 +205,17 @@ class FlowControl:
             for _, slot in ordering.global_history.above(ordering.local_aru)
         )
 
-    def _an_update_is_witnessed(self) -> bool:
-        self._forget_witnessed()
-        return bool(self._witnessed)
+    def _a_foreign_update_waits(self) -> bool:
+        self._forget_foreign_updates()
+        return bool(self._foreign_updates)
 
-    def _forget_witnessed(self) -> None:
+    def _forget_foreign_updates(self) -> None:
         """What has run, and what its origin repeats no more."""
         now = self._clock.seconds()
         last_executed = self._data.clients.last_executed
-        for client_id, witnessed in list(self._witnessed.items()):
-            if witnessed.until < now or witnessed.timestamp <= last_executed.of(client_id):
-                del self._witnessed[client_id]
+        for client_id, waiting in list(self._foreign_updates.items()):
+            if waiting.until < now or waiting.timestamp <= last_executed.of(client_id):
+                del self._foreign_updates[client_id]
 
     # ------------------------------------------------------------------ the leader
 

@@ -40,7 +40,7 @@ class GlobalOrderingHandler:
             ordered_in_this_view = slot.proposal.view == self._data.views.last_installed
             self._order(seq, slot, ordered_in_this_view)
 
-    def learn(self, message: GloballyOrderedUpdate) -> None:
+    def on_globally_ordered_update(self, message: GloballyOrderedUpdate) -> None:
         """Another server says what stands in a slot: a data list (Figure 5 C) or reconciliation."""
         self._execute(self._ordered_queue.mark_ordered(message), ordered_in_this_view=False)
 

@@ -49,7 +49,7 @@ class LeaderElectionHandler:
         self._just_recovered = False
         self.shift_to_leader_election(self._data.views.last_attempted + 1)
 
-    def view_change(self, message: ViewChange) -> None:
+    def on_view_change(self, message: ViewChange) -> None:
         """Figure 6, Block B: join a higher attempt, count votes, and act on a majority."""
         if message.attempted > self._data.views.last_attempted:
             self.shift_to_leader_election(message.attempted)
@@ -70,7 +70,7 @@ class LeaderElectionHandler:
         if 0 < installed < message.attempted and self._membership.leader_of(installed) == message.server_id:
             self._progress_timer.hurry()
 
-    def vc_proof(self, message: VCProof) -> None:
+    def on_vc_proof(self, message: VCProof) -> None:
         """Figure 6, Block C: others have installed a view that this server missed."""
         data = self._data
         if message.installed == data.views.last_installed:

@@ -99,7 +99,7 @@ class Outbound:
         if len(votes.seqs) > self._votes_max:
             self._transmit(self._taken(server_id), server_id)
         elif self._call is None:
-            self._call = self._clock.callLater(self._seconds, self._time_came)
+            self._call = self._clock.callLater(self._seconds, self.send_due)
 
     def _taken(self, server_id: int) -> list[Message]:
         """What waits for that server: it comes first in its frame, since it may open the window for what follows."""
@@ -119,7 +119,7 @@ class Outbound:
             for server_id in self._others:
                 self._transmit([*self._taken(server_id), *messages], server_id)
 
-    def _time_came(self) -> None:
+    def send_due(self) -> None:
         """One call at a time, for the oldest: while frames take votes along it finds little to do."""
         self._call = None
         now = self._clock.seconds()
@@ -130,7 +130,7 @@ class Outbound:
                 self._transmit(self._taken(server_id), server_id)
         if self._kept:
             oldest = min(kept.since for kept in self._kept.values())
-            self._call = self._clock.callLater(max(0.0, oldest + self._seconds - now), self._time_came)
+            self._call = self._clock.callLater(max(0.0, oldest + self._seconds - now), self.send_due)
 
     def _transmit(self, messages: Sequence[Message], to: int | None) -> None:
         if self._tracer is not None:

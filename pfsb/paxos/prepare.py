@@ -63,7 +63,7 @@ class PrepareHandler:
         """
         self._turn.send(self._own_prepare())
 
-    def prepare_ok(self, message: PrepareOK) -> None:
+    def on_prepare_ok(self, message: PrepareOK) -> None:
         """Figure 7, Block C: note a promise and what comes with it; lead when a majority has promised."""
         if self._data.apply_prepare_ok(message):
             for entry in message.data_list:
@@ -72,7 +72,7 @@ class PrepareHandler:
 
     # ------------------------------------------------------------------ the others promise
 
-    def prepare(self, message: Prepare) -> None:
+    def on_prepare(self, message: Prepare) -> None:
         """Figure 7, Block B: promise, once, to follow this view's leader.
 
         Installed already, perhaps by a VC_PROOF that overtook this PREPARE (G7): answer all the same; nothing of
@@ -150,7 +150,7 @@ class PrepareHandler:
         self._update_queue.enqueue_unbound_pending_updates()
         data.ordering.last_proposed = data.ordering.local_aru
         data.preparing.prepare_oks.clear()
-        self._flow_control.announce()
+        self._flow_control.announce_leadership()
         self._progress_timer.start()
 
     def shift_to_reg_nonleader(self) -> None:
@@ -181,4 +181,4 @@ class PrepareHandler:
         if isinstance(entry, Proposal):
             self._data.apply_proposal(entry)
         else:
-            self._ordering.learn(entry)
+            self._ordering.on_globally_ordered_update(entry)

@@ -82,16 +82,16 @@ class ProgressTimer:
         self._timers.progress_seconds = self._default
 
     def _arm(self, due: float) -> None:
-        self._call = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._time_came)
+        self._call = self._clock.callLater(max(0.0, due - self._clock.seconds()), self.expire)
 
-    def _time_came(self) -> None:
+    def expire(self) -> None:
         self._call = None
         if self._clock.seconds() < self._due:
             self._arm(self._due)
             return
-        self._turn.run(self._expire)
+        self._turn.run(self._suspect)
 
-    def _expire(self) -> None:
+    def _suspect(self) -> None:
         """Figure 6, Block A: no global progress for too long."""
         self.expiries += 1
         if self._tracer is not None:

@@ -48,7 +48,7 @@ class ProposalHandler:
         self.on_far_ahead: Callable[[int], None] = lambda seq: None
         """Told what the leader has executed when its proposal is beyond the window (section 5.6, trigger 1)."""
 
-    def proposal(self, message: Proposal) -> None:
+    def on_proposal(self, message: Proposal) -> None:
         """Figure 10, Block B: accept what the leader of the installed view proposes."""
         seq = message.seq
         if self._is_ordered(seq):

@@ -84,7 +84,7 @@ class ReadIndexHandler:
 
     # ------------------------------------------------------------------ whoever is asked by a client
 
-    def read(self, ready: Ready) -> None:
+    def begin_read(self, ready: Ready) -> None:
         """In a turn: a client of this server wants to read."""
         self._flow_control.client_asks()
         self._waiting.append(_Read(ready, self._clock.seconds()))
@@ -92,7 +92,7 @@ class ReadIndexHandler:
             self._request()
         self._watch()
 
-    def read_index(self, message: ReadIndex) -> None:
+    def on_read_index(self, message: ReadIndex) -> None:
         """The leader's answer; one to an earlier request tells nothing of later reads."""
         if message.number == self._request_number and self._requested:
             self._indexed.append((message.seq, self._requested))
@@ -122,14 +122,14 @@ class ReadIndexHandler:
     def _ask_leader(self) -> None:
         own_id, state = self._data.server.server_id, self._data.server.state
         if state is State.REG_LEADER:
-            self.read_request(ReadRequest(own_id, self._request_number))
+            self.on_read_request(ReadRequest(own_id, self._request_number))
         elif state is State.REG_NONLEADER:
             leader = self._membership.leader_of(self._data.views.last_installed)
             self._turn.send(ReadRequest(own_id, self._request_number), leader)
 
     # ------------------------------------------------------------------ the leader, and those who follow it
 
-    def read_request(self, message: ReadRequest) -> None:
+    def on_read_request(self, message: ReadRequest) -> None:
         """Only a leader can tell; whoever asks somebody else asks again."""
         if self._data.server.state is not State.REG_LEADER:
             return
@@ -140,7 +140,7 @@ class ReadIndexHandler:
         if present is None:
             self._begin_round()
 
-    def confirm(self, message: Confirm) -> None:
+    def on_confirm(self, message: Confirm) -> None:
         """True whenever it is said: this server has installed no later view, and will not have when this arrives late.
 
         Late or early, it shows that nobody had a majority for a later view when the round began.
@@ -149,7 +149,7 @@ class ReadIndexHandler:
         if data.server.state is State.REG_NONLEADER and data.views.last_installed == message.view:
             self._turn.send(Confirmed(data.server.server_id, message.view, message.number), message.server_id)
 
-    def confirmed(self, message: Confirmed) -> None:
+    def on_confirmed(self, message: Confirmed) -> None:
         present = self._present_round()
         if present is not None and (present.view, present.number) == (message.view, message.number):
             present.confirmed_by.add(message.server_id)
@@ -186,7 +186,7 @@ class ReadIndexHandler:
         for server_id, number in present.asked_by.items():
             answer = ReadIndex(own_id, number, present.index)
             if server_id == own_id:
-                self.read_index(answer)
+                self.on_read_index(answer)
             else:
                 self._turn.send(answer, server_id)
         if self._next_round and self._round is None:
@@ -196,15 +196,15 @@ class ReadIndexHandler:
 
     def _watch(self) -> None:
         if self._call is None:
-            self._call = self._clock.callLater(self._settings.resend_seconds, self._time_came)
+            self._call = self._clock.callLater(self._settings.resend_seconds, self.ask_again)
 
-    def _time_came(self) -> None:
+    def ask_again(self) -> None:
         self._call = None
-        self._turn.run(self._ask_again)
+        self._turn.run(self._repeat_requests)
         if not self._turn.stopped and (self.under_way or self._round is not None):
             self._watch()
 
-    def _ask_again(self) -> None:
+    def _repeat_requests(self) -> None:
         self._give_up(self._clock.seconds() - self._settings.update_seconds)
         if self._requested:
             self._ask_leader()

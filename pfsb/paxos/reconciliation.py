@@ -78,7 +78,7 @@ class ReconciliationHandler:
 
     # ------------------------------------------------------------------ the server that is behind
 
-    def begin(self) -> None:
+    def ask_at_start(self) -> None:
         """A server that was away asks one of the others at once: the first ALIVE may be long in coming.
 
         It has heard nobody yet, so it waits for no answer: if there is none, ALIVE tells it whom to ask.
@@ -90,7 +90,7 @@ class ReconciliationHandler:
             peer = self._rng.choice([i for i in others if i != leader] or others)
             self._request(peer, self._data.ordering.local_aru + 1, ALL_THERE_IS)
 
-    def behind(self, target: int) -> None:
+    def catch_up_to(self, target: int) -> None:
         """Somebody has more than this server: ask soon, unless it comes by itself until then."""
         self._target = max(self._target, target)
         if self._call is None and self._is_behind():
@@ -102,13 +102,13 @@ class ReconciliationHandler:
             return PATIENCE_SECONDS
         return max(PATIENCE_SECONDS, LAZY_VOTES_PATIENCE * self._settings.lazy_seconds)
 
-    def reply(self, message: ReconciliationReply) -> None:
+    def on_reconciliation_reply(self, message: ReconciliationReply) -> None:
         """Take what has come; when all before this burst is here, too, ask for the next one."""
         aru = self._data.ordering.local_aru
         self._target = max(self._target, message.local_aru)
         for update in message.updates:
             self.bytes_received += len(update.batch.data)
-            self._ordering.learn(update)
+            self._ordering.on_globally_ordered_update(update)
         if not self._is_behind():
             self._stop_waiting()
             self._peer = None
@@ -136,7 +136,7 @@ class ReconciliationHandler:
         is_here = self._burst_end >= self._first and self._data.ordering.local_aru >= self._first - 1
         return is_here and self._burst_end < self._target
 
-    def _ask_somebody(self) -> None:
+    def ask_a_peer(self) -> None:
         if self._is_behind():
             peer = self._choose_peer()
             if peer is None:
@@ -166,7 +166,7 @@ class ReconciliationHandler:
 
     def _arm(self, seconds: float) -> None:
         if self._call is None:
-            self._call = self._clock.callLater(seconds, self._time_came)
+            self._call = self._clock.callLater(seconds, self.ask_again)
 
     def _rearm(self, seconds: float) -> None:
         if self._call is not None:
@@ -177,13 +177,13 @@ class ReconciliationHandler:
             self._call.cancel()
             self._call = None
 
-    def _time_came(self) -> None:
+    def ask_again(self) -> None:
         self._call = None
-        self._turn.run(self._ask_somebody)
+        self._turn.run(self.ask_a_peer)
 
     # ------------------------------------------------------------------ the server that has it
 
-    def request(self, message: ReconciliationRequest) -> None:
+    def on_reconciliation_request(self, message: ReconciliationRequest) -> None:
         """Serve a burst: from memory if the slots are there, else from disk, off the reactor."""
         history = self._data.ordering.global_history
         last = min(message.last, self._data.ordering.local_aru)

@@ -57,7 +57,6 @@ from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.proposal import ProposalHandler
 from pfsb.paxos.read_index import ReadIndexHandler
 from pfsb.paxos.reconciliation import ReconciliationHandler
-from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.recovery import recover
 from pfsb.paxos.retransmission import Retransmission
 from pfsb.paxos.settings import Settings
@@ -65,10 +64,6 @@ from pfsb.paxos.storage_identity import StorageIdentityHandler
 from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
 from pfsb.paxos.update_timers import UpdateTimers
-
-
-class StorageWasReplaced(Exception):
-    """The other servers know this id with another storage: this one lacks the promises that were made."""
 
 
 def new_data(server_id: int, settings: Settings) -> DataStructures:
@@ -109,11 +104,11 @@ class Replica:
         self.settings = settings
         self.membership = membership = Membership(server_id, tuple(servers))
         self.data = data = new_data(server_id, settings)
-        self.lazy_votes = Outbound(membership, transport, clock, settings, tracer)
-        self.turn = turn = Turn(data, storage, self.lazy_votes, on_failure, tracer)
+        self.outbound = Outbound(membership, transport, clock, settings, tracer)
+        self.turn = turn = Turn(data, storage, self.outbound, on_failure, tracer)
         self.progress_timer = ProgressTimer(data.timers, turn, clock, rng, settings, tracer)
         self.update_timers = UpdateTimers(data, membership, turn, clock, settings, tracer)
-        self.update_queue = UpdateQueue(data, settings, self.update_timers.start)
+        self.update_queue = UpdateQueue(data, settings, self.update_timers.start_timer)
         self.ordered_queue = OrderedUpdateQueue(data, turn, state_machine, settings, tracer)
         self.flow_control = FlowControl(data, membership, turn, clock, settings, self.progress_timer)
         self.ordering = GlobalOrderingHandler(
@@ -134,15 +129,15 @@ class Replica:
             data, membership, turn, clock, rng, storage, settings, self.ordering, self.flow_control, tracer
         )
         self.reads = ReadIndexHandler(data, membership, turn, clock, settings, self.flow_control)
-        self.introduction = StorageIdentityHandler(data, membership, turn, self.flow_control)
+        self.storage_identity = StorageIdentityHandler(data, membership, turn, self.flow_control)
         self.retransmission = Retransmission(
             data, membership, turn, clock, settings, self.election, self.prepare, self.proposals, self.flow_control
         )
-        self.introduction.on_admitted = self._take_part
-        self.lazy_votes.is_waited_at = self.flow_control.is_waited_at
-        self.ordering.on_gap = self.reconciliation.behind
-        self.proposals.on_far_ahead = self.reconciliation.behind
-        self.flow_control.on_behind = self.reconciliation.behind
+        self.storage_identity.on_admitted = self.take_part
+        self.outbound.is_waited_at = self.flow_control.is_waited_at
+        self.ordering.on_gap = self.reconciliation.catch_up_to
+        self.proposals.on_far_ahead = self.reconciliation.catch_up_to
+        self.flow_control.on_behind = self.reconciliation.catch_up_to
         self.flow_control.on_leader_at_work = self.update_timers.forward_pending_updates
         turn.at_end.append(self.proposals.send_proposal)
         turn.at_end.append(self.reads.answer_ready)
@@ -165,12 +160,12 @@ class Replica:
         if self._tracer is not None:
             self._tracer.trace("start", view=found.last_installed, aru=found.local_aru, incarnation=found.incarnation)
         self._transport.start(self, found.identity, found.incarnation)
-        self.data.server.incarnation, self.identity = found.incarnation, found.identity
-        self.turn.run(self.introduction.begin, found.identity)
+        self.data.server.incarnation = found.incarnation
+        self.turn.run(self.storage_identity.begin_admission, found.identity)
         self.retransmission.start()
 
-    def _take_part(self) -> None:
-        self.reconciliation.begin()
+    def take_part(self) -> None:
+        self.reconciliation.ask_at_start()
         self.election.shift_to_leader_election(self.data.views.last_attempted + 1)
 
     def stop(self) -> Any:
@@ -194,7 +189,7 @@ class Replica:
     def introduce(self, update: ClientUpdate) -> None:
         """In a turn: an update of one of this server's own clients."""
         self.flow_control.client_asks()
-        self.client_updates.client_update(update, self.data.server.server_id)
+        self.client_updates.on_client_update(update, self.data.server.server_id)
 
     def receive(self, sender: int, identity: bytes, messages: Sequence[Message]) -> None:
         self.turn.run(self._receive, sender, identity, messages)
@@ -204,17 +199,17 @@ class Replica:
 
     def _receive(self, sender: int, identity: bytes, messages: Sequence[Message]) -> None:
         """All messages of one frame are one event."""
-        if not self._is_who_it_says(sender, identity):
+        if not self.storage_identity.is_who_it_says(sender, identity):
             return
-        self.flow_control.heard(sender)
+        self.flow_control.note_heard(sender)
         for message in messages:
             if self._tracer is not None:
                 self._tracer.trace("receive", sender=sender, message=message)
-            line = self._dispatch(message, sender) if self.introduction.takes(message) else "newcomer"
+            line = self.dispatch(message, sender) if self.storage_identity.takes(message) else "newcomer"
             if line is not None:
                 self._discard(message, line)
 
-    def _dispatch(self, message: Message, sender: int) -> str | None:
+    def dispatch(self, message: Message, sender: int) -> str | None:
         """Figure 4, then the handler: the table of contents of the protocol. Returns the line that discards."""
         data, membership = self.data, self.membership
         line = None
@@ -222,54 +217,54 @@ class Replica:
             case Accept():
                 line = conflict.accept(data, message)
                 if line is None:
-                    self.accepts.accept(message)
+                    self.accepts.on_accept(message)
             case Proposal():
                 if data.server.state is State.LEADER_ELECTION:
                     self.election.rejoin_if_ordering(message)
                 line = conflict.proposal(data, membership, message)
                 if line is None:
-                    self.proposals.proposal(message)
+                    self.proposals.on_proposal(message)
             case ClientUpdate():
-                self.client_updates.client_update(message, sender)
+                self.client_updates.on_client_update(message, sender)
             case Alive():
-                self.flow_control.alive(message)
-                self.introduction.alive(message)
+                self.flow_control.on_alive(message)
+                self.storage_identity.answer_alive(message)
             case VCProof():
                 line = conflict.vc_proof(data, message)
                 if line is None:
-                    self.election.vc_proof(message)
+                    self.election.on_vc_proof(message)
             case ViewChange():
                 line = conflict.view_change(data, message, progress_timer_set=self.progress_timer.running)
                 if line is None:
-                    self.election.view_change(message)
+                    self.election.on_view_change(message)
                 elif data.server.state is State.REG_NONLEADER:
                     self.election.leader_has_left(message)
             case Prepare():
                 line = conflict.prepare(data, membership, message)
                 if line is None:
-                    self.prepare.prepare(message)
+                    self.prepare.on_prepare(message)
             case PrepareOK():
                 line = conflict.prepare_ok(data, membership, message)
                 if line is None:
-                    self.prepare.prepare_ok(message)
+                    self.prepare.on_prepare_ok(message)
             case GloballyOrderedUpdate():
-                self.ordering.learn(message)
+                self.ordering.on_globally_ordered_update(message)
             case ReconciliationRequest():
-                self.reconciliation.request(message)
+                self.reconciliation.on_reconciliation_request(message)
             case ReconciliationReply():
-                self.reconciliation.reply(message)
+                self.reconciliation.on_reconciliation_reply(message)
             case Confirm():
-                self.reads.confirm(message)
+                self.reads.on_confirm(message)
             case Confirmed():
-                self.reads.confirmed(message)
+                self.reads.on_confirmed(message)
             case ReadRequest():
-                self.reads.read_request(message)
+                self.reads.on_read_request(message)
             case ReadIndex():
-                self.reads.read_index(message)
+                self.reads.on_read_index(message)
             case Stranger():
-                self._told_that_i_am_a_stranger(message)
+                self.storage_identity.on_stranger(message)
             case Acquainted():
-                self.introduction.acquainted(message)
+                self.storage_identity.on_acquainted(message)
             case _:
                 assert_never(message)
         return line
@@ -278,27 +273,6 @@ class Replica:
         self.discarded[line] = self.discarded.get(line, 0) + 1
         if self._tracer is not None:
             self._tracer.trace("discard", line=line, message=message)
-
-    # ------------------------------------------------------------------ whose storage is whose
-
-    def _is_who_it_says(self, sender: int, identity: bytes) -> bool:
-        """Design part 4, "A lost disk is not a new server": an id belongs to one storage, for ever (Departure 12)."""
-        known = self.membership.identities.get(sender)
-        if known is None:
-            self.membership.identities[sender] = identity
-            self.turn.append(PeerRecord(sender, identity))
-            return True
-        if known != identity:
-            self.turn.send(Stranger(self.data.server.server_id, identity), sender)
-            return False
-        return True
-
-    def _told_that_i_am_a_stranger(self, message: Stranger) -> None:
-        if message.identity == self.identity:
-            raise StorageWasReplaced(
-                f"server {self.data.server.server_id} was here before with another storage, says server "
-                f"{message.server_id}: this one lacks its promises and must not vote. Bring the old data directory back"
-            )
 
     # ------------------------------------------------------------------ telling
 

@@ -47,8 +47,8 @@ class Retransmission:
         self._calls: dict[str, IDelayedCall] = {}
 
     def start(self) -> None:
-        self._resend_and_wait()
-        self._alive_and_wait()
+        self.resend_due()
+        self.alive_due()
 
     def stop(self) -> None:
         for call in self._calls.values():
@@ -56,17 +56,17 @@ class Retransmission:
                 call.cancel()
         self._calls.clear()
 
-    def _resend_and_wait(self) -> None:
+    def resend_due(self) -> None:
         """No LoopingCall: nothing that a turn does may end a heartbeat but the end of the server."""
         self._turn.run(self._resend)
         if not self._turn.stopped:
-            self._calls["resend"] = self._clock.callLater(self._settings.resend_seconds, self._resend_and_wait)
+            self._calls["resend"] = self._clock.callLater(self._settings.resend_seconds, self.resend_due)
 
-    def _alive_and_wait(self) -> None:
+    def alive_due(self) -> None:
         self._turn.run(self._flow_control.send_alive)
         self._turn.flush_lazy()
         if not self._turn.stopped:
-            self._calls["alive"] = self._clock.callLater(self._settings.alive_seconds, self._alive_and_wait)
+            self._calls["alive"] = self._clock.callLater(self._settings.alive_seconds, self.alive_due)
 
     def _resend(self) -> None:
         """Section 5.9, by state: whoever leaves a state repeats nothing of it any more (G23)."""

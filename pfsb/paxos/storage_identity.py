@@ -25,6 +25,7 @@ from pfsb.paxos.messages import (
     ReconciliationRequest,
     Stranger,
 )
+from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.turn import Turn
 
 FOR_NEWCOMERS = (
@@ -37,6 +38,10 @@ FOR_NEWCOMERS = (
     ReconciliationRequest,
 )
 """What asks for no promise: a newcomer may learn what is ordered, and what others' clients want."""
+
+
+class StorageWasReplaced(Exception):
+    """The other servers know this id with another storage: this one lacks the promises that were made."""
 
 
 class StorageIdentityHandler:
@@ -54,7 +59,7 @@ class StorageIdentityHandler:
         self.on_admitted: Callable[[], None] = lambda: None
         """This server may take part."""
 
-    def begin(self, identity: bytes) -> None:
+    def begin_admission(self, identity: bytes) -> None:
         """In a turn: a server starts. One that has installed a view was admitted once, and that is for ever."""
         self._identity = identity
         self.is_newcomer = True
@@ -67,7 +72,26 @@ class StorageIdentityHandler:
         """Whether this server handles such a message now."""
         return not self.is_newcomer or isinstance(message, FOR_NEWCOMERS)
 
-    def alive(self, message: Alive) -> None:
+    def is_who_it_says(self, sender: int, identity: bytes) -> bool:
+        """Whether a frame comes from the storage that its sender's id belongs to; an id that is new is noted."""
+        known = self._membership.identities.get(sender)
+        if known is None:
+            self._membership.identities[sender] = identity
+            self._turn.append(PeerRecord(sender, identity))
+            return True
+        if known != identity:
+            self._turn.send(Stranger(self._data.server.server_id, identity), sender)
+            return False
+        return True
+
+    def on_stranger(self, message: Stranger) -> None:
+        if message.identity == self._identity:
+            raise StorageWasReplaced(
+                f"server {self._data.server.server_id} was here before with another storage, says server "
+                f"{message.server_id}: this one lacks its promises and must not vote. Bring the old data directory back"
+            )
+
+    def answer_alive(self, message: Alive) -> None:
         """View 0: its sender has promised nothing yet. What it is told waits for the disk, like everything.
 
         A newcomer answers with an ALIVE of its own: the sender may not have been there for the last one.
@@ -78,7 +102,7 @@ class StorageIdentityHandler:
         if self.is_newcomer and sender not in self._acquainted:
             self._turn.send(self._flow_control.own_alive(), sender)
 
-    def acquainted(self, message: Acquainted) -> None:
+    def on_acquainted(self, message: Acquainted) -> None:
         """Another server knows the storage that it names; that may be a former one of this server's."""
         if self.is_newcomer and message.identity == self._identity:
             self._acquainted.add(message.server_id)

@@ -41,19 +41,19 @@ class Expiry:
         self._asked: set[tuple[str, int]] = set()
         """Whose expiry was introduced."""
         self._looks = 0
-        self._call: IDelayedCall = clock.callLater(LOOK_SECONDS, self._look)
+        self._call: IDelayedCall = clock.callLater(LOOK_SECONDS, self.look)
 
     def stop(self) -> None:
         if self._call.active():
             self._call.cancel()
 
-    def _look(self) -> None:
+    def look(self) -> None:
         self._replica.perform(self._end_waits)
         self._looks += 1
         if self._looks % SWEEP_EVERY == 0:
             self._sweep()
         if not self._replica.turn.stopped:
-            self._call = self._clock.callLater(LOOK_SECONDS, self._look)
+            self._call = self._clock.callLater(LOOK_SECONDS, self.look)
 
     def _end_waits(self) -> None:
         """In a turn: nothing may be ordered for long, so the leader orders the time."""

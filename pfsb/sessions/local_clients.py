@@ -68,7 +68,7 @@ class LocalClients:
         self._listeners: dict[Subscription, None] = {}
         """Those of them who would notice that an event comes some milliseconds later."""
         self._gather: IDelayedCall | None = None
-        self._sweep: IDelayedCall = clock.callLater(SWEEP_SECONDS, self._sweep_unanswered)
+        self._sweep: IDelayedCall = clock.callLater(SWEEP_SECONDS, self.sweep_unanswered)
         machine.observer = self
         replica.flow_control.somebody_waits = self._somebody_waits
         replica.turn.at_end.insert(0, self._introduce_unloaded)  # before the leader proposes
@@ -168,7 +168,7 @@ class LocalClients:
         reads, self._reads = self._reads, []
         self._introduce(ready)
         for read in reads:
-            self.replica.reads.read(read)
+            self.replica.reads.begin_read(read)
 
     def _introduce(self, bundlers: Iterable[Bundler]) -> None:
         for update in self._carriers.updates(bundlers, self.replica.data.ordering.local_aru):
@@ -252,10 +252,10 @@ class LocalClients:
 
     # ------------------------------------------------------------------ commands that nobody answers
 
-    def _sweep_unanswered(self) -> None:
+    def sweep_unanswered(self) -> None:
         self.replica.perform(self._refuse_old)
         if not self.replica.turn.stopped:
-            self._sweep = self.clock.callLater(SWEEP_SECONDS, self._sweep_unanswered)
+            self._sweep = self.clock.callLater(SWEEP_SECONDS, self.sweep_unanswered)
 
     def _refuse_old(self) -> None:
         oldest = self.clock.seconds() - self.limits.request_seconds

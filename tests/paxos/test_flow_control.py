@@ -139,7 +139,7 @@ class IdleFollowerTests(ReplicaTestCase):
             self.receive(reply(3, ordered(3, self.data.ordering.local_aru + 1)))
             self.advance(0.5)
             self.take(ClientUpdate)
-        self.assertEqual(len(self.replica.flow_control._witnessed), 0)
+        self.assertEqual(len(self.replica.flow_control._foreign_updates), 0)
 
 
 class LeaderTests(ReplicaTestCase):

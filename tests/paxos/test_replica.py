@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pfsb.paxos.messages import PrepareOK, State, Stranger
 from pfsb.paxos.records import PeerRecord
-from pfsb.paxos.replica import StorageWasReplaced
+from pfsb.paxos.storage_identity import StorageWasReplaced
 from tests.paxos.case import ReplicaTestCase, identity_of
 from tests.paxos.messages import accept, alive, client_update, ordered, prepare, proposal, vc_proof, view_change
 

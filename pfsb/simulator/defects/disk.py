@@ -200,7 +200,7 @@ def _digest_gap(process: Any) -> None:
     "lost-disk-unnoticed", "G20, design part 4", "a server with an empty disk votes where another one had promised"
 )
 def _lost_disk_unnoticed(process: Any) -> None:
-    @instead_of(process.replica, "_is_who_it_says")
+    @instead_of(process.replica.storage_identity, "is_who_it_says")
     def broken(_: Any, sender: int, identity: bytes) -> bool:
         process.replica.membership.identities[sender] = identity
         return True
@@ -208,6 +208,6 @@ def _lost_disk_unnoticed(process: Any) -> None:
 
 @DEFECTS.add("newcomer-votes", "Departure 12", "a server with an empty disk takes part before anybody knows it")
 def _newcomer_votes(process: Any) -> None:
-    @instead_of(process.replica.introduction, "begin")
+    @instead_of(process.replica.storage_identity, "begin_admission")
     def broken(_: Any, identity: bytes) -> None:
-        process.replica._take_part()
+        process.replica.take_part()

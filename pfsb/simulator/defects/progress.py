@@ -51,7 +51,7 @@ def _idle_elections(process: Any) -> None:
 def _prepare_not_answered(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica.prepare, "prepare")
+    @instead_of(replica.prepare, "on_prepare")
     def broken(prepare: Callable[[Any], None], message: Any) -> None:
         if replica.data.server.state is State.LEADER_ELECTION:
             prepare(message)
@@ -68,7 +68,7 @@ def _no_way_back(process: Any) -> None:
 def _back_too_easily(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica.election, "vc_proof")
+    @instead_of(replica.election, "on_vc_proof")
     def broken(vc_proof: Callable[[VCProof], None], message: VCProof) -> None:
         replica.election._just_recovered = True
         vc_proof(message)
@@ -80,17 +80,17 @@ def _back_too_easily(process: Any) -> None:
 def _votes_interrupt(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica, "_dispatch")
+    @instead_of(replica, "dispatch")
     def broken(dispatch: Callable[[Message, int], str | None], message: Message, sender: int) -> str | None:
         if isinstance(message, ViewChange) and message.attempted > replica.data.views.last_attempted:
-            replica.election.view_change(message)
+            replica.election.on_view_change(message)
             return None
         return dispatch(message, sender)
 
 
 @DEFECTS.add("proof-ignored", "Figure 6 C", "VC_PROOF is not looked at: who missed a view change stays behind")
 def _proof_ignored(process: Any) -> None:
-    override(process.replica.election, "vc_proof", lambda _: do_nothing)
+    override(process.replica.election, "on_vc_proof", lambda _: do_nothing)
 
 
 @DEFECTS.add("alone-and-leading", "section 5.10", "a leader that hears from nobody does not suspect itself")
@@ -140,7 +140,7 @@ def _own_vote_not_counted(process: Any) -> None:
 def _early_votes_dropped(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica.accepts, "accept")
+    @instead_of(replica.accepts, "on_accept")
     def broken(accept: Callable[[Accept], None], message: Accept) -> None:
         for seq in message.seqs:
             slot = replica.data.ordering.global_history.get(seq)
@@ -157,7 +157,7 @@ def _proposals_not_repeated(process: Any) -> None:
 def _accept_not_repeated(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica.proposals, "proposal")
+    @instead_of(replica.proposals, "on_proposal")
     def broken(proposal: Callable[[Proposal], None], message: Proposal) -> None:
         if not replica.proposals._is_ordered(message.seq) and not replica.proposals._is_held(message):
             proposal(message)
@@ -165,7 +165,7 @@ def _accept_not_repeated(process: Any) -> None:
 
 @DEFECTS.add("never-reconciles", "G24", "a server that is behind asks nobody")
 def _never_reconciles(process: Any) -> None:
-    for asking in ("begin", "_ask_somebody"):
+    for asking in ("ask_at_start", "ask_a_peer"):
         override(process.replica.reconciliation, asking, lambda _: do_nothing)
 
 
@@ -203,7 +203,7 @@ def _relayed_in_circles(process: Any) -> None:
     replica = process.replica
 
     def relay(update: ClientUpdate, sender: int) -> None:
-        replica.flow_control.witness(update)
+        replica.flow_control.note_foreign_update(update)
         replica.turn.send(update)
 
     override(replica.client_updates, "_relay", lambda _: relay)
@@ -212,4 +212,8 @@ def _relayed_in_circles(process: Any) -> None:
 @DEFECTS.add("relay-left-out", "G8", "an update of another server's client is not relayed to the leader")
 def _relay_left_out(process: Any) -> None:
     replica = process.replica
-    override(replica.client_updates, "_relay", lambda _: lambda update, sender: replica.flow_control.witness(update))
+    override(
+        replica.client_updates,
+        "_relay",
+        lambda _: lambda update, sender: replica.flow_control.note_foreign_update(update),
+    )

@@ -89,9 +89,9 @@ def _editions_mixed(process: Any) -> None:
 def _older_view_accepted(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica, "_dispatch")
+    @instead_of(replica, "dispatch")
     def broken(dispatch: Callable[[Message, int], str | None], message: Message, sender: int) -> str | None:
         line = dispatch(message, sender)
         if isinstance(message, Proposal) and line == "4 E6" and message.view < replica.data.views.last_installed:
-            replica.proposals.proposal(message)
+            replica.proposals.on_proposal(message)
         return line

@@ -24,7 +24,7 @@ def _read_not_confirmed(process: Any) -> None:
 def _read_confirmed_by_anyone(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica.reads, "confirm")
+    @instead_of(replica.reads, "on_confirm")
     def broken(_: Callable[[Confirm], None], message: Confirm) -> None:
         answer = Confirmed(replica.data.server.server_id, message.view, message.number)
         replica.turn.send(answer, message.server_id)
@@ -42,7 +42,7 @@ def _read_index_too_low(process: Any) -> None:
 
 @DEFECTS.add("read-not-awaited", "Departure 24", "a server answers a read before it has executed up to the index")
 def _read_not_awaited(process: Any) -> None:
-    @instead_of(process.replica.reads, "read_index")
+    @instead_of(process.replica.reads, "on_read_index")
     def broken(read_index: Callable[[ReadIndex], None], message: ReadIndex) -> None:
         read_index(ReadIndex(message.server_id, message.number, 0))
 
@@ -51,7 +51,7 @@ def _read_not_awaited(process: Any) -> None:
 def _read_joins_request(process: Any) -> None:
     reads = process.replica.reads
 
-    @instead_of(reads, "read")
+    @instead_of(reads, "begin_read")
     def broken(read: Callable[[Any], None], ready: Any) -> None:
         read(ready)
         if reads._requested:
@@ -63,7 +63,7 @@ def _read_joins_request(process: Any) -> None:
 def _read_joins_round(process: Any) -> None:
     reads = process.replica.reads
 
-    @instead_of(reads, "read_request")
+    @instead_of(reads, "on_read_request")
     def broken(read_request: Callable[[ReadRequest], None], message: ReadRequest) -> None:
         present = reads._present_round()
         if present is None:

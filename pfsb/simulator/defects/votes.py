@@ -95,14 +95,14 @@ def _lazy_vote_lost(process: Any) -> None:
 
         return broken
 
-    override(process.replica.lazy_votes, "_taken", make)
+    override(process.replica.outbound, "_taken", make)
 
 
 @DEFECTS.add("lazy-vote-before-disk", "Departure 25", "a vote begins to wait for company before it is on disk")
 def _lazy_vote_before_disk(process: Any) -> None:
     """So that it may travel with an ALIVE, or with the next PROPOSAL, which leave early."""
     replica = process.replica
-    lazy = replica.lazy_votes
+    lazy = replica.outbound
 
     def make(send: Callable[..., None]) -> Callable[..., None]:
         def broken(message: Message, to: int | None = None) -> None:
@@ -148,7 +148,7 @@ def _votes_of_all_views(process: Any) -> None:
 def _proposal_counts_as_vote(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica.proposals, "proposal")
+    @instead_of(replica.proposals, "on_proposal")
     def broken(proposal: Callable[[Proposal], None], message: Proposal) -> None:
         if message.seq > replica.data.ordering.local_aru and replica.flow_control.may_accept(message.seq):
             replica.data.apply_accept(Accept(message.server_id, message.view, (message.seq,)), message.seq)

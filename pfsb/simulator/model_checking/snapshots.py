@@ -50,7 +50,7 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (Peer, "last_heard"): 0.0,
     (Peer, "local_aru"): 0,
     # They decide when the Progress_Timer is restarted or cut short. Here it fires at any time at which it is armed.
-    (FlowControl, "_witnessed"): {},
+    (FlowControl, "_foreign_updates"): {},
     (Peer, "view"): 0,
     (Peer, "state"): State.LEADER_ELECTION,
     # Each ALIVE of the leader makes the server say again what waits, as its update timers do.

@@ -53,10 +53,10 @@ SETTINGS = Settings(
 )
 """All times are 0 where that can be: then nothing has a date. An update a batch: two updates meet in two slots."""
 
-PROGRESS_TIMER = "ProgressTimer._time_came"
-HEARTBEAT = "Retransmission._alive_and_wait"
-PERIODIC = (HEARTBEAT, "Retransmission._resend_and_wait")
-RECONCILIATION_TIMER = "ReconciliationHandler._time_came"
+PROGRESS_TIMER = "ProgressTimer.expire"
+HEARTBEAT = "Retransmission.alive_due"
+PERIODIC = (HEARTBEAT, "Retransmission.resend_due")
+RECONCILIATION_TIMER = "ReconciliationHandler.ask_again"
 WITH_A_CHOICE = (RECONCILIATION_TIMER, UPDATE_TIMER)
 SEQ_MAX = 1_000_000
 
@@ -100,7 +100,7 @@ class SteppedServer:
         )
         self.doorstep.replica = self.replica
         self.replica.turn.at_end.remove(self.replica._tell_state)  # a million states would be a million lines of log
-        override(self.replica.introduction, "alive", lambda _: do_nothing)  # all know each other already
+        override(self.replica.storage_identity, "answer_alive", lambda _: do_nothing)  # all know each other already
         if patch is not None:
             patch(self.replica)
         memory = invariants.install(self.replica)
@@ -197,7 +197,7 @@ class SteppedServer:
     def _start(self) -> None:
         self.replica.start()
         for peer in self.replica.membership.others:
-            self.replica.perform(self.replica.introduction.acquainted, Acquainted(peer, self.disk.identity))
+            self.replica.perform(self.replica.storage_identity.on_acquainted, Acquainted(peer, self.disk.identity))
 
     def _outcome(self) -> Outcome:
         if self._failures:

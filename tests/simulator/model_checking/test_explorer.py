@@ -167,7 +167,7 @@ class DefectTests(SynchronousTestCase):
             def accept(message: Accept) -> None:
                 raise KeyError(message.seqs)
 
-            replica.accepts.accept = accept  # type: ignore[method-assign]
+            replica.accepts.on_accept = accept  # type: ignore[method-assign]
 
         found = self.found(Bounds(crashes=0), trips_over_an_accept)
         self.assertEqual(found.what, "server 1: stops with KeyError: (1,)")
@@ -282,11 +282,7 @@ class StillServerTests(SynchronousTestCase):
         following = server.make(server.first().state, Deliver(0, VCProof(0, 1))).state
         asked = server.make(server.make(following, Sync()).state, Ask(UPDATE)).state
         receivers = [
-            [
-                to
-                for message, to in server.make(asked, Fire("UpdateTimers._time_came", choice)).sent
-                if message == UPDATE
-            ]
+            [to for message, to in server.make(asked, Fire("UpdateTimers.expire", choice)).sent if message == UPDATE]
             for choice in (0, 1)
         ]
         self.assertEqual(receivers, [[0], [0, 1]])
