@@ -10,12 +10,11 @@ from hashlib import blake2b
 
 from attrs import frozen
 
-from pfsb.paxos.data_structures import DataStructures, Slot
-from pfsb.paxos.interfaces import IStateMachine, ITracer
+from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.data_structures import Slot
+from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import Batch, ClientUpdate, GloballyOrderedUpdate
 from pfsb.paxos.records import AruRecord, OrderedRecord
-from pfsb.paxos.settings import Settings
-from pfsb.paxos.turn import Turn
 
 DIGEST_BYTES = 16
 HISTORY_BYTES_KEPT = 4_000_000
@@ -52,25 +51,15 @@ class DigestChain:
         return bytes(self._ring[at : at + DIGEST_BYTES])
 
 
-class OrderedUpdateQueue:
+class OrderedUpdateQueue(Handler):
     """The ordered updates of this server, and the state machine that they drive."""
 
-    def __init__(
-        self,
-        data: DataStructures,
-        turn: Turn,
-        state_machine: IStateMachine,
-        settings: Settings,
-        tracer: ITracer | None = None,
-    ) -> None:
-        self._data = data
-        self._turn = turn
+    def __init__(self, core: Core, state_machine: IStateMachine) -> None:
+        super().__init__(core)
         self._state_machine = state_machine
-        self._settings = settings
-        self._tracer = tracer
         self.time_ms = 0
         """The state machine's time: the highest leader's clock in an executed batch."""
-        self.digests = DigestChain(settings.digests_kept)
+        self.digests = DigestChain(core.settings.digests_kept)
 
     def mark_ordered(self, message: GloballyOrderedUpdate) -> list[Executed]:
         """`message.batch` stands at `message.seq`: store it, and execute whatever is now in line."""

@@ -10,7 +10,7 @@ A vote that leaves late is a vote that the network has delayed: no promise knows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from attrs import frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from pfsb.paxos.interfaces import ITracer, ITransport
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Accept, Message
+from pfsb.paxos.peers import Peers
 from pfsb.paxos.settings import Settings
 
 _NEARLY = 0.9
@@ -39,6 +40,7 @@ class Outbound:
     def __init__(
         self,
         membership: Membership,
+        peers: Peers,
         transport: ITransport,
         clock: IReactorTime,
         settings: Settings,
@@ -46,6 +48,7 @@ class Outbound:
     ) -> None:
         self._membership = membership
         self._others = membership.others
+        self._peers = peers.by_id
         self._transport = transport
         self._clock = clock
         self._tracer = tracer
@@ -54,8 +57,6 @@ class Outbound:
         """A server whose Local_Aru lags by two windows takes no more proposals; votes must not wait for so many."""
         self._kept: dict[int, _Kept] = {}
         self._call: IDelayedCall | None = None
-        self.is_waited_at: Callable[[int], bool] = lambda server_id: True
-        """Whether clients of that server wait for results, so far as is known here."""
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
         """Send to one server, or to all others (None)."""
@@ -86,7 +87,7 @@ class Outbound:
 
     def _needs_at_once(self, server_id: int, votes: Accept) -> bool:
         at_once = self._seconds <= 0 or self._membership.leader_of(votes.view) == server_id
-        return at_once or self.is_waited_at(server_id)
+        return at_once or self._peers[server_id].has_clients
 
     def _keep(self, server_id: int, votes: Accept) -> None:
         """Votes of an older view are of no use to whoever can use these, and are dropped."""

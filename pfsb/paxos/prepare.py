@@ -6,37 +6,28 @@ from collections.abc import Iterator
 
 from attrs import evolve
 
-from pfsb.paxos.data_structures import DataStructures
-from pfsb.paxos.flow_control import FlowControl
+from pfsb.paxos.alive import AliveHandler
+from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
-from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import DataEntry, GloballyOrderedUpdate, Prepare, PrepareOK, Proposal, State
 from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.records import ViewRecord
-from pfsb.paxos.settings import Settings
-from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
 
 
-class PrepareHandler:
+class PrepareHandler(Handler):
     def __init__(
         self,
-        data: DataStructures,
-        membership: Membership,
-        turn: Turn,
-        settings: Settings,
+        core: Core,
         ordering: GlobalOrderingHandler,
         update_queue: UpdateQueue,
-        flow_control: FlowControl,
+        alive: AliveHandler,
         progress_timer: ProgressTimer,
     ) -> None:
-        self._data = data
-        self._membership = membership
-        self._turn = turn
-        self._settings = settings
+        super().__init__(core)
         self._ordering = ordering
         self._update_queue = update_queue
-        self._flow_control = flow_control
+        self._alive = alive
         self._progress_timer = progress_timer
 
     # ------------------------------------------------------------------ the leader asks
@@ -130,7 +121,7 @@ class PrepareHandler:
     def _view_prepared_ready(self, view: int) -> bool:
         """Figure 8, Block B: a majority has promised, all parts of each promise being here."""
         promises = self._data.preparing.prepare_oks.values()
-        return sum(oks.view == view and oks.complete for oks in promises) >= self._membership.quorum
+        return sum(oks.view == view and oks.complete for oks in promises) >= self.quorum
 
     # ------------------------------------------------------------------ Figure 9
 
@@ -150,7 +141,7 @@ class PrepareHandler:
         self._update_queue.enqueue_unbound_pending_updates()
         data.ordering.last_proposed = data.ordering.local_aru
         data.preparing.prepare_oks.clear()
-        self._flow_control.announce_leadership()
+        self._alive.announce_leadership()
         self._progress_timer.start()
 
     def shift_to_reg_nonleader(self) -> None:
@@ -161,7 +152,7 @@ class PrepareHandler:
         if data.views.last_installed != data.views.last_attempted:
             self._install(data.views.last_attempted)
         self._progress_timer.start()  # G5: by whatever path the view was joined
-        self._flow_control.hurry_if_leader_is_gone()
+        self._alive.hurry_if_leader_is_gone()
 
     # ------------------------------------------------------------------ helpers
 

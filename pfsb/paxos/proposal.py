@@ -8,45 +8,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IReactorTime
-
-from pfsb.paxos.data_structures import DataStructures
-from pfsb.paxos.flow_control import FlowControl
+from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.messages import Accept, Batch, Proposal, State
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.records import ProposalRecord
-from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
+from pfsb.paxos.window import Window
 from pfsb.support.histogram import BYTES, Histogram
 
 
-class ProposalHandler:
+class ProposalHandler(Handler):
     def __init__(
         self,
-        data: DataStructures,
-        turn: Turn,
-        clock: IReactorTime,
+        core: Core,
         ordered_queue: OrderedUpdateQueue,
         ordering: GlobalOrderingHandler,
         update_queue: UpdateQueue,
-        flow_control: FlowControl,
+        window: Window,
+        on_far_ahead: Callable[[int], None],
     ) -> None:
-        self._data = data
-        self._turn = turn
-        self._clock = clock
+        """`on_far_ahead` is told the slot up to which the leader has executed at least, when one of its proposals is
+        beyond the window of this server (section 5.6, trigger 1)."""
+        super().__init__(core)
         self._ordered_queue = ordered_queue
         self._ordering = ordering
         self._update_queue = update_queue
-        self._flow_control = flow_control
+        self._window = window
+        self._on_far_ahead = on_far_ahead
         self._ahead_ms = 0
         """How far the state machine's time is ahead of this server's clock, as far as was seen."""
         self.skipped: set[int] = set()
         """Numbers to leave out as leader (`--skip-seq`): a hole for the next leader to find."""
         self.batch_bytes = Histogram(BYTES)
         """Of what this server has proposed as leader, no-ops included."""
-        self.on_far_ahead: Callable[[int], None] = lambda seq: None
-        """Told what the leader has executed when its proposal is beyond the window (section 5.6, trigger 1)."""
 
     def on_proposal(self, message: Proposal) -> None:
         """Figure 10, Block B: accept what the leader of the installed view proposes."""
@@ -55,8 +50,8 @@ class ProposalHandler:
             if not self._contradicts_what_was_ordered(message):
                 self._accept(message)  # G18: it helps a leader that has not ordered it yet
             return
-        if not self._flow_control.may_accept(seq):
-            self.on_far_ahead(self._flow_control.executed_by_leader_of(seq))
+        if not self._window.may_accept(seq):
+            self._on_far_ahead(self._window.executed_by_leader_of(seq))
             return
         if self._data.apply_proposal(message):
             self._record(message)
@@ -76,7 +71,7 @@ class ProposalHandler:
             return
         ordering = data.ordering
         ordering.last_proposed = max(ordering.last_proposed, ordering.local_aru)
-        while self._flow_control.may_propose(seq := ordering.last_proposed + 1):
+        while self._window.may_propose(seq := ordering.last_proposed + 1):
             if not self._is_left_out(seq) and not self._is_ordered(seq):
                 batch = self._batch_for(seq)
                 if batch is None:

@@ -12,14 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from attrs import define, field
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 
-from pfsb.paxos.data_structures import DataStructures
-from pfsb.paxos.flow_control import FlowControl
-from pfsb.paxos.membership import Membership
+from pfsb.paxos.alive import AliveHandler
+from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.messages import Confirm, Confirmed, ReadIndex, ReadRequest, State
-from pfsb.paxos.settings import Settings
-from pfsb.paxos.turn import Turn
 
 Ready = Callable[[bool], None]
 """Called once, in a turn: True when this server may answer now; False when no leader has said so in time."""
@@ -44,22 +41,10 @@ class _Round:
     confirmed_by: set[int] = field(factory=set)
 
 
-class ReadIndexHandler:
-    def __init__(
-        self,
-        data: DataStructures,
-        membership: Membership,
-        turn: Turn,
-        clock: IReactorTime,
-        settings: Settings,
-        flow_control: FlowControl,
-    ) -> None:
-        self._data = data
-        self._membership = membership
-        self._turn = turn
-        self._clock = clock
-        self._settings = settings
-        self._flow_control = flow_control
+class ReadIndexHandler(Handler):
+    def __init__(self, core: Core, alive: AliveHandler) -> None:
+        super().__init__(core)
+        self._alive = alive
         self._waiting: list[_Read] = []
         """For the next request."""
         self._requested: list[_Read] = []
@@ -86,7 +71,7 @@ class ReadIndexHandler:
 
     def begin_read(self, ready: Ready) -> None:
         """In a turn: a client of this server wants to read."""
-        self._flow_control.client_asks()
+        self._alive.client_asks()
         self._waiting.append(_Read(ready, self._clock.seconds()))
         if not self._requested:
             self._request()
@@ -179,7 +164,7 @@ class ReadIndexHandler:
         self._watch()
 
     def _end_round_if_confirmed(self, present: _Round) -> None:
-        if len(present.confirmed_by) < self._membership.quorum:
+        if len(present.confirmed_by) < self.quorum:
             return
         self._round = None
         own_id = self._data.server.server_id

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import random
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 
-from pfsb.paxos.data_structures import DataStructures
-from pfsb.paxos.flow_control import FlowControl
+from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.demand import Demand
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
-from pfsb.paxos.interfaces import IStableStorage, ITracer
-from pfsb.paxos.membership import Membership
+from pfsb.paxos.interfaces import IStableStorage
 from pfsb.paxos.messages import (
     Batch,
     GloballyOrderedUpdate,
@@ -26,8 +25,7 @@ from pfsb.paxos.messages import (
     ReconciliationRequest,
     State,
 )
-from pfsb.paxos.settings import Settings
-from pfsb.paxos.turn import Turn
+from pfsb.paxos.peers import Peers
 
 PATIENCE_SECONDS = 0.01
 """What is missing may be in the socket's buffer: wait so long, or longer, before asking anybody."""
@@ -40,30 +38,22 @@ ALL_THERE_IS = 2**53
 """The last slot that is asked for by who does not know how far the others have come."""
 
 
-class ReconciliationHandler:
+class ReconciliationHandler(Handler):
     def __init__(
         self,
-        data: DataStructures,
-        membership: Membership,
-        turn: Turn,
-        clock: IReactorTime,
+        core: Core,
         rng: random.Random,
         storage: IStableStorage,
-        settings: Settings,
         ordering: GlobalOrderingHandler,
-        flow_control: FlowControl,
-        tracer: ITracer | None = None,
+        peers: Peers,
+        demand: Demand,
     ) -> None:
-        self._data = data
-        self._membership = membership
-        self._turn = turn
-        self._clock = clock
+        super().__init__(core)
         self._rng = rng
         self._storage = storage
-        self._settings = settings
         self._ordering = ordering
-        self._flow_control = flow_control
-        self._tracer = tracer
+        self._peers = peers
+        self._demand = demand
         self._target = 0
         """The highest slot that is known to be ordered somewhere."""
         self._peer: int | None = None
@@ -98,7 +88,7 @@ class ReconciliationHandler:
 
     def _patience(self) -> float:
         """Seconds. To a server whose clients wait nobody's votes come late."""
-        if self._flow_control.has_clients():
+        if self._demand.has_clients():
             return PATIENCE_SECONDS
         return max(PATIENCE_SECONDS, LAZY_VOTES_PATIENCE * self._settings.lazy_seconds)
 
@@ -157,8 +147,8 @@ class ReconciliationHandler:
     def _choose_peer(self) -> int | None:
         """A random peer that is there and has more; not the one that did not answer, nor the leader, if others can."""
         aru = self._data.ordering.local_aru
-        peers = self._flow_control.peers
-        able = [i for i, peer in peers.items() if peer.local_aru > aru and self._flow_control.heard_lately(i)]
+        peers = self._peers.by_id
+        able = [i for i, peer in peers.items() if peer.local_aru > aru and self._peers.heard_lately(i)]
         view = self._data.views.last_installed
         leader = self._membership.leader_of(view) if view else None
         preferred = [i for i in able if i not in (leader, self._peer)] or [i for i in able if i != self._peer] or able

@@ -13,7 +13,9 @@ from zope.interface import implementer
 
 from pfsb.paxos import conflict
 from pfsb.paxos.accept import AcceptHandler
+from pfsb.paxos.alive import AliveHandler
 from pfsb.paxos.client_update import ClientUpdateHandler
+from pfsb.paxos.core import Core
 from pfsb.paxos.data_structures import (
     ClientData,
     DataStructures,
@@ -24,7 +26,7 @@ from pfsb.paxos.data_structures import (
     TimerData,
     ViewData,
 )
-from pfsb.paxos.flow_control import FlowControl
+from pfsb.paxos.demand import Demand
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.interfaces import IFrameReceiver, IStableStorage, IStateMachine, ITracer, ITransport
 from pfsb.paxos.leader_election import LeaderElectionHandler
@@ -52,6 +54,7 @@ from pfsb.paxos.messages import (
 )
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.outbound import Outbound
+from pfsb.paxos.peers import Peers
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.proposal import ProposalHandler
@@ -64,6 +67,7 @@ from pfsb.paxos.storage_identity import StorageIdentityHandler
 from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
 from pfsb.paxos.update_timers import UpdateTimers
+from pfsb.paxos.window import Window
 
 
 def new_data(server_id: int, settings: Settings) -> DataStructures:
@@ -76,6 +80,10 @@ def new_data(server_id: int, settings: Settings) -> DataStructures:
         TimerData(settings.progress_seconds),
         ClientData(LastExecuted(settings.horizon_slots)),
     )
+
+
+def _nothing() -> None:
+    """The part of the layer above while none is attached."""
 
 
 @implementer(IFrameReceiver)
@@ -104,49 +112,66 @@ class Replica:
         self.settings = settings
         self.membership = membership = Membership(server_id, tuple(servers))
         self.data = data = new_data(server_id, settings)
-        self.outbound = Outbound(membership, transport, clock, settings, tracer)
-        self.turn = turn = Turn(data, storage, self.outbound, on_failure, tracer)
-        self.progress_timer = ProgressTimer(data.timers, turn, clock, rng, settings, tracer)
-        self.update_timers = UpdateTimers(data, membership, turn, clock, settings, tracer)
+        self.peers = peers = Peers(membership, clock, settings)
+        self.outbound = Outbound(membership, peers, transport, clock, settings, tracer)
+        self.turn = Turn(data, storage, self.outbound, on_failure, self.end_turn, tracer)
+        core = Core(data, membership, self.turn, clock, settings, tracer)
+        self.window = window = Window(data.ordering, settings)
+        self.demand = Demand(core, peers)
+        self.progress_timer = ProgressTimer(core, rng)
+        self.update_timers = UpdateTimers(core)
         self.update_queue = UpdateQueue(data, settings, self.update_timers.start_timer)
-        self.ordered_queue = OrderedUpdateQueue(data, turn, state_machine, settings, tracer)
-        self.flow_control = FlowControl(data, membership, turn, clock, settings, self.progress_timer)
-        self.ordering = GlobalOrderingHandler(
-            data, membership, self.ordered_queue, self.update_queue, self.progress_timer, self.flow_control
+        self.ordered_queue = OrderedUpdateQueue(core, state_machine)
+        self.ordering = GlobalOrderingHandler(core, self.ordered_queue, self.update_queue, self.progress_timer, peers)
+        self.reconciliation = ReconciliationHandler(core, rng, storage, self.ordering, peers, self.demand)
+        self.alive = AliveHandler(
+            core,
+            peers,
+            self.demand,
+            self.progress_timer,
+            on_behind=self.reconciliation.catch_up_to,
+            on_leader_at_work=self.update_timers.forward_pending_updates,
         )
         self.proposals = ProposalHandler(
-            data, turn, clock, self.ordered_queue, self.ordering, self.update_queue, self.flow_control
+            core, self.ordered_queue, self.ordering, self.update_queue, window, self.reconciliation.catch_up_to
         )
-        self.accepts = AcceptHandler(data, self.ordering, self.flow_control)
-        self.client_updates = ClientUpdateHandler(data, membership, turn, self.update_queue, self.flow_control)
-        self.prepare = PrepareHandler(
-            data, membership, turn, settings, self.ordering, self.update_queue, self.flow_control, self.progress_timer
-        )
-        self.election = LeaderElectionHandler(
-            data, membership, turn, self.prepare, self.update_queue, self.flow_control, self.progress_timer
-        )
-        self.reconciliation = ReconciliationHandler(
-            data, membership, turn, clock, rng, storage, settings, self.ordering, self.flow_control, tracer
-        )
-        self.reads = ReadIndexHandler(data, membership, turn, clock, settings, self.flow_control)
-        self.storage_identity = StorageIdentityHandler(data, membership, turn, self.flow_control)
-        self.retransmission = Retransmission(
-            data, membership, turn, clock, settings, self.election, self.prepare, self.proposals, self.flow_control
-        )
-        self.storage_identity.on_admitted = self.take_part
-        self.outbound.is_waited_at = self.flow_control.is_waited_at
-        self.ordering.on_gap = self.reconciliation.catch_up_to
-        self.proposals.on_far_ahead = self.reconciliation.catch_up_to
-        self.flow_control.on_behind = self.reconciliation.catch_up_to
-        self.flow_control.on_leader_at_work = self.update_timers.forward_pending_updates
-        turn.at_end.append(self.proposals.send_proposal)
-        turn.at_end.append(self.reads.answer_ready)
+        self.accepts = AcceptHandler(core, self.ordering, window)
+        self.client_updates = ClientUpdateHandler(core, self.update_queue, self.demand)
+        self.prepare = PrepareHandler(core, self.ordering, self.update_queue, self.alive, self.progress_timer)
+        self.election = LeaderElectionHandler(core, self.prepare, self.update_queue, self.alive, self.progress_timer)
+        self.reads = ReadIndexHandler(core, self.alive)
+        self.storage_identity = StorageIdentityHandler(core, self.alive, self.take_part)
+        self.retransmission = Retransmission(core, self.election, self.prepare, self.proposals, self.alive)
+        self._wire()
+        self._introduce_waiting: Callable[[], None] = _nothing
+        self._after_answers: Callable[[], None] = _nothing
+        self.checks: list[Callable[[], None]] = []
+        """Called last at the end of every turn: the invariants, in tests and in the simulator."""
         self.discarded: dict[str, int] = {}
         """How many messages ran into which line of Figure 4."""
         self.shifts: dict[State, int] = dict.fromkeys(State, 0)
         """How often this server has shifted to a state, or to the same one in another view."""
         self._told: tuple[State, int] | None = None
-        turn.at_end.append(self._tell_state)
+
+    def _wire(self) -> None:
+        """Set the two call-backs that lead from a handler to one that is built later, and needs the first itself."""
+        # Reconciliation executes through global ordering; a gap in what is ordered starts it (section 5.6, trigger 2).
+        self.ordering.on_gap = self.reconciliation.catch_up_to
+        # The election starts and stops the timer; the timer's expiry begins an election (Figure 6, Block A).
+        self.progress_timer.on_expiry = self.election.suspect
+
+    def attach(
+        self,
+        *,
+        introduce_waiting: Callable[[], None],
+        after_answers: Callable[[], None],
+        clients_wait: Callable[[], bool],
+    ) -> None:
+        """Connect the layer above, once, after `start`: its two parts in the end of a turn (see `end_turn`), and
+        whether any of its clients waits for commands of others (Departure 25)."""
+        self._introduce_waiting = introduce_waiting
+        self._after_answers = after_answers
+        self.demand.clients_wait = clients_wait
 
     # ------------------------------------------------------------------ life
 
@@ -186,22 +211,37 @@ class Replica:
         """Run something of the layers above as a turn."""
         self.turn.run(event, *args)
 
+    def end_turn(self) -> None:
+        """The end of every turn, inside it. The order of the steps is part of the protocol."""
+        # Updates that clients of this server may introduce, now that their predecessors have been executed: before the
+        # leader proposes, so that its next proposal takes them along.
+        self._introduce_waiting()
+        # Figure 11, Block A: the leader proposes once a turn. In a cluster of one that executes the proposals at once.
+        self.proposals.send_proposal()
+        # Reads that this turn's executions have made ready, those of the step above included.
+        self.reads.answer_ready()
+        self.tell_state()
+        # The layer above tells its clients of revisions and digests: behind all answers of this turn in the outbox.
+        self._after_answers()
+        for check in self.checks:
+            check()
+
     def introduce(self, update: ClientUpdate) -> None:
         """In a turn: an update of one of this server's own clients."""
-        self.flow_control.client_asks()
+        self.alive.client_asks()
         self.client_updates.on_client_update(update, self.data.server.server_id)
 
     def receive(self, sender: int, identity: bytes, messages: Sequence[Message]) -> None:
         self.turn.run(self._receive, sender, identity, messages)
 
     def peer_refused(self, server_id: int) -> None:
-        self.turn.run(self.flow_control.peer_refused, server_id)
+        self.turn.run(self.alive.peer_refused, server_id)
 
     def _receive(self, sender: int, identity: bytes, messages: Sequence[Message]) -> None:
         """All messages of one frame are one event."""
         if not self.storage_identity.is_who_it_says(sender, identity):
             return
-        self.flow_control.note_heard(sender)
+        self.peers.note_heard(sender)
         for message in messages:
             if self._tracer is not None:
                 self._tracer.trace("receive", sender=sender, message=message)
@@ -227,7 +267,7 @@ class Replica:
             case ClientUpdate():
                 self.client_updates.on_client_update(message, sender)
             case Alive():
-                self.flow_control.on_alive(message)
+                self.alive.on_alive(message)
                 self.storage_identity.answer_alive(message)
             case VCProof():
                 line = conflict.vc_proof(data, message)
@@ -280,7 +320,7 @@ class Replica:
         if done % 10_000 == 0:
             self._log.info("recovering: {done} of {of} slots executed again", done=done, of=of)
 
-    def _tell_state(self) -> None:
+    def tell_state(self) -> None:
         """A view's story, for the log and the trace."""
         state, view = self.data.server.state, self.data.views.last_attempted
         if view == 0 or (state, view) == self._told:

@@ -7,43 +7,32 @@ their Update_Timers; ALIVE and VC_PROOF go out all the time.
 
 from __future__ import annotations
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 
-from pfsb.paxos.data_structures import DataStructures
-from pfsb.paxos.flow_control import FlowControl
+from pfsb.paxos.alive import AliveHandler
+from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.leader_election import LeaderElectionHandler
-from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import State
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.proposal import ProposalHandler
-from pfsb.paxos.settings import Settings
-from pfsb.paxos.turn import Turn
 
 
-class Retransmission:
+class Retransmission(Handler):
     """Two clocks: a quick one for what has had no effect, a slow one for ALIVE and VC_PROOF."""
 
     def __init__(
         self,
-        data: DataStructures,
-        membership: Membership,
-        turn: Turn,
-        clock: IReactorTime,
-        settings: Settings,
+        core: Core,
         election: LeaderElectionHandler,
         prepare: PrepareHandler,
         proposals: ProposalHandler,
-        flow_control: FlowControl,
+        alive: AliveHandler,
     ) -> None:
-        self._data = data
-        self._membership = membership
-        self._turn = turn
-        self._clock = clock
-        self._settings = settings
+        super().__init__(core)
         self._election = election
         self._prepare = prepare
         self._proposals = proposals
-        self._flow_control = flow_control
+        self._alive = alive
         self._calls: dict[str, IDelayedCall] = {}
 
     def start(self) -> None:
@@ -63,7 +52,7 @@ class Retransmission:
             self._calls["resend"] = self._clock.callLater(self._settings.resend_seconds, self.resend_due)
 
     def alive_due(self) -> None:
-        self._turn.run(self._flow_control.send_alive)
+        self._turn.run(self._alive.send_alive)
         self._turn.flush_lazy()
         if not self._turn.stopped:
             self._calls["alive"] = self._clock.callLater(self._settings.alive_seconds, self.alive_due)

@@ -12,9 +12,8 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
-from pfsb.paxos.data_structures import DataStructures
-from pfsb.paxos.flow_control import FlowControl
-from pfsb.paxos.membership import Membership
+from pfsb.paxos.alive import AliveHandler
+from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.messages import (
     Acquainted,
     Alive,
@@ -26,7 +25,6 @@ from pfsb.paxos.messages import (
     Stranger,
 )
 from pfsb.paxos.records import PeerRecord
-from pfsb.paxos.turn import Turn
 
 FOR_NEWCOMERS = (
     Acquainted,
@@ -44,20 +42,18 @@ class StorageWasReplaced(Exception):
     """The other servers know this id with another storage: this one lacks the promises that were made."""
 
 
-class StorageIdentityHandler:
+class StorageIdentityHandler(Handler):
     _log = Logger()
 
-    def __init__(self, data: DataStructures, membership: Membership, turn: Turn, flow_control: FlowControl) -> None:
-        self._data = data
-        self._membership = membership
-        self._turn = turn
-        self._flow_control = flow_control
+    def __init__(self, core: Core, alive: AliveHandler, on_admitted: Callable[[], None]) -> None:
+        """`on_admitted` is called, in a turn, when this server may take part."""
+        super().__init__(core)
+        self._alive = alive
+        self._on_admitted = on_admitted
         self._identity = b""
         self._acquainted: set[int] = set()
         """The others that have this storage's identity on disk."""
         self.is_newcomer = False
-        self.on_admitted: Callable[[], None] = lambda: None
-        """This server may take part."""
 
     def begin_admission(self, identity: bytes) -> None:
         """In a turn: a server starts. One that has installed a view was admitted once, and that is for ever."""
@@ -100,7 +96,7 @@ class StorageIdentityHandler:
         if message.view == 0:
             self._turn.send(Acquainted(self._data.server.server_id, self._membership.identities[sender]), sender)
         if self.is_newcomer and sender not in self._acquainted:
-            self._turn.send(self._flow_control.own_alive(), sender)
+            self._turn.send(self._alive.own_alive(), sender)
 
     def on_acquainted(self, message: Acquainted) -> None:
         """Another server knows the storage that it names; that may be a former one of this server's."""
@@ -112,4 +108,4 @@ class StorageIdentityHandler:
         promised = self._data.views.last_installed > 0
         if promised or len(self._acquainted) + 1 >= self._membership.quorum:
             self.is_newcomer = False
-            self.on_admitted()
+            self._on_admitted()

@@ -77,6 +77,7 @@ class Turn:
         storage: IStableStorage,
         way_out: Outbound,
         on_failure: Callable[[Failure], None],
+        at_end: Callable[[], None],
         tracer: ITracer | None = None,
     ) -> None:
         self._data = data
@@ -85,8 +86,8 @@ class Turn:
         self._on_failure = on_failure
         self._tracer = tracer
         self.durable = Durable()
-        self.at_end: list[Callable[[], None]] = []
-        """Run at the end of every turn, inside it."""
+        self._at_end = at_end
+        """Called at the end of every turn, inside it (`Replica.end_turn`)."""
         self.count = 0
         """Turns so far."""
         self._running = False
@@ -143,8 +144,7 @@ class Turn:
         self._running = True
         try:
             event(*args)
-            for hook in self.at_end:
-                hook()
+            self._at_end()
         except Exception:
             self.fail(Failure())
             return

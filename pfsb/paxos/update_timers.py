@@ -9,14 +9,10 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from attrs import define
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 
-from pfsb.paxos.data_structures import DataStructures
-from pfsb.paxos.interfaces import ITracer
-from pfsb.paxos.membership import Membership
+from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.messages import ClientUpdate, State
-from pfsb.paxos.settings import Settings
-from pfsb.paxos.turn import Turn
 
 
 @define
@@ -25,22 +21,10 @@ class UpdateTimer:
     expiries: int = 0
 
 
-class UpdateTimers:
-    def __init__(
-        self,
-        data: DataStructures,
-        membership: Membership,
-        turn: Turn,
-        clock: IReactorTime,
-        settings: Settings,
-        tracer: ITracer | None = None,
-    ) -> None:
-        self._data = data
-        self._membership = membership
-        self._turn = turn
-        self._clock = clock
-        self._seconds = settings.update_seconds
-        self._tracer = tracer
+class UpdateTimers(Handler):
+    def __init__(self, core: Core) -> None:
+        super().__init__(core)
+        self._seconds = core.settings.update_seconds
         self._timers: OrderedDict[str, UpdateTimer] = OrderedDict()
         self._call: IDelayedCall | None = None
 

@@ -83,7 +83,7 @@ class Expiry:
             return not self._desk.is_connected(session.client_id, session.epoch)
         if self._replica.data.server.state is not State.REG_LEADER:
             return False
-        return not self._replica.flow_control.heard_lately(session.server_id) or self._is_deaf(session.server_id)
+        return not self._replica.peers.heard_lately(session.server_id) or self._is_deaf(session.server_id)
 
     def _is_deaf(self, server_id: int) -> bool:
         """It is heard, but learns of nothing that is executed: it can serve no client, and end no session."""
@@ -92,7 +92,7 @@ class Expiry:
 
     def _note_who_keeps_up(self, now: float) -> None:
         own_aru = self._replica.data.ordering.local_aru
-        for server_id, peer in self._replica.flow_control.peers.items():
+        for server_id, peer in self._replica.peers.by_id.items():
             aru, _ = self._kept_up.get(server_id, (-1, now))
             if peer.local_aru > aru or peer.local_aru >= own_aru:
                 self._kept_up[server_id] = peer.local_aru, now

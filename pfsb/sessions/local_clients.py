@@ -70,8 +70,6 @@ class LocalClients:
         self._gather: IDelayedCall | None = None
         self._sweep: IDelayedCall = clock.callLater(SWEEP_SECONDS, self.sweep_unanswered)
         machine.observer = self
-        replica.flow_control.somebody_waits = self._somebody_waits
-        replica.turn.at_end.insert(0, self._introduce_unloaded)  # before the leader proposes
 
     def close(self) -> None:
         for call in (self._gather, self._sweep):
@@ -104,7 +102,7 @@ class LocalClients:
         connection = self._connected.get(client_id)
         return connection is not None and connection.epoch == epoch
 
-    def _somebody_waits(self) -> bool:
+    def clients_wait(self) -> bool:
         return bool(self._listeners) or any(connection.unanswered for connection in self._connections)
 
     # ------------------------------------------------------------------ for connections
@@ -199,7 +197,7 @@ class LocalClients:
             else:
                 bundler.on_idle()
 
-    def _introduce_unloaded(self) -> None:
+    def introduce_unloaded(self) -> None:
         """At the end of a turn: what waited for any of the updates that it has executed."""
         if self._unloaded:
             unloaded, self._unloaded = self._unloaded, []

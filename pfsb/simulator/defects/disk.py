@@ -77,7 +77,7 @@ def _vc_proof_volatile(process: Any) -> None:
 def _alive_volatile(process: Any) -> None:
     data = process.replica.data
 
-    @instead_of(process.replica.flow_control, "own_alive")
+    @instead_of(process.replica.alive, "own_alive")
     def broken(_: Callable[[], Alive]) -> Alive:
         return Alive(data.server.server_id, data.views.last_installed, data.server.state, data.ordering.local_aru)
 

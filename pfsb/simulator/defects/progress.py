@@ -29,7 +29,7 @@ def _view_joined_without_timer(process: Any) -> None:
 
 @DEFECTS.add("timer-without-cap", "G8", "the Progress_Timer doubles for ever")
 def _timer_without_cap(process: Any) -> None:
-    process.replica.progress_timer._longest = float("inf")
+    process.replica.progress_timer.longest = float("inf")
 
 
 @DEFECTS.add("timer-never-back", "G8", "the Progress_Timer never gets back to its default")
@@ -39,7 +39,7 @@ def _timer_never_back(process: Any) -> None:
 
 @DEFECTS.add("idle-elections", "G8, Departure 10", "an idle cluster elects again and again: ALIVE is no progress")
 def _idle_elections(process: Any) -> None:
-    override(process.replica.flow_control, "knows_of_unexecuted_update", lambda _: lambda: True)
+    override(process.replica.demand, "knows_of_unexecuted_update", lambda _: lambda: True)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def _back_too_easily(process: Any) -> None:
 
     @instead_of(replica.election, "on_vc_proof")
     def broken(vc_proof: Callable[[VCProof], None], message: VCProof) -> None:
-        replica.election._just_recovered = True
+        replica.election.just_recovered = True
         vc_proof(message)
 
 
@@ -97,7 +97,7 @@ def _proof_ignored(process: Any) -> None:
 def _alone_and_leading(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica.flow_control, "_leader_hears_a_majority")
+    @instead_of(replica.alive, "stay_if_followed")
     def broken(_: Callable[[], None]) -> None:
         if replica.data.server.state is State.REG_LEADER:
             replica.progress_timer.start()
@@ -195,7 +195,7 @@ def _pending_not_dropped(process: Any) -> None:
 def _updates_not_repeated(process: Any) -> None:
     override(process.replica.update_timers, "_send_again", lambda _: do_nothing)
     override(process.replica.update_timers, "forward_pending_updates", lambda _: do_nothing)
-    process.replica.flow_control.on_leader_at_work = do_nothing
+    process.replica.alive.on_leader_at_work = do_nothing
 
 
 @DEFECTS.add("relayed-in-circles", "G8, Departure 17", "who does not lead passes an update on to everybody")
@@ -203,7 +203,7 @@ def _relayed_in_circles(process: Any) -> None:
     replica = process.replica
 
     def relay(update: ClientUpdate, sender: int) -> None:
-        replica.flow_control.note_foreign_update(update)
+        replica.demand.note_foreign_update(update)
         replica.turn.send(update)
 
     override(replica.client_updates, "_relay", lambda _: relay)
@@ -215,5 +215,5 @@ def _relay_left_out(process: Any) -> None:
     override(
         replica.client_updates,
         "_relay",
-        lambda _: lambda update, sender: replica.flow_control.note_foreign_update(update),
+        lambda _: lambda update, sender: replica.demand.note_foreign_update(update),
     )

@@ -59,7 +59,7 @@ def _send_proposal_falls_through(process: Any) -> None:
         if replica.data.server.state is not State.REG_LEADER:
             return
         seq = ordering.last_proposed + 1
-        if not replica.flow_control.may_propose(seq):
+        if not replica.window.may_propose(seq):
             return
         if proposals._is_ordered(seq):
             ordering.last_proposed = seq
@@ -74,16 +74,12 @@ def _send_proposal_falls_through(process: Any) -> None:
 
 
 def _propose_with(process: Any, send_proposal: Callable[[], None]) -> None:
-    """It is run at the end of each turn, too."""
-    replica = process.replica
-    at_end = replica.turn.at_end
-    at_end[at_end.index(replica.proposals.send_proposal)] = send_proposal
-    replica.proposals.send_proposal = send_proposal
+    override(process.replica.proposals, "send_proposal", lambda _: send_proposal)
 
 
 @DEFECTS.add("window-ignored", "section 5.10", "a leader proposes as much as it likes")
 def _window_ignored(process: Any) -> None:
-    override(process.replica.flow_control, "may_propose", lambda _: lambda seq: True)
+    override(process.replica.window, "may_propose", lambda _: lambda seq: True)
 
 
 @DEFECTS.add("leads-again", "G10", "a leader that starts again leads on in the view that it led before")

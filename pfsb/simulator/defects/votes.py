@@ -6,10 +6,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from attrs import define
-
 from pfsb.paxos.data_structures import DataStructures, Slot
-from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import (
     Accept,
     Message,
@@ -20,21 +17,9 @@ from pfsb.simulator.defects.defect import Defects, become, instead_of, override
 DEFECTS = Defects()
 
 
-@define
-class _Miscounted(Membership):
-    """As one handler sees it: so many votes are enough."""
-
-    votes: int = 0
-
-    @property
-    def quorum(self) -> int:
-        return self.votes
-
-
-def _miscount(handler: Any, votes: Callable[[int], int]) -> None:
-    """`votes` makes the wrong number out of that of the servers."""
-    known = handler._membership
-    handler._membership = _Miscounted(known.server_id, known.ids, known.identities, votes(known.n))
+def _miscount(process: Any, handler: Any, votes: Callable[[int], int]) -> None:
+    """Let one handler take as many votes for a majority as `votes` makes of the number of servers."""
+    handler.quorum = votes(process.replica.membership.n)
 
 
 def _one_too_many(n: int) -> int:
@@ -51,39 +36,39 @@ def _half(n: int) -> int:
 
 @DEFECTS.add("order-more-than-majority", "Figure 11 B", "a majority of ACCEPTs is not enough: > for >=")
 def _order_more_than_majority(process: Any) -> None:
-    _miscount(process.replica.ordering, _one_too_many)
+    _miscount(process, process.replica.ordering, _one_too_many)
 
 
 @DEFECTS.add("order-less-than-majority", "Figure 11 B", "one ACCEPT less than a majority orders a slot")
 def _order_less_than_majority(process: Any) -> None:
-    _miscount(process.replica.ordering, _one_too_few)
+    _miscount(process, process.replica.ordering, _one_too_few)
 
 
 @DEFECTS.add("prepare-more-than-majority", "Figure 8 B", "a majority of PREPARE_OKs is not enough: > for >=")
 def _prepare_more_than_majority(process: Any) -> None:
-    _miscount(process.replica.prepare, _one_too_many)
+    _miscount(process, process.replica.prepare, _one_too_many)
 
 
 @DEFECTS.add("prepare-less-than-majority", "Figure 8 B", "one PREPARE_OK less than a majority prepares a view")
 def _prepare_less_than_majority(process: Any) -> None:
-    _miscount(process.replica.prepare, _one_too_few)
+    _miscount(process, process.replica.prepare, _one_too_few)
 
 
 @DEFECTS.add("preinstall-more-than-majority", "Figure 6 D", "a majority of VIEW_CHANGEs is not enough: > for >=")
 def _preinstall_more_than_majority(process: Any) -> None:
-    _miscount(process.replica.election, _one_too_many)
+    _miscount(process, process.replica.election, _one_too_many)
 
 
 @DEFECTS.add("followers-more-than-majority", "section 5.10", "a leader that hears a majority suspects itself: > for >=")
 def _followers_more_than_majority(process: Any) -> None:
-    _miscount(process.replica.flow_control, _one_too_many)
+    _miscount(process, process.replica.alive, _one_too_many)
 
 
 @DEFECTS.add("half-is-enough", "G27", "with an even number of servers, half of them count as a majority everywhere")
 def _half_is_enough(process: Any) -> None:
     replica = process.replica
-    for handler in (replica.ordering, replica.prepare, replica.election, replica.flow_control):
-        _miscount(handler, _half)
+    for handler in (replica.ordering, replica.prepare, replica.election, replica.alive):
+        _miscount(process, handler, _half)
 
 
 @DEFECTS.add("lazy-vote-lost", "Departure 25", "a vote that waits for company is dropped instead of sent")
@@ -150,6 +135,6 @@ def _proposal_counts_as_vote(process: Any) -> None:
 
     @instead_of(replica.proposals, "on_proposal")
     def broken(proposal: Callable[[Proposal], None], message: Proposal) -> None:
-        if message.seq > replica.data.ordering.local_aru and replica.flow_control.may_accept(message.seq):
+        if message.seq > replica.data.ordering.local_aru and replica.window.may_accept(message.seq):
             replica.data.apply_accept(Accept(message.server_id, message.view, (message.seq,)), message.seq)
         proposal(message)

@@ -99,7 +99,7 @@ class SteppedServer:
             on_failure=self._failures.append,
         )
         self.doorstep.replica = self.replica
-        self.replica.turn.at_end.remove(self.replica._tell_state)  # a million states would be a million lines of log
+        override(self.replica, "tell_state", lambda _: do_nothing)  # a million states would be a million lines of log
         override(self.replica.storage_identity, "answer_alive", lambda _: do_nothing)  # all know each other already
         if patch is not None:
             patch(self.replica)
@@ -182,7 +182,7 @@ class SteppedServer:
 
     def _choose(self, choice: int) -> None:
         """Whom a server asks that is behind; and whether it sends a client's update to the leader, or to all."""
-        for number, peer in enumerate(self.replica.flow_control.peers.values()):
+        for number, peer in enumerate(self.replica.peers.by_id.values()):
             peer.local_aru = SEQ_MAX if number == choice else 0
         for timer in self.replica.update_timers._timers.values():
             timer.expiries = choice
