@@ -34,7 +34,7 @@ class ClientUpdateHandler(Handler):
                 self._update_queue.add_to_pending_updates(update)
                 self._turn.send(update, self._membership.leader_of(self._data.views.last_installed))
             else:
-                self._relay(update, sender)
+                self.relay_to_leader(update, sender)
         elif own or state is State.REG_LEADER:
             self._update_queue.enqueue_update(update)
             if own:  # also if a copy that names another server waits already: that server may be gone tomorrow
@@ -42,7 +42,7 @@ class ClientUpdateHandler(Handler):
         else:
             self._demand.note_foreign_update(update)
 
-    def _relay(self, update: ClientUpdate, sender: int) -> None:
+    def relay_to_leader(self, update: ClientUpdate, sender: int) -> None:
         """Its origin cannot reach the leader, or does not know it: help once for each time it asks (G8.3).
 
         Departure 17: only what comes from the origin itself is relayed, so that nothing goes round in circles.

@@ -33,7 +33,7 @@ class GlobalOrderingHandler(Handler):
     def try_order(self, seq: int) -> None:
         """Figure 10 C4-C6: a proposal that a majority has accepted is ordered."""
         slot = self._data.ordering.global_history.get(seq)
-        if slot is not None and self._globally_ordered_ready(slot):
+        if slot is not None and self.globally_ordered_ready(slot):
             assert slot.proposal is not None
             ordered_in_this_view = slot.proposal.view == self._data.views.last_installed
             self._order(seq, slot, ordered_in_this_view)
@@ -50,7 +50,7 @@ class GlobalOrderingHandler(Handler):
         if not executed and seq > self._data.ordering.local_aru:
             self.on_gap(seq)
 
-    def _globally_ordered_ready(self, slot: Slot) -> bool:
+    def globally_ordered_ready(self, slot: Slot) -> bool:
         """Figure 11, Block B: a majority has accepted this very proposal: same slot, same view.
 
         Distinct voters, oneself included (G14): a server counts its own vote in the turn that makes it, since

@@ -109,7 +109,7 @@ class LeaderElectionHandler(Handler):
             return
         if self._membership.leader_of(message.view) != message.server_id:
             return
-        if self._data.ordering.local_aru > self._aru_at_suspicion and self._may_rejoin(message.view):
+        if self._data.ordering.local_aru > self._aru_at_suspicion and self.may_rejoin(message.view):
             self._rejoin(message.view)
         else:
             self._rejoin_after_recovery(message.view)
@@ -129,10 +129,10 @@ class LeaderElectionHandler(Handler):
         return votes >= self.quorum
 
     def _rejoin_after_recovery(self, view: int) -> None:
-        if self.just_recovered and self._may_rejoin(view):
+        if self.just_recovered and self.may_rejoin(view):
             self._rejoin(view)
 
-    def _may_rejoin(self, view: int) -> bool:
+    def may_rejoin(self, view: int) -> bool:
         """No higher view is preinstalled here, and I do not lead this one."""
         return view > 0 and not self._progress_timer.running and not self._membership.i_lead(view)
 

@@ -57,6 +57,8 @@ class OrderedUpdateQueue(Handler):
     def __init__(self, core: Core, state_machine: IStateMachine) -> None:
         super().__init__(core)
         self._state_machine = state_machine
+        self.last_executed = core.data.clients.last_executed
+        """The filter at execution (G15 i): replicated state, shared with Figure 2."""
         self.time_ms = 0
         """The state machine's time: the highest leader's clock in an executed batch."""
         self.digests = DigestChain(core.settings.digests_kept)
@@ -101,16 +103,16 @@ class OrderedUpdateQueue(Handler):
         executed = []
         while (slot := ordering.global_history.get(ordering.local_aru + 1)) is not None and slot.ordered is not None:
             ordering.local_aru += 1
-            executed.append(self._execute(ordering.local_aru, slot))
+            executed.append(self.execute_slot(ordering.local_aru, slot))
         return executed
 
-    def _execute(self, seq: int, slot: Slot) -> Executed:
+    def execute_slot(self, seq: int, slot: Slot) -> Executed:
         """Run each update of the slot that has not run before (G15 i), at the slot's time."""
         assert slot.ordered is not None
         slot.voters.clear()
         time_ms, updates = slot.ordered.open()
         self.time_ms = max(self.time_ms, time_ms)
-        last_executed = self._data.clients.last_executed
+        last_executed = self.last_executed
         oldest = seq - self._settings.horizon_slots
         fresh = []
         for update in updates:

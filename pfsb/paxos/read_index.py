@@ -45,9 +45,9 @@ class ReadIndexHandler(Handler):
     def __init__(self, core: Core, alive: AliveHandler) -> None:
         super().__init__(core)
         self._alive = alive
-        self._waiting: list[_Read] = []
+        self.waiting: list[_Read] = []
         """For the next request."""
-        self._requested: list[_Read] = []
+        self.requested: list[_Read] = []
         self._request_number = 0
         self._indexed: list[tuple[int, list[_Read]]] = []
         """(slot to be executed before, reads)"""
@@ -65,25 +65,25 @@ class ReadIndexHandler(Handler):
     @property
     def under_way(self) -> int:
         """Reads that are not ready."""
-        return len(self._waiting) + len(self._requested) + sum(len(reads) for _, reads in self._indexed)
+        return len(self.waiting) + len(self.requested) + sum(len(reads) for _, reads in self._indexed)
 
     # ------------------------------------------------------------------ whoever is asked by a client
 
     def begin_read(self, ready: Ready) -> None:
         """In a turn: a client of this server wants to read."""
         self._alive.client_asks()
-        self._waiting.append(_Read(ready, self._clock.seconds()))
-        if not self._requested:
-            self._request()
+        self.waiting.append(_Read(ready, self._clock.seconds()))
+        if not self.requested:
+            self.request_index()
         self._watch()
 
     def on_read_index(self, message: ReadIndex) -> None:
         """The leader's answer; one to an earlier request tells nothing of later reads."""
-        if message.number == self._request_number and self._requested:
-            self._indexed.append((message.seq, self._requested))
-            self._requested = []
-            if self._waiting:
-                self._request()
+        if message.number == self._request_number and self.requested:
+            self._indexed.append((message.seq, self.requested))
+            self.requested = []
+            if self.waiting:
+                self.request_index()
 
     def answer_ready(self) -> None:
         """At the end of each turn: whatever this server has executed by now."""
@@ -98,10 +98,10 @@ class ReadIndexHandler(Handler):
                 for read in reads:
                     read.ready(True)
 
-    def _request(self) -> None:
+    def request_index(self) -> None:
         # Beyond all numbers of this server's former lives, whose answers may still be on their way.
         self._request_number = max(self._request_number, self._data.server.incarnation << 32) + 1
-        self._requested, self._waiting = self._waiting, []
+        self.requested, self.waiting = self.waiting, []
         self._ask_leader()
 
     def _ask_leader(self) -> None:
@@ -118,7 +118,7 @@ class ReadIndexHandler(Handler):
         """Only a leader can tell; whoever asks somebody else asks again."""
         if self._data.server.state is not State.REG_LEADER:
             return
-        present = self._present_round()
+        present = self.present_round()
         if present is not None and present.asked_by.get(message.server_id) == message.number:
             return  # it was sent again, and is about to be answered
         self._next_round[message.server_id] = message.number
@@ -135,12 +135,12 @@ class ReadIndexHandler(Handler):
             self._turn.send(Confirmed(data.server.server_id, message.view, message.number), message.server_id)
 
     def on_confirmed(self, message: Confirmed) -> None:
-        present = self._present_round()
+        present = self.present_round()
         if present is not None and (present.view, present.number) == (message.view, message.number):
             present.confirmed_by.add(message.server_id)
             self._end_round_if_confirmed(present)
 
-    def _present_round(self) -> _Round | None:
+    def present_round(self) -> _Round | None:
         """The one under way, unless it belongs to a view that this server leads no more."""
         data = self._data
         leads = data.server.state is State.REG_LEADER
@@ -156,10 +156,10 @@ class ReadIndexHandler(Handler):
         index = max(ordering.local_aru, ordering.last_proposed, ordering.global_history.top)
         self._round = begun = _Round(self._round_number, self._data.views.last_installed, index, asked_by)
         begun.confirmed_by.add(self._data.server.server_id)
-        self._ask_for_confirmation(begun)
+        self.ask_for_confirmation(begun)
         self._end_round_if_confirmed(begun)
 
-    def _ask_for_confirmation(self, present: _Round) -> None:
+    def ask_for_confirmation(self, present: _Round) -> None:
         self._turn.send(Confirm(self._data.server.server_id, present.view, present.number))
         self._watch()
 
@@ -191,13 +191,13 @@ class ReadIndexHandler(Handler):
 
     def _repeat_requests(self) -> None:
         self._give_up(self._clock.seconds() - self._settings.update_seconds)
-        if self._requested:
+        if self.requested:
             self._ask_leader()
-        elif self._waiting:
-            self._request()
-        present = self._present_round()
+        elif self.waiting:
+            self.request_index()
+        present = self.present_round()
         if present is not None:
-            self._ask_for_confirmation(present)
+            self.ask_for_confirmation(present)
 
     def _give_up(self, oldest: float) -> None:
         """Reads that wait for as long as an update is not sent again: they go through the log, which finds its way."""
@@ -209,6 +209,6 @@ class ReadIndexHandler(Handler):
 
         indexed = [(seq, in_time(reads)) for seq, reads in self._indexed]
         self._indexed = [(seq, reads) for seq, reads in indexed if reads]
-        self._requested, self._waiting = in_time(self._requested), in_time(self._waiting)
+        self.requested, self.waiting = in_time(self.requested), in_time(self.waiting)
         for read in late:
             read.ready(False)

@@ -180,7 +180,7 @@ class ReconciliationHandler(Handler):
         if last < message.first:
             self._serve(message.server_id, message.first, [])
         elif message.first > history.floor:
-            self._serve(message.server_id, message.first, self._from_memory(message.first, last))
+            self._serve(message.server_id, message.first, self.rows_from_memory(message.first, last))
         else:
             bytes_max = BURST_MESSAGES * self._settings.frame_data_bytes_max
 
@@ -189,7 +189,7 @@ class ReconciliationHandler(Handler):
 
             self._storage.read_history(message.first, last, bytes_max, found)
 
-    def _from_memory(self, first: int, last: int) -> list[tuple[int, Batch]]:
+    def rows_from_memory(self, first: int, last: int) -> list[tuple[int, Batch]]:
         rows: list[tuple[int, Batch]] = []
         room = BURST_MESSAGES * self._settings.frame_data_bytes_max
         for seq in range(first, last + 1):

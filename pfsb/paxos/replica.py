@@ -106,7 +106,7 @@ class Replica:
         on_failure: Callable[[Failure], None],
         tracer: ITracer | None = None,
     ) -> None:
-        self._storage = storage
+        self.storage = storage
         self._transport = transport
         self._tracer = tracer
         self.settings = settings
@@ -177,7 +177,7 @@ class Replica:
 
     def start(self) -> None:
         """Recover, listen, and enter an election (Figure 14), as soon as others know whose disk this is."""
-        found = self._storage.recover()
+        found = self.storage.recover()
         self.membership.identities.update(found.peers)
         recover(self.data, found, self.ordered_queue, self._report_recovery)
         self.turn.durable.last_installed = self.data.views.last_installed

@@ -61,13 +61,13 @@ class Retransmission(Handler):
         """Section 5.9, by state: whoever leaves a state repeats nothing of it any more (G23)."""
         views = self._data.views
         if self._data.server.state is State.REG_LEADER:
-            self._resend_proposals()
+            self.resend_proposals()
         elif self._data.server.state is State.LEADER_ELECTION and views.last_attempted > 0:
             if views.last_installed == views.last_attempted and self._membership.i_lead(views.last_installed):
                 self._prepare.send_prepare()
             self._election.send_view_change()
 
-    def _resend_proposals(self) -> None:
+    def resend_proposals(self) -> None:
         """Oldest first, and no more than one burst at a time."""
         ordering = self._data.ordering
         due = self._clock.seconds() - self._settings.resend_seconds

@@ -81,9 +81,9 @@ class UpdateTimers(Handler):
         self._timers.move_to_end(client_id)
         if self._tracer is not None:
             self._tracer.trace("timer", name="update", client=client_id, expiries=timer.expiries)
-        self._send_again(update, timer.expiries)
+        self.send_again(update, timer.expiries)
 
-    def _send_again(self, update: ClientUpdate, expiries: int) -> None:
+    def send_again(self, update: ClientUpdate, expiries: int) -> None:
         if expiries >= 2:
             self._turn.send(update)
         elif self._data.server.state is State.REG_NONLEADER:

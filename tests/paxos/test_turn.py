@@ -143,7 +143,7 @@ class EarlyTests(TurnTestCase):
 
         def event() -> None:
             self.turn.append(FORCED)
-            self.turn.send_early(proposal(2, 1, 1))
+            self.turn.send_proposal_early(proposal(2, 1, 1))
 
         self.turn.run(event)
         self.assertLeft()

@@ -61,7 +61,7 @@ def _prepare_not_answered(process: Any) -> None:
     "no-way-back", "G9", "a server that was restarted, or has suspected its leader wrongly, stays out of its view"
 )
 def _no_way_back(process: Any) -> None:
-    override(process.replica.election, "_may_rejoin", lambda _: lambda view: False)
+    override(process.replica.election, "may_rejoin", lambda _: lambda view: False)
 
 
 @DEFECTS.add("back-too-easily", "G9", "a server that suspects its leader goes back to it on any VC_PROOF")
@@ -117,14 +117,14 @@ def _holes_left(process: Any) -> None:
 def _holes_filled_fresh(process: Any) -> None:
     """What is bound in a later slot, and sent again, is bound a second time."""
     replica = process.replica
-    override(replica.update_queue, "_bound_updates", lambda _: set)
+    override(replica.update_queue, "bound_updates", lambda _: set)
     _fill_holes_with(process, lambda seq: replica.update_queue.pop_batch(replica.proposals.now_ms()))
 
 
 def _fill_holes_with(process: Any, batch_for_hole: Callable[[int], Batch | None]) -> None:
     history = process.replica.data.ordering.global_history
 
-    @instead_of(process.replica.proposals, "_batch_for")
+    @instead_of(process.replica.proposals, "batch_for")
     def broken(batch_for: Callable[[int], Batch | None], seq: int) -> Batch | None:
         slot = history.get(seq)
         is_hole = seq < history.top and (slot is None or slot.proposal is None)
@@ -133,7 +133,7 @@ def _fill_holes_with(process: Any, batch_for_hole: Callable[[int], Batch | None]
 
 @DEFECTS.add("own-vote-not-counted", "G14", "a server does not count its own vote")
 def _own_vote_not_counted(process: Any) -> None:
-    override(process.replica.proposals, "_vote", lambda _: do_nothing)
+    override(process.replica.proposals, "vote", lambda _: do_nothing)
 
 
 @DEFECTS.add("early-votes-dropped", "G17", "votes that come before their proposal are dropped, and not repeated")
@@ -150,7 +150,7 @@ def _early_votes_dropped(process: Any) -> None:
 
 @DEFECTS.add("proposals-not-repeated", "section 5.9", "a PROPOSAL that was lost is not sent again")
 def _proposals_not_repeated(process: Any) -> None:
-    override(process.replica.retransmission, "_resend_proposals", lambda _: do_nothing)
+    override(process.replica.retransmission, "resend_proposals", lambda _: do_nothing)
 
 
 @DEFECTS.add("accept-not-repeated", "section 5.9, G18", "a PROPOSAL that comes again is not answered again")
@@ -159,7 +159,7 @@ def _accept_not_repeated(process: Any) -> None:
 
     @instead_of(replica.proposals, "on_proposal")
     def broken(proposal: Callable[[Proposal], None], message: Proposal) -> None:
-        if not replica.proposals._is_ordered(message.seq) and not replica.proposals._is_held(message):
+        if not replica.proposals.is_ordered(message.seq) and not replica.proposals.is_held(message):
             proposal(message)
 
 
@@ -176,7 +176,7 @@ def _never_reconciles(process: Any) -> None:
 
 @DEFECTS.add("enqueued-not-rebuilt", "G15", "a new leader queues an update again that a slot holds already")
 def _enqueued_not_rebuilt(process: Any) -> None:
-    override(process.replica.update_queue, "_bound_updates", lambda _: set)
+    override(process.replica.update_queue, "bound_updates", lambda _: set)
 
 
 @DEFECTS.add("pending-not-dropped", "G16", "an update that has run stays pending if its copy names another server")
@@ -193,7 +193,7 @@ def _pending_not_dropped(process: Any) -> None:
     "updates-not-repeated", "Figure 12 B", "an update that was lost on its way to the leader is not sent again"
 )
 def _updates_not_repeated(process: Any) -> None:
-    override(process.replica.update_timers, "_send_again", lambda _: do_nothing)
+    override(process.replica.update_timers, "send_again", lambda _: do_nothing)
     override(process.replica.update_timers, "forward_pending_updates", lambda _: do_nothing)
     process.replica.alive.on_leader_at_work = do_nothing
 
@@ -206,7 +206,7 @@ def _relayed_in_circles(process: Any) -> None:
         replica.demand.note_foreign_update(update)
         replica.turn.send(update)
 
-    override(replica.client_updates, "_relay", lambda _: relay)
+    override(replica.client_updates, "relay_to_leader", lambda _: relay)
 
 
 @DEFECTS.add("relay-left-out", "G8", "an update of another server's client is not relayed to the leader")
@@ -214,6 +214,6 @@ def _relay_left_out(process: Any) -> None:
     replica = process.replica
     override(
         replica.client_updates,
-        "_relay",
+        "relay_to_leader",
         lambda _: lambda update, sender: replica.demand.note_foreign_update(update),
     )

@@ -47,7 +47,7 @@ def _constraint_ignored(process: Any) -> None:
         batch: Batch | None = process.replica.update_queue.pop_batch(proposals.now_ms())
         return batch
 
-    override(proposals, "_batch_for", lambda _: fresh)
+    override(proposals, "batch_for", lambda _: fresh)
 
 
 @DEFECTS.add("send-proposal-falls-through", "G1", "past an ordered slot, the leader goes on with the old number")
@@ -61,12 +61,12 @@ def _send_proposal_falls_through(process: Any) -> None:
         seq = ordering.last_proposed + 1
         if not replica.window.may_propose(seq):
             return
-        if proposals._is_ordered(seq):
+        if proposals.is_ordered(seq):
             ordering.last_proposed = seq
             broken()
-        batch = proposals._batch_for(seq)
+        batch = proposals.batch_for(seq)
         if batch is not None:
-            proposals._propose(Proposal(replica.membership.server_id, replica.data.views.last_installed, seq, batch))
+            proposals.propose(Proposal(replica.membership.server_id, replica.data.views.last_installed, seq, batch))
             ordering.last_proposed = seq
             broken()
 
@@ -94,4 +94,4 @@ def _leads_again(process: Any) -> None:
             shift(view)
             return
         views.last_attempted = views.last_installed
-        replica.prepare._shift_to_reg_leader()
+        replica.prepare.shift_to_reg_leader()

@@ -80,7 +80,7 @@ def _lazy_vote_lost(process: Any) -> None:
 
         return broken
 
-    override(process.replica.outbound, "_taken", make)
+    override(process.replica.outbound, "take_kept", make)
 
 
 @DEFECTS.add("lazy-vote-before-disk", "Departure 25", "a vote begins to wait for company before it is on disk")
@@ -95,10 +95,10 @@ def _lazy_vote_before_disk(process: Any) -> None:
                 send(message, to)
                 return
             for server_id in replica.membership.others:
-                if lazy._needs_at_once(server_id, message):
+                if lazy.needs_at_once(server_id, message):
                     send(message, server_id)
                 else:
-                    lazy._keep(server_id, message)
+                    lazy.keep_votes(server_id, message)
 
         return broken
 
@@ -126,7 +126,7 @@ def _votes_of_all_views(process: Any) -> None:
         voters = {voter for of_view in slot.voters.values() for voter in of_view}
         return slot.proposal is not None and slot.ordered is None and len(voters) >= quorum
 
-    override(process.replica.ordering, "_globally_ordered_ready", lambda _: ready)
+    override(process.replica.ordering, "globally_ordered_ready", lambda _: ready)
 
 
 @DEFECTS.add("proposal-counts-as-vote", "Departure 2", "a PROPOSAL counts as its leader's vote, which is not on disk")

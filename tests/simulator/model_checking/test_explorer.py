@@ -68,7 +68,7 @@ def leaves_the_data_list_out(replica: Replica) -> None:
     def nothing(local_aru: int) -> Iterator[Any]:
         return iter(())
 
-    replica.prepare._construct_data_list = nothing  # type: ignore[method-assign]
+    replica.prepare.construct_data_list = nothing  # type: ignore[method-assign]
 
 
 def is_prepared_by_itself(replica: Replica) -> None:
@@ -77,7 +77,7 @@ def is_prepared_by_itself(replica: Replica) -> None:
     def view_prepared_ready(view: int) -> bool:
         return any(promise.view == view for promise in replica.data.preparing.prepare_oks.values())
 
-    replica.prepare._view_prepared_ready = view_prepared_ready  # type: ignore[method-assign]
+    replica.prepare.view_prepared_ready = view_prepared_ready  # type: ignore[method-assign]
 
 
 def wants_more_than_a_majority(replica: Replica) -> None:
@@ -87,7 +87,7 @@ def wants_more_than_a_majority(replica: Replica) -> None:
         promises = replica.data.preparing.prepare_oks.values()
         return sum(p.view == view and p.complete for p in promises) > replica.membership.quorum
 
-    replica.prepare._view_prepared_ready = view_prepared_ready  # type: ignore[method-assign]
+    replica.prepare.view_prepared_ready = view_prepared_ready  # type: ignore[method-assign]
 
 
 class DefectTests(SynchronousTestCase):
