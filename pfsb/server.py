@@ -91,7 +91,7 @@ class Server:
         self._started_at = clock.seconds()
         self.desk: LocalClients
         self.revisions: RevisionWaiters
-        self._expiry: Expiry
+        self.expiry: Expiry
 
     # ------------------------------------------------------------------ life
 
@@ -111,7 +111,7 @@ class Server:
         )
         self.machine.counts = CommandCounts()
         self.revisions = RevisionWaiters(self.machine, self.replica.turn, self._clock)
-        self._expiry = Expiry(self.server_id, self.replica, self.machine, self.desk, self._clock)
+        self.expiry = Expiry(self.server_id, self.replica, self.machine, self.desk, self._clock)
         self.replica.attach(
             introduce_waiting=self.desk.introduce_unloaded,
             after_answers=self._after_answers,
@@ -133,7 +133,7 @@ class Server:
 
     def stop(self) -> Any:
         """Stop at once; what is on disk is whole. Returns None or a Deferred."""
-        self._expiry.stop()
+        self.expiry.stop()
         self.desk.close()
         stopped = self.replica.stop()
         self._storage.close()

@@ -51,7 +51,7 @@ class Expiry:
         self._replica.perform(self._end_waits)
         self._looks += 1
         if self._looks % SWEEP_EVERY == 0:
-            self._sweep()
+            self.sweep()
         if not self._replica.turn.stopped:
             self._call = self._clock.callLater(LOOK_SECONDS, self.look)
 
@@ -61,7 +61,7 @@ class Expiry:
         if deadline is not None and deadline <= self._replica.proposals.now_ms():
             self._replica.proposals.propose_time()
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         now = self._clock.seconds()
         self._note_who_keeps_up(now)
         silent: dict[tuple[str, int], float] = {}

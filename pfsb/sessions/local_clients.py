@@ -52,7 +52,7 @@ class LocalClients:
         """In the order in which they came, as those who follow below: a set would answer in another order each time."""
         self._connected: dict[str, ClientConnection] = {}
         """Session client id -> the connection that speaks for it."""
-        self._carriers = PaxosClients(server_id, incarnation, replica.settings.batch_bytes_max)
+        self.paxos_clients = PaxosClients(server_id, incarnation, replica.settings.batch_bytes_max)
         self._own = Bundler(bundle.SERVER, 0, opens=False)
         self._bundlers: dict[Bundler, None] = {self._own: None}
         """Whose bundles may be under way."""
@@ -169,16 +169,16 @@ class LocalClients:
             self.replica.reads.begin_read(read)
 
     def _introduce(self, bundlers: Iterable[Bundler]) -> None:
-        for update in self._carriers.updates(bundlers, self.replica.data.ordering.local_aru):
+        for update in self.paxos_clients.updates(bundlers, self.replica.data.ordering.local_aru):
             self.replica.introduce(update)
 
     # ------------------------------------------------------------------ told by the replicated state machine
 
     def executed(self, update: ClientUpdate, position: int, results: Sequence[Any]) -> None:
         """In a turn: settle a bundle; after the last one of its update the clients' next ones may follow."""
-        aboard = self._carriers.aboard(update)
+        aboard = self.paxos_clients.aboard(update)
         if not aboard:
-            assert not self._carriers.know(update), "one update of a carrier is outstanding at a time"
+            assert not self.paxos_clients.know(update), "one update of a carrier is outstanding at a time"
             return  # this server was restarted since
         aboard[position].executed(results)
         if position + 1 == len(aboard):
@@ -186,12 +186,12 @@ class LocalClients:
 
     def too_old(self, update: ClientUpdate) -> None:
         """In a turn. What has not run does not count as executed, so that it may be ordered and refused once more."""
-        for bundler in self._carriers.aboard(update):
+        for bundler in self.paxos_clients.aboard(update):
             bundler.too_old()
         self._go_on(update)
 
     def _go_on(self, update: ClientUpdate) -> None:
-        for bundler in self._carriers.unload(update):
+        for bundler in self.paxos_clients.unload(update):
             if bundler.waiting:
                 self._unloaded.append(bundler)
             else:
