@@ -91,7 +91,7 @@ class Server:
         self._started_at = clock.seconds()
         self.desk: LocalClients
         self.revisions: RevisionWaiters
-        self._expiry: Expiry
+        self.expiry: Expiry
 
     # ------------------------------------------------------------------ life
 
@@ -111,8 +111,12 @@ class Server:
         )
         self.machine.counts = CommandCounts()
         self.revisions = RevisionWaiters(self.machine, self.replica.turn, self._clock)
-        self._expiry = Expiry(self.server_id, self.replica, self.machine, self.desk, self._clock)
-        self.replica.turn.at_end.append(self._answer_digests)
+        self.expiry = Expiry(self.server_id, self.replica, self.machine, self.desk, self._clock)
+        self.replica.attach(
+            introduce_waiting=self.desk.introduce_unloaded,
+            after_answers=self._after_answers,
+            clients_wait=self.desk.clients_wait,
+        )
 
     def drain(self, drained: Callable[[], None]) -> None:
         """Take no more commands; call back when those under way are answered, or `DRAIN_SECONDS` have gone."""
@@ -129,7 +133,7 @@ class Server:
 
     def stop(self) -> Any:
         """Stop at once; what is on disk is whole. Returns None or a Deferred."""
-        self._expiry.stop()
+        self.expiry.stop()
         self.desk.close()
         stopped = self.replica.stop()
         self._storage.close()
@@ -173,6 +177,11 @@ class Server:
             oldest = self._digests_asked.pop(0)
             self.replica.turn.call(oldest.answer, Refused("BUSY", "too many wait for digests of slots still to come"))
         self._digests_asked.append(_DigestAsked(aru if seq is None else seq, answer))
+
+    def _after_answers(self) -> None:
+        """At the end of each turn, when all of its answers are in the outbox."""
+        self.revisions.note()
+        self._answer_digests()
 
     def _answer_digests(self) -> None:
         if not self._digests_asked:
@@ -243,9 +252,9 @@ class Server:
         if server_id == self.server_id:
             state, aru, alive = data.server.state, data.ordering.local_aru, True
         else:
-            peer = self.replica.flow_control.peers[server_id]
+            peer = self.replica.peers.by_id[server_id]
             state, aru = peer.state, peer.local_aru
-            alive = self.replica.flow_control.heard_lately(server_id)
+            alive = self.replica.peers.heard_lately(server_id)
         host, port = self.config.server(server_id).peer
         return (
             ("id", server_id),
@@ -257,13 +266,13 @@ class Server:
 
     def _peers(self) -> Iterator[tuple[str, dict[str, object]]]:
         now = self._clock.seconds()
-        for server_id, peer in self.replica.flow_control.peers.items():
+        for server_id, peer in self.replica.peers.by_id.items():
             heard = peer.last_heard >= 0
             yield (
                 str(server_id),
                 {
                     "aru": peer.local_aru,
-                    "alive": self.replica.flow_control.heard_lately(server_id),
+                    "alive": self.replica.peers.heard_lately(server_id),
                     "last_heard": round(now - peer.last_heard, 3) if heard else None,
                     "state": peer.state.value,
                     "view": peer.view,

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from pfsb.paxos.data_structures import DataStructures
-from pfsb.paxos.flow_control import FlowControl
+from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.messages import Accept
+from pfsb.paxos.window import Window
 
 
-class AcceptHandler:
-    def __init__(self, data: DataStructures, ordering: GlobalOrderingHandler, flow_control: FlowControl) -> None:
-        self._data = data
+class AcceptHandler(Handler):
+    def __init__(self, core: Core, ordering: GlobalOrderingHandler, window: Window) -> None:
+        super().__init__(core)
         self._ordering = ordering
-        self._flow_control = flow_control
+        self._window = window
 
-    def accept(self, message: Accept) -> None:
+    def on_accept(self, message: Accept) -> None:
         """Figure 10, Block C: note the vote for each number, then see whether that makes a majority.
 
         Votes may overtake their proposal (G17). Beyond the window nobody can have proposed anything that this
         server could order now; reconciliation brings it later.
         """
         for seq in message.seqs:
-            if seq <= self._data.ordering.local_aru or not self._flow_control.may_accept(seq):
+            if seq <= self._data.ordering.local_aru or not self._window.may_accept(seq):
                 continue
             slot = self._data.ordering.global_history.get(seq)
             if slot is None or slot.ordered is None:

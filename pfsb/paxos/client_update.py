@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from pfsb.paxos.data_structures import DataStructures
-from pfsb.paxos.flow_control import FlowControl
-from pfsb.paxos.membership import Membership
+from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.demand import Demand
 from pfsb.paxos.messages import ClientUpdate, State
-from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
 
 
-class ClientUpdateHandler:
-    def __init__(
-        self,
-        data: DataStructures,
-        membership: Membership,
-        turn: Turn,
-        update_queue: UpdateQueue,
-        flow_control: FlowControl,
-    ) -> None:
-        self._data = data
-        self._membership = membership
-        self._turn = turn
+class ClientUpdateHandler(Handler):
+    def __init__(self, core: Core, update_queue: UpdateQueue, demand: Demand) -> None:
+        super().__init__(core)
         self._update_queue = update_queue
-        self._flow_control = flow_control
+        self._demand = demand
 
-    def client_update(self, message: ClientUpdate, sender: int) -> None:
+    def on_client_update(self, message: ClientUpdate, sender: int) -> None:
         """Figure 10, Block A: from this server's own client (`sender` is oneself) or another server.
 
         What has run already needs nothing more (G16): its reply was given, or is in the session's cache.
@@ -45,20 +34,20 @@ class ClientUpdateHandler:
                 self._update_queue.add_to_pending_updates(update)
                 self._turn.send(update, self._membership.leader_of(self._data.views.last_installed))
             else:
-                self._relay(update, sender)
+                self.relay_to_leader(update, sender)
         elif own or state is State.REG_LEADER:
             self._update_queue.enqueue_update(update)
             if own:  # also if a copy that names another server waits already: that server may be gone tomorrow
                 self._update_queue.add_to_pending_updates(update)
         else:
-            self._flow_control.witness(update)
+            self._demand.note_foreign_update(update)
 
-    def _relay(self, update: ClientUpdate, sender: int) -> None:
+    def relay_to_leader(self, update: ClientUpdate, sender: int) -> None:
         """Its origin cannot reach the leader, or does not know it: help once for each time it asks (G8.3).
 
         Departure 17: only what comes from the origin itself is relayed, so that nothing goes round in circles.
         """
-        self._flow_control.witness(update)
+        self._demand.note_foreign_update(update)
         leader = self._membership.leader_of(self._data.views.last_installed)
         if sender == update.server_id and leader != sender:
             self._turn.send(update, leader)

@@ -4,43 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pfsb.paxos.data_structures import DataStructures, Slot
-from pfsb.paxos.flow_control import FlowControl
-from pfsb.paxos.membership import Membership
+from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.data_structures import Slot
 from pfsb.paxos.messages import GloballyOrderedUpdate, State
 from pfsb.paxos.ordered_update_queue import Executed, OrderedUpdateQueue
+from pfsb.paxos.peers import Peers
 from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.update_queue import UpdateQueue
 
 
-class GlobalOrderingHandler:
+class GlobalOrderingHandler(Handler):
     def __init__(
         self,
-        data: DataStructures,
-        membership: Membership,
+        core: Core,
         ordered_queue: OrderedUpdateQueue,
         update_queue: UpdateQueue,
         progress_timer: ProgressTimer,
-        flow_control: FlowControl,
+        peers: Peers,
     ) -> None:
-        self._data = data
-        self._membership = membership
+        super().__init__(core)
         self._ordered_queue = ordered_queue
         self._update_queue = update_queue
         self._progress_timer = progress_timer
-        self._flow_control = flow_control
+        self._peers = peers
         self.on_gap: Callable[[int], None] = lambda seq: None
         """Told of a slot that is ordered out of order (section 5.6, trigger 2)."""
 
     def try_order(self, seq: int) -> None:
         """Figure 10 C4-C6: a proposal that a majority has accepted is ordered."""
         slot = self._data.ordering.global_history.get(seq)
-        if slot is not None and self._globally_ordered_ready(slot):
+        if slot is not None and self.globally_ordered_ready(slot):
             assert slot.proposal is not None
             ordered_in_this_view = slot.proposal.view == self._data.views.last_installed
             self._order(seq, slot, ordered_in_this_view)
 
-    def learn(self, message: GloballyOrderedUpdate) -> None:
+    def on_globally_ordered_update(self, message: GloballyOrderedUpdate) -> None:
         """Another server says what stands in a slot: a data list (Figure 5 C) or reconciliation."""
         self._execute(self._ordered_queue.mark_ordered(message), ordered_in_this_view=False)
 
@@ -52,7 +50,7 @@ class GlobalOrderingHandler:
         if not executed and seq > self._data.ordering.local_aru:
             self.on_gap(seq)
 
-    def _globally_ordered_ready(self, slot: Slot) -> bool:
+    def globally_ordered_ready(self, slot: Slot) -> bool:
         """Figure 11, Block B: a majority has accepted this very proposal: same slot, same view.
 
         Distinct voters, oneself included (G14): a server counts its own vote in the turn that makes it, since
@@ -60,7 +58,7 @@ class GlobalOrderingHandler:
         """
         if slot.proposal is None or slot.ordered is not None:
             return False
-        return len(slot.voters.get(slot.proposal.view, ())) >= self._membership.quorum
+        return len(slot.voters.get(slot.proposal.view, ())) >= self.quorum
 
     def _execute(self, executed: list[Executed], ordered_in_this_view: bool) -> None:
         for slot in executed:
@@ -74,7 +72,7 @@ class GlobalOrderingHandler:
         """Departure 23: a server that missed a view change must find out, however much it learns from the others."""
         if self._data.server.state is State.LEADER_ELECTION:
             return False
-        return ordered_in_this_view or not self._flow_control.a_later_view_is_led()
+        return ordered_in_this_view or not self._peers.a_later_view_is_led(self._data.views.last_installed)
 
     def _upon_executing(self, executed: Executed) -> None:
         """Figure 10, Block D: what this server answers for is settled; there is global progress.

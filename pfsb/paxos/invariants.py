@@ -13,7 +13,7 @@
     told a leader that is behind (G19). So what a server holds in memory is bounded.
 11. What is told as durable is not ahead of what is known.
 
-They are run by the tests and the simulator, through `check` as a hook in `Turn.at_end`.
+They are run by the tests and the simulator, through `check` as a hook in `Replica.checks`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Memory:
 def install(replica: Replica) -> Memory:
     """Check `replica` at the end of each of its turns from now on."""
     memory = Memory()
-    replica.turn.at_end.append(partial(check, replica, memory))
+    replica.checks.append(partial(check, replica, memory))
     return memory
 
 

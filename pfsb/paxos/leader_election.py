@@ -9,47 +9,40 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 
-from pfsb.paxos.data_structures import DataStructures
-from pfsb.paxos.flow_control import FlowControl
-from pfsb.paxos.membership import Membership
+from pfsb.paxos.alive import AliveHandler
+from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.messages import Proposal, State, VCProof, ViewChange
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.progress_timer import ProgressTimer
-from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
 
 
-class LeaderElectionHandler:
+class LeaderElectionHandler(Handler):
     _log = Logger()
 
     def __init__(
         self,
-        data: DataStructures,
-        membership: Membership,
-        turn: Turn,
+        core: Core,
         prepare: PrepareHandler,
         update_queue: UpdateQueue,
-        flow_control: FlowControl,
+        alive: AliveHandler,
         progress_timer: ProgressTimer,
     ) -> None:
-        self._data = data
-        self._membership = membership
-        self._turn = turn
+        super().__init__(core)
         self._prepare = prepare
         self._update_queue = update_queue
-        self._flow_control = flow_control
+        self._alive = alive
         self._progress_timer = progress_timer
-        self._just_recovered = True
+        self.just_recovered = True
         """Started, and not suspected anybody since: may go back to its view once (G9 i)."""
         self._aru_at_suspicion = 0
-        progress_timer.on_expiry = self.suspect
 
     def suspect(self) -> None:
         """The leader of this view does not bring progress: try the next."""
-        self._just_recovered = False
+        self.just_recovered = False
         self.shift_to_leader_election(self._data.views.last_attempted + 1)
 
-    def view_change(self, message: ViewChange) -> None:
+    def on_view_change(self, message: ViewChange) -> None:
         """Figure 6, Block B: join a higher attempt, count votes, and act on a majority."""
         if message.attempted > self._data.views.last_attempted:
             self.shift_to_leader_election(message.attempted)
@@ -70,7 +63,7 @@ class LeaderElectionHandler:
         if 0 < installed < message.attempted and self._membership.leader_of(installed) == message.server_id:
             self._progress_timer.hurry()
 
-    def vc_proof(self, message: VCProof) -> None:
+    def on_vc_proof(self, message: VCProof) -> None:
         """Figure 6, Block C: others have installed a view that this server missed."""
         data = self._data
         if message.installed == data.views.last_installed:
@@ -116,7 +109,7 @@ class LeaderElectionHandler:
             return
         if self._membership.leader_of(message.view) != message.server_id:
             return
-        if self._data.ordering.local_aru > self._aru_at_suspicion and self._may_rejoin(message.view):
+        if self._data.ordering.local_aru > self._aru_at_suspicion and self.may_rejoin(message.view):
             self._rejoin(message.view)
         else:
             self._rejoin_after_recovery(message.view)
@@ -126,26 +119,26 @@ class LeaderElectionHandler:
         if not self._progress_timer.running and self._preinstall_ready(data.views.last_attempted):
             self._progress_timer.double()
             self._progress_timer.start()
-            self._flow_control.hurry_if_leader_is_gone()
+            self._alive.hurry_if_leader_is_gone()
             if self._membership.i_lead(data.views.last_attempted):
                 self._prepare.shift_to_prepare_phase()
 
     def _preinstall_ready(self, view: int) -> bool:
         """Figure 6, Block D: a majority votes for this view."""
         votes = sum(vote.attempted == view for vote in self._data.views.vc.values())
-        return votes >= self._membership.quorum
+        return votes >= self.quorum
 
     def _rejoin_after_recovery(self, view: int) -> None:
-        if self._just_recovered and self._may_rejoin(view):
+        if self.just_recovered and self.may_rejoin(view):
             self._rejoin(view)
 
-    def _may_rejoin(self, view: int) -> bool:
+    def may_rejoin(self, view: int) -> bool:
         """No higher view is preinstalled here, and I do not lead this one."""
         return view > 0 and not self._progress_timer.running and not self._membership.i_lead(view)
 
     def _rejoin(self, view: int) -> None:
         """A vote is no promise: the only promise is Last_Installed, and that stays (G9, why safe)."""
-        self._just_recovered = False
+        self.just_recovered = False
         self._data.views.last_attempted = view
         self._data.views.vc.clear()
         self._prepare.shift_to_reg_nonleader()

@@ -10,12 +10,11 @@ from hashlib import blake2b
 
 from attrs import frozen
 
-from pfsb.paxos.data_structures import DataStructures, Slot
-from pfsb.paxos.interfaces import IStateMachine, ITracer
+from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.data_structures import Slot
+from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import Batch, ClientUpdate, GloballyOrderedUpdate
 from pfsb.paxos.records import AruRecord, OrderedRecord
-from pfsb.paxos.settings import Settings
-from pfsb.paxos.turn import Turn
 
 DIGEST_BYTES = 16
 HISTORY_BYTES_KEPT = 4_000_000
@@ -52,25 +51,17 @@ class DigestChain:
         return bytes(self._ring[at : at + DIGEST_BYTES])
 
 
-class OrderedUpdateQueue:
+class OrderedUpdateQueue(Handler):
     """The ordered updates of this server, and the state machine that they drive."""
 
-    def __init__(
-        self,
-        data: DataStructures,
-        turn: Turn,
-        state_machine: IStateMachine,
-        settings: Settings,
-        tracer: ITracer | None = None,
-    ) -> None:
-        self._data = data
-        self._turn = turn
+    def __init__(self, core: Core, state_machine: IStateMachine) -> None:
+        super().__init__(core)
         self._state_machine = state_machine
-        self._settings = settings
-        self._tracer = tracer
+        self.last_executed = core.data.clients.last_executed
+        """The filter at execution (G15 i): replicated state, shared with Figure 2."""
         self.time_ms = 0
         """The state machine's time: the highest leader's clock in an executed batch."""
-        self.digests = DigestChain(settings.digests_kept)
+        self.digests = DigestChain(core.settings.digests_kept)
 
     def mark_ordered(self, message: GloballyOrderedUpdate) -> list[Executed]:
         """`message.batch` stands at `message.seq`: store it, and execute whatever is now in line."""
@@ -112,16 +103,16 @@ class OrderedUpdateQueue:
         executed = []
         while (slot := ordering.global_history.get(ordering.local_aru + 1)) is not None and slot.ordered is not None:
             ordering.local_aru += 1
-            executed.append(self._execute(ordering.local_aru, slot))
+            executed.append(self.execute_slot(ordering.local_aru, slot))
         return executed
 
-    def _execute(self, seq: int, slot: Slot) -> Executed:
+    def execute_slot(self, seq: int, slot: Slot) -> Executed:
         """Run each update of the slot that has not run before (G15 i), at the slot's time."""
         assert slot.ordered is not None
         slot.voters.clear()
         time_ms, updates = slot.ordered.open()
         self.time_ms = max(self.time_ms, time_ms)
-        last_executed = self._data.clients.last_executed
+        last_executed = self.last_executed
         oldest = seq - self._settings.horizon_slots
         fresh = []
         for update in updates:

@@ -10,7 +10,7 @@ A vote that leaves late is a vote that the network has delayed: no promise knows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from attrs import frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from pfsb.paxos.interfaces import ITracer, ITransport
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Accept, Message
+from pfsb.paxos.peers import Peers
 from pfsb.paxos.settings import Settings
 
 _NEARLY = 0.9
@@ -39,6 +40,7 @@ class Outbound:
     def __init__(
         self,
         membership: Membership,
+        peers: Peers,
         transport: ITransport,
         clock: IReactorTime,
         settings: Settings,
@@ -46,6 +48,7 @@ class Outbound:
     ) -> None:
         self._membership = membership
         self._others = membership.others
+        self._peers = peers.by_id
         self._transport = transport
         self._clock = clock
         self._tracer = tracer
@@ -54,8 +57,6 @@ class Outbound:
         """A server whose Local_Aru lags by two windows takes no more proposals; votes must not wait for so many."""
         self._kept: dict[int, _Kept] = {}
         self._call: IDelayedCall | None = None
-        self.is_waited_at: Callable[[int], bool] = lambda server_id: True
-        """Whether clients of that server wait for results, so far as is known here."""
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
         """Send to one server, or to all others (None)."""
@@ -64,7 +65,7 @@ class Outbound:
         elif to is None:
             self._send_to_all(messages)
         else:
-            self._transmit([*self._taken(to), *messages], to)
+            self._transmit([*self.take_kept(to), *messages], to)
 
     def stop(self) -> None:
         """What waits is lost, as on its way."""
@@ -74,21 +75,21 @@ class Outbound:
             self._call = None
 
     def _send_votes(self, votes: Accept) -> None:
-        lazy = [i for i in self._others if not self._needs_at_once(i, votes)]
+        lazy = [i for i in self._others if not self.needs_at_once(i, votes)]
         if not lazy:
             self._send_to_all([votes])
             return
         for server_id in self._others:
             if server_id in lazy:
-                self._keep(server_id, votes)
+                self.keep_votes(server_id, votes)
             else:
-                self._transmit([*self._taken(server_id), votes], server_id)
+                self._transmit([*self.take_kept(server_id), votes], server_id)
 
-    def _needs_at_once(self, server_id: int, votes: Accept) -> bool:
+    def needs_at_once(self, server_id: int, votes: Accept) -> bool:
         at_once = self._seconds <= 0 or self._membership.leader_of(votes.view) == server_id
-        return at_once or self.is_waited_at(server_id)
+        return at_once or self._peers[server_id].has_clients
 
-    def _keep(self, server_id: int, votes: Accept) -> None:
+    def keep_votes(self, server_id: int, votes: Accept) -> None:
         """Votes of an older view are of no use to whoever can use these, and are dropped."""
         before = self._kept.get(server_id)
         since = self._clock.seconds() if before is None else before.since
@@ -97,11 +98,11 @@ class Outbound:
             votes = Accept(votes.server_id, votes.view, seqs)
         self._kept[server_id] = _Kept(votes, since)
         if len(votes.seqs) > self._votes_max:
-            self._transmit(self._taken(server_id), server_id)
+            self._transmit(self.take_kept(server_id), server_id)
         elif self._call is None:
-            self._call = self._clock.callLater(self._seconds, self._time_came)
+            self._call = self._clock.callLater(self._seconds, self.send_due)
 
-    def _taken(self, server_id: int) -> list[Message]:
+    def take_kept(self, server_id: int) -> list[Message]:
         """What waits for that server: it comes first in its frame, since it may open the window for what follows."""
         kept = self._kept.pop(server_id, None)
         return [] if kept is None else [kept.votes]
@@ -117,9 +118,9 @@ class Outbound:
             self._transmit([*different, *messages], None)
         else:
             for server_id in self._others:
-                self._transmit([*self._taken(server_id), *messages], server_id)
+                self._transmit([*self.take_kept(server_id), *messages], server_id)
 
-    def _time_came(self) -> None:
+    def send_due(self) -> None:
         """One call at a time, for the oldest: while frames take votes along it finds little to do."""
         self._call = None
         now = self._clock.seconds()
@@ -127,10 +128,10 @@ class Outbound:
             if now - kept.since >= self._seconds * _NEARLY:
                 if self._tracer is not None:
                     self._tracer.trace("timer", name="votes")
-                self._transmit(self._taken(server_id), server_id)
+                self._transmit(self.take_kept(server_id), server_id)
         if self._kept:
             oldest = min(kept.since for kept in self._kept.values())
-            self._call = self._clock.callLater(max(0.0, oldest + self._seconds - now), self._time_came)
+            self._call = self._clock.callLater(max(0.0, oldest + self._seconds - now), self.send_due)
 
     def _transmit(self, messages: Sequence[Message], to: int | None) -> None:
         if self._tracer is not None:

@@ -6,37 +6,28 @@ from collections.abc import Iterator
 
 from attrs import evolve
 
-from pfsb.paxos.data_structures import DataStructures
-from pfsb.paxos.flow_control import FlowControl
+from pfsb.paxos.alive import AliveHandler
+from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
-from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import DataEntry, GloballyOrderedUpdate, Prepare, PrepareOK, Proposal, State
 from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.records import ViewRecord
-from pfsb.paxos.settings import Settings
-from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
 
 
-class PrepareHandler:
+class PrepareHandler(Handler):
     def __init__(
         self,
-        data: DataStructures,
-        membership: Membership,
-        turn: Turn,
-        settings: Settings,
+        core: Core,
         ordering: GlobalOrderingHandler,
         update_queue: UpdateQueue,
-        flow_control: FlowControl,
+        alive: AliveHandler,
         progress_timer: ProgressTimer,
     ) -> None:
-        self._data = data
-        self._membership = membership
-        self._turn = turn
-        self._settings = settings
+        super().__init__(core)
         self._ordering = ordering
         self._update_queue = update_queue
-        self._flow_control = flow_control
+        self._alive = alive
         self._progress_timer = progress_timer
 
     # ------------------------------------------------------------------ the leader asks
@@ -63,16 +54,16 @@ class PrepareHandler:
         """
         self._turn.send(self._own_prepare())
 
-    def prepare_ok(self, message: PrepareOK) -> None:
+    def on_prepare_ok(self, message: PrepareOK) -> None:
         """Figure 7, Block C: note a promise and what comes with it; lead when a majority has promised."""
         if self._data.apply_prepare_ok(message):
             for entry in message.data_list:
-                self._apply_entry(entry)
+                self.apply_entry(entry)
         self._if_prepared_lead()
 
     # ------------------------------------------------------------------ the others promise
 
-    def prepare(self, message: Prepare) -> None:
+    def on_prepare(self, message: Prepare) -> None:
         """Figure 7, Block B: promise, once, to follow this view's leader.
 
         Installed already, perhaps by a VC_PROOF that overtook this PREPARE (G7): answer all the same; nothing of
@@ -83,17 +74,17 @@ class PrepareHandler:
         if data.server.state is State.LEADER_ELECTION:
             data.apply_prepare(message)
             self.shift_to_reg_nonleader()
-        if data.server.state is State.REG_NONLEADER and self._can_answer(message):
-            for part in self._own_prepare_ok(message):
+        if data.server.state is State.REG_NONLEADER and self.can_answer(message):
+            for part in self.own_prepare_ok(message):
                 self._turn.send(part, message.server_id)
 
-    def _can_answer(self, message: Prepare) -> bool:
+    def can_answer(self, message: Prepare) -> bool:
         """The data list must be complete above the leader's aru: a truncated one breaks safety (G19)."""
         ordering = self._data.ordering
         longest = 2 * self._settings.window_slots
         return message.local_aru >= ordering.global_history.floor and message.local_aru >= ordering.local_aru - longest
 
-    def _own_prepare_ok(self, message: Prepare) -> list[PrepareOK]:
+    def own_prepare_ok(self, message: Prepare) -> list[PrepareOK]:
         """The promise of this view, built once; every repetition is the same."""
         own = self._data.preparing.prepare_oks.get(self._data.server.server_id)
         if own is None or own.view != message.view:
@@ -104,7 +95,7 @@ class PrepareHandler:
 
     # ------------------------------------------------------------------ Figure 8
 
-    def _construct_data_list(self, local_aru: int) -> Iterator[DataEntry]:
+    def construct_data_list(self, local_aru: int) -> Iterator[DataEntry]:
         """Figure 8, Block A: for every slot above the leader's aru, what is ordered there, else what is accepted."""
         for seq, slot in self._data.ordering.global_history.above(local_aru):
             if slot.ordered is not None:
@@ -116,7 +107,7 @@ class PrepareHandler:
         """The data list, cut into parts that fit a frame (G28, Departure 6)."""
         lists: list[list[DataEntry]] = [[]]
         size = 0
-        for entry in self._construct_data_list(local_aru):
+        for entry in self.construct_data_list(local_aru):
             if lists[-1] and size + len(entry.batch.data) > self._settings.frame_data_bytes_max:
                 lists.append([])
                 size = 0
@@ -127,18 +118,18 @@ class PrepareHandler:
         whole = PrepareOK(server.server_id, view, (), parts=len(lists), edition=server.incarnation)
         return [evolve(whole, data_list=tuple(entries), part=part) for part, entries in enumerate(lists)]
 
-    def _view_prepared_ready(self, view: int) -> bool:
+    def view_prepared_ready(self, view: int) -> bool:
         """Figure 8, Block B: a majority has promised, all parts of each promise being here."""
         promises = self._data.preparing.prepare_oks.values()
-        return sum(oks.view == view and oks.complete for oks in promises) >= self._membership.quorum
+        return sum(oks.view == view and oks.complete for oks in promises) >= self.quorum
 
     # ------------------------------------------------------------------ Figure 9
 
     def _if_prepared_lead(self) -> None:
-        if self._view_prepared_ready(self._data.views.last_installed):
-            self._shift_to_reg_leader()
+        if self.view_prepared_ready(self._data.views.last_installed):
+            self.shift_to_reg_leader()
 
-    def _shift_to_reg_leader(self) -> None:
+    def shift_to_reg_leader(self) -> None:
         """Figure 9, Block A: the view is prepared: order what was left open, then what waits.
 
         The numbers from Local_Aru to the highest known slot come first, with what they hold or a no-op (G11); the
@@ -150,7 +141,7 @@ class PrepareHandler:
         self._update_queue.enqueue_unbound_pending_updates()
         data.ordering.last_proposed = data.ordering.local_aru
         data.preparing.prepare_oks.clear()
-        self._flow_control.announce()
+        self._alive.announce_leadership()
         self._progress_timer.start()
 
     def shift_to_reg_nonleader(self) -> None:
@@ -161,7 +152,7 @@ class PrepareHandler:
         if data.views.last_installed != data.views.last_attempted:
             self._install(data.views.last_attempted)
         self._progress_timer.start()  # G5: by whatever path the view was joined
-        self._flow_control.hurry_if_leader_is_gone()
+        self._alive.hurry_if_leader_is_gone()
 
     # ------------------------------------------------------------------ helpers
 
@@ -177,8 +168,8 @@ class PrepareHandler:
         data = self._data
         return Prepare(data.server.server_id, data.views.last_installed, data.ordering.local_aru)
 
-    def _apply_entry(self, entry: DataEntry) -> None:
+    def apply_entry(self, entry: DataEntry) -> None:
         if isinstance(entry, Proposal):
             self._data.apply_proposal(entry)
         else:
-            self._ordering.learn(entry)
+            self._ordering.on_globally_ordered_update(entry)

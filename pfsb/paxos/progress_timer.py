@@ -10,34 +10,22 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 
-from pfsb.paxos.data_structures import TimerData
-from pfsb.paxos.interfaces import ITracer
-from pfsb.paxos.settings import Settings
-from pfsb.paxos.turn import Turn
+from pfsb.paxos.core import Core, Handler
 
 HURRY_SECONDS = 0.02
 """What is left of the timer, at most, when the leader is known to be gone: random, so that not all suspect at once."""
 
 
-class ProgressTimer:
-    def __init__(
-        self,
-        timers: TimerData,
-        turn: Turn,
-        clock: IReactorTime,
-        rng: random.Random,
-        settings: Settings,
-        tracer: ITracer | None = None,
-    ) -> None:
-        self._timers = timers
-        self._turn = turn
-        self._clock = clock
+class ProgressTimer(Handler):
+    def __init__(self, core: Core, rng: random.Random) -> None:
+        super().__init__(core)
+        self._timers = core.data.timers
         self._rng = rng
-        self._default = settings.progress_seconds
-        self._longest = settings.progress_seconds * 2**settings.progress_doublings_max
-        self._tracer = tracer
+        self._default = core.settings.progress_seconds
+        self.longest = core.settings.progress_seconds * 2**core.settings.progress_doublings_max
+        """The cap of the timer's value, in seconds (G8)."""
         self._call: IDelayedCall | None = None
         self._due = 0.0
         self.expiries = 0
@@ -76,22 +64,22 @@ class ProgressTimer:
 
     def double(self) -> None:
         """Each preinstall gives the election and the next leader more time."""
-        self._timers.progress_seconds = min(self._timers.progress_seconds * 2, self._longest)
+        self._timers.progress_seconds = min(self._timers.progress_seconds * 2, self.longest)
 
     def back_to_default(self) -> None:
         self._timers.progress_seconds = self._default
 
     def _arm(self, due: float) -> None:
-        self._call = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._time_came)
+        self._call = self._clock.callLater(max(0.0, due - self._clock.seconds()), self.expire)
 
-    def _time_came(self) -> None:
+    def expire(self) -> None:
         self._call = None
         if self._clock.seconds() < self._due:
             self._arm(self._due)
             return
-        self._turn.run(self._expire)
+        self._turn.run(self._suspect)
 
-    def _expire(self) -> None:
+    def _suspect(self) -> None:
         """Figure 6, Block A: no global progress for too long."""
         self.expiries += 1
         if self._tracer is not None:

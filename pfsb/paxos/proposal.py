@@ -8,61 +8,56 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IReactorTime
-
-from pfsb.paxos.data_structures import DataStructures
-from pfsb.paxos.flow_control import FlowControl
+from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.messages import Accept, Batch, Proposal, State
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.records import ProposalRecord
-from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
+from pfsb.paxos.window import Window
 from pfsb.support.histogram import BYTES, Histogram
 
 
-class ProposalHandler:
+class ProposalHandler(Handler):
     def __init__(
         self,
-        data: DataStructures,
-        turn: Turn,
-        clock: IReactorTime,
+        core: Core,
         ordered_queue: OrderedUpdateQueue,
         ordering: GlobalOrderingHandler,
         update_queue: UpdateQueue,
-        flow_control: FlowControl,
+        window: Window,
+        on_far_ahead: Callable[[int], None],
     ) -> None:
-        self._data = data
-        self._turn = turn
-        self._clock = clock
+        """`on_far_ahead` is told the slot up to which the leader has executed at least, when one of its proposals is
+        beyond the window of this server (section 5.6, trigger 1)."""
+        super().__init__(core)
         self._ordered_queue = ordered_queue
         self._ordering = ordering
         self._update_queue = update_queue
-        self._flow_control = flow_control
+        self._window = window
+        self._on_far_ahead = on_far_ahead
         self._ahead_ms = 0
         """How far the state machine's time is ahead of this server's clock, as far as was seen."""
         self.skipped: set[int] = set()
         """Numbers to leave out as leader (`--skip-seq`): a hole for the next leader to find."""
         self.batch_bytes = Histogram(BYTES)
         """Of what this server has proposed as leader, no-ops included."""
-        self.on_far_ahead: Callable[[int], None] = lambda seq: None
-        """Told what the leader has executed when its proposal is beyond the window (section 5.6, trigger 1)."""
 
-    def proposal(self, message: Proposal) -> None:
+    def on_proposal(self, message: Proposal) -> None:
         """Figure 10, Block B: accept what the leader of the installed view proposes."""
         seq = message.seq
-        if self._is_ordered(seq):
+        if self.is_ordered(seq):
             if not self._contradicts_what_was_ordered(message):
                 self._accept(message)  # G18: it helps a leader that has not ordered it yet
             return
-        if not self._flow_control.may_accept(seq):
-            self.on_far_ahead(self._flow_control.executed_by_leader_of(seq))
+        if not self._window.may_accept(seq):
+            self._on_far_ahead(self._window.executed_by_leader_of(seq))
             return
         if self._data.apply_proposal(message):
             self._record(message)
-        assert self._is_held(message), f"slot {seq} holds a proposal of a later view than is installed (G18)"
+        assert self.is_held(message), f"slot {seq} holds a proposal of a later view than is installed (G18)"
         self._accept(message)
-        self._vote(message)
+        self.vote(message)
 
     def send_proposal(self) -> None:
         """Figure 11, Block A: propose as long as the window is open and something waits (G1, G25).
@@ -76,12 +71,12 @@ class ProposalHandler:
             return
         ordering = data.ordering
         ordering.last_proposed = max(ordering.last_proposed, ordering.local_aru)
-        while self._flow_control.may_propose(seq := ordering.last_proposed + 1):
-            if not self._is_left_out(seq) and not self._is_ordered(seq):
-                batch = self._batch_for(seq)
+        while self._window.may_propose(seq := ordering.last_proposed + 1):
+            if not self._is_left_out(seq) and not self.is_ordered(seq):
+                batch = self.batch_for(seq)
                 if batch is None:
                     return
-                self._propose(Proposal(data.server.server_id, data.views.last_installed, seq, batch))
+                self.propose(Proposal(data.server.server_id, data.views.last_installed, seq, batch))
             ordering.last_proposed = max(ordering.last_proposed, seq)
 
     def propose_time(self) -> bool:
@@ -94,7 +89,7 @@ class ProposalHandler:
             return False
         seq = ordering.local_aru + 1
         view = self._data.views.last_installed
-        self._propose(Proposal(self._data.server.server_id, view, seq, Batch.of(self.now_ms(), ())))
+        self.propose(Proposal(self._data.server.server_id, view, seq, Batch.of(self.now_ms(), ())))
         ordering.last_proposed = max(ordering.last_proposed, seq)
         return True
 
@@ -112,7 +107,7 @@ class ProposalHandler:
         slot = self._data.ordering.global_history.get(seq)
         if slot is not None and slot.proposal is not None and slot.ordered is None:
             slot.sent_at = self._clock.seconds()
-            self._turn.send_early(slot.proposal)
+            self._turn.send_proposal_early(slot.proposal)
             self._accept(slot.proposal)
 
     def _is_left_out(self, seq: int) -> bool:
@@ -120,7 +115,7 @@ class ProposalHandler:
         slot = self._data.ordering.global_history.get(seq)
         return seq in self.skipped and (slot is None or slot.proposal is None)
 
-    def _batch_for(self, seq: int) -> Batch | None:
+    def batch_for(self, seq: int) -> Batch | None:
         ordering = self._data.ordering
         slot = ordering.global_history.get(seq)
         if slot is not None and slot.proposal is not None:
@@ -129,16 +124,16 @@ class ProposalHandler:
             return Batch.of(self.now_ms(), ())
         return self._update_queue.pop_batch(self.now_ms())
 
-    def _propose(self, message: Proposal) -> None:
+    def propose(self, message: Proposal) -> None:
         applied = self._data.apply_proposal(message)
         assert applied, "a leader proposes once a view and slot, and only what is not ordered"
         slot = self._data.ordering.global_history.ensure(message.seq)
         slot.sent_at = self._clock.seconds()
         self.batch_bytes.observe(len(message.batch.data))
-        self._turn.send_early(message)
+        self._turn.send_proposal_early(message)
         self._record(message)
         self._accept(message)
-        self._vote(message)
+        self.vote(message)
 
     def _record(self, message: Proposal) -> None:
         self._turn.append(ProposalRecord(message.seq, message.view, message.batch))
@@ -147,7 +142,7 @@ class ProposalHandler:
     def _accept(self, message: Proposal) -> None:
         self._turn.send(Accept(self._data.server.server_id, message.view, (message.seq,)))
 
-    def _vote(self, message: Proposal) -> None:
+    def vote(self, message: Proposal) -> None:
         self._data.apply_accept(Accept(self._data.server.server_id, message.view, (message.seq,)), message.seq)
         self._ordering.try_order(message.seq)
 
@@ -160,10 +155,10 @@ class ProposalHandler:
         slot = self._data.ordering.global_history.get(message.seq)
         return slot is not None and slot.ordered is not None and slot.ordered.data != message.batch.data
 
-    def _is_held(self, message: Proposal) -> bool:
+    def is_held(self, message: Proposal) -> bool:
         slot = self._data.ordering.global_history.get(message.seq)
         return slot is not None and slot.proposal is not None and slot.proposal.view == message.view
 
-    def _is_ordered(self, seq: int) -> bool:
+    def is_ordered(self, seq: int) -> bool:
         slot = self._data.ordering.global_history.get(seq)
         return seq <= self._data.ordering.local_aru or (slot is not None and slot.ordered is not None)

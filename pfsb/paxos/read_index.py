@@ -12,14 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from attrs import define, field
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 
-from pfsb.paxos.data_structures import DataStructures
-from pfsb.paxos.flow_control import FlowControl
-from pfsb.paxos.membership import Membership
+from pfsb.paxos.alive import AliveHandler
+from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.messages import Confirm, Confirmed, ReadIndex, ReadRequest, State
-from pfsb.paxos.settings import Settings
-from pfsb.paxos.turn import Turn
 
 Ready = Callable[[bool], None]
 """Called once, in a turn: True when this server may answer now; False when no leader has said so in time."""
@@ -44,25 +41,13 @@ class _Round:
     confirmed_by: set[int] = field(factory=set)
 
 
-class ReadIndexHandler:
-    def __init__(
-        self,
-        data: DataStructures,
-        membership: Membership,
-        turn: Turn,
-        clock: IReactorTime,
-        settings: Settings,
-        flow_control: FlowControl,
-    ) -> None:
-        self._data = data
-        self._membership = membership
-        self._turn = turn
-        self._clock = clock
-        self._settings = settings
-        self._flow_control = flow_control
-        self._waiting: list[_Read] = []
+class ReadIndexHandler(Handler):
+    def __init__(self, core: Core, alive: AliveHandler) -> None:
+        super().__init__(core)
+        self._alive = alive
+        self.waiting: list[_Read] = []
         """For the next request."""
-        self._requested: list[_Read] = []
+        self.requested: list[_Read] = []
         self._request_number = 0
         self._indexed: list[tuple[int, list[_Read]]] = []
         """(slot to be executed before, reads)"""
@@ -80,25 +65,25 @@ class ReadIndexHandler:
     @property
     def under_way(self) -> int:
         """Reads that are not ready."""
-        return len(self._waiting) + len(self._requested) + sum(len(reads) for _, reads in self._indexed)
+        return len(self.waiting) + len(self.requested) + sum(len(reads) for _, reads in self._indexed)
 
     # ------------------------------------------------------------------ whoever is asked by a client
 
-    def read(self, ready: Ready) -> None:
+    def begin_read(self, ready: Ready) -> None:
         """In a turn: a client of this server wants to read."""
-        self._flow_control.client_asks()
-        self._waiting.append(_Read(ready, self._clock.seconds()))
-        if not self._requested:
-            self._request()
+        self._alive.client_asks()
+        self.waiting.append(_Read(ready, self._clock.seconds()))
+        if not self.requested:
+            self.request_index()
         self._watch()
 
-    def read_index(self, message: ReadIndex) -> None:
+    def on_read_index(self, message: ReadIndex) -> None:
         """The leader's answer; one to an earlier request tells nothing of later reads."""
-        if message.number == self._request_number and self._requested:
-            self._indexed.append((message.seq, self._requested))
-            self._requested = []
-            if self._waiting:
-                self._request()
+        if message.number == self._request_number and self.requested:
+            self._indexed.append((message.seq, self.requested))
+            self.requested = []
+            if self.waiting:
+                self.request_index()
 
     def answer_ready(self) -> None:
         """At the end of each turn: whatever this server has executed by now."""
@@ -113,34 +98,34 @@ class ReadIndexHandler:
                 for read in reads:
                     read.ready(True)
 
-    def _request(self) -> None:
+    def request_index(self) -> None:
         # Beyond all numbers of this server's former lives, whose answers may still be on their way.
         self._request_number = max(self._request_number, self._data.server.incarnation << 32) + 1
-        self._requested, self._waiting = self._waiting, []
+        self.requested, self.waiting = self.waiting, []
         self._ask_leader()
 
     def _ask_leader(self) -> None:
         own_id, state = self._data.server.server_id, self._data.server.state
         if state is State.REG_LEADER:
-            self.read_request(ReadRequest(own_id, self._request_number))
+            self.on_read_request(ReadRequest(own_id, self._request_number))
         elif state is State.REG_NONLEADER:
             leader = self._membership.leader_of(self._data.views.last_installed)
             self._turn.send(ReadRequest(own_id, self._request_number), leader)
 
     # ------------------------------------------------------------------ the leader, and those who follow it
 
-    def read_request(self, message: ReadRequest) -> None:
+    def on_read_request(self, message: ReadRequest) -> None:
         """Only a leader can tell; whoever asks somebody else asks again."""
         if self._data.server.state is not State.REG_LEADER:
             return
-        present = self._present_round()
+        present = self.present_round()
         if present is not None and present.asked_by.get(message.server_id) == message.number:
             return  # it was sent again, and is about to be answered
         self._next_round[message.server_id] = message.number
         if present is None:
             self._begin_round()
 
-    def confirm(self, message: Confirm) -> None:
+    def on_confirm(self, message: Confirm) -> None:
         """True whenever it is said: this server has installed no later view, and will not have when this arrives late.
 
         Late or early, it shows that nobody had a majority for a later view when the round began.
@@ -149,13 +134,13 @@ class ReadIndexHandler:
         if data.server.state is State.REG_NONLEADER and data.views.last_installed == message.view:
             self._turn.send(Confirmed(data.server.server_id, message.view, message.number), message.server_id)
 
-    def confirmed(self, message: Confirmed) -> None:
-        present = self._present_round()
+    def on_confirmed(self, message: Confirmed) -> None:
+        present = self.present_round()
         if present is not None and (present.view, present.number) == (message.view, message.number):
             present.confirmed_by.add(message.server_id)
             self._end_round_if_confirmed(present)
 
-    def _present_round(self) -> _Round | None:
+    def present_round(self) -> _Round | None:
         """The one under way, unless it belongs to a view that this server leads no more."""
         data = self._data
         leads = data.server.state is State.REG_LEADER
@@ -171,22 +156,22 @@ class ReadIndexHandler:
         index = max(ordering.local_aru, ordering.last_proposed, ordering.global_history.top)
         self._round = begun = _Round(self._round_number, self._data.views.last_installed, index, asked_by)
         begun.confirmed_by.add(self._data.server.server_id)
-        self._ask_for_confirmation(begun)
+        self.ask_for_confirmation(begun)
         self._end_round_if_confirmed(begun)
 
-    def _ask_for_confirmation(self, present: _Round) -> None:
+    def ask_for_confirmation(self, present: _Round) -> None:
         self._turn.send(Confirm(self._data.server.server_id, present.view, present.number))
         self._watch()
 
     def _end_round_if_confirmed(self, present: _Round) -> None:
-        if len(present.confirmed_by) < self._membership.quorum:
+        if len(present.confirmed_by) < self.quorum:
             return
         self._round = None
         own_id = self._data.server.server_id
         for server_id, number in present.asked_by.items():
             answer = ReadIndex(own_id, number, present.index)
             if server_id == own_id:
-                self.read_index(answer)
+                self.on_read_index(answer)
             else:
                 self._turn.send(answer, server_id)
         if self._next_round and self._round is None:
@@ -196,23 +181,23 @@ class ReadIndexHandler:
 
     def _watch(self) -> None:
         if self._call is None:
-            self._call = self._clock.callLater(self._settings.resend_seconds, self._time_came)
+            self._call = self._clock.callLater(self._settings.resend_seconds, self.ask_again)
 
-    def _time_came(self) -> None:
+    def ask_again(self) -> None:
         self._call = None
-        self._turn.run(self._ask_again)
+        self._turn.run(self._repeat_requests)
         if not self._turn.stopped and (self.under_way or self._round is not None):
             self._watch()
 
-    def _ask_again(self) -> None:
+    def _repeat_requests(self) -> None:
         self._give_up(self._clock.seconds() - self._settings.update_seconds)
-        if self._requested:
+        if self.requested:
             self._ask_leader()
-        elif self._waiting:
-            self._request()
-        present = self._present_round()
+        elif self.waiting:
+            self.request_index()
+        present = self.present_round()
         if present is not None:
-            self._ask_for_confirmation(present)
+            self.ask_for_confirmation(present)
 
     def _give_up(self, oldest: float) -> None:
         """Reads that wait for as long as an update is not sent again: they go through the log, which finds its way."""
@@ -224,6 +209,6 @@ class ReadIndexHandler:
 
         indexed = [(seq, in_time(reads)) for seq, reads in self._indexed]
         self._indexed = [(seq, reads) for seq, reads in indexed if reads]
-        self._requested, self._waiting = in_time(self._requested), in_time(self._waiting)
+        self.requested, self.waiting = in_time(self.requested), in_time(self.waiting)
         for read in late:
             read.ready(False)

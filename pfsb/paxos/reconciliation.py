@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import random
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 
-from pfsb.paxos.data_structures import DataStructures
-from pfsb.paxos.flow_control import FlowControl
+from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.demand import Demand
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
-from pfsb.paxos.interfaces import IStableStorage, ITracer
-from pfsb.paxos.membership import Membership
+from pfsb.paxos.interfaces import IStableStorage
 from pfsb.paxos.messages import (
     Batch,
     GloballyOrderedUpdate,
@@ -26,8 +25,7 @@ from pfsb.paxos.messages import (
     ReconciliationRequest,
     State,
 )
-from pfsb.paxos.settings import Settings
-from pfsb.paxos.turn import Turn
+from pfsb.paxos.peers import Peers
 
 PATIENCE_SECONDS = 0.01
 """What is missing may be in the socket's buffer: wait so long, or longer, before asking anybody."""
@@ -40,30 +38,22 @@ ALL_THERE_IS = 2**53
 """The last slot that is asked for by who does not know how far the others have come."""
 
 
-class ReconciliationHandler:
+class ReconciliationHandler(Handler):
     def __init__(
         self,
-        data: DataStructures,
-        membership: Membership,
-        turn: Turn,
-        clock: IReactorTime,
+        core: Core,
         rng: random.Random,
         storage: IStableStorage,
-        settings: Settings,
         ordering: GlobalOrderingHandler,
-        flow_control: FlowControl,
-        tracer: ITracer | None = None,
+        peers: Peers,
+        demand: Demand,
     ) -> None:
-        self._data = data
-        self._membership = membership
-        self._turn = turn
-        self._clock = clock
+        super().__init__(core)
         self._rng = rng
         self._storage = storage
-        self._settings = settings
         self._ordering = ordering
-        self._flow_control = flow_control
-        self._tracer = tracer
+        self._peers = peers
+        self._demand = demand
         self._target = 0
         """The highest slot that is known to be ordered somewhere."""
         self._peer: int | None = None
@@ -78,7 +68,7 @@ class ReconciliationHandler:
 
     # ------------------------------------------------------------------ the server that is behind
 
-    def begin(self) -> None:
+    def ask_at_start(self) -> None:
         """A server that was away asks one of the others at once: the first ALIVE may be long in coming.
 
         It has heard nobody yet, so it waits for no answer: if there is none, ALIVE tells it whom to ask.
@@ -90,7 +80,7 @@ class ReconciliationHandler:
             peer = self._rng.choice([i for i in others if i != leader] or others)
             self._request(peer, self._data.ordering.local_aru + 1, ALL_THERE_IS)
 
-    def behind(self, target: int) -> None:
+    def catch_up_to(self, target: int) -> None:
         """Somebody has more than this server: ask soon, unless it comes by itself until then."""
         self._target = max(self._target, target)
         if self._call is None and self._is_behind():
@@ -98,17 +88,17 @@ class ReconciliationHandler:
 
     def _patience(self) -> float:
         """Seconds. To a server whose clients wait nobody's votes come late."""
-        if self._flow_control.has_clients():
+        if self._demand.has_clients():
             return PATIENCE_SECONDS
         return max(PATIENCE_SECONDS, LAZY_VOTES_PATIENCE * self._settings.lazy_seconds)
 
-    def reply(self, message: ReconciliationReply) -> None:
+    def on_reconciliation_reply(self, message: ReconciliationReply) -> None:
         """Take what has come; when all before this burst is here, too, ask for the next one."""
         aru = self._data.ordering.local_aru
         self._target = max(self._target, message.local_aru)
         for update in message.updates:
             self.bytes_received += len(update.batch.data)
-            self._ordering.learn(update)
+            self._ordering.on_globally_ordered_update(update)
         if not self._is_behind():
             self._stop_waiting()
             self._peer = None
@@ -136,7 +126,7 @@ class ReconciliationHandler:
         is_here = self._burst_end >= self._first and self._data.ordering.local_aru >= self._first - 1
         return is_here and self._burst_end < self._target
 
-    def _ask_somebody(self) -> None:
+    def ask_a_peer(self) -> None:
         if self._is_behind():
             peer = self._choose_peer()
             if peer is None:
@@ -157,8 +147,8 @@ class ReconciliationHandler:
     def _choose_peer(self) -> int | None:
         """A random peer that is there and has more; not the one that did not answer, nor the leader, if others can."""
         aru = self._data.ordering.local_aru
-        peers = self._flow_control.peers
-        able = [i for i, peer in peers.items() if peer.local_aru > aru and self._flow_control.heard_lately(i)]
+        peers = self._peers.by_id
+        able = [i for i, peer in peers.items() if peer.local_aru > aru and self._peers.heard_lately(i)]
         view = self._data.views.last_installed
         leader = self._membership.leader_of(view) if view else None
         preferred = [i for i in able if i not in (leader, self._peer)] or [i for i in able if i != self._peer] or able
@@ -166,7 +156,7 @@ class ReconciliationHandler:
 
     def _arm(self, seconds: float) -> None:
         if self._call is None:
-            self._call = self._clock.callLater(seconds, self._time_came)
+            self._call = self._clock.callLater(seconds, self.ask_again)
 
     def _rearm(self, seconds: float) -> None:
         if self._call is not None:
@@ -177,20 +167,20 @@ class ReconciliationHandler:
             self._call.cancel()
             self._call = None
 
-    def _time_came(self) -> None:
+    def ask_again(self) -> None:
         self._call = None
-        self._turn.run(self._ask_somebody)
+        self._turn.run(self.ask_a_peer)
 
     # ------------------------------------------------------------------ the server that has it
 
-    def request(self, message: ReconciliationRequest) -> None:
+    def on_reconciliation_request(self, message: ReconciliationRequest) -> None:
         """Serve a burst: from memory if the slots are there, else from disk, off the reactor."""
         history = self._data.ordering.global_history
         last = min(message.last, self._data.ordering.local_aru)
         if last < message.first:
             self._serve(message.server_id, message.first, [])
         elif message.first > history.floor:
-            self._serve(message.server_id, message.first, self._from_memory(message.first, last))
+            self._serve(message.server_id, message.first, self.rows_from_memory(message.first, last))
         else:
             bytes_max = BURST_MESSAGES * self._settings.frame_data_bytes_max
 
@@ -199,7 +189,7 @@ class ReconciliationHandler:
 
             self._storage.read_history(message.first, last, bytes_max, found)
 
-    def _from_memory(self, first: int, last: int) -> list[tuple[int, Batch]]:
+    def rows_from_memory(self, first: int, last: int) -> list[tuple[int, Batch]]:
         rows: list[tuple[int, Batch]] = []
         room = BURST_MESSAGES * self._settings.frame_data_bytes_max
         for seq in range(first, last + 1):

@@ -13,7 +13,9 @@ from zope.interface import implementer
 
 from pfsb.paxos import conflict
 from pfsb.paxos.accept import AcceptHandler
+from pfsb.paxos.alive import AliveHandler
 from pfsb.paxos.client_update import ClientUpdateHandler
+from pfsb.paxos.core import Core
 from pfsb.paxos.data_structures import (
     ClientData,
     DataStructures,
@@ -24,7 +26,7 @@ from pfsb.paxos.data_structures import (
     TimerData,
     ViewData,
 )
-from pfsb.paxos.flow_control import FlowControl
+from pfsb.paxos.demand import Demand
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.interfaces import IFrameReceiver, IStableStorage, IStateMachine, ITracer, ITransport
 from pfsb.paxos.leader_election import LeaderElectionHandler
@@ -52,12 +54,12 @@ from pfsb.paxos.messages import (
 )
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.outbound import Outbound
+from pfsb.paxos.peers import Peers
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.proposal import ProposalHandler
 from pfsb.paxos.read_index import ReadIndexHandler
 from pfsb.paxos.reconciliation import ReconciliationHandler
-from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.recovery import recover
 from pfsb.paxos.retransmission import Retransmission
 from pfsb.paxos.settings import Settings
@@ -65,10 +67,7 @@ from pfsb.paxos.storage_identity import StorageIdentityHandler
 from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
 from pfsb.paxos.update_timers import UpdateTimers
-
-
-class StorageWasReplaced(Exception):
-    """The other servers know this id with another storage: this one lacks the promises that were made."""
+from pfsb.paxos.window import Window
 
 
 def new_data(server_id: int, settings: Settings) -> DataStructures:
@@ -81,6 +80,10 @@ def new_data(server_id: int, settings: Settings) -> DataStructures:
         TimerData(settings.progress_seconds),
         ClientData(LastExecuted(settings.horizon_slots)),
     )
+
+
+def _nothing() -> None:
+    """The part of the layer above while none is attached."""
 
 
 @implementer(IFrameReceiver)
@@ -103,61 +106,78 @@ class Replica:
         on_failure: Callable[[Failure], None],
         tracer: ITracer | None = None,
     ) -> None:
-        self._storage = storage
+        self.storage = storage
         self._transport = transport
         self._tracer = tracer
         self.settings = settings
         self.membership = membership = Membership(server_id, tuple(servers))
         self.data = data = new_data(server_id, settings)
-        self.lazy_votes = Outbound(membership, transport, clock, settings, tracer)
-        self.turn = turn = Turn(data, storage, self.lazy_votes, on_failure, tracer)
-        self.progress_timer = ProgressTimer(data.timers, turn, clock, rng, settings, tracer)
-        self.update_timers = UpdateTimers(data, membership, turn, clock, settings, tracer)
-        self.update_queue = UpdateQueue(data, settings, self.update_timers.start)
-        self.ordered_queue = OrderedUpdateQueue(data, turn, state_machine, settings, tracer)
-        self.flow_control = FlowControl(data, membership, turn, clock, settings, self.progress_timer)
-        self.ordering = GlobalOrderingHandler(
-            data, membership, self.ordered_queue, self.update_queue, self.progress_timer, self.flow_control
+        self.peers = peers = Peers(membership, clock, settings)
+        self.outbound = Outbound(membership, peers, transport, clock, settings, tracer)
+        self.turn = Turn(data, storage, self.outbound, on_failure, self.end_turn, tracer)
+        core = Core(data, membership, self.turn, clock, settings, tracer)
+        self.window = window = Window(data.ordering, settings)
+        self.demand = Demand(core, peers)
+        self.progress_timer = ProgressTimer(core, rng)
+        self.update_timers = UpdateTimers(core)
+        self.update_queue = UpdateQueue(data, settings, self.update_timers.start_timer)
+        self.ordered_queue = OrderedUpdateQueue(core, state_machine)
+        self.ordering = GlobalOrderingHandler(core, self.ordered_queue, self.update_queue, self.progress_timer, peers)
+        self.reconciliation = ReconciliationHandler(core, rng, storage, self.ordering, peers, self.demand)
+        self.alive = AliveHandler(
+            core,
+            peers,
+            self.demand,
+            self.progress_timer,
+            on_behind=self.reconciliation.catch_up_to,
+            on_leader_at_work=self.update_timers.forward_pending_updates,
         )
         self.proposals = ProposalHandler(
-            data, turn, clock, self.ordered_queue, self.ordering, self.update_queue, self.flow_control
+            core, self.ordered_queue, self.ordering, self.update_queue, window, self.reconciliation.catch_up_to
         )
-        self.accepts = AcceptHandler(data, self.ordering, self.flow_control)
-        self.client_updates = ClientUpdateHandler(data, membership, turn, self.update_queue, self.flow_control)
-        self.prepare = PrepareHandler(
-            data, membership, turn, settings, self.ordering, self.update_queue, self.flow_control, self.progress_timer
-        )
-        self.election = LeaderElectionHandler(
-            data, membership, turn, self.prepare, self.update_queue, self.flow_control, self.progress_timer
-        )
-        self.reconciliation = ReconciliationHandler(
-            data, membership, turn, clock, rng, storage, settings, self.ordering, self.flow_control, tracer
-        )
-        self.reads = ReadIndexHandler(data, membership, turn, clock, settings, self.flow_control)
-        self.introduction = StorageIdentityHandler(data, membership, turn, self.flow_control)
-        self.retransmission = Retransmission(
-            data, membership, turn, clock, settings, self.election, self.prepare, self.proposals, self.flow_control
-        )
-        self.introduction.on_admitted = self._take_part
-        self.lazy_votes.is_waited_at = self.flow_control.is_waited_at
-        self.ordering.on_gap = self.reconciliation.behind
-        self.proposals.on_far_ahead = self.reconciliation.behind
-        self.flow_control.on_behind = self.reconciliation.behind
-        self.flow_control.on_leader_at_work = self.update_timers.forward_pending_updates
-        turn.at_end.append(self.proposals.send_proposal)
-        turn.at_end.append(self.reads.answer_ready)
+        self.accepts = AcceptHandler(core, self.ordering, window)
+        self.client_updates = ClientUpdateHandler(core, self.update_queue, self.demand)
+        self.prepare = PrepareHandler(core, self.ordering, self.update_queue, self.alive, self.progress_timer)
+        self.election = LeaderElectionHandler(core, self.prepare, self.update_queue, self.alive, self.progress_timer)
+        self.reads = ReadIndexHandler(core, self.alive)
+        self.storage_identity = StorageIdentityHandler(core, self.alive, self.take_part)
+        self.retransmission = Retransmission(core, self.election, self.prepare, self.proposals, self.alive)
+        self._wire()
+        self._introduce_waiting: Callable[[], None] = _nothing
+        self._after_answers: Callable[[], None] = _nothing
+        self.checks: list[Callable[[], None]] = []
+        """Called last at the end of every turn: the invariants, in tests and in the simulator."""
         self.discarded: dict[str, int] = {}
         """How many messages ran into which line of Figure 4."""
         self.shifts: dict[State, int] = dict.fromkeys(State, 0)
         """How often this server has shifted to a state, or to the same one in another view."""
         self._told: tuple[State, int] | None = None
-        turn.at_end.append(self._tell_state)
+
+    def _wire(self) -> None:
+        """Set the two call-backs that lead from a handler to one that is built later, and needs the first itself."""
+        # Reconciliation executes through global ordering; a gap in what is ordered starts it (section 5.6, trigger 2).
+        self.ordering.on_gap = self.reconciliation.catch_up_to
+        # The election starts and stops the timer; the timer's expiry begins an election (Figure 6, Block A).
+        self.progress_timer.on_expiry = self.election.suspect
+
+    def attach(
+        self,
+        *,
+        introduce_waiting: Callable[[], None],
+        after_answers: Callable[[], None],
+        clients_wait: Callable[[], bool],
+    ) -> None:
+        """Connect the layer above, once, after `start`: its two parts in the end of a turn (see `end_turn`), and
+        whether any of its clients waits for commands of others (Departure 25)."""
+        self._introduce_waiting = introduce_waiting
+        self._after_answers = after_answers
+        self.demand.clients_wait = clients_wait
 
     # ------------------------------------------------------------------ life
 
     def start(self) -> None:
         """Recover, listen, and enter an election (Figure 14), as soon as others know whose disk this is."""
-        found = self._storage.recover()
+        found = self.storage.recover()
         self.membership.identities.update(found.peers)
         recover(self.data, found, self.ordered_queue, self._report_recovery)
         self.turn.durable.last_installed = self.data.views.last_installed
@@ -165,12 +185,12 @@ class Replica:
         if self._tracer is not None:
             self._tracer.trace("start", view=found.last_installed, aru=found.local_aru, incarnation=found.incarnation)
         self._transport.start(self, found.identity, found.incarnation)
-        self.data.server.incarnation, self.identity = found.incarnation, found.identity
-        self.turn.run(self.introduction.begin, found.identity)
+        self.data.server.incarnation = found.incarnation
+        self.turn.run(self.storage_identity.begin_admission, found.identity)
         self.retransmission.start()
 
-    def _take_part(self) -> None:
-        self.reconciliation.begin()
+    def take_part(self) -> None:
+        self.reconciliation.ask_at_start()
         self.election.shift_to_leader_election(self.data.views.last_attempted + 1)
 
     def stop(self) -> Any:
@@ -191,30 +211,45 @@ class Replica:
         """Run something of the layers above as a turn."""
         self.turn.run(event, *args)
 
+    def end_turn(self) -> None:
+        """The end of every turn, inside it. The order of the steps is part of the protocol."""
+        # Updates that clients of this server may introduce, now that their predecessors have been executed: before the
+        # leader proposes, so that its next proposal takes them along.
+        self._introduce_waiting()
+        # Figure 11, Block A: the leader proposes once a turn. In a cluster of one that executes the proposals at once.
+        self.proposals.send_proposal()
+        # Reads that this turn's executions have made ready, those of the step above included.
+        self.reads.answer_ready()
+        self.tell_state()
+        # The layer above tells its clients of revisions and digests: behind all answers of this turn in the outbox.
+        self._after_answers()
+        for check in self.checks:
+            check()
+
     def introduce(self, update: ClientUpdate) -> None:
         """In a turn: an update of one of this server's own clients."""
-        self.flow_control.client_asks()
-        self.client_updates.client_update(update, self.data.server.server_id)
+        self.alive.client_asks()
+        self.client_updates.on_client_update(update, self.data.server.server_id)
 
     def receive(self, sender: int, identity: bytes, messages: Sequence[Message]) -> None:
         self.turn.run(self._receive, sender, identity, messages)
 
     def peer_refused(self, server_id: int) -> None:
-        self.turn.run(self.flow_control.peer_refused, server_id)
+        self.turn.run(self.alive.peer_refused, server_id)
 
     def _receive(self, sender: int, identity: bytes, messages: Sequence[Message]) -> None:
         """All messages of one frame are one event."""
-        if not self._is_who_it_says(sender, identity):
+        if not self.storage_identity.is_who_it_says(sender, identity):
             return
-        self.flow_control.heard(sender)
+        self.peers.note_heard(sender)
         for message in messages:
             if self._tracer is not None:
                 self._tracer.trace("receive", sender=sender, message=message)
-            line = self._dispatch(message, sender) if self.introduction.takes(message) else "newcomer"
+            line = self.dispatch(message, sender) if self.storage_identity.takes(message) else "newcomer"
             if line is not None:
                 self._discard(message, line)
 
-    def _dispatch(self, message: Message, sender: int) -> str | None:
+    def dispatch(self, message: Message, sender: int) -> str | None:
         """Figure 4, then the handler: the table of contents of the protocol. Returns the line that discards."""
         data, membership = self.data, self.membership
         line = None
@@ -222,54 +257,54 @@ class Replica:
             case Accept():
                 line = conflict.accept(data, message)
                 if line is None:
-                    self.accepts.accept(message)
+                    self.accepts.on_accept(message)
             case Proposal():
                 if data.server.state is State.LEADER_ELECTION:
                     self.election.rejoin_if_ordering(message)
                 line = conflict.proposal(data, membership, message)
                 if line is None:
-                    self.proposals.proposal(message)
+                    self.proposals.on_proposal(message)
             case ClientUpdate():
-                self.client_updates.client_update(message, sender)
+                self.client_updates.on_client_update(message, sender)
             case Alive():
-                self.flow_control.alive(message)
-                self.introduction.alive(message)
+                self.alive.on_alive(message)
+                self.storage_identity.answer_alive(message)
             case VCProof():
                 line = conflict.vc_proof(data, message)
                 if line is None:
-                    self.election.vc_proof(message)
+                    self.election.on_vc_proof(message)
             case ViewChange():
                 line = conflict.view_change(data, message, progress_timer_set=self.progress_timer.running)
                 if line is None:
-                    self.election.view_change(message)
+                    self.election.on_view_change(message)
                 elif data.server.state is State.REG_NONLEADER:
                     self.election.leader_has_left(message)
             case Prepare():
                 line = conflict.prepare(data, membership, message)
                 if line is None:
-                    self.prepare.prepare(message)
+                    self.prepare.on_prepare(message)
             case PrepareOK():
                 line = conflict.prepare_ok(data, membership, message)
                 if line is None:
-                    self.prepare.prepare_ok(message)
+                    self.prepare.on_prepare_ok(message)
             case GloballyOrderedUpdate():
-                self.ordering.learn(message)
+                self.ordering.on_globally_ordered_update(message)
             case ReconciliationRequest():
-                self.reconciliation.request(message)
+                self.reconciliation.on_reconciliation_request(message)
             case ReconciliationReply():
-                self.reconciliation.reply(message)
+                self.reconciliation.on_reconciliation_reply(message)
             case Confirm():
-                self.reads.confirm(message)
+                self.reads.on_confirm(message)
             case Confirmed():
-                self.reads.confirmed(message)
+                self.reads.on_confirmed(message)
             case ReadRequest():
-                self.reads.read_request(message)
+                self.reads.on_read_request(message)
             case ReadIndex():
-                self.reads.read_index(message)
+                self.reads.on_read_index(message)
             case Stranger():
-                self._told_that_i_am_a_stranger(message)
+                self.storage_identity.on_stranger(message)
             case Acquainted():
-                self.introduction.acquainted(message)
+                self.storage_identity.on_acquainted(message)
             case _:
                 assert_never(message)
         return line
@@ -279,34 +314,13 @@ class Replica:
         if self._tracer is not None:
             self._tracer.trace("discard", line=line, message=message)
 
-    # ------------------------------------------------------------------ whose storage is whose
-
-    def _is_who_it_says(self, sender: int, identity: bytes) -> bool:
-        """Design part 4, "A lost disk is not a new server": an id belongs to one storage, for ever (Departure 12)."""
-        known = self.membership.identities.get(sender)
-        if known is None:
-            self.membership.identities[sender] = identity
-            self.turn.append(PeerRecord(sender, identity))
-            return True
-        if known != identity:
-            self.turn.send(Stranger(self.data.server.server_id, identity), sender)
-            return False
-        return True
-
-    def _told_that_i_am_a_stranger(self, message: Stranger) -> None:
-        if message.identity == self.identity:
-            raise StorageWasReplaced(
-                f"server {self.data.server.server_id} was here before with another storage, says server "
-                f"{message.server_id}: this one lacks its promises and must not vote. Bring the old data directory back"
-            )
-
     # ------------------------------------------------------------------ telling
 
     def _report_recovery(self, done: int, of: int) -> None:
         if done % 10_000 == 0:
             self._log.info("recovering: {done} of {of} slots executed again", done=done, of=of)
 
-    def _tell_state(self) -> None:
+    def tell_state(self) -> None:
         """A view's story, for the log and the trace."""
         state, view = self.data.server.state, self.data.views.last_attempted
         if view == 0 or (state, view) == self._told:

@@ -7,48 +7,37 @@ their Update_Timers; ALIVE and VC_PROOF go out all the time.
 
 from __future__ import annotations
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 
-from pfsb.paxos.data_structures import DataStructures
-from pfsb.paxos.flow_control import FlowControl
+from pfsb.paxos.alive import AliveHandler
+from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.leader_election import LeaderElectionHandler
-from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import State
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.proposal import ProposalHandler
-from pfsb.paxos.settings import Settings
-from pfsb.paxos.turn import Turn
 
 
-class Retransmission:
+class Retransmission(Handler):
     """Two clocks: a quick one for what has had no effect, a slow one for ALIVE and VC_PROOF."""
 
     def __init__(
         self,
-        data: DataStructures,
-        membership: Membership,
-        turn: Turn,
-        clock: IReactorTime,
-        settings: Settings,
+        core: Core,
         election: LeaderElectionHandler,
         prepare: PrepareHandler,
         proposals: ProposalHandler,
-        flow_control: FlowControl,
+        alive: AliveHandler,
     ) -> None:
-        self._data = data
-        self._membership = membership
-        self._turn = turn
-        self._clock = clock
-        self._settings = settings
+        super().__init__(core)
         self._election = election
         self._prepare = prepare
         self._proposals = proposals
-        self._flow_control = flow_control
+        self._alive = alive
         self._calls: dict[str, IDelayedCall] = {}
 
     def start(self) -> None:
-        self._resend_and_wait()
-        self._alive_and_wait()
+        self.resend_due()
+        self.alive_due()
 
     def stop(self) -> None:
         for call in self._calls.values():
@@ -56,29 +45,29 @@ class Retransmission:
                 call.cancel()
         self._calls.clear()
 
-    def _resend_and_wait(self) -> None:
+    def resend_due(self) -> None:
         """No LoopingCall: nothing that a turn does may end a heartbeat but the end of the server."""
         self._turn.run(self._resend)
         if not self._turn.stopped:
-            self._calls["resend"] = self._clock.callLater(self._settings.resend_seconds, self._resend_and_wait)
+            self._calls["resend"] = self._clock.callLater(self._settings.resend_seconds, self.resend_due)
 
-    def _alive_and_wait(self) -> None:
-        self._turn.run(self._flow_control.send_alive)
+    def alive_due(self) -> None:
+        self._turn.run(self._alive.send_alive)
         self._turn.flush_lazy()
         if not self._turn.stopped:
-            self._calls["alive"] = self._clock.callLater(self._settings.alive_seconds, self._alive_and_wait)
+            self._calls["alive"] = self._clock.callLater(self._settings.alive_seconds, self.alive_due)
 
     def _resend(self) -> None:
         """Section 5.9, by state: whoever leaves a state repeats nothing of it any more (G23)."""
         views = self._data.views
         if self._data.server.state is State.REG_LEADER:
-            self._resend_proposals()
+            self.resend_proposals()
         elif self._data.server.state is State.LEADER_ELECTION and views.last_attempted > 0:
             if views.last_installed == views.last_attempted and self._membership.i_lead(views.last_installed):
                 self._prepare.send_prepare()
             self._election.send_view_change()
 
-    def _resend_proposals(self) -> None:
+    def resend_proposals(self) -> None:
         """Oldest first, and no more than one burst at a time."""
         ordering = self._data.ordering
         due = self._clock.seconds() - self._settings.resend_seconds

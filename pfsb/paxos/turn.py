@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 
 from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.interfaces import IStableStorage, ITracer
-from pfsb.paxos.messages import Accept, Alive, Message, Proposal
+from pfsb.paxos.messages import Accept, Message, Proposal
 from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.records import Record
 
@@ -77,6 +77,7 @@ class Turn:
         storage: IStableStorage,
         way_out: Outbound,
         on_failure: Callable[[Failure], None],
+        at_end: Callable[[], None],
         tracer: ITracer | None = None,
     ) -> None:
         self._data = data
@@ -85,8 +86,8 @@ class Turn:
         self._on_failure = on_failure
         self._tracer = tracer
         self.durable = Durable()
-        self.at_end: list[Callable[[], None]] = []
-        """Run at the end of every turn, inside it."""
+        self._at_end = at_end
+        """Called at the end of every turn, inside it (`Replica.end_turn`)."""
         self.count = 0
         """Turns so far."""
         self._running = False
@@ -120,13 +121,17 @@ class Turn:
         assert self._running, "messages are sent in a turn"
         self._outbox.messages.append((message, to))
 
-    def send_early(self, message: Alive | Proposal, to: int | None = None) -> None:
-        """Send at the end of this turn, past the door."""
+    def send_early(self, message: Message, to: int | None = None) -> None:
+        """Send at the end of this turn, past the gate: only ALIVE, and a PROPOSAL whose view is on disk."""
         assert self._running, "messages are sent in a turn"
-        if isinstance(message, Proposal) and self.durable.last_installed < message.view:
-            self.send(message, to)
-            return
         self._early.append((message, to))
+
+    def send_proposal_early(self, message: Proposal) -> None:
+        """Send a PROPOSAL to all: past the gate if its view is on disk, else behind the gate (Departure 2)."""
+        if self.durable.last_installed < message.view:
+            self.send(message)
+        else:
+            self.send_early(message)
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
         """Call `function` when what this rests on is on disk: replies and events for clients."""
@@ -143,8 +148,7 @@ class Turn:
         self._running = True
         try:
             event(*args)
-            for hook in self.at_end:
-                hook()
+            self._at_end()
         except Exception:
             self.fail(Failure())
             return

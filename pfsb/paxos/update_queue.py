@@ -74,7 +74,7 @@ class UpdateQueue:
         (Departure 14).
         """
         clients = self._clients
-        bound = self._bound_updates()
+        bound = self.bound_updates()
         clients.last_enqueued = {}
         for client_id, timestamp in bound:
             self._note_enqueued(client_id, timestamp)
@@ -120,7 +120,7 @@ class UpdateQueue:
         if pending is not None and pending.timestamp <= update.timestamp:
             del self._clients.pending_updates[update.client_id]
 
-    def _bound_updates(self) -> Set[Identity]:
+    def bound_updates(self) -> Set[Identity]:
         bound: set[Identity] = set()
         ordering = self._data.ordering
         for _, slot in ordering.global_history.above(ordering.local_aru):

@@ -9,14 +9,10 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from attrs import define
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 
-from pfsb.paxos.data_structures import DataStructures
-from pfsb.paxos.interfaces import ITracer
-from pfsb.paxos.membership import Membership
+from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.messages import ClientUpdate, State
-from pfsb.paxos.settings import Settings
-from pfsb.paxos.turn import Turn
 
 
 @define
@@ -25,26 +21,14 @@ class UpdateTimer:
     expiries: int = 0
 
 
-class UpdateTimers:
-    def __init__(
-        self,
-        data: DataStructures,
-        membership: Membership,
-        turn: Turn,
-        clock: IReactorTime,
-        settings: Settings,
-        tracer: ITracer | None = None,
-    ) -> None:
-        self._data = data
-        self._membership = membership
-        self._turn = turn
-        self._clock = clock
-        self._seconds = settings.update_seconds
-        self._tracer = tracer
+class UpdateTimers(Handler):
+    def __init__(self, core: Core) -> None:
+        super().__init__(core)
+        self._seconds = core.settings.update_seconds
         self._timers: OrderedDict[str, UpdateTimer] = OrderedDict()
         self._call: IDelayedCall | None = None
 
-    def start(self, client_id: str) -> None:
+    def start_timer(self, client_id: str) -> None:
         """Start the timer of this client's pending update anew."""
         self._timers[client_id] = UpdateTimer(self._clock.seconds() + self._seconds)
         self._timers.move_to_end(client_id)
@@ -66,26 +50,26 @@ class UpdateTimers:
     def _arm(self) -> None:
         if self._call is None and self._timers:
             due = next(iter(self._timers.values())).due
-            self._call = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._time_came)
+            self._call = self._clock.callLater(max(0.0, due - self._clock.seconds()), self.expire)
 
-    def _time_came(self) -> None:
+    def expire(self) -> None:
         self._call = None
-        self._turn.run(self._expire_all)
+        self._turn.run(self._expire_due)
         if not self._turn.stopped:
             self._arm()
 
-    def _expire_all(self) -> None:
+    def _expire_due(self) -> None:
         now = self._clock.seconds()
         while self._timers:
             client_id, timer = next(iter(self._timers.items()))
             if client_id not in self._data.clients.pending_updates:
                 del self._timers[client_id]  # executed since
             elif timer.due <= now:
-                self._expire(client_id, timer)
+                self._expire_one(client_id, timer)
             else:
                 return
 
-    def _expire(self, client_id: str, timer: UpdateTimer) -> None:
+    def _expire_one(self, client_id: str, timer: UpdateTimer) -> None:
         """Figure 12, Block B: start again, and send the update to the leader.
 
         Departure 17: from the second time on to all servers, so that everyone knows that it waits, and whoever reaches
@@ -97,9 +81,9 @@ class UpdateTimers:
         self._timers.move_to_end(client_id)
         if self._tracer is not None:
             self._tracer.trace("timer", name="update", client=client_id, expiries=timer.expiries)
-        self._send_again(update, timer.expiries)
+        self.send_again(update, timer.expiries)
 
-    def _send_again(self, update: ClientUpdate, expiries: int) -> None:
+    def send_again(self, update: ClientUpdate, expiries: int) -> None:
         if expiries >= 2:
             self._turn.send(update)
         elif self._data.server.state is State.REG_NONLEADER:

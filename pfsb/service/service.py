@@ -29,7 +29,7 @@ from pfsb.config.config import Config, ConfigError, load
 from pfsb.frontends.client_port import ClientPortFactory
 from pfsb.frontends.http.lazy import LazyHTTPSite
 from pfsb.paxos.interfaces import StorageRefused
-from pfsb.paxos.replica import StorageWasReplaced
+from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.server import Server
 from pfsb.service.chat_log import ChatLog
 from pfsb.service.metrics import Metrics, ReactorLag

@@ -41,19 +41,19 @@ class Expiry:
         self._asked: set[tuple[str, int]] = set()
         """Whose expiry was introduced."""
         self._looks = 0
-        self._call: IDelayedCall = clock.callLater(LOOK_SECONDS, self._look)
+        self._call: IDelayedCall = clock.callLater(LOOK_SECONDS, self.look)
 
     def stop(self) -> None:
         if self._call.active():
             self._call.cancel()
 
-    def _look(self) -> None:
+    def look(self) -> None:
         self._replica.perform(self._end_waits)
         self._looks += 1
         if self._looks % SWEEP_EVERY == 0:
-            self._sweep()
+            self.sweep()
         if not self._replica.turn.stopped:
-            self._call = self._clock.callLater(LOOK_SECONDS, self._look)
+            self._call = self._clock.callLater(LOOK_SECONDS, self.look)
 
     def _end_waits(self) -> None:
         """In a turn: nothing may be ordered for long, so the leader orders the time."""
@@ -61,7 +61,7 @@ class Expiry:
         if deadline is not None and deadline <= self._replica.proposals.now_ms():
             self._replica.proposals.propose_time()
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         now = self._clock.seconds()
         self._note_who_keeps_up(now)
         silent: dict[tuple[str, int], float] = {}
@@ -83,7 +83,7 @@ class Expiry:
             return not self._desk.is_connected(session.client_id, session.epoch)
         if self._replica.data.server.state is not State.REG_LEADER:
             return False
-        return not self._replica.flow_control.heard_lately(session.server_id) or self._is_deaf(session.server_id)
+        return not self._replica.peers.heard_lately(session.server_id) or self._is_deaf(session.server_id)
 
     def _is_deaf(self, server_id: int) -> bool:
         """It is heard, but learns of nothing that is executed: it can serve no client, and end no session."""
@@ -92,7 +92,7 @@ class Expiry:
 
     def _note_who_keeps_up(self, now: float) -> None:
         own_aru = self._replica.data.ordering.local_aru
-        for server_id, peer in self._replica.flow_control.peers.items():
+        for server_id, peer in self._replica.peers.by_id.items():
             aru, _ = self._kept_up.get(server_id, (-1, now))
             if peer.local_aru > aru or peer.local_aru >= own_aru:
                 self._kept_up[server_id] = peer.local_aru, now

@@ -52,7 +52,7 @@ class LocalClients:
         """In the order in which they came, as those who follow below: a set would answer in another order each time."""
         self._connected: dict[str, ClientConnection] = {}
         """Session client id -> the connection that speaks for it."""
-        self._carriers = PaxosClients(server_id, incarnation, replica.settings.batch_bytes_max)
+        self.paxos_clients = PaxosClients(server_id, incarnation, replica.settings.batch_bytes_max)
         self._own = Bundler(bundle.SERVER, 0, opens=False)
         self._bundlers: dict[Bundler, None] = {self._own: None}
         """Whose bundles may be under way."""
@@ -68,10 +68,8 @@ class LocalClients:
         self._listeners: dict[Subscription, None] = {}
         """Those of them who would notice that an event comes some milliseconds later."""
         self._gather: IDelayedCall | None = None
-        self._sweep: IDelayedCall = clock.callLater(SWEEP_SECONDS, self._sweep_unanswered)
+        self._sweep: IDelayedCall = clock.callLater(SWEEP_SECONDS, self.sweep_unanswered)
         machine.observer = self
-        replica.flow_control.somebody_waits = self._somebody_waits
-        replica.turn.at_end.insert(0, self._introduce_unloaded)  # before the leader proposes
 
     def close(self) -> None:
         for call in (self._gather, self._sweep):
@@ -104,7 +102,7 @@ class LocalClients:
         connection = self._connected.get(client_id)
         return connection is not None and connection.epoch == epoch
 
-    def _somebody_waits(self) -> bool:
+    def clients_wait(self) -> bool:
         return bool(self._listeners) or any(connection.unanswered for connection in self._connections)
 
     # ------------------------------------------------------------------ for connections
@@ -168,19 +166,19 @@ class LocalClients:
         reads, self._reads = self._reads, []
         self._introduce(ready)
         for read in reads:
-            self.replica.reads.read(read)
+            self.replica.reads.begin_read(read)
 
     def _introduce(self, bundlers: Iterable[Bundler]) -> None:
-        for update in self._carriers.updates(bundlers, self.replica.data.ordering.local_aru):
+        for update in self.paxos_clients.updates(bundlers, self.replica.data.ordering.local_aru):
             self.replica.introduce(update)
 
     # ------------------------------------------------------------------ told by the replicated state machine
 
     def executed(self, update: ClientUpdate, position: int, results: Sequence[Any]) -> None:
         """In a turn: settle a bundle; after the last one of its update the clients' next ones may follow."""
-        aboard = self._carriers.aboard(update)
+        aboard = self.paxos_clients.aboard(update)
         if not aboard:
-            assert not self._carriers.know(update), "one update of a carrier is outstanding at a time"
+            assert not self.paxos_clients.know(update), "one update of a carrier is outstanding at a time"
             return  # this server was restarted since
         aboard[position].executed(results)
         if position + 1 == len(aboard):
@@ -188,18 +186,18 @@ class LocalClients:
 
     def too_old(self, update: ClientUpdate) -> None:
         """In a turn. What has not run does not count as executed, so that it may be ordered and refused once more."""
-        for bundler in self._carriers.aboard(update):
+        for bundler in self.paxos_clients.aboard(update):
             bundler.too_old()
         self._go_on(update)
 
     def _go_on(self, update: ClientUpdate) -> None:
-        for bundler in self._carriers.unload(update):
+        for bundler in self.paxos_clients.unload(update):
             if bundler.waiting:
                 self._unloaded.append(bundler)
             else:
                 bundler.on_idle()
 
-    def _introduce_unloaded(self) -> None:
+    def introduce_unloaded(self) -> None:
         """At the end of a turn: what waited for any of the updates that it has executed."""
         if self._unloaded:
             unloaded, self._unloaded = self._unloaded, []
@@ -252,10 +250,10 @@ class LocalClients:
 
     # ------------------------------------------------------------------ commands that nobody answers
 
-    def _sweep_unanswered(self) -> None:
+    def sweep_unanswered(self) -> None:
         self.replica.perform(self._refuse_old)
         if not self.replica.turn.stopped:
-            self._sweep = self.clock.callLater(SWEEP_SECONDS, self._sweep_unanswered)
+            self._sweep = self.clock.callLater(SWEEP_SECONDS, self.sweep_unanswered)
 
     def _refuse_old(self) -> None:
         oldest = self.clock.seconds() - self.limits.request_seconds

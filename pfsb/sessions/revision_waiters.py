@@ -31,7 +31,6 @@ class RevisionWaiters:
         self._clock = clock
         self.told = self._noted = machine.revision
         self._waiting: dict[_Waiting, None] = {}
-        turn.at_end.append(self._note)
 
     def wait(self, revision: int, seconds: float, reached: Callable[[bool], None]) -> None:
         """Call `reached(True)` once `told` is `revision` or later; after `seconds`, `reached(False)`."""
@@ -46,7 +45,8 @@ class RevisionWaiters:
         waiting = _Waiting(revision, reached, self._clock.callLater(seconds, time_came))
         self._waiting[waiting] = None
 
-    def _note(self) -> None:
+    def note(self) -> None:
+        """At the end of each turn: tell a revision that is new, behind the answers of the turn."""
         if self._machine.revision != self._noted:
             self._noted = self._machine.revision
             self._turn.call(self._tell, self._noted)

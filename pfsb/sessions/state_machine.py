@@ -167,21 +167,21 @@ class SessionStateMachine:
 
     def _run_bundle(self, server_id: int, content: Bundle) -> list[Any]:
         if content.client_id == bundle.SERVER:
-            return [self._operate(server_id, command) for _, command in content.entries]
-        session = self._session_for(server_id, content)
+            return [self.run_operation(server_id, command) for _, command in content.entries]
+        session = self.session_for(server_id, content)
         if isinstance(session, Refused):
             last_number = self.last_number(content.client_id)
             return [evolve(session, fate="unknown") if 0 < n <= last_number else session for n, _ in content.entries]
         is_ours = server_id == self._server_id
         results = [
-            self._command(session, number, command) if number else self._question(command, is_ours)
+            self.run_command(session, number, command) if number else self._question(command, is_ours)
             for number, command in content.entries
         ]
         if is_ours and self.counts is not None:
             self.counts.note([command[0] for _, command in content.entries], results)
         return results
 
-    def _session_for(self, server_id: int, content: Bundle) -> Session | Refused:
+    def session_for(self, server_id: int, content: Bundle) -> Session | Refused:
         client_id = content.client_id
         session = self.sessions.get(client_id)
         if content.opens and session is None:
@@ -195,7 +195,7 @@ class SessionStateMachine:
             return replaced(client_id)
         return session
 
-    def _command(self, session: Session, number: int, command: Command) -> Any:
+    def run_command(self, session: Session, number: int, command: Command) -> Any:
         """Exactly once: a number runs if it is above all that have run; else its answer is remembered, or too old."""
         if number <= session.last_number:
             return self.answer_of(session, number)
@@ -283,14 +283,14 @@ class SessionStateMachine:
 
     # ------------------------------------------------------------------ sessions open and end
 
-    def _operate(self, server_id: int, command: Command) -> Result:
+    def run_operation(self, server_id: int, command: Command) -> Result:
         """An operation of a server's own session."""
         self.revision += 1
         match command:
             case (str(verb), str(client_id), int(ttl_ms)) if verb == OPEN:
                 return self._open(server_id, client_id, ttl_ms)
             case (str(verb), str(client_id), int(epoch)) if verb in (CLOSE, EXPIRE):
-                return self._end(client_id, epoch, verb)
+                return self.end_session(client_id, epoch, verb)
             case _:
                 return Refused("UNKNOWN", f"no operation {command[0]}")
 
@@ -320,7 +320,7 @@ class SessionStateMachine:
             )
         )
 
-    def _end(self, client_id: str, epoch: int, verb: str) -> Result:
+    def end_session(self, client_id: str, epoch: int, verb: str) -> Result:
         """Close or expire; nothing happens if the session was opened anew meanwhile."""
         session = self.sessions.get(client_id)
         if session is None or session.epoch != epoch:

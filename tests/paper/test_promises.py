@@ -16,8 +16,8 @@ from pfsb.paxos.messages import (
     VCProof,
     ViewChange,
 )
-from pfsb.paxos.replica import StorageWasReplaced
 from pfsb.paxos.settings import Settings
+from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.simulator.cluster.network import LinkQuality
 from tests.paper.scenario import ONE_UPDATE_A_SLOT, ScenarioTestCase, passing
 

@@ -195,10 +195,10 @@ class ReplicaTestCase(SynchronousTestCase):
         self.replica.start()
         if self.introduced:
             for peer in self.replica.membership.others:
-                self.replica.perform(self.replica.introduction.acquainted, Acquainted(peer, self.found.identity))
+                self.replica.perform(self.replica.storage_identity.on_acquainted, Acquainted(peer, self.found.identity))
         self._after_event()
         self.asked_at_start = self.take(ReconciliationRequest)
-        if not self.replica.introduction.is_newcomer:
+        if not self.replica.storage_identity.is_newcomer:
             self.assertIn(ViewChange(self.server_id, self.found.last_installed + 1), self.take(ViewChange))
         self.after_start()
 

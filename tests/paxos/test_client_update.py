@@ -51,7 +51,7 @@ class FollowerTests(ReplicaTestCase):
         """G8.3: the leader tells what waits; it has it."""
         self.receive(client_update("alice", 1, server_id=1), sender=1)
         self.assertNothingSent()
-        self.assertTrue(self.replica.flow_control.knows_of_unexecuted_update())
+        self.assertTrue(self.replica.demand.knows_of_unexecuted_update())
 
     def test_executed_update_is_left_alone(self) -> None:
         """G16: tested against Last_Executed first, in every state; no pending entry that nobody removes."""

@@ -13,6 +13,7 @@ from pfsb.paxos.interfaces import ITransport
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Accept, Alive, Message, Proposal, State
 from pfsb.paxos.outbound import Outbound
+from pfsb.paxos.peers import Peers
 from pfsb.paxos.settings import Settings
 from tests.paxos.case import Notes, ReplicaTestCase
 from tests.paxos.messages import accept, alive, client_update, proposal, vc_proof
@@ -42,8 +43,14 @@ class LazyVotesTestCase(SynchronousTestCase):
 
     def begin(self, *waited_at: int, settings: Settings = SETTINGS) -> None:
         self.clock, self.frames, self.notes = Clock(), Frames(), Notes()
-        self.way_out = Outbound(Membership(2, (1, 2, 3, 4)), self.frames, self.clock, settings, self.notes)
-        self.way_out.is_waited_at = waited_at.__contains__
+        membership = Membership(2, (1, 2, 3, 4))
+        self.peers = Peers(membership, self.clock, settings)
+        self.way_out = Outbound(membership, self.peers, self.frames, self.clock, settings, self.notes)
+        self.clients_wait_at(*waited_at)
+
+    def clients_wait_at(self, *server_ids: int) -> None:
+        for server_id, peer in self.peers.by_id.items():
+            peer.has_clients = server_id in server_ids
 
     def send(self, *messages: Message, to: int | None = None) -> None:
         self.way_out.send(messages, to)
@@ -119,7 +126,7 @@ class CompanyTests(LazyVotesTestCase):
         """Its clients have come meanwhile."""
         self.begin()
         self.send(accept(2, 1, 1))
-        self.way_out.is_waited_at = {3}.__contains__
+        self.clients_wait_at(3)
         self.frames.sent.clear()
         self.send(accept(2, 1, 2))
         self.assertFrames(((accept(2, 1, 2),), 1), ((accept(2, 1, 1), accept(2, 1, 2)), 3))
@@ -248,7 +255,7 @@ class ReplicaTests(ReplicaTestCase):
 
     def test_reader_is_a_client(self) -> None:
         """Departure 24: its server answers when it has executed up to the index."""
-        self.replica.perform(self.replica.reads.read, lambda is_certain: None)
+        self.replica.perform(self.replica.reads.begin_read, lambda is_certain: None)
         self.assertEqual([m.has_clients for m in self.take(Alive)], [True])
 
     def test_clients_that_ask_no_more_are_forgotten_after_a_while(self) -> None:
@@ -269,7 +276,7 @@ class ReplicaTests(ReplicaTestCase):
 
     def test_whoever_waits_for_others_is_a_client(self) -> None:
         """A lock to be granted, an event to be heard: the sessions know of them."""
-        self.replica.flow_control.somebody_waits = lambda: True
+        self.replica.demand.clients_wait = lambda: True
         self.advance(0.2)
         self.assertTrue(self.take(Alive)[-1].has_clients)
 

@@ -7,9 +7,10 @@ import random
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.paxos.data_structures import TimerData
+from pfsb.paxos.core import Core
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.outbound import Outbound
+from pfsb.paxos.peers import Peers
 from pfsb.paxos.progress_timer import HURRY_SECONDS, ProgressTimer
 from pfsb.paxos.replica import new_data
 from pfsb.paxos.turn import Turn
@@ -21,13 +22,13 @@ class ProgressTimerTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.notes = Notes()
-        self.timers = TimerData(1.0)
-        way_out = Outbound(Membership(2, (1, 2, 3)), FakeTransport(), self.clock, SMALL)
-        turn = Turn(
-            new_data(2, SMALL), FakeStorage(Recovered(identity_of(2), 1)), way_out, lambda f: f.raiseException()
-        )
+        data, membership = new_data(2, SMALL), Membership(2, (1, 2, 3))
+        self.timers = data.timers
+        way_out = Outbound(membership, Peers(membership, self.clock, SMALL), FakeTransport(), self.clock, SMALL)
+        storage = FakeStorage(Recovered(identity_of(2), 1))
+        turn = Turn(data, storage, way_out, lambda f: f.raiseException(), lambda: None)
         self.dice = random.Random(7)
-        self.timer = ProgressTimer(self.timers, turn, self.clock, self.dice, SMALL, self.notes)
+        self.timer = ProgressTimer(Core(data, membership, turn, self.clock, SMALL, self.notes), self.dice)
         self.expired: list[float] = []
         self.timer.on_expiry = lambda: self.expired.append(self.clock.seconds())
 

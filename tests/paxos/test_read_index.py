@@ -20,7 +20,7 @@ class ReadTestCase(ReplicaTestCase):
 
     def read(self, name: str = "x") -> None:
         """A client of this server wants to read."""
-        self.replica.perform(self.replica.reads.read, lambda is_certain: self.told.append((name, is_certain)))
+        self.replica.perform(self.replica.reads.begin_read, lambda is_certain: self.told.append((name, is_certain)))
         self._after_event()
 
     def request(self, count: int) -> ReadRequest:
@@ -103,7 +103,7 @@ class LeaderTests(ReadTestCase):
         self.hold_syncs = True
         self.introduce(client_update("bob", 1))
         self.take(Proposal)
-        read = self.replica.reads.read
+        read = self.replica.reads.begin_read
         self.replica.perform(read, lambda is_certain: self.replica.turn.call(answers.append, is_certain))
         self.assertEqual(self.take(Confirm), [], "it waits behind the records of slot 2")
         self.storage.finish_all()

@@ -106,7 +106,7 @@ class ChoiceTests(AskingTestCase):
     def test_silent_peer_is_not_asked(self) -> None:
         """Section 5.10: a server that was not heard of lately is most likely gone."""
         self.receive(alive(3, 1, local_aru=7))
-        self.replica.flow_control.peers[3].last_heard = -100.0
+        self.replica.peers.by_id[3].last_heard = -100.0
         self.receive(alive(4, 1, local_aru=5))
         self.advance(0.02)
         self.assertEqual(self.asked(), [4])

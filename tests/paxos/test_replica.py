@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pfsb.paxos.messages import PrepareOK, State, Stranger
 from pfsb.paxos.records import PeerRecord
-from pfsb.paxos.replica import StorageWasReplaced
+from pfsb.paxos.storage_identity import StorageWasReplaced
 from tests.paxos.case import ReplicaTestCase, identity_of
 from tests.paxos.messages import accept, alive, client_update, ordered, prepare, proposal, vc_proof, view_change
 
@@ -43,7 +43,7 @@ class IdentityTests(ReplicaTestCase):
         """Its ALIVE keeps no leader in office."""
         self.receive_from_new_storage(3)
         self.take(Stranger)
-        self.assertFalse(self.replica.flow_control.heard_lately(3))
+        self.assertFalse(self.replica.peers.heard_lately(3))
 
     def test_server_that_is_told_stops_with_one_clear_line(self) -> None:
         """Design part 4: it stops; its operator must bring the old data directory back."""

@@ -118,7 +118,7 @@ class HeartbeatTests(ReplicaTestCase):
         self.take(Alive)
 
     def test_alive_and_proof_go_out_in_every_state(self) -> None:
-        """Section 5.9 and Figure 6: periodic; what they tell is `FlowControl`'s."""
+        """Section 5.9 and Figure 6: periodic; what they tell is `AliveHandler`'s."""
         self.follow(view=1)
         self.take(Alive)
         self.advance(0.65)

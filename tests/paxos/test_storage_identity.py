@@ -45,22 +45,22 @@ class NewcomerTests(ReplicaTestCase):
     def test_with_itself_a_majority_must_know_it(self) -> None:
         """Two of the four others."""
         self.receive(known(1))
-        self.assertTrue(self.replica.introduction.is_newcomer)
+        self.assertTrue(self.replica.storage_identity.is_newcomer)
         self.receive(known(3))
-        self.assertFalse(self.replica.introduction.is_newcomer)
+        self.assertFalse(self.replica.storage_identity.is_newcomer)
         self.assertSent(ViewChange(2, 1))
 
     def test_one_server_counts_once(self) -> None:
         """It answers each ALIVE."""
         self.receive(known(1))
         self.receive(known(1))
-        self.assertTrue(self.replica.introduction.is_newcomer)
+        self.assertTrue(self.replica.storage_identity.is_newcomer)
 
     def test_acquaintance_with_a_former_storage_does_not_count(self) -> None:
         """What was said to the lost disk may arrive late."""
         self.receive(known(1, OTHER))
         self.receive(known(3, OTHER))
-        self.assertTrue(self.replica.introduction.is_newcomer)
+        self.assertTrue(self.replica.storage_identity.is_newcomer)
 
     def test_newcomer_answers_an_alive_with_its_own(self) -> None:
         """Whoever begins later has not heard the first one."""
@@ -104,12 +104,12 @@ class RestartTests(ReplicaTestCase):
         """Its storage was known to a majority before it installed that view."""
         self.found.last_installed = self.found.last_attempted = 3
         self.start()
-        self.assertFalse(self.replica.introduction.is_newcomer)
+        self.assertFalse(self.replica.storage_identity.is_newcomer)
 
     def test_server_alone_knows_itself(self) -> None:
         """G6: a majority of one."""
         self.servers = (2,)
         self.found.peers = {}
         self.start()
-        self.assertFalse(self.replica.introduction.is_newcomer)
+        self.assertFalse(self.replica.storage_identity.is_newcomer)
         self.take(Prepare)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -12,6 +13,7 @@ from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Alive, Message, State, VCProof
 from pfsb.paxos.outbound import Outbound
+from pfsb.paxos.peers import Peers
 from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Recovered, ViewRecord
 from pfsb.paxos.replica import new_data
 from pfsb.paxos.turn import Durable, Turn
@@ -31,8 +33,10 @@ class TurnTestCase(SynchronousTestCase):
         self.transport = FakeTransport()
         self.failures: list[Failure] = []
         self.notes = Notes()
-        way_out = Outbound(Membership(2, (1, 2, 3)), self.transport, Clock(), SMALL, self.notes)
-        self.turn = Turn(self.data, self.storage, way_out, self.failures.append, self.notes)
+        membership = Membership(2, (1, 2, 3))
+        way_out = Outbound(membership, Peers(membership, Clock(), SMALL), self.transport, Clock(), SMALL, self.notes)
+        self.at_end: list[Callable[[], None]] = []
+        self.turn = Turn(self.data, self.storage, way_out, self.failures.append, self._end_turn, self.notes)
         self.told: list[Any] = []
 
     def say(self, message: Message, *records: Any, lazy: bool = False) -> None:
@@ -44,6 +48,10 @@ class TurnTestCase(SynchronousTestCase):
             self.turn.send(message)
 
         self.turn.run(event)
+
+    def _end_turn(self) -> None:
+        for call in self.at_end:
+            call()
 
     def _raise(self) -> None:
         raise ZeroDivisionError
@@ -135,7 +143,7 @@ class EarlyTests(TurnTestCase):
 
         def event() -> None:
             self.turn.append(FORCED)
-            self.turn.send_early(proposal(2, 1, 1))
+            self.turn.send_proposal_early(proposal(2, 1, 1))
 
         self.turn.run(event)
         self.assertLeft()
@@ -281,13 +289,13 @@ class OrderTests(TurnTestCase):
 
     def test_end_of_turn_hooks_run_inside_the_turn(self) -> None:
         """The leader proposes at the end of any turn; what it says belongs to that turn."""
-        self.turn.at_end.append(lambda: self.turn.send(vc_proof(2, 5)))
+        self.at_end.append(lambda: self.turn.send(vc_proof(2, 5)))
         self.turn.run(lambda: None)
         self.assertLeft(vc_proof(2, 5))
 
     def test_hook_that_raises_stops_the_server(self) -> None:
         """The end of a turn is part of it."""
-        self.turn.at_end.append(self._raise)
+        self.at_end.append(self._raise)
         self.turn.run(lambda: None)
         self.assertEqual([failure.type for failure in self.failures], [ZeroDivisionError])
 

@@ -216,30 +216,30 @@ class EventTests(ClusterTestCase):
 
     def test_votes_are_not_late_where_somebody_listens(self) -> None:
         """Departure 25: the other servers are told, and told again when nobody listens any more."""
-        told_to = self.cluster.replica(1).flow_control
+        told_to = self.cluster.replica(1).peers.by_id
         self.cluster.run(3.0)
-        self.assertFalse(told_to.is_waited_at(0))
+        self.assertFalse(told_to[0].has_clients)
         following = self.follow(0)
         self.cluster.run(0.5)
-        self.assertTrue(told_to.is_waited_at(0))
+        self.assertTrue(told_to[0].has_clients)
         following.stop()
         self.cluster.run(0.5)
-        self.assertFalse(told_to.is_waited_at(0))
+        self.assertFalse(told_to[0].has_clients)
 
     def test_whoever_has_time_makes_no_votes_come_sooner(self) -> None:
         """The server's own file of the chat, which follows the events of every server."""
-        told_to = self.cluster.replica(1).flow_control
+        told_to = self.cluster.replica(1).peers.by_id
         self.server(0).follow("LISTEN", 1, lambda event: None, is_patient=True)
         self.cluster.run(3.0)
-        self.assertFalse(told_to.is_waited_at(0))
+        self.assertFalse(told_to[0].has_clients)
 
     def test_votes_are_not_late_where_a_lock_is_waited_for(self) -> None:
         """Departure 25: however long ago it was asked for."""
         self.do(self.open("alice", 1), "LOCK", "l", number=1)
         self.open("bob", 0).ask("LOCK", "l", number=1)
         self.cluster.run(5.0)
-        self.assertTrue(self.cluster.replica(2).flow_control.is_waited_at(0))
-        self.assertFalse(self.cluster.replica(2).flow_control.is_waited_at(1))
+        self.assertTrue(self.cluster.replica(2).peers.by_id[0].has_clients)
+        self.assertFalse(self.cluster.replica(2).peers.by_id[1].has_clients)
 
     def test_recovered_events_may_be_told_at_once(self) -> None:
         """They are on disk."""

@@ -16,15 +16,10 @@ from pfsb.sessions.revision_waiters import RevisionWaiters
 class FakeTurn:
     """Its door opens when the test says so."""
 
-    at_end: list[Callable[[], None]] = field(factory=list)
     calls: list[tuple[Callable[..., None], tuple[Any, ...]]] = field(factory=list)
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
         self.calls.append((function, args))
-
-    def end(self) -> None:
-        for hook in self.at_end:
-            hook()
 
     def open_door(self) -> None:
         calls, self.calls = self.calls, []
@@ -53,7 +48,7 @@ class RevisionsTests(SynchronousTestCase):
         """What was executed may still be lost with this server until its turn's records are on disk."""
         self.revisions.wait(8, 10, self.reached.append)
         self.machine.revision = 8
-        self.turn.end()
+        self.revisions.note()
         self.assertEqual((self.revisions.told, self.reached), (7, []))
         self.turn.open_door()
         self.assertEqual((self.revisions.told, self.reached), (8, [True]))
@@ -62,7 +57,7 @@ class RevisionsTests(SynchronousTestCase):
 
     def test_turns_that_execute_nothing_say_nothing(self) -> None:
         """The outbox of an idle server stays empty."""
-        self.turn.end()
+        self.revisions.note()
         self.assertEqual(self.turn.calls, [])
 
     def test_reached_already(self) -> None:
@@ -74,10 +69,10 @@ class RevisionsTests(SynchronousTestCase):
         """False, and once, also if it is reached later."""
         self.revisions.wait(9, 10, self.reached.append)
         self.machine.revision = 8
-        self.turn.end()
+        self.revisions.note()
         self.turn.open_door()
         self.clock.advance(10)
         self.machine.revision = 9
-        self.turn.end()
+        self.revisions.note()
         self.turn.open_door()
         self.assertEqual(self.reached, [False])

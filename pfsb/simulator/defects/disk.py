@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from pfsb.paxos.messages import Accept, Alive, Batch, Message, Prepare, PrepareOK, VCProof
@@ -16,11 +17,11 @@ from pfsb.storage.shared import Effect
 DEFECTS = Defects()
 
 
-def _send_past_the_door(turn: Turn, kind: type) -> None:
+def _send_past_the_gate(turn: Turn, kind: type) -> None:
     @instead_of(turn, "send")
     def broken(send: Callable[..., None], message: Message, to: int | None = None) -> None:
         if isinstance(message, kind):
-            turn._early.append((message, to))
+            turn.send_early(message, to)
         else:
             send(message, to)
 
@@ -35,7 +36,7 @@ def _do_not_force(turn: Turn, kind: type) -> None:
 
 @DEFECTS.add("accept-early", "6.2, Figure 10 B", "ACCEPT leaves before the proposal is on disk")
 def _accept_early(process: Any) -> None:
-    _send_past_the_door(process.replica.turn, Accept)
+    _send_past_the_gate(process.replica.turn, Accept)
 
 
 @DEFECTS.add("proposal-not-forced", "6.2, Figure 11 A", "one's own vote counts, and replies leave, without a sync")
@@ -45,19 +46,19 @@ def _proposal_not_forced(process: Any) -> None:
 
 @DEFECTS.add("prepare-ok-early", "6.2, Figure 9 B", "PREPARE_OK leaves before Last_Installed is on disk")
 def _prepare_ok_early(process: Any) -> None:
-    _send_past_the_door(process.replica.turn, PrepareOK)
+    _send_past_the_gate(process.replica.turn, PrepareOK)
 
 
 @DEFECTS.add("prepare-early", "6.2, Figure 7 A", "PREPARE leaves before Last_Installed is on disk")
 def _prepare_early(process: Any) -> None:
-    _send_past_the_door(process.replica.turn, Prepare)
+    _send_past_the_gate(process.replica.turn, Prepare)
 
 
 @DEFECTS.add("proposal-early", "6.2, Figure 11 A", "PROPOSAL leaves before Last_Installed is on disk")
 def _proposal_early(process: Any) -> None:
     """A view that others have promised to follow is on the leader's disk already; that of a single server is not."""
     turn = process.replica.turn
-    override(turn, "send_early", lambda _: lambda message, to=None: turn._early.append((message, to)))
+    override(turn, "send_proposal_early", lambda _: turn.send_early)
 
 
 @DEFECTS.add("vc-proof-volatile", "6.2, section 5.2", "VC_PROOF tells of a view that is not on disk yet")
@@ -68,7 +69,7 @@ def _vc_proof_volatile(process: Any) -> None:
     def broken(send: Callable[..., None], message: Message, to: int | None = None) -> None:
         if isinstance(message, VCProof):
             proof = VCProof(message.server_id, replica.data.views.last_installed)
-            replica.turn._early.append((proof, to))
+            replica.turn.send_early(proof, to)
         else:
             send(message, to)
 
@@ -77,7 +78,7 @@ def _vc_proof_volatile(process: Any) -> None:
 def _alive_volatile(process: Any) -> None:
     data = process.replica.data
 
-    @instead_of(process.replica.flow_control, "own_alive")
+    @instead_of(process.replica.alive, "own_alive")
     def broken(_: Callable[[], Alive]) -> Alive:
         return Alive(data.server.server_id, data.views.last_installed, data.server.state, data.ordering.local_aru)
 
@@ -94,11 +95,18 @@ def _view_not_written(process: Any) -> None:
 def _reply_early(process: Any) -> None:
     turn = process.replica.turn
 
-    @instead_of(turn, "_close")
-    def broken(close: Callable[[], None]) -> None:
-        calls, turn._outbox.calls = turn._outbox.calls, []
-        turn._make(calls)
-        close()
+    made: list[Callable[[], None]] = []
+
+    @instead_of(turn, "call")
+    def keep(_: Any, function: Callable[..., None], *args: Any) -> None:
+        made.append(partial(function, *args))
+
+    @instead_of(turn, "run")
+    def broken(run: Callable[..., None], event: Callable[..., None], *args: Any) -> None:
+        run(event, *args)
+        calls, made[:] = made[:], []
+        for call in calls:
+            call()
 
 
 class _HastyStorage(MemoryStorage):
@@ -114,7 +122,7 @@ class _HastyStorage(MemoryStorage):
     "sync-not-awaited", "design part 7", "the storage says that a group is on disk when it only begins to write"
 )
 def _sync_not_awaited(process: Any) -> None:
-    become(process.replica._storage, _HastyStorage)
+    become(process.replica.storage, _HastyStorage)
 
 
 class _StubbornStorage(MemoryStorage):
@@ -129,7 +137,7 @@ class _StubbornStorage(MemoryStorage):
 
 @DEFECTS.add("write-error-ignored", "design part 3", "a write that failed is taken for done, and the server goes on")
 def _write_error_ignored(process: Any) -> None:
-    become(process.replica._storage, _StubbornStorage)
+    become(process.replica.storage, _StubbornStorage)
 
 
 class _TearingStorage(MemoryStorage):
@@ -146,7 +154,7 @@ class _TearingStorage(MemoryStorage):
 
 @DEFECTS.add("torn-tail-kept", "G20, design part 7", "of the last record before a crash one half is read as the whole")
 def _torn_tail_kept(process: Any) -> None:
-    become(process.replica._storage, _TearingStorage)
+    become(process.replica.storage, _TearingStorage)
 
 
 class _BackwardEffect(Effect):
@@ -158,7 +166,7 @@ class _BackwardEffect(Effect):
 
 @DEFECTS.add("replayed-backwards", "Figure 14", "of the records in a group the first one stands, not the last")
 def _replayed_backwards(process: Any) -> None:
-    become(process.replica._storage._disk.contents, _BackwardEffect)
+    become(process.replica.storage._disk.contents, _BackwardEffect)
 
 
 @DEFECTS.add("aru-ahead", "section 5.8", "Local_Aru is written before the slots that it speaks of")
@@ -200,7 +208,7 @@ def _digest_gap(process: Any) -> None:
     "lost-disk-unnoticed", "G20, design part 4", "a server with an empty disk votes where another one had promised"
 )
 def _lost_disk_unnoticed(process: Any) -> None:
-    @instead_of(process.replica, "_is_who_it_says")
+    @instead_of(process.replica.storage_identity, "is_who_it_says")
     def broken(_: Any, sender: int, identity: bytes) -> bool:
         process.replica.membership.identities[sender] = identity
         return True
@@ -208,6 +216,6 @@ def _lost_disk_unnoticed(process: Any) -> None:
 
 @DEFECTS.add("newcomer-votes", "Departure 12", "a server with an empty disk takes part before anybody knows it")
 def _newcomer_votes(process: Any) -> None:
-    @instead_of(process.replica.introduction, "begin")
+    @instead_of(process.replica.storage_identity, "begin_admission")
     def broken(_: Any, identity: bytes) -> None:
-        process.replica._take_part()
+        process.replica.take_part()

@@ -31,14 +31,14 @@ def _executed_twice(process: Any) -> None:
     queue, data = process.replica.ordered_queue, process.replica.data
     known = data.clients.last_executed
     unfiltered = _Unfiltered(known.horizon_slots, known.timestamps)
-    queue._data = evolve(data, clients=evolve(data.clients, last_executed=unfiltered))
+    queue.last_executed = unfiltered
 
 
 @DEFECTS.add("learned-not-executed", "G13", "what a data list tells as ordered is noted, and not executed")
 def _learned_not_executed(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica.prepare, "_apply_entry")
+    @instead_of(replica.prepare, "apply_entry")
     def broken(apply: Callable[[DataEntry], None], entry: DataEntry) -> None:
         if isinstance(entry, GloballyOrderedUpdate):
             replica.data.apply_globally_ordered_update(entry)
@@ -53,7 +53,7 @@ def _proposals_told_as_ordered(process: Any) -> None:
     replica = process.replica
     Rows = list[tuple[int, Batch]]
 
-    @instead_of(replica.reconciliation, "_from_memory")
+    @instead_of(replica.reconciliation, "rows_from_memory")
     def broken(from_memory: Callable[[int, int], Rows], first: int, last: int) -> Rows:
         rows = from_memory(first, last)
         for seq, slot in replica.data.ordering.global_history.above(last):
@@ -67,7 +67,7 @@ def _proposals_told_as_ordered(process: Any) -> None:
 def _time_goes_back(process: Any) -> None:
     queue = process.replica.ordered_queue
 
-    @instead_of(queue, "_execute")
+    @instead_of(queue, "execute_slot")
     def broken(execute: Callable[[int, Slot], Any], seq: int, slot: Slot) -> Any:
         queue.time_ms = 0
         return execute(seq, slot)
@@ -77,7 +77,7 @@ def _time_goes_back(process: Any) -> None:
 def _horizon_ignored(process: Any) -> None:
     queue = process.replica.ordered_queue
 
-    @instead_of(queue, "_execute")
+    @instead_of(queue, "execute_slot")
     def broken(execute: Callable[[int, Slot], Any], seq: int, slot: Slot) -> Any:
         assert slot.ordered is not None
         time_ms, updates = slot.ordered.open()
@@ -96,6 +96,6 @@ def _executes_out_of_order(process: Any) -> None:
         if not process.replica.data.apply_globally_ordered_update(message):
             return []
         ordering.local_aru = message.seq
-        return [queue._execute(message.seq, ordering.global_history.ensure(message.seq))]
+        return [queue.execute_slot(message.seq, ordering.global_history.ensure(message.seq))]
 
     override(queue, "mark_ordered", lambda _: broken)

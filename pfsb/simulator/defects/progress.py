@@ -29,7 +29,7 @@ def _view_joined_without_timer(process: Any) -> None:
 
 @DEFECTS.add("timer-without-cap", "G8", "the Progress_Timer doubles for ever")
 def _timer_without_cap(process: Any) -> None:
-    process.replica.progress_timer._longest = float("inf")
+    process.replica.progress_timer.longest = float("inf")
 
 
 @DEFECTS.add("timer-never-back", "G8", "the Progress_Timer never gets back to its default")
@@ -39,7 +39,7 @@ def _timer_never_back(process: Any) -> None:
 
 @DEFECTS.add("idle-elections", "G8, Departure 10", "an idle cluster elects again and again: ALIVE is no progress")
 def _idle_elections(process: Any) -> None:
-    override(process.replica.flow_control, "knows_of_unexecuted_update", lambda _: lambda: True)
+    override(process.replica.demand, "knows_of_unexecuted_update", lambda _: lambda: True)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ def _idle_elections(process: Any) -> None:
 def _prepare_not_answered(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica.prepare, "prepare")
+    @instead_of(replica.prepare, "on_prepare")
     def broken(prepare: Callable[[Any], None], message: Any) -> None:
         if replica.data.server.state is State.LEADER_ELECTION:
             prepare(message)
@@ -61,16 +61,16 @@ def _prepare_not_answered(process: Any) -> None:
     "no-way-back", "G9", "a server that was restarted, or has suspected its leader wrongly, stays out of its view"
 )
 def _no_way_back(process: Any) -> None:
-    override(process.replica.election, "_may_rejoin", lambda _: lambda view: False)
+    override(process.replica.election, "may_rejoin", lambda _: lambda view: False)
 
 
 @DEFECTS.add("back-too-easily", "G9", "a server that suspects its leader goes back to it on any VC_PROOF")
 def _back_too_easily(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica.election, "vc_proof")
+    @instead_of(replica.election, "on_vc_proof")
     def broken(vc_proof: Callable[[VCProof], None], message: VCProof) -> None:
-        replica.election._just_recovered = True
+        replica.election.just_recovered = True
         vc_proof(message)
 
 
@@ -80,24 +80,24 @@ def _back_too_easily(process: Any) -> None:
 def _votes_interrupt(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica, "_dispatch")
+    @instead_of(replica, "dispatch")
     def broken(dispatch: Callable[[Message, int], str | None], message: Message, sender: int) -> str | None:
         if isinstance(message, ViewChange) and message.attempted > replica.data.views.last_attempted:
-            replica.election.view_change(message)
+            replica.election.on_view_change(message)
             return None
         return dispatch(message, sender)
 
 
 @DEFECTS.add("proof-ignored", "Figure 6 C", "VC_PROOF is not looked at: who missed a view change stays behind")
 def _proof_ignored(process: Any) -> None:
-    override(process.replica.election, "vc_proof", lambda _: do_nothing)
+    override(process.replica.election, "on_vc_proof", lambda _: do_nothing)
 
 
 @DEFECTS.add("alone-and-leading", "section 5.10", "a leader that hears from nobody does not suspect itself")
 def _alone_and_leading(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica.flow_control, "_leader_hears_a_majority")
+    @instead_of(replica.alive, "stay_if_followed")
     def broken(_: Callable[[], None]) -> None:
         if replica.data.server.state is State.REG_LEADER:
             replica.progress_timer.start()
@@ -117,14 +117,14 @@ def _holes_left(process: Any) -> None:
 def _holes_filled_fresh(process: Any) -> None:
     """What is bound in a later slot, and sent again, is bound a second time."""
     replica = process.replica
-    override(replica.update_queue, "_bound_updates", lambda _: set)
+    override(replica.update_queue, "bound_updates", lambda _: set)
     _fill_holes_with(process, lambda seq: replica.update_queue.pop_batch(replica.proposals.now_ms()))
 
 
 def _fill_holes_with(process: Any, batch_for_hole: Callable[[int], Batch | None]) -> None:
     history = process.replica.data.ordering.global_history
 
-    @instead_of(process.replica.proposals, "_batch_for")
+    @instead_of(process.replica.proposals, "batch_for")
     def broken(batch_for: Callable[[int], Batch | None], seq: int) -> Batch | None:
         slot = history.get(seq)
         is_hole = seq < history.top and (slot is None or slot.proposal is None)
@@ -133,14 +133,14 @@ def _fill_holes_with(process: Any, batch_for_hole: Callable[[int], Batch | None]
 
 @DEFECTS.add("own-vote-not-counted", "G14", "a server does not count its own vote")
 def _own_vote_not_counted(process: Any) -> None:
-    override(process.replica.proposals, "_vote", lambda _: do_nothing)
+    override(process.replica.proposals, "vote", lambda _: do_nothing)
 
 
 @DEFECTS.add("early-votes-dropped", "G17", "votes that come before their proposal are dropped, and not repeated")
 def _early_votes_dropped(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica.accepts, "accept")
+    @instead_of(replica.accepts, "on_accept")
     def broken(accept: Callable[[Accept], None], message: Accept) -> None:
         for seq in message.seqs:
             slot = replica.data.ordering.global_history.get(seq)
@@ -150,22 +150,22 @@ def _early_votes_dropped(process: Any) -> None:
 
 @DEFECTS.add("proposals-not-repeated", "section 5.9", "a PROPOSAL that was lost is not sent again")
 def _proposals_not_repeated(process: Any) -> None:
-    override(process.replica.retransmission, "_resend_proposals", lambda _: do_nothing)
+    override(process.replica.retransmission, "resend_proposals", lambda _: do_nothing)
 
 
 @DEFECTS.add("accept-not-repeated", "section 5.9, G18", "a PROPOSAL that comes again is not answered again")
 def _accept_not_repeated(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica.proposals, "proposal")
+    @instead_of(replica.proposals, "on_proposal")
     def broken(proposal: Callable[[Proposal], None], message: Proposal) -> None:
-        if not replica.proposals._is_ordered(message.seq) and not replica.proposals._is_held(message):
+        if not replica.proposals.is_ordered(message.seq) and not replica.proposals.is_held(message):
             proposal(message)
 
 
 @DEFECTS.add("never-reconciles", "G24", "a server that is behind asks nobody")
 def _never_reconciles(process: Any) -> None:
-    for asking in ("begin", "_ask_somebody"):
+    for asking in ("ask_at_start", "ask_a_peer"):
         override(process.replica.reconciliation, asking, lambda _: do_nothing)
 
 
@@ -176,7 +176,7 @@ def _never_reconciles(process: Any) -> None:
 
 @DEFECTS.add("enqueued-not-rebuilt", "G15", "a new leader queues an update again that a slot holds already")
 def _enqueued_not_rebuilt(process: Any) -> None:
-    override(process.replica.update_queue, "_bound_updates", lambda _: set)
+    override(process.replica.update_queue, "bound_updates", lambda _: set)
 
 
 @DEFECTS.add("pending-not-dropped", "G16", "an update that has run stays pending if its copy names another server")
@@ -193,9 +193,9 @@ def _pending_not_dropped(process: Any) -> None:
     "updates-not-repeated", "Figure 12 B", "an update that was lost on its way to the leader is not sent again"
 )
 def _updates_not_repeated(process: Any) -> None:
-    override(process.replica.update_timers, "_send_again", lambda _: do_nothing)
+    override(process.replica.update_timers, "send_again", lambda _: do_nothing)
     override(process.replica.update_timers, "forward_pending_updates", lambda _: do_nothing)
-    process.replica.flow_control.on_leader_at_work = do_nothing
+    process.replica.alive.on_leader_at_work = do_nothing
 
 
 @DEFECTS.add("relayed-in-circles", "G8, Departure 17", "who does not lead passes an update on to everybody")
@@ -203,13 +203,17 @@ def _relayed_in_circles(process: Any) -> None:
     replica = process.replica
 
     def relay(update: ClientUpdate, sender: int) -> None:
-        replica.flow_control.witness(update)
+        replica.demand.note_foreign_update(update)
         replica.turn.send(update)
 
-    override(replica.client_updates, "_relay", lambda _: relay)
+    override(replica.client_updates, "relay_to_leader", lambda _: relay)
 
 
 @DEFECTS.add("relay-left-out", "G8", "an update of another server's client is not relayed to the leader")
 def _relay_left_out(process: Any) -> None:
     replica = process.replica
-    override(replica.client_updates, "_relay", lambda _: lambda update, sender: replica.flow_control.witness(update))
+    override(
+        replica.client_updates,
+        "relay_to_leader",
+        lambda _: lambda update, sender: replica.demand.note_foreign_update(update),
+    )

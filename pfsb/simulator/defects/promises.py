@@ -23,14 +23,14 @@ DEFECTS = Defects()
 
 @DEFECTS.add("prepare-phase-skipped", "Figure 7, Figure 9 A", "a leader leads as soon as its view is preinstalled")
 def _prepare_phase_skipped(process: Any) -> None:
-    override(process.replica.prepare, "_view_prepared_ready", lambda _: lambda view: True)
+    override(process.replica.prepare, "view_prepared_ready", lambda _: lambda view: True)
 
 
 @DEFECTS.add("promise-stale", "Figure 7 B, G7", "a PREPARE is answered with the data list of an older view")
 def _promise_stale(process: Any) -> None:
     kept: list[PrepareOK] = []
 
-    @instead_of(process.replica.prepare, "_own_prepare_ok")
+    @instead_of(process.replica.prepare, "own_prepare_ok")
     def broken(own_prepare_ok: Callable[[Prepare], list[PrepareOK]], message: Prepare) -> list[PrepareOK]:
         kept.extend([] if kept else own_prepare_ok(message))
         return [evolve(part, view=message.view) for part in kept]
@@ -41,19 +41,19 @@ DataList = Callable[[int], Iterator[DataEntry]]
 
 @DEFECTS.add("data-list-without-ordered", "Figure 8 A, G19", "a data list leaves out what is ordered")
 def _data_list_without_ordered(process: Any) -> None:
-    @instead_of(process.replica.prepare, "_construct_data_list")
+    @instead_of(process.replica.prepare, "construct_data_list")
     def broken(construct: DataList, aru: int) -> Iterator[Any]:
         return (entry for entry in construct(aru) if isinstance(entry, Proposal))
 
 
 @DEFECTS.add("data-list-cut-short", "Figure 8 A, G19", "a data list ends after two entries")
 def _data_list_cut_short(process: Any) -> None:
-    override(process.replica.prepare, "_construct_data_list", lambda construct: lambda aru: islice(construct(aru), 2))
+    override(process.replica.prepare, "construct_data_list", lambda construct: lambda aru: islice(construct(aru), 2))
 
 
 @DEFECTS.add("promise-below-floor", "G19, G21", "a leader is answered though what it lacks is no longer in memory")
 def _promise_below_floor(process: Any) -> None:
-    override(process.replica.prepare, "_can_answer", lambda _: lambda message: True)
+    override(process.replica.prepare, "can_answer", lambda _: lambda message: True)
 
 
 @DEFECTS.add("promise-in-part", "G28, Departure 6", "a promise counts when its first part is there")
@@ -63,7 +63,7 @@ def _promise_in_part(process: Any) -> None:
         quorum: int = process.replica.membership.quorum
         return len([oks for oks in promises if oks.view == view]) >= quorum
 
-    override(process.replica.prepare, "_view_prepared_ready", lambda _: ready)
+    override(process.replica.prepare, "view_prepared_ready", lambda _: ready)
 
 
 class _MixesEditions(DataStructures):
@@ -89,9 +89,9 @@ def _editions_mixed(process: Any) -> None:
 def _older_view_accepted(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica, "_dispatch")
+    @instead_of(replica, "dispatch")
     def broken(dispatch: Callable[[Message, int], str | None], message: Message, sender: int) -> str | None:
         line = dispatch(message, sender)
         if isinstance(message, Proposal) and line == "4 E6" and message.view < replica.data.views.last_installed:
-            replica.proposals.proposal(message)
+            replica.proposals.on_proposal(message)
         return line

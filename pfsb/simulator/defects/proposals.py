@@ -47,7 +47,7 @@ def _constraint_ignored(process: Any) -> None:
         batch: Batch | None = process.replica.update_queue.pop_batch(proposals.now_ms())
         return batch
 
-    override(proposals, "_batch_for", lambda _: fresh)
+    override(proposals, "batch_for", lambda _: fresh)
 
 
 @DEFECTS.add("send-proposal-falls-through", "G1", "past an ordered slot, the leader goes on with the old number")
@@ -59,14 +59,14 @@ def _send_proposal_falls_through(process: Any) -> None:
         if replica.data.server.state is not State.REG_LEADER:
             return
         seq = ordering.last_proposed + 1
-        if not replica.flow_control.may_propose(seq):
+        if not replica.window.may_propose(seq):
             return
-        if proposals._is_ordered(seq):
+        if proposals.is_ordered(seq):
             ordering.last_proposed = seq
             broken()
-        batch = proposals._batch_for(seq)
+        batch = proposals.batch_for(seq)
         if batch is not None:
-            proposals._propose(Proposal(replica.membership.server_id, replica.data.views.last_installed, seq, batch))
+            proposals.propose(Proposal(replica.membership.server_id, replica.data.views.last_installed, seq, batch))
             ordering.last_proposed = seq
             broken()
 
@@ -74,16 +74,12 @@ def _send_proposal_falls_through(process: Any) -> None:
 
 
 def _propose_with(process: Any, send_proposal: Callable[[], None]) -> None:
-    """It is run at the end of each turn, too."""
-    replica = process.replica
-    at_end = replica.turn.at_end
-    at_end[at_end.index(replica.proposals.send_proposal)] = send_proposal
-    replica.proposals.send_proposal = send_proposal
+    override(process.replica.proposals, "send_proposal", lambda _: send_proposal)
 
 
 @DEFECTS.add("window-ignored", "section 5.10", "a leader proposes as much as it likes")
 def _window_ignored(process: Any) -> None:
-    override(process.replica.flow_control, "may_propose", lambda _: lambda seq: True)
+    override(process.replica.window, "may_propose", lambda _: lambda seq: True)
 
 
 @DEFECTS.add("leads-again", "G10", "a leader that starts again leads on in the view that it led before")
@@ -98,4 +94,4 @@ def _leads_again(process: Any) -> None:
             shift(view)
             return
         views.last_attempted = views.last_installed
-        replica.prepare._shift_to_reg_leader()
+        replica.prepare.shift_to_reg_leader()

@@ -15,16 +15,16 @@ DEFECTS = Defects(needs_sessions=True)
 def _read_not_confirmed(process: Any) -> None:
     reads = process.replica.reads
 
-    @instead_of(reads, "_ask_for_confirmation")
+    @instead_of(reads, "ask_for_confirmation")
     def broken(_: Callable[[Any], None], present: Any) -> None:
-        present.confirmed_by.update(reads._membership.ids)
+        present.confirmed_by.update(process.replica.membership.ids)
 
 
 @DEFECTS.add("read-confirmed-by-anyone", "Departure 24", "a server confirms the leader of a view that it has left")
 def _read_confirmed_by_anyone(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica.reads, "confirm")
+    @instead_of(replica.reads, "on_confirm")
     def broken(_: Callable[[Confirm], None], message: Confirm) -> None:
         answer = Confirmed(replica.data.server.server_id, message.view, message.number)
         replica.turn.send(answer, message.server_id)
@@ -34,15 +34,15 @@ def _read_confirmed_by_anyone(process: Any) -> None:
 def _read_index_too_low(process: Any) -> None:
     reads = process.replica.reads
 
-    @instead_of(reads, "_ask_for_confirmation")
+    @instead_of(reads, "ask_for_confirmation")
     def broken(ask: Callable[[Any], None], present: Any) -> None:
-        present.index = min(present.index, reads._data.ordering.local_aru)
+        present.index = min(present.index, process.replica.data.ordering.local_aru)
         ask(present)
 
 
 @DEFECTS.add("read-not-awaited", "Departure 24", "a server answers a read before it has executed up to the index")
 def _read_not_awaited(process: Any) -> None:
-    @instead_of(process.replica.reads, "read_index")
+    @instead_of(process.replica.reads, "on_read_index")
     def broken(read_index: Callable[[ReadIndex], None], message: ReadIndex) -> None:
         read_index(ReadIndex(message.server_id, message.number, 0))
 
@@ -51,21 +51,21 @@ def _read_not_awaited(process: Any) -> None:
 def _read_joins_request(process: Any) -> None:
     reads = process.replica.reads
 
-    @instead_of(reads, "read")
+    @instead_of(reads, "begin_read")
     def broken(read: Callable[[Any], None], ready: Any) -> None:
         read(ready)
-        if reads._requested:
-            reads._requested += reads._waiting
-            reads._waiting = []
+        if reads.requested:
+            reads.requested += reads.waiting
+            reads.waiting = []
 
 
 @DEFECTS.add("read-joins-round", "Departure 24", "a request joins a round of CONFIRM that began before it came")
 def _read_joins_round(process: Any) -> None:
     reads = process.replica.reads
 
-    @instead_of(reads, "read_request")
+    @instead_of(reads, "on_read_request")
     def broken(read_request: Callable[[ReadRequest], None], message: ReadRequest) -> None:
-        present = reads._present_round()
+        present = reads.present_round()
         if present is None:
             read_request(message)
         else:
@@ -76,8 +76,8 @@ def _read_joins_round(process: Any) -> None:
 def _read_of_former_life(process: Any) -> None:
     reads = process.replica.reads
 
-    @instead_of(reads, "_request")
+    @instead_of(reads, "request_index")
     def broken(request: Callable[[], None]) -> None:
-        incarnation, reads._data.server.incarnation = reads._data.server.incarnation, 0
+        incarnation, process.replica.data.server.incarnation = process.replica.data.server.incarnation, 0
         request()
-        reads._data.server.incarnation = incarnation
+        process.replica.data.server.incarnation = incarnation

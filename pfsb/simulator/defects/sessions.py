@@ -42,7 +42,7 @@ def _replies_lost(process: Any) -> None:
 def _do_not_fence(process: Any) -> None:
     machine = process.server.machine
 
-    @instead_of(machine, "_session_for")
+    @instead_of(machine, "session_for")
     def broken(session_for: Callable[[int, Bundle], Any], server_id: int, content: Bundle) -> Any:
         session = machine.sessions.get(content.client_id)
         return session_for(server_id, content._replace(epoch=session.epoch) if session is not None else content)
@@ -62,7 +62,7 @@ def _numbers_not_filtered(process: Any) -> None:
     """The epoch alone keeps away all that a correct front end lets through; so it has to be out of the way."""
     _do_not_fence(process)
 
-    @instead_of(process.server.machine, "_command")
+    @instead_of(process.server.machine, "run_command")
     def broken(command: Callable[[Session, int, Command], Any], session: Session, number: int, asked: Command) -> Any:
         session.last_number = min(session.last_number, number - 1)
         return command(session, number, asked)
@@ -72,7 +72,7 @@ def _numbers_not_filtered(process: Any) -> None:
 def _revision_not_counted(process: Any) -> None:
     machine = process.server.machine
 
-    @instead_of(machine, "_command")
+    @instead_of(machine, "run_command")
     def broken(command: Callable[[Session, int, Command], Any], session: Session, number: int, asked: Command) -> Any:
         revision = machine.revision
         result = command(session, number, asked)
@@ -87,7 +87,7 @@ def _revision_not_the_same(process: Any) -> None:
     if process.replica.membership.server_id != 0:
         return
 
-    @instead_of(machine, "_operate")
+    @instead_of(machine, "run_operation")
     def broken(operate: Callable[[int, Command], Result], server_id: int, command: Command) -> Result:
         result = operate(server_id, command)
         if machine.revision % 10 == 0:
@@ -99,7 +99,7 @@ def _revision_not_the_same(process: Any) -> None:
 def _closed_number_forgotten(process: Any) -> None:
     machine = process.server.machine
 
-    @instead_of(machine, "_end")
+    @instead_of(machine, "end_session")
     def broken(end: Callable[[str, int, str], Result], client_id: str, epoch: int, verb: str) -> Result:
         result = end(client_id, epoch, verb)
         machine._closed.pop(client_id, None)
@@ -128,7 +128,7 @@ def _reply_before_execution(process: Any) -> None:
     @instead_of(process.replica, "introduce")
     def broken(introduce: Callable[[ClientUpdate], None], update: ClientUpdate) -> None:
         introduce(update)
-        for bundler in process.server.desk._carriers.aboard(update):
+        for bundler in process.server.desk.paxos_clients.aboard(update):
             for request in bundler.outstanding:
                 if any(request.numbers):
                     request.settle([Done()] * len(request.numbers))
@@ -139,7 +139,7 @@ def _results_mixed_up(process: Any) -> None:
     @instead_of(process.server, "start")
     def broken(start: Callable[[], None]) -> None:
         start()
-        carriers = process.server.desk._carriers
+        carriers = process.server.desk.paxos_clients
 
         @instead_of(carriers, "aboard")
         def mixed_up(aboard: Callable[[ClientUpdate], Sequence[Any]], update: ClientUpdate) -> Sequence[Any]:
@@ -151,14 +151,14 @@ def _expiry_left_out(process: Any) -> None:
     @instead_of(process.server, "start")
     def broken(start: Callable[[], None]) -> None:
         start()
-        override(process.server._expiry, "_sweep", lambda _: do_nothing)
+        override(process.server.expiry, "sweep", lambda _: do_nothing)
 
 
 @DEFECTS.add("lock-not-fair", "design part 6", "a lock goes to whoever waits shortest for it")
 def _lock_not_fair(process: Any) -> None:
     lock = _lock(process)
 
-    @instead_of(lock, "_pass_on")
+    @instead_of(lock, "pass_on")
     def broken(pass_on: Callable[[str, Any, Any], None], name: str, held: Any, context: Any) -> None:
         if held.places:
             held.places.move_to_end(next(reversed(held.places)), last=False)
@@ -192,7 +192,7 @@ class _AtRevision0:
 def _lock_token_again(process: Any) -> None:
     lock = _lock(process)
 
-    @instead_of(lock, "_pass_on")
+    @instead_of(lock, "pass_on")
     def broken(pass_on: Callable[[str, Any, Any], None], name: str, held: Any, context: Any) -> None:
         held.token -= 1
         pass_on(name, held, _AtRevision0(context))

@@ -6,10 +6,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from attrs import define
-
 from pfsb.paxos.data_structures import DataStructures, Slot
-from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import (
     Accept,
     Message,
@@ -20,21 +17,9 @@ from pfsb.simulator.defects.defect import Defects, become, instead_of, override
 DEFECTS = Defects()
 
 
-@define
-class _Miscounted(Membership):
-    """As one handler sees it: so many votes are enough."""
-
-    votes: int = 0
-
-    @property
-    def quorum(self) -> int:
-        return self.votes
-
-
-def _miscount(handler: Any, votes: Callable[[int], int]) -> None:
-    """`votes` makes the wrong number out of that of the servers."""
-    known = handler._membership
-    handler._membership = _Miscounted(known.server_id, known.ids, known.identities, votes(known.n))
+def _miscount(process: Any, handler: Any, votes: Callable[[int], int]) -> None:
+    """Let one handler take as many votes for a majority as `votes` makes of the number of servers."""
+    handler.quorum = votes(process.replica.membership.n)
 
 
 def _one_too_many(n: int) -> int:
@@ -51,39 +36,39 @@ def _half(n: int) -> int:
 
 @DEFECTS.add("order-more-than-majority", "Figure 11 B", "a majority of ACCEPTs is not enough: > for >=")
 def _order_more_than_majority(process: Any) -> None:
-    _miscount(process.replica.ordering, _one_too_many)
+    _miscount(process, process.replica.ordering, _one_too_many)
 
 
 @DEFECTS.add("order-less-than-majority", "Figure 11 B", "one ACCEPT less than a majority orders a slot")
 def _order_less_than_majority(process: Any) -> None:
-    _miscount(process.replica.ordering, _one_too_few)
+    _miscount(process, process.replica.ordering, _one_too_few)
 
 
 @DEFECTS.add("prepare-more-than-majority", "Figure 8 B", "a majority of PREPARE_OKs is not enough: > for >=")
 def _prepare_more_than_majority(process: Any) -> None:
-    _miscount(process.replica.prepare, _one_too_many)
+    _miscount(process, process.replica.prepare, _one_too_many)
 
 
 @DEFECTS.add("prepare-less-than-majority", "Figure 8 B", "one PREPARE_OK less than a majority prepares a view")
 def _prepare_less_than_majority(process: Any) -> None:
-    _miscount(process.replica.prepare, _one_too_few)
+    _miscount(process, process.replica.prepare, _one_too_few)
 
 
 @DEFECTS.add("preinstall-more-than-majority", "Figure 6 D", "a majority of VIEW_CHANGEs is not enough: > for >=")
 def _preinstall_more_than_majority(process: Any) -> None:
-    _miscount(process.replica.election, _one_too_many)
+    _miscount(process, process.replica.election, _one_too_many)
 
 
 @DEFECTS.add("followers-more-than-majority", "section 5.10", "a leader that hears a majority suspects itself: > for >=")
 def _followers_more_than_majority(process: Any) -> None:
-    _miscount(process.replica.flow_control, _one_too_many)
+    _miscount(process, process.replica.alive, _one_too_many)
 
 
 @DEFECTS.add("half-is-enough", "G27", "with an even number of servers, half of them count as a majority everywhere")
 def _half_is_enough(process: Any) -> None:
     replica = process.replica
-    for handler in (replica.ordering, replica.prepare, replica.election, replica.flow_control):
-        _miscount(handler, _half)
+    for handler in (replica.ordering, replica.prepare, replica.election, replica.alive):
+        _miscount(process, handler, _half)
 
 
 @DEFECTS.add("lazy-vote-lost", "Departure 25", "a vote that waits for company is dropped instead of sent")
@@ -95,14 +80,14 @@ def _lazy_vote_lost(process: Any) -> None:
 
         return broken
 
-    override(process.replica.lazy_votes, "_taken", make)
+    override(process.replica.outbound, "take_kept", make)
 
 
 @DEFECTS.add("lazy-vote-before-disk", "Departure 25", "a vote begins to wait for company before it is on disk")
 def _lazy_vote_before_disk(process: Any) -> None:
     """So that it may travel with an ALIVE, or with the next PROPOSAL, which leave early."""
     replica = process.replica
-    lazy = replica.lazy_votes
+    lazy = replica.outbound
 
     def make(send: Callable[..., None]) -> Callable[..., None]:
         def broken(message: Message, to: int | None = None) -> None:
@@ -110,10 +95,10 @@ def _lazy_vote_before_disk(process: Any) -> None:
                 send(message, to)
                 return
             for server_id in replica.membership.others:
-                if lazy._needs_at_once(server_id, message):
+                if lazy.needs_at_once(server_id, message):
                     send(message, server_id)
                 else:
-                    lazy._keep(server_id, message)
+                    lazy.keep_votes(server_id, message)
 
         return broken
 
@@ -141,15 +126,15 @@ def _votes_of_all_views(process: Any) -> None:
         voters = {voter for of_view in slot.voters.values() for voter in of_view}
         return slot.proposal is not None and slot.ordered is None and len(voters) >= quorum
 
-    override(process.replica.ordering, "_globally_ordered_ready", lambda _: ready)
+    override(process.replica.ordering, "globally_ordered_ready", lambda _: ready)
 
 
 @DEFECTS.add("proposal-counts-as-vote", "Departure 2", "a PROPOSAL counts as its leader's vote, which is not on disk")
 def _proposal_counts_as_vote(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica.proposals, "proposal")
+    @instead_of(replica.proposals, "on_proposal")
     def broken(proposal: Callable[[Proposal], None], message: Proposal) -> None:
-        if message.seq > replica.data.ordering.local_aru and replica.flow_control.may_accept(message.seq):
+        if message.seq > replica.data.ordering.local_aru and replica.window.may_accept(message.seq):
             replica.data.apply_accept(Accept(message.server_id, message.view, (message.seq,)), message.seq)
         proposal(message)

@@ -64,4 +64,4 @@ def _messages(replica: Replica, sender: int, rng: random.Random) -> list[Message
 
 
 def _state(replica: Replica) -> str:
-    return f"{replica.data}\n{replica.flow_control.peers}\n{replica.ordered_queue.digests.head.hex()}"
+    return f"{replica.data}\n{replica.peers.by_id}\n{replica.ordered_queue.digests.head.hex()}"

@@ -20,9 +20,12 @@ from typing import Any
 
 import attrs
 
+from pfsb.paxos.alive import AliveHandler
+from pfsb.paxos.core import Core
 from pfsb.paxos.data_structures import PrepareData, Slot
-from pfsb.paxos.flow_control import FlowControl, Peer
+from pfsb.paxos.demand import Demand
 from pfsb.paxos.messages import State
+from pfsb.paxos.peers import Peer
 from pfsb.paxos.reconciliation import ReconciliationHandler
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
@@ -50,11 +53,11 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (Peer, "last_heard"): 0.0,
     (Peer, "local_aru"): 0,
     # They decide when the Progress_Timer is restarted or cut short. Here it fires at any time at which it is armed.
-    (FlowControl, "_witnessed"): {},
+    (Demand, "_foreign_updates"): {},
     (Peer, "view"): 0,
     (Peer, "state"): State.LEADER_ELECTION,
     # Each ALIVE of the leader makes the server say again what waits, as its update timers do.
-    (FlowControl, "_leader_at_work_in"): 0,
+    (AliveHandler, "_leader_at_work_in"): 0,
     # Nobody reads it (Figure 2 has it).
     (PrepareData, "prepare"): None,
 }
@@ -228,7 +231,7 @@ class Snapshots:
                 self._wiring.append((owner, name, value))
             elif (type(owner), name) in ABSTRACTED:
                 self._abstracted.append((owner, name, ABSTRACTED[type(owner), name]))
-            elif not _is_wiring(value):
+            elif not _is_wiring(value) and not isinstance(owner, Core):
                 self._places.append((owner, name))
 
 

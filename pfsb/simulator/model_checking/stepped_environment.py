@@ -20,7 +20,7 @@ from pfsb.simulator.model_checking.steps import Executed, Led, in_words
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 from pfsb.storage.shared import ORDERED_VIEW
 
-UPDATE_TIMER = "UpdateTimers._time_came"
+UPDATE_TIMER = "UpdateTimers.expire"
 
 
 @implementer(IDelayedCall)

@@ -53,10 +53,10 @@ SETTINGS = Settings(
 )
 """All times are 0 where that can be: then nothing has a date. An update a batch: two updates meet in two slots."""
 
-PROGRESS_TIMER = "ProgressTimer._time_came"
-HEARTBEAT = "Retransmission._alive_and_wait"
-PERIODIC = (HEARTBEAT, "Retransmission._resend_and_wait")
-RECONCILIATION_TIMER = "ReconciliationHandler._time_came"
+PROGRESS_TIMER = "ProgressTimer.expire"
+HEARTBEAT = "Retransmission.alive_due"
+PERIODIC = (HEARTBEAT, "Retransmission.resend_due")
+RECONCILIATION_TIMER = "ReconciliationHandler.ask_again"
 WITH_A_CHOICE = (RECONCILIATION_TIMER, UPDATE_TIMER)
 SEQ_MAX = 1_000_000
 
@@ -99,8 +99,8 @@ class SteppedServer:
             on_failure=self._failures.append,
         )
         self.doorstep.replica = self.replica
-        self.replica.turn.at_end.remove(self.replica._tell_state)  # a million states would be a million lines of log
-        override(self.replica.introduction, "alive", lambda _: do_nothing)  # all know each other already
+        override(self.replica, "tell_state", lambda _: do_nothing)  # a million states would be a million lines of log
+        override(self.replica.storage_identity, "answer_alive", lambda _: do_nothing)  # all know each other already
         if patch is not None:
             patch(self.replica)
         memory = invariants.install(self.replica)
@@ -182,7 +182,7 @@ class SteppedServer:
 
     def _choose(self, choice: int) -> None:
         """Whom a server asks that is behind; and whether it sends a client's update to the leader, or to all."""
-        for number, peer in enumerate(self.replica.flow_control.peers.values()):
+        for number, peer in enumerate(self.replica.peers.by_id.values()):
             peer.local_aru = SEQ_MAX if number == choice else 0
         for timer in self.replica.update_timers._timers.values():
             timer.expiries = choice
@@ -197,7 +197,7 @@ class SteppedServer:
     def _start(self) -> None:
         self.replica.start()
         for peer in self.replica.membership.others:
-            self.replica.perform(self.replica.introduction.acquainted, Acquainted(peer, self.disk.identity))
+            self.replica.perform(self.replica.storage_identity.on_acquainted, Acquainted(peer, self.disk.identity))
 
     def _outcome(self) -> Outcome:
         if self._failures:

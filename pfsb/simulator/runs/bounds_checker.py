@@ -10,10 +10,10 @@ from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 
 HEARTBEATS = (
-    "Retransmission._resend_and_wait",
-    "Retransmission._alive_and_wait",
-    "LocalClients._sweep_unanswered",
-    "Expiry._look",
+    "Retransmission.resend_due",
+    "Retransmission.alive_due",
+    "LocalClients.sweep_unanswered",
+    "Expiry.look",
 )
 """Calls that are due again and again, as long as a server lives."""
 

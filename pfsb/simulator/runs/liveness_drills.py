@@ -208,7 +208,7 @@ class LivenessDrills:
             timer = self.cluster.replica(server_id).data.timers.progress_seconds
             if timer != self.cluster.settings.progress_seconds:
                 return f"the Progress_Timer of server {server_id} stays at {timer:g} s"
-            if self.cluster.replica(server_id).flow_control.knows_of_unexecuted_update():
+            if self.cluster.replica(server_id).demand.knows_of_unexecuted_update():
                 return f"server {server_id} thinks that an update waits"
             if self.cluster.storage(server_id).seconds_left > ROUND_SECONDS:
                 return f"server {server_id} has begun to write when its disk was slow"

@@ -16,7 +16,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pfsb.paxos.replica import StorageWasReplaced
+from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.healing import heal_all, heal_some

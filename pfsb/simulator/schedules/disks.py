@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from pfsb.paxos.messages import Accept, PrepareOK, Proposal, ReconciliationReply, State
-from pfsb.paxos.replica import StorageWasReplaced
 from pfsb.paxos.settings import Settings
+from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.network import Passage
 from pfsb.simulator.defects.defect import Plant

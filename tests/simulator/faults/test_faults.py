@@ -9,7 +9,7 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.messages import Alive, State
-from pfsb.paxos.replica import StorageWasReplaced
+from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.marks import Marks
@@ -256,7 +256,7 @@ class BoundsTests(SynchronousTestCase):
         """A timer that nobody has set again."""
         self.server.replica.retransmission._calls["alive"].cancel()
         error = self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)
-        self.assertIn("_alive_and_wait has stopped", str(error))
+        self.assertIn("alive_due has stopped", str(error))
 
     def test_progress_timer_beyond_its_limits_is_found(self) -> None:
         """Design part 4: from the default up to eight times that."""

@@ -68,7 +68,7 @@ def leaves_the_data_list_out(replica: Replica) -> None:
     def nothing(local_aru: int) -> Iterator[Any]:
         return iter(())
 
-    replica.prepare._construct_data_list = nothing  # type: ignore[method-assign]
+    replica.prepare.construct_data_list = nothing  # type: ignore[method-assign]
 
 
 def is_prepared_by_itself(replica: Replica) -> None:
@@ -77,7 +77,7 @@ def is_prepared_by_itself(replica: Replica) -> None:
     def view_prepared_ready(view: int) -> bool:
         return any(promise.view == view for promise in replica.data.preparing.prepare_oks.values())
 
-    replica.prepare._view_prepared_ready = view_prepared_ready  # type: ignore[method-assign]
+    replica.prepare.view_prepared_ready = view_prepared_ready  # type: ignore[method-assign]
 
 
 def wants_more_than_a_majority(replica: Replica) -> None:
@@ -87,7 +87,7 @@ def wants_more_than_a_majority(replica: Replica) -> None:
         promises = replica.data.preparing.prepare_oks.values()
         return sum(p.view == view and p.complete for p in promises) > replica.membership.quorum
 
-    replica.prepare._view_prepared_ready = view_prepared_ready  # type: ignore[method-assign]
+    replica.prepare.view_prepared_ready = view_prepared_ready  # type: ignore[method-assign]
 
 
 class DefectTests(SynchronousTestCase):
@@ -167,7 +167,7 @@ class DefectTests(SynchronousTestCase):
             def accept(message: Accept) -> None:
                 raise KeyError(message.seqs)
 
-            replica.accepts.accept = accept  # type: ignore[method-assign]
+            replica.accepts.on_accept = accept  # type: ignore[method-assign]
 
         found = self.found(Bounds(crashes=0), trips_over_an_accept)
         self.assertEqual(found.what, "server 1: stops with KeyError: (1,)")
@@ -282,11 +282,7 @@ class StillServerTests(SynchronousTestCase):
         following = server.make(server.first().state, Deliver(0, VCProof(0, 1))).state
         asked = server.make(server.make(following, Sync()).state, Ask(UPDATE)).state
         receivers = [
-            [
-                to
-                for message, to in server.make(asked, Fire("UpdateTimers._time_came", choice)).sent
-                if message == UPDATE
-            ]
+            [to for message, to in server.make(asked, Fire("UpdateTimers.expire", choice)).sent if message == UPDATE]
             for choice in (0, 1)
         ]
         self.assertEqual(receivers, [[0], [0, 1]])

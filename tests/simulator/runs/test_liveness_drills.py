@@ -91,7 +91,7 @@ class FairWeatherTests(SynchronousTestCase):
         """Departure 10."""
         weather = self.weather()
         for server_id in weather.cluster.ids:
-            weather.cluster.replica(server_id).flow_control.knows_of_unexecuted_update = lambda: True
+            weather.cluster.replica(server_id).demand.knows_of_unexecuted_update = lambda: True
         self.assertIn("nothing has happened", str(self.assertRaises(Violation, weather.idleness)))
 
     def test_leader_that_is_missed_late_is_found(self) -> None:

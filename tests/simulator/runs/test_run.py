@@ -59,7 +59,7 @@ def orders_too_early(process: Any) -> None:
 
 def never_prepared(process: Any) -> None:
     """A patch: however many have promised, a leader waits for more (Figure 8 B)."""
-    process.replica.prepare._view_prepared_ready = lambda view: False
+    process.replica.prepare.view_prepared_ready = lambda view: False
 
 
 class DeterminismTests(SynchronousTestCase):

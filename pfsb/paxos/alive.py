@@ -1,0 +1,138 @@
+"""ALIVE and VC_PROOF messages (section 5.10 of the paper), and hints that a server is gone.
+
+Departure 10: an idle system elects nobody. While a server knows of no unexecuted update, an ALIVE from the leader of
+its view counts as progress. A leader restarts its own Progress_Timer while it hears ALIVE from a majority in its view,
+and suspects itself otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.demand import Demand
+from pfsb.paxos.messages import Alive, State, VCProof
+from pfsb.paxos.peers import Peers
+from pfsb.paxos.progress_timer import ProgressTimer
+
+
+class AliveHandler(Handler):
+    """Sends ALIVE and VC_PROOF, and draws conclusions from the ALIVE messages of the other servers."""
+
+    def __init__(
+        self,
+        core: Core,
+        peers: Peers,
+        demand: Demand,
+        progress_timer: ProgressTimer,
+        on_behind: Callable[[int], None],
+        on_leader_at_work: Callable[[], None],
+    ) -> None:
+        """`on_behind` is told a Local_Aru above this server's (section 5.6, trigger 3); `on_leader_at_work` is called
+        when the leader of this server's view begins to lead (Departure 18)."""
+        super().__init__(core)
+        self._peers = peers
+        self._demand = demand
+        self._progress_timer = progress_timer
+        self._on_behind = on_behind
+        self.on_leader_at_work = on_leader_at_work
+        self._leader_at_work_in = 0
+        """The last view in which the leader was seen to lead."""
+
+    # ------------------------------------------------------------------ sending
+
+    def send_alive(self) -> None:
+        """Send ALIVE to all, past the gate, and VC_PROOF for the view that is on disk."""
+        self._demand.forget_foreign_updates()
+        self._turn.send_early(self.own_alive())
+        if self._turn.durable.last_installed > 0:
+            self._turn.send(VCProof(self._data.server.server_id, self._turn.durable.last_installed))
+        self.stay_if_followed()
+
+    def own_alive(self) -> Alive:
+        """This server's ALIVE: durable values only. While a view is being written to disk, no state but an election."""
+        durable, server = self._turn.durable, self._data.server
+        installing = durable.last_installed != self._data.views.last_installed
+        state = State.LEADER_ELECTION if installing else server.state
+        return Alive(server.server_id, durable.last_installed, state, durable.local_aru, self._demand.has_clients())
+
+    def announce_leadership(self) -> None:
+        """Departure 18: send an ALIVE at once, behind the gate, because this server has begun to lead."""
+        self._turn.send(
+            Alive(
+                self._data.server.server_id,
+                self._data.views.last_installed,
+                self._data.server.state,
+                self._turn.durable.local_aru,
+                self._demand.has_clients(),
+            )
+        )
+
+    def client_asks(self) -> None:
+        """In a turn: note a request of an own client, and announce the first one after a silence (Departure 25).
+
+        A leader needs no announcement: it is sent every vote at once anyway.
+        """
+        if self._demand.note_request() and self._data.server.state is not State.REG_LEADER:
+            self._turn.send_early(self.own_alive())
+
+    # ------------------------------------------------------------------ receiving
+
+    def on_alive(self, message: Alive) -> None:
+        """Note the content of a peer's ALIVE; it may count as progress, or show that this server is behind."""
+        server_id = message.server_id
+        self._peers.note_heard(server_id)
+        peer = self._peers.by_id[server_id]
+        peer.view, peer.state, peer.has_clients = message.view, message.state, message.has_clients
+        peer.local_aru = max(peer.local_aru, message.local_aru)
+        if message.local_aru > self._data.ordering.local_aru:
+            self._on_behind(message.local_aru)
+        if self._is_my_leader(message):
+            if not self._demand.knows_of_unexecuted_update():
+                self._progress_timer.start()
+            if self._leader_at_work_in != message.view:
+                self._leader_at_work_in = message.view
+                self.on_leader_at_work()
+        elif message.state is State.REG_LEADER and message.view > self._data.views.last_installed:
+            # A majority has promised to follow that leader, so this server's view is over (Departure 23).
+            self._progress_timer.hurry()
+        self.stay_if_followed()
+
+    def stay_if_followed(self) -> None:
+        """A leader restarts its Progress_Timer while a majority, itself included, follows it in its view."""
+        data = self._data
+        if data.server.state is not State.REG_LEADER:
+            return
+        oldest = self._clock.seconds() - self._settings.progress_seconds
+        followers = sum(
+            peer.last_heard >= oldest and peer.state is State.REG_NONLEADER and peer.view == data.views.last_installed
+            for peer in self._peers.by_id.values()
+        )
+        if followers + 1 >= self.quorum:
+            self._progress_timer.start()
+
+    def _is_my_leader(self, message: Alive) -> bool:
+        data = self._data
+        return (
+            data.server.state is State.REG_NONLEADER
+            and message.state is State.REG_LEADER
+            and message.view == data.views.last_installed
+            and message.server_id == self._membership.leader_of(message.view)
+        )
+
+    # ------------------------------------------------------------------ hints that a server is gone (Departure 11)
+
+    def peer_refused(self, server_id: int) -> None:
+        """A peer's address has refused a frame: a hint that it is gone, never a reason to install a view."""
+        self._peers.by_id[server_id].refused_at = self._clock.seconds()
+        self.hurry_if_leader_is_gone()
+
+    def hurry_if_leader_is_gone(self) -> None:
+        """Hurry if the leader of the installed or attempted view has refused a frame lately, and not spoken since."""
+        view = max(self._data.views.last_attempted, self._data.views.last_installed)
+        if view == 0 or self._membership.i_lead(view):
+            return
+        leader = self._peers.by_id[self._membership.leader_of(view)]
+        recent = 2 * self._settings.alive_seconds
+        if self._clock.seconds() - leader.refused_at <= recent:
+            self._progress_timer.hurry()

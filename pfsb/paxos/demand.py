@@ -1,0 +1,100 @@
+"""Whether anything waits to be executed, and whether clients of this server wait for results.
+
+Departure 10: while this server knows of no unexecuted update, an ALIVE from the leader of its view counts as progress.
+Departure 25: a server that has no waiting clients receives votes later than others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define
+
+from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.messages import ClientUpdate
+from pfsb.paxos.peers import NEVER, Peers
+
+LINGER_ALIVES = 5
+"""How many ALIVE periods a client is treated as waiting after its last request."""
+
+
+@define
+class ForeignUpdate:
+    """An update of another server's client that is known to wait (G8.3)."""
+
+    timestamp: int
+    until: float
+    """When the update no longer counts as waiting, unless its own server sends it once more."""
+
+
+class Demand(Handler):
+    """What waits, and which clients of this server do."""
+
+    def __init__(self, core: Core, peers: Peers) -> None:
+        super().__init__(core)
+        self._peers = peers
+        self._foreign_updates: dict[str, ForeignUpdate] = {}
+        self._asked_until = NEVER
+        """Until when the last request of a client of this server counts as waiting."""
+        self.clients_wait: Callable[[], bool] = lambda: False
+        """Whether a client of this server waits for other clients' commands: a lock, an event (`Replica.attach`)."""
+
+    # ------------------------------------------------------------------ clients of this server (Departure 25)
+
+    def note_request(self) -> bool:
+        """Note a request of one of this server's own clients. True if it is the first after a silence."""
+        now = self._clock.seconds()
+        is_news = now >= self._asked_until and self._settings.lazy_seconds > 0
+        self._asked_until = now + LINGER_ALIVES * self._settings.alive_seconds
+        return is_news
+
+    def has_clients(self) -> bool:
+        """Whether votes shall come to this server at once; always if this server delays no votes of its own."""
+        return (
+            self._settings.lazy_seconds <= 0
+            or self._clock.seconds() < self._asked_until
+            or bool(self._data.clients.pending_updates)
+            or self.clients_wait()
+        )
+
+    # ------------------------------------------------------------------ unexecuted updates (Departure 10)
+
+    def note_foreign_update(self, update: ClientUpdate) -> None:
+        """An update of another server's client waits, so an ALIVE of the leader no longer counts as progress."""
+        if update.timestamp > self._data.clients.last_executed.of(update.client_id):
+            until = self._clock.seconds() + 4 * self._settings.update_seconds
+            self._foreign_updates[update.client_id] = ForeignUpdate(update.timestamp, until)
+
+    def knows_of_unexecuted_update(self) -> bool:
+        """Whether an update waits: pending here, heard of, accepted, or executed by another server."""
+        local_aru = self._data.ordering.local_aru
+        return bool(
+            self._data.clients.pending_updates
+            or self._an_accepted_update_waits()
+            or any(peer.local_aru > local_aru for peer in self._peers.by_id.values())
+            or self._a_foreign_update_waits()
+        )
+
+    def forget_foreign_updates(self) -> None:
+        """Drop updates that have been executed, and updates that their own server has stopped repeating."""
+        now = self._clock.seconds()
+        last_executed = self._data.clients.last_executed
+        for client_id, waiting in list(self._foreign_updates.items()):
+            if waiting.until < now or waiting.timestamp <= last_executed.of(client_id):
+                del self._foreign_updates[client_id]
+
+    def _an_accepted_update_waits(self) -> bool:
+        """Whether a slot above Local_Aru holds a proposal of the installed view, or is ordered behind a gap.
+
+        A proposal of an older view does not count: if it was chosen, the leader proposes it again in this view.
+        """
+        ordering = self._data.ordering
+        view = self._data.views.last_installed
+        return ordering.global_history.top > ordering.local_aru and any(
+            slot.ordered is not None or (slot.proposal is not None and slot.proposal.view == view)
+            for _, slot in ordering.global_history.above(ordering.local_aru)
+        )
+
+    def _a_foreign_update_waits(self) -> bool:
+        self.forget_foreign_updates()
+        return bool(self._foreign_updates)

@@ -1,0 +1,52 @@
+"""What this server knows about the other servers from their messages."""
+
+from __future__ import annotations
+
+from attrs import define
+from twisted.internet.interfaces import IReactorTime
+
+from pfsb.paxos.membership import Membership
+from pfsb.paxos.messages import State
+from pfsb.paxos.settings import Settings
+
+NEVER = float("-inf")
+
+
+@define
+class Peer:
+    """The content of another server's ALIVE messages, and when it was heard."""
+
+    last_heard: float = NEVER
+    refused_at: float = NEVER
+    """When the peer's address last refused a frame without a message from the peer since; then no process listens."""
+    view: int = 0
+    state: State = State.LEADER_ELECTION
+    local_aru: int = 0
+    has_clients: bool = True
+    """Whether clients of the peer wait for results; assumed until an ALIVE tells otherwise (Departure 25)."""
+
+
+class Peers:
+    """The table of the other servers, shared by all handlers."""
+
+    def __init__(self, membership: Membership, clock: IReactorTime, settings: Settings) -> None:
+        self.by_id = {server_id: Peer() for server_id in membership.others}
+        self._clock = clock
+        self._heard_seconds = settings.progress_seconds
+
+    def note_heard(self, server_id: int) -> None:
+        """Any message shows that its sender is running."""
+        peer = self.by_id[server_id]
+        peer.last_heard = self._clock.seconds()
+        peer.refused_at = NEVER
+
+    def heard_lately(self, server_id: int) -> bool:
+        """Whether a message of that server came within the last Progress_Timer's default time."""
+        return self._clock.seconds() - self.by_id[server_id].last_heard <= self._heard_seconds
+
+    def a_later_view_is_led(self, view: int) -> bool:
+        """Whether a server that was heard lately leads a view later than `view`."""
+        return any(
+            peer.state is State.REG_LEADER and peer.view > view and self.heard_lately(server_id)
+            for server_id, peer in self.by_id.items()
+        )

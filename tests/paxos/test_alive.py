@@ -1,0 +1,142 @@
+"""Section 5.10 of the paper: ALIVE, and hints that a server is gone."""
+
+from __future__ import annotations
+
+from pfsb.paxos.messages import Alive, State, ViewChange
+from tests.paxos.case import ReplicaTestCase
+from tests.paxos.messages import (
+    accept,
+    alive,
+    client_update,
+    prepare,
+    view_change,
+)
+
+FOREIGN = client_update("alice", 1, server_id=1)
+OWN = client_update("carol", 1, server_id=2)
+
+
+class LeaderTests(ReplicaTestCase):
+    def after_start(self) -> None:
+        self.lead(view=2)
+
+    def hear(self, seconds: float, *peers: Alive) -> None:
+        for _ in range(round(seconds / 0.2)):
+            for message in peers:
+                self.receive(message)
+            self.advance(0.2)
+
+    def test_leader_that_hears_a_majority_stays(self) -> None:
+        """Design part 4: an idle leader lives on the ALIVE of a majority, itself included."""
+        self.hear(20, alive(1, 2), alive(3, 2))
+        self.assertIs(self.data.server.state, State.REG_LEADER)
+
+    def test_leader_that_hears_too_few_suspects_itself(self) -> None:
+        """Design part 4: cut off with a minority it would keep its clients waiting."""
+        self.hear(4, alive(1, 2))
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+        self.assertIn(view_change(2, 3), self.take(ViewChange))
+
+    def test_servers_in_other_views_or_in_an_election_do_not_count(self) -> None:
+        """They follow somebody else, or nobody."""
+        self.hear(4, alive(1, 2), alive(3, 2, State.LEADER_ELECTION), alive(4, 1), alive(5, 3))
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+        self.take(ViewChange)
+
+    def test_any_message_shows_that_its_sender_is_there(self) -> None:
+        """ALIVE tells the view; votes tell that it still stands."""
+        self.hear(0.2, alive(1, 2), alive(3, 2))
+        for _ in range(15):
+            self.receive(accept(1, 2, 1))
+            self.receive(accept(3, 2, 1))
+            self.advance(0.2)
+        self.assertIs(self.data.server.state, State.REG_LEADER)
+
+
+class AliveTests(ReplicaTestCase):
+    ignore_periodic = False
+
+    def after_start(self) -> None:
+        self.take(Alive)
+
+    def test_alive_while_a_view_is_being_installed_promises_nothing(self) -> None:
+        """paper.md 6.3: until the view is on disk this server is in no view."""
+        self.hold_syncs = True
+        self.receive(view_change(1, 6), sender=1)
+        self.storage.finish_all()
+        self.take(ViewChange)
+        self.receive(prepare(1, 6))
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
+        self.advance(0.2)
+        self.assertEqual(self.take(Alive), [alive(2, 0, State.LEADER_ELECTION, has_clients=False)])
+        self.take(ViewChange)
+        self.storage.finish_all()
+        self.transport.sent.clear()
+
+    def test_arus_heard_only_grow(self) -> None:
+        """ALIVE messages overtake each other."""
+        self.receive(alive(3, 1, local_aru=5))
+        self.receive(alive(3, 1, local_aru=4))
+        self.assertEqual(self.replica.peers.by_id[3].local_aru, 5)
+
+
+class RefusalTests(ReplicaTestCase):
+    """Departure 11: a dead peer is often known at once."""
+
+    def refused(self, server_id: int) -> None:
+        self.replica.peer_refused(server_id)
+        self._after_event()
+
+    def test_refusal_of_the_leader_hurries_the_suspicion(self) -> None:
+        """Design part 4: what is left of the timer is cut to a small random delay."""
+        self.follow(view=1)
+        self.refused(1)
+        self.advance(0.03)
+        self.assertIn(view_change(2, 2), self.take(ViewChange))
+
+    def test_refusal_of_another_server_means_nothing(self) -> None:
+        """Only the leader is waited for."""
+        self.follow(view=1)
+        self.refused(3)
+        self.advance(0.9)
+        self.assertNothingSent()
+
+    def test_refusal_during_an_election_installs_nothing(self) -> None:
+        """Only a hint, never a reason to install anything, nor to attempt anything without a timer."""
+        self.refused(1)
+        self.advance(0.05)
+        self.assertEqual(self.data.views.last_attempted, 1)
+        self.assertEqual(self.storage.records, [])
+
+    def test_leader_of_a_preinstalled_view_that_is_dead_is_passed_over(self) -> None:
+        """Design part 4: the same for the leader of a view just preinstalled."""
+        self.refused(3)
+        self.receive(view_change(1, 3))
+        self.receive(view_change(4, 3))
+        self.advance(0.03)
+        self.assertEqual(self.take(ViewChange), [view_change(2, 3), view_change(2, 4)])
+
+    def test_peer_that_has_spoken_since_is_not_gone(self) -> None:
+        """It was restarted."""
+        self.refused(3)
+        self.receive(view_change(3, 1))
+        self.preinstall(view=3)
+        self.advance(0.5)
+        self.assertEqual(set(self.take(ViewChange)), {view_change(2, 3)})
+
+    def test_old_refusal_is_forgotten(self) -> None:
+        """It says how things were then."""
+        self.refused(3)
+        self.advance(0.5)
+        self.receive(view_change(1, 3))
+        self.receive(view_change(4, 3))
+        self.advance(0.5)
+        self.assertEqual(set(self.take(ViewChange)), {view_change(2, 1), view_change(2, 3)})
+
+    def test_leader_does_not_hurry_for_others(self) -> None:
+        """A refused follower is no reason to leave one's own view."""
+        self.lead(view=2)
+        for server_id in (1, 3, 4, 5):
+            self.refused(server_id)
+        self.advance(0.1)
+        self.assertIs(self.data.server.state, State.REG_LEADER)

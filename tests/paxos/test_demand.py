@@ -1,0 +1,128 @@
+"""Departure 10: while nothing waits to be executed, an ALIVE of the leader counts as progress."""
+
+from __future__ import annotations
+
+from pfsb.paxos.messages import ClientUpdate, ReconciliationRequest, State, ViewChange
+from tests.paxos.case import ReplicaTestCase
+from tests.paxos.messages import (
+    accept,
+    alive,
+    client_update,
+    ordered,
+    proposal,
+    reply,
+    view_change,
+)
+
+FOREIGN = client_update("alice", 1, server_id=1)
+OWN = client_update("carol", 1, server_id=2)
+
+
+class IdleFollowerTests(ReplicaTestCase):
+    def after_start(self) -> None:
+        self.follow(view=1)
+
+    def hear_for(self, seconds: float, *, local_aru: int = 0) -> None:
+        """The leader's ALIVE comes all the time."""
+        for _ in range(round(seconds / 0.2)):
+            self.hear_leader(local_aru=local_aru)
+            self.advance(0.2)
+
+    def assertSuspects(self) -> None:
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+        self.assertIn(view_change(2, 2), self.take(ViewChange))
+
+    def test_idle_cluster_elects_nobody(self) -> None:
+        """Scenario 11, G8 b: an ALIVE of the leader stands in for progress; nothing is written to disk."""
+        before = self.storage.syncs
+        self.hear_for(100)
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
+        self.assertEqual(self.storage.syncs, before)
+
+    def test_dead_leader_of_an_idle_cluster_is_suspected_within_a_timeout(self) -> None:
+        """Scenario 11, G8: nobody has to wait for a client to notice."""
+        self.hear_for(5)
+        self.advance(1.0)
+        self.assertSuspects()
+
+    def test_alive_of_another_server_is_no_sign_of_the_leader(self) -> None:
+        """Design part 4: the leader of this view only, and only while it leads."""
+        for _ in range(6):
+            self.receive(alive(3, 1), sender=3)
+            self.receive(alive(1, 1, State.LEADER_ELECTION), sender=1)
+            self.receive(alive(1, 6, State.REG_LEADER), sender=1)
+            self.advance(0.2)
+        self.assertSuspects()
+
+    def test_own_update_that_waits_ends_the_idleness(self) -> None:
+        """Design part 4: a leader that says it is alive and orders nothing is of no use."""
+        self.introduce(OWN)
+        self.hear_for(1.4)
+        self.take(ClientUpdate)
+        self.assertSuspects()
+
+    def test_witnessed_update_that_waits_ends_the_idleness(self) -> None:
+        """G8 c, G8.3: it takes a majority of suspects to replace a leader that does not serve one client."""
+        for _ in range(7):
+            self.receive(FOREIGN, sender=1)
+            self.hear_leader()
+            self.advance(0.2)
+        self.assertSuspects()
+
+    def test_witnessed_update_is_forgotten_when_its_origin_falls_silent(self) -> None:
+        """Its client gave up; the others need not suspect anybody for its sake for ever."""
+        self.receive(FOREIGN, sender=1)
+        self.assertTrue(self.replica.demand.knows_of_unexecuted_update())
+        for _ in range(2):
+            self.receive(reply(3, ordered(3, self.data.ordering.local_aru + 1)))
+            self.advance(0.9)
+        self.hear_leader()
+        self.advance(0.3)
+        self.assertFalse(self.replica.demand.knows_of_unexecuted_update())
+        self.take(ViewChange)
+
+    def test_witnessed_update_is_settled_by_its_execution(self) -> None:
+        """Design part 4: unexecuted is what counts."""
+        self.receive(FOREIGN, sender=1)
+        self.receive(reply(3, ordered(3, 1, FOREIGN)))
+        self.assertFalse(self.replica.demand.knows_of_unexecuted_update())
+
+    def test_update_that_has_run_is_not_witnessed(self) -> None:
+        """G16: a late copy is no news."""
+        self.receive(reply(3, ordered(3, 1, FOREIGN)))
+        self.receive(FOREIGN, sender=1)
+        self.assertFalse(self.replica.demand.knows_of_unexecuted_update())
+
+    def test_accepted_update_that_waits_ends_the_idleness(self) -> None:
+        """Design part 4: a leader whose proposals are not ordered makes no progress."""
+        self.receive(proposal(1, 1, 1, FOREIGN))
+        self.assertSent(accept(2, 1, 1))
+        self.hear_for(1.2)
+        self.assertSuspects()
+
+    def test_leftover_of_an_older_view_does_not_count(self) -> None:
+        """If it was chosen, the leader of this view proposes it again, and it counts then."""
+        self.receive(proposal(1, 1, 1, FOREIGN))
+        self.assertSent(accept(2, 1, 1))
+        self.expire_progress_timer()
+        self.assertSent(view_change(2, 2))
+        self.follow(view=3)
+        self.assertFalse(self.replica.demand.knows_of_unexecuted_update())
+
+    def test_higher_aru_elsewhere_ends_the_idleness(self) -> None:
+        """Design part 4: others have executed what this server has not."""
+        self.hear_for(1.2, local_aru=5)
+        self.take(ReconciliationRequest)
+        self.assertSuspects()
+
+    def test_witnessed_updates_do_not_pile_up_on_a_busy_server(self) -> None:
+        """Every table has a bound: what has expired is dropped even while other updates wait all the time."""
+        self.introduce(OWN)
+        self.assertSent(OWN, to=1)
+        for n in range(20):
+            self.receive(client_update(f"visitor{n}", 1, server_id=1), sender=1)
+        for _ in range(6):
+            self.receive(reply(3, ordered(3, self.data.ordering.local_aru + 1)))
+            self.advance(0.5)
+            self.take(ClientUpdate)
+        self.assertEqual(len(self.replica.demand._foreign_updates), 0)

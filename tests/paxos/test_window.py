@@ -1,0 +1,26 @@
+"""Section 5.10 of the paper: the window bounds the slots under way."""
+
+from __future__ import annotations
+
+from tests.paxos.case import ReplicaTestCase
+from tests.paxos.messages import (
+    client_update,
+    ordered,
+    reply,
+)
+
+FOREIGN = client_update("alice", 1, server_id=1)
+OWN = client_update("carol", 1, server_id=2)
+
+
+class WindowTests(ReplicaTestCase):
+    def test_window_moves_with_local_aru(self) -> None:
+        """Section 5.10: a majority is always within two windows of the newest proposal."""
+        window = self.replica.window
+        self.assertTrue(window.may_propose(4))
+        self.assertFalse(window.may_propose(5))
+        self.assertTrue(window.may_accept(8))
+        self.assertFalse(window.may_accept(9))
+        self.receive(reply(3, ordered(3, 1)))
+        self.assertTrue(window.may_propose(5))
+        self.assertTrue(window.may_accept(9))
