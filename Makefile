@@ -6,7 +6,7 @@ SECONDS ?= 60
 bin := .venv/bin
 ready := .venv/ready
 
-.PHONY: run test simulate bench lint types docs package clean
+.PHONY: run test quick simulate bench lint types docs package clean
 
 run: $(ready)
 	$(bin)/pfsb cluster $(CONFIG)
@@ -14,6 +14,10 @@ run: $(ready)
 # One process, although trial can use several: its report stays in order, and tests that start servers share ports.
 test: $(ready)
 	$(bin)/python -m twisted.trial $(TESTS)
+
+# Under a minute: everything but long tests, which are those with simulator runs, real clusters and load.
+quick: $(ready)
+	PFSB_QUICK=1 $(bin)/python -m twisted.trial $(TESTS)
 
 # As many seeds as fit into SECONDS, on all cores; each time others.
 simulate: $(ready)

@@ -28,7 +28,7 @@ from pfsb.bench.workload import Workload, operations
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     known = [variant.key for variant in VARIANTS]
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.paper", description="Figures 15 to 32 of the paper, again."
+        prog="python -m benchmarks.paper", description="Figures 15 to 34 of the paper, again."
     )
     parser.add_argument("--quick", action="store_true", help="few clients, 4 and 8 servers, one second each")
     parser.add_argument("--servers", type=_numbers, help=f"how many, as in 4,8 (default: {SERVERS})")

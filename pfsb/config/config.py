@@ -45,7 +45,7 @@ class Limits:
     """Commands of one session that may be without an answer, and replies that are kept for it."""
     request_seconds: float = 10.0
     batch_bytes: int = 48_000
-    """What one proposal takes, at least one update; 1: each update has a proposal of its own (section 7.6)."""
+    """What one proposal takes, at least one update; 1: each update has a proposal of its own (section 7.3)."""
 
 
 @frozen

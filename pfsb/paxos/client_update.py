@@ -37,7 +37,7 @@ class ClientUpdateHandler(Handler):
                 self.relay_to_leader(update, sender)
         elif own or state is State.REG_LEADER:
             self._update_queue.enqueue_update(update)
-            if own:  # also if a copy that names another server waits already: that server may be gone tomorrow
+            if own:  # Departure 31: also if a copy that names another server waits, since that server may be gone then
                 self._update_queue.add_to_pending_updates(update)
         else:
             self._demand.note_foreign_update(update)

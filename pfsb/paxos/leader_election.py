@@ -1,6 +1,6 @@
 """Figure 6: servers vote for the next view when global progress fails, and install it together.
 
-Block A, the expiry itself, is `progress_timer`. Two ideas keep the election stable (section 5.2): the timeout
+Block A, the expiry itself, is `progress_timer`. Two ideas keep the election stable (section 5.3): the timeout
 doubles at each preinstall, and a server jumps to a higher view only when it suspects the leader already and does not
 wait for a preinstalled view to be completed.
 """

@@ -34,7 +34,7 @@ class Membership:
         return tuple(i for i in self.ids if i != self.server_id)
 
     def leader_of(self, view: int) -> int:
-        """The line of succession: view 1 belongs to the lowest id (paper.md 1.5). View 0 has no leader."""
+        """Departure 26: the server at position (view - 1) mod N of the ids leads `view`. View 0 has no leader."""
         assert view > 0, "view 0 is a placeholder that nobody leads"
         return self.ids[(view - 1) % len(self.ids)]
 

@@ -63,7 +63,7 @@ class ProgressTimer(Handler):
             self._call.reset(left)
 
     def double(self) -> None:
-        """Each preinstall gives the election and the next leader more time."""
+        """Each preinstall gives the election and the next leader more time, up to a cap (G8, Departure 28)."""
         self._timers.progress_seconds = min(self._timers.progress_seconds * 2, self.longest)
 
     def back_to_default(self) -> None:

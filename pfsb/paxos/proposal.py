@@ -1,7 +1,7 @@
 """Figure 10 B and Figure 11 A: the leader binds batches to sequence numbers, the others accept them.
 
 The leader's PROPOSAL may leave before it is on the leader's own disk: it is no vote. Its vote is an explicit
-ACCEPT, which waits for the disk like everybody's (Departure 2; section 7.6, synchronous variant).
+ACCEPT, which waits for the disk like everybody's (Departure 2; section 4.4, synchronous variant).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class ProposalHandler(Handler):
             ordering.last_proposed = max(ordering.last_proposed, seq)
 
     def propose_time(self) -> bool:
-        """Order a no-op, if nothing is under way: it carries the leader's clock to the state machine."""
+        """Departure 29: order a no-op, if nothing is under way. It carries the leader's clock to the state machine."""
         ordering = self._data.ordering
         if self._data.server.state is not State.REG_LEADER or ordering.last_proposed > ordering.local_aru:
             return False

@@ -68,7 +68,7 @@ class Retransmission(Handler):
             self._election.send_view_change()
 
     def resend_proposals(self) -> None:
-        """Oldest first, and no more than one burst at a time."""
+        """Send the oldest proposals that are due, at most four frames of data at a time (Departure 32)."""
         ordering = self._data.ordering
         due = self._clock.seconds() - self._settings.resend_seconds
         room = 4 * self._settings.frame_data_bytes_max

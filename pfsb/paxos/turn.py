@@ -53,7 +53,7 @@ class Outbox:
 
 
 def _gathered(messages: list[tuple[Message, int | None]]) -> dict[int | None, list[Message]]:
-    """By destination, with the ACCEPTs of one view in one message (section 7.6: one ACCEPT, many proposals)."""
+    """By destination, with the ACCEPTs of one view in one message (section 7.3: one ACCEPT, many proposals)."""
     by_destination: dict[int | None, list[Message]] = {}
     for message, to in messages:
         group = by_destination.setdefault(to, [])

@@ -45,7 +45,7 @@ class UpdateQueue:
         if update.timestamp <= clients.last_enqueued.get(update.client_id, 0):
             return False
         if update.server_id != self._data.server.server_id and len(self) >= self._settings.queue_updates_max:
-            return False  # its own server will send it again
+            return False  # Departure 30: the update's own server will send it again
         clients.update_queue.append(update)
         clients.last_enqueued[update.client_id] = update.timestamp
         return True
@@ -94,7 +94,7 @@ class UpdateQueue:
             self._note_enqueued(update.client_id, update.timestamp)
 
     def pop_batch(self, time_ms: int) -> Batch | None:
-        """What one proposal takes: the head of the queue, up to `batch_bytes_max` (section 7.6, Departure 4)."""
+        """What one proposal takes: the head of the queue, up to `batch_bytes_max` (section 7.3, Departure 4)."""
         queue = self._clients.update_queue
         updates: list[ClientUpdate] = []
         room = self._settings.batch_bytes_max

@@ -27,7 +27,7 @@ from pfsb.applications.interfaces import BadRequest, IEventLog
 from pfsb.config.addresses import with_backlog
 from pfsb.config.config import Config, ConfigError, load
 from pfsb.frontends.client_port import ClientPortFactory
-from pfsb.frontends.http.lazy import LazyHTTPSite
+from pfsb.frontends.http_port import LazyHTTPSite
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.server import Server

@@ -335,7 +335,7 @@ class SessionStateMachine:
         return Done()
 
     def _forget_closed_sessions(self) -> None:
-        """As long as an old update could still come, and no longer."""
+        """Drop the last command numbers of sessions that ended more than a horizon ago (Departure 33)."""
         while self._closed:
             client_id, (_, closed_at) = next(iter(self._closed.items()))
             if closed_at >= self._seq - self._horizon_slots:

@@ -15,6 +15,7 @@ from twisted.trial.unittest import TestCase
 from pfsb.client.core.replies import Reply, read_reply
 from pfsb.demo.load import Load
 from pfsb.demo.processes import ProcessCluster
+from tests.long import long
 
 reactor: Any = _reactor
 
@@ -68,6 +69,7 @@ class Visitor(Protocol):
         return self.gone
 
 
+@long
 class ClusterCase(TestCase):
     """Everything that is started or opened here is ended, whatever becomes of the test."""
 

@@ -15,11 +15,13 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pfsb.bench.client import compiler
+from tests.long import long
 
 CONFIG = str(Path(__file__).parents[2] / "etc" / "three.yaml")
 PROGRAM = "from pfsb.cli import main; main()"
 
 
+@long
 class BenchTests(TestCase):
     timeout = 120
 
@@ -91,6 +93,7 @@ class BenchTests(TestCase):
         self.assertIn("is the cluster started?", err.decode())
 
 
+@long
 class InterruptTests(SynchronousTestCase):
     timeout = 60
 

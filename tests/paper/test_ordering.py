@@ -23,7 +23,7 @@ class NormalCase(ScenarioTestCase):
         self.assertEqual(sorted(votes), [(i, None) for i in cluster.ids])
 
     def test_many_updates_share_a_proposal(self) -> None:
-        """Section 7.6: what waits while the window is closed goes into few proposals when it opens."""
+        """Section 7.3: what waits while the window is closed goes into few proposals when it opens."""
         cluster = self.begin(settings=Settings(window_slots=1))
         for i in range(50):
             cluster.submit(i % 3, f"c{i}", 1)
@@ -31,7 +31,7 @@ class NormalCase(ScenarioTestCase):
         self.assertLess(cluster.aru(0), 10)
 
     def test_leader_votes_when_its_own_disk_has_it(self) -> None:
-        """Section 7.6, variant 6: its PROPOSAL leaves before its disk is done, its explicit ACCEPT after."""
+        """Section 4.4: its PROPOSAL leaves before its disk is done, its explicit ACCEPT after."""
         cluster = self.begin()
         cluster.servers[0].sync_seconds = (0.05, 0.05)
         cluster.submit(0, "a", 1)

@@ -68,7 +68,7 @@ class WhatIsOnDiskBeforeItIsSaid(ScenarioTestCase):
         self.assertEqual(self.sent_by(2, Accept), [])
 
     def test_leader_vote_waits_and_nobody_counts_the_proposal_for_it(self) -> None:
-        """Defect 6 of section 7.6: PROPOSAL goes early, the leader's ACCEPT does not, and two of N=3 must vote."""
+        """Section 4.4: PROPOSAL goes early, the leader's ACCEPT does not, and two of N=3 must vote."""
         cluster = self.begin()
         self._stuck(0)
         cluster.crash(2)

@@ -26,7 +26,7 @@ class AcceptTests(ReplicaTestCase):
         self.assertExecuted([ALICE])
 
     def test_one_message_votes_for_several_numbers(self) -> None:
-        """Section 7.6: one ACCEPT lists the sequence numbers."""
+        """Section 7.3: one ACCEPT lists the sequence numbers."""
         self.propose(1, ALICE)
         self.propose(2, BOB)
         self.receive(accept(1, 1, 1, 2))

@@ -151,7 +151,7 @@ class People:
 
 @define(eq=False)
 class PaperClients:
-    """The clients of section 4: one outstanding update each, which is repeated at any server until it is answered."""
+    """The clients of section 3: one outstanding update each, which is repeated at any server until it is answered."""
 
     cluster: SimulatedCluster
     seed: int

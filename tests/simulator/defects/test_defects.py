@@ -13,6 +13,7 @@ from pfsb.simulator.defects.expected_catches import CAUGHT, DIRECTED
 from pfsb.simulator.faults.profiles import PROFILES
 from pfsb.simulator.runs.defect_hunt import MANY_SEEDS, SLIPS, attempt, check_of
 from pfsb.simulator.schedules.all_schedules import SCHEDULES
+from tests.long import long
 
 BY_DIRECTED_SCHEDULES = {
     "catch-up-left-out": "torn-while-learning",
@@ -34,6 +35,7 @@ BY_DIRECTED_SCHEDULES = {
 """Random runs come to these by chance; a schedule shows the situation itself."""
 
 
+@long
 class CaughtTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.addCleanup(self.flushLoggedErrors)
@@ -165,6 +167,7 @@ class BreakingTests(SynchronousTestCase):
         self.assertRaises(AssertionError, become, _Clock(), Accept)
 
 
+@long
 class CheckOfTests(SynchronousTestCase):
     def test_numbers_and_values_are_left_out(self) -> None:
         """The same check says the same with another seed."""

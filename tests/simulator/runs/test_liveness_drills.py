@@ -16,6 +16,7 @@ from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.faults import parameters
 from pfsb.simulator.runs.liveness_drills import LivenessDrills, Question, Times
 from pfsb.simulator.runs.run import Plan, Run
+from tests.long import long
 
 DRILLS = ("idleness", "blackout", "lateness", "detour", "absence", "restart", "failover")
 
@@ -32,6 +33,7 @@ def quiet_run(servers: int = 3, patch: Plant | None = None) -> Run:
     return run
 
 
+@long
 class FairWeatherTests(SynchronousTestCase):
     def weather(self, patch: Plant | None = None, servers: int = 3) -> LivenessDrills:
         run = quiet_run(servers, patch)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.long import long
 from tests.simulator.runs.random_schedule import RandomRun
 
 SEEDS = range(60)
 
 
+@long
 class RandomRuns(SynchronousTestCase):
     def test_every_promise_is_kept(self) -> None:
         """Safety after every event; at the end, when all is well again, everyone is served and all are equal."""

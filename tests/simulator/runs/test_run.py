@@ -25,6 +25,7 @@ from pfsb.simulator.faults.profiles import PROFILES
 from pfsb.simulator.runs.run import Outcome, Plan, Run
 from pfsb.simulator.runs.shrink import Shrinking
 from pfsb.simulator.runs.simulate_command import run_plan
+from tests.long import long
 
 SEED = 3
 SEEDS = 10
@@ -62,6 +63,7 @@ def never_prepared(process: Any) -> None:
     process.replica.prepare.view_prepared_ready = lambda view: False
 
 
+@long
 class DeterminismTests(SynchronousTestCase):
     def test_same_seed_gives_the_same_bytes(self) -> None:
         """And another seed gives another run."""
@@ -91,6 +93,7 @@ class DeterminismTests(SynchronousTestCase):
         self.assertTrue(any(event["event"] == "executed" for event in events))
 
 
+@long
 class ProfileTests(SynchronousTestCase):
     """Some seeds of each profile; `make simulate` runs as many as one has time for."""
 
@@ -129,6 +132,7 @@ class ProfileTests(SynchronousTestCase):
             self.assertGreater(marks[profile]["operations"], 100, profile)
 
 
+@long
 class BrokenTests(SynchronousTestCase):
     """What the checks are for: a server that is wrong is found out."""
 
@@ -160,6 +164,7 @@ class BrokenTests(SynchronousTestCase):
         self.assertIn("--without", best.plan.command())
 
 
+@long
 class PromptTests(SynchronousTestCase):
     """Paxos-L1: a majority that can talk in both directions makes progress, whatever links there are to the others."""
 
@@ -184,6 +189,7 @@ class PromptTests(SynchronousTestCase):
         self.assertTrue(majorities)
 
 
+@long
 class DrainTests(SynchronousTestCase):
     def test_server_that_does_not_stop_is_found(self) -> None:
         """Whatever is under way: it has five seconds for that."""
@@ -232,6 +238,7 @@ class DrainTests(SynchronousTestCase):
         cluster.run_until(lambda: cluster.aru(0) > stuck)
 
 
+@long
 class PaperClientsTests(SynchronousTestCase):
     def test_updates_that_pile_up_are_found(self) -> None:
         """One of each client is pending at most."""

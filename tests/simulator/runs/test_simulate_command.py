@@ -18,6 +18,7 @@ from pfsb.simulator.faults.plan import Fault
 from pfsb.simulator.runs import simulate_command
 from pfsb.simulator.runs.diagram import draw_diagram
 from pfsb.simulator.runs.run import Outcome, Plan
+from tests.long import long
 
 
 def parsed(*words: str) -> simulate_command.Options:
@@ -64,6 +65,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(next(parsed("--seed", "7", "--for", "1").seeds()), 7)
 
 
+@long
 class ToolTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
@@ -125,6 +127,7 @@ class ToolTests(SynchronousTestCase):
         self.assertIn("server 0", diagram.read_text())
 
 
+@long
 class BrokenTests(SynchronousTestCase):
     """A counterexample is a lesson as much as a test."""
 

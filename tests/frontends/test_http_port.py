@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.frontends.http.lazy import LazyHTTPSite
+from pfsb.frontends.http_port import LazyHTTPSite
 
 
 class Door(Factory):
