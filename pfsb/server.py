@@ -206,7 +206,7 @@ class Server:
     # ------------------------------------------------------------------ looking in
 
     def status(self) -> dict[str, object]:
-        """Interface part 4."""
+        """Described in docs/operating.rst."""
         data, replica = self.replica.data, self.replica
         batches = replica.proposals.batch_bytes
         return {

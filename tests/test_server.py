@@ -1,4 +1,4 @@
-"""One server below its sockets: what the front ends may ask of it (interface parts 3 and 4)."""
+"""One server below its sockets: what the front ends may ask of it (docs/protocol.rst, docs/operating.rst)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STATUS_NAMES = {
     *("aru", "last_ordered", "revision", "sessions", "connections", "pending", "queued"),
     *("compacted", "snapshot", "digest", "uptime", "transport", "apps", "peers"),
 }
-"""Interface part 4."""
+"""Described in docs/operating.rst."""
 
 
 class StatusTests(ClusterTestCase):

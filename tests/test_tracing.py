@@ -1,4 +1,4 @@
-"""Interface part 6: what happens in a server, as JSON lines."""
+"""docs/operating.rst: what happens in a server, as JSON lines."""
 
 from __future__ import annotations
 

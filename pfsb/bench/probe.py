@@ -49,7 +49,7 @@ def ask(target: Target, line: str) -> list[str]:
 
 
 def status(target: Target) -> Status | None:
-    """Interface part 4; None if the server does not answer."""
+    """docs/operating.rst; None if the server does not answer."""
     try:
         return dict(json.loads(ask(target, "STATUS")[0][1:]))
     except (OSError, ValueError):

@@ -44,7 +44,7 @@ async def show_status(reactor: Any, addresses: Sequence[ServerAddress], quorum: 
 
 
 def ask_status(reactor: Any, address: ServerAddress) -> Deferred[Status | str]:
-    """A server's STATUS (interface part 4), or in a few words why there is none. Never fails."""
+    """A server's STATUS (docs/operating.rst), or in a few words why there is none. Never fails."""
 
     def heard(reply: Reply) -> Status | str:
         if reply.ok and reply.rows:

@@ -1,4 +1,4 @@
-"""The configuration of a cluster (interface part 2): one YAML file for all of its servers.
+"""The configuration of a cluster (docs/operating.rst): one YAML file for all of its servers.
 
 A person writes the file. Whatever is wrong with it ends as one `ConfigError`, which names the file, the key's
 path and what would be right.
@@ -115,7 +115,10 @@ class Config:
         )
 
     def membership_digest(self) -> bytes:
-        """Eight bytes that tell this cluster from any other: of its name and its founding ids (design part 8)."""
+        """Eight bytes that tell this cluster from any other: of its name and its founding ids.
+
+        See docs/internals/frames.rst.
+        """
         return cluster_digest(self.cluster, self.ids)
 
     def storage_directory(self, server_id: int) -> Path | None:

@@ -26,7 +26,7 @@ from pfsb.commands.one_question import ask
 from pfsb.config.config import Config, load
 
 Status = dict[str, Any]
-"""Interface part 4."""
+"""Described in docs/operating.rst."""
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from pfsb.demo.verdict import Verdict, account, longest_gap, outage, throughput
 OUTAGE_SECONDS_MAX: Final = 2.5
 """With a Progress_Timer of 1 s: it expires, and a view change under load takes the rest."""
 BETRAYED_SECONDS_MAX: Final = 0.5
-"""When the address of the dead leader refuses datagrams, nobody waits for the timer (design part 4)."""
+"""When the address of the dead leader refuses datagrams, nobody waits for the timer (docs/departures.rst)."""
 
 
 @frozen
@@ -88,7 +88,7 @@ class Stage:
         new_view, new_leader = await self.cluster.wait_leader(above=view)
         self.tell(f"server {new_leader} leads view {new_view}")
         ids = self.cluster.ids
-        expected = ids[view % len(ids)]  # that of view + 1: position (v - 1) mod N (design part 4)
+        expected = ids[view % len(ids)]  # that of view + 1: position (v - 1) mod N (docs/departures.rst)
         figure = f"server {new_leader} in view {new_view}; expected was server {expected} in view {view + 1}"
         self.verdict.check("the next in line leads", (new_view, new_leader) == (view + 1, expected), figure)
         return new_view

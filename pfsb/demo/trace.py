@@ -1,4 +1,4 @@
-"""Questions to the traces of a cluster (interface part 6)."""
+"""Questions to the traces of a cluster (docs/operating.rst)."""
 
 from __future__ import annotations
 

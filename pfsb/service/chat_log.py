@@ -1,4 +1,4 @@
-"""The chat of a server as a file, `chat.log`: the same bytes on every server (design part 6)."""
+"""The chat of a server as a file, `chat.log`: the same bytes on every server (docs/internals/applications.rst)."""
 
 from __future__ import annotations
 

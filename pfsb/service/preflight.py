@@ -1,4 +1,4 @@
-"""What can be known to go wrong before a server daemonizes, so that it is told on the terminal (interface part 1)."""
+"""What can be known to go wrong before a server daemonizes, so that it is told on the terminal (docs/operating.rst)."""
 
 from __future__ import annotations
 

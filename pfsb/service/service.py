@@ -70,7 +70,7 @@ def steady_seconds() -> Callable[[], float]:
 
 
 class Options(usage.Options):
-    """What `twistd pfsb` takes (interface part 1)."""
+    """What `twistd pfsb` takes (docs/operating.rst)."""
 
     synopsis = "[--id N] [--config FILE] [options]"
     longdesc = "Runs one server of a cluster. All servers of a cluster use the same configuration file."

@@ -1,4 +1,4 @@
-"""A bundle: the commands of one session that travel, and are ordered, together (design part 5).
+"""A bundle: the commands of one session that travel, and are ordered, together (docs/internals/sessions.rst).
 
 The payload of an update is a msgpack array of bundles, each an array (client id, epoch, opens, entries); an entry is
 (number, command). Number 0 marks what is not counted: questions, and the operations of a server's own session.

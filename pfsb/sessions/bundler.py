@@ -115,7 +115,7 @@ class Bundler:
                 request.asked_at = now
 
     def refuse_asked_before(self, oldest: float) -> None:
-        """Interface part 3, UNAVAILABLE: what was not sent has no effect; what was may still be ordered.
+        """docs/protocol.rst, UNAVAILABLE: what was not sent has no effect; what was may still be ordered.
 
         What waits is refused as a whole, since all of it waits for the same bundle to come back: so the
         numbers can be used again, in order.

@@ -1,4 +1,7 @@
-"""One client of this server: its session, the numbers of its commands, and its answers, once each (design part 5)."""
+"""One client of this server: its session, the numbers of its commands, and its answers, once each.
+
+See docs/internals/sessions.rst.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions end when nothing is heard of them for their `ttl`; waits end when their time has come (design part 5).
+"""Sessions end when nothing is heard of them for their `ttl`; waits end when their time has come.
 
 The server that a session was opened at knows whether its client is connected, and introduces the expiry. The leader
 does so for the sessions of a server that is silent itself, or that learns of nothing (Departure 9). Durations are

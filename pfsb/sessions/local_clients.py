@@ -1,4 +1,4 @@
-"""The clients of this server: who is connected, and what is under way for them (design part 5)."""
+"""The clients of this server: who is connected, and what is under way for them (docs/internals/sessions.rst)."""
 
 from __future__ import annotations
 

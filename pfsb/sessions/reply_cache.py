@@ -1,4 +1,4 @@
-"""The answers that a session keeps, for clients that ask again (design part 5)."""
+"""The answers that a session keeps, for clients that ask again (docs/internals/sessions.rst)."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class _Waiting:
 
 
 class RevisionWaiters:
-    """The revision of this server, behind the door (design part 3) like every answer. Built after recovery.
+    """The revision of this server, behind the door (docs/internals/turn.rst) like every answer. Built after recovery.
 
     At the end of a turn all answers of that turn lie before the revision in the outbox: who looks at `told` once the
     present turn of the reactor is over sees a revision that no answer given before was ahead of.

@@ -1,4 +1,4 @@
-"""The replicated state machine: sessions, and the applications that they command (design parts 5 and 6).
+"""The replicated state machine: sessions, and the applications that they command (docs/internals/sessions.rst).
 
 Everything here is a function of the executed updates: the same on every server, after any restart. What only one server
 knows - who is connected, who waits for an answer - is behind `ISessionObserver` (`pfsb.sessions.observer`), which is

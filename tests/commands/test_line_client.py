@@ -20,7 +20,7 @@ class FailoverTests(LoopbackTestCase):
         )
 
     async def test_unanswered_commands_are_repeated_elsewhere_with_the_same_numbers(self) -> None:
-        """Design part 5: repeated at any server, a number runs at most once."""
+        """docs/internals/sessions.rst: repeated at any server, a number runs at most once."""
         client = self.client(client_id="alice")
         first = self.cluster.members[0]
         await client.command("PUT a 0")
@@ -156,7 +156,7 @@ class FailoverTests(LoopbackTestCase):
         self.assertEqual([each.server.faults.loss for each in self.cluster.members], [0.0, 0.0, 0.0])
 
     async def test_chat_is_followed_across_servers_without_gap_or_repeat(self) -> None:
-        """Interface part 3: from index I on, without gaps or repeats."""
+        """docs/protocol.rst: from index I on, without gaps or repeats."""
         heard: list[EventLine] = []
         listener, speaker = self.client(on_event=heard.append), self.client(index=2)
         await listener.command("LISTEN from=1")

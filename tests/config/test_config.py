@@ -18,7 +18,7 @@ ETC = Path(pfsb.__file__).parent.parent / "etc"
 
 
 def four() -> dict[str, Any]:
-    """The configuration of interface part 2, for a test to spoil."""
+    """The configuration of docs/operating.rst, for a test to spoil."""
     found: dict[str, Any] = yaml.safe_load((ETC / "four.yaml").read_text())
     return found
 
@@ -47,7 +47,7 @@ class ConfigTestCase(SynchronousTestCase):
 
 class WhatIsRead(ConfigTestCase):
     def test_the_example_of_the_interface_is_read_whole(self) -> None:
-        """Interface part 2: every value of the example arrives."""
+        """docs/operating.rst: every value of the example arrives."""
         config = load(ETC / "four.yaml")
         self.assertEqual(
             (config.cluster, config.f, config.transport, config.apps, config.storage, config.secret_file),
@@ -73,7 +73,10 @@ class WhatIsRead(ConfigTestCase):
         self.assertEqual(len(set(doors)), 26)
 
     def test_only_the_name_and_the_servers_are_needed(self) -> None:
-        """Interface part 2: the rest has defaults, the same as in the example; f is the most that the servers allow."""
+        """The rest has defaults, the same as in the example; f is the most that the servers allow.
+
+        See docs/operating.rst.
+        """
         whole = four()
         config = self.load({"cluster": "four", "servers": whole["servers"]})
         example = load(ETC / "four.yaml")
@@ -94,7 +97,7 @@ class WhatIsRead(ConfigTestCase):
         self.assertEqual(config.cluster, "no")
 
     def test_ids_are_ascending_whatever_their_order_in_the_file(self) -> None:
-        """Design part 4: the leader of a view is found by the ids in ascending order."""
+        """docs/departures.rst: the leader of a view is found by the ids in ascending order."""
         server = '{id}: {{peer: "127.0.0.1:74{id:02}", client: "tcp:94{id:02}"}}'
         ids = ", ".join(server.format(id=id) for id in (10, 2, 7))
         self.assertEqual(load(self.file(f"{{cluster: x, servers: {{{ids}}}}}")).ids, (2, 7, 10))
@@ -135,7 +138,7 @@ class WhatFollows(ConfigTestCase):
         self.assertEqual(load(ETC / "four.yaml").settings(), Settings())
 
     def test_the_membership_digest_tells_name_and_ids_and_nothing_else(self) -> None:
-        """Design part 8; it stands on disks, so its value is fixed for ever."""
+        """docs/internals/frames.rst; it stands on disks, so its value is fixed for ever."""
         digest = load(ETC / "four.yaml").membership_digest()
         self.assertEqual(digest.hex(), "249c0eb4b9318ef7")
         self.assertEqual(self.load(four() | {"window": 9}).membership_digest(), digest)
@@ -145,15 +148,15 @@ class WhatFollows(ConfigTestCase):
         self.assertNotEqual(self.load(fewer).membership_digest(), digest)
 
     def test_each_server_stores_in_a_directory_of_its_own(self) -> None:
-        """Interface part 2: storage/id."""
+        """docs/operating.rst: storage/id."""
         self.assertEqual(load(ETC / "four.yaml").storage_directory(3), Path("var/four/3"))
 
     def test_memory_storage_has_no_directory(self) -> None:
-        """Interface part 2: "memory" keeps nothing."""
+        """docs/operating.rst: "memory" keeps nothing."""
         self.assertIsNone(self.load(four() | {"storage": "memory"}).storage_directory(3))
 
     def test_an_unknown_id_is_answered_with_the_known_ones(self) -> None:
-        """Interface part 1: an unknown id gives one clear line."""
+        """docs/operating.rst: an unknown id gives one clear line."""
         config = load(str(ETC / "four.yaml"))
         error = self.assertRaises(ConfigError, config.server, 7)
         self.assertEqual(str(error), f"{ETC / 'four.yaml'}: servers: there is no server 7; known are 0, 1, 2, 3")
@@ -169,7 +172,7 @@ class Secrets(ConfigTestCase):
         self.assertEqual(str(error), f'{config.file}: secret_file: "{path}": {text}')
 
     def test_without_a_secret_file_there_is_no_secret(self) -> None:
-        """Interface part 2: optional."""
+        """docs/operating.rst: optional."""
         self.assertIsNone(load(ETC / "four.yaml").secret())
 
     def test_the_secret_does_not_hold_the_line_end_of_its_file(self) -> None:
@@ -245,7 +248,7 @@ class WhatIsRefused(ConfigTestCase):
         self.assertEqual(self.refusal("[" * 5_000), "is nested too deeply")
 
     def test_an_unknown_key_with_the_nearest_known_one(self) -> None:
-        """Interface part 2, at every level."""
+        """docs/operating.rst, at every level."""
         self.spoil("widow", value=1, says='unknown key, did you mean "window"?')
         self.spoil("timers", "progres", value=1, says='unknown key, did you mean "progress"?')
         self.spoil("servers", 2, "per", value="x", says='unknown key, did you mean "peer"?')
@@ -289,7 +292,7 @@ class WhatIsRefused(ConfigTestCase):
         self.spoil("servers", value={}, says='is empty (example: 0: {peer: "127.0.0.1:7400", client: "tcp:9400"})')
 
     def test_fewer_servers_than_the_failures_need(self) -> None:
-        """Interface part 2: at least 2f+1."""
+        """docs/operating.rst: at least 2f+1."""
         self.spoil("f", value=2, says="2 needs at least 5 servers, 4 are given")
 
     def test_a_peer_without_a_port(self) -> None:
@@ -470,7 +473,7 @@ class Anything(ConfigTestCase):
     @settings(max_examples=150, deadline=None, database=None)
     @given(st.dictionaries(KEYS | st.text(), VALUES, max_size=6))
     def test_no_mapping_raises_anything_but_a_config_error(self, mapping: dict[object, object]) -> None:
-        """Interface part 1: a wrong configuration is one clear line."""
+        """docs/operating.rst: a wrong configuration is one clear line."""
         self.outcome(yaml.safe_dump(mapping))
 
     @settings(max_examples=150, deadline=None, database=None)

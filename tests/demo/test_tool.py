@@ -20,7 +20,7 @@ class OptionsTests(SynchronousTestCase):
         return options
 
     def test_scenario_comes_before_or_after_the_options(self) -> None:
-        """Interface part 1 has it before."""
+        """docs/operating.rst has it before."""
         for order in (["hole", "--out", "d", "--lines", "500"], ["--out", "d", "--lines", "500", "hole"]):
             options = self.options(*order)
             self.assertEqual((options.scenario.name, str(options.out), options["lines"]), ("hole", "d", 500))

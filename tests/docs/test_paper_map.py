@@ -29,7 +29,7 @@ class DeparturesTests(SynchronousTestCase):
     """What the code marks as a departure is explained once, in docs/departures.rst, and the other way round."""
 
     def test_every_departure_in_the_code_is_explained_and_every_one_explained_is_in_the_code(self) -> None:
-        """Style: `# Departure 3: ...` in the code, its reason and why it is safe in the document."""
+        """`# Departure 3: ...` in the code, its reason and why it is safe in the document."""
         marked = {
             int(number)
             for path in (paper_map.ROOT / "pfsb").rglob("*.py")

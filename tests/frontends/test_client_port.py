@@ -24,7 +24,7 @@ class DoorTests(SynchronousTestCase):
         return protocol, transport
 
     def test_silent_client_is_greeted_after_a_moment(self) -> None:
-        """Somebody at a terminal waits for the first line (interface part 3)."""
+        """Somebody at a terminal waits for the first line (docs/protocol.rst)."""
         _, transport = self.connect()
         self.assertEqual(transport.value(), b"")
         self.clock.advance(SILENCE_SECONDS)

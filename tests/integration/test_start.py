@@ -1,4 +1,4 @@
-"""A server that cannot run says why, in one line, and ends (real processes; interface part 1)."""
+"""A server that cannot run says why, in one line, and ends (real processes; docs/operating.rst)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class StartTests(ClusterCase):
         await cluster.start_all()
 
     async def test_data_of_another_cluster_or_id_or_damaged_is_refused(self) -> None:
-        """Design part 7: rather not run than vote on what is not one's own."""
+        """docs/internals/storage.rst: rather not run than vote on what is not one's own."""
         cluster = self.make_cluster(2)
         await cluster.start_all()
         visitor = await self.visit(cluster, 0)

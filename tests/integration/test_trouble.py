@@ -89,7 +89,7 @@ class TroubleTests(ClusterCase):
         await self.finish(cluster, load)
 
     async def test_idle_cluster_writes_nothing_and_keeps_its_leader(self) -> None:
-        """Issue point 12; design part 4."""
+        """Departure 11."""
         cluster = await self.start_cluster(4)
         await self.finish(cluster, self.start_load(cluster, 200))
 
@@ -116,7 +116,7 @@ class TroubleTests(ClusterCase):
             )
 
     async def test_leader_that_is_asked_to_stop_does_so_with_status_0(self) -> None:
-        """Interface part 1: SIGTERM; clients lose nothing, and the others go on."""
+        """docs/operating.rst: SIGTERM; clients lose nothing, and the others go on."""
         cluster = await self.start_cluster(4)
         load = self.start_load(cluster, 1500)
         await load.until(300)

@@ -49,7 +49,7 @@ class LockTests(ClusterCase):
                 return holder, waiter
 
     async def test_blocked_lock_is_granted_on_unlock(self) -> None:
-        """Design part 6: first come, first served."""
+        """docs/internals/applications.rst: first come, first served."""
         holder, waiter = await self.queue_for_lock()
         self.assertEqual(await waiter.ask("PING"), "OK")
         self.assertEqual(await holder.ask("UNLOCK door"), 'OK name="door"')
@@ -62,7 +62,10 @@ class LockTests(ClusterCase):
         self.assertRegex(await waiter.reply(), '^OK name="door" token=[0-9]+$')
 
     async def test_blocked_lock_is_granted_when_the_holders_session_expires(self) -> None:
-        """Design part 5: nobody has heard of the session for its ttl, so the leader proposes to end it."""
+        """Nobody has heard of the session for its ttl, so the leader proposes to end it.
+
+        See docs/internals/sessions.rst.
+        """
         holder, waiter = await self.queue_for_lock("HELLO bob ttl=1")
         await holder.hang_up()
         self.assertRegex(await waiter.reply(), '^OK name="door" token=[0-9]+$')
@@ -97,7 +100,7 @@ class BadInputTests(ClusterCase):
         await self.assertGoesOn(visitor)
 
     async def test_line_of_ten_megabytes_is_refused_once_and_skipped(self) -> None:
-        """Interface part 3: TOOLARGE; the connection goes on."""
+        """docs/protocol.rst: TOOLARGE; the connection goes on."""
         visitor = await self.visit_lone_server()
         visitor.send(b"PUT big " + b"x" * 10_000_000 + b"\n")
         self.assertRefused(await visitor.reply(), "TOOLARGE")
@@ -119,7 +122,7 @@ class BadInputTests(ClusterCase):
         await self.assertGoesOn(visitor)
 
     async def test_numbers_that_go_backwards_are_refused_and_do_not_run(self) -> None:
-        """Design part 5: a client's numbers only grow; one that has run gets its answer again."""
+        """docs/internals/sessions.rst: a client's numbers only grow; one that has run gets its answer again."""
         visitor = await self.visit_lone_server()
         self.assertRegex(await visitor.ask("HELLO alice"), '^OK client="alice" .*last=0 resumed=no')
         answer = await visitor.ask("#5 INCR n")

@@ -1,4 +1,4 @@
-"""Design part 6: chat.log is the same bytes on every server."""
+"""docs/internals/applications.rst: chat.log is the same bytes on every server."""
 
 from __future__ import annotations
 

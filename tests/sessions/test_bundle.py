@@ -1,4 +1,4 @@
-"""Design part 5: how commands travel, and whose they are."""
+"""docs/internals/sessions.rst: how commands travel, and whose they are."""
 
 from __future__ import annotations
 

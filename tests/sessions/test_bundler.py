@@ -1,4 +1,4 @@
-"""Design part 5: one outstanding bundle, and all that waits goes into the next one."""
+"""docs/internals/sessions.rst: one outstanding bundle, and all that waits goes into the next one."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class BundlerTests(BundlerTestCase):
 
 
 class TooLateTests(BundlerTestCase):
-    """Interface part 3, UNAVAILABLE: nobody waits longer than `request_seconds`."""
+    """docs/protocol.rst, UNAVAILABLE: nobody waits longer than `request_seconds`."""
 
     def test_sent_is_unknown_and_waiting_did_not_happen(self) -> None:
         """Promise 4: what was sent may still be ordered; what was not certainly never is."""

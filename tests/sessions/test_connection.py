@@ -1,4 +1,7 @@
-"""Design part 5 and interface part 3: one client's commands, numbers and answers, over a real replica."""
+"""One client's commands, numbers and answers, over a real replica.
+
+See docs/internals/sessions.rst and docs/protocol.rst.
+"""
 
 from __future__ import annotations
 
@@ -236,7 +239,7 @@ class TogetherWithoutMajorityTests(ClusterTestCase):
         self.cluster.run(2.5)
 
     def test_fates_are_told_of_each(self) -> None:
-        """Interface part 3: unknown for what was sent, none for what was not."""
+        """docs/protocol.rst: unknown for what was sent, none for what was not."""
         assert self.sent is not None and self.waiting is not None
         self.assertEqual({code(told.result) for told in self.sent}, {("UNAVAILABLE", "unknown")})
         self.assertEqual({code(told.result) for told in self.waiting}, {("UNAVAILABLE", "none")})
@@ -510,7 +513,7 @@ class GoneTests(ClusterTestCase):
 
 
 class NoMajorityTests(ClusterTestCase):
-    """Interface part 3, UNAVAILABLE: within `request_seconds`, 2 here, with the right fate."""
+    """docs/protocol.rst, UNAVAILABLE: within `request_seconds`, 2 here, with the right fate."""
 
     def setUp(self) -> None:
         self.begin(3)
@@ -637,7 +640,7 @@ class BusyTests(ClusterTestCase):
 
 
 class OutlivedTests(ClusterTestCase):
-    """An update that is ordered beyond its horizon does not run (design part 5)."""
+    """An update that is ordered beyond its horizon does not run (docs/internals/sessions.rst)."""
 
     def setUp(self) -> None:
         self.begin(3, small_limits(request_seconds=100.0))

@@ -1,4 +1,7 @@
-"""Design part 5: sessions end when nothing is heard of them for their `ttl`; waits end when their time has come."""
+"""Sessions end when nothing is heard of them for their `ttl`; waits end when their time has come.
+
+See docs/internals/sessions.rst.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ class OwnServerTests(ClusterTestCase):
         self.assertEqual(value(self.do(back, "TRYLOCK", "x"), "name"), "x")
 
     def test_idle_cluster_orders_nothing(self) -> None:
-        """Design part 4, "Idle": nobody waits, nobody is silent."""
+        """docs/departures.rst, "Idle": nobody waits, nobody is silent."""
         self.open("alice", ttl_seconds=1)
         aru = self.cluster.aru(0)
         self.cluster.run(20.0)

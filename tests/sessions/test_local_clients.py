@@ -23,7 +23,7 @@ class MoveTests(ClusterTestCase):
         self.a, self.b = (i for i in self.cluster.ids if i != self.leader)
 
     def test_hello_at_another_server_takes_over(self) -> None:
-        """Interface part 3, "Exactly once, by hand": the same answer, not run again."""
+        """docs/protocol.rst, "Exactly once, by hand": the same answer, not run again."""
         first = self.open("alice", self.a)
         answer = self.do(first, "INCR", "n", number=1)
         second = self.connect(self.b)
@@ -44,7 +44,7 @@ class MoveTests(ClusterTestCase):
         self.assertEqual([c.ends for c in (first, second, third)], [["REPLACED"]] * 3)
 
     def test_unanswered_clients_are_told_in_the_order_in_which_they_came(self) -> None:
-        """Interface part 3, UNAVAILABLE: the same seed gives the same run, whatever addresses memory has."""
+        """docs/protocol.rst, UNAVAILABLE: the same seed gives the same run, whatever addresses memory has."""
         self.cluster.isolate(self.a)
         told: list[int] = []
         for number in range(30):

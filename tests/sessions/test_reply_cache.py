@@ -1,4 +1,4 @@
-"""Design part 5: the answers that a session keeps."""
+"""docs/internals/sessions.rst: the answers that a session keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Design part 5: exactly once, as a function of the ordered updates."""
+"""docs/internals/sessions.rst: exactly once, as a function of the ordered updates."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class NumberTests(MachineTestCase):
         self.assertEqual(asked, [])
 
     def test_revision_counts_commands_and_operations_once(self) -> None:
-        """Design part 5: the count of commands executed; repetitions and questions change nothing."""
+        """docs/internals/sessions.rst: the count of commands executed; repetitions and questions change nothing."""
         self.assertEqual(self.machine.revision, 1)
         self.driver.run("alice", self.epoch, (1, INCR), (2, INCR), (2, INCR), (0, GET))
         self.assertEqual(self.machine.revision, 3)
@@ -112,7 +112,7 @@ class EpochTests(MachineTestCase):
     """Opening a session anew fences off whoever had it before."""
 
     def test_opened_session_tells_epoch_last_and_resumed(self) -> None:
-        """Interface part 3, "Exactly once, by hand"."""
+        """docs/protocol.rst, "Exactly once, by hand"."""
         opened = self.driver.open("alice")
         self.assertEqual(opened, {"client": "alice", "epoch": 1, "last": 0, "resumed": "no", "opened": 1})
         self.driver.run("alice", 1, (1, INCR))
@@ -353,7 +353,10 @@ class Faulty:
 
 
 class FaultyApplicationTests(SynchronousTestCase):
-    """Design part 6: an application that raises must raise on every server alike; the server goes on."""
+    """An application that raises must raise on every server alike; the server goes on.
+
+    See docs/internals/applications.rst.
+    """
 
     def setUp(self) -> None:
         self.faulty = Faulty()

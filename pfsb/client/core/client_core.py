@@ -2,7 +2,7 @@
 
 It keeps one session, at one server at a time, and goes to the next as soon as one does not answer. It numbers the
 commands; those that are unanswered when it moves on are repeated with the same numbers, in order, so that each runs
-once whichever server answers (interface part 3). Whoever drives it does what `take_actions` says after each call, and
+once whichever server answers (docs/protocol.rst). Whoever drives it does what `take_actions` says after each call, and
 calls `woken` at `wake_at`.
 """
 

@@ -1,4 +1,4 @@
-"""What a server says, as values: replies, their fields, and events (interface part 3)."""
+"""What a server says, as values: replies, their fields, and events (docs/protocol.rst)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server's answers are in HTTP: a status, and a JSON object (interface part 5)."""
+"""What the server's answers are in HTTP: a status, and a JSON object (docs/http.rst)."""
 
 from __future__ import annotations
 

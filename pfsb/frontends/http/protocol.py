@@ -1,4 +1,4 @@
-"""The HTTP door of a server (interface part 5): connections, as many as there may be, and what they may send."""
+"""The HTTP door of a server (docs/http.rst): connections, as many as there may be, and what they may send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One client's conversation with the server: what each verb of the line protocol does (interface part 3)."""
+"""One client's conversation with the server: what each verb of the line protocol does (docs/protocol.rst)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FAULT: a server disturbs its own links, so that its cluster can be watched while it copes (interface part 3)."""
+"""FAULT: a server disturbs its own links, so that its cluster can be watched while it copes (docs/protocol.rst)."""
 
 from __future__ import annotations
 

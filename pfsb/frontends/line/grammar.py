@@ -1,4 +1,4 @@
-"""The line protocol's grammar, as pure functions (interface part 3): bytes of one line in, a request out, and back.
+"""The line protocol's grammar, as pure functions (docs/protocol.rst): bytes of one line in, a request out, and back.
 
 request = [ "#" number SP ] verb *( SP arg )        arg = word | JSON string literal
 """

@@ -1,4 +1,4 @@
-"""The line protocol's connections (interface part 3): bytes in, bytes out, both in bounded memory."""
+"""The line protocol's connections (docs/protocol.rst): bytes in, bytes out, both in bounded memory."""
 
 from __future__ import annotations
 

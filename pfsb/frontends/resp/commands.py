@@ -1,7 +1,7 @@
 """The commands of Redis that an application here answers: each as one command of the line protocol, and a form.
 
-The names are Redis's, what they do is interface part 3's. A translation takes the arguments apart, no more: whether a
-key or a value can be taken is checked once, by the application.
+The names are those of Redis; docs/protocol.rst describes what the commands do. A translation takes the arguments
+apart, no more: the application checks, once, whether a key or a value can be taken.
 """
 
 from __future__ import annotations

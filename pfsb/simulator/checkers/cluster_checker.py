@@ -25,7 +25,7 @@ Value = tuple[int, tuple[tuple[str, int, bytes], ...]]
 class ExecutionChecker:
     """S1, S2 and S3 (section 3), over all servers and all their lives.
 
-    A server may execute in memory what is chosen only if its own vote gets to its disk (design part 3). So what it
+    A server may execute in memory what is chosen only if its own vote gets to its disk. So what it
     executes counts for the others from the moment that its door lets out what comes of it: then it is `settled`.
     """
 
@@ -79,7 +79,10 @@ class ExecutionChecker:
 
 @define
 class AnswerChecker:
-    """An answered command survives every crash (design part 1): it is chosen on disk, and stays where it was."""
+    """An answered command survives every crash: it is chosen on disk, and stays where it was.
+
+    See docs/architecture.rst.
+    """
 
     answered: dict[Identity, int] = field(factory=dict)
     """Which slot it took effect in."""

@@ -24,7 +24,7 @@ from pfsb.storage.shared import ORDERED_VIEW, Slot
 
 @define
 class DurabilityChecker:
-    """Nothing leaves a server that rests on what is not on disk yet (paper.md 6.2; design part 3).
+    """Nothing leaves a server that rests on what is not on disk yet (docs/internals/turn.rst).
 
     Compares each message with the disks at the moment it leaves.
     """

@@ -1,4 +1,4 @@
-"""Exactly once, and the same answer every time: what the sessions of a cluster promise (design part 5).
+"""Exactly once, and the same answer every time: what the sessions of a cluster promise (docs/internals/sessions.rst).
 
 Clients tell the check what they ask and what they are answered; each server's sessions tell it what ran, with which
 result. What a server executes counts from the moment that its door lets it out.

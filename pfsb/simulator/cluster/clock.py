@@ -1,4 +1,4 @@
-"""Time that jumps from event to event: the one clock of a simulated cluster (design part 10).
+"""Time that jumps from event to event: the one clock of a simulated cluster (docs/testing.rst).
 
 Each process of the simulation asks a `ServerClock` of its own for time, so that one of them can be paused or killed
 without a word to the others.

@@ -1,4 +1,4 @@
-"""A whole cluster on one clock, from one seed: same seed, same bytes (design part 10)."""
+"""A whole cluster on one clock, from one seed: same seed, same bytes (docs/testing.rst)."""
 
 from __future__ import annotations
 

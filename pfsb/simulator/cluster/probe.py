@@ -20,7 +20,7 @@ from pfsb.simulator.cluster.network import SimulatedNetwork
 class Probe:
     """Tells the checks what a server executes and answers; of a life that is over, nothing more.
 
-    What was executed counts when it is out of the door (design part 3). A server that recovers is not on the network
+    What was executed counts when it is out of the door. A server that recovers is not on the network
     yet, and what it executes again is on its disk: that counts at once.
     """
 

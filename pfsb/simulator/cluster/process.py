@@ -58,7 +58,10 @@ class Parts:
     introduced: Callable[[ClientUpdate], None]
     """To be told of each update that a client of this server asks for."""
     settle: Callable[..., None]
-    """settle(check, *args): run a check as soon as what is executed just now is out of the door (design part 3)."""
+    """settle(check, *args): run a check as soon as what is executed just now is out of the door.
+
+    See docs/internals/turn.rst.
+    """
     tracer: ITracer | None = None
 
 

@@ -12,7 +12,7 @@ from pfsb.paxos.interfaces import ITracer
 from pfsb.simulator.cluster.clock import SimulatedClock
 
 Trace = Callable[[dict[str, Any]], None]
-"""Told an event (interface part 6)."""
+"""Told an event (docs/operating.rst)."""
 
 
 @define(eq=False)
@@ -42,7 +42,7 @@ class Tracers:
 @implementer(ITracer)
 @define
 class ClusterTracer:
-    """Adds when and where to each event (interface part 6)."""
+    """Adds when and where to each event (docs/operating.rst)."""
 
     _server_id: int
     _clock: SimulatedClock

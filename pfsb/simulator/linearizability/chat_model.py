@@ -1,4 +1,4 @@
-"""The chat, for the linearizability checker (interface part 3)."""
+"""The chat, for the linearizability checker (docs/protocol.rst)."""
 
 from __future__ import annotations
 

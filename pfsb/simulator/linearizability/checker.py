@@ -1,4 +1,4 @@
-"""Is there one order of the operations that explains every answer? (design part 10)
+"""Is there one order of the operations that explains every answer? (docs/testing.rst)
 
 A history is linearizable if each operation can be given one moment between its call and its return so that, carried
 out in the order of these moments on a single copy, all of them are answered as they were. The search for such an order

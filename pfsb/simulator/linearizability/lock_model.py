@@ -1,4 +1,4 @@
-"""One lock, for the linearizability checker (interface part 3)."""
+"""One lock, for the linearizability checker (docs/protocol.rst)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the applications promise to one client at a time, for the linearizability checker (interface part 3).
+"""What the applications promise to one client at a time, for the linearizability checker (docs/protocol.rst).
 
 The commands are those that an application's `check` returns. Written from the interface, not from the applications:
 a mistake there must not be repeated here.

@@ -1,4 +1,4 @@
-"""One key of the key-value store, for the linearizability checker (interface part 3)."""
+"""One key of the key-value store, for the linearizability checker (docs/protocol.rst)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Left out, because something else covers it:
 * *Being down* is not a state: nobody can tell it from having no step. A crash is one step with the restart after it.
 * *The end of a disk write* is a step of its own where it matters when it comes: as long as a crash is left that could
   come before it, and something has run ahead of it out of the server (a leader's PROPOSAL). Otherwise it is taken at
-  once: a crash that comes before it leaves no trace of the turns that wait for it (design part 3), so it is a crash
+  once: a crash that comes before it leaves no trace of the turns that wait for it, so it is a crash
   before these turns. What is left of a write that a crash tears is explored, too. And what is said after the write
   could as well be heard later.
 * *Several messages of one frame* arrive one by one.

@@ -157,7 +157,7 @@ class SteppedStorage:
 
 @implementer(ITransport)
 class Doorstep:
-    """Takes what leaves a server, and checks that it rests on nothing that is not on disk (paper.md 6.2)."""
+    """Takes what leaves a server, and checks that it rests on nothing that is not on disk (docs/defects.rst)."""
 
     def __init__(self, storage: SteppedStorage, others: tuple[int, ...], check: bool) -> None:
         self._storage = storage
@@ -224,7 +224,7 @@ def require(condition: bool, text: str) -> None:
 
 @implementer(IStateMachine)
 class Probe:
-    """Tells what took effect as soon as it may leave the server (design part 3)."""
+    """Tells what took effect as soon as it may leave the server (docs/internals/turn.rst)."""
 
     def __init__(self, doorstep: Doorstep) -> None:
         self._doorstep = doorstep

@@ -82,7 +82,7 @@ def _wrong_connections(server: Server) -> Iterator[str]:
 
 
 def _wrong_progress_timer(server: Server) -> Iterator[str]:
-    """Design part 4: it doubles from its default up to a cap, and is set to its default otherwise."""
+    """docs/departures.rst: it doubles from its default up to a cap, and is set to its default otherwise."""
     settings, value = server.replica.settings, server.replica.data.timers.progress_seconds
     longest = settings.progress_seconds * 2**settings.progress_doublings_max
     if not settings.progress_seconds <= value <= longest:

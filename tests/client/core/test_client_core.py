@@ -45,7 +45,7 @@ class NumberTests(CoreTestCase):
         self.assertEqual(self.script.take(), ["connect 0", HELLO, "#42 PUT a 1"])
 
     def test_unanswered_commands_keep_number_and_order_at_the_next_server(self) -> None:
-        """Interface part 3: repeat them with their numbers."""
+        """docs/protocol.rst: repeat them with their numbers."""
         self.script.submit("PUT a 1")
         self.script.submit("PUT a 2")
         self.script.introduce()
@@ -144,7 +144,7 @@ class LostSessionTests(CoreTestCase):
         self.assertEqual([end.locks for end in self.ends], [()])
 
     def test_numbers_that_servers_have_forgotten_prove_nothing(self) -> None:
-        """Design part 5: the last number of a closed session is kept for the horizon only."""
+        """docs/internals/sessions.rst: the last number of a closed session is kept for the horizon only."""
         self.script.submit("PUT a 1")
         self.script.introduce()
         self.script.hear("#1 OK revision=2")

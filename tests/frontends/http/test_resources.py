@@ -1,4 +1,4 @@
-"""What each resource of the HTTP door does, and what it says to requests that are wrong (interface part 5)."""
+"""What each resource of the HTTP door does, and what it says to requests that are wrong (docs/http.rst)."""
 
 from __future__ import annotations
 

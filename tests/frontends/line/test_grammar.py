@@ -1,4 +1,4 @@
-"""The grammar of interface part 3: what is a request, and how values look in replies."""
+"""The grammar of docs/protocol.rst: what is a request, and how values look in replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The line protocol of interface part 3, verb by verb, and what happens to bad input and bad clients."""
+"""The line protocol of docs/protocol.rst, verb by verb, and what happens to bad input and bad clients."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class CommandTests(LineTestCase):
         self.assertIn("BADREQUEST", self.reply("SAY"))
 
     def test_lock_is_overtaken_until_it_is_granted(self) -> None:
-        """Interface part 3: replies in order, but for LOCK."""
+        """docs/protocol.rst: replies in order, but for LOCK."""
         other, other_transport = self.connect()
         self.assertIn("OK", self.ask("LOCK x", other)[0])
         self.assertEqual(self.ask("#1 LOCK x\n#2 PING"), ["#2 OK"])
@@ -218,7 +218,7 @@ class ReadLevelTests(LineTestCase):
         self.assertEqual([line.split()[0] for line in said], ["OK", "#5", "ERR"])
 
     def test_sequential_read_waits_for_what_was_asked_before(self) -> None:
-        """Interface part 3: never older than what this session has seen."""
+        """docs/protocol.rst: never older than what this session has seen."""
         self.desk.hold = True
         self.ask("#1 PUT a 1\n#2 GET read=sequential a")
         self.assertEqual(self.session().calls, ["submit"])
@@ -241,7 +241,7 @@ class SessionTests(LineTestCase):
         self.assertEqual(self.session().calls, ["hello alice 10"])
 
     def test_hello_elsewhere_resumes_and_repeats_the_answer(self) -> None:
-        """Interface part 3, exactly once by hand."""
+        """docs/protocol.rst, exactly once by hand."""
         self.ask("HELLO alice\n#1 PUT colour blue")
         other, _ = self.connect()
         said = self.ask("HELLO alice\n#1 PUT colour blue", other)
@@ -436,7 +436,7 @@ class BadInputTests(LineTestCase):
         self.assertEqual(said[3], "OK")
 
     def test_ten_megabyte_line_is_refused_and_skipped(self) -> None:
-        """Interface part 3: refused with TOOLARGE and skipped to its end; the connection goes on."""
+        """docs/protocol.rst: refused with TOOLARGE and skipped to its end; the connection goes on."""
         self.protocol.dataReceived(b"#8 PUT a ")
         for _ in range(160):
             self.protocol.dataReceived(b"x" * 65_536)

@@ -169,7 +169,7 @@ class CommandTests(RespTestCase):
         self.assertGreater(len(self.transport.writes), 5)
 
     def test_all_changes_and_questions_of_one_read_travel_together(self) -> None:
-        """So a pipelining client gets few, large updates (design part 5)."""
+        """So a pipelining client gets few, large updates (docs/internals/sessions.rst)."""
         said = self.send(encoded(b"SET", b"a", b"1") + encoded(b"GET", b"a") + encoded(b"INCR", b"a"))
         self.assertEqual((said, self.session().calls), (b"+OK\r\n$1\r\n1\r\n:2\r\n", ["submit 3"]))
 

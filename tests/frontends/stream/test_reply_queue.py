@@ -34,7 +34,7 @@ class ReplyQueueTests(SynchronousTestCase):
         self.assertEqual(self.end_turn(), [b"#1 OK\n#2 OK\n#3 OK\n"])
 
     def test_waiting_request_is_overtaken(self) -> None:
-        """Interface part 3: but for LOCK, whose reply comes when the lock is granted."""
+        """docs/protocol.rst: but for LOCK, whose reply comes when the lock is granted."""
         lock = self.queue.place_waiting(1)
         self.queue.place(2)(Done())
         self.assertEqual(self.end_turn(), [b"#2 OK\n"])

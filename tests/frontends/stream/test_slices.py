@@ -95,7 +95,7 @@ class SlicesTests(SynchronousTestCase):
         self.assertEqual(first + self.run_out(), render(1, LARGE))
 
     def test_nothing_stands_within_a_reply(self) -> None:
-        """Interface part 3: an event is never inside a reply; nor is another reply, nor a lock that is granted."""
+        """docs/protocol.rst: an event is never inside a reply; nor is another reply, nor a lock that is granted."""
         lock = self.queue.place_waiting(2)
         self.answer(LARGE)
         self.queue.place(3)(Done())

@@ -60,7 +60,7 @@ class ExecutionCheckTests(SynchronousTestCase):
         self.assertIn("S1", str(self.assertRaises(Violation, self.check.settled, 1, 1, 5, [A])))
 
     def test_speculation_that_a_crash_has_undone(self) -> None:
-        """What was executed in memory only, and told to nobody, binds nobody (design part 3)."""
+        """What was executed in memory only, and told to nobody, binds nobody (docs/internals/turn.rst)."""
         self.check.executed(0, 1, [A])
         self.check.started(0)
         self.check.executed(1, 1, [B])

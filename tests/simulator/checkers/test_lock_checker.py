@@ -1,4 +1,4 @@
-"""The check of locks: each sentence fails when it should (design part 6)."""
+"""The check of locks: each sentence fails when it should (docs/internals/applications.rst)."""
 
 from __future__ import annotations
 

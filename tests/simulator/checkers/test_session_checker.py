@@ -1,4 +1,4 @@
-"""The check of exactly-once: each sentence fails when it should (design part 5)."""
+"""The check of exactly-once: each sentence fails when it should (docs/internals/sessions.rst)."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class SessionCheckTests(SynchronousTestCase):
         self.check.settled(0, Slot(12, [(ALICE, PUT, RESULT)]))
 
     def test_command_of_a_connection_that_has_lost_the_session_is_found(self) -> None:
-        """Design part 5: HELLO on another one has said that it did not run."""
+        """docs/internals/sessions.rst: HELLO on another one has said that it did not run."""
         self.check.ask(ALICE, PUT)
         slot = Slot(1, [(ALICE, PUT, RESULT)], fenced_off=[(ALICE, 3, 8)])
         self.assertIn("opened anew in epoch 8", str(self.assertRaises(Violation, self.check.settled, 0, slot)))

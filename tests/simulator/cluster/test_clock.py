@@ -1,4 +1,4 @@
-"""Simulated time (design part 10)."""
+"""Simulated time (docs/testing.rst)."""
 
 from __future__ import annotations
 

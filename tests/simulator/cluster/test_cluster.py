@@ -1,4 +1,4 @@
-"""The simulated cluster: one seed, one run; what it takes away, and what it leaves (design part 10)."""
+"""The simulated cluster: one seed, one run; what it takes away, and what it leaves (docs/testing.rst)."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class WorldTests(SynchronousTestCase):
         self.assertEqual(list(self.cluster.failures), [2])
 
     def test_trace_tells_when_and_where(self) -> None:
-        """Interface part 6."""
+        """Described in docs/operating.rst."""
         events: list[dict[str, object]] = []
         cluster = SimulatedCluster(self.id(), trace=events.append)
         cluster.run_until(cluster.has_leader)

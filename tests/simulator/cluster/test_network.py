@@ -1,4 +1,4 @@
-"""The simulated network (design part 10)."""
+"""The simulated network (docs/testing.rst)."""
 
 from __future__ import annotations
 

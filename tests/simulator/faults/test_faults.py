@@ -1,4 +1,4 @@
-"""What goes wrong goes wrong as its name says, and is drawn as the profile says (design part 10)."""
+"""What goes wrong goes wrong as its name says, and is drawn as the profile says (docs/testing.rst)."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ class BoundsTests(SynchronousTestCase):
         self.assertIn("alive_due has stopped", str(error))
 
     def test_progress_timer_beyond_its_limits_is_found(self) -> None:
-        """Design part 4: from the default up to eight times that."""
+        """docs/departures.rst: from the default up to eight times that."""
         self.server.replica.data.timers.progress_seconds *= 16
         self.assertIn("Progress_Timer", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)))
 

@@ -51,7 +51,7 @@ class ModelCase(SynchronousTestCase):
 
 
 class KeyTests(ModelCase):
-    """Interface part 3, kv."""
+    """docs/protocol.rst, kv."""
 
     put: Row = ("a", ("PUT", "k", "5"), OK)
 
@@ -166,7 +166,7 @@ class RevisionTests(ModelCase):
 
 
 class LockTests(ModelCase):
-    """Interface part 3, lock."""
+    """docs/protocol.rst, lock."""
 
     def lock(self, client: str, token: int, verb: str = "LOCK") -> Row:
         return (client, ("LOCK", "x", -1) if verb == "LOCK" else ("TRYLOCK", "x"), done(name="x", token=token))
@@ -235,7 +235,7 @@ class LockTests(ModelCase):
 
 
 class ChatTests(ModelCase):
-    """Interface part 3, chat."""
+    """docs/protocol.rst, chat."""
 
     def say(self, client: str, text: str, index: int) -> Row:
         return (client, ("SAY", text), done(index=index))

@@ -161,7 +161,7 @@ class DefectTests(SynchronousTestCase):
         self.assertEqual(found.what, "S1: slot 1 executes b1; but before: S1: slot 1 executes a1")
 
     def test_server_that_stops_with_an_exception_is_shown(self) -> None:
-        """Design part 3: Paxos tolerates a crashed server, but it must not crash by itself."""
+        """docs/internals/turn.rst: Paxos tolerates a crashed server, but it must not crash by itself."""
 
         def trips_over_an_accept(replica: Replica) -> None:
             def accept(message: Accept) -> None:
@@ -217,7 +217,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertIn("server 0 has executed 2 slots", exploration.nodes.reached)
 
     def test_same_states_are_found_whoever_looks(self) -> None:
-        """Design part 10: no chance is involved."""
+        """docs/testing.rst: no chance is involved."""
         first, second = (
             [(p.depth, p.states, p.server_states, p.steps) for p in Exploration(Bounds()).levels(4)] for _ in range(2)
         )

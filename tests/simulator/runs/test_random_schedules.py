@@ -1,4 +1,4 @@
-"""Many random runs: servers crash, links break, disks are slow, clients repeat themselves (design part 10)."""
+"""Many random runs: servers crash, links break, disks are slow, clients repeat themselves (docs/testing.rst)."""
 
 from __future__ import annotations
 

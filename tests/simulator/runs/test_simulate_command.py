@@ -1,4 +1,4 @@
-"""`pfsb simulate`: its command line, its exit status, and what it says (interface part 1)."""
+"""`pfsb simulate`: its command line, its exit status, and what it says (docs/operating.rst)."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class ToolTests(SynchronousTestCase):
         self.assertFalse(played.has_failed)
 
     def test_one_seed_can_be_traced_and_drawn(self) -> None:
-        """Interface part 6, and a picture of the same."""
+        """docs/operating.rst, and a picture of the same."""
         directory = Path(self.mktemp())
         directory.mkdir()
         trace, diagram = directory / "trace", directory / "diagram"

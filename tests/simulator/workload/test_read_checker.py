@@ -1,4 +1,7 @@
-"""What is read beside the log is compared with the log: each sentence fails when it should (design part 6)."""
+"""What is read beside the log is compared with the log: each sentence fails when it should.
+
+See docs/internals/applications.rst.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ class ReadTests(LogTestCase):
         self.assertIn("after slot 4 it was", self.refuse(self.log.read, "k", 4, NEW, 0, "alice"))
 
     def test_sequential_read_of_an_older_state_is_found(self) -> None:
-        """Interface part 3: never older than what the session has seen."""
+        """docs/protocol.rst: never older than what the session has seen."""
         self.log.seen("alice", 5)
         self.log.seen("alice", 3)
         oldest = self.log.seen_by("alice")
