@@ -16,7 +16,7 @@ from typing import Any, Final
 from attrs import define, field, frozen
 from twisted.internet.testing import StringTransport
 
-from pfsb.applications.catalogue import Catalogue, find
+from pfsb.applications.catalogue import Catalogue, find_applications
 from pfsb.config.config import Config, ServerConfig
 from pfsb.frontends.line.protocol import LineFactory, LineProtocol
 from pfsb.paxos.messages import State
@@ -64,7 +64,7 @@ class MemoryCluster:
         return Server(
             config=config,
             server_id=server_id,
-            catalogue=Catalogue(find(config.apps)),
+            catalogue=Catalogue(find_applications(config.apps)),
             clock=clock,
             rng=self._dice,
             storage=MemoryStorage(MemoryDisk(), clock, lambda: SYNC_SECONDS, self._dice.randbytes, _fail),

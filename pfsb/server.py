@@ -27,7 +27,7 @@ from pfsb.sessions.local_clients import LocalClients
 from pfsb.sessions.revision_waiters import RevisionWaiters
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.sessions.subscription import Subscription
-from pfsb.storage.shared import StorageCounters
+from pfsb.storage.counters import StorageCounters
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.links import TransportCounters
 

@@ -18,7 +18,7 @@ from pfsb.applications.interfaces import (
 from pfsb.support.spelling import nearest
 
 
-def find(names: Sequence[str]) -> list[IReplicatedApplication]:
+def find_applications(names: Sequence[str]) -> list[IReplicatedApplication]:
     """Build the applications of these names, in this order; each name has a plugin (design part 6).
 
     Raises `BadRequest` for a name without a plugin or with several, and for an application that cannot be imported.
@@ -42,7 +42,7 @@ def _make(name: str, makers: Mapping[str, Sequence[IApplicationMaker]]) -> IRepl
 
 
 @frozen
-class Entry:
+class CatalogueEntry:
     """A verb: whose it is, and what it does."""
 
     application: IReplicatedApplication
@@ -55,7 +55,7 @@ class Catalogue:
     def __init__(self, applications: Iterable[IReplicatedApplication]) -> None:
         """Raises `BadRequest` if two of the applications have a verb in common."""
         self.applications = tuple(applications)
-        entries: dict[str, Entry] = {}
+        entries: dict[str, CatalogueEntry] = {}
         for application in self.applications:
             for description in application.commands:
                 if other := entries.get(description.verb):
@@ -63,10 +63,10 @@ class Catalogue:
                         f"the applications {other.application.name} and {application.name} both have the verb "
                         f"{description.verb}; they cannot run in one server"
                     )
-                entries[description.verb] = Entry(application, description)
-        self.verbs: Mapping[str, Entry] = MappingProxyType(entries)
+                entries[description.verb] = CatalogueEntry(application, description)
+        self.verbs: Mapping[str, CatalogueEntry] = MappingProxyType(entries)
 
-    def entry(self, verb: str) -> Entry:
+    def entry(self, verb: str) -> CatalogueEntry:
         """`verb` in any case; raises `BadRequest` with code UNKNOWN, and the nearest verb there is."""
         try:
             return self.verbs[verb.upper()]

@@ -22,7 +22,8 @@ for a second, and perhaps for another: 5,000 clients that came back together too
 
 _PEER: Final = '(example: "127.0.0.1:7402")'
 _ENDPOINT: Final = '(example: "tcp:9402:interface=127.0.0.1")'
-_EVERYWHERE: Final = ("", "0.0.0.0", "::")
+EVERY_INTERFACE: Final = ("", "0.0.0.0", "::")
+"""Hosts that mean all addresses of a machine: a server can listen there, but no peer or client can connect to them."""
 
 
 def peer_address(place: Place) -> Address:
@@ -38,7 +39,7 @@ def peer_address(place: Place) -> Address:
     host: str = match["host"] if match["ip6"] is None else match["ip6"]
     if not (_is_host(host) if match["ip6"] is None else _is_ip(host, 6)):
         raise place.wrong(f"{quoted(text)} names no host {_PEER}")
-    if host in _EVERYWHERE:
+    if host in EVERY_INTERFACE:
         raise place.wrong(f"{quoted(text)} is nowhere that the other servers could send to {_PEER}")
     return host, int(match["port"][1:])
 
@@ -89,7 +90,7 @@ def door(endpoint: str, host: str) -> Address | str:
     if address is None:
         return f"{endpoint} on {host}"
     interface, port = address
-    own = interface in _EVERYWHERE or (_is_loopback(interface) and not _is_loopback(host))
+    own = interface in EVERY_INTERFACE or (_is_loopback(interface) and not _is_loopback(host))
     return (host if own else interface), port
 
 

@@ -16,6 +16,7 @@ from attrs import field, fields_dict, frozen
 from pfsb.config.addresses import Address, door, endpoint_string, peer_address, refuse_shared
 from pfsb.config.yaml_file import ConfigError, Place, open_file, quoted, read
 from pfsb.paxos.settings import Settings
+from pfsb.support.limits import SERVER_ID_MAX
 from pfsb.transports.frames import cluster_digest
 
 __all__ = ["Config", "ServerConfig", "Timers", "Limits", "ConfigError", "load"]
@@ -25,7 +26,6 @@ MEMORY: Final = "memory"
 
 COUNT_MAX: Final = 1_000_000_000
 SECRET_BYTES_MAX: Final = 65_536
-SERVER_ID_MAX: Final = 65_535
 
 
 @frozen

@@ -18,7 +18,7 @@ from pfsb.support.histogram import SECONDS, Histogram
 if TYPE_CHECKING:
     from pfsb.frontends.http.protocol import HTTPSite
     from pfsb.server import Server
-    from pfsb.storage.shared import StorageCounters
+    from pfsb.storage.counters import StorageCounters
     from pfsb.transports.links import TransportCounters
 
 LAG_SECONDS: Final = 0.1

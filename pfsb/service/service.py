@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from pfsb.applications.catalogue import Catalogue, find
+from pfsb.applications.catalogue import Catalogue, find_applications
 from pfsb.applications.interfaces import BadRequest, IEventLog
 from pfsb.config.addresses import with_backlog
 from pfsb.config.config import Config, ConfigError, load
@@ -34,7 +34,7 @@ from pfsb.server import Server
 from pfsb.service.chat_log import ChatLog
 from pfsb.service.metrics import Metrics, ReactorLag
 from pfsb.service.preflight import PortInUse, refuse_used_ports
-from pfsb.storage.shared import StorageCounters
+from pfsb.storage.counters import StorageCounters
 from pfsb.storage.sqlite import SQLiteStorage
 from pfsb.support.open_files import allow_many_files
 from pfsb.tracing import JSONTracer
@@ -116,7 +116,7 @@ class Options(usage.Options):
         self.config = load(self["config"])
         self.config.server(self.server_id)
         self.config.secret()
-        self.catalogue = Catalogue(find(self["apps"] or self.config.apps))
+        self.catalogue = Catalogue(find_applications(self["apps"] or self.config.apps))
         refuse_used_ports(self.config, self.server_id)
         if self.directory is not None:
             sqlite_storage(self, self.directory, _nothing_failed).refuse_if_unusable()

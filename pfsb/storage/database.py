@@ -26,7 +26,8 @@ from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Accepted
 from pfsb.storage.directory import sync_directory
-from pfsb.storage.shared import GONE, Effect, history_gap
+from pfsb.storage.effect import Effect
+from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, history_gap, unusable
 from pfsb.storage.wal import log_of, make_room
 
 FORMAT_VERSION = 2
@@ -108,7 +109,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 @frozen
-class Owner:
+class StorageOwner:
     """Whom a storage belongs to."""
 
     cluster_name: str
@@ -118,7 +119,7 @@ class Owner:
 
 
 @frozen
-class Identity:
+class StorageIdentity:
     """The one row of the table `identity`, in the order of its columns."""
 
     format_version: int
@@ -130,7 +131,7 @@ class Identity:
     incarnation: int
 
     @classmethod
-    def new(cls, owner: Owner, storage_identity: bytes) -> Identity:
+    def new(cls, owner: StorageOwner, storage_identity: bytes) -> StorageIdentity:
         return cls(
             FORMAT_VERSION,
             owner.cluster_name,
@@ -152,10 +153,10 @@ class Identity:
             self.incarnation,
         )
 
-    def check(self, path: Path, owner: Owner) -> None:
+    def check(self, path: Path, owner: StorageOwner) -> None:
         """Raise `StorageRefused` unless the file was made for this very server of this very cluster (G20, G29)."""
         if self.cluster_digest != owner.cluster_digest.hex():
-            ours = Identity.new(owner, b"")
+            ours = StorageIdentity.new(owner, b"")
             raise StorageRefused(
                 f"{path}: made for {self._cluster()}, not for {ours._cluster()}; name, members and directory must match"
             )
@@ -171,7 +172,7 @@ class Identity:
 
 
 @frozen
-class Views:
+class StoredViews:
     """The one row of the table `views`, in the order of its columns."""
 
     last_attempted: int = 0
@@ -181,13 +182,13 @@ class Views:
     def columns(self) -> tuple[int, int, int]:
         return self.last_attempted, self.last_installed, self.local_aru
 
-    def after(self, effect: Effect) -> Views:
+    def after(self, effect: Effect) -> StoredViews:
         views = effect.views or self
         local_aru = self.local_aru if effect.local_aru is None else effect.local_aru
-        return Views(views.last_attempted, views.last_installed, local_aru)
+        return StoredViews(views.last_attempted, views.last_installed, local_aru)
 
 
-def create(path: Path, identity: Identity) -> None:
+def create(path: Path, identity: StorageIdentity) -> None:
     """Make the file of a new storage: complete and on disk before it has its name.
 
     So a file that is there and lacks something was damaged, and is never taken for a new one.
@@ -199,7 +200,7 @@ def create(path: Path, identity: Identity) -> None:
         connection.executescript(f"BEGIN; {TABLES} COMMIT")
         connection.execute("BEGIN")
         _insert(connection, "identity", identity.columns())
-        _insert(connection, "views", Views().columns())
+        _insert(connection, "views", StoredViews().columns())
         connection.execute("COMMIT")
     os.rename(unfinished, path)
     sync_directory(path.parent)
@@ -212,15 +213,15 @@ def _insert(connection: sqlite3.Connection, table: str, columns: tuple[Cell, ...
 
 
 @define(eq=False)
-class Database:
+class WritingDatabase:
     """The connection that writes: used by one thread at a time, first to recover, then for group after group."""
 
     path: Path
     _connection: sqlite3.Connection
-    views: Views = Views()
+    views: StoredViews = StoredViews()
 
     @classmethod
-    def open(cls, path: Path) -> Database:
+    def open(cls, path: Path) -> WritingDatabase:
         connection = connect(path)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -237,27 +238,27 @@ class Database:
 
     # Reading, at the start
 
-    def identity(self) -> Identity:
+    def identity(self) -> StorageIdentity:
         """Raises `StorageRefused` if the format is not ours or the row is damaged."""
         if not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'identity'").fetchall():
             raise StorageRefused(
-                f"{self.path}: has no table identity, so it is no storage of pfsb or was cut off; {GONE}"
+                f"{self.path}: has no table identity, so it is no storage of pfsb or was cut off; {MUST_NOT_VOTE_AGAIN}"
             )
         versions = self._connection.execute("SELECT format_version FROM identity").fetchall()
         if versions and versions[0] != (FORMAT_VERSION,):
             raise StorageRefused(
                 f"{self.path}: has format {versions[0][0]}; this version of pfsb reads format {FORMAT_VERSION}"
             )
-        return Identity(*self._only_row("identity"))
+        return StorageIdentity(*self._only_row("identity"))
 
     def check_pages(self) -> None:
         """Let SQLite look for damage; about a second for each gigabyte that the system has in memory."""
         problem: str = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
-            raise StorageRefused(f"{self.path}: damaged ({' '.join(problem.split())}); {GONE}")
+            raise StorageRefused(f"{self.path}: damaged ({' '.join(problem.split())}); {MUST_NOT_VOTE_AGAIN}")
 
-    def read_views(self) -> Views:
-        self.views = Views(*self._only_row("views"))
+    def read_views(self) -> StoredViews:
+        self.views = StoredViews(*self._only_row("views"))
         return self.views
 
     def peers(self) -> dict[int, bytes]:
@@ -287,12 +288,14 @@ class Database:
     def _only_row(self, table: str) -> tuple[Any, ...]:
         rows = list(_checked(self.path, table, self._connection.execute(f"SELECT * FROM {table}")))
         if len(rows) != 1:
-            raise StorageRefused(f"{self.path}: table {table} has {len(rows)} rows and should have one; {GONE}")
+            raise StorageRefused(
+                f"{self.path}: table {table} has {len(rows)} rows and should have one; {MUST_NOT_VOTE_AGAIN}"
+            )
         return rows[0]
 
     # Writing
 
-    def begin_incarnation(self, identity: Identity) -> Identity:
+    def begin_incarnation(self, identity: StorageIdentity) -> StorageIdentity:
         """Count this start, durably, and begin the write-ahead log anew (`wal` relies on that)."""
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         make_room(log_of(self.path))
@@ -315,7 +318,7 @@ class Database:
             self._connection.execute("COMMIT")
         self.views = views
 
-    def _rows(self, effect: Effect) -> tuple[list[Row], Views]:
+    def _rows(self, effect: Effect) -> tuple[list[Row], StoredViews]:
         rows: list[Row] = [
             (1, seq, view, batch.data, row_checksum(seq, view, batch.data))
             for seq, (view, batch) in effect.slots.items()
@@ -384,13 +387,7 @@ def _checked(path: Path, table: str, rows: sqlite3.Cursor) -> Iterator[tuple[Any
     """The rows without their last column, the checksum, which must be right."""
     for *columns, checksum in rows:
         if row_checksum(*columns) != checksum:
-            raise StorageRefused(f"{path}: table {table}, row {columns[0]}: the checksum is wrong; {GONE}")
+            raise StorageRefused(
+                f"{path}: table {table}, row {columns[0]}: the checksum is wrong; {MUST_NOT_VOTE_AGAIN}"
+            )
         yield tuple(columns)
-
-
-def unusable(path: Path, error: Exception) -> StorageRefused:
-    """What SQLite or the system says about a file that cannot be used, for a person."""
-    problem = " ".join(str(error).split())
-    if isinstance(error, OSError | sqlite3.OperationalError):
-        return StorageRefused(f"{path}: cannot be used ({problem}); it must be on a disk with room, and ours to write")
-    return StorageRefused(f"{path}: damaged, or no storage of pfsb ({problem}); {GONE}")

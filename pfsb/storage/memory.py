@@ -12,9 +12,11 @@ from zope.interface import implementer
 from pfsb.paxos.interfaces import IStableStorage, StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Accepted, Record, Recovered, ViewRecord
-from pfsb.storage.shared import IDENTITY_BYTES, Acknowledgements, Effect, StorageCounters, batch_bytes, history_gap
-
-Found = Callable[[list[tuple[int, Batch]]], None]
+from pfsb.storage.acknowledgements import Acknowledgements
+from pfsb.storage.counters import StorageCounters
+from pfsb.storage.effect import Effect, HistoryCallback, batch_bytes
+from pfsb.storage.refusals import history_gap
+from pfsb.support.limits import IDENTITY_BYTES
 
 
 @define(eq=False)
@@ -123,7 +125,7 @@ class MemoryStorage:
         elif self._under_way is None:
             self._begin_group()
 
-    def read_history(self, first: int, last: int, bytes_max: int, found: Found) -> None:
+    def read_history(self, first: int, last: int, bytes_max: int, found: HistoryCallback) -> None:
         if self._running:
             self._clock.callLater(0, self._answer, found, self._range(first, last, bytes_max))
 
@@ -258,6 +260,6 @@ class MemoryStorage:
             found.append((seq, batch))
         return found
 
-    def _answer(self, found: Found, batches: list[tuple[int, Batch]]) -> None:
+    def _answer(self, found: HistoryCallback, batches: list[tuple[int, Batch]]) -> None:
         if not self._silent:
             found(batches)

@@ -16,11 +16,15 @@ from zope.interface import implementer
 from pfsb.paxos.interfaces import IStableStorage, StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Record, Recovered
-from pfsb.storage.database import Database, Identity, Owner, ReadingDatabase, create, read_ordered, unusable
+from pfsb.storage.acknowledgements import Acknowledgements
+from pfsb.storage.counters import StorageCounters
+from pfsb.storage.database import ReadingDatabase, StorageIdentity, StorageOwner, WritingDatabase, create, read_ordered
 from pfsb.storage.directory import DirectoryLock
-from pfsb.storage.shared import GONE, IDENTITY_BYTES, Acknowledgements, StorageCounters
-from pfsb.storage.threads import Found, Group, GroupWriter, HistoryReader
+from pfsb.storage.effect import HistoryCallback
+from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, unusable
+from pfsb.storage.threads import GroupWriter, HistoryReader, WrittenGroup
 from pfsb.storage.wal import acknowledged_commits_lost, log_of
+from pfsb.support.limits import IDENTITY_BYTES
 
 CLOSE_SECONDS_MAX = 10.0
 """How long `close` holds the reactor for a disk that does not answer."""
@@ -101,7 +105,7 @@ class SQLiteStorage:
         self._lock.acquire()
         try:
             self._make_or_find()
-            database = Database.open(self.path)
+            database = WritingDatabase.open(self.path)
             try:
                 database.identity().check(self.path, self._owner())
                 database.check_pages()
@@ -123,7 +127,7 @@ class SQLiteStorage:
         if self._acknowledgements.wait(durable):
             self._reactor.callLater(0, self._acknowledgements.release)
 
-    def read_history(self, first: int, last: int, bytes_max: int, found: Found) -> None:
+    def read_history(self, first: int, last: int, bytes_max: int, found: HistoryCallback) -> None:
         if not self._running:
             return
         assert self._reader is not None
@@ -154,7 +158,7 @@ class SQLiteStorage:
 
     def _recover(self) -> Recovered:
         self._make_or_find()
-        database = Database.open(self.path)
+        database = WritingDatabase.open(self.path)
         try:
             recovered = self._read(database)
             reading = ReadingDatabase.open(self.path)
@@ -168,15 +172,19 @@ class SQLiteStorage:
         log = log_of(self.path)
         if not self.path.exists():
             if log.exists():
-                raise StorageRefused(f"{self.path}: missing, although its log {log.name} is there; {GONE}")
-            create(self.path, Identity.new(self._owner(), self._random_bytes(IDENTITY_BYTES)))
+                raise StorageRefused(
+                    f"{self.path}: missing, although its log {log.name} is there; {MUST_NOT_VOTE_AGAIN}"
+                )
+            create(self.path, StorageIdentity.new(self._owner(), self._random_bytes(IDENTITY_BYTES)))
         elif log.exists() and acknowledged_commits_lost(log):
-            raise StorageRefused(f"{log}: damaged before its end, where acknowledged records stand; {GONE}")
+            raise StorageRefused(
+                f"{log}: damaged before its end, where acknowledged records stand; {MUST_NOT_VOTE_AGAIN}"
+            )
 
-    def _owner(self) -> Owner:
-        return Owner(self._cluster_name, self._cluster_digest, self._members, self._server_id)
+    def _owner(self) -> StorageOwner:
+        return StorageOwner(self._cluster_name, self._cluster_digest, self._members, self._server_id)
 
-    def _read(self, database: Database) -> Recovered:
+    def _read(self, database: WritingDatabase) -> Recovered:
         """All checks first; only then is this start counted."""
         identity = database.identity()
         identity.check(self.path, self._owner())
@@ -197,7 +205,7 @@ class SQLiteStorage:
             peers=peers,
         )
 
-    def _start_threads(self, database: Database, reading: ReadingDatabase) -> None:
+    def _start_threads(self, database: WritingDatabase, reading: ReadingDatabase) -> None:
         in_reactor = self._reactor.callFromThread
         self._writer = GroupWriter(
             database,
@@ -221,7 +229,7 @@ class SQLiteStorage:
             records, self._appended = self._appended, []
             self._writer.write(self._acknowledgements.new_write(), records)
 
-    def _group_written(self, group: Group) -> None:
+    def _group_written(self, group: WrittenGroup) -> None:
         if self.counters.count(group.records, group.batch_bytes, group.seconds):
             self._log.warn(
                 "storage: writing {records} records ({batch_bytes} bytes) took {seconds:.3f} s",
@@ -232,7 +240,7 @@ class SQLiteStorage:
         if not self._failed:
             self._acknowledgements.reached(group.write)
 
-    def _answer(self, found: Found, batches: list[tuple[int, Batch]]) -> None:
+    def _answer(self, found: HistoryCallback, batches: list[tuple[int, Batch]]) -> None:
         if not self._failed:
             found(batches)
 

@@ -16,13 +16,11 @@ from twisted.python.failure import Failure
 
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Record
-from pfsb.storage.database import Database, ReadingDatabase
-from pfsb.storage.shared import Effect, batch_bytes
-
-Found = Callable[[list[tuple[int, Batch]]], None]
+from pfsb.storage.database import ReadingDatabase, WritingDatabase
+from pfsb.storage.effect import Effect, HistoryCallback, batch_bytes
 
 
-class Group(NamedTuple):
+class WrittenGroup(NamedTuple):
     """What was written as one transaction."""
 
     write: int
@@ -46,9 +44,9 @@ class GroupWriter:
     then, which would write once more.
     """
 
-    _database: Database
+    _database: WritingDatabase
     _seconds: Callable[[], float]
-    _written: Callable[[Group], None]
+    _written: Callable[[WrittenGroup], None]
     _failed: Callable[[Failure], None]
     _queue: SimpleQueue[_Write | None] = field(factory=SimpleQueue, init=False)
     _thread: Thread = field(init=False)
@@ -93,7 +91,7 @@ class GroupWriter:
         begun = self._seconds()
         self._database.write(effect)
         seconds = self._seconds() - begun
-        self._written(Group(writes[-1].number, len(records), batch_bytes(records), seconds))
+        self._written(WrittenGroup(writes[-1].number, len(records), batch_bytes(records), seconds))
 
 
 SWITCH_SECONDS_MAX = 0.0001
@@ -110,7 +108,7 @@ class _Read:
     first: int
     last: int
     bytes_max: int
-    found: Found
+    found: HistoryCallback
 
 
 @define(eq=False)
@@ -118,7 +116,7 @@ class HistoryReader:
     """Reads ranges of history, one after the other, while the writer goes on."""
 
     _database: ReadingDatabase
-    _found: Callable[[Found, list[tuple[int, Batch]]], None]
+    _found: Callable[[HistoryCallback, list[tuple[int, Batch]]], None]
     _failed: Callable[[Failure], None]
     _queue: SimpleQueue[_Read | None] = field(factory=SimpleQueue, init=False)
     _thread: Thread = field(init=False)
@@ -127,7 +125,7 @@ class HistoryReader:
         self._thread = Thread(target=self._run, name="pfsb storage reader", daemon=True)
         self._thread.start()
 
-    def read(self, first: int, last: int, bytes_max: int, found: Found) -> bool:
+    def read(self, first: int, last: int, bytes_max: int, found: HistoryCallback) -> bool:
         """Queue a range; False if too many wait already."""
         if self._queue.qsize() >= READS_WAITING_MAX:
             return False

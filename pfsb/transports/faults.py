@@ -68,11 +68,11 @@ class LinkFaults:
         """Whether one frame, to or from that server, gets through. Throws the dice: ask once for each frame."""
         return peer_id not in self.cut_off and (not self.loss or self._rng.random() >= self.loss)
 
-    def hold_back(self, carry: Callable[[int, bytes], None], peer_id: int, frame: bytes) -> bool:
+    def hold_back(self, send_frame: Callable[[int, bytes], None], peer_id: int, frame: bytes) -> bool:
         """Have the frame carried after the delay; False if too many are under way already, and this one is lost."""
         if len(self._delayed) >= DELAYED_FRAMES_MAX:
             return False
-        self._delayed.call(self.delay_seconds, carry, peer_id, frame)
+        self._delayed.call(self.delay_seconds, send_frame, peer_id, frame)
         return True
 
     def stop(self) -> None:

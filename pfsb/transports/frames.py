@@ -38,8 +38,9 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgpack
 from attrs import define, field, frozen
 
+from pfsb.support.limits import IDENTITY_BYTES
 from pfsb.transports.replay import ReplayGuard
-from pfsb.transports.wire import IDENTITY_BYTES, Malformed, decode_all, join
+from pfsb.transports.wire import Malformed, decode_all, join_encoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,15 +61,15 @@ TAG_BYTES: Final = 16
 DIGEST_BYTES: Final = 8
 
 _JOIN_BYTES = 3
-"""What `join` adds to the fewer than 65,536 messages that fit a frame."""
+"""What `join_encoded` adds to the fewer than 65,536 messages that fit a frame."""
 
-Reason = Literal["size", "magic", "version", "type", "cluster", "membership", "sender", "tag", "replay", "body"]
+RefusalReason = Literal["size", "magic", "version", "type", "cluster", "membership", "sender", "tag", "replay", "body"]
 
 
 class FrameRefused(Exception):
     """A frame that is not for us, or not a frame; `reason` is a word to count by, the text a sentence for a person."""
 
-    def __init__(self, reason: Reason, text: str) -> None:
+    def __init__(self, reason: RefusalReason, text: str) -> None:
         super().__init__(text)
         self.reason = reason
 
@@ -171,7 +172,7 @@ class FrameCodec:
         return groups
 
     def _frame(self, group: Sequence[bytes]) -> bytes:
-        body = join(group)
+        body = join_encoded(group)
         us = self.membership
         flags = FLAG_SEALED if self._keyed else 0
         header = HEADER.pack(

@@ -29,7 +29,7 @@ from pfsb.transports.wire import encode
 if TYPE_CHECKING:
     from pfsb.paxos.messages import Message
 
-Carry = Callable[[int, bytes], None]
+FrameSender = Callable[[int, bytes], None]
 """Takes a frame to the peer with this id. Never raises, never blocks, may lose it."""
 
 LOG_SECONDS: Final = 1.0
@@ -98,7 +98,7 @@ class Links:
     membership: FrameIdentity
     _clock: IReactorTime
     faults: LinkFaults
-    _carry: Carry
+    _sender: FrameSender
     _secret: bytes | None = field(default=None, repr=False)
     counters: TransportCounters = field(init=False, factory=TransportCounters)
     _codec: FrameCodec | None = field(init=False, default=None)
@@ -176,14 +176,14 @@ class Links:
         if not self.faults.admits(peer):
             self.counters.lost_by_fault += 1
         elif not self.faults.delay_ms:
-            self._carry_now(peer, frame)
-        elif not self.faults.hold_back(self._carry_now, peer, frame):
+            self._send_now(peer, frame)
+        elif not self.faults.hold_back(self._send_now, peer, frame):
             self.counters.lost_by_fault += 1
 
-    def _carry_now(self, peer: int, frame: bytes) -> None:
+    def _send_now(self, peer: int, frame: bytes) -> None:
         self.counters.frames_out += 1
         self.counters.bytes_out += len(frame)
-        self._carry(peer, frame)
+        self._sender(peer, frame)
 
     # -- in ---------------------------------------------------------------------------------------
 
@@ -219,7 +219,7 @@ class Links:
                 more=self._log_limit.suppressed(refusal.reason),
             )
 
-    def refused(self, peer: int) -> None:
+    def connection_refused(self, peer: int) -> None:
         """The carrier has learned that nobody is at that peer's address."""
         if self._receiver is None:
             return

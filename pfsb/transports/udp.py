@@ -198,7 +198,7 @@ class UDPTransport:
 
     @links.default
     def _make_links(self) -> Links:
-        return Links(self.membership, self._reactor, self.faults, self._carry, self._secret)
+        return Links(self.membership, self._reactor, self.faults, self._send_frame, self._secret)
 
     @_reopening.default
     def _make_reopening(self) -> PendingCalls:
@@ -239,7 +239,7 @@ class UDPTransport:
         return PeerAddress.find(server_id, *self._addresses[server_id])
 
     def _sender(self, peer: int) -> SendingSocket:
-        return SendingSocket(self._reactor, self._find(peer), lambda: self.links.refused(peer))
+        return SendingSocket(self._reactor, self._find(peer), lambda: self.links.connection_refused(peer))
 
     def _listen(self, own: PeerAddress) -> None:
         host, port = own.where[:2]
@@ -268,7 +268,7 @@ class UDPTransport:
             self.log.error("{error}; trying again in {seconds} s", error=error, seconds=REOPEN_SECONDS)
             self._reopening.call(REOPEN_SECONDS, self._reopen)
 
-    def _carry(self, peer: int, frame: bytes) -> None:
+    def _send_frame(self, peer: int, frame: bytes) -> None:
         try:
             self._senders[peer].write(frame)
         except OSError as error:

@@ -40,14 +40,11 @@ from pfsb.paxos.messages import (
     VCProof,
     ViewChange,
 )
+from pfsb.support.limits import IDENTITY_BYTES, NUMBER_MAX, SERVER_ID_MAX
 
-NUMBER_MAX: Final = 2**63 - 1
-"""The largest integer that SQLite stores."""
-SERVER_ID_MAX: Final = 65_535
 CLIENT_ID_CHARS_MAX: Final = 300
 LIST_ENTRIES_MAX: Final = 10_000
 PARTS_MAX: Final = 10_000
-IDENTITY_BYTES: Final = 8
 
 _UPDATE_FIELDS = 5
 _FEW = 4
@@ -56,7 +53,7 @@ _STATES = {State.LEADER_ELECTION: 0, State.REG_LEADER: 1, State.REG_NONLEADER: 2
 _STATES_BY_NUMBER = {number: state for state, number in _STATES.items()}
 
 
-class Kind:
+class MessageKind:
     """First element of a message; a number once given is never given again."""
 
     CLIENT_UPDATE: Final = 1
@@ -93,7 +90,7 @@ def encode(message: Message) -> bytes:
     return packed
 
 
-def join(encoded: Sequence[bytes]) -> bytes:
+def join_encoded(encoded: Sequence[bytes]) -> bytes:
     """The body that carries these messages, each as `encode` made it. It is at most 5 bytes longer than they are."""
     header: bytes = msgpack.Packer().pack_array_header(len(encoded))
     return header + b"".join(encoded)
@@ -103,39 +100,39 @@ def _row(message: Message) -> tuple[object, ...]:
     # In the order of how often they are sent: a busy server spends its time on the first three.
     match message:
         case Accept(_, view, seqs):
-            return (Kind.ACCEPT, view, seqs)
+            return (MessageKind.ACCEPT, view, seqs)
         case Proposal(_, view, seq, batch):
-            return (Kind.PROPOSAL, view, seq, batch.data)
+            return (MessageKind.PROPOSAL, view, seq, batch.data)
         case ClientUpdate(client_id, server_id, timestamp, made_at, payload):
-            return (Kind.CLIENT_UPDATE, client_id, server_id, timestamp, made_at, payload)
+            return (MessageKind.CLIENT_UPDATE, client_id, server_id, timestamp, made_at, payload)
         case Alive(_, view, state, local_aru, has_clients):
-            return (Kind.ALIVE, view, _STATES[state], local_aru, has_clients)
+            return (MessageKind.ALIVE, view, _STATES[state], local_aru, has_clients)
         case VCProof(_, installed):
-            return (Kind.VC_PROOF, installed)
+            return (MessageKind.VC_PROOF, installed)
         case ViewChange(_, attempted):
-            return (Kind.VIEW_CHANGE, attempted)
+            return (MessageKind.VIEW_CHANGE, attempted)
         case Prepare(_, view, local_aru):
-            return (Kind.PREPARE, view, local_aru)
+            return (MessageKind.PREPARE, view, local_aru)
         case PrepareOK(_, view, data_list, part, parts, edition):
-            return (Kind.PREPARE_OK, view, [_entry_row(entry) for entry in data_list], part, parts, edition)
+            return (MessageKind.PREPARE_OK, view, [_entry_row(entry) for entry in data_list], part, parts, edition)
         case GloballyOrderedUpdate(_, seq, batch):
-            return (Kind.GLOBALLY_ORDERED_UPDATE, seq, batch.data)
+            return (MessageKind.GLOBALLY_ORDERED_UPDATE, seq, batch.data)
         case ReconciliationRequest(_, first, last):
-            return (Kind.RECONCILIATION_REQUEST, first, last)
+            return (MessageKind.RECONCILIATION_REQUEST, first, last)
         case ReconciliationReply(_, burst_end, local_aru, updates):
-            return (Kind.RECONCILIATION_REPLY, burst_end, local_aru, [(u.seq, u.batch.data) for u in updates])
+            return (MessageKind.RECONCILIATION_REPLY, burst_end, local_aru, [(u.seq, u.batch.data) for u in updates])
         case Stranger(_, identity):
-            return (Kind.STRANGER, identity)
+            return (MessageKind.STRANGER, identity)
         case Acquainted(_, identity):
-            return (Kind.ACQUAINTED, identity)
+            return (MessageKind.ACQUAINTED, identity)
         case ReadRequest(_, number):
-            return (Kind.READ_REQUEST, number)
+            return (MessageKind.READ_REQUEST, number)
         case ReadIndex(_, number, seq):
-            return (Kind.READ_INDEX, number, seq)
+            return (MessageKind.READ_INDEX, number, seq)
         case Confirm(_, view, number):
-            return (Kind.CONFIRM, view, number)
+            return (MessageKind.CONFIRM, view, number)
         case Confirmed(_, view, number):
-            return (Kind.CONFIRMED, view, number)
+            return (MessageKind.CONFIRMED, view, number)
         case _:
             assert_never(message)
 
@@ -170,11 +167,11 @@ def decode(sender: int, row: object) -> Message:
     if type(row) is not tuple or not row or type(row[0]) is not int:
         raise Malformed(f"a message must be an array that starts with its type, not {reprlib.repr(row)}")
     match row:
-        case (Kind.ACCEPT, view, seqs):
+        case (MessageKind.ACCEPT, view, seqs):
             return Accept(sender, _number("view", view), _seqs(seqs))
-        case (Kind.PROPOSAL, view, seq, data):
+        case (MessageKind.PROPOSAL, view, seq, data):
             return Proposal(sender, _number("view", view, least=1), _seq(seq), _batch(data))
-        case (Kind.CLIENT_UPDATE, client_id, server_id, timestamp, made_at, payload):
+        case (MessageKind.CLIENT_UPDATE, client_id, server_id, timestamp, made_at, payload):
             return ClientUpdate(
                 _client_id(client_id),
                 _number("server_id", server_id, most=SERVER_ID_MAX),
@@ -182,35 +179,35 @@ def decode(sender: int, row: object) -> Message:
                 _number("made_at", made_at),
                 _bytes("payload", payload),
             )
-        case (Kind.ALIVE, view, state, local_aru, has_clients):
+        case (MessageKind.ALIVE, view, state, local_aru, has_clients):
             aru = _number("local_aru", local_aru)
             return Alive(sender, _number("view", view), _state(state), aru, _flag("has_clients", has_clients))
-        case (Kind.VC_PROOF, installed):
+        case (MessageKind.VC_PROOF, installed):
             return VCProof(sender, _number("installed", installed))
-        case (Kind.VIEW_CHANGE, attempted):
+        case (MessageKind.VIEW_CHANGE, attempted):
             return ViewChange(sender, _number("attempted", attempted))
-        case (Kind.PREPARE, view, local_aru):
+        case (MessageKind.PREPARE, view, local_aru):
             return Prepare(sender, _number("view", view, least=1), _number("local_aru", local_aru))
-        case (Kind.PREPARE_OK, view, data_list, part, parts, edition):
+        case (MessageKind.PREPARE_OK, view, data_list, part, parts, edition):
             return _prepare_ok(sender, view, data_list, part, parts, edition)
-        case (Kind.GLOBALLY_ORDERED_UPDATE, seq, data):
+        case (MessageKind.GLOBALLY_ORDERED_UPDATE, seq, data):
             return GloballyOrderedUpdate(sender, _seq(seq), _batch(data))
-        case (Kind.RECONCILIATION_REQUEST, first, last):
+        case (MessageKind.RECONCILIATION_REQUEST, first, last):
             low = _number("first", first, least=1)
             return ReconciliationRequest(sender, low, _number("last", last, least=low))
-        case (Kind.RECONCILIATION_REPLY, burst_end, local_aru, updates):
+        case (MessageKind.RECONCILIATION_REPLY, burst_end, local_aru, updates):
             return _reconciliation_reply(sender, burst_end, local_aru, updates)
-        case (Kind.STRANGER, identity):
+        case (MessageKind.STRANGER, identity):
             return Stranger(sender, _identity(identity))
-        case (Kind.ACQUAINTED, identity):
+        case (MessageKind.ACQUAINTED, identity):
             return Acquainted(sender, _identity(identity))
-        case (Kind.READ_REQUEST, number):
+        case (MessageKind.READ_REQUEST, number):
             return ReadRequest(sender, _number("number", number))
-        case (Kind.READ_INDEX, number, seq):
+        case (MessageKind.READ_INDEX, number, seq):
             return ReadIndex(sender, _number("number", number), _number("seq", seq))
-        case (Kind.CONFIRM, view, number):
+        case (MessageKind.CONFIRM, view, number):
             return Confirm(sender, _number("view", view, least=1), _number("number", number))
-        case (Kind.CONFIRMED, view, number):
+        case (MessageKind.CONFIRMED, view, number):
             return Confirmed(sender, _number("view", view, least=1), _number("number", number))
         case _:
             raise Malformed(f"no message has this type and number of fields: {reprlib.repr(row)}")

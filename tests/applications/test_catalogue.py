@@ -9,7 +9,7 @@ from pathlib import Path
 from attrs import define
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.applications.catalogue import Catalogue, find
+from pfsb.applications.catalogue import Catalogue, find_applications
 from pfsb.applications.interfaces import BadRequest, Command, CommandDescription
 
 
@@ -49,21 +49,24 @@ class Finding(SynchronousTestCase):
         self.addCleanup(sys.modules.pop, "twisted.plugins.someone_elses_plugins", None)
 
     def refusal(self, *names: str) -> str:
-        return str(self.assertRaises(BadRequest, find, names))
+        return str(self.assertRaises(BadRequest, find_applications, names))
 
     def test_pfsbs_own_applications_are_found_in_the_order_asked_for(self) -> None:
         """Design part 6: chat, lock and kv, by their names in the configuration."""
-        self.assertEqual([application.name for application in find(["kv", "chat", "lock"])], ["kv", "chat", "lock"])
+        self.assertEqual(
+            [application.name for application in find_applications(["kv", "chat", "lock"])], ["kv", "chat", "lock"]
+        )
 
     def test_every_call_builds_anew(self) -> None:
         """Two servers in one process (the simulator) share no state."""
-        self.assertIsNot(find(["chat"])[0], find(["chat"])[0])
+        self.assertIsNot(find_applications(["chat"])[0], find_applications(["chat"])[0])
 
     def test_someone_elses_application_is_one_plugin_line_away(self) -> None:
         """Design part 6; the module here is any that has something to call without arguments."""
         self.plugins('"counter", "Counts.", "collections", "Counter"')
         self.assertEqual(
-            [type(application).__name__ for application in find(["counter", "kv"])], ["Counter", "KeyValue"]
+            [type(application).__name__ for application in find_applications(["counter", "kv"])],
+            ["Counter", "KeyValue"],
         )
 
     def test_an_unknown_application_is_answered_with_the_known_ones(self) -> None:

@@ -26,7 +26,8 @@ from pfsb.paxos.messages import (
     VCProof,
     ViewChange,
 )
-from pfsb.transports.wire import CLIENT_ID_CHARS_MAX, NUMBER_MAX, SERVER_ID_MAX
+from pfsb.support.limits import NUMBER_MAX, SERVER_ID_MAX
+from pfsb.transports.wire import CLIENT_ID_CHARS_MAX
 
 SENDER = 3
 

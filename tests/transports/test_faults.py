@@ -15,7 +15,7 @@ class LinkFaultsTests(SynchronousTestCase):
         self.faults = LinkFaults(self.clock, Random(1))
         self.carried: list[tuple[int, bytes]] = []
 
-    def carry(self, peer: int, frame: bytes) -> None:
+    def send_frame(self, peer: int, frame: bytes) -> None:
         self.carried.append((peer, frame))
 
     def test_everything_passes_at_first(self) -> None:
@@ -70,7 +70,7 @@ class LinkFaultsTests(SynchronousTestCase):
     def test_held_back_frame_arrives_after_the_delay(self) -> None:
         """FAULT DELAY 250: a quarter of a second."""
         self.faults.delay(250)
-        self.assertTrue(self.faults.hold_back(self.carry, 1, b"frame"))
+        self.assertTrue(self.faults.hold_back(self.send_frame, 1, b"frame"))
         self.clock.advance(0.24)
         self.assertEqual(self.carried, [])
         self.clock.advance(0.01)
@@ -79,14 +79,14 @@ class LinkFaultsTests(SynchronousTestCase):
     def test_frames_held_back_are_bounded(self) -> None:
         """Every queue has a length: a full one loses."""
         self.faults.delay(1000)
-        held = [self.faults.hold_back(self.carry, 1, b"") for _ in range(DELAYED_FRAMES_MAX + 1)]
+        held = [self.faults.hold_back(self.send_frame, 1, b"") for _ in range(DELAYED_FRAMES_MAX + 1)]
         self.assertEqual(held, [True] * DELAYED_FRAMES_MAX + [False])
         self.faults.stop()
 
     def test_stop_loses_what_is_held_back(self) -> None:
         """A server that stopped sends nothing more."""
         self.faults.delay(100)
-        self.faults.hold_back(self.carry, 1, b"frame")
+        self.faults.hold_back(self.send_frame, 1, b"frame")
         self.faults.stop()
         self.clock.advance(1)
         self.assertEqual(self.carried, [])

@@ -40,14 +40,14 @@ class LinksTestCase(SynchronousTestCase):
     def make_links(self, server_id: int) -> Links:
         membership = FrameIdentity(server_id, IDS - {server_id}, cluster_digest("three", IDS))
         faults = LinkFaults(self.clock, Random(server_id))
-        return Links(membership, self.clock, faults, self.carry_from(server_id), self.secret)
+        return Links(membership, self.clock, faults, self.frame_sender(server_id), self.secret)
 
-    def carry_from(self, sender: int) -> Callable[[int, bytes], None]:
-        def carry(peer: int, frame: bytes) -> None:
+    def frame_sender(self, sender: int) -> Callable[[int, bytes], None]:
+        def send_frame(peer: int, frame: bytes) -> None:
             self.carried.append((sender, peer, frame))
             self.links[peer].frame_arrived(frame, f"server {sender}")
 
-        return carry
+        return send_frame
 
     def logged(self, word: str) -> list[str]:
         texts = (str(event["log_format"]).format(**event) for event in self.log_events if event.get("log_format"))
@@ -113,7 +113,7 @@ class SendTests(LinksTestCase):
         self.links[1].stop()
         self.links[1].send([accept(sender=1)], None)
         self.links[1].frame_arrived(frame)
-        self.links[1].refused(0)
+        self.links[1].connection_refused(0)
         self.clock.advance(1)
         self.assertEqual((len(self.carried), len(self.receivers[1].frames), self.receivers[1].refusals), (1, 1, []))
 
@@ -211,7 +211,7 @@ class FaultTests(LinksTestCase):
 class RefusalHintTests(LinksTestCase):
     def test_hint_comes_after_the_send_that_caused_it(self) -> None:
         """Turns never nest: a refusal noticed inside `send` is told in a turn of its own."""
-        self.links[0].refused(1)
+        self.links[0].connection_refused(1)
         self.assertEqual(self.receivers[0].refusals, [])
         self.clock.advance(0)
         self.assertEqual(self.receivers[0].refusals, [1])
@@ -219,10 +219,10 @@ class RefusalHintTests(LinksTestCase):
     def test_hints_about_one_peer_are_rate_limited(self) -> None:
         """One hint per peer and 50 ms; other peers have their own."""
         for _ in range(10):
-            self.links[0].refused(1)
-        self.links[0].refused(2)
+            self.links[0].connection_refused(1)
+        self.links[0].connection_refused(2)
         self.clock.advance(HINT_SECONDS)
-        self.links[0].refused(1)
+        self.links[0].connection_refused(1)
         self.clock.advance(0)
         self.assertEqual(self.receivers[0].refusals, [1, 2, 1])
         self.assertEqual(self.links[0].counters.refusals, 12)

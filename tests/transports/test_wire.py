@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.messages import Batch, ClientUpdate, GloballyOrderedUpdate, Message, PrepareOK, Proposal
-from pfsb.transports.wire import Kind, Malformed, content_of, decode, decode_all, encode, join
+from pfsb.transports.wire import Malformed, MessageKind, content_of, decode, decode_all, encode, join_encoded
 from tests.transports.messages import BY_TYPE, SENDER, accept, any_message, batches, proposal
 
 FEW = settings(max_examples=60, deadline=None)
@@ -38,7 +38,7 @@ class RoundTripTests(SynchronousTestCase):
                 @FEW
                 @given(strategy)
                 def comes_back(message: Message) -> None:
-                    self.assertEqual(decode_all(SENDER, join([encode(message)])), [message])
+                    self.assertEqual(decode_all(SENDER, join_encoded([encode(message)])), [message])
 
                 comes_back()
 
@@ -46,29 +46,29 @@ class RoundTripTests(SynchronousTestCase):
     @given(st.lists(any_message, max_size=5))
     def test_messages_of_a_body_keep_their_order(self, messages: list[Message]) -> None:
         """Several messages travel in one body, in order."""
-        self.assertEqual(decode_all(SENDER, join([encode(m) for m in messages])), messages)
+        self.assertEqual(decode_all(SENDER, join_encoded([encode(m) for m in messages])), messages)
 
     def test_sender_is_taken_from_the_frame(self) -> None:
         """A message cannot name another server than its frame's sender as its own."""
-        [message] = decode_all(9, join([encode(accept(sender=SENDER))]))
+        [message] = decode_all(9, join_encoded([encode(accept(sender=SENDER))]))
         self.assertEqual(message, accept(sender=9))
 
     def test_client_update_keeps_its_clients_server(self) -> None:
         """Figure 12: a forwarded CLIENT_UPDATE names the client's server, not who forwards it."""
         update = ClientUpdate("alice", 1, 41, 800, b"payload")
-        self.assertEqual(decode_all(2, join([encode(update)])), [update])
+        self.assertEqual(decode_all(2, join_encoded([encode(update)])), [update])
 
     def test_data_list_keeps_the_leader_of_each_proposal(self) -> None:
         """Figure 8: the entries of a data list are proposals of older views, of other leaders."""
         batch = Batch.of(5, [])
         told = PrepareOK(SENDER, 9, (Proposal(0, 4, 11, batch), GloballyOrderedUpdate(SENDER, 10, batch)))
-        self.assertEqual(decode_all(SENDER, join([encode(told)])), [told])
+        self.assertEqual(decode_all(SENDER, join_encoded([encode(told)])), [told])
 
     def test_batch_bytes_are_not_touched(self) -> None:
         """Design part 11: one encode per batch, at the leader; its bytes go to the disk as they came."""
         # An integer in a longer form than msgpack would choose: encoded anew, it would be shorter.
         unusual = b"\x92\xce\x00\x00\x00\x05\x90"
-        [message] = decode_all(SENDER, join([encode(Proposal(SENDER, 1, 1, Batch(unusual)))]))
+        [message] = decode_all(SENDER, join_encoded([encode(Proposal(SENDER, 1, 1, Batch(unusual)))]))
         assert isinstance(message, Proposal)
         self.assertEqual(message.batch.data, unusual)
 
@@ -98,7 +98,7 @@ class HostileBytesTests(SynchronousTestCase):
     @given(any_message, st.data())
     def test_truncated_body_is_malformed(self, message: Message, data: st.DataObject) -> None:
         """No message is read from a part of its bytes."""
-        body = join([encode(message)])
+        body = join_encoded([encode(message)])
         cut = body[: data.draw(st.integers(0, len(body) - 1))]
         self.assertRaises(Malformed, decode_all, SENDER, cut)
 
@@ -106,7 +106,7 @@ class HostileBytesTests(SynchronousTestCase):
     @given(any_message, st.data())
     def test_flipped_bit_never_gives_a_batch_that_cannot_be_opened(self, message: Message, data: st.DataObject) -> None:
         """What is accepted can be executed: a stored batch must never fail to open."""
-        body = bytearray(join([encode(message)]))
+        body = bytearray(join_encoded([encode(message)]))
         bit = data.draw(st.integers(0, len(body) * 8 - 1))
         body[bit // 8] ^= 1 << bit % 8
         for decoded in self.decode_or_refuse(bytes(body)) or ():
@@ -119,7 +119,7 @@ class HostileBytesTests(SynchronousTestCase):
 
     def test_trailing_bytes_are_malformed(self) -> None:
         """A body is exactly its messages."""
-        self.assertRaises(Malformed, decode_all, SENDER, join([encode(accept())]) + b"\x00")
+        self.assertRaises(Malformed, decode_all, SENDER, join_encoded([encode(accept())]) + b"\x00")
 
     def test_unhashable_map_key_and_bad_timestamp_are_malformed(self) -> None:
         """msgpack raises more than ValueError: TypeError, and what its extension types raise."""
@@ -140,36 +140,36 @@ class RangeTests(SynchronousTestCase):
     def test_out_of_range_fields_are_named(self) -> None:
         """Each refusal says which field was wrong."""
         rows: list[tuple[tuple[object, ...], str]] = [
-            ((Kind.PROPOSAL, 1, 0, self.EMPTY), "seq"),
-            ((Kind.PROPOSAL, 0, 1, self.EMPTY), "view"),
-            ((Kind.PROPOSAL, True, 1, self.EMPTY), "view"),
-            ((Kind.PROPOSAL, 2**63, 1, self.EMPTY), "view"),
-            ((Kind.PROPOSAL, 1, 1, "text"), "batch"),
-            ((Kind.PROPOSAL, 1, 1, b"\x01"), "batch"),
-            ((Kind.ACCEPT, 1, (1, 0)), "seq"),
-            ((Kind.ACCEPT, 1, (1,) * 10_001), "seqs"),
-            ((Kind.ALIVE, 1, 3, 1, False), "state"),
-            ((Kind.ALIVE, 1, 0, 1.5, False), "local_aru"),
-            ((Kind.ALIVE, 1, 0, 1, 1), "has_clients"),
-            ((Kind.ALIVE, 1, 0, 1), "number of fields"),
-            ((Kind.VC_PROOF, None), "installed"),
-            ((Kind.VIEW_CHANGE, "7"), "attempted"),
-            ((Kind.PREPARE, 1, -1), "local_aru"),
-            ((Kind.PREPARE_OK, 1, (), 1, 1, 7), "part"),
-            ((Kind.PREPARE_OK, 1, (), 0, 10_001, 7), "parts"),
-            ((Kind.PREPARE_OK, 1, {}, 0, 1, 7), "data_list"),
-            ((Kind.PREPARE_OK, 1, ((1, 2, self.EMPTY),), 0, 1, 7), "entry"),
-            ((Kind.PREPARE_OK, 1, ((65_536, 1, 1, self.EMPTY),), 0, 1, 7), "server_id"),
-            ((Kind.RECONCILIATION_REQUEST, 5, 4), "last"),
-            ((Kind.RECONCILIATION_REPLY, 8, 9, ((6, self.EMPTY), (8, self.EMPTY))), "follow"),
-            ((Kind.RECONCILIATION_REPLY, 5, 9, ((6, self.EMPTY),)), "burst_end"),
-            ((Kind.RECONCILIATION_REPLY, 5, 9, ((5, self.EMPTY, 0),)), "fields"),
-            ((Kind.STRANGER, b"1234567"), "identity"),
-            ((Kind.CLIENT_UPDATE, "x" * 301, 1, 1, 1, b""), "client_id"),
-            ((Kind.CLIENT_UPDATE, b"x", 1, 1, 1, b""), "client_id"),
-            ((Kind.CLIENT_UPDATE, "x", 1, 1, 1, "text"), "payload"),
-            ((Kind.CLIENT_UPDATE, "x", 1, -1, 1, b""), "timestamp"),
-            ((Kind.ACCEPT, 1), "number of fields"),
+            ((MessageKind.PROPOSAL, 1, 0, self.EMPTY), "seq"),
+            ((MessageKind.PROPOSAL, 0, 1, self.EMPTY), "view"),
+            ((MessageKind.PROPOSAL, True, 1, self.EMPTY), "view"),
+            ((MessageKind.PROPOSAL, 2**63, 1, self.EMPTY), "view"),
+            ((MessageKind.PROPOSAL, 1, 1, "text"), "batch"),
+            ((MessageKind.PROPOSAL, 1, 1, b"\x01"), "batch"),
+            ((MessageKind.ACCEPT, 1, (1, 0)), "seq"),
+            ((MessageKind.ACCEPT, 1, (1,) * 10_001), "seqs"),
+            ((MessageKind.ALIVE, 1, 3, 1, False), "state"),
+            ((MessageKind.ALIVE, 1, 0, 1.5, False), "local_aru"),
+            ((MessageKind.ALIVE, 1, 0, 1, 1), "has_clients"),
+            ((MessageKind.ALIVE, 1, 0, 1), "number of fields"),
+            ((MessageKind.VC_PROOF, None), "installed"),
+            ((MessageKind.VIEW_CHANGE, "7"), "attempted"),
+            ((MessageKind.PREPARE, 1, -1), "local_aru"),
+            ((MessageKind.PREPARE_OK, 1, (), 1, 1, 7), "part"),
+            ((MessageKind.PREPARE_OK, 1, (), 0, 10_001, 7), "parts"),
+            ((MessageKind.PREPARE_OK, 1, {}, 0, 1, 7), "data_list"),
+            ((MessageKind.PREPARE_OK, 1, ((1, 2, self.EMPTY),), 0, 1, 7), "entry"),
+            ((MessageKind.PREPARE_OK, 1, ((65_536, 1, 1, self.EMPTY),), 0, 1, 7), "server_id"),
+            ((MessageKind.RECONCILIATION_REQUEST, 5, 4), "last"),
+            ((MessageKind.RECONCILIATION_REPLY, 8, 9, ((6, self.EMPTY), (8, self.EMPTY))), "follow"),
+            ((MessageKind.RECONCILIATION_REPLY, 5, 9, ((6, self.EMPTY),)), "burst_end"),
+            ((MessageKind.RECONCILIATION_REPLY, 5, 9, ((5, self.EMPTY, 0),)), "fields"),
+            ((MessageKind.STRANGER, b"1234567"), "identity"),
+            ((MessageKind.CLIENT_UPDATE, "x" * 301, 1, 1, 1, b""), "client_id"),
+            ((MessageKind.CLIENT_UPDATE, b"x", 1, 1, 1, b""), "client_id"),
+            ((MessageKind.CLIENT_UPDATE, "x", 1, 1, 1, "text"), "payload"),
+            ((MessageKind.CLIENT_UPDATE, "x", 1, -1, 1, b""), "timestamp"),
+            ((MessageKind.ACCEPT, 1), "number of fields"),
             ((99, 1), "type"),
             ((True, "x", 1, 1, 1, b""), "starts with its type"),
             ((), "starts with its type"),
@@ -181,7 +181,7 @@ class RangeTests(SynchronousTestCase):
 
     def test_long_values_are_cut_in_the_text(self) -> None:
         """A refusal is a line in a log, whatever was sent."""
-        error = self.assertRaises(Malformed, decode, SENDER, (Kind.STRANGER, b"x" * 50_000))
+        error = self.assertRaises(Malformed, decode, SENDER, (MessageKind.STRANGER, b"x" * 50_000))
         self.assertLess(len(str(error)), 200)
 
 
@@ -236,4 +236,4 @@ class WellFormedTests(SynchronousTestCase):
     def test_proposal_with_a_broken_batch_is_refused(self) -> None:
         """A follower never votes for what it could not execute."""
         broken = Batch(proposal().batch.data[:-1])
-        self.assertRaises(Malformed, decode_all, SENDER, join([encode(Proposal(SENDER, 1, 1, broken))]))
+        self.assertRaises(Malformed, decode_all, SENDER, join_encoded([encode(Proposal(SENDER, 1, 1, broken))]))

@@ -10,11 +10,11 @@ from typing import Final
 
 from attrs import frozen
 
+from pfsb.config.addresses import EVERY_INTERFACE
 from pfsb.config.config import Config, ConfigError, ServerConfig, load
 
 CONNECT_SECONDS: Final = 1
 """A server that does not take a connection in this time is taken for dead."""
-_EVERYWHERE: Final = ("", "0.0.0.0", "::")
 
 
 @frozen
@@ -67,7 +67,7 @@ def _address(config: Config, server: ServerConfig) -> ServerAddress:
     kind = words[0] if words else ""
     if kind in ("tcp", "tcp4", "tcp6"):
         host = options.get("interface", "")
-        return _tcp(server.id, server.peer[0] if host in _EVERYWHERE else host, words[1:], options)
+        return _tcp(server.id, server.peer[0] if host in EVERY_INTERFACE else host, words[1:], options)
     if kind == "unix":
         path = options.get("address") or words[1]
         return ServerAddress(server.id, f"unix:{_escaped(path)}:timeout={CONNECT_SECONDS}", path)

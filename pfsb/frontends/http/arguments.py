@@ -18,9 +18,9 @@ from pfsb.frontends.line.arguments import (
     TTL_SECONDS_MAX,
     check_client_id,
 )
+from pfsb.support.limits import NUMBER_MAX
 from pfsb.support.spelling import nearest
 
-NUMBER_MAX: Final = 2**63 - 1
 PARAMETERS_MAX: Final = 10_000
 
 

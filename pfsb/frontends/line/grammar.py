@@ -15,11 +15,10 @@ from attrs import frozen
 
 from pfsb.applications.arguments import Quoted
 from pfsb.applications.interfaces import BadRequest, Done, Event, Fields, Result, Word
+from pfsb.support.limits import NUMBER_MAX
 
 ROWS_AT_ONCE: Final = 16
 """A reply of more rows is rendered row by row."""
-NUMBER_MAX: Final = 2**63 - 1
-"""Command numbers are from 1 to this."""
 
 _JSON = JSONDecoder()
 _BARE = (int, Word)

@@ -18,8 +18,8 @@ from pfsb.paxos.messages import (
 )
 from pfsb.simulator.checkers.message_checker import MessageChecker
 from pfsb.simulator.checkers.violation import Violation, require
+from pfsb.storage.effect import ORDERED_VIEW, StoredSlot
 from pfsb.storage.memory import MemoryDisk
-from pfsb.storage.shared import ORDERED_VIEW, Slot
 
 
 @define
@@ -116,7 +116,7 @@ class DurabilityChecker:
         batches = [disk.contents.slots[seq].batch.data for disk in self.disks.values() if seq in disk.contents.slots]
         return any(2 * batches.count(data) > len(self.disks) for data in batches)
 
-    def _slot(self, server_id: int, seq: int) -> Slot | None:
+    def _slot(self, server_id: int, seq: int) -> StoredSlot | None:
         return self.disks[server_id].contents.slots.get(seq)
 
     @staticmethod

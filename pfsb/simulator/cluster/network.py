@@ -274,4 +274,4 @@ class SimulatedNetwork:
         back = self._links[receiver, sender]
         told = self._endpoints.get(sender)
         if self.refusals and told is not None and not back.cut:
-            told.lane.callLater(back.quality.delay_seconds[0], told.links.refused, receiver)
+            told.lane.callLater(back.quality.delay_seconds[0], told.links.connection_refused, receiver)

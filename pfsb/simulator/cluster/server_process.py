@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from pfsb.applications.catalogue import Catalogue, find
+from pfsb.applications.catalogue import Catalogue, find_applications
 from pfsb.config.config import Config, Limits, ServerConfig, Timers
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.settings import Settings
@@ -56,7 +56,7 @@ class ServerProcess:
     def __init__(
         self, parts: Parts, config: Config, checks: SessionChecker, watch_reads: WatchReads | None = None
     ) -> None:
-        applications = find(config.apps)
+        applications = find_applications(config.apps)
         self.applications = {application.name: application for application in applications}
         catalogue = Catalogue([WatchedLock(app) if app.name == "lock" else app for app in applications])
         self.server = Server(

@@ -8,7 +8,7 @@ from pfsb.paxos.messages import Accept, Alive, Batch, ClientUpdate, Message, Pro
 from pfsb.paxos.replica import Replica
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
-from pfsb.storage.shared import IDENTITY_BYTES
+from pfsb.support.limits import IDENTITY_BYTES
 from pfsb.transports.frames import FrameCodec, FrameIdentity, cluster_digest
 from pfsb.transports.wire import encode
 

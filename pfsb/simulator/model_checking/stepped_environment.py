@@ -17,8 +17,8 @@ from pfsb.paxos.replica import Replica
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.model_checking.snapshots import UPDATE_SECONDS
 from pfsb.simulator.model_checking.steps import Executed, Led, in_words
+from pfsb.storage.effect import ORDERED_VIEW
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
-from pfsb.storage.shared import ORDERED_VIEW
 
 UPDATE_TIMER = "UpdateTimers.expire"
 

@@ -35,8 +35,9 @@ from pfsb.simulator.model_checking.stepped_environment import (
     require,
 )
 from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Outcome, Step, Sync, in_words
+from pfsb.storage.effect import ORDERED_VIEW
 from pfsb.storage.memory import MemoryDisk
-from pfsb.storage.shared import IDENTITY_BYTES, ORDERED_VIEW
+from pfsb.support.limits import IDENTITY_BYTES
 
 SETTINGS = Settings(
     progress_seconds=0.0,

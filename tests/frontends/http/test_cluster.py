@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 
 from pfsb.frontends.http.protocol import HTTPSite
 from pfsb.service.metrics import Metrics, ReactorLag
-from pfsb.storage.shared import StorageCounters
+from pfsb.storage.counters import StorageCounters
 from pfsb.transports.links import TransportCounters
 from tests.frontends.http.http_client import Connection, Reply
 from tests.sessions.support import ClusterTestCase

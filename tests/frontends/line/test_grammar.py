@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.arguments import Quoted
 from pfsb.applications.interfaces import BadRequest, Done, Event, Refused, Word
-from pfsb.frontends.line.grammar import NUMBER_MAX, BadLine, Request, number_of, parse, quote, render, render_event
+from pfsb.frontends.line.grammar import BadLine, Request, number_of, parse, quote, render, render_event
+from pfsb.support.limits import NUMBER_MAX
 
 any_text = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
 words = st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"], exclude_characters=' "'), min_size=1)

@@ -1,0 +1,33 @@
+"""One-line texts for data directories that a server must not use (`StorageRefused`)."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from pfsb.paxos.interfaces import StorageRefused
+
+MUST_NOT_VOTE_AGAIN = (
+    "a server that has lost part of its storage must not vote again: remove it from the membership and add it anew"
+)
+"""End of each refusal that reports a loss."""
+
+
+def history_gap(where: str, seq: int, local_aru: int) -> StorageRefused:
+    """The refusal of a history that lacks slot `seq`, although Local_Aru says that all slots up to it are stored.
+
+    A slot is stored before or together with the Local_Aru that covers it. So a gap means that something has removed
+    what was written.
+    """
+    return StorageRefused(
+        f"{where}: slot {seq} is missing from the history, which should hold every slot from 1 to {local_aru}; "
+        f"{MUST_NOT_VOTE_AGAIN}"
+    )
+
+
+def unusable(path: Path, error: Exception) -> StorageRefused:
+    """The refusal of a file for which SQLite or the operating system has raised `error`."""
+    problem = " ".join(str(error).split())
+    if isinstance(error, OSError | sqlite3.OperationalError):
+        return StorageRefused(f"{path}: cannot be used ({problem}); it must be on a disk with room, and ours to write")
+    return StorageRefused(f"{path}: damaged, or no storage of pfsb ({problem}); {MUST_NOT_VOTE_AGAIN}")
