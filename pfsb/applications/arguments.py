@@ -1,4 +1,4 @@
-"""What people and programs may ask of the applications: arguments, options, numbers, lengths (interface part 3).
+"""What people and programs may ask of the applications: arguments, options, numbers, lengths (docs/protocol.rst).
 
 An application has a rule for each verb, which takes an `Arguments` apart and returns the normalised command. It runs
 once, at the server that was asked.

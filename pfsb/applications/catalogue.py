@@ -19,7 +19,7 @@ from pfsb.support.spelling import nearest
 
 
 def find_applications(names: Sequence[str]) -> list[IReplicatedApplication]:
-    """Build the applications of these names, in this order; each name has a plugin (design part 6).
+    """Build the applications of these names, in this order; each name has a plugin (docs/internals/applications.rst).
 
     Raises `BadRequest` for a name without a plugin or with several, and for an application that cannot be imported.
     """

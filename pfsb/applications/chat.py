@@ -1,4 +1,4 @@
-"""Chat: one ordered log of what everybody said (design part 6, interface part 3).
+"""Chat: one ordered log of what everybody said (docs/internals/applications.rst, docs/protocol.rst).
 
 Lines are numbered from 1, without gaps. The log is the whole state; it is kept in memory for as long as the
 server lives, since a client may LISTEN or LOG from any line on.

@@ -1,4 +1,4 @@
-"""instances: many small agreements, each on one value for ever, until all peers are done with it (design part 6).
+"""instances: many small agreements, each on one value for ever, until all peers are done with it.
 
 An instance is decided by the first PROPOSE for it in the order of execution; all later ones change nothing. Each of a
 fixed number of peers says by DONE up to where it needs nothing any more; what is below the minimum of them all is

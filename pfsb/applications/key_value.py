@@ -1,4 +1,4 @@
-"""kv: keys and values, each with the revision at which it was last written (design part 6, interface part 3)."""
+"""kv: keys and values, each with the revision at which it was last written."""
 
 from __future__ import annotations
 

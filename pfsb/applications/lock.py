@@ -1,4 +1,4 @@
-"""Locks: blocking, first come first served, with fencing tokens (design part 6, interface part 3).
+"""Locks: blocking, first come first served, with fencing tokens (docs/internals/applications.rst, docs/protocol.rst).
 
 What holds at all times:
 

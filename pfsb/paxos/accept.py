@@ -1,4 +1,7 @@
-"""Figure 10 C1-C3: a vote for a proposal."""
+"""Figure 10, lines C1-C3: a vote for a proposal.
+
+Lines C4-C6, which order a slot that a majority has voted for, are `GlobalOrderingHandler.try_order`.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,9 @@ class AcceptHandler(Handler):
     def on_accept(self, message: Accept) -> None:
         """Figure 10, Block C: note the vote for each number, then see whether that makes a majority.
 
-        Votes may overtake their proposal (G17). Beyond the window nobody can have proposed anything that this
-        server could order now; reconciliation brings it later.
+        Votes may overtake their proposal, so they are noted without it (G17). A vote for a slot beyond the window is
+        dropped: this server may not accept the proposal yet, so it could not order the slot. Reconciliation brings the
+        slot later.
         """
         for seq in message.seqs:
             if seq <= self._data.ordering.local_aru or not self._window.may_accept(seq):

@@ -1,8 +1,8 @@
 """ALIVE and VC_PROOF messages (section 5.10 of the paper), and hints that a server is gone.
 
-Departure 10: an idle system elects nobody. While a server knows of no unexecuted update, an ALIVE from the leader of
-its view counts as progress. A leader restarts its own Progress_Timer while it hears ALIVE from a majority in its view,
-and suspects itself otherwise.
+Departure 10: an idle system elects no new leader. While a server knows of no unexecuted update, an ALIVE from the
+leader of its view counts as progress. A leader restarts its own Progress_Timer while it hears ALIVE from a majority in
+its view, and suspects itself otherwise.
 """
 
 from __future__ import annotations

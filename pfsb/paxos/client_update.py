@@ -1,4 +1,4 @@
-"""Figure 10 A and Figure 12 A: a client's update finds its way to the leader."""
+"""Figure 10, Block A and Figure 12, Block A: an update of a client is sent on its way to the leader."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ class ClientUpdateHandler(Handler):
         self._demand = demand
 
     def on_client_update(self, message: ClientUpdate, sender: int) -> None:
-        """Figure 10, Block A: from this server's own client (`sender` is oneself) or another server.
+        """Figure 10, Block A: an update from an own client (`sender` is this server) or from another server.
 
-        What has run already needs nothing more (G16): its reply was given, or is in the session's cache.
+        An update that has been executed needs nothing more (G16): its reply was given, or is in the session's cache.
         """
         if message.timestamp > self._data.clients.last_executed.of(message.client_id):
             self._client_update_handler(message, sender)
 
     def _client_update_handler(self, update: ClientUpdate, sender: int) -> None:
-        """Figure 12, Block A: queue it, forward it, or leave it to its own server.
+        """Figure 12, Block A: queue the update, forward it, or leave it to its own server.
 
         The leader's proposal follows at the end of the turn.
+
+        Departure 31: an own update becomes pending even when Enqueue_Update refuses it. The copy that waits may name
+        another server, which may be gone when the update is executed.
         """
         state = self._data.server.state
         own = update.server_id == self._data.server.server_id
@@ -37,15 +40,16 @@ class ClientUpdateHandler(Handler):
                 self.relay_to_leader(update, sender)
         elif own or state is State.REG_LEADER:
             self._update_queue.enqueue_update(update)
-            if own:  # Departure 31: also if a copy that names another server waits, since that server may be gone then
+            if own:  # Departure 31
                 self._update_queue.add_to_pending_updates(update)
         else:
             self._demand.note_foreign_update(update)
 
     def relay_to_leader(self, update: ClientUpdate, sender: int) -> None:
-        """Its origin cannot reach the leader, or does not know it: help once for each time it asks (G8.3).
+        """Relay another server's update to the leader, once for each time its own server sends it (G8.3).
 
-        Departure 17: only what comes from the origin itself is relayed, so that nothing goes round in circles.
+        The update's own server sends it to all when it cannot reach the leader, or does not know it. Departure 17: only
+        an update that comes from its own server is relayed, so no update is relayed in circles.
         """
         self._demand.note_foreign_update(update)
         leader = self._membership.leader_of(self._data.views.last_installed)

@@ -1,8 +1,8 @@
 """Figure 4: which messages are discarded, and by which line.
 
-Each function returns the line that the message runs into ("4 A6"), or None if it may be handled. The lines that
-the paper lacks are named after their reasons: "leader" (not from, or not at, the leader of its view; Departure 15), and
-"newcomer" (`introduction`).
+Each function returns the line that discards the message ("4 A6"), or None if the message may be handled. Lines that the
+paper lacks are named after their reasons: "leader" (a message that is not from, or not at, the leader of its view;
+Departure 15) and "newcomer" (a message that this server does not handle before it is admitted; `storage_identity`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pfsb.paxos.messages import Accept, Prepare, PrepareOK, Proposal, State, VCP
 
 
 def view_change(data: DataStructures, message: ViewChange, *, progress_timer_set: bool) -> str | None:
-    """Figure 4, Block A: an unstable server cannot interrupt a working view, nor an election under way."""
+    """Figure 4, Block A: a vote cannot interrupt a view that works, nor a view that is being prepared."""
     if message.server_id == data.server.server_id:
         return "4 A2"
     if data.server.state is not State.LEADER_ELECTION:
@@ -26,9 +26,9 @@ def view_change(data: DataStructures, message: ViewChange, *, progress_timer_set
 
 
 def vc_proof(data: DataStructures, message: VCProof) -> str | None:
-    """Figure 4, Block B: only a server in an election has use for a proof.
+    """Figure 4, Block B: only a server in an election follows a proof of a later view.
 
-    A stale leader, too, learns of a higher view only after its own timer has expired (G26).
+    A stale leader therefore learns of a later view only after its own Progress_Timer has expired (G26).
     """
     if message.server_id == data.server.server_id:
         return "4 B2"
@@ -75,8 +75,8 @@ def proposal(data: DataStructures, membership: Membership, message: Proposal) ->
 def accept(data: DataStructures, message: Accept) -> str | None:
     """Figure 4, Block F: votes of views that are over do not count.
 
-    F6 (the slot must hold the proposal) is repaired by G17: an ACCEPT may overtake its PROPOSAL, and
-    the votes of a view that this server has not installed yet are kept apart, by view.
+    Line F6, which asks for the proposal in the slot, is left out (G17): an ACCEPT may overtake its PROPOSAL. Votes are
+    kept by view, so votes of a view that this server has not installed yet are not mixed with others.
     """
     if message.server_id == data.server.server_id:
         return "4 F2"

@@ -1,8 +1,8 @@
 """Figures 2 and 5: what a server remembers, and how a message changes it.
 
-State is plain data; the handlers hold the behaviour. Each block of Figure 2 has one writer:
-the handler that owns the figure in which the block changes. The Progress_Timer of block E lives in
-`progress_timer`, the Update_Timers in `update_timers`.
+The state is plain data; the handlers hold the behaviour. Each block of Figure 2 has one writer: the handler that owns
+the figure in which the block changes. The Progress_Timer of block E is in `progress_timer`, the Update_Timers are in
+`update_timers`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Slot:
     proposal: Proposal | None = None
     """The latest accepted proposal."""
     voters: dict[int, set[int]] = field(factory=dict)
-    """view -> who has accepted that view's proposal; votes may come before the proposal (G17)."""
+    """view -> the servers that have accepted that view's proposal; votes may come before the proposal (G17)."""
     ordered: Batch | None = None
-    """What stands here for ever, once known."""
+    """The batch that is ordered at this number: never changed once it is set."""
     on_disk: Batch | None = None
-    """What a restart would find here; None: nothing."""
+    """The batch that a restart would find on disk for this number, or None."""
     sent_at: float = 0.0
     """When this server, as leader, last sent its proposal (section 5.9)."""
 
@@ -82,13 +82,14 @@ class GlobalHistory:
 class LastExecuted:
     """Last_Executed[client]: replicated state, a function of the executed prefix (G15).
 
-    Departure 7: an entry that no update touched for `horizon_slots` is dropped: an update made before then is
-    too old to run (`ClientUpdate.made_at`), so no late duplicate can slip through.
+    Departure 7: an entry that no update has touched for `horizon_slots` slots is dropped. No duplicate gets through
+    because of that: an update that the entry would have filtered was made before the entry was last touched, so it is
+    too old to be executed (`ClientUpdate.made_at`).
     """
 
     horizon_slots: int
     timestamps: OrderedDict[str, tuple[int, int]] = field(factory=OrderedDict)
-    """client -> (timestamp, the slot that ran it), least recently touched first."""
+    """client -> (timestamp, the slot that executed it), least recently touched first."""
 
     def of(self, client_id: str) -> int:
         entry = self.timestamps.get(client_id)
@@ -127,7 +128,7 @@ class ServerData:
     server_id: int
     state: State = State.LEADER_ELECTION
     incarnation: int = 0
-    """How often its storage was started."""
+    """How often the storage of this server was started."""
 
 
 @define
@@ -175,7 +176,7 @@ class ClientData:
     update_queue: deque[ClientUpdate] = field(factory=deque)
     last_enqueued: dict[str, int] = field(factory=dict)
     pending_updates: dict[str, ClientUpdate] = field(factory=dict)
-    """Updates that this server is responsible for: one per client, who has no more outstanding (G22)."""
+    """Updates that this server is responsible for: one per client, since a client has one outstanding (G22)."""
 
 
 @define
@@ -190,7 +191,7 @@ class DataStructures:
     clients: ClientData
 
     def apply_view_change(self, message: ViewChange) -> None:
-        """Figure 5, Block A: a server's first vote for the attempted view stands."""
+        """Figure 5, Block A: of a server's votes for the attempted view the first one is kept."""
         self.views.vc.setdefault(message.server_id, message)
 
     def apply_prepare(self, message: Prepare) -> None:
@@ -198,10 +199,11 @@ class DataStructures:
         self.preparing.prepare = message
 
     def apply_prepare_ok(self, message: PrepareOK) -> bool:
-        """Figure 5, Block C: store a part once; True if it is news, whose data list is then applied.
+        """Figure 5, Block C: store a part of a promise once; True if the part is new.
 
-        A later edition replaces an earlier one altogether: a promise pieced together from two cuts of the list could
-        lack a slot, and with it a chosen value (S1).
+        Lines C5-C6, which apply the data list of a new part, are `PrepareHandler.on_prepare_ok`. A later edition of a
+        server's promise replaces an earlier one as a whole: two incarnations may cut the same list at different slots,
+        so parts of both together could lack a slot, and with it a chosen value (S1).
         """
         entry = self.preparing.prepare_oks.get(message.server_id)
         if entry is None or (entry.view, entry.edition) < (message.view, message.edition):
@@ -217,8 +219,8 @@ class DataStructures:
     def apply_proposal(self, message: Proposal) -> bool:
         """Figure 5, Block D: an ordered slot stays; else the proposal of the highest view does.
 
-        True if the slot now holds this proposal and did not before. Votes are kept by view, so a newer
-        proposal clears nothing: votes of an older view never count for it (Departure 5).
+        True if the slot now holds this proposal and did not before. Votes are kept by view, so a newer proposal clears
+        no votes: those of an older view never count for it (Departure 5).
         """
         history = self.ordering.global_history
         if message.seq <= self.ordering.local_aru:
@@ -231,11 +233,11 @@ class DataStructures:
         return True
 
     def apply_accept(self, message: Accept, seq: int) -> None:
-        """Figure 5, Block E: one vote a server and view; a set, so nobody counts twice (G14, G17)."""
+        """Figure 5, Block E: note one vote for each server and view; in a set, so no server counts twice (G14, G17)."""
         self.ordering.global_history.ensure(seq).voters.setdefault(message.view, set()).add(message.server_id)
 
     def apply_globally_ordered_update(self, message: GloballyOrderedUpdate) -> bool:
-        """Figure 5, Block F: sets the slot's ordered field only (G12). True if it was not known."""
+        """Figure 5, Block F: set the slot's ordered field (G12). True if the slot was not known as ordered."""
         history = self.ordering.global_history
         if message.seq <= self.ordering.local_aru:
             return False

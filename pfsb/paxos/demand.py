@@ -28,7 +28,7 @@ class ForeignUpdate:
 
 
 class Demand(Handler):
-    """What waits, and which clients of this server do."""
+    """Tells whether updates wait to be executed, and whether clients of this server wait for results."""
 
     def __init__(self, core: Core, peers: Peers) -> None:
         super().__init__(core)

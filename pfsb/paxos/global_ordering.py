@@ -1,4 +1,7 @@
-"""Figure 10 C4-D and Figure 11 B: when a majority has accepted a proposal, its slot is ordered and executed."""
+"""Figure 10, from line C4, and Figure 11, Block B: a slot is ordered and executed when a majority accepts.
+
+Figure 10, lines C1-C3, which note a vote, are `AcceptHandler.on_accept`.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,10 @@ class GlobalOrderingHandler(Handler):
         self._progress_timer = progress_timer
         self._peers = peers
         self.on_gap: Callable[[int], None] = lambda seq: None
-        """Told of a slot that is ordered out of order (section 5.6, trigger 2)."""
+        """Called with a slot that is ordered while an earlier one is not (section 5.6, trigger 2)."""
 
     def try_order(self, seq: int) -> None:
-        """Figure 10 C4-C6: a proposal that a majority has accepted is ordered."""
+        """Figure 10, lines C4-C6: order a slot if a majority has accepted its proposal."""
         slot = self._data.ordering.global_history.get(seq)
         if slot is not None and self.globally_ordered_ready(slot):
             assert slot.proposal is not None
@@ -39,7 +42,7 @@ class GlobalOrderingHandler(Handler):
             self._order(seq, slot, ordered_in_this_view)
 
     def on_globally_ordered_update(self, message: GloballyOrderedUpdate) -> None:
-        """Another server says what stands in a slot: a data list (Figure 5 C) or reconciliation."""
+        """Note a batch that another server tells as ordered, in a data list (Figure 5 C) or by reconciliation."""
         self._execute(self._ordered_queue.mark_ordered(message), ordered_in_this_view=False)
 
     def _order(self, seq: int, slot: Slot, ordered_in_this_view: bool) -> None:
@@ -53,14 +56,19 @@ class GlobalOrderingHandler(Handler):
     def globally_ordered_ready(self, slot: Slot) -> bool:
         """Figure 11, Block B: a majority has accepted this very proposal: same slot, same view.
 
-        Distinct voters, oneself included (G14): a server counts its own vote in the turn that makes it, since
-        nothing leaves the turn before the vote is on disk. Holding a PROPOSAL counts for nobody (Departure 2).
+        Distinct voters count, this server included (G14). A server counts its own vote in the turn that makes the vote,
+        because nothing that rests on the vote leaves before it is on disk (Departure 1). A PROPOSAL is not its leader's
+        vote: the leader sends an ACCEPT (Departure 2).
         """
         if slot.proposal is None or slot.ordered is not None:
             return False
         return len(slot.voters.get(slot.proposal.view, ())) >= self.quorum
 
     def _execute(self, executed: list[Executed], ordered_in_this_view: bool) -> None:
+        """Settle the executed slots; restart the Progress_Timer (Figure 10, lines D8-D12) if they are progress.
+
+        The timer's value is back at its default only after an execution that was ordered in the installed view (G8).
+        """
         for slot in executed:
             self._upon_executing(slot)
         if executed and ordered_in_this_view:
@@ -69,16 +77,22 @@ class GlobalOrderingHandler(Handler):
             self._progress_timer.start()
 
     def _is_progress(self, ordered_in_this_view: bool) -> bool:
-        """Departure 23: a server that missed a view change must find out, however much it learns from the others."""
+        """Whether an execution restarts the Progress_Timer.
+
+        Departure 23: slots that were not ordered in the installed view do not count while a later view is led. A server
+        that has missed a view change would otherwise be kept from finding out by what it learns from the others.
+        """
         if self._data.server.state is State.LEADER_ELECTION:
             return False
         return ordered_in_this_view or not self._peers.a_later_view_is_led(self._data.views.last_installed)
 
     def _upon_executing(self, executed: Executed) -> None:
-        """Figure 10, Block D: what this server answers for is settled; there is global progress.
+        """Figure 10, Block D: the executed updates are no longer pending at this server.
 
-        The reply itself comes from the state machine (Departure 22), which knows what the update came to. The leader's
-        next proposals are sent at the end of the turn (`ProposalHandler.send_proposal`).
+        Other lines of the block stand elsewhere. The reply comes from the state machine, which has the
+        result (Departure 22). Last_Executed is set before an update is executed (`OrderedUpdateQueue.execute_slot`).
+        Lines D8-D12, the restart of the Progress_Timer and the leader's next proposal, are `_execute` of this class,
+        once for all slots that become executable together, and `ProposalHandler.send_proposal` at the end of the turn.
         """
         for update in executed.updates:
             self._update_queue.drop_executed(update)

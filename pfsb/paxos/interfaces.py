@@ -1,4 +1,4 @@
-"""The seams of the protocol: the disk, the network and the state machine that it asks, and the tracer that it tells."""
+"""The interfaces of the protocol to the disk, the network, the state machine and the tracer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pfsb.paxos.records import Record, Recovered
 
 
 class IStableStorage(Interface):
-    """What a server will still know after power loss."""
+    """The records of a server that outlast a loss of power."""
 
     def recover() -> Recovered:
         """Read what is there (an empty directory is initialised). Called once, before anything else.
@@ -21,13 +21,13 @@ class IStableStorage(Interface):
         """
 
     def append(record: Record) -> None:
-        """Take a record into the next group. Nothing is written yet."""
+        """Take a record into the next group; the next `sync` writes it."""
 
     def sync(durable: Callable[[], None]) -> None:
-        """Write all records appended so far, as one group with whatever else waits by then.
+        """Write all records appended so far, as one group with the records of other calls that wait by then.
 
-        `durable` is called in the reactor, in the order of the calls, when they are on disk. `sync` does not wait for a
-        disk; who has none may call before it returns.
+        `durable` is called in the reactor when the records are on disk, in the order of the calls of `sync`. `sync`
+        does not wait for the disk. An implementation without a disk may call `durable` before `sync` returns.
         """
 
     def read_history(first: int, last: int, bytes_max: int, found: Callable[[list[tuple[int, Batch]]], None]) -> None:
@@ -38,21 +38,21 @@ class IStableStorage(Interface):
         """
 
     def close() -> None:
-        """Write what waits and let go of the files. Idempotent."""
+        """Write the records that wait, and close the files. Idempotent."""
 
 
 class StorageRefused(Exception):
-    """The data directory cannot be used; the text is one line for a person."""
+    """The data directory cannot be used; the text is one line for the operator."""
 
 
 class IFrameReceiver(Interface):
-    """What a transport tells the server above it."""
+    """The server above a transport, as the transport sees it."""
 
     def receive(sender: int, identity: bytes, messages: Sequence[Message]) -> None:
         """Messages of one well-formed frame of this cluster."""
 
     def peer_refused(server_id: int) -> None:
-        """The address of that server has just refused a frame: most likely nobody is there."""
+        """The address of that server has just refused a frame: most likely no process listens there."""
 
 
 class ITransport(Interface):
@@ -69,7 +69,7 @@ class ITransport(Interface):
 
 
 class IStateMachine(Interface):
-    """What the ordered update queue drives: sessions, and the applications behind them."""
+    """The state machine that the ordered update queue drives: sessions, and the applications behind them."""
 
     def execute(seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         """Run, in order, the updates of slot `seq` that have not run before (Figure 11 C).
@@ -78,11 +78,11 @@ class IStateMachine(Interface):
         """
 
     def too_old(update: ClientUpdate) -> None:
-        """The update was ordered beyond its horizon and did not run."""
+        """The update was ordered beyond its horizon and is not executed."""
 
 
 class ITracer(Interface):
-    """Takes the events of interface part 6."""
+    """Takes the events of the trace (docs/operating.rst)."""
 
     def trace(event: str, **fields: Any) -> None:
         """Note one event, now."""

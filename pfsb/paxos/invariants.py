@@ -1,19 +1,19 @@
-"""What must hold at one server after every turn: sentences, then code.
+"""Invariants of one server, which hold after every turn: sentences, then code.
 
 1. Local_Aru, Last_Installed and the state machine's time never go back.
-2. Every slot up to Local_Aru was executed exactly once, in order; what stands in an ordered slot never changes (S1).
+2. Every slot up to Local_Aru was executed exactly once, in order; the batch of an ordered slot never changes (S1).
 3. Last_Attempted is at least Last_Installed; outside an election the two are equal.
-4. Whoever is REG_LEADER leads the installed view, and whoever is REG_NONLEADER does not.
+4. A server in REG_LEADER leads the installed view, and a server in REG_NONLEADER does not.
 5. A server leads a view at most once: from REG_LEADER there is no way back into the same view (G10).
 6. The Progress_Timer runs in REG_LEADER and REG_NONLEADER at all times (G5, G8).
-7. A non-leader's Update_Queue is empty (Figure 9 B); nobody's is longer than its limit plus its own clients' updates.
+7. A non-leader's Update_Queue is empty (Figure 9 B); any server's is bounded by its limit plus its own updates.
 8. A client has at most one pending update, and it has not been executed (G16).
 9. A leader's Last_Proposed is at least Local_Aru, and at most a window above it (section 5.10).
-10. A slot that is not ordered lies within the window: two windows above Local_Aru, and two more for what a data list
-    told a leader that is behind (G19). So what a server holds in memory is bounded.
-11. What is told as durable is not ahead of what is known.
+10. A slot that is not ordered lies within four windows above Local_Aru: two for the proposals that a follower accepts,
+    and two more for the data list that a leader behind its followers is told (G19). The memory of a server is bounded.
+11. The values that ALIVE and VC_PROOF tell as durable are not ahead of the server's own.
 
-They are run by the tests and the simulator, through `check` as a hook in `Replica.checks`.
+The tests and the simulator check the invariants at the end of every turn: `install` puts `check` into `Replica.checks`.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class InvariantViolated(AssertionError):
 
 @define
 class Memory:
-    """What the check before this one saw, at one server in one life."""
+    """The values that the check before this one saw, at one incarnation of one server."""
 
     local_aru: int = 0
     last_installed: int = 0
     time_ms: int = 0
     led: int = 0
-    """The latest view in which it was REG_LEADER."""
+    """The latest view in which the server was REG_LEADER."""
     leads: bool = False
     ordered: dict[int, Batch] = field(factory=dict)
     """Ordered slots above Local_Aru, and those executed since the check before."""

@@ -1,8 +1,8 @@
 """Figure 6: servers vote for the next view when global progress fails, and install it together.
 
-Block A, the expiry itself, is `progress_timer`. Two ideas keep the election stable (section 5.3): the timeout
-doubles at each preinstall, and a server jumps to a higher view only when it suspects the leader already and does not
-wait for a preinstalled view to be completed.
+Block A, the expiry itself, is in `progress_timer`. Two ideas keep the election stable (section 5.3 of the paper). The
+timeout doubles at each preinstall. A server joins the attempt for a higher view only if it suspects its own leader
+already, and does not wait for a preinstalled view to be completed.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class LeaderElectionHandler(Handler):
         self._alive = alive
         self._progress_timer = progress_timer
         self.just_recovered = True
-        """Started, and not suspected anybody since: may go back to its view once (G9 i)."""
+        """Whether this server has suspected no leader since it started; it may go back to its view once (G9 i)."""
         self._aru_at_suspicion = 0
 
     def suspect(self) -> None:
-        """The leader of this view does not bring progress: try the next."""
+        """Figure 6, line A1: the leader of the attempted view brings no progress, so attempt the next view."""
         self.just_recovered = False
         self.shift_to_leader_election(self._data.views.last_attempted + 1)
 
@@ -48,16 +48,16 @@ class LeaderElectionHandler(Handler):
             self.shift_to_leader_election(message.attempted)
         if message.attempted == self._data.views.last_attempted:
             if message.server_id not in self._data.views.vc:
-                # Departure 16: ours may have come too early, and been discarded (Figure 4 A4): say it once more.
+                # Departure 16: this server's vote may have come too early there, and been discarded (Figure 4 A4).
                 self._turn.send(ViewChange(self._data.server.server_id, message.attempted), message.server_id)
             self._data.apply_view_change(message)
             self._if_preinstalled_prepare()
 
     def leader_has_left(self, message: ViewChange) -> None:
-        """The leader of the installed view votes for another: it will never lead this one again (G10).
+        """Hurry the Progress_Timer: the leader of the installed view votes for another view.
 
-        That is as good as hearing that it is gone (design part 4, Departure 11); its vote itself is discarded, as any
-        other.
+        Such a leader never leads the installed view again (G10), so its vote is as good a hint as a refused frame
+        (Departure 11). The vote itself is discarded, as any other vote while a server follows a leader.
         """
         installed = self._data.views.last_installed
         if 0 < installed < message.attempted and self._membership.leader_of(installed) == message.server_id:
@@ -73,13 +73,13 @@ class LeaderElectionHandler(Handler):
                 self._led_it_before(message.installed)
                 return
             data.views.last_attempted = message.installed
-            data.views.vc.clear()  # G4: votes for another view
+            data.views.vc.clear()  # G4: these are votes for another view
             self._prepare.shift_to_reg_nonleader()
 
     def shift_to_leader_election(self, view: int) -> None:
         """Figure 6, Block E: leave the view, and vote for another.
 
-        State and timer belong to it, though the figure does not set them (G3).
+        The election also sets State and stops the Progress_Timer, though the figure does not say so (G3).
         """
         data = self._data
         data.server.state = State.LEADER_ELECTION
@@ -96,14 +96,15 @@ class LeaderElectionHandler(Handler):
         self._if_preinstalled_prepare()  # G6: a majority of one
 
     def send_view_change(self) -> None:
-        """Section 5.9: votes are repeated while the election lasts."""
+        """Send the vote for the attempted view; it is repeated while the election lasts (section 5.9)."""
         self._turn.send(ViewChange(self._data.server.server_id, self._data.views.last_attempted))
 
     def rejoin_if_ordering(self, message: Proposal) -> None:
-        """G9: back into one's own view, on a proposal of its leader.
+        """G9: go back to the installed view, on a proposal of its leader.
 
-        Either this process has just recovered and suspected nobody since; or Local_Aru has grown since
-        the suspicion, so the view is really ordering. A repeated proposal alone proves neither.
+        A server goes back in one of two cases: it has started and suspected no leader since; or its Local_Aru has grown
+        since it began to suspect, which shows that the view still orders. A proposal alone does not show that: a leader
+        that orders nothing repeats its proposals, too, and would hold back every server that suspects it.
         """
         if message.view != self._data.views.last_installed or message.view == 0:
             return
@@ -133,17 +134,24 @@ class LeaderElectionHandler(Handler):
             self._rejoin(view)
 
     def may_rejoin(self, view: int) -> bool:
-        """No higher view is preinstalled here, and I do not lead this one."""
+        """Whether no higher view is preinstalled at this server, and another server leads `view`."""
         return view > 0 and not self._progress_timer.running and not self._membership.i_lead(view)
 
     def _rejoin(self, view: int) -> None:
-        """A vote is no promise: the only promise is Last_Installed, and that stays (G9, why safe)."""
+        """Follow the leader of the installed view again.
+
+        Why safe (G9): the votes that this server has sent for later views are no promises. Its only promise is
+        Last_Installed, which does not change.
+        """
         self.just_recovered = False
         self._data.views.last_attempted = view
         self._data.views.vc.clear()
         self._prepare.shift_to_reg_nonleader()
 
     def _led_it_before(self, view: int) -> None:
-        """G10: others installed a view of mine that I do not remember. Never lead it again; attempt a later one."""
+        """G10: another server has installed a view that this server led and does not remember. Attempt a later view.
+
+        To lead the view again could bind another batch to a slot in which that view has chosen one already.
+        """
         self._log.error("view {view} was led from here, and is not on this disk: is that an old copy?", view=view)
         self.shift_to_leader_election(max(view, self._data.views.last_attempted) + 1)

@@ -1,4 +1,4 @@
-"""Who the servers are: majority, succession of leaders, and whose storage is whose (sections 2 and 5.1)."""
+"""The servers of the cluster: majority, succession of leaders, and the storage of each (sections 2 and 5.1)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Membership:
 
     @property
     def quorum(self) -> int:
-        """floor(N/2) + 1: any two of them share a server (G27: also for even N)."""
+        """floor(N/2) + 1 servers: any two such majorities share a server (also for even N, G27)."""
         return len(self.ids) // 2 + 1
 
     @property
@@ -34,7 +34,11 @@ class Membership:
         return tuple(i for i in self.ids if i != self.server_id)
 
     def leader_of(self, view: int) -> int:
-        """Departure 26: the server at position (view - 1) mod N of the ids leads `view`. View 0 has no leader."""
+        """The leader of `view`.
+
+        Departure 26: the server at position (view - 1) mod N of the ids in ascending order, so view 1 is
+        led by the lowest id. View 0 has no leader.
+        """
         assert view > 0, "view 0 is a placeholder that nobody leads"
         return self.ids[(view - 1) % len(self.ids)]
 

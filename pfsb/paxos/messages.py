@@ -1,8 +1,8 @@
 """Figure 3: the messages, and the batch that a PROPOSAL binds to a sequence number.
 
-The names are the paper's; the fields are its fields. Three messages that it describes in prose have
-theirs here: ALIVE (section 5.10) and the two of reconciliation (section 5.6). How they look on the wire is
-`pfsb.transports.wire`'s business.
+Names and fields are the paper's. Messages that the paper describes in prose only have fields of their own here: ALIVE
+(section 5.10) and the two messages of reconciliation (section 5.6). Messages of a departure name it. The encoding of
+messages is in `pfsb.transports.wire`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 
 class State(Enum):
-    """Section 5.2: an elected leader stays in LEADER_ELECTION until its view is prepared."""
+    """Section 5.3: an elected leader stays in LEADER_ELECTION until its view is prepared."""
 
     LEADER_ELECTION = "LEADER_ELECTION"
     REG_LEADER = "REG_LEADER"
@@ -24,27 +24,27 @@ class State(Enum):
 
 @frozen
 class ClientUpdate:
-    """Figure 3, Block A: the pair (client_id, timestamp) names it, over all servers and for ever."""
+    """Figure 3, Block A: an update of a client, named by (client_id, timestamp) at all servers and for ever."""
 
     client_id: str
     server_id: int
     timestamp: int
     made_at: int
-    """Local_Aru of the client's server when it was made: valid for `horizon` slots from there."""
+    """Local_Aru of the client's server when the update was made, from which its validity counts (Departure 7)."""
     payload: bytes
-    """What it asks for; opaque to the protocol."""
+    """The content of the update; opaque to the protocol."""
 
 
 @frozen
 class Batch:
-    """What one sequence number binds: client updates in order, and the leader's clock.
+    """The value that is bound to one sequence number: client updates in order, and the leader's clock (Departure 4).
 
-    Encoded once, by the leader. An empty batch is a no-op: it changes nothing but the time.
+    The leader encodes a batch once. An empty batch is a no-op: executing it changes nothing but the time.
     """
 
     data: bytes
     _opened: list[tuple[int, list[ClientUpdate]]] = field(factory=list, eq=False, repr=False)
-    """What `data` means, if whoever made this batch has just seen it: for the first who opens it."""
+    """Decoded form of `data`, kept by `of` until the first `open` takes it: a one-shot cache."""
 
     @classmethod
     def of(cls, time_ms: int, updates: Sequence[ClientUpdate]) -> Batch:
@@ -52,7 +52,7 @@ class Batch:
         return cls(msgpack.packb((time_ms, rows)), [(time_ms, list(updates))])
 
     def open(self) -> tuple[int, list[ClientUpdate]]:
-        """(time_ms, updates): ask once and keep it, since from the second time on it is decoded anew."""
+        """(time_ms, updates). Callers should keep the result: each further call decodes `data` again."""
         if self._opened:
             return self._opened.pop()
         time_ms, rows = msgpack.unpackb(self.data, use_list=False)
@@ -105,7 +105,7 @@ class Accept:
 
 @frozen
 class GloballyOrderedUpdate:
-    """Figure 3, Block H: `batch` is what stands at `seq`, for ever."""
+    """Figure 3, Block H: `batch` is ordered at `seq`, for ever."""
 
     server_id: int
     seq: int
@@ -119,8 +119,8 @@ DataEntry = Proposal | GloballyOrderedUpdate
 class PrepareOK:
     """Figure 3, Block E: a promise to follow the leader of `view`, with all that the sender accepted above its aru.
 
-    A long data list travels in `parts` messages, numbered from 0; the promise counts when all are there. Parts of two
-    editions are never mixed: what one life of a server cut into parts, its next life may cut elsewhere.
+    A long data list travels in `parts` messages, numbered from 0; the promise counts when all parts have arrived
+    (Departure 6). Parts of two editions are never mixed: two incarnations of a server may cut a list differently.
     """
 
     server_id: int
@@ -129,24 +129,24 @@ class PrepareOK:
     part: int = 0
     parts: int = 1
     edition: int = 0
-    """The sender's incarnation: within one life, a view's promise is built once."""
+    """The sender's incarnation: within one incarnation, the promise of a view is built once."""
 
 
 @frozen
 class Alive:
-    """Section 5.10: periodic; only what the sender has on disk (paper.md 6.2)."""
+    """ALIVE, sent periodically (section 5.10 of the paper): values that the sender has on disk."""
 
     server_id: int
     view: int
     state: State
     local_aru: int
     has_clients: bool = True
-    """Departure 25: somebody waits for results at the sender, so that votes shall not be late there."""
+    """Whether clients of the sender wait for results, so that votes shall not come late there (Departure 25)."""
 
 
 @frozen
 class ReconciliationRequest:
-    """Section 5.6: the sender asks for the ordered updates first..last."""
+    """The sender asks for the ordered updates first..last (section 5.6 of the paper)."""
 
     server_id: int
     first: int
@@ -155,22 +155,22 @@ class ReconciliationRequest:
 
 @frozen
 class ReconciliationReply:
-    """Section 5.6: consecutive ordered updates, one part of a burst; empty when the sender cannot serve."""
+    """Consecutive ordered updates, a part of a burst; empty if the sender cannot serve (section 5.6 of the paper)."""
 
     server_id: int
     burst_end: int
-    """The last slot of the burst: when it is there, ask on."""
+    """The last slot of the burst."""
     local_aru: int
     updates: tuple[GloballyOrderedUpdate, ...] = field(factory=tuple)
 
 
 @frozen
 class Stranger:
-    """Design part 4: the id of the receiver belongs to another storage; it has lost its promises."""
+    """Departure 12: the receiver's id belongs to another storage, so the receiver lacks promises that were made."""
 
     server_id: int
     identity: bytes
-    """The identity that was refused: the receiver's own, if it is the one who is meant."""
+    """The identity that was refused. The receiver ignores the message unless this is its own identity."""
 
 
 @frozen
@@ -183,16 +183,16 @@ class Acquainted:
 
 @frozen
 class ReadRequest:
-    """Departure 24: the sender asks the leader how far one must have executed to answer a read."""
+    """Departure 24: the sender asks the leader for the slot that must be executed before a read is answered."""
 
     server_id: int
     number: int
-    """Counts the sender's requests, over all its lives."""
+    """The number of the request, unique over all incarnations of the sender."""
 
 
 @frozen
 class ReadIndex:
-    """Departure 24: whoever has executed slot `seq` may answer what was asked before request `number`."""
+    """Departure 24: reads that were asked before request `number` may be answered once slot `seq` is executed."""
 
     server_id: int
     number: int
@@ -201,7 +201,7 @@ class ReadIndex:
 
 @frozen
 class Confirm:
-    """Departure 24: the leader of `view` asks whether it still is followed; `number` counts its questions."""
+    """Departure 24: the leader of `view` asks whether the receiver still follows it; `number` counts its rounds."""
 
     server_id: int
     view: int
@@ -210,7 +210,7 @@ class Confirm:
 
 @frozen
 class Confirmed:
-    """Departure 24: the sender follows the leader of `view`: it has installed no later one."""
+    """Departure 24: the sender follows the leader of `view`, and has installed no later view."""
 
     server_id: int
     view: int

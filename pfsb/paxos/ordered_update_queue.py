@@ -1,6 +1,7 @@
-"""What has a sequence number: executed in order, once, on the application (Figure 11 C).
+"""Ordered updates, executed once, in the order of their sequence numbers (Figure 11, Block C).
 
-All three ways to learn what stands in a slot (votes, data lists, reconciliation) end in `mark_ordered` (G13).
+A server learns the batch that is ordered in a slot by votes, by data lists or by reconciliation. All three ways end in
+`OrderedUpdateQueue.mark_ordered`, so each of them leads to execution (G13).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ HISTORY_BYTES_KEPT = 4_000_000
 
 @frozen
 class Executed:
-    """What executing one slot came to: its updates, whether they ran or had run before."""
+    """One slot that was executed: all of its updates, those included that had been executed before."""
 
     seq: int
     updates: Sequence[ClientUpdate]
@@ -44,7 +45,7 @@ class DigestChain:
         self._ring[at : at + DIGEST_BYTES] = self.head
 
     def at(self, seq: int) -> bytes | None:
-        """The digest after slot `seq`, or None if that is too long ago (or not yet)."""
+        """The digest after slot `seq`; None if it is no longer kept, or the slot is not executed yet."""
         if seq > self.seq or seq <= self.seq - self._kept:
             return None
         at = seq % self._kept * DIGEST_BYTES
@@ -64,7 +65,7 @@ class OrderedUpdateQueue(Handler):
         self.digests = DigestChain(core.settings.digests_kept)
 
     def mark_ordered(self, message: GloballyOrderedUpdate) -> list[Executed]:
-        """`message.batch` stands at `message.seq`: store it, and execute whatever is now in line."""
+        """Store that `message.batch` is ordered at `message.seq`, and execute all slots that are next in line now."""
         data = self._data
         if not data.apply_globally_ordered_update(message):
             return []
@@ -81,7 +82,7 @@ class OrderedUpdateQueue(Handler):
         return executed
 
     def recover(self, seq: int, batch: Batch) -> None:
-        """Figure 14: execute once more what was executed before the restart."""
+        """Figure 14: execute a slot that was executed before the restart."""
         data = self._data
         assert seq == data.ordering.local_aru + 1, "the history on disk has no gaps"
         data.apply_globally_ordered_update(GloballyOrderedUpdate(data.server.server_id, seq, batch))
@@ -90,9 +91,10 @@ class OrderedUpdateQueue(Handler):
         self._forget_old_slots()
 
     def catch_up(self) -> None:
-        """Figure 14: execute what is known as ordered above the Local_Aru that was on disk.
+        """Figure 14: execute slots that are ordered on disk above the Local_Aru on disk.
 
-        Records of one turn may be torn apart by a crash. Nobody would say again what stands in these slots.
+        A crash may keep some records of one turn and lose others. Without this step the slots would never be executed:
+        other servers do not send a slot again that this server knows as ordered.
         """
         self._advance_aru()
         self._forget_old_slots()
@@ -107,7 +109,7 @@ class OrderedUpdateQueue(Handler):
         return executed
 
     def execute_slot(self, seq: int, slot: Slot) -> Executed:
-        """Run each update of the slot that has not run before (G15 i), at the slot's time."""
+        """Execute each update of the slot that has not been executed before (G15 i), at the slot's time."""
         assert slot.ordered is not None
         slot.voters.clear()
         time_ms, updates = slot.ordered.open()
@@ -131,9 +133,9 @@ class OrderedUpdateQueue(Handler):
         return Executed(seq, updates)
 
     def _forget_old_slots(self) -> None:
-        """Keep the recent past in memory, for others that are a little behind; the rest is on disk.
+        """Drop old ordered slots from memory. They stay on disk; recent ones serve others that are a bit behind.
 
-        That waits for nobody: one dead server does not stop it (G21).
+        Dropping depends on this server's own Local_Aru only, so a dead server does not stop it (G21).
         """
         ordering = self._data.ordering
         history = ordering.global_history

@@ -1,11 +1,15 @@
-"""Departure 25: a vote that nobody waits for travels with the next frame that goes the same way.
+"""Departure 25: a vote that no client waits for travels with the next frame to the same server.
 
-Figure 10 sends each ACCEPT to all servers at once: N² frames for each proposal. The leader needs it at once, since its
-next proposals wait for it; so does a server whose clients wait for results. Anybody else needs it only to
-execute what is ordered anyway. So what is meant for such a server is kept here, behind the door of `Turn`, until
-something else goes there, or some milliseconds have passed.
+Figure 10 sends each ACCEPT to all servers at once, which takes about N² frames for each proposal. The leader needs an
+ACCEPT at once, because its next proposals wait for the slot; a server whose clients wait for results needs it at once,
+too. Any other server needs it only to execute a slot that is ordered anyway. Votes for such a server are kept here,
+after they have passed the durability gate of `Turn`, until another frame goes to that server or some milliseconds have
+passed.
 
-A vote that leaves late is a vote that the network has delayed: no promise knows the difference.
+Why safe: a vote that leaves late is the same as a vote that the network has delayed, and a vote leaves the server only
+after it has passed the gate.
+
+Departure 27: there is no multicast. A message to all servers is one frame to each of them.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from pfsb.paxos.peers import Peers
 from pfsb.paxos.settings import Settings
 
 _NEARLY = 0.9
-"""What has waited for this share of the time goes with what has waited for all of it."""
+"""Share of `lazy_seconds` after which votes are sent along with votes that have waited all of it."""
 
 
 @frozen
@@ -31,11 +35,11 @@ class _Kept:
 
     votes: Accept
     since: float
-    """When the first of them was kept."""
+    """When the first of the votes was kept."""
 
 
 class Outbound:
-    """The way out: all that a server sends goes through here, and takes along what waits for the same destination."""
+    """Sends all messages of a server; each frame takes along the votes that wait for the same destination."""
 
     def __init__(
         self,
@@ -54,7 +58,10 @@ class Outbound:
         self._tracer = tracer
         self._seconds = settings.lazy_seconds
         self._votes_max = settings.window_slots // 2
-        """A server whose Local_Aru lags by two windows takes no more proposals; votes must not wait for so many."""
+        """Maximum number of votes that wait for one server.
+
+        A server whose Local_Aru lags by two windows accepts no proposals, so late votes must not add up to that.
+        """
         self._kept: dict[int, _Kept] = {}
         self._call: IDelayedCall | None = None
 
@@ -68,7 +75,7 @@ class Outbound:
             self._transmit([*self.take_kept(to), *messages], to)
 
     def stop(self) -> None:
-        """What waits is lost, as on its way."""
+        """Drop the votes that wait, like frames that are lost on their way."""
         self._kept.clear()
         if self._call is not None:
             self._call.cancel()
@@ -90,7 +97,10 @@ class Outbound:
         return at_once or self._peers[server_id].has_clients
 
     def keep_votes(self, server_id: int, votes: Accept) -> None:
-        """Votes of an older view are of no use to whoever can use these, and are dropped."""
+        """Keep votes for a server.
+
+        Votes of an older view that still wait are dropped: a server that can use these votes discards older ones.
+        """
         before = self._kept.get(server_id)
         since = self._clock.seconds() if before is None else before.since
         if before is not None and before.votes.view == votes.view:
@@ -103,12 +113,15 @@ class Outbound:
             self._call = self._clock.callLater(self._seconds, self.send_due)
 
     def take_kept(self, server_id: int) -> list[Message]:
-        """What waits for that server: it comes first in its frame, since it may open the window for what follows."""
+        """Take the votes that wait for a server.
+
+        They come first in its frame: they may open the window for a proposal.
+        """
         kept = self._kept.pop(server_id, None)
         return [] if kept is None else [kept.votes]
 
     def _send_to_all(self, messages: Sequence[Message]) -> None:
-        """Encoded once, if the same waits for all, or nothing."""
+        """Send to all others: as one message, encoded once, if the same votes or none wait for all of them."""
         if not self._kept:
             self._transmit(messages, None)
             return
@@ -121,7 +134,7 @@ class Outbound:
                 self._transmit([*self.take_kept(server_id), *messages], server_id)
 
     def send_due(self) -> None:
-        """One call at a time, for the oldest: while frames take votes along it finds little to do."""
+        """Send the votes whose time has come. One delayed call is pending at a time, for the oldest votes."""
         self._call = None
         now = self._clock.seconds()
         for server_id, kept in list(self._kept.items()):

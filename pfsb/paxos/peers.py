@@ -1,4 +1,4 @@
-"""What this server knows about the other servers from their messages."""
+"""The knowledge of this server about the other servers, from their messages."""
 
 from __future__ import annotations
 

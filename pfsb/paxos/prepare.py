@@ -1,4 +1,4 @@
-"""Figures 7, 8 and 9: a new leader learns what may have been chosen before it, once for all later numbers."""
+"""Figures 7, 8 and 9: a new leader learns all that earlier views may have chosen, once for all later numbers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ class PrepareHandler(Handler):
     # ------------------------------------------------------------------ the leader asks
 
     def shift_to_prepare_phase(self) -> None:
-        """Figure 7, Block A: install the view, for good, before anyone hears of it (never two PREPAREs a view)."""
+        """Figure 7, Block A: install the view, durably before the PREPARE leaves, so a view has one PREPARE only.
+
+        G10: a view that is installed already is never prepared again. After a crash a second Prepare phase could end
+        with another batch in a slot of the same view.
+        """
         data = self._data
         assert self._membership.i_lead(data.views.last_attempted)
         assert data.views.last_attempted > data.views.last_installed, "a server never leads a view twice (G10)"
@@ -47,15 +51,19 @@ class PrepareHandler(Handler):
         self._if_prepared_lead()  # G6: a majority of one
 
     def send_prepare(self) -> None:
-        """Sent until the view is prepared (section 5.9), each time with the present Local_Aru.
+        """Send the PREPARE, with the present Local_Aru; repeated until the view is prepared (section 5.9).
 
-        A repeated PREPARE with a higher aru is safe: all below it is ordered here (G19). That is how a follower
-        that holds more than a data list can carry gets its answer in, after reconciliation.
+        A repeated PREPARE with a higher Local_Aru is safe, because the leader knows all slots below it as ordered
+        (G19). A follower that holds more than a data list can carry answers the repeated PREPARE, when reconciliation
+        has brought the leader close enough.
         """
         self._turn.send(self._own_prepare())
 
     def on_prepare_ok(self, message: PrepareOK) -> None:
-        """Figure 7, Block C: note a promise and what comes with it; lead when a majority has promised."""
+        """Figure 7, Block C: note a promise and apply its data list; lead when a majority has promised.
+
+        Applying the data list is Figure 5, lines C5-C6, whose block `DataStructures.apply_prepare_ok` claims.
+        """
         if self._data.apply_prepare_ok(message):
             for entry in message.data_list:
                 self.apply_entry(entry)
@@ -66,9 +74,10 @@ class PrepareHandler(Handler):
     def on_prepare(self, message: Prepare) -> None:
         """Figure 7, Block B: promise, once, to follow this view's leader.
 
-        Installed already, perhaps by a VC_PROOF that overtook this PREPARE (G7): answer all the same; nothing of
-        an older view was accepted since. A leader that lacks more than a data list carries catches up first
-        (tabling, G19, Departure 6): its next PREPARE has a higher aru.
+        A server that has installed the view already, perhaps by a VC_PROOF that overtook the PREPARE, answers all the
+        same (G7). That is safe: since it installed the view it has accepted nothing of an older one, so its data list
+        is complete. A leader that lacks more slots than a data list can carry is not answered; it catches up first, and
+        its next PREPARE has a higher Local_Aru (G19, Departure 6).
         """
         data = self._data
         if data.server.state is State.LEADER_ELECTION:
@@ -79,7 +88,7 @@ class PrepareHandler(Handler):
                 self._turn.send(part, message.server_id)
 
     def can_answer(self, message: Prepare) -> bool:
-        """The data list must be complete above the leader's aru: a truncated one breaks safety (G19)."""
+        """Whether the data list is complete above the leader's Local_Aru: a truncated list breaks safety (G19)."""
         ordering = self._data.ordering
         longest = 2 * self._settings.window_slots
         return message.local_aru >= ordering.global_history.floor and message.local_aru >= ordering.local_aru - longest
@@ -151,13 +160,13 @@ class PrepareHandler(Handler):
         self._update_queue.clear()
         if data.views.last_installed != data.views.last_attempted:
             self._install(data.views.last_attempted)
-        self._progress_timer.start()  # G5: by whatever path the view was joined
+        self._progress_timer.start()  # G5: whether PREPARE, VC_PROOF or a proposal has led here
         self._alive.hurry_if_leader_is_gone()
 
     # ------------------------------------------------------------------ helpers
 
     def _install(self, view: int) -> None:
-        """A promise: nothing of an older view is accepted from here on."""
+        """Set Last_Installed: a promise that nothing of an older view is accepted from here on."""
         views = self._data.views
         assert view > views.last_installed, "Last_Installed never goes back"
         views.last_installed = view

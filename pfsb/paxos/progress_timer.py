@@ -1,8 +1,8 @@
-"""Figure 2 E1 and Figure 6 A: the only failure detector.
+"""The Progress_Timer (Figure 2, line E1, and Figure 6, Block A): the only failure detector.
 
-Armed in REG_LEADER and REG_NONLEADER at all times, and in an election from the moment a view is preinstalled
-(G5, G8). Its value doubles at each preinstall, up to a cap, and is back at the default after an update
-was executed that was ordered in the installed view.
+The timer runs in REG_LEADER and REG_NONLEADER at all times, and in an election from the moment a view is preinstalled
+(G5, G8). Departure 28: its value doubles at each preinstall up to a cap, and is back at the default after an update was
+executed that was ordered in the installed view.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall
 from pfsb.paxos.core import Core, Handler
 
 HURRY_SECONDS = 0.02
-"""What is left of the timer, at most, when the leader is known to be gone: random, so that not all suspect at once."""
+"""Maximum time left when the leader is known to be gone; random, so that not all servers suspect at once."""
 
 
 class ProgressTimer(Handler):
@@ -30,17 +30,17 @@ class ProgressTimer(Handler):
         self._due = 0.0
         self.expiries = 0
         self.on_expiry: Callable[[], None] = lambda: None
-        """Set by the leader election, which is built after this."""
+        """Called when the timer expires (`Replica._wire`)."""
 
     @property
     def running(self) -> bool:
         return self._call is not None
 
     def start(self) -> None:
-        """Start it, or start it again, with its present value.
+        """Start the timer, or start it again, with its present value.
 
-        It is started again for every executed update, so a later deadline only moves `_due`: the call that
-        is pending sees it when its time comes.
+        The timer is started again for every executed update. To keep that cheap a later deadline only moves `_due`, and
+        `expire` waits on if it comes too early.
         """
         self._due = self._clock.seconds() + self._timers.progress_seconds
         if self._call is None:
@@ -54,7 +54,7 @@ class ProgressTimer(Handler):
             self._call = None
 
     def hurry(self) -> None:
-        """The leader is known to be gone: wait only long enough not to suspect all at once."""
+        """Shorten the time that is left to a small random one: the leader is known to be gone (Departure 11)."""
         if self._call is None:
             return
         left = self._rng.uniform(0, HURRY_SECONDS)
@@ -63,7 +63,7 @@ class ProgressTimer(Handler):
             self._call.reset(left)
 
     def double(self) -> None:
-        """Each preinstall gives the election and the next leader more time, up to a cap (G8, Departure 28)."""
+        """Double the timer's value, up to the cap: at each preinstall, for a longer election and the next leader."""
         self._timers.progress_seconds = min(self._timers.progress_seconds * 2, self.longest)
 
     def back_to_default(self) -> None:

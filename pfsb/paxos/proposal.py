@@ -1,7 +1,7 @@
-"""Figure 10 B and Figure 11 A: the leader binds batches to sequence numbers, the others accept them.
+"""Figure 10, Block B and Figure 11, Block A: the leader binds batches to sequence numbers, the others accept them.
 
-The leader's PROPOSAL may leave before it is on the leader's own disk: it is no vote. Its vote is an explicit
-ACCEPT, which waits for the disk like everybody's (Departure 2; section 4.4, synchronous variant).
+The leader's PROPOSAL may leave before it is on the leader's own disk, because it is no vote. The leader's vote is an
+explicit ACCEPT, which waits for its disk as every vote does (Departure 2; section 7.6, synchronous variant).
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ class ProposalHandler(Handler):
         self._window = window
         self._on_far_ahead = on_far_ahead
         self._ahead_ms = 0
-        """How far the state machine's time is ahead of this server's clock, as far as was seen."""
+        """Milliseconds by which the state machine's time was ahead of this server's clock at most."""
         self.skipped: set[int] = set()
-        """Numbers to leave out as leader (`--skip-seq`): a hole for the next leader to find."""
+        """Sequence numbers that this server leaves out as leader (FAULT SKIP): holes for the next leader to find."""
         self.batch_bytes = Histogram(BYTES)
-        """Of what this server has proposed as leader, no-ops included."""
+        """Sizes of the batches that this server has proposed as leader, no-ops included."""
 
     def on_proposal(self, message: Proposal) -> None:
         """Figure 10, Block B: accept what the leader of the installed view proposes."""
         seq = message.seq
         if self.is_ordered(seq):
             if not self._contradicts_what_was_ordered(message):
-                self._accept(message)  # G18: it helps a leader that has not ordered it yet
+                self._accept(message)  # G18: the vote helps a leader that has not ordered the slot yet
             return
         if not self._window.may_accept(seq):
             self._on_far_ahead(self._window.executed_by_leader_of(seq))
@@ -62,8 +62,8 @@ class ProposalHandler(Handler):
     def send_proposal(self) -> None:
         """Figure 11, Block A: propose as long as the window is open and something waits (G1, G25).
 
-        A slot that an earlier view left something in gets the same again; an empty one below such a slot gets
-        a no-op (G11), since the promises of a majority show that nothing was chosen there. The view of a proposal is
+        A slot that holds a proposal of an earlier view gets the same batch again. An empty slot below such a slot gets
+        a no-op (G11): the promises of a majority show that nothing was chosen there. The view of a proposal is
         Last_Installed (G2).
         """
         data = self._data
@@ -80,7 +80,10 @@ class ProposalHandler(Handler):
             ordering.last_proposed = max(ordering.last_proposed, seq)
 
     def propose_time(self) -> bool:
-        """Departure 29: order a no-op, if nothing is under way. It carries the leader's clock to the state machine."""
+        """Departure 29: propose an empty batch if nothing is under way, so that time passes in the state machine.
+
+        The batch carries the leader's clock, which ends waits whose deadline has come. True if it was proposed.
+        """
         ordering = self._data.ordering
         if self._data.server.state is not State.REG_LEADER or ordering.last_proposed > ordering.local_aru:
             return False
@@ -94,16 +97,17 @@ class ProposalHandler(Handler):
         return True
 
     def now_ms(self) -> int:
-        """The time that a proposal carries: this server's clock, but never behind what the state machine has seen.
+        """The time that a proposal carries: this server's clock, ahead by as much as the state machine's time was.
 
-        A former leader's clock may have been ahead; time goes on from there, or waits would never end.
+        The clock of a former leader may have been ahead. If time did not go on from there, it would stand still until
+        this server's clock had caught up, and waits would not end.
         """
         clock_ms = int(self._clock.seconds() * 1000)
         self._ahead_ms = max(self._ahead_ms, self._ordered_queue.time_ms - clock_ms)
         return clock_ms + self._ahead_ms
 
     def resend(self, seq: int) -> None:
-        """Section 5.9: a proposal that is not ordered in time is sent again, with the leader's vote."""
+        """Send a proposal that is not ordered in time again, with the leader's vote (section 5.9)."""
         slot = self._data.ordering.global_history.get(seq)
         if slot is not None and slot.proposal is not None and slot.ordered is None:
             slot.sent_at = self._clock.seconds()
@@ -111,7 +115,10 @@ class ProposalHandler(Handler):
             self._accept(slot.proposal)
 
     def _is_left_out(self, seq: int) -> bool:
-        """Never a slot that an older view has left something in: it may be chosen."""
+        """Whether FAULT SKIP leaves out the slot.
+
+        A slot with a proposal of an older view is not left out: it may be chosen.
+        """
         slot = self._data.ordering.global_history.get(seq)
         return seq in self.skipped and (slot is None or slot.proposal is None)
 
@@ -147,10 +154,12 @@ class ProposalHandler(Handler):
         self._ordering.try_order(message.seq)
 
     def _contradicts_what_was_ordered(self, message: Proposal) -> bool:
-        """Only a stale leader does: a later view has chosen something else, which this server learned from others.
+        """Whether a proposal contradicts the batch that is ordered in its slot, and must not be accepted.
 
-        Of a slot that is no longer in memory this cannot be told, and need not be: the majority that installed the
-        later view accepts nothing of this one, so those who do, this server included, are no majority.
+        Only a leader whose view is over can propose such a batch: a later view has chosen another one, which this
+        server has learned. Of a slot that is no longer in memory that cannot be told, and a vote for it does no harm:
+        the majority that has installed the later view accepts nothing of this view any more, so the servers that still
+        do, this one included, are no majority.
         """
         slot = self._data.ordering.global_history.get(message.seq)
         return slot is not None and slot.ordered is not None and slot.ordered.data != message.batch.data

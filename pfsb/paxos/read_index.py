@@ -1,10 +1,10 @@
 """Departure 24: linearizable reads without the log and without a disk write.
 
-A read may be answered by any server that has executed all that could have been answered, anywhere, before the read
-was asked. The leader knows how far that is: up to the highest number that it has proposed, or prepared. It is
-the leader that knows only if nobody has been elected behind its back; so it asks all others, and a majority that still
-follows it settles that. One such round serves all reads that wait when it begins; those that come meanwhile
-wait for the next. Why that is enough is written down with the departure.
+Any server may answer a read when it has executed every update that was answered, by any server, before the read was
+asked. The leader knows a bound for these updates: the highest number that it has proposed or prepared. The bound holds
+only if no other leader has been elected without its knowledge. The leader therefore asks all other servers, and the
+bound holds if a majority, itself included, still follows it. One such round serves all reads that wait when it begins;
+reads that come later wait for the next round. The departure has the proof.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.messages import Confirm, Confirmed, ReadIndex, ReadRequest, State
 
 Ready = Callable[[bool], None]
-"""Called once, in a turn: True when this server may answer now; False when no leader has said so in time."""
+"""Called once, in a turn: True when this server may answer now; False when no leader has given an index in time."""
 
 
 @define(eq=False)
@@ -30,12 +30,12 @@ class _Read:
 
 @define
 class _Round:
-    """A leader asks whether it still is one."""
+    """A round of CONFIRM, in which a leader asks whether a majority still follows it."""
 
     number: int
     view: int
     index: int
-    """Whoever has executed up to here may answer what was asked before the round began."""
+    """The slot up to which a server must have executed to answer a read that was asked before the round began."""
     asked_by: dict[int, int]
     """server -> the number of its request"""
     confirmed_by: set[int] = field(factory=set)
@@ -46,15 +46,15 @@ class ReadIndexHandler(Handler):
         super().__init__(core)
         self._alive = alive
         self.waiting: list[_Read] = []
-        """For the next request."""
+        """Reads for the next request."""
         self.requested: list[_Read] = []
         self._request_number = 0
         self._indexed: list[tuple[int, list[_Read]]] = []
-        """(slot to be executed before, reads)"""
+        """(the index, the reads that may be answered when it is executed)"""
         self._round: _Round | None = None
         self._round_number = 0
         self._next_round: dict[int, int] = {}
-        """server -> the number of its request, for the round after this one"""
+        """server -> the number of its request, for the round after the one that is under way"""
         self._call: IDelayedCall | None = None
 
     def stop(self) -> None:
@@ -64,10 +64,10 @@ class ReadIndexHandler(Handler):
 
     @property
     def under_way(self) -> int:
-        """Reads that are not ready."""
+        """The number of reads that are not ready."""
         return len(self.waiting) + len(self.requested) + sum(len(reads) for _, reads in self._indexed)
 
-    # ------------------------------------------------------------------ whoever is asked by a client
+    # ------------------------------------------------------------------ a server that a client has asked
 
     def begin_read(self, ready: Ready) -> None:
         """In a turn: a client of this server wants to read."""
@@ -78,7 +78,10 @@ class ReadIndexHandler(Handler):
         self._watch()
 
     def on_read_index(self, message: ReadIndex) -> None:
-        """The leader's answer; one to an earlier request tells nothing of later reads."""
+        """Take the leader's index.
+
+        An answer to an earlier request says nothing about reads that came after that request.
+        """
         if message.number == self._request_number and self.requested:
             self._indexed.append((message.seq, self.requested))
             self.requested = []
@@ -86,7 +89,7 @@ class ReadIndexHandler(Handler):
                 self.request_index()
 
     def answer_ready(self) -> None:
-        """At the end of each turn: whatever this server has executed by now."""
+        """At the end of each turn: answer the reads whose index this server has executed."""
         if not self._indexed:
             return
         local_aru = self._data.ordering.local_aru
@@ -99,7 +102,7 @@ class ReadIndexHandler(Handler):
                     read.ready(True)
 
     def request_index(self) -> None:
-        # Beyond all numbers of this server's former lives, whose answers may still be on their way.
+        # Larger than the numbers of this server's former incarnations, whose answers may still be on their way.
         self._request_number = max(self._request_number, self._data.server.incarnation << 32) + 1
         self.requested, self.waiting = self.waiting, []
         self._ask_leader()
@@ -112,36 +115,39 @@ class ReadIndexHandler(Handler):
             leader = self._membership.leader_of(self._data.views.last_installed)
             self._turn.send(ReadRequest(own_id, self._request_number), leader)
 
-    # ------------------------------------------------------------------ the leader, and those who follow it
+    # ------------------------------------------------------------------ the leader and its followers
 
     def on_read_request(self, message: ReadRequest) -> None:
-        """Only a leader can tell; whoever asks somebody else asks again."""
+        """Note a request for the next round. A server that does not lead ignores it; its sender repeats the request."""
         if self._data.server.state is not State.REG_LEADER:
             return
         present = self.present_round()
         if present is not None and present.asked_by.get(message.server_id) == message.number:
-            return  # it was sent again, and is about to be answered
+            return  # a repeated request, which the round under way answers
         self._next_round[message.server_id] = message.number
         if present is None:
             self._begin_round()
 
     def on_confirm(self, message: Confirm) -> None:
-        """True whenever it is said: this server has installed no later view, and will not have when this arrives late.
+        """Answer CONFIRMED if this server follows the leader of that view.
 
-        Late or early, it shows that nobody had a majority for a later view when the round began.
+        Why safe: the CONFIRMED is true when it is sent, so up to then this server had installed no later view. It is
+        sent after the round began, and Last_Installed never goes back, so this server had installed no later view when
+        the round began, either. A CONFIRMED that arrives late proves that as well.
         """
         data = self._data
         if data.server.state is State.REG_NONLEADER and data.views.last_installed == message.view:
             self._turn.send(Confirmed(data.server.server_id, message.view, message.number), message.server_id)
 
     def on_confirmed(self, message: Confirmed) -> None:
+        """Count a server that follows this leader; confirmations of other rounds or views do not count."""
         present = self.present_round()
         if present is not None and (present.view, present.number) == (message.view, message.number):
             present.confirmed_by.add(message.server_id)
             self._end_round_if_confirmed(present)
 
     def present_round(self) -> _Round | None:
-        """The one under way, unless it belongs to a view that this server leads no more."""
+        """The round under way; it ends unanswered when this server no longer leads its view."""
         data = self._data
         leads = data.server.state is State.REG_LEADER
         if self._round is not None and not (leads and self._round.view == data.views.last_installed):
@@ -152,7 +158,8 @@ class ReadIndexHandler(Handler):
         ordering = self._data.ordering
         self._round_number += 1
         asked_by, self._next_round = self._next_round, {}
-        # Nothing above has left this server in its view, and a majority has promised that nothing older was chosen.
+        # Nothing above the index was chosen: this leader has proposed nothing above it in its view, and the promises of
+        # a majority told it of all that older views may have chosen (Departure 24).
         index = max(ordering.local_aru, ordering.last_proposed, ordering.global_history.top)
         self._round = begun = _Round(self._round_number, self._data.views.last_installed, index, asked_by)
         begun.confirmed_by.add(self._data.server.server_id)
@@ -177,7 +184,7 @@ class ReadIndexHandler(Handler):
         if self._next_round and self._round is None:
             self._begin_round()
 
-    # ------------------------------------------------------------------ what is lost is asked again
+    # ------------------------------------------------------------------ lost messages are repeated
 
     def _watch(self) -> None:
         if self._call is None:
@@ -200,7 +207,7 @@ class ReadIndexHandler(Handler):
             self.ask_for_confirmation(present)
 
     def _give_up(self, oldest: float) -> None:
-        """Reads that wait for as long as an update is not sent again: they go through the log, which finds its way."""
+        """Give up reads that were asked before `oldest`: they go through the log, which repeats them to all."""
         late: list[_Read] = []
 
         def in_time(reads: list[_Read]) -> list[_Read]:

@@ -1,11 +1,11 @@
-"""Section 5.6: a server that is behind pulls what it lacks from one peer at a time.
+"""Section 5.6: a server that is behind pulls the slots that it lacks from one peer at a time.
 
-Departure 13: it asks a random peer, not the leader if others can serve, for the slots above its Local_Aru; the peer
-answers with a short burst of bounded messages. It is asked for the next burst when the first message of this one is
-here, so that it reads while this server executes. A burst that does not come, or only in part, is asked for anew after
-a timeout, of another peer. Nothing here is forced to disk: what is learned
-is known to a majority already. It is not optional: after a view change the leader skips what it knows as ordered,
-and nothing else brings it to those who lack it (G24).
+Departure 13: the server asks a random peer, not the leader if others can serve, for the slots above its Local_Aru; the
+peer answers with a short burst of bounded messages. The server asks for the next burst when the first message of this
+one has arrived, so that the peer reads while this server executes. A burst that does not come, or only in part, is
+asked for again after a timeout, from another peer. Nothing here is forced to disk, because every slot that is learned
+is on the disks of a majority already. Reconciliation is not optional: after a view change the leader skips slots that
+it knows as ordered, and nothing else brings them to servers that lack them (G24).
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ from pfsb.paxos.messages import (
 from pfsb.paxos.peers import Peers
 
 PATIENCE_SECONDS = 0.01
-"""What is missing may be in the socket's buffer: wait so long, or longer, before asking anybody."""
+"""Minimum time before this server asks for missing slots, which may be in the socket's buffer already."""
 LAZY_VOTES_PATIENCE = 2
-"""What is missing may be votes that wait for company elsewhere (Departure 25): so many times their longest wait."""
+"""Multiple of `lazy_seconds` before this server asks for slots whose votes others may keep (Departure 25)."""
 BURST_MESSAGES = 2
-"""Replies to one request. Those to the next one follow on the first of them: three messages are under way at most, and
-fit a receiver's default socket buffer."""
+"""Maximum number of replies to one request.
+
+The next request follows on the first of them, so at most three replies are under way: they fit a default socket buffer.
+"""
 ALL_THERE_IS = 2**53
-"""The last slot that is asked for by who does not know how far the others have come."""
+"""Last slot of a request by a server that does not know yet how far the others have come."""
 
 
 class ReconciliationHandler(Handler):
@@ -57,11 +59,11 @@ class ReconciliationHandler(Handler):
         self._target = 0
         """The highest slot that is known to be ordered somewhere."""
         self._peer: int | None = None
-        """Who was asked last, while this server is behind."""
+        """The peer that was asked last, while this server is behind."""
         self._first = 0
         """The slot from which the last request asked."""
         self._burst_end = 0
-        """Where the burst ends that answers it; 0 while nothing of it is here."""
+        """The last slot of the burst that answers the last request; 0 while no message of it has arrived."""
         self._call: IDelayedCall | None = None
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -69,9 +71,9 @@ class ReconciliationHandler(Handler):
     # ------------------------------------------------------------------ the server that is behind
 
     def ask_at_start(self) -> None:
-        """A server that was away asks one of the others at once: the first ALIVE may be long in coming.
+        """At the start, ask a random peer for all slots above Local_Aru, rather than wait for the first ALIVE.
 
-        It has heard nobody yet, so it waits for no answer: if there is none, ALIVE tells it whom to ask.
+        No timer waits for the answer: no peer was heard yet, and if this one does not answer, an ALIVE tells which can.
         """
         view = self._data.views.last_installed
         others = self._membership.others
@@ -81,19 +83,19 @@ class ReconciliationHandler(Handler):
             self._request(peer, self._data.ordering.local_aru + 1, ALL_THERE_IS)
 
     def catch_up_to(self, target: int) -> None:
-        """Somebody has more than this server: ask soon, unless it comes by itself until then."""
+        """Another server has executed up to `target`: ask for the slots soon, unless they come by themselves."""
         self._target = max(self._target, target)
         if self._call is None and self._is_behind():
             self._arm(self._patience())
 
     def _patience(self) -> float:
-        """Seconds. To a server whose clients wait nobody's votes come late."""
+        """How long to wait before asking. Votes come without delay to a server whose clients wait (Departure 25)."""
         if self._demand.has_clients():
             return PATIENCE_SECONDS
         return max(PATIENCE_SECONDS, LAZY_VOTES_PATIENCE * self._settings.lazy_seconds)
 
     def on_reconciliation_reply(self, message: ReconciliationReply) -> None:
-        """Take what has come; when all before this burst is here, too, ask for the next one."""
+        """Take the updates of a reply; ask for the next burst if all slots before this burst are here, too."""
         aru = self._data.ordering.local_aru
         self._target = max(self._target, message.local_aru)
         for update in message.updates:
@@ -105,8 +107,8 @@ class ReconciliationHandler(Handler):
             return
         self._arm(self._settings.reconciliation_seconds)
         if message.server_id != self._peer or not message.updates:
-            return  # the timeout asks another one
-        # What ends below `_first` answers an earlier request: each one is answered by the next one once.
+            return  # the timeout asks another peer
+        # A reply whose burst ends below `_first` belongs to an earlier request, and triggers no further request.
         self._burst_end = max(self._burst_end, message.burst_end)
         if self._may_ask_on():
             self._stop_waiting()
@@ -118,11 +120,14 @@ class ReconciliationHandler(Handler):
         self._stop_waiting()
 
     def _is_behind(self) -> bool:
-        """A leader with a prepared view re-sends its own proposals and never reconciles."""
+        """Whether slots are missing. A leader with a prepared view re-sends its own proposals and never reconciles."""
         return self._target > self._data.ordering.local_aru and self._data.server.state is not State.REG_LEADER
 
     def _may_ask_on(self) -> bool:
-        """Two bursts are under way at most: that bounds what is held above a gap, and in the socket's buffer."""
+        """Whether to ask for the next burst.
+
+        At most two are under way, which bounds the slots that are held above a gap.
+        """
         is_here = self._burst_end >= self._first and self._data.ordering.local_aru >= self._first - 1
         return is_here and self._burst_end < self._target
 
@@ -145,7 +150,7 @@ class ReconciliationHandler(Handler):
         self._turn.send(ReconciliationRequest(self._data.server.server_id, first, last), peer)
 
     def _choose_peer(self) -> int | None:
-        """A random peer that is there and has more; not the one that did not answer, nor the leader, if others can."""
+        """A random peer that was heard lately and has more; if possible not the last one asked, nor the leader."""
         aru = self._data.ordering.local_aru
         peers = self._peers.by_id
         able = [i for i, peer in peers.items() if peer.local_aru > aru and self._peers.heard_lately(i)]
@@ -171,10 +176,10 @@ class ReconciliationHandler(Handler):
         self._call = None
         self._turn.run(self.ask_a_peer)
 
-    # ------------------------------------------------------------------ the server that has it
+    # ------------------------------------------------------------------ the server that has them
 
     def on_reconciliation_request(self, message: ReconciliationRequest) -> None:
-        """Serve a burst: from memory if the slots are there, else from disk, off the reactor."""
+        """Serve a burst: from memory if the slots are there, else from disk, read outside the reactor."""
         history = self._data.ordering.global_history
         last = min(message.last, self._data.ordering.local_aru)
         if last < message.first:

@@ -1,4 +1,4 @@
-"""What the protocol puts on disk (section 5.8, Figure 14), and what it finds there again."""
+"""Records that the protocol puts on disk (section 5.8, Figure 14), and the state that it finds there again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ViewRecord:
 
 @frozen
 class ProposalRecord:
-    """The proposal of `view` was accepted at `seq`; replaces what an older view left there."""
+    """The proposal of `view` was accepted at `seq`; replaces a proposal of an older view."""
 
     seq: int
     view: int
@@ -28,7 +28,7 @@ class ProposalRecord:
 
 @frozen
 class OrderedRecord:
-    """Learned from another server: `batch` is what stands at `seq`; replaces any proposal there."""
+    """`batch` is ordered at `seq`, as this server has learned from another; replaces any proposal there."""
 
     seq: int
     batch: Batch
@@ -36,14 +36,14 @@ class OrderedRecord:
 
 @frozen
 class AruRecord:
-    """Every slot up to `local_aru` is ordered, and holds on this disk what was ordered. Written lazily."""
+    """Every slot up to `local_aru` is ordered, and this disk holds the batch that was ordered there. Written lazily."""
 
     local_aru: int
 
 
 @frozen
 class PeerRecord:
-    """The storage of server `server_id` has this identity (design part 4, "A lost disk is not a new server")."""
+    """The storage of server `server_id` has this identity (Departure 12)."""
 
     server_id: int
     identity: bytes
@@ -63,7 +63,7 @@ class Accepted:
 
 @define
 class Recovered:
-    """What was on disk when the server started."""
+    """The state on disk when the server started."""
 
     identity: bytes
     """Eight random bytes, made with the storage."""

@@ -1,7 +1,7 @@
-"""Figure 14: a server starts, with what its disk holds.
+"""Figure 14: a server starts from the state on its disk.
 
-An empty disk and a full one differ only in what is read: the storage makes itself when it is new, and its
-random identity tells the others that it is new (design part 4, "A lost disk is not a new server").
+An empty disk is not a case of its own here: a new storage initialises itself, and its random identity shows the other
+servers that it is new (Departure 12).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.records import Accepted, Recovered
 
 ORDERED = 0
-"""The view under which storage files what is known as ordered."""
+"""The view under which storage files a slot that is known as ordered."""
 
 
 def recover(
@@ -23,11 +23,11 @@ def recover(
     ordered_queue: OrderedUpdateQueue,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> None:
-    """Figure 14, Block A: rebuild memory from disk, and execute again what was executed.
+    """Figure 14, Block A: rebuild memory from disk, and execute the stored history again.
 
     Last_Executed and the replies come back by executing (G20). State is not restored (Departure 21): a server always
-    starts in an election, which the caller enters next. Pending_Updates are the clients' to repeat (Departure 3).
-    `progress(done, of)` is called now and then: a long history takes a while.
+    starts in an election, which the caller enters next. Pending_Updates are not restored: clients repeat their updates
+    (Departure 3). `progress(done, of)` is called now and then, since a long history takes a while.
     """
     data.views.last_installed = found.last_installed
     data.views.last_attempted = max(found.last_attempted, found.last_installed)
@@ -46,6 +46,7 @@ def _accept(data: DataStructures, accepted: Accepted) -> None:
     if accepted.view == ORDERED:
         data.apply_globally_ordered_update(GloballyOrderedUpdate(me, accepted.seq, accepted.batch))
     else:
-        # Who led that view does not matter any more: (view, seq) names the proposal.
+        # The proposal names this server instead of the leader of that view: (view, seq) names a proposal, and the
+        # sender is not looked at in a data list.
         data.apply_proposal(Proposal(me, accepted.view, accepted.seq, accepted.batch))
     data.ordering.global_history.ensure(accepted.seq).on_disk = accepted.batch

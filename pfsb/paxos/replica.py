@@ -1,4 +1,4 @@
-"""One server's protocol: every handler built bottom up, and the one dispatch."""
+"""The protocol of one server: all handlers, built bottom up, the dispatch of messages, and the end of a turn."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _nothing() -> None:
 
 @implementer(IFrameReceiver)
 class Replica:
-    """The protocol of one server. It is told what arrives, and by its clock what is due; it never waits."""
+    """The protocol of one server. Messages, timers and clients start its turns; none of them waits."""
 
     _log = Logger()
 
@@ -148,7 +148,7 @@ class Replica:
         self.checks: list[Callable[[], None]] = []
         """Called last at the end of every turn: the invariants, in tests and in the simulator."""
         self.discarded: dict[str, int] = {}
-        """How many messages ran into which line of Figure 4."""
+        """Number of messages that each line of Figure 4 has discarded."""
         self.shifts: dict[State, int] = dict.fromkeys(State, 0)
         """How often this server has shifted to a state, or to the same one in another view."""
         self._told: tuple[State, int] | None = None
@@ -173,10 +173,10 @@ class Replica:
         self._after_answers = after_answers
         self.demand.clients_wait = clients_wait
 
-    # ------------------------------------------------------------------ life
+    # ------------------------------------------------------------------ start and stop
 
     def start(self) -> None:
-        """Recover, listen, and enter an election (Figure 14), as soon as others know whose disk this is."""
+        """Recover, listen, and enter an election (Figure 14) as soon as this storage is admitted (Departure 12)."""
         found = self.storage.recover()
         self.membership.identities.update(found.peers)
         recover(self.data, found, self.ordered_queue, self._report_recovery)
@@ -190,11 +190,12 @@ class Replica:
         self.retransmission.start()
 
     def take_part(self) -> None:
+        """This server is admitted: ask for missing slots, and enter an election."""
         self.reconciliation.ask_at_start()
         self.election.shift_to_leader_election(self.data.views.last_attempted + 1)
 
     def stop(self) -> Any:
-        """Stop at once, as a crash would; what is on disk is whole. Returns what the transport's stop returns."""
+        """Stop at once, as in a crash; the disk stays consistent. Returns the result of the transport's stop."""
         self.turn.stop()
         self.progress_timer.stop()
         self.update_timers.stop()
@@ -208,7 +209,7 @@ class Replica:
     # ------------------------------------------------------------------ events
 
     def perform(self, event: Callable[..., None], *args: Any) -> None:
-        """Run something of the layers above as a turn."""
+        """Run an event of the layers above as a turn."""
         self.turn.run(event, *args)
 
     def end_turn(self) -> None:
@@ -238,7 +239,7 @@ class Replica:
         self.turn.run(self.alive.peer_refused, server_id)
 
     def _receive(self, sender: int, identity: bytes, messages: Sequence[Message]) -> None:
-        """All messages of one frame are one event."""
+        """All messages of one frame are one event, and so one turn."""
         if not self.storage_identity.is_who_it_says(sender, identity):
             return
         self.peers.note_heard(sender)
@@ -250,7 +251,10 @@ class Replica:
                 self._discard(message, line)
 
     def dispatch(self, message: Message, sender: int) -> str | None:
-        """Figure 4, then the handler: the table of contents of the protocol. Returns the line that discards."""
+        """Check a message by Figure 4 and hand it to its handler: the table of contents of the protocol.
+
+        Returns the line of Figure 4 that discards the message, or None.
+        """
         data, membership = self.data, self.membership
         line = None
         match message:
@@ -314,14 +318,14 @@ class Replica:
         if self._tracer is not None:
             self._tracer.trace("discard", line=line, message=message)
 
-    # ------------------------------------------------------------------ telling
+    # ------------------------------------------------------------------ log and trace
 
     def _report_recovery(self, done: int, of: int) -> None:
         if done % 10_000 == 0:
             self._log.info("recovering: {done} of {of} slots executed again", done=done, of=of)
 
     def tell_state(self) -> None:
-        """A view's story, for the log and the trace."""
+        """At the end of each turn: report a change of state or view to the log and the trace."""
         state, view = self.data.server.state, self.data.views.last_attempted
         if view == 0 or (state, view) == self._told:
             return

@@ -1,8 +1,8 @@
-"""Section 5.9: what was lost is sent again.
+"""Section 5.9: lost messages are sent again.
 
-Receiver-driven: PREPARE_OK and ACCEPT answer a repeated PREPARE and PROPOSAL (in their handlers). Sender-driven, here:
-VIEW_CHANGE while electing, PREPARE until the view is prepared, PROPOSAL until it is ordered. Client updates have
-their Update_Timers; ALIVE and VC_PROOF go out all the time.
+Receiver-driven: PREPARE_OK and ACCEPT answer a repeated PREPARE and PROPOSAL (in their handlers). Sender-driven, in
+this module: VIEW_CHANGE while electing, PREPARE until the view is prepared, PROPOSAL until it is ordered. Client
+updates have their Update_Timers; ALIVE and VC_PROOF are sent all the time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pfsb.paxos.proposal import ProposalHandler
 
 
 class Retransmission(Handler):
-    """Two clocks: a quick one for what has had no effect, a slow one for ALIVE and VC_PROOF."""
+    """Two periodic timers: a quick one for messages that have had no effect, a slow one for ALIVE and VC_PROOF."""
 
     def __init__(
         self,
@@ -46,19 +46,23 @@ class Retransmission(Handler):
         self._calls.clear()
 
     def resend_due(self) -> None:
-        """No LoopingCall: nothing that a turn does may end a heartbeat but the end of the server."""
+        """Send again the messages that had no effect, and wait.
+
+        A plain delayed call, not a LoopingCall: an exception in a turn stops the server, never just one of its timers.
+        """
         self._turn.run(self._resend)
         if not self._turn.stopped:
             self._calls["resend"] = self._clock.callLater(self._settings.resend_seconds, self.resend_due)
 
     def alive_due(self) -> None:
+        """Send ALIVE and VC_PROOF, write lazy records that still wait, and wait."""
         self._turn.run(self._alive.send_alive)
         self._turn.flush_lazy()
         if not self._turn.stopped:
             self._calls["alive"] = self._clock.callLater(self._settings.alive_seconds, self.alive_due)
 
     def _resend(self) -> None:
-        """Section 5.9, by state: whoever leaves a state repeats nothing of it any more (G23)."""
+        """Repeat the messages of the present state: a server that leaves a state repeats none of its messages (G23)."""
         views = self._data.views
         if self._data.server.state is State.REG_LEADER:
             self.resend_proposals()
@@ -68,7 +72,10 @@ class Retransmission(Handler):
             self._election.send_view_change()
 
     def resend_proposals(self) -> None:
-        """Send the oldest proposals that are due, at most four frames of data at a time (Departure 32)."""
+        """Send proposals that are due again, oldest first.
+
+        Departure 32: at most four frames of proposals at a time, lest repetitions flood a slow network.
+        """
         ordering = self._data.ordering
         due = self._clock.seconds() - self._settings.resend_seconds
         room = 4 * self._settings.frame_data_bytes_max

@@ -1,9 +1,14 @@
-"""Departure 12: a server with an empty disk takes part when the others know whose disk it is.
+"""Departure 12: a storage has an identity, and a server with a new storage takes part when the others know it.
 
-It may be the heir of a server whose disk was lost, and which has made promises. Those whom it meets would tell it so
-(`Stranger`), but one that hears others and is heard by nobody would learn nothing, follow some old leader, and count
-its own vote. So a newcomer says that it is one, and neither votes nor leads before as many others as make a
-majority with it have its identity on their disks.
+A server with an empty disk may have had another disk before, and have made promises that were lost with that disk.
+Servers that know the former identity tell it so (STRANGER). A server that hears others and is heard by none of them
+would not be told; it would follow some old leader, and count its own vote. So a server with a new storage, a newcomer,
+neither votes nor leads before as many others as make a majority with it have told that they have its identity on disk
+(ACQUAINTED).
+
+Why safe: a server that has met the former storage refuses the new one, and never admits it. So the servers that make a
+majority with an admitted newcomer have exchanged no frame with its former storage. The departure says which cases that
+leaves to the operator.
 """
 
 from __future__ import annotations
@@ -35,11 +40,11 @@ FOR_NEWCOMERS = (
     ReconciliationReply,
     ReconciliationRequest,
 )
-"""What asks for no promise: a newcomer may learn what is ordered, and what others' clients want."""
+"""Messages that a newcomer handles: they ask for no promise."""
 
 
 class StorageWasReplaced(Exception):
-    """The other servers know this id with another storage: this one lacks the promises that were made."""
+    """Another server knows this server's id with another storage: this storage lacks promises that were made."""
 
 
 class StorageIdentityHandler(Handler):
@@ -52,11 +57,11 @@ class StorageIdentityHandler(Handler):
         self._on_admitted = on_admitted
         self._identity = b""
         self._acquainted: set[int] = set()
-        """The others that have this storage's identity on disk."""
+        """Other servers that have the identity of this storage on disk."""
         self.is_newcomer = False
 
     def begin_admission(self, identity: bytes) -> None:
-        """In a turn: a server starts. One that has installed a view was admitted once, and that is for ever."""
+        """In a turn, at the start: a server that has installed a view was admitted once, and stays so."""
         self._identity = identity
         self.is_newcomer = True
         self._admit_if_known()
@@ -65,7 +70,7 @@ class StorageIdentityHandler(Handler):
             self._log.info("this storage is new: to take part it must be known to {others} others", others=others)
 
     def takes(self, message: Message) -> bool:
-        """Whether this server handles such a message now."""
+        """Whether this server handles such a message now: a newcomer handles some kinds only."""
         return not self.is_newcomer or isinstance(message, FOR_NEWCOMERS)
 
     def is_who_it_says(self, sender: int, identity: bytes) -> bool:
@@ -81,6 +86,10 @@ class StorageIdentityHandler(Handler):
         return True
 
     def on_stranger(self, message: Stranger) -> None:
+        """Stop this server: its id belongs to a storage whose promises this one lacks.
+
+        A STRANGER for another identity was meant for a storage that this server had before, and is ignored.
+        """
         if message.identity == self._identity:
             raise StorageWasReplaced(
                 f"server {self._data.server.server_id} was here before with another storage, says server "
@@ -88,9 +97,11 @@ class StorageIdentityHandler(Handler):
             )
 
     def answer_alive(self, message: Alive) -> None:
-        """View 0: its sender has promised nothing yet. What it is told waits for the disk, like everything.
+        """Answer an ALIVE of view 0, whose sender may be a newcomer, with ACQUAINTED.
 
-        A newcomer answers with an ALIVE of its own: the sender may not have been there for the last one.
+        The ACQUAINTED passes the gate, so the record of the sender's identity is on disk when it leaves. A newcomer
+        answers the ALIVE of a server that has not admitted it with an ALIVE of its own, since that server may have
+        missed the last.
         """
         sender = message.server_id
         if message.view == 0:
@@ -99,7 +110,7 @@ class StorageIdentityHandler(Handler):
             self._turn.send(self._alive.own_alive(), sender)
 
     def on_acquainted(self, message: Acquainted) -> None:
-        """Another server knows the storage that it names; that may be a former one of this server's."""
+        """Note that another server has this storage's identity on disk; the name of a former storage is ignored."""
         if self.is_newcomer and message.identity == self._identity:
             self._acquainted.add(message.server_id)
             self._admit_if_known()

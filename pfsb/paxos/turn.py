@@ -1,14 +1,16 @@
-"""Design part 3: one event, run to its end; then disk; then out.
+"""The turn: one event of the protocol runs to its end, its records go to disk, then its messages leave.
 
-A turn runs in memory without waiting for anything. What it wants to say goes into the outbox, what it
-must not forget to stable storage, and the outbox is released, in order, when every record that was forced
-up to that turn is on disk. Nothing else leaves the server: that one door makes the paper's `**Sync to disk`
-lines true. It makes speculation safe, too (Departure 1): a server may count its own vote in the turn itself, since a
-crash before the release leaves no trace anywhere.
+A turn runs in memory without waiting for anything. Messages and replies of the turn go into its outbox, records into
+stable storage. The durability gate releases the outbox of a turn, in order, when every record that was forced up to
+that turn is on disk. The gate is the only way out, so it does the work of all `**Sync to disk` lines of the paper.
 
-Two messages may leave early, past the door: ALIVE, which tells only what is on disk, and the leader's
-PROPOSAL, which nobody counts as a vote (paper.md 6.2, explicit-accept variant) and which needs only
-Last_Installed on disk.
+Why safe (Departure 1): a server may count its own vote in the turn that makes it. All that follows from the vote passes
+the gate after the vote's record. If the server crashes before that, no other server, client or disk has learned
+anything of the turn, so the turn has not happened.
+
+Two messages may leave early, past the gate. ALIVE tells only durable values. The leader's PROPOSAL is no vote
+(Departure 2), so it need not be on disk; only Last_Installed must be, so that no other PROPOSAL ever has its view and
+number.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from pfsb.paxos.records import Record
 
 @define
 class Durable:
-    """What of this server's state is on disk: all that ALIVE and VC_PROOF may tell (paper.md 6.3)."""
+    """The values of this server that are on disk: ALIVE and VC_PROOF tell no others."""
 
     last_installed: int = 0
     local_aru: int = 0
@@ -39,7 +41,7 @@ class Durable:
 
 @define
 class Outbox:
-    """What one or several turns want to say: calls in order, messages by destination."""
+    """The messages and calls of one or several turns that wait at the gate, in order."""
 
     messages: list[tuple[Message, int | None]] = field(factory=list)
     calls: list[tuple[Callable[..., None], tuple[Any, ...]]] = field(factory=list)
@@ -53,7 +55,7 @@ class Outbox:
 
 
 def _gathered(messages: list[tuple[Message, int | None]]) -> dict[int | None, list[Message]]:
-    """By destination, with the ACCEPTs of one view in one message (section 7.3: one ACCEPT, many proposals)."""
+    """Messages by destination, with the ACCEPTs of one view in one message (section 7.6)."""
     by_destination: dict[int | None, list[Message]] = {}
     for message, to in messages:
         group = by_destination.setdefault(to, [])
@@ -67,7 +69,7 @@ def _gathered(messages: list[tuple[Message, int | None]]) -> dict[int | None, li
 
 
 class Turn:
-    """Runs events one after the other, and keeps the door."""
+    """Runs events one after the other, and keeps the durability gate."""
 
     _log = Logger()
 
@@ -89,25 +91,25 @@ class Turn:
         self._at_end = at_end
         """Called at the end of every turn, inside it (`Replica.end_turn`)."""
         self.count = 0
-        """Turns so far."""
+        """Number of turns so far."""
         self._running = False
         self._stopped = False
         self._must_sync = False
         self._lazy_waits = False
         self._outbox = Outbox()
         self._early: list[tuple[Message, int | None]] = []
-        self._behind_the_door: deque[tuple[int, Outbox]] = deque()
+        self._behind_the_gate: deque[tuple[int, Outbox]] = deque()
         self._position = 0
-        """How many groups of forced records were handed to storage."""
+        """Number of groups of forced records that were handed to storage."""
         self._durable_position = 0
         self._releasing = False
 
     # ------------------------------------------------------------------ what a handler may do in a turn
 
     def append(self, record: Record, *, lazy: bool = False) -> None:
-        """Put a record on disk before anything leaves that this or a later turn says.
+        """Put a record on disk before any message or call of this or a later turn leaves.
 
-        `lazy`: nothing rests on it; it travels with the next group, or is flushed on a timer.
+        With `lazy`, no message waits for the record: it travels with the next group, or is flushed on a timer.
         """
         assert self._running, "records are appended in a turn"
         self._storage.append(record)
@@ -117,7 +119,7 @@ class Turn:
             self._must_sync = True
 
     def send(self, message: Message, to: int | None = None) -> None:
-        """Send to one server, or to all others, when what this rests on is on disk."""
+        """Send to one server, or to all others, when all records forced up to this turn are on disk."""
         assert self._running, "messages are sent in a turn"
         self._outbox.messages.append((message, to))
 
@@ -134,14 +136,17 @@ class Turn:
             self.send_early(message)
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
-        """Call `function` when what this rests on is on disk: replies and events for clients."""
+        """Call `function`, which tells a client, when all records forced up to this turn are on disk."""
         assert self._running, "calls are made in a turn"
         self._outbox.calls.append((function, args))
 
     # ------------------------------------------------------------------ running
 
     def run(self, event: Callable[..., None], *args: Any) -> None:
-        """One event to its end. An exception stops this server: Paxos tolerates a crashed one, not a confused one."""
+        """Run one event to its end.
+
+        An exception stops this server: Paxos tolerates a crashed server, not a confused one.
+        """
         if self._stopped:
             return
         assert not self._running, "turns never nest"
@@ -158,16 +163,16 @@ class Turn:
         self._close()
 
     def fail(self, failure: Failure) -> None:
-        """Nothing more is said, ever."""
+        """Stop this server, whose outboxes are dropped, and report the failure."""
         if self._stopped:
             return
         self.stop()
         self._on_failure(failure)
 
     def stop(self) -> None:
-        """Drop what waits and refuse further turns."""
+        """Drop the outboxes that wait at the gate, and refuse further turns."""
         self._stopped = True
-        self._behind_the_door.clear()
+        self._behind_the_gate.clear()
         self._outbox = Outbox()
         self._early = []
         self._way_out.stop()
@@ -177,14 +182,14 @@ class Turn:
         return self._stopped
 
     def flush_lazy(self) -> None:
-        """Give lazy records their own group if none has taken them along."""
+        """Give lazy records a group of their own if no other group has taken them along."""
         if self._lazy_waits and not self._stopped:
             self._sync()
 
     @property
     def idle(self) -> bool:
-        """Nothing waits at the door."""
-        return not self._behind_the_door and self._position == self._durable_position
+        """Whether no outbox waits at the gate, and no write is under way."""
+        return not self._behind_the_gate and self._position == self._durable_position
 
     def _close(self) -> None:
         if self._early:
@@ -195,7 +200,7 @@ class Turn:
             self._sync()
         if self._outbox:
             outbox, self._outbox = self._outbox, Outbox()
-            self._behind_the_door.append((self._position, outbox))
+            self._behind_the_gate.append((self._position, outbox))
             self._release()
 
     def _sync(self) -> None:
@@ -214,15 +219,15 @@ class Turn:
         self._release()
 
     def _release(self) -> None:
-        """Open the door for all turns whose records are on disk, in their order."""
+        """Release the outboxes of all turns whose records are on disk, in their order."""
         if self._releasing:
-            return  # a call below ran a turn of its own; the loop below sees what it left
+            return  # a call below has run a turn of its own, whose outbox the loop below finds
         self._releasing = True
         try:
-            while self._behind_the_door and self._behind_the_door[0][0] <= self._durable_position:
-                outbox = self._behind_the_door.popleft()[1]
-                while self._behind_the_door and self._behind_the_door[0][0] <= self._durable_position:
-                    outbox.extend(self._behind_the_door.popleft()[1])
+            while self._behind_the_gate and self._behind_the_gate[0][0] <= self._durable_position:
+                outbox = self._behind_the_gate.popleft()[1]
+                while self._behind_the_gate and self._behind_the_gate[0][0] <= self._durable_position:
+                    outbox.extend(self._behind_the_gate.popleft()[1])
                 self._dispatch(outbox.messages)
                 self._make(outbox.calls)
         finally:

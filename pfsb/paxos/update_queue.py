@@ -1,7 +1,7 @@
 """Figure 13: client updates that wait for a sequence number.
 
-*Bound* (which the paper leaves undefined, G28): some slot above Local_Aru holds a proposal or an ordered
-batch with that (client_id, timestamp).
+An update is *bound*, which the paper leaves undefined (G28), if some slot above Local_Aru holds a proposal or an
+ordered batch with its (client_id, timestamp).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pfsb.support.histogram import COUNTS, Histogram
 Identity = tuple[str, int]
 
 UPDATE_OVERHEAD_BYTES = 64
-"""What an update takes in a batch, at most, beside its payload and the name of its client."""
+"""Maximum bytes that an update takes in a batch beside its payload and the name of its client."""
 
 
 def _encoded_bytes(update: ClientUpdate) -> int:
@@ -24,7 +24,7 @@ def _encoded_bytes(update: ClientUpdate) -> int:
 
 
 class UpdateQueue:
-    """What waits for a number (Update_Queue), and what this server answers for (Pending_Updates)."""
+    """The updates that wait for a number (Update_Queue), and those that this server answers for (Pending_Updates)."""
 
     def __init__(self, data: DataStructures, settings: Settings, start_update_timer: Callable[[str], None]) -> None:
         self._data = data
@@ -32,20 +32,23 @@ class UpdateQueue:
         self._settings = settings
         self._start_update_timer = start_update_timer
         self.batch_updates = Histogram(COUNTS)
-        """Client updates in the proposals that this server has made of them."""
+        """Number of client updates in each proposal that this server has made of its queue."""
 
     def __len__(self) -> int:
         return len(self._clients.update_queue)
 
     def enqueue_update(self, update: ClientUpdate) -> bool:
-        """Figure 13, Block A: queue it unless it has run, or waits in this view already."""
+        """Figure 13, Block A: queue an update unless it has been executed, or was queued in this view already.
+
+        Departure 30: a full queue refuses updates of other servers, which send them again.
+        """
         clients = self._clients
         if update.timestamp <= clients.last_executed.of(update.client_id):
             return False
         if update.timestamp <= clients.last_enqueued.get(update.client_id, 0):
             return False
         if update.server_id != self._data.server.server_id and len(self) >= self._settings.queue_updates_max:
-            return False  # Departure 30: the update's own server will send it again
+            return False  # Departure 30
         clients.update_queue.append(update)
         clients.last_enqueued[update.client_id] = update.timestamp
         return True
@@ -53,8 +56,8 @@ class UpdateQueue:
     def add_to_pending_updates(self, update: ClientUpdate) -> None:
         """Figure 13, Block B: this server answers for the update until it is executed.
 
-        Departure 3: no sync. Clients keep their own numbers and repeat them (design part 5), so the update
-        need not survive a crash of this server.
+        Departure 3: no sync. Clients keep numbers of their own and repeat their commands, so the update need not
+        survive a crash of this server.
         """
         pending = self._clients.pending_updates.get(update.client_id)
         if pending is None or pending.timestamp < update.timestamp:
@@ -62,15 +65,15 @@ class UpdateQueue:
             self._start_update_timer(update.client_id)
 
     def enqueue_unbound_pending_updates(self) -> None:
-        """Figure 13, Block C: a new leader queues what it answers for, unless a slot holds it already."""
+        """Figure 13, Block C: a new leader queues its pending updates, unless a slot holds them already."""
         for update in self._clients.pending_updates.values():
             self.enqueue_update(update)
 
     def remove_bound_updates_from_queue(self) -> None:
-        """Figure 13, Block D: a new leader drops what a slot holds already, or what has run.
+        """Figure 13, Block D: a new leader drops updates that a slot holds already, or that have been executed.
 
-        Rebuilds Last_Enqueued on the way from what is bound and what stays queued, so that a bound
-        update that its origin sends again is not queued again (G15 ii). For that it comes before block C
+        Last_Enqueued is rebuilt from the bound updates and from those that stay queued, so that a bound update that its
+        server sends again is not queued again (G15 ii). For that to work this block comes before Block C
         (Departure 14).
         """
         clients = self._clients
@@ -83,18 +86,18 @@ class UpdateQueue:
             self.enqueue_update(update)
 
     def clear(self) -> None:
-        """Figure 9 B: a non-leader queues nothing; each origin sends its updates to the new leader."""
+        """Empty the queue (Figure 9 B): a non-leader queues nothing, and sends its own updates to the leader."""
         self._clients.update_queue.clear()
         self._clients.last_enqueued.clear()
 
     def forget_enqueued(self) -> None:
-        """Figure 6 E: what comes again in a new view may be queued again - but not twice (G15, Departure 19)."""
+        """Rebuild Last_Enqueued from the queue (Figure 6 E): no update is queued twice (G15, Departure 19)."""
         self._clients.last_enqueued = {}
         for update in self._clients.update_queue:
             self._note_enqueued(update.client_id, update.timestamp)
 
     def pop_batch(self, time_ms: int) -> Batch | None:
-        """What one proposal takes: the head of the queue, up to `batch_bytes_max` (section 7.3, Departure 4)."""
+        """A batch for one proposal: the head of the queue, up to `batch_bytes_max` (section 7.6, Departure 4)."""
         queue = self._clients.update_queue
         updates: list[ClientUpdate] = []
         room = self._settings.batch_bytes_max
@@ -110,9 +113,10 @@ class UpdateQueue:
         return Batch.of(time_ms, updates)
 
     def drop_executed(self, update: ClientUpdate) -> None:
-        """Figure 10 D: whoever introduced it, this client's update has run (G16).
+        """Settle an executed update (Figure 10 D): pending copies of it are dropped, whichever server they name (G16).
 
-        From here on Last_Executed refuses what Last_Enqueued did, which need not know every client of a long view.
+        The entry of Last_Enqueued is dropped, too: Last_Executed refuses the update from here on, and Last_Enqueued
+        need not hold every client of a long view (Departure 19).
         """
         if self._clients.last_enqueued.get(update.client_id, update.timestamp + 1) <= update.timestamp:
             del self._clients.last_enqueued[update.client_id]

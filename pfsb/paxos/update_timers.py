@@ -1,4 +1,4 @@
-"""Figure 2 E2 and Figure 12 B: an update that is not executed in time is sent again.
+"""The Update_Timers (Figure 2, line E2, and Figure 12, Block B): an update that is not executed in time is sent again.
 
 All these timers have the same length, so they expire in the order in which they were started: one
 ordered table and one delayed call serve any number of clients.
@@ -41,7 +41,7 @@ class UpdateTimers(Handler):
             self._call = None
 
     def forward_pending_updates(self) -> None:
-        """Departure 18: a new leader is at work, and gets at once what the timers would send it later."""
+        """Departure 18: send the pending updates to a new leader at once, before their timers expire."""
         if self._data.server.state is State.REG_NONLEADER:
             leader = self._membership.leader_of(self._data.views.last_installed)
             for update in self._data.clients.pending_updates.values():
@@ -63,17 +63,17 @@ class UpdateTimers(Handler):
         while self._timers:
             client_id, timer = next(iter(self._timers.items()))
             if client_id not in self._data.clients.pending_updates:
-                del self._timers[client_id]  # executed since
+                del self._timers[client_id]  # executed meanwhile
             elif timer.due <= now:
                 self._expire_one(client_id, timer)
             else:
                 return
 
     def _expire_one(self, client_id: str, timer: UpdateTimer) -> None:
-        """Figure 12, Block B: start again, and send the update to the leader.
+        """Figure 12, Block B: start the timer again, and send the update to the leader.
 
-        Departure 17: from the second time on to all servers, so that everyone knows that it waits, and whoever reaches
-        the leader relays it (G8.3).
+        Departure 17: from the second expiry on the update goes to all servers, so that each of them knows that it
+        waits, and a server that reaches the leader relays it (G8.3).
         """
         update = self._data.clients.pending_updates[client_id]
         timer.due = self._clock.seconds() + self._seconds

@@ -335,7 +335,7 @@ class SessionStateMachine:
         return Done()
 
     def _forget_closed_sessions(self) -> None:
-        """Drop the last command numbers of sessions that ended more than a horizon ago (Departure 33)."""
+        """Departure 33: forget a session's last number a horizon after its end, when no old update can run any more."""
         while self._closed:
             client_id, (_, closed_at) = next(iter(self._closed.items()))
             if closed_at >= self._seq - self._horizon_slots:

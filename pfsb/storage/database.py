@@ -5,7 +5,7 @@
 shows at any time what the server would still know after power loss. Every row carries the CRC-32 of its
 other columns: the file is used as it was written or not at all.
 
-A snapshot (design part 9) will be one more table, `snapshot (seq, part, data, checksum)`, written in the transaction
+A snapshot will be one more table, `snapshot (seq, part, data, checksum)`, written in the transaction
 that deletes the history below it; `read_ordered` and `first_gap` will then begin above its seq instead of at 1.
 """
 

@@ -1,4 +1,4 @@
-"""Stable storage in one SQLite file (design part 7): group commit on a thread of its own."""
+"""Stable storage in one SQLite file (docs/internals/storage.rst): group commit on a thread of its own."""
 
 from __future__ import annotations
 

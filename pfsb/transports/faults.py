@@ -1,4 +1,4 @@
-"""FAULT: a server makes its own links worse (interface part 3, group faults)."""
+"""FAULT: a server makes its own links worse (docs/protocol.rst, group faults)."""
 
 from __future__ import annotations
 

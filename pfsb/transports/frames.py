@@ -1,4 +1,4 @@
-"""Frames: what travels between servers as one piece (design part 8).
+"""Frames: what travels between servers as one piece (docs/internals/frames.rst).
 
 A frame is a header, with a cluster secret a seal, and a body of messages (`pfsb.transports.wire`). Integers are
 big-endian.

@@ -191,7 +191,7 @@ class Links:
         """The carrier has a frame; `source` is where it came from, for the log.
 
         Whatever the bytes are, they raise nothing. What the receiver raises goes on to the carrier: the receiver knows
-        how to fail (design part 3), and a simulation must see it.
+        how to fail (docs/internals/turn.rst), and a simulation must see it.
         """
         if self._codec is None or self._receiver is None:
             return
@@ -225,7 +225,7 @@ class Links:
             return
         self.counters.refusals += 1
         if self._hint_limit.admits(peer):
-            # Later, since a carrier learns of it inside `send`, too, and turns never nest (design part 3).
+            # Later, since a carrier learns of it inside `send`, too, and turns never nest (docs/internals/turn.rst).
             self._hints.call(0, self._receiver.peer_refused, peer)
 
     def send_failed(self, peer: int, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Which frames of a sender were here before (design part 8)."""
+"""Which frames of a sender were here before (docs/internals/frames.rst)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ReplayGuard:
     """A window per server and storage.
 
     Not per server alone: a server that lost its disk starts again at incarnation 1, and must be heard in order to be
-    told that it is a stranger (design part 4).
+    told that it is a stranger (docs/departures.rst).
     """
 
     _windows: dict[int, dict[bytes, ReplayWindow]] = field(factory=dict)

@@ -1,7 +1,7 @@
-"""UDP: one datagram, one frame (design part 8).
+"""UDP: one datagram, one frame (docs/internals/frames.rst).
 
 A server receives on one port and sends from one *connected* socket per peer: only a connected socket is told when the
-peer's host answers that nobody listens there (design part 4, "A dead peer is often known at once").
+peer's host answers that nobody listens there (docs/departures.rst, "A dead peer is often known at once").
 """
 
 from __future__ import annotations

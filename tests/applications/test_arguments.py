@@ -43,7 +43,7 @@ class ApplicationsTest(SynchronousTestCase):
         self.applications = (Chat(), Lock(), KeyValue())
 
     def test_applications_provide_their_interface(self) -> None:
-        """Design part 6: chat, lock and kv, found by these names."""
+        """docs/internals/applications.rst: chat, lock and kv, found by these names."""
         for application in self.applications:
             verifyObject(IReplicatedApplication, application)
         verifyObject(IEventLog, self.applications[0])
@@ -59,7 +59,7 @@ class ApplicationsTest(SynchronousTestCase):
                 self.assertTrue(command.usage.startswith(command.verb))
 
     def test_unknown_verb_names_the_known_ones(self) -> None:
-        """Interface part 3: UNKNOWN is the code of a verb that is not there."""
+        """docs/protocol.rst: UNKNOWN is the code of a verb that is not there."""
         refused = refusal(Lock(), "LOOK", "x")
         self.assertEqual(refused.code, "UNKNOWN")
         self.assertEqual(str(refused), '"LOOK" is no command here (there are: LOCK, LOCKS, TRYLOCK, UNLOCK)')
@@ -84,7 +84,7 @@ class ApplicationsTest(SynchronousTestCase):
     @bounded
     @given(st.one_of(st.sampled_from(verbs), leaves), st.lists(leaves | st.tuples(leaves), max_size=5))
     def test_whatever_another_version_has_checked_is_run_or_refused(self, verb: object, rest: list[object]) -> None:
-        """Design part 6: a command that cannot be run is refused, at every server alike; nothing is raised."""
+        """A command that cannot be run is refused, at every server alike; nothing is raised."""
         for application in (Chat(), Lock(), KeyValue()):
             context = FakeContext()
             before = application.snapshot()

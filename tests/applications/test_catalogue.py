@@ -52,7 +52,7 @@ class Finding(SynchronousTestCase):
         return str(self.assertRaises(BadRequest, find_applications, names))
 
     def test_pfsbs_own_applications_are_found_in_the_order_asked_for(self) -> None:
-        """Design part 6: chat, lock and kv, by their names in the configuration."""
+        """docs/internals/applications.rst: chat, lock and kv, by their names in the configuration."""
         self.assertEqual(
             [application.name for application in find_applications(["kv", "chat", "lock"])], ["kv", "chat", "lock"]
         )
@@ -62,7 +62,7 @@ class Finding(SynchronousTestCase):
         self.assertIsNot(find_applications(["chat"])[0], find_applications(["chat"])[0])
 
     def test_someone_elses_application_is_one_plugin_line_away(self) -> None:
-        """Design part 6; the module here is any that has something to call without arguments."""
+        """docs/internals/applications.rst; the module here is any that has something to call without arguments."""
         self.plugins('"counter", "Counts.", "collections", "Counter"')
         self.assertEqual(
             [type(application).__name__ for application in find_applications(["counter", "kv"])],
@@ -98,7 +98,7 @@ class TheCatalogue(SynchronousTestCase):
         self.assertEqual(self.catalogue.check(("NEVERMORE", "a", "B")), ("checked by", "raven", "NEVERMORE", "a", "B"))
 
     def test_verbs_are_in_any_case(self) -> None:
-        """Interface part 3; applications see upper case only."""
+        """docs/protocol.rst; applications see upper case only."""
         self.assertEqual(self.catalogue.check(("say", "Hi")), ("checked by", "parrot", "SAY", "Hi"))
 
     def test_a_verb_leads_to_its_application_and_description(self) -> None:
@@ -109,7 +109,7 @@ class TheCatalogue(SynchronousTestCase):
         self.assertEqual(list(self.catalogue.verbs), ["SAY", "REPEAT", "NEVERMORE"])
 
     def test_an_unknown_verb_is_answered_with_the_nearest_one(self) -> None:
-        """Interface part 3: code UNKNOWN."""
+        """docs/protocol.rst: code UNKNOWN."""
         error = self.assertRaises(BadRequest, self.catalogue.check, ("repaet",))
         self.assertEqual((error.code, str(error)), ("UNKNOWN", 'unknown verb REPAET; did you mean "REPEAT"?'))
 

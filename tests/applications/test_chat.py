@@ -12,7 +12,7 @@ from tests.applications.context import Machine, code, field, refusal, rows
 
 
 class ChatTest(SynchronousTestCase):
-    """SAY, LOG, LISTEN (interface part 3)."""
+    """SAY, LOG, LISTEN (docs/protocol.rst)."""
 
     def setUp(self) -> None:
         self.chat = Chat()
@@ -29,7 +29,7 @@ class ChatTest(SynchronousTestCase):
         self.assertEqual(result, Done((("index", 1), ("revision", 42))))
 
     def test_log_shows_who_said_what(self) -> None:
-        """Interface part 3: rows `+index=I client="id" text="..."`."""
+        """docs/protocol.rst: rows `+index=I client="id" text="..."`."""
         self.machine.run("alice", "SAY", "hello")
         self.machine.run("bob", "SAY", "hello yourself")
         self.assertEqual(
@@ -61,7 +61,7 @@ class ChatTest(SynchronousTestCase):
         self.assertEqual(len(rows(self.machine.ask("LOG", "limit=4"))), 4)
 
     def test_events_are_the_lines_in_order(self) -> None:
-        """Interface part 3: `* CHAT index=I client="id" text="..."`, without gaps or repeats."""
+        """docs/protocol.rst: `* CHAT index=I client="id" text="..."`, without gaps or repeats."""
         self.say(3)
         self.assertEqual(self.chat.length(), 3)
         second = Event("CHAT", (("index", 2), ("client", "alice"), ("text", "line 2")))

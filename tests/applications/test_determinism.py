@@ -23,7 +23,7 @@ def digest_elsewhere(hash_seed: str, seed: int, commands: int) -> str:
 
 
 class DeterminismTest(SynchronousTestCase):
-    """Design part 6: `execute` is deterministic."""
+    """docs/internals/applications.rst: `execute` is deterministic."""
 
     def test_processes_with_different_hash_seeds_agree(self) -> None:
         """No answer, no order of answers and no snapshot depends on the order of a set."""

@@ -18,7 +18,7 @@ texts = st.text(st.characters(codec="utf-8", min_codepoint=1), max_size=4)
 
 
 class KeyValueTest(SynchronousTestCase):
-    """Interface part 3, group kv."""
+    """docs/protocol.rst, group kv."""
 
     def setUp(self) -> None:
         self.kv = KeyValue()
@@ -78,7 +78,7 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(self.machine.ask("GET", "colour"), Done((("value", "blue"), ("revision", 2))))
 
     def test_bare_nil_means_absent_and_quoted_nil_a_value(self) -> None:
-        """Interface part 3: `old` may be the bare word nil."""
+        """docs/protocol.rst: `old` may be the bare word nil."""
         self.assertEqual(self.kv.check(("CAS", "k", "nil", "v")), ("CAS", "k", 0, "", "v"))
         self.assertEqual(self.kv.check(("CAS", "k", Quoted("nil"), "v")), ("CAS", "k", 1, "nil", "v"))
         self.assertEqual(code(self.machine.run("a", "CAS", "k", Quoted("nil"), "v")), "CONFLICT")
@@ -121,7 +121,7 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual({data: fnv1a_32(data) for data in published}, published)
 
     def test_puthash_chains(self) -> None:
-        """Interface part 3: the decimal hash of old + value; the answer is what stood there before."""
+        """docs/protocol.rst: the decimal hash of old + value; the answer is what stood there before."""
         self.assertEqual(self.machine.run("a", "PUTHASH", "k", "foobar"), Done((("previous", ""), ("revision", 1))))
         self.assertEqual(field(self.machine.ask("GET", "k"), "value"), "3214735720")
         self.assertEqual(field(self.machine.run("a", "PUTHASH", "k", "\u00e9"), "previous"), "3214735720")

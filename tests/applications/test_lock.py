@@ -17,7 +17,7 @@ def granted(name: str, token: int) -> Done:
 
 
 class LockTest(SynchronousTestCase):
-    """Interface part 3, group lock. In these tests a command's number and revision are the same."""
+    """docs/protocol.rst, group lock. In these tests a command's number and revision are the same."""
 
     def setUp(self) -> None:
         self.lock = Lock()
@@ -35,7 +35,7 @@ class LockTest(SynchronousTestCase):
         self.assertIs(self.machine.run(client_id, "LOCK", *typed), PENDING)
 
     def test_free_lock_is_granted_at_once_with_the_revision_as_token(self) -> None:
-        """Design part 5: lock tokens are revisions."""
+        """docs/internals/sessions.rst: lock tokens are revisions."""
         self.machine.context.revision = 41
         self.assertEqual(self.machine.run("alice", "LOCK", "x"), granted("x", 42))
 
@@ -147,7 +147,7 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(self.completed(), [(("bob", 4), 5)])
 
     def test_end_of_a_session_releases_what_it_held(self) -> None:
-        """Design part 5: expiry and closing release locks and waiting places; the locks go on to others."""
+        """Expiry and closing release locks and waiting places; the locks go on to others."""
         self.machine.run("alice", "LOCK", "x")
         self.machine.run("alice", "LOCK", "y")
         self.machine.run("bob", "LOCK", "z")

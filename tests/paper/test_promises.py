@@ -79,7 +79,7 @@ class WhatIsOnDiskBeforeItIsSaid(ScenarioTestCase):
         self.assertEqual((cluster.aru(1), cluster.answers), (0, {}))
 
     def test_reply_waits_for_the_votes_that_it_rests_on(self) -> None:
-        """Design part 3: a server that counts its own vote tells its client when that vote is on its disk."""
+        """docs/internals/turn.rst: a server that counts its own vote tells its client when that vote is on its disk."""
         cluster = self.begin()
         cluster.crash(2)
         cluster.servers[1].sync_seconds = (0.3, 0.3)
@@ -144,7 +144,7 @@ class Liveness(ScenarioTestCase):
         self.until_executed(["a"] * 5, 2, 3, 4, seconds=10)
 
     def test_answered_update_survives_the_crash_of_all(self) -> None:
-        """Design part 1: power loss everywhere, right after the answer; any majority that comes back has it."""
+        """docs/architecture.rst: power loss everywhere, right after the answer; any majority that comes back has it."""
         for majority in ((0, 1), (0, 2), (1, 2)):
             cluster = self.begin()
             cluster.submit(2, "a", 1)

@@ -1,4 +1,4 @@
-"""The scenarios in which the pseudocode of the paper fails, as written, and must not fail here (paper.md section 8)."""
+"""The scenarios in which the pseudocode of the paper fails, as written, and must not fail here."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class ElectionScenarios(ScenarioTestCase):
         self.cluster.heal()
 
     def test_11_idle_for_a_hundred_timeouts(self) -> None:
-        """G8: an idle system elects nobody, and writes nothing to its disks (design part 4, "Idle")."""
+        """G8: an idle system elects nobody, and writes nothing to its disks (docs/departures.rst, "Idle")."""
         cluster = self.begin()
         cluster.submit(1, "a", 1)
         self.until_executed(["a"])

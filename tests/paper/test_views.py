@@ -77,7 +77,7 @@ class Elections(ScenarioTestCase):
         self.assertEqual([cluster.replica(i).data.views.last_attempted for i in (0, 1)], [9, 9])
 
     def test_timeout_doubles_up_to_its_cap_and_comes_back(self) -> None:
-        """Section 5.2 and G8: each preinstall doubles it, and an update ordered in the view resets it."""
+        """Section 5.3 and G8: each preinstall doubles it, and an update ordered in the view resets it."""
         cluster = self.begin()
         cluster.network.drop(passing(Prepare, VCProof))
         cluster.crash(0)
@@ -102,13 +102,13 @@ class Elections(ScenarioTestCase):
         self.assertGreater(min(self.view(i) for i in cluster.ids), 1)
 
     def test_leader_cut_off_from_the_majority_steps_down(self) -> None:
-        """Design part 4, "Idle": a leader that does not hear a majority suspects itself."""
+        """docs/departures.rst, "Idle": a leader that does not hear a majority suspects itself."""
         cluster = self.begin()
         cluster.isolate(0)
         cluster.run_until(lambda: self.state(0) is State.LEADER_ELECTION, 3)
 
     def test_refused_frames_hurry_the_election(self) -> None:
-        """Design part 4, "A dead peer is often known at once": the timer is cut, and the next leader leads."""
+        """docs/departures.rst, "A dead peer is often known at once": the timer is cut, and the next leader leads."""
         cluster = self.begin()
         cluster.network.refusals = True
         cluster.crash(0)

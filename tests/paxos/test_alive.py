@@ -27,12 +27,12 @@ class LeaderTests(ReplicaTestCase):
             self.advance(0.2)
 
     def test_leader_that_hears_a_majority_stays(self) -> None:
-        """Design part 4: an idle leader lives on the ALIVE of a majority, itself included."""
+        """docs/departures.rst: an idle leader lives on the ALIVE of a majority, itself included."""
         self.hear(20, alive(1, 2), alive(3, 2))
         self.assertIs(self.data.server.state, State.REG_LEADER)
 
     def test_leader_that_hears_too_few_suspects_itself(self) -> None:
-        """Design part 4: cut off with a minority it would keep its clients waiting."""
+        """docs/departures.rst: cut off with a minority it would keep its clients waiting."""
         self.hear(4, alive(1, 2))
         self.assertIs(self.data.server.state, State.LEADER_ELECTION)
         self.assertIn(view_change(2, 3), self.take(ViewChange))
@@ -60,7 +60,7 @@ class AliveTests(ReplicaTestCase):
         self.take(Alive)
 
     def test_alive_while_a_view_is_being_installed_promises_nothing(self) -> None:
-        """paper.md 6.3: until the view is on disk this server is in no view."""
+        """docs/defects.rst: until the view is on disk this server is in no view."""
         self.hold_syncs = True
         self.receive(view_change(1, 6), sender=1)
         self.storage.finish_all()
@@ -88,7 +88,7 @@ class RefusalTests(ReplicaTestCase):
         self._after_event()
 
     def test_refusal_of_the_leader_hurries_the_suspicion(self) -> None:
-        """Design part 4: what is left of the timer is cut to a small random delay."""
+        """docs/departures.rst: what is left of the timer is cut to a small random delay."""
         self.follow(view=1)
         self.refused(1)
         self.advance(0.03)
@@ -109,7 +109,7 @@ class RefusalTests(ReplicaTestCase):
         self.assertEqual(self.storage.records, [])
 
     def test_leader_of_a_preinstalled_view_that_is_dead_is_passed_over(self) -> None:
-        """Design part 4: the same for the leader of a view just preinstalled."""
+        """docs/departures.rst: the same for the leader of a view just preinstalled."""
         self.refused(3)
         self.receive(view_change(1, 3))
         self.receive(view_change(4, 3))

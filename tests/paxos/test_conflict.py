@@ -95,7 +95,7 @@ class PrepareTests(ReplicaTestCase):
         self.assertNotSent(PrepareOK)
 
     def test_prepare_that_is_not_from_the_leader_is_discarded(self) -> None:
-        """Only the leader of a view may ask for promises (paper.md 6.4)."""
+        """Only the leader of a view may ask for promises (docs/defects.rst)."""
         self.receive(prepare(3, 1))
         self.assertDiscarded("leader")
         self.assertNotSent(PrepareOK)

@@ -46,7 +46,7 @@ class IdleFollowerTests(ReplicaTestCase):
         self.assertSuspects()
 
     def test_alive_of_another_server_is_no_sign_of_the_leader(self) -> None:
-        """Design part 4: the leader of this view only, and only while it leads."""
+        """docs/departures.rst: the leader of this view only, and only while it leads."""
         for _ in range(6):
             self.receive(alive(3, 1), sender=3)
             self.receive(alive(1, 1, State.LEADER_ELECTION), sender=1)
@@ -55,7 +55,7 @@ class IdleFollowerTests(ReplicaTestCase):
         self.assertSuspects()
 
     def test_own_update_that_waits_ends_the_idleness(self) -> None:
-        """Design part 4: a leader that says it is alive and orders nothing is of no use."""
+        """docs/departures.rst: a leader that says it is alive and orders nothing is of no use."""
         self.introduce(OWN)
         self.hear_for(1.4)
         self.take(ClientUpdate)
@@ -82,7 +82,7 @@ class IdleFollowerTests(ReplicaTestCase):
         self.take(ViewChange)
 
     def test_witnessed_update_is_settled_by_its_execution(self) -> None:
-        """Design part 4: unexecuted is what counts."""
+        """docs/departures.rst: unexecuted is what counts."""
         self.receive(FOREIGN, sender=1)
         self.receive(reply(3, ordered(3, 1, FOREIGN)))
         self.assertFalse(self.replica.demand.knows_of_unexecuted_update())
@@ -94,7 +94,7 @@ class IdleFollowerTests(ReplicaTestCase):
         self.assertFalse(self.replica.demand.knows_of_unexecuted_update())
 
     def test_accepted_update_that_waits_ends_the_idleness(self) -> None:
-        """Design part 4: a leader whose proposals are not ordered makes no progress."""
+        """docs/departures.rst: a leader whose proposals are not ordered makes no progress."""
         self.receive(proposal(1, 1, 1, FOREIGN))
         self.assertSent(accept(2, 1, 1))
         self.hear_for(1.2)
@@ -110,7 +110,7 @@ class IdleFollowerTests(ReplicaTestCase):
         self.assertFalse(self.replica.demand.knows_of_unexecuted_update())
 
     def test_higher_aru_elsewhere_ends_the_idleness(self) -> None:
-        """Design part 4: others have executed what this server has not."""
+        """docs/departures.rst: others have executed what this server has not."""
         self.hear_for(1.2, local_aru=5)
         self.take(ReconciliationRequest)
         self.assertSuspects()

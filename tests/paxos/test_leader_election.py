@@ -32,7 +32,7 @@ class StartTests(ReplicaTestCase):
         self.assertEqual(self.data.views.vc, {2: view_change(2, 1)})
 
     def test_vote_forces_nothing_to_disk(self) -> None:
-        """paper.md 6.2: votes carry no promise."""
+        """docs/defects.rst: votes carry no promise."""
         self.assertEqual(self.storage.records, [])
 
 
@@ -163,7 +163,7 @@ class SingleServerTests(ReplicaTestCase):
         self.assertSent(accept(1, 1, 1))
 
     def test_single_server_is_not_idle_into_an_election(self) -> None:
-        """Design part 4: a majority of one hears itself."""
+        """docs/departures.rst: a majority of one hears itself."""
         self.advance(10)
         self.assertEqual(self.data.views.last_attempted, 1)
 

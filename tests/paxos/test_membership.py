@@ -15,7 +15,7 @@ class MembershipTests(SynchronousTestCase):
             self.assertGreater(2 * quorum, n)
 
     def test_first_view_is_led_by_the_lowest_id(self) -> None:
-        """paper.md 1.5, decided: position (v - 1) mod N of the ids in ascending order."""
+        """Departure 26: position (v - 1) mod N of the ids in ascending order."""
         membership = Membership(7, (9, 3, 7))
         self.assertEqual([membership.leader_of(view) for view in range(1, 8)], [3, 7, 9, 3, 7, 9, 3])
 

@@ -185,7 +185,7 @@ class TimeTests(LazyVotesTestCase):
         self.assertEqual([frame for frame in self.frames.sent if frame[1] != 1], [((votes,), 3), ((votes,), 4)])
 
     def test_vote_is_traced_when_it_is_sent(self) -> None:
-        """Interface part 6: a trace tells what happened, and when."""
+        """docs/operating.rst: a trace tells what happened, and when."""
         self.begin()
         self.send(accept(2, 1, 1))
         self.assertEqual(self.notes.of("send"), [{"to": 1, "message": accept(2, 1, 1)}])

@@ -190,7 +190,7 @@ class TablingTests(ReplicaTestCase):
         self.assertEqual([e.seq for e in promise.data_list], [3, 4, 5])
 
     def test_leader_far_behind_reconciles_before_it_gets_an_answer(self) -> None:
-        """PREPARE_OK is bounded (design part 4), even while the slots are still in memory."""
+        """PREPARE_OK is bounded (docs/departures.rst), even while the slots are still in memory."""
         for seq in range(6, 12):
             self.receive(reply(3, ordered(3, seq, client_update("alice", seq))))
         self.replica.data.ordering.global_history.floor = 0
@@ -307,7 +307,7 @@ class MixedPartsTests(ReplicaTestCase):
 
 class ShiftToRegLeaderTests(ReplicaTestCase):
     def test_new_leader_says_so_at_once(self) -> None:
-        """Design part 4: others forward what waits when they hear that somebody leads."""
+        """docs/departures.rst: others forward what waits when they hear that somebody leads."""
         self.ignore_periodic = False
         self.transport.sent.clear()
         self.lead(view=2)

@@ -58,7 +58,7 @@ class ProgressTimerTests(SynchronousTestCase):
         self.assertEqual(len(self.expired), 1)
 
     def test_restarting_costs_no_new_call(self) -> None:
-        """Design part 11: it is restarted for every executed slot."""
+        """docs/performance.rst: it is restarted for every executed slot."""
         self.timer.start()
         (call,) = self.clock.getDelayedCalls()
         self.advance(0.5)

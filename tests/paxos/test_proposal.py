@@ -241,7 +241,7 @@ class SkippedTests(ReplicaTestCase):
     """`--skip-seq`: a leader leaves a number out, for the next one to find."""
 
     def test_skipped_number_stays_empty(self) -> None:
-        """Interface part 1."""
+        """Described in docs/operating.rst."""
         self.replica.proposals.skipped.add(1)
         self.lead(view=2)
         self.introduce(own("carol"))
@@ -280,7 +280,7 @@ class RecoveredProposalTests(ReplicaTestCase):
         self.assertExecuted([ALICE])
 
     def test_batch_is_not_decoded_until_it_is_executed(self) -> None:
-        """Design part 11: followers store bytes."""
+        """docs/performance.rst: followers store bytes."""
         self.start()
         self.follow(view=1)
         broken = Proposal(1, 1, 1, type(batch())(b"\xc1"))
@@ -300,7 +300,7 @@ class RecoveredProposalTests(ReplicaTestCase):
 
 class TimeTests(ReplicaTestCase):
     def test_time_goes_on_from_a_former_leaders_clock(self) -> None:
-        """Design part 4, "Aggregation": the state machine's time never goes back, and never stands still either."""
+        """The state machine's time never goes back, and never stands still either."""
         self.lead(view=2)
         day_ms = 86_400_000
         self.replica.ordered_queue.time_ms = day_ms

@@ -95,7 +95,7 @@ class LeaderTests(ReadTestCase):
         self.assertEqual(self.told, [("x", True)])
 
     def test_answer_waits_behind_the_door(self) -> None:
-        """Design part 3: what was executed on the strength of this server's own vote is told when that is on disk."""
+        """What was executed on the strength of this server's own vote is told when that is on disk."""
         answers: list[bool] = []
         self.introduce(ALICE)
         self.take(Proposal)

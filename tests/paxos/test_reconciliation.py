@@ -89,7 +89,7 @@ class TriggerTests(AskingTestCase):
 
 class ChoiceTests(AskingTestCase):
     def test_leader_is_spared_while_others_can_serve(self) -> None:
-        """Design part 9: reconciliation must not slow ordering."""
+        """docs/internals/catching-up.rst: reconciliation must not slow ordering."""
         for _ in range(10):
             for peer in (1, 4):
                 self.receive(alive(peer, 1, State.REG_LEADER if peer == 1 else State.REG_NONLEADER, local_aru=7))
@@ -237,7 +237,7 @@ class BurstTests(AskingTestCase):
         self.assertNothingSent()
 
     def test_request_is_traced(self) -> None:
-        """Interface part 6."""
+        """Described in docs/operating.rst."""
         self.assertEqual(self.notes.of("reconcile"), [{"peer": 3, "first": 1, "last": 9}])
 
     def test_server_that_was_stopped_asks_no_more(self) -> None:
@@ -311,13 +311,13 @@ class ServingTests(ReplicaTestCase):
         self.assertEqual(self.data.ordering.global_history.floor, 2)
 
     def test_recent_slots_are_served_from_memory(self) -> None:
-        """Design part 9: a peer that is a little behind costs no disk."""
+        """docs/internals/catching-up.rst: a peer that is a little behind costs no disk."""
         self.receive(request(5, 4, 6))
         self.assertSent(reply(2, slot(2, 4), slot(2, 5), slot(2, 6), local_aru=6), to=5)
         self.assertEqual(self.storage.reads, [])
 
     def test_old_slots_are_served_from_disk(self) -> None:
-        """Design part 9: off the reactor, in a turn of its own when they are here."""
+        """docs/internals/catching-up.rst: off the reactor, in a turn of its own when they are here."""
         self.receive(request(5, 1, 6))
         self.assertNothingSent()
         ((first, last, bytes_max, found),) = self.storage.reads

@@ -59,7 +59,7 @@ class RecoveryTests(RecoveryTestCase):
         self.assertEqual((self.data.views.last_attempted, self.data.views.last_installed), (8, 7))
 
     def test_what_is_on_disk_may_be_told_at_once(self) -> None:
-        """paper.md 6.3: recovered values are durable ones."""
+        """docs/defects.rst: recovered values are durable ones."""
         self.ignore_periodic = False
         self.recover(7, batch(ALICE))
         self.assertSent(alive(2, 7, State.LEADER_ELECTION, local_aru=1, has_clients=False))

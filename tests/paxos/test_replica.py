@@ -12,7 +12,7 @@ NEW = b"brandnew"
 
 
 class IdentityTests(ReplicaTestCase):
-    """Design part 4: a lost disk is not a new server."""
+    """docs/departures.rst: a lost disk is not a new server."""
 
     def receive_from_new_storage(self, server_id: int) -> None:
         self.replica.receive(server_id, NEW, [view_change(server_id, 1)])
@@ -46,7 +46,7 @@ class IdentityTests(ReplicaTestCase):
         self.assertFalse(self.replica.peers.heard_lately(3))
 
     def test_server_that_is_told_stops_with_one_clear_line(self) -> None:
-        """Design part 4: it stops; its operator must bring the old data directory back."""
+        """docs/departures.rst: it stops; its operator must bring the old data directory back."""
         self.receive(Stranger(3, identity_of(2)))
         error = self.expected_failure(StorageWasReplaced)
         self.assertIn("server 2 was here before with another storage, says server 3", str(error))
@@ -76,7 +76,7 @@ class LifeTests(ReplicaTestCase):
         self.assertNothingSent()
 
     def test_state_changes_are_traced(self) -> None:
-        """Interface part 6: a view's story."""
+        """docs/operating.rst: a view's story."""
         self.follow(view=1)
         self.expire_progress_timer()
         self.take(type(view_change(2, 2)))
@@ -85,7 +85,7 @@ class LifeTests(ReplicaTestCase):
         self.assertEqual(states, [(None, election, 1), (election, follower, 1), (follower, election, 2)])
 
     def test_start_is_traced_with_what_was_found(self) -> None:
-        """Interface part 6."""
+        """Described in docs/operating.rst."""
         self.assertEqual(self.notes.of("start"), [{"view": 0, "aru": 0, "incarnation": 1}])
 
     def test_messages_of_a_frame_are_handled_in_their_order(self) -> None:

@@ -73,7 +73,7 @@ class LeaderTests(ReplicaTestCase):
         self.assertNothingSent()
 
     def test_repeated_vote_waits_for_the_disk_like_the_first(self) -> None:
-        """paper.md 6.2: an ACCEPT says that the proposal is on disk."""
+        """docs/defects.rst: an ACCEPT says that the proposal is on disk."""
         self.hold_syncs = True
         self.introduce(client_update("carol", 1, server_id=2))
         self.take(Proposal)

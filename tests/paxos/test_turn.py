@@ -1,4 +1,4 @@
-"""Design part 3: one event, run to its end; then disk; then out."""
+"""docs/internals/turn.rst: one event, run to its end; then disk; then out."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class EarlyTests(TurnTestCase):
         self.assertLeft(alive(2, 0))
 
     def test_proposal_leaves_before_its_own_record_is_on_disk(self) -> None:
-        """paper.md 6.2, explicit-accept variant: a PROPOSAL needs only Last_Installed on disk."""
+        """docs/defects.rst, explicit-accept variant: a PROPOSAL needs only Last_Installed on disk."""
         self.turn.durable.last_installed = 1
 
         def event() -> None:
@@ -192,7 +192,7 @@ class DurableTests(TurnTestCase):
         self.assertEqual(self.turn.durable, Durable(1, 0))
 
     def test_sync_is_traced_with_what_is_durable_now(self) -> None:
-        """Interface part 6: the trace shows when a promise is on disk."""
+        """docs/operating.rst: the trace shows when a promise is on disk."""
         self.data.views.last_installed = 1
         self.say(accept(2, 1, 1), FORCED)
         self.storage.finish_sync()
@@ -344,7 +344,7 @@ class ReplicaDoorTests(ReplicaTestCase):
         self.assertSent(alive(2, 0, State.LEADER_ELECTION, has_clients=False))
 
     def test_alive_tells_what_is_on_disk_and_no_more(self) -> None:
-        """paper.md 6.3: ALIVE and VC_PROOF advertise only values that are known to be durable."""
+        """docs/defects.rst: ALIVE and VC_PROOF advertise only values that are known to be durable."""
         self.hold_syncs = True
         self.receive(vc_proof(1, 1))
         self.advance(0.2)
@@ -355,7 +355,7 @@ class ReplicaDoorTests(ReplicaTestCase):
         self.assertSent(VCProof(2, 1))
 
     def test_executed_but_unwritten_slots_are_not_advertised(self) -> None:
-        """paper.md 6.2, ALIVE: others may rely on this server's copy of all slots up to its aru."""
+        """docs/defects.rst, ALIVE: others may rely on this server's copy of all slots up to its aru."""
         self.hold_syncs = True
         self.receive(vc_proof(1, 1))
         self.storage.finish_all()
@@ -391,7 +391,7 @@ class ReplicaDoorTests(ReplicaTestCase):
         self.assertSent(accept(2, 1, 1))
 
     def test_first_frame_of_a_peer_is_a_record_of_its_own(self) -> None:
-        """What a server learns about storages must survive it (design part 4)."""
+        """What a server learns about storages must survive it (docs/departures.rst)."""
         del self.replica.membership.identities[3]
         self.receive(vc_proof(3, 0))
         self.assertEqual(self.take_records(PeerRecord), [PeerRecord(3, identity_of(3))])

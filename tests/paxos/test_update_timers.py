@@ -68,14 +68,14 @@ class FollowerTests(ReplicaTestCase):
         self.assertEqual(self.destinations(), [1])
 
     def test_new_leader_at_work_gets_at_once_what_waits(self) -> None:
-        """Design part 4: nobody waits half a second because a leader has changed."""
+        """docs/departures.rst: nobody waits half a second because a leader has changed."""
         self.hear_leader()
         self.assertSent(CAROL, to=1)
         self.hear_leader()
         self.assertNothingSent()
 
     def test_traced_with_client_and_count(self) -> None:
-        """Interface part 6."""
+        """Described in docs/operating.rst."""
         self.advance(0.6)
         self.assertEqual(self.destinations(), [1])
         self.assertEqual(self.notes.of("timer"), [{"name": "update", "client": "carol", "expiries": 1}])

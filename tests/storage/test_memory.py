@@ -131,7 +131,7 @@ class MemorySyncTests(MemoryTestCase):
         self.assertEqual((self.told, self.restarted_slots()), ([], []))
 
     def test_callback_that_raises_stops_the_storage(self) -> None:
-        """Design part 3: an exception in a turn stops the server."""
+        """docs/internals/turn.rst: an exception in a turn stops the server."""
         self.storage.append(ViewRecord(1, 1))
         self.storage.sync(lambda: 1 // 0)
         self.sync("later", ViewRecord(2, 2))
@@ -153,7 +153,7 @@ class MemorySyncTests(MemoryTestCase):
 
 
 class MemoryCrashTests(MemoryTestCase):
-    """Design part 7: unsynced data is lost, the last write may be torn."""
+    """docs/internals/storage.rst: unsynced data is lost, the last write may be torn."""
 
     def setUp(self) -> None:
         super().setUp()

@@ -17,7 +17,7 @@ from tests.storage.support import Server, ordered_to, slot_records
 
 
 class RefusalTests(SynchronousTestCase):
-    """Design part 7: refuse with one clear line rather than run on a damaged file."""
+    """docs/internals/storage.rst: refuse with one clear line rather than run on a damaged file."""
 
     def setUp(self) -> None:
         self.directory = Path(self.mktemp())

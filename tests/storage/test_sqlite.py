@@ -51,7 +51,7 @@ class RecoveryTests(StorageTestCase):
         self.assertEqual(len(recovered.identity), 8)
 
     def test_identity_stays_and_incarnation_grows_with_each_start(self) -> None:
-        """Design part 4, "A lost disk": the identity belongs to the directory, the incarnation to the start."""
+        """docs/departures.rst, "A lost disk": the identity belongs to the directory, the incarnation to the start."""
         first = self.server()
         before = first.storage.recover()
         after = self.restarted(first).storage.recover()
@@ -126,7 +126,7 @@ class RecoveryTests(StorageTestCase):
         self.assertIn("table history, row 3: the checksum is wrong", str(error))
 
     def test_file_can_be_read_by_a_person(self) -> None:
-        """Design part 7: the tables say what they hold, while the server runs."""
+        """docs/internals/storage.rst: the tables say what they hold, while the server runs."""
         server = self.started()
         server.write(ViewRecord(9, 7), *ordered_to(2))
         connection = sqlite3.connect(f"file:{self.directory}/pfsb.sqlite3?mode=ro", uri=True)
@@ -138,7 +138,7 @@ class RecoveryTests(StorageTestCase):
 
 
 class SyncTests(StorageTestCase):
-    """Design part 3: what was appended up to a turn is on disk before the turn's outbox leaves."""
+    """docs/internals/turn.rst: what was appended up to a turn is on disk before the turn's outbox leaves."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -159,7 +159,7 @@ class SyncTests(StorageTestCase):
         self.assertTrue(IStableStorage.implementedBy(SQLiteStorage))
 
     def test_nobody_is_told_while_the_write_is_under_way(self) -> None:
-        """Paper.md 6.2: what is not forced must not be counted on."""
+        """docs/defects.rst: what is not forced must not be counted on."""
         server = self.hold_a_write()
         server.clock.run_what_came()
         self.assertEqual(server.told, [])
@@ -336,7 +336,7 @@ class FailureTests(StorageTestCase):
         self.assertEqual(len(server.failures), 1)
 
     def test_callback_that_raises_stops_the_storage(self) -> None:
-        """Design part 3: an exception in a turn stops the server, and no later outbox is released."""
+        """docs/internals/turn.rst: an exception in a turn stops the server, and no later outbox is released."""
         server = self.started()
 
         def broken() -> None:

@@ -35,7 +35,7 @@ class LinkFaultsTests(SynchronousTestCase):
         self.assertFalse(any(self.faults.admits(1) for _ in range(1000)))
 
     def test_same_seed_loses_the_same_frames(self) -> None:
-        """Design part 10: one seed reproduces a run."""
+        """docs/testing.rst: one seed reproduces a run."""
         outcomes = []
         for _ in range(2):
             faults = LinkFaults(self.clock, Random(7))

@@ -50,7 +50,7 @@ class FrameTestCase(SynchronousTestCase):
 
 class SealTests(FrameTestCase):
     def test_frame_tells_sender_identity_and_messages(self) -> None:
-        """Design part 8: a frame names its sender and the sender's storage."""
+        """docs/internals/frames.rst: a frame names its sender and the sender's storage."""
         for secret in (None, SECRET):
             opened = codec(RECEIVER, secret=secret).open(one_frame(codec(SENDER, secret=secret), accept(1), proposal()))
             self.assertEqual((opened.sender, opened.identity), (SENDER, b"disk-003"))
@@ -189,7 +189,7 @@ def flipped(frame: bytes, data: st.DataObject) -> bytes:
 
 class SecretTests(FrameTestCase):
     def test_only_frames_with_the_right_tag_are_taken(self) -> None:
-        """Design part 8: with a secret configured, frames without a right tag are dropped; and the other way round."""
+        """With a secret configured, frames without a right tag are dropped; and the other way round."""
         for sent, expected in ((SECRET, None), (None, SECRET), (b"another secret", SECRET), (SECRET, b"s")):
             with self.subTest(sent=sent, expected=expected):
                 self.assertRefused(codec(RECEIVER, secret=expected), one_frame(codec(SENDER, secret=sent)), "tag")

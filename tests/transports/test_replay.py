@@ -56,7 +56,7 @@ class ReplayGuardTests(SynchronousTestCase):
         self.assertFalse(guard.admit(1, b"identity", 1, 1))
 
     def test_new_storage_of_a_known_id_is_heard(self) -> None:
-        """Design part 4: a server that lost its disk starts again at incarnation 1, and must be told so."""
+        """docs/departures.rst: a server that lost its disk starts again at incarnation 1, and must be told so."""
         guard = ReplayGuard()
         guard.admit(1, b"old disk", 7, 300)
         self.assertTrue(guard.admit(1, b"new disk", 1, 1))

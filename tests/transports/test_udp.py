@@ -110,7 +110,7 @@ class DeliveryTests(UDPTestCase):
         self.assertEqual(receiver.messages[0], accept(sender=0))
 
     async def test_garbage_is_counted_and_the_port_lives_on(self) -> None:
-        """Design part 8: what is no frame of this cluster never reaches a turn."""
+        """docs/internals/frames.rst: what is no frame of this cluster never reaches a turn."""
         a, _ = self.start(0)
         b, receiver = self.start(1)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
@@ -131,7 +131,7 @@ class DeliveryTests(UDPTestCase):
 
 class RefusalTests(UDPTestCase):
     async def test_dead_peer_is_known_without_another_send(self) -> None:
-        """Design part 4: a refused datagram tells at once that the leader is dead."""
+        """docs/departures.rst: a refused datagram tells at once that the leader is dead."""
         a, receiver = self.start(0)
         a.send([accept(sender=0)], 1)
         await until(lambda: receiver.refusals)
@@ -220,7 +220,7 @@ class BrokenSocketTests(UDPTestCase):
 
 class StartAndStopTests(UDPTestCase):
     def test_port_in_use_is_one_clear_line(self) -> None:
-        """Interface part 1: a port in use is refused, with its address."""
+        """docs/operating.rst: a port in use is refused, with its address."""
         self.start(0)
         error = self.assertRaises(PortTaken, self.make(0).start, NotingReceiver(), b"disk-000", 1)
         self.assertIsInstance(error, CannotListenError)

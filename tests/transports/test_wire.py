@@ -65,7 +65,7 @@ class RoundTripTests(SynchronousTestCase):
         self.assertEqual(decode_all(SENDER, join_encoded([encode(told)])), [told])
 
     def test_batch_bytes_are_not_touched(self) -> None:
-        """Design part 11: one encode per batch, at the leader; its bytes go to the disk as they came."""
+        """docs/performance.rst: one encode per batch, at the leader; its bytes go to the disk as they came."""
         # An integer in a longer form than msgpack would choose: encoded anew, it would be shorter.
         unusual = b"\x92\xce\x00\x00\x00\x05\x90"
         [message] = decode_all(SENDER, join_encoded([encode(Proposal(SENDER, 1, 1, Batch(unusual)))]))
@@ -74,7 +74,7 @@ class RoundTripTests(SynchronousTestCase):
 
 
 class HostileBytesTests(SynchronousTestCase):
-    """Design part 8: decoding never raises anything but Malformed."""
+    """docs/internals/frames.rst: decoding never raises anything but Malformed."""
 
     def decode_or_refuse(self, body: bytes) -> list[Message] | None:
         try:

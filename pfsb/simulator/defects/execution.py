@@ -63,7 +63,7 @@ def _proposals_told_as_ordered(process: Any) -> None:
         return rows
 
 
-@DEFECTS.add("time-goes-back", "design part 4, Aggregation", "the state machine's time is that of the latest batch")
+@DEFECTS.add("time-goes-back", "Departure 4", "the state machine's time is that of the latest batch")
 def _time_goes_back(process: Any) -> None:
     queue = process.replica.ordered_queue
 

@@ -236,13 +236,13 @@ class SteppedServer:
         clients.last_enqueued = dict(sorted(clients.last_enqueued.items()))
         turn = self.replica.turn
         behind = turn._durable_position
-        if behind or len(turn._behind_the_door) > 1:
+        if behind or len(turn._behind_the_gate) > 1:
             turn._position -= behind
             turn._durable_position = 0
             door: dict[int, Outbox] = {}
-            for position, outbox in turn._behind_the_door:
+            for position, outbox in turn._behind_the_gate:
                 door.setdefault(position - behind, Outbox()).extend(outbox)
-            turn._behind_the_door = deque(door.items())
+            turn._behind_the_gate = deque(door.items())
             self.storage.groups = deque(
                 (records, self._earlier(durable, behind)) for records, durable in self.storage.groups
             )

@@ -98,7 +98,7 @@ def nothing_happens(seed: int, patch: Plant | None) -> None:
 
 
 def one_server_only_talks(seed: int, patch: Plant | None) -> None:
-    """Section 5.2: a server that hears nobody, and elects again and again, does not disturb the others."""
+    """Section 5.3: a server that hears nobody, and elects again and again, does not disturb the others."""
     scene = Scenario(seed, patch, servers=size(seed))
     scene.begin()
     cluster = scene.cluster

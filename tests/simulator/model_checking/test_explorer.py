@@ -111,13 +111,13 @@ class DefectTests(SynchronousTestCase):
         )
 
     def test_vote_that_leaves_before_the_disk_write_is_seen_at_the_door(self) -> None:
-        """Paper.md 6.2: an ACCEPT rests on its proposal."""
+        """docs/defects.rst: an ACCEPT rests on its proposal."""
         found = self.found(Bounds(), votes_before_the_disk)
         self.assertEqual(found.steps, ("server 0 is asked by its client for CLIENT_UPDATE a1",))
         self.assertEqual(found.what, "server 0: sends ACCEPT of view 1 for slot 1, and that vote is not on disk")
 
     def test_vote_that_leaves_before_the_disk_write_breaks_s1_after_a_crash(self) -> None:
-        """Paper.md 6.2: what it comes to, if nobody watches the door."""
+        """docs/defects.rst: what it comes to, if nobody watches the door."""
         lost = ((0, "Ask"), (1, "Proposal"), (0, "Accept"), (1, "Crash"))
         elected = ((1, "Ask"), (2, "ProgressTimer"), (1, "ViewChange"))
         found = self.found(Bounds(views=2, lead_in=(*lost, *elected)), votes_before_the_disk, checks_door=False)
@@ -127,7 +127,7 @@ class DefectTests(SynchronousTestCase):
         self.assertEqual(len(found.steps), 11)
 
     def test_prepare_that_leaves_before_the_view_is_on_disk_is_seen_at_the_door(self) -> None:
-        """Paper.md 6.2: a PREPARE rests on Last_Installed."""
+        """docs/defects.rst: a PREPARE rests on Last_Installed."""
         found = self.found(Bounds(led=False), does_not_force_its_view)
         self.assertEqual(found.what, "server 0: sends PREPARE of view 1, Local_Aru 0, but has view 0 on disk")
         self.assertEqual(len(found.steps), 1)
