@@ -18,9 +18,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import pfsb
 from pfsb.applications.interfaces import Done
+from pfsb.paxos.data_structures import Slot
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.healing import heal_all
+from pfsb.simulator.defects.defect import instead_of, override
 from pfsb.simulator.faults.profiles import PROFILES
 from pfsb.simulator.runs.run import Outcome, Plan, Run
 from pfsb.simulator.runs.shrink import Shrinking
@@ -55,12 +57,15 @@ def answers_wrongly(process: Any) -> None:
 
 def orders_too_early(process: Any) -> None:
     """A patch: any proposal counts as accepted by a majority (Figure 11 B)."""
-    process.replica.ordering._globally_ordered_ready = lambda slot: slot.proposal is not None and slot.ordered is None
+
+    @instead_of(process.replica.ordering, "globally_ordered_ready")
+    def is_ready(_: object, slot: Slot) -> bool:
+        return slot.proposal is not None and slot.ordered is None
 
 
 def never_prepared(process: Any) -> None:
     """A patch: however many have promised, a leader waits for more (Figure 8 B)."""
-    process.replica.prepare.view_prepared_ready = lambda view: False
+    override(process.replica.prepare, "view_prepared_ready", lambda _: lambda view: False)
 
 
 @long
@@ -195,7 +200,7 @@ class DrainTests(SynchronousTestCase):
         """Whatever is under way: it has five seconds for that."""
 
         def never_stops(process: Any) -> None:
-            process.server.drain = lambda drained: None
+            override(process.server, "drain", lambda _: lambda drained: None)
 
         run = Run(Plan(1, "calm", servers=3, seconds=1.0), never_stops)
         run._begin()
