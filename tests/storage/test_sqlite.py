@@ -233,7 +233,7 @@ class SyncTests(StorageTestCase):
         self.assertEqual(server.told, ["somebody else", "second"])
 
     def test_slow_write_is_logged_and_counted(self) -> None:
-        """Style.md: log any disk write above 100 ms."""
+        """Log any disk write above 100 ms."""
         events: list[dict[str, object]] = []
         globalLogPublisher.addObserver(events.append)
         self.addCleanup(globalLogPublisher.removeObserver, events.append)
@@ -284,7 +284,7 @@ class SyncTests(StorageTestCase):
 
 
 class FailureTests(StorageTestCase):
-    """Style.md: after a failed fsync the kernel marks the page clean; a second one lies. So: stop."""
+    """After a failed fsync the kernel marks the page clean; a second one lies. So: stop."""
 
     def setUp(self) -> None:
         super().setUp()

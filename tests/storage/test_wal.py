@@ -19,7 +19,7 @@ FRAME_BYTES = 24 + 4096
 
 
 class DamagedLogTests(SynchronousTestCase):
-    """Style.md: drop only a torn last record; a damaged older one may be part of a majority."""
+    """Drop only a torn last record; a damaged older one may be part of a majority."""
 
     def setUp(self) -> None:
         self.crashed = self.directory_of_a_crashed_server()

@@ -1,0 +1,58 @@
+"""What code, tests and documents cite is in the repository."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import pfsb
+
+ROOT = Path(pfsb.__file__).resolve().parents[1]
+PLACES = ("pfsb", "tests", "benchmarks", "docs", "twisted")
+ENDINGS = {".py", ".rst", ".inc", ".yaml", ".c"}
+
+OUTSIDE = re.compile(r"(?i)\b(?:design|interface)s?\s+parts?\s+\d|\b(?:paper|design|interface|style)\.md\b")
+"""Documents that were never in the repository."""
+PAGE = re.compile(r"\bdocs/([\w/-]+\.(?:rst|svg|py|inc))\b")
+FILE = re.compile(r"``((?:pfsb|tests|benchmarks|etc)/[\w/.-]+\.(?:py|yaml|json|c))``")
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """(path, text) of every file that may cite something, but this one."""
+    for place in PLACES:
+        for path in sorted((ROOT / place).rglob("*")):
+            if path.suffix in ENDINGS and path != Path(__file__).resolve():
+                yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
+    for name in ("README.rst", "Makefile", "setup.cfg", "pyproject.toml"):
+        yield name, (ROOT / name).read_text(encoding="utf-8")
+
+
+class CitationTests(SynchronousTestCase):
+    def test_no_document_outside_the_repository_is_cited(self) -> None:
+        """A stranger has nothing but the repository."""
+        found = [f"{path}: {match[0]}" for path, text in texts() for match in OUTSIDE.finditer(text)]
+        self.assertEqual(found, [])
+
+    def test_every_page_that_is_cited_exists(self) -> None:
+        """`docs/internals/turn.rst` in a docstring leads to that page."""
+        found = [
+            f"{path}: {match[0]}"
+            for path, text in texts()
+            for match in PAGE.finditer(text)
+            if not (ROOT / "docs" / match[1]).exists()
+        ]
+        self.assertEqual(found, [])
+
+    def test_every_file_that_a_document_names_exists(self) -> None:
+        """A path in a document is where the reader goes next."""
+        found = [
+            f"{path}: {match[1]}"
+            for path, text in texts()
+            if path.startswith("docs/") or path == "README.rst"
+            for match in FILE.finditer(text)
+            if not (ROOT / match[1]).exists()
+        ]
+        self.assertEqual(found, [])
