@@ -1,7 +1,7 @@
-"""What the applications here have in common: one table of verbs, checked when typed and again when run.
+"""The base of all applications: one table of verbs. Commands are checked when they are typed, and again when run.
 
-A rule runs once, at the server that was asked; what a verb runs, runs at every server, so it trusts nothing but the
-types that `runner` has looked at.
+The rule of a verb runs once, at the server that was asked. The function of the verb runs at every server, on a command
+that another version may have checked, so it trusts nothing but the types that `runner` has compared.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ Types = tuple[type | EllipsisType, ...]
 
 @frozen
 class Verb:
-    """One verb: how its arguments are taken apart, what the command then looks like, and what runs it."""
+    """One verb: the rule that takes its arguments apart, the types of the normalised command, and its function."""
 
     rule: Callable[[Arguments], Command]
-    """Returns the normalised command, or raises `BadRequest`."""
+    """Takes the arguments, and returns the normalised command or raises `BadRequest`."""
     types: Types = ()
-    """Of the whole command. A trailing `...` repeats the type before it."""
+    """Types of all parts of the normalised command. A trailing `...` repeats the type before it."""
     run: Callable[..., Any] | None = None
-    """Takes (command, context) if the verb changes something, else (command). None: the front end's own (LISTEN)."""
+    """Takes (command, context) if the verb changes something, else (command). None for a verb that the front end runs
+    itself (LISTEN).
+    """
 
 
 class Application:
-    """Dispatches by verb; knows of no sessions and no time unless told otherwise."""
+    """Dispatches commands by verb. Subclasses that depend on sessions or on time override the methods for these."""
 
     name: str
     commands: Sequence[CommandDescription] = ()
@@ -45,7 +47,7 @@ class Application:
         self._questions = {verb: verbs[verb] for verb, description in descriptions.items() if not description.changes}
 
     def check(self, command: tuple[str, ...]) -> Command:
-        """Normalise what was typed; `BadRequest` says what would be right."""
+        """Normalise a command line. Raises `BadRequest`, whose text says what would be right."""
         verb = self._verbs.get(command[0]) if command else None
         if verb is None:
             known = ", ".join(sorted(self._verbs))
@@ -62,19 +64,20 @@ class Application:
         return answer
 
     def session_ended(self, client_id: str, context: IContext) -> None:
-        """Nothing here belongs to a session."""
+        """Do nothing: by default an application holds nothing for a session."""
 
     def time_passed(self, context: IContext) -> None:
-        """Nothing here falls due."""
+        """Do nothing: by default an application waits for no time."""
 
     def next_deadline(self) -> int | None:
         return None
 
 
 def runner(verbs: Mapping[str, Verb], command: Command) -> Callable[..., Any] | None:
-    """What runs `command`, or None if this version of the server cannot.
+    """The function that runs `command`; None if this version of the server cannot run it.
 
-    Another version may have checked it, and a server that raises where others do not has left the cluster.
+    Another version may have checked the command. A server that raised an exception where others run the command would
+    have another state from then on, so what cannot be run is refused instead.
     """
     try:
         verb = verbs[command[0]]

@@ -1,7 +1,7 @@
-"""What people and programs may ask of the applications: arguments, options, numbers, lengths (docs/protocol.rst).
+"""The limits and the parsing of arguments that the applications share (docs/protocol.rst): options, numbers, lengths.
 
-An application has a rule for each verb, which takes an `Arguments` apart and returns the normalised command. It runs
-once, at the server that was asked.
+An application has a rule for each verb, which takes an `Arguments` apart and returns the normalised command. The rule
+runs once, at the server that was asked.
 """
 
 from __future__ import annotations
@@ -16,34 +16,35 @@ from typing import Final
 from pfsb.applications.interfaces import BadRequest, Done, Fields, Refused, Result
 
 key_bytes_max: Final = 1_024
-"""UTF-8 bytes of a key or the name of a lock."""
+"""Maximum UTF-8 bytes of a key or of the name of a lock."""
 value_bytes_max: Final = 1_048_576
-"""UTF-8 bytes of a value, also of one that grows by APPEND, and of a text said in the chat."""
+"""Maximum UTF-8 bytes of a value, also of one that grows by APPEND, and of a text said in the chat."""
 rows_default: Final = 1_000
-"""Rows of a reply when no `limit=` is given."""
+"""Maximum rows of a reply if no `limit=` is given."""
 rows_max: Final = 10_000
+"""Maximum value of `limit=`."""
 reply_characters_max: Final = 4_194_304
-"""Characters of users' text in the rows of one reply: a server must not build a reply of any size."""
+"""Maximum characters of users' text in the rows of one reply, since a server must not build replies of any size."""
 wait_ms_max: Final = 31_536_000_000
-"""The longest `wait=`: 365 days. A deadline then fits into 64 bits whatever the clock says."""
+"""Maximum `wait=`: 365 days. A deadline then fits into 64 bits, whatever the clock says."""
 integer_min: Final = -(2**63)
 integer_max: Final = 2**63 - 1
 
 absent: Final = -1
-"""Stands in a normalised command for an option that was not given: no limit, no token, a wait without end."""
+"""Value in a normalised command of an option that was not given: no limit, no token, a wait without end."""
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,20})?")
 
 
 class Quoted(str):
-    """An argument that was written as a JSON string literal, or came as data: never an option, never `nil`."""
+    """An argument that was written as a JSON string literal, or came as data: it is never an option and never `nil`."""
 
     __slots__ = ()
 
 
 class Arguments:
-    """A command as it was typed, while one rule takes it apart; whatever is wrong is raised as `BadRequest`."""
+    """A command line, while one rule takes it apart. All methods raise `BadRequest` for what is wrong."""
 
     __slots__ = ("_options", "_typed", "usage", "verb")
 
@@ -56,8 +57,8 @@ class Arguments:
     def words(self, least: int, most: float, options: Sequence[str] = ()) -> Sequence[str]:
         """The arguments that are not options, `least` to `most` of them.
 
-        A bare `name=...` is an option wherever it stands, if the verb has one of that name; who means a key of
-        that form quotes it.
+        A bare word `name=...` is an option wherever it stands, if the verb has an option of that name. A key of that
+        form must be quoted.
         """
         words = self._without_options(options) if options else self._typed
         if not least <= len(words) <= most:
@@ -65,17 +66,17 @@ class Arguments:
         return words
 
     def key(self, word: str, what: str = "key") -> str:
-        """A key or the name of a lock: not empty, at most `key_bytes_max`."""
+        """A key or the name of a lock: not empty, and at most `key_bytes_max` long."""
         if not word:
             raise self.refused(f"a {what} cannot be empty")
         return self.text(word, what, key_bytes_max)
 
     def value(self, word: str, what: str = "value") -> str:
-        """Any text up to `value_bytes_max`, also an empty one."""
+        """A text of at most `value_bytes_max`, perhaps empty."""
         return self.text(word, what, value_bytes_max)
 
     def text(self, word: str, what: str, bytes_max: int) -> str:
-        """Text that can be stored and shown everywhere: UTF-8 without NUL (tools in C stop reading there)."""
+        """A text that can be stored and shown everywhere: UTF-8 without NUL, at which tools in C stop reading."""
         try:
             size = utf8_length(word)
         except UnicodeEncodeError as error:
@@ -87,7 +88,7 @@ class Arguments:
         return str(word)
 
     def integer(self, word: str, what: str) -> int:
-        """A decimal integer of 64 bits, signed."""
+        """A decimal integer of 64 bits with a sign."""
         number = parse_integer(word)
         if number is None:
             raise self.refused(f"{what} is {quoted(word)}, which is no integer of 64 bits (example: 12)")
@@ -109,7 +110,7 @@ class Arguments:
         return self.option("limit", absent, most=rows_max)
 
     def milliseconds(self, name: str) -> int:
-        """`name=SECONDS` in whole milliseconds, rounded up so that only 0 means "at once"; or `absent`."""
+        """`name=SECONDS` in whole milliseconds, or `absent`. Rounded up, so that only 0 means "at once"."""
         word = self._options.get(name)
         if word is None:
             return absent
@@ -121,7 +122,7 @@ class Arguments:
         return milliseconds
 
     def refused(self, problem: str, code: str = "BADREQUEST") -> BadRequest:
-        """What to raise: the problem, and how the command is written."""
+        """The exception to raise: its text is the problem, and how the command is written."""
         return BadRequest(f"{problem}; usage: {self.usage}", code)
 
     def _without_options(self, names: Sequence[str]) -> list[str]:
@@ -149,8 +150,8 @@ def bounded_rows(rows: tuple[Fields, ...]) -> Result:
 def paged_rows(rows: Iterable[Fields], limit: int) -> Done:
     """The answer that consists of the first of `rows`: up to a normalised `limit`, and no more than can be sent.
 
-    If there are more, `next` tells the first field of the first row that is left out. One row there always is, so who
-    goes on from there comes to the end.
+    If there are more, the field `next` is the first field of the first row that is left out. An answer always has at
+    least one of the rows, however large that is, so a client that goes on from `next` comes to the end.
     """
     page: list[Fields] = []
     rows_left, characters_left = row_limit(limit), reply_characters_max
@@ -164,12 +165,12 @@ def paged_rows(rows: Iterable[Fields], limit: int) -> Done:
 
 
 def row_limit(limit: int) -> int:
-    """How many rows a normalised `limit` stands for, whoever has checked it."""
+    """Number of rows for a normalised `limit`, which another version of the server may have checked."""
     return rows_default if limit < 0 else min(limit, rows_max)
 
 
 def parse_integer(text: str) -> int | None:
-    """The decimal integer that `text` is, or None; ASCII digits only, 64 bits, signed."""
+    """The decimal integer of 64 bits that `text` is, with ASCII digits only; None if it is none."""
     if _INTEGER.fullmatch(text) is None:
         return None
     number = int(text)
@@ -177,19 +178,19 @@ def parse_integer(text: str) -> int | None:
 
 
 def utf8_length(text: str) -> int:
-    """Bytes of `text` in UTF-8. Raises `UnicodeEncodeError` for half a surrogate pair."""
+    """Number of bytes of `text` in UTF-8. Raises `UnicodeEncodeError` for half a surrogate pair."""
     return len(text) if text.isascii() else len(text.encode())
 
 
 def quoted(text: str, characters_max: int = 60) -> str:
-    """`text` as it may stand within a sentence: one line, not too long."""
+    """`text` in quotes, for use in a sentence: on one line, and not too long."""
     if len(text) > characters_max:
         text = text[:characters_max] + "..."
     return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def refuse_other_format(application: str, found: object, known: int) -> None:
-    """Refuse a snapshot that another version of the server has made. Raises `ValueError`."""
+    """Raise `ValueError` for a snapshot whose format is not `known`: another version of the server has made it."""
     if found != known:
         raise ValueError(f"the snapshot of {application} has format {found!r}, this version of pfsb reads {known}")
 

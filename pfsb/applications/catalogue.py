@@ -1,4 +1,4 @@
-"""Which applications there are, and which of a server's applications a verb belongs to."""
+"""The applications that can be run, and the verbs of a server's applications."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pfsb.support.spelling import nearest
 
 
 def find_applications(names: Sequence[str]) -> list[IReplicatedApplication]:
-    """Build the applications of these names, in this order; each name has a plugin (docs/internals/applications.rst).
+    """Build the applications of these names, in this order. Each application is found as a plugin of Twisted.
 
     Raises `BadRequest` for a name without a plugin or with several, and for an application that cannot be imported.
     """
@@ -37,13 +37,13 @@ def _make(name: str, makers: Mapping[str, Sequence[IApplicationMaker]]) -> IRepl
         raise BadRequest(f'{len(found)} plugins are named "{name}"; each application needs a name of its own')
     try:
         return found[0].make()
-    except (ImportError, AttributeError, ValueError) as error:  # all that namedAny makes of a wrong name
+    except (ImportError, AttributeError, ValueError) as error:  # namedAny raises these for a wrong name
         raise BadRequest(f'the application "{name}" cannot be loaded: {error}') from error
 
 
 @frozen
 class CatalogueEntry:
-    """A verb: whose it is, and what it does."""
+    """A verb of the catalogue: its application and its description."""
 
     application: IReplicatedApplication
     description: CommandDescription
@@ -67,14 +67,14 @@ class Catalogue:
         self.verbs: Mapping[str, CatalogueEntry] = MappingProxyType(entries)
 
     def entry(self, verb: str) -> CatalogueEntry:
-        """`verb` in any case; raises `BadRequest` with code UNKNOWN, and the nearest verb there is."""
+        """The entry of `verb`, in any case. Raises `BadRequest` with code UNKNOWN, which names the nearest verb."""
         try:
             return self.verbs[verb.upper()]
         except KeyError:
             raise BadRequest(f"unknown verb {verb.upper()}; {nearest(verb.upper(), self.verbs)}", "UNKNOWN") from None
 
     def check(self, parts: tuple[str, ...]) -> Command:
-        """(verb, argument, ...) as its application wants it, to be ordered or asked; raises `BadRequest`."""
+        """Normalise (verb, argument, ...) as its application wants it. Raises `BadRequest`."""
         if not parts:
             raise BadRequest("a verb is missing (example: HELP)")
         entry = self.verbs.get(parts[0])

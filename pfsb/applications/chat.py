@@ -1,7 +1,7 @@
-"""Chat: one ordered log of what everybody said (docs/internals/applications.rst, docs/protocol.rst).
+"""Chat: one ordered log of lines that clients say (docs/protocol.rst).
 
-Lines are numbered from 1, without gaps. The log is the whole state; it is kept in memory for as long as the
-server lives, since a client may LISTEN or LOG from any line on.
+Lines are numbered from 1, without gaps. The log is the whole state. All of it is kept in memory, since a client may
+LISTEN or LOG from any line on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _snapshot_format = 1
 
 @implementer(IReplicatedApplication, IEventLog)
 class Chat(Application):
-    """What was said, in the order in which it was executed."""
+    """The lines that were said, in the order of execution."""
 
     name = "chat"
     listen_verb = "LISTEN"
@@ -66,7 +66,7 @@ class Chat(Application):
         return len(self._lines)
 
     def events(self, first: int, limit: int) -> Sequence[Event]:
-        """Lines `first` to `first + limit - 1`, as far as there are any."""
+        """Lines `first` to `first + limit - 1`, as far as they exist."""
         return [Event("CHAT", row) for row in self._rows(first, limit)]
 
     def snapshot(self) -> bytes:
@@ -103,7 +103,7 @@ def _check_say(asked: Arguments) -> Command:
 
 
 def _check_listen(asked: Arguments) -> Command:
-    """0 stands for "from now on"."""
+    """Check LISTEN; in the normalised command 0 stands for "from now on"."""
     asked.words(0, 0, options=("from",))
     return ("LISTEN", asked.option("from", 0))
 

@@ -1,8 +1,9 @@
-"""instances: many small agreements, each on one value for ever, until all peers are done with it.
+"""Instances: many small agreements, each on one value for good (docs/instances.rst).
 
-An instance is decided by the first PROPOSE for it in the order of execution; all later ones change nothing. Each of a
-fixed number of peers says by DONE up to where it needs nothing any more; what is below the minimum of them all is
-forgotten, as if it had never been. Values are bytes; in text they are base64 (RFC 4648, section 4).
+The first PROPOSE for an instance, in the order of execution, decides the instance; all later ones change nothing. Each
+of a fixed number of peers says by DONE up to which instance it needs nothing any more. Instances up to the minimum of
+all peers are forgotten, and can neither be asked for nor be decided again. Values are bytes, written as base64 (RFC
+4648, section 4).
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from pfsb.applications.interfaces import (
 )
 
 instance_bytes_max = 24_000
-"""Of a value; as base64, with its verb, it fits into a line of `command_bytes`."""
+"""Maximum bytes of a value. As base64, with its verb, such a value fits into a line of the default `command_bytes`."""
 peers_max = 1_000
+"""Maximum number of peers."""
 
 _snapshot_format = 1
 
@@ -41,7 +43,7 @@ def _ignore(*_: object) -> None:
 
 @implementer(IReplicatedApplication)
 class Instances(Application):
-    """Write-once slots. `on_decided` and `on_forgotten` are told in the turn that executes."""
+    """Write-once values. `on_decided` and `on_forgotten` are called while the command is executed."""
 
     name = "instances"
     commands: Sequence[CommandDescription] = (
@@ -57,10 +59,10 @@ class Instances(Application):
 
     def __init__(self) -> None:
         self.decided: dict[int, str] = {}  # seq -> base64
-        self.least = 0  # all below is forgotten
+        self.least = 0  # instances below this one are forgotten
         self.on_decided: Callable[[int, str], None] = _ignore
         self.on_forgotten: Callable[[int], None] = _ignore
-        self._peers = 0  # how many there are; 0: nobody has said so
+        self._peers = 0  # number of peers; 0 until the first DONE says so
         self._done: dict[int, int] = {}  # peer -> seq
         super().__init__(
             {
@@ -85,7 +87,7 @@ class Instances(Application):
         self._done, self.decided = dict(done), dict(decided)
 
     def _propose(self, command: Command, context: IContext) -> Result:
-        """The answer does not repeat the value, which would be kept for the session."""
+        """Run PROPOSE. The answer does not repeat the value, because the answer is kept for the session."""
         _, seq, value = command
         if seq < self.least:
             return Refused("CONFLICT", f"instance {seq} is forgotten: all below {self.least} are")
@@ -106,7 +108,7 @@ class Instances(Application):
         return Done((("min", self.least), ("revision", context.revision)))
 
     def _forget_below(self, least: int) -> None:
-        """Whichever is shorter: the numbers that pass by, or the instances that there are."""
+        """Forget instances, by looking at their numbers or at the decided instances, whichever are fewer."""
         passing = range(self.least, least)
         for seq in passing if len(passing) <= len(self.decided) else [seq for seq in self.decided if seq < least]:
             self.decided.pop(seq, None)
@@ -132,14 +134,14 @@ class Instances(Application):
 
 
 def encoded(value: bytes) -> str:
-    """A value as it travels. Raises `ValueError` if it is too large."""
+    """A value as text. Raises `ValueError` if the value is too large."""
     if len(value) > instance_bytes_max:
         raise ValueError(f"a value of {len(value)} bytes is too large: {instance_bytes_max} are allowed")
     return base64.b64encode(value).decode()
 
 
 def decoded(text: str) -> bytes:
-    """The value that `encoded` was given."""
+    """The value of a text that `encoded` has made."""
     return base64.b64decode(text)
 
 

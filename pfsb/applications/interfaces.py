@@ -1,4 +1,4 @@
-"""The seam between sessions and applications: what each may ask of the other, and the values that cross."""
+"""The interfaces between sessions and applications, and the values that cross them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from zope.interface import Attribute, Interface
 
 
 class Word(str):
-    """A value that pfsb itself made (a state, a hash): printed bare, where user text is quoted."""
+    """A value that pfsb itself has made (a state, a hash). Front ends print it bare, and quote texts of users."""
 
     __slots__ = ()
 
 
 Value = int | str
-"""What stands in a reply: an int or a `Word` is printed as it is, any other str is a user's text."""
+"""A value in a reply: an int or a `Word` is printed as it is, any other str is a user's text."""
 
 Fields = tuple[tuple[str, Value], ...]
 
 
 @frozen
 class Done:
-    """The command ran (or the question was answered)."""
+    """The result of a command that ran, or of a question that was answered."""
 
     fields: Fields = ()
     rows: tuple[Fields, ...] = ()
@@ -35,7 +35,7 @@ class Done:
 
 @frozen
 class Refused:
-    """The command was not carried out; `fate` says what became of it: none, unknown or done."""
+    """The result of a command that was refused. `fate` says what became of it: none, unknown or done."""
 
     code: str
     text: str
@@ -59,7 +59,7 @@ Answer = Callable[[Result], None]
 
 
 class BadRequest(ValueError):
-    """What a person asked for cannot be asked; the text says what would be right."""
+    """A request that cannot be carried out, in any state; the text says what would be right."""
 
     def __init__(self, text: str, code: str = "BADREQUEST") -> None:
         super().__init__(text)
@@ -74,7 +74,7 @@ Command = tuple[Any, ...]
 """(verb, argument, ...) as checked by the application: str and int only, so that it can be encoded."""
 
 Ticket = tuple[str, int]
-"""(client id, command number): which command an answer belongs to."""
+"""(client id, command number) of the command that an answer belongs to."""
 
 
 @frozen
@@ -85,23 +85,23 @@ class CommandDescription:
     usage: str
     help: str
     changes: bool = True
-    """True: ordered, run once. False: a question; `query` answers it, at any read level."""
+    """True: the command is ordered, and run once. False: it is a question, which `query` answers at any read level."""
     rest_of_line: bool = False
-    """True: what follows the verb, spaces included, is one argument (unless it is one JSON string)."""
+    """True: everything behind the verb, spaces included, is one argument (unless it is one JSON string)."""
     waits: bool = False
     """True: the answer may come much later, and out of order (LOCK)."""
 
 
 @frozen
 class Event:
-    """Something that clients are told without having asked just then: `* NAME name=value ...`."""
+    """A message to clients that is no reply: `* NAME name=value ...`."""
 
     name: str
     fields: Fields = ()
 
 
 class IContext(Interface):
-    """What an application may know and do while it executes one command."""
+    """The knowledge and the abilities of an application while it executes one command."""
 
     revision = Attribute("int: the count of commands executed so far, this one included")
     time_ms = Attribute("int: the state machine's time, milliseconds since 1970; never goes back")
@@ -122,7 +122,7 @@ class IReplicatedApplication(Interface):
     commands = Attribute("Sequence[CommandDescription]")
 
     def check(command: tuple[str, ...]) -> Command:
-        """Check and normalise what a person typed: (VERB, argument, ...), before it is ordered.
+        """Check and normalise a command line, (VERB, argument, ...), before it is ordered.
 
         Raises `BadRequest` with a sentence that says what would be right.
         """
@@ -131,13 +131,13 @@ class IReplicatedApplication(Interface):
         """Run a command that changes something; return a `Result` or `PENDING`."""
 
     def query(command: Command) -> Result:
-        """Answer a question; changes nothing."""
+        """Answer a question, without changing anything."""
 
     def session_ended(client_id: str, context: IContext) -> None:
-        """A session closed or expired: let go of what it held."""
+        """A session was closed or has expired: release what it held."""
 
     def time_passed(context: IContext) -> None:
-        """The state machine's time has moved: end the waits whose deadline has come."""
+        """The state machine's time has advanced: end the waits whose deadline has come."""
 
     def next_deadline() -> int | None:
         """The earliest time_ms at which `time_passed` would do something, or None."""
@@ -146,11 +146,11 @@ class IReplicatedApplication(Interface):
         """The whole state, the same bytes on every server."""
 
     def restore(data: bytes) -> None:
-        """Take the state of a snapshot; the present one is forgotten."""
+        """Replace the state by that of a snapshot."""
 
 
 class IEventLog(Interface):
-    """An application that keeps an ordered log which clients can follow (chat)."""
+    """An application with an ordered log that clients can follow (chat)."""
 
     listen_verb = Attribute("str: the verb that follows the log (LISTEN); `UN` + it stops")
 
@@ -162,7 +162,7 @@ class IEventLog(Interface):
 
 
 class IApplicationMaker(Interface):
-    """A plugin: names an application without importing it."""
+    """A plugin that names an application without importing it."""
 
     name = Attribute("str")
     help = Attribute("str: one sentence")

@@ -1,4 +1,4 @@
-"""kv: keys and values, each with the revision at which it was last written."""
+"""Keys and values, each key with the revision at which it was last written (docs/protocol.rst)."""
 
 from __future__ import annotations
 
@@ -39,13 +39,14 @@ from pfsb.applications.interfaces import (
 _snapshot_format = 1
 
 UNSORTED_KEYS_MAX = 4_096
-"""New keys that wait to be put in order. While there are few keys, together they cost a tenth of what each one would;
-among a million the same, some ten milliseconds."""
+"""Maximum new keys that wait to be sorted in. While there are few keys, sorting them in together costs a tenth of
+sorting in each by itself; among a million keys it costs the same, some ten milliseconds.
+"""
 
 
 @implementer(IReplicatedApplication)
 class KeyValue(Application):
-    """A map from key to value. Every change is one command, atomic, and has one revision."""
+    """A map from key to value. Every change is one atomic command, with one revision."""
 
     name = "kv"
     commands: Sequence[CommandDescription] = (
@@ -75,10 +76,11 @@ class KeyValue(Application):
     def __init__(self) -> None:
         self._entries: dict[str, tuple[str, int]] = {}  # key -> (value, revision)
         self._keys: SortedList[str] = SortedList()
-        """In the order of their UTF-8 bytes. Python compares text by code points, which is the same: UTF-8 was made so
-        that larger code points have larger bytes (UTF-16 was not). Asked for by `_in_order`."""
+        """Keys in the order of their UTF-8 bytes. Python compares text by code points, which gives the same order: in
+        UTF-8, larger code points have larger bytes (in UTF-16 they do not). Use `_in_order` to read it.
+        """
         self._unsorted: list[str] = []
-        """Keys that `_keys` lacks."""
+        """Keys that are not in `_keys` yet."""
         super().__init__(
             {
                 "GET": Verb(_check_key_only, (str, str), self._get),
@@ -98,7 +100,7 @@ class KeyValue(Application):
     def snapshot(self) -> bytes:
         """msgpack: (format, keys in order, their values, their revisions).
 
-        By columns, since a row per key would be a million tuples for a million keys.
+        The columns are separate, because a row for each key would be a million tuples for a million keys.
         """
         keys = list(self._in_order())
         entries = [self._entries[key] for key in keys]
@@ -122,7 +124,7 @@ class KeyValue(Application):
         return Done((("revision", revision),))
 
     def _del(self, command: Command, context: IContext) -> Result:
-        """A key that is given twice counts once."""
+        """Run DEL. A key that is given twice counts once."""
         deleted = 0
         for key in command[1:]:
             if self._entries.pop(key, None) is not None:
@@ -166,7 +168,7 @@ class KeyValue(Application):
         return Done((("previous", previous), ("revision", context.revision)))
 
     def _mput(self, command: Command, context: IContext) -> Result:
-        """A key that is given twice has the later value."""
+        """Run MPUT. A key that is given twice gets the later value."""
         if len(command) < 3 or len(command) % 2 == 0:
             return not_understood(command)
         for key, value in zip(command[1::2], command[2::2], strict=True):
@@ -180,7 +182,7 @@ class KeyValue(Application):
         return Done((("value", entry[0]), ("revision", entry[1])))
 
     def _mget(self, command: Command) -> Result:
-        """In the order asked; absent keys have no row."""
+        """Answer MGET: rows in the order asked, absent keys left out."""
         return bounded_rows(tuple(self._row(key) for key in command[1 : rows_max + 1] if key in self._entries))
 
     def _range(self, command: Command) -> Result:
@@ -246,7 +248,7 @@ def _check_key_and_value(asked: Arguments) -> Command:
 
 
 def _check_cas(asked: Arguments) -> Command:
-    """The third field: 1 = the old value is the next one, 0 = there must be none."""
+    """Check CAS. Field 2 of the normalised command is 1 if field 3 is the old value, 0 if the key must be absent."""
     key, old, new = asked.words(3, 3)
     if old == "nil" and not isinstance(old, Quoted):
         return ("CAS", asked.key(key), 0, "", asked.value(new))

@@ -1,10 +1,11 @@
-"""Locks: blocking, first come first served, with fencing tokens (docs/internals/applications.rst, docs/protocol.rst).
+"""Locks: blocking, first come first served, with fencing tokens (docs/protocol.rst).
 
-What holds at all times:
+Invariants:
 
-* a lock that exists has exactly one holder; a lock that nobody holds has nobody waiting and no memory;
+* a lock that exists has exactly one holder; a lock that no session holds has no waiting sessions and uses no memory;
 * sessions get a lock in the order in which their LOCKs were executed;
-* every grant of a lock has a larger token than every earlier grant of it.
+* every grant of a lock has a larger token than every earlier grant of the same lock. A forgotten lock has no token any
+  more, so `_forgotten_token` bounds the tokens of all forgotten locks from above.
 """
 
 from __future__ import annotations
@@ -42,15 +43,15 @@ class _HeldLock:
     holder: str
     token: int
     places: OrderedDict[str, dict[int, int]] = field(factory=OrderedDict)
-    """Who waits, longest first: client id -> {command number: deadline in ms, or `absent`}.
+    """Waiting sessions, longest wait first: client id -> {command number: deadline in ms, or `absent`}.
 
-    A session has one place, however often it has asked. (An OrderedDict, because a dict finds its first key
-    slowly after many have been taken from its front.)
+    A session has one place, however often it has asked. (The type is OrderedDict, because a dict finds its first key
+    slowly after many keys have been taken from its front.)
     """
 
 
 class _Deadlines:
-    """When which wait ends. Waits that end earlier leave the heap late, but never fill it."""
+    """The deadlines of all waits. Waits that have ended early leave the heap later, but never fill it."""
 
     def __init__(self) -> None:
         self._live: set[_Deadline] = set()
@@ -71,7 +72,7 @@ class _Deadlines:
         return self._heap[0] if self._heap else None
 
     def take_due(self, time_ms: int) -> Iterator[_Deadline]:
-        """Those up to `time_ms`, included; each is gone when it comes out."""
+        """Remove and yield the deadlines up to and including `time_ms`."""
         while (earliest := self.earliest()) is not None and earliest[0] <= time_ms:
             self.discard(earliest)
             yield earliest
@@ -79,7 +80,7 @@ class _Deadlines:
 
 @implementer(IReplicatedApplication)
 class Lock(Application):
-    """Who holds what, and who waits for it."""
+    """The locks, with their holders and the sessions that wait for them."""
 
     name = "lock"
     commands: Sequence[CommandDescription] = (
@@ -93,9 +94,9 @@ class Lock(Application):
 
     def __init__(self) -> None:
         self._locks: dict[str, _HeldLock] = {}
-        self._names: dict[str, set[str]] = {}  # client id -> locks that it holds or waits for
+        self._names: dict[str, set[str]] = {}  # client id -> names of locks that the session holds or waits for
         self._deadlines = _Deadlines()
-        self._forgotten_token = 0  # the largest token of any lock that nobody holds any more
+        self._forgotten_token = 0  # the largest token of all forgotten locks
         super().__init__(
             {
                 "LOCK": Verb(_check_lock, (str, str, int), self._lock),
@@ -106,12 +107,12 @@ class Lock(Application):
         )
 
     def session_ended(self, client_id: str, context: IContext) -> None:
-        """What it held goes to whoever waits next; where it waited, the others move up."""
+        """Grant the locks that the session held to the next that wait, and end its own waits."""
         # Sorted, because the order of a set differs from server to server.
         for name in sorted(self._names.pop(client_id, ())):
             lock = self._locks[name]
             if lock.holder == client_id:
-                self.pass_on(name, lock, context)
+                self._pass_on(name, lock, context)
             else:
                 self._end_wait(name, lock, client_id, context)
 
@@ -132,7 +133,7 @@ class Lock(Application):
     def snapshot(self) -> bytes:
         """msgpack: (format, forgotten token, [(name, holder, token, [(client id, [(number, deadline)])])]).
 
-        Locks by name, places and numbers in their order: that order is part of the state.
+        Locks are sorted by name; places and numbers keep their order, which is part of the state.
         """
         locks = [
             (name, lock.holder, lock.token, [(who, list(numbers.items())) for who, numbers in lock.places.items()])
@@ -161,7 +162,7 @@ class Lock(Application):
             return self._hold(name, lock, context)
         if wait_ms == 0:
             return _timed_out(name)
-        # The limit again, for a command that another version has checked: a snapshot holds 64 bits.
+        # Another version may have checked the command with another limit: a snapshot holds 64 bits.
         deadline = absent if wait_ms < 0 else context.time_ms + min(wait_ms, wait_ms_max)
         self._wait(name, lock, context.session, context.ticket[1], deadline)
         return PENDING
@@ -183,7 +184,7 @@ class Lock(Application):
         if token not in (absent, lock.token):
             return Refused("NOTHELD", f"you hold lock {quoted(name)} with token {lock.token}, not {token}")
         self._let_go(name, context.session)
-        self.pass_on(name, lock, context)
+        self._pass_on(name, lock, context)
         return Done((("name", name),))
 
     def _list(self, command: Command) -> Result:
@@ -195,7 +196,7 @@ class Lock(Application):
         return Done((("count", len(rows)), ("held", len(self._locks))), rows)
 
     def _hold(self, name: str, lock: _HeldLock | None, context: IContext) -> Done:
-        """Nobody else holds it: it is the session's, with the token that it has already or with a new one."""
+        """Grant a lock that is free, with a new token, or that this session holds already, with the same token."""
         if lock is None:
             token = max(context.revision, self._forgotten_token + 1)
             lock = self._locks[name] = _HeldLock(context.session, token)
@@ -208,14 +209,14 @@ class Lock(Application):
         if deadline != absent:
             self._deadlines.add((deadline, name, client_id, number))
 
-    def pass_on(self, name: str, lock: _HeldLock, context: IContext) -> None:
-        """The holder is gone: grant to the session that waits longest, or forget the lock."""
+    def _pass_on(self, name: str, lock: _HeldLock, context: IContext) -> None:
+        """The holder has let the lock go: grant it to the session that waits longest, or forget it."""
         if not lock.places:
             self._forgotten_token = max(self._forgotten_token, lock.token)
             del self._locks[name]
             return
         lock.holder = next(iter(lock.places))
-        # Sessions that end together let a lock pass through several hands at one revision.
+        # Sessions that end together can pass a lock on several times at one revision.
         lock.token = max(context.revision, lock.token + 1)
         self._answer(name, lock, lock.holder, _granted(name, lock), context)
 
@@ -224,7 +225,7 @@ class Lock(Application):
         self._answer(name, lock, client_id, refused, context)
 
     def _answer(self, name: str, lock: _HeldLock, client_id: str, result: Result, context: IContext) -> None:
-        """Take the session out of the line; all that it has asked there gets one answer."""
+        """Take the session out of the queue of this lock, and answer all its LOCKs there with `result`."""
         for number, deadline in lock.places.pop(client_id).items():
             self._deadlines.discard((deadline, name, client_id, number))
             context.complete((client_id, number), result)

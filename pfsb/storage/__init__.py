@@ -1,0 +1,28 @@
+"""Stable storage: whatever a server must still know after a crash (docs/internals/storage.rst).
+
+What comes in: records (`pfsb.paxos.records`) by `append`, and requests to `sync` them. What goes out: the content that
+`recover` finds at a start, a callback for each sync when its records and all earlier ones are on disk, and ranges of
+history for servers that are behind. The interface is `IStableStorage`; `SQLiteStorage` and `MemoryStorage` provide it.
+
+Rules that the protocol rests on:
+
+* callbacks come in the order of the syncs, and never before the records are on disk;
+* of the records that a crash cuts off, none was acknowledged;
+* after a failed write nothing is acknowledged any more, and the server stops;
+* a storage that was damaged, lost a part, or belongs to another server or cluster is refused at the start, since a
+  server that has forgotten a vote or a promise must not vote again;
+* one process at a time uses a data directory.
+
+This package knows records and batches, but no messages, sessions or applications. Only `threads` runs outside of the
+reactor's thread, with the two connections of `database`.
+
+* `effect`: the content of a storage, and how records change it;
+* `acknowledgements`: the order of the callbacks;
+* `sqlite`: `SQLiteStorage`, in the reactor: recovery, groups, reads;
+* `threads`: the writer and the reader;
+* `database`: tables, transactions and checksums;
+* `wal`: the check of SQLite's write-ahead log;
+* `directory`: the lock of the data directory;
+* `memory`: `MemoryStorage`, which a simulated crash treats like a disk;
+* `refusals`: texts of `StorageRefused`; `counters`: figures for STATUS and metrics.
+"""

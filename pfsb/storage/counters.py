@@ -9,19 +9,19 @@ from pfsb.support.histogram import SECONDS, Histogram
 
 @define
 class StorageCounters:
-    """How much was written since the start; for STATUS and metrics."""
+    """Amount and duration of the disk writes since the start, for STATUS and metrics."""
 
     groups: int = 0
     records: int = 0
     batch_bytes: int = 0
     slow_groups: int = 0
-    """Groups that took longer than `SLOW_WRITE_SECONDS`."""
+    """Number of groups that took longer than `SLOW_WRITE_SECONDS`."""
     write_seconds: Histogram = field(factory=lambda: Histogram(SECONDS))
     last_write_seconds: float = 0.0
     max_write_seconds: float = 0.0
 
     def count(self, records: int, batch_bytes: int, seconds: float) -> bool:
-        """Note one group; True if it was a slow one."""
+        """Count one group; True if the group was slow."""
         slow = seconds > SLOW_WRITE_SECONDS
         self.groups += 1
         self.records += records
@@ -34,4 +34,4 @@ class StorageCounters:
 
 
 SLOW_WRITE_SECONDS = 0.1
-"""A group that takes longer is logged: the outbox of every turn waits behind it."""
+"""How long a group may take before it is logged: the messages of every turn wait for its group."""

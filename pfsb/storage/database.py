@@ -1,12 +1,12 @@
-"""The SQLite file of one server: its tables, how a group gets into them, and what is checked on the way out.
+"""The SQLite file of one server: its tables, how a group is written, and how rows are checked when they are read.
 
     sqlite3 -readonly var/four/2/pfsb.sqlite3 'select * from views'
 
 shows at any time what the server would still know after power loss. Every row carries the CRC-32 of its
-other columns: the file is used as it was written or not at all.
+other columns: a row is used as it was written, or the whole file is refused.
 
-A snapshot will be one more table, `snapshot (seq, part, data, checksum)`, written in the transaction
-that deletes the history below it; `read_ordered` and `first_gap` will then begin above its seq instead of at 1.
+Snapshots are not there yet. They will need one more table, written in the transaction that deletes the history below
+the snapshot; `read_ordered` and `_first_gap` will then begin above the snapshot's seq instead of at 1.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ CREATE TABLE peers (
 );
 """
 
-# One statement writes a whole group, whichever tables it touches. SQLite lets go of Python's global lock around each
-# statement, and while the reactor computes, getting it back takes up to `sys.getswitchinterval()`: with BEGIN, a few
-# INSERTs and COMMIT a group would wait for that several times. The view is temporary: nobody sees it in the file.
+# One statement writes a whole group, whichever tables it touches. SQLite releases Python's global lock around each
+# statement, and while the reactor computes, getting the lock back takes up to `sys.getswitchinterval()`: with BEGIN, a
+# few INSERTs and COMMIT a group would wait for that several times. The view is temporary, so the file does not hold it.
 GROUP_VIEW = """
 CREATE TEMP VIEW written AS SELECT 0 AS target, 0 AS a, 0 AS b, 0 AS c, 0 AS d;
 CREATE TEMP TRIGGER write_history INSTEAD OF INSERT ON written WHEN NEW.target = 1 BEGIN
@@ -81,17 +81,17 @@ END;
 """
 
 Row = tuple[int, Cell, Cell, Cell, Cell]
-"""(target, a, b, c, d), as the view `written` has it."""
+"""(target, a, b, c, d): a row of the view `written`."""
 
 PADDING: Row = (0, 0, 0, 0, 0)
-"""No trigger takes it. Statements have 1, 2, 4, ... rows, so that few are ever compiled."""
+"""A row that no trigger takes. Statements have 1, 2, 4, ... rows, so that SQLite compiles few of them."""
 
 ROWS_MAX = 256
-"""Rows of one statement; a larger group is a transaction of several."""
+"""Maximum rows of one statement; a larger group is one transaction of several statements."""
 
 
 def row_checksum(*columns: Cell) -> int:
-    """CRC-32 of the columns, numbers and texts as UTF-8, each but a blob followed by a bar."""
+    """CRC-32 of the columns: blobs as they are, numbers and texts as UTF-8 and followed by a bar."""
     checksum = 0
     for column in columns:
         data = column if isinstance(column, bytes) else b"%d|" % column if isinstance(column, int) else _text(column)
@@ -104,13 +104,13 @@ def _text(column: object) -> bytes:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection that may wander to another thread, with transactions as we write them."""
+    """A connection that can be handed to another thread, and that begins no transactions by itself."""
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
 
 
 @frozen
 class StorageOwner:
-    """Whom a storage belongs to."""
+    """The cluster and the server that a storage belongs to."""
 
     cluster_name: str
     cluster_digest: bytes
@@ -154,7 +154,10 @@ class StorageIdentity:
         )
 
     def check(self, path: Path, owner: StorageOwner) -> None:
-        """Raise `StorageRefused` unless the file was made for this very server of this very cluster (G20, G29)."""
+        """Raise `StorageRefused` unless the file was made for this server of this cluster (G20, G29).
+
+        A file of another server holds that server's votes and promises, and lacks those of this server.
+        """
         if self.cluster_digest != owner.cluster_digest.hex():
             ours = StorageIdentity.new(owner, b"")
             raise StorageRefused(
@@ -183,15 +186,17 @@ class StoredViews:
         return self.last_attempted, self.last_installed, self.local_aru
 
     def after(self, effect: Effect) -> StoredViews:
+        """The row when the changes of `effect` are applied to this one."""
         views = effect.views or self
         local_aru = self.local_aru if effect.local_aru is None else effect.local_aru
         return StoredViews(views.last_attempted, views.last_installed, local_aru)
 
 
 def create(path: Path, identity: StorageIdentity) -> None:
-    """Make the file of a new storage: complete and on disk before it has its name.
+    """Make the file of a new storage: complete and on disk before it gets its final name.
 
-    So a file that is there and lacks something was damaged, and is never taken for a new one.
+    Therefore a file that lacks something has been damaged, and is never mistaken for one that is being made. The
+    directory and its parent are forced to disk too, so that the file cannot vanish with its first promises in it.
     """
     unfinished = path.with_name(path.name + ".new")
     unfinished.unlink(missing_ok=True)
@@ -214,7 +219,7 @@ def _insert(connection: sqlite3.Connection, table: str, columns: tuple[Cell, ...
 
 @define(eq=False)
 class WritingDatabase:
-    """The connection that writes: used by one thread at a time, first to recover, then for group after group."""
+    """The connection that writes: used first by the reactor's thread to recover, then by the writer's thread only."""
 
     path: Path
     _connection: sqlite3.Connection
@@ -239,7 +244,7 @@ class WritingDatabase:
     # Reading, at the start
 
     def identity(self) -> StorageIdentity:
-        """Raises `StorageRefused` if the format is not ours or the row is damaged."""
+        """The row of the table `identity`. Raises `StorageRefused` for another format and for a damaged row."""
         if not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'identity'").fetchall():
             raise StorageRefused(
                 f"{self.path}: has no table identity, so it is no storage of pfsb or was cut off; {MUST_NOT_VOTE_AGAIN}"
@@ -252,7 +257,7 @@ class WritingDatabase:
         return StorageIdentity(*self._only_row("identity"))
 
     def check_pages(self) -> None:
-        """Let SQLite look for damage; about a second for each gigabyte that the system has in memory."""
+        """Let SQLite look for damage: about a second for each gigabyte, if the system has the file in memory."""
         problem: str = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
             raise StorageRefused(f"{self.path}: damaged ({' '.join(problem.split())}); {MUST_NOT_VOTE_AGAIN}")
@@ -296,7 +301,12 @@ class WritingDatabase:
     # Writing
 
     def begin_incarnation(self, identity: StorageIdentity) -> StorageIdentity:
-        """Count this start, durably, and begin the write-ahead log anew (`wal` relies on that)."""
+        """Count this start, durably, and begin the write-ahead log anew.
+
+        The count is on disk before the server sends anything, so no two incarnations ever use the same number. The
+        log begins anew with other salts, because a torn transaction of an earlier incarnation may have left frames
+        behind the end of the log: `acknowledged_commits_lost` would count the commits among them.
+        """
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         make_room(log_of(self.path))
         identity = evolve(identity, incarnation=identity.incarnation + 1)
@@ -307,7 +317,11 @@ class WritingDatabase:
         return identity
 
     def write(self, effect: Effect) -> None:
-        """One transaction with all of a group; it is on disk when this returns."""
+        """Write a whole group as one transaction, which is on disk when this method returns.
+
+        After power loss the group is there as a whole or not at all, since SQLite drops a transaction without its
+        commit.
+        """
         rows, views = self._rows(effect)
         if len(rows) <= ROWS_MAX:
             self._write_rows(rows)
@@ -343,7 +357,7 @@ def _statement(rows: int) -> str:
 
 
 def read_ordered(path: Path, local_aru: int) -> Iterator[tuple[int, Batch]]:
-    """The slots 1..local_aru, one row in memory at a time, over a connection of its own.
+    """The slots from 1 to `local_aru`, one row in memory at a time, over a connection of their own.
 
     Raises `StorageRefused` at a damaged row.
     """
@@ -358,7 +372,7 @@ def read_ordered(path: Path, local_aru: int) -> Iterator[tuple[int, Batch]]:
 
 @define(eq=False)
 class ReadingDatabase:
-    """A second connection, which sees whatever is on disk and never waits for the one that writes."""
+    """A second connection, for reading: it sees committed groups only, and never waits for the writing connection."""
 
     path: Path
     _connection: sqlite3.Connection
@@ -371,7 +385,7 @@ class ReadingDatabase:
         self._connection.close()
 
     def read(self, first: int, last: int, bytes_max: int) -> list[tuple[int, Batch]]:
-        """As `IStableStorage.read_history`; raises `StorageRefused` at a damaged row."""
+        """The batches that `IStableStorage.read_history` promises. Raises `StorageRefused` at a damaged row."""
         found: list[tuple[int, Batch]] = []
         query = "SELECT * FROM history WHERE seq BETWEEN ? AND min(?, (SELECT local_aru FROM views)) ORDER BY seq"
         with closing(self._connection.execute(query, (first, last))) as rows:
@@ -384,7 +398,7 @@ class ReadingDatabase:
 
 
 def _checked(path: Path, table: str, rows: sqlite3.Cursor) -> Iterator[tuple[Any, ...]]:
-    """The rows without their last column, the checksum, which must be right."""
+    """The rows without their last column, the checksum. Raises `StorageRefused` if a checksum is wrong."""
     for *columns, checksum in rows:
         if row_checksum(*columns) != checksum:
             raise StorageRefused(

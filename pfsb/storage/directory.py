@@ -1,4 +1,4 @@
-"""A data directory belongs to one process at a time."""
+"""The lock of a data directory: two processes with one storage would vote twice under one id."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pfsb.paxos.interfaces import StorageRefused
 class DirectoryLock:
     """An advisory lock on `<directory>/pfsb.lock`, held until `release` or the end of the process.
 
-    The kernel lets go of it when a process dies, however it dies: nothing stale is ever left to clean up.
+    The kernel releases the lock when the process dies, however it dies: no stale lock is ever left to clean up.
     """
 
     _directory: Path
     _descriptor: int | None = field(default=None, init=False)
 
     def acquire(self) -> None:
-        """Make the directory if need be and lock it; raises `StorageRefused`."""
+        """Make the directory if need be and lock it. Raises `StorageRefused` if another process has it."""
         path = self._directory / "pfsb.lock"
         try:
             self._directory.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Record, ViewRecord
 
 ORDERED_VIEW = 0
-"""Stands for the view of an OrderedRecord: no view is known, and none is needed any more."""
+"""View number of a slot that was learned as ordered: its view is not known, and an ordered slot needs none."""
 
 
 HistoryCallback = Callable[[list[tuple[int, Batch]]], None]
@@ -19,7 +19,7 @@ HistoryCallback = Callable[[list[tuple[int, Batch]]], None]
 
 
 class StoredSlot(NamedTuple):
-    """What is stored at one sequence number."""
+    """The stored content of one sequence number."""
 
     view: int
     batch: Batch
@@ -27,9 +27,10 @@ class StoredSlot(NamedTuple):
 
 @define
 class Effect:
-    """What a run of records amounts to: of those that name the same thing, the last one stands.
+    """The result of applying records in order: of records that name the same thing, the last one counts.
 
-    A whole disk, or only the changes that one group makes to it: then None means "not mentioned".
+    An effect is either the content of a whole disk or the changes that one group makes to it. In changes, None means
+    that no record has mentioned the value. Both kinds of storage use this class, so they agree on what records mean.
     """
 
     views: ViewRecord | None = None
@@ -38,7 +39,7 @@ class Effect:
     peers: dict[int, bytes] = field(factory=dict)
 
     def apply(self, record: Record) -> None:
-        # In the order of how often they are written.
+        # The most frequent records come first.
         match record:
             case ProposalRecord(seq, view, batch):
                 self.slots[seq] = StoredSlot(view, batch)
@@ -59,4 +60,5 @@ class Effect:
 
 
 def batch_bytes(records: Iterable[Record]) -> int:
+    """Bytes of all batches in the records."""
     return sum([len(record.batch.data) for record in records if isinstance(record, (ProposalRecord, OrderedRecord))])

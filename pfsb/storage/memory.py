@@ -1,4 +1,4 @@
-"""Stable storage that a simulated crash treats as a real crash treats a disk; also `storage: memory`."""
+"""Stable storage in memory: for the simulator, whose crashes treat it like a disk, and for `storage: memory`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pfsb.support.limits import IDENTITY_BYTES
 
 @define(eq=False)
 class MemoryDisk:
-    """What survives a crash. A server with `storage: memory` gets a new one at each start."""
+    """A simulated disk, which survives crashes. A server with `storage: memory` gets a new one at each start."""
 
     identity: bytes = b""
     incarnation: int = 0
@@ -29,6 +29,7 @@ class MemoryDisk:
     in_use: bool = False
 
     def first_gap(self) -> int | None:
+        """The first slot up to Local_Aru that is missing; None if all are there."""
         local_aru = self.local_aru
         return next((seq for seq in range(1, local_aru + 1) if seq not in self.contents.slots), None)
 
@@ -37,7 +38,7 @@ class MemoryDisk:
         return self.contents.local_aru or 0
 
     def ordered(self, first: int, last: int) -> Iterator[tuple[int, Batch]]:
-        """The slots first..last as far as they are ordered, and no further than the first that is missing."""
+        """The slots from `first` to `last` that are ordered, up to the first that is missing."""
         for seq in range(first, min(last, self.local_aru) + 1):
             slot = self.contents.slots.get(seq)
             if slot is None:
@@ -55,7 +56,7 @@ def _never() -> bool:
 
 @define
 class _Group:
-    """Records that reach the disk together, and the number of the last write among them."""
+    """Records that reach the disk together, and the number of the last of their writes."""
 
     records: list[Record] = field(factory=list)
     write: int = 0
@@ -64,11 +65,12 @@ class _Group:
 @implementer(IStableStorage)
 @define(eq=False)
 class MemoryStorage:
-    """A server's view of a `MemoryDisk`, from its start to `close` or `crash`.
+    """The storage of one incarnation of a server, on a `MemoryDisk`, from its start to `close` or `crash`.
 
-    A group takes `sync_seconds()`, asked anew for each; 0.0 still means "not before the next turn of the clock". If
-    nothing is under way and `writes_at_once()`, it is on disk before `sync` returns.
-    `on_failure` is told, once, of a failed write (see `fail_next`); without it the exception goes to the clock.
+    Writing a group takes `sync_seconds()`, which is called for each group; with 0.0 the group is still not on disk
+    before the clock's next call. If no write is under way and `writes_at_once()` is true, the group is on disk before
+    `sync` returns. `on_failure` is called once, with the failure of a write (see `fail_next`); without it the exception
+    is raised into the clock.
     """
 
     _disk: MemoryDisk
@@ -85,7 +87,7 @@ class MemoryStorage:
     _write_call: IDelayedCall | None = field(default=None, init=False)
     _running: bool = field(default=False, init=False)
     _silent: bool = field(default=False, init=False)
-    """After a crash or a failure nobody is called any more."""
+    """True after a crash or a failure: no callback is called any more."""
     _next_error: Exception | None = field(default=None, init=False)
 
     @_acknowledgements.default
@@ -130,7 +132,7 @@ class MemoryStorage:
             self._clock.callLater(0, self._answer, found, self._range(first, last, bytes_max))
 
     def close(self) -> None:
-        """Everything appended is on disk at once; those who wait for it hear so at the next turn of the clock."""
+        """Write everything appended at once; the callbacks of the syncs that wait are called by the clock, later."""
         if not self._running:
             return
         self._hand_over()
@@ -141,15 +143,15 @@ class MemoryStorage:
             self._clock.callLater(0, self._acknowledge, group, 0.0)
         self._let_go()
 
-    # What a simulator does to it
+    # For the simulator
 
     def crash(self, groups_kept: int = 0, records_torn: int = 0) -> None:
-        """The server dies: nobody is called back, and what was not durable is lost.
+        """The server dies: no callback is called any more, and records that are not on disk are lost.
 
-        Unless, that is, it happened to get there: of the two groups that can be pending, the one being written and the
-        one that waits for it, the first `groups_kept` reach the disk whole, and of the next one the first
-        `records_torn` records (SQLite never tears a group; a protocol that survives it is the safer one).
-        What was appended and not synced never gets there.
+        A real disk may have finished a write that the server did not hear of. So two groups can be pending, the one
+        being written and the one that waits for it: the first `groups_kept` of them reach the disk whole, and the first
+        `records_torn` records of the next one reach it too. (SQLite never tears a group; a protocol that survives torn
+        groups does not depend on that.) Records that were appended and not synced never reach the disk.
         """
         if not self._running:
             return
@@ -162,16 +164,16 @@ class MemoryStorage:
         self._let_go()
 
     def pending_groups(self) -> list[int]:
-        """The sizes, in records, of the groups that `crash` can keep, lose or tear."""
+        """The numbers of records in the groups that `crash` can keep, lose or tear, oldest first."""
         return [len(group.records) for group in self._pending()]
 
     @property
     def seconds_left(self) -> float:
-        """Until the write under way is on disk; 0.0: there is none."""
+        """How long the write under way still takes; 0.0 if no write is under way."""
         return 0.0 if self._write_call is None else self._write_call.getTime() - self._clock.seconds()
 
     def fail_next(self, error: Exception | None) -> None:
-        """The next group to be finished fails with `error`; nothing of it is on disk. None: it does not, after all."""
+        """Let the next group that is finished fail with `error`, with nothing of it on disk; None takes that back."""
         self._next_error = error
 
     # Groups
@@ -198,7 +200,7 @@ class MemoryStorage:
             self._acknowledge(group, seconds)
 
     def _to_disk(self, group: _Group) -> bool:
-        """False if the write failed; then the storage has stopped."""
+        """Put a group on the disk; False if that failed, and the storage has stopped."""
         error, self._next_error = self._next_error, None
         if error is not None:
             self._fail(Failure(error))

@@ -1,4 +1,4 @@
-"""Stable storage in one SQLite file (docs/internals/storage.rst): group commit on a thread of its own."""
+"""Stable storage in one SQLite file, with group commit on a thread of its own (docs/internals/storage.rst)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CLOSE_SECONDS_MAX = 10.0
 
 
 class IStorageReactor(IReactorTime, IReactorFromThreads):
-    """What a storage needs of the reactor."""
+    """The parts of the reactor that a storage uses."""
 
 
 @implementer(IStableStorage)
@@ -39,10 +39,10 @@ class IStorageReactor(IReactorTime, IReactorFromThreads):
 class SQLiteStorage:
     """One server's stable storage, `<directory>/pfsb.sqlite3`.
 
-    `cluster_digest` stands for the cluster's name and founding membership; name and `members` (ids, ascending) are
-    kept beside it for people. `random_bytes(n)` makes the identity of a new storage. `on_failure` is called
-    once, in the reactor, when something could not be written or read: from then on nothing is written
-    and nobody is told that anything is durable, and the server has to stop.
+    `cluster_digest` stands for the cluster's name and founding membership; the name and `members` (ids, ascending) are
+    stored beside it for people. `random_bytes(n)` makes the identity of a new storage. `on_failure` is called once, in
+    the reactor, when something could not be written or read. From then on nothing is written and no callback says that
+    anything is durable; the server has to stop, because after a failed write the content of the disk is unknown.
     """
 
     _log: ClassVar[Logger] = Logger()
@@ -62,7 +62,7 @@ class SQLiteStorage:
     _writer: GroupWriter | None = field(default=None, init=False)
     _reader: HistoryReader | None = field(default=None, init=False)
     _running: bool = field(default=False, init=False)
-    """From `recover` to `close` or a failure: records are taken."""
+    """True from `recover` to `close` or a failure: records are taken."""
     _failed: bool = field(default=False, init=False)
 
     @_lock.default
@@ -80,10 +80,11 @@ class SQLiteStorage:
     # IStableStorage
 
     def recover(self) -> Recovered:
-        """Figure 14: what was on disk; see `IStableStorage.recover`.
+        """Figure 14: read what is on disk; see `IStableStorage.recover`.
 
-        Checked before it returns: owner, format, pages, every row above Local_Aru, and that none up to it is missing.
-        The rows up to Local_Aru are checked as `Recovered.ordered` is read, which raises `StorageRefused` if need be.
+        Before this method returns it has checked owner, format, pages, the log, every row above Local_Aru, and that no
+        row up to Local_Aru is missing. The rows up to Local_Aru are checked while `Recovered.ordered` is read, which
+        raises `StorageRefused` at a damaged row.
         """
         assert not self._running, "recover is called once"
         self._lock.acquire()
@@ -99,7 +100,10 @@ class SQLiteStorage:
         return recovered
 
     def refuse_if_unusable(self) -> None:
-        """Raises the `StorageRefused` that `recover` would, as far as a quick look tells; changes nothing."""
+        """Raise the `StorageRefused` that `recover` would raise, as far as a quick look can tell.
+
+        The incarnation is not counted and no thread is started. A directory without a database is usable.
+        """
         if not self.path.exists():
             return
         self._lock.acquire()
@@ -135,9 +139,9 @@ class SQLiteStorage:
             self._reactor.callLater(0, self._answer, found, [])
 
     def close(self) -> None:
-        """Write what waits, for at most `CLOSE_SECONDS_MAX`; then let go of the files.
+        """Write what waits, for at most `CLOSE_SECONDS_MAX` in each thread; then close the files.
 
-        The directory stays locked if the writer does not end: it may still write there.
+        The directory stays locked if a thread does not end: the writer may still write there.
         """
         self._hand_over()
         self._running = False
@@ -185,7 +189,7 @@ class SQLiteStorage:
         return StorageOwner(self._cluster_name, self._cluster_digest, self._members, self._server_id)
 
     def _read(self, database: WritingDatabase) -> Recovered:
-        """All checks first; only then is this start counted."""
+        """Check everything, and only then count this start: a refused storage stays as it is."""
         identity = database.identity()
         identity.check(self.path, self._owner())
         database.check_pages()

@@ -1,6 +1,6 @@
 """The two threads of a SQLite storage: one writes groups, one reads history for servers that are behind.
 
-Neither knows the reactor: what they call is expected to go over to it by itself.
+Neither thread knows the reactor. The functions that they are given to call must pass the call on to the reactor.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from pfsb.storage.effect import Effect, HistoryCallback, batch_bytes
 
 
 class WrittenGroup(NamedTuple):
-    """What was written as one transaction."""
+    """A group that was written as one transaction."""
 
     write: int
-    """The number of the last of its writes."""
+    """The number of the last write in the group."""
     records: int
     batch_bytes: int
     seconds: float
@@ -37,11 +37,11 @@ class _Write(NamedTuple):
 
 @define(eq=False)
 class GroupWriter:
-    """Writes all that waits as one transaction, then again: group commit needs no timer.
+    """Writes all that waits as one transaction, and then again: group commit needs no timer.
 
-    The first exception ends the thread: after a failed write nobody knows what the disk holds, and to try
-    again could report as durable what the kernel has already given up. For the same reason the database is not closed
-    then, which would write once more.
+    The first exception ends the thread. After a failed write the content of the disk is unknown, and a second attempt
+    could report as durable data that the kernel has already dropped. For the same reason the database is not closed
+    after a failure: closing would write once more.
     """
 
     _database: WritingDatabase
@@ -75,7 +75,7 @@ class GroupWriter:
             self._failed(Failure())
 
     def _write_waiting(self) -> bool:
-        """Wait for a write, take all others that are there with it; False after the last one."""
+        """Wait for a write, and write it with all others that wait by then; False if there will be no more."""
         taken = [self._queue.get()]
         while not self._queue.empty():
             taken.append(self._queue.get())
@@ -95,11 +95,11 @@ class GroupWriter:
 
 
 SWITCH_SECONDS_MAX = 0.0001
-"""How long a thread asks politely for Python's global lock; the interpreter's own value is 0.005.
+"""Maximum seconds that a thread waits for Python's global lock before it demands the lock; the default is 0.005.
 
-A reactor that makes a system call every few milliseconds and computes in between lets go of the lock and takes it
-again before the writer has woken up, and each time the writer's patience begins anew: with the interpreter's value one
-write took up to ten seconds in such a test, with this one ten milliseconds.
+A reactor that makes a system call every few milliseconds and computes in between releases the lock and takes it again
+before the writer has woken up, and each time the writer's wait begins anew. In a test of that, one write took up to ten
+seconds with the default, and ten milliseconds with this value.
 """
 
 
@@ -113,7 +113,7 @@ class _Read:
 
 @define(eq=False)
 class HistoryReader:
-    """Reads ranges of history, one after the other, while the writer goes on."""
+    """Reads ranges of history, one after the other, while the writer goes on writing."""
 
     _database: ReadingDatabase
     _found: Callable[[HistoryCallback, list[tuple[int, Batch]]], None]
@@ -126,14 +126,14 @@ class HistoryReader:
         self._thread.start()
 
     def read(self, first: int, last: int, bytes_max: int, found: HistoryCallback) -> bool:
-        """Queue a range; False if too many wait already."""
+        """Queue a range; False if `READS_WAITING_MAX` ranges wait already."""
         if self._queue.qsize() >= READS_WAITING_MAX:
             return False
         self._queue.put(_Read(first, last, bytes_max, found))
         return True
 
     def stop(self, timeout_seconds: float) -> bool:
-        """Read what was asked for and close the database; False if that has not happened within the timeout."""
+        """Read all queued ranges and close the database; False if that has not happened within the timeout."""
         self._queue.put(None)
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
@@ -148,4 +148,4 @@ class HistoryReader:
 
 
 READS_WAITING_MAX = 64
-"""More are answered with an empty list, and another server is asked."""
+"""Maximum ranges that may wait. Further ones are answered with an empty list, and the asker tries another server."""

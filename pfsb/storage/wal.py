@@ -1,12 +1,17 @@
-"""SQLite's write-ahead log, as a file: room for it, and what its end tells.
+"""SQLite's write-ahead log as a file: room for it, and the check that no acknowledged commit was cut out of it.
 
-Was a commit that somebody relied on cut out of it?
+SQLite reads its log up to the first damaged frame and drops the rest in silence. Dropping is right for the torn end of
+the last transaction: that transaction was not acknowledged, so no message of this server depends on it. But if the
+damage lies further up, acknowledged commits are dropped with it: promises and votes that may be part of a majority.
 
-SQLite reads its log up to the first damaged frame and forgets the rest without a word. That is right for the
-torn end of the last transaction, which nobody was told of. But if the damage lies further up, commits that were
-acknowledged go with it: promises and votes that may be part of a majority. With `synchronous=FULL` a transaction
-is written only after the one before it was forced to disk, so two commits at or behind the first damaged
-frame prove that the earlier of them was acknowledged.
+The two cases are told apart by counting commits. With `synchronous=FULL` the writer begins a transaction only after
+the one before it was forced to disk. So of two commits at or behind the first damaged frame the earlier one was forced
+to disk, and may have been acknowledged: the storage is refused. A single commit there may be the torn end, and is
+dropped.
+
+The check can miss a loss. A frame whose own header is damaged hides its commit, and a log that lost its end together
+with every trace of it looks like one that ended there. Such a disk breaks the assumption that what was forced to disk
+stays there.
 
 The format is that of https://www.sqlite.org/fileformat2.html, section 4.
 """
@@ -23,23 +28,24 @@ from attrs import frozen
 HEADER = struct.Struct(">8I")
 FRAME = struct.Struct(">6I")
 MAGIC = 0x377F0682
-"""With the lowest bit set, checksums take the words of the file as big-endian, else as little-endian."""
+"""Beginning of a log. If its lowest bit is set, checksums read the file as big-endian words, else as little-endian."""
 
 ROOM_BYTES = HEADER.size + 1_100 * (FRAME.size + 4_096)
-"""SQLite begins its log anew after the commit that brings it to 1,000 pages."""
+"""Bytes of a log that SQLite fills: it begins the log anew after the commit that brings it to 1,000 pages."""
 
 
 def log_of(database: Path) -> Path:
-    """Where SQLite keeps the log of this database."""
+    """The path of the log that SQLite keeps for this database."""
     return database.with_name(database.name + "-wal")
 
 
 def make_room(log: Path) -> None:
-    """Fill an empty log with zeros, which SQLite takes for its end, as it does what is left of an older log.
+    """Fill an empty log with zeros. SQLite takes them for the end of the log, as it does the rest of an older log.
 
-    So a commit overwrites what the file has already. One that makes the file grow waits for the file system's own
-    journal, too: 465 us against 235 for 8 KiB when three servers do so on one disk. A log that could not be emptied,
-    since somebody was reading the database, is in use and stays as it is.
+    A commit then overwrites bytes that the file has already. A commit that makes the file grow waits for the journal of
+    the file system, too: 465 us against 235 us for 8 KiB, when three servers do so on one disk. A log that is not empty
+    stays as it is: SQLite could not empty it while another connection was reading the database, so it still holds
+    acknowledged commits.
     """
     if log.stat().st_size:
         return
@@ -50,7 +56,7 @@ def make_room(log: Path) -> None:
 
 
 def acknowledged_commits_lost(path: Path) -> bool:
-    """True if SQLite would drop commits from the log at `path` that cannot be the torn end of its last one."""
+    """True if SQLite would drop commits from the log at `path` other than the torn end of the last transaction."""
     data = path.read_bytes()
     if len(data) < HEADER.size or not any(data[: HEADER.size]):
         return False
@@ -60,7 +66,7 @@ def acknowledged_commits_lost(path: Path) -> bool:
 
 @frozen
 class _Frame:
-    """One page in the log: valid if its checksum, which covers all before it, is right."""
+    """One page in the log. It is valid if its checksum, which covers everything before it, is right."""
 
     valid: bool
     commits: bool
@@ -72,12 +78,14 @@ class _Log:
     word_order: str
     page_bytes: int
     salts: tuple[int, int]
-    """Differ each time that the log is begun anew: what follows with other salts is older, and done with."""
+    """Two numbers that change each time the log is begun anew. Frames with other salts are older, and checkpointed."""
     checksum: tuple[int, int]
 
     @classmethod
     def parse(cls, data: bytes) -> _Log | None:
-        """None if the header is damaged; it is forced to disk before any frame, so it is never torn."""
+        """The log in `data`; None if its header is damaged. SQLite forces the header to disk before any frame, so the
+        header cannot be the torn end of a write.
+        """
         magic, _version, page_bytes, _number, salt_1, salt_2, *stored = HEADER.unpack_from(data)
         word_order = ">" if magic & 1 else "<"
         checksum = _checksum(word_order, data[: HEADER.size - 8], (0, 0))
@@ -86,7 +94,7 @@ class _Log:
         return cls(data, word_order, page_bytes, (salt_1, salt_2), checksum)
 
     def commits_behind_damage(self) -> int:
-        """Commits in the first damaged frame of this log and behind it."""
+        """Number of commits in the first damaged frame of this log and behind it."""
         damaged = False
         commits = 0
         for frame in self._frames():

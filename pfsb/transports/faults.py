@@ -1,4 +1,4 @@
-"""FAULT: a server makes its own links worse (docs/protocol.rst, group faults)."""
+"""FAULT: a server makes its own links worse (docs/operating.rst, "Trying out faults")."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from pfsb.applications.interfaces import BadRequest
 from pfsb.transports.pending_calls import PendingCalls
 
 DELAY_MS_MAX: Final = 60_000
+"""Maximum delay of a frame."""
 DELAYED_FRAMES_MAX: Final = 4_000
-"""Frames that may be under way on delayed links; more are lost, as in a router whose queue is full."""
+"""Maximum frames under way on delayed links; more are lost, as in a router whose queue is full."""
 
 
 @define(eq=False)
 class LinkFaults:
-    """What goes wrong on the links of one server, until `heal`.
+    """The faults on the links of one server, until `heal`.
 
-    LOSS p loses each frame that this server sends, and each that it receives, with probability p. So one server with
-    30 % loses 30 % in both directions; between two servers that both have 30 %, 51 % of the frames are lost. CUT lets
-    nothing pass, from or to the servers named. DELAY holds back what this server sends: set on one server, it makes a
-    round trip longer by that time; set on both ends, by twice that time.
+    LOSS p loses each frame that this server sends, and each that it receives, with probability p. So a server with 30 %
+    loses 30 % in both directions; between two servers that both have 30 %, 51 % of the frames are lost. CUT lets no
+    frame pass, from or to the servers named. DELAY holds back the frames that this server sends: set on one server, it
+    makes a round trip longer by that time; set on both ends, by twice that time.
     """
 
     _clock: IReactorTime
     _rng: Random
     loss: float = field(init=False, default=0.0)
-    """A probability, 0 to 1."""
+    """Probability that a frame is lost, from 0 to 1."""
     delay_ms: int = field(init=False, default=0)
     cut_off: frozenset[int] = field(init=False, default=frozenset())
-    """Servers that nothing is sent to or taken from."""
+    """Servers to which no frame is sent, and from which none is taken."""
     _delayed: PendingCalls = field(init=False)
 
     @_delayed.default
@@ -57,24 +58,24 @@ class LinkFaults:
         self.delay_ms = milliseconds
 
     def cut(self, server_ids: Iterable[int]) -> None:
-        """FAULT CUT: these servers too, beside those that are cut off already."""
+        """FAULT CUT: cut these servers off, besides those that are cut off already."""
         self.cut_off |= frozenset(server_ids)
 
     def heal(self) -> None:
-        """FAULT HEAL: no more loss, delay or cut. Frames on their way still arrive when they are due."""
+        """FAULT HEAL: end loss, delay and cuts. Frames that are held back still leave when they are due."""
         self.loss, self.delay_ms, self.cut_off = 0.0, 0, frozenset()
 
     def admits(self, peer_id: int) -> bool:
-        """Whether one frame, to or from that server, gets through. Throws the dice: ask once for each frame."""
+        """Whether one frame, to or from that server, gets through. Each call throws dice: ask once for each frame."""
         return peer_id not in self.cut_off and (not self.loss or self._rng.random() >= self.loss)
 
     def hold_back(self, send_frame: Callable[[int, bytes], None], peer_id: int, frame: bytes) -> bool:
-        """Have the frame carried after the delay; False if too many are under way already, and this one is lost."""
+        """Send the frame after the delay; False if too many are under way already, so that this one is lost."""
         if len(self._delayed) >= DELAYED_FRAMES_MAX:
             return False
         self._delayed.call(self.delay_seconds, send_frame, peer_id, frame)
         return True
 
     def stop(self) -> None:
-        """Lose what is still under way."""
+        """Drop the frames that are held back."""
         self._delayed.cancel()

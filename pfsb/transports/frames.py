@@ -1,6 +1,6 @@
-"""Frames: what travels between servers as one piece (docs/internals/frames.rst).
+"""Frames: the pieces in which messages travel between servers (docs/internals/frames.rst).
 
-A frame is a header, with a cluster secret a seal, and a body of messages (`pfsb.transports.wire`). Integers are
+A frame is a header, a seal if the cluster has a secret, and a body of messages (`pfsb.transports.wire`). Integers are
 big-endian.
 
 ====== ======================================================================
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from pfsb.paxos.messages import Message
 
 FRAME_BYTES_MAX: Final = 60_000
-"""What one UDP datagram carries over IPv4 and IPv6, with room to spare."""
+"""Maximum size of a frame: fits a UDP datagram over IPv4 and IPv6, with room to spare."""
 
 MAGIC: Final = b"PFSB"
 VERSION: Final = 2
@@ -61,13 +61,13 @@ TAG_BYTES: Final = 16
 DIGEST_BYTES: Final = 8
 
 _JOIN_BYTES = 3
-"""What `join_encoded` adds to the fewer than 65,536 messages that fit a frame."""
+"""Maximum bytes that `join_encoded` adds: three for up to 65,535 messages, and fewer than that fit a frame."""
 
 RefusalReason = Literal["size", "magic", "version", "type", "cluster", "membership", "sender", "tag", "replay", "body"]
 
 
 class FrameRefused(Exception):
-    """A frame that is not for us, or not a frame; `reason` is a word to count by, the text a sentence for a person."""
+    """A frame that is not for this server, or no frame; `reason` is a word to count by, the text is for a person."""
 
     def __init__(self, reason: RefusalReason, text: str) -> None:
         super().__init__(text)
@@ -79,7 +79,7 @@ class FrameTooLarge(ValueError):
 
 
 def cluster_digest(name: str, server_ids: Iterable[int]) -> bytes:
-    """Eight bytes that tell one cluster from another: of its name and the ids of its founding members."""
+    """Eight bytes that tell one cluster from another, from its name and the ids of its founding members."""
     return blake2b(msgpack.packb((name, sorted(server_ids))), digest_size=DIGEST_BYTES).digest()
 
 
@@ -93,20 +93,20 @@ def _of_length(length: int) -> Callable[[object, object, bytes], None]:
 
 @frozen
 class FrameIdentity:
-    """Who this server is, among whom."""
+    """The part of each frame's header that tells who sends it, and which frames this server accepts."""
 
     server_id: int
     peers: frozenset[int]
     """The ids of the other servers."""
     cluster: bytes = field(validator=_of_length(DIGEST_BYTES))
-    """See `cluster_digest`."""
+    """Digest of the cluster, as `cluster_digest` makes it."""
     number: int = 0
-    """Grows by one with each change of the membership."""
+    """Number of the membership, which would grow by one with each change; memberships cannot be changed yet."""
 
 
 @frozen
 class OpenedFrame:
-    """A frame that was found right."""
+    """A frame that has passed all checks."""
 
     sender: int
     identity: bytes
@@ -115,10 +115,17 @@ class OpenedFrame:
 
 @define(eq=False)
 class FrameCodec:
-    """Packs messages into frames, in one server's name, and opens the frames of the others.
+    """Packs messages into frames of one server, and opens the frames of the others.
 
-    `secret`: known to all servers of the cluster, of any length but 0; None leaves frames unsealed. Servers with a
-    secret and servers without one refuse each other's frames: a secret that may be left out protects nothing.
+    `secret` is known to all servers of the cluster, and has at least one byte; None leaves frames unsealed. Servers
+    with a secret and servers without one refuse each other's frames: a secret that a sender may leave out protects
+    nothing.
+
+    The seal proves that a server of the cluster made the frame: the tag covers the whole frame, so header and body
+    cannot be changed or recombined without the secret. The seal does not prove which server it was, since all of them
+    share the secret, and does not encrypt. Each frame of one storage has another pair of incarnation and counter,
+    because the incarnation is counted on disk before the server sends anything; so a receiver can refuse repetitions
+    (`ReplayGuard`).
     """
 
     membership: FrameIdentity
@@ -140,7 +147,7 @@ class FrameCodec:
 
     @property
     def message_bytes_max(self) -> int:
-        """The longest encoded message that a frame can carry."""
+        """Maximum bytes of an encoded message that a frame can carry."""
         return FRAME_BYTES_MAX - self._overhead - _JOIN_BYTES
 
     @property
@@ -150,9 +157,9 @@ class FrameCodec:
     # -- out --------------------------------------------------------------------------------------
 
     def seal(self, encoded: Sequence[bytes]) -> list[bytes]:
-        """Frames that carry these encoded messages, in this order: as few as that order allows.
+        """Frames that carry these encoded messages, in this order: as few frames as the order allows.
 
-        Raises `FrameTooLarge` if one of them fits no frame; then none is made.
+        Raises `FrameTooLarge`, and makes no frame, if one of the messages fits no frame.
         """
         return [self._frame(group) for group in self._groups(encoded)]
 
@@ -194,7 +201,10 @@ class FrameCodec:
     # -- in ---------------------------------------------------------------------------------------
 
     def open(self, frame: bytes) -> OpenedFrame:
-        """Check a frame and decode its messages, all or none. Raises `FrameRefused`, and nothing else."""
+        """Check a frame and decode all of its messages. Raises `FrameRefused` and nothing else, whatever the bytes are.
+
+        The counter of the seal is noted only after the tag was found right, so a forged frame cannot use up a counter.
+        """
         sender, identity = self._check_header(frame)
         if self._keyed is not None:
             self._check_seal(self._keyed, frame, sender, identity)

@@ -1,10 +1,10 @@
-"""All of a transport but the moving of bytes: encode, seal, count, lose on purpose; open, check, hand up.
+"""Everything that a transport does except moving bytes: encode, seal, count, lose on purpose; open, check, hand up.
 
-A carrier moves frames. It is given to `Links` as a function that takes a frame to a peer, and calls `frame_arrived` for
-each one that comes in and `refused` where it learns that nobody is there. UDP is one carrier; a network in memory is
-another:
+A network moves the frames. It gives `Links` a `FrameSender`, a function that sends a frame to a peer, and calls
+`frame_arrived` for each frame that comes in and `connection_refused` when it learns that no process listens at a peer's
+address. UDP is one such network; another one is in memory:
 
-    links = Links(membership, clock, faults, carry=lambda peer, frame: network.carry(own_id, peer, frame))
+    links = Links(membership, clock, faults, lambda peer, frame: network.carry(own_id, peer, frame))
     links.start(receiver, identity, incarnation)
     network.attach(own_id, links.frame_arrived)
 """
@@ -30,44 +30,46 @@ if TYPE_CHECKING:
     from pfsb.paxos.messages import Message
 
 FrameSender = Callable[[int, bytes], None]
-"""Takes a frame to the peer with this id. Never raises, never blocks, may lose it."""
+"""Sends a frame to the peer with this id. Never raises, never blocks, may lose the frame."""
 
 LOG_SECONDS: Final = 1.0
-"""At most one line in so many seconds about each kind of trouble."""
+"""Minimum seconds between two lines of the log about the same kind of trouble."""
 HINT_SECONDS: Final = 0.05
-"""At most one `peer_refused` in so many seconds about each peer: a hint is not worth more."""
+"""Minimum seconds between two calls of `peer_refused` about the same peer: a hint is not worth more work."""
 
 UNSENDABLE: Final = (ValueError, OverflowError)
-"""`FrameTooLarge`, and what msgpack says to half a surrogate pair or an integer of more than 64 bits."""
+"""Exceptions for a message that cannot be sent: `FrameTooLarge`, and msgpack's for half a surrogate pair or an integer
+of more than 64 bits.
+"""
 
 
 @define
 class TransportCounters:
-    """What went over the links since the start. Frames and bytes are those given to, or taken from, the network."""
+    """Traffic over the links since the start. Frames and bytes are those given to, or taken from, the network."""
 
     frames_out: int = 0
     frames_in: int = 0
     bytes_out: int = 0
     bytes_in: int = 0
     messages_out: Counter[str] = field(factory=Counter)
-    """By type; a message to all counts once for each peer, lost ones included."""
+    """Messages sent, by type. A message to all counts once for each peer; messages lost by a FAULT count, too."""
     messages_in: Counter[str] = field(factory=Counter)
-    """By type; those handed up."""
+    """Messages handed up to the receiver, by type."""
     refused: Counter[str] = field(factory=Counter)
-    """Frames that came in and were dropped, by `FrameRefused.reason`."""
+    """Frames that came in and were refused, by `FrameRefused.reason`."""
     lost_by_fault: int = 0
-    """Frames that a FAULT lost, on the way in or out."""
+    """Frames that a FAULT has lost, on the way in or out."""
     unsendable: int = 0
-    """Messages dropped before they became frames: too large, not encodable, to no peer of ours."""
+    """Messages dropped before they became frames: too large, not encodable, or to a server that is no peer."""
     send_errors: int = 0
-    """Frames that the network would not take."""
+    """Frames that the network did not take."""
     refusals: int = 0
-    """How often a peer's address told that nobody is there."""
+    """Number of answers that no process listens at a peer's address."""
 
 
 @define(eq=False)
 class Seldom:
-    """Lets one event of a kind through in a while, and counts the others."""
+    """Admits one event of each kind in `seconds`, and counts the others."""
 
     _clock: IReactorTime
     _seconds: float
@@ -75,7 +77,7 @@ class Seldom:
     _suppressed: Counter[Hashable] = field(init=False, factory=Counter)
 
     def admits(self, kind: Hashable) -> bool:
-        """Whether it is time for one of this kind again."""
+        """Whether an event of this kind is admitted now."""
         now = self._clock.seconds()
         if now < self._next.get(kind, now):
             self._suppressed[kind] += 1
@@ -84,14 +86,14 @@ class Seldom:
         return True
 
     def suppressed(self, kind: Hashable) -> int:
-        """How many were not admitted since this was last asked."""
+        """Number of events of this kind that were not admitted since the last call of this method."""
         return self._suppressed.pop(kind, 0)
 
 
 @implementer(ITransport)
 @define(eq=False)
 class Links:
-    """The links of one server to all others, over any carrier. Before `start` and after `stop` it is deaf and dumb."""
+    """The links of one server to all others, over any network. Before `start` and after `stop` they carry nothing."""
 
     log = Logger()
 
@@ -120,12 +122,12 @@ class Links:
         return Seldom(self._clock, LOG_SECONDS)
 
     def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int) -> None:
-        """Begin to take frames. Raises ValueError if the secret or the identity cannot be used."""
+        """Begin to send and to take frames. Raises ValueError if the secret or the identity cannot be used."""
         self._codec = FrameCodec(self.membership, identity, incarnation, self._secret)
         self._receiver = receiver
 
     def stop(self) -> None:
-        """Nothing is sent or handed up from here on, not even what is under way."""
+        """Send and hand up nothing from now on, not even frames that are under way."""
         self._codec = self._receiver = None
         self._hints.cancel()
         self.faults.stop()
@@ -133,10 +135,7 @@ class Links:
     # -- out --------------------------------------------------------------------------------------
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
-        """Send to one server, or to all others (None). Never raises, never blocks.
-
-        Departure 27: there is no multicast; each peer gets a frame of its own, of messages that are encoded once.
-        """
+        """Send to one server, or to all others (None); each message is encoded once. Never raises, never blocks."""
         if self._codec is None:
             return
         if to is not None and to not in self.membership.peers:
@@ -156,7 +155,7 @@ class Links:
             return self._sealed_one_by_one(codec, messages)
 
     def _sealed_one_by_one(self, codec: FrameCodec, messages: Sequence[Message]) -> list[bytes]:
-        """One message that cannot be sent must not take the others with it."""
+        """Seal each message by itself, so that one that cannot be sent does not keep the others from being sent."""
         frames: list[bytes] = []
         for message in messages:
             try:
@@ -188,10 +187,10 @@ class Links:
     # -- in ---------------------------------------------------------------------------------------
 
     def frame_arrived(self, frame: bytes, source: object = "the network") -> None:
-        """The carrier has a frame; `source` is where it came from, for the log.
+        """The network has received a frame; `source` says where it came from, for the log.
 
-        Whatever the bytes are, they raise nothing. What the receiver raises goes on to the carrier: the receiver knows
-        how to fail (docs/internals/turn.rst), and a simulation must see it.
+        Bytes that are no proper frame raise nothing. An exception of the receiver is passed on to the network: a server
+        handles the faults of its own turns (`Turn.run`), and a simulation must see any other exception.
         """
         if self._codec is None or self._receiver is None:
             return
@@ -220,16 +219,16 @@ class Links:
             )
 
     def connection_refused(self, peer: int) -> None:
-        """The carrier has learned that nobody is at that peer's address."""
+        """The network has learned that no process listens at that peer's address."""
         if self._receiver is None:
             return
         self.counters.refusals += 1
         if self._hint_limit.admits(peer):
-            # Later, since a carrier learns of it inside `send`, too, and turns never nest (docs/internals/turn.rst).
+            # Not at once: a network may learn of it inside `send`, which a turn calls, and turns never nest.
             self._hints.call(0, self._receiver.peer_refused, peer)
 
     def send_failed(self, peer: int, error: Exception) -> None:
-        """The carrier could not send a frame; it is lost."""
+        """The network could not send a frame, which is lost."""
         self.counters.send_errors += 1
         if self._log_limit.admits(("send", peer)):
             more = self._log_limit.suppressed(("send", peer))

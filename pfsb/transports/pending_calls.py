@@ -1,4 +1,4 @@
-"""Calls that wait for their time, and can be called off together."""
+"""Delayed calls that can be cancelled together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ P = ParamSpec("P")
 
 @define(eq=False)
 class PendingCalls:
-    """What one owner has asked the clock for."""
+    """The delayed calls of one owner."""
 
     _clock: IReactorTime
     _calls: set[IDelayedCall] = field(init=False, factory=set)
@@ -22,7 +22,7 @@ class PendingCalls:
         return len(self._calls)
 
     def call(self, seconds: float, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Call `function` in so many seconds, unless `cancel` comes first."""
+        """Call `function` after `seconds`, unless `cancel` is called before."""
 
         def due() -> None:
             self._calls.discard(call)
@@ -32,7 +32,7 @@ class PendingCalls:
         self._calls.add(call)
 
     def cancel(self) -> None:
-        """Call off everything that waits."""
+        """Cancel all calls that wait."""
         for call in self._calls:
             call.cancel()
         self._calls.clear()

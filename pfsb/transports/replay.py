@@ -1,4 +1,4 @@
-"""Which frames of a sender were here before (docs/internals/frames.rst)."""
+"""Protection against replays: each sealed frame of a sender is admitted once."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from typing import Final
 from attrs import define, field
 
 WINDOW_FRAMES: Final = 1_024
-"""How far a frame may be overtaken by younger ones of its sender and still be taken."""
+"""Maximum number of younger frames of its sender that may overtake a frame before the frame is refused."""
 STORAGES_MAX: Final = 8
-"""Storages remembered per server id; more than one only where a disk was lost or replaced."""
+"""Maximum storages remembered for each server id; there is more than one only where a disk was lost or replaced."""
 
 _MASK = (1 << WINDOW_FRAMES) - 1
 
 
 @define
 class ReplayWindow:
-    """The counters seen of one storage: each is admitted once, in its storage's latest incarnation only.
+    """The counters seen of one storage: each counter is admitted once, and only in the latest incarnation seen.
 
-    Kept in memory. A receiver that restarts can be shown old frames until the sender's next one arrives; the protocol
-    bears duplicates, so that this costs time, not safety.
+    A counter that has fallen out of the window cannot be told from a repeated one, and is refused. The window is in
+    memory. A receiver that was restarted can be shown old frames until the sender's next frame arrives. The protocol is
+    safe with any message delivered late or twice, so this costs time, not safety.
     """
 
     incarnation: int = 0
     highest: int = 0
     _seen: int = 0
-    """Bit k stands for the counter `highest` - k."""
+    """Counters that were admitted: bit k stands for the counter `highest` - k."""
 
     def admit(self, incarnation: int, counter: int) -> bool:
-        """Whether this frame is new; it is known from then on."""
+        """Whether a frame is new. From then on the frame is known."""
         if incarnation < self.incarnation:
             return False
         if incarnation > self.incarnation:
@@ -51,16 +52,16 @@ class ReplayWindow:
 
 @define
 class ReplayGuard:
-    """A window per server and storage.
+    """A window for each server id and storage.
 
-    Not per server alone: a server that lost its disk starts again at incarnation 1, and must be heard in order to be
-    told that it is a stranger (docs/departures.rst).
+    One window for each id would not do: a server that lost its disk starts again at incarnation 1, and must be heard so
+    that it can be told that its storage is not the one known under its id (Departure 12).
     """
 
     _windows: dict[int, dict[bytes, ReplayWindow]] = field(factory=dict)
 
     def admit(self, sender: int, identity: bytes, incarnation: int, counter: int) -> bool:
-        """Whether this frame, whose tag was found right, is new."""
+        """Whether a frame is new. Its tag must have been found right before: the window believes what it is told."""
         storages = self._windows.setdefault(sender, {})
         window = storages.get(identity)
         if window is None:

@@ -1,7 +1,7 @@
-"""UDP: one datagram, one frame (docs/internals/frames.rst).
+"""UDP: each datagram carries one frame.
 
-A server receives on one port and sends from one *connected* socket per peer: only a connected socket is told when the
-peer's host answers that nobody listens there (docs/departures.rst, "A dead peer is often known at once").
+A server receives on one port and sends from one *connected* socket for each peer: only a connected socket is told when
+the peer's host answers that no process listens there (Departure 11).
 """
 
 from __future__ import annotations
@@ -36,16 +36,18 @@ if TYPE_CHECKING:
 
 DATAGRAM_BYTES_MAX: Final = 65_535
 SOCKET_BUFFER_BYTES: Final = 4 * 1024 * 1024
-"""Asked for; the kernel gives what its limits allow. One turn may send a window of full frames to a peer."""
+"""Size of the socket buffers that is asked for; the kernel gives as much as its limits allow. One turn may send a whole
+window of full frames to a peer.
+"""
 REOPEN_SECONDS: Final = 1.0
-"""When a receiving port that was lost, and could not be opened again, is tried once more."""
+"""Seconds between two attempts to open the receiving port again after it was lost."""
 
 _PASSING_ERRORS = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.EPERM, errno.EMSGSIZE, errno.ECONNREFUSED})
-"""Errors of one frame, not of the socket: queue full, a firewall's rule, nobody there."""
+"""Errors of one frame, after which the socket is still good: a full queue, a rule of a firewall, no process there."""
 
 
 class IDatagramReactor(IReactorTime, IReactorUDP, IReactorFDSet):
-    """What is needed of the reactor."""
+    """The parts of the reactor that this transport uses."""
 
 
 class UnknownHost(Exception):
@@ -68,11 +70,11 @@ class PeerAddress:
 
     family: socket.AddressFamily
     where: tuple[Any, ...]
-    """As `socket.connect` takes it; host and port come first."""
+    """The address as `socket.connect` takes it; host and port come first."""
 
     @classmethod
     def find(cls, server_id: int, host: str, port: int) -> PeerAddress:
-        """Look a host up, blocking. Raises `UnknownHost`."""
+        """Look up the address of a host; blocks. Raises `UnknownHost`."""
         try:
             family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
         except (OSError, UnicodeError) as error:
@@ -83,20 +85,20 @@ class PeerAddress:
 @implementer(IReadDescriptor)
 @define(eq=False)
 class SendingSocket:
-    """A connected socket to one peer, opened when needed, and anew when it broke.
+    """A connected socket to one peer, opened when it is needed, and opened again after it broke.
 
-    Not a `listenUDP` port: the epoll reactor reports a refusal as a lost connection, whereupon such a port closes, at
-    each refusal and with two lines in the log.
+    A `listenUDP` port would not do: the epoll reactor reports a refusal as a lost connection, and such a port then
+    closes, at each refusal and with two lines in the log.
     """
 
     _reactor: IDatagramReactor
     _address: PeerAddress
     _refused: Callable[[], None]
-    """Called when the peer's host has answered that nobody listens there; maybe inside `write`."""
+    """Called when the peer's host has answered that no process listens there; perhaps inside `write`."""
     _socket: socket.socket | None = field(init=False, default=None)
 
     def write(self, frame: bytes) -> None:
-        """Send one frame. Raises OSError when it could not be sent; the next one may be tried at any time."""
+        """Send one frame. Raises OSError if the frame could not be sent; the next one may be tried at any time."""
         try:
             self._send(self._socket or self._open(), frame)
         except OSError as error:
@@ -108,7 +110,7 @@ class SendingSocket:
         try:
             connected.send(frame)
         except ConnectionRefusedError:
-            # An answer to an earlier frame, given in place of sending this one; the peer may be back by now.
+            # The error answers an earlier frame, and this one was not sent; the peer may be back by now.
             self._refused()
             connected.send(frame)
 
@@ -126,25 +128,25 @@ class SendingSocket:
         return opened
 
     def close(self) -> None:
-        """Idempotent; a later `write` opens it again."""
+        """Close the socket, if it is open. A later `write` opens it again."""
         if self._socket is not None:
             self._reactor.removeReader(self)
             self._socket.close()
             self._socket = None
 
     def doRead(self) -> None:
-        """Peers send from sockets of their own, so that nothing but errors is to be read here."""
+        """Read errors: peers send from sockets of their own, so no datagrams come here."""
         assert self._socket is not None
         try:
             self._socket.recv(1)
         except ConnectionRefusedError:
             self._refused()
         except OSError:
-            # A frame was lost on its way, which is no news with UDP.
+            # A frame was lost on its way; UDP may do that, and the protocol repeats.
             pass
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor took us off its list: on an error waiting on the socket (epoll), or since it shuts down."""
+        """The reactor has removed this socket: because of an error on it (epoll), or because the reactor shuts down."""
         if self._socket is None:
             return
         number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -164,7 +166,7 @@ class SendingSocket:
 
 @define(eq=False)
 class ReceivingProtocol(DatagramProtocol):
-    """Hands each datagram up."""
+    """Passes each datagram on."""
 
     noisy = False
 
@@ -181,7 +183,7 @@ class ReceivingProtocol(DatagramProtocol):
 @implementer(ITransport)
 @define(eq=False)
 class UDPTransport:
-    """`ITransport` over UDP. `addresses`: id -> (host, port) of every server, this one included."""
+    """`ITransport` over UDP. `addresses` has (host, port) of every server by id, this one included."""
 
     log = Logger()
 
@@ -209,7 +211,7 @@ class UDPTransport:
         return self.links.counters
 
     def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int) -> None:
-        """Look up all addresses, once, and begin to receive.
+        """Look up all addresses once, and begin to receive.
 
         Raises `UnknownHost`, `PortTaken` (a `CannotListenError`), or ValueError if the secret cannot be used.
         """
@@ -223,11 +225,11 @@ class UDPTransport:
             raise
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
-        """See `ITransport.send`."""
+        """Send messages as `ITransport.send` promises."""
         self.links.send(messages, to)
 
     def stop(self) -> Any:
-        """Stop at once; the Deferred fires when the port is closed."""
+        """Stop at once. Returns a Deferred that fires when the port is closed, or None if there is no port."""
         self.links.stop()
         self._reopening.cancel()
         for sender in self._senders.values():
@@ -245,7 +247,7 @@ class UDPTransport:
         host, port = own.where[:2]
         protocol = ReceivingProtocol(self.links.frame_arrived, self._port_lost)
         try:
-            # Twisted cuts what is longer than maxPacketSize, without a word.
+            # Twisted cuts datagrams that are longer than maxPacketSize, in silence.
             listening: Any = self._reactor.listenUDP(port, protocol, interface=host, maxPacketSize=DATAGRAM_BYTES_MAX)
         except CannotListenError as error:
             raise PortTaken(error.interface, error.port, error.socketError) from error
@@ -253,11 +255,14 @@ class UDPTransport:
         self._port = listening
 
     def _port_lost(self) -> None:
-        """The reactor gives a port up after an error it does not know. A deaf server must not stay among the living."""
+        """Open the receiving port again, which the reactor gives up after an error that it does not know.
+
+        A server that hears nothing but goes on sending ALIVE would keep its peers from noticing.
+        """
         if self._port is not None:
             self._port = None
             self.log.error("the receiving port was lost; opening it again")
-            # The lost one is closed only after this call.
+            # The reactor closes the lost port only after this call.
             self._reopening.call(0, self._reopen)
 
     def _reopen(self) -> None:

@@ -5,8 +5,8 @@ messages. A message's own `server_id` is not in it where it is the frame's sende
 names the client's server, and so does a PROPOSAL inside a PREPARE_OK, where it names the leader of an older view.
 The bytes of a batch travel, and are stored, as the leader made them.
 
-What comes in is checked field by field, so that no handler ever meets a value outside its range. Batches are checked
-too (`content_of`): a server that accepted one which it cannot open could never execute past it.
+Every field that comes in is checked, so that no handler ever meets a value outside its range. Batches are opened and
+checked, too (`content_of`): a server that accepted a batch which it cannot open could never execute past that slot.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ PARTS_MAX: Final = 10_000
 
 _UPDATE_FIELDS = 5
 _FEW = 4
-"""Rows up to which it costs less to look at one after the other than at columns."""
+"""Number of rows from which checking by columns costs less than checking row after row."""
 _STATES = {State.LEADER_ELECTION: 0, State.REG_LEADER: 1, State.REG_NONLEADER: 2}
 _STATES_BY_NUMBER = {number: state for state, number in _STATES.items()}
 
 
 class MessageKind:
-    """First element of a message; a number once given is never given again."""
+    """The numbers that name the types of messages, as their first element. A number is never given a second meaning."""
 
     CLIENT_UPDATE: Final = 1
     VIEW_CHANGE: Final = 2
@@ -76,7 +76,7 @@ class MessageKind:
 
 
 class Malformed(ValueError):
-    """Bytes that are no message; the text says which part of them, and what would be right."""
+    """Bytes that are no message; the text says which part is wrong, and what would be right."""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -91,13 +91,13 @@ def encode(message: Message) -> bytes:
 
 
 def join_encoded(encoded: Sequence[bytes]) -> bytes:
-    """The body that carries these messages, each as `encode` made it. It is at most 5 bytes longer than they are."""
+    """The body that carries these messages, each as `encode` made it; at most 5 bytes longer than all of them."""
     header: bytes = msgpack.Packer().pack_array_header(len(encoded))
     return header + b"".join(encoded)
 
 
 def _row(message: Message) -> tuple[object, ...]:
-    # In the order of how often they are sent: a busy server spends its time on the first three.
+    # The most frequent messages come first: a busy server spends its time on the first three.
     match message:
         case Accept(_, view, seqs):
             return (MessageKind.ACCEPT, view, seqs)
@@ -138,7 +138,7 @@ def _row(message: Message) -> tuple[object, ...]:
 
 
 def _entry_row(entry: DataEntry) -> tuple[object, ...]:
-    """An entry of a data list: told apart by its length."""
+    """An entry of a data list. The two kinds of entries differ in their length."""
     match entry:
         case Proposal(server_id, view, seq, batch):
             return (server_id, view, seq, batch.data)
@@ -162,7 +162,7 @@ def decode_all(sender: int, body: bytes) -> list[Message]:
 
 
 def decode(sender: int, row: object) -> Message:
-    """The message that `row`, one unpacked array, stands for. Raises `Malformed`."""
+    """The message of `row`, one unpacked array. Raises `Malformed`."""
     # True and 1.0 are equal to 1, and would match as a kind.
     if type(row) is not tuple or not row or type(row[0]) is not int:
         raise Malformed(f"a message must be an array that starts with its type, not {reprlib.repr(row)}")
@@ -214,9 +214,9 @@ def decode(sender: int, row: object) -> Message:
 
 
 def content_of(data: bytes) -> tuple[int, tuple[Any, ...]] | None:
-    """The time and the rows of a batch whose fields are in range, so that `Batch.open` succeeds; else None.
+    """The time and the rows of a batch, if all fields are in range, so that `Batch.open` succeeds; else None.
 
-    Many are checked by columns, since a Python step per column costs a hundredth of one per update.
+    Long batches are checked by columns: a Python step for each column instead of each update costs a hundredth.
     """
     try:
         content = _unpack(data)
@@ -271,8 +271,8 @@ def _unpack(data: bytes) -> object:
     try:
         return msgpack.unpackb(data, use_list=False)
     except Exception as error:
-        # msgpack raises at least ValueError, TypeError and OverflowError, its documentation names none of them for
-        # good, and its C code depends on nothing but these bytes: whatever it raises, they are to blame.
+        # msgpack raises at least ValueError, TypeError and OverflowError, and documents no complete list. Its C code
+        # depends on nothing but these bytes, so every exception means that the bytes are wrong.
         raise Malformed(f"not msgpack: {error}") from error
 
 

@@ -57,7 +57,7 @@ class Machine:
         return self.application.query(self.application.check((verb, *args)))
 
     def end(self, *client_ids: str) -> None:
-        """These sessions end, within one update, at one revision."""
+        """End these sessions within one update, at one revision."""
         for client_id in client_ids:
             self.application.session_ended(client_id, self.context)
 
@@ -66,7 +66,7 @@ class Machine:
         self.application.time_passed(self.context)
 
     def take_completed(self) -> list[tuple[Ticket, Result]]:
-        """What was completed since the last time that it was asked."""
+        """The completions since the last call of this method."""
         completed, self.context.completed = self.context.completed, []
         return completed
 
@@ -90,7 +90,7 @@ def code(result: Result) -> str:
 
 
 def refusal(application: IReplicatedApplication, *command: str) -> BadRequest:
-    """What `check` has against a command."""
+    """The refusal of `check` for a command."""
     try:
         checked = application.check(command)
     except BadRequest as refused:

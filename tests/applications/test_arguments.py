@@ -1,4 +1,4 @@
-"""What is refused before it is ordered, and how a person is told."""
+"""Tests of the checks before a command is ordered, and of the texts of refusals."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ verbs = [command.verb for application in (Chat, Lock, KeyValue) for command in a
 
 
 class ApplicationsTest(SynchronousTestCase):
-    """What every application owes to the layers around it."""
+    """Rules that every application keeps towards the layers around it."""
 
     def setUp(self) -> None:
         self.applications = (Chat(), Lock(), KeyValue())
 
     def test_applications_provide_their_interface(self) -> None:
-        """docs/internals/applications.rst: chat, lock and kv, found by these names."""
+        """The applications chat, lock and kv are found by these names."""
         for application in self.applications:
             verifyObject(IReplicatedApplication, application)
         verifyObject(IEventLog, self.applications[0])
@@ -59,7 +59,7 @@ class ApplicationsTest(SynchronousTestCase):
                 self.assertTrue(command.usage.startswith(command.verb))
 
     def test_unknown_verb_names_the_known_ones(self) -> None:
-        """docs/protocol.rst: UNKNOWN is the code of a verb that is not there."""
+        """UNKNOWN is the code for a verb that does not exist."""
         refused = refusal(Lock(), "LOOK", "x")
         self.assertEqual(refused.code, "UNKNOWN")
         self.assertEqual(str(refused), '"LOOK" is no command here (there are: LOCK, LOCKS, TRYLOCK, UNLOCK)')
@@ -84,7 +84,7 @@ class ApplicationsTest(SynchronousTestCase):
     @bounded
     @given(st.one_of(st.sampled_from(verbs), leaves), st.lists(leaves | st.tuples(leaves), max_size=5))
     def test_whatever_another_version_has_checked_is_run_or_refused(self, verb: object, rest: list[object]) -> None:
-        """A command that cannot be run is refused, at every server alike; nothing is raised."""
+        """A command that cannot be run is refused in the same way at every server; nothing is raised."""
         for application in (Chat(), Lock(), KeyValue()):
             context = FakeContext()
             before = application.snapshot()
@@ -152,7 +152,7 @@ class ArgumentsTest(SynchronousTestCase):
         self.assertEqual(Lock().check(("LOCK", "x", f"wait={wait_ms_max // 1000}")), ("LOCK", "x", wait_ms_max))
 
     def test_wait_that_is_no_time_is_refused_with_an_example(self) -> None:
-        """Neither nothing nor less than nothing nor more than a year, nor other people's digits."""
+        """Refused are an empty, a negative and a too long time, and digits other than ASCII."""
         for typed in ("", "-1", "soon", "1e3", "nan", "inf", ".5", "\u0661"):
             refused = refusal(Lock(), "LOCK", "x", f"wait={typed}")
             self.assertIn("wait= takes seconds (example: wait=2.5), not ", str(refused))
@@ -160,7 +160,7 @@ class ArgumentsTest(SynchronousTestCase):
         self.assertIn("wait= takes at most 31536000 seconds, not 31536001", str(refused))
 
     def test_limit_outside_its_bounds_is_refused_with_the_bounds(self) -> None:
-        """A reply is bounded; who asks for more is told, rather than given less."""
+        """A reply is bounded; a client that asks for more rows is refused rather than given fewer."""
         self.assertEqual(KeyValue().check(("KEYS", f"limit={rows_max}")), ("KEYS", "", "", rows_max))
         for typed in ("0", "-1", f"{rows_max + 1}", "all", "9" * 5_000):
             refused = refusal(KeyValue(), "KEYS", f"limit={typed}")

@@ -38,7 +38,7 @@ classImplements(ApplicationMaker, IPlugin, IApplicationMaker)
 
 class Finding(SynchronousTestCase):
     def plugins(self, *makers: str) -> None:
-        """For the rest of the test there are these makers too, in a plugin folder of someone else."""
+        """Add these makers, in a plugin folder of a third party, for the rest of the test."""
         root = Path(self.mktemp()).absolute()
         folder = root / "twisted" / "plugins"
         folder.mkdir(parents=True)
@@ -52,7 +52,7 @@ class Finding(SynchronousTestCase):
         return str(self.assertRaises(BadRequest, find_applications, names))
 
     def test_pfsbs_own_applications_are_found_in_the_order_asked_for(self) -> None:
-        """docs/internals/applications.rst: chat, lock and kv, by their names in the configuration."""
+        """The applications chat, lock and kv are found by their names in the configuration."""
         self.assertEqual(
             [application.name for application in find_applications(["kv", "chat", "lock"])], ["kv", "chat", "lock"]
         )
@@ -61,8 +61,8 @@ class Finding(SynchronousTestCase):
         """Two servers in one process (the simulator) share no state."""
         self.assertIsNot(find_applications(["chat"])[0], find_applications(["chat"])[0])
 
-    def test_someone_elses_application_is_one_plugin_line_away(self) -> None:
-        """docs/internals/applications.rst; the module here is any that has something to call without arguments."""
+    def test_application_of_a_third_party_needs_one_line_in_a_plugin(self) -> None:
+        """A plugin names any module with a factory that can be called without arguments."""
         self.plugins('"counter", "Counts.", "collections", "Counter"')
         self.assertEqual(
             [type(application).__name__ for application in find_applications(["counter", "kv"])],
@@ -81,7 +81,7 @@ class Finding(SynchronousTestCase):
         self.assertEqual(self.refusal("kv"), '2 plugins are named "kv"; each application needs a name of its own')
 
     def test_a_plugin_that_names_nothing_is_told_by_its_name(self) -> None:
-        """A wrong module and a wrong attribute are a typing error of who wrote the plugin."""
+        """A wrong module and a wrong attribute are mistakes in the plugin, and are reported as such."""
         self.plugins('"chess", "Plays.", "no_such_module", "Chess"', '"go", "Plays.", "collections", "Go"')
         self.assertIn('the application "chess" cannot be loaded: ', self.refusal("chess"))
         self.assertIn('the application "go" cannot be loaded: ', self.refusal("go"))
@@ -98,18 +98,18 @@ class TheCatalogue(SynchronousTestCase):
         self.assertEqual(self.catalogue.check(("NEVERMORE", "a", "B")), ("checked by", "raven", "NEVERMORE", "a", "B"))
 
     def test_verbs_are_in_any_case(self) -> None:
-        """docs/protocol.rst; applications see upper case only."""
+        """Clients write verbs in any case; applications see upper case only."""
         self.assertEqual(self.catalogue.check(("say", "Hi")), ("checked by", "parrot", "SAY", "Hi"))
 
     def test_a_verb_leads_to_its_application_and_description(self) -> None:
-        """What frontends need to route a command, and HELP to print it."""
+        """Front ends need both: to route a command, and for HELP."""
         entry = self.catalogue.entry("repeat")
         self.assertIs(entry.application, self.parrot)
         self.assertEqual(entry.description, self.parrot.commands[1])
         self.assertEqual(list(self.catalogue.verbs), ["SAY", "REPEAT", "NEVERMORE"])
 
     def test_an_unknown_verb_is_answered_with_the_nearest_one(self) -> None:
-        """docs/protocol.rst: code UNKNOWN."""
+        """The code of the refusal is UNKNOWN."""
         error = self.assertRaises(BadRequest, self.catalogue.check, ("repaet",))
         self.assertEqual((error.code, str(error)), ("UNKNOWN", 'unknown verb REPAET; did you mean "REPEAT"?'))
 
@@ -118,7 +118,7 @@ class TheCatalogue(SynchronousTestCase):
         error = self.assertRaises(BadRequest, self.catalogue.check, ("XYZZY",))
         self.assertEqual(str(error), "unknown verb XYZZY; known are SAY, REPEAT, NEVERMORE")
 
-    def test_nothing_has_no_verb(self) -> None:
+    def test_empty_command_is_refused(self) -> None:
         """An empty command is the caller's mistake, and gets a sentence all the same."""
         error = self.assertRaises(BadRequest, self.catalogue.check, ())
         self.assertEqual((error.code, str(error)), ("BADREQUEST", "a verb is missing (example: HELP)"))

@@ -1,4 +1,4 @@
-"""The ordered log, and those who follow it."""
+"""Tests of the ordered log, and of following it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.applications.context import Machine, code, field, refusal, rows
 
 
 class ChatTest(SynchronousTestCase):
-    """SAY, LOG, LISTEN (docs/protocol.rst)."""
+    """Tests of SAY, LOG and LISTEN."""
 
     def setUp(self) -> None:
         self.chat = Chat()
@@ -29,7 +29,7 @@ class ChatTest(SynchronousTestCase):
         self.assertEqual(result, Done((("index", 1), ("revision", 42))))
 
     def test_log_shows_who_said_what(self) -> None:
-        """docs/protocol.rst: rows `+index=I client="id" text="..."`."""
+        """The reply has rows `+index=I client="id" text="..."`."""
         self.machine.run("alice", "SAY", "hello")
         self.machine.run("bob", "SAY", "hello yourself")
         self.assertEqual(
@@ -55,13 +55,13 @@ class ChatTest(SynchronousTestCase):
         self.assertEqual(len(rows(self.chat.query(("LOG", 1, 2**60)))), 10_000)
 
     def test_log_too_large_to_be_built_is_refused(self) -> None:
-        """Few rows may be long: who asks for too much at a time is told to ask for less."""
+        """Few rows may be long: a client that asks for too much at a time is told to ask for less."""
         self.chat._lines = [("alice", "x" * 1_000_000)] * 5
         self.assertEqual(code(self.machine.ask("LOG")), "TOOLARGE")
         self.assertEqual(len(rows(self.machine.ask("LOG", "limit=4"))), 4)
 
     def test_events_are_the_lines_in_order(self) -> None:
-        """docs/protocol.rst: `* CHAT index=I client="id" text="..."`, without gaps or repeats."""
+        """The events are `* CHAT index=I client="id" text="..."`, without gaps or repeats."""
         self.say(3)
         self.assertEqual(self.chat.length(), 3)
         second = Event("CHAT", (("index", 2), ("client", "alice"), ("text", "line 2")))
@@ -85,13 +85,13 @@ class ChatTest(SynchronousTestCase):
         self.assertEqual(changes, {"SAY": True, "LISTEN": False, "UNLISTEN": False, "LOG": False})
         self.assertEqual(code(self.machine.run("alice", "LISTEN")), "BADREQUEST")
 
-    def test_nothing_is_not_said(self) -> None:
+    def test_say_without_text_is_refused(self) -> None:
         """SAY alone is more likely a mistake than an empty line."""
         self.assertIn("there is nothing to say", str(refusal(self.chat, "SAY", "")))
         self.assertEqual(refusal(self.chat, "SAY").code, "BADREQUEST")
 
     def test_sessions_and_time_leave_the_log_alone(self) -> None:
-        """What was said stays said."""
+        """Lines never vanish from the log."""
         self.say(1)
         before = self.chat.snapshot()
         self.machine.end("alice")

@@ -1,4 +1,4 @@
-"""The same commands in the same order give the same answers and the same state, in every process."""
+"""Tests of determinism: equal commands in equal order give equal answers and states, in every process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def digest_elsewhere(hash_seed: str, seed: int, commands: int) -> str:
 
 
 class DeterminismTest(SynchronousTestCase):
-    """docs/internals/applications.rst: `execute` is deterministic."""
+    """Tests that `execute` is deterministic."""
 
     def test_processes_with_different_hash_seeds_agree(self) -> None:
         """No answer, no order of answers and no snapshot depends on the order of a set."""
@@ -31,5 +31,5 @@ class DeterminismTest(SynchronousTestCase):
         self.assertEqual(digests, {digest(seed=7, commands=3_000)})
 
     def test_different_histories_differ(self) -> None:
-        """The digest sees what it is there to see."""
+        """The digest depends on the history; else the other test would prove nothing."""
         self.assertNotEqual(digest(seed=7, commands=100), digest(seed=8, commands=100))

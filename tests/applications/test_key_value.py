@@ -18,7 +18,7 @@ texts = st.text(st.characters(codec="utf-8", min_codepoint=1), max_size=4)
 
 
 class KeyValueTest(SynchronousTestCase):
-    """docs/protocol.rst, group kv."""
+    """Tests of the verbs of kv."""
 
     def setUp(self) -> None:
         self.kv = KeyValue()
@@ -54,8 +54,8 @@ class KeyValueTest(SynchronousTestCase):
         )
         self.assertEqual(self.keys("KEYS"), ["b"])
 
-    def test_new_keys_are_in_order_whenever_somebody_looks(self) -> None:
-        """They are put in order together: when a few have come together, or are asked for, or one of them goes."""
+    def test_new_keys_are_in_order_whenever_they_are_listed(self) -> None:
+        """New keys are sorted in together: when enough have come, when keys are listed, and when one is deleted."""
         self.patch(key_value, "UNSORTED_KEYS_MAX", 2)
         self.put(d="1", b="2", f="3", a="4")
         self.assertEqual(self.keys("KEYS"), ["a", "b", "d", "f"])
@@ -78,7 +78,7 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(self.machine.ask("GET", "colour"), Done((("value", "blue"), ("revision", 2))))
 
     def test_bare_nil_means_absent_and_quoted_nil_a_value(self) -> None:
-        """docs/protocol.rst: `old` may be the bare word nil."""
+        """Only the bare word nil stands for an absent key."""
         self.assertEqual(self.kv.check(("CAS", "k", "nil", "v")), ("CAS", "k", 0, "", "v"))
         self.assertEqual(self.kv.check(("CAS", "k", Quoted("nil"), "v")), ("CAS", "k", 1, "nil", "v"))
         self.assertEqual(code(self.machine.run("a", "CAS", "k", Quoted("nil"), "v")), "CONFLICT")
@@ -121,7 +121,7 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual({data: fnv1a_32(data) for data in published}, published)
 
     def test_puthash_chains(self) -> None:
-        """docs/protocol.rst: the decimal hash of old + value; the answer is what stood there before."""
+        """PUTHASH stores the decimal hash of old + value, and answers the old value."""
         self.assertEqual(self.machine.run("a", "PUTHASH", "k", "foobar"), Done((("previous", ""), ("revision", 1))))
         self.assertEqual(field(self.machine.ask("GET", "k"), "value"), "3214735720")
         self.assertEqual(field(self.machine.run("a", "PUTHASH", "k", "\u00e9"), "previous"), "3214735720")
@@ -143,7 +143,7 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(self.keys("KEYS"), ["x", "y"])
 
     def test_range_includes_from_and_excludes_to(self) -> None:
-        """And an empty `to` has no end, since no key is below it."""
+        """An empty `to` means no end, since no key is below the empty text."""
         self.put(a="1", b="2", c="3", d="4")
         self.assertEqual(rows(self.machine.ask("RANGE", "b", "c")), ((("key", "b"), ("value", "2"), ("revision", 2)),))
         self.assertEqual(self.keys("RANGE", "b", "d"), ["b", "c"])
@@ -171,7 +171,7 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(field(self.machine.ask("KEYS", "limit=4"), "next"), "e")
 
     def test_range_too_large_for_one_answer_is_cut_and_not_refused(self) -> None:
-        """One value of any size is always shown, so whoever goes on from `next` comes to the end."""
+        """One value of any size is always shown, so a client that goes on from `next` comes to the end."""
         with_large_values = dict.fromkeys("abcde", "x" * value_bytes_max)
         self.put(**with_large_values)
         answer = self.machine.ask("RANGE", "", "")

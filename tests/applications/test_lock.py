@@ -17,7 +17,7 @@ def granted(name: str, token: int) -> Done:
 
 
 class LockTest(SynchronousTestCase):
-    """docs/protocol.rst, group lock. In these tests a command's number and revision are the same."""
+    """Tests of the verbs of lock. In these tests a command's number and revision are the same."""
 
     def setUp(self) -> None:
         self.lock = Lock()
@@ -25,7 +25,7 @@ class LockTest(SynchronousTestCase):
         self.empty = self.lock.snapshot()
 
     def completed(self) -> list[tuple[tuple[str, int], str | int]]:
-        """Who was answered since last asked, each with its token or its error."""
+        """The clients that were answered since the last call, each with its token or its error."""
         answers = []
         for ticket, result in self.machine.take_completed():
             answers.append((ticket, field(result, "token") if isinstance(result, Done) else code(result)))
@@ -35,7 +35,7 @@ class LockTest(SynchronousTestCase):
         self.assertIs(self.machine.run(client_id, "LOCK", *typed), PENDING)
 
     def test_free_lock_is_granted_at_once_with_the_revision_as_token(self) -> None:
-        """docs/internals/sessions.rst: lock tokens are revisions."""
+        """The tokens of locks are revisions."""
         self.machine.context.revision = 41
         self.assertEqual(self.machine.run("alice", "LOCK", "x"), granted("x", 42))
 
@@ -47,7 +47,7 @@ class LockTest(SynchronousTestCase):
         self.machine.run("alice", "UNLOCK", "x")
         self.assertEqual(self.machine.run("bob", "TRYLOCK", "x"), granted("x", 5))
 
-    def test_unlock_grants_to_whoever_waits_longest(self) -> None:
+    def test_unlock_grants_to_the_session_that_waits_longest(self) -> None:
         """First come first served, in order of execution; the token is the revision of the UNLOCK."""
         self.machine.run("alice", "LOCK", "x")
         self.waits("zoe", "x")
@@ -57,8 +57,8 @@ class LockTest(SynchronousTestCase):
         self.machine.run("zoe", "UNLOCK", "x")
         self.assertEqual(self.completed(), [(("bob", 3), 5)])
 
-    def test_locks_do_not_know_each_other(self) -> None:
-        """Unlocking one grants nothing to those who wait for another."""
+    def test_locks_are_independent(self) -> None:
+        """Unlocking one lock grants nothing to sessions that wait for another."""
         self.machine.run("alice", "LOCK", "x")
         self.machine.run("alice", "LOCK", "y")
         self.waits("bob", "y")
@@ -66,15 +66,15 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(self.completed(), [])
 
     def test_trylock_of_a_held_lock_names_the_holder(self) -> None:
-        """And leaves no place in the line."""
+        """A refused TRYLOCK leaves no place in the queue."""
         self.machine.run("alice", "LOCK", "x")
         held = self.machine.run("bob", "TRYLOCK", "x")
         self.assertEqual((code(held), held.text), ("HELD", 'lock "x" is held by "alice"'))
         self.machine.run("alice", "UNLOCK", "x")
         self.assertEqual(self.completed(), [])
 
-    def test_unlock_by_anybody_but_the_holder_is_refused(self) -> None:
-        """Nobody's lock, another's lock, a lock one waits for, and one's own with an old token."""
+    def test_unlock_by_another_session_than_the_holder_is_refused(self) -> None:
+        """Refused are a free lock, a lock of another session, a lock that this session waits for, and an old token."""
         self.assertEqual(code(self.machine.run("bob", "UNLOCK", "x")), "NOTHELD")
         self.machine.run("alice", "LOCK", "x")
         self.waits("bob", "x")
@@ -84,7 +84,7 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(self.completed(), [])
 
     def test_wait_ends_at_its_deadline(self) -> None:
-        """Not a millisecond earlier, and the place in the line is gone."""
+        """The wait ends not a millisecond earlier, and the place in the queue is gone."""
         self.machine.run("alice", "LOCK", "x")
         self.waits("bob", "x", "wait=5")
         self.assertEqual(self.lock.next_deadline(), self.machine.context.time_ms + 5_000)
@@ -104,7 +104,7 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(rows(self.machine.ask("LOCKS"))[0][3], ("waiting", 0))
 
     def test_wait_without_a_limit_has_no_deadline(self) -> None:
-        """However long it takes."""
+        """Without a limit the session waits, however long it takes."""
         self.machine.run("alice", "LOCK", "x")
         self.waits("bob", "x")
         self.assertIsNone(self.lock.next_deadline())
@@ -112,7 +112,7 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(self.completed(), [])
 
     def test_grant_ends_the_deadline(self) -> None:
-        """Who has the lock does not lose it to the wait of its LOCK."""
+        """A session that has got the lock does not lose it at the deadline of its LOCK."""
         self.machine.run("alice", "LOCK", "x")
         self.waits("bob", "x", "wait=5")
         self.waits("carol", "x", "wait=9")
@@ -147,7 +147,7 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(self.completed(), [(("bob", 4), 5)])
 
     def test_end_of_a_session_releases_what_it_held(self) -> None:
-        """Expiry and closing release locks and waiting places; the locks go on to others."""
+        """Expiry and closing release locks and places in queues; the locks go to other sessions."""
         self.machine.run("alice", "LOCK", "x")
         self.machine.run("alice", "LOCK", "y")
         self.machine.run("bob", "LOCK", "z")
@@ -169,7 +169,7 @@ class LockTest(SynchronousTestCase):
         self.machine.end("alice")
         self.assertEqual(self.lock.snapshot(), self.empty)
 
-    def test_token_grows_through_hands_that_end_at_one_revision(self) -> None:
+    def test_token_grows_through_sessions_that_end_at_one_revision(self) -> None:
         """Sessions that expire in one update pass a lock on without a command between them."""
         self.machine.run("alice", "LOCK", "x")
         for client_id in ("bob", "carol", "dave"):
@@ -180,7 +180,7 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(self.machine.run("eve", "LOCK", "x"), granted("x", 7))
 
     def test_locks_are_listed_by_name_within_the_limit(self) -> None:
-        """Whatever the order in which they were taken."""
+        """The order in which the locks were taken does not matter."""
         for name in ("b", "c", "a"):
             self.machine.run("alice", "LOCK", name)
         self.assertEqual([row[0][1] for row in rows(self.machine.ask("LOCKS"))], ["a", "b", "c"])
@@ -199,7 +199,7 @@ class LockTest(SynchronousTestCase):
         self.assertLess(len(self.lock._deadlines._heap), 100)
 
     def test_wait_beyond_all_limits_can_still_be_stored(self) -> None:
-        """A deadline fits into the 64 bits of a snapshot, whoever has checked the command."""
+        """A deadline fits into the 64 bits of a snapshot, even if another version has checked the command."""
         self.machine.run("alice", "LOCK", "x")
         self.assertIs(self.machine.run_checked("bob", ("LOCK", "x", 2**64 - 1)), PENDING)
         fresh = Lock()
@@ -214,7 +214,7 @@ class LockTest(SynchronousTestCase):
 
 
 class LockAgainstModel(RuleBasedStateMachine):
-    """A line per lock, kept by hand: [holder, waiter, waiter...]; and a second server restored half-way."""
+    """A queue for each lock, kept by hand: [holder, waiter, waiter...]; and a second server, restored half-way."""
 
     clients = st.sampled_from("abcd")
     names = st.sampled_from("xy")
@@ -228,20 +228,20 @@ class LockAgainstModel(RuleBasedStateMachine):
         self.token: dict[str, int] = {}
 
     def both(self, client_id: str, *typed: str) -> Result:
-        """Run on both servers, which cannot be told apart."""
+        """Run the command on both servers, which must answer the same."""
         result: Result = self.machine.run(client_id, *typed)
         assert self.twin.run(client_id, *typed) == result
         return result
 
     def check_granted(self, name: str, result: Result) -> None:
-        """A grant: the token is larger than all that this lock has ever had."""
+        """Note a grant, whose token must be larger than all earlier tokens of this lock."""
         token = field(result, "token")
         assert field(result, "name") == name
         assert token > self.last_token[name]
         self.last_token[name] = self.token[name] = token
 
     def check_answers(self) -> None:
-        """What was completed is what the model expects: whoever stands first, and all its numbers."""
+        """Compare the completions with the model: the session that stands first gets the lock, at all its numbers."""
         completed = self.machine.take_completed()
         assert self.twin.take_completed() == completed
         granted_now: dict[tuple[str, str], Result] = {}
@@ -323,7 +323,7 @@ class LockAgainstModel(RuleBasedStateMachine):
 
     @rule(ending=st.lists(clients, unique=True, min_size=1, max_size=3))
     def sessions_end(self, ending: list[str]) -> None:
-        """Several, at one revision: a lock may pass through a hand that ends within the same update."""
+        """End several sessions at one revision: a lock may pass through a session that ends within the same update."""
         for client_id in ending:
             for machine in (self.machine, self.twin):
                 machine.end(client_id)
@@ -340,13 +340,13 @@ class LockAgainstModel(RuleBasedStateMachine):
 
     @rule()
     def twin_starts_anew(self) -> None:
-        """A server that takes a snapshot goes on exactly as the one that made it."""
+        """Let a server that has restored a snapshot take over: it must go on exactly as the one that made it."""
         self.twin.application = Lock()
         self.twin.application.restore(self.machine.application.snapshot())
 
     @invariant()
     def nobody_waits_for_a_free_lock(self) -> None:
-        """At most one holder, everybody else in line, and nothing kept for locks that are free."""
+        """Each lock has one holder, all others wait in the queue, and nothing is kept for free locks."""
         shown = {}
         for (_, name), (_, holder), (_, token), (_, waiting) in rows(self.machine.ask("LOCKS")):
             shown[name] = (holder, token, waiting)

@@ -1,4 +1,4 @@
-"""A child process that appends to a storage, and says on standard output what it was told is durable.
+"""A child process that appends to a storage, and reports on standard output what it was told is durable.
 
     python -m tests.storage.child DIRECTORY FIRST
 

@@ -1,4 +1,4 @@
-"""What the tests of stable storage share."""
+"""Helpers for the tests of stable storage."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ThreadedClock(Clock):
 
 
 class Server:
-    """One storage on a directory, and what it told its server."""
+    """One storage on a directory, and everything that it has told its server."""
 
     def __init__(self, directory: Path, **changes: Any) -> None:
         self.clock = ThreadedClock()
@@ -134,7 +134,7 @@ def ordered_to(local_aru: int) -> list[Record]:
 
 
 def plain(recovered: Recovered) -> tuple[object, ...]:
-    """All that does not differ by chance between two storages."""
+    """All of a recovery that does not differ by chance between two storages."""
     return (
         recovered.incarnation,
         recovered.last_attempted,

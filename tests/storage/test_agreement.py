@@ -1,4 +1,4 @@
-"""Both kinds of storage give back the same for the same records."""
+"""Tests that both kinds of storage recover the same from the same records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real processes, killed."""
+"""Tests with real processes that are killed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(pfsb.__file__).parent.parent
 
 
 class KillTests(SynchronousTestCase):
-    """Promise 2: what was acknowledged survives, however the process ends."""
+    """Acknowledged records survive, however the process ends."""
 
     def setUp(self) -> None:
         self.directory = Path(self.mktemp()).absolute()

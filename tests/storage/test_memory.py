@@ -1,4 +1,4 @@
-"""Tests of `pfsb.storage.memory`: what a simulated crash takes, and what it leaves."""
+"""Tests of `pfsb.storage.memory`: which records survive a simulated crash, and which do not."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class MemoryTestCase(SynchronousTestCase):
 
 
 class MemorySyncTests(MemoryTestCase):
-    """The same promises as the real disk gives."""
+    """Memory storage gives the promises of the real disk."""
 
     def test_interface_is_provided(self) -> None:
         """The replica knows the interface only."""
         self.assertTrue(IStableStorage.implementedBy(MemoryStorage))
 
     def test_durable_after_the_time_a_write_takes(self) -> None:
-        """Not a moment sooner."""
+        """The callback does not come earlier."""
         self.sync("first", *slot_records([1]))
         self.clock.advance(0.09)
         self.assertEqual((self.told, self.disk.contents.slots), ([], {}))
@@ -79,7 +79,7 @@ class MemorySyncTests(MemoryTestCase):
         self.assertEqual(self.told, ["first", "empty"])
 
     def test_write_at_once_is_told_before_sync_returns(self) -> None:
-        """If nothing is under way; what comes during a write waits for it, and goes with it."""
+        """Only if no write is under way: records that come during a write wait, and are written together."""
         self.writes_at_once = True
         self.sync("first", *slot_records([1]))
         self.assertEqual((self.told, list(self.disk.contents.slots)), (["first"], [1]))
@@ -92,7 +92,7 @@ class MemorySyncTests(MemoryTestCase):
         self.assertEqual(self.told, ["first", "second", "third"])
 
     def test_failed_write_at_once_is_reported(self) -> None:
-        """And nobody is told that it is there."""
+        """No callback says that the records are durable."""
         self.writes_at_once = True
         self.storage.fail_next(OSError("no space left on device"))
         self.sync("first", *slot_records([1]))
@@ -111,7 +111,7 @@ class MemorySyncTests(MemoryTestCase):
         self.assertEqual((counters.groups, counters.records, counters.batch_bytes), (2, 4, 4 * len("slot 1")))
 
     def test_sync_without_records_waits_for_the_write_under_way(self) -> None:
-        """Its turn may have seen what the write under way holds."""
+        """The turn of the sync may have seen what that write holds, so its messages must wait for the write."""
         self.sync("first", *slot_records([1]))
         self.sync("empty")
         self.clock.advance(0.05)
@@ -120,7 +120,7 @@ class MemorySyncTests(MemoryTestCase):
         self.assertEqual((self.told, self.storage.counters.groups), (["first", "empty"], 1))
 
     def test_failed_write_is_reported_once_and_never_tried_again(self) -> None:
-        """Nothing of the group is on disk, nobody is told, nothing is written any more."""
+        """Nothing of the group is on disk, no callback is called, and nothing is written any more."""
         self.sync("first", *slot_records([1]))
         self.storage.fail_next(OSError("disk I/O error"))
         self.sync("second", *slot_records([2]))
@@ -131,7 +131,7 @@ class MemorySyncTests(MemoryTestCase):
         self.assertEqual((self.told, self.restarted_slots()), ([], []))
 
     def test_callback_that_raises_stops_the_storage(self) -> None:
-        """docs/internals/turn.rst: an exception in a turn stops the server."""
+        """An exception in a turn stops the server."""
         self.storage.append(ViewRecord(1, 1))
         self.storage.sync(lambda: 1 // 0)
         self.sync("later", ViewRecord(2, 2))
@@ -140,7 +140,7 @@ class MemorySyncTests(MemoryTestCase):
         self.assertEqual(self.told, [])
 
     def test_close_writes_what_waits(self) -> None:
-        """At once, and those who wait are told at the next turn of the clock."""
+        """`close` writes at once, and the callbacks that wait are called by the clock."""
         self.sync("first", *slot_records([1]))
         self.sync("second", *slot_records([2]))
         self.storage.append(slot_records([3])[0])
@@ -153,7 +153,7 @@ class MemorySyncTests(MemoryTestCase):
 
 
 class MemoryCrashTests(MemoryTestCase):
-    """docs/internals/storage.rst: unsynced data is lost, the last write may be torn."""
+    """Tests of crashes: records that were not synced are lost, and the last write may be torn."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -164,29 +164,29 @@ class MemoryCrashTests(MemoryTestCase):
         self.storage.append(slot_records([6])[0])
 
     def test_what_was_not_durable_is_lost(self) -> None:
-        """And nobody is called back by a dead server."""
+        """A dead server calls nothing back."""
         self.storage.crash()
         self.clock.advance(1)
         self.assertEqual((self.told, self.restarted_slots()), (["durable"], [1]))
 
     def test_groups_may_have_arrived_in_order(self) -> None:
-        """The disk may have finished what nobody heard of any more; what no sync asked for never arrives."""
+        """The disk may have finished a write that the server did not hear of; records without a sync never arrive."""
         self.assertEqual(self.storage.pending_groups(), [2, 2])
         self.storage.crash(groups_kept=1)
         self.assertEqual(self.restarted_slots(), [1, 2, 3])
 
     def test_all_groups_may_have_arrived(self) -> None:
-        """But for what no sync asked for."""
+        """All groups can be kept, but no record without a sync."""
         self.storage.crash(groups_kept=2, records_torn=9)
         self.assertEqual(self.restarted_slots(), [1, 2, 3, 4, 5])
 
     def test_last_group_may_be_torn(self) -> None:
-        """Its first records are there, the others are not."""
+        """The first records of a torn group are on disk, the others are not."""
         self.storage.crash(groups_kept=1, records_torn=1)
         self.assertEqual(self.restarted_slots(), [1, 2, 3, 4])
 
     def test_crashed_server_writes_nothing_any_more(self) -> None:
-        """Not even when somebody closes what is left of it."""
+        """Closing the storage of a crashed server writes nothing either."""
         self.storage.crash()
         self.sync("late", *slot_records([7]))
         self.storage.close()
@@ -194,7 +194,7 @@ class MemoryCrashTests(MemoryTestCase):
         self.assertEqual((self.told, self.restarted_slots()), (["durable"], [1]))
 
     def test_identity_stays_and_incarnation_grows(self) -> None:
-        """They belong to the disk."""
+        """Identity and incarnation belong to the disk."""
         before = self.recovered
         self.storage.crash()
         after = self.restart()
@@ -203,7 +203,7 @@ class MemoryCrashTests(MemoryTestCase):
 
 
 class MemoryRefusalTests(MemoryTestCase):
-    """What makes sense without a file."""
+    """Tests of the refusals that make sense without a file."""
 
     def test_disk_in_use(self) -> None:
         """A simulated server must be dead or closed before it is started again."""
@@ -240,7 +240,7 @@ class MemoryReadHistoryTests(MemoryTestCase):
         self.assertEqual((self.read(6, 6), self.read(0, 5)), ([], []))
 
     def test_dead_server_is_not_answered(self) -> None:
-        """Nobody is there to take it."""
+        """A dead server takes no answer."""
         answers: list[object] = []
         self.storage.read_history(1, 1, 10, answers.append)
         self.storage.crash()

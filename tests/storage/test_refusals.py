@@ -1,4 +1,4 @@
-"""What a data directory must not be: each refusal is one line that names the file and says what is wrong."""
+"""Tests of refused data directories: each refusal is one line that names the file and says what is wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.storage.support import Server, ordered_to, slot_records
 
 
 class RefusalTests(SynchronousTestCase):
-    """docs/internals/storage.rst: refuse with one clear line rather than run on a damaged file."""
+    """A server refuses with one clear line rather than run on a damaged file."""
 
     def setUp(self) -> None:
         self.directory = Path(self.mktemp())
@@ -57,7 +57,7 @@ class RefusalTests(SynchronousTestCase):
         )
 
     def test_directory_of_another_server(self) -> None:
-        """G20: it would vote with the promises of another."""
+        """G20: the server would vote with the promises of another."""
         self.make()
         self.assertRefused(str(self.path), "made for server 2, not for server 3", server_id=3)
 
@@ -76,14 +76,14 @@ class RefusalTests(SynchronousTestCase):
         self.assertRefused("has format 9; this version of pfsb reads format 2")
 
     def test_file_that_is_no_database(self) -> None:
-        """Somebody's notes are not overwritten."""
+        """A file of another program is not overwritten."""
         self.directory.mkdir()
         self.path.write_text("my shopping list, which is longer than a header\n" * 100)
         self.assertRefused(str(self.path), "no storage of pfsb", "file is not a database")
         self.assertTrue(self.path.read_text().startswith("my shopping list"))
 
     def test_database_of_something_else(self) -> None:
-        """It has no identity."""
+        """The database of another program has no table `identity`."""
         self.directory.mkdir()
         self.edit("CREATE TABLE cakes (name TEXT)")
         self.assertRefused("has no table identity")
@@ -163,12 +163,12 @@ class RefusalTests(SynchronousTestCase):
         self.assertEqual(second.storage.recover().local_aru, 3)
 
     def test_file_in_place_of_the_directory(self) -> None:
-        """Told before anything is made."""
+        """The refusal comes before anything is made."""
         self.directory.write_text("")
         self.assertRefused(str(self.directory), "the data directory must be one that this server may write to")
 
     def test_directory_that_may_not_be_written(self) -> None:
-        """Told before anything is made."""
+        """The refusal comes before anything is made."""
         if os.geteuid() == 0:
             raise SkipTest("root may write everywhere")
         self.directory.mkdir(mode=0o500)

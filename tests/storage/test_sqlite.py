@@ -42,7 +42,7 @@ class StorageTestCase(SynchronousTestCase):
 
 
 class RecoveryTests(StorageTestCase):
-    """Figure 14: what a server knows when it starts again."""
+    """Figure 14: the knowledge of a server that starts again."""
 
     def test_new_directory_is_initialised(self) -> None:
         """No data on disk: everything is 0, and the storage gets a random identity of eight bytes."""
@@ -51,7 +51,7 @@ class RecoveryTests(StorageTestCase):
         self.assertEqual(len(recovered.identity), 8)
 
     def test_identity_stays_and_incarnation_grows_with_each_start(self) -> None:
-        """docs/departures.rst, "A lost disk": the identity belongs to the directory, the incarnation to the start."""
+        """Departure 12: the identity belongs to the directory, the incarnation to the start."""
         first = self.server()
         before = first.storage.recover()
         after = self.restarted(first).storage.recover()
@@ -59,14 +59,14 @@ class RecoveryTests(StorageTestCase):
         self.assertEqual((before.incarnation, after.incarnation), (1, 2))
 
     def test_incarnation_counts_a_start_that_wrote_nothing_else(self) -> None:
-        """It is on disk before recover returns: a copy of the files taken right then counts on from it."""
+        """The incarnation is on disk before `recover` returns: a copy of the files taken then counts on from it."""
         self.started()
         copy = Path(self.mktemp())
         shutil.copytree(self.directory, copy)
         self.assertEqual(self.server(copy).storage.recover().incarnation, 2)
 
     def test_every_kind_of_record_comes_back(self) -> None:
-        """Section 5.8: views, proposals, ordered updates; and what we add to them."""
+        """Section 5.8 of the paper: views, proposals and ordered updates; and the records that pfsb adds."""
         server = self.started()
         server.write(
             ViewRecord(9, 7),
@@ -107,7 +107,7 @@ class RecoveryTests(StorageTestCase):
         self.assertEqual(self.server(copy).storage.recover().local_aru, 3)
 
     def test_unfinished_creation_is_begun_anew(self) -> None:
-        """A crash while the file was being made left nothing that anybody relied on."""
+        """A crash while the file was being made left nothing that was acknowledged."""
         self.directory.mkdir()
         (self.directory / "pfsb.sqlite3.new").write_bytes(b"half a file")
         self.assertEqual(self.server().storage.recover().incarnation, 1)
@@ -126,7 +126,7 @@ class RecoveryTests(StorageTestCase):
         self.assertIn("table history, row 3: the checksum is wrong", str(error))
 
     def test_file_can_be_read_by_a_person(self) -> None:
-        """docs/internals/storage.rst: the tables say what they hold, while the server runs."""
+        """The tables can be read while the server runs."""
         server = self.started()
         server.write(ViewRecord(9, 7), *ordered_to(2))
         connection = sqlite3.connect(f"file:{self.directory}/pfsb.sqlite3?mode=ro", uri=True)
@@ -138,7 +138,7 @@ class RecoveryTests(StorageTestCase):
 
 
 class SyncTests(StorageTestCase):
-    """docs/internals/turn.rst: what was appended up to a turn is on disk before the turn's outbox leaves."""
+    """Records appended up to a turn are on disk before the outbox of the turn leaves."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -158,8 +158,8 @@ class SyncTests(StorageTestCase):
         """The replica knows the interface only."""
         self.assertTrue(IStableStorage.implementedBy(SQLiteStorage))
 
-    def test_nobody_is_told_while_the_write_is_under_way(self) -> None:
-        """docs/defects.rst: what is not forced must not be counted on."""
+    def test_no_callback_while_the_write_is_under_way(self) -> None:
+        """Nothing may depend on a record that is not forced to disk."""
         server = self.hold_a_write()
         server.clock.run_what_came()
         self.assertEqual(server.told, [])
@@ -197,7 +197,7 @@ class SyncTests(StorageTestCase):
         self.assertEqual(self.gate.writes, 1)
 
     def test_sync_without_records_waits_for_the_write_under_way(self) -> None:
-        """Its turn may have seen what the write under way holds."""
+        """The turn of the sync may have seen what that write holds, so its messages must wait for the write."""
         server = self.hold_a_write()
         server.sync("empty")
         server.clock.run_what_came()
@@ -233,7 +233,7 @@ class SyncTests(StorageTestCase):
         self.assertEqual(server.told, ["somebody else", "second"])
 
     def test_slow_write_is_logged_and_counted(self) -> None:
-        """Log any disk write above 100 ms."""
+        """A disk write of more than 100 ms is logged."""
         events: list[dict[str, object]] = []
         globalLogPublisher.addObserver(events.append)
         self.addCleanup(globalLogPublisher.removeObserver, events.append)
@@ -247,7 +247,7 @@ class SyncTests(StorageTestCase):
         self.assertEqual((counters.slow_groups, counters.max_write_seconds), (1, 0.25))
 
     def test_close_writes_what_waits(self) -> None:
-        """Also what no sync was called for, and those who wait are told."""
+        """`close` writes records without a sync, too, and the callbacks that wait are called."""
         server = self.started()
         server.sync("written", *slot_records([1]))
         server.storage.append(ViewRecord(3, 2))
@@ -257,7 +257,7 @@ class SyncTests(StorageTestCase):
         recovered = self.server().storage.recover()
         self.assertEqual((recovered.last_installed, len(recovered.accepted)), (2, 1))
 
-    def test_close_lets_a_dead_disk_go(self) -> None:
+    def test_close_gives_up_on_a_dead_disk(self) -> None:
         """A disk that does not answer holds up the end for a bounded time, and the directory stays locked."""
         from pfsb.storage import sqlite
 
@@ -275,7 +275,7 @@ class SyncTests(StorageTestCase):
         server.clock.run_until(lambda: server.told == ["first"])
 
     def test_closed_storage_takes_nothing(self) -> None:
-        """What cannot become durable is never reported as such."""
+        """Records that cannot become durable are never reported as durable."""
         server = self.started()
         server.storage.close()
         server.sync("late", *slot_records([1]))
@@ -284,7 +284,7 @@ class SyncTests(StorageTestCase):
 
 
 class FailureTests(StorageTestCase):
-    """After a failed fsync the kernel marks the page clean; a second one lies. So: stop."""
+    """After a failed fsync the kernel marks the page clean, and a second fsync lies: so the server stops."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -301,7 +301,7 @@ class FailureTests(StorageTestCase):
         return server
 
     def test_failed_write_is_reported_once_and_never_tried_again(self) -> None:
-        """Nobody hears of durability any more, even if the disk should recover."""
+        """No callback reports durability any more, even if the disk should recover."""
         server = self.failed()
         writes = self.gate.writes
         self.gate.error = None
@@ -336,7 +336,7 @@ class FailureTests(StorageTestCase):
         self.assertEqual(len(server.failures), 1)
 
     def test_callback_that_raises_stops_the_storage(self) -> None:
-        """docs/internals/turn.rst: an exception in a turn stops the server, and no later outbox is released."""
+        """An exception in a turn stops the server, and no later outbox is released."""
         server = self.started()
 
         def broken() -> None:
@@ -389,7 +389,7 @@ class ReadHistoryTests(StorageTestCase):
         self.assertEqual(server.read(0, 5), [])
 
     def test_too_many_reads_are_answered_with_nothing(self) -> None:
-        """Every queue has a length; the one who asked goes to another server."""
+        """Every queue has a maximum length; the asker goes to another server."""
         gate = Gate()
         server = self.started()
         server.write(*ordered_to(1))
@@ -421,7 +421,7 @@ class ReadHistoryTests(StorageTestCase):
 
 
 class RealReactorTests(TestCase):
-    """The same with the threads of a real reactor."""
+    """Tests with the threads of a real reactor."""
 
     async def test_writes_and_reads_arrive_in_the_reactor(self) -> None:
         """Each callback comes later, in the reactor's thread."""

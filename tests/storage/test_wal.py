@@ -1,4 +1,4 @@
-"""Tests of `pfsb.storage.wal`: a torn end is cut off, damage further up is not."""
+"""Tests of `pfsb.storage.wal`: a torn end is cut off, damage further up is refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FRAME_BYTES = 24 + 4096
 
 
 class DamagedLogTests(SynchronousTestCase):
-    """Drop only a torn last record; a damaged older one may be part of a majority."""
+    """Only a torn last record may be dropped; a damaged older one may be part of a majority."""
 
     def setUp(self) -> None:
         self.crashed = self.directory_of_a_crashed_server()
@@ -28,7 +28,7 @@ class DamagedLogTests(SynchronousTestCase):
         self.frames = -(-(len(written) - HEADER_BYTES) // FRAME_BYTES)
 
     def directory_of_a_crashed_server(self) -> Path:
-        """As it stands after six groups, one slot each; the last frames of the log are theirs."""
+        """The log after six groups of one slot each; its last frames are theirs."""
         running, crashed = Path(self.mktemp()), Path(self.mktemp())
         server = Server(running)
         self.addCleanup(server.storage.close)
@@ -54,7 +54,7 @@ class DamagedLogTests(SynchronousTestCase):
         return HEADER_BYTES + (self.frames - number_from_end) * FRAME_BYTES
 
     def test_whole_log_is_read(self) -> None:
-        """The ground on which the other tests stand: each group is one frame."""
+        """Each group is one frame, which the other tests rely on."""
         self.assertEqual(self.recovered_slots(), [1, 2, 3, 4, 5, 6])
         self.assertGreaterEqual(self.frames, 6)
 
@@ -63,8 +63,8 @@ class DamagedLogTests(SynchronousTestCase):
         self.assertEqual(self.log.stat().st_size, ROOM_BYTES)
         self.assertLess(self.frames, 20)
 
-    def test_log_that_somebody_reads_at_the_start_keeps_what_is_in_it(self) -> None:
-        """It cannot be emptied then, and all that was acknowledged since the last checkpoint is nowhere else."""
+    def test_log_that_is_read_at_the_start_keeps_its_content(self) -> None:
+        """SQLite cannot empty the log then, and records acknowledged since the last checkpoint are nowhere else."""
         with closing(sqlite3.connect(self.crashed / "pfsb.sqlite3", isolation_level=None)) as reader:
             reader.execute("BEGIN")
             self.assertEqual(reader.execute("SELECT count(*) FROM history").fetchone(), (6,))
@@ -78,12 +78,12 @@ class DamagedLogTests(SynchronousTestCase):
         self.assertEqual(self.recovered_slots(), [1, 2, 3, 4, 5, 6, 7])
 
     def test_damage_in_the_last_group_is_a_torn_end(self) -> None:
-        """Power went while it was written: nobody was told of it."""
+        """Power failed while the group was written, so it was not acknowledged."""
         self.turn_a_bit(self.frame(1) + 2000)
         self.assertEqual(self.recovered_slots(), [1, 2, 3, 4, 5])
 
     def test_cut_off_end_is_a_torn_end(self) -> None:
-        """The same, with the file too short."""
+        """A torn end may also be a file that is too short."""
         os.truncate(self.log, self.frame(1) + 1000)
         self.assertEqual(self.recovered_slots(), [1, 2, 3, 4, 5])
 
@@ -100,7 +100,7 @@ class DamagedLogTests(SynchronousTestCase):
         self.assertRaises(StorageRefused, self.recovered_slots)
 
     def test_damaged_header_is_refused(self) -> None:
-        """With it SQLite would forget the whole log."""
+        """Without its header SQLite would drop the whole log."""
         self.turn_a_bit(17)
         self.assertRaises(StorageRefused, self.recovered_slots)
 

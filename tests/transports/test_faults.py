@@ -35,7 +35,7 @@ class LinkFaultsTests(SynchronousTestCase):
         self.assertFalse(any(self.faults.admits(1) for _ in range(1000)))
 
     def test_same_seed_loses_the_same_frames(self) -> None:
-        """docs/testing.rst: one seed reproduces a run."""
+        """One seed reproduces a run."""
         outcomes = []
         for _ in range(2):
             faults = LinkFaults(self.clock, Random(7))
@@ -77,7 +77,7 @@ class LinkFaultsTests(SynchronousTestCase):
         self.assertEqual(self.carried, [(1, b"frame")])
 
     def test_frames_held_back_are_bounded(self) -> None:
-        """Every queue has a length: a full one loses."""
+        """Every queue has a maximum length: a full one loses frames."""
         self.faults.delay(1000)
         held = [self.faults.hold_back(self.send_frame, 1, b"") for _ in range(DELAYED_FRAMES_MAX + 1)]
         self.assertEqual(held, [True] * DELAYED_FRAMES_MAX + [False])

@@ -50,14 +50,14 @@ class FrameTestCase(SynchronousTestCase):
 
 class SealTests(FrameTestCase):
     def test_frame_tells_sender_identity_and_messages(self) -> None:
-        """docs/internals/frames.rst: a frame names its sender and the sender's storage."""
+        """A frame names its sender and the sender's storage."""
         for secret in (None, SECRET):
             opened = codec(RECEIVER, secret=secret).open(one_frame(codec(SENDER, secret=secret), accept(1), proposal()))
             self.assertEqual((opened.sender, opened.identity), (SENDER, b"disk-003"))
             self.assertEqual(opened.messages, [accept(1), proposal()])
 
     def test_small_messages_share_a_frame(self) -> None:
-        """System calls are dear: what is sent together travels together."""
+        """System calls are dear: messages that are sent together travel together."""
         self.assertEqual(len(codec(SENDER).seal([encode(accept())] * 1000)), 1)
 
     def test_frames_are_filled_in_order_up_to_the_limit(self) -> None:
@@ -149,7 +149,7 @@ class RefusalTests(FrameTestCase):
     @settings(max_examples=200, deadline=None)
     @given(st.binary(max_size=120), st.booleans(), st.booleans())
     def test_random_bytes_are_refused(self, noise: bytes, sealed: bool, with_header: bool) -> None:
-        """Whatever the bytes are, also behind a header that is right."""
+        """Random bytes are refused, also behind a header that is right."""
         head = one_frame(codec(SENDER))[: HEADER.size] if with_header else b""
         self.assertRaises(FrameRefused, codec(RECEIVER, secret=SECRET if sealed else None).open, head + noise + b"\xc1")
 
@@ -189,7 +189,7 @@ def flipped(frame: bytes, data: st.DataObject) -> bytes:
 
 class SecretTests(FrameTestCase):
     def test_only_frames_with_the_right_tag_are_taken(self) -> None:
-        """With a secret configured, frames without a right tag are dropped; and the other way round."""
+        """With a secret, frames without a right tag are refused; without one, sealed frames are."""
         for sent, expected in ((SECRET, None), (None, SECRET), (b"another secret", SECRET), (SECRET, b"s")):
             with self.subTest(sent=sent, expected=expected):
                 self.assertRefused(codec(RECEIVER, secret=expected), one_frame(codec(SENDER, secret=sent)), "tag")

@@ -66,7 +66,7 @@ class SendTests(LinksTestCase):
         self.assertEqual(self.receivers[2].frames, [])
 
     def test_message_to_all_is_encoded_once(self) -> None:
-        """docs/performance.rst: the same frame goes to each peer, none to the sender itself."""
+        """Each peer gets the same frame, and the sender itself gets none."""
         with patch.object(links_module, "encode", wraps=links_module.encode) as encode:
             self.links[0].send([proposal(sender=0)], None)
         self.assertEqual(encode.call_count, 1)
@@ -98,7 +98,7 @@ class SendTests(LinksTestCase):
         """`send` never raises."""
         self.assertDroppedAlone(ViewChange(0, 2**64), "not sent: ViewChange")
 
-    def test_message_to_no_peer_of_ours_is_dropped(self) -> None:
+    def test_message_to_a_server_that_is_no_peer_is_dropped(self) -> None:
         """`send` never raises: not for an unknown id, not for one's own."""
         for to in (0, 77):
             self.links[0].send([accept(sender=0)], to)
@@ -130,7 +130,7 @@ class SealedLinksTests(LinksTestCase):
         self.assertEqual([m.seqs[0] for m in self.receivers[2].messages], [1, 2, 3])  # type: ignore[union-attr]
 
     def test_frame_played_twice_is_counted_and_dropped(self) -> None:
-        """docs/internals/frames.rst: replay protection."""
+        """A repeated frame is refused by the protection against replays."""
         self.links[0].send([accept(sender=0)], 1)
         self.links[1].frame_arrived(self.carried[0][2])
         self.assertEqual(self.links[1].counters.refused, {"replay": 1})
@@ -139,7 +139,7 @@ class SealedLinksTests(LinksTestCase):
 
 class ReceiveTests(LinksTestCase):
     def test_garbage_is_counted_by_reason_and_logged_once_a_second(self) -> None:
-        """docs/internals/frames.rst: a bad frame is counted, dropped and, rate limited, logged."""
+        """A bad frame is counted and dropped, and logged at a limited rate."""
         for _ in range(5):
             self.links[0].frame_arrived(b"x" * 100, "10.0.0.9:53")
         self.links[0].frame_arrived(b"", "10.0.0.9:53")
@@ -154,7 +154,7 @@ class ReceiveTests(LinksTestCase):
         self.assertEqual(self.receivers[0].frames, [])
 
     def test_failure_of_the_receiver_is_not_swallowed(self) -> None:
-        """docs/internals/turn.rst: an exception in a turn stops the server; a transport must not hide it."""
+        """A transport must not hide an exception of its receiver."""
 
         def fail(sender: int, identity: bytes, messages: Sequence[Message]) -> None:
             raise RuntimeError("in a turn")
@@ -163,7 +163,7 @@ class ReceiveTests(LinksTestCase):
         self.assertRaises(RuntimeError, self.links[0].send, [accept(sender=0)], 1)
 
     def test_counters_tell_frames_bytes_and_messages(self) -> None:
-        """What /metrics shows: a message to two peers counts twice on the way out."""
+        """The counters for /metrics: a message to two peers counts twice on the way out."""
         self.links[0].send([accept(sender=0), proposal(sender=0)], None)
         size = len(self.carried[0][2])
         out, into = self.links[0].counters, self.links[1].counters

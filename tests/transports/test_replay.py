@@ -15,7 +15,7 @@ class ReplayWindowTests(SynchronousTestCase):
         self.assertEqual([window.admit(1, n) for n in (1, 4, 2, 3)], [False] * 4)
 
     def test_frame_older_than_the_window_is_refused(self) -> None:
-        """What cannot be told from a replay counts as one."""
+        """A frame that cannot be told from a replay counts as one."""
         window = ReplayWindow()
         window.admit(1, WINDOW_FRAMES + 10)
         self.assertFalse(window.admit(1, 10))
@@ -56,14 +56,14 @@ class ReplayGuardTests(SynchronousTestCase):
         self.assertFalse(guard.admit(1, b"identity", 1, 1))
 
     def test_new_storage_of_a_known_id_is_heard(self) -> None:
-        """docs/departures.rst: a server that lost its disk starts again at incarnation 1, and must be told so."""
+        """Departure 12: a server that lost its disk starts again at incarnation 1, and must be told so."""
         guard = ReplayGuard()
         guard.admit(1, b"old disk", 7, 300)
         self.assertTrue(guard.admit(1, b"new disk", 1, 1))
         self.assertFalse(guard.admit(1, b"old disk", 7, 300))
 
     def test_storages_of_one_id_are_bounded(self) -> None:
-        """A server that starts with an empty disk over and over does not fill our memory: the oldest is forgotten."""
+        """A server that starts with an empty disk over and over does not fill the memory of its peers."""
         guard = ReplayGuard()
         for n in range(STORAGES_MAX + 1):
             guard.admit(1, b"%8d" % n, 1, 1)

@@ -110,7 +110,7 @@ class DeliveryTests(UDPTestCase):
         self.assertEqual(receiver.messages[0], accept(sender=0))
 
     async def test_garbage_is_counted_and_the_port_lives_on(self) -> None:
-        """docs/internals/frames.rst: what is no frame of this cluster never reaches a turn."""
+        """A datagram that is no frame of this cluster never reaches a turn."""
         a, _ = self.start(0)
         b, receiver = self.start(1)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
@@ -131,7 +131,7 @@ class DeliveryTests(UDPTestCase):
 
 class RefusalTests(UDPTestCase):
     async def test_dead_peer_is_known_without_another_send(self) -> None:
-        """docs/departures.rst: a refused datagram tells at once that the leader is dead."""
+        """Departure 11: a refused datagram tells at once that the leader is dead."""
         a, receiver = self.start(0)
         a.send([accept(sender=0)], 1)
         await until(lambda: receiver.refusals)
@@ -151,7 +151,7 @@ class RefusalTests(UDPTestCase):
         """The kernel answers a send with the refusal of an earlier one, and sends nothing; so it is sent again."""
         a, _ = self.start(0)
         a.send([accept(sender=0)], 1)
-        # No turn of the reactor in between: the refusal is still in the socket when the peer is back.
+        # No iteration of the reactor in between: the refusal is still in the socket when the peer is back.
         _, peer = self.start(1)
         a.send([accept(2, sender=0)], 1)
         await until(lambda: peer.frames)
@@ -184,7 +184,7 @@ class BrokenSocketTests(UDPTestCase):
         self.assertEqual(receiver.messages, [accept(1, sender=0), accept(3, sender=0)])
 
     async def test_lost_receiving_port_is_opened_again(self) -> None:
-        """A server that hears nothing must not stay among the living."""
+        """A server that hears nothing must not go on sending ALIVE."""
         a, _ = self.start(0)
         b, receiver = self.start(1)
         port: Any = b._port
@@ -220,7 +220,7 @@ class BrokenSocketTests(UDPTestCase):
 
 class StartAndStopTests(UDPTestCase):
     def test_port_in_use_is_one_clear_line(self) -> None:
-        """docs/operating.rst: a port in use is refused, with its address."""
+        """A port in use is refused with one line that has the address."""
         self.start(0)
         error = self.assertRaises(PortTaken, self.make(0).start, NotingReceiver(), b"disk-000", 1)
         self.assertIsInstance(error, CannotListenError)
@@ -242,7 +242,7 @@ class StartAndStopTests(UDPTestCase):
         self.assertIn('server 2: the host "no-such-host.invalid" has no address', str(error))
 
     async def test_port_is_free_after_stop(self) -> None:
-        """A server can be started again at once; and a stopped transport sends nothing, without a word."""
+        """A server can be started again at once; and a stopped transport sends nothing, in silence."""
         first, _ = self.start(0)
         stopped = first.stop()
         assert isinstance(stopped, Deferred)

@@ -54,7 +54,7 @@ class RoundTripTests(SynchronousTestCase):
         self.assertEqual(message, accept(sender=9))
 
     def test_client_update_keeps_its_clients_server(self) -> None:
-        """Figure 12: a forwarded CLIENT_UPDATE names the client's server, not who forwards it."""
+        """Figure 12: a forwarded CLIENT_UPDATE names the client's server, not the server that forwards it."""
         update = ClientUpdate("alice", 1, 41, 800, b"payload")
         self.assertEqual(decode_all(2, join_encoded([encode(update)])), [update])
 
@@ -65,7 +65,7 @@ class RoundTripTests(SynchronousTestCase):
         self.assertEqual(decode_all(SENDER, join_encoded([encode(told)])), [told])
 
     def test_batch_bytes_are_not_touched(self) -> None:
-        """docs/performance.rst: one encode per batch, at the leader; its bytes go to the disk as they came."""
+        """A batch is encoded once, at the leader; its bytes go to the disk as they came."""
         # An integer in a longer form than msgpack would choose: encoded anew, it would be shorter.
         unusual = b"\x92\xce\x00\x00\x00\x05\x90"
         [message] = decode_all(SENDER, join_encoded([encode(Proposal(SENDER, 1, 1, Batch(unusual)))]))
@@ -74,7 +74,7 @@ class RoundTripTests(SynchronousTestCase):
 
 
 class HostileBytesTests(SynchronousTestCase):
-    """docs/internals/frames.rst: decoding never raises anything but Malformed."""
+    """Decoding never raises anything but Malformed."""
 
     def decode_or_refuse(self, body: bytes) -> list[Message] | None:
         try:
@@ -85,7 +85,7 @@ class HostileBytesTests(SynchronousTestCase):
     @settings(max_examples=300, deadline=None)
     @given(st.binary(max_size=80))
     def test_random_bytes_are_malformed_at_worst(self, body: bytes) -> None:
-        """Whatever the bytes are."""
+        """Random bytes raise nothing but Malformed."""
         self.decode_or_refuse(body)
 
     @settings(max_examples=300, deadline=None)
@@ -105,7 +105,7 @@ class HostileBytesTests(SynchronousTestCase):
     @FEW
     @given(any_message, st.data())
     def test_flipped_bit_never_gives_a_batch_that_cannot_be_opened(self, message: Message, data: st.DataObject) -> None:
-        """What is accepted can be executed: a stored batch must never fail to open."""
+        """A batch that was accepted can be executed: a stored batch must never fail to open."""
         body = bytearray(join_encoded([encode(message)]))
         bit = data.draw(st.integers(0, len(body) * 8 - 1))
         body[bit // 8] ^= 1 << bit % 8
