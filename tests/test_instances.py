@@ -78,13 +78,13 @@ class AgreementTests(LabTestCase):
             lab.deafen(4)
             lab[1].start(1, b"goodbye")
             lab.wait_for_majority(1)
-            lab.world.run(1)
+            lab.cluster.run(1)
             self.assertEqual(lab.decided(1), 3, "a deaf peer heard about a decision")
             lab[0].start(1, b"xxx")
             lab[4].start(2, b"yyy")
             lab.wait(2, 3)
             self.assertEqual(lab[4].status(2), (False, None))
-            lab.world.heal()
+            lab.cluster.heal()
             lab.wait_for_all(1, 2)
             self.assertEqual((lab[0].status(1)[1], lab[0].status(2)[1]), (b"goodbye", b"yyy"))
 
@@ -99,23 +99,23 @@ class ForgettingTests(LabTestCase):
             lab.wait_for_all(0, 1, 2)
             for peer in lab.peers[:5]:
                 peer.done(1)
-            lab.world.run(2)
+            lab.cluster.run(2)
             self.assertEqual([peer.min() for peer in lab.peers], [0] * 6, "one peer has not said that it is done")
             lab[5].done(0)
             lab.wait_for_min(1)
             self.assertEqual((lab[3].status(0), lab[3].status(1)), ((False, None), (True, b"1")))
             lab[0].start(0, b"too late")
-            lab.world.run(1)
+            lab.cluster.run(1)
             self.assertEqual((lab.decided(0), lab[0].max()), (0, 2))
 
     def test_lots_of_forgetting(self) -> None:
         for lab in self.labs(3, loss=0.1):
-            rng = Random(f"{lab.world.seed}")
+            rng = Random(f"{lab.cluster.seed}")
             for seq in range(60):
                 rng.choice(lab.peers).start(seq, b"%d" % seq)
                 for peer in lab.peers:
                     peer.done(max(0, seq - rng.randrange(10)))
-                lab.world.run(rng.uniform(0, 0.3))
+                lab.cluster.run(rng.uniform(0, 0.3))
             for peer in lab.peers:
                 peer.done(59)
             lab.wait_for_min(60)
@@ -154,7 +154,7 @@ class LossTests(LabTestCase):
                 for seq in range(1, 50):
                     for i, peer in enumerate(lab.peers):
                         peer.start(seq, b"%d" % (10 * seq + i))
-                    lab.world.run(0.02)
+                    lab.cluster.run(0.02)
                 lab.wait_for_all(*range(1, 50))
 
     def test_peer_that_crashes_knows_again(self) -> None:
@@ -162,10 +162,10 @@ class LossTests(LabTestCase):
         for lab in self.labs(3):
             lab[0].start(0, b"hello")
             lab.wait_for_all(0)
-            lab.world.crash(1)
+            lab.cluster.crash(1)
             lab[2].start(1, b"without it")
             lab.wait(1, 2)
-            lab.world.restart(1)
+            lab.cluster.restart(1)
             lab.wait_for_all(0, 1)
             self.assertEqual(lab[1].status(0), (True, b"hello"))
 
@@ -176,27 +176,27 @@ class PartitionTests(LabTestCase):
         for lab in self.labs():
             lab.part((0, 1), (2, 3, 4))
             lab[1].start(0, b"minority")
-            lab.world.run(1)
+            lab.cluster.run(1)
             self.assertEqual(lab.decided(0), 0)
             lab[3].start(0, b"majority")
             lab.wait_for_majority(0)
             lab.part()
             lab.wait_for_all(0)
-            lab.world.run(2)
+            lab.cluster.run(2)
             self.assertEqual([peer.status(0) for peer in lab.peers], [(True, b"majority")] * 5)
 
     def test_no_decision_without_a_majority(self) -> None:
         for lab in self.labs():
             lab.part((0, 2), (1, 3), (4,))
             lab[1].start(1, b"111")
-            lab.world.run(15)
+            lab.cluster.run(15)
             self.assertEqual(lab.decided(1), 0)
 
     def test_decision_in_the_majority(self) -> None:
         for lab in self.labs():
             lab.part((0, 2), (1, 3), (4,))
             lab[1].start(1, b"111")
-            lab.world.run(2)
+            lab.cluster.run(2)
             lab.part((0,), (1, 2, 3), (4,))
             lab.wait_for_majority(1)
             self.assertEqual(lab.decided(1), 3)
@@ -208,7 +208,7 @@ class PartitionTests(LabTestCase):
             lab.wait_for_majority(1)
             lab[0].start(1, b"1000")
             lab[4].start(1, b"1001")
-            lab.world.run(12)
+            lab.cluster.run(12)
             lab.part()
             lab.wait_for_all(1)
             self.assertEqual(lab[0].status(1), (True, b"111"))
@@ -238,19 +238,19 @@ class PartitionTests(LabTestCase):
 
     def test_many_requests_while_partitions_change(self) -> None:
         for lab in self.labs(loss=0.1):
-            rng = Random(f"{lab.world.seed}/parts")
+            rng = Random(f"{lab.cluster.seed}/parts")
             seq = 0
-            until = lab.world.now + 20
-            while lab.world.now < until:
+            until = lab.cluster.now + 20
+            while lab.cluster.now < until:
                 groups: list[list[int]] = [[], [], []]
-                for peer in lab.world.ids:
+                for peer in lab.cluster.ids:
                     rng.choice(groups).append(peer)
                 lab.part(*(tuple(group) for group in groups if group))
                 for _ in range(rng.randrange(4)):
                     rng.choice(lab.peers).start(seq, b"%d" % rng.randrange(1_000))
                     seq += 1
-                    lab.world.run(rng.uniform(0, 0.3))
-                lab.world.run(rng.uniform(0, 0.5))
+                    lab.cluster.run(rng.uniform(0, 0.3))
+                lab.cluster.run(rng.uniform(0, 0.5))
             lab.part()
             lab.wait_for_all(*range(seq))
 

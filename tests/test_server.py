@@ -19,7 +19,7 @@ STATUS_NAMES = {
 class StatusTests(ClusterTestCase):
     def setUp(self) -> None:
         self.begin(3)
-        self.leader = self.world.leader() or 0
+        self.leader = self.cluster.leader() or 0
 
     def test_status_has_the_names_of_the_interface_in_one_line_of_json(self) -> None:
         """Scripts rely on the names; more may be added."""
@@ -33,19 +33,19 @@ class StatusTests(ClusterTestCase):
         client = self.open("alice", self.leader)
         self.do(client, "INCR", "n")
         self.connect(self.leader)
-        self.world.run(1.0)
+        self.cluster.run(1.0)
         status = self.server(self.leader).status()
         expected = {"revision": 2, "aru": 2, "last_ordered": 2, "sessions": 1, "connections": 2, "pending": 0}
         shown = {name: status[name] for name in expected}
         self.assertEqual(shown, expected)
-        self.assertEqual(len({self.server(i).status()["digest"] for i in self.world.ids}), 1)
+        self.assertEqual(len({self.server(i).status()["digest"] for i in self.cluster.ids}), 1)
 
     def test_status_counts_what_a_measurement_divides_by(self) -> None:
         """Updates at every server; proposals, and their size, at the one that made them."""
         client = self.open("alice", self.leader)
         self.do(client, "INCR", "n")
-        self.world.run(1.0)
-        statuses = {i: self.server(i).status() for i in self.world.ids}
+        self.cluster.run(1.0)
+        statuses = {i: self.server(i).status() for i in self.cluster.ids}
         self.assertEqual({status["updates"] for status in statuses.values()}, {2})
         proposed = {i: status["proposed"] for i, status in statuses.items() if status["proposed"]["count"]}  # type: ignore[index]
         self.assertEqual(list(proposed), [self.leader])
@@ -62,22 +62,22 @@ class StatusTests(ClusterTestCase):
 
     def test_all_servers_name_the_same_leader(self) -> None:
         """And one of them says that it leads."""
-        statuses = [self.server(i).status() for i in self.world.ids]
+        statuses = [self.server(i).status() for i in self.cluster.ids]
         self.assertEqual({status["leader"] for status in statuses}, {self.leader})
         self.assertEqual([s["server"] for s in statuses if s["state"] == "REG_LEADER"], [self.leader])
 
     def test_nobody_leads_in_an_election(self) -> None:
         """A server that is cut off knows no leader, and says so."""
-        self.world.isolate(self.leader)
-        self.world.run(10.0)
+        self.cluster.isolate(self.leader)
+        self.cluster.run(10.0)
         self.assertIsNone(self.server(self.leader).leader())
         self.assertEqual(self.server(self.leader).status()["state"], "LEADER_ELECTION")
 
     def test_peers_that_are_silent_are_not_alive(self) -> None:
         """In STATUS as in SERVERS, with the time since when nothing was heard."""
-        gone, other = (i for i in self.world.ids if i != self.leader)
-        self.world.crash(gone)
-        self.world.run(5.0)
+        gone, other = (i for i in self.cluster.ids if i != self.leader)
+        self.cluster.crash(gone)
+        self.cluster.run(5.0)
         peers = self.server(self.leader).status()["peers"]
         assert isinstance(peers, dict)
         self.assertEqual({i: peer["alive"] for i, peer in peers.items()}, {str(gone): False, str(other): True})
@@ -90,9 +90,9 @@ class StatusTests(ClusterTestCase):
 
     def test_server_that_never_heard_of_a_peer_says_so(self) -> None:
         """`null`, not a very large number."""
-        self.world.crash(0)
-        self.world.isolate(0)
-        self.world.restart(0)
+        self.cluster.crash(0)
+        self.cluster.isolate(0)
+        self.cluster.restart(0)
         peers = self.server(0).status()["peers"]
         assert isinstance(peers, dict)
         self.assertEqual([peer["last_heard"] for peer in peers.values()], [None, None])
@@ -117,13 +117,13 @@ class DigestTests(ClusterTestCase):
 
     def test_digest_waits_until_its_slot_is_executed(self) -> None:
         """Then every server tells the same."""
-        for server_id in self.world.ids:
+        for server_id in self.cluster.ids:
             self.server(server_id).digest(4, self.answers.append)
         self.execute(3)
-        self.world.run(1.0)
+        self.cluster.run(1.0)
         self.assertEqual(self.answers, [])
         self.execute(3)
-        self.world.run(1.0)
+        self.cluster.run(1.0)
         self.assertEqual(len(self.answers), 3)
         self.assertEqual(len(set(self.answers)), 1)
         self.assertEqual(value(self.answers[0], "seq"), 4)
@@ -151,7 +151,7 @@ class LifeTests(ClusterTestCase):
         events: list[Event] = []
         self.server(2).follow("LISTEN", 1, events.append)
         self.do(self.connect(1), "SAY", "hello")
-        self.world.run(0.5)
+        self.cluster.run(0.5)
         self.assertEqual([dict(event.fields)["text"] for event in events], ["hello"])
 
     def test_idle_server_is_drained_at_once(self) -> None:
@@ -165,14 +165,14 @@ class LifeTests(ClusterTestCase):
     def test_server_without_a_majority_stops_waiting(self) -> None:
         """What is under way may never be answered: a server that is asked to stop does."""
         self.begin(3)
-        at = self.world.leader() or 0
-        self.world.isolate(at)
+        at = self.cluster.leader() or 0
+        self.cluster.isolate(at)
         self.connect(at).ask("INCR", "n")
-        self.world.run(0.01)
+        self.cluster.run(0.01)
         drained: list[float] = []
-        began = self.world.now
-        self.server(at).drain(lambda: drained.append(self.world.now))
-        self.world.run(DRAIN_SECONDS + 1)
+        began = self.cluster.now
+        self.server(at).drain(lambda: drained.append(self.cluster.now))
+        self.cluster.run(DRAIN_SECONDS + 1)
         (at_last,) = drained
         self.assertTrue(DRAIN_SECONDS <= at_last - began < DRAIN_SECONDS + 0.1, at_last - began)
 
@@ -183,10 +183,10 @@ class LifeTests(ClusterTestCase):
         self.do(client, "LOCK", "x")
         self.connect().ask("LOCK", "x", "wait=5")
         self.server().digest(100, lambda result: None)
-        server, lane = self.server(), self.world.servers[0].running
+        server, lane = self.server(), self.cluster.servers[0].running
         assert lane is not None
         server.stop()
-        self.world.run(0.1)
+        self.cluster.run(0.1)
         self.assertEqual(lane.lane.getDelayedCalls(), [])
 
     def test_skipped_number_is_left_out(self) -> None:
@@ -194,7 +194,7 @@ class LifeTests(ClusterTestCase):
         self.begin()
         self.server().skip.add(1)
         told = self.connect().ask("INCR", "n")
-        self.world.run(0.5)
+        self.cluster.run(0.5)
         self.assertFalse(told.answered)
         status = self.server().status()
         self.assertEqual((status["aru"], status["last_ordered"]), (0, 2))

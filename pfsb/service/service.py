@@ -27,7 +27,7 @@ from pfsb.applications.interfaces import BadRequest, IEventLog
 from pfsb.config.addresses import with_backlog
 from pfsb.config.config import Config, ConfigError, load
 from pfsb.frontends.client_port import ClientPortFactory
-from pfsb.frontends.http.lazy import LazyHTTPSite
+from pfsb.frontends.http_port import LazyHTTPSite
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.replica import StorageWasReplaced
 from pfsb.server import Server
@@ -262,8 +262,8 @@ class ServerService(Service):
         def make() -> HTTPSite:
             from pfsb.frontends.http.protocol import HTTPSite
 
-            metrics.door = HTTPSite(server, clock, metrics.render)
-            return metrics.door
+            metrics.site = HTTPSite(server, clock, metrics.render)
+            return metrics.site
 
         self._http = LazyHTTPSite(make)
         strports.service(with_backlog(endpoint), self._http).setServiceParent(self._doors)

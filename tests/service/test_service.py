@@ -26,8 +26,8 @@ class StartTests(SynchronousTestCase):
         """A follower that has missed something waits for its imports first."""
         look = (
             "import sys, pfsb.service.service; "
-            "late = ['pfsb.frontends.http', 'pfsb.frontends.resp.protocol', 'pfsb.storage.memory', 'twisted.web']; "
-            "print([name for name in sys.modules if name.startswith(tuple(late))])"
+            "late = ('pfsb.frontends.http.', 'pfsb.frontends.resp.protocol.', 'pfsb.storage.memory.', 'twisted.web.'); "
+            "print([name for name in sys.modules if (name + '.').startswith(late)])"
         )
         loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)
         self.assertEqual(loaded.stdout.strip(), "[]")
