@@ -1,6 +1,7 @@
-"""The HTTP door's code is loaded when the first visitor comes.
+"""The HTTP port, which loads the code behind it when the first client connects.
 
-A server that starts has most likely missed something, and whoever waits for it waits for its imports, too.
+A server that starts has most likely missed updates, and its start-up time, imports included, counts towards fail-over:
+so the code for HTTP is not imported before a client needs it.
 """
 
 from __future__ import annotations
@@ -16,26 +17,26 @@ if TYPE_CHECKING:
 
 
 class LazyHTTPSite(Factory):
-    """Makes the door for the first connection, and leaves all of them to it."""
+    """Makes the site for the first connection, and leaves all connections to it."""
 
     noisy = False
 
     def __init__(self, make: Callable[[], HTTPSite]) -> None:
         self._make = make
-        self.door: HTTPSite | None = None
-        """None: nobody has come yet."""
+        self.site: HTTPSite | None = None
+        """None: no client has connected yet."""
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        if self.door is None:
-            self.door = self._make()
-            self.door.doStart()
-        return self.door.buildProtocol(addr)
+        if self.site is None:
+            self.site = self._make()
+            self.site.doStart()
+        return self.site.buildProtocol(addr)
 
     def stopFactory(self) -> None:
-        if self.door is not None:
-            self.door.doStop()
+        if self.site is not None:
+            self.site.doStop()
 
     def leave(self) -> None:
-        """The server stops."""
-        if self.door is not None:
-            self.door.leave()
+        """The server stops: close every connection."""
+        if self.site is not None:
+            self.site.leave()

@@ -53,7 +53,7 @@ class Metrics:
     _storage: StorageCounters
     _transport: TransportCounters
     _lag: ReactorLag
-    door: HTTPSite | None = None
+    site: HTTPSite | None = None
     """Built after this; its own figures are shown when it is there."""
 
     def render(self) -> bytes:
@@ -123,17 +123,17 @@ class Metrics:
         yield _gauge("pfsb_revision_commands", "Commands executed by the cluster, as far as known.", machine.revision)
 
     def _http(self) -> Iterator[Iterator[str]]:
-        door = self.door
-        if door is None:
+        site = self.site
+        if site is None:
             return
         answers: Samples = [
             ({"method": method, "status": str(status)}, count)
-            for (method, status), count in sorted(door.answered.items())
+            for (method, status), count in sorted(site.answered.items())
         ]
         yield _family("pfsb_http_answers_total", "Answers given over HTTP.", "counter", answers)
-        yield _gauge("pfsb_http_connections", "Connections over HTTP.", len(door.channels))
-        yield _gauge("pfsb_http_sessions", "Sessions with a name that this door keeps open.", len(door.sessions))
-        yield _gauge("pfsb_http_streams", "Streams of events.", len(door.streams))
+        yield _gauge("pfsb_http_connections", "Connections over HTTP.", len(site.channels))
+        yield _gauge("pfsb_http_sessions", "Sessions with a name that this door keeps open.", len(site.sessions))
+        yield _gauge("pfsb_http_streams", "Streams of events.", len(site.streams))
 
 
 def _counter(name: str, text: str, value: float) -> Iterator[str]:

@@ -262,8 +262,8 @@ class ServerService(Service):
         def make() -> HTTPSite:
             from pfsb.frontends.http.protocol import HTTPSite
 
-            metrics.door = HTTPSite(server, clock, metrics.render)
-            return metrics.door
+            metrics.site = HTTPSite(server, clock, metrics.render)
+            return metrics.site
 
         self._http = LazyHTTPSite(make)
         strports.service(with_backlog(endpoint), self._http).setServiceParent(self._doors)

@@ -1,4 +1,4 @@
-"""The HTTP door is made when somebody comes."""
+"""The HTTP site is made for the first connection."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.frontends.http_port import LazyHTTPSite
 
 
-class Door(Factory):
-    """Notes what happens to it."""
+class Site(Factory):
+    """A stand-in for the site, which notes the calls."""
 
     protocol = Protocol
     noisy = False
@@ -29,33 +29,33 @@ class Door(Factory):
         self.notes.append("left")
 
 
-class LaterHTTPDoorTests(SynchronousTestCase):
+class LazyHTTPSiteTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.made: list[Any] = []
-        self.later = LazyHTTPSite(self._make)
+        self.lazy = LazyHTTPSite(self._make)
 
     def _make(self) -> Any:
-        self.made.append(Door())
+        self.made.append(Site())
         return self.made[-1]
 
-    def test_no_door_is_made_while_nobody_comes(self) -> None:
-        """Its code is not loaded at the start; and a server may stop before anybody came."""
-        self.later.doStart()
-        self.later.leave()
-        self.later.doStop()
+    def test_no_site_is_made_before_a_client_connects(self) -> None:
+        """The code for HTTP is not loaded at the start; a server may stop before any client came."""
+        self.lazy.doStart()
+        self.lazy.leave()
+        self.lazy.doStop()
         self.assertEqual(self.made, [])
 
-    def test_all_connections_share_one_door(self) -> None:
-        """It counts them, and there may be so many and no more."""
-        protocols = [self.later.buildProtocol(None) for _ in range(3)]
-        (door,) = self.made
-        self.assertEqual([protocol.factory for protocol in protocols], [door] * 3)
+    def test_all_connections_share_one_site(self) -> None:
+        """One site counts all connections, since their number is limited."""
+        protocols = [self.lazy.buildProtocol(None) for _ in range(3)]
+        (site,) = self.made
+        self.assertEqual([protocol.factory for protocol in protocols], [site] * 3)
 
-    def test_door_is_started_left_and_stopped_once(self) -> None:
-        """As if it had been there from the start."""
-        self.later.doStart()
-        self.later.buildProtocol(None)
-        self.later.buildProtocol(None)
-        self.later.leave()
-        self.later.doStop()
+    def test_site_is_started_left_and_stopped_once(self) -> None:
+        """The site sees the same calls as if it had been there from the start."""
+        self.lazy.doStart()
+        self.lazy.buildProtocol(None)
+        self.lazy.buildProtocol(None)
+        self.lazy.leave()
+        self.lazy.doStop()
         self.assertEqual(self.made[0].notes, ["started", "left", "stopped"])

@@ -1,4 +1,4 @@
-"""What the server's answers are in HTTP: a status, and a JSON object (docs/http.rst)."""
+"""Turns answers and refusals into an HTTP status and a JSON object. See docs/http.rst."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ STATUS_OF: Final = {
     "SHUTDOWN": 503,
     "UNAVAILABLE": 503,
 }
-"""By the code of a refusal. Every code of the line protocol is here, and two that only HTTP has."""
+"""HTTP status by code of a refusal: all codes of the line protocol, and METHOD and MEDIATYPE, which only HTTP has."""
 
 JSON_TYPE: Final = "application/json; charset=utf-8"
 
 
 class NotAllowed(BadRequest):
-    """The resource is there, and does not take this method."""
+    """The resource exists, but does not take this method."""
 
     def __init__(self, allowed: str) -> None:
         super().__init__(f"this resource takes {allowed}", "METHOD")
@@ -41,17 +41,17 @@ class NotAllowed(BadRequest):
 
 
 def status_of(refused: Refused) -> int:
-    """An application of somebody else's may have codes of its own: it was asked for something that conflicts."""
+    """The HTTP status of a refusal. A code that only some application knows counts as a conflict: 409."""
     return STATUS_OF.get(refused.code, 409)
 
 
 def error_content(refused: Refused) -> dict[str, Any]:
-    """The text without the usage that it ends with: that is of the line protocol's commands."""
+    """The JSON of a refusal. A usage at the end of its text is cut off: it shows commands of the line protocol."""
     return {"error": refused.code, "fate": refused.fate, "text": refused.text.partition("; usage: ")[0]}
 
 
 def done_content(done: Done) -> dict[str, Any]:
-    """The fields of a reply by name; with rows, these as `rows`."""
+    """The JSON of a reply: its fields by name, and its rows, if it can have any, as `rows`."""
     content = object_of(done.fields)
     if done.rows or "count" in content:
         content["rows"] = [object_of(row) for row in done.rows]
@@ -63,5 +63,5 @@ def object_of(fields: Fields) -> dict[str, Any]:
 
 
 def encoded(content: Mapping[str, Any]) -> bytes:
-    """One line, UTF-8."""
+    """JSON on one line, in UTF-8."""
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

@@ -1,4 +1,4 @@
-"""What a request says: its path, its query, its headers and its body, checked and taken apart."""
+"""Parses the path, the query, the headers and the body of a request. Anything wrong raises `BadRequest`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PARAMETERS_MAX: Final = 10_000
 
 
 def path_segments(uri: bytes) -> list[str]:
-    """The parts of the path between its slashes, decoded: `/v1/kv/a%2Fb` is v1, kv, a/b. Raises `BadRequest`."""
+    """Split a path at its slashes and decode the parts: `/v1/kv/a%2Fb` is v1, kv, a/b. Raises `BadRequest`."""
     path = uri.partition(b"?")[0]
     if not path.startswith(b"/"):
         path = b"/" + path.partition(b"://")[2].partition(b"/")[2]  # RFC 9112 3.2.2: a server takes a whole URI, too
@@ -41,13 +41,13 @@ def _decoded(data: bytes, what: str) -> str:
 
 @define
 class Query:
-    """The parameters after the question mark. A handler takes those that it knows; what is left over is refused."""
+    """The parameters after the question mark. A handler takes those that it knows; `refuse_more` refuses the others."""
 
     _values: dict[str, list[str]]
 
     @classmethod
     def parse(cls, uri: bytes) -> Query:
-        """Raises `BadRequest` for what is not percent-encoded UTF-8."""
+        """Raises `BadRequest` for anything but percent-encoded UTF-8."""
         text = _decoded(uri.partition(b"?")[2], "the query")
         values: dict[str, list[str]] = {}
         try:
@@ -61,7 +61,7 @@ class Query:
         return cls(values)
 
     def take(self, name: str) -> str | None:
-        """Its one value; None if it is not given."""
+        """The one value of a parameter; None if it is not given."""
         values = self._values.pop(name, [])
         if len(values) > 1:
             raise BadRequest(f"{name}= is given {len(values)} times, once is right")
@@ -79,7 +79,7 @@ class Query:
         return level
 
     def options(self, *names: str) -> list[str]:
-        """Those that are given, as the applications' commands take them: `limit=10`."""
+        """The parameters that are given, as the applications' commands take them: `limit=10`."""
         found = [(name, self.take(name)) for name in names]
         return [f"{name}={value}" for name, value in found if value is not None]
 
@@ -89,17 +89,17 @@ class Query:
 
 
 @define
-class Who:
-    """On whose behalf a request comes, as its headers say."""
+class ClientHeaders:
+    """The client that a request comes from, as its headers say."""
 
     client_id: str | None = None
     number: int | None = None
     ttl_seconds: int = TTL_SECONDS_DEFAULT
     revision: int = 0
-    """The client has seen this one: a sequential read must not be older."""
+    """The revision that the client has seen: the answer to a sequential read must not be older."""
 
     @classmethod
-    def of(cls, headers: Headers) -> Who:
+    def parse(cls, headers: Headers) -> ClientHeaders:
         """Raises `BadRequest`."""
         client_id = _header(headers, "Pfsb-Client")
         if client_id is not None:
@@ -133,14 +133,14 @@ def _whole_header(headers: Headers, name: str, least: int, most: int) -> int | N
 
 @define
 class Body:
-    """A JSON object. A handler takes the members that it knows; what is left over is refused."""
+    """A JSON object. A handler takes the members that it knows; `refuse_more` refuses the others."""
 
     _members: dict[str, Any]
     _known: list[str] = field(factory=list)
 
     @classmethod
     def parse(cls, data: bytes) -> Body:
-        """Raises `BadRequest`. No body at all is as good as an empty object."""
+        """Raises `BadRequest`. A request without a body is treated as if it had an empty object."""
         if not data:
             return cls({})
         try:
@@ -160,7 +160,7 @@ class Body:
         return found
 
     def text_or_null(self, name: str) -> str | None:
-        """It must be there; `null` is a value of its own."""
+        """A member that must be there, and may be `null`."""
         if name in self._members and self._members[name] is None:
             self._known.append(name)
             del self._members[name]
@@ -178,7 +178,7 @@ class Body:
         return found
 
     def number(self, name: str) -> float | None:
-        """None if it is not given."""
+        """A member that is a number; None if it is not given."""
         if self._is_absent(name):
             return None
         try:
@@ -187,7 +187,7 @@ class Body:
             raise BadRequest(f"{quoted(name)} is too large") from None
 
     def texts(self, name: str) -> Mapping[str, str]:
-        """An object whose values are strings."""
+        """A member that is an object whose values are strings."""
         found: Mapping[str, Any] = self._take(name, dict, "an object")
         for key, value in found.items():
             if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The resources of the application chat: /v1/chat, and the stream of events /v1/events."""
+"""The resources of the application chat: its lines, /v1/chat, and the stream of events, /v1/events."""
 
 from __future__ import annotations
 
@@ -12,56 +12,59 @@ from pfsb.applications.arguments import Quoted, integer_max, parse_integer, quot
 from pfsb.applications.interfaces import BadRequest, Event, IEventLog
 from pfsb.frontends.http.answers import encoded, object_of
 from pfsb.frontends.http.request import PfsbRequest
-from pfsb.frontends.http.sessions import Listener
+from pfsb.frontends.http.sessions import SessionListener
 from pfsb.frontends.line.arguments import check_client_id
 
 if TYPE_CHECKING:
     from pfsb.sessions.subscription import Subscription
 
 EVENTS_TYPE: Final = "text/event-stream; charset=utf-8"
-BEAT_SECONDS: Final = 15.0
-"""So often something is said, so that proxies keep the stream open, and a client that is gone is noticed."""
+HEARTBEAT_SECONDS: Final = 15.0
+"""How long a stream may be silent: a comment keeps proxies from closing it, and shows whether the client is there."""
 HELD_BACK_MAX: Final = 128
-"""Events of its session that wait for a client that does not read; then its stream ends."""
+"""Maximum number of session events that wait for a client that does not read; with one more its stream ends."""
 CHAT: Final = "LISTEN"
 
 
-def get_lines(exchange: PfsbRequest) -> None:
-    level = exchange.query.take_read_level()
-    options = exchange.query.options("from", "limit")
-    exchange.query.refuse_more()
-    exchange.ask(exchange.check("LOG", *options), level)
+def get_lines(request: PfsbRequest) -> None:
+    level = request.query.take_read_level()
+    options = request.query.options("from", "limit")
+    request.query.refuse_more()
+    request.ask(request.check("LOG", *options), level)
 
 
-def say(exchange: PfsbRequest) -> None:
-    exchange.query.refuse_more()
-    body = exchange.body()
+def say(request: PfsbRequest) -> None:
+    request.query.refuse_more()
+    body = request.body()
     text = body.text("text")
     body.refuse_more()
-    exchange.change(exchange.check("SAY", Quoted(text)))
+    request.change(request.check("SAY", Quoted(text)))
 
 
-def follow(exchange: PfsbRequest) -> None:
-    """Server-sent events (WHATWG HTML, 9.2): chat lines, and what happens to the session of the client that asks."""
-    first = _first_line(exchange)
-    client_id = exchange.query.take("client")
-    exchange.query.refuse_more()
+def follow(request: PfsbRequest) -> None:
+    """Send events (WHATWG HTML, 9.2): chat lines, and the locks and the end of the session of the client that asks."""
+    first = _first_line(request)
+    client_id = request.query.take("client")
+    request.query.refuse_more()
     if client_id is not None:
         check_client_id(client_id, "?client=alice")
-        exchange.who.client_id = client_id
-    logs = [app for app in exchange.door.server.catalogue.applications if IEventLog.providedBy(app)]
+        request.client_headers.client_id = client_id
+    logs = [app for app in request.site.server.catalogue.applications if IEventLog.providedBy(app)]
     if all(log.listen_verb != CHAT for log in logs):
         raise BadRequest("this server does not run the application chat, whose lines are the events", "UNKNOWN")
-    if exchange.who.client_id is None:
-        EventStream(exchange, None).start(first)
+    if request.client_headers.client_id is None:
+        EventStream(request, None).start(first)
     else:
-        exchange.in_session(lambda session: EventStream(exchange, session.client_id).start(first))
+        request.in_session(lambda session: EventStream(request, session.client_id).start(first))
 
 
-def _first_line(exchange: PfsbRequest) -> int:
-    """After the one that the client has seen last; 0: only what is to come. A browser that reconnects sends both."""
-    first = _number("from=", exchange.query.take("from"), 1)
-    headers = exchange.requestHeaders.getRawHeaders(b"Last-Event-ID") or [b""]
+def _first_line(request: PfsbRequest) -> int:
+    """The chat line to begin with; 0: the next one to come.
+
+    A browser that reconnects repeats the URL and adds the last line that it has seen: the latter counts.
+    """
+    first = _number("from=", request.query.take("from"), 1)
+    headers = request.requestHeaders.getRawHeaders(b"Last-Event-ID") or [b""]
     seen = _number("Last-Event-ID", headers[0].decode("latin-1") or None, 0)
     return seen + 1 if seen is not None else first or 0
 
@@ -77,77 +80,77 @@ def _number(what: str, text: str | None, least: int) -> int | None:
 
 @implementer(IPushProducer)
 class EventStream:
-    """One client that listens. Chat lines that it does not read stay in the log, so nothing piles up for it here."""
+    """The stream of one client. Chat lines that the client does not read stay in the log and need no memory here."""
 
-    def __init__(self, exchange: PfsbRequest, client_id: str | None) -> None:
-        self._exchange = exchange
-        self._door = exchange.door
+    def __init__(self, request: PfsbRequest, client_id: str | None) -> None:
+        self._request = request
+        self._site = request.site
         self._client_id = client_id
-        self._listener = Listener(self._granted, self._session_ended)
-        self._following: Subscription | None = None
+        self._listener = SessionListener(self._granted, self._session_ended)
+        self._subscription: Subscription | None = None
         self._paused = False
         self._held_back: deque[bytes] = deque()
-        self._beat: IDelayedCall | None = None
+        self._heartbeat: IDelayedCall | None = None
 
     def start(self, first: int) -> None:
-        self._exchange.begin_stream(EVENTS_TYPE, self, self._left)
-        self._door.streams[self._exchange.end_stream] = None
+        self._request.begin_stream(EVENTS_TYPE, self, self._left)
+        self._site.streams[self._request.end_stream] = None
         if self._client_id is not None:
-            self._door.sessions.listen(self._client_id, self._listener)
+            self._site.sessions.listen(self._client_id, self._listener)
         self._keep_alive()
-        self._following = following = self._door.server.follow(CHAT, first or 0, self._tell)
+        self._subscription = subscription = self._site.server.follow(CHAT, first or 0, self._tell)
         if self._paused:
-            following.pause()
+            subscription.pause()
         if not first:
-            # So that a client that is cut off before the first line comes back to the right place.
-            self._exchange.write(b"id: %d\n\n" % (following.next - 1))
+            # A client that is cut off before the first line then resumes at the right place.
+            self._request.write(b"id: %d\n\n" % (subscription.next - 1))
 
     def pauseProducing(self) -> None:
         self._paused = True
-        if self._following is not None:
-            self._following.pause()
+        if self._subscription is not None:
+            self._subscription.pause()
 
     def resumeProducing(self) -> None:
         self._paused = False
         while self._held_back and not self._paused:
-            self._exchange.write(self._held_back.popleft())
-        if self._following is not None and not self._paused:
-            self._following.resume()
+            self._request.write(self._held_back.popleft())
+        if self._subscription is not None and not self._paused:
+            self._subscription.resume()
 
     def stopProducing(self) -> None:
-        """The connection is gone; the exchange says so too."""
+        """The connection is gone. Nothing to do: the request calls `_left`."""
 
     def _tell(self, event: Event) -> None:
         fields = object_of(event.fields)
-        self._exchange.write(b"id: %d\n%s" % (fields["index"], _block("chat", fields)))
+        self._request.write(b"id: %d\n%s" % (fields["index"], _block("chat", fields)))
 
     def _granted(self, name: str, token: int) -> None:
-        self._say_of_session(_block("lock", {"name": name, "token": token}))
+        self._tell_session_event(_block("lock", {"name": name, "token": token}))
 
     def _session_ended(self, state: str) -> None:
-        self._say_of_session(_block("session", {"state": state}))
+        self._tell_session_event(_block("session", {"state": state}))
 
-    def _say_of_session(self, block: bytes) -> None:
+    def _tell_session_event(self, block: bytes) -> None:
         if not self._paused:
-            self._exchange.write(block)
+            self._request.write(block)
         elif len(self._held_back) < HELD_BACK_MAX:
             self._held_back.append(block)
         else:
-            self._exchange.end_stream()
+            self._request.end_stream()
 
     def _keep_alive(self) -> None:
-        self._beat = self._door.clock.callLater(BEAT_SECONDS, self._keep_alive)
+        self._heartbeat = self._site.clock.callLater(HEARTBEAT_SECONDS, self._keep_alive)
         if not self._paused:
-            self._exchange.write(b":\n\n")
+            self._request.write(b":\n\n")
 
     def _left(self) -> None:
-        if self._beat is not None:
-            self._beat.cancel()
-        if self._following is not None:
-            self._following.stop()
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+        if self._subscription is not None:
+            self._subscription.stop()
         if self._client_id is not None:
-            self._door.sessions.unlisten(self._client_id, self._listener)
-        self._door.streams.pop(self._exchange.end_stream, None)
+            self._site.sessions.stop_listening(self._client_id, self._listener)
+        self._site.streams.pop(self._request.end_stream, None)
 
 
 def _block(name: str, content: dict[str, Any]) -> bytes:

@@ -12,41 +12,41 @@ from pfsb.frontends.http.arguments import Body
 from pfsb.frontends.http.request import PfsbRequest
 
 
-def get_key(exchange: PfsbRequest, key: str) -> None:
-    level = exchange.query.take_read_level()
-    exchange.query.refuse_more()
+def get_key(request: PfsbRequest, key: str) -> None:
+    level = request.query.take_read_level()
+    request.query.refuse_more()
 
     def shape(done: Done) -> Mapping[str, Any]:
         return {"key": key, **done_content(done)}
 
-    exchange.ask(exchange.check("GET", Quoted(key)), level, shape)
+    request.ask(request.check("GET", Quoted(key)), level, shape)
 
 
-def put_key(exchange: PfsbRequest, key: str) -> None:
-    exchange.query.refuse_more()
-    body = exchange.body()
+def put_key(request: PfsbRequest, key: str) -> None:
+    request.query.refuse_more()
+    body = request.body()
     value = body.text("value")
     body.refuse_more()
-    exchange.change(exchange.check("PUT", Quoted(key), Quoted(value)))
+    request.change(request.check("PUT", Quoted(key), Quoted(value)))
 
 
-def delete_key(exchange: PfsbRequest, key: str) -> None:
-    exchange.query.refuse_more()
-    exchange.refuse_body()
-    exchange.change(exchange.check("DEL", Quoted(key)))
+def delete_key(request: PfsbRequest, key: str) -> None:
+    request.query.refuse_more()
+    request.refuse_body()
+    request.change(request.check("DEL", Quoted(key)))
 
 
-def patch_key(exchange: PfsbRequest, key: str) -> None:
-    """A change that depends on what is there."""
-    exchange.query.refuse_more()
-    body = exchange.body()
+def patch_key(request: PfsbRequest, key: str) -> None:
+    """Change a value depending on the one that is there."""
+    request.query.refuse_more()
+    body = request.body()
     operation = body.text("op")
     if operation not in _OPERATIONS:
         raise BadRequest(f'"op" is one of {", ".join(_OPERATIONS)}, not {quoted(operation)}')
     verb, arguments = _OPERATIONS[operation]
     words = arguments(body)
     body.refuse_more()
-    exchange.change(exchange.check(verb, Quoted(key), *words))
+    request.change(request.check(verb, Quoted(key), *words))
 
 
 def _old_and_new(body: Body) -> list[str]:
@@ -62,14 +62,14 @@ _OPERATIONS: Final[dict[str, tuple[str, Callable[[Body], list[str]]]]] = {
 }
 
 
-def get_many(exchange: PfsbRequest) -> None:
-    """The keys that are named, or a range."""
-    query = exchange.query
+def get_many(request: PfsbRequest) -> None:
+    """Read the keys that are named, or a range of keys."""
+    query = request.query
     level = query.take_read_level()
     keys = query.take_all("key")
     if keys:
         query.refuse_more()
-        exchange.ask(exchange.check("MGET", *map(Quoted, keys)), level)
+        request.ask(request.check("MGET", *map(Quoted, keys)), level)
         return
     values = query.take("values") or "yes"
     if values not in ("yes", "no"):
@@ -77,13 +77,13 @@ def get_many(exchange: PfsbRequest) -> None:
     bounds = Quoted(query.take("from") or ""), Quoted(query.take("to") or "")
     limit = query.options("limit")
     query.refuse_more()
-    exchange.ask(exchange.check("RANGE" if values == "yes" else "KEYS", *bounds, *limit), level)
+    request.ask(request.check("RANGE" if values == "yes" else "KEYS", *bounds, *limit), level)
 
 
-def put_many(exchange: PfsbRequest) -> None:
-    """All or nothing."""
-    exchange.query.refuse_more()
-    body = exchange.body()
+def put_many(request: PfsbRequest) -> None:
+    """Write all entries, or none."""
+    request.query.refuse_more()
+    body = request.body()
     entries = body.texts("put")
     body.refuse_more()
-    exchange.change(exchange.check("MPUT", *(Quoted(word) for entry in entries.items() for word in entry)))
+    request.change(request.check("MPUT", *(Quoted(word) for entry in entries.items() for word in entry)))

@@ -1,4 +1,4 @@
-"""The resources of the application lock: /v1/locks and /v1/locks/{name}; and /v1/session, which locks belong to."""
+"""The resources of the application lock, /v1/locks and /v1/locks/{name}, and /v1/session, to which locks belong."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from pfsb.frontends.http.request import PfsbRequest
 from pfsb.frontends.http.sessions import NamedSession
 
 
-def get_locks(exchange: PfsbRequest) -> None:
-    level = exchange.query.take_read_level()
-    limit = exchange.query.options("limit")
-    exchange.query.refuse_more()
-    exchange.ask(exchange.check("LOCKS", *limit), level)
+def get_locks(request: PfsbRequest) -> None:
+    level = request.query.take_read_level()
+    limit = request.query.options("limit")
+    request.query.refuse_more()
+    request.ask(request.check("LOCKS", *limit), level)
 
 
-def take_lock(exchange: PfsbRequest, name: str) -> None:
-    """Without `wait` it is granted now or not at all."""
-    exchange.query.refuse_more()
-    body = exchange.body()
+def take_lock(request: PfsbRequest, name: str) -> None:
+    """Take a lock; without `wait` it is granted now or not at all."""
+    request.query.refuse_more()
+    body = request.body()
     wait_seconds = body.number("wait")
     body.refuse_more()
     if wait_seconds is None:
-        command = exchange.check("TRYLOCK", Quoted(name))
+        command = request.check("TRYLOCK", Quoted(name))
     else:
-        command = exchange.check("LOCK", Quoted(name), f"wait={wait_seconds:.6f}")
-    exchange.change_in_session(command)
+        command = request.check("LOCK", Quoted(name), f"wait={wait_seconds:.6f}")
+    request.change_in_session(command)
 
 
-def release_lock(exchange: PfsbRequest, name: str) -> None:
-    token = exchange.query.options("token")
-    exchange.query.refuse_more()
-    exchange.refuse_body()
-    exchange.change_in_session(exchange.check("UNLOCK", Quoted(name), *token))
+def release_lock(request: PfsbRequest, name: str) -> None:
+    token = request.query.options("token")
+    request.query.refuse_more()
+    request.refuse_body()
+    request.change_in_session(request.check("UNLOCK", Quoted(name), *token))
 
 
-def open_session(exchange: PfsbRequest) -> None:
-    """HELLO, by itself: tells how far the client's numbers have come."""
-    exchange.query.refuse_more()
-    exchange.refuse_body()
+def open_session(request: PfsbRequest) -> None:
+    """Open the client's session (HELLO), and tell the last command number that it has used."""
+    request.query.refuse_more()
+    request.refuse_body()
 
     def tell(session: NamedSession) -> None:
-        exchange.reply(
+        request.reply(
             {
                 "client": session.client_id,
                 "epoch": session.epoch,
@@ -49,11 +49,11 @@ def open_session(exchange: PfsbRequest) -> None:
             }
         )
 
-    exchange.in_session(tell)
+    request.in_session(tell)
 
 
-def close_session(exchange: PfsbRequest) -> None:
-    """BYE: its locks are free."""
-    exchange.query.refuse_more()
-    exchange.refuse_body()
-    exchange.in_session(lambda session: session.close(exchange.answers(lambda _: {"client": session.client_id})))
+def close_session(request: PfsbRequest) -> None:
+    """Close the client's session (BYE), which frees its locks."""
+    request.query.refuse_more()
+    request.refuse_body()
+    request.in_session(lambda session: session.close(request.answer_with(lambda _: {"client": session.client_id})))

@@ -1,4 +1,4 @@
-"""The HTTP door of a server (docs/http.rst): connections, as many as there may be, and what they may send."""
+"""The HTTP port of a server: its connections, how many there may be, and how much they may send. See docs/http.rst."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from pfsb.frontends.http.answers import JSON_TYPE, encoded, error_content, statu
 from pfsb.frontends.http.arguments import path_segments
 from pfsb.frontends.http.request import PfsbRequest
 from pfsb.frontends.http.routes import find_handler
-from pfsb.frontends.http.sessions import Sessions
+from pfsb.frontends.http.sessions import HTTPSessions
 from pfsb.frontends.stream.reply_queue import EndOfIteration
 
 if TYPE_CHECKING:
     from pfsb.server import Server
 
 IDLE_SECONDS: Final = 60
-"""A connection on which no request comes is closed after so long."""
+"""How long a connection may be without a request before it is closed."""
 LEAVE_SECONDS: Final = 2.0
 """How long a client may take to read its last answer when the server stops."""
 
 
 class Channel(http.HTTPChannel):
-    """One connection."""
+    """One connection of a client."""
 
     factory: HTTPSite
     _counted = False
@@ -49,9 +49,9 @@ class Channel(http.HTTPChannel):
         super().connectionLost(reason)
 
     def requestFactory(self, *_: object) -> PfsbRequest:  # type: ignore[override]
-        exchange = PfsbRequest(self)
-        exchange.door = self.factory
-        return exchange
+        request = PfsbRequest(self)
+        request.site = self.factory
+        return request
 
     def headerReceived(self, line: bytes) -> bool:
         try:
@@ -64,7 +64,7 @@ class Channel(http.HTTPChannel):
         self.cut_off(Refused("TOOLARGE", f"request line and headers may have {self.totalHeadersSize} bytes together"))
 
     def cut_off(self, refused: Refused, status: int | None = None) -> None:
-        """Answer out of turn, and end the connection: what the client sends on is not read."""
+        """Answer at once, before requests that came earlier, and end the connection; nothing more is read from it."""
         status = status_of(refused) if status is None else status
         content = encoded(error_content(refused))
         headers = (
@@ -83,17 +83,17 @@ class Channel(http.HTTPChannel):
         self.callLater(LEAVE_SECONDS, partial(_abort, transport))
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        """Twisted calls this for what is no HTTP."""
+        """Answer bytes that are no HTTP: Twisted calls this."""
         self.cut_off(Refused("BADREQUEST", "that is no HTTP request that this server understands"))
 
 
 def _abort(transport: Any) -> None:
-    """If it still is there; a transport that is gone ignores it."""
+    """Close the connection without waiting for the client; a transport that is closed ignores this."""
     transport.abortConnection()
 
 
 class HTTPSite(http.HTTPFactory):
-    """Makes the connections of one server, and has what their requests share."""
+    """Makes the connections of one server, and holds everything that their requests share (`request.Site`)."""
 
     protocol = Channel  # type: ignore[assignment]
     noisy = False
@@ -104,34 +104,34 @@ class HTTPSite(http.HTTPFactory):
         self.server = server
         self.clock = clock
         self.metrics = metrics
-        self.turn = EndOfIteration(clock)
-        self.sessions = Sessions(server, clock)
+        self.iteration_end = EndOfIteration(clock)
+        self.sessions = HTTPSessions(server, clock)
         self.channels: dict[Channel, None] = {}
         self.streams: dict[Callable[[], None], None] = {}
-        """How to end the answers that have no end of their own."""
+        """Functions that end the answers which have no end of their own."""
         self.answered: Counter[tuple[str, int]] = Counter()
-        """By method and status."""
+        """Number of answers by method and status."""
         self.connections_max = server.config.limits.connections
         self.body_bytes_max = server.config.limits.command_bytes
 
     def startFactory(self) -> None:
-        """No access log: /metrics counts."""
+        """Open no access log: /metrics counts the answers."""
 
     def log(self, request: http.Request) -> None:
         self.count(request.method.decode("latin-1"), request.code)
 
     def count(self, method: str, status: int) -> None:
-        """Note an answer; a method that nobody knows must not make a counter of its own."""
+        """Count an answer. Unknown methods share one counter, or clients could make any number of counters."""
         self.answered[method if method in _METHODS else "-", status] += 1
 
-    def handle(self, exchange: PfsbRequest) -> None:
-        """Find out what is asked for, and see to it. Raises `BadRequest`."""
-        handler, words = find_handler(exchange.method, path_segments(exchange.uri))
-        handler(exchange, *words)
+    def handle(self, request: PfsbRequest) -> None:
+        """Find the resource that is asked for, and let it handle the request. Raises `BadRequest`."""
+        handler, words = find_handler(request.method, path_segments(request.uri))
+        handler(request, *words)
 
     def leave(self) -> None:
-        """The server stops: streams end, and connections, once what was to be said on them is written."""
-        self.turn.hurry()
+        """The server stops: end all streams, and close each connection once its last answers are written."""
+        self.iteration_end.hurry()
         for end in tuple(self.streams):
             end()
         for channel in tuple(self.channels):
@@ -139,11 +139,12 @@ class HTTPSite(http.HTTPFactory):
             channel.callLater(LEAVE_SECONDS, partial(_abort, channel.transport))
 
     def full(self) -> Refused:
-        """What one connection too many is told."""
+        """The refusal of a connection beyond `connections_max`."""
         text = f"this server has {self.connections_max} connections and takes no more; try another one"
         return Refused("BUSY", text)
 
     def too_large(self) -> Refused:
+        """The refusal of a body with more than `body_bytes_max` bytes."""
         return Refused("TOOLARGE", f"a body has at most {self.body_bytes_max} bytes")
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import evolve
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.python.failure import Failure
 from twisted.web import http
 
@@ -21,30 +21,54 @@ from pfsb.frontends.http.answers import (
     error_content,
     status_of,
 )
-from pfsb.frontends.http.arguments import Body, Query, Who
-from pfsb.frontends.http.sessions import NamedSession
-from pfsb.frontends.stream.reply_queue import refusal
+from pfsb.frontends.http.arguments import Body, ClientHeaders, Query
+from pfsb.frontends.http.sessions import HTTPSessions, NamedSession
+from pfsb.frontends.stream.reply_queue import EndOfIteration, refusal
 
 if TYPE_CHECKING:
-    from pfsb.frontends.http.protocol import HTTPSite
+    from pfsb.server import Server
 
 Shape = Callable[[Done], Mapping[str, Any]]
 """Makes the content of an answer."""
 
 DISCARDED_BYTES_MAX: Final = 1_048_576
-"""Of a body that is too large: read to its end, so that the client gets its answer, and thrown away. What is larger
-yet is cut off."""
+"""Size up to which a body that is too large is read and thrown away, so that the client can read the refusal.
+
+The connection of a client that sends more is closed after the refusal.
+"""
 _JSON: Final = "application/json"
 
 
-class PfsbRequest(http.Request):
-    """Takes the request apart, and gives the answer: once, and after the present turn of the reactor.
+class Site(Protocol):
+    """Everything that a request asks of the port that it came to; `pfsb.frontends.http.protocol.HTTPSite` is one."""
 
-    Then `RevisionWaiters.told` is not older than what the answer shows, and pipelined requests do not nest.
+    server: Server
+    clock: IReactorTime
+    sessions: HTTPSessions
+    iteration_end: EndOfIteration
+    """Answers are sent at the end of the reactor's iteration."""
+    streams: dict[Callable[[], None], None]
+    """Functions that end the answers which have no end of their own, for the stop of the server."""
+    metrics: Callable[[], bytes]
+    """Renders the resource /metrics."""
+    body_bytes_max: int
+
+    def handle(self, request: PfsbRequest) -> None:
+        """Find the resource that is asked for, and let it handle the request. Raises `BadRequest`."""
+
+    def too_large(self) -> Refused:
+        """The refusal of a body with more than `body_bytes_max` bytes."""
+
+
+class PfsbRequest(http.Request):
+    """Takes the request apart, and sends the answer: once, at the end of the reactor's iteration.
+
+    By then `RevisionWaiters.told` has reached every revision that the answer shows, and the handler of a pipelined
+    request does not run inside the handler of the one before.
     """
 
-    door: HTTPSite
-    who: Who
+    site: Site
+    client_headers: ClientHeaders
     query: Query
     _data: bytes = b""
     _body_bytes = 0
@@ -53,22 +77,22 @@ class PfsbRequest(http.Request):
     _session: NamedSession | None = None
     _leave_stream: Callable[[], None] | None = None
 
-    # ------------------------------------------------------------------ told by the channel
+    # ------------------------------------------------------------------ called by the channel
 
     def gotLength(self, length: int | None) -> None:
-        """In memory, whatever length is announced: no more than `body_bytes_max` is kept."""
+        """Keep the body in memory, whatever length is announced: no more than `body_bytes_max` of it is kept."""
         self.content = BytesIO()
 
     def handleContentChunk(self, data: bytes) -> None:
         self._body_bytes += len(data)
-        if self._body_bytes <= self.door.body_bytes_max:
+        if self._body_bytes <= self.site.body_bytes_max:
             super().handleContentChunk(data)
         elif self._body_bytes > DISCARDED_BYTES_MAX:
             channel: Any = self.channel
-            channel.cut_off(self.door.too_large())
+            channel.cut_off(self.site.too_large())
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Like Twisted's, without its parsing of forms, which this door does not take."""
+        """Do as Twisted does, without its parsing of forms, which no resource takes."""
         self.method, self.uri, self.clientproto = command, path, version
         assert self.content is not None
         self.content.seek(0)
@@ -77,12 +101,12 @@ class PfsbRequest(http.Request):
 
     def process(self) -> None:
         try:
-            if self._body_bytes > self.door.body_bytes_max:
-                self.refuse(self.door.too_large())
+            if self._body_bytes > self.site.body_bytes_max:
+                self.refuse(self.site.too_large())
             else:
-                self.who = Who.of(self.requestHeaders)
+                self.client_headers = ClientHeaders.parse(self.requestHeaders)
                 self.query = Query.parse(self.uri)
-                self.door.handle(self)
+                self.site.handle(self)
         except NotAllowed as error:
             self.setHeader("Allow", error.allowed)
             self.refuse(refusal(error))
@@ -101,7 +125,10 @@ class PfsbRequest(http.Request):
         return not self._answered and not self._gone
 
     def body(self) -> Body:
-        """Raises `BadRequest`. Only JSON that says so: a form on somebody's page must not be able to send it."""
+        """Parse the body. Raises `BadRequest`.
+
+        A body must be declared as JSON: browsers let a form on a foreign page send other types without asking.
+        """
         if self._data:
             given = self.requestHeaders.getRawHeaders(b"Content-Type") or [b"none"]
             kind = given[0].partition(b";")[0].strip().lower().decode("latin-1")
@@ -110,41 +137,41 @@ class PfsbRequest(http.Request):
         return Body.parse(self._data)
 
     def refuse_body(self) -> None:
-        """Of a request that takes none."""
+        """Raises `BadRequest` if a request that takes no body has one."""
         self.body().refuse_more()
 
     def check(self, *parts: str) -> Command:
-        """As the application wants it, to be ordered or asked. Raises `BadRequest`."""
-        return self.door.server.catalogue.check(parts)
+        """Make a command of an application from its words. Raises `BadRequest`."""
+        return self.site.server.catalogue.check(parts)
 
     def change(self, command: Command, shape: Shape = done_content) -> None:
-        """A command that changes something, in the client's session or an anonymous one."""
-        if self.who.client_id is None:
-            self.door.sessions.anonymous.submit(command, self.answers(shape))
+        """Order a command that changes state, in the client's session or in an anonymous one."""
+        if self.client_headers.client_id is None:
+            self.site.sessions.anonymous.submit(command, self.answer_with(shape))
         else:
             self.change_in_session(command, shape)
 
     def change_in_session(self, command: Command, shape: Shape = done_content) -> None:
-        """Like `change`, for what an anonymous client cannot do."""
+        """Order a command that needs a session with a name, as locks do."""
         self.in_session(lambda session: self._submit(session, command, shape))
 
     def ask(self, command: Command, level: str, shape: Shape = done_content) -> None:
-        """A question, at one of the read levels."""
-        answer = self.answers(shape)
+        """Ask a question, at one of the read levels."""
+        answer = self.answer_with(shape)
         if level == "stale":
-            self.door.sessions.anonymous.ask(command, answer)
+            self.site.sessions.anonymous.ask(command, answer)
         elif level == "sequential":
             self._when_seen(lambda: self._ask(command, answer))
-        elif self.who.client_id is None:
-            self.door.sessions.anonymous.submit(command, answer)
+        elif self.client_headers.client_id is None:
+            self.site.sessions.anonymous.submit(command, answer)
         else:
-            # A question runs as often as it is asked: it needs no number, and uses none up.
+            # A question may run more than once without harm: it needs no command number.
             self.in_session(lambda session: session.question(command, answer))
 
     def in_session(self, use: Callable[[NamedSession], None]) -> None:
         """Call `use` with the client's session, once that is open at this server."""
-        who = self.who
-        if who.client_id is None:
+        headers = self.client_headers
+        if headers.client_id is None:
             raise BadRequest("locks and sessions belong to a client that has a name: send Pfsb-Client: alice")
 
         def ready(session: NamedSession) -> None:
@@ -160,13 +187,13 @@ class PfsbRequest(http.Request):
 
         def refused(result: Result) -> None:
             assert isinstance(result, Refused)
-            fate = "none" if who.number is None else "unknown"
+            fate = "none" if headers.number is None else "unknown"
             self.refuse(evolve(result, text=f"the session could not be opened: {result.text}", fate=fate))
 
-        self.door.sessions.enter(who.client_id, who.ttl_seconds, ready, refused)
+        self.site.sessions.enter(headers.client_id, headers.ttl_seconds, ready, refused)
 
-    def answers(self, shape: Shape = done_content) -> Answer:
-        """For whoever has the answer: once."""
+    def answer_with(self, shape: Shape = done_content) -> Answer:
+        """Make the callback that a command's result is given to, once."""
 
         def answer(result: Result) -> None:
             if isinstance(result, Refused):
@@ -185,18 +212,18 @@ class PfsbRequest(http.Request):
         self.send(encoded(error_content(refused)), JSON_TYPE, status_of(refused))
 
     def send(self, data: bytes, content_type: str, status: int = 200) -> None:
-        """The whole answer, unless there was one, or nobody waits for it any more."""
+        """Send a whole answer, unless the request has one already, or its client is gone."""
         if self.is_unanswered:
             self._answered = True
             self.setResponseCode(status, HTTPStatus(status).phrase.encode())
             self.setHeader("Content-Type", content_type)
             self.setHeader("Content-Length", str(len(data)))
-            self.door.turn.call(lambda: self._send(data))
+            self.site.iteration_end.call(lambda: self._send(data))
 
     # ------------------------------------------------------------------ an answer without an end
 
     def begin_stream(self, content_type: str, producer: IPushProducer, leave: Callable[[], None]) -> None:
-        """From here on the handler calls `write`; `leave` is called when the stream ends, whoever ends it."""
+        """Send the headers; then the handler calls `write`. `leave` is called when either side ends the stream."""
         self._answered = True
         self._end()
         self._leave_stream = leave
@@ -214,19 +241,19 @@ class PfsbRequest(http.Request):
     # ------------------------------------------------------------------ inside
 
     def _submit(self, session: NamedSession, command: Command, shape: Shape) -> None:
-        number = session.submit(self.who.number, command, self.answers(shape))
+        number = session.submit(self.client_headers.number, command, self.answer_with(shape))
         self.setHeader("Pfsb-Number", str(number))
 
     def _ask(self, command: Command, answer: Answer) -> None:
-        if self.who.client_id is None:
-            self.door.sessions.anonymous.ask(command, answer)
+        if self.client_headers.client_id is None:
+            self.site.sessions.anonymous.ask(command, answer)
         else:
             self.in_session(lambda session: session.ask(command, answer))
 
     def _when_seen(self, use: Callable[[], None]) -> None:
-        """Wait for the revision that the client has seen, at another server perhaps."""
-        seconds = self.door.server.config.limits.request_seconds
-        revision = self.who.revision
+        """Wait until this server has executed the revision that the client has seen, perhaps at another server."""
+        seconds = self.site.server.config.limits.request_seconds
+        revision = self.client_headers.revision
 
         def reached(in_time: bool) -> None:
             try:
@@ -238,11 +265,11 @@ class PfsbRequest(http.Request):
             except Exception as error:
                 self.refuse(refusal(error))
 
-        self.door.server.revisions.wait(revision, seconds, reached)
+        self.site.server.revisions.wait(revision, seconds, reached)
 
     def _set_common_headers(self) -> None:
-        self.setHeader("Date", http.datetimeToString(self.door.clock.seconds()))
-        self.setHeader("Pfsb-Revision", str(self.door.server.revisions.told))
+        self.setHeader("Date", http.datetimeToString(self.site.clock.seconds()))
+        self.setHeader("Pfsb-Revision", str(self.site.server.revisions.told))
         self.setHeader("Cache-Control", "no-store")
         self.setHeader("X-Content-Type-Options", "nosniff")
 
@@ -254,7 +281,7 @@ class PfsbRequest(http.Request):
             self.finish()
 
     def _end(self) -> None:
-        """Nobody waits here any more: the session is not kept for this request."""
+        """Release the session, and what a stream holds: the request is answered, or its client is gone."""
         session, self._session = self._session, None
         if session is not None:
             session.leave()

@@ -1,4 +1,4 @@
-"""Which resources there are, and which methods they take: the table of contents of the HTTP door."""
+"""The table of all resources: path, methods and handlers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pfsb.frontends.http import chat, key_value, locks, server_info
 from pfsb.frontends.http.answers import NotAllowed
 
 Handler = Callable[..., None]
-"""Takes the exchange, and the words that stand for the names in braces."""
+"""Called with the request, and with the words of the path that stand for the names in braces."""
 
 ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     "/": {"GET": server_info.get_page},
@@ -37,11 +37,11 @@ ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
 }
 
 _WITHOUT_END: Final = frozenset({chat.follow})
-"""What has no end has no head either."""
+"""Handlers of answers without an end, for which HEAD is not allowed: it would never be answered."""
 
 
 def _patterns() -> dict[tuple[Any, ...], Mapping[str, Handler]]:
-    """By the parts of the path; None stands for any word."""
+    """Handlers by parts of the path; None stands for any word."""
     return {
         tuple(None if part.startswith("{") else part for part in path[1:].split("/")): methods
         for path, methods in ROUTES.items()
@@ -67,6 +67,6 @@ def find_handler(method: bytes, segments: list[str]) -> tuple[Handler, list[str]
 
 
 def allowed(methods: Mapping[str, Handler]) -> str:
-    """For the header `Allow`."""
+    """The value of the header `Allow`."""
     heads = ["HEAD"] if "GET" in methods and methods["GET"] not in _WITHOUT_END else []
     return ", ".join([*methods, *heads])

@@ -1,4 +1,4 @@
-"""The resources that look into the server: status, health, metrics, its description, and a page for people."""
+"""Resources about the server: status, health, metrics, faults, the API's description, and a page for people."""
 
 from __future__ import annotations
 
@@ -21,64 +21,64 @@ METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 PAGE_TYPE: Final = "text/html; charset=utf-8"
 
 
-def get_status(exchange: PfsbRequest) -> None:
-    exchange.query.refuse_more()
-    exchange.reply(exchange.door.server.status())
+def get_status(request: PfsbRequest) -> None:
+    request.query.refuse_more()
+    request.reply(request.site.server.status())
 
 
-def get_servers(exchange: PfsbRequest) -> None:
-    exchange.query.refuse_more()
-    rows = [object_of(row) for row in exchange.door.server.servers()]
-    exchange.reply({"count": len(rows), "rows": [{**row, "alive": row["alive"] == "yes"} for row in rows]})
+def get_servers(request: PfsbRequest) -> None:
+    request.query.refuse_more()
+    rows = [object_of(row) for row in request.site.server.servers()]
+    request.reply({"count": len(rows), "rows": [{**row, "alive": row["alive"] == "yes"} for row in rows]})
 
 
-def get_digest(exchange: PfsbRequest) -> None:
-    """Waits until the server has come so far, for `request_seconds`."""
-    seq = exchange.query.take("seq")
-    exchange.query.refuse_more()
+def get_digest(request: PfsbRequest) -> None:
+    """Tell the digest of the history up to a slot, once that is executed; wait at most `request_seconds`."""
+    seq = request.query.take("seq")
+    request.query.refuse_more()
     if seq is not None and not (seq.isascii() and seq.isdigit() and len(seq) <= 18):
         raise BadRequest("seq= takes a sequence number, as in ?seq=812")
-    door, answer = exchange.door, exchange.answers()
-    seconds = door.server.config.limits.request_seconds
+    site, answer = request.site, request.answer_with()
+    seconds = site.server.config.limits.request_seconds
     too_late = Refused("UNAVAILABLE", f"this server has not come to sequence number {seq} within {seconds:g} s")
-    timeout = door.clock.callLater(seconds, answer, too_late)
+    timeout = site.clock.callLater(seconds, answer, too_late)
 
     def answered(result: Result) -> None:
         if timeout.active():
             timeout.cancel()
         answer(result)
 
-    door.server.digest(None if seq is None else int(seq), answered)
+    site.server.digest(None if seq is None else int(seq), answered)
 
 
-def set_fault(exchange: PfsbRequest) -> None:
-    exchange.query.refuse_more()
-    body = exchange.body()
+def set_fault(request: PfsbRequest) -> None:
+    request.query.refuse_more()
+    body = request.body()
     words = body.text_list("fault")
     body.refuse_more()
-    server = exchange.door.server
+    server = request.site.server
     if not server.config.faults:
         raise BadRequest('faults need "faults: true" in the configuration', "DENIED")
     apply_fault(server, tuple(words))
-    exchange.reply({})
+    request.reply({})
 
 
-def get_health(exchange: PfsbRequest) -> None:
-    exchange.query.refuse_more()
-    exchange.reply({"alive": True})
+def get_health(request: PfsbRequest) -> None:
+    request.query.refuse_more()
+    request.reply({"alive": True})
 
 
-def get_readiness(exchange: PfsbRequest) -> None:
-    exchange.query.refuse_more()
-    why_not = unready(exchange.door.server)
+def get_readiness(request: PfsbRequest) -> None:
+    request.query.refuse_more()
+    why_not = unready(request.site.server)
     if why_not is None:
-        exchange.reply({"ready": True})
+        request.reply({"ready": True})
     else:
-        exchange.refuse(Refused("UNAVAILABLE", why_not))
+        request.refuse(Refused("UNAVAILABLE", why_not))
 
 
 def unready(server: Server) -> str | None:
-    """Why commands sent here would not be answered soon; None if they would be."""
+    """The reason why commands sent here would not be answered soon; None if they would be."""
     if server.desk.draining:
         return "this server is stopping"
     if server.leader() is None:
@@ -90,19 +90,19 @@ def unready(server: Server) -> str | None:
     return None
 
 
-def get_metrics(exchange: PfsbRequest) -> None:
-    exchange.query.refuse_more()
-    exchange.send(exchange.door.metrics(), METRICS_TYPE)
+def get_metrics(request: PfsbRequest) -> None:
+    request.query.refuse_more()
+    request.send(request.site.metrics(), METRICS_TYPE)
 
 
-def get_description(exchange: PfsbRequest) -> None:
-    exchange.query.refuse_more()
-    exchange.send(_description_json(), JSON_TYPE)
+def get_description(request: PfsbRequest) -> None:
+    request.query.refuse_more()
+    request.send(_description_json(), JSON_TYPE)
 
 
 @cache
 def description() -> dict[str, Any]:
-    """The OpenAPI description of this door, which people keep as YAML."""
+    """The OpenAPI description of the HTTP port; its source is YAML."""
     text = files("pfsb.frontends.http").joinpath("openapi.yaml").read_text(encoding="utf-8")
     found: dict[str, Any] = yaml.load(text, yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader)
     return found
@@ -113,10 +113,10 @@ def _description_json() -> bytes:
     return encoded(description())
 
 
-def get_page(exchange: PfsbRequest) -> None:
-    exchange.query.refuse_more()
-    exchange.setHeader("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-    exchange.send(_page(exchange.door.server).encode(), PAGE_TYPE)
+def get_page(request: PfsbRequest) -> None:
+    request.query.refuse_more()
+    request.setHeader("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+    request.send(_page(request.site.server).encode(), PAGE_TYPE)
 
 
 _LINKS: Final = (

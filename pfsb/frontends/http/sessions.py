@@ -1,8 +1,9 @@
-"""In which session a request's command runs: its client's own, or one of a few anonymous ones (docs/http.rst).
+"""Sessions for requests over HTTP: a command runs in the session of its client, or in one of a few anonymous ones.
 
-HTTP has no connection that a session could hang on. So the name stands for it: the first request with `Pfsb-Client`
-says HELLO for that name, and the session is this server's while requests come; `ttl` after the last one it is closed. A
-request of the same client at another server takes the session over, which fences off whatever is under way here.
+A session cannot belong to a connection, since HTTP clients use connections as they like. It belongs to a name instead:
+the first request with the header `Pfsb-Client` opens the session (HELLO) at this server, later ones use it, and it is
+closed `ttl` after the last one. A request of the same client at another server takes the session over; from then on
+commands that are still under way at this server do not run. See docs/http.rst.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ if TYPE_CHECKING:
     from pfsb.server import Server
     from pfsb.sessions.connection import ClientConnection
 
-ANONYMOUS_MAX: Final = 8
-"""Anonymous sessions of this door. Each has one bundle under way, so a few fill the batches of the leader."""
+ANONYMOUS_SESSIONS_MAX: Final = 8
+"""Maximum number of anonymous sessions. Each has one bundle under way, so a few of them fill the leader's batches."""
 
 SHUTDOWN: Final = Refused("SHUTDOWN", "this server is stopping; go on at another one, with the same number")
 
 Granted = Callable[[str, int], None]
-"""Told the name and the token of a lock that the session got."""
+"""Called with the name and the token of a lock that was granted to the session."""
 
 
 def ask(server: Server, connection: ClientConnection, command: Command, answer: Answer) -> None:
-    """A question, from this server's own state."""
+    """Ask a question that is answered from this server's own state."""
     if server.desk.draining:
         answer(SHUTDOWN)
         return
@@ -41,7 +42,7 @@ def ask(server: Server, connection: ClientConnection, command: Command, answer: 
 
 
 def submit(connection: ClientConnection, number: int | None, command: Command, answer: Answer) -> None:
-    """Through the log. What raises has had no effect: the command cannot be encoded."""
+    """Order a command. An exception means that the command cannot be encoded, and so has had no effect."""
     try:
         connection.submit(number, command, answer)
     except Exception as error:
@@ -49,14 +50,15 @@ def submit(connection: ClientConnection, number: int | None, command: Command, a
 
 
 @define(eq=False)
-class Anonymous:
-    """One of the sessions that requests without a name share."""
+class AnonymousSession:
+    """One of the sessions that are shared by requests without `Pfsb-Client`."""
 
     connection: ClientConnection
     unanswered: int = 0
     over: bool = False
 
     def counted(self, answer: Answer) -> Answer:
+        """Wrap `answer` so that commands are counted, and a session that is over ends after its last answer."""
         self.unanswered += 1
 
         def answered(result: Result) -> None:
@@ -68,12 +70,12 @@ class Anonymous:
         return answered
 
 
-class AnonymousPool:
-    """Made as they are needed: as long as nobody waits, there is one."""
+class AnonymousSessionPool:
+    """The anonymous sessions. A further one is opened when each of those there are has a command under way."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._members: list[Anonymous] = []
+        self._members: list[AnonymousSession] = []
 
     def submit(self, command: Command, answer: Answer) -> None:
         member = self._least_busy()
@@ -83,21 +85,21 @@ class AnonymousPool:
         member = self._least_busy()
         ask(self._server, member.connection, command, member.counted(answer))
 
-    def _least_busy(self) -> Anonymous:
+    def _least_busy(self) -> AnonymousSession:
         member = min(self._members, key=lambda each: each.unanswered, default=None)
-        if member is None or (member.unanswered and len(self._members) < ANONYMOUS_MAX):
+        if member is None or (member.unanswered and len(self._members) < ANONYMOUS_SESSIONS_MAX):
             member = self._new_member()
         return member
 
-    def _new_member(self) -> Anonymous:
+    def _new_member(self) -> AnonymousSession:
         def ended(_code: str, _text: str) -> None:
-            """It expired while this server was cut off: what is under way still gets its answers."""
+            """The session expired while this server was cut off; commands under way are still answered."""
             self._members.remove(member)
             member.over = True
             if not member.unanswered:
                 member.connection.disconnected()
 
-        member = Anonymous(self._server.desk.connect(ended))
+        member = AnonymousSession(self._server.desk.connect(ended))
         self._members.append(member)
         return member
 
@@ -106,24 +108,25 @@ class AnonymousPool:
 class NamedSession:
     """The session of one client id, from its HELLO at this server until it is taken over, expires or is left alone."""
 
-    _sessions: Sessions
+    _sessions: HTTPSessions
     client_id: str
     ttl_seconds: int
     epoch: int = field(init=False, default=0)
-    """0 until it is open."""
+    """0 until the session is open."""
     resumed: bool = field(init=False, default=False)
-    """HELLO found it: nothing that it held was lost."""
+    """HELLO found the session alive: its locks are still held."""
     _is_new_here: bool = field(init=False, default=True)
+    """No request has used the session at this server yet."""
     _connection: ClientConnection = field(init=False)
     highest: int = field(init=False, default=0)
-    """The highest number in use, or that was."""
+    """The highest command number that has been used in the session."""
     _unanswered: int = field(init=False, default=0)
     _users: int = field(init=False, default=0)
-    """Requests that are not answered yet."""
+    """Number of requests that use the session and are not answered yet."""
     _entering: list[tuple[Callable[[NamedSession], None], Answer]] = field(init=False, factory=list)
     _idle: IDelayedCall | None = field(init=False, default=None)
     over: bool = field(init=False, default=False)
-    """It takes nothing more; a new one stands in its place, or will."""
+    """The session takes no more requests; the next request of the client opens another one."""
 
     def open(self) -> None:
         self._connection = self._sessions.server.desk.connect(self._ended)
@@ -133,7 +136,7 @@ class NamedSession:
             self._opened(refusal(error))
 
     def enter(self, ready: Callable[[NamedSession], None], refused: Answer) -> None:
-        """Keep it, and call `ready(session)` once it is open, or `refused(Refused)`. Ready ends with one `leave`."""
+        """Call `ready(session)` once the session is open, or `refused(Refused)`. One `leave` is due after `ready`."""
         self._users += 1
         if self._idle is not None:
             self._idle.cancel()
@@ -144,22 +147,22 @@ class NamedSession:
             self._entering.append((ready, refused))
 
     def leave(self) -> None:
-        """A request is answered, or nobody waits for its answer any more."""
+        """A request that uses the session is answered, or its client is gone."""
         self._users -= 1
         if self._users:
             return
         if self.over:
             self._connection.disconnected()
         else:
-            self._wait_for_the_next()
+            self._start_idle_timer()
 
     def heard(self) -> None:
-        """A sign of life other than a request: `ttl` begins anew."""
+        """The client is alive although it sent no request: `ttl` begins anew."""
         if self._idle is not None:
             self._idle.reset(self.ttl_seconds)
 
     def how_opened(self) -> str:
-        """For the header `Pfsb-Session`: what the client's earlier session held is lost if it is `new`."""
+        """The value of the header `Pfsb-Session`; `new` means that locks of an earlier session are lost."""
         if not self._is_new_here:
             return "kept"
         return "resumed" if self.resumed else "new"
@@ -167,7 +170,7 @@ class NamedSession:
     # ------------------------------------------------------------------ commands
 
     def submit(self, number: int | None, command: Command, answer: Answer) -> int:
-        """Once for each number; None stands for the next one. Returns the number.
+        """Order a command; a number runs once, and None stands for the next one. Returns the number.
 
         Every number is given here and none by the connection, so that the client can be told which one it was.
         """
@@ -183,15 +186,18 @@ class NamedSession:
         return number
 
     def question(self, command: Command, answer: Answer) -> None:
-        """Linearizable. It runs as often as it is asked, so it has no number."""
+        """Ask a linearizable question. It may run more than once without harm, so it has no command number."""
         submit(self._connection, None, command, answer)
 
     def ask(self, command: Command, answer: Answer) -> None:
-        """From this server's own state: it has executed the session's HELLO, and so all that the session has seen."""
+        """Ask a question that is answered from this server's own state.
+
+        This server has executed the session's HELLO, and so everything that the session saw before at other servers.
+        """
         ask(self._sessions.server, self._connection, command, answer)
 
     def close(self, answer: Answer) -> None:
-        """BYE: its locks are free. `answer` is told how that went."""
+        """Close the session (BYE), which frees its locks. `answer` is given the result."""
         self.over = True
         self._sessions.forget(self)
         self._sessions.ended(self.client_id, "closed")
@@ -201,7 +207,7 @@ class NamedSession:
             answer(refusal(error))
 
     def _noting(self, answer: Answer) -> Answer:
-        """Tell whoever listens of a lock that was granted; the request may be gone by then."""
+        """Wrap `answer`, so that listeners hear of a lock that was granted: the request may be gone by then."""
         self._unanswered += 1
 
         def answered(result: Result) -> None:
@@ -212,7 +218,7 @@ class NamedSession:
 
         return answered
 
-    # ------------------------------------------------------------------ its life
+    # ------------------------------------------------------------------ opening and ending
 
     def _opened(self, result: Result) -> None:
         if isinstance(result, Done):
@@ -233,7 +239,7 @@ class NamedSession:
         self._is_new_here = False
 
     def _take_up_waits(self) -> None:
-        """Locks that it has asked for elsewhere: to repeat a number is how one hears of its answer here."""
+        """Repeat the LOCKs that wait since the session was elsewhere: then this server reports their results."""
         for number in self._sessions.server.waiting(self.client_id):
             submit(self._connection, number, ("LOCK", "", 0), self._noting(lambda _result: None))
 
@@ -248,27 +254,27 @@ class NamedSession:
         if not self._users:
             self._connection.disconnected()
 
-    def _wait_for_the_next(self) -> None:
-        self._idle = self._sessions.clock.callLater(self.ttl_seconds, self._left_alone)
+    def _start_idle_timer(self) -> None:
+        self._idle = self._sessions.clock.callLater(self.ttl_seconds, self._idle_too_long)
 
-    def _left_alone(self) -> None:
-        """Nothing was heard of the client for `ttl`. If the closing does not go through, the expiry will see to it."""
+    def _idle_too_long(self) -> None:
+        """Close the session: the client was silent for `ttl`. If the BYE fails, the session expires in the end."""
         self._idle = None
-        if self._sessions.is_listened(self.client_id):
-            self._wait_for_the_next()
+        if self._sessions.has_listener(self.client_id):
+            self._start_idle_timer()
         else:
             self.close(lambda _result: self._connection.disconnected())
 
 
-class Sessions:
-    """The named sessions that are open at this server's HTTP door."""
+class HTTPSessions:
+    """The sessions of this server's HTTP port."""
 
     def __init__(self, server: Server, clock: IReactorTime) -> None:
         self.server = server
         self.clock = clock
-        self.anonymous = AnonymousPool(server)
+        self.anonymous = AnonymousSessionPool(server)
         self._named: dict[str, NamedSession] = {}
-        self._listeners: dict[str, dict[Listener, None]] = {}
+        self._listeners: dict[str, dict[SessionListener, None]] = {}
 
     def __len__(self) -> int:
         return len(self._named)
@@ -294,12 +300,12 @@ class Sessions:
         if self._named.get(session.client_id) is session:
             del self._named[session.client_id]
 
-    # ------------------------------------------------------------------ who listens
+    # ------------------------------------------------------------------ listeners
 
-    def listen(self, client_id: str, listener: Listener) -> None:
+    def listen(self, client_id: str, listener: SessionListener) -> None:
         self._listeners.setdefault(client_id, {})[listener] = None
 
-    def unlisten(self, client_id: str, listener: Listener) -> None:
+    def stop_listening(self, client_id: str, listener: SessionListener) -> None:
         listeners = self._listeners.get(client_id, {})
         listeners.pop(listener, None)
         if not listeners:
@@ -308,7 +314,7 @@ class Sessions:
             if session is not None:
                 session.heard()
 
-    def is_listened(self, client_id: str) -> bool:
+    def has_listener(self, client_id: str) -> bool:
         return client_id in self._listeners
 
     def granted(self, client_id: str, name: str, token: int) -> None:
@@ -321,8 +327,8 @@ class Sessions:
 
 
 @define(eq=False)
-class Listener:
-    """Somebody who is told of the locks of a client's session, and of its end."""
+class SessionListener:
+    """Callbacks for the locks of a client's session, and for its end."""
 
     granted: Granted
     session_ended: Callable[[str], None]

@@ -1,4 +1,4 @@
-"""A client of an HTTP door in memory: what it sends are bytes, what it gets back is taken apart."""
+"""A client of an HTTP port in memory, which sends bytes and parses the answers."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Reply:
 
 
 class Connection:
-    """One connection to a door; requests one after the other."""
+    """One connection to the HTTP port of a server; requests come one after the other."""
 
-    def __init__(self, door: HTTPSite, clock: Clock) -> None:
+    def __init__(self, site: HTTPSite, clock: Clock) -> None:
         self._clock = clock
         self.transport = StringTransport()
-        protocol: Any = door.buildProtocol(None)
+        protocol: Any = site.buildProtocol(None)
         self.protocol = protocol
         protocol.makeConnection(self.transport)
 
@@ -45,7 +45,7 @@ class Connection:
         self._clock.advance(0)
 
     def request(self, method: str, path: str, body: object = None, **headers: str) -> None:
-        """`headers` with _ for -; a body that is not bytes is JSON."""
+        """Send a request. `headers` have _ for -; a body that is not bytes is sent as JSON."""
         lines = [f"{method} {path} HTTP/1.1", "Host: here"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         data = b""
@@ -57,7 +57,7 @@ class Connection:
         self.send("".join(f"{line}\r\n" for line in [*lines, ""]).encode() + data)
 
     def heard(self) -> bytes:
-        """What has come since the last call."""
+        """The bytes that have come since the last call."""
         self._clock.advance(0)
         data = self.transport.value()
         self.transport.clear()
@@ -78,15 +78,15 @@ class Connection:
 
 
 class HTTPCase(SynchronousTestCase):
-    """A door of a server without Paxos."""
+    """The HTTP port of a server without Paxos."""
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.cluster = FakeCluster()
-        self.server, self.door = self.make_door()
-        self.client = Connection(self.door, self.clock)
+        self.server, self.site = self.make_site()
+        self.client = Connection(self.site, self.clock)
 
-    def make_door(self, limits: Limits | None = None, **others: Any) -> tuple[FakeServer, HTTPSite]:
+    def make_site(self, limits: Limits | None = None, **others: Any) -> tuple[FakeServer, HTTPSite]:
         server: Any = FakeServer(fake_config(limits), self.cluster, **others)
         return server, HTTPSite(server, self.clock, lambda: b"pfsb_turns_total 1\n")
 
@@ -94,7 +94,7 @@ class HTTPCase(SynchronousTestCase):
         return self.client.ask(method, path, body, **headers)
 
     def content(self, method: str, path: str, body: object = None, **headers: str) -> dict[str, Any]:
-        """Of an answer that is 200."""
+        """The content of an answer, which must be 200."""
         reply = self.ask(method, path, body, **headers)
         self.assertEqual(reply.status, 200, reply.body)
         return reply.content
@@ -110,6 +110,6 @@ class HTTPCase(SynchronousTestCase):
         return [command for _, _, command in self.cluster.executed]
 
     def run_elsewhere(self, client_id: str, number: int, command: Command) -> None:
-        """At another door of the cluster, by a session that is open."""
+        """Run a command at another server of the cluster, in a session that is open."""
         answers: list[Result] = []
         self.cluster.run(client_id, number, command, answers.append)

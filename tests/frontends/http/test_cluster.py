@@ -1,4 +1,4 @@
-"""The HTTP doors of a whole cluster, simulated: what sessions, fencing and revisions come to on real servers."""
+"""Sessions, fencing and revisions over HTTP, on all servers of a simulated cluster."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class ClusterCase(ClusterTestCase):
     def setUp(self) -> None:
         self.begin(3)
         self.leader = self.cluster.leader() or 0
-        self.doors = {i: HTTPSite(self.server(i), self.cluster.clock, bytes) for i in self.cluster.ids}
+        self.sites = {i: HTTPSite(self.server(i), self.cluster.clock, bytes) for i in self.cluster.ids}
 
     def browser(self, server_id: int) -> Connection:
-        """Its requests are answered while the world goes on."""
-        connection = Connection(self.doors[server_id], Clock())
+        """A connection whose requests are answered while the simulation goes on."""
+        connection = Connection(self.sites[server_id], Clock())
         connection.heard()
         return connection
 
@@ -39,7 +39,7 @@ class ClusterCase(ClusterTestCase):
 
 class SessionTests(ClusterCase):
     def test_repeated_everywhere_runs_once(self) -> None:
-        """The same number at every server, twice around: one increment, one answer."""
+        """A command number that is sent to every server twice is one increment, with one answer."""
         replies = [
             self.ask(i, "PATCH", "/v1/kv/n", {"op": "incr"}, Pfsb_Client="alice", Pfsb_Number="1")
             for i in (*self.cluster.ids, *self.cluster.ids)
@@ -65,7 +65,7 @@ class SessionTests(ClusterCase):
             self.assertEqual(self.ask(server_id, "GET", "/v1/kv/colour").content["value"], "new")
 
     def test_locks_stay_with_a_session_that_moves_and_go_with_its_end(self) -> None:
-        """A takeover loses nothing; the end of the ttl frees the lock for whoever waits."""
+        """A takeover loses nothing; the end of the ttl frees the lock for the client that waits."""
         headers = {"Pfsb_Client": "alice", "Pfsb_Ttl": "3"}
         token = self.ask(0, "POST", "/v1/locks/a", None, **headers).content["token"]
         self.assertEqual(self.ask(1, "POST", "/v1/locks/a", None, **headers).content["token"], token)
@@ -76,8 +76,8 @@ class SessionTests(ClusterCase):
         self.cluster.run(3.0)
         self.assertGreater(waiting.reply().content["token"], token)
 
-    def test_sessions_that_are_left_alone_leave_nothing(self) -> None:
-        """After the ttl nothing of them is in the replicated state but the anonymous ones of the doors."""
+    def test_idle_sessions_leave_nothing(self) -> None:
+        """After the ttl no session is left in the replicated state."""
         for server_id in self.cluster.ids:
             self.ask(server_id, "PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Client=f"client{server_id}", Pfsb_Ttl="1")
         self.cluster.run(5.0)
@@ -86,7 +86,7 @@ class SessionTests(ClusterCase):
 
 class RevisionTests(ClusterCase):
     def test_read_your_writes_at_a_server_that_is_behind(self) -> None:
-        """With the revision of the write a sequential read waits for it; without, it may show what was before."""
+        """With the revision of the write a sequential read waits for it; without, it may show the state before."""
         follower = self.other()
         self.cluster.isolate(follower)
         written = self.ask(self.leader, "PUT", "/v1/kv/a", {"value": "1"})
@@ -101,7 +101,7 @@ class RevisionTests(ClusterCase):
         self.assertEqual(reader.reply().content["value"], "1")
 
     def test_header_is_never_older_than_the_answer(self) -> None:
-        """Whatever the resource: what it shows was written at a revision that the header has reached."""
+        """The header has reached the revision at which the content of the answer was written."""
         for server_id in self.cluster.ids:
             for number in range(3):
                 reply = self.ask(server_id, "PUT", f"/v1/kv/{number}", {"value": "1"})
@@ -113,10 +113,10 @@ _SAMPLE = re.compile(r'([a-z_]+)(\{[a-z]+="[^"\\]*"(,[a-z]+="[^"\\]*")*\})? (-?[
 
 class MetricsTests(ClusterCase):
     def figures(self, server_id: int) -> dict[str, float]:
-        """By name with labels. Every line is a sample of a family that was announced, or announces one."""
+        """Figures by name with labels. Every line is a sample of a family that was announced, or announces one."""
         clock: Any = self.cluster.clock
         metrics = Metrics(self.server(server_id), StorageCounters(), TransportCounters(), ReactorLag(clock))
-        metrics.door = self.doors[server_id]
+        metrics.site = self.sites[server_id]
         found: dict[str, float] = {}
         family = ""
         for line in metrics.render().decode().splitlines():
@@ -145,7 +145,7 @@ class MetricsTests(ClusterCase):
         self.assertEqual(self.figures(self.other())["pfsb_leads"], 0)
 
     def test_trouble_is_counted(self) -> None:
-        """A leader that is cut off: timers expire, views change, whoever was away catches up."""
+        """A leader is cut off: timers expire, views change, and the former leader catches up."""
         before = self.figures(self.other())["pfsb_view_changes_total"]
         away = self.leader
         self.cluster.isolate(away)
@@ -157,8 +157,8 @@ class MetricsTests(ClusterCase):
         self.assertGreater(self.figures(away)["pfsb_progress_timer_expiries_total"], 0)
         self.assertGreater(self.figures(away)['pfsb_reconciliation_bytes_total{way="received"}'], 0)
 
-    def test_late_reactor(self) -> None:
-        """What is called late is counted with how late it was."""
+    def test_calls_of_a_late_reactor_are_counted(self) -> None:
+        """A call that the reactor makes late is counted, with its delay."""
         clock = Clock()
         lag = ReactorLag(clock)
         lag.start()

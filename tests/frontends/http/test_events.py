@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfsb.frontends.http.chat import BEAT_SECONDS, HELD_BACK_MAX
+from pfsb.frontends.http.chat import HEARTBEAT_SECONDS, HELD_BACK_MAX
 from tests.frontends.http.http_client import Connection, HTTPCase
 
 
@@ -12,7 +12,7 @@ class EventCase(HTTPCase):
             self.content("POST", "/v1/chat", {"text": text})
 
     def listen(self, path: str = "/v1/events", **headers: str) -> Connection:
-        stream = Connection(self.door, self.clock)
+        stream = Connection(self.site, self.clock)
         stream.request("GET", path, None, **headers)
         return stream
 
@@ -51,7 +51,7 @@ class ChatTests(EventCase):
         stream.heard()
         stream.protocol.pauseProducing()
         self.say("one", "two")
-        self.clock.advance(BEAT_SECONDS)
+        self.clock.advance(HEARTBEAT_SECONDS)
         self.assertEqual(stream.heard(), b"")
         stream.protocol.resumeProducing()
         self.assertEqual(stream.heard().count(b"event: chat"), 2)
@@ -62,22 +62,22 @@ class ChatTests(EventCase):
         stream.heard()
         stream.hang_up()
         self.say("one")
-        self.clock.advance(10 * BEAT_SECONDS)
+        self.clock.advance(10 * HEARTBEAT_SECONDS)
         self.assertEqual(stream.heard(), b"")
         self.assertTrue(all(following.stopped for following in self.cluster.followings))
-        self.assertEqual((self.door.streams, len(self.door.sessions)), ({}, 0))
+        self.assertEqual((self.site.streams, len(self.site.sessions)), ({}, 0))
 
     def test_beats(self) -> None:
         """A comment now and then keeps proxies from closing the stream."""
         stream = self.listen()
         stream.heard()
-        self.clock.advance(BEAT_SECONDS)
+        self.clock.advance(HEARTBEAT_SECONDS)
         self.assertIn(b":\n\n", stream.heard())
 
     def test_server_that_stops(self) -> None:
         """The stream ends properly, so that the client goes on elsewhere."""
         stream = self.listen()
-        self.door.leave()
+        self.site.leave()
         self.assertTrue(stream.heard().endswith(b"0\r\n\r\n"))
         self.assertTrue(stream.transport.disconnecting)
 
@@ -98,7 +98,7 @@ class SessionEventTests(EventCase):
         """Told on the client's streams, also after the request that asked for it has gone; and to nobody else."""
         alice, bob = self.listen("/v1/events?client=alice"), self.listen(Pfsb_Client="bob")
         self.content("POST", "/v1/locks/a", None, Pfsb_Client="bob")
-        waiting = Connection(self.door, self.clock)
+        waiting = Connection(self.site, self.clock)
         waiting.request("POST", "/v1/locks/a", {"wait": 60}, Pfsb_Client="alice")
         waiting.hang_up()
         self.assertNotIn(b"event: lock", alice.heard())
@@ -108,7 +108,7 @@ class SessionEventTests(EventCase):
 
     def test_wait_that_began_at_another_server(self) -> None:
         """The session is taken over with its places in line, and the grant is told here."""
-        _, elsewhere = self.make_door(server_id=1)
+        _, elsewhere = self.make_site(server_id=1)
         self.content("POST", "/v1/locks/a", None, Pfsb_Client="bob")
         Connection(elsewhere, self.clock).request("POST", "/v1/locks/a", {"wait": 60}, Pfsb_Client="alice")
         stream = self.listen(Pfsb_Client="alice")
@@ -118,7 +118,7 @@ class SessionEventTests(EventCase):
     def test_session_that_goes_elsewhere_and_comes_back(self) -> None:
         """Told each time; the stream does not fight for it."""
         stream = self.listen(Pfsb_Client="alice")
-        _, elsewhere = self.make_door(server_id=1)
+        _, elsewhere = self.make_site(server_id=1)
         Connection(elsewhere, self.clock).ask("POST", "/v1/session", None, Pfsb_Client="alice")
         self.assertIn(b'event: session\ndata: {"state":"replaced"}\n\n', stream.heard())
         self.assertEqual(len(elsewhere.sessions), 1)
@@ -142,6 +142,6 @@ class SessionEventTests(EventCase):
         stream.protocol.pauseProducing()
         for number in range(HELD_BACK_MAX):
             self.content("POST", f"/v1/locks/{number}", None, Pfsb_Client="alice")
-        self.assertEqual(len(self.door.streams), 1)
+        self.assertEqual(len(self.site.streams), 1)
         self.content("POST", "/v1/locks/more", None, Pfsb_Client="alice")
-        self.assertEqual(len(self.door.streams), 0)
+        self.assertEqual(len(self.site.streams), 0)

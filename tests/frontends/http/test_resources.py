@@ -1,4 +1,4 @@
-"""What each resource of the HTTP door does, and what it says to requests that are wrong (docs/http.rst)."""
+"""Each resource of the HTTP port, and its answers to requests that are wrong. See docs/http.rst."""
 
 from __future__ import annotations
 
@@ -225,19 +225,19 @@ class LookTests(HTTPCase):
 class ConnectionTests(HTTPCase):
     def test_one_connection_too_many(self) -> None:
         """503, and closed; when another one goes there is room again."""
-        _, door = self.make_door(Limits(connections=1))
-        first = Connection(door, self.clock)
-        second = Connection(door, self.clock)
+        _, site = self.make_site(Limits(connections=1))
+        first = Connection(site, self.clock)
+        second = Connection(site, self.clock)
         self.assertRefused(second.reply(), 503, "BUSY")
         self.assertTrue(second.transport.disconnecting)
         second.hang_up()
         first.hang_up()
-        self.assertEqual(Connection(door, self.clock).ask("GET", "/healthz").status, 200)
+        self.assertEqual(Connection(site, self.clock).ask("GET", "/healthz").status, 200)
 
     def test_what_is_no_http(self) -> None:
-        """400 in this door's form, and closed."""
+        """Bytes that are no HTTP get a 400 with a JSON body, and the connection is closed."""
         for data in (b"\x16\x03\x01\x02\r\n", b"GET / HTTP/1.1\r\nno colon\r\n\r\n", b"PUT colour blue yes\r\n"):
-            client = Connection(self.door, self.clock)
+            client = Connection(self.site, self.clock)
             client.send(data)
             self.assertRefused(client.reply(), 400, "BADREQUEST")
             self.assertTrue(client.transport.disconnecting)
@@ -268,7 +268,7 @@ class ConnectionTests(HTTPCase):
         self.server.desk.hold = True
         self.client.request("PUT", "/v1/kv/a", {"value": "1"})
         self.server.desk.release()
-        self.door.leave()
+        self.site.leave()
         self.assertIn(b"200 OK", self.client.transport.value())
         self.assertTrue(self.client.transport.disconnecting)
 
@@ -276,4 +276,4 @@ class ConnectionTests(HTTPCase):
         """By method and status; what nobody knows has no counter of its own."""
         self.ask("GET", "/healthz")
         self.ask("BREW", "/healthz")
-        self.assertEqual(self.door.answered, {("GET", 200): 1, ("-", 405): 1})
+        self.assertEqual(self.site.answered, {("GET", 200): 1, ("-", 405): 1})

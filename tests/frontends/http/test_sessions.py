@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pfsb.applications.interfaces import Refused
 from pfsb.config.config import Limits
-from pfsb.frontends.http.sessions import ANONYMOUS_MAX
+from pfsb.frontends.http.sessions import ANONYMOUS_SESSIONS_MAX
 from tests.frontends.http.http_client import Connection, HTTPCase
 
 
@@ -19,7 +19,7 @@ class ExactlyOnceTests(HTTPCase):
 
     def test_repeated_at_another_server(self) -> None:
         """The session goes with its client; the answer is the same."""
-        _, elsewhere = self.make_door(server_id=1)
+        _, elsewhere = self.make_site(server_id=1)
         who = {"Pfsb_Client": "alice", "Pfsb_Number": "1"}
         first = self.ask("PATCH", "/v1/kv/n", {"op": "incr"}, **who)
         again = Connection(elsewhere, self.clock).ask("PATCH", "/v1/kv/n", {"op": "incr"}, **who)
@@ -29,17 +29,17 @@ class ExactlyOnceTests(HTTPCase):
 
     def test_client_that_comes_back(self) -> None:
         """Each server that it speaks to takes the session over, and none keeps an old one."""
-        _, elsewhere = self.make_door(server_id=1)
+        _, elsewhere = self.make_site(server_id=1)
         other = Connection(elsewhere, self.clock)
         for number, client in enumerate((self.client, other, self.client, other), 1):
             reply = client.ask("PUT", "/v1/kv/n", {"value": "1"}, Pfsb_Client="alice", Pfsb_Number=str(number))
             self.assertEqual(reply.headers["Pfsb-Session"], "new" if number == 1 else "resumed")
-        self.assertEqual((len(self.door.sessions), len(elsewhere.sessions)), (0, 1))
+        self.assertEqual((len(self.site.sessions), len(elsewhere.sessions)), (0, 1))
 
     def test_hello_once_while_requests_come(self) -> None:
         """Several that come while it is on its way wait for the same one."""
         self.server.desk.hold = True
-        others = [Connection(self.door, self.clock) for _ in range(3)]
+        others = [Connection(self.site, self.clock) for _ in range(3)]
         for other in others:
             other.request("PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Client="alice")
         self.server.desk.release()
@@ -80,8 +80,8 @@ class ExactlyOnceTests(HTTPCase):
 
     def test_window_of_a_session(self) -> None:
         """429 beyond session_window unanswered requests; of a number in use that does not tell the fate."""
-        server, door = self.make_door(Limits(session_window=2))
-        clients = [Connection(door, self.clock) for _ in range(4)]
+        server, site = self.make_site(Limits(session_window=2))
+        clients = [Connection(site, self.clock) for _ in range(4)]
         clients[0].ask("POST", "/v1/session", None, Pfsb_Client="alice")
         server.desk.hold = True
         for client in clients[:3]:
@@ -103,8 +103,8 @@ class ExactlyOnceTests(HTTPCase):
 
     def test_too_many_sessions(self) -> None:
         """As many as there may be connections."""
-        _, door = self.make_door(Limits(connections=1))
-        client = Connection(door, self.clock)
+        _, site = self.make_site(Limits(connections=1))
+        client = Connection(site, self.clock)
         self.assertEqual(client.ask("POST", "/v1/session", None, Pfsb_Client="alice").status, 200)
         self.assertRefused(client.ask("POST", "/v1/session", None, Pfsb_Client="bob"), 429, "BUSY")
 
@@ -121,12 +121,12 @@ class LifeTests(HTTPCase):
         self.assertNotIn("bye", session.calls)
         self.clock.advance(0.1)
         self.assertEqual(session.calls[-2:], ["bye", "disconnected"])
-        self.assertEqual(len(self.door.sessions), 0)
+        self.assertEqual(len(self.site.sessions), 0)
 
     def test_kept_while_a_request_waits(self) -> None:
         """Somebody who waits for a lock is there."""
         self.ask("POST", "/v1/locks/a", None, Pfsb_Client="alice")
-        waiting = Connection(self.door, self.clock)
+        waiting = Connection(self.site, self.clock)
         waiting.request("POST", "/v1/locks/a", {"wait": 600}, Pfsb_Client="bob")
         self.clock.advance(60)
         self.assertEqual(waiting.heard(), b"")
@@ -148,7 +148,7 @@ class LifeTests(HTTPCase):
         self.content("POST", "/v1/session", None, Pfsb_Client="alice")
         self.server.desk.hold = True
         self.client.request("PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Client="alice")
-        _, elsewhere = self.make_door(server_id=1)
+        _, elsewhere = self.make_site(server_id=1)
         Connection(elsewhere, self.clock).ask("POST", "/v1/session", None, Pfsb_Client="alice")
         (session,) = self.server.desk.connections
         self.assertNotIn("disconnected", session.calls)
@@ -164,9 +164,9 @@ class AnonymousTests(HTTPCase):
             self.content("PUT", "/v1/kv/a", {"value": "1"})
         self.assertEqual(len(self.server.desk.connections), 1)
         self.server.desk.hold = True
-        for _ in range(3 * ANONYMOUS_MAX):
-            Connection(self.door, self.clock).request("PUT", "/v1/kv/a", {"value": "1"})
-        self.assertEqual(len(self.server.desk.connections), ANONYMOUS_MAX)
+        for _ in range(3 * ANONYMOUS_SESSIONS_MAX):
+            Connection(self.site, self.clock).request("PUT", "/v1/kv/a", {"value": "1"})
+        self.assertEqual(len(self.server.desk.connections), ANONYMOUS_SESSIONS_MAX)
         self.assertEqual({each.submitted for each in self.server.desk.connections[1:]}, {3})
 
     def test_one_that_has_expired_is_replaced(self) -> None:
@@ -175,7 +175,7 @@ class AnonymousTests(HTTPCase):
         self.client.request("PUT", "/v1/kv/a", {"value": "1"})
         (first,) = self.server.desk.connections
         first.end("NOSESSION", "expired")
-        other = Connection(self.door, self.clock)
+        other = Connection(self.site, self.clock)
         other.request("PUT", "/v1/kv/b", {"value": "1"})
         self.server.desk.release()
         self.assertEqual((self.client.reply().status, other.reply().status), (200, 200))
@@ -208,7 +208,7 @@ class LockTests(HTTPCase):
     def test_answer_when_it_is_granted(self) -> None:
         """Somebody who waits has the answer as soon as the lock is free."""
         self.content("POST", "/v1/locks/a", None, Pfsb_Client="alice")
-        bob = Connection(self.door, self.clock)
+        bob = Connection(self.site, self.clock)
         bob.request("POST", "/v1/locks/a", {"wait": 60}, Pfsb_Client="bob")
         self.assertEqual(bob.heard(), b"")
         self.content("DELETE", "/v1/locks/a", None, Pfsb_Client="alice")
