@@ -1,4 +1,4 @@
-"""Defects of what must be on disk before what (paper.md 6.2, design part 3), and of what is found there again."""
+"""Defects of the order between disk and network (docs/defects.rst), and of recovering the state from disk."""
 
 from __future__ import annotations
 
@@ -27,41 +27,43 @@ def _send_past_the_gate(turn: Turn, kind: type) -> None:
 
 
 def _do_not_force(turn: Turn, kind: type) -> None:
-    """It gets to the disk with whatever is forced later."""
+    """Make records of one kind lazy: they get to the disk with a record that is forced later."""
 
     @instead_of(turn, "append")
     def broken(append: Callable[..., None], record: Record, *, lazy: bool = False) -> None:
         append(record, lazy=lazy or isinstance(record, kind))
 
 
-@DEFECTS.add("accept-early", "6.2, Figure 10 B", "ACCEPT leaves before the proposal is on disk")
+@DEFECTS.add("accept-early", "section 5.8, Figure 10 B", "ACCEPT leaves before the proposal is on disk")
 def _accept_early(process: Any) -> None:
     _send_past_the_gate(process.replica.turn, Accept)
 
 
-@DEFECTS.add("proposal-not-forced", "6.2, Figure 11 A", "one's own vote counts, and replies leave, without a sync")
+@DEFECTS.add(
+    "proposal-not-forced", "section 5.8, Figure 11 A", "one's own vote counts, and replies leave, without a sync"
+)
 def _proposal_not_forced(process: Any) -> None:
     _do_not_force(process.replica.turn, ProposalRecord)
 
 
-@DEFECTS.add("prepare-ok-early", "6.2, Figure 9 B", "PREPARE_OK leaves before Last_Installed is on disk")
+@DEFECTS.add("prepare-ok-early", "section 5.8, Figure 9 B", "PREPARE_OK leaves before Last_Installed is on disk")
 def _prepare_ok_early(process: Any) -> None:
     _send_past_the_gate(process.replica.turn, PrepareOK)
 
 
-@DEFECTS.add("prepare-early", "6.2, Figure 7 A", "PREPARE leaves before Last_Installed is on disk")
+@DEFECTS.add("prepare-early", "section 5.8, Figure 7 A", "PREPARE leaves before Last_Installed is on disk")
 def _prepare_early(process: Any) -> None:
     _send_past_the_gate(process.replica.turn, Prepare)
 
 
-@DEFECTS.add("proposal-early", "6.2, Figure 11 A", "PROPOSAL leaves before Last_Installed is on disk")
+@DEFECTS.add("proposal-early", "section 5.8, Figure 11 A", "PROPOSAL leaves before Last_Installed is on disk")
 def _proposal_early(process: Any) -> None:
-    """A view that others have promised to follow is on the leader's disk already; that of a single server is not."""
+    """Shows in a cluster of one only: a view that others have promised to follow is on its leader's disk already."""
     turn = process.replica.turn
     override(turn, "send_proposal_early", lambda _: turn.send_early)
 
 
-@DEFECTS.add("vc-proof-volatile", "6.2, section 5.2", "VC_PROOF tells of a view that is not on disk yet")
+@DEFECTS.add("vc-proof-volatile", "section 5.8, Figure 6 C", "VC_PROOF tells of a view that is not on disk yet")
 def _vc_proof_volatile(process: Any) -> None:
     replica = process.replica
 
@@ -74,7 +76,7 @@ def _vc_proof_volatile(process: Any) -> None:
             send(message, to)
 
 
-@DEFECTS.add("alive-volatile", "6.2, section 5.10", "ALIVE tells of a Local_Aru that is not on disk yet")
+@DEFECTS.add("alive-volatile", "sections 5.8 and 5.10", "ALIVE tells of a Local_Aru that is not on disk yet")
 def _alive_volatile(process: Any) -> None:
     data = process.replica.data
 
@@ -91,7 +93,7 @@ def _view_not_written(process: Any) -> None:
             append(record, lazy=lazy)
 
 
-@DEFECTS.add("reply-early", "design part 3", "clients are answered before the server's own vote is on disk")
+@DEFECTS.add("reply-early", "Departure 1", "clients are answered before the server's own vote is on disk")
 def _reply_early(process: Any) -> None:
     turn = process.replica.turn
 
@@ -119,7 +121,9 @@ class _HastyStorage(MemoryStorage):
 
 
 @DEFECTS.add(
-    "sync-not-awaited", "design part 7", "the storage says that a group is on disk when it only begins to write"
+    "sync-not-awaited",
+    "docs/internals/storage.rst",
+    "the storage says that a group is on disk when it only begins to write",
 )
 def _sync_not_awaited(process: Any) -> None:
     become(process.replica.storage, _HastyStorage)
@@ -135,7 +139,7 @@ class _StubbornStorage(MemoryStorage):
         return super()._to_disk(group)
 
 
-@DEFECTS.add("write-error-ignored", "design part 3", "a write that failed is taken for done, and the server goes on")
+@DEFECTS.add("write-error-ignored", "Departure 1", "a write that failed is taken for done, and the server goes on")
 def _write_error_ignored(process: Any) -> None:
     become(process.replica.storage, _StubbornStorage)
 
@@ -152,7 +156,11 @@ class _TearingStorage(MemoryStorage):
                 contents.apply(ProposalRecord(seq, view, Batch(batch.data[: len(batch.data) // 2])))
 
 
-@DEFECTS.add("torn-tail-kept", "G20, design part 7", "of the last record before a crash one half is read as the whole")
+@DEFECTS.add(
+    "torn-tail-kept",
+    "G20, docs/internals/storage.rst",
+    "of the last record before a crash one half is read as the whole",
+)
 def _torn_tail_kept(process: Any) -> None:
     become(process.replica.storage, _TearingStorage)
 
@@ -197,7 +205,9 @@ class _ForgetfulChain(DigestChain):
             self._ring[at : at + len(head)] = head
 
 
-@DEFECTS.add("digest-gap", "interface part 3, DIGEST", "the chain of digests of server 0 leaves out every seventh slot")
+@DEFECTS.add(
+    "digest-gap", "docs/protocol.rst, DIGEST", "the chain of digests of server 0 leaves out every seventh slot"
+)
 def _digest_gap(process: Any) -> None:
     queue = process.replica.ordered_queue
     if process.replica.membership.server_id == 0:
@@ -205,7 +215,7 @@ def _digest_gap(process: Any) -> None:
 
 
 @DEFECTS.add(
-    "lost-disk-unnoticed", "G20, design part 4", "a server with an empty disk votes where another one had promised"
+    "lost-disk-unnoticed", "G20, Departure 12", "a server with an empty disk votes where another one had promised"
 )
 def _lost_disk_unnoticed(process: Any) -> None:
     @instead_of(process.replica.storage_identity, "is_who_it_says")

@@ -1,4 +1,4 @@
-"""Defects above the protocol: sessions, exactly once, and locks (design parts 5 and 6)."""
+"""Defects above the protocol: sessions, exactly once, and locks (docs/internals/sessions.rst)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _lock(process: Any) -> Any:
 
 
 def _once_recovered(process: Any, change: Callable[[], None]) -> None:
-    """When a server has executed again what was executed before it was restarted, and hears of nobody yet."""
+    """Call `change` when a server has recovered, its history executed again, and has received nothing yet."""
 
     @instead_of(process.replica, "start")
     def broken(start: Callable[[], None]) -> None:
@@ -30,7 +30,11 @@ def _once_recovered(process: Any, change: Callable[[], None]) -> None:
         change()
 
 
-@DEFECTS.add("replies-lost", "design part 5, G20", "a server that is restarted has forgotten the replies that it kept")
+@DEFECTS.add(
+    "replies-lost",
+    "docs/internals/sessions.rst, G20",
+    "a server that is restarted has forgotten the replies that it kept",
+)
 def _replies_lost(process: Any) -> None:
     def forget() -> None:
         for session in process.server.machine.sessions.values():
@@ -49,17 +53,22 @@ def _do_not_fence(process: Any) -> None:
 
 
 @DEFECTS.add(
-    "epoch-not-fenced", "design part 5", "a session that was taken over still runs what comes from the old connection"
+    "epoch-not-fenced",
+    "docs/internals/sessions.rst",
+    "a session that was taken over still runs what comes from the old connection",
 )
 def _epoch_not_fenced(process: Any) -> None:
     _do_not_fence(process)
 
 
 @DEFECTS.add(
-    "numbers-not-filtered", "design part 5", "neither its number nor its epoch keeps a command from running again"
+    "numbers-not-filtered",
+    "docs/internals/sessions.rst",
+    "neither its number nor its epoch keeps a command from running again",
 )
 def _numbers_not_filtered(process: Any) -> None:
-    """The epoch alone keeps away all that a correct front end lets through; so it has to be out of the way."""
+    """Fencing by epochs is planted out of the way, too: alone it stops all repetitions that a correct front end lets
+    through."""
     _do_not_fence(process)
 
     @instead_of(process.server.machine, "run_command")
@@ -68,7 +77,7 @@ def _numbers_not_filtered(process: Any) -> None:
         return command(session, number, asked)
 
 
-@DEFECTS.add("revision-not-counted", "design part 5", "commands of clients do not count as revisions")
+@DEFECTS.add("revision-not-counted", "docs/internals/sessions.rst", "commands of clients do not count as revisions")
 def _revision_not_counted(process: Any) -> None:
     machine = process.server.machine
 
@@ -80,7 +89,7 @@ def _revision_not_counted(process: Any) -> None:
         return result
 
 
-@DEFECTS.add("revision-not-the-same", "design part 5", "server 0 does not count every hundredth revision")
+@DEFECTS.add("revision-not-the-same", "docs/internals/sessions.rst", "server 0 does not count every hundredth revision")
 def _revision_not_the_same(process: Any) -> None:
     machine = process.server.machine
 
@@ -95,7 +104,9 @@ def _revision_not_the_same(process: Any) -> None:
         return result
 
 
-@DEFECTS.add("closed-number-forgotten", "design part 5", "the last number of a session that ends is not kept")
+@DEFECTS.add(
+    "closed-number-forgotten", "docs/internals/sessions.rst", "the last number of a session that ends is not kept"
+)
 def _closed_number_forgotten(process: Any) -> None:
     machine = process.server.machine
 
@@ -107,10 +118,10 @@ def _closed_number_forgotten(process: Any) -> None:
 
 
 @DEFECTS.add(
-    "fate-none-for-unknown", "promise 4, interface part 3", "a command that is under way is refused with fate=none"
+    "fate-none-for-unknown", "promise 4, docs/protocol.rst", "a command that is under way is refused with fate=none"
 )
 def _fate_none_for_unknown(process: Any) -> None:
-    """`UNKNOWN` is told from other results by being that very object; the text on its way out is another."""
+    """Changes results on their way out only: inside the server the object `UNKNOWN` is recognised by its identity."""
     turn = process.replica.turn
 
     def with_fate_none(said: Any) -> Any:
@@ -123,7 +134,7 @@ def _fate_none_for_unknown(process: Any) -> None:
         call(function, *map(with_fate_none, args))
 
 
-@DEFECTS.add("reply-before-execution", "design part 3", "a command is answered when it is sent to the leader")
+@DEFECTS.add("reply-before-execution", "Departure 1", "a command is answered when it is sent to the leader")
 def _reply_before_execution(process: Any) -> None:
     @instead_of(process.replica, "introduce")
     def broken(introduce: Callable[[ClientUpdate], None], update: ClientUpdate) -> None:
@@ -139,9 +150,9 @@ def _results_mixed_up(process: Any) -> None:
     @instead_of(process.server, "start")
     def broken(start: Callable[[], None]) -> None:
         start()
-        carriers = process.server.desk.paxos_clients
+        clients = process.server.desk.paxos_clients
 
-        @instead_of(carriers, "aboard")
+        @instead_of(clients, "aboard")
         def mixed_up(aboard: Callable[[ClientUpdate], Sequence[Any]], update: ClientUpdate) -> Sequence[Any]:
             return aboard(update)[::-1]
 
@@ -154,7 +165,7 @@ def _expiry_left_out(process: Any) -> None:
         override(process.server.expiry, "sweep", lambda _: do_nothing)
 
 
-@DEFECTS.add("lock-not-fair", "design part 6", "a lock goes to whoever waits shortest for it")
+@DEFECTS.add("lock-not-fair", "docs/internals/applications.rst", "a lock goes to whoever waits shortest for it")
 def _lock_not_fair(process: Any) -> None:
     lock = _lock(process)
 
@@ -165,12 +176,12 @@ def _lock_not_fair(process: Any) -> None:
         pass_on(name, held, context)
 
 
-@DEFECTS.add("lock-not-released", "design parts 5 and 6", "a session that ends keeps its locks")
+@DEFECTS.add("lock-not-released", "docs/internals/sessions.rst", "a session that ends keeps its locks")
 def _lock_not_released(process: Any) -> None:
     override(_lock(process), "session_ended", lambda _: do_nothing)
 
 
-@DEFECTS.add("lock-line-lost", "design part 6", "after a restart nobody waits for a lock any more")
+@DEFECTS.add("lock-line-lost", "docs/internals/applications.rst", "after a restart nobody waits for a lock any more")
 def _lock_line_lost(process: Any) -> None:
     lock = _lock(process)
 
@@ -188,7 +199,9 @@ class _AtRevision0:
         self.complete = context.complete
 
 
-@DEFECTS.add("lock-token-again", "design part 6", "a lock is granted again with the token of its last holder")
+@DEFECTS.add(
+    "lock-token-again", "docs/internals/applications.rst", "a lock is granted again with the token of its last holder"
+)
 def _lock_token_again(process: Any) -> None:
     lock = _lock(process)
 
@@ -199,7 +212,7 @@ def _lock_token_again(process: Any) -> None:
 
 
 @DEFECTS.add(
-    "lock-waits-for-ever", "interface part 3, LOCK", "a LOCK with a time limit waits on when its time has come"
+    "lock-waits-for-ever", "docs/protocol.rst, LOCK", "a LOCK with a time limit waits on when its time has come"
 )
 def _lock_waits_for_ever(process: Any) -> None:
     override(_lock(process), "time_passed", lambda _: do_nothing)
