@@ -45,7 +45,7 @@ STAGED = """\
 Some defects are shown by such a schedule, too, and that is pinned as well:
 """
 
-WHAT_DIRECTED_IS = '''"""Those that a directed schedule shows, too: the rare ones."""'''
+WHAT_DIRECTED_IS = '''"""Defects that a schedule catches, too: the ones that random runs catch rarely."""'''
 
 
 def render(caught: Mapping[str, Catch], directed: Mapping[str, Catch]) -> str:

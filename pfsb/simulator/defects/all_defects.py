@@ -1,7 +1,7 @@
-"""Deliberate defects, one of each kind, each switched on by its name: what the simulator must find.
+"""Planted defects: deliberate defects of a server, each switched on by its name, which the simulator must find.
 
-They are made in the simulator only, by changing a server that is built; what runs in production knows nothing of them.
-Where each is found, and by which check, stands in `pfsb.simulator.defects.expected_catches`.
+A defect is planted in the simulator only, by changing a server that is built; production code has no trace of it. The
+schedule or run that catches each defect, and the violation, are in `pfsb.simulator.defects.expected_catches`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pfsb.simulator.defects import disk, execution, progress, promises, proposal
 from pfsb.simulator.defects.defect import Defect, Plant
 
 DEFECTS: Final[Mapping[str, Defect]] = {
-    variant.name: variant
+    defect.name: defect
     for module in (
         disk,
         votes,
@@ -24,21 +24,21 @@ DEFECTS: Final[Mapping[str, Defect]] = {
         sessions,
         reads,
     )
-    for variant in module.DEFECTS.by_name.values()
+    for defect in module.DEFECTS.by_name.values()
 }
 
 
 def planted(name: str) -> Plant:
     """The function that plants this defect, for `SimulatedCluster(patch=...)`. Raises KeyError with a sentence."""
-    variant = DEFECTS.get(name)
-    if variant is None:
-        raise KeyError(f"no variant is named {name!r}; there are: {', '.join(DEFECTS)}")
-    return variant.apply
+    defect = DEFECTS.get(name)
+    if defect is None:
+        raise KeyError(f"no defect is named {name!r}; there are: {', '.join(DEFECTS)}")
+    return defect.apply
 
 
 def describe() -> list[tuple[str, str]]:
-    """(name, what is broken, and where that stands) of each, as a person reads it."""
-    return [(variant.name, f"{variant.broken} ({variant.source})") for variant in DEFECTS.values()]
+    """(name, one sentence with the source in parentheses) of each defect, for the list of the command line."""
+    return [(defect.name, f"{defect.broken} ({defect.source})") for defect in DEFECTS.values()]
 
 
 __all__ = ["DEFECTS", "Plant", "Defect", "planted", "describe"]

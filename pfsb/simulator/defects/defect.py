@@ -1,4 +1,4 @@
-"""What a defect is, made on purpose: how one is named, and how it gets into a server that is built."""
+"""Planted defects: their names, and the means to plant one in a server that is built."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from attrs import define, field, frozen
 F = TypeVar("F", bound=Callable[..., Any])
 
 Plant = Callable[[Any], None]
-"""Changes one `Process` of the simulation after it is built and before it starts, in every life of every server."""
+"""Changes one `Process` of the simulation between building and starting it, at every start of every server."""
 
 
 @frozen
 class Defect:
-    """A server that is wrong in one respect."""
+    """A planted defect: a server that is wrong in one respect."""
 
     name: str
     source: str
-    """The figure, section or repair (G7) that is left out."""
+    """The figure, section, repair (G7) or page of the documentation that is broken."""
     broken: str
-    """One sentence: what it does wrong."""
+    """One sentence that says what the server does wrong."""
     apply: Plant
     needs_sessions: bool
-    """It breaks what is above the protocol, which only a whole `pfsb.server.Server` has."""
+    """Whether the defect is above the protocol, so that only a whole `pfsb.server.Server` has it."""
 
 
 @define
@@ -36,10 +36,10 @@ class Defects:
     by_name: dict[str, Defect] = field(factory=dict)
 
     def add(self, name: str, source: str, broken: str) -> Callable[[Plant], Plant]:
-        """A decorator for the function that breaks a server so."""
+        """A decorator for the function that plants the defect."""
 
         def register(apply: Plant) -> Plant:
-            assert name not in self.by_name, f"two variants are named {name}"
+            assert name not in self.by_name, f"two defects are named {name}"
             self.by_name[name] = Defect(name, source, broken, apply, self.needs_sessions)
             return apply
 
@@ -47,7 +47,7 @@ class Defects:
 
 
 def override(owner: object, name: str, make: Callable[[Any], Any]) -> None:
-    """Put make(what is there) in the place of a method of this one object.
+    """Replace a method of this one object by the result of `make`, which is given the method.
 
     Raises AttributeError if there is no such method: a defect must not go away because something was renamed.
     """
@@ -55,7 +55,8 @@ def override(owner: object, name: str, make: Callable[[Any], Any]) -> None:
 
 
 def instead_of(owner: object, name: str) -> Callable[[F], F]:
-    """A decorator: what it decorates is called in the place of a method of this one object, with that method first.
+    """A decorator: the function is called in the place of a method of this one object, with the method as first
+    argument.
 
     Raises AttributeError as `override` does.
     """
@@ -68,10 +69,10 @@ def instead_of(owner: object, name: str) -> Callable[[F], F]:
 
 
 def become(instance: object, kind: type) -> None:
-    """Make an instance of a class with slots one of a subclass, which has no slots of its own."""
+    """Turn an instance of a class with slots into one of a subclass that has no slots of its own."""
     assert issubclass(kind, type(instance)) or isinstance(instance, kind), f"{kind} is no kind of {type(instance)}"
     instance.__class__ = kind
 
 
 def do_nothing(*_args: object, **_kwargs: object) -> None:
-    """In the place of what is left out."""
+    """Stands in the place of a step that is left out."""

@@ -1,4 +1,4 @@
-"""Defects of what must be on disk before what, and of what is found there again."""
+"""Defects of the order between disk and network (docs/defects.rst), and of recovering the state from disk."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pfsb.paxos.ordered_update_queue import DigestChain
 from pfsb.paxos.records import AruRecord, OrderedRecord, ProposalRecord, Record, ViewRecord
 from pfsb.paxos.turn import Turn
 from pfsb.simulator.defects.defect import Defects, become, do_nothing, instead_of, override
-from pfsb.storage.effect import Effect
 from pfsb.storage.memory import MemoryStorage
+from pfsb.storage.shared import Effect
 
 DEFECTS = Defects()
 
@@ -27,43 +27,43 @@ def _send_past_the_gate(turn: Turn, kind: type) -> None:
 
 
 def _do_not_force(turn: Turn, kind: type) -> None:
-    """It gets to the disk with whatever is forced later."""
+    """Make records of one kind lazy: they get to the disk with a record that is forced later."""
 
     @instead_of(turn, "append")
     def broken(append: Callable[..., None], record: Record, *, lazy: bool = False) -> None:
         append(record, lazy=lazy or isinstance(record, kind))
 
 
-@DEFECTS.add("accept-early", "docs/defects.rst, Figure 10 B", "ACCEPT leaves before the proposal is on disk")
+@DEFECTS.add("accept-early", "section 5.8, Figure 10 B", "ACCEPT leaves before the proposal is on disk")
 def _accept_early(process: Any) -> None:
     _send_past_the_gate(process.replica.turn, Accept)
 
 
 @DEFECTS.add(
-    "proposal-not-forced", "docs/defects.rst, Figure 11 A", "one's own vote counts, and replies leave, without a sync"
+    "proposal-not-forced", "section 5.8, Figure 11 A", "one's own vote counts, and replies leave, without a sync"
 )
 def _proposal_not_forced(process: Any) -> None:
     _do_not_force(process.replica.turn, ProposalRecord)
 
 
-@DEFECTS.add("prepare-ok-early", "docs/defects.rst, Figure 9 B", "PREPARE_OK leaves before Last_Installed is on disk")
+@DEFECTS.add("prepare-ok-early", "section 5.8, Figure 9 B", "PREPARE_OK leaves before Last_Installed is on disk")
 def _prepare_ok_early(process: Any) -> None:
     _send_past_the_gate(process.replica.turn, PrepareOK)
 
 
-@DEFECTS.add("prepare-early", "docs/defects.rst, Figure 7 A", "PREPARE leaves before Last_Installed is on disk")
+@DEFECTS.add("prepare-early", "section 5.8, Figure 7 A", "PREPARE leaves before Last_Installed is on disk")
 def _prepare_early(process: Any) -> None:
     _send_past_the_gate(process.replica.turn, Prepare)
 
 
-@DEFECTS.add("proposal-early", "docs/defects.rst, Figure 11 A", "PROPOSAL leaves before Last_Installed is on disk")
+@DEFECTS.add("proposal-early", "section 5.8, Figure 11 A", "PROPOSAL leaves before Last_Installed is on disk")
 def _proposal_early(process: Any) -> None:
-    """A view that others have promised to follow is on the leader's disk already; that of a single server is not."""
+    """Shows in a cluster of one only: a view that others have promised to follow is on its leader's disk already."""
     turn = process.replica.turn
     override(turn, "send_proposal_early", lambda _: turn.send_early)
 
 
-@DEFECTS.add("vc-proof-volatile", "docs/defects.rst, section 5.3", "VC_PROOF tells of a view that is not on disk yet")
+@DEFECTS.add("vc-proof-volatile", "section 5.8, Figure 6 C", "VC_PROOF tells of a view that is not on disk yet")
 def _vc_proof_volatile(process: Any) -> None:
     replica = process.replica
 
@@ -76,7 +76,7 @@ def _vc_proof_volatile(process: Any) -> None:
             send(message, to)
 
 
-@DEFECTS.add("alive-volatile", "docs/defects.rst, section 5.10", "ALIVE tells of a Local_Aru that is not on disk yet")
+@DEFECTS.add("alive-volatile", "sections 5.8 and 5.10", "ALIVE tells of a Local_Aru that is not on disk yet")
 def _alive_volatile(process: Any) -> None:
     data = process.replica.data
 
@@ -93,7 +93,7 @@ def _view_not_written(process: Any) -> None:
             append(record, lazy=lazy)
 
 
-@DEFECTS.add("reply-early", "docs/internals/turn.rst", "clients are answered before the server's own vote is on disk")
+@DEFECTS.add("reply-early", "Departure 1", "clients are answered before the server's own vote is on disk")
 def _reply_early(process: Any) -> None:
     turn = process.replica.turn
 
@@ -139,9 +139,7 @@ class _StubbornStorage(MemoryStorage):
         return super()._to_disk(group)
 
 
-@DEFECTS.add(
-    "write-error-ignored", "docs/internals/turn.rst", "a write that failed is taken for done, and the server goes on"
-)
+@DEFECTS.add("write-error-ignored", "Departure 1", "a write that failed is taken for done, and the server goes on")
 def _write_error_ignored(process: Any) -> None:
     become(process.replica.storage, _StubbornStorage)
 
@@ -217,9 +215,7 @@ def _digest_gap(process: Any) -> None:
 
 
 @DEFECTS.add(
-    "lost-disk-unnoticed",
-    "G20, Departure 12",
-    "a server with an empty disk votes where another one had promised",
+    "lost-disk-unnoticed", "G20, Departure 12", "a server with an empty disk votes where another one had promised"
 )
 def _lost_disk_unnoticed(process: Any) -> None:
     @instead_of(process.replica.storage_identity, "is_who_it_says")

@@ -1,4 +1,4 @@
-"""Defects of learning and executing what is ordered (Figure 11 C, section 5.6)."""
+"""Defects of learning and executing ordered slots (Figure 11, Block C, and section 5.6)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFECTS = Defects()
 
 @define
 class _Unfiltered(LastExecuted):
-    """Notes what has run, and denies it."""
+    """Last_Executed of a server that notes executed updates, and denies them."""
 
     def of(self, client_id: str) -> int:
         return 0

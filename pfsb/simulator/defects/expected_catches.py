@@ -1,4 +1,7 @@
-"""Where each deliberate defect is noticed first, and by which check. Written by `docs/make_broken_table.py --hunt`."""
+"""The run or schedule that catches each planted defect, and the violation that it finds.
+
+Written by `docs/make_broken_table.py --hunt`.
+"""
 
 from __future__ import annotations
 
@@ -642,4 +645,4 @@ DIRECTED: Final[Mapping[str, Catch]] = {
         "Violation: a read that was asked after a write had been answered does not see it",
     ),
 }
-"""Those that a directed schedule shows, too: the rare ones."""
+"""Defects that a schedule catches, too: the ones that random runs catch rarely."""

@@ -115,7 +115,7 @@ def _holes_left(process: Any) -> None:
 
 @DEFECTS.add("holes-filled-fresh", "G11", "a new leader fills holes with what its clients ask for, if they do")
 def _holes_filled_fresh(process: Any) -> None:
-    """What is bound in a later slot, and sent again, is bound a second time."""
+    """An update that is bound in a later slot and sent again is bound a second time."""
     replica = process.replica
     override(replica.update_queue, "bound_updates", lambda _: set)
     _fill_holes_with(process, lambda seq: replica.update_queue.pop_batch(replica.proposals.now_ms()))

@@ -1,4 +1,4 @@
-"""Defects of what a new leader learns from the promises of others (Figures 7 to 9)."""
+"""Defects of the promises from which a new leader learns (Figures 7 to 9)."""
 
 from __future__ import annotations
 

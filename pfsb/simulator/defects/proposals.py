@@ -1,4 +1,4 @@
-"""Defects of leading: what a leader must propose, and which views it may lead (Figures 5 D, 6 C and 11 A)."""
+"""Defects of leading: proposals that a leader must make, and views that it may lead (Figures 5 D, 6 C and 11 A)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defects of the reads that do not go through the log (Departure 24): each lets somebody read what is past."""
+"""Defects of reads without the log (Departure 24): with each of them a read may miss an answered write."""
 
 from __future__ import annotations
 

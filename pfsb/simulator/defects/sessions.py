@@ -22,7 +22,7 @@ def _lock(process: Any) -> Any:
 
 
 def _once_recovered(process: Any, change: Callable[[], None]) -> None:
-    """When a server has executed again what was executed before it was restarted, and hears of nobody yet."""
+    """Call `change` when a server has recovered, its history executed again, and has received nothing yet."""
 
     @instead_of(process.replica, "start")
     def broken(start: Callable[[], None]) -> None:
@@ -67,7 +67,8 @@ def _epoch_not_fenced(process: Any) -> None:
     "neither its number nor its epoch keeps a command from running again",
 )
 def _numbers_not_filtered(process: Any) -> None:
-    """The epoch alone keeps away all that a correct front end lets through; so it has to be out of the way."""
+    """Fencing by epochs is planted out of the way, too: alone it stops all repetitions that a correct front end lets
+    through."""
     _do_not_fence(process)
 
     @instead_of(process.server.machine, "run_command")
@@ -120,7 +121,7 @@ def _closed_number_forgotten(process: Any) -> None:
     "fate-none-for-unknown", "promise 4, docs/protocol.rst", "a command that is under way is refused with fate=none"
 )
 def _fate_none_for_unknown(process: Any) -> None:
-    """`UNKNOWN` is told from other results by being that very object; the text on its way out is another."""
+    """Changes results on their way out only: inside the server the object `UNKNOWN` is recognised by its identity."""
     turn = process.replica.turn
 
     def with_fate_none(said: Any) -> Any:
@@ -133,7 +134,7 @@ def _fate_none_for_unknown(process: Any) -> None:
         call(function, *map(with_fate_none, args))
 
 
-@DEFECTS.add("reply-before-execution", "docs/internals/turn.rst", "a command is answered when it is sent to the leader")
+@DEFECTS.add("reply-before-execution", "Departure 1", "a command is answered when it is sent to the leader")
 def _reply_before_execution(process: Any) -> None:
     @instead_of(process.replica, "introduce")
     def broken(introduce: Callable[[ClientUpdate], None], update: ClientUpdate) -> None:
@@ -149,9 +150,9 @@ def _results_mixed_up(process: Any) -> None:
     @instead_of(process.server, "start")
     def broken(start: Callable[[], None]) -> None:
         start()
-        carriers = process.server.desk.paxos_clients
+        clients = process.server.desk.paxos_clients
 
-        @instead_of(carriers, "aboard")
+        @instead_of(clients, "aboard")
         def mixed_up(aboard: Callable[[ClientUpdate], Sequence[Any]], update: ClientUpdate) -> Sequence[Any]:
             return aboard(update)[::-1]
 

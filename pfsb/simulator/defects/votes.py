@@ -1,4 +1,4 @@
-"""Defects of counting: what makes a majority, and whose vote counts for what."""
+"""Defects of counting votes and majorities."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _lazy_vote_lost(process: Any) -> None:
 
 @DEFECTS.add("lazy-vote-before-disk", "Departure 25", "a vote begins to wait for company before it is on disk")
 def _lazy_vote_before_disk(process: Any) -> None:
-    """So that it may travel with an ALIVE, or with the next PROPOSAL, which leave early."""
+    """The vote may then leave, before it is on disk, with an ALIVE or a PROPOSAL that leaves early."""
     replica = process.replica
     lazy = replica.outbound
 

@@ -1,4 +1,4 @@
-"""Schedules made for one situation each, which random ones rarely come to, or in which they do not look closely.
+"""Schedules: runs made for one situation each, which random runs rarely come to, or do not look at closely.
 
 A correct server passes each of them, with every seed.
 """
@@ -20,4 +20,4 @@ SCHEDULES: Final[Mapping[str, Schedule]] = {
 WITH_SESSIONS: Final = frozenset(
     name for name, schedule in SCHEDULES.items() if schedule in (*sessions.SCHEDULES, *reads.SCHEDULES)
 )
-"""Those that run whole servers; the others run the protocol alone."""
+"""Names of the schedules that run whole servers; the other schedules run the protocol alone."""

@@ -1,4 +1,4 @@
-"""Schedules around what an earlier view, or an earlier life, has left on disk."""
+"""Schedules around the state that an earlier view, or an earlier incarnation, has left on disk."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def disk_is_lost(seed: int, patch: Plant | None) -> None:
 
 
 def disk_is_lost_unheard(seed: int, patch: Plant | None) -> None:
-    """Departure 12: a server with an empty disk hears a leader of old, and nobody hears it; its vote counts nowhere.
+    """Departure 12: a server with an empty disk hears an old leader, and no server hears it; its vote counts nowhere.
 
     Servers 1 and 2 have left view 1, and ordered a slot in view 2. Server 0 still leads view 1, and would order
-    something else there, if the server that was 2 voted for it.
+    another batch there, if the newcomer with the id 2 voted for it.
     """
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
@@ -99,7 +99,7 @@ def two_old_proposals(seed: int, patch: Plant | None) -> None:
 
 
 def bound_twice(seed: int, patch: Plant | None) -> None:
-    """G15: two leaders have bound one update to two slots, and nobody can tell that neither is chosen."""
+    """G15: two leaders have bound one update to two slots, and no server can tell that neither is chosen."""
     scene = Scenario(seed, patch, clients=0, settings=Settings(batch_bytes_max=1))
     cluster = scene.cluster
     cluster.run_until(lambda: cluster.leader() == 0 and cluster.has_leader())
@@ -127,7 +127,7 @@ def bound_twice(seed: int, patch: Plant | None) -> None:
 
 
 def promise_of_two_lives(seed: int, patch: Plant | None) -> None:
-    """Figure 5 C: some parts of a promise come from one life of a server, the others from its next; that is no promise.
+    """Figure 5 C: parts of a promise from two incarnations of a server together are no promise.
 
     Server 0 has ordered four slots with the vote of server 2, and is gone; server 1 knows nothing, and leads view 2.
     Server 2 cuts its list before slot 3. Then it dies, server 1 has learned slot 1, and the list is cut before slot 4.
@@ -148,7 +148,7 @@ def promise_of_two_lives(seed: int, patch: Plant | None) -> None:
     cluster.heal()
     network.filters.clear()
     lists: dict[int, int] = {}
-    """edition -> how many parts"""
+    """edition -> number of parts"""
 
     def only_some_parts(passage: Passage) -> bool:
         message = passage.message

@@ -1,4 +1,5 @@
-"""Schedules around reads beside the log (Departure 24): who asks after a write was answered sees it, or waits."""
+"""Schedules around reads without the log (Departure 24): a read that is asked after an answered write sees it, or
+waits."""
 
 from __future__ import annotations
 
@@ -24,11 +25,11 @@ from pfsb.simulator.schedules.scenario import Schedule, Servers
 from pfsb.simulator.workload.connection import SimulatedConnection
 
 NEWS = (Proposal, Accept, ReconciliationReply)
-"""How a server learns of what was ordered."""
+"""Messages by which a server learns of ordered slots."""
 
 
 class _Readers(Servers):
-    """Three servers; "key" is "old" everywhere."""
+    """Three servers; the value of "key" is "old" at all of them."""
 
     def __init__(self, seed: int, patch: Plant | None) -> None:
         super().__init__(seed, patch)
@@ -41,35 +42,35 @@ class _Readers(Servers):
         self.cluster.run(0.5)
 
     def write(self, server_id: int, value: str) -> None:
-        """Answered before anything else happens."""
+        """Write to "key", and wait for the answer."""
         writer = self.hello(server_id, f"writer-{self._writer_number}")
         self._writer_number += 1
         self.wait_for(lambda told: writer.submit(1, ("PUT", "key", value), told))
 
     def hold(self, stop: Callable[[Passage], bool]) -> Callable[[], None]:
-        """Keep some messages on their way; returns what lets them go on."""
+        """Hold some messages on their way; returns the function that releases them."""
         return self.cluster.network.hold(stop).release
 
     def keep_in_the_dark(self, server_id: int) -> None:
-        """It learns of nothing that is ordered from now on."""
+        """Keep a server from learning of slots that are ordered from now on."""
         self.hold(lambda p: p.receiver == server_id and isinstance(p.message, NEWS))
 
     def ask(self, reader: SimulatedConnection) -> list[Result]:
-        """Where the answer will be."""
+        """Ask for "key"; the answer will be in the list that is returned."""
         answers: list[Result] = []
         reader.question(("GET", "key"), answers.append)
         self.cluster.run(0.02)
         return answers
 
     def require_news(self, answers: list[Result]) -> None:
-        """Before the log would be asked instead."""
+        """Fail if a read was answered with "old", or is within 0.2 seconds, before it would go through the log."""
         self.cluster.run(0.2)
         if any(isinstance(result, Done) and dict(result.fields)["value"] == "old" for result in answers):
             raise Violation("a read that was asked after a write had been answered does not see it")
 
 
 def leader_is_not_heard(seed: int, patch: Plant | None) -> None:
-    """A leader whom nobody hears any more does not know that there is another one."""
+    """A leader that no server hears any more does not know of the next leader."""
     servers = _Readers(seed, patch)
     reader = servers.hello(servers.leader, "reader")
     servers.hold(lambda p: p.sender == servers.leader)
@@ -79,7 +80,7 @@ def leader_is_not_heard(seed: int, patch: Plant | None) -> None:
 
 
 def leader_hears_only_confirmations(seed: int, patch: Plant | None) -> None:
-    """And those whom it asks follow the other one."""
+    """A leader of which only CONFIRM is heard asks servers that follow the next leader."""
     servers = _Readers(seed, patch)
     reader = servers.hello(servers.leader, "reader")
     servers.hold(lambda p: p.sender == servers.leader and not isinstance(p.message, Confirm))
@@ -95,7 +96,7 @@ def _is_later(passage: Passage) -> bool:
 
 
 def request_is_on_its_way(seed: int, patch: Plant | None) -> None:
-    """Of what a server has asked its leader for, the answer is older than what it is asked now."""
+    """The answer to a request that a server has sent before is too old for a read that it is asked now."""
     servers = _Readers(seed, patch)
     early, late = (servers.hello(servers.first, name) for name in ("early", "late"))
     go_on = servers.hold(lambda p: p.receiver == servers.first and isinstance(p.message, ReadIndex))
@@ -108,7 +109,7 @@ def request_is_on_its_way(seed: int, patch: Plant | None) -> None:
 
 
 def round_is_under_way(seed: int, patch: Plant | None) -> None:
-    """A leader that has begun to ask whether it still is one has noted its index before."""
+    """A leader has noted the index of a round of CONFIRM before a later read is asked."""
     servers = _Readers(seed, patch)
     early, late = servers.hello(servers.first, "early"), servers.hello(servers.second, "late")
     go_on = servers.hold(lambda p: p.receiver == servers.leader and isinstance(p.message, Confirmed))
@@ -121,7 +122,7 @@ def round_is_under_way(seed: int, patch: Plant | None) -> None:
 
 
 def answer_to_a_former_life(seed: int, patch: Plant | None) -> None:
-    """What a server asked before it crashed is answered when it asks again."""
+    """An answer to a request of a former incarnation arrives while the present one waits for its own."""
     servers = _Readers(seed, patch)
     cluster, reborn = servers.cluster, servers.first
     go_on = servers.hold(lambda p: p.receiver == reborn and isinstance(p.message, ReadIndex))

@@ -1,4 +1,4 @@
-"""A small cluster with clients, and what the directed schedules have in common."""
+"""A small cluster with clients, and operations that schedules have in common."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from pfsb.simulator.workload.connection import SimulatedConnection
 from pfsb.simulator.workload.paper_clients import SimulatedClient
 
 Schedule = Callable[[int, Plant | None], None]
-"""Runs one situation, from a seed, with servers broken so or whole. Raises `AssertionError` if a promise is broken."""
+"""Runs one situation from a seed, with a planted defect or without. Raises `AssertionError` if a promise is broken."""
 
 
 class Scenario:
-    """A cluster with clients, and what the schedules have in common."""
+    """A cluster of servers that run the protocol alone, with clients."""
 
     def __init__(self, seed: int, patch: Plant | None, servers: int = 3, clients: int = 2, **parameters: Any) -> None:
         self.rng = random.Random(f"{seed}/directed")
@@ -35,7 +35,7 @@ class Scenario:
         ]
 
     def begin(self) -> None:
-        """Somebody leads, and clients are served."""
+        """Run until a server leads, and clients are served."""
         for client in self.clients:
             client.start()
         self.cluster.run_until(lambda: self.cluster.has_leader() and len(self.cluster.answers) > len(self.clients))
@@ -49,24 +49,24 @@ class Scenario:
         return self.rng.choice([i for i in self.cluster.running_ids if i != self.leader()])
 
     def everyone_is_served(self, seconds: float) -> None:
-        """Whoever has asked gets an answer in time."""
+        """Every client that has asked gets an answer in time."""
         for client in self.clients:
             client.finish()
         self.cluster.run_until(lambda: all(client.satisfied for client in self.clients), seconds)
 
     def lose(self, kind: type[Message]) -> None:
-        """All messages of this kind, from now on."""
+        """Lose all messages of this kind from now on."""
         self.cluster.network.drop(lambda passage: isinstance(passage.message, kind))
 
     def everyone_executes(self, seq: int, seconds: float) -> None:
-        """All servers get so far in time."""
+        """All servers execute up to slot `seq` in time."""
         self.cluster.run_until(lambda: all(self.cluster.aru(i) == seq for i in self.cluster.ids), seconds)
 
     def state(self, server_id: int) -> State:
         return self.cluster.replica(server_id).data.server.state
 
     def late(self, kind: type[Message], seconds: float) -> None:
-        """Messages of this kind take so much longer than all others."""
+        """Delay all messages of this kind by so many seconds."""
         network = self.cluster.network
 
         def stop(passage: Passage) -> bool:
@@ -82,14 +82,14 @@ class Scenario:
         return self.cluster.replica(self.leader()).data.views.last_installed
 
     def require_view(self, view: int) -> None:
-        """No other view was needed since."""
+        """Fail if a later view than `view` was led."""
         latest = max(self.cluster.checks.network.leaders)
         if latest != view:
             raise Violation(f"view {view} worked, and now it is view {latest}")
 
 
 class Servers:
-    """A cluster of whole servers, and people who talk to them."""
+    """A cluster of whole servers, with client connections."""
 
     def __init__(self, seed: int, patch: Plant | None) -> None:
         settings = Settings()
@@ -119,5 +119,5 @@ class Servers:
 
 
 def size(seed: int) -> int:
-    """Of the cluster, if it does not matter."""
+    """A size for a cluster in a schedule that works with any."""
     return random.Random(f"{seed}/servers").choice((3, 4, 5))

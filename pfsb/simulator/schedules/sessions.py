@@ -14,9 +14,9 @@ from pfsb.simulator.schedules.scenario import Schedule, Servers
 
 
 def old_connection(seed: int, patch: Plant | None) -> None:
-    """What a connection asked, and what comes when its session was opened anew elsewhere, does not run.
+    """A command of a connection does not run once its session was opened anew at another server.
 
-    HELLO says which numbers have run; whoever relies on that must not be refuted by what is still on its way.
+    HELLO tells the client which numbers have run. A command that is still on its way must not prove that wrong.
     """
     servers = Servers(seed, patch)
     cluster = servers.cluster
@@ -33,7 +33,7 @@ def old_connection(seed: int, patch: Plant | None) -> None:
 
 
 def lock_is_not_free_in_time(seed: int, patch: Plant | None) -> None:
-    """A LOCK with a time limit is answered when its time has come, though nothing else is asked."""
+    """A LOCK with a time limit is answered when its time has come, though no other command is sent."""
     servers = Servers(seed, patch)
     holder, other = (servers.hello(server_id, f"user-{server_id}") for server_id in (0, 1))
     servers.wait_for(lambda told: holder.submit(1, ("LOCK", "door", absent), told))

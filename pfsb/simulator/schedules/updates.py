@@ -30,7 +30,7 @@ def votes_overtake(seed: int, patch: Plant | None) -> None:
 
 
 def proposal_is_lost(seed: int, patch: Plant | None) -> None:
-    """Section 5.9: what is lost in a view that works is sent again, and costs no election."""
+    """Section 5.9: a message that is lost in a view that works is sent again, and costs no election."""
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)
@@ -73,7 +73,7 @@ def path_to_leader_is_cut(seed: int, patch: Plant | None) -> None:
 
 
 def hole_without_clients(seed: int, patch: Plant | None) -> None:
-    """G11: what stands above an empty slot is ordered though nobody asks for anything more."""
+    """G11: a proposal above an empty slot is ordered though no client asks for anything more."""
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)
@@ -112,7 +112,7 @@ def bound_and_sent_again(seed: int, patch: Plant | None) -> None:
 
 
 def update_without_leader(seed: int, patch: Plant | None) -> None:
-    """Departure 17: while the leader does not answer, an update does not go round and round among the others."""
+    """Departure 17: while the leader does not answer, an update is not relayed in circles among the others."""
     settings = Settings(progress_seconds=20.0, update_seconds=0.1)
     scene = Scenario(seed, patch, servers=5, clients=0, settings=settings)
     cluster = scene.cluster
@@ -133,7 +133,7 @@ def update_without_leader(seed: int, patch: Plant | None) -> None:
 
 
 def late_duplicate(seed: int, patch: Plant | None) -> None:
-    """Departure 7: a copy of an update that comes when it is forgotten that it ran does not run again."""
+    """Departure 7: a copy of an update whose entry of Last_Executed is dropped does not run again."""
     settings = Settings(horizon_slots=10)
     scene = Scenario(seed, patch, clients=0, settings=settings)
     cluster = scene.cluster

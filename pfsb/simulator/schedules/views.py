@@ -1,4 +1,4 @@
-"""Schedules around views: who leads, who follows, and how long that takes."""
+"""Schedules around views: elections, ways into a view and back, and the time that they take."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pfsb.simulator.schedules.scenario import Scenario, Schedule, size
 
 
 def minority_is_down(seed: int, patch: Plant | None) -> None:
-    """Promise 3: a majority makes progress, whoever is missing."""
+    """Promise 3: a majority makes progress, whichever servers are missing."""
     rng = random.Random(f"{seed}/servers")
     scene = Scenario(seed, patch, servers=rng.choice((3, 3, 4, 5)))
     scene.begin()
@@ -31,7 +31,7 @@ def prepare_is_overtaken(seed: int, patch: Plant | None) -> None:
 
 
 def leader_is_gone(seed: int, patch: Plant | None) -> None:
-    """G9: those who are left, each still proving the view to the others, elect another leader."""
+    """G9: the servers that are left elect another leader, though each still sends VC_PROOF for the old view."""
     scene = Scenario(seed, patch)
     scene.begin()
     scene.cluster.crash(scene.leader())
@@ -40,7 +40,8 @@ def leader_is_gone(seed: int, patch: Plant | None) -> None:
 
 
 def everyone_comes_back(seed: int, patch: Plant | None) -> None:
-    """G9: who was restarted, or was out of reach for a while, follows its leader again, in a cluster that works."""
+    """G9: a server that was restarted, or out of reach for a while, follows its leader again in a cluster that
+    works."""
     scene = Scenario(seed, patch, servers=5)
     scene.begin()
     cluster = scene.cluster
@@ -63,7 +64,7 @@ def everyone_comes_back(seed: int, patch: Plant | None) -> None:
 
 
 def long_outage(seed: int, patch: Plant | None) -> None:
-    """G8: however long no view could be prepared, a dead leader is not waited for much longer than before."""
+    """G8: after a long time without a prepared view, servers do not wait much longer for a dead leader than before."""
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
     lost = cluster.network.drop(lambda p: isinstance(p.message, PrepareOK))
@@ -88,7 +89,7 @@ def calm_after_storm(seed: int, patch: Plant | None) -> None:
 
 
 def nothing_happens(seed: int, patch: Plant | None) -> None:
-    """Departure 10: an idle cluster elects nobody."""
+    """Departure 10: an idle cluster holds no elections."""
     scene = Scenario(seed, patch, servers=size(seed), clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)
@@ -98,7 +99,7 @@ def nothing_happens(seed: int, patch: Plant | None) -> None:
 
 
 def one_server_only_talks(seed: int, patch: Plant | None) -> None:
-    """Section 5.3: a server that hears nobody, and elects again and again, does not disturb the others."""
+    """Section 5.3: a server that hears no other, and elects again and again, does not disturb the others."""
     scene = Scenario(seed, patch, servers=size(seed))
     scene.begin()
     cluster = scene.cluster
@@ -115,7 +116,7 @@ def one_server_only_talks(seed: int, patch: Plant | None) -> None:
 
 
 def leader_hears_nobody(seed: int, patch: Plant | None) -> None:
-    """Section 5.10: a leader that talks and hears nobody gives way, though nothing is asked of it."""
+    """Section 5.10: a leader that sends and hears no other server gives way, though no client asks anything of it."""
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)
