@@ -11,8 +11,8 @@ from pfsb.paxos.ordered_update_queue import DigestChain
 from pfsb.paxos.records import AruRecord, OrderedRecord, ProposalRecord, Record, ViewRecord
 from pfsb.paxos.turn import Turn
 from pfsb.simulator.defects.defect import Defects, become, do_nothing, instead_of, override
+from pfsb.storage.effect import Effect
 from pfsb.storage.memory import MemoryStorage
-from pfsb.storage.shared import Effect
 
 DEFECTS = Defects()
 
