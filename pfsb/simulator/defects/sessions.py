@@ -158,7 +158,7 @@ def _expiry_left_out(process: Any) -> None:
 def _lock_not_fair(process: Any) -> None:
     lock = _lock(process)
 
-    @instead_of(lock, "_pass_on")
+    @instead_of(lock, "pass_on")
     def broken(pass_on: Callable[[str, Any, Any], None], name: str, held: Any, context: Any) -> None:
         if held.places:
             held.places.move_to_end(next(reversed(held.places)), last=False)
@@ -192,7 +192,7 @@ class _AtRevision0:
 def _lock_token_again(process: Any) -> None:
     lock = _lock(process)
 
-    @instead_of(lock, "_pass_on")
+    @instead_of(lock, "pass_on")
     def broken(pass_on: Callable[[str, Any, Any], None], name: str, held: Any, context: Any) -> None:
         held.token -= 1
         pass_on(name, held, _AtRevision0(context))
