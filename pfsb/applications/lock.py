@@ -112,7 +112,7 @@ class Lock(Application):
         for name in sorted(self._names.pop(client_id, ())):
             lock = self._locks[name]
             if lock.holder == client_id:
-                self._pass_on(name, lock, context)
+                self.pass_on(name, lock, context)
             else:
                 self._end_wait(name, lock, client_id, context)
 
@@ -184,7 +184,7 @@ class Lock(Application):
         if token not in (absent, lock.token):
             return Refused("NOTHELD", f"you hold lock {quoted(name)} with token {lock.token}, not {token}")
         self._let_go(name, context.session)
-        self._pass_on(name, lock, context)
+        self.pass_on(name, lock, context)
         return Done((("name", name),))
 
     def _list(self, command: Command) -> Result:
@@ -209,7 +209,7 @@ class Lock(Application):
         if deadline != absent:
             self._deadlines.add((deadline, name, client_id, number))
 
-    def _pass_on(self, name: str, lock: _HeldLock, context: IContext) -> None:
+    def pass_on(self, name: str, lock: _HeldLock, context: IContext) -> None:
         """The holder has let the lock go: grant it to the session that waits longest, or forget it."""
         if not lock.places:
             self._forgotten_token = max(self._forgotten_token, lock.token)

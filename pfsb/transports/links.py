@@ -135,7 +135,10 @@ class Links:
     # -- out --------------------------------------------------------------------------------------
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
-        """Send to one server, or to all others (None); each message is encoded once. Never raises, never blocks."""
+        """Send to one server, or to all others (None). Never raises, never blocks.
+
+        Departure 27: there is no multicast; each peer gets a frame of its own, of messages that are encoded once.
+        """
         if self._codec is None:
             return
         if to is not None and to not in self.membership.peers:
