@@ -1,26 +1,28 @@
-"""Writes docs/broken.rst: the deliberate defects, and how the simulator finds each of them.
+"""Writes docs/broken.rst: the planted defects, and how the simulator finds each of them.
 
     python docs/make_broken_table.py
 
-With `--hunt`, each is looked for anew first, which takes some minutes: after a change of the simulator, or of the
-protocol, other seeds notice. That rewrites pfsb/simulator/defects/expected_catches.py, too; names after `--hunt` look
-for these only. Each one is written as soon as it is found.
+With `--hunt`, the seed of each defect is looked for anew first, which takes some minutes: after a change of the
+simulator or of the protocol other seeds show a defect. A hunt also rewrites
+pfsb/simulator/defects/expected_catches.json, after each defect that it has found. Names of defects after `--hunt` limit
+the hunt to these.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pfsb.simulator.defects.all_defects import DEFECTS
-from pfsb.simulator.defects.expected_catches import CAUGHT, DIRECTED
-from pfsb.simulator.runs.defect_hunt import FEW_SEEDS, Catch, hunt, hunt_directed
+from pfsb.simulator.defects.expected_catches import CAUGHT, DIRECTED, Catch
+from pfsb.simulator.runs.defect_hunt import FEW_SEEDS, hunt, hunt_directed
 from pfsb.simulator.schedules.all_schedules import SCHEDULES
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "docs" / "broken.rst"
-PINNED = ROOT / "pfsb" / "simulator" / "defects" / "expected_catches.py"
+PINNED = ROOT / "pfsb" / "simulator" / "defects" / "expected_catches.json"
 
 INTRODUCTION = """\
 Deliberate defects
@@ -45,8 +47,6 @@ STAGED = """\
 Some defects are shown by such a schedule, too, and that is pinned as well:
 """
 
-WHAT_DIRECTED_IS = '''"""Defects that a schedule catches, too: the ones that random runs catch rarely."""'''
-
 
 def render(caught: Mapping[str, Catch], directed: Mapping[str, Catch]) -> str:
     rows = [
@@ -68,26 +68,16 @@ def render(caught: Mapping[str, Catch], directed: Mapping[str, Catch]) -> str:
 
 
 def pinned(caught: Mapping[str, Catch], directed: Mapping[str, Catch]) -> str:
-    """The module `pfsb.simulator.defects.expected_catches`."""
-    text = PINNED.read_text(encoding="utf-8")
-    head = text[: text.index("CAUGHT: Final")]
-    return "\n".join([head + _pins("CAUGHT", caught), "", _pins("DIRECTED", directed), WHAT_DIRECTED_IS, ""])
+    """The text of expected_catches.json: one line for each defect, so that a hunt changes only the lines of its own."""
+    tables = [f'  "caught": {{\n{_pins(caught)}\n  }}', f'  "directed": {{\n{_pins(directed)}\n  }}']
+    return "{\n" + ",\n".join(tables) + "\n}\n"
 
 
-def _pins(table: str, caught: Mapping[str, Catch]) -> str:
-    lines = [f"{table}: Final[Mapping[str, Catch]] = {{"]
-    for name in DEFECTS:
-        if name in caught:
-            catch = caught[name]
-            check = "'" + catch.check + "'" if '"' in catch.check else f'"{catch.check}"'
-            lines += [
-                f'    "{name}": Catch(',
-                f'        "{catch.schedule}",',
-                f"        {catch.seed},",
-                f"        {check},",
-                "    ),",
-            ]
-    return "\n".join([*lines, "}"])
+def _pins(catches: Mapping[str, Catch]) -> str:
+    rows = [(name, catches[name]) for name in DEFECTS if name in catches]
+    return ",\n".join(
+        f"    {json.dumps(name)}: {json.dumps([catch.schedule, catch.seed, catch.check])}" for name, catch in rows
+    )
 
 
 def _found(catch: Catch) -> tuple[str, str]:

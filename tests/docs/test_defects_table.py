@@ -1,4 +1,4 @@
-"""The page of deliberate defects is complete, and up to date."""
+"""The page of planted defects is complete and up to date."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ broken_table = load("make_broken_table")
 
 class BrokenTableTests(SynchronousTestCase):
     def test_page_is_what_the_script_writes(self) -> None:
-        """Run `python docs/make_broken_table.py` after a change of variants or seeds."""
+        """Run `python docs/make_broken_table.py` after a change of defects or seeds."""
         self.maxDiff = None
         self.assertEqual(broken_table.TABLE.read_text(), broken_table.render(CAUGHT, DIRECTED))
 
     def test_pinned_seeds_are_what_the_script_writes(self) -> None:
-        """So that a hunt changes only the lines of what was hunted."""
+        """A hunt then changes only the lines of the defects that it has looked for."""
         self.maxDiff = None
         self.assertEqual(broken_table.PINNED.read_text(), broken_table.pinned(CAUGHT, DIRECTED))

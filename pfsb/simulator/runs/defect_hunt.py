@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from attrs import frozen
-
 from pfsb.simulator.defects.defect import Defect, Plant
+from pfsb.simulator.defects.expected_catches import Catch
 from pfsb.simulator.faults.profiles import PROFILES
 from pfsb.simulator.runs.run import Plan, Run
 from pfsb.simulator.schedules.all_schedules import SCHEDULES, WITH_SESSIONS
@@ -21,18 +20,6 @@ DIRECTED_SEEDS = 3
 
 SLIPS = ("AttributeError", "TypeError", "NameError")
 """What a variant runs into that was not changed with the server."""
-
-
-@frozen
-class Catch:
-    """How a defect was noticed."""
-
-    schedule: str
-    """A profile of random runs, or a directed schedule."""
-    seed: int
-    """The first one that does."""
-    check: str
-    """What said so: the beginning of its text, without numbers."""
 
 
 def attempt(schedule: str, seed: int, patch: Plant | None) -> str:
