@@ -21,10 +21,10 @@ from pfsb.config.config import Config, ServerConfig
 from pfsb.frontends.line.protocol import LineFactory, LineProtocol
 from pfsb.paxos.messages import State
 from pfsb.server import Server
+from pfsb.service.assembly import GivenSurroundings, frame_identity, make_server
 from pfsb.simulator.cluster.clock import SimulatedClock
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import FrameIdentity
 from pfsb.transports.links import Links
 
 LINK_SECONDS: Final = 0.00005
@@ -58,20 +58,11 @@ class MemoryCluster:
 
     def _make(self, server_id: int) -> Server:
         config, clock = self._config, self.clock
-        membership = FrameIdentity(server_id, frozenset(config.ids) - {server_id}, config.membership_digest())
         faults = LinkFaults(clock, self._dice)
-        links = self._links[server_id] = Links(membership, clock, faults, self._carry)
-        return Server(
-            config=config,
-            server_id=server_id,
-            catalogue=Catalogue(find_applications(config.apps)),
-            clock=clock,
-            rng=self._dice,
-            storage=MemoryStorage(MemoryDisk(), clock, lambda: SYNC_SECONDS, self._dice.randbytes, _fail),
-            transport=links,
-            faults=faults,
-            on_failure=_fail,
-        )
+        links = self._links[server_id] = Links(frame_identity(config, server_id), clock, faults, self._carry)
+        storage = MemoryStorage(MemoryDisk(), clock, lambda: SYNC_SECONDS, self._dice.randbytes, _fail)
+        given = GivenSurroundings(server_id, clock, self._dice, storage, links, _fail)
+        return make_server(config, Catalogue(find_applications(config.apps)), given, faults=faults)
 
     def _carry(self, peer: int, frame: bytes) -> None:
         self.clock.callLater(LINK_SECONDS, self._links[peer].frame_arrived, frame)

@@ -15,7 +15,6 @@ lost together with the peer: one that is made anew under its name must not join 
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -33,13 +32,8 @@ from pfsb.applications.interfaces import Command, Done, Result
 from pfsb.config.addresses import peer_address
 from pfsb.config.config import Config, ServerConfig
 from pfsb.config.yaml_file import Place
-from pfsb.paxos.interfaces import IStableStorage
 from pfsb.server import Server
-from pfsb.storage.memory import MemoryDisk, MemoryStorage
-from pfsb.storage.sqlite import SQLiteStorage
-from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import FrameIdentity
-from pfsb.transports.udp import UDPTransport
+from pfsb.service.assembly import real_server
 
 UNDER_WAY_MAX: Final = 64
 """Commands of one peer that are on their way at once; the others wait for them."""
@@ -206,22 +200,9 @@ def make(peers: Sequence[str], me: int, reactor: Any, *, storage: str | os.PathL
     the port is in use.
     """
     config = _configuration(peers)
-    rng = random.Random(os.urandom(16))
-    faults = LinkFaults(reactor, rng)
-    membership = FrameIdentity(me, frozenset(config.ids) - {me}, config.membership_digest())
-    transport = UDPTransport(reactor, membership, {i: config.server(i).peer for i in config.ids}, faults, None)
     application = Instances()
-    server = Server(
-        config=config,
-        server_id=me,
-        catalogue=Catalogue([application]),
-        clock=reactor,
-        rng=rng,
-        storage=_storage(storage, config, me, reactor),
-        transport=transport,
-        faults=faults,
-        on_failure=_failed,
-    )
+    directory = None if storage is None else Path(storage)
+    server = real_server(config, me, Catalogue([application]), directory=directory, clock=reactor, on_failure=_failed)
     peer = Peer(server, application, reactor)
     server.start()
     peer.attach()
@@ -232,14 +213,6 @@ def _configuration(peers: Sequence[str]) -> Config:
     places = [Place("peers", (str(i),), yaml.ScalarNode(_TEXT, text)) for i, text in enumerate(peers)]
     servers = {i: ServerConfig(i, peer_address(place), "tcp:1") for i, place in enumerate(places)}
     return Config("peers", "instances", servers, f=(len(peers) - 1) // 2, apps=(Instances.name,), snapshot_every=0)
-
-
-def _storage(storage: str | os.PathLike[str] | None, config: Config, me: int, reactor: Any) -> IStableStorage:
-    if storage is None:
-        return MemoryStorage(MemoryDisk(), reactor, lambda: 0.0, os.urandom, _failed, lambda: True)
-    return SQLiteStorage(
-        Path(storage), config.membership_digest(), config.cluster, me, reactor, os.urandom, _failed, config.ids
-    )
 
 
 def _failed(failure: Failure) -> None:

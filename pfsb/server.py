@@ -1,12 +1,14 @@
-"""One server below its sockets: storage, protocol, sessions and applications, put together.
+"""One server below its sockets: storage, protocol, sessions and applications, from its start to its stop.
 
-The service gives it a reactor, UDP and SQLite; the simulator a clock, a network and a disk of its own.
+Everything that touches the machine is passed in: by `pfsb.service.assembly` a reactor, UDP and SQLite, by the simulator
+a clock, a network and a disk of its own. Front ends submit commands through `desk`, wait with `revisions`, `follow`
+events and look at the server with `status`, `servers` and `digest`.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from attrs import define
@@ -14,13 +16,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pfsb import __version__
 from pfsb.applications.catalogue import Catalogue
 from pfsb.applications.interfaces import Answer, Done, Event, Fields, Refused, Word
 from pfsb.config.config import Config
 from pfsb.paxos.interfaces import IStableStorage, ITracer, ITransport
-from pfsb.paxos.messages import State
 from pfsb.paxos.replica import Replica
+from pfsb.server_facts import ServerFacts, server_rows, status
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.expiry import Expiry
 from pfsb.sessions.local_clients import LocalClients
@@ -32,10 +33,11 @@ from pfsb.transports.faults import LinkFaults
 from pfsb.transports.links import TransportCounters
 
 DRAIN_SECONDS = 5.0
-"""How long a stopping server waits for what is under way."""
+"""How long a stopping server waits for commands that are under way."""
 DRAIN_LOOK_SECONDS = 0.05
+"""How often a stopping server looks whether they are answered."""
 DIGESTS_ASKED_MAX = 1_000
-"""How many DIGESTs of slots still to come may wait."""
+"""Maximum number of DIGESTs that wait for slots still to come."""
 
 
 @define(eq=False)
@@ -45,7 +47,7 @@ class _DigestAsked:
 
 
 class Server:
-    """Everything of one server that does not touch a socket."""
+    """One server, without the sockets of its clients."""
 
     _log = Logger()
 
@@ -63,6 +65,7 @@ class Server:
         on_failure: Callable[[Failure], None],
         counters: TransportCounters | None = None,
         storage_counters: StorageCounters | None = None,
+        has_disk: bool = True,
         tracer: ITracer | None = None,
     ) -> None:
         self.config = config
@@ -71,8 +74,6 @@ class Server:
         self.faults = faults
         self._clock = clock
         self._storage = storage
-        self._counters = counters
-        self._storage_counters = storage_counters
         settings = config.settings()
         self.machine = SessionStateMachine(server_id, catalogue, config.limits.session_window, settings.horizon_slots)
         self.replica = Replica(
@@ -88,17 +89,29 @@ class Server:
             tracer=tracer,
         )
         self._digests_asked: list[_DigestAsked] = []
-        self._started_at = clock.seconds()
+        self.facts = ServerFacts(
+            config=config,
+            server_id=server_id,
+            catalogue=catalogue,
+            clock=clock,
+            replica=self.replica,
+            machine=self.machine,
+            clients=lambda: self.desk,
+            transport=counters,
+            storage=storage_counters,
+            has_disk=has_disk,
+            started_at=clock.seconds(),
+        )
         self.desk: LocalClients
         self.revisions: RevisionWaiters
         self.expiry: Expiry
 
-    # ------------------------------------------------------------------ life
+    # ------------------------------------------------------------------ start and stop
 
     def start(self) -> None:
-        """Recover from disk, join the others. Clients may come when this has returned.
+        """Recover from disk and join the cluster. Clients may connect once this has returned.
 
-        Raises `StorageRefused`, or whatever the transport raises when it cannot listen.
+        Raises `StorageRefused`, or the exception of a transport that cannot listen.
         """
         self.replica.start()
         self.desk = LocalClients(
@@ -119,7 +132,7 @@ class Server:
         )
 
     def drain(self, drained: Callable[[], None]) -> None:
-        """Take no more commands; call back when those under way are answered, or `DRAIN_SECONDS` have gone."""
+        """Take no more commands; call `drained` when those under way are answered, or after `DRAIN_SECONDS`."""
         self.desk.draining = True
         deadline = self._clock.seconds() + DRAIN_SECONDS
 
@@ -132,7 +145,7 @@ class Server:
         look()
 
     def stop(self) -> Any:
-        """Stop at once; what is on disk is whole. Returns None or a Deferred."""
+        """Stop at once, as a crash would; the data on disk stays whole. Returns None or a Deferred."""
         self.expiry.stop()
         self.desk.close()
         stopped = self.replica.stop()
@@ -148,27 +161,22 @@ class Server:
 
     @property
     def view(self) -> int:
-        return self.replica.data.views.last_installed
-
-    def leader(self) -> int | None:
-        """Who leads, as far as this server knows."""
-        if self.view == 0 or self.replica.data.server.state is State.LEADER_ELECTION:
-            return None
-        return self.replica.membership.leader_of(self.view)
+        """The last view that was installed; 0: none yet."""
+        return self.facts.view
 
     def waiting(self, client_id: str) -> list[int]:
-        """The command numbers of a session whose answer is still to come (LOCK)."""
+        """The numbers of a session's commands that wait in an application, as LOCK does."""
         session = self.machine.sessions.get(client_id)
         return [] if session is None else sorted(session.waiting)
 
     def follow(
         self, verb: str, first: int, deliver: Callable[[Event], None], *, is_patient: bool = False
     ) -> Subscription:
-        """An application's events from number `first` on, or only what is to come (0); see `LocalClients.follow`."""
+        """An application's events from number `first` on, or only new ones (0); see `LocalClients.follow`."""
         return self.desk.follow(verb, first, deliver, is_patient=is_patient)
 
     def digest(self, seq: int | None, answer: Answer) -> None:
-        """DIGEST: waits until this server has executed `seq`."""
+        """DIGEST: the digest of the history up to `seq`, once this server has executed it; None: up to now."""
         self.replica.perform(self._ask_digest, seq, answer)
 
     def _ask_digest(self, seq: int | None, answer: Answer) -> None:
@@ -205,105 +213,14 @@ class Server:
 
     # ------------------------------------------------------------------ looking in
 
+    def leader(self) -> int | None:
+        """The leader, as far as this server knows; None during an election."""
+        return self.facts.leader
+
     def status(self) -> dict[str, object]:
-        """Described in docs/operating.rst."""
-        data, replica = self.replica.data, self.replica
-        batches = replica.proposals.batch_bytes
-        return {
-            "cluster": self.config.cluster,
-            "server": self.server_id,
-            "version": __version__,
-            "state": data.server.state.value,
-            "view": data.views.last_installed,
-            "attempted": data.views.last_attempted,
-            "leader": self.leader(),
-            "n": self.config.n,
-            "quorum": self.config.quorum,
-            "tolerates": (self.config.n - 1) // 2,
-            "aru": data.ordering.local_aru,
-            "last_ordered": self._last_ordered(),
-            "revision": self.machine.revision,
-            "sessions": len(self.machine.sessions),
-            "connections": self.desk.connections,
-            "pending": len(data.clients.pending_updates),
-            "queued": len(data.clients.update_queue),
-            "compacted": 0,
-            "snapshot": 0,
-            "digest": replica.ordered_queue.digests.head.hex(),
-            "uptime": round(self._clock.seconds() - self._started_at, 3),
-            "transport": self.config.transport,
-            "apps": [application.name for application in self.catalogue.applications],
-            "peers": dict(self._peers()),
-            "incarnation": data.server.incarnation,
-            "turns": replica.turn.count,
-            "updates": self.machine.updates,
-            "proposed": {"count": batches.count, "bytes": batches.sum},
-            "discarded": replica.discarded,
-            "frames": self._frames(),
-            "storage": self._groups(),
-        }
+        """STATUS (docs/operating.rst)."""
+        return status(self.facts)
 
     def servers(self) -> list[Fields]:
-        """The rows of SERVERS: what this server knows of each."""
-        return [self._server_row(server_id) for server_id in self.config.ids]
-
-    def _server_row(self, server_id: int) -> Fields:
-        data = self.replica.data
-        if server_id == self.server_id:
-            state, aru, alive = data.server.state, data.ordering.local_aru, True
-        else:
-            peer = self.replica.peers.by_id[server_id]
-            state, aru = peer.state, peer.local_aru
-            alive = self.replica.peers.heard_lately(server_id)
-        host, port = self.config.server(server_id).peer
-        return (
-            ("id", server_id),
-            ("state", Word(state.value)),
-            ("aru", aru),
-            ("alive", Word("yes" if alive else "no")),
-            ("address", f"{host}:{port}"),
-        )
-
-    def _peers(self) -> Iterator[tuple[str, dict[str, object]]]:
-        now = self._clock.seconds()
-        for server_id, peer in self.replica.peers.by_id.items():
-            heard = peer.last_heard >= 0
-            yield (
-                str(server_id),
-                {
-                    "aru": peer.local_aru,
-                    "alive": self.replica.peers.heard_lately(server_id),
-                    "last_heard": round(now - peer.last_heard, 3) if heard else None,
-                    "state": peer.state.value,
-                    "view": peer.view,
-                },
-            )
-
-    def _last_ordered(self) -> int:
-        ordering = self.replica.data.ordering
-        ordered = (seq for seq, slot in ordering.global_history.above(ordering.local_aru) if slot.ordered is not None)
-        return max(ordered, default=ordering.local_aru)
-
-    def _frames(self) -> dict[str, object]:
-        counters = self._counters
-        if counters is None:
-            return {}
-        return {
-            "in": counters.frames_in,
-            "out": counters.frames_out,
-            "refused": dict(counters.refused),
-            "lost_by_fault": counters.lost_by_fault,
-            "send_errors": counters.send_errors,
-        }
-
-    def _groups(self) -> dict[str, object]:
-        counters = self._storage_counters
-        if counters is None:
-            return {}
-        return {
-            "groups": counters.groups,
-            "records": counters.records,
-            "batch_bytes": counters.batch_bytes,
-            "slow_groups": counters.slow_groups,
-            "max_write_seconds": round(counters.max_write_seconds, 6),
-        }
+        """The rows of SERVERS: all that this server knows about each server of the cluster."""
+        return server_rows(self.facts)

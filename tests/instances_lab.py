@@ -9,12 +9,11 @@ from pfsb.applications.instances import Instances
 from pfsb.config.config import Limits
 from pfsb.instances import Peer
 from pfsb.paxos.settings import Settings
-from pfsb.server import Server
+from pfsb.service.assembly import make_server
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.network import LinkQuality
 from pfsb.simulator.cluster.process import Parts
 from pfsb.simulator.cluster.server_process import configuration
-from pfsb.transports.faults import LinkFaults
 
 WAIT_SECONDS = 60.0
 """Of simulated time; the lab gives up after about as long."""
@@ -26,18 +25,7 @@ class PeerProcess:
     def __init__(self, parts: Parts) -> None:
         config = evolve(configuration(parts.servers, parts.settings, Limits()), apps=("instances",))
         self.application = Instances()
-        self.server = Server(
-            config=config,
-            server_id=parts.server_id,
-            catalogue=Catalogue([self.application]),
-            clock=parts.clock,
-            rng=parts.rng,
-            storage=parts.storage,
-            transport=parts.transport,
-            faults=LinkFaults(parts.clock, parts.rng),
-            on_failure=parts.on_failure,
-            tracer=parts.tracer,
-        )
+        self.server = make_server(config, Catalogue([self.application]), parts)
         self.replica = self.server.replica
         self.replica.ordered_queue._state_machine = parts.watched(self.server.machine)
         introduce = self.replica.introduce

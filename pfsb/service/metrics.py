@@ -1,7 +1,7 @@
 """The figures of one server in the text format of Prometheus (its "exposition format", version 0.0.4).
 
-Everything is counted where it happens, in plain numbers; here they only get names, when somebody asks. Names end in
-their unit, and in `_total` if they only grow.
+Everything is counted where it happens, in plain numbers; this module gives them names when /metrics is read. A name
+ends in its unit, and in `_total` if the figure only grows. Names and texts are a contract with dashboards.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Final
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
-from pfsb.paxos.messages import State
+from pfsb.server_facts import ServerFacts
+from pfsb.storage.counters import StorageCounters
 from pfsb.support.histogram import SECONDS, Histogram
+from pfsb.transports.links import TransportCounters
 
 if TYPE_CHECKING:
     from pfsb.frontends.http.protocol import HTTPSite
-    from pfsb.server import Server
-    from pfsb.storage.counters import StorageCounters
-    from pfsb.transports.links import TransportCounters
 
 LAG_SECONDS: Final = 0.1
-"""How often the reactor is asked whether it is on time."""
+"""How often the delay of the reactor is measured."""
 
 Labels = Mapping[str, str]
 Samples = Iterable[tuple[Labels, float]]
@@ -30,7 +29,7 @@ Samples = Iterable[tuple[Labels, float]]
 
 @define(eq=False)
 class ReactorLag:
-    """How late calls come: what else the reactor does delays everything by as much."""
+    """Measures how late the reactor makes its calls: whatever else it does delays everything by as much."""
 
     _clock: IReactorTime
     late: Histogram = field(init=False, factory=lambda: Histogram(SECONDS))
@@ -47,50 +46,45 @@ class ReactorLag:
 
 @define(eq=False)
 class Metrics:
-    """Everything that /metrics shows."""
+    """The text of /metrics."""
 
-    _server: Server
-    _storage: StorageCounters
-    _transport: TransportCounters
+    _facts: ServerFacts
     _lag: ReactorLag
     site: HTTPSite | None = None
-    """Built after this; its own figures are shown when it is there."""
+    """Made after the metrics, for the first client; its figures are shown from then on."""
 
     def render(self) -> bytes:
         groups = (self._protocol, self._messages, self._disk, self._clients, self._http)
         return "".join(line for group in groups for family in group() for line in family).encode()
 
-    # ------------------------------------------------------------------ what there is
+    # ------------------------------------------------------------------ families of figures
 
     def _protocol(self) -> Iterator[Iterator[str]]:
-        replica = self._server.replica
-        data, shifts = replica.data, replica.shifts
-        yield _counter("pfsb_turns_total", "Turns: events run to their end.", replica.turn.count)
-        yield _counters("pfsb_discards_total", "Messages discarded, by line of figure 4.", "line", replica.discarded)
-        batches = replica.proposals.batch_bytes
+        facts = self._facts
+        yield _counter("pfsb_turns_total", "Turns: events run to their end.", facts.turns)
+        yield _counters("pfsb_discards_total", "Messages discarded, by line of figure 4.", "line", facts.discarded)
+        batches = facts.proposal_bytes
         yield _counter("pfsb_proposals_total", "Proposals made as leader, no-ops included.", batches.count)
         yield _histogram("pfsb_proposal_size_bytes", "Encoded size of a proposal's batch.", batches)
-        batched = replica.update_queue.batch_updates
-        yield _histogram("pfsb_proposal_size_updates", "Client updates in a proposal that has any.", batched)
-        installed = shifts[State.REG_LEADER] + shifts[State.REG_NONLEADER]
+        updates = facts.proposal_updates
+        yield _histogram("pfsb_proposal_size_updates", "Client updates in a proposal that has any.", updates)
+        installed = facts.views_installed
         yield _counter("pfsb_view_changes_total", "Views installed, or led, since the start.", installed)
-        yield _counter("pfsb_elections_total", "Views attempted since the start.", shifts[State.LEADER_ELECTION])
-        expiries = replica.progress_timer.expiries
+        yield _counter("pfsb_elections_total", "Views attempted since the start.", facts.elections)
+        expiries = facts.progress_timer_expiries
         yield _counter("pfsb_progress_timer_expiries_total", "Expiries of the Progress_Timer.", expiries)
-        yield _gauge("pfsb_installed_view", "The view that is installed, as a number.", data.views.last_installed)
-        leads = data.server.state is State.REG_LEADER
-        yield _gauge("pfsb_leads", "1 on the server that leads, else 0.", int(leads))
-        yield _gauge("pfsb_executed_slots", "Sequence numbers executed.", data.ordering.local_aru)
-        executed = self._server.machine.updates
+        yield _gauge("pfsb_installed_view", "The view that is installed, as a number.", facts.view)
+        yield _gauge("pfsb_leads", "1 on the server that leads, else 0.", int(facts.leads))
+        yield _gauge("pfsb_executed_slots", "Sequence numbers executed.", facts.local_aru)
+        executed = facts.updates
         yield _counter("pfsb_executed_updates_total", "Client updates executed; a start executes some again.", executed)
-        yield _gauge("pfsb_pending_updates", "Own clients' updates not executed.", len(data.clients.pending_updates))
-        yield _gauge("pfsb_queued_updates", "Updates that wait for a number.", len(data.clients.update_queue))
-        sent, received = replica.reconciliation.bytes_sent, replica.reconciliation.bytes_received
-        by_way = {"sent": sent, "received": received}
+        yield _gauge("pfsb_pending_updates", "Own clients' updates not executed.", facts.pending_updates)
+        yield _gauge("pfsb_queued_updates", "Updates that wait for a number.", facts.queued_updates)
+        by_way = facts.catch_up_bytes
         yield _counters("pfsb_reconciliation_bytes_total", "Batches that servers catch up with.", "way", by_way)
 
     def _messages(self) -> Iterator[Iterator[str]]:
-        counters = self._transport
+        counters = self._facts.transport or TransportCounters()
         yield _counters("pfsb_messages_in_total", "Messages received, by type.", "type", counters.messages_in)
         yield _counters(
             "pfsb_messages_out_total", "Messages sent, by type, to each peer.", "type", counters.messages_out
@@ -102,7 +96,7 @@ class Metrics:
         yield _counters("pfsb_frames_refused_total", "Frames dropped, by reason.", "reason", counters.refused)
 
     def _disk(self) -> Iterator[Iterator[str]]:
-        counters = self._storage
+        counters = self._facts.storage or StorageCounters()
         yield _histogram(
             "pfsb_disk_write_seconds", "One group of records, until it is on disk.", counters.write_seconds
         )
@@ -111,16 +105,14 @@ class Metrics:
         yield _histogram("pfsb_reactor_lag_seconds", "How late the event loop calls what is due.", self._lag.late)
 
     def _clients(self) -> Iterator[Iterator[str]]:
-        machine, desk = self._server.machine, self._server.desk
-        assert machine.counts is not None
+        facts = self._facts
         commands: Samples = [
-            ({"verb": verb, "result": result}, count)
-            for (verb, result), count in sorted(machine.counts.by_verb_and_result().items())
+            ({"verb": verb, "result": result}, count) for (verb, result), count in sorted(facts.commands.items())
         ]
         yield _family("pfsb_client_commands_total", "Commands of this server's clients that ran.", "counter", commands)
-        yield _gauge("pfsb_sessions", "Sessions of the whole cluster.", len(machine.sessions))
-        yield _gauge("pfsb_connections", "Clients of this server, at all doors.", desk.connections)
-        yield _gauge("pfsb_revision_commands", "Commands executed by the cluster, as far as known.", machine.revision)
+        yield _gauge("pfsb_sessions", "Sessions of the whole cluster.", facts.sessions)
+        yield _gauge("pfsb_connections", "Clients of this server, at all doors.", facts.connections)
+        yield _gauge("pfsb_revision_commands", "Commands executed by the cluster, as far as known.", facts.revision)
 
     def _http(self) -> Iterator[Iterator[str]]:
         site = self.site

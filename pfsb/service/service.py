@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-import random
 import signal
 import sys
 import time
@@ -31,21 +30,16 @@ from pfsb.frontends.http_port import LazyHTTPSite
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.server import Server
+from pfsb.service.assembly import real_server, sqlite_storage
 from pfsb.service.chat_log import ChatLog
 from pfsb.service.metrics import Metrics, ReactorLag
 from pfsb.service.preflight import PortInUse, refuse_used_ports
-from pfsb.storage.counters import StorageCounters
-from pfsb.storage.sqlite import SQLiteStorage
 from pfsb.support.open_files import allow_many_files
 from pfsb.tracing import JSONTracer
-from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import FrameIdentity
-from pfsb.transports.links import TransportCounters
-from pfsb.transports.udp import UDPTransport, UnknownHost
+from pfsb.transports.udp import UnknownHost
 
 if TYPE_CHECKING:
     from pfsb.frontends.http.protocol import HTTPSite
-    from pfsb.storage.memory import MemoryStorage
 
 EXIT_FAILED = 3
 """The exit status of a server that has stopped itself."""
@@ -119,7 +113,9 @@ class Options(usage.Options):
         self.catalogue = Catalogue(find_applications(self["apps"] or self.config.apps))
         refuse_used_ports(self.config, self.server_id)
         if self.directory is not None:
-            sqlite_storage(self, self.directory, _nothing_failed).refuse_if_unusable()
+            clock: Any = reactor
+            storage = sqlite_storage(self.config, self.server_id, self.directory, clock, _nothing_failed)
+            storage.refuse_if_unusable()
 
     def _name_files(self) -> None:
         """Servers of one cluster start from one directory: pid and log file carry the id."""
@@ -136,22 +132,6 @@ class Options(usage.Options):
         if self["storage"] is None:
             return self.config.storage_directory(self.server_id)
         return None if self["storage"] == "memory" else Path(self["storage"])
-
-
-def sqlite_storage(options: Options, directory: Path, on_failure: Callable[[Failure], None]) -> SQLiteStorage:
-    """This server's storage, not opened yet."""
-    config: Config = options.config
-    clock: Any = reactor
-    return SQLiteStorage(
-        directory,
-        config.membership_digest(),
-        config.cluster,
-        options.server_id,
-        clock,
-        os.urandom,
-        on_failure,
-        config.ids,
-    )
 
 
 def _nothing_failed(failure: Failure) -> None:
@@ -171,7 +151,7 @@ class ServerService(Service):
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._doors = MultiService()
+        self._ports = MultiService()
         self._chat_log: ChatLog | None = None
         self._server: Server | None = None
         self._http: LazyHTTPSite | None = None
@@ -191,29 +171,17 @@ class ServerService(Service):
         options = self._options
         config, server_id = options.config, options.server_id
         clock: Any = reactor
-        rng = random.Random(os.urandom(16))
-        faults = LinkFaults(clock, rng)
-        others = frozenset(config.ids) - {server_id}
-        membership = FrameIdentity(server_id, others, config.membership_digest())
-        addresses = {i: config.server(i).peer for i in config.ids}
-        transport = UDPTransport(clock, membership, addresses, faults, config.secret())
         tracer = None
         if options["trace"] is not None:
             trace_file = open(options["trace"], "a", encoding="utf-8")  # noqa: SIM115 (open as long as the process)
             tracer = JSONTracer(trace_file, server_id, clock.seconds)
-        storage = self._storage()
-        server = self._server = Server(
-            config=config,
-            server_id=server_id,
-            catalogue=options.catalogue,
+        server = self._server = real_server(
+            config,
+            server_id,
+            options.catalogue,
+            directory=options.directory,
             clock=clock,
-            rng=rng,
-            storage=storage,
-            transport=transport,
-            faults=faults,
             on_failure=self._failed,
-            counters=transport.counters,
-            storage_counters=storage.counters if isinstance(storage, SQLiteStorage) else None,
             tracer=tracer,
         )
         if options["skip-seq"] is not None:
@@ -223,10 +191,10 @@ class ServerService(Service):
         self._allow_connections(config.limits.connections)
         factory = ClientPortFactory(server, clock)
         self._factory = factory
-        strports.service(with_backlog(config.server(server_id).client), factory).setServiceParent(self._doors)
-        self._open_http_door(server, storage.counters, transport.counters)
-        self._doors.privilegedStartService()
-        self._doors.startService()
+        strports.service(with_backlog(config.server(server_id).client), factory).setServiceParent(self._ports)
+        self._open_http_port(server)
+        self._ports.privilegedStartService()
+        self._ports.startService()
         clock.callWhenRunning(self._take_signals)
         _collect_garbage_seldom()
         self._log.info("server {id} of cluster {cluster} is up", id=server_id, cluster=config.cluster)
@@ -241,23 +209,14 @@ class ServerService(Service):
                 files=files,
             )
 
-    def _storage(self) -> SQLiteStorage | MemoryStorage:
-        directory = self._options.directory
-        if directory is not None:
-            return sqlite_storage(self._options, directory, self._failed)
-        from pfsb.storage.memory import MemoryDisk, MemoryStorage
-
-        clock: Any = reactor
-        return MemoryStorage(MemoryDisk(), clock, lambda: 0.0, os.urandom, self._failed, lambda: True)
-
-    def _open_http_door(self, server: Server, storage: StorageCounters, transport: TransportCounters) -> None:
+    def _open_http_port(self, server: Server) -> None:
         endpoint = server.config.server(server.server_id).http
         if endpoint is None:
             return
         clock: Any = reactor
         lag = ReactorLag(clock)
         lag.start()
-        metrics = Metrics(server, storage, transport, lag)
+        metrics = Metrics(server.facts, lag)
 
         def make() -> HTTPSite:
             from pfsb.frontends.http.protocol import HTTPSite
@@ -266,7 +225,7 @@ class ServerService(Service):
             return metrics.site
 
         self._http = LazyHTTPSite(make)
-        strports.service(with_backlog(endpoint), self._http).setServiceParent(self._doors)
+        strports.service(with_backlog(endpoint), self._http).setServiceParent(self._ports)
 
     def _keep_chat_log(self, server: Server) -> None:
         directory = self._options.directory
@@ -302,7 +261,7 @@ class ServerService(Service):
             server.stop()
             if self._chat_log is not None:
                 self._chat_log.close()
-            self._doors.stopService()
+            self._ports.stopService()
             clock: Any = reactor
             clock.callLater(LAST_WORDS_SECONDS, stopped.callback, None)
 

@@ -11,12 +11,11 @@ from pfsb.applications.catalogue import Catalogue, find_applications
 from pfsb.config.config import Config, Limits, ServerConfig, Timers
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.settings import Settings
-from pfsb.server import Server
+from pfsb.service.assembly import make_server
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.simulator.checkers.lock_checker import WatchedLock
 from pfsb.simulator.checkers.session_checker import SessionChecker, WatchedSessions
 from pfsb.simulator.cluster.process import Parts
-from pfsb.transports.faults import LinkFaults
 
 APPLICATIONS = ("chat", "lock", "kv")
 
@@ -59,18 +58,7 @@ class ServerProcess:
         applications = find_applications(config.apps)
         self.applications = {application.name: application for application in applications}
         catalogue = Catalogue([WatchedLock(app) if app.name == "lock" else app for app in applications])
-        self.server = Server(
-            config=config,
-            server_id=parts.server_id,
-            catalogue=catalogue,
-            clock=parts.clock,
-            rng=parts.rng,
-            storage=parts.storage,
-            transport=parts.transport,
-            faults=LinkFaults(parts.clock, parts.rng),
-            on_failure=parts.on_failure,
-            tracer=parts.tracer,
-        )
+        self.server = make_server(config, catalogue, parts)
         self.replica = self.server.replica
         self._watch_executions(parts, checks, watch_reads)
         self._watch_introductions(parts)

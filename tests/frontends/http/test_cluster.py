@@ -9,8 +9,6 @@ from twisted.internet.task import Clock
 
 from pfsb.frontends.http.protocol import HTTPSite
 from pfsb.service.metrics import Metrics, ReactorLag
-from pfsb.storage.counters import StorageCounters
-from pfsb.transports.links import TransportCounters
 from tests.frontends.http.http_client import Connection, Reply
 from tests.sessions.support import ClusterTestCase
 
@@ -115,7 +113,7 @@ class MetricsTests(ClusterCase):
     def figures(self, server_id: int) -> dict[str, float]:
         """Figures by name with labels. Every line is a sample of a family that was announced, or announces one."""
         clock: Any = self.cluster.clock
-        metrics = Metrics(self.server(server_id), StorageCounters(), TransportCounters(), ReactorLag(clock))
+        metrics = Metrics(self.server(server_id).facts, ReactorLag(clock))
         metrics.site = self.sites[server_id]
         found: dict[str, float] = {}
         family = ""

@@ -1,0 +1,307 @@
+"""Everything that STATUS, SERVERS and the metrics tell about one server, read from its insides in one place.
+
+`ServerFacts` gives each figure a name and knows where the protocol, the sessions and the counters keep it. Its readers,
+`status` and `server_rows` below and `pfsb.service.metrics`, only arrange figures. Nothing here changes a server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from attrs import define, frozen
+from twisted.internet.interfaces import IReactorTime
+
+from pfsb import __version__
+from pfsb.applications.catalogue import Catalogue
+from pfsb.applications.interfaces import Fields, Word
+from pfsb.config.config import Config
+from pfsb.paxos.messages import State
+from pfsb.paxos.replica import Replica
+from pfsb.sessions.local_clients import LocalClients
+from pfsb.sessions.state_machine import SessionStateMachine
+from pfsb.storage.counters import StorageCounters
+from pfsb.support.histogram import Histogram
+from pfsb.transports.links import TransportCounters
+
+
+@frozen
+class PeerFacts:
+    """All that one server knows about another one, or about itself."""
+
+    state: State
+    view: int
+    local_aru: int
+    is_alive: bool
+    """A message came within the last `timers.progress`."""
+    silent_seconds: float | None = None
+    """How long ago the last message came; None: there was none since the start."""
+
+
+@define(eq=False)
+class ServerFacts:
+    """The figures of one server, each read anew whenever it is asked for."""
+
+    config: Config
+    server_id: int
+    _catalogue: Catalogue
+    _clock: IReactorTime
+    _replica: Replica
+    _machine: SessionStateMachine
+    _clients: Callable[[], LocalClients]
+    """Called later: a server has them once it has started."""
+    transport: TransportCounters | None
+    """None: the transport does not count, as in simulations."""
+    storage: StorageCounters | None
+    """None: the storage does not count, as in simulations."""
+    has_disk: bool
+    """False with `storage: memory`: STATUS then shows no figures of storage."""
+    _started_at: float
+
+    # ------------------------------------------------------------------ the protocol
+
+    @property
+    def state(self) -> State:
+        return self._replica.data.server.state
+
+    @property
+    def view(self) -> int:
+        """The last view that was installed; 0: none yet."""
+        return self._replica.data.views.last_installed
+
+    @property
+    def attempted_view(self) -> int:
+        return self._replica.data.views.last_attempted
+
+    @property
+    def leader(self) -> int | None:
+        """The leader, as far as this server knows; None during an election."""
+        if self.view == 0 or self.state is State.LEADER_ELECTION:
+            return None
+        return self._replica.membership.leader_of(self.view)
+
+    @property
+    def leads(self) -> bool:
+        return self.state is State.REG_LEADER
+
+    @property
+    def local_aru(self) -> int:
+        """The last sequence number up to which everything is executed."""
+        return self._replica.data.ordering.local_aru
+
+    @property
+    def last_ordered(self) -> int:
+        """The highest sequence number that is known to be ordered, executed or not."""
+        ordering = self._replica.data.ordering
+        ordered = (seq for seq, slot in ordering.global_history.above(ordering.local_aru) if slot.ordered is not None)
+        return max(ordered, default=ordering.local_aru)
+
+    @property
+    def digest(self) -> str:
+        """The digest of the history up to `local_aru`, in hexadecimal digits."""
+        return self._replica.ordered_queue.digests.head.hex()
+
+    @property
+    def incarnation(self) -> int:
+        return self._replica.data.server.incarnation
+
+    @property
+    def pending_updates(self) -> int:
+        """Number of updates of this server's own clients that are not executed."""
+        return len(self._replica.data.clients.pending_updates)
+
+    @property
+    def queued_updates(self) -> int:
+        """Number of updates that wait for a sequence number."""
+        return len(self._replica.data.clients.update_queue)
+
+    # ------------------------------------------------------------------ counted since the start
+
+    @property
+    def turns(self) -> int:
+        return self._replica.turn.count
+
+    @property
+    def discarded(self) -> Mapping[str, int]:
+        """Number of messages discarded, by rule of Figure 4."""
+        return self._replica.discarded
+
+    @property
+    def proposal_bytes(self) -> Histogram:
+        """Encoded sizes of the batches that were proposed."""
+        return self._replica.proposals.batch_bytes
+
+    @property
+    def proposal_updates(self) -> Histogram:
+        """Numbers of client updates in the batches that were proposed, empty batches excluded."""
+        return self._replica.update_queue.batch_updates
+
+    @property
+    def views_installed(self) -> int:
+        """Number of views that this server has begun to lead or to follow."""
+        shifts = self._replica.shifts
+        return shifts[State.REG_LEADER] + shifts[State.REG_NONLEADER]
+
+    @property
+    def elections(self) -> int:
+        """Number of views that this server has attempted."""
+        return self._replica.shifts[State.LEADER_ELECTION]
+
+    @property
+    def progress_timer_expiries(self) -> int:
+        return self._replica.progress_timer.expiries
+
+    @property
+    def catch_up_bytes(self) -> Mapping[str, int]:
+        """Size of the batches that were sent to, and received from, other servers to catch up."""
+        reconciliation = self._replica.reconciliation
+        return {"sent": reconciliation.bytes_sent, "received": reconciliation.bytes_received}
+
+    @property
+    def updates(self) -> int:
+        """Number of client updates executed; a start executes some again."""
+        return self._machine.updates
+
+    @property
+    def commands(self) -> Mapping[tuple[str, str], int]:
+        """Number of commands of this server's own clients, by verb and result."""
+        counts = self._machine.counts
+        assert counts is not None, "a server counts commands from its start on"
+        return counts.by_verb_and_result()
+
+    # ------------------------------------------------------------------ clients
+
+    @property
+    def revision(self) -> int:
+        """Number of commands that the cluster has executed, as far as this server knows."""
+        return self._machine.revision
+
+    @property
+    def sessions(self) -> int:
+        """Number of sessions of the whole cluster."""
+        return len(self._machine.sessions)
+
+    @property
+    def connections(self) -> int:
+        """Number of clients of this server, over all of its ports."""
+        return self._clients().connections
+
+    @property
+    def applications(self) -> list[str]:
+        return [application.name for application in self._catalogue.applications]
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the server was made."""
+        return self._clock.seconds() - self._started_at
+
+    # ------------------------------------------------------------------ the other servers
+
+    def peers(self) -> Iterator[tuple[int, PeerFacts]]:
+        """The other servers, by id."""
+        for server_id in self._replica.peers.by_id:
+            yield server_id, self._peer(server_id)
+
+    def server(self, server_id: int) -> PeerFacts:
+        """Any server of the cluster, this one included."""
+        if server_id == self.server_id:
+            return PeerFacts(self.state, self.view, self.local_aru, is_alive=True, silent_seconds=0.0)
+        return self._peer(server_id)
+
+    def _peer(self, server_id: int) -> PeerFacts:
+        peer = self._replica.peers.by_id[server_id]
+        return PeerFacts(
+            state=peer.state,
+            view=peer.view,
+            local_aru=peer.local_aru,
+            is_alive=self._replica.peers.heard_lately(server_id),
+            silent_seconds=self._clock.seconds() - peer.last_heard if peer.last_heard >= 0 else None,
+        )
+
+
+def status(facts: ServerFacts) -> dict[str, object]:
+    """The JSON object of STATUS. Scripts rely on its names; see docs/operating.rst."""
+    config, proposals = facts.config, facts.proposal_bytes
+    return {
+        "cluster": config.cluster,
+        "server": facts.server_id,
+        "version": __version__,
+        "state": facts.state.value,
+        "view": facts.view,
+        "attempted": facts.attempted_view,
+        "leader": facts.leader,
+        "n": config.n,
+        "quorum": config.quorum,
+        "tolerates": (config.n - 1) // 2,
+        "aru": facts.local_aru,
+        "last_ordered": facts.last_ordered,
+        "revision": facts.revision,
+        "sessions": facts.sessions,
+        "connections": facts.connections,
+        "pending": facts.pending_updates,
+        "queued": facts.queued_updates,
+        "compacted": 0,
+        "snapshot": 0,
+        "digest": facts.digest,
+        "uptime": round(facts.uptime, 3),
+        "transport": config.transport,
+        "apps": facts.applications,
+        "peers": {str(server_id): _peer_status(peer) for server_id, peer in facts.peers()},
+        "incarnation": facts.incarnation,
+        "turns": facts.turns,
+        "updates": facts.updates,
+        "proposed": {"count": proposals.count, "bytes": proposals.sum},
+        "discarded": facts.discarded,
+        "frames": _frames(facts.transport),
+        "storage": _groups(facts.storage) if facts.has_disk else {},
+    }
+
+
+def server_rows(facts: ServerFacts) -> list[Fields]:
+    """The rows of SERVERS: one for each server of the cluster."""
+    return [_server_row(facts, server_id) for server_id in facts.config.ids]
+
+
+def _server_row(facts: ServerFacts, server_id: int) -> Fields:
+    server = facts.server(server_id)
+    host, port = facts.config.server(server_id).peer
+    return (
+        ("id", server_id),
+        ("state", Word(server.state.value)),
+        ("aru", server.local_aru),
+        ("alive", Word("yes" if server.is_alive else "no")),
+        ("address", f"{host}:{port}"),
+    )
+
+
+def _peer_status(peer: PeerFacts) -> dict[str, object]:
+    return {
+        "aru": peer.local_aru,
+        "alive": peer.is_alive,
+        "last_heard": None if peer.silent_seconds is None else round(peer.silent_seconds, 3),
+        "state": peer.state.value,
+        "view": peer.view,
+    }
+
+
+def _frames(counters: TransportCounters | None) -> dict[str, object]:
+    if counters is None:
+        return {}
+    return {
+        "in": counters.frames_in,
+        "out": counters.frames_out,
+        "refused": dict(counters.refused),
+        "lost_by_fault": counters.lost_by_fault,
+        "send_errors": counters.send_errors,
+    }
+
+
+def _groups(counters: StorageCounters | None) -> dict[str, object]:
+    if counters is None:
+        return {}
+    return {
+        "groups": counters.groups,
+        "records": counters.records,
+        "batch_bytes": counters.batch_bytes,
+        "slow_groups": counters.slow_groups,
+        "max_write_seconds": round(counters.max_write_seconds, 6),
+    }

@@ -1,0 +1,162 @@
+"""Puts a server together: the one place that knows which parts a `Server` needs and how they are connected.
+
+`twistd pfsb` and `pfsb.instances` use `real_server`. Simulations and benchmarks bring a clock, a storage and a
+transport of their own, and use `make_server`. Nothing here imports the reactor: the caller passes its clock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any, Protocol
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from pfsb.applications.catalogue import Catalogue
+from pfsb.config.config import Config
+from pfsb.paxos.interfaces import IStableStorage, ITracer, ITransport
+from pfsb.server import Server
+from pfsb.storage.counters import StorageCounters
+from pfsb.transports.faults import LinkFaults
+from pfsb.transports.frames import FrameIdentity
+from pfsb.transports.links import TransportCounters
+
+if TYPE_CHECKING:
+    from pfsb.storage.memory import MemoryStorage
+    from pfsb.storage.sqlite import SQLiteStorage
+    from pfsb.transports.udp import UDPTransport
+
+OnFailure = Callable[[Failure], None]
+"""Called once, with the reason why the server cannot go on."""
+
+
+class Surroundings(Protocol):
+    """Everything that one server is given from outside."""
+
+    @property
+    def server_id(self) -> int: ...
+
+    @property
+    def clock(self) -> IReactorTime: ...
+
+    @property
+    def rng(self) -> Random: ...
+
+    @property
+    def storage(self) -> IStableStorage: ...
+
+    @property
+    def transport(self) -> ITransport: ...
+
+    @property
+    def on_failure(self) -> OnFailure: ...
+
+    @property
+    def tracer(self) -> ITracer | None: ...
+
+
+@frozen
+class GivenSurroundings:
+    """`Surroundings` as plain values."""
+
+    server_id: int
+    clock: IReactorTime
+    rng: Random
+    storage: IStableStorage
+    transport: ITransport
+    on_failure: OnFailure
+    tracer: ITracer | None = None
+
+
+def make_server(
+    config: Config,
+    catalogue: Catalogue,
+    given: Surroundings,
+    *,
+    faults: LinkFaults | None = None,
+    counters: TransportCounters | None = None,
+    storage_counters: StorageCounters | None = None,
+    has_disk: bool = True,
+) -> Server:
+    """A server, not started yet. `faults` are those of its transport, if it has any that FAULT can change."""
+    return Server(
+        config=config,
+        server_id=given.server_id,
+        catalogue=catalogue,
+        clock=given.clock,
+        rng=given.rng,
+        storage=given.storage,
+        transport=given.transport,
+        faults=LinkFaults(given.clock, given.rng) if faults is None else faults,
+        on_failure=given.on_failure,
+        counters=counters,
+        storage_counters=storage_counters,
+        has_disk=has_disk,
+        tracer=given.tracer,
+    )
+
+
+def real_server(
+    config: Config,
+    server_id: int,
+    catalogue: Catalogue,
+    *,
+    directory: Path | None,
+    clock: Any,
+    on_failure: OnFailure,
+    tracer: ITracer | None = None,
+) -> Server:
+    """A server with a storage of its own (None: in memory) that speaks to its peers over UDP; not started yet.
+
+    `clock` is a reactor. Raises `ConfigError` if the configured secret cannot be read.
+    """
+    rng = Random(os.urandom(16))
+    faults = LinkFaults(clock, rng)
+    transport = udp_transport(config, server_id, clock, faults)
+    storage: SQLiteStorage | MemoryStorage
+    if directory is None:
+        storage = memory_storage(clock, on_failure)
+    else:
+        storage = sqlite_storage(config, server_id, directory, clock, on_failure)
+    return make_server(
+        config,
+        catalogue,
+        GivenSurroundings(server_id, clock, rng, storage, transport, on_failure, tracer),
+        faults=faults,
+        counters=transport.counters,
+        storage_counters=storage.counters,
+        has_disk=directory is not None,
+    )
+
+
+def sqlite_storage(config: Config, server_id: int, directory: Path, clock: Any, on_failure: OnFailure) -> SQLiteStorage:
+    """The storage of a server in `directory`, not opened yet. `clock` is a reactor."""
+    from pfsb.storage.sqlite import SQLiteStorage
+
+    return SQLiteStorage(
+        directory, config.membership_digest(), config.cluster, server_id, clock, os.urandom, on_failure, config.ids
+    )
+
+
+def memory_storage(clock: IReactorTime, on_failure: OnFailure) -> MemoryStorage:
+    """A storage that is lost with its process, and needs no time to write."""
+    from pfsb.storage.memory import MemoryDisk, MemoryStorage
+
+    return MemoryStorage(MemoryDisk(), clock, lambda: 0.0, os.urandom, on_failure, lambda: True)
+
+
+def udp_transport(config: Config, server_id: int, clock: Any, faults: LinkFaults) -> UDPTransport:
+    """The transport of a server, not started yet. `clock` is a reactor. Raises `ConfigError`; see `Config.secret`."""
+    from pfsb.transports.udp import UDPTransport
+
+    addresses = {i: config.server(i).peer for i in config.ids}
+    return UDPTransport(clock, frame_identity(config, server_id), addresses, faults, config.secret())
+
+
+def frame_identity(config: Config, server_id: int) -> FrameIdentity:
+    """The identity of a server in the frames that it sends, and of the peers that it takes frames from."""
+    return FrameIdentity(server_id, frozenset(config.ids) - {server_id}, config.membership_digest())

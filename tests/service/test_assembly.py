@@ -1,0 +1,53 @@
+"""One place puts servers together, for processes as well as for simulations."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from random import Random
+
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.applications.catalogue import Catalogue, find_applications
+from pfsb.config.config import Config, ServerConfig
+from pfsb.service.assembly import GivenSurroundings, frame_identity, make_server, memory_storage, real_server
+from pfsb.transports.faults import LinkFaults
+from pfsb.transports.links import Links
+
+ONE = Config("one.yaml", "one", {0: ServerConfig(0, ("127.0.0.1", 7400), "tcp:9400")}, f=0)
+
+
+def fail(failure: Failure) -> None:
+    failure.raiseException()
+
+
+class AssemblyTests(SynchronousTestCase):
+    def test_server_of_given_parts_runs(self) -> None:
+        """A cluster of one, in memory, leads itself."""
+        clock, rng = Clock(), Random(1)
+        faults = LinkFaults(clock, rng)
+        links = Links(frame_identity(ONE, 0), clock, faults, lambda peer, frame: None)
+        given = GivenSurroundings(0, clock, rng, memory_storage(clock, fail), links, fail)
+        server = make_server(ONE, Catalogue(find_applications(ONE.apps)), given, faults=faults)
+        server.start()
+        for _ in range(100):
+            clock.advance(0.1)
+        self.assertEqual(server.leader(), 0)
+        server.stop()
+
+    def test_storage_in_memory_counts_without_being_shown_as_a_disk(self) -> None:
+        """STATUS shows no groups with `storage: memory`; the metrics show them all the same."""
+        server = real_server(
+            ONE, 0, Catalogue(find_applications(ONE.apps)), directory=None, clock=Clock(), on_failure=fail
+        )
+        self.assertFalse(server.facts.has_disk)
+        self.assertIsNotNone(server.facts.storage)
+        self.assertIsNotNone(server.facts.transport)
+
+    def test_assembly_needs_no_reactor(self) -> None:
+        """Importing it must not install one: simulations have clocks of their own."""
+        look = "import sys, pfsb.service.assembly; print('twisted.internet.reactor' in sys.modules)"
+        loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)
+        self.assertEqual(loaded.stdout.strip(), "False")

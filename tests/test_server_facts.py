@@ -1,0 +1,67 @@
+"""Names and order of STATUS and SERVERS are a contract with scripts: they stay as they are."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pfsb.storage.counters import StorageCounters
+from pfsb.transports.links import TransportCounters
+from tests.sessions.support import ClusterTestCase
+
+STATUS_NAMES = (
+    *("cluster", "server", "version", "state", "view", "attempted", "leader", "n", "quorum", "tolerates"),
+    *("aru", "last_ordered", "revision", "sessions", "connections", "pending", "queued", "compacted", "snapshot"),
+    *("digest", "uptime", "transport", "apps", "peers", "incarnation", "turns", "updates", "proposed", "discarded"),
+    *("frames", "storage"),
+)
+"""The names of STATUS, in their order."""
+
+
+class StatusFormTests(ClusterTestCase):
+    def setUp(self) -> None:
+        self.begin(3)
+        self.leader = self.cluster.leader() or 0
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(json.dumps(self.server(self.leader).status()))
+        return found
+
+    def test_names_keep_their_order(self) -> None:
+        """A script may cut the line at a name."""
+        status = self.status()
+        self.assertEqual(tuple(status), STATUS_NAMES)
+        self.assertEqual(list(status["peers"]), [str(i) for i in self.cluster.ids if i != self.leader])
+        for peer in status["peers"].values():
+            self.assertEqual(list(peer), ["aru", "alive", "last_heard", "state", "view"])
+        self.assertEqual(list(status["proposed"]), ["count", "bytes"])
+
+    def test_counters_are_shown_where_there_are_any(self) -> None:
+        """A simulated server counts neither frames nor groups; `storage: memory` shows no groups."""
+        self.assertEqual((self.status()["frames"], self.status()["storage"]), ({}, {}))
+        facts = self.server(self.leader).facts
+        facts.transport, facts.storage = TransportCounters(frames_in=3), StorageCounters()
+        facts.transport.refused["short"] = 2
+        facts.storage.count(3, 100, 0.2)
+        frames = {"in": 3, "out": 0, "refused": {"short": 2}, "lost_by_fault": 0, "send_errors": 0}
+        groups = {"groups": 1, "records": 3, "batch_bytes": 100, "slow_groups": 1, "max_write_seconds": 0.2}
+        status = self.status()
+        self.assertEqual(list(status["frames"].items()), list(frames.items()))
+        self.assertEqual(list(status["storage"].items()), list(groups.items()))
+        facts.has_disk = False
+        self.assertEqual(self.status()["storage"], {})
+
+    def test_rows_of_servers(self) -> None:
+        """Every server has a row with five fields, the one that is asked included."""
+        rows = self.server(self.leader).servers()
+        expected = [
+            (
+                ("id", i),
+                ("state", "REG_LEADER" if i == self.leader else "REG_NONLEADER"),
+                ("aru", 0),
+                ("alive", "yes"),
+                ("address", f"127.0.0.1:{7400 + i}"),
+            )
+            for i in self.cluster.ids
+        ]
+        self.assertEqual(rows, expected)
