@@ -1,4 +1,4 @@
-"""Words in which the paper's situations are told: a world, and messages that are held back, lost or counted."""
+"""Support for tests of the paper's situations: a cluster, and messages that are held back, lost or counted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def passing(
 
 
 class ScenarioTestCase(SynchronousTestCase):
-    """Each test has a world of its own, whose seed is the test's name; every run is checked after every event."""
+    """A test case with a cluster of its own, whose seed is the test's name; every run is checked after every event."""
 
     cluster: SimulatedCluster
 
@@ -76,7 +76,8 @@ class ScenarioTestCase(SynchronousTestCase):
         return [] if slot is None else [update.client_id for update in slot.batch.open()[1]]
 
     def proposed(self, view: int) -> dict[int, list[str]]:
-        """What was proposed in a view, as far as anybody sent it: the clients by number."""
+        """The clients of the updates that were proposed in a view, by sequence number, as far as a PROPOSAL was
+        sent."""
         return {
             message.seq: [update.client_id for update in message.batch.open()[1]]
             for _, _, message in self.sent
@@ -97,7 +98,7 @@ class ScenarioTestCase(SynchronousTestCase):
         self.cluster.run_until(lambda: self.cluster.has_leader() and self.cluster.leader() == server_id, seconds)
 
     def until_executed(self, clients: list[str], *servers: int, seconds: float = 10.0) -> None:
-        """These servers (default: all that run) have executed the updates of these clients, in this order."""
+        """Assert that servers (default: all that run) have executed the updates of these clients, in this order."""
         cluster = self.cluster
         cluster.run_until(
             lambda: all(self.clients_executed(i) == clients for i in servers or cluster.running_ids), seconds

@@ -31,7 +31,8 @@ class NormalCase(ScenarioTestCase):
         self.assertLess(cluster.aru(0), 10)
 
     def test_leader_votes_when_its_own_disk_has_it(self) -> None:
-        """Section 4.4: its PROPOSAL leaves before its disk is done, its explicit ACCEPT after."""
+        """Section 4.4 and Departure 2: the leader's PROPOSAL leaves before its disk is done, its explicit ACCEPT
+        after."""
         cluster = self.begin()
         cluster.servers[0].sync_seconds = (0.05, 0.05)
         cluster.submit(0, "a", 1)
@@ -185,7 +186,7 @@ class ClientHandling(ScenarioTestCase):
         self.assertEqual([len(cluster.replica(i).data.clients.pending_updates) for i in cluster.ids], [0, 0, 0])
 
     def test_update_names_another_server_than_the_one_that_waits(self) -> None:
-        """G16: a pending update goes when any copy of it is executed, whoever it names."""
+        """G16: a pending update is dropped when any copy of it is executed, whichever server it names."""
         cluster = self.begin()
         stuck = cluster.network.hold(passing(ClientUpdate, sender=2))
         cluster.submit(2, "a", 1)

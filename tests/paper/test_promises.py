@@ -79,7 +79,7 @@ class WhatIsOnDiskBeforeItIsSaid(ScenarioTestCase):
         self.assertEqual((cluster.aru(1), cluster.answers), (0, {}))
 
     def test_reply_waits_for_the_votes_that_it_rests_on(self) -> None:
-        """docs/internals/turn.rst: a server that counts its own vote tells its client when that vote is on its disk."""
+        """Departure 1: a server that counts its own vote tells its client when that vote is on its disk."""
         cluster = self.begin()
         cluster.crash(2)
         cluster.servers[1].sync_seconds = (0.3, 0.3)
@@ -131,7 +131,8 @@ class Liveness(ScenarioTestCase):
         cluster.run_until(cluster.all_equal, 20)
 
     def test_what_one_has_executed_reaches_all_connected(self) -> None:
-        """Paxos-L2: the leader that executed it is gone; whoever is connected to one who has it gets it."""
+        """Paxos-L2: the leader that executed an update is gone; a server connected to one that has the update gets
+        it."""
         cluster = self.begin(5, settings=ONE_UPDATE_A_SLOT)
         cluster.isolate(3, 4)
         for timestamp in range(1, 6):
@@ -144,7 +145,7 @@ class Liveness(ScenarioTestCase):
         self.until_executed(["a"] * 5, 2, 3, 4, seconds=10)
 
     def test_answered_update_survives_the_crash_of_all(self) -> None:
-        """docs/architecture.rst: power loss everywhere, right after the answer; any majority that comes back has it."""
+        """Promise 1: after an answer and a power loss everywhere, any majority that comes back has the update."""
         for majority in ((0, 1), (0, 2), (1, 2)):
             cluster = self.begin()
             cluster.submit(2, "a", 1)

@@ -1,4 +1,4 @@
-"""The scenarios in which the pseudocode of the paper fails, as written, and must not fail here."""
+"""Scenarios in which the pseudocode of the paper fails as written, and must not fail here (docs/defects.rst)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ElectionScenarios(ScenarioTestCase):
         self.assertEqual([self.view(i) for i in cluster.ids], [1, 1, 1])
 
     def test_09_recovered_follower_votes_again_in_the_same_view(self) -> None:
-        """G9 (i): a vote is no promise: who has just recovered goes back to its view on a VC_PROOF."""
+        """G9 (i): a vote is no promise, so a server that has just recovered goes back to its view on a VC_PROOF."""
         cluster = self.begin()
         cluster.crash(2)
         cluster.restart(2)
@@ -84,7 +84,7 @@ class ElectionScenarios(ScenarioTestCase):
         self.cluster.heal()
 
     def test_11_idle_for_a_hundred_timeouts(self) -> None:
-        """G8: an idle system elects nobody, and writes nothing to its disks (docs/departures.rst, "Idle")."""
+        """G8, Departure 10: an idle system holds no elections, and writes nothing to its disks."""
         cluster = self.begin()
         cluster.submit(1, "a", 1)
         self.until_executed(["a"])
@@ -235,7 +235,8 @@ class OrderingScenarios(ScenarioTestCase):
         self.assertEqual(self.proposed(self.view(1)), {})
 
     def test_08_foreign_update_kept_in_the_queue_over_a_view_change(self) -> None:
-        """G15: who leads again has it queued already; its origin's repetition is not bound once more."""
+        """G15: a server that leads again has the update queued already; its server's repetition is not bound once
+        more."""
         cluster = self.begin(settings=Settings(window_slots=2, batch_bytes_max=1))
         unanswered = cluster.network.drop(passing(Accept))
         cluster.network.drop(passing(Prepare, view=(2, 3)))
@@ -254,7 +255,7 @@ class OrderingScenarios(ScenarioTestCase):
         self.assertEqual(self.proposed(4), {1: ["first"], 2: ["second"], 3: ["F"]})
 
     def test_12_path_to_the_leader_is_cut_one_way(self) -> None:
-        """G8 (d): others make progress, so nobody suspects; they relay what the cut-off server says waits."""
+        """G8 (d): others make progress, so no server suspects; they relay the updates of the server that is cut off."""
         cluster = self.begin()
         cluster.cut(2, 0, one_way=True)
         for timestamp in range(1, 41):
@@ -266,7 +267,7 @@ class OrderingScenarios(ScenarioTestCase):
 
 class DiskScenarios(ScenarioTestCase):
     def test_10_follower_crashes_between_vote_and_sync(self) -> None:
-        """Section 5.8: what it has not told, nobody counts; after the restart it votes anew."""
+        """Section 5.8: a vote that was not sent is counted by no server; after the restart the follower votes anew."""
         cluster = self.begin()
         cluster.isolate(2)
         cluster.servers[1].sync_seconds = (0.2, 0.2)

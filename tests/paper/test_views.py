@@ -102,13 +102,13 @@ class Elections(ScenarioTestCase):
         self.assertGreater(min(self.view(i) for i in cluster.ids), 1)
 
     def test_leader_cut_off_from_the_majority_steps_down(self) -> None:
-        """docs/departures.rst, "Idle": a leader that does not hear a majority suspects itself."""
+        """Departure 10: a leader that does not hear a majority suspects itself."""
         cluster = self.begin()
         cluster.isolate(0)
         cluster.run_until(lambda: self.state(0) is State.LEADER_ELECTION, 3)
 
     def test_refused_frames_hurry_the_election(self) -> None:
-        """docs/departures.rst, "A dead peer is often known at once": the timer is cut, and the next leader leads."""
+        """Departure 11: the refused frame of a dead leader cuts the timer, and the next leader leads."""
         cluster = self.begin()
         cluster.network.refusals = True
         cluster.crash(0)

@@ -1,4 +1,4 @@
-"""One real replica whose disk, network, clock and state machine are in the hands of the test."""
+"""One real replica whose disk, network, clock and state machine the test controls."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class FakeStorage:
 
     found: Recovered
     records: list[Record] = field(factory=list)
-    """What was appended, in order; a test takes from here what it has looked at."""
+    """Records that were appended, in order; a test takes out the ones that it has looked at."""
     waiting: list[Callable[[], None]] = field(factory=list)
     """Syncs that were asked for and are not done."""
     syncs: int = 0
@@ -102,7 +102,7 @@ class Sent:
 @implementer(ITransport)
 @define(eq=False)
 class FakeTransport:
-    """A network that keeps what it is given."""
+    """A network that keeps the messages that it is given."""
 
     sent: list[Sent] = field(factory=list)
     running: bool = False
@@ -120,7 +120,7 @@ class FakeTransport:
 @implementer(IStateMachine)
 @define(eq=False)
 class RecordingStateMachine:
-    """Notes what it is told to run."""
+    """A state machine that notes the updates that it is told to execute."""
 
     executed: list[tuple[int, int, list[ClientUpdate]]] = field(factory=list)
     expired: list[ClientUpdate] = field(factory=list)
@@ -146,7 +146,7 @@ class Notes:
 
 
 class ReplicaTestCase(SynchronousTestCase):
-    """Server 2 of five, started, its vote for view 1 sent; it knows whose storage is whose.
+    """Server 2 of five, started, its vote for view 1 sent; it knows the storage of each server.
 
     A disk write is done as soon as the event that asked for it is over, unless `hold_syncs` is set. Every message that
     leaves must be looked at by an assertion; ALIVE and VC_PROOF only if `ignore_periodic` is False, and a vote that
@@ -160,7 +160,7 @@ class ReplicaTestCase(SynchronousTestCase):
     ignore_answered_votes = True
     starts = True
     introduced = True
-    """The others have this server's identity on disk."""
+    """Whether the other servers have this server's identity on disk."""
 
     def setUp(self) -> None:
         self.found = Recovered(identity_of(self.server_id), incarnation=1)
@@ -169,7 +169,7 @@ class ReplicaTestCase(SynchronousTestCase):
             self.start()
 
     def start(self) -> None:
-        """Build the replica on what is in `found`, start it, and look at its vote."""
+        """Build the replica on the state in `found`, start it, and look at its vote."""
         self.clock = Clock()
         self.storage = FakeStorage(self.found)
         self.transport = FakeTransport()
@@ -203,14 +203,14 @@ class ReplicaTestCase(SynchronousTestCase):
         self.after_start()
 
     def after_start(self) -> None:
-        """What a subclass wants to have behind it before each test."""
+        """A hook for subclasses: the last step of the set-up."""
 
     def tearDown(self) -> None:
         if not hasattr(self, "replica"):
             return
         self.replica.stop()
         self.assertEqual([failure.getTraceback() for failure in self.failures], [], "a turn failed")
-        self.assertEqual(self._not_looked_at(), [], "messages that nobody looked at")
+        self.assertEqual(self._not_looked_at(), [], "messages that no assertion has looked at")
 
     # ------------------------------------------------------------------ what happens to the replica
 
@@ -307,7 +307,7 @@ class ReplicaTestCase(SynchronousTestCase):
     # ------------------------------------------------------------------ assertions
 
     def assertSent(self, message: Message, to: int | None = None) -> None:
-        """That message has left, to that destination (None: to all others), and nobody has looked at it yet."""
+        """A message has left, to that destination (None: to all others), and no assertion has looked at it yet."""
         for sent in self.transport.sent:
             if not sent.looked_at and sent.message == message and sent.to == to:
                 sent.looked_at = True
@@ -315,14 +315,14 @@ class ReplicaTestCase(SynchronousTestCase):
         self.fail(f"not sent: {message} to {to}; sent and not looked at: {self._not_looked_at()}")
 
     def assertNotSent(self, kind: type) -> None:
-        """No message of that kind has left that nobody has looked at."""
+        """No message of that kind has left that no assertion has looked at."""
         self.assertEqual([sent for sent in self._not_looked_at() if isinstance(sent.message, kind)], [])
 
     def assertNothingSent(self) -> None:
         self.assertEqual(self._not_looked_at(), [])
 
     def take(self, kind: type[M]) -> list[M]:
-        """The messages of one kind that nobody has looked at yet; now somebody has."""
+        """The messages of one kind that no assertion has looked at yet; mark them as looked at."""
         found = []
         for sent in self.transport.sent:
             if not sent.looked_at and isinstance(sent.message, kind) and not self._is_answered_vote(sent):

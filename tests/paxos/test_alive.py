@@ -27,18 +27,18 @@ class LeaderTests(ReplicaTestCase):
             self.advance(0.2)
 
     def test_leader_that_hears_a_majority_stays(self) -> None:
-        """docs/departures.rst: an idle leader lives on the ALIVE of a majority, itself included."""
+        """Departure 10: an idle leader stays while it hears ALIVE from a majority, itself included."""
         self.hear(20, alive(1, 2), alive(3, 2))
         self.assertIs(self.data.server.state, State.REG_LEADER)
 
     def test_leader_that_hears_too_few_suspects_itself(self) -> None:
-        """docs/departures.rst: cut off with a minority it would keep its clients waiting."""
+        """Departure 10: a leader that is cut off with a minority would keep its clients waiting."""
         self.hear(4, alive(1, 2))
         self.assertIs(self.data.server.state, State.LEADER_ELECTION)
         self.assertIn(view_change(2, 3), self.take(ViewChange))
 
     def test_servers_in_other_views_or_in_an_election_do_not_count(self) -> None:
-        """They follow somebody else, or nobody."""
+        """Servers in other views follow another leader, and servers in an election follow none."""
         self.hear(4, alive(1, 2), alive(3, 2, State.LEADER_ELECTION), alive(4, 1), alive(5, 3))
         self.assertIs(self.data.server.state, State.LEADER_ELECTION)
         self.take(ViewChange)
@@ -60,7 +60,7 @@ class AliveTests(ReplicaTestCase):
         self.take(Alive)
 
     def test_alive_while_a_view_is_being_installed_promises_nothing(self) -> None:
-        """docs/defects.rst: until the view is on disk this server is in no view."""
+        """ALIVE tells durable values only: until a view is on disk this server tells of no view."""
         self.hold_syncs = True
         self.receive(view_change(1, 6), sender=1)
         self.storage.finish_all()
@@ -88,14 +88,14 @@ class RefusalTests(ReplicaTestCase):
         self._after_event()
 
     def test_refusal_of_the_leader_hurries_the_suspicion(self) -> None:
-        """docs/departures.rst: what is left of the timer is cut to a small random delay."""
+        """Departure 11: the time that is left on the Progress_Timer is cut to a small random delay."""
         self.follow(view=1)
         self.refused(1)
         self.advance(0.03)
         self.assertIn(view_change(2, 2), self.take(ViewChange))
 
     def test_refusal_of_another_server_means_nothing(self) -> None:
-        """Only the leader is waited for."""
+        """A refusal matters only if it is the leader's, which this server waits for."""
         self.follow(view=1)
         self.refused(3)
         self.advance(0.9)
@@ -109,7 +109,7 @@ class RefusalTests(ReplicaTestCase):
         self.assertEqual(self.storage.records, [])
 
     def test_leader_of_a_preinstalled_view_that_is_dead_is_passed_over(self) -> None:
-        """docs/departures.rst: the same for the leader of a view just preinstalled."""
+        """Departure 11: the refusal of a leader whose view was just preinstalled counts, too."""
         self.refused(3)
         self.receive(view_change(1, 3))
         self.receive(view_change(4, 3))
@@ -117,7 +117,7 @@ class RefusalTests(ReplicaTestCase):
         self.assertEqual(self.take(ViewChange), [view_change(2, 3), view_change(2, 4)])
 
     def test_peer_that_has_spoken_since_is_not_gone(self) -> None:
-        """It was restarted."""
+        """A peer that refused a frame and spoke later was restarted."""
         self.refused(3)
         self.receive(view_change(3, 1))
         self.preinstall(view=3)
@@ -125,7 +125,7 @@ class RefusalTests(ReplicaTestCase):
         self.assertEqual(set(self.take(ViewChange)), {view_change(2, 3)})
 
     def test_old_refusal_is_forgotten(self) -> None:
-        """It says how things were then."""
+        """An old refusal says nothing about the present state of the peer."""
         self.refused(3)
         self.advance(0.5)
         self.receive(view_change(1, 3))

@@ -54,14 +54,14 @@ class FollowerTests(ReplicaTestCase):
         self.assertTrue(self.replica.demand.knows_of_unexecuted_update())
 
     def test_executed_update_is_left_alone(self) -> None:
-        """G16: tested against Last_Executed first, in every state; no pending entry that nobody removes."""
+        """G16: tested against Last_Executed first, in every state, so that no pending entry stays for ever."""
         self.receive(reply(3, ordered(3, 1, OWN)))
         self.introduce(OWN)
         self.assertNothingSent()
         self.assertEqual(self.data.clients.pending_updates, {})
 
     def test_pending_update_ends_even_when_another_servers_copy_ran(self) -> None:
-        """G16: drop the pending entry whoever the executed copy names."""
+        """G16: the pending entry is dropped, whichever server the executed copy names."""
         self.introduce(OWN)
         self.assertSent(OWN, to=1)
         self.receive(reply(3, ordered(3, 1, client_update("carol", 1, server_id=5))))

@@ -43,7 +43,7 @@ class ViewChangeTests(ReplicaTestCase):
         self.assertEqual(self.data.views.last_attempted, 1)
 
     def test_vote_for_a_view_that_is_installed_is_discarded(self) -> None:
-        """Figure 4 A8: nobody votes for what is past."""
+        """Figure 4 A8: a vote for a view that is over is discarded."""
         self.follow(view=3)
         self.expire_progress_timer()
         self.assertSent(ViewChange(2, 4))
@@ -95,7 +95,7 @@ class PrepareTests(ReplicaTestCase):
         self.assertNotSent(PrepareOK)
 
     def test_prepare_that_is_not_from_the_leader_is_discarded(self) -> None:
-        """Only the leader of a view may ask for promises (docs/defects.rst)."""
+        """Departure 15: only the leader of a view may ask for promises."""
         self.receive(prepare(3, 1))
         self.assertDiscarded("leader")
         self.assertNotSent(PrepareOK)
@@ -122,7 +122,7 @@ class PrepareOKTests(ReplicaTestCase):
         self.assertDiscarded("leader")
 
     def test_promise_for_an_own_view_that_is_not_installed_is_discarded(self) -> None:
-        """Without one's own promise on disk, nobody else's counts."""
+        """Promises of others count only when the leader's own view is installed."""
         self.receive(view_change(3, 2))
         self.assertSent(ViewChange(2, 2))
         self.receive(prepare_ok(3, 2))

@@ -125,7 +125,7 @@ class ProposalTests(DataTestCase):
         self.assertIsNone(self.history.get(3))
 
     def test_votes_of_an_older_view_stay_with_their_view(self) -> None:
-        """Departure 5: a newer proposal starts with its own votes, and clears nobody's."""
+        """Departure 5: a newer proposal starts with its own votes, and clears none of the older ones."""
         self.data.apply_proposal(proposal(1, 1, 1, ALICE))
         self.data.apply_accept(accept(3, 1, 1), 1)
         self.data.apply_proposal(proposal(2, 2, 1, BOB))

@@ -40,13 +40,13 @@ class IdleFollowerTests(ReplicaTestCase):
         self.assertEqual(self.storage.syncs, before)
 
     def test_dead_leader_of_an_idle_cluster_is_suspected_within_a_timeout(self) -> None:
-        """Scenario 11, G8: nobody has to wait for a client to notice."""
+        """Scenario 11, G8: the dead leader is noticed without any client's request."""
         self.hear_for(5)
         self.advance(1.0)
         self.assertSuspects()
 
     def test_alive_of_another_server_is_no_sign_of_the_leader(self) -> None:
-        """docs/departures.rst: the leader of this view only, and only while it leads."""
+        """Departure 10: only an ALIVE of this view's leader counts, and only while it leads."""
         for _ in range(6):
             self.receive(alive(3, 1), sender=3)
             self.receive(alive(1, 1, State.LEADER_ELECTION), sender=1)
@@ -55,7 +55,7 @@ class IdleFollowerTests(ReplicaTestCase):
         self.assertSuspects()
 
     def test_own_update_that_waits_ends_the_idleness(self) -> None:
-        """docs/departures.rst: a leader that says it is alive and orders nothing is of no use."""
+        """Departure 10: a leader that sends ALIVE and does not order a pending update is suspected."""
         self.introduce(OWN)
         self.hear_for(1.4)
         self.take(ClientUpdate)
@@ -70,7 +70,8 @@ class IdleFollowerTests(ReplicaTestCase):
         self.assertSuspects()
 
     def test_witnessed_update_is_forgotten_when_its_origin_falls_silent(self) -> None:
-        """Its client gave up; the others need not suspect anybody for its sake for ever."""
+        """The update's server has stopped repeating it, so the others need not suspect their leader because of it for
+        ever."""
         self.receive(FOREIGN, sender=1)
         self.assertTrue(self.replica.demand.knows_of_unexecuted_update())
         for _ in range(2):
@@ -82,26 +83,26 @@ class IdleFollowerTests(ReplicaTestCase):
         self.take(ViewChange)
 
     def test_witnessed_update_is_settled_by_its_execution(self) -> None:
-        """docs/departures.rst: unexecuted is what counts."""
+        """Departure 10: only unexecuted updates count."""
         self.receive(FOREIGN, sender=1)
         self.receive(reply(3, ordered(3, 1, FOREIGN)))
         self.assertFalse(self.replica.demand.knows_of_unexecuted_update())
 
     def test_update_that_has_run_is_not_witnessed(self) -> None:
-        """G16: a late copy is no news."""
+        """G16: a late copy of an executed update does not count as waiting."""
         self.receive(reply(3, ordered(3, 1, FOREIGN)))
         self.receive(FOREIGN, sender=1)
         self.assertFalse(self.replica.demand.knows_of_unexecuted_update())
 
     def test_accepted_update_that_waits_ends_the_idleness(self) -> None:
-        """docs/departures.rst: a leader whose proposals are not ordered makes no progress."""
+        """Departure 10: a leader whose proposals are not ordered makes no progress."""
         self.receive(proposal(1, 1, 1, FOREIGN))
         self.assertSent(accept(2, 1, 1))
         self.hear_for(1.2)
         self.assertSuspects()
 
     def test_leftover_of_an_older_view_does_not_count(self) -> None:
-        """If it was chosen, the leader of this view proposes it again, and it counts then."""
+        """A proposal of an older view counts only when the leader of this view proposes it again."""
         self.receive(proposal(1, 1, 1, FOREIGN))
         self.assertSent(accept(2, 1, 1))
         self.expire_progress_timer()
@@ -110,13 +111,13 @@ class IdleFollowerTests(ReplicaTestCase):
         self.assertFalse(self.replica.demand.knows_of_unexecuted_update())
 
     def test_higher_aru_elsewhere_ends_the_idleness(self) -> None:
-        """docs/departures.rst: others have executed what this server has not."""
+        """Departure 10: another server has executed slots that this server lacks."""
         self.hear_for(1.2, local_aru=5)
         self.take(ReconciliationRequest)
         self.assertSuspects()
 
     def test_witnessed_updates_do_not_pile_up_on_a_busy_server(self) -> None:
-        """Every table has a bound: what has expired is dropped even while other updates wait all the time."""
+        """Every table has a bound: expired entries are dropped even while other updates wait all the time."""
         self.introduce(OWN)
         self.assertSent(OWN, to=1)
         for n in range(20):

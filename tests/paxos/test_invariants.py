@@ -1,4 +1,4 @@
-"""The invariants of one server, on trial: each finds what it is there to find."""
+"""Each invariant of one server finds the state that violates it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class InvariantTests(SynchronousTestCase):
         self.assertIn(f": {sentence}: ", str(error))
 
     def seen(self, replica: Replica) -> Memory:
-        """What a check of this server remembers now."""
+        """The memory that a check of the server's present state leaves."""
         memory = Memory()
         check(replica, memory)
         return memory
@@ -42,7 +42,7 @@ class InvariantTests(SynchronousTestCase):
         self.assertEqual(self.seen(self.follower).local_aru, 1)
 
     def test_installed_check_stops_a_server_at_the_end_of_the_turn(self) -> None:
-        """It runs inside the turn, so nothing of a confused turn leaves the server."""
+        """The check runs inside the turn, so no message of a confused turn leaves the server."""
         install(self.follower)
 
         def confuse() -> None:
@@ -109,7 +109,7 @@ class InvariantTests(SynchronousTestCase):
         self.violates(5, self.leader, memory)
 
     def test_6_progress_timer_runs(self) -> None:
-        """G5, G8: or the server never suspects anybody."""
+        """G5, G8: without a running timer the server never suspects its leader."""
         for replica in (self.leader, self.follower):
             replica.progress_timer.stop()
             self.violates(6, replica)
@@ -149,7 +149,7 @@ class InvariantTests(SynchronousTestCase):
         self.violates(10, self.follower)
 
     def test_11_durable_is_not_ahead(self) -> None:
-        """Of what is known."""
+        """The durable values are not ahead of the server's own."""
         self.follower.turn.durable.local_aru = 2
         self.violates(11, self.follower)
         self.follower.turn.durable.local_aru = 1

@@ -32,7 +32,7 @@ class StartTests(ReplicaTestCase):
         self.assertEqual(self.data.views.vc, {2: view_change(2, 1)})
 
     def test_vote_forces_nothing_to_disk(self) -> None:
-        """docs/defects.rst: votes carry no promise."""
+        """A VIEW_CHANGE carries no promise, so it waits for no disk."""
         self.assertEqual(self.storage.records, [])
 
 
@@ -136,7 +136,7 @@ class ViewChangeTests(ReplicaTestCase):
         self.assertNothingSent()
 
     def test_preinstalled_view_without_a_leader_is_left(self) -> None:
-        """Section 5.2: when it is not installed in time, the next one is tried."""
+        """Section 5.3: when it is not installed in time, the next one is tried."""
         self.preinstall(view=1)
         self.advance(2.0)
         self.assertEqual(self.take(ViewChange)[-1], view_change(2, 2))
@@ -163,7 +163,7 @@ class SingleServerTests(ReplicaTestCase):
         self.assertSent(accept(1, 1, 1))
 
     def test_single_server_is_not_idle_into_an_election(self) -> None:
-        """docs/departures.rst: a majority of one hears itself."""
+        """Departure 10: a cluster of one is a majority that hears itself."""
         self.advance(10)
         self.assertEqual(self.data.views.last_attempted, 1)
 
@@ -313,7 +313,7 @@ class WayBackAfterRecoveryTests(ReplicaTestCase):
         self.assertSent(PrepareOK(2, 1, (), edition=self.found.incarnation), to=1)
 
     def test_recovered_server_returns_once(self) -> None:
-        """G9 (i): at most once per process life; after a suspicion a proof is no way back."""
+        """G9 (i): at most once for each start of the server; after a suspicion a VC_PROOF is no way back."""
         self.recovered(last_installed=1)
         self.receive(vc_proof(3, 1))
         self.expire_progress_timer()

@@ -10,7 +10,7 @@ from tests.paxos.messages import client_update
 
 class BatchTests(SynchronousTestCase):
     def test_batch_gives_back_its_updates_in_order(self) -> None:
-        """One sequence number binds several updates (section 7.6); their order is part of it."""
+        """One sequence number binds several updates (section 7.3); their order is part of it."""
         updates = [client_update("alice", 3, payload=b"\x00\xff"), client_update("bob", 1, server_id=4, made_at=17)]
         self.assertEqual(Batch.of(1234, updates).open(), (1234, updates))
 

@@ -85,7 +85,7 @@ class ExecutionTests(QueueTestCase):
 
 class RecordTests(QueueTestCase):
     def test_learned_slot_is_written_lazily(self) -> None:
-        """docs/defects.rst: reconciliation forces nothing; Local_Aru comes after the slot that it rests on."""
+        """Reconciliation forces nothing; the record of Local_Aru comes after the slot that it rests on."""
         before = self.storage.syncs
         self.learn(1, ALICE)
         self.assertEqual(self.storage.records, [OrderedRecord(1, batch(ALICE)), AruRecord(1)])

@@ -1,4 +1,4 @@
-"""Departure 25: votes that nobody waits for travel with the next frame that goes the same way."""
+"""Departure 25: votes that no client waits for travel with the next frame to the same server."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Frames:
         self.sent.append((tuple(messages), to))
 
     def stop(self) -> None:
-        raise AssertionError("whoever has started it stops it")
+        raise AssertionError("the test has not started this transport")
 
 
 class LazyVotesTestCase(SynchronousTestCase):
@@ -56,26 +56,26 @@ class LazyVotesTestCase(SynchronousTestCase):
         self.way_out.send(messages, to)
 
     def assertFrames(self, *expected: tuple[tuple[Message, ...], int | None]) -> None:
-        """These have left since the last look, in this order."""
+        """Exactly these frames have left since the last look, in this order."""
         sent, self.frames.sent = self.frames.sent, []
         self.assertEqual(sent, list(expected))
 
 
 class WhoNeedsItTests(LazyVotesTestCase):
     def test_leader_gets_a_vote_at_once(self) -> None:
-        """Its next proposals wait for it (section 5.10)."""
+        """The leader's next proposals wait for the vote (section 5.10)."""
         self.begin()
         self.send(accept(2, 1, 1))
         self.assertFrames(((accept(2, 1, 1),), 1))
 
     def test_server_with_clients_gets_a_vote_at_once(self) -> None:
-        """They wait for what the vote decides."""
+        """Clients of such a server wait for the slot that the vote may order."""
         self.begin(4)
         self.send(accept(2, 1, 1))
         self.assertFrames(((accept(2, 1, 1),), 1), ((accept(2, 1, 1),), 4))
 
     def test_vote_for_all_is_encoded_once_when_all_have_clients(self) -> None:
-        """Figure 10, as it stands."""
+        """Figure 10 as it stands: an ACCEPT goes to all servers at once."""
         self.begin(1, 3, 4)
         self.send(accept(2, 1, 1))
         self.assertFrames(((accept(2, 1, 1),), None))
@@ -88,7 +88,7 @@ class WhoNeedsItTests(LazyVotesTestCase):
         self.assertFrames(((accept(2, 1, 1),), None))
 
     def test_vote_for_one_server_is_not_delayed(self) -> None:
-        """Whoever is answered has asked."""
+        """A server that is sent an answer has asked a question, so a frame goes to it anyway."""
         self.begin()
         self.send(accept(2, 1, 1), to=3)
         self.assertFrames(((accept(2, 1, 1),), 3))
@@ -96,7 +96,7 @@ class WhoNeedsItTests(LazyVotesTestCase):
 
 class CompanyTests(LazyVotesTestCase):
     def test_votes_travel_with_the_next_message_to_that_server(self) -> None:
-        """In front: they may open the window for what follows."""
+        """The votes come first in the frame: they may open the window for the proposal that follows."""
         self.begin()
         self.send(accept(2, 1, 1))
         self.frames.sent.clear()
@@ -106,7 +106,7 @@ class CompanyTests(LazyVotesTestCase):
         self.assertFrames(((vc_proof(2, 1),), 3))
 
     def test_leaders_votes_travel_with_its_next_proposal(self) -> None:
-        """The same waits for all, so that one encoding serves all."""
+        """Equal votes wait for all servers, so one encoding serves all."""
         self.begin()
         self.send(accept(2, 2, 1))
         self.assertFrames()
@@ -123,7 +123,7 @@ class CompanyTests(LazyVotesTestCase):
         self.assertFrames(((alive(2, 1),), 1), ((votes, alive(2, 1)), 3), ((votes, alive(2, 1)), 4))
 
     def test_vote_at_once_takes_along_what_waited(self) -> None:
-        """Its clients have come meanwhile."""
+        """Clients have come to that server while votes waited for it."""
         self.begin()
         self.send(accept(2, 1, 1))
         self.clients_wait_at(3)
@@ -132,7 +132,7 @@ class CompanyTests(LazyVotesTestCase):
         self.assertFrames(((accept(2, 1, 2),), 1), ((accept(2, 1, 1), accept(2, 1, 2)), 3))
 
     def test_votes_of_a_view_share_one_message(self) -> None:
-        """Section 7.6: one ACCEPT, many proposals; each once."""
+        """Section 7.3: one ACCEPT answers many proposals, each of them once."""
         self.begin()
         for seq in (1, 2, 1, 3):
             self.send(accept(2, 1, seq))
@@ -141,7 +141,7 @@ class CompanyTests(LazyVotesTestCase):
         self.assertFrames(((accept(2, 1, 1, 2, 3), vc_proof(2, 1)), 3))
 
     def test_vote_of_a_new_view_replaces_those_of_the_old_one(self) -> None:
-        """Who follows the new view discards them (Figure 4); who does not is told by VC_PROOF, or reconciles."""
+        """Servers in the new view discard old votes (Figure 4); others learn of it by VC_PROOF, or reconcile."""
         self.begin()
         self.send(accept(2, 1, 1))
         self.send(accept(2, 4, 1))
@@ -152,7 +152,7 @@ class CompanyTests(LazyVotesTestCase):
 
 class TimeTests(LazyVotesTestCase):
     def test_vote_without_company_leaves_after_a_while(self) -> None:
-        """Once, and then no timer runs: an idle server sends nothing but ALIVE."""
+        """The timer fires once, then no timer runs: an idle server sends nothing but ALIVE."""
         self.begin()
         self.send(accept(2, 1, 1))
         self.frames.sent.clear()
@@ -163,7 +163,7 @@ class TimeTests(LazyVotesTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_each_vote_waits_for_its_own_time(self) -> None:
-        """Where frames take the votes along, the timer finds young ones, and lets them wait."""
+        """If frames take votes along, the timer finds younger votes, and lets them wait."""
         self.begin()
         self.send(accept(2, 1, 1))
         self.clock.advance(0.003)
@@ -185,7 +185,7 @@ class TimeTests(LazyVotesTestCase):
         self.assertEqual([frame for frame in self.frames.sent if frame[1] != 1], [((votes,), 3), ((votes,), 4)])
 
     def test_vote_is_traced_when_it_is_sent(self) -> None:
-        """docs/operating.rst: a trace tells what happened, and when."""
+        """A trace tells each event of the server, and its time (docs/operating.rst)."""
         self.begin()
         self.send(accept(2, 1, 1))
         self.assertEqual(self.notes.of("send"), [{"to": 1, "message": accept(2, 1, 1)}])
@@ -194,7 +194,7 @@ class TimeTests(LazyVotesTestCase):
         self.assertEqual(self.notes.of("timer"), [{"name": "votes"}] * 2)
 
     def test_nothing_leaves_after_the_end(self) -> None:
-        """What waits is lost, like any other frame."""
+        """Votes that wait when a server stops are lost, like any other frame."""
         self.begin()
         self.send(accept(2, 1, 1))
         self.frames.sent.clear()
@@ -218,7 +218,7 @@ class ReplicaTests(ReplicaTestCase):
         super().tearDown()
 
     def nobody_asks(self, *peers: int) -> None:
-        """These have told that they have no clients."""
+        """Let these servers tell that they have no clients."""
         for peer in peers:
             state = State.REG_LEADER if peer == 1 else State.REG_NONLEADER
             self.receive(alive(peer, 1, state, has_clients=False))
@@ -229,15 +229,15 @@ class ReplicaTests(ReplicaTestCase):
         self.assertSent(accept(2, 1, 1))
 
     def test_servers_without_clients_learn_later(self) -> None:
-        """They have told so; the leader and server 5, which has not, get the vote at once."""
+        """Servers 3 and 4 have told that they have no clients; the leader and server 5 get the vote at once."""
         self.nobody_asks(1, 3, 4)
         self.receive(proposal(1, 1, 1, client_update()))
         self.assertEqual([s.to for s in self.transport.sent if isinstance(s.message, Accept)], [1, 5])
         self.advance(0.011)
         self.assertEqual([s.to for s in self.transport.sent if isinstance(s.message, Accept)], [1, 5, 3, 4])
 
-    def test_vote_waits_behind_the_door_first(self) -> None:
-        """Departure 1: whatever else is sent meanwhile, a vote that is not on disk does not travel with it."""
+    def test_vote_waits_behind_the_gate_first(self) -> None:
+        """Departure 1: a vote that is not on disk does not travel with other messages that leave meanwhile."""
         self.nobody_asks(1, 3, 4, 5)
         self.hold_syncs = True
         self.receive(proposal(1, 1, 1, client_update()))
@@ -254,12 +254,12 @@ class ReplicaTests(ReplicaTestCase):
         self.assertNotSent(Alive)
 
     def test_reader_is_a_client(self) -> None:
-        """Departure 24: its server answers when it has executed up to the index."""
+        """Departure 24: a server answers a read when it has executed up to the index, so its clients wait for votes."""
         self.replica.perform(self.replica.reads.begin_read, lambda is_certain: None)
         self.assertEqual([m.has_clients for m in self.take(Alive)], [True])
 
     def test_clients_that_ask_no_more_are_forgotten_after_a_while(self) -> None:
-        """Not at once: whoever has asked mostly asks again."""
+        """Not at once: a client that has asked usually asks again."""
         self.introduce(client_update("carol", 1, server_id=2))
         self.order(1, client_update("carol", 1, server_id=2))
         self.take(Alive)
@@ -269,19 +269,19 @@ class ReplicaTests(ReplicaTestCase):
         self.assertFalse(self.take(Alive)[-1].has_clients)
 
     def test_update_that_waits_keeps_its_client_in_mind(self) -> None:
-        """However long it takes: no majority, perhaps."""
+        """A pending update counts however long it takes, for instance without a majority."""
         self.introduce(client_update("carol", 1, server_id=2))
         self.advance(5.0)
         self.assertTrue(self.take(Alive)[-1].has_clients)
 
     def test_whoever_waits_for_others_is_a_client(self) -> None:
-        """A lock to be granted, an event to be heard: the sessions know of them."""
+        """Sessions know of clients that wait for others: for a lock to be granted, or an event."""
         self.replica.demand.clients_wait = lambda: True
         self.advance(0.2)
         self.assertTrue(self.take(Alive)[-1].has_clients)
 
     def test_leader_needs_no_announcement(self) -> None:
-        """All votes go to it at once anyway."""
+        """A leader announces no clients: all votes go to it at once anyway."""
         self.expire_progress_timer()
         self.lead(view=2)
         self.take(Alive)

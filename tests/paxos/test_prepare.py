@@ -190,7 +190,7 @@ class TablingTests(ReplicaTestCase):
         self.assertEqual([e.seq for e in promise.data_list], [3, 4, 5])
 
     def test_leader_far_behind_reconciles_before_it_gets_an_answer(self) -> None:
-        """PREPARE_OK is bounded (docs/departures.rst), even while the slots are still in memory."""
+        """Departure 6: a PREPARE_OK is bounded, even while the slots are still in memory."""
         for seq in range(6, 12):
             self.receive(reply(3, ordered(3, seq, client_update("alice", seq))))
         self.replica.data.ordering.global_history.floor = 0
@@ -253,7 +253,7 @@ class PrepareOKTests(ReplicaTestCase):
         self.assertExecuted([ALICE], [BOB])
 
     def test_leader_goes_on_above_what_it_learned(self) -> None:
-        """Scenario 6, G1: nobody is asked to accept another value in a slot that is ordered."""
+        """Scenario 6, G1: no server is asked to accept another value in a slot that is ordered."""
         self.introduce(client_update("carol", 1, server_id=2))
         self.lead(2, ordered(3, 1, ALICE))
         self.assertSent(proposal(2, 2, 2, client_update("carol", 1, server_id=2)))
@@ -266,7 +266,8 @@ class MixedPartsTests(ReplicaTestCase):
     starts = False
 
     def promise_of_server_4(self, life: int, installed: int, leaders_aru: int) -> list[PrepareOK]:
-        """A life of server 4, whose disk holds four slots that were accepted in view 1: its answer to PREPARE(2)."""
+        """The answer to PREPARE(2) of one incarnation of server 4, whose disk has four slots that were accepted in view
+        1."""
         self.server_id = 4
         self.found = Recovered(identity_of(4), life, last_attempted=installed, last_installed=installed)
         self.found.accepted = [
@@ -307,7 +308,7 @@ class MixedPartsTests(ReplicaTestCase):
 
 class ShiftToRegLeaderTests(ReplicaTestCase):
     def test_new_leader_says_so_at_once(self) -> None:
-        """docs/departures.rst: others forward what waits when they hear that somebody leads."""
+        """Departure 18: other servers forward their pending updates when they hear the new leader."""
         self.ignore_periodic = False
         self.transport.sent.clear()
         self.lead(view=2)

@@ -36,7 +36,7 @@ class ProgressTimerTests(SynchronousTestCase):
         self.clock.pump([0.001] * round(seconds * 1000))
 
     def test_it_expires_once(self) -> None:
-        """Figure 6, Block A; then it is not set until somebody starts it."""
+        """Figure 6, Block A; then the timer is not set until it is started again."""
         self.timer.start()
         self.assertTrue(self.timer.running)
         self.advance(1.01)
@@ -58,7 +58,7 @@ class ProgressTimerTests(SynchronousTestCase):
         self.assertEqual(len(self.expired), 1)
 
     def test_restarting_costs_no_new_call(self) -> None:
-        """docs/performance.rst: it is restarted for every executed slot."""
+        """The timer is restarted for every executed slot, so a restart must be cheap."""
         self.timer.start()
         (call,) = self.clock.getDelayedCalls()
         self.advance(0.5)
@@ -76,7 +76,7 @@ class ProgressTimerTests(SynchronousTestCase):
         self.timer.stop()
 
     def test_value_doubles_up_to_the_cap(self) -> None:
-        """Section 5.2 and G8.2, decided: at most eight times the default."""
+        """Section 5.3 and G8.2, decided: at most eight times the default."""
         values = []
         for _ in range(5):
             self.timer.double()
@@ -122,7 +122,7 @@ class ProgressTimerTests(SynchronousTestCase):
         self.assertEqual(self.expired, [])
 
     def test_progress_after_a_hurry_counts(self) -> None:
-        """Whoever makes progress is not dead."""
+        """A leader that makes progress is not dead, though its address has refused a frame."""
         self.timer.start()
         self.timer.hurry()
         self.timer.start()
@@ -132,7 +132,7 @@ class ProgressTimerTests(SynchronousTestCase):
 
 class ElectionTests(ReplicaTestCase):
     def test_every_preinstall_doubles_the_time_that_an_election_gets(self) -> None:
-        """Section 5.2: 2 s for the first view that is preinstalled, 4 s for the second, never more than 8."""
+        """Section 5.3: 2 s for the first view that is preinstalled, 4 s for the second, never more than 8."""
         waited = []
         for view in (1, 3, 4, 5):
             self.preinstall(view)

@@ -53,7 +53,7 @@ class ProposalTests(ReplicaTestCase):
         self.assertEqual(len(self.take_records(ProposalRecord)), 1)
 
     def test_repetition_is_not_answered_before_the_first_is_on_disk(self) -> None:
-        """G18: re-send the ACCEPT only if the first is durable; the door sees to it."""
+        """G18: an ACCEPT is repeated only if the first one is durable, which the gate ensures."""
         self.hold_syncs = True
         self.receive(proposal(1, 1, 1, ALICE))
         self.receive(proposal(1, 1, 1, ALICE))
@@ -123,7 +123,7 @@ class SendProposalTests(ReplicaTestCase):
         self.assertSent(accept(2, 2, 1))
 
     def test_what_waits_in_one_turn_is_one_batch(self) -> None:
-        """Departure 4, section 7.6: several updates share a number."""
+        """Departure 4, section 7.3: several updates share a number."""
         self.introduce(own("carol"), own("dave"))
         self.assertSent(proposal(2, 2, 1, own("carol"), own("dave")))
         self.assertSent(accept(2, 2, 1))
@@ -199,7 +199,7 @@ class SendProposalTests(ReplicaTestCase):
 
 class HoleTests(ReplicaTestCase):
     def test_hole_below_a_known_proposal_is_filled_with_a_no_op(self) -> None:
-        """Scenario 4, G11: slot 2 is known, slot 1 is empty, nobody waits."""
+        """Scenario 4, G11: slot 2 is known, slot 1 is empty, and no update waits."""
         self.lead(2, proposal(1, 1, 2, ALICE))
         self.assertEqual(self.take(Proposal), [proposal(2, 2, 1), proposal(2, 2, 2, ALICE)])
         self.assertEqual(self.take(Accept), [accept(2, 2, 1, 2)])
@@ -238,10 +238,10 @@ class HoleTests(ReplicaTestCase):
 
 
 class SkippedTests(ReplicaTestCase):
-    """`--skip-seq`: a leader leaves a number out, for the next one to find."""
+    """FAULT SKIP: a leader leaves a number out, for the next leader to find."""
 
     def test_skipped_number_stays_empty(self) -> None:
-        """Described in docs/operating.rst."""
+        """FAULT SKIP: the leader leaves out a sequence number (docs/operating.rst)."""
         self.replica.proposals.skipped.add(1)
         self.lead(view=2)
         self.introduce(own("carol"))
@@ -249,7 +249,7 @@ class SkippedTests(ReplicaTestCase):
         self.take(Accept)
 
     def test_number_that_an_older_view_has_used_is_not_skipped(self) -> None:
-        """What may have been chosen must be proposed again; a fault is never a reason to lose it."""
+        """A batch that may have been chosen is proposed again, even in a slot that is to be left out."""
         self.replica.proposals.skipped.add(1)
         self.lead(2, proposal(1, 1, 1, ALICE))
         self.assertEqual(self.take(Proposal), [proposal(2, 2, 1, ALICE)])
@@ -280,7 +280,7 @@ class RecoveredProposalTests(ReplicaTestCase):
         self.assertExecuted([ALICE])
 
     def test_batch_is_not_decoded_until_it_is_executed(self) -> None:
-        """docs/performance.rst: followers store bytes."""
+        """A batch is encoded once, by the leader; followers store its bytes."""
         self.start()
         self.follow(view=1)
         broken = Proposal(1, 1, 1, type(batch())(b"\xc1"))
@@ -300,7 +300,7 @@ class RecoveredProposalTests(ReplicaTestCase):
 
 class TimeTests(ReplicaTestCase):
     def test_time_goes_on_from_a_former_leaders_clock(self) -> None:
-        """The state machine's time never goes back, and never stands still either."""
+        """Departure 4: the state machine's time never goes back, and never stands still either."""
         self.lead(view=2)
         day_ms = 86_400_000
         self.replica.ordered_queue.time_ms = day_ms

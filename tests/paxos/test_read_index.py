@@ -24,7 +24,7 @@ class ReadTestCase(ReplicaTestCase):
         self._after_event()
 
     def request(self, count: int) -> ReadRequest:
-        """The number of this server's `count`th request in its first life."""
+        """The number of this server's `count`th request in its first incarnation."""
         return ReadRequest(self.server_id, (1 << 32) + count)
 
 
@@ -57,7 +57,7 @@ class LeaderTests(ReadTestCase):
         self.assertEqual(self.told, [])
 
     def test_what_was_confirmed_before_the_read_was_asked_does_not_count(self) -> None:
-        """Somebody may have been elected since then, and have answered a write."""
+        """Another leader may have been elected since then, and have answered a write."""
         self.read("first")
         self.read("second")
         self.assertSent(Confirm(2, 2, 1))
@@ -70,7 +70,7 @@ class LeaderTests(ReadTestCase):
         self.assertEqual(self.told, [("first", True), ("second", True)])
 
     def test_many_reads_share_one_round(self) -> None:
-        """All that came while the round before was under way."""
+        """The next round serves all requests that came while the round before was under way."""
         for name in "abcdef":
             self.read(name)
         self.assertSent(Confirm(2, 2, 1))
@@ -81,7 +81,7 @@ class LeaderTests(ReadTestCase):
         self.assertNotSent(Confirm)
 
     def test_read_waits_for_what_is_proposed_already(self) -> None:
-        """A follower may have counted a majority, and answered, before the leader has."""
+        """A follower may count a majority, and answer, before the leader does."""
         self.introduce(ALICE)
         self.assertEqual([message.seq for message in self.take(Proposal)], [1])
         self.assertSent(accept(2, 2, 1))
@@ -94,8 +94,8 @@ class LeaderTests(ReadTestCase):
         self.assertExecuted([ALICE])
         self.assertEqual(self.told, [("x", True)])
 
-    def test_answer_waits_behind_the_door(self) -> None:
-        """What was executed on the strength of this server's own vote is told when that is on disk."""
+    def test_answer_waits_behind_the_gate(self) -> None:
+        """Departure 1: an answer that rests on this server's own vote leaves when the vote is on disk."""
         answers: list[bool] = []
         self.introduce(ALICE)
         self.take(Proposal)
@@ -120,7 +120,7 @@ class LeaderTests(ReadTestCase):
         self.assertEqual(answers, [True])
 
     def test_deposed_leader_answers_nothing(self) -> None:
-        """Whatever arrives afterwards: its round has ended with its view."""
+        """A confirmation that arrives later has no effect: the round has ended with its view."""
         self.read()
         self.assertSent(Confirm(2, 2, 1))
         self.expire_progress_timer()
@@ -129,7 +129,7 @@ class LeaderTests(ReadTestCase):
         self.assertEqual(self.told, [])
 
     def test_leader_that_is_no_longer_followed_answers_nothing(self) -> None:
-        """Nobody confirms; after as long as an update would take to be sent again, the log must tell."""
+        """No server confirms: after an Update_Timer's time the read goes through the log."""
         self.read()
         self.advance(self.settings.update_seconds + self.settings.resend_seconds)
         self.assertEqual(self.told, [("x", False)])
@@ -146,7 +146,7 @@ class LeaderTests(ReadTestCase):
         self.assertNotSent(Confirm)
 
     def test_followers_request_gets_its_index(self) -> None:
-        """It may come again, if the answer was lost; then in a round of its own."""
+        """A request that was answered may be repeated, if the answer was lost; it gets a round of its own."""
         self.receive(ReadRequest(4, 77))
         self.assertSent(Confirm(2, 2, 1))
         self.confirm(3, 4)
@@ -159,7 +159,7 @@ class LeaderTests(ReadTestCase):
 
 class NewLeaderTests(ReadTestCase):
     def test_new_leader_waits_for_all_that_it_prepared(self) -> None:
-        """What an older view has chosen, and answered, is among it."""
+        """The slots that a new leader has prepared include all that older views have chosen and answered."""
         self.lead(2, proposal(1, 1, 1, ALICE))
         self.assertEqual([message.seq for message in self.take(Proposal)], [1])
         self.assertSent(accept(2, 2, 1))
@@ -173,7 +173,7 @@ class NewLeaderTests(ReadTestCase):
         self.assertEqual(self.told, [("x", True)])
 
     def test_leader_to_be_answers_nobody(self) -> None:
-        """Its view is not prepared; whoever asks asks again."""
+        """A leader whose view is not prepared ignores requests; the server that asks repeats them."""
         self.begin_prepare_phase(2)
         self.receive(ReadRequest(4, 77))
         self.read()
@@ -201,7 +201,7 @@ class FollowerTests(ReadTestCase):
         self.assertEqual(self.told, [("x", True)])
 
     def test_reads_that_come_later_are_not_in_the_request(self) -> None:
-        """The index may be older than they are."""
+        """A read does not join a request that was sent before it was asked, whose index may be too old."""
         self.read("first")
         self.read("second")
         self.assertSent(self.request(1), to=1)
@@ -214,7 +214,7 @@ class FollowerTests(ReadTestCase):
         self.assertEqual(self.told, [("first", True), ("second", True)])
 
     def test_requests_of_two_lives_have_different_numbers(self) -> None:
-        """An answer to the former life's request tells nothing of this one's reads."""
+        """An answer to a former incarnation's request says nothing about reads of the present one."""
         self.data.server.incarnation = 2
         self.read()
         self.assertEqual([message.number for message in self.take(ReadRequest)], [(2 << 32) + 1])
@@ -226,7 +226,7 @@ class FollowerTests(ReadTestCase):
         self.assertSent(self.request(1), to=1)
 
     def test_new_leader_is_asked(self) -> None:
-        """The request goes with the view."""
+        """A request is sent to the new leader when the view has changed."""
         self.read()
         self.assertSent(self.request(1), to=1)
         self.go_on_to(view=3)
@@ -234,7 +234,7 @@ class FollowerTests(ReadTestCase):
         self.assertSent(self.request(1), to=3)
 
     def test_request_that_nobody_answers_is_given_up(self) -> None:
-        """The log finds its way to a leader that this server cannot reach (G8.3)."""
+        """An update reaches a leader that this server cannot reach, by way of others (G8.3)."""
         self.read()
         self.advance(self.settings.update_seconds + self.settings.resend_seconds)
         self.assertEqual(self.told, [("x", False)])
@@ -243,7 +243,7 @@ class FollowerTests(ReadTestCase):
         self.assertNotSent(ReadRequest)
 
     def test_index_that_is_not_reached_is_given_up(self) -> None:
-        """The log is no slower, and it is its own witness that something waits."""
+        """The log is no slower then, and the other servers learn that an update waits."""
         self.read()
         self.assertSent(self.request(1), to=1)
         self.receive(ReadIndex(1, self.request(1).number, 9))
@@ -251,13 +251,13 @@ class FollowerTests(ReadTestCase):
         self.assertEqual(self.told, [("x", False)])
 
     def test_follower_confirms_its_leader(self) -> None:
-        """And a repeated question again."""
+        """A repeated CONFIRM is answered again."""
         for _ in range(2):
             self.receive(Confirm(1, 1, 5))
             self.assertSent(Confirmed(2, 1, 5), to=1)
 
     def test_whoever_follows_another_view_confirms_nothing(self) -> None:
-        """Of an older view's leader it would be false, and of a later one's it is not known yet."""
+        """A CONFIRM of another view is not answered: this server follows neither an older nor a later leader."""
         self.go_on_to(view=3)
         self.receive(Confirm(1, 1, 5))
         self.receive(Confirm(4, 4, 5))

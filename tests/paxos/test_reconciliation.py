@@ -37,7 +37,7 @@ class AskingTestCase(ReplicaTestCase):
         self.follow(view=1)
 
     def requests(self) -> list[Sent]:
-        """What was asked since the last look."""
+        """The requests that were sent since the last look."""
         found = [s for s in self.transport.sent if not s.looked_at and isinstance(s.message, ReconciliationRequest)]
         for sent in found:
             sent.looked_at = True
@@ -70,7 +70,7 @@ class TriggerTests(AskingTestCase):
         self.assertSent(ReconciliationRequest(2, 1, 26), to=3)
 
     def test_equal_or_lower_aru_asks_for_nothing(self) -> None:
-        """Anti-entropy is for those who are behind."""
+        """Anti-entropy is for servers that are behind."""
         self.order(1, client_update())
         self.receive(alive(3, 1, local_aru=1))
         self.receive(alive(4, 1, local_aru=0))
@@ -89,7 +89,7 @@ class TriggerTests(AskingTestCase):
 
 class ChoiceTests(AskingTestCase):
     def test_leader_is_spared_while_others_can_serve(self) -> None:
-        """docs/internals/catching-up.rst: reconciliation must not slow ordering."""
+        """Reconciliation must not slow ordering, so the leader is asked last."""
         for _ in range(10):
             for peer in (1, 4):
                 self.receive(alive(peer, 1, State.REG_LEADER if peer == 1 else State.REG_NONLEADER, local_aru=7))
@@ -122,13 +122,13 @@ class ChoiceTests(AskingTestCase):
         self.assertEqual({first, second}, {3, 4})
 
     def test_only_able_peer_is_asked_again(self) -> None:
-        """Its answer may have been lost."""
+        """The only peer that can serve is asked again: its answer may have been lost."""
         self.receive(alive(3, 1, local_aru=7))
         self.advance(0.02 + 0.25 * 2)
         self.assertEqual(self.asked(), [3, 3, 3])
 
     def test_peer_that_cannot_serve_is_not_asked_next(self) -> None:
-        """Section 5.6: another one, if it says that it cannot; the leader, if there is no other."""
+        """Section 5.6: if a peer cannot serve, another one is asked, and the leader if there is no other."""
         self.hear_leader(local_aru=7)
         self.receive(alive(3, 1, local_aru=7))
         self.advance(0.02)
@@ -211,7 +211,7 @@ class BurstTests(AskingTestCase):
         self.assertEqual(self.data.ordering.local_aru, 3)
 
     def test_request_that_was_lost_is_repeated_after_the_timeout(self) -> None:
-        """Section 5.9: whoever lacks something asks for it."""
+        """Section 5.9: a server that lacks slots asks for them again."""
         self.receive(reply(3, slot(3, 1), slot(3, 2), burst_end=3, local_aru=9))
         self.receive(reply(3, slot(3, 3), burst_end=3, local_aru=9))
         self.assertEqual([sent.message for sent in self.requests()], [ReconciliationRequest(2, 4, 9)])
@@ -228,7 +228,8 @@ class BurstTests(AskingTestCase):
         self.assertEqual([sent.message for sent in self.requests()], [ReconciliationRequest(2, 3, 9)])
 
     def test_answer_of_a_peer_that_was_given_up_is_still_learned_from(self) -> None:
-        """What is ordered is ordered, whoever says so; the one who is asked now is asked on."""
+        """A late answer of another peer tells ordered slots as well; the peer that is asked now stays the one that is
+        asked."""
         self.receive(alive(4, 1, local_aru=9))
         self.advance(0.25)
         self.assertEqual(self.asked(), [4])
@@ -237,7 +238,7 @@ class BurstTests(AskingTestCase):
         self.assertNothingSent()
 
     def test_request_is_traced(self) -> None:
-        """Described in docs/operating.rst."""
+        """The trace has each request (docs/operating.rst)."""
         self.assertEqual(self.notes.of("reconcile"), [{"peer": 3, "first": 1, "last": 9}])
 
     def test_server_that_was_stopped_asks_no_more(self) -> None:
@@ -247,7 +248,7 @@ class BurstTests(AskingTestCase):
 
 
 class BackAgainTests(ReplicaTestCase):
-    """A server that was away, with slot 1 on its disk and view 1 installed, which server 1 leads."""
+    """A server that was away; its disk has slot 1, and view 1, which server 1 leads, is installed."""
 
     starts = False
 
@@ -281,14 +282,14 @@ class BackAgainTests(ReplicaTestCase):
         self.take(ViewChange)
 
     def test_it_asks_whoever_is_there_when_no_answer_comes(self) -> None:
-        """Whom it asks at first may be dead: nobody was heard yet, and an ALIVE is as good as ever."""
+        """The peer that is asked at the start may be dead; the next ALIVE leads to another request."""
         other = next(i for i in (3, 4, 5) if i != self.peer)
         self.receive(alive(other, 1, local_aru=7))
         self.advance(LAZY_VOTES_PATIENCE * self.settings.lazy_seconds)
         self.assertSent(ReconciliationRequest(2, 2, 7), to=other)
 
     def test_nothing_is_asked_when_there_is_nothing_new(self) -> None:
-        """Nobody wrote meanwhile, and no call is left behind."""
+        """If the server has missed nothing, no timer is left behind."""
         self.receive(reply(self.peer, local_aru=1))
         self.advance(0.4)
         self.assertEqual(self.take(ReconciliationRequest), [])
@@ -311,13 +312,13 @@ class ServingTests(ReplicaTestCase):
         self.assertEqual(self.data.ordering.global_history.floor, 2)
 
     def test_recent_slots_are_served_from_memory(self) -> None:
-        """docs/internals/catching-up.rst: a peer that is a little behind costs no disk."""
+        """A peer that is a little behind is served from memory, without the disk."""
         self.receive(request(5, 4, 6))
         self.assertSent(reply(2, slot(2, 4), slot(2, 5), slot(2, 6), local_aru=6), to=5)
         self.assertEqual(self.storage.reads, [])
 
     def test_old_slots_are_served_from_disk(self) -> None:
-        """docs/internals/catching-up.rst: off the reactor, in a turn of its own when they are here."""
+        """Old slots are read outside the reactor, and served in a turn of their own."""
         self.receive(request(5, 1, 6))
         self.assertNothingSent()
         ((first, last, bytes_max, found),) = self.storage.reads

@@ -59,7 +59,7 @@ class RecoveryTests(RecoveryTestCase):
         self.assertEqual((self.data.views.last_attempted, self.data.views.last_installed), (8, 7))
 
     def test_what_is_on_disk_may_be_told_at_once(self) -> None:
-        """docs/defects.rst: recovered values are durable ones."""
+        """Recovered values are durable, so ALIVE may tell them."""
         self.ignore_periodic = False
         self.recover(7, batch(ALICE))
         self.assertSent(alive(2, 7, State.LEADER_ELECTION, local_aru=1, has_clients=False))
@@ -89,7 +89,7 @@ class RecoveryTests(RecoveryTestCase):
         self.assertExecuted([ALICE], [BOB])
 
     def test_ordered_slot_next_in_line_is_executed(self) -> None:
-        """Records of one turn may be torn apart: the slot is on disk, its AruRecord is not; nobody sends it again."""
+        """A crash may keep the slot and lose its AruRecord; no server would send the slot again."""
         self.recover(1, batch(ALICE), accepted=(Accepted(2, 0, batch(BOB)), Accepted(3, 1, batch())))
         self.assertExecuted([ALICE], [BOB])
         self.assertEqual(self.data.ordering.local_aru, 2)

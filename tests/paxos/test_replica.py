@@ -1,4 +1,4 @@
-"""The replica as a whole: dispatch, identities, life and death."""
+"""The replica as a whole: dispatch, identities, start and stop."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ NEW = b"brandnew"
 
 
 class IdentityTests(ReplicaTestCase):
-    """docs/departures.rst: a lost disk is not a new server."""
+    """Departure 12: a lost disk is not a new server."""
 
     def receive_from_new_storage(self, server_id: int) -> None:
         self.replica.receive(server_id, NEW, [view_change(server_id, 1)])
         self._after_event()
 
     def test_identity_is_remembered_durably_before_anything_is_answered(self) -> None:
-        """Who has once counted a server's promise must know whose it was, after a crash as well."""
+        """A server that has counted a promise must know the storage that made it, after a crash as well."""
         del self.replica.membership.identities[1]
         self.hold_syncs = True
         self.receive(prepare(1, 1))
@@ -40,20 +40,20 @@ class IdentityTests(ReplicaTestCase):
         self.assertSent(Stranger(2, NEW), to=3)
 
     def test_stranger_is_not_heard(self) -> None:
-        """Its ALIVE keeps no leader in office."""
+        """Frames of an unknown storage do not count as heard, so its ALIVE supports no leader."""
         self.receive_from_new_storage(3)
         self.take(Stranger)
         self.assertFalse(self.replica.peers.heard_lately(3))
 
     def test_server_that_is_told_stops_with_one_clear_line(self) -> None:
-        """docs/departures.rst: it stops; its operator must bring the old data directory back."""
+        """Departure 12: the server stops, and its operator must bring the old data directory back."""
         self.receive(Stranger(3, identity_of(2)))
         error = self.expected_failure(StorageWasReplaced)
         self.assertIn("server 2 was here before with another storage, says server 3", str(error))
         self.assertTrue(self.replica.turn.stopped)
 
     def test_message_for_an_earlier_storage_is_not_for_me(self) -> None:
-        """It was under way when the directory was put back."""
+        """A STRANGER for another storage was under way when the old directory was put back."""
         self.receive(Stranger(3, NEW))
         self.assertFalse(self.replica.turn.stopped)
 
@@ -76,7 +76,7 @@ class LifeTests(ReplicaTestCase):
         self.assertNothingSent()
 
     def test_state_changes_are_traced(self) -> None:
-        """docs/operating.rst: a view's story."""
+        """The trace has each shift to a state or view (docs/operating.rst)."""
         self.follow(view=1)
         self.expire_progress_timer()
         self.take(type(view_change(2, 2)))
@@ -85,7 +85,7 @@ class LifeTests(ReplicaTestCase):
         self.assertEqual(states, [(None, election, 1), (election, follower, 1), (follower, election, 2)])
 
     def test_start_is_traced_with_what_was_found(self) -> None:
-        """Described in docs/operating.rst."""
+        """The trace has the state that recovery has found (docs/operating.rst)."""
         self.assertEqual(self.notes.of("start"), [{"view": 0, "aru": 0, "incarnation": 1}])
 
     def test_messages_of_a_frame_are_handled_in_their_order(self) -> None:

@@ -62,7 +62,7 @@ class LeaderTests(ReplicaTestCase):
         self.take(Accept)
 
     def test_proposal_is_repeated_with_the_leaders_vote_until_it_is_ordered(self) -> None:
-        """Section 5.9: sender-driven; whoever missed the one may have missed the other."""
+        """Section 5.9: sender-driven; a server that missed the PROPOSAL may have missed the ACCEPT, too."""
         self.propose(1)
         self.advance(0.21)
         self.assertEqual([(p.view, p.seq) for p in self.take(Proposal)], [(2, 1)] * 2)
@@ -73,7 +73,7 @@ class LeaderTests(ReplicaTestCase):
         self.assertNothingSent()
 
     def test_repeated_vote_waits_for_the_disk_like_the_first(self) -> None:
-        """docs/defects.rst: an ACCEPT says that the proposal is on disk."""
+        """An ACCEPT says that the proposal is on disk."""
         self.hold_syncs = True
         self.introduce(client_update("carol", 1, server_id=2))
         self.take(Proposal)
@@ -93,7 +93,7 @@ class LeaderTests(ReplicaTestCase):
         self.assertEqual(self.take(Accept), [accept(2, 2, 1, 3)])
 
     def test_young_proposal_is_given_time(self) -> None:
-        """Its answer may be on the way."""
+        """A proposal that was just sent is not repeated: the answers may be on their way."""
         self.advance(0.09)
         self.propose(1)
         self.advance(0.05)

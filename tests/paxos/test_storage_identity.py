@@ -15,18 +15,19 @@ def known(server_id: int, identity: bytes = identity_of(2)) -> Acquainted:
 
 
 class NewcomerTests(ReplicaTestCase):
-    """Server 2 of five; nobody has said yet that it knows it. A majority is three."""
+    """Server 2 of five; no server has told yet that it knows this storage. A majority is three."""
 
     introduced = False
 
     def test_newcomer_votes_in_no_election(self) -> None:
-        """Its former self may have left the view that is being attempted."""
+        """The server that had this id before may have left the view that is being attempted."""
         self.receive(view_change(1, 1))
         self.receive(view_change(3, 1))
         self.assertEqual(self.data.views.last_attempted, 0)
 
     def test_newcomer_promises_nothing(self) -> None:
-        """S1: whom it would follow, another majority may have left, and its former self with it."""
+        """S1: another majority, with the former storage of this id, may have left the view of a leader that it would
+        follow."""
         self.receive(vc_proof(1, 1))
         self.receive(prepare(1, 1))
         self.assertNotSent(PrepareOK)
@@ -38,7 +39,7 @@ class NewcomerTests(ReplicaTestCase):
         self.assertEqual(self.replica.discarded, {"newcomer": 1})
 
     def test_newcomer_learns_what_is_ordered(self) -> None:
-        """A fact needs nobody's vote."""
+        """An ordered slot needs no vote, so a newcomer may learn it."""
         self.receive(ordered(1, 1, client_update("alice", 1)))
         self.assertEqual(self.data.ordering.local_aru, 1)
 
@@ -51,19 +52,19 @@ class NewcomerTests(ReplicaTestCase):
         self.assertSent(ViewChange(2, 1))
 
     def test_one_server_counts_once(self) -> None:
-        """It answers each ALIVE."""
+        """A server answers each ALIVE with ACQUAINTED, and counts once all the same."""
         self.receive(known(1))
         self.receive(known(1))
         self.assertTrue(self.replica.storage_identity.is_newcomer)
 
     def test_acquaintance_with_a_former_storage_does_not_count(self) -> None:
-        """What was said to the lost disk may arrive late."""
+        """An ACQUAINTED for a lost disk may arrive late."""
         self.receive(known(1, OTHER))
         self.receive(known(3, OTHER))
         self.assertTrue(self.replica.storage_identity.is_newcomer)
 
     def test_newcomer_answers_an_alive_with_its_own(self) -> None:
-        """Whoever begins later has not heard the first one."""
+        """A server that starts later has not heard the newcomer's first ALIVE."""
         self.ignore_periodic = False
         self.take(Alive)
         self.receive(alive(1, 1, State.REG_LEADER, 0))
@@ -91,7 +92,7 @@ class AcquaintanceTests(ReplicaTestCase):
         self.assertSent(Acquainted(2, identity_of(3)), to=3)
 
     def test_server_that_has_installed_a_view_is_told_nothing(self) -> None:
-        """It was admitted long ago, and its ALIVEs are many."""
+        """A server that has installed a view was admitted before, and its ALIVEs are many."""
         self.receive(alive(3, 1, State.LEADER_ELECTION, 0))
         self.assertNotSent(Acquainted)
 
@@ -101,7 +102,7 @@ class RestartTests(ReplicaTestCase):
     starts = False
 
     def test_server_that_has_promised_something_takes_part_at_once(self) -> None:
-        """Its storage was known to a majority before it installed that view."""
+        """The storage was known to a majority before its server installed the view."""
         self.found.last_installed = self.found.last_attempted = 3
         self.start()
         self.assertFalse(self.replica.storage_identity.is_newcomer)

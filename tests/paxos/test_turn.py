@@ -1,4 +1,4 @@
-"""docs/internals/turn.rst: one event, run to its end; then disk; then out."""
+"""The turn: one event runs to its end, its records go to disk, then its messages leave."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class TurnTestCase(SynchronousTestCase):
         self.assertEqual([sent.message for sent in self.transport.sent], list(messages))
 
 
-class DoorTests(TurnTestCase):
+class GateTests(TurnTestCase):
     def test_nothing_forced_leaves_before_sync(self) -> None:
         """The paper's `**Sync to disk`: what rests on a record leaves when the record is on disk."""
         self.say(accept(2, 1, 1), FORCED)
@@ -75,7 +75,7 @@ class DoorTests(TurnTestCase):
         self.assertEqual(self.storage.syncs, 0)
 
     def test_turn_without_records_waits_for_the_records_of_earlier_turns(self) -> None:
-        """What a turn says may rest on what an earlier turn has done in memory."""
+        """A message of one turn may rest on a change that an earlier turn has made in memory."""
         self.say(accept(2, 1, 1), FORCED)
         self.say(vc_proof(2, 1))
         self.assertLeft()
@@ -83,7 +83,7 @@ class DoorTests(TurnTestCase):
         self.assertLeft(accept(2, 1, 1), vc_proof(2, 1))
 
     def test_turns_leave_in_their_order(self) -> None:
-        """The door opens for one group after the other, never for the second one first."""
+        """The gate releases one group after the other, never the second one first."""
         self.say(accept(2, 1, 1), FORCED)
         self.say(vc_proof(2, 7), FORCED)
         self.storage.finish_sync()
@@ -97,7 +97,7 @@ class DoorTests(TurnTestCase):
         self.assertEqual(self.storage.syncs, 1)
 
     def test_client_is_told_after_the_sync(self) -> None:
-        """Replies go through the same door as messages."""
+        """Replies pass the same gate as messages."""
 
         def event() -> None:
             self.turn.append(FORCED)
@@ -108,8 +108,8 @@ class DoorTests(TurnTestCase):
         self.storage.finish_sync()
         self.assertEqual(self.told, ["done"])
 
-    def test_idle_means_that_nothing_waits_at_the_door(self) -> None:
-        """Whoever wants to stop without losing words asks this."""
+    def test_idle_means_that_nothing_waits_at_the_gate(self) -> None:
+        """A server that stops waits until no outbox waits at the gate."""
         self.assertTrue(self.turn.idle)
         self.say(accept(2, 1, 1), FORCED)
         self.assertFalse(self.turn.idle)
@@ -125,7 +125,7 @@ class EarlyTests(TurnTestCase):
         self.assertLeft(alive(2, 0))
 
     def test_proposal_leaves_before_its_own_record_is_on_disk(self) -> None:
-        """docs/defects.rst, explicit-accept variant: a PROPOSAL needs only Last_Installed on disk."""
+        """Departure 2: a PROPOSAL needs only Last_Installed on disk."""
         self.turn.durable.last_installed = 1
 
         def event() -> None:
@@ -153,7 +153,7 @@ class EarlyTests(TurnTestCase):
 
 class LazyTests(TurnTestCase):
     def test_lazy_record_forces_nothing(self) -> None:
-        """What others know already may be written later: no sync, and nobody waits."""
+        """Values that other servers know already may be written later: no sync is asked for, and no message waits."""
         self.say(vc_proof(2, 1), LAZY, lazy=True)
         self.assertEqual(self.storage.records, [LAZY])
         self.assertEqual(self.storage.syncs, 0)
@@ -184,7 +184,7 @@ class LazyTests(TurnTestCase):
 
 class DurableTests(TurnTestCase):
     def test_durable_values_are_those_of_the_moment_when_the_sync_was_asked_for(self) -> None:
-        """What happened while the disk was writing is not on it yet."""
+        """A change that is made while the disk is writing is not durable with that write."""
         self.data.views.last_installed = 1
         self.say(accept(2, 1, 1), FORCED)
         self.data.views.last_installed = 4
@@ -192,7 +192,7 @@ class DurableTests(TurnTestCase):
         self.assertEqual(self.turn.durable, Durable(1, 0))
 
     def test_sync_is_traced_with_what_is_durable_now(self) -> None:
-        """docs/operating.rst: the trace shows when a promise is on disk."""
+        """The trace shows when a promise is on disk (docs/operating.rst)."""
         self.data.views.last_installed = 1
         self.say(accept(2, 1, 1), FORCED)
         self.storage.finish_sync()
@@ -214,7 +214,7 @@ class FailureTests(TurnTestCase):
         self.assertLeft()
         self.assertEqual(self.storage.syncs, 0)
 
-    def test_failing_turn_drops_what_waits_at_the_door(self) -> None:
+    def test_failing_turn_drops_what_waits_at_the_gate(self) -> None:
         """Even what earlier turns said stays unsaid: a crash could have come before it as well."""
         self.say(accept(2, 1, 1), FORCED)
         self.turn.run(self.broken)
@@ -252,7 +252,7 @@ class FailureTests(TurnTestCase):
         self.assertEqual(self.told, [])
 
     def test_nothing_is_said_outside_a_turn(self) -> None:
-        """The door has no other side."""
+        """Messages, calls and records outside of a turn are errors of the caller."""
         for say in (
             lambda: self.turn.send(vc_proof(2, 1)),
             lambda: self.turn.send_early(alive(2, 1)),
@@ -300,7 +300,7 @@ class OrderTests(TurnTestCase):
         self.assertEqual([failure.type for failure in self.failures], [ZeroDivisionError])
 
     def test_accepts_of_one_view_travel_in_one_message(self) -> None:
-        """Section 7.6: one ACCEPT answers several proposals; votes of another view stay apart."""
+        """Section 7.3: one ACCEPT answers several proposals; votes of another view stay apart."""
 
         def event() -> None:
             for message in (accept(2, 1, 1), accept(2, 1, 2), accept(2, 3, 3)):
@@ -317,7 +317,7 @@ class OrderTests(TurnTestCase):
         self.assertLeft(accept(2, 1, 1, 2))
 
     def test_votes_for_different_destinations_stay_apart(self) -> None:
-        """What is for one server is not told to all."""
+        """Votes for one server and votes for all stay in messages of their own."""
 
         def event() -> None:
             self.turn.send(accept(2, 1, 1))
@@ -334,8 +334,8 @@ class OrderTests(TurnTestCase):
         self.assertEqual(self.turn.count, 2)
 
 
-class ReplicaDoorTests(ReplicaTestCase):
-    """The same door, seen from the network."""
+class ReplicaGateTests(ReplicaTestCase):
+    """The durability gate, seen from the network."""
 
     ignore_periodic = False
 
@@ -344,7 +344,7 @@ class ReplicaDoorTests(ReplicaTestCase):
         self.assertSent(alive(2, 0, State.LEADER_ELECTION, has_clients=False))
 
     def test_alive_tells_what_is_on_disk_and_no_more(self) -> None:
-        """docs/defects.rst: ALIVE and VC_PROOF advertise only values that are known to be durable."""
+        """ALIVE and VC_PROOF tell only values that are known to be durable."""
         self.hold_syncs = True
         self.receive(vc_proof(1, 1))
         self.advance(0.2)
@@ -355,7 +355,7 @@ class ReplicaDoorTests(ReplicaTestCase):
         self.assertSent(VCProof(2, 1))
 
     def test_executed_but_unwritten_slots_are_not_advertised(self) -> None:
-        """docs/defects.rst, ALIVE: others may rely on this server's copy of all slots up to its aru."""
+        """Other servers may rely on this server's copy of all slots up to the Local_Aru of its ALIVE."""
         self.hold_syncs = True
         self.receive(vc_proof(1, 1))
         self.storage.finish_all()
@@ -391,7 +391,7 @@ class ReplicaDoorTests(ReplicaTestCase):
         self.assertSent(accept(2, 1, 1))
 
     def test_first_frame_of_a_peer_is_a_record_of_its_own(self) -> None:
-        """What a server learns about storages must survive it (docs/departures.rst)."""
+        """Departure 12: the identity of a storage must be known after a crash as well."""
         del self.replica.membership.identities[3]
         self.receive(vc_proof(3, 0))
         self.assertEqual(self.take_records(PeerRecord), [PeerRecord(3, identity_of(3))])

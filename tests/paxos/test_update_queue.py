@@ -130,7 +130,7 @@ class NewLeaderTests(QueueTestCase):
         self.assertFalse(self.queue.enqueue_update(ALICE))
 
     def test_new_view_takes_again_what_the_old_one_has_lost(self) -> None:
-        """Figure 6 E: Last_Enqueued is cleared; an update whose proposal nobody heard may be queued again."""
+        """Figure 6 E: Last_Enqueued is cleared, so an update whose proposal no server heard may be queued again."""
         self.queue.enqueue_update(ALICE)
         self.queue.pop_batch(0)
         self.queue.forget_enqueued()

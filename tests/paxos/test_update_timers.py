@@ -31,7 +31,7 @@ class FollowerTests(ReplicaTestCase):
         self.assertSent(CAROL, to=1)
 
     def test_second_expiry_sends_it_to_all(self) -> None:
-        """G8.3: so that everyone knows that it waits, and whoever reaches the leader relays it (scenario 12)."""
+        """G8.3, scenario 12: all servers learn that the update waits, and one that reaches the leader relays it."""
         self.advance(0.6)
         self.assertEqual(self.destinations(), [1])
         self.advance(0.39)
@@ -57,7 +57,7 @@ class FollowerTests(ReplicaTestCase):
         self.assertEqual(self.take(ClientUpdate), [DAVE])
 
     def test_next_update_of_a_client_starts_from_the_beginning(self) -> None:
-        """Its predecessor's expiries are not its own: it goes to the leader first."""
+        """The expiries of a client's last update do not count for the next, which goes to the leader first."""
         self.advance(0.6)
         self.assertEqual(self.destinations(), [1])
         self.receive(reply(3, ordered(3, 1, CAROL)))
@@ -68,14 +68,14 @@ class FollowerTests(ReplicaTestCase):
         self.assertEqual(self.destinations(), [1])
 
     def test_new_leader_at_work_gets_at_once_what_waits(self) -> None:
-        """docs/departures.rst: nobody waits half a second because a leader has changed."""
+        """Departure 18: no client waits for an Update_Timer because a leader has changed."""
         self.hear_leader()
         self.assertSent(CAROL, to=1)
         self.hear_leader()
         self.assertNothingSent()
 
     def test_traced_with_client_and_count(self) -> None:
-        """Described in docs/operating.rst."""
+        """The trace has each expiry (docs/operating.rst)."""
         self.advance(0.6)
         self.assertEqual(self.destinations(), [1])
         self.assertEqual(self.notes.of("timer"), [{"name": "update", "client": "carol", "expiries": 1}])
