@@ -1,7 +1,7 @@
 """Figure 10, Block B and Figure 11, Block A: the leader binds batches to sequence numbers, the others accept them.
 
 The leader's PROPOSAL may leave before it is on the leader's own disk, because it is no vote. The leader's vote is an
-explicit ACCEPT, which waits for its disk as every vote does (Departure 2; section 7.6, synchronous variant).
+explicit ACCEPT, which waits for its disk as every vote does (Departure 2; section 4.4, synchronous variant).
 """
 
 from __future__ import annotations

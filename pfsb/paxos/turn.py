@@ -55,7 +55,7 @@ class Outbox:
 
 
 def _gathered(messages: list[tuple[Message, int | None]]) -> dict[int | None, list[Message]]:
-    """Messages by destination, with the ACCEPTs of one view in one message (section 7.6)."""
+    """Messages by destination, with the ACCEPTs of one view in one message (section 7.3)."""
     by_destination: dict[int | None, list[Message]] = {}
     for message, to in messages:
         group = by_destination.setdefault(to, [])

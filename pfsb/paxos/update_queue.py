@@ -97,7 +97,7 @@ class UpdateQueue:
             self._note_enqueued(update.client_id, update.timestamp)
 
     def pop_batch(self, time_ms: int) -> Batch | None:
-        """A batch for one proposal: the head of the queue, up to `batch_bytes_max` (section 7.6, Departure 4)."""
+        """A batch for one proposal: the head of the queue, up to `batch_bytes_max` (section 7.3, Departure 4)."""
         queue = self._clients.update_queue
         updates: list[ClientUpdate] = []
         room = self._settings.batch_bytes_max
