@@ -12,7 +12,7 @@ from pfsb.paxos.settings import Settings
 from pfsb.server import Server
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.network import LinkQuality
-from pfsb.simulator.cluster.process import Parts
+from pfsb.simulator.cluster.process import ServerParts
 from pfsb.simulator.cluster.server_process import configuration
 from pfsb.transports.faults import LinkFaults
 
@@ -23,7 +23,7 @@ WAIT_SECONDS = 60.0
 class PeerProcess:
     """One life of a peer; the world's checks see what it executes."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ServerParts) -> None:
         config = evolve(configuration(parts.servers, parts.settings, Limits()), apps=("instances",))
         self.application = Instances()
         self.server = Server(

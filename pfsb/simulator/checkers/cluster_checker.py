@@ -98,9 +98,9 @@ class ClusterChecker:
     horizon_slots: int = 100_000
     """For how long an update is not bound again, of the servers' settings."""
     execution: ExecutionChecker = field(factory=ExecutionChecker)
-    network: MessageChecker = field(factory=MessageChecker)
+    messages: MessageChecker = field(factory=MessageChecker)
     answers: AnswerChecker = field(factory=AnswerChecker)
-    door: DurabilityChecker = field(init=False)
+    durability: DurabilityChecker = field(init=False)
     bindings: BindingChecker = field(init=False)
     relays: RelayChecker = field(init=False)
 
@@ -112,19 +112,19 @@ class ClusterChecker:
     def _make_relays(self) -> RelayChecker:
         return RelayChecker(tuple(self.disks))
 
-    @door.default
-    def _make_door(self) -> DurabilityChecker:
-        return DurabilityChecker(self.disks, self.network)
+    @durability.default
+    def _make_durability(self) -> DurabilityChecker:
+        return DurabilityChecker(self.disks, self.messages)
 
     def started(self, server_id: int) -> None:
         self.execution.started(server_id)
-        self.network.started(server_id)
-        self.door.started(server_id)
+        self.messages.started(server_id)
+        self.durability.started(server_id)
 
     def sent(self, server_id: int, to: int | None, messages: Sequence[Message]) -> None:
         for message in messages:
-            self.network.sent(server_id, message)
-            self.door.sent(server_id, message)
+            self.messages.sent(server_id, message)
+            self.durability.sent(server_id, message)
             match message:
                 case Proposal():
                     forbid(self.bindings.proposed(message))

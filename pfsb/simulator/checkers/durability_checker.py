@@ -30,7 +30,7 @@ class DurabilityChecker:
     """
 
     disks: dict[int, MemoryDisk]
-    network: MessageChecker
+    messages: MessageChecker
     _asked: dict[int, int] = field(factory=dict)
     """view -> the highest Local_Aru that its leader sent in a PREPARE."""
     _promises: dict[tuple[int, int], dict[int, PrepareOK]] = field(factory=dict)
@@ -81,7 +81,7 @@ class DurabilityChecker:
         chosen without that value keeps it from ever having a majority.
         """
         slot = self._slot(server_id, seq)
-        proposed = self.network.proposals.get((view, seq))
+        proposed = self.messages.proposals.get((view, seq))
         assert proposed is not None, f"server {server_id} votes for what nobody proposed: view {view}, slot {seq}"
         if slot is None or not (slot.view == ORDERED_VIEW or slot.view > view or slot.batch.data == proposed):
             require(self._is_chosen(seq), f"server {server_id} votes in view {view} at {seq}, with {slot} on disk")

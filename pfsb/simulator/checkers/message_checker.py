@@ -51,10 +51,10 @@ class MessageChecker:
     """seq -> the batch that somebody called ordered."""
     views: Advertised = field(factory=lambda: Advertised("view"))
     arus: Advertised = field(factory=lambda: Advertised("Local_Aru"))
-    _lives: dict[int, int] = field(factory=dict)
+    _incarnations: dict[int, int] = field(factory=dict)
 
     def started(self, server_id: int) -> None:
-        self._lives[server_id] = self._lives.get(server_id, 0) + 1
+        self._incarnations[server_id] = self._incarnations.get(server_id, 0) + 1
         self.views.started(server_id)
         self.arus.started(server_id)
 
@@ -83,9 +83,12 @@ class MessageChecker:
             self._ordered(entry)
 
     def _leads(self, server_id: int, view: int) -> None:
-        life = self._lives[server_id]
-        known = self.leaders.setdefault(view, (server_id, life))
-        require(known == (server_id, life), f"view {view} is led by {known} and by {(server_id, life)} (server, life)")
+        incarnation = self._incarnations[server_id]
+        known = self.leaders.setdefault(view, (server_id, incarnation))
+        require(
+            known == (server_id, incarnation),
+            f"view {view} is led by {known} and by {(server_id, incarnation)} (server, life)",
+        )
 
     def _proposed(self, message: Proposal) -> None:
         known = self.proposals.setdefault((message.view, message.seq), message.batch.data)

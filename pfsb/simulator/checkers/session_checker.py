@@ -23,12 +23,12 @@ from pfsb.sessions.state_machine import EXPIRE, Session, SessionStateMachine
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.storage.memory import MemoryDisk
 
-REFUSED_BY_THE_DESK = frozenset({"BADREQUEST", "NOSESSION", "REPLACED", "BUSY", "UNAVAILABLE", "SHUTDOWN"})
+REFUSED_BY_LOCAL_CLIENTS = frozenset({"BADREQUEST", "NOSESSION", "REPLACED", "BUSY", "UNAVAILABLE", "SHUTDOWN"})
 """Refusals that are no result of a command: whoever is told them knows its fate from `fate` alone."""
 
 
 @define
-class Slot:
+class SlotResult:
     """What executing one slot came to, in the order in which it happened."""
 
     seq: int
@@ -45,7 +45,7 @@ class Slot:
 
 
 @define
-class Asked:
+class AskedCommand:
     """A number, as its client used it."""
 
     command: Command
@@ -62,8 +62,8 @@ class SessionChecker:
     horizon_slots: int
     marks: Counter[str]
     on_session_end: Callable[[str], None] = lambda client_id: None
-    slots: dict[int, Slot] = field(factory=dict)
-    asked: dict[Ticket, Asked] = field(factory=dict)
+    slots: dict[int, SlotResult] = field(factory=dict)
+    asked: dict[Ticket, AskedCommand] = field(factory=dict)
     results: dict[Ticket, tuple[int, Any]] = field(factory=dict)
     """ticket -> (the slot that gave the result, the result or PENDING)"""
     _latest: dict[str, tuple[int, int]] = field(factory=dict)
@@ -76,7 +76,7 @@ class SessionChecker:
     # ------------------------------------------------------------------ told by clients
 
     def ask(self, ticket: Ticket, command: Command) -> None:
-        asked = self.asked.setdefault(ticket, Asked(command))
+        asked = self.asked.setdefault(ticket, AskedCommand(command))
         assert asked.command == command, f"{ticket}: a client repeats what it asked for, or asks under another number"
         asked.times += 1
         if self.results.get(ticket, (0, PENDING))[1] is not PENDING:
@@ -92,7 +92,7 @@ class SessionChecker:
             if self.asked[ticket].times > 1:
                 self.marks["answer given for a repetition"] += 1
             return
-        if isinstance(result, Done) or result.code not in REFUSED_BY_THE_DESK:
+        if isinstance(result, Done) or result.code not in REFUSED_BY_LOCAL_CLIENTS:
             raise Violation(f"{ticket} is answered {result}, but what ran came to {known} in slot {slot}")
         self.marks[f"{result.code} fate={result.fate}"] += 1
         if result.fate == "none":
@@ -119,7 +119,7 @@ class SessionChecker:
 
     # ------------------------------------------------------------------ told by servers
 
-    def settled(self, server_id: int, slot: Slot) -> None:
+    def settled(self, server_id: int, slot: SlotResult) -> None:
         known = self.slots.setdefault(slot.seq, slot)
         if known is not slot:
             if known != slot:
@@ -166,7 +166,7 @@ class WatchedSessions:
         self._machine = machine
         self._checks = checks
         self._settle = settle
-        self._slot = Slot(0)
+        self._slot = SlotResult(0)
         self._epoch = 0
         """Which the bundle that runs just now claims."""
         self._latest_epoch: dict[str, int] = {}
@@ -175,7 +175,7 @@ class WatchedSessions:
         self._watch_epochs()
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
-        self._slot = slot = Slot(seq)
+        self._slot = slot = SlotResult(seq)
         recovers = isinstance(self._machine.observer, NoObserver)
         if not recovers:  # now, so that it is settled before the answers that come of it leave
             self._settle(self._checks.settled, self._server_id, slot)

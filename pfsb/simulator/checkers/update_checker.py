@@ -21,7 +21,7 @@ COPIES_OF_A_FRAME_MAX = 4
 
 
 @frozen
-class Bound:
+class Binding:
     """Where a leader has put an update."""
 
     seq: int
@@ -43,7 +43,7 @@ class BindingChecker:
     """(view, seq) of the proposals that were looked at: the others are repetitions."""
     _offered: dict[int, set[bytes]] = field(factory=dict)
     """seq -> the batches that some view has proposed there."""
-    _bound: dict[tuple[int, Identity], Bound] = field(factory=dict)
+    _bound: dict[tuple[int, Identity], Binding] = field(factory=dict)
     """By view and update: the latest."""
 
     def proposed(self, message: Proposal) -> str:
@@ -52,7 +52,7 @@ class BindingChecker:
             return ""
         self._seen.add((message.view, message.seq))
         offered = self._offered.setdefault(message.seq, set())
-        now = Bound(message.seq, message.batch.data not in offered)
+        now = Binding(message.seq, message.batch.data not in offered)
         offered.add(message.batch.data)
         for update in message.batch.open()[1]:
             identity = (update.client_id, update.timestamp)
@@ -63,7 +63,7 @@ class BindingChecker:
                 return f"G15: the leader of view {message.view} proposes an update at {numbers}: {identity}"
         return ""
 
-    def _is_twice(self, before: Bound, now: Bound) -> bool:
+    def _is_twice(self, before: Binding, now: Binding) -> bool:
         return (before.fresh or now.fresh) and abs(now.seq - before.seq) <= self.horizon_slots
 
 

@@ -24,7 +24,7 @@ EVENTS_AT_ONE_TIME_MAX = 1_000_000
 class SimulatedCall:
     """A call that waits for its time. Where it stands in the heap may be out of date: `number` tells."""
 
-    _lane: ServerClock
+    _server_clock: ServerClock
     _time: float
     number: int
     _function: Callable[..., object]
@@ -34,20 +34,22 @@ class SimulatedCall:
     _cancelled: bool = False
 
     def getTime(self) -> float:
-        return self._lane.local(self._time)
+        return self._server_clock.local(self._time)
 
     def cancel(self) -> None:
         self._must_be_waiting()
         self._cancelled = True
-        self._lane.calls.discard(self)
+        self._server_clock.calls.discard(self)
 
     def reset(self, secondsFromNow: float) -> None:
         self._must_be_waiting()
-        self._lane.clock.put(self, self._lane.clock.seconds() + secondsFromNow / self._lane.rate)
+        self._server_clock.clock.put(
+            self, self._server_clock.clock.seconds() + secondsFromNow / self._server_clock.rate
+        )
 
     def delay(self, secondsLater: float) -> None:
         self._must_be_waiting()
-        self._lane.clock.put(self, self._time + secondsLater / self._lane.rate)
+        self._server_clock.clock.put(self, self._time + secondsLater / self._server_clock.rate)
 
     def active(self) -> bool:
         return not (self._called or self._cancelled)
@@ -61,11 +63,11 @@ class SimulatedCall:
 
     def is_stale(self, number: int) -> bool:
         """For the clock: the heap's entry `number` does not stand for this call any more."""
-        return self._cancelled or self.number != number or self._lane.closed
+        return self._cancelled or self.number != number or self._server_clock.closed
 
     @property
-    def lane(self) -> ServerClock:
-        return self._lane
+    def server_clock(self) -> ServerClock:
+        return self._server_clock
 
     @property
     def name(self) -> str:
@@ -75,7 +77,7 @@ class SimulatedCall:
     def run(self) -> None:
         """For the clock: its time has come."""
         self._called = True
-        self._lane.calls.discard(self)
+        self._server_clock.calls.discard(self)
         self._function(*self._args, **self._kwargs)
 
     def _must_be_waiting(self) -> None:
@@ -175,7 +177,7 @@ class SimulatedClock:
     def _make_own(self) -> ServerClock:
         return ServerClock(self, "the simulation")
 
-    def lane(self, name: str, rate: float = 1.0, offset: float = 0.0) -> ServerClock:
+    def server_clock(self, name: str, rate: float = 1.0, offset: float = 0.0) -> ServerClock:
         """The time of one more process."""
         return ServerClock(self, name, rate, offset)
 
@@ -232,8 +234,8 @@ class SimulatedClock:
                 continue
             # A paused lane's calls run late: time never goes back.
             self._now = max(self._now, time)
-            if call.lane.paused:
-                call.lane.hold(number, call)
+            if call.server_clock.paused:
+                call.server_clock.hold(number, call)
                 continue
             self.events += 1
             return call

@@ -21,10 +21,10 @@ from pfsb.simulator.cluster.clock import ServerClock, SimulatedClock
 from pfsb.simulator.cluster.network import LinkQuality, SimulatedNetwork
 from pfsb.simulator.cluster.probe import Probe
 from pfsb.simulator.cluster.process import (
-    Parts,
     ProtocolProcess,
-    Running,
-    Server,
+    RunningServer,
+    ServerParts,
+    SimulatedServer,
     WatchedStateMachine,
 )
 from pfsb.simulator.cluster.tracing import Trace, Tracers
@@ -46,7 +46,7 @@ class SimulatedCluster:
         *,
         settings: Settings | None = None,
         quality: LinkQuality | None = None,
-        build: Callable[[Parts], Any] = ProtocolProcess,
+        build: Callable[[ServerParts], Any] = ProtocolProcess,
         patch: Callable[[Any], None] | None = None,
         trace: Trace | None = None,
         tracer: Callable[[int], ITracer] | None = None,
@@ -63,7 +63,7 @@ class SimulatedCluster:
         self.network = SimulatedNetwork(
             self.clock, random.Random(f"{seed}/network"), self.ids, quality or LinkQuality()
         )
-        self.servers = {i: Server() for i in self.ids}
+        self.servers = {i: SimulatedServer() for i in self.ids}
         disks = {i: server.disk for i, server in self.servers.items()}
         self.checks = ClusterChecker(disks, self._digest, self.settings.horizon_slots)
         self.amnesiacs: set[int] = set()
@@ -88,29 +88,29 @@ class SimulatedCluster:
         """Start a server that is not running, with what is on its disk."""
         server = self.servers[server_id]
         assert server.running is None, f"server {server_id} is running"
-        server.lives += 1
-        name = f"{self.seed}/{server_id}/{server.lives}"
+        server.incarnations += 1
+        name = f"{self.seed}/{server_id}/{server.incarnations}"
         rng = random.Random(name)
-        lane = self.clock.lane(name, server.rate, server.clock_offset)
+        server_clock = self.clock.server_clock(name, server.rate, server.clock_offset)
         disk_rng = random.Random(f"{name}/disk")
         at_once_rng = random.Random(f"{name}/here")
         share_at_once = at_once_rng.choice(SHARES_WRITTEN_AT_ONCE)
         storage = MemoryStorage(
             server.disk,
-            lane,
+            server_clock,
             lambda: disk_rng.uniform(*server.sync_seconds),
             disk_rng.randbytes,
             lambda failure: self._failed(server_id, failure),
             lambda: server.sync_seconds[1] <= QUICK_SECONDS_MAX and at_once_rng.random() < share_at_once,
         )
-        transport = SimulatedTransport(self.network, server_id, lane, rng)
-        process = self._build(self._parts(server_id, lane, rng, storage, transport))
-        server.running = Running(process, lane, storage, transport)
+        transport = SimulatedTransport(self.network, server_id, server_clock, rng)
+        process = self._build(self._server_parts(server_id, server_clock, rng, storage, transport))
+        server.running = RunningServer(process, server_clock, storage, transport)
         if self._patch is not None:
             self._patch(process)
         if server.is_disk_full:
             storage.fail_next(OSError("no space left on device"))
-        self._witness(server_id, lane).watch(process.replica)
+        self._probe(server_id, server_clock).watch(process.replica)
         invariants.install(process.replica)
         self.checks.started(server_id)
         process.start()
@@ -121,7 +121,7 @@ class SimulatedCluster:
         running = self._running(server_id)
         self.tracers.tell(server_id, "crash")
         running.storage.crash(groups_kept, records_torn)
-        running.lane.close()
+        running.server_clock.close()
         self.network.detach(server_id)
         self.servers[server_id].running = None
 
@@ -136,21 +136,21 @@ class SimulatedCluster:
         self.tracers.tell(server_id, "stop in order")
         running.process.stop()
         running.storage.close()
-        running.lane.close()
+        running.server_clock.close()
         self.servers[server_id].running = None
 
     def drain(self, server_id: int) -> None:
         """As SIGTERM: the server takes no more commands, and stops when those under way are answered, or in vain."""
         running = self._running(server_id)
         running.is_draining = True
-        running.lane.callLater(0, self._told_to_stop, server_id, running)
+        running.server_clock.callLater(0, self._begin_drain, server_id, running)
 
-    def _told_to_stop(self, server_id: int, running: Running) -> None:
+    def _begin_drain(self, server_id: int, running: RunningServer) -> None:
         """A paused server hears of it when it goes on."""
         running.process.drain(lambda: self._drained(server_id, running))
-        running.lane.callLater(DRAIN_SECONDS + 2 * DRAIN_LOOK_SECONDS, self._must_have_stopped, server_id)
+        running.server_clock.callLater(DRAIN_SECONDS + 2 * DRAIN_LOOK_SECONDS, self._must_have_stopped, server_id)
 
-    def _drained(self, server_id: int, running: Running) -> None:
+    def _drained(self, server_id: int, running: RunningServer) -> None:
         if self.servers[server_id].running is running:
             self.stop(server_id)
 
@@ -169,15 +169,15 @@ class SimulatedCluster:
         if self.is_running(server_id):
             self.crash(server_id)
         self.amnesiacs.discard(server_id)
-        self.servers[server_id].disk = self.checks.door.disks[server_id]
+        self.servers[server_id].disk = self.checks.durability.disks[server_id]
         self.failures.pop(server_id, None)
         self.restart(server_id)
 
     def pause(self, server_id: int) -> None:
-        self._running(server_id).lane.pause()
+        self._running(server_id).server_clock.pause()
 
     def resume(self, server_id: int) -> None:
-        self._running(server_id).lane.resume()
+        self._running(server_id).server_clock.resume()
 
     def is_running(self, server_id: int) -> bool:
         return self.servers[server_id].running is not None
@@ -201,8 +201,8 @@ class SimulatedCluster:
         replica: Replica = self._running(server_id).process.replica
         return replica
 
-    def lane(self, server_id: int) -> ServerClock:
-        return self._running(server_id).lane
+    def server_clock(self, server_id: int) -> ServerClock:
+        return self._running(server_id).server_clock
 
     def storage(self, server_id: int) -> MemoryStorage:
         return self._running(server_id).storage
@@ -236,7 +236,7 @@ class SimulatedCluster:
         made_at = running.process.replica.data.ordering.local_aru
         update = ClientUpdate(client_id, server_id, timestamp, made_at, payload)
         self.checks.execution.introduce(update)
-        running.lane.callLater(0, running.process.submit, update)
+        running.server_clock.callLater(0, running.process.submit, update)
 
     # ------------------------------------------------------------------ time
 
@@ -307,31 +307,31 @@ class SimulatedCluster:
 
     # ------------------------------------------------------------------ inside
 
-    def _witness(self, server_id: int, lane: ServerClock) -> Probe:
-        return Probe(server_id, lane, self.network, self.checks, self.findings, self.answers, self.replica)
+    def _probe(self, server_id: int, server_clock: ServerClock) -> Probe:
+        return Probe(server_id, server_clock, self.network, self.checks, self.findings, self.answers, self.replica)
 
-    def _parts(
+    def _server_parts(
         self,
         server_id: int,
-        lane: ServerClock,
+        server_clock: ServerClock,
         rng: random.Random,
         storage: MemoryStorage,
         transport: SimulatedTransport,
-    ) -> Parts:
-        witness = self._witness(server_id, lane)
-        return Parts(
+    ) -> ServerParts:
+        probe = self._probe(server_id, server_clock)
+        return ServerParts(
             server_id=server_id,
             servers=self.ids,
             settings=self.settings,
-            clock=lane,
+            clock=server_clock,
             rng=rng,
             storage=storage,
             transport=transport,
-            watched=lambda inner: WatchedStateMachine(inner, witness.executed),
+            watched=lambda inner: WatchedStateMachine(inner, probe.executed),
             on_failure=lambda failure: self._failed(server_id, failure),
-            answered=witness.answered,
+            answered=probe.answered,
             introduced=self.checks.execution.introduce if server_id not in self.amnesiacs else lambda update: None,
-            settle=witness.settle,
+            settle=probe.settle,
             tracer=self.tracers.tracer_of(server_id),
         )
 
@@ -344,7 +344,7 @@ class SimulatedCluster:
             self.findings.raise_first()
         self.findings.raise_first()
 
-    def _running(self, server_id: int) -> Running:
+    def _running(self, server_id: int) -> RunningServer:
         running = self.servers[server_id].running
         assert running is not None, f"server {server_id} is down"
         return running
@@ -360,7 +360,7 @@ class SimulatedCluster:
         else:
             self.clock.callLater(0, self._end, server_id, self.servers[server_id].running)
 
-    def _end(self, server_id: int, failed: Running | None) -> None:
+    def _end(self, server_id: int, failed: RunningServer | None) -> None:
         """Of the life that has failed: another one may have begun since."""
         if failed is not None and self.servers[server_id].running is failed:
             self.crash(server_id)

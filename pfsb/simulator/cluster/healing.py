@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.network import LinkQuality
-from pfsb.simulator.cluster.process import Running
+from pfsb.simulator.cluster.process import RunningServer
 
 
 def heal_all(cluster: SimulatedCluster) -> None:
@@ -17,7 +17,7 @@ def heal_all(cluster: SimulatedCluster) -> None:
 def heal_some(cluster: SimulatedCluster, group: Sequence[int]) -> None:
     """The same for these servers and the links between them, and for nothing else."""
     links = [(a, b) for a in group for b in group if a != b]
-    cluster.network.passing.clear()
+    cluster.network.passing_faults.clear()
     cluster.network.set_quality(LinkQuality(), links)
     for a, b in links:
         cluster.network.mend(a, b)
@@ -35,11 +35,11 @@ def _heal_server(cluster: SimulatedCluster, server_id: int) -> None:
         _end_what_was_begun(cluster, server_id, server.running)
     if server.running is None:
         cluster.restart(server_id)
-    elif server.running.lane.paused:
+    elif server.running.server_clock.paused:
         cluster.resume(server_id)
 
 
-def _end_what_was_begun(cluster: SimulatedCluster, server_id: int, running: Running) -> None:
+def _end_what_was_begun(cluster: SimulatedCluster, server_id: int, running: RunningServer) -> None:
     if running.is_draining:
         cluster.stop(server_id)
     elif running.process.replica.proposals.skipped:

@@ -80,14 +80,14 @@ class Passage:
     message: Message
 
 
-Filter = Callable[[Passage], bool]
+PassageFilter = Callable[[Passage], bool]
 """True: the message goes no further."""
-Observer = Callable[[int, int | None, Sequence[Message]], None]
+SendObserver = Callable[[int, int | None, Sequence[Message]], None]
 """Told (sender, receiver or None for all, messages) as they leave a server."""
 
 
 @define(eq=False)
-class Held:
+class HeldMessages:
     """Messages that a filter holds back, until they are let go."""
 
     network: SimulatedNetwork
@@ -113,7 +113,7 @@ class Held:
 class Endpoint:
     """Where a running server takes its frames."""
 
-    lane: ServerClock
+    clock: ServerClock
     links: Links
 
 
@@ -127,18 +127,18 @@ class SimulatedNetwork:
     quality: LinkQuality = field(factory=LinkQuality)
     refusals: bool = False
     """Whether a sender learns that nobody is at an address, as from a host without the process."""
-    filters: list[Filter] = field(factory=list)
-    observers: list[Observer] = field(factory=list)
-    lasting: dict[type[Message], MessageFault] = field(factory=dict)
+    filters: list[PassageFilter] = field(factory=list)
+    observers: list[SendObserver] = field(factory=list)
+    lasting_faults: dict[type[Message], MessageFault] = field(factory=dict)
     """Moods that nothing heals: how this network is."""
-    passing: dict[type[Message], MessageFault] = field(factory=dict)
+    passing_faults: dict[type[Message], MessageFault] = field(factory=dict)
     """Moods of the moment, which come before the lasting ones of the same kind."""
-    keyholes: dict[tuple[int, int], SelectiveLink] = field(factory=dict)
+    selective_links: dict[tuple[int, int], SelectiveLink] = field(factory=dict)
     """(sender, receiver): a direction that is narrow until it is mended; it comes before all moods."""
     frames: int = field(default=0, init=False)
     _links: dict[tuple[int, int], Link] = field(init=False)
     _endpoints: dict[int, Endpoint] = field(factory=dict, init=False)
-    _lost_before: float = field(default=-1.0, init=False)
+    _frames_lost_before: float = field(default=-1.0, init=False)
     """What was sent before then does not arrive any more."""
     _hash: Any = field(factory=lambda: blake2b(digest_size=16), init=False)
 
@@ -162,32 +162,32 @@ class SimulatedNetwork:
 
     def mend(self, sender: int, receiver: int) -> None:
         self._links[sender, receiver].cut = False
-        self.keyholes.pop((sender, receiver), None)
+        self.selective_links.pop((sender, receiver), None)
 
     def mend_all(self) -> None:
         for link in self._links.values():
             link.cut = False
-        self.keyholes.clear()
+        self.selective_links.clear()
 
-    def mood_of(self, message: Message, sender: int, receiver: int | None) -> MessageFault | None:
+    def fault_of(self, message: Message, sender: int, receiver: int | None) -> MessageFault | None:
         """None: it travels with the others. `receiver` None: of all links, where none is narrow."""
-        keyhole = None if receiver is None else self.keyholes.get((sender, receiver))
-        if keyhole is not None and type(message) not in keyhole.kinds:
-            return keyhole.others
-        return self.passing.get(type(message)) or self.lasting.get(type(message))
+        selective_link = None if receiver is None else self.selective_links.get((sender, receiver))
+        if selective_link is not None and type(message) not in selective_link.kinds:
+            return selective_link.others
+        return self.passing_faults.get(type(message)) or self.lasting_faults.get(type(message))
 
-    def lose_what_is_under_way(self) -> None:
+    def lose_frames_under_way(self) -> None:
         """Stragglers of former weather would be disturbances that nobody can foresee."""
-        self._lost_before = self.clock.seconds()
+        self._frames_lost_before = self.clock.seconds()
 
-    def drop(self, matches: Filter) -> Filter:
+    def drop(self, matches: PassageFilter) -> PassageFilter:
         """Lose the messages that match, until the filter is taken out of `filters`."""
         self.filters.append(matches)
         return matches
 
-    def hold(self, matches: Callable[[Passage], bool]) -> Held:
+    def hold(self, matches: Callable[[Passage], bool]) -> HeldMessages:
         """Hold back the messages that match, until `release`."""
-        held = Held(self, matches)
+        held = HeldMessages(self, matches)
         self.filters.append(held)
         return held
 
@@ -200,7 +200,7 @@ class SimulatedNetwork:
     def hand_over(self, receiver: int, frame: bytes) -> None:
         """A frame from nowhere arrives at this server, now, if it runs."""
         endpoint = self._endpoints.get(receiver)
-        if endpoint is not None and not endpoint.lane.paused:
+        if endpoint is not None and not endpoint.clock.paused:
             endpoint.links.frame_arrived(frame)
 
     def note(self, seen: bytes) -> None:
@@ -225,53 +225,53 @@ class SimulatedNetwork:
         """Whether somebody listens there."""
         return server_id in self._endpoints
 
-    def carry(self, sender: int, receiver: int, frame: bytes, mood: MessageFault | None = None) -> None:
+    def carry(self, sender: int, receiver: int, frame: bytes, fault: MessageFault | None = None) -> None:
         """Take a frame; it arrives later, once, several times or never."""
         self.frames += 1
         self._hash.update(pack(">dHHI", self.clock.seconds(), sender, receiver, len(frame)) + frame)
         link = self._links[sender, receiver]
         quality = link.quality
-        if link.cut or link.frames >= quality.frames_max or self._happens(quality.loss):
+        if link.cut or link.frames >= quality.frames_max or self._draws(quality.loss):
             return
-        if mood is not None and self._happens(mood.loss):
+        if fault is not None and self._draws(fault.loss):
             return
-        self._send_off(link, sender, receiver, frame, mood)
-        if self._happens(quality.duplication):
-            self._send_off(link, sender, receiver, frame, mood)
-        if self._happens(quality.echoes):
+        self._send_off(link, sender, receiver, frame, fault)
+        if self._draws(quality.duplication):
+            self._send_off(link, sender, receiver, frame, fault)
+        if self._draws(quality.echoes):
             self._send_off(link, sender, receiver, frame, MessageFault((0.0, quality.straggling_seconds)))
 
-    def _send_off(self, link: Link, sender: int, receiver: int, frame: bytes, mood: MessageFault | None) -> None:
+    def _send_off(self, link: Link, sender: int, receiver: int, frame: bytes, fault: MessageFault | None) -> None:
         now = self.clock.seconds()
         arrival = now + self.rng.uniform(*link.quality.delay_seconds)
-        if mood is not None:
-            arrival += self.rng.uniform(*mood.seconds)
-        elif self._happens(link.quality.stragglers):
+        if fault is not None:
+            arrival += self.rng.uniform(*fault.seconds)
+        elif self._draws(link.quality.stragglers):
             arrival += self.rng.uniform(0, link.quality.straggling_seconds)
-        elif self._happens(link.quality.reordering):
+        elif self._draws(link.quality.reordering):
             arrival += self.rng.uniform(0, link.quality.detour_seconds)
         else:
             arrival = link.last_arrival = max(arrival, link.last_arrival)
         link.frames += 1
         self.clock.callLater(arrival - now, self._arrive, link, sender, receiver, frame, now)
 
-    def _happens(self, chance: float) -> bool:
+    def _draws(self, chance: float) -> bool:
         return chance > 0 and self.rng.random() < chance
 
     def _arrive(self, link: Link, sender: int, receiver: int, frame: bytes, sent_at: float) -> None:
         link.frames -= 1
-        if link.cut or sent_at < self._lost_before:
+        if link.cut or sent_at < self._frames_lost_before:
             return
         endpoint = self._endpoints.get(receiver)
         if endpoint is None:
             self._refuse(sender, receiver)
-        elif not endpoint.lane.paused:
+        elif not endpoint.clock.paused:
             endpoint.links.frame_arrived(frame)
-        elif len(endpoint.lane.calls) < BUFFERED_FRAMES_MAX:
-            endpoint.lane.callLater(0, endpoint.links.frame_arrived, frame)
+        elif len(endpoint.clock.calls) < BUFFERED_FRAMES_MAX:
+            endpoint.clock.callLater(0, endpoint.links.frame_arrived, frame)
 
     def _refuse(self, sender: int, receiver: int) -> None:
         back = self._links[receiver, sender]
-        told = self._endpoints.get(sender)
-        if self.refusals and told is not None and not back.cut:
-            told.lane.callLater(back.quality.delay_seconds[0], told.links.refused, receiver)
+        sender_end = self._endpoints.get(sender)
+        if self.refusals and sender_end is not None and not back.cut:
+            sender_end.clock.callLater(back.quality.delay_seconds[0], sender_end.links.refused, receiver)

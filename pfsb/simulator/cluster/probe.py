@@ -25,7 +25,7 @@ class Probe:
     """
 
     _server_id: int
-    _lane: ServerClock
+    _server_clock: ServerClock
     _network: SimulatedNetwork
     _checks: ClusterChecker
     _findings: Findings
@@ -34,7 +34,7 @@ class Probe:
     _replica: Callable[[int], Replica]
 
     def executed(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
-        if not self._lane.closed:
+        if not self._server_clock.closed:
             self._checks.executed(self._server_id, seq, updates)
             check = self._checks.execution.settled if self._recovers else self._checks.settled
             self.settle(check, self._server_id, seq, time_ms, updates)
@@ -52,7 +52,7 @@ class Probe:
 
     def settle(self, check: Callable[..., None], *args: object) -> None:
         """Run a check as soon as what is executed just now counts."""
-        if self._lane.closed:
+        if self._server_clock.closed:
             return
         if self._recovers:
             self._findings.note(check, *args)
@@ -60,7 +60,7 @@ class Probe:
             self._replica(self._server_id).turn.call(self._settled, check, *args)
 
     def answered(self, identity: Identity, seq: int) -> None:
-        if not self._lane.closed:
+        if not self._server_clock.closed:
             self._findings.note(self._checks.answered, identity, seq)
             self._answers.setdefault(identity, seq)
 
@@ -69,5 +69,5 @@ class Probe:
         return not self._network.is_attached(self._server_id)
 
     def _settled(self, check: Callable[..., None], *args: object) -> None:
-        if not self._lane.closed:
+        if not self._server_clock.closed:
             self._findings.note(check, *args)

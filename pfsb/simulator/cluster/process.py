@@ -19,7 +19,7 @@ from pfsb.simulator.cluster.clock import ServerClock
 from pfsb.simulator.cluster.transport import SimulatedTransport
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
-Executed = Callable[[int, int, Sequence[ClientUpdate]], None]
+OnExecuted = Callable[[int, int, Sequence[ClientUpdate]], None]
 """Told (seq, time_ms, updates) of each slot that is executed."""
 
 
@@ -29,7 +29,7 @@ class WatchedStateMachine:
     """Tells the checks what is executed, before the state machine of the server hears of it."""
 
     _inner: IStateMachine
-    _executed: Executed
+    _executed: OnExecuted
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         self._executed(seq, time_ms, updates)
@@ -40,7 +40,7 @@ class WatchedStateMachine:
 
 
 @frozen
-class Parts:
+class ServerParts:
     """What the world gives to one server for one life."""
 
     server_id: int
@@ -62,7 +62,7 @@ class Parts:
     tracer: ITracer | None = None
 
 
-class Process(Protocol):
+class SimulatedProcess(Protocol):
     """A server as the world runs it."""
 
     replica: Replica
@@ -100,7 +100,7 @@ class RecordingStateMachine:
 class ProtocolProcess:
     """The protocol over a `RecordingStateMachine`; clients are answered with the slot of their update."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ServerParts) -> None:
         self.state_machine = RecordingStateMachine(on_executed=self._executed)
         self._answered = parts.answered
         self._waiting: set[Identity] = set()
@@ -149,12 +149,12 @@ class ProtocolProcess:
 
 
 @define(eq=False)
-class Running:
+class RunningServer:
     """A server in its present life."""
 
     process: Any
-    """A `Process`, and what more it offers to those who know what the world was built of."""
-    lane: ServerClock
+    """A `SimulatedProcess`, and what more it offers to those who know what the world was built of."""
+    server_clock: ServerClock
     storage: MemoryStorage
     transport: SimulatedTransport
     is_draining: bool = False
@@ -162,12 +162,12 @@ class Running:
 
 
 @define(eq=False)
-class Server:
+class SimulatedServer:
     """A server over all its lives."""
 
     disk: MemoryDisk = field(factory=MemoryDisk)
-    lives: int = 0
-    running: Running | None = None
+    incarnations: int = 0
+    running: RunningServer | None = None
     sync_seconds: tuple[float, float] = (0.0005, 0.002)
     """How long one write to its disk takes: from .. to."""
     rate: float = 1.0
@@ -186,5 +186,5 @@ class Server:
             f"{data.server.state.value} attempted={data.views.last_attempted} "
             f"installed={data.views.last_installed} aru={data.ordering.local_aru} "
             f"top={data.ordering.global_history.top} pending={len(data.clients.pending_updates)} "
-            f"queued={len(data.clients.update_queue)}{' paused' if self.running.lane.paused else ''}"
+            f"queued={len(data.clients.update_queue)}{' paused' if self.running.server_clock.paused else ''}"
         )

@@ -15,7 +15,7 @@ from pfsb.server import Server
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.simulator.checkers.lock_checker import WatchedLock
 from pfsb.simulator.checkers.session_checker import SessionChecker, WatchedSessions
-from pfsb.simulator.cluster.process import Parts
+from pfsb.simulator.cluster.process import ServerParts
 from pfsb.transports.faults import LinkFaults
 
 APPLICATIONS = ("chat", "lock", "kv")
@@ -54,7 +54,7 @@ class ServerProcess:
     """One life of a `Server`; its state machine and its lock application are watched."""
 
     def __init__(
-        self, parts: Parts, config: Config, checks: SessionChecker, watch_reads: WatchReads | None = None
+        self, parts: ServerParts, config: Config, checks: SessionChecker, watch_reads: WatchReads | None = None
     ) -> None:
         applications = find(config.apps)
         self.applications = {application.name: application for application in applications}
@@ -84,7 +84,7 @@ class ServerProcess:
     def stop(self) -> None:
         self.server.stop()
 
-    def _watch_executions(self, parts: Parts, checks: SessionChecker, watch_reads: WatchReads | None) -> None:
+    def _watch_executions(self, parts: ServerParts, checks: SessionChecker, watch_reads: WatchReads | None) -> None:
         """Between the ordered update queue and the sessions."""
         machine = self.server.machine
         watched: Any = WatchedSessions(parts.server_id, machine, checks, parts.settle)
@@ -92,7 +92,7 @@ class ServerProcess:
             watched = watch_reads(watched, machine, self.applications["chat"])
         self.replica.ordered_queue._state_machine = parts.watched(watched)
 
-    def _watch_introductions(self, parts: Parts) -> None:
+    def _watch_introductions(self, parts: ServerParts) -> None:
         """Between the desk and the protocol."""
         introduce = self.replica.introduce
 
@@ -103,6 +103,6 @@ class ServerProcess:
         self.replica.introduce = introduced  # type: ignore[method-assign]
 
 
-def builder(config: Config, checks: SessionChecker) -> Callable[[Parts], ServerProcess]:
+def builder(config: Config, checks: SessionChecker) -> Callable[[ServerParts], ServerProcess]:
     """For `SimulatedCluster`: builds whole servers."""
     return lambda parts: ServerProcess(parts, config, checks)

@@ -24,13 +24,13 @@ class SimulatedTransport:
 
     network: SimulatedNetwork
     server_id: int
-    _lane: ServerClock
+    _clock: ServerClock
     _rng: random.Random
     _secret: bytes | None = None
     links: Links = field(init=False)
     _frames_left: int | None = field(default=None, init=False)
     _on_last_frame: Callable[[], None] = field(default=lambda: None, init=False)
-    _mood: MessageFault | None = field(default=None, init=False)
+    _fault: MessageFault | None = field(default=None, init=False)
     """Of the message that is on its way out."""
 
     @links.default
@@ -38,25 +38,25 @@ class SimulatedTransport:
         servers = self.network.servers
         digest = cluster_digest("simulated", servers)
         membership = FrameIdentity(self.server_id, frozenset(servers) - {self.server_id}, digest)
-        return Links(membership, self._lane, LinkFaults(self._lane, self._rng), self._carry, self._secret)
+        return Links(membership, self._clock, LinkFaults(self._clock, self._rng), self._carry, self._secret)
 
     def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int) -> None:
         self.links.start(receiver, identity, incarnation)
-        self.network.attach(self.server_id, Endpoint(self._lane, self.links))
+        self.network.attach(self.server_id, Endpoint(self._clock, self.links))
 
     def after_frames(self, frames: int | None, act: Callable[[], None] = lambda: None) -> None:
         """Call `act` in the middle of whatever sends that many frames more; None: do not, after all."""
         self._frames_left, self._on_last_frame = frames, act
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
-        if self._lane.closed:
+        if self._clock.closed:
             return  # the process died in the middle of a turn
         for observer in self.network.observers:
             observer(self.server_id, to, messages)
-        if self.network.filters or self.network.keyholes:
+        if self.network.filters or self.network.selective_links:
             self._send_to_each(messages, to)
         else:
-            self._send_by_mood(messages, to)
+            self._send_by_fault(messages, to)
 
     def stop(self) -> None:
         self.links.stop()
@@ -69,23 +69,23 @@ class SimulatedTransport:
             passages = [Passage(self.server_id, receiver, message) for message in messages]
             left = [p.message for p in passages if not any(stops(p) for stops in self.network.filters)]
             if left:
-                self._send_by_mood(left, receiver)
+                self._send_by_fault(left, receiver)
 
-    def _send_by_mood(self, messages: Sequence[Message], to: int | None) -> None:
+    def _send_by_fault(self, messages: Sequence[Message], to: int | None) -> None:
         """What has no mood goes first, in as few frames as ever."""
-        moods = [(message, self.network.mood_of(message, self.server_id, to)) for message in messages]
-        plain = [message for message, mood in moods if mood is None]
+        faults = [(message, self.network.fault_of(message, self.server_id, to)) for message in messages]
+        plain = [message for message, fault in faults if fault is None]
         if plain:
             self.links.send(plain, to)
-        for message, self._mood in moods:
-            if self._mood is not None:
+        for message, self._fault in faults:
+            if self._fault is not None:
                 self.links.send([message], to)
-        self._mood = None
+        self._fault = None
 
     def _carry(self, peer: int, frame: bytes) -> None:
-        if self._lane.closed:
+        if self._clock.closed:
             return
-        self.network.carry(self.server_id, peer, frame, self._mood)
+        self.network.carry(self.server_id, peer, frame, self._fault)
         if self._frames_left is not None:
             self._frames_left -= 1
             if self._frames_left <= 0:

@@ -57,7 +57,7 @@ class AllFaults(NetworkFaults, ServerFaults):
 
     def stranger(self) -> None:
         """A frame that is not of this cluster, or not of this server, arrives."""
-        server_id = self._somebody()
+        server_id = self._any_server()
         if server_id is not None and len(self._cluster.ids) > 1:
             frame = frame_of_a_stranger(self._cluster, server_id, self._rng)
             if frame is not None:

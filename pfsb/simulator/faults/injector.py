@@ -44,6 +44,6 @@ class FaultInjector:
 
         self._cluster.clock.callLater(seconds, happen)
 
-    def _somebody(self) -> int | None:
+    def _any_server(self) -> int | None:
         up = self._cluster.running_ids
         return self._rng.choice(up) if up else None

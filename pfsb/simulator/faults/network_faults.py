@@ -26,7 +26,7 @@ from pfsb.paxos.messages import (
 )
 from pfsb.simulator.cluster.network import MessageFault, SelectiveLink
 from pfsb.simulator.faults.injector import FaultInjector
-from pfsb.simulator.faults.parameters import weather
+from pfsb.simulator.faults.parameters import draw_link_quality
 from pfsb.simulator.faults.plan import between
 
 EXCHANGES: Final = (
@@ -46,36 +46,36 @@ class NetworkFaults(FaultInjector):
     """Weather, moods and partitions."""
 
     def weather(self) -> None:
-        self._cluster.network.set_quality(weather(self._rng))
+        self._cluster.network.set_quality(draw_link_quality(self._rng))
 
     def weather_of_one(self) -> None:
         """Of all links from, or to, one server."""
         one, is_sender = self._rng.choice(self._cluster.ids), self._rng.random() < 0.5
         others = [i for i in self._cluster.ids if i != one]
         links = [(one, i) if is_sender else (i, one) for i in others]
-        self._cluster.network.set_quality(weather(self._rng), links)
+        self._cluster.network.set_quality(draw_link_quality(self._rng), links)
 
     # ------------------------------------------------------------------ kinds of messages
 
     def late_kind(self) -> None:
         """All messages of one kind are slow, and are overtaken by the others."""
         longest = between(self._rng, 0.02, 2)
-        self._cluster.network.passing[self._kind()] = MessageFault((longest / 4, longest))
+        self._cluster.network.passing_faults[self._kind()] = MessageFault((longest / 4, longest))
 
     def lost_kind(self) -> None:
         """Of one kind, few messages get through, or none, for a while."""
         kind = self._kind()
-        self._cluster.network.passing[kind] = MessageFault(loss=self._rng.choice((0.3, 0.7, 1.0)))
-        self._later(between(self._rng, 0.1, 5), self._end_mood, kind)
+        self._cluster.network.passing_faults[kind] = MessageFault(loss=self._rng.choice((0.3, 0.7, 1.0)))
+        self._later(between(self._rng, 0.1, 5), self._end_fault_of_kind, kind)
 
-    def _end_mood(self, kind: type[Message]) -> None:
-        self._cluster.network.passing.pop(kind, None)
+    def _end_fault_of_kind(self, kind: type[Message]) -> None:
+        self._cluster.network.passing_faults.pop(kind, None)
 
     def no_more_moods(self) -> None:
-        self._cluster.network.passing.clear()
+        self._cluster.network.passing_faults.clear()
 
     def _kind(self) -> type[Message]:
-        kind: type[Message] = self._rng.choice(self._parameters.moody)
+        kind: type[Message] = self._rng.choice(self._parameters.faulty_kinds)
         return kind
 
     # ------------------------------------------------------------------ partitions
@@ -153,13 +153,13 @@ class NetworkFaults(FaultInjector):
         exchanges = self._rng.sample(EXCHANGES, self._rng.choice((1, 2, 3)))
         longest = between(self._rng, 0.3, 3)
         others = self._rng.choice((MessageFault(loss=1.0), MessageFault((longest / 4, longest))))
-        keyhole = SelectiveLink(frozenset(kind for exchange in exchanges for kind in exchange), others)
+        link = SelectiveLink(frozenset(kind for exchange in exchanges for kind in exchange), others)
         goes_in, goes_out = self._rng.choice(((True, True), (True, True), (True, False), (False, True)))
         for other in self._cluster.ids:
             if other != server_id and goes_in:
-                self._cluster.network.keyholes[other, server_id] = keyhole
+                self._cluster.network.selective_links[other, server_id] = link
             if other != server_id and goes_out:
-                self._cluster.network.keyholes[server_id, other] = keyhole
+                self._cluster.network.selective_links[server_id, other] = link
 
     def _repartition(self) -> None:
         self._cluster.heal()

@@ -26,7 +26,7 @@ class Parameters:
     """How long things go wrong."""
     families: frozenset[str]
     partitions: tuple[str, ...]
-    moody: tuple[type[Message], ...]
+    faulty_kinds: tuple[type[Message], ...]
     """Kinds of messages that faults may make late."""
     lasting: Mapping[type[Message], MessageFault]
     """How the network is from the beginning to the end."""
@@ -42,14 +42,14 @@ class Parameters:
     """Those of them who only read."""
     listeners: int
     """Who only listen, beside them."""
-    doors: frozenset[int]
+    home_servers: frozenset[int]
     """The servers that users go to; the others have clients in an emergency only (Departure 25)."""
-    habits: UserProfile
+    user_profile: UserProfile
     vocabulary: Vocabulary
     faults_per_second: float
 
 
-def draw(rng: random.Random, profile: Profile, servers: int | None, seconds: float | None) -> Parameters:
+def draw_parameters(rng: random.Random, profile: Profile, servers: int | None, seconds: float | None) -> Parameters:
     """`servers` and `seconds` are drawn unless they are given."""
     families = _families(rng, profile)
     drawn = rng.choice(profile.servers)
@@ -61,32 +61,32 @@ def draw(rng: random.Random, profile: Profile, servers: int | None, seconds: flo
         seconds=drawn_seconds if seconds is None else seconds,
         families=families,
         partitions=profile.partitions,
-        moody=profile.moods,
+        faulty_kinds=profile.faulty_kinds,
         lasting=_lasting(rng, profile),
         settings=_settings(rng, {name: rng.choice(values) for name, values in profile.settings.items()}),
         limits=limits,
-        quality=weather(rng) if "network" in families else LinkQuality(),
+        quality=draw_link_quality(rng) if "network" in families else LinkQuality(),
         sync_seconds=_sync_seconds(rng) if "disks" in families else (0.0005, 0.002),
         refusals=rng.random() < 0.5,
         users=users,
         anonymous=max(users // 3, profile.onlookers),
         onlookers=profile.onlookers,
         listeners=rng.choice((0, 1, 2)),
-        doors=_doors(rng, drawn if servers is None else servers),
-        habits=evolve(_habits(rng, limits, "clients" in families), **profile.habits),
+        home_servers=_home_servers(rng, drawn if servers is None else servers),
+        user_profile=evolve(_user_profile(rng, limits, "clients" in families), **profile.user_profile),
         vocabulary=_vocabulary(rng, profile),
         faults_per_second=rng.choice(profile.faults_per_second),
     )
     return _within_reach(parameters)
 
 
-def gathered(rng: random.Random, profile: Profile, parameters: Parameters) -> Parameters:
+def with_batching(rng: random.Random, profile: Profile, parameters: Parameters) -> Parameters:
     """How servers see what their clients ask: drawn when all else is, so that the rest stays what it was.
 
     Times of the clock must be multiples without rounding for what shall come at one of them.
     """
-    habits = {"turn_seconds": rng.choice((0.0, 1 / 64, 1 / 8, 1 / 8)), **profile.habits}
-    return evolve(parameters, habits=evolve(parameters.habits, **habits))
+    user_profile = {"batching_seconds": rng.choice((0.0, 1 / 64, 1 / 8, 1 / 8)), **profile.user_profile}
+    return evolve(parameters, user_profile=evolve(parameters.user_profile, **user_profile))
 
 
 def _within_reach(parameters: Parameters) -> Parameters:
@@ -103,7 +103,7 @@ def _within_reach(parameters: Parameters) -> Parameters:
     return evolve(parameters, limits=limits, users=users, anonymous=min(parameters.anonymous, users))
 
 
-def _doors(rng: random.Random, servers: int) -> frozenset[int]:
+def _home_servers(rng: random.Random, servers: int) -> frozenset[int]:
     return frozenset(rng.sample(range(servers), min(servers, rng.choice((1, 2, servers, servers)))))
 
 
@@ -112,7 +112,7 @@ def _vocabulary(rng: random.Random, profile: Profile) -> Vocabulary:
     return evolve(drawn, **profile.vocabulary)
 
 
-def weather(rng: random.Random) -> LinkQuality:
+def draw_link_quality(rng: random.Random) -> LinkQuality:
     """What a link may be like for a while."""
     longest = rng.choice((0.001, 0.01, 0.03, 0.1))
     return LinkQuality(
@@ -129,12 +129,12 @@ def weather(rng: random.Random) -> LinkQuality:
 
 def _lasting(rng: random.Random, profile: Profile) -> dict[type[Message], MessageFault]:
     """Late by less than the shortest Progress_Timer, after some doublings, so that a view can work."""
-    moods: dict[type[Message], MessageFault] = {kind: MessageFault(loss=1.0) for kind in profile.never}
-    moods |= {kind: MessageFault(loss=0.5) for kind in profile.seldom}
+    faults: dict[type[Message], MessageFault] = {kind: MessageFault(loss=1.0) for kind in profile.never}
+    faults |= {kind: MessageFault(loss=0.5) for kind in profile.seldom}
     if profile.lasting:
         longest = rng.choice((0.02, 0.1, 0.3))
-        moods |= dict.fromkeys((rng.choice(profile.lasting), *profile.late), MessageFault((longest / 2, longest)))
-    return moods
+        faults |= dict.fromkeys((rng.choice(profile.lasting), *profile.late), MessageFault((longest / 2, longest)))
+    return faults
 
 
 def _families(rng: random.Random, profile: Profile) -> frozenset[str]:
@@ -171,7 +171,7 @@ def _limits(rng: random.Random) -> Limits:
     )
 
 
-def _habits(rng: random.Random, limits: Limits, are_careless: bool) -> UserProfile:
+def _user_profile(rng: random.Random, limits: Limits, are_careless: bool) -> UserProfile:
     calm = UserProfile(
         patience_seconds=rng.choice((0.5, 1.0, 3.0)),
         think_seconds=rng.choice((0.03, 0.1, 0.3)),

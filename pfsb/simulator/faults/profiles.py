@@ -42,7 +42,17 @@ FAMILIES: Final = (
 ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs", "crash_loops")
 """With those that profiles of their own have."""
 
-ALL_MOODS: Final = (Prepare, PrepareOK, Proposal, Accept, ClientUpdate, ViewChange, VCProof, Alive, ReconciliationReply)
+ALL_FAULTY_KINDS: Final = (
+    Prepare,
+    PrepareOK,
+    Proposal,
+    Accept,
+    ClientUpdate,
+    ViewChange,
+    VCProof,
+    Alive,
+    ReconciliationReply,
+)
 ALL_PARTITIONS: Final = ("split", "isolate", "star", "chain", "one_way", "mute_leader", "one_by_one")
 
 
@@ -55,7 +65,7 @@ class Profile:
     servers: tuple[int, ...] = (3, 3, 4, 5)
     is_mixed: bool = False
     """Each family by its own chance, and any number of servers."""
-    moods: tuple[type[Message], ...] = ALL_MOODS
+    faulty_kinds: tuple[type[Message], ...] = ALL_FAULTY_KINDS
     """Kinds of messages that may be late or lost by themselves."""
     lasting: tuple[type[Message], ...] = ()
     """One of these kinds is late from the beginning to the end."""
@@ -70,7 +80,7 @@ class Profile:
     """So many of them only read, and have no session: nothing that they do is written."""
     settings: Mapping[str, tuple[Any, ...]] = field(factory=dict)
     """What these settings are drawn from, in place of what other profiles draw from."""
-    habits: Mapping[str, Any] = field(factory=dict)
+    user_profile: Mapping[str, Any] = field(factory=dict)
     """What of the users' `UserProfile` is not drawn."""
     vocabulary: Mapping[str, Any] = field(factory=dict)
     """What of the users' `Vocabulary` is not drawn."""
@@ -97,7 +107,7 @@ def _lopsided(help: str, *shapes: str) -> Profile:
     return Profile(help, ("partitions",), shapes, patience_seconds=30.0, ends_in_shape=True)
 
 
-_QUICK_READERS: Final = {"pipeline": 1, "think_seconds": 0.03, "turn_seconds": 0.0, "rhythm_seconds": 0.0}
+_QUICK_READERS: Final = {"pipeline": 1, "think_seconds": 0.03, "batching_seconds": 0.0, "rhythm_seconds": 0.0}
 """Each asks one thing after the other, at a time of its own: what is shared between reads is seen by when it is."""
 
 PROFILES: Final[Mapping[str, Profile]] = {
@@ -113,7 +123,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "clocks": Profile("clocks that run fast or slow, or jump", ("clocks", "crashes")),
     "drills": Profile("some crashes; then, when all is well, one thing after the other", ("crashes",), drills=7),
     "clients": Profile("users who hang up, come back, use two connections, and crashes", ("clients", "crashes")),
-    "moods": Profile("messages of one kind that are late or lost", ("moods", "crashes"), lasting=ALL_MOODS),
+    "moods": Profile("messages of one kind that are late or lost", ("moods", "crashes"), lasting=ALL_FAULTY_KINDS),
     "late-prepare": Profile(
         "a PREPARE is always late, and overtaken by proofs of its view",
         lasting=(Prepare,),
@@ -153,7 +163,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         lasting=(ReadRequest, ReadIndex, Confirm, Confirmed),
         late=(Accept,),
         users=(8, 20),
-        habits=_QUICK_READERS,
+        user_profile=_QUICK_READERS,
         vocabulary={"keys": 1, "share_of_reads": 0.6, "share_of_locks": 0.02},
         settings={"progress_seconds": (1.0,), "update_seconds": (0.5, 1.0), "alive_seconds": (0.05, 0.2)},
         faults_per_second=(0.3,),
@@ -165,7 +175,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         servers=(3, 3, 5),
         users=(14, 20),
         onlookers=12,
-        habits={**_QUICK_READERS, "patience_seconds": 3.0, "ttl_seconds": 5},
+        user_profile={**_QUICK_READERS, "patience_seconds": 3.0, "ttl_seconds": 5},
         vocabulary={"keys": 1, "share_of_reads": 0.0, "share_of_locks": 0.02},
         settings={"progress_seconds": (1.0,), "update_seconds": (0.5, 1.0), "alive_seconds": (0.05, 0.2)},
         faults_per_second=(0.3,),
@@ -178,7 +188,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         servers=(3,),
         users=(19, 22),
         onlookers=16,
-        habits={**_QUICK_READERS, "patience_seconds": 3.0, "ttl_seconds": 1, "leaves": 0.1},
+        user_profile={**_QUICK_READERS, "patience_seconds": 3.0, "ttl_seconds": 1, "leaves": 0.1},
         vocabulary={"keys": 1, "share_of_reads": 0.0, "share_of_locks": 0.02},
         settings={"progress_seconds": (1.0,), "update_seconds": (0.5, 1.0), "alive_seconds": (0.05, 0.2)},
         faults_per_second=(0.3, 1.0),
@@ -190,7 +200,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         ("isolate_leader",),
         servers=(3,),
         users=(2, 4),
-        habits={"pipeline": 1, "think_seconds": 0.5, "rhythm_seconds": 0.0},
+        user_profile={"pipeline": 1, "think_seconds": 0.5, "rhythm_seconds": 0.0},
         # Who knows nothing votes for no slot beyond two windows, so few slots may be used.
         settings={"progress_seconds": (1.0, 2.0), "window_slots": (16,), "batch_bytes_max": (48_000,)},
         faults_per_second=(1.5, 3.0),

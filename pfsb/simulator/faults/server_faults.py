@@ -11,14 +11,14 @@ class ServerFaults(FaultInjector):
     """Crashes, pauses, clocks and disks."""
 
     def crash(self) -> None:
-        self._crash(self._somebody())
+        self._crash(self._any_server())
 
     def crash_leader(self) -> None:
         self._crash(self._cluster.leader())
 
     def crash_loop(self) -> None:
         """Somebody dies soon after each start, some times, and is started again at once."""
-        server_id = self._somebody()
+        server_id = self._any_server()
         if server_id is not None:
             self._crash_soon(server_id, self._rng.randint(2, 5))
 
@@ -37,7 +37,7 @@ class ServerFaults(FaultInjector):
 
     def crash_in_turn(self) -> None:
         """After some more frames: some of what one turn says has left, the rest has not."""
-        server_id = self._somebody()
+        server_id = self._any_server()
         if server_id is not None:
             frames = self._rng.choice((1, 2, 3, 5, 20))
             kept, torn = self._rng.choice((0, 0, 1, 2)), self._rng.choice((0, 0, 1, 2))
@@ -46,7 +46,7 @@ class ServerFaults(FaultInjector):
 
     def crash_in_write(self) -> None:
         """While several records are on their way to the disk; some of them get there."""
-        self._crash_in_write(self._hindmost() if self._rng.random() < 0.5 else self._somebody(), LOOKS_MAX)
+        self._crash_in_write(self._least_advanced() if self._rng.random() < 0.5 else self._any_server(), LOOKS_MAX)
 
     def _crash_in_write(self, server_id: int | None, looks: int) -> None:
         if server_id is None or not self._cluster.is_running(server_id) or not looks:
@@ -60,13 +60,13 @@ class ServerFaults(FaultInjector):
         else:
             self._later(LOOK_SECONDS, self._crash_in_write, server_id, looks - 1)
 
-    def _hindmost(self) -> int | None:
+    def _least_advanced(self) -> int | None:
         """Who has executed least: it learns much at once."""
         return min(self._cluster.running_ids, key=self._cluster.aru, default=None)
 
     def drain(self) -> None:
         """As SIGTERM does: a server lets its clients finish what is under way, and stops in order."""
-        self._drain(self._somebody())
+        self._drain(self._any_server())
 
     def drain_leader(self) -> None:
         self._drain(self._cluster.leader())
@@ -107,7 +107,7 @@ class ServerFaults(FaultInjector):
             self._cluster.restart(server_id)
 
     def pause(self) -> None:
-        self._pause(self._somebody())
+        self._pause(self._any_server())
 
     def pause_leader(self) -> None:
         self._pause(self._cluster.leader())
@@ -143,14 +143,14 @@ class ServerFaults(FaultInjector):
         server.sync_seconds = (longest / 10, longest)
 
     def failing_disk(self) -> None:
-        server_id = self._somebody()
+        server_id = self._any_server()
         if server_id is not None:
             self._cluster.storage(server_id).fail_next(OSError("input/output error"))
             self._later(between(self._rng, 1, 5), self._restart, server_id)
 
     def full_disk(self) -> None:
         """Until somebody makes room; the server is started again, in vain, before that."""
-        server_id = self._somebody()
+        server_id = self._any_server()
         if server_id is not None:
             self._cluster.servers[server_id].is_disk_full = True
             self._cluster.storage(server_id).fail_next(OSError("no space left on device"))
@@ -163,7 +163,7 @@ class ServerFaults(FaultInjector):
 
     def lose_disk(self) -> None:
         """A server that others know comes back with an empty disk. Never so many that a majority has lost theirs."""
-        able = self._with_a_disk_to_lose()
+        able = self._able_to_lose_their_disk()
         if able:
             server_id = self._rng.choice(able)
             self._crash(server_id)
@@ -185,7 +185,7 @@ class ServerFaults(FaultInjector):
     def _lose_disk_under_two_leaders(self) -> None:
         cluster = self._cluster
         old, new = cluster.oldest_leader(), cluster.leader()
-        able = [i for i in self._with_a_disk_to_lose() if i not in (old, new)]
+        able = [i for i in self._able_to_lose_their_disk() if i not in (old, new)]
         if old is None or old == new or not able:
             return
         server_id = self._rng.choice(able)
@@ -195,7 +195,7 @@ class ServerFaults(FaultInjector):
         cluster.network.mend(old, server_id)
         self._later(between(self._rng, 0.01, 0.3), self._restart, server_id)
 
-    def _with_a_disk_to_lose(self) -> list[int]:
+    def _able_to_lose_their_disk(self) -> list[int]:
         cluster = self._cluster
         if len(cluster.amnesiacs) >= (len(cluster.ids) - 1) // 2:
             return []

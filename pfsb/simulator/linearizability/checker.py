@@ -24,17 +24,17 @@ from typing import Final
 from attrs import evolve, frozen
 
 from pfsb.applications.interfaces import Done, Refused, Result
-from pfsb.simulator.linearizability.operations import Operation, Part, word_of
-from pfsb.simulator.linearizability.search import Found, Verdict, search
+from pfsb.simulator.linearizability.operations import Operation, SubHistory, word_of
+from pfsb.simulator.linearizability.search import SearchResult, Verdict, search
 
-steps_max_default: Final = 500_000
+STEPS_MAX_DEFAULT: Final = 500_000
 """Attempts to place an operation, for one part of a history; each takes microseconds and some hundred bytes."""
-_shown_max: Final = 5
+_SHOWN_MAX: Final = 5
 """How many operations of an order an explanation shows."""
 
 
 @frozen
-class Outcome:
+class CheckResult:
     """What came of a check; `text` says it to a person."""
 
     verdict: Verdict
@@ -54,7 +54,7 @@ class Outcome:
         return self.verdict is Verdict.OK
 
 
-def check(parts: Iterable[Part], steps_max: int = steps_max_default) -> Outcome:
+def check_linearizability(parts: Iterable[SubHistory], steps_max: int = STEPS_MAX_DEFAULT) -> CheckResult:
     """Check every part, with `steps_max` for each; a violation counts more than parts that are undecided."""
     steps, undecided, names = 0, [], []
     for part in parts:
@@ -67,11 +67,11 @@ def check(parts: Iterable[Part], steps_max: int = steps_max_default) -> Outcome:
             undecided.append(part.name)
     if undecided:
         text = f"undecided after {steps_max} steps each: {', '.join(undecided)}"
-        return Outcome(Verdict.UNDECIDED, text, steps)
-    return Outcome(Verdict.OK, f"every part has an order that explains its answers ({len(names)} parts)", steps)
+        return CheckResult(Verdict.UNDECIDED, text, steps)
+    return CheckResult(Verdict.OK, f"every part has an order that explains its answers ({len(names)} parts)", steps)
 
 
-def _blame(part: Part, steps_max: int, steps: int) -> Outcome:
+def _blame(part: SubHistory, steps_max: int, steps: int) -> CheckResult:
     """Find the first answer with which the part cannot be explained any more, by bisection over the answers.
 
     Any beginning of a linearizable history is linearizable, so there is one such answer. Where a search ends
@@ -79,7 +79,7 @@ def _blame(part: Part, steps_max: int, steps: int) -> Outcome:
     """
     answers = sorted((op for op in part.operations if op.is_certain), key=lambda op: op.ret or 0)
     good, bad = 0, len(answers)
-    best = Found(Verdict.OK, 0, state=part.specification([]).start())
+    best = SearchResult(Verdict.OK, 0, state=part.specification([]).start())
     while bad - good > 1:
         middle = (good + bad) // 2
         run = search(part, _beginning(part.operations, answers[:middle]), steps_max)
@@ -92,7 +92,7 @@ def _blame(part: Part, steps_max: int, steps: int) -> Outcome:
     blamed = answers[bad - 1]
     text = f"{part.name}: no order explains {_told(blamed)}. {_explained(part, best)}"
     text += _if_carried_out(part, _beginning(part.operations, answers[:bad]), steps_max)
-    return Outcome(Verdict.VIOLATION, text, steps, blamed, best.order)
+    return CheckResult(Verdict.VIOLATION, text, steps, blamed, best.order)
 
 
 def _beginning(operations: Sequence[Operation], answers: Sequence[Operation]) -> list[Operation]:
@@ -106,7 +106,7 @@ def _beginning(operations: Sequence[Operation], answers: Sequence[Operation]) ->
     ]
 
 
-def _if_carried_out(part: Part, operations: Sequence[Operation], steps_max: int) -> str:
+def _if_carried_out(part: SubHistory, operations: Sequence[Operation], steps_max: int) -> str:
     """Whether operations that were certainly not carried out would explain it: then their fate is the lie."""
     left_out = [evolve(op, fate="unknown", result=None) for op in operations if op.fate == "none"]
     if not left_out:
@@ -121,12 +121,12 @@ def _told(operation: Operation) -> str:
     return f"the answer {_answer(operation.result)} to {operation} ({when})"
 
 
-def _explained(part: Part, run: Found) -> str:
+def _explained(part: SubHistory, run: SearchResult) -> str:
     state = part.specification(run.order).describe(run.state)
     if not run.order:
         return f"At the start {state}."
-    dots = "..., " if len(run.order) > _shown_max else ""
-    shown = ", ".join(map(str, run.order[-_shown_max:]))
+    dots = "..., " if len(run.order) > _SHOWN_MAX else ""
+    shown = ", ".join(map(str, run.order[-_SHOWN_MAX:]))
     return f"All answers before it are explained by the order {dots}{shown}; after that {state}."
 
 

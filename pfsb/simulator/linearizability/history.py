@@ -8,8 +8,8 @@ from __future__ import annotations
 from attrs import define, field
 
 from pfsb.applications.interfaces import Command, Result
-from pfsb.simulator.linearizability.checker import Outcome, check
-from pfsb.simulator.linearizability.models import all_parts
+from pfsb.simulator.linearizability.checker import CheckResult, check_linearizability
+from pfsb.simulator.linearizability.models import all_sub_histories
 from pfsb.simulator.linearizability.operations import Operation
 
 STEPS_MAX = 100_000
@@ -17,7 +17,7 @@ STEPS_MAX = 100_000
 
 
 @define(eq=False)
-class Entry:
+class HistoryEntry:
     """One command, whatever becomes of it."""
 
     client: str
@@ -30,30 +30,30 @@ class Entry:
 
 @define
 class History:
-    entries: list[Entry] = field(factory=list)
+    entries: list[HistoryEntry] = field(factory=list)
     _moments: int = 0
 
-    def called(self, client: str, command: Command) -> Entry:
+    def called(self, client: str, command: Command) -> HistoryEntry:
         self._moments += 1
-        entry = Entry(client, command, self._moments)
+        entry = HistoryEntry(client, command, self._moments)
         self.entries.append(entry)
         return entry
 
-    def answered(self, entry: Entry, result: Result) -> None:
+    def answered(self, entry: HistoryEntry, result: Result) -> None:
         """It ran, and this came of it."""
         self._moments += 1
         entry.ret, entry.result, entry.fate = self._moments, result, "done"
 
-    def did_not_happen(self, entry: Entry) -> None:
+    def did_not_happen(self, entry: HistoryEntry) -> None:
         entry.fate = "none"
 
     def session_ended(self, client: str) -> None:
         """Closed or expired: what comes of it is seen after this moment."""
         self.called(client, ("EXPIRE",))
 
-    def check(self) -> Outcome:
+    def check(self) -> CheckResult:
         operations = [
             Operation(entry.client, entry.call, entry.ret, entry.command, entry.result, entry.fate)
             for entry in self.entries
         ]
-        return check(all_parts(operations), STEPS_MAX)
+        return check_linearizability(all_sub_histories(operations), STEPS_MAX)

@@ -10,7 +10,7 @@ from pfsb.applications.interfaces import Done, Refused
 from pfsb.simulator.linearizability.operations import Operation, is_refusal, number_in
 
 
-class HeldLock(NamedTuple):
+class LockState(NamedTuple):
     holder: str | None = None
     token: int | None = None
     """None: nobody holds it, or nobody was told the token."""
@@ -27,17 +27,17 @@ class LockSpecification:
     def __init__(self, operations: Sequence[Operation]) -> None:
         """The same for all operations."""
 
-    def start(self) -> HeldLock:
-        return HeldLock()
+    def start(self) -> LockState:
+        return LockState()
 
-    def step(self, state: HeldLock, operation: Operation) -> HeldLock | None:
+    def step(self, state: LockState, operation: Operation) -> LockState | None:
         match operation.command:
             case ("LOCK" | "TRYLOCK" as verb, *_):
                 return self._lock(state, operation, refusal="HELD" if verb == "TRYLOCK" else "TIMEOUT")
             case ("UNLOCK", _, token):
                 return self._unlock(state, operation, None if token == absent else token)
             case _:
-                return HeldLock(floor=state.floor) if state.holder == operation.client else state
+                return LockState(floor=state.floor) if state.holder == operation.client else state
 
     def position(self, operation: Operation) -> int | None:
         """A lock is given back behind all grants with its token, and before those with the next."""
@@ -52,14 +52,14 @@ class LockSpecification:
     def alike(self, operation: Operation) -> Hashable:
         return operation.client, operation.command
 
-    def describe(self, state: HeldLock) -> str:
+    def describe(self, state: LockState) -> str:
         if state.holder is None:
             return "nobody holds it"
         token = "an unknown token" if state.token is None else f"token {state.token}"
         return f"{state.holder} holds it with {token}"
 
     @staticmethod
-    def _lock(state: HeldLock, operation: Operation, refusal: str) -> HeldLock | None:
+    def _lock(state: LockState, operation: Operation, refusal: str) -> LockState | None:
         answer = operation.answer
         if state.holder not in (None, operation.client):
             return state if answer is None or is_refusal(answer, refusal) else None
@@ -73,7 +73,7 @@ class LockSpecification:
         return _holds(operation.client, token, state.floor) if state.token is None else None
 
     @staticmethod
-    def _unlock(state: HeldLock, operation: Operation, token: int | None) -> HeldLock | None:
+    def _unlock(state: LockState, operation: Operation, token: int | None) -> LockState | None:
         answer = operation.answer
         # With a token that nobody was told, one that is given may be the right one, or not.
         is_surely_right = token is None or token == state.token
@@ -82,11 +82,11 @@ class LockSpecification:
             is_right = state.holder == operation.client and is_surely_right
             return state if not is_right and answer.code == "NOTHELD" else None
         if state.holder == operation.client and may_be_right:
-            return HeldLock(floor=max(state.floor, token or 0))
+            return LockState(floor=max(state.floor, token or 0))
         return state if answer is None else None
 
 
-def _holds(client: str, token: int | None, floor: int) -> HeldLock | None:
+def _holds(client: str, token: int | None, floor: int) -> LockState | None:
     if token is None:
-        return HeldLock(client, None, floor)
-    return HeldLock(client, token, token) if token > floor else None
+        return LockState(client, None, floor)
+    return LockState(client, token, token) if token > floor else None

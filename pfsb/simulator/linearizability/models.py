@@ -23,48 +23,55 @@ from pfsb.applications.arguments import quoted
 from pfsb.applications.interfaces import Done, Refused, Result
 from pfsb.simulator.linearizability.chat_model import ChatSpecification
 from pfsb.simulator.linearizability.lock_model import LockSpecification
-from pfsb.simulator.linearizability.operations import Operation, Part, Specification, revision_of
+from pfsb.simulator.linearizability.operations import Operation, Specification, SubHistory, revision_of
 from pfsb.simulator.linearizability.register_model import RegisterSpecification
 
-key_value_verbs: Final = frozenset({"GET", "PUT", "DEL", "CAS", "INCR", "APPEND", "PUTHASH", "MPUT", "MGET"})
-lock_verbs: Final = frozenset({"LOCK", "TRYLOCK", "UNLOCK"})
-session_end_verbs: Final = frozenset({"BYE", "EXPIRE"})
+KEY_VALUE_VERBS: Final = frozenset({"GET", "PUT", "DEL", "CAS", "INCR", "APPEND", "PUTHASH", "MPUT", "MGET"})
+LOCK_VERBS: Final = frozenset({"LOCK", "TRYLOCK", "UNLOCK"})
+SESSION_END_VERBS: Final = frozenset({"BYE", "EXPIRE"})
 """The end of the session `Operation.client`, asked for by itself or found by the servers. One operation for each end:
 for an expiry `call` is when the client fell silent, and its fate is unknown unless somebody was told of it."""
-chat_verbs: Final = frozenset({"SAY", "LOG"})
+CHAT_VERBS: Final = frozenset({"SAY", "LOG"})
 
 
-def all_parts(history: Sequence[Operation]) -> list[Part]:
+def all_sub_histories(history: Sequence[Operation]) -> list[SubHistory]:
     """The history of all applications, in parts. Raises `ValueError` for an operation that cannot be checked."""
-    known = key_value_verbs | lock_verbs | session_end_verbs | chat_verbs
+    known = KEY_VALUE_VERBS | LOCK_VERBS | SESSION_END_VERBS | CHAT_VERBS
     for operation in history:
         if operation.command[0] not in known:
             verbs = ", ".join(sorted(known))
             raise ValueError(f"there is no specification of {operation} (there are: {verbs})")
-    return [*key_value_parts(history), *lock_parts(history), *chat_parts(history), *revision_parts(history)]
+    return [
+        *key_value_sub_histories(history),
+        *lock_sub_histories(history),
+        *chat_sub_histories(history),
+        *revision_sub_histories(history),
+    ]
 
 
-def key_value_parts(history: Iterable[Operation]) -> list[Part]:
+def key_value_sub_histories(history: Iterable[Operation]) -> list[SubHistory]:
     """One part for each key. Only reads that were asked to be linearizable belong into the history."""
-    return _parts_by_name("key", (pair for operation in history for pair in _by_key(operation)), RegisterSpecification)
+    return _sub_histories_by_name(
+        "key", (pair for operation in history for pair in _by_key(operation)), RegisterSpecification
+    )
 
 
-def lock_parts(history: Sequence[Operation]) -> list[Part]:
+def lock_sub_histories(history: Sequence[Operation]) -> list[SubHistory]:
     """One part for each lock, with the ends of the sessions that have asked for it."""
     askers: dict[str, set[str]] = {}
     for operation in history:
-        if operation.command[0] in lock_verbs:
+        if operation.command[0] in LOCK_VERBS:
             askers.setdefault(operation.command[1], set()).add(operation.client)
-    return _parts_by_name("lock", _by_lock(history, askers), LockSpecification)
+    return _sub_histories_by_name("lock", _by_lock(history, askers), LockSpecification)
 
 
-def chat_parts(history: Iterable[Operation]) -> list[Part]:
+def chat_sub_histories(history: Iterable[Operation]) -> list[SubHistory]:
     """The chat is one object: one part, or none."""
-    operations = [operation for operation in history if operation.command[0] in chat_verbs]
-    return [Part("the chat", operations, ChatSpecification)] if operations else []
+    operations = [operation for operation in history if operation.command[0] in CHAT_VERBS]
+    return [SubHistory("the chat", operations, ChatSpecification)] if operations else []
 
 
-def revision_parts(history: Iterable[Operation]) -> list[Part]:
+def revision_sub_histories(history: Iterable[Operation]) -> list[SubHistory]:
     """All changes of which the revision is known: one part, or none.
 
     Revisions count the commands of the whole cluster, so they must grow from key to key as well. This sees what
@@ -75,18 +82,18 @@ def revision_parts(history: Iterable[Operation]) -> list[Part]:
         for operation in history
         if operation.command[0] not in ("GET", "MGET", "LOG") and revision_of(operation) is not None
     ]
-    return [Part("revisions", operations, RevisionSpecification)] if operations else []
+    return [SubHistory("revisions", operations, RevisionSpecification)] if operations else []
 
 
-def _parts_by_name(
+def _sub_histories_by_name(
     kind: str,
     pairs: Iterable[tuple[str, Operation]],
     specification: Callable[[Sequence[Operation]], Specification],
-) -> list[Part]:
+) -> list[SubHistory]:
     by_name: dict[str, list[Operation]] = {}
     for name, operation in pairs:
         by_name.setdefault(name, []).append(operation)
-    return [Part(f"{kind} {quoted(name)}", found, specification) for name, found in by_name.items()]
+    return [SubHistory(f"{kind} {quoted(name)}", found, specification) for name, found in by_name.items()]
 
 
 def _by_key(operation: Operation) -> Iterator[tuple[str, Operation]]:
@@ -99,7 +106,7 @@ def _by_key(operation: Operation) -> Iterator[tuple[str, Operation]]:
             for key in dict.fromkeys(keys):
                 result = None if operation.answer is None else _of_row(operation.answer, key)
                 yield key, evolve(operation, command=("GET", key), result=result)
-        case (verb, key, *_) if verb in key_value_verbs:
+        case (verb, key, *_) if verb in KEY_VALUE_VERBS:
             yield key, operation
 
 
@@ -117,9 +124,9 @@ def _of_row(answer: Result, key: str) -> Result:
 def _by_lock(history: Iterable[Operation], askers: dict[str, set[str]]) -> Iterator[tuple[str, Operation]]:
     for operation in history:
         match operation.command:
-            case (verb, *_) if verb in session_end_verbs:
+            case (verb, *_) if verb in SESSION_END_VERBS:
                 yield from ((name, operation) for name, clients in askers.items() if operation.client in clients)
-            case (verb, name, *_) if verb in lock_verbs:
+            case (verb, name, *_) if verb in LOCK_VERBS:
                 yield name, operation
 
 

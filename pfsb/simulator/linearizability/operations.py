@@ -11,7 +11,7 @@ from attrs.validators import in_
 from pfsb.applications.arguments import quoted
 from pfsb.applications.interfaces import Command, Done, Fields, Refused, Result
 
-_judgements: Final = frozenset({"NOTFOUND", "CONFLICT", "HELD", "NOTHELD", "TIMEOUT"})
+_JUDGEMENTS: Final = frozenset({"NOTFOUND", "CONFLICT", "HELD", "NOTHELD", "TIMEOUT"})
 """Refusals that an application gives after a look at its state: they say something about it."""
 
 
@@ -59,7 +59,7 @@ class Operation:
         NOTFOUND, CONFLICT and the like say fate=none to a client, because nothing was changed. Here they are done:
         the application has looked, and what it saw must fit.
         """
-        fate = "done" if isinstance(result, Done) or result.code in _judgements else result.fate
+        fate = "done" if isinstance(result, Done) or result.code in _JUDGEMENTS else result.fate
         return cls(client, call, ret, command, result, fate)
 
     @property
@@ -95,7 +95,7 @@ class Specification(Protocol):
 
 
 @frozen
-class Part:
+class SubHistory:
     """Operations on one object; linearizable or not, whatever other objects do."""
 
     name: str

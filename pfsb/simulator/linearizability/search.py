@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from pfsb.simulator.linearizability.operations import Operation, Part, Specification
+from pfsb.simulator.linearizability.operations import Operation, Specification, SubHistory
 
 
 class Verdict(Enum):
@@ -19,7 +19,7 @@ class Verdict(Enum):
 
 
 @frozen
-class Found:
+class SearchResult:
     """How one search ended."""
 
     verdict: Verdict
@@ -28,7 +28,7 @@ class Found:
     state: Any = None
 
 
-def search(part: Part, operations: Sequence[Operation], steps_max: int) -> Found:
+def search(part: SubHistory, operations: Sequence[Operation], steps_max: int) -> SearchResult:
     possible = [operation for operation in operations if operation.fate != "none"]
     return _Search(part.specification(possible), possible, steps_max).run()
 
@@ -68,7 +68,7 @@ class _Search:
         uncertain = sorted((op for op in operations if not op.is_certain), key=lambda op: op.call)
         self._operations = certain + uncertain
         self._certain = self._left = len(certain)
-        self._entries = _Entries(certain)
+        self._entries = _Moments(certain)
         self._ranks = _Ranks([specification.position(operation) for operation in certain])
         self._twins = _twins([specification.alike(operation) for operation in uncertain])
         self._failed: dict[Hashable, list[int]] = {}
@@ -77,7 +77,7 @@ class _Search:
         self._is_cut = False
         """Whether there would have been more to try than that."""
 
-    def run(self) -> Found:
+    def run(self) -> SearchResult:
         """Search with chains of one uncertain operation, of up to two, and so on, until an answer is sure."""
         try:
             for self._chain_max in count(1):
@@ -86,9 +86,9 @@ class _Search:
                     return run
         except _OutOfSteps:
             pass
-        return Found(Verdict.UNDECIDED, self._steps)
+        return SearchResult(Verdict.UNDECIDED, self._steps)
 
-    def _explore(self) -> Found:
+    def _explore(self) -> SearchResult:
         self._is_cut = False
         self._failed.clear()
         root = _Frame(0, 0, 0, self._specification.start())
@@ -102,10 +102,10 @@ class _Search:
                 continue
             dead = frames.pop()
             if not frames:
-                return Found(Verdict.VIOLATION, self._steps)
+                return SearchResult(Verdict.VIOLATION, self._steps)
             self._take_back(dead.index)
         order = tuple(self._operations[frame.index] for frame in frames[1:])
-        return Found(Verdict.OK, self._steps, order, frames[-1].state)
+        return SearchResult(Verdict.OK, self._steps, order, frames[-1].state)
 
     def _next_child(self, frame: _Frame) -> _Frame | None:
         """Place one more operation after `frame`, or None when all have been tried."""
@@ -179,7 +179,7 @@ class _Search:
             raise _OutOfSteps
 
 
-class _Entries:
+class _Moments:
     """The calls and returns that are left, by time, as a doubly linked list: what is lifted out goes back in O(1).
 
     Entry 0 is the head; the entry behind the last one is the return of nobody, at the end of time.

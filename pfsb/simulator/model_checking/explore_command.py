@@ -74,7 +74,7 @@ async def run(reactor: Any, options: Options) -> None:
         raise SystemExit(1) from None
     finally:
         gc.enable()
-    if exploration.found is not None:
+    if exploration.counterexample is not None:
         raise SystemExit(1)
 
 
@@ -107,10 +107,10 @@ def summary(exploration: Exploration, progress: Progress, seconds: float) -> str
         f"explored in {seconds:.0f} s: {_extent(exploration)}; {_in_words(progress)}",
         f"on the way: {', '.join(sorted(exploration.nodes.reached)) or 'nothing'}",
     ]
-    if exploration.found is None:
+    if exploration.counterexample is None:
         lines.append("nothing is wrong")
     else:
-        lines += ["a promise is broken:", str(exploration.found)]
+        lines += ["a promise is broken:", str(exploration.counterexample)]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -61,7 +61,7 @@ class Bounds:
 
 
 @frozen
-class Found:
+class Counterexample:
     """Something is wrong, and this is how it comes about, in as few steps as possible."""
 
     what: str
@@ -88,9 +88,9 @@ class Progress:
 class _Stop(Exception):
     """Something is wrong."""
 
-    def __init__(self, found: Found) -> None:
-        super().__init__(found.what)
-        self.found = found
+    def __init__(self, counterexample: Counterexample) -> None:
+        super().__init__(counterexample.what)
+        self.counterexample = counterexample
 
 
 @frozen
@@ -100,7 +100,7 @@ class _Place:
     number: int
     """In the order in which states were found; -1: none yet, the beginning is under way."""
     nodes: tuple[Node, ...]
-    said: int
+    messages: int
     crashes_left: int
 
 
@@ -113,14 +113,14 @@ class Exploration:
         *,
         states_max: int = 10_000_000,
         patch: Callable[[Replica], None] | None = None,
-        checks_door: bool = True,
+        checks_gate: bool = True,
     ) -> None:
-        """`patch` and `checks_door`: see `SteppedServer`."""
+        """`patch` and `checks_gate`: see `SteppedServer`."""
         self.bounds = bounds
-        self.nodes = make_nodes(range(bounds.servers), bounds.views, patch, checks_door=checks_door)
+        self.nodes = make_nodes(range(bounds.servers), bounds.views, patch, checks_gate=checks_gate)
         self.depth = 0
         self.steps = 0
-        self.found: Found | None = None
+        self.counterexample: Counterexample | None = None
         self.is_cut_short = False
         """There were more states than `states_max`."""
         self.is_complete = False
@@ -160,14 +160,14 @@ class Exploration:
                 yield self._progress()
             self.is_complete = not self._next
         except _Stop as stop:
-            self.found = stop.found
+            self.counterexample = stop.counterexample
 
     def _expand(self, place: _Place) -> None:
-        said, crashes_left = place.said, place.crashes_left
+        messages, crashes_left = place.messages, place.crashes_left
         for server in self._awake:
             node = place.nodes[server]
-            for bit, move in node.told:
-                if said & bit:
+            for bit, move in node.message_moves:
+                if messages & bit:
                     self._go(place, server, move)
             for move in node.own:
                 self._go(place, server, move)
@@ -175,7 +175,7 @@ class Exploration:
                 for move in node.crashes:
                     self._go(place, server, move)
                 for bit, move in node.torn:
-                    if said & bit or not bit:
+                    if messages & bit or not bit:
                         self._go(place, server, move)
 
     def _go(self, place: _Place, server: int, move: Move) -> None:
@@ -190,43 +190,43 @@ class Exploration:
         step, target, more = move
         nodes = list(place.nodes)
         nodes[server] = self.nodes[target]
-        left = place.crashes_left - (nodes[server].lives - place.nodes[server].lives)
-        said = place.said | more
+        left = place.crashes_left - (nodes[server].incarnations - place.nodes[server].incarnations)
+        messages = place.messages | more
         try:
             if not left:
-                said = self._settle_all(nodes, said)
-            said = self._let_echo(nodes, said)
+                messages = self._settle_all(nodes, messages)
+            messages = self._let_echo(nodes, messages)
         except AssertionError as error:
             raise self._stop(str(error), place, step) from error
-        new = said & ~place.said
-        if new and (wrong := self.nodes.said.contradiction(new, said)) is not None:
+        new = messages & ~place.messages
+        if new and (wrong := self.nodes.message_set.contradiction(new, messages)) is not None:
             raise self._stop(wrong, place, step)
-        return _Place(place.number, tuple(nodes), said, left)
+        return _Place(place.number, tuple(nodes), messages, left)
 
-    def _settle_all(self, nodes: list[Node], said: int) -> int:
+    def _settle_all(self, nodes: list[Node], messages: int) -> int:
         for server in self._awake:
             settled, more = nodes[server].settled or self.nodes.settled(nodes[server])
             nodes[server] = self.nodes[settled]
-            said |= more
-        return said
+            messages |= more
+        return messages
 
-    def _let_echo(self, nodes: Sequence[Node], said: int) -> int:
+    def _let_echo(self, nodes: Sequence[Node], messages: int) -> int:
         before = -1
-        while said != before:
-            before = said
+        while messages != before:
+            before = messages
             for server in self._awake:
                 node = nodes[server]
-                self.nodes.ask(node, said)
-                said |= node.echo
+                self.nodes.ask(node, messages)
+                messages |= node.echo
                 for bit, more in node.echoes:
-                    if said & bit:
-                        said |= more
-        return said
+                    if messages & bit:
+                        messages |= more
+        return messages
 
     # ------------------------------------------------------------------ states as numbers
 
     def _key(self, place: _Place) -> int:
-        key = place.said
+        key = place.messages
         for node in place.nodes:
             key = key << NODE_BITS | node.number
         return key
@@ -235,7 +235,7 @@ class Exploration:
         """Stops if something is wrong after one of the steps that can be taken there."""
         last = len(self.nodes.servers) - 1
         nodes = tuple(self.nodes[key >> NODE_BITS * (last - i) & NODE_MASK] for i in range(last + 1))
-        crashes_left = self.bounds.crashes + len(nodes) - sum(node.lives for node in nodes)
+        crashes_left = self.bounds.crashes + len(nodes) - sum(node.incarnations for node in nodes)
         place = _Place(number, nodes, key >> NODE_BITS * (last + 1), crashes_left)
         for server in self._awake:
             if nodes[server].wrong:
@@ -251,19 +251,19 @@ class Exploration:
     # ------------------------------------------------------------------ the beginning
 
     def _begin(self) -> None:
-        nodes, said = [], 0
+        nodes, messages = [], 0
         for server in range(self.bounds.servers):
             node, more = self.nodes.first(server)
             nodes.append(node)
-            said |= more if server in self._awake else 0
-        said = self._settle_all(nodes, said)
-        place = _Place(-1, tuple(nodes), self._let_echo(nodes, said), self.bounds.crashes)
+            messages |= more if server in self._awake else 0
+        messages = self._settle_all(nodes, messages)
+        place = _Place(-1, tuple(nodes), self._let_echo(nodes, messages), self.bounds.crashes)
         if self.bounds.led:
             place = self._let_all_arrive(place)
-        said = place.said
+        messages = place.messages
         for client_id, server in self.bounds.asks:
-            said |= self.nodes.said.add(Post(server, server, ClientUpdate(client_id, server, 1, 0, b"")))
-        place = _Place(-1, place.nodes, self._let_echo(place.nodes, said), self.bounds.crashes)
+            messages |= self.nodes.message_set.add(Post(server, server, ClientUpdate(client_id, server, 1, 0, b"")))
+        place = _Place(-1, place.nodes, self._let_echo(place.nodes, messages), self.bounds.crashes)
         for server, what in self.bounds.lead_in:
             move = self._find(place, server, what)
             self._beginning.append(move[0])
@@ -276,15 +276,15 @@ class Exploration:
         while place != before:
             before = place
             for server in self._awake:
-                for bit, move in place.nodes[server].told:
-                    if place.said & bit:
+                for bit, move in place.nodes[server].message_moves:
+                    if place.messages & bit:
                         place = self._after(place, server, move)
                         break
         return place
 
     def _find(self, place: _Place, server: int, what: str) -> Move:
         node = place.nodes[server]
-        possible = [move for bit, move in node.told if place.said & bit] + node.own
+        possible = [move for bit, move in node.message_moves if place.messages & bit] + node.own
         possible += node.crashes if place.crashes_left else []
         kinds = [self.nodes.steps[step][1][0].kind for step, _, _ in possible]
         if what not in kinds:
@@ -299,7 +299,7 @@ class Exploration:
     def _stop_if_wrong(self, place: _Place, node: Node) -> None:
         for bit, step, wrong in node.wrong:
             is_crash = isinstance(self.nodes.steps[step][1][-1], Crash)
-            if (place.said & bit or not bit) and (place.crashes_left or not is_crash):
+            if (place.messages & bit or not bit) and (place.crashes_left or not is_crash):
                 raise self._stop(f"server {node.server}: {wrong}", place, step)
 
     def _stop(self, wrong: str, place: _Place, last: int) -> _Stop:
@@ -308,7 +308,7 @@ class Exploration:
         while number > 0:
             steps.append(self._causes[number])
             number = self._parents[number]
-        return _Stop(Found(wrong, tuple(map(self._tell, [*self._beginning, *reversed(steps)]))))
+        return _Stop(Counterexample(wrong, tuple(map(self._tell, [*self._beginning, *reversed(steps)]))))
 
     def _tell(self, number: int) -> str:
         server, steps = self.nodes.steps[number]

@@ -15,7 +15,7 @@ from pfsb.paxos.messages import (
     ReconciliationReply,
     ViewChange,
 )
-from pfsb.simulator.model_checking.steps import Executed, Led, Outcome, in_words
+from pfsb.simulator.model_checking.steps import Executed, Led, StepOutcome, in_words
 
 
 @frozen
@@ -39,26 +39,30 @@ class Claim:
         return self.words
 
 
-def claims_of(said: Message | Executed | Led) -> Iterator[Claim]:
+def claims_of(statement: Message | Executed | Led) -> Iterator[Claim]:
     """S1, S3, one leader a view, and one proposal a view and number."""
-    match said:
+    match statement:
         case Executed(seq, value):
             updates = value[1]
             names = ", ".join(f"{client_id}{timestamp}" for client_id, timestamp, _ in updates) or "no update"
             yield Claim(("executed", seq), value, f"S1: slot {seq} executes {names}")
             for client_id, timestamp, _ in updates:
                 yield Claim(("ran", client_id, timestamp), seq, f"S3: {client_id}{timestamp} takes effect at {seq}")
-        case Led(view, server_id, life):
-            yield Claim(("led", view), (server_id, life), f"view {view} is led by server {server_id} in life {life}")
+        case Led(view, server_id, incarnation):
+            yield Claim(
+                ("led", view),
+                (server_id, incarnation),
+                f"view {view} is led by server {server_id} in life {incarnation}",
+            )
         case Proposal(_, view, seq, batch):
-            yield Claim(("proposed", view, seq), batch, f"one proposal a view and slot: {in_words(said)}")
+            yield Claim(("proposed", view, seq), batch, f"one proposal a view and slot: {in_words(statement)}")
         case GloballyOrderedUpdate(_, seq, batch):
-            yield Claim(("ordered", seq), batch, f"S1: {in_words(said)}")
+            yield Claim(("ordered", seq), batch, f"S1: {in_words(statement)}")
         case PrepareOK():
-            for entry in said.data_list:
+            for entry in statement.data_list:
                 yield from claims_of(entry)
         case ReconciliationReply():
-            for update in said.updates:
+            for update in statement.updates:
                 yield from claims_of(update)
 
 
@@ -96,18 +100,18 @@ class MessageSet:
         assert isinstance(item, Post), f"{item} is said to the world"
         return item
 
-    def all_of(self, sender: int, outcome: Outcome, views: int) -> int:
+    def all_of(self, sender: int, outcome: StepOutcome, views: int) -> int:
         """The set of what leaves a server in one step; nobody hears votes for views above `views`."""
-        said = 0
+        messages = 0
         for message, receiver in outcome.sent:
             if not (isinstance(message, ViewChange) and message.attempted > views):
-                said |= self.add(Post(sender, receiver, message))
+                messages |= self.add(Post(sender, receiver, message))
             for claim in claims_of(message):
-                said |= self.add(claim)
+                messages |= self.add(claim)
         for fact in outcome.facts:
             for claim in claims_of(fact):
-                said |= self.add(claim)
-        return said
+                messages |= self.add(claim)
+        return messages
 
     def contradiction(self, new: int, everything: int) -> str | None:
         """What of `new` cannot be true beside all that was said; None if it can."""

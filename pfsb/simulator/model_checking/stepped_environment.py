@@ -82,7 +82,7 @@ class SteppedClock:
         self.now = 0.0
 
 
-class Dice:
+class ChosenNumbers:
     """Random numbers that somebody has chosen."""
 
     def __init__(self) -> None:
@@ -156,7 +156,7 @@ class SteppedStorage:
 
 
 @implementer(ITransport)
-class Doorstep:
+class SteppedTransport:
     """Takes what leaves a server, and checks that it rests on nothing that is not on disk (paper.md 6.2)."""
 
     def __init__(self, storage: SteppedStorage, others: tuple[int, ...], check: bool) -> None:
@@ -223,16 +223,16 @@ def require(condition: bool, text: str) -> None:
 
 
 @implementer(IStateMachine)
-class Probe:
+class ExecutionProbe:
     """Tells what took effect as soon as it may leave the server (design part 3)."""
 
-    def __init__(self, doorstep: Doorstep) -> None:
-        self._doorstep = doorstep
+    def __init__(self, transport: SteppedTransport) -> None:
+        self._transport = transport
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         fact = Executed(seq, (time_ms, tuple((u.client_id, u.timestamp, u.payload) for u in updates)))
-        if self._doorstep.listens:
-            self._doorstep.replica.turn.call(self._settled, fact)
+        if self._transport.listens:
+            self._transport.replica.turn.call(self._settled, fact)
         else:
             self._settled(fact)  # it recovers: this is on its disk
 
@@ -240,4 +240,4 @@ class Probe:
         raise Violation(f"{update} is too old already")
 
     def _settled(self, fact: Executed) -> None:
-        self._doorstep.facts[fact] = None
+        self._transport.facts[fact] = None

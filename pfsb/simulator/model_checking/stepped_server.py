@@ -27,14 +27,14 @@ from pfsb.simulator.defects.defect import do_nothing, override
 from pfsb.simulator.model_checking.snapshots import UPDATE_SECONDS, Frozen, Snapshots
 from pfsb.simulator.model_checking.stepped_environment import (
     UPDATE_TIMER,
-    Dice,
-    Doorstep,
-    Probe,
+    ChosenNumbers,
+    ExecutionProbe,
     SteppedClock,
     SteppedStorage,
+    SteppedTransport,
     require,
 )
-from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Outcome, Step, Sync, in_words
+from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Step, StepOutcome, Sync, in_words
 from pfsb.storage.memory import MemoryDisk
 from pfsb.storage.shared import IDENTITY_BYTES, ORDERED_VIEW
 
@@ -64,7 +64,7 @@ SEQ_MAX = 1_000_000
 class SteppedServer:
     """Makes one step of one server from any of its states.
 
-    `checks_door` is off only to see what a defect comes to that the door would stop. `patch` may change the replica.
+    `checks_gate` is off only to see what a defect comes to that the door would stop. `patch` may change the replica.
     """
 
     def __init__(
@@ -72,20 +72,20 @@ class SteppedServer:
         server_id: int,
         servers: Sequence[int],
         *,
-        checks_door: bool = True,
+        checks_gate: bool = True,
         patch: Callable[[Replica], None] | None = None,
         settings: Settings = SETTINGS,
     ) -> None:
         self.server_id = server_id
-        self._checks_door = checks_door
+        self._checks_gate = checks_gate
         self._identities = {i: bytes([i]) * IDENTITY_BYTES for i in servers}
         others = {i: identity for i, identity in self._identities.items() if i != server_id}
         self.disk = MemoryDisk(self._identities[server_id])
         self.disk.contents.peers = others
         self.clock = SteppedClock()
         self.storage = SteppedStorage(self.disk)
-        self.doorstep = Doorstep(self.storage, tuple(others), checks_door)
-        self._dice = Dice()
+        self.transport = SteppedTransport(self.storage, tuple(others), checks_gate)
+        self._dice = ChosenNumbers()
         self._failures: list[Failure] = []
         self.replica = Replica(
             server_id=server_id,
@@ -94,26 +94,26 @@ class SteppedServer:
             clock=self.clock,
             rng=self._dice,  # type: ignore[arg-type]
             storage=self.storage,
-            transport=self.doorstep,
-            state_machine=Probe(self.doorstep),
+            transport=self.transport,
+            state_machine=ExecutionProbe(self.transport),
             on_failure=self._failures.append,
         )
-        self.doorstep.replica = self.replica
+        self.transport.replica = self.replica
         self.replica.turn.at_end.remove(self.replica._tell_state)  # a million states would be a million lines of log
         override(self.replica.introduction, "alive", lambda _: do_nothing)  # all know each other already
         if patch is not None:
             patch(self.replica)
         memory = invariants.install(self.replica)
-        self.snapshots = Snapshots(self.replica, self.storage, self.doorstep, self.clock, memory)
-        self._newborn = self.snapshots.take()
+        self.snapshots = Snapshots(self.replica, self.storage, self.transport, self.clock, memory)
+        self._unstarted = self.snapshots.take()
         self._disk_places = {self.snapshots.place(MemoryDisk, name) for name in ("incarnation", "contents")}
 
-    def first(self) -> Outcome:
+    def first(self) -> StepOutcome:
         """The server starts for the first time."""
         self._start()
         return self._outcome()
 
-    def make(self, state: Frozen, step: Step) -> Outcome:
+    def make(self, state: Frozen, step: Step) -> StepOutcome:
         """Raises AssertionError (a `Violation`, or one of the protocol's own) if something is wrong.
 
         After that the state that was left behind is no state of the protocol; nothing of it stays.
@@ -123,7 +123,7 @@ class SteppedServer:
             self._make(step)
             return self._outcome()
         except Exception as error:
-            self.snapshots.put_back_all(self._newborn)
+            self.snapshots.put_back_all(self._unstarted)
             if isinstance(error, StorageRefused):
                 raise Violation(f"does not start again: {error}") from error
             raise
@@ -150,7 +150,7 @@ class SteppedServer:
     def is_done_at_once(self, state: Frozen) -> bool:
         """A write is under way, and nothing that leaves the server has run ahead of it."""
         self.snapshots.put_back(state)
-        return bool(self.storage.groups) and not self.doorstep.is_ahead
+        return bool(self.storage.groups) and not self.transport.is_ahead
 
     def is_writing(self, state: Frozen) -> bool:
         self.snapshots.put_back(state)
@@ -166,7 +166,7 @@ class SteppedServer:
             case Deliver(sender, message):
                 promise = self._own_promise()
                 self.replica.receive(sender, self._identities[sender], [message])
-                if self._checks_door and isinstance(message, Prepare) and self._own_promise() is not promise:
+                if self._checks_gate and isinstance(message, Prepare) and self._own_promise() is not promise:
                     self._promise_is_complete(message)
             case Ask(update):
                 self.replica.perform(self.replica.introduce, update)
@@ -190,8 +190,8 @@ class SteppedServer:
     def _crash(self, records_kept: int) -> None:
         self.storage.lose(records_kept)
         frozen = self.snapshots.take()
-        born = tuple(frozen[i] if i in self._disk_places else value for i, value in enumerate(self._newborn))
-        self.snapshots.put_back(born)
+        restarted = tuple(frozen[i] if i in self._disk_places else value for i, value in enumerate(self._unstarted))
+        self.snapshots.put_back(restarted)
         self._start()
 
     def _start(self) -> None:
@@ -199,7 +199,7 @@ class SteppedServer:
         for peer in self.replica.membership.others:
             self.replica.perform(self.replica.introduction.acquainted, Acquainted(peer, self.disk.identity))
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self) -> StepOutcome:
         if self._failures:
             error = self._failures.pop().value
             if isinstance(error, AssertionError):
@@ -207,12 +207,12 @@ class SteppedServer:
             raise Violation(f"stops with {type(error).__name__}: {error}") from error
         self._let_idle_timers_run_out()
         self._tidy()
-        doorstep = self.doorstep
-        doorstep.is_ahead = bool(self.storage.groups) and (doorstep.is_ahead or bool(doorstep.sent))
-        sent, facts = tuple(doorstep.sent), tuple(doorstep.facts)
-        doorstep.sent.clear()
-        doorstep.facts.clear()
-        return Outcome(self.snapshots.take(), sent, facts)
+        transport = self.transport
+        transport.is_ahead = bool(self.storage.groups) and (transport.is_ahead or bool(transport.sent))
+        sent, facts = tuple(transport.sent), tuple(transport.facts)
+        transport.sent.clear()
+        transport.facts.clear()
+        return StepOutcome(self.snapshots.take(), sent, facts)
 
     def _let_idle_timers_run_out(self) -> None:
         """Those that have nothing to say any more: the update is executed, or what was missing is there."""
@@ -238,10 +238,10 @@ class SteppedServer:
         if behind or len(turn._behind_the_door) > 1:
             turn._position -= behind
             turn._durable_position = 0
-            door: dict[int, Outbox] = {}
+            gate: dict[int, Outbox] = {}
             for position, outbox in turn._behind_the_door:
-                door.setdefault(position - behind, Outbox()).extend(outbox)
-            turn._behind_the_door = deque(door.items())
+                gate.setdefault(position - behind, Outbox()).extend(outbox)
+            turn._behind_the_door = deque(gate.items())
             self.storage.groups = deque(
                 (records, self._earlier(durable, behind)) for records, durable in self.storage.groups
             )

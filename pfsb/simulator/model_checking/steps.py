@@ -112,11 +112,11 @@ class Led:
 
     view: int
     server_id: int
-    life: int
+    incarnation: int
 
 
 @frozen
-class Outcome:
+class StepOutcome:
     """Where a step leads, and what leaves the server meanwhile."""
 
     state: Frozen

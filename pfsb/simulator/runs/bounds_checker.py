@@ -94,7 +94,7 @@ def _wrong_timers(cluster: SimulatedCluster, server_id: int) -> Iterator[str]:
     assert running is not None
     if running.process.replica.turn.stopped:
         return  # its disk has failed; it ends with this very event
-    names = [call.name for call in running.lane.calls]
+    names = [call.name for call in running.server_clock.calls]
     for heartbeat in HEARTBEATS:
         if heartbeat not in names:
             yield f"{heartbeat} has stopped"

@@ -34,7 +34,7 @@ HASTE_SECONDS: Final = 1.0
 
 
 @define
-class Times:
+class TimerBounds:
     """The timers of a cluster in the seconds of the world, though its clocks run fast and slow."""
 
     cluster: SimulatedCluster
@@ -91,28 +91,28 @@ class Times:
         return self.progress + 2 * ROUND_SECONDS < 2 * self.earliest_suspicion
 
     def _rates(self) -> list[float]:
-        lanes = [self.cluster.servers[i].running for i in self.cluster.ids]
-        return [running.lane.rate for running in lanes if running is not None]
+        running_servers = [self.cluster.servers[i].running for i in self.cluster.ids]
+        return [running.server_clock.rate for running in running_servers if running is not None]
 
 
 @define(eq=False)
-class Question:
+class DrillRequest:
     """Something that one server is asked to order.
 
     It is the end of a session that does not exist: an operation of the server's own session, which needs no connection.
     """
 
     server_id: int
-    _desk: LocalClients
+    _local_clients: LocalClients
     _result: Any = None
 
     def ask(self) -> None:
-        self._desk.operate(("EXPIRE", "nobody", 0), self._told)
+        self._local_clients.operate(("EXPIRE", "nobody", 0), self._told)
 
     @property
     def is_answered(self) -> bool:
         """It has run: whoever was told in between that this is unknown is told no more."""
-        return isinstance(self._result, Done) or (isinstance(self._result, Refused) and self._desk.idle)
+        return isinstance(self._result, Done) or (isinstance(self._result, Refused) and self._local_clients.idle)
 
     def _told(self, result: Result) -> None:
         self._result = result
@@ -125,25 +125,25 @@ class LivenessDrills:
     cluster: SimulatedCluster
     rng: random.Random
     marks: Marks
-    times: Times = field(init=False)
+    times: TimerBounds = field(init=False)
 
     @times.default
-    def _make_times(self) -> Times:
-        return Times(self.cluster)
+    def _make_times(self) -> TimerBounds:
+        return TimerBounds(self.cluster)
 
-    def look(self, drills: int) -> None:
+    def run_drills(self, drills: int) -> None:
         """All settle; then so many drills of those that fit the cluster."""
-        self.cluster.network.lose_what_is_under_way()
+        self.cluster.network.lose_frames_under_way()
         self.settle()
-        able = self._able()
-        for drill in self.rng.sample(able, min(drills, len(able))):
+        possible = self._possible_drills()
+        for drill in self.rng.sample(possible, min(drills, len(possible))):
             self.marks.counts[f"drill: {drill.__name__}"] += 1
             self.cluster.tracers.tell(None, "drill", kind=drill.__name__)
             drill()
             heal_all(self.cluster)
             self.settle()
 
-    def _able(self) -> list[Callable[[], None]]:
+    def _possible_drills(self) -> list[Callable[[], None]]:
         """Those whose conditions hold: servers that can be spared, and timers that leave time for a repetition."""
         if not self.times.is_steady:
             return []
@@ -167,16 +167,16 @@ class LivenessDrills:
         """
         began = self.cluster.now
         until = began + self.times.longest(SETTLING_SECONDS)
-        question = self._ask(self._somebody())
-        while (wrong := self._unsettled()) or not question.is_answered or (wrong := self._uneven()):
+        request = self._ask(self._any_server())
+        while (wrong := self._unsettled()) or not request.is_answered or (wrong := self._unequal()):
             if self.cluster.now > until:
-                what = wrong or f"server {question.server_id} gets no answer"
+                what = wrong or f"server {request.server_id} gets no answer"
                 raise Violation(f"all is well, and {what}\n{self.cluster.picture()}")
-            if self._bring_together() or (question.is_answered and not self._uneven()):
-                question = self._ask(self._somebody())
+            if self._restart_leader_if_needed() or (request.is_answered and not self._unequal()):
+                request = self._ask(self._any_server())
             self.cluster.run(LOOK_SECONDS if self.cluster.now < began + HASTE_SECONDS else 10 * LOOK_SECONDS)
 
-    def _bring_together(self) -> bool:
+    def _restart_leader_if_needed(self) -> bool:
         """Some may have promised to follow a later view, that no majority came to: they wait for the next election.
 
         The paper wants it so: whoever is outside does not interrupt a view that works (Figure 4 A4 and B4). True: the
@@ -214,7 +214,7 @@ class LivenessDrills:
                 return f"server {server_id} has begun to write when its disk was slow"
         return ""
 
-    def _uneven(self) -> str:
+    def _unequal(self) -> str:
         """Who has still to learn something, or to order it, would be disturbed by a drill more than the others."""
         if len({self.cluster.aru(server_id) for server_id in self.cluster.ids}) > 1:
             return "some have executed more than others"
@@ -231,18 +231,18 @@ class LivenessDrills:
 
     def lateness(self) -> None:
         """Departure 25: votes that nobody waits for come soon all the same, and nobody has to ask for the result."""
-        view, question = self._view(), self._ask(self._leader())
+        view, request = self._view(), self._ask(self._leader())
         self._wait(
-            lambda: question.is_answered and not self._uneven(),
+            lambda: request.is_answered and not self._unequal(),
             2 * ROUND_SECONDS + self.times.lazy,
-            f"server {question.server_id} was asked, and all should have executed that",
+            f"server {request.server_id} was asked, and all should have executed that",
         )
         self._require_view(view, "something was asked")
 
     def blackout(self) -> None:
         """Section 5.9: a short while in which nothing arrives costs a repetition, not an election."""
         view, times = self._view(), self.times
-        question = self._ask(self._somebody())
+        request = self._ask(self._any_server())
         self.cluster.run(self.rng.uniform(0, 0.008))
         self._cut_everything()
         self.cluster.run(BLACKOUT_SECONDS)
@@ -251,7 +251,7 @@ class LivenessDrills:
         # again on the second tick; or who lacks a vote learns it from others. All of it twice: something else may
         # be under way, or the leader's queue be full.
         answer = BLACKOUT_SECONDS + 2 * times.update + 2 * times.resend + times.catching_up + ROUND_SECONDS
-        self._require_answer(question, 2 * answer, f"nothing arrived for {BLACKOUT_SECONDS} s")
+        self._require_answer(request, 2 * answer, f"nothing arrived for {BLACKOUT_SECONDS} s")
         # The others hear an ALIVE before, and need a repetition after it: that must come before they suspect. Of two
         # servers none can be spared, so that it matters what the one suspects that was asked.
         repetition = BLACKOUT_SECONDS + 2 * max(times.resend, times.alive) + 2 * ROUND_SECONDS
@@ -266,11 +266,11 @@ class LivenessDrills:
         view, times = self._view(), self.times
         leader, follower = self._leader(), self._follower()
         self.cluster.cut(follower, leader, one_way=True)
-        question = self._ask(follower)
+        request = self._ask(follower)
         # The second expiry of its Update_Timer sends it to all (Departure 17). If it suspects its leader meanwhile, it
         # learns the result from others. An operation of the server itself may go the same way before. Twice, as above.
         answer = 2 * (2 * times.update + times.catching_up + 2 * ROUND_SECONDS)
-        self._require_answer(question, 2 * answer, f"server {follower} does not reach its leader")
+        self._require_answer(request, 2 * answer, f"server {follower} does not reach its leader")
         self._require_view(view, f"server {follower} did not reach its leader")
 
     def absence(self) -> None:
@@ -303,26 +303,26 @@ class LivenessDrills:
 
     def _require_return(self, server_id: int, view: int) -> None:
         """It learns what it has missed, and of the view from the next proposal or VC_PROOF."""
-        replica, question = self.cluster.replica(server_id), self._ask(self._leader())
+        replica, request = self.cluster.replica(server_id), self._ask(self._leader())
 
         def is_back() -> bool:
-            nonlocal question
-            if question.is_answered:
-                question = self._ask(question.server_id)
+            nonlocal request
+            if request.is_answered:
+                request = self._ask(request.server_id)
             return replica.data.server.state is not State.LEADER_ELECTION
 
         self._wait(is_back, 2 * self.times.catching_up + self.times.alive, f"server {server_id} is here again")
         self._require_view(view, f"server {server_id} was away")
 
     def _require_view(self, view: int, why: str) -> None:
-        latest = max(self.cluster.checks.network.leaders)
+        latest = max(self.cluster.checks.messages.leaders)
         if latest != view:
             raise Violation(
                 f"view {view} worked, and now it is view {latest}, though only {why}\n{self.cluster.picture()}"
             )
 
-    def _require_answer(self, question: Question, seconds: float, why: str) -> None:
-        self._wait(lambda: question.is_answered, seconds, f"{why}: server {question.server_id} waits for an answer")
+    def _require_answer(self, request: DrillRequest, seconds: float, why: str) -> None:
+        self._wait(lambda: request.is_answered, seconds, f"{why}: server {request.server_id} waits for an answer")
 
     def _wait(self, predicate: Callable[[], bool], seconds: float, why: str) -> None:
         until = self.cluster.now + seconds
@@ -333,7 +333,7 @@ class LivenessDrills:
 
     # ------------------------------------------------------------------ who is who
 
-    def _somebody(self) -> int:
+    def _any_server(self) -> int:
         return self.rng.choice(self.cluster.ids)
 
     def _leader(self) -> int:
@@ -352,10 +352,10 @@ class LivenessDrills:
     def _installed(self, server_id: int) -> int:
         return self.cluster.replica(server_id).data.views.last_installed
 
-    def _ask(self, server_id: int) -> Question:
-        question = Question(server_id, self.cluster.process(server_id).server.desk)
-        question.ask()
-        return question
+    def _ask(self, server_id: int) -> DrillRequest:
+        request = DrillRequest(server_id, self.cluster.process(server_id).server.desk)
+        request.ask()
+        return request
 
     def _cut_everything(self) -> None:
         for a in self.cluster.ids:

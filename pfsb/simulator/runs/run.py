@@ -22,13 +22,13 @@ from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.healing import heal_all, heal_some
 from pfsb.simulator.cluster.marks import Marks, Watcher
 from pfsb.simulator.cluster.network import LinkQuality
-from pfsb.simulator.cluster.server_process import ServerProcess
+from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.faults.all_faults import AllFaults
-from pfsb.simulator.faults.parameters import Parameters, draw, gathered
+from pfsb.simulator.faults.parameters import Parameters, draw_parameters, with_batching
 from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.runs.liveness_drills import LivenessDrills
-from pfsb.simulator.runs.population import PaperClients, People, Population
+from pfsb.simulator.runs.population import PaperClientPopulation, Population, UserPopulation
 
 EQUALITY_SECONDS = 60.0
 """How long it may take until all are equal."""
@@ -68,7 +68,7 @@ class Plan:
 
 
 @define
-class Outcome:
+class RunOutcome:
     """What came of a run."""
 
     plan: Plan
@@ -84,24 +84,20 @@ class Outcome:
     picture: str = ""
 
 
-Patch = Callable[[ServerProcess], None]
-"""Changes a server that is built and not started yet: how a test breaks it on purpose."""
-
-
 class Run:
     def __init__(
-        self, plan: Plan, patch: Patch | None = None, trace: Callable[[dict[str, Any]], None] | None = None
+        self, plan: Plan, patch: Plant | None = None, trace: Callable[[dict[str, Any]], None] | None = None
     ) -> None:
         self.plan = plan
         rng = random.Random(f"{plan.seed}/{plan.profile}/knobs")
         self.profile = PROFILES[plan.profile]
-        drawn = draw(rng, self.profile, plan.servers, plan.seconds)
+        drawn = draw_parameters(rng, self.profile, plan.servers, plan.seconds)
         self.faults = tuple(
             fault
             for fault in draw_faults(rng, drawn)
             if fault.family not in plan.without and (plan.faults is None or fault.number in plan.faults)
         )
-        self.parameters = parameters = gathered(rng, self.profile, _switched_off(drawn, plan.without))
+        self.parameters = parameters = with_batching(rng, self.profile, _switched_off(drawn, plan.without))
         self.marks = Marks()
         self._rng = random.Random(f"{plan.seed}/run")
         watcher = Watcher(self.marks)
@@ -119,22 +115,22 @@ class Run:
         watcher.cluster = self.cluster
         self.cluster.network.observers.append(watcher.sent)
         self.cluster.network.refusals = parameters.refusals
-        self.cluster.network.lasting.update(parameters.lasting)
+        self.cluster.network.lasting_faults.update(parameters.lasting)
         loses_disks = not parameters.families.isdisjoint(("lost_disks", "heirs"))
         self.cluster.expected_failures = (OSError, StorageWasReplaced) if loses_disks else (OSError,)
         users = parameters.users if plan.users is None else min(plan.users, parameters.users)
         self.population = self._populate(users)
-        self._trouble = AllFaults(self.cluster, parameters, self.marks)
+        self._injector = AllFaults(self.cluster, parameters, self.marks)
         self._phase = "trouble"
 
     def _populate(self, users: int) -> Population:
         if self.profile.has_sessions:
-            return People(self.cluster, self.plan.seed, self.parameters, self.marks, users)
-        return PaperClients(self.cluster, self.plan.seed, self.parameters, users)
+            return UserPopulation(self.cluster, self.plan.seed, self.parameters, self.marks, users)
+        return PaperClientPopulation(self.cluster, self.plan.seed, self.parameters, users)
 
     # ------------------------------------------------------------------ the run
 
-    def run(self) -> Outcome:
+    def run(self) -> RunOutcome:
         """Whatever goes wrong is in the outcome."""
         failure = ""
         observer = _ErrorsInLog(self.cluster)
@@ -147,7 +143,7 @@ class Run:
             globalLogPublisher.removeObserver(observer)
         self._count_what_is_left()
         clock = self.cluster.clock
-        return Outcome(
+        return RunOutcome(
             self.plan,
             self.cluster.network.digest,
             clock.events,
@@ -162,12 +158,12 @@ class Run:
     def _go_through(self) -> None:
         self._begin()
         self.cluster.run(self.parameters.seconds)
-        self._trouble.cease()
+        self._injector.cease()
         self._phase = "a majority is well"
         self._heal_a_majority()
         patience = self.profile.patience_seconds
         self._wait_for(self._amnesiacs_are_out, "a server that has lost its disk takes part all the same", patience)
-        self._wait_for(self._everyone_is_satisfied, "somebody is not served", patience)
+        self._wait_for(self._all_are_served, "somebody is not served", patience)
         self._phase = "all are well"
         for server_id in sorted(self.cluster.amnesiacs):
             self.cluster.bring_back(server_id)
@@ -175,11 +171,11 @@ class Run:
         self._wait_for(self._all_are_equal, "the servers are not equal", EQUALITY_SECONDS)
         if self.profile.clears_up:
             self._phase = "fair weather"
-            LivenessDrills(self.cluster, self._rng, self.marks).look(self.profile.drills)
+            LivenessDrills(self.cluster, self._rng, self.marks).run_drills(self.profile.drills)
             self._wait_for(self._all_are_equal, "the servers are not equal any more", EQUALITY_SECONDS)
         self._phase = "looking back"
         self._check_equality()
-        self.population.look_back()
+        self.population.check_history()
 
     def _begin(self) -> None:
         for server in self.cluster.servers.values():
@@ -191,7 +187,7 @@ class Run:
         for server_id in self.cluster.ids:
             self.cluster.restart(server_id)
         self.population.begin()
-        self._trouble.schedule(self.faults)
+        self._injector.schedule(self.faults)
         self._look_at_bounds()
 
     def _look_at_bounds(self) -> None:
@@ -205,7 +201,7 @@ class Run:
         is_enough = len(cluster.ids) // 2 + 1 if self.profile.leaves_broken else len(whole)
         well = sorted(self._rng.sample(whole, is_enough))
         if self.profile.ends_in_shape and len(cluster.ids) > 1:
-            self._trouble.cut_links(self._rng)
+            self._injector.cut_links(self._rng)
         heal_some(cluster, sorted({*well, *cluster.amnesiacs}))
         for server_id in whole:
             if server_id not in well and not self.profile.ends_in_shape:
@@ -233,7 +229,7 @@ class Run:
 
     # ------------------------------------------------------------------ looking
 
-    def _everyone_is_satisfied(self) -> bool:
+    def _all_are_served(self) -> bool:
         return not any(True for _ in self.population.waiting())
 
     def _amnesiacs_are_out(self) -> bool:
@@ -254,7 +250,7 @@ class Run:
 
     def _count_what_is_left(self) -> None:
         self.population.count(self.marks)
-        views = self.cluster.checks.network.leaders
+        views = self.cluster.checks.messages.leaders
         self.marks.counts["views"] += max(views, default=0)
 
 
@@ -281,7 +277,7 @@ def _switched_off(parameters: Parameters, families: frozenset[str]) -> Parameter
     if "disks" in families:
         changed["sync_seconds"] = (0.0005, 0.002)
     if "clients" in families:
-        changed["habits"] = evolve(
-            parameters.habits, leaves=0.0, vanishes=0.0, doubles=0.0, goes_back=0.0, says_goodbye=0.0
+        changed["user_profile"] = evolve(
+            parameters.user_profile, leaves=0.0, vanishes=0.0, doubles=0.0, goes_back=0.0, says_goodbye=0.0
         )
     return evolve(parameters, **changed)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from attrs import define, evolve
 
 from pfsb.simulator.faults.profiles import ALL_FAMILIES
-from pfsb.simulator.runs.run import Outcome, Plan
+from pfsb.simulator.runs.run import Plan, RunOutcome
 
 TRIES_MAX = 60
 
@@ -16,11 +16,11 @@ TRIES_MAX = 60
 class Shrinking:
     """`attempt` runs a plan. `best` is the smallest failing outcome so far."""
 
-    attempt: Callable[[Plan], Outcome]
-    best: Outcome
+    attempt: Callable[[Plan], RunOutcome]
+    best: RunOutcome
     tries: int = 0
 
-    def steps(self) -> Iterator[Outcome]:
+    def steps(self) -> Iterator[RunOutcome]:
         """Try one smaller plan at each step; each step gives the best outcome until then."""
         for make in (self._fewer_families, self._fewer_users, self._fewer_faults):
             for _ in make():

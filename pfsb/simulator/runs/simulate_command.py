@@ -21,11 +21,12 @@ from twisted.python import usage
 from pfsb.commands.options import number, seconds
 from pfsb.simulator.cluster.marks import Marks
 from pfsb.simulator.defects.all_defects import DEFECTS, describe, planted
+from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.defects.expected_catches import CAUGHT
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.runs.defect_hunt import attempt
 from pfsb.simulator.runs.diagram import draw_diagram
-from pfsb.simulator.runs.run import Outcome, Patch, Plan, Run
+from pfsb.simulator.runs.run import Plan, Run, RunOutcome
 from pfsb.simulator.runs.shrink import Shrinking
 from pfsb.simulator.schedules.all_schedules import SCHEDULES
 from pfsb.support.spelling import nearest
@@ -132,18 +133,18 @@ class Options(usage.Options):
             raise usage.UsageError(f"--faults {given}: takes numbers, such as 3,5, or none") from None
 
 
-def run_plan(plan: Plan, broken: str | None = None) -> Outcome:
+def run_plan(plan: Plan, broken: str | None = None) -> RunOutcome:
     """One run, with the defect of that name in every server."""
     return Run(plan, _patch(broken)).run()
 
 
-def _patch(broken: str | None) -> Patch | None:
+def _patch(broken: str | None) -> Plant | None:
     return None if broken is None else planted(broken)
 
 
 async def run(reactor: Any, options: Options) -> None:
     """Run the seeds. Raises `SystemExit` with status 1 if anything fails."""
-    tool = Tool(reactor, options, sys.stdout, partial(run_plan, broken=options["broken"]))
+    tool = SimulateTool(reactor, options, sys.stdout, partial(run_plan, broken=options["broken"]))
     if options["list-broken"]:
         tool.list_broken()
     elif options.schedule is not None:
@@ -157,11 +158,11 @@ async def run(reactor: Any, options: Options) -> None:
 
 
 @define(eq=False)
-class Tool:
+class SimulateTool:
     reactor: Any
     options: Options
     out: TextIO
-    run_plan: Callable[[Plan], Outcome] = run_plan
+    run_plan: Callable[[Plan], RunOutcome] = run_plan
     marks: Marks = field(factory=Marks)
     has_failed: bool = False
     _done: int = 0
@@ -211,7 +212,7 @@ class Tool:
             self._say(f"FAILED: {outcome.failure}\n{outcome.picture}")
             await self._shrink(outcome)
 
-    def _run_traced(self, plan: Plan, events: deque[dict[str, Any]]) -> tuple[Outcome, list[int]]:
+    def _run_traced(self, plan: Plan, events: deque[dict[str, Any]]) -> tuple[RunOutcome, list[int]]:
         with closing(open(self.options["trace"] or os.devnull, "w", encoding="utf-8")) as file:
             time = 0.0
             tracers: dict[Any, JSONTracer] = {}
@@ -230,7 +231,7 @@ class Tool:
     # ------------------------------------------------------------------ many seeds
 
     async def run_many(self) -> None:
-        to_shrink: list[Outcome] = []
+        to_shrink: list[RunOutcome] = []
         jobs = self.options["jobs"] or os.cpu_count() or 1
         async for outcome in self._outcomes(jobs):
             self._count(outcome)
@@ -248,7 +249,7 @@ class Tool:
         )
         self._look_at_marks()
 
-    async def _outcomes(self, jobs: int) -> AsyncIterator[Outcome]:
+    async def _outcomes(self, jobs: int) -> AsyncIterator[RunOutcome]:
         plans = (evolve(self.options.plan, seed=seed) for seed in self.options.seeds())
         until = None if self.options["for"] is None else self.reactor.seconds() + self.options["for"]
         if jobs == 1:
@@ -263,8 +264,8 @@ class Tool:
 
     async def _outcomes_of_processes(
         self, plans: Iterator[Plan], jobs: int, until: float | None
-    ) -> AsyncIterator[Outcome]:
-        waiting: deque[Future[Outcome]] = deque()
+    ) -> AsyncIterator[RunOutcome]:
+        waiting: deque[Future[RunOutcome]] = deque()
         with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
             try:
                 while True:
@@ -278,7 +279,7 @@ class Tool:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _count(self, outcome: Outcome) -> None:
+    def _count(self, outcome: RunOutcome) -> None:
         self._done += 1
         self._events += outcome.events
         self._seconds += outcome.seconds
@@ -287,7 +288,7 @@ class Tool:
             self._failed += 1
             self.has_failed = True
 
-    def _report(self, outcome: Outcome) -> None:
+    def _report(self, outcome: RunOutcome) -> None:
         self._clear_line()
         self._say(f"{self._command(outcome.plan)}    {outcome.failure.splitlines()[0]}")
 
@@ -299,7 +300,7 @@ class Tool:
 
     # ------------------------------------------------------------------ smaller
 
-    async def _shrink(self, outcome: Outcome) -> None:
+    async def _shrink(self, outcome: RunOutcome) -> None:
         if self.options["no-shrink"]:
             return
         shrinking = Shrinking(self.run_plan, outcome)

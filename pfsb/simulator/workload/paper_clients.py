@@ -10,7 +10,7 @@ from pfsb.simulator.cluster.cluster import SimulatedCluster
 
 
 @define(eq=False)
-class SimulatedClient:
+class PaperClient:
     """Asks, waits for the answer, asks on. Without an answer it repeats the same number, mostly at another server."""
 
     cluster: SimulatedCluster
@@ -23,29 +23,29 @@ class SimulatedClient:
     """Which it talks to; empty: any that runs."""
     _asked_at: float = 0.0
     _server: int = -1
-    _enough: bool = False
+    _is_finishing: bool = False
 
     def start(self) -> None:
         self.cluster.clock.callLater(self.rng.uniform(0, self.think_seconds), self._ask_next)
 
     def finish(self) -> None:
         """Ask nothing new; what is under way is still repeated until it is answered."""
-        self._enough = True
+        self._is_finishing = True
 
     @property
-    def satisfied(self) -> bool:
+    def is_satisfied(self) -> bool:
         """Everything that it asked for is answered."""
         return self.timestamp == 0 or (self.client_id, self.timestamp) in self.cluster.answers
 
     def _ask_next(self) -> None:
-        if not self._enough:
+        if not self._is_finishing:
             self.timestamp += 1
             self._ask()
             self._look()
 
     def _look(self) -> None:
         """See whether the answer has come; have patience for so long."""
-        if self.satisfied:
+        if self.is_satisfied:
             self.cluster.clock.callLater(self.rng.uniform(0, 2 * self.think_seconds), self._ask_next)
             return
         if self.cluster.now - self._asked_at > self.patience_seconds:

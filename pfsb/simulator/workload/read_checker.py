@@ -19,11 +19,11 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions.observer import NoObserver
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.simulator.checkers.violation import Violation
-from pfsb.simulator.cluster.process import Parts
+from pfsb.simulator.cluster.process import ServerParts
 
 
 @define
-class Versions:
+class AnswerVersions:
     """What one question was answered with, by the slot from which on."""
 
     slots: list[int] = field(factory=list)
@@ -41,7 +41,7 @@ class Versions:
 
 
 @define
-class Found:
+class SlotReads:
     """What executing one slot came to, for those who read."""
 
     seq: int
@@ -50,7 +50,7 @@ class Found:
 
 
 @define
-class Log:
+class ReadHistory:
     """The history as those see it who read beside it, over all servers and all their lives."""
 
     names: Sequence[str]
@@ -60,16 +60,16 @@ class Log:
     """All that was said, in the order of execution."""
     up_to: int = 0
     """The slot that was settled last."""
-    _versions: dict[str, Versions] = field(factory=dict)
+    _versions: dict[str, AnswerVersions] = field(factory=dict)
     _seen: dict[str, int] = field(factory=dict)
     """client -> the latest slot that something it was told comes from."""
 
-    def settled(self, found: Found) -> None:
+    def settled(self, found: SlotReads) -> None:
         """What executing a slot came to at one server is out of its door, for the first time of that slot or again."""
         if found.seq > self.up_to:
             self.up_to = found.seq
             for name, answer in found.answers.items():
-                self._versions.setdefault(name, Versions()).note(found.seq, answer)
+                self._versions.setdefault(name, AnswerVersions()).note(found.seq, answer)
             self.events += found.events
 
     # ------------------------------------------------------------------ reads
@@ -116,17 +116,17 @@ class WatchedReads:
     _inner: Any
     _machine: SessionStateMachine
     _chat: Any
-    _log: Log
+    _log: ReadHistory
     _settle: Callable[..., None]
     _told: int = 0
 
     @classmethod
-    def of(cls, parts: Parts, log: Log) -> Callable[[Any, SessionStateMachine, Any], WatchedReads]:
+    def of(cls, parts: ServerParts, log: ReadHistory) -> Callable[[Any, SessionStateMachine, Any], WatchedReads]:
         """Makes one around (state machine, the sessions inside it, the chat application)."""
         return lambda inner, machine, chat: cls(inner, machine, chat, log, parts.settle)
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
-        found = Found(seq)
+        found = SlotReads(seq)
         recovers = isinstance(self._machine.observer, NoObserver)
         if not recovers:  # now, so that it is settled before those who listen are told
             self._settle(self._log.settled, found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import define
 
 from pfsb.applications.interfaces import Command, Result
-from pfsb.simulator.linearizability.history import Entry
+from pfsb.simulator.linearizability.history import HistoryEntry
 from pfsb.simulator.workload.connection import SimulatedConnection
 
 
@@ -16,9 +16,9 @@ class UserRequest:
     number: int
     """0: a question, which is asked once."""
     command: Command
-    entry: Entry | None = None
+    history_entry: HistoryEntry | None = None
     asked_at: float = 0.0
-    line: SimulatedConnection | None = None
+    connection: SimulatedConnection | None = None
     """Where it was asked last, and may still be answered."""
     may_have_run: bool = False
     result: Result | None = None

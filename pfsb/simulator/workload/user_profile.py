@@ -14,7 +14,7 @@ class UserProfile:
     pipeline: int = 3
     """Commands under way at once."""
     ttl_seconds: int = 3
-    turn_seconds: float = 0.0
+    batching_seconds: float = 0.0
     """What reaches a server within such a time it sees together, as one does that is busy; 0: one after the other."""
     rhythm_seconds: float = 0.0
     """All users ask something new in the first half of each such time, and nothing in the other; 0: at any time."""

@@ -22,7 +22,7 @@ class SimulatedClockTests(SynchronousTestCase):
     def test_is_what_twisted_calls_a_clock(self) -> None:
         """Whatever takes an IReactorTime takes this."""
         verifyObject(IReactorTime, self.clock)
-        verifyObject(IReactorTime, self.clock.lane("a"))
+        verifyObject(IReactorTime, self.clock.server_clock("a"))
         verifyObject(IDelayedCall, self.clock.callLater(1, self.note, "a"))
 
     def test_calls_run_at_their_own_time(self) -> None:
@@ -103,7 +103,7 @@ class SimulatedClockTests(SynchronousTestCase):
 class LaneTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = SimulatedClock()
-        self.lane = self.clock.lane("a server")
+        self.server_clock = self.clock.server_clock("a server")
         self.ran: list[tuple[str, float]] = []
 
     def note(self, name: str) -> None:
@@ -111,40 +111,40 @@ class LaneTests(SynchronousTestCase):
 
     def test_paused_lane_runs_late_and_in_order(self) -> None:
         """As a stopped process: its timers come due, and run when it goes on; others do not wait for it."""
-        self.lane.callLater(2, self.note, "second")
-        self.lane.callLater(1, self.note, "first")
+        self.server_clock.callLater(2, self.note, "second")
+        self.server_clock.callLater(1, self.note, "first")
         self.clock.callLater(1.5, self.note, "another's")
-        self.lane.pause()
+        self.server_clock.pause()
         self.clock.run_until(5)
         self.assertEqual(self.ran, [("another's", 1.5)])
-        self.lane.resume()
+        self.server_clock.resume()
         self.clock.run_until(6)
         self.assertEqual(self.ran[1:], [("first", 5), ("second", 5)])
 
     def test_what_came_due_in_a_pause_can_still_be_cancelled(self) -> None:
         """The first call that runs may call off the next."""
-        second = self.lane.callLater(2, self.note, "second")
-        self.lane.callLater(1, second.cancel)
-        self.lane.pause()
+        second = self.server_clock.callLater(2, self.note, "second")
+        self.server_clock.callLater(1, second.cancel)
+        self.server_clock.pause()
         self.clock.run_until(5)
-        self.lane.resume()
+        self.server_clock.resume()
         self.clock.run_until(6)
         self.assertEqual(self.ran, [])
 
     def test_what_came_due_in_a_pause_can_be_put_off(self) -> None:
         """It then runs once, at its new time."""
-        call = self.lane.callLater(1, self.note, "call")
-        self.lane.pause()
+        call = self.server_clock.callLater(1, self.note, "call")
+        self.server_clock.pause()
         self.clock.run_until(5)
         call.reset(3)
-        self.lane.resume()
+        self.server_clock.resume()
         self.clock.run_until(20)
         self.assertEqual(self.ran, [("call", 8)])
 
     def test_closed_lane_runs_nothing(self) -> None:
         """As a killed process: neither what waits nor what it still asks for."""
-        self.lane.callLater(1, self.note, "before")
-        self.lane.close()
-        self.lane.callLater(1, self.note, "after")
+        self.server_clock.callLater(1, self.note, "before")
+        self.server_clock.close()
+        self.server_clock.callLater(1, self.note, "after")
         self.clock.run_until(5)
-        self.assertEqual((self.ran, self.lane.getDelayedCalls()), ([], []))
+        self.assertEqual((self.ran, self.server_clock.getDelayedCalls()), ([], []))

@@ -95,7 +95,7 @@ class WorldTests(SynchronousTestCase):
         running.process.replica.stop()
         running.storage.close()
         self.cluster.run(0.001)
-        self.assertEqual(running.lane.getDelayedCalls(), [])
+        self.assertEqual(running.server_clock.getDelayedCalls(), [])
         self.assertIn(1, self.cluster.disk(1).contents.slots)
 
     def test_paused_server_is_suspected_and_comes_back(self) -> None:

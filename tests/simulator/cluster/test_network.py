@@ -40,8 +40,8 @@ class NetworkTestCase(SynchronousTestCase):
         self.clock = SimulatedClock()
         self.network = SimulatedNetwork(self.clock, random.Random(1), (0, 1, 2))
         self.inboxes = [Inbox(self.clock) for _ in range(3)]
-        self.lanes: list[ServerClock] = [self.clock.lane(str(i)) for i in range(3)]
-        self.ends = [SimulatedTransport(self.network, i, self.lanes[i], random.Random(i)) for i in range(3)]
+        self.server_clocks: list[ServerClock] = [self.clock.server_clock(str(i)) for i in range(3)]
+        self.ends = [SimulatedTransport(self.network, i, self.server_clocks[i], random.Random(i)) for i in range(3)]
         for server_id, end in enumerate(self.ends):
             end.start(self.inboxes[server_id], b"12345678", 1)
 
@@ -142,10 +142,10 @@ class EndTests(NetworkTestCase):
 
     def test_paused_server_finds_its_frames_when_it_goes_on(self) -> None:
         """They wait in its socket."""
-        self.lanes[1].pause()
+        self.server_clocks[1].pause()
         self.votes(3)
         self.assertEqual(self.attempts(), [])
-        self.lanes[1].resume()
+        self.server_clocks[1].resume()
         self.clock.run_until(10)
         self.assertEqual(self.attempts(), [1, 2, 3])
 
@@ -192,7 +192,7 @@ class FilterTests(NetworkTestCase):
 class MoodTests(NetworkTestCase):
     def test_kind_that_is_late_is_overtaken(self) -> None:
         """By what left in the same turn, too."""
-        self.network.lasting[ViewChange] = MessageFault((0.5, 0.5))
+        self.network.lasting_faults[ViewChange] = MessageFault((0.5, 0.5))
         self.ends[0].send([ViewChange(0, 1), VCProof(0, 1)], None)
         self.clock.run_until(0.4)
         self.assertEqual(self.inboxes[1].got, [(0, VCProof(0, 1))])
@@ -202,24 +202,24 @@ class MoodTests(NetworkTestCase):
 
     def test_kind_that_is_lost_takes_no_other_with_it(self) -> None:
         """Each message of it has a frame of its own."""
-        self.network.passing[ViewChange] = MessageFault(loss=1.0)
+        self.network.passing_faults[ViewChange] = MessageFault(loss=1.0)
         self.ends[0].send([ViewChange(0, 1), VCProof(0, 1)], 1)
         self.clock.run_until(1)
         self.assertEqual(self.inboxes[1].got, [(0, VCProof(0, 1))])
 
     def test_mood_of_the_moment_comes_first(self) -> None:
         """And ends; the lasting one does not."""
-        self.network.lasting[ViewChange] = MessageFault(loss=1.0)
-        self.network.passing[ViewChange] = MessageFault((0.1, 0.1))
+        self.network.lasting_faults[ViewChange] = MessageFault(loss=1.0)
+        self.network.passing_faults[ViewChange] = MessageFault((0.1, 0.1))
         self.votes(2)
-        self.network.passing.clear()
+        self.network.passing_faults.clear()
         self.votes(2)
         self.assertEqual(self.attempts(), [1, 2])
 
     def test_keyhole_lets_some_kinds_through(self) -> None:
         """In that direction of that link, until it is mended; whatever the moods of its kinds are elsewhere."""
-        self.network.passing[VCProof] = MessageFault((0.1, 0.1))
-        self.network.keyholes[0, 1] = SelectiveLink(frozenset({VCProof}), MessageFault(loss=1.0))
+        self.network.passing_faults[VCProof] = MessageFault((0.1, 0.1))
+        self.network.selective_links[0, 1] = SelectiveLink(frozenset({VCProof}), MessageFault(loss=1.0))
         self.ends[0].send([ViewChange(0, 1), VCProof(0, 1)], None)
         self.ends[1].send([ViewChange(1, 1)], 0)
         self.clock.run_until(1)
@@ -232,7 +232,7 @@ class MoodTests(NetworkTestCase):
 
     def test_keyhole_may_hold_up_instead_of_losing(self) -> None:
         """What it lets through overtakes the rest."""
-        self.network.keyholes[0, 1] = SelectiveLink(frozenset({VCProof}), MessageFault((0.5, 0.5)))
+        self.network.selective_links[0, 1] = SelectiveLink(frozenset({VCProof}), MessageFault((0.5, 0.5)))
         self.ends[0].send([ViewChange(0, 1)], 1)
         self.ends[0].send([VCProof(0, 1)], 1)
         self.clock.run_until(1)
@@ -240,7 +240,7 @@ class MoodTests(NetworkTestCase):
 
     def test_all_links_are_as_wide_as_ever_when_all_is_mended(self) -> None:
         """Keyholes are troubles of links, as cuts are."""
-        self.network.keyholes[0, 1] = SelectiveLink(frozenset(), MessageFault(loss=1.0))
+        self.network.selective_links[0, 1] = SelectiveLink(frozenset(), MessageFault(loss=1.0))
         self.network.mend_all()
         self.votes(1)
         self.assertEqual(self.attempts(), [1])

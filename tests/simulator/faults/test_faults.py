@@ -15,7 +15,7 @@ from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.marks import Marks
 from pfsb.simulator.faults.all_faults import AllFaults
 from pfsb.simulator.faults.foreign_frames import require_no_change
-from pfsb.simulator.faults.parameters import Parameters, draw
+from pfsb.simulator.faults.parameters import Parameters, draw_parameters
 from pfsb.simulator.faults.plan import Fault, draw_faults
 from pfsb.simulator.faults.profiles import FAMILIES, PROFILES
 from pfsb.simulator.runs.bounds_checker import check_bounds
@@ -25,7 +25,7 @@ from pfsb.transports.wire import encode
 
 
 def drawn(seed: int, profile: str = "mixed") -> Parameters:
-    return draw(random.Random(seed), PROFILES[profile], None, None)
+    return draw_parameters(random.Random(seed), PROFILES[profile], None, None)
 
 
 class DrawingTests(SynchronousTestCase):
@@ -62,10 +62,10 @@ class TroubleTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.cluster = SimulatedCluster(self.id(), 5)
         self.cluster.run_until(self.cluster.has_leader)
-        self.trouble = AllFaults(self.cluster, drawn(0), Marks())
+        self.injector = AllFaults(self.cluster, drawn(0), Marks())
 
     def happen(self, kind: str, number: int = 0) -> None:
-        self.trouble.schedule([Fault(number, self.cluster.now, "any", kind)])
+        self.injector.schedule([Fault(number, self.cluster.now, "any", kind)])
         self.cluster.run(0.0)
 
     def links(self) -> set[tuple[int, int]]:
@@ -99,20 +99,20 @@ class TroubleTests(SynchronousTestCase):
         ways = set()
         for number in range(20):
             self.happen("keyhole", number)
-            keyholes = self.cluster.network.keyholes
-            ends = Counter(end for link in keyholes for end in link)
+            selective_links = self.cluster.network.selective_links
+            ends = Counter(end for link in selective_links for end in link)
             one, links = ends.most_common(1)[0]
-            self.assertEqual(links, len(keyholes))
-            self.assertEqual(len(set(keyholes.values())), 1)
-            ways.add((any(a == one for a, _ in keyholes), any(b == one for _, b in keyholes)))
+            self.assertEqual(links, len(selective_links))
+            self.assertEqual(len(set(selective_links.values())), 1)
+            ways.add((any(a == one for a, _ in selective_links), any(b == one for _, b in selective_links)))
         self.assertEqual(ways, {(True, True), (True, False), (False, True)})
 
     def test_leader_behind_a_keyhole_is_the_leader(self) -> None:
         """And no link is narrow any more when they heal."""
         self.happen("keyhole_of_leader")
-        self.assertTrue(all(0 in link for link in self.cluster.network.keyholes))
+        self.assertTrue(all(0 in link for link in self.cluster.network.selective_links))
         self.happen("heal")
-        self.assertEqual(self.cluster.network.keyholes, {})
+        self.assertEqual(self.cluster.network.selective_links, {})
 
     def test_links_stopped_one_by_one_are_all_restored(self) -> None:
         """In another order; in between there is a time without any."""
@@ -138,7 +138,7 @@ class TroubleTests(SynchronousTestCase):
     def test_ceased_trouble_restarts_nobody(self) -> None:
         """A minority that is left broken stays so, for good."""
         self.happen("crash")
-        self.trouble.cease()
+        self.injector.cease()
         self.cluster.run(10)
         self.assertEqual(len(self.cluster.running_ids), 4)
 
@@ -146,9 +146,9 @@ class TroubleTests(SynchronousTestCase):
         """Some times, and stays up in the end."""
         self.happen("crash_loop")
         self.cluster.run(20)
-        *others, lives = sorted(server.lives for server in self.cluster.servers.values())
+        *others, incarnations = sorted(server.incarnations for server in self.cluster.servers.values())
         self.assertEqual(others, [1, 1, 1, 1])
-        self.assertTrue(3 <= lives <= 6, lives)
+        self.assertTrue(3 <= incarnations <= 6, incarnations)
         self.assertEqual(len(self.cluster.running_ids), 5)
 
     def test_crash_in_write_keeps_a_part_of_it(self) -> None:
@@ -158,7 +158,7 @@ class TroubleTests(SynchronousTestCase):
             for server_id in self.cluster.running_ids:
                 self.cluster.submit(server_id, f"client-{server_id}", number)
             self.cluster.run(0.2)
-        self.assertEqual(self.trouble._marks.counts["torn group on disk"], 1)
+        self.assertEqual(self.injector._marks.counts["torn group on disk"], 1)
 
     def test_drained_server_stops_and_comes_back(self) -> None:
         """As by SIGTERM, and a start some seconds later."""
@@ -185,21 +185,21 @@ class TroubleTests(SynchronousTestCase):
 
     def test_clock_that_is_set_counts_from_the_next_start_on(self) -> None:
         """A server goes by steady time while it runs."""
-        before = [self.cluster.lane(i).seconds() - self.cluster.now for i in self.cluster.ids]
+        before = [self.cluster.server_clock(i).seconds() - self.cluster.now for i in self.cluster.ids]
         self.happen("wall_clock")
-        self.assertEqual([self.cluster.lane(i).seconds() - self.cluster.now for i in self.cluster.ids], before)
+        self.assertEqual([self.cluster.server_clock(i).seconds() - self.cluster.now for i in self.cluster.ids], before)
         offsets = [server.clock_offset for server in self.cluster.servers.values()]
         changed = next(i for i in self.cluster.ids if offsets[i])
         self.cluster.crash(changed)
         self.cluster.restart(changed)
-        self.assertAlmostEqual(self.cluster.lane(changed).seconds() - self.cluster.now, offsets[changed])
+        self.assertAlmostEqual(self.cluster.server_clock(changed).seconds() - self.cluster.now, offsets[changed])
 
     def test_kind_of_message_is_late_until_it_is_no_more(self) -> None:
         """Which one is drawn."""
         self.happen("late_kind")
-        self.assertEqual(len(self.cluster.network.passing), 1)
+        self.assertEqual(len(self.cluster.network.passing_faults), 1)
         self.happen("no_more_moods")
-        self.assertEqual(self.cluster.network.passing, {})
+        self.assertEqual(self.cluster.network.passing_faults, {})
 
     def test_majority_keeps_its_disks(self) -> None:
         """Two of five may lose theirs; each finds out, and stops."""
@@ -221,7 +221,7 @@ class TroubleTests(SynchronousTestCase):
         self.cluster.submit(0, "a", 1)
         self.cluster.run(10)
         self.assertEqual(self.cluster.running_ids, [0, 1, 2, 3, 4])
-        self.assertGreaterEqual(max(server.lives for server in self.cluster.servers.values()), 3)
+        self.assertGreaterEqual(max(server.incarnations for server in self.cluster.servers.values()), 3)
 
 
 class StrangersTests(SynchronousTestCase):

@@ -11,7 +11,7 @@ from typing import Any
 from attrs import evolve
 
 from pfsb.applications.interfaces import PENDING, Command, Done, IReplicatedApplication, Refused, Result
-from pfsb.simulator.linearizability.operations import Operation, Part
+from pfsb.simulator.linearizability.operations import Operation, SubHistory
 from tests.applications.context import Machine
 
 QUESTIONS = frozenset({"GET", "MGET", "LOG"})
@@ -191,7 +191,7 @@ def spoil(dice: random.Random, operations: list[Operation]) -> list[Operation]:
     return spoilt
 
 
-def has_order(part: Part) -> bool:
+def has_order(part: SubHistory) -> bool:
     """Try every order that real time permits, and nothing clever."""
     operations = [operation for operation in part.operations if operation.fate != "none"]
     specification = part.specification(operations)

@@ -10,8 +10,8 @@ from pfsb.applications.chat import Chat
 from pfsb.applications.interfaces import Done
 from pfsb.applications.key_value import KeyValue
 from pfsb.applications.lock import Lock
-from pfsb.simulator.linearizability.checker import Outcome, check
-from pfsb.simulator.linearizability.models import all_parts
+from pfsb.simulator.linearizability.checker import CheckResult, check_linearizability
+from pfsb.simulator.linearizability.models import all_sub_histories
 from pfsb.simulator.linearizability.operations import Operation
 from pfsb.simulator.linearizability.search import Verdict
 from tests.simulator.linearizability.histories import (
@@ -35,8 +35,8 @@ X, Y = ("PUT", "k", "x"), ("PUT", "k", "y")
 GET = ("GET", "k")
 
 
-def checked(*operations: Operation, steps_max: int = 10_000) -> Outcome:
-    return check(all_parts(operations), steps_max)
+def checked(*operations: Operation, steps_max: int = 10_000) -> CheckResult:
+    return check_linearizability(all_sub_histories(operations), steps_max)
 
 
 class HistoryCase(SynchronousTestCase):
@@ -44,7 +44,7 @@ class HistoryCase(SynchronousTestCase):
         outcome = checked(*operations)
         self.assertIs(outcome.verdict, Verdict.OK, outcome.text)
 
-    def assertBlames(self, blamed: Operation, *operations: Operation) -> Outcome:
+    def assertBlames(self, blamed: Operation, *operations: Operation) -> CheckResult:
         outcome = checked(*operations)
         self.assertIs(outcome.verdict, Verdict.VIOLATION, outcome.text)
         self.assertIs(outcome.operation, blamed, outcome.text)
@@ -270,8 +270,8 @@ class AgreementTests(SynchronousTestCase):
             history = self.history(dice)
             for _ in range(dice.randrange(3)):
                 history = spoil(dice, history)
-            for part in all_parts(history):
-                outcome = check([part])
+            for part in all_sub_histories(history):
+                outcome = check_linearizability([part])
                 self.assertIs(outcome.ok, has_order(part), f"history {number}: {outcome.text}\n{part}")
                 violations += not outcome.ok
         self.assertGreater(violations, 300)
@@ -283,7 +283,7 @@ class AgreementTests(SynchronousTestCase):
             for lost_share in (0.0, 0.1):
                 history = Recorder(dice, application(), choose, lost_share).record(clients=4, operations=300)
                 self.assertGreater(len(history), 250)
-                outcome = check(all_parts(history))
+                outcome = check_linearizability(all_sub_histories(history))
                 self.assertTrue(outcome.ok, outcome.text)
 
 
@@ -298,7 +298,7 @@ class SizeTests(SynchronousTestCase):
 
     def assertChecked(self, history: list[Operation], steps_max: int) -> None:
         self.assertEqual(len(history), self.operations)
-        outcome = check(all_parts(history))
+        outcome = check_linearizability(all_sub_histories(history))
         self.assertTrue(outcome.ok, outcome.text)
         self.assertLess(outcome.steps, steps_max)
 
@@ -321,6 +321,6 @@ class SizeTests(SynchronousTestCase):
         reads = [n for n, operation in enumerate(history) if operation.command[0] == "GET" and n > 9_000]
         wrong = at(history[reads[0]].call, history[reads[0]].ret or 0, "c0", history[reads[0]].command, done(value="?"))
         history[reads[0]] = wrong
-        outcome = check(all_parts(history))
+        outcome = check_linearizability(all_sub_histories(history))
         self.assertIs(outcome.operation, wrong)
         self.assertLess(outcome.steps, 20_000)

@@ -12,8 +12,8 @@ from pfsb.applications.chat import Chat
 from pfsb.applications.interfaces import PENDING, Command, Done, Fields, Result
 from pfsb.applications.key_value import KeyValue, fnv1a_32
 from pfsb.applications.lock import Lock
-from pfsb.simulator.linearizability.checker import check
-from pfsb.simulator.linearizability.models import all_parts, key_value_parts
+from pfsb.simulator.linearizability.checker import check_linearizability
+from pfsb.simulator.linearizability.models import all_sub_histories, key_value_sub_histories
 from pfsb.simulator.linearizability.operations import Operation
 from pfsb.simulator.linearizability.search import Verdict
 from tests.applications.context import Machine
@@ -36,11 +36,11 @@ Row = tuple[str, Command, Result]
 
 class ModelCase(SynchronousTestCase):
     def assertGood(self, *operations: Operation) -> None:
-        outcome = check(all_parts(operations))
+        outcome = check_linearizability(all_sub_histories(operations))
         self.assertIs(outcome.verdict, Verdict.OK, outcome.text)
 
     def assertBad(self, *operations: Operation) -> None:
-        outcome = check(all_parts(operations))
+        outcome = check_linearizability(all_sub_histories(operations))
         self.assertIs(outcome.verdict, Verdict.VIOLATION, outcome.text)
 
     def assertThen(self, before: list[Row], good: Row, *bad: Row) -> None:
@@ -145,7 +145,7 @@ class RevisionTests(ModelCase):
     def test_revisions_of_a_key_grow(self) -> None:
         for revision, is_good in ((4, True), (3, False), (2, False)):
             history = one_after_the_other(self.put("k", 3), self.put("k", revision))
-            self.assertEqual(check(key_value_parts(history)).ok, is_good)
+            self.assertEqual(check_linearizability(key_value_sub_histories(history)).ok, is_good)
 
     def test_revisions_grow_from_key_to_key(self) -> None:
         """Keys are judged apart, but the count is one."""
@@ -294,7 +294,7 @@ class PartsTests(ModelCase):
     def test_operation_without_a_specification_is_refused(self) -> None:
         """Nothing is left out in silence."""
         ranged = at(0, 1, "a", ("RANGE", "a", "b", -1), Done())
-        error = self.assertRaises(ValueError, all_parts, [ranged])
+        error = self.assertRaises(ValueError, all_sub_histories, [ranged])
         self.assertIn('there is no specification of RANGE "a" "b" -1 by a (there are: APPEND, ', str(error))
 
     def test_applications_are_told_apart(self) -> None:
@@ -303,7 +303,7 @@ class PartsTests(ModelCase):
             ("a", ("LOCK", "x", -1), done(name="x", token=2)),
             ("a", ("SAY", "x"), done(index=1, revision=3)),
         )
-        names = [part.name for part in all_parts(history)]
+        names = [part.name for part in all_sub_histories(history)]
         self.assertEqual(names, ['key "x"', 'lock "x"', "the chat", "revisions"])
         self.assertGood(*history)
 

@@ -19,7 +19,7 @@ from pfsb.paxos.messages import Accept, Batch, ClientUpdate, Prepare, Proposal, 
 from pfsb.paxos.records import ViewRecord
 from pfsb.paxos.replica import Replica
 from pfsb.simulator.model_checking import explore_command
-from pfsb.simulator.model_checking.explorer import Bounds, Exploration, Found
+from pfsb.simulator.model_checking.explorer import Bounds, Counterexample, Exploration
 from pfsb.simulator.model_checking.stepped_environment import SteppedCall
 from pfsb.simulator.model_checking.stepped_server import SteppedServer
 from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Step, Sync
@@ -27,7 +27,7 @@ from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Step,
 CHOSEN_BY_0_AND_2 = ((0, "Ask"), (2, "Proposal"), (0, "Accept"))
 """Client a's update is chosen and executed at server 0; server 1 knows nothing of it."""
 
-Patch = Callable[[Replica], None]
+Plant = Callable[[Replica], None]
 
 
 def explored(bounds: Bounds, depth: int, states_max: int = 60_000, **options: Any) -> Exploration:
@@ -93,15 +93,15 @@ def wants_more_than_a_majority(replica: Replica) -> None:
 class DefectTests(SynchronousTestCase):
     """Each defect is found, and shown as steps that lead to it."""
 
-    def found(self, bounds: Bounds, patch: Patch | None, depth: int = 12, *, checks_door: bool = True) -> Found:
-        exploration = explored(bounds, depth, patch=patch, checks_door=checks_door)
-        assert exploration.found is not None, "the defect was not found"
-        return exploration.found
+    def find(self, bounds: Bounds, patch: Plant | None, depth: int = 12, *, checks_gate: bool = True) -> Counterexample:
+        exploration = explored(bounds, depth, patch=patch, checks_gate=checks_gate)
+        assert exploration.counterexample is not None, "the defect was not found"
+        return exploration.counterexample
 
     def test_quorum_of_one_executes_two_values_in_one_slot(self) -> None:
         """S1: two majorities share a server, two of one do not (G27)."""
         self.patch(Membership, "quorum", property(lambda self: 1))
-        found = self.found(Bounds(crashes=0), None)
+        found = self.find(Bounds(crashes=0), None)
         self.assertEqual(
             str(found),
             "  1. server 0 is asked by its client for CLIENT_UPDATE a1\n"
@@ -112,7 +112,7 @@ class DefectTests(SynchronousTestCase):
 
     def test_vote_that_leaves_before_the_disk_write_is_seen_at_the_door(self) -> None:
         """Paper.md 6.2: an ACCEPT rests on its proposal."""
-        found = self.found(Bounds(), votes_before_the_disk)
+        found = self.find(Bounds(), votes_before_the_disk)
         self.assertEqual(found.steps, ("server 0 is asked by its client for CLIENT_UPDATE a1",))
         self.assertEqual(found.what, "server 0: sends ACCEPT of view 1 for slot 1, and that vote is not on disk")
 
@@ -120,7 +120,7 @@ class DefectTests(SynchronousTestCase):
         """Paper.md 6.2: what it comes to, if nobody watches the door."""
         lost = ((0, "Ask"), (1, "Proposal"), (0, "Accept"), (1, "Crash"))
         elected = ((1, "Ask"), (2, "ProgressTimer"), (1, "ViewChange"))
-        found = self.found(Bounds(views=2, lead_in=(*lost, *elected)), votes_before_the_disk, checks_door=False)
+        found = self.find(Bounds(views=2, lead_in=(*lost, *elected)), votes_before_the_disk, checks_gate=False)
         self.assertEqual(found.what, "S1: slot 1 executes b1; but before: S1: slot 1 executes a1")
         self.assertEqual(found.steps[3], "server 1 loses power, and starts again with what is on its disk")
         self.assertEqual(found.steps[-1], "server 1 hears from server 2: ACCEPT of view 2 for slot 1")
@@ -128,14 +128,14 @@ class DefectTests(SynchronousTestCase):
 
     def test_prepare_that_leaves_before_the_view_is_on_disk_is_seen_at_the_door(self) -> None:
         """Paper.md 6.2: a PREPARE rests on Last_Installed."""
-        found = self.found(Bounds(led=False), does_not_force_its_view)
+        found = self.find(Bounds(led=False), does_not_force_its_view)
         self.assertEqual(found.what, "server 0: sends PREPARE of view 1, Local_Aru 0, but has view 0 on disk")
         self.assertEqual(len(found.steps), 1)
 
     def test_view_that_is_not_forced_is_led_twice(self) -> None:
         """G10: what it comes to, if nobody watches the door."""
         bounds = Bounds(led=False, asks=(), views=1, lead_in=((0, "ViewChange"),))
-        found = self.found(bounds, does_not_force_its_view, checks_door=False)
+        found = self.find(bounds, does_not_force_its_view, checks_gate=False)
         self.assertEqual(
             found.what, "view 1 is led by server 0 in life 2; but before: view 1 is led by server 0 in life 1"
         )
@@ -143,7 +143,7 @@ class DefectTests(SynchronousTestCase):
     def test_promise_without_its_votes_is_seen_when_it_is_made(self) -> None:
         """Figure 8 A and G19: a data list is complete."""
         bounds = Bounds(crashes=0, lead_in=((0, "Ask"), (2, "Proposal"), (1, "ProgressTimer"), (2, "ProgressTimer")))
-        found = self.found(bounds, leaves_the_data_list_out)
+        found = self.find(bounds, leaves_the_data_list_out)
         self.assertEqual(
             found.what, "server 2: keeps quiet about its vote at slot 1, asked by PREPARE of view 2, Local_Aru 0"
         )
@@ -151,13 +151,13 @@ class DefectTests(SynchronousTestCase):
     def test_promise_without_its_votes_breaks_s1(self) -> None:
         """Figure 8 A and G19: what it comes to, if nobody looks into promises."""
         bounds = Bounds(views=2, crashes=0, lead_in=(*CHOSEN_BY_0_AND_2, (1, "ProgressTimer"), (2, "ProgressTimer")))
-        found = self.found(bounds, leaves_the_data_list_out, checks_door=False)
+        found = self.find(bounds, leaves_the_data_list_out, checks_gate=False)
         self.assertEqual(found.what, "S1: slot 1 executes b1; but before: S1: slot 1 executes a1")
 
     def test_leader_that_does_not_wait_for_promises_breaks_s1(self) -> None:
         """Figure 8 B: a view is prepared by a majority."""
         bounds = Bounds(views=2, crashes=0, lead_in=(*CHOSEN_BY_0_AND_2, (1, "ProgressTimer"), (2, "ProgressTimer")))
-        found = self.found(bounds, is_prepared_by_itself)
+        found = self.find(bounds, is_prepared_by_itself)
         self.assertEqual(found.what, "S1: slot 1 executes b1; but before: S1: slot 1 executes a1")
 
     def test_server_that_stops_with_an_exception_is_shown(self) -> None:
@@ -169,7 +169,7 @@ class DefectTests(SynchronousTestCase):
 
             replica.accepts.accept = accept  # type: ignore[method-assign]
 
-        found = self.found(Bounds(crashes=0), trips_over_an_accept)
+        found = self.find(Bounds(crashes=0), trips_over_an_accept)
         self.assertEqual(found.what, "server 1: stops with KeyError: (1,)")
         self.assertEqual(
             found.steps,
@@ -185,7 +185,7 @@ class DefectTests(SynchronousTestCase):
         right, wrong = explored(bounds, 12), explored(bounds, 12, patch=wants_more_than_a_majority)
         self.assertIn("server 0 leads view 1", right.nodes.reached)
         self.assertEqual(wrong.nodes.reached, set())
-        self.assertIsNone(wrong.found)
+        self.assertIsNone(wrong.counterexample)
 
 
 class ProtocolTests(SynchronousTestCase):
@@ -225,7 +225,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual([depth for depth, *_ in first], [1, 2, 3, 4])
 
     def assertEverythingIsRight(self, exploration: Exploration, depth: int) -> None:
-        self.assertIsNone(exploration.found, str(exploration.found))
+        self.assertIsNone(exploration.counterexample, str(exploration.counterexample))
         self.assertEqual((exploration.depth, exploration.is_cut_short), (depth, False))
 
 

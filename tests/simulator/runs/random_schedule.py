@@ -16,7 +16,7 @@ from pfsb.paxos.settings import Settings
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.healing import heal_all
 from pfsb.simulator.cluster.network import LinkQuality
-from pfsb.simulator.workload.paper_clients import SimulatedClient
+from pfsb.simulator.workload.paper_clients import PaperClient
 
 QUIET_SECONDS_MAX = 60.0
 """Within this time after everything has healed, everyone must be served: some elections with the longest timeout."""
@@ -31,7 +31,7 @@ class RandomRun:
     """How long things go wrong."""
     trace: Callable[[dict[str, Any]], None] | None = None
     cluster: SimulatedCluster = field(init=False)
-    clients: list[SimulatedClient] = field(init=False)
+    clients: list[PaperClient] = field(init=False)
     _rng: random.Random = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -45,7 +45,7 @@ class RandomRun:
         )
         self.cluster.network.refusals = rng.random() < 0.5
         self.clients = [
-            SimulatedClient(self.cluster, f"client-{i}", random.Random(f"{self.seed}/client/{i}"))
+            PaperClient(self.cluster, f"client-{i}", random.Random(f"{self.seed}/client/{i}"))
             for i in range(rng.randint(1, 6))
         ]
 
@@ -64,7 +64,7 @@ class RandomRun:
         heal_all(cluster)
         for client in self.clients:
             client.finish()
-        cluster.run_until(lambda: all(client.satisfied for client in self.clients), QUIET_SECONDS_MAX)
+        cluster.run_until(lambda: all(client.is_satisfied for client in self.clients), QUIET_SECONDS_MAX)
         cluster.run_until(cluster.all_equal, QUIET_SECONDS_MAX)
 
     # ------------------------------------------------------------------ what may go wrong

@@ -14,7 +14,7 @@ from pfsb.simulator.cluster.healing import heal_all
 from pfsb.simulator.defects.all_defects import planted
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.faults import parameters
-from pfsb.simulator.runs.liveness_drills import LivenessDrills, Question, Times
+from pfsb.simulator.runs.liveness_drills import DrillRequest, LivenessDrills, TimerBounds
 from pfsb.simulator.runs.run import Plan, Run
 
 DRILLS = ("idleness", "blackout", "lateness", "detour", "absence", "restart", "failover")
@@ -52,7 +52,7 @@ class FairWeatherTests(SynchronousTestCase):
         """With as many servers as there may be, or nearly."""
         for servers in (3, 4, 5):
             weather = self.weather(servers=servers)
-            weather.look(len(weather._able()))
+            weather.run_drills(len(weather._possible_drills()))
             for drill in DRILLS:
                 self.assertGreater(weather.marks.counts[f"drill: {drill}"], 0, drill)
 
@@ -60,8 +60,8 @@ class FairWeatherTests(SynchronousTestCase):
         """Nobody can be spared."""
         for servers, drills in ((1, {"idleness"}), (2, {"idleness", "blackout", "lateness"})):
             weather = self.weather(servers=servers)
-            self.assertEqual({drill.__name__ for drill in weather._able()}, drills)
-            weather.look(3)
+            self.assertEqual({drill.__name__ for drill in weather._possible_drills()}, drills)
+            weather.run_drills(3)
 
     def test_votes_that_interrupt_are_found(self) -> None:
         """Figure 4 A4; a VC_PROOF that comes first may bring the server back before it votes."""
@@ -133,13 +133,13 @@ class TimesTests(SynchronousTestCase):
     def test_bounds_are_those_of_the_slowest_and_of_the_fastest_clock(self) -> None:
         """The same timer is long here and short there."""
         cluster = quiet_run().cluster
-        settings, times = cluster.settings, Times(cluster)
+        settings, times = cluster.settings, TimerBounds(cluster)
         self.assertEqual(times.earliest_suspicion, settings.progress_seconds)
         self.assertTrue(times.is_steady)
         for server_id, rate in ((0, 0.5), (1, 2.0)):
             running = cluster.servers[server_id].running
             assert running is not None
-            running.lane.rate = rate
+            running.server_clock.rate = rate
         self.assertEqual(times.earliest_suspicion, settings.progress_seconds / 2)
         self.assertEqual(times.update, settings.update_seconds * 2)
 
@@ -149,29 +149,29 @@ class TimesTests(SynchronousTestCase):
         for server_id, rate in ((0, 0.1), (1, 10.0)):
             running = run.cluster.servers[server_id].running
             assert running is not None
-            running.lane.rate = rate
-        self.assertEqual(LivenessDrills(run.cluster, random.Random(1), run.marks)._able(), [])
+            running.server_clock.rate = rate
+        self.assertEqual(LivenessDrills(run.cluster, random.Random(1), run.marks)._possible_drills(), [])
 
 
 class QuestionTests(SynchronousTestCase):
     def test_answered_when_it_has_run(self) -> None:
         """Not before."""
         cluster = quiet_run().cluster
-        question = Question(0, cluster.process(0).server.desk)
-        question.ask()
-        self.assertFalse(question.is_answered)
+        request = DrillRequest(0, cluster.process(0).server.desk)
+        request.ask()
+        self.assertFalse(request.is_answered)
         cluster.run(0.1)
-        self.assertTrue(question.is_answered)
+        self.assertTrue(request.is_answered)
 
     def test_answered_when_it_has_run_though_its_fate_was_unknown_for_a_while(self) -> None:
         """UNAVAILABLE is no answer, and none follows it."""
         run = quiet_run()
         cluster = run.cluster
-        question = Question(0, cluster.process(0).server.desk)
+        request = DrillRequest(0, cluster.process(0).server.desk)
         cluster.isolate(0)
-        question.ask()
+        request.ask()
         cluster.run(run.parameters.limits.request_seconds + 0.5)
-        self.assertFalse(question.is_answered)
+        self.assertFalse(request.is_answered)
         cluster.heal()
         cluster.run(10)
-        self.assertTrue(question.is_answered)
+        self.assertTrue(request.is_answered)

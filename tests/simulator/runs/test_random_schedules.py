@@ -12,17 +12,17 @@ SEEDS = range(60)
 class RandomRuns(SynchronousTestCase):
     def test_every_promise_is_kept(self) -> None:
         """Safety after every event; at the end, when all is well again, everyone is served and all are equal."""
-        views = answers = lives = 0
+        views = answers = incarnations = 0
         for seed in SEEDS:
             run = RandomRun(seed)
             try:
                 run.run()
             except AssertionError as error:
                 raise AssertionError(f"seed {seed}, at {run.cluster.now:.3f} s: {error}") from error
-            views += max(run.cluster.checks.network.leaders)
+            views += max(run.cluster.checks.messages.leaders)
             answers += len(run.cluster.answers)
-            lives += sum(server.lives for server in run.cluster.servers.values())
+            incarnations += sum(server.incarnations for server in run.cluster.servers.values())
         # A run in which nothing happens proves nothing.
         self.assertGreater(views, 2 * len(SEEDS))
         self.assertGreater(answers, 20 * len(SEEDS))
-        self.assertGreater(lives, 5 * len(SEEDS))
+        self.assertGreater(incarnations, 5 * len(SEEDS))

@@ -22,7 +22,7 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.healing import heal_all
 from pfsb.simulator.faults.profiles import PROFILES
-from pfsb.simulator.runs.run import Outcome, Plan, Run
+from pfsb.simulator.runs.run import Plan, Run, RunOutcome
 from pfsb.simulator.runs.shrink import Shrinking
 from pfsb.simulator.runs.simulate_command import run_plan
 
@@ -94,7 +94,7 @@ class DeterminismTests(SynchronousTestCase):
 class ProfileTests(SynchronousTestCase):
     """Some seeds of each profile; `make simulate` runs as many as one has time for."""
 
-    def _outcomes(self) -> Iterator[Outcome]:
+    def _outcomes(self) -> Iterator[RunOutcome]:
         plans = [Plan(seed, profile) for profile in PROFILES for seed in range(SEEDS)]
         plans += [Plan(seed) for seed in range(SEEDS, SEEDS_OF_ALL - len(plans) + SEEDS)]
         with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
@@ -132,7 +132,7 @@ class ProfileTests(SynchronousTestCase):
 class BrokenTests(SynchronousTestCase):
     """What the checks are for: a server that is wrong is found out."""
 
-    def _first_failure(self, patch: Any, plan: Plan) -> Outcome:
+    def _first_failure(self, patch: Any, plan: Plan) -> RunOutcome:
         for seed in range(plan.seed, plan.seed + 30):
             outcome = Run(evolve(plan, seed=seed), patch).run()
             if outcome.failure:
@@ -175,7 +175,7 @@ class PromptTests(SynchronousTestCase):
         run = Run(Plan(2, "one-way", servers=5, seconds=2.0))
         run._begin()
         run.cluster.run(2)
-        run._trouble.cease()
+        run._injector.cease()
         run._heal_a_majority()
         ids, network = run.cluster.ids, run.cluster.network
         cut = {(a, b) for a in ids for b in ids if a != b and network.link(a, b).cut}

@@ -17,7 +17,7 @@ from pfsb.simulator.defects.expected_catches import CAUGHT, DIRECTED
 from pfsb.simulator.faults.plan import Fault
 from pfsb.simulator.runs import simulate_command
 from pfsb.simulator.runs.diagram import draw_diagram
-from pfsb.simulator.runs.run import Outcome, Plan
+from pfsb.simulator.runs.run import Plan, RunOutcome
 
 
 def parsed(*words: str) -> simulate_command.Options:
@@ -26,14 +26,14 @@ def parsed(*words: str) -> simulate_command.Options:
     return options
 
 
-def fails_with_crash(plan: Plan) -> Outcome:
+def fails_with_crash(plan: Plan) -> RunOutcome:
     """Seed 2 fails as long as fault 1 happens."""
     faults = tuple(Fault(n, float(n), "crashes", "crash") for n in range(4))
     faults = tuple(fault for fault in faults if plan.faults is None or fault.number in plan.faults)
     if "crashes" in plan.without:
         faults = ()
     failure = "S1: broken" if plan.seed == 2 and any(fault.number == 1 for fault in faults) else ""
-    return Outcome(plan, "digest", 100, 1.0, Counter(), failure, faults, users=1)
+    return RunOutcome(plan, "digest", 100, 1.0, Counter(), failure, faults, users=1)
 
 
 class OptionsTests(SynchronousTestCase):
@@ -68,9 +68,9 @@ class ToolTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
 
-    def play(self, *words: str, run_plan: Any = fails_with_crash) -> tuple[simulate_command.Tool, str]:
+    def play(self, *words: str, run_plan: Any = fails_with_crash) -> tuple[simulate_command.SimulateTool, str]:
         out, options = io.StringIO(), parsed(*words)
-        played = simulate_command.Tool(self.clock, options, out, run_plan)
+        played = simulate_command.SimulateTool(self.clock, options, out, run_plan)
         done = Deferred.fromCoroutine(played.run_one() if options.is_single else played.run_many())
         self.clock.advance(0)
         self.successResultOf(done)
@@ -93,7 +93,7 @@ class ToolTests(SynchronousTestCase):
     def test_time_is_a_limit(self) -> None:
         """As many seeds as fit: each takes a quarter of a second here."""
 
-        def slow(plan: Plan) -> Outcome:
+        def slow(plan: Plan) -> RunOutcome:
             self.clock.rightNow += 0.25
             return fails_with_crash(plan)
 
@@ -140,14 +140,14 @@ class BrokenTests(SynchronousTestCase):
     def test_directed_run_says_what_is_violated(self) -> None:
         """The schedule's sentence, then the check's."""
         out = io.StringIO()
-        played = simulate_command.Tool(Clock(), parsed("--broken", "editions-mixed"), out)
+        played = simulate_command.SimulateTool(Clock(), parsed("--broken", "editions-mixed"), out)
         played.run_directed("promise-of-two-lives")
         self.assertTrue(played.has_failed)
         self.assertIn("FAILED: Violation", out.getvalue())
 
     def test_whole_server_passes_the_same_schedule(self) -> None:
         out = io.StringIO()
-        played = simulate_command.Tool(Clock(), parsed("--seed", "0"), out)
+        played = simulate_command.SimulateTool(Clock(), parsed("--seed", "0"), out)
         played.run_directed("promise-of-two-lives")
         self.assertFalse(played.has_failed)
 
@@ -155,7 +155,7 @@ class BrokenTests(SynchronousTestCase):
         """Or else it would pass."""
         out, clock = io.StringIO(), Clock()
         options = parsed("--broken", "accept-early", "--seed", "2", "--seeds", "1", "--no-shrink")
-        played = simulate_command.Tool(clock, options, out, fails_with_crash)
+        played = simulate_command.SimulateTool(clock, options, out, fails_with_crash)
         done = Deferred.fromCoroutine(played.run_many())
         clock.advance(0)
         self.successResultOf(done)
@@ -163,7 +163,7 @@ class BrokenTests(SynchronousTestCase):
 
     def test_all_defects_are_listed(self) -> None:
         out = io.StringIO()
-        simulate_command.Tool(Clock(), parsed("--list-broken"), out).list_broken()
+        simulate_command.SimulateTool(Clock(), parsed("--list-broken"), out).list_broken()
         self.assertEqual(len(out.getvalue().splitlines()), len(CAUGHT))
 
 

@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.applications.interfaces import Done, Event
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.runs.run import Plan, Run
-from pfsb.simulator.workload.listeners import Listener
-from pfsb.simulator.workload.read_checker import Found, Log
+from pfsb.simulator.workload.listeners import SimulatedListener
+from pfsb.simulator.workload.read_checker import ReadHistory, SlotReads
 
 OLD, NEW = Done((("value", "old"),)), Done((("value", "new"),))
 
@@ -22,9 +22,9 @@ def line(number: int, text: str) -> Event:
 
 class LogTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.log = Log(("k",), Counter())
-        self.log.settled(Found(3, {"k": OLD}, [line(1, "one")]))
-        self.log.settled(Found(5, {"k": NEW}, [line(2, "two")]))
+        self.log = ReadHistory(("k",), Counter())
+        self.log.settled(SlotReads(3, {"k": OLD}, [line(1, "one")]))
+        self.log.settled(SlotReads(5, {"k": NEW}, [line(2, "two")]))
 
     def refuse(self, method: object, *args: object) -> str:
         return str(self.assertRaises(Violation, method, *args))
@@ -50,7 +50,7 @@ class ReadTests(LogTestCase):
 
     def test_slot_that_is_settled_again_changes_nothing(self) -> None:
         """Other servers, and later lives, execute it, too."""
-        self.log.settled(Found(3, {"k": NEW}, [line(1, "other")]))
+        self.log.settled(SlotReads(3, {"k": NEW}, [line(1, "other")]))
         self.log.read("k", 3, OLD, 0, "alice")
         self.assertEqual(len(self.log.events), 2)
 
@@ -79,7 +79,7 @@ class ListenerTests(SynchronousTestCase):
     def test_listener_hears_all_of_it(self) -> None:
         """Wherever it is, whatever was missed meanwhile."""
         run = Run(Plan(4, "crashes", servers=3, seconds=4.0))
-        listener = Listener(run.cluster, run.population.log, random.Random(1))  # type: ignore[attr-defined]
+        listener = SimulatedListener(run.cluster, run.population.log, random.Random(1))  # type: ignore[attr-defined]
         listener.start()
         self.assertEqual(run.run().failure, "")
         run.cluster.run(10)
