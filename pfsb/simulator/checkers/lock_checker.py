@@ -1,7 +1,7 @@
-"""What a lock promises, watched command by command: one holder, growing tokens, first come first served.
+"""The promises of locks, checked command by command: one holder, growing tokens, first come first served.
 
-Written from the interface, not from the application: the check sees what goes into the application and what comes out
-of it, at one server in one life.
+The checker follows docs/protocol.rst and not the code of the application, so that it does not repeat a mistake there.
+The commands that go into the application and the results that come out are those of one incarnation of one server.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from pfsb.simulator.checkers.violation import Violation
 class _CheckedLock:
     holder: str | None = None
     token: int = 0
-    """Of the latest grant; 0: there was none."""
+    """The token of the latest grant; 0: there was none."""
     queue: list[Ticket] = field(factory=list)
-    """Who waits, in the order in which the LOCKs were executed."""
+    """LOCKs that wait, in the order of their execution."""
     deadlines: dict[Ticket, int] = field(factory=dict)
-    """Until when, in the time of the state machine, of those whose LOCK has a limit."""
+    """LOCK -> the time of the state machine at which its wait is over, for each LOCK with a limit."""
 
     def first_in_queue(self) -> str | None:
         return self.queue[0][0] if self.queue else None
@@ -42,14 +42,14 @@ class _CheckedLock:
 
 @define
 class LockChecker:
-    """All locks of one server in one life."""
+    """All locks of one server in one incarnation."""
 
     locks: dict[str, _CheckedLock] = field(factory=dict)
     grants_after_a_wait: int = 0
     timeouts: int = 0
 
     def begins(self, time_ms: int) -> None:
-        """A command is about to run: whoever waited until now has been told that it was in vain."""
+        """Check, before a command runs, that each LOCK whose time is over has been answered."""
         for name, lock in self.locks.items():
             late = [ticket for ticket in lock.queue if lock.deadlines.get(ticket, time_ms + 1) <= time_ms]
             _require(not late, f"their time has come, and they wait for lock {name} still: {late}")
@@ -62,7 +62,7 @@ class LockChecker:
         completed: Sequence[tuple[Ticket, Result]],
         time_ms: int = 0,
     ) -> None:
-        """A command ran, and completed these earlier ones meanwhile."""
+        """Check a command that ran, and the earlier commands that it completed."""
         lock = self.locks.setdefault(command[1], _CheckedLock())
         match command[0], result:
             case "UNLOCK", Done():
@@ -135,7 +135,7 @@ def _require(condition: bool, text: str) -> None:
 @implementer(IContext)
 @define
 class _WatchedContext:
-    """Notes what is completed."""
+    """Passes everything on to the context of the sessions, and notes the completed commands."""
 
     _inner: Any
     completed: list[tuple[Ticket, Result]] = field(factory=list)
@@ -166,7 +166,7 @@ class _WatchedContext:
 class WatchedLock:
     """The lock application, with a `LockChecker` beside it. A violation is noted, and raised by `raise_violation`.
 
-    (The sessions catch what an application raises, since it would raise on every server.)
+    An exception here would not end the run: the sessions catch the exceptions of applications.
     """
 
     def __init__(self, inner: Any) -> None:

@@ -1,4 +1,7 @@
-"""How a simulated cluster, or a part of it, becomes well: links are whole and good, and servers run as they should."""
+"""Healing of a simulated cluster or of a part of it: links are whole and good, and all servers run.
+
+Random runs heal a majority first and then the whole cluster, since liveness is only promised then.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from pfsb.simulator.cluster.process import RunningServer
 
 
 def heal_all(cluster: SimulatedCluster) -> None:
-    """All links carry well, paused servers go on, and those that are down start again."""
+    """Make all links good, resume paused servers and restart servers that are down."""
     heal_some(cluster, cluster.ids)
 
 
 def heal_some(cluster: SimulatedCluster, group: Sequence[int]) -> None:
-    """The same for these servers and the links between them, and for nothing else."""
+    """Heal these servers and the links between them, and nothing else."""
     links = [(a, b) for a in group for b in group if a != b]
     cluster.network.passing_faults.clear()
     cluster.network.set_quality(LinkQuality(), links)
@@ -43,4 +46,4 @@ def _end_what_was_begun(cluster: SimulatedCluster, server_id: int, running: Runn
     if running.is_draining:
         cluster.stop(server_id)
     elif running.process.replica.proposals.skipped:
-        cluster.crash(server_id)  # else a server that is alone leads on, and never gets past the hole
+        cluster.crash(server_id)  # a cluster of one server would go on leading, and never fill the slot it has skipped

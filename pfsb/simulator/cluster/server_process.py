@@ -1,4 +1,8 @@
-"""The whole server, sessions and applications included, as a process of the simulation."""
+"""The whole server, sessions and applications included, as a process of the simulation.
+
+Nothing of the server is replaced but clock, disk, network and random numbers. Watchers stand between the protocol and
+the sessions, and around the lock application, so that the checkers see what is executed.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ WatchReads = Callable[[Any, SessionStateMachine, Any], IStateMachine]
 
 @frozen
 class SimulatedConfig(Config):
-    """A configuration with numbers that no file can have: small ones, whose limits are met."""
+    """A configuration with smaller limits than a file may have, so that runs reach these limits."""
 
     drawn: Settings = field(factory=Settings)
 
@@ -51,7 +55,7 @@ def configuration(servers: Sequence[int], settings: Settings, limits: Limits) ->
 
 
 class ServerProcess:
-    """One life of a `Server`; its state machine and its lock application are watched."""
+    """One incarnation of a `Server`, whose state machine and lock application are watched."""
 
     def __init__(
         self, parts: ServerParts, config: Config, checks: SessionChecker, watch_reads: WatchReads | None = None
@@ -85,7 +89,7 @@ class ServerProcess:
         self.server.stop()
 
     def _watch_executions(self, parts: ServerParts, checks: SessionChecker, watch_reads: WatchReads | None) -> None:
-        """Between the ordered update queue and the sessions."""
+        """Put the watchers between the ordered update queue and the sessions."""
         machine = self.server.machine
         watched: Any = WatchedSessions(parts.server_id, machine, checks, parts.settle)
         if watch_reads is not None:
@@ -93,7 +97,7 @@ class ServerProcess:
         self.replica.ordered_queue._state_machine = parts.watched(watched)
 
     def _watch_introductions(self, parts: ServerParts) -> None:
-        """Between the desk and the protocol."""
+        """Put a watcher between `LocalClients` and the protocol."""
         introduce = self.replica.introduce
 
         def introduced(update: Any) -> None:
@@ -104,5 +108,5 @@ class ServerProcess:
 
 
 def builder(config: Config, checks: SessionChecker) -> Callable[[ServerParts], ServerProcess]:
-    """For `SimulatedCluster`: builds whole servers."""
+    """Make the `build` argument of `SimulatedCluster` for whole servers."""
     return lambda parts: ServerProcess(parts, config, checks)

@@ -1,4 +1,7 @@
-"""One server's end of the simulated network: where its messages become frames, each kind as the network treats it."""
+"""One server's end of the simulated network, where messages become frames.
+
+Observers see, filters stop and faults select single messages here; behind it the network knows frames only.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from pfsb.transports.links import Links
 @implementer(ITransport)
 @define(eq=False)
 class SimulatedTransport:
-    """One server's end of the network: the real links and codec over a carrier in memory."""
+    """One server's end of the network: the real links and codec, with the simulated network for a socket."""
 
     network: SimulatedNetwork
     server_id: int
@@ -31,7 +34,7 @@ class SimulatedTransport:
     _frames_left: int | None = field(default=None, init=False)
     _on_last_frame: Callable[[], None] = field(default=lambda: None, init=False)
     _fault: MessageFault | None = field(default=None, init=False)
-    """Of the message that is on its way out."""
+    """The fault of the message that is being sent just now."""
 
     @links.default
     def _make_links(self) -> Links:
@@ -45,7 +48,7 @@ class SimulatedTransport:
         self.network.attach(self.server_id, Endpoint(self._clock, self.links))
 
     def after_frames(self, frames: int | None, act: Callable[[], None] = lambda: None) -> None:
-        """Call `act` in the middle of whatever sends that many frames more; None: do not, after all."""
+        """Call `act` right after that many more frames have left, in the middle of a turn; None: cancel that."""
         self._frames_left, self._on_last_frame = frames, act
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
@@ -63,7 +66,7 @@ class SimulatedTransport:
         self.network.detach(self.server_id)
 
     def _send_to_each(self, messages: Sequence[Message], to: int | None) -> None:
-        """Not all receivers are sent the same."""
+        """Send to each receiver by itself, since filters and selective links treat receivers differently."""
         receivers = [i for i in self.network.servers if i != self.server_id] if to is None else [to]
         for receiver in receivers:
             passages = [Passage(self.server_id, receiver, message) for message in messages]
@@ -72,7 +75,7 @@ class SimulatedTransport:
                 self._send_by_fault(left, receiver)
 
     def _send_by_fault(self, messages: Sequence[Message], to: int | None) -> None:
-        """What has no mood goes first, in as few frames as ever."""
+        """Send the messages without a fault first, in as few frames as usual, then each other one in its own frame."""
         faults = [(message, self.network.fault_of(message, self.server_id, to)) for message in messages]
         plain = [message for message, fault in faults if fault is None]
         if plain:

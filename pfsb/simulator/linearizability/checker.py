@@ -1,19 +1,19 @@
-"""Is there one order of the operations that explains every answer? (design part 10)
+"""Is there one order of the operations that explains every answer? (docs/testing.rst)
 
 A history is linearizable if each operation can be given one moment between its call and its return so that, carried
 out in the order of these moments on a single copy, all of them are answered as they were. The search for such an order
-is that of Wing and Gong (Testing and Verifying Concurrent Objects, 1993): whatever was called before the first return
-that is left may come next. Lowe (Testing for Linearizability, 2017) remembers the configurations from which that has
-failed. A history over independent objects is linearizable if each object's part is (Herlihy and Wing, 1990), so each
-part is searched alone.
+is that of Wing and Gong (Testing and Verifying Concurrent Objects, 1993): any operation that was called before the
+first return that is left may come next. As in Lowe (Testing for Linearizability, 2017), the search remembers the
+configurations from which it has failed. A history over independent objects is linearizable if the sub-history of each
+object is (Herlihy and Wing, 1990), so each sub-history is searched alone.
 
-Four things keep the search short, and none of them loses an order that exists:
+Four rules keep the search short, and none of them loses an order that exists:
 
 * A specification may know an operation's *position* from its answer (a revision, a token, an index): among the
   operations with a position, only the lowest can come next.
-* An operation of unknown fate comes last among what is tried, and only if it makes a difference to whatever follows.
-* Orders with few of these in a row are tried before orders with many.
-* Where an order has failed, it also fails with fewer operations of unknown fate left to use.
+* An operation of unknown fate is tried after all others, and only if it makes a difference to the operation after it.
+* Orders with few operations of unknown fate in a row are tried before orders with many.
+* A configuration that has failed also fails with fewer operations of unknown fate left to use.
 """
 
 from __future__ import annotations
@@ -28,25 +28,28 @@ from pfsb.simulator.linearizability.operations import Operation, SubHistory, wor
 from pfsb.simulator.linearizability.search import SearchResult, Verdict, search
 
 STEPS_MAX_DEFAULT: Final = 500_000
-"""Attempts to place an operation, for one part of a history; each takes microseconds and some hundred bytes."""
+"""Maximum number of attempts to place an operation, for one sub-history.
+
+An attempt takes microseconds and some hundred bytes.
+"""
 _SHOWN_MAX: Final = 5
-"""How many operations of an order an explanation shows."""
+"""Maximum number of operations of an order that an explanation shows."""
 
 
 @frozen
 class CheckResult:
-    """What came of a check; `text` says it to a person."""
+    """The result of a check; `text` explains it to a person."""
 
     verdict: Verdict
     text: str
     steps: int
-    """Attempts to place an operation."""
+    """Number of attempts to place an operation."""
     operation: Operation | None = None
-    """Of a violation: the first operation whose answer no order explains."""
+    """The first operation whose answer no order explains, if there is a violation."""
     prefix: tuple[Operation, ...] = ()
-    """Of a violation: an order that explains everything answered before that.
+    """An order that explains all earlier answers, if there is a violation.
 
-    What was not answered by then, but had an effect, stands in it as an operation of unknown fate.
+    An operation that was not answered by then, but had an effect, stands in the order with unknown fate.
     """
 
     @property
@@ -55,7 +58,7 @@ class CheckResult:
 
 
 def check_linearizability(parts: Iterable[SubHistory], steps_max: int = STEPS_MAX_DEFAULT) -> CheckResult:
-    """Check every part, with `steps_max` for each; a violation counts more than parts that are undecided."""
+    """Check every sub-history, with `steps_max` for each; a violation counts more than an undecided sub-history."""
     steps, undecided, names = 0, [], []
     for part in parts:
         names.append(part.name)
@@ -72,10 +75,10 @@ def check_linearizability(parts: Iterable[SubHistory], steps_max: int = STEPS_MA
 
 
 def _blame(part: SubHistory, steps_max: int, steps: int) -> CheckResult:
-    """Find the first answer with which the part cannot be explained any more, by bisection over the answers.
+    """Find the first answer with which the sub-history cannot be explained any more, by bisection over the answers.
 
-    Any beginning of a linearizable history is linearizable, so there is one such answer. Where a search ends
-    undecided, a later answer may be blamed: never one without which there is no violation known.
+    Any beginning of a linearizable history is linearizable, so there is one such answer. If a search ends undecided, a
+    later answer may be blamed, but the history up to the blamed answer always has a violation.
     """
     answers = sorted((op for op in part.operations if op.is_certain), key=lambda op: op.ret or 0)
     good, bad = 0, len(answers)
@@ -96,7 +99,7 @@ def _blame(part: SubHistory, steps_max: int, steps: int) -> CheckResult:
 
 
 def _beginning(operations: Sequence[Operation], answers: Sequence[Operation]) -> list[Operation]:
-    """The history up to the last of `answers`: what has no answer by then may have been carried out, or not yet."""
+    """The history up to the last of `answers`. An operation without an answer by then gets the fate unknown."""
     end = max(op.ret or 0 for op in answers)
     known = set(answers)
     return [
@@ -107,7 +110,7 @@ def _beginning(operations: Sequence[Operation], answers: Sequence[Operation]) ->
 
 
 def _if_carried_out(part: SubHistory, operations: Sequence[Operation], steps_max: int) -> str:
-    """Whether operations that were certainly not carried out would explain it: then their fate is the lie."""
+    """A sentence if the history could be explained with operations that have reported fate=none, else ""."""
     left_out = [evolve(op, fate="unknown", result=None) for op in operations if op.fate == "none"]
     if not left_out:
         return ""

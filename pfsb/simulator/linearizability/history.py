@@ -1,6 +1,6 @@
-"""What the clients saw, for the linearizability checker.
+"""The history of commands and answers as clients saw them, for the linearizability checker.
 
-Calls and answers are numbered in the order in which they happen, so that none are at the same instant.
+Calls and answers are numbered in the order in which they happen, so that no two are at the same instant.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pfsb.simulator.linearizability.models import all_sub_histories
 from pfsb.simulator.linearizability.operations import Operation
 
 STEPS_MAX = 100_000
-"""For one part: what takes longer is counted, and believed."""
+"""Maximum number of steps for one sub-history. A longer search counts as undecided, and does not fail a run."""
 
 
 @define(eq=False)
 class HistoryEntry:
-    """One command, whatever becomes of it."""
+    """One command, with its answer as soon as there is one."""
 
     client: str
     command: Command
@@ -30,6 +30,8 @@ class HistoryEntry:
 
 @define
 class History:
+    """All commands of the clients of a run, in the order of their calls."""
+
     entries: list[HistoryEntry] = field(factory=list)
     _moments: int = 0
 
@@ -40,7 +42,7 @@ class History:
         return entry
 
     def answered(self, entry: HistoryEntry, result: Result) -> None:
-        """It ran, and this came of it."""
+        """Note the answer of a command that ran."""
         self._moments += 1
         entry.ret, entry.result, entry.fate = self._moments, result, "done"
 
@@ -48,7 +50,7 @@ class History:
         entry.fate = "none"
 
     def session_ended(self, client: str) -> None:
-        """Closed or expired: what comes of it is seen after this moment."""
+        """Note that a session was closed or has expired; the effects are seen after this moment."""
         self.called(client, ("EXPIRE",))
 
     def check(self) -> CheckResult:

@@ -1,4 +1,4 @@
-"""One lock, for the linearizability checker (interface part 3)."""
+"""One lock, for the linearizability checker (docs/protocol.rst)."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from pfsb.simulator.linearizability.operations import Operation, is_refusal, num
 
 
 class LockState(NamedTuple):
+    """The holder of a lock, and the tokens as far as answers show them."""
+
     holder: str | None = None
     token: int | None = None
-    """None: nobody holds it, or nobody was told the token."""
+    """The token of the holder; None if there is no holder, or if no answer has shown the token."""
     floor: int = 0
-    """The highest token known so far: the next grant has a higher one."""
+    """The highest token that is known. The next grant has a higher one."""
 
 
 class LockSpecification:
-    """One holder at a time; each grant has a higher token than those before it; who holds the lock has it again.
+    """A lock with one holder at a time, whose grants have growing tokens. A holder that asks again keeps its token.
 
-    HELD and TIMEOUT are right only while somebody else holds the lock, NOTHELD only while oneself does not.
+    HELD and TIMEOUT are right only while another client holds the lock, NOTHELD only while the client does not hold it.
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        """The same for all operations."""
+        """Make the specification, which does not depend on the operations."""
 
     def start(self) -> LockState:
         return LockState()
@@ -40,7 +42,7 @@ class LockSpecification:
                 return LockState(floor=state.floor) if state.holder == operation.client else state
 
     def position(self, operation: Operation) -> int | None:
-        """A lock is given back behind all grants with its token, and before those with the next."""
+        """Twice the token for a grant; an UNLOCK comes behind all grants with its token and before the next token."""
         match operation.command, operation.answer:
             case ("UNLOCK", _, token), Done():
                 return None if token == absent else 2 * int(token) + 1
@@ -75,7 +77,7 @@ class LockSpecification:
     @staticmethod
     def _unlock(state: LockState, operation: Operation, token: int | None) -> LockState | None:
         answer = operation.answer
-        # With a token that nobody was told, one that is given may be the right one, or not.
+        # As long as no answer has shown the holder's token, the token of an UNLOCK may be right or wrong.
         is_surely_right = token is None or token == state.token
         may_be_right = is_surely_right or (state.token is None and (token or 0) > state.floor)
         if isinstance(answer, Refused):

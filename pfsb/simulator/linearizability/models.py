@@ -1,14 +1,15 @@
-"""What the applications promise to one client at a time, for the linearizability checker (interface part 3).
+"""Specifications of the applications, for the linearizability checker (docs/protocol.rst).
 
-The commands are those that an application's `check` returns. Written from the interface, not from the applications:
-a mistake there must not be repeated here.
+The commands are those that an application's `check` returns. The specifications follow the document and not the code
+of the applications, so that they do not repeat a mistake there. A history is taken apart into one sub-history for each
+key, each lock, the chat, and the revisions.
 
-What is not checked:
+The checker does not see the following:
 
-* MPUT and MGET are taken apart into one operation per key, each with the interval of the whole. That they happen at
-  one moment for all keys is not seen, nor that an MPUT of unknown fate sets all of its keys or none.
-* LOCK counts as one operation, at the moment of its grant. That waiters come first come, first served cannot be seen
-  from outside: nobody is told when his LOCK was executed. That a wait lasted as long as was asked is not looked at.
+* MPUT and MGET are taken apart into one operation per key, each with the interval of the whole. The checker does not
+  require that they happen at one moment for all keys, nor that an MPUT of unknown fate sets all of its keys or none.
+* LOCK counts as one operation, at the moment of its grant. Fairness among waiters cannot be seen from outside, since no
+  client is told when its LOCK was executed. The length of a wait is not compared with the one that was asked for.
 * A session that ends while its LOCK of unknown fate waits may still be granted the lock here.
 """
 
@@ -29,13 +30,15 @@ from pfsb.simulator.linearizability.register_model import RegisterSpecification
 KEY_VALUE_VERBS: Final = frozenset({"GET", "PUT", "DEL", "CAS", "INCR", "APPEND", "PUTHASH", "MPUT", "MGET"})
 LOCK_VERBS: Final = frozenset({"LOCK", "TRYLOCK", "UNLOCK"})
 SESSION_END_VERBS: Final = frozenset({"BYE", "EXPIRE"})
-"""The end of the session `Operation.client`, asked for by itself or found by the servers. One operation for each end:
-for an expiry `call` is when the client fell silent, and its fate is unknown unless somebody was told of it."""
+"""Verbs of the end of the session `Operation.client`, closed by its client or expired; one operation for each end.
+
+The `call` of an expiry is the moment when the client fell silent; its fate is unknown unless a client was told of it.
+"""
 CHAT_VERBS: Final = frozenset({"SAY", "LOG"})
 
 
 def all_sub_histories(history: Sequence[Operation]) -> list[SubHistory]:
-    """The history of all applications, in parts. Raises `ValueError` for an operation that cannot be checked."""
+    """Take a history of all applications apart. Raises `ValueError` for an operation that cannot be checked."""
     known = KEY_VALUE_VERBS | LOCK_VERBS | SESSION_END_VERBS | CHAT_VERBS
     for operation in history:
         if operation.command[0] not in known:
@@ -50,14 +53,14 @@ def all_sub_histories(history: Sequence[Operation]) -> list[SubHistory]:
 
 
 def key_value_sub_histories(history: Iterable[Operation]) -> list[SubHistory]:
-    """One part for each key. Only reads that were asked to be linearizable belong into the history."""
+    """The sub-histories of all keys. Only linearizable reads belong into the history."""
     return _sub_histories_by_name(
         "key", (pair for operation in history for pair in _by_key(operation)), RegisterSpecification
     )
 
 
 def lock_sub_histories(history: Sequence[Operation]) -> list[SubHistory]:
-    """One part for each lock, with the ends of the sessions that have asked for it."""
+    """The sub-histories of all locks, each with the ends of the sessions that have asked for the lock."""
     askers: dict[str, set[str]] = {}
     for operation in history:
         if operation.command[0] in LOCK_VERBS:
@@ -66,16 +69,16 @@ def lock_sub_histories(history: Sequence[Operation]) -> list[SubHistory]:
 
 
 def chat_sub_histories(history: Iterable[Operation]) -> list[SubHistory]:
-    """The chat is one object: one part, or none."""
+    """The sub-history of the chat, which is one object; none if there are no commands of the chat."""
     operations = [operation for operation in history if operation.command[0] in CHAT_VERBS]
     return [SubHistory("the chat", operations, ChatSpecification)] if operations else []
 
 
 def revision_sub_histories(history: Iterable[Operation]) -> list[SubHistory]:
-    """All changes of which the revision is known: one part, or none.
+    """The sub-history of all changes whose revision is known; none if there are no such changes.
 
-    Revisions count the commands of the whole cluster, so they must grow from key to key as well. This sees what
-    the parts for single keys cannot.
+    Revisions count the commands of the whole cluster, so they must also grow from key to key, which the sub-histories
+    of single keys cannot show.
     """
     operations = [
         operation
@@ -111,7 +114,7 @@ def _by_key(operation: Operation) -> Iterator[tuple[str, Operation]]:
 
 
 def _of_row(answer: Result, key: str) -> Result:
-    """What MGET says about one key, as GET would say it."""
+    """The answer of MGET for one key, as an answer of GET."""
     if isinstance(answer, Refused):
         return answer
     for row in answer.rows:
@@ -131,10 +134,10 @@ def _by_lock(history: Iterable[Operation], askers: dict[str, set[str]]) -> Itera
 
 
 class RevisionSpecification:
-    """A counter that only grows; the state is its last value that was told."""
+    """A counter that only grows; the state is the last value that an answer has shown."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        """The same for all operations."""
+        """Make the specification, which does not depend on the operations."""
 
     def start(self) -> int:
         return 0

@@ -1,4 +1,4 @@
-"""One key of the key-value store, for the linearizability checker (interface part 3)."""
+"""One key of the key-value store, for the linearizability checker (docs/protocol.rst)."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pfsb.applications.key_value import fnv1a_32
 from pfsb.simulator.linearizability.operations import Operation, number_in, revision_of
 
 INTEGER_BOUND: Final = 2**63
-"""INCR keeps to integers from -integer_bound to integer_bound - 1."""
+"""Bound of the integers of INCR, which are from -INTEGER_BOUND to INTEGER_BOUND - 1."""
 
 
 class Register(NamedTuple):
-    """One key. (Named tuples here and below: a search compares and hashes states all the time.)"""
+    """The value of one key. States are named tuples, since a search compares and hashes them all the time."""
 
     value: str | None = None
-    """None: the key is absent."""
+    """The value; None if the key is absent."""
     revision: int | None = None
-    """When the value was written; None: absent, or written by an operation whose revision nobody was told."""
+    """The revision of the value; None if the key is absent, or if no answer has shown the revision."""
     floor: int = 0
-    """The highest revision known so far: all that changes from here on has a higher one."""
+    """The highest revision that is known. Every later change has a higher one."""
 
 
 class _CommandEffect(NamedTuple):
-    """What a command does to a value and what it must be answered, but for the revision."""
+    """The effect of a command on a value, and its answer except for the revision."""
 
     writes: bool
     value: str | None
@@ -37,12 +37,12 @@ class _CommandEffect(NamedTuple):
 class RegisterSpecification:
     """GET, PUT, DEL, CAS, INCR, APPEND and PUTHASH on one key, which is absent at first.
 
-    Revisions, where answers tell them: each change has a higher one than everything before it on this key, and GET
-    tells that of the latest change.
+    As far as answers show revisions, each change has a higher one than all earlier operations on this key, and GET
+    shows that of the latest change.
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        """The same for all operations."""
+        """Make the specification, which does not depend on the operations."""
 
     def start(self) -> Register:
         return Register()
@@ -58,7 +58,7 @@ class RegisterSpecification:
         return _written(state, outcome, revision)
 
     def position(self, operation: Operation) -> int | None:
-        """GETs come behind the change that they saw, and before the next."""
+        """Twice the revision for a change; a GET comes behind the change that it saw, and before the next one."""
         revision = revision_of(operation)
         return None if revision is None else 2 * revision + (operation.command[0] == "GET")
 
@@ -108,7 +108,7 @@ def _fits(outcome: _CommandEffect, answer: Result) -> bool:
 
 
 def _seen(state: Register, revision: int | None) -> Register | None:
-    """The state after a GET, which may tell the revision of a write that nobody was told."""
+    """The state after a GET, which may be the first answer that shows the revision of a write."""
     if revision is None or revision == state.revision:
         return state
     if state.revision is None and revision > state.floor:

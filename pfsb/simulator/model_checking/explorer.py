@@ -1,26 +1,27 @@
-"""All that can happen to a small cluster, to a stated depth: every order of messages, timers, disk writes and crashes.
+"""Everything that can happen to a small cluster, to a given depth: all orders of messages, timers, writes and crashes.
 
-A state of the cluster is a state of each server, and the set of all that was ever said. That set only grows: a message
-stays in it after it has arrived, so it may arrive again (duplication), in any order, late, or never (loss), without a
-step for any of these. What a server has executed and let out is in it, too: whatever was ever executed anywhere, in
-whichever life of a server, is compared with all that comes later.
+A state of the cluster is a state of each server, and the set of all messages that were ever sent. That set only grows:
+a message stays in it after it has arrived, so it may arrive again (duplication), in any order, late, or never (loss),
+without a step for any of these. The set also holds claims about executed slots, so that each execution of any server
+in any incarnation is compared with all later ones.
 
-A step touches one server. What it comes to depends on that server's state alone, so it is computed once for all states
-of the cluster in which it can happen, and remembered (`nodes`): most steps are a look into a table. No state is
-expanded twice.
+A step touches one server. Its outcome depends on the state of that server alone, so it is computed once for all states
+of the cluster in which it can happen (`transitions`), and most steps are a look into a table. No state is expanded
+twice.
 
-Left out, because something else covers it:
+The following is left out, because other steps cover it:
 
-* *A step that only says something* (a message sent again, ALIVE, an answer repeated) is taken at once: it changes no
-  server, and in a set that only grows it takes nothing away that could happen without it.
-* *Being down* is not a state: nobody can tell it from having no step. A crash is one step with the restart after it.
-* *The end of a disk write* is a step of its own where it matters when it comes: as long as a crash is left that could
-  come before it, and something has run ahead of it out of the server (a leader's PROPOSAL). Otherwise it is taken at
-  once: a crash that comes before it leaves no trace of the turns that wait for it (design part 3), so it is a crash
-  before these turns. What is left of a write that a crash tears is explored, too. And what is said after the write
-  could as well be heard later.
+* *A step that only sends messages* (a repetition, ALIVE, an answer) is taken at once: it changes no server, and adding
+  messages to a set that only grows prevents no other step.
+* *A server that is down* is no state of its own: it cannot be told from a server without a step. A crash is one step
+  with the restart after it.
+* *The end of a disk write* is a step of its own only where its moment matters: a crash is left that could come before
+  it, and a message (a leader's PROPOSAL) has left the server ahead of it. Otherwise the write ends at once: a crash
+  before its end leaves no trace of the turns that wait for it, so it equals a crash before these turns
+  (docs/internals/turn.rst). A crash that tears the write is explored as well, and messages that leave after the write
+  may be received at any later time.
 * *Several messages of one frame* arrive one by one.
-* *Times*: a timer may fire whenever it is armed. `forking.ABSTRACTED` tells what makes no difference then.
+* *Times*: a timer may fire whenever it is armed. `snapshots.ABSTRACTED` lists the values that make no difference then.
 """
 
 from __future__ import annotations
@@ -38,31 +39,31 @@ from pfsb.simulator.model_checking.transitions import NODE_BITS, Move, Node, mak
 
 NODE_MASK = (1 << NODE_BITS) - 1
 REPORT_EVERY = 10_000
-"""States between two reports."""
+"""Number of states between two reports."""
 
 
 @frozen
 class Bounds:
-    """How large the explored world is."""
+    """The bounds of the explored cluster."""
 
     servers: int = 3
     asks: tuple[tuple[str, int], ...] = (("a", 0), ("b", 1))
-    """(client, server): each client has one update; it may ask several servers for it, and any number of times."""
+    """(client, server): each client has one update, and may send it to several servers any number of times."""
     views: int = 3
-    """The highest view that anybody attempts because of a timer, and that anybody hears votes for."""
+    """The highest view that a server attempts because of a timer, and for which votes are received."""
     crashes: int = 1
-    """In all, over all servers."""
+    """Number of crashes in all, over all servers."""
     idle: frozenset[int] = frozenset()
     """Servers that are down from the beginning."""
     led: bool = True
-    """Begin where the first server leads view 1, and all follow; otherwise where all have just started."""
+    """Whether server 0 leads view 1 at the beginning, and all follow; otherwise all servers have just started."""
     lead_in: tuple[tuple[int, str], ...] = ()
-    """(server, what) before all else: a message that arrives there (`Proposal`), a timer, `Ask` or `Crash`."""
+    """(server, kind of step) of the first steps: a message that arrives (`Proposal`), a timer, `Ask` or `Crash`."""
 
 
 @frozen
 class Counterexample:
-    """Something is wrong, and this is how it comes about, in as few steps as possible."""
+    """A broken promise, and the fewest steps that lead to it."""
 
     what: str
     steps: tuple[str, ...]
@@ -74,19 +75,19 @@ class Counterexample:
 
 @frozen
 class Progress:
-    """How far an exploration is."""
+    """The progress of an exploration."""
 
     depth: int
-    """All states are known to which so many steps lead."""
+    """Number of steps within which all states are known."""
     states: int
     server_states: int
-    """Of single servers."""
+    """Number of states of single servers."""
     steps: int
-    """That led to a state, new or not."""
+    """Number of steps that were made, to new states or to known ones."""
 
 
 class _Stop(Exception):
-    """Something is wrong."""
+    """Ends the exploration with a counterexample."""
 
     def __init__(self, counterexample: Counterexample) -> None:
         super().__init__(counterexample.what)
@@ -98,14 +99,14 @@ class _Place:
     """A state of the cluster, taken apart."""
 
     number: int
-    """In the order in which states were found; -1: none yet, the beginning is under way."""
+    """Number of the state, in the order of discovery; -1 for states of the beginning, which have none."""
     nodes: tuple[Node, ...]
     messages: int
     crashes_left: int
 
 
 class Exploration:
-    """Breadth first: what is found is found in as few steps as possible."""
+    """A breadth-first search, so that a counterexample has the fewest steps possible."""
 
     def __init__(
         self,
@@ -122,23 +123,23 @@ class Exploration:
         self.steps = 0
         self.counterexample: Counterexample | None = None
         self.is_cut_short = False
-        """There were more states than `states_max`."""
+        """Whether there were more states than `states_max`."""
         self.is_complete = False
-        """There are no more states, however deep one goes."""
+        """Whether all states of any depth are known."""
         self._states_max = states_max
         self._awake = [i for i in range(bounds.servers) if i not in bounds.idle]
         self._seen: set[int] = set()
         self._next: list[int] = []
-        """States to expand, at the depth after this."""
+        """States of the next depth, to be expanded."""
         self._parents = array("I")
         self._causes = array("I")
         self._beginning: list[int] = []
         """The steps of the lead-in."""
 
-    # ------------------------------------------------------------------ going on
+    # ------------------------------------------------------------------ expanding states
 
     def levels(self, depth: int) -> Iterator[Progress]:
-        """Go down to `depth`; less far if something is wrong, or there are too many states, or no more.
+        """Explore to `depth`, unless a promise is broken, or there are too many states or no more states before.
 
         Raises ValueError if the lead-in cannot happen.
         """
@@ -186,7 +187,7 @@ class Exploration:
             self._add(key, place.number, move[0])
 
     def _after(self, place: _Place, server: int, move: Move) -> _Place:
-        """Take a step, and what follows from it without a choice."""
+        """The state after a step and all that follows from it without a choice."""
         step, target, more = move
         nodes = list(place.nodes)
         nodes[server] = self.nodes[target]
@@ -232,7 +233,7 @@ class Exploration:
         return key
 
     def _place(self, key: int, number: int) -> _Place:
-        """Stops if something is wrong after one of the steps that can be taken there."""
+        """Take a key apart. Raises `_Stop` if a step that is possible in this state breaks a promise."""
         last = len(self.nodes.servers) - 1
         nodes = tuple(self.nodes[key >> NODE_BITS * (last - i) & NODE_MASK] for i in range(last + 1))
         crashes_left = self.bounds.crashes + len(nodes) - sum(node.incarnations for node in nodes)
@@ -271,7 +272,7 @@ class Exploration:
         self._add(self._key(place), 0, 0)
 
     def _let_all_arrive(self, place: _Place) -> _Place:
-        """Until nothing changes any more; no timer fires meanwhile."""
+        """Deliver all messages until nothing changes any more. No timer fires meanwhile."""
         before = None
         while place != before:
             before = place
@@ -291,7 +292,7 @@ class Exploration:
             raise ValueError(f"server {server}: no {what} can happen there; what can: {', '.join(sorted(set(kinds)))}")
         return possible[kinds.index(what)]
 
-    # ------------------------------------------------------------------ telling
+    # ------------------------------------------------------------------ reports
 
     def _progress(self) -> Progress:
         return Progress(self.depth, len(self._seen), len(self.nodes), self.steps)

@@ -1,8 +1,8 @@
-"""One server whose time stands still: every step of it is chosen from outside, made, and can be taken back.
+"""One server that is driven step by step: each step is chosen from outside, made, and can be taken back.
 
 The protocol is the real one, over a real memory disk. A step is a frame of one message, a timer that fires, the end of
-a disk write, or a crash with the restart after it. That is one step because nobody can tell a server that is down from
-one to which nothing happens.
+a disk write, or a crash together with the restart after it: a server that is down cannot be told from one to which
+nothing happens.
 """
 
 from __future__ import annotations
@@ -51,7 +51,11 @@ SETTINGS = Settings(
     horizon_slots=100,
     digests_kept=4,
 )
-"""All times are 0 where that can be: then nothing has a date. An update a batch: two updates meet in two slots."""
+"""Settings of the explored servers.
+
+Times are 0 where possible, so that states do not differ in dates. A batch holds one update, so that two updates need
+two slots.
+"""
 
 PROGRESS_TIMER = "ProgressTimer._time_came"
 HEARTBEAT = "Retransmission._alive_and_wait"
@@ -64,7 +68,8 @@ SEQ_MAX = 1_000_000
 class SteppedServer:
     """Makes one step of one server from any of its states.
 
-    `checks_gate` is off only to see what a defect comes to that the door would stop. `patch` may change the replica.
+    `checks_gate` is off only to see the consequences of a defect that the checks of leaving messages would stop before.
+    `patch` may change the replica.
     """
 
     def __init__(
@@ -109,14 +114,14 @@ class SteppedServer:
         self._disk_places = {self.snapshots.place(MemoryDisk, name) for name in ("incarnation", "contents")}
 
     def first(self) -> StepOutcome:
-        """The server starts for the first time."""
+        """Let the server start for the first time."""
         self._start()
         return self._outcome()
 
     def make(self, state: Frozen, step: Step) -> StepOutcome:
-        """Raises AssertionError (a `Violation`, or one of the protocol's own) if something is wrong.
+        """Make a step. Raises AssertionError, a `Violation` or one of the protocol's own, if it breaks a promise.
 
-        After that the state that was left behind is no state of the protocol; nothing of it stays.
+        The state after an exception is no state of the protocol, so nothing of it is kept.
         """
         self.snapshots.put_back(state)
         try:
@@ -129,12 +134,12 @@ class SteppedServer:
             raise
 
     def steps(self, state: Frozen) -> list[Step]:
-        """What may happen in this state, beside messages."""
+        """The steps that are possible in this state, except messages."""
         self.snapshots.put_back(state)
         steps: list[Step] = []
         for name in self.clock.names():
             if name in PERIODIC and self.storage.groups:
-                continue  # what they say has been said before the write, or waits for it, or comes after it
+                continue  # their messages have left before the write, or wait for it, or leave after it
             steps.append(Fire(name))
             if name in WITH_A_CHOICE:
                 steps.append(Fire(name, choice=1))
@@ -148,7 +153,7 @@ class SteppedServer:
         return [Crash(kept) for kept in range(torn)]
 
     def is_done_at_once(self, state: Frozen) -> bool:
-        """A write is under way, and nothing that leaves the server has run ahead of it."""
+        """Whether a write is under way, and no message has left the server ahead of it."""
         self.snapshots.put_back(state)
         return bool(self.storage.groups) and not self.transport.is_ahead
 
@@ -157,7 +162,7 @@ class SteppedServer:
         return bool(self.storage.groups)
 
     def look(self, state: Frozen) -> Replica:
-        """The replica in that state, to look at until the next step."""
+        """The replica in that state, which may be read until the next step."""
         self.snapshots.put_back(state)
         return self.replica
 
@@ -181,7 +186,7 @@ class SteppedServer:
                 assert_never(step)
 
     def _choose(self, choice: int) -> None:
-        """Whom a server asks that is behind; and whether it sends a client's update to the leader, or to all."""
+        """Choose the peer that a late server asks, and whether an update is sent to the leader or to all servers."""
         for number, peer in enumerate(self.replica.flow_control.peers.values()):
             peer.local_aru = SEQ_MAX if number == choice else 0
         for timer in self.replica.update_timers._timers.values():
@@ -215,7 +220,7 @@ class SteppedServer:
         return StepOutcome(self.snapshots.take(), sent, facts)
 
     def _let_idle_timers_run_out(self) -> None:
-        """Those that have nothing to say any more: the update is executed, or what was missing is there."""
+        """Fire timers that have no effect any more: the update is executed, or the missing slots have arrived."""
         armed = self.clock.names()
         if UPDATE_TIMER in armed and not self.replica.data.clients.pending_updates:
             self.clock.fire(UPDATE_TIMER)
@@ -227,9 +232,10 @@ class SteppedServer:
             reconciliation._first = reconciliation._burst_end = 0
 
     def _tidy(self) -> None:
-        """Numbers that only grow begin at 0 again; what waits for one write waits together; who comes first is told.
+        """Bring equal states into one form.
 
-        (Last_Enqueued is asked by name only, so its order means nothing.)
+        Positions that only grow begin at 0 again, messages that wait for the same write stand in one outbox, and
+        Last_Enqueued, which is looked up by name only, is sorted.
         """
         clients = self.replica.data.clients
         clients.last_enqueued = dict(sorted(clients.last_enqueued.items()))
@@ -254,10 +260,10 @@ class SteppedServer:
         return self.replica.data.preparing.prepare_oks.get(self.server_id)
 
     def _promise_is_complete(self, message: Prepare) -> None:
-        """A new promise lists every vote of an older view above the leader's aru (G19).
+        """Require that a new promise lists every vote of an older view above the leader's Local_Aru (G19).
 
-        It is the answer to later PREPAREs of that view, too, even to one that was sent earlier, with a lower aru:
-        the leader has executed what the first one said.
+        The promise also answers later PREPAREs of that view, even one that was sent before with a lower Local_Aru: the
+        leader has executed all slots up to the Local_Aru of the PREPARE that was received first.
         """
         promise = self._own_promise()
         if promise is None or promise.view != message.view:

@@ -1,4 +1,4 @@
-"""Who lives in a run: whole servers with people who use them, or the protocol alone with the clients of the paper."""
+"""The servers and users of a run: whole servers with users, or the protocol alone with clients as in the paper."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ from pfsb.simulator.workload.users import User
 
 
 class Population(Protocol):
-    """What a run asks of its servers and of those who use them."""
+    """The servers and users of a run, as the run needs them."""
 
     size: int
-    """How many use them."""
+    """Number of users."""
 
     def build(self, parts: ServerParts) -> Any:
-        """One life of one server."""
+        """Build one incarnation of one server."""
 
     def begin(self) -> None:
-        """They begin to ask."""
+        """Let the users begin."""
 
     def finish(self) -> None:
-        """They ask nothing new."""
+        """Let the users begin no new commands."""
 
     def waiting(self) -> Iterator[str]:
-        """Who still wants something, and what."""
+        """A sentence for each user that still waits for something."""
 
     def check_bounds(self) -> None:
-        """Raises `Violation` if something grows or stands still."""
+        """Raises `Violation` if a table grows beyond its bounds or a periodic timer has stopped."""
 
     def state(self, server_id: int) -> dict[str, object]:
-        """What must be the same at all servers, by name."""
+        """The parts of a server's state that must be equal at all servers, by name."""
 
     def check_history(self) -> None:
-        """Raises `Violation` if what they have seen cannot be."""
+        """Raises `Violation` if the answers that the users got cannot be right together."""
 
     def count(self, marks: Marks) -> None:
-        """At the end."""
+        """Add the marks that are known at the end of a run only."""
 
 
 @define(eq=False)
@@ -154,7 +154,7 @@ class UserPopulation:
 
 @define(eq=False)
 class PaperClientPopulation:
-    """The clients of section 4: one outstanding update each, which is repeated at any server until it is answered."""
+    """The clients of section 3: one outstanding update each, which is repeated at any server until it is answered."""
 
     cluster: SimulatedCluster
     seed: int
@@ -205,7 +205,7 @@ class PaperClientPopulation:
         }
 
     def check_history(self) -> None:
-        """Each answer was checked when it was given."""
+        """Do nothing: each answer was checked when it was given."""
 
     def count(self, marks: Marks) -> None:
         marks.counts["operations"] += len(self.cluster.answers)

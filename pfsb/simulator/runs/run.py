@@ -1,7 +1,7 @@
-"""One run, whole and reproducible from its seed: trouble, then a majority that is well, then a whole cluster.
+"""One run, reproducible from its seed: random faults, then a healed majority, then a healed cluster, then drills.
 
-While it lasts, safety is checked after every event. Then liveness is: everyone who still wants something gets it from a
-majority that is connected, whatever the others do; and when all are well, all are equal.
+Safety is checked after every event. When the faults are over, liveness is checked: a majority that is connected answers
+every user, whatever the other servers do, and when all servers are healed, all of them execute the same slots.
 """
 
 from __future__ import annotations
@@ -31,28 +31,29 @@ from pfsb.simulator.runs.liveness_drills import LivenessDrills
 from pfsb.simulator.runs.population import PaperClientPopulation, Population, UserPopulation
 
 EQUALITY_SECONDS = 60.0
-"""How long it may take until all are equal."""
+"""How long it may take until all servers have executed the same slots."""
 BOUNDS_SECONDS = 0.5
+"""How often the bounds of tables and timers are checked."""
 
 
 @frozen
 class Plan:
-    """What is run: the seed draws the rest. Shrinking leaves out parts of it."""
+    """The definition of a run. The seed draws all that is not given; shrinking leaves out parts."""
 
     seed: int
     profile: str = "mixed"
     servers: int | None = None
     seconds: float | None = None
-    """How long things go wrong, in simulated seconds."""
+    """How long faults happen, in simulated seconds."""
     without: frozenset[str] = frozenset()
     """Families of faults that are switched off."""
     faults: tuple[int, ...] | None = None
     """Numbers of the faults that happen; None: all."""
     users: int | None = None
-    """How many of the users there are."""
+    """Number of users that take part; None: all."""
 
     def command(self) -> str:
-        """What repeats this run."""
+        """The command line that repeats this run."""
         words = ["pfsb simulate", f"--seed {self.seed}"]
         if self.profile != "mixed":
             words.append(f"--profile {self.profile}")
@@ -69,22 +70,24 @@ class Plan:
 
 @define
 class RunOutcome:
-    """What came of a run."""
+    """The result of a run."""
 
     plan: Plan
     digest: str
     events: int
     seconds: float
-    """Simulated."""
+    """Length of the run, in simulated seconds."""
     marks: Counter[str]
     failure: str = ""
-    """What is wrong, in a few lines; "": nothing."""
+    """The broken promise, in a few lines; "" if there is none."""
     faults: tuple[Fault, ...] = ()
     users: int = 0
     picture: str = ""
 
 
 class Run:
+    """One run of a simulated cluster."""
+
     def __init__(
         self, plan: Plan, patch: Plant | None = None, trace: Callable[[dict[str, Any]], None] | None = None
     ) -> None:
@@ -131,7 +134,7 @@ class Run:
     # ------------------------------------------------------------------ the run
 
     def run(self) -> RunOutcome:
-        """Whatever goes wrong is in the outcome."""
+        """Run all phases. A violation or an exception ends the run, and is in the outcome."""
         failure = ""
         observer = _ErrorsInLog(self.cluster)
         globalLogPublisher.addObserver(observer)
@@ -195,7 +198,7 @@ class Run:
         self.cluster.clock.callLater(BOUNDS_SECONDS, self._look_at_bounds)
 
     def _heal_a_majority(self) -> None:
-        """The rest is left as it is, or worse, for good."""
+        """Heal a majority, drawn at random. The other servers stay as they are, or get worse, for good."""
         cluster = self.cluster
         whole = [i for i in cluster.ids if i not in cluster.amnesiacs]
         is_enough = len(cluster.ids) // 2 + 1 if self.profile.leaves_broken else len(whole)
@@ -218,7 +221,7 @@ class Run:
             self.cluster.isolate(server_id)
 
     def _wait_for(self, predicate: Callable[[], bool], text: str, patience: float) -> None:
-        """Look four times a second. Where clocks are slow, everything takes longer."""
+        """Wait for a condition, longer if clocks run slow. Raises `Violation` with `text`."""
         seconds = patience / min(1.0, *(server.rate for server in self.cluster.servers.values()))
         until = self.cluster.now + seconds
         while not predicate():
@@ -227,20 +230,20 @@ class Run:
                 raise Violation(f"{text} within {seconds:g} s\n{waiting}".rstrip())
             self.cluster.run(0.25)
 
-    # ------------------------------------------------------------------ looking
+    # ------------------------------------------------------------------ conditions
 
     def _all_are_served(self) -> bool:
         return not any(True for _ in self.population.waiting())
 
     def _amnesiacs_are_out(self) -> bool:
-        """G20: they have found out, and stopped."""
+        """Whether all servers that have lost their disk have found that out, and stopped (G20)."""
         return not any(self.cluster.is_running(i) for i in self.cluster.amnesiacs)
 
     def _all_are_equal(self) -> bool:
         return len({self.cluster.aru(i) for i in self.cluster.ids}) == 1 and self.cluster.all_equal()
 
     def _check_equality(self) -> None:
-        """At one Local_Aru there is one state."""
+        """Require that all servers, which have the same Local_Aru, have the same state."""
         found = {server_id: self.population.state(server_id) for server_id in self.cluster.ids}
         first = found[self.cluster.ids[0]]
         for server_id, state in found.items():
@@ -257,7 +260,7 @@ class Run:
 @implementer(ILogObserver)
 @define(eq=False)
 class _ErrorsInLog:
-    """No error goes by unseen, though a server logs it and goes on."""
+    """Ends the run with the first error that a server logs, although the server goes on."""
 
     cluster: SimulatedCluster
 
@@ -268,7 +271,7 @@ class _ErrorsInLog:
 
 
 def _switched_off(parameters: Parameters, families: frozenset[str]) -> Parameters:
-    """The same without some families, as far as they are in the knobs and not in the list of faults."""
+    """The parameters without some families, as far as these are not in the list of faults."""
     unknown = families - set(ALL_FAMILIES)
     assert not unknown, f"there are no families {unknown}"
     changed: dict[str, Any] = {"families": parameters.families - families}

@@ -34,11 +34,13 @@ from pfsb.tracing import JSONTracer
 
 SEEDS_MAX: Final = 1_000_000_000
 MARKS_SEEDS: Final = 1_000
-"""So many seeds of the mixed profile come through everything in `marks.REQUIRED`."""
+"""Number of seeds of the mixed profile that must go through all marks of `marks.REQUIRED`."""
 SHRUNK_MAX: Final = 3
-"""How many of the failing seeds are shrunk."""
+"""Maximum number of failing seeds that are shrunk."""
 DIAGRAM_ROWS: Final = 120
+"""Maximum number of rows of a diagram."""
 EVENTS_KEPT: Final = 50_000
+"""Maximum number of events that are kept for a diagram."""
 
 
 class Options(usage.Options):
@@ -87,7 +89,7 @@ class Options(usage.Options):
         unknown = without - set(ALL_FAMILIES)
         if unknown:
             raise usage.UsageError(f"--without {min(unknown)}: known are {', '.join(ALL_FAMILIES)}")
-        # Without a seed and an end, every call shall try something new.
+        # Without a seed and an end, each call tries new seeds.
         first = self["seed"] if self["seed"] is not None else self._first_seed()
         names = ("profile", "servers", "seconds", "users")
         self.plan = Plan(first, without=without, faults=self._faults(), **{name: self[name] for name in names})
@@ -109,13 +111,13 @@ class Options(usage.Options):
 
     @property
     def is_complete(self) -> bool:
-        """Nothing is left out that the seeds draw."""
+        """Whether the seeds draw everything, so that the marks of the mixed profile can be required."""
         left_out = (self["servers"], self["seconds"], self["users"], self["faults"])
         as_drawn = self["profile"] == "mixed" and not self["without"] and self["broken"] is None
         return as_drawn and left_out == (None,) * len(left_out)
 
     def seeds(self) -> Iterator[int]:
-        """Without an end if time is the limit."""
+        """The seeds to run; there is no last one if time is the limit."""
         if self["for"] is not None:
             return count(self.plan.seed)
         return islice(count(self.plan.seed), self["seeds"] or 1)
@@ -134,7 +136,7 @@ class Options(usage.Options):
 
 
 def run_plan(plan: Plan, broken: str | None = None) -> RunOutcome:
-    """One run, with the defect of that name in every server."""
+    """Run a plan, with the defect of that name in every server."""
     return Run(plan, _patch(broken)).run()
 
 
@@ -159,6 +161,8 @@ async def run(reactor: Any, options: Options) -> None:
 
 @define(eq=False)
 class SimulateTool:
+    """Runs the seeds or the schedule that the command line asks for, and reports the results."""
+
     reactor: Any
     options: Options
     out: TextIO
@@ -177,7 +181,7 @@ class SimulateTool:
             self._say(f"{name:28} {sentence}")
 
     def run_directed(self, schedule: str) -> None:
-        """A schedule that was made for the situation, since random runs forgive or never reach it."""
+        """Run a directed schedule, which was made for a situation that random runs rarely reach."""
         plan, broken = self.options.plan, self.options["broken"]
         self._say(f"schedule {schedule}, seed {plan.seed}: {(SCHEDULES[schedule].__doc__ or '').partition(chr(10))[0]}")
         failure = attempt(schedule, plan.seed, _patch(broken))
@@ -298,7 +302,7 @@ class SimulateTool:
             self.has_failed = True
             self._say(f"FAILED: {self._done} seeds never came through: {'; '.join(missing)}")
 
-    # ------------------------------------------------------------------ smaller
+    # ------------------------------------------------------------------ shrinking
 
     async def _shrink(self, outcome: RunOutcome) -> None:
         if self.options["no-shrink"]:
@@ -311,7 +315,7 @@ class SimulateTool:
         self._say(f"    {best.failure.splitlines()[0]}")
         self._say(f"    {best.users} users; " + (", ".join(map(str, best.faults)) or "no faults"))
 
-    # ------------------------------------------------------------------ speaking
+    # ------------------------------------------------------------------ output
 
     def _say(self, text: str) -> None:
         self.out.write(text + "\n")

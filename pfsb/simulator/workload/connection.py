@@ -1,4 +1,4 @@
-"""A user's connection to one life of one server: what goes there and back takes its time, and ends with that life."""
+"""A user's connection to one incarnation of one server, with delays both ways; it ends with that incarnation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ Told = Callable[[Result], None]
 
 @define(eq=False)
 class SimulatedConnection:
-    """Like a TCP connection: in order, and lost when the server dies. What it answers goes through the checks first."""
+    """A connection that keeps the order of requests and is lost when the server dies, as a TCP connection.
+
+    The checkers see each request when it reaches the server, and each answer when it leaves the server.
+    """
 
     cluster: SimulatedCluster
     checks: SessionChecker
@@ -29,9 +32,9 @@ class SimulatedConnection:
     server_id: int
     on_ended: Callable[[SimulatedConnection, str], None]
     batching_seconds: float = 0.0
-    """What arrives within such a time is seen by the server at its end, together; 0: at once."""
+    """Length of the periods at whose ends requests reach the server, all of a period together; 0: each at once."""
     client_id: str = ""
-    """Whose session it speaks for; "" until it is known."""
+    """The session of this connection; "" until it is known."""
     is_disconnected: bool = False
     unanswered: int = 0
     _server_clock: Any = field(init=False)
@@ -42,15 +45,15 @@ class SimulatedConnection:
     @_server_clock.default
     def _make_server_clock(self) -> Any:
         running = self.cluster.servers[self.server_id].running
-        assert running is not None, "one connects to a server that runs"
+        assert running is not None, "connections are made to running servers only"
         return running.server_clock
 
     @property
     def is_lost(self) -> bool:
-        """The server of that life is gone."""
+        """Whether the incarnation of the server has ended."""
         return bool(self._server_clock.closed)
 
-    # ------------------------------------------------------------------ there
+    # ------------------------------------------------------------------ requests of the user
 
     def connect(self, connected: Callable[[], None]) -> None:
         self._send(self._connect, connected)
@@ -59,7 +62,7 @@ class SimulatedConnection:
         self._send(self._hello, client_id, ttl_seconds, told)
 
     def submit(self, number: int, command: Command, told: Told) -> None:
-        """A numbered command."""
+        """Send a numbered command."""
         self.unanswered += 1
         self._send(self._submit, number, command, told)
 
@@ -68,20 +71,20 @@ class SimulatedConnection:
         self._send(self._question, command, told)
 
     def read(self, name: str, told: Callable[[int, Result], None]) -> None:
-        """What this server knows of a key, by itself; with the slot up to which that is."""
+        """Read a key at this server; the answer comes with the last slot that the server had executed by then."""
         self._send(self._read, name, told)
 
     def bye(self, told: Told) -> None:
         self._send(self._bye, told)
 
     def disconnect(self) -> None:
-        """Hang up. What is under way is not answered any more."""
+        """Close the connection. Requests under way get no answer any more."""
         if not self.is_disconnected:
             self.is_disconnected = True
             self._send(self._disconnect)
 
     def _send(self, act: Callable[..., None], *args: Any) -> None:
-        """In order; a paused server takes it when it goes on."""
+        """Let a request arrive at the server, behind earlier ones. A paused server takes it when it is resumed."""
         now = self.cluster.now
         self._request_arrival = max(self._request_arrival, self._batched(now + self.rng.uniform(*LATENCY_SECONDS)))
         self.cluster.clock.callLater(self._request_arrival - now, self._server_clock.callLater, 0, act, *args)
@@ -149,10 +152,10 @@ class SimulatedConnection:
         if self._connection is not None:
             self._connection.disconnected()
 
-    # ------------------------------------------------------------------ back
+    # ------------------------------------------------------------------ answers to the user
 
     def _reply_with(self, told: Callable[..., None], *args: Any) -> None:
-        """What a server says that dies in this moment gets nowhere."""
+        """Let an answer travel to the user, unless the server has died in this moment."""
         if self._server_clock.closed:
             return
         now = self.cluster.now

@@ -1,4 +1,4 @@
-"""People who only listen: they are told every event once, in order, wherever they are connected just then."""
+"""Listeners: each must get every event of the chat once, in order, at whatever servers it is connected."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.workload.read_checker import ReadHistory
 
 LOOK_SECONDS = 0.1
+"""How often a listener decides whether to move or to pause."""
 STAYS_SECONDS = 4.0
+"""How long a listener stays at one server, on average."""
 
 
 @define(eq=False)
 class SimulatedListener:
-    """Follows the chat from the first line on, at one server after another; now and then it does not read on."""
+    """Follows the chat from its first line on, at one server after another, and pauses now and then."""
 
     cluster: SimulatedCluster
     log: ReadHistory
     rng: random.Random
     heard: int = 0
-    """How many events."""
+    """Number of events that the listener has got."""
     _server_clock: ServerClock | None = None
     _visits: int = 0
-    """How often the listener has gone to a server."""
+    """Number of times that the listener has moved to a server."""
     _server_id: int = -1
     _subscription: Subscription | None = None
     _leaves_at: float = field(default=0.0)
@@ -44,7 +46,7 @@ class SimulatedListener:
         self.cluster.clock.callLater(LOOK_SECONDS, self._act)
 
     def _pause_or_resume(self, subscription: Subscription) -> None:
-        """The connection's buffer is full, or empty again."""
+        """Pause or resume the subscription, as a connection with a full buffer does."""
         self._is_paused = not self._is_paused
         if self._is_paused:
             subscription.pause()
@@ -65,12 +67,12 @@ class SimulatedListener:
 
     def _listen(self, server_clock: ServerClock, visit_number: int) -> None:
         if visit_number != self._visits:
-            return  # the server was paused for so long that the listener has gone
+            return  # the server was paused for so long that the listener has moved on
         server = self.cluster.process(self._server_id).server
         self._subscription = server.follow("LISTEN", self.heard + 1, lambda event: self._hear(server_clock, event))
 
     def _hear(self, server_clock: ServerClock, event: Event) -> None:
-        """What a server tells that dies in this moment gets nowhere."""
+        """Check an event, unless its server has died in this moment or the listener has moved on."""
         if server_clock is self._server_clock and not server_clock.closed:
             self.heard += 1
             self.cluster.findings.note(self.log.heard, self.heard, event, f"server {self._server_id}")

@@ -1,4 +1,4 @@
-"""The numbers that a user gives to commands: growing, some of them passed over, for mischief."""
+"""The numbers that a user gives to its commands: growing, with some skipped, which a correct client does not do."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from attrs import define, field
 
 @define(eq=False)
 class CommandNumbers:
-    """Of one session."""
+    """The command numbers of one session."""
 
     _rng: random.Random
     _gaps: float
-    """The chance that a number is passed over."""
+    """Chance that a number is skipped."""
     _last: int = field(default=0, init=False)
     skipped: list[int] = field(factory=list, init=False)
 
@@ -25,14 +25,14 @@ class CommandNumbers:
         return self._last
 
     def take_skipped(self) -> int:
-        """One of those, to be used after all."""
+        """Take one of the skipped numbers, to use it after all."""
         return self.skipped.pop(self._rng.randrange(len(self.skipped)))
 
     def continue_from(self, last: int) -> None:
-        """The session is there already, and has come so far."""
+        """Go on after number `last` of a session that was resumed."""
         self._last = max(self._last, last)
 
     def restart(self) -> None:
-        """Another session."""
+        """Begin with number 1 again, for a new session."""
         self._last = 0
         self.skipped.clear()

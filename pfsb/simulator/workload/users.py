@@ -1,7 +1,7 @@
-"""People who use the cluster: each asks, waits, loses patience, goes elsewhere and repeats the same numbers.
+"""Users of whole servers: each sends commands, waits, moves to another server and repeats the same numbers there.
 
-A user with a name has one session, over many connections, sometimes two at once. One without has a session for each
-connection; what was under way when that breaks stays unknown.
+A user with a name has one session over many connections, sometimes two at once. A user without a name has a session
+for each connection; the fate of its commands under way stays unknown when the connection breaks.
 """
 
 from __future__ import annotations
@@ -23,63 +23,66 @@ from pfsb.simulator.workload.request import UserRequest
 from pfsb.simulator.workload.user_profile import UserProfile
 
 LOOK_SECONDS = 0.05
+"""How often a user decides about its next action."""
 LOCK_PATIENCE = 4
-"""A lock may be long in coming: so many times the patience."""
+"""Factor of a user's patience with a LOCK, which may have to wait for its holder."""
 BACKOFF_MAX = 8
-"""Patience grows to so many times."""
+"""Maximum factor by which the patience of a user grows."""
 
 
 @define(eq=False)
 class User:
+    """One user, with at most one connection in use at a time."""
+
     cluster: SimulatedCluster
     checks: SessionChecker
     history: History
     log: ReadHistory
     rng: random.Random
     name: str
-    """"": none."""
+    """The client id of the user's session; "" for a user without a name."""
     profile: UserProfile
     vocabulary: Vocabulary
     unique: Callable[[], int]
     home_servers: frozenset[int]
-    """The servers that it goes to, as long as one of them runs and it does not just want to be done."""
+    """The servers that the user connects to, while one of them runs and until `finish`."""
     is_gone: bool = False
     _connection: SimulatedConnection | None = None
     _is_ready: bool = False
-    """The line may be used: HELLO is answered."""
+    """Whether the connection may be used: HELLO is answered."""
     _connection_since: float = 0.0
     _had_a_session: bool = False
     _numbers: CommandNumbers = field(init=False)
     _requests: list[UserRequest] = field(factory=list)
-    """Without an answer, in the order of their numbers."""
+    """Commands without an answer, in the order of their numbers."""
     _done: list[UserRequest] = field(factory=list)
     _wants_another_server: bool = False
-    """This server had no answer to something, or to HELLO: another one may have."""
+    """Whether this server did not answer a command or HELLO, so that another one may be better."""
     _may_hold: str = ""
-    """A lock that the user has asked for, and not given back for certain."""
+    """Name of a lock that the user has asked for, and not released for certain."""
     _next_at: float = 0.0
     _is_finishing: bool = False
     _moves_when_finishing: int = 0
-    """Since there was enough."""
+    """Number of moves to another server since `finish`."""
     _is_served: bool = False
-    """Something was answered since there was enough."""
+    """Whether a command was answered since `finish`."""
 
     @_numbers.default
     def _make_numbers(self) -> CommandNumbers:
         return CommandNumbers(self.rng, self.profile.goes_back)
 
-    # ------------------------------------------------------------------ life
+    # ------------------------------------------------------------------ what to do next
 
     def start(self) -> None:
         self.cluster.clock.callLater(self.rng.uniform(0, 4 * LOOK_SECONDS), self._act)
 
     def finish(self) -> None:
-        """Give back what is held, and ask for one more thing; what is under way is repeated until it is answered."""
+        """Release the lock and send one more command. Commands under way are repeated until they are answered."""
         self._is_finishing = True
 
     @property
     def is_satisfied(self) -> bool:
-        """Nothing is left to wish for."""
+        """Whether the user waits for nothing any more."""
         return self.is_gone or (self._is_served and not self._requests and not self._may_hold)
 
     def describe(self) -> str:
@@ -113,9 +116,10 @@ class User:
 
     @property
     def _backoff(self) -> int:
-        """Who wants one thing only, and was at several servers in vain, waits longer at the next.
+        """Factor by which a finishing user waits longer, after several moves in vain.
 
-        A leader that is slow is not suspected as long as it orders something: all together must not ask for more.
+        A slow leader is not suspected as long as it orders something. Users that repeat their commands too often would
+        give it more than it can order, and would never be served.
         """
         return min(BACKOFF_MAX, 1 + self._moves_when_finishing // 4)
 
@@ -132,7 +136,10 @@ class User:
             self._choose_action()
 
     def _is_pause_of_rhythm(self) -> bool:
-        """A leader that fails while nobody asks is found out all the same, and what it leaves is put in order."""
+        """Whether this is the quiet half of a period.
+
+        A leader that fails while no client asks for anything must be found out, and what it has left must be ordered.
+        """
         rhythm = self.profile.rhythm_seconds
         return rhythm > 0 and self.cluster.now % rhythm > rhythm / 2 and not self._is_finishing
 
@@ -172,7 +179,10 @@ class User:
             self._begin(UserRequest(self._numbers.next(), self.vocabulary.change(self.rng, self.unique())))
 
     def _read_locally(self) -> None:
-        """At this server, sequentially if all that was asked is answered: else it would have to wait for that."""
+        """Read a key at this server.
+
+        The read is sequential if all commands of the connection are answered; otherwise it would have to wait for them.
+        """
         connection = self._connection
         assert connection is not None
         who = self.name or connection.client_id
@@ -189,7 +199,7 @@ class User:
         connection.read(name, has_read)
 
     def _use_a_lock(self) -> None:
-        """One at a time: whoever waits for one and holds another may wait for ever."""
+        """Ask for a lock, or release it. A user that waited for one lock and held another could wait for ever."""
         if self._may_hold:
             self._give_back()
         else:
@@ -202,7 +212,10 @@ class User:
             self._begin(UserRequest(self._numbers.next(), unlock(self._may_hold)))
 
     def _reuse_a_number(self) -> None:
-        """A correct client does neither; a correct server tells it the truth all the same."""
+        """Use a skipped number, or repeat one that was answered.
+
+        A correct client does neither, but a server must answer truthfully even then.
+        """
         assert self._connection is not None
         if self._numbers.skipped and self.rng.random() < 0.5:
             number = self._numbers.take_skipped()
@@ -234,15 +247,15 @@ class User:
 
     def _answered(self, connection: SimulatedConnection, request: UserRequest, result: Result) -> None:
         if request not in self._requests:
-            return  # answered on another line
+            return  # answered on another connection
         if isinstance(result, Done) or result.code not in REFUSED_BY_LOCAL_CLIENTS:
             self._settle(request, result)
         elif connection is not request.connection:
-            return  # the line where it was asked since will tell
+            return  # the connection on which the command was sent since will answer
         elif not request.number:
             self._drop(request)
         elif result.code == "BADREQUEST":
-            # The number is past, and its answer no longer kept; or it was passed over, and is of no use any more.
+            # The number has run, and its answer is no longer kept; or it was skipped, and can no longer be used.
             request.may_have_run = request.may_have_run or result.fate != "none"
             self._drop(request)
         else:
@@ -274,7 +287,7 @@ class User:
             self.history.did_not_happen(request.history_entry)
 
     def _drop(self, request: UserRequest) -> None:
-        """Give it up; whether it ran is known, or never will be."""
+        """Give a command up: its fate is known, or will never be."""
         assert request.history_entry is not None
         self._requests.remove(request)
         if not request.may_have_run:
@@ -285,7 +298,7 @@ class User:
     # ------------------------------------------------------------------ connections
 
     def _move(self) -> None:
-        """To a server, another one if possible."""
+        """Connect to a server, to another one if possible."""
         if self.cluster.now < self._connection_since:
             return
         before = self._connection
@@ -334,7 +347,7 @@ class User:
         self._numbers.continue_from(last)
 
     def _session_is_new(self) -> None:
-        """What the former one held is free again; what it was asked may have run, and be forgotten since."""
+        """Begin a new session: locks of the former one are free, and its commands may have run and been forgotten."""
         if self._had_a_session:
             for request in [request for request in self._requests if request.may_have_run]:
                 self._drop(request)
@@ -343,7 +356,7 @@ class User:
             self._may_hold = ""
 
     def _hang_up(self) -> None:
-        """Leave the line, or leave it open and forget it."""
+        """Disconnect, or leave the connection open for a while without using it."""
         connection, self._connection, self._is_ready, self._wants_another_server = self._connection, None, False, False
         if connection is None:
             return
@@ -367,6 +380,6 @@ class User:
         connection.bye(lambda result: self._session_is_over(connection, "BYE"))
 
     def _session_is_over(self, connection: SimulatedConnection, code: str) -> None:
-        """Taken over by another line of this user, expired or closed: begin again."""
+        """Connect again after the session was taken over by another connection of this user, expired or was closed."""
         if connection is self._connection:
             self._move()
