@@ -1,4 +1,4 @@
-"""Whole runs: what the seed decides, that every promise is kept, and that a broken server is found out (design 10)."""
+"""Whole runs: a seed decides everything, promises are kept, and defective servers are found (docs/testing.rst)."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from pfsb.simulator.runs.simulate_command import run_plan
 
 SEED = 3
 SEEDS = 10
-"""How many seeds each profile gets here; the mixed one gets as many as make `SEEDS_OF_ALL`."""
+"""Number of seeds of each profile; the mixed one gets as many more as make `SEEDS_OF_ALL`."""
 SEEDS_OF_ALL = 300
 
 
 def digest_of(seed: int) -> str:
-    """A hash over all frames and all answers of a run in which everything may go wrong."""
+    """A hash over all frames and all answers of a mixed run."""
     outcome = Run(Plan(seed, seconds=3.0)).run()
     return f"{outcome.digest} {outcome.events} {outcome.failure}"
 
 
 def answers_wrongly(process: Any) -> None:
-    """A patch: what INCR shows is too much by one, on its way to the client."""
+    """A defect: the answer of INCR is too high, by another number at each server."""
     desk_tell = process.server.machine._execute
 
     def execute(session: Any, number: int, command: Any) -> Any:
@@ -53,23 +53,23 @@ def answers_wrongly(process: Any) -> None:
 
 
 def orders_too_early(process: Any) -> None:
-    """A patch: any proposal counts as accepted by a majority (Figure 11 B)."""
+    """A defect: any proposal counts as accepted by a majority (Figure 11 B)."""
     process.replica.ordering._globally_ordered_ready = lambda slot: slot.proposal is not None and slot.ordered is None
 
 
 def never_prepared(process: Any) -> None:
-    """A patch: however many have promised, a leader waits for more (Figure 8 B)."""
+    """A defect: a leader never has enough promises (Figure 8 B)."""
     process.replica.prepare._view_prepared_ready = lambda view: False
 
 
 class DeterminismTests(SynchronousTestCase):
     def test_same_seed_gives_the_same_bytes(self) -> None:
-        """And another seed gives another run."""
+        """A seed gives the same run again, and another seed gives another run."""
         self.assertEqual(digest_of(SEED), digest_of(SEED))
         self.assertNotEqual(digest_of(SEED), digest_of(SEED + 1))
 
     def test_same_seed_gives_the_same_bytes_under_another_hash_seed(self) -> None:
-        """Nothing depends on the order of sets of text."""
+        """No run depends on the order of sets of strings, which another process hashes differently."""
         here = [digest_of(seed) for seed in (SEED, SEED + 1)]
         root = Path(pfsb.__file__).parent.parent
         program = (
@@ -84,7 +84,7 @@ class DeterminismTests(SynchronousTestCase):
             self.assertEqual(done.stdout.splitlines(), here)
 
     def test_trace_changes_nothing(self) -> None:
-        """Looking at a failing run shows that run."""
+        """A traced run is the same run."""
         events: list[dict[str, Any]] = []
         plan = Plan(SEED, seconds=3.0)
         self.assertEqual(Run(plan, trace=events.append).run().digest, Run(plan).run().digest)
@@ -92,7 +92,7 @@ class DeterminismTests(SynchronousTestCase):
 
 
 class ProfileTests(SynchronousTestCase):
-    """Some seeds of each profile; `make simulate` runs as many as one has time for."""
+    """Some seeds of each profile; `make simulate` runs more."""
 
     def _outcomes(self) -> Iterator[RunOutcome]:
         plans = [Plan(seed, profile) for profile in PROFILES for seed in range(SEEDS)]
@@ -101,7 +101,7 @@ class ProfileTests(SynchronousTestCase):
             yield from pool.map(run_plan, plans, chunksize=4)
 
     def test_every_profile_keeps_every_promise(self) -> None:
-        """A run in which nothing happens proves nothing: so each profile comes through what it is for."""
+        """All seeds pass, and each profile reaches the situations that it is there for."""
         marks: dict[str, Counter[str]] = {profile: Counter() for profile in PROFILES}
         seeds = 0
         for outcome in self._outcomes():
@@ -129,8 +129,8 @@ class ProfileTests(SynchronousTestCase):
             self.assertGreater(marks[profile]["operations"], 100, profile)
 
 
-class BrokenTests(SynchronousTestCase):
-    """What the checks are for: a server that is wrong is found out."""
+class DefectiveServerTests(SynchronousTestCase):
+    """Defective servers are found by the checks of a run."""
 
     def _first_failure(self, patch: Any, plan: Plan) -> RunOutcome:
         for seed in range(plan.seed, plan.seed + 30):
@@ -140,16 +140,16 @@ class BrokenTests(SynchronousTestCase):
         raise AssertionError("nothing has failed")
 
     def test_two_values_at_one_slot_are_found(self) -> None:
-        """S1, by servers that do not wait for a majority."""
+        """S1 is broken by servers that do not wait for a majority."""
         self.assertIn("slot", self._first_failure(orders_too_early, Plan(0, "crashes")).failure)
 
     def test_servers_that_compute_different_results_are_found(self) -> None:
-        """Whether a client sees it or not."""
+        """Different results are found, whether a client sees them or not."""
         outcome = self._first_failure(answers_wrongly, Plan(0, "clients", servers=3))
         self.assertIn("came to", outcome.failure)
 
     def test_failing_run_shrinks_to_a_smaller_one_that_fails(self) -> None:
-        """It is what one wants to look at; its command repeats it."""
+        """The smaller run fails as well, and its command repeats it."""
         outcome = self._first_failure(orders_too_early, Plan(0))
         shrinking = Shrinking(lambda plan: Run(plan, orders_too_early).run(), outcome)
         self.assertGreater(len(list(shrinking.steps())), 5)
@@ -160,18 +160,18 @@ class BrokenTests(SynchronousTestCase):
         self.assertIn("--without", best.plan.command())
 
 
-class PromptTests(SynchronousTestCase):
-    """Paxos-L1: a majority that can talk in both directions makes progress, whatever links there are to the others."""
+class LopsidedLinksTests(SynchronousTestCase):
+    """Paxos-L1: a majority with links in both directions makes progress, whatever links there are to other servers."""
 
-    def test_majority_beside_lopsided_links_has_30_seconds(self) -> None:
-        """A leader that has never promises enough makes none."""
+    def test_users_of_lopsided_profiles_are_served_within_30_seconds(self) -> None:
+        """The bound is 30 seconds in these profiles, as a server that never leads shows."""
         for profile in ("star", "chain", "one-way"):
             failure = Run(Plan(1, profile, servers=3, seconds=1.0), never_prepared).run().failure
             self.assertIn("a majority is well", failure)
             self.assertIn("somebody is not served within 30 s", failure)
 
-    def test_lopsided_links_stay_until_the_end(self) -> None:
-        """Those of the majority are whole; of the others, some carry one way."""
+    def test_links_outside_the_majority_stay_cut(self) -> None:
+        """The links of the majority are whole, and some of the other links stay cut in one direction."""
         run = Run(Plan(2, "one-way", servers=5, seconds=2.0))
         run._begin()
         run.cluster.run(2)
@@ -186,7 +186,7 @@ class PromptTests(SynchronousTestCase):
 
 class DrainTests(SynchronousTestCase):
     def test_server_that_does_not_stop_is_found(self) -> None:
-        """Whatever is under way: it has five seconds for that."""
+        """A server must stop within five seconds, whatever is under way."""
 
         def never_stops(process: Any) -> None:
             process.server.drain = lambda drained: None
@@ -197,8 +197,8 @@ class DrainTests(SynchronousTestCase):
         error = self.assertRaises(Violation, run.cluster.run, 10)
         self.assertIn("asked to stop", str(error))
 
-    def test_server_that_is_drained_when_all_becomes_well_is_started_again(self) -> None:
-        """Nobody else would start it."""
+    def test_draining_server_is_restarted_by_healing(self) -> None:
+        """Healing restarts a server that drains, since no fault would."""
         run = Run(Plan(1, "calm", servers=3, seconds=1.0))
         run._begin()
         run.cluster.drain(0)
@@ -206,8 +206,8 @@ class DrainTests(SynchronousTestCase):
         run.cluster.run(10)
         self.assertEqual(run.cluster.running_ids, [0, 1, 2])
 
-    def test_disk_that_fails_at_the_stop_ends_that_life_only(self) -> None:
-        """The next one has begun in the same moment."""
+    def test_disk_that_fails_at_the_stop_ends_that_incarnation_only(self) -> None:
+        """A failure at the stop does not end the next incarnation, which starts in the same moment."""
         run = Run(Plan(1, "calm", servers=3, seconds=1.0))
         run._begin()
         cluster = run.cluster
@@ -218,8 +218,8 @@ class DrainTests(SynchronousTestCase):
         cluster.run(1)
         self.assertEqual(cluster.running_ids, [0, 1, 2])
 
-    def test_server_that_is_alone_gets_past_a_hole(self) -> None:
-        """It was told to leave a number out, and nobody else would lead and fill it."""
+    def test_single_server_gets_past_a_skipped_slot(self) -> None:
+        """Healing restarts a single server that has skipped a slot, since no other server would fill the slot."""
         run = Run(Plan(1, "calm", servers=1, seconds=1.0))
         run._begin()
         cluster = run.cluster
@@ -232,9 +232,9 @@ class DrainTests(SynchronousTestCase):
         cluster.run_until(lambda: cluster.aru(0) > stuck)
 
 
-class PaperClientsTests(SynchronousTestCase):
+class PaperClientPopulationTests(SynchronousTestCase):
     def test_updates_that_pile_up_are_found(self) -> None:
-        """One of each client is pending at most."""
+        """Each client has at most one pending update."""
         run = Run(Plan(1, "paper", servers=3, seconds=1.0))
         run._begin()
         run.population.check_bounds()
@@ -245,14 +245,14 @@ class PaperClientsTests(SynchronousTestCase):
 
 class PlanTests(SynchronousTestCase):
     def test_command_names_what_differs_from_the_seed(self) -> None:
-        """So that it can be typed."""
+        """The command has the options that differ from the drawn values."""
         plan = Plan(7, "star", 5, 2.5, frozenset({"disks", "clocks"}), (3, 4), 2)
         options = "--profile star --servers 5 --seconds 2.5 --users 2 --without clocks,disks --faults 3,4"
         self.assertEqual(plan.command(), f"pfsb simulate --seed 7 {options}")
         self.assertEqual(Plan(7, faults=()).command(), "pfsb simulate --seed 7 --faults none")
 
     def test_left_out_faults_leave_the_others_as_they_are(self) -> None:
-        """Shrinking depends on it."""
+        """Faults are drawn independently, which shrinking relies on."""
         faults = Run(Plan(5, seconds=30.0)).faults
         family = faults[0].family
         fewer = Run(Plan(5, seconds=30.0, without=frozenset({family}))).faults
