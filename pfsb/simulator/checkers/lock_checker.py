@@ -6,7 +6,7 @@ The commands that go into the application and the results that come out are thos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -137,7 +137,7 @@ def _require(condition: bool, text: str) -> None:
 class _WatchedContext:
     """Passes everything on to the context of the sessions, and notes the completed commands."""
 
-    _inner: Any
+    _inner: IContext
     completed: list[tuple[Ticket, Result]] = field(factory=list)
 
     @property
@@ -169,7 +169,7 @@ class WatchedLock:
     An exception here would not end the run: the sessions catch the exceptions of applications.
     """
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: IReplicatedApplication) -> None:
         self._inner = inner
         self.name: str = inner.name
         self.commands: Sequence[CommandDescription] = inner.commands
@@ -184,7 +184,7 @@ class WatchedLock:
         checked: Command = self._inner.check(command)
         return checked
 
-    def execute(self, command: Command, context: Any) -> Any:
+    def execute(self, command: Command, context: IContext) -> Any:
         watched = _WatchedContext(context)
         ticket = context.ticket
         self._run_check(self.checker.begins, watched.time_ms)
@@ -196,12 +196,12 @@ class WatchedLock:
         result: Result = self._inner.query(command)
         return result
 
-    def session_ended(self, client_id: str, context: Any) -> None:
+    def session_ended(self, client_id: str, context: IContext) -> None:
         watched = _WatchedContext(context)
         self._inner.session_ended(client_id, watched)
         self._run_check(self.checker.session_ended, client_id, watched.completed)
 
-    def time_passed(self, context: Any) -> None:
+    def time_passed(self, context: IContext) -> None:
         watched = _WatchedContext(context)
         self._inner.time_passed(watched)
         self._run_check(self.checker.time_passed, watched.completed)
@@ -216,7 +216,7 @@ class WatchedLock:
     def restore(self, data: bytes) -> None:
         self._inner.restore(data)
 
-    def _run_check(self, check: Any, *args: Any) -> None:
+    def _run_check(self, check: Callable[..., None], *args: object) -> None:
         try:
             check(*args)
         except Violation as violation:

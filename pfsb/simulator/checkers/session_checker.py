@@ -28,8 +28,11 @@ REFUSED_BY_LOCAL_CLIENTS = frozenset({"BADREQUEST", "NOSESSION", "REPLACED", "BU
 
 
 @define
-class SlotResult:
-    """The effect of one slot on the sessions, in the order in which it happened."""
+class Slot:
+    """The effect of one slot on the sessions, in the order in which it happened.
+
+    Violations print the name of this class, and expected catches hold it.
+    """
 
     seq: int
     ran: list[tuple[Ticket, Command, Any]] = field(factory=list)
@@ -45,7 +48,7 @@ class SlotResult:
 
 
 @define
-class AskedCommand:
+class Asked:
     """A numbered command of one client."""
 
     command: Command
@@ -62,8 +65,8 @@ class SessionChecker:
     horizon_slots: int
     marks: Counter[str]
     on_session_end: Callable[[str], None] = lambda client_id: None
-    slots: dict[int, SlotResult] = field(factory=dict)
-    asked: dict[Ticket, AskedCommand] = field(factory=dict)
+    slots: dict[int, Slot] = field(factory=dict)
+    asked: dict[Ticket, Asked] = field(factory=dict)
     results: dict[Ticket, tuple[int, Any]] = field(factory=dict)
     """Ticket -> (the slot that gave the result, the result or PENDING)."""
     _latest: dict[str, tuple[int, int]] = field(factory=dict)
@@ -76,7 +79,7 @@ class SessionChecker:
     # ------------------------------------------------------------------ reports of clients
 
     def ask(self, ticket: Ticket, command: Command) -> None:
-        asked = self.asked.setdefault(ticket, AskedCommand(command))
+        asked = self.asked.setdefault(ticket, Asked(command))
         assert asked.command == command, f"{ticket}: a client repeats what it asked for, or asks under another number"
         asked.times += 1
         if self.results.get(ticket, (0, PENDING))[1] is not PENDING:
@@ -119,7 +122,7 @@ class SessionChecker:
 
     # ------------------------------------------------------------------ reports of servers
 
-    def settled(self, server_id: int, slot: SlotResult) -> None:
+    def settled(self, server_id: int, slot: Slot) -> None:
         known = self.slots.setdefault(slot.seq, slot)
         if known is not slot:
             if known != slot:
@@ -166,7 +169,7 @@ class WatchedSessions:
         self._machine = machine
         self._checks = checks
         self._settle = settle
-        self._slot = SlotResult(0)
+        self._slot = Slot(0)
         self._epoch = 0
         """The epoch that the bundle claims which runs just now."""
         self._latest_epoch: dict[str, int] = {}
@@ -175,7 +178,7 @@ class WatchedSessions:
         self._watch_epochs()
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
-        self._slot = slot = SlotResult(seq)
+        self._slot = slot = Slot(seq)
         recovers = isinstance(self._machine.observer, NoObserver)
         if not recovers:  # before the execution, so that the slot is settled before its answers leave
             self._settle(self._checks.settled, self._server_id, slot)

@@ -24,6 +24,7 @@ from pfsb.simulator.cluster.process import (
     ProtocolProcess,
     RunningServer,
     ServerParts,
+    SimulatedProcess,
     SimulatedServer,
     WatchedStateMachine,
 )
@@ -47,7 +48,7 @@ class SimulatedCluster:
         *,
         settings: Settings | None = None,
         quality: LinkQuality | None = None,
-        build: Callable[[ServerParts], Any] = ProtocolProcess,
+        build: Callable[[ServerParts], SimulatedProcess] = ProtocolProcess,
         patch: Callable[[Any], None] | None = None,
         trace: Trace | None = None,
         tracer: Callable[[int], ITracer] | None = None,
@@ -205,11 +206,11 @@ class SimulatedCluster:
         return [i for i in self.running_ids if i not in self.amnesiacs]
 
     def process(self, server_id: int) -> Any:
+        """The present process of a server, of the class that `build` has made."""
         return self._running(server_id).process
 
     def replica(self, server_id: int) -> Replica:
-        replica: Replica = self._running(server_id).process.replica
-        return replica
+        return self._running(server_id).process.replica
 
     def server_clock(self, server_id: int) -> ServerClock:
         return self._running(server_id).server_clock
@@ -246,7 +247,7 @@ class SimulatedCluster:
         made_at = running.process.replica.data.ordering.local_aru
         update = ClientUpdate(client_id, server_id, timestamp, made_at, payload)
         self.checks.execution.introduce(update)
-        running.server_clock.callLater(0, running.process.submit, update)
+        running.server_clock.callLater(0, self.process(server_id).submit, update)
 
     # ------------------------------------------------------------------ time
 

@@ -11,7 +11,6 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from struct import pack
-from typing import Any
 
 from attrs import define, field, frozen
 
@@ -143,7 +142,7 @@ class SimulatedNetwork:
     _endpoints: dict[int, Endpoint] = field(factory=dict, init=False)
     _frames_lost_before: float = field(default=-1.0, init=False)
     """Frames that were sent before this time do not arrive any more."""
-    _hash: Any = field(factory=lambda: blake2b(digest_size=16), init=False)
+    _hash: blake2b = field(factory=lambda: blake2b(digest_size=16), init=False)
 
     @_links.default
     def _make_links(self) -> dict[tuple[int, int], Link]:
@@ -216,7 +215,7 @@ class SimulatedNetwork:
     @property
     def digest(self) -> str:
         """A hash over the time, the sender, the receiver and the bytes of every frame so far."""
-        return str(self._hash.hexdigest())
+        return self._hash.hexdigest()
 
     # ------------------------------------------------------------------ carrying
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from attrs import define, field, frozen
 from twisted.python.failure import Failure
@@ -160,8 +160,7 @@ class ProtocolProcess:
 class RunningServer:
     """The present incarnation of a server."""
 
-    process: Any
-    """A `SimulatedProcess`, with the attributes of the class that the cluster was built of."""
+    process: SimulatedProcess
     server_clock: ServerClock
     storage: MemoryStorage
     transport: SimulatedTransport

@@ -7,13 +7,14 @@ the sessions, and around the lock application, so that the checkers see what is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from attrs import field, frozen
 
 from pfsb.applications.catalogue import Catalogue, find
+from pfsb.applications.chat import Chat
 from pfsb.config.config import Config, Limits, ServerConfig, Timers
 from pfsb.paxos.interfaces import IStateMachine
+from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.settings import Settings
 from pfsb.server import Server
 from pfsb.sessions.state_machine import SessionStateMachine
@@ -24,7 +25,7 @@ from pfsb.transports.faults import LinkFaults
 
 APPLICATIONS = ("chat", "lock", "kv")
 
-WatchReads = Callable[[Any, SessionStateMachine, Any], IStateMachine]
+WatchReads = Callable[[IStateMachine, SessionStateMachine, Chat], IStateMachine]
 """See `pfsb.simulator.workload.read_checker.WatchedReads.of`."""
 
 
@@ -91,16 +92,18 @@ class ServerProcess:
     def _watch_executions(self, parts: ServerParts, checks: SessionChecker, watch_reads: WatchReads | None) -> None:
         """Put the watchers between the ordered update queue and the sessions."""
         machine = self.server.machine
-        watched: Any = WatchedSessions(parts.server_id, machine, checks, parts.settle)
+        watched: IStateMachine = WatchedSessions(parts.server_id, machine, checks, parts.settle)
         if watch_reads is not None:
-            watched = watch_reads(watched, machine, self.applications["chat"])
+            chat = self.applications["chat"]
+            assert isinstance(chat, Chat)
+            watched = watch_reads(watched, machine, chat)
         self.replica.ordered_queue._state_machine = parts.watched(watched)
 
     def _watch_introductions(self, parts: ServerParts) -> None:
         """Put a watcher between `LocalClients` and the protocol."""
         introduce = self.replica.introduce
 
-        def introduced(update: Any) -> None:
+        def introduced(update: ClientUpdate) -> None:
             parts.introduced(update)
             introduce(update)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from attrs import define, field
 
@@ -112,7 +112,7 @@ class DrillRequest:
 
     server_id: int
     _local_clients: LocalClients
-    _result: Any = None
+    _result: Result | None = None
 
     def ask(self) -> None:
         self._local_clients.operate(("EXPIRE", "nobody", 0), self._told)

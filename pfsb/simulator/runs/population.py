@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any, Protocol
+from typing import Protocol
 
 from attrs import define, field
 
@@ -13,8 +13,8 @@ from pfsb.simulator.checkers.session_checker import SessionChecker
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.marks import Marks
-from pfsb.simulator.cluster.process import ProtocolProcess, ServerParts
-from pfsb.simulator.cluster.server_process import ServerProcess, configuration
+from pfsb.simulator.cluster.process import ProtocolProcess, ServerParts, SimulatedProcess
+from pfsb.simulator.cluster.server_process import ServerProcess, SimulatedConfig, configuration
 from pfsb.simulator.faults.parameters import Parameters
 from pfsb.simulator.linearizability.history import History
 from pfsb.simulator.linearizability.search import Verdict
@@ -31,7 +31,7 @@ class Population(Protocol):
     size: int
     """Number of users."""
 
-    def build(self, parts: ServerParts) -> Any:
+    def build(self, parts: ServerParts) -> SimulatedProcess:
         """Build one incarnation of one server."""
 
     def begin(self) -> None:
@@ -70,7 +70,7 @@ class UserPopulation:
     log: ReadHistory = field(init=False)
     users: list[User] = field(init=False)
     listeners: list[SimulatedListener] = field(init=False)
-    _config: Any = field(init=False)
+    _config: SimulatedConfig = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         cluster, parameters = self.cluster, self.parameters

@@ -12,6 +12,7 @@ from attrs import define, field
 from pfsb.applications.interfaces import Command, Done, Result
 from pfsb.sessions.connection import ClientConnection
 from pfsb.simulator.checkers.session_checker import SessionChecker
+from pfsb.simulator.cluster.clock import ServerClock
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 
 LATENCY_SECONDS = (0.0002, 0.003)
@@ -37,13 +38,13 @@ class SimulatedConnection:
     """The session of this connection; "" until it is known."""
     is_disconnected: bool = False
     unanswered: int = 0
-    _server_clock: Any = field(init=False)
+    _server_clock: ServerClock = field(init=False)
     _connection: ClientConnection | None = field(default=None, init=False)
     _request_arrival: float = field(default=0.0, init=False)
     _reply_arrival: float = field(default=0.0, init=False)
 
     @_server_clock.default
-    def _make_server_clock(self) -> Any:
+    def _make_server_clock(self) -> ServerClock:
         running = self.cluster.servers[self.server_id].running
         assert running is not None, "connections are made to running servers only"
         return running.server_clock
@@ -51,7 +52,7 @@ class SimulatedConnection:
     @property
     def is_lost(self) -> bool:
         """Whether the incarnation of the server has ended."""
-        return bool(self._server_clock.closed)
+        return self._server_clock.closed
 
     # ------------------------------------------------------------------ requests of the user
 

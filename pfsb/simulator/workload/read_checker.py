@@ -8,11 +8,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from attrs import define, field
 from zope.interface import implementer
 
+from pfsb.applications.chat import Chat
 from pfsb.applications.interfaces import Event, Result
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
@@ -113,15 +113,17 @@ class ReadHistory:
 class WatchedReads:
     """Stands around the state machine of one server, and notes after each slot the answers that a reader would get."""
 
-    _inner: Any
+    _inner: IStateMachine
     _machine: SessionStateMachine
-    _chat: Any
+    _chat: Chat
     _log: ReadHistory
     _settle: Callable[..., None]
     _told: int = 0
 
     @classmethod
-    def of(cls, parts: ServerParts, log: ReadHistory) -> Callable[[Any, SessionStateMachine, Any], WatchedReads]:
+    def of(
+        cls, parts: ServerParts, log: ReadHistory
+    ) -> Callable[[IStateMachine, SessionStateMachine, Chat], WatchedReads]:
         """Make a function that wraps (state machine, the sessions inside it, the chat application)."""
         return lambda inner, machine, chat: cls(inner, machine, chat, log, parts.settle)
 

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.applications.interfaces import PENDING, Done, Refused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import OrderedRecord
-from pfsb.simulator.checkers.session_checker import SessionChecker, SlotResult
+from pfsb.simulator.checkers.session_checker import SessionChecker, Slot
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.storage.memory import MemoryDisk
 
@@ -25,7 +25,7 @@ class SessionCheckTests(SynchronousTestCase):
 
     def asked_and_run(self, seq: int = 1) -> None:
         self.check.ask(ALICE, PUT)
-        self.check.settled(0, SlotResult(seq, [(ALICE, PUT, RESULT)]))
+        self.check.settled(0, Slot(seq, [(ALICE, PUT, RESULT)]))
 
     def store(self, *server_ids: int, seq: int = 1) -> None:
         for server_id in server_ids:
@@ -36,7 +36,7 @@ class SessionCheckTests(SynchronousTestCase):
         self.asked_and_run()
         self.store(0, 2)
         self.check.answered(ALICE, RESULT)
-        self.check.settled(1, SlotResult(1, [(ALICE, PUT, RESULT)]))
+        self.check.settled(1, Slot(1, [(ALICE, PUT, RESULT)]))
         self.check.ask(ALICE, PUT)
         self.check.answered(ALICE, RESULT)
         self.assertEqual(self.check.marks["answer given for a repetition"], 1)
@@ -62,36 +62,36 @@ class SessionCheckTests(SynchronousTestCase):
 
     def test_command_that_no_client_sent_is_found(self) -> None:
         """S2: nothing runs that no client asked for."""
-        error = self.assertRaises(Violation, self.check.settled, 0, SlotResult(1, [(ALICE, PUT, RESULT)]))
+        error = self.assertRaises(Violation, self.check.settled, 0, Slot(1, [(ALICE, PUT, RESULT)]))
         self.assertIn("S2", str(error))
 
     def test_command_that_runs_again_is_found(self) -> None:
         """S3 holds within the horizon, after which a number may be forgotten."""
         self.asked_and_run()
-        error = self.assertRaises(Violation, self.check.settled, 0, SlotResult(11, [(ALICE, PUT, RESULT)]))
+        error = self.assertRaises(Violation, self.check.settled, 0, Slot(11, [(ALICE, PUT, RESULT)]))
         self.assertIn("S3", str(error))
-        self.check.settled(0, SlotResult(12, [(ALICE, PUT, RESULT)]))
+        self.check.settled(0, Slot(12, [(ALICE, PUT, RESULT)]))
 
     def test_command_of_a_connection_that_has_lost_the_session_is_found(self) -> None:
         """HELLO on another connection has said that the command did not run (docs/internals/sessions.rst)."""
         self.check.ask(ALICE, PUT)
-        slot = SlotResult(1, [(ALICE, PUT, RESULT)], fenced_off=[(ALICE, 3, 8)])
+        slot = Slot(1, [(ALICE, PUT, RESULT)], fenced_off=[(ALICE, 3, 8)])
         self.assertIn("opened anew in epoch 8", str(self.assertRaises(Violation, self.check.settled, 0, slot)))
 
     def test_slots_with_different_results_are_found(self) -> None:
         """S1 for the results of commands."""
         self.asked_and_run()
-        self.assertRaises(Violation, self.check.settled, 1, SlotResult(1, [(ALICE, PUT, Done())]))
+        self.assertRaises(Violation, self.check.settled, 1, Slot(1, [(ALICE, PUT, Done())]))
 
     def test_command_that_runs_after_fate_none_is_found(self) -> None:
         """Promise 4: a command with fate=none must not run later, unless its client has sent it again."""
         self.check.ask(ALICE, PUT)
         self.check.answered(ALICE, Refused("BUSY", "no room"))
-        slot = SlotResult(1, [(ALICE, PUT, RESULT)])
+        slot = Slot(1, [(ALICE, PUT, RESULT)])
         error = self.assertRaises(Violation, self.check.settled, 0, slot)
         self.assertIn("never would", str(error))
         self.check.ask(ALICE, PUT)
-        self.check.settled(0, SlotResult(2, [(ALICE, PUT, RESULT)]))
+        self.check.settled(0, Slot(2, [(ALICE, PUT, RESULT)]))
 
     def test_fate_none_of_a_command_that_ran_is_found(self) -> None:
         """A command that has run must not be answered with fate=none."""
@@ -101,10 +101,10 @@ class SessionCheckTests(SynchronousTestCase):
     def test_later_completion_is_the_result(self) -> None:
         """PENDING is no result of a LOCK, but its later completion is."""
         self.check.ask(ALICE, PUT)
-        self.check.settled(0, SlotResult(1, [(ALICE, PUT, PENDING)]))
+        self.check.settled(0, Slot(1, [(ALICE, PUT, PENDING)]))
         self.store(0, 1, seq=2)
         self.assertRaises(Violation, self.check.answered, ALICE, RESULT)
-        self.check.settled(0, SlotResult(2, completed=[(ALICE, RESULT)]))
+        self.check.settled(0, Slot(2, completed=[(ALICE, RESULT)]))
         self.check.answered(ALICE, RESULT)
 
     def test_session_that_has_forgotten_is_found(self) -> None:
@@ -119,7 +119,7 @@ class SessionCheckTests(SynchronousTestCase):
         self.store(0, 1)
         self.check.answered(ALICE, RESULT)
         self.assertEqual(self.check.answered_up_to("alice"), 1)
-        self.check.settled(0, SlotResult(2, ended=["alice"]))
+        self.check.settled(0, Slot(2, ended=["alice"]))
         self.check.ask(ALICE, PUT)
         self.check.answered(ALICE, RESULT)
         self.assertEqual(self.check.answered_up_to("alice"), 0)
