@@ -12,7 +12,7 @@ from pfsb.paxos.settings import Settings
 from pfsb.service.assembly import make_server
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.network import LinkQuality
-from pfsb.simulator.cluster.process import Parts
+from pfsb.simulator.cluster.process import ServerParts
 from pfsb.simulator.cluster.server_process import configuration
 
 WAIT_SECONDS = 60.0
@@ -22,7 +22,7 @@ WAIT_SECONDS = 60.0
 class PeerProcess:
     """One life of a peer; the world's checks see what it executes."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ServerParts) -> None:
         config = evolve(configuration(parts.servers, parts.settings, Limits()), apps=("instances",))
         self.application = Instances()
         self.server = make_server(config, Catalogue([self.application]), parts)

@@ -187,7 +187,7 @@ class LifeTests(ClusterTestCase):
         assert lane is not None
         server.stop()
         self.cluster.run(0.1)
-        self.assertEqual(lane.lane.getDelayedCalls(), [])
+        self.assertEqual(lane.server_clock.getDelayedCalls(), [])
 
     def test_skipped_number_is_left_out(self) -> None:
         """FAULT SKIP: a hole, which waits for the next leader."""

@@ -36,7 +36,7 @@ from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.connection import Asked, ClientConnection
 from pfsb.sessions.observer import ISessionObserver
 from pfsb.sessions.state_machine import CLOSE, EXPIRE, OPEN, SessionStateMachine
-from pfsb.simulator.cluster.cluster import Parts, SimulatedCluster
+from pfsb.simulator.cluster.cluster import ServerParts, SimulatedCluster
 from pfsb.transports.faults import LinkFaults
 
 HORIZON_SLOTS = 30
@@ -248,7 +248,7 @@ def small_limits(**limits: Any) -> Limits:
 class ServerProcess:
     """A whole server below its sockets, as the world runs it."""
 
-    def __init__(self, parts: Parts, limits: Limits | None = None) -> None:
+    def __init__(self, parts: ServerParts, limits: Limits | None = None) -> None:
         self.server = Server(
             config=config(len(parts.servers), limits),
             server_id=parts.server_id,

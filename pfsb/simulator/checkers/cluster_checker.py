@@ -1,7 +1,7 @@
-"""What must hold for the whole cluster, for ever: judged by what is seen from outside.
+"""The safety of the whole cluster, judged from outside.
 
-These checks see what leaves a server, what it executes, what it answers and what is on its disk at that moment. They
-know nothing of how the server comes to it. What they remember outlives every crash.
+The checkers see the messages that leave a server, its executions and answers, and its disk at that moment. They do not
+know how the server arrives at them, and they remember everything over all crashes.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from pfsb.simulator.checkers.violation import forbid, require
 from pfsb.storage.memory import MemoryDisk
 
 Value = tuple[int, tuple[tuple[str, int, bytes], ...]]
-"""What executing one slot came to: the time, and (client_id, timestamp, payload) of each update that took effect."""
+"""The effect of one slot: its time, and (client_id, timestamp, payload) of each update that took effect."""
 
 
 @define
 class ExecutionChecker:
-    """S1, S2 and S3 (section 3), over all servers and all their lives.
+    """S1, S2 and S3 (section 3 of the paper), over all servers and all their incarnations.
 
-    A server may execute in memory what is chosen only if its own vote gets to its disk. So what it
-    executes counts for the others from the moment that its door lets out what comes of it: then it is `settled`.
+    A server may execute a slot in memory while its own vote, without which the slot may not be chosen, is on the way to
+    its disk. An execution therefore counts only from the moment that the durability gate lets out its effects: then it
+    is `settled`.
     """
 
     values: dict[int, Value] = field(factory=dict)
@@ -34,10 +35,10 @@ class ExecutionChecker:
     digests: dict[int, bytes] = field(factory=dict)
     introduced: dict[Identity, bytes] = field(factory=dict)
     executed_up_to: dict[int, int] = field(factory=dict)
-    """By server, in its present life."""
+    """Server -> the last slot that it has executed in its present incarnation."""
     settled_up_to: dict[int, int] = field(factory=dict)
     _ran: dict[int, dict[Identity, int]] = field(factory=dict)
-    """By server, in its present life: which slot each update took effect in."""
+    """Server -> update -> the slot in which it took effect, in the server's present incarnation."""
 
     def introduce(self, update: ClientUpdate) -> None:
         known = self.introduced.setdefault((update.client_id, update.timestamp), update.payload)
@@ -61,7 +62,7 @@ class ExecutionChecker:
         require(known == value, f"S1: slot {seq} is {known} elsewhere, {value} at server {server_id}")
 
     def ordered(self, server_id: int, seq: int, batch: bytes) -> None:
-        """S1, also while a slot before this one is missing."""
+        """Check S1 for a slot that is ordered, also while a slot before it is missing."""
         known = self.batches.setdefault(seq, batch)
         require(known == batch, f"S1: slot {seq} is ordered as {known!r} elsewhere, as {batch!r} at server {server_id}")
 
@@ -85,7 +86,7 @@ class AnswerChecker:
     """
 
     answered: dict[Identity, int] = field(factory=dict)
-    """Which slot it took effect in."""
+    """Update -> the slot in which it took effect."""
 
     def answer(self, identity: Identity, seq: int) -> None:
         known = self.answered.setdefault(identity, seq)
@@ -94,16 +95,19 @@ class AnswerChecker:
 
 @define
 class ClusterChecker:
-    """All checks, fed by the world; `digest` gives the digest of a server after a slot, if it still knows it."""
+    """All checkers of a cluster, which feeds them.
+
+    `digest` gives the digest of a server after a slot, if the server still knows it.
+    """
 
     disks: dict[int, MemoryDisk]
     digest: Callable[[int, int], bytes | None]
     horizon_slots: int = 100_000
-    """For how long an update is not bound again, of the servers' settings."""
+    """Number of slots within which an update must not be bound again: `horizon_slots` of the servers' settings."""
     execution: ExecutionChecker = field(factory=ExecutionChecker)
-    network: MessageChecker = field(factory=MessageChecker)
+    messages: MessageChecker = field(factory=MessageChecker)
     answers: AnswerChecker = field(factory=AnswerChecker)
-    door: DurabilityChecker = field(init=False)
+    durability: DurabilityChecker = field(init=False)
     bindings: BindingChecker = field(init=False)
     relays: RelayChecker = field(init=False)
 
@@ -115,19 +119,19 @@ class ClusterChecker:
     def _make_relays(self) -> RelayChecker:
         return RelayChecker(tuple(self.disks))
 
-    @door.default
-    def _make_door(self) -> DurabilityChecker:
-        return DurabilityChecker(self.disks, self.network)
+    @durability.default
+    def _make_durability(self) -> DurabilityChecker:
+        return DurabilityChecker(self.disks, self.messages)
 
     def started(self, server_id: int) -> None:
         self.execution.started(server_id)
-        self.network.started(server_id)
-        self.door.started(server_id)
+        self.messages.started(server_id)
+        self.durability.started(server_id)
 
     def sent(self, server_id: int, to: int | None, messages: Sequence[Message]) -> None:
         for message in messages:
-            self.network.sent(server_id, message)
-            self.door.sent(server_id, message)
+            self.messages.sent(server_id, message)
+            self.durability.sent(server_id, message)
             match message:
                 case Proposal():
                     forbid(self.bindings.proposed(message))
@@ -151,7 +155,7 @@ class ClusterChecker:
         require(2 * len(holders) > len(self.disks), f"slot {seq} is answered, and only on the disks of {holders}")
 
     def all_equal(self, server_ids: Sequence[int]) -> bool:
-        """Whether these servers have executed the same, and all of it is settled."""
+        """Whether these servers have executed the same slots, and all of them are settled."""
         execution = self.execution
         arus = {up_to[i] for i in server_ids for up_to in (execution.executed_up_to, execution.settled_up_to)}
         return len(arus) == 1

@@ -1,4 +1,4 @@
-"""What leaves a server rests on what is on its disk at that moment, and on the disks of others."""
+"""Durability: a message must rest on records that are on disk at the moment when it leaves its server."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from pfsb.storage.memory import MemoryDisk
 
 @define
 class DurabilityChecker:
-    """Nothing leaves a server that rests on what is not on disk yet (docs/internals/turn.rst).
+    """No message leaves a server before the records that it rests on are on disk (docs/internals/turn.rst).
 
-    Compares each message with the disks at the moment it leaves.
+    The checker compares each message with the disks at the moment when it leaves.
     """
 
     disks: dict[int, MemoryDisk]
-    network: MessageChecker
+    messages: MessageChecker
     _asked: dict[int, int] = field(factory=dict)
-    """view -> the highest Local_Aru that its leader sent in a PREPARE."""
+    """View -> the highest Local_Aru that its leader sent in a PREPARE."""
     _promises: dict[tuple[int, int], dict[int, PrepareOK]] = field(factory=dict)
-    """(server, view) -> the parts of its PREPARE_OK so far."""
+    """(server, view) -> part number -> the parts of its PREPARE_OK so far."""
 
     def started(self, server_id: int) -> None:
         for key in [key for key in self._promises if key[0] == server_id]:
@@ -65,7 +65,7 @@ class DurabilityChecker:
                     self.chosen(update.seq, update.batch, f"server {server_id} calls it ordered")
 
     def chosen(self, seq: int, batch: Batch, why: str) -> None:
-        """A majority of disks holds this batch, for ever: what was chosen is only ever replaced by the same."""
+        """Require that a majority of disks holds this batch, as it will for ever: later records repeat the batch."""
         holders = sum(self._holds(disk, seq, batch.data) for disk in self.disks.values())
         require(2 * holders > len(self.disks), f"slot {seq}: {holders} disks hold what was chosen ({why})")
 
@@ -75,19 +75,19 @@ class DurabilityChecker:
         require(installed >= view, f"server {server_id} has view {installed} on disk, but sends {message}")
 
     def _accepted(self, server_id: int, view: int, seq: int) -> None:
-        """Its vote is on disk, or it has voted in a later view since, or the slot is chosen anyway (G18).
+        """Require that the vote is on disk, or that the server has voted later, or that the slot is chosen (G18).
 
-        In the last case the vote may even be for another value, if the leader is a stale one: harmless, since what was
-        chosen without that value keeps it from ever having a majority.
+        If the slot is chosen, the vote may even be for another value of a leader that was deposed. Such a vote is
+        harmless: a majority holds the chosen value, so the other one can never get a majority.
         """
         slot = self._slot(server_id, seq)
-        proposed = self.network.proposals.get((view, seq))
+        proposed = self.messages.proposals.get((view, seq))
         assert proposed is not None, f"server {server_id} votes for what nobody proposed: view {view}, slot {seq}"
         if slot is None or not (slot.view == ORDERED_VIEW or slot.view > view or slot.batch.data == proposed):
             require(self._is_chosen(seq), f"server {server_id} votes in view {view} at {seq}, with {slot} on disk")
 
     def _promised(self, server_id: int, message: PrepareOK) -> None:
-        """The data list of a promise is complete: all votes on disk of older views are in it (G19)."""
+        """Require that a promise is complete: its data lists hold all votes on disk of older views (G19)."""
         for entry in message.data_list:
             if isinstance(entry, GloballyOrderedUpdate):
                 self.chosen(entry.seq, entry.batch, f"server {server_id} reports it as ordered")
@@ -105,14 +105,14 @@ class DurabilityChecker:
                 require(seq in reported, f"server {server_id} keeps quiet about its vote at {seq} in {message}")
 
     def _durable_aru(self, server_id: int) -> int:
-        """How far a restart would get: Local_Aru on disk, and what is known as ordered right above it."""
+        """The Local_Aru after a restart: the one on disk, and the slots on disk right above it that are ordered."""
         aru = self.disks[server_id].local_aru
         while (slot := self._slot(server_id, aru + 1)) is not None and slot.view == ORDERED_VIEW:
             aru += 1
         return aru
 
     def _is_chosen(self, seq: int) -> bool:
-        """Whether a majority of disks holds one batch there."""
+        """Whether a majority of disks holds one batch for this slot."""
         batches = [disk.contents.slots[seq].batch.data for disk in self.disks.values() if seq in disk.contents.slots]
         return any(2 * batches.count(data) > len(self.disks) for data in batches)
 

@@ -1,12 +1,12 @@
-"""What a lock promises, watched command by command: one holder, growing tokens, first come first served.
+"""The promises of locks, checked command by command: one holder, growing tokens, first come first served.
 
-Written from the interface, not from the application: the check sees what goes into the application and what comes out
-of it, at one server in one life.
+The checker follows docs/protocol.rst and not the code of the application, so that it does not repeat a mistake there.
+The commands that go into the application and the results that come out are those of one incarnation of one server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -27,31 +27,31 @@ from pfsb.simulator.checkers.violation import Violation
 
 
 @define
-class _Lock:
+class _CheckedLock:
     holder: str | None = None
     token: int = 0
-    """Of the latest grant; 0: there was none."""
-    line: list[Ticket] = field(factory=list)
-    """Who waits, in the order in which the LOCKs were executed."""
+    """The token of the latest grant; 0: there was none."""
+    queue: list[Ticket] = field(factory=list)
+    """LOCKs that wait, in the order of their execution."""
     deadlines: dict[Ticket, int] = field(factory=dict)
-    """Until when, in the time of the state machine, of those whose LOCK has a limit."""
+    """LOCK -> the time of the state machine at which its wait is over, for each LOCK with a limit."""
 
-    def first_in_line(self) -> str | None:
-        return self.line[0][0] if self.line else None
+    def first_in_queue(self) -> str | None:
+        return self.queue[0][0] if self.queue else None
 
 
 @define
 class LockChecker:
-    """All locks of one server in one life."""
+    """All locks of one server in one incarnation."""
 
-    locks: dict[str, _Lock] = field(factory=dict)
+    locks: dict[str, _CheckedLock] = field(factory=dict)
     grants_after_a_wait: int = 0
     timeouts: int = 0
 
     def begins(self, time_ms: int) -> None:
-        """A command is about to run: whoever waited until now has been told that it was in vain."""
+        """Check, before a command runs, that each LOCK whose time is over has been answered."""
         for name, lock in self.locks.items():
-            late = [ticket for ticket in lock.line if lock.deadlines.get(ticket, time_ms + 1) <= time_ms]
+            late = [ticket for ticket in lock.queue if lock.deadlines.get(ticket, time_ms + 1) <= time_ms]
             _require(not late, f"their time has come, and they wait for lock {name} still: {late}")
 
     def executed(
@@ -62,8 +62,8 @@ class LockChecker:
         completed: Sequence[tuple[Ticket, Result]],
         time_ms: int = 0,
     ) -> None:
-        """A command ran, and completed these earlier ones meanwhile."""
-        lock = self.locks.setdefault(command[1], _Lock())
+        """Check a command that ran, and the earlier commands that it completed."""
+        lock = self.locks.setdefault(command[1], _CheckedLock())
         match command[0], result:
             case "UNLOCK", Done():
                 _require(lock.holder == ticket[0], f"{ticket} unlocks {command[1]}, which {lock.holder} holds")
@@ -75,10 +75,10 @@ class LockChecker:
             case (("LOCK" | "TRYLOCK"), Refused()):
                 _require(lock.holder not in (None, ticket[0]), f"{ticket} is refused the free lock {command[1]}")
             case "LOCK", _ if result is PENDING:
-                lock.line.append(ticket)
+                lock.queue.append(ticket)
                 if command[2] >= 0:
                     lock.deadlines[ticket] = time_ms + command[2]
-        self._nobody_waits_in_vain()
+        self._require_no_vain_wait()
 
     def session_ended(self, client_id: str, completed: Sequence[tuple[Ticket, Result]]) -> None:
         for lock in self.locks.values():
@@ -86,9 +86,9 @@ class LockChecker:
                 lock.holder = None
         self._complete(completed)
         for name, lock in self.locks.items():
-            left = [ticket for ticket in lock.line if ticket[0] == client_id]
+            left = [ticket for ticket in lock.queue if ticket[0] == client_id]
             _require(not left, f"the session {client_id} is over, and waits for lock {name}")
-        self._nobody_waits_in_vain()
+        self._require_no_vain_wait()
 
     def time_passed(self, completed: Sequence[tuple[Ticket, Result]]) -> None:
         self._complete(completed)
@@ -96,8 +96,8 @@ class LockChecker:
     def _complete(self, completed: Sequence[tuple[Ticket, Result]]) -> None:
         for ticket, result in completed:
             name, lock = self._waited_for_by(ticket)
-            first = lock.first_in_line()
-            lock.line.remove(ticket)
+            first = lock.first_in_queue()
+            lock.queue.remove(ticket)
             lock.deadlines.pop(ticket, None)
             if isinstance(result, Done):
                 token = dict(result.fields)["token"]
@@ -109,12 +109,12 @@ class LockChecker:
             else:
                 self.timeouts += result.code == "TIMEOUT"
 
-    def _waited_for_by(self, ticket: Ticket) -> tuple[str, _Lock]:
-        found = [(name, lock) for name, lock in self.locks.items() if ticket in lock.line]
+    def _waited_for_by(self, ticket: Ticket) -> tuple[str, _CheckedLock]:
+        found = [(name, lock) for name, lock in self.locks.items() if ticket in lock.queue]
         _require(len(found) == 1, f"{ticket} is answered, and waits for {[name for name, _ in found]}")
         return found[0]
 
-    def _granted(self, name: str, lock: _Lock, client_id: str, token: Any) -> None:
+    def _granted(self, name: str, lock: _CheckedLock, client_id: str, token: Any) -> None:
         if lock.holder == client_id:
             _require(token == lock.token, f"{client_id} holds lock {name} with {lock.token}, and is told {token}")
             return
@@ -122,9 +122,9 @@ class LockChecker:
         _require(token > lock.token, f"lock {name} had the token {lock.token}, and now {token}")
         lock.holder, lock.token = client_id, token
 
-    def _nobody_waits_in_vain(self) -> None:
+    def _require_no_vain_wait(self) -> None:
         for name, lock in self.locks.items():
-            _require(lock.holder is not None or not lock.line, f"lock {name} is free, and {lock.line} wait for it")
+            _require(lock.holder is not None or not lock.queue, f"lock {name} is free, and {lock.queue} wait for it")
 
 
 def _require(condition: bool, text: str) -> None:
@@ -135,9 +135,9 @@ def _require(condition: bool, text: str) -> None:
 @implementer(IContext)
 @define
 class _WatchedContext:
-    """Notes what is completed."""
+    """Passes everything on to the context of the sessions, and notes the completed commands."""
 
-    _inner: Any
+    _inner: IContext
     completed: list[tuple[Ticket, Result]] = field(factory=list)
 
     @property
@@ -166,14 +166,14 @@ class _WatchedContext:
 class WatchedLock:
     """The lock application, with a `LockChecker` beside it. A violation is noted, and raised by `raise_violation`.
 
-    (The sessions catch what an application raises, since it would raise on every server.)
+    An exception here would not end the run: the sessions catch the exceptions of applications.
     """
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: IReplicatedApplication) -> None:
         self._inner = inner
         self.name: str = inner.name
         self.commands: Sequence[CommandDescription] = inner.commands
-        self.check_of = LockChecker()
+        self.checker = LockChecker()
         self._violation: Violation | None = None
 
     def raise_violation(self) -> None:
@@ -184,27 +184,27 @@ class WatchedLock:
         checked: Command = self._inner.check(command)
         return checked
 
-    def execute(self, command: Command, context: Any) -> Any:
+    def execute(self, command: Command, context: IContext) -> Any:
         watched = _WatchedContext(context)
         ticket = context.ticket
-        self._look(self.check_of.begins, watched.time_ms)
+        self._run_check(self.checker.begins, watched.time_ms)
         result = self._inner.execute(command, watched)
-        self._look(self.check_of.executed, command, ticket, result, watched.completed, watched.time_ms)
+        self._run_check(self.checker.executed, command, ticket, result, watched.completed, watched.time_ms)
         return result
 
     def query(self, command: Command) -> Result:
         result: Result = self._inner.query(command)
         return result
 
-    def session_ended(self, client_id: str, context: Any) -> None:
+    def session_ended(self, client_id: str, context: IContext) -> None:
         watched = _WatchedContext(context)
         self._inner.session_ended(client_id, watched)
-        self._look(self.check_of.session_ended, client_id, watched.completed)
+        self._run_check(self.checker.session_ended, client_id, watched.completed)
 
-    def time_passed(self, context: Any) -> None:
+    def time_passed(self, context: IContext) -> None:
         watched = _WatchedContext(context)
         self._inner.time_passed(watched)
-        self._look(self.check_of.time_passed, watched.completed)
+        self._run_check(self.checker.time_passed, watched.completed)
 
     def next_deadline(self) -> int | None:
         deadline: int | None = self._inner.next_deadline()
@@ -216,7 +216,7 @@ class WatchedLock:
     def restore(self, data: bytes) -> None:
         self._inner.restore(data)
 
-    def _look(self, check: Any, *args: Any) -> None:
+    def _run_check(self, check: Callable[..., None], *args: object) -> None:
         try:
             check(*args)
         except Violation as violation:

@@ -1,4 +1,4 @@
-"""What servers tell each other must fit together, whoever tells it, in whichever life."""
+"""Consistency of messages: those of all servers, in all their incarnations, must not contradict each other."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from pfsb.simulator.checkers.violation import require
 
 @define
 class Advertised:
-    """What each server tells of itself: a restart does not take it back.
+    """A number that each server advertises, and that must not fall by a restart.
 
-    Within one life an older message may leave after a newer one, having waited behind the door.
+    Within one incarnation an older message may leave after a newer one, since it waited behind the durability gate.
     """
 
     what: str
     _highest: dict[int, int] = field(factory=dict)
     _before: dict[int, int] = field(factory=dict)
-    """The highest of each server in its earlier lives."""
+    """Server -> its highest number in earlier incarnations."""
 
     def started(self, server_id: int) -> None:
         self._before[server_id] = self._highest.get(server_id, 0)
@@ -41,20 +41,20 @@ class Advertised:
 
 @define
 class MessageChecker:
-    """One leader a view, one proposal a view and number, one value a number; nothing advertised is forgotten."""
+    """One leader for each view, one proposal for each view and slot, one value for each slot; no number falls."""
 
     leaders: dict[int, tuple[int, int]] = field(factory=dict)
-    """view -> (server, life) that prepares, leads or proposes in it (G10)."""
+    """View -> (server, incarnation) that prepares, leads or proposes in it (G10)."""
     proposals: dict[tuple[int, int], bytes] = field(factory=dict)
-    """(view, seq) -> the batch proposed."""
+    """(view, seq) -> the batch that was proposed."""
     ordered: dict[int, bytes] = field(factory=dict)
-    """seq -> the batch that somebody called ordered."""
+    """Seq -> the batch that a server has reported as ordered."""
     views: Advertised = field(factory=lambda: Advertised("view"))
     arus: Advertised = field(factory=lambda: Advertised("Local_Aru"))
-    _lives: dict[int, int] = field(factory=dict)
+    _incarnations: dict[int, int] = field(factory=dict)
 
     def started(self, server_id: int) -> None:
-        self._lives[server_id] = self._lives.get(server_id, 0) + 1
+        self._incarnations[server_id] = self._incarnations.get(server_id, 0) + 1
         self.views.started(server_id)
         self.arus.started(server_id)
 
@@ -83,9 +83,12 @@ class MessageChecker:
             self._ordered(entry)
 
     def _leads(self, server_id: int, view: int) -> None:
-        life = self._lives[server_id]
-        known = self.leaders.setdefault(view, (server_id, life))
-        require(known == (server_id, life), f"view {view} is led by {known} and by {(server_id, life)} (server, life)")
+        incarnation = self._incarnations[server_id]
+        known = self.leaders.setdefault(view, (server_id, incarnation))
+        require(
+            known == (server_id, incarnation),
+            f"view {view} is led by {known} and by {(server_id, incarnation)} (server, life)",
+        )
 
     def _proposed(self, message: Proposal) -> None:
         known = self.proposals.setdefault((message.view, message.seq), message.batch.data)

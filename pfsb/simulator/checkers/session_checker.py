@@ -1,7 +1,7 @@
-"""Exactly once, and the same answer every time: what the sessions of a cluster promise (docs/internals/sessions.rst).
+"""Sessions: a command runs exactly once, and has the same answer every time (docs/internals/sessions.rst).
 
-Clients tell the check what they ask and what they are answered; each server's sessions tell it what ran, with which
-result. What a server executes counts from the moment that its door lets it out.
+Simulated clients report the commands that they send and the answers that they get; the sessions of each server report
+the commands that ran, with their results. An execution counts from the moment that the durability gate lets it out.
 """
 
 from __future__ import annotations
@@ -23,40 +23,43 @@ from pfsb.sessions.state_machine import EXPIRE, Session, SessionStateMachine
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.storage.memory import MemoryDisk
 
-REFUSED_BY_THE_DESK = frozenset({"BADREQUEST", "NOSESSION", "REPLACED", "BUSY", "UNAVAILABLE", "SHUTDOWN"})
-"""Refusals that are no result of a command: whoever is told them knows its fate from `fate` alone."""
+REFUSED_BY_LOCAL_CLIENTS = frozenset({"BADREQUEST", "NOSESSION", "REPLACED", "BUSY", "UNAVAILABLE", "SHUTDOWN"})
+"""Refusals that are no result of a command: only `fate` tells the client whether the command ran."""
 
 
 @define
 class Slot:
-    """What executing one slot came to, in the order in which it happened."""
+    """The effect of one slot on the sessions, in the order in which it happened.
+
+    Violations print the name of this class, and expected catches hold it.
+    """
 
     seq: int
     ran: list[tuple[Ticket, Command, Any]] = field(factory=list)
     """(ticket, command, result or PENDING)"""
     completed: list[tuple[Ticket, Result]] = field(factory=list)
-    """What was PENDING before."""
+    """Commands that were PENDING before, with their results."""
     ended: list[str] = field(factory=list)
-    """Sessions that are over."""
+    """Sessions that the slot has ended."""
     fenced_off: list[tuple[Ticket, int, int]] = field(factory=list)
-    """(ticket, epoch, latest epoch) of what ran though its connection had lost the session to a later one."""
+    """(ticket, epoch, latest epoch) of each command that ran after another connection had opened the session anew."""
     expired_by_others: int = 0
-    """Sessions whose end came from another server than theirs."""
+    """Number of sessions that another server than their own has ended."""
 
 
 @define
 class Asked:
-    """A number, as its client used it."""
+    """A numbered command of one client."""
 
     command: Command
     times: int = 0
     refused: int = 0
-    """How often it was told that it did not happen, and will not."""
+    """Number of times that the client was told that the command did not run, and never will."""
 
 
 @define
 class SessionChecker:
-    """Over all servers and all their lives."""
+    """Checks the sessions of all servers, over all their incarnations."""
 
     disks: dict[int, MemoryDisk]
     horizon_slots: int
@@ -65,15 +68,15 @@ class SessionChecker:
     slots: dict[int, Slot] = field(factory=dict)
     asked: dict[Ticket, Asked] = field(factory=dict)
     results: dict[Ticket, tuple[int, Any]] = field(factory=dict)
-    """ticket -> (the slot that gave the result, the result or PENDING)"""
+    """Ticket -> (the slot that gave the result, the result or PENDING)."""
     _latest: dict[str, tuple[int, int]] = field(factory=dict)
-    """client -> (the number that ran last, its slot)"""
+    """Client -> (the number that ran last, its slot)."""
     _answered_up_to: dict[str, int] = field(factory=dict)
-    """Of the session that there is now: what a former one has answered may be forgotten after a while."""
+    """Client -> the highest number answered in its present session. Answers of former sessions may be forgotten."""
     _ended_at: dict[str, int] = field(factory=dict)
-    """client -> the slot that ended its latest session"""
+    """Client -> the slot that ended its latest session."""
 
-    # ------------------------------------------------------------------ told by clients
+    # ------------------------------------------------------------------ reports of clients
 
     def ask(self, ticket: Ticket, command: Command) -> None:
         asked = self.asked.setdefault(ticket, Asked(command))
@@ -83,7 +86,7 @@ class SessionChecker:
             self.marks["asked again for what had run"] += 1
 
     def answered(self, ticket: Ticket, result: Result) -> None:
-        """A client is told this, at this moment."""
+        """Check the answer that a client is given at this moment."""
         slot, known = self.results.get(ticket, (0, None))
         if known is not None and known == result:
             self._is_durable(ticket, slot)
@@ -92,7 +95,7 @@ class SessionChecker:
             if self.asked[ticket].times > 1:
                 self.marks["answer given for a repetition"] += 1
             return
-        if isinstance(result, Done) or result.code not in REFUSED_BY_THE_DESK:
+        if isinstance(result, Done) or result.code not in REFUSED_BY_LOCAL_CLIENTS:
             raise Violation(f"{ticket} is answered {result}, but what ran came to {known} in slot {slot}")
         self.marks[f"{result.code} fate={result.fate}"] += 1
         if result.fate == "none":
@@ -102,7 +105,7 @@ class SessionChecker:
         return self._answered_up_to.get(client_id, 0)
 
     def opened(self, client_id: str, last: int, resumed: bool, answered: int) -> None:
-        """HELLO was answered: a session that goes on knows of all that had been `answered` when it was asked."""
+        """Check the answer to HELLO: a resumed session knows all numbers `answered` when HELLO was sent."""
         if resumed and last < answered:
             raise Violation(f"{client_id} was answered up to {answered}, and its session goes on from {last}")
 
@@ -117,7 +120,7 @@ class SessionChecker:
         if 2 * len(holders) <= len(self.disks):
             raise Violation(f"{ticket} is answered from slot {seq}, which is only on the disks of {holders}")
 
-    # ------------------------------------------------------------------ told by servers
+    # ------------------------------------------------------------------ reports of servers
 
     def settled(self, server_id: int, slot: Slot) -> None:
         known = self.slots.setdefault(slot.seq, slot)
@@ -157,7 +160,7 @@ class SessionChecker:
 
 @implementer(IStateMachine)
 class WatchedSessions:
-    """Between the protocol and the sessions of one server: tells the check what each slot came to."""
+    """Stands between the protocol and the sessions of one server, and reports each slot's effect to the checker."""
 
     def __init__(
         self, server_id: int, machine: SessionStateMachine, checks: SessionChecker, settle: Callable[..., None]
@@ -168,16 +171,16 @@ class WatchedSessions:
         self._settle = settle
         self._slot = Slot(0)
         self._epoch = 0
-        """Which the bundle that runs just now claims."""
+        """The epoch that the bundle claims which runs just now."""
         self._latest_epoch: dict[str, int] = {}
-        """client -> in which its session was opened last"""
+        """Client -> the epoch in which its session was opened last."""
         self._watch_commands()
         self._watch_epochs()
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         self._slot = slot = Slot(seq)
         recovers = isinstance(self._machine.observer, NoObserver)
-        if not recovers:  # now, so that it is settled before the answers that come of it leave
+        if not recovers:  # before the execution, so that the slot is settled before its answers leave
             self._settle(self._checks.settled, self._server_id, slot)
         sessions: dict[str, Session] = {}
         for update in updates:
@@ -189,7 +192,7 @@ class WatchedSessions:
                     sessions = sessions or dict(self._machine.sessions)
                     slot.expired_by_others += self._expired_by_others(update.server_id, each, sessions)
         self._machine.execute(seq, time_ms, updates)
-        # A session that ends and is opened anew in one slot is another one.
+        # A session that ends and is opened anew in one slot is another object.
         slot.ended += sorted(i for i, session in sessions.items() if self._machine.sessions.get(i) is not session)
         if recovers:
             self._settle(self._checks.settled, self._server_id, slot)
@@ -208,7 +211,7 @@ class WatchedSessions:
         return found
 
     def _watch_commands(self) -> None:
-        """Where a command runs, and where it is completed: once each."""
+        """Watch the two methods of the sessions that run a command and that complete it."""
         machine = self._machine
         execute, complete = machine._execute, machine.complete
 
@@ -229,7 +232,7 @@ class WatchedSessions:
         machine.complete = completed  # type: ignore[method-assign]
 
     def _watch_epochs(self) -> None:
-        """What each bundle claims, and what each opening gives, whatever the machine makes of it."""
+        """Watch the epochs that bundles claim and that openings give, independently of the sessions' own comparison."""
         machine = self._machine
         run_bundle, open_session = machine._run_bundle, machine._open
 

@@ -1,7 +1,7 @@
-"""How updates travel, and how leaders bind them to numbers: seen in what leaves the servers.
+"""Relaying of updates, and their binding to slots, seen in the messages that leave the servers.
 
-Neither is about safety, since an update that is bound twice is filtered when it is executed (G15). They keep a defect
-from hiding behind that filter, or behind a network that carries any number of messages.
+Neither concerns safety: an update that is bound twice is filtered when it is executed (G15). The checkers keep a defect
+from hiding behind that filter, or behind a network that can carry any number of messages.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ Identity = tuple[str, int]
 """(client_id, timestamp)"""
 
 COPIES_OF_A_FRAME_MAX = 4
-"""The simulated network delivers a frame twice at most, and each of these may have an echo."""
+"""Maximum number of copies of a frame: the simulated network delivers it twice, and each of these may have an echo."""
 
 
 @frozen
-class Bound:
-    """Where a leader has put an update."""
+class Binding:
+    """The slot to which a leader has bound an update."""
 
     seq: int
     fresh: bool
-    """It chose the number itself: no earlier view had proposed that batch there."""
+    """Whether the leader has chosen the slot itself: no earlier view had proposed that batch there."""
 
 
 @define
 class BindingChecker:
-    """G15 (ii): in its view, a leader gives an update one number.
+    """G15 (ii): in its view, a leader binds an update to one slot.
 
-    Two earlier leaders may have bound the same update to two numbers, and a later one must propose both again, since
-    either may be chosen. So of two numbers at least one must be of the leader's own choice to be wrong. Beyond its
-    horizon an update is as good as another one (Departure 7).
+    Two earlier leaders may have bound an update to two slots, and a later one must propose both again, since either may
+    be chosen. Two slots are therefore wrong only if at least one of them is the leader's own choice. An update beyond
+    its horizon counts as another one (Departure 7).
     """
 
     horizon_slots: int
     _seen: set[tuple[int, int]] = field(factory=set)
-    """(view, seq) of the proposals that were looked at: the others are repetitions."""
+    """(view, seq) of the proposals that were checked; a further proposal for such a pair is a repetition."""
     _offered: dict[int, set[bytes]] = field(factory=dict)
-    """seq -> the batches that some view has proposed there."""
-    _bound: dict[tuple[int, Identity], Bound] = field(factory=dict)
-    """By view and update: the latest."""
+    """Seq -> the batches that some view has proposed there."""
+    _bound: dict[tuple[int, Identity], Binding] = field(factory=dict)
+    """(view, update) -> its latest binding."""
 
     def proposed(self, message: Proposal) -> str:
-        """What is wrong with it, or ""."""
+        """Check a proposal; the text of a violation, or ""."""
         if (message.view, message.seq) in self._seen:
             return ""
         self._seen.add((message.view, message.seq))
         offered = self._offered.setdefault(message.seq, set())
-        now = Bound(message.seq, message.batch.data not in offered)
+        now = Binding(message.seq, message.batch.data not in offered)
         offered.add(message.batch.data)
         for update in message.batch.open()[1]:
             identity = (update.client_id, update.timestamp)
@@ -63,22 +63,22 @@ class BindingChecker:
                 return f"G15: the leader of view {message.view} proposes an update at {numbers}: {identity}"
         return ""
 
-    def _is_twice(self, before: Bound, now: Bound) -> bool:
+    def _is_twice(self, before: Binding, now: Binding) -> bool:
         return (before.fresh or now.fresh) and abs(now.seq - before.seq) <= self.horizon_slots
 
 
 @define
 class RelayChecker:
-    """Departure 17: what comes from an update's own server is relayed to one other, once a copy; nothing else is."""
+    """Departure 17: a copy that comes from an update's own server is relayed once, to one server; no other copy is."""
 
     servers: Sequence[int]
     _copies: Counter[tuple[int, ClientUpdate]] = field(factory=Counter)
-    """(receiver, update) -> how often the update's own server sent it there."""
+    """(receiver, update) -> number of copies that the update's own server has sent there."""
     _relayed: Counter[tuple[int, ClientUpdate]] = field(factory=Counter)
-    """(sender, update) -> how often it was passed on."""
+    """(sender, update) -> number of copies that this server has passed on."""
 
     def sent(self, server_id: int, to: int | None, update: ClientUpdate) -> str:
-        """What is wrong with it, or ""."""
+        """Check a copy of an update that leaves a server; the text of a violation, or ""."""
         receivers = [i for i in self.servers if i != server_id] if to is None else [to]
         if server_id == update.server_id:
             self._copies.update((receiver, update) for receiver in receivers)

@@ -1,4 +1,4 @@
-"""What a check raises, how, and what becomes of it where nobody could catch it."""
+"""Violations of promises: the exception of all checkers, and a place for exceptions that could not propagate."""
 
 from __future__ import annotations
 
@@ -9,28 +9,31 @@ from twisted.python.failure import Failure
 
 
 class Violation(AssertionError):
-    """The cluster has broken a promise; the text says which, and where."""
+    """The cluster has broken a promise; the text says which promise, and where."""
 
 
 def require(condition: bool, text: str) -> None:
-    """`text` says what is wrong if the condition does not hold."""
+    """Raise `Violation` with `text` unless the condition holds."""
     if not condition:
         raise Violation(text)
 
 
 def forbid(what_is_wrong: str) -> None:
-    """ "": nothing is."""
+    """Raise `Violation` unless the text is empty."""
     require(not what_is_wrong, what_is_wrong)
 
 
 @define(eq=False)
 class Findings:
-    """Keeps the first thing that was found wrong until the present event is over: then it ends the simulation."""
+    """Keeps the first violation until the present event is over, and then ends the simulation with it.
+
+    A checker is often called by the server that it checks. An exception would be caught there, or change its course.
+    """
 
     _first: Failure | None = None
 
     def note(self, check: Callable[..., None], *args: object) -> None:
-        """Run a check in a place from which an exception would not get out."""
+        """Run a check, and keep its exception for `raise_first`."""
         try:
             check(*args)
         except AssertionError:

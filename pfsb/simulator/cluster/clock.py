@@ -1,7 +1,8 @@
 """Time that jumps from event to event: the one clock of a simulated cluster (docs/testing.rst).
 
-Each process of the simulation asks a `ServerClock` of its own for time, so that one of them can be paused or killed
-without a word to the others.
+`SimulatedClock` keeps all calls that wait, in the order of their times. Each simulated server asks a `ServerClock` of
+its own for time, so that one server can be paused or killed, or can have a clock that is wrong, without effect on the
+others.
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 EVENTS_AT_ONE_TIME_MAX = 1_000_000
-"""More than that without time moving on is a loop that never ends."""
+"""Maximum number of calls that run at one instant. More of them are taken for a loop that never ends."""
 
 
 @implementer(IDelayedCall)
 @define(eq=False)
 class SimulatedCall:
-    """A call that waits for its time. Where it stands in the heap may be out of date: `number` tells."""
+    """A call that waits for its time.
 
-    _lane: ServerClock
+    A call that is rescheduled leaves its old entry in the heap. `number` tells the valid entry from the old ones.
+    """
+
+    _server_clock: ServerClock
     _time: float
     number: int
     _function: Callable[..., object]
@@ -34,48 +38,50 @@ class SimulatedCall:
     _cancelled: bool = False
 
     def getTime(self) -> float:
-        return self._lane.local(self._time)
+        return self._server_clock.local(self._time)
 
     def cancel(self) -> None:
         self._must_be_waiting()
         self._cancelled = True
-        self._lane.calls.discard(self)
+        self._server_clock.calls.discard(self)
 
     def reset(self, secondsFromNow: float) -> None:
         self._must_be_waiting()
-        self._lane.clock.put(self, self._lane.clock.seconds() + secondsFromNow / self._lane.rate)
+        self._server_clock.clock.put(
+            self, self._server_clock.clock.seconds() + secondsFromNow / self._server_clock.rate
+        )
 
     def delay(self, secondsLater: float) -> None:
         self._must_be_waiting()
-        self._lane.clock.put(self, self._time + secondsLater / self._lane.rate)
+        self._server_clock.clock.put(self, self._time + secondsLater / self._server_clock.rate)
 
     def active(self) -> bool:
         return not (self._called or self._cancelled)
 
     def stands_at(self, time: float, number: int) -> None:
-        """For the clock: the call now stands there in the heap, and nowhere else."""
+        """Note the only valid entry of this call in the heap. Called by the clock."""
         self._time, self.number = time, number
 
     def order(self) -> tuple[float, int]:
         return self._time, self.number
 
     def is_stale(self, number: int) -> bool:
-        """For the clock: the heap's entry `number` does not stand for this call any more."""
-        return self._cancelled or self.number != number or self._lane.closed
+        """Whether the heap's entry `number` no longer stands for this call. Called by the clock."""
+        return self._cancelled or self.number != number or self._server_clock.closed
 
     @property
-    def lane(self) -> ServerClock:
-        return self._lane
+    def server_clock(self) -> ServerClock:
+        return self._server_clock
 
     @property
     def name(self) -> str:
-        """What it calls: `Class.method`."""
+        """The function that is called: `Class.method`."""
         return str(getattr(self._function, "__qualname__", self._function))
 
     def run(self) -> None:
-        """For the clock: its time has come."""
+        """Make the call, whose time has come. Called by the clock."""
         self._called = True
-        self._lane.calls.discard(self)
+        self._server_clock.calls.discard(self)
         self._function(*self._args, **self._kwargs)
 
     def _must_be_waiting(self) -> None:
@@ -88,24 +94,24 @@ class SimulatedCall:
 @implementer(IReactorTime)
 @define(eq=False)
 class ServerClock:
-    """The time of one process: it can be paused, which freezes its calls but not its clock, or ended.
+    """The clock and the pending calls of one simulated server.
 
-    Its clock need not be right: it may have been wrong by `offset` when the process began, and runs at a
-    `rate` of its own.
+    A pause holds back the calls and lets the clock go on; an end drops the calls for good. The clock need not be
+    right: it may have been wrong by `offset` seconds when the server started, and it runs at a `rate` of its own.
     """
 
     clock: SimulatedClock
     name: str
     rate: float = 1.0
-    """Seconds of this process in one second of the simulation."""
+    """Seconds of this server in one second of the simulation."""
     offset: float = 0.0
-    """Seconds by which it was ahead when it began."""
+    """Seconds by which this clock was ahead of the simulation when the server started."""
     _began: float = field(init=False)
     paused: bool = False
     closed: bool = False
     calls: set[SimulatedCall] = field(factory=set)
     _due: list[tuple[int, SimulatedCall]] = field(factory=list)
-    """What came due while paused, in that order."""
+    """Heap entries that came due during a pause, in that order."""
 
     @_began.default
     def _begins_now(self) -> float:
@@ -115,7 +121,7 @@ class ServerClock:
         return self.local(self.clock.seconds())
 
     def local(self, time: float) -> float:
-        """What this process's clock shows at a time of the simulation."""
+        """The time that this server's clock shows at a time of the simulation."""
         if self.rate == 1.0 and not self.offset:
             return time
         return self._began + self.offset + (time - self._began) * self.rate
@@ -130,18 +136,18 @@ class ServerClock:
         return call
 
     def callFromThread(self, callable: Callable[..., object], *args: object, **kw: object) -> None:
-        """There are no threads here: soon, in the order of the calls."""
+        """Call the function soon, in the order of the requests: the simulation has no threads."""
         self.callLater(0, callable, *args, **kw)
 
     def getDelayedCalls(self) -> list[SimulatedCall]:
         return sorted(self.calls, key=SimulatedCall.order)
 
     def pause(self) -> None:
-        """As SIGSTOP does: time goes on, nothing runs."""
+        """Hold back all calls, as SIGSTOP does; time goes on."""
         self.paused = True
 
     def resume(self) -> None:
-        """What came due meanwhile runs now, in its order."""
+        """Run the calls that came due during the pause now, in their order."""
         self.paused = False
         due, self._due = self._due, []
         for number, call in due:
@@ -149,11 +155,11 @@ class ServerClock:
                 self.clock.put(call, self.clock.seconds())
 
     def hold(self, number: int, call: SimulatedCall) -> None:
-        """For the clock: this has come due, but the lane is paused."""
+        """Keep a call that has come due during a pause. Called by the clock."""
         self._due.append((number, call))
 
     def close(self) -> None:
-        """As SIGKILL does: nothing that waits ever runs."""
+        """Drop all pending calls for good, as SIGKILL does."""
         self.closed = True
         self.calls.clear()
         self._due.clear()
@@ -162,21 +168,21 @@ class ServerClock:
 @implementer(IReactorTime)
 @define(eq=False)
 class SimulatedClock:
-    """Runs calls in the order of their times; those of one time in the order in which they were asked for."""
+    """Runs calls in the order of their times, and calls of the same time in the order in which they were asked for."""
 
     _now: float = 0.0
     _heap: list[tuple[float, int, SimulatedCall]] = field(factory=list, init=False)
     _numbers: int = field(default=0, init=False)
     _own: ServerClock = field(init=False)
     events: int = field(default=0, init=False)
-    """How many calls have run."""
+    """Number of calls that have run."""
 
     @_own.default
     def _make_own(self) -> ServerClock:
         return ServerClock(self, "the simulation")
 
-    def lane(self, name: str, rate: float = 1.0, offset: float = 0.0) -> ServerClock:
-        """The time of one more process."""
+    def server_clock(self, name: str, rate: float = 1.0, offset: float = 0.0) -> ServerClock:
+        """Make the clock of one more server."""
         return ServerClock(self, name, rate, offset)
 
     def seconds(self) -> float:
@@ -189,18 +195,18 @@ class SimulatedClock:
         self._own.callFromThread(callable, *args, **kw)
 
     def getDelayedCalls(self) -> list[SimulatedCall]:
-        """Of all lanes."""
+        """The pending calls of all servers and of the simulation itself, in the order of their times."""
         waiting = {call for _, number, call in self._heap if not call.is_stale(number)}
         return sorted(waiting, key=SimulatedCall.order)
 
     def put(self, call: SimulatedCall, time: float) -> None:
-        """For calls and lanes: (re)schedule. An older entry stays in the heap, stale, until it comes up."""
+        """Schedule a call, perhaps again. An older entry of the call stays in the heap, stale, until it comes up."""
         self._numbers += 1
         call.stands_at(time, self._numbers)
         heappush(self._heap, (time, self._numbers, call))
 
     def step(self) -> bool:
-        """Run the next call, at its time. False if nothing waits."""
+        """Run the next call, at its time. False if no call waits."""
         call = self._next(float("inf"))
         if call is None:
             return False
@@ -208,7 +214,7 @@ class SimulatedClock:
         return True
 
     def step_until(self, time: float) -> bool:
-        """Run the next call that is due by `time`, if there is one; else let time pass until then: False."""
+        """Run the next call that is due by `time`. If there is none, let time pass until then and return False."""
         call = self._next(time)
         if call is None:
             self._now = max(self._now, time)
@@ -217,7 +223,7 @@ class SimulatedClock:
         return True
 
     def run_until(self, time: float) -> None:
-        """Run all that is due by `time`, at its time."""
+        """Run all calls that are due by `time`, each at its time."""
         since, events = self._now, 0
         while self.step_until(time):
             events = events + 1 if self._now == since else 0
@@ -230,10 +236,10 @@ class SimulatedClock:
             time, number, call = heappop(heap)
             if call.is_stale(number):
                 continue
-            # A paused lane's calls run late: time never goes back.
+            # The calls of a server that was paused run late: time never goes back.
             self._now = max(self._now, time)
-            if call.lane.paused:
-                call.lane.hold(number, call)
+            if call.server_clock.paused:
+                call.server_clock.hold(number, call)
                 continue
             self.events += 1
             return call

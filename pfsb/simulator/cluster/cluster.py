@@ -21,10 +21,11 @@ from pfsb.simulator.cluster.clock import ServerClock, SimulatedClock
 from pfsb.simulator.cluster.network import LinkQuality, SimulatedNetwork
 from pfsb.simulator.cluster.probe import Probe
 from pfsb.simulator.cluster.process import (
-    Parts,
     ProtocolProcess,
-    Running,
-    Server,
+    RunningServer,
+    ServerParts,
+    SimulatedProcess,
+    SimulatedServer,
     WatchedStateMachine,
 )
 from pfsb.simulator.cluster.tracing import Trace, Tracers
@@ -32,12 +33,13 @@ from pfsb.simulator.cluster.transport import SimulatedTransport
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
 SHARES_WRITTEN_AT_ONCE = (0.0, 0.0, 0.9)
-"""How much of what a server writes to a quick disk is there before the turn is over; one of these for each life."""
+"""Share of the writes to a quick disk that end before their turn is over; each incarnation draws one of these."""
 QUICK_SECONDS_MAX = 0.002
+"""Maximum duration of a write to a disk that counts as quick."""
 
 
 class SimulatedCluster:
-    """A cluster. Nothing in it happens unless `step`, `run` or `run_until` lets time go on."""
+    """A cluster in which nothing happens unless `step`, `run` or `run_until` lets time go on."""
 
     def __init__(
         self,
@@ -46,15 +48,15 @@ class SimulatedCluster:
         *,
         settings: Settings | None = None,
         quality: LinkQuality | None = None,
-        build: Callable[[Parts], Any] = ProtocolProcess,
+        build: Callable[[ServerParts], SimulatedProcess] = ProtocolProcess,
         patch: Callable[[Any], None] | None = None,
         trace: Trace | None = None,
         tracer: Callable[[int], ITracer] | None = None,
         start: bool = True,
     ) -> None:
-        """`build` makes a `Process` for each life of each server; `patch` may change it before it starts.
+        """`build` makes a `SimulatedProcess` for each incarnation of a server; `patch` may change it before it starts.
 
-        `trace` is told every event as a dict; `tracer` makes what takes the events of one server.
+        `trace` is called with every event as a dict; `tracer` makes a tracer for the events of one server.
         """
         self.seed = seed
         self.ids = tuple(range(servers))
@@ -63,18 +65,18 @@ class SimulatedCluster:
         self.network = SimulatedNetwork(
             self.clock, random.Random(f"{seed}/network"), self.ids, quality or LinkQuality()
         )
-        self.servers = {i: Server() for i in self.ids}
+        self.servers = {i: SimulatedServer() for i in self.ids}
         disks = {i: server.disk for i, server in self.servers.items()}
         self.checks = ClusterChecker(disks, self._digest, self.settings.horizon_slots)
         self.amnesiacs: set[int] = set()
-        """Servers that have lost their disk. What they say counts for nobody, so the checks do not listen."""
+        """Servers that have lost their disk. No server may rely on their messages, so the checkers ignore them."""
         self.network.observers.append(self._sent)
         self.findings = Findings()
         self.tracers = Tracers(self.clock, trace, tracer)
         self.answers: dict[Identity, int] = {}
-        """What clients were answered: the slot of each update."""
+        """Update -> the slot that its client was told."""
         self.expected_failures: tuple[type[Exception], ...] = ()
-        """A server that fails with one of these is down, as it should be; anything else ends the simulation."""
+        """Exceptions that may end a server, such as a disk error. Any other exception ends the simulation."""
         self.failures: dict[int, Failure] = {}
         self._build = build
         self._patch = patch
@@ -85,72 +87,78 @@ class SimulatedCluster:
     # ------------------------------------------------------------------ servers
 
     def restart(self, server_id: int) -> None:
-        """Start a server that is not running, with what is on its disk."""
+        """Start a server that is not running, with the contents of its disk."""
         server = self.servers[server_id]
         assert server.running is None, f"server {server_id} is running"
-        server.lives += 1
-        name = f"{self.seed}/{server_id}/{server.lives}"
+        server.incarnations += 1
+        name = f"{self.seed}/{server_id}/{server.incarnations}"
         rng = random.Random(name)
-        lane = self.clock.lane(name, server.rate, server.clock_offset)
+        server_clock = self.clock.server_clock(name, server.rate, server.clock_offset)
         disk_rng = random.Random(f"{name}/disk")
         at_once_rng = random.Random(f"{name}/here")
         share_at_once = at_once_rng.choice(SHARES_WRITTEN_AT_ONCE)
         storage = MemoryStorage(
             server.disk,
-            lane,
+            server_clock,
             lambda: disk_rng.uniform(*server.sync_seconds),
             disk_rng.randbytes,
             lambda failure: self._failed(server_id, failure),
             lambda: server.sync_seconds[1] <= QUICK_SECONDS_MAX and at_once_rng.random() < share_at_once,
         )
-        transport = SimulatedTransport(self.network, server_id, lane, rng)
-        process = self._build(self._parts(server_id, lane, rng, storage, transport))
-        server.running = Running(process, lane, storage, transport)
+        transport = SimulatedTransport(self.network, server_id, server_clock, rng)
+        process = self._build(self._server_parts(server_id, server_clock, rng, storage, transport))
+        server.running = RunningServer(process, server_clock, storage, transport)
         if self._patch is not None:
             self._patch(process)
         if server.is_disk_full:
             storage.fail_next(OSError("no space left on device"))
-        self._witness(server_id, lane).watch(process.replica)
+        self._probe(server_id, server_clock).watch(process.replica)
         invariants.install(process.replica)
         self.checks.started(server_id)
         process.start()
         self.findings.raise_first()
 
     def crash(self, server_id: int, groups_kept: int = 0, records_torn: int = 0) -> None:
-        """Power loss: nothing of this life runs again. The numbers: what of the pending writes gets to the disk."""
+        """Let a server lose power: nothing of this incarnation runs again.
+
+        The first `groups_kept` pending groups of records reach the disk, and `records_torn` records of the next group.
+        """
         running = self._running(server_id)
         self.tracers.tell(server_id, "crash")
         running.storage.crash(groups_kept, records_torn)
-        running.lane.close()
+        running.server_clock.close()
         self.network.detach(server_id)
         self.servers[server_id].running = None
 
     def doom(self, server_id: int, frames: int, groups_kept: int = 0, records_torn: int = 0) -> None:
-        """Crash in the middle of a turn: right after so many frames more have left."""
+        """Crash a server in the middle of a turn: right after that many more frames have left."""
         running = self._running(server_id)
         running.transport.after_frames(frames, lambda: self.crash(server_id, groups_kept, records_torn))
 
     def stop(self, server_id: int) -> None:
-        """An orderly end, as of SIGTERM: everything appended is on disk."""
+        """End a server in order: all appended records are on disk."""
         running = self._running(server_id)
         self.tracers.tell(server_id, "stop in order")
         running.process.stop()
         running.storage.close()
-        running.lane.close()
+        running.server_clock.close()
         self.servers[server_id].running = None
 
     def drain(self, server_id: int) -> None:
-        """As SIGTERM: the server takes no more commands, and stops when those under way are answered, or in vain."""
+        """Tell a server to stop, as SIGTERM does.
+
+        The server takes no more commands, and stops when those under way are answered or their time is over.
+        """
         running = self._running(server_id)
         running.is_draining = True
-        running.lane.callLater(0, self._told_to_stop, server_id, running)
+        running.server_clock.callLater(0, self._begin_drain, server_id, running)
 
-    def _told_to_stop(self, server_id: int, running: Running) -> None:
-        """A paused server hears of it when it goes on."""
+    def _begin_drain(self, server_id: int, running: RunningServer) -> None:
+        """Begin the drain; in a paused server this runs when the server is resumed."""
         running.process.drain(lambda: self._drained(server_id, running))
-        running.lane.callLater(DRAIN_SECONDS + 2 * DRAIN_LOOK_SECONDS, self._must_have_stopped, server_id)
+        running.server_clock.callLater(DRAIN_SECONDS + 2 * DRAIN_LOOK_SECONDS, self._must_have_stopped, server_id)
 
-    def _drained(self, server_id: int, running: Running) -> None:
+    def _drained(self, server_id: int, running: RunningServer) -> None:
         if self.servers[server_id].running is running:
             self.stop(server_id)
 
@@ -158,26 +166,26 @@ class SimulatedCluster:
         raise Violation(f"server {server_id} was asked to stop, and has not after {DRAIN_SECONDS:g} s")
 
     def lose_disk(self, server_id: int) -> None:
-        """The server, which is down, finds an empty disk at its next start. The old one is kept, for `bring_back`."""
+        """Give a server that is down an empty disk. `bring_back` can restore the old one."""
         server = self.servers[server_id]
         assert server.running is None and server_id not in self.amnesiacs, f"server {server_id} has its disk in use"
         self.amnesiacs.add(server_id)
         server.disk = MemoryDisk()
 
     def bring_back(self, server_id: int) -> None:
-        """The disk that was lost, as it was when it was lost; the server starts with it."""
+        """Restore the disk that was lost, as it was then, and start the server with it."""
         if self.is_running(server_id):
             self.crash(server_id)
         self.amnesiacs.discard(server_id)
-        self.servers[server_id].disk = self.checks.door.disks[server_id]
+        self.servers[server_id].disk = self.checks.durability.disks[server_id]
         self.failures.pop(server_id, None)
         self.restart(server_id)
 
     def pause(self, server_id: int) -> None:
-        self._running(server_id).lane.pause()
+        self._running(server_id).server_clock.pause()
 
     def resume(self, server_id: int) -> None:
-        self._running(server_id).lane.resume()
+        self._running(server_id).server_clock.resume()
 
     def is_running(self, server_id: int) -> bool:
         return self.servers[server_id].running is not None
@@ -191,18 +199,21 @@ class SimulatedCluster:
 
     @property
     def serving_ids(self) -> list[int]:
-        """Where clients go: not to a server that has lost its disk, and with it the numbers that it gave to others."""
+        """The servers that clients may use: running ones, except those that have lost their disk.
+
+        A server without its disk has forgotten which numbers it has used.
+        """
         return [i for i in self.running_ids if i not in self.amnesiacs]
 
     def process(self, server_id: int) -> Any:
+        """The present process of a server, of the class that `build` has made."""
         return self._running(server_id).process
 
     def replica(self, server_id: int) -> Replica:
-        replica: Replica = self._running(server_id).process.replica
-        return replica
+        return self._running(server_id).process.replica
 
-    def lane(self, server_id: int) -> ServerClock:
-        return self._running(server_id).lane
+    def server_clock(self, server_id: int) -> ServerClock:
+        return self._running(server_id).server_clock
 
     def storage(self, server_id: int) -> MemoryStorage:
         return self._running(server_id).storage
@@ -213,30 +224,30 @@ class SimulatedCluster:
     # ------------------------------------------------------------------ links
 
     def cut(self, a: int, b: int, *, one_way: bool = False) -> None:
-        """Nothing gets from `a` to `b` any more, nor back unless `one_way`."""
+        """Cut the link from `a` to `b`, and the one back unless `one_way`."""
         self.network.cut(a, b)
         if not one_way:
             self.network.cut(b, a)
 
     def isolate(self, *group: int) -> None:
-        """Cut these servers off from all others."""
+        """Cut the links between these servers and all others."""
         for a in group:
             for b in set(self.ids) - set(group):
                 self.cut(a, b)
 
     def heal(self) -> None:
-        """All links carry again, as well as their quality lets them."""
+        """Mend all links; their quality stays."""
         self.network.mend_all()
 
     # ------------------------------------------------------------------ clients
 
     def submit(self, server_id: int, client_id: str, timestamp: int, payload: bytes = b"") -> None:
-        """A client asks this server, which hears of it as soon as it runs."""
+        """Let a client ask this server, which takes the update as soon as it is not paused."""
         running = self._running(server_id)
         made_at = running.process.replica.data.ordering.local_aru
         update = ClientUpdate(client_id, server_id, timestamp, made_at, payload)
         self.checks.execution.introduce(update)
-        running.lane.callLater(0, running.process.submit, update)
+        running.server_clock.callLater(0, self.process(server_id).submit, update)
 
     # ------------------------------------------------------------------ time
 
@@ -245,13 +256,13 @@ class SimulatedCluster:
         return self.clock.seconds()
 
     def step(self) -> bool:
-        """One event. False if nothing will ever happen again."""
+        """Let one event happen. False if there is none."""
         happened = self.clock.step()
         self.findings.raise_first()
         return happened
 
     def run(self, seconds: float) -> None:
-        """Let so much time pass."""
+        """Let that much time pass."""
         self._run_until_time(self.now + seconds)
 
     def run_until(self, predicate: Callable[[], bool], seconds: float = 30.0) -> None:
@@ -265,11 +276,11 @@ class SimulatedCluster:
     # ------------------------------------------------------------------ looking
 
     def leader(self) -> int | None:
-        """Who leads the highest view that is led."""
+        """The server that leads the highest view that is led."""
         return max(self._leaders(), key=self._installed, default=None)
 
     def oldest_leader(self) -> int | None:
-        """Who leads the lowest view that is led; perhaps it was deposed and does not know."""
+        """The server that leads the lowest view that is led. If there are two leaders, it was deposed unawares."""
         return min(self._leaders(), key=self._installed, default=None)
 
     def _leaders(self) -> list[int]:
@@ -279,7 +290,7 @@ class SimulatedCluster:
         return self.replica(server_id).data.views.last_installed
 
     def has_leader(self) -> bool:
-        """Somebody leads, and a majority follows."""
+        """Whether a server leads and a majority follows."""
         leader = self.leader()
         if leader is None:
             return False
@@ -291,47 +302,47 @@ class SimulatedCluster:
         return 2 * followers > len(self.ids)
 
     def executed(self, server_id: int) -> list[tuple[int, str, int, bytes]]:
-        """What took effect at this server in its present life."""
+        """The updates that took effect at this server in its present incarnation."""
         return list(self.process(server_id).state_machine.executed)
 
     def aru(self, server_id: int) -> int:
         return self.replica(server_id).data.ordering.local_aru
 
     def all_equal(self) -> bool:
-        """All running servers have executed the same."""
+        """Whether all running servers have executed the same slots."""
         return self.checks.all_equal(self.running_ids)
 
     def picture(self) -> str:
-        """A line for each server."""
+        """One line of text for each server."""
         return "\n".join(f"server {i}: {server.describe()}" for i, server in self.servers.items())
 
     # ------------------------------------------------------------------ inside
 
-    def _witness(self, server_id: int, lane: ServerClock) -> Probe:
-        return Probe(server_id, lane, self.network, self.checks, self.findings, self.answers, self.replica)
+    def _probe(self, server_id: int, server_clock: ServerClock) -> Probe:
+        return Probe(server_id, server_clock, self.network, self.checks, self.findings, self.answers, self.replica)
 
-    def _parts(
+    def _server_parts(
         self,
         server_id: int,
-        lane: ServerClock,
+        server_clock: ServerClock,
         rng: random.Random,
         storage: MemoryStorage,
         transport: SimulatedTransport,
-    ) -> Parts:
-        witness = self._witness(server_id, lane)
-        return Parts(
+    ) -> ServerParts:
+        probe = self._probe(server_id, server_clock)
+        return ServerParts(
             server_id=server_id,
             servers=self.ids,
             settings=self.settings,
-            clock=lane,
+            clock=server_clock,
             rng=rng,
             storage=storage,
             transport=transport,
-            watched=lambda inner: WatchedStateMachine(inner, witness.executed),
+            watched=lambda inner: WatchedStateMachine(inner, probe.executed),
             on_failure=lambda failure: self._failed(server_id, failure),
-            answered=witness.answered,
+            answered=probe.answered,
             introduced=self.checks.execution.introduce if server_id not in self.amnesiacs else lambda update: None,
-            settle=witness.settle,
+            settle=probe.settle,
             tracer=self.tracers.tracer_of(server_id),
         )
 
@@ -344,7 +355,7 @@ class SimulatedCluster:
             self.findings.raise_first()
         self.findings.raise_first()
 
-    def _running(self, server_id: int) -> Running:
+    def _running(self, server_id: int) -> RunningServer:
         running = self.servers[server_id].running
         assert running is not None, f"server {server_id} is down"
         return running
@@ -353,14 +364,14 @@ class SimulatedCluster:
         return self.replica(server_id).ordered_queue.digests.at(seq)
 
     def _failed(self, server_id: int, failure: Failure) -> None:
-        """A server has stopped itself: its process ends, as soon as what runs now is over."""
+        """Note that a server has stopped itself. Its process ends as soon as the present event is over."""
         self.failures[server_id] = failure
         if failure.check(*self.expected_failures) is None:
             self.findings.add(failure)
         else:
             self.clock.callLater(0, self._end, server_id, self.servers[server_id].running)
 
-    def _end(self, server_id: int, failed: Running | None) -> None:
-        """Of the life that has failed: another one may have begun since."""
+    def _end(self, server_id: int, failed: RunningServer | None) -> None:
+        """End the incarnation that has failed, unless the server was restarted since."""
         if failed is not None and self.servers[server_id].running is failed:
             self.crash(server_id)

@@ -1,4 +1,7 @@
-"""How a simulated cluster, or a part of it, becomes well: links are whole and good, and servers run as they should."""
+"""Healing of a simulated cluster or of a part of it: links are whole and good, and all servers run.
+
+Random runs heal a majority first and then the whole cluster, since liveness is only promised then.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,18 @@ from collections.abc import Sequence
 
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.network import LinkQuality
-from pfsb.simulator.cluster.process import Running
+from pfsb.simulator.cluster.process import RunningServer
 
 
 def heal_all(cluster: SimulatedCluster) -> None:
-    """All links carry well, paused servers go on, and those that are down start again."""
+    """Make all links good, resume paused servers and restart servers that are down."""
     heal_some(cluster, cluster.ids)
 
 
 def heal_some(cluster: SimulatedCluster, group: Sequence[int]) -> None:
-    """The same for these servers and the links between them, and for nothing else."""
+    """Heal these servers and the links between them, and nothing else."""
     links = [(a, b) for a in group for b in group if a != b]
-    cluster.network.passing.clear()
+    cluster.network.passing_faults.clear()
     cluster.network.set_quality(LinkQuality(), links)
     for a, b in links:
         cluster.network.mend(a, b)
@@ -35,12 +38,12 @@ def _heal_server(cluster: SimulatedCluster, server_id: int) -> None:
         _end_what_was_begun(cluster, server_id, server.running)
     if server.running is None:
         cluster.restart(server_id)
-    elif server.running.lane.paused:
+    elif server.running.server_clock.paused:
         cluster.resume(server_id)
 
 
-def _end_what_was_begun(cluster: SimulatedCluster, server_id: int, running: Running) -> None:
+def _end_what_was_begun(cluster: SimulatedCluster, server_id: int, running: RunningServer) -> None:
     if running.is_draining:
         cluster.stop(server_id)
     elif running.process.replica.proposals.skipped:
-        cluster.crash(server_id)  # else a server that is alone leads on, and never gets past the hole
+        cluster.crash(server_id)  # a cluster of one server would go on leading, and never fill the slot it has skipped

@@ -1,6 +1,7 @@
-"""Rare branches: a counter for each that a run has come through, so that one knows that they are tried at all.
+"""Marks: a counter for each rare branch that runs have gone through, which shows that such branches are tried at all.
 
-All of it is seen from outside: in the trace, in what leaves a server, and in what the checks see.
+Marks are found from outside: in traces, in messages that leave a server, and by the checkers. The server has no code
+for them.
 """
 
 from __future__ import annotations
@@ -76,15 +77,15 @@ REQUIRED: Final = (
     "discarded: 4 E6",
     "discarded: 4 F4",
 )
-"""What many seeds of the mixed profile come through, all of it."""
+"""Marks that a thousand seeds of the mixed profile must go through."""
 
 NO_OP: Final = b"\x90"
-"""How a batch without updates ends: an empty array."""
+"""The last byte of a batch without updates: an empty array."""
 
 
 @define
 class Marks:
-    """Of one run, or of many."""
+    """The counters of one run, or of many."""
 
     counts: Counter[str] = field(factory=Counter)
 
@@ -101,23 +102,23 @@ class Marks:
 
 @define(eq=False)
 class Watcher:
-    """Finds the marks of one run: it takes each server's trace, and sees what leaves it."""
+    """Finds the marks of one run in the traces of its servers and in the messages that they send."""
 
     marks: Marks
     cluster: SimulatedCluster | None = None
     _states: dict[int, tuple[str, int]] = field(factory=dict)
-    """server -> (state, view)"""
+    """Server -> (state, view)."""
     _last_view: dict[int, int] = field(factory=dict)
-    """server -> the view in which it was last in order."""
+    """Server -> the last view that it followed."""
     _highest: int = 0
-    """The highest slot that was proposed in a view before the latest."""
+    """The highest slot that was proposed in a view before the latest one."""
     _view: int = 0
     _highest_of_view: int = 0
     _executed: set[int] = field(factory=set)
-    """Slots that were looked into."""
+    """Slots whose contents were counted."""
 
     def tracer(self, server_id: int) -> ITracer:
-        """Of one life of one server."""
+        """Make the tracer of one incarnation of a server."""
         self._states.pop(server_id, None)
         return _Tracer(self, server_id)
 
@@ -160,7 +161,7 @@ class Watcher:
                 self.marks.counts["PREPARE tabled"] += aru < oldest
 
     def executed(self, server_id: int, seq: int, fresh: int) -> None:
-        """The first server that executes a slot shows what is in it."""
+        """Count the contents of a slot when the first server executes it."""
         if seq in self._executed:
             return
         self._executed.add(seq)
@@ -173,12 +174,12 @@ class Watcher:
     def votes_timed(self) -> None:
         self._mark("vote sent by the timer")
 
-    def discarded(self, line: str) -> None:
-        self._mark(f"discarded: {line}")
+    def discarded(self, rule: str) -> None:
+        self._mark(f"discarded: {rule}")
 
     @property
     def _cluster(self) -> SimulatedCluster:
-        assert self.cluster is not None, "the world is built with this watcher, and given to it then"
+        assert self.cluster is not None, "the watcher is given the cluster before the first event"
         return self.cluster
 
     def _proposal(self, message: Proposal) -> None:

@@ -1,4 +1,4 @@
-"""What the checks hear of one life of one server."""
+"""The connection between one incarnation of a server and the checkers of the cluster."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ from pfsb.simulator.cluster.network import SimulatedNetwork
 
 @define(eq=False)
 class Probe:
-    """Tells the checks what a server executes and answers; of a life that is over, nothing more.
+    """Tells the checkers what an incarnation of a server executes and answers, until it has ended.
 
-    What was executed counts when it is out of the door. A server that recovers is not on the network
-    yet, and what it executes again is on its disk: that counts at once.
+    An execution counts when its effects may leave the server: the durability gate has let them out
+    (docs/internals/turn.rst). A server that recovers is not on the network yet and executes only what is on its disk,
+    so that its executions count at once.
     """
 
     _server_id: int
-    _lane: ServerClock
+    _server_clock: ServerClock
     _network: SimulatedNetwork
     _checks: ClusterChecker
     _findings: Findings
     _answers: dict[Identity, int]
-    """What clients were answered, by all servers."""
+    """Update -> the slot that a client was told, by any server."""
     _replica: Callable[[int], Replica]
 
     def executed(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
-        if not self._lane.closed:
+        if not self._server_clock.closed:
             self._checks.executed(self._server_id, seq, updates)
             check = self._checks.execution.settled if self._recovers else self._checks.settled
             self.settle(check, self._server_id, seq, time_ms, updates)
 
     def watch(self, replica: Replica) -> None:
-        """Hear what it orders, too: what stands behind a missing slot is executed much later, or never."""
+        """Report what the replica orders, too: a slot behind a missing one is executed much later, or never."""
         mark_ordered = replica.ordered_queue.mark_ordered
 
         def marked(message: GloballyOrderedUpdate) -> list[Executed]:
@@ -51,8 +52,8 @@ class Probe:
         setattr(replica.ordered_queue, "mark_ordered", marked)  # noqa: B010 - a method, for this one object
 
     def settle(self, check: Callable[..., None], *args: object) -> None:
-        """Run a check as soon as what is executed just now counts."""
-        if self._lane.closed:
+        """Run a check as soon as the slot that is executed just now counts."""
+        if self._server_clock.closed:
             return
         if self._recovers:
             self._findings.note(check, *args)
@@ -60,7 +61,7 @@ class Probe:
             self._replica(self._server_id).turn.call(self._settled, check, *args)
 
     def answered(self, identity: Identity, seq: int) -> None:
-        if not self._lane.closed:
+        if not self._server_clock.closed:
             self._findings.note(self._checks.answered, identity, seq)
             self._answers.setdefault(identity, seq)
 
@@ -69,5 +70,5 @@ class Probe:
         return not self._network.is_attached(self._server_id)
 
     def _settled(self, check: Callable[..., None], *args: object) -> None:
-        if not self._lane.closed:
+        if not self._server_clock.closed:
             self._findings.note(check, *args)

@@ -1,10 +1,15 @@
-"""One server as the simulation runs it: what the world gives to it, and the simplest one there is."""
+"""One server as the simulation runs it: the environment that it is given, and the simplest server there is.
+
+`ServerParts` is all that a cluster gives to one incarnation of a server. A function that builds a `SimulatedProcess` of
+these parts makes a cluster of any servers: `ProtocolProcess` here is the protocol alone,
+`pfsb.simulator.cluster.server_process` has the whole server.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from attrs import define, field, frozen
 from twisted.python.failure import Failure
@@ -19,17 +24,17 @@ from pfsb.simulator.cluster.clock import ServerClock
 from pfsb.simulator.cluster.transport import SimulatedTransport
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
-Executed = Callable[[int, int, Sequence[ClientUpdate]], None]
-"""Told (seq, time_ms, updates) of each slot that is executed."""
+OnExecuted = Callable[[int, int, Sequence[ClientUpdate]], None]
+"""Called with (seq, time_ms, updates) for each slot that is executed."""
 
 
 @implementer(IStateMachine)
 @define(eq=False)
 class WatchedStateMachine:
-    """Tells the checks what is executed, before the state machine of the server hears of it."""
+    """Tells the checkers what is executed, before the server's own state machine executes it."""
 
     _inner: IStateMachine
-    _executed: Executed
+    _executed: OnExecuted
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         self._executed(seq, time_ms, updates)
@@ -40,8 +45,8 @@ class WatchedStateMachine:
 
 
 @frozen
-class Parts:
-    """What the world gives to one server for one life."""
+class ServerParts:
+    """All that the cluster gives to one incarnation of a server."""
 
     server_id: int
     servers: tuple[int, ...]
@@ -51,22 +56,22 @@ class Parts:
     storage: IStableStorage
     transport: ITransport
     watched: Callable[[IStateMachine], IStateMachine]
-    """Wraps the state machine, so that the checks see what it executes."""
+    """Wraps the state machine, so that the checkers see what it executes."""
     on_failure: Callable[[Failure], None]
     answered: Callable[[Identity, int], None]
-    """To be told of each update that is answered, and of its slot."""
+    """The server calls this with each update that it answers, and with the slot of the update."""
     introduced: Callable[[ClientUpdate], None]
-    """To be told of each update that a client of this server asks for."""
+    """The server calls this with each update that one of its own clients asks for."""
     settle: Callable[..., None]
-    """settle(check, *args): run a check as soon as what is executed just now is out of the door.
+    """settle(check, *args) runs a check as soon as the durability gate lets out what is executed just now.
 
     See docs/internals/turn.rst.
     """
     tracer: ITracer | None = None
 
 
-class Process(Protocol):
-    """A server as the world runs it."""
+class SimulatedProcess(Protocol):
+    """A server as the cluster runs it."""
 
     replica: Replica
 
@@ -80,7 +85,7 @@ class Process(Protocol):
 @implementer(IStateMachine)
 @define(eq=False)
 class RecordingStateMachine:
-    """The simplest one: keeps a list of what it was told."""
+    """The simplest state machine: it keeps a list of the updates that it has executed."""
 
     executed: list[tuple[int, str, int, bytes]] = field(factory=list)
     """(seq, client_id, timestamp, payload) of all updates that took effect."""
@@ -103,7 +108,7 @@ class RecordingStateMachine:
 class ProtocolProcess:
     """The protocol over a `RecordingStateMachine`; clients are answered with the slot of their update."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ServerParts) -> None:
         self.state_machine = RecordingStateMachine(on_executed=self._executed)
         self._answered = parts.answered
         self._waiting: set[Identity] = set()
@@ -124,18 +129,18 @@ class ProtocolProcess:
         self.replica.start()
 
     def drain(self, drained: Callable[[], None]) -> None:
-        """Its clients wait for nothing that another server could not tell them."""
+        """Stop at once: any other server can answer the clients of this one."""
         drained()
 
     def stop(self) -> None:
         self.replica.stop()
 
     def submit(self, update: ClientUpdate) -> None:
-        """A client of this server asks for this."""
+        """Take an update from a client of this server."""
         self.replica.perform(self._introduce, update)
 
     def _introduce(self, update: ClientUpdate) -> None:
-        """A repetition of what has run is answered from memory, through the door like all else (G16)."""
+        """Introduce an update. The repetition of an executed one is answered from memory, behind the gate (G16)."""
         identity = (update.client_id, update.timestamp)
         seq = self.state_machine.slot_of.get(identity)
         if seq is not None:
@@ -152,36 +157,35 @@ class ProtocolProcess:
 
 
 @define(eq=False)
-class Running:
-    """A server in its present life."""
+class RunningServer:
+    """The present incarnation of a server."""
 
-    process: Any
-    """A `Process`, and what more it offers to those who know what the world was built of."""
-    lane: ServerClock
+    process: SimulatedProcess
+    server_clock: ServerClock
     storage: MemoryStorage
     transport: SimulatedTransport
     is_draining: bool = False
-    """It stops by itself, soon."""
+    """The server was told to drain, and stops soon by itself."""
 
 
 @define(eq=False)
-class Server:
-    """A server over all its lives."""
+class SimulatedServer:
+    """A server over all its incarnations."""
 
     disk: MemoryDisk = field(factory=MemoryDisk)
-    lives: int = 0
-    running: Running | None = None
+    incarnations: int = 0
+    running: RunningServer | None = None
     sync_seconds: tuple[float, float] = (0.0005, 0.002)
-    """How long one write to its disk takes: from .. to."""
+    """Shortest and longest time that one write to the disk takes."""
     rate: float = 1.0
-    """How fast its clock runs, from its next start on."""
+    """Rate of the server's clock from its next start on; 1.0 is right."""
     clock_offset: float = 0.0
-    """By how many seconds its clock will be wrong when it starts again."""
+    """Seconds by which the server's clock will be ahead at its next start."""
     is_disk_full: bool = False
-    """Every write fails, which ends the server."""
+    """Whether every write to the disk fails, which ends the server."""
 
     def describe(self) -> str:
-        """Half a line about it."""
+        """The state of the server in half a line."""
         if self.running is None:
             return "down"
         data = self.running.process.replica.data
@@ -189,5 +193,5 @@ class Server:
             f"{data.server.state.value} attempted={data.views.last_attempted} "
             f"installed={data.views.last_installed} aru={data.ordering.local_aru} "
             f"top={data.ordering.global_history.top} pending={len(data.clients.pending_updates)} "
-            f"queued={len(data.clients.update_queue)}{' paused' if self.running.lane.paused else ''}"
+            f"queued={len(data.clients.update_queue)}{' paused' if self.running.server_clock.paused else ''}"
         )

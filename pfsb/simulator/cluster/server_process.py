@@ -1,31 +1,36 @@
-"""The whole server, sessions and applications included, as a process of the simulation."""
+"""The whole server, sessions and applications included, as a process of the simulation.
+
+Nothing of the server is replaced but clock, disk, network and random numbers. Watchers stand between the protocol and
+the sessions, and around the lock application, so that the checkers see what is executed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from attrs import field, frozen
 
 from pfsb.applications.catalogue import Catalogue, find_applications
+from pfsb.applications.chat import Chat
 from pfsb.config.config import Config, Limits, ServerConfig, Timers
 from pfsb.paxos.interfaces import IStateMachine
+from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.settings import Settings
 from pfsb.service.assembly import make_server
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.simulator.checkers.lock_checker import WatchedLock
 from pfsb.simulator.checkers.session_checker import SessionChecker, WatchedSessions
-from pfsb.simulator.cluster.process import Parts
+from pfsb.simulator.cluster.process import ServerParts
 
 APPLICATIONS = ("chat", "lock", "kv")
 
-WatchReads = Callable[[Any, SessionStateMachine, Any], IStateMachine]
+WatchReads = Callable[[IStateMachine, SessionStateMachine, Chat], IStateMachine]
 """See `pfsb.simulator.workload.read_checker.WatchedReads.of`."""
 
 
 @frozen
 class SimulatedConfig(Config):
-    """A configuration with numbers that no file can have: small ones, whose limits are met."""
+    """A configuration with smaller limits than a file may have, so that runs reach these limits."""
 
     drawn: Settings = field(factory=Settings)
 
@@ -50,10 +55,10 @@ def configuration(servers: Sequence[int], settings: Settings, limits: Limits) ->
 
 
 class ServerProcess:
-    """One life of a `Server`; its state machine and its lock application are watched."""
+    """One incarnation of a `Server`, whose state machine and lock application are watched."""
 
     def __init__(
-        self, parts: Parts, config: Config, checks: SessionChecker, watch_reads: WatchReads | None = None
+        self, parts: ServerParts, config: Config, checks: SessionChecker, watch_reads: WatchReads | None = None
     ) -> None:
         applications = find_applications(config.apps)
         self.applications = {application.name: application for application in applications}
@@ -72,25 +77,27 @@ class ServerProcess:
     def stop(self) -> None:
         self.server.stop()
 
-    def _watch_executions(self, parts: Parts, checks: SessionChecker, watch_reads: WatchReads | None) -> None:
-        """Between the ordered update queue and the sessions."""
+    def _watch_executions(self, parts: ServerParts, checks: SessionChecker, watch_reads: WatchReads | None) -> None:
+        """Put the watchers between the ordered update queue and the sessions."""
         machine = self.server.machine
-        watched: Any = WatchedSessions(parts.server_id, machine, checks, parts.settle)
+        watched: IStateMachine = WatchedSessions(parts.server_id, machine, checks, parts.settle)
         if watch_reads is not None:
-            watched = watch_reads(watched, machine, self.applications["chat"])
+            chat = self.applications["chat"]
+            assert isinstance(chat, Chat)
+            watched = watch_reads(watched, machine, chat)
         self.replica.ordered_queue._state_machine = parts.watched(watched)
 
-    def _watch_introductions(self, parts: Parts) -> None:
-        """Between the desk and the protocol."""
+    def _watch_introductions(self, parts: ServerParts) -> None:
+        """Put a watcher between `LocalClients` and the protocol."""
         introduce = self.replica.introduce
 
-        def introduced(update: Any) -> None:
+        def introduced(update: ClientUpdate) -> None:
             parts.introduced(update)
             introduce(update)
 
         self.replica.introduce = introduced  # type: ignore[method-assign]
 
 
-def builder(config: Config, checks: SessionChecker) -> Callable[[Parts], ServerProcess]:
-    """For `SimulatedCluster`: builds whole servers."""
+def builder(config: Config, checks: SessionChecker) -> Callable[[ServerParts], ServerProcess]:
+    """Make the `build` argument of `SimulatedCluster` for whole servers."""
     return lambda parts: ServerProcess(parts, config, checks)

@@ -1,4 +1,4 @@
-"""Who is told what happens in a simulated cluster, event by event."""
+"""Traces of a simulated cluster: each event goes to the tracers that a test or a command has asked for."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from pfsb.paxos.interfaces import ITracer
 from pfsb.simulator.cluster.clock import SimulatedClock
 
 Trace = Callable[[dict[str, Any]], None]
-"""Told an event (docs/operating.rst)."""
+"""Called with one event, as a dict (docs/operating.rst)."""
 
 
 @define(eq=False)
 class Tracers:
-    """What the world tells, and what its servers tell of themselves, goes to whoever wants to hear it."""
+    """Passes on the events of the cluster, and those that its servers trace themselves."""
 
     _clock: SimulatedClock
     _trace: Trace | None
-    """Told everything."""
+    """Receives all events of all servers."""
     _tracer: Callable[[int], ITracer] | None
-    """Makes what takes the events of one server."""
+    """Makes a tracer that receives the events of one server."""
 
     def tell(self, server_id: int | None, event: str, **fields: Any) -> None:
-        """What no server tells of itself; None: of the whole cluster."""
+        """Trace an event that no server traces itself, such as a crash; None: an event of the whole cluster."""
         if self._trace is not None:
             self._trace({"t": self._clock.seconds(), "server": server_id, "event": event, **fields})
 
     def tracer_of(self, server_id: int) -> ITracer | None:
-        """For one life; None: nobody wants to hear."""
+        """Make the tracer of one incarnation of a server; None if no events are wanted."""
         tracer = None if self._tracer is None else self._tracer(server_id)
         if self._trace is None:
             return tracer
@@ -42,7 +42,7 @@ class Tracers:
 @implementer(ITracer)
 @define
 class ClusterTracer:
-    """Adds when and where to each event (docs/operating.rst)."""
+    """Adds the time and the server to each event (docs/operating.rst)."""
 
     _server_id: int
     _clock: SimulatedClock
@@ -55,6 +55,8 @@ class ClusterTracer:
 @implementer(ITracer)
 @define
 class BothTracers:
+    """Passes each event on to two tracers."""
+
     _one: ITracer
     _other: ITracer
 

@@ -1,4 +1,7 @@
-"""One server's end of the simulated network: where its messages become frames, each kind as the network treats it."""
+"""One server's end of the simulated network, where messages become frames.
+
+Observers see, filters stop and faults select single messages here; behind it the network knows frames only.
+"""
 
 from __future__ import annotations
 
@@ -20,72 +23,72 @@ from pfsb.transports.links import Links
 @implementer(ITransport)
 @define(eq=False)
 class SimulatedTransport:
-    """One server's end of the network: the real links and codec over a carrier in memory."""
+    """One server's end of the network: the real links and codec, with the simulated network for a socket."""
 
     network: SimulatedNetwork
     server_id: int
-    _lane: ServerClock
+    _clock: ServerClock
     _rng: random.Random
     _secret: bytes | None = None
     links: Links = field(init=False)
     _frames_left: int | None = field(default=None, init=False)
     _on_last_frame: Callable[[], None] = field(default=lambda: None, init=False)
-    _mood: MessageFault | None = field(default=None, init=False)
-    """Of the message that is on its way out."""
+    _fault: MessageFault | None = field(default=None, init=False)
+    """The fault of the message that is being sent just now."""
 
     @links.default
     def _make_links(self) -> Links:
         servers = self.network.servers
         digest = cluster_digest("simulated", servers)
         membership = FrameIdentity(self.server_id, frozenset(servers) - {self.server_id}, digest)
-        return Links(membership, self._lane, LinkFaults(self._lane, self._rng), self._carry, self._secret)
+        return Links(membership, self._clock, LinkFaults(self._clock, self._rng), self._carry, self._secret)
 
     def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int) -> None:
         self.links.start(receiver, identity, incarnation)
-        self.network.attach(self.server_id, Endpoint(self._lane, self.links))
+        self.network.attach(self.server_id, Endpoint(self._clock, self.links))
 
     def after_frames(self, frames: int | None, act: Callable[[], None] = lambda: None) -> None:
-        """Call `act` in the middle of whatever sends that many frames more; None: do not, after all."""
+        """Call `act` right after that many more frames have left, in the middle of a turn; None: cancel that."""
         self._frames_left, self._on_last_frame = frames, act
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
-        if self._lane.closed:
+        if self._clock.closed:
             return  # the process died in the middle of a turn
         for observer in self.network.observers:
             observer(self.server_id, to, messages)
-        if self.network.filters or self.network.keyholes:
+        if self.network.filters or self.network.selective_links:
             self._send_to_each(messages, to)
         else:
-            self._send_by_mood(messages, to)
+            self._send_by_fault(messages, to)
 
     def stop(self) -> None:
         self.links.stop()
         self.network.detach(self.server_id)
 
     def _send_to_each(self, messages: Sequence[Message], to: int | None) -> None:
-        """Not all receivers are sent the same."""
+        """Send to each receiver by itself, since filters and selective links treat receivers differently."""
         receivers = [i for i in self.network.servers if i != self.server_id] if to is None else [to]
         for receiver in receivers:
             passages = [Passage(self.server_id, receiver, message) for message in messages]
             left = [p.message for p in passages if not any(stops(p) for stops in self.network.filters)]
             if left:
-                self._send_by_mood(left, receiver)
+                self._send_by_fault(left, receiver)
 
-    def _send_by_mood(self, messages: Sequence[Message], to: int | None) -> None:
-        """What has no mood goes first, in as few frames as ever."""
-        moods = [(message, self.network.mood_of(message, self.server_id, to)) for message in messages]
-        plain = [message for message, mood in moods if mood is None]
+    def _send_by_fault(self, messages: Sequence[Message], to: int | None) -> None:
+        """Send the messages without a fault first, in as few frames as usual, then each other one in its own frame."""
+        faults = [(message, self.network.fault_of(message, self.server_id, to)) for message in messages]
+        plain = [message for message, fault in faults if fault is None]
         if plain:
             self.links.send(plain, to)
-        for message, self._mood in moods:
-            if self._mood is not None:
+        for message, self._fault in faults:
+            if self._fault is not None:
                 self.links.send([message], to)
-        self._mood = None
+        self._fault = None
 
     def _carry(self, peer: int, frame: bytes) -> None:
-        if self._lane.closed:
+        if self._clock.closed:
             return
-        self.network.carry(self.server_id, peer, frame, self._mood)
+        self.network.carry(self.server_id, peer, frame, self._fault)
         if self._frames_left is not None:
             self._frames_left -= 1
             if self._frames_left <= 0:

@@ -1,4 +1,4 @@
-"""All that may go wrong in a run."""
+"""All faults of a run: those of the network and of single servers, and those that concern views."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pfsb.simulator.faults.server_faults import ServerFaults
 
 
 class AllFaults(NetworkFaults, ServerFaults):
-    """Carries faults out on a world, until `cease`: then nothing more goes wrong, and nothing heals by itself."""
+    """Injects faults into a cluster until `cease`. After that no fault happens, and no former fault heals by itself."""
 
     def __init__(self, cluster: SimulatedCluster, parameters: Parameters, marks: Marks) -> None:
         super().__init__(cluster, parameters, marks)
@@ -25,7 +25,7 @@ class AllFaults(NetworkFaults, ServerFaults):
     # ------------------------------------------------------------------ views
 
     def laggard_leads(self) -> None:
-        """Who leads next is out of reach for a while; when it is back, the leader dies."""
+        """Isolate the next leader for a while, and crash the present one when the next one is back."""
         leader = self._cluster.leader()
         if leader is not None and len(self._cluster.ids) > 2:
             view = self._cluster.replica(leader).data.views.last_installed
@@ -35,7 +35,7 @@ class AllFaults(NetworkFaults, ServerFaults):
             self._later(between(self._rng, 0.2, 2), self._laggard_is_back, leader)
 
     def crash_promiser(self) -> None:
-        """Whoever next promises something in several parts dies soon after the first ones, and is back at once."""
+        """Crash the next server that promises in several parts, soon after its first parts; it restarts at once."""
         self._next_promiser_dies = True
 
     def _watch_promises(self, server_id: int, to: int | None, messages: Sequence[Message]) -> None:
@@ -53,11 +53,11 @@ class AllFaults(NetworkFaults, ServerFaults):
         self._repartition()
         self._crash_if_up(leader)
 
-    # ------------------------------------------------------------------ strangers
+    # ------------------------------------------------------------------ foreign frames
 
     def stranger(self) -> None:
-        """A frame that is not of this cluster, or not of this server, arrives."""
-        server_id = self._somebody()
+        """Deliver a frame that does not belong to this cluster, or not to the server in whose name it comes."""
+        server_id = self._any_server()
         if server_id is not None and len(self._cluster.ids) > 1:
             frame = frame_of_a_stranger(self._cluster, server_id, self._rng)
             if frame is not None:

@@ -14,7 +14,7 @@ from pfsb.transports.wire import encode
 
 
 def frame_of_a_stranger(cluster: SimulatedCluster, receiver: int, rng: random.Random) -> bytes | None:
-    """None if there is nobody yet in whose name it could come."""
+    """Make a foreign frame; None if the receiver does not know the server yet in whose name it would come."""
     replica = cluster.replica(receiver)
     sender = rng.choice([i for i in cluster.ids if i != receiver])
     kind = rng.randrange(3)
@@ -29,9 +29,9 @@ def frame_of_a_stranger(cluster: SimulatedCluster, receiver: int, rng: random.Ra
 
 
 def require_no_change(cluster: SimulatedCluster, receiver: int, frame: bytes) -> None:
-    """Let the frame arrive. Raises `Violation` if the server is then another one than before."""
+    """Deliver the frame. Raises `Violation` if it has changed the state of the server."""
     replica = cluster.replica(receiver)
-    replica.perform(_nothing)  # what the end of any turn brings is not the stranger's doing
+    replica.perform(_nothing)  # the end of any turn may change the state, and the frame is not to be blamed for that
     before = _state(replica)
     cluster.network.hand_over(receiver, frame)
     after = _state(replica)
@@ -40,7 +40,7 @@ def require_no_change(cluster: SimulatedCluster, receiver: int, frame: bytes) ->
 
 
 def _nothing() -> None:
-    """A turn in which nothing happens."""
+    """Do nothing, in a turn of its own."""
 
 
 def _frame(cluster: SimulatedCluster, name: str, sender: int, identity: bytes, messages: list[Message]) -> bytes:
@@ -49,7 +49,7 @@ def _frame(cluster: SimulatedCluster, name: str, sender: int, identity: bytes, m
 
 
 def _messages(replica: Replica, sender: int, rng: random.Random) -> list[Message]:
-    """Such as would do the most harm."""
+    """The messages that would do the most harm if they were taken for genuine."""
     views, aru = replica.data.views, replica.data.ordering.local_aru
     view = rng.choice((views.last_installed, views.last_attempted, views.last_attempted + 1))
     update = ClientUpdate("nobody", sender, 1, aru, b"never asked for")

@@ -1,4 +1,4 @@
-"""How faults come to happen in a world, whatever they are."""
+"""Injection of faults into a cluster, each at its time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from pfsb.simulator.faults.plan import Fault
 
 
 class FaultInjector:
-    """What all kinds of trouble have in common: when they happen, and that after `cease` nothing more does."""
+    """The base of all faults: a method for each kind, called at the time of the fault, until `cease`.
+
+    The name of the method is the kind of the fault, as in traces and marks.
+    """
 
     def __init__(self, cluster: SimulatedCluster, parameters: Parameters, marks: Marks) -> None:
         self._cluster = cluster
@@ -44,6 +47,6 @@ class FaultInjector:
 
         self._cluster.clock.callLater(seconds, happen)
 
-    def _somebody(self) -> int | None:
+    def _any_server(self) -> int | None:
         up = self._cluster.running_ids
         return self._rng.choice(up) if up else None

@@ -1,4 +1,4 @@
-"""What goes wrong between servers."""
+"""Faults between servers: bad links, late or lost kinds of messages, partitions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pfsb.paxos.messages import (
 )
 from pfsb.simulator.cluster.network import MessageFault, SelectiveLink
 from pfsb.simulator.faults.injector import FaultInjector
-from pfsb.simulator.faults.parameters import weather
+from pfsb.simulator.faults.parameters import draw_link_quality
 from pfsb.simulator.faults.plan import between
 
 EXCHANGES: Final = (
@@ -39,43 +39,45 @@ EXCHANGES: Final = (
     (Confirm, Confirmed),
     (ReconciliationRequest, ReconciliationReply, GloballyOrderedUpdate),
 )
-"""What belongs together: one kind is of little use without the others."""
+"""Kinds of messages that belong together: one of them is of little use without the others."""
 
 
 class NetworkFaults(FaultInjector):
-    """Weather, moods and partitions."""
+    """Faults of links, of kinds of messages, and partitions. The name of a method is the kind of the fault."""
 
     def weather(self) -> None:
-        self._cluster.network.set_quality(weather(self._rng))
+        """Draw a new quality for all links."""
+        self._cluster.network.set_quality(draw_link_quality(self._rng))
 
     def weather_of_one(self) -> None:
-        """Of all links from, or to, one server."""
+        """Draw a new quality for all links from, or to, one server."""
         one, is_sender = self._rng.choice(self._cluster.ids), self._rng.random() < 0.5
         others = [i for i in self._cluster.ids if i != one]
         links = [(one, i) if is_sender else (i, one) for i in others]
-        self._cluster.network.set_quality(weather(self._rng), links)
+        self._cluster.network.set_quality(draw_link_quality(self._rng), links)
 
     # ------------------------------------------------------------------ kinds of messages
 
     def late_kind(self) -> None:
-        """All messages of one kind are slow, and are overtaken by the others."""
+        """Make all messages of one kind slow, so that others overtake them."""
         longest = between(self._rng, 0.02, 2)
-        self._cluster.network.passing[self._kind()] = MessageFault((longest / 4, longest))
+        self._cluster.network.passing_faults[self._kind()] = MessageFault((longest / 4, longest))
 
     def lost_kind(self) -> None:
-        """Of one kind, few messages get through, or none, for a while."""
+        """Lose most messages of one kind, or all, for a while."""
         kind = self._kind()
-        self._cluster.network.passing[kind] = MessageFault(loss=self._rng.choice((0.3, 0.7, 1.0)))
-        self._later(between(self._rng, 0.1, 5), self._end_mood, kind)
+        self._cluster.network.passing_faults[kind] = MessageFault(loss=self._rng.choice((0.3, 0.7, 1.0)))
+        self._later(between(self._rng, 0.1, 5), self._end_fault_of_kind, kind)
 
-    def _end_mood(self, kind: type[Message]) -> None:
-        self._cluster.network.passing.pop(kind, None)
+    def _end_fault_of_kind(self, kind: type[Message]) -> None:
+        self._cluster.network.passing_faults.pop(kind, None)
 
     def no_more_moods(self) -> None:
-        self._cluster.network.passing.clear()
+        """End all faults of kinds of messages."""
+        self._cluster.network.passing_faults.clear()
 
     def _kind(self) -> type[Message]:
-        kind: type[Message] = self._rng.choice(self._parameters.moody)
+        kind: type[Message] = self._rng.choice(self._parameters.faulty_kinds)
         return kind
 
     # ------------------------------------------------------------------ partitions
@@ -93,26 +95,27 @@ class NetworkFaults(FaultInjector):
         self._cluster.isolate(self._rng.choice(self._cluster.ids))
 
     def isolate_leader(self) -> None:
-        """A slow clock leads on for a while, though faster ones have elected another leader."""
+        """Isolate the leader, which goes on leading for a while if its clock is slow."""
         leader = self._cluster.leader()
         self._repartition()
         if leader is not None:
             self._cluster.isolate(leader)
 
     def star(self) -> None:
-        """The others reach each other only by way of a hub, which does not lead."""
+        """Cut all links but those of one server, the hub, which is not the leader."""
         leader = self._cluster.leader()
         hub = self._rng.choice([i for i in self._cluster.ids if i != leader])
         self._repartition()
         self._keep_links(lambda a, b: hub in (a, b))
 
     def chain(self) -> None:
+        """Cut all links but those between neighbours in a random order of the servers."""
         order = self._rng.sample(self._cluster.ids, len(self._cluster.ids))
         self._repartition()
         self._keep_links(lambda a, b: abs(order.index(a) - order.index(b)) == 1)
 
     def one_way(self) -> None:
-        """Any set of directions, one of each pair at most."""
+        """Cut one direction of some links."""
         self._repartition()
         for a in self._cluster.ids:
             for b in self._cluster.ids:
@@ -120,7 +123,7 @@ class NetworkFaults(FaultInjector):
                     self._cluster.cut(*((a, b) if self._rng.random() < 0.5 else (b, a)), one_way=True)
 
     def mute_leader(self) -> None:
-        """It hears, and is not heard."""
+        """Cut all links from the leader, and none to it."""
         leader = self._cluster.leader()
         self._repartition()
         for other in self._cluster.ids:
@@ -128,7 +131,7 @@ class NetworkFaults(FaultInjector):
                 self._cluster.cut(leader, other, one_way=True)
 
     def one_by_one(self) -> None:
-        """Links are stopped one after the other, and restored in another order."""
+        """Cut all links one after the other, and mend them in another order."""
         pairs = [(a, b) for a in self._cluster.ids for b in self._cluster.ids if a != b]
         step = self._rng.choice((0.05, 0.2))
         for place, (a, b) in enumerate(self._rng.sample(pairs, len(pairs))):
@@ -137,29 +140,29 @@ class NetworkFaults(FaultInjector):
             self._later(place * step, self._cluster.network.mend, a, b)
 
     def keyhole(self) -> None:
-        """Somebody is in touch with the others for some purposes, and for no other."""
+        """Let some exchanges of messages through between one server and the others, and no other messages."""
         self._repartition()
         self._narrow(self._rng.choice(self._cluster.ids))
 
     def keyhole_of_leader(self) -> None:
-        """It may be deposed without hearing of it, and be of some use all the same."""
+        """Let only some exchanges of messages through to or from the leader, which may be deposed without noticing."""
         leader = self._cluster.leader()
         self._repartition()
         if leader is not None:
             self._narrow(leader)
 
     def _narrow(self, server_id: int) -> None:
-        """Few kinds of messages pass as ever; all others are lost, or far too late."""
+        """Let few kinds of messages pass as usual; all others are lost, or far too late."""
         exchanges = self._rng.sample(EXCHANGES, self._rng.choice((1, 2, 3)))
         longest = between(self._rng, 0.3, 3)
         others = self._rng.choice((MessageFault(loss=1.0), MessageFault((longest / 4, longest))))
-        keyhole = SelectiveLink(frozenset(kind for exchange in exchanges for kind in exchange), others)
+        link = SelectiveLink(frozenset(kind for exchange in exchanges for kind in exchange), others)
         goes_in, goes_out = self._rng.choice(((True, True), (True, True), (True, False), (False, True)))
         for other in self._cluster.ids:
             if other != server_id and goes_in:
-                self._cluster.network.keyholes[other, server_id] = keyhole
+                self._cluster.network.selective_links[other, server_id] = link
             if other != server_id and goes_out:
-                self._cluster.network.keyholes[server_id, other] = keyhole
+                self._cluster.network.selective_links[server_id, other] = link
 
     def _repartition(self) -> None:
         self._cluster.heal()
@@ -171,7 +174,7 @@ class NetworkFaults(FaultInjector):
                     self._cluster.cut(a, b)
 
     def cut_links(self, rng: random.Random) -> None:
-        """Into one of the shapes of the profile, at once; nothing will heal them."""
+        """Cut links in one of the shapes of the profile, at once and for good."""
         self._rng = rng
         cut: Callable[[], None] = getattr(self, rng.choice(self._parameters.partitions))
         cut()

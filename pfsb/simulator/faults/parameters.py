@@ -1,4 +1,4 @@
-"""What one seed draws before its run begins: how large everything is, how the users are, and which faults there are."""
+"""The parameters of one run, drawn from its seed before it begins: sizes, timers, users, and families of faults."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from pfsb.simulator.workload.user_profile import UserProfile
 
 @frozen
 class Parameters:
-    """All that is fixed for a whole run."""
+    """All values that are fixed for a whole run."""
 
     servers: int
     seconds: float
-    """How long things go wrong."""
+    """How long faults happen, in simulated seconds."""
     families: frozenset[str]
     partitions: tuple[str, ...]
-    moody: tuple[type[Message], ...]
-    """Kinds of messages that faults may make late."""
+    faulty_kinds: tuple[type[Message], ...]
+    """Kinds of messages that faults may delay or lose."""
     lasting: Mapping[type[Message], MessageFault]
-    """How the network is from the beginning to the end."""
+    """Kind of message -> its fault from the beginning to the end of the run."""
     settings: Settings
     limits: Limits
     quality: LinkQuality
@@ -37,20 +37,20 @@ class Parameters:
     refusals: bool
     users: int
     anonymous: int
-    """Users without a name, among them."""
+    """Number of users without a name, among `users`."""
     onlookers: int
-    """Those of them who only read."""
+    """Number of users that only read, among `anonymous`."""
     listeners: int
-    """Who only listen, beside them."""
-    doors: frozenset[int]
-    """The servers that users go to; the others have clients in an emergency only (Departure 25)."""
-    habits: UserProfile
+    """Number of listeners, in addition to the users."""
+    home_servers: frozenset[int]
+    """The servers that users connect to. The others have clients in an emergency only (Departure 25)."""
+    user_profile: UserProfile
     vocabulary: Vocabulary
     faults_per_second: float
 
 
-def draw(rng: random.Random, profile: Profile, servers: int | None, seconds: float | None) -> Parameters:
-    """`servers` and `seconds` are drawn unless they are given."""
+def draw_parameters(rng: random.Random, profile: Profile, servers: int | None, seconds: float | None) -> Parameters:
+    """Draw the parameters of a run; `servers` and `seconds` only unless they are given."""
     families = _families(rng, profile)
     drawn = rng.choice(profile.servers)
     users = rng.choice((1, 2, 4, 6, 8, 20)) if profile.is_mixed else rng.choice(profile.users)
@@ -61,39 +61,39 @@ def draw(rng: random.Random, profile: Profile, servers: int | None, seconds: flo
         seconds=drawn_seconds if seconds is None else seconds,
         families=families,
         partitions=profile.partitions,
-        moody=profile.moods,
+        faulty_kinds=profile.faulty_kinds,
         lasting=_lasting(rng, profile),
         settings=_settings(rng, {name: rng.choice(values) for name, values in profile.settings.items()}),
         limits=limits,
-        quality=weather(rng) if "network" in families else LinkQuality(),
+        quality=draw_link_quality(rng) if "network" in families else LinkQuality(),
         sync_seconds=_sync_seconds(rng) if "disks" in families else (0.0005, 0.002),
         refusals=rng.random() < 0.5,
         users=users,
         anonymous=max(users // 3, profile.onlookers),
         onlookers=profile.onlookers,
         listeners=rng.choice((0, 1, 2)),
-        doors=_doors(rng, drawn if servers is None else servers),
-        habits=evolve(_habits(rng, limits, "clients" in families), **profile.habits),
+        home_servers=_home_servers(rng, drawn if servers is None else servers),
+        user_profile=evolve(_user_profile(rng, limits, "clients" in families), **profile.user_profile),
         vocabulary=_vocabulary(rng, profile),
         faults_per_second=rng.choice(profile.faults_per_second),
     )
     return _within_reach(parameters)
 
 
-def gathered(rng: random.Random, profile: Profile, parameters: Parameters) -> Parameters:
-    """How servers see what their clients ask: drawn when all else is, so that the rest stays what it was.
+def with_batching(rng: random.Random, profile: Profile, parameters: Parameters) -> Parameters:
+    """Draw `batching_seconds`, after all other draws, so that older seeds keep their other parameters.
 
-    Times of the clock must be multiples without rounding for what shall come at one of them.
+    The values are powers of two: multiples of them are exact, so that requests of one period arrive at one instant.
     """
-    habits = {"turn_seconds": rng.choice((0.0, 1 / 64, 1 / 8, 1 / 8)), **profile.habits}
-    return evolve(parameters, habits=evolve(parameters.habits, **habits))
+    user_profile = {"batching_seconds": rng.choice((0.0, 1 / 64, 1 / 8, 1 / 8)), **profile.user_profile}
+    return evolve(parameters, user_profile=evolve(parameters.user_profile, **user_profile))
 
 
 def _within_reach(parameters: Parameters) -> Parameters:
-    """Less is asked of a cluster that can do little: if users give up sooner than it answers, nobody is ever served.
+    """Reduce the load of a cluster that can do little: if users give up too early, no user is ever served.
 
-    Each attempt is an update more. A queue of one keeps none of them, so all wait for an Update_Timer; and a leader
-    that orders one after the other, with a slow disk, is not suspected, since it brings progress.
+    Each attempt is a further update. A queue of one update keeps none of them, so all of them wait for an Update_Timer.
+    A leader that orders one update after the other, with a slow disk, is not suspected, since it makes progress.
     """
     settings, limits, users = parameters.settings, parameters.limits, parameters.users
     if settings.queue_updates_max == 1:
@@ -103,7 +103,7 @@ def _within_reach(parameters: Parameters) -> Parameters:
     return evolve(parameters, limits=limits, users=users, anonymous=min(parameters.anonymous, users))
 
 
-def _doors(rng: random.Random, servers: int) -> frozenset[int]:
+def _home_servers(rng: random.Random, servers: int) -> frozenset[int]:
     return frozenset(rng.sample(range(servers), min(servers, rng.choice((1, 2, servers, servers)))))
 
 
@@ -112,8 +112,8 @@ def _vocabulary(rng: random.Random, profile: Profile) -> Vocabulary:
     return evolve(drawn, **profile.vocabulary)
 
 
-def weather(rng: random.Random) -> LinkQuality:
-    """What a link may be like for a while."""
+def draw_link_quality(rng: random.Random) -> LinkQuality:
+    """Draw the quality of links for a while."""
     longest = rng.choice((0.001, 0.01, 0.03, 0.1))
     return LinkQuality(
         delay_seconds=(longest / rng.choice((1, 5, 50)), longest),
@@ -128,13 +128,16 @@ def weather(rng: random.Random) -> LinkQuality:
 
 
 def _lasting(rng: random.Random, profile: Profile) -> dict[type[Message], MessageFault]:
-    """Late by less than the shortest Progress_Timer, after some doublings, so that a view can work."""
-    moods: dict[type[Message], MessageFault] = {kind: MessageFault(loss=1.0) for kind in profile.never}
-    moods |= {kind: MessageFault(loss=0.5) for kind in profile.seldom}
+    """Draw the faults of kinds of messages for the whole run.
+
+    A delay is shorter than the shortest Progress_Timer after some doublings, so that a view can work.
+    """
+    faults: dict[type[Message], MessageFault] = {kind: MessageFault(loss=1.0) for kind in profile.never}
+    faults |= {kind: MessageFault(loss=0.5) for kind in profile.seldom}
     if profile.lasting:
         longest = rng.choice((0.02, 0.1, 0.3))
-        moods |= dict.fromkeys((rng.choice(profile.lasting), *profile.late), MessageFault((longest / 2, longest)))
-    return moods
+        faults |= dict.fromkeys((rng.choice(profile.lasting), *profile.late), MessageFault((longest / 2, longest)))
+    return faults
 
 
 def _families(rng: random.Random, profile: Profile) -> frozenset[str]:
@@ -143,7 +146,7 @@ def _families(rng: random.Random, profile: Profile) -> frozenset[str]:
 
 
 def _settings(rng: random.Random, given: Mapping[str, Any]) -> Settings:
-    """Small windows, short memories and short timers, so that their limits are met."""
+    """Draw small windows, short memories and short timers, so that runs reach their limits."""
     progress = given.get("progress_seconds", rng.choice((0.25, 0.5, 1.0, 1.0)))
     drawn = Settings(
         progress_seconds=progress,
@@ -171,7 +174,7 @@ def _limits(rng: random.Random) -> Limits:
     )
 
 
-def _habits(rng: random.Random, limits: Limits, are_careless: bool) -> UserProfile:
+def _user_profile(rng: random.Random, limits: Limits, are_careless: bool) -> UserProfile:
     calm = UserProfile(
         patience_seconds=rng.choice((0.5, 1.0, 3.0)),
         think_seconds=rng.choice((0.03, 0.1, 0.3)),

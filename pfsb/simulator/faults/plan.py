@@ -1,6 +1,7 @@
-"""What goes wrong in a run: a list that its seed draws beforehand, so that any part of it can be left out.
+"""The faults of a run: a list that is drawn from the seed beforehand, so that any part of it can be left out.
 
-Each fault throws dice of its own. Without its neighbours it does the same, as far as the cluster is then the same.
+Each fault has random numbers of its own, so that it does the same without its neighbours, as far as the cluster is in
+the same state.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from attrs import frozen
 from pfsb.simulator.faults.parameters import Parameters
 
 LOOK_SECONDS: Final = 0.0005
+"""How often a fault that waits for a situation looks for it."""
 LOOKS_MAX: Final = 6_000
-"""A crash in the middle of a write waits for one so many times."""
+"""Maximum number of looks, after which such a fault does not happen."""
 DAY_SECONDS: Final = 86_400.0
 CLOCKS_BEGIN_SECONDS: Final = 10 * DAY_SECONDS
-"""So that a clock which is wrong by a day does not show a time before all time."""
+"""Time that all clocks show at the start of a run. A clock that is a day late must not show a negative time."""
 
 _KINDS: Final = {
     "network": ("weather", "weather_of_one"),
@@ -35,12 +37,12 @@ _KINDS: Final = {
     "heirs": ("lose_disk_of_follower",),
     "strangers": ("stranger",),
 }
-"""By family; those of the partitions are in the profile."""
+"""Family -> kinds of faults. The kinds of partitions are in the profile."""
 
 
 @frozen
 class Fault:
-    """One thing that goes wrong, at `at` seconds from the beginning."""
+    """One fault, `at` seconds after the beginning of the run."""
 
     number: int
     at: float
@@ -52,7 +54,7 @@ class Fault:
 
 
 def draw_faults(rng: random.Random, parameters: Parameters) -> tuple[Fault, ...]:
-    """Partitions are drawn anew every 0.1 to 10 seconds, everything else comes by chance."""
+    """Draw a partition every 0.1 to 10 seconds, and all other faults at random times."""
     rows: list[tuple[float, str, str]] = []
     if "partitions" in parameters.families and parameters.servers > 1:
         at = rng.uniform(0, 2)
@@ -69,5 +71,5 @@ def draw_faults(rng: random.Random, parameters: Parameters) -> tuple[Fault, ...]
 
 
 def between(rng: random.Random, low: float, high: float) -> float:
-    """Short times as likely as long ones."""
+    """Draw a number between `low` and `high`, with the same chance for each factor of two."""
     return float(low * 2 ** rng.uniform(0, log(high / low, 2)))

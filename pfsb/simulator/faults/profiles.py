@@ -1,4 +1,4 @@
-"""What a profile of random runs is: the kinds of trouble that its seeds draw from, and all profiles that there are."""
+"""The profiles of random runs. A profile says from which faults, sizes and users its seeds draw."""
 
 from __future__ import annotations
 
@@ -37,58 +37,70 @@ FAMILIES: Final = (
     "clients",
     "strangers",
 )
-"""Kinds of trouble; each is switched off in a quarter of the seeds of the mixed profile."""
+"""Families of faults. Each is switched off in a quarter of the seeds of the mixed profile."""
 
 ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs", "crash_loops")
-"""With those that profiles of their own have."""
+"""All families of faults, including those that only certain profiles have."""
 
-ALL_MOODS: Final = (Prepare, PrepareOK, Proposal, Accept, ClientUpdate, ViewChange, VCProof, Alive, ReconciliationReply)
+ALL_FAULTY_KINDS: Final = (
+    Prepare,
+    PrepareOK,
+    Proposal,
+    Accept,
+    ClientUpdate,
+    ViewChange,
+    VCProof,
+    Alive,
+    ReconciliationReply,
+)
 ALL_PARTITIONS: Final = ("split", "isolate", "star", "chain", "one_way", "mute_leader", "one_by_one")
 
 
 @frozen
 class Profile:
+    """The choices from which the seeds of one kind of random runs draw."""
+
     help: str
     families: tuple[str, ...] = ()
-    """Switched on in every seed."""
+    """Families of faults that are switched on in every seed."""
     partitions: tuple[str, ...] = ALL_PARTITIONS
     servers: tuple[int, ...] = (3, 3, 4, 5)
     is_mixed: bool = False
-    """Each family by its own chance, and any number of servers."""
-    moods: tuple[type[Message], ...] = ALL_MOODS
-    """Kinds of messages that may be late or lost by themselves."""
+    """Whether each family of `FAMILIES` is switched on by its own chance, instead of `families`."""
+    faulty_kinds: tuple[type[Message], ...] = ALL_FAULTY_KINDS
+    """Kinds of messages that faults may delay or lose."""
     lasting: tuple[type[Message], ...] = ()
-    """One of these kinds is late from the beginning to the end."""
+    """Kinds of messages of which one is late from the beginning to the end."""
     late: tuple[type[Message], ...] = ()
-    """So are these, by as much."""
+    """Kinds of messages that are as late as the one that is drawn from `lasting`."""
     never: tuple[type[Message], ...] = ()
-    """Messages that never arrive."""
+    """Kinds of messages that never arrive."""
     seldom: tuple[type[Message], ...] = ()
-    """Messages of which one half is lost, from the beginning to the end."""
+    """Kinds of messages of which one half is lost, from the beginning to the end."""
     users: tuple[int, ...] = (2, 4, 6)
     onlookers: int = 0
-    """So many of them only read, and have no session: nothing that they do is written."""
+    """Number of users that only read, and have no session, so that nothing that they do is written."""
     settings: Mapping[str, tuple[Any, ...]] = field(factory=dict)
-    """What these settings are drawn from, in place of what other profiles draw from."""
-    habits: Mapping[str, Any] = field(factory=dict)
-    """What of the users' `UserProfile` is not drawn."""
+    """Setting -> the values to draw from, instead of those of other profiles."""
+    user_profile: Mapping[str, Any] = field(factory=dict)
+    """Fields of the users' `UserProfile` that are not drawn."""
     vocabulary: Mapping[str, Any] = field(factory=dict)
-    """What of the users' `Vocabulary` is not drawn."""
+    """Fields of the users' `Vocabulary` that are not drawn."""
     faults_per_second: tuple[float, ...] = (0.5, 1.5, 3.0)
     patience_seconds: float = 60.0
-    """How long everyone may have to wait for a majority that is well: some elections with the longest timeout."""
+    """How long a user may wait for a healed majority: the time of some elections with the longest timeout."""
     ends_in_shape: bool = False
-    """The links beside those of the majority that is well are cut in one of the shapes of `partitions`, for good."""
+    """Whether the links outside the healed majority are cut in one of the shapes of `partitions`, for good."""
     leaves_broken: bool = True
-    """In the end a minority is left broken; else all are well at once."""
+    """Whether a minority is left broken at first; otherwise all servers are healed at once."""
     drills: int = 2
-    """How many things go wrong in a known way when all is well again (`fair_weather`)."""
+    """Number of liveness drills at the end of a run (`pfsb.simulator.runs.liveness_drills`)."""
     has_sessions: bool = True
-    """Whole servers; else the protocol alone, with clients as the paper has them."""
+    """Whether the servers are whole; otherwise they are the protocol alone, with clients as in the paper."""
 
     @property
     def clears_up(self) -> bool:
-        """In the end all messages fare alike, so that it is known how soon something must happen."""
+        """Whether no kind of messages is late for good, so that timers tell how soon something must happen."""
         return self.has_sessions and not (self.lasting or self.late or self.never or self.seldom)
 
 
@@ -97,7 +109,7 @@ def _lopsided(help: str, *shapes: str) -> Profile:
     return Profile(help, ("partitions",), shapes, patience_seconds=30.0, ends_in_shape=True)
 
 
-_QUICK_READERS: Final = {"pipeline": 1, "think_seconds": 0.03, "turn_seconds": 0.0, "rhythm_seconds": 0.0}
+_QUICK_READERS: Final = {"pipeline": 1, "think_seconds": 0.03, "batching_seconds": 0.0, "rhythm_seconds": 0.0}
 """Each asks one thing after the other, at a time of its own: what is shared between reads is seen by when it is."""
 
 PROFILES: Final[Mapping[str, Profile]] = {
@@ -113,7 +125,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "clocks": Profile("clocks that run fast or slow, or jump", ("clocks", "crashes")),
     "drills": Profile("some crashes; then, when all is well, one thing after the other", ("crashes",), drills=7),
     "clients": Profile("users who hang up, come back, use two connections, and crashes", ("clients", "crashes")),
-    "moods": Profile("messages of one kind that are late or lost", ("moods", "crashes"), lasting=ALL_MOODS),
+    "moods": Profile("messages of one kind that are late or lost", ("moods", "crashes"), lasting=ALL_FAULTY_KINDS),
     "late-prepare": Profile(
         "a PREPARE is always late, and overtaken by proofs of its view",
         lasting=(Prepare,),
@@ -153,7 +165,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         lasting=(ReadRequest, ReadIndex, Confirm, Confirmed),
         late=(Accept,),
         users=(8, 20),
-        habits=_QUICK_READERS,
+        user_profile=_QUICK_READERS,
         vocabulary={"keys": 1, "share_of_reads": 0.6, "share_of_locks": 0.02},
         settings={"progress_seconds": (1.0,), "update_seconds": (0.5, 1.0), "alive_seconds": (0.05, 0.2)},
         faults_per_second=(0.3,),
@@ -165,7 +177,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         servers=(3, 3, 5),
         users=(14, 20),
         onlookers=12,
-        habits={**_QUICK_READERS, "patience_seconds": 3.0, "ttl_seconds": 5},
+        user_profile={**_QUICK_READERS, "patience_seconds": 3.0, "ttl_seconds": 5},
         vocabulary={"keys": 1, "share_of_reads": 0.0, "share_of_locks": 0.02},
         settings={"progress_seconds": (1.0,), "update_seconds": (0.5, 1.0), "alive_seconds": (0.05, 0.2)},
         faults_per_second=(0.3,),
@@ -178,7 +190,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         servers=(3,),
         users=(19, 22),
         onlookers=16,
-        habits={**_QUICK_READERS, "patience_seconds": 3.0, "ttl_seconds": 1, "leaves": 0.1},
+        user_profile={**_QUICK_READERS, "patience_seconds": 3.0, "ttl_seconds": 1, "leaves": 0.1},
         vocabulary={"keys": 1, "share_of_reads": 0.0, "share_of_locks": 0.02},
         settings={"progress_seconds": (1.0,), "update_seconds": (0.5, 1.0), "alive_seconds": (0.05, 0.2)},
         faults_per_second=(0.3, 1.0),
@@ -190,8 +202,8 @@ PROFILES: Final[Mapping[str, Profile]] = {
         ("isolate_leader",),
         servers=(3,),
         users=(2, 4),
-        habits={"pipeline": 1, "think_seconds": 0.5, "rhythm_seconds": 0.0},
-        # Who knows nothing votes for no slot beyond two windows, so few slots may be used.
+        user_profile={"pipeline": 1, "think_seconds": 0.5, "rhythm_seconds": 0.0},
+        # A server that knows nothing votes for no slot beyond two windows, so few slots may be used.
         settings={"progress_seconds": (1.0, 2.0), "window_slots": (16,), "batch_bytes_max": (48_000,)},
         faults_per_second=(1.5, 3.0),
     ),

@@ -1,4 +1,4 @@
-"""What goes wrong at one server."""
+"""Faults of single servers: crashes, pauses, clocks and disks."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, LOOK_S
 
 
 class ServerFaults(FaultInjector):
-    """Crashes, pauses, clocks and disks."""
+    """Faults of single servers. The name of a method is the kind of the fault."""
 
     def crash(self) -> None:
-        self._crash(self._somebody())
+        self._crash(self._any_server())
 
     def crash_leader(self) -> None:
         self._crash(self._cluster.leader())
 
     def crash_loop(self) -> None:
-        """Somebody dies soon after each start, some times, and is started again at once."""
-        server_id = self._somebody()
+        """Crash a server several times, each time soon after its start, and restart it at once."""
+        server_id = self._any_server()
         if server_id is not None:
             self._crash_soon(server_id, self._rng.randint(2, 5))
 
@@ -31,13 +31,13 @@ class ServerFaults(FaultInjector):
         self._later(between(self._rng, 0.5, 3), self._crash_soon, server_id, times - 1)
 
     def crash_all(self) -> None:
-        """Power loss of the whole cluster."""
+        """Crash all servers, as a power loss of the whole cluster."""
         for server_id in self._cluster.running_ids:
             self._crash(server_id)
 
     def crash_in_turn(self) -> None:
-        """After some more frames: some of what one turn says has left, the rest has not."""
-        server_id = self._somebody()
+        """Crash a server after some more frames, so that only a part of a turn's messages has left."""
+        server_id = self._any_server()
         if server_id is not None:
             frames = self._rng.choice((1, 2, 3, 5, 20))
             kept, torn = self._rng.choice((0, 0, 1, 2)), self._rng.choice((0, 0, 1, 2))
@@ -45,8 +45,8 @@ class ServerFaults(FaultInjector):
             self._later(1.0 + between(self._rng, 0.05, 4), self._restart, server_id)
 
     def crash_in_write(self) -> None:
-        """While several records are on their way to the disk; some of them get there."""
-        self._crash_in_write(self._hindmost() if self._rng.random() < 0.5 else self._somebody(), LOOKS_MAX)
+        """Crash a server while several records are on their way to its disk, of which some get there."""
+        self._crash_in_write(self._least_advanced() if self._rng.random() < 0.5 else self._any_server(), LOOKS_MAX)
 
     def _crash_in_write(self, server_id: int | None, looks: int) -> None:
         if server_id is None or not self._cluster.is_running(server_id) or not looks:
@@ -60,13 +60,13 @@ class ServerFaults(FaultInjector):
         else:
             self._later(LOOK_SECONDS, self._crash_in_write, server_id, looks - 1)
 
-    def _hindmost(self) -> int | None:
-        """Who has executed least: it learns much at once."""
+    def _least_advanced(self) -> int | None:
+        """The server that has executed least, and therefore writes much at once when it catches up."""
         return min(self._cluster.running_ids, key=self._cluster.aru, default=None)
 
     def drain(self) -> None:
-        """As SIGTERM does: a server lets its clients finish what is under way, and stops in order."""
-        self._drain(self._somebody())
+        """Tell a server to stop, as SIGTERM does: it finishes the commands under way, and stops in order."""
+        self._drain(self._any_server())
 
     def drain_leader(self) -> None:
         self._drain(self._cluster.leader())
@@ -78,7 +78,7 @@ class ServerFaults(FaultInjector):
         self._later(DRAIN_SECONDS + between(self._rng, 0.5, 4), self._restart, server_id)
 
     def leave_a_hole(self) -> None:
-        """The leader leaves out a number, as FAULT SKIP makes it do, and dies when it has gone on."""
+        """Let the leader skip a slot, as FAULT SKIP does, and crash it when it has gone on."""
         leader = self._cluster.leader()
         if leader is not None:
             replica = self._cluster.replica(leader)
@@ -95,7 +95,7 @@ class ServerFaults(FaultInjector):
             self._later(between(self._rng, 0.05, 4), self._restart, server_id)
 
     def _die(self, server_id: int) -> None:
-        """What of the disk's work gets done is left to chance."""
+        """Crash a server; chance decides how much of the pending writes gets to its disk."""
         pending = self._cluster.storage(server_id).pending_groups()
         kept = self._rng.randint(0, len(pending))
         torn = self._rng.randint(0, pending[kept]) if kept < len(pending) and self._rng.random() < 0.5 else 0
@@ -107,7 +107,7 @@ class ServerFaults(FaultInjector):
             self._cluster.restart(server_id)
 
     def pause(self) -> None:
-        self._pause(self._somebody())
+        self._pause(self._any_server())
 
     def pause_leader(self) -> None:
         self._pause(self._cluster.leader())
@@ -122,7 +122,7 @@ class ServerFaults(FaultInjector):
             self._cluster.resume(server_id)
 
     def clock(self) -> None:
-        """From its next start on, which is soon, a server's clock runs at another rate, or is wrong by a day."""
+        """Restart a server with a clock that runs at another rate, or is wrong by a day."""
         server_id = self._rng.choice(self._cluster.ids)
         server = self._cluster.servers[server_id]
         server.rate = between(self._rng, 0.5, 2)
@@ -131,7 +131,7 @@ class ServerFaults(FaultInjector):
             self._crash(server_id)
 
     def wall_clock(self) -> None:
-        """Somebody sets the clock of a machine, by up to a day. The server there goes by it from its next start on."""
+        """Set the clock of a machine wrong by up to a day. Its server uses the new time from its next start on."""
         server = self._cluster.servers[self._rng.choice(self._cluster.ids)]
         server.clock_offset = CLOCKS_BEGIN_SECONDS + self._rng.uniform(-DAY_SECONDS, DAY_SECONDS)
 
@@ -143,14 +143,14 @@ class ServerFaults(FaultInjector):
         server.sync_seconds = (longest / 10, longest)
 
     def failing_disk(self) -> None:
-        server_id = self._somebody()
+        server_id = self._any_server()
         if server_id is not None:
             self._cluster.storage(server_id).fail_next(OSError("input/output error"))
             self._later(between(self._rng, 1, 5), self._restart, server_id)
 
     def full_disk(self) -> None:
-        """Until somebody makes room; the server is started again, in vain, before that."""
-        server_id = self._somebody()
+        """Fill a disk for two seconds. A restart before that fails."""
+        server_id = self._any_server()
         if server_id is not None:
             self._cluster.servers[server_id].is_disk_full = True
             self._cluster.storage(server_id).fail_next(OSError("no space left on device"))
@@ -162,17 +162,17 @@ class ServerFaults(FaultInjector):
         self._cluster.servers[server_id].is_disk_full = False
 
     def lose_disk(self) -> None:
-        """A server that others know comes back with an empty disk. Never so many that a majority has lost theirs."""
-        able = self._with_a_disk_to_lose()
+        """Restart a server that others know with an empty disk. A majority always keeps its disks."""
+        able = self._able_to_lose_their_disk()
         if able:
             server_id = self._rng.choice(able)
             self._crash(server_id)
             self._cluster.lose_disk(server_id)
 
     def lose_disk_of_follower(self) -> None:
-        """While a leader that was deposed does not know it yet, one who follows the new one loses its disk.
+        """Take the disk of a follower of a new leader, while the deposed leader does not know yet that it is deposed.
 
-        It starts again where it hears the old leader, and nobody hears it.
+        The follower restarts where it hears the old leader, and no other server hears the follower.
         """
         self._await_two_leaders(LOOKS_MAX)
 
@@ -185,7 +185,7 @@ class ServerFaults(FaultInjector):
     def _lose_disk_under_two_leaders(self) -> None:
         cluster = self._cluster
         old, new = cluster.oldest_leader(), cluster.leader()
-        able = [i for i in self._with_a_disk_to_lose() if i not in (old, new)]
+        able = [i for i in self._able_to_lose_their_disk() if i not in (old, new)]
         if old is None or old == new or not able:
             return
         server_id = self._rng.choice(able)
@@ -195,14 +195,17 @@ class ServerFaults(FaultInjector):
         cluster.network.mend(old, server_id)
         self._later(between(self._rng, 0.01, 0.3), self._restart, server_id)
 
-    def _with_a_disk_to_lose(self) -> list[int]:
+    def _able_to_lose_their_disk(self) -> list[int]:
         cluster = self._cluster
         if len(cluster.amnesiacs) >= (len(cluster.ids) - 1) // 2:
             return []
         return [i for i in cluster.running_ids if i not in cluster.amnesiacs and self._is_known(i)]
 
     def _is_known(self, server_id: int) -> bool:
-        """On each disk that was not lost; or they have voted and know nobody, which is for the checks to find."""
+        """Whether each disk that was not lost knows this server.
+
+        A disk with votes and without any known server counts, too: that is a defect, which the checkers must find.
+        """
         whole = [i for i in self._cluster.ids if i != server_id and i not in self._cluster.amnesiacs]
         others = [self._cluster.disk(i).contents for i in whole]
         return all(server_id in other.peers or (other.views is not None and not other.peers) for other in others)

@@ -14,10 +14,10 @@ _Line = tuple[str, str]
 
 
 class ChatSpecification:
-    """A list that only grows: SAY tells the index of its line, LOG shows lines without gaps.
+    """A list of lines that only grows: SAY returns the index of its line, LOG returns lines without gaps.
 
-    All that was seen of the lines is collected first: whoever is told first what line I is, is right. The state is
-    then no more than the number of lines.
+    The lines that answers show are collected first, in the order of the answers: the first answer that shows a line is
+    taken as right. The state is then no more than the number of lines.
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:
@@ -42,7 +42,7 @@ class ChatSpecification:
         return state if operation.answer is None else _log(state, operation.command, operation.answer)
 
     def position(self, operation: Operation) -> int | None:
-        """A LOG that saw the end of the log comes behind its last line, and before the next."""
+        """Twice the index for a SAY; a LOG that saw the end of the chat comes between its last line and the next."""
         if operation.command[0] == "SAY":
             index = number_in(operation.answer, "index")
             return None if index is None else 2 * index
@@ -70,7 +70,7 @@ class ChatSpecification:
 
 
 def _lines_seen(operation: Operation) -> dict[int, _Line]:
-    """Which lines an answer tells of: {index: line}."""
+    """The lines that an answer shows, by index."""
     match operation.command, operation.answer:
         case ("SAY", text), Done() as answer:
             index = number_in(answer, "index")
@@ -85,7 +85,7 @@ def _as_dict(row: Fields) -> dict[str, Any]:
 
 
 def _log(length: int, command: Command, answer: Result) -> int | None:
-    """LOG shows what there is from `first` on, up to its limit."""
+    """The state after a LOG, which must show all lines from `first` on, up to its limit; None if it does not."""
     _, first, limit = command
     start = max(first, 1)
     if isinstance(answer, Refused):
@@ -96,5 +96,5 @@ def _log(length: int, command: Command, answer: Result) -> int | None:
 
 
 def _is_cut(operation: Operation) -> bool:
-    """Whether a LOG has as many rows as it may: then there may be more."""
+    """Whether a LOG has as many rows as it may have, so that there may be more lines."""
     return isinstance(operation.answer, Done) and len(operation.answer.rows) >= row_limit(operation.command[2])

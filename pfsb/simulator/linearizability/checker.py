@@ -2,18 +2,18 @@
 
 A history is linearizable if each operation can be given one moment between its call and its return so that, carried
 out in the order of these moments on a single copy, all of them are answered as they were. The search for such an order
-is that of Wing and Gong (Testing and Verifying Concurrent Objects, 1993): whatever was called before the first return
-that is left may come next. Lowe (Testing for Linearizability, 2017) remembers the configurations from which that has
-failed. A history over independent objects is linearizable if each object's part is (Herlihy and Wing, 1990), so each
-part is searched alone.
+is that of Wing and Gong (Testing and Verifying Concurrent Objects, 1993): any operation that was called before the
+first return that is left may come next. As in Lowe (Testing for Linearizability, 2017), the search remembers the
+configurations from which it has failed. A history over independent objects is linearizable if the sub-history of each
+object is (Herlihy and Wing, 1990), so each sub-history is searched alone.
 
-Four things keep the search short, and none of them loses an order that exists:
+Four rules keep the search short, and none of them loses an order that exists:
 
 * A specification may know an operation's *position* from its answer (a revision, a token, an index): among the
   operations with a position, only the lowest can come next.
-* An operation of unknown fate comes last among what is tried, and only if it makes a difference to whatever follows.
-* Orders with few of these in a row are tried before orders with many.
-* Where an order has failed, it also fails with fewer operations of unknown fate left to use.
+* An operation of unknown fate is tried after all others, and only if it makes a difference to the operation after it.
+* Orders with few operations of unknown fate in a row are tried before orders with many.
+* A configuration that has failed also fails with fewer operations of unknown fate left to use.
 """
 
 from __future__ import annotations
@@ -24,29 +24,32 @@ from typing import Final
 from attrs import evolve, frozen
 
 from pfsb.applications.interfaces import Done, Refused, Result
-from pfsb.simulator.linearizability.operations import Operation, Part, word_of
-from pfsb.simulator.linearizability.search import Found, Verdict, search
+from pfsb.simulator.linearizability.operations import Operation, SubHistory, word_of
+from pfsb.simulator.linearizability.search import SearchResult, Verdict, search
 
-steps_max_default: Final = 500_000
-"""Attempts to place an operation, for one part of a history; each takes microseconds and some hundred bytes."""
-_shown_max: Final = 5
-"""How many operations of an order an explanation shows."""
+STEPS_MAX_DEFAULT: Final = 500_000
+"""Maximum number of attempts to place an operation, for one sub-history.
+
+An attempt takes microseconds and some hundred bytes.
+"""
+_SHOWN_MAX: Final = 5
+"""Maximum number of operations of an order that an explanation shows."""
 
 
 @frozen
-class Outcome:
-    """What came of a check; `text` says it to a person."""
+class CheckResult:
+    """The result of a check; `text` explains it to a person."""
 
     verdict: Verdict
     text: str
     steps: int
-    """Attempts to place an operation."""
+    """Number of attempts to place an operation."""
     operation: Operation | None = None
-    """Of a violation: the first operation whose answer no order explains."""
+    """The first operation whose answer no order explains, if there is a violation."""
     prefix: tuple[Operation, ...] = ()
-    """Of a violation: an order that explains everything answered before that.
+    """An order that explains all earlier answers, if there is a violation.
 
-    What was not answered by then, but had an effect, stands in it as an operation of unknown fate.
+    An operation that was not answered by then, but had an effect, stands in the order with unknown fate.
     """
 
     @property
@@ -54,8 +57,8 @@ class Outcome:
         return self.verdict is Verdict.OK
 
 
-def check(parts: Iterable[Part], steps_max: int = steps_max_default) -> Outcome:
-    """Check every part, with `steps_max` for each; a violation counts more than parts that are undecided."""
+def check_linearizability(parts: Iterable[SubHistory], steps_max: int = STEPS_MAX_DEFAULT) -> CheckResult:
+    """Check every sub-history, with `steps_max` for each; a violation counts more than an undecided sub-history."""
     steps, undecided, names = 0, [], []
     for part in parts:
         names.append(part.name)
@@ -67,19 +70,19 @@ def check(parts: Iterable[Part], steps_max: int = steps_max_default) -> Outcome:
             undecided.append(part.name)
     if undecided:
         text = f"undecided after {steps_max} steps each: {', '.join(undecided)}"
-        return Outcome(Verdict.UNDECIDED, text, steps)
-    return Outcome(Verdict.OK, f"every part has an order that explains its answers ({len(names)} parts)", steps)
+        return CheckResult(Verdict.UNDECIDED, text, steps)
+    return CheckResult(Verdict.OK, f"every part has an order that explains its answers ({len(names)} parts)", steps)
 
 
-def _blame(part: Part, steps_max: int, steps: int) -> Outcome:
-    """Find the first answer with which the part cannot be explained any more, by bisection over the answers.
+def _blame(part: SubHistory, steps_max: int, steps: int) -> CheckResult:
+    """Find the first answer with which the sub-history cannot be explained any more, by bisection over the answers.
 
-    Any beginning of a linearizable history is linearizable, so there is one such answer. Where a search ends
-    undecided, a later answer may be blamed: never one without which there is no violation known.
+    Any beginning of a linearizable history is linearizable, so there is one such answer. If a search ends undecided, a
+    later answer may be blamed, but the history up to the blamed answer always has a violation.
     """
     answers = sorted((op for op in part.operations if op.is_certain), key=lambda op: op.ret or 0)
     good, bad = 0, len(answers)
-    best = Found(Verdict.OK, 0, state=part.specification([]).start())
+    best = SearchResult(Verdict.OK, 0, state=part.specification([]).start())
     while bad - good > 1:
         middle = (good + bad) // 2
         run = search(part, _beginning(part.operations, answers[:middle]), steps_max)
@@ -92,11 +95,11 @@ def _blame(part: Part, steps_max: int, steps: int) -> Outcome:
     blamed = answers[bad - 1]
     text = f"{part.name}: no order explains {_told(blamed)}. {_explained(part, best)}"
     text += _if_carried_out(part, _beginning(part.operations, answers[:bad]), steps_max)
-    return Outcome(Verdict.VIOLATION, text, steps, blamed, best.order)
+    return CheckResult(Verdict.VIOLATION, text, steps, blamed, best.order)
 
 
 def _beginning(operations: Sequence[Operation], answers: Sequence[Operation]) -> list[Operation]:
-    """The history up to the last of `answers`: what has no answer by then may have been carried out, or not yet."""
+    """The history up to the last of `answers`. An operation without an answer by then gets the fate unknown."""
     end = max(op.ret or 0 for op in answers)
     known = set(answers)
     return [
@@ -106,8 +109,8 @@ def _beginning(operations: Sequence[Operation], answers: Sequence[Operation]) ->
     ]
 
 
-def _if_carried_out(part: Part, operations: Sequence[Operation], steps_max: int) -> str:
-    """Whether operations that were certainly not carried out would explain it: then their fate is the lie."""
+def _if_carried_out(part: SubHistory, operations: Sequence[Operation], steps_max: int) -> str:
+    """A sentence if the history could be explained with operations that have reported fate=none, else ""."""
     left_out = [evolve(op, fate="unknown", result=None) for op in operations if op.fate == "none"]
     if not left_out:
         return ""
@@ -121,12 +124,12 @@ def _told(operation: Operation) -> str:
     return f"the answer {_answer(operation.result)} to {operation} ({when})"
 
 
-def _explained(part: Part, run: Found) -> str:
+def _explained(part: SubHistory, run: SearchResult) -> str:
     state = part.specification(run.order).describe(run.state)
     if not run.order:
         return f"At the start {state}."
-    dots = "..., " if len(run.order) > _shown_max else ""
-    shown = ", ".join(map(str, run.order[-_shown_max:]))
+    dots = "..., " if len(run.order) > _SHOWN_MAX else ""
+    shown = ", ".join(map(str, run.order[-_SHOWN_MAX:]))
     return f"All answers before it are explained by the order {dots}{shown}; after that {state}."
 
 

@@ -1,6 +1,6 @@
-"""What the clients saw, for the linearizability checker.
+"""The history of commands and answers as clients saw them, for the linearizability checker.
 
-Calls and answers are numbered in the order in which they happen, so that none are at the same instant.
+Calls and answers are numbered in the order in which they happen, so that no two are at the same instant.
 """
 
 from __future__ import annotations
@@ -8,17 +8,17 @@ from __future__ import annotations
 from attrs import define, field
 
 from pfsb.applications.interfaces import Command, Result
-from pfsb.simulator.linearizability.checker import Outcome, check
-from pfsb.simulator.linearizability.models import all_parts
+from pfsb.simulator.linearizability.checker import CheckResult, check_linearizability
+from pfsb.simulator.linearizability.models import all_sub_histories
 from pfsb.simulator.linearizability.operations import Operation
 
 STEPS_MAX = 100_000
-"""For one part: what takes longer is counted, and believed."""
+"""Maximum number of steps for one sub-history. A longer search counts as undecided, and does not fail a run."""
 
 
 @define(eq=False)
-class Entry:
-    """One command, whatever becomes of it."""
+class HistoryEntry:
+    """One command, with its answer as soon as there is one."""
 
     client: str
     command: Command
@@ -30,30 +30,32 @@ class Entry:
 
 @define
 class History:
-    entries: list[Entry] = field(factory=list)
+    """All commands of the clients of a run, in the order of their calls."""
+
+    entries: list[HistoryEntry] = field(factory=list)
     _moments: int = 0
 
-    def called(self, client: str, command: Command) -> Entry:
+    def called(self, client: str, command: Command) -> HistoryEntry:
         self._moments += 1
-        entry = Entry(client, command, self._moments)
+        entry = HistoryEntry(client, command, self._moments)
         self.entries.append(entry)
         return entry
 
-    def answered(self, entry: Entry, result: Result) -> None:
-        """It ran, and this came of it."""
+    def answered(self, entry: HistoryEntry, result: Result) -> None:
+        """Note the answer of a command that ran."""
         self._moments += 1
         entry.ret, entry.result, entry.fate = self._moments, result, "done"
 
-    def did_not_happen(self, entry: Entry) -> None:
+    def did_not_happen(self, entry: HistoryEntry) -> None:
         entry.fate = "none"
 
     def session_ended(self, client: str) -> None:
-        """Closed or expired: what comes of it is seen after this moment."""
+        """Note that a session was closed or has expired; the effects are seen after this moment."""
         self.called(client, ("EXPIRE",))
 
-    def check(self) -> Outcome:
+    def check(self) -> CheckResult:
         operations = [
             Operation(entry.client, entry.call, entry.ret, entry.command, entry.result, entry.fate)
             for entry in self.entries
         ]
-        return check(all_parts(operations), STEPS_MAX)
+        return check_linearizability(all_sub_histories(operations), STEPS_MAX)

@@ -10,37 +10,39 @@ from pfsb.applications.interfaces import Done, Refused
 from pfsb.simulator.linearizability.operations import Operation, is_refusal, number_in
 
 
-class HeldLock(NamedTuple):
+class LockState(NamedTuple):
+    """The holder of a lock, and the tokens as far as answers show them."""
+
     holder: str | None = None
     token: int | None = None
-    """None: nobody holds it, or nobody was told the token."""
+    """The token of the holder; None if there is no holder, or if no answer has shown the token."""
     floor: int = 0
-    """The highest token known so far: the next grant has a higher one."""
+    """The highest token that is known. The next grant has a higher one."""
 
 
 class LockSpecification:
-    """One holder at a time; each grant has a higher token than those before it; who holds the lock has it again.
+    """A lock with one holder at a time, whose grants have growing tokens. A holder that asks again keeps its token.
 
-    HELD and TIMEOUT are right only while somebody else holds the lock, NOTHELD only while oneself does not.
+    HELD and TIMEOUT are right only while another client holds the lock, NOTHELD only while the client does not hold it.
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        """The same for all operations."""
+        """Make the specification, which does not depend on the operations."""
 
-    def start(self) -> HeldLock:
-        return HeldLock()
+    def start(self) -> LockState:
+        return LockState()
 
-    def step(self, state: HeldLock, operation: Operation) -> HeldLock | None:
+    def step(self, state: LockState, operation: Operation) -> LockState | None:
         match operation.command:
             case ("LOCK" | "TRYLOCK" as verb, *_):
                 return self._lock(state, operation, refusal="HELD" if verb == "TRYLOCK" else "TIMEOUT")
             case ("UNLOCK", _, token):
                 return self._unlock(state, operation, None if token == absent else token)
             case _:
-                return HeldLock(floor=state.floor) if state.holder == operation.client else state
+                return LockState(floor=state.floor) if state.holder == operation.client else state
 
     def position(self, operation: Operation) -> int | None:
-        """A lock is given back behind all grants with its token, and before those with the next."""
+        """Twice the token for a grant; an UNLOCK comes behind all grants with its token and before the next token."""
         match operation.command, operation.answer:
             case ("UNLOCK", _, token), Done():
                 return None if token == absent else 2 * int(token) + 1
@@ -52,14 +54,14 @@ class LockSpecification:
     def alike(self, operation: Operation) -> Hashable:
         return operation.client, operation.command
 
-    def describe(self, state: HeldLock) -> str:
+    def describe(self, state: LockState) -> str:
         if state.holder is None:
             return "nobody holds it"
         token = "an unknown token" if state.token is None else f"token {state.token}"
         return f"{state.holder} holds it with {token}"
 
     @staticmethod
-    def _lock(state: HeldLock, operation: Operation, refusal: str) -> HeldLock | None:
+    def _lock(state: LockState, operation: Operation, refusal: str) -> LockState | None:
         answer = operation.answer
         if state.holder not in (None, operation.client):
             return state if answer is None or is_refusal(answer, refusal) else None
@@ -73,20 +75,20 @@ class LockSpecification:
         return _holds(operation.client, token, state.floor) if state.token is None else None
 
     @staticmethod
-    def _unlock(state: HeldLock, operation: Operation, token: int | None) -> HeldLock | None:
+    def _unlock(state: LockState, operation: Operation, token: int | None) -> LockState | None:
         answer = operation.answer
-        # With a token that nobody was told, one that is given may be the right one, or not.
+        # As long as no answer has shown the holder's token, the token of an UNLOCK may be right or wrong.
         is_surely_right = token is None or token == state.token
         may_be_right = is_surely_right or (state.token is None and (token or 0) > state.floor)
         if isinstance(answer, Refused):
             is_right = state.holder == operation.client and is_surely_right
             return state if not is_right and answer.code == "NOTHELD" else None
         if state.holder == operation.client and may_be_right:
-            return HeldLock(floor=max(state.floor, token or 0))
+            return LockState(floor=max(state.floor, token or 0))
         return state if answer is None else None
 
 
-def _holds(client: str, token: int | None, floor: int) -> HeldLock | None:
+def _holds(client: str, token: int | None, floor: int) -> LockState | None:
     if token is None:
-        return HeldLock(client, None, floor)
-    return HeldLock(client, token, token) if token > floor else None
+        return LockState(client, None, floor)
+    return LockState(client, token, token) if token > floor else None

@@ -1,14 +1,15 @@
-"""What the applications promise to one client at a time, for the linearizability checker (docs/protocol.rst).
+"""Specifications of the applications, for the linearizability checker (docs/protocol.rst).
 
-The commands are those that an application's `check` returns. Written from the interface, not from the applications:
-a mistake there must not be repeated here.
+The commands are those that an application's `check` returns. The specifications follow the document and not the code
+of the applications, so that they do not repeat a mistake there. A history is taken apart into one sub-history for each
+key, each lock, the chat, and the revisions.
 
-What is not checked:
+The checker does not see the following:
 
-* MPUT and MGET are taken apart into one operation per key, each with the interval of the whole. That they happen at
-  one moment for all keys is not seen, nor that an MPUT of unknown fate sets all of its keys or none.
-* LOCK counts as one operation, at the moment of its grant. That waiters come first come, first served cannot be seen
-  from outside: nobody is told when his LOCK was executed. That a wait lasted as long as was asked is not looked at.
+* MPUT and MGET are taken apart into one operation per key, each with the interval of the whole. The checker does not
+  require that they happen at one moment for all keys, nor that an MPUT of unknown fate sets all of its keys or none.
+* LOCK counts as one operation, at the moment of its grant. Fairness among waiters cannot be seen from outside, since no
+  client is told when its LOCK was executed. The length of a wait is not compared with the one that was asked for.
 * A session that ends while its LOCK of unknown fate waits may still be granted the lock here.
 """
 
@@ -23,70 +24,79 @@ from pfsb.applications.arguments import quoted
 from pfsb.applications.interfaces import Done, Refused, Result
 from pfsb.simulator.linearizability.chat_model import ChatSpecification
 from pfsb.simulator.linearizability.lock_model import LockSpecification
-from pfsb.simulator.linearizability.operations import Operation, Part, Specification, revision_of
+from pfsb.simulator.linearizability.operations import Operation, Specification, SubHistory, revision_of
 from pfsb.simulator.linearizability.register_model import RegisterSpecification
 
-key_value_verbs: Final = frozenset({"GET", "PUT", "DEL", "CAS", "INCR", "APPEND", "PUTHASH", "MPUT", "MGET"})
-lock_verbs: Final = frozenset({"LOCK", "TRYLOCK", "UNLOCK"})
-session_end_verbs: Final = frozenset({"BYE", "EXPIRE"})
-"""The end of the session `Operation.client`, asked for by itself or found by the servers. One operation for each end:
-for an expiry `call` is when the client fell silent, and its fate is unknown unless somebody was told of it."""
-chat_verbs: Final = frozenset({"SAY", "LOG"})
+KEY_VALUE_VERBS: Final = frozenset({"GET", "PUT", "DEL", "CAS", "INCR", "APPEND", "PUTHASH", "MPUT", "MGET"})
+LOCK_VERBS: Final = frozenset({"LOCK", "TRYLOCK", "UNLOCK"})
+SESSION_END_VERBS: Final = frozenset({"BYE", "EXPIRE"})
+"""Verbs of the end of the session `Operation.client`, closed by its client or expired; one operation for each end.
+
+The `call` of an expiry is the moment when the client fell silent; its fate is unknown unless a client was told of it.
+"""
+CHAT_VERBS: Final = frozenset({"SAY", "LOG"})
 
 
-def all_parts(history: Sequence[Operation]) -> list[Part]:
-    """The history of all applications, in parts. Raises `ValueError` for an operation that cannot be checked."""
-    known = key_value_verbs | lock_verbs | session_end_verbs | chat_verbs
+def all_sub_histories(history: Sequence[Operation]) -> list[SubHistory]:
+    """Take a history of all applications apart. Raises `ValueError` for an operation that cannot be checked."""
+    known = KEY_VALUE_VERBS | LOCK_VERBS | SESSION_END_VERBS | CHAT_VERBS
     for operation in history:
         if operation.command[0] not in known:
             verbs = ", ".join(sorted(known))
             raise ValueError(f"there is no specification of {operation} (there are: {verbs})")
-    return [*key_value_parts(history), *lock_parts(history), *chat_parts(history), *revision_parts(history)]
+    return [
+        *key_value_sub_histories(history),
+        *lock_sub_histories(history),
+        *chat_sub_histories(history),
+        *revision_sub_histories(history),
+    ]
 
 
-def key_value_parts(history: Iterable[Operation]) -> list[Part]:
-    """One part for each key. Only reads that were asked to be linearizable belong into the history."""
-    return _parts_by_name("key", (pair for operation in history for pair in _by_key(operation)), RegisterSpecification)
+def key_value_sub_histories(history: Iterable[Operation]) -> list[SubHistory]:
+    """The sub-histories of all keys. Only linearizable reads belong into the history."""
+    return _sub_histories_by_name(
+        "key", (pair for operation in history for pair in _by_key(operation)), RegisterSpecification
+    )
 
 
-def lock_parts(history: Sequence[Operation]) -> list[Part]:
-    """One part for each lock, with the ends of the sessions that have asked for it."""
+def lock_sub_histories(history: Sequence[Operation]) -> list[SubHistory]:
+    """The sub-histories of all locks, each with the ends of the sessions that have asked for the lock."""
     askers: dict[str, set[str]] = {}
     for operation in history:
-        if operation.command[0] in lock_verbs:
+        if operation.command[0] in LOCK_VERBS:
             askers.setdefault(operation.command[1], set()).add(operation.client)
-    return _parts_by_name("lock", _by_lock(history, askers), LockSpecification)
+    return _sub_histories_by_name("lock", _by_lock(history, askers), LockSpecification)
 
 
-def chat_parts(history: Iterable[Operation]) -> list[Part]:
-    """The chat is one object: one part, or none."""
-    operations = [operation for operation in history if operation.command[0] in chat_verbs]
-    return [Part("the chat", operations, ChatSpecification)] if operations else []
+def chat_sub_histories(history: Iterable[Operation]) -> list[SubHistory]:
+    """The sub-history of the chat, which is one object; none if there are no commands of the chat."""
+    operations = [operation for operation in history if operation.command[0] in CHAT_VERBS]
+    return [SubHistory("the chat", operations, ChatSpecification)] if operations else []
 
 
-def revision_parts(history: Iterable[Operation]) -> list[Part]:
-    """All changes of which the revision is known: one part, or none.
+def revision_sub_histories(history: Iterable[Operation]) -> list[SubHistory]:
+    """The sub-history of all changes whose revision is known; none if there are no such changes.
 
-    Revisions count the commands of the whole cluster, so they must grow from key to key as well. This sees what
-    the parts for single keys cannot.
+    Revisions count the commands of the whole cluster, so they must also grow from key to key, which the sub-histories
+    of single keys cannot show.
     """
     operations = [
         operation
         for operation in history
         if operation.command[0] not in ("GET", "MGET", "LOG") and revision_of(operation) is not None
     ]
-    return [Part("revisions", operations, RevisionSpecification)] if operations else []
+    return [SubHistory("revisions", operations, RevisionSpecification)] if operations else []
 
 
-def _parts_by_name(
+def _sub_histories_by_name(
     kind: str,
     pairs: Iterable[tuple[str, Operation]],
     specification: Callable[[Sequence[Operation]], Specification],
-) -> list[Part]:
+) -> list[SubHistory]:
     by_name: dict[str, list[Operation]] = {}
     for name, operation in pairs:
         by_name.setdefault(name, []).append(operation)
-    return [Part(f"{kind} {quoted(name)}", found, specification) for name, found in by_name.items()]
+    return [SubHistory(f"{kind} {quoted(name)}", found, specification) for name, found in by_name.items()]
 
 
 def _by_key(operation: Operation) -> Iterator[tuple[str, Operation]]:
@@ -99,12 +109,12 @@ def _by_key(operation: Operation) -> Iterator[tuple[str, Operation]]:
             for key in dict.fromkeys(keys):
                 result = None if operation.answer is None else _of_row(operation.answer, key)
                 yield key, evolve(operation, command=("GET", key), result=result)
-        case (verb, key, *_) if verb in key_value_verbs:
+        case (verb, key, *_) if verb in KEY_VALUE_VERBS:
             yield key, operation
 
 
 def _of_row(answer: Result, key: str) -> Result:
-    """What MGET says about one key, as GET would say it."""
+    """The answer of MGET for one key, as an answer of GET."""
     if isinstance(answer, Refused):
         return answer
     for row in answer.rows:
@@ -117,17 +127,17 @@ def _of_row(answer: Result, key: str) -> Result:
 def _by_lock(history: Iterable[Operation], askers: dict[str, set[str]]) -> Iterator[tuple[str, Operation]]:
     for operation in history:
         match operation.command:
-            case (verb, *_) if verb in session_end_verbs:
+            case (verb, *_) if verb in SESSION_END_VERBS:
                 yield from ((name, operation) for name, clients in askers.items() if operation.client in clients)
-            case (verb, name, *_) if verb in lock_verbs:
+            case (verb, name, *_) if verb in LOCK_VERBS:
                 yield name, operation
 
 
 class RevisionSpecification:
-    """A counter that only grows; the state is its last value that was told."""
+    """A counter that only grows; the state is the last value that an answer has shown."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        """The same for all operations."""
+        """Make the specification, which does not depend on the operations."""
 
     def start(self) -> int:
         return 0

@@ -1,4 +1,4 @@
-"""What the linearizability checker is given: operations as clients saw them, and what one object does with them."""
+"""The input of the linearizability checker: operations as clients saw them, and specifications of objects."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from attrs.validators import in_
 from pfsb.applications.arguments import quoted
 from pfsb.applications.interfaces import Command, Done, Fields, Refused, Result
 
-_judgements: Final = frozenset({"NOTFOUND", "CONFLICT", "HELD", "NOTHELD", "TIMEOUT"})
-"""Refusals that an application gives after a look at its state: they say something about it."""
+_JUDGEMENTS: Final = frozenset({"NOTFOUND", "CONFLICT", "HELD", "NOTHELD", "TIMEOUT"})
+"""Refusals that an application gives after it has read its state, so that they must fit that state."""
 
 
 def _as_result(given: Result | Fields | None) -> Result | None:
@@ -23,24 +23,24 @@ def _as_result(given: Result | Fields | None) -> Result | None:
 class Operation:
     """One command as its client saw it; all repetitions of one number are one operation.
 
-    `call` and `ret` are in seconds, or counted in any other way. What ends and what begins at the same instant may have
-    come in either order; who knows better counts events instead. Raises `ValueError` if `ret` is before `call`.
+    `call` and `ret` are in seconds, or numbers of events, which leave no doubt about the order. An end and a beginning
+    at the same instant may have come in either order. Raises `ValueError` if `ret` is before `call`.
     """
 
     client: str
     call: float
-    """When it was first asked."""
+    """When the command was sent for the first time."""
     ret: float | None
-    """When it was answered. None: it was not."""
+    """When the command was answered; None if it was not."""
     command: Command
-    """Normalised, as the application's `check` returns it."""
+    """The normalised command, as the application's `check` returns it."""
     result: Result | None = field(default=None, converter=_as_result)
-    """What it was answered; fields alone stand for a `Done`."""
+    """The answer; fields alone stand for a `Done`."""
     fate: str = field(default="done", validator=in_(("done", "none", "unknown")))
-    """done: it was carried out and `result` is what came of it, be it a refusal such as CONFLICT.
-    none: certainly not carried out. unknown: perhaps, at any time from `call` on."""
+    """done: the command was carried out with this `result`, which may be a refusal such as CONFLICT.
+    none: the command was certainly not carried out. unknown: it may have been, at any time from `call` on."""
     answer: Result | None = field(init=False)
-    """`result`, if the operation is known to have come to it between `call` and `ret`."""
+    """`result`, if it is known that the command was carried out with this result between `call` and `ret`."""
 
     @answer.default
     def _make_answer(self) -> Result | None:
@@ -54,17 +54,17 @@ class Operation:
 
     @classmethod
     def answered(cls, client: str, call: float, ret: float, command: Command, result: Result) -> Operation:
-        """What a server has answered; the fate is the one that goes with the answer.
+        """Make the operation of an answer of a server, with the fate that goes with the answer.
 
-        NOTFOUND, CONFLICT and the like say fate=none to a client, because nothing was changed. Here they are done:
-        the application has looked, and what it saw must fit.
+        NOTFOUND, CONFLICT and the like have fate=none for a client, because nothing was changed. Here their fate is
+        done: the application has read its state, and the refusal must fit that state.
         """
-        fate = "done" if isinstance(result, Done) or result.code in _judgements else result.fate
+        fate = "done" if isinstance(result, Done) or result.code in _JUDGEMENTS else result.fate
         return cls(client, call, ret, command, result, fate)
 
     @property
     def is_certain(self) -> bool:
-        """It has taken effect between `call` and `ret`, with a known answer. If not: perhaps, after `call`."""
+        """Whether the operation has taken effect between `call` and `ret`, with a known answer."""
         return self.answer is not None
 
     def __str__(self) -> str:
@@ -72,40 +72,40 @@ class Operation:
 
 
 class Specification(Protocol):
-    """What one object does when operations come one after the other."""
+    """The behaviour of one object when operations come one after the other."""
 
     def start(self) -> Hashable:
         """The state before the first operation; never None."""
 
     def step(self, state: Any, operation: Operation) -> Hashable | None:
-        """The state after `operation`, or None if it cannot have been answered as it was in `state`.
+        """The state after `operation`, or None if `operation` cannot have its answer in `state`.
 
-        An operation that is not certain has no answer that counts; if the state alone does not say what it does, it
-        does the most that it can.
+        An operation that is not certain has no answer that counts. If the state alone does not determine its effect,
+        the operation has the greatest effect that it can have.
         """
 
     def position(self, operation: Operation) -> int | None:
-        """A number that never falls along any order that `step` permits, if the answer tells it; None: it does not."""
+        """A number, known from the answer, that never falls along an order that `step` permits; None if unknown."""
 
     def alike(self, operation: Operation) -> Hashable:
-        """Equal for operations that do the same in every state, as long as their answers are not known."""
+        """A key that is equal for operations with the same effect in every state, if their answers are not known."""
 
     def describe(self, state: Any) -> str:
         """The state in half a sentence: 'it is "blue"'."""
 
 
 @frozen
-class Part:
-    """Operations on one object; linearizable or not, whatever other objects do."""
+class SubHistory:
+    """The operations on one object, whose linearizability does not depend on other objects."""
 
     name: str
     operations: Sequence[Operation]
     specification: Callable[[Sequence[Operation]], Specification]
-    """Makes the specification for these operations, or for those of an earlier moment."""
+    """Makes the specification for these operations, or for the first of them."""
 
 
 def number_in(answer: Result | None, name: str) -> int | None:
-    """A number among the fields of an answer."""
+    """The number in a field of an answer, or None."""
     if isinstance(answer, Done):
         for field_name, value in answer.fields:
             if field_name == name and isinstance(value, int):

@@ -10,23 +10,23 @@ from pfsb.applications.interfaces import Command, Fields, Refused, Result
 from pfsb.applications.key_value import fnv1a_32
 from pfsb.simulator.linearizability.operations import Operation, number_in, revision_of
 
-integer_bound: Final = 2**63
-"""INCR keeps to integers from -integer_bound to integer_bound - 1."""
+INTEGER_BOUND: Final = 2**63
+"""Bound of the integers of INCR, which are from -INTEGER_BOUND to INTEGER_BOUND - 1."""
 
 
 class Register(NamedTuple):
-    """One key. (Named tuples here and below: a search compares and hashes states all the time.)"""
+    """The value of one key. States are named tuples, since a search compares and hashes them all the time."""
 
     value: str | None = None
-    """None: the key is absent."""
+    """The value; None if the key is absent."""
     revision: int | None = None
-    """When the value was written; None: absent, or written by an operation whose revision nobody was told."""
+    """The revision of the value; None if the key is absent, or if no answer has shown the revision."""
     floor: int = 0
-    """The highest revision known so far: all that changes from here on has a higher one."""
+    """The highest revision that is known. Every later change has a higher one."""
 
 
-class _Outcome(NamedTuple):
-    """What a command does to a value and what it must be answered, but for the revision."""
+class _CommandEffect(NamedTuple):
+    """The effect of a command on a value, and its answer except for the revision."""
 
     writes: bool
     value: str | None
@@ -37,12 +37,12 @@ class _Outcome(NamedTuple):
 class RegisterSpecification:
     """GET, PUT, DEL, CAS, INCR, APPEND and PUTHASH on one key, which is absent at first.
 
-    Revisions, where answers tell them: each change has a higher one than everything before it on this key, and GET
-    tells that of the latest change.
+    As far as answers show revisions, each change has a higher one than all earlier operations on this key, and GET
+    shows that of the latest change.
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        """The same for all operations."""
+        """Make the specification, which does not depend on the operations."""
 
     def start(self) -> Register:
         return Register()
@@ -58,7 +58,7 @@ class RegisterSpecification:
         return _written(state, outcome, revision)
 
     def position(self, operation: Operation) -> int | None:
-        """GETs come behind the change that they saw, and before the next."""
+        """Twice the revision for a change; a GET comes behind the change that it saw, and before the next one."""
         revision = revision_of(operation)
         return None if revision is None else 2 * revision + (operation.command[0] == "GET")
 
@@ -72,43 +72,43 @@ class RegisterSpecification:
         return f"it is {quoted(state.value)} ({revision})"
 
 
-def _run(command: Command, value: str | None) -> _Outcome:
+def _run(command: Command, value: str | None) -> _CommandEffect:
     match command:
         case ("GET", _):
-            return _refused(value, "NOTFOUND") if value is None else _Outcome(False, value, (("value", value),))
+            return _refused(value, "NOTFOUND") if value is None else _CommandEffect(False, value, (("value", value),))
         case ("PUT", _, new):
-            return _Outcome(True, new)
+            return _CommandEffect(True, new)
         case ("DEL", _):
-            return _Outcome(value is not None, None, (("deleted", int(value is not None)),))
+            return _CommandEffect(value is not None, None, (("deleted", int(value is not None)),))
         case ("CAS", _, must_exist, old, new):
             agrees = value == old if must_exist else value is None
-            return _Outcome(True, new) if agrees else _refused(value, "CONFLICT")
+            return _CommandEffect(True, new) if agrees else _refused(value, "CONFLICT")
         case ("INCR", _, step):
             number = parse_integer("0" if value is None else value)
-            if number is None or not -integer_bound <= number + step < integer_bound:
+            if number is None or not -INTEGER_BOUND <= number + step < INTEGER_BOUND:
                 return _refused(value, "CONFLICT")
-            return _Outcome(True, str(number + step), (("value", str(number + step)),))
+            return _CommandEffect(True, str(number + step), (("value", str(number + step)),))
         case ("APPEND", _, text):
             longer = (value or "") + text
-            return _Outcome(True, longer, (("value", longer),))
+            return _CommandEffect(True, longer, (("value", longer),))
         case ("PUTHASH", _, text):
             previous = value or ""
-            return _Outcome(True, str(fnv1a_32((previous + text).encode())), (("previous", previous),))
+            return _CommandEffect(True, str(fnv1a_32((previous + text).encode())), (("previous", previous),))
     raise ValueError(f"{command} is no normalised command on one key")
 
 
-def _refused(value: str | None, code: str) -> _Outcome:
-    return _Outcome(False, value, refusal=code)
+def _refused(value: str | None, code: str) -> _CommandEffect:
+    return _CommandEffect(False, value, refusal=code)
 
 
-def _fits(outcome: _Outcome, answer: Result) -> bool:
+def _fits(outcome: _CommandEffect, answer: Result) -> bool:
     if isinstance(answer, Refused):
         return answer.code == outcome.refusal
     return outcome.refusal is None and all(pair in answer.fields for pair in outcome.fields)
 
 
 def _seen(state: Register, revision: int | None) -> Register | None:
-    """The state after a GET, which may tell the revision of a write that nobody was told."""
+    """The state after a GET, which may be the first answer that shows the revision of a write."""
     if revision is None or revision == state.revision:
         return state
     if state.revision is None and revision > state.floor:
@@ -116,7 +116,7 @@ def _seen(state: Register, revision: int | None) -> Register | None:
     return None
 
 
-def _written(state: Register, outcome: _Outcome, revision: int | None) -> Register | None:
+def _written(state: Register, outcome: _CommandEffect, revision: int | None) -> Register | None:
     if revision is not None and revision <= state.floor:
         return None
     floor = state.floor if revision is None else revision

@@ -1,4 +1,4 @@
-"""The search for an order of operations that explains every answer. How it works is in `linearizability`."""
+"""The search for an order of operations that explains every answer; `checker` describes its rules."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from pfsb.simulator.linearizability.operations import Operation, Part, Specification
+from pfsb.simulator.linearizability.operations import Operation, Specification, SubHistory
 
 
 class Verdict(Enum):
+    """The result of a search or of a check."""
+
     OK = "ok"
     VIOLATION = "violation"
     UNDECIDED = "undecided"
 
 
 @frozen
-class Found:
-    """How one search ended."""
+class SearchResult:
+    """The end of one search: the verdict, and for `Verdict.OK` the order and the state after it."""
 
     verdict: Verdict
     steps: int
@@ -28,7 +30,8 @@ class Found:
     state: Any = None
 
 
-def search(part: Part, operations: Sequence[Operation], steps_max: int) -> Found:
+def search(part: SubHistory, operations: Sequence[Operation], steps_max: int) -> SearchResult:
+    """Search for an order of these operations, with the specification of `part` and at most `steps_max` attempts."""
     possible = [operation for operation in operations if operation.fate != "none"]
     return _Search(part.specification(possible), possible, steps_max).run()
 
@@ -39,26 +42,26 @@ class _OutOfSteps(Exception):
 
 @define
 class _Frame:
-    """A configuration on the way from the start to where the search is, and what is still to be tried from it."""
+    """A configuration on the path of the search, and the operations that are still to be tried after it."""
 
     base: int
-    """The certain operations below this index are all placed, ..."""
+    """All certain operations below this index are placed."""
     window: int
-    """... and those above it for which a bit is set: bit i is operation `base` + i."""
+    """A bit for each certain operation from `base` on that is placed: bit i is operation `base` + i."""
     used: int
-    """The uncertain operations that are placed, a bit each."""
+    """A bit for each uncertain operation that is placed."""
     state: Any
     index: int = -1
-    """The operation that led here."""
+    """The operation that led to this configuration."""
     without: Any = None
-    """The state that there would be without that operation, if it is an uncertain one."""
+    """The state without that operation, if it is an uncertain one."""
     chain: int = 0
-    """How many uncertain operations in a row led here."""
+    """Number of uncertain operations in a row that led to this configuration."""
     candidates: Iterator[int] = field(factory=lambda: iter(()))
 
 
 class _Search:
-    """One search over one part. Certain operations come first in all tables, each group in order of its calls."""
+    """One search over one sub-history. Certain operations come first in all tables, each group in order of calls."""
 
     def __init__(self, specification: Specification, operations: Sequence[Operation], steps_max: int) -> None:
         self._specification = specification
@@ -68,17 +71,17 @@ class _Search:
         uncertain = sorted((op for op in operations if not op.is_certain), key=lambda op: op.call)
         self._operations = certain + uncertain
         self._certain = self._left = len(certain)
-        self._entries = _Entries(certain)
+        self._entries = _Moments(certain)
         self._ranks = _Ranks([specification.position(operation) for operation in certain])
         self._twins = _twins([specification.alike(operation) for operation in uncertain])
         self._failed: dict[Hashable, list[int]] = {}
         self._chain_max = 0
-        """How many uncertain operations in a row are tried."""
+        """Maximum number of uncertain operations in a row that are tried at present."""
         self._is_cut = False
-        """Whether there would have been more to try than that."""
+        """Whether an order was not tried because of `_chain_max`."""
 
-    def run(self) -> Found:
-        """Search with chains of one uncertain operation, of up to two, and so on, until an answer is sure."""
+    def run(self) -> SearchResult:
+        """Search with chains of one uncertain operation, of up to two, and so on, until the verdict is sure."""
         try:
             for self._chain_max in count(1):
                 run = self._explore()
@@ -86,9 +89,9 @@ class _Search:
                     return run
         except _OutOfSteps:
             pass
-        return Found(Verdict.UNDECIDED, self._steps)
+        return SearchResult(Verdict.UNDECIDED, self._steps)
 
-    def _explore(self) -> Found:
+    def _explore(self) -> SearchResult:
         self._is_cut = False
         self._failed.clear()
         root = _Frame(0, 0, 0, self._specification.start())
@@ -102,20 +105,20 @@ class _Search:
                 continue
             dead = frames.pop()
             if not frames:
-                return Found(Verdict.VIOLATION, self._steps)
+                return SearchResult(Verdict.VIOLATION, self._steps)
             self._take_back(dead.index)
         order = tuple(self._operations[frame.index] for frame in frames[1:])
-        return Found(Verdict.OK, self._steps, order, frames[-1].state)
+        return SearchResult(Verdict.OK, self._steps, order, frames[-1].state)
 
     def _next_child(self, frame: _Frame) -> _Frame | None:
-        """Place one more operation after `frame`, or None when all have been tried."""
+        """Place one more operation after `frame`; None when all candidates have been tried."""
         for index in frame.candidates:
             self._count_step()
             operation = self._operations[index]
             state = self._specification.step(frame.state, operation)
             if state is None:
                 continue
-            # An uncertain operation that made no difference: the same is found without it.
+            # The uncertain operation before made no difference: the search finds this state without it.
             if frame.without is not None and self._specification.step(frame.without, operation) == state:
                 continue
             child = self._after(frame, index, state)
@@ -126,7 +129,7 @@ class _Search:
         return None
 
     def _candidates(self, frame: _Frame) -> Iterator[int]:
-        """What may come next: called before anything that is left has returned."""
+        """The operations that may come next: those that were called before the first return that is left."""
         for index in self._entries.callable_now():
             if self._ranks.permits(index):
                 yield index
@@ -135,7 +138,8 @@ class _Search:
             index = self._certain + bit
             if self._operations[index].call > deadline:
                 return
-            # Of several that are alike the first one goes first: any order with another has one with it.
+            # Of operations that are alike the first one is tried: an order with another of them exists only if one
+            # with the first one exists.
             if not frame.used >> bit & 1 and (twin < 0 or frame.used >> twin & 1):
                 if frame.chain == self._chain_max:
                     self._is_cut = True
@@ -151,9 +155,9 @@ class _Search:
         return _Frame(frame.base + ones, window >> ones, frame.used, state, index)
 
     def _has_failed(self, frame: _Frame) -> bool:
-        """Whether the search has been here before, with no fewer uncertain operations left; notes it for the next time.
+        """Whether the search has met this configuration with no fewer uncertain operations left, which it notes.
 
-        A configuration that is still on the way from the start counts as well: whatever can come of it comes there.
+        A configuration that is still on the path of the search counts, too: all its continuations are tried there.
         """
         known = self._failed.setdefault((frame.base, frame.window, frame.state), [])
         if any(used & frame.used == used for used in known):
@@ -179,16 +183,16 @@ class _Search:
             raise _OutOfSteps
 
 
-class _Entries:
-    """The calls and returns that are left, by time, as a doubly linked list: what is lifted out goes back in O(1).
+class _Moments:
+    """The calls and returns that are left, by time, as a doubly linked list. Lifting one out and undoing that are O(1).
 
-    Entry 0 is the head; the entry behind the last one is the return of nobody, at the end of time.
+    Entry 0 is the head. The last entry is a return of no operation, at the end of time.
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         moments = [(op.call, False, index) for index, op in enumerate(operations)]
         moments += [(op.ret, True, index) for index, op in enumerate(operations) if op.ret is not None]
-        # Calls before returns of the same instant: they may overlap.
+        # A call comes before a return of the same instant, since the two operations may overlap.
         moments.sort()
         size = len(moments) + 2
         self._time = [0.0, *(time for time, _, _ in moments), float("inf")]
@@ -202,7 +206,7 @@ class _Entries:
             (self._return_of if is_return else self._call_of)[index] = entry
 
     def callable_now(self) -> Iterator[int]:
-        """Operations whose call comes before every return. It survives lifting that is undone before it goes on."""
+        """Operations whose call comes before every return. Lifting is allowed meanwhile, if it is undone in time."""
         entry = self._next[0]
         while not self._is_return[entry]:
             yield self._index[entry]
@@ -220,14 +224,14 @@ class _Entries:
             self._previous[self._next[entry]] = self._previous[entry]
 
     def unlift(self, index: int) -> None:
-        """Undo the latest `lift`: each entry still knows its neighbours of then."""
+        """Undo the latest `lift`. Each entry still knows the neighbours that it had then."""
         for entry in (self._return_of[index], self._call_of[index]):
             self._next[self._previous[entry]] = entry
             self._previous[self._next[entry]] = entry
 
 
 class _Ranks:
-    """Whose turn it is among the operations with a position."""
+    """The order of the operations with a position, of which only one with the lowest position may come next."""
 
     def __init__(self, positions: Sequence[int | None]) -> None:
         known = sorted({position for position in positions if position is not None})
@@ -237,26 +241,26 @@ class _Ranks:
         for rank in self._rank:
             if rank >= 0:
                 self._left[rank] += 1
-        self._turn = 0
+        self._present_rank = 0
 
     def permits(self, index: int) -> bool:
-        return self._rank[index] in (-1, self._turn)
+        return self._rank[index] in (-1, self._present_rank)
 
     def take(self, index: int) -> None:
         rank = self._rank[index]
         if rank >= 0:
             self._left[rank] -= 1
-            self._turn += not self._left[rank]
+            self._present_rank += not self._left[rank]
 
     def give_back(self, index: int) -> None:
         rank = self._rank[index]
         if rank >= 0:
             self._left[rank] += 1
-            self._turn = rank
+            self._present_rank = rank
 
 
 def _twins(kinds: Sequence[Hashable]) -> list[int]:
-    """For each, the one before it that is alike, or -1."""
+    """The index of the preceding equal kind, for each kind; -1 if there is none."""
     latest: dict[Hashable, int] = {}
     twins = []
     for index, kind in enumerate(kinds):

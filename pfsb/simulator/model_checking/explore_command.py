@@ -15,7 +15,9 @@ from pfsb.commands.options import number
 from pfsb.simulator.model_checking.explorer import Bounds, Exploration, Progress
 
 STATES_MAX = 100_000_000
+"""Maximum value of the option --states."""
 REPORT_SECONDS = 10.0
+"""How often the progress is reported within one level."""
 EXAMPLE = "example: --lead-in 0:Ask,1:Proposal,0:Accept"
 
 
@@ -64,9 +66,9 @@ def _lead_in(text: str, servers: int) -> Iterator[tuple[int, str]]:
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Explore, and say how far it is. Raises `SystemExit` with status 1 if something is wrong with the protocol."""
+    """Explore, and report the progress. Raises `SystemExit` with status 1 if the protocol breaks a promise."""
     exploration = Exploration(options.bounds, states_max=options["states"])
-    gc.disable()  # almost nothing here is ever let go of, and looking for it takes half of the time
+    gc.disable()  # the explorer hardly ever frees anything, and garbage collection would take half of the time
     try:
         await _explore(reactor, exploration, options["depth"], sys.stdout)
     except ValueError as error:
@@ -74,7 +76,7 @@ async def run(reactor: Any, options: Options) -> None:
         raise SystemExit(1) from None
     finally:
         gc.enable()
-    if exploration.found is not None:
+    if exploration.counterexample is not None:
         raise SystemExit(1)
 
 
@@ -99,7 +101,7 @@ def _in_words(progress: Progress) -> str:
 
 
 def summary(exploration: Exploration, progress: Progress, seconds: float) -> str:
-    """What was explored, what happened on the way, and what is wrong."""
+    """The final report: the bounds and the extent of the exploration, the situations met, and the result."""
     bounds = exploration.bounds
     asks = ", ".join(f"{client}1 at server {server}" for client, server in bounds.asks) or "none"
     lines = [
@@ -107,10 +109,10 @@ def summary(exploration: Exploration, progress: Progress, seconds: float) -> str
         f"explored in {seconds:.0f} s: {_extent(exploration)}; {_in_words(progress)}",
         f"on the way: {', '.join(sorted(exploration.nodes.reached)) or 'nothing'}",
     ]
-    if exploration.found is None:
+    if exploration.counterexample is None:
         lines.append("nothing is wrong")
     else:
-        lines += ["a promise is broken:", str(exploration.found)]
+        lines += ["a promise is broken:", str(exploration.counterexample)]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -123,5 +125,5 @@ def _extent(exploration: Exploration) -> str:
 
 
 def _megabytes() -> int:
-    """The most that this process has had so far (Linux counts kilobytes)."""
+    """Maximum memory of this process so far (Linux reports kilobytes)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -1,26 +1,27 @@
-"""All that can happen to a small cluster, to a stated depth: every order of messages, timers, disk writes and crashes.
+"""Everything that can happen to a small cluster, to a given depth: all orders of messages, timers, writes and crashes.
 
-A state of the cluster is a state of each server, and the set of all that was ever said. That set only grows: a message
-stays in it after it has arrived, so it may arrive again (duplication), in any order, late, or never (loss), without a
-step for any of these. What a server has executed and let out is in it, too: whatever was ever executed anywhere, in
-whichever life of a server, is compared with all that comes later.
+A state of the cluster is a state of each server, and the set of all messages that were ever sent. That set only grows:
+a message stays in it after it has arrived, so it may arrive again (duplication), in any order, late, or never (loss),
+without a step for any of these. The set also holds claims about executed slots, so that each execution of any server
+in any incarnation is compared with all later ones.
 
-A step touches one server. What it comes to depends on that server's state alone, so it is computed once for all states
-of the cluster in which it can happen, and remembered (`nodes`): most steps are a look into a table. No state is
-expanded twice.
+A step touches one server. Its outcome depends on the state of that server alone, so it is computed once for all states
+of the cluster in which it can happen (`transitions`), and most steps are a look into a table. No state is expanded
+twice.
 
-Left out, because something else covers it:
+The following is left out, because other steps cover it:
 
-* *A step that only says something* (a message sent again, ALIVE, an answer repeated) is taken at once: it changes no
-  server, and in a set that only grows it takes nothing away that could happen without it.
-* *Being down* is not a state: nobody can tell it from having no step. A crash is one step with the restart after it.
-* *The end of a disk write* is a step of its own where it matters when it comes: as long as a crash is left that could
-  come before it, and something has run ahead of it out of the server (a leader's PROPOSAL). Otherwise it is taken at
-  once: a crash that comes before it leaves no trace of the turns that wait for it, so it is a crash
-  before these turns. What is left of a write that a crash tears is explored, too. And what is said after the write
-  could as well be heard later.
+* *A step that only sends messages* (a repetition, ALIVE, an answer) is taken at once: it changes no server, and adding
+  messages to a set that only grows prevents no other step.
+* *A server that is down* is no state of its own: it cannot be told from a server without a step. A crash is one step
+  with the restart after it.
+* *The end of a disk write* is a step of its own only where its moment matters: a crash is left that could come before
+  it, and a message (a leader's PROPOSAL) has left the server ahead of it. Otherwise the write ends at once: a crash
+  before its end leaves no trace of the turns that wait for it, so it equals a crash before these turns
+  (docs/internals/turn.rst). A crash that tears the write is explored as well, and messages that leave after the write
+  may be received at any later time.
 * *Several messages of one frame* arrive one by one.
-* *Times*: a timer may fire whenever it is armed. `forking.ABSTRACTED` tells what makes no difference then.
+* *Times*: a timer may fire whenever it is armed. `snapshots.ABSTRACTED` lists the values that make no difference then.
 """
 
 from __future__ import annotations
@@ -38,31 +39,31 @@ from pfsb.simulator.model_checking.transitions import NODE_BITS, Move, Node, mak
 
 NODE_MASK = (1 << NODE_BITS) - 1
 REPORT_EVERY = 10_000
-"""States between two reports."""
+"""Number of states between two reports."""
 
 
 @frozen
 class Bounds:
-    """How large the explored world is."""
+    """The bounds of the explored cluster."""
 
     servers: int = 3
     asks: tuple[tuple[str, int], ...] = (("a", 0), ("b", 1))
-    """(client, server): each client has one update; it may ask several servers for it, and any number of times."""
+    """(client, server): each client has one update, and may send it to several servers any number of times."""
     views: int = 3
-    """The highest view that anybody attempts because of a timer, and that anybody hears votes for."""
+    """The highest view that a server attempts because of a timer, and for which votes are received."""
     crashes: int = 1
-    """In all, over all servers."""
+    """Number of crashes in all, over all servers."""
     idle: frozenset[int] = frozenset()
     """Servers that are down from the beginning."""
     led: bool = True
-    """Begin where the first server leads view 1, and all follow; otherwise where all have just started."""
+    """Whether server 0 leads view 1 at the beginning, and all follow; otherwise all servers have just started."""
     lead_in: tuple[tuple[int, str], ...] = ()
-    """(server, what) before all else: a message that arrives there (`Proposal`), a timer, `Ask` or `Crash`."""
+    """(server, kind of step) of the first steps: a message that arrives (`Proposal`), a timer, `Ask` or `Crash`."""
 
 
 @frozen
-class Found:
-    """Something is wrong, and this is how it comes about, in as few steps as possible."""
+class Counterexample:
+    """A broken promise, and the fewest steps that lead to it."""
 
     what: str
     steps: tuple[str, ...]
@@ -74,23 +75,23 @@ class Found:
 
 @frozen
 class Progress:
-    """How far an exploration is."""
+    """The progress of an exploration."""
 
     depth: int
-    """All states are known to which so many steps lead."""
+    """Number of steps within which all states are known."""
     states: int
     server_states: int
-    """Of single servers."""
+    """Number of states of single servers."""
     steps: int
-    """That led to a state, new or not."""
+    """Number of steps that were made, to new states or to known ones."""
 
 
 class _Stop(Exception):
-    """Something is wrong."""
+    """Ends the exploration with a counterexample."""
 
-    def __init__(self, found: Found) -> None:
-        super().__init__(found.what)
-        self.found = found
+    def __init__(self, counterexample: Counterexample) -> None:
+        super().__init__(counterexample.what)
+        self.counterexample = counterexample
 
 
 @frozen
@@ -98,14 +99,14 @@ class _Place:
     """A state of the cluster, taken apart."""
 
     number: int
-    """In the order in which states were found; -1: none yet, the beginning is under way."""
+    """Number of the state, in the order of discovery; -1 for states of the beginning, which have none."""
     nodes: tuple[Node, ...]
-    said: int
+    messages: int
     crashes_left: int
 
 
 class Exploration:
-    """Breadth first: what is found is found in as few steps as possible."""
+    """A breadth-first search, so that a counterexample has the fewest steps possible."""
 
     def __init__(
         self,
@@ -113,32 +114,32 @@ class Exploration:
         *,
         states_max: int = 10_000_000,
         patch: Callable[[Replica], None] | None = None,
-        checks_door: bool = True,
+        checks_gate: bool = True,
     ) -> None:
-        """`patch` and `checks_door`: see `SteppedServer`."""
+        """`patch` and `checks_gate`: see `SteppedServer`."""
         self.bounds = bounds
-        self.nodes = make_nodes(range(bounds.servers), bounds.views, patch, checks_door=checks_door)
+        self.nodes = make_nodes(range(bounds.servers), bounds.views, patch, checks_gate=checks_gate)
         self.depth = 0
         self.steps = 0
-        self.found: Found | None = None
+        self.counterexample: Counterexample | None = None
         self.is_cut_short = False
-        """There were more states than `states_max`."""
+        """Whether there were more states than `states_max`."""
         self.is_complete = False
-        """There are no more states, however deep one goes."""
+        """Whether all states of any depth are known."""
         self._states_max = states_max
         self._awake = [i for i in range(bounds.servers) if i not in bounds.idle]
         self._seen: set[int] = set()
         self._next: list[int] = []
-        """States to expand, at the depth after this."""
+        """States of the next depth, to be expanded."""
         self._parents = array("I")
         self._causes = array("I")
         self._beginning: list[int] = []
         """The steps of the lead-in."""
 
-    # ------------------------------------------------------------------ going on
+    # ------------------------------------------------------------------ expanding states
 
     def levels(self, depth: int) -> Iterator[Progress]:
-        """Go down to `depth`; less far if something is wrong, or there are too many states, or no more.
+        """Explore to `depth`, unless a promise is broken, or there are too many states or no more states before.
 
         Raises ValueError if the lead-in cannot happen.
         """
@@ -160,14 +161,14 @@ class Exploration:
                 yield self._progress()
             self.is_complete = not self._next
         except _Stop as stop:
-            self.found = stop.found
+            self.counterexample = stop.counterexample
 
     def _expand(self, place: _Place) -> None:
-        said, crashes_left = place.said, place.crashes_left
+        messages, crashes_left = place.messages, place.crashes_left
         for server in self._awake:
             node = place.nodes[server]
-            for bit, move in node.told:
-                if said & bit:
+            for bit, move in node.message_moves:
+                if messages & bit:
                     self._go(place, server, move)
             for move in node.own:
                 self._go(place, server, move)
@@ -175,7 +176,7 @@ class Exploration:
                 for move in node.crashes:
                     self._go(place, server, move)
                 for bit, move in node.torn:
-                    if said & bit or not bit:
+                    if messages & bit or not bit:
                         self._go(place, server, move)
 
     def _go(self, place: _Place, server: int, move: Move) -> None:
@@ -186,56 +187,56 @@ class Exploration:
             self._add(key, place.number, move[0])
 
     def _after(self, place: _Place, server: int, move: Move) -> _Place:
-        """Take a step, and what follows from it without a choice."""
+        """The state after a step and all that follows from it without a choice."""
         step, target, more = move
         nodes = list(place.nodes)
         nodes[server] = self.nodes[target]
-        left = place.crashes_left - (nodes[server].lives - place.nodes[server].lives)
-        said = place.said | more
+        left = place.crashes_left - (nodes[server].incarnations - place.nodes[server].incarnations)
+        messages = place.messages | more
         try:
             if not left:
-                said = self._settle_all(nodes, said)
-            said = self._let_echo(nodes, said)
+                messages = self._settle_all(nodes, messages)
+            messages = self._let_echo(nodes, messages)
         except AssertionError as error:
             raise self._stop(str(error), place, step) from error
-        new = said & ~place.said
-        if new and (wrong := self.nodes.said.contradiction(new, said)) is not None:
+        new = messages & ~place.messages
+        if new and (wrong := self.nodes.message_set.contradiction(new, messages)) is not None:
             raise self._stop(wrong, place, step)
-        return _Place(place.number, tuple(nodes), said, left)
+        return _Place(place.number, tuple(nodes), messages, left)
 
-    def _settle_all(self, nodes: list[Node], said: int) -> int:
+    def _settle_all(self, nodes: list[Node], messages: int) -> int:
         for server in self._awake:
             settled, more = nodes[server].settled or self.nodes.settled(nodes[server])
             nodes[server] = self.nodes[settled]
-            said |= more
-        return said
+            messages |= more
+        return messages
 
-    def _let_echo(self, nodes: Sequence[Node], said: int) -> int:
+    def _let_echo(self, nodes: Sequence[Node], messages: int) -> int:
         before = -1
-        while said != before:
-            before = said
+        while messages != before:
+            before = messages
             for server in self._awake:
                 node = nodes[server]
-                self.nodes.ask(node, said)
-                said |= node.echo
+                self.nodes.ask(node, messages)
+                messages |= node.echo
                 for bit, more in node.echoes:
-                    if said & bit:
-                        said |= more
-        return said
+                    if messages & bit:
+                        messages |= more
+        return messages
 
     # ------------------------------------------------------------------ states as numbers
 
     def _key(self, place: _Place) -> int:
-        key = place.said
+        key = place.messages
         for node in place.nodes:
             key = key << NODE_BITS | node.number
         return key
 
     def _place(self, key: int, number: int) -> _Place:
-        """Stops if something is wrong after one of the steps that can be taken there."""
+        """Take a key apart. Raises `_Stop` if a step that is possible in this state breaks a promise."""
         last = len(self.nodes.servers) - 1
         nodes = tuple(self.nodes[key >> NODE_BITS * (last - i) & NODE_MASK] for i in range(last + 1))
-        crashes_left = self.bounds.crashes + len(nodes) - sum(node.lives for node in nodes)
+        crashes_left = self.bounds.crashes + len(nodes) - sum(node.incarnations for node in nodes)
         place = _Place(number, nodes, key >> NODE_BITS * (last + 1), crashes_left)
         for server in self._awake:
             if nodes[server].wrong:
@@ -251,19 +252,19 @@ class Exploration:
     # ------------------------------------------------------------------ the beginning
 
     def _begin(self) -> None:
-        nodes, said = [], 0
+        nodes, messages = [], 0
         for server in range(self.bounds.servers):
             node, more = self.nodes.first(server)
             nodes.append(node)
-            said |= more if server in self._awake else 0
-        said = self._settle_all(nodes, said)
-        place = _Place(-1, tuple(nodes), self._let_echo(nodes, said), self.bounds.crashes)
+            messages |= more if server in self._awake else 0
+        messages = self._settle_all(nodes, messages)
+        place = _Place(-1, tuple(nodes), self._let_echo(nodes, messages), self.bounds.crashes)
         if self.bounds.led:
             place = self._let_all_arrive(place)
-        said = place.said
+        messages = place.messages
         for client_id, server in self.bounds.asks:
-            said |= self.nodes.said.add(Post(server, server, ClientUpdate(client_id, server, 1, 0, b"")))
-        place = _Place(-1, place.nodes, self._let_echo(place.nodes, said), self.bounds.crashes)
+            messages |= self.nodes.message_set.add(Post(server, server, ClientUpdate(client_id, server, 1, 0, b"")))
+        place = _Place(-1, place.nodes, self._let_echo(place.nodes, messages), self.bounds.crashes)
         for server, what in self.bounds.lead_in:
             move = self._find(place, server, what)
             self._beginning.append(move[0])
@@ -271,27 +272,27 @@ class Exploration:
         self._add(self._key(place), 0, 0)
 
     def _let_all_arrive(self, place: _Place) -> _Place:
-        """Until nothing changes any more; no timer fires meanwhile."""
+        """Deliver all messages until nothing changes any more. No timer fires meanwhile."""
         before = None
         while place != before:
             before = place
             for server in self._awake:
-                for bit, move in place.nodes[server].told:
-                    if place.said & bit:
+                for bit, move in place.nodes[server].message_moves:
+                    if place.messages & bit:
                         place = self._after(place, server, move)
                         break
         return place
 
     def _find(self, place: _Place, server: int, what: str) -> Move:
         node = place.nodes[server]
-        possible = [move for bit, move in node.told if place.said & bit] + node.own
+        possible = [move for bit, move in node.message_moves if place.messages & bit] + node.own
         possible += node.crashes if place.crashes_left else []
         kinds = [self.nodes.steps[step][1][0].kind for step, _, _ in possible]
         if what not in kinds:
             raise ValueError(f"server {server}: no {what} can happen there; what can: {', '.join(sorted(set(kinds)))}")
         return possible[kinds.index(what)]
 
-    # ------------------------------------------------------------------ telling
+    # ------------------------------------------------------------------ reports
 
     def _progress(self) -> Progress:
         return Progress(self.depth, len(self._seen), len(self.nodes), self.steps)
@@ -299,7 +300,7 @@ class Exploration:
     def _stop_if_wrong(self, place: _Place, node: Node) -> None:
         for bit, step, wrong in node.wrong:
             is_crash = isinstance(self.nodes.steps[step][1][-1], Crash)
-            if (place.said & bit or not bit) and (place.crashes_left or not is_crash):
+            if (place.messages & bit or not bit) and (place.crashes_left or not is_crash):
                 raise self._stop(f"server {node.server}: {wrong}", place, step)
 
     def _stop(self, wrong: str, place: _Place, last: int) -> _Stop:
@@ -308,7 +309,7 @@ class Exploration:
         while number > 0:
             steps.append(self._causes[number])
             number = self._parents[number]
-        return _Stop(Found(wrong, tuple(map(self._tell, [*self._beginning, *reversed(steps)]))))
+        return _Stop(Counterexample(wrong, tuple(map(self._tell, [*self._beginning, *reversed(steps)]))))
 
     def _tell(self, number: int) -> str:
         server, steps = self.nodes.steps[number]

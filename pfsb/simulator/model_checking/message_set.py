@@ -1,4 +1,4 @@
-"""All that was ever said in an exploration, one bit each; and what contradicts what."""
+"""All messages and claims of an exploration, one bit each, and the claims that contradict each other."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pfsb.paxos.messages import (
     ReconciliationReply,
     ViewChange,
 )
-from pfsb.simulator.model_checking.steps import Executed, Led, Outcome, in_words
+from pfsb.simulator.model_checking.steps import Executed, Led, StepOutcome, in_words
 
 
 @frozen
 class Post:
-    """Something said to one server."""
+    """A message to one server."""
 
     sender: int
     receiver: int
@@ -29,7 +29,7 @@ class Post:
 
 @frozen
 class Claim:
-    """Something said to the world, which nobody may contradict: one key, one value."""
+    """A statement that no server may contradict: one key must have one value."""
 
     key: tuple[Any, ...]
     value: Any
@@ -39,47 +39,51 @@ class Claim:
         return self.words
 
 
-def claims_of(said: Message | Executed | Led) -> Iterator[Claim]:
-    """S1, S3, one leader a view, and one proposal a view and number."""
-    match said:
+def claims_of(statement: Message | Executed | Led) -> Iterator[Claim]:
+    """The claims of a message or fact: S1, S3, one leader for each view, and one proposal for each view and slot."""
+    match statement:
         case Executed(seq, value):
             updates = value[1]
             names = ", ".join(f"{client_id}{timestamp}" for client_id, timestamp, _ in updates) or "no update"
             yield Claim(("executed", seq), value, f"S1: slot {seq} executes {names}")
             for client_id, timestamp, _ in updates:
                 yield Claim(("ran", client_id, timestamp), seq, f"S3: {client_id}{timestamp} takes effect at {seq}")
-        case Led(view, server_id, life):
-            yield Claim(("led", view), (server_id, life), f"view {view} is led by server {server_id} in life {life}")
+        case Led(view, server_id, incarnation):
+            yield Claim(
+                ("led", view),
+                (server_id, incarnation),
+                f"view {view} is led by server {server_id} in life {incarnation}",
+            )
         case Proposal(_, view, seq, batch):
-            yield Claim(("proposed", view, seq), batch, f"one proposal a view and slot: {in_words(said)}")
+            yield Claim(("proposed", view, seq), batch, f"one proposal a view and slot: {in_words(statement)}")
         case GloballyOrderedUpdate(_, seq, batch):
-            yield Claim(("ordered", seq), batch, f"S1: {in_words(said)}")
+            yield Claim(("ordered", seq), batch, f"S1: {in_words(statement)}")
         case PrepareOK():
-            for entry in said.data_list:
+            for entry in statement.data_list:
                 yield from claims_of(entry)
         case ReconciliationReply():
-            for update in said.updates:
+            for update in statement.updates:
                 yield from claims_of(update)
 
 
 @define(eq=False)
 class MessageSet:
-    """Numbers all that is ever said: one bit each."""
+    """Numbers all messages and claims, so that a set of them is an integer with one bit for each."""
 
     servers: int
     inbox: list[int] = field(init=False)
-    """By receiver: all that was said to it."""
+    """Receiver -> the set of all messages to it."""
     items: list[Post | Claim] = field(factory=list)
     _numbers: dict[Post | Claim, int] = field(factory=dict)
     _conflicts: list[int] = field(factory=list)
-    """By number: what contradicts it."""
+    """Number of an item -> the set of the claims that contradict it."""
     _claims: dict[tuple[Any, ...], int] = field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self.inbox = [0] * self.servers
 
     def add(self, item: Post | Claim) -> int:
-        """Its bit."""
+        """The bit of this item, which is numbered if it is new."""
         number = self._numbers.get(item)
         if number is None:
             number = self._numbers[item] = len(self.items)
@@ -93,24 +97,24 @@ class MessageSet:
 
     def post(self, number: int) -> Post:
         item = self.items[number]
-        assert isinstance(item, Post), f"{item} is said to the world"
+        assert isinstance(item, Post), f"{item} is no message"
         return item
 
-    def all_of(self, sender: int, outcome: Outcome, views: int) -> int:
-        """The set of what leaves a server in one step; nobody hears votes for views above `views`."""
-        said = 0
+    def all_of(self, sender: int, outcome: StepOutcome, views: int) -> int:
+        """The set of messages and claims of one step, except votes for views above `views`."""
+        messages = 0
         for message, receiver in outcome.sent:
             if not (isinstance(message, ViewChange) and message.attempted > views):
-                said |= self.add(Post(sender, receiver, message))
+                messages |= self.add(Post(sender, receiver, message))
             for claim in claims_of(message):
-                said |= self.add(claim)
+                messages |= self.add(claim)
         for fact in outcome.facts:
             for claim in claims_of(fact):
-                said |= self.add(claim)
-        return said
+                messages |= self.add(claim)
+        return messages
 
     def contradiction(self, new: int, everything: int) -> str | None:
-        """What of `new` cannot be true beside all that was said; None if it can."""
+        """A sentence about a claim of `new` that contradicts `everything`; None if there is none."""
         for number in bits(new):
             against = self._conflicts[number] & everything
             if against:

@@ -1,12 +1,12 @@
-"""A server that can be put away after every step and taken out again, as often as there are ways to go on from there.
+"""Snapshots of a server: its whole state can be taken after a step and put back as often as needed.
 
-Its protocol is the real one; what surrounds it stands still. Time does not pass: a timer that is armed fires when it is
-told to. A disk write ends when it is told to. What leaves is handed back to whoever made the step.
+The protocol is the real one, and its environment does not act by itself: timers fire and disk writes end only when the
+explorer says so, and all messages that leave are handed back to the caller of the step.
 
-The handlers are built once. What they and the data structures of Figure 2 hold is found by looking, not by a list that
-could lack a line: everything reachable from the replica is either a *part*, which stays, or a value, which is frozen
-into nested tuples and put back. What is neither raises TypeError. So two states are the same if and only if the frozen
-ones are equal, and a step leaves nothing behind.
+The handlers are built once. Their state and the data structures of Figure 2 are found by following references, not by
+a list, which could be incomplete: every object that is reachable from the replica is either a *part*, which stays, or a
+value, which is frozen into nested tuples and put back. Any other object raises TypeError. Two states are therefore the
+same if and only if the frozen ones are equal, and a step leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from pfsb.paxos.turn import Outbox, Turn
 from pfsb.paxos.update_timers import UpdateTimer
 
 Frozen = tuple[Any, ...]
-"""All values of one server, hashable."""
+"""All values of one server, as a hashable tuple."""
 
 UPDATE_SECONDS = 0.5
-"""The Update_Timer's length. All other times are 0: then nothing that happens later has another date."""
+"""Length of the Update_Timer. All other times are 0, so that states do not differ in dates."""
 
 ABSTRACTED: dict[tuple[type, str], Any] = {
-    # Only for people and counters.
+    # Only logs and counters use these values.
     (Replica, "discarded"): {},
     (Replica, "_told"): None,
     (Turn, "count"): 0,
@@ -49,37 +49,40 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (UpdateTimer, "due"): UPDATE_SECONDS,
     # Whether an update goes to the leader or to all is chosen when the timer fires (`SteppedServer.make`).
     (UpdateTimer, "expiries"): 0,
-    # Whom to ask for what is missing is chosen when that timer fires, whoever was heard to have it.
+    # The peer that is asked for missing slots is chosen when that timer fires.
     (Peer, "last_heard"): 0.0,
     (Peer, "local_aru"): 0,
     # They decide when the Progress_Timer is restarted or cut short. Here it fires at any time at which it is armed.
     (Demand, "_foreign_updates"): {},
     (Peer, "view"): 0,
     (Peer, "state"): State.LEADER_ELECTION,
-    # Each ALIVE of the leader makes the server say again what waits, as its update timers do.
+    # Each ALIVE of the leader makes the server repeat waiting updates, as its update timers do.
     (AliveHandler, "_leader_at_work_in"): 0,
-    # Nobody reads it (Figure 2 has it).
+    # Figure 2 has this field, and no code reads it.
     (PrepareData, "prepare"): None,
 }
-"""What makes no difference as long as time stands still, or is chosen anew when it does, and the value it is given."""
+"""(class, attribute) -> the value that it is given in all states.
+
+These attributes make no difference to the explorer, or their effect is chosen when a timer fires.
+"""
 
 _ATOMS = {int, float, str, bytes, bool, NoneType, State}
 
 
 def _is_value(kind: type) -> bool:
-    """Immutable, and equal if the contents are: messages, batches, records, rows."""
+    """Whether objects of this class are immutable and compared by contents: messages, batches, records, rows."""
     if issubclass(kind, tuple):
         return kind is not tuple
     return attrs.has(kind) and kind.__hash__ is not None and kind.__eq__ is not object.__eq__
 
 
 def _is_plain_data(kind: type) -> bool:
-    """Mutable, and compared by its contents."""
+    """Whether objects of this class are mutable and compared by contents."""
     return attrs.has(kind) and kind.__hash__ is None
 
 
 def _is_part(value: object) -> bool:
-    """A handler: has an identity of its own, and others hold on to it."""
+    """Whether this is a handler, which has an identity of its own and is referred to by others."""
     kind = type(value)
     if kind in _ATOMS or _is_value(kind) or _is_plain_data(kind):
         return False
@@ -93,7 +96,10 @@ def _names(value: Any) -> list[str]:
 
 
 class Freezer:
-    """Values to nested tuples and back. A tuple begins with the type that it stands for; all else stands for itself."""
+    """Freezes values into nested tuples, and thaws them.
+
+    A tuple begins with the type that it stands for; a value that is no tuple stands for itself.
+    """
 
     def __init__(self) -> None:
         self._freezers: dict[type, Callable[[Any], Hashable]] = {
@@ -121,7 +127,7 @@ class Freezer:
         self.same = set(_ATOMS) | {MethodType, FunctionType, BuiltinFunctionType}
 
     def freeze(self, value: Any) -> Any:
-        """Raises TypeError if nobody has said what becomes of such a value."""
+        """Freeze a value. Raises TypeError for a class that cannot be frozen."""
         kind = type(value)
         if kind in self.same:
             return value
@@ -157,7 +163,7 @@ class Freezer:
         return freeze
 
     def _freeze_dict(self, value: dict[Any, Any]) -> Frozen:
-        """Tables by number are asked by number: their order means nothing. That of clients is the order of asking."""
+        """Freeze a table. The order of a table by number means nothing; that of a table by client is kept."""
         same = self.same
         items = [(key, item if type(item) in same else self.freeze(item)) for key, item in value.items()]
         if items and type(items[0][0]) is int:
@@ -166,7 +172,7 @@ class Freezer:
 
     @staticmethod
     def _freeze_outbox(value: Outbox) -> Frozen:
-        """What leaves together arrives in any order, or twice, anyway."""
+        """Freeze an outbox without order and repetitions, since its messages may arrive in any order, or twice."""
         return Outbox, tuple(sorted(set(value.messages), key=repr)), tuple(sorted(set(value.calls), key=_args))
 
 
@@ -175,7 +181,7 @@ def _args(call: tuple[Callable[..., None], tuple[Any, ...]]) -> str:
 
 
 class Snapshots:
-    """Finds everything that a replica and its surroundings hold; takes it out, and puts it back."""
+    """Finds the whole state of a replica and its environment, takes it and puts it back."""
 
     def __init__(self, *roots: object) -> None:
         self._freezer = Freezer()
@@ -186,7 +192,7 @@ class Snapshots:
         self._present = self.take()
 
     def take(self) -> Frozen:
-        """What is there now, frozen; what is abstracted is from now on so in the server, too."""
+        """Freeze the present state. Abstracted attributes get their fixed values in the server, too."""
         for owner, name, instead in self._abstracted:
             setattr(owner, name, copy(instead))
         same, freeze = self._freezer.same, self._freezer.freeze
@@ -195,7 +201,10 @@ class Snapshots:
         return self._present
 
     def put_back(self, frozen: Frozen) -> None:
-        """Only what differs from the state that was taken or put back last: nothing may have happened since."""
+        """Put a state back. Only values that differ from the state taken or put back last are set.
+
+        The server must not have made a step since.
+        """
         if frozen is self._present:
             return
         thaw = self._freezer.thaw
@@ -205,21 +214,24 @@ class Snapshots:
         self._present = frozen
 
     def put_back_all(self, frozen: Frozen) -> None:
-        """Whatever has happened since."""
+        """Put a state back completely, whatever the server has done since the last snapshot."""
         for (owner, name), wanted in zip(self._places, frozen, strict=True):
             setattr(owner, name, self._freezer.thaw(wanted))
         self._present = frozen
 
     def moved_parts(self) -> list[str]:
-        """Parts that have been replaced by others, which must not be: a part is put back into, never exchanged."""
+        """Names of parts that were replaced by other objects, which would make snapshots incomplete."""
         return [f"{type(o).__name__}.{name}" for o, name, part in self._wiring if getattr(o, name) is not part]
 
     def place(self, kind: type, name: str) -> int:
-        """Where in what `take` returns this value stands."""
+        """The index of this value in the tuples that `take` returns."""
         return next(i for i, (owner, n) in enumerate(self._places) if type(owner) is kind and n == name)
 
     def _look_around(self, roots: Iterable[object]) -> None:
-        """Plain data that two hold is a part, too: it is filled in place. What one holds goes with its owner."""
+        """Sort all attributes into parts, wiring, abstracted ones and values.
+
+        Plain data with two holders is a part, too, and is filled in place. Data with one holder is a value of it.
+        """
         found = list(_reachable(roots))
         holders = Counter(id(value) for _, _, value in found)
         for owner, name, value in found:
@@ -236,14 +248,14 @@ class Snapshots:
 
 
 def _is_wiring(value: object) -> bool:
-    """What is set when the handlers are built: settings, functions, and lists of them."""
+    """Whether this is set once, when the handlers are built: settings, functions, and lists of them."""
     if isinstance(value, list) and value:
         return all(map(_is_wiring, value))
     return isinstance(value, Settings | partial | MethodType | FunctionType | BuiltinFunctionType)
 
 
 def _reachable(roots: Iterable[object]) -> Iterator[tuple[object, str, object]]:
-    """(owner, attribute, value) of all parts and of the plain data that stands directly in an attribute."""
+    """(owner, attribute, value) of all parts, and of the plain data that stands directly in an attribute."""
     seen: set[int] = set()
     waiting = list(roots)
     while waiting:

@@ -1,4 +1,4 @@
-"""The clock, the dice, the disk and the network of one server whose time stands still (`still_server`)."""
+"""The clock, random numbers, disk and network of one server that is driven step by step (`stepped_server`)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UPDATE_TIMER = "UpdateTimers.expire"
 @implementer(IDelayedCall)
 @frozen
 class SteppedCall:
-    """An armed timer: the method that it calls."""
+    """An armed timer, which is told apart by the method that it calls."""
 
     function: Callable[[], object]
     clock: SteppedClock = field(eq=False, repr=False)
@@ -38,7 +38,7 @@ class SteppedCall:
         self.clock.armed.discard(self.function)
 
     def reset(self, secondsFromNow: float) -> None:
-        """It comes when it comes."""
+        """Do nothing: the explorer decides when a timer fires."""
 
     delay = reset
 
@@ -48,7 +48,7 @@ class SteppedCall:
 
 @implementer(IReactorTime)
 class SteppedClock:
-    """Knows which timers are armed; never lets one fire by itself."""
+    """Knows which timers are armed, and lets one fire only in `fire`."""
 
     def __init__(self) -> None:
         self.armed: set[Callable[[], object]] = set()
@@ -70,11 +70,11 @@ class SteppedClock:
         raise AssertionError("there are no threads here")
 
     def names(self) -> list[str]:
-        """Of what is armed."""
+        """The names of the armed timers."""
         return sorted(function.__qualname__ for function in self.armed)
 
     def fire(self, name: str) -> None:
-        """Only an update timer looks at the time."""
+        """Let a timer fire. Only an update timer reads the clock, and finds the time of its update there."""
         function = next(function for function in self.armed if function.__qualname__ == name)
         self.armed.discard(function)
         self.now = UPDATE_SECONDS if name == UPDATE_TIMER else 0.0
@@ -82,8 +82,8 @@ class SteppedClock:
         self.now = 0.0
 
 
-class Dice:
-    """Random numbers that somebody has chosen."""
+class ChosenNumbers:
+    """Random numbers that the explorer chooses."""
 
     def __init__(self) -> None:
         self.pick = 0
@@ -97,13 +97,13 @@ class Dice:
 
 @implementer(IStableStorage)
 class SteppedStorage:
-    """A memory disk to which nothing gets before `finish`."""
+    """A memory disk to which records get in `finish` only."""
 
     def __init__(self, disk: MemoryDisk) -> None:
         self.disk = disk
         self.appended: list[Record] = []
         self.groups: deque[tuple[tuple[Record, ...], Callable[[], None]]] = deque()
-        """What is under way, oldest first, and who waits for it."""
+        """Groups of records under way, oldest first, each with the function that is called when it is on disk."""
 
     def recover(self) -> Recovered:
         reader = MemoryStorage(self.disk, SteppedClock(), float, bytes)
@@ -122,7 +122,7 @@ class SteppedStorage:
         raise AssertionError("all slots are kept in memory here")
 
     def close(self) -> None:
-        raise AssertionError("nobody stops a server here but by a crash")
+        raise AssertionError("servers end by crashes only here")
 
     def finish(self) -> None:
         records, durable = self.groups.popleft()
@@ -130,7 +130,7 @@ class SteppedStorage:
         durable()
 
     def lose(self, records_kept: int) -> None:
-        """Power is gone."""
+        """Lose power: of the oldest group only the first `records_kept` records get to the disk."""
         if records_kept:
             self._write(self.groups[0][0][:records_kept])
         self.groups.clear()
@@ -148,7 +148,7 @@ class SteppedStorage:
         return 0 if views is None else views.last_installed
 
     def records(self) -> Iterator[Record]:
-        """What is on disk or on its way there."""
+        """The records that are on disk or on their way there."""
         yield from (ProposalRecord(seq, slot.view, slot.batch) for seq, slot in self.disk.contents.slots.items())
         for records, _ in self.groups:
             yield from records
@@ -156,8 +156,8 @@ class SteppedStorage:
 
 
 @implementer(ITransport)
-class Doorstep:
-    """Takes what leaves a server, and checks that it rests on nothing that is not on disk (docs/defects.rst)."""
+class SteppedTransport:
+    """Takes the messages that leave a server, and checks that all that they rest on is on disk (docs/defects.rst)."""
 
     def __init__(self, storage: SteppedStorage, others: tuple[int, ...], check: bool) -> None:
         self._storage = storage
@@ -166,10 +166,10 @@ class Doorstep:
         self.replica: Replica
         self.listens = False
         self.is_ahead = False
-        """Something has left while a write is under way: a crash now leaves a trace elsewhere, and none on the disk."""
+        """Whether a message has left while a write was under way, so that a crash could not undo the whole turn."""
         self.sent: dict[tuple[Message, int], None] = {}
         self.facts: dict[Executed | Led, None] = {}
-        """As `sent`: each once, in order."""
+        """Facts that the server has let out: each once, in order, as in `sent`."""
 
     def start(self, receiver: Any, identity: bytes, incarnation: int) -> None:
         self.listens = True
@@ -200,7 +200,7 @@ class Doorstep:
         require(installed >= view, f"sends {in_words(message)}, but has view {installed} on disk")
 
     def _vote_is_on_disk(self, view: int, seq: int) -> bool:
-        """Or one of a later view, or the slot is ordered anyway (G18)."""
+        """Whether the vote or one of a later view is on disk, or the slot is ordered anyway (G18)."""
         stored = self._storage.disk.contents.slots.get(seq)
         if stored is not None and (stored.view == ORDERED_VIEW or stored.view >= view):
             return True
@@ -210,7 +210,7 @@ class Doorstep:
 
 
 def _parts(message: Message) -> Iterator[Message]:
-    """Votes that travel together are independent: each may be heard, or not."""
+    """Take a message apart: votes that travel together are independent, and each may be received or not."""
     if isinstance(message, Accept):
         yield from (Accept(message.server_id, message.view, (seq,)) for seq in message.seqs)
     else:
@@ -223,21 +223,21 @@ def require(condition: bool, text: str) -> None:
 
 
 @implementer(IStateMachine)
-class Probe:
-    """Tells what took effect as soon as it may leave the server (docs/internals/turn.rst)."""
+class ExecutionProbe:
+    """Reports an executed slot as soon as its effects may leave the server (docs/internals/turn.rst)."""
 
-    def __init__(self, doorstep: Doorstep) -> None:
-        self._doorstep = doorstep
+    def __init__(self, transport: SteppedTransport) -> None:
+        self._transport = transport
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         fact = Executed(seq, (time_ms, tuple((u.client_id, u.timestamp, u.payload) for u in updates)))
-        if self._doorstep.listens:
-            self._doorstep.replica.turn.call(self._settled, fact)
+        if self._transport.listens:
+            self._transport.replica.turn.call(self._settled, fact)
         else:
-            self._settled(fact)  # it recovers: this is on its disk
+            self._settled(fact)  # the server recovers, so that the slot is on its disk
 
     def too_old(self, update: ClientUpdate) -> None:
         raise Violation(f"{update} is too old already")
 
     def _settled(self, fact: Executed) -> None:
-        self._doorstep.facts[fact] = None
+        self._transport.facts[fact] = None

@@ -1,8 +1,8 @@
-"""One server whose time stands still: every step of it is chosen from outside, made, and can be taken back.
+"""One server that is driven step by step: each step is chosen from outside, made, and can be taken back.
 
 The protocol is the real one, over a real memory disk. A step is a frame of one message, a timer that fires, the end of
-a disk write, or a crash with the restart after it. That is one step because nobody can tell a server that is down from
-one to which nothing happens.
+a disk write, or a crash together with the restart after it: a server that is down cannot be told from one to which
+nothing happens.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from pfsb.simulator.defects.defect import do_nothing, override
 from pfsb.simulator.model_checking.snapshots import UPDATE_SECONDS, Frozen, Snapshots
 from pfsb.simulator.model_checking.stepped_environment import (
     UPDATE_TIMER,
-    Dice,
-    Doorstep,
-    Probe,
+    ChosenNumbers,
+    ExecutionProbe,
     SteppedClock,
     SteppedStorage,
+    SteppedTransport,
     require,
 )
-from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Outcome, Step, Sync, in_words
+from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Step, StepOutcome, Sync, in_words
 from pfsb.storage.effect import ORDERED_VIEW
 from pfsb.storage.memory import MemoryDisk
 from pfsb.support.limits import IDENTITY_BYTES
@@ -52,7 +52,11 @@ SETTINGS = Settings(
     horizon_slots=100,
     digests_kept=4,
 )
-"""All times are 0 where that can be: then nothing has a date. An update a batch: two updates meet in two slots."""
+"""Settings of the explored servers.
+
+Times are 0 where possible, so that states do not differ in dates. A batch holds one update, so that two updates need
+two slots.
+"""
 
 PROGRESS_TIMER = "ProgressTimer.expire"
 HEARTBEAT = "Retransmission.alive_due"
@@ -65,7 +69,8 @@ SEQ_MAX = 1_000_000
 class SteppedServer:
     """Makes one step of one server from any of its states.
 
-    `checks_door` is off only to see what a defect comes to that the door would stop. `patch` may change the replica.
+    `checks_gate` is off only to see the consequences of a defect that the checks of leaving messages would stop before.
+    `patch` may change the replica.
     """
 
     def __init__(
@@ -73,20 +78,20 @@ class SteppedServer:
         server_id: int,
         servers: Sequence[int],
         *,
-        checks_door: bool = True,
+        checks_gate: bool = True,
         patch: Callable[[Replica], None] | None = None,
         settings: Settings = SETTINGS,
     ) -> None:
         self.server_id = server_id
-        self._checks_door = checks_door
+        self._checks_gate = checks_gate
         self._identities = {i: bytes([i]) * IDENTITY_BYTES for i in servers}
         others = {i: identity for i, identity in self._identities.items() if i != server_id}
         self.disk = MemoryDisk(self._identities[server_id])
         self.disk.contents.peers = others
         self.clock = SteppedClock()
         self.storage = SteppedStorage(self.disk)
-        self.doorstep = Doorstep(self.storage, tuple(others), checks_door)
-        self._dice = Dice()
+        self.transport = SteppedTransport(self.storage, tuple(others), checks_gate)
+        self._dice = ChosenNumbers()
         self._failures: list[Failure] = []
         self.replica = Replica(
             server_id=server_id,
@@ -95,47 +100,47 @@ class SteppedServer:
             clock=self.clock,
             rng=self._dice,  # type: ignore[arg-type]
             storage=self.storage,
-            transport=self.doorstep,
-            state_machine=Probe(self.doorstep),
+            transport=self.transport,
+            state_machine=ExecutionProbe(self.transport),
             on_failure=self._failures.append,
         )
-        self.doorstep.replica = self.replica
+        self.transport.replica = self.replica
         override(self.replica, "tell_state", lambda _: do_nothing)  # a million states would be a million lines of log
         override(self.replica.storage_identity, "answer_alive", lambda _: do_nothing)  # all know each other already
         if patch is not None:
             patch(self.replica)
         memory = invariants.install(self.replica)
-        self.snapshots = Snapshots(self.replica, self.storage, self.doorstep, self.clock, memory)
-        self._newborn = self.snapshots.take()
+        self.snapshots = Snapshots(self.replica, self.storage, self.transport, self.clock, memory)
+        self._unstarted = self.snapshots.take()
         self._disk_places = {self.snapshots.place(MemoryDisk, name) for name in ("incarnation", "contents")}
 
-    def first(self) -> Outcome:
-        """The server starts for the first time."""
+    def first(self) -> StepOutcome:
+        """Let the server start for the first time."""
         self._start()
         return self._outcome()
 
-    def make(self, state: Frozen, step: Step) -> Outcome:
-        """Raises AssertionError (a `Violation`, or one of the protocol's own) if something is wrong.
+    def make(self, state: Frozen, step: Step) -> StepOutcome:
+        """Make a step. Raises AssertionError, a `Violation` or one of the protocol's own, if it breaks a promise.
 
-        After that the state that was left behind is no state of the protocol; nothing of it stays.
+        The state after an exception is no state of the protocol, so nothing of it is kept.
         """
         self.snapshots.put_back(state)
         try:
             self._make(step)
             return self._outcome()
         except Exception as error:
-            self.snapshots.put_back_all(self._newborn)
+            self.snapshots.put_back_all(self._unstarted)
             if isinstance(error, StorageRefused):
                 raise Violation(f"does not start again: {error}") from error
             raise
 
     def steps(self, state: Frozen) -> list[Step]:
-        """What may happen in this state, beside messages."""
+        """The steps that are possible in this state, except messages."""
         self.snapshots.put_back(state)
         steps: list[Step] = []
         for name in self.clock.names():
             if name in PERIODIC and self.storage.groups:
-                continue  # what they say has been said before the write, or waits for it, or comes after it
+                continue  # their messages have left before the write, or wait for it, or leave after it
             steps.append(Fire(name))
             if name in WITH_A_CHOICE:
                 steps.append(Fire(name, choice=1))
@@ -149,16 +154,16 @@ class SteppedServer:
         return [Crash(kept) for kept in range(torn)]
 
     def is_done_at_once(self, state: Frozen) -> bool:
-        """A write is under way, and nothing that leaves the server has run ahead of it."""
+        """Whether a write is under way, and no message has left the server ahead of it."""
         self.snapshots.put_back(state)
-        return bool(self.storage.groups) and not self.doorstep.is_ahead
+        return bool(self.storage.groups) and not self.transport.is_ahead
 
     def is_writing(self, state: Frozen) -> bool:
         self.snapshots.put_back(state)
         return bool(self.storage.groups)
 
     def look(self, state: Frozen) -> Replica:
-        """The replica in that state, to look at until the next step."""
+        """The replica in that state, which may be read until the next step."""
         self.snapshots.put_back(state)
         return self.replica
 
@@ -167,7 +172,7 @@ class SteppedServer:
             case Deliver(sender, message):
                 promise = self._own_promise()
                 self.replica.receive(sender, self._identities[sender], [message])
-                if self._checks_door and isinstance(message, Prepare) and self._own_promise() is not promise:
+                if self._checks_gate and isinstance(message, Prepare) and self._own_promise() is not promise:
                     self._promise_is_complete(message)
             case Ask(update):
                 self.replica.perform(self.replica.introduce, update)
@@ -182,7 +187,7 @@ class SteppedServer:
                 assert_never(step)
 
     def _choose(self, choice: int) -> None:
-        """Whom a server asks that is behind; and whether it sends a client's update to the leader, or to all."""
+        """Choose the peer that a late server asks, and whether an update is sent to the leader or to all servers."""
         for number, peer in enumerate(self.replica.peers.by_id.values()):
             peer.local_aru = SEQ_MAX if number == choice else 0
         for timer in self.replica.update_timers._timers.values():
@@ -191,8 +196,8 @@ class SteppedServer:
     def _crash(self, records_kept: int) -> None:
         self.storage.lose(records_kept)
         frozen = self.snapshots.take()
-        born = tuple(frozen[i] if i in self._disk_places else value for i, value in enumerate(self._newborn))
-        self.snapshots.put_back(born)
+        restarted = tuple(frozen[i] if i in self._disk_places else value for i, value in enumerate(self._unstarted))
+        self.snapshots.put_back(restarted)
         self._start()
 
     def _start(self) -> None:
@@ -200,7 +205,7 @@ class SteppedServer:
         for peer in self.replica.membership.others:
             self.replica.perform(self.replica.storage_identity.on_acquainted, Acquainted(peer, self.disk.identity))
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self) -> StepOutcome:
         if self._failures:
             error = self._failures.pop().value
             if isinstance(error, AssertionError):
@@ -208,15 +213,15 @@ class SteppedServer:
             raise Violation(f"stops with {type(error).__name__}: {error}") from error
         self._let_idle_timers_run_out()
         self._tidy()
-        doorstep = self.doorstep
-        doorstep.is_ahead = bool(self.storage.groups) and (doorstep.is_ahead or bool(doorstep.sent))
-        sent, facts = tuple(doorstep.sent), tuple(doorstep.facts)
-        doorstep.sent.clear()
-        doorstep.facts.clear()
-        return Outcome(self.snapshots.take(), sent, facts)
+        transport = self.transport
+        transport.is_ahead = bool(self.storage.groups) and (transport.is_ahead or bool(transport.sent))
+        sent, facts = tuple(transport.sent), tuple(transport.facts)
+        transport.sent.clear()
+        transport.facts.clear()
+        return StepOutcome(self.snapshots.take(), sent, facts)
 
     def _let_idle_timers_run_out(self) -> None:
-        """Those that have nothing to say any more: the update is executed, or what was missing is there."""
+        """Fire timers that have no effect any more: the update is executed, or the missing slots have arrived."""
         armed = self.clock.names()
         if UPDATE_TIMER in armed and not self.replica.data.clients.pending_updates:
             self.clock.fire(UPDATE_TIMER)
@@ -228,9 +233,10 @@ class SteppedServer:
             reconciliation._first = reconciliation._burst_end = 0
 
     def _tidy(self) -> None:
-        """Numbers that only grow begin at 0 again; what waits for one write waits together; who comes first is told.
+        """Bring equal states into one form.
 
-        (Last_Enqueued is asked by name only, so its order means nothing.)
+        Positions that only grow begin at 0 again, messages that wait for the same write stand in one outbox, and
+        Last_Enqueued, which is looked up by name only, is sorted.
         """
         clients = self.replica.data.clients
         clients.last_enqueued = dict(sorted(clients.last_enqueued.items()))
@@ -239,10 +245,10 @@ class SteppedServer:
         if behind or len(turn._behind_the_gate) > 1:
             turn._position -= behind
             turn._durable_position = 0
-            door: dict[int, Outbox] = {}
+            gate: dict[int, Outbox] = {}
             for position, outbox in turn._behind_the_gate:
-                door.setdefault(position - behind, Outbox()).extend(outbox)
-            turn._behind_the_gate = deque(door.items())
+                gate.setdefault(position - behind, Outbox()).extend(outbox)
+            turn._behind_the_gate = deque(gate.items())
             self.storage.groups = deque(
                 (records, self._earlier(durable, behind)) for records, durable in self.storage.groups
             )
@@ -255,10 +261,10 @@ class SteppedServer:
         return self.replica.data.preparing.prepare_oks.get(self.server_id)
 
     def _promise_is_complete(self, message: Prepare) -> None:
-        """A new promise lists every vote of an older view above the leader's aru (G19).
+        """Require that a new promise lists every vote of an older view above the leader's Local_Aru (G19).
 
-        It is the answer to later PREPAREs of that view, too, even to one that was sent earlier, with a lower aru:
-        the leader has executed what the first one said.
+        The promise also answers later PREPAREs of that view, even one that was sent before with a lower Local_Aru: the
+        leader has executed all slots up to the Local_Aru of the PREPARE that was received first.
         """
         promise = self._own_promise()
         if promise is None or promise.view != message.view:

@@ -1,4 +1,4 @@
-"""What can happen to one server whose time stands still, and what it comes to."""
+"""The steps that one server can make, and their outcomes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Deliver:
 
 @frozen
 class Ask:
-    """A client asks this server; or asks again."""
+    """A client sends an update to this server, for the first time or again."""
 
     update: ClientUpdate
     kind = "Ask"
@@ -59,14 +59,14 @@ class Ask:
 
 @frozen
 class Fire:
-    """A timer that is armed runs out; `choice` stands for the dice that are thrown on the way."""
+    """An armed timer fires; `choice` stands for the random numbers that are drawn on the way."""
 
     timer: str
     choice: int = 0
 
     @property
     def kind(self) -> str:
-        """`ProgressTimer`, and so on."""
+        """The class of the timer, such as `ProgressTimer`."""
         return self.timer.partition(".")[0]
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ class Sync:
 
 @frozen
 class Crash:
-    """Power loss, and the start after it. Of the oldest group under way the first records got to the disk."""
+    """A loss of power, and the start after it. `records_kept` records of the oldest write got to the disk."""
 
     records_kept: int = 0
     kind = "Crash"
@@ -100,7 +100,7 @@ Step = Deliver | Ask | Fire | Sync | Crash
 
 @frozen
 class Executed:
-    """What a server has executed, and let out: the updates that took effect at a slot."""
+    """The fact that a server has executed a slot, and that its effects may leave the server."""
 
     seq: int
     value: Value
@@ -108,16 +108,16 @@ class Executed:
 
 @frozen
 class Led:
-    """A life of a server acts as the leader of a view."""
+    """The fact that an incarnation of a server acts as the leader of a view."""
 
     view: int
     server_id: int
-    life: int
+    incarnation: int
 
 
 @frozen
-class Outcome:
-    """Where a step leads, and what leaves the server meanwhile."""
+class StepOutcome:
+    """The state after a step, and the messages and facts that leave the server meanwhile."""
 
     state: Frozen
     sent: tuple[tuple[Message, int], ...]
@@ -126,7 +126,7 @@ class Outcome:
 
 
 def in_words(message: Message) -> str:
-    """As one would say it: the paper's name, then what tells it apart."""
+    """A message in words: the paper's name, and the fields that tell it apart."""
     match message:
         case ClientUpdate():
             return f"CLIENT_UPDATE {message.client_id}{message.timestamp}"
@@ -151,7 +151,7 @@ def in_words(message: Message) -> str:
         case ReconciliationReply():
             return f"what it asked for: {_all(message.updates)}"
         case ReadRequest() | ReadIndex() | Confirm() | Confirmed():
-            raise AssertionError("nobody reads in the small world")
+            raise AssertionError("there are no reads in the explored cluster")
         case Stranger():
             return "that its storage is another"
         case Acquainted():

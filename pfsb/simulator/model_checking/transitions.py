@@ -1,4 +1,4 @@
-"""The states of single servers, and where their steps lead: each computed once, however many states it occurs in."""
+"""The states of single servers and the transitions between them, each computed once for all states of the cluster."""
 
 from __future__ import annotations
 
@@ -11,56 +11,59 @@ from pfsb.paxos.replica import Replica
 from pfsb.simulator.model_checking.message_set import MessageSet, bits
 from pfsb.simulator.model_checking.snapshots import Frozen
 from pfsb.simulator.model_checking.stepped_server import HEARTBEAT, PROGRESS_TIMER, SteppedServer
-from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Outcome, Step, Sync
+from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Step, StepOutcome, Sync
 
 NODE_BITS = 22
-"""A node's number has so many bits."""
+"""Number of bits of a node's number."""
 
 Move = tuple[int, int, int]
-"""(number of the step, number of the node that it leads to, what is said)."""
+"""(number of the step, number of the node that it leads to, set of the messages and claims that it adds)."""
 Wrong = tuple[int, int, str]
-"""(bit of the message, or 0; number of the step; what is wrong after it)."""
+"""(bit of the message, or 0; number of the step; sentence about the promise that the step breaks)."""
 
 
 @define(eq=False)
 class Node:
-    """One state of one server, and where its steps lead, as far as anybody has asked."""
+    """One state of one server, and its transitions as far as they were computed."""
 
     number: int
     server: int
     state: Frozen
-    lives: int
+    incarnations: int
     asked: bool = False
-    """Whether what follows, up to `crashes`, is known."""
+    """Whether `echo`, `own` and `crashes` are computed."""
     echo: int = 0
-    """What it says of itself, now and again."""
+    """Set of the messages that the server sends from time to time without a change of its state."""
     own: list[Move] = field(factory=list)
-    """Timers and disk writes."""
+    """Moves of timers and disk writes."""
     crashes: list[Move] = field(factory=list)
     torn: list[tuple[int, Move]] = field(factory=list)
-    """(bit, or 0, move): a crash in the middle of the write that a message or a timer asks for."""
-    heard: int = 0
-    """Messages whose effect is known; it stands in the next two, and in `torn`."""
-    told: list[tuple[int, Move]] = field(factory=list)
-    """(bit, move) of the messages that change something."""
+    """(bit of a message, or 0; move) of each crash in the middle of the write that a message or a timer begins."""
+    known_messages: int = 0
+    """Set of the messages whose transitions are computed: `message_moves`, `echoes` and `torn`."""
+    message_moves: list[tuple[int, Move]] = field(factory=list)
+    """(bit, move) of each message that changes the state."""
     echoes: list[tuple[int, int]] = field(factory=list)
-    """(bit, what is said) of the messages that only make it say something."""
+    """(bit, set of messages) of each message that the server only answers."""
     wrong: list[Wrong] = field(factory=list)
     settled: tuple[int, int] | None = None
-    """The node after all disk writes are done, and what is said by then."""
+    """The node after all disk writes are done, and the set of the messages and claims until then."""
 
 
 @define(eq=False)
 class Nodes:
-    """Of all servers. `said` numbers what they say; nobody attempts a view above `views` because of a timer."""
+    """The nodes of all servers.
+
+    `message_set` numbers their messages and claims. No timer makes a server attempt a view above `views`.
+    """
 
     servers: Sequence[SteppedServer]
-    said: MessageSet
+    message_set: MessageSet
     views: int
     steps: list[tuple[int, tuple[Step, ...]]] = field(factory=list)
-    """By number: the server, and what happens to it."""
+    """Number of a step -> the server, and the step or steps that happen to it."""
     reached: set[str] = field(factory=set)
-    """Where servers have come to in some of their states, in words."""
+    """Situations that servers have reached in some of their states, in words."""
     _nodes: list[Node] = field(factory=list)
     _numbers: dict[tuple[int, Frozen], int] = field(factory=dict)
     _step_numbers: dict[tuple[int, tuple[Step, ...]], int] = field(factory=dict)
@@ -72,33 +75,33 @@ class Nodes:
         return len(self._nodes)
 
     def first(self, server: int) -> tuple[Node, int]:
-        """The server starts, on an empty disk."""
+        """Let the server start, on an empty disk."""
         outcome = self.servers[server].first()
-        return self._node(server, outcome.state), self._all_said(server, outcome)
+        return self._node(server, outcome.state), self._all_messages(server, outcome)
 
-    def ask(self, node: Node, said: int) -> None:
-        """Find out what its own steps and all these messages come to."""
+    def ask(self, node: Node, messages: int) -> None:
+        """Compute the transitions of the server's own steps and of all these messages."""
         if not node.asked:
             node.asked = True
             self._ask_own(node)
-        new = said & self.said.inbox[node.server] & ~node.heard
+        new = messages & self.message_set.inbox[node.server] & ~node.known_messages
         if new:
-            node.heard |= new
+            node.known_messages |= new
             for number in bits(new):
-                self._hear(node, number)
+                self._add_message(node, number)
 
     def settled(self, node: Node) -> tuple[int, int]:
-        """All disk writes done, also those that nothing rests on. Raises AssertionError if something is wrong then."""
+        """The node after all disk writes, including lazy ones. Raises AssertionError if a promise is broken then."""
         if node.settled is None:
-            said, state = 0, None
+            messages, state = 0, None
             following = node.state
             while following != state:
                 state = following
                 step = Sync() if self.servers[node.server].is_writing(state) else Fire(HEARTBEAT)
                 outcome = self.servers[node.server].make(state, step)
                 following = outcome.state
-                said |= self._all_said(node.server, outcome)
-            node.settled = self._node(node.server, following).number, said
+                messages |= self._all_messages(node.server, outcome)
+            node.settled = self._node(node.server, following).number, messages
         return node.settled
 
     def _ask_own(self, node: Node) -> None:
@@ -117,8 +120,8 @@ class Nodes:
             else:
                 node.own.append(move)
 
-    def _hear(self, node: Node, number: int) -> None:
-        post = self.said.post(number)
+    def _add_message(self, node: Node, number: int) -> None:
+        post = self.message_set.post(number)
         step: Step = Deliver(post.sender, post.message)
         if post.sender == post.receiver:
             assert isinstance(post.message, ClientUpdate)
@@ -127,28 +130,31 @@ class Nodes:
         if move is None:
             return
         if move[1] != node.number:
-            node.told.append((1 << number, move))
+            node.message_moves.append((1 << number, move))
         elif move[2]:
             node.echoes.append((1 << number, move[2]))
 
     def _move(self, node: Node, bit: int, step: Step) -> Move | None:
-        """None if something is wrong after it."""
+        """Make a step; None if it breaks a promise, which is noted in the node."""
         server, number = self.servers[node.server], self._number_of(node.server, step)
         try:
             outcome = server.make(node.state, step)
-            said = self._all_said(node.server, outcome)
+            messages = self._all_messages(node.server, outcome)
             if server.is_done_at_once(outcome.state):
-                self._tear(node, bit, step, outcome.state, said)
+                self._tear(node, bit, step, outcome.state, messages)
             while server.is_done_at_once(outcome.state):
                 outcome = server.make(outcome.state, Sync())
-                said |= self._all_said(node.server, outcome)
+                messages |= self._all_messages(node.server, outcome)
         except AssertionError as error:
             node.wrong.append((bit, number, str(error)))
             return None
-        return number, self._node(node.server, outcome.state).number, said
+        return number, self._node(node.server, outcome.state).number, messages
 
-    def _tear(self, node: Node, bit: int, step: Step, state: Frozen, said: int) -> None:
-        """The write that `step` asks for gets to the disk in part. (If nothing of it does, it is a crash before.)"""
+    def _tear(self, node: Node, bit: int, step: Step, state: Frozen, messages: int) -> None:
+        """Explore crashes that let a part of the write of `step` reach the disk.
+
+        A crash that lets nothing reach the disk is a crash before the step.
+        """
         server = self.servers[node.server]
         for crash in server.crashes(state)[1:]:
             number = self._number_of(node.server, step, crash)
@@ -158,7 +164,7 @@ class Nodes:
                 node.wrong.append((bit, number, str(error)))
             else:
                 target = self._node(node.server, outcome.state).number
-                node.torn.append((bit, (number, target, said | self._all_said(node.server, outcome))))
+                node.torn.append((bit, (number, target, messages | self._all_messages(node.server, outcome))))
 
     def _node(self, server: int, state: Frozen) -> Node:
         number = self._numbers.get((server, state))
@@ -170,8 +176,8 @@ class Nodes:
             self._nodes.append(Node(number, server, state, replica.data.server.incarnation))
         return self._nodes[number]
 
-    def _all_said(self, server: int, outcome: Outcome) -> int:
-        return self.said.all_of(server, outcome, self.views)
+    def _all_messages(self, server: int, outcome: StepOutcome) -> int:
+        return self.message_set.all_of(server, outcome, self.views)
 
     def _number_of(self, server: int, *steps: Step) -> int:
         number = self._step_numbers.get((server, steps))
@@ -189,9 +195,9 @@ class Nodes:
 
 
 def make_nodes(
-    ids: Iterable[int], views: int, patch: Callable[[Replica], None] | None = None, *, checks_door: bool = True
+    ids: Iterable[int], views: int, patch: Callable[[Replica], None] | None = None, *, checks_gate: bool = True
 ) -> Nodes:
-    """Build the servers, whose states these are. See `SteppedServer` for `patch` and `checks_door`."""
+    """Build the servers and the empty table of their nodes. See `SteppedServer` for `patch` and `checks_gate`."""
     ids = tuple(ids)
-    servers = [SteppedServer(i, ids, patch=patch, checks_door=checks_door) for i in ids]
+    servers = [SteppedServer(i, ids, patch=patch, checks_gate=checks_gate) for i in ids]
     return Nodes(servers, MessageSet(len(ids)), views)

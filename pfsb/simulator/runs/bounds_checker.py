@@ -1,4 +1,4 @@
-"""Nothing grows without end, and nothing that should tick stands still: looked at now and then, at every server."""
+"""Bounds: tables stay within their limits and periodic timers stay armed, checked now and then at every server."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ HEARTBEATS = (
     "LocalClients.sweep_unanswered",
     "Expiry.look",
 )
-"""Calls that are due again and again, as long as a server lives."""
+"""Delayed calls that are always pending in a running server."""
 
 TIMERS_MAX = 16
-"""Delayed calls of one server, beside frames that wait while it is paused."""
+"""Maximum number of delayed calls of one server, besides frames that wait while it is paused."""
 
 
 def check_bounds(cluster: SimulatedCluster, users: int) -> None:
-    """Raises `Violation`."""
+    """Check all running servers of a cluster with that many users. Raises `Violation`."""
     for server_id in cluster.running_ids:
         server: Server = cluster.process(server_id).server
         for sentence in (
@@ -45,7 +45,7 @@ def _wrong_tables(server: Server, users: int) -> Iterator[str]:
     oldest = min((touched for _, touched in clients.last_executed.timestamps.values()), default=aru)
     if oldest < aru - settings.horizon_slots:
         yield f"Last_Executed has an entry of slot {oldest}, and the horizon is {settings.horizon_slots} below {aru}"
-    # One bundle of each session, and the operations of the server itself.
+    # Each session has one bundle under way, and the server itself has another one.
     bundles = server.config.limits.connections + 2 * users + 1
     if len(clients.pending_updates) > bundles:
         yield f"{len(clients.pending_updates)} updates are pending for {users} users"
@@ -72,9 +72,9 @@ def _wrong_sessions(server: Server) -> Iterator[str]:
 
 
 def _wrong_connections(server: Server) -> Iterator[str]:
-    """A session that is over leaves nobody waiting: what was asked has run, or nobody will ever hear whether it has."""
+    """A session that is over leaves no client waiting: each of its commands is answered."""
     if not server.replica.turn.idle:
-        return  # answers wait behind the door
+        return  # answers wait behind the durability gate
     for connection in server.desk._connections:
         is_through = connection.bundler.idle and not connection._reading and not connection._changing
         if connection._over is not None and is_through and connection._goodbye is None and connection.unanswered:
@@ -82,7 +82,7 @@ def _wrong_connections(server: Server) -> Iterator[str]:
 
 
 def _wrong_progress_timer(server: Server) -> Iterator[str]:
-    """docs/departures.rst: it doubles from its default up to a cap, and is set to its default otherwise."""
+    """The Progress_Timer doubles from its default up to a cap, and is set back to the default (docs/departures.rst)."""
     settings, value = server.replica.settings, server.replica.data.timers.progress_seconds
     longest = settings.progress_seconds * 2**settings.progress_doublings_max
     if not settings.progress_seconds <= value <= longest:
@@ -93,8 +93,8 @@ def _wrong_timers(cluster: SimulatedCluster, server_id: int) -> Iterator[str]:
     running = cluster.servers[server_id].running
     assert running is not None
     if running.process.replica.turn.stopped:
-        return  # its disk has failed; it ends with this very event
-    names = [call.name for call in running.lane.calls]
+        return  # the disk of this server has failed, and the server ends with this event
+    names = [call.name for call in running.server_clock.calls]
     for heartbeat in HEARTBEATS:
         if heartbeat not in names:
             yield f"{heartbeat} has stopped"

@@ -1,4 +1,4 @@
-"""Runs a server that is broken on purpose until somebody notices: random runs, or else a directed schedule."""
+"""Runs servers with a planted defect until a check notices it: in random runs, or else in a directed schedule."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from pfsb.simulator.runs.run import Plan, Run
 from pfsb.simulator.schedules.all_schedules import SCHEDULES, WITH_SESSIONS
 
 FEW_SEEDS = 60
+"""Number of seeds of the mixed profile that are tried first."""
 MANY_SEEDS = 2_000
-"""What no profile finds with so many is a blind spot."""
+"""Maximum number of seeds of each profile. A defect that they do not show is a blind spot of the simulator."""
 ROUND = 10
-"""Each profile gets so many in turn."""
+"""Number of seeds that each profile gets in turn."""
 DIRECTED_SEEDS = 3
+"""Number of seeds of each directed schedule."""
 
 SLIPS = ("AttributeError", "TypeError", "NameError")
-"""What a variant runs into that was not changed with the server."""
+"""Exceptions of a defect that no longer fits the server, since it was not changed with the server."""
 
 
 def attempt(schedule: str, seed: int, patch: Plant | None) -> str:
-    """Run it once; the text of what is wrong, or ""."""
+    """Run a profile or a directed schedule with one seed; the text of the failure, or ""."""
     if schedule in PROFILES:
         failure = Run(Plan(seed, schedule), patch).run().failure
         return failure.partition(" s: ")[2]
@@ -35,39 +37,39 @@ def attempt(schedule: str, seed: int, patch: Plant | None) -> str:
 
 
 def check_of(failure: str) -> str:
-    """The same text for the same check, whatever it looked at just then."""
+    """The text of a failure without the values of that run, so that the same check has always the same text."""
     without_tickets = re.sub(r"\('[^']*', \d+\)", "X", failure)
     line = re.split(r"[({\[\n]|b'", without_tickets)[0]
     return re.sub(r"\b\d+(\.\d+)?\b", "N", line)[:80].strip()
 
 
-def hunt(variant: Defect, known: Catch | None = None) -> Catch | None:
-    """Some seeds of each profile of random runs, the mixed one first; then many of where it was found before, or mixed.
+def hunt(defect: Defect, known: Catch | None = None) -> Catch | None:
+    """The first random run that shows a defect, or else the first directed schedule.
 
-    If chance comes to nothing, what a directed schedule says is better than nothing. Raises RuntimeError if it fails
-    by a slip of its own.
+    The mixed profile is tried first, then the profile of the known catch, then all profiles in turn. Raises
+    RuntimeError if the defect does not fit the server any more.
     """
-    return _first(variant, _random(variant, known)) or hunt_directed(variant)
+    return _first(defect, _random(defect, known)) or hunt_directed(defect)
 
 
-def hunt_directed(variant: Defect) -> Catch | None:
-    """The first schedule that shows it."""
-    schedules = WITH_SESSIONS if variant.needs_sessions else SCHEDULES
-    return _first(variant, ((schedule, seed) for schedule in schedules for seed in range(DIRECTED_SEEDS)))
+def hunt_directed(defect: Defect) -> Catch | None:
+    """The first directed schedule that shows a defect."""
+    schedules = WITH_SESSIONS if defect.needs_sessions else SCHEDULES
+    return _first(defect, ((schedule, seed) for schedule in schedules for seed in range(DIRECTED_SEEDS)))
 
 
-def _first(variant: Defect, attempts: Iterable[tuple[str, int]]) -> Catch | None:
+def _first(defect: Defect, attempts: Iterable[tuple[str, int]]) -> Catch | None:
     for schedule, seed in attempts:
-        failure = attempt(schedule, seed, variant.apply)
+        failure = attempt(schedule, seed, defect.apply)
         if failure.startswith(SLIPS):
-            raise RuntimeError(f"{variant.name} does not fit the server any more: {failure}")
+            raise RuntimeError(f"{defect.name} does not fit the server any more: {failure}")
         if failure:
             return Catch(schedule, seed, check_of(failure))
     return None
 
 
-def _random(variant: Defect, known: Catch | None) -> Iterator[tuple[str, int]]:
-    profiles = [name for name, profile in PROFILES.items() if profile.has_sessions or not variant.needs_sessions]
+def _random(defect: Defect, known: Catch | None) -> Iterator[tuple[str, int]]:
+    profiles = [name for name, profile in PROFILES.items() if profile.has_sessions or not defect.needs_sessions]
     deep = known.schedule if known is not None and known.schedule in PROFILES else "mixed"
     yield from (("mixed", seed) for seed in range(FEW_SEEDS))
     if deep != "mixed":

@@ -1,4 +1,4 @@
-"""A run as a text space-time diagram: a column for each server, time runs down, a message is an arrow."""
+"""A run as a space-time diagram in text: a column for each server, time runs down, and a message is an arrow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Event = dict[str, Any]
 
 
 def draw_diagram(events: Iterable[Event], servers: Sequence[int], rows_max: int) -> list[str]:
-    """The last `rows_max` rows. ALIVE and VC_PROOF are left out: they come all the time."""
+    """Draw the last `rows_max` rows, without ALIVE and VC_PROOF, which are sent all the time."""
     rows = [row for event in events for row in _rows(event, servers)][-rows_max:]
     head = " " * TIME + "".join(f"server {i}".center(COLUMN) for i in servers)
     return [head.rstrip(), *rows]
@@ -71,7 +71,7 @@ def _cell(text: str) -> str:
 
 
 def _arrow(start: int, end: int, name: str, servers: int) -> str:
-    """From the middle of one column to that of another, with the name on its way."""
+    """Draw an arrow from the middle of one column to the middle of another, with the name of the message on it."""
     line = list("".join(_cell("|") for _ in range(servers)))
     middle = COLUMN // 2 - 1
     left, right = sorted((start * COLUMN + middle, end * COLUMN + middle))

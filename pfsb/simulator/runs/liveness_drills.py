@@ -1,16 +1,17 @@
-"""The end of a run: all links are good, all servers run, and so it can be said how long everything may take.
+"""Liveness drills at the end of a run: single known faults in a healthy cluster, with bounds on the time of recovery.
 
-While things go wrong at random, a server that is slow, or that leaves a view which works, is always excused. Here one
-thing goes wrong at a time, for a known while, and the timers in `Settings` give the bounds: a *drill*. All drills are
-about promise 3 and about repetition (section 5.9), which hides behind elections otherwise: what was lost comes again,
-only later.
+While faults happen at random, a server that is slow, or that leaves a view which works, is always excused. In a *drill*
+one fault happens for a known time, and the timers in `Settings` bound the time that the cluster may take to recover.
+All drills are about liveness (promise 3 in docs/architecture.rst), and about the repetition of lost messages (section
+5.9 of the paper). Without bounds a missing repetition would not be noticed: elections repair the loss as well, only
+later.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from attrs import define, field
 
@@ -24,28 +25,33 @@ from pfsb.simulator.cluster.healing import heal_all
 from pfsb.simulator.cluster.marks import Marks
 
 ROUND_SECONDS: Final = 0.02
-"""Some messages and disk writes one after the other: with links at 1 ms and disks at 2 ms, an update takes a third."""
+"""Maximum time of some messages and disk writes one after the other.
+
+With links of 1 ms and disks of 2 ms, an update takes a third of it.
+"""
 BLACKOUT_SECONDS: Final = 0.03
+"""How long no message arrives in a blackout."""
 SETTLING_SECONDS: Final = 60.0
-"""How long all may take to follow one leader: some elections with the longest timeout."""
+"""How long all servers may take to follow one leader: the time of some elections with the longest timeout."""
 LOOK_SECONDS: Final = 0.01
+"""How often a drill looks whether a condition holds."""
 HASTE_SECONDS: Final = 1.0
-"""For so long all is asked and looked at that often; then ten times less often, since little will change."""
+"""How long `settle` looks that often; after that it looks ten times less often, since little will change."""
 
 
 @define
-class Times:
-    """The timers of a cluster in the seconds of the world, though its clocks run fast and slow."""
+class TimerBounds:
+    """The timers of a cluster in seconds of the simulation, bounded for all rates of its servers' clocks."""
 
     cluster: SimulatedCluster
 
     @property
     def earliest_suspicion(self) -> float:
-        """Nobody suspects a leader sooner after it was heard, if its timer has its default."""
+        """Shortest time after a leader was heard at which a server suspects it, if the timer has its default."""
         return self.cluster.settings.progress_seconds / max(self._rates())
 
     def longest(self, seconds: float) -> float:
-        """How long so much takes where it takes longest."""
+        """How long a time takes by the slowest clock."""
         return seconds / min(self._rates())
 
     @property
@@ -70,49 +76,51 @@ class Times:
 
     @property
     def catching_up(self) -> float:
-        """ALIVE tells of a Local_Aru on disk, which a heartbeat flushes; then it is asked for, twice if in vain.
+        """How long a server may take to learn a slot that others have executed.
 
-        Before that, votes that wait for company get the time to come.
+        ALIVE carries a Local_Aru on disk, which a heartbeat flushes. Votes that wait for company get time to arrive.
+        Then the server asks a peer, and another one if the first does not answer.
         """
         asking = self.longest(self.cluster.settings.reconciliation_seconds)
         return 2 * self.alive + LAZY_VOTES_PATIENCE * self.lazy + asking + ROUND_SECONDS
 
     @property
     def is_steady(self) -> bool:
-        """An idle leader is heard before anybody suspects it. Clocks at too different rates do not have that."""
+        """Whether an idle leader is heard before any server suspects it. Clocks of too different rates prevent that."""
         return self.alive + ROUND_SECONDS < self.earliest_suspicion
 
     @property
     def are_alike(self) -> bool:
-        """Whoever suspects the leader first still waits for the next one when the last one suspects it.
+        """Whether the first server that suspects a leader still waits for the next one when the last server suspects.
 
-        Else the next leader may itself be the last, and takes no part before (Figure 4 A6): another election.
+        Otherwise the next leader may itself be the last one, which takes no part in the election before that (Figure 4
+        A6), so that a second election follows.
         """
         return self.progress + 2 * ROUND_SECONDS < 2 * self.earliest_suspicion
 
     def _rates(self) -> list[float]:
-        lanes = [self.cluster.servers[i].running for i in self.cluster.ids]
-        return [running.lane.rate for running in lanes if running is not None]
+        running_servers = [self.cluster.servers[i].running for i in self.cluster.ids]
+        return [running.server_clock.rate for running in running_servers if running is not None]
 
 
 @define(eq=False)
-class Question:
-    """Something that one server is asked to order.
+class DrillRequest:
+    """An update that one server is asked to order.
 
-    It is the end of a session that does not exist: an operation of the server's own session, which needs no connection.
+    The update ends a session that does not exist: an operation of the server's own session needs no connection.
     """
 
     server_id: int
-    _desk: LocalClients
-    _result: Any = None
+    _local_clients: LocalClients
+    _result: Result | None = None
 
     def ask(self) -> None:
-        self._desk.operate(("EXPIRE", "nobody", 0), self._told)
+        self._local_clients.operate(("EXPIRE", "nobody", 0), self._told)
 
     @property
     def is_answered(self) -> bool:
-        """It has run: whoever was told in between that this is unknown is told no more."""
-        return isinstance(self._result, Done) or (isinstance(self._result, Refused) and self._desk.idle)
+        """Whether the update has run. After UNAVAILABLE no further answer comes, so the server must be idle then."""
+        return isinstance(self._result, Done) or (isinstance(self._result, Refused) and self._local_clients.idle)
 
     def _told(self, result: Result) -> None:
         self._result = result
@@ -120,31 +128,31 @@ class Question:
 
 @define(eq=False)
 class LivenessDrills:
-    """Looks at a world that is quiet, and makes it so again after each drill. Raises `Violation`."""
+    """Runs drills in a cluster without faults, and heals the cluster after each drill. Raises `Violation`."""
 
     cluster: SimulatedCluster
     rng: random.Random
     marks: Marks
-    times: Times = field(init=False)
+    times: TimerBounds = field(init=False)
 
     @times.default
-    def _make_times(self) -> Times:
-        return Times(self.cluster)
+    def _make_times(self) -> TimerBounds:
+        return TimerBounds(self.cluster)
 
-    def look(self, drills: int) -> None:
-        """All settle; then so many drills of those that fit the cluster."""
-        self.cluster.network.lose_what_is_under_way()
+    def run_drills(self, drills: int) -> None:
+        """Settle the cluster, then run that many of the drills that are possible in it."""
+        self.cluster.network.lose_frames_under_way()
         self.settle()
-        able = self._able()
-        for drill in self.rng.sample(able, min(drills, len(able))):
+        possible = self._possible_drills()
+        for drill in self.rng.sample(possible, min(drills, len(possible))):
             self.marks.counts[f"drill: {drill.__name__}"] += 1
             self.cluster.tracers.tell(None, "drill", kind=drill.__name__)
             drill()
             heal_all(self.cluster)
             self.settle()
 
-    def _able(self) -> list[Callable[[], None]]:
-        """Those whose conditions hold: servers that can be spared, and timers that leave time for a repetition."""
+    def _possible_drills(self) -> list[Callable[[], None]]:
+        """The drills whose conditions hold: enough servers, and timers that leave time for a repetition."""
         if not self.times.is_steady:
             return []
         drills = [self.idleness]
@@ -156,31 +164,32 @@ class LivenessDrills:
                 drills.append(self.failover)
         return drills
 
-    # ------------------------------------------------------------------ all is well
+    # ------------------------------------------------------------------ a settled cluster
 
     def settle(self) -> None:
-        """Each follows the leader's installed view (G9), with its Progress_Timer at the default (G8).
+        """Wait until each server follows the leader's installed view (G9), with its Progress_Timer at the default (G8).
 
-        Something is asked all the time: who has suspected its leader goes back to it when it sees that it orders. The
-        timer is back when a server has ordered something in its view by votes; it may learn one thing from others
-        instead, but not everything. What somebody else's client wanted long ago may be thought to wait for a while.
+        Updates are asked for all the time, since a server that has suspected its leader returns to it only when it sees
+        the leader order something. The timer returns to its default when a server orders a slot of its view by votes; a
+        server may learn single slots from others instead, but not all. For a while a server may think that an old
+        update of another server's client waits.
         """
         began = self.cluster.now
         until = began + self.times.longest(SETTLING_SECONDS)
-        question = self._ask(self._somebody())
-        while (wrong := self._unsettled()) or not question.is_answered or (wrong := self._uneven()):
+        request = self._ask(self._any_server())
+        while (wrong := self._unsettled()) or not request.is_answered or (wrong := self._unequal()):
             if self.cluster.now > until:
-                what = wrong or f"server {question.server_id} gets no answer"
+                what = wrong or f"server {request.server_id} gets no answer"
                 raise Violation(f"all is well, and {what}\n{self.cluster.picture()}")
-            if self._bring_together() or (question.is_answered and not self._uneven()):
-                question = self._ask(self._somebody())
+            if self._restart_leader_if_needed() or (request.is_answered and not self._unequal()):
+                request = self._ask(self._any_server())
             self.cluster.run(LOOK_SECONDS if self.cluster.now < began + HASTE_SECONDS else 10 * LOOK_SECONDS)
 
-    def _bring_together(self) -> bool:
-        """Some may have promised to follow a later view, that no majority came to: they wait for the next election.
+    def _restart_leader_if_needed(self) -> bool:
+        """Restart the leader if servers wait in a later view; True if that was needed, so that its updates are lost.
 
-        The paper wants it so: whoever is outside does not interrupt a view that works (Figure 4 A4 and B4). True: the
-        leader was restarted for them, and whatever it was asked is gone.
+        A server may have promised to follow a later view to which no majority came. Such a server waits for the next
+        election, as in the paper: it does not interrupt a view that works (Figure 4 A4 and B4).
         """
         leader = self.cluster.leader()
         if leader is None or not any(self._waits_beyond(self._installed(leader), i) for i in self.cluster.ids):
@@ -195,7 +204,7 @@ class LivenessDrills:
         return data.views.last_installed > view and data.server.state is State.LEADER_ELECTION
 
     def _unsettled(self) -> str:
-        """What is not as it should be, or ""."""
+        """A sentence about a server that has not settled, or ""."""
         leader = self.cluster.leader()
         if leader is None:
             return "nobody leads"
@@ -214,8 +223,11 @@ class LivenessDrills:
                 return f"server {server_id} has begun to write when its disk was slow"
         return ""
 
-    def _uneven(self) -> str:
-        """Who has still to learn something, or to order it, would be disturbed by a drill more than the others."""
+    def _unequal(self) -> str:
+        """A sentence about servers that have slots to learn or updates to order, or "".
+
+        A drill would disturb such servers more than its bounds allow for.
+        """
         if len({self.cluster.aru(server_id) for server_id in self.cluster.ids}) > 1:
             return "some have executed more than others"
         busy = [i for i in self.cluster.ids if not self.cluster.process(i).server.desk.idle]
@@ -224,36 +236,36 @@ class LivenessDrills:
     # ------------------------------------------------------------------ drills
 
     def idleness(self) -> None:
-        """Departure 10: nothing is asked, and nobody is elected."""
+        """Departure 10: while no update is asked for, there is no election."""
         view = self._view()
         self.cluster.run(4 * self.times.progress)
         self._require_view(view, "nothing has happened")
 
     def lateness(self) -> None:
-        """Departure 25: votes that nobody waits for come soon all the same, and nobody has to ask for the result."""
-        view, question = self._view(), self._ask(self._leader())
+        """Departure 25: votes that no client waits for are sent soon, and no server has to ask for the slot."""
+        view, request = self._view(), self._ask(self._leader())
         self._wait(
-            lambda: question.is_answered and not self._uneven(),
+            lambda: request.is_answered and not self._unequal(),
             2 * ROUND_SECONDS + self.times.lazy,
-            f"server {question.server_id} was asked, and all should have executed that",
+            f"server {request.server_id} was asked, and all should have executed that",
         )
         self._require_view(view, "something was asked")
 
     def blackout(self) -> None:
-        """Section 5.9: a short while in which nothing arrives costs a repetition, not an election."""
+        """Section 5.9 of the paper: a short time without any message costs a repetition, not an election."""
         view, times = self._view(), self.times
-        question = self._ask(self._somebody())
+        request = self._ask(self._any_server())
         self.cluster.run(self.rng.uniform(0, 0.008))
         self._cut_everything()
         self.cluster.run(BLACKOUT_SECONDS)
         self.cluster.heal()
         # An Update_Timer expires, or two if its server suspects the leader meanwhile (Figure 12 B); a PROPOSAL is sent
-        # again on the second tick; or who lacks a vote learns it from others. All of it twice: something else may
-        # be under way, or the leader's queue be full.
+        # again on the second tick; or a server that lacks a vote learns the slot from others. The bound is twice that,
+        # since another update may be under way, or the leader's queue be full.
         answer = BLACKOUT_SECONDS + 2 * times.update + 2 * times.resend + times.catching_up + ROUND_SECONDS
-        self._require_answer(question, 2 * answer, f"nothing arrived for {BLACKOUT_SECONDS} s")
-        # The others hear an ALIVE before, and need a repetition after it: that must come before they suspect. Of two
-        # servers none can be spared, so that it matters what the one suspects that was asked.
+        self._require_answer(request, 2 * answer, f"nothing arrived for {BLACKOUT_SECONDS} s")
+        # The other servers hear an ALIVE before the blackout, and need a repetition after it before they suspect the
+        # leader. Of two servers both are needed, so that the one that was asked must not suspect its leader either.
         repetition = BLACKOUT_SECONDS + 2 * max(times.resend, times.alive) + 2 * ROUND_SECONDS
         if len(self.cluster.ids) == 2:
             repetition += times.update
@@ -262,29 +274,30 @@ class LivenessDrills:
             self._require_view(view, f"nothing arrived for {BLACKOUT_SECONDS} s")
 
     def detour(self) -> None:
-        """G8.3: what is asked of a server that cannot reach the leader gets there by way of the others."""
+        """G8.3: an update of a server that cannot reach the leader gets there by way of the others."""
         view, times = self._view(), self.times
         leader, follower = self._leader(), self._follower()
         self.cluster.cut(follower, leader, one_way=True)
-        question = self._ask(follower)
-        # The second expiry of its Update_Timer sends it to all (Departure 17). If it suspects its leader meanwhile, it
-        # learns the result from others. An operation of the server itself may go the same way before. Twice, as above.
+        request = self._ask(follower)
+        # The second expiry of the Update_Timer sends the update to all (Departure 17). If the follower suspects its
+        # leader meanwhile, it learns the slot from others. An operation of the server itself may go the same way
+        # before. The bound is twice that, as in `blackout`.
         answer = 2 * (2 * times.update + times.catching_up + 2 * ROUND_SECONDS)
-        self._require_answer(question, 2 * answer, f"server {follower} does not reach its leader")
+        self._require_answer(request, 2 * answer, f"server {follower} does not reach its leader")
         self._require_view(view, f"server {follower} did not reach its leader")
 
     def absence(self) -> None:
-        """Figure 4 A4: who was away, and votes for another view, comes back and does not disturb the others."""
+        """Figure 4 A4: a server that was cut off, and votes for another view, returns without disturbing the others."""
         view, away = self._view(), self._follower()
         self.cluster.isolate(away)
         self._ask(self._leader())
         self.cluster.run(2 * self.times.progress)
         self.cluster.heal()
-        self.cluster.run(self.times.resend + ROUND_SECONDS)  # so that its vote is heard
+        self.cluster.run(self.times.resend + ROUND_SECONDS)  # so that the others receive its vote
         self._require_return(away, view)
 
     def restart(self) -> None:
-        """Figure 14: who starts again comes back to its view and does not disturb the others (G9)."""
+        """Figure 14: a server that restarts returns to its view and does not disturb the others (G9)."""
         view, away = self._view(), self._follower()
         self.cluster.crash(away)
         self.cluster.run(self.rng.uniform(0, self.times.progress))
@@ -295,34 +308,34 @@ class LivenessDrills:
         """G8: a leader that dies is replaced within its Progress_Timer, one election, and no more."""
         view, times = self._view(), self.times
         self.cluster.crash(self._leader())
-        # All suspect; each has its vote repeated; the new leader may lack what others have ordered.
+        # All servers suspect; their votes may have to be repeated; the new leader may lack slots that others have.
         longest = times.progress + 2 * times.resend + times.catching_up + 5 * ROUND_SECONDS
         self._wait(lambda: self.cluster.has_leader() and self._view() > view, longest, "the leader is dead")
 
-    # ------------------------------------------------------------------ what must hold
+    # ------------------------------------------------------------------ requirements
 
     def _require_return(self, server_id: int, view: int) -> None:
-        """It learns what it has missed, and of the view from the next proposal or VC_PROOF."""
-        replica, question = self.cluster.replica(server_id), self._ask(self._leader())
+        """Wait until a server has learned the slots that it has missed, and the view from a proposal or VC_PROOF."""
+        replica, request = self.cluster.replica(server_id), self._ask(self._leader())
 
         def is_back() -> bool:
-            nonlocal question
-            if question.is_answered:
-                question = self._ask(question.server_id)
+            nonlocal request
+            if request.is_answered:
+                request = self._ask(request.server_id)
             return replica.data.server.state is not State.LEADER_ELECTION
 
         self._wait(is_back, 2 * self.times.catching_up + self.times.alive, f"server {server_id} is here again")
         self._require_view(view, f"server {server_id} was away")
 
     def _require_view(self, view: int, why: str) -> None:
-        latest = max(self.cluster.checks.network.leaders)
+        latest = max(self.cluster.checks.messages.leaders)
         if latest != view:
             raise Violation(
                 f"view {view} worked, and now it is view {latest}, though only {why}\n{self.cluster.picture()}"
             )
 
-    def _require_answer(self, question: Question, seconds: float, why: str) -> None:
-        self._wait(lambda: question.is_answered, seconds, f"{why}: server {question.server_id} waits for an answer")
+    def _require_answer(self, request: DrillRequest, seconds: float, why: str) -> None:
+        self._wait(lambda: request.is_answered, seconds, f"{why}: server {request.server_id} waits for an answer")
 
     def _wait(self, predicate: Callable[[], bool], seconds: float, why: str) -> None:
         until = self.cluster.now + seconds
@@ -331,9 +344,9 @@ class LivenessDrills:
                 raise Violation(f"in vain for {seconds:.2f} s, {why}\n{self.cluster.picture()}")
             self.cluster.run(LOOK_SECONDS)
 
-    # ------------------------------------------------------------------ who is who
+    # ------------------------------------------------------------------ servers and requests
 
-    def _somebody(self) -> int:
+    def _any_server(self) -> int:
         return self.rng.choice(self.cluster.ids)
 
     def _leader(self) -> int:
@@ -352,10 +365,10 @@ class LivenessDrills:
     def _installed(self, server_id: int) -> int:
         return self.cluster.replica(server_id).data.views.last_installed
 
-    def _ask(self, server_id: int) -> Question:
-        question = Question(server_id, self.cluster.process(server_id).server.desk)
-        question.ask()
-        return question
+    def _ask(self, server_id: int) -> DrillRequest:
+        request = DrillRequest(server_id, self.cluster.process(server_id).server.desk)
+        request.ask()
+        return request
 
     def _cut_everything(self) -> None:
         for a in self.cluster.ids:

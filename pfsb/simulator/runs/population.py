@@ -1,11 +1,11 @@
-"""Who lives in a run: whole servers with people who use them, or the protocol alone with the clients of the paper."""
+"""The servers and users of a run: whole servers with users, or the protocol alone with clients as in the paper."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any, Protocol
+from typing import Protocol
 
 from attrs import define, field
 
@@ -13,51 +13,51 @@ from pfsb.simulator.checkers.session_checker import SessionChecker
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.marks import Marks
-from pfsb.simulator.cluster.process import Parts, ProtocolProcess
-from pfsb.simulator.cluster.server_process import ServerProcess, configuration
+from pfsb.simulator.cluster.process import ProtocolProcess, ServerParts, SimulatedProcess
+from pfsb.simulator.cluster.server_process import ServerProcess, SimulatedConfig, configuration
 from pfsb.simulator.faults.parameters import Parameters
 from pfsb.simulator.linearizability.history import History
 from pfsb.simulator.linearizability.search import Verdict
 from pfsb.simulator.runs.bounds_checker import check_bounds
-from pfsb.simulator.workload.listeners import Listener
-from pfsb.simulator.workload.paper_clients import SimulatedClient
-from pfsb.simulator.workload.read_checker import Log, WatchedReads
+from pfsb.simulator.workload.listeners import SimulatedListener
+from pfsb.simulator.workload.paper_clients import PaperClient
+from pfsb.simulator.workload.read_checker import ReadHistory, WatchedReads
 from pfsb.simulator.workload.users import User
 
 
 class Population(Protocol):
-    """What a run asks of its servers and of those who use them."""
+    """The servers and users of a run, as the run needs them."""
 
     size: int
-    """How many use them."""
+    """Number of users."""
 
-    def build(self, parts: Parts) -> Any:
-        """One life of one server."""
+    def build(self, parts: ServerParts) -> SimulatedProcess:
+        """Build one incarnation of one server."""
 
     def begin(self) -> None:
-        """They begin to ask."""
+        """Let the users begin."""
 
     def finish(self) -> None:
-        """They ask nothing new."""
+        """Let the users begin no new commands."""
 
     def waiting(self) -> Iterator[str]:
-        """Who still wants something, and what."""
+        """A sentence for each user that still waits for something."""
 
     def check_bounds(self) -> None:
-        """Raises `Violation` if something grows or stands still."""
+        """Raises `Violation` if a table grows beyond its bounds or a periodic timer has stopped."""
 
     def state(self, server_id: int) -> dict[str, object]:
-        """What must be the same at all servers, by name."""
+        """The parts of a server's state that must be equal at all servers, by name."""
 
-    def look_back(self) -> None:
-        """Raises `Violation` if what they have seen cannot be."""
+    def check_history(self) -> None:
+        """Raises `Violation` if the answers that the users got cannot be right together."""
 
     def count(self, marks: Marks) -> None:
-        """At the end."""
+        """Add the marks that are known at the end of a run only."""
 
 
 @define(eq=False)
-class People:
+class UserPopulation:
     """Users of whole servers, sessions and applications included."""
 
     cluster: SimulatedCluster
@@ -67,22 +67,25 @@ class People:
     size: int
     checks: SessionChecker = field(init=False)
     history: History = field(factory=History, init=False)
-    log: Log = field(init=False)
+    log: ReadHistory = field(init=False)
     users: list[User] = field(init=False)
-    listeners: list[Listener] = field(init=False)
-    _config: Any = field(init=False)
+    listeners: list[SimulatedListener] = field(init=False)
+    _config: SimulatedConfig = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         cluster, parameters = self.cluster, self.parameters
         self._config = configuration(cluster.ids, parameters.settings, parameters.limits)
         self.checks = SessionChecker(
-            cluster.checks.door.disks, parameters.settings.horizon_slots, self.marks.counts, self.history.session_ended
+            cluster.checks.durability.disks,
+            parameters.settings.horizon_slots,
+            self.marks.counts,
+            self.history.session_ended,
         )
-        self.log = Log(parameters.vocabulary.names(), self.marks.counts)
+        self.log = ReadHistory(parameters.vocabulary.names(), self.marks.counts)
         numbers = count(1)
         self.users = [self._user(number, lambda: next(numbers)) for number in range(parameters.users)][-self.size :]
         self.listeners = [
-            Listener(cluster, self.log, random.Random(f"{self.seed}/listener/{number}"))
+            SimulatedListener(cluster, self.log, random.Random(f"{self.seed}/listener/{number}"))
             for number in range(parameters.listeners)
         ]
 
@@ -94,15 +97,15 @@ class People:
             self.log,
             random.Random(f"{self.seed}/user/{number}"),
             "" if number < self.parameters.anonymous else f"user-{number}",
-            self.parameters.habits,
+            self.parameters.user_profile,
             self.parameters.vocabulary
             if number >= self.parameters.onlookers
             else self.parameters.vocabulary.questions_only,
             unique,
-            self.parameters.doors,
+            self.parameters.home_servers,
         )
 
-    def build(self, parts: Parts) -> ServerProcess:
+    def build(self, parts: ServerParts) -> ServerProcess:
         watch = WatchedReads.of(parts, self.log)
         return ServerProcess(parts, self._config, self.checks, watch)
 
@@ -135,7 +138,7 @@ class People:
         }
         return state | {f"state of {name}": app.snapshot() for name, app in process.applications.items()}
 
-    def look_back(self) -> None:
+    def check_history(self) -> None:
         outcome = self.history.check()
         if outcome.verdict is Verdict.VIOLATION:
             raise Violation(f"not linearizable: {outcome.text}")
@@ -143,37 +146,37 @@ class People:
 
     def count(self, marks: Marks) -> None:
         for server_id in self.cluster.running_ids:
-            lock = self.cluster.process(server_id).server.catalogue.entry("LOCK").application.check_of
+            lock = self.cluster.process(server_id).server.catalogue.entry("LOCK").application.checker
             marks.counts["lock granted after a wait"] += lock.grants_after_a_wait
             marks.counts["lock not free in time"] += lock.timeouts
         marks.counts["operations"] += len(self.history.entries)
 
 
 @define(eq=False)
-class PaperClients:
+class PaperClientPopulation:
     """The clients of section 3: one outstanding update each, which is repeated at any server until it is answered."""
 
     cluster: SimulatedCluster
     seed: int
     parameters: Parameters
     size: int
-    clients: list[SimulatedClient] = field(init=False)
+    clients: list[PaperClient] = field(init=False)
 
     @clients.default
-    def _make_clients(self) -> list[SimulatedClient]:
-        habits = self.parameters.habits
+    def _make_clients(self) -> list[PaperClient]:
+        user_profile = self.parameters.user_profile
         return [
-            SimulatedClient(
+            PaperClient(
                 self.cluster,
                 f"client-{number}",
                 random.Random(f"{self.seed}/client/{number}"),
-                habits.patience_seconds,
-                habits.think_seconds,
+                user_profile.patience_seconds,
+                user_profile.think_seconds,
             )
             for number in range(self.parameters.users)
         ][-self.size :]
 
-    def build(self, parts: Parts) -> ProtocolProcess:
+    def build(self, parts: ServerParts) -> ProtocolProcess:
         return ProtocolProcess(parts)
 
     def begin(self) -> None:
@@ -185,7 +188,7 @@ class PaperClients:
             client.finish()
 
     def waiting(self) -> Iterator[str]:
-        return (f"{c.client_id} waits for #{c.timestamp}" for c in self.clients if not c.satisfied)
+        return (f"{c.client_id} waits for #{c.timestamp}" for c in self.clients if not c.is_satisfied)
 
     def check_bounds(self) -> None:
         for server_id in self.cluster.running_ids:
@@ -201,8 +204,8 @@ class PaperClients:
             "history": self.cluster.executed(server_id),
         }
 
-    def look_back(self) -> None:
-        """Each answer was checked when it was given."""
+    def check_history(self) -> None:
+        """Do nothing: each answer was checked when it was given."""
 
     def count(self, marks: Marks) -> None:
         marks.counts["operations"] += len(self.cluster.answers)

@@ -1,7 +1,7 @@
-"""One run, whole and reproducible from its seed: trouble, then a majority that is well, then a whole cluster.
+"""One run, reproducible from its seed: random faults, then a healed majority, then a healed cluster, then drills.
 
-While it lasts, safety is checked after every event. Then liveness is: everyone who still wants something gets it from a
-majority that is connected, whatever the others do; and when all are well, all are equal.
+Safety is checked after every event. When the faults are over, liveness is checked: a majority that is connected answers
+every user, whatever the other servers do, and when all servers are healed, all of them execute the same slots.
 """
 
 from __future__ import annotations
@@ -22,37 +22,38 @@ from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.healing import heal_all, heal_some
 from pfsb.simulator.cluster.marks import Marks, Watcher
 from pfsb.simulator.cluster.network import LinkQuality
-from pfsb.simulator.cluster.server_process import ServerProcess
+from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.faults.all_faults import AllFaults
-from pfsb.simulator.faults.parameters import Parameters, draw, gathered
+from pfsb.simulator.faults.parameters import Parameters, draw_parameters, with_batching
 from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.runs.liveness_drills import LivenessDrills
-from pfsb.simulator.runs.population import PaperClients, People, Population
+from pfsb.simulator.runs.population import PaperClientPopulation, Population, UserPopulation
 
 EQUALITY_SECONDS = 60.0
-"""How long it may take until all are equal."""
+"""How long it may take until all servers have executed the same slots."""
 BOUNDS_SECONDS = 0.5
+"""How often the bounds of tables and timers are checked."""
 
 
 @frozen
 class Plan:
-    """What is run: the seed draws the rest. Shrinking leaves out parts of it."""
+    """The definition of a run. The seed draws all that is not given; shrinking leaves out parts."""
 
     seed: int
     profile: str = "mixed"
     servers: int | None = None
     seconds: float | None = None
-    """How long things go wrong, in simulated seconds."""
+    """How long faults happen, in simulated seconds."""
     without: frozenset[str] = frozenset()
     """Families of faults that are switched off."""
     faults: tuple[int, ...] | None = None
     """Numbers of the faults that happen; None: all."""
     users: int | None = None
-    """How many of the users there are."""
+    """Number of users that take part; None: all."""
 
     def command(self) -> str:
-        """What repeats this run."""
+        """The command line that repeats this run."""
         words = ["pfsb simulate", f"--seed {self.seed}"]
         if self.profile != "mixed":
             words.append(f"--profile {self.profile}")
@@ -68,40 +69,38 @@ class Plan:
 
 
 @define
-class Outcome:
-    """What came of a run."""
+class RunOutcome:
+    """The result of a run."""
 
     plan: Plan
     digest: str
     events: int
     seconds: float
-    """Simulated."""
+    """Length of the run, in simulated seconds."""
     marks: Counter[str]
     failure: str = ""
-    """What is wrong, in a few lines; "": nothing."""
+    """The broken promise, in a few lines; "" if there is none."""
     faults: tuple[Fault, ...] = ()
     users: int = 0
     picture: str = ""
 
 
-Patch = Callable[[ServerProcess], None]
-"""Changes a server that is built and not started yet: how a test breaks it on purpose."""
-
-
 class Run:
+    """One run of a simulated cluster."""
+
     def __init__(
-        self, plan: Plan, patch: Patch | None = None, trace: Callable[[dict[str, Any]], None] | None = None
+        self, plan: Plan, patch: Plant | None = None, trace: Callable[[dict[str, Any]], None] | None = None
     ) -> None:
         self.plan = plan
         rng = random.Random(f"{plan.seed}/{plan.profile}/knobs")
         self.profile = PROFILES[plan.profile]
-        drawn = draw(rng, self.profile, plan.servers, plan.seconds)
+        drawn = draw_parameters(rng, self.profile, plan.servers, plan.seconds)
         self.faults = tuple(
             fault
             for fault in draw_faults(rng, drawn)
             if fault.family not in plan.without and (plan.faults is None or fault.number in plan.faults)
         )
-        self.parameters = parameters = gathered(rng, self.profile, _switched_off(drawn, plan.without))
+        self.parameters = parameters = with_batching(rng, self.profile, _switched_off(drawn, plan.without))
         self.marks = Marks()
         self._rng = random.Random(f"{plan.seed}/run")
         watcher = Watcher(self.marks)
@@ -119,23 +118,23 @@ class Run:
         watcher.cluster = self.cluster
         self.cluster.network.observers.append(watcher.sent)
         self.cluster.network.refusals = parameters.refusals
-        self.cluster.network.lasting.update(parameters.lasting)
+        self.cluster.network.lasting_faults.update(parameters.lasting)
         loses_disks = not parameters.families.isdisjoint(("lost_disks", "heirs"))
         self.cluster.expected_failures = (OSError, StorageWasReplaced) if loses_disks else (OSError,)
         users = parameters.users if plan.users is None else min(plan.users, parameters.users)
         self.population = self._populate(users)
-        self._trouble = AllFaults(self.cluster, parameters, self.marks)
+        self._injector = AllFaults(self.cluster, parameters, self.marks)
         self._phase = "trouble"
 
     def _populate(self, users: int) -> Population:
         if self.profile.has_sessions:
-            return People(self.cluster, self.plan.seed, self.parameters, self.marks, users)
-        return PaperClients(self.cluster, self.plan.seed, self.parameters, users)
+            return UserPopulation(self.cluster, self.plan.seed, self.parameters, self.marks, users)
+        return PaperClientPopulation(self.cluster, self.plan.seed, self.parameters, users)
 
     # ------------------------------------------------------------------ the run
 
-    def run(self) -> Outcome:
-        """Whatever goes wrong is in the outcome."""
+    def run(self) -> RunOutcome:
+        """Run all phases. A violation or an exception ends the run, and is in the outcome."""
         failure = ""
         observer = _ErrorsInLog(self.cluster)
         globalLogPublisher.addObserver(observer)
@@ -147,7 +146,7 @@ class Run:
             globalLogPublisher.removeObserver(observer)
         self._count_what_is_left()
         clock = self.cluster.clock
-        return Outcome(
+        return RunOutcome(
             self.plan,
             self.cluster.network.digest,
             clock.events,
@@ -162,12 +161,12 @@ class Run:
     def _go_through(self) -> None:
         self._begin()
         self.cluster.run(self.parameters.seconds)
-        self._trouble.cease()
+        self._injector.cease()
         self._phase = "a majority is well"
         self._heal_a_majority()
         patience = self.profile.patience_seconds
         self._wait_for(self._amnesiacs_are_out, "a server that has lost its disk takes part all the same", patience)
-        self._wait_for(self._everyone_is_satisfied, "somebody is not served", patience)
+        self._wait_for(self._all_are_served, "somebody is not served", patience)
         self._phase = "all are well"
         for server_id in sorted(self.cluster.amnesiacs):
             self.cluster.bring_back(server_id)
@@ -175,11 +174,11 @@ class Run:
         self._wait_for(self._all_are_equal, "the servers are not equal", EQUALITY_SECONDS)
         if self.profile.clears_up:
             self._phase = "fair weather"
-            LivenessDrills(self.cluster, self._rng, self.marks).look(self.profile.drills)
+            LivenessDrills(self.cluster, self._rng, self.marks).run_drills(self.profile.drills)
             self._wait_for(self._all_are_equal, "the servers are not equal any more", EQUALITY_SECONDS)
         self._phase = "looking back"
         self._check_equality()
-        self.population.look_back()
+        self.population.check_history()
 
     def _begin(self) -> None:
         for server in self.cluster.servers.values():
@@ -191,7 +190,7 @@ class Run:
         for server_id in self.cluster.ids:
             self.cluster.restart(server_id)
         self.population.begin()
-        self._trouble.schedule(self.faults)
+        self._injector.schedule(self.faults)
         self._look_at_bounds()
 
     def _look_at_bounds(self) -> None:
@@ -199,13 +198,13 @@ class Run:
         self.cluster.clock.callLater(BOUNDS_SECONDS, self._look_at_bounds)
 
     def _heal_a_majority(self) -> None:
-        """The rest is left as it is, or worse, for good."""
+        """Heal a majority, drawn at random. The other servers stay as they are, or get worse, for good."""
         cluster = self.cluster
         whole = [i for i in cluster.ids if i not in cluster.amnesiacs]
         is_enough = len(cluster.ids) // 2 + 1 if self.profile.leaves_broken else len(whole)
         well = sorted(self._rng.sample(whole, is_enough))
         if self.profile.ends_in_shape and len(cluster.ids) > 1:
-            self._trouble.cut_links(self._rng)
+            self._injector.cut_links(self._rng)
         heal_some(cluster, sorted({*well, *cluster.amnesiacs}))
         for server_id in whole:
             if server_id not in well and not self.profile.ends_in_shape:
@@ -222,7 +221,7 @@ class Run:
             self.cluster.isolate(server_id)
 
     def _wait_for(self, predicate: Callable[[], bool], text: str, patience: float) -> None:
-        """Look four times a second. Where clocks are slow, everything takes longer."""
+        """Wait for a condition, longer if clocks run slow. Raises `Violation` with `text`."""
         seconds = patience / min(1.0, *(server.rate for server in self.cluster.servers.values()))
         until = self.cluster.now + seconds
         while not predicate():
@@ -231,20 +230,20 @@ class Run:
                 raise Violation(f"{text} within {seconds:g} s\n{waiting}".rstrip())
             self.cluster.run(0.25)
 
-    # ------------------------------------------------------------------ looking
+    # ------------------------------------------------------------------ conditions
 
-    def _everyone_is_satisfied(self) -> bool:
+    def _all_are_served(self) -> bool:
         return not any(True for _ in self.population.waiting())
 
     def _amnesiacs_are_out(self) -> bool:
-        """G20: they have found out, and stopped."""
+        """Whether all servers that have lost their disk have found that out, and stopped (G20)."""
         return not any(self.cluster.is_running(i) for i in self.cluster.amnesiacs)
 
     def _all_are_equal(self) -> bool:
         return len({self.cluster.aru(i) for i in self.cluster.ids}) == 1 and self.cluster.all_equal()
 
     def _check_equality(self) -> None:
-        """At one Local_Aru there is one state."""
+        """Require that all servers, which have the same Local_Aru, have the same state."""
         found = {server_id: self.population.state(server_id) for server_id in self.cluster.ids}
         first = found[self.cluster.ids[0]]
         for server_id, state in found.items():
@@ -254,14 +253,14 @@ class Run:
 
     def _count_what_is_left(self) -> None:
         self.population.count(self.marks)
-        views = self.cluster.checks.network.leaders
+        views = self.cluster.checks.messages.leaders
         self.marks.counts["views"] += max(views, default=0)
 
 
 @implementer(ILogObserver)
 @define(eq=False)
 class _ErrorsInLog:
-    """No error goes by unseen, though a server logs it and goes on."""
+    """Ends the run with the first error that a server logs, although the server goes on."""
 
     cluster: SimulatedCluster
 
@@ -272,7 +271,7 @@ class _ErrorsInLog:
 
 
 def _switched_off(parameters: Parameters, families: frozenset[str]) -> Parameters:
-    """The same without some families, as far as they are in the knobs and not in the list of faults."""
+    """The parameters without some families, as far as these are not in the list of faults."""
     unknown = families - set(ALL_FAMILIES)
     assert not unknown, f"there are no families {unknown}"
     changed: dict[str, Any] = {"families": parameters.families - families}
@@ -281,7 +280,7 @@ def _switched_off(parameters: Parameters, families: frozenset[str]) -> Parameter
     if "disks" in families:
         changed["sync_seconds"] = (0.0005, 0.002)
     if "clients" in families:
-        changed["habits"] = evolve(
-            parameters.habits, leaves=0.0, vanishes=0.0, doubles=0.0, goes_back=0.0, says_goodbye=0.0
+        changed["user_profile"] = evolve(
+            parameters.user_profile, leaves=0.0, vanishes=0.0, doubles=0.0, goes_back=0.0, says_goodbye=0.0
         )
     return evolve(parameters, **changed)

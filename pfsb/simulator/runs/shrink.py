@@ -1,4 +1,4 @@
-"""A failing run is made smaller as long as it fails: fewer kinds of trouble, fewer users, fewer faults."""
+"""Shrinking of a failing run, as long as it fails: fewer families of faults, fewer users, fewer faults."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from collections.abc import Callable, Iterator
 from attrs import define, evolve
 
 from pfsb.simulator.faults.profiles import ALL_FAMILIES
-from pfsb.simulator.runs.run import Outcome, Plan
+from pfsb.simulator.runs.run import Plan, RunOutcome
 
 TRIES_MAX = 60
+"""Maximum number of smaller runs that are tried."""
 
 
 @define
 class Shrinking:
     """`attempt` runs a plan. `best` is the smallest failing outcome so far."""
 
-    attempt: Callable[[Plan], Outcome]
-    best: Outcome
+    attempt: Callable[[Plan], RunOutcome]
+    best: RunOutcome
     tries: int = 0
 
-    def steps(self) -> Iterator[Outcome]:
-        """Try one smaller plan at each step; each step gives the best outcome until then."""
+    def steps(self) -> Iterator[RunOutcome]:
+        """Try one smaller plan at each step; each step yields the best outcome until then."""
         for make in (self._fewer_families, self._fewer_users, self._fewer_faults):
             for _ in make():
                 yield self.best
@@ -49,7 +50,7 @@ class Shrinking:
                 return
 
     def _fewer_faults(self) -> Iterator[bool]:
-        """Leave out one half, one quarter and so on; in the end one by one."""
+        """Leave out one half of the faults, one quarter and so on, and in the end single ones."""
         size = len(self.best.faults)
         while size >= 1:
             size = (size + 1) // 2

@@ -21,11 +21,12 @@ from twisted.python import usage
 from pfsb.commands.options import number, seconds
 from pfsb.simulator.cluster.marks import Marks
 from pfsb.simulator.defects.all_defects import DEFECTS, describe, planted
+from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.defects.expected_catches import CAUGHT
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.runs.defect_hunt import attempt
 from pfsb.simulator.runs.diagram import draw_diagram
-from pfsb.simulator.runs.run import Outcome, Patch, Plan, Run
+from pfsb.simulator.runs.run import Plan, Run, RunOutcome
 from pfsb.simulator.runs.shrink import Shrinking
 from pfsb.simulator.schedules.all_schedules import SCHEDULES
 from pfsb.support.spelling import nearest
@@ -33,11 +34,13 @@ from pfsb.tracing import JSONTracer
 
 SEEDS_MAX: Final = 1_000_000_000
 MARKS_SEEDS: Final = 1_000
-"""So many seeds of the mixed profile come through everything in `marks.REQUIRED`."""
+"""Number of seeds of the mixed profile that must go through all marks of `marks.REQUIRED`."""
 SHRUNK_MAX: Final = 3
-"""How many of the failing seeds are shrunk."""
+"""Maximum number of failing seeds that are shrunk."""
 DIAGRAM_ROWS: Final = 120
+"""Maximum number of rows of a diagram."""
 EVENTS_KEPT: Final = 50_000
+"""Maximum number of events that are kept for a diagram."""
 
 
 class Options(usage.Options):
@@ -86,7 +89,7 @@ class Options(usage.Options):
         unknown = without - set(ALL_FAMILIES)
         if unknown:
             raise usage.UsageError(f"--without {min(unknown)}: known are {', '.join(ALL_FAMILIES)}")
-        # Without a seed and an end, every call shall try something new.
+        # Without a seed and an end, each call tries new seeds.
         first = self["seed"] if self["seed"] is not None else self._first_seed()
         names = ("profile", "servers", "seconds", "users")
         self.plan = Plan(first, without=without, faults=self._faults(), **{name: self[name] for name in names})
@@ -108,13 +111,13 @@ class Options(usage.Options):
 
     @property
     def is_complete(self) -> bool:
-        """Nothing is left out that the seeds draw."""
+        """Whether the seeds draw everything, so that the marks of the mixed profile can be required."""
         left_out = (self["servers"], self["seconds"], self["users"], self["faults"])
         as_drawn = self["profile"] == "mixed" and not self["without"] and self["broken"] is None
         return as_drawn and left_out == (None,) * len(left_out)
 
     def seeds(self) -> Iterator[int]:
-        """Without an end if time is the limit."""
+        """The seeds to run; there is no last one if time is the limit."""
         if self["for"] is not None:
             return count(self.plan.seed)
         return islice(count(self.plan.seed), self["seeds"] or 1)
@@ -132,18 +135,18 @@ class Options(usage.Options):
             raise usage.UsageError(f"--faults {given}: takes numbers, such as 3,5, or none") from None
 
 
-def run_plan(plan: Plan, broken: str | None = None) -> Outcome:
-    """One run, with the defect of that name in every server."""
+def run_plan(plan: Plan, broken: str | None = None) -> RunOutcome:
+    """Run a plan, with the defect of that name in every server."""
     return Run(plan, _patch(broken)).run()
 
 
-def _patch(broken: str | None) -> Patch | None:
+def _patch(broken: str | None) -> Plant | None:
     return None if broken is None else planted(broken)
 
 
 async def run(reactor: Any, options: Options) -> None:
     """Run the seeds. Raises `SystemExit` with status 1 if anything fails."""
-    tool = Tool(reactor, options, sys.stdout, partial(run_plan, broken=options["broken"]))
+    tool = SimulateTool(reactor, options, sys.stdout, partial(run_plan, broken=options["broken"]))
     if options["list-broken"]:
         tool.list_broken()
     elif options.schedule is not None:
@@ -157,11 +160,13 @@ async def run(reactor: Any, options: Options) -> None:
 
 
 @define(eq=False)
-class Tool:
+class SimulateTool:
+    """Runs the seeds or the schedule that the command line asks for, and reports the results."""
+
     reactor: Any
     options: Options
     out: TextIO
-    run_plan: Callable[[Plan], Outcome] = run_plan
+    run_plan: Callable[[Plan], RunOutcome] = run_plan
     marks: Marks = field(factory=Marks)
     has_failed: bool = False
     _done: int = 0
@@ -176,7 +181,7 @@ class Tool:
             self._say(f"{name:28} {sentence}")
 
     def run_directed(self, schedule: str) -> None:
-        """A schedule that was made for the situation, since random runs forgive or never reach it."""
+        """Run a directed schedule, which was made for a situation that random runs rarely reach."""
         plan, broken = self.options.plan, self.options["broken"]
         self._say(f"schedule {schedule}, seed {plan.seed}: {(SCHEDULES[schedule].__doc__ or '').partition(chr(10))[0]}")
         failure = attempt(schedule, plan.seed, _patch(broken))
@@ -211,7 +216,7 @@ class Tool:
             self._say(f"FAILED: {outcome.failure}\n{outcome.picture}")
             await self._shrink(outcome)
 
-    def _run_traced(self, plan: Plan, events: deque[dict[str, Any]]) -> tuple[Outcome, list[int]]:
+    def _run_traced(self, plan: Plan, events: deque[dict[str, Any]]) -> tuple[RunOutcome, list[int]]:
         with closing(open(self.options["trace"] or os.devnull, "w", encoding="utf-8")) as file:
             time = 0.0
             tracers: dict[Any, JSONTracer] = {}
@@ -230,7 +235,7 @@ class Tool:
     # ------------------------------------------------------------------ many seeds
 
     async def run_many(self) -> None:
-        to_shrink: list[Outcome] = []
+        to_shrink: list[RunOutcome] = []
         jobs = self.options["jobs"] or os.cpu_count() or 1
         async for outcome in self._outcomes(jobs):
             self._count(outcome)
@@ -248,7 +253,7 @@ class Tool:
         )
         self._look_at_marks()
 
-    async def _outcomes(self, jobs: int) -> AsyncIterator[Outcome]:
+    async def _outcomes(self, jobs: int) -> AsyncIterator[RunOutcome]:
         plans = (evolve(self.options.plan, seed=seed) for seed in self.options.seeds())
         until = None if self.options["for"] is None else self.reactor.seconds() + self.options["for"]
         if jobs == 1:
@@ -263,8 +268,8 @@ class Tool:
 
     async def _outcomes_of_processes(
         self, plans: Iterator[Plan], jobs: int, until: float | None
-    ) -> AsyncIterator[Outcome]:
-        waiting: deque[Future[Outcome]] = deque()
+    ) -> AsyncIterator[RunOutcome]:
+        waiting: deque[Future[RunOutcome]] = deque()
         with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
             try:
                 while True:
@@ -278,7 +283,7 @@ class Tool:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _count(self, outcome: Outcome) -> None:
+    def _count(self, outcome: RunOutcome) -> None:
         self._done += 1
         self._events += outcome.events
         self._seconds += outcome.seconds
@@ -287,7 +292,7 @@ class Tool:
             self._failed += 1
             self.has_failed = True
 
-    def _report(self, outcome: Outcome) -> None:
+    def _report(self, outcome: RunOutcome) -> None:
         self._clear_line()
         self._say(f"{self._command(outcome.plan)}    {outcome.failure.splitlines()[0]}")
 
@@ -297,9 +302,9 @@ class Tool:
             self.has_failed = True
             self._say(f"FAILED: {self._done} seeds never came through: {'; '.join(missing)}")
 
-    # ------------------------------------------------------------------ smaller
+    # ------------------------------------------------------------------ shrinking
 
-    async def _shrink(self, outcome: Outcome) -> None:
+    async def _shrink(self, outcome: RunOutcome) -> None:
         if self.options["no-shrink"]:
             return
         shrinking = Shrinking(self.run_plan, outcome)
@@ -310,7 +315,7 @@ class Tool:
         self._say(f"    {best.failure.splitlines()[0]}")
         self._say(f"    {best.users} users; " + (", ".join(map(str, best.faults)) or "no faults"))
 
-    # ------------------------------------------------------------------ speaking
+    # ------------------------------------------------------------------ output
 
     def _say(self, text: str) -> None:
         self.out.write(text + "\n")

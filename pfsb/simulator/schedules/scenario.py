@@ -18,7 +18,7 @@ from pfsb.simulator.cluster.network import Passage
 from pfsb.simulator.cluster.server_process import builder, configuration
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.workload.connection import SimulatedConnection
-from pfsb.simulator.workload.paper_clients import SimulatedClient
+from pfsb.simulator.workload.paper_clients import PaperClient
 
 Schedule = Callable[[int, Plant | None], None]
 """Runs one situation from a seed, with a planted defect or without. Raises `AssertionError` if a promise is broken."""
@@ -31,7 +31,7 @@ class Scenario:
         self.rng = random.Random(f"{seed}/directed")
         self.cluster = SimulatedCluster(seed, servers, patch=patch, **parameters)
         self.clients = [
-            SimulatedClient(self.cluster, f"client-{i}", random.Random(f"{seed}/client/{i}")) for i in range(clients)
+            PaperClient(self.cluster, f"client-{i}", random.Random(f"{seed}/client/{i}")) for i in range(clients)
         ]
 
     def begin(self) -> None:
@@ -52,7 +52,7 @@ class Scenario:
         """Every client that has asked gets an answer in time."""
         for client in self.clients:
             client.finish()
-        self.cluster.run_until(lambda: all(client.satisfied for client in self.clients), seconds)
+        self.cluster.run_until(lambda: all(client.is_satisfied for client in self.clients), seconds)
 
     def lose(self, kind: type[Message]) -> None:
         """Lose all messages of this kind from now on."""
@@ -83,7 +83,7 @@ class Scenario:
 
     def require_view(self, view: int) -> None:
         """Fail if a later view than `view` was led."""
-        latest = max(self.cluster.checks.network.leaders)
+        latest = max(self.cluster.checks.messages.leaders)
         if latest != view:
             raise Violation(f"view {view} worked, and now it is view {latest}")
 
@@ -98,7 +98,7 @@ class Servers:
             seed, settings=settings, patch=patch, start=False, build=lambda parts: builder(config, self.checks)(parts)
         )
         config = configuration(self.cluster.ids, settings, Limits())
-        self.checks = SessionChecker(self.cluster.checks.door.disks, settings.horizon_slots, Counter())
+        self.checks = SessionChecker(self.cluster.checks.durability.disks, settings.horizon_slots, Counter())
         for server_id in self.cluster.ids:
             self.cluster.restart(server_id)
         self.cluster.run_until(self.cluster.has_leader)

@@ -1,4 +1,4 @@
-"""A user's connection to one life of one server: what goes there and back takes its time, and ends with that life."""
+"""A user's connection to one incarnation of one server, with delays both ways; it ends with that incarnation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from attrs import define, field
 from pfsb.applications.interfaces import Command, Done, Result
 from pfsb.sessions.connection import ClientConnection
 from pfsb.simulator.checkers.session_checker import SessionChecker
+from pfsb.simulator.cluster.clock import ServerClock
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 
 LATENCY_SECONDS = (0.0002, 0.003)
@@ -21,94 +22,97 @@ Told = Callable[[Result], None]
 
 @define(eq=False)
 class SimulatedConnection:
-    """Like a TCP connection: in order, and lost when the server dies. What it answers goes through the checks first."""
+    """A connection that keeps the order of requests and is lost when the server dies, as a TCP connection.
+
+    The checkers see each request when it reaches the server, and each answer when it leaves the server.
+    """
 
     cluster: SimulatedCluster
     checks: SessionChecker
     rng: random.Random
     server_id: int
     on_ended: Callable[[SimulatedConnection, str], None]
-    turn_seconds: float = 0.0
-    """What arrives within such a time is seen by the server at its end, together; 0: at once."""
+    batching_seconds: float = 0.0
+    """Length of the periods at whose ends requests reach the server, all of a period together; 0: each at once."""
     client_id: str = ""
-    """Whose session it speaks for; "" until it is known."""
-    is_left: bool = False
+    """The session of this connection; "" until it is known."""
+    is_disconnected: bool = False
     unanswered: int = 0
-    _lane: Any = field(init=False)
+    _server_clock: ServerClock = field(init=False)
     _connection: ClientConnection | None = field(default=None, init=False)
-    _there: float = field(default=0.0, init=False)
-    _back: float = field(default=0.0, init=False)
+    _request_arrival: float = field(default=0.0, init=False)
+    _reply_arrival: float = field(default=0.0, init=False)
 
-    @_lane.default
-    def _make_lane(self) -> Any:
+    @_server_clock.default
+    def _make_server_clock(self) -> ServerClock:
         running = self.cluster.servers[self.server_id].running
-        assert running is not None, "one connects to a server that runs"
-        return running.lane
+        assert running is not None, "connections are made to running servers only"
+        return running.server_clock
 
     @property
     def is_lost(self) -> bool:
-        """The server of that life is gone."""
-        return bool(self._lane.closed)
+        """Whether the incarnation of the server has ended."""
+        return self._server_clock.closed
 
-    # ------------------------------------------------------------------ there
+    # ------------------------------------------------------------------ requests of the user
 
     def connect(self, connected: Callable[[], None]) -> None:
-        self._go(self._connect, connected)
+        self._send(self._connect, connected)
 
     def hello(self, client_id: str, ttl_seconds: int, told: Told) -> None:
-        self._go(self._hello, client_id, ttl_seconds, told)
+        self._send(self._hello, client_id, ttl_seconds, told)
 
     def submit(self, number: int, command: Command, told: Told) -> None:
-        """A numbered command."""
+        """Send a numbered command."""
         self.unanswered += 1
-        self._go(self._submit, number, command, told)
+        self._send(self._submit, number, command, told)
 
     def question(self, command: Command, told: Told) -> None:
         self.unanswered += 1
-        self._go(self._question, command, told)
+        self._send(self._question, command, told)
 
     def read(self, name: str, told: Callable[[int, Result], None]) -> None:
-        """What this server knows of a key, by itself; with the slot up to which that is."""
-        self._go(self._read, name, told)
+        """Read a key at this server; the answer comes with the last slot that the server had executed by then."""
+        self._send(self._read, name, told)
 
     def bye(self, told: Told) -> None:
-        self._go(self._bye, told)
+        self._send(self._bye, told)
 
-    def leave(self) -> None:
-        """Hang up. What is under way is not answered any more."""
-        if not self.is_left:
-            self.is_left = True
-            self._go(self._disconnect)
+    def disconnect(self) -> None:
+        """Close the connection. Requests under way get no answer any more."""
+        if not self.is_disconnected:
+            self.is_disconnected = True
+            self._send(self._disconnect)
 
-    def _go(self, act: Callable[..., None], *args: Any) -> None:
-        """In order; a paused server takes it when it goes on."""
+    def _send(self, act: Callable[..., None], *args: Any) -> None:
+        """Let a request arrive at the server, behind earlier ones. A paused server takes it when it is resumed."""
         now = self.cluster.now
-        self._there = max(self._there, self._seen(now + self.rng.uniform(*LATENCY_SECONDS)))
-        self.cluster.clock.callLater(self._there - now, self._lane.callLater, 0, act, *args)
+        self._request_arrival = max(self._request_arrival, self._batched(now + self.rng.uniform(*LATENCY_SECONDS)))
+        self.cluster.clock.callLater(self._request_arrival - now, self._server_clock.callLater, 0, act, *args)
 
-    def _seen(self, arrival: float) -> float:
-        return ceil(arrival / self.turn_seconds) * self.turn_seconds if self.turn_seconds else arrival
+    def _batched(self, arrival: float) -> float:
+        return ceil(arrival / self.batching_seconds) * self.batching_seconds if self.batching_seconds else arrival
 
     # ------------------------------------------------------------------ at the server
 
     def _connect(self, connected: Callable[[], None]) -> None:
-        desk = self.cluster.process(self.server_id).server.desk
-        self._connection = desk.connect(lambda code, text: self._return(self.on_ended, self, code))
+        local_clients = self.cluster.process(self.server_id).server.desk
+        self._connection = local_clients.connect(lambda code, text: self._reply_with(self.on_ended, self, code))
         self.client_id = self._connection.client_id
-        self._return(connected)
+        self._reply_with(connected)
 
     def _hello(self, client_id: str, ttl_seconds: int, told: Told) -> None:
         answered_up_to = self.checks.answered_up_to(client_id)
 
         def answered(result: Result) -> None:
-            if isinstance(result, Done) and not self._lane.closed:
+            if isinstance(result, Done) and not self._server_clock.closed:
                 self.client_id = client_id
                 fields = dict(result.fields)
                 self.checks.marks["session taken over"] += fields["resumed"] == "yes"
                 self.cluster.findings.note(
                     self.checks.opened, client_id, fields["last"], fields["resumed"] == "yes", answered_up_to
                 )
-            self._return(told, result)
+            self._reply_with(told, result)
 
         assert self._connection is not None
         self._connection.hello(client_id, ttl_seconds, answered)
@@ -117,11 +121,11 @@ class SimulatedConnection:
         ticket = (self.client_id, number)
 
         def answered(result: Result) -> None:
-            if not self._lane.closed:
+            if not self._server_clock.closed:
                 self.cluster.findings.note(self.checks.answered, ticket, result)
                 self.cluster.network.note(repr((self.cluster.now, ticket, result)).encode())
             self.unanswered -= 1
-            self._return(told, result)
+            self._reply_with(told, result)
 
         assert self._connection is not None
         self.checks.ask(ticket, command)
@@ -130,7 +134,7 @@ class SimulatedConnection:
     def _question(self, command: Command, told: Told) -> None:
         def answered(result: Result) -> None:
             self.unanswered -= 1
-            self._return(told, result)
+            self._reply_with(told, result)
 
         assert self._connection is not None
         self._connection.submit(None, command, answered)
@@ -139,26 +143,26 @@ class SimulatedConnection:
         assert self._connection is not None
         replica = self.cluster.replica(self.server_id)
         seq = replica.data.ordering.local_aru
-        self._connection.ask(("GET", name), lambda result: self._return(told, seq, result))
+        self._connection.ask(("GET", name), lambda result: self._reply_with(told, seq, result))
 
     def _bye(self, told: Told) -> None:
         assert self._connection is not None
-        self._connection.bye(lambda result: self._return(told, result))
+        self._connection.bye(lambda result: self._reply_with(told, result))
 
     def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.disconnected()
 
-    # ------------------------------------------------------------------ back
+    # ------------------------------------------------------------------ answers to the user
 
-    def _return(self, told: Callable[..., None], *args: Any) -> None:
-        """What a server says that dies in this moment gets nowhere."""
-        if self._lane.closed:
+    def _reply_with(self, told: Callable[..., None], *args: Any) -> None:
+        """Let an answer travel to the user, unless the server has died in this moment."""
+        if self._server_clock.closed:
             return
         now = self.cluster.now
-        self._back = max(self._back, now + self.rng.uniform(*LATENCY_SECONDS))
-        self.cluster.clock.callLater(self._back - now, self._arrive, told, *args)
+        self._reply_arrival = max(self._reply_arrival, now + self.rng.uniform(*LATENCY_SECONDS))
+        self.cluster.clock.callLater(self._reply_arrival - now, self._deliver_reply, told, *args)
 
-    def _arrive(self, told: Callable[..., None], *args: Any) -> None:
-        if not self.is_left:
+    def _deliver_reply(self, told: Callable[..., None], *args: Any) -> None:
+        if not self.is_disconnected:
             told(*args)

@@ -1,4 +1,4 @@
-"""People who only listen: they are told every event once, in order, wherever they are connected just then."""
+"""Listeners: each must get every event of the chat once, in order, at whatever servers it is connected."""
 
 from __future__ import annotations
 
@@ -10,67 +10,69 @@ from pfsb.applications.interfaces import Event
 from pfsb.sessions.subscription import Subscription
 from pfsb.simulator.cluster.clock import ServerClock
 from pfsb.simulator.cluster.cluster import SimulatedCluster
-from pfsb.simulator.workload.read_checker import Log
+from pfsb.simulator.workload.read_checker import ReadHistory
 
 LOOK_SECONDS = 0.1
+"""How often a listener decides whether to move or to pause."""
 STAYS_SECONDS = 4.0
+"""How long a listener stays at one server, on average."""
 
 
 @define(eq=False)
-class Listener:
-    """Follows the chat from the first line on, at one server after another; now and then it does not read on."""
+class SimulatedListener:
+    """Follows the chat from its first line on, at one server after another, and pauses now and then."""
 
     cluster: SimulatedCluster
-    log: Log
+    log: ReadHistory
     rng: random.Random
     heard: int = 0
-    """How many events."""
-    _lane: ServerClock | None = None
-    _visit: int = 0
-    """How often the listener has gone to a server."""
+    """Number of events that the listener has got."""
+    _server_clock: ServerClock | None = None
+    _visits: int = 0
+    """Number of times that the listener has moved to a server."""
     _server_id: int = -1
-    _following: Subscription | None = None
-    _stays_until: float = field(default=0.0)
+    _subscription: Subscription | None = None
+    _leaves_at: float = field(default=0.0)
     _is_paused: bool = False
 
     def start(self) -> None:
-        self.cluster.clock.callLater(self.rng.uniform(0, LOOK_SECONDS), self._live)
+        self.cluster.clock.callLater(self.rng.uniform(0, LOOK_SECONDS), self._act)
 
-    def _live(self) -> None:
-        if self._lane is None or self._lane.closed or self.cluster.now >= self._stays_until:
+    def _act(self) -> None:
+        if self._server_clock is None or self._server_clock.closed or self.cluster.now >= self._leaves_at:
             self._move()
-        elif self._following is not None and self.rng.random() < 0.2:
-            self._stop_or_go_on(self._following)
-        self.cluster.clock.callLater(LOOK_SECONDS, self._live)
+        elif self._subscription is not None and self.rng.random() < 0.2:
+            self._pause_or_resume(self._subscription)
+        self.cluster.clock.callLater(LOOK_SECONDS, self._act)
 
-    def _stop_or_go_on(self, following: Subscription) -> None:
-        """The connection's buffer is full, or empty again."""
+    def _pause_or_resume(self, subscription: Subscription) -> None:
+        """Pause or resume the subscription, as a connection with a full buffer does."""
         self._is_paused = not self._is_paused
         if self._is_paused:
-            following.pause()
+            subscription.pause()
         else:
-            following.resume()
+            subscription.resume()
 
     def _move(self) -> None:
-        if self._following is not None:
-            self._following.stop()
-        self._following, self._lane, self._is_paused = None, None, False
+        if self._subscription is not None:
+            self._subscription.stop()
+        self._subscription, self._server_clock, self._is_paused = None, None, False
         able = self.cluster.serving_ids
         if able:
             self._server_id = self.rng.choice(able)
-            self._stays_until = self.cluster.now + self.rng.uniform(0, 2) * STAYS_SECONDS
-            self._visit += 1
-            self._lane = lane = self.cluster.lane(self._server_id)
-            lane.callLater(0, self._listen, lane, self._visit)
+            self._leaves_at = self.cluster.now + self.rng.uniform(0, 2) * STAYS_SECONDS
+            self._visits += 1
+            self._server_clock = server_clock = self.cluster.server_clock(self._server_id)
+            server_clock.callLater(0, self._listen, server_clock, self._visits)
 
-    def _listen(self, lane: ServerClock, visit: int) -> None:
-        if visit != self._visit:
-            return  # the server was paused for so long that the listener has gone
+    def _listen(self, server_clock: ServerClock, visit_number: int) -> None:
+        if visit_number != self._visits:
+            return  # the server was paused for so long that the listener has moved on
         server = self.cluster.process(self._server_id).server
-        self._following = server.follow("LISTEN", self.heard + 1, lambda event: self._hear(lane, event))
+        self._subscription = server.follow("LISTEN", self.heard + 1, lambda event: self._hear(server_clock, event))
 
-    def _hear(self, lane: ServerClock, event: Event) -> None:
-        """What a server tells that dies in this moment gets nowhere."""
-        if lane is self._lane and not lane.closed:
+    def _hear(self, server_clock: ServerClock, event: Event) -> None:
+        """Check an event, unless its server has died in this moment or the listener has moved on."""
+        if server_clock is self._server_clock and not server_clock.closed:
             self.heard += 1
             self.cluster.findings.note(self.log.heard, self.heard, event, f"server {self._server_id}")

@@ -1,4 +1,4 @@
-"""The numbers that a user gives to commands: growing, some of them passed over, for mischief."""
+"""The numbers that a user gives to its commands: growing, with some skipped, which a correct client does not do."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from attrs import define, field
 
 
 @define(eq=False)
-class Numbers:
-    """Of one session."""
+class CommandNumbers:
+    """The command numbers of one session."""
 
     _rng: random.Random
     _gaps: float
-    """The chance that a number is passed over."""
+    """Chance that a number is skipped."""
     _last: int = field(default=0, init=False)
-    passed_over: list[int] = field(factory=list, init=False)
+    skipped: list[int] = field(factory=list, init=False)
 
     def next(self) -> int:
         self._last += 1
         if self._rng.random() < self._gaps:
-            self.passed_over.append(self._last)
+            self.skipped.append(self._last)
             self._last += 1
         return self._last
 
-    def take_passed_over(self) -> int:
-        """One of those, to be used after all."""
-        return self.passed_over.pop(self._rng.randrange(len(self.passed_over)))
+    def take_skipped(self) -> int:
+        """Take one of the skipped numbers, to use it after all."""
+        return self.skipped.pop(self._rng.randrange(len(self.skipped)))
 
-    def know(self, last: int) -> None:
-        """The session is there already, and has come so far."""
+    def continue_from(self, last: int) -> None:
+        """Go on after number `last` of a session that was resumed."""
         self._last = max(self._last, last)
 
-    def begin_anew(self) -> None:
-        """Another session."""
+    def restart(self) -> None:
+        """Begin with number 1 again, for a new session."""
         self._last = 0
-        self.passed_over.clear()
+        self.skipped.clear()

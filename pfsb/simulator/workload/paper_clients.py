@@ -1,4 +1,4 @@
-"""Clients of a simulated cluster, as the paper has them: one outstanding update each, numbered by the client."""
+"""Clients as in section 3 of the paper: one outstanding update each, numbered by the client."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from pfsb.simulator.cluster.cluster import SimulatedCluster
 
 
 @define(eq=False)
-class SimulatedClient:
-    """Asks, waits for the answer, asks on. Without an answer it repeats the same number, mostly at another server."""
+class PaperClient:
+    """A client that has one update under way.
+
+    Without an answer it repeats the update with the same number, at another server if there is one.
+    """
 
     cluster: SimulatedCluster
     client_id: str
@@ -20,32 +23,32 @@ class SimulatedClient:
     think_seconds: float = 0.05
     timestamp: int = 0
     servers: list[int] = field(factory=list)
-    """Which it talks to; empty: any that runs."""
+    """Servers that the client may use; empty: all."""
     _asked_at: float = 0.0
     _server: int = -1
-    _enough: bool = False
+    _is_finishing: bool = False
 
     def start(self) -> None:
         self.cluster.clock.callLater(self.rng.uniform(0, self.think_seconds), self._ask_next)
 
     def finish(self) -> None:
-        """Ask nothing new; what is under way is still repeated until it is answered."""
-        self._enough = True
+        """Begin no new update. The one under way is repeated until it is answered."""
+        self._is_finishing = True
 
     @property
-    def satisfied(self) -> bool:
-        """Everything that it asked for is answered."""
+    def is_satisfied(self) -> bool:
+        """Whether the latest update, and therefore every update, is answered."""
         return self.timestamp == 0 or (self.client_id, self.timestamp) in self.cluster.answers
 
     def _ask_next(self) -> None:
-        if not self._enough:
+        if not self._is_finishing:
             self.timestamp += 1
             self._ask()
             self._look()
 
     def _look(self) -> None:
-        """See whether the answer has come; have patience for so long."""
-        if self.satisfied:
+        """Go on if the answer has come; repeat the update if the client has waited long enough."""
+        if self.is_satisfied:
             self.cluster.clock.callLater(self.rng.uniform(0, 2 * self.think_seconds), self._ask_next)
             return
         if self.cluster.now - self._asked_at > self.patience_seconds:
@@ -61,6 +64,6 @@ class SimulatedClient:
             self.cluster.submit(self._server, self.client_id, self.timestamp, self._payload())
 
     def _payload(self) -> bytes:
-        """Different for each update, the same for each repetition; now and then a long one."""
+        """Make a payload that differs for each update, but not for its repetitions. Every tenth one is long."""
         text = f"{self.client_id}/{self.timestamp}".encode()
         return text * 200 if self.timestamp % 10 == 0 else text

@@ -1,6 +1,6 @@
-"""What may be read without the log: answers of one server (read=sequential, read=stale), and events (LISTEN).
+"""Checks of reads that do not go through the log: answers of one server (read=sequential, read=stale), and LISTEN.
 
-Each is compared with the executed history: a read with what stood there after a slot, an event with what was said.
+Both are compared with the executed history: a read with the value after a slot, an event with the line of the chat.
 """
 
 from __future__ import annotations
@@ -8,23 +8,23 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from attrs import define, field
 from zope.interface import implementer
 
+from pfsb.applications.chat import Chat
 from pfsb.applications.interfaces import Event, Result
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions.observer import NoObserver
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.simulator.checkers.violation import Violation
-from pfsb.simulator.cluster.process import Parts
+from pfsb.simulator.cluster.process import ServerParts
 
 
 @define
-class Versions:
-    """What one question was answered with, by the slot from which on."""
+class AnswerVersions:
+    """The answers to one question over time: each with the slot from which on it was right."""
 
     slots: list[int] = field(factory=list)
     answers: list[Result] = field(factory=list)
@@ -35,14 +35,14 @@ class Versions:
             self.answers.append(answer)
 
     def at(self, seq: int) -> Result | None:
-        """None: nothing was executed so early."""
+        """The answer after slot `seq`; None if no slot was executed so early."""
         place = bisect_right(self.slots, seq)
         return self.answers[place - 1] if place else None
 
 
 @define
-class Found:
-    """What executing one slot came to, for those who read."""
+class SlotReads:
+    """The effect of one slot on reads and events."""
 
     seq: int
     answers: dict[str, Result] = field(factory=dict)
@@ -50,41 +50,41 @@ class Found:
 
 
 @define
-class Log:
-    """The history as those see it who read beside it, over all servers and all their lives."""
+class ReadHistory:
+    """The history of values and events, with which all reads and events of all servers are compared."""
 
     names: Sequence[str]
     """The keys that users read."""
     marks: Counter[str]
     events: list[Event] = field(factory=list)
-    """All that was said, in the order of execution."""
+    """All events, in the order of execution."""
     up_to: int = 0
-    """The slot that was settled last."""
-    _versions: dict[str, Versions] = field(factory=dict)
+    """The highest slot that is settled."""
+    _versions: dict[str, AnswerVersions] = field(factory=dict)
     _seen: dict[str, int] = field(factory=dict)
-    """client -> the latest slot that something it was told comes from."""
+    """Client -> the latest slot of which the client has seen an effect."""
 
-    def settled(self, found: Found) -> None:
-        """What executing a slot came to at one server is out of its door, for the first time of that slot or again."""
+    def settled(self, found: SlotReads) -> None:
+        """Take the effects of a slot that the gate of a server lets out; those of a second server change nothing."""
         if found.seq > self.up_to:
             self.up_to = found.seq
             for name, answer in found.answers.items():
-                self._versions.setdefault(name, Versions()).note(found.seq, answer)
+                self._versions.setdefault(name, AnswerVersions()).note(found.seq, answer)
             self.events += found.events
 
     # ------------------------------------------------------------------ reads
 
     def seen(self, client: str, seq: int) -> None:
-        """The client was told something that comes from this slot."""
+        """Note that a client has seen an effect of this slot."""
         self._seen[client] = max(seq, self._seen.get(client, 0))
 
     def seen_by(self, client: str) -> int:
         return self._seen.get(client, 0)
 
     def read(self, name: str, seq: int, answer: Result, oldest: int, where: str) -> None:
-        """`where` has answered from what it was after slot `seq`; the client has seen slot `oldest` already.
+        """Check an answer of `where` as of slot `seq` to a client that has seen slot `oldest`. Raises `Violation`.
 
-        Raises `Violation`. A stale read may be older than anything: `oldest` is 0.
+        `oldest` is 0 for a stale read, which may be of any age.
         """
         if seq < oldest:
             raise Violation(f"{where} reads {name} as of slot {seq}, and the session has seen slot {oldest}")
@@ -97,7 +97,7 @@ class Log:
     # ------------------------------------------------------------------ events
 
     def heard(self, number: int, event: Event, where: str) -> None:
-        """Somebody who listens was told this as event `number`. Raises `Violation`."""
+        """Check an event that a listener got as event `number`. Raises `Violation`."""
         told = dict(event.fields)["index"]
         if told != number:
             raise Violation(f"{where} tells of event {told}, and {number} is next")
@@ -111,24 +111,26 @@ class Log:
 @implementer(IStateMachine)
 @define(eq=False)
 class WatchedReads:
-    """Looks, after each slot, at what a reader would find."""
+    """Stands around the state machine of one server, and notes after each slot the answers that a reader would get."""
 
-    _inner: Any
+    _inner: IStateMachine
     _machine: SessionStateMachine
-    _chat: Any
-    _log: Log
+    _chat: Chat
+    _log: ReadHistory
     _settle: Callable[..., None]
     _told: int = 0
 
     @classmethod
-    def of(cls, parts: Parts, log: Log) -> Callable[[Any, SessionStateMachine, Any], WatchedReads]:
-        """Makes one around (state machine, the sessions inside it, the chat application)."""
+    def of(
+        cls, parts: ServerParts, log: ReadHistory
+    ) -> Callable[[IStateMachine, SessionStateMachine, Chat], WatchedReads]:
+        """Make a function that wraps (state machine, the sessions inside it, the chat application)."""
         return lambda inner, machine, chat: cls(inner, machine, chat, log, parts.settle)
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
-        found = Found(seq)
+        found = SlotReads(seq)
         recovers = isinstance(self._machine.observer, NoObserver)
-        if not recovers:  # now, so that it is settled before those who listen are told
+        if not recovers:  # before the execution, so that the slot is settled before listeners get its events
             self._settle(self._log.settled, found)
         self._inner.execute(seq, time_ms, updates)
         length = self._chat.length()
@@ -136,7 +138,7 @@ class WatchedReads:
             found.answers.update((name, self._machine.question(("GET", name))) for name in self._log.names)
             found.events += self._chat.events(self._told + 1, length - self._told)
         self._told = length
-        if recovers:  # from its disk, where it was before
+        if recovers:  # the slot is on the disk of this server, so it counts at once
             self._log.settled(found)
 
     def too_old(self, update: ClientUpdate) -> None:

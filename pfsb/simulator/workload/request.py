@@ -1,24 +1,24 @@
-"""What one user of a simulated cluster wants, until it is known what became of it."""
+"""One command of a user of a simulated cluster, from its first request until its fate is known."""
 
 from __future__ import annotations
 
 from attrs import define
 
 from pfsb.applications.interfaces import Command, Result
-from pfsb.simulator.linearizability.history import Entry
+from pfsb.simulator.linearizability.history import HistoryEntry
 from pfsb.simulator.workload.connection import SimulatedConnection
 
 
 @define(eq=False)
 class UserRequest:
-    """One command that a user wants carried out; it is asked until its fate is known."""
+    """One command of a user, which is repeated until its fate is known."""
 
     number: int
-    """0: a question, which is asked once."""
+    """The number of the command; 0 for a read, which is sent once."""
     command: Command
-    entry: Entry | None = None
+    history_entry: HistoryEntry | None = None
     asked_at: float = 0.0
-    line: SimulatedConnection | None = None
-    """Where it was asked last, and may still be answered."""
+    connection: SimulatedConnection | None = None
+    """The connection on which the command was sent last, and may still be answered."""
     may_have_run: bool = False
     result: Result | None = None

@@ -1,4 +1,4 @@
-"""What the users of a simulated cluster are like."""
+"""The behaviour of the users of a simulated cluster."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from attrs import frozen
 
 @frozen
 class UserProfile:
-    """What users are like. Chances are for each occasion."""
+    """The behaviour of users. Chances are for each occasion."""
 
     patience_seconds: float = 1.5
     think_seconds: float = 0.2
     pipeline: int = 3
-    """Commands under way at once."""
+    """Maximum number of commands under way at once."""
     ttl_seconds: int = 3
-    turn_seconds: float = 0.0
-    """What reaches a server within such a time it sees together, as one does that is busy; 0: one after the other."""
+    batching_seconds: float = 0.0
+    """Length of the periods whose requests a server sees together, as a busy server does; 0: one after the other."""
     rhythm_seconds: float = 0.0
-    """All users ask something new in the first half of each such time, and nothing in the other; 0: at any time."""
+    """Length of the periods in whose second halves no user begins a new command; 0: users do so at any time."""
     leaves: float = 0.0
-    """That, instead of asking on, the user hangs up, and comes back after a while."""
+    """Chance that a user disconnects, and comes back after a while."""
     vanishes: float = 0.0
-    """The same, and does not come back."""
+    """Chance that a user disconnects for good."""
     doubles: float = 0.0
-    """That the old connection stays open when there is a new one."""
+    """Chance that the old connection stays open for a while when there is a new one."""
     goes_back: float = 0.0
-    """To repeat a number that was answered, or to use one that was passed over."""
+    """Chance that a user repeats a number that was answered, or uses one that it has skipped."""
     says_goodbye: float = 0.0
-    """That a session is closed, to be opened anew."""
+    """Chance that a user closes its session, to open it anew."""

@@ -1,7 +1,7 @@
-"""People who use the cluster: each asks, waits, loses patience, goes elsewhere and repeats the same numbers.
+"""Users of whole servers: each sends commands, waits, moves to another server and repeats the same numbers there.
 
-A user with a name has one session, over many connections, sometimes two at once. One without has a session for each
-connection; what was under way when that breaks stays unknown.
+A user with a name has one session over many connections, sometimes two at once. A user without a name has a session
+for each connection; the fate of its commands under way stays unknown when the connection breaks.
 """
 
 from __future__ import annotations
@@ -12,177 +12,194 @@ from collections.abc import Callable
 from attrs import define, field
 
 from pfsb.applications.interfaces import Done, Result
-from pfsb.simulator.checkers.session_checker import REFUSED_BY_THE_DESK, SessionChecker
+from pfsb.simulator.checkers.session_checker import REFUSED_BY_LOCAL_CLIENTS, SessionChecker
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.linearizability.history import History
 from pfsb.simulator.workload.commands import Vocabulary, unlock
 from pfsb.simulator.workload.connection import SimulatedConnection
-from pfsb.simulator.workload.numbers import Numbers
-from pfsb.simulator.workload.read_checker import Log
+from pfsb.simulator.workload.numbers import CommandNumbers
+from pfsb.simulator.workload.read_checker import ReadHistory
 from pfsb.simulator.workload.request import UserRequest
 from pfsb.simulator.workload.user_profile import UserProfile
 
 LOOK_SECONDS = 0.05
+"""How often a user decides about its next action."""
 LOCK_PATIENCE = 4
-"""A lock may be long in coming: so many times the patience."""
+"""Factor of a user's patience with a LOCK, which may have to wait for its holder."""
 BACKOFF_MAX = 8
-"""Patience grows to so many times."""
+"""Maximum factor by which the patience of a user grows."""
 
 
 @define(eq=False)
 class User:
+    """One user, with at most one connection in use at a time."""
+
     cluster: SimulatedCluster
     checks: SessionChecker
     history: History
-    log: Log
+    log: ReadHistory
     rng: random.Random
     name: str
-    """"": none."""
-    habits: UserProfile
+    """The client id of the user's session; "" for a user without a name."""
+    profile: UserProfile
     vocabulary: Vocabulary
     unique: Callable[[], int]
-    doors: frozenset[int]
-    """The servers that it goes to, as long as one of them runs and it does not just want to be done."""
+    home_servers: frozenset[int]
+    """The servers that the user connects to, while one of them runs and until `finish`."""
     is_gone: bool = False
-    _line: SimulatedConnection | None = None
+    _connection: SimulatedConnection | None = None
     _is_ready: bool = False
-    """The line may be used: HELLO is answered."""
-    _line_since: float = 0.0
+    """Whether the connection may be used: HELLO is answered."""
+    _connection_since: float = 0.0
     _had_a_session: bool = False
-    _numbers: Numbers = field(init=False)
-    _jobs: list[UserRequest] = field(factory=list)
-    """Without an answer, in the order of their numbers."""
+    _numbers: CommandNumbers = field(init=False)
+    _requests: list[UserRequest] = field(factory=list)
+    """Commands without an answer, in the order of their numbers."""
     _done: list[UserRequest] = field(factory=list)
-    _is_fed_up: bool = False
-    """This server had no answer to something, or to HELLO: another one may have."""
+    _wants_another_server: bool = False
+    """Whether this server did not answer a command or HELLO, so that another one may be better."""
     _may_hold: str = ""
-    """A lock that the user has asked for, and not given back for certain."""
+    """Name of a lock that the user has asked for, and not released for certain."""
     _next_at: float = 0.0
-    _enough: bool = False
-    _moves: int = 0
-    """Since there was enough."""
+    _is_finishing: bool = False
+    _moves_when_finishing: int = 0
+    """Number of moves to another server since `finish`."""
     _is_served: bool = False
-    """Something was answered since there was enough."""
+    """Whether a command was answered since `finish`."""
 
     @_numbers.default
-    def _make_numbers(self) -> Numbers:
-        return Numbers(self.rng, self.habits.goes_back)
+    def _make_numbers(self) -> CommandNumbers:
+        return CommandNumbers(self.rng, self.profile.goes_back)
 
-    # ------------------------------------------------------------------ life
+    # ------------------------------------------------------------------ what to do next
 
     def start(self) -> None:
-        self.cluster.clock.callLater(self.rng.uniform(0, 4 * LOOK_SECONDS), self._live)
+        self.cluster.clock.callLater(self.rng.uniform(0, 4 * LOOK_SECONDS), self._act)
 
     def finish(self) -> None:
-        """Give back what is held, and ask for one more thing; what is under way is repeated until it is answered."""
-        self._enough = True
+        """Release the lock and send one more command. Commands under way are repeated until they are answered."""
+        self._is_finishing = True
 
     @property
     def is_satisfied(self) -> bool:
-        """Nothing is left to wish for."""
-        return self.is_gone or (self._is_served and not self._jobs and not self._may_hold)
+        """Whether the user waits for nothing any more."""
+        return self.is_gone or (self._is_served and not self._requests and not self._may_hold)
 
     def describe(self) -> str:
-        jobs = ", ".join(f"#{job.number} {job.command[0]}" for job in self._jobs[:5])
-        where = "nowhere" if self._line is None else f"server {self._line.server_id}"
-        jobs = jobs or ("nothing" if self._is_served else "a server that takes a command")
-        return f"{self.name or 'somebody'} at {where} waits for {jobs}; holds {self._may_hold or 'nothing'}"
+        requests = ", ".join(f"#{request.number} {request.command[0]}" for request in self._requests[:5])
+        where = "nowhere" if self._connection is None else f"server {self._connection.server_id}"
+        requests = requests or ("nothing" if self._is_served else "a server that takes a command")
+        return f"{self.name or 'somebody'} at {where} waits for {requests}; holds {self._may_hold or 'nothing'}"
 
-    def _live(self) -> None:
+    def _act(self) -> None:
         if self.is_gone:
             return
-        if self._line is None or self._line.is_lost or self._is_impatient():
+        if self._connection is None or self._connection.is_lost or self._is_impatient():
             self._move()
         elif self._is_ready:
-            self._work()
-        self.cluster.clock.callLater(LOOK_SECONDS, self._live)
+            self._send_requests()
+        self.cluster.clock.callLater(LOOK_SECONDS, self._act)
 
     def _is_impatient(self) -> bool:
         now = self.cluster.now
-        if self._is_fed_up:
-            return now - self._line_since > self._backoff - 1
+        if self._wants_another_server:
+            return now - self._connection_since > self._backoff - 1
         if not self._is_ready:
-            return now - self._line_since > 2 * self.habits.patience_seconds * self._backoff
-        return any(job.line is not None and now - job.asked_at > self._patience_for(job) for job in self._jobs)
+            return now - self._connection_since > 2 * self.profile.patience_seconds * self._backoff
+        return any(
+            request.connection is not None and now - request.asked_at > self._patience_with(request)
+            for request in self._requests
+        )
 
-    def _patience_for(self, job: UserRequest) -> float:
-        return self.habits.patience_seconds * self._backoff * (LOCK_PATIENCE if job.command[0] == "LOCK" else 1)
+    def _patience_with(self, request: UserRequest) -> float:
+        return self.profile.patience_seconds * self._backoff * (LOCK_PATIENCE if request.command[0] == "LOCK" else 1)
 
     @property
     def _backoff(self) -> int:
-        """Who wants one thing only, and was at several servers in vain, waits longer at the next.
+        """Factor by which a finishing user waits longer, after several moves in vain.
 
-        A leader that is slow is not suspected as long as it orders something: all together must not ask for more.
+        A slow leader is not suspected as long as it orders something. Users that repeat their commands too often would
+        give it more than it can order, and would never be served.
         """
-        return min(BACKOFF_MAX, 1 + self._moves // 4)
+        return min(BACKOFF_MAX, 1 + self._moves_when_finishing // 4)
 
-    def _work(self) -> None:
-        for job in self._jobs:
-            if job.line is None:
-                self._ask(job)
-        if self.cluster.now >= self._next_at and len(self._jobs) < self.habits.pipeline and not self._is_time_to_rest():
-            self._next_at = self.cluster.now + self.rng.expovariate(1 / self.habits.think_seconds)
-            self._do_something()
+    def _send_requests(self) -> None:
+        for request in self._requests:
+            if request.connection is None:
+                self._ask(request)
+        if (
+            self.cluster.now >= self._next_at
+            and len(self._requests) < self.profile.pipeline
+            and not self._is_pause_of_rhythm()
+        ):
+            self._next_at = self.cluster.now + self.rng.expovariate(1 / self.profile.think_seconds)
+            self._choose_action()
 
-    def _is_time_to_rest(self) -> bool:
-        """A leader that fails while nobody asks is found out all the same, and what it leaves is put in order."""
-        rhythm = self.habits.rhythm_seconds
-        return rhythm > 0 and self.cluster.now % rhythm > rhythm / 2 and not self._enough
+    def _is_pause_of_rhythm(self) -> bool:
+        """Whether this is the quiet half of a period.
 
-    def _do_something(self) -> None:
-        habits, dice = self.habits, self.rng.random()
-        if self._enough:
-            self._finish_up()
-        elif dice < habits.vanishes:
+        A leader that fails while no client asks for anything must be found out, and what it has left must be ordered.
+        """
+        rhythm = self.profile.rhythm_seconds
+        return rhythm > 0 and self.cluster.now % rhythm > rhythm / 2 and not self._is_finishing
+
+    def _choose_action(self) -> None:
+        profile, dice = self.profile, self.rng.random()
+        if self._is_finishing:
+            self._finish()
+        elif dice < profile.vanishes:
             self.is_gone = True
             self._hang_up()
-        elif dice < habits.vanishes + habits.leaves:
+        elif dice < profile.vanishes + profile.leaves:
             self._hang_up()
-            self._line_since = self.cluster.now + self.rng.uniform(0, 2) * self.habits.ttl_seconds
-        elif dice < habits.vanishes + habits.leaves + habits.says_goodbye and not self._jobs:
+            self._connection_since = self.cluster.now + self.rng.uniform(0, 2) * self.profile.ttl_seconds
+        elif dice < profile.vanishes + profile.leaves + profile.says_goodbye and not self._requests:
             self._say_goodbye()
-        elif dice > 1 - habits.goes_back:
-            self._go_back()
+        elif dice > 1 - profile.goes_back:
+            self._reuse_a_number()
         else:
-            self._ask_something_new()
+            self._ask_next()
 
-    def _finish_up(self) -> None:
+    def _finish(self) -> None:
         self._give_back()
-        if not self._is_served and not self._jobs:
+        if not self._is_served and not self._requests:
             self._begin(UserRequest(self._numbers.next(), self.vocabulary.change(self.rng, self.unique())))
 
     # ------------------------------------------------------------------ asking
 
-    def _ask_something_new(self) -> None:
+    def _ask_next(self) -> None:
         dice = self.rng.random()
         if dice < self.vocabulary.share_of_locks:
-            self._want_a_lock()
+            self._use_a_lock()
         elif dice > 1 - self.vocabulary.share_of_local_reads:
-            self._read_here()
+            self._read_locally()
         elif dice < self.vocabulary.share_of_locks + self.vocabulary.share_of_reads:
             self._begin(UserRequest(0, self.vocabulary.question(self.rng)))
         else:
             self._begin(UserRequest(self._numbers.next(), self.vocabulary.change(self.rng, self.unique())))
 
-    def _read_here(self) -> None:
-        """At this server, sequentially if all that was asked is answered: else it would have to wait for that."""
-        line = self._line
-        assert line is not None
-        who = self.name or line.client_id
-        is_sequential = not line.unanswered
+    def _read_locally(self) -> None:
+        """Read a key at this server.
+
+        The read is sequential if all commands of the connection are answered; otherwise it would have to wait for them.
+        """
+        connection = self._connection
+        assert connection is not None
+        who = self.name or connection.client_id
+        is_sequential = not connection.unanswered
         oldest = self.log.seen_by(who) if is_sequential else 0
         name = self.rng.choice(self.vocabulary.names())
 
         def has_read(seq: int, result: Result) -> None:
-            where = f"{who} at server {line.server_id}"
+            where = f"{who} at server {connection.server_id}"
             self.cluster.findings.note(self.log.read, name, seq, result, oldest, where)
             if is_sequential:
                 self.log.seen(who, seq)
 
-        line.read(name, has_read)
+        connection.read(name, has_read)
 
-    def _want_a_lock(self) -> None:
-        """One at a time: whoever waits for one and holds another may wait for ever."""
+    def _use_a_lock(self) -> None:
+        """Ask for a lock, or release it. A user that waited for one lock and held another could wait for ever."""
         if self._may_hold:
             self._give_back()
         else:
@@ -191,171 +208,178 @@ class User:
             self._begin(UserRequest(self._numbers.next(), command))
 
     def _give_back(self) -> None:
-        if self._may_hold and not any("LOCK" in job.command[0] for job in self._jobs):
+        if self._may_hold and not any("LOCK" in request.command[0] for request in self._requests):
             self._begin(UserRequest(self._numbers.next(), unlock(self._may_hold)))
 
-    def _go_back(self) -> None:
-        """A correct client does neither; a correct server tells it the truth all the same."""
-        assert self._line is not None
-        if self._numbers.passed_over and self.rng.random() < 0.5:
-            number = self._numbers.take_passed_over()
-            job = UserRequest(number, self.vocabulary.change(self.rng, self.unique()))
-            job.entry = self.history.called(self._line.client_id, job.command)
-            self._line.submit(number, job.command, lambda result: self._note_answer(job, result))
+    def _reuse_a_number(self) -> None:
+        """Use a skipped number, or repeat one that was answered.
+
+        A correct client does neither, but a server must answer truthfully even then.
+        """
+        assert self._connection is not None
+        if self._numbers.skipped and self.rng.random() < 0.5:
+            number = self._numbers.take_skipped()
+            request = UserRequest(number, self.vocabulary.change(self.rng, self.unique()))
+            request.history_entry = self.history.called(self._connection.client_id, request.command)
+            self._connection.submit(number, request.command, lambda result: self._note_answer(request, result))
         elif self._done:
-            job = self.rng.choice(self._done)
-            self._line.submit(job.number, job.command, lambda result: None)
+            request = self.rng.choice(self._done)
+            self._connection.submit(request.number, request.command, lambda result: None)
 
-    def _begin(self, job: UserRequest) -> None:
-        self._jobs.append(job)
-        self._ask(job)
+    def _begin(self, request: UserRequest) -> None:
+        self._requests.append(request)
+        self._ask(request)
 
-    def _ask(self, job: UserRequest) -> None:
-        line = self._line
-        assert line is not None
-        job.asked_at, job.line = self.cluster.now, line
-        if job.entry is None:
-            job.entry = self.history.called(line.client_id, job.command)
-        if job.number:
-            line.submit(job.number, job.command, lambda result: self._answered(line, job, result))
+    def _ask(self, request: UserRequest) -> None:
+        connection = self._connection
+        assert connection is not None
+        request.asked_at, request.connection = self.cluster.now, connection
+        if request.history_entry is None:
+            request.history_entry = self.history.called(connection.client_id, request.command)
+        if request.number:
+            connection.submit(
+                request.number, request.command, lambda result: self._answered(connection, request, result)
+            )
         else:
-            line.question(job.command, lambda result: self._answered(line, job, result))
+            connection.question(request.command, lambda result: self._answered(connection, request, result))
 
     # ------------------------------------------------------------------ answers
 
-    def _answered(self, line: SimulatedConnection, job: UserRequest, result: Result) -> None:
-        if job not in self._jobs:
-            return  # answered on another line
-        if isinstance(result, Done) or result.code not in REFUSED_BY_THE_DESK:
-            self._settle(job, result)
-        elif line is not job.line:
-            return  # the line where it was asked since will tell
-        elif not job.number:
-            self._drop(job)
+    def _answered(self, connection: SimulatedConnection, request: UserRequest, result: Result) -> None:
+        if request not in self._requests:
+            return  # answered on another connection
+        if isinstance(result, Done) or result.code not in REFUSED_BY_LOCAL_CLIENTS:
+            self._settle(request, result)
+        elif connection is not request.connection:
+            return  # the connection on which the command was sent since will answer
+        elif not request.number:
+            self._drop(request)
         elif result.code == "BADREQUEST":
-            # The number is past, and its answer no longer kept; or it was passed over, and is of no use any more.
-            job.may_have_run = job.may_have_run or result.fate != "none"
-            self._drop(job)
+            # The number has run, and its answer is no longer kept; or it was skipped, and can no longer be used.
+            request.may_have_run = request.may_have_run or result.fate != "none"
+            self._drop(request)
         else:
-            job.may_have_run = job.may_have_run or result.fate != "none"
-            if not job.may_have_run and self.rng.random() < 0.3:
-                self._drop(job)
+            request.may_have_run = request.may_have_run or result.fate != "none"
+            if not request.may_have_run and self.rng.random() < 0.3:
+                self._drop(request)
             else:
-                job.line = None
-                self._is_fed_up = self._is_fed_up or self._enough or self.rng.random() < 0.3
+                request.connection = None
+                self._wants_another_server = self._wants_another_server or self._is_finishing or self.rng.random() < 0.3
 
-    def _settle(self, job: UserRequest, result: Result) -> None:
-        self._note_answer(job, result)
-        self._jobs.remove(job)
-        self._is_served = self._is_served or self._enough
-        if job.number:
-            self._done = [*self._done[-20:], job]
-        verb = job.command[0]
+    def _settle(self, request: UserRequest, result: Result) -> None:
+        self._note_answer(request, result)
+        self._requests.remove(request)
+        self._is_served = self._is_served or self._is_finishing
+        if request.number:
+            self._done = [*self._done[-20:], request]
+        verb = request.command[0]
         if verb == "UNLOCK" or ("LOCK" in verb and not isinstance(result, Done)):
             self._may_hold = ""
 
-    def _note_answer(self, job: UserRequest, result: Result) -> None:
-        assert job.entry is not None
-        if self._line is not None and job.number:
-            client = self._line.client_id
-            self.log.seen(client, self.checks.results.get((client, job.number), (0, None))[0])
-        if isinstance(result, Done) or result.code not in REFUSED_BY_THE_DESK:
-            self.history.answered(job.entry, result)
-        elif result.fate == "none" and not job.may_have_run:
-            self.history.did_not_happen(job.entry)
+    def _note_answer(self, request: UserRequest, result: Result) -> None:
+        assert request.history_entry is not None
+        if self._connection is not None and request.number:
+            client = self._connection.client_id
+            self.log.seen(client, self.checks.results.get((client, request.number), (0, None))[0])
+        if isinstance(result, Done) or result.code not in REFUSED_BY_LOCAL_CLIENTS:
+            self.history.answered(request.history_entry, result)
+        elif result.fate == "none" and not request.may_have_run:
+            self.history.did_not_happen(request.history_entry)
 
-    def _drop(self, job: UserRequest) -> None:
-        """Give it up; whether it ran is known, or never will be."""
-        assert job.entry is not None
-        self._jobs.remove(job)
-        if not job.may_have_run:
-            self.history.did_not_happen(job.entry)
-        if "LOCK" in job.command[0] and not job.may_have_run and job.command[0] != "UNLOCK":
+    def _drop(self, request: UserRequest) -> None:
+        """Give a command up: its fate is known, or will never be."""
+        assert request.history_entry is not None
+        self._requests.remove(request)
+        if not request.may_have_run:
+            self.history.did_not_happen(request.history_entry)
+        if "LOCK" in request.command[0] and not request.may_have_run and request.command[0] != "UNLOCK":
             self._may_hold = ""
 
     # ------------------------------------------------------------------ connections
 
     def _move(self) -> None:
-        """To a server, another one if possible."""
-        if self.cluster.now < self._line_since:
+        """Connect to a server, to another one if possible."""
+        if self.cluster.now < self._connection_since:
             return
-        before = self._line
-        self._moves += self._enough
+        before = self._connection
+        self._moves_when_finishing += self._is_finishing
         self._hang_up()
         serving = self.cluster.serving_ids
-        if not self._enough:
-            serving = [i for i in serving if i in self.doors] or serving
+        if not self._is_finishing:
+            serving = [i for i in serving if i in self.home_servers] or serving
         able = [i for i in serving if before is None or i != before.server_id] or serving
         if not able:
             return
-        self._line = line = SimulatedConnection(
+        self._connection = connection = SimulatedConnection(
             self.cluster,
             self.checks,
             self.rng,
             self.rng.choice(able),
             self._session_is_over,
-            self.habits.turn_seconds,
+            self.profile.batching_seconds,
         )
-        self._line_since = self.cluster.now
-        line.connect(lambda: self._connected(line))
+        self._connection_since = self.cluster.now
+        connection.connect(lambda: self._connected(connection))
 
-    def _connected(self, line: SimulatedConnection) -> None:
+    def _connected(self, connection: SimulatedConnection) -> None:
         if self.name:
-            line.hello(self.name, self.habits.ttl_seconds, lambda result: self._hello_answered(line, result))
-        elif line is self._line:
+            connection.hello(
+                self.name, self.profile.ttl_seconds, lambda result: self._on_hello_answered(connection, result)
+            )
+        elif connection is self._connection:
             self._is_ready = True
-            self._numbers.begin_anew()
+            self._numbers.restart()
             self._done.clear()
 
-    def _hello_answered(self, line: SimulatedConnection, result: Result) -> None:
-        if line is not self._line:
+    def _on_hello_answered(self, connection: SimulatedConnection, result: Result) -> None:
+        if connection is not self._connection:
             return
         if not isinstance(result, Done):
-            self._is_fed_up = True
+            self._wants_another_server = True
             return
         fields = dict(result.fields)
         last, resumed = int(fields["last"]), fields["resumed"] == "yes"
         if not resumed:
             self._session_is_new()
-        for job in self._jobs:
-            job.may_have_run = job.may_have_run and job.number <= last
+        for request in self._requests:
+            request.may_have_run = request.may_have_run and request.number <= last
         self._had_a_session = self._is_ready = True
-        self._numbers.know(last)
+        self._numbers.continue_from(last)
 
     def _session_is_new(self) -> None:
-        """What the former one held is free again; what it was asked may have run, and be forgotten since."""
+        """Begin a new session: locks of the former one are free, and its commands may have run and been forgotten."""
         if self._had_a_session:
-            for job in [job for job in self._jobs if job.may_have_run]:
-                self._drop(job)
+            for request in [request for request in self._requests if request.may_have_run]:
+                self._drop(request)
             self._done.clear()
-        if not any("LOCK" in job.command[0] for job in self._jobs):
+        if not any("LOCK" in request.command[0] for request in self._requests):
             self._may_hold = ""
 
     def _hang_up(self) -> None:
-        """Leave the line, or leave it open and forget it."""
-        line, self._line, self._is_ready, self._is_fed_up = self._line, None, False, False
-        if line is None:
+        """Disconnect, or leave the connection open for a while without using it."""
+        connection, self._connection, self._is_ready, self._wants_another_server = self._connection, None, False, False
+        if connection is None:
             return
-        if not self.is_gone and self.name and self.rng.random() < self.habits.doubles:
-            self.cluster.clock.callLater(self.rng.uniform(0, 5), line.leave)
+        if not self.is_gone and self.name and self.rng.random() < self.profile.doubles:
+            self.cluster.clock.callLater(self.rng.uniform(0, 5), connection.disconnect)
         else:
-            line.leave()
-        for job in list(self._jobs):
-            if job.line is not None:
-                job.line, job.may_have_run = None, True
-            if not self.name or not job.number:
-                self._drop(job)
+            connection.disconnect()
+        for request in list(self._requests):
+            if request.connection is not None:
+                request.connection, request.may_have_run = None, True
+            if not self.name or not request.number:
+                self._drop(request)
         if not self.name:
             self._may_hold = ""
 
     def _say_goodbye(self) -> None:
-        line = self._line
-        assert line is not None
+        connection = self._connection
+        assert connection is not None
         self._is_ready = False
-        self._line_since = self.cluster.now
-        line.bye(lambda result: self._session_is_over(line, "BYE"))
+        self._connection_since = self.cluster.now
+        connection.bye(lambda result: self._session_is_over(connection, "BYE"))
 
-    def _session_is_over(self, line: SimulatedConnection, code: str) -> None:
-        """Taken over by another line of this user, expired or closed: begin again."""
-        if line is self._line:
+    def _session_is_over(self, connection: SimulatedConnection, code: str) -> None:
+        """Connect again after the session was taken over by another connection of this user, expired or was closed."""
+        if connection is self._connection:
             self._move()

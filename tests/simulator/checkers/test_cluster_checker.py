@@ -1,4 +1,4 @@
-"""The judges of the simulator, on trial: each finds what it is there to find."""
+"""The checks of the whole cluster: each finds the violation that it is there for."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ExecutionCheckTests(SynchronousTestCase):
     def violates(self, *args: object) -> str:
         return str(self.assertRaises(Violation, self.check.executed, *args))
 
-    def test_agreement_passes(self) -> None:
+    def test_equal_executions_pass(self) -> None:
         """Two servers, the same slots."""
         for server_id in (0, 1):
             for seq, update in ((1, A), (2, B)):
@@ -48,45 +48,45 @@ class ExecutionCheckTests(SynchronousTestCase):
                 self.check.settled(server_id, seq, 0, [update])
         self.assertEqual(self.check.settled_up_to, {0: 2, 1: 2})
 
-    def test_other_value_at_one_number(self) -> None:
-        """S1, also when the one who executed it first is long gone."""
+    def test_second_value_of_a_slot_is_found(self) -> None:
+        """S1 holds even if the server that executed the slot first has crashed since."""
         self.check.settled(0, 1, 0, [A])
         self.check.started(0)
         self.assertIn("S1", str(self.assertRaises(Violation, self.check.settled, 1, 1, 0, [B])))
 
-    def test_other_time_at_one_number(self) -> None:
+    def test_second_time_of_a_slot_is_found(self) -> None:
         """The state machine's time is part of the value."""
         self.check.settled(0, 1, 0, [A])
         self.assertIn("S1", str(self.assertRaises(Violation, self.check.settled, 1, 1, 5, [A])))
 
-    def test_speculation_that_a_crash_has_undone(self) -> None:
-        """What was executed in memory only, and told to nobody, binds nobody (docs/internals/turn.rst)."""
+    def test_execution_that_a_crash_has_undone_is_forgotten(self) -> None:
+        """An execution in memory only, of which nothing has left, binds no server (docs/internals/turn.rst)."""
         self.check.executed(0, 1, [A])
         self.check.started(0)
         self.check.executed(1, 1, [B])
         self.check.settled(1, 1, 0, [B])
         self.assertEqual(self.check.values, {1: (0, (("b", 1, b"y"),))})
 
-    def test_slot_left_out(self) -> None:
+    def test_slot_that_is_left_out_is_found(self) -> None:
         """Slots are executed in order, each once."""
         self.assertIn("1 is next", self.violates(0, 2, [A]))
         self.check.executed(0, 1, [A])
         self.assertIn("2 is next", self.violates(0, 1, [A]))
 
-    def test_update_from_nowhere(self) -> None:
-        """S2: nobody asked for this, or not for this payload."""
+    def test_update_that_no_client_sent_is_found(self) -> None:
+        """S2: no client asked for this update, or it had another payload."""
         self.assertIn("S2", self.violates(0, 1, [ClientUpdate("c", 0, 1, 0, b"")]))
         self.assertIn("S2", self.violates(1, 1, [ClientUpdate("c", 0, 1, 0, b"")]))
 
-    def test_update_twice(self) -> None:
-        """S3, but a new life executes everything anew."""
+    def test_update_that_runs_twice_is_found(self) -> None:
+        """S3 holds in one incarnation; the next one executes everything again."""
         self.check.executed(0, 1, [A])
         self.assertIn("S3", self.violates(0, 2, [A]))
         self.check.started(0)
         self.check.executed(0, 1, [A])
 
-    def test_digests_differ(self) -> None:
-        """At one number there is one digest."""
+    def test_different_digests_are_found(self) -> None:
+        """All servers have the same digest after a slot."""
         self.check.digest(0, 1, b"one")
         self.assertRaises(Violation, self.check.digest, 1, 1, b"other")
 
@@ -100,31 +100,31 @@ class NetworkCheckTests(SynchronousTestCase):
     def violates(self, *args: object) -> str:
         return str(self.assertRaises(Violation, self.check.sent, *args))
 
-    def test_two_leaders_of_a_view(self) -> None:
-        """Whether they prepare, propose or say so."""
+    def test_two_leaders_of_a_view_are_found(self) -> None:
+        """A server leads a view if it prepares or proposes in it, or if its ALIVE says so."""
         self.check.sent(0, Prepare(0, 4, 0))
         self.assertIn("view 4", self.violates(1, Proposal(1, 4, 1, BATCH_A)))
         self.assertIn("view 4", self.violates(1, Alive(1, 4, State.REG_LEADER, 0)))
 
-    def test_same_server_leads_a_view_in_two_lives(self) -> None:
-        """G10."""
+    def test_view_that_two_incarnations_lead_is_found(self) -> None:
+        """An incarnation must not lead a view of an earlier one (G10)."""
         self.check.sent(0, Prepare(0, 4, 0))
         self.check.started(0)
         self.assertIn("view 4", self.violates(0, Prepare(0, 4, 0)))
 
-    def test_two_proposals_at_one_number_in_a_view(self) -> None:
-        """Also when the other one is seen in a data list; another view may propose another."""
+    def test_two_proposals_of_a_view_for_one_slot_are_found(self) -> None:
+        """A second proposal is also found in a data list. Another view may propose another batch."""
         self.check.sent(0, Proposal(0, 1, 5, BATCH_A))
         self.check.sent(1, Proposal(1, 2, 5, BATCH_B))
         self.assertIn("two proposals", self.violates(1, PrepareOK(1, 3, (Proposal(0, 1, 5, BATCH_B),))))
 
-    def test_two_batches_called_ordered(self) -> None:
-        """S1 as it is seen from outside."""
+    def test_two_batches_reported_as_ordered_are_found(self) -> None:
+        """S1, as it is seen in messages."""
         self.check.sent(0, ReconciliationReply(0, 1, 1, (GloballyOrderedUpdate(0, 1, BATCH_A),)))
         self.assertIn("S1", self.violates(1, PrepareOK(1, 3, (GloballyOrderedUpdate(1, 1, BATCH_B),))))
 
-    def test_crash_takes_back_what_was_told(self) -> None:
-        """View and Local_Aru; within a life an older message may leave late."""
+    def test_number_that_falls_by_a_crash_is_found(self) -> None:
+        """View and Local_Aru must not fall by a crash; within an incarnation an older message may leave late."""
         self.check.sent(0, Alive(0, 5, State.REG_NONLEADER, 9))
         self.check.sent(0, VCProof(0, 4))
         self.check.started(0)
@@ -133,7 +133,7 @@ class NetworkCheckTests(SynchronousTestCase):
         self.assertIn("Local_Aru", self.violates(0, Alive(0, 5, State.REG_NONLEADER, 8)))
 
 
-class DoorCheckTests(SynchronousTestCase):
+class DurabilityCheckTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.disks = {i: MemoryDisk() for i in range(3)}
         self.checks = ClusterChecker(self.disks, lambda server_id, seq: None)
@@ -145,8 +145,8 @@ class DoorCheckTests(SynchronousTestCase):
     def violates(self, message: object) -> str:
         return str(self.assertRaises(Violation, self.checks.sent, 1, None, [message]))
 
-    def test_view_is_not_on_disk(self) -> None:
-        """Nothing that tells of a view leaves before it is."""
+    def test_message_before_its_view_is_on_disk_is_found(self) -> None:
+        """No message of a view leaves before the view is on disk."""
         for message in (
             VCProof(1, 2),
             PrepareOK(1, 2, ()),
@@ -157,28 +157,28 @@ class DoorCheckTests(SynchronousTestCase):
         ):
             self.assertIn("has view 1 on disk", self.violates(message))
 
-    def test_vote_is_not_on_disk(self) -> None:
-        """An ACCEPT leaves when the proposal is there, or a later one."""
+    def test_vote_before_its_proposal_is_on_disk_is_found(self) -> None:
+        """An ACCEPT leaves when its proposal or a later one is on disk."""
         self.violates(Accept(1, 1, (1,)))
         self.disks[1].contents.apply(ProposalRecord(1, 1, BATCH_A))
         self.checks.sent(1, None, [Accept(1, 1, (1,))])
         self.disks[1].contents.apply(ProposalRecord(1, 2, BATCH_B))
         self.checks.sent(1, None, [Accept(1, 1, (1,))])
 
-    def test_vote_for_what_is_chosen_needs_no_disk(self) -> None:
-        """G18: a majority has it already."""
+    def test_vote_for_a_chosen_batch_passes_before_it_is_on_disk(self) -> None:
+        """G18: a vote for a chosen batch may leave at once, since a majority has it on disk."""
         for server_id in (0, 2):
             self.disks[server_id].contents.apply(OrderedRecord(1, BATCH_A))
         self.checks.sent(1, None, [Accept(1, 1, (1,))])
 
-    def test_aru_is_not_on_disk(self) -> None:
-        """ALIVE tells only of what is."""
+    def test_alive_before_its_aru_is_on_disk_is_found(self) -> None:
+        """ALIVE carries a Local_Aru that is on disk."""
         self.assertIn("has 0 on disk", self.violates(Alive(1, 1, State.REG_NONLEADER, 3)))
         self.disks[1].contents.apply(AruRecord(3))
         self.checks.sent(1, None, [Alive(1, 1, State.REG_NONLEADER, 3)])
 
-    def test_promise_keeps_quiet_about_a_vote(self) -> None:
-        """G19: a truncated data list; the votes of all parts count together."""
+    def test_promise_without_one_of_its_votes_is_found(self) -> None:
+        """G19: a data list must be complete; the votes of all parts count together."""
         self.disks[1].contents.apply(ViewRecord(2, 2))
         for seq in (1, 2):
             self.disks[1].contents.apply(ProposalRecord(seq, 1, BATCH_A))
@@ -190,15 +190,15 @@ class DoorCheckTests(SynchronousTestCase):
         self.checks.sent(1, None, [PrepareOK(1, 2, (first,), 0, 2)])
         self.checks.sent(1, None, [PrepareOK(1, 2, (Proposal(0, 1, 2, BATCH_A),), 1, 2)])
 
-    def test_called_ordered_without_a_majority_on_disk(self) -> None:
-        """What others may rely on for ever must be chosen on disks, not in memories."""
+    def test_report_without_a_majority_on_disk_is_found(self) -> None:
+        """A batch that is reported as ordered must be chosen on disks, since others rely on it for ever."""
         reply = ReconciliationReply(1, 1, 1, (GloballyOrderedUpdate(1, 1, BATCH_A),))
         self.disks[1].contents.apply(OrderedRecord(1, BATCH_A))
         self.assertIn("1 disks hold", self.violates(reply))
         self.disks[2].contents.apply(ProposalRecord(1, 1, BATCH_A))
         self.checks.sent(1, None, [reply])
 
-    def test_answer_without_a_majority_on_disk(self) -> None:
+    def test_answer_without_a_majority_on_disk_is_found(self) -> None:
         """An answered command survives every crash."""
         self.checks.execution.introduce(A)
         self.checks.settled(1, 1, 0, [A])
@@ -208,13 +208,13 @@ class DoorCheckTests(SynchronousTestCase):
         self.checks.answered(("a", 1), 1)
         self.assertRaises(Violation, self.checks.answered, ("a", 1), 2)
 
-    def test_answer_from_a_slot_that_nobody_has_executed(self) -> None:
-        """A sentence, as for all that is wrong."""
+    def test_answer_from_a_slot_that_no_server_has_executed_is_found(self) -> None:
+        """The violation is reported in a sentence."""
         error = self.assertRaises(Violation, self.checks.answered, ("a", 1), 7)
         self.assertIn("slot 7, which no server has executed", str(error))
 
-    def test_updates_are_looked_at_as_they_leave(self) -> None:
-        """`update_checks`, in its place."""
+    def test_binding_and_relaying_are_checked_for_each_message(self) -> None:
+        """`update_checker` is called for each message."""
         again = Proposal(0, 1, 2, Batch.of(7, [A]))
         self.assertIn("G15", str(self.assertRaises(Violation, self.checks.sent, 0, None, [again])))
         self.assertIn("relayed", self.violates(A))

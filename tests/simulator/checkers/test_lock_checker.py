@@ -29,8 +29,8 @@ class LockCheckTests(SynchronousTestCase):
     def refuse(self, command: tuple[object, ...], ticket: tuple[str, int], result: Result, *completed: object) -> str:
         return str(self.assertRaises(Violation, self.check.executed, command, ticket, result, list(completed)))
 
-    def test_lock_goes_from_hand_to_hand(self) -> None:
-        """First come, first served; once it is free, anybody may have it."""
+    def test_lock_that_goes_to_the_first_waiter_passes(self) -> None:
+        """Waiting clients get the lock in their order, and any client may have a free lock."""
         self.wait("b", "c")
         self.check.executed(UNLOCK, ("a", 2), RELEASED, [(("b", 1), granted(6))])
         self.check.session_ended("b", [(("c", 1), granted(7))])
@@ -39,40 +39,40 @@ class LockCheckTests(SynchronousTestCase):
         self.assertEqual(self.check.grants_after_a_wait, 2)
 
     def test_second_holder_is_found(self) -> None:
-        """One at a time."""
+        """A lock has one holder at a time."""
         self.assertIn("holds it", self.refuse(LOCK, ("b", 1), granted(6)))
 
     def test_token_that_does_not_grow_is_found(self) -> None:
-        """A fencing token that repeats fences nobody off."""
+        """A fencing token that is used twice cannot fence off the former holder."""
         self.check.executed(UNLOCK, ("a", 2), RELEASED, [])
         self.assertIn("had the token 5", self.refuse(LOCK, ("b", 1), granted(5)))
 
     def test_other_token_for_its_holder_is_found(self) -> None:
-        """Who holds it has it again, with the same token."""
+        """A holder that asks again gets the same token."""
         self.assertIn("is told 6", self.refuse(LOCK, ("a", 2), granted(6)))
 
-    def test_who_jumps_the_line_is_found(self) -> None:
-        """FIFO in the order of execution."""
+    def test_grant_out_of_order_is_found(self) -> None:
+        """Waiting clients get the lock in the order of execution."""
         self.wait("b", "c")
         self.assertIn("has waited longer", self.refuse(UNLOCK, ("a", 2), RELEASED, (("c", 1), granted(6))))
 
-    def test_free_lock_with_somebody_in_line_is_found(self) -> None:
-        """It is granted at once."""
+    def test_free_lock_with_a_waiting_client_is_found(self) -> None:
+        """A free lock must be granted to a waiting client at once."""
         self.wait("b")
         self.assertIn("is free", self.refuse(UNLOCK, ("a", 2), RELEASED))
 
     def test_refusal_of_a_free_lock_is_found(self) -> None:
-        """TRYLOCK of what nobody holds."""
+        """TRYLOCK must succeed if the lock has no holder."""
         self.check.executed(UNLOCK, ("a", 2), RELEASED, [])
         self.assertIn("refused the free lock", self.refuse(("TRYLOCK", "x"), ("b", 1), Refused("HELD", "by a")))
 
     def test_session_that_is_over_and_waits_is_found(self) -> None:
-        """Its place in line goes with it."""
+        """A session that ends must lose its place among the waiting ones."""
         self.wait("b")
         self.assertRaises(Violation, self.check.session_ended, "b", [])
 
-    def test_time_out_leaves_the_line(self) -> None:
-        """And is no grant."""
+    def test_time_out_ends_the_wait(self) -> None:
+        """TIMEOUT ends a wait without a grant."""
         self.wait("b", "c")
         self.check.time_passed([(("b", 1), Refused("TIMEOUT", "not free in time"))])
         self.check.executed(UNLOCK, ("a", 2), RELEASED, [(("c", 1), granted(6))])
@@ -84,8 +84,8 @@ class LockCheckTests(SynchronousTestCase):
         self.check.begins(1_299)
         self.assertIn("their time has come", str(self.assertRaises(Violation, self.check.begins, 1_300)))
 
-    def test_wait_that_was_ended_in_time_is_not(self) -> None:
-        """Told TIMEOUT, or given the lock."""
+    def test_wait_that_was_ended_in_time_passes(self) -> None:
+        """A wait is ended by TIMEOUT or by a grant."""
         self.check.executed(("LOCK", "x", 300), ("b", 1), PENDING, [], 1_000)
         self.check.time_passed([(("b", 1), Refused("TIMEOUT", ""))])
         self.check.begins(2_000)

@@ -31,8 +31,8 @@ class SessionCheckTests(SynchronousTestCase):
         for server_id in server_ids:
             self.disks[server_id].contents.apply(OrderedRecord(seq, Batch.of(0, ())))
 
-    def test_answer_of_what_ran_passes(self) -> None:
-        """The same at every server and every time."""
+    def test_answer_that_equals_the_execution_passes(self) -> None:
+        """An answer that equals the execution passes at every server, and when it is repeated."""
         self.asked_and_run()
         self.store(0, 2)
         self.check.answered(ALICE, RESULT)
@@ -42,49 +42,49 @@ class SessionCheckTests(SynchronousTestCase):
         self.assertEqual(self.check.marks["answer given for a repetition"], 1)
 
     def test_other_answer_is_found(self) -> None:
-        """An answer equals the recorded execution."""
+        """An answer must equal the recorded execution."""
         self.asked_and_run()
         self.store(0, 1)
         error = self.assertRaises(Violation, self.check.answered, ALICE, Done((("revision", 2),)))
         self.assertIn("is answered", str(error))
 
     def test_answer_without_execution_is_found(self) -> None:
-        """Nothing is done before it is ordered."""
+        """No command is answered before it is ordered."""
         self.check.ask(ALICE, PUT)
         self.assertRaises(Violation, self.check.answered, ALICE, RESULT)
 
     def test_answer_that_is_not_durable_is_found(self) -> None:
-        """Promise 2: it must survive every crash."""
+        """Promise 2: an answered command must survive every crash."""
         self.asked_and_run()
         self.store(1)
         error = self.assertRaises(Violation, self.check.answered, ALICE, RESULT)
         self.assertIn("only on the disks of [1]", str(error))
 
-    def test_command_of_nobody_is_found(self) -> None:
+    def test_command_that_no_client_sent_is_found(self) -> None:
         """S2: nothing runs that no client asked for."""
         error = self.assertRaises(Violation, self.check.settled, 0, Slot(1, [(ALICE, PUT, RESULT)]))
         self.assertIn("S2", str(error))
 
     def test_command_that_runs_again_is_found(self) -> None:
-        """S3, unless its number may be forgotten by then (horizon)."""
+        """S3 holds within the horizon, after which a number may be forgotten."""
         self.asked_and_run()
         error = self.assertRaises(Violation, self.check.settled, 0, Slot(11, [(ALICE, PUT, RESULT)]))
         self.assertIn("S3", str(error))
         self.check.settled(0, Slot(12, [(ALICE, PUT, RESULT)]))
 
     def test_command_of_a_connection_that_has_lost_the_session_is_found(self) -> None:
-        """docs/internals/sessions.rst: HELLO on another one has said that it did not run."""
+        """HELLO on another connection has said that the command did not run (docs/internals/sessions.rst)."""
         self.check.ask(ALICE, PUT)
         slot = Slot(1, [(ALICE, PUT, RESULT)], fenced_off=[(ALICE, 3, 8)])
         self.assertIn("opened anew in epoch 8", str(self.assertRaises(Violation, self.check.settled, 0, slot)))
 
     def test_slots_with_different_results_are_found(self) -> None:
-        """S1, as far as clients can see it."""
+        """S1 for the results of commands."""
         self.asked_and_run()
         self.assertRaises(Violation, self.check.settled, 1, Slot(1, [(ALICE, PUT, Done())]))
 
-    def test_fate_none_binds(self) -> None:
-        """Promise 4: what certainly did not happen must not happen later - unless it was asked again."""
+    def test_command_that_runs_after_fate_none_is_found(self) -> None:
+        """Promise 4: a command with fate=none must not run later, unless its client has sent it again."""
         self.check.ask(ALICE, PUT)
         self.check.answered(ALICE, Refused("BUSY", "no room"))
         slot = Slot(1, [(ALICE, PUT, RESULT)])
@@ -93,13 +93,13 @@ class SessionCheckTests(SynchronousTestCase):
         self.check.ask(ALICE, PUT)
         self.check.settled(0, Slot(2, [(ALICE, PUT, RESULT)]))
 
-    def test_fate_none_of_what_ran_is_found(self) -> None:
-        """The lie the other way round."""
+    def test_fate_none_of_a_command_that_ran_is_found(self) -> None:
+        """A command that has run must not be answered with fate=none."""
         self.asked_and_run()
         self.assertRaises(Violation, self.check.answered, ALICE, Refused("UNAVAILABLE", "no majority"))
 
     def test_later_completion_is_the_result(self) -> None:
-        """LOCK: PENDING is no answer."""
+        """PENDING is no result of a LOCK, but its later completion is."""
         self.check.ask(ALICE, PUT)
         self.check.settled(0, Slot(1, [(ALICE, PUT, PENDING)]))
         self.store(0, 1, seq=2)
@@ -108,13 +108,13 @@ class SessionCheckTests(SynchronousTestCase):
         self.check.answered(ALICE, RESULT)
 
     def test_session_that_has_forgotten_is_found(self) -> None:
-        """HELLO must tell of all that was answered before it was asked."""
+        """The answer to HELLO must cover all numbers that were answered before."""
         self.check.opened("alice", last=0, resumed=False, answered=1)
         self.check.opened("alice", last=1, resumed=True, answered=1)
         self.assertRaises(Violation, self.check.opened, "alice", 0, True, 1)
 
     def test_end_of_a_session_may_make_it_forget(self) -> None:
-        """Its last number is kept for the horizon, and no longer."""
+        """The last number of a closed session is kept for the horizon only."""
         self.asked_and_run()
         self.store(0, 1)
         self.check.answered(ALICE, RESULT)

@@ -1,50 +1,11 @@
-"""The simulated cluster: one seed, one run; what it takes away, and what it leaves (docs/testing.rst)."""
+"""The simulated cluster: crashes, pauses, partitions and failures of its servers (docs/testing.rst)."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 from twisted.trial.unittest import SynchronousTestCase
 
-import pfsb
 from pfsb.paxos.messages import State
 from pfsb.simulator.cluster.cluster import SimulatedCluster
-from tests.simulator.runs.random_schedule import RandomRun
-
-SEED = 7
-SECONDS = 4.0
-
-
-def digest_of_a_run(seed: int) -> str:
-    """A hash over all frames of a short random run."""
-    run = RandomRun(seed, SECONDS)
-    run.run()
-    return run.cluster.network.digest
-
-
-class DeterminismTests(SynchronousTestCase):
-    def test_same_seed_gives_the_same_bytes(self) -> None:
-        """Every frame, at the same time; and another seed gives another run."""
-        self.assertEqual(digest_of_a_run(SEED), digest_of_a_run(SEED))
-        self.assertNotEqual(digest_of_a_run(SEED), digest_of_a_run(SEED + 1))
-
-    def test_same_seed_gives_the_same_bytes_in_another_process(self) -> None:
-        """Nothing depends on the order of sets of text: another process hashes differently."""
-        here = digest_of_a_run(SEED)
-        for hash_seed in ("1", "2"):
-            self.assertEqual(self._in_another_process(hash_seed), here)
-
-    def _in_another_process(self, hash_seed: str) -> str:
-        root = Path(pfsb.__file__).parent.parent
-        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(root)}
-        program = f"from tests.simulator.cluster.test_cluster import digest_of_a_run; print(digest_of_a_run({SEED}))"
-        done = subprocess.run(
-            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=True
-        )
-        return done.stdout.strip()
 
 
 class WorldTests(SynchronousTestCase):
@@ -53,7 +14,7 @@ class WorldTests(SynchronousTestCase):
         self.cluster.run_until(self.cluster.has_leader)
 
     def test_update_is_answered_and_executed_everywhere(self) -> None:
-        """The whole way, over the real codec."""
+        """An update goes all the way through the protocol, over the real codec."""
         self.cluster.submit(2, "a", 1, b"payload")
         self.cluster.run_until(lambda: ("a", 1) in self.cluster.answers)
         self.cluster.run(0.1)
@@ -61,7 +22,7 @@ class WorldTests(SynchronousTestCase):
             self.assertEqual(self.cluster.executed(server_id), [(1, "a", 1, b"payload")])
 
     def test_crash_takes_the_memory_and_leaves_the_disk(self) -> None:
-        """What was on disk is executed again by the next life; nothing of the last one goes on."""
+        """The next incarnation executes the slots on disk again, and nothing of the last one goes on."""
         self.cluster.submit(2, "a", 1)
         self.cluster.run_until(lambda: ("a", 1) in self.cluster.answers)
         self.cluster.run(1)
@@ -75,7 +36,7 @@ class WorldTests(SynchronousTestCase):
         self.assertEqual(self.cluster.executed(1), [(1, "a", 1, b"")])
 
     def test_crash_loses_what_was_not_on_disk(self) -> None:
-        """Unless the disk gets it done just in time."""
+        """A record that was not on disk is lost, unless the disk ends its write just before the crash."""
         for kept, found in ((0, []), (1, [1])):
             cluster = SimulatedCluster(self.id())
             cluster.run_until(cluster.has_leader)
@@ -87,7 +48,7 @@ class WorldTests(SynchronousTestCase):
             self.assertEqual(list(cluster.disk(1).contents.slots), found)
 
     def test_stopped_server_leaves_nothing_behind(self) -> None:
-        """An orderly end calls off every timer and leaves everything on disk."""
+        """An orderly end cancels every timer and leaves all records on disk."""
         self.cluster.submit(1, "a", 1)
         self.cluster.run_until(lambda: self.cluster.aru(1) == 1)
         running = self.cluster.servers[1].running
@@ -95,11 +56,11 @@ class WorldTests(SynchronousTestCase):
         running.process.replica.stop()
         running.storage.close()
         self.cluster.run(0.001)
-        self.assertEqual(running.lane.getDelayedCalls(), [])
+        self.assertEqual(running.server_clock.getDelayedCalls(), [])
         self.assertIn(1, self.cluster.disk(1).contents.slots)
 
     def test_paused_server_is_suspected_and_comes_back(self) -> None:
-        """The others elect; it learns of it when it goes on."""
+        """Other servers elect a leader, and the paused server learns of it when it is resumed."""
         self.cluster.pause(0)
         self.cluster.run_until(lambda: self.cluster.replica(1).data.server.state is State.REG_LEADER)
         self.assertIs(self.cluster.replica(0).data.server.state, State.REG_LEADER)
@@ -107,7 +68,7 @@ class WorldTests(SynchronousTestCase):
         self.cluster.run_until(lambda: self.cluster.replica(0).data.server.state is State.REG_NONLEADER, 10)
 
     def test_isolated_group_is_cut_off_both_ways_until_healing(self) -> None:
-        """Between the groups, not within."""
+        """Links between the groups are cut, those within are not."""
         self.cluster.isolate(2)
         self.cluster.run_until(lambda: self.cluster.replica(2).data.server.state is State.LEADER_ELECTION)
         self.assertTrue(self.cluster.has_leader())
@@ -116,12 +77,12 @@ class WorldTests(SynchronousTestCase):
         self.cluster.run_until(lambda: ("a", 1) in self.cluster.answers)
 
     def test_waiting_in_vain_says_where_everybody_stands(self) -> None:
-        """The first thing one wants to know."""
+        """The error shows the state of each server."""
         error = self.assertRaises(AssertionError, self.cluster.run_until, lambda: False, 0.5)
         self.assertIn("server 0: REG_LEADER attempted=1 installed=1", str(error))
 
     def test_exception_in_a_turn_ends_the_simulation(self) -> None:
-        """No error goes by unnoticed."""
+        """An exception in a server ends the run."""
 
         def fail() -> None:
             raise RuntimeError("broken")
@@ -130,7 +91,7 @@ class WorldTests(SynchronousTestCase):
         self.assertRaises(RuntimeError, self.cluster.run, 1)
 
     def test_expected_failure_ends_one_server(self) -> None:
-        """A disk that fails is a server that is down; the others go on."""
+        """A server with a failed disk is down, and the others go on."""
         self.cluster.expected_failures = (OSError,)
         self.cluster.storage(2).fail_next(OSError("no space left"))
         self.cluster.submit(0, "a", 1)
@@ -140,7 +101,7 @@ class WorldTests(SynchronousTestCase):
         self.assertEqual(list(self.cluster.failures), [2])
 
     def test_trace_tells_when_and_where(self) -> None:
-        """Described in docs/operating.rst."""
+        """Each event has its time and its server (docs/operating.rst)."""
         events: list[dict[str, object]] = []
         cluster = SimulatedCluster(self.id(), trace=events.append)
         cluster.run_until(cluster.has_leader)

@@ -20,7 +20,7 @@ from pfsb.simulator.cluster.transport import SimulatedTransport
 @implementer(IFrameReceiver)
 @define
 class Inbox:
-    """Keeps what arrives."""
+    """Keeps the messages that arrive."""
 
     clock: SimulatedClock
     got: list[tuple[int, Message]] = field(factory=list)
@@ -40,37 +40,37 @@ class NetworkTestCase(SynchronousTestCase):
         self.clock = SimulatedClock()
         self.network = SimulatedNetwork(self.clock, random.Random(1), (0, 1, 2))
         self.inboxes = [Inbox(self.clock) for _ in range(3)]
-        self.lanes: list[ServerClock] = [self.clock.lane(str(i)) for i in range(3)]
-        self.ends = [SimulatedTransport(self.network, i, self.lanes[i], random.Random(i)) for i in range(3)]
+        self.server_clocks: list[ServerClock] = [self.clock.server_clock(str(i)) for i in range(3)]
+        self.ends = [SimulatedTransport(self.network, i, self.server_clocks[i], random.Random(i)) for i in range(3)]
         for server_id, end in enumerate(self.ends):
             end.start(self.inboxes[server_id], b"12345678", 1)
 
     def votes(self, count: int) -> None:
-        """Server 0 sends so many messages to server 1, a millisecond apart."""
+        """Let server 0 send that many messages to server 1, a millisecond apart."""
         for attempted in range(1, count + 1):
             self.ends[0].send([ViewChange(0, attempted)], 1)
             self.clock.run_until(self.clock.seconds() + 0.001)
         self.clock.run_until(self.clock.seconds() + 1)
 
     def attempts(self) -> list[int]:
-        """What of them server 1 got."""
+        """The numbers of the votes that server 1 has got."""
         return [message.attempted for _, message in self.inboxes[1].got if isinstance(message, ViewChange)]
 
 
 class CarryingTests(NetworkTestCase):
-    def test_is_a_transport(self) -> None:
-        """The protocol cannot tell it from UDP."""
+    def test_end_of_the_network_is_a_transport(self) -> None:
+        """The protocol needs no more than this interface."""
         verifyObject(ITransport, self.ends[0])
 
     def test_message_to_all_reaches_all_others(self) -> None:
-        """Not the sender itself; later, never inside `send`."""
+        """The sender itself gets no copy, and a message arrives later, never inside `send`."""
         self.ends[0].send([VCProof(0, 3)], None)
         self.assertEqual([inbox.got for inbox in self.inboxes], [[], [], []])
         self.clock.run_until(1)
         self.assertEqual([inbox.got for inbox in self.inboxes], [[], [(0, VCProof(0, 3))], [(0, VCProof(0, 3))]])
 
     def test_delay_is_within_its_range(self) -> None:
-        """Each frame draws its own."""
+        """Each frame draws a delay of its own."""
         self.network.set_quality(LinkQuality(delay_seconds=(0.1, 0.2)))
         self.ends[0].send([VCProof(0, 3)], None)
         self.clock.run_until(1)
@@ -79,7 +79,7 @@ class CarryingTests(NetworkTestCase):
         self.assertTrue(all(0.1 <= time <= 0.2 for time in times), times)
 
     def test_frames_keep_their_order_unless_reordering_is_on(self) -> None:
-        """Whatever the delays; with reordering, some are overtaken."""
+        """Frames keep their order with any delays; with reordering, some are overtaken."""
         self.network.set_quality(LinkQuality(delay_seconds=(0.0, 0.1)))
         self.votes(50)
         self.assertEqual(self.attempts(), list(range(1, 51)))
@@ -89,8 +89,8 @@ class CarryingTests(NetworkTestCase):
         self.assertNotEqual(self.attempts(), list(range(1, 51)))
         self.assertEqual(sorted(self.attempts()), list(range(1, 51)))
 
-    def test_loss_and_duplication(self) -> None:
-        """About as often as asked for."""
+    def test_frames_are_lost_and_duplicated(self) -> None:
+        """Frames are lost and duplicated about as often as the quality says."""
         self.network.set_quality(LinkQuality(loss=0.5))
         self.votes(200)
         self.assertTrue(70 < len(self.attempts()) < 130, len(self.attempts()))
@@ -100,7 +100,7 @@ class CarryingTests(NetworkTestCase):
         self.assertEqual(set(self.attempts()), set(range(1, 201)))
         self.assertTrue(270 < len(self.attempts()) < 330, len(self.attempts()))
 
-    def test_knobs_are_per_direction(self) -> None:
+    def test_cut_concerns_one_direction(self) -> None:
         """A cut from 0 to 1 does not keep 1 from reaching 0, nor 0 from reaching 2."""
         self.network.cut(0, 1)
         for sender in (0, 1):
@@ -112,25 +112,25 @@ class CarryingTests(NetworkTestCase):
         self.clock.run_until(2)
         self.assertEqual(len(self.inboxes[1].got), 1)
 
-    def test_cut_loses_what_is_under_way(self) -> None:
-        """As a pulled cable does."""
+    def test_cut_loses_frames_under_way(self) -> None:
+        """A cut loses frames under way, as a pulled cable does."""
         self.ends[0].send([VCProof(0, 3)], 1)
         self.network.cut(0, 1)
         self.clock.run_until(1)
         self.assertEqual(self.inboxes[1].got, [])
 
 
-class EndTests(NetworkTestCase):
+class ReceiverTests(NetworkTestCase):
     def test_stopped_server_hears_nothing(self) -> None:
-        """And its frames that are under way still arrive elsewhere."""
+        """Frames that a stopped server has sent before still arrive elsewhere."""
         self.ends[1].send([VCProof(1, 3)], None)
         self.ends[1].stop()
         self.ends[0].send([VCProof(0, 3)], None)
         self.clock.run_until(1)
         self.assertEqual([len(inbox.got) for inbox in self.inboxes], [1, 0, 2])
 
-    def test_sender_learns_that_nobody_is_there(self) -> None:
-        """If `refusals` is on."""
+    def test_sender_learns_that_the_receiver_is_not_running(self) -> None:
+        """A sender is told that the receiver is not running if `refusals` is on."""
         self.ends[1].stop()
         self.ends[0].send([VCProof(0, 3)], 1)
         self.clock.run_until(1)
@@ -140,19 +140,19 @@ class EndTests(NetworkTestCase):
         self.clock.run_until(2)
         self.assertEqual(self.inboxes[0].refused, [1])
 
-    def test_paused_server_finds_its_frames_when_it_goes_on(self) -> None:
-        """They wait in its socket."""
-        self.lanes[1].pause()
+    def test_paused_server_gets_its_frames_when_it_is_resumed(self) -> None:
+        """Frames to a paused server wait in its socket."""
+        self.server_clocks[1].pause()
         self.votes(3)
         self.assertEqual(self.attempts(), [])
-        self.lanes[1].resume()
+        self.server_clocks[1].resume()
         self.clock.run_until(10)
         self.assertEqual(self.attempts(), [1, 2, 3])
 
 
 class FilterTests(NetworkTestCase):
     def test_one_message_of_a_frame_is_dropped(self) -> None:
-        """The others of the frame travel on; other receivers get it."""
+        """Other messages of the frame arrive, and other receivers get the message."""
         self.network.drop(lambda passage: isinstance(passage.message, Accept) and passage.receiver == 1)
         self.ends[0].send([VCProof(0, 1), Accept(0, 1, (1,))], None)
         self.clock.run_until(1)
@@ -160,7 +160,7 @@ class FilterTests(NetworkTestCase):
         self.assertEqual(self.inboxes[2].got, [(0, VCProof(0, 1)), (0, Accept(0, 1, (1,)))])
 
     def test_held_messages_go_on_when_released(self) -> None:
-        """In their order, behind what was not held."""
+        """Released messages arrive in their order, behind those that were not held."""
         held = self.network.hold(lambda passage: isinstance(passage.message, ViewChange))
         self.ends[0].send([ViewChange(0, 1), VCProof(0, 1)], 1)
         self.ends[0].send([ViewChange(0, 2)], 1)
@@ -171,8 +171,8 @@ class FilterTests(NetworkTestCase):
         self.clock.run_until(2)
         self.assertEqual(self.attempts(), [1, 2, 3])
 
-    def test_observer_sees_all_that_leaves(self) -> None:
-        """Whether it arrives or not."""
+    def test_observer_sees_all_messages_that_leave(self) -> None:
+        """An observer sees messages that leave a server, whether they arrive or not."""
         seen = []
         self.network.observers.append(lambda sender, to, messages: seen.append((sender, to, list(messages))))
         self.network.cut(0, 1)
@@ -181,7 +181,7 @@ class FilterTests(NetworkTestCase):
         self.assertEqual(seen, [(0, 1, [VCProof(0, 1)]), (2, None, [VCProof(2, 1)])])
 
     def test_digest_tells_two_runs_apart(self) -> None:
-        """By when, from whom, to whom and what."""
+        """The digest depends on times, senders, receivers and contents."""
         before = self.network.digest
         self.ends[0].send([VCProof(0, 1)], 1)
         after_one = self.network.digest
@@ -189,10 +189,10 @@ class FilterTests(NetworkTestCase):
         self.assertEqual(len({before, after_one, self.network.digest}), 3)
 
 
-class MoodTests(NetworkTestCase):
+class MessageFaultTests(NetworkTestCase):
     def test_kind_that_is_late_is_overtaken(self) -> None:
-        """By what left in the same turn, too."""
-        self.network.lasting[ViewChange] = MessageFault((0.5, 0.5))
+        """A late message is overtaken even by those that left in the same turn."""
+        self.network.lasting_faults[ViewChange] = MessageFault((0.5, 0.5))
         self.ends[0].send([ViewChange(0, 1), VCProof(0, 1)], None)
         self.clock.run_until(0.4)
         self.assertEqual(self.inboxes[1].got, [(0, VCProof(0, 1))])
@@ -201,25 +201,25 @@ class MoodTests(NetworkTestCase):
         self.assertEqual(self.inboxes[2].got, self.inboxes[1].got)
 
     def test_kind_that_is_lost_takes_no_other_with_it(self) -> None:
-        """Each message of it has a frame of its own."""
-        self.network.passing[ViewChange] = MessageFault(loss=1.0)
+        """Each message of a kind with a fault has a frame of its own."""
+        self.network.passing_faults[ViewChange] = MessageFault(loss=1.0)
         self.ends[0].send([ViewChange(0, 1), VCProof(0, 1)], 1)
         self.clock.run_until(1)
         self.assertEqual(self.inboxes[1].got, [(0, VCProof(0, 1))])
 
-    def test_mood_of_the_moment_comes_first(self) -> None:
-        """And ends; the lasting one does not."""
-        self.network.lasting[ViewChange] = MessageFault(loss=1.0)
-        self.network.passing[ViewChange] = MessageFault((0.1, 0.1))
+    def test_fault_for_a_while_replaces_the_lasting_one(self) -> None:
+        """A fault for a while replaces the lasting fault, which holds again afterwards."""
+        self.network.lasting_faults[ViewChange] = MessageFault(loss=1.0)
+        self.network.passing_faults[ViewChange] = MessageFault((0.1, 0.1))
         self.votes(2)
-        self.network.passing.clear()
+        self.network.passing_faults.clear()
         self.votes(2)
         self.assertEqual(self.attempts(), [1, 2])
 
-    def test_keyhole_lets_some_kinds_through(self) -> None:
-        """In that direction of that link, until it is mended; whatever the moods of its kinds are elsewhere."""
-        self.network.passing[VCProof] = MessageFault((0.1, 0.1))
-        self.network.keyholes[0, 1] = SelectiveLink(frozenset({VCProof}), MessageFault(loss=1.0))
+    def test_selective_link_lets_some_kinds_through(self) -> None:
+        """A selective link overrides other faults in its direction until it is mended."""
+        self.network.passing_faults[VCProof] = MessageFault((0.1, 0.1))
+        self.network.selective_links[0, 1] = SelectiveLink(frozenset({VCProof}), MessageFault(loss=1.0))
         self.ends[0].send([ViewChange(0, 1), VCProof(0, 1)], None)
         self.ends[1].send([ViewChange(1, 1)], 0)
         self.clock.run_until(1)
@@ -230,23 +230,23 @@ class MoodTests(NetworkTestCase):
         self.votes(1)
         self.assertEqual(self.attempts(), [1])
 
-    def test_keyhole_may_hold_up_instead_of_losing(self) -> None:
-        """What it lets through overtakes the rest."""
-        self.network.keyholes[0, 1] = SelectiveLink(frozenset({VCProof}), MessageFault((0.5, 0.5)))
+    def test_selective_link_may_delay_instead_of_losing(self) -> None:
+        """A selective link may delay other kinds, so that the kinds that it lets through overtake them."""
+        self.network.selective_links[0, 1] = SelectiveLink(frozenset({VCProof}), MessageFault((0.5, 0.5)))
         self.ends[0].send([ViewChange(0, 1)], 1)
         self.ends[0].send([VCProof(0, 1)], 1)
         self.clock.run_until(1)
         self.assertEqual(self.inboxes[1].got, [(0, VCProof(0, 1)), (0, ViewChange(0, 1))])
 
-    def test_all_links_are_as_wide_as_ever_when_all_is_mended(self) -> None:
-        """Keyholes are troubles of links, as cuts are."""
-        self.network.keyholes[0, 1] = SelectiveLink(frozenset(), MessageFault(loss=1.0))
+    def test_mended_links_carry_all_kinds(self) -> None:
+        """Mending all links also ends their selection."""
+        self.network.selective_links[0, 1] = SelectiveLink(frozenset(), MessageFault(loss=1.0))
         self.network.mend_all()
         self.votes(1)
         self.assertEqual(self.attempts(), [1])
 
-    def test_echo_comes_long_after(self) -> None:
-        """Once more than it was sent."""
+    def test_echo_arrives_long_after_its_frame(self) -> None:
+        """Each frame arrives once more than it was sent."""
         self.network.set_quality(LinkQuality(echoes=1.0))
         self.votes(20)
         self.assertLess(len(self.attempts()), 40)

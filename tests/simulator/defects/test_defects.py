@@ -1,4 +1,4 @@
-"""Deliberate defects are found, each by the check that is there for it, and a correct server is not accused."""
+"""Planted defects are found, each by the check that is there for it, and a correct server passes."""
 
 from __future__ import annotations
 
@@ -32,78 +32,78 @@ BY_DIRECTED_SCHEDULES = {
     "read-joins-round": "round-is-under-way",
     "read-of-former-life": "answer-to-a-former-life",
 }
-"""Random runs come to these by chance; a schedule shows the situation itself."""
+"""Defect -> a directed schedule that shows its situation, to which random runs come by chance only."""
 
 
 @long
-class CaughtTests(SynchronousTestCase):
+class ExpectedCatchTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.addCleanup(self.flushLoggedErrors)
 
     def test_every_defect_is_caught_by_its_check(self) -> None:
-        """The pinned seeds; `python docs/make_broken_table.py --hunt NAME ...` looks for these anew."""
+        """Each pinned seed shows its defect. `python docs/make_broken_table.py --hunt NAME ...` looks for new seeds."""
         self.maxDiff = None
         found = {name: check_of(attempt(catch.schedule, catch.seed, planted(name))) for name, catch in CAUGHT.items()}
         self.assertEqual(found, {name: catch.check for name, catch in CAUGHT.items()})
 
     def test_correct_server_passes_with_the_same_seeds(self) -> None:
-        """What is caught is the defect, and nothing else."""
+        """A pinned seed fails because of the defect only."""
         for schedule, seed in sorted({(catch.schedule, catch.seed) for catch in CAUGHT.values()}):
             self.assertEqual(attempt(schedule, seed, None), "", f"{schedule}, seed {seed}")
 
-    def test_directed_schedules_show_the_rare_ones(self) -> None:
-        """Whatever chance makes of them."""
+    def test_directed_schedules_show_rare_defects(self) -> None:
+        """The pinned seeds of directed schedules show their defects."""
         found = {name: check_of(attempt(catch.schedule, catch.seed, planted(name))) for name, catch in DIRECTED.items()}
         self.assertEqual(found, {name: catch.check for name, catch in DIRECTED.items()})
         self.assertLessEqual({catch.schedule for catch in DIRECTED.values()}, set(SCHEDULES))
 
     def test_every_defect_is_pinned(self) -> None:
-        """A variant that nothing catches shows a blind spot."""
+        """A defect that no run shows would be a blind spot of the simulator."""
         self.assertEqual(set(DEFECTS), set(CAUGHT))
 
     def test_every_defect_is_caught_by_random_runs(self) -> None:
-        """A schedule shows only what somebody has thought of; chance must come to it, too."""
+        """Random runs must show each defect, since the author of a schedule knows the defect in advance."""
         self.assertLessEqual({catch.schedule for catch in CAUGHT.values()}, set(PROFILES))
         self.assertLess(max(catch.seed for catch in CAUGHT.values()), MANY_SEEDS)
 
     def test_no_defect_is_caught_by_its_own_mistake(self) -> None:
-        """A variant that does not fit the server fails at once, and shows nothing."""
+        """A defect that does not fit the server fails at once, and shows nothing."""
         self.assertEqual([name for name, catch in CAUGHT.items() if catch.check.startswith(SLIPS)], [])
 
-    def test_what_random_runs_come_to_by_chance_is_caught_by_a_schedule_too(self) -> None:
-        """At the first seed: a change of the world moves pinned seeds, and not these."""
+    def test_defects_that_chance_shows_are_shown_by_a_schedule_too(self) -> None:
+        """A schedule shows its defect at the first seed, whatever a change of the simulator does to pinned seeds."""
         for name, schedule in BY_DIRECTED_SCHEDULES.items():
             self.assertNotEqual(attempt(schedule, 0, planted(name)), "", name)
 
     def test_every_directed_schedule_runs_with_a_correct_server(self) -> None:
-        """Also those whose defects are caught earlier."""
+        """A correct server passes every directed schedule."""
         for name in SCHEDULES:
             self.assertEqual(attempt(name, 7, None), "", name)
 
 
 class RegistryTests(SynchronousTestCase):
-    def test_one_schedule_a_name(self) -> None:
-        """A profile and a directed schedule cannot be mistaken for each other."""
+    def test_names_of_schedules_and_profiles_differ(self) -> None:
+        """No profile has the name of a directed schedule."""
         self.assertEqual(set(SCHEDULES) & set(PROFILES), set())
 
-    def test_unknown_name_is_refused_with_those_that_there_are(self) -> None:
-        """`pfsb simulate --broken NAME` speaks to a person."""
+    def test_unknown_name_is_refused_with_the_known_names(self) -> None:
+        """The error of `pfsb simulate --broken NAME` lists the names."""
         error = str(self.assertRaises(KeyError, planted, "no-such-thing"))
         self.assertIn("no-such-thing", error)
         self.assertIn("accept-early", error)
 
-    def test_list_says_what_is_broken_and_where_that_stands(self) -> None:
-        """`--list-broken`."""
+    def test_list_has_each_defect_with_its_source(self) -> None:
+        """`pfsb simulate --list-broken` prints each defect with its source."""
         self.assertIn("G11", dict(describe())["holes-left"])
         self.assertEqual([name for name, _ in describe()], list(DEFECTS))
 
-    def test_sessions_are_needed_for_what_is_above_the_protocol(self) -> None:
-        """The protocol alone can be broken in all other ways."""
+    def test_defects_above_the_protocol_need_sessions(self) -> None:
+        """Only defects above the protocol need sessions."""
         self.assertTrue(DEFECTS["lock-not-fair"].needs_sessions)
         self.assertFalse(DEFECTS["accept-early"].needs_sessions)
 
-    def test_name_is_given_once(self) -> None:
-        """The second one would hide the first."""
+    def test_second_defect_of_a_name_is_refused(self) -> None:
+        """A second defect of that name would hide the first."""
         variants = Defects()
         variants.add("one", "", "")(lambda process: None)
         self.assertRaises(AssertionError, variants.add("one", "", ""), lambda process: None)
@@ -123,9 +123,9 @@ class _Watch(_Clock):
         return "early"
 
 
-class BreakingTests(SynchronousTestCase):
+class PlantingTests(SynchronousTestCase):
     def test_override_wraps_the_method_of_one_object(self) -> None:
-        """Others of its class stay whole."""
+        """Other objects of the class keep their method."""
 
         class Speaker:
             def say(self) -> str:
@@ -135,12 +135,12 @@ class BreakingTests(SynchronousTestCase):
         override(broken, "say", lambda say: lambda: say() + " and no")
         self.assertEqual((broken.say(), whole.say()), ("yes and no", "yes"))
 
-    def test_override_of_what_is_not_there_fails(self) -> None:
+    def test_override_of_a_missing_method_fails(self) -> None:
         """A defect must not go away because something was renamed."""
         self.assertRaises(AttributeError, override, object(), "renamed", lambda method: method)
 
     def test_function_instead_of_a_method_is_given_the_method_first(self) -> None:
-        """Then whatever the method is called with."""
+        """The replacement gets the method, then the arguments of the call."""
 
         class Speaker:
             def say(self, word: str, *, loud: bool = False) -> str:
@@ -156,21 +156,21 @@ class BreakingTests(SynchronousTestCase):
         self.assertRaises(AttributeError, instead_of(speaker, "renamed"), broken)
 
     def test_become_changes_one_object_with_slots(self) -> None:
-        """A class with slots takes no methods of its own."""
+        """An object with slots takes no methods of its own, so its class is changed."""
         broken, whole = _Clock(), _Clock()
         become(broken, _Watch)
         become(broken, _Watch)
         self.assertEqual((broken.tell(), whole.tell()), ("early", "late"))
 
-    def test_become_something_else_fails(self) -> None:
-        """It stays what it was, but for what the subclass changes."""
+    def test_become_an_unrelated_class_fails(self) -> None:
+        """An object can become one of a subclass only."""
         self.assertRaises(AssertionError, become, _Clock(), Accept)
 
 
 @long
 class CheckOfTests(SynchronousTestCase):
     def test_numbers_and_values_are_left_out(self) -> None:
-        """The same check says the same with another seed."""
+        """A check has the same text with another seed."""
         texts = (Accept(1, 2, (3,)), ViewChange(1, 2))
         for text in texts:
             self.assertEqual(
@@ -179,9 +179,9 @@ class CheckOfTests(SynchronousTestCase):
             )
 
     def test_names_of_properties_stay(self) -> None:
-        """S1 is no number."""
+        """The name S1 is kept."""
         self.assertEqual(check_of("Violation: S1: slot 7 is (1, 2)"), "Violation: S1: slot N is")
 
     def test_tickets_are_left_out(self) -> None:
-        """Whose command it was does not matter, what is wrong with it does."""
+        """The ticket of a command is left out, the violation stays."""
         self.assertEqual(check_of("Violation: ('a b', 3) ran in slot 7"), "Violation: X ran in slot N")

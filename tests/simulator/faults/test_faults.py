@@ -1,4 +1,4 @@
-"""What goes wrong goes wrong as its name says, and is drawn as the profile says (docs/testing.rst)."""
+"""Faults do what their names say, and are drawn as the profile says (docs/testing.rst)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.marks import Marks
 from pfsb.simulator.faults.all_faults import AllFaults
 from pfsb.simulator.faults.foreign_frames import require_no_change
-from pfsb.simulator.faults.parameters import Parameters, draw
+from pfsb.simulator.faults.parameters import Parameters, draw_parameters
 from pfsb.simulator.faults.plan import Fault, draw_faults
 from pfsb.simulator.faults.profiles import FAMILIES, PROFILES
 from pfsb.simulator.runs.bounds_checker import check_bounds
@@ -25,23 +25,23 @@ from pfsb.transports.wire import encode
 
 
 def drawn(seed: int, profile: str = "mixed") -> Parameters:
-    return draw(random.Random(seed), PROFILES[profile], None, None)
+    return draw_parameters(random.Random(seed), PROFILES[profile], None, None)
 
 
-class DrawingTests(SynchronousTestCase):
+class ParametersTests(SynchronousTestCase):
     def test_a_quarter_of_the_seeds_switches_each_family_off(self) -> None:
-        """So that one kind of trouble does not hide another."""
+        """A family that is always on could hide defects that another one would show."""
         on = Counter(family for seed in range(400) for family in drawn(seed).families)
         for family in FAMILIES:
             self.assertTrue(260 < on[family] < 340, f"{family}: {on[family]}")
 
     def test_profile_has_its_own_faults_only(self) -> None:
-        """A star profile draws stars, and healing."""
+        """The star profile draws stars and healing."""
         parameters = evolve(drawn(1, "star"), seconds=100.0)
         self.assertEqual({fault.kind for fault in draw_faults(random.Random(1), parameters)}, {"star", "heal"})
 
-    def test_onlookers_have_no_name_and_change_nothing(self) -> None:
-        """Where a profile has some; elsewhere everybody does both."""
+    def test_onlookers_have_no_name_and_only_read(self) -> None:
+        """Onlookers of a profile only read; in other profiles all users have the same vocabulary."""
         run = Run(Plan(1, "keyholes"))
         users = run.population.users
         onlookers = [user for user in users if user.vocabulary.share_of_reads == 1.0]
@@ -52,7 +52,7 @@ class DrawingTests(SynchronousTestCase):
         self.assertEqual({user.vocabulary for user in mixed.population.users}, {mixed.parameters.vocabulary})
 
     def test_faults_are_numbered_in_order_of_time(self) -> None:
-        """They are named by their numbers."""
+        """The options of a repeated run name faults by their numbers."""
         faults = draw_faults(random.Random(1), evolve(drawn(2), seconds=30.0))
         self.assertEqual([fault.number for fault in faults], list(range(len(faults))))
         self.assertEqual(faults, tuple(sorted(faults, key=lambda fault: fault.at)))
@@ -62,19 +62,19 @@ class TroubleTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.cluster = SimulatedCluster(self.id(), 5)
         self.cluster.run_until(self.cluster.has_leader)
-        self.trouble = AllFaults(self.cluster, drawn(0), Marks())
+        self.injector = AllFaults(self.cluster, drawn(0), Marks())
 
     def happen(self, kind: str, number: int = 0) -> None:
-        self.trouble.schedule([Fault(number, self.cluster.now, "any", kind)])
+        self.injector.schedule([Fault(number, self.cluster.now, "any", kind)])
         self.cluster.run(0.0)
 
     def links(self) -> set[tuple[int, int]]:
-        """Which still carry."""
+        """The links that are not cut."""
         ids = self.cluster.ids
         return {(a, b) for a in ids for b in ids if a != b and not self.cluster.network.link(a, b).cut}
 
     def test_hub_of_a_star_does_not_lead(self) -> None:
-        """The leader can order through nobody but one follower."""
+        """The leader of a star reaches one follower only."""
         for number in range(10):
             self.happen("star", number)
             links = self.links()
@@ -83,39 +83,39 @@ class TroubleTests(SynchronousTestCase):
             self.assertNotIn(0, hubs)
 
     def test_chain_has_two_ends(self) -> None:
-        """Each other server reaches two."""
+        """The two ends of a chain reach one server each, all others two."""
         self.happen("chain")
         reach = Counter(a for a, _ in self.links())
         self.assertEqual(sorted(reach.values()), [1, 1, 2, 2, 2])
 
     def test_mute_leader_hears_and_is_not_heard(self) -> None:
-        """One way, for all of its links."""
+        """A mute leader gets all messages, and none of its own arrive."""
         self.happen("mute_leader")
         self.assertFalse([link for link in self.links() if link[0] == 0])
         self.assertEqual(len([link for link in self.links() if link[1] == 0]), 4)
 
     def test_keyholes_are_those_of_one_server(self) -> None:
-        """To it, from it or both ways, and all of them let the same through."""
+        """The selective links of a fault lead to one server, from it, or both, and let the same kinds through."""
         ways = set()
         for number in range(20):
             self.happen("keyhole", number)
-            keyholes = self.cluster.network.keyholes
-            ends = Counter(end for link in keyholes for end in link)
+            selective_links = self.cluster.network.selective_links
+            ends = Counter(end for link in selective_links for end in link)
             one, links = ends.most_common(1)[0]
-            self.assertEqual(links, len(keyholes))
-            self.assertEqual(len(set(keyholes.values())), 1)
-            ways.add((any(a == one for a, _ in keyholes), any(b == one for _, b in keyholes)))
+            self.assertEqual(links, len(selective_links))
+            self.assertEqual(len(set(selective_links.values())), 1)
+            ways.add((any(a == one for a, _ in selective_links), any(b == one for _, b in selective_links)))
         self.assertEqual(ways, {(True, True), (True, False), (False, True)})
 
     def test_leader_behind_a_keyhole_is_the_leader(self) -> None:
-        """And no link is narrow any more when they heal."""
+        """The selective links are those of the leader, and healing removes them."""
         self.happen("keyhole_of_leader")
-        self.assertTrue(all(0 in link for link in self.cluster.network.keyholes))
+        self.assertTrue(all(0 in link for link in self.cluster.network.selective_links))
         self.happen("heal")
-        self.assertEqual(self.cluster.network.keyholes, {})
+        self.assertEqual(self.cluster.network.selective_links, {})
 
     def test_links_stopped_one_by_one_are_all_restored(self) -> None:
-        """In another order; in between there is a time without any."""
+        """All links are cut at some time, and all are mended in the end."""
         self.happen("one_by_one")
         fewest = 20
         for _ in range(200):
@@ -125,7 +125,7 @@ class TroubleTests(SynchronousTestCase):
         self.assertEqual(len(self.links()), 20)
 
     def test_server_dies_between_two_frames_of_one_turn(self) -> None:
-        """Some hear what the turn said, others do not."""
+        """Some receivers get the messages of the turn, others do not."""
         self.cluster.doom(0, frames=2)
         before = self.cluster.network.frames
         self.cluster.network.observers.append(lambda sender, to, messages: None)
@@ -136,32 +136,32 @@ class TroubleTests(SynchronousTestCase):
         self.cluster.run(1)
 
     def test_ceased_trouble_restarts_nobody(self) -> None:
-        """A minority that is left broken stays so, for good."""
+        """After `cease` no fault restarts a server."""
         self.happen("crash")
-        self.trouble.cease()
+        self.injector.cease()
         self.cluster.run(10)
         self.assertEqual(len(self.cluster.running_ids), 4)
 
     def test_server_in_a_loop_of_crashes_dies_again(self) -> None:
-        """Some times, and stays up in the end."""
+        """The server crashes several times, and stays up in the end."""
         self.happen("crash_loop")
         self.cluster.run(20)
-        *others, lives = sorted(server.lives for server in self.cluster.servers.values())
+        *others, incarnations = sorted(server.incarnations for server in self.cluster.servers.values())
         self.assertEqual(others, [1, 1, 1, 1])
-        self.assertTrue(3 <= lives <= 6, lives)
+        self.assertTrue(3 <= incarnations <= 6, incarnations)
         self.assertEqual(len(self.cluster.running_ids), 5)
 
     def test_crash_in_write_keeps_a_part_of_it(self) -> None:
-        """Some records of one group are on the disk, the others are not."""
+        """Some records of a group are on disk after the crash, the others are not."""
         self.happen("crash_in_write")
         for number in range(1, 6):
             for server_id in self.cluster.running_ids:
                 self.cluster.submit(server_id, f"client-{server_id}", number)
             self.cluster.run(0.2)
-        self.assertEqual(self.trouble._marks.counts["torn group on disk"], 1)
+        self.assertEqual(self.injector._marks.counts["torn group on disk"], 1)
 
     def test_drained_server_stops_and_comes_back(self) -> None:
-        """As by SIGTERM, and a start some seconds later."""
+        """A drained server stops, and is started some seconds later."""
         self.happen("drain_leader")
         self.cluster.run(1)
         self.assertEqual(self.cluster.running_ids, [1, 2, 3, 4])
@@ -169,7 +169,7 @@ class TroubleTests(SynchronousTestCase):
         self.assertEqual(self.cluster.running_ids, [0, 1, 2, 3, 4])
 
     def test_hole_is_left_and_filled(self) -> None:
-        """What the leader proposed above it is ordered by the next one."""
+        """The next leader fills the hole, and orders the update above it."""
         self.happen("leave_a_hole")
         self.cluster.submit(0, "a", 1)
         self.cluster.submit(1, "b", 1)
@@ -177,32 +177,32 @@ class TroubleTests(SynchronousTestCase):
         self.assertEqual(self.cluster.executed(1)[0][0], 2)
 
     def test_leader_dies_when_the_next_one_has_missed_something(self) -> None:
-        """It is out of reach until then."""
+        """The next leader is isolated until the present one crashes."""
         self.happen("laggard_leads")
         self.cluster.submit(2, "a", 1)
         self.cluster.run_until(lambda: not self.cluster.is_running(0))
         self.assertEqual((self.cluster.aru(1), self.cluster.aru(2)), (0, 1))
 
     def test_clock_that_is_set_counts_from_the_next_start_on(self) -> None:
-        """A server goes by steady time while it runs."""
-        before = [self.cluster.lane(i).seconds() - self.cluster.now for i in self.cluster.ids]
+        """A running server uses a steady clock, and the new time from its next start on."""
+        before = [self.cluster.server_clock(i).seconds() - self.cluster.now for i in self.cluster.ids]
         self.happen("wall_clock")
-        self.assertEqual([self.cluster.lane(i).seconds() - self.cluster.now for i in self.cluster.ids], before)
+        self.assertEqual([self.cluster.server_clock(i).seconds() - self.cluster.now for i in self.cluster.ids], before)
         offsets = [server.clock_offset for server in self.cluster.servers.values()]
         changed = next(i for i in self.cluster.ids if offsets[i])
         self.cluster.crash(changed)
         self.cluster.restart(changed)
-        self.assertAlmostEqual(self.cluster.lane(changed).seconds() - self.cluster.now, offsets[changed])
+        self.assertAlmostEqual(self.cluster.server_clock(changed).seconds() - self.cluster.now, offsets[changed])
 
     def test_kind_of_message_is_late_until_it_is_no_more(self) -> None:
-        """Which one is drawn."""
+        """One kind is late until the fault ends."""
         self.happen("late_kind")
-        self.assertEqual(len(self.cluster.network.passing), 1)
+        self.assertEqual(len(self.cluster.network.passing_faults), 1)
         self.happen("no_more_moods")
-        self.assertEqual(self.cluster.network.passing, {})
+        self.assertEqual(self.cluster.network.passing_faults, {})
 
     def test_majority_keeps_its_disks(self) -> None:
-        """Two of five may lose theirs; each finds out, and stops."""
+        """Two of five servers may lose their disks; both find out, and stop."""
         self.cluster.expected_failures = (StorageWasReplaced,)
         self.cluster.run(1)
         for number in range(5):
@@ -215,18 +215,18 @@ class TroubleTests(SynchronousTestCase):
         self.cluster.run_until(lambda: len(self.cluster.running_ids) == 5 and self.cluster.all_equal())
 
     def test_full_disk_ends_a_server_until_there_is_room(self) -> None:
-        """Started in vain meanwhile."""
+        """A server with a full disk fails at each start until there is room."""
         self.cluster.expected_failures = (OSError,)
         self.happen("full_disk")
         self.cluster.submit(0, "a", 1)
         self.cluster.run(10)
         self.assertEqual(self.cluster.running_ids, [0, 1, 2, 3, 4])
-        self.assertGreaterEqual(max(server.lives for server in self.cluster.servers.values()), 3)
+        self.assertGreaterEqual(max(server.incarnations for server in self.cluster.servers.values()), 3)
 
 
 class StrangersTests(SynchronousTestCase):
     def test_frame_that_changes_a_server_is_found(self) -> None:
-        """A good frame of a peer does; those of strangers must not."""
+        """The check fails for a genuine frame of a peer, which does change the server."""
         cluster = SimulatedCluster(self.id(), 3)
         cluster.run_until(cluster.has_leader)
         us = FrameIdentity(0, frozenset({1, 2}), cluster_digest("simulated", cluster.ids))
@@ -235,7 +235,7 @@ class StrangersTests(SynchronousTestCase):
         self.assertRaises(Violation, require_no_change, cluster, 1, frame)
 
     def test_noise_changes_nothing(self) -> None:
-        """It is counted, and dropped."""
+        """Noise is counted and dropped."""
         cluster = SimulatedCluster(self.id(), 3)
         cluster.run_until(cluster.has_leader)
         require_no_change(cluster, 1, b"noise")
@@ -249,22 +249,22 @@ class BoundsTests(SynchronousTestCase):
         self.server = self.run_.cluster.process(1).server
 
     def test_healthy_servers_pass(self) -> None:
-        """Nothing stands still, nothing grows."""
+        """Servers of a calm run are within all bounds."""
         check_bounds(self.run_.cluster, 6)
 
     def test_stopped_heartbeat_is_found(self) -> None:
-        """A timer that nobody has set again."""
+        """A periodic timer that was not set again is reported."""
         self.server.replica.retransmission._calls["alive"].cancel()
         error = self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)
         self.assertIn("alive_due has stopped", str(error))
 
     def test_progress_timer_beyond_its_limits_is_found(self) -> None:
-        """docs/departures.rst: from the default up to eight times that."""
+        """The Progress_Timer is between its default and eight times that (docs/departures.rst)."""
         self.server.replica.data.timers.progress_seconds *= 16
         self.assertIn("Progress_Timer", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)))
 
     def test_closed_session_that_is_never_forgotten_is_found(self) -> None:
-        """Its last number is kept for the horizon."""
+        """The last number of a closed session is kept for the horizon."""
         ordering, horizon = self.server.replica.data.ordering, self.server.replica.settings.horizon_slots
         self.server.machine._closed["user"] = (7, ordering.local_aru - horizon)
         check_bounds(self.run_.cluster, 6)
@@ -272,7 +272,7 @@ class BoundsTests(SynchronousTestCase):
         self.assertIn("not forgotten", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)))
 
     def test_table_that_grows_is_found(self) -> None:
-        """Updates that nobody takes out of Pending_Updates."""
+        """Updates that stay in Pending_Updates are reported."""
         clients = self.server.replica.data.clients
         clients.pending_updates.update((str(i), object()) for i in range(500))
         self.assertIn("pending", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)))

@@ -11,7 +11,7 @@ from typing import Any
 from attrs import evolve
 
 from pfsb.applications.interfaces import PENDING, Command, Done, IReplicatedApplication, Refused, Result
-from pfsb.simulator.linearizability.operations import Operation, Part
+from pfsb.simulator.linearizability.operations import Operation, SubHistory
 from tests.applications.context import Machine
 
 QUESTIONS = frozenset({"GET", "MGET", "LOG"})
@@ -46,10 +46,10 @@ def overlapping(*rows: tuple[str, Command, Result]) -> list[Operation]:
 
 
 class Recorder:
-    """Clients of one application, each with one operation at a time; the truth is known, so every history is good.
+    """Clients of one application, each with one operation at a time, whose histories are always linearizable.
 
-    An operation is carried out at one moment between its call and its answer. Of those that get no answer a third is
-    never carried out, a third in time, and a third long after the client has gone on.
+    An operation is carried out at one moment between its call and its answer. Of the operations without an answer a
+    third is never carried out, a third in time, and a third long after the client has gone on.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Recorder:
 
 
 def choose_key_value(keys: int, values: int = 3, verbs: str = "GET GET PUT DEL CAS INCR APPEND PUTHASH") -> Any:
-    """Commands on so many keys; few values, so that operations can be taken for each other."""
+    """Make commands on that many keys, with few values, so that operations can be mistaken for each other."""
     listed = verbs.split()
 
     def choose(dice: random.Random, client: str) -> Command:
@@ -147,7 +147,7 @@ def choose_key_value(keys: int, values: int = 3, verbs: str = "GET GET PUT DEL C
 
 
 def choose_lock(dice: random.Random, client: str) -> Command:
-    """One lock, since two would soon be waited for in a circle."""
+    """Choose a command on the only lock, since clients would soon wait for two locks in a circle."""
     wait = dice.choice([-1, 0])
     return dice.choice(
         [("LOCK", "x", wait), ("TRYLOCK", "x"), ("UNLOCK", "x", -1), ("UNLOCK", "x", dice.randrange(1, 9)), ("BYE",)]
@@ -159,7 +159,7 @@ def choose_chat(dice: random.Random, client: str) -> Command:
 
 
 def without_revisions(operations: list[Operation]) -> list[Operation]:
-    """The same history, as told by somebody who does not look at revisions."""
+    """The history without its revisions."""
     return [_without_revision(operation) for operation in operations]
 
 
@@ -171,7 +171,7 @@ def _without_revision(operation: Operation) -> Operation:
 
 
 def spoil(dice: random.Random, operations: list[Operation]) -> list[Operation]:
-    """Exchange two answers, move an operation in time, or lose one: the history may be bad after that, or not."""
+    """Exchange two answers, move an operation in time, or lose one, so that the history may be bad."""
     spoilt = list(operations)
     certain = [index for index, operation in enumerate(spoilt) if operation.is_certain]
     if not certain:
@@ -191,8 +191,8 @@ def spoil(dice: random.Random, operations: list[Operation]) -> list[Operation]:
     return spoilt
 
 
-def has_order(part: Part) -> bool:
-    """Try every order that real time permits, and nothing clever."""
+def has_order(part: SubHistory) -> bool:
+    """Try every order that real time permits, without any short cut."""
     operations = [operation for operation in part.operations if operation.fate != "none"]
     specification = part.specification(operations)
 

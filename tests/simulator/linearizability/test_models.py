@@ -1,4 +1,4 @@
-"""What the checker expects of the applications, alone and held against the applications themselves."""
+"""The specifications of the applications, alone and compared with the applications themselves."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pfsb.applications.chat import Chat
 from pfsb.applications.interfaces import PENDING, Command, Done, Fields, Result
 from pfsb.applications.key_value import KeyValue, fnv1a_32
 from pfsb.applications.lock import Lock
-from pfsb.simulator.linearizability.checker import check
-from pfsb.simulator.linearizability.models import all_parts, key_value_parts
+from pfsb.simulator.linearizability.checker import check_linearizability
+from pfsb.simulator.linearizability.models import all_sub_histories, key_value_sub_histories
 from pfsb.simulator.linearizability.operations import Operation
 from pfsb.simulator.linearizability.search import Verdict
 from tests.applications.context import Machine
@@ -36,26 +36,26 @@ Row = tuple[str, Command, Result]
 
 class ModelCase(SynchronousTestCase):
     def assertGood(self, *operations: Operation) -> None:
-        outcome = check(all_parts(operations))
+        outcome = check_linearizability(all_sub_histories(operations))
         self.assertIs(outcome.verdict, Verdict.OK, outcome.text)
 
     def assertBad(self, *operations: Operation) -> None:
-        outcome = check(all_parts(operations))
+        outcome = check_linearizability(all_sub_histories(operations))
         self.assertIs(outcome.verdict, Verdict.VIOLATION, outcome.text)
 
     def assertThen(self, before: list[Row], good: Row, *bad: Row) -> None:
-        """One after the other: after `before`, `good` is right and each of `bad` is wrong."""
+        """Require that after `before` the operation `good` is right and each of `bad` is wrong."""
         self.assertGood(*one_after_the_other(*before, good))
         for row in bad:
             self.assertBad(*one_after_the_other(*before, row))
 
 
 class KeyTests(ModelCase):
-    """docs/protocol.rst, kv."""
+    """The commands of the key-value store (docs/protocol.rst)."""
 
     put: Row = ("a", ("PUT", "k", "5"), OK)
 
-    def test_absent_key(self) -> None:
+    def test_absent_key_is_not_found(self) -> None:
         self.assertThen([], ("a", ("GET", "k"), refused("NOTFOUND")), ("a", ("GET", "k"), done(value="")))
 
     def test_delete_tells_whether_there_was_a_key(self) -> None:
@@ -64,8 +64,8 @@ class KeyTests(ModelCase):
         self.assertThen([self.put], yes, no)
         self.assertThen([self.put, yes], ("a", ("GET", "k"), refused("NOTFOUND")), ("a", ("GET", "k"), done(value="5")))
 
-    def test_compare_and_set(self) -> None:
-        """It is carried out if the value is the old one, and only then."""
+    def test_compare_and_set_needs_the_old_value(self) -> None:
+        """CAS is carried out if and only if the value is the old one."""
         for old, agrees in (("5", True), ("6", False)):
             cas = ("CAS", "k", 1, old, "7")
             rows: list[Row] = [("a", cas, OK), ("a", cas, refused("CONFLICT"))]
@@ -74,18 +74,18 @@ class KeyTests(ModelCase):
             value = "7" if agrees else "5"
             self.assertGood(*one_after_the_other(self.put, right, ("a", ("GET", "k"), done(value=value))))
 
-    def test_compare_with_nil(self) -> None:
+    def test_compare_with_nil_needs_an_absent_key(self) -> None:
         cas = ("CAS", "k", 0, "", "7")
         self.assertThen([], ("a", cas, OK), ("a", cas, refused("CONFLICT")))
         self.assertThen([self.put], ("a", cas, refused("CONFLICT")), ("a", cas, OK))
 
-    def test_two_winners_of_one_compare_and_set(self) -> None:
-        """Both found the key absent: one of them was told a lie."""
+    def test_two_winners_of_one_compare_and_set_are_a_violation(self) -> None:
+        """Two CAS that both found the key absent cannot both be right."""
         cas = ("CAS", "k", 0, "", "7")
         self.assertBad(*overlapping(("a", cas, OK), ("b", cas, OK)))
         self.assertGood(*overlapping(("a", cas, OK), ("b", cas, refused("CONFLICT"))))
 
-    def test_increment(self) -> None:
+    def test_increment_adds_its_step(self) -> None:
         incr = ("INCR", "k", 3)
         self.assertThen([], ("a", incr, done(value="3")), ("a", incr, refused("CONFLICT")))
         self.assertThen([self.put], ("a", incr, done(value="8")), ("a", incr, done(value="3")))
@@ -96,13 +96,13 @@ class KeyTests(ModelCase):
             before: list[Row] = [("a", ("PUT", "k", value), OK)]
             self.assertThen(before, ("a", incr, refused("CONFLICT")), ("a", incr, done(value="3")))
 
-    def test_append(self) -> None:
+    def test_append_returns_the_longer_value(self) -> None:
         append = ("APPEND", "k", "x")
         self.assertThen([], ("a", append, done(value="x")), ("a", append, done(value="xx")))
         self.assertThen([self.put], ("a", append, done(value="5x")), ("a", append, done(value="x")))
 
-    def test_put_hash(self) -> None:
-        """It tells the old value, and stores the hash of that and the new one."""
+    def test_put_hash_stores_the_hash_of_both_texts(self) -> None:
+        """PUTHASH returns the old value, and stores the hash of the old value and the new text."""
         put_hash: Row = ("a", ("PUTHASH", "k", "x"), done(previous="5"))
         self.assertThen([self.put], put_hash, ("a", ("PUTHASH", "k", "x"), done(previous="")))
         stored = str(fnv1a_32(b"5x"))
@@ -122,15 +122,15 @@ class KeyTests(ModelCase):
         self.assertThen([mput], mget(k_row, l_row), mget(k_row), mget(earlier, l_row))
         self.assertThen([], mget(), mget(k_row))
 
-    def test_multi_put_of_unknown_fate(self) -> None:
-        """Seen in one key it is explained; without it, not."""
+    def test_multi_put_of_unknown_fate_may_explain_a_value(self) -> None:
+        """A value of a lost MPUT in one key is explained by the MPUT, and by nothing else."""
         seen = at(1, 2, "b", ("GET", "l"), done(value="2"))
         self.assertGood(lost(0, "a", ("MPUT", "k", "1", "l", "2")), seen)
         self.assertBad(seen)
 
 
 class RevisionTests(ModelCase):
-    """Revisions are counted by the cluster, and shown with whatever was written."""
+    """Revisions, which the cluster counts and answers show."""
 
     def put(self, key: str, revision: int) -> Row:
         return ("a", ("PUT", key, "1"), done(revision=revision))
@@ -139,16 +139,16 @@ class RevisionTests(ModelCase):
         return ("b", ("GET", "k"), done(value="1", revision=revision))
 
     def test_read_tells_the_revision_of_the_write(self) -> None:
-        """The same value, but another write: a stale read that values alone do not show."""
+        """A read of an equal value of an older write is stale, which only the revision shows."""
         self.assertThen([self.put("k", 3), self.put("k", 5)], self.get(5), self.get(3), self.get(6))
 
     def test_revisions_of_a_key_grow(self) -> None:
         for revision, is_good in ((4, True), (3, False), (2, False)):
             history = one_after_the_other(self.put("k", 3), self.put("k", revision))
-            self.assertEqual(check(key_value_parts(history)).ok, is_good)
+            self.assertEqual(check_linearizability(key_value_sub_histories(history)).ok, is_good)
 
     def test_revisions_grow_from_key_to_key(self) -> None:
-        """Keys are judged apart, but the count is one."""
+        """Sub-histories of keys are independent, but the revision is one counter."""
         self.assertThen([self.put("k", 3)], self.put("other", 4), self.put("other", 2))
         self.assertBad(*overlapping(self.put("k", 3), self.put("other", 3)))
         self.assertGood(*overlapping(self.put("k", 3), self.put("other", 2)))
@@ -166,7 +166,7 @@ class RevisionTests(ModelCase):
 
 
 class LockTests(ModelCase):
-    """docs/protocol.rst, lock."""
+    """The commands of locks (docs/protocol.rst)."""
 
     def lock(self, client: str, token: int, verb: str = "LOCK") -> Row:
         return (client, ("LOCK", "x", -1) if verb == "LOCK" else ("TRYLOCK", "x"), done(name="x", token=token))
@@ -204,13 +204,13 @@ class LockTests(ModelCase):
         self.assertThen([self.lock("a", 1)], self.unlock("b", result=no), self.unlock("b"))
         self.assertThen([self.lock("a", 1)], self.unlock("a"), self.unlock("a", result=no))
 
-    def test_unlock_with_a_token(self) -> None:
+    def test_unlock_needs_the_right_token(self) -> None:
         no = refused("NOTHELD")
         self.assertThen([self.lock("a", 7)], self.unlock("a", 7), self.unlock("a", 7, no))
         self.assertThen([self.lock("a", 7)], self.unlock("a", 6, no), self.unlock("a", 6))
 
     def test_end_of_a_session_releases_its_locks(self) -> None:
-        """Closed, or expired at a time that nobody was told."""
+        """A session is closed, or expires at an unknown time."""
         before, after = at(0, 1, *self.lock("a", 1)), at(10, 11, *self.lock("b", 2))
         self.assertGood(before, at(2, 3, "a", ("BYE",), OK), after)
         self.assertGood(before, lost(2, "a", ("EXPIRE",)), after)
@@ -218,8 +218,8 @@ class LockTests(ModelCase):
         self.assertBad(before, at(2, 3, "c", ("BYE",), OK), after)
         self.assertBad(before, lost(12, "a", ("EXPIRE",)), after)
 
-    def test_lock_of_unknown_fate(self) -> None:
-        """It may hold the lock, with a token that nobody knows until somebody is told."""
+    def test_lock_of_unknown_fate_may_hold_the_lock(self) -> None:
+        """A LOCK of unknown fate may hold the lock, with a token that is unknown until an answer shows it."""
         unknown = lost(0, "a", ("LOCK", "x", -1))
         held = at(1, 2, "b", ("TRYLOCK", "x"), refused("HELD"))
         self.assertGood(unknown, held)
@@ -229,13 +229,13 @@ class LockTests(ModelCase):
         self.assertGood(unknown, held, at(3, 4, *self.unlock("a", 8, refused("NOTHELD"))))
         self.assertGood(unknown, at(1, 2, *self.lock("b", 3)))
 
-    def test_locks_are_judged_apart(self) -> None:
+    def test_locks_are_checked_independently(self) -> None:
         other: Row = ("b", ("LOCK", "y", -1), done(name="y", token=1))
         self.assertGood(*overlapping(self.lock("a", 1), other))
 
 
 class ChatTests(ModelCase):
-    """docs/protocol.rst, chat."""
+    """The commands of the chat (docs/protocol.rst)."""
 
     def say(self, client: str, text: str, index: int) -> Row:
         return (client, ("SAY", text), done(index=index))
@@ -251,7 +251,7 @@ class ChatTests(ModelCase):
             [self.say("a", "hi", 1)], self.say("b", "ho", 2), self.say("b", "ho", 1), self.say("b", "ho", 3)
         )
 
-    def test_log_shows_what_was_said(self) -> None:
+    def test_log_shows_the_lines_that_were_said(self) -> None:
         before = [self.say("a", "hi", 1), self.say("b", "ho", 2)]
         good = self.log(1, ("a", "hi"), ("b", "ho"))
         self.assertThen(before, good, self.log(1, ("a", "hi")), self.log(1, ("b", "ho"), ("a", "hi")), self.log(1))
@@ -263,7 +263,7 @@ class ChatTests(ModelCase):
         self.assertThen(before, self.log(1, ("a", "hi"), limit=1), self.log(1, ("a", "hi"), limit=3))
 
     def test_logs_are_prefixes_of_each_other(self) -> None:
-        """Two lines under way at once: whoever looks, they stand in one order."""
+        """All LOGs show two lines that were sent at once in the same order."""
         said = [lost(0, "a", ("SAY", "hi")), lost(0, "b", ("SAY", "ho"))]
         first = at(1, 2, *self.log(1, ("a", "hi")))
         self.assertGood(*said, first, at(3, 4, *self.log(1, ("a", "hi"), ("b", "ho"))))
@@ -276,7 +276,7 @@ class ChatTests(ModelCase):
         self.assertBad(said, at(1, 2, *seen), at(3, 4, *gone))
 
     def test_line_of_unknown_fate_fills_a_gap(self) -> None:
-        """Line 1 must be somebody's, and whose it is was perhaps seen."""
+        """A missing line 1 is that of a lost SAY, or the one that a LOG has shown."""
         second = at(1, 2, *self.say("b", "ho", 2))
         self.assertGood(lost(0, "a", ("SAY", "hi")), second)
         self.assertBad(lost(3, "a", ("SAY", "hi")), second)
@@ -284,32 +284,32 @@ class ChatTests(ModelCase):
         self.assertGood(lost(0, "a", ("SAY", "hi")), at(1, 2, *self.log(1, ("a", "hi"))))
         self.assertBad(lost(0, "a", ("SAY", "hi")), at(1, 2, *self.log(1, ("b", "hi"))))
 
-    def test_line_said_twice(self) -> None:
-        """A repeated command that ran twice shows as a line too many."""
+    def test_line_that_was_said_twice_is_a_violation(self) -> None:
+        """A repeated command that ran twice is seen as an additional line."""
         once = at(0, 1, *self.say("a", "hi", 1))
         self.assertBad(once, at(2, 3, *self.log(1, ("a", "hi"), ("a", "hi"))))
 
 
 class PartsTests(ModelCase):
     def test_operation_without_a_specification_is_refused(self) -> None:
-        """Nothing is left out in silence."""
+        """No operation is left out silently."""
         ranged = at(0, 1, "a", ("RANGE", "a", "b", -1), Done())
-        error = self.assertRaises(ValueError, all_parts, [ranged])
+        error = self.assertRaises(ValueError, all_sub_histories, [ranged])
         self.assertIn('there is no specification of RANGE "a" "b" -1 by a (there are: APPEND, ', str(error))
 
-    def test_applications_are_told_apart(self) -> None:
+    def test_history_is_taken_apart_by_application(self) -> None:
         history = one_after_the_other(
             ("a", ("PUT", "x", "1"), done(revision=1)),
             ("a", ("LOCK", "x", -1), done(name="x", token=2)),
             ("a", ("SAY", "x"), done(index=1, revision=3)),
         )
-        names = [part.name for part in all_parts(history)]
+        names = [part.name for part in all_sub_histories(history)]
         self.assertEqual(names, ['key "x"', 'lock "x"', "the chat", "revisions"])
         self.assertGood(*history)
 
 
 class ApplicationTests(ModelCase):
-    """The specifications and the applications were written apart; here they answer the same commands."""
+    """The specifications and the applications, which share no code, get the same commands."""
 
     applications: tuple[tuple[Any, Any], ...] = (
         (KeyValue, choose_key_value(keys=2, values=2)),
@@ -319,7 +319,7 @@ class ApplicationTests(ModelCase):
     )
 
     def answers(self, application: Any, choose: Any, dice: random.Random) -> list[Operation]:
-        """Forty commands one after the other; those that wait for a lock are never answered."""
+        """Run forty commands one after the other. A LOCK that waits is never answered."""
         machine, history = Machine(application), []
         for number in range(40):
             client = dice.choice("abc")
@@ -337,13 +337,13 @@ class ApplicationTests(ModelCase):
                 history.append(at(number, number + 0.5, client, command, result))
         return history
 
-    def test_what_the_applications_answer_is_right(self) -> None:
+    def test_answers_of_the_applications_are_right(self) -> None:
         for application, choose in self.applications:
             for seed in range(20):
                 self.assertGood(*self.answers(application(), choose, random.Random(seed)))
 
     def test_any_other_answer_is_wrong(self) -> None:
-        """One field of one answer is changed. (Not for locks: a token that is told once may be any larger one.)"""
+        """One field of one answer is changed. Locks are left out, since a token may be any larger one."""
         for application, choose in (row for row in self.applications if row[0] is not Lock):
             for seed in range(20):
                 dice = random.Random(seed)
@@ -355,7 +355,7 @@ class ApplicationTests(ModelCase):
 
 
 def _with_another_answer(operation: Operation, dice: random.Random) -> Operation:
-    """One value is another; where there were rows, there are none."""
+    """Change one value of an answer, or take its rows away."""
     result = operation.result
     assert isinstance(result, Done)
     if result.rows:

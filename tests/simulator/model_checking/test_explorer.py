@@ -1,4 +1,4 @@
-"""All that can happen to a small cluster: nothing is wrong with the protocol, and something is with each defect."""
+"""The explorer finds no violation of the protocol, and one for each planted defect."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from pfsb.paxos.messages import Accept, Batch, ClientUpdate, Prepare, Proposal, 
 from pfsb.paxos.records import ViewRecord
 from pfsb.paxos.replica import Replica
 from pfsb.simulator.model_checking import explore_command
-from pfsb.simulator.model_checking.explorer import Bounds, Exploration, Found
+from pfsb.simulator.model_checking.explorer import Bounds, Counterexample, Exploration
 from pfsb.simulator.model_checking.stepped_environment import SteppedCall
 from pfsb.simulator.model_checking.stepped_server import SteppedServer
 from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Step, Sync
 
 CHOSEN_BY_0_AND_2 = ((0, "Ask"), (2, "Proposal"), (0, "Accept"))
-"""Client a's update is chosen and executed at server 0; server 1 knows nothing of it."""
+"""Steps after which client a's update is chosen and executed at server 0, and server 1 does not know it."""
 
-Patch = Callable[[Replica], None]
+Plant = Callable[[Replica], None]
 
 
 def explored(bounds: Bounds, depth: int, states_max: int = 60_000, **options: Any) -> Exploration:
@@ -43,7 +43,7 @@ def explored(bounds: Bounds, depth: int, states_max: int = 60_000, **options: An
 
 
 def votes_before_the_disk(replica: Replica) -> None:
-    """ACCEPT leaves past the door."""
+    """A defect: ACCEPT does not wait for the durability gate."""
     behind_the_door = replica.turn.send
 
     def send(message: Any, to: int | None = None) -> None:
@@ -72,7 +72,7 @@ def leaves_the_data_list_out(replica: Replica) -> None:
 
 
 def is_prepared_by_itself(replica: Replica) -> None:
-    """The leader's own promise is enough."""
+    """A defect: the leader's own promise is enough."""
 
     def view_prepared_ready(view: int) -> bool:
         return any(promise.view == view for promise in replica.data.preparing.prepare_oks.values())
@@ -81,7 +81,7 @@ def is_prepared_by_itself(replica: Replica) -> None:
 
 
 def wants_more_than_a_majority(replica: Replica) -> None:
-    """`>` for `>=`."""
+    """A defect: `>` instead of `>=`."""
 
     def view_prepared_ready(view: int) -> bool:
         promises = replica.data.preparing.prepare_oks.values()
@@ -91,17 +91,17 @@ def wants_more_than_a_majority(replica: Replica) -> None:
 
 
 class DefectTests(SynchronousTestCase):
-    """Each defect is found, and shown as steps that lead to it."""
+    """Each defect is found, and shown as the steps that lead to a violation."""
 
-    def found(self, bounds: Bounds, patch: Patch | None, depth: int = 12, *, checks_door: bool = True) -> Found:
-        exploration = explored(bounds, depth, patch=patch, checks_door=checks_door)
-        assert exploration.found is not None, "the defect was not found"
-        return exploration.found
+    def find(self, bounds: Bounds, patch: Plant | None, depth: int = 12, *, checks_gate: bool = True) -> Counterexample:
+        exploration = explored(bounds, depth, patch=patch, checks_gate=checks_gate)
+        assert exploration.counterexample is not None, "the defect was not found"
+        return exploration.counterexample
 
     def test_quorum_of_one_executes_two_values_in_one_slot(self) -> None:
         """S1: two majorities share a server, two of one do not (G27)."""
         self.patch(Membership, "quorum", property(lambda self: 1))
-        found = self.found(Bounds(crashes=0), None)
+        found = self.find(Bounds(crashes=0), None)
         self.assertEqual(
             str(found),
             "  1. server 0 is asked by its client for CLIENT_UPDATE a1\n"
@@ -110,58 +110,58 @@ class DefectTests(SynchronousTestCase):
             "     S1: slot 1 executes b1; but before: S1: slot 1 executes a1",
         )
 
-    def test_vote_that_leaves_before_the_disk_write_is_seen_at_the_door(self) -> None:
-        """docs/defects.rst: an ACCEPT rests on its proposal."""
-        found = self.found(Bounds(), votes_before_the_disk)
+    def test_vote_that_leaves_before_the_disk_write_is_found(self) -> None:
+        """An ACCEPT rests on the record of its proposal (docs/defects.rst)."""
+        found = self.find(Bounds(), votes_before_the_disk)
         self.assertEqual(found.steps, ("server 0 is asked by its client for CLIENT_UPDATE a1",))
         self.assertEqual(found.what, "server 0: sends ACCEPT of view 1 for slot 1, and that vote is not on disk")
 
     def test_vote_that_leaves_before_the_disk_write_breaks_s1_after_a_crash(self) -> None:
-        """docs/defects.rst: what it comes to, if nobody watches the door."""
+        """Two values of a slot are the consequence, if leaving messages are not checked (docs/defects.rst)."""
         lost = ((0, "Ask"), (1, "Proposal"), (0, "Accept"), (1, "Crash"))
         elected = ((1, "Ask"), (2, "ProgressTimer"), (1, "ViewChange"))
-        found = self.found(Bounds(views=2, lead_in=(*lost, *elected)), votes_before_the_disk, checks_door=False)
+        found = self.find(Bounds(views=2, lead_in=(*lost, *elected)), votes_before_the_disk, checks_gate=False)
         self.assertEqual(found.what, "S1: slot 1 executes b1; but before: S1: slot 1 executes a1")
         self.assertEqual(found.steps[3], "server 1 loses power, and starts again with what is on its disk")
         self.assertEqual(found.steps[-1], "server 1 hears from server 2: ACCEPT of view 2 for slot 1")
         self.assertEqual(len(found.steps), 11)
 
-    def test_prepare_that_leaves_before_the_view_is_on_disk_is_seen_at_the_door(self) -> None:
-        """docs/defects.rst: a PREPARE rests on Last_Installed."""
-        found = self.found(Bounds(led=False), does_not_force_its_view)
+    def test_prepare_that_leaves_before_the_view_is_on_disk_is_found(self) -> None:
+        """A PREPARE rests on Last_Installed (docs/defects.rst)."""
+        found = self.find(Bounds(led=False), does_not_force_its_view)
         self.assertEqual(found.what, "server 0: sends PREPARE of view 1, Local_Aru 0, but has view 0 on disk")
         self.assertEqual(len(found.steps), 1)
 
     def test_view_that_is_not_forced_is_led_twice(self) -> None:
-        """G10: what it comes to, if nobody watches the door."""
+        """G10: two leaders of a view are the consequence, if leaving messages are not checked."""
         bounds = Bounds(led=False, asks=(), views=1, lead_in=((0, "ViewChange"),))
-        found = self.found(bounds, does_not_force_its_view, checks_door=False)
+        found = self.find(bounds, does_not_force_its_view, checks_gate=False)
         self.assertEqual(
             found.what, "view 1 is led by server 0 in life 2; but before: view 1 is led by server 0 in life 1"
         )
 
-    def test_promise_without_its_votes_is_seen_when_it_is_made(self) -> None:
+    def test_promise_without_its_votes_is_found_when_it_is_made(self) -> None:
         """Figure 8 A and G19: a data list is complete."""
         bounds = Bounds(crashes=0, lead_in=((0, "Ask"), (2, "Proposal"), (1, "ProgressTimer"), (2, "ProgressTimer")))
-        found = self.found(bounds, leaves_the_data_list_out)
+        found = self.find(bounds, leaves_the_data_list_out)
         self.assertEqual(
             found.what, "server 2: keeps quiet about its vote at slot 1, asked by PREPARE of view 2, Local_Aru 0"
         )
 
     def test_promise_without_its_votes_breaks_s1(self) -> None:
-        """Figure 8 A and G19: what it comes to, if nobody looks into promises."""
+        """Figure 8 A and G19: two values of a slot are the consequence, if promises are not checked."""
         bounds = Bounds(views=2, crashes=0, lead_in=(*CHOSEN_BY_0_AND_2, (1, "ProgressTimer"), (2, "ProgressTimer")))
-        found = self.found(bounds, leaves_the_data_list_out, checks_door=False)
+        found = self.find(bounds, leaves_the_data_list_out, checks_gate=False)
         self.assertEqual(found.what, "S1: slot 1 executes b1; but before: S1: slot 1 executes a1")
 
     def test_leader_that_does_not_wait_for_promises_breaks_s1(self) -> None:
         """Figure 8 B: a view is prepared by a majority."""
         bounds = Bounds(views=2, crashes=0, lead_in=(*CHOSEN_BY_0_AND_2, (1, "ProgressTimer"), (2, "ProgressTimer")))
-        found = self.found(bounds, is_prepared_by_itself)
+        found = self.find(bounds, is_prepared_by_itself)
         self.assertEqual(found.what, "S1: slot 1 executes b1; but before: S1: slot 1 executes a1")
 
     def test_server_that_stops_with_an_exception_is_shown(self) -> None:
-        """docs/internals/turn.rst: Paxos tolerates a crashed server, but it must not crash by itself."""
+        """A server must not stop by an exception, although Paxos tolerates a crash (docs/internals/turn.rst)."""
 
         def trips_over_an_accept(replica: Replica) -> None:
             def accept(message: Accept) -> None:
@@ -169,7 +169,7 @@ class DefectTests(SynchronousTestCase):
 
             replica.accepts.on_accept = accept  # type: ignore[method-assign]
 
-        found = self.found(Bounds(crashes=0), trips_over_an_accept)
+        found = self.find(Bounds(crashes=0), trips_over_an_accept)
         self.assertEqual(found.what, "server 1: stops with KeyError: (1,)")
         self.assertEqual(
             found.steps,
@@ -180,60 +180,60 @@ class DefectTests(SynchronousTestCase):
         )
 
     def test_view_that_waits_for_more_than_a_majority_is_never_led(self) -> None:
-        """Figure 8 B: with one server down, nothing is wrong with `>` but that nobody ever leads."""
+        """Figure 8 B: with one server down, `>` breaks no promise, but no server ever leads."""
         bounds = Bounds(led=False, asks=(), crashes=0, idle=frozenset({2}))
         right, wrong = explored(bounds, 12), explored(bounds, 12, patch=wants_more_than_a_majority)
         self.assertIn("server 0 leads view 1", right.nodes.reached)
         self.assertEqual(wrong.nodes.reached, set())
-        self.assertIsNone(wrong.found)
+        self.assertIsNone(wrong.counterexample)
 
 
 class ProtocolTests(SynchronousTestCase):
-    """Nothing is wrong."""
+    """The protocol keeps its promises in every explored state."""
 
-    def test_nothing_is_wrong_from_the_first_start_on(self) -> None:
-        """Two clients, up to three views, one crash: all that can happen in five steps."""
-        self.assertEverythingIsRight(explored(Bounds(led=False), 5), 5)
+    def test_no_promise_is_broken_after_the_first_start(self) -> None:
+        """All states within five steps: two clients, up to three views, one crash."""
+        self.assertKeepsItsPromises(explored(Bounds(led=False), 5), 5)
 
-    def test_nothing_is_wrong_when_a_view_is_led(self) -> None:
-        """Two clients, two view changes, one crash: all that can happen in five steps."""
+    def test_no_promise_is_broken_when_a_view_is_led(self) -> None:
+        """All states within five steps: two clients, two view changes, one crash."""
         exploration = explored(Bounds(), 5)
-        self.assertEverythingIsRight(exploration, 5)
+        self.assertKeepsItsPromises(exploration, 5)
         self.assertIn("server 0 has executed 1 slots", exploration.nodes.reached)
 
-    def test_what_was_chosen_survives_two_view_changes(self) -> None:
-        """Executed at server 0, unknown to server 1, who leads next: all that can happen in five steps."""
+    def test_chosen_update_survives_two_view_changes(self) -> None:
+        """All states within five steps after an update was executed at server 0, unknown to the next leader."""
         lead_in = (*CHOSEN_BY_0_AND_2, (1, "Ask"), (1, "ProgressTimer"), (2, "ProgressTimer"), (1, "ViewChange"))
         exploration = explored(Bounds(crashes=0, lead_in=lead_in), 5)
-        self.assertEverythingIsRight(exploration, 5)
+        self.assertKeepsItsPromises(exploration, 5)
         self.assertIn("server 1 leads view 2", exploration.nodes.reached)
         self.assertIn("server 1 has executed 1 slots", exploration.nodes.reached)
 
     def test_one_server_is_explored_to_the_end(self) -> None:
-        """G6: alone, it elects itself and executes; there are few states, and all are known."""
+        """G6: a single server elects itself and executes; there are few states, and all are explored."""
         exploration = explored(Bounds(servers=1, asks=(("a", 0), ("b", 0)), views=2, crashes=1), 100)
         self.assertTrue(exploration.is_complete)
-        self.assertEverythingIsRight(exploration, exploration.depth)
+        self.assertKeepsItsPromises(exploration, exploration.depth)
         self.assertIn("server 0 has executed 2 slots", exploration.nodes.reached)
 
-    def test_same_states_are_found_whoever_looks(self) -> None:
-        """docs/testing.rst: no chance is involved."""
+    def test_two_explorations_find_the_same_states(self) -> None:
+        """Two explorations find the same states, since no random numbers are involved (docs/testing.rst)."""
         first, second = (
             [(p.depth, p.states, p.server_states, p.steps) for p in Exploration(Bounds()).levels(4)] for _ in range(2)
         )
         self.assertEqual(first, second)
         self.assertEqual([depth for depth, *_ in first], [1, 2, 3, 4])
 
-    def assertEverythingIsRight(self, exploration: Exploration, depth: int) -> None:
-        self.assertIsNone(exploration.found, str(exploration.found))
+    def assertKeepsItsPromises(self, exploration: Exploration, depth: int) -> None:
+        self.assertIsNone(exploration.counterexample, str(exploration.counterexample))
         self.assertEqual((exploration.depth, exploration.is_cut_short), (depth, False))
 
 
-class StillServerTests(SynchronousTestCase):
-    """A server that is put away after each step is none the worse for it."""
+class SteppedServerTests(SynchronousTestCase):
+    """Snapshots: putting a server's state back leaves no trace."""
 
-    def test_state_that_is_put_back_goes_on_like_one_that_never_left(self) -> None:
-        """One server walks at random; another makes the same steps, and a walk of its own between any two of them."""
+    def test_state_that_is_put_back_goes_on_as_before(self) -> None:
+        """Two servers make the same random steps, and one of them makes steps from other states in between."""
         walker, jumper = SteppedServer(0, (0, 1, 2)), SteppedServer(0, (0, 1, 2))
         rng = random.Random(5)
         walked, jumped = walker.first(), jumper.first()
@@ -250,16 +250,16 @@ class StillServerTests(SynchronousTestCase):
         self.assertLessEqual({"Crash", "Sync", "ProgressTimer", "UpdateTimers", "Proposal", "Accept"}, kinds)
         self.assertEqual(walker.snapshots.moved_parts() + jumper.snapshots.moved_parts(), [])
 
-    def test_same_step_comes_to_the_same(self) -> None:
-        """From equal states to equal states, which is what the table of steps rests on."""
+    def test_equal_states_have_equal_successors(self) -> None:
+        """Equal states have equal successors, which the table of steps relies on."""
         server = SteppedServer(0, (0, 1, 2))
         born = server.first().state
         elected = server.make(born, Deliver(1, ViewChange(1, 1))).state
         self.assertNotEqual(born, elected)
         self.assertEqual(server.make(born, Deliver(1, ViewChange(1, 1))).state, elected)
 
-    def test_crash_forgets_what_was_not_written(self) -> None:
-        """Figure 14: the view whose record was under way is not installed after the restart."""
+    def test_crash_loses_records_that_were_not_written(self) -> None:
+        """Figure 14: a view whose record was not on disk is not installed after the restart."""
         server = SteppedServer(0, (0, 1, 2))
         installing = server.make(server.first().state, Deliver(1, ViewChange(1, 1))).state
         self.assertEqual(server.look(installing).data.views.last_installed, 1)
@@ -267,8 +267,8 @@ class StillServerTests(SynchronousTestCase):
         written = server.make(installing, Sync()).state
         self.assertEqual(server.look(server.make(written, Crash()).state).data.views.last_installed, 1)
 
-    def test_value_that_nobody_can_put_away_is_told(self) -> None:
-        """A handler that keeps something new must not be explored wrongly."""
+    def test_attribute_that_cannot_be_frozen_is_refused(self) -> None:
+        """An attribute that snapshots cannot freeze raises TypeError, instead of being left out."""
 
         def keep_something(replica: Replica) -> None:
             replica.discarded_by = {"somebody": object()}  # type: ignore[attr-defined]
@@ -277,7 +277,7 @@ class StillServerTests(SynchronousTestCase):
             SteppedServer(0, (0, 1, 2), patch=keep_something)
 
     def test_update_timer_sends_to_the_leader_or_to_all(self) -> None:
-        """Figure 12 B and Departure 17: which of the two is chosen with the step."""
+        """Figure 12 B and Departure 17: the step chooses between the leader and all servers."""
         server = SteppedServer(2, (0, 1, 2))
         following = server.make(server.first().state, Deliver(0, VCProof(0, 1))).state
         asked = server.make(server.make(following, Sync()).state, Ask(UPDATE)).state
@@ -298,11 +298,11 @@ MESSAGES: list[Step] = [
     *(Deliver(1, Proposal(1, 2, seq, ONE)) for seq in (1, 2)),
     *(Deliver(i, Accept(i, view, (seq,))) for i in (1, 2) for view in (1, 2) for seq in (1, 2)),
 ]
-"""What server 0 may hear, in any order."""
+"""Messages that server 0 may receive, in any order."""
 
 
 def by_names(frozen: Any) -> Any:
-    """The same for two servers: methods by their names."""
+    """Make the states of two servers comparable: methods by their names."""
     if isinstance(frozen, tuple):
         return tuple(map(by_names, frozen))
     if isinstance(frozen, frozenset):
@@ -313,7 +313,7 @@ def by_names(frozen: Any) -> Any:
 
 
 class ToolTests(SynchronousTestCase):
-    """`pfsb explore`."""
+    """The command line and the report of `pfsb explore`."""
 
     def options(self, *arguments: str) -> explore_command.Options:
         options = explore_command.Options()
@@ -321,7 +321,7 @@ class ToolTests(SynchronousTestCase):
         return options
 
     def run_tool(self, *arguments: str) -> str:
-        """What it prints; the clock of this reactor moves on by itself."""
+        """Run the command; its output. The clock of its reactor moves on by itself."""
         out = StringIO()
         self.patch(sys, "stdout", out)
         clock = Clock()
@@ -333,8 +333,8 @@ class ToolTests(SynchronousTestCase):
         self.statuses = [failure.value.code for failure in failures]
         return out.getvalue()
 
-    def test_command_line_says_how_large_the_world_is(self) -> None:
-        """Bounds, and steps that come first."""
+    def test_options_become_bounds(self) -> None:
+        """The options become bounds and a lead-in."""
         options = self.options(
             "--servers", "4", "--clients", "1", "--crashes", "0", "--cold", "--lead-in", "0:Ask, 1:Crash"
         )
@@ -342,13 +342,13 @@ class ToolTests(SynchronousTestCase):
         self.assertEqual(options.bounds, expected)
 
     def test_lead_in_of_an_unknown_server_is_refused(self) -> None:
-        """With an example of what would be right."""
+        """The error has an example of a right lead-in."""
         for text in ("7:Ask", "Ask", "1:"):
             error = self.assertRaises(UsageError, self.options, "--lead-in", text)
             self.assertIn("with a server below 3; example: --lead-in 0:Ask,1:Proposal,0:Accept", str(error))
 
-    def test_summary_tells_what_was_explored(self) -> None:
-        """Progress by levels, then the bounds, the extent and the result."""
+    def test_summary_has_the_extent_and_the_result(self) -> None:
+        """The report has the progress by levels, the bounds, the extent and the result."""
         told = self.run_tool("--depth", "2").splitlines()
         self.assertIn("depth 1: 9 states", told[0])
         self.assertEqual(told[2], "3 servers; updates: a1 at server 0, b1 at server 1; views up to 3; crashes: 1")
@@ -357,7 +357,7 @@ class ToolTests(SynchronousTestCase):
         self.assertEqual(self.statuses, [])
 
     def test_broken_promise_is_shown_as_steps_and_exit_status(self) -> None:
-        """A person can follow them."""
+        """The report has the steps that break the promise, and the exit status is 1."""
         self.patch(Membership, "quorum", property(lambda self: 1))
         told = self.run_tool("--crashes", "0").splitlines()
         self.assertEqual(
@@ -366,7 +366,7 @@ class ToolTests(SynchronousTestCase):
         self.assertEqual(self.statuses, [1])
 
     def test_lead_in_that_cannot_happen_is_one_line(self) -> None:
-        """With what could."""
+        """The error names the steps that are possible."""
         err = StringIO()
         self.patch(sys, "stderr", err)
         self.run_tool("--lead-in", "0:Prepare")

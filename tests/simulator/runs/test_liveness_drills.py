@@ -1,4 +1,4 @@
-"""Drills: a correct cluster comes through each, and each finds the defect that it is there for."""
+"""Liveness drills: a correct cluster passes each, and each finds the defect that it is there for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pfsb.simulator.cluster.healing import heal_all
 from pfsb.simulator.defects.all_defects import planted
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.faults import parameters
-from pfsb.simulator.runs.liveness_drills import LivenessDrills, Question, Times
+from pfsb.simulator.runs.liveness_drills import DrillRequest, LivenessDrills, TimerBounds
 from pfsb.simulator.runs.run import Plan, Run
 from tests.long import long
 
@@ -22,7 +22,7 @@ DRILLS = ("idleness", "blackout", "lateness", "detour", "absence", "restart", "f
 
 
 def quiet_run(servers: int = 3, patch: Plant | None = None) -> Run:
-    """Everybody leads or follows, nobody asks for anything, and the timers are the usual ones."""
+    """Make a run whose cluster has settled, without requests, and with the default timers."""
     usual = Settings()
     with mock.patch.object(parameters, "_settings", lambda rng, drawn: usual):
         run = Run(Plan(1, "calm", servers=servers, seconds=1.0), patch)
@@ -34,90 +34,90 @@ def quiet_run(servers: int = 3, patch: Plant | None = None) -> Run:
 
 
 @long
-class FairWeatherTests(SynchronousTestCase):
-    def weather(self, patch: Plant | None = None, servers: int = 3) -> LivenessDrills:
+class LivenessDrillTests(SynchronousTestCase):
+    def liveness(self, patch: Plant | None = None, servers: int = 3) -> LivenessDrills:
         run = quiet_run(servers, patch)
         return LivenessDrills(run.cluster, random.Random(self._testMethodName), run.marks)
 
-    def violation(self, weather: LivenessDrills, drill: str, times: int = 1) -> str:
-        """What a drill says, that chance may make pass some times."""
+    def violation(self, liveness: LivenessDrills, drill: str, times: int = 1) -> str:
+        """The violation of a drill, which may pass by chance before that."""
 
         def repeat() -> None:
             for _ in range(times):
-                getattr(weather, drill)()
-                heal_all(weather.cluster)
-                weather.settle()
+                getattr(liveness, drill)()
+                heal_all(liveness.cluster)
+                liveness.settle()
 
         return str(self.assertRaises(Violation, repeat))
 
     def test_correct_cluster_comes_through_each_drill(self) -> None:
-        """With as many servers as there may be, or nearly."""
+        """All drills are run with three to five servers."""
         for servers in (3, 4, 5):
-            weather = self.weather(servers=servers)
-            weather.look(len(weather._able()))
+            liveness = self.liveness(servers=servers)
+            liveness.run_drills(len(liveness._possible_drills()))
             for drill in DRILLS:
-                self.assertGreater(weather.marks.counts[f"drill: {drill}"], 0, drill)
+                self.assertGreater(liveness.marks.counts[f"drill: {drill}"], 0, drill)
 
     def test_small_clusters_have_fewer_drills(self) -> None:
-        """Nobody can be spared."""
+        """Clusters of one or two servers can spare none, and have fewer drills."""
         for servers, drills in ((1, {"idleness"}), (2, {"idleness", "blackout", "lateness"})):
-            weather = self.weather(servers=servers)
-            self.assertEqual({drill.__name__ for drill in weather._able()}, drills)
-            weather.look(3)
+            liveness = self.liveness(servers=servers)
+            self.assertEqual({drill.__name__ for drill in liveness._possible_drills()}, drills)
+            liveness.run_drills(3)
 
     def test_votes_that_interrupt_are_found(self) -> None:
-        """Figure 4 A4; a VC_PROOF that comes first may bring the server back before it votes."""
-        self.assertIn("worked, and now", self.violation(self.weather(planted("votes-interrupt")), "absence", 5))
+        """Figure 4 A4. The drill is repeated, since a VC_PROOF may bring the server back before it votes."""
+        self.assertIn("worked, and now", self.violation(self.liveness(planted("votes-interrupt")), "absence", 5))
 
     def test_vote_that_never_comes_is_found(self) -> None:
-        """Departure 25: reconciliation would bring the result, too, but later."""
+        """Departure 25: reconciliation would bring the slot, too, but later."""
         self.assertIn(
-            "all should have executed", self.violation(self.weather(planted("lazy-vote-lost")), "lateness", 5)
+            "all should have executed", self.violation(self.liveness(planted("lazy-vote-lost")), "lateness", 5)
         )
 
     def test_server_that_stays_out_of_its_view_is_found(self) -> None:
-        """G9."""
-        self.assertIn("is here again", self.violation(self.weather(planted("no-way-back")), "restart"))
+        """A server must return to the view that it has left (G9)."""
+        self.assertIn("is here again", self.violation(self.liveness(planted("no-way-back")), "restart"))
 
     def test_update_that_is_not_relayed_is_found(self) -> None:
-        """G8.3."""
-        self.assertIn("did not reach", self.violation(self.weather(planted("relay-left-out")), "detour"))
+        """Other servers relay an update to the leader (G8.3)."""
+        self.assertIn("did not reach", self.violation(self.liveness(planted("relay-left-out")), "detour"))
 
     def test_what_is_not_repeated_is_found(self) -> None:
-        """Section 5.9 and Figure 12 B: a blackout loses another message each time."""
+        """Lost messages are repeated (section 5.9 of the paper and Figure 12 B); each blackout loses another one."""
         for name in ("proposals-not-repeated", "accept-not-repeated", "updates-not-repeated"):
-            said = self.violation(self.weather(planted(name)), "blackout", 300)
+            said = self.violation(self.liveness(planted(name)), "blackout", 300)
             self.assertTrue("nothing arrived" in said or "an update waits" in said, said)
 
     def test_elections_without_a_cause_are_found(self) -> None:
-        """Departure 10."""
-        weather = self.weather()
-        for server_id in weather.cluster.ids:
-            weather.cluster.replica(server_id).demand.knows_of_unexecuted_update = lambda: True
-        self.assertIn("nothing has happened", str(self.assertRaises(Violation, weather.idleness)))
+        """An idle cluster has no elections (Departure 10)."""
+        liveness = self.liveness()
+        for server_id in liveness.cluster.ids:
+            liveness.cluster.replica(server_id).demand.knows_of_unexecuted_update = lambda: True
+        self.assertIn("nothing has happened", str(self.assertRaises(Violation, liveness.idleness)))
 
     def test_leader_that_is_missed_late_is_found(self) -> None:
-        """G8: its followers wait as if many elections had failed."""
-        weather = self.weather()
-        for server_id in weather.cluster.ids:
-            replica = weather.cluster.replica(server_id)
+        """G8: followers that wait as if many elections had failed are found."""
+        liveness = self.liveness()
+        for server_id in liveness.cluster.ids:
+            replica = liveness.cluster.replica(server_id)
             replica.data.timers.progress_seconds *= 8
             replica.progress_timer.start()
-        self.assertIn("the leader is dead", str(self.assertRaises(Violation, weather.failover)))
+        self.assertIn("the leader is dead", str(self.assertRaises(Violation, liveness.failover)))
 
     def test_timer_that_does_not_come_back_is_found(self) -> None:
         """G8."""
-        weather = self.weather()
-        timer = weather.cluster.replica(1).progress_timer
+        liveness = self.liveness()
+        timer = liveness.cluster.replica(1).progress_timer
         timer.double()
         timer.back_to_default = lambda: None
-        self.assertIn("Progress_Timer of server 1 stays", str(self.assertRaises(Violation, weather.settle)))
+        self.assertIn("Progress_Timer of server 1 stays", str(self.assertRaises(Violation, liveness.settle)))
 
     def test_who_has_promised_to_follow_a_later_view_is_waited_for(self) -> None:
-        """Figure 4 A4: it does not interrupt the others, and the next election takes it along."""
-        weather = self.weather()
-        cluster = weather.cluster
-        away = weather._follower()
+        """Figure 4 A4: a server in a later view does not interrupt the others, and joins at the next election."""
+        liveness = self.liveness()
+        cluster = liveness.cluster
+        away = liveness._follower()
         cluster.isolate(away)
         cluster.run_until(lambda: cluster.replica(away).data.server.state is State.LEADER_ELECTION)
         other = (away + 1) % 3
@@ -126,54 +126,54 @@ class FairWeatherTests(SynchronousTestCase):
         cluster.run(0.01)
         cluster.run_until(lambda: cluster.replica(away).data.server.state is State.LEADER_ELECTION)
         cluster.heal()
-        weather.settle()
-        self.assertGreater(weather.marks.counts["some wait in a later view"], 0)
-        self.assertGreater(weather._view(), later)
+        liveness.settle()
+        self.assertGreater(liveness.marks.counts["some wait in a later view"], 0)
+        self.assertGreater(liveness._view(), later)
 
 
-class TimesTests(SynchronousTestCase):
+class TimerBoundsTests(SynchronousTestCase):
     def test_bounds_are_those_of_the_slowest_and_of_the_fastest_clock(self) -> None:
-        """The same timer is long here and short there."""
+        """A timer is long by a slow clock and short by a fast one."""
         cluster = quiet_run().cluster
-        settings, times = cluster.settings, Times(cluster)
+        settings, times = cluster.settings, TimerBounds(cluster)
         self.assertEqual(times.earliest_suspicion, settings.progress_seconds)
         self.assertTrue(times.is_steady)
         for server_id, rate in ((0, 0.5), (1, 2.0)):
             running = cluster.servers[server_id].running
             assert running is not None
-            running.lane.rate = rate
+            running.server_clock.rate = rate
         self.assertEqual(times.earliest_suspicion, settings.progress_seconds / 2)
         self.assertEqual(times.update, settings.update_seconds * 2)
 
     def test_clocks_that_are_too_different_have_no_drills(self) -> None:
-        """A leader with a slow clock is heard too seldom for a fast one."""
+        """A follower with a fast clock hears a leader with a slow clock too seldom."""
         run = quiet_run()
         for server_id, rate in ((0, 0.1), (1, 10.0)):
             running = run.cluster.servers[server_id].running
             assert running is not None
-            running.lane.rate = rate
-        self.assertEqual(LivenessDrills(run.cluster, random.Random(1), run.marks)._able(), [])
+            running.server_clock.rate = rate
+        self.assertEqual(LivenessDrills(run.cluster, random.Random(1), run.marks)._possible_drills(), [])
 
 
-class QuestionTests(SynchronousTestCase):
+class DrillRequestTests(SynchronousTestCase):
     def test_answered_when_it_has_run(self) -> None:
-        """Not before."""
+        """A request is answered when it has run, and not before."""
         cluster = quiet_run().cluster
-        question = Question(0, cluster.process(0).server.desk)
-        question.ask()
-        self.assertFalse(question.is_answered)
+        request = DrillRequest(0, cluster.process(0).server.desk)
+        request.ask()
+        self.assertFalse(request.is_answered)
         cluster.run(0.1)
-        self.assertTrue(question.is_answered)
+        self.assertTrue(request.is_answered)
 
     def test_answered_when_it_has_run_though_its_fate_was_unknown_for_a_while(self) -> None:
-        """UNAVAILABLE is no answer, and none follows it."""
+        """UNAVAILABLE does not count as an answer, although no other one follows."""
         run = quiet_run()
         cluster = run.cluster
-        question = Question(0, cluster.process(0).server.desk)
+        request = DrillRequest(0, cluster.process(0).server.desk)
         cluster.isolate(0)
-        question.ask()
+        request.ask()
         cluster.run(run.parameters.limits.request_seconds + 0.5)
-        self.assertFalse(question.is_answered)
+        self.assertFalse(request.is_answered)
         cluster.heal()
         cluster.run(10)
-        self.assertTrue(question.is_answered)
+        self.assertTrue(request.is_answered)

@@ -1,4 +1,4 @@
-"""Whole runs: what the seed decides, that every promise is kept, and that a broken server is found out (design 10)."""
+"""Whole runs: a seed decides everything, promises are kept, and defective servers are found (docs/testing.rst)."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.healing import heal_all
 from pfsb.simulator.defects.defect import instead_of, override
 from pfsb.simulator.faults.profiles import PROFILES
-from pfsb.simulator.runs.run import Outcome, Plan, Run
+from pfsb.simulator.runs.run import Plan, Run, RunOutcome
 from pfsb.simulator.runs.shrink import Shrinking
 from pfsb.simulator.runs.simulate_command import run_plan
 from tests.long import long
 
 SEED = 3
 SEEDS = 10
-"""How many seeds each profile gets here; the mixed one gets as many as make `SEEDS_OF_ALL`."""
+"""Number of seeds of each profile; the mixed one gets as many more as make `SEEDS_OF_ALL`."""
 SEEDS_OF_ALL = 300
 
 
 def digest_of(seed: int) -> str:
-    """A hash over all frames and all answers of a run in which everything may go wrong."""
+    """A hash over all frames and all answers of a mixed run."""
     outcome = Run(Plan(seed, seconds=3.0)).run()
     return f"{outcome.digest} {outcome.events} {outcome.failure}"
 
 
 def answers_wrongly(process: Any) -> None:
-    """A patch: what INCR shows is too much by one, on its way to the client."""
+    """A defect: the answer of INCR is too high, by another number at each server."""
     desk_tell = process.server.machine._execute
 
     def execute(session: Any, number: int, command: Any) -> Any:
@@ -56,7 +56,7 @@ def answers_wrongly(process: Any) -> None:
 
 
 def orders_too_early(process: Any) -> None:
-    """A patch: any proposal counts as accepted by a majority (Figure 11 B)."""
+    """A defect: any proposal counts as accepted by a majority (Figure 11 B)."""
 
     @instead_of(process.replica.ordering, "globally_ordered_ready")
     def is_ready(_: object, slot: Slot) -> bool:
@@ -64,19 +64,19 @@ def orders_too_early(process: Any) -> None:
 
 
 def never_prepared(process: Any) -> None:
-    """A patch: however many have promised, a leader waits for more (Figure 8 B)."""
+    """A defect: a leader never has enough promises (Figure 8 B)."""
     override(process.replica.prepare, "view_prepared_ready", lambda _: lambda view: False)
 
 
 @long
 class DeterminismTests(SynchronousTestCase):
     def test_same_seed_gives_the_same_bytes(self) -> None:
-        """And another seed gives another run."""
+        """A seed gives the same run again, and another seed gives another run."""
         self.assertEqual(digest_of(SEED), digest_of(SEED))
         self.assertNotEqual(digest_of(SEED), digest_of(SEED + 1))
 
     def test_same_seed_gives_the_same_bytes_under_another_hash_seed(self) -> None:
-        """Nothing depends on the order of sets of text."""
+        """No run depends on the order of sets of strings, which another process hashes differently."""
         here = [digest_of(seed) for seed in (SEED, SEED + 1)]
         root = Path(pfsb.__file__).parent.parent
         program = (
@@ -91,7 +91,7 @@ class DeterminismTests(SynchronousTestCase):
             self.assertEqual(done.stdout.splitlines(), here)
 
     def test_trace_changes_nothing(self) -> None:
-        """Looking at a failing run shows that run."""
+        """A traced run is the same run."""
         events: list[dict[str, Any]] = []
         plan = Plan(SEED, seconds=3.0)
         self.assertEqual(Run(plan, trace=events.append).run().digest, Run(plan).run().digest)
@@ -100,16 +100,16 @@ class DeterminismTests(SynchronousTestCase):
 
 @long
 class ProfileTests(SynchronousTestCase):
-    """Some seeds of each profile; `make simulate` runs as many as one has time for."""
+    """Some seeds of each profile; `make simulate` runs more."""
 
-    def _outcomes(self) -> Iterator[Outcome]:
+    def _outcomes(self) -> Iterator[RunOutcome]:
         plans = [Plan(seed, profile) for profile in PROFILES for seed in range(SEEDS)]
         plans += [Plan(seed) for seed in range(SEEDS, SEEDS_OF_ALL - len(plans) + SEEDS)]
         with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
             yield from pool.map(run_plan, plans, chunksize=4)
 
     def test_every_profile_keeps_every_promise(self) -> None:
-        """A run in which nothing happens proves nothing: so each profile comes through what it is for."""
+        """All seeds pass, and each profile reaches the situations that it is there for."""
         marks: dict[str, Counter[str]] = {profile: Counter() for profile in PROFILES}
         seeds = 0
         for outcome in self._outcomes():
@@ -138,10 +138,10 @@ class ProfileTests(SynchronousTestCase):
 
 
 @long
-class BrokenTests(SynchronousTestCase):
-    """What the checks are for: a server that is wrong is found out."""
+class DefectiveServerTests(SynchronousTestCase):
+    """Defective servers are found by the checks of a run."""
 
-    def _first_failure(self, patch: Any, plan: Plan) -> Outcome:
+    def _first_failure(self, patch: Any, plan: Plan) -> RunOutcome:
         for seed in range(plan.seed, plan.seed + 30):
             outcome = Run(evolve(plan, seed=seed), patch).run()
             if outcome.failure:
@@ -149,16 +149,16 @@ class BrokenTests(SynchronousTestCase):
         raise AssertionError("nothing has failed")
 
     def test_two_values_at_one_slot_are_found(self) -> None:
-        """S1, by servers that do not wait for a majority."""
+        """S1 is broken by servers that do not wait for a majority."""
         self.assertIn("slot", self._first_failure(orders_too_early, Plan(0, "crashes")).failure)
 
     def test_servers_that_compute_different_results_are_found(self) -> None:
-        """Whether a client sees it or not."""
+        """Different results are found, whether a client sees them or not."""
         outcome = self._first_failure(answers_wrongly, Plan(0, "clients", servers=3))
         self.assertIn("came to", outcome.failure)
 
     def test_failing_run_shrinks_to_a_smaller_one_that_fails(self) -> None:
-        """It is what one wants to look at; its command repeats it."""
+        """The smaller run fails as well, and its command repeats it."""
         outcome = self._first_failure(orders_too_early, Plan(0))
         shrinking = Shrinking(lambda plan: Run(plan, orders_too_early).run(), outcome)
         self.assertGreater(len(list(shrinking.steps())), 5)
@@ -170,22 +170,22 @@ class BrokenTests(SynchronousTestCase):
 
 
 @long
-class PromptTests(SynchronousTestCase):
-    """Paxos-L1: a majority that can talk in both directions makes progress, whatever links there are to the others."""
+class LopsidedLinksTests(SynchronousTestCase):
+    """Paxos-L1: a majority with links in both directions makes progress, whatever links there are to other servers."""
 
-    def test_majority_beside_lopsided_links_has_30_seconds(self) -> None:
-        """A leader that has never promises enough makes none."""
+    def test_users_of_lopsided_profiles_are_served_within_30_seconds(self) -> None:
+        """The bound is 30 seconds in these profiles, as a server that never leads shows."""
         for profile in ("star", "chain", "one-way"):
             failure = Run(Plan(1, profile, servers=3, seconds=1.0), never_prepared).run().failure
             self.assertIn("a majority is well", failure)
             self.assertIn("somebody is not served within 30 s", failure)
 
-    def test_lopsided_links_stay_until_the_end(self) -> None:
-        """Those of the majority are whole; of the others, some carry one way."""
+    def test_links_outside_the_majority_stay_cut(self) -> None:
+        """The links of the majority are whole, and some of the other links stay cut in one direction."""
         run = Run(Plan(2, "one-way", servers=5, seconds=2.0))
         run._begin()
         run.cluster.run(2)
-        run._trouble.cease()
+        run._injector.cease()
         run._heal_a_majority()
         ids, network = run.cluster.ids, run.cluster.network
         cut = {(a, b) for a in ids for b in ids if a != b and network.link(a, b).cut}
@@ -197,7 +197,7 @@ class PromptTests(SynchronousTestCase):
 @long
 class DrainTests(SynchronousTestCase):
     def test_server_that_does_not_stop_is_found(self) -> None:
-        """Whatever is under way: it has five seconds for that."""
+        """A server must stop within five seconds, whatever is under way."""
 
         def never_stops(process: Any) -> None:
             override(process.server, "drain", lambda _: lambda drained: None)
@@ -208,8 +208,8 @@ class DrainTests(SynchronousTestCase):
         error = self.assertRaises(Violation, run.cluster.run, 10)
         self.assertIn("asked to stop", str(error))
 
-    def test_server_that_is_drained_when_all_becomes_well_is_started_again(self) -> None:
-        """Nobody else would start it."""
+    def test_draining_server_is_restarted_by_healing(self) -> None:
+        """Healing restarts a server that drains, since no fault would."""
         run = Run(Plan(1, "calm", servers=3, seconds=1.0))
         run._begin()
         run.cluster.drain(0)
@@ -217,8 +217,8 @@ class DrainTests(SynchronousTestCase):
         run.cluster.run(10)
         self.assertEqual(run.cluster.running_ids, [0, 1, 2])
 
-    def test_disk_that_fails_at_the_stop_ends_that_life_only(self) -> None:
-        """The next one has begun in the same moment."""
+    def test_disk_that_fails_at_the_stop_ends_that_incarnation_only(self) -> None:
+        """A failure at the stop does not end the next incarnation, which starts in the same moment."""
         run = Run(Plan(1, "calm", servers=3, seconds=1.0))
         run._begin()
         cluster = run.cluster
@@ -229,8 +229,8 @@ class DrainTests(SynchronousTestCase):
         cluster.run(1)
         self.assertEqual(cluster.running_ids, [0, 1, 2])
 
-    def test_server_that_is_alone_gets_past_a_hole(self) -> None:
-        """It was told to leave a number out, and nobody else would lead and fill it."""
+    def test_single_server_gets_past_a_skipped_slot(self) -> None:
+        """Healing restarts a single server that has skipped a slot, since no other server would fill the slot."""
         run = Run(Plan(1, "calm", servers=1, seconds=1.0))
         run._begin()
         cluster = run.cluster
@@ -244,9 +244,9 @@ class DrainTests(SynchronousTestCase):
 
 
 @long
-class PaperClientsTests(SynchronousTestCase):
+class PaperClientPopulationTests(SynchronousTestCase):
     def test_updates_that_pile_up_are_found(self) -> None:
-        """One of each client is pending at most."""
+        """Each client has at most one pending update."""
         run = Run(Plan(1, "paper", servers=3, seconds=1.0))
         run._begin()
         run.population.check_bounds()
@@ -257,14 +257,14 @@ class PaperClientsTests(SynchronousTestCase):
 
 class PlanTests(SynchronousTestCase):
     def test_command_names_what_differs_from_the_seed(self) -> None:
-        """So that it can be typed."""
+        """The command has the options that differ from the drawn values."""
         plan = Plan(7, "star", 5, 2.5, frozenset({"disks", "clocks"}), (3, 4), 2)
         options = "--profile star --servers 5 --seconds 2.5 --users 2 --without clocks,disks --faults 3,4"
         self.assertEqual(plan.command(), f"pfsb simulate --seed 7 {options}")
         self.assertEqual(Plan(7, faults=()).command(), "pfsb simulate --seed 7 --faults none")
 
     def test_left_out_faults_leave_the_others_as_they_are(self) -> None:
-        """Shrinking depends on it."""
+        """Faults are drawn independently, which shrinking relies on."""
         faults = Run(Plan(5, seconds=30.0)).faults
         family = faults[0].family
         fewer = Run(Plan(5, seconds=30.0, without=frozenset({family}))).faults

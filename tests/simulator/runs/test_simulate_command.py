@@ -1,4 +1,4 @@
-"""`pfsb simulate`: its command line, its exit status, and what it says (docs/operating.rst)."""
+"""`pfsb simulate`: its command line, its exit status and its output (docs/operating.rst)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pfsb.simulator.defects.expected_catches import CAUGHT, DIRECTED
 from pfsb.simulator.faults.plan import Fault
 from pfsb.simulator.runs import simulate_command
 from pfsb.simulator.runs.diagram import draw_diagram
-from pfsb.simulator.runs.run import Outcome, Plan
+from pfsb.simulator.runs.run import Plan, RunOutcome
 from tests.long import long
 
 
@@ -27,19 +27,19 @@ def parsed(*words: str) -> simulate_command.Options:
     return options
 
 
-def fails_with_crash(plan: Plan) -> Outcome:
-    """Seed 2 fails as long as fault 1 happens."""
+def fails_with_crash(plan: Plan) -> RunOutcome:
+    """A simulation in which seed 2 fails as long as fault 1 happens."""
     faults = tuple(Fault(n, float(n), "crashes", "crash") for n in range(4))
     faults = tuple(fault for fault in faults if plan.faults is None or fault.number in plan.faults)
     if "crashes" in plan.without:
         faults = ()
     failure = "S1: broken" if plan.seed == 2 and any(fault.number == 1 for fault in faults) else ""
-    return Outcome(plan, "digest", 100, 1.0, Counter(), failure, faults, users=1)
+    return RunOutcome(plan, "digest", 100, 1.0, Counter(), failure, faults, users=1)
 
 
 class OptionsTests(SynchronousTestCase):
     def test_wrong_words_are_refused(self) -> None:
-        """With what would be right."""
+        """The error says which words would be right."""
         for words, text in (
             (("--profile", "storm"), "known are mixed, calm"),
             (("--without", "luck"), "known are network"),
@@ -51,14 +51,14 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn(text, str(self.assertRaises(UsageError, parsed, *words)))
 
     def test_command_of_a_plan_is_that_plan(self) -> None:
-        """What a failure prints can be typed."""
+        """The command that a failure prints gives the same plan."""
         plan = Plan(7, "star", 5, 2.5, frozenset({"disks", "clocks"}), (3, 4), 2)
         self.assertEqual(parsed(*plan.command().split()[2:]).plan, plan)
         none = Plan(7, faults=())
         self.assertEqual(parsed(*none.command().split()[2:]).plan, none)
 
     def test_seeds_count_from_the_first(self) -> None:
-        """One, so many, or without end."""
+        """There is one seed, a number of seeds, or no last seed."""
         self.assertEqual(list(parsed("--seed", "7").seeds()), [7])
         self.assertEqual(list(parsed("--seed", "7", "--seeds", "3").seeds()), [7, 8, 9])
         self.assertEqual(list(parsed("--seeds", "2").seeds()), [0, 1])
@@ -66,20 +66,20 @@ class OptionsTests(SynchronousTestCase):
 
 
 @long
-class ToolTests(SynchronousTestCase):
+class SimulateToolTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
 
-    def play(self, *words: str, run_plan: Any = fails_with_crash) -> tuple[simulate_command.Tool, str]:
+    def play(self, *words: str, run_plan: Any = fails_with_crash) -> tuple[simulate_command.SimulateTool, str]:
         out, options = io.StringIO(), parsed(*words)
-        played = simulate_command.Tool(self.clock, options, out, run_plan)
+        played = simulate_command.SimulateTool(self.clock, options, out, run_plan)
         done = Deferred.fromCoroutine(played.run_one() if options.is_single else played.run_many())
         self.clock.advance(0)
         self.successResultOf(done)
         return played, out.getvalue()
 
-    def test_failing_seed_is_one_line_with_its_command_and_is_shrunk(self) -> None:
-        """The smallest run that fails has one fault."""
+    def test_failing_seed_is_reported_with_its_command_and_shrunk(self) -> None:
+        """The smallest failing run has one fault."""
         played, text = self.play("--seeds", "5")
         self.assertTrue(played.has_failed)
         self.assertIn("pfsb simulate --seed 2    S1: broken\n", text)
@@ -87,23 +87,23 @@ class ToolTests(SynchronousTestCase):
         self.assertIn("5 seeds from 0 on, 1 failed, 500 events in 0.00 simulated hours", text)
 
     def test_good_seeds_do_not_fail(self) -> None:
-        """Exit status 0."""
+        """A command without failures has no exit status 1."""
         played, text = self.play("--seed", "3", "--seeds", "4")
         self.assertFalse(played.has_failed)
         self.assertIn("4 seeds from 3 on, 0 failed", text)
 
-    def test_time_is_a_limit(self) -> None:
-        """As many seeds as fit: each takes a quarter of a second here."""
+    def test_option_for_limits_the_time(self) -> None:
+        """Seeds are run until the time is over; each takes a quarter of a second here."""
 
-        def slow(plan: Plan) -> Outcome:
+        def slow(plan: Plan) -> RunOutcome:
             self.clock.rightNow += 0.25
             return fails_with_crash(plan)
 
         _, text = self.play("--seed", "10", "--for", "1", run_plan=slow)
         self.assertIn("4 seeds from 10 on", text)
 
-    def test_many_seeds_must_come_through_every_mark(self) -> None:
-        """A simulator that tries nothing finds nothing."""
+    def test_many_seeds_must_reach_every_mark(self) -> None:
+        """A thousand seeds of the mixed profile fail if a required mark is missing."""
         self.patch(simulate_command, "MARKS_SEEDS", 5)
         played, text = self.play("--seed", "10", "--seeds", "5")
         self.assertTrue(played.has_failed)
@@ -111,8 +111,8 @@ class ToolTests(SynchronousTestCase):
         played, _ = self.play("--seed", "10", "--seeds", "5", "--profile", "calm")
         self.assertFalse(played.has_failed)
 
-    def test_one_seed_can_be_traced_and_drawn(self) -> None:
-        """docs/operating.rst, and a picture of the same."""
+    def test_one_seed_can_be_traced_and_drawn_as_a_diagram(self) -> None:
+        """The trace has all events, and the diagram shows the last of them (docs/operating.rst)."""
         directory = Path(self.mktemp())
         directory.mkdir()
         trace, diagram = directory / "trace", directory / "diagram"
@@ -128,11 +128,11 @@ class ToolTests(SynchronousTestCase):
 
 
 @long
-class BrokenTests(SynchronousTestCase):
-    """A counterexample is a lesson as much as a test."""
+class PlantedDefectTests(SynchronousTestCase):
+    """The option --broken and the list of defects."""
 
-    def test_defect_alone_chooses_the_run_that_finds_it(self) -> None:
-        """At random where that is enough, else by the schedule that was made for it."""
+    def test_defect_without_a_seed_chooses_its_pinned_run(self) -> None:
+        """The pinned random run is chosen, or else the pinned directed schedule."""
         self.assertEqual(parsed("--broken", "accept-early").plan.seed, CAUGHT["accept-early"].seed)
         self.assertEqual(parsed("--broken", "executed-twice").plan.profile, CAUGHT["executed-twice"].schedule)
         self.patch(simulate_command, "CAUGHT", DIRECTED)  # as if random runs had come to nothing
@@ -140,25 +140,25 @@ class BrokenTests(SynchronousTestCase):
         self.assertEqual(directed.schedule, DIRECTED["read-joins-round"].schedule)
         self.assertIsNone(parsed("--broken", "read-joins-round", "--seed", "3").schedule)
 
-    def test_directed_run_says_what_is_violated(self) -> None:
-        """The schedule's sentence, then the check's."""
+    def test_directed_run_reports_the_violation(self) -> None:
+        """The output has the sentence of the schedule and that of the check."""
         out = io.StringIO()
-        played = simulate_command.Tool(Clock(), parsed("--broken", "editions-mixed"), out)
+        played = simulate_command.SimulateTool(Clock(), parsed("--broken", "editions-mixed"), out)
         played.run_directed("promise-of-two-lives")
         self.assertTrue(played.has_failed)
         self.assertIn("FAILED: Violation", out.getvalue())
 
-    def test_whole_server_passes_the_same_schedule(self) -> None:
+    def test_correct_server_passes_the_same_schedule(self) -> None:
         out = io.StringIO()
-        played = simulate_command.Tool(Clock(), parsed("--seed", "0"), out)
+        played = simulate_command.SimulateTool(Clock(), parsed("--seed", "0"), out)
         played.run_directed("promise-of-two-lives")
         self.assertFalse(played.has_failed)
 
     def test_command_that_repeats_a_failure_names_the_defect(self) -> None:
-        """Or else it would pass."""
+        """The printed command has the option --broken, without which the run would pass."""
         out, clock = io.StringIO(), Clock()
         options = parsed("--broken", "accept-early", "--seed", "2", "--seeds", "1", "--no-shrink")
-        played = simulate_command.Tool(clock, options, out, fails_with_crash)
+        played = simulate_command.SimulateTool(clock, options, out, fails_with_crash)
         done = Deferred.fromCoroutine(played.run_many())
         clock.advance(0)
         self.successResultOf(done)
@@ -166,13 +166,13 @@ class BrokenTests(SynchronousTestCase):
 
     def test_all_defects_are_listed(self) -> None:
         out = io.StringIO()
-        simulate_command.Tool(Clock(), parsed("--list-broken"), out).list_broken()
+        simulate_command.SimulateTool(Clock(), parsed("--list-broken"), out).list_broken()
         self.assertEqual(len(out.getvalue().splitlines()), len(CAUGHT))
 
 
 class DiagramTests(SynchronousTestCase):
     def test_messages_are_arrows_between_the_columns(self) -> None:
-        """Time runs down; who is not concerned is a line."""
+        """Time runs down, and a server that an event does not concern has a vertical bar."""
         from pfsb.paxos.messages import Accept, Alive, State, ViewChange
 
         events: list[dict[str, Any]] = [

@@ -1,7 +1,4 @@
-"""What is read beside the log is compared with the log: each sentence fails when it should.
-
-See docs/internals/applications.rst.
-"""
+"""The check of reads that do not go through the log: each sentence fails when it should."""
 
 from __future__ import annotations
 
@@ -13,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.applications.interfaces import Done, Event
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.runs.run import Plan, Run
-from pfsb.simulator.workload.listeners import Listener
-from pfsb.simulator.workload.read_checker import Found, Log
+from pfsb.simulator.workload.listeners import SimulatedListener
+from pfsb.simulator.workload.read_checker import ReadHistory, SlotReads
 
 OLD, NEW = Done((("value", "old"),)), Done((("value", "new"),))
 
@@ -23,66 +20,66 @@ def line(number: int, text: str) -> Event:
     return Event("CHAT", (("index", number), ("client", "alice"), ("text", text)))
 
 
-class LogTestCase(SynchronousTestCase):
+class ReadHistoryTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.log = Log(("k",), Counter())
-        self.log.settled(Found(3, {"k": OLD}, [line(1, "one")]))
-        self.log.settled(Found(5, {"k": NEW}, [line(2, "two")]))
+        self.log = ReadHistory(("k",), Counter())
+        self.log.settled(SlotReads(3, {"k": OLD}, [line(1, "one")]))
+        self.log.settled(SlotReads(5, {"k": NEW}, [line(2, "two")]))
 
     def refuse(self, method: object, *args: object) -> str:
         return str(self.assertRaises(Violation, method, *args))
 
 
-class ReadTests(LogTestCase):
-    def test_value_of_the_slot_passes(self) -> None:
-        """A stale read may be as old as it likes, if it was ever true."""
+class ReadTests(ReadHistoryTestCase):
+    def test_value_after_the_slot_passes(self) -> None:
+        """A stale read may be of any age, if it was right at its slot."""
         self.log.read("k", 4, OLD, 0, "alice")
         self.log.read("k", 5, NEW, 5, "alice")
         self.assertEqual(self.log.marks["read beside the log"], 2)
 
-    def test_value_that_was_not_there_yet_is_found(self) -> None:
-        """It comes from no prefix of the history."""
+    def test_value_that_was_written_later_is_found(self) -> None:
+        """A value that was written later comes from no prefix of the history."""
         self.assertIn("after slot 4 it was", self.refuse(self.log.read, "k", 4, NEW, 0, "alice"))
 
     def test_sequential_read_of_an_older_state_is_found(self) -> None:
-        """docs/protocol.rst: never older than what the session has seen."""
+        """A sequential read is never older than what the session has seen (docs/protocol.rst)."""
         self.log.seen("alice", 5)
         self.log.seen("alice", 3)
         oldest = self.log.seen_by("alice")
         self.assertIn("has seen slot 5", self.refuse(self.log.read, "k", 4, OLD, oldest, "alice"))
 
     def test_slot_that_is_settled_again_changes_nothing(self) -> None:
-        """Other servers, and later lives, execute it, too."""
-        self.log.settled(Found(3, {"k": NEW}, [line(1, "other")]))
+        """Other servers and later incarnations settle the slot again."""
+        self.log.settled(SlotReads(3, {"k": NEW}, [line(1, "other")]))
         self.log.read("k", 3, OLD, 0, "alice")
         self.assertEqual(len(self.log.events), 2)
 
 
-class EventTests(LogTestCase):
+class EventTests(ReadHistoryTestCase):
     def test_events_in_order_pass(self) -> None:
-        """Each once."""
+        """Each event passes once, in order."""
         self.log.heard(1, line(1, "one"), "server 0")
         self.log.heard(2, line(2, "two"), "server 1")
         self.assertEqual(self.log.marks["event heard"], 2)
 
     def test_gap_is_found(self) -> None:
-        """A repetition, too: it is not the next one."""
+        """An event with a wrong number is reported."""
         self.assertIn("1 is next", self.refuse(self.log.heard, 1, line(2, "two"), "server 0"))
 
     def test_event_before_it_has_happened_is_found(self) -> None:
-        """It must wait for the door."""
+        """An event must wait for the durability gate."""
         self.assertIn("only 2 have happened", self.refuse(self.log.heard, 3, line(3, "three"), "server 0"))
 
     def test_other_text_is_found(self) -> None:
-        """All who listen hear the same."""
+        """All listeners get the same event."""
         self.assertIn("event 2 is", self.refuse(self.log.heard, 2, line(2, "too"), "server 0"))
 
 
 class ListenerTests(SynchronousTestCase):
-    def test_listener_hears_all_of_it(self) -> None:
-        """Wherever it is, whatever was missed meanwhile."""
+    def test_listener_gets_all_events(self) -> None:
+        """A listener that moves between servers gets every event."""
         run = Run(Plan(4, "crashes", servers=3, seconds=4.0))
-        listener = Listener(run.cluster, run.population.log, random.Random(1))  # type: ignore[attr-defined]
+        listener = SimulatedListener(run.cluster, run.population.log, random.Random(1))  # type: ignore[attr-defined]
         listener.start()
         self.assertEqual(run.run().failure, "")
         run.cluster.run(10)
