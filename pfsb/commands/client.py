@@ -14,12 +14,12 @@ from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.python import usage
 
 from pfsb.client.core.actions import SessionEnd
-from pfsb.client.core.client_core import WINDOW
+from pfsb.client.core.client_core import WINDOW, Core
 from pfsb.client.core.command import LOCAL_VERBS, WAITING_VERBS, verb_of
 from pfsb.client.core.replies import EventLine, Reply
 from pfsb.commands.client_batch import Batch
 from pfsb.commands.client_terminal import Terminal, refusal_of_line
-from pfsb.commands.line_client import FailoverClient
+from pfsb.commands.line_client import LineClient
 from pfsb.commands.options import ConfigOptions, number, seconds
 
 BATCH_MAX: Final = 1_000_000_000
@@ -175,9 +175,9 @@ async def run_terminal(reactor: Any, options: Options) -> bool:
     """Until the end of input or QUIT."""
     client = _client(reactor, options, sys.stdout)
     terminal = Terminal(reactor, client)
-    client.on_event = terminal.show_event
-    client.on_server = terminal.show_server
-    client.on_session_end = terminal.show_session_end
+    client.core.on_event = terminal.show_event
+    client.core.on_server = terminal.show_server
+    client.core.on_session_end = terminal.show_session_end
     client.start()
     await terminal.run()
     await client.stop()
@@ -219,7 +219,7 @@ def _overwrite(stream: TextIO, text: str) -> None:
     stream.flush()
 
 
-def _client(reactor: Any, options: Options, out: TextIO, **given: Any) -> FailoverClient:
+def _client(reactor: Any, options: Options, out: TextIO, **given: Any) -> LineClient:
     def show_event(event: EventLine) -> None:
         if event.name != "WELCOME":
             out.write(f"{event.line}\n")
@@ -233,10 +233,10 @@ def _client(reactor: Any, options: Options, out: TextIO, **given: Any) -> Failov
         given["client_id"] = options["client-id"]
     addresses = given.pop("addresses", options.addresses)
     index = (options.first or 0) % len(addresses)
-    return FailoverClient(reactor, addresses, on_event=show_event, index=index, **given)
+    return LineClient(reactor, Core(addresses, on_event=show_event, index=index, **given))
 
 
-async def _answer(reactor: Any, options: Options, client: FailoverClient, line: str, err: TextIO) -> Reply | None:
+async def _answer(reactor: Any, options: Options, client: LineClient, line: str, err: TextIO) -> Reply | None:
     """The reply; None, and a word to the person, if there is none in time."""
     answered = client.command(line)
     limit: float = options["timeout"]
@@ -245,7 +245,7 @@ async def _answer(reactor: Any, options: Options, client: FailoverClient, line: 
     try:
         return await answered
     except Exception:
-        err.write(f"pfsb client: {line}: no answer within {limit:g} s; {client.last_trouble}\n")
+        err.write(f"pfsb client: {line}: no answer within {limit:g} s; {client.core.last_trouble}\n")
         return None
 
 

@@ -12,8 +12,9 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from pfsb.client.core.addresses import ServerAddress
+from pfsb.client.core.client_core import Core
 from pfsb.client.core.replies import Reply
-from pfsb.commands.line_client import FailoverClient
+from pfsb.commands.line_client import LineClient
 
 PROGRESS_SECONDS: Final = 0.2
 _BAR_CHARACTERS: Final = 30
@@ -91,7 +92,7 @@ class Batch:
     trouble: str = field(init=False, default="")
     """Why the batch was given up."""
     _next: int = field(init=False, default=1)
-    _running: list[FailoverClient] = field(init=False, factory=list)
+    _running: list[LineClient] = field(init=False, factory=list)
 
     def run(self) -> Deferred[None]:
         """Fires when all is answered, or given up: `account` tells."""
@@ -116,9 +117,9 @@ class Batch:
         for client in self._running:
             client.stop()
 
-    def _client(self, index: int) -> FailoverClient:
+    def _client(self, index: int) -> LineClient:
         first = index if self.first_server is None else self.first_server
-        client = FailoverClient(self._reactor, self._addresses, index=first % len(self._addresses), window=1)
+        client = LineClient(self._reactor, Core(self._addresses, index=first % len(self._addresses), window=1))
         client.start()
         return client
 
@@ -141,15 +142,15 @@ class Batch:
         self.account.note(reply, sent, now)
         if self.record is not None and reply.ok:
             entry = {"client": index + 1, "number": n, "line": line, "reply": reply.line, "t0": sent, "t1": now}
-            self.record.write(json.dumps({**entry, "session": self._running[index].client_id}) + "\n")
+            self.record.write(json.dumps({**entry, "session": self._running[index].core.client_id}) + "\n")
 
     def _watch(self) -> None:
         account = self.account
-        account.retries = sum(client.retries for client in self._running)
+        account.retries = sum(client.core.retries for client in self._running)
         quiet = self._reactor.seconds() - account.last_answer
         if self.progress is not None:
             done = account.answered * _BAR_CHARACTERS // max(self.wanted, 1)
             bar = "#" * done + "." * (_BAR_CHARACTERS - done)
             self.progress(f"[{bar}] {account.answered} of {self.wanted}, {account.retries} retries")
         if quiet > self.timeout_seconds and not self.trouble:
-            self.give_up(f"no answer for {quiet:.0f} s; {self._running[0].last_trouble}")
+            self.give_up(f"no answer for {quiet:.0f} s; {self._running[0].core.last_trouble}")

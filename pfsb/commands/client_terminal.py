@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from pfsb.client.core.actions import SessionEnd
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.replies import EventLine, Reply
-from pfsb.commands.line_client import FailoverClient
+from pfsb.commands.line_client import LineClient
 
 HISTORY_FILE: Final = "~/.pfsb_history"
 HISTORY_LINES_MAX: Final = 2_000
@@ -25,7 +25,7 @@ _CLEAR_LINE: Final = "\r\x1b[K"
 class Terminal:
     """Reads lines in its own thread; prints in the reactor's, around the line that is being typed."""
 
-    def __init__(self, reactor: Any, client: FailoverClient) -> None:
+    def __init__(self, reactor: Any, client: LineClient) -> None:
         self._reactor = reactor
         self._client = client
         self._prompting = False
@@ -76,8 +76,8 @@ class Terminal:
         # The first prompt names the server, if one can be reached soon.
         self._connected.wait(PROMPT_AFTER_SECONDS)
         while True:
-            server = self._client.server
-            self._prompt = f"server {server.id}> " if self._client.is_connected else "no server> "
+            server = self._client.core.server
+            self._prompt = f"server {server.id}> " if self._client.core.is_connected else "no server> "
             self._prompting = True
             try:
                 line = input(self._prompt)
