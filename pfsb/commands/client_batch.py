@@ -1,4 +1,4 @@
-"""`pfsb client --batch`: many requests by many clients, and an account of what came of them."""
+"""`pfsb client --batch`: many requests by many clients, and a summary of the replies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BAR_CHARACTERS: Final = 30
 
 @define
 class Account:
-    """What came of a batch. Times in seconds."""
+    """The replies to a batch, counted. Times in seconds."""
 
     wanted: int
     began: float
@@ -50,7 +50,7 @@ class Account:
             self.errors[reply.code] = self.errors.get(reply.code, 0) + 1
 
     def summary(self, now: float) -> str:
-        """A few lines for a person."""
+        """The account as a few lines for a person."""
         took = max(now - self.began, 1e-9)
         gap = max(self.longest_gap, now - self.last_answer)
         ordered = sorted(self.latencies) or [0.0]
@@ -72,7 +72,7 @@ def _ms(seconds: float) -> str:
 
 @define(eq=False)
 class Batch:
-    """`wanted` requests by `clients` clients, each of which sends its next on the reply to the one before.
+    """`wanted` requests by `clients` clients, each of which sends its next one when the last is answered.
 
     In the line, {client} stands for the client's number and {n} for the request's, both from 1 on.
     """
@@ -83,10 +83,10 @@ class Batch:
     clients: int
     line: str
     first_server: int | None = None
-    """Position in `addresses` where all clients begin; None: they are spread."""
+    """Position in `addresses` of the server where all clients begin; None: they are spread over the servers."""
     record: TextIO | None = None
     timeout_seconds: float = 60.0
-    """The batch is given up after so long without any answer."""
+    """How long the batch may be without any answer before it is given up."""
     progress: Callable[[str], None] | None = None
     account: Account = field(init=False)
     trouble: str = field(init=False, default="")
@@ -95,7 +95,7 @@ class Batch:
     _running: list[LineClient] = field(init=False, factory=list)
 
     def run(self) -> Deferred[None]:
-        """Fires when all is answered, or given up: `account` tells."""
+        """Fires when all requests are answered, or the batch is given up; `account` has the result."""
         self.account = Account(self.wanted, self._reactor.seconds())
         self._running = [self._client(index) for index in range(min(self.clients, self.wanted))]
         watch = LoopingCall(self._watch)
@@ -112,7 +112,7 @@ class Batch:
         return done.addBoth(ended)
 
     def give_up(self, why: str) -> None:
-        """End it now; what is unanswered stays so."""
+        """End the batch now, without the replies that are missing."""
         self.trouble = self.trouble or why
         for client in self._running:
             client.stop()
