@@ -1,4 +1,4 @@
-"""The client that goes on at another server: every command once, with the same number."""
+"""A client that goes on at another server: each command runs once, under the same number."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FailoverTests(LoopbackTestCase):
         )
 
     async def test_unanswered_commands_are_repeated_elsewhere_with_the_same_numbers(self) -> None:
-        """Design part 5: repeated at any server, a number runs at most once."""
+        """A number that is repeated at any server runs at most once. See docs/internals/sessions.rst."""
         client = self.client(client_id="alice")
         first = self.cluster.members[0]
         await client.command("PUT a 0")
@@ -137,7 +137,7 @@ class FailoverTests(LoopbackTestCase):
             self.assertTrue((await answer).ok)
 
     async def test_question_to_one_server_needs_no_session(self) -> None:
-        """So that a server without a majority can still be asked how it is."""
+        """A server without a majority can still be asked for its status."""
         self.cluster.members[0].server.desk.silent = True
         reply = await self.client().command("STATUS")
         self.assertIn('"server": 0', reply.rows[0])
@@ -157,7 +157,7 @@ class FailoverTests(LoopbackTestCase):
         self.assertEqual([each.server.faults.loss for each in self.cluster.members], [0.0, 0.0, 0.0])
 
     async def test_chat_is_followed_across_servers_without_gap_or_repeat(self) -> None:
-        """Interface part 3: from index I on, without gaps or repeats."""
+        """LISTEN tells lines from an index on, without gaps or repeats. See docs/protocol.rst."""
         heard: list[EventLine] = []
         listener, speaker = self.client(on_event=heard.append), self.client(index=2)
         await listener.command("LISTEN from=1")
