@@ -75,7 +75,7 @@ class OneCommandTests(ToolTestCase):
         await self.cluster.members[1].crash()
         self.assertIs(await self.one("--id", "1", "PUT", "a", "1"), True)
 
-    async def test_nobody_there_is_told_with_the_reason(self) -> None:
+    async def test_unreachable_cluster_is_told_with_the_reason(self) -> None:
         for member in self.cluster.members:
             await member.crash()
         self.assertIs(await self.one("--timeout", "0.3", "PUT", "a", "1"), False)

@@ -111,7 +111,7 @@ class FailoverTests(LoopbackTestCase):
         self.assertEqual((client.core.server.id, [n for _, n, _ in self.cluster.shared.executed]), (2, [1, 2]))
         await first.crash()
 
-    async def test_session_taken_by_somebody_else_is_not_taken_back(self) -> None:
+    async def test_session_taken_by_another_program_is_not_taken_back(self) -> None:
         """Two programs under one name would take it from each other for ever."""
         client = self.client()
         await client.command("PUT a 1")
@@ -185,7 +185,7 @@ class FailoverTests(LoopbackTestCase):
         await stopped
         self.assertIn("bye", desk.connections[0].calls)
 
-    async def test_stopping_while_nobody_answers_ends(self) -> None:
+    async def test_stopping_ends_while_no_server_answers(self) -> None:
         for member in self.cluster.members:
             await member.crash()
         client = self.client()

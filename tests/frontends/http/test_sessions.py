@@ -91,7 +91,7 @@ class ExactlyOnceTests(HTTPCase):
         self.assertRefused(reply, 429, "BUSY", "unknown")
 
     def test_session_that_cannot_be_opened(self) -> None:
-        """The request has not run, but its number may have, at another server. The next request opens a session again."""
+        """The request has not run, but its number may have, at another server. The next request tries again."""
         self.server.desk.refuse = Refused("UNAVAILABLE", "no majority has answered", fate="unknown")
         headers = {"Pfsb_Client": "alice"}
         self.assertRefused(self.ask("PUT", "/v1/kv/a", {"value": "1"}, **headers), 503, "UNAVAILABLE")
