@@ -29,7 +29,7 @@ _COMMANDS: Final = (
         "Look for bugs: simulated clusters in trouble, from one seed each.",
     ),
 )
-"""(name, module with `Options` and `run(reactor, options)`, one sentence). Imported only when chosen."""
+"""(name, module with `Options` and `run(reactor, options)`, one sentence). A module is imported when it is chosen."""
 
 
 def _lazily(module: str) -> Callable[[], usage.Options]:

@@ -7,9 +7,10 @@
     pxa[0].start(0, b"hello")           # returns at once
     pxa[2].status(0)                    # (False, None) at first, later (True, b"hello")
 
-Each peer is a whole server of `pfsb`, and the instances are its application `instances` on the ordered log: what is
-decided is what the first proposal in that order says. Whatever a peer tells is on its disk, or, with `storage` None, is
-lost together with the peer: one that is made anew under its name must not join again.
+Each peer is a whole server of `pfsb`, and the instances are its application `instances` on the ordered log: an
+instance is decided to be the value of the first proposal for it in that order. A peer with a `storage` has on its disk
+whatever it has told. One without loses everything when it ends, so no new peer may join in its place: it would break
+the promises of the lost one.
 """
 
 from __future__ import annotations
@@ -36,19 +37,20 @@ from pfsb.server import Server
 from pfsb.service.assembly import real_server
 
 UNDER_WAY_MAX: Final = 64
-"""Commands of one peer that are on their way at once; the others wait for them."""
+"""Maximum number of commands of one peer that are under way at once; more of them wait."""
 RETRY_SECONDS: Final = 0.5
+"""How long a command that was refused waits before it is sent again."""
 _TEXT: Final = "tag:yaml.org,2002:str"
 
 
 @define(eq=False)
 class _Wanted:
     number: int = 0
-    """0: it is not under way."""
+    """The command number under which it is under way; 0: it is not."""
 
 
 class Peer:
-    """One peer's side of all instances. Everything it tells is what this peer knows, without asking anybody.
+    """One peer's side of all instances. It answers at once, with what it knows itself, and asks no other peer.
 
     Give it a server that runs the application `instances`, and `attach` it when the server has started.
     """
@@ -73,7 +75,7 @@ class Peer:
     # ------------------------------------------------------------------ the lab's interface
 
     def start(self, seq: int, value: bytes) -> None:
-        """Have instance `seq` decided, perhaps to be `value`; returns at once. Ignored if `seq` is below `min()`.
+        """Propose `value` for instance `seq`; returns at once. Ignored if `seq` is below `min()`.
 
         Raises `ValueError` for a value that is too large.
         """
@@ -84,12 +86,12 @@ class Peer:
                 self._want(("PROPOSE", seq, text))
 
     def status(self, seq: int) -> tuple[bool, bytes | None]:
-        """Whether this peer knows `seq` to be decided, and the value. What is forgotten is (False, None)."""
+        """Whether this peer knows `seq` to be decided, and the value; (False, None) for a forgotten instance."""
         value = self._decided.get(seq)
         return value is not None, value
 
     def done(self, seq: int) -> None:
-        """This peer's program needs nothing up to `seq` any more."""
+        """The program of this peer does not need the instances up to `seq` any more."""
         if seq > self._done:
             self._done = seq
             self._want(("DONE", self.server.server_id, self._peers, seq))
@@ -99,7 +101,7 @@ class Peer:
         return self._highest
 
     def min(self) -> int:
-        """One more than what all peers are done with, as far as this peer knows; all below is forgotten."""
+        """The first instance that is not forgotten: this peer knows that all peers are done with those below."""
         return self._least
 
     def kill(self) -> Any:
@@ -110,10 +112,10 @@ class Peer:
             self._retry = None
         return self.server.stop()
 
-    # ------------------------------------------------------------------ what the server says
+    # ------------------------------------------------------------------ decisions, as the server executes them
 
     def attach(self) -> None:
-        """The server has started: what it knows from its disk counts, and what it executes is told as it gets there."""
+        """Called once the server has started: take over decisions from its disk, then each one that is executed."""
         turn = self.server.replica.turn
         self._note_forgotten(self._application.least)
         for seq, text in self._application.decided.items():
@@ -131,7 +133,7 @@ class Peer:
         self._least = max(self._least, least)
         self._decided = {seq: value for seq, value in self._decided.items() if seq >= self._least}
 
-    # ------------------------------------------------------------------ what the server is asked
+    # ------------------------------------------------------------------ commands to the server
 
     def _connect(self) -> None:
         self._connection = self.server.desk.connect(lambda _code, _text: self._connect_again())
@@ -140,7 +142,10 @@ class Peer:
             wanted.number = 0
 
     def _connect_again(self) -> None:
-        """The session is over: nobody has heard of this server for long. What was asked may run; so it may twice."""
+        """Open another session: the last one expired, since this server was cut off for long.
+
+        Commands that were under way may have run, and are sent again: they have no effect the second time.
+        """
         if not self._killed:
             self._connection.disconnected()
             self._connect()
@@ -178,7 +183,7 @@ class Peer:
         self._ask_later(command, wanted)
 
     def _ask_later(self, command: Command, wanted: _Wanted) -> None:
-        """A number of unknown fate is repeated; one that was not used is not needed."""
+        """Repeat a command under its number if it may have run; without one it is sent anew."""
         if wanted.number:
             self._clock.callLater(RETRY_SECONDS, self._repeat, self._connection, command, wanted)
         elif self._retry is None and not self._killed:
@@ -194,7 +199,7 @@ class Peer:
 
 
 def make(peers: Sequence[str], me: int, reactor: Any, *, storage: str | os.PathLike[str] | None = None) -> Peer:
-    """Start peer number `me` of those at these addresses ("127.0.0.1:7101", for UDP).
+    """Start peer number `me` of the peers at these addresses ("127.0.0.1:7101", for UDP).
 
     `storage` is a directory of this peer's own. Raises `ConfigError` for a wrong address, `CannotListenError` if
     the port is in use.
@@ -216,5 +221,5 @@ def _configuration(peers: Sequence[str]) -> Config:
 
 
 def _failed(failure: Failure) -> None:
-    """The server has stopped itself: to the others it has crashed, which is what they are there for."""
+    """Log why the server has stopped itself. For the other peers it has crashed, which a majority of them tolerates."""
     Peer._log.failure("this peer stops", failure)

@@ -197,8 +197,8 @@ class ServerFacts:
     # ------------------------------------------------------------------ the other servers
 
     def peers(self) -> Iterator[tuple[int, PeerFacts]]:
-        """The other servers, by id."""
-        for server_id in self._replica.peers.by_id:
+        """Pairs (id, facts) for every other server of the cluster."""
+        for server_id in self._replica.flow_control.peers:
             yield server_id, self._peer(server_id)
 
     def server(self, server_id: int) -> PeerFacts:

@@ -1,4 +1,4 @@
-"""The peers of a teaching lab, all in one simulated world, with links that are cut as the lab cuts them."""
+"""The peers of a teaching lab, all in one simulated cluster, with links that are cut as the lab cuts them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pfsb.simulator.cluster.process import ServerParts
 from pfsb.simulator.cluster.server_process import configuration
 
 WAIT_SECONDS = 60.0
-"""Of simulated time; the lab gives up after about as long."""
+"""How long a test waits, in simulated time; the lab gives up after about as long."""
 
 
 class PeerProcess:
-    """One life of a peer; the world's checks see what it executes."""
+    """One incarnation of a peer; the simulator's checkers see every slot that it executes."""
 
     def __init__(self, parts: ServerParts) -> None:
         config = evolve(configuration(parts.servers, parts.settings, Limits()), apps=("instances",))
@@ -43,7 +43,7 @@ class PeerProcess:
 
 
 class Lab:
-    """`peers` of them; `loss` on each link, in each direction."""
+    """A cluster of `peers`, with links that lose frames with probability `loss` in each direction."""
 
     def __init__(self, seed: int | str, peers: int = 5, loss: float = 0.0) -> None:
         self.cluster = SimulatedCluster(
@@ -59,7 +59,7 @@ class Lab:
         return [self[i] for i in self.cluster.running_ids]
 
     def decided(self, seq: int) -> int:
-        """How many peers know the decision; they never differ."""
+        """Number of peers that know the decision; two decisions must never differ."""
         values = [value for is_decided, value in (peer.status(seq) for peer in self.peers) if is_decided]
         assert len(set(values)) <= 1, f"instance {seq} is decided to be each of {set(values)}"
         return len(values)
@@ -75,17 +75,17 @@ class Lab:
         self.wait(seq, len(self.cluster.ids) // 2 + 1)
 
     def wait_for_min(self, least: int) -> None:
-        """All peers know that all are done with what is below."""
+        """Wait until all peers know that all are done with the instances below `least`."""
         self.cluster.run_until(lambda: all(peer.min() == least for peer in self.peers), WAIT_SECONDS)
 
     def part(self, *groups: tuple[int, ...]) -> None:
-        """Only within a group does anything get through."""
+        """Cut all links but those within each group."""
         self.cluster.heal()
         for group in groups:
             self.cluster.isolate(*group)
 
     def deafen(self, peer: int) -> None:
-        """It can speak, and hears nothing."""
+        """Cut all links to a peer, but none from it."""
         for other in self.cluster.ids:
             if other != peer:
                 self.cluster.cut(other, peer, one_way=True)

@@ -1,4 +1,4 @@
-"""The cases of the teaching lab, each in a simulated world; more seeds with PFSB_TEST_SEEDS=20."""
+"""The cases of the teaching lab, each in a simulated cluster; more seeds with PFSB_TEST_SEEDS=20."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class AgreementTests(LabTestCase):
             self.assertRaises(ValueError, lab[0].start, 9, b"x" * (instance_bytes_max + 1))
 
     def test_deaf_proposer(self) -> None:
-        """What it says is heard, and it hears of no decision; also if it was the leader."""
+        """The proposal of a deaf peer is decided, although the peer hears of no decision, even if it was the leader."""
         for lab in self.labs():
             lab[0].start(0, b"hello")
             lab.wait_for_all(0)
@@ -91,7 +91,7 @@ class AgreementTests(LabTestCase):
 
 class ForgettingTests(LabTestCase):
     def test_forgetting(self) -> None:
-        """min() is one more than the least of what all peers are done with."""
+        """A peer's min() is one more than the least number that the peers are done with."""
         for lab in self.labs(6):
             self.assertEqual([peer.min() for peer in lab.peers], [0] * 6)
             for seq in range(3):
@@ -122,7 +122,7 @@ class ForgettingTests(LabTestCase):
             self.assertEqual([len(peer._application.decided) for peer in lab.peers], [0] * 3)
 
     def test_memory_of_the_forgotten_is_freed(self) -> None:
-        """Nobody refers to a forgotten value any more: no answer that is kept, no update that waits."""
+        """No cached reply and no waiting update refers to a forgotten value."""
         for lab in self.labs(3):
             for seq in range(20):
                 lab[seq % 3].start(seq, b"much" * 5_000)
@@ -158,7 +158,7 @@ class LossTests(LabTestCase):
                 lab.wait_for_all(*range(1, 50))
 
     def test_peer_that_crashes_knows_again(self) -> None:
-        """From its disk, or from the others: what was decided stays so."""
+        """A restarted peer learns decisions from its disk, or from the others."""
         for lab in self.labs(3):
             lab[0].start(0, b"hello")
             lab.wait_for_all(0)
@@ -172,7 +172,7 @@ class LossTests(LabTestCase):
 
 class PartitionTests(LabTestCase):
     def test_minority_proposal_is_ignored(self) -> None:
-        """What the majority has decided meanwhile stands."""
+        """The decisions that the majority made meanwhile stand."""
         for lab in self.labs():
             lab.part((0, 1), (2, 3, 4))
             lab[1].start(0, b"minority")
@@ -214,7 +214,7 @@ class PartitionTests(LabTestCase):
             self.assertEqual(lab[0].status(1), (True, b"111"))
 
     def test_one_peer_that_changes_partition(self) -> None:
-        """It takes the decision along."""
+        """The peer brings the decision to its new partition."""
         for lab in self.labs():
             for seq in range(8):
                 lab.part((0, 1, 2), (3, 4))

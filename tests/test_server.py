@@ -1,4 +1,4 @@
-"""One server below its sockets: what the front ends may ask of it (docs/protocol.rst, docs/operating.rst)."""
+"""One server below its sockets, as the front ends use it (docs/protocol.rst, docs/operating.rst)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STATUS_NAMES = {
     *("aru", "last_ordered", "revision", "sessions", "connections", "pending", "queued"),
     *("compacted", "snapshot", "digest", "uptime", "transport", "apps", "peers"),
 }
-"""Described in docs/operating.rst."""
+"""Names of STATUS that docs/operating.rst describes."""
 
 
 class StatusTests(ClusterTestCase):
@@ -41,7 +41,7 @@ class StatusTests(ClusterTestCase):
         self.assertEqual(len({self.server(i).status()["digest"] for i in self.cluster.ids}), 1)
 
     def test_status_counts_what_a_measurement_divides_by(self) -> None:
-        """Updates at every server; proposals, and their size, at the one that made them."""
+        """Updates are counted at every server; proposals, and their size, at the one that made them."""
         client = self.open("alice", self.leader)
         self.do(client, "INCR", "n")
         self.cluster.run(1.0)
@@ -53,7 +53,7 @@ class StatusTests(ClusterTestCase):
         self.assertGreater(proposed[self.leader]["bytes"], len("alice") + len("INCR"))  # type: ignore[index]
 
     def test_status_tells_the_cluster(self) -> None:
-        """Its size, and how many failures it tolerates."""
+        """STATUS shows the size of the cluster, and how many failures it tolerates."""
         status = self.server().status()
         self.assertEqual(
             [status[name] for name in ("cluster", "server", "n", "quorum", "tolerates", "transport", "apps")],
@@ -61,12 +61,12 @@ class StatusTests(ClusterTestCase):
         )
 
     def test_all_servers_name_the_same_leader(self) -> None:
-        """And one of them says that it leads."""
+        """One server has the state of a leader, and all name it."""
         statuses = [self.server(i).status() for i in self.cluster.ids]
         self.assertEqual({status["leader"] for status in statuses}, {self.leader})
         self.assertEqual([s["server"] for s in statuses if s["state"] == "REG_LEADER"], [self.leader])
 
-    def test_nobody_leads_in_an_election(self) -> None:
+    def test_no_leader_is_known_in_an_election(self) -> None:
         """A server that is cut off knows no leader, and says so."""
         self.cluster.isolate(self.leader)
         self.cluster.run(10.0)
@@ -74,7 +74,7 @@ class StatusTests(ClusterTestCase):
         self.assertEqual(self.server(self.leader).status()["state"], "LEADER_ELECTION")
 
     def test_peers_that_are_silent_are_not_alive(self) -> None:
-        """In STATUS as in SERVERS, with the time since when nothing was heard."""
+        """STATUS and SERVERS agree, and STATUS has the time since the last message."""
         gone, other = (i for i in self.cluster.ids if i != self.leader)
         self.cluster.crash(gone)
         self.cluster.run(5.0)
@@ -89,7 +89,7 @@ class StatusTests(ClusterTestCase):
         self.assertEqual(rows[self.leader]["state"], "REG_LEADER")
 
     def test_server_that_never_heard_of_a_peer_says_so(self) -> None:
-        """`null`, not a very large number."""
+        """The value is null, and not a very large number."""
         self.cluster.crash(0)
         self.cluster.isolate(0)
         self.cluster.restart(0)
@@ -109,14 +109,14 @@ class DigestTests(ClusterTestCase):
             self.do(client, "INCR", "n")
 
     def test_digest_of_the_present_comes_at_once(self) -> None:
-        """Without a number it is that of the last executed slot."""
+        """DIGEST without a number tells the digest of the last executed slot."""
         self.execute(3)
         self.server(0).digest(None, self.answers.append)
         self.assertEqual(value(self.answers[0], "seq"), 3)
         self.assertEqual(value(self.answers[0], "digest"), self.server(0).status()["digest"])
 
     def test_digest_waits_until_its_slot_is_executed(self) -> None:
-        """Then every server tells the same."""
+        """All servers tell the same digest of a slot."""
         for server_id in self.cluster.ids:
             self.server(server_id).digest(4, self.answers.append)
         self.execute(3)
@@ -129,14 +129,14 @@ class DigestTests(ClusterTestCase):
         self.assertEqual(value(self.answers[0], "seq"), 4)
 
     def test_digests_of_different_slots_differ(self) -> None:
-        """It is chained over all that was executed."""
+        """A digest is chained over the whole history."""
         self.execute(3)
         for seq in (1, 2, 3):
             self.server(0).digest(seq, self.answers.append)
         self.assertEqual(len({value(answer, "digest") for answer in self.answers}), 3)
 
     def test_digest_that_is_not_kept_any_more_is_refused(self) -> None:
-        """Only so many are kept."""
+        """Only the last digests are kept."""
         self.execute(DIGESTS_KEPT + 1)
         for seq in (1, 2):
             self.server(0).digest(seq, self.answers.append)
@@ -146,7 +146,7 @@ class DigestTests(ClusterTestCase):
 
 class LifeTests(ClusterTestCase):
     def test_follow_tells_what_is_said(self) -> None:
-        """LISTEN, at any server."""
+        """Any server tells the chat lines of all."""
         self.begin(3)
         events: list[Event] = []
         self.server(2).follow("LISTEN", 1, events.append)
@@ -155,7 +155,7 @@ class LifeTests(ClusterTestCase):
         self.assertEqual([dict(event.fields)["text"] for event in events], ["hello"])
 
     def test_idle_server_is_drained_at_once(self) -> None:
-        """Nothing is under way."""
+        """There are no commands to wait for."""
         self.begin()
         drained: list[bool] = []
         self.server().drain(lambda: drained.append(True))
@@ -163,7 +163,7 @@ class LifeTests(ClusterTestCase):
         self.assertTrue(self.server().desk.draining)
 
     def test_server_without_a_majority_stops_waiting(self) -> None:
-        """What is under way may never be answered: a server that is asked to stop does."""
+        """Commands under way may never be answered, but a server that is asked to stop must stop."""
         self.begin(3)
         at = self.cluster.leader() or 0
         self.cluster.isolate(at)
@@ -177,7 +177,7 @@ class LifeTests(ClusterTestCase):
         self.assertTrue(DRAIN_SECONDS <= at_last - began < DRAIN_SECONDS + 0.1, at_last - began)
 
     def test_stopped_server_leaves_no_timer_behind(self) -> None:
-        """Not even with clients, waits and digests under way."""
+        """Waiting clients, locks and digests leave no timer either."""
         self.begin()
         client = self.open("alice")
         self.do(client, "LOCK", "x")
@@ -190,7 +190,7 @@ class LifeTests(ClusterTestCase):
         self.assertEqual(lane.server_clock.getDelayedCalls(), [])
 
     def test_skipped_number_is_left_out(self) -> None:
-        """FAULT SKIP: a hole, which waits for the next leader."""
+        """FAULT SKIP leaves a hole, which only the next leader fills."""
         self.begin()
         self.server().skip.add(1)
         told = self.connect().ask("INCR", "n")

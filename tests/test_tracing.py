@@ -1,4 +1,4 @@
-"""docs/operating.rst: what happens in a server, as JSON lines."""
+"""The events of a server as JSON lines (docs/operating.rst)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BATCH = Batch.of(1_000, [ClientUpdate("7 alice", 2, 3, 4, b"payload")])
 
 class NameTests(SynchronousTestCase):
     def test_messages_are_named_as_the_paper_names_them(self) -> None:
-        """Figure 3, the messages that it describes in prose, and those of Departure 24."""
+        """The types are those of Figure 3, of the messages that the paper describes in prose, and of Departure 24."""
         names = {type_name(object.__new__(kind)) for kind in get_args(Message)}
         self.assertEqual(
             names,
@@ -63,7 +63,7 @@ class DescriptionTests(SynchronousTestCase):
         )
 
     def test_everything_in_it_can_be_written_as_json(self) -> None:
-        """States, lists of numbers, bytes and messages inside messages."""
+        """Fields may be states, lists of numbers, bytes, and messages inside messages."""
         described = [
             describe(Alive(1, 2, State.REG_LEADER, 5)),
             describe(Accept(1, 2, (7, 8))),
@@ -92,7 +92,7 @@ class JSONTracerTests(SynchronousTestCase):
         return [json.loads(line) for line in text.splitlines()]
 
     def test_one_object_a_line_in_the_order_of_occurrence(self) -> None:
-        """Each with its time, its server and its event."""
+        """Each line has its time, its server and its event."""
         self.tracer.trace("start", view=0, aru=3)
         self.now = 13.0
         self.tracer.trace("stop")
@@ -105,7 +105,7 @@ class JSONTracerTests(SynchronousTestCase):
         )
 
     def test_message_in_an_event_is_described(self) -> None:
-        """`send` and `receive` carry one."""
+        """The events `send` and `receive` carry a message."""
         self.tracer.trace("send", to=None, message=Prepare(0, 3, 811))
         (line,) = self.lines()
         self.assertEqual(line["message"], {"type": "PREPARE", "server_id": 0, "view": 3, "local_aru": 811})
@@ -121,7 +121,7 @@ class JSONTracerTests(SynchronousTestCase):
         self.assertLess(len(self.file.getvalue()), 200)
 
     def test_trace_that_cannot_be_written_ends(self) -> None:
-        """The disk of the trace is full: the server goes on without it."""
+        """If the disk of the trace is full, the server goes on without it."""
 
         def full() -> None:
             raise OSError(28, "No space left on device")
@@ -141,7 +141,7 @@ class JSONTracerTests(SynchronousTestCase):
         self.assertEqual(flushed, [self.file.getvalue()])
 
     def test_text_of_users_stays_on_one_line(self) -> None:
-        """Client ids come from outside."""
+        """A client chooses its id, which may be long."""
         self.tracer.trace("client", client='a"\n\u2028é')
         self.assertEqual(self.file.getvalue().count("\n"), 1)
         line = json.loads(self.file.getvalue())

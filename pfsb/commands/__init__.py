@@ -1,0 +1,15 @@
+"""Commands of the `pfsb` program that speak to running servers, or start them.
+
+In come a command line and a configuration file, out go lines on the terminal and an exit status. Each command is a
+module with `Options` and `run(reactor, options)`, imported by `pfsb.cli` when it is chosen. Commands reach servers over
+their ports, or start them as child processes; they never import a server.
+
+    options           options that the commands share: the configuration file comes first
+    client            `pfsb client`: one command, a line per command, interactive or a batch
+    client_batch      many requests by many clients, and a summary
+    client_terminal   line editing and history
+    line_client       the client library's core with a reactor that drives it
+    status, check     one line per server; what a configuration says
+    cluster           all servers of a configuration as child processes
+    one_question      one line to one server, on a connection of its own
+"""

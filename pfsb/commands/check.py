@@ -1,4 +1,4 @@
-"""`pfsb check`: is this configuration right?"""
+"""`pfsb check`: validates a configuration and tells what it says."""
 
 from __future__ import annotations
 

@@ -14,12 +14,12 @@ from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.python import usage
 
 from pfsb.client.core.actions import SessionEnd
-from pfsb.client.core.client_core import WINDOW
+from pfsb.client.core.client_core import WINDOW, Core
 from pfsb.client.core.command import LOCAL_VERBS, WAITING_VERBS, verb_of
 from pfsb.client.core.replies import EventLine, Reply
 from pfsb.commands.client_batch import Batch
 from pfsb.commands.client_terminal import Terminal, refusal_of_line
-from pfsb.commands.line_client import FailoverClient
+from pfsb.commands.line_client import LineClient
 from pfsb.commands.options import ConfigOptions, number, seconds
 
 BATCH_MAX: Final = 1_000_000_000
@@ -62,7 +62,7 @@ class Options(ConfigOptions):
 
     @property
     def first(self) -> int | None:
-        """Where the server to start at stands in `addresses`."""
+        """Position in `addresses` of the server to start at."""
         return None if self["id"] is None else [address.id for address in self.addresses].index(self["id"])
 
 
@@ -71,7 +71,7 @@ def _listed(ids: list[int]) -> str:
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Do what the command line says. Raises `SystemExit` with status 1 if not all was answered OK."""
+    """Run `pfsb client`. Raises `SystemExit` with status 1 if a reply is missing or not OK."""
     if options["batch"] is not None:
         ok = await run_batch(reactor, options, sys.stdout, sys.stderr)
     elif options.words:
@@ -85,7 +85,7 @@ async def run(reactor: Any, options: Options) -> None:
 
 
 def one_line(words: list[str]) -> str:
-    """A line of the protocol from what the shell made of it: quotes come back where they are needed."""
+    """Make a line of the protocol from the words of a shell, which has taken quotes away: add them where needed."""
     if len(words) == 1:
         return words[0].strip()
     verb = words[0].upper()
@@ -104,7 +104,7 @@ def _argument(word: str) -> str:
 
 
 async def run_one(reactor: Any, options: Options, line: str, out: TextIO, err: TextIO) -> bool:
-    """One command and its reply; LISTEN goes on until it is interrupted."""
+    """Send one command and print its reply; LISTEN goes on until it is interrupted."""
     addresses = options.addresses
     if options.first is not None and verb_of(line) in LOCAL_VERBS:
         addresses = [addresses[options.first]]
@@ -121,7 +121,7 @@ async def run_one(reactor: Any, options: Options, line: str, out: TextIO, err: T
 
 
 async def run_lines(reactor: Any, options: Options, lines: AsyncIterator[str], out: TextIO, err: TextIO) -> bool:
-    """A command a line, replies in the order of the lines; a LOCK is granted before the next line is sent."""
+    """Send a command per line, and print the replies in that order. Lines after a LOCK wait for its reply."""
     client = _client(reactor, options, out)
     client.start()
     under_way: deque[Deferred[Reply | None]] = deque()
@@ -153,7 +153,7 @@ async def run_lines(reactor: Any, options: Options, lines: AsyncIterator[str], o
 
 
 async def lines_of(reactor: Any, stream: TextIO) -> AsyncIterator[str]:
-    """Lines of a pipe or file, read in a thread as they are asked for. The thread is no reason not to exit."""
+    """Lines of a pipe or file, each read on demand, in a thread that does not keep the program from ending."""
     lines: DeferredQueue[str] = DeferredQueue()
     wanted = threading.Semaphore(0)
 
@@ -172,12 +172,12 @@ async def lines_of(reactor: Any, stream: TextIO) -> AsyncIterator[str]:
 
 
 async def run_terminal(reactor: Any, options: Options) -> bool:
-    """Until the end of input or QUIT."""
+    """Run commands that a person types, until the end of input or QUIT."""
     client = _client(reactor, options, sys.stdout)
     terminal = Terminal(reactor, client)
-    client.on_event = terminal.show_event
-    client.on_server = terminal.show_server
-    client.on_session_end = terminal.show_session_end
+    client.core.on_event = terminal.show_event
+    client.core.on_server = terminal.show_server
+    client.core.on_session_end = terminal.show_session_end
     client.start()
     await terminal.run()
     await client.stop()
@@ -185,7 +185,7 @@ async def run_terminal(reactor: Any, options: Options) -> bool:
 
 
 async def run_batch(reactor: Any, options: Options, out: TextIO, err: TextIO) -> bool:
-    """True if all requests were acknowledged. An interrupt ends it early, with the account so far."""
+    """Run a batch and print its summary, also after an interrupt. True if all requests were acknowledged."""
     with contextlib.ExitStack() as stack:
         record = None
         if options["record"] is not None:
@@ -204,7 +204,7 @@ async def run_batch(reactor: Any, options: Options, out: TextIO, err: TextIO) ->
         )
         trigger = reactor.addSystemEventTrigger("before", "shutdown", batch.give_up, "interrupted")
         await batch.run()
-        with contextlib.suppress(ValueError):  # it has been triggered
+        with contextlib.suppress(ValueError):  # the shutdown has begun
             reactor.removeSystemEventTrigger(trigger)
     if progress is not None:
         err.write("\n")
@@ -219,7 +219,7 @@ def _overwrite(stream: TextIO, text: str) -> None:
     stream.flush()
 
 
-def _client(reactor: Any, options: Options, out: TextIO, **given: Any) -> FailoverClient:
+def _client(reactor: Any, options: Options, out: TextIO, **given: Any) -> LineClient:
     def show_event(event: EventLine) -> None:
         if event.name != "WELCOME":
             out.write(f"{event.line}\n")
@@ -233,11 +233,11 @@ def _client(reactor: Any, options: Options, out: TextIO, **given: Any) -> Failov
         given["client_id"] = options["client-id"]
     addresses = given.pop("addresses", options.addresses)
     index = (options.first or 0) % len(addresses)
-    return FailoverClient(reactor, addresses, on_event=show_event, index=index, **given)
+    return LineClient(reactor, Core(addresses, on_event=show_event, index=index, **given))
 
 
-async def _answer(reactor: Any, options: Options, client: FailoverClient, line: str, err: TextIO) -> Reply | None:
-    """The reply; None, and a word to the person, if there is none in time."""
+async def _answer(reactor: Any, options: Options, client: LineClient, line: str, err: TextIO) -> Reply | None:
+    """The reply to a line; None, with a message on standard error, if there is none in time."""
     answered = client.command(line)
     limit: float = options["timeout"]
     if verb_of(line) != "LOCK":
@@ -245,7 +245,7 @@ async def _answer(reactor: Any, options: Options, client: FailoverClient, line: 
     try:
         return await answered
     except Exception:
-        err.write(f"pfsb client: {line}: no answer within {limit:g} s; {client.last_trouble}\n")
+        err.write(f"pfsb client: {line}: no answer within {limit:g} s; {client.core.last_trouble}\n")
         return None
 
 

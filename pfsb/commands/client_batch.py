@@ -1,4 +1,4 @@
-"""`pfsb client --batch`: many requests by many clients, and an account of what came of them."""
+"""`pfsb client --batch`: many requests by many clients, and a summary of the replies."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from pfsb.client.core.addresses import ServerAddress
+from pfsb.client.core.client_core import Core
 from pfsb.client.core.replies import Reply
-from pfsb.commands.line_client import FailoverClient
+from pfsb.commands.line_client import LineClient
 
 PROGRESS_SECONDS: Final = 0.2
 _BAR_CHARACTERS: Final = 30
@@ -21,7 +22,7 @@ _BAR_CHARACTERS: Final = 30
 
 @define
 class Account:
-    """What came of a batch. Times in seconds."""
+    """The replies to a batch, counted. Times in seconds."""
 
     wanted: int
     began: float
@@ -49,7 +50,7 @@ class Account:
             self.errors[reply.code] = self.errors.get(reply.code, 0) + 1
 
     def summary(self, now: float) -> str:
-        """A few lines for a person."""
+        """The account as a few lines for a person."""
         took = max(now - self.began, 1e-9)
         gap = max(self.longest_gap, now - self.last_answer)
         ordered = sorted(self.latencies) or [0.0]
@@ -71,7 +72,7 @@ def _ms(seconds: float) -> str:
 
 @define(eq=False)
 class Batch:
-    """`wanted` requests by `clients` clients, each of which sends its next on the reply to the one before.
+    """`wanted` requests by `clients` clients, each of which sends its next one when the last is answered.
 
     In the line, {client} stands for the client's number and {n} for the request's, both from 1 on.
     """
@@ -82,19 +83,19 @@ class Batch:
     clients: int
     line: str
     first_server: int | None = None
-    """Position in `addresses` where all clients begin; None: they are spread."""
+    """Position in `addresses` of the server where all clients begin; None: they are spread over the servers."""
     record: TextIO | None = None
     timeout_seconds: float = 60.0
-    """The batch is given up after so long without any answer."""
+    """How long the batch may be without any answer before it is given up."""
     progress: Callable[[str], None] | None = None
     account: Account = field(init=False)
     trouble: str = field(init=False, default="")
     """Why the batch was given up."""
     _next: int = field(init=False, default=1)
-    _running: list[FailoverClient] = field(init=False, factory=list)
+    _running: list[LineClient] = field(init=False, factory=list)
 
     def run(self) -> Deferred[None]:
-        """Fires when all is answered, or given up: `account` tells."""
+        """Fires when all requests are answered, or the batch is given up; `account` has the result."""
         self.account = Account(self.wanted, self._reactor.seconds())
         self._running = [self._client(index) for index in range(min(self.clients, self.wanted))]
         watch = LoopingCall(self._watch)
@@ -111,14 +112,14 @@ class Batch:
         return done.addBoth(ended)
 
     def give_up(self, why: str) -> None:
-        """End it now; what is unanswered stays so."""
+        """End the batch now, without the replies that are missing."""
         self.trouble = self.trouble or why
         for client in self._running:
             client.stop()
 
-    def _client(self, index: int) -> FailoverClient:
+    def _client(self, index: int) -> LineClient:
         first = index if self.first_server is None else self.first_server
-        client = FailoverClient(self._reactor, self._addresses, index=first % len(self._addresses), window=1)
+        client = LineClient(self._reactor, Core(self._addresses, index=first % len(self._addresses), window=1))
         client.start()
         return client
 
@@ -141,15 +142,15 @@ class Batch:
         self.account.note(reply, sent, now)
         if self.record is not None and reply.ok:
             entry = {"client": index + 1, "number": n, "line": line, "reply": reply.line, "t0": sent, "t1": now}
-            self.record.write(json.dumps({**entry, "session": self._running[index].client_id}) + "\n")
+            self.record.write(json.dumps({**entry, "session": self._running[index].core.client_id}) + "\n")
 
     def _watch(self) -> None:
         account = self.account
-        account.retries = sum(client.retries for client in self._running)
+        account.retries = sum(client.core.retries for client in self._running)
         quiet = self._reactor.seconds() - account.last_answer
         if self.progress is not None:
             done = account.answered * _BAR_CHARACTERS // max(self.wanted, 1)
             bar = "#" * done + "." * (_BAR_CHARACTERS - done)
             self.progress(f"[{bar}] {account.answered} of {self.wanted}, {account.retries} retries")
         if quiet > self.timeout_seconds and not self.trouble:
-            self.give_up(f"no answer for {quiet:.0f} s; {self._running[0].last_trouble}")
+            self.give_up(f"no answer for {quiet:.0f} s; {self._running[0].core.last_trouble}")

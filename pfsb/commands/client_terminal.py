@@ -13,19 +13,19 @@ from twisted.internet.defer import Deferred
 from pfsb.client.core.actions import SessionEnd
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.replies import EventLine, Reply
-from pfsb.commands.line_client import FailoverClient
+from pfsb.commands.line_client import LineClient
 
 HISTORY_FILE: Final = "~/.pfsb_history"
 HISTORY_LINES_MAX: Final = 2_000
 PROMPT_AFTER_SECONDS: Final = 1.0
-"""A command that has no answer by then (LOCK) gives the prompt back; its answer is printed when it comes."""
+"""How long the prompt waits for the answer to a command, such as LOCK; a later answer is printed when it comes."""
 _CLEAR_LINE: Final = "\r\x1b[K"
 
 
 class Terminal:
-    """Reads lines in its own thread; prints in the reactor's, around the line that is being typed."""
+    """Reads lines in a thread of its own, and prints in the reactor's thread, around the line that is being typed."""
 
-    def __init__(self, reactor: Any, client: FailoverClient) -> None:
+    def __init__(self, reactor: Any, client: LineClient) -> None:
         self._reactor = reactor
         self._client = client
         self._prompting = False
@@ -53,7 +53,7 @@ class Terminal:
         return self._ended
 
     def show(self, text: str) -> None:
-        """Print a line, and what was being typed again below it."""
+        """Print a line, and below it again the line that is being typed."""
         if self._prompting:
             sys.stdout.write(f"{_CLEAR_LINE}{text}\n{self._prompt}{self._readline.get_line_buffer()}")
         else:
@@ -61,7 +61,7 @@ class Terminal:
         sys.stdout.flush()
 
     def show_server(self, address: ServerAddress) -> None:
-        """Another server has taken the connection."""
+        """Tell that the client has connected to another server."""
         self.show(f"connected to server {address.id} at {address.shown}")
         self._connected.set()
 
@@ -76,8 +76,8 @@ class Terminal:
         # The first prompt names the server, if one can be reached soon.
         self._connected.wait(PROMPT_AFTER_SECONDS)
         while True:
-            server = self._client.server
-            self._prompt = f"server {server.id}> " if self._client.is_connected else "no server> "
+            server = self._client.core.server
+            self._prompt = f"server {server.id}> " if self._client.core.is_connected else "no server> "
             self._prompting = True
             try:
                 line = input(self._prompt)
@@ -90,7 +90,7 @@ class Terminal:
         self._reactor.callFromThread(self._end)
 
     def _run_line(self, line: str) -> bool:
-        """In the thread: have the reactor send the line, and wait a little for the reply."""
+        """Called in the thread: have the reactor send the line, and wait for the reply, but not for long."""
         if line.upper() in ("QUIT", "EXIT", "BYE"):
             return False
         if line:
@@ -125,7 +125,7 @@ class Terminal:
         try:
             self._readline.read_history_file(os.path.expanduser(HISTORY_FILE))
         except OSError:
-            # None yet, or a home that cannot be read: the history of this run is enough.
+            # There is no file yet, or it cannot be read: begin with an empty history.
             return
 
     def _save_history(self) -> None:
@@ -136,7 +136,7 @@ class Terminal:
 
 
 def refusal_of_line(line: str) -> str:
-    """Why this client does not send such a line; empty if it does."""
+    """The reason why this client does not send such a line; empty if it does."""
     if line.startswith("#"):
         return "this client numbers its commands by itself; write the command without #number"
     if line.split(None, 1)[0].upper() == "HELLO":

@@ -19,12 +19,15 @@ from pfsb.commands.options import ConfigOptions
 from pfsb.commands.status import ask_status
 
 STOP_SECONDS: Final = 15.0
-"""How long a server may take to finish what is under way, before it is killed."""
+"""How long a server may take to stop before it is killed."""
 POLL_SECONDS: Final = 0.5
+"""How long to wait before the servers are asked again whether they are ready."""
 LINE_BYTES_MAX: Final = 65_536
+"""Maximum length of a line of output; a longer one is cut into several."""
 
 _TWISTD: Final = "import os, sys; os.setpgrp(); sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
-"""In a process group of its own, so that Ctrl-C reaches this program alone, which then stops its servers in order."""
+"""Program of a child process. It has a process group of its own, so that Ctrl-C reaches only `pfsb cluster`, which then
+stops its servers in order."""
 _COLOURS: Final = (36, 33, 35, 32, 34, 31)
 
 
@@ -36,7 +39,7 @@ class Options(ConfigOptions):
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Until Ctrl-C or SIGTERM. Raises `SystemExit` with status 1 if all servers ended by themselves."""
+    """Run the cluster until Ctrl-C or SIGTERM. Raises `SystemExit` with status 1 if all servers ended by themselves."""
     file = options.config.file
     commands = {address.id: _command(address.id, file) for address in options.addresses}
     cluster = Cluster(reactor, commands, options.addresses, sys.stdout)
@@ -52,7 +55,7 @@ def _command(server_id: int, file: str) -> list[str]:
 
 @define(eq=False)
 class Cluster:
-    """`commands`: what to run for each server id. Says what happens on `out`."""
+    """The child processes of a cluster, one command line per server id. Events and output are printed on `out`."""
 
     _reactor: Any
     _commands: dict[int, list[str]]
@@ -66,7 +69,7 @@ class Cluster:
     _poll: IDelayedCall | None = field(init=False, default=None)
 
     def run(self) -> Deferred[bool]:
-        """Start all servers. Fires when none runs any more: True if `stop` was the reason."""
+        """Start all servers. Fires when none of them runs any more, with True if `stop` was the reason."""
         for server_id, command in self._commands.items():
             self._children[server_id] = child = _Child(server_id, self._say, self._child_ended)
             self._reactor.spawnProcess(child, command[0], command, env=os.environ)
@@ -74,7 +77,7 @@ class Cluster:
         return self._ended
 
     def stop(self) -> Deferred[None]:
-        """Ask all servers to stop; fires when they have, or have been killed for taking too long."""
+        """Ask all servers to stop; fires when all have stopped, or were killed after `STOP_SECONDS`."""
         self._stopping = True
         if not self._children:
             return gatherResults([]).addCallback(lambda _: None)
@@ -135,7 +138,7 @@ class Cluster:
 
 
 class _Child(ProcessProtocol):
-    """One server: its output by lines, and its end."""
+    """One server process: reports its output by lines, and its end."""
 
     transport: IProcessTransport | None
 
@@ -146,12 +149,12 @@ class _Child(ProcessProtocol):
         self._partial: dict[int, bytes] = {1: b"", 2: b""}
 
     def signal(self, name: str) -> None:
-        """Send TERM or KILL, if it still runs."""
+        """Send TERM or KILL to the process, if it still runs."""
         assert self.transport is not None
         try:
             self.transport.signalProcess(name)
         except ProcessExitedAlready:
-            # Its end is about to be reported.
+            # The end of the process is about to be reported.
             return
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""One line to one server, on a connection of its own."""
+"""Sends one line to one server, on a connection of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pfsb.client.core.replies import Reply
 
 
 def ask(reactor: Any, address: ServerAddress, line: str, seconds: float) -> Deferred[Reply]:
-    """Fires with the reply, or fails: nobody is there, the connection is lost, or there is no reply in time."""
+    """Fires with the reply. Fails if no server listens, the connection is lost, or there is no reply in time."""
     question = _Question(line)
 
     def ended(result: Reply | Failure) -> Reply | Failure:
@@ -34,22 +34,22 @@ def ask(reactor: Any, address: ServerAddress, line: str, seconds: float) -> Defe
 class _Question(Protocol):
     _text: str
     answered: Deferred[Reply] = field(init=False, factory=Deferred)
-    _dialogue: LineConnection = field(init=False)
+    _connection: LineConnection = field(init=False)
 
     def connectionMade(self) -> None:
-        self._dialogue = LineConnection(lambda _event: None, lambda why: self._fail(Failure(ConnectionDone(why))))
+        self._connection = LineConnection(lambda _event: None, lambda why: self._fail(Failure(ConnectionDone(why))))
         assert self.transport is not None
-        self.transport.write(self._dialogue.request(None, self._text, self._heard))
+        self.transport.write(self._connection.request(None, self._text, self._heard))
 
     def dataReceived(self, data: bytes) -> None:
-        self._dialogue.receive(data)
+        self._connection.receive(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._fail(reason)
 
     def hang_up(self) -> None:
         if self.transport is not None:
-            self._dialogue.close()
+            self._connection.close()
             self.transport.loseConnection()
 
     def _heard(self, reply: Reply) -> None:

@@ -1,4 +1,4 @@
-"""What the commands that speak to a cluster have in common on their command line."""
+"""Options that are common to the commands that speak to a cluster."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pfsb.config.config import Config, ConfigError, load
 
 
 class ConfigOptions(usage.Options):
-    """A configuration file comes first, or after the options; `config` is then what it says."""
+    """Command line with a configuration file, before or after the options; `config` has its content."""
 
     config: Config
     addresses: list[ServerAddress]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Twisted takes options before arguments only; here the file may come first."""
+        """Take the file from the front: Twisted alone would accept options only before arguments."""
         given = list(sys.argv[1:] if options is None else options)
         if given and not given[0].startswith("-"):
             self._read(given.pop(0))
@@ -33,7 +33,7 @@ class ConfigOptions(usage.Options):
         self.take(rest)
 
     def take(self, rest: list[str]) -> None:
-        """What comes after the file; most commands take nothing."""
+        """Take the arguments after the file; most commands have none."""
         if rest:
             raise usage.UsageError(f"{rest[0]} is one argument too many; only a configuration file is taken")
 
@@ -46,7 +46,7 @@ class ConfigOptions(usage.Options):
 
 
 def number(least: int, most: int) -> Callable[[str], int]:
-    """A coercion for `optParameters`: a whole number between the two."""
+    """A coercion for `optParameters`: a whole number from `least` to `most`."""
 
     def coerce(text: str) -> int:
         value = int(text)
@@ -59,7 +59,7 @@ def number(least: int, most: int) -> Callable[[str], int]:
 
 
 def seconds(text: str) -> float:
-    """A coercion for `optParameters`: more than nothing."""
+    """A coercion for `optParameters`: seconds, more than 0."""
     value = float(text)
     if not 0 < value < 1_000_000:
         raise ValueError(f"must be seconds, more than 0, not {text}")

@@ -16,7 +16,7 @@ from pfsb.commands.one_question import ask
 from pfsb.commands.options import ConfigOptions
 
 STATUS_SECONDS: Final = 2.0
-"""How long a server may take to say how it is; it asks nobody else for it."""
+"""How long a server may take to answer STATUS, for which it asks no other server."""
 
 Status = dict[str, Any]
 
@@ -68,7 +68,7 @@ def _cells(address: ServerAddress, status: Status | str) -> list[str]:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns under their names; a row that is shorter ends in one cell of any width."""
+    """Rows as aligned columns under their names; a shorter row, with an error, may end in a cell of any width."""
     names = ["id", "address", *(name.replace("_", "-") for name in _COLUMNS), "uptime"]
     full = [row for row in rows if len(row) == len(names)]
     widths = [max(len(row[column]) for row in [names, *full]) for column in range(len(names))]

@@ -1,4 +1,4 @@
-"""What a configuration says about addresses: `host:port` of peers, and Twisted's endpoint strings."""
+"""Addresses in a configuration: `host:port` of peers, and Twisted's endpoint strings for clients."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Address = tuple[str, int]
 """(host, port)"""
 
 BACKLOG: Final = 4_096
-"""Connections that may wait to be let in: as many as Linux allows by default. With Twisted's own 50 the next one waits
-for a second, and perhaps for another: 5,000 clients that came back together took 50 seconds.
+"""Maximum number of connections that wait to be accepted: as many as Linux allows by default. Beyond it a client tries
+again after a second, and again: with Twisted's 50, 5,000 clients that reconnected together took 50 seconds.
 """
 
 _PEER: Final = '(example: "127.0.0.1:7402")'
@@ -27,7 +27,7 @@ EVERY_INTERFACE: Final = ("", "0.0.0.0", "::")
 
 
 def peer_address(place: Place) -> Address:
-    """`host:port`, or `[host]:port` around an IPv6 address."""
+    """Parse `host:port`, or `[host]:port` for an IPv6 address."""
     text = place.text()
     match = re.fullmatch(r"(?:\[(?P<ip6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?P<port>:[^:]*)?", text)
     if not match:
@@ -62,11 +62,11 @@ def _is_ip(text: str, version: int) -> bool:
 
 
 def endpoint_string(place: Place) -> str:
-    """What Twisted can listen at, as far as can be told without listening."""
+    """Parse an endpoint that Twisted can listen at, as far as can be told without listening."""
     text = place.text()
     try:
         address = listens_at(text)
-    except Exception:  # the parsers of endpoint plugins raise what they like, KeyError and RuntimeError too
+    except Exception:  # parsers of endpoint plugins raise exceptions of any kind, KeyError and RuntimeError too
         raise place.wrong(f"{quoted(text)} is no endpoint that Twisted knows {_ENDPOINT}") from None
     if address is not None and not 1 <= address[1] <= 65_535:
         raise place.wrong(f"{quoted(text)} has no port from 1 to 65535 {_ENDPOINT}")
@@ -74,17 +74,17 @@ def endpoint_string(place: Place) -> str:
 
 
 def with_backlog(endpoint: str) -> str:
-    """The endpoint with `BACKLOG`, unless it is no TCP or says itself how many may wait to be let in."""
+    """Add `BACKLOG` to a TCP endpoint that does not set a backlog itself."""
     if re.match(r"(tcp6?|ssl):", endpoint) and ":backlog=" not in endpoint:
         return f"{endpoint}:backlog={BACKLOG}"
     return endpoint
 
 
-def door(endpoint: str, host: str) -> Address | str:
-    """What no other server may listen at, if this one, on `host`, listens at the endpoint.
+def listening_place(endpoint: str, host: str) -> Address | str:
+    """Normalise an endpoint of a server on `host`, so that two endpoints that collide are equal.
 
-    All interfaces, and the loopback of a host that is known by another address, are each host's own: two hosts
-    may use one port there.
+    An endpoint on all interfaces, or on the loopback of a host that is known by another address, belongs to its host:
+    servers on two hosts may both use such a port.
     """
     address = listens_at(endpoint)
     if address is None:
@@ -99,7 +99,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def listens_at(endpoint: str) -> Address | None:
-    """(interface or "", port) of a TCP endpoint, None for other kinds. Raises anything for what is no endpoint."""
+    """(interface or "", port) of a TCP endpoint, None for other kinds. Raises any exception for other texts."""
     noting = _Noting()
     found = serverFromString(noting, endpoint)
     if isinstance(found, TCP4ServerEndpoint | TCP6ServerEndpoint):

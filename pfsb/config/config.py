@@ -1,7 +1,7 @@
 """The configuration of a cluster (docs/operating.rst): one YAML file for all of its servers.
 
-A person writes the file. Whatever is wrong with it ends as one `ConfigError`, which names the file, the key's
-path and what would be right.
+A person writes the file. Any mistake in it raises one `ConfigError`, which names the file, the key's path and a
+correct value.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from attrs import field, fields_dict, frozen
 
-from pfsb.config.addresses import Address, door, endpoint_string, peer_address, refuse_shared
+from pfsb.config.addresses import Address, endpoint_string, listening_place, peer_address, refuse_shared
 from pfsb.config.yaml_file import ConfigError, Place, open_file, quoted, read
 from pfsb.paxos.settings import Settings
 from pfsb.support.limits import SERVER_ID_MAX
@@ -22,7 +22,7 @@ from pfsb.transports.frames import cluster_digest
 __all__ = ["Config", "ServerConfig", "Timers", "Limits", "ConfigError", "load"]
 
 MEMORY: Final = "memory"
-"""The value of `storage` that keeps nothing."""
+"""The value of `storage` for servers that keep nothing on disk."""
 
 COUNT_MAX: Final = 1_000_000_000
 SECRET_BYTES_MAX: Final = 65_536
@@ -30,7 +30,7 @@ SECRET_BYTES_MAX: Final = 65_536
 
 @frozen
 class Timers:
-    """In seconds."""
+    """Timeouts in seconds; see docs/operating.rst."""
 
     progress: float = 1.0
     update: float = 0.5
@@ -39,17 +39,21 @@ class Timers:
 
 @frozen
 class Limits:
+    """Limits that keep one client, or one server, from taking too much."""
+
     command_bytes: int = 32_768
     connections: int = 10_000
     session_window: int = 128
-    """Commands of one session that may be without an answer, and replies that are kept for it."""
+    """Maximum number of unanswered commands of one session, and of replies that are kept for it."""
     request_seconds: float = 10.0
     batch_bytes: int = 48_000
-    """What one proposal takes, at least one update; 1: each update has a proposal of its own (section 7.3)."""
+    """Maximum size of a proposal of several updates; 1: each update has a proposal of its own (section 7.3)."""
 
 
 @frozen
 class ServerConfig:
+    """The addresses of one server."""
+
     id: int
     peer: Address
     """(host, port) where the other servers reach it; the host may be a name."""
@@ -61,11 +65,13 @@ class ServerConfig:
 
 @frozen
 class Config:
+    """Everything that a configuration file says."""
+
     file: str
-    """As it was named to `load`; complaints begin with it."""
+    """The path as it was given to `load`; error messages begin with it."""
     cluster: str
     servers: Mapping[int, ServerConfig]
-    """By id, ascending."""
+    """Servers by id, ascending."""
     f: int
     transport: str = "udp"
     apps: tuple[str, ...] = ("chat", "lock", "kv")
@@ -75,14 +81,14 @@ class Config:
     timers: Timers = field(factory=Timers)
     limits: Limits = field(factory=Limits)
     window: int = 16
-    """Proposals under way at once."""
+    """Maximum number of proposals under way at once."""
     snapshot_every: int = 10_000
-    """Slots; 0: never."""
+    """Number of slots between snapshots; 0: no snapshots."""
     faults: bool = False
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """Ascending."""
+        """Ids of the servers, ascending."""
         return tuple(self.servers)
 
     @property
@@ -91,7 +97,7 @@ class Config:
 
     @property
     def quorum(self) -> int:
-        """A majority of the servers."""
+        """Size of a majority of the servers."""
         return self.n // 2 + 1
 
     def server(self, server_id: int) -> ServerConfig:
@@ -103,7 +109,7 @@ class Config:
             raise ConfigError(f"{self.file}: servers: there is no server {server_id}; known are {known}") from None
 
     def settings(self) -> Settings:
-        """The protocol's numbers; those that the file does not have keep their proportion to those that it has."""
+        """The settings of the protocol. Times that the file does not have are fixed fractions of those that it has."""
         return Settings(
             progress_seconds=self.timers.progress,
             update_seconds=self.timers.update,
@@ -115,18 +121,18 @@ class Config:
         )
 
     def membership_digest(self) -> bytes:
-        """Eight bytes that tell this cluster from any other: of its name and its founding ids.
+        """Eight bytes, made of its name and its founding ids, that tell this cluster from others.
 
         See docs/internals/frames.rst.
         """
         return cluster_digest(self.cluster, self.ids)
 
     def storage_directory(self, server_id: int) -> Path | None:
-        """Where that server keeps its data, relative to the working directory; None: nowhere."""
+        """The data directory of a server, relative to the working directory; None: it keeps its data in memory."""
         return None if self.storage == MEMORY else Path(self.storage) / str(server_id)
 
     def secret(self) -> bytes | None:
-        """What authenticates frames between servers, less the line end that an editor leaves; None: nothing does.
+        """The secret that authenticates frames between servers, without white space at its ends; None: there is none.
 
         Raises `ConfigError` if `secret_file` is not there, cannot be read, is empty or larger than 64 KiB.
         """
@@ -160,7 +166,7 @@ def _servers(place: Place) -> dict[int, ServerConfig]:
     servers = {server_id: _server(server_id, keys[server_id]) for server_id in sorted(keys)}
     refuse_shared((keys[server.id]["peer"], server.peer) for server in servers.values())
     refuse_shared(
-        (keys[server.id][key], door(endpoint, server.peer[0]))
+        (keys[server.id][key], listening_place(endpoint, server.peer[0]))
         for server in servers.values()
         for key, endpoint in (("client", server.client), ("http", server.http))
         if endpoint is not None

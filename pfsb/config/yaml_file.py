@@ -1,8 +1,8 @@
-"""YAML as a person wrote it: every value with the way to it, so that a complaint can say where.
+"""YAML as a person wrote it: every value knows its place in the file, so that error messages can name it.
 
-Values are typed by what is expected at their place and not by what they look like to YAML 1.1, which takes
-`no` for False, `010` for 8 and `12:30` for 750. So nothing is constructed from the node graph that PyYAML
-composes, and nothing in a file can make this module raise anything but `ConfigError`.
+A value gets the type that is expected at its place, and not the type that YAML 1.1 guesses: YAML takes `no` for False,
+`010` for 8 and `12:30` for 750. So no objects are constructed from the node graph that PyYAML composes, and no content
+of a file makes this module raise anything but `ConfigError`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ConfigError(Exception):
 
 
 def read(path: str, bytes_max: int, named: str) -> bytes:
-    """The bytes of a file; `ConfigError` begins with `named`, which says who asked for the file."""
+    """The bytes of a file. A `ConfigError` begins with `named`, which tells where the path comes from."""
     try:
         with open(path, "rb") as file:
             data = file.read(bytes_max + 1)
@@ -35,7 +35,7 @@ def read(path: str, bytes_max: int, named: str) -> bytes:
         raise ConfigError(f"{named}: there is no such file") from None
     except OSError as error:
         raise ConfigError(f"{named}: cannot be read: {error.strerror}") from None
-    except ValueError:  # a NUL, or half of a surrogate pair
+    except ValueError:  # the path has a NUL, or half of a surrogate pair
         raise ConfigError(f"{named}: is no name of a file") from None
     if len(data) > bytes_max:
         raise ConfigError(f"{named}: is too large, {bytes_max} bytes are allowed")
@@ -43,7 +43,7 @@ def read(path: str, bytes_max: int, named: str) -> bytes:
 
 
 def open_file(path: str) -> Place:
-    """The top of a YAML file."""
+    """Read a YAML file; returns its top-level value."""
     named = path if path.isprintable() else quoted(path)
     data = read(path, FILE_BYTES_MAX, named)
     try:
@@ -79,7 +79,7 @@ def _first_line(problem: str | None) -> str:
 
 
 def quoted(text: str) -> str:
-    """In double quotes, on one line, printable anywhere, and no longer than a line should be."""
+    """Text in double quotes, on one line, printable on any terminal, and cut off if it is long."""
     short = text if len(text) <= 100 else text[:97] + "..."
     return json.dumps(short, ensure_ascii=not short.isprintable())
 
@@ -90,23 +90,23 @@ _UNTAGGED: Final = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", 
 
 @frozen
 class Place:
-    """A value of the file, and the keys that lead to it."""
+    """A value in a file, with the keys that lead to it."""
 
     file: str
     path: tuple[str, ...]
     node: yaml.Node
 
     def wrong(self, text: str) -> ConfigError:
-        """To be raised: `text` says what is wrong here and what would be right."""
+        """Make an error about this place, for the caller to raise; `text` tells what would be right."""
         where = f"{self.file}: {'.'.join(self.path)}" if self.path else self.file
         return ConfigError(f"{where}: {text}")
 
     def is_null(self) -> bool:
-        """Nothing is written here, or a plain null: as good as leaving the key out."""
+        """Whether the value is missing or a plain null, which counts as if the key were not there."""
         return isinstance(self.node, yaml.ScalarNode) and self.node.style is None and self.node.value in _NULLS
 
     def keys(self, known: Collection[str], required: Sequence[str] = ()) -> dict[str, Place]:
-        """The entries of a mapping that may have the keys `known`, by key; those without a value are left out."""
+        """The entries of a mapping that may have the keys `known`, by key; entries without a value are left out."""
         found: dict[str, Place] = {}
         for key, value in self.entries():
             name = key.text()
@@ -120,7 +120,7 @@ class Place:
         return found
 
     def entries(self) -> Iterator[tuple[Place, Place]]:
-        """The keys and values of a mapping; a key that stands there twice is refused, where YAML keeps the last."""
+        """The keys and values of a mapping. A key that occurs twice is refused; PyYAML would keep the last value."""
         if not isinstance(self._untagged(), yaml.MappingNode):
             raise self.wrong(f"must be a mapping of keys to values, not {self.shown()}")
         lines: dict[str, int] = {}
@@ -141,6 +141,7 @@ class Place:
         return [Place(self.file, (*self.path, str(number)), node) for number, node in enumerate(self.node.value)]
 
     def text(self) -> str:
+        """A text that is not empty and can be printed."""
         found = str(self._scalar("text").value)
         if not found or self.is_null():
             raise self.wrong("is empty")
@@ -149,14 +150,14 @@ class Place:
         return found
 
     def word(self) -> str:
-        """What can stand in a file name and in a line of the line protocol without quotes."""
+        """A text that can be part of a file name, and of a line of the line protocol without quotes."""
         found = self.text()
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", found):
             raise self.wrong(f"must be up to 64 letters, digits and _ . -, not {self.shown()}")
         return found
 
     def integer(self, low: int, high: int) -> int:
-        """`low` to `high`, both included."""
+        """A whole number from `low` to `high`, both included."""
         kind = f"a whole number from {low} to {high}"
         found = self._plain(kind)
         if not re.fullmatch(r"0|-?[1-9][0-9]{0,17}", found) or not low <= int(found) <= high:
@@ -179,7 +180,7 @@ class Place:
         return found == "true"
 
     def shown(self) -> str:
-        """For a complaint: as written, if it is one value; never more than a line of it."""
+        """The value for an error message: as written, if it is a single one, and at most one line of it."""
         if not isinstance(self.node, yaml.ScalarNode):
             return "a list" if isinstance(self.node, yaml.SequenceNode) else "a mapping"
         if self.node.style is None and re.fullmatch(r"[!-~]{1,60}", self.node.value):

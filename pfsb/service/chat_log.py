@@ -12,28 +12,29 @@ from twisted.logger import Logger
 from pfsb.applications.interfaces import Event
 
 BLOCK_BYTES = 1 << 20
+"""How much of the file is read at once."""
 
 
 def line_of(event: Event) -> bytes:
-    """`12 "alice" "hello"`: index, client and text, the latter two as JSON strings."""
+    """A line of the log, `12 "alice" "hello"`: index, client and text, the latter two as JSON strings."""
     fields = dict(event.fields)
     client, text = (json.dumps(fields[name], ensure_ascii=False) for name in ("client", "text"))
     return f"{fields['index']} {client} {text}\n".encode()
 
 
 class ChatLog:
-    """Appends what it is told. It can be made anew from the history at any time, so nothing is forced to disk."""
+    """Appends chat lines to the file. A lost file is written again from the history, so nothing is forced to disk."""
 
     _log = Logger()
 
     def __init__(self, path: Path) -> None:
-        """Keeps the whole lines that are there already; `next_index` is the first one that is missing."""
+        """Open the file and keep its whole lines; `next_index` is that of the first line that is missing."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "ab+", buffering=0)  # noqa: SIM115 (closed by `close`)
         self.next_index = self._cut_torn_line() + 1
 
     def append(self, event: Event) -> None:
-        """Raises OSError, and leaves no half line, if the disk does not take it."""
+        """Append a line, unless the file has it. If the disk is full, raises OSError and leaves no half line."""
         index = dict(event.fields)["index"]
         if index != self.next_index:
             return
@@ -47,7 +48,7 @@ class ChatLog:
         self._file.close()
 
     def _cut_torn_line(self) -> int:
-        """Count the whole lines; a crash may have left half of one at the end."""
+        """Cut off half a line, which a crash may have left at the end, and count the whole ones."""
         self._file.seek(0)
         lines = whole = position = 0
         while block := self._file.read(BLOCK_BYTES):

@@ -1,4 +1,4 @@
-"""What can be known to go wrong before a server daemonizes, so that it is told on the terminal (docs/operating.rst)."""
+"""Checks before a server leaves the terminal, so that the operator sees what is wrong. See docs/operating.rst."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pfsb.config.config import Config
 
 
 class PortInUse(Exception):
-    """The text is one line for a person."""
+    """A port of this server is taken; the text is one line for a person."""
 
 
 def refuse_used_ports(config: Config, server_id: int) -> None:
-    """Raises `PortInUse` if something listens already where this server would."""
+    """Raises `PortInUse` if a process listens already at an address of this server."""
     server = config.server(server_id)
     path = f"{config.file}: servers.{server_id}"
     _try(socket.SOCK_DGRAM, server.peer, f"{path}.peer")
-    for door, endpoint in (("client", server.client), ("http", server.http)):
+    for port, endpoint in (("client", server.client), ("http", server.http)):
         address = None if endpoint is None else listens_at(endpoint)
         if address is not None:
-            _try(socket.SOCK_STREAM, address, f"{path}.{door}")
+            _try(socket.SOCK_STREAM, address, f"{path}.{port}")
 
 
 def _try(kind: socket.SocketKind, address: Address, place: str) -> None:
@@ -32,7 +32,7 @@ def _try(kind: socket.SocketKind, address: Address, place: str) -> None:
     family, _, protocol, _, where = found[0]
     with socket.socket(family, kind, protocol) as trial:
         if kind is socket.SOCK_STREAM:
-            # As Twisted does: connections that are closing are no reason to refuse.
+            # As Twisted does: closing connections of an earlier process do not make a port unusable.
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind(where)

@@ -1,4 +1,4 @@
-"""`twistd pfsb`: one server as a Twisted service. The only place that has the reactor, the sockets and the files."""
+"""`twistd pfsb`: one server as a Twisted service. The only module that knows the global reactor."""
 
 from __future__ import annotations
 
@@ -42,29 +42,29 @@ if TYPE_CHECKING:
     from pfsb.frontends.http.protocol import HTTPSite
 
 EXIT_FAILED = 3
-"""The exit status of a server that has stopped itself."""
+"""Exit status of a server that has stopped itself."""
 LAST_WORDS_SECONDS = 0.05
-"""Between the last answers and the end of the reactor: sockets are written to in its next turns."""
-FILES_BESIDE = 100
-"""What a server has open beside its clients' connections: storage, logs, sockets; it is not half as many."""
+"""How long the reactor runs on after the last answers, so that they are written to the sockets."""
+OTHER_FILES_MAX = 100
+"""Maximum number of descriptors for storage, logs and sockets, beside clients' connections; about 50 in practice."""
 GARBAGE_THRESHOLDS = (50_000, 4, 250)
-"""New containers, less those that are gone, between two collections of the youngest; how many of these make one of the
-middle generation, and how many of those one of all. With 20 instead of 4 the reactor was held for a quarter of a
-second when 5,000 clients had come; with 4, half as long.
+"""Thresholds for `gc.set_threshold`: net new containers before a collection of the youngest generation, collections of
+the youngest before one of the middle generation, and of the middle before a full one. With 20 instead of 4, a
+collection held the reactor for a quarter of a second after 5,000 clients had connected; with 4, half as long.
 """
 
 
 def steady_seconds() -> Callable[[], float]:
-    """Seconds since 1970 as they were at this call, going on evenly from here.
+    """Return a clock that tells seconds since 1970, right at this call and never set back afterwards.
 
-    Twisted's reactor looks at the wall clock, and when that is set back, no timer is due for as long.
+    Twisted's reactor reads the wall clock; when that is set back, no timer fires for as long.
     """
     offset = time.time() - time.monotonic()
     return lambda: offset + time.monotonic()
 
 
 class Options(usage.Options):
-    """What `twistd pfsb` takes (docs/operating.rst)."""
+    """Command line of `twistd pfsb`; see docs/operating.rst."""
 
     synopsis = "[--id N] [--config FILE] [options]"
     longdesc = "Runs one server of a cluster. All servers of a cluster use the same configuration file."
@@ -89,7 +89,7 @@ class Options(usage.Options):
         self["apps"].append(name)
 
     def postOptions(self) -> None:
-        """Refuse here what can be known now, before anything daemonizes.
+        """Refuse everything that can be known to be wrong, before the process leaves the terminal.
 
         Raises SystemExit with one line for standard error: twistd would print a UsageError on standard output,
         below the whole usage.
@@ -118,7 +118,7 @@ class Options(usage.Options):
             storage.refuse_if_unusable()
 
     def _name_files(self) -> None:
-        """Servers of one cluster start from one directory: pid and log file carry the id."""
+        """Put the server's id into the names of pid and log file: servers of one cluster start from one directory."""
         if self.parent is None:
             return
         if self.parent.get("pidfile") == "twistd.pid":
@@ -128,7 +128,7 @@ class Options(usage.Options):
 
     @property
     def directory(self) -> Path | None:
-        """This server's data; None: in memory."""
+        """The data directory of this server; None: its data is kept in memory."""
         if self["storage"] is None:
             return self.config.storage_directory(self.server_id)
         return None if self["storage"] == "memory" else Path(self["storage"])
@@ -200,9 +200,12 @@ class ServerService(Service):
         self._log.info("server {id} of cluster {cluster} is up", id=server_id, cluster=config.cluster)
 
     def _allow_connections(self, connections: int) -> None:
-        """Each is an open file. Two doors may have as many, but hardly both: one is what must be possible."""
+        """Warn if one port cannot have all of its connections, each of which needs a file descriptor.
+
+        The HTTP port has a limit of the same size; both are hardly ever full at once.
+        """
         files = allow_many_files()
-        if files < connections + FILES_BESIDE:
+        if files < connections + OTHER_FILES_MAX:
             self._log.warn(
                 "limits.connections is {connections}, but this process may open {files} files only (ulimit -n)",
                 connections=connections,
@@ -236,7 +239,7 @@ class ServerService(Service):
                 server.follow(application.listen_verb, first, append, is_patient=True)
 
     def _take_signals(self) -> None:
-        """SIGTERM is how a server is asked to stop: that it stopped is no failure, so the exit status is 0."""
+        """End with exit status 0 at SIGTERM and SIGINT: a server that is asked to stop has not failed."""
 
         def stop(*_: object) -> None:
             clock: Any = reactor
@@ -246,7 +249,7 @@ class ServerService(Service):
         signal.signal(signal.SIGINT, stop)
 
     def stopService(self) -> Deferred[None]:
-        """A leader takes no more commands, finishes what is under way, and stops."""
+        """Take no more commands, finish those that are under way, and stop."""
         super().stopService()
         stopped: Deferred[None] = Deferred()
         server = self._server
@@ -269,7 +272,7 @@ class ServerService(Service):
         return stopped
 
     def _failed(self, failure: Failure) -> None:
-        """Paxos tolerates a crashed server, not a confused one."""
+        """End the process. The protocol tolerates a server that crashes, but not one that goes on in a wrong state."""
         if failure.check(StorageWasReplaced):
             self._log.critical("{error}", error=failure.getErrorMessage())
         else:
@@ -277,15 +280,15 @@ class ServerService(Service):
         sys.stderr.write(f"pfsb: server {self._options.server_id} stops: {failure.getErrorMessage()}\n")
         if self._server is not None:
             self._server.replica.turn.stop()
-        atexit.register(os._exit, EXIT_FAILED)  # after twistd has removed its pid file
+        atexit.register(os._exit, EXIT_FAILED)  # runs after twistd has removed its pid file
         _stop_reactor()
 
 
 def _collect_garbage_seldom() -> None:
-    """Nothing here makes cycles at a rate worth noticing, and most of what is made lives for one round of messages.
+    """Collect garbage seldom: a server makes hardly any cycles, and most objects live for one round of messages.
 
-    With the interpreter's own threshold (700) collecting takes a tenth of a busy server's time. What was made so far
-    is left alone for good: to look through it takes twenty milliseconds, and finds a few hundred kilobytes.
+    With the interpreter's own threshold (700) collecting takes a tenth of a busy server's time. Objects made during the
+    start are never looked at again: to scan them takes 20 ms, and would free a few hundred kilobytes.
     """
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
@@ -300,5 +303,5 @@ def _stop_reactor() -> None:
 
 
 def makeService(options: Options) -> Service:
-    """For `twisted/plugins/pfsb_plugins.py`."""
+    """Called by twistd, which finds it by `twisted/plugins/pfsb_plugins.py`."""
     return ServerService(options)

@@ -1,0 +1,9 @@
+"""Helpers that know nothing of pfsb.
+
+    histogram     counts values in buckets
+    limits        limits of numbers that several layers agree on
+    open_files    raises the limit of open files
+    spelling      suggests a name for a misspelled one
+
+Any package may import them; they import none, and touch nothing but the process's own limit of open files.
+"""

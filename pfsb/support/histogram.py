@@ -1,4 +1,4 @@
-"""How values are distributed, counted into buckets whose bounds are fixed."""
+"""Counts values in buckets with fixed bounds, to show how they are distributed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ BYTES: Final = (64.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 32_768.0, 65_536.0)
 
 @define
 class Histogram:
-    """Observing costs a search among a dozen numbers; the totals are made when somebody looks."""
+    """Counts values. To observe one is cheap, a search among a dozen bounds; totals are computed when they are read."""
 
     bounds: tuple[float, ...]
-    """The largest value that belongs into each bucket, ascending; what is larger than all has a bucket of its own."""
+    """The largest value of each bucket, ascending; values above the last bound have a bucket of their own."""
     _buckets: list[int] = field(init=False)
     sum: float = field(init=False, default=0.0)
 
@@ -35,7 +35,7 @@ class Histogram:
         self.sum += value
 
     def cumulated(self) -> Iterator[tuple[float, int]]:
-        """(bound, how many values are no larger), for each bound."""
+        """Pairs (bound, number of values up to it), in ascending order."""
         total = 0
         for bound, count in zip(self.bounds, self._buckets, strict=False):
             total += count

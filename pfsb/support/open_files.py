@@ -1,4 +1,4 @@
-"""How many files and sockets this process may have open: systems begin with few, and allow more to who asks."""
+"""Raises the number of files and sockets that this process may have open: systems allow more than they start with."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import resource
 
 
 def allow_many_files() -> int:
-    """Raise the limit as far as the system lets this process; returns what it is then."""
+    """Raise the limit as far as the system lets this process; returns the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # where "unlimited" is not taken at its word, it stays as it is
+    with contextlib.suppress(ValueError, OSError):  # some systems report "unlimited" and refuse it: keep the limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
     return soft

@@ -11,7 +11,9 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from pfsb.client.core.addresses import ServerAddress
-from pfsb.commands.line_client import FailoverClient
+from pfsb.client.core.client_core import Core
+from pfsb.client.core.timeouts import PATIENCE_SECONDS, ResponseTimeout
+from pfsb.commands.line_client import LineClient
 from pfsb.frontends.line.protocol import LineFactory
 from tests.frontends.fake_server import FakeCluster, FakeServer, fake_config
 
@@ -63,8 +65,9 @@ class LoopbackTestCase(TestCase):
             self.addCleanup(member.port.stopListening)
             self.addCleanup(self.until, lambda member=member: not member.factory.connections)
 
-    def client(self, **given: Any) -> FailoverClient:
-        client = FailoverClient(reactor, self.cluster.addresses, **given)
+    def client(self, patience_seconds: float = PATIENCE_SECONDS, **given: Any) -> LineClient:
+        core = Core(self.cluster.addresses, patience=ResponseTimeout(patience_seconds), **given)
+        client = LineClient(reactor, core)
         client.start()
         self.addCleanup(client.stop)
         return client

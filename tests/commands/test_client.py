@@ -75,7 +75,7 @@ class OneCommandTests(ToolTestCase):
         await self.cluster.members[1].crash()
         self.assertIs(await self.one("--id", "1", "PUT", "a", "1"), True)
 
-    async def test_nobody_there_is_told_with_the_reason(self) -> None:
+    async def test_unreachable_cluster_is_told_with_the_reason(self) -> None:
         for member in self.cluster.members:
             await member.crash()
         self.assertIs(await self.one("--timeout", "0.3", "PUT", "a", "1"), False)
@@ -220,7 +220,7 @@ class CommandLineTests(SynchronousTestCase):
                 self.parse(*arguments)
 
     def test_addresses_follow_the_endpoints(self) -> None:
-        """The interface where there is one, else the host that the other servers use."""
+        """A client connects to the interface of the endpoint, or else to the host that the other servers use."""
         clients = ["tcp:9400", "tcp:port=9401:interface=127.0.0.2", "tcp:9402:interface=0.0.0.0", "unix:/tmp/s"]
         addresses = server_addresses(load(config_file(self.mktemp(), clients)))
         self.assertEqual(
@@ -250,6 +250,6 @@ class CommandLineTests(SynchronousTestCase):
             cli.Options().parseOptions([])
 
     def test_patience_is_shorter_than_a_servers(self) -> None:
-        """Else the client would always wait for UNAVAILABLE (request_seconds) before it moves on."""
+        """Otherwise the client would always wait for UNAVAILABLE (request_seconds) before it goes to another server."""
         file = config_file(self.mktemp(), ["tcp:9400"])
         self.assertLess(PATIENCE_SECONDS, load(file).limits.request_seconds)

@@ -1,13 +1,14 @@
-"""The client that goes on at another server: every command once, with the same number."""
+"""A client that goes on at another server: each command runs once, under the same number."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pfsb.applications.interfaces import Refused
+from pfsb.client.core.client_core import Core
 from pfsb.client.core.command import verb_of
 from pfsb.client.core.replies import EventLine
-from pfsb.commands.line_client import ClientStopped, FailoverClient
+from pfsb.commands.line_client import ClientStopped, LineClient
 from tests.client.cluster import LoopbackTestCase, reactor
 
 
@@ -20,7 +21,7 @@ class FailoverTests(LoopbackTestCase):
         )
 
     async def test_unanswered_commands_are_repeated_elsewhere_with_the_same_numbers(self) -> None:
-        """docs/internals/sessions.rst: repeated at any server, a number runs at most once."""
+        """A number that is repeated at any server runs at most once. See docs/internals/sessions.rst."""
         client = self.client(client_id="alice")
         first = self.cluster.members[0]
         await client.command("PUT a 0")
@@ -31,7 +32,7 @@ class FailoverTests(LoopbackTestCase):
         for answer in answers:
             self.assertTrue((await answer).ok)
         self.assertEqual([number for _, number, _ in self.cluster.shared.executed], list(range(1, 12)))
-        self.assertEqual((client.server.id, client.retries), (1, 10))
+        self.assertEqual((client.core.server.id, client.core.retries), (1, 10))
 
     async def test_answer_lost_on_the_way_is_given_again_and_not_run_again(self) -> None:
         client = self.client()
@@ -52,21 +53,21 @@ class FailoverTests(LoopbackTestCase):
         await client.command("PUT a 1")
         self.cluster.members[0].server.desk.draining = True
         self.assertTrue((await client.command("PUT a 2")).ok)
-        self.assertEqual(client.server.id, 1)
+        self.assertEqual(client.core.server.id, 1)
 
     async def test_unavailable_server_is_left_for_the_next(self) -> None:
         client = self.client()
         await client.command("PUT a 1")
         self.cluster.members[0].server.desk.refuse = Refused("UNAVAILABLE", "no majority", "unknown")
         self.assertTrue((await client.command("PUT a 2")).ok)
-        self.assertEqual((client.server.id, [n for _, n, _ in self.cluster.shared.executed]), (1, [1, 2]))
+        self.assertEqual((client.core.server.id, [n for _, n, _ in self.cluster.shared.executed]), (1, [1, 2]))
 
     async def test_server_that_keeps_silent_is_left_when_patience_ends(self) -> None:
         client = self.client(patience_seconds=0.1)
         await client.command("PUT a 1")
         self.cluster.members[0].server.desk.silent = True
         self.assertTrue((await client.command("PUT a 2")).ok)
-        self.assertIn("no answer for 0.1 s", client.last_trouble)
+        self.assertIn("no answer for 0.1 s", client.core.last_trouble)
 
     async def test_waiting_for_a_lock_is_not_taken_for_silence(self) -> None:
         holder, waiter = self.client(), self.client(patience_seconds=0.05)
@@ -76,20 +77,20 @@ class FailoverTests(LoopbackTestCase):
         await self.pause(0.2)
         await holder.command("UNLOCK x")
         self.assertTrue((await granted).ok)
-        self.assertEqual(waiter.retries, 0)
+        self.assertEqual(waiter.core.retries, 0)
 
     async def test_dead_servers_are_passed_over(self) -> None:
         await self.cluster.members[0].crash()
         await self.cluster.members[1].crash()
         client = self.client()
         self.assertTrue((await client.command("PUT a 1")).ok)
-        self.assertEqual(client.server.id, 2)
+        self.assertEqual(client.core.server.id, 2)
 
     async def test_full_server_is_passed_over(self) -> None:
         self.cluster.members[0].factory.admit = lambda connection: False  # type: ignore[method-assign]
         client = self.client()
         self.assertTrue((await client.command("PUT a 1")).ok)
-        self.assertEqual(client.server.id, 1)
+        self.assertEqual(client.core.server.id, 1)
 
     async def test_known_client_goes_on_above_its_last_number(self) -> None:
         first = self.client(client_id="alice")
@@ -104,13 +105,13 @@ class FailoverTests(LoopbackTestCase):
         first.server.desk.silent = True
         client = self.client(patience_seconds=0.1)
         await client.command("PUT a 1")
-        self.assertEqual(client.server.id, 1)
+        self.assertEqual(client.core.server.id, 1)
         second.server.desk.refuse = Refused("REPLACED", "the session was opened anew at 0")
         self.assertTrue((await client.command("PUT a 2")).ok)
-        self.assertEqual((client.server.id, [n for _, n, _ in self.cluster.shared.executed]), (2, [1, 2]))
+        self.assertEqual((client.core.server.id, [n for _, n, _ in self.cluster.shared.executed]), (2, [1, 2]))
         await first.crash()
 
-    async def test_session_taken_by_somebody_else_is_not_taken_back(self) -> None:
+    async def test_session_taken_by_another_program_is_not_taken_back(self) -> None:
         """Two programs under one name would take it from each other for ever."""
         client = self.client()
         await client.command("PUT a 1")
@@ -136,7 +137,7 @@ class FailoverTests(LoopbackTestCase):
             self.assertTrue((await answer).ok)
 
     async def test_question_to_one_server_needs_no_session(self) -> None:
-        """So that a server without a majority can still be asked how it is."""
+        """A server without a majority can still be asked for its status."""
         self.cluster.members[0].server.desk.silent = True
         reply = await self.client().command("STATUS")
         self.assertIn('"server": 0', reply.rows[0])
@@ -156,7 +157,7 @@ class FailoverTests(LoopbackTestCase):
         self.assertEqual([each.server.faults.loss for each in self.cluster.members], [0.0, 0.0, 0.0])
 
     async def test_chat_is_followed_across_servers_without_gap_or_repeat(self) -> None:
-        """docs/protocol.rst: from index I on, without gaps or repeats."""
+        """LISTEN tells lines from an index on, without gaps or repeats. See docs/protocol.rst."""
         heard: list[EventLine] = []
         listener, speaker = self.client(on_event=heard.append), self.client(index=2)
         await listener.command("LISTEN from=1")
@@ -184,7 +185,7 @@ class FailoverTests(LoopbackTestCase):
         await stopped
         self.assertIn("bye", desk.connections[0].calls)
 
-    async def test_stopping_while_nobody_answers_ends(self) -> None:
+    async def test_stopping_ends_while_no_server_answers(self) -> None:
         for member in self.cluster.members:
             await member.crash()
         client = self.client()
@@ -204,4 +205,4 @@ class NobodyTests(LoopbackTestCase):
 
     async def test_local_questions_are_known_by_their_verb(self) -> None:
         self.assertEqual([verb_of(line) for line in ("put a 1", " Status", "")], ["PUT", "STATUS", ""])
-        self.assertIs(FailoverClient(reactor, []).is_connected, False)
+        self.assertIs(LineClient(reactor, Core([])).core.is_connected, False)

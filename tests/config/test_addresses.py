@@ -1,4 +1,4 @@
-"""Endpoint strings, and how many clients may knock at once."""
+"""Endpoint strings, and how many clients may connect at once."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from twisted.trial.unittest import TestCase
 
 from pfsb.config.addresses import BACKLOG, with_backlog
 
-KNOCKING = 100
-"""More than Twisted's own backlog, and fewer than any system's limit."""
+CLIENTS = 100
+"""Number of clients that connect at once: more than Twisted's own backlog, and fewer than the limit of any system."""
 
 
 class BacklogTests(TestCase):
-    def test_it_is_given_where_it_can_be(self) -> None:
-        """And left as it is where somebody has said it, or where Twisted has none."""
+    def test_endpoints_get_a_backlog_where_they_can(self) -> None:
+        """A backlog that the configuration sets stays, and endpoints that know no backlog get none."""
         for written, read in (
             ("tcp:9400", f"tcp:9400:backlog={BACKLOG}"),
             ("tcp:port=9400:interface=127.0.0.1", f"tcp:port=9400:interface=127.0.0.1:backlog={BACKLOG}"),
@@ -31,10 +31,10 @@ class BacklogTests(TestCase):
             self.assertEqual(with_backlog(written), read)
 
     def test_clients_that_come_together_are_not_kept_waiting(self) -> None:
-        """They are let in by the kernel while the reactor, here, does nothing at all."""
+        """The kernel accepts the connections, while the reactor does not run at all."""
         endpoint = serverFromString(reactor, with_backlog("tcp:0:interface=127.0.0.1"))
         port: Any = self.successResultOf(endpoint.listen(Factory.forProtocol(Protocol)))
         self.addCleanup(port.stopListening)
-        with ExitStack() as knocking:
-            for _ in range(KNOCKING):
-                knocking.enter_context(socket.create_connection(("127.0.0.1", port.getHost().port), timeout=30))
+        with ExitStack() as clients:
+            for _ in range(CLIENTS):
+                clients.enter_context(socket.create_connection(("127.0.0.1", port.getHost().port), timeout=30))

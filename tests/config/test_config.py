@@ -1,4 +1,4 @@
-"""A configuration that can be used is read whole; any other ends in one line that says what would be right."""
+"""A correct configuration is read whole; for any other, one line tells what would be right."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ConfigTestCase(SynchronousTestCase):
         return load(self.file(yaml.safe_dump(content)))
 
     def refusal(self, text: str | bytes) -> str:
-        """What is said of this text, after the name of the file, which it must begin with."""
+        """The error message for this text, which must begin with the name of the file, without that name."""
         path = self.file(text)
         error = self.assertRaises(ConfigError, load, path)
         named, _, rest = str(error).partition(": ")
@@ -45,9 +45,9 @@ class ConfigTestCase(SynchronousTestCase):
         self.assertEqual(self.refusal(yaml.safe_dump(content)), rest)
 
 
-class WhatIsRead(ConfigTestCase):
-    def test_the_example_of_the_interface_is_read_whole(self) -> None:
-        """docs/operating.rst: every value of the example arrives."""
+class ReadingTests(ConfigTestCase):
+    def test_the_example_of_the_documentation_is_read_whole(self) -> None:
+        """Every value of the example in docs/operating.rst arrives."""
         config = load(ETC / "four.yaml")
         self.assertEqual(
             (config.cluster, config.f, config.transport, config.apps, config.storage, config.secret_file),
@@ -66,17 +66,14 @@ class WhatIsRead(ConfigTestCase):
         configs = [load(ETC / f"{name}.yaml") for name in ("one", "three", "four", "five")]
         self.assertEqual([(config.n, config.f) for config in configs], [(1, 0), (3, 1), (4, 1), (5, 2)])
         peers = [server.peer for config in configs for server in config.servers.values()]
-        doors = [
-            door for config in configs for server in config.servers.values() for door in (server.client, server.http)
+        ports = [
+            port for config in configs for server in config.servers.values() for port in (server.client, server.http)
         ]
         self.assertEqual(len(set(peers)), 13)
-        self.assertEqual(len(set(doors)), 26)
+        self.assertEqual(len(set(ports)), 26)
 
     def test_only_the_name_and_the_servers_are_needed(self) -> None:
-        """The rest has defaults, the same as in the example; f is the most that the servers allow.
-
-        See docs/operating.rst.
-        """
+        """All other values have the defaults of docs/operating.rst; f is the most that the servers allow."""
         whole = four()
         config = self.load({"cluster": "four", "servers": whole["servers"]})
         example = load(ETC / "four.yaml")
@@ -97,7 +94,7 @@ class WhatIsRead(ConfigTestCase):
         self.assertEqual(config.cluster, "no")
 
     def test_ids_are_ascending_whatever_their_order_in_the_file(self) -> None:
-        """docs/departures.rst: the leader of a view is found by the ids in ascending order."""
+        """Servers find the leader of a view by the ids in ascending order (Departure 26)."""
         server = '{id}: {{peer: "127.0.0.1:74{id:02}", client: "tcp:94{id:02}"}}'
         ids = ", ".join(server.format(id=id) for id in (10, 2, 7))
         self.assertEqual(load(self.file(f"{{cluster: x, servers: {{{ids}}}}}")).ids, (2, 7, 10))
@@ -120,9 +117,9 @@ class WhatIsRead(ConfigTestCase):
             self.assertEqual(self.load(content).server(3).client, client)
 
 
-class WhatFollows(ConfigTestCase):
+class DerivedValueTests(ConfigTestCase):
     def test_a_quorum_is_a_majority(self) -> None:
-        """Paper section 2: floor(N/2) + 1, for an even number of servers too."""
+        """A quorum is floor(N/2) + 1 (section 2 of the paper), for an even number of servers too."""
         quorums = [load(ETC / f"{name}.yaml").quorum for name in ("one", "three", "four", "five")]
         self.assertEqual(quorums, [1, 2, 3, 3])
 
@@ -138,7 +135,7 @@ class WhatFollows(ConfigTestCase):
         self.assertEqual(load(ETC / "four.yaml").settings(), Settings())
 
     def test_the_membership_digest_tells_name_and_ids_and_nothing_else(self) -> None:
-        """docs/internals/frames.rst; it stands on disks, so its value is fixed for ever."""
+        """The digest is stored on disks, so its value is fixed for ever. See docs/internals/frames.rst."""
         digest = load(ETC / "four.yaml").membership_digest()
         self.assertEqual(digest.hex(), "249c0eb4b9318ef7")
         self.assertEqual(self.load(four() | {"window": 9}).membership_digest(), digest)
@@ -148,21 +145,21 @@ class WhatFollows(ConfigTestCase):
         self.assertNotEqual(self.load(fewer).membership_digest(), digest)
 
     def test_each_server_stores_in_a_directory_of_its_own(self) -> None:
-        """docs/operating.rst: storage/id."""
+        """The directory of a server is storage/id."""
         self.assertEqual(load(ETC / "four.yaml").storage_directory(3), Path("var/four/3"))
 
     def test_memory_storage_has_no_directory(self) -> None:
-        """docs/operating.rst: "memory" keeps nothing."""
+        """With "memory" nothing is kept."""
         self.assertIsNone(self.load(four() | {"storage": "memory"}).storage_directory(3))
 
     def test_an_unknown_id_is_answered_with_the_known_ones(self) -> None:
-        """docs/operating.rst: an unknown id gives one clear line."""
+        """An unknown id is refused with one line."""
         config = load(str(ETC / "four.yaml"))
         error = self.assertRaises(ConfigError, config.server, 7)
         self.assertEqual(str(error), f"{ETC / 'four.yaml'}: servers: there is no server 7; known are 0, 1, 2, 3")
 
 
-class Secrets(ConfigTestCase):
+class SecretTests(ConfigTestCase):
     def secret(self, path: str) -> bytes | None:
         return self.load(four() | {"secret_file": path}).secret()
 
@@ -172,11 +169,11 @@ class Secrets(ConfigTestCase):
         self.assertEqual(str(error), f'{config.file}: secret_file: "{path}": {text}')
 
     def test_without_a_secret_file_there_is_no_secret(self) -> None:
-        """docs/operating.rst: optional."""
+        """A secret is optional."""
         self.assertIsNone(load(ETC / "four.yaml").secret())
 
     def test_the_secret_does_not_hold_the_line_end_of_its_file(self) -> None:
-        """Editors add one; servers whose files differ only in it understand each other."""
+        """Editors add a line end; servers whose files differ only in it understand each other."""
         self.assertEqual(self.secret(self.file("s3cr3t\r\n")), b"s3cr3t")
 
     def test_a_missing_secret_file_is_an_error_only_for_who_reads_it(self) -> None:
@@ -192,9 +189,9 @@ class Secrets(ConfigTestCase):
         self.assertNoSecret(self.file(b"x" * 65_537), "is too large, 65536 bytes are allowed")
 
 
-class WhatIsRefused(ConfigTestCase):
+class RefusalTests(ConfigTestCase):
     def spoil(self, *path: str | int, value: object, says: str) -> None:
-        """With `value` at the end of the path, `load` says `says` of it."""
+        """With `value` at the end of the path, the error message is `says`."""
         content = four()
         inner: Any = content
         for key in path[:-1]:
@@ -213,20 +210,20 @@ class WhatIsRefused(ConfigTestCase):
         self.assertEqual(str(error), f"{ETC}: cannot be read: Is a directory")
 
     def test_a_file_name_that_cannot_be(self) -> None:
-        """Python raises ValueError for these, not OSError; the complaint can be printed."""
+        """Python raises ValueError for these, not OSError; the message can be printed."""
         for path in ("etc/\0.yaml", "etc/\ud800.yaml"):
             error = self.assertRaises(ConfigError, load, path)
             self.assertIn("is no name of a file", str(error))
             self.assertTrue(str(error).isprintable())
 
     def test_what_is_no_yaml_with_its_line(self) -> None:
-        """The place in the file stands for the key's path, which nobody knows yet."""
+        """The message names line and column, since the path of the key is not known yet."""
         self.assertEqual(
             self.refusal("cluster: four\nf: 1: 2\n"), "line 2, column 5: mapping values are not allowed here"
         )
 
     def test_characters_and_escapes_that_are_no_yaml(self) -> None:
-        """PyYAML reports the first as it reports nothing else, and stumbles over the second."""
+        """PyYAML reports the first in a way of its own, and raises ValueError for the second."""
         self.assertEqual(self.refusal("cluster: four\nf: \x01"), "line 2: has a character that YAML does not allow")
         self.assertEqual(self.refusal('cluster: "\\UFFFFFFFF"'), "is not YAML")
 
@@ -235,7 +232,7 @@ class WhatIsRefused(ConfigTestCase):
         self.assertEqual(self.refusal(b"cluster: four\nstorage: \xff"), "line 2: is not UTF-8")
 
     def test_a_file_without_anything(self) -> None:
-        """A comment is nothing, too."""
+        """A file with only a comment counts as empty."""
         self.assertEqual(self.refusal("# later\n"), "is empty (etc/four.yaml is an example)")
 
     def test_a_file_that_is_no_mapping(self) -> None:
@@ -248,7 +245,7 @@ class WhatIsRefused(ConfigTestCase):
         self.assertEqual(self.refusal("[" * 5_000), "is nested too deeply")
 
     def test_an_unknown_key_with_the_nearest_known_one(self) -> None:
-        """docs/operating.rst, at every level."""
+        """Unknown keys are refused at every level."""
         self.spoil("widow", value=1, says='unknown key, did you mean "window"?')
         self.spoil("timers", "progres", value=1, says='unknown key, did you mean "progress"?')
         self.spoil("servers", 2, "per", value="x", says='unknown key, did you mean "peer"?')
@@ -260,17 +257,17 @@ class WhatIsRefused(ConfigTestCase):
         )
 
     def test_a_missing_key(self) -> None:
-        """The path is that of the key that is not there; a null is not there either."""
+        """The message has the path of the missing key; a null counts as missing."""
         for path in (("cluster",), ("servers",), ("servers", 2, "peer"), ("servers", 2, "client")):
             self.spoil(*path, value=None, says="is missing")
 
     def test_a_server_id_that_is_given_twice(self) -> None:
-        """YAML would keep the second without a word."""
+        """PyYAML would silently keep the second."""
         text = (ETC / "four.yaml").read_text().replace("  3: {", "  2: {")
         self.assertEqual(self.refusal(text), "servers.2: is given twice, on lines 9 and 10")
 
     def test_any_key_that_is_given_twice(self) -> None:
-        """Not only ids."""
+        """Duplicates are refused for all keys, not only for ids."""
         self.assertEqual(self.refusal("cluster: a\ncluster: a\n"), "cluster: is given twice, on lines 1 and 2")
 
     def test_a_server_id_that_is_no_small_whole_number(self) -> None:
@@ -283,7 +280,7 @@ class WhatIsRefused(ConfigTestCase):
             )
 
     def test_a_server_id_that_is_a_text(self) -> None:
-        """Quotes make a text of it; numbers have none anywhere."""
+        """A quoted number is a text; numbers are written without quotes everywhere."""
         text = (ETC / "four.yaml").read_text().replace("  3: {", '  "3": {')
         self.assertEqual(self.refusal(text), 'servers.3: must be a whole number from 0 to 65535, not the text "3"')
 
@@ -292,16 +289,16 @@ class WhatIsRefused(ConfigTestCase):
         self.spoil("servers", value={}, says='is empty (example: 0: {peer: "127.0.0.1:7400", client: "tcp:9400"})')
 
     def test_fewer_servers_than_the_failures_need(self) -> None:
-        """docs/operating.rst: at least 2f+1."""
+        """There must be at least 2f+1 servers."""
         self.spoil("f", value=2, says="2 needs at least 5 servers, 4 are given")
 
     def test_a_peer_without_a_port(self) -> None:
-        """The sentence that the style guide wants."""
+        """The message shows the value, and a correct one."""
         for written in ("localhost", "[::1]"):
             self.spoil("servers", 2, "peer", value=written, says=f'"{written}" has no port (example: "127.0.0.1:7402")')
 
     def test_a_peer_that_is_no_address(self) -> None:
-        """Each with what is wrong with it."""
+        """Each message tells what is wrong with the address."""
         for written, wrong in (
             ("127.0.0.1:0", "has no port from 1 to 65535"),
             ("127.0.0.1:65536", "has no port from 1 to 65535"),
@@ -317,7 +314,7 @@ class WhatIsRefused(ConfigTestCase):
             self.spoil("servers", 2, "peer", value=written, says=f'"{written}" {wrong} (example: "127.0.0.1:7402")')
 
     def test_an_endpoint_that_twisted_does_not_know(self) -> None:
-        """Found out without listening anywhere."""
+        """The check does not listen anywhere."""
         example = '(example: "tcp:9402:interface=127.0.0.1")'
         for written in ("tpc:9402", "tcp", "tcp:http", "tcp:9402:interfaces=127.0.0.1", "9402", "tcp:9402\\"):
             shown = written.replace("\\", "\\\\")
@@ -338,7 +335,7 @@ class WhatIsRefused(ConfigTestCase):
             says='"127.0.0.1:7400" is already the address of servers.0.peer',
         )
 
-    def test_two_doors_at_one_address(self) -> None:
+    def test_two_endpoints_at_one_address(self) -> None:
         """Clients and HTTP use TCP alike; without an interface an endpoint takes the port on the whole host."""
         for written in ("tcp:9400", "tcp:port=9400:interface=0.0.0.0", "tcp:9400:interface=127.0.0.1:backlog=9"):
             self.spoil(
@@ -346,7 +343,7 @@ class WhatIsRefused(ConfigTestCase):
             )
 
     def test_one_unix_socket_for_two_servers_of_a_host(self) -> None:
-        """What is not TCP is compared as it is written."""
+        """Endpoints that are not TCP are compared as they are written."""
         content = four()
         for number in (1, 2):
             content["servers"][number]["client"] = "unix:/run/pfsb"
@@ -355,7 +352,7 @@ class WhatIsRefused(ConfigTestCase):
         )
 
     def test_a_transport_that_is_not_there_yet(self) -> None:
-        """It is not unknown: the text says so."""
+        """The message differs from that for an unknown transport."""
         for written in ("tcp", "tls"):
             self.spoil(
                 "transport",
@@ -364,11 +361,11 @@ class WhatIsRefused(ConfigTestCase):
             )
 
     def test_an_unknown_transport(self) -> None:
-        """A typing error gets another answer."""
+        """A mistyped transport gets another message."""
         self.spoil("transport", value="upd", says="must be udp, not upd")
 
     def test_numbers_out_of_range(self) -> None:
-        """Both ends of each range are allowed, and what is next to them is not."""
+        """Both ends of each range are allowed, and the numbers next to them are not."""
         for path, low, high in (
             (("window",), 1, 1_000),
             (("snapshot_every",), 0, 1_000_000_000),
@@ -390,21 +387,21 @@ class WhatIsRefused(ConfigTestCase):
         self.spoil("f", value=-1, says="must be a whole number from 0 to 1000000000, not -1")
 
     def test_what_is_no_number(self) -> None:
-        """Neither what looks like one, nor a text."""
+        """A value that only looks like a whole number is refused, and so is a text."""
         kind = "must be a whole number from 1 to 1000, not"
         self.spoil("window", value=1.5, says=f"{kind} 1.5")
         self.spoil("window", value="16", says=f"{kind} the text '16'".replace("'", '"'))
         self.spoil("window", value=True, says=f"{kind} true")
         self.spoil("window", value=[16], says=f"{kind} a list")
 
-    def test_seconds_that_nobody_can_wait(self) -> None:
+    def test_seconds_out_of_range(self) -> None:
         """Not zero, not negative, not for ever, not a word."""
         for refused, shown in ((0, "0"), (-1, "-1"), (3601, "3601"), (float("inf"), ".inf"), (float("nan"), ".nan")):
             for path in (("timers", "update"), ("limits", "request_seconds")):
                 self.spoil(*path, value=refused, says=f"must be seconds, from 0.001 to 3600, not {shown}")
 
     def test_alive_messages_too_rare_for_the_progress_timer(self) -> None:
-        """Less than half: one may get lost before the leader is suspected."""
+        """The limit is half, so that one ALIVE may get lost before the leader is suspected."""
         says = "alive must be less than half of progress, so less than {} seconds, not {}"
         self.spoil("timers", "alive", value=0.5, says=says.format("0.5", "0.5"))
         self.spoil("timers", value={"progress": 0.4}, says=says.format("0.2", "0.2"))
@@ -415,7 +412,7 @@ class WhatIsRefused(ConfigTestCase):
         self.assertEqual(self.refusal(text), "faults: must be true or false, not no")
 
     def test_a_cluster_name_that_is_no_word(self) -> None:
-        """It stands in paths, and bare in the line protocol."""
+        """The name is part of paths, and stands without quotes in the line protocol."""
         for written, shown in (("four servers", '"four servers"'), ("../four", "../four"), ("x" * 65, f'"{"x" * 65}"')):
             self.spoil("cluster", value=written, says=f"must be up to 64 letters, digits and _ . -, not {shown}")
 
@@ -429,14 +426,14 @@ class WhatIsRefused(ConfigTestCase):
         )
 
     def test_a_yaml_tag(self) -> None:
-        """It would change what is written, and nothing here does."""
+        """A tag would change the meaning of a value."""
         self.assertEqual(
             self.refusal("cluster: !!int 4\nservers: {}\n"),
             'cluster: has the tag "tag:yaml.org,2002:int"; the plain value would be right',
         )
 
     def test_a_complaint_is_one_printable_line_whatever_was_written(self) -> None:
-        """A terminal shows it as it is meant, and it is not longer than anybody reads."""
+        """The message shows no control characters, and is cut off if it is long."""
         said = self.refusal(yaml.safe_dump({"cluster": "\ud800\n\x1b[2J" + "x" * 10_000, "servers": {}}))
         self.assertTrue(said.isprintable())
         self.assertLess(len(said), 300)
@@ -458,9 +455,9 @@ VALUES = st.recursive(
 )
 
 
-class Anything(ConfigTestCase):
+class AnyTextTests(ConfigTestCase):
     def outcome(self, text: str) -> None:
-        """Loads, or says one line; whatever else is raised fails the test."""
+        """Load the text; only a `ConfigError` of one printable line may be raised."""
         path = self.file(text)
         try:
             load(path)
@@ -473,13 +470,13 @@ class Anything(ConfigTestCase):
     @settings(max_examples=150, deadline=None, database=None)
     @given(st.dictionaries(KEYS | st.text(), VALUES, max_size=6))
     def test_no_mapping_raises_anything_but_a_config_error(self, mapping: dict[object, object]) -> None:
-        """docs/operating.rst: a wrong configuration is one clear line."""
+        """Any wrong configuration is refused with one line."""
         self.outcome(yaml.safe_dump(mapping))
 
     @settings(max_examples=150, deadline=None, database=None)
     @given(st.lists(KEYS, min_size=1, max_size=3), VALUES)
     def test_one_wrong_value_in_a_right_file_raises_nothing_else(self, path: list[object], value: object) -> None:
-        """The same where everything around the value is as it should be."""
+        """A wrong value in a file that is otherwise correct is refused with one line."""
         content: Any = four()
         inner = content
         for key in path[:-1]:
@@ -495,5 +492,5 @@ class Anything(ConfigTestCase):
         )
     )
     def test_no_text_raises_anything_but_a_config_error(self, text: str) -> None:
-        """What is not even YAML, too."""
+        """Text that is not even YAML is refused with one line."""
         self.outcome(text)

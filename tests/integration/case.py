@@ -1,4 +1,4 @@
-"""What the integration tests have in common: real server processes, and visitors who type at them."""
+"""Common parts of the integration tests: real server processes, and visitors that type lines."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.long import long
 reactor: Any = _reactor
 
 HEAR_SECONDS = 30.0
-"""Bounded, and long enough for a machine that is busy with something else."""
+"""Maximum time for one answer: long enough for a machine that is busy with other work."""
 
 
 class Visitor(Protocol):
-    """A person at a telnet window, or a program that means no good: sends bytes, hears lines."""
+    """A connection of a person at a telnet window, or of a malicious program: sends bytes, hears lines."""
 
     def __init__(self) -> None:
         self._heard: DeferredQueue[str | None] = DeferredQueue()
@@ -52,18 +52,18 @@ class Visitor(Protocol):
         return line
 
     async def reply(self, seconds: float = HEAR_SECONDS) -> str:
-        """The last line of the next reply, numbers included; rows and events are passed over."""
+        """The last line of the next reply, with its number; rows and events are skipped."""
         while (line := await self.hear(seconds)).startswith(("* ", "+")):
             pass
         return line
 
     async def ask(self, line: str) -> str:
-        """Type a line, hear the reply."""
+        """Send a line, and return the reply."""
         self.send(line.encode() + b"\r\n")
         return await self.reply()
 
     def hang_up(self) -> Deferred[None]:
-        """Without a word, as a pulled plug."""
+        """Break the connection without a farewell, as a pulled plug does."""
         transport: Any = self.transport
         transport.abortConnection()
         return self.gone
@@ -71,7 +71,7 @@ class Visitor(Protocol):
 
 @long
 class ClusterCase(TestCase):
-    """Everything that is started or opened here is ended, whatever becomes of the test."""
+    """A test with a cluster of processes. All processes and connections end with the test, even if it fails."""
 
     timeout = 150
 
@@ -84,13 +84,13 @@ class ClusterCase(TestCase):
         return cluster
 
     async def start_cluster(self, servers: int, **changes: Any) -> ProcessCluster:
-        """Up, and with a leader."""
+        """Start a cluster, and wait until it has a leader."""
         cluster = self.make_cluster(servers, **changes)
         await cluster.start_all()
         return cluster
 
     async def visit(self, cluster: ProcessCluster, server_id: int) -> Visitor:
-        """Open a window at a server; its welcome has been read."""
+        """Connect to a server, and read its welcome."""
         visitor = Visitor()
         endpoint = clientFromString(reactor, cluster.address(server_id).endpoint)
         await endpoint.connect(Factory.forProtocol(lambda: visitor))

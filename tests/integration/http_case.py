@@ -1,4 +1,4 @@
-"""What the tests of real servers' HTTP doors share: curl, as people use it."""
+"""Common parts of the tests of real servers over HTTP, which use curl as people do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CURL = shutil.which("curl")
 class Answer:
     status: int
     headers: dict[str, str]
-    """Names in lower case."""
+    """Headers by name in lower case."""
     content: dict[str, Any]
 
 
@@ -37,7 +37,7 @@ def url(cluster: ProcessCluster, server_id: int) -> str:
 
 
 async def run(*command: str, seconds: float = HEAR_SECONDS, **more: Any) -> tuple[str, int]:
-    """Standard output, with what was said on standard error after it, and the exit status."""
+    """Standard output followed by standard error, and the exit status."""
     out, err, status = await getProcessOutputAndValue(command[0], command[1:], **more).addTimeout(seconds, reactor)
     return (out + err).decode(), status
 
@@ -49,7 +49,7 @@ class HTTPClusterCase(ClusterCase):
     async def curl(
         self, cluster: ProcessCluster, server_id: int, method: str, path: str, body: object = None, **headers: str
     ) -> Answer:
-        """`headers` with _ for -. Fails if there is no answer at all."""
+        """Send a request. `headers` have _ for -. Fails if there is no answer at all."""
         assert CURL is not None
         command = [CURL, "-sSi", "-m", str(HEAR_SECONDS), "-X", method]
         for name, value in headers.items():

@@ -26,7 +26,7 @@ class BenchTests(TestCase):
     timeout = 120
 
     async def bench(self, *arguments: str) -> tuple[dict[str, Any], str]:
-        """What it wrote as JSON, and what it printed."""
+        """Run `pfsb bench`; returns the JSON that it wrote, and its standard output."""
         directory = Path(self.mktemp()).resolve()
         directory.mkdir()
         (directory / "storage").mkdir()
@@ -40,7 +40,7 @@ class BenchTests(TestCase):
         return json.loads(file.read_text()), out.decode()
 
     def assertMeasured(self, measured: dict[str, Any], client: str) -> None:
-        """Everything there is to know about servers of this machine is known, and fits together."""
+        """All figures about servers of this machine are there, and agree with each other."""
         self.assertEqual((measured["client"], measured["errors"]), (client, 0), measured["first_error"])
         self.assertGreater(measured["operations"], 10)
         self.assertGreater(measured["server_cpu_us"], 1)
@@ -52,7 +52,7 @@ class BenchTests(TestCase):
         self.assertTrue(0.3 < measured["seconds"] < 5)
 
     async def test_both_load_clients_measure_the_same_things(self) -> None:
-        """Reads and writes, by the client in C and by the one in Python that stands in for it."""
+        """The client in C and the one in Python measure both reads and writes."""
         if compiler() is None:
             raise SkipTest("there is no C compiler here")
         mix = ["--mix", "put=3,get=1", "--keys", "100", "--connections", "2", "--depth", "4"]
@@ -64,7 +64,7 @@ class BenchTests(TestCase):
         self.assertEqual(set(in_c["measurements"][0]), set(in_python["measurements"][0]))
 
     async def test_open_loop_begins_what_is_due_and_misses_what_has_no_room(self) -> None:
-        """Both clients: as many as were due, or as there was room for, whatever the servers can do."""
+        """Both clients begin all requests that are due, as far as there is room, however slow the servers are."""
         if compiler() is None:
             raise SkipTest("there is no C compiler here")
         for client in ("c", "python"):
@@ -76,14 +76,14 @@ class BenchTests(TestCase):
             self.assertGreater(flood["operations"], slow["operations"])
 
     async def test_locks_are_measured_in_pairs(self) -> None:
-        """Three clients and one lock: nobody waits for ever, and no answer is an error."""
+        """Three clients share one lock: none waits for ever, and no answer is an error."""
         found, _ = await self.bench("--mix", "lockone", "--depth", "1", "--connections", "1,3")
         for measured in found["measurements"]:
             self.assertEqual(measured["errors"], 0, measured["first_error"])
             self.assertGreater(measured["operations"], 3)
 
     async def test_cluster_that_does_not_run_is_one_clear_line(self) -> None:
-        """And no traceback."""
+        """The error is one line without a traceback."""
         file = Path(self.mktemp())
         file.write_text('cluster: x\nservers: {0: {peer: "127.0.0.1:21", client: "tcp:22:interface=127.0.0.1"}}\n')
         command = ["-c", PROGRAM, "bench", str(file), "--client", "python"]
@@ -98,7 +98,7 @@ class InterruptTests(SynchronousTestCase):
     timeout = 60
 
     def test_interrupted_run_leaves_neither_servers_nor_storage(self) -> None:
-        """Ctrl-C in the middle of a measurement: one line, exit status 1, and nothing that anybody must clean up."""
+        """Ctrl-C during a measurement ends with one line and exit status 1, and leaves nothing to clean up."""
         directory = Path(self.mktemp()).resolve()
         directory.mkdir()
         arguments = ["bench", CONFIG, "--start", "--seconds", "50", "--directory", str(directory)]
@@ -119,4 +119,4 @@ def _command_line(process: Path) -> bytes:
     try:
         return (process / "cmdline").read_bytes() + bytes((process / "cwd").readlink())
     except OSError:
-        return b""  # it has just ended, or is somebody else's
+        return b""  # the process has just ended, or belongs to another user

@@ -25,17 +25,17 @@ from pfsb.simulator.linearizability.history import Entry, History
 from tests.integration.case import ClusterCase, reactor
 
 SECONDS = 60.0 if os.environ.get("PFSB_TEST_LONG") else 6.0
-"""How long servers are killed."""
+"""How long servers are killed and started again."""
 CLERKS = 3
-"""Of each kind: blocking ones in threads, asynchronous ones in a loop."""
+"""Number of clerks of each kind: blocking ones in threads, asynchronous ones in a loop."""
 TTL_SECONDS = 120
-"""No session expires: what is tried here is that nothing is lost while it lasts."""
+"""Time to live of a session: none expires during the test, so no call may be lost."""
 KEYS = ("a", "b", "c")
 
 
 @define(eq=False)
 class SharedHistory:
-    """What all clerks saw, in the order in which it happened in this process."""
+    """The calls and replies of all clerks, in the order in which they happened in this process."""
 
     history: History = field(factory=History)
     counted: int = 0
@@ -52,7 +52,7 @@ class SharedHistory:
 
 
 def random_call(dice: Random, unique: str) -> tuple[Command, Call[Any]]:
-    """A command as the specification knows it, and as it is called."""
+    """A command as the linearizability checker knows it, and as it is called."""
     key, number = dice.choice(KEYS), dice.choice(("n1", "n2"))
     made: list[tuple[Command, Call[Any]]] = [
         (("PUT", key, unique), calls.put(key, unique)),
@@ -70,7 +70,7 @@ def random_call(dice: Random, unique: str) -> tuple[Command, Call[Any]]:
 
 
 def raw(call: Call[Any]) -> Call[Reply]:
-    """The same call; the reply is the result."""
+    """Wrap a call so that its result is the reply."""
     return Call(call.line, lambda reply: reply, frozenset({"NOTFOUND", "CONFLICT"}))
 
 
@@ -98,7 +98,7 @@ class ScriptUser:
                     self.call(1 if self.dice.random() < 0.7 else 5)
 
     def call(self, count: int) -> None:
-        """Those that are under way together overlap, as far as the checker is concerned."""
+        """Calls that are under way together count as overlapping for the checker."""
         wanted = [self.next_call() for _ in range(count)]
         entries = [self.shared.called(self.client_id, command) for command, _ in wanted]
         replies = self.clerk.run_all([raw(call) for _, call in wanted])
@@ -137,7 +137,7 @@ class ClerkTests(ClusterCase):
     _log = Logger()
 
     async def test_every_call_runs_exactly_once_while_servers_are_killed_at_random(self) -> None:
-        """Issue: a minute of random kills and restarts; checked with a counter and with the recorded history."""
+        """Servers are killed and restarted at random; a counter and the recorded history are checked."""
         cluster = await self.start_cluster(3)
         shared, over = SharedHistory(), threading.Event()
         self.addCleanup(over.set)
@@ -171,7 +171,7 @@ class ClerkTests(ClusterCase):
         return gatherResults([*scripts, deferToThread(asyncio.run, all_async())], consumeErrors=True)
 
     async def kill_at_random(self, cluster: ProcessCluster, dice: Random) -> int:
-        """Sometimes one server, sometimes a majority; each comes back."""
+        """Kill one server, or sometimes a majority; each comes back."""
         until, kills = reactor.seconds() + SECONDS, 0
         while reactor.seconds() < until:
             await cluster.pause(dice.uniform(0.2, 1))

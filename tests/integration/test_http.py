@@ -1,4 +1,4 @@
-"""Real servers over HTTP, with curl: what docs/http.rst shows, and commands that survive the death of a server."""
+"""Real servers over HTTP, with curl: the examples of docs/http.rst, and commands that survive a crash."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.integration.case import Visitor, reactor
 from tests.integration.http_case import HTTPClusterCase, port, run, url
 
 _NUMBERS = re.compile(r'"(revision|token|index)":\d+')
-"""Sessions that end meanwhile count, too."""
+"""Numbers that are not compared, since sessions that end during the test raise revisions."""
 
 
 def examples() -> list[tuple[str, str]]:
-    """(command, what it shows) of every `$` line in docs/http.rst."""
+    """Pairs (command, output) of every `$` line in docs/http.rst."""
     lines = (DOCS / "http.rst").read_text(encoding="utf-8").splitlines()
     return [
         (line.removeprefix("    $ "), lines[number + 1].strip())
@@ -31,7 +31,7 @@ def examples() -> list[tuple[str, str]]:
 
 class DocumentationTests(HTTPClusterCase):
     async def test_every_example_shows_what_the_page_says(self) -> None:
-        """Word for word, but for the address, and the revisions that sessions which end meanwhile move on."""
+        """Outputs are equal word for word, but for addresses and revisions."""
         cluster = await self.start_cluster(4)
         shown = examples()
         self.assertGreater(len(shown), 12)
@@ -42,7 +42,7 @@ class DocumentationTests(HTTPClusterCase):
             self.assertEqual((_NUMBERS.sub(r"\1", out.strip()), status), (_NUMBERS.sub(r"\1", expected), 0), command)
 
 
-class DoorTests(HTTPClusterCase):
+class PortTests(HTTPClusterCase):
     async def listen(self, cluster: ProcessCluster, server_id: int, path: str, header: str = "Accept: */*") -> Visitor:
         """A stream of events; its lines can be heard."""
         stream = Visitor()
@@ -63,7 +63,7 @@ class DoorTests(HTTPClusterCase):
         return found
 
     async def test_number_repeated_after_its_server_was_killed(self) -> None:
-        """kill -9 after the answer: another server gives the same one, and has run it once."""
+        """After kill -9 of the server another one gives the same answer, and the command has run once."""
         cluster = await self.start_cluster(3)
         _, leader = await cluster.wait_leader()
         other = next(i for i in cluster.ids if i != leader)
@@ -79,7 +79,7 @@ class DoorTests(HTTPClusterCase):
         self.assertEqual(value.content["value"], "1")
 
     async def test_without_a_majority(self) -> None:
-        """Not ready; a write is refused with its fate, a stale read answered."""
+        """The server is not ready; a write is refused with its fate, a stale read is answered."""
         cluster = await self.start_cluster(3, limits={"request_seconds": 2})
         self.assertEqual((await self.curl(cluster, 0, "PUT", "/v1/kv/a", {"value": "1"})).status, 200)
         await cluster.kill(1, 2)
@@ -141,7 +141,7 @@ class DoorTests(HTTPClusterCase):
         self.assertEqual(await cluster.terminate(0), 0)
 
     async def test_port_in_use_is_refused(self) -> None:
-        """One line that names the place, before anything daemonizes."""
+        """One line names the place in the configuration, before the process leaves the terminal."""
         cluster = self.make_cluster(1)
         with socket.socket() as taken:
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -14,7 +14,7 @@ from pfsb.frontends.http.server_info import description
 from tests.integration.http_case import HTTPClusterCase, run, url
 
 EXAMPLES: int = 5
-"""Of each operation and kind; besides, every border of every schema is tried out."""
+"""Number of examples for each operation and kind; all limits of all schemas are tried as well."""
 TEST_SECONDS = 120.0
 CHECKS = (
     "not_a_server_error",
@@ -38,7 +38,7 @@ class DescriptionTests(HTTPClusterCase):
     timeout = 240
 
     async def test_no_answer_that_is_not_described(self) -> None:
-        """Nothing fails inside the server, and nothing comes back that the description does not have."""
+        """No request makes the server fail, and every answer is one that the description has."""
         cluster = await self.start_cluster(1, limits={"request_seconds": 0.5})
         self.write_description(cluster.directory)
         (cluster.directory / "settings.toml").write_text(SETTINGS)
@@ -52,7 +52,7 @@ class DescriptionTests(HTTPClusterCase):
         self.assertNotIn("Traceback", cluster.log_file(0).read_text())
 
     def write_description(self, directory: Path) -> None:
-        """Without what has no end: the stream of events (tests of its own), and waits for locks of a year."""
+        """The description without streams of events and without long waits for locks, which would not end in time."""
         content = json.loads(json.dumps(description()))
         del content["paths"]["/v1/events"]
         content["components"]["schemas"]["Lock"]["properties"]["wait"]["maximum"] = 0.2

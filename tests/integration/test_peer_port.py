@@ -1,4 +1,4 @@
-"""Strangers at the port where servers talk to each other (real processes)."""
+"""Foreign datagrams at the port where servers talk to each other (real processes)."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class PeerPortTests(ClusterCase):
         return dict(status["frames"]["refused"])
 
     def send(self, cluster: ProcessCluster, datagrams: list[bytes]) -> None:
-        """To every server."""
+        """Send datagrams to every server."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             for server in cluster.config.servers.values():
                 for datagram in datagrams:
                     stranger.sendto(datagram, server.peer)
 
     async def assertCounted(self, cluster: ProcessCluster, datagrams: list[bytes], reason: str | None) -> None:
-        """Every server refuses all of them, for that reason, and is as it was before."""
+        """Every server refuses all datagrams, for that reason, and its state does not change."""
         before = await self.untouched(cluster)
         self.send(cluster, datagrams)
 
@@ -50,14 +50,14 @@ class PeerPortTests(ClusterCase):
         return cluster
 
     async def test_random_bytes_change_nothing_and_are_counted(self) -> None:
-        """Issue point 11: also those that begin as a frame does, and the empty datagram."""
+        """Some datagrams begin as a frame does, and one is empty."""
         cluster = await self.cluster_with_a_line()
         dice = random.Random(11)
         noise = [dice.randbytes(dice.randrange(1, 2000)) for _ in range(50)]
         await self.assertCounted(cluster, [*noise, *(b"PFSB" + piece for piece in noise)], None)
 
     async def test_frames_of_another_cluster_change_nothing_and_are_counted(self) -> None:
-        """Issue point 11: well-formed, and dangerous if they were believed: a much later view, another history."""
+        """The frames are well-formed, and would do harm if they were believed: a much later view, another history."""
         cluster = await self.cluster_with_a_line()
         stranger = FrameIdentity(1, frozenset({0, 2}), b"strange!")
         codec = FrameCodec(stranger, bytes(8), 1)

@@ -31,7 +31,7 @@ class RedisToolsTests(ClusterCase):
         skip = NO_TOOLS
 
     async def run_program(self, program: str, *arguments: str) -> str:
-        """Its output; it must succeed."""
+        """The output of a program, which must succeed."""
         path = shutil.which(program)
         assert path is not None
         started = getProcessOutputAndValue(path, arguments, env=dict(os.environ), reactor=reactor)
@@ -41,7 +41,7 @@ class RedisToolsTests(ClusterCase):
         return said
 
     async def test_redis_cli_reads_at_one_server_what_it_wrote_at_another(self) -> None:
-        """Any server serves it, in both versions of the protocol, and speaks of errors as Redis does."""
+        """Any server serves redis-cli, in both versions of the protocol, and reports errors as Redis does."""
         cluster = await self.start_cluster(3)
 
         async def cli(server_id: int, *words: str) -> str:
@@ -56,7 +56,7 @@ class RedisToolsTests(ClusterCase):
         self.assertTrue((await cli(1, "INCR", "colour")).startswith("CONFLICT fate=none "))
 
     async def test_redis_benchmark_completes(self) -> None:
-        """At a server that does not lead, as most do not."""
+        """The benchmark runs at a server that does not lead, as most do not."""
         cluster = await self.start_cluster(3)
         options = ("-t", "set,get", "-n", str(BENCHMARK_REQUESTS), "-P", "16", "--csv")
         said = await self.run_program("redis-benchmark", "-p", port_of(cluster, 2), *options)
@@ -80,7 +80,7 @@ class RedisLibraryTests(ClusterCase):
         return await deferToThread(run)
 
     async def test_redis_py_does_what_it_does_elsewhere(self) -> None:
-        """With both versions of the protocol, at different servers."""
+        """Both versions of the protocol are used, at different servers."""
         cluster = await self.start_cluster(3)
 
         def write(client: Any) -> None:

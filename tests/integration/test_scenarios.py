@@ -1,4 +1,4 @@
-"""The demos' scenarios with real processes, smaller: the five situations that a cluster must come through."""
+"""Five scenarios of the demos with real processes, in a smaller size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZE = Size(lines=1500, clients=12, outage_seconds_max=OUTAGE_SECONDS_MAX, skip_
 
 class ScenarioTests(ClusterCase):
     async def play(self, name: str) -> None:
-        """Every check of the scenario's verdict holds, and it has left its recording."""
+        """Run a scenario: all checks of its verdict must hold, and its recording must be there."""
         directory = self.directory()
         verdict, trouble = await perform(reactor, Scenario.known[name], SIZE, directory, io.StringIO())
         self.assertEqual(trouble, "")
@@ -26,21 +26,21 @@ class ScenarioTests(ClusterCase):
         self.assertEqual(times, sorted(times))
 
     async def test_normal_operation_gives_every_server_every_line_once(self) -> None:
-        """Issue point 2."""
+        """All servers acknowledge and execute the same chat lines."""
         await self.play("normal")
 
     async def test_death_of_the_primary_loses_and_doubles_nothing(self) -> None:
-        """Issue point 3: the next in line leads, in 2.5 s at most."""
+        """The next server leads, in 2.5 s at most."""
         await self.play("primary-dies")
 
     async def test_f_deaths_in_a_row_are_survived(self) -> None:
-        """Issue point 4: five servers, two primaries."""
+        """Two leaders of five servers are killed, one after the other."""
         await self.play("succession")
 
     async def test_all_servers_killed_at_once_know_everything_acknowledged(self) -> None:
-        """Issue point 6; design, promise 2."""
+        """All servers are killed in the middle of writes; after their restart no acknowledged line is missing."""
         await self.play("recovery")
 
     async def test_hole_of_a_dead_primary_is_filled(self) -> None:
-        """Issue point 5; defect G11: what is ordered above the hole executes, once."""
+        """Updates that were ordered above the hole execute once (G11)."""
         await self.play("hole")

@@ -1,4 +1,4 @@
-"""A server that cannot run says why, in one line, and ends (real processes; docs/operating.rst)."""
+"""A server that cannot run tells why, in one line, and ends (real processes). See docs/operating.rst."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class StartTests(ClusterCase):
         return "wrong.yaml"
 
     async def test_wrong_configuration_is_one_line_that_names_file_and_key(self) -> None:
-        """Issue point 10."""
+        """Each mistake is refused with one line that names it."""
         cluster = self.make_cluster(3)
         for change, told in (
             (lambda c: c["servers"][2].update(peer="localhost"), 'wrong.yaml: servers.2.peer: "localhost" has no port'),
@@ -48,7 +48,7 @@ class StartTests(ClusterCase):
             )
 
     async def test_id_that_is_given_twice_is_refused(self) -> None:
-        """YAML would silently take the later one."""
+        """PyYAML would silently take the later one."""
         cluster = self.make_cluster(3)
         text = (cluster.directory / "cluster.yaml").read_text()
         (cluster.directory / "twice.yaml").write_text(text.replace("  2:\n", "  1:\n"))
@@ -56,13 +56,13 @@ class StartTests(ClusterCase):
         self.assertIn("twice.yaml: servers.1: is given twice", complaint)
 
     async def test_id_that_is_not_in_the_configuration_is_refused(self) -> None:
-        """It names those that are."""
+        """The message names the servers that the configuration has."""
         cluster = self.make_cluster(3)
         complaint = await self.start(cluster.directory, "--id", "9", "--config", "cluster.yaml")
         self.assertIn("there is no server 9; known are 0, 1, 2", complaint)
 
     async def test_port_in_use_is_refused(self) -> None:
-        """That of the peers as well as that of the clients, as long as someone else has it."""
+        """A port for peers, or for clients, that another process has is refused."""
         cluster = self.make_cluster(1)
         peer = cluster.config.server(0).peer
         client = ("127.0.0.1", int(cluster.address(0).shown.rpartition(":")[2]))
@@ -76,7 +76,7 @@ class StartTests(ClusterCase):
         await cluster.start_all()
 
     async def test_data_of_another_cluster_or_id_or_damaged_is_refused(self) -> None:
-        """docs/internals/storage.rst: rather not run than vote on what is not one's own."""
+        """A server does not run with the storage of another one: it would break that server's promises."""
         cluster = self.make_cluster(2)
         await cluster.start_all()
         visitor = await self.visit(cluster, 0)
@@ -92,7 +92,7 @@ class StartTests(ClusterCase):
         self.assertIn(f"{database.name}: damaged", await self.start(cluster.directory, "--id", "0", *own))
 
     async def test_data_directory_in_use_is_refused(self) -> None:
-        """Two processes with one memory would vote twice."""
+        """Two processes with one storage could give two votes to one server."""
         cluster = await self.start_cluster(2)
         complaint = await self.start(cluster.directory, "--id", "1", "--config", "cluster.yaml", "--storage", "var/0")
         self.assertRegex(complaint, "in use")

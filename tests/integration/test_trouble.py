@@ -1,4 +1,4 @@
-"""Servers that are away, that lose frames, that stand still, that have nothing to do (real processes)."""
+"""Servers that are down, lose frames, stand still, or have nothing to do (real processes)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pfsb.demo.verdict import account
 from tests.integration.case import ClusterCase
 
 AWAY_UPDATES = int(os.environ.get("PFSB_TEST_AWAY_UPDATES", "3000"))
-"""How many updates a server misses; 100000 for the long test."""
+"""Number of updates that a server misses; 100000 for the long test."""
 IDLE_SECONDS = float(os.environ.get("PFSB_TEST_IDLE_SECONDS", "5"))
 """How long an idle cluster is watched; 300 for the long test."""
 
 LOSS_AT_EACH_END = 1 - 0.7**0.5
-"""Frames are lost when they leave and when they arrive: both together lose 30 %."""
+"""Probability of losing a frame when it leaves, and again when it arrives: together 30 %."""
 
 
 class TroubleTests(ClusterCase):
     timeout = 150 + AWAY_UPDATES / 100 + IDLE_SECONDS
 
     async def finish(self, cluster: ProcessCluster, load: Load) -> list[Acknowledged]:
-        """All is acknowledged, all servers are equal, and each line is there once."""
+        """All lines are acknowledged, all servers are equal, and each line is there once."""
         acknowledged = await load.finish()
         self.assertEqual((len(acknowledged), load.errors), (load.lines, {}))
         await cluster.wait_equal(cluster.ids)
@@ -35,7 +35,7 @@ class TroubleTests(ClusterCase):
         return acknowledged
 
     async def test_server_that_was_away_catches_up_while_load_goes_on(self) -> None:
-        """Issue point 7; section 5.6: reconciliation brings what it has missed."""
+        """Reconciliation brings the updates that the server has missed (section 5.6)."""
         cluster = await self.start_cluster(4)
         _view, leader = await cluster.wait_leader()
         away = next(server_id for server_id in cluster.ids if server_id != leader)
@@ -51,7 +51,7 @@ class TroubleTests(ClusterCase):
         await self.finish(cluster, load)
 
     async def test_loss_of_three_frames_in_ten_slows_but_does_not_stop(self) -> None:
-        """Issue point 8; section 5.9: what is lost is sent again."""
+        """Lost messages are sent again (section 5.9)."""
         cluster = await self.start_cluster(4, faults=True)
         load = self.start_load(cluster, 2500)
         await load.until(100)
@@ -68,7 +68,7 @@ class TroubleTests(ClusterCase):
         await self.finish(cluster, load)
 
     async def test_frozen_leader_finds_out_and_follows(self) -> None:
-        """Issue point 9: it wakes up believing that it leads, and cannot do harm."""
+        """A leader that stood still wakes up believing that it leads, and does no harm."""
         cluster = await self.start_cluster(4)
         view, frozen = await cluster.wait_leader()
         others = [server_id for server_id in cluster.ids if server_id != frozen]
@@ -89,7 +89,7 @@ class TroubleTests(ClusterCase):
         await self.finish(cluster, load)
 
     async def test_idle_cluster_writes_nothing_and_keeps_its_leader(self) -> None:
-        """Departure 11."""
+        """An idle cluster elects no leader and writes nothing (Departure 10)."""
         cluster = await self.start_cluster(4)
         await self.finish(cluster, self.start_load(cluster, 200))
 
@@ -116,7 +116,7 @@ class TroubleTests(ClusterCase):
             )
 
     async def test_leader_that_is_asked_to_stop_does_so_with_status_0(self) -> None:
-        """docs/operating.rst: SIGTERM; clients lose nothing, and the others go on."""
+        """After SIGTERM clients lose nothing, and the other servers go on."""
         cluster = await self.start_cluster(4)
         load = self.start_load(cluster, 1500)
         await load.until(300)
@@ -132,7 +132,7 @@ class TroubleTests(ClusterCase):
 
 class ProcessClusterTests(ClusterCase):
     async def test_no_process_outlives_the_block_even_when_it_fails(self) -> None:
-        """Whatever a scenario does, and whatever state a server is in, it is gone afterwards."""
+        """Every server process ends with its cluster, even one that is stopped."""
         cluster = self.make_cluster(2)
         with self.assertRaisesRegex(RuntimeError, "the scenario fails"):
             async with cluster:

@@ -1,4 +1,4 @@
-"""What a person at a telnet window sees, and what the server makes of bad input (real processes)."""
+"""A person at a telnet window, and the answers to bad input (real processes)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import random
 from tests.integration.case import ClusterCase, Visitor
 
 AT_ONCE_SECONDS = 5.0
-"""On a quiet machine it is milliseconds."""
+"""Maximum time until a line arrives; on a quiet machine it takes milliseconds."""
 
 
 class ChatTests(ClusterCase):
     async def test_two_windows_at_two_servers_see_each_others_lines_at_once(self) -> None:
-        """LISTEN at one server tells what was said at another, in the same order at both."""
+        """LISTEN at one server tells the lines that were sent to another, in the same order at both."""
         cluster = await self.start_cluster(3)
         windows = [await self.visit(cluster, 0), await self.visit(cluster, 2)]
         for window in windows:
@@ -34,7 +34,7 @@ class ChatTests(ClusterCase):
 
 class LockTests(ClusterCase):
     async def queue_for_lock(self, holder_says: str = "PING") -> tuple[Visitor, Visitor]:
-        """(who holds lock "door" at server 0, who waits for it at server 1)."""
+        """Pair (visitor that holds the lock "door" at server 0, visitor that waits for it at server 1)."""
         cluster = await self.start_cluster(3)
         holder, waiter = await self.visit(cluster, 0), await self.visit(cluster, 1)
         self.assertTrue((await holder.ask(holder_says)).startswith("OK"))
@@ -49,43 +49,40 @@ class LockTests(ClusterCase):
                 return holder, waiter
 
     async def test_blocked_lock_is_granted_on_unlock(self) -> None:
-        """docs/internals/applications.rst: first come, first served."""
+        """The lock goes to the client that has waited longest."""
         holder, waiter = await self.queue_for_lock()
         self.assertEqual(await waiter.ask("PING"), "OK")
         self.assertEqual(await holder.ask("UNLOCK door"), 'OK name="door"')
         self.assertRegex(await waiter.reply(), '^OK name="door" token=[0-9]+$')
 
     async def test_blocked_lock_is_granted_when_the_holder_quits(self) -> None:
-        """A connection that does not say who it is has a session of its own, which goes with it."""
+        """A connection without HELLO has a session of its own, which ends with the connection."""
         holder, waiter = await self.queue_for_lock()
         self.assertEqual(await holder.ask("QUIT"), "OK")
         self.assertRegex(await waiter.reply(), '^OK name="door" token=[0-9]+$')
 
     async def test_blocked_lock_is_granted_when_the_holders_session_expires(self) -> None:
-        """Nobody has heard of the session for its ttl, so the leader proposes to end it.
-
-        See docs/internals/sessions.rst.
-        """
+        """No server has heard of the session for its ttl, so the leader proposes to end it."""
         holder, waiter = await self.queue_for_lock("HELLO bob ttl=1")
         await holder.hang_up()
         self.assertRegex(await waiter.reply(), '^OK name="door" token=[0-9]+$')
 
 
 class BadInputTests(ClusterCase):
-    """Issue point 10: a clear error, and the server goes on."""
+    """Bad input gets a clear error, and the server goes on."""
 
     async def visit_lone_server(self) -> Visitor:
         self.lone_server = await self.start_cluster(1)
         return await self.visit(self.lone_server, 0)
 
     async def assertGoesOn(self, visitor: Visitor) -> None:
-        """On this connection as well as on others."""
+        """The server goes on, on this connection as well as on others."""
         self.assertEqual(await visitor.ask("PING"), "OK")
         other = await self.visit(self.lone_server, 0)
         self.assertTrue((await other.ask("PUT alive yes")).startswith("OK revision="))
 
     async def test_unknown_and_half_typed_commands_get_an_error_that_says_what_would_be_right(self) -> None:
-        """In whatever order they come, one error for each line, with its number."""
+        """Each line gets one error, with its number, in any order."""
         visitor = await self.visit_lone_server()
         for line, code, right in (
             ("PUTT colour blue", "UNKNOWN", "PUT"),
@@ -100,7 +97,7 @@ class BadInputTests(ClusterCase):
         await self.assertGoesOn(visitor)
 
     async def test_line_of_ten_megabytes_is_refused_once_and_skipped(self) -> None:
-        """docs/protocol.rst: TOOLARGE; the connection goes on."""
+        """The line is refused with TOOLARGE, and the connection goes on (docs/protocol.rst)."""
         visitor = await self.visit_lone_server()
         visitor.send(b"PUT big " + b"x" * 10_000_000 + b"\n")
         self.assertRefused(await visitor.reply(), "TOOLARGE")
@@ -122,7 +119,7 @@ class BadInputTests(ClusterCase):
         await self.assertGoesOn(visitor)
 
     async def test_numbers_that_go_backwards_are_refused_and_do_not_run(self) -> None:
-        """docs/internals/sessions.rst: a client's numbers only grow; one that has run gets its answer again."""
+        """A repeated number gets its answer again, and a lower one is refused (docs/internals/sessions.rst)."""
         visitor = await self.visit_lone_server()
         self.assertRegex(await visitor.ask("HELLO alice"), '^OK client="alice" .*last=0 resumed=no')
         answer = await visitor.ask("#5 INCR n")
@@ -133,7 +130,7 @@ class BadInputTests(ClusterCase):
         await self.assertGoesOn(visitor)
 
     async def test_command_whose_line_never_ends_does_not_run(self) -> None:
-        """A client that dies while it types has asked for nothing."""
+        """Half a line, of a client that is gone, has no effect."""
         visitor = await self.visit_lone_server()
         self.assertTrue((await visitor.ask("PUT colour blue")).startswith("OK"))
         visitor.send(b"PUT colour red")

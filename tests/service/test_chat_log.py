@@ -1,4 +1,4 @@
-"""docs/internals/applications.rst: chat.log is the same bytes on every server."""
+"""The file chat.log has the same bytes on every server (docs/internals/applications.rst)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ChatLogTests(SynchronousTestCase):
         log.close()
 
     def test_line_has_index_client_and_text(self) -> None:
-        """The latter two as JSON strings, so that a text never breaks its line."""
+        """Client and text are JSON strings, so that a text never breaks its line."""
         self.write(said(1), said(2, 'two\nlines, "quoted" — é', "bob"))
         lines = self.path.read_text("utf-8").splitlines()
         self.assertEqual(lines[0], '1 "alice" "hello"')
@@ -45,7 +45,7 @@ class ChatLogTests(SynchronousTestCase):
         self.assertEqual(self.open().next_index, 1)
 
     def test_restart_goes_on_behind_the_last_line(self) -> None:
-        """However often the server is restarted, the bytes are those of a server that never was."""
+        """The bytes do not depend on how often the server is restarted."""
         for index in range(1, 6):
             self.assertEqual(self.open().next_index, index)
             self.write(said(index))
@@ -90,7 +90,7 @@ class ChatLogTests(SynchronousTestCase):
             self.assertEqual(self.path.read_bytes(), whole + torn)
 
     def test_only_a_torn_line(self) -> None:
-        """Nothing of it is worth keeping."""
+        """Without a single whole line the file is emptied."""
         self.path.parent.mkdir(parents=True)
         self.path.write_bytes(b'1 "al')
         self.assertEqual((self.open().next_index, self.path.read_bytes()), (1, b""))
@@ -106,6 +106,6 @@ class ChatLogTests(SynchronousTestCase):
         self.assertEqual((self.open().next_index, self.path.stat().st_size), (31, size))
 
     def test_line_is_in_the_file_at_once(self) -> None:
-        """Whoever reads along sees it; a killed server loses nothing."""
+        """A line can be read from the file at once, so a killed server loses none."""
         self.open().append(said(1))
         self.assertEqual(self.path.read_bytes(), line_of(said(1)))

@@ -1,4 +1,4 @@
-"""`twistd pfsb`: what of it needs no process of its own (the rest is tests/integration)."""
+"""`twistd pfsb`, as far as it can be tested without a process of its own; see also tests/integration."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SteadySecondsTests(SynchronousTestCase):
 
 class StartTests(SynchronousTestCase):
     def test_what_no_server_needs_at_once_is_not_loaded_at_its_start(self) -> None:
-        """A follower that has missed something waits for its imports first."""
+        """Imports delay a server that restarts, and start-up time counts towards fail-over."""
         look = (
             "import sys, pfsb.service.service; "
             "late = ('pfsb.frontends.http.', 'pfsb.frontends.resp.protocol.', 'pfsb.storage.memory.', 'twisted.web.'); "

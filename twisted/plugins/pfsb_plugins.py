@@ -1,7 +1,7 @@
 """The names by which Twisted finds pfsb: `twistd pfsb`, and the applications it can run.
 
-Twisted imports this file whenever anybody asks for any plugin, so it imports nothing that takes time. An
-application of someone else's needs such a file of its own, in a `twisted/plugins` folder on the Python path.
+Twisted imports this file whenever any program looks for any plugin, so it imports nothing that takes time. An
+application from outside of pfsb needs such a file of its own, in a `twisted/plugins` folder on the Python path.
 """
 
 from twisted.application.service import ServiceMaker

@@ -1,4 +1,4 @@
-"""Server-sent events: chat lines without gaps or repeats, and what happens to the client's session."""
+"""Server-sent events: chat lines without gaps or repeats, locks that are granted, and the end of the session."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class EventCase(HTTPCase):
 
 
 class ChatTests(EventCase):
-    def test_from_a_line_on(self) -> None:
-        """Those that are there, then those that come, each once, with its number as the event's id."""
+    def test_events_from_a_line_on(self) -> None:
+        """Existing lines come first, then new ones, each once, with its number as the event's id."""
         self.say("one", "two")
         stream = self.listen("/v1/events?from=2")
         self.say("three")
@@ -31,14 +31,14 @@ class ChatTests(EventCase):
             self.assertEqual(told.count(f'"text":"{text}"}}\n\n'), 1)
 
     def test_client_that_reconnects(self) -> None:
-        """Last-Event-ID says what it has seen, whatever the address that it repeats says."""
+        """Last-Event-ID tells which lines the client has seen, and counts more than `from` in the URL."""
         self.say("one", "two", "three")
         told = self.listen("/v1/events?from=1", Last_Event_ID="2").heard().decode()
         self.assertNotIn('"two"', told)
         self.assertIn('"three"', told)
 
-    def test_from_now_on(self) -> None:
-        """The first thing told is where that is, so that who is cut off before the first line misses none."""
+    def test_events_from_now_on(self) -> None:
+        """The position is sent first, so that a client that is cut off before the first line misses none."""
         self.say("one", "two")
         stream = self.listen()
         self.assertIn(b"id: 2\n\n", stream.heard())
@@ -46,7 +46,7 @@ class ChatTests(EventCase):
         self.assertIn(b"id: 3\nevent: chat\n", stream.heard())
 
     def test_slow_reader_is_told_no_more_than_it_reads(self) -> None:
-        """What it has not read stays in the log, and comes when it reads on."""
+        """Lines that the client has not read stay in the log, and are sent when it reads on."""
         stream = self.listen()
         stream.heard()
         stream.protocol.pauseProducing()
@@ -57,7 +57,7 @@ class ChatTests(EventCase):
         self.assertEqual(stream.heard().count(b"event: chat"), 2)
 
     def test_client_that_is_gone(self) -> None:
-        """Nothing is told to it, and nothing is kept for it."""
+        """A client that is gone gets no events, and the server keeps nothing for it."""
         stream = self.listen(Pfsb_Client="alice")
         stream.heard()
         stream.hang_up()
@@ -67,7 +67,7 @@ class ChatTests(EventCase):
         self.assertTrue(all(following.stopped for following in self.cluster.followings))
         self.assertEqual((self.site.streams, len(self.site.sessions)), ({}, 0))
 
-    def test_beats(self) -> None:
+    def test_heartbeats(self) -> None:
         """A comment now and then keeps proxies from closing the stream."""
         stream = self.listen()
         stream.heard()
@@ -81,8 +81,8 @@ class ChatTests(EventCase):
         self.assertTrue(stream.heard().endswith(b"0\r\n\r\n"))
         self.assertTrue(stream.transport.disconnecting)
 
-    def test_wrong_places(self) -> None:
-        """BADREQUEST."""
+    def test_positions_that_are_no_line_numbers(self) -> None:
+        """A position that is no line number is refused with BADREQUEST."""
         for path, headers in (
             ("/v1/events?from=0", {}),
             ("/v1/events?from=x", {}),
@@ -95,7 +95,7 @@ class ChatTests(EventCase):
 
 class SessionEventTests(EventCase):
     def test_lock_that_is_granted(self) -> None:
-        """Told on the client's streams, also after the request that asked for it has gone; and to nobody else."""
+        """The grant is told on the client's own streams only, also after the request for the lock has gone."""
         alice, bob = self.listen("/v1/events?client=alice"), self.listen(Pfsb_Client="bob")
         self.content("POST", "/v1/locks/a", None, Pfsb_Client="bob")
         waiting = Connection(self.site, self.clock)
@@ -107,7 +107,7 @@ class SessionEventTests(EventCase):
         self.assertEqual(bob.heard().count(b"event: lock"), 1)
 
     def test_wait_that_began_at_another_server(self) -> None:
-        """The session is taken over with its places in line, and the grant is told here."""
+        """The session is taken over with its places in the queues of locks, and this server tells the grant."""
         _, elsewhere = self.make_site(server_id=1)
         self.content("POST", "/v1/locks/a", None, Pfsb_Client="bob")
         Connection(elsewhere, self.clock).request("POST", "/v1/locks/a", {"wait": 60}, Pfsb_Client="alice")
@@ -116,7 +116,7 @@ class SessionEventTests(EventCase):
         self.assertIn(b'event: lock\ndata: {"name":"a"', stream.heard())
 
     def test_session_that_goes_elsewhere_and_comes_back(self) -> None:
-        """Told each time; the stream does not fight for it."""
+        """Each takeover is told; the stream does not take the session back by itself."""
         stream = self.listen(Pfsb_Client="alice")
         _, elsewhere = self.make_site(server_id=1)
         Connection(elsewhere, self.clock).ask("POST", "/v1/session", None, Pfsb_Client="alice")
@@ -126,7 +126,7 @@ class SessionEventTests(EventCase):
         self.assertIn(b"event: lock", stream.heard())
 
     def test_stream_keeps_the_session(self) -> None:
-        """Somebody who listens is there; from the end of the stream on the ttl counts."""
+        """A client with a stream is alive; the ttl begins at the end of the stream."""
         stream = self.listen(Pfsb_Client="alice", Pfsb_Ttl="5")
         self.clock.advance(17)
         self.assertEqual(self.server.desk.connections[0].calls, ["hello alice 5"])
@@ -137,7 +137,7 @@ class SessionEventTests(EventCase):
         self.assertEqual(self.server.desk.connections[0].calls, ["hello alice 5", "bye", "disconnected"])
 
     def test_client_that_never_reads(self) -> None:
-        """So many events of its session wait for it, then its stream ends."""
+        """Up to `HELD_BACK_MAX` events of its session wait for the client; then its stream ends."""
         stream = self.listen(Pfsb_Client="alice")
         stream.protocol.pauseProducing()
         for number in range(HELD_BACK_MAX):

@@ -24,7 +24,7 @@ class KeyValueTests(HTTPCase):
         self.assertRefused(self.ask("GET", "/v1/kv/colour"), 404, "NOTFOUND")
 
     def test_keys_of_any_characters(self) -> None:
-        """A key is what the percent-encoding says: slashes, spaces, other scripts, what looks like an option."""
+        """A key may have any characters, percent-encoded: slashes, spaces, other scripts, or the form of an option."""
         for key in ("a/b", "a b", "ключ", "?&#%", "limit=3", "nil", "..", "+", '"quoted"', "\t"):
             path = f"/v1/kv/{quote(key, safe='')}"
             self.content("PUT", path, {"value": key})
@@ -91,7 +91,7 @@ class KeyValueTests(HTTPCase):
         self.assertEqual(self.commands(), [])
 
     def test_body_that_does_not_say_that_it_is_json(self) -> None:
-        """415: a form on a page somewhere must not be able to write."""
+        """The status is 415: a form on a foreign page must not be able to write."""
         for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
             reply = self.ask("POST", "/v1/chat", {"text": "hello"}, Content_Type=kind)
             self.assertRefused(reply, 415, "MEDIATYPE")
@@ -105,7 +105,7 @@ class KeyValueTests(HTTPCase):
         self.content("PUT", "/v1/kv/a", {"value": "x" * (limit - 20)})
 
     def test_endless_body_is_cut_off(self) -> None:
-        """After a megabyte: answered and closed, whatever was announced; nothing of it is kept."""
+        """After a megabyte the request is refused and the connection closed; nothing of the body is kept."""
         self.client.send(b"PUT /v1/kv/a HTTP/1.1\r\nContent-Length: 9999999999\r\n\r\n")
         for _ in range(17):
             self.client.send(b"x" * 65_536)
@@ -115,7 +115,7 @@ class KeyValueTests(HTTPCase):
 
 class ReadLevelTests(HTTPCase):
     def test_only_linearizable_reads_go_through_the_log(self) -> None:
-        """read=sequential and read=stale are asked of this server."""
+        """This server answers read=sequential and read=stale from its own state."""
         self.ask("GET", "/v1/kv?read=linearizable")
         self.assertEqual(self.server.desk.connections[0].calls, ["submit"])
         self.ask("GET", "/v1/kv?read=sequential")
@@ -123,7 +123,7 @@ class ReadLevelTests(HTTPCase):
         self.assertEqual(self.server.desk.connections[0].calls, ["submit", "ask", "ask"])
 
     def test_sequential_read_waits_for_the_revision_that_was_seen(self) -> None:
-        """It is answered when this server has come so far, and not before."""
+        """The read is answered when this server has reached the revision, and not before."""
         self.content("PUT", "/v1/kv/a", {"value": "1"})
         self.server.revisions.behind = 1
         self.client.request("GET", "/v1/kv/a?read=sequential", Pfsb_Revision="1")
@@ -134,19 +134,19 @@ class ReadLevelTests(HTTPCase):
         self.assertEqual(self.client.reply().content["value"], "1")
 
     def test_sequential_read_that_waits_too_long(self) -> None:
-        """503 after request_seconds: another server may have come so far."""
+        """The status is 503 after request_seconds: another server may have reached the revision."""
         self.client.request("GET", "/v1/kv/a?read=sequential", Pfsb_Revision="9")
         self.server.revisions.waits[0][2](False)
         self.assertRefused(self.client.reply(), 503, "UNAVAILABLE")
 
     def test_stale_read_waits_for_nothing(self) -> None:
-        """It is answered at once, whatever the client has seen."""
+        """A stale read is answered at once, whichever revision the client has seen."""
         self.assertRefused(self.ask("GET", "/v1/kv/a?read=stale", Pfsb_Revision="9"), 404, "NOTFOUND")
 
 
-class LookTests(HTTPCase):
-    def test_what_the_server_knows(self) -> None:
-        """status and servers are those of the line protocol, as JSON."""
+class ServerInfoTests(HTTPCase):
+    def test_status_and_servers(self) -> None:
+        """The resources status and servers are those of the line protocol, as JSON."""
         self.assertEqual(self.content("GET", "/v1/status"), self.server.status())
         servers = self.content("GET", "/v1/servers")
         self.assertEqual((servers["count"], servers["rows"][0]["alive"]), (4, True))
@@ -155,7 +155,7 @@ class LookTests(HTTPCase):
         self.assertIn(b"server 2 of cluster four", self.ask("GET", "/").body)
 
     def test_ready_with_a_leader_and_a_majority_only(self) -> None:
-        """Alive is another thing: a load balancer asks the one, whoever restarts servers the other."""
+        """Health is independent of it: a load balancer asks for readiness, a supervisor for health."""
         self.assertEqual(self.ask("GET", "/readyz").status, 200)
         self.server.dead = {0, 1}
         self.assertRefused(self.ask("GET", "/readyz"), 503, "UNAVAILABLE")
@@ -166,21 +166,21 @@ class LookTests(HTTPCase):
         self.assertEqual(self.ask("GET", "/healthz").status, 200)
 
     def test_not_ready_while_it_stops(self) -> None:
-        """And commands are refused, with the fate that they have."""
+        """A stopping server refuses commands, with their fate."""
         self.server.desk.draining = True
         self.assertRefused(self.ask("GET", "/readyz"), 503, "UNAVAILABLE")
         self.assertRefused(self.ask("PUT", "/v1/kv/a", {"value": "1"}), 503, "SHUTDOWN")
         self.assertRefused(self.ask("GET", "/v1/kv/a?read=stale"), 503, "SHUTDOWN")
 
     def test_digest_that_does_not_come(self) -> None:
-        """503 after request_seconds."""
+        """The status is 503 after request_seconds."""
         self.server.desk.silent = True
         self.client.request("GET", "/v1/digest?seq=812")
         self.clock.advance(self.server.config.limits.request_seconds)
         self.assertRefused(self.client.reply(), 503, "UNAVAILABLE")
 
     def test_faults_only_where_they_are_allowed(self) -> None:
-        """DENIED without `faults: true`; else as FAULT does."""
+        """Without `faults: true` the answer is DENIED; otherwise the resource does as FAULT does."""
         self.content("POST", "/v1/faults", {"fault": ["SKIP", "9"]})
         self.assertEqual(self.server.skip, {9})
         self.server.config = evolve(self.server.config, faults=False)
@@ -196,7 +196,7 @@ class LookTests(HTTPCase):
         self.assertEqual(self.content("GET", "/v1/openapi.json"), description())
 
     def test_description_has_the_refusals_that_no_tester_provokes(self) -> None:
-        """415 wherever a body may come, 405 and 400 everywhere, 429 and 503 wherever a command goes to the log."""
+        """Each operation lists 405 and 400, 415 if it takes a body, 429 and 503 if its command goes to the log."""
         for path, item in description()["paths"].items():
             for method, operation in item.items():
                 described = set(operation["responses"])
@@ -205,7 +205,7 @@ class LookTests(HTTPCase):
                     self.assertLessEqual({"404", "409", "415", "429", "503"}, described, path)
 
     def test_methods_that_a_resource_does_not_take(self) -> None:
-        """405 with the header Allow; HEAD is GET without the body, but for what has no end."""
+        """The status is 405 with the header Allow; HEAD is GET without the body, but not for streams."""
         reply = self.ask("POST", "/v1/kv/a")
         self.assertRefused(reply, 405, "METHOD")
         self.assertEqual(reply.headers["Allow"], "GET, PUT, DELETE, PATCH, HEAD")
@@ -216,7 +216,7 @@ class LookTests(HTTPCase):
         self.assertRefused(self.ask("GET", "/v1/kv/a/b"), 404, "UNKNOWN")
 
     def test_refusals_keep_their_fate(self) -> None:
-        """What became of the command is told as the server knows it."""
+        """A refusal tells whether the command has run, as far as the server knows."""
         for code, status in (("UNAVAILABLE", 503), ("BUSY", 429), ("REPLACED", 409), ("ODD", 409)):
             self.server.desk.refuse = Refused(code, "a sentence about it", fate="unknown")
             self.assertRefused(self.ask("PUT", "/v1/kv/a", {"value": "1"}), status, code, "unknown")
@@ -224,7 +224,7 @@ class LookTests(HTTPCase):
 
 class ConnectionTests(HTTPCase):
     def test_one_connection_too_many(self) -> None:
-        """503, and closed; when another one goes there is room again."""
+        """The connection gets a 503 and is closed; once another one ends, there is room again."""
         _, site = self.make_site(Limits(connections=1))
         first = Connection(site, self.clock)
         second = Connection(site, self.clock)
@@ -234,7 +234,7 @@ class ConnectionTests(HTTPCase):
         first.hang_up()
         self.assertEqual(Connection(site, self.clock).ask("GET", "/healthz").status, 200)
 
-    def test_what_is_no_http(self) -> None:
+    def test_bytes_that_are_no_http(self) -> None:
         """Bytes that are no HTTP get a 400 with a JSON body, and the connection is closed."""
         for data in (b"\x16\x03\x01\x02\r\n", b"GET / HTTP/1.1\r\nno colon\r\n\r\n", b"PUT colour blue yes\r\n"):
             client = Connection(self.site, self.clock)
@@ -243,19 +243,19 @@ class ConnectionTests(HTTPCase):
             self.assertTrue(client.transport.disconnecting)
 
     def test_length_of_thousands_of_digits(self) -> None:
-        """Python refuses to read such a number; the client is told, and nothing is logged as our mistake."""
+        """Python refuses to parse such a number; the client gets a 400, and no error is logged."""
         self.client.send(b"PUT / HTTP/1.1\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n")
         self.assertRefused(self.client.reply(), 400, "BADREQUEST")
 
     def test_pipelined_requests_are_answered_in_order(self) -> None:
-        """Hundreds in one read do not nest."""
+        """The handlers of hundreds of requests in one read do not run inside each other."""
         self.client.send(b"GET /healthz HTTP/1.1\r\n\r\n" * 300)
         for _ in range(300):
             self.clock.advance(0)
         self.assertEqual(self.client.heard().count(b"HTTP/1.1 200 OK"), 300)
 
     def test_client_that_is_gone_is_not_answered(self) -> None:
-        """The command runs all the same; whoever repeats it learns what became of it."""
+        """The command runs all the same; a client that repeats it gets the result."""
         self.server.desk.hold = True
         self.client.request("PUT", "/v1/kv/a", {"value": "1"})
         self.client.hang_up()
@@ -263,8 +263,8 @@ class ConnectionTests(HTTPCase):
         self.assertEqual(self.client.heard(), b"")
         self.assertEqual(self.commands(), [("PUT", "a", "1")])
 
-    def test_server_that_stops_says_what_it_has_to_say(self) -> None:
-        """An answer that was given in the last turn is written before the connection is closed."""
+    def test_stopping_server_writes_its_last_answers(self) -> None:
+        """An answer that was given in the last iteration is written before the connection is closed."""
         self.server.desk.hold = True
         self.client.request("PUT", "/v1/kv/a", {"value": "1"})
         self.server.desk.release()
@@ -273,7 +273,7 @@ class ConnectionTests(HTTPCase):
         self.assertTrue(self.client.transport.disconnecting)
 
     def test_answers_are_counted(self) -> None:
-        """By method and status; what nobody knows has no counter of its own."""
+        """Answers are counted by method and status; unknown methods share one counter."""
         self.ask("GET", "/healthz")
         self.ask("BREW", "/healthz")
         self.assertEqual(self.site.answered, {("GET", 200): 1, ("-", 405): 1})

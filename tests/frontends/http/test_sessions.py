@@ -1,4 +1,4 @@
-"""Exactly once and locks over HTTP: which session a request's command runs in (docs/http.rst)."""
+"""Sessions over HTTP: commands that run exactly once, and locks. See docs/http.rst."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.frontends.http.http_client import Connection, HTTPCase
 
 class ExactlyOnceTests(HTTPCase):
     def test_repeated_number_gets_the_same_answer(self) -> None:
-        """And is not run again."""
+        """A repeated command is not run again."""
         who = {"Pfsb_Client": "alice", "Pfsb_Number": "3"}
         first = self.ask("PATCH", "/v1/kv/n", {"op": "incr"}, **who)
         again = self.ask("PATCH", "/v1/kv/n", {"op": "incr"}, **who)
@@ -18,7 +18,7 @@ class ExactlyOnceTests(HTTPCase):
         self.assertEqual(self.commands(), [("INCR", "n", 1)])
 
     def test_repeated_at_another_server(self) -> None:
-        """The session goes with its client; the answer is the same."""
+        """The session follows its client to another server, and the answer is the same."""
         _, elsewhere = self.make_site(server_id=1)
         who = {"Pfsb_Client": "alice", "Pfsb_Number": "1"}
         first = self.ask("PATCH", "/v1/kv/n", {"op": "incr"}, **who)
@@ -28,7 +28,7 @@ class ExactlyOnceTests(HTTPCase):
         self.assertEqual(len(self.commands()), 1)
 
     def test_client_that_comes_back(self) -> None:
-        """Each server that it speaks to takes the session over, and none keeps an old one."""
+        """Each server that the client speaks to takes the session over, and none keeps an old one."""
         _, elsewhere = self.make_site(server_id=1)
         other = Connection(elsewhere, self.clock)
         for number, client in enumerate((self.client, other, self.client, other), 1):
@@ -37,7 +37,7 @@ class ExactlyOnceTests(HTTPCase):
         self.assertEqual((len(self.site.sessions), len(elsewhere.sessions)), (0, 1))
 
     def test_hello_once_while_requests_come(self) -> None:
-        """Several that come while it is on its way wait for the same one."""
+        """Requests that come while HELLO is under way wait for the same one."""
         self.server.desk.hold = True
         others = [Connection(self.site, self.clock) for _ in range(3)]
         for other in others:
@@ -52,7 +52,7 @@ class ExactlyOnceTests(HTTPCase):
         self.assertEqual(session.calls, ["hello alice 10", *["submit"] * 4])
 
     def test_numbers_that_the_server_chooses(self) -> None:
-        """They go on from those that the client has chosen, and it is told; questions use none up."""
+        """The numbers continue those that the client has chosen, and the client is told; questions take no number."""
         headers = {"Pfsb_Client": "alice"}
         self.assertEqual(self.ask("PUT", "/v1/kv/a", {"value": "1"}, **headers).headers["Pfsb-Number"], "1")
         self.ask("PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Number="7", **headers)
@@ -61,7 +61,7 @@ class ExactlyOnceTests(HTTPCase):
         self.assertEqual(self.content("POST", "/v1/session", None, **headers)["last"], 8)
 
     def test_wrong_headers(self) -> None:
-        """BADREQUEST, and no session is opened for them."""
+        """Wrong headers are refused with BADREQUEST, and open no session."""
         wrong: list[dict[str, str]] = [
             {"Pfsb_Client": "~1"},
             {"Pfsb_Client": "a b"},
@@ -79,7 +79,7 @@ class ExactlyOnceTests(HTTPCase):
         self.assertEqual(self.server.desk.connections, [])
 
     def test_window_of_a_session(self) -> None:
-        """429 beyond session_window unanswered requests; of a number in use that does not tell the fate."""
+        """Beyond session_window unanswered requests the status is 429; the fate of a number in use is unknown."""
         server, site = self.make_site(Limits(session_window=2))
         clients = [Connection(site, self.clock) for _ in range(4)]
         clients[0].ask("POST", "/v1/session", None, Pfsb_Client="alice")
@@ -91,7 +91,7 @@ class ExactlyOnceTests(HTTPCase):
         self.assertRefused(reply, 429, "BUSY", "unknown")
 
     def test_session_that_cannot_be_opened(self) -> None:
-        """The request has not run; but its number may have, elsewhere. The next request tries anew."""
+        """The request has not run, but its number may have, at another server. The next request tries again."""
         self.server.desk.refuse = Refused("UNAVAILABLE", "no majority has answered", fate="unknown")
         headers = {"Pfsb_Client": "alice"}
         self.assertRefused(self.ask("PUT", "/v1/kv/a", {"value": "1"}, **headers), 503, "UNAVAILABLE")
@@ -102,14 +102,14 @@ class ExactlyOnceTests(HTTPCase):
         self.assertEqual([each.calls[-1] for each in self.server.desk.connections[:2]], ["disconnected"] * 2)
 
     def test_too_many_sessions(self) -> None:
-        """As many as there may be connections."""
+        """There may be as many sessions as connections."""
         _, site = self.make_site(Limits(connections=1))
         client = Connection(site, self.clock)
         self.assertEqual(client.ask("POST", "/v1/session", None, Pfsb_Client="alice").status, 200)
         self.assertRefused(client.ask("POST", "/v1/session", None, Pfsb_Client="bob"), 429, "BUSY")
 
 
-class LifeTests(HTTPCase):
+class NamedSessionTests(HTTPCase):
     def test_closed_when_no_request_has_come_for_its_ttl(self) -> None:
         """Each request begins the time anew."""
         self.ask("POST", "/v1/locks/a", None, Pfsb_Client="alice", Pfsb_Ttl="5")
@@ -124,7 +124,7 @@ class LifeTests(HTTPCase):
         self.assertEqual(len(self.site.sessions), 0)
 
     def test_kept_while_a_request_waits(self) -> None:
-        """Somebody who waits for a lock is there."""
+        """A client that waits for a lock is alive."""
         self.ask("POST", "/v1/locks/a", None, Pfsb_Client="alice")
         waiting = Connection(self.site, self.clock)
         waiting.request("POST", "/v1/locks/a", {"wait": 600}, Pfsb_Client="bob")
@@ -144,7 +144,7 @@ class LifeTests(HTTPCase):
         self.assertEqual(len(self.server.desk.connections), 2)
 
     def test_taken_over_while_a_request_is_under_way(self) -> None:
-        """That request has its own answer, and the session is let go of after it."""
+        """The request gets its own answer, and the session is released afterwards."""
         self.content("POST", "/v1/session", None, Pfsb_Client="alice")
         self.server.desk.hold = True
         self.client.request("PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Client="alice")
@@ -157,9 +157,9 @@ class LifeTests(HTTPCase):
         self.assertEqual(session.calls[-1], "disconnected")
 
 
-class AnonymousTests(HTTPCase):
+class AnonymousSessionTests(HTTPCase):
     def test_as_few_sessions_as_will_do(self) -> None:
-        """One while nobody waits; a few when many do."""
+        """One session serves requests that come one by one; a few serve many at a time."""
         for _ in range(5):
             self.content("PUT", "/v1/kv/a", {"value": "1"})
         self.assertEqual(len(self.server.desk.connections), 1)
@@ -169,8 +169,8 @@ class AnonymousTests(HTTPCase):
         self.assertEqual(len(self.server.desk.connections), ANONYMOUS_SESSIONS_MAX)
         self.assertEqual({each.submitted for each in self.server.desk.connections[1:]}, {3})
 
-    def test_one_that_has_expired_is_replaced(self) -> None:
-        """What is under way in it gets its answer; what comes goes into another."""
+    def test_expired_anonymous_session_is_replaced(self) -> None:
+        """Commands under way in the expired session are answered; new ones go into another."""
         self.server.desk.hold = True
         self.client.request("PUT", "/v1/kv/a", {"value": "1"})
         (first,) = self.server.desk.connections
@@ -191,8 +191,8 @@ class LockTests(HTTPCase):
         self.assertRefused(self.ask("DELETE", "/v1/session"), 400, "BADREQUEST")
         self.assertEqual(self.commands(), [])
 
-    def test_held_by_somebody_else(self) -> None:
-        """423 at once, or after the wait; the token is the same for whoever has it already."""
+    def test_lock_that_another_client_holds(self) -> None:
+        """The status is 423 at once, or after the wait; a client that holds the lock already gets the same token."""
         token = self.content("POST", "/v1/locks/a%2Fb", None, Pfsb_Client="alice")["token"]
         self.assertEqual(self.content("POST", "/v1/locks/a%2Fb", None, Pfsb_Client="alice")["token"], token)
         self.assertRefused(self.ask("POST", "/v1/locks/a%2Fb", None, Pfsb_Client="bob"), 423, "HELD")
@@ -205,8 +205,8 @@ class LockTests(HTTPCase):
         self.content("DELETE", f"/v1/locks/a%2Fb?token={token}", None, Pfsb_Client="alice")
         self.assertEqual(self.content("GET", "/v1/locks")["rows"], [])
 
-    def test_answer_when_it_is_granted(self) -> None:
-        """Somebody who waits has the answer as soon as the lock is free."""
+    def test_lock_is_answered_when_it_is_granted(self) -> None:
+        """A client that waits gets the answer as soon as the lock is free."""
         self.content("POST", "/v1/locks/a", None, Pfsb_Client="alice")
         bob = Connection(self.site, self.clock)
         bob.request("POST", "/v1/locks/a", {"wait": 60}, Pfsb_Client="bob")
@@ -215,7 +215,7 @@ class LockTests(HTTPCase):
         self.assertEqual(bob.reply().content["name"], "a")
 
     def test_waits_that_make_no_sense(self) -> None:
-        """Refused before the lock is asked for."""
+        """A wait that makes no sense is refused before the command is ordered."""
         for wait in (b"-1", b"1e400", b"9" * 400, b'"1"', b"true", b"1e30"):
             body = b'{"wait":' + wait + b"}"
             self.assertRefused(self.ask("POST", "/v1/locks/a", body, Pfsb_Client="alice"), 400, "BADREQUEST")
