@@ -198,7 +198,7 @@ class ServerFacts:
 
     def peers(self) -> Iterator[tuple[int, PeerFacts]]:
         """Pairs (id, facts) for every other server of the cluster."""
-        for server_id in self._replica.flow_control.peers:
+        for server_id in self._replica.peers.by_id:
             yield server_id, self._peer(server_id)
 
     def server(self, server_id: int) -> PeerFacts:
