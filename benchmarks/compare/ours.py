@@ -14,7 +14,7 @@ from pfsb import __version__
 from pfsb.bench.client import LoadClient, LoadResult, client_command
 from pfsb.bench.probe import Probe, Status, status, target_of
 from pfsb.bench.workload import Target, Workload, fill, operations
-from pfsb.client.core.addresses import server_addresses
+from pfsb.client.servers import server_addresses
 from pfsb.demo.processes import server_command, write_config
 
 WRITE_SECONDS: Final = 0.25

@@ -11,9 +11,9 @@ from twisted.internet.defer import Deferred
 
 from pfsb.client.core.actions import SessionEnd
 from pfsb.client.core.addresses import ServerAddress
-from pfsb.client.core.client_core import WINDOW, Core, new_client_id
+from pfsb.client.core.client_core import WINDOW, ClientCore, new_client_id
 from pfsb.client.core.replies import EventLine, Reply
-from pfsb.client.core.timeouts import PATIENCE_SECONDS, ResponseTimeout
+from pfsb.client.core.timeouts import RESPONSE_SECONDS, ResponseTimeout
 from pfsb.client.drivers.twisted import TwistedDriver
 
 
@@ -36,23 +36,23 @@ class FailoverClient:
     _addresses: Sequence[ServerAddress]
     client_id: str = field(factory=new_client_id)
     window: int = WINDOW
-    patience_seconds: float = PATIENCE_SECONDS
+    patience_seconds: float = RESPONSE_SECONDS
     on_event: Callable[[EventLine], None] = _ignore
     on_server: Callable[[ServerAddress], None] = _ignore
     """Told whenever another server has taken the connection."""
     on_session_end: Callable[[SessionEnd], None] = _ignore
     _dice: Random = field(factory=Random)
     _index: int = 0
-    _core: Core = field(init=False)
+    _core: ClientCore = field(init=False)
     _driver: TwistedDriver = field(init=False)
 
     @_core.default
-    def _make_core(self) -> Core:
-        return Core(
+    def _make_core(self) -> ClientCore:
+        return ClientCore(
             self._addresses,
             client_id=self.client_id,
             window=self.window,
-            patience=ResponseTimeout(self.patience_seconds),
+            response_timeout=ResponseTimeout(self.patience_seconds),
             on_event=lambda event: self.on_event(event),
             on_server=lambda address: self.on_server(address),
             on_session_end=lambda end: self.on_session_end(end),

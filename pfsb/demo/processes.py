@@ -20,8 +20,9 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from pfsb.client.core.addresses import ServerAddress, server_addresses
+from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.replies import Reply
+from pfsb.client.servers import server_addresses
 from pfsb.commands.one_question import ask
 from pfsb.config.config import Config, load
 

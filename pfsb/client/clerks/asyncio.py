@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 from pfsb.client.clerks import calls
 from pfsb.client.clerks.calls import Call, Entry
 from pfsb.client.clerks.chat_stream import ChatStream
-from pfsb.client.clerks.clerk_core import TIMEOUT_SECONDS, HeldLock, Servers, make_clerk_core
+from pfsb.client.clerks.clerk_core import HeldLock
+from pfsb.client.clerks.clerk_options import TIMEOUT_SECONDS, make_clerk_core
 from pfsb.client.clerks.errors import ClerkError, error_of
 from pfsb.client.clerks.listening import Listener
 from pfsb.client.core.command import Command
 from pfsb.client.core.replies import Reply
 from pfsb.client.drivers.asyncio import AsyncioDriver
+from pfsb.client.servers import Servers
 
 T = TypeVar("T")
 

@@ -12,8 +12,10 @@ from pfsb.client.clerks import calls
 from pfsb.client.clerks.asyncio import AsyncClerk
 from pfsb.client.clerks.calls import Call, ChatLine, Entry
 from pfsb.client.clerks.chat_stream import ChatStream
-from pfsb.client.clerks.clerk_core import TIMEOUT_SECONDS, HeldLock, Servers
+from pfsb.client.clerks.clerk_core import HeldLock
+from pfsb.client.clerks.clerk_options import TIMEOUT_SECONDS
 from pfsb.client.clerks.errors import ClerkError, Closed, Unavailable
+from pfsb.client.servers import Servers
 
 T = TypeVar("T")
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
-from random import Random
 
 from attrs import define, field
 
@@ -16,18 +14,9 @@ from pfsb.client.clerks.calls import ChatLine
 from pfsb.client.clerks.errors import ClerkError, Closed, StateError, error_of
 from pfsb.client.clerks.listening import Listener, Listeners
 from pfsb.client.core.actions import Action, SessionEnd
-from pfsb.client.core.addresses import ServerAddress, addresses_of
-from pfsb.client.core.client_core import TTL_SECONDS, Core, new_client_id
+from pfsb.client.core.client_core import ClientCore
 from pfsb.client.core.command import Answered, Command
 from pfsb.client.core.replies import EventLine, Reply, refusal
-from pfsb.client.core.timeouts import PATIENCE_SECONDS, ResponseTimeout
-from pfsb.config.config import Config
-
-TIMEOUT_SECONDS = 60.0
-"""How long a call waits for any server, unless the program says otherwise."""
-
-Servers = str | os.PathLike[str] | Config | Sequence[str | ServerAddress]
-"""A configuration or the path of its file; or addresses, as in "127.0.0.1:9400"."""
 
 
 def _ignore(_what: object) -> None:
@@ -72,7 +61,7 @@ def lock_lost(name: str) -> Reply:
 class ClerkCore:
     """`Driven`, like the core below it."""
 
-    _core: Core
+    _core: ClientCore
     on_session_end: Callable[[SessionEnd], None] = _ignore
     listeners: Listeners = field(init=False)
     _now: float = field(init=False, default=0.0)
@@ -280,30 +269,3 @@ class ClerkCore:
 
     def take_actions(self) -> list[Action]:
         return self._core.take_actions()
-
-
-def make_clerk_core(
-    servers: Servers,
-    *,
-    client_id: str | None = None,
-    ttl_seconds: int = TTL_SECONDS,
-    patience_seconds: float = PATIENCE_SECONDS,
-    on_session_end: Callable[[SessionEnd], None] = _ignore,
-    dice: Random | None = None,
-) -> ClerkCore:
-    """`client_id` is for a session that outlives the program; each clerk must have one of its own.
-
-    The clerks of a cluster begin at different servers, chosen with `dice`. Raises `ConfigError` for servers that
-    cannot be reached as they are written.
-    """
-    dice = Random() if dice is None else dice
-    addresses = addresses_of(servers)
-    core = Core(
-        addresses,
-        client_id=client_id or new_client_id(),
-        ttl_seconds=ttl_seconds,
-        patience=ResponseTimeout(patience_seconds),
-        dice=dice,
-        index=dice.randrange(len(addresses)),
-    )
-    return ClerkCore(core, on_session_end)

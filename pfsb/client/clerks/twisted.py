@@ -10,11 +10,13 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from pfsb.client.clerks import calls
 from pfsb.client.clerks.calls import Call, ChatLine, Entry
-from pfsb.client.clerks.clerk_core import TIMEOUT_SECONDS, ClerkCore, HeldLock, Servers, make_clerk_core
+from pfsb.client.clerks.clerk_core import ClerkCore, HeldLock
+from pfsb.client.clerks.clerk_options import TIMEOUT_SECONDS, make_clerk_core
 from pfsb.client.clerks.errors import ClerkError, error_of
 from pfsb.client.clerks.listening import Listener
 from pfsb.client.core.replies import Reply
 from pfsb.client.drivers.twisted import TwistedDriver
+from pfsb.client.servers import Servers
 
 T = TypeVar("T")
 

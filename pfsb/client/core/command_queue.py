@@ -32,12 +32,12 @@ class CommandQueue:
             self._waiting.popleft()
         return self._waiting[0] if self._waiting and len(self._sent) < self.window else None
 
-    def begin(self, command: Command) -> None:
+    def mark_sent(self, command: Command) -> None:
         """It was `next`, and is sent."""
         assert self._waiting.popleft() is command
         self._sent[id(command)] = command
 
-    def end(self, command: Command) -> None:
+    def mark_answered(self, command: Command) -> None:
         """It is not under way any more."""
         del self._sent[id(command)]
 

@@ -46,7 +46,7 @@ class LineConnection:
         for line in lines:
             if self._closed:
                 return
-            self._line(line.removesuffix(b"\r").decode("utf-8", "replace"))
+            self._receive_line(line.removesuffix(b"\r").decode("utf-8", "replace"))
         if len(self._partial) > LINE_BYTES_MAX:
             self._refuse("it sends a line without end, as no pfsb server does")
 
@@ -61,7 +61,7 @@ class LineConnection:
         self._partial = b""
         self.forget()
 
-    def _line(self, line: str) -> None:
+    def _receive_line(self, line: str) -> None:
         if line.startswith("* "):
             self.on_event(EventLine(line[2:].split(" ", 1)[0], line))
             return
@@ -74,9 +74,9 @@ class LineConnection:
         reply = read_reply(text, tuple(self._rows))
         if reply is not None:
             self._rows.clear()
-            self._tell(number, reply)
+            self._deliver(number, reply)
 
-    def _tell(self, number: int | None, reply: Reply) -> None:
+    def _deliver(self, number: int | None, reply: Reply) -> None:
         if number is not None:
             heard = self._numbered.pop(number, None)
             if heard is not None:

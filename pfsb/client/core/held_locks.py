@@ -23,7 +23,7 @@ class HeldLocks:
     """How many commands that may bring a lock have been sent, and are not answered."""
 
     @property
-    def any(self) -> bool:
+    def may_hold_any(self) -> bool:
         """Whether the session may hold a lock, or wait for one."""
         return bool(self.tokens or self._asked)
 
@@ -42,7 +42,7 @@ class HeldLocks:
         elif command.verb == "UNLOCK" and reply.ok:
             self.tokens.pop(name_of(command.line), None)
 
-    def lose(self) -> tuple[str, ...]:
+    def take_all(self) -> tuple[str, ...]:
         """The session is over: the names of the locks that were held in it."""
         names = tuple(self.tokens)
         self.tokens.clear()

@@ -17,7 +17,7 @@ class Hello:
     """This connection speaks for the session."""
     under_way: bool = False
     next_number: int = 1
-    left_behind: int = 0
+    unanswered: int = 0
     """HELLOs sent and not answered: each may still be ordered, and takes the session from the connection that has it
     then."""
     _opened: int | None = None
@@ -28,6 +28,7 @@ class Hello:
     def has_session(self) -> bool:
         return self._opened is not None
 
+    @property
     def line(self) -> str:
         return f"HELLO {self.client_id} ttl={self.ttl_seconds}"
 
@@ -39,15 +40,15 @@ class Hello:
         """The command with that number has run."""
         self._highest_answered = max(self._highest_answered, number)
 
-    def left(self) -> None:
+    def connection_lost(self) -> None:
         """The connection is gone, or is given up."""
-        self.left_behind += self.under_way
+        self.unanswered += self.under_way
         self.under_way = self.done = False
 
     def was_own_hello(self) -> bool:
         """Whether the session was taken by a HELLO of ours that came late, as far as can be known."""
-        if self.left_behind:
-            self.left_behind -= 1
+        if self.unanswered:
+            self.unanswered -= 1
             return True
         return False
 

@@ -12,7 +12,7 @@ NO_SESSION_RETRIES: Final = 3
 BUSY_RETRIES: Final = 20
 
 
-def belongs_elsewhere(command: Command, reply: Reply, introduction: Hello) -> bool:
+def belongs_elsewhere(command: Command, reply: Reply, hello: Hello) -> bool:
     """Whether the same number should be tried at another server."""
     if reply.ok or (command.is_local and reply.code != "SHUTDOWN"):
         return False
@@ -20,7 +20,7 @@ def belongs_elsewhere(command: Command, reply: Reply, introduction: Hello) -> bo
         command.no_session += 1
         return command.no_session <= NO_SESSION_RETRIES
     if reply.code == "REPLACED":
-        return introduction.was_own_hello()
+        return hello.was_own_hello()
     if reply.code == "BUSY":
         return command.times_sent <= BUSY_RETRIES
     return reply.code in ("SHUTDOWN", "UNAVAILABLE")

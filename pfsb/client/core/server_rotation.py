@@ -29,14 +29,14 @@ class ServerRotation:
     def server(self) -> ServerAddress:
         return self._addresses[self._index % len(self._addresses)]
 
-    def was_served(self) -> None:
+    def has_served(self) -> None:
         self._failures = 0
 
-    def complain(self, why: str) -> None:
+    def note_trouble(self, why: str) -> None:
         """Of the server that it is at."""
         self.last_trouble = f"server {self.server.id} ({self.server.shown}): {why.rstrip('.')}"
 
-    def go_on(self) -> float:
+    def move_to_next(self) -> float:
         """To the next one. Returns how long to pause before: not at all, unless a whole round of them was in vain."""
         self._index += 1
         self._failures += 1

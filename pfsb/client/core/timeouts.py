@@ -8,15 +8,15 @@ from attrs import define, field
 
 from pfsb.client.core.command import WAITING_VERBS
 
-PATIENCE_SECONDS: Final = 2.0
-PATIENCE_DOUBLINGS_MAX: Final = 2
+RESPONSE_SECONDS: Final = 2.0
+DOUBLINGS_MAX: Final = 2
 
 
 @define(eq=False)
 class ResponseTimeout:
     """Longer after each server that did not answer: under heavy load a short one would never see an answer."""
 
-    seconds: float = PATIENCE_SECONDS
+    seconds: float = RESPONSE_SECONDS
     expected: int = field(init=False, default=0)
     """Requests under way whose answer is due."""
     quiet_since: float = field(init=False, default=0.0)
@@ -24,10 +24,10 @@ class ResponseTimeout:
 
     @property
     def ends_at(self) -> float:
-        return self.quiet_since + self._present
+        return self.quiet_since + self._current_seconds
 
     @property
-    def _present(self) -> float:
+    def _current_seconds(self) -> float:
         return self.seconds * 2.0**self._doublings
 
     def begin(self, now: float) -> None:
@@ -50,8 +50,8 @@ class ResponseTimeout:
         self._doublings = 0
         self.quiet_since = now
 
-    def lose(self) -> float:
+    def expire(self) -> float:
         """It is `ends_at`: returns how long it was waited."""
-        waited = self._present
-        self._doublings = min(self._doublings + 1, PATIENCE_DOUBLINGS_MAX)
+        waited = self._current_seconds
+        self._doublings = min(self._doublings + 1, DOUBLINGS_MAX)
         return waited

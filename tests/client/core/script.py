@@ -54,7 +54,7 @@ class Script:
             self.note()
         self.now = until
 
-    def introduce(self, last: int = 0, opened: int = 1, epoch: int | None = None) -> None:
+    def say_hello(self, last: int = 0, opened: int = 1, epoch: int | None = None) -> None:
         """Connect, and answer HELLO."""
         self.connect()
         resumed = "no" if epoch is None else "yes"

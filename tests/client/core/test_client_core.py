@@ -8,20 +8,22 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.client.core.actions import SessionEnd
-from pfsb.client.core.client_core import Core
+from pfsb.client.core.client_core import ClientCore
 from pfsb.client.core.retry_policy import BUSY_RETRIES
 from tests.client.core.script import ADDRESSES, Script
 
 HELLO = "HELLO x ttl=9"
 
 
-class CoreTestCase(SynchronousTestCase):
+class ClientCoreTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.ends: list[SessionEnd] = []
         self.script = self.make()
 
     def make(self, **given: Any) -> Script:
-        return Script(Core(ADDRESSES, "x", ttl_seconds=9, dice=Random(1), on_session_end=self.ends.append, **given))
+        return Script(
+            ClientCore(ADDRESSES, "x", ttl_seconds=9, dice=Random(1), on_session_end=self.ends.append, **given)
+        )
 
     def lose_server(self) -> None:
         """The connection breaks, and the next server is there."""
@@ -31,13 +33,13 @@ class CoreTestCase(SynchronousTestCase):
 
     def hold_lock(self, name: str = "door", token: int = 5) -> None:
         command = self.script.submit(f'LOCK "{name}"')
-        self.script.introduce()
+        self.script.say_hello()
         self.script.hear(f'#{command.number} OK name="{name}" token={token}')
         self.script.take()
         self.script.answers.clear()
 
 
-class NumberTests(CoreTestCase):
+class NumberTests(ClientCoreTestCase):
     def test_first_command_introduces_the_client_and_follows_its_last_number(self) -> None:
         self.script.connect()
         self.script.submit("PUT a 1")
@@ -48,21 +50,21 @@ class NumberTests(CoreTestCase):
         """Interface part 3: repeat them with their numbers."""
         self.script.submit("PUT a 1")
         self.script.submit("PUT a 2")
-        self.script.introduce()
+        self.script.say_hello()
         self.script.hang_up()
         self.script.pass_time(0)
         self.script.take()
-        self.script.introduce(last=1, epoch=7)
+        self.script.say_hello(last=1, epoch=7)
         self.assertEqual(self.script.take(), [HELLO, "#1 PUT a 1", "#2 PUT a 2"])
 
     def test_command_that_came_too_late_for_its_number_gets_another(self) -> None:
         """A server had no room for #1, and took #2; numbers only grow, and fate=none says that #1 did not run."""
         self.script.submit("PUT a 1")
         self.script.submit("PUT b 1")
-        self.script.introduce()
+        self.script.say_hello()
         self.script.hear("#1 ERR BUSY fate=none full")
         self.script.pass_time(0)
-        self.script.introduce(last=2, epoch=7)
+        self.script.say_hello(last=2, epoch=7)
         self.script.take()
         self.script.hear("#1 ERR BADREQUEST fate=none number 1 comes after 2", "#2 OK revision=3")
         self.assertEqual(self.script.take(), ["#3 PUT a 1"])
@@ -71,14 +73,14 @@ class NumberTests(CoreTestCase):
 
     def test_bad_request_is_told_at_once(self) -> None:
         self.script.submit("PUT")
-        self.script.introduce()
+        self.script.say_hello()
         self.script.hear("#1 ERR BADREQUEST fate=none usage")
         self.assertEqual(self.script.outcomes, [("BADREQUEST", "none")])
 
     def test_servers_that_stay_busy_are_the_answer_in_the_end(self) -> None:
         self.script.submit("PUT a 1")
         for _ in range(BUSY_RETRIES + 1):
-            self.script.introduce(epoch=7)
+            self.script.say_hello(epoch=7)
             self.script.hear("#1 ERR BUSY fate=none full")
             self.script.pass_time(1)
         self.assertEqual(self.script.outcomes, [("BUSY", "none")])
@@ -91,26 +93,26 @@ class NumberTests(CoreTestCase):
 
     def test_command_given_up_after_it_was_sent_is_of_unknown_fate_and_repeated(self) -> None:
         command = self.script.submit("PUT a 1")
-        self.script.introduce()
+        self.script.say_hello()
         self.assertEqual(self.script.core.give_up(command), "unknown")  # type: ignore[attr-defined]
         self.lose_server()
-        self.script.introduce(epoch=7)
+        self.script.say_hello(epoch=7)
         self.script.hear("#1 OK revision=8")
         self.assertEqual((self.script.take(), self.script.answers), ([HELLO, "#1 PUT a 1"], []))
 
 
-class LostSessionTests(CoreTestCase):
+class LostSessionTests(ClientCoreTestCase):
     def test_expired_session_is_told_with_its_locks(self) -> None:
         self.hold_lock()
         self.lose_server()
-        self.script.introduce(last=1, opened=30)
+        self.script.say_hello(last=1, opened=30)
         (end,) = self.ends
         self.assertEqual((end.code, end.locks), ("NOSESSION", ("door",)))
 
     def test_resumed_session_keeps_its_locks(self) -> None:
         self.hold_lock()
         self.lose_server()
-        self.script.introduce(last=1, opened=1, epoch=30)
+        self.script.say_hello(last=1, opened=1, epoch=30)
         self.assertEqual(self.ends, [])
 
     def test_session_of_an_own_lost_hello_is_not_taken_for_the_former_one(self) -> None:
@@ -119,7 +121,7 @@ class LostSessionTests(CoreTestCase):
         self.lose_server()
         self.script.connect()
         self.lose_server()
-        self.script.introduce(last=1, opened=30, epoch=31)
+        self.script.say_hello(last=1, opened=30, epoch=31)
         self.assertEqual([end.locks for end in self.ends], [("door",)])
 
     def test_commands_behind_a_lost_lock_do_not_run(self) -> None:
@@ -129,16 +131,16 @@ class LostSessionTests(CoreTestCase):
         self.script.submit("PUT a 2")
         self.lose_server()
         self.script.submit("PUT a 3")
-        self.script.introduce(last=2, opened=30)
+        self.script.say_hello(last=2, opened=30)
         self.assertEqual(self.script.outcomes, [("NOSESSION", "unknown"), ("NOSESSION", "none"), ("NOSESSION", "none")])
         self.assertEqual(self.script.take(), [HELLO])
 
     def test_without_locks_what_has_not_run_goes_on_in_the_new_session(self) -> None:
         self.script.submit("PUT a 1")
         self.script.submit("PUT a 2")
-        self.script.introduce()
+        self.script.say_hello()
         self.lose_server()
-        self.script.introduce(last=1, opened=30)
+        self.script.say_hello(last=1, opened=30)
         self.assertEqual(self.script.outcomes, [("NOSESSION", "unknown")])
         self.assertEqual(self.script.take(), [HELLO, "#2 PUT a 2"])
         self.assertEqual([end.locks for end in self.ends], [()])
@@ -146,23 +148,23 @@ class LostSessionTests(CoreTestCase):
     def test_numbers_that_servers_have_forgotten_prove_nothing(self) -> None:
         """Design part 5: the last number of a closed session is kept for the horizon only."""
         self.script.submit("PUT a 1")
-        self.script.introduce()
+        self.script.say_hello()
         self.script.hear("#1 OK revision=2")
         self.script.submit("PUT a 2")
         self.lose_server()
-        self.script.introduce(last=0, opened=300_000)
+        self.script.say_hello(last=0, opened=300_000)
         self.assertEqual(self.script.outcomes[1:], [("NOSESSION", "unknown")])
 
     def test_numbers_of_questions_are_not_missed_by_the_client(self) -> None:
         """A question takes a number, and servers do not count it as executed."""
         self.script.submit("PUT a 1")
-        self.script.introduce()
+        self.script.say_hello()
         self.script.hear("#1 OK revision=2")
         self.script.submit("GET a")
         self.script.hear('#2 OK value="1" revision=2')
         self.script.submit("PUT a 2")
         self.lose_server()
-        self.script.introduce(last=1, opened=30)
+        self.script.say_hello(last=1, opened=30)
         self.assertEqual(self.script.take(), [HELLO, "#3 PUT a 2"])
 
     def test_session_told_to_be_expired_is_opened_anew_at_once(self) -> None:
@@ -170,7 +172,7 @@ class LostSessionTests(CoreTestCase):
         self.script.hear("* SESSION state=expired")
         self.script.pass_time(0)
         self.assertEqual(self.script.take(), ["hang up", "connect 1"])
-        self.script.introduce(opened=30)
+        self.script.say_hello(opened=30)
         self.assertEqual([end.locks for end in self.ends], [("door",)])
 
     def test_session_taken_by_somebody_else_is_the_end(self) -> None:
@@ -190,10 +192,10 @@ class LostSessionTests(CoreTestCase):
         self.script.submit("PUT a 1")
         self.script.connect()
         self.lose_server()
-        self.script.introduce()
+        self.script.say_hello()
         self.script.hear("* SESSION state=replaced")
         self.script.pass_time(0)
-        self.script.introduce(epoch=9)
+        self.script.say_hello(epoch=9)
         self.assertEqual((self.ends, self.script.take()[-1]), ([], "#1 PUT a 1"))
 
     def test_lock_given_back_is_not_lost(self) -> None:
@@ -201,14 +203,14 @@ class LostSessionTests(CoreTestCase):
         self.script.submit('UNLOCK "door" token=5')
         self.script.hear('#2 OK name="door"')
         self.lose_server()
-        self.script.introduce(last=2, opened=30)
+        self.script.say_hello(last=2, opened=30)
         self.assertEqual([end.locks for end in self.ends], [()])
 
 
-class PatienceTests(CoreTestCase):
+class ResponseTimeoutTests(ClientCoreTestCase):
     def test_silent_server_is_left(self) -> None:
         self.script.submit("PUT a 1")
-        self.script.introduce()
+        self.script.say_hello()
         self.script.take()
         self.script.pass_time(2.0)
         self.assertEqual(self.script.take(), ["hang up", "connect 1"])
@@ -220,7 +222,7 @@ class PatienceTests(CoreTestCase):
         self.script.pass_time(2.0)
         self.assertEqual(self.script.take(), ["hang up", "connect 1"])
 
-    def test_patience_grows_with_each_silent_server(self) -> None:
+    def test_timeout_grows_with_each_silent_server(self) -> None:
         self.script.submit("PUT a 1")
         self.script.connect()
         self.script.pass_time(2.0)
@@ -249,7 +251,7 @@ class PatienceTests(CoreTestCase):
 
     def test_client_at_rest_without_lock_is_quiet(self) -> None:
         self.script.submit("PUT a 1")
-        self.script.introduce()
+        self.script.say_hello()
         self.script.hear("#1 OK revision=2")
         self.assertIsNone(self.script.core.wake_at)
 
@@ -266,7 +268,7 @@ class PatienceTests(CoreTestCase):
         self.assertEqual(self.script.take(), ["connect 0"])
 
 
-class ListeningTests(CoreTestCase):
+class ListeningTests(ClientCoreTestCase):
     def test_listening_from_now_on_goes_on_where_it_began(self) -> None:
         """Also if nothing was heard before the connection broke: what is said meanwhile is not missed."""
         self.script.submit("LISTEN")
@@ -277,10 +279,10 @@ class ListeningTests(CoreTestCase):
         self.assertEqual(self.script.take(), ["LISTEN from=4"])
 
 
-class StopTests(CoreTestCase):
+class StopTests(ClientCoreTestCase):
     def test_stop_says_goodbye_and_closes(self) -> None:
         self.script.submit("PUT a 1")
-        self.script.introduce()
+        self.script.say_hello()
         self.script.core.stop(self.script.now)
         self.script.take()
         self.script.hear("#1 OK revision=2", "OK")
@@ -289,7 +291,7 @@ class StopTests(CoreTestCase):
 
     def test_stop_does_not_wait_for_a_silent_server(self) -> None:
         self.script.submit("PUT a 1")
-        self.script.introduce()
+        self.script.say_hello()
         self.script.core.stop(self.script.now)
         self.script.pass_time(1.0)
         self.assertTrue(self.script.core.stopped)
