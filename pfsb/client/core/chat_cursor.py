@@ -1,4 +1,4 @@
-"""Where a client is in the chat that it follows, whatever server tells it."""
+"""The position of a client in the chat that it follows, which outlives connections."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from pfsb.client.core.replies import EventLine, Reply
 
 @define(eq=False)
 class ChatCursor:
+    """Learns from LISTEN, UNLISTEN and CHAT events which line of the chat comes next."""
+
     listen_line: str | None = None
-    """What asks a server to go on from there; None: the chat is not followed."""
+    """The request that makes a server continue at the next line; None: the chat is not followed."""
 
     def answered(self, command: Command, reply: Reply) -> None:
+        """A server has answered this command, whatever its verb."""
         if reply.ok and command.verb == "LISTEN":
             first = reply.fields.get("from")
             self.listen_line = command.line if first is None else f"LISTEN from={first}"
@@ -21,5 +24,6 @@ class ChatCursor:
             self.listen_line = None
 
     def heard(self, event: EventLine) -> None:
+        """A server has sent this event."""
         if event.name == "CHAT" and self.listen_line is not None:
             self.listen_line = f"LISTEN from={int(event.fields['index']) + 1}"
