@@ -55,7 +55,7 @@ class AsyncClerk:
         return result
 
     async def run_all(self, wanted: Iterable[Call[T]]) -> list[T]:
-        """Carry out several calls together; returns the results in order. Raises the first error once all have ended."""
+        """Carry out several calls together; returns results in order. Raises the first error once all have ended."""
         asked = [(call, *self._begin(call)) for call in wanted]
         self._driver.act()
         try:

@@ -59,7 +59,7 @@ class Clerk:
         return self._wait(self._clerk.run(call))
 
     def run_all(self, wanted: Iterable[Call[T]]) -> list[T]:
-        """Carry out several calls together; returns the results in order. Raises the first error once all have ended."""
+        """Carry out several calls together; returns results in order. Raises the first error once all have ended."""
         return self._wait(self._clerk.run_all(wanted))
 
     def get(self, key: str, *, read: str = "linearizable") -> str | None:
