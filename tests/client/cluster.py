@@ -20,13 +20,15 @@ reactor: Any = _reactor
 
 @define(eq=False)
 class Listening:
+    """A fake server and its port."""
+
     server: FakeServer
     factory: LineFactory
     port: Any
     address: ServerAddress
 
     def crash(self) -> Deferred[None]:
-        """Nobody listens any more, and every connection breaks."""
+        """Close the port and break every connection."""
         for connection in list(self.factory.connections):
             connection.transport.abortConnection()  # type: ignore[union-attr]
         done: Deferred[None] = self.port.stopListening()
@@ -35,6 +37,8 @@ class Listening:
 
 @define(eq=False)
 class LoopbackCluster:
+    """Fake servers that share the state of one cluster."""
+
     shared: FakeCluster = field(factory=FakeCluster)
     members: list[Listening] = field(factory=list)
 
@@ -53,6 +57,8 @@ class LoopbackCluster:
 
 
 class LoopbackTestCase(TestCase):
+    """A test with three fake servers."""
+
     timeout = 20
     servers = 3
 
@@ -70,6 +76,6 @@ class LoopbackTestCase(TestCase):
         return client
 
     async def until(self, true: Any) -> None:
-        """Fails by the test's timeout."""
+        """Wait until a condition is true; otherwise the test ends by its timeout."""
         while not true():
             await deferLater(reactor, 0.005)

@@ -35,7 +35,7 @@ class ScreenTests(SynchronousTestCase):
         return list(events)
 
     def test_cast_has_everything_with_seconds_from_the_start(self) -> None:
-        """The format is asciicast version 2. A line end needs a carriage return, since it moves a terminal only down."""
+        """The format is asciicast version 2. A line end only moves a terminal down, so it needs a carriage return."""
         expected = [[1.5, "o", "\r10 of 20\x1b[K"], [2.0, "o", "\r\x1b[Kone\r\ntwo\r\n"]]
         self.assertEqual(self.play(io.StringIO()), expected)
 
