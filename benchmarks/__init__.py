@@ -1,1 +1,16 @@
-"""Measurements that are run from the root of the repository: peers, the paper's figures, memory, regressions."""
+"""Measurements that are run from the root of the repository, as `python -m benchmarks.NAME`.
+
+In: options of the command line. Out: figures for a person, and on request JSON, charts, and tables that
+docs/performance.rst includes. Benchmarks measure pfsb from outside with the modules of `pfsb.bench` and `pfsb.demo`,
+except for `in_memory` and `floors`, which measure its parts. The package pfsb never imports them.
+
+* `compare`: pfsb beside etcd, ZooKeeper and PySyncObj.
+* `paper`: the measurements of section 7 of the paper.
+* `scale`: throughput, latency and memory over the number of servers, sizes, connections, keys, sessions and load.
+* `flame`: flame graphs of a leader under load.
+* `floors`: the least that each part of a command's way costs on this machine.
+* `memory`: the memory for many keys.
+* `in_memory`: a cluster in one process on a simulated clock, for `regressions` and `floors`.
+* `regressions`: `make bench`, which compares with `recorded.json`.
+* `setting`: parts that benchmarks share.
+"""

@@ -1,8 +1,8 @@
-"""What this machine and Twisted leave for a command at best, part by part: `python -m benchmarks.floors --help`.
+"""The least that a command costs on this machine with Twisted, part by part: `python -m benchmarks.floors --help`.
 
-Each figure is one thing that every command does, or waits for, done alone by a process that does nothing else: no
-server that is built of these parts can be faster than they are. Sockets and disks come without the protocol, and the
-protocol without sockets and disks.
+Each figure is one thing that every command does or waits for, done alone by a process that does nothing else. No
+server that is built of these parts can be faster than they are. Sockets and disks are measured without the protocol,
+and the protocol without sockets and disks.
 """
 
 from __future__ import annotations
@@ -40,13 +40,15 @@ HOST: Final = "127.0.0.1"
 LOADS: Final = "1x1,16x1,64x1,256x1,8x8,8x32"
 REPLY: Final = b"OK revision=1234567\n"
 PROPOSAL_BYTES: Final = 170
-"""Of a PROPOSAL with one small command, in a frame."""
+"""Size of a frame that has a PROPOSAL with one small command."""
 ACCEPT_BYTES: Final = 44
+"""Size of a frame that has one ACCEPT."""
 PAYLOAD: Final = bytes(130)
-"""As large as that of an update with one PUT of 100 bytes."""
+"""A payload with the size of that of an update with one PUT of 100 bytes."""
 START_SECONDS: Final = 30.0
+"""How long a process may take to report something."""
 CODE_TIMES: Final = 3
-"""The least disturbed of so many counts."""
+"""Number of measurements of CPU time, of which the smallest counts, since it was disturbed least."""
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -65,7 +67,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 class Lines(Protocol):
-    """Answers each line, as soon as it is there, as pfsb's front end does."""
+    """Answers each line at once, as pfsb's front end does."""
 
     def dataReceived(self, data: bytes) -> None:
         write_now(self.transport, REPLY * data.count(b"\n"))
@@ -80,7 +82,7 @@ class Votes(DatagramProtocol):
 
 
 class Proposals(DatagramProtocol):
-    """Sends a datagram of the size of a PROPOSAL when the last one is answered, and takes the time of each."""
+    """Sends a datagram of the size of a PROPOSAL when the last one is answered, and measures the time of each."""
 
     def __init__(self, port: int, count: int, done: Callable[[list[float]], None]) -> None:
         self._port = port
@@ -106,24 +108,28 @@ class Proposals(DatagramProtocol):
 
 
 def reactor_of_this_process() -> Any:
-    from twisted.internet import reactor  # installs it
+    """The reactor, which only the processes that this program starts import."""
+    from twisted.internet import reactor  # the import installs the reactor
 
     return reactor
 
 
 def answer_lines(told: Connection) -> None:
+    """A process that answers lines; it sends its port first."""
     reactor = reactor_of_this_process()
     told.send(reactor.listenTCP(0, Factory.forProtocol(Lines), interface=HOST).getHost().port)
     reactor.run()
 
 
 def answer_datagrams(told: Connection) -> None:
+    """A process that answers datagrams; it sends its port first."""
     reactor = reactor_of_this_process()
     told.send(reactor.listenUDP(0, Votes(), interface=HOST).getHost().port)
     reactor.run()
 
 
 def exchange_datagrams(told: Connection, port: int, count: int) -> None:
+    """A process that sends datagrams to `answer_datagrams`, and then the median of their times."""
     reactor = reactor_of_this_process()
 
     def done(taken: list[float]) -> None:
@@ -135,7 +141,10 @@ def exchange_datagrams(told: Connection, port: int, count: int) -> None:
 
 
 def commit(told: Connection, directory: Path, count: int) -> None:
-    """One proposal after the other to pfsb's own storage: to its thread, to disk, and back into the reactor."""
+    """A process that writes proposals to pfsb's storage, one after the other, and sends the median of their times.
+
+    Each proposal goes to the storage's thread, to disk, and back into the reactor.
+    """
     reactor = reactor_of_this_process()
     storage = SQLiteStorage(directory, bytes(8), "floors", 0, reactor, os.urandom, _fail, (0,))
     storage.recover()
@@ -167,7 +176,7 @@ def _fail(failure: Any) -> None:
 
 @contextmanager
 def process(work: Callable[..., None], *args: Any) -> Iterator[tuple[Connection, int]]:
-    """Its end of the line, and its id."""
+    """Run `work` in a process until the end of the block; yields a connection to it, and its id."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
     child = spawn.Process(target=work, args=(theirs, *args), daemon=True)
@@ -181,19 +190,20 @@ def process(work: Callable[..., None], *args: Any) -> Iterator[tuple[Connection,
 
 
 def heard(line: Connection) -> Any:
+    """The next object that a process has sent. Raises `LoadFailed` if none comes."""
     if not line.poll(START_SECONDS):
         raise LoadFailed(f"a process said nothing for {START_SECONDS:g} seconds")
     return line.recv()
 
 
 # ---------------------------------------------------------------------------------------------
-# What is measured, and told
+# Measurements and report
 # ---------------------------------------------------------------------------------------------
 
 
 @frozen
 class Answered:
-    """A load of lines, answered by a process that does nothing else."""
+    """The result of a load of lines on a process that does nothing but answer them."""
 
     connections: int
     depth: int
@@ -207,6 +217,7 @@ class Answered:
 
 
 def lines(wanted: Sequence[tuple[int, int]], seconds: float) -> Iterator[Answered]:
+    """Measure loads of lines, given as (connections, depth)."""
     with process(answer_lines) as (line, pid):
         target = HOST, heard(line)
         for connections, depth in wanted:
@@ -217,24 +228,26 @@ def lines(wanted: Sequence[tuple[int, int]], seconds: float) -> Iterator[Answere
 
 
 def code_seconds(case: Case, count: int) -> float:
-    """CPU time of pfsb's own code for a command, that of three servers together, when it does nothing else."""
+    """CPU time of pfsb's code for one command, in three servers together, on a processor that does nothing else."""
     run = Run(case)
     run.commands(count)
     return min(in_memory.cpu_seconds(partial(run.commands, count)) for _ in range(CODE_TIMES)) / count
 
 
 def datagram_seconds(count: int) -> float:
+    """Median time from a datagram to its answer."""
     with process(answer_datagrams) as (line, _), process(exchange_datagrams, heard(line), count) as (answer, _):
         return float(heard(answer))
 
 
 def commit_seconds(directory: Path, count: int) -> float:
+    """Median time to get a proposal to disk."""
     with process(commit, directory, count) as (line, _):
         return float(heard(line))
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """0: all was measured; 1: something was not to be had."""
+    """Returns the exit status: 0 if all was measured, 1 if a part could not be measured."""
     asked = arguments(given)
     with tempfile.TemporaryDirectory(prefix="pfsb-floors-", dir=asked.directory) as scratch:
         about = machine(Path(scratch))

@@ -1,7 +1,7 @@
-"""A whole cluster in this process, on a simulated clock: what it computes for each command, and nothing else.
+"""A whole cluster in this process, on a simulated clock: its computation for each command, and nothing else.
 
-The protocol, the sessions, the wire codec and the line protocol are those of production; sockets, disks and other
-processes are not there, so the same commands always take the same steps, on whatever machine and however busy it is.
+The protocol, the sessions, the wire codec and the line protocol are those of production. There are no sockets, disks
+and other processes, so the same commands take the same steps on every machine, however busy it is.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _fail(failure: Any) -> None:
 
 
 class MemoryCluster:
-    """Servers joined by nothing but function calls."""
+    """Servers that are joined by function calls only."""
 
     def __init__(self, servers: int) -> None:
         self.clock = SimulatedClock()
@@ -77,7 +77,7 @@ class MemoryCluster:
 
 @define(eq=False)
 class Client:
-    """One connection to the leader, as the transport of its protocol sees it."""
+    """One connection to the leader, which hands lines to its protocol and takes replies from it."""
 
     _protocol: LineProtocol
     _transport: Any
@@ -88,7 +88,7 @@ class Client:
         self._protocol.dataReceived(b"".join(lines))
 
     def take_replies(self) -> int:
-        """How many have come since the last time. Raises AssertionError if one is an error."""
+        """The number of replies since the last call. Raises AssertionError if one is an error."""
         data = self._transport.value()
         if not data:
             return 0
@@ -101,13 +101,13 @@ class Client:
 
 @frozen
 class Case:
-    """What is counted."""
+    """A load whose cost is measured."""
 
     name: str
     connections: int
     depth: int
     line: bytes
-    """With %08d where the number of the command goes."""
+    """The line to send, with %08d in place of the number of the command."""
 
 
 CASES: Final = (
@@ -132,7 +132,10 @@ class Run:
         self._until(lambda: bool(self._clients[0].take_replies()) or not self._clients[0].waiting)
 
     def commands(self, count: int) -> None:
-        """So many commands, each answered, and executed by all servers: some do that later (Departure 25)."""
+        """Run this number of commands, until each is answered and all servers have executed it.
+
+        Some servers execute commands later than the leader (Departure 25).
+        """
         end = self._number + count
         for client in self._clients:
             self._send(client, self._case.depth)
@@ -165,7 +168,7 @@ _KEYS: Final = 100
 
 
 def instructions(work: Callable[[], None]) -> int:
-    """How many instructions of Python's byte code `work` takes, in this thread."""
+    """The number of instructions of Python's byte code that `work` executes in this thread."""
     count = 0
 
     def local(frame: Any, event: str, _argument: object) -> Any:
@@ -189,14 +192,14 @@ def instructions(work: Callable[[], None]) -> int:
 
 
 def cpu_seconds(work: Callable[[], None]) -> float:
-    """What `work` takes of the processor, whoever else wants it."""
+    """CPU time of `work`, which does not depend on other programs that use the processor."""
     begun = time.process_time()
     work()
     return time.process_time() - begun
 
 
 def calibration() -> None:
-    """Work of the kind that a server does, and which no change of pfsb changes: what CPU time is compared with."""
+    """Work of the kind that a server does, which stays the same: CPU times are compared with its CPU time."""
     table: dict[str, tuple[int, bytes]] = {}
     for number in range(30_000):
         words = b"PUT key-%08d vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv\n" % (number % 997)

@@ -1,7 +1,7 @@
-"""How much memory a million keys take, and how long their snapshot takes: `python -m benchmarks.memory --help`.
+"""Memory for a million keys, and the time of their snapshot: `python -m benchmarks.memory --help`.
 
-Two processes of their own are measured: one that has the application kv and nothing else, and a server that is given
-the same keys by a client, over its socket, with everything that a server keeps beside the application's state.
+Two processes are measured: one that has the application kv and nothing else, and a server that gets the same keys from
+a client over its socket, and keeps everything that a server keeps beside the application's state.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ def shuffled_keys(count: int) -> list[str]:
 
 
 def value_of(key: str, size: int) -> str:
-    """No two values are one object, as none are that come from a socket."""
+    """A value of this size. Each is an object of its own, as values that come from a socket are."""
     return (key * (size // len(key) + 1))[:size]
 
 
 class Revision:
-    """All that kv asks of its context."""
+    """The part of a context that kv needs."""
 
     revision = 0
 
 
 def application(keys: int, value_bytes: int) -> None:
-    """Fill it, ask it, take its snapshot, restore it; each measured."""
+    """Measure the application: fill it, ask it, take its snapshot, and restore that."""
     print("application:")
     before = resident(os.getpid())
     kv, context = KeyValue(), Revision()
@@ -83,7 +83,7 @@ def application(keys: int, value_bytes: int) -> None:
 
 
 def server(keys: int, value_bytes: int) -> None:
-    """The same keys, by MSET of the Redis protocol, to a cluster of one server that writes to disk."""
+    """Measure a cluster of one server that writes to disk; it gets the keys by MSET of the Redis protocol."""
     print("server:")
     shuffled = shuffled_keys(keys)
     with one_server() as (client, pid):
@@ -95,7 +95,7 @@ def server(keys: int, value_bytes: int) -> None:
 
 @contextmanager
 def one_server() -> Iterator[tuple[socket.socket, int]]:
-    """A connection to a cluster of one server, and its process id; with its directory gone afterwards."""
+    """Run a cluster of one server; yields a connection to it and its process id. Removes its directory afterwards."""
     with tempfile.TemporaryDirectory() as directory:
         config = write_config(Path(directory) / "one.yaml", 1, Random())
         command = server_command("--id", "0", "--config", "one.yaml")
@@ -110,6 +110,7 @@ def one_server() -> Iterator[tuple[socket.socket, int]]:
 
 
 def load(client: socket.socket, keys: list[str], value_bytes: int) -> None:
+    """Write keys to a server."""
     replies = client.makefile("rb")
     waiting = 0
     for command in commands(keys, value_bytes):
@@ -123,6 +124,7 @@ def load(client: socket.socket, keys: list[str], value_bytes: int) -> None:
 
 
 def commands(keys: list[str], value_bytes: int) -> Iterator[bytes]:
+    """MSET commands that write these keys."""
     for first in range(0, len(keys), KEYS_AT_ONCE):
         words = [text for key in keys[first : first + KEYS_AT_ONCE] for text in (key, value_of(key, value_bytes))]
         parts = [f"${len(word)}\r\n{word}\r\n" for word in ("MSET", *words)]
@@ -135,6 +137,7 @@ def expect_ok(reply: bytes) -> None:
 
 
 def connected(port: int) -> socket.socket:
+    """A connection to a server that is starting."""
     deadline = time.perf_counter() + UP_SECONDS
     while True:
         try:
@@ -153,15 +156,17 @@ def report(what: str, began: float, before: float, pid: int | None = None) -> No
 
 
 def resident(pid: int) -> float:
+    """Resident memory of a process in MiB."""
     return _status(pid, "VmRSS")
 
 
 def peak(pid: int | None) -> float:
+    """Largest resident memory of a process so far, in MiB; None: this process."""
     return _status(pid or os.getpid(), "VmHWM")
 
 
 def _status(pid: int, name: str) -> float:
-    """MiB, from Linux."""
+    """A figure in MiB from Linux's /proc."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) / 1024

@@ -3,10 +3,10 @@
     python -m benchmarks.regressions              compare with benchmarks/recorded.json
     python -m benchmarks.regressions --record     record
 
-Seconds say little on a machine that others use, so two other things are compared. The instructions of Python's byte
-code that a cluster in memory takes for each command are the same at each run, and tell of a change of one part in a
-hundred. What C code takes beside them shows only in CPU time, which is measured in turns with work that never changes,
-and compared as a ratio.
+Seconds are no measure on a machine that other programs use, so two other figures are compared. The number of
+instructions of Python's byte code that a cluster in memory executes for each command is the same at each run, so a
+change of one per cent is visible. The work of C code shows only in CPU time, which is compared as a ratio to the CPU
+time of work that never changes, measured alternately.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from pfsb.bench.report import aligned
 
 RECORDED: Final = Path(__file__).with_name("recorded.json")
 SLOWER_MAX: Final = 1.25
-"""A figure may be so many times the recorded one."""
+"""Maximum ratio of a figure to the recorded one."""
 COUNTED: Final = 1_024
-"""Commands whose instructions are counted, after as many that are not."""
+"""Number of commands whose instructions are counted; as many are executed before that and not counted."""
 TIMED: Final = 4_096
-"""Commands in one measurement of CPU time."""
+"""Number of commands in one measurement of CPU time."""
 TIMES: Final = 5
+"""Number of measurements of CPU time, of which the smallest counts."""
 
 Figures = dict[str, dict[str, float]]
-"""By case: `instructions` for each command, `cpu` of one command in millionths of the calibration."""
+"""For each case: `instructions` per command, and `cpu` per command in millionths of the calibration's CPU time."""
 
 
 def measure(case: Case) -> dict[str, float]:
@@ -42,14 +43,14 @@ def measure(case: Case) -> dict[str, float]:
     run.commands(COUNTED)
     counted = instructions(lambda: run.commands(COUNTED))
     pairs = [(cpu_seconds(lambda: run.commands(TIMED)), cpu_seconds(calibration)) for _ in range(TIMES)]
-    # The least disturbed of each: a neighbour on the machine makes both slower, but not always both in the same turn.
+    # The smallest of each counts: another program makes both slower, but not always both in the same round.
     cpu, unit = (min(times) for times in zip(*pairs, strict=True))
     return {"instructions": round(counted / COUNTED, 1), "cpu": round(cpu / unit / TIMED * 1e6, 2)}
 
 
 @frozen
 class Change:
-    """One figure, then and now."""
+    """One figure, as recorded and as measured now."""
 
     case: str
     figure: str
@@ -66,7 +67,7 @@ class Change:
 
 
 def changes(recorded: Mapping[str, Any], found: Figures, python: str) -> list[Change]:
-    """What can be compared: byte code only within one version of Python, and cases that were there then."""
+    """The comparisons that are possible: cases that were recorded, and byte code only of the same version of Python."""
     same_python = recorded["python"] == python
     return [
         Change(case, figure, recorded["figures"][case][figure], now)
@@ -85,7 +86,7 @@ def table(compared: Sequence[Change]) -> str:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """0: nothing is much slower; 1: something is."""
+    """Returns the exit status: 0 if no figure is much greater than recorded, 1 if one is."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.regressions", description="Compare with recorded figures."
     )
@@ -102,7 +103,7 @@ def main(given: Sequence[str] | None = None) -> int:
     recorded = json.loads(RECORDED.read_text())
     doubtful = {change.case for change in changes(recorded, found, python) if change.is_regression}
     for case in CASES:
-        if case.name in doubtful:  # a neighbour on the machine is slow once, a regression always
+        if case.name in doubtful:  # another program slows down one measurement, a regression all of them
             again = measure(case)
             found[case.name] = {figure: min(now, again[figure]) for figure, now in found[case.name].items()}
     compared = changes(recorded, found, python)

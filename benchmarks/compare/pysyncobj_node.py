@@ -1,7 +1,7 @@
-"""One node of PySyncObj, and what the comparison asks of it, as lines of JSON on a TCP port.
+"""One node of PySyncObj, which answers the comparison's questions in lines of JSON on a TCP port.
 
-PySyncObj has no client protocol: who calls it lives inside a node. So the load is made here, from the callbacks of
-the calls before, and the CPU time of the servers holds that of the client.
+PySyncObj has no client protocol: its caller is inside a node. Therefore the load is made here, from the callbacks of
+earlier calls, and the CPU time of the servers includes that of the client.
 
     python pysyncobj_node.py '{"me": "127.0.0.1:1", "others": [...], "control": 2}'
 """
@@ -24,15 +24,15 @@ from pfsb.bench.histogram import Histogram
 
 LOCK_SECONDS = 30.0
 BATCHING_FROM = 1_024
-"""With so many operations under way its batches pay; with fewer they only wait for its heartbeat, 0.1 s."""
+"""Number of operations under way from which on batches pay; fewer would only wait for the heartbeat, 0.1 s."""
 
 
 class Store(SyncObj):  # type: ignore[misc]
-    """Keys and values; a replicated read is its only linearizable one."""
+    """Keys and values. A replicated read is the only linearizable read of PySyncObj."""
 
     def __init__(self, me: str, others: list[str], locks: ReplLockManager) -> None:
         self.values: dict[str, str] = {}
-        # Its own value of 5 s between attempts to connect would be all that a restart measures.
+        # With the default of 5 s between attempts to connect, a restart would measure nothing but that.
         self.settings = SyncObjConf(connectionRetryTime=0.2, appendEntriesUseBatch=False)
         super().__init__(me, others, self.settings, consumers=[locks])
 
@@ -46,11 +46,11 @@ class Store(SyncObj):  # type: ignore[misc]
 
 
 class Run:
-    """A closed loop of operations from callbacks, all in PySyncObj's own thread but for the first."""
+    """A closed loop of operations. All but the first are begun in callbacks, in PySyncObj's own thread."""
 
     def __init__(self, store: Store, locks: Any, spec: dict[str, Any]) -> None:
         self._store = store
-        self._locks = locks._ReplLockManager__lockImpl  # its public face waits for another thread at each call
+        self._locks = locks._ReplLockManager__lockImpl  # the public class waits for another thread at each call
         self._kind: str = spec["kind"]
         self._under_way: int = spec["under_way"]
         self._count: int = spec["count"]
@@ -92,7 +92,7 @@ class Run:
             "errors": self.errors,
             "first_error": self.first_error,
             "seconds": seconds,
-            "cpu_seconds": 0.0,  # it is in that of the servers
+            "cpu_seconds": 0.0,  # the CPU time of the servers includes it
             "histogram": self.histogram.counts(),
         }
 
@@ -144,7 +144,7 @@ class Run:
 
 
 class Control(socketserver.StreamRequestHandler):
-    """One connection of the comparison: a line asks, a line answers; a load answers with several."""
+    """One connection of the comparison: each line is a question with one line of answer; a load has several."""
 
     store: Store
     locks: Any

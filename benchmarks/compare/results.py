@@ -1,4 +1,4 @@
-"""What was measured, round by round, and what it comes to: ratios within a round, then their median."""
+"""The results, round by round, and their evaluation: ratios within a round, then the median of the ratios."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ DURABLE_PEERS: Final = ("etcd", "ZooKeeper")
 MEMORY_PEER: Final = "PySyncObj"
 
 Cell = Mapping[str, Any]
-"""One row of one system in one round: `values`, and for rates also CPU time and latencies."""
+"""The result of one system for one row in one round: `values`, and for rates also CPU time and latencies."""
 Round = Mapping[str, Mapping[str, Cell]]
-"""By system, then by key of the row."""
+"""The cells of one round, by system and by key of the row."""
 
 
 def rate_cell(result: LoadResult) -> dict[str, Any]:
-    """What is kept of a load."""
+    """The cell of a load."""
     cpu = result.ended.cpu_seconds - result.begun.cpu_seconds
     return {
         "values": [result.per_second],
@@ -41,7 +41,7 @@ def rate_cell(result: LoadResult) -> dict[str, Any]:
 
 @frozen
 class Spread:
-    """The least, the middle and the most of several rounds."""
+    """The smallest, the median and the greatest value of several rounds."""
 
     low: float
     median: float
@@ -65,12 +65,12 @@ class Results:
         return Spread.of(self.values(system, row))
 
     def median(self, system: str, row: Row, name: str) -> float | None:
-        """Of one of the figures beside the rate."""
+        """The median of a figure beside the rate: CPU time or a latency."""
         found = [cell[name] for cell in self._cells(system, row) if cell.get(name) is not None]
         return statistics.median(found) if found else None
 
     def ratio(self, row: Row) -> Spread | None:
-        """For rates: pfsb by who it is measured against, both of the same round. None if either is missing."""
+        """For rates: pfsb's rate divided by that of the goal's peer in the same round. None if either is missing."""
         assert isinstance(row.goal, Times)
         peers = DURABLE_PEERS if row.goal.of == DURABLE else (MEMORY_PEER,)
         ratios = []
@@ -82,7 +82,7 @@ class Results:
         return Spread.of(ratios)
 
     def is_met(self, row: Row) -> bool | None:
-        """In the medians, second goals included; None if it was not measured."""
+        """Whether the medians meet the goal and its second condition; None if the row was not measured."""
         if isinstance(row.goal, AtMost):
             found = self.spread(OURS, row)
             met = None if found is None else found.median <= row.goal.value

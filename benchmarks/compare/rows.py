@@ -1,4 +1,4 @@
-"""The rows of the table: what is measured, and what is to be reached."""
+"""The rows of the table: the measurements and their goals."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from attrs import evolve, frozen
 from benchmarks.compare.system import Load
 
 MEASURED_WRITES: Final = 200_000
-"""After so many the memory of a server is looked at."""
+"""Number of writes after which the memory of a server is measured."""
 MISSED_WRITES: Final = 100_000
-"""So many a follower has to catch up with."""
+"""Number of writes that a follower has to catch up with."""
 
 DURABLE: Final = "the best durable peer"
 IN_MEMORY: Final = "PySyncObj in memory"
@@ -19,7 +19,7 @@ IN_MEMORY: Final = "PySyncObj in memory"
 
 @frozen
 class Times:
-    """At least so many times what somebody else does in the same round."""
+    """The goal to reach at least `factor` times the rate of another system in the same round."""
 
     factor: float
     of: str = DURABLE
@@ -30,7 +30,7 @@ class Times:
 
 @frozen
 class AtMost:
-    """No more than this, whatever others do."""
+    """The goal to stay below a value, whatever other systems reach."""
 
     value: float
     unit: str
@@ -41,18 +41,20 @@ class AtMost:
 
 @frozen
 class Row:
+    """One row of the table."""
+
     key: str
-    """As it is named on the command line."""
+    """The name on the command line."""
     title: str
     goal: Times | AtMost
     load: Load | None = None
-    """None: trouble or memory, measured in a way of its own."""
+    """The load whose rate is measured; None: the row is about failures or memory, and is measured in its own way."""
     seconds_min: float = 0.0
-    """Measured at least for so long: where answers take a second, a second shows nothing."""
+    """Minimum measured time: where answers take a second, one second shows nothing."""
     cpu_us_max: float | None = None
-    """A second goal: CPU time of all servers for each operation."""
+    """A second condition: maximum CPU time of all servers for each operation."""
     p50_ms_max: float | None = None
-    """A second goal: half of the answers come sooner."""
+    """A second condition: maximum median latency."""
 
     @property
     def is_rate(self) -> bool:
@@ -82,7 +84,7 @@ ROWS: Final = (
 
 
 def rows(names: str) -> list[Row]:
-    """Those that are named, in the order of the table; `all` for all. Raises ValueError."""
+    """The rows with these names, in the order of the table; `all` stands for all. Raises ValueError."""
     if names == "all":
         return list(ROWS)
     wanted = names.split(",")
@@ -93,5 +95,5 @@ def rows(names: str) -> list[Row]:
 
 
 def for_peer(load: Load) -> Load:
-    """Peers are asked through as many connections as serve them best: only how much is under way counts."""
+    """The load for a peer, which has only a number of operations under way: the peer chooses its connections."""
     return evolve(load, connections=load.under_way, depth=1)

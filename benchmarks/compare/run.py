@@ -1,4 +1,4 @@
-"""One run of the comparison: rounds, and in each of them one system after the other."""
+"""One run of the comparison: several rounds, in each of which all systems are measured in turn."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ WARMUP_SECONDS = 0.7
 
 @define(eq=False)
 class Comparison:
-    """Runs it; `results` grow round by round, so that what was measured is there when somebody interrupts."""
+    """One run. `results` grow round by round, so that an interrupted run leaves the rounds before it."""
 
     systems: Sequence[type[System]]
     rows: Sequence[Row]
     servers: int
     seconds: float
     kills: int
-    """How often the leader is killed in each round."""
+    """Number of times that the leader is killed in each round."""
     writes_share: float
-    """1.0: as many writes as the table says; less is quicker, and not the same."""
+    """Share of the writes that the rows name. 1.0: all of them; less is quicker, but measures something else."""
     scratch: Path
     save: Callable[[], None]
     say: Callable[[str], None]
-    """Told how it goes."""
+    """Called with lines about the progress."""
     results: Results = field(init=False, factory=Results)
 
     def run(self, rounds: int) -> None:
         for number in range(rounds):
             found: dict[str, dict[str, Any]] = {}
             self.results = Results([*self.results.rounds, found])
-            # Each round begins with another one: nobody always has the machine first.
+            # Each round begins with another system, so that none always has the machine first.
             shift = number % len(self.systems)
             for system in [*self.systems[shift:], *self.systems[:shift]]:
                 found[system.name] = {}
@@ -102,14 +102,14 @@ class Comparison:
         self.say(f"  {row.title}: {cells['memory']['values'][0]:.1f} MiB")
 
     def _catch_up(self, cluster: System, row: Row, cells: dict[str, Any]) -> None:
-        """In a cluster of its own: a server that starts executes again all that it has executed before."""
+        """Measure in a separate cluster: a server that starts executes again everything that it has executed before."""
         taken = seconds_to_catch_up(cluster, int(MISSED_WRITES * self.writes_share))
         cells["catchup"] = {"values": [taken]}
         self.say(f"  {row.title}: {taken:.2f} s")
 
 
 def _is_for(system: type[System], row: Row) -> bool:
-    """Nobody but whom the goal names is asked for a depth that the table has for nobody else."""
+    """Whether a system is measured for this row: one with a goal against PySyncObj is for these two systems only."""
     if not row.is_rate:
         return False
     against_memory = isinstance(row.goal, Times) and row.goal.of == IN_MEMORY

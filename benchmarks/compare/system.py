@@ -1,4 +1,4 @@
-"""What the comparison asks of each system: be started, loaded, killed and caught up with."""
+"""The interface of a system in the comparison: servers are started, loaded, killed and looked at."""
 
 from __future__ import annotations
 
@@ -23,25 +23,26 @@ from pfsb.demo.processes import free_ports
 VALUE_BYTES: Final = 100
 KEYS: Final = 10_000
 UP_SECONDS: Final = 60.0
+"""How long a system may take to do what is waited for."""
 _LOOK_SECONDS: Final = 0.01
 _END_SECONDS: Final = 10.0
 
 T = TypeVar("T")
 
 Write = Callable[[], None]
-"""One write on a connection that is open: returns when it is acknowledged, raises OSError if it is not in time."""
+"""Writes once on an open connection: returns when the write is acknowledged, raises OSError if it is not in time."""
 
 
 class Missing(Exception):
-    """A system that cannot be had here; the text says what it needs."""
+    """A system cannot be measured here; the text says what it needs."""
 
 
 class Trouble(Exception):
-    """A system that did not do what it should have; the text says what."""
+    """A system has failed; the text says how."""
 
 
 def wait_for(what: str, look: Callable[[], T | None], seconds: float = UP_SECONDS) -> T:
-    """Look again and again until something is seen. Raises `Trouble` after `seconds`."""
+    """Call `look` until it returns neither None nor False, and return its result. Raises `Trouble` after `seconds`."""
     deadline = time.monotonic() + seconds
     while (seen := look()) is None or seen is False:
         if time.monotonic() >= deadline:
@@ -52,16 +53,16 @@ def wait_for(what: str, look: Callable[[], T | None], seconds: float = UP_SECOND
 
 @define(eq=False)
 class Load:
-    """What is to be measured, in words that every system understands."""
+    """A load, in terms that apply to every system."""
 
     kind: str
-    """put, get (linearizable), local (a read of one server's own state), lock (each client its own), lockone."""
+    """put, get (linearizable), local (a read of one server's own state), lock (one for each client), or lockone."""
     connections: int = 1
     depth: int = 1
     seconds: float = 3.0
     warmup: float = 0.5
     count: int = 0
-    """If not 0: so many operations, however long they take."""
+    """If not 0: run this number of operations, instead of for `seconds`."""
 
     @property
     def under_way(self) -> int:
@@ -70,56 +71,56 @@ class Load:
 
 @frozen
 class Choices:
-    """What somebody may choose about single systems."""
+    """Options of the command line that concern single systems."""
 
     etcd: str | None = None
-    """Another server binary of etcd."""
+    """Path of the server binary of etcd; None: it is searched for."""
     transport: str = "udp"
-    """What pfsb's servers speak to each other over."""
+    """The transport between pfsb's servers."""
 
 
 class System(ABC):
-    """A cluster of one system: `start`, measure, `stop`. Servers are numbered from 0."""
+    """A cluster of one system, which is started, measured and stopped. Servers are numbered from 0."""
 
     name: ClassVar[str]
     durable: ClassVar[bool] = True
-    """A write that was acknowledged survives a power cut."""
+    """True: a write that was acknowledged survives a power cut."""
 
     def __init__(self, directory: Path, servers: int) -> None:
         self.directory = directory
         self.servers = servers
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
-    # ------------------------------------------------------------------ of each system its own
+    # ------------------------------------------------------------------ different for each system
 
     @classmethod
     @abstractmethod
     def prepare(cls, choices: Choices) -> str:
-        """Find or build what is needed; returns the version. Raises `Missing`."""
+        """Find or build the programs that are needed; returns the version. Raises `Missing`."""
 
     @abstractmethod
     def configure(self) -> None:
-        """Choose ports and write the files that all servers need. Called once, before any of them starts."""
+        """Choose ports and write the files that all servers need. Called once, before a server starts."""
 
     @abstractmethod
     def command(self, server: int) -> tuple[Sequence[str], dict[str, str]]:
-        """The command line that starts one server, and what it needs in its environment."""
+        """The command line that starts one server, and variables for its environment."""
 
     @abstractmethod
     def leader(self) -> int | None:
-        """Which server leads, if one does and the others know."""
+        """The server that leads; None if there is none, or if other servers do not know it."""
 
     @abstractmethod
     def load(self, load: Load) -> LoadResult | None:
-        """Run it with the client that serves this system best, and `look` at both ends. None: it cannot do that."""
+        """Run a load with the client that is best for this system, and `look` at both ends. None: impossible here."""
 
     @abstractmethod
     def open_writer(self, server: int) -> Write:
-        """A connection to one server. Raises OSError."""
+        """Connect to a server; returns a function that writes once. Raises OSError."""
 
     @abstractmethod
     def position(self, server: int) -> object | None:
-        """How far a server's own state has come; equal when two have executed the same. None: it does not say."""
+        """The position of a server's own state; equal for servers that have executed the same. None: unknown."""
 
     # ------------------------------------------------------------------ the same for all
 
@@ -141,12 +142,12 @@ class System(ABC):
                 stderr=log,
                 cwd=self.directory,
                 env={**os.environ, **environment},
-                # Ctrl-C is for the comparison, which stops the servers itself.
+                # Ctrl-C must reach the comparison only, which stops the servers itself.
                 start_new_session=True,
             )
 
     def wait_leader(self) -> int:
-        """Raises `Trouble` if a server ends meanwhile, or none leads in time."""
+        """Wait for a leader. Raises `Trouble` if a server ends meanwhile, or none leads in time."""
 
         def look() -> int | None:
             self.check_alive()
@@ -155,13 +156,13 @@ class System(ABC):
         return wait_for(f"{self.name}: a leader", look)
 
     def check_alive(self) -> None:
-        """Raises `Trouble` if a server has ended that nobody killed."""
+        """Raise `Trouble` if a server has ended that the comparison has not killed."""
         for server, process in self._processes.items():
             if process.poll() is not None:
                 raise Trouble(f"{self.name}: server {server} has ended: {self._last_words(server)}")
 
     def kill(self, server: int) -> None:
-        """kill -9; returns when it is gone."""
+        """Kill a server with SIGKILL; returns when its process has ended."""
         process = self._processes.pop(server)
         process.kill()
         process.wait(_END_SECONDS)
@@ -170,7 +171,7 @@ class System(ABC):
         return [server for server, process in self._processes.items() if process.poll() is None]
 
     def stop(self) -> None:
-        """End every server that was started here, by its process id. Never fails."""
+        """Kill every server of this cluster, by its process id. Never fails."""
         for process in self._processes.values():
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGKILL)
@@ -179,11 +180,11 @@ class System(ABC):
         self._processes.clear()
 
     def look(self) -> Moment:
-        """What the servers have taken of the processor so far."""
+        """The CPU time of the servers so far."""
         return Moment({}, cpu_seconds_of_all(self.pids()), busy_seconds())
 
     def pids(self) -> list[int]:
-        """Of the servers that run."""
+        """Process ids of the servers that run."""
         return [self._processes[server].pid for server in self.running()]
 
     def memory(self) -> int:
@@ -202,13 +203,13 @@ def ports(count: int) -> list[int]:
 
 @define(eq=False)
 class Tail:
-    """The part of a text stream that was not read yet; for line protocols over blocking sockets."""
+    """Reads lines from a blocking socket, and keeps the bytes after the last line."""
 
     _receive: Callable[[int], bytes]
     _partial: bytes = field(init=False, default=b"")
 
     def line(self) -> bytes:
-        """Raises OSError when the other side hangs up."""
+        """The next line. Raises OSError when the other side closes the connection."""
         while b"\n" not in self._partial:
             data = self._receive(65_536)
             if not data:

@@ -1,4 +1,4 @@
-"""What the peers need: found on the system, installed into a directory of its own, or compiled, each once."""
+"""Programs that the peers need: found on the system, or once installed or compiled into the cache."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pfsb.bench.client import cache_directory
 
 
 def program(name: str, package: str) -> str:
-    """The path of a program. Raises `Missing` with the package that has it."""
+    """The path of a program. Raises `Missing`, which names the package that has it."""
     found = shutil.which(name)
     if found is None:
         raise Missing(f"{name} is not installed (Debian: apt-get install {package})")
@@ -24,7 +24,7 @@ def program(name: str, package: str) -> str:
 
 
 def python_environment(name: str, *requirements: str) -> Path:
-    """A virtual environment with these packages of PyPI, made at first use. Raises `Missing`."""
+    """The directory of a virtual environment with these packages of PyPI, made at first use. Raises `Missing`."""
     directory = cache_directory() / name
     if not (directory / "complete").exists():
         pip = [str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -35,12 +35,15 @@ def python_environment(name: str, *requirements: str) -> Path:
 
 
 def built(source: Path, kind: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Path:
-    """The directory where `command` has built `source`; `{out}` in it stands for that directory. Raises `Missing`."""
+    """The directory in which `command` has built `source`. Raises `Missing`.
+
+    `{out}` in the command stands for that directory.
+    """
     digest = hashlib.blake2b(source.read_bytes() + repr(command).encode(), digest_size=8).hexdigest()
     directory = cache_directory() / f"{kind}-{digest}"
     if not directory.exists():
         directory.parent.mkdir(parents=True, exist_ok=True)
-        # Complete or not there: a build that broke off must not be taken for one.
+        # The directory appears only when the build is complete, so that a failed build is not taken for a complete one.
         with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
             out = Path(scratch) / "out"
             out.mkdir()

@@ -1,4 +1,4 @@
-"""What is measured by making trouble: how soon writes go on without the leader, how soon a follower catches up."""
+"""Measurements of failures: the time without a leader after a kill, and the time that a follower needs to catch up."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from attrs import define, field
 from benchmarks.compare.system import Load, System, Trouble, Write, wait_for
 
 WRITERS: Final = 4
+"""Number of clients that write."""
 BEFORE_SECONDS: Final = 0.7
-"""How long there is peace before the leader is killed."""
+"""How long clients write before the leader is killed."""
 GUARD_SECONDS: Final = 0.02
-"""An answer that comes so soon after the kill was on its way before it."""
+"""Time after the kill in which an answer does not count, since it was on its way before the kill."""
 PATIENCE_SECONDS: Final = 15.0
+"""How long a cluster may take to acknowledge a write."""
 _RETRY_SECONDS: Final = 0.005
 
 
 @define(eq=False)
 class Writers:
-    """Clients that write one after the other, each at one server, and go on to the next server when it fails them."""
+    """Clients that each write in a loop. Each is at one server, and moves to the next when a write fails."""
 
     _system: System
     answered: list[float] = field(init=False, factory=list)
-    """When, by time.monotonic."""
+    """Times of the acknowledgements, by time.monotonic."""
     _stopping: threading.Event = field(init=False, factory=threading.Event)
     _threads: list[threading.Thread] = field(init=False, factory=list)
 
@@ -42,6 +44,7 @@ class Writers:
             thread.join()
 
     def first_after(self, moment: float) -> float | None:
+        """The time of the first acknowledgement after a moment; None: there is none yet."""
         return next((at for at in sorted(self.answered) if at > moment), None)
 
     def _write(self, first: int) -> None:
@@ -59,7 +62,7 @@ class Writers:
 
 
 def seconds_without_leader(system: System) -> float:
-    """kill -9 of the leader; how long until a write is answered again. The killed one is started again afterwards."""
+    """Kill the leader with SIGKILL, and start it again afterwards; returns the time until a write is answered."""
     leader = system.wait_leader()
     writers = Writers(system)
     writers.start()
@@ -82,7 +85,7 @@ def seconds_without_leader(system: System) -> float:
 
 
 def seconds_to_catch_up(system: System, writes: int) -> float:
-    """A follower that missed so many writes is started: how long until its own state has them."""
+    """Start a follower that has missed some writes; returns the time until its own state has them."""
     leader = system.wait_leader()
     follower = next(server for server in system.running() if server != leader)
     system.kill(follower)
@@ -98,7 +101,7 @@ def seconds_to_catch_up(system: System, writes: int) -> float:
 
 
 def settle(system: System) -> None:
-    """Wait until all servers have executed the same."""
+    """Wait until all servers have executed the same writes."""
     wait_for(f"{system.name}: all servers to be equal", lambda: _are_equal(system, system.running()))
 
 
@@ -109,7 +112,7 @@ def _are_equal(system: System, servers: Sequence[int]) -> bool:
 
 
 def _write_once(system: System, server: int) -> None:
-    """What `position` looks at must be there, and stand still."""
+    """Write once more, so that the state which `position` looks at exists and its last change is complete."""
 
     def look() -> bool:
         try:

@@ -1,4 +1,4 @@
-"""ZooKeeper, with its own client in Java."""
+"""ZooKeeper as a system of the comparison, with its own client in Java."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from pfsb.bench.client import LoadClient, LoadFailed, LoadResult
 
 WRITE_SECONDS: Final = 0.25
 CONNECTIONS_MAX: Final = 4
-"""A session carries many calls; more sessions serve it no better, but for locks, which belong to sessions."""
+"""Maximum number of sessions: a session carries many calls, and more of them make ZooKeeper no faster. Locks belong to
+sessions, so loads of locks have more."""
 WARM_SECONDS: Final = 6.0
-"""Load before anything is measured: Java compiles while it runs."""
+"""How long load runs before anything is measured: Java compiles while it runs."""
 _SOURCE: Final = Path(__file__).with_name("ZooKeeperLoad.java")
 _JARS: Final = Path("/usr/share/java")
 _NEEDED: Final = (
@@ -68,7 +69,7 @@ class ZooKeeper(System):
         return [self._java, "-Xmx1000m", "-cp", self._class_path, main, f"data-{server}/zoo.cfg"], {}
 
     def leader(self) -> int | None:
-        """Every server that runs must serve: one that is joining would be in the way of what is measured."""
+        """The server that leads, once all that run serve: one that is joining would disturb a measurement."""
         said = {server: self._srvr(server) for server in self.running()}
         if not all("Mode:" in words for words in said.values()):
             return None
@@ -93,7 +94,7 @@ class ZooKeeper(System):
         connections = load.under_way if load.kind in ("lock", "lockone") else min(load.under_way, CONNECTIONS_MAX)
         address = f"127.0.0.1:{self._clients[self.wait_leader()]}"
         words = (load.kind, address, connections, load.under_way, load.seconds, load.warmup, load.count)
-        # The client shares the machine with the servers: quick to warm up is better here than fast in the long run.
+        # The client shares the machine with the servers: a short warm-up matters more here than speed in the long run.
         java = [self._java, "-Xmx1g", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", self._class_path]
         command = [*java, "ZooKeeperLoad", *map(str, words), str(KEYS), str(VALUE_BYTES)]
         try:
@@ -102,7 +103,7 @@ class ZooKeeper(System):
             raise Trouble(f"{self.name}: {error}") from None
 
     def open_writer(self, server: int) -> Write:
-        """Over its wire protocol: the Java client waits up to a second before it connects elsewhere."""
+        """Connect by ZooKeeper's wire protocol: the Java client waits up to a second before it tries another server."""
         connection = socket.create_connection(("127.0.0.1", self._clients[server]), WRITE_SECONDS)
         wire = _Wire(connection)
         wire.open_session()
@@ -115,7 +116,7 @@ class ZooKeeper(System):
 
 
 class _Wire:
-    """As much of ZooKeeper's client protocol as a writer needs."""
+    """The part of ZooKeeper's client protocol that a writer needs."""
 
     _CREATE, _SET_DATA = 1, 5
     _NODE_EXISTS = -110

@@ -1,4 +1,4 @@
-"""Command line: loads a cluster, samples its leader with py-spy, draws what was seen."""
+"""The command line of the flame graphs: loads a cluster, samples its leader with py-spy, and draws the samples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pfsb.bench.workload import Workload, operations
 SAMPLES_PER_SECOND: Final = 250
 WARMUP_SECONDS: Final = 1.0
 SPY_SECONDS: Final = 3.0
-"""How long py-spy may take to begin and to end; the load goes on meanwhile."""
+"""How long py-spy may take to begin and to end; the load continues in this time."""
 VALUE_BYTES: Final = 100
 
 
@@ -44,13 +44,13 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 class NoSpy(Exception):
-    """py-spy is not here, or may not look; the text says which."""
+    """py-spy is not installed, or may not trace processes; the text says which."""
 
 
 def main() -> int:
-    """0: all was drawn; 1: something was not to be had; 130: interrupted."""
+    """Returns the exit status: 0 if all was drawn, 1 if a part could not be measured, 130 if interrupted."""
     asked = arguments()
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has started it with SIGINT ignored
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have started this program with SIGINT ignored
         signal.signal(number, _interrupt)
     scratch = Path(tempfile.mkdtemp(prefix="pfsb-flame-", dir=asked.directory)).resolve()
     try:
@@ -81,7 +81,7 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def py_spy() -> str:
-    """The program: of this Python's environment, or of the system. Raises `NoSpy`."""
+    """The path of py-spy in this Python's environment, or in the system. Raises `NoSpy`."""
     beside = Path(sys.executable).with_name("py-spy")
     found = str(beside) if beside.exists() else shutil.which("py-spy")
     if found is None:
@@ -90,7 +90,7 @@ def py_spy() -> str:
 
 
 def _sampled(asked: argparse.Namespace, scratch: Path) -> dict[str, list[Stack]]:
-    """By load. Raises `NoSpy`, `Trouble`, `LoadFailed`."""
+    """The sampled stacks of the leader, by load. Raises `NoSpy`, `Trouble`, `LoadFailed`."""
     spy = py_spy()
     cluster = Pfsb(scratch / "servers", asked.servers)
     found = {}

@@ -1,4 +1,4 @@
-"""A flame graph as SVG: a frame is as wide as the share of samples in it, below it stands what it called."""
+"""A flame graph as SVG: the width of a frame is its share of the samples, and its callees stand below it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ WIDTH: Final = 1200
 ROW: Final = 17
 _TOP: Final = 52
 _SHARE_MIN: Final = 0.004
-"""Narrower frames are left out: nobody could read or meet them."""
+"""Minimum share of a frame that is drawn: a reader could neither see a narrower one nor hit it with the pointer."""
 _CHARACTER: Final = 5.7
-"""Pixels; of the font that is used, about."""
+"""Approximate width of a character in pixels."""
 _DEPTH_MAX: Final = 40
 _COLOURS: Final = dict(
     zip(
@@ -25,11 +25,11 @@ _COLOURS: Final = dict(
 )
 
 Place = tuple[Frame, int, float, float]
-"""(frame, row, left, width); the last two as shares of the whole."""
+"""(frame, row, left, width); left and width as shares of the whole."""
 
 
 def svg(root: Frame, title: str) -> str:
-    """One document; hovering over a frame tells its name and share."""
+    """The drawing as one document; hovering over a frame shows its name and share."""
     places = list(_places(root, 0, 0.0, root.samples))
     height = _TOP + ROW * (1 + max((row for _, row, _, _ in places), default=0)) + 8
     parts = [
@@ -45,7 +45,7 @@ def svg(root: Frame, title: str) -> str:
 
 
 def _places(frame: Frame, row: int, left: float, total: int) -> Iterator[Place]:
-    """Callees beside each other, the largest first, from the caller's left edge."""
+    """The places of a frame's callees, the largest first, side by side from the left edge of their caller."""
     for callee in sorted(frame.callees.values(), key=lambda callee: -callee.samples):
         width = callee.samples / total
         if width >= _SHARE_MIN and row < _DEPTH_MAX:

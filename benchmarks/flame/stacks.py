@@ -1,4 +1,4 @@
-"""Sampled stacks, as py-spy's format `raw` has them, as a tree; and which part of the program each sample was in."""
+"""Sampled stacks in py-spy's format `raw`: as a tree, and counted for the parts of the program."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Final
 from attrs import define, field
 
 THROUGH_MIN: Final = 0.9
-"""A frame below which so much of everything is has nothing beside it worth a row: twistd, the reactor's loop."""
+"""Share of all samples above which a frame at the bottom is left out: it has nothing beside it that is worth a row, as
+in twistd and the reactor's loop."""
 
 MAIN_THREAD: Final = "MainThread"
 WAITS: Final = frozenset(
@@ -20,7 +21,7 @@ WAITS: Final = frozenset(
         "HistoryReader._run (pfsb/storage/threads.py)",
     }
 )
-"""Where threads wait for something to do; what these functions themselves compute is next to nothing."""
+"""Functions in which threads wait for work; these functions themselves take hardly any CPU time."""
 
 PARTS: Final = (
     ("protocol", "pfsb/paxos/"),
@@ -32,30 +33,30 @@ PARTS: Final = (
     ("rest of pfsb", "pfsb/"),
     ("Twisted", "twisted/"),
 )
-"""What a frame belongs to, by its file: the first that fits."""
+"""(part of the program, beginning of the file's path); a frame belongs to the first part that fits."""
 OTHER: Final = "Python"
-"""What none of them is: the standard library, and C code called from it."""
+"""The part of all other frames: the standard library, and C code that it calls."""
 _LIBRARIES: Final = "site-packages/"
 
 
 @define
 class Frame:
-    """A function as it was called on one way from the bottom of the stack."""
+    """A function with one chain of callers from the bottom of the stack."""
 
     name: str
-    """As in `turn (pfsb/paxos/turn.py)`."""
+    """The function and its file, as in `turn (pfsb/paxos/turn.py)`."""
     samples: int = 0
-    """In it, and in what it called."""
+    """Number of samples in the function and its callees."""
     callees: dict[str, Frame] = field(factory=dict)
 
     @property
     def part(self) -> str:
-        """What its file belongs to, whatever directory that is installed in."""
+        """The part of the program that the function belongs to."""
         return part_of(self.name)
 
 
 Stack = tuple[Sequence[str], int]
-"""(frames from the bottom, samples)."""
+"""(frames from the bottom, number of samples)."""
 
 
 def part_of(name: str) -> str:
@@ -64,7 +65,7 @@ def part_of(name: str) -> str:
 
 
 def parse(raw: str) -> list[Stack]:
-    """Lines of `frame;frame;frame count`; the first frame is the thread, as in `thread (8335): MainThread`."""
+    """The stacks in lines `frame;frame;frame count`; the first frame is the thread (`thread (8335): MainThread`)."""
     stacks: list[Stack] = []
     for line in filter(None, map(str.strip, raw.splitlines())):
         frames, _, count = line.rpartition(" ")
@@ -74,18 +75,18 @@ def parse(raw: str) -> list[Stack]:
 
 
 def busy(stacks: Iterable[Stack]) -> list[Stack]:
-    """Without threads that only wait. py-spy leaves them out where the system tells it, which not every one does."""
+    """The stacks without threads that only wait, which py-spy leaves out on some systems but not on all."""
     return [(frames, count) for frames, count in stacks if frames[-1] not in WAITS]
 
 
 def busy_cores(stacks: Sequence[Stack]) -> float:
-    """How many cores the threads together keep busy: each is sampled as often, and the main one always."""
+    """How many cores the threads together keep busy; each thread is sampled equally often, the main one always."""
     each = sum(count for frames, count in stacks if frames[0] == MAIN_THREAD)
     return sum(count for _, count in busy(stacks)) / each if each else 0.0
 
 
 def tree(stacks: Iterable[Stack]) -> Frame:
-    """From the bottom up: below each thread, what has something beside it."""
+    """The stacks as a tree from the bottom up, without the frames below each thread that hold almost everything."""
     root = Frame("all")
     for frames, count in stacks:
         at = root
@@ -111,9 +112,9 @@ def _samples(frame: Frame) -> int:
 
 
 def shares(stacks: Sequence[Stack]) -> dict[str, float]:
-    """Of all samples, how many were in each part.
+    """The share of all samples in each part of the program.
 
-    What runs in the standard library or in C counts for the part that has called it: a part pays for what it asks for.
+    Code of the standard library and in C counts for the part that has called it, because that part causes its cost.
     """
     counted: Counter[str] = Counter()
     for frames, count in stacks:

@@ -1,4 +1,4 @@
-"""Command line: measures what is asked for, draws it, and says which of the paper's ratios hold here."""
+"""The command line of the paper's charts: measures, draws, and prints ratios beside those of the paper."""
 
 from __future__ import annotations
 
@@ -51,11 +51,14 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def main() -> int:
-    """0: all was measured; 1: something was not; 130: interrupted, and what was measured is drawn."""
+    """Returns the exit status: 0 if all was measured, 1 if a part was not, 130 if interrupted.
+
+    All points that were measured are drawn in each case.
+    """
     asked = arguments()
     if asked.from_json is not None:
         return _show(asked, [Point.read(words) for words in json.loads(asked.from_json.read_text())], 0)
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has started it with SIGINT ignored
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have started this program with SIGINT ignored
         signal.signal(number, _interrupt)
     points: list[Point] = []
     status = 0
@@ -89,7 +92,7 @@ def _measure_variant(asked: argparse.Namespace, variant: Variant, scratch: Path,
 
 
 def _measured(asked: argparse.Namespace, variant: Variant, servers: int, scratch: Path) -> Iterator[Point]:
-    """Points for one cluster, with clients at all of its servers."""
+    """Measure one cluster, with clients at all of its servers."""
     directory = scratch / f"{variant.key}-{servers}"
     cluster = Pfsb(directory, servers, variant.settings)
     client = LoadClient(client_command())

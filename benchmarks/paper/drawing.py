@@ -1,4 +1,4 @@
-"""Charts with pfsb's lines beside the paper's, and the claims that can be compared at all: ratios."""
+"""Charts with pfsb's lines beside the paper's, and a table of ratios, which can be compared between machines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Point:
     clients: int
     per_second: float
     milliseconds: float
-    """Of the mean answer: with one operation under way for each client, clients divided by rate."""
+    """Mean latency: clients divided by rate, since each client has one operation under way."""
 
     @classmethod
     def read(cls, words: Mapping[str, Any]) -> Point:
@@ -30,7 +30,7 @@ class Point:
 
 
 def charts(points: Sequence[Point]) -> list[Chart]:
-    """Two for each variant that was measured; two more over the number of servers."""
+    """Two charts for each variant that was measured, and two over the number of servers."""
     drawn = []
     for variant in VARIANTS:
         mine = [point for point in points if point.variant == variant.key]
@@ -76,7 +76,7 @@ def _scaling_charts(points: Sequence[Point]) -> list[Chart]:
 
 
 def claims(points: Sequence[Point]) -> str:
-    """What aggregation gains, and what more servers cost, here and in the paper."""
+    """A table of the gain by aggregation and the cost of more servers, here and in the paper."""
     rows = [["", "servers", "pfsb", "the paper"]]
     servers = sorted({point.servers for point in points})
     for storage in ("disk", "memory"):

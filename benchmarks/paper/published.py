@@ -1,8 +1,8 @@
-"""What section 7 and the technical report's charts give: four to twenty servers, clients with one update under way.
+"""The figures of section 7 and of the technical report: 4 to 20 servers, clients with one update under way.
 
 The charts were read from their vector data, to about one part in a hundred. "Clean" is the paper's build of the normal
 case alone; "complete" has reconciliation, a dynamic window and recovery, as pfsb has. The charts with asynchronous
-disk writes have no counterpart: pfsb acknowledges nothing that is not on disk, unless it keeps nothing at all.
+disk writes have no counterpart: pfsb acknowledges only updates that are on disk, except with storage in memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ UPDATE_BYTES: Final = 200
 SCALING_CLIENTS: Final = 25
 
 Points = Mapping[int, Sequence[tuple[float, float]]]
-"""By number of servers: (clients, value)."""
+"""(clients, value), by number of servers."""
 
 
 @frozen

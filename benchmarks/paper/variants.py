@@ -1,4 +1,4 @@
-"""How the servers are set up for each pair of charts."""
+"""The settings of the servers for each pair of charts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from attrs import field, frozen
 from benchmarks.paper.published import AGGREGATED_DISK, AGGREGATED_MEMORY, PLAIN_DISK, PLAIN_MEMORY, Published
 
 _PLAIN: Final = {"limits": {"batch_bytes": 1}}
-"""One update in each proposal. Disk writes are still gathered, and so are ACCEPTs."""
+"""Settings with one update in each proposal. Disk writes and ACCEPTs are still gathered."""
 _MEMORY: Final = {"storage": "memory"}
 
 
 @frozen
 class Variant:
+    """One pair of charts: the servers' settings, the numbers of clients, and the published figures."""
+
     key: str
     title: str
     published: Published

@@ -1,4 +1,4 @@
-"""Command line: measures the sections that are asked for, shows, keeps and draws them."""
+"""The command line of the measurements of scale: measures sections, and prints, saves and draws them."""
 
 from __future__ import annotations
 
@@ -48,17 +48,21 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def extent(asked: argparse.Namespace) -> Extent:
+    """The points that the command line asks for."""
     chosen = QUICK if asked.quick else Extent()
     return evolve(chosen, seconds=asked.seconds) if asked.seconds else chosen
 
 
 def main() -> int:
-    """0: all was measured; 1: something was not; 130: interrupted, and what was measured is shown."""
+    """Returns the exit status: 0 if all was measured, 1 if a part was not, 130 if interrupted.
+
+    All points that were measured are shown in each case.
+    """
     asked = arguments()
     if asked.from_json is not None:
         kept = json.loads(asked.from_json.read_text())
         return _show(asked, [Point.read(words) for words in kept["points"]], kept["about"], 0)
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has started it with SIGINT ignored
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have started this program with SIGINT ignored
         signal.signal(number, _interrupt)
     points: list[Point] = []
     status = 0

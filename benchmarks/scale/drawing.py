@@ -14,13 +14,13 @@ from pfsb.bench.plot import Chart, Series
 
 @frozen
 class _Axes:
-    """How one figure of a section is drawn."""
+    """The axes of one chart of a section."""
 
     title: str
     x_name: str
     y_name: str
     figure: str
-    """Attribute of `Point`."""
+    """The attribute of `Point` that is drawn."""
     log_x: bool = True
     log_y: bool = False
 
@@ -47,7 +47,7 @@ _AXES: Final[dict[str, tuple[_Axes, ...]]] = {
 
 
 def charts(points: Sequence[Point], section: str) -> list[Chart]:
-    """Those of one section; none if nothing of it was measured."""
+    """The charts of one section; none if it was not measured."""
     measured = of_section(points, section)
     if not measured:
         return []
@@ -70,7 +70,7 @@ def _series(name: str, figure: str, points: Sequence[Point]) -> Series:
 
 
 def _overload(points: Sequence[Point]) -> list[Chart]:
-    """What is answered and how soon: over what is under way, and over what is due."""
+    """Throughput and latency, over the operations under way and over the operations due."""
     closed, opened = ([p for p in points if p.series == kind] for kind in (CLOSED, OPEN))
     drawn = [
         Chart(

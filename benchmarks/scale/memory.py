@@ -1,4 +1,4 @@
-"""What a server holds resident for many keys and for many sessions."""
+"""Resident memory of a server with many keys and with many sessions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pfsb.bench.workload import Target
 from pfsb.support.open_files import allow_many_files
 
 TTL_SECONDS: Final = 600
-"""Sessions must outlive the measurement, whether anything is heard of them or not."""
+"""Time to live of sessions: longer than the measurement, in which the clients send nothing more."""
 AT_ONCE: Final = 100
-"""Sessions that are opened together."""
+"""Number of sessions that are opened together."""
 
 
 def memory_over_keys(counts: Sequence[int], value_bytes: int) -> Iterator[tuple[int, float]]:
-    """(keys, MiB) of a cluster of one server, which is given more and more keys."""
+    """Measure (keys, MiB) of a cluster of one server, which gets more and more keys."""
     keys = shuffled_keys(max(counts))
     with one_server() as (client, pid):
         done = 0
@@ -32,9 +32,9 @@ def memory_over_keys(counts: Sequence[int], value_bytes: int) -> Iterator[tuple[
 
 
 def memory_over_sessions(cluster: Pfsb, counts: Sequence[int]) -> Iterator[tuple[int, float]]:
-    """(sessions, MiB of the largest server): each of its own connection to the leader, each with one command executed.
+    """Measure (sessions, MiB of the largest server). Each session has a connection to the leader and has run a command.
 
-    Raises `Trouble` if one is refused.
+    Raises `Trouble` if a session is refused.
     """
     allow_many_files()
     [target] = cluster.probe().towards("leader")

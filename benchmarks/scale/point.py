@@ -1,4 +1,4 @@
-"""One measured point of a section, as it is kept in a file."""
+"""One measured point of a section, in the form in which it is saved."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from pfsb.bench.measure import Measurement
 
 @frozen
 class Point:
-    """`x` is what the section is over: servers, bytes, connections, keys. What does not apply is None."""
+    """One point. `x` is the quantity that the section varies: servers, bytes, connections, keys or sessions.
+
+    A figure that does not apply to the section is None.
+    """
 
     section: str
     series: str
@@ -21,12 +24,12 @@ class Point:
     p50_ms: float | None = None
     p99_ms: float | None = None
     server_cpu_us: float | None = None
-    """Of all servers together, for each operation."""
+    """CPU time of all servers together for each operation."""
     commands_per_proposal: float | None = None
     memory_mib: float | None = None
-    """Resident, of the largest server, when the point was done."""
+    """Resident memory of the largest server at the end of the measurement."""
     due: float | None = None
-    """Of an open loop: operations due each second."""
+    """Open loop: number of operations due each second."""
     missed: int = 0
     errors: int = 0
     first_error: str = ""
@@ -35,6 +38,7 @@ class Point:
 
     @classmethod
     def of(cls, section: str, series: str, x: float, found: Measurement, memory_bytes: int) -> Point:
+        """The point of a measurement."""
         return cls(
             section,
             series,
@@ -55,7 +59,7 @@ class Point:
 
     @classmethod
     def read(cls, words: Mapping[str, Any]) -> Point:
-        """What `attrs.asdict` has made of one."""
+        """The point that `attrs.asdict` has turned into a dictionary."""
         return cls(**words)
 
 

@@ -1,4 +1,4 @@
-"""What is measured, section by section. Each starts its own servers and yields its points as they come."""
+"""The sections. Each starts its own servers and yields its points as they are measured."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pfsb.bench.workload import Workload, fill, operations
 VALUE_BYTES: Final = 100
 KEYS: Final = 10_000
 LARGE_KEYS: Final = 500
-"""Values of 32 KiB are kept in memory by each server: fewer of them."""
+"""Number of keys for large values: each server keeps all values in memory, and a value has up to 32 KiB."""
 COMMAND_BYTES: Final = 49_152
-"""The largest that a configuration may allow: a value of 32 KiB comes with its verb and key."""
+"""Maximum size of a command that a configuration may allow: a value of 32 KiB comes with its verb and key."""
 CONNECTIONS_MAX: Final = 12_000
 WARMUP_SECONDS_MAX: Final = 30.0
 LOADS: Final = ((1, 1), (64, 1), (8, 32))
@@ -33,17 +33,17 @@ SIZES: Final = (10, 100, 1_000, 4_096, 16_384, 32_768)
 CONNECTIONS: Final = (1, 4, 16, 64, 256, 1_000, 2_500, 5_000)
 OVERLOAD: Final = ((1, 32), (8, 32), (64, 32), (256, 32), (1_000, 32), (5_000, 32))
 OFFERED: Final = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
-"""Of the highest rate that the closed loop has reached."""
+"""Rates of the open loop, as shares of the highest rate that the closed loop has reached."""
 OPEN_CONNECTIONS: Final = 256
 OPEN_DEPTH: Final = 128
 
 
 @frozen
 class Extent:
-    """How much of everything is measured."""
+    """The points of each section that are measured."""
 
     seconds: float = 5.0
-    """Of each point."""
+    """Measured time of each point."""
     servers: Sequence[int] = SERVERS
     sizes: Sequence[int] = SIZES
     connections: Sequence[int] = CONNECTIONS
@@ -67,7 +67,7 @@ QUICK: Final = Extent(
 
 @contextmanager
 def cluster(directory: Path, servers: int, **settings: Any) -> Iterator[Pfsb]:
-    """Servers that run and have a leader; with their storage gone afterwards. Raises `Trouble`."""
+    """Run servers that have a leader; stops them and removes their storage afterwards. Raises `Trouble`."""
     started = Pfsb(directory, servers, settings)
     try:
         started.start()
@@ -78,7 +78,7 @@ def cluster(directory: Path, servers: int, **settings: Any) -> Iterator[Pfsb]:
 
 
 class _Loaded:
-    """One cluster under one load after the other, all of them on its leader."""
+    """One cluster, whose leader gets one load after the other."""
 
     def __init__(self, cluster: Pfsb, section: str, extent: Extent) -> None:
         self._cluster = cluster
@@ -88,11 +88,11 @@ class _Loaded:
         self.workload = Workload((), put, seconds=extent.seconds, warmup=extent.seconds / 3, keys=KEYS)
 
     def fill(self) -> None:
-        """Write each key once, for reads to find."""
+        """Write each key once, so that reads find a value."""
         self._client.run(fill(self._targets(), KEYS, VALUE_BYTES).render())
 
     def point(self, series: str, x: float, **changes: Any) -> Point:
-        """Raises `Trouble` if the servers are still busy with the point before, long after its clients went away."""
+        """Measure one point. Raises `Trouble` if the servers do not finish the work that the point before has left."""
         wait_for("the end of what was under way before", self._is_settled)
         workload = evolve(self.workload, targets=self._targets(), **changes)
         found = measure(self._cluster.probe(), self._client, workload)
@@ -112,6 +112,7 @@ class _Loaded:
 
 
 def over_servers(extent: Extent, scratch: Path) -> Iterator[Point]:
+    """Loads on clusters of different sizes."""
     for servers in extent.servers:
         with cluster(scratch / f"servers-{servers}", servers) as started:
             loaded = _Loaded(started, "servers", extent)
@@ -120,6 +121,7 @@ def over_servers(extent: Extent, scratch: Path) -> Iterator[Point]:
 
 
 def over_sizes(extent: Extent, scratch: Path) -> Iterator[Point]:
+    """Loads with values of different sizes."""
     with cluster(scratch / "sizes", 3, limits={"command_bytes": COMMAND_BYTES}) as started:
         loaded = _Loaded(started, "sizes", extent)
         for size in extent.sizes:
@@ -130,6 +132,7 @@ def over_sizes(extent: Extent, scratch: Path) -> Iterator[Point]:
 
 
 def over_connections(extent: Extent, scratch: Path) -> Iterator[Point]:
+    """Writes and reads over different numbers of connections, with one operation under way on each."""
     with cluster(scratch / "connections", 3) as started:
         loaded = _Loaded(started, "connections", extent)
         loaded.fill()
@@ -140,13 +143,13 @@ def over_connections(extent: Extent, scratch: Path) -> Iterator[Point]:
 
 
 def under_overload(extent: Extent, scratch: Path) -> Iterator[Point]:
-    """First a closed loop with more and more under way, then an open one that goes beyond the best of it."""
+    """A closed loop with more and more operations under way, then an open loop up to beyond its highest rate."""
     with cluster(scratch / "overload", 3) as started:
         loaded = _Loaded(started, "overload", extent)
         peak = 0.0
         for connections, depth in extent.overload:
             under_way = connections * depth
-            # What is under way when it begins comes from idle servers; it is over when all of that is answered.
+            # The first operations under way meet idle servers. The warm-up lasts until all of them are answered.
             warmup = max(loaded.workload.warmup, 2 * under_way / peak) if peak else loaded.workload.warmup
             point = loaded.point(
                 CLOSED, under_way, connections=connections, depth=depth, warmup=min(warmup, WARMUP_SECONDS_MAX)
@@ -166,17 +169,19 @@ def under_overload(extent: Extent, scratch: Path) -> Iterator[Point]:
 
 
 CLOSED: Final = "closed loop"
-"""Over operations under way."""
+"""The series over the number of operations under way."""
 OPEN: Final = "open loop"
-"""Over what is due, as a part of the closed loop's best."""
+"""The series over the operations due, as a share of the closed loop's highest rate."""
 
 
 def in_memory_of_keys(extent: Extent, _scratch: Path) -> Iterator[Point]:
+    """Resident memory over the number of keys."""
     for keys, mib in memory_over_keys(extent.keys, VALUE_BYTES):
         yield Point("keys", f"{VALUE_BYTES} bytes each", keys, memory_mib=mib)
 
 
 def in_memory_of_sessions(extent: Extent, scratch: Path) -> Iterator[Point]:
+    """Resident memory over the number of sessions."""
     with cluster(scratch / "sessions", 3, limits={"connections": CONNECTIONS_MAX}) as started:
         for sessions, mib in memory_over_sessions(started, extent.sessions):
             yield Point("sessions", "one connection each", sessions, memory_mib=mib)

@@ -1,7 +1,7 @@
-"""Runs a load client as a process of its own, and reads what it measured.
+"""Runs a load client as a process of its own, and reads its result.
 
-`load.c` is built with the system's compiler on first use; where there is none, `plain_load.py` does the same, slower.
-Everything here blocks: it belongs into a program of its own, or a thread.
+`load.c` is built with the system's compiler on first use. Without a compiler, `plain_load.py` does the same, more
+slowly. All functions here block, so they must not be called in the thread of a reactor.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pfsb.bench.histogram import Histogram
 SOURCE: Final = Path(__file__).with_name("load.c")
 CLIENTS: Final = ("auto", "c", "python")
 CLOSE_SECONDS: Final = 5.0
-"""How long a load client may take to end when it has told its result."""
+"""How long a load client may take to end after it has printed its result."""
 
 
 class LoadFailed(Exception):
@@ -34,14 +34,14 @@ class LoadFailed(Exception):
 
 @frozen
 class LoadResult:
-    """What one run of a load client measured."""
+    """The result of one run of a load client."""
 
     client: str
-    """What the load client is written in."""
+    """The language of the load client: c, python, or the name of another client."""
     operations: int
     errors: int
     missed: int
-    """Of an open loop: operations that were due and found no room on any connection."""
+    """Open loop only: operations that were due while every connection was full."""
     first_error: str
     seconds: float
     cpu_seconds: float
@@ -49,26 +49,27 @@ class LoadResult:
     histogram: Histogram
     begun: Any = None
     ended: Any = None
-    """What `look` saw when the measured time began and ended."""
+    """The results of `look` when the measured time began and ended."""
 
     @property
     def per_second(self) -> float:
+        """Operations per second of the measured time."""
         return self.operations / self.seconds if self.seconds else 0.0
 
 
 def cache_directory() -> Path:
-    """Where what is built or downloaded once is kept: below $XDG_CACHE_HOME, else ~/.cache."""
+    """The directory for programs that are built or downloaded once: below $XDG_CACHE_HOME, else ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "pfsb"
 
 
 def compiler() -> str | None:
-    """The system's C compiler; $CC says which. None: there is none."""
+    """The system's C compiler: $CC, cc, gcc or clang. None: there is none."""
     return shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc") or shutil.which("clang")
 
 
 def build(directory: Path | None = None) -> Path:
-    """The built `load.c`, below `directory` (default: the cache). Raises `LoadFailed`."""
+    """The program that is built from `load.c`, below `directory` (default: the cache). Raises `LoadFailed`."""
     cc = compiler()
     if cc is None:
         raise LoadFailed("there is no C compiler (cc, gcc or clang); the client in Python needs none")
@@ -76,7 +77,7 @@ def build(directory: Path | None = None) -> Path:
     program = (directory or cache_directory()) / f"load-{digest}"
     if not program.exists():
         program.parent.mkdir(parents=True, exist_ok=True)
-        # Under another name first: someone else may be building it, too.
+        # The program is built under another name first: another process may be building it at the same time.
         with tempfile.TemporaryDirectory(dir=program.parent) as scratch:
             built = Path(scratch) / "load"
             done = subprocess.run([cc, "-O2", "-o", built, SOURCE], capture_output=True, text=True)
@@ -87,7 +88,7 @@ def build(directory: Path | None = None) -> Path:
 
 
 def client_command(kind: str = "auto") -> list[str]:
-    """The command line of the load client: `c`, `python`, or whichever there is. Raises `LoadFailed`."""
+    """The command of the load client in `c` or `python`; `auto`: C if there is a compiler. Raises `LoadFailed`."""
     if kind == "python" or (kind == "auto" and compiler() is None):
         return [sys.executable, "-m", "pfsb.bench.plain_load"]
     return [str(build())]
@@ -95,7 +96,7 @@ def client_command(kind: str = "auto") -> list[str]:
 
 @define(eq=False)
 class LoadClient:
-    """One command that reads a workload, prints `begin`, `end` and one JSON object. Used for one run at a time."""
+    """A command that reads a workload and prints `begin`, `end` and one JSON object. It has one run at a time."""
 
     command: Sequence[str]
     environment: dict[str, str] | None = None
@@ -103,7 +104,7 @@ class LoadClient:
     _stopped: bool = field(init=False, default=False)
 
     def run(self, workload: str, look: Callable[[], Any] = lambda: None) -> LoadResult:
-        """Do it; `look` is called when the measured time begins and when it ends. Raises `LoadFailed`."""
+        """Run a workload; `look` is called when the measured time begins and when it ends. Raises `LoadFailed`."""
         if self._stopped:
             raise LoadFailed("interrupted")
         with tempfile.TemporaryFile("w+") as complaints:
@@ -130,14 +131,14 @@ class LoadClient:
         return read_result(words, seen.get("begin"), seen.get("end"))
 
     def stop(self) -> None:
-        """End it at once, from any thread; it runs no more."""
+        """End the run at once; further runs fail. May be called from any thread."""
         self._stopped = True
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
 
     @staticmethod
     def _let_go(process: subprocess.Popen[str]) -> None:
-        """It has told its result; it may have sessions to close."""
+        """The client has printed its result: give it time to close its sessions."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(CLOSE_SECONDS)
 
@@ -162,7 +163,7 @@ class LoadClient:
 
 
 def read_result(words: dict[str, Any], begun: Any = None, ended: Any = None) -> LoadResult:
-    """What a load client printed. Raises `LoadFailed` if it is something else."""
+    """The result in the JSON object that a load client has printed. Raises `LoadFailed` if it is no result."""
     try:
         counts = Histogram((int(number), int(count)) for number, count in words["histogram"])
         return LoadResult(

@@ -1,7 +1,7 @@
-"""A histogram of latencies whose buckets are 1.6 % wide: exact enough for p99.9, and small.
+"""A histogram of latencies with buckets that are at most 1.6 % wide: exact enough for p99.9, and small.
 
-All load clients count into the same buckets, whatever they are written in: exact below 128 ns, then 64 for each
-doubling.
+All load clients, in every language, count into the same buckets: one for each nanosecond below 128 ns, and above that
+64 for each doubling.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 SUB_BUCKETS: Final = 64
+"""Number of buckets for each doubling of the latency; `load.c` and the other load clients have the same number."""
 
 
 def bucket(nanoseconds: int) -> int:
@@ -28,28 +29,30 @@ def middle(number: int) -> float:
 
 
 class Histogram:
-    """How often each bucket was hit."""
+    """The number of latencies in each bucket."""
 
     def __init__(self, counts: Iterable[tuple[int, int]] = ()) -> None:
-        """`counts`: (bucket, how often), as the load clients print them."""
+        """`counts`: (number of the bucket, latencies in it), as the load clients print them."""
         self._counts: dict[int, int] = {}
         for number, count in counts:
             self._counts[number] = self._counts.get(number, 0) + count
 
     def add(self, nanoseconds: int) -> None:
+        """Count a latency."""
         number = bucket(nanoseconds)
         self._counts[number] = self._counts.get(number, 0) + 1
 
     @property
     def total(self) -> int:
+        """The number of latencies."""
         return sum(self._counts.values())
 
     def counts(self) -> list[tuple[int, int]]:
-        """(bucket, how often), ascending, without those that were never hit."""
+        """(number of the bucket, latencies in it), ascending, without empty buckets."""
         return sorted(self._counts.items())
 
     def percentile(self, percent: float) -> float | None:
-        """The latency in microseconds which `percent` of all do not exceed; None if there are none."""
+        """The latency in microseconds that `percent` of all latencies do not exceed; None without latencies."""
         wanted = self.total * percent / 100
         seen = 0
         for number, count in self.counts():

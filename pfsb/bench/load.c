@@ -1,10 +1,10 @@
-/* Load client of pfsb bench: a closed loop over the line protocol, one thread, epoll.
+/* Load client of pfsb bench: a closed loop over the line protocol, with one thread and epoll.
  *
- * With a rate it is an open loop: operations are due whether those before are answered or not.
+ * With a rate, the loop is an open one: operations are due whether earlier ones are answered or not.
  *
- * What it is to do comes on standard input, as pfsb/bench/workload.py writes it; it prints "begin" and "end" around the
- * measured time, so that whoever reads it can look at the servers at those moments, and then one JSON object.
- * plain_load.py is the same in Python; the two agree in everything but speed.
+ * The workload comes on standard input, as pfsb/bench/workload.py writes it. The client prints "begin" and "end" around
+ * the measured time, so that its reader can look at the servers at those moments, and then one JSON object.
+ * plain_load.py is the same program in Python; the two agree in everything but speed.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -1,4 +1,4 @@
-"""What the system tells about processes and disks (Linux: /proc)."""
+"""Figures of the machine: CPU time and memory of processes (from Linux's /proc), and the speed of a disk."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ def cpu_seconds(pid: int) -> float:
 
 
 def cpu_seconds_of_all(pids: Iterable[int]) -> float:
+    """User and system time of several processes so far, added up."""
     return sum(cpu_seconds(pid) for pid in pids)
 
 
 def busy_seconds() -> float:
-    """What all processors of this machine together have spent on anything so far."""
+    """CPU time that all processors of this machine have spent so far, without idle time and waiting for disks."""
     user, nice, system, _idle, _waiting, interrupts, soft_interrupts = map(
         int, (PROC / "stat").read_text().split("\n", 1)[0].split()[1:8]
     )
@@ -33,12 +34,12 @@ def busy_seconds() -> float:
 
 
 def memory_bytes(pid: int) -> int:
-    """Resident memory of a process."""
+    """Resident memory of a process in bytes."""
     return int((PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def listening_process(port: int) -> int | None:
-    """The process of this machine that listens on a TCP port; None if there is none, or it is hidden from this user."""
+    """The process of this machine that listens on a TCP port; None if there is none, or this user may not see it."""
     sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
     if not sockets:
         return None
@@ -64,11 +65,11 @@ def _open_files(process: Path) -> Iterable[str]:
     try:
         return [os.readlink(file) for file in (process / "fd").iterdir()]
     except OSError:
-        return []  # someone else's, or gone by now
+        return []  # the process belongs to another user, or has ended
 
 
 def sync_seconds(directory: Path) -> float:
-    """What it takes to append 4 KiB to a file there and force it to disk: the median of a few. Raises OSError."""
+    """Time to append 4 KiB to a file in that directory and force it to disk: the median of 50. Raises OSError."""
     block = bytes(4096)
     taken = []
     with tempfile.TemporaryFile(dir=directory, buffering=0) as file:

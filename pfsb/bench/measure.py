@@ -1,4 +1,4 @@
-"""One measurement: what a load client saw, and what it cost the servers meanwhile."""
+"""One measurement: the result of a load client, together with the cost for the servers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pfsb.bench.workload import Workload
 
 @frozen
 class Measurement:
-    """Rates are per second of the measured time. What the servers do not tell is None."""
+    """One row of the report. Rates are per second of the measured time; a figure that servers do not give is None."""
 
     connections: int
     depth: int
     rate: float
-    """Of an open loop: operations that were due each second; 0: a closed loop."""
+    """Open loop: number of operations that were due each second. 0: a closed loop."""
     operations: int
     errors: int
     missed: int
-    """Of an open loop: operations that were due and found no room on any connection."""
+    """Open loop only: operations that were due while every connection was full."""
     first_error: str
     seconds: float
     per_second: float
@@ -35,19 +35,20 @@ class Measurement:
     """How many processor cores all servers together kept busy."""
     client: str
     client_cores: float
-    """How many cores the load client kept busy: with more than 0.9 it is itself the limit."""
+    """How many cores the load client kept busy. With more than 0.9, the load client itself is the limit."""
     other_cores: float | None
-    """How many cores everything else on this machine kept busy, the kernel's own threads among it."""
+    """How many cores everything else on this machine kept busy, including the kernel's own threads."""
     disk_writes_per_second: float | None
-    """Groups that were forced to disk, at a server, on average."""
+    """Groups of records forced to disk each second, averaged over the servers."""
     records_per_disk_write: float | None
     commands_per_proposal: float | None
     updates_per_proposal: float | None
     commands_per_update: float | None
     bytes_per_proposal: float | None
-    """Encoded size of a proposal's batch, on average, at the servers that proposed meanwhile."""
+    """Mean encoded size of the batch in a proposal, at the servers that made proposals during the measured time."""
 
     def as_json(self) -> dict[str, Any]:
+        """The measurement as an object for JSON."""
         return asdict(self)
 
 
@@ -58,7 +59,7 @@ def measure(probe: Probe, client: LoadClient, workload: Workload) -> Measurement
 
 
 def evaluate(workload: Workload, result: LoadResult) -> Measurement:
-    """Put together what was seen on both sides."""
+    """The measurement from the load client's result and the two looks at the servers."""
     begun: Moment = result.begun
     ended: Moment = result.ended
     cpu = _difference(begun.cpu_seconds, ended.cpu_seconds)
@@ -103,13 +104,16 @@ def other_cores(begun: Moment, ended: Moment, result: LoadResult) -> float | Non
 
 @frozen
 class _Growth:
-    """How far counters of STATUS went between two moments, at the servers that answered at both."""
+    """How much counters of STATUS have grown between two moments, at the servers that answered at both."""
 
     begun: Moment
     ended: Moment
 
     def at_the_foremost(self, *names: str) -> list[float | None]:
-        """All at that server where the first grew most: others are behind, and each tells its own at another moment."""
+        """The growth of these counters, all at the server where the first one grew most.
+
+        Counters of different servers cannot be combined: some servers are behind, and each answers at another moment.
+        """
         first = self._all(names[:1])
         if not first:
             return [None for _ in names]
@@ -117,11 +121,12 @@ class _Growth:
         return [self._all((name,)).get(foremost) for name in names]
 
     def mean(self, *path: str) -> float | None:
+        """The growth of one counter, averaged over the servers."""
         grown = self._all(path).values()
         return sum(grown) / len(grown) if grown else None
 
     def _all(self, path: tuple[str, ...]) -> dict[int, float]:
-        """By server."""
+        """The growth of one counter, by server."""
         pairs = {
             i: (_value(self.begun.statuses[i], path), _value(ended, path))
             for i, ended in self.ended.statuses.items()

@@ -1,9 +1,9 @@
-"""The load client of `pfsb bench` where there is no C compiler: load.c in Python, with the same input and output.
+"""The load client of `pfsb bench` for machines without a C compiler: load.c in Python, with equal input and output.
 
     python -m pfsb.bench.plain_load < workload
 
-It is a program of its own, and takes more of the processor than the servers may have to spare: its share is in the
-report.
+The client is a program of its own. On a machine that it shares with the servers, it may take so much CPU time that it
+slows them down; therefore the report shows its share.
 """
 
 from __future__ import annotations
@@ -48,24 +48,25 @@ def read_workload(text: TextIO) -> Workload:
 
 
 def fail(why: str) -> NoReturn:
+    """End the program with status 2."""
     print(why, file=sys.stderr)
     raise SystemExit(2)
 
 
 @define(eq=False)
 class Connection:
-    """A socket, what is under way on it, oldest first, and what it could not yet send."""
+    """A socket, the operations under way on it (oldest first), and the bytes that could not be sent yet."""
 
     socket: socket.socket
     index: int
     under_way: deque[tuple[int, int, int]] = field(factory=deque)
-    """(begun, operation, step)."""
+    """(begun in nanoseconds, index of the operation, index of the step) for each."""
     out: bytearray = field(factory=bytearray)
     partial: bytes = b""
 
 
 class Loop:
-    """The closed loop: each answer makes room for the next operation."""
+    """A closed loop, in which each answer makes room for the next operation; with a rate, an open loop."""
 
     def __init__(self, workload: Workload, dice: Random) -> None:
         self._workload = workload
@@ -87,7 +88,7 @@ class Loop:
         """Connections that have had no answer yet."""
 
     def run(self) -> dict[str, Any]:
-        """Print the marks, return what is printed after them."""
+        """Run the workload and print `begin` and `end`; returns the object that is to be printed after them."""
         workload = self._workload
         started = time.perf_counter()
         if workload.count:
@@ -123,7 +124,7 @@ class Loop:
             self._poll(min(left, self._begin_due(started)) if self._workload.rate else left)
 
     def _begin_due(self, started: float) -> float:
-        """Of an open loop: begin what has become due since the last time; returns in how many seconds more will be."""
+        """Open loop: begin the operations that have become due; returns the seconds until the next one is due."""
         rate = self._workload.rate
         wanted = int((time.perf_counter() - started) * rate)
         touched = {}
@@ -141,7 +142,7 @@ class Loop:
         return max(0.0, started + (self._due + 1) / rate - time.perf_counter())
 
     def _next_with_room(self) -> Connection | None:
-        """In turn; None if all have `depth` under way."""
+        """The next connection, in turn, that has room; None if all have `depth` operations under way."""
         for _ in self._connections:
             connection = self._connections[self._next_connection]
             self._next_connection = (self._next_connection + 1) % len(self._connections)
@@ -249,7 +250,7 @@ def _cpu_seconds() -> float:
 
 
 def main() -> None:
-    """Do what standard input says, print what came of it."""
+    """Run the workload on standard input and print the result."""
     workload = read_workload(sys.stdin)
     allow_many_files()
     print(json.dumps(Loop(workload, Random()).run()))

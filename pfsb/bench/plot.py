@@ -1,4 +1,4 @@
-"""Line charts as SVG, written by hand: no library is needed to look at a benchmark."""
+"""Line charts as SVG, written without a library, so that a benchmark needs nothing else installed."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _COLOURS: Final = ("#1f5fa8", "#c8501e", "#2e8b57", "#8a4fa3", "#b8860b", "#5555
 
 @frozen
 class Series:
-    """Points that belong together. `dashed`: what somebody else measured."""
+    """Points that one line connects. `dashed`: figures that were not measured here, such as published ones."""
 
     name: str
     points: Sequence[tuple[float, float]]
     dashed: bool = False
     colour: int | None = None
-    """Which of the colours; None: the next one."""
+    """Index in the list of colours; None: the position of the series in its chart."""
 
 
 @frozen
 class Chart:
-    """One pair of axes."""
+    """One pair of axes with its series."""
 
     title: str
     x_name: str
@@ -56,7 +56,7 @@ def svg(charts: Sequence[Chart], columns: int = 2) -> str:
 
 @frozen
 class Axis:
-    """Maps values to pixels; either end may be the lower one. It begins and ends at a tick."""
+    """Maps values to pixels. The axis begins and ends at a tick; `start` may be greater than `end`."""
 
     low: float
     high: float
@@ -75,11 +75,12 @@ class Axis:
         return cls(low, high if log else _round_up(high), start, end, log)
 
     def at(self, value: float) -> float:
+        """The pixel of a value."""
         share = (self._scaled(value) - self._scaled(self.low)) / (self._scaled(self.high) - self._scaled(self.low))
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Powers of ten, or about five round values."""
+        """Values of the marks: powers of ten on a logarithmic axis, else about five round values."""
         if self.log:
             exponents = range(round(math.log10(self.low)), round(math.log10(self.high)) + 1)
             return [float(10**exponent) for exponent in exponents]
@@ -91,7 +92,7 @@ class Axis:
 
 
 def _step(high: float) -> float:
-    """From tick to tick of an axis from 0: a round number, about a fifth."""
+    """Distance of the ticks on an axis from 0 to `high`: a round number, about a fifth of `high`."""
     rough = high / 5
     magnitude = math.pow(10, math.floor(math.log10(rough)))
     return next(magnitude * factor for factor in (1, 2, 5, 10) if magnitude * factor >= rough)
@@ -111,7 +112,7 @@ def _draw(chart: Chart) -> list[str]:
 
 
 def _drawable(series: Series, chart: Chart) -> Series:
-    """Without what has no place on a logarithmic axis: nothing, or less."""
+    """The series without points that a logarithmic axis cannot show: 0 and less."""
     kept = [(x, y) for x, y in series.points if (x > 0 or not chart.log_x) and (y > 0 or not chart.log_y)]
     return evolve(series, points=kept)
 

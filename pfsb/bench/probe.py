@@ -1,4 +1,4 @@
-"""Looks at the servers of a cluster from outside: their STATUS, and what they take of the processor. It blocks."""
+"""Looks at the servers of a cluster from outside: their STATUS and their CPU time. All functions block."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from pfsb.bench.workload import Target
 from pfsb.client.core.addresses import ServerAddress
 
 ASK_SECONDS: Final = 5.0
+"""How long a server may take to answer a question."""
 LEADER_SECONDS: Final = 20.0
+"""How long a cluster may take to have a leader."""
 _LOOK_SECONDS: Final = 0.02
 
 Status = dict[str, Any]
+"""The JSON object of a STATUS reply; docs/operating.rst describes it."""
 
 
 class NoCluster(Exception):
@@ -26,7 +29,7 @@ class NoCluster(Exception):
 
 
 def target_of(address: ServerAddress) -> Target:
-    """Host and port. Raises `NoCluster` for a server that listens on no TCP port."""
+    """Host and port of a server. Raises `NoCluster` for a server that listens on no TCP port."""
     host, _, port = address.shown.rpartition(":")
     if not port.isdigit():
         raise NoCluster(f"server {address.id} listens on {address.shown}; the load client needs a TCP port")
@@ -34,7 +37,7 @@ def target_of(address: ServerAddress) -> Target:
 
 
 def ask(target: Target, line: str) -> list[str]:
-    """One line to one server, on a connection of its own; returns its reply's lines. Raises OSError."""
+    """Send a line to a server on a new connection; returns the lines of its reply. Raises OSError."""
     with socket.create_connection(target, ASK_SECONDS) as connection, connection.makefile("rw", newline="\n") as file:
         file.write(f"{line}\n")
         file.flush()
@@ -49,7 +52,7 @@ def ask(target: Target, line: str) -> list[str]:
 
 
 def status(target: Target) -> Status | None:
-    """docs/operating.rst; None if the server does not answer."""
+    """The STATUS of a server; None if the server does not answer."""
     try:
         return dict(json.loads(ask(target, "STATUS")[0][1:]))
     except (OSError, ValueError):
@@ -64,7 +67,7 @@ class Moment:
     cpu_seconds: float | None
     """User and system time of all servers; None if they are not all on this machine."""
     busy_seconds: float | None = None
-    """What the processors of this machine have spent on anything."""
+    """CPU time of everything on this machine; None if not all servers are on this machine."""
 
 
 @frozen
@@ -73,25 +76,26 @@ class Probe:
 
     targets: Mapping[int, Target]
     pids: Sequence[int]
-    """Of all servers, or none if not all were found on this machine."""
+    """Process ids of all servers; empty if not all of them were found on this machine."""
 
     @classmethod
     def of(cls, addresses: Sequence[ServerAddress]) -> Probe:
-        """Raises `NoCluster`."""
+        """The probe of a cluster whose servers have these addresses. Raises `NoCluster`."""
         targets = {address.id: target_of(address) for address in addresses}
         found = [listening_process(port) for _host, port in targets.values()]
         pids = [pid for pid in found if pid is not None]
         return cls(targets, pids if len(pids) == len(found) else [])
 
     def look(self) -> Moment:
-        # First what belongs to this very moment: a busy server takes a while to tell its STATUS.
+        """The present state of the cluster."""
+        # CPU times come first, since they belong to this very moment: a busy server is slow to answer STATUS.
         cpu_seconds = cpu_seconds_of_all(self.pids) if self.pids else None
         busy = busy_seconds() if self.pids else None
         statuses = {server_id: status(target) for server_id, target in self.targets.items()}
         return Moment({i: found for i, found in statuses.items() if found is not None}, cpu_seconds, busy)
 
     def leader(self, seconds: float = LEADER_SECONDS) -> int:
-        """Wait until a server leads. Raises `NoCluster`."""
+        """Wait until a server leads; returns its id. Raises `NoCluster`."""
         deadline = time.monotonic() + seconds
         while True:
             statuses = self.look().statuses
@@ -106,7 +110,7 @@ class Probe:
             time.sleep(_LOOK_SECONDS)
 
     def towards(self, to: str) -> list[Target]:
-        """The servers that `leader`, `all` or an id stand for. Raises `NoCluster`."""
+        """The servers that `to` names: `leader`, `all` or an id. Raises `NoCluster`."""
         if to == "all":
             return list(self.targets.values())
         server_id = self.leader() if to == "leader" else int(to)

@@ -11,7 +11,7 @@ ABSENT: Final = "-"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they need to be, numbers to the right; the first row has the names."""
+    """A table with columns as wide as they need to be, aligned to the right; the first row has the names."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return "".join(
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
@@ -24,13 +24,14 @@ def count(value: float | None) -> str:
 
 
 def short(value: float | None) -> str:
-    """Three digits that matter."""
+    """A number with three significant digits."""
     if value is None:
         return ABSENT
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def milliseconds(microseconds: float | None) -> str:
+    """A time in milliseconds, with three significant digits."""
     return ABSENT if microseconds is None else f"{microseconds / 1000:.3g}"
 
 
@@ -56,19 +57,19 @@ _COLUMNS: Final[tuple[tuple[str, Callable[[Measurement], str]], ...]] = (
 
 
 def table(measurements: Sequence[Measurement]) -> str:
-    """One line for each; columns about which nothing is known are left out. Then what is odd about them."""
+    """One line for each measurement, without columns that are empty everywhere; then the remarks."""
     columns = [[name, *(show(m) for m in measurements)] for name, show in _COLUMNS]
     known = [column for column in columns if any(cell != ABSENT for cell in column[1:])]
     return aligned(list(zip(*known, strict=True))) + "".join(f"{line}\n" for line in remarks(measurements))
 
 
 def remarks(measurements: Sequence[Measurement]) -> list[str]:
-    """What a reader should know before using the figures."""
+    """The warnings that a reader needs before using the figures."""
     return [remark for m in measurements for remark in remarks_on(m, f"{m.connections} x {m.depth}")]
 
 
 class Measured(Protocol):
-    """What remarks are made on."""
+    """The part of a measurement that remarks are made on."""
 
     @property
     def client_cores(self) -> float | None: ...
@@ -84,7 +85,7 @@ class Measured(Protocol):
 
 
 def remarks_on(measured: Measured, where: str) -> list[str]:
-    """What keeps one figure from being one; `where` says which it is."""
+    """The reasons not to trust one measurement; `where` says which one it is."""
     found = []
     if (measured.client_cores or 0) > CLIENT_CORES_MAX:
         found.append(f"{where}: the load client itself is the limit ({measured.client_cores:.2f} of one core)")
@@ -96,6 +97,7 @@ def remarks_on(measured: Measured, where: str) -> list[str]:
 
 
 CLIENT_CORES_MAX: Final = 0.9
-"""It has one thread."""
+"""Processor cores above which the load client counts as the limit: it has one thread, so it cannot use more than 1."""
 OTHER_CORES_MAX: Final = 0.35
-"""The kernel's threads for disk and network take up to about that."""
+"""Processor cores above which other programs count as a disturbance. The kernel's threads for disk and network take
+about as much in an undisturbed run."""

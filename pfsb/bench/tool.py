@@ -1,4 +1,4 @@
-"""`pfsb bench`: a closed loop of load on a cluster, and what came of it."""
+"""`pfsb bench`: puts load on a cluster, and reports throughput, latency and the cost for the servers."""
 
 from __future__ import annotations
 
@@ -67,11 +67,11 @@ class Options(ConfigOptions):
     ]
 
     workloads: list[Workload]
-    """One for each number of connections; without targets."""
+    """One workload for each number of connections and rate; without targets."""
 
     def postOptions(self) -> None:
         if not hasattr(self, "config"):
-            return  # parseArgs has said so already
+            return  # parseArgs has reported that it is missing
         try:
             doing = operations(self["mix"], self["value-size"], self["read"])
         except WrongMix as error:
@@ -103,13 +103,13 @@ def _numbers(option: str, text: str, greatest: int) -> list[int]:
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Measure and print. Raises `SystemExit` with status 1 if that cannot be done."""
+    """Measure and print. Raises `SystemExit` with status 1 if measuring fails."""
     try:
         client = LoadClient(client_command(options["client"]))
         measuring = Deferred.fromCoroutine(_measured(reactor, options, client))
         trigger = reactor.addSystemEventTrigger("before", "shutdown", _interrupt, client, measuring)
         measurements, about = await measuring
-        with contextlib.suppress(ValueError):  # it has been triggered
+        with contextlib.suppress(ValueError):  # the trigger has fired
             reactor.removeSystemEventTrigger(trigger)
     except CancelledError:
         print("pfsb bench: interrupted", file=sys.stderr)
@@ -124,7 +124,7 @@ async def run(reactor: Any, options: Options) -> None:
 
 
 def _interrupt(client: LoadClient, measuring: Deferred[Any]) -> Deferred[None]:
-    """Ctrl-C: fires when no server runs any more, and their storage is thrown away."""
+    """Called for Ctrl-C: fires when no server runs any more and their storage is removed."""
     ended: Deferred[None] = Deferred()
 
     def told(result: Any) -> Any:
@@ -156,7 +156,7 @@ async def _measured(
 
 
 def changes_for(config: Config) -> dict[str, Any]:
-    """The settings of a configuration, without what belongs to its own servers: names, ports, storage."""
+    """The settings of a configuration that apply to other servers, too: all but ids, ports and storage."""
     with open(config.file, encoding="utf-8") as file:
         settings: dict[str, Any] = yaml.safe_load(file)
     kept = {key: value for key, value in settings.items() if key not in ("servers", "storage")}
@@ -176,7 +176,7 @@ def _in_thread(
 def measure_all(
     options: Options, probe: Probe, client: LoadClient, progress: TextIO
 ) -> tuple[list[Measurement], dict[str, str | int | float]]:
-    """Every workload, one after the other, and what they have in common. Blocks."""
+    """Measure every workload, one after the other; returns the measurements and their common circumstances. Blocks."""
     targets = probe.towards(options["to"])
     if any(step.startswith("GET ") for step in _steps(options.workloads[0])):
         client.run(fill(targets, options["keys"], options["value-size"]).render())
@@ -209,7 +209,7 @@ def _write(options: Options, measurements: Sequence[Measurement], about: dict[st
 
 
 def charts(measurements: Sequence[Measurement]) -> list[Chart]:
-    """Throughput and latency, by operations under way, or by what an open loop was to do."""
+    """Charts of throughput and latency over the operations under way, or in an open loop over the operations due."""
     is_open = any(m.rate for m in measurements)
 
     def points(name: str, divisor: float) -> list[tuple[float, float]]:

@@ -1,4 +1,4 @@
-"""What a load client is to do: whom to ask, what, how much at once, for how long."""
+"""Workloads: the servers, operations, number of operations at once and duration of one run of a load client."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from attrs import field, frozen
 from attrs.validators import gt
 
 KEY: Final = "%k"
-"""Stands in a step for the number of a key."""
+"""Placeholder in a step for the number of a key."""
 CONNECTION: Final = "%c"
-"""Stands in a step for the number of the connection."""
+"""Placeholder in a step for the number of the connection."""
 
 LIMIT_SECONDS: Final = 120.0
-"""Nothing takes longer, or something is wrong."""
+"""Maximum time for a fixed number of operations; a run that takes longer has failed."""
 OPERATIONS_MAX: Final = 16
+"""Maximum number of operations in a mix: load.c has room for as many."""
 TARGETS_MAX: Final = 64
-"""As many as load.c has room for."""
+"""Maximum number of targets: load.c has room for as many."""
 
 READS: Final = ("linearizable", "sequential", "stale")
 
@@ -28,46 +29,50 @@ Target = tuple[str, int]
 
 @frozen
 class Operation:
-    """One thing that is measured: lines that are sent one after the other, each when the one before is answered."""
+    """One operation that is measured: lines that are sent in order, each when the line before it is answered."""
 
     weight: int
-    """How often, as against the other operations of a mix."""
+    """How often the operation is chosen, in proportion to the weights of the other operations of a mix."""
     steps: tuple[str, ...]
     """Lines of the protocol, with `KEY` and `CONNECTION` in them."""
 
 
 class WrongMix(ValueError):
-    """Somebody wrote a mix that is none; the text says what would be right."""
+    """The text of a mix is invalid; the message says what would be valid."""
 
 
 @frozen
 class Workload:
+    """The input of a load client."""
+
     targets: Sequence[Target]
-    """Connections go to them in turn."""
+    """The servers; connections are spread over them in turn."""
     operations: Sequence[Operation]
     connections: int = field(default=8, validator=gt(0))
     depth: int = field(default=8, validator=gt(0))
-    """Operations that one connection has under way."""
+    """Number of operations under way on one connection."""
     seconds: float = 5.0
-    """Measured time: after `warmup`, and in a closed loop not before each connection has had an answer."""
+    """Measured time. It begins after `warmup`; in a closed loop not before each connection has had an answer."""
     warmup: float = 1.0
     count: int = 0
-    """If not 0: so many operations, however long they take, measured from the first to the last."""
+    """If not 0: run this number of operations and measure from the first to the last, instead of for `seconds`."""
     keys: int = field(default=10_000, validator=gt(0))
     sequential: bool = False
-    """Take the keys one after the other; else at random."""
+    """True: take the keys in order. False: take them at random."""
     rate: float = 0.0
-    """If not 0, an open loop: so many operations are due each second, whether those before are answered or not. They
-    count from when they were due. One that is due while every connection has `depth` under way is missed."""
+    """If not 0, an open loop: this number of operations is due each second, whether earlier ones are answered or not.
+    Latencies count from the moment when an operation was due. An operation that is due while every connection has
+    `depth` operations under way is missed."""
     limit: float = LIMIT_SECONDS
-    """A `count` that takes longer has failed; in seconds."""
+    """Maximum number of seconds for `count` operations; a run that takes longer has failed."""
 
     @property
     def under_way(self) -> int:
+        """Number of operations under way on all connections."""
         return self.connections * self.depth
 
     def render(self) -> str:
-        """As the load clients read it from standard input."""
+        """The workload in the form that load clients read from standard input."""
         lines = [
             *(f"target {host} {port}" for host, port in self.targets),
             f"connections {self.connections}",
@@ -115,11 +120,11 @@ def _steps(value: str, read: str) -> dict[str, tuple[str, ...]]:
 
 
 def needs_depth_one(operations: Sequence[Operation]) -> bool:
-    """True if replies may come in another order than the requests, which only one at a time can tell apart."""
+    """True if replies may come in another order than the requests: then only one request at a time can be matched."""
     return any(step.startswith("LOCK ") for operation in operations for step in operation.steps)
 
 
 def fill(targets: Sequence[Target], keys: int, value_bytes: int) -> Workload:
-    """Write every key once, so that reads find something."""
+    """The workload that writes every key once, so that later reads find a value."""
     put = operations("put", value_bytes)
     return Workload(targets, put, connections=4, depth=32, count=keys, keys=keys, sequential=True)

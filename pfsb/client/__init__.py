@@ -1,7 +1,12 @@
-"""The client library: `Clerk` for scripts, `AsyncClerk` for asyncio, `TwistedClerk` for Twisted."""
+"""The client library: `Clerk` for scripts, `AsyncClerk` for asyncio, `TwistedClerk` for Twisted.
 
-from pfsb.client.clerks.asyncio import AsyncClerk
-from pfsb.client.clerks.blocking import Clerk
+The clerks are imported on first use, so that a program gets only the event loop that it asks for, and so that
+`pfsb.client.core` can be imported without any.
+"""
+
+from typing import TYPE_CHECKING
+
+from pfsb.client.clerks import calls
 from pfsb.client.clerks.calls import Call, ChatLine, Entry
 from pfsb.client.clerks.clerk_core import HeldLock
 from pfsb.client.clerks.errors import (
@@ -18,12 +23,34 @@ from pfsb.client.clerks.errors import (
     StateError,
     Unavailable,
 )
-from pfsb.client.clerks.twisted import TwistedClerk
+
+if TYPE_CHECKING:
+    from pfsb.client.clerks.asyncio import AsyncClerk
+    from pfsb.client.clerks.blocking import Clerk
+    from pfsb.client.clerks.twisted import TwistedClerk
+else:
+    _CLERKS = {"Clerk": "blocking", "AsyncClerk": "asyncio", "TwistedClerk": "twisted"}
+
+    def __getattr__(name):
+        """The clerk of that name, from its module (PEP 562)."""
+        if name not in _CLERKS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        clerk = getattr(import_module(f"pfsb.client.clerks.{_CLERKS[name]}"), name)
+        globals()[name] = clerk
+        return clerk
+
+    def __dir__():
+        """The public names, those of clerks that were not imported yet among them."""
+        return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "Clerk",
     "AsyncClerk",
     "TwistedClerk",
+    "calls",
     "Call",
     "ChatLine",
     "Entry",

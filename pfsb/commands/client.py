@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.python import usage
 
 from pfsb.client.core.actions import SessionEnd
-from pfsb.client.core.client_core import WINDOW, Core
+from pfsb.client.core.client_core import WINDOW, ClientCore
 from pfsb.client.core.command import LOCAL_VERBS, WAITING_VERBS, verb_of
 from pfsb.client.core.replies import EventLine, Reply
 from pfsb.commands.client_batch import Batch
@@ -233,7 +233,7 @@ def _client(reactor: Any, options: Options, out: TextIO, **given: Any) -> LineCl
         given["client_id"] = options["client-id"]
     addresses = given.pop("addresses", options.addresses)
     index = (options.first or 0) % len(addresses)
-    return LineClient(reactor, Core(addresses, on_event=show_event, index=index, **given))
+    return LineClient(reactor, ClientCore(addresses, on_event=show_event, index=index, **given))
 
 
 async def _answer(reactor: Any, options: Options, client: LineClient, line: str, err: TextIO) -> Reply | None:

@@ -12,7 +12,7 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from pfsb.client.core.addresses import ServerAddress
-from pfsb.client.core.client_core import Core
+from pfsb.client.core.client_core import ClientCore
 from pfsb.client.core.replies import Reply
 from pfsb.commands.line_client import LineClient
 
@@ -119,7 +119,7 @@ class Batch:
 
     def _client(self, index: int) -> LineClient:
         first = index if self.first_server is None else self.first_server
-        client = LineClient(self._reactor, Core(self._addresses, index=first % len(self._addresses), window=1))
+        client = LineClient(self._reactor, ClientCore(self._addresses, index=first % len(self._addresses), window=1))
         client.start()
         return client
 

@@ -7,7 +7,7 @@ from typing import Any
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
-from pfsb.client.core.client_core import Core
+from pfsb.client.core.client_core import ClientCore
 from pfsb.client.core.replies import Reply
 from pfsb.client.drivers.twisted import TwistedDriver
 
@@ -25,7 +25,7 @@ class LineClient:
     """
 
     _reactor: Any
-    core: Core
+    core: ClientCore
     """Tells which server the client is at, and calls back for events and for the end of the session."""
     _driver: TwistedDriver = field(init=False)
 

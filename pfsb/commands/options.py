@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from twisted.python import usage
 
-from pfsb.client.core.addresses import ServerAddress, server_addresses
+from pfsb.client.core.addresses import ServerAddress
+from pfsb.client.servers import server_addresses
 from pfsb.config.config import Config, ConfigError, load
 
 

@@ -1,4 +1,4 @@
-"""The clients of a demo, and what was acknowledged to them."""
+"""The clients of a demo, and the lines that servers have acknowledged to them."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from pfsb.commands.client_batch import Batch
 from pfsb.demo.processes import LOOK_SECONDS, ClusterTrouble
 
 LINE: Final = "SAY {client} {n}"
-"""Each line is said once, so that one which is in the log twice is seen."""
+"""The command for each line of chat. Every text is different, so that a line that was executed twice is noticed."""
 TIMEOUT_SECONDS: Final = 60.0
+"""How long a client waits for an answer before it gives up."""
 
 
 @frozen
 class Acknowledged:
-    """One line of chat that a client was told is in the log. Times in seconds since 1970."""
+    """One line of chat that a server has acknowledged. Times are in seconds since 1970."""
 
     client: int
     number: int
     text: str
     index: int
-    """Where in the log, by the answer."""
+    """The position in the log that the answer gave."""
     sent: float
     answered: float
 
 
 def read_record(path: Path) -> list[Acknowledged]:
-    """What `Batch` has recorded of SAY commands, in order of the answers."""
+    """The acknowledged lines in a file that `Batch` has recorded, in the order of the answers."""
     with open(path, encoding="utf-8") as file:
         return [_acknowledged(json.loads(line)) for line in file]
 
@@ -48,7 +49,7 @@ def _acknowledged(entry: dict[str, Any]) -> Acknowledged:
 
 @define(eq=False)
 class Load:
-    """`lines` lines of chat by `clients` clients, spread over all servers, each at its own pace."""
+    """`clients` clients, spread over all servers, that together say `lines` lines of chat."""
 
     _reactor: Any
     _record: Path
@@ -57,9 +58,10 @@ class Load:
     batch: Batch = field(init=False)
     _file: TextIO = field(init=False)
     _ended: bool = field(init=False, default=True)
-    """Nobody is at work: not yet, or no more."""
+    """True: no client is at work; the load was not started, or has ended."""
 
     def start(self, addresses: Sequence[ServerAddress], progress: Callable[[str], None]) -> None:
+        """Start the clients; they say how far they are by `progress`."""
         self._file = open(self._record, "w", encoding="utf-8")  # noqa: SIM115 (closed when the batch ends)
         self.batch = Batch(
             self._reactor,
@@ -75,14 +77,14 @@ class Load:
         self.batch.run().addBoth(self._end)
 
     async def until(self, answered: int) -> None:
-        """Wait until so many lines are answered. Raises ClusterTrouble if that will not be."""
+        """Wait until this number of lines is answered. Raises ClusterTrouble if the clients end before."""
         while self.batch.account.answered < answered:
             if self._ended:
                 raise ClusterTrouble(f"the clients have given up: {self.batch.trouble or 'too few lines'}")
             await deferLater(self._reactor, LOOK_SECONDS)
 
     async def finish(self) -> list[Acknowledged]:
-        """Wait until all is answered, or given up."""
+        """Wait until all clients have ended; returns the acknowledged lines. Raises ClusterTrouble if one gave up."""
         while not self._ended:
             await deferLater(self._reactor, LOOK_SECONDS)
         if self.batch.trouble:
@@ -95,7 +97,7 @@ class Load:
         return self.batch.account.errors
 
     async def abandon(self) -> None:
-        """End it where it is, and wait until its connections are closed."""
+        """End the load at once, and wait until its connections are closed."""
         if not self._ended:
             self.batch.give_up("the scenario has ended")
             await deferLater(self._reactor, 2 * BYE_SECONDS)

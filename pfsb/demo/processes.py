@@ -1,4 +1,7 @@
-"""A cluster of real server processes: started, killed, frozen and asked from outside, and never left behind."""
+"""A cluster of real server processes, which are started, killed, frozen and asked from outside.
+
+No server process outlives the block or the reactor in which its cluster was used.
+"""
 
 from __future__ import annotations
 
@@ -20,31 +23,38 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from pfsb.client.core.addresses import ServerAddress, server_addresses
+from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.replies import Reply
+from pfsb.client.servers import server_addresses
 from pfsb.commands.one_question import ask
 from pfsb.config.config import Config, load
 
 Status = dict[str, Any]
-"""Described in docs/operating.rst."""
+"""The JSON object of a STATUS reply; docs/operating.rst describes it."""
 
 T = TypeVar("T")
 
 PORTS: Final = range(20_000, 32_000)
-"""Below the ports that the system gives to outgoing connections: a killed server's port must be free when it is back,
-and a client that tries it meanwhile must not happen to be given it as its own, and so reach itself."""
+"""Ports for servers, below the range from which Linux takes ports for outgoing connections.
+
+The port of a killed server must still be free when the server starts again. And while it is down, a client that
+tries to reach the port must not be given the same port as its own: TCP would connect the client to itself.
+"""
 LOOK_SECONDS: Final = 0.02
+"""Pause between two looks at a cluster."""
 UP_SECONDS: Final = 60.0
+"""How long servers may take to answer, to elect a leader or to become equal."""
 ASK_SECONDS: Final = 5.0
+"""How long a server may take to answer a question."""
 _LOG_LINES_SHOWN: Final = 8
 
 
 class ClusterTrouble(Exception):
-    """What was waited for did not come, or must never be; the text says what was seen instead."""
+    """The cluster did not do what was expected in time, or has done what it never may; the text says what was seen."""
 
 
 def free_ports(count: int, dice: Random) -> list[int]:
-    """Ports of 127.0.0.1 that are free for UDP and for TCP just now."""
+    """Ports of 127.0.0.1 that are free for UDP and for TCP at present."""
     found: list[int] = []
     for port in dice.sample(PORTS, len(PORTS)):
         if len(found) == count:
@@ -64,7 +74,7 @@ def _is_free(port: int, kind: int) -> bool:
 
 
 def write_config(path: Path, servers: int, dice: Random, **changes: Any) -> Config:
-    """A configuration with ports of its own; `changes` add or replace keys of its top level."""
+    """Write and load a configuration with free ports; `changes` add or replace keys of its top level."""
     ports = free_ports(3 * servers, dice)
     content = {
         "cluster": "demo",
@@ -83,17 +93,17 @@ def write_config(path: Path, servers: int, dice: Random, **changes: Any) -> Conf
 
 
 def server_command(*arguments: str) -> list[str]:
-    """`twistd -n pfsb` of this Python's environment. No pid file: a killed server would leave it behind."""
+    """The command `twistd -n pfsb` of this Python's environment; without a pid file, which kill -9 would leave."""
     return [sys.executable, str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "pfsb", *arguments]
 
 
 @define(eq=False, slots=False)
 class _Child(ProcessProtocol):
-    """One life of one server process."""
+    """One process of a server: one incarnation of it."""
 
     ended: Deferred[None] = field(init=False, factory=Deferred)
     exit_status: int | None = field(init=False, default=None)
-    """As `subprocess` has it: -9 for SIGKILL. None while it lives."""
+    """The exit status, negative for a signal (-9 for SIGKILL); None while the process lives."""
 
     def processEnded(self, reason: Failure) -> None:
         value: Any = reason.value
@@ -101,7 +111,7 @@ class _Child(ProcessProtocol):
         self.ended.callback(None)
 
     def signal(self, number: int) -> None:
-        """Raises ClusterTrouble if it has ended."""
+        """Send a signal. Raises ClusterTrouble if the process has ended."""
         process: Any = self.transport
         if self.exit_status is not None or process is None or process.pid is None:
             raise ClusterTrouble(f"the process has ended already, with status {self.exit_status}")
@@ -110,20 +120,23 @@ class _Child(ProcessProtocol):
 
 @define(eq=False)
 class ProcessCluster:
-    """All files are in `directory`: `cluster.yaml`, `server-<id>.log`, the data in `var/<id>`, and, with `trace`, one
-    `trace-<id>-<life>.jsonl` for each life of each server. Use it with `async with`: no process outlives the block."""
+    """A cluster whose servers are processes. It is used with `async with`: no process outlives the block.
+
+    All files are in `directory`: `cluster.yaml`, `server-<id>.log`, the data in `var/<id>`, and with `trace` one file
+    `trace-<id>-<incarnation>.jsonl` for each incarnation of each server.
+    """
 
     _reactor: Any
     directory: Path
     servers: int = 4
     trace: bool = False
     changes: Mapping[str, Any] = field(factory=dict)
-    """Keys of the configuration, other than the defaults."""
+    """Keys of the configuration that replace the defaults."""
     _dice: Random = field(factory=Random)
     config: Config = field(init=False)
     _addresses: dict[int, ServerAddress] = field(init=False)
     _children: dict[int, _Child] = field(init=False, factory=dict)
-    _lives: dict[int, int] = field(init=False, factory=dict)
+    _incarnations: dict[int, int] = field(init=False, factory=dict)
     _trigger: Any = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
@@ -136,7 +149,7 @@ class ProcessCluster:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        with contextlib.suppress(ValueError):  # it has been triggered
+        with contextlib.suppress(ValueError):  # the trigger has fired
             self._reactor.removeSystemEventTrigger(self._trigger)
         await self.stop()
 
@@ -144,30 +157,33 @@ class ProcessCluster:
 
     @property
     def ids(self) -> tuple[int, ...]:
+        """Ids of all servers, ascending."""
         return self.config.ids
 
     @property
     def running(self) -> list[int]:
-        """The servers whose process lives, frozen or not."""
+        """Ids of the servers whose process lives, frozen or not."""
         return [server_id for server_id, child in sorted(self._children.items()) if child.exit_status is None]
 
     @property
     def addresses(self) -> list[ServerAddress]:
+        """Where clients reach the servers, by id."""
         return list(self._addresses.values())
 
     def address(self, server_id: int) -> ServerAddress:
+        """Where clients reach this server."""
         return self._addresses[server_id]
 
     def start(self, server_id: int, *arguments: str) -> None:
-        """Start its process, with further arguments of `twistd pfsb`; it is not up yet when this returns."""
+        """Start a server's process with further arguments of `twistd pfsb`; the server is up some time later."""
         if server_id in self.running:
             raise ClusterTrouble(f"server {server_id} runs already")
-        life = self._lives[server_id] = self._lives.get(server_id, 0) + 1
+        incarnation = self._incarnations[server_id] = self._incarnations.get(server_id, 0) + 1
         command = server_command("--id", str(server_id), "--config", "cluster.yaml", *arguments)
         if self.trace:
-            command += ["--trace", self.trace_file(server_id, life).name]
-        # Servers must agree whatever order a set has: each gets a hash seed of its own.
-        environment = {**os.environ, "PYTHONHASHSEED": str(100 * life + server_id)}
+            command += ["--trace", self.trace_file(server_id, incarnation).name]
+        # Each process gets a different hash seed: servers must agree although the order of a set differs.
+        environment = {**os.environ, "PYTHONHASHSEED": str(100 * incarnation + server_id)}
         child = self._children[server_id] = _Child()
         with open(os.devnull, "rb") as nothing, open(self.log_file(server_id), "ab") as log:
             files = {0: nothing.fileno(), 1: log.fileno(), 2: log.fileno()}
@@ -176,7 +192,7 @@ class ProcessCluster:
             )
 
     async def start_all(self, seconds: float = UP_SECONDS) -> tuple[int, int]:
-        """Start all that do not run, wait until they are up; returns (view, leader)."""
+        """Start all servers that do not run, and wait until they are up and one leads; returns (view, leader)."""
         for server_id in self.ids:
             if server_id not in self.running:
                 self.start(server_id)
@@ -184,30 +200,31 @@ class ProcessCluster:
         return await self.wait_leader(seconds=seconds)
 
     def signal(self, server_id: int, number: int) -> None:
+        """Send a signal to a server's process. Raises ClusterTrouble if it has ended."""
         self._children[server_id].signal(number)
 
     async def kill(self, *server_ids: int) -> None:
-        """kill -9, all of them at once; returns when they are gone."""
+        """Kill servers with SIGKILL, all at once; returns when their processes have ended."""
         for server_id in server_ids:
             self.signal(server_id, signal.SIGKILL)
         for server_id in server_ids:
             await self.ended(server_id)
 
     async def terminate(self, server_id: int) -> int | None:
-        """SIGTERM; returns the exit status."""
+        """Send SIGTERM to a server; returns its exit status when it has ended."""
         self.signal(server_id, signal.SIGTERM)
         return await self.ended(server_id)
 
     def freeze(self, server_id: int) -> None:
-        """SIGSTOP: its sockets take what comes, and it does nothing."""
+        """Send SIGSTOP to a server: its sockets still accept data, but it does nothing."""
         self.signal(server_id, signal.SIGSTOP)
 
     def thaw(self, server_id: int) -> None:
-        """SIGCONT."""
+        """Send SIGCONT to a frozen server: it continues."""
         self.signal(server_id, signal.SIGCONT)
 
     async def ended(self, server_id: int, seconds: float = 30.0) -> int | None:
-        """Wait until its process has ended; returns the exit status, negative for a signal."""
+        """Wait until a server's process has ended; returns the exit status, negative for a signal."""
         child = self._children[server_id]
 
         async def look() -> bool:
@@ -217,7 +234,7 @@ class ProcessCluster:
         return child.exit_status
 
     def stop(self) -> Deferred[Any]:
-        """End every process, at once and for certain."""
+        """Kill every process; fires when all have ended."""
         alive = [child for child in self._children.values() if child.exit_status is None]
         for child in alive:
             with contextlib.suppress(ProcessLookupError):
@@ -227,45 +244,55 @@ class ProcessCluster:
     # ------------------------------------------------------------------ files
 
     def log_file(self, server_id: int) -> Path:
+        """The output of a server, of all its incarnations."""
         return self.directory / f"server-{server_id}.log"
 
-    def trace_file(self, server_id: int, life: int) -> Path:
-        """Each life has its own: a killed server leaves half a line, to which the next one would add."""
-        return self.directory / f"trace-{server_id}-{life}.jsonl"
+    def trace_file(self, server_id: int, incarnation: int) -> Path:
+        """The trace of one incarnation of a server.
+
+        Incarnations do not share a file: a killed server leaves half a line, to which the next incarnation would add.
+        """
+        return self.directory / f"trace-{server_id}-{incarnation}.jsonl"
 
     def trace_files(self) -> list[Path]:
-        """Those that are there, by server and life."""
-        files = [self.trace_file(i, life) for i, lives in sorted(self._lives.items()) for life in range(1, lives + 1)]
+        """The traces that exist, by server and incarnation."""
+        files = [
+            self.trace_file(i, incarnation)
+            for i, count in sorted(self._incarnations.items())
+            for incarnation in range(1, count + 1)
+        ]
         return [file for file in files if file.exists()]
 
     def data(self, server_id: int) -> Path:
-        """The directory of its database."""
+        """The directory of a server's data."""
         return self.directory / "var" / str(server_id)
 
     def chat_log(self, server_id: int) -> bytes:
+        """The chat log that a server has written; empty if it has written none."""
         try:
             return (self.data(server_id) / "chat.log").read_bytes()
         except FileNotFoundError:
             return b""
 
     def last_words(self, server_id: int) -> str:
-        """The end of its log."""
+        """The last lines of a server's output."""
         lines = self.log_file(server_id).read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(lines[-_LOG_LINES_SHOWN:])
 
     # ------------------------------------------------------------------ questions
 
     def ask(self, server_id: int, line: str, seconds: float = ASK_SECONDS) -> Deferred[Reply]:
-        """One line of the protocol to one server."""
+        """Send a line of the protocol to a server; fires with the reply."""
         return ask(self._reactor, self._addresses[server_id], line, seconds)
 
     async def status(self, server_id: int) -> Status:
+        """The STATUS of a server. Fails if the server does not answer."""
         reply = await self.ask(server_id, "STATUS")
         status: Status = json.loads(reply.rows[0])
         return status
 
     async def statuses(self, server_ids: Iterable[int] | None = None) -> dict[int, Status]:
-        """Of those that answer, of all that run."""
+        """The STATUS of each of these servers (default: all that run) that answers."""
         asked = self.running if server_ids is None else list(server_ids)
         found: dict[int, Status] = {}
         for server_id in asked:
@@ -274,11 +301,11 @@ class ProcessCluster:
             except CancelledError:
                 raise
             except Exception:
-                continue  # it is just starting, or going
+                continue  # the server is just starting, or stopping
         return found
 
     async def digest(self, server_id: int, seq: int | None = None) -> str:
-        """The hash over all that it has executed, up to `seq` (default: now). Fails if it is not told."""
+        """The hash over all that a server has executed up to `seq` (default: so far). Fails without an answer."""
         reply = await self.ask(server_id, "DIGEST" if seq is None else f"DIGEST seq={seq}", seconds=30.0)
         if not reply.ok:
             raise ClusterTrouble(f"server {server_id}: {reply.line}")
@@ -287,10 +314,11 @@ class ProcessCluster:
     # ------------------------------------------------------------------ waiting
 
     async def pause(self, seconds: float) -> None:
+        """Return after some seconds."""
         await deferLater(self._reactor, seconds)
 
     async def wait_for(self, what: str, look: Callable[[], Awaitable[T]], seconds: float) -> T:
-        """Look again and again until what is seen is true. Raises ClusterTrouble after `seconds`."""
+        """Call `look` until its result is true, and return that. Raises ClusterTrouble after `seconds`."""
         deadline = self._reactor.seconds() + seconds
         while not (seen := await look()):
             if self._reactor.seconds() >= deadline:
@@ -299,7 +327,7 @@ class ProcessCluster:
         return seen
 
     async def wait_up(self, server_ids: Sequence[int] | None = None, seconds: float = UP_SECONDS) -> None:
-        """Wait until these, or all that were started, answer."""
+        """Wait until these servers (default: all that run) answer."""
         for server_id in self.running if server_ids is None else server_ids:
 
             async def look(server_id: int = server_id) -> bool:
@@ -312,7 +340,7 @@ class ProcessCluster:
     async def wait_leader(
         self, above: int = 0, server_ids: Sequence[int] | None = None, seconds: float = UP_SECONDS
     ) -> tuple[int, int]:
-        """(view, leader) of the first view above `above` whose leader leads and which a majority has installed."""
+        """Wait until a view above `above` has a leader and a majority has installed it; returns (view, leader)."""
 
         async def look() -> tuple[int, int] | None:
             statuses = (await self.statuses(server_ids)).values()
@@ -328,9 +356,9 @@ class ProcessCluster:
         return found
 
     async def wait_equal(self, server_ids: Sequence[int] | None = None, seconds: float = UP_SECONDS) -> Status:
-        """Wait until these servers have executed the same, and their chat logs are the same; returns one's status.
+        """Wait until these servers have executed the same commands and have equal chat logs; returns one STATUS.
 
-        Raises ClusterTrouble at once if two have executed as much and not the same.
+        Raises ClusterTrouble at once if two servers have executed equally many slots with different digests.
         """
         wanted = self.running if server_ids is None else list(server_ids)
 

@@ -1,4 +1,4 @@
-"""What a demo leaves behind: what a person would have seen, what happened in the servers, and what came of it."""
+"""The files that a demo leaves behind: the recorded terminal, the merged traces of the servers, and a summary."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _OVERWRITE: Final = "\x1b[K"
 
 
 class Screen:
-    """A terminal that is recorded as an asciicast (version 2): a header, then [seconds, "o", text] a line.
+    """A terminal that is recorded as an asciicast (version 2): a header, then one line [seconds, "o", text] per output.
 
-    A person watches it at the same time on `out`; progress is shown there only if it is a terminal.
+    The output also goes to `out`, where a person watches it; progress is shown there only if `out` is a terminal.
     """
 
     def __init__(self, cast: TextIO, out: TextIO, seconds: Callable[[], float], title: str) -> None:
@@ -38,7 +38,7 @@ class Screen:
         return self._seconds() - self._began
 
     def say(self, text: str) -> None:
-        """One or more whole lines."""
+        """Show one or more whole lines."""
         start = f"\r{_OVERWRITE}" if self._on_progress_line else ""
         self._on_progress_line = False
         self._record(start + text.replace("\n", "\r\n") + "\r\n")
@@ -46,7 +46,7 @@ class Screen:
         self._out.flush()
 
     def progress(self, text: str) -> None:
-        """A line that the next one replaces."""
+        """Show a line that the next output replaces."""
         self._on_progress_line = True
         shown = f"\r{text}{_OVERWRITE}"
         self._record(shown)
@@ -59,7 +59,7 @@ class Screen:
 
 
 def merge_traces(parts: Iterable[Path], merged: Path) -> int:
-    """All lines in order of time; returns how many. The half line that a killed server leaves is left out."""
+    """Write all lines in order of time; returns their number. Half lines, which killed servers leave, are dropped."""
     count = 0
     with open(merged, "w", encoding="utf-8") as out:
         for _t, line in heapq.merge(*map(_timed_lines, parts), key=lambda timed: timed[0]):
@@ -77,7 +77,7 @@ def _timed_lines(part: Path) -> Iterator[tuple[float, str]]:
 
 
 def summary(title: str, story: Iterable[tuple[float, str]], verdict: Verdict, trouble: str) -> str:
-    """`summary.md`: what happened, with seconds from the start, and whether all is as it should be."""
+    """The text of `summary.md`: the events with their seconds from the start, and the verdict."""
     lines = [f"# {title}", "", "## What happened", ""]
     lines += [f"* {seconds:6.2f} s: {text}" for seconds, text in story]
     lines += ["", "## Verdict", "", *verdict_lines(verdict, trouble), ""]
@@ -85,7 +85,7 @@ def summary(title: str, story: Iterable[tuple[float, str]], verdict: Verdict, tr
 
 
 def verdict_lines(verdict: Verdict, trouble: str) -> list[str]:
-    """For a terminal as well as for Markdown."""
+    """The verdict in lines that suit a terminal as well as Markdown."""
     lines = [f"* {'yes' if check.holds else 'NO '}  {check.claim}: {check.figure}" for check in verdict.checks]
     lines += [f"* {name}: {figure}" for name, figure in verdict.figures.items()]
     if trouble:

@@ -1,4 +1,4 @@
-"""What can happen to a cluster, played on real processes with real clients."""
+"""The scenarios of `pfsb demo`: failures of servers, played on real processes with real clients."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from pfsb.demo.trace import proposers
 from pfsb.demo.verdict import Verdict, account, longest_gap, outage, throughput
 
 OUTAGE_SECONDS_MAX: Final = 2.5
-"""With a Progress_Timer of 1 s: it expires, and a view change under load takes the rest."""
+"""Maximum time without a leader that a Progress_Timer of 1 s explains: it expires, and a view change under load takes
+the rest."""
 BETRAYED_SECONDS_MAX: Final = 0.5
-"""When the address of the dead leader refuses datagrams, nobody waits for the timer (docs/departures.rst)."""
+"""Maximum time without a leader if the address of the dead leader refuses datagrams: then the other servers do not wait
+for the Progress_Timer (Departure 11)."""
 
 
 @frozen
 class Size:
-    """How much a scenario takes on. A test plays the same scenario with less."""
+    """The size of a scenario. Tests play the scenarios with smaller sizes."""
 
     lines: int = 20_000
     clients: int = 40
@@ -38,7 +40,7 @@ class Size:
 
 @define(eq=False)
 class Stage:
-    """Where a scenario is played: its cluster, its clients, its audience and its judge."""
+    """The surroundings of a scenario, which are cluster, clients, screen and verdict, and the steps of scenarios."""
 
     reactor: Any
     directory: Path
@@ -54,10 +56,12 @@ class Stage:
         self.load = Load(self.reactor, record, self.size.lines, self.size.clients)
 
     def tell(self, text: str) -> None:
+        """Show an event and add it to the story."""
         self.story.append((self.screen.elapsed, text))
         self.screen.say(f"{self.screen.elapsed:7.2f} s  {text}")
 
     async def show_servers(self) -> None:
+        """Show the table of `pfsb status`."""
         table = StringIO()
         await show_status(self.reactor, self.cluster.addresses, self.cluster.config.quorum, table)
         self.screen.say(table.getvalue().rstrip("\n"))
@@ -71,11 +75,12 @@ class Stage:
         return view, leader
 
     def start_load(self) -> None:
+        """Start the clients."""
         self.tell(f"{self.size.clients} clients, spread over all servers, begin to say {self.size.lines} lines")
         self.load.start(self.cluster.addresses, self.screen.progress)
 
     async def kill_leader(self, above: int = 0) -> tuple[float, int, int]:
-        """kill -9 at whoever leads; returns when that was, and the view and the leader that ended."""
+        """Kill the leader with SIGKILL; returns the time of the kill, the view that it led, and its id."""
         view, leader = await self.cluster.wait_leader(above)
         at = self.reactor.seconds()
         await self.cluster.kill(leader)
@@ -84,24 +89,24 @@ class Stage:
         return at, view, leader
 
     async def succeeded(self, view: int) -> int:
-        """Wait for the next leader and check that it is the next in line; returns its view."""
+        """Wait for the leader of a later view, and check that it is the next server in line; returns its view."""
         new_view, new_leader = await self.cluster.wait_leader(above=view)
         self.tell(f"server {new_leader} leads view {new_view}")
         ids = self.cluster.ids
-        expected = ids[view % len(ids)]  # that of view + 1: position (v - 1) mod N (docs/departures.rst)
+        expected = ids[view % len(ids)]  # the leader of view + 1: position (v - 1) mod N (Departure 26)
         figure = f"server {new_leader} in view {new_view}; expected was server {expected} in view {view + 1}"
         self.verdict.check("the next in line leads", (new_view, new_leader) == (view + 1, expected), figure)
         return new_view
 
     async def bring_back(self) -> None:
-        """Start those that are down, if there are any."""
+        """Start the servers that are down, if there are any."""
         down = [server_id for server_id in self.cluster.ids if server_id not in self.cluster.running]
         if down:
             self.tell(f"servers {', '.join(map(str, down))} are started again")
             await self.cluster.start_all()
 
     async def finish(self) -> list[Acknowledged]:
-        """Let the clients finish and the servers become equal, and judge what is in the chat logs."""
+        """Let the clients finish and the servers become equal, and check the logs; returns the acknowledged lines."""
         acknowledged = await self.load.finish()
         self.tell(f"all clients are done; {self.load.batch.account.retries} commands were sent more than once")
         status = await self.cluster.wait_equal(self.cluster.ids, self.size.equal_seconds)
@@ -137,6 +142,7 @@ class Stage:
         self.verdict.check("all servers have executed the same", len(digests) == 1, figure)
 
     def judge_outage(self, acknowledged: list[Acknowledged], killed_at: float, what: str = "the kill") -> None:
+        """Check how soon after a kill clients were answered again."""
         lasted = outage(acknowledged, killed_at)
         figure = "none came" if lasted is None else f"after {lasted:.3f} s"
         limit = self.size.outage_seconds_max
@@ -156,12 +162,14 @@ def _listed(texts: list[str], what: str) -> str:
 
 @frozen
 class Scenario:
+    """One scenario of `pfsb demo`, with the function that plays it."""
+
     name: str
     help: str
     play: Callable[[Stage], Awaitable[None]]
     servers: int = 4
     changes: dict[str, Any] = field(factory=dict)
-    """Keys of the configuration."""
+    """Keys of the configuration that replace the defaults."""
 
     known: ClassVar[dict[str, Scenario]] = {}
 
@@ -225,13 +233,13 @@ async def _recovery(stage: Stage) -> None:
 
 
 async def _hole(stage: Stage) -> None:
-    """Figure 8 and defect G11: what was ordered above a hole cannot execute until somebody fills it."""
+    """Figure 8 and defect G11: slots that were ordered above a hole cannot execute until a leader fills the hole."""
     cluster, skipped = stage.cluster, stage.size.skip_seq
     first = cluster.ids[0]
     stage.tell(f"server {first}, the first in line, is started with --skip-seq {skipped}")
     cluster.start(first, "--skip-seq", str(skipped))
     view, leader = await stage.begin()
-    if leader != first:  # on a busy machine it may have been passed over
+    if leader != first:  # on a busy machine the first server may have been passed over
         await cluster.ask(leader, f"FAULT SKIP {skipped}")
     stage.start_load()
     held_up = [server_id for server_id in cluster.ids if server_id != leader]

@@ -43,7 +43,7 @@ class Options(usage.Options):
     out: Path
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Twisted takes options before arguments only; here the scenario may come first."""
+        """Let the scenario come before the options, where Twisted takes options before arguments only."""
         given = list(sys.argv[1:] if options is None else options)
         named = given[:1] if given and not given[0].startswith("-") else []
         super().parseOptions([*given[len(named) :], *named])
@@ -68,7 +68,7 @@ class Options(usage.Options):
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Play it. Raises `SystemExit` with status 1 if anything is not as it should be."""
+    """Play a scenario. Raises `SystemExit` with status 1 if one of its checks fails."""
     if options["list"]:
         for scenario in Scenario.known.values():
             print(f"{scenario.name:<14}{scenario.help}")
@@ -77,14 +77,14 @@ async def run(reactor: Any, options: Options) -> None:
     playing = Deferred.fromCoroutine(perform(reactor, options.scenario, size, options.out, sys.stdout))
     trigger = reactor.addSystemEventTrigger("before", "shutdown", _interrupt, playing)
     verdict, trouble = await playing
-    with contextlib.suppress(ValueError):  # it has been triggered
+    with contextlib.suppress(ValueError):  # the trigger has fired
         reactor.removeSystemEventTrigger(trigger)
     if trouble or not verdict.holds:
         raise SystemExit(1)
 
 
 def _interrupt(playing: Deferred[Any]) -> Deferred[None]:
-    """Ctrl-C: fires when no server runs any more, and what was seen until then is recorded."""
+    """Called for Ctrl-C: fires when no server runs any more and the recording up to then is complete."""
     recorded: Deferred[None] = Deferred()
 
     def ended(result: Any) -> Any:
@@ -97,7 +97,7 @@ def _interrupt(playing: Deferred[Any]) -> Deferred[None]:
 
 
 async def perform(reactor: Any, scenario: Scenario, size: Size, directory: Path, out: TextIO) -> tuple[Verdict, str]:
-    """Play a scenario and record it in `directory`; returns its verdict, and what kept it from its end, or ""."""
+    """Play a scenario and record it in `directory`; returns its verdict, and the reason if it ended early, or ""."""
     directory.mkdir(parents=True, exist_ok=True)
     title = f"{scenario.name}: {scenario.help}"
     cluster = ProcessCluster(reactor, directory / "servers", scenario.servers, trace=True, changes=scenario.changes)

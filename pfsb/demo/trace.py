@@ -1,4 +1,4 @@
-"""Questions to the traces of a cluster (docs/operating.rst)."""
+"""Questions that the traces of a cluster answer; docs/operating.rst describes traces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def proposers(parts: Iterable[Path], seq: int) -> list[tuple[int, int]]:
-    """(view, server) of all who have sent a PROPOSAL for that sequence number, each once, by view."""
+    """(view, server) of all servers that have sent a PROPOSAL for that sequence number, each once, by view."""
     found: set[tuple[int, int]] = set()
     for part in parts:
         with open(part, encoding="utf-8", errors="replace") as file:
@@ -17,7 +17,10 @@ def proposers(parts: Iterable[Path], seq: int) -> list[tuple[int, int]]:
 
 
 def _may_be_proposal(line: str, seq: int) -> bool:
-    """Cheap, and exact as long as traces are written as they are: few lines of a million are worth decoding."""
+    """Whether a line is such a proposal, without decoding it: few lines of a million are.
+
+    The test is exact as long as traces are written with these separators and in this order.
+    """
     return '"event":"send"' in line and '"type":"PROPOSAL"' in line and f'"seq":{seq},' in line and line.endswith("}\n")
 
 

@@ -1,4 +1,4 @@
-"""What must be true at the end of a demo, with the figures that show it."""
+"""The checks at the end of a demo: claims, the figures that show them, and whether they hold."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pfsb.demo.load import Acknowledged
 
 @frozen
 class Check:
+    """One claim, the figure that shows whether it holds, and the result."""
+
     claim: str
     figure: str
     holds: bool
@@ -21,35 +23,39 @@ class Check:
 
 @define
 class Verdict:
+    """The checks and figures of one demo."""
+
     checks: list[Check] = field(factory=list)
     figures: dict[str, str] = field(factory=dict)
-    """What was measured, and is neither good nor bad by itself."""
+    """Measured figures that no claim is made about, by name."""
 
     def check(self, claim: str, holds: bool, figure: str) -> None:
+        """Add a claim."""
         self.checks.append(Check(claim, figure, holds))
 
     @property
     def holds(self) -> bool:
-        """Every claim does, and there is one."""
+        """Whether every claim holds, and there is at least one."""
         return bool(self.checks) and all(check.holds for check in self.checks)
 
 
 @frozen
 class ChatAccount:
-    """A chat log beside what clients were told. All but `lines` should be 0 or empty."""
+    """A chat log compared with the acknowledged lines. In a correct run all fields but `lines` are 0 or empty."""
 
     lines: int
     missing: list[str]
-    """Acknowledged, and not where the answer said."""
+    """Acknowledged texts that are not at the index of their answer."""
     doubled: list[str]
+    """Texts that are in the log more than once."""
     foreign: list[str]
-    """Nobody has said this."""
+    """Texts in the log that no client has sent."""
     disordered: int
-    """Lines that come before an earlier one of the same client, or whose index is not their place."""
+    """How many lines come after a later line of their client, or have an index that is not their position."""
 
 
 def account(log: bytes, acknowledged: Sequence[Acknowledged], said: set[str]) -> ChatAccount:
-    """`said`: all texts that clients may have sent, each once."""
+    """Compare a chat log with the acknowledged lines; `said` has all texts that clients may have sent."""
     entries = [_entry(line) for line in log.decode().splitlines()]
     texts = [text for _index, _client, text in entries]
     return ChatAccount(
@@ -78,19 +84,19 @@ def _disordered(entries: Iterable[tuple[int, str, str]]) -> int:
 
 
 def outage(acknowledged: Sequence[Acknowledged], since: float) -> float | None:
-    """Seconds from then to the first answer of a command that was sent after it: somebody leads again."""
+    """Seconds from `since` to the first answer of a command that was sent after it, when a server leads again."""
     answers = [a.answered for a in acknowledged if a.sent > since]
     return min(answers) - since if answers else None
 
 
 def longest_gap(acknowledged: Sequence[Acknowledged]) -> float:
-    """Seconds without any answer, between two."""
+    """Maximum number of seconds between two answers in a row."""
     times = sorted(a.answered for a in acknowledged)
     return max((later - earlier for earlier, later in pairwise(times)), default=0.0)
 
 
 def throughput(acknowledged: Sequence[Acknowledged]) -> float:
-    """Lines a second, from the first question to the last answer."""
+    """Acknowledged lines per second, from the first request to the last answer."""
     if not acknowledged:
         return 0.0
     took = max(a.answered for a in acknowledged) - min(a.sent for a in acknowledged)

@@ -1,4 +1,4 @@
-"""From what a load client and the servers tell to the figures of a measurement."""
+"""The evaluation of a load client's result and of two looks at the servers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def result(begun: Moment, ended: Moment) -> LoadResult:
 
 class EvaluateTests(SynchronousTestCase):
     def test_rates_and_costs(self) -> None:
-        """CPU and batches for each operation, writes for each second of the servers' own time."""
+        """CPU time and batches are per operation; disk writes are per second of the servers' own time."""
         begun = Moment({0: status(10, 100, 5.0, 50), 1: status(9, 90, 5.0, 40)}, 1.0)
         ended = Moment({0: status(60, 1_100, 7.5, 150), 1: status(58, 1_060, 7.5, 190)}, 1.5)
         found = evaluate(WORKLOAD, result(begun, ended))
@@ -46,43 +46,43 @@ class EvaluateTests(SynchronousTestCase):
         self.assertApproximates(found.p50_us, 2_000, 20)
         self.assertIsNone(found.updates_per_proposal)
 
-    def test_what_else_ran_is_what_is_left(self) -> None:
-        """Of all that the processors did, less the servers and the load client."""
+    def test_other_cores_are_busy_with_neither_servers_nor_load_client(self) -> None:
+        """The busy time of the processors, less that of the servers and of the load client."""
         found = evaluate(WORKLOAD, result(Moment({}, 1.0, 10.0), Moment({}, 2.0, 13.5)))
         self.assertEqual(found.other_cores, 1.0)
 
-    def test_updates_are_told_by_servers_that_count_them(self) -> None:
-        """Commands per update and updates per proposal multiply to commands per proposal."""
+    def test_updates_come_from_servers_that_count_them(self) -> None:
+        """Commands per update, multiplied by updates per proposal, are the commands per proposal."""
         begun = Moment({0: status(0, 0, 1.0, 0, updates=0)}, None)
         ended = Moment({0: status(10, 600, 2.0, 10, updates=30)}, None)
         found = evaluate(WORKLOAD, result(begun, ended))
         self.assertEqual((found.updates_per_proposal, found.commands_per_update), (3.0, 20.0))
 
     def test_commands_and_proposals_are_counted_at_one_server(self) -> None:
-        """A server that told its STATUS later has grown more: its commands go with its own proposals."""
+        """A server that answered STATUS later has grown more, so counters of two servers are never mixed."""
         begun = Moment({0: status(0, 0, 1.0, 0, updates=0), 1: status(0, 0, 1.0, 0, updates=50)}, None)
         ended = Moment({0: status(10, 100, 2.0, 9, updates=40), 1: status(9, 900, 2.0, 9, updates=999)}, None)
         found = evaluate(WORKLOAD, result(begun, ended))
         self.assertEqual((found.commands_per_proposal, found.updates_per_proposal), (10.0, 4.0))
 
     def test_size_of_proposals_is_that_of_the_servers_that_proposed(self) -> None:
-        """Followers propose nothing, and make nothing smaller by it."""
+        """Followers propose nothing, and do not make the mean size smaller."""
         begun = Moment({i: status(0, 0, 1.0, 0, proposed={"count": 5, "bytes": 50}) for i in (0, 1)}, None)
         ended = Moment(
             {i: status(0, 0, 2.0, 0, proposed={"count": 5 + i, "bytes": 50 + 700 * i}) for i in (0, 1)}, None
         )
         self.assertEqual(evaluate(WORKLOAD, result(begun, ended)).bytes_per_proposal, 700.0)
 
-    def test_what_is_not_known_stays_unknown(self) -> None:
-        """A server elsewhere has no process here; one that has answered only once has not grown."""
+    def test_unknown_figures_are_none(self) -> None:
+        """A server on another machine has no process here; a server that answered only once has no growth."""
         found = evaluate(WORKLOAD, result(Moment({}, None), Moment({0: status(1, 1, 1.0, 1)}, None)))
         unknown = (found.server_cpu_us, found.server_cores, found.disk_writes_per_second, found.commands_per_proposal)
         self.assertEqual(unknown, (None,) * 4)
 
 
 class ResultTests(SynchronousTestCase):
-    def test_something_else_than_a_result_is_refused(self) -> None:
-        """With a name for what is missing."""
+    def test_object_that_is_no_result_is_refused(self) -> None:
+        """The error names the missing key."""
         self.assertIn("operations", str(self.assertRaises(LoadFailed, read_result, {"client": "c", "histogram": []})))
 
 
@@ -91,16 +91,16 @@ class ReportTests(SynchronousTestCase):
         begun = Moment({0: status(10, 100, 5.0, 50)}, 1.0)
         return evaluate(WORKLOAD, result(begun, Moment({0: status(60, 1_100, 7.0, 150)}, 1.5)))
 
-    def test_table_leaves_out_what_nobody_knows(self) -> None:
-        """One line for names, one for each measurement, as wide."""
+    def test_table_leaves_out_empty_columns(self) -> None:
+        """The table has one line of names and one for each measurement, all of one width."""
         lines = table([self.measurement(), self.measurement()]).splitlines()
         self.assertEqual(len(lines), 3)
         self.assertIn("writes/proposal", lines[0])
         self.assertNotIn("writes/update", lines[0])
         self.assertEqual(len({len(line) for line in lines}), 1)
 
-    def test_a_load_client_at_its_limit_and_errors_are_remarked(self) -> None:
-        """Figures that do not measure the servers must not look as if they did."""
+    def test_remarks_name_a_load_client_at_its_limit_disturbances_and_errors(self) -> None:
+        """A reader must notice figures that do not measure the servers."""
         self.assertEqual(remarks([self.measurement()]), [])
         busy = evolve(self.measurement(), client_cores=0.97)
         self.assertIn("the load client itself is the limit", remarks([busy])[0])
@@ -111,19 +111,19 @@ class ReportTests(SynchronousTestCase):
 
 
 class ClientTests(SynchronousTestCase):
-    def test_without_a_compiler_the_client_in_python_stands_in(self) -> None:
-        """Unless somebody asks for the one in C, who is told why not."""
+    def test_client_in_python_is_taken_without_a_compiler(self) -> None:
+        """A user who asks for the client in C gets an error that says why there is none."""
         with patch.dict(os.environ, {"PATH": "", "CC": "no-such-compiler"}):
             self.assertEqual(client_command("auto")[-1], "pfsb.bench.plain_load")
             self.assertIn("no C compiler", str(self.assertRaises(LoadFailed, client_command, "c")))
 
     def test_client_that_gives_up_says_why(self) -> None:
-        """Its standard error is the reason."""
+        """The reason is the standard error of the client."""
         client = LoadClient(["sh", "-c", "echo begin; echo no route >&2; exit 2"])
         self.assertIn("gave up: no route", str(self.assertRaises(LoadFailed, client.run, "")))
 
     def test_stopped_client_runs_no_more(self) -> None:
-        """Not even if nobody had begun."""
+        """A client that is stopped before its first run does not run, either."""
         client = LoadClient(["sh", "-c", "echo '{}'"])
         client.stop()
         self.assertEqual(str(self.assertRaises(LoadFailed, client.run, "")), "interrupted")

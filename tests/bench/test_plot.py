@@ -1,4 +1,4 @@
-"""Charts as SVG."""
+"""Axes, and charts as SVG."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ NAME = "{http://www.w3.org/2000/svg}"
 
 class AxisTests(SynchronousTestCase):
     def test_logarithmic_axis_has_whole_powers_of_ten(self) -> None:
-        """And puts each as far from the last."""
+        """The powers of ten have equal distances."""
         axis = Axis.around([3.0, 450.0], 0, 300, log=True)
         self.assertEqual(axis.ticks(), [1.0, 10.0, 100.0, 1000.0])
         self.assertEqual([round(axis.at(value)) for value in axis.ticks()], [0, 100, 200, 300])
 
-    def test_linear_axis_begins_at_nothing_and_has_round_ticks(self) -> None:
-        """So that heights can be compared."""
+    def test_linear_axis_begins_at_zero_and_has_round_ticks(self) -> None:
+        """Heights are proportional to values only if the axis begins at 0."""
         axis = Axis.around([700.0, 1_900.0], 0, 200, log=False)
         self.assertEqual(axis.ticks(), [0.0, 500.0, 1000.0, 1500.0, 2000.0])
         self.assertEqual(axis.at(950.0), 95.0)
 
-    def test_axis_of_nothing_or_of_one_value_can_be_drawn(self) -> None:
+    def test_axis_of_no_values_or_of_one_value_can_be_drawn(self) -> None:
         """A run that measured nothing gives an empty chart, not a division by zero."""
         for values in ([], [0.0], [10.0]):
             for log in (True, False):
@@ -33,14 +33,14 @@ class AxisTests(SynchronousTestCase):
 
 
 class DrawTests(SynchronousTestCase):
-    def test_what_has_no_place_on_a_logarithmic_axis_is_left_out(self) -> None:
-        """Nothing per second is no point at the lower end, which would look like something."""
+    def test_zero_is_left_out_of_a_logarithmic_axis(self) -> None:
+        """A rate of 0 must not be drawn at the lower end of the axis, which stands for a positive rate."""
         for log, count in ((True, 1), (False, 2)):
             chart = Chart("One", "x", "y", [Series("", [(1, 0.0), (4, 90)])], log_y=log)
             self.assertEqual(len(ElementTree.fromstring(svg([chart])).findall(f".//{NAME}circle")), count)
 
-    def test_every_point_is_inside_and_every_text_is_text(self) -> None:
-        """Names with < and & do not break the document."""
+    def test_points_are_inside_the_chart_and_names_are_escaped(self) -> None:
+        """Names with < and & leave the document well-formed."""
         series = [Series("a<b & c", [(1, 10), (4, 90)]), Series("paper", [(2, 50)], dashed=True)]
         document = ElementTree.fromstring(svg([Chart("One", "x", "y", series), Chart("Two", "x", "y", log_y=True)]))
         circles = document.findall(f".//{NAME}circle")

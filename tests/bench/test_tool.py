@@ -1,4 +1,4 @@
-"""The command line of `pfsb bench`, and what it hands on to the servers that it starts."""
+"""The command line of `pfsb bench`, and the settings of the servers that it starts."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class OptionsTests(SynchronousTestCase):
         return options
 
     def test_several_numbers_of_connections_are_several_workloads(self) -> None:
-        """Each with the same depth."""
+        """All workloads have the same depth."""
         workloads = self.options("--connections", "1,16", "--depth", "4", "--keys", "9").workloads
         self.assertEqual([(w.connections, w.depth, w.keys) for w in workloads], [(1, 4, 9), (16, 4, 9)])
 
     def test_several_rates_are_open_loops_one_after_the_other(self) -> None:
-        """With the same connections; without a rate the loop is closed."""
+        """All open loops have the same connections; without a rate, the loop is closed."""
         workloads = self.options("--connections", "16", "--rate", "500,9000").workloads
         self.assertEqual([(w.connections, w.rate) for w in workloads], [(16, 500), (16, 9000)])
         self.assertEqual(self.options().workloads[0].rate, 0)
 
-    def test_wrong_command_line_is_told_what_would_be_right(self) -> None:
-        """Before anything is started."""
+    def test_error_of_a_wrong_command_line_says_what_would_be_right(self) -> None:
+        """The error comes before servers are started."""
         for arguments, told in (
             (["--mix", "pt"], "known are put, get"),
             (["--mix", "lock", "--depth", "2"], "needs --depth 1"),
@@ -55,7 +55,7 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn(told, str(self.assertRaises(UsageError, self.options, *arguments)))
 
     def test_started_servers_have_the_settings_but_neither_ports_nor_storage(self) -> None:
-        """The secret is found from another directory, too."""
+        """The path of the secret is absolute, since the servers run in another directory."""
         changes = changes_for(load(self.file))
         self.assertEqual((changes["window"], changes["cluster"]), (3, "mine"))
         self.assertTrue(Path(changes["secret_file"]).is_absolute())

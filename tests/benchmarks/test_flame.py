@@ -1,4 +1,4 @@
-"""From sampled stacks to shares and a drawing."""
+"""Sampled stacks: the shares of the program's parts, and the drawing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAME = "{http://www.w3.org/2000/svg}"
 
 
 class StackTests(SynchronousTestCase):
-    def test_waiting_is_no_work(self) -> None:
+    def test_waiting_threads_are_left_out(self) -> None:
         """A thread that waits for events, or for something to write, keeps no core busy."""
         stacks = parse(RAW)
         self.assertEqual(sum(count for _, count in busy(stacks)), 85)
@@ -36,14 +36,14 @@ class StackTests(SynchronousTestCase):
         """The protocol pays for the JSON that it asks for."""
         self.assertEqual(shares(busy(parse(RAW))), {"protocol": 40 / 85, "storage": 25 / 85, "Twisted": 20 / 85})
 
-    def test_part_is_told_by_the_file_wherever_it_is_installed(self) -> None:
-        """An installed pfsb is pfsb, and what only sounds like it is not."""
+    def test_part_is_known_by_the_file_wherever_it_is_installed(self) -> None:
+        """An installed pfsb counts as pfsb; a package inside of which a directory is named pfsb does not."""
         self.assertEqual(part_of("f (/usr/lib/python3/site-packages/pfsb/sessions/local_clients.py)"), "sessions")
         self.assertEqual(part_of("f (pfsb/support/histogram.py)"), "rest of pfsb")
         self.assertEqual(part_of("f (other/pfsb/sessions/local_clients.py)"), "Python")
 
-    def test_bottom_that_all_have_in_common_is_left_out(self) -> None:
-        """What twistd calls on its way to the reactor says nothing, once for each thread."""
+    def test_bottom_that_all_stacks_share_is_left_out(self) -> None:
+        """Frames between twistd and the reactor's loop say nothing; they are left out for each thread."""
         threads = tree(busy(parse(RAW))).callees
         self.assertEqual(set(threads["MainThread"].callees), {POLL, "runUntilCurrent (twisted/internet/base.py)"})
         self.assertEqual(threads["MainThread"].samples, 60)
@@ -52,7 +52,7 @@ class StackTests(SynchronousTestCase):
 
 class DrawingTests(SynchronousTestCase):
     def test_frames_are_as_wide_as_their_samples_and_stand_below_their_caller(self) -> None:
-        """And tell name and share to whoever points at them."""
+        """Each frame has its name and share as a title, which browsers show under the pointer."""
         document = ElementTree.fromstring(svg(tree(busy(parse(RAW))), "a < b"))
         frames = {
             group.find(f"{NAME}title").text: group.find(f"{NAME}rect").attrib for group in document.iter(f"{NAME}g")
@@ -65,13 +65,13 @@ class DrawingTests(SynchronousTestCase):
 
 
 class ProgramTests(SynchronousTestCase):
-    def test_without_py_spy_it_says_what_is_missing(self) -> None:
-        """In one line, and how to get it."""
+    def test_missing_py_spy_is_reported(self) -> None:
+        """The error says how to install py-spy."""
         with patch.object(program.sys, "executable", "/nowhere/python"), patch.dict("os.environ", {"PATH": ""}):
             self.assertIn("pip install py-spy", str(self.assertRaises(program.NoSpy, program.py_spy)))
 
     def test_table_has_a_column_for_each_load(self) -> None:
-        """Parts by weight, and how many cores they kept busy."""
+        """The parts are sorted by weight; the last row has the number of busy cores."""
         rows = program.share_table({"1 x 1": parse(RAW), "8 x 32": parse(RAW)})
         self.assertEqual(rows[0], ["", "1 x 1", "8 x 32"])
         self.assertEqual(rows[1], ["protocol", "47 %", "47 %"])

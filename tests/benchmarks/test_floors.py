@@ -1,4 +1,4 @@
-"""What this machine allows at best is measured, part by part, on real processes."""
+"""`benchmarks.floors` measures every part on real processes and reports it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from benchmarks.floors import main
 
 
 class FloorsTests(SynchronousTestCase):
-    def test_each_part_is_measured_and_told(self) -> None:
-        """A line, a datagram and a commit, their sum, and the loads that were asked for."""
+    def test_each_part_is_measured_and_reported(self) -> None:
+        """The report has a line, a datagram, a commit, their sum, and the loads that were asked for."""
         directory = Path(self.mktemp())
         directory.mkdir()
         rst, out = directory / "floors.inc", StringIO()

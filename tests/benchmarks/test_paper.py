@@ -1,4 +1,4 @@
-"""The paper's charts: what is drawn beside what, and the ratios that can be compared."""
+"""The paper's charts: pfsb's lines beside the published ones, and the ratios that can be compared."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pfsb.paxos.settings import Settings
 
 class PublishedTests(SynchronousTestCase):
     def test_every_variant_is_published_for_four_to_twenty_servers(self) -> None:
-        """Throughput and latency alike."""
+        """Both throughput and latency are published."""
         for variant in VARIANTS:
             self.assertEqual(tuple(variant.published.throughput), SERVERS)
             self.assertEqual(tuple(variant.published.latency), SERVERS)
 
     def test_rate_and_latency_of_the_closed_loop_agree(self) -> None:
-        """Clients divided by rate is about the mean latency: a wrong digit shows."""
+        """In a closed loop, clients divided by rate is about the mean latency, so a wrong digit is noticed."""
         for _build, rows in SCALING.items():
             for servers, rate, milliseconds in rows:
                 self.assertApproximates(1000 * SCALING_CLIENTS / rate, milliseconds, 0.25 * milliseconds, servers)
 
     def test_quick_measures_what_the_scaling_charts_need(self) -> None:
-        """Their 25 clients, and more than one number of servers."""
+        """The scaling charts need 25 clients and more than one number of servers."""
         self.assertIn(SCALING_CLIENTS, QUICK_CLIENTS)
         self.assertIn(SCALING_CLIENTS, VARIANTS[0].clients)
         self.assertGreater(len(QUICK_SERVERS), 1)
@@ -33,7 +33,7 @@ class PublishedTests(SynchronousTestCase):
 
 class SettingsTests(SynchronousTestCase):
     def test_batch_bytes_reach_the_protocol(self) -> None:
-        """And are its own default where nobody says anything."""
+        """A configuration without limits has the default of the protocol."""
         self.assertEqual(Config("f", "c", {}, 0).settings(), Settings())
         without = Config("f", "c", {}, 0, limits=Limits(batch_bytes=1))
         self.assertEqual(without.settings().batch_bytes_max, 1)
@@ -48,8 +48,8 @@ class DrawingTests(SynchronousTestCase):
         Point("plain-memory", 4, 25, 3_000.0, 8.3),
     )
 
-    def test_ours_is_drawn_beside_the_paper_s_in_the_same_colour(self) -> None:
-        """Solid and dashed, for each number of servers that was measured."""
+    def test_pfsb_and_paper_are_drawn_in_the_same_colour(self) -> None:
+        """For each number of servers that was measured, pfsb's line is solid and the paper's is dashed."""
         drawn = {chart.title: chart for chart in charts(self.points)}
         chart = drawn["Forced writes, aggregation: throughput"]
         self.assertEqual(
@@ -61,7 +61,7 @@ class DrawingTests(SynchronousTestCase):
         self.assertNotIn("Memory, aggregation: throughput", drawn)
 
     def test_scaling_is_drawn_over_the_number_of_servers(self) -> None:
-        """With 25 clients, beside both of the paper's builds."""
+        """The chart shows 25 clients, with both builds of the paper."""
         [chart] = [
             chart for chart in charts(self.points) if chart.title.startswith("25 clients") and "through" in chart.title
         ]
@@ -69,7 +69,7 @@ class DrawingTests(SynchronousTestCase):
         self.assertEqual(chart.series[0].points, [(4, 3_000.0)])
 
     def test_claims_are_ratios_of_peaks(self) -> None:
-        """Aggregation with forced writes: 9,000 of 200 here, 1,736 of 31.7 in the paper."""
+        """Aggregation with forced writes gains 9,000 / 200 here, and 1,736 / 31.7 in the paper."""
         said = [line.split() for line in claims(self.points).splitlines()]
         [gains] = [words for words in said if words[:4] == ["aggregation", "gains,", "disk", "4"]]
         self.assertEqual(gains[4:], ["45", "x", "54.8", "x"])

@@ -1,4 +1,4 @@
-"""`make bench`: what is counted is the same each time, and what is slower is told."""
+"""`make bench`: counts are the same at each run, and slower cases are reported."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class CountTests(SynchronousTestCase):
         return instructions(lambda: run.commands(COMMANDS))
 
     def test_same_commands_take_the_same_instructions(self) -> None:
-        """To one in a thousand: what is left are sizes of integers and caches of the interpreter."""
+        """Counts differ by at most one in a thousand, because of sizes of integers and caches of the interpreter."""
         first, second = self.counted("put 8 x 32"), self.counted("put 8 x 32")
         self.assertGreater(first, 100 * COMMANDS)
         self.assertApproximates(first, second, first / 1_000)
 
     def test_instructions_are_those_of_python_s_byte_code(self) -> None:
-        """A loop that is ten times as long takes about ten times as many."""
+        """A loop with ten times as many rounds takes about ten times as many instructions."""
 
         def loop(rounds: int) -> None:
             total = 0
@@ -34,7 +34,7 @@ class CountTests(SynchronousTestCase):
         self.assertApproximates(long / short, 10, 0.3)
 
     def test_cluster_in_memory_executes_every_command_on_every_server(self) -> None:
-        """Otherwise little work would be counted, and look good."""
+        """A cluster that skipped work would have low counts, which look good."""
         run = Run(next(case for case in CASES if case.name == "put 1 x 1"))
         before = run.cluster.leader.machine.revision
         run.commands(10)
@@ -47,14 +47,14 @@ RECORDED = {"python": "3.11", "figures": {"put": {"instructions": 100.0, "cpu": 
 
 class CompareTests(SynchronousTestCase):
     def test_more_than_a_quarter_is_a_regression(self) -> None:
-        """And less is none."""
+        """A figure that is a quarter higher or less is no regression."""
         found = changes(RECORDED, {"put": {"instructions": 126.0, "cpu": 12.4}}, "3.11")
         self.assertEqual(
             [(change.figure, change.is_regression) for change in found], [("instructions", True), ("cpu", False)]
         )
         self.assertEqual([line.endswith("SLOWER") for line in table(found).splitlines()], [False, True, False])
 
-    def test_what_cannot_be_compared_is_left_out(self) -> None:
-        """Another Python has another byte code; a new case has no past."""
+    def test_incomparable_figures_are_left_out(self) -> None:
+        """Another version of Python has different byte code; a new case has no recorded figures."""
         found = {"put": {"instructions": 500.0, "cpu": 10.0}, "new": {"instructions": 1.0, "cpu": 1.0}}
         self.assertEqual(changes(RECORDED, found, "3.12"), [Change("put", "cpu", 10.0, 10.0)])

@@ -1,4 +1,4 @@
-"""Ratios within rounds, goals, and the tables of the comparison."""
+"""The comparison's ratios within rounds, goals and tables."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def cell(*values: float, **more: Any) -> dict[str, Any]:
 
 class RowTests(SynchronousTestCase):
     def test_rows_are_named_by_key_and_keep_the_order_of_the_table(self) -> None:
-        """A key that is not known is refused with those that are."""
+        """The error for an unknown key names the known ones."""
         self.assertEqual([row.key for row in rows("memory,1x1")], ["1x1", "memory"])
         self.assertEqual(rows("all"), list(ROWS))
         self.assertIn("known are 1x1, 16x1", str(self.assertRaises(ValueError, rows, "1x1,2x2")))
 
-    def test_peers_are_asked_for_as_much_at_once(self) -> None:
-        """8 x 8 and 64 x 1 are the same to them, and measured once."""
+    def test_peers_have_as_many_operations_under_way(self) -> None:
+        """8 x 8 and 64 x 1 are the same load to peers, which are measured once."""
         first, second = row("8x8").load, row("64x1").load
         assert first is not None and second is not None
         self.assertEqual(for_peer(first).under_way, for_peer(second).under_way)
@@ -39,7 +39,7 @@ class RowTests(SynchronousTestCase):
 
 class RatioTests(SynchronousTestCase):
     def test_ratio_is_against_the_better_durable_peer_of_the_same_round(self) -> None:
-        """A round in which the machine was slow for all does not count as a slow pfsb."""
+        """A round in which the machine was slow for all systems does not make pfsb look slow."""
         rounds = [
             {"pfsb": {"1x1": cell(300.0)}, "etcd": {"1x1": cell(100.0)}, "ZooKeeper": {"1x1": cell(150.0)}},
             {"pfsb": {"1x1": cell(30.0)}, "etcd": {"1x1": cell(20.0)}, "ZooKeeper": {"1x1": cell(10.0)}},
@@ -50,7 +50,7 @@ class RatioTests(SynchronousTestCase):
         self.assertEqual((found.low, found.median, found.high), (1.0, 1.5, 2.0))
 
     def test_deep_is_measured_against_pysyncobj(self) -> None:
-        """Nobody else keeps 16,384 under way."""
+        """The row has 16,384 operations under way, which durable peers are not asked for."""
         results = Results(
             [{"pfsb": {"deep": cell(90.0)}, "etcd": {"deep": cell(1.0)}, "PySyncObj": {"deep": cell(30.0)}}]
         )
@@ -58,8 +58,8 @@ class RatioTests(SynchronousTestCase):
         assert found is not None
         self.assertEqual(found.median, 3.0)
 
-    def test_nothing_is_met_or_missed_that_was_not_measured(self) -> None:
-        """Without a peer there is no ratio; without pfsb there is nothing."""
+    def test_goal_without_measurement_is_neither_met_nor_missed(self) -> None:
+        """Without a peer there is no ratio; without pfsb there is no figure."""
         self.assertIsNone(Results([{"pfsb": {"1x1": cell(300.0)}}]).is_met(row("1x1")))
         self.assertIsNone(Results([{"etcd": {"1x1": cell(300.0)}}]).is_met(row("1x1")))
         self.assertIsNone(Results([]).is_met(row("memory")))
@@ -70,14 +70,14 @@ class GoalTests(SynchronousTestCase):
         return Results([{"pfsb": {"8x32": cell(ours, **more)}, "etcd": {"8x32": cell(10.0)}}])
 
     def test_second_goal_counts_as_much_as_the_first(self) -> None:
-        """8 x 32: five times the best peer, and under 20 us of CPU time."""
+        """The goal of 8 x 32 is five times the best peer, and less than 20 us of CPU time."""
         self.assertIs(self.results(50.0).is_met(row("8x32")), True)
         self.assertIs(self.results(49.0).is_met(row("8x32")), False)
         self.assertIs(self.results(50.0, cpu_us=21.0).is_met(row("8x32")), False)
         self.assertIs(self.results(50.0, cpu_us=None).is_met(row("8x32")), False)
 
-    def test_what_must_be_small_is_measured_by_its_median(self) -> None:
-        """Of all kills of all rounds."""
+    def test_upper_limits_apply_to_the_median(self) -> None:
+        """The median is that of all kills of all rounds."""
         rounds = [{"pfsb": {"failover": cell(0.1, 0.2, 9.0)}}, {"pfsb": {"failover": cell(0.1, 0.3)}}]
         self.assertIs(Results(rounds).is_met(row("failover")), True)
         self.assertIs(
@@ -87,7 +87,7 @@ class GoalTests(SynchronousTestCase):
 
 class CellTests(SynchronousTestCase):
     def test_cpu_time_is_that_of_the_servers_between_begin_and_end(self) -> None:
-        """In microseconds for each operation; none if there was no operation."""
+        """CPU time is in microseconds for each operation; None without operations."""
         latencies = Histogram([(bucket(1_000_000), 200)])
         result = LoadResult("c", 200, 0, 0, "", 2.0, 0.1, latencies, Moment({}, 1.0, 5.0), Moment({}, 1.5, 7.6))
         found = rate_cell(result)
@@ -112,7 +112,7 @@ class TableTests(SynchronousTestCase):
         self.rows = [row("8x32"), row("failover")]
 
     def test_every_row_has_a_cell_for_every_column(self) -> None:
-        """What was not measured is a dash."""
+        """A cell without measurement is a dash."""
         for table in (main_table(self.results, list(ROWS)), cost_table(self.results, list(ROWS))):
             self.assertEqual(len({len(cells) for cells in table}), 1)
         shown = main_table(self.results, self.rows)
@@ -120,8 +120,8 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(shown[1][-4:], ["1.23", "1.23", "1.23", "NO"])
         self.assertEqual(shown[2][-4:], ["0.50", "0.50", "0.50", "NO"])
 
-    def test_missing_peers_errors_and_trouble_are_told(self) -> None:
-        """A table without them would look complete."""
+    def test_missing_peers_errors_and_failures_are_reported(self) -> None:
+        """Without these remarks, a table would look complete."""
         said = "\n".join(remarks(self.results, self.rows, {"ZooKeeper": "no java"}))
         for words in (
             "ZooKeeper is missing: no java",
@@ -134,7 +134,7 @@ class TableTests(SynchronousTestCase):
             self.assertIn(words, text(self.results, self.rows, {"ZooKeeper": "no java"}))
 
     def test_document_has_both_tables_and_how_they_were_measured(self) -> None:
-        """As Sphinx takes it: each row of a list-table has as many cells as its head."""
+        """Sphinx requires that each row of a list-table has as many cells as its head."""
         document = rst(self.results, self.rows, {}, {"cores": 2, "etcd": "3.5"})
         self.assertIn("cores 2, etcd 3.5; 1 rounds, medians", document)
         lines = document.splitlines()

@@ -1,4 +1,4 @@
-"""How figures over servers, sizes, connections and overload are shown."""
+"""Tables and charts of figures over servers, sizes, connections and overload."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ POINTS = (
 
 
 class ExtentTests(SynchronousTestCase):
-    def test_issue_s_extremes_are_measured(self) -> None:
-        """3 to 20 servers, values to 32 KiB, 1 to 5,000 connections, a million keys, 10,000 sessions."""
+    def test_default_extent_reaches_the_documented_extremes(self) -> None:
+        """The extremes are 3 to 20 servers, 32 KiB, 1 to 5,000 connections, a million keys and 10,000 sessions."""
         self.assertEqual((min(SERVERS), max(SERVERS), max(SIZES)), (3, 20, 32_768))
         self.assertEqual((min(CONNECTIONS), max(CONNECTIONS)), (1, 5_000))
         self.assertEqual((max(Extent().keys), max(Extent().sessions)), (1_000_000, 10_000))
 
-    def test_quick_is_shorter_and_goes_as_far_where_things_break(self) -> None:
-        """All servers, the largest value, the most connections."""
+    def test_quick_run_reaches_the_largest_loads_too(self) -> None:
+        """A quick run is shorter, but has the most servers, the largest value and the most connections."""
         quick = extent(arguments(["--quick", "--seconds", "0.5"]))
         self.assertEqual(quick.seconds, 0.5)
         self.assertEqual((max(QUICK.servers), max(QUICK.sizes), max(QUICK.connections)), (20, 32_768, 5_000))
 
     def test_unknown_section_is_refused(self) -> None:
-        """Before anything is started."""
+        """The error comes before servers are started."""
         self.assertRaises(SystemExit, arguments, ["--sections", "server"])
 
 
 class ShowTests(SynchronousTestCase):
     def test_points_are_read_back_as_they_were_written(self) -> None:
-        """So that what a long run has found can be drawn again."""
+        """The points of a long run can be drawn again from its file."""
         self.assertEqual([Point.read(asdict(point)) for point in POINTS], list(POINTS))
 
-    def test_tables_leave_out_what_nobody_knows(self) -> None:
-        """Memory over keys has no rates; sizes have megabytes per second."""
+    def test_tables_leave_out_empty_columns(self) -> None:
+        """Memory over keys has no rates; the table of sizes has megabytes per second."""
         self.assertEqual(table(POINTS, "keys"), [["keys", "", "MiB"], ["1,000,000", "100 bytes each", "420"]])
         head, row = table(POINTS, "sizes")
         self.assertEqual(row[head.index("MB/s")], "16.4")
         self.assertNotIn("errors", head)
 
     def test_overload_is_compared_with_the_peak(self) -> None:
-        """Of closed and open loop together; an open loop tells what was due, and what of that found no room."""
+        """The peak is that of both loops. Rows of the open loop show the operations due, and those that were missed."""
         head, *rows = table(POINTS, "overload")
         self.assertEqual([row[head.index("of the peak")] for row in rows], ["100 %", "95 %", "97 %"])
         self.assertEqual([row[0] for row in rows], ["256", "160,000", "120,000/s"])
@@ -63,15 +63,15 @@ class ShowTests(SynchronousTestCase):
         self.assertTrue(said.startswith("closed loop: 95 % of its best throughput with 160,000 under way"), said)
 
     def test_every_section_has_charts_and_a_title(self) -> None:
-        """Whatever is measured can be shown."""
+        """No section may be measured in vain."""
         for section in SECTIONS:
             points = [evolve(point, section=section) for point in POINTS if point.section in ("servers", section)]
             self.assertGreater(len(charts(points, section)), 0, section)
             self.assertIn(table(points, section)[0][0], rst(points, {}), section)
         self.assertEqual(charts(POINTS, "sessions"), [])
 
-    def test_errors_and_disturbances_are_told(self) -> None:
-        """Figures that measure something else must not look as if they did not."""
+    def test_errors_and_disturbances_are_reported(self) -> None:
+        """A reader must notice figures that do not measure the servers."""
         self.assertEqual(remarks(POINTS), [])
         odd = evolve(POINTS[0], errors=3, first_error="ERR BUSY", other_cores=1.2, client_cores=0.95)
         self.assertEqual(len(remarks([odd])), 3)

@@ -1,4 +1,4 @@
-"""The comparison's own side: what is needed of peers, and pfsb measured as one of the systems."""
+"""The comparison: programs that peers need, and pfsb measured as one of the systems."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from benchmarks.compare.trouble import seconds_without_leader, settle
 
 
 class ToolTests(SynchronousTestCase):
-    def test_program_that_is_not_there_is_missing_with_its_package(self) -> None:
-        """A person can install it then."""
+    def test_error_of_a_missing_program_names_its_package(self) -> None:
+        """A user can install the package then."""
         self.assertIn(
             "apt-get install nothing-such", str(self.assertRaises(Missing, program, "no-such", "nothing-such"))
         )
 
-    def test_build_that_fails_is_missing_and_leaves_nothing_that_looks_built(self) -> None:
-        """The next run tries again; a build that was made is not made again."""
+    def test_failed_build_leaves_nothing_that_looks_built(self) -> None:
+        """The next run builds again; a complete build is not repeated."""
         source = Path(self.mktemp())
         source.write_text("text")
         with patch.dict(os.environ, {"XDG_CACHE_HOME": str(Path(self.mktemp()).resolve())}):
@@ -38,12 +38,12 @@ class ToolTests(SynchronousTestCase):
 
 
 class PfsbTests(SynchronousTestCase):
-    """Real servers; everything is ended, whatever becomes of the test."""
+    """Tests with real servers, which are ended whether the test succeeds or not."""
 
     timeout = 120
 
     def test_servers_are_loaded_killed_and_stopped(self) -> None:
-        """What the comparison does to every system, done to this one."""
+        """The comparison treats pfsb as every other system."""
         Pfsb.prepare(Choices())
         system = Pfsb(Path(self.mktemp()).resolve(), 3)
         self.addCleanup(system.stop)
@@ -57,8 +57,8 @@ class PfsbTests(SynchronousTestCase):
         system.stop()
         self.assertEqual(system.running(), [])
 
-    def test_trouble_of_one_system_is_noted_and_ends_no_run(self) -> None:
-        """Its servers and its files are gone, and the results are saved."""
+    def test_failure_of_one_system_is_noted_and_ends_no_run(self) -> None:
+        """The system's servers and files are removed, and the results are saved."""
 
         class Broken(Pfsb):
             name = "broken"

@@ -1,4 +1,4 @@
-"""How failover is timed: by clients that go on elsewhere, on a cluster that is made up."""
+"""The time of a failover, measured by clients that change servers, on a fake cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DOWN_SECONDS = 0.3
 
 
 class Fake(System):
-    """Three servers in this process; for a while after a kill nobody acknowledges anything."""
+    """Three fake servers in this process; for some time after a kill, none acknowledges a write."""
 
     name = "fake"
 
@@ -32,7 +32,7 @@ class Fake(System):
         return "0"
 
     def configure(self) -> None:
-        """Nothing is needed."""
+        """Do nothing: a fake needs no files."""
 
     def command(self, server: int) -> tuple[list[str], dict[str, str]]:
         raise AssertionError("it has no processes")
@@ -75,14 +75,14 @@ class Fake(System):
 
 class FailoverTests(SynchronousTestCase):
     def test_failover_is_timed_from_the_kill_to_the_next_answer(self) -> None:
-        """And the killed server is started again."""
+        """The killed server is started again."""
         system = Fake()
         took = seconds_without_leader(system)
         self.assertApproximates(took, DOWN_SECONDS, 0.1)
         self.assertEqual(system.running(), [0, 1, 2])
 
     def test_writers_begin_at_different_servers_and_leave_a_dead_one(self) -> None:
-        """So that some of them are at a follower when the leader dies, as clients are."""
+        """Like real clients, some of the writers are at a follower when the leader dies."""
         system = Fake()
         system.dead.add(2)
         writers = Writers(system)
@@ -92,8 +92,8 @@ class FailoverTests(SynchronousTestCase):
         self.assertEqual(set(system.opened), {0, 1, 2})
         self.assertIsNone(writers.first_after(time.monotonic()))
 
-    def test_waiting_has_an_end(self) -> None:
-        """Which says what was waited for."""
+    def test_waiting_ends_with_an_error_after_its_time(self) -> None:
+        """The error says what was waited for."""
         self.assertIn(
             "a unicorn: not within 0.02 s", str(self.assertRaises(Trouble, wait_for, "a unicorn", lambda: None, 0.02))
         )

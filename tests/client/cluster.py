@@ -11,8 +11,8 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from pfsb.client.core.addresses import ServerAddress
-from pfsb.client.core.client_core import Core
-from pfsb.client.core.timeouts import PATIENCE_SECONDS, ResponseTimeout
+from pfsb.client.core.client_core import ClientCore
+from pfsb.client.core.timeouts import RESPONSE_SECONDS, ResponseTimeout
 from pfsb.commands.line_client import LineClient
 from pfsb.frontends.line.protocol import LineFactory
 from tests.frontends.fake_server import FakeCluster, FakeServer, fake_config
@@ -22,13 +22,15 @@ reactor: Any = _reactor
 
 @define(eq=False)
 class Listening:
+    """A fake server and its port."""
+
     server: FakeServer
     factory: LineFactory
     port: Any
     address: ServerAddress
 
     def crash(self) -> Deferred[None]:
-        """Nobody listens any more, and every connection breaks."""
+        """Close the port and break every connection."""
         for connection in list(self.factory.connections):
             connection.transport.abortConnection()  # type: ignore[union-attr]
         done: Deferred[None] = self.port.stopListening()
@@ -37,6 +39,8 @@ class Listening:
 
 @define(eq=False)
 class LoopbackCluster:
+    """Fake servers that share the state of one cluster."""
+
     shared: FakeCluster = field(factory=FakeCluster)
     members: list[Listening] = field(factory=list)
 
@@ -55,6 +59,8 @@ class LoopbackCluster:
 
 
 class LoopbackTestCase(TestCase):
+    """A test with three fake servers."""
+
     timeout = 20
     servers = 3
 
@@ -65,14 +71,14 @@ class LoopbackTestCase(TestCase):
             self.addCleanup(member.port.stopListening)
             self.addCleanup(self.until, lambda member=member: not member.factory.connections)
 
-    def client(self, patience_seconds: float = PATIENCE_SECONDS, **given: Any) -> LineClient:
-        core = Core(self.cluster.addresses, patience=ResponseTimeout(patience_seconds), **given)
+    def client(self, response_seconds: float = RESPONSE_SECONDS, **given: Any) -> LineClient:
+        core = ClientCore(self.cluster.addresses, response_timeout=ResponseTimeout(response_seconds), **given)
         client = LineClient(reactor, core)
         client.start()
         self.addCleanup(client.stop)
         return client
 
     async def until(self, true: Any) -> None:
-        """Fails by the test's timeout."""
+        """Wait until a condition is true; otherwise the test ends by its timeout."""
         while not true():
             await deferLater(reactor, 0.005)

@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb import cli
 from pfsb.applications.interfaces import Refused
-from pfsb.client.core.addresses import server_addresses
-from pfsb.client.core.timeouts import PATIENCE_SECONDS
+from pfsb.client.core.timeouts import RESPONSE_SECONDS
+from pfsb.client.servers import server_addresses
 from pfsb.commands import check, status
 from pfsb.commands.client import Options, one_line, run_batch, run_lines, run_one
 from pfsb.config.config import ConfigError, load
@@ -252,4 +252,4 @@ class CommandLineTests(SynchronousTestCase):
     def test_patience_is_shorter_than_a_servers(self) -> None:
         """Otherwise the client would always wait for UNAVAILABLE (request_seconds) before it goes to another server."""
         file = config_file(self.mktemp(), ["tcp:9400"])
-        self.assertLess(PATIENCE_SECONDS, load(file).limits.request_seconds)
+        self.assertLess(RESPONSE_SECONDS, load(file).limits.request_seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pfsb.applications.interfaces import Refused
-from pfsb.client.core.client_core import Core
+from pfsb.client.core.client_core import ClientCore
 from pfsb.client.core.command import verb_of
 from pfsb.client.core.replies import EventLine
 from pfsb.commands.line_client import ClientStopped, LineClient
@@ -63,14 +63,14 @@ class FailoverTests(LoopbackTestCase):
         self.assertEqual((client.core.server.id, [n for _, n, _ in self.cluster.shared.executed]), (1, [1, 2]))
 
     async def test_server_that_keeps_silent_is_left_when_patience_ends(self) -> None:
-        client = self.client(patience_seconds=0.1)
+        client = self.client(response_seconds=0.1)
         await client.command("PUT a 1")
         self.cluster.members[0].server.desk.silent = True
         self.assertTrue((await client.command("PUT a 2")).ok)
         self.assertIn("no answer for 0.1 s", client.core.last_trouble)
 
     async def test_waiting_for_a_lock_is_not_taken_for_silence(self) -> None:
-        holder, waiter = self.client(), self.client(patience_seconds=0.05)
+        holder, waiter = self.client(), self.client(response_seconds=0.05)
         await holder.command("LOCK x")
         granted = waiter.command("LOCK x")
         await self.until(lambda: self.cluster.shared.waiting)
@@ -103,7 +103,7 @@ class FailoverTests(LoopbackTestCase):
         """A HELLO that a server did not answer in time may be ordered after the one at the next server."""
         first, second, _third = self.cluster.members
         first.server.desk.silent = True
-        client = self.client(patience_seconds=0.1)
+        client = self.client(response_seconds=0.1)
         await client.command("PUT a 1")
         self.assertEqual(client.core.server.id, 1)
         second.server.desk.refuse = Refused("REPLACED", "the session was opened anew at 0")
@@ -205,4 +205,4 @@ class NobodyTests(LoopbackTestCase):
 
     async def test_local_questions_are_known_by_their_verb(self) -> None:
         self.assertEqual([verb_of(line) for line in ("put a 1", " Status", "")], ["PUT", "STATUS", ""])
-        self.assertIs(LineClient(reactor, Core([])).core.is_connected, False)
+        self.assertIs(LineClient(reactor, ClientCore([])).core.is_connected, False)

@@ -1,4 +1,4 @@
-"""What a demo leaves behind."""
+"""The files that a demo leaves behind: recorded terminal, merged traces, summary."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from pfsb.demo.verdict import Verdict
 
 
 class Window(io.StringIO):
+    """An output that claims to be a terminal."""
+
     def isatty(self) -> bool:
         return True
 
@@ -33,12 +35,12 @@ class ScreenTests(SynchronousTestCase):
         return list(events)
 
     def test_cast_has_everything_with_seconds_from_the_start(self) -> None:
-        """asciicast version 2; a line end moves a terminal down, not back, so it needs a carriage return."""
+        """The format is asciicast version 2. A line end only moves a terminal down, so it needs a carriage return."""
         expected = [[1.5, "o", "\r10 of 20\x1b[K"], [2.0, "o", "\r\x1b[Kone\r\ntwo\r\n"]]
         self.assertEqual(self.play(io.StringIO()), expected)
 
     def test_person_at_a_terminal_sees_progress_and_a_file_only_what_stays(self) -> None:
-        """A log file full of progress bars helps nobody."""
+        """Progress lines would only fill a log file."""
         window, file = Window(), io.StringIO()
         self.play(window)
         self.play(file)
@@ -63,8 +65,8 @@ class TraceTests(SynchronousTestCase):
         self.assertEqual(merge_traces(parts, merged), 3)
         self.assertEqual(merged.read_text(), one + two + ten)
 
-    def test_proposers_are_those_who_sent_a_proposal_for_that_number(self) -> None:
-        """Not those who received it, nor a larger number that begins alike."""
+    def test_proposers_are_the_servers_that_sent_a_proposal_for_that_number(self) -> None:
+        """Receivers do not count, nor does a larger number that begins with the same digits."""
 
         def line(event: str, server: int, view: int, seq: int) -> str:
             message = {"type": "PROPOSAL", "server_id": server, "view": view, "seq": seq, "batch": {"bytes": 8}}
@@ -83,7 +85,7 @@ class TraceTests(SynchronousTestCase):
 
 class SummaryTests(SynchronousTestCase):
     def test_summary_tells_what_happened_and_what_failed(self) -> None:
-        """With figures, and no doubt about the end."""
+        """The summary has the figures, and its end says that a check has failed."""
         verdict = Verdict()
         verdict.check("no line is doubled", False, "1 doubled")
         verdict.figures["throughput"] = "5 lines a second"
@@ -93,8 +95,8 @@ class SummaryTests(SynchronousTestCase):
         self.assertIn("* NO   no line is doubled: 1 doubled\n* throughput: 5 lines a second\n", text)
         self.assertIn("FAILED: 1 of the above.", text)
 
-    def test_scenario_that_broke_off_has_failed_although_its_checks_hold(self) -> None:
-        """What was not reached was not checked."""
+    def test_scenario_that_ended_early_has_failed_although_its_checks_hold(self) -> None:
+        """Checks after the point where the scenario ended were never made."""
         verdict = Verdict()
         verdict.check("water is wet", True, "yes")
         self.assertIn("FAILED: 1", summary("t", [], verdict, "ClusterTrouble: no leader"))

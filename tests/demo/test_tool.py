@@ -20,17 +20,17 @@ class OptionsTests(SynchronousTestCase):
         return options
 
     def test_scenario_comes_before_or_after_the_options(self) -> None:
-        """docs/operating.rst has it before."""
+        """docs/operating.rst puts the scenario first."""
         for order in (["hole", "--out", "d", "--lines", "500"], ["--out", "d", "--lines", "500", "hole"]):
             options = self.options(*order)
             self.assertEqual((options.scenario.name, str(options.out), options["lines"]), ("hole", "d", 500))
 
     def test_list_needs_nothing_else(self) -> None:
-        """Neither a scenario nor a directory."""
+        """The option --list needs neither a scenario nor a directory."""
         self.assertTrue(self.options("--list")["list"])
 
-    def test_wrong_command_line_is_told_what_would_be_right(self) -> None:
-        """Names those that are known, and gives an example."""
+    def test_error_of_a_wrong_command_line_says_what_would_be_right(self) -> None:
+        """The error names the known scenarios, or gives an example."""
         full = Path(self.mktemp())
         full.mkdir()
         (full / "file").touch()
@@ -45,18 +45,18 @@ class OptionsTests(SynchronousTestCase):
 
 class ConfigTests(SynchronousTestCase):
     def test_ports_are_different_and_free_and_below_those_of_outgoing_connections(self) -> None:
-        """A port that is taken, for whichever of UDP and TCP, is not given."""
+        """A port that is taken for UDP or for TCP is not chosen."""
         dice = Random(1)
         [taken] = free_ports(1, dice)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as someone:
-            someone.bind(("127.0.0.1", taken))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taker:
+            taker.bind(("127.0.0.1", taken))
             self.assertNotEqual(free_ports(1, Random(1)), [taken])
         found = free_ports(10, dice)
         self.assertEqual(len(set(found)), 10)
         self.assertTrue(all(port in PORTS for port in found))
 
     def test_configuration_takes_changes(self) -> None:
-        """It is read back as the servers read it."""
+        """The configuration is loaded as servers load it."""
         path = Path(self.mktemp())
         config = write_config(path, 5, Random(2), faults=True)
         self.assertEqual((config.ids, config.f, config.faults), ((0, 1, 2, 3, 4), 2, True))

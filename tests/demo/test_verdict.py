@@ -1,4 +1,4 @@
-"""The judge of the demos: what it counts, and that it does find what is wrong."""
+"""The checks of demos: each of them finds the violation that it is for."""
 
 from __future__ import annotations
 
@@ -21,54 +21,54 @@ class AccountTests(SynchronousTestCase):
     def judge(self, log: bytes) -> ChatAccount:
         return account(log, ACKNOWLEDGED, SAID)
 
-    def test_log_with_every_line_once_is_right(self) -> None:
-        """A line that was said and not acknowledged may be there, too: its fate was unknown."""
+    def test_log_with_every_line_once_is_correct(self) -> None:
+        """A line that was sent and not acknowledged may be in the log, too: its fate was unknown."""
         self.assertEqual(self.judge(LOG), ChatAccount(3, [], [], [], 0))
         self.assertEqual(self.judge(LOG + b'4 "b" "2 4"\n'), ChatAccount(4, [], [], [], 0))
 
     def test_lost_last_line_is_missing(self) -> None:
-        """Promise 2: what was answered is there."""
+        """Promise 2: an acknowledged line is in the log."""
         self.assertEqual(self.judge(LOG.rsplit(b"3", 2)[0]).missing, ["1 3"])
 
-    def test_line_at_another_place_than_answered_is_missing_there(self) -> None:
-        """The index in the answer is a promise as well."""
+    def test_line_at_another_index_than_answered_is_missing(self) -> None:
+        """The index in the answer is part of the acknowledgement."""
         swapped = b'1 "b" "2 2"\n2 "a" "1 1"\n3 "a" "1 3"\n'
         self.assertEqual(self.judge(swapped).missing, ["1 1", "2 2"])
 
     def test_line_that_ran_twice_is_doubled_and_disordered(self) -> None:
-        """S3: at most once."""
+        """S3: a command runs at most once."""
         found = self.judge(LOG + b'4 "a" "1 1"\n')
         self.assertEqual((found.doubled, found.disordered), (["1 1"], 1))
 
-    def test_line_that_nobody_said_is_foreign(self) -> None:
-        """S2: nothing executes that no client introduced."""
+    def test_line_that_no_client_sent_is_foreign(self) -> None:
+        """S2: servers execute only commands that a client has introduced."""
         self.assertEqual(self.judge(LOG + b'4 "c" "3 9"\n').foreign, ["3 9"])
 
     def test_gap_in_the_indices_is_counted(self) -> None:
-        """Each index is the line's place."""
+        """The index of each line must be its position in the log."""
         self.assertEqual(self.judge(LOG.replace(b"3 ", b"4 ", 1)).disordered, 1)
 
 
 class FigureTests(SynchronousTestCase):
-    def test_outage_ends_with_the_first_answer_to_a_command_that_was_sent_in_it(self) -> None:
-        """An answer to an earlier command may have been under way when the leader died."""
+    def test_outage_ends_with_the_first_answer_to_a_command_sent_after_the_kill(self) -> None:
+        """The answer to an earlier command may have been under way when the leader died."""
         self.assertAlmostEqual(outage(ACKNOWLEDGED, 10.2) or 0, 1.8)
         self.assertIsNone(outage(ACKNOWLEDGED, 11.0))
 
-    def test_longest_gap_is_between_two_answers_of_whatever_clients(self) -> None:
-        """In the order of time, not of the record."""
+    def test_longest_gap_is_between_two_answers_of_any_clients(self) -> None:
+        """Answers are taken in the order of time, not of the record."""
         self.assertAlmostEqual(longest_gap(ACKNOWLEDGED[::-1]), 1.4)
         self.assertEqual(longest_gap(ACKNOWLEDGED[:1]), 0.0)
 
     def test_throughput_counts_from_the_first_question_to_the_last_answer(self) -> None:
-        """Three lines in two seconds."""
+        """The example has three lines in two seconds."""
         self.assertAlmostEqual(throughput(ACKNOWLEDGED), 1.5)
         self.assertEqual(throughput([]), 0.0)
 
 
 class VerdictTests(SynchronousTestCase):
-    def test_verdict_holds_only_if_something_was_checked_and_all_of_it_holds(self) -> None:
-        """A scenario that checked nothing has shown nothing."""
+    def test_verdict_holds_only_if_there_are_checks_and_all_hold(self) -> None:
+        """A scenario without checks has shown nothing."""
         verdict = Verdict()
         self.assertFalse(verdict.holds)
         verdict.check("water is wet", True, "yes")

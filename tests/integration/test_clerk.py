@@ -21,7 +21,7 @@ from pfsb.client.clerks import calls
 from pfsb.client.clerks.calls import Call
 from pfsb.client.core.replies import Reply
 from pfsb.demo.processes import ProcessCluster
-from pfsb.simulator.linearizability.history import Entry, History
+from pfsb.simulator.linearizability.history import History, HistoryEntry
 from tests.integration.case import ClusterCase, reactor
 
 SECONDS = 60.0 if os.environ.get("PFSB_TEST_LONG") else 6.0
@@ -41,11 +41,11 @@ class SharedHistory:
     counted: int = 0
     _mutex: threading.Lock = field(factory=threading.Lock)
 
-    def called(self, client: str, command: Command) -> Entry:
+    def called(self, client: str, command: Command) -> HistoryEntry:
         with self._mutex:
             return self.history.called(client, command)
 
-    def answered(self, entry: Entry, result: Result) -> None:
+    def answered(self, entry: HistoryEntry, result: Result) -> None:
         with self._mutex:
             self.history.answered(entry, result)
             self.counted += entry.command[:2] == ("INCR", "counter") and isinstance(result, Done)

@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 from pfsb.client.clerks import calls
 from pfsb.client.clerks.calls import Call, Entry
 from pfsb.client.clerks.chat_stream import ChatStream
-from pfsb.client.clerks.clerk_core import TIMEOUT_SECONDS, HeldLock, Servers, make_clerk_core
+from pfsb.client.clerks.clerk_core import HeldLock
+from pfsb.client.clerks.clerk_options import TIMEOUT_SECONDS, make_clerk_core
 from pfsb.client.clerks.errors import ClerkError, error_of
 from pfsb.client.clerks.listening import Listener
 from pfsb.client.core.command import Command
 from pfsb.client.core.replies import Reply
 from pfsb.client.drivers.asyncio import AsyncioDriver
+from pfsb.client.servers import Servers
 
 T = TypeVar("T")
 
@@ -23,12 +25,12 @@ T = TypeVar("T")
 class AsyncClerk:
     """Keeps one session with a cluster; every call runs exactly once, whichever server answers.
 
-    Use it as `async with AsyncClerk(servers) as clerk`. Any number of tasks may call at once. Each call raises a
-    `ClerkError` that says what became of it. `options` are those of `make_clerk_core`.
+    A program uses it as `async with AsyncClerk(servers) as clerk`. Any number of tasks may call at once. A call that
+    fails raises a `ClerkError`, which says whether the call was carried out. `options` are those of `make_clerk_core`.
     """
 
     def __init__(self, servers: Servers, *, timeout_seconds: float | None = TIMEOUT_SECONDS, **options: Any) -> None:
-        """`timeout_seconds` bounds each call, but for waiting for a lock; None: it waits for ever."""
+        """`timeout_seconds` limits each call, except waiting for a lock; None: a call waits for ever."""
         self._core = make_clerk_core(servers, **options)
         self._timeout = timeout_seconds
         self._started: AsyncioDriver | None = None
@@ -41,16 +43,19 @@ class AsyncClerk:
         await self.close()
 
     async def close(self) -> None:
-        """Close the session: its locks are free for others."""
+        """Close the session; other clients can get its locks then."""
         await self._driver.stop()
 
     async def run(self, call: Call[T]) -> T:
-        """Have one of `pfsb.client.clerks.calls` carried out. If the task is cancelled, the call may still run."""
+        """Carry out a call that a function of `pfsb.client.calls` has made.
+
+        If the task is cancelled, the call may still run.
+        """
         (result,) = await self.run_all([call])
         return result
 
     async def run_all(self, wanted: Iterable[Call[T]]) -> list[T]:
-        """Have them under way together; returns the results in order. Raises the first error when all are through."""
+        """Carry out several calls together; returns results in order. Raises the first error once all have ended."""
         asked = [(call, *self._begin(call)) for call in wanted]
         self._driver.act()
         try:
@@ -63,11 +68,11 @@ class AsyncClerk:
         return [call.read(reply) for (call, _, _), reply in zip(asked, replies, strict=True)]
 
     async def get(self, key: str, *, read: str = "linearizable") -> str | None:
-        """The value of a key; None if it is absent."""
+        """Return the value of a key; None if it is absent."""
         return await self.run(calls.get(key, read=read))
 
     async def entry(self, key: str, *, read: str = "linearizable") -> Entry | None:
-        """The value of a key, and the revision at which it was written."""
+        """Return the value of a key and the revision at which it was written; None if it is absent."""
         return await self.run(calls.entry(key, read=read))
 
     async def put(self, key: str, value: str) -> int:
@@ -99,39 +104,39 @@ class AsyncClerk:
         return await self.run(calls.mput(values))
 
     async def mget(self, *keys: str) -> dict[str, Entry]:
-        """Several keys as of one moment, those that are there."""
+        """Return those of several keys that exist, all as of one moment."""
         return await self.run(calls.mget(*keys))
 
     async def range(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[Entry]:
-        """The keys from `first` (included) to `end` (excluded; "": to the last), in byte order."""
+        """Return the entries from `first` (included) to `end` (excluded; "": to the last), in byte order."""
         return await self.run(calls.range_(first, end, limit=limit))
 
     async def keys(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[str]:
-        """As `range`, without the values."""
+        """Return the keys that `range` would give, without their values."""
         return await self.run(calls.keys(first, end, limit=limit))
 
     async def say(self, text: str) -> int:
-        """Say a line to all who listen; returns its index."""
+        """Add a line to the chat; returns its index."""
         return await self.run(calls.say(text))
 
     @asynccontextmanager
     async def lock(self, name: str, wait: float | None = None) -> AsyncIterator[HeldLock]:
-        """Hold a lock inside of `async with`; wait for it, for ever or so many seconds (`LockTimeout`).
+        """Hold a lock inside of `async with`. Waits for it at most `wait` seconds (then `LockTimeout`), or for ever.
 
-        If it is lost meanwhile, every call of this clerk raises `LockLost` until the block is left, and so does
-        leaving it.
+        If the lock is lost meanwhile, every call of this clerk raises `LockLost` until the block is left, and so does
+        leaving the block.
         """
         held = await self.acquire(name, wait)
         try:
             yield held
         except BaseException:
-            with suppress(ClerkError):  # what has gone wrong inside counts more
+            with suppress(ClerkError):  # the error inside of the block matters more
                 await self.release(held)
             raise
         await self.release(held)
 
     async def acquire(self, name: str, wait: float | None = None) -> HeldLock:
-        """Get a lock, to be given back by `release`."""
+        """Get a lock, which `release` gives back."""
         granted: asyncio.Future[HeldLock] = asyncio.get_running_loop().create_future()
 
         def told(result: HeldLock | ClerkError) -> None:
@@ -163,7 +168,7 @@ class AsyncClerk:
             raise error_of(reply)
 
     def listen(self, first: int | None = None) -> ChatStream:
-        """Every line of the chat from number `first` on, or from now on; goes on at another server if one is gone."""
+        """Every line of the chat from number `first` on, or from now on; continues at another server if one fails."""
         stream = ChatStream(first, self._catch_up, self._unlisten)
         self._core.listen(stream.listener, self._driver.now)
         self._driver.act()

@@ -1,4 +1,4 @@
-"""The clerk for scripts: every call waits for its answer. It has a thread of its own, and needs no reactor."""
+"""The clerk for scripts: every call waits for its answer. The clerk has a thread of its own, and needs no reactor."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from pfsb.client.clerks import calls
 from pfsb.client.clerks.asyncio import AsyncClerk
 from pfsb.client.clerks.calls import Call, ChatLine, Entry
 from pfsb.client.clerks.chat_stream import ChatStream
-from pfsb.client.clerks.clerk_core import TIMEOUT_SECONDS, HeldLock, Servers
+from pfsb.client.clerks.clerk_core import HeldLock
+from pfsb.client.clerks.clerk_options import TIMEOUT_SECONDS
 from pfsb.client.clerks.errors import ClerkError, Closed, Unavailable
+from pfsb.client.servers import Servers
 
 T = TypeVar("T")
 
 END_SECONDS: Final = 1.0
-"""How long closing waits until calls of other threads are told."""
+"""How long `close` waits until calls in other threads have failed."""
 
 
 class Clerk:
     """Keeps one session with a cluster; every call runs exactly once, whichever server answers.
 
-    Use it as `with Clerk(servers) as clerk`. Any number of threads may call at once. Each call raises a `ClerkError`
-    that says what became of it. The session is kept in the background, also while no call is under way: a lock is not
-    lost because its holder computes. `options` are those of `make_clerk_core`; notices come in the clerk's thread.
+    A program uses it as `with Clerk(servers) as clerk`. Any number of threads may call at once. A call that fails
+    raises a `ClerkError`, which says whether the call was carried out. The session is kept in the background, also
+    while no call is under way: a program does not lose its locks because it computes for a long time. `options` are
+    those of `make_clerk_core`; its callbacks are called in the clerk's thread.
     """
 
     def __init__(self, servers: Servers, *, timeout_seconds: float | None = TIMEOUT_SECONDS, **options: Any) -> None:
-        """`timeout_seconds` bounds each call, but for waiting for a lock; None: it waits for ever."""
+        """`timeout_seconds` limits each call, except waiting for a lock; None: a call waits for ever."""
         self._clerk = AsyncClerk(servers, timeout_seconds=timeout_seconds, **options)
         self._timeout = timeout_seconds
         self._loop = asyncio.new_event_loop()
@@ -44,7 +47,7 @@ class Clerk:
         self.close()
 
     def close(self) -> None:
-        """Close the session: its locks are free for others. Calls that are under way in other threads fail."""
+        """Close the session; other clients can get its locks then. Calls under way in other threads fail."""
         if self._thread.is_alive():
             self._wait(self._close())
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -52,19 +55,19 @@ class Clerk:
             self._loop.close()
 
     def run(self, call: Call[T]) -> T:
-        """Have one of `pfsb.client.clerks.calls` carried out."""
+        """Carry out a call that a function of `pfsb.client.calls` has made."""
         return self._wait(self._clerk.run(call))
 
     def run_all(self, wanted: Iterable[Call[T]]) -> list[T]:
-        """Have them under way together; returns the results in order. Raises the first error when all are through."""
+        """Carry out several calls together; returns results in order. Raises the first error once all have ended."""
         return self._wait(self._clerk.run_all(wanted))
 
     def get(self, key: str, *, read: str = "linearizable") -> str | None:
-        """The value of a key; None if it is absent."""
+        """Return the value of a key; None if it is absent."""
         return self.run(calls.get(key, read=read))
 
     def entry(self, key: str, *, read: str = "linearizable") -> Entry | None:
-        """The value of a key, and the revision at which it was written."""
+        """Return the value of a key and the revision at which it was written; None if it is absent."""
         return self.run(calls.entry(key, read=read))
 
     def put(self, key: str, value: str) -> int:
@@ -96,39 +99,39 @@ class Clerk:
         return self.run(calls.mput(values))
 
     def mget(self, *keys: str) -> dict[str, Entry]:
-        """Several keys as of one moment, those that are there."""
+        """Return those of several keys that exist, all as of one moment."""
         return self.run(calls.mget(*keys))
 
     def range(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[Entry]:
-        """The keys from `first` (included) to `end` (excluded; "": to the last), in byte order."""
+        """Return the entries from `first` (included) to `end` (excluded; "": to the last), in byte order."""
         return self.run(calls.range_(first, end, limit=limit))
 
     def keys(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[str]:
-        """As `range`, without the values."""
+        """Return the keys that `range` would give, without their values."""
         return self.run(calls.keys(first, end, limit=limit))
 
     def say(self, text: str) -> int:
-        """Say a line to all who listen; returns its index."""
+        """Add a line to the chat; returns its index."""
         return self.run(calls.say(text))
 
     @contextmanager
     def lock(self, name: str, wait: float | None = None) -> Iterator[HeldLock]:
-        """Hold a lock inside of `with`; wait for it, for ever or so many seconds (`LockTimeout`).
+        """Hold a lock inside of `with`. Waits for the lock at most `wait` seconds (then `LockTimeout`), or for ever.
 
-        If it is lost meanwhile, every call of this clerk raises `LockLost` until the block is left, and so does
-        leaving it.
+        If the lock is lost meanwhile, every call of this clerk raises `LockLost` until the block is left, and so does
+        leaving the block.
         """
         held = self._wait(self._clerk.acquire(name, wait))
         try:
             yield held
         except BaseException:
-            with suppress(ClerkError):  # what has gone wrong inside counts more
+            with suppress(ClerkError):  # the error inside of the block matters more
                 self._wait(self._clerk.release(held))
             raise
         self._wait(self._clerk.release(held))
 
     def listen(self, first: int | None = None) -> Chat:
-        """Every line of the chat from number `first` on, or from now on; goes on at another server if one is gone."""
+        """Every line of the chat from number `first` on, or from now on; continues at another server if one fails."""
         return Chat(self._wait(self._begin_to_listen(first)), self._wait)
 
     async def _begin_to_listen(self, first: int | None) -> ChatStream:
@@ -144,7 +147,7 @@ class Clerk:
     async def _close(self) -> None:
         await self._clerk.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        if others:  # calls of other threads: they are told
+        if others:  # calls of other threads: let them fail
             await asyncio.wait(others, timeout=END_SECONDS)
         await asyncio.sleep(0)
 
@@ -160,12 +163,12 @@ class Clerk:
         try:
             return future.result()
         except BaseException:
-            future.cancel()  # nothing, unless this thread was interrupted
+            future.cancel()  # no effect unless this thread was interrupted
             raise
 
 
 class Chat:
-    """Lines of chat, for `for`; ends when the clerk is closed, or with `close`."""
+    """An iterator over lines of the chat; it ends when the clerk is closed, or with `close`."""
 
     def __init__(self, stream: ChatStream, wait: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
         self._stream = stream
@@ -185,7 +188,7 @@ class Chat:
         return line
 
     def close(self) -> None:
-        """Hear no more."""
+        """Stop listening."""
         with suppress(Closed):
             self._wait(self._stream.aclose())
 

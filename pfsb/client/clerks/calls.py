@@ -1,6 +1,6 @@
-"""What can be asked of the applications, as values: the line to send, and how its reply is read.
+"""Calls of the applications as values: each has the line to send, and the function that reads its reply.
 
-A clerk has a method for each; as values they can be given to `run_all`, to be under way together.
+A clerk has a method for each call. As values, calls can be given to `run_all`, which carries them out together.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ READ_LEVELS: Final = ("linearizable", "sequential", "stale")
 
 @frozen
 class Call(Generic[T]):
-    """One command; `read` makes its result of the reply, or raises a `ClerkError`."""
+    """One command, whose result is of type T."""
 
     line: str
     _read: Callable[[Reply], T]
     forgiven: frozenset[str] = frozenset()
-    """Codes of refusals that are results."""
+    """Codes of refusals that count as results and not as errors."""
 
     def read(self, reply: Reply) -> T:
+        """The result in a reply. Raises a `ClerkError` for a refusal that is no result."""
         if not reply.ok and reply.code not in self.forgiven:
             raise error_of(reply)
         return self._read(reply)
@@ -41,12 +42,12 @@ class Entry:
     key: str
     value: str
     revision: int
-    """When it was last written."""
+    """The revision at which the key was last written."""
 
 
 @frozen
 class ChatLine:
-    """One line of the chat; lines are numbered from 1, without gaps."""
+    """One line of the chat; `index` counts from 1, without gaps."""
 
     index: int
     client: str
@@ -54,12 +55,12 @@ class ChatLine:
 
 
 def get(key: str, *, read: str = "linearizable") -> Call[str | None]:
-    """The value of a key; None if it is absent. `read` is linearizable, sequential or stale."""
+    """Get the value of a key; gives None if it is absent. `read` is linearizable, sequential or stale."""
     return Call(_line("GET", key) + _level(read), _value_or_none, frozenset({"NOTFOUND"}))
 
 
 def entry(key: str, *, read: str = "linearizable") -> Call[Entry | None]:
-    """The value of a key and the revision at which it was written."""
+    """Get the value of a key and the revision at which it was written; gives None if it is absent."""
 
     def made(reply: Reply) -> Entry | None:
         fields = reply.fields
@@ -85,7 +86,7 @@ def cas(key: str, old: str | None, new: str) -> Call[bool]:
 
 
 def incr(key: str, by: int = 1) -> Call[int]:
-    """Add to an integer, an absent one counting as 0; gives the sum. `StateError` if the value is none."""
+    """Add to an integer, an absent one counting as 0; gives the sum. `StateError` if the value is no integer."""
     return Call(f"INCR {_quoted(key)} {by}", _number("value"))
 
 
@@ -106,17 +107,17 @@ def mput(values: Mapping[str, str]) -> Call[int]:
 
 
 def mget(*keys: str) -> Call[dict[str, Entry]]:
-    """Several keys as of one moment, those that are there."""
+    """Get several keys as of one moment; gives those that exist."""
     return Call(_line("MGET", *keys), lambda reply: {each.key: each for each in _entries(reply)})
 
 
 def range_(first: str = "", end: str = "", *, limit: int = 1_000) -> Call[list[Entry]]:
-    """The keys from `first` (included) to `end` (excluded; "": to the last), in byte order, at most `limit`."""
+    """Get at most `limit` entries from `first` (included) to `end` (excluded; "": to the last), in byte order."""
     return Call(f"{_line('RANGE', first, end)} limit={limit}", _entries)
 
 
 def keys(first: str = "", end: str = "", *, limit: int = 1_000) -> Call[list[str]]:
-    """As `range_`, without the values."""
+    """Get the keys that `range_` would give, without their values."""
     return Call(
         f"{_line('KEYS', first, end)} limit={limit}",
         lambda reply: [str(read_fields(row)["key"]) for row in reply.rows],
@@ -124,23 +125,23 @@ def keys(first: str = "", end: str = "", *, limit: int = 1_000) -> Call[list[str
 
 
 def say(text: str) -> Call[int]:
-    """Say a line to all who listen; gives its index."""
+    """Add a line to the chat; gives its index."""
     return Call(_line("SAY", text), _number("index"))
 
 
 def lock(name: str, wait: float | None = None) -> Call[int]:
-    """Get a lock; wait for it, for ever or so many seconds. Gives the token. `LockTimeout`."""
+    """Get a lock; gives the token. Waits for the lock at most `wait` seconds (then `LockTimeout`), or for ever."""
     option = "" if wait is None else f" wait={wait:.3f}"
     return Call(_line("LOCK", name) + option, _number("token"))
 
 
 def unlock(name: str, token: int) -> Call[None]:
-    """Give a lock back. `StateError` if it is not held with that token."""
+    """Give a lock back. `StateError` if the session does not hold it with that token."""
     return Call(f"{_line('UNLOCK', name)} token={token}", lambda _reply: None)
 
 
 def listen(first: int | None) -> Call[int | None]:
-    """Begin to be told the chat; gives the index with which it begins, if `first` did not say so."""
+    """Follow the chat from line `first` on; None: from now on. Gives the index of the first line that will come."""
 
     def made(reply: Reply) -> int | None:
         return int(reply.fields["from"]) if "from" in reply.fields else first

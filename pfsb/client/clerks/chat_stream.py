@@ -12,11 +12,11 @@ from pfsb.client.clerks.errors import ClerkError, Closed
 from pfsb.client.clerks.listening import Listener
 
 LINES_MAX: Final = 1_000
-"""Lines that wait for their listener; further ones stay at the server until there is room."""
+"""Maximum number of lines that wait to be read; further lines stay at the server until there is room."""
 
 
 class ChatStream:
-    """Lines of chat, each once, in order; ends when the clerk is closed, or with `aclose`."""
+    """An iterator over lines of the chat, each once, in order; it ends when the clerk is closed, or with `aclose`."""
 
     def __init__(
         self, first: int | None, catch_up: Callable[[Listener], None], stop: Callable[[Listener], None]
@@ -42,13 +42,13 @@ class ChatStream:
         return self._lines.popleft()
 
     async def begun(self) -> None:
-        """Wait until a server follows the chat for us: whatever is said from now on will be heard."""
+        """Wait until a server follows the chat for this stream, so that no line from now on is missed."""
         await self._begun.wait()
         if isinstance(self._error, ClerkError):
             raise self._error
 
     async def aclose(self) -> None:
-        """Hear no more."""
+        """Stop listening."""
         self._fail(Closed("nobody listens any more", "CLOSED", "none"))
         self._stop(self.listener)
 

@@ -1,13 +1,11 @@
-"""What the three faces of a clerk have in common: deadlines, locks, the chat. No sockets, no clock."""
+"""The part that the three clerks have in common, without sockets and clock: deadlines, locks, the chat."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
-from random import Random
 
 from attrs import define, field
 
@@ -16,48 +14,39 @@ from pfsb.client.clerks.calls import ChatLine
 from pfsb.client.clerks.errors import ClerkError, Closed, StateError, error_of
 from pfsb.client.clerks.listening import Listener, Listeners
 from pfsb.client.core.actions import Action, SessionEnd
-from pfsb.client.core.addresses import ServerAddress, addresses_of
-from pfsb.client.core.client_core import TTL_SECONDS, Core, new_client_id
+from pfsb.client.core.client_core import ClientCore
 from pfsb.client.core.command import Answered, Command
 from pfsb.client.core.replies import EventLine, Reply, refusal
-from pfsb.client.core.timeouts import PATIENCE_SECONDS, ResponseTimeout
-from pfsb.config.config import Config
-
-TIMEOUT_SECONDS = 60.0
-"""How long a call waits for any server, unless the program says otherwise."""
-
-Servers = str | os.PathLike[str] | Config | Sequence[str | ServerAddress]
-"""A configuration or the path of its file; or addresses, as in "127.0.0.1:9400"."""
 
 
 def _ignore(_what: object) -> None:
-    pass
+    """Do nothing: the default of a callback."""
 
 
 @define(eq=False)
 class HeldLock:
-    """A lock that this clerk holds, until it is released or `is_lost`."""
+    """A lock that this clerk holds until it is released or lost."""
 
     name: str
     token: int
-    """Grows from grant to grant: whoever is given it can refuse those who held the lock before."""
+    """Fencing token. It grows with each grant, so that a resource which is told it can refuse former holders."""
     is_lost: bool = field(init=False, default=False)
     _watchers: list[Callable[[HeldLock], None]] = field(init=False, factory=list)
 
     def on_lost(self, tell: Callable[[HeldLock], None]) -> None:
-        """Call this when the lock is lost; at once, if it is lost already."""
+        """Have `tell` called when the lock is lost; at once, if it is lost already."""
         if self.is_lost:
             tell(self)
         else:
             self._watchers.append(tell)
 
     def check(self) -> None:
-        """Raises `LockLost` if it is lost."""
+        """Raise `LockLost` if the lock is lost."""
         if self.is_lost:
             raise error_of(lock_lost(self.name))
 
     def lose(self) -> None:
-        """For the clerk: the session is gone, and the lock with it."""
+        """Called by the clerk: the session has ended, and the lock is lost with it."""
         self.is_lost = True
         watchers, self._watchers = self._watchers, []
         for tell in watchers:
@@ -65,21 +54,22 @@ class HeldLock:
 
 
 def lock_lost(name: str) -> Reply:
+    """The refusal of a call while a lock of the clerk is lost."""
     return refusal("LOCKLOST", "none", f'lock "{name}" is lost: its session has ended')
 
 
 @define(eq=False)
 class ClerkCore:
-    """`Driven`, like the core below it."""
+    """A client that adds deadlines, locks and the chat to a `ClientCore`; a driver drives it in the same way."""
 
-    _core: Core
+    _core: ClientCore
     on_session_end: Callable[[SessionEnd], None] = _ignore
     listeners: Listeners = field(init=False)
     _now: float = field(init=False, default=0.0)
     _deadlines: list[tuple[float, int, Command, Callable[[], None]]] = field(init=False, factory=list)
     _order: count[int] = field(init=False, factory=count)
     _locks: dict[str, HeldLock | None] = field(init=False, factory=dict)
-    """None: asked for, or on its way back."""
+    """The locks of this clerk, by name; None: the lock was asked for, or is being given back."""
 
     @listeners.default
     def _make_listeners(self) -> Listeners:
@@ -94,9 +84,10 @@ class ClerkCore:
     def call(
         self, line: str, answered: Answered, now: float, timeout_seconds: float | None, late: Answered = _ignore
     ) -> Command | None:
-        """Have a line carried out; `answered` may be called at once. None: it was refused without being sent.
+        """Have a line carried out; `answered` may be called before this method returns.
 
-        After `timeout_seconds` it is answered UNAVAILABLE, and `late` is told what is heard of it after all.
+        Returns the command, or None if it was refused without being sent. After `timeout_seconds` the answer is
+        UNAVAILABLE; a reply that arrives later goes to `late`.
         """
         self._now = now
         lost = next((each.name for each in self._locks.values() if each is not None and each.is_lost), None)
@@ -106,7 +97,7 @@ class ClerkCore:
         return self._submit(line, answered, timeout_seconds, late)
 
     def give_up(self, command: Command) -> None:
-        """Nobody waits for it any more. It may run all the same, if it was sent."""
+        """Stop waiting for a command. The command may run all the same, if it was sent."""
         self._core.give_up(command)
 
     def _submit(
@@ -122,7 +113,7 @@ class ClerkCore:
 
     def _time_out(self, command: Command, answered: Answered, late: Answered) -> None:
         if command.verb == "UNLOCK":
-            # Also if it was not sent yet: a lock that nobody gives back is held for as long as the session lasts.
+            # UNLOCK is never given up, even if it was not sent yet: the lock would be held until the session ends.
             command.hand_over(late)
             fate = "unknown"
         else:
@@ -145,9 +136,9 @@ class ClerkCore:
         now: float,
         timeout_seconds: float | None,
     ) -> Callable[[], None]:
-        """Get a lock; returns what to call if nobody waits for it any more."""
+        """Get a lock; returns a function to call when the program does not wait for the lock any more."""
         if name in self._locks:
-            # The servers would grant it at once: to them it is the same session.
+            # The servers would grant the lock at once, since the same session holds it.
             told(StateError(f'this clerk has, or wants, lock "{name}" already; another Clerk can wait', "HELD", "none"))
             return lambda: None
         line = calls.lock(name, wait).line
@@ -158,9 +149,9 @@ class ClerkCore:
         return lambda: None if command is None else self._give_up_lock(name, command)
 
     def release(self, held: HeldLock, answered: Answered, now: float, timeout_seconds: float | None) -> None:
-        """Give it back. If it is lost: the clerk's calls go on after this, and the answer is LOCKLOST.
+        """Give a lock back. If the lock is lost, the answer is LOCKLOST, and the clerk takes calls again.
 
-        After `timeout_seconds` the answer is UNAVAILABLE; it is given back all the same, once a server answers.
+        After `timeout_seconds` the answer is UNAVAILABLE; the lock is still given back once a server answers.
         """
         self._now = now
         if self._locks.get(held.name) is not held:
@@ -190,7 +181,11 @@ class ClerkCore:
             self._locks.pop(name, None)
 
     def _granted_too_late(self, name: str, reply: Reply) -> None:
-        """Nobody wants it any more. Until it is back, nobody here may ask for it: it would be given away again."""
+        """A lock was granted after the program has stopped waiting for it: give it back.
+
+        Until UNLOCK is answered, the lock stays in `_locks`, so that no user of this clerk can ask for it: the servers
+        would grant it to the same session at once, and UNLOCK would then take it away from that user.
+        """
         if reply.ok:
             line = calls.unlock(name, int(reply.fields["token"])).line
             self._submit(line, partial(self._unlock_answered, name, _ignore), None)
@@ -211,14 +206,17 @@ class ClerkCore:
     # ------------------------------------------------------------------ the chat
 
     def listen(self, listener: Listener, now: float) -> None:
+        """Deliver the chat to this listener, too."""
         self._now = now
         self.listeners.add(listener)
 
     def unlisten(self, listener: Listener, now: float) -> None:
+        """Deliver nothing more to this listener."""
         self._now = now
         self.listeners.remove(listener)
 
     def catch_up(self, listener: Listener, now: float) -> None:
+        """This listener has room for lines again."""
         self._now = now
         self.listeners.catch_up(listener)
 
@@ -241,7 +239,7 @@ class ClerkCore:
             fields = event.fields
             self.listeners.heard(ChatLine(int(fields["index"]), str(fields["client"]), str(fields["text"])))
 
-    # ------------------------------------------------------------------ driven
+    # ------------------------------------------------------------------ calls of the driver
 
     @property
     def stopped(self) -> bool:
@@ -280,30 +278,3 @@ class ClerkCore:
 
     def take_actions(self) -> list[Action]:
         return self._core.take_actions()
-
-
-def make_clerk_core(
-    servers: Servers,
-    *,
-    client_id: str | None = None,
-    ttl_seconds: int = TTL_SECONDS,
-    patience_seconds: float = PATIENCE_SECONDS,
-    on_session_end: Callable[[SessionEnd], None] = _ignore,
-    dice: Random | None = None,
-) -> ClerkCore:
-    """`client_id` is for a session that outlives the program; each clerk must have one of its own.
-
-    The clerks of a cluster begin at different servers, chosen with `dice`. Raises `ConfigError` for servers that
-    cannot be reached as they are written.
-    """
-    dice = Random() if dice is None else dice
-    addresses = addresses_of(servers)
-    core = Core(
-        addresses,
-        client_id=client_id or new_client_id(),
-        ttl_seconds=ttl_seconds,
-        patience=ResponseTimeout(patience_seconds),
-        dice=dice,
-        index=dice.randrange(len(addresses)),
-    )
-    return ClerkCore(core, on_session_end)

@@ -1,7 +1,7 @@
-"""What can go wrong with a call: each error says what became of it, and what to do.
+"""The errors of calls. Each error says whether the call was carried out, and advises what to do.
 
-``fate`` is ``none`` (it did not happen, and will not), ``done`` (it happened; only the answer is missing) or
-``unknown`` (it may have happened, or may still).
+``fate`` is ``none`` (the call was not carried out, and will not be), ``done`` (the call was carried out; only the
+answer is missing) or ``unknown`` (the call may have been carried out, or may be later).
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ class ClerkError(Exception):
         super().__init__(f"{text} ({code}, fate={fate}: {_FATES[fate]}; {self.advice})")
         self.text = text
         self.code = code
-        """As in the line protocol."""
+        """The code of the line protocol's ERR reply."""
         self.fate = fate
+        """none, done or unknown."""
 
 
 class BadCall(ClerkError):
-    """No server will ever take it: the arguments are wrong, too large, or not allowed here."""
+    """No server will ever accept the call: its arguments are wrong, too large, or not allowed here."""
 
     advice = "repair the call"
 
 
 class StateError(ClerkError):
-    """The state says no, for now: not the value that was expected, not the holder of the lock."""
+    """The state does not permit the call now: another value than expected, or a lock that is not held."""
 
     advice = "nothing was changed; look at the state and decide anew"
 
 
 class LockTimeout(StateError):
-    """Somebody else has kept the lock for as long as we wanted to wait."""
+    """Another session has kept the lock for as long as the call was to wait."""
 
     advice = "wait longer, or do without"
 
@@ -49,13 +50,13 @@ class Unavailable(ClerkError):
 
 
 class SessionLost(ClerkError):
-    """The session is not the one that it was; the locks that were held in it are somebody else's by now."""
+    """The session was lost; other sessions may hold its locks by now."""
 
     advice = "begin anew with what needed the locks, and look first whether this call happened"
 
 
 class SessionExpired(SessionLost):
-    """No server has heard of this clerk for longer than `ttl_seconds`. It has begun another session by itself."""
+    """No server has heard of this clerk for longer than `ttl_seconds`. The clerk has begun another session."""
 
 
 class SessionReplaced(SessionLost):
@@ -65,13 +66,13 @@ class SessionReplaced(SessionLost):
 
 
 class LockLost(SessionLost):
-    """A lock is gone that the program believes to hold. Until it is let go of, nothing else is sent."""
+    """A lock was lost that the program believes to hold. Until the program releases it, the clerk sends no call."""
 
     advice = "leave the `with` of the lost lock first; what was done since may have collided with its new holder"
 
 
 class AnswerLost(ClerkError):
-    """The call was repeated after its answer had been forgotten: most likely it has run."""
+    """The call was repeated after servers had forgotten its answer; most likely it was carried out."""
 
     advice = "look whether it happened"
 
@@ -83,7 +84,7 @@ class Closed(ClerkError):
 
 
 class ServerFault(ClerkError):
-    """A fault of the server."""
+    """A server has failed to carry out the call."""
 
     advice = "tell whoever runs it; its log says more"
 

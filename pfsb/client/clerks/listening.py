@@ -1,4 +1,4 @@
-"""Several listeners to one chat, each with its own place in it, none with a gap or a repetition."""
+"""Several listeners to one chat. Each has its own position in it, and gets every line from there on exactly once."""
 
 from __future__ import annotations
 
@@ -12,46 +12,50 @@ from pfsb.client.clerks.errors import ClerkError
 
 @define(eq=False)
 class Listener:
-    """Whoever wants to be told lines, from `next` on; None: from the line on that comes next."""
+    """A receiver of lines, from number `next` on; None: from the next line on that is added."""
 
     next: int | None
     deliver: Callable[[ChatLine], bool]
-    """False: there is no room for the line; it will be told again after `Listeners.catch_up`."""
+    """Takes a line, and returns whether there was room for it. Without room, the line comes again after
+    `Listeners.catch_up`."""
     fail: Callable[[ClerkError], None]
-    """There will be no more lines."""
+    """Called when no more lines will come."""
     begun: Callable[[], None]
-    """From `next` on, nothing will be missed."""
+    """Called when a server follows the chat, so that every line from `next` on will come."""
     is_behind: bool = False
+    """True: the listener has refused a line for lack of room, and gets none until `Listeners.catch_up`."""
 
 
 @define(eq=False)
 class Listeners:
-    """A connection follows the chat from one place on: from the earliest that anybody needs."""
+    """The listeners of one connection, which follows the chat from the earliest line on that a listener needs."""
 
     _ask: Callable[[int | None], None]
-    """Have the server tell lines from this one on; it says where that is by `began`."""
+    """Asks the server for lines from this number on (None: from now on); its answer comes by `began`."""
     _stop: Callable[[], None]
-    """Have it tell no more."""
+    """Asks the server for no more lines."""
     _all: list[Listener] = field(factory=list)
 
     def add(self, listener: Listener) -> None:
+        """Deliver lines to this listener."""
         self._all.append(listener)
         self._ask(listener.next)
 
     def remove(self, listener: Listener) -> None:
+        """Deliver no more lines to this listener."""
         if listener in self._all:
             self._all.remove(listener)
             if not self._all:
                 self._stop()
 
     def catch_up(self, listener: Listener) -> None:
-        """It has room again."""
+        """This listener has room again: have the lines repeated that it has missed."""
         if listener.is_behind:
             listener.is_behind = False
             self._ask(listener.next)
 
     def began(self, first: int | None) -> None:
-        """The server tells lines from number `first` on."""
+        """The server sends lines from number `first` on. If a listener needs earlier ones, ask for these."""
         for listener in self._all:
             listener.next = first if listener.next is None else listener.next
             listener.begun()
@@ -60,7 +64,10 @@ class Listeners:
             self._ask(needed)
 
     def heard(self, line: ChatLine) -> None:
-        """A line that is not a listener's next has been told to it already, or will come again in its place."""
+        """Deliver a line to those listeners whose next line it is.
+
+        Other listeners have had the line already, or will get it when the server repeats it for them.
+        """
         for listener in list(self._all):
             if not listener.is_behind and listener.next in (None, line.index):
                 if listener.deliver(line):
@@ -69,7 +76,7 @@ class Listeners:
                     listener.next, listener.is_behind = line.index, True
 
     def fail(self, error: ClerkError) -> None:
-        """The server tells nobody anything."""
+        """No more lines will come to any listener."""
         listeners, self._all = self._all, []
         for listener in listeners:
             listener.fail(error)

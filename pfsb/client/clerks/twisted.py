@@ -10,11 +10,13 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from pfsb.client.clerks import calls
 from pfsb.client.clerks.calls import Call, ChatLine, Entry
-from pfsb.client.clerks.clerk_core import TIMEOUT_SECONDS, ClerkCore, HeldLock, Servers, make_clerk_core
+from pfsb.client.clerks.clerk_core import ClerkCore, HeldLock
+from pfsb.client.clerks.clerk_options import TIMEOUT_SECONDS, make_clerk_core
 from pfsb.client.clerks.errors import ClerkError, error_of
 from pfsb.client.clerks.listening import Listener
 from pfsb.client.core.replies import Reply
 from pfsb.client.drivers.twisted import TwistedDriver
+from pfsb.client.servers import Servers
 
 T = TypeVar("T")
 
@@ -22,14 +24,14 @@ T = TypeVar("T")
 class TwistedClerk:
     """Keeps one session with a cluster; every call runs exactly once, whichever server answers.
 
-    Each call returns a Deferred, which fails with a `ClerkError` that says what became of it; one that is cancelled
-    may run all the same. `options` are those of `make_clerk_core`.
+    Each call returns a Deferred. If the call fails, the Deferred fails with a `ClerkError`, which says whether the call
+    was carried out. A call whose Deferred is cancelled may run all the same. `options` are those of `make_clerk_core`.
     """
 
     def __init__(
         self, reactor: Any, servers: Servers, *, timeout_seconds: float | None = TIMEOUT_SECONDS, **options: Any
     ) -> None:
-        """`timeout_seconds` bounds each call, but for waiting for a lock; None: it waits for ever."""
+        """`timeout_seconds` limits each call, except waiting for a lock; None: a call waits for ever."""
         self._core = make_clerk_core(servers, **options)
         self._timeout = timeout_seconds
         self._driver = TwistedDriver(reactor, self._core)
@@ -42,11 +44,11 @@ class TwistedClerk:
         await self.close()
 
     def close(self) -> Deferred[None]:
-        """Close the session: its locks are free for others."""
+        """Close the session; other clients can get its locks then."""
         return self._driver.stop()
 
     def run(self, call: Call[T]) -> Deferred[T]:
-        """Have one of `pfsb.client.clerks.calls` carried out."""
+        """Carry out a call that a function of `pfsb.client.calls` has made."""
 
         def give_up(_answered: Deferred[Reply]) -> None:
             if command is not None:
@@ -58,15 +60,15 @@ class TwistedClerk:
         return answered.addCallback(call.read)
 
     def run_all(self, wanted: Iterable[Call[T]]) -> Deferred[list[T]]:
-        """Have them under way together; fires with the results in order, or fails with the first error."""
+        """Carry out several calls together; fires with the results in order, or fails with the first error."""
         return gatherResults([self.run(call) for call in wanted], consumeErrors=True).addErrback(_first_error)
 
     def get(self, key: str, *, read: str = "linearizable") -> Deferred[str | None]:
-        """The value of a key; None if it is absent."""
+        """Fires with the value of a key; None if it is absent."""
         return self.run(calls.get(key, read=read))
 
     def entry(self, key: str, *, read: str = "linearizable") -> Deferred[Entry | None]:
-        """The value of a key, and the revision at which it was written."""
+        """Fires with the value of a key and the revision at which it was written; None if it is absent."""
         return self.run(calls.entry(key, read=read))
 
     def put(self, key: str, value: str) -> Deferred[int]:
@@ -98,31 +100,31 @@ class TwistedClerk:
         return self.run(calls.mput(values))
 
     def mget(self, *keys: str) -> Deferred[dict[str, Entry]]:
-        """Several keys as of one moment, those that are there."""
+        """Fires with those of several keys that exist, all as of one moment."""
         return self.run(calls.mget(*keys))
 
     def range(self, first: str = "", end: str = "", *, limit: int = 1_000) -> Deferred[list[Entry]]:
-        """The keys from `first` (included) to `end` (excluded; "": to the last), in byte order."""
+        """Fires with the entries from `first` (included) to `end` (excluded; "": to the last), in byte order."""
         return self.run(calls.range_(first, end, limit=limit))
 
     def keys(self, first: str = "", end: str = "", *, limit: int = 1_000) -> Deferred[list[str]]:
-        """As `range`, without the values."""
+        """Fires with the keys that `range` would give, without their values."""
         return self.run(calls.keys(first, end, limit=limit))
 
     def say(self, text: str) -> Deferred[int]:
-        """Say a line to all who listen; fires with its index."""
+        """Add a line to the chat; fires with its index."""
         return self.run(calls.say(text))
 
     def lock(self, name: str, wait: float | None = None) -> LockContext:
-        """For `async with`: hold a lock inside; wait for it, for ever or so many seconds (`LockTimeout`).
+        """Hold a lock inside of `async with`. Waits for it at most `wait` seconds (then `LockTimeout`), or for ever.
 
-        If it is lost meanwhile, every call of this clerk fails with `LockLost` until the block is left, and so does
-        leaving it.
+        If the lock is lost meanwhile, every call of this clerk fails with `LockLost` until the block is left, and so
+        does leaving the block.
         """
         return LockContext(self, name, wait)
 
     def acquire(self, name: str, wait: float | None = None) -> Deferred[HeldLock]:
-        """Get a lock, to be given back by `release`."""
+        """Get a lock, which `release` gives back."""
         granted: Deferred[HeldLock] = Deferred(lambda _granted: forget())
 
         def told(result: HeldLock | ClerkError) -> None:
@@ -146,9 +148,9 @@ class TwistedClerk:
         first: int | None = None,
         failed: Callable[[ClerkError], None] = lambda _error: None,
     ) -> Listening:
-        """Be told every line of the chat from number `first` on, or from now on.
+        """Call `heard` with every line of the chat from number `first` on, or from now on.
 
-        `failed` is called when there will be no more: the clerk was closed, or the cluster has no chat.
+        `failed` is called when no more lines will come: the clerk was closed, or the cluster has no chat.
         """
 
         def deliver(line: ChatLine) -> bool:
@@ -163,13 +165,14 @@ class TwistedClerk:
 
 @define(eq=False)
 class Listening:
-    """Somebody is told the chat until he has heard enough."""
+    """A running `listen`."""
 
     _core: ClerkCore
     _driver: TwistedDriver
     _listener: Listener
 
     def stop(self) -> None:
+        """Call `heard` no more."""
         self._core.unlisten(self._listener, self._driver.now)
         self._driver.act()
 
@@ -192,7 +195,7 @@ class LockContext:
         try:
             await self._clerk.release(self._held)
         except ClerkError:
-            # What has gone wrong inside counts more.
+            # An error inside of the block matters more.
             if kind is None:
                 raise
 

@@ -1,4 +1,4 @@
-"""What the client's core has to say to whoever drives it."""
+"""The interface between the client's core and its driver: actions to carry out, and calls to make."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from pfsb.client.core.addresses import ServerAddress
 
 @frozen
 class Connect:
-    """Try to reach this server; then call `connected` or `lost`."""
+    """The driver tries to reach this server, and then calls `connected` or `lost`."""
 
     address: ServerAddress
 
 
 @frozen
 class Send:
+    """The driver writes these bytes to the connection, if there still is one."""
+
     data: bytes
 
 
 @frozen
 class HangUp:
-    """Leave the connection, or the attempt at one; whatever it still says is not to be told."""
+    """The driver leaves the connection, or the attempt at one; bytes that arrive on it later are dropped."""
 
     at_once: bool
-    """The server is to notice, although it may be waiting for something."""
+    """True: abort the connection, so that the server notices at once. False: send what is still unsent, then close."""
 
 
 Action = Connect | Send | HangUp
@@ -34,16 +36,21 @@ Action = Connect | Send | HangUp
 
 @frozen
 class SessionEnd:
-    """The session is not the one that it was: what it held is free, or somebody else's."""
+    """The session was lost: its locks are free, or are held by another session."""
 
     code: str
-    """NOSESSION: it has expired, and another was begun. REPLACED: another program has it, and will keep it."""
+    """NOSESSION: the session has expired, and another was begun. REPLACED: another program has it, and keeps it."""
     locks: tuple[str, ...]
+    """Names of the locks that the session held, as far as the client knew."""
     text: str
+    """The reason, for a person."""
 
 
 class Driven(Protocol):
-    """What whoever has sockets and a clock may do with the client; after each call come its actions."""
+    """A client without sockets and clock, as its driver sees it; after each call the driver runs `take_actions`.
+
+    The methods are documented at `pfsb.client.core.client_core.ClientCore`.
+    """
 
     @property
     def stopped(self) -> bool: ...
@@ -67,7 +74,7 @@ class Driven(Protocol):
 
 
 def send_together(actions: list[Action]) -> list[Action]:
-    """The same, with what is sent in one go made one piece: one system call, often one packet."""
+    """The actions with neighbouring `Send`s merged, so that they take one system call and often one packet."""
     merged: list[Action] = []
     pieces: list[bytes] = []
     for action in actions:

@@ -1,9 +1,9 @@
-"""The client without sockets and clocks: told what it hears and what time it is, it says what to send, and where.
+"""The client without sockets and clock: it is told of bytes and of the time, and says what to send and where.
 
-It keeps one session, at one server at a time, and goes to the next as soon as one does not answer. It numbers the
-commands; those that are unanswered when it moves on are repeated with the same numbers, in order, so that each runs
-once whichever server answers (docs/protocol.rst). Whoever drives it does what `take_actions` says after each call, and
-calls `woken` at `wake_at`.
+The client keeps one session, at one server at a time, and goes to the next server as soon as one does not answer. It
+numbers the commands. Commands that are unanswered when the client moves on are repeated with the same numbers, in
+order, so that each runs once whichever server answers (docs/protocol.rst). After each call, the driver carries out
+`take_actions`, and arranges to call `woken` at `wake_at`.
 """
 
 from __future__ import annotations
@@ -30,20 +30,23 @@ from pfsb.client.core.server_rotation import ServerRotation
 from pfsb.client.core.timeouts import ResponseTimeout
 
 WINDOW: Final = 64
-"""Commands under way at once; a server keeps the replies of the last `session_window` (128) for repetition."""
+"""Maximum number of commands under way at once. A server keeps the replies of the last `session_window` (128) commands
+for repetition, so a repeated command of this window always gets its reply."""
 BYE_SECONDS: Final = 1.0
+"""How long a client that stops waits for the answer to BYE."""
 TTL_SECONDS: Final = 10
-ASSURANCES_A_TTL: Final = 3
-"""How often a session at rest makes sure, in each `ttl`, that it is still there."""
+"""How long a session lives after servers have last heard from its client, unless the program says otherwise."""
+PROBES_PER_TTL: Final = 3
+"""How many times in each `ttl` an idle client checks that its server still serves it."""
 
 
 def new_client_id() -> str:
-    """An id that nobody else has."""
+    """A random id of 128 bits, which no other client has."""
     return secrets.token_hex(16)
 
 
 def _ignore(_what: object) -> None:
-    pass
+    """Do nothing: the default of a callback."""
 
 
 def _is_of_session(command: Command) -> bool:
@@ -51,53 +54,53 @@ def _is_of_session(command: Command) -> bool:
 
 
 @define(eq=False)
-class Core:
-    """See the module. Times in seconds, all of one clock."""
+class ClientCore:
+    """One client of a cluster, with one session. Times are in seconds, all of one clock of the driver."""
 
     addresses: Sequence[ServerAddress]
     client_id: str = field(factory=new_client_id)
     ttl_seconds: int = TTL_SECONDS
     window: int = WINDOW
-    patience: ResponseTimeout = field(factory=ResponseTimeout)
+    response_timeout: ResponseTimeout = field(factory=ResponseTimeout)
     on_event: Callable[[EventLine], None] = _ignore
     on_server: Callable[[ServerAddress], None] = _ignore
-    """Told whenever another server has taken the connection."""
+    """Called whenever another server has accepted the connection."""
     on_session_end: Callable[[SessionEnd], None] = _ignore
-    """Told before the commands are that cannot go on because of it."""
+    """Called when the session is lost, before the commands that cannot go on without it are refused."""
     dice: Random = field(factory=Random)
     index: int = 0
-    """Where in `addresses` it begins."""
+    """Position in `addresses` of the server that is tried first."""
 
     retries: int = field(init=False, default=0)
-    """Commands sent again so far."""
+    """How many times commands were sent again so far."""
     stopped: bool = field(init=False, default=False)
-    """Nothing more will happen: the connection is closed."""
-    holdings: HeldLocks = field(init=False, factory=HeldLocks)
+    """True: the connection is closed, and no further action will come."""
+    held_locks: HeldLocks = field(init=False, factory=HeldLocks)
     _now: float = field(init=False, default=0.0)
     _actions: list[Action] = field(init=False, factory=list)
     _commands: CommandQueue = field(init=False)
-    _dialogue: LineConnection | None = field(init=False, default=None)
+    _connection: LineConnection | None = field(init=False, default=None)
     _next_try: float | None = field(init=False, default=None)
     _bye_until: float | None = field(init=False, default=None)
-    _introduction: Hello = field(init=False)
-    _chat: ChatCursor = field(init=False, factory=ChatCursor)
-    _tour: ServerRotation = field(init=False)
-    _over: Reply | None = field(init=False, default=None)
-    """Why no command is taken any more."""
+    _hello: Hello = field(init=False)
+    _chat_cursor: ChatCursor = field(init=False, factory=ChatCursor)
+    _rotation: ServerRotation = field(init=False)
+    _final_refusal: Reply | None = field(init=False, default=None)
+    """The answer to every further command of the session: it was closed, or replaced. None: commands are taken."""
 
     @_commands.default
     def _make_commands(self) -> CommandQueue:
         return CommandQueue(self.window)
 
-    @_introduction.default
-    def _make_introduction(self) -> Hello:
+    @_hello.default
+    def _make_hello(self) -> Hello:
         return Hello(self.client_id, self.ttl_seconds)
 
-    @_tour.default
-    def _make_tour(self) -> ServerRotation:
+    @_rotation.default
+    def _make_rotation(self) -> ServerRotation:
         return ServerRotation(self.addresses, self.dice, self.index)
 
-    # ------------------------------------------------------------------ what the user wants
+    # ------------------------------------------------------------------ calls of the user
 
     def start(self, now: float) -> None:
         """Connect to the first server that can be reached."""
@@ -105,20 +108,22 @@ class Core:
         self._connect()
 
     def submit(self, line: str, answered: Answered, now: float) -> Command:
-        """Have a line without number carried out; `answered` is called with its reply, OK or not, perhaps at once."""
+        """Have a line without number carried out; `answered` is called with its reply, OK or not, perhaps before this
+        method returns."""
         self._now = now
         command = Command(line, answered)
-        if self._over is not None and (self.stopped or self._bye_until is not None or not command.is_local):
-            command.answer(self._over)
+        if self._final_refusal is not None and (self.stopped or self._bye_until is not None or not command.is_local):
+            command.answer(self._final_refusal)
         else:
             self._commands.add(command)
             self._pump()
         return command
 
     def give_up(self, command: Command, late: Answered = _ignore) -> str:
-        """Wait no longer for the answer; returns the command's fate: "none" or "unknown".
+        """Stop waiting for the answer; returns the command's fate, "none" or "unknown".
 
-        If unknown, it is repeated all the same until its answer is there, which `late` is told.
+        A command of unknown fate is still repeated until its answer arrives, so that a lock which it has
+        taken can be given back; the answer goes to `late`.
         """
         if command.may_have_run:
             command.hand_over(late)
@@ -128,40 +133,41 @@ class Core:
         return "none"
 
     def stop(self, now: float) -> None:
-        """Close the session, if a server is there to be told, and the connection."""
+        """Close the session, if a server is connected that can be told, and then the connection."""
         if self.stopped or self._bye_until is not None:
             return
         self._now = now
-        self._over = refusal("CLOSED", "none", "this client is closed")
+        self._final_refusal = refusal("CLOSED", "none", "this client is closed")
         self._commands.take_back()
         self._commands.refuse("CLOSED", "this client was closed", lambda _command: True)
-        if self._dialogue is not None and self._introduction.done:
-            self._dialogue.forget()
+        if self._connection is not None and self._hello.done:
+            self._connection.forget()
             self._bye_until = now + BYE_SECONDS
             self._request(None, "BYE", lambda _reply: self._close(at_once=False))
         else:
             self._close()
 
-    # ------------------------------------------------------------------ what happens to it
+    # ------------------------------------------------------------------ calls of the driver
 
     def connected(self, now: float) -> None:
         """The server of the last `Connect` has taken the connection."""
         self._now = now
-        self._dialogue = LineConnection(self._heard_event, self._move_on)
+        self._connection = LineConnection(self._heard_event, self._move_on)
         self.on_server(self.server)
-        if self._chat.line is not None:
-            self._request(None, self._chat.line, _ignore)
-        if self._introduction.has_session and self._over is None:
-            self._introduce()
+        if self._chat_cursor.listen_line is not None:
+            self._request(None, self._chat_cursor.listen_line, _ignore)
+        if self._hello.has_session and self._final_refusal is None:
+            self._say_hello()
         self._pump()
 
     def received(self, data: bytes, now: float) -> None:
+        """The connected server has sent these bytes."""
         self._now = now
-        if self._dialogue is not None:
-            self._dialogue.receive(data)
+        if self._connection is not None:
+            self._connection.receive(data)
 
     def lost(self, why: str, now: float) -> None:
-        """The connection is gone, or there never was one."""
+        """The connection has ended, or could not be made."""
         self._now = now
         if self._bye_until is not None:
             self._close()
@@ -170,56 +176,56 @@ class Core:
 
     @property
     def wake_at(self) -> float | None:
-        """When to call `woken`; None: nothing is waited for."""
+        """When the driver must call `woken`; None: the client waits for no time."""
         if self.stopped:
             return None
-        if self._dialogue is None or self._bye_until is not None:
+        if self._connection is None or self._bye_until is not None:
             return self._bye_until or self._next_try
         if self._is_awaiting:
-            return self.patience.ends_at
-        return self._assure_at
+            return self.response_timeout.ends_at
+        return self._probe_at
 
     def woken(self, now: float) -> None:
-        """It is `wake_at`, or later."""
+        """The time is `wake_at`, or later; an earlier call does nothing."""
         wake_at = self.wake_at
         if wake_at is None or now < wake_at:
             return
         self._now = now
         if self._bye_until is not None:
             self._close()
-        elif self._dialogue is None:
+        elif self._connection is None:
             self._connect()
         elif self._is_awaiting:
-            # A server that is there but has no majority keeps us waiting: another one may have it.
-            self._move_on(f"no answer for {self.patience.lose():g} s")
+            # A server that runs but has no majority does not answer; another server may have the majority.
+            self._move_on(f"no answer for {self.response_timeout.expire():g} s")
         else:
-            self._assure()
+            self._probe()
 
     def take_actions(self) -> list[Action]:
-        """What is to be done now, in this order."""
+        """The actions that the driver must carry out now, in this order."""
         actions, self._actions = self._actions, []
         return actions
 
-    # ------------------------------------------------------------------ looking in
+    # ------------------------------------------------------------------ state
 
     @property
     def server(self) -> ServerAddress:
-        """The one that it is at, or tries to be."""
-        return self._tour.server
+        """The server that the client is connected to, or tries to reach."""
+        return self._rotation.server
 
     @property
     def last_trouble(self) -> str:
         """Why the last server was left, or could not be reached."""
-        return self._tour.last_trouble
+        return self._rotation.last_trouble
 
     @property
     def is_connected(self) -> bool:
-        return self._dialogue is not None
+        return self._connection is not None
 
     @property
     def _is_awaiting(self) -> bool:
-        """Whether an answer is due that does not take its time although all is well."""
-        return self._introduction.under_way or self.patience.expected > 0
+        """Whether an answer is due soon: HELLO, or a command that a healthy server answers without waiting."""
+        return self._hello.under_way or self.response_timeout.expected > 0
 
     # ------------------------------------------------------------------ connections
 
@@ -228,19 +234,19 @@ class Core:
         self._actions.append(Connect(self.server))
 
     def _move_on(self, why: str) -> None:
-        """To the next server."""
-        self._tour.complain(why)
-        self._introduction.left()
-        if self._dialogue is not None:
-            self._dialogue.close()
-            self._dialogue = None
+        """Leave the present server for the next one, because of `why`."""
+        self._rotation.note_trouble(why)
+        self._hello.connection_lost()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
             self._actions.append(HangUp(at_once=True))
         self._take_back()
-        self._next_try = self._now + self._tour.go_on()
+        self._next_try = self._now + self._rotation.move_to_next()
 
     def _take_back(self) -> None:
-        """What was sent and not answered is to be sent again, but for what was meant for this server alone."""
-        self.patience.expected = 0
+        """Queue the unanswered commands to be sent again, and refuse FAULT, which was meant for this server alone."""
+        self.response_timeout.expected = 0
         self.retries += sum(1 for command in self._commands.take_back() if command.verb != "FAULT")
         self._commands.refuse(
             "UNAVAILABLE",
@@ -251,109 +257,121 @@ class Core:
     def _close(self, at_once: bool = True) -> None:
         self.stopped = True
         self._bye_until = None
-        if self._dialogue is not None:
-            self._dialogue.close()
-            self._dialogue = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
         self._actions.append(HangUp(at_once))
 
     # ------------------------------------------------------------------ sending
 
     def _pump(self) -> None:
-        """Send what may be sent now."""
-        while self._dialogue is not None and (command := self._commands.next()) is not None:
-            if not command.is_local and not self._introduction.done:
-                self._introduce()
+        """Send the commands that may be sent now; HELLO goes before the first command of the session."""
+        while self._connection is not None and (command := self._commands.next()) is not None:
+            if not command.is_local and not self._hello.done:
+                self._say_hello()
                 return
             self._send(command)
 
     def _send(self, command: Command) -> None:
-        self._commands.begin(command)
+        self._commands.mark_sent(command)
         if command.number is None and not command.is_local:
-            command.number = self._introduction.take_number()
+            command.number = self._hello.take_number()
         if not command.times_sent:
-            self.holdings.sent(command)
+            self.held_locks.sent(command)
         command.times_sent += 1
-        self.patience.expect(command.verb, self._now)
-        self._request(command.number, command.line, partial(self._heard, command))
+        self.response_timeout.expect(command.verb, self._now)
+        self._request(command.number, command.line, partial(self._heard_reply, command))
 
     def _request(self, number: int | None, line: str, heard: Callable[[Reply], None]) -> None:
-        assert self._dialogue is not None
-        self._actions.append(Send(self._dialogue.request(number, line, heard)))
+        assert self._connection is not None
+        self._actions.append(Send(self._connection.request(number, line, heard)))
 
-    # ------------------------------------------------------------------ hearing
+    # ------------------------------------------------------------------ receiving
 
-    def _heard(self, command: Command, reply: Reply) -> None:
-        if belongs_elsewhere(command, reply, self._introduction):
+    def _heard_reply(self, command: Command, reply: Reply) -> None:
+        if belongs_elsewhere(command, reply, self._hello):
             self._move_on(reply.line)
             return
         if reply.code == "REPLACED" and not command.is_local:
             self._replaced(reply.text)
             return
-        self._commands.end(command)
-        self.patience.answered(command.verb, self._now)
-        self._tour.was_served()
+        self._commands.mark_answered(command)
+        self.response_timeout.answered(command.verb, self._now)
+        self._rotation.has_served()
         if is_to_be_renumbered(command, reply):
             command.number, command.is_renumbered = None, True
             self._commands.add_first(command)
         else:
-            self._settle(command, reply)
+            self._finish(command, reply)
         self._pump()
 
-    def _settle(self, command: Command, reply: Reply) -> None:
+    def _finish(self, command: Command, reply: Reply) -> None:
         if command.number is not None and reply.ok and command.verb not in QUESTION_VERBS:
-            self._introduction.answered(command.number)
-        self.holdings.answered(command, reply)
-        self._chat.answered(command, reply)
+            self._hello.answered(command.number)
+        self.held_locks.answered(command, reply)
+        self._chat_cursor.answered(command, reply)
         command.answer(reply)
 
     def _heard_event(self, event: EventLine) -> None:
-        self._chat.heard(event)
+        self._chat_cursor.heard(event)
         self.on_event(event)
         if event.name == "SESSION":
             self._session_ended(str(event.fields.get("state")))
 
     # ------------------------------------------------------------------ the session
 
-    def _introduce(self) -> None:
-        if not self._introduction.under_way:
-            self._introduction.under_way = True
-            self.patience.begin(self._now)
-            self._request(None, self._introduction.line(), self._heard_hello)
+    def _say_hello(self) -> None:
+        if not self._hello.under_way:
+            self._hello.under_way = True
+            self.response_timeout.begin(self._now)
+            self._request(None, self._hello.line, self._heard_hello)
 
     def _heard_hello(self, reply: Reply) -> None:
         if reply.ok:
-            self.patience.heard(self._now)
-            self._tour.was_served()
-            may_have_run = self._introduction.accept(reply)
+            self.response_timeout.heard(self._now)
+            self._rotation.has_served()
+            may_have_run = self._hello.accept(reply)
             if may_have_run is not None:
                 self._session_is_another(may_have_run)
             self._pump()
         elif reply.code in ("BADREQUEST", "DENIED"):
             # No server will ever take this client: that is the answer to all its commands.
-            self._introduction.under_way = False
+            self._hello.under_way = False
             self._commands.refuse(reply.code, reply.text, _is_of_session)
             self._pump()
         else:
-            self._introduction.under_way = reply.fate == "unknown"
+            self._hello.under_way = reply.fate == "unknown"
             self._move_on(reply.line)
 
     def _session_ended(self, state: str) -> None:
-        """The server tells it by itself."""
-        if state != "replaced" or self._introduction.was_own_hello():
+        """The server has sent a SESSION event.
+
+        "replaced" may be the effect of a late HELLO of this client on an earlier connection. Then the session is
+        still this client's, and a new HELLO takes it back.
+        """
+        if state != "replaced" or self._hello.was_own_hello():
             self._move_on(f"the session is {state}")
         else:
             self._replaced("the session was opened anew from another connection")
 
     def _replaced(self, why: str) -> None:
-        """Two programs under one name would take the session from each other for ever: leave it to the other."""
-        self._over = refusal("REPLACED", "none", why)
+        """Another program has opened the session: leave it to that program.
+
+        Two programs that both reopened one session would take it from each other for ever.
+        """
+        self._final_refusal = refusal("REPLACED", "none", why)
         self._move_on(why)
-        self.on_session_end(SessionEnd("REPLACED", self.holdings.lose(), why))
+        self.on_session_end(SessionEnd("REPLACED", self.held_locks.take_all(), why))
         self._commands.refuse("REPLACED", why, _is_of_session)
 
     def _session_is_another(self, may_have_run: int) -> None:
-        """The former one has expired. What has not run goes on, unless it may rest on a lock that is gone."""
-        was_holding, locks = self.holdings.any, self.holdings.lose()
+        """The former session has expired, and HELLO has begun another; no command above `may_have_run` has run.
+
+        Commands that may have run are refused, since the new session cannot recognise their numbers. Commands that
+        have not run go on in the new session, unless the former one may have held a lock: then they may rely on a
+        lock that is gone, and are refused, too.
+        """
+        was_holding, locks = self.held_locks.may_hold_any, self.held_locks.take_all()
         text = "the session has expired, and another was begun; locks held in it are gone"
         self._commands.did_not_run(may_have_run)
         self.on_session_end(SessionEnd("NOSESSION", locks, text))
@@ -362,12 +380,16 @@ class Core:
         )
 
     @property
-    def _assure_at(self) -> float | None:
-        """When somebody who only waits, or holds, is to make sure that the server is still there."""
-        if self._chat.line is None and not (self._introduction.done and self.holdings.any):
+    def _probe_at(self) -> float | None:
+        """When an idle client that follows the chat or holds a lock must check its server; None: it does neither."""
+        if self._chat_cursor.listen_line is None and not (self._hello.done and self.held_locks.may_hold_any):
             return None
-        return self.patience.quiet_since + self.ttl_seconds / ASSURANCES_A_TTL
+        return self.response_timeout.quiet_since + self.ttl_seconds / PROBES_PER_TTL
 
-    def _assure(self) -> None:
-        """Of a lock a majority must know: a server that is cut off from it would answer PING for ever."""
-        self.submit("LOCKS limit=1" if self.holdings.any else "PING", _ignore, self._now)
+    def _probe(self) -> None:
+        """Ask the server for an answer, so that a silent server is noticed.
+
+        A holder of locks asks for LOCKS, which only a majority can answer: a server that is cut off from the majority
+        would answer PING while the session expires and its locks go to other clients.
+        """
+        self.submit("LOCKS limit=1" if self.held_locks.may_hold_any else "PING", _ignore, self._now)

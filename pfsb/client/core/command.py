@@ -1,4 +1,4 @@
-"""Commands on their way, and the words in which the client sees to them."""
+"""Commands on their way, and the verbs that the client treats specially."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pfsb.client.core.replies import Reply
 LOCAL_VERBS: Final = frozenset(
     {"PING", "STATUS", "DIGEST", "SERVERS", "HELP", "FAULT", "LISTEN", "UNLISTEN", "HELLO", "BYE", "QUIT"}
 )
-"""What is asked of one server, without a number and outside the session."""
+"""Verbs that concern one server; they are sent without a number and outside the session."""
 WAITING_VERBS: Final = frozenset({"LOCK", "DIGEST"})
-"""Whose answer may take long although all is well."""
+"""Verbs whose answer may take long although the server is healthy."""
 
 QUESTION_VERBS: Final = frozenset({"GET", "MGET", "RANGE", "KEYS", "LOG", "LOCKS", "DECIDED", "INSTANCES"})
-"""Whose numbers the servers do not count as executed."""
+"""Verbs of questions: servers do not count their numbers as executed."""
 
 Answered = Callable[[Reply], None]
 
@@ -28,12 +28,12 @@ def verb_of(line: str) -> str:
 
 
 def _ignore(_reply: Reply) -> None:
-    pass
+    """Do nothing: the callback of a command that has been answered."""
 
 
 @define(eq=False)
 class Command:
-    """One line that a user wants carried out once; it keeps its number until it is answered."""
+    """One line that a user wants carried out once. The command keeps its number until it is answered."""
 
     line: str
     _answered: Answered
@@ -41,10 +41,10 @@ class Command:
     number: int | None = None
     times_sent: int = 0
     no_session: int = 0
-    """How often it was answered NOSESSION."""
+    """How many times servers have answered NOSESSION."""
     is_renumbered: bool = False
     is_over: bool = False
-    """Answered, or given up."""
+    """True: the command was answered, or given up."""
 
     @verb.default
     def _make_verb(self) -> str:
@@ -52,19 +52,20 @@ class Command:
 
     @property
     def is_local(self) -> bool:
+        """Whether the command concerns one server, and needs neither session nor number."""
         return self.verb in LOCAL_VERBS
 
     @property
     def may_have_run(self) -> bool:
-        """It was sent, and nothing is known of what became of it."""
+        """Whether the command was sent and its fate is unknown."""
         return self.times_sent > 0
 
     def answer(self, reply: Reply) -> None:
-        """Tell whoever asked, once."""
+        """Pass the reply to the callback; further replies are ignored."""
         answered, self._answered = self._answered, _ignore
         self.is_over = True
         answered(reply)
 
     def hand_over(self, answered: Answered) -> None:
-        """Who asked does not wait any longer; somebody else wants to know the answer."""
+        """Pass the answer to another callback, because the first one does not wait any longer."""
         self._answered = answered

@@ -12,7 +12,7 @@ from attrs import define, field
 from pfsb.client.core.replies import EventLine, Reply, read_reply
 
 LINE_BYTES_MAX: Final = 64 * 1024 * 1024
-"""A server's line is at most a few values; a stream without line ends is no pfsb server."""
+"""Maximum size of a line. A server's lines hold at most a few values; a longer one does not come from a pfsb server."""
 
 _NUMBERED = re.compile(r"#([0-9]+) ")
 
@@ -21,11 +21,11 @@ Heard = Callable[[Reply], None]
 
 @define(eq=False)
 class LineConnection:
-    """Matches replies to requests: those with a number by it, the others by their order."""
+    """Matches replies to requests: numbered ones by their number, the others by their order."""
 
     on_event: Callable[[EventLine], None]
     on_refused: Callable[[str], None]
-    """Told why the server does not want this connection, or cannot be understood."""
+    """Called with the reason when the server refuses this connection, or does not speak the protocol."""
     _partial: bytes = b""
     _rows: list[str] = field(factory=list)
     _numbered: dict[int, Heard] = field(factory=dict)
@@ -33,7 +33,7 @@ class LineConnection:
     _closed: bool = False
 
     def request(self, number: int | None, line: str, heard: Heard) -> bytes:
-        """What to send; `heard` is called with the reply, unless the dialogue is closed first."""
+        """The bytes to send; `heard` is called with the reply, unless the connection is closed first."""
         if number is None:
             self._in_order.append(heard)
             return f"{line}\n".encode()
@@ -41,27 +41,27 @@ class LineConnection:
         return f"#{number} {line}\n".encode()
 
     def receive(self, data: bytes) -> None:
-        """Take what the server has sent, cut anywhere."""
+        """Take bytes that the server has sent; they may be cut anywhere."""
         *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:
             if self._closed:
                 return
-            self._line(line.removesuffix(b"\r").decode("utf-8", "replace"))
+            self._receive_line(line.removesuffix(b"\r").decode("utf-8", "replace"))
         if len(self._partial) > LINE_BYTES_MAX:
             self._refuse("it sends a line without end, as no pfsb server does")
 
     def forget(self) -> None:
-        """Whatever is still unanswered will not be waited for."""
+        """Ignore the replies to all requests that are unanswered."""
         self._numbered.clear()
         self._in_order.clear()
 
     def close(self) -> None:
-        """Hear nothing more."""
+        """Ignore everything that still arrives."""
         self._closed = True
         self._partial = b""
         self.forget()
 
-    def _line(self, line: str) -> None:
+    def _receive_line(self, line: str) -> None:
         if line.startswith("* "):
             self.on_event(EventLine(line[2:].split(" ", 1)[0], line))
             return
@@ -74,9 +74,9 @@ class LineConnection:
         reply = read_reply(text, tuple(self._rows))
         if reply is not None:
             self._rows.clear()
-            self._tell(number, reply)
+            self._deliver(number, reply)
 
-    def _tell(self, number: int | None, reply: Reply) -> None:
+    def _deliver(self, number: int | None, reply: Reply) -> None:
         if number is not None:
             heard = self._numbered.pop(number, None)
             if heard is not None:
@@ -84,7 +84,7 @@ class LineConnection:
         elif self._in_order:
             self._in_order.popleft()(reply)
         else:
-            # It answers nothing that we asked: the server has no room for this connection (BUSY).
+            # The reply answers no request: the server has no room for this connection (BUSY).
             self._refuse(reply.line)
 
     def _refuse(self, why: str) -> None:

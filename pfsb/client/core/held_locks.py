@@ -1,4 +1,4 @@
-"""Which locks a session holds, as far as its client has been told."""
+"""The locks that a session holds, as far as its client knows."""
 
 from __future__ import annotations
 
@@ -15,26 +15,30 @@ _TAKING: Final = frozenset({"LOCK", "TRYLOCK"})
 
 @define(eq=False)
 class HeldLocks:
-    """Learns from the commands and their replies."""
+    """Learns from LOCK, TRYLOCK, UNLOCK and their replies."""
 
     tokens: dict[str, int] = field(factory=dict)
-    """By name of the lock."""
+    """The fencing token of each held lock, by name."""
     _asked: int = 0
-    """How many commands that may bring a lock have been sent, and are not answered."""
+    """How many LOCK and TRYLOCK commands have been sent and are unanswered."""
 
     @property
-    def any(self) -> bool:
+    def may_hold_any(self) -> bool:
         """Whether the session may hold a lock, or wait for one."""
         return bool(self.tokens or self._asked)
 
     def sent(self, command: Command) -> None:
-        """The command goes out for the first time."""
+        """The command is sent for the first time.
+
+        After UNLOCK the lock counts as free, since the client does not rely on it any more.
+        """
         if command.verb in _TAKING:
             self._asked += 1
         elif command.verb == "UNLOCK":
             self.tokens.pop(name_of(command.line), None)
 
     def answered(self, command: Command, reply: Reply) -> None:
+        """A server has given its final answer to this command."""
         if command.verb in _TAKING:
             self._asked -= 1
             if reply.ok:
@@ -42,8 +46,8 @@ class HeldLocks:
         elif command.verb == "UNLOCK" and reply.ok:
             self.tokens.pop(name_of(command.line), None)
 
-    def lose(self) -> tuple[str, ...]:
-        """The session is over: the names of the locks that were held in it."""
+    def take_all(self) -> tuple[str, ...]:
+        """The session has ended: forget its locks, and return their names."""
         names = tuple(self.tokens)
         self.tokens.clear()
         self._asked = 0
@@ -51,12 +55,12 @@ class HeldLocks:
 
 
 def name_of(line: str) -> str:
-    """The name of the lock that a LOCK, TRYLOCK or UNLOCK is about."""
+    """The name of the lock in a LOCK, TRYLOCK or UNLOCK line."""
     rest = line.split(None, 1)[1] if len(line.split(None, 1)) > 1 else ""
     if rest.startswith('"'):
         try:
             name, _end = json.JSONDecoder().raw_decode(rest)
         except ValueError:
-            return rest  # the server will refuse it
+            return rest  # the server will refuse this line
         return str(name)
     return (rest.split(None, 1) or [""])[0]

@@ -1,4 +1,4 @@
-"""What a server says, as values: replies, their fields, and events (docs/protocol.rst)."""
+"""Replies and events of a server as values, with their fields (docs/protocol.rst)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _JSON = JSONDecoder()
 
 @frozen
 class Reply:
-    """`rows` and `line` as the server wrote them, without the number."""
+    """The reply to one request; `rows` and `line` are as the server wrote them, without the number."""
 
     line: str
     rows: tuple[str, ...] = ()
     code: str = ""
-    """Empty: OK."""
+    """The code of a refusal; empty: OK."""
     fate: str = ""
     text: str = ""
 
@@ -34,24 +34,25 @@ class Reply:
         return read_fields(self.line.removeprefix("OK")) if self.ok else {}
 
     def lines(self) -> list[str]:
-        """All of it, as a person wants to see it."""
+        """The rows and the last line, as a person wants to see them."""
         return [*(f"+{row}" for row in self.rows), self.line]
 
 
 @frozen
 class EventLine:
-    """`* NAME name=value ...`"""
+    """A line that is no reply: `* NAME name=value ...`."""
 
     name: str
     line: str
 
     @property
     def fields(self) -> dict[str, int | str]:
+        """The values of the line."""
         return read_fields(self.line[len(self.name) + 2 :])
 
 
 def read_fields(text: str) -> dict[str, int | str]:
-    """The name=value pairs of a line; integers as int, JSON strings as what they mean, words as they are."""
+    """The name=value pairs of a line. Integers become int, JSON strings are decoded, other words stay as they are."""
     fields: dict[str, int | str] = {}
     position = 0
     while found := _NAME.search(text, position):
@@ -66,7 +67,7 @@ def read_fields(text: str) -> dict[str, int | str]:
 
 
 def read_reply(line: str, rows: tuple[str, ...] = ()) -> Reply | None:
-    """A reply's last line, or None if it is none."""
+    """The reply that ends with this line; None if the line is no end of a reply."""
     if line == "OK" or line.startswith("OK "):
         return Reply(line, rows)
     if found := _ERROR.fullmatch(line):
@@ -75,5 +76,5 @@ def read_reply(line: str, rows: tuple[str, ...] = ()) -> Reply | None:
 
 
 def refusal(code: str, fate: str, text: str) -> Reply:
-    """What the client itself has to say to a command, in the form of a server's reply."""
+    """A refusal by the client itself, in the form of a server's reply."""
     return Reply(f"ERR {code} fate={fate} {text}", (), code, fate, text)

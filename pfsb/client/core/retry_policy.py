@@ -1,4 +1,4 @@
-"""Which answers are not the last word about a command, because another server, or another number, may do better."""
+"""The refusals after which the client tries a command again, at another server or with another number."""
 
 from __future__ import annotations
 
@@ -9,24 +9,30 @@ from pfsb.client.core.hello import Hello
 from pfsb.client.core.replies import Reply
 
 NO_SESSION_RETRIES: Final = 3
+"""How many times a command that was answered NOSESSION is tried again."""
 BUSY_RETRIES: Final = 20
+"""How many times a command that was answered BUSY is tried again."""
 
 
-def belongs_elsewhere(command: Command, reply: Reply, introduction: Hello) -> bool:
-    """Whether the same number should be tried at another server."""
+def belongs_elsewhere(command: Command, reply: Reply, hello: Hello) -> bool:
+    """Whether the command is to be tried at another server, under the same number."""
     if reply.ok or (command.is_local and reply.code != "SHUTDOWN"):
         return False
     if reply.code == "NOSESSION":
         command.no_session += 1
         return command.no_session <= NO_SESSION_RETRIES
     if reply.code == "REPLACED":
-        return introduction.was_own_hello()
+        return hello.was_own_hello()
     if reply.code == "BUSY":
         return command.times_sent <= BUSY_RETRIES
     return reply.code in ("SHUTDOWN", "UNAVAILABLE")
 
 
 def is_to_be_renumbered(command: Command, reply: Reply) -> bool:
-    """A server had no room for it, took one with a higher number, and numbers only grow."""
+    """Whether the command needs another number, because servers have executed a higher one.
+
+    Numbers of a session only grow. A server without room refuses a command and may then take a later one, so that
+    the repetition of the first comes too late: it is refused with fate=none, which proves that it has not run.
+    """
     is_past = reply.code == "BADREQUEST" and reply.fate == "none" and command.times_sent > 1
     return is_past and command.number is not None and not command.is_renumbered

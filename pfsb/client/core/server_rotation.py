@@ -1,4 +1,4 @@
-"""A client's way round the servers, from one that does not serve it to the next."""
+"""The order in which a client tries the servers, and the pause after a round in vain."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from attrs import define, field
 from pfsb.client.core.addresses import ServerAddress
 
 BACKOFF_SECONDS_MAX: Final = 1.0
+"""Maximum pause after a round in which no server has served."""
 
 
 @define(eq=False)
 class ServerRotation:
-    """Time in seconds."""
+    """The server that a client is at, and the next one."""
 
     _addresses: Sequence[ServerAddress]
     _dice: Random
@@ -23,21 +24,27 @@ class ServerRotation:
     last_trouble: str = field(init=False, default="no server was tried yet")
     """Why the last server was left, or could not be reached."""
     _failures: int = field(init=False, default=0)
-    """Servers left since one has served."""
+    """How many servers were left since one has served."""
 
     @property
     def server(self) -> ServerAddress:
+        """The present server."""
         return self._addresses[self._index % len(self._addresses)]
 
-    def was_served(self) -> None:
+    def has_served(self) -> None:
+        """The present server has answered."""
         self._failures = 0
 
-    def complain(self, why: str) -> None:
-        """Of the server that it is at."""
+    def note_trouble(self, why: str) -> None:
+        """Remember why the present server is left."""
         self.last_trouble = f"server {self.server.id} ({self.server.shown}): {why.rstrip('.')}"
 
-    def go_on(self) -> float:
-        """To the next one. Returns how long to pause before: not at all, unless a whole round of them was in vain."""
+    def move_to_next(self) -> float:
+        """Make the next server the present one. Returns how many seconds to pause before it is tried.
+
+        The pause is 0 except after a whole round of servers in vain. Then it is random and grows with each round, so
+        that clients do not all come back at the same moment.
+        """
         self._index += 1
         self._failures += 1
         rounds, rest = divmod(self._failures, len(self._addresses))

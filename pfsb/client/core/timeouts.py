@@ -8,50 +8,57 @@ from attrs import define, field
 
 from pfsb.client.core.command import WAITING_VERBS
 
-PATIENCE_SECONDS: Final = 2.0
-PATIENCE_DOUBLINGS_MAX: Final = 2
+RESPONSE_SECONDS: Final = 2.0
+"""How long a server may leave a request unanswered before the client tries another server."""
+DOUBLINGS_MAX: Final = 2
+"""Maximum number of times that the timeout is doubled."""
 
 
 @define(eq=False)
 class ResponseTimeout:
-    """Longer after each server that did not answer: under heavy load a short one would never see an answer."""
+    """When an answer is overdue. The timeout doubles with each server that does not answer, at most `DOUBLINGS_MAX`
+    times: under heavy load a client with a short timeout would leave every server before it can answer."""
 
-    seconds: float = PATIENCE_SECONDS
+    seconds: float = RESPONSE_SECONDS
     expected: int = field(init=False, default=0)
-    """Requests under way whose answer is due."""
+    """How many requests are under way whose answer is due."""
     quiet_since: float = field(init=False, default=0.0)
+    """When the server was last heard, or was asked after a time without requests."""
     _doublings: int = field(init=False, default=0)
 
     @property
     def ends_at(self) -> float:
-        return self.quiet_since + self._present
+        """When the answer is overdue."""
+        return self.quiet_since + self._current_seconds
 
     @property
-    def _present(self) -> float:
+    def _current_seconds(self) -> float:
         return self.seconds * 2.0**self._doublings
 
     def begin(self, now: float) -> None:
-        """The first thing is asked of a server."""
+        """HELLO is sent: wait for its answer from now on."""
         self.quiet_since = now
 
     def expect(self, verb: str, now: float) -> None:
+        """A request with this verb is sent."""
         if verb not in WAITING_VERBS:
             if not self.expected:
                 self.quiet_since = now
             self.expected += 1
 
     def answered(self, verb: str, now: float) -> None:
+        """The server has answered a request with this verb."""
         if verb not in WAITING_VERBS:
             self.expected -= 1
         self.heard(now)
 
     def heard(self, now: float) -> None:
-        """The server answers."""
+        """The server has answered something."""
         self._doublings = 0
         self.quiet_since = now
 
-    def lose(self) -> float:
-        """It is `ends_at`: returns how long it was waited."""
-        waited = self._present
-        self._doublings = min(self._doublings + 1, PATIENCE_DOUBLINGS_MAX)
+    def expire(self) -> float:
+        """The answer is overdue: returns how long the client has waited, and doubles the timeout."""
+        waited = self._current_seconds
+        self._doublings = min(self._doublings + 1, DOUBLINGS_MAX)
         return waited

@@ -1,4 +1,4 @@
-"""Drives the client's core with an asyncio event loop."""
+"""The driver of the client's core for an asyncio event loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pfsb.client.core.addresses import CONNECT_SECONDS, ServerAddress
 
 @define(eq=False)
 class AsyncioDriver:
-    """One connection at a time, and one timer. Call `act` after whatever was asked of the core."""
+    """Keeps one connection at a time and one timer for a core. `act` must be called after each call of the core."""
 
     _core: Driven
     _loop: asyncio.AbstractEventLoop
@@ -22,25 +22,27 @@ class AsyncioDriver:
     _wire: _Wire | None = field(init=False, default=None)
     _connecting: asyncio.Task[None] | None = field(init=False, default=None)
     _attempt: int = field(init=False, default=0)
-    """Tells a connection that is still wanted from one that was given up meanwhile."""
+    """Counts attempts to connect: a connection of an earlier attempt was given up meanwhile."""
     _timer: asyncio.TimerHandle | None = field(init=False, default=None)
 
     @property
     def now(self) -> float:
+        """The time of the event loop's clock, in seconds."""
         return self._loop.time()
 
     def start(self) -> None:
+        """Start the core: it connects to its first server."""
         self._core.start(self.now)
         self.act()
 
     async def stop(self) -> None:
-        """Returns when the session is closed, if a server was there to be told, and the connection."""
+        """Stop the core: it closes the session if a server is connected, then the connection. Returns when it has."""
         self._core.stop(self.now)
         self.act()
         await self.ended.wait()
 
     def act(self) -> None:
-        """Do what the core says."""
+        """Carry out the actions of the core, and set the timer."""
         while actions := self._core.take_actions():
             for action in send_together(actions):
                 match action:
@@ -56,6 +58,7 @@ class AsyncioDriver:
             self.ended.set()
 
     def made(self, wire: _Wire) -> None:
+        """A server has accepted the connection."""
         if wire.attempt != self._attempt:
             wire.transport.abort()
             return
@@ -64,11 +67,13 @@ class AsyncioDriver:
         self.act()
 
     def received(self, wire: _Wire, data: bytes) -> None:
+        """Bytes have arrived on a connection; those on a connection that was left are dropped."""
         if wire is self._wire:
             self._core.received(data, self.now)
             self.act()
 
     def lost(self, wire: _Wire, error: Exception | None) -> None:
+        """A connection has ended."""
         if wire is self._wire:
             self._wire = None
             self._core.lost(str(error or "the server has closed the connection"), self.now)
@@ -79,7 +84,7 @@ class AsyncioDriver:
         self._connecting = self._loop.create_task(self._try(address, self._attempt))
 
     async def _try(self, address: ServerAddress, attempt: int) -> None:
-        """A connection tells of itself by `made`, before anything is heard on it."""
+        """Connect to a server. A connection reports itself by `made`, before its first bytes arrive."""
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 match address.place:
@@ -106,7 +111,11 @@ class AsyncioDriver:
                 wire.transport.close()
 
     def _set_timer(self) -> None:
-        """A timer that is too early does no harm, and most deadlines are moved before they come."""
+        """Make the timer fire at `wake_at` or earlier.
+
+        An early call of `woken` does nothing, and most deadlines move before they come: keeping an early timer saves
+        setting a new one for each command.
+        """
         at, timer = self._core.wake_at, self._timer
         if timer is not None and (at is None or timer.when() > at):
             timer.cancel()
@@ -122,6 +131,8 @@ class AsyncioDriver:
 
 @define(eq=False, slots=False)
 class _Wire(asyncio.Protocol):
+    """Passes the events of one connection to the driver."""
+
     _driver: AsyncioDriver
     attempt: int
     transport: asyncio.Transport = field(init=False)

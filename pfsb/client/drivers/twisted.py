@@ -1,4 +1,4 @@
-"""Drives the client's core with a Twisted reactor."""
+"""The driver of the client's core for a Twisted reactor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pfsb.client.core.addresses import ServerAddress
 
 @define(eq=False)
 class TwistedDriver:
-    """One connection at a time, and one timer. Call `act` after whatever was asked of the core."""
+    """Keeps one connection at a time and one timer for a core. `act` must be called after each call of the core."""
 
     _reactor: Any
     _core: Driven
@@ -29,21 +29,23 @@ class TwistedDriver:
 
     @property
     def now(self) -> float:
+        """The time of the reactor's clock, in seconds."""
         seconds: float = self._reactor.seconds()
         return seconds
 
     def start(self) -> None:
+        """Start the core: it connects to its first server."""
         self._core.start(self.now)
         self.act()
 
     def stop(self) -> Deferred[None]:
-        """Fires when the session is closed, if a server was there to be told, and the connection."""
+        """Stop the core: it closes the session if a server is connected, then the connection. Fires when it has."""
         self._core.stop(self.now)
         self.act()
         return self.ended
 
     def act(self) -> None:
-        """Do what the core says."""
+        """Carry out the actions of the core, and set the timer."""
         while actions := self._core.take_actions():
             for action in send_together(actions):
                 match action:
@@ -58,11 +60,13 @@ class TwistedDriver:
             self.ended.callback(None)
 
     def received(self, wire: _Wire, data: bytes) -> None:
+        """Bytes have arrived on a connection; those on a connection that was left are dropped."""
         if wire is self._wire:
             self._core.received(data, self.now)
             self.act()
 
     def lost(self, wire: _Wire, reason: Failure) -> None:
+        """A connection has ended."""
         if wire is self._wire:
             self._wire = None
             self._core.lost(reason.getErrorMessage(), self.now)
@@ -101,7 +105,11 @@ class TwistedDriver:
                 transport.abortConnection()
 
     def _set_timer(self) -> None:
-        """A timer that is too early does no harm, and most deadlines are moved before they come."""
+        """Make the timer fire at `wake_at` or earlier.
+
+        An early call of `woken` does nothing, and most deadlines move before they come: keeping an early timer saves
+        setting a new one for each command.
+        """
         at, timer = self._core.wake_at, self._timer
         if timer is not None and (at is None or timer.getTime() > at):
             timer.cancel()
@@ -117,6 +125,8 @@ class TwistedDriver:
 
 @define(eq=False, slots=False)
 class _Wire(Protocol):
+    """Passes the events of one connection to the driver."""
+
     _driver: TwistedDriver
 
     def connectionMade(self) -> None:

@@ -1,4 +1,4 @@
-"""The three faces of the clerk do the same, against servers behind real sockets."""
+"""The three clerks behave alike, against fake servers behind real sockets."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ from pfsb.client.core.client_core import WINDOW
 from tests.client.cluster import LoopbackTestCase, reactor
 
 WANTED = ("v", ("a", "v"), 7, "x", "xy", "", True, False, False, True)
-"""What the calls below give."""
+"""The results of the calls below."""
 
 
 def use_everything(clerk: Clerk) -> tuple[Any, ...]:
+    """Make calls by the blocking clerk."""
     clerk.put("a", "v")
     entry = clerk.entry("a")
     assert entry is not None
@@ -55,6 +56,7 @@ def use_everything(clerk: Clerk) -> tuple[Any, ...]:
 
 
 async def await_everything(clerk: AsyncClerk | TwistedClerk) -> tuple[Any, ...]:
+    """Make the calls of `use_everything` by another clerk."""
     await clerk.put("a", "v")
     entry = await clerk.entry("a")
     assert entry is not None
@@ -82,7 +84,7 @@ class ImportTests(SynchronousTestCase):
 
 class ClerkTestCase(LoopbackTestCase):
     def blocking(self, script: Callable[[Clerk], Any], **options: Any) -> Deferred[Any]:
-        """Run a script in a thread, as a program without a reactor would."""
+        """Run a script in a thread, as a program without a reactor does."""
 
         def run() -> Any:
             with Clerk(self.cluster.addresses, **options) as clerk:
@@ -105,12 +107,12 @@ class ClerkTestCase(LoopbackTestCase):
         return clerk
 
     async def end_silence(self) -> None:
-        """A server that has not answered HELLO does not look whether the client is still there."""
+        """Break all connections: a server that has not answered HELLO does not notice that its client leaves."""
         for member in self.cluster.members:
             await member.crash()
 
     def forget_sessions(self) -> None:
-        """As if nothing had been heard of them for too long; every connection breaks."""
+        """Let all sessions expire, and break every connection."""
         for session in self.cluster.shared.sessions.values():
             session.opened, session.owner = 0, None
         for member in self.cluster.members:
@@ -119,13 +121,13 @@ class ClerkTestCase(LoopbackTestCase):
 
 
 class CallTests(ClerkTestCase):
-    async def test_blocking_clerk_returns_what_was_asked(self) -> None:
+    async def test_blocking_clerk_returns_the_results(self) -> None:
         self.assertEqual(await self.blocking(use_everything), WANTED)
 
-    async def test_asyncio_clerk_returns_what_was_asked(self) -> None:
+    async def test_asyncio_clerk_returns_the_results(self) -> None:
         self.assertEqual(await self.asynchronous(await_everything), WANTED)
 
-    async def test_twisted_clerk_fires_with_what_was_asked(self) -> None:
+    async def test_twisted_clerk_fires_with_the_results(self) -> None:
         self.assertEqual(await await_everything(self.twisted()), WANTED)
 
     async def test_many_keys_at_once(self) -> None:
@@ -136,17 +138,17 @@ class CallTests(ClerkTestCase):
 
         self.assertEqual(await self.blocking(script), (["a", "b"], ["a", "b", "c"], ["b"], {"a": "1"}))
 
-    async def test_any_text_travels(self) -> None:
+    async def test_text_is_stored_unchanged(self) -> None:
         text = 'two words, "quotes", \\ and\nlines, nil, \u00e9\u2028\U0001f600'
         self.assertEqual(await self.blocking(lambda clerk: (clerk.put(text, text), clerk.get(text))[1]), text)
 
-    async def test_text_that_is_none_is_refused_before_it_is_sent(self) -> None:
+    async def test_invalid_text_is_refused_before_it_is_sent(self) -> None:
         clerk = self.twisted()
         error = self.assertRaises(BadCall, clerk.put, "a", "\ud800")
         self.assertEqual(error.fate, "none")
         self.assertRaises(BadCall, clerk.get, "a", read="stale\nDEL a")
 
-    async def test_state_that_says_no_is_an_error_with_its_fate(self) -> None:
+    async def test_refusal_because_of_the_state_is_an_error_with_its_fate(self) -> None:
         clerk = self.twisted()
         await clerk.put("a", "no number")
         error = await self.assertFailure(clerk.incr("a"), StateError)
@@ -177,7 +179,7 @@ class CallTests(ClerkTestCase):
             await member.crash()
         self.assertEqual(await clerk.incr("n"), 2)
 
-    async def test_call_that_nobody_answers_says_whether_it_may_have_happened(self) -> None:
+    async def test_error_of_an_unanswered_call_says_whether_it_may_have_happened(self) -> None:
         for member in self.cluster.members:
             member.server.desk.silent = True
         clerk = self.twisted(timeout_seconds=0.5, patience_seconds=0.1)
@@ -245,7 +247,7 @@ class LockTests(ClerkTestCase):
         self.assertIs(await self.asynchronous(program), True)
         self.assertEqual(self.cluster.shared.executed[-1][2][0], "UNLOCK")
 
-    async def test_somebody_else_waits(self) -> None:
+    async def test_second_clerk_waits_for_a_held_lock(self) -> None:
         first, second = self.twisted(), self.twisted()
         async with first.lock("door"):
             waiting = second.acquire("door")
@@ -261,13 +263,13 @@ class LockTests(ClerkTestCase):
         self.assertEqual(error.fate, "none")
 
     async def test_clerk_does_not_give_one_lock_to_two_of_its_users(self) -> None:
-        """To the servers they are the same session, and would both have it."""
+        """Both users have the same session, so the servers would grant the lock to both."""
         clerk = self.twisted()
         async with clerk.lock("door"):
             error = await self.assertFailure(clerk.acquire("door"), StateError)
         self.assertEqual(error.code, "HELD")
 
-    async def test_lock_that_nobody_waits_for_any_more_is_given_back_when_it_comes(self) -> None:
+    async def test_lock_is_given_back_if_it_comes_after_its_wait_was_cancelled(self) -> None:
         first, second = self.twisted(), self.twisted()
         held = await first.acquire("door")
         waiting = second.acquire("door")
@@ -280,7 +282,7 @@ class LockTests(ClerkTestCase):
         async with first.lock("door", wait=0), second.lock("window"):
             pass
 
-    async def test_giving_back_does_not_wait_for_ever_and_happens_all_the_same(self) -> None:
+    async def test_release_that_times_out_still_gives_the_lock_back(self) -> None:
         clerk, other = self.twisted(timeout_seconds=0.3, patience_seconds=0.1), self.twisted()
         held = await clerk.acquire("door")
         for member in self.cluster.members:
@@ -294,7 +296,7 @@ class LockTests(ClerkTestCase):
         async with other.lock("door"):
             pass
 
-    async def test_error_inside_is_not_hidden_by_giving_back(self) -> None:
+    async def test_error_inside_of_the_block_is_not_hidden_by_the_release(self) -> None:
         clerk = self.twisted()
         with self.assertRaises(ZeroDivisionError):
             async with clerk.lock("door"):
@@ -302,8 +304,8 @@ class LockTests(ClerkTestCase):
                 await self.assertFailure(clerk.put("a", "1"), SessionExpired)
                 raise ZeroDivisionError
 
-    async def test_lost_lock_is_told_and_nothing_is_done_in_its_name(self) -> None:
-        """Whoever believes to hold it must not go on as if he did."""
+    async def test_lost_lock_is_reported_and_no_call_is_sent_until_the_block_ends(self) -> None:
+        """A program that believes to hold the lock must not act as its holder."""
         clerk = self.twisted()
         told: list[Any] = []
         with self.assertRaises(LockLost):
@@ -342,7 +344,7 @@ class ChatTests(ClerkTestCase):
 
         self.assertEqual(await self.blocking(script), (True, [f"line {n}" for n in range(5)], []))
 
-    async def test_listening_to_nobody_ends(self) -> None:
+    async def test_listening_fails_if_no_server_answers(self) -> None:
         for member in self.cluster.members:
             await member.crash()
         failed = self.blocking(lambda clerk: clerk.listen(), timeout_seconds=0.2)
@@ -361,7 +363,7 @@ class ChatTests(ClerkTestCase):
 
         self.assertEqual(await self.asynchronous(program), [1, 2, 3])
 
-    async def test_each_listener_hears_everything_from_its_place_on(self) -> None:
+    async def test_each_listener_gets_every_line_from_its_first_one_on(self) -> None:
         clerk = self.twisted()
         everything: list[int] = []
         late: list[int] = []
@@ -373,7 +375,7 @@ class ChatTests(ClerkTestCase):
         await self.until(lambda: len(late) == 4 and len(everything) == 6)
         self.assertEqual((everything, late), ([1, 2, 3, 4, 5, 6], [3, 4, 5, 6]))
 
-    async def test_chat_goes_on_at_another_server_without_gap(self) -> None:
+    async def test_chat_continues_at_another_server_without_gap(self) -> None:
         listener, speaker = self.twisted(), self.twisted()
         heard: list[int] = []
         listening = listener.listen(lambda line: heard.append(line.index), first=1)
@@ -388,8 +390,8 @@ class ChatTests(ClerkTestCase):
         await speaker.say("unheard")
         self.assertEqual(heard, [1, 2, 3, 4, 5, 6])
 
-    async def test_slow_listener_holds_up_nobody_and_misses_nothing(self) -> None:
-        """Lines that it has no room for stay at the server."""
+    async def test_slow_listener_holds_up_no_calls_and_misses_no_line(self) -> None:
+        """Lines that do not fit into the stream stay at the server."""
         self.patch(chat_stream, "LINES_MAX", 10)
 
         async def program(clerk: AsyncClerk) -> list[int]:

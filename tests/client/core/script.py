@@ -12,7 +12,7 @@ ADDRESSES = [ServerAddress(i, f"tcp:127.0.0.1:{9400 + i}:timeout=1", f"127.0.0.1
 
 
 class Script:
-    """Notes what a core does: servers connected to, lines sent, connections left."""
+    """Drives a core, and records its actions: servers connected to, lines sent, connections left."""
 
     def __init__(self, core: Driven) -> None:
         self.core = core
@@ -23,30 +23,32 @@ class Script:
         self.note()
 
     def note(self) -> None:
+        """Record the actions that the core has left."""
         self.did += [line for action in self.core.take_actions() for line in _shown(action)]
 
     def take(self) -> list[str]:
-        """What it did since the last time."""
+        """The actions since the last call."""
         self.note()
         did, self.did = self.did, []
         return did
 
     def connect(self) -> None:
+        """The server accepts the connection."""
         self.core.connected(self.now)
         self.note()
 
     def hear(self, *lines: str) -> None:
-        """The server says this."""
+        """The server sends these lines."""
         self.core.received("".join(f"{line}\n" for line in lines).encode(), self.now)
         self.note()
 
     def hang_up(self, why: str = "gone") -> None:
-        """The server does."""
+        """The server closes the connection."""
         self.core.lost(why, self.now)
         self.note()
 
     def pass_time(self, seconds: float) -> None:
-        """As a driver does: wakes the core whenever it wants to be."""
+        """Let time pass, and wake the core at its times as a driver does."""
         until = self.now + seconds
         while (at := self.core.wake_at) is not None and at <= until:
             self.now = max(self.now, at)
@@ -54,13 +56,14 @@ class Script:
             self.note()
         self.now = until
 
-    def introduce(self, last: int = 0, opened: int = 1, epoch: int | None = None) -> None:
-        """Connect, and answer HELLO."""
+    def answer_hello(self, last: int = 0, opened: int = 1, epoch: int | None = None) -> None:
+        """Accept the connection, and answer HELLO."""
         self.connect()
         resumed = "no" if epoch is None else "yes"
         self.hear(f'OK client="x" epoch={epoch or opened} last={last} resumed={resumed} opened={opened}')
 
     def submit(self, line: str) -> Any:
+        """Have a line carried out; its answer is added to `answers`."""
         core: Any = self.core
         command = core.submit(line, self.answers.append, self.now)
         self.note()

@@ -1,4 +1,4 @@
-"""The client's core, driven by hand: sessions that are lost, servers that are silent, numbers that are past."""
+"""The client's core, driven by hand: lost sessions, silent servers, numbers that come too late."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.client.core.actions import SessionEnd
-from pfsb.client.core.client_core import Core
+from pfsb.client.core.client_core import ClientCore
 from pfsb.client.core.retry_policy import BUSY_RETRIES
 from tests.client.core.script import ADDRESSES, Script
 
 HELLO = "HELLO x ttl=9"
 
 
-class CoreTestCase(SynchronousTestCase):
+class ClientCoreTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.ends: list[SessionEnd] = []
         self.script = self.make()
 
     def make(self, **given: Any) -> Script:
-        return Script(Core(ADDRESSES, "x", ttl_seconds=9, dice=Random(1), on_session_end=self.ends.append, **given))
+        return Script(
+            ClientCore(ADDRESSES, "x", ttl_seconds=9, dice=Random(1), on_session_end=self.ends.append, **given)
+        )
 
     def lose_server(self) -> None:
         """The connection breaks, and the next server is there."""
@@ -31,54 +33,54 @@ class CoreTestCase(SynchronousTestCase):
 
     def hold_lock(self, name: str = "door", token: int = 5) -> None:
         command = self.script.submit(f'LOCK "{name}"')
-        self.script.introduce()
+        self.script.answer_hello()
         self.script.hear(f'#{command.number} OK name="{name}" token={token}')
         self.script.take()
         self.script.answers.clear()
 
 
-class NumberTests(CoreTestCase):
-    def test_first_command_introduces_the_client_and_follows_its_last_number(self) -> None:
+class NumberTests(ClientCoreTestCase):
+    def test_hello_goes_before_the_first_command_which_gets_the_next_number(self) -> None:
         self.script.connect()
         self.script.submit("PUT a 1")
         self.script.hear('OK client="x" epoch=9 last=41 resumed=no opened=9')
         self.assertEqual(self.script.take(), ["connect 0", HELLO, "#42 PUT a 1"])
 
     def test_unanswered_commands_keep_number_and_order_at_the_next_server(self) -> None:
-        """docs/protocol.rst: repeat them with their numbers."""
+        """docs/protocol.rst: unanswered commands are repeated with their numbers."""
         self.script.submit("PUT a 1")
         self.script.submit("PUT a 2")
-        self.script.introduce()
+        self.script.answer_hello()
         self.script.hang_up()
         self.script.pass_time(0)
         self.script.take()
-        self.script.introduce(last=1, epoch=7)
+        self.script.answer_hello(last=1, epoch=7)
         self.assertEqual(self.script.take(), [HELLO, "#1 PUT a 1", "#2 PUT a 2"])
 
     def test_command_that_came_too_late_for_its_number_gets_another(self) -> None:
-        """A server had no room for #1, and took #2; numbers only grow, and fate=none says that #1 did not run."""
+        """A server had no room for #1 and took #2. Numbers only grow, and fate=none says that #1 did not run."""
         self.script.submit("PUT a 1")
         self.script.submit("PUT b 1")
-        self.script.introduce()
+        self.script.answer_hello()
         self.script.hear("#1 ERR BUSY fate=none full")
         self.script.pass_time(0)
-        self.script.introduce(last=2, epoch=7)
+        self.script.answer_hello(last=2, epoch=7)
         self.script.take()
         self.script.hear("#1 ERR BADREQUEST fate=none number 1 comes after 2", "#2 OK revision=3")
         self.assertEqual(self.script.take(), ["#3 PUT a 1"])
         self.script.hear("#3 OK revision=8")
         self.assertEqual(self.script.outcomes, [("OK", ""), ("OK", "")])
 
-    def test_bad_request_is_told_at_once(self) -> None:
+    def test_bad_request_is_answered_at_once(self) -> None:
         self.script.submit("PUT")
-        self.script.introduce()
+        self.script.answer_hello()
         self.script.hear("#1 ERR BADREQUEST fate=none usage")
         self.assertEqual(self.script.outcomes, [("BADREQUEST", "none")])
 
-    def test_servers_that_stay_busy_are_the_answer_in_the_end(self) -> None:
+    def test_answer_is_busy_if_servers_stay_busy(self) -> None:
         self.script.submit("PUT a 1")
         for _ in range(BUSY_RETRIES + 1):
-            self.script.introduce(epoch=7)
+            self.script.answer_hello(epoch=7)
             self.script.hear("#1 ERR BUSY fate=none full")
             self.script.pass_time(1)
         self.assertEqual(self.script.outcomes, [("BUSY", "none")])
@@ -91,54 +93,54 @@ class NumberTests(CoreTestCase):
 
     def test_command_given_up_after_it_was_sent_is_of_unknown_fate_and_repeated(self) -> None:
         command = self.script.submit("PUT a 1")
-        self.script.introduce()
+        self.script.answer_hello()
         self.assertEqual(self.script.core.give_up(command), "unknown")  # type: ignore[attr-defined]
         self.lose_server()
-        self.script.introduce(epoch=7)
+        self.script.answer_hello(epoch=7)
         self.script.hear("#1 OK revision=8")
         self.assertEqual((self.script.take(), self.script.answers), ([HELLO, "#1 PUT a 1"], []))
 
 
-class LostSessionTests(CoreTestCase):
-    def test_expired_session_is_told_with_its_locks(self) -> None:
+class LostSessionTests(ClientCoreTestCase):
+    def test_expired_session_is_reported_with_its_locks(self) -> None:
         self.hold_lock()
         self.lose_server()
-        self.script.introduce(last=1, opened=30)
+        self.script.answer_hello(last=1, opened=30)
         (end,) = self.ends
         self.assertEqual((end.code, end.locks), ("NOSESSION", ("door",)))
 
     def test_resumed_session_keeps_its_locks(self) -> None:
         self.hold_lock()
         self.lose_server()
-        self.script.introduce(last=1, opened=1, epoch=30)
+        self.script.answer_hello(last=1, opened=1, epoch=30)
         self.assertEqual(self.ends, [])
 
-    def test_session_of_an_own_lost_hello_is_not_taken_for_the_former_one(self) -> None:
-        """The first HELLO after the expiry began a session, and its answer was lost: the second one resumes that."""
+    def test_session_of_a_hello_whose_answer_was_lost_is_not_the_former_one(self) -> None:
+        """The first HELLO after the expiry began a session, and its answer was lost; the second one resumes that."""
         self.hold_lock()
         self.lose_server()
         self.script.connect()
         self.lose_server()
-        self.script.introduce(last=1, opened=30, epoch=31)
+        self.script.answer_hello(last=1, opened=30, epoch=31)
         self.assertEqual([end.locks for end in self.ends], [("door",)])
 
     def test_commands_behind_a_lost_lock_do_not_run(self) -> None:
-        """What was asked by the holder of a lock must not happen when he is not."""
+        """A command that its client sent as the holder of a lock must not run after the lock is lost."""
         self.hold_lock()
         self.script.submit("PUT a 1")
         self.script.submit("PUT a 2")
         self.lose_server()
         self.script.submit("PUT a 3")
-        self.script.introduce(last=2, opened=30)
+        self.script.answer_hello(last=2, opened=30)
         self.assertEqual(self.script.outcomes, [("NOSESSION", "unknown"), ("NOSESSION", "none"), ("NOSESSION", "none")])
         self.assertEqual(self.script.take(), [HELLO])
 
-    def test_without_locks_what_has_not_run_goes_on_in_the_new_session(self) -> None:
+    def test_commands_that_have_not_run_go_on_in_the_new_session_without_locks(self) -> None:
         self.script.submit("PUT a 1")
         self.script.submit("PUT a 2")
-        self.script.introduce()
+        self.script.answer_hello()
         self.lose_server()
-        self.script.introduce(last=1, opened=30)
+        self.script.answer_hello(last=1, opened=30)
         self.assertEqual(self.script.outcomes, [("NOSESSION", "unknown")])
         self.assertEqual(self.script.take(), [HELLO, "#2 PUT a 2"])
         self.assertEqual([end.locks for end in self.ends], [()])
@@ -146,35 +148,35 @@ class LostSessionTests(CoreTestCase):
     def test_numbers_that_servers_have_forgotten_prove_nothing(self) -> None:
         """docs/internals/sessions.rst: the last number of a closed session is kept for the horizon only."""
         self.script.submit("PUT a 1")
-        self.script.introduce()
+        self.script.answer_hello()
         self.script.hear("#1 OK revision=2")
         self.script.submit("PUT a 2")
         self.lose_server()
-        self.script.introduce(last=0, opened=300_000)
+        self.script.answer_hello(last=0, opened=300_000)
         self.assertEqual(self.script.outcomes[1:], [("NOSESSION", "unknown")])
 
-    def test_numbers_of_questions_are_not_missed_by_the_client(self) -> None:
-        """A question takes a number, and servers do not count it as executed."""
+    def test_last_number_below_that_of_a_question_is_still_trusted(self) -> None:
+        """A question has a number, but servers do not count the number as executed."""
         self.script.submit("PUT a 1")
-        self.script.introduce()
+        self.script.answer_hello()
         self.script.hear("#1 OK revision=2")
         self.script.submit("GET a")
         self.script.hear('#2 OK value="1" revision=2')
         self.script.submit("PUT a 2")
         self.lose_server()
-        self.script.introduce(last=1, opened=30)
+        self.script.answer_hello(last=1, opened=30)
         self.assertEqual(self.script.take(), [HELLO, "#3 PUT a 2"])
 
-    def test_session_told_to_be_expired_is_opened_anew_at_once(self) -> None:
+    def test_session_is_opened_anew_at_once_after_an_event_of_its_expiry(self) -> None:
         self.hold_lock()
         self.script.hear("* SESSION state=expired")
         self.script.pass_time(0)
         self.assertEqual(self.script.take(), ["hang up", "connect 1"])
-        self.script.introduce(opened=30)
+        self.script.answer_hello(opened=30)
         self.assertEqual([end.locks for end in self.ends], [("door",)])
 
-    def test_session_taken_by_somebody_else_is_the_end(self) -> None:
-        """Two programs under one name would take it from each other for ever."""
+    def test_session_taken_by_another_program_is_not_taken_back(self) -> None:
+        """Two programs with one client id would take the session from each other for ever."""
         self.hold_lock()
         self.script.submit("PUT a 1")
         self.script.hear("* SESSION state=replaced")
@@ -186,14 +188,14 @@ class LostSessionTests(CoreTestCase):
         self.script.connect()
         self.assertEqual(self.script.take(), [])
 
-    def test_session_taken_by_a_late_hello_of_ones_own_is_opened_again(self) -> None:
+    def test_session_taken_by_a_late_hello_of_this_client_is_opened_again(self) -> None:
         self.script.submit("PUT a 1")
         self.script.connect()
         self.lose_server()
-        self.script.introduce()
+        self.script.answer_hello()
         self.script.hear("* SESSION state=replaced")
         self.script.pass_time(0)
-        self.script.introduce(epoch=9)
+        self.script.answer_hello(epoch=9)
         self.assertEqual((self.ends, self.script.take()[-1]), ([], "#1 PUT a 1"))
 
     def test_lock_given_back_is_not_lost(self) -> None:
@@ -201,14 +203,14 @@ class LostSessionTests(CoreTestCase):
         self.script.submit('UNLOCK "door" token=5')
         self.script.hear('#2 OK name="door"')
         self.lose_server()
-        self.script.introduce(last=2, opened=30)
+        self.script.answer_hello(last=2, opened=30)
         self.assertEqual([end.locks for end in self.ends], [()])
 
 
-class PatienceTests(CoreTestCase):
+class ResponseTimeoutTests(ClientCoreTestCase):
     def test_silent_server_is_left(self) -> None:
         self.script.submit("PUT a 1")
-        self.script.introduce()
+        self.script.answer_hello()
         self.script.take()
         self.script.pass_time(2.0)
         self.assertEqual(self.script.take(), ["hang up", "connect 1"])
@@ -220,7 +222,7 @@ class PatienceTests(CoreTestCase):
         self.script.pass_time(2.0)
         self.assertEqual(self.script.take(), ["hang up", "connect 1"])
 
-    def test_patience_grows_with_each_silent_server(self) -> None:
+    def test_timeout_grows_with_each_silent_server(self) -> None:
         self.script.submit("PUT a 1")
         self.script.connect()
         self.script.pass_time(2.0)
@@ -231,15 +233,15 @@ class PatienceTests(CoreTestCase):
         self.script.pass_time(0.1)
         self.assertEqual(self.script.take(), ["hang up", "connect 2"])
 
-    def test_holder_of_a_lock_at_rest_asks_whether_there_is_a_majority(self) -> None:
-        """A server that is cut off answers PING for ever, while the session expires behind its back."""
+    def test_idle_holder_of_a_lock_asks_for_what_only_a_majority_can_answer(self) -> None:
+        """A server that is cut off answers PING for ever, while the session expires at the others."""
         self.hold_lock()
         self.script.pass_time(3.0)
         self.assertEqual(self.script.take(), ["#2 LOCKS limit=1"])
         self.script.pass_time(2.0)
         self.assertEqual(self.script.take(), ["hang up", "connect 1"])
 
-    def test_listener_at_rest_makes_sure_that_the_server_is_there(self) -> None:
+    def test_idle_listener_checks_that_the_server_answers(self) -> None:
         self.script.submit("LISTEN")
         self.script.connect()
         self.script.hear("OK from=4")
@@ -247,13 +249,13 @@ class PatienceTests(CoreTestCase):
         self.script.pass_time(3.0)
         self.assertEqual(self.script.take(), ["PING"])
 
-    def test_client_at_rest_without_lock_is_quiet(self) -> None:
+    def test_idle_client_without_lock_sends_nothing(self) -> None:
         self.script.submit("PUT a 1")
-        self.script.introduce()
+        self.script.answer_hello()
         self.script.hear("#1 OK revision=2")
         self.assertIsNone(self.script.core.wake_at)
 
-    def test_round_of_dead_servers_is_followed_by_a_pause(self) -> None:
+    def test_pause_follows_a_round_of_dead_servers(self) -> None:
         self.script.hang_up("refused")
         self.script.pass_time(0)
         self.script.hang_up("refused")
@@ -266,9 +268,9 @@ class PatienceTests(CoreTestCase):
         self.assertEqual(self.script.take(), ["connect 0"])
 
 
-class ListeningTests(CoreTestCase):
-    def test_listening_from_now_on_goes_on_where_it_began(self) -> None:
-        """Also if nothing was heard before the connection broke: what is said meanwhile is not missed."""
+class ListeningTests(ClientCoreTestCase):
+    def test_listening_from_now_on_continues_at_its_beginning(self) -> None:
+        """No line is missed if the connection breaks before the first one: LISTEN's reply has its number."""
         self.script.submit("LISTEN")
         self.script.connect()
         self.script.hear("OK from=4")
@@ -277,10 +279,10 @@ class ListeningTests(CoreTestCase):
         self.assertEqual(self.script.take(), ["LISTEN from=4"])
 
 
-class StopTests(CoreTestCase):
+class StopTests(ClientCoreTestCase):
     def test_stop_says_goodbye_and_closes(self) -> None:
         self.script.submit("PUT a 1")
-        self.script.introduce()
+        self.script.answer_hello()
         self.script.core.stop(self.script.now)
         self.script.take()
         self.script.hear("#1 OK revision=2", "OK")
@@ -289,12 +291,12 @@ class StopTests(CoreTestCase):
 
     def test_stop_does_not_wait_for_a_silent_server(self) -> None:
         self.script.submit("PUT a 1")
-        self.script.introduce()
+        self.script.answer_hello()
         self.script.core.stop(self.script.now)
         self.script.pass_time(1.0)
         self.assertTrue(self.script.core.stopped)
 
-    def test_stopped_client_takes_nothing(self) -> None:
+    def test_stopped_client_refuses_commands(self) -> None:
         self.script.core.stop(self.script.now)
         self.script.submit("PUT a 1")
         self.assertEqual(self.script.outcomes, [("CLOSED", "none")])

@@ -1,0 +1,50 @@
+"""The addresses of a cluster's servers, as its clients need them, from the configuration or from a list.
+
+The module stands outside of `pfsb.client.core` because the check of a configuration needs Twisted's endpoints.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from os import PathLike
+
+from pfsb.client.core.addresses import ServerAddress, address_from_text, endpoint_parts, tcp_address, unix_address
+from pfsb.config.addresses import EVERY_INTERFACE
+from pfsb.config.config import Config, ConfigError, ServerConfig, load
+
+Servers = str | PathLike[str] | Config | Sequence[str | ServerAddress]
+"""A configuration, the path of its file, or a list of addresses such as "127.0.0.1:9400"."""
+
+
+def addresses_of(servers: object) -> list[ServerAddress]:
+    """The addresses in a configuration, in the file at a path, or in a list such as ["127.0.0.1:9400"].
+
+    An address in a list is `host:port`, the path of a unix socket, or a `ServerAddress`. Raises `ConfigError` for an
+    address that a client cannot reach.
+    """
+    if isinstance(servers, str | PathLike):
+        return server_addresses(load(os.fspath(servers)))
+    if isinstance(servers, Config):
+        return server_addresses(servers)
+    if not isinstance(servers, Sequence) or not servers:
+        raise ConfigError("a clerk needs the path of a configuration, or a list of addresses such as 127.0.0.1:9400")
+    return [each if isinstance(each, ServerAddress) else address_from_text(i, each) for i, each in enumerate(servers)]
+
+
+def server_addresses(config: Config) -> list[ServerAddress]:
+    """One address per server, by id. Raises `ConfigError` for a kind of endpoint that a client cannot reach."""
+    return [_address(config, server) for server in config.servers.values()]
+
+
+def _address(config: Config, server: ServerConfig) -> ServerAddress:
+    words, options = endpoint_parts(server.client)
+    kind = words[0] if words else ""
+    if kind in ("tcp", "tcp4", "tcp6"):
+        host = options.get("interface", "")
+        port = options.get("port") or words[1]
+        return tcp_address(server.id, server.peer[0] if host in EVERY_INTERFACE else host, port)
+    if kind == "unix":
+        return unix_address(server.id, options.get("address") or words[1])
+    where = f"{config.file}: servers.{server.id}.client"
+    raise ConfigError(f'{where}: "{server.client}" cannot be reached by this client, only tcp: and unix: can')
