@@ -89,7 +89,7 @@ class Server:
         )
         self._digests_asked: list[_DigestAsked] = []
         self._started_at = clock.seconds()
-        self.desk: LocalClients
+        self.local_clients: LocalClients
         self.revisions: RevisionWaiters
         self._expiry: Expiry
 
@@ -101,7 +101,7 @@ class Server:
         Raises `StorageRefused`, or whatever the transport raises when it cannot listen.
         """
         self.replica.start()
-        self.desk = LocalClients(
+        self.local_clients = LocalClients(
             self.server_id,
             self.replica.data.server.incarnation,
             self.replica,
@@ -111,16 +111,16 @@ class Server:
         )
         self.machine.counts = CommandCounts()
         self.revisions = RevisionWaiters(self.machine, self.replica.turn, self._clock)
-        self._expiry = Expiry(self.server_id, self.replica, self.machine, self.desk, self._clock)
+        self._expiry = Expiry(self.server_id, self.replica, self.machine, self.local_clients.submission, self._clock)
         self.replica.turn.at_end.append(self._answer_digests)
 
     def drain(self, drained: Callable[[], None]) -> None:
         """Take no more commands; call back when those under way are answered, or `DRAIN_SECONDS` have gone."""
-        self.desk.draining = True
+        self.local_clients.draining = True
         deadline = self._clock.seconds() + DRAIN_SECONDS
 
         def look() -> None:
-            if (self.desk.idle and self.replica.turn.idle) or self._clock.seconds() >= deadline:
+            if (self.local_clients.idle and self.replica.turn.idle) or self._clock.seconds() >= deadline:
                 drained()
             else:
                 self._clock.callLater(DRAIN_LOOK_SECONDS, look)
@@ -130,7 +130,7 @@ class Server:
     def stop(self) -> Any:
         """Stop at once; what is on disk is whole. Returns None or a Deferred."""
         self._expiry.stop()
-        self.desk.close()
+        self.local_clients.close()
         stopped = self.replica.stop()
         self._storage.close()
         return stopped
@@ -157,11 +157,11 @@ class Server:
         session = self.machine.sessions.get(client_id)
         return [] if session is None else sorted(session.waiting)
 
-    def follow(
+    def subscribe(
         self, verb: str, first: int, deliver: Callable[[Event], None], *, is_patient: bool = False
     ) -> Subscription:
-        """An application's events from number `first` on, or only what is to come (0); see `LocalClients.follow`."""
-        return self.desk.follow(verb, first, deliver, is_patient=is_patient)
+        """An application's events from number `first` on, or only what is to come (0); see `EventFeed.subscribe`."""
+        return self.local_clients.subscribe(verb, first, deliver, is_patient=is_patient)
 
     def digest(self, seq: int | None, answer: Answer) -> None:
         """DIGEST: waits until this server has executed `seq`."""
@@ -215,7 +215,7 @@ class Server:
             "last_ordered": self._last_ordered(),
             "revision": self.machine.revision,
             "sessions": len(self.machine.sessions),
-            "connections": self.desk.connections,
+            "connections": self.local_clients.connections,
             "pending": len(data.clients.pending_updates),
             "queued": len(data.clients.update_queue),
             "compacted": 0,

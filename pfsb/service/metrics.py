@@ -111,7 +111,7 @@ class Metrics:
         yield _histogram("pfsb_reactor_lag_seconds", "How late the event loop calls what is due.", self._lag.late)
 
     def _clients(self) -> Iterator[Iterator[str]]:
-        machine, desk = self._server.machine, self._server.desk
+        machine, local_clients = self._server.machine, self._server.local_clients
         assert machine.counts is not None
         commands: Samples = [
             ({"verb": verb, "result": result}, count)
@@ -119,7 +119,7 @@ class Metrics:
         ]
         yield _family("pfsb_client_commands_total", "Commands of this server's clients that ran.", "counter", commands)
         yield _gauge("pfsb_sessions", "Sessions of the whole cluster.", len(machine.sessions))
-        yield _gauge("pfsb_connections", "Clients of this server, at all doors.", desk.connections)
+        yield _gauge("pfsb_connections", "Clients of this server, at all doors.", local_clients.connections)
         yield _gauge("pfsb_revision_commands", "Commands executed by the cluster, as far as known.", machine.revision)
 
     def _http(self) -> Iterator[Iterator[str]]:

@@ -95,7 +95,7 @@ class EventStream:
         if self._client_id is not None:
             self._door.sessions.listen(self._client_id, self._listener)
         self._keep_alive()
-        self._following = following = self._door.server.follow(CHAT, first or 0, self._tell)
+        self._following = following = self._door.server.subscribe(CHAT, first or 0, self._tell)
         if self._paused:
             following.pause()
         if not first:

@@ -31,11 +31,11 @@ Granted = Callable[[str, int], None]
 
 def ask(server: Server, connection: ClientConnection, command: Command, answer: Answer) -> None:
     """A question, from this server's own state."""
-    if server.desk.draining:
+    if server.local_clients.draining:
         answer(SHUTDOWN)
         return
     try:
-        connection.ask(command, answer)
+        connection.query_local(command, answer)
     except Exception as error:
         answer(refusal(error))
 
@@ -97,7 +97,7 @@ class AnonymousPool:
             if not member.unanswered:
                 member.connection.disconnected()
 
-        member = Anonymous(self._server.desk.connect(ended))
+        member = Anonymous(self._server.local_clients.connect(ended))
         self._members.append(member)
         return member
 
@@ -126,7 +126,7 @@ class NamedSession:
     """It takes nothing more; a new one stands in its place, or will."""
 
     def open(self) -> None:
-        self._connection = self._sessions.server.desk.connect(self._ended)
+        self._connection = self._sessions.server.local_clients.connect(self._ended)
         try:
             self._connection.hello(self.client_id, self.ttl_seconds, self._opened)
         except Exception as error:
@@ -277,7 +277,7 @@ class Sessions:
         """Call `ready(session)` when the client's session is open here, or `refused(Refused)`."""
         session = self._named.get(client_id)
         if session is None:
-            if self.server.desk.draining:
+            if self.server.local_clients.draining:
                 refused(SHUTDOWN)
                 return
             limit = self.server.config.limits.connections

@@ -69,7 +69,7 @@ class Conversation:
 
     def __init__(self, server: Server, verbs: Verbs, replies: ReplyQueue) -> None:
         self._server = server
-        self._desk = server.desk
+        self._local_clients = server.local_clients
         self._check = server.catalogue.check
         self._verbs = verbs.descriptions
         self._replies = replies
@@ -212,13 +212,13 @@ class Conversation:
         self._ask([question], lambda results: answer(results[0]))
 
     def _ask(self, questions: Sequence[Command], answer: AnswerAll) -> None:
-        refused = self._not_introduced or (_SHUTDOWN if self._desk.draining else self._session_end)
+        refused = self._not_introduced or (_SHUTDOWN if self._local_clients.draining else self._session_end)
         if refused is not None:
             answer([refused] * len(questions))
             return
         assert self._session is not None
         try:
-            self._session.ask_all(questions, answer)
+            self._session.query_local_all(questions, answer)
         except Exception as error:
             answer([refusal(error)] * len(questions))
 
@@ -234,7 +234,7 @@ class Conversation:
             if mine and mine[0] is self._session:
                 self._session_ended(Refused(code, text))
 
-        mine.append(self._desk.connect(ended))
+        mine.append(self._local_clients.connect(ended))
         self._session_is_used = False
         self._session_end = self._not_introduced = None
         return mine[0]
@@ -250,7 +250,7 @@ class Conversation:
         self._replies.when_first(request.number, partial(self._open_session, client_id, ttl_seconds))
 
     def _open_session(self, client_id: str, ttl_seconds: int, answer: Answer) -> None:
-        if self._desk.draining:
+        if self._local_clients.draining:
             self._introduced(answer, _SHUTDOWN)
             return
         if self._session_is_used or self._session_end is not None:
@@ -310,7 +310,7 @@ class Conversation:
         self._replies.when_first(request.number, partial(self._follow, request.verb, first))
 
     def _follow(self, verb: str, first: int, answer: Answer) -> None:
-        if self._desk.draining:
+        if self._local_clients.draining:
             answer(_SHUTDOWN)
         else:
             self._followings.begin(verb, first, answer)

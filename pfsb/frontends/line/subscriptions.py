@@ -27,7 +27,7 @@ class Subscriptions:
         self.end(verb)
         if first:
             answer(Done())
-        self._by_verb[verb] = following = self._server.follow(verb, first, self._tell)
+        self._by_verb[verb] = following = self._server.subscribe(verb, first, self._tell)
         if not first:
             # Of what is only to come nothing is told yet. Whoever knows where it begins can go on there elsewhere.
             answer(Done((("from", following.next),)))

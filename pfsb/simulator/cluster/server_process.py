@@ -93,7 +93,7 @@ class ServerProcess:
         self.replica.ordered_queue._state_machine = parts.watched(watched)
 
     def _watch_introductions(self, parts: Parts) -> None:
-        """Between the desk and the protocol."""
+        """Between the sessions and the protocol."""
         introduce = self.replica.introduce
 
         def introduced(update: Any) -> None:

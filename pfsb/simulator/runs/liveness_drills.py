@@ -103,16 +103,16 @@ class Question:
     """
 
     server_id: int
-    _desk: LocalClients
+    _local_clients: LocalClients
     _result: Any = None
 
     def ask(self) -> None:
-        self._desk.operate(("EXPIRE", "nobody", 0), self._told)
+        self._local_clients.submission.submit_operation(("EXPIRE", "nobody", 0), self._told)
 
     @property
     def is_answered(self) -> bool:
         """It has run: whoever was told in between that this is unknown is told no more."""
-        return isinstance(self._result, Done) or (isinstance(self._result, Refused) and self._desk.idle)
+        return isinstance(self._result, Done) or (isinstance(self._result, Refused) and self._local_clients.idle)
 
     def _told(self, result: Result) -> None:
         self._result = result
@@ -218,7 +218,7 @@ class LivenessDrills:
         """Who has still to learn something, or to order it, would be disturbed by a drill more than the others."""
         if len({self.cluster.aru(server_id) for server_id in self.cluster.ids}) > 1:
             return "some have executed more than others"
-        busy = [i for i in self.cluster.ids if not self.cluster.process(i).server.desk.idle]
+        busy = [i for i in self.cluster.ids if not self.cluster.process(i).server.local_clients.idle]
         return f"something is under way at servers {busy}" if busy else ""
 
     # ------------------------------------------------------------------ drills
@@ -353,7 +353,7 @@ class LivenessDrills:
         return self.cluster.replica(server_id).data.views.last_installed
 
     def _ask(self, server_id: int) -> Question:
-        question = Question(server_id, self.cluster.process(server_id).server.desk)
+        question = Question(server_id, self.cluster.process(server_id).server.local_clients)
         question.ask()
         return question
 

@@ -92,8 +92,8 @@ class SimulatedConnection:
     # ------------------------------------------------------------------ at the server
 
     def _connect(self, connected: Callable[[], None]) -> None:
-        desk = self.cluster.process(self.server_id).server.desk
-        self._connection = desk.connect(lambda code, text: self._return(self.on_ended, self, code))
+        local_clients = self.cluster.process(self.server_id).server.local_clients
+        self._connection = local_clients.connect(lambda code, text: self._return(self.on_ended, self, code))
         self.client_id = self._connection.client_id
         self._return(connected)
 
@@ -139,7 +139,7 @@ class SimulatedConnection:
         assert self._connection is not None
         replica = self.cluster.replica(self.server_id)
         seq = replica.data.ordering.local_aru
-        self._connection.ask(("GET", name), lambda result: self._return(told, seq, result))
+        self._connection.query_local(("GET", name), lambda result: self._return(told, seq, result))
 
     def _bye(self, told: Told) -> None:
         assert self._connection is not None

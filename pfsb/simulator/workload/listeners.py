@@ -67,7 +67,7 @@ class Listener:
         if visit != self._visit:
             return  # the server was paused for so long that the listener has gone
         server = self.cluster.process(self._server_id).server
-        self._following = server.follow("LISTEN", self.heard + 1, lambda event: self._hear(lane, event))
+        self._following = server.subscribe("LISTEN", self.heard + 1, lambda event: self._hear(lane, event))
 
     def _hear(self, lane: ServerClock, event: Event) -> None:
         """What a server tells that dies in this moment gets nowhere."""

@@ -64,7 +64,7 @@ class ChatTests(EventCase):
         self.say("one")
         self.clock.advance(10 * BEAT_SECONDS)
         self.assertEqual(stream.heard(), b"")
-        self.assertTrue(all(following.stopped for following in self.cluster.followings))
+        self.assertTrue(all(following.stopped for following in self.cluster.subscriptions))
         self.assertEqual((self.door.streams, len(self.door.sessions)), ({}, 0))
 
     def test_beats(self) -> None:
@@ -129,12 +129,12 @@ class SessionEventTests(EventCase):
         """Somebody who listens is there; from the end of the stream on the ttl counts."""
         stream = self.listen(Pfsb_Client="alice", Pfsb_Ttl="5")
         self.clock.advance(17)
-        self.assertEqual(self.server.desk.connections[0].calls, ["hello alice 5"])
+        self.assertEqual(self.server.local_clients.connections[0].calls, ["hello alice 5"])
         stream.hang_up()
         self.clock.advance(4.9)
-        self.assertEqual(self.server.desk.connections[0].calls, ["hello alice 5"])
+        self.assertEqual(self.server.local_clients.connections[0].calls, ["hello alice 5"])
         self.clock.advance(0.2)
-        self.assertEqual(self.server.desk.connections[0].calls, ["hello alice 5", "bye", "disconnected"])
+        self.assertEqual(self.server.local_clients.connections[0].calls, ["hello alice 5", "bye", "disconnected"])
 
     def test_client_that_never_reads(self) -> None:
         """So many events of its session wait for it, then its stream ends."""

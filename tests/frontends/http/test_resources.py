@@ -117,10 +117,10 @@ class ReadLevelTests(HTTPCase):
     def test_only_linearizable_reads_go_through_the_log(self) -> None:
         """read=sequential and read=stale are asked of this server."""
         self.ask("GET", "/v1/kv?read=linearizable")
-        self.assertEqual(self.server.desk.connections[0].calls, ["submit"])
+        self.assertEqual(self.server.local_clients.connections[0].calls, ["submit"])
         self.ask("GET", "/v1/kv?read=sequential")
         self.ask("GET", "/v1/kv?read=stale")
-        self.assertEqual(self.server.desk.connections[0].calls, ["submit", "ask", "ask"])
+        self.assertEqual(self.server.local_clients.connections[0].calls, ["submit", "ask", "ask"])
 
     def test_sequential_read_waits_for_the_revision_that_was_seen(self) -> None:
         """It is answered when this server has come so far, and not before."""
@@ -167,14 +167,14 @@ class LookTests(HTTPCase):
 
     def test_not_ready_while_it_stops(self) -> None:
         """And commands are refused, with the fate that they have."""
-        self.server.desk.draining = True
+        self.server.local_clients.draining = True
         self.assertRefused(self.ask("GET", "/readyz"), 503, "UNAVAILABLE")
         self.assertRefused(self.ask("PUT", "/v1/kv/a", {"value": "1"}), 503, "SHUTDOWN")
         self.assertRefused(self.ask("GET", "/v1/kv/a?read=stale"), 503, "SHUTDOWN")
 
     def test_digest_that_does_not_come(self) -> None:
         """503 after request_seconds."""
-        self.server.desk.silent = True
+        self.server.local_clients.silent = True
         self.client.request("GET", "/v1/digest?seq=812")
         self.clock.advance(self.server.config.limits.request_seconds)
         self.assertRefused(self.client.reply(), 503, "UNAVAILABLE")
@@ -218,7 +218,7 @@ class LookTests(HTTPCase):
     def test_refusals_keep_their_fate(self) -> None:
         """What became of the command is told as the server knows it."""
         for code, status in (("UNAVAILABLE", 503), ("BUSY", 429), ("REPLACED", 409), ("ODD", 409)):
-            self.server.desk.refuse = Refused(code, "a sentence about it", fate="unknown")
+            self.server.local_clients.refuse = Refused(code, "a sentence about it", fate="unknown")
             self.assertRefused(self.ask("PUT", "/v1/kv/a", {"value": "1"}), status, code, "unknown")
 
 
@@ -256,18 +256,18 @@ class ConnectionTests(HTTPCase):
 
     def test_client_that_is_gone_is_not_answered(self) -> None:
         """The command runs all the same; whoever repeats it learns what became of it."""
-        self.server.desk.hold = True
+        self.server.local_clients.hold = True
         self.client.request("PUT", "/v1/kv/a", {"value": "1"})
         self.client.hang_up()
-        self.server.desk.release()
+        self.server.local_clients.release()
         self.assertEqual(self.client.heard(), b"")
         self.assertEqual(self.commands(), [("PUT", "a", "1")])
 
     def test_server_that_stops_says_what_it_has_to_say(self) -> None:
         """An answer that was given in the last turn is written before the connection is closed."""
-        self.server.desk.hold = True
+        self.server.local_clients.hold = True
         self.client.request("PUT", "/v1/kv/a", {"value": "1"})
-        self.server.desk.release()
+        self.server.local_clients.release()
         self.door.leave()
         self.assertIn(b"200 OK", self.client.transport.value())
         self.assertTrue(self.client.transport.disconnecting)

@@ -82,7 +82,7 @@ class CrowdedServerTests(LineTestCase):
         self.connections = [(self.protocol, self.transport), self.connect(), self.connect(), self.connect()]
         for protocol, _ in self.connections:
             self.ask("PING", protocol)
-        self.desk.hold = True
+        self.local_clients.hold = True
         for protocol, _ in self.connections[:2]:
             self.put(3, protocol)
 
@@ -90,8 +90,8 @@ class CrowdedServerTests(LineTestCase):
         self.ask("\n".join(f"PUT a {number}" for number in range(count)), protocol)
 
     def release_all(self) -> None:
-        while self.desk.held:
-            self.desk.release()
+        while self.local_clients.held:
+            self.local_clients.release()
             self.clock.advance(0)
 
     def producing(self) -> list[bool]:
@@ -139,12 +139,12 @@ class CrowdedServerTests(LineTestCase):
         self.release_all()
         for protocol, _ in self.connections:
             self.put(1, protocol)
-        self.assertEqual((len(self.desk.held), self.factory.crowd.under_way), (4, 0))
+        self.assertEqual((len(self.local_clients.held), self.factory.crowd.under_way), (4, 0))
 
     def test_waiting_locks_are_not_under_way(self) -> None:
         """They may wait for hours, and whoever holds the lock must be able to let go of it."""
         self.release_all()
-        self.desk.hold = False
+        self.local_clients.hold = False
         holder, waiter = self.connections[0][0], self.connections[1][0]
         self.ask("LOCK x", holder)
         self.ask("LOCK x\nLOCK x\nLOCK x", waiter)

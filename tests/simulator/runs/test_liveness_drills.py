@@ -157,7 +157,7 @@ class QuestionTests(SynchronousTestCase):
     def test_answered_when_it_has_run(self) -> None:
         """Not before."""
         cluster = quiet_run().cluster
-        question = Question(0, cluster.process(0).server.desk)
+        question = Question(0, cluster.process(0).server.local_clients)
         question.ask()
         self.assertFalse(question.is_answered)
         cluster.run(0.1)
@@ -167,7 +167,7 @@ class QuestionTests(SynchronousTestCase):
         """UNAVAILABLE is no answer, and none follows it."""
         run = quiet_run()
         cluster = run.cluster
-        question = Question(0, cluster.process(0).server.desk)
+        question = Question(0, cluster.process(0).server.local_clients)
         cluster.isolate(0)
         question.ask()
         cluster.run(run.parameters.limits.request_seconds + 0.5)
