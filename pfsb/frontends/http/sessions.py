@@ -14,7 +14,7 @@ from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from pfsb.applications.interfaces import Answer, Command, Done, Refused, Result
-from pfsb.frontends.stream.reply_queue import refusal
+from pfsb.frontends.stream.reply_queue import SHUTDOWN, refusal
 
 if TYPE_CHECKING:
     from pfsb.server import Server
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 ANONYMOUS_MAX: Final = 8
 """Anonymous sessions of this door. Each has one bundle under way, so a few fill the batches of the leader."""
-
-SHUTDOWN: Final = Refused("SHUTDOWN", "this server is stopping; go on at another one, with the same number")
 
 Granted = Callable[[str, int], None]
 """Told the name and the token of a lock that the session got."""

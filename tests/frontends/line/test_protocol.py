@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.interfaces import Done, Refused
 from pfsb.config.config import Limits
-from pfsb.frontends.line.conversation import GATHERED_CHARACTERS_MAX
+from pfsb.frontends.line.conversation import PIPELINED_CHARACTERS_MAX
 from pfsb.frontends.line.protocol import LineFactory, LineProtocol
 from pfsb.frontends.stream.protocol import LEAVE_SECONDS, LINGER_SECONDS
 from tests.frontends.fake_server import FakeClientConnection, FakeServer, fake_config
@@ -181,7 +181,7 @@ class TogetherTests(LineTestCase):
 
     def test_long_lines_are_not_submitted_together(self) -> None:
         """A bundle must fit a frame."""
-        line = "PUT a " + "x" * (GATHERED_CHARACTERS_MAX // 3)
+        line = "PUT a " + "x" * (PIPELINED_CHARACTERS_MAX // 3)
         self.ask("\n".join([line] * 5))
         self.assertEqual(self.session().calls, ["submit 2", "submit 2", "submit"])
 
@@ -535,7 +535,7 @@ class StoppingTests(LineTestCase):
         self.assertEqual(self.reply("PING"), "OK")
 
     def test_leaving_writes_what_was_to_be_said(self) -> None:
-        self.protocol._replies.say(b"* LAST\n")
+        self.protocol._replies.write_between_replies(b"* LAST\n")
         self.factory.leave()
         self.assertEqual(self.transport.value(), b"* LAST\n")
         self.assertTrue(self.transport.disconnecting)

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.interfaces import Refused
 from pfsb.config.config import Limits
+from pfsb.frontends.line.conversation import Verbs
 from pfsb.frontends.resp.connection_commands import COMMANDS
 from pfsb.frontends.resp.protocol import RespFactory, RespProtocol
 from tests.frontends.fake_server import FakeClientConnection, FakeServer, fake_config
@@ -25,7 +26,7 @@ class RespTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.server = FakeServer(fake_config(self.limits))
         self.local_clients = self.server.local_clients
-        self.factory = RespFactory(self.server, self.clock)  # type: ignore[arg-type]
+        self.factory = RespFactory(self.server, self.clock, Verbs(self.server))  # type: ignore[arg-type]
         self.protocol, self.transport = self.connect()
 
     def connect(self) -> tuple[RespProtocol, Transport]:
