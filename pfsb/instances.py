@@ -136,7 +136,7 @@ class Peer:
     # ------------------------------------------------------------------ commands to the server
 
     def _connect(self) -> None:
-        self._connection = self.server.desk.connect(lambda _code, _text: self._connect_again())
+        self._connection = self.server.local_clients.connect(lambda _code, _text: self._connect_again())
         self._number = self._under_way = 0
         for wanted in self._wanted.values():
             wanted.number = 0

@@ -1,8 +1,8 @@
 """One server below its sockets: storage, protocol, sessions and applications, from its start to its stop.
 
 Everything that touches the machine is passed in: by `pfsb.service.assembly` a reactor, UDP and SQLite, by the simulator
-a clock, a network and a disk of its own. Front ends submit commands through `desk`, wait with `revisions`, `follow`
-events and look at the server with `status`, `servers` and `digest`.
+a clock, a network and a disk of its own. Front ends submit commands through `local_clients`, wait with
+`revisions`, `subscribe` to events, and look at the server with `status`, `servers` and `digest`.
 """
 
 from __future__ import annotations
@@ -96,13 +96,13 @@ class Server:
             clock=clock,
             replica=self.replica,
             machine=self.machine,
-            clients=lambda: self.desk,
+            clients=lambda: self.local_clients,
             transport=counters,
             storage=storage_counters,
             has_disk=has_disk,
             started_at=clock.seconds(),
         )
-        self.desk: LocalClients
+        self.local_clients: LocalClients
         self.revisions: RevisionWaiters
         self.expiry: Expiry
 
@@ -114,7 +114,7 @@ class Server:
         Raises `StorageRefused`, or the exception of a transport that cannot listen.
         """
         self.replica.start()
-        self.desk = LocalClients(
+        self.local_clients = LocalClients(
             self.server_id,
             self.replica.data.server.incarnation,
             self.replica,
@@ -124,20 +124,20 @@ class Server:
         )
         self.machine.counts = CommandCounts()
         self.revisions = RevisionWaiters(self.machine, self.replica.turn, self._clock)
-        self.expiry = Expiry(self.server_id, self.replica, self.machine, self.desk, self._clock)
+        self.expiry = Expiry(self.server_id, self.replica, self.machine, self.local_clients.submission, self._clock)
         self.replica.attach(
-            introduce_waiting=self.desk.introduce_unloaded,
+            introduce_waiting=self.local_clients.submission.introduce_unloaded,
             after_answers=self._after_answers,
-            clients_wait=self.desk.clients_wait,
+            clients_wait=self.local_clients.clients_wait,
         )
 
     def drain(self, drained: Callable[[], None]) -> None:
         """Take no more commands; call `drained` when those under way are answered, or after `DRAIN_SECONDS`."""
-        self.desk.draining = True
+        self.local_clients.draining = True
         deadline = self._clock.seconds() + DRAIN_SECONDS
 
         def look() -> None:
-            if (self.desk.idle and self.replica.turn.idle) or self._clock.seconds() >= deadline:
+            if (self.local_clients.idle and self.replica.turn.idle) or self._clock.seconds() >= deadline:
                 drained()
             else:
                 self._clock.callLater(DRAIN_LOOK_SECONDS, look)
@@ -147,7 +147,7 @@ class Server:
     def stop(self) -> Any:
         """Stop at once, as a crash would; the data on disk stays whole. Returns None or a Deferred."""
         self.expiry.stop()
-        self.desk.close()
+        self.local_clients.close()
         stopped = self.replica.stop()
         self._storage.close()
         return stopped
@@ -169,11 +169,11 @@ class Server:
         session = self.machine.sessions.get(client_id)
         return [] if session is None else sorted(session.waiting)
 
-    def follow(
+    def subscribe(
         self, verb: str, first: int, deliver: Callable[[Event], None], *, is_patient: bool = False
     ) -> Subscription:
-        """An application's events from number `first` on, or only new ones (0); see `LocalClients.follow`."""
-        return self.desk.follow(verb, first, deliver, is_patient=is_patient)
+        """An application's events from number `first` on, or only new ones (0); see `EventFeed.subscribe`."""
+        return self.local_clients.subscribe(verb, first, deliver, is_patient=is_patient)
 
     def digest(self, seq: int | None, answer: Answer) -> None:
         """DIGEST: the digest of the history up to `seq`, once this server has executed it; None: up to now."""

@@ -149,7 +149,7 @@ class LifeTests(ClusterTestCase):
         """Any server tells the chat lines of all."""
         self.begin(3)
         events: list[Event] = []
-        self.server(2).follow("LISTEN", 1, events.append)
+        self.server(2).subscribe("LISTEN", 1, events.append)
         self.do(self.connect(1), "SAY", "hello")
         self.cluster.run(0.5)
         self.assertEqual([dict(event.fields)["text"] for event in events], ["hello"])
@@ -160,7 +160,7 @@ class LifeTests(ClusterTestCase):
         drained: list[bool] = []
         self.server().drain(lambda: drained.append(True))
         self.assertEqual(drained, [True])
-        self.assertTrue(self.server().desk.draining)
+        self.assertTrue(self.server().local_clients.draining)
 
     def test_server_without_a_majority_stops_waiting(self) -> None:
         """Commands under way may never be answered, but a server that is asked to stop must stop."""

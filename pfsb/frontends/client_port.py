@@ -1,7 +1,8 @@
-"""The client port: two protocols behind one door, told apart by the first byte that a client sends.
+"""ClientPortFactory: two protocols on one port, told apart by the first byte that a client sends.
 
-A command of Redis begins with `*`, no line of ours does. Clients of Redis speak first, and would take a greeting for a
-broken reply; people at a terminal wait for one. So it comes after a moment of silence, or at once to whoever speaks.
+A command of Redis begins with `*`, and no request of the line protocol does. Clients of Redis send first, and would
+take a greeting for a broken reply; people at a terminal wait for a greeting. So a client of the line protocol is
+greeted when it has sent its first byte, or when it has been silent for a moment.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
     from pfsb.frontends.resp.protocol import RespFactory
 
 SILENCE_SECONDS: Final = 0.1
-"""A person does not notice it; a client of Redis has long sent its first command."""
+"""How long a client may be silent before it is greeted: unnoticed by a person, and long for a client of Redis."""
 REDIS_BYTE: Final = b"*"
 
 
 @implementer(IHalfCloseableProtocol)
 class ClientPortProtocol(Protocol):
-    """A connection, until it is known what it speaks; then it only hands on."""
+    """One connection. Once its protocol is known, this class only passes on the events of the transport."""
 
     def __init__(self, factory: ClientPortFactory) -> None:
         self._factory = factory
@@ -37,7 +38,7 @@ class ClientPortProtocol(Protocol):
 
     def connectionMade(self) -> None:
         self._factory.undecided.add(self)
-        self._silence = self._factory.clock.callLater(SILENCE_SECONDS, self._listen_once_more)
+        self._silence = self._factory.clock.callLater(SILENCE_SECONDS, self._wait_for_unread_bytes)
 
     def dataReceived(self, data: bytes) -> None:
         inner = self._inner or self._begin(self._factory.redis if data[:1] == REDIS_BYTE else self._factory.line)
@@ -52,37 +53,37 @@ class ClientPortProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 (Twisted's signature)
         if self._inner is None:
-            self._decided()
+            self._end_silence()
         else:
             self._inner.connectionLost(reason)
 
     def leave(self) -> None:
-        """The server stops before a word was said."""
+        """The server stops before the client has sent anything."""
         transport: Any = self.transport
         transport.loseConnection()
 
-    def _listen_once_more(self) -> None:
-        """If this server was held up, what the client has said lies unread: the reactor reads before its next turn."""
-        self._silence = self._factory.clock.callLater(0, self._speak_lines)
+    def _wait_for_unread_bytes(self) -> None:
+        """Waits one more iteration: if this server was delayed, the client's first bytes may not have been read yet."""
+        self._silence = self._factory.clock.callLater(0, self._begin_lines)
 
-    def _speak_lines(self) -> None:
+    def _begin_lines(self) -> None:
         self._begin(self._factory.line)
 
     def _begin(self, factory: LineFactory | RespFactory) -> StreamProtocol:
-        self._decided()
+        self._end_silence()
         inner = self._inner = factory.buildProtocol(None)
         assert self.transport is not None
         inner.makeConnection(self.transport)
         return inner
 
-    def _decided(self) -> None:
+    def _end_silence(self) -> None:
         self._factory.undecided.discard(self)
         if self._silence.active():
             self._silence.cancel()
 
 
 class ClientPortFactory(Factory):
-    """Makes the connections of one server's client port. Both protocols together have `limits.connections`."""
+    """Makes the connections of one server's client port. `limits.connections` holds for both protocols together."""
 
     noisy = False
 
@@ -94,16 +95,16 @@ class ClientPortFactory(Factory):
 
     @cached_property
     def redis(self) -> RespFactory:
-        """Loaded when the first client speaks it: a server that starts has missed something, and is in a hurry."""
+        """Imported when the first client speaks Redis: the time in which a server starts counts towards fail-over."""
         from pfsb.frontends.resp.protocol import RespFactory
 
-        return RespFactory(self._server, self.clock, self.line)
+        return RespFactory(self._server, self.clock, self.line.verbs, self.line)
 
     def buildProtocol(self, addr: IAddress | None) -> ClientPortProtocol:
         return ClientPortProtocol(self)
 
     def leave(self) -> None:
-        """The server stops: every connection is closed, once what was to be said to it is written."""
+        """The server stops: every connection writes the output that there is, and is closed."""
         for connection in list(self.undecided):
             connection.leave()
         self.line.leave()

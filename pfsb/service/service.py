@@ -236,7 +236,7 @@ class ServerService(Service):
             if directory is not None and application.name == "chat" and IEventLog.providedBy(application):
                 self._chat_log = ChatLog(directory / "chat.log")
                 first, append = self._chat_log.next_index, self._chat_log.append
-                server.follow(application.listen_verb, first, append, is_patient=True)
+                server.subscribe(application.listen_verb, first, append, is_patient=True)
 
     def _take_signals(self) -> None:
         """End with exit status 0 at SIGTERM and SIGINT: a server that is asked to stop has not failed."""

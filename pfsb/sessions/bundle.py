@@ -1,9 +1,9 @@
-"""A bundle: the commands of one session that travel, and are ordered, together (docs/internals/sessions.rst).
+"""Bundle: the commands of one session that travel, and are ordered, together; and the encoding of bundles.
 
 The payload of an update is a msgpack array of bundles, each an array (client id, epoch, opens, entries); an entry is
-(number, command). Number 0 marks what is not counted: questions, and the operations of a server's own session.
-The client id is the session's, as other clients see it; "!" stands for the server itself, and "~" begins that of a
-connection that did not say who it is.
+(number, command). Number 0 marks an entry that is not counted: a question, or an operation of a server's own session.
+The client id is the session's, as other clients see it: "!" is the server's own session, and ids that begin with "~"
+are those of anonymous sessions, whose connections have not said HELLO.
 """
 
 from __future__ import annotations
@@ -23,37 +23,40 @@ Entry = tuple[int, Command]
 
 
 class Bundle(NamedTuple):
+    """Decoded form of a bundle."""
+
     client_id: str
     epoch: int
-    """Of the session, as its server knows it; 0 for an anonymous one, whose id is never used twice."""
+    """The epoch under which the sending server knows the session; 0 for an anonymous one, whose id is used once."""
     opens: bool
-    """The first bundle of an anonymous session opens it."""
+    """True if an anonymous session begins with this bundle, unless an earlier one has opened it."""
     entries: Sequence[Entry]
 
 
 def anonymous(server_id: int, incarnation: int, connection: int) -> str:
-    """Never used twice: the incarnation is counted on disk."""
+    """The client id of an anonymous session, never used again: each start of a server counts an incarnation on disk."""
     return f"{ANONYMOUS}{server_id}.{incarnation}.{connection}"
 
 
 def encode_entries(entries: Sequence[Entry]) -> bytes:
-    """Entries that are asked together, one after the other, so that a bundle knows its size and is only joined.
+    """Encodes entries that are submitted together, one after the other, without the header of an array.
 
-    Raises whatever msgpack raises for what is neither str nor int, or no UTF-8: before anything else happens.
-    One call for all of them takes a third of the time of one call each.
+    So the size of a bundle is known before it is made, and making it only joins bytes. One call for several entries
+    takes a third of the time of one call each. Raises the exception of msgpack for a value that is neither str nor int,
+    or is not UTF-8.
     """
     packed: bytes = msgpack.packb(entries)
     return packed[len(_array_header(len(entries))) :]
 
 
 def encode_head(client_id: str, epoch: int, opens: bool) -> bytes:
-    """What the bundles of a session begin with."""
+    """The beginning of each encoded bundle of a session."""
     packed: bytes = msgpack.packb((client_id, epoch, opens, ()))
     return packed[: -len(_array_header(0))]
 
 
 def encode_bundle(head: bytes, count: int, encoded_entries: Sequence[bytes]) -> bytes:
-    """One bundle, from what is encoded already: its head, and `count` entries."""
+    """One encoded bundle, joined from its head and its `count` encoded entries."""
     return b"".join((head, _array_header(count), *encoded_entries))
 
 

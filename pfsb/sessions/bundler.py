@@ -1,4 +1,8 @@
-"""One outstanding bundle at a time (Figure 12's rule for clients), and all that waits goes into the next one."""
+"""A Bundler turns the commands of one session into bundles, of which one at a time is outstanding (Figure 12).
+
+A bundle is outstanding from the moment at which it is put into an update until that update was executed, or was found
+to be beyond its horizon. All that is submitted meanwhile waits, and goes into the next bundle.
+"""
 
 from __future__ import annotations
 
@@ -12,119 +16,138 @@ from pfsb.applications.interfaces import Refused
 from pfsb.sessions import bundle
 
 BUNDLE_BYTES_MAX = 48_000
-"""So that an update fits one proposal, and a proposal one frame."""
+"""Maximum size of a bundle of several commands, so that an update fits one proposal, and a proposal one frame."""
 
 UNKNOWN = Refused(
     "UNAVAILABLE",
     "no majority has answered in time; it may still happen: repeat the same number to learn",
     fate="unknown",
 )
-"""The result so far of what is under way; the final one comes later."""
+"""The provisional result of a command that is outstanding; its final result follows later."""
 NOT_SENT = Refused("UNAVAILABLE", "no majority has answered in time; the command was not sent, and did not happen")
 TOO_OLD = Refused("UNAVAILABLE", "the command was ordered too long after it was sent, and did not run")
 
 
 def nothing(*_: Any) -> None:
-    """For who does not want to know."""
+    """Ignores its arguments: a call-back for callers that need none."""
 
 
 @define(eq=False)
-class Request:
-    """What was asked together - commands, questions, operations - on its way through the log."""
+class BundlePart:
+    """Entries that were submitted together, and stay together on their way through the log: a bundle consists of parts.
+
+    An entry is a command of a client, a question, or an operation of the server's own session.
+    """
 
     numbers: Sequence[int]
-    """One for each: the client's number; 0 for what is not counted."""
-    entries: bytes
-    """Encoded for the bundle, one after the other."""
-    asked_at: float
-    settle: Callable[[Sequence[Any]], None]
-    """Told a result for each, in the turn that executes them."""
-    told_unknown: bool = False
-    """It was told `UNKNOWN`. What is counted is told the result nevertheless, for whoever repeats its number."""
+    """The number of each entry: the client's for a command, 0 for an entry that is not counted."""
+    encoded: bytes
+    """The entries, encoded for the bundle, one after the other."""
+    submitted_at: float
+    on_results: Callable[[Sequence[Any]], None]
+    """Called with a result for each entry, in the turn that executes them."""
+    has_unknown: bool = False
+    """True after `on_results` was called with `UNKNOWN`.
 
-    def has_results(self, results: Sequence[Any]) -> None:
-        if not self.told_unknown or any(self.numbers):
-            self.settle(results)
+    A part with a counted entry is told its final results nevertheless, for a client that repeats the number.
+    """
 
-    def has_result(self, result: Any) -> None:
-        """The same for all of it."""
-        self.has_results([result] * len(self.numbers))
+    def finish(self, results: Sequence[Any]) -> None:
+        if not self.has_unknown or any(self.numbers):
+            self.on_results(results)
+
+    def finish_all(self, result: Any) -> None:
+        """Gives every entry of this part the same result."""
+        self.finish([result] * len(self.numbers))
 
 
 class Bundler:
-    """Turns the requests of one session into bundles."""
+    """The parts of one session that wait, and those of its outstanding bundle."""
 
-    def __init__(self, client_id: str, epoch: int, *, opens: bool) -> None:
-        self._client_id = client_id
+    def __init__(self, client_id: str, epoch: int, *, opens: bool, on_idle: Callable[[], None] = nothing) -> None:
+        """`on_idle` is called, in a turn, when the last outstanding bundle has come back and no part waits."""
+        self.client_id = client_id
         self._epoch = epoch
         self._opens = opens
         self._head = bundle.encode_head(client_id, epoch, opens)
         self.introduced = False
-        """Something of it was sent: its session may exist in the replicated state."""
-        self.waiting: deque[Request] = deque()
-        self.outstanding: list[Request] = []
-        self.on_idle: Callable[[], None] = nothing
-        """Called, in a turn, when nothing is under way any more and nothing waits."""
+        """True once a bundle was put into an update: the session may exist in the replicated state."""
+        self.waiting: deque[BundlePart] = deque()
+        self.outstanding: list[BundlePart] = []
+        self.on_idle = on_idle
 
     @property
     def idle(self) -> bool:
         return not self.outstanding and not self.waiting
 
-    def add(self, request: Request) -> None:
-        self.waiting.append(request)
+    def add(self, part: BundlePart) -> None:
+        self.waiting.append(part)
 
     def next_bundle(self) -> bytes | None:
-        """The next bundle, encoded, if there is something to send and nothing is under way."""
+        """The next bundle, encoded; None if no part waits, or if a bundle is outstanding."""
         if self.outstanding or not self.waiting:
             return None
         size = count = 0
-        while self.waiting and (not self.outstanding or size + len(self.waiting[0].entries) <= BUNDLE_BYTES_MAX):
-            request = self.waiting.popleft()
-            size += len(request.entries)
-            count += len(request.numbers)
-            self.outstanding.append(request)
+        while self.waiting and (not self.outstanding or size + len(self.waiting[0].encoded) <= BUNDLE_BYTES_MAX):
+            part = self.waiting.popleft()
+            size += len(part.encoded)
+            count += len(part.numbers)
+            self.outstanding.append(part)
         self.introduced = True
-        return bundle.encode_bundle(self._head, count, [request.entries for request in self.outstanding])
+        return bundle.encode_bundle(self._head, count, [part.encoded for part in self.outstanding])
 
     def executed(self, results: Sequence[Any]) -> None:
-        """The outstanding bundle has its results."""
+        """The outstanding bundle was executed: `results` has one for each of its entries."""
         if self._opens:
             self._opens = False
-            self._head = bundle.encode_head(self._client_id, self._epoch, False)
-        requests, self.outstanding = self.outstanding, []
+            self._head = bundle.encode_head(self.client_id, self._epoch, False)
+        parts, self.outstanding = self.outstanding, []
         first = 0
-        for request in requests:
-            end = first + len(request.numbers)
-            request.has_results(results[first:end])
+        for part in parts:
+            end = first + len(part.numbers)
+            part.finish(results[first:end])
             first = end
         assert first == len(results), "each entry of a bundle has its result"
 
     def too_old(self) -> None:
-        """The outstanding bundle never runs; nor does what waits, so that the numbers can be used again, in order."""
-        requests = [*self.outstanding, *self.waiting]
+        """The outstanding bundle was ordered beyond its horizon: no server has executed it, or ever will.
+
+        The parts that wait are refused as well. None of all these numbers has run, so the client can use them again,
+        in their order; if a part that waits ran first, the lower numbers could never run.
+        """
+        parts = [*self.outstanding, *self.waiting]
         self.outstanding = []
         self.waiting.clear()
-        for request in requests:
-            request.has_result(TOO_OLD)
+        for part in parts:
+            part.finish_all(TOO_OLD)
 
-    def ask_again(self, number: int, now: float) -> None:
-        """The client repeats a number whose fate it was told to be unknown: it will be told again."""
-        for request in self.outstanding:
-            if request.told_unknown and number in request.numbers:
-                request.told_unknown = False
-                request.asked_at = now
+    def drop_waiting(self) -> None:
+        """Forgets the parts that wait: they were not sent, so they never run."""
+        self.waiting.clear()
 
-    def refuse_asked_before(self, oldest: float) -> None:
-        """docs/protocol.rst, UNAVAILABLE: what was not sent has no effect; what was may still be ordered.
+    def note_repeated(self, number: int, now: float) -> None:
+        """The client repeats a number after `UNKNOWN`: it waits for `request_seconds` once more.
 
-        What waits is refused as a whole, since all of it waits for the same bundle to come back: so the
-        numbers can be used again, in order.
+        A repetition before `UNKNOWN` does not move the deadline: a client that repeats every second would otherwise
+        never be answered while there is no majority.
         """
-        for request in self.outstanding:
-            if request.asked_at < oldest and not request.told_unknown:
-                request.has_result(UNKNOWN)
-                request.told_unknown = True
-        if self.waiting and self.waiting[0].asked_at < oldest:
+        for part in self.outstanding:
+            if part.has_unknown and number in part.numbers:
+                part.has_unknown = False
+                part.submitted_at = now
+
+    def refuse_submitted_before(self, oldest: float) -> None:
+        """Refuses, with UNAVAILABLE, the parts that were submitted before `oldest`.
+
+        An outstanding part may still be ordered: the fate of its commands is unknown. A part that waits was not sent:
+        it did not happen. If the oldest part that waits is due, all parts that wait are refused, since they all wait
+        for the same bundle to come back: so their numbers can be used again, in their order.
+        """
+        for part in self.outstanding:
+            if part.submitted_at < oldest and not part.has_unknown:
+                part.finish_all(UNKNOWN)
+                part.has_unknown = True
+        if self.waiting and self.waiting[0].submitted_at < oldest:
             waiting, self.waiting = self.waiting, deque()
-            for request in waiting:
-                request.has_result(NOT_SENT)
+            for part in waiting:
+                part.finish_all(NOT_SENT)

@@ -1,4 +1,4 @@
-"""How many commands this server's clients have had executed, by verb and result."""
+"""CommandCounts: how many commands of this server's clients were executed, by verb and result, for the metrics."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ _ALL_DONE: Final = {Done}
 
 @define
 class CommandCounts:
-    """Told of whole bundles: almost always everything in one is done, and then it is counted without a look at each."""
+    """Counts whole bundles: if every result of a bundle is Done, as almost always, no result is looked at by itself."""
 
     _done: Counter[str] = field(factory=Counter)
-    """By verb."""
+    """Verb -> how many commands were done."""
     _others: Counter[tuple[str, str]] = field(factory=Counter)
+    """(verb, result) -> how many commands were refused, or are answered later."""
 
     def note(self, verbs: Sequence[str], results: Sequence[Any]) -> None:
         if set(map(type, results)) == _ALL_DONE:
@@ -34,5 +35,5 @@ class CommandCounts:
                 self._done[verb] += 1
 
     def by_verb_and_result(self) -> Counter[tuple[str, str]]:
-        """The result is OK, PENDING for what waits (LOCK), or the code of a refusal."""
+        """Counts by (verb, result), where the result is OK, PENDING (LOCK), or the code of a refusal."""
         return Counter({(verb, "OK"): count for verb, count in self._done.items()}) + self._others

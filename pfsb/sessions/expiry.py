@@ -1,9 +1,11 @@
-"""Sessions end when nothing is heard of them for their `ttl`; waits end when their time has come.
+"""Expiry: sessions end when their client was silent for their `ttl`; an application's waits end at their deadlines.
 
-The server that a session was opened at knows whether its client is connected, and introduces the expiry. The leader
-does so for the sessions of a server that is silent itself, or that learns of nothing (Departure 9). Durations are
-measured by one server's clock; that the session is over is ordered like everything else, and void if it was opened
-anew meanwhile.
+The server at which a session was opened knows whether its client is connected, and introduces the expiry. The leader
+introduces it for the sessions of a server that is silent, or that learns nothing of what is executed (Departure 9).
+
+A duration is measured by the clock of one server, so servers may disagree whether a client was silent for too long. The
+expiry itself is ordered like every other operation, and names the epoch of the session: if a client has opened the
+session again in the meantime, the epoch differs and the expiry has no effect.
 """
 
 from __future__ import annotations
@@ -14,32 +16,39 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from pfsb.paxos.messages import State
 from pfsb.paxos.replica import Replica
-from pfsb.sessions.local_clients import LocalClients
 from pfsb.sessions.state_machine import EXPIRE, Session, SessionStateMachine
+from pfsb.sessions.submission import Submission
 
 LOOK_SECONDS = 0.1
-"""How exactly the end of a wait is kept."""
+"""How much later than its deadline a wait may end."""
 DEAF_TIMEOUTS = 4
-"""Progress timeouts without any progress, while others have made some, after which a server counts as deaf."""
+"""Number of progress timeouts without progress, while other servers have made some, after which a server is deaf."""
 SWEEP_EVERY = 5
-"""Every so many looks, all sessions are gone through."""
+"""Number of looks at deadlines between two sweeps over all sessions."""
 
 
 class Expiry:
+    """The part of one server that notices what is overdue, and has it ordered."""
+
     def __init__(
-        self, server_id: int, replica: Replica, machine: SessionStateMachine, desk: LocalClients, clock: IReactorTime
+        self,
+        server_id: int,
+        replica: Replica,
+        machine: SessionStateMachine,
+        submission: Submission,
+        clock: IReactorTime,
     ) -> None:
         self._server_id = server_id
         self._replica = replica
         self._machine = machine
-        self._desk = desk
+        self._submission = submission
         self._clock = clock
         self._silent_since: dict[tuple[str, int], float] = {}
-        """(client id, epoch) -> since when nothing was heard of it."""
-        self._kept_up: dict[int, tuple[int, float]] = {}
+        """(client id, epoch) -> since when the client is silent, for the sessions that this server may expire."""
+        self._progress: dict[int, tuple[int, float]] = {}
         """server -> (its Local_Aru, when it last grew or was no less than this server's)."""
-        self._asked: set[tuple[str, int]] = set()
-        """Whose expiry was introduced."""
+        self._expiring: set[tuple[str, int]] = set()
+        """(client id, epoch) of the sessions whose expiry is submitted and has no result yet."""
         self._looks = 0
         self._call: IDelayedCall = clock.callLater(LOOK_SECONDS, self.look)
 
@@ -56,43 +65,46 @@ class Expiry:
             self._call = self._clock.callLater(LOOK_SECONDS, self.look)
 
     def _end_waits(self) -> None:
-        """In a turn: nothing may be ordered for long, so the leader orders the time."""
+        """In a turn: if no update brings the state machine past a deadline, the leader proposes the time alone."""
         deadline = self._machine.next_deadline()
         if deadline is not None and deadline <= self._replica.proposals.now_ms():
             self._replica.proposals.propose_time()
 
     def sweep(self) -> None:
         now = self._clock.seconds()
-        self._note_who_keeps_up(now)
+        self._note_progress(now)
         silent: dict[tuple[str, int], float] = {}
         for session in self._machine.sessions.values():
             if self._is_silent(session):
                 key = (session.client_id, session.epoch)
                 silent[key] = since = self._silent_since.get(key, now)
-                if now - since >= session.ttl_ms / 1000 and key not in self._asked:
-                    self._asked.add(key)
-                    self._desk.operate((EXPIRE, *key), partial(self._expired, key))
+                if now - since >= session.ttl_ms / 1000 and key not in self._expiring:
+                    self._expiring.add(key)
+                    self._submission.submit_operation((EXPIRE, *key), partial(self._on_expiry_result, key))
         self._silent_since = silent
 
-    def _expired(self, key: tuple[str, int], _: object) -> None:
-        self._asked.discard(key)
+    def _on_expiry_result(self, key: tuple[str, int], _: object) -> None:
+        self._expiring.discard(key)
 
     def _is_silent(self, session: Session) -> bool:
-        """Only of what this server has to answer for; what it does not hear of in time, it counts from now on."""
+        """True if this server must expire the session unless its client is heard of.
+
+        A server that begins to answer for a session (a new leader, a restarted server) counts its silence from then on.
+        """
         if session.server_id == self._server_id:
-            return not self._desk.is_connected(session.client_id, session.epoch)
+            return not self._submission.speaks_for(session.client_id, session.epoch)
         if self._replica.data.server.state is not State.REG_LEADER:
             return False
         return not self._replica.peers.heard_lately(session.server_id) or self._is_deaf(session.server_id)
 
     def _is_deaf(self, server_id: int) -> bool:
-        """It is heard, but learns of nothing that is executed: it can serve no client, and end no session."""
-        _, since = self._kept_up[server_id]
+        """True of a server that is heard, but executes nothing: it can serve no client, and end no session."""
+        _, since = self._progress[server_id]
         return self._clock.seconds() - since > DEAF_TIMEOUTS * self._replica.settings.progress_seconds
 
-    def _note_who_keeps_up(self, now: float) -> None:
+    def _note_progress(self, now: float) -> None:
         own_aru = self._replica.data.ordering.local_aru
         for server_id, peer in self._replica.peers.by_id.items():
-            aru, _ = self._kept_up.get(server_id, (-1, now))
+            aru, _ = self._progress.get(server_id, (-1, now))
             if peer.local_aru > aru or peer.local_aru >= own_aru:
-                self._kept_up[server_id] = peer.local_aru, now
+                self._progress[server_id] = peer.local_aru, now

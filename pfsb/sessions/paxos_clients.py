@@ -1,8 +1,8 @@
-"""Carriers: the clients that the protocol knows (Figure 12), each with one outstanding update.
+"""Paxos clients: the clients that the protocol knows (Figure 12), each with at most one outstanding update.
 
-Departure 8: bundles of several sessions that become ready together travel as one update, whose client is a carrier of
-their server. There are as many as updates have been under way at once. What an update costs the protocol - a place in
-each queue and table, a timer - those who travel together share.
+Departure 8: bundles of several sessions that become ready together travel in one update, whose client is a Paxos client
+of their server. A server has as many Paxos clients as it has ever had updates outstanding at once. Sessions that travel
+together share the protocol's cost of an update: a place in each queue and table, and a timer.
 """
 
 from __future__ import annotations
@@ -18,27 +18,35 @@ from pfsb.sessions.bundler import BUNDLE_BYTES_MAX, Bundler
 
 @define(eq=False)
 class PaxosClient:
+    """One client of the protocol: its id, and the timestamp of its latest update."""
+
     client_id: str
     timestamp: int = 0
-    aboard: Sequence[Bundler] = field(default=())
-    """Whose bundles are in the outstanding update, in their order; none if the carrier is free."""
+    bundlers: Sequence[Bundler] = field(default=())
+    """The bundlers whose bundles are in the outstanding update, in their order; empty if no update is outstanding."""
 
 
 class PaxosClients:
-    """Of one life of a server: the next one has others, so what is still under way cannot be taken for its own."""
+    """The Paxos clients of one incarnation of a server.
+
+    Another incarnation has other client ids, so an update that a former one left behind, and that is ordered late, is
+    never taken for an update of this one.
+    """
 
     def __init__(self, server_id: int, incarnation: int, batch_bytes_max: int) -> None:
         self._server_id = server_id
         self._incarnation = incarnation
         self._bytes_max = min(BUNDLE_BYTES_MAX, batch_bytes_max)
-        """Of the bundles in one update; a larger one travels alone. No more than a batch takes: bundles in one update
-        cannot be split up among proposals."""
-        self._carriers: dict[str, PaxosClient] = {}
+        """Maximum size of the bundles in one update; a larger bundle travels alone.
+
+        No more than a batch takes: the bundles of one update cannot be divided among proposals.
+        """
+        self._paxos_clients: dict[str, PaxosClient] = {}
         self._free: list[PaxosClient] = []
 
-    def updates(self, bundlers: Iterable[Bundler], local_aru: int) -> Iterator[ClientUpdate]:
-        """What they have to send and may send now, in as few updates as take it."""
-        aboard: list[Bundler] = []
+    def make_updates(self, bundlers: Iterable[Bundler], local_aru: int) -> Iterator[ClientUpdate]:
+        """The next bundles of these bundlers, in as few updates as can hold them."""
+        together: list[Bundler] = []
         bundles: list[bytes] = []
         size = 0
         for bundler in bundlers:
@@ -46,39 +54,40 @@ class PaxosClients:
             if encoded is None:
                 continue
             if bundles and size + len(encoded) > self._bytes_max:
-                yield self._update(aboard, bundles, local_aru)
-                aboard, bundles, size = [], [], 0
-            aboard.append(bundler)
+                yield self._make_update(together, bundles, local_aru)
+                together, bundles, size = [], [], 0
+            together.append(bundler)
             bundles.append(encoded)
             size += len(encoded)
         if bundles:
-            yield self._update(aboard, bundles, local_aru)
+            yield self._make_update(together, bundles, local_aru)
 
-    def know(self, update: ClientUpdate) -> bool:
-        """It was made in this life."""
-        return update.client_id in self._carriers
+    def is_of_this_incarnation(self, update: ClientUpdate) -> bool:
+        return update.client_id in self._paxos_clients
 
-    def aboard(self, update: ClientUpdate) -> Sequence[Bundler]:
-        """Whose bundles an update brings; nobody's if it is not outstanding."""
-        carrier = self._carriers.get(update.client_id)
-        return carrier.aboard if carrier is not None and carrier.timestamp == update.timestamp else ()
+    def bundlers_of(self, update: ClientUpdate) -> Sequence[Bundler]:
+        """The bundlers whose bundles an outstanding update brings; empty if the update is not outstanding."""
+        paxos_client = self._paxos_clients.get(update.client_id)
+        return paxos_client.bundlers if paxos_client is not None and paxos_client.timestamp == update.timestamp else ()
 
-    def unload(self, update: ClientUpdate) -> Sequence[Bundler]:
-        """The same, and the update is no longer outstanding."""
-        aboard = self.aboard(update)
-        if aboard:
-            carrier = self._carriers[update.client_id]
-            carrier.aboard = ()
-            self._free.append(carrier)
-        return aboard
+    def end_update(self, update: ClientUpdate) -> Sequence[Bundler]:
+        """Frees the Paxos client of an outstanding update for its next one. Returns the bundlers of the update."""
+        bundlers = self.bundlers_of(update)
+        if bundlers:
+            paxos_client = self._paxos_clients[update.client_id]
+            paxos_client.bundlers = ()
+            self._free.append(paxos_client)
+        return bundlers
 
-    def _update(self, aboard: Sequence[Bundler], bundles: Sequence[bytes], local_aru: int) -> ClientUpdate:
-        carrier = self._free.pop() if self._free else self._new()
-        carrier.timestamp += 1
-        carrier.aboard = aboard
-        return ClientUpdate(carrier.client_id, self._server_id, carrier.timestamp, local_aru, bundle.encode(bundles))
+    def _make_update(self, bundlers: Sequence[Bundler], bundles: Sequence[bytes], local_aru: int) -> ClientUpdate:
+        paxos_client = self._free.pop() if self._free else self._add_paxos_client()
+        paxos_client.timestamp += 1
+        paxos_client.bundlers = bundlers
+        return ClientUpdate(
+            paxos_client.client_id, self._server_id, paxos_client.timestamp, local_aru, bundle.encode(bundles)
+        )
 
-    def _new(self) -> PaxosClient:
-        carrier = PaxosClient(f"{self._server_id}.{self._incarnation}.{len(self._carriers) + 1}")
-        self._carriers[carrier.client_id] = carrier
-        return carrier
+    def _add_paxos_client(self) -> PaxosClient:
+        paxos_client = PaxosClient(f"{self._server_id}.{self._incarnation}.{len(self._paxos_clients) + 1}")
+        self._paxos_clients[paxos_client.client_id] = paxos_client
+        return paxos_client

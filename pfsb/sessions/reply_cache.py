@@ -1,4 +1,8 @@
-"""The answers that a session keeps, for clients that ask again (docs/internals/sessions.rst)."""
+"""ReplyCache: the results that a session keeps, for clients that repeat a command number.
+
+Safety: a command whose result is forgotten is not run again, since its number is not above the session's last one. The
+client that repeats it is told that its fate is unknown.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,15 @@ from attrs import define, field
 from pfsb.applications.interfaces import Done, Fields, Result
 
 CHARACTERS_MAX = 1_048_576
-"""Characters of the answers that a session keeps; its newest ones are kept whatever their size."""
+"""Maximum number of characters in the results that a session keeps; the newest ones are kept whatever their size."""
 
 
 def size_of(result: Result) -> int:
-    """The characters of its text: a measure that is the same on every server."""
+    """How many characters of text a result holds: a measure that is equal on every server, unlike bytes of memory."""
     if not isinstance(result, Done):
         return len(result.text)
     characters = 0
-    # Almost every answer is one field: a call for it would cost as much as the look.
+    # Almost every result has one field: calling a function for it would cost as much as counting.
     for _, value in result.fields:
         if isinstance(value, str):
             characters += len(value)
@@ -35,38 +39,42 @@ def _characters(fields: Fields) -> int:
 
 @define
 class _Page:
+    """Some results of consecutive commands, which are forgotten together."""
+
     results: dict[int, Result | int] = field(factory=dict)
-    """A revision stands for OK revision=R, the answer to almost every command: a number is no work for the garbage
-    collector, which had a tenth of a server with 5,000 busy clients, in pauses of a third of a second.
+    """Command number -> its result. A revision R stands for "OK revision=R", the result of almost every command.
+
+    The garbage collector does not visit integers. With result objects it took a tenth of the time of a server with
+    5,000 busy clients, in pauses of a third of a second.
     """
     characters: int = 0
 
     def get(self, number: int) -> Result:
-        kept = self.results[number]
-        return Done((("revision", kept),)) if isinstance(kept, int) else kept
+        result = self.results[number]
+        return Done((("revision", result),)) if isinstance(result, int) else result
 
 
 @define
 class ReplyCache:
-    """By command number: the last `answers_max` at least, and a quarter more at most; fewer large ones.
+    """Results by command number: the last `answers_max` at least, and a quarter more at most; fewer if they are large.
 
-    Kept, and forgotten, by the page: to look after each answer by itself would cost as much as a command.
+    Results are kept and forgotten in pages: forgetting each by itself would cost as much as running a command.
     """
 
     answers_max: int
     forgotten: int = 0
-    """The highest number whose answer is no longer kept."""
+    """The highest number whose result is no longer kept."""
     _full: deque[_Page] = field(factory=deque)
-    """Oldest first."""
+    """Full pages, the oldest first."""
     _page: _Page = field(factory=_Page)
-    """The one that is written."""
+    """The page that is being filled."""
 
     def __len__(self) -> int:
         return sum(len(page.results) for page in self._pages())
 
     @property
     def numbers(self) -> list[int]:
-        """In the order in which they were answered."""
+        """The numbers whose results are kept, in the order in which the results came."""
         return [number for page in self._pages() for number in page.results]
 
     def get(self, number: int) -> Result | None:
@@ -81,13 +89,13 @@ class ReplyCache:
             page.results[number] = result
             page.characters += size_of(result)
         if len(page.results) * 4 >= self.answers_max or page.characters * 4 > CHARACTERS_MAX:
-            self._turn_the_page()
+            self._begin_page()
 
     def _pages(self) -> Iterator[_Page]:
         yield from self._full
         yield self._page
 
-    def _turn_the_page(self) -> None:
+    def _begin_page(self) -> None:
         full = self._full
         count, characters = len(self), sum(page.characters for page in self._pages())
         while full and (count - len(full[0].results) >= self.answers_max or characters > CHARACTERS_MAX):

@@ -1,4 +1,4 @@
-"""Which revision clients may be told, and who waits for a later one (HTTP's `Pfsb-Revision`)."""
+"""RevisionWaiters: which revision clients may be told, and the requests that wait for one (HTTP's `Pfsb-Revision`)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from pfsb.sessions.state_machine import SessionStateMachine
 
 
 @define(eq=False)
-class _Waiting:
+class _Waiter:
+    """A request that waits for a revision until its timeout."""
+
     revision: int
-    reached: Callable[[bool], None]
-    call: IDelayedCall
+    on_end: Callable[[bool], None]
+    timeout: IDelayedCall
 
 
 class RevisionWaiters:
-    """The revision of this server, behind the door (docs/internals/turn.rst) like every answer. Built after recovery.
+    """The revision of this server, told behind the durability gate like every answer. Built after recovery.
 
-    At the end of a turn all answers of that turn lie before the revision in the outbox: who looks at `told` once the
-    present turn of the reactor is over sees a revision that no answer given before was ahead of.
+    The end of a turn puts its revision into the outbox behind all answers of that turn. So once the present iteration
+    of the reactor is over, `told` is no less than the revision of every answer that was given before.
     """
 
     def __init__(self, machine: SessionStateMachine, turn: Turn, clock: IReactorTime) -> None:
@@ -30,30 +32,30 @@ class RevisionWaiters:
         self._turn = turn
         self._clock = clock
         self.told = self._noted = machine.revision
-        self._waiting: dict[_Waiting, None] = {}
+        self._waiters: dict[_Waiter, None] = {}
 
     def wait(self, revision: int, seconds: float, reached: Callable[[bool], None]) -> None:
-        """Call `reached(True)` once `told` is `revision` or later; after `seconds`, `reached(False)`."""
+        """Calls `reached(True)` once `told` is `revision` or later; or `reached(False)` after so many seconds."""
         if self.told >= revision:
             reached(True)
             return
 
-        def time_came() -> None:
-            del self._waiting[waiting]
+        def time_out() -> None:
+            del self._waiters[waiter]
             reached(False)
 
-        waiting = _Waiting(revision, reached, self._clock.callLater(seconds, time_came))
-        self._waiting[waiting] = None
+        waiter = _Waiter(revision, reached, self._clock.callLater(seconds, time_out))
+        self._waiters[waiter] = None
 
     def note(self) -> None:
         """At the end of each turn: tell a revision that is new, behind the answers of the turn."""
         if self._machine.revision != self._noted:
             self._noted = self._machine.revision
-            self._turn.call(self._tell, self._noted)
+            self._turn.call(self._tell_revision, self._noted)
 
-    def _tell(self, revision: int) -> None:
+    def _tell_revision(self, revision: int) -> None:
         self.told = revision
-        for waiting in [each for each in self._waiting if each.revision <= revision]:
-            del self._waiting[waiting]
-            waiting.call.cancel()
-            waiting.reached(True)
+        for waiter in [each for each in self._waiters if each.revision <= revision]:
+            del self._waiters[waiter]
+            waiter.timeout.cancel()
+            waiter.on_end(True)

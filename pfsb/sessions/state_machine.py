@@ -1,8 +1,12 @@
-"""The replicated state machine: sessions, and the applications that they command (docs/internals/sessions.rst).
+"""SessionStateMachine: the replicated state machine of sessions, and of the applications that their commands run in.
 
-Everything here is a function of the executed updates: the same on every server, after any restart. What only one server
-knows - who is connected, who waits for an answer - is behind `ISessionObserver` (`pfsb.sessions.observer`), which is
-told and never asked.
+Its state is a function of the executed updates: equal on every server, and after any restart. Facts that only one
+server knows (which clients are connected, which of them wait for an answer) are behind `ISessionObserver`
+(`pfsb.sessions.observer`), which the state machine calls and never asks.
+
+At most once: a command runs only if its number is above the session's `last_number`, in the epoch under which the
+session is open; and `last_number` is kept after the session has ended, until no update can bring the command again
+(Departure 7).
 """
 
 from __future__ import annotations
@@ -29,10 +33,14 @@ from pfsb.sessions.reply_cache import ReplyCache
 OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
 
 ANONYMOUS_TTL_MS = 10_000
-"""How long an anonymous session outlives the silence of its server; when only its connection goes, it is closed."""
+"""How long an anonymous session stays open when its server is silent, in milliseconds.
+
+When only its connection is gone, its server closes it at once.
+"""
 
 
 def replaced(client_id: str) -> Refused:
+    """The refusal of commands that come under a former epoch of a session."""
     return Refused("REPLACED", f"session {client_id} was opened anew from another connection")
 
 
@@ -42,23 +50,23 @@ class Session:
 
     client_id: str
     epoch: int
-    """The revision at which it was last opened: fences off whoever opened it before."""
+    """The revision at which the session was last opened: commands that come under another epoch are fenced off."""
     server_id: int
-    """Where it was last opened: that server knows whether it is connected."""
+    """The server at which the session was last opened, and which knows whether its client is connected."""
     ttl_ms: int
     answers: ReplyCache
     last_number: int = 0
     """The highest command number executed."""
     waiting: set[int] = field(factory=set)
-    """Commands executed whose answer is still to come (LOCK)."""
+    """The numbers of commands that have run and whose result is still to come (LOCK)."""
     opened: int = 0
-    """The revision at which it began; another one tells its client that the session before it has ended."""
+    """The revision at which the session began: a client that sees another value knows that its session has ended."""
 
 
 @implementer(IContext)
 @define
 class Context:
-    """What the application that runs right now may know; one object, used again for each command."""
+    """The facts that a running command may depend on. There is one object, used again for each command."""
 
     machine: SessionStateMachine
     revision: int = 0
@@ -76,12 +84,16 @@ class Context:
 
 @define
 class _EventLog:
+    """An application with events, and how many of them the observer was told of."""
+
     application: Any
     length: int = 0
 
 
 @implementer(IStateMachine)
 class SessionStateMachine:
+    """Runs every update that the servers have ordered, in that order."""
+
     _log = Logger()
 
     def __init__(self, server_id: int, catalogue: Catalogue, session_window: int, horizon_slots: int) -> None:
@@ -96,20 +108,21 @@ class SessionStateMachine:
         self._context = Context(self)
         self.observer: Any = NoObserver()
         self.counts: CommandCounts | None = None
-        """Of this server's own clients; None while it recovers, which counts nothing a second time."""
+        """Counts of commands of this server's own clients; None in recovery, so that no command is counted twice."""
         self.revision = 0
-        """Commands executed so far, opening, closing and expiring sessions included."""
+        """How many commands were executed so far, including operations that open, close and expire sessions."""
         self.updates = 0
-        """Client updates executed since this process began, those that it executed again to recover among them."""
+        """How many updates this process has executed, including those that it has executed again to recover."""
         self.time_ms = 0
         self.sessions: dict[str, Session] = {}
         self._closed: OrderedDict[str, tuple[int, int]] = OrderedDict()
-        """Closed sessions with a name: (last number, the slot that closed it), oldest first."""
+        """Client id of a named session that has ended -> (its last number, the slot that ended it), oldest first."""
         self._seq = 0
 
     # ------------------------------------------------------------------ driven by the ordered update queue
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+        """Runs the updates of one slot, after the waits that have ended by the slot's time."""
         self._seq, self.time_ms = seq, time_ms
         self.updates += len(updates)
         self._end_waits()
@@ -122,12 +135,12 @@ class SessionStateMachine:
                 self.observer.log_grew(log.application)
 
     def too_old(self, update: ClientUpdate) -> None:
-        """Beyond its horizon an update does not run: what it would repeat may be forgotten by now."""
+        """An update beyond its horizon is not run: if it was run before, its numbers may be forgotten by now."""
         if update.server_id == self._server_id:
             self.observer.too_old(update)
 
     def changes(self, command: Command) -> bool:
-        """Does it change something? Then it runs once; a question may be asked as often as one likes."""
+        """True for a command, which runs at most once; False for a question, which may be asked any number of times."""
         return self._changes.get(command[0], True)
 
     def is_open(self, client_id: str, epoch: int) -> bool:
@@ -135,13 +148,13 @@ class SessionStateMachine:
         return session is not None and session.epoch == epoch
 
     def last_number(self, client_id: str) -> int:
-        """The highest command number executed for a session, open or closed; 0 if none, or none is known any more."""
+        """The highest number executed for a session, open or ended; 0 if there is none, or it is forgotten."""
         session = self.sessions.get(client_id)
         return self._closed.get(client_id, (0, 0))[0] if session is None else session.last_number
 
     @property
     def closed_sessions(self) -> Mapping[str, tuple[int, int]]:
-        """Sessions that are over and not forgotten: (last number, the slot that ended it), oldest first."""
+        """Client id of an ended session, unless forgotten -> (last number, the slot that ended it), oldest first."""
         return MappingProxyType(self._closed)
 
     def next_deadline(self) -> int | None:
@@ -153,12 +166,12 @@ class SessionStateMachine:
         for application in self.applications:
             deadline = application.next_deadline()
             if deadline is not None and deadline <= self.time_ms:
-                self._tell(application.time_passed, self._context_for(""))
+                self._call_application(application.time_passed, self._context_for(""))
 
     # ------------------------------------------------------------------ bundles
 
     def _run(self, update: ClientUpdate) -> None:
-        """Bundle by bundle: a session may end in the next one, and what ran before that is told before."""
+        """Runs the bundles one by one, and tells the results of each before the next one, which may end its session."""
         is_ours = update.server_id == self._server_id
         for position, content in enumerate(bundle.decode(update.payload)):
             results = self._run_bundle(update.server_id, content)
@@ -196,7 +209,7 @@ class SessionStateMachine:
         return session
 
     def run_command(self, session: Session, number: int, command: Command) -> Any:
-        """Exactly once: a number runs if it is above all that have run; else its answer is remembered, or too old."""
+        """Runs a command if its number is above all that have run; otherwise the result comes from the reply cache."""
         if number <= session.last_number:
             return self.answer_of(session, number)
         session.last_number = number
@@ -225,11 +238,11 @@ class SessionStateMachine:
             return Refused("INTERNAL", f"{command[0]} failed inside the application; it changed nothing")
 
     def _question(self, command: Command, is_ours: bool) -> Result | None:
-        """A question is answered where it was asked; the others pass over it."""
+        """A question is answered by the server at which it was asked; the others skip it, since it changes nothing."""
         return self.question(command) if is_ours else None
 
     def question(self, command: Command) -> Result:
-        """Ask an application something, now. Changes nothing."""
+        """The answer of an application to a question, from the present state. Changes nothing."""
         application = self._application_of.get(command[0])
         if application is None:
             return Refused("UNKNOWN", f"no application here knows {command[0]}")
@@ -241,7 +254,10 @@ class SessionStateMachine:
         return result
 
     def answer_of(self, session: Session, number: int) -> Any:
-        """What became of a number that is not above `last_number`: the answer, PENDING, or a refusal with its fate."""
+        """The result of a number that is not above `last_number`: as it was, PENDING, or a refusal with its fate.
+
+        A number that was skipped has not run. A number whose result is forgotten may have run: its fate is unknown.
+        """
         if number in session.waiting:
             return PENDING
         answer = session.answers.get(number)
@@ -259,7 +275,7 @@ class SessionStateMachine:
         )
 
     def complete(self, ticket: Ticket, result: Result) -> None:
-        """An application answers an earlier command."""
+        """An application gives the result of an earlier command that was PENDING."""
         client_id, number = ticket
         session = self.sessions.get(client_id)
         if session is not None and number in session.waiting:
@@ -267,15 +283,18 @@ class SessionStateMachine:
             session.answers.keep(number, result)
         self.observer.completed(client_id, number, result)
 
-    def _tell(self, function: Callable[..., None], *args: Any) -> None:
-        """An application that raises here raises on every server, and would again after every restart: go on."""
+    def _call_application(self, function: Callable[..., None], *args: Any) -> None:
+        """Calls an application, and goes on if it raises.
+
+        An application is deterministic: it raises at this point on every server, and would again after every restart.
+        """
         try:
             function(*args)
         except Exception:
             self._log.failure("{what} raised; so it does on every server", what=function.__qualname__)
 
     def _context_for(self, client_id: str) -> Context:
-        """For what is no command."""
+        """The context of a call that is not part of a command."""
         context = self._context
         context.revision, context.time_ms = self.revision, self.time_ms
         context.session, context.number = client_id, 0
@@ -284,7 +303,7 @@ class SessionStateMachine:
     # ------------------------------------------------------------------ sessions open and end
 
     def run_operation(self, server_id: int, command: Command) -> Result:
-        """An operation of a server's own session."""
+        """Runs an operation of a server's own session."""
         self.revision += 1
         match command:
             case (str(verb), str(client_id), int(ttl_ms)) if verb == OPEN:
@@ -295,6 +314,11 @@ class SessionStateMachine:
                 return Refused("UNKNOWN", f"no operation {command[0]}")
 
     def _open(self, server_id: int, client_id: str, ttl_ms: int) -> Result:
+        """Opens a session, or takes it over: the new epoch fences off the connection that had it before.
+
+        A session that had ended begins anew above its former last number. Its former results are gone, so the fate of
+        a number up to there is unknown.
+        """
         session = self.sessions.get(client_id)
         resumed = session is not None
         if session is not None:
@@ -306,7 +330,6 @@ class SessionStateMachine:
             session.epoch, session.server_id, session.ttl_ms = self.revision, server_id, ttl_ms
         else:
             last_number, _ = self._closed.pop(client_id, (0, 0))
-            # The answers of the former session are gone: what it has used may have run.
             answers = ReplyCache(self._session_window, forgotten=last_number)
             session = Session(client_id, self.revision, server_id, ttl_ms, answers, last_number, opened=self.revision)
             self.sessions[client_id] = session
@@ -321,7 +344,7 @@ class SessionStateMachine:
         )
 
     def end_session(self, client_id: str, epoch: int, verb: str) -> Result:
-        """Close or expire; nothing happens if the session was opened anew meanwhile."""
+        """Closes or expires a session. Has no effect if the session was opened under another epoch in the meantime."""
         session = self.sessions.get(client_id)
         if session is None or session.epoch != epoch:
             return Done()
@@ -329,13 +352,13 @@ class SessionStateMachine:
         if session.last_number and client_id[0] != bundle.ANONYMOUS:
             self._closed[client_id] = (session.last_number, self._seq)
         for application in self.applications:
-            self._tell(application.session_ended, client_id, self._context_for(client_id))
+            self._call_application(application.session_ended, client_id, self._context_for(client_id))
         how = "closed" if verb == CLOSE else "expired: nothing was heard of it for too long"
         self.observer.session_ended(client_id, epoch, Refused("NOSESSION", f"session {client_id} is {how}"))
         return Done()
 
     def _forget_closed_sessions(self) -> None:
-        """Departure 33: forget a session's last number a horizon after its end, when no old update can run any more."""
+        """Departure 33: forgets sessions that ended more than a horizon ago; no update can repeat their numbers."""
         while self._closed:
             client_id, (_, closed_at) = next(iter(self._closed.items()))
             if closed_at >= self._seq - self._horizon_slots:

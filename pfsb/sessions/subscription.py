@@ -1,4 +1,4 @@
-"""A client follows an event log (LISTEN): every event once, in order, as fast as the client reads."""
+"""Subscription: delivers an event log to one client (LISTEN), every event once, in order, as fast as it reads."""
 
 from __future__ import annotations
 
@@ -10,69 +10,69 @@ from twisted.logger import Logger
 from pfsb.applications.interfaces import Event
 
 EVENTS_AT_ONCE = 64
-"""How many events are told before it is looked whether the client still reads."""
+"""Maximum number of events that are fetched from the log at once."""
 
 
 class Subscription:
-    """A cursor into the log. It needs no queue of its own: what the client has not read is still in the log."""
+    """A cursor into the log. A subscription needs no queue of its own: events that are not delivered are in the log."""
 
     _log = Logger()
 
     def __init__(
-        self, application: Any, first: int, deliver: Callable[[Event], None], stopped: Callable[[Subscription], None]
+        self, application: Any, first: int, deliver: Callable[[Event], None], on_stopped: Callable[[Subscription], None]
     ) -> None:
         self._application = application
         self._next = first
         self._deliver = deliver
-        self._stopped = stopped
+        self._on_stopped = on_stopped
         self._paused = False
-        self._going_on = True
+        self._is_running = True
         self._released = 0
-        self._telling = False
+        self._is_delivering = False
 
     @property
     def next(self) -> int:
-        """The number of the event that is told next."""
+        """The number of the event that is delivered next."""
         return self._next
 
-    def released(self, length: int) -> None:
-        """Events up to number `length` may be told: what they rest on is on disk."""
+    def release(self, length: int) -> None:
+        """Events up to number `length` may be delivered: the updates that caused them are on disk."""
         self._released = max(self._released, length)
-        self._tell()
+        self._deliver_events()
 
     def pause(self) -> None:
         self._paused = True
 
     def resume(self) -> None:
         self._paused = False
-        self._tell()
+        self._deliver_events()
 
     def stop(self) -> None:
-        self._going_on = False
-        self._stopped(self)
+        self._is_running = False
+        self._on_stopped(self)
 
-    def _tell(self) -> None:
-        if self._telling:
-            return  # `deliver` has paused and resumed us; the loop below goes on
-        self._telling = True
+    def _deliver_events(self) -> None:
+        if self._is_delivering:
+            return  # `deliver` has paused and resumed this subscription; the loop of the outer call goes on
+        self._is_delivering = True
         try:
-            while self._may_tell():
+            while self._may_deliver():
                 limit = min(EVENTS_AT_ONCE, self._released - self._next + 1)
                 for event in self._application.events(self._next, limit):
-                    if not self._may_tell():
+                    if not self._may_deliver():
                         break
                     self._next += 1
-                    self._tell_one(event)
+                    self._deliver_event(event)
         finally:
-            self._telling = False
+            self._is_delivering = False
 
-    def _tell_one(self, event: Event) -> None:
-        """Who fails to take an event would have a gap, and must not keep the others from being told."""
+    def _deliver_event(self, event: Event) -> None:
+        """Ends the subscription if the subscriber raises: it would have a gap. Other subscribers are not affected."""
         try:
             self._deliver(event)
         except Exception:
             self._log.failure("{name} could not be told; whoever follows there is told no more", name=event.name)
             self.stop()
 
-    def _may_tell(self) -> bool:
-        return self._going_on and not self._paused and self._next <= self._released
+    def _may_deliver(self) -> bool:
+        return self._is_running and not self._paused and self._next <= self._released

@@ -131,11 +131,11 @@ class BatchTests(ToolTestCase):
 
     async def test_clients_are_spread_over_the_servers(self) -> None:
         await self.batch("--batch", "9", "--clients", "3")
-        self.assertEqual([len(member.server.desk.connections) for member in self.cluster.members], [1, 1, 1])
+        self.assertEqual([len(member.server.local_clients.connections) for member in self.cluster.members], [1, 1, 1])
 
     async def test_clients_begin_at_the_server_that_is_named(self) -> None:
         await self.batch("--batch", "9", "--clients", "3", "--id", "2")
-        self.assertEqual([len(member.server.desk.connections) for member in self.cluster.members], [0, 0, 3])
+        self.assertEqual([len(member.server.local_clients.connections) for member in self.cluster.members], [0, 0, 3])
 
     async def test_crash_of_a_server_loses_nothing(self) -> None:
         shared = self.cluster.shared
@@ -150,7 +150,7 @@ class BatchTests(ToolTestCase):
 
     async def test_batch_without_answers_is_given_up(self) -> None:
         for member in self.cluster.members:
-            member.server.desk.refuse = Refused("UNAVAILABLE", "no majority", "unknown")
+            member.server.local_clients.refuse = Refused("UNAVAILABLE", "no majority", "unknown")
         self.assertIs(await self.batch("--batch", "4", "--timeout", "0.3"), False)
         self.assertIn("acknowledged  0 of 4", self.out.getvalue())
         self.assertIn("UNAVAILABLE", self.err.getvalue())

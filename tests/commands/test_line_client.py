@@ -25,9 +25,9 @@ class FailoverTests(LoopbackTestCase):
         client = self.client(client_id="alice")
         first = self.cluster.members[0]
         await client.command("PUT a 0")
-        first.server.desk.silent = True
+        first.server.local_clients.silent = True
         answers = [client.command(f"PUT a {n}") for n in range(1, 11)]
-        await self.until(lambda: first.server.desk.connections[-1].submitted == 11)
+        await self.until(lambda: first.server.local_clients.connections[-1].submitted == 11)
         await first.crash()
         for answer in answers:
             self.assertTrue((await answer).ok)
@@ -36,14 +36,14 @@ class FailoverTests(LoopbackTestCase):
 
     async def test_answer_lost_on_the_way_is_given_again_and_not_run_again(self) -> None:
         client = self.client()
-        desk = self.cluster.members[0].server.desk
+        local_clients = self.cluster.members[0].server.local_clients
         await client.command("INCR n")
-        desk.hold = True
+        local_clients.hold = True
         again = client.command("INCR n")
-        await self.until(lambda: desk.held)
+        await self.until(lambda: local_clients.held)
         connection = next(iter(self.cluster.members[0].factory.connections))
         connection._replies.close()
-        desk.release()
+        local_clients.release()
         await self.cluster.members[0].crash()
         self.assertEqual((await again).fields["value"], "2")
         self.assertEqual(len(self.cluster.shared.executed), 2)
@@ -51,21 +51,21 @@ class FailoverTests(LoopbackTestCase):
     async def test_stopping_server_is_left_for_the_next(self) -> None:
         client = self.client()
         await client.command("PUT a 1")
-        self.cluster.members[0].server.desk.draining = True
+        self.cluster.members[0].server.local_clients.draining = True
         self.assertTrue((await client.command("PUT a 2")).ok)
         self.assertEqual(client.core.server.id, 1)
 
     async def test_unavailable_server_is_left_for_the_next(self) -> None:
         client = self.client()
         await client.command("PUT a 1")
-        self.cluster.members[0].server.desk.refuse = Refused("UNAVAILABLE", "no majority", "unknown")
+        self.cluster.members[0].server.local_clients.refuse = Refused("UNAVAILABLE", "no majority", "unknown")
         self.assertTrue((await client.command("PUT a 2")).ok)
         self.assertEqual((client.core.server.id, [n for _, n, _ in self.cluster.shared.executed]), (1, [1, 2]))
 
     async def test_server_that_keeps_silent_is_left_when_patience_ends(self) -> None:
         client = self.client(response_seconds=0.1)
         await client.command("PUT a 1")
-        self.cluster.members[0].server.desk.silent = True
+        self.cluster.members[0].server.local_clients.silent = True
         self.assertTrue((await client.command("PUT a 2")).ok)
         self.assertIn("no answer for 0.1 s", client.core.last_trouble)
 
@@ -102,11 +102,11 @@ class FailoverTests(LoopbackTestCase):
     async def test_session_taken_by_an_own_hello_that_came_late_is_opened_again(self) -> None:
         """A HELLO that a server did not answer in time may be ordered after the one at the next server."""
         first, second, _third = self.cluster.members
-        first.server.desk.silent = True
+        first.server.local_clients.silent = True
         client = self.client(response_seconds=0.1)
         await client.command("PUT a 1")
         self.assertEqual(client.core.server.id, 1)
-        second.server.desk.refuse = Refused("REPLACED", "the session was opened anew at 0")
+        second.server.local_clients.refuse = Refused("REPLACED", "the session was opened anew at 0")
         self.assertTrue((await client.command("PUT a 2")).ok)
         self.assertEqual((client.core.server.id, [n for _, n, _ in self.cluster.shared.executed]), (2, [1, 2]))
         await first.crash()
@@ -115,7 +115,7 @@ class FailoverTests(LoopbackTestCase):
         """Two programs under one name would take it from each other for ever."""
         client = self.client()
         await client.command("PUT a 1")
-        self.cluster.members[0].server.desk.refuse = Refused("REPLACED", "the session was opened anew at 2")
+        self.cluster.members[0].server.local_clients.refuse = Refused("REPLACED", "the session was opened anew at 2")
         self.assertEqual((await client.command("PUT a 2")).code, "REPLACED")
 
     async def test_refused_client_id_is_the_answer_to_its_commands(self) -> None:
@@ -125,20 +125,20 @@ class FailoverTests(LoopbackTestCase):
     async def test_window_bounds_what_is_under_way(self) -> None:
         client = self.client(window=4)
         await client.command("PUT a 0")
-        desk = self.cluster.members[0].server.desk
-        desk.hold = True
+        local_clients = self.cluster.members[0].server.local_clients
+        local_clients.hold = True
         answers = [client.command(f"PUT a {n}") for n in range(20)]
-        await self.until(lambda: len(desk.held) == 4)
+        await self.until(lambda: len(local_clients.held) == 4)
         await self.pause(0.05)
-        self.assertEqual(len(desk.held), 4)
-        desk.hold = False
-        desk.release()
+        self.assertEqual(len(local_clients.held), 4)
+        local_clients.hold = False
+        local_clients.release()
         for answer in answers:
             self.assertTrue((await answer).ok)
 
     async def test_question_to_one_server_needs_no_session(self) -> None:
         """A server without a majority can still be asked for its status."""
-        self.cluster.members[0].server.desk.silent = True
+        self.cluster.members[0].server.local_clients.silent = True
         reply = await self.client().command("STATUS")
         self.assertIn('"server": 0', reply.rows[0])
 
@@ -146,10 +146,10 @@ class FailoverTests(LoopbackTestCase):
         member = self.cluster.members[0]
         client = self.client()
         await client.command("PUT a 0")
-        member.server.desk.hold = True
+        member.server.local_clients.hold = True
         waiting = client.command("PUT a 1")
         fault = client.command("FAULT LOSS 0.5")
-        await self.until(lambda: member.server.desk.held)
+        await self.until(lambda: member.server.local_clients.held)
         crashed = member.crash()
         self.assertEqual((await fault).fate, "unknown")
         await waiting
@@ -174,16 +174,16 @@ class FailoverTests(LoopbackTestCase):
     async def test_stopping_says_bye_and_fails_what_is_unanswered(self) -> None:
         client = self.client()
         await client.command("PUT a 1")
-        desk = self.cluster.members[0].server.desk
-        desk.hold = True
+        local_clients = self.cluster.members[0].server.local_clients
+        local_clients.hold = True
         unanswered = client.command("PUT a 2")
-        await self.until(lambda: desk.held)
-        desk.hold = False
+        await self.until(lambda: local_clients.held)
+        local_clients.hold = False
         stopped = client.stop()
         await self.assertFailure(unanswered, ClientStopped)
-        desk.release()
+        local_clients.release()
         await stopped
-        self.assertIn("bye", desk.connections[0].calls)
+        self.assertIn("bye", local_clients.connections[0].calls)
 
     async def test_stopping_ends_while_no_server_answers(self) -> None:
         for member in self.cluster.members:

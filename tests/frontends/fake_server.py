@@ -69,7 +69,7 @@ class FakeCluster:
     sessions: dict[str, FakeSession] = field(factory=dict)
     waiting: dict[Ticket, Answer] = field(factory=dict)
     executed: list[tuple[str, int, Command]] = field(factory=list)
-    followings: list[FakeFollowing] = field(factory=list)
+    subscriptions: list[FakeSubscription] = field(factory=list)
     anonymous: int = 0
 
     def complete(self, ticket: Ticket, result: Result) -> None:
@@ -101,12 +101,12 @@ class FakeCluster:
         else:
             session.replies[number] = result
             answer(result)
-        for following in self.followings:
-            following.go_on()
+        for subscription in self.subscriptions:
+            subscription.go_on()
 
 
 @define(eq=False)
-class FakeFollowing:
+class FakeSubscription:
     log: Any
     next: int
     deliver: Callable[[Event], None]
@@ -136,7 +136,7 @@ class FakeFollowing:
 
 @define(eq=False, slots=False)
 class FakeClientConnection:
-    desk: FakeDesk
+    local_clients: FakeLocalClients
     ended: Callable[[str, str], None]
     client_id: str = ""
     number: int = 0
@@ -146,7 +146,7 @@ class FakeClientConnection:
     epoch: int = 0
 
     def _open(self, client_id: str) -> FakeSession:
-        cluster = self.desk.cluster
+        cluster = self.local_clients.cluster
         session = cluster.sessions.setdefault(client_id, FakeSession(0))
         if session.owner is not None:
             session.owner.end("REPLACED", "this session was opened anew from another connection")
@@ -159,22 +159,22 @@ class FakeClientConnection:
         return session
 
     def end(self, code: str, text: str) -> None:
-        """As the desk does when the session is taken over or expires."""
+        """As the local_clients does when the session is taken over or expires."""
         self.over = Refused(code, text)
         self.ended(code, text)
 
     def submit(self, number: int | None, command: Command, answer: Answer) -> None:
         self.calls.append("submit")
         self.submitted += 1
-        refused = Refused("SHUTDOWN", "this server is stopping") if self.desk.draining else self.over
+        refused = Refused("SHUTDOWN", "this server is stopping") if self.local_clients.draining else self.over
         if refused is not None:
             answer(refused)
             return
         if not self.client_id:
-            self.desk.cluster.anonymous += 1
-            self._open(f"!{self.desk.cluster.anonymous}")
+            self.local_clients.cluster.anonymous += 1
+            self._open(f"!{self.local_clients.cluster.anonymous}")
         self.number = given = self.number + 1 if number is None else number
-        self.desk.later(lambda: self.desk.cluster.run(self.client_id, given, command, answer), answer)
+        self.local_clients.later(lambda: self.local_clients.cluster.run(self.client_id, given, command, answer), answer)
 
     def submit_all(
         self,
@@ -182,7 +182,7 @@ class FakeClientConnection:
         commands: Sequence[Command],
         place: Callable[[], Callable[[Sequence[Result]], None]],
     ) -> bool:
-        is_refused = self.desk.draining or self.over is not None or self.desk.refuse is not None
+        is_refused = self.local_clients.draining or self.over is not None or self.local_clients.refuse is not None
         given = [number for number in numbers if number is not None]
         if is_refused or any(b <= a for a, b in pairwise([self.number, *given])):
             return False
@@ -199,13 +199,13 @@ class FakeClientConnection:
         self.calls[-len(commands) :] = [f"submit {len(commands)}" if len(commands) > 1 else "submit"]
         return True
 
-    def ask(self, question: Command, answer: Answer) -> None:
-        self.ask_all([question], lambda results: answer(results[0]))
+    def query_local(self, question: Command, answer: Answer) -> None:
+        self.query_local_all([question], lambda results: answer(results[0]))
 
-    def ask_all(self, questions: Sequence[Command], answer: Callable[[Sequence[Result]], None]) -> None:
+    def query_local_all(self, questions: Sequence[Command], answer: Callable[[Sequence[Result]], None]) -> None:
         self.calls.append(f"ask {len(questions)}" if len(questions) > 1 else "ask")
-        query = {verb: entry.application.query for verb, entry in self.desk.cluster.catalogue.verbs.items()}
-        self.desk.later(
+        query = {verb: entry.application.query for verb, entry in self.local_clients.cluster.catalogue.verbs.items()}
+        self.local_clients.later(
             lambda: answer([query[question[0]](question) for question in questions]),
             lambda refused: answer([refused] * len(questions)),
         )
@@ -214,7 +214,7 @@ class FakeClientConnection:
         self.calls.append(f"hello {client_id} {ttl_seconds}")
 
         def opened() -> None:
-            resumed = client_id in self.desk.cluster.sessions
+            resumed = client_id in self.local_clients.cluster.sessions
             session = self._open(client_id)
             answer(
                 Done(
@@ -228,21 +228,21 @@ class FakeClientConnection:
                 )
             )
 
-        self.desk.later(opened, answer)
+        self.local_clients.later(opened, answer)
 
     def bye(self, answer: Answer) -> None:
         self.calls.append("bye")
-        self.desk.later(lambda: answer(Done()), answer)
+        self.local_clients.later(lambda: answer(Done()), answer)
 
     def disconnected(self) -> None:
         self.calls.append("disconnected")
-        session = self.desk.cluster.sessions.get(self.client_id)
+        session = self.local_clients.cluster.sessions.get(self.client_id)
         if session is not None and session.owner is self:
             session.owner = None
 
 
 @define(eq=False, slots=False)
-class FakeDesk:
+class FakeLocalClients:
     """`hold`: answers wait in `held` until `release`. `refuse`: every command gets that."""
 
     cluster: FakeCluster
@@ -308,7 +308,7 @@ class FakeServer:
         self.server_id = server_id
         self.cluster = cluster or FakeCluster()
         self.catalogue = self.cluster.catalogue
-        self.desk = FakeDesk(self.cluster)
+        self.local_clients = FakeLocalClients(self.cluster)
         self.revisions = FakeRevisions(self.cluster)
         self.dead: set[int] = set()
         self.faults = LinkFaults(Clock(), Random(1))
@@ -349,11 +349,11 @@ class FakeServer:
     def digest(self, seq: int | None, answer: Answer) -> None:
         number = len(self.cluster.executed) if seq is None else seq
         digest = hashlib.sha256(str(number).encode()).hexdigest()
-        self.desk.later(lambda: answer(Done((("seq", number), ("digest", Word(digest))))), answer)
+        self.local_clients.later(lambda: answer(Done((("seq", number), ("digest", Word(digest))))), answer)
 
-    def follow(self, verb: str, first: int, deliver: Callable[[Event], None]) -> FakeFollowing:
+    def subscribe(self, verb: str, first: int, deliver: Callable[[Event], None]) -> FakeSubscription:
         log = self.catalogue.entry(verb).application
-        following = FakeFollowing(log, first or log.length() + 1, deliver)
-        self.cluster.followings.append(following)
-        following.go_on()
-        return following
+        subscription = FakeSubscription(log, first or log.length() + 1, deliver)
+        self.cluster.subscriptions.append(subscription)
+        subscription.go_on()
+        return subscription

@@ -33,7 +33,7 @@ from pfsb.paxos.settings import Settings
 from pfsb.server import Server
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
-from pfsb.sessions.connection import Asked, ClientConnection
+from pfsb.sessions.connection import ClientConnection, Submitted
 from pfsb.sessions.observer import ISessionObserver
 from pfsb.sessions.state_machine import CLOSE, EXPIRE, OPEN, SessionStateMachine
 from pfsb.simulator.cluster.cluster import ServerParts, SimulatedCluster
@@ -267,7 +267,7 @@ class ServerProcess:
         self.server.start()
 
     def submit(self, update: ClientUpdate) -> None:
-        raise AssertionError("clients come to the desk")
+        raise AssertionError("clients come to the local_clients")
 
 
 @define(eq=False)
@@ -300,7 +300,7 @@ class Client:
         self.told: list[Told] = []
         """In the order of the answers."""
         self.ends: list[str] = []
-        self.connection: ClientConnection = server.desk.connect(lambda code, text: self.ends.append(code))
+        self.connection: ClientConnection = server.local_clients.connect(lambda code, text: self.ends.append(code))
 
     def ask(self, *words: str, number: int | None = None) -> Told:
         told = Told(self, number)
@@ -321,7 +321,7 @@ class Client:
     def look(self, *words: str) -> Told:
         """A question to this server's own state."""
         told = Told(self, None)
-        self.connection.ask(self.server.catalogue.check(words), told)
+        self.connection.query_local(self.server.catalogue.check(words), told)
         return told
 
     def hello(self, client_id: str, ttl_seconds: int = 10) -> Told:
@@ -390,18 +390,20 @@ class ClusterTestCase(SynchronousTestCase):
         ordered = self.cluster.disk(0).ordered(1, self.cluster.disk(0).local_aru)
         return [update for _, batch in ordered for update in batch.open()[1]]
 
-    def in_use(self) -> dict[int, Asked]:
+    def in_use(self) -> dict[int, Submitted]:
         """What `self.client` has under way, or PENDING."""
-        return {**self.client.connection._asked, **self.client.connection._pending}
+        return {**self.client.connection._submitted, **self.client.connection._pending}
 
     def assertNothingLeft(self, server_id: int = 0) -> None:
-        """All tables of the desk are as they were before the first client came."""
-        desk = self.server(server_id).desk
-        self.assertEqual(desk.connections, 0)
-        self.assertEqual(list(desk._connected), [])
-        self.assertEqual(list(desk._bundlers), [desk._own])
-        self.assertEqual(list(desk._ready), [])
-        self.assertTrue(desk.idle)
+        """All tables of the server's clients are as they were before the first client connected."""
+        local_clients = self.server(server_id).local_clients
+        submission = local_clients.submission
+        self.assertEqual(local_clients.connections, 0)
+        self.assertEqual(list(submission._submitters), [])
+        self.assertEqual(list(submission._bundlers), [submission._own])
+        self.assertEqual(list(submission._abandoned), [])
+        self.assertEqual(list(submission._ready), [])
+        self.assertTrue(local_clients.idle)
 
     def assertEqualServers(self) -> None:
         """After some time without clients all servers have the same state."""

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.applications.interfaces import Done
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
-from pfsb.sessions.bundler import BUNDLE_BYTES_MAX, NOT_SENT, TOO_OLD, UNKNOWN, Bundler, Request
+from pfsb.sessions.bundler import BUNDLE_BYTES_MAX, NOT_SENT, TOO_OLD, UNKNOWN, BundlePart, Bundler
 from tests.sessions.support import encoded
 
 
@@ -20,7 +20,7 @@ class BundlerTestCase(SynchronousTestCase):
 
     def add(self, *numbers: int, now: float = 0.0, text: str = "") -> None:
         entries = bundle.encode_entries([(number, ("SAY", text)) for number in numbers])
-        self.bundler.add(Request(numbers, entries, now, lambda r: self.told.extend(zip(numbers, r, strict=True))))
+        self.bundler.add(BundlePart(numbers, entries, now, lambda r: self.told.extend(zip(numbers, r, strict=True))))
 
     def send(self) -> Bundle:
         encoded = self.bundler.next_bundle()
@@ -116,7 +116,7 @@ class TooLateTests(BundlerTestCase):
         self.add(1)
         self.send()
         self.add(2, now=1.0)
-        self.bundler.refuse_asked_before(2.0)
+        self.bundler.refuse_submitted_before(2.0)
         self.assertEqual(self.told, [(1, UNKNOWN), (2, NOT_SENT)])
         self.assertEqual((UNKNOWN.fate, NOT_SENT.fate), ("unknown", "none"))
 
@@ -126,7 +126,7 @@ class TooLateTests(BundlerTestCase):
         self.send()
         self.add(2, now=1.0)
         self.add(3, now=9.0)
-        self.bundler.refuse_asked_before(2.0)
+        self.bundler.refuse_submitted_before(2.0)
         self.assertIn((3, NOT_SENT), self.told)
 
     def test_nobody_is_refused_too_early(self) -> None:
@@ -134,15 +134,15 @@ class TooLateTests(BundlerTestCase):
         self.add(1, now=2.0)
         self.send()
         self.add(2, now=2.0)
-        self.bundler.refuse_asked_before(2.0)
+        self.bundler.refuse_submitted_before(2.0)
         self.assertEqual(self.told, [])
 
     def test_unknown_is_told_once_and_the_result_after_it(self) -> None:
         """A counted command has its result in the end, for whoever has repeated its number meanwhile."""
         self.add(1)
         sent = self.send()
-        self.bundler.refuse_asked_before(2.0)
-        self.bundler.refuse_asked_before(3.0)
+        self.bundler.refuse_submitted_before(2.0)
+        self.bundler.refuse_submitted_before(3.0)
         self.run_bundle(sent)
         self.assertEqual(self.told, [(1, UNKNOWN), (1, Done())])
 
@@ -150,7 +150,7 @@ class TooLateTests(BundlerTestCase):
         """What is not counted cannot be repeated under its number: its asker has had its one answer."""
         self.add(0)
         sent = self.send()
-        self.bundler.refuse_asked_before(2.0)
+        self.bundler.refuse_submitted_before(2.0)
         self.run_bundle(sent)
         self.assertEqual(self.told, [(0, UNKNOWN)])
 
@@ -158,9 +158,9 @@ class TooLateTests(BundlerTestCase):
         """Whoever asks again waits `request_seconds` from then on."""
         self.add(1)
         self.send()
-        refuse = self.bundler.refuse_asked_before
+        refuse = self.bundler.refuse_submitted_before
         refuse(2.0)
-        self.bundler.ask_again(1, 5.0)
+        self.bundler.note_repeated(1, 5.0)
         refuse(4.0)
         self.assertEqual(self.told, [(1, UNKNOWN)])
         refuse(6.0)
@@ -170,6 +170,6 @@ class TooLateTests(BundlerTestCase):
         """A client that repeats every second would else never hear anything."""
         self.add(1)
         self.send()
-        self.bundler.ask_again(1, 5.0)
-        self.bundler.refuse_asked_before(2.0)
+        self.bundler.note_repeated(1, 5.0)
+        self.bundler.refuse_submitted_before(2.0)
         self.assertEqual(self.told, [(1, UNKNOWN)])

@@ -493,7 +493,7 @@ class GoneTests(ClusterTestCase):
         self.assertEqual(value(self.do(first, "LOCK", "x"), "name"), "x")
 
     def test_nothing_is_left_of_many_that_came_and_went(self) -> None:
-        """Tables of the desk, sessions and locks: all empty, whatever moment each of them left at."""
+        """Tables of the local_clients, sessions and locks: all empty, whatever moment each of them left at."""
         rng = self.cluster.network.rng
         for i in range(60):
             client = self.open(f"c{i % 7}", ttl_seconds=1) if i % 3 else self.connect()
@@ -676,19 +676,19 @@ class OutlivedTests(ClusterTestCase):
     def test_second_time_it_is_ordered_changes_nothing(self) -> None:
         """It does not count as executed, so a repetition may be ordered, too, when the next is under way already."""
         executed_late = []
-        desk = self.server(self.at).desk
-        too_old = desk.too_old
+        local_clients = self.server(self.at).local_clients
+        too_old = local_clients.too_old
 
         def note(update: ClientUpdate) -> None:
             executed_late.append(update)
             too_old(update)
 
-        self.patch(desk, "too_old", note)
+        self.patch(local_clients, "too_old", note)
         self.answer(self.outlive()[-1])
         told = self.client.ask("INCR", "n", number=1)
         while not self.client.connection.bundler.outstanding:
             self.cluster.step()
-        self.server(self.at).replica.perform(desk.too_old, executed_late[0])
+        self.server(self.at).replica.perform(local_clients.too_old, executed_late[0])
         self.assertEqual(value(self.answer(told)), "1")
 
     def test_anonymous_client_that_is_gone_leaves_nothing(self) -> None:
@@ -704,34 +704,34 @@ class DrainingTests(ClusterTestCase):
     def setUp(self) -> None:
         self.begin()
         self.client = self.open("alice")
-        self.desk = self.server().desk
+        self.local_clients = self.server().local_clients
 
     def test_commands_under_way_are_finished_and_new_ones_refused(self) -> None:
         """SHUTDOWN: certainly not done."""
         told = self.client.ask("INCR", "n", number=1)
-        self.desk.draining = True
+        self.local_clients.draining = True
         self.assertEqual(code(self.client.ask("INCR", "n", number=2).result), ("SHUTDOWN", "none"))
         self.assertEqual(value(self.answer(told)), "1")
 
     def test_repeated_number_is_not_called_undone(self) -> None:
         """Promise 4: number 1 has run; only another server can say so now."""
         self.do(self.client, "INCR", "n", number=1)
-        self.desk.draining = True
+        self.local_clients.draining = True
         self.assertEqual(code(self.client.ask("INCR", "n", number=1).result), ("SHUTDOWN", "unknown"))
 
     def test_waiting_lock_does_not_keep_the_server(self) -> None:
-        """It has run: the desk is idle. The client takes its session, and the wait, to another server."""
+        """It has run: the local_clients is idle. The client takes its session, and the wait, to another server."""
         self.do(self.open("bob"), "LOCK", "x")
         told = self.client.ask("LOCK", "x")
         self.cluster.run(0.2)
         drained: list[float] = []
         self.server().drain(lambda: drained.append(self.cluster.now))
-        self.assertEqual((drained, told.results, self.desk.idle), ([self.cluster.now], [], True))
+        self.assertEqual((drained, told.results, self.local_clients.idle), ([self.cluster.now], [], True))
 
     def test_hello_and_bye_are_refused(self) -> None:
         """The session stays open for the next server."""
         other = self.connect()
-        self.desk.draining = True
+        self.local_clients.draining = True
         refused = [code(told.result) for told in (self.client.bye(), other.hello("bob"))]
         self.assertEqual(refused, [("SHUTDOWN", "none")] * 2)
         self.assertEqual([c.connection.unanswered for c in (self.client, other)], [0, 0])
@@ -741,7 +741,7 @@ class DrainingTests(ClusterTestCase):
         """It was asked in time, and ends in a turn, where nobody may be told anything past the door."""
         told = self.client.ask("INCR", "n")
         bye = self.client.bye()
-        self.desk.draining = True
+        self.local_clients.draining = True
         self.assertEqual(self.answer(bye), Done())
         self.assertEqual((value(told.result), self.sessions()), ("1", []))
 
@@ -758,7 +758,7 @@ class DrainingTests(ClusterTestCase):
         """An anonymous session is still closed when its connection goes."""
         other = self.connect()
         self.do(other, "INCR", "n")
-        self.desk.draining = True
+        self.local_clients.draining = True
         other.disconnect()
         self.cluster.run(0.5)
         self.assertEqual(self.sessions(), ["alice"])

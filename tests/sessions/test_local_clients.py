@@ -48,7 +48,7 @@ class MoveTests(ClusterTestCase):
         self.cluster.isolate(self.a)
         told: list[int] = []
         for number in range(30):
-            connection = self.server(self.a).desk.connect(lambda code, text: None)
+            connection = self.server(self.a).local_clients.connect(lambda code, text: None)
             connection.submit(1, ("INCR", "n", 1), lambda result, number=number: told.append(number))
         self.cluster.run(15)
         self.assertEqual(told, list(range(30)))
@@ -146,17 +146,17 @@ class EventTests(ClusterTestCase):
         self.begin(3)
         self.told: dict[int, list[Any]] = {i: [] for i in self.cluster.ids}
 
-    def follow(self, server_id: int, first: int = 1) -> Any:
+    def subscribe(self, server_id: int, first: int = 1) -> Any:
         def deliver(event: Event) -> None:
             fields = dict(event.fields)
             self.told[server_id].append((fields["index"], fields["text"]))
 
-        return self.server(server_id).follow("LISTEN", first, deliver)
+        return self.server(server_id).subscribe("LISTEN", first, deliver)
 
     def test_followers_of_all_servers_are_told_the_same(self) -> None:
         """In order, without gaps or repeats."""
         for server_id in self.cluster.ids:
-            self.follow(server_id)
+            self.subscribe(server_id)
         for i in range(6):
             self.do(self.connect(i % 3), "SAY", f"text {i}")
         self.cluster.run(1.0)
@@ -170,7 +170,7 @@ class EventTests(ClusterTestCase):
             self.do(client, "SAY", text)
         for server_id, first in ((0, 2), (1, 0), (2, 5)):
             self.cluster.run(0.5)
-            self.follow(server_id, first)
+            self.subscribe(server_id, first)
         for text in "def":
             self.do(client, "SAY", text)
         self.cluster.run(0.5)
@@ -180,13 +180,13 @@ class EventTests(ClusterTestCase):
     def test_events_are_told_behind_the_door(self) -> None:
         """What is told is on disk: as with answers."""
         self.begin(1)
-        self.follow(0)
+        self.subscribe(0)
         self.connect().ask("SAY", "hello")
         chat = self.server().catalogue.verbs["SAY"].application
         while chat.length() == 0:
             self.cluster.step()
         self.assertEqual(self.told[0], [])
-        late = self.follow(0)
+        late = self.subscribe(0)
         self.assertEqual(self.told[0], [])
         late.stop()
         self.cluster.run(0.5)
@@ -199,8 +199,8 @@ class EventTests(ClusterTestCase):
             raise ZeroDivisionError
 
         for _ in range(3):
-            self.server(0).follow("LISTEN", 1, fail)
-            self.follow(0)
+            self.server(0).subscribe("LISTEN", 1, fail)
+            self.subscribe(0)
         self.do(self.connect(), "SAY", "hello")
         self.cluster.run(0.5)
         self.assertEqual(self.told[0], [(1, "hello")] * 3)
@@ -208,28 +208,28 @@ class EventTests(ClusterTestCase):
 
     def test_follower_that_stopped_is_forgotten(self) -> None:
         """Many listeners come and go."""
-        for following in [self.follow(0) for _ in range(5)]:
-            following.stop()
+        for subscription in [self.subscribe(0) for _ in range(5)]:
+            subscription.stop()
         self.do(self.connect(), "SAY", "hello")
         self.cluster.run(0.5)
-        self.assertEqual((self.told[0], self.server(0).desk._following), ([], {"LISTEN": {}}))
+        self.assertEqual((self.told[0], self.server(0).local_clients.event_feed._subscriptions), ([], {"LISTEN": {}}))
 
     def test_votes_are_not_late_where_somebody_listens(self) -> None:
         """Departure 25: the other servers are told, and told again when nobody listens any more."""
         told_to = self.cluster.replica(1).peers.by_id
         self.cluster.run(3.0)
-        self.assertFalse(told_to[0].has_clients)
-        following = self.follow(0)
+        self.assertFalse(told_to.is_waited_at(0))
+        subscription = self.subscribe(0)
         self.cluster.run(0.5)
-        self.assertTrue(told_to[0].has_clients)
-        following.stop()
+        self.assertTrue(told_to.is_waited_at(0))
+        subscription.stop()
         self.cluster.run(0.5)
         self.assertFalse(told_to[0].has_clients)
 
     def test_whoever_has_time_makes_no_votes_come_sooner(self) -> None:
         """The server's own file of the chat, which follows the events of every server."""
-        told_to = self.cluster.replica(1).peers.by_id
-        self.server(0).follow("LISTEN", 1, lambda event: None, is_patient=True)
+        told_to = self.cluster.replica(1).flow_control
+        self.server(0).subscribe("LISTEN", 1, lambda event: None, is_patient=True)
         self.cluster.run(3.0)
         self.assertFalse(told_to[0].has_clients)
 
@@ -247,7 +247,7 @@ class EventTests(ClusterTestCase):
         self.cluster.run(1.0)
         self.cluster.crash(1)
         self.cluster.restart(1)
-        self.follow(1)
+        self.subscribe(1)
         self.cluster.run(2.0)
         self.assertEqual(self.told[1], [(1, "hello")])
 

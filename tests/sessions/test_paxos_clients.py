@@ -8,40 +8,40 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
-from pfsb.sessions.bundler import BUNDLE_BYTES_MAX, Bundler, Request, nothing
+from pfsb.sessions.bundler import BUNDLE_BYTES_MAX, BundlePart, Bundler, nothing
 from pfsb.sessions.paxos_clients import PaxosClients
 from tests.sessions.support import HORIZON_SLOTS, ClusterTestCase, code, value
 
 
-class CarriersTestCase(SynchronousTestCase):
+class PaxosClientsTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.carriers = PaxosClients(2, 7, 100_000)
+        self.paxos_clients = PaxosClients(2, 7, 100_000)
         self.alice, self.bob, self.carol = (Bundler(name, 1, opens=False) for name in ("alice", "bob", "carol"))
 
     def ask(self, *bundlers: Bundler, text: str = "") -> None:
         for bundler in bundlers:
-            bundler.add(Request((1,), bundle.encode_entries([(1, ("SAY", text))]), 0.0, nothing))
+            bundler.add(BundlePart((1,), bundle.encode_entries([(1, ("SAY", text))]), 0.0, nothing))
 
     def updates(self, *bundlers: Bundler, local_aru: int = 100) -> list[ClientUpdate]:
-        return list(self.carriers.updates(bundlers, local_aru))
+        return list(self.paxos_clients.make_updates(bundlers, local_aru))
 
     def one(self, *bundlers: Bundler) -> ClientUpdate:
         (update,) = self.updates(*bundlers)
         return update
 
-    def aboard(self, update: ClientUpdate) -> list[str]:
+    def sessions_in(self, update: ClientUpdate) -> list[str]:
         return [each.client_id for each in bundle.decode(update.payload)]
 
 
-class CarriersTests(CarriersTestCase):
+class PaxosClientsTests(PaxosClientsTestCase):
     def test_those_that_are_ready_together_share_an_update(self) -> None:
         """In their order; whoever has nothing to send, or something under way, is passed over."""
         self.ask(self.carol)
         self.one(self.carol)
         self.ask(self.bob, self.alice, self.carol)
         update = self.one(self.bob, self.carol, self.alice, Bundler("dave", 1, opens=False))
-        self.assertEqual(self.aboard(update), ["bob", "alice"])
-        self.assertEqual(list(self.carriers.unload(update)), [self.bob, self.alice])
+        self.assertEqual(self.sessions_in(update), ["bob", "alice"])
+        self.assertEqual(list(self.paxos_clients.end_update(update)), [self.bob, self.alice])
 
     def test_nobody_ready_makes_no_update(self) -> None:
         """An idle server costs nothing."""
@@ -51,7 +51,7 @@ class CarriersTests(CarriersTestCase):
         """Figure 12's rule for clients, and Figure 3 A: (client_id, timestamp) names an update for ever."""
         self.ask(self.alice, self.bob, self.carol)
         first, second = self.one(self.alice), self.one(self.bob)
-        self.carriers.unload(first)
+        self.paxos_clients.end_update(first)
         third = self.one(self.carol)
         self.assertEqual(
             [(u.client_id, u.server_id, u.timestamp, u.made_at) for u in (first, second, third)],
@@ -68,26 +68,28 @@ class CarriersTests(CarriersTestCase):
         """One of a former life; one that outlived its horizon, and is ordered, and refused, a second time."""
         self.ask(self.alice)
         update = self.one(self.alice)
-        self.assertEqual(self.carriers.unload(ClientUpdate("2.6.1", 2, 1, 0, b"")), ())
-        self.assertEqual(list(self.carriers.unload(update)), [self.alice])
-        self.assertEqual(self.carriers.unload(update), ())
+        self.assertEqual(self.paxos_clients.end_update(ClientUpdate("2.6.1", 2, 1, 0, b"")), ())
+        self.assertEqual(list(self.paxos_clients.end_update(update)), [self.alice])
+        self.assertEqual(self.paxos_clients.end_update(update), ())
         self.ask(self.bob)
         later = self.one(self.bob)
-        self.assertEqual(self.carriers.unload(update), ())
-        self.assertEqual(list(self.carriers.aboard(later)), [self.bob])
+        self.assertEqual(self.paxos_clients.end_update(update), ())
+        self.assertEqual(list(self.paxos_clients.bundlers_of(later)), [self.bob])
 
     def test_update_ends_before_it_is_too_large(self) -> None:
         """It fits one proposal, and a proposal one frame; who finds no room takes the next one."""
         self.ask(self.alice, self.bob, self.carol, text="x" * (BUNDLE_BYTES_MAX // 2 - 100))
         updates = self.updates(self.alice, self.bob, self.carol)
-        self.assertEqual([self.aboard(update) for update in updates], [["alice", "bob"], ["carol"]])
+        self.assertEqual([self.sessions_in(update) for update in updates], [["alice", "bob"], ["carol"]])
         self.assertLess(len(updates[0].payload), BUNDLE_BYTES_MAX + 10)
 
     def test_where_batches_are_small_so_are_updates(self) -> None:
         """One that holds a single update leaves nothing to gather: bundles travel alone, as the paper's updates do."""
-        self.carriers = PaxosClients(2, 7, 1)
+        self.paxos_clients = PaxosClients(2, 7, 1)
         self.ask(self.alice, self.bob)
-        self.assertEqual([self.aboard(update) for update in self.updates(self.alice, self.bob)], [["alice"], ["bob"]])
+        self.assertEqual(
+            [self.sessions_in(update) for update in self.updates(self.alice, self.bob)], [["alice"], ["bob"]]
+        )
 
 
 class TogetherTests(ClusterTestCase):
@@ -139,7 +141,7 @@ class TogetherTests(ClusterTestCase):
         """What ran before the session was taken over is not called unknown."""
         self.open("carol")
         told: list[Any] = []
-        connection = self.server().desk.connect(lambda code, text: told.append(code))
+        connection = self.server().local_clients.connect(lambda code, text: told.append(code))
         connection.hello("alice", 10, lambda result: None)
         self.cluster.run(0.5)
         connection.submit(1, ("INCR", "n", 1), told.append)

@@ -28,7 +28,7 @@ class FollowingTests(SynchronousTestCase):
         self.told: list[int] = []
         self.stopped: list[Subscription] = []
 
-    def follow(self, first: int = 1) -> Subscription:
+    def subscribe(self, first: int = 1) -> Subscription:
         return Subscription(self.log, first, self.deliver, self.stopped.append)
 
     def deliver(self, event: Event) -> None:
@@ -36,82 +36,82 @@ class FollowingTests(SynchronousTestCase):
 
     def test_released_events_are_told_in_order_and_once(self) -> None:
         """From the first one asked for, without gaps or repeats."""
-        following = self.follow(3)
+        subscription = self.subscribe(3)
         for length in (2, 5, 5, 9):
-            following.released(length)
+            subscription.release(length)
         self.assertEqual(self.told, list(range(3, 10)))
 
     def test_events_behind_the_door_are_not_told(self) -> None:
         """The log may hold what is not on disk yet: only what is released may leave."""
-        self.follow().released(4)
+        self.subscribe().release(4)
         self.assertEqual(self.told, [1, 2, 3, 4])
 
     def test_nothing_is_told_while_paused(self) -> None:
         """A client that does not read makes no queue: what it has not read is still in the log."""
-        following = self.follow()
-        following.pause()
-        following.released(200)
+        subscription = self.subscribe()
+        subscription.pause()
+        subscription.release(200)
         self.assertEqual(self.told, [])
-        following.resume()
+        subscription.resume()
         self.assertEqual(self.told, list(range(1, 201)))
 
     def test_pause_in_the_middle_stops_at_once(self) -> None:
         """The transport may ask for a pause with any event."""
-        following = self.follow()
+        subscription = self.subscribe()
 
         def deliver(event: Event) -> None:
             self.deliver(event)
             if len(self.told) == 7:
-                following.pause()
+                subscription.pause()
 
-        following._deliver = deliver
-        following.released(100)
+        subscription._deliver = deliver
+        subscription.release(100)
         self.assertEqual(self.told, list(range(1, 8)))
-        following.resume()
+        subscription.resume()
         self.assertEqual(self.told, list(range(1, 101)))
 
     def test_resume_inside_deliver_repeats_nothing(self) -> None:
         """A transport may pause and resume while it is written to, as often as it likes."""
-        following = self.follow()
+        subscription = self.subscribe()
 
         def deliver(event: Event) -> None:
             self.deliver(event)
-            following.pause()
-            following.resume()
+            subscription.pause()
+            subscription.resume()
 
-        following._deliver = deliver
-        following.released(1_000)
+        subscription._deliver = deliver
+        subscription.release(1_000)
         self.assertEqual(self.told, list(range(1, 1_001)))
 
     def test_nothing_is_told_after_stop(self) -> None:
         """Not even the rest of what was being told."""
-        following = self.follow()
+        subscription = self.subscribe()
 
         def deliver(event: Event) -> None:
             self.deliver(event)
-            following.stop()
+            subscription.stop()
 
-        following._deliver = deliver
-        following.released(100)
-        following.released(200)
-        following.resume()
-        self.assertEqual((self.told, self.stopped), ([1], [following]))
+        subscription._deliver = deliver
+        subscription.release(100)
+        subscription.release(200)
+        subscription.resume()
+        self.assertEqual((self.told, self.stopped), ([1], [subscription]))
 
     def test_follower_that_fails_is_told_no_more(self) -> None:
         """It would have a gap otherwise; the server goes on."""
-        following = self.follow()
+        subscription = self.subscribe()
 
         def deliver(event: Event) -> None:
             self.deliver(event)
             raise ZeroDivisionError
 
-        following._deliver = deliver
-        following.released(5)
-        following.released(9)
-        self.assertEqual((self.told, self.stopped), ([1], [following]))
+        subscription._deliver = deliver
+        subscription.release(5)
+        subscription.release(9)
+        self.assertEqual((self.told, self.stopped), ([1], [subscription]))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_log_is_asked_for_a_few_events_at_once(self) -> None:
         """A long log is not copied for one reader."""
-        self.follow().released(1_000)
+        self.subscribe().release(1_000)
         self.assertEqual((len(self.told), self.log.largest), (1_000, EVENTS_AT_ONCE))

@@ -98,7 +98,7 @@ class EventStream:
         if self._client_id is not None:
             self._site.sessions.listen(self._client_id, self._listener)
         self._keep_alive()
-        self._subscription = subscription = self._site.server.follow(CHAT, first or 0, self._tell)
+        self._subscription = subscription = self._site.server.subscribe(CHAT, first or 0, self._tell)
         if self._paused:
             subscription.pause()
         if not first:

@@ -79,7 +79,7 @@ def get_readiness(request: PfsbRequest) -> None:
 
 def unready(server: Server) -> str | None:
     """The reason why commands sent here would not be answered soon; None if they would be."""
-    if server.desk.draining:
+    if server.local_clients.draining:
         return "this server is stopping"
     if server.leader() is None:
         return "this server knows no leader"

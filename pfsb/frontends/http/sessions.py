@@ -15,7 +15,7 @@ from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from pfsb.applications.interfaces import Answer, Command, Done, Refused, Result
-from pfsb.frontends.stream.reply_queue import refusal
+from pfsb.frontends.stream.reply_queue import SHUTDOWN, refusal
 
 if TYPE_CHECKING:
     from pfsb.server import Server
@@ -24,19 +24,17 @@ if TYPE_CHECKING:
 ANONYMOUS_SESSIONS_MAX: Final = 8
 """Maximum number of anonymous sessions. Each has one bundle under way, so a few of them fill the leader's batches."""
 
-SHUTDOWN: Final = Refused("SHUTDOWN", "this server is stopping; go on at another one, with the same number")
-
 Granted = Callable[[str, int], None]
 """Called with the name and the token of a lock that was granted to the session."""
 
 
 def ask(server: Server, connection: ClientConnection, command: Command, answer: Answer) -> None:
     """Ask a question that is answered from this server's own state."""
-    if server.desk.draining:
+    if server.local_clients.draining:
         answer(SHUTDOWN)
         return
     try:
-        connection.ask(command, answer)
+        connection.query_local(command, answer)
     except Exception as error:
         answer(refusal(error))
 
@@ -99,7 +97,7 @@ class AnonymousSessionPool:
             if not member.unanswered:
                 member.connection.disconnected()
 
-        member = AnonymousSession(self._server.desk.connect(ended))
+        member = AnonymousSession(self._server.local_clients.connect(ended))
         self._members.append(member)
         return member
 
@@ -129,7 +127,7 @@ class NamedSession:
     """The session takes no more requests; the next request of the client opens another one."""
 
     def open(self) -> None:
-        self._connection = self._sessions.server.desk.connect(self._ended)
+        self._connection = self._sessions.server.local_clients.connect(self._ended)
         try:
             self._connection.hello(self.client_id, self.ttl_seconds, self._opened)
         except Exception as error:
@@ -283,7 +281,7 @@ class HTTPSessions:
         """Call `ready(session)` when the client's session is open here, or `refused(Refused)`."""
         session = self._named.get(client_id)
         if session is None:
-            if self.server.desk.draining:
+            if self.server.local_clients.draining:
                 refused(SHUTDOWN)
                 return
             limit = self.server.config.limits.connections

@@ -1,6 +1,6 @@
-"""What may be written behind a verb: the line protocol's own options, and limits that all doors share.
+"""Arguments behind a verb: the line protocol's own options, and limits that all front ends share.
 
-All functions raise `BadRequest` with a sentence for whoever wrote it.
+All functions raise `BadRequest`, with a sentence for the client.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from pfsb.applications.interfaces import BadRequest, CommandDescription
 from pfsb.frontends.line.grammar import Request, split_options
 
 TTL_SECONDS_DEFAULT: Final = 10
+"""How long a session survives the silence of its client, unless HELLO says otherwise."""
 TTL_SECONDS_MAX: Final = 3_600
 CLIENT_ID_CHARACTERS_MAX: Final = 64
 READ_LEVELS: Final = ("linearizable", "sequential", "stale")
+"""The values of read=, the default first."""
 
 
 def parts_of(description: CommandDescription, request: Request) -> tuple[str, ...]:
-    """The command as `check` takes it."""
+    """The verb and the arguments of a request, as the application's `check` wants them."""
     if description.rest_of_line:
         text = request.text
         return (request.verb,) if text is None else (request.verb, text)
@@ -26,7 +28,7 @@ def parts_of(description: CommandDescription, request: Request) -> tuple[str, ..
 
 
 def read_level(parts: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
-    """Take `read=LEVEL` out of a question, wherever it stands as a bare word; returns the rest, and the level."""
+    """Takes `read=LEVEL`, a bare word at any place, out of a question. Returns the other parts, and the level."""
     levels = [part for part in parts if part[:5] == "read=" and not isinstance(part, Quoted)]
     if not levels:
         return parts, READ_LEVELS[0]
@@ -37,15 +39,15 @@ def read_level(parts: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
 
 
 def check_client_id(client_id: str, usage: str) -> None:
-    """Raises `BadRequest` for what cannot be the name of a session; `usage` shows how it is written at this door."""
+    """Raises `BadRequest` for a text that cannot name a session; `usage` shows how this front end takes one."""
     if not 1 <= len(client_id) <= CLIENT_ID_CHARACTERS_MAX or not client_id.isprintable() or " " in client_id:
         raise BadRequest(f"a client id has 1 to {CLIENT_ID_CHARACTERS_MAX} printable characters and no space: {usage}")
     if client_id[0] in "~!":
         raise BadRequest("client ids that begin with ~ or ! are reserved for the servers; leave that character out")
 
 
-def introduction(request: Request) -> tuple[str, int]:
-    """HELLO's client id, and its ttl in seconds."""
+def hello_arguments(request: Request) -> tuple[str, int]:
+    """The client id of a HELLO, and its ttl in seconds."""
     usage = "HELLO client-id [ttl=SECONDS], as in: HELLO alice ttl=30"
     args = request.args
     if not args:
@@ -64,20 +66,20 @@ def introduction(request: Request) -> tuple[str, int]:
 
 
 def without_arguments(request: Request) -> None:
-    """Raises `BadRequest` for a verb that is not alone."""
+    """Raises `BadRequest` if a verb is followed by anything."""
     if request.rest:
         raise BadRequest(f"{request.verb} takes nothing after it")
 
 
 def refuse_more(words: tuple[str, ...], options: dict[str, str], usage: str) -> None:
-    """Refuse what is left over when everything known has been taken."""
+    """Raises `BadRequest` if words or options are left when all known ones were taken out."""
     left = [*words, *options]
     if left:
         raise BadRequest(f"{left[0]} is one too many: {usage}")
 
 
 def whole(text: str, name: str) -> int:
-    """The value of an option. Raises `BadRequest` if it is no whole number that 64 bits hold."""
+    """The value of an option as a number. Raises `BadRequest` if it is no whole number that 64 bits hold."""
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise BadRequest(f"{name}= takes a whole number, as in: {name}=10")
     return int(text)

@@ -1,10 +1,10 @@
-"""One client's conversation with the server: what each verb of the line protocol does (docs/protocol.rst)."""
+"""Conversation: handles the requests of one client; what each verb does is in docs/protocol.rst."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 
@@ -13,212 +13,239 @@ from pfsb.applications.interfaces import (
     Command,
     CommandDescription,
     Done,
-    Event,
     IEventLog,
     Refused,
     Result,
-    Word,
 )
 from pfsb.frontends.line import help as help_pages
-from pfsb.frontends.line.arguments import introduction, parts_of, read_level, without_arguments
-from pfsb.frontends.line.grammar import Request, render_event
+from pfsb.frontends.line.arguments import hello_arguments, parts_of, read_level, without_arguments
+from pfsb.frontends.line.grammar import Request
 from pfsb.frontends.line.server_queries import ServerQueries
 from pfsb.frontends.line.subscriptions import Subscriptions
-from pfsb.frontends.stream.reply_queue import AnswerAll, ReplyQueue, refusal
+from pfsb.frontends.stream.reply_queue import SHUTDOWN, ReplyQueue, refusal
 
 if TYPE_CHECKING:
     from pfsb.server import Server
-    from pfsb.sessions.connection import ClientConnection
+    from pfsb.sessions.connection import AnswerAll, ClientConnection
 
-GATHERED_CHARACTERS_MAX: Final = 12_000
-"""Of commands that are submitted together, and travel in one bundle; a longer one travels by itself."""
-
-
-_SHUTDOWN: Final = Refused("SHUTDOWN", "this server is stopping; go on at another one, with the same number")
+PIPELINED_CHARACTERS_MAX: Final = 12_000
+"""Maximum length of commands that are submitted together, and travel in one bundle; a longer one travels by itself."""
 
 
 class Verbs:
-    """What can be asked of a server: its applications' commands, and the line protocol's own."""
+    """All verbs of a server: those of its applications' commands, and the line protocol's own."""
 
     def __init__(self, server: Server) -> None:
         self.descriptions: dict[str, CommandDescription] = {each.verb: each for each in help_pages.ALWAYS}
+        """Verb -> its description, in the order of HELP."""
         self.listen_verbs: list[str] = []
+        special = set(self.descriptions)
         for application in server.catalogue.applications:
             self.descriptions.update({each.verb: each for each in application.commands})
             if IEventLog.providedBy(application):
                 self.listen_verbs.append(application.listen_verb)
+                special |= {application.listen_verb, f"UN{application.listen_verb}"}
+        self.submitted = {verb: each for verb, each in self.descriptions.items() if verb not in special}
+        """Verb -> its description, for the commands and questions that are submitted to an application."""
 
 
 @define(eq=False)
-class _Gathered:
-    """Commands that were taken one after the other, and are submitted together."""
+class _Pipelined:
+    """The commands of consecutive requests, which are submitted together."""
 
     is_local: bool = False
-    """Questions to this server's own state; else what changes something, and what asks everybody."""
-    numbers: list[int | None] = field(factory=list)
+    """True for questions to this server's own state; False for commands, and for questions that the log orders."""
+    tags: list[Any] = field(factory=list)
     commands: list[Command] = field(factory=list)
     characters: int = 0
 
     @property
-    def is_of_the_log(self) -> bool:
+    def is_for_the_log(self) -> bool:
         return bool(self.commands) and not self.is_local
 
 
 class Conversation:
-    """Takes requests; their replies go to the queue. Knows nothing of bytes and sockets."""
+    """Handles the requests of one client; their replies go to the queue. Knows nothing of bytes and sockets.
 
-    def __init__(self, server: Server, verbs: Verbs, replies: ReplyQueue) -> None:
+    Consecutive commands of applications are not submitted one by one: they are pipelined until `submit_pipelined`,
+    which is called at the latest when the connection has no more requests. So a client that pipelines pays for one
+    submission and one reply.
+
+    The order of replies is that of requests: each request takes its place in the queue of replies before any later
+    request does, since all requests that are not pipelined submit the pipelined ones first.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        verbs: Verbs,
+        replies: ReplyQueue,
+        on_session_end: Callable[[Refused], None],
+        *,
+        has_numbers: bool = True,
+    ) -> None:
+        """`has_numbers` tells that the tag of a request is its command number; otherwise requests have no numbers."""
         self._server = server
-        self._desk = server.desk
+        self._local_clients = server.local_clients
         self._check = server.catalogue.check
-        self._verbs = verbs.descriptions
+        self._verbs = verbs
+        self._submitted_verbs = verbs.submitted
         self._replies = replies
+        self._on_session_end = on_session_end
+        self._has_numbers = has_numbers
         self._session_is_used = False
         self._session_end: Refused | None = None
-        self._not_introduced: Refused | None = None
-        """HELLO was refused, and not repeated: there is no session that a command could run in."""
+        self._hello_refusal: Refused | None = None
+        """The refusal of all commands after a refused HELLO: there is no session that they could run in."""
         self._session: ClientConnection | None = self._connect()
-        self._followings = Subscriptions(server, replies)
-        self._inquiries = ServerQueries(server, verbs.descriptions)
-        self.introducing = False
-        """HELLO or BYE is not answered yet: no further request must be taken."""
+        self._subscriptions = Subscriptions(server, replies)
+        self._server_queries = ServerQueries(server, verbs.descriptions)
+        self.is_changing_session = False
+        """True while HELLO or BYE is not answered: no further request may be handled."""
         self.finished = False
-        """QUIT or BYE: no further request will be taken; the connection ends with the last reply."""
-        self._own = self._own_verbs(verbs.listen_verbs)
-        self._gathered = _Gathered()
+        """True after QUIT or BYE: no further request is handled, and the connection ends with the last reply."""
+        self._handlers = self._make_handlers(verbs.listen_verbs)
+        self._pipelined = _Pipelined()
 
-    def _own_verbs(self, listen_verbs: list[str]) -> dict[str, Callable[[Request], None]]:
+    def _make_handlers(self, listen_verbs: list[str]) -> dict[str, Callable[[Request], None]]:
         handlers: dict[str, Callable[[Request], None]] = {
             "HELLO": self._hello,
             "BYE": self._bye,
             "QUIT": self._quit,
         }
-        for verb, inquire in self._inquiries.handlers.items():
-            handlers[verb] = partial(self._when_first, inquire)
+        for verb, query in self._server_queries.handlers.items():
+            handlers[verb] = partial(self._handle_when_first, query)
         for verb in listen_verbs:
             handlers[verb] = self._listen
             handlers[f"UN{verb}"] = self._unlisten
         return handlers
 
     @property
-    def gathered(self) -> int:
-        """Requests taken that have no place in the queue of replies yet."""
-        return len(self._gathered.commands)
+    def unsubmitted(self) -> int:
+        """The number of requests that are pipelined, and have no place in the queue of replies yet."""
+        return len(self._pipelined.commands)
 
-    def take(self, request: Request) -> None:
-        """Do what the client asks, perhaps only with `go_on`. What it raises is still to be replied to."""
-        handle = self._own.get(request.verb)
-        if handle is None:
-            self._application_command(request)
-        else:
-            self.go_on()
-            handle(request)
-
-    def go_on(self) -> None:
-        """Submit the commands that were taken one after the other: no more come now."""
-        if not self._gathered.commands:
+    def handle_request(self, request: Request) -> None:
+        """Handles a request, perhaps only with the next `submit_pipelined`. The caller replies to exceptions."""
+        verb = request.verb
+        description = self._submitted_verbs.get(verb)
+        if description is not None:
+            self._application_command(request, description)
             return
-        gathered, self._gathered = self._gathered, _Gathered()
-        if gathered.is_local:
-            self._ask(gathered.commands, self._replies.place_all(gathered.numbers))
-        elif not self._submitted_together(gathered.numbers, gathered.commands):
-            for number, command in zip(gathered.numbers, gathered.commands, strict=True):
-                self._submit(number, command, waits=False)
+        handle = self._handlers.get(verb)
+        if handle is None:
+            raise help_pages.unknown(verb, self._verbs.descriptions)
+        self.submit_pipelined()
+        handle(request)
+
+    def submit_pipelined(self) -> None:
+        """Submits the pipelined commands: no more come at the moment, or another request follows them."""
+        if not self._pipelined.commands:
+            return
+        pipelined, self._pipelined = self._pipelined, _Pipelined()
+        if pipelined.is_local:
+            self._query_local(pipelined.commands, self._replies.place_all(pipelined.tags))
+        elif not self._submit_together(pipelined.tags, pipelined.commands):
+            for tag, command in zip(pipelined.tags, pipelined.commands, strict=True):
+                self._submit(tag, command, waits=False)
 
     def pause(self) -> None:
-        """Tell the client no more events: it does not read them."""
-        self._followings.pause()
+        """The client does not read: deliver no more events."""
+        self._subscriptions.pause()
 
     def resume(self) -> None:
-        self._followings.resume()
+        self._subscriptions.resume()
+
+    def end_subscriptions(self) -> None:
+        """Deliver no more events, of any log."""
+        self._subscriptions.end_all()
 
     def disconnected(self) -> None:
         """The connection is gone; the session waits for its client to come back."""
-        self.stop_following()
+        self.end_subscriptions()
         session, self._session = self._session, None
         if session is not None:
             session.disconnected()
 
-    def _when_first(self, ask: Callable[[Request, Answer], None], request: Request) -> None:
-        self._replies.when_first(request.number, partial(ask, request))
+    def _handle_when_first(self, handle: Callable[[Request, Answer], None], request: Request) -> None:
+        self._replies.handle_when_first(request.tag, partial(handle, request))
 
     # ---------------------------------------------------------------------------------------------
     # Commands of the applications
     # ---------------------------------------------------------------------------------------------
 
-    def _application_command(self, request: Request) -> None:
-        description = self._verbs.get(request.verb)
-        if description is None:
-            raise help_pages.unknown(request.verb, self._verbs)
+    def _application_command(self, request: Request, description: CommandDescription) -> None:
         parts, level = parts_of(description, request), "linearizable"
         if not description.changes:
             parts, level = read_level(parts)
         command = self._check(parts)
         if description.waits:
-            self.go_on()
-            self._submit(request.number, command, waits=True)
+            self.submit_pipelined()
+            self._submit(request.tag, command, waits=True)
         elif level == "linearizable":
-            self._gather(request, command, is_local=False)
-        elif level == "stale" or not (self._replies.in_order or self._gathered.is_of_the_log):
-            self._gather(request, command, is_local=True)
-        else:
-            self.go_on()
-            self._replies.when_first(request.number, partial(self._ask_one, command))
+            self._pipeline(request, command, is_local=False)
+        elif level == "stale" or not (self._replies.in_order or self._pipelined.is_for_the_log):
+            self._pipeline(request, command, is_local=True)
+        else:  # read=sequential sees what the requests before it have written
+            self.submit_pipelined()
+            self._replies.handle_when_first(request.tag, partial(self._query_local_one, command))
 
-    def _gather(self, request: Request, command: Command, is_local: bool) -> None:
+    def _pipeline(self, request: Request, command: Command, is_local: bool) -> None:
         characters = len(request.rest)
-        gathered = self._gathered
-        if is_local != gathered.is_local or gathered.characters + characters > GATHERED_CHARACTERS_MAX:
-            self.go_on()
-            gathered = self._gathered
-        gathered.is_local = is_local
-        gathered.commands.append(command)
-        gathered.numbers.append(request.number)
-        gathered.characters += characters
+        pipelined = self._pipelined
+        if is_local != pipelined.is_local or pipelined.characters + characters > PIPELINED_CHARACTERS_MAX:
+            self.submit_pipelined()
+            pipelined = self._pipelined
+        pipelined.is_local = is_local
+        pipelined.commands.append(command)
+        pipelined.tags.append(request.tag)
+        pipelined.characters += characters
 
-    def _submitted_together(self, numbers: list[int | None], commands: list[Command]) -> bool:
-        if self._not_introduced is not None:
+    def _submit_together(self, tags: list[Any], commands: list[Command]) -> bool:
+        """Submits the commands together. Returns False, without any effect, if each must be submitted by itself."""
+        if self._hello_refusal is not None:
             return False
         assert self._session is not None
         placed: list[AnswerAll] = []
 
         def place() -> AnswerAll:
-            placed.append(self._replies.place_all(numbers))
+            placed.append(self._replies.place_all(tags))
             return placed[0]
 
+        numbers = tags if self._has_numbers else [None] * len(tags)
         try:
             together = self._session.submit_all(numbers, commands, place)
         except Exception as error:
             if not placed:
-                return False  # one of them cannot be encoded
-            placed[0]([refusal(error)] * len(numbers))
+                return False  # a command cannot be encoded
+            placed[0]([refusal(error)] * len(tags))
             return True
         self._session_is_used = self._session_is_used or together
         return together
 
-    def _submit(self, number: int | None, command: Command, waits: bool) -> None:
-        answer = self._replies.place_waiting(number) if waits else self._replies.place(number)
-        if self._not_introduced is not None:
-            answer(self._not_introduced)
+    def _submit(self, tag: Any, command: Command, waits: bool) -> None:
+        answer = self._replies.place_waiting(tag) if waits else self._replies.place(tag)
+        if self._hello_refusal is not None:
+            answer(self._hello_refusal)
             return
         assert self._session is not None
         self._session_is_used = True
         try:
-            self._session.submit(number, command, answer)
+            self._session.submit(tag if self._has_numbers else None, command, answer)
         except Exception as error:
             answer(refusal(error))
 
-    def _ask_one(self, question: Command, answer: Answer) -> None:
-        self._ask([question], lambda results: answer(results[0]))
+    def _query_local_one(self, question: Command, answer: Answer) -> None:
+        self._query_local([question], lambda results: answer(results[0]))
 
-    def _ask(self, questions: Sequence[Command], answer: AnswerAll) -> None:
-        refused = self._not_introduced or (_SHUTDOWN if self._desk.draining else self._session_end)
+    def _query_local(self, questions: Sequence[Command], answer: AnswerAll) -> None:
+        refused = self._hello_refusal or (SHUTDOWN if self._local_clients.draining else self._session_end)
         if refused is not None:
             answer([refused] * len(questions))
             return
         assert self._session is not None
         try:
-            self._session.ask_all(questions, answer)
+            self._session.query_local_all(questions, answer)
         except Exception as error:
             answer([refusal(error)] * len(questions))
 
@@ -227,71 +254,67 @@ class Conversation:
     # ---------------------------------------------------------------------------------------------
 
     def _connect(self) -> ClientConnection:
-        """Each session of this connection knows whether it is still the present one when it ends."""
-        mine: list[ClientConnection] = []
+        """Connects anew. The end of a session that this client has left is not reported to it."""
+        connected: list[ClientConnection] = []
 
         def ended(code: str, text: str) -> None:
-            if mine and mine[0] is self._session:
-                self._session_ended(Refused(code, text))
+            if connected and connected[0] is self._session:
+                self._session_end = Refused(code, text)
+                self._on_session_end(self._session_end)
 
-        mine.append(self._desk.connect(ended))
+        connected.append(self._local_clients.connect(ended))
         self._session_is_used = False
-        self._session_end = self._not_introduced = None
-        return mine[0]
-
-    def _session_ended(self, why: Refused) -> None:
-        self._session_end = why
-        state = Word("replaced" if why.code == "REPLACED" else "expired")
-        self._replies.say(render_event(Event("SESSION", (("state", state),))))
+        self._session_end = self._hello_refusal = None
+        return connected[0]
 
     def _hello(self, request: Request) -> None:
-        client_id, ttl_seconds = introduction(request)
-        self.introducing = True
-        self._replies.when_first(request.number, partial(self._open_session, client_id, ttl_seconds))
+        client_id, ttl_seconds = hello_arguments(request)
+        self.is_changing_session = True
+        self._replies.handle_when_first(request.tag, partial(self._open_session, client_id, ttl_seconds))
 
     def _open_session(self, client_id: str, ttl_seconds: int, answer: Answer) -> None:
-        if self._desk.draining:
-            self._introduced(answer, _SHUTDOWN)
+        if self._local_clients.draining:
+            self._hello_answered(answer, SHUTDOWN)
             return
         if self._session_is_used or self._session_end is not None:
-            self._let_go_of_session()
+            self._leave_session()
             self._session = self._connect()
         assert self._session is not None
         self._session_is_used = True
         try:
-            self._session.hello(client_id, ttl_seconds, partial(self._introduced, answer))
+            self._session.hello(client_id, ttl_seconds, partial(self._hello_answered, answer))
         except Exception as error:
-            self._introduced(answer, refusal(error))
+            self._hello_answered(answer, refusal(error))
 
-    def _let_go_of_session(self) -> None:
+    def _leave_session(self) -> None:
         session, self._session = self._session, None
         assert session is not None
         session.disconnected()
-        self._replies.refuse_waiting(
+        self._replies.refuse_out_of_order(
             Refused("NOSESSION", "this connection has said HELLO again and left its session", fate="unknown")
         )
 
-    def _introduced(self, answer: Answer, result: Result) -> None:
-        """Commands behind a refused HELLO must not run in a session that nobody asked for."""
-        self.introducing = False
+    def _hello_answered(self, answer: Answer, result: Result) -> None:
+        """Commands behind a refused HELLO are refused: they must not run in the connection's anonymous session."""
+        self.is_changing_session = False
         if isinstance(result, Refused):
-            self._not_introduced = Refused("NOSESSION", f"HELLO was refused ({result.code}); say it again first")
+            self._hello_refusal = Refused("NOSESSION", f"HELLO was refused ({result.code}); say it again first")
         answer(result)
 
     def _bye(self, request: Request) -> None:
         without_arguments(request)
-        self.introducing = True
-        self._replies.when_first(request.number, self._close_session)
+        self.is_changing_session = True
+        self._replies.handle_when_first(request.tag, self._close_session)
 
     def _close_session(self, answer: Answer) -> None:
         assert self._session is not None
         try:
-            self._session.bye(partial(self._closed, answer))
+            self._session.bye(partial(self._bye_answered, answer))
         except Exception as error:
-            self._closed(answer, refusal(error))
+            self._bye_answered(answer, refusal(error))
 
-    def _closed(self, answer: Answer, result: Result) -> None:
-        self.introducing = False
+    def _bye_answered(self, answer: Answer, result: Result) -> None:
+        self.is_changing_session = False
         if isinstance(result, Done) or self._session_end is not None:
             self.finished = True
         answer(result)
@@ -299,30 +322,26 @@ class Conversation:
     def _quit(self, request: Request) -> None:
         without_arguments(request)
         self.finished = True
-        self._replies.place(request.number)(Done())
+        self._replies.place(request.tag)(Done())
 
     # ---------------------------------------------------------------------------------------------
-    # Following a log
+    # Subscriptions to event logs
     # ---------------------------------------------------------------------------------------------
 
     def _listen(self, request: Request) -> None:
         _verb, first = self._check((request.verb, *request.args))
-        self._replies.when_first(request.number, partial(self._follow, request.verb, first))
+        self._replies.handle_when_first(request.tag, partial(self._subscribe, request.verb, first))
 
-    def _follow(self, verb: str, first: int, answer: Answer) -> None:
-        if self._desk.draining:
-            answer(_SHUTDOWN)
+    def _subscribe(self, verb: str, first: int, answer: Answer) -> None:
+        if self._local_clients.draining:
+            answer(SHUTDOWN)
         else:
-            self._followings.begin(verb, first, answer)
+            self._subscriptions.begin(verb, first, answer)
 
     def _unlisten(self, request: Request) -> None:
         self._check((request.verb, *request.args))
-        self._replies.when_first(request.number, partial(self._unfollow, request.verb.removeprefix("UN")))
+        self._replies.handle_when_first(request.tag, partial(self._unsubscribe, request.verb.removeprefix("UN")))
 
-    def _unfollow(self, verb: str, answer: Answer) -> None:
-        self._followings.end(verb)
+    def _unsubscribe(self, verb: str, answer: Answer) -> None:
+        self._subscriptions.end(verb)
         answer(Done())
-
-    def stop_following(self) -> None:
-        """No more events, of any log."""
-        self._followings.end_all()

@@ -15,7 +15,7 @@ USAGE: Final = "FAULT LOSS 0.1, FAULT DELAY 50, FAULT CUT 1,3, FAULT HEAL or FAU
 
 
 def apply_fault(server: Server, args: tuple[str, ...]) -> None:
-    """Do what the arguments of FAULT say. Raises `BadRequest`."""
+    """Applies the fault that the arguments of FAULT describe. Raises `BadRequest`."""
     match [args[0].upper(), *args[1:]] if args else []:
         case ["LOSS", probability]:
             server.faults.lose(_number(probability, float, "LOSS takes a probability, as in FAULT LOSS 0.3"))
@@ -32,7 +32,7 @@ def apply_fault(server: Server, args: tuple[str, ...]) -> None:
 
 
 def _number(text: str, kind: type[_N], right: str) -> _N:
-    """How large it may be is the business of who takes it."""
+    """Reads a number of any size: `LinkFaults` checks whether it is in range."""
     try:
         return kind(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The line protocol's grammar, as pure functions (docs/protocol.rst): bytes of one line in, a request out, and back.
+"""The line protocol's grammar, as pure functions: a line becomes a request, a result or an event becomes lines.
 
 request = [ "#" number SP ] verb *( SP arg )        arg = word | JSON string literal
 """
@@ -9,16 +9,16 @@ import re
 from collections.abc import Iterator
 from json import JSONDecodeError, JSONDecoder
 from json.encoder import encode_basestring
-from typing import Final
+from typing import Any, Final
 
 from attrs import frozen
 
 from pfsb.applications.arguments import Quoted
 from pfsb.applications.interfaces import BadRequest, Done, Event, Fields, Result, Word
-from pfsb.support.limits import NUMBER_MAX
+from pfsb.frontends.stream.reply_queue import ROWS_AT_ONCE
 
-ROWS_AT_ONCE: Final = 16
-"""A reply of more rows is rendered row by row."""
+NUMBER_MAX: Final = 2**63 - 1
+"""The highest command number; the lowest is 1."""
 
 _JSON = JSONDecoder()
 _BARE = (int, Word)
@@ -26,12 +26,13 @@ _NUMBER = re.compile(r"#([0-9]{1,19})(?: +|$)")
 _NUMBER_IN_BYTES = re.compile(rb"\s*#([0-9]{1,19})(?= |\r?$)")
 _VERB = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
-# JSON leaves these as they are, but they end lines for some readers, move some terminals' cursors, or are no UTF-8.
+# Characters that JSON does not escape, although they end lines for some readers, move cursors of some terminals, or
+# cannot be encoded in UTF-8.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class BadLine(BadRequest):
-    """A line that is no request. `number` is the command number that it began with, for the reply."""
+    """A line that is no request. `number` is the command number with which the line begins, for the reply."""
 
     def __init__(self, text: str, number: int | None = None) -> None:
         super().__init__(text)
@@ -40,17 +41,26 @@ class BadLine(BadRequest):
 
 @frozen
 class Request:
-    """One line: `number` if it had one, `verb` in upper case, `rest` as it was written after the verb."""
+    """One request of a client.
 
-    number: int | None
+    `tag` tells how to render its reply: it is the command number of a line, or None. `verb` is in upper case, and
+    `rest` is the text after the verb.
+    """
+
+    tag: Any
     verb: str
     rest: str
+
+    @property
+    def number(self) -> int | None:
+        number: int | None = self.tag
+        return number
 
     @property
     def args(self) -> tuple[str, ...]:
         """The arguments: words as str, string literals as `Quoted`. Raises `BadRequest`.
 
-        Split on demand only: to a verb that takes the rest of the line a lone quote is text.
+        Arguments are split only on demand: for a verb that takes the rest of the line, a lone quote is text.
         """
         rest = self.rest
         if '"' in rest:
@@ -61,7 +71,7 @@ class Request:
 
     @property
     def text(self) -> str | None:
-        """For verbs that take the rest of the line: that, or what it means if it is one JSON string; None if empty."""
+        """The rest of the line, for verbs that take it: as it is, or the value of one JSON string; None if empty."""
         if self.rest.startswith('"'):
             value, end = _literal_or_none(self.rest)
             if value is not None and end == len(self.rest):
@@ -70,7 +80,7 @@ class Request:
 
 
 def parse(line: bytes) -> Request:
-    """Read one line without its end. Raises `BadLine` with a sentence that says what would be right."""
+    """The request in one line without its end. Raises `BadLine` with a sentence that tells what would be right."""
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
@@ -91,13 +101,13 @@ def parse(line: bytes) -> Request:
 
 
 def number_of(line: bytes) -> int | None:
-    """The command number that a line begins with, however bad the rest of it is."""
+    """The command number that a line begins with, even if the rest of the line is no request; None if there is none."""
     found = _NUMBER_IN_BYTES.match(line)
     return _in_range(int(found[1])) if found else None
 
 
 def split_options(args: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Take bare words of the form name=value out of `args`: (the other arguments, the options)."""
+    """Divides `args` into (the other arguments, the options): options are bare words of the form name=value."""
     options = dict(arg.split("=", 1) for arg in args if "=" in arg and not isinstance(arg, Quoted))
     return tuple(arg for arg in args if "=" not in arg or isinstance(arg, Quoted)), options
 
@@ -122,7 +132,7 @@ def render(number: int | None, result: Result) -> bytes:
 
 
 def render_in_slices(number: int | None, result: Result) -> bytes | Iterator[bytes]:
-    """As `render`, but for a reply of many rows its lines, one after the other."""
+    """Does what `render` does; but a reply of many rows is rendered line by line, as it is written."""
     if isinstance(result, Done) and len(result.rows) > ROWS_AT_ONCE:
         return _lines(number, result)
     return render(number, result)
@@ -141,7 +151,7 @@ def render_event(event: Event) -> bytes:
 
 
 def _pairs(fields: Fields) -> str:
-    """` name=value` for each; a field without a name is its value alone (a row of HELP, the JSON of STATUS)."""
+    """` name=value` for each field; ` value` for a field without a name (a row of HELP, the JSON of STATUS)."""
     text = ""
     for name, value in fields:
         shown = value if isinstance(value, _BARE) else quote(value)
@@ -150,12 +160,12 @@ def _pairs(fields: Fields) -> str:
 
 
 def _one_line(text: str) -> str:
-    """A sentence may quote what a user typed: whatever would break the line is escaped."""
+    """Escapes the characters that would break the line of a reply: a sentence may quote the client's input."""
     return text if text.isprintable() else quote(text)[1:-1].replace('\\"', '"')
 
 
 def _checked(text: str, line: bytes) -> str:
-    """Refuse control characters; a tab between words is taken for a space, since people paste them."""
+    """Raises for control characters, except tabs: a tab becomes a space, since people paste tabs between words."""
     found = _CONTROL.search(text)
     if found:
         raise BadLine(
@@ -225,9 +235,10 @@ def _literal(text: str, start: int) -> tuple[Quoted, int]:
 
 
 def _literal_or_none(text: str) -> tuple[Quoted | None, int]:
-    """For free text, which may begin with a quote and yet be no string, as in: "yes" she said.
+    """The JSON string that free text begins with, and where it ends; (None, ...) if the text is not one JSON string.
 
-    Raises `BadRequest` for the one thing that is neither: a string with half of a surrogate pair.
+    Free text may begin with a quote and be no string, as in: "yes" she said. Raises `BadRequest` for a string with half
+    of a surrogate pair.
     """
     try:
         _value, end = _JSON.raw_decode(text)

@@ -25,7 +25,7 @@ ALWAYS: Final = (
         changes=False,
     ),
 )
-"""What the line protocol itself understands."""
+"""The commands of the line protocol itself."""
 
 SESSION: Final = frozenset({"HELLO", "BYE", "QUIT"})
 
@@ -59,14 +59,14 @@ def all_commands(descriptions: Iterable[CommandDescription]) -> Result:
 
 
 def one_command(description: CommandDescription) -> Result:
-    """What it does, how it may be asked, and an example."""
+    """Rows that tell what a command does, how it is asked, and an example."""
     rows = [description.usage, f"  {description.help}", f"  {_manner(description)}"]
     rows.append(f"  Example: {_EXAMPLES.get(description.verb) or _from_usage(description.usage)}")
     return Done(rows=tuple(_row(row) for row in rows))
 
 
 def unknown(verb: str, known: Collection[str]) -> BadRequest:
-    """The error for a command that is not there; it names the one that may have been meant."""
+    """The error for a command that does not exist; it names a command with a similar name."""
     return BadRequest(f"there is no command {verb}, HELP shows all; {nearest(verb, known)}", code="UNKNOWN")
 
 
@@ -84,5 +84,5 @@ def _manner(description: CommandDescription) -> str:
 
 
 def _from_usage(usage: str) -> str:
-    """The usage without what may be left out."""
+    """The usage without its optional parts."""
     return re.sub(r" *\[[^\]]*\]", "", usage)

@@ -1,42 +1,46 @@
-"""The line protocol's connections (docs/protocol.rst): bytes in, bytes out, both in bounded memory."""
+"""LineProtocol: a connection that speaks the line protocol (docs/protocol.rst), in bounded memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IReactorTime
 
 from pfsb.applications.interfaces import BadRequest, Event, Refused, Word
-from pfsb.frontends.line.conversation import Conversation
+from pfsb.frontends.line.conversation import Conversation, Verbs
 from pfsb.frontends.line.grammar import BadLine, number_of, parse, render, render_event, render_in_slices
 from pfsb.frontends.line.splitter import LineSplitter, TooLong
 from pfsb.frontends.stream.protocol import StreamFactory, StreamProtocol
 from pfsb.frontends.stream.reply_queue import ReplyQueue, refusal
 
+if TYPE_CHECKING:
+    from pfsb.server import Server
+
 
 class LineProtocol(StreamProtocol):
-    """One client at its lines."""
+    """One client that speaks the line protocol."""
 
     def __init__(self, factory: LineFactory) -> None:
         super().__init__(factory)
         self.factory = factory
         self._splitter = LineSplitter(factory.server.config.limits.command_bytes)
-        self._replies = ReplyQueue(self._write, render_in_slices, factory.turn, self._relieved)
+        self._replies = ReplyQueue(self._write, render_in_slices, factory.iteration_end, self._relieved)
 
-    def cut(self, data: bytes) -> Iterable[bytes | TooLong]:
+    def split_requests(self, data: bytes) -> Iterable[bytes | TooLong]:
         return self._splitter.feed(data)
 
-    def converse(self) -> Conversation:
-        conversation = Conversation(self.factory.server, self.factory.verbs, self._replies)
-        self._replies.say(self.factory.welcome())
+    def begin_conversation(self) -> Conversation:
+        conversation = Conversation(self.factory.server, self.factory.verbs, self._replies, self._tell_session_end)
+        self._line_conversation = conversation
+        self._replies.write_between_replies(self.factory.welcome())
         return conversation
 
-    def turn_away(self, why: Refused) -> None:
-        self._replies.say(render(None, why))
+    def write_refusal(self, refused: Refused) -> None:
+        self._replies.write_between_replies(render(None, refused))
 
-    def take(self, request: bytes | TooLong) -> None:
-        conversation = self._conversation
-        assert conversation is not None
+    def handle_request(self, request: bytes | TooLong) -> None:
+        conversation = self._line_conversation
         number: int | None = None
         try:
             if isinstance(request, TooLong):
@@ -44,18 +48,26 @@ class LineProtocol(StreamProtocol):
                 raise self.factory.too_long()
             if request and not request.isspace():
                 parsed = parse(request)
-                number = parsed.number
-                conversation.take(parsed)
+                number = parsed.tag
+                conversation.handle_request(parsed)
         except BadLine as error:
-            conversation.go_on()
+            conversation.submit_pipelined()
             self._replies.place(error.number)(refusal(error))
         except Exception as error:
-            conversation.go_on()
+            conversation.submit_pipelined()
             self._replies.place(number)(refusal(error))
+
+    def _tell_session_end(self, refused: Refused) -> None:
+        state = Word("replaced" if refused.code == "REPLACED" else "expired")
+        self._replies.write_between_replies(render_event(Event("SESSION", (("state", state),))))
 
 
 class LineFactory(StreamFactory):
     """Makes connections that speak the line protocol from their first byte on."""
+
+    def __init__(self, server: Server, clock: IReactorTime) -> None:
+        super().__init__(server, clock)
+        self.verbs = Verbs(server)
 
     def buildProtocol(self, addr: IAddress | None) -> LineProtocol:
         return LineProtocol(self)

@@ -1,4 +1,4 @@
-"""What one may ask a server about itself, and FAULT, which does something to it and to nobody else."""
+"""ServerQueries: the requests about one server itself, and FAULT, which disturbs this server and no other."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from pfsb.server import Server
 
 Handler = Callable[[Request, Answer], None]
-"""May raise `BadRequest` instead of giving an answer."""
+"""Gives an answer to a request. May raise `BadRequest` instead."""
 
 
 class ServerQueries:
-    """Each is answered in its turn, when all that was asked before has its reply."""
+    """Each query is handled when all requests before it have their replies, so it shows what they have done."""
 
     def __init__(self, server: Server, verbs: Mapping[str, CommandDescription]) -> None:
         self._server = server
@@ -28,7 +28,7 @@ class ServerQueries:
 
     @property
     def handlers(self) -> dict[str, Handler]:
-        """By verb."""
+        """Verb -> the handler of its requests."""
         return {
             "PING": self._ping,
             "STATUS": self._status,

@@ -1,4 +1,4 @@
-"""From the bytes of a connection to its lines, in bounded memory; telnet's own bytes are taken out (RFC 854)."""
+"""LineSplitter: splits the bytes of a connection into lines, in bounded memory, without those of telnet (RFC 854)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ IAC: Final = 0xFF
 _SUBNEGOTIATION: Final = 0xFA
 _SUBNEGOTIATION_END: Final = 0xF0
 _FIRST_WITH_OPTION: Final = 0xFB
-"""WILL, WONT, DO and DONT: 0xFB to 0xFE, each with one more byte."""
+"""The first of WILL, WONT, DO and DONT, 0xFB to 0xFE, which are each followed by one more byte."""
 _SUBNEGOTIATION_BYTES_MAX: Final = 1_024
-"""Telnet's are a few dozen bytes; noise that looks like the beginning of one must not swallow what follows for ever."""
+"""Maximum length of a subnegotiation. Real ones have a few dozen bytes; bytes that only look like the beginning of one
+must not swallow all that follows."""
 _START_BYTES: Final = 32
-"""Enough of a line that is too long to read the number that it begins with."""
+"""How much is kept of a line that is too long: enough to read its command number."""
 
 
 @frozen
 class TooLong:
-    """Stands for a line of more bytes than allowed, of which only the `start` was kept."""
+    """A line of more bytes than allowed, of which only the `start` was kept."""
 
     start: bytes
 
 
 class LineSplitter:
-    """Cuts what arrives at LF, without a CR before it. Keeps at most `line_bytes_max` bytes and what just arrived."""
+    """Lines end with LF, or with CR LF. Keeps at most `line_bytes_max` bytes, and those that have just arrived."""
 
     def __init__(self, line_bytes_max: int) -> None:
         self._line_bytes_max = line_bytes_max
@@ -47,7 +48,7 @@ class LineSplitter:
             pieces[0] = self._partial + pieces[0]
         self._partial = pieces.pop()
         lines = [self._line(piece) for piece in pieces]
-        # The CR of a CRLF that is still under way does not count.
+        # If the last byte is a CR, the LF of its line end may be under way: that CR does not count.
         if len(self._partial) > self._line_bytes_max + 1:
             lines.append(TooLong(self._partial[:_START_BYTES]))
             self._partial = b""
@@ -62,12 +63,12 @@ class LineSplitter:
 
 @define
 class _TelnetFilter:
-    """Takes out negotiation, also when it is cut anywhere by the network. An escaped 0xFF stays: it is no UTF-8."""
+    """Removes telnet's negotiation, wherever the network has cut it. An escaped 0xFF stays: it is not UTF-8."""
 
     _command: bytes = b""
-    """What has come of a command that began with IAC."""
+    """The beginning of a command, from its IAC on."""
     _subnegotiated: int = 0
-    """Bytes of the subnegotiation so far; 0: not in one."""
+    """Number of bytes of the present subnegotiation so far; 0 outside of one."""
     _out: bytearray = field(factory=bytearray)
 
     @property

@@ -1,4 +1,4 @@
-"""The logs that one client follows (LISTEN), each from a place of its own, by one connection."""
+"""Subscriptions: the event logs that one connection listens to (LISTEN)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Subscriptions:
-    """One for each verb that begins one. They are paused and resumed together, as the client reads."""
+    """At most one subscription for each listen verb. All are paused and resumed together, as the client reads."""
 
     def __init__(self, server: Server, replies: ReplyQueue) -> None:
         self._server = server
@@ -23,21 +23,21 @@ class Subscriptions:
         self._paused = False
 
     def begin(self, verb: str, first: int, answer: Answer) -> None:
-        """From event number `first` on, or 0: from the next one on. A former one of that verb ends."""
+        """Subscribes from event number `first` on; 0: from the next event on. Ends a former subscription."""
         self.end(verb)
         if first:
             answer(Done())
-        self._by_verb[verb] = following = self._server.follow(verb, first, self._tell)
+        self._by_verb[verb] = subscription = self._server.subscribe(verb, first, self._write_event)
         if not first:
-            # Of what is only to come nothing is told yet. Whoever knows where it begins can go on there elsewhere.
-            answer(Done((("from", following.next),)))
+            # No event was delivered yet. Tell the client where its events begin, so it can resume at another server.
+            answer(Done((("from", subscription.next),)))
         if self._paused:
-            following.pause()
+            subscription.pause()
 
     def end(self, verb: str) -> None:
-        following = self._by_verb.pop(verb, None)
-        if following is not None:
-            following.stop()
+        subscription = self._by_verb.pop(verb, None)
+        if subscription is not None:
+            subscription.stop()
 
     def end_all(self) -> None:
         for verb in list(self._by_verb):
@@ -45,13 +45,13 @@ class Subscriptions:
 
     def pause(self) -> None:
         self._paused = True
-        for following in self._by_verb.values():
-            following.pause()
+        for subscription in self._by_verb.values():
+            subscription.pause()
 
     def resume(self) -> None:
         self._paused = False
-        for following in list(self._by_verb.values()):
-            following.resume()
+        for subscription in list(self._by_verb.values()):
+            subscription.resume()
 
-    def _tell(self, event: Event) -> None:
-        self._replies.say(render_event(event))
+    def _write_event(self, event: Event) -> None:
+        self._replies.write_between_replies(render_event(event))

@@ -1,4 +1,4 @@
-"""The commands of Redis that an application here answers: each as one command of the line protocol, and a form.
+"""Translated commands: each of these commands of Redis becomes one command of the line protocol, and a form of reply.
 
 The names are those of Redis; docs/protocol.rst describes what the commands do. A translation takes the arguments
 apart, no more: the application checks, once, whether a key or a value can be taken.
@@ -18,11 +18,12 @@ from pfsb.frontends.resp.patterns import Cursors, range_of
 from pfsb.frontends.resp.replies import Dialect, Form
 
 SCAN_COUNT_DEFAULT: Final = 10
+"""Number of keys in one reply to SCAN without COUNT, as in Redis."""
 
 
 @frozen
-class Asked:
-    """A command as the line protocol has it, and what its reply is to look like."""
+class TranslatedCommand:
+    """A command as the line protocol has it, and the form of its reply."""
 
     verb: str
     args: tuple[str, ...]
@@ -31,102 +32,104 @@ class Asked:
 
 @frozen
 class Client:
-    """What a translation may depend on."""
+    """The facts about a client that a translation may depend on."""
 
     dialect: Dialect
     cursors: Cursors
 
 
-Translate = Callable[[Sequence[str], Client], Asked]
-"""Takes the arguments, as many as the command goes with. Raises `BadRequest`."""
+Translate = Callable[[Sequence[str], Client], TranslatedCommand]
+"""Called with as many arguments as the arity allows. Raises `BadRequest`."""
 
 
 @frozen
 class RedisCommand:
-    """A row of the table."""
+    """One command of Redis, as COMMAND describes it."""
 
     arity: int
-    """Words, the name included; negative: at least so many (as in the answer to COMMAND)."""
+    """Number of words, including the name; a negative number -N stands for N or more words."""
     help: str
     translate: Translate | None = None
-    """None: the door answers by itself."""
+    """None for a command about the connection (`ConnectionCommands`)."""
     changes: bool = False
     keys: tuple[int, int, int] = (1, 1, 1)
-    """Which words are keys: first, last (-1: the last one there is), step."""
+    """The positions of words that are keys: (first, last, step), where last = -1 is the last word."""
 
     def goes_with(self, words: int) -> bool:
         return words == self.arity if self.arity > 0 else words >= -self.arity
 
 
 def wrong_number_of_arguments(name: str) -> BadRequest:
-    """In the words that users of Redis know."""
+    """The error that clients of Redis know."""
     return BadRequest(f"wrong number of arguments for '{name.lower()}' command")
 
 
-def _get(args: Sequence[str], client: Client) -> Asked:
-    return Asked("GET", (Quoted(args[0]),), client.dialect.value)
+def _get(args: Sequence[str], client: Client) -> TranslatedCommand:
+    return TranslatedCommand("GET", (Quoted(args[0]),), client.dialect.value)
 
 
-def _set(args: Sequence[str], client: Client) -> Asked:
+def _set(args: Sequence[str], client: Client) -> TranslatedCommand:
     key, value, *options = args
     if not options:
-        return Asked("PUT", (key, value), replies.ok)
+        return TranslatedCommand("PUT", (key, value), replies.ok)
     if len(options) == 1 and options[0].upper() == "NX":
-        return Asked("CAS", (key, "nil", Quoted(value)), replies.set_if_absent(replies.OK, client.dialect.nil))
+        return TranslatedCommand(
+            "CAS", (key, "nil", Quoted(value)), replies.set_if_absent(replies.OK, client.dialect.nil)
+        )
     raise BadRequest(f"SET takes the option NX only, and not {quoted(' '.join(options))}: keys do not expire here")
 
 
-def _setnx(args: Sequence[str], client: Client) -> Asked:
+def _setnx(args: Sequence[str], client: Client) -> TranslatedCommand:
     key, value = args
     form = replies.set_if_absent(replies.integer(1), replies.integer(0))
-    return Asked("CAS", (key, "nil", Quoted(value)), form)
+    return TranslatedCommand("CAS", (key, "nil", Quoted(value)), form)
 
 
-def _del(args: Sequence[str], client: Client) -> Asked:
-    return Asked("DEL", tuple(args), replies.integer_field("deleted"))
+def _del(args: Sequence[str], client: Client) -> TranslatedCommand:
+    return TranslatedCommand("DEL", tuple(args), replies.integer_field("deleted"))
 
 
-def _exists(args: Sequence[str], client: Client) -> Asked:
-    return Asked("MGET", tuple(map(Quoted, args)), replies.how_many_of(args))
+def _exists(args: Sequence[str], client: Client) -> TranslatedCommand:
+    return TranslatedCommand("MGET", tuple(map(Quoted, args)), replies.how_many_of(args))
 
 
-def _strlen(args: Sequence[str], client: Client) -> Asked:
-    return Asked("GET", (Quoted(args[0]),), replies.length)
+def _strlen(args: Sequence[str], client: Client) -> TranslatedCommand:
+    return TranslatedCommand("GET", (Quoted(args[0]),), replies.length)
 
 
-def _append(args: Sequence[str], client: Client) -> Asked:
-    return Asked("APPEND", tuple(args), replies.length)
+def _append(args: Sequence[str], client: Client) -> TranslatedCommand:
+    return TranslatedCommand("APPEND", tuple(args), replies.length)
 
 
-def _mget(args: Sequence[str], client: Client) -> Asked:
-    return Asked("MGET", tuple(map(Quoted, args)), client.dialect.values_of(args))
+def _mget(args: Sequence[str], client: Client) -> TranslatedCommand:
+    return TranslatedCommand("MGET", tuple(map(Quoted, args)), client.dialect.values_of(args))
 
 
-def _mset(args: Sequence[str], client: Client) -> Asked:
+def _mset(args: Sequence[str], client: Client) -> TranslatedCommand:
     if len(args) % 2:
         raise wrong_number_of_arguments("mset")
-    return Asked("MPUT", tuple(args), replies.ok)
+    return TranslatedCommand("MPUT", tuple(args), replies.ok)
 
 
 def _step(sign: int) -> Translate:
-    """INCR, DECR and their like, with a step or without."""
+    """Translates INCR, INCRBY, DECR and DECRBY, with a step or without."""
 
-    def translate(args: Sequence[str], client: Client) -> Asked:
+    def translate(args: Sequence[str], client: Client) -> TranslatedCommand:
         key, *steps = args
         step = parse_integer(steps[0]) if steps else 1
         if step is None:
             raise BadRequest(f"{quoted(steps[0])} is no integer of 64 bits (example: 12)")
-        return Asked("INCR", (key, str(sign * step)), replies.integer_field("value"))
+        return TranslatedCommand("INCR", (key, str(sign * step)), replies.integer_field("value"))
 
     return translate
 
 
-def _keys(args: Sequence[str], client: Client) -> Asked:
+def _keys(args: Sequence[str], client: Client) -> TranslatedCommand:
     first, end = range_of(args[0])
-    return Asked("KEYS", (Quoted(first), Quoted(end), f"limit={rows_max}"), replies.keys)
+    return TranslatedCommand("KEYS", (Quoted(first), Quoted(end), f"limit={rows_max}"), replies.keys)
 
 
-def _scan(args: Sequence[str], client: Client) -> Asked:
+def _scan(args: Sequence[str], client: Client) -> TranslatedCommand:
     cursor, *options = args
     pattern, limit = "*", SCAN_COUNT_DEFAULT
     if len(options) % 2:
@@ -144,24 +147,26 @@ def _scan(args: Sequence[str], client: Client) -> Asked:
     first, end = range_of(pattern)
     if cursor != "0":
         first = max(first, client.cursors.key_of(cursor))
-    return Asked("KEYS", (Quoted(first), Quoted(end), f"limit={limit}"), replies.page_of_keys(client.cursors.to))
+    return TranslatedCommand(
+        "KEYS", (Quoted(first), Quoted(end), f"limit={limit}"), replies.page_of_keys(client.cursors.cursor_at)
+    )
 
 
 def _lock(verb: str) -> Translate:
-    """A name, and options as the line protocol has them."""
+    """Translates LOCK and TRYLOCK: a name, and options as in the line protocol."""
 
-    def translate(args: Sequence[str], client: Client) -> Asked:
-        return Asked(verb, (Quoted(args[0]), *args[1:]), replies.integer_field("token"))
+    def translate(args: Sequence[str], client: Client) -> TranslatedCommand:
+        return TranslatedCommand(verb, (Quoted(args[0]), *args[1:]), replies.integer_field("token"))
 
     return translate
 
 
-def _unlock(args: Sequence[str], client: Client) -> Asked:
-    return Asked("UNLOCK", (Quoted(args[0]), *args[1:]), replies.ok)
+def _unlock(args: Sequence[str], client: Client) -> TranslatedCommand:
+    return TranslatedCommand("UNLOCK", (Quoted(args[0]), *args[1:]), replies.ok)
 
 
-def _say(args: Sequence[str], client: Client) -> Asked:
-    return Asked("SAY", (" ".join(args),), replies.integer_field("index"))
+def _say(args: Sequence[str], client: Client) -> TranslatedCommand:
+    return TranslatedCommand("SAY", (" ".join(args),), replies.integer_field("index"))
 
 
 TRANSLATED: Final[dict[str, RedisCommand]] = {

@@ -1,4 +1,4 @@
-"""The commands of Redis that are about the connection and the server: answered at this door, at once."""
+"""ConnectionCommands: the commands of Redis about the connection and the server, which are answered at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pfsb.server import Server
 
 REDIS_VERSION: Final = "7.0.0"
-"""What client libraries are told that ask for it before they use a command: those that are here are as in that one."""
+"""The version of Redis whose commands these are, for client libraries that ask before they use a command."""
 NAME_CHARACTERS_MAX: Final = 64
 
 OWN: Final[dict[str, RedisCommand]] = {
@@ -32,13 +32,13 @@ OWN: Final[dict[str, RedisCommand]] = {
 }
 COMMANDS: Final[Mapping[str, RedisCommand]] = {**TRANSLATED, **OWN}
 _SHOWN: Final = ("cluster", "server", "state", "view", "leader", "aru", "revision")
-"""Of STATUS, in INFO."""
+"""The names in STATUS that INFO shows."""
 _CONFIG: Final = {"save": "", "appendonly": "yes"}
-"""Every answered write is on disk, and there is no other kind of saving."""
+"""The settings that CONFIG GET shows: every answered write is on disk, and there is no other way of saving."""
 
 
 class ConnectionCommands:
-    """One connection's name and dialect, and the commands that are about them."""
+    """The name and the dialect of one connection, and the commands about them."""
 
     def __init__(self, server: Server, number: int) -> None:
         self._server = server
@@ -59,8 +59,8 @@ class ConnectionCommands:
         }
         assert self._commands.keys() == OWN.keys()
 
-    def answer(self, name: str, args: Sequence[str]) -> bytes:
-        """The reply to one of `OWN`. Raises `BadRequest`."""
+    def reply_to(self, name: str, args: Sequence[str]) -> bytes:
+        """The reply to one of the commands in `OWN`. Raises `BadRequest`."""
         return self._commands[name](args)
 
     def _ping(self, args: Sequence[str]) -> bytes:
@@ -104,7 +104,7 @@ class ConnectionCommands:
             case ("INFO",):
                 return replies.bulk(f"id={self._number} name={self._name} db=0 resp={self.dialect.protocol}\n")
             case ("SETINFO", _, _) | ("NO-EVICT" | "NO-TOUCH", _):
-                pass  # nobody is evicted, and who the library is has no bearing on anything here
+                pass  # no client is evicted, and the name of the library changes nothing
             case _:
                 raise BadRequest(f"CLIENT {quoted(' '.join(args))} is not known here; {OWN['CLIENT'].help}")
         return replies.OK
@@ -119,11 +119,11 @@ class ConnectionCommands:
             case "LIST" if not names:
                 return replies.array([replies.bulk(name.lower()) for name in COMMANDS])
             case "INFO":
-                asked = names or list(COMMANDS)
-                return replies.array([_row(name) if name in COMMANDS else self.dialect.nil for name in asked])
+                wanted = names or list(COMMANDS)
+                return replies.array([_row(name) if name in COMMANDS else self.dialect.nil for name in wanted])
             case "DOCS":
-                asked = [name for name in names or COMMANDS if name in COMMANDS]
-                return self.dialect.mapping((name.lower(), self._page(name)) for name in asked)
+                known = [name for name in names or COMMANDS if name in COMMANDS]
+                return self.dialect.mapping((name.lower(), self._page(name)) for name in known)
         raise BadRequest(f"COMMAND {quoted(' '.join(args))} is not known here; {OWN['COMMAND'].help}")
 
     def _page(self, name: str) -> bytes:
@@ -170,7 +170,7 @@ def _section(name: str, values: Mapping[str, Any]) -> str:
 
 
 def _row(name: str) -> bytes:
-    """One command, as COMMAND tells of it."""
+    """One command, as COMMAND describes it."""
     command = COMMANDS[name]
     flag = "write" if command.changes else "readonly" if command.translate else "fast"
     return replies.array(

@@ -1,7 +1,7 @@
-"""From the bytes of a connection to commands of the Redis protocol (RESP), in bounded memory.
+"""CommandParser: splits the bytes of a connection into commands of the Redis protocol (RESP), in bounded memory.
 
 A command is an array of bulk strings: `*2 CRLF $3 CRLF GET CRLF $1 CRLF k CRLF`. Lengths come first, so a command that
-is too large is passed over without being kept, and nothing is looked at byte by byte.
+is too large is skipped without being kept, and no part of a command is read byte by byte.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from attrs import frozen
 from pfsb.applications.arguments import quoted
 
 ARGUMENTS_MAX: Final = 1_048_576
+"""Maximum number of arguments of a command, as in Redis."""
 BULK_BYTES_MAX: Final = 536_870_912
-"""What Redis itself takes. A length above it is no length, and whatever follows it no command."""
+"""Maximum length of an argument in Redis. A larger number is no length, and the bytes after it are no command."""
 _HEADER_BYTES_MAX: Final = 32
 _DIGITS_MAX: Final = 10
 _ARGUMENT_OVERHEAD_BYTES: Final = 1
-"""What an argument counts beside its own bytes, like the space of a line: a command's many empty ones count too."""
+"""Number of bytes that an argument counts beside its own, like the space in a line: many empty arguments count, too."""
 
 
 @frozen
 class TooLarge:
-    """Stands for a command of more bytes than allowed, of which nothing was kept."""
+    """A command of more bytes than allowed, of which no part was kept."""
 
 
 @frozen
 class Malformed:
-    """What came is no command, and nobody can tell where the next one begins: the last item there is."""
+    """Bytes that are no command. Where the next command begins is unknown, so this is the last item of a connection."""
 
     text: str
 
@@ -37,38 +38,38 @@ Item = list[bytes] | TooLarge | Malformed
 
 
 class _Unreadable(Exception):
-    """Its text is what the client is told."""
+    """Raised for bytes that are no command; its text is for the client."""
 
 
 class CommandParser:
-    """Keeps what has come of one command: at most `command_bytes_max` bytes of arguments, and a header."""
+    """Keeps the beginning of one command: at most `command_bytes_max` bytes of arguments, and a header."""
 
     def __init__(self, command_bytes_max: int) -> None:
         self._command_bytes_max = command_bytes_max
-        self._kept: list[bytes] = []
-        """The beginning of a header or of an argument, as it came."""
+        self._beginning: list[bytes] = []
+        """The beginning of a header or of an argument, in the pieces in which it came."""
         self._missing = 0
-        """Bytes without which there is no use in looking at it again."""
+        """Number of bytes without which the header or the argument cannot be complete."""
         self._to_skip = 0
-        """Bytes still to come of an argument that is too large."""
+        """Number of bytes still to come of an argument that is too large."""
         self._left = 0
-        """Arguments still to come of the present command; 0: the next header is a command's."""
+        """Number of arguments still to come of the present command; 0 if the next header is that of a command."""
         self._arguments: list[bytes] = []
         self._command_bytes = 0
         self._is_too_large = False
         self._is_over = False
 
     def feed(self, data: bytes) -> list[Item]:
-        """The commands that `data` completes. After a `Malformed` there are no more, whatever comes."""
+        """The commands that `data` completes. After a `Malformed` there are no more, whatever bytes come."""
         if self._is_over:
             return []
         if len(data) < self._missing:
-            self._kept.append(data)
+            self._beginning.append(data)
             self._missing -= len(data)
             return []
-        if self._kept:
-            data = b"".join((*self._kept, data))
-            self._kept.clear()
+        if self._beginning:
+            data = b"".join((*self._beginning, data))
+            self._beginning.clear()
         items: list[Item] = []
         try:
             self._read(data, items)
@@ -83,28 +84,28 @@ class CommandParser:
         self._to_skip -= position
         self._missing = 0
         while position < end:
-            following = self._argument(data, position) if self._left else self._command(data, position)
+            next_position = self._argument(data, position) if self._left else self._command(data, position)
             if self._missing:
-                self._kept.append(data[position:])
+                self._beginning.append(data[position:])
                 return
             if not self._left and (self._arguments or self._is_too_large):
                 items.append(TooLarge() if self._is_too_large else self._arguments)
                 self._arguments, self._is_too_large = [], False
-            position = following
+            position = next_position
 
     def _command(self, data: bytes, position: int) -> int:
-        """Read `*COUNT`; returns where it ends, or notes what is missing. None at all is no command, as in Redis."""
+        """Reads `*COUNT`. Returns where it ends, or notes how much is missing. Skips empty arrays, as Redis does."""
         if data[position] in b"\r\n":
             return position + 1
-        count, following = self._header(data, position, b"*")
+        count, next_position = self._header(data, position, b"*")
         if count > ARGUMENTS_MAX:
             raise _Unreadable(f"a command has {count} arguments, {ARGUMENTS_MAX} are possible")
         self._left = count
         self._command_bytes = 0
-        return following
+        return next_position
 
     def _argument(self, data: bytes, position: int) -> int:
-        """Read `$LENGTH` and as many bytes; returns where they end, or notes what is missing."""
+        """Reads `$LENGTH` and as many bytes. Returns where they end, or notes how much is missing."""
         length, start = self._header(data, position, b"$")
         if self._missing:
             return start

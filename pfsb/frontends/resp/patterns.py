@@ -1,4 +1,4 @@
-"""KEYS and SCAN: which range of keys a pattern stands for, and where a cursor goes on."""
+"""Patterns and cursors of KEYS and SCAN: the range of keys of a pattern, and the key that a cursor stands for."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from pfsb.applications.arguments import quoted
 from pfsb.applications.interfaces import BadRequest
 
 CURSORS_MAX: Final = 10_000
+"""Number of cursors that a server remembers, for all of its clients."""
 _LAST_CHARACTER: Final = "\U0010ffff"
 _SURROGATES: Final = (0xD800, 0xE000)
 _PREFIX: Final = re.compile(r"((?:[^*?\[\\]|\\.)*)(\*?)", re.DOTALL)
 
 
 def range_of(pattern: str) -> tuple[str, str]:
-    """The keys from (included) to (excluded, "": to the last) that match `prefix*`, or that one key.
+    """The first key (included) and the end (excluded, "" for none) of the keys that match `prefix*`, or one key.
 
-    A backslash takes the meaning from the next character. Raises `BadRequest` for any other pattern: only a range of
-    the order of keys is found without looking at them all.
+    A backslash makes the next character an ordinary one. Raises `BadRequest` for any other pattern: only a range of
+    keys in their order is found without looking at all keys.
     """
     found = _PREFIX.fullmatch(pattern)
     if found is None:
@@ -40,17 +41,18 @@ def _after_all_that_begin_with(prefix: str) -> str:
 
 
 class Cursors:
-    """Numbers that stand for keys: a cursor of Redis is a number, and programs take it for one.
+    """The cursors of one server: numbers that stand for keys.
 
-    A key has no number of its own that would fit. So this server remembers, for the last `CURSORS_MAX` of them.
+    Client libraries expect a cursor to be a number, and a key does not fit into one. So the server remembers the keys
+    of the last `CURSORS_MAX` cursors.
     """
 
     def __init__(self) -> None:
         self._numbers = count(1)
         self._keys: OrderedDict[int, str] = OrderedDict()
 
-    def to(self, key: str) -> int:
-        """A cursor that goes on from `key`."""
+    def cursor_at(self, key: str) -> int:
+        """A new cursor that continues from `key`."""
         number = next(self._numbers)
         self._keys[number] = key
         if len(self._keys) > CURSORS_MAX:
@@ -58,7 +60,7 @@ class Cursors:
         return number
 
     def key_of(self, cursor: str) -> str:
-        """Where that cursor goes on. Raises `BadRequest` if it is none of this server's."""
+        """The key from which a cursor continues. Raises `BadRequest` if this server does not know the cursor."""
         if cursor.isascii() and cursor.isdigit() and len(cursor) < 20 and int(cursor) in self._keys:
             return self._keys[int(cursor)]
         raise BadRequest(

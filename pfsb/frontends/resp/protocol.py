@@ -1,57 +1,37 @@
-"""The Redis protocol as a second door: its connections, on the same conversation as the line protocol's."""
+"""RespProtocol: a connection that speaks the Redis protocol (docs/redis.rst), on a conversation like the lines' one."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
 
 from attrs import define, field, frozen
 from twisted.internet.interfaces import IAddress, IReactorTime
 
-from pfsb.applications.interfaces import Answer, BadRequest, Done, Event, Refused, Result
-from pfsb.frontends.line.conversation import Conversation
+from pfsb.applications.interfaces import Answer, BadRequest, Done, Refused, Result
+from pfsb.frontends.line.conversation import Conversation, Verbs
 from pfsb.frontends.line.grammar import Request
 from pfsb.frontends.resp import replies
-from pfsb.frontends.resp.commands import Asked, Client, wrong_number_of_arguments
+from pfsb.frontends.resp.commands import Client, TranslatedCommand, wrong_number_of_arguments
 from pfsb.frontends.resp.connection_commands import COMMANDS, ConnectionCommands
 from pfsb.frontends.resp.parser import CommandParser, Item, Malformed, TooLarge
 from pfsb.frontends.resp.patterns import Cursors
 from pfsb.frontends.resp.replies import Form
-from pfsb.frontends.stream.protocol import StreamFactory, StreamProtocol
-from pfsb.frontends.stream.reply_queue import AnswerAll, ReplyQueue, refusal
+from pfsb.frontends.stream.protocol import IConversation, StreamFactory, StreamProtocol
+from pfsb.frontends.stream.reply_queue import ReplyQueue, refusal
 from pfsb.server import Server
 from pfsb.support.spelling import nearest
 
 
 @define(eq=False)
-class FormedReplies(ReplyQueue):
-    """Replies strictly in order, each in the form that its command wants.
-
-    A conversation places its requests in the order in which it takes them, so the forms of those that it has taken
-    and not yet placed are a queue.
-    """
+class RespReplyQueue(ReplyQueue):
+    """Replies strictly in the order of the requests: in this protocol no number tells which request a reply is for."""
 
     blocked: bool = field(init=False, default=False)
-    """A LOCK is not answered yet: as Redis does with a client that waits, nothing behind it is taken."""
-    _expected: deque[Form] = field(init=False, factory=deque)
-
-    def expect(self, form: Form) -> None:
-        """The next request that is placed has this form."""
-        self._expected.append(form)
-
-    def place(self, tag: Any) -> Answer:
-        return super().place(self._expected.popleft())
-
-    def place_all(self, tags: Sequence[Any]) -> AnswerAll:
-        return super().place_all([self._expected.popleft() for _ in tags])
-
-    def when_first(self, tag: Any, ask: Callable[[Answer], None]) -> None:
-        super().when_first(self._expected.popleft(), ask)
+    """True while a LOCK has no answer: as in Redis, no command behind a blocking one is handled."""
 
     def place_waiting(self, tag: Any) -> Answer:
-        """In its order, unlike in the line protocol: there are no numbers here to tell replies apart."""
         answer = self.place(tag)
         self.blocked = True
 
@@ -63,10 +43,14 @@ class FormedReplies(ReplyQueue):
 
 
 @frozen
-class WordsRequest(Request):
-    """A request whose arguments came one by one."""
+class RespRequest(Request):
+    """A request whose arguments came one by one, and whose `tag` is the form of its reply. It has no number."""
 
     words: tuple[str, ...]
+
+    @property
+    def number(self) -> None:
+        return None
 
     @property
     def args(self) -> tuple[str, ...]:
@@ -77,45 +61,49 @@ class WordsRequest(Request):
         return self.words[0] or None
 
 
-class RespConversation(Conversation):
-    """Takes commands of Redis; what an application answers is a request like those of the line protocol."""
+class RespConversation:
+    """Translates commands of Redis into requests, and hands them to a conversation like the line protocol's.
 
-    def __init__(self, factory: RespFactory, replies: FormedReplies, ended: Callable[[], None]) -> None:
-        super().__init__(factory.server, factory.verbs, replies)
-        self._formed = replies
-        self._door = ConnectionCommands(factory.server, next(factory.numbers))
+    Commands about the connection itself are answered here.
+    """
+
+    def __init__(self, factory: RespFactory, replies: RespReplyQueue, on_session_end: Callable[[], None]) -> None:
+        """`on_session_end` is called when the session is over, and the connection has to end."""
+        self.conversation = Conversation(
+            factory.server, factory.verbs, replies, self._end_with_session, has_numbers=False
+        )
+        self._replies = replies
+        self._connection_commands = ConnectionCommands(factory.server, next(factory.numbers))
         self._cursors = factory.cursors
-        self._client = Client(self._door.dialect, self._cursors)
-        self._ended = ended
+        self._client = Client(self._connection_commands.dialect, self._cursors)
+        self._on_session_end = on_session_end
 
-    def take_words(self, words: list[bytes]) -> None:
-        """Do what is asked. Never raises."""
+    def handle_words(self, words: list[bytes]) -> None:
+        """Handles one command of Redis. Never raises."""
         try:
-            asked = self._understand(words)
+            translated = self._translate(words)
         except Exception as error:
             self.reply(refusal(error))
             return
-        if isinstance(asked, bytes):
-            self.reply(Done(), replies.said(asked))
+        if isinstance(translated, bytes):
+            self.reply(Done(), replies.constant(translated))
             return
-        self._formed.expect(asked.form)
+        verb, args, form = translated.verb, translated.args, translated.form
         try:
-            self.take(WordsRequest(None, asked.verb, " ".join(asked.args), asked.args))
+            self.conversation.handle_request(RespRequest(form, verb, " ".join(args), args))
         except Exception as error:
-            self._answer(refusal(error))
+            self.reply(refusal(error), form)
 
     def reply(self, result: Result, form: Form = replies.ok) -> None:
-        """To a request that needs nobody else."""
-        self.go_on()
-        self._formed.expect(form)
-        self._answer(result)
+        """Replies at once to a request that the conversation does not see."""
+        self.conversation.submit_pipelined()
+        self._replies.place(form)(result)
 
-    def _answer(self, result: Result) -> None:
-        self.go_on()
-        self._formed.place(None)(result)
+    def _translate(self, words: list[bytes]) -> TranslatedCommand | bytes:
+        """The command as the line protocol has it, or the reply to a command about the connection.
 
-    def _understand(self, words: list[bytes]) -> Asked | bytes:
-        """Raises `BadRequest`."""
+        Raises `BadRequest`.
+        """
         name, *args = map(_text, words)
         name = name.upper()
         command = COMMANDS.get(name)
@@ -125,19 +113,18 @@ class RespConversation(Conversation):
             raise wrong_number_of_arguments(name)
         if command.translate is not None:
             return command.translate(args, self._client)
-        answer = self._door.answer(name, args)
-        self._client = Client(self._door.dialect, self._cursors)
-        self.finished = self.finished or self._door.quits
-        return answer
+        reply = self._connection_commands.reply_to(name, args)
+        self._client = Client(self._connection_commands.dialect, self._cursors)
+        self.conversation.finished = self.conversation.finished or self._connection_commands.quits
+        return reply
 
-    def _session_ended(self, why: Refused) -> None:
-        """No event could tell it here. Whoever held locks must not go on as if nothing had happened."""
-        self._session_end = why
-        self.finished = True
-        self._ended()
+    def _end_with_session(self, refused: Refused) -> None:
+        """No event can tell the client that its session is over, so its connection ends.
 
-    def _tell(self, event: Event) -> None:
-        raise AssertionError("nobody listens at this door")
+        A client that held locks must not go on as if it held them.
+        """
+        self.conversation.finished = True
+        self._on_session_end()
 
 
 class RespProtocol(StreamProtocol):
@@ -147,47 +134,46 @@ class RespProtocol(StreamProtocol):
         super().__init__(factory)
         self.factory = factory
         self._parser = CommandParser(factory.server.config.limits.command_bytes)
-        self._replies = self._formed = FormedReplies(self._write, _render, factory.turn, self._relieved)
-        self._talk: RespConversation | None = None
+        self._replies = self._resp_replies = RespReplyQueue(self._write, _render, factory.iteration_end, self._relieved)
 
-    def cut(self, data: bytes) -> Iterable[Item]:
+    def split_requests(self, data: bytes) -> Iterable[Item]:
         return self._parser.feed(data)
 
-    def converse(self) -> Conversation:
-        turn = self.factory.turn
-        self._talk = RespConversation(self.factory, self._formed, lambda: turn.call(self._work))
-        return self._talk
+    def begin_conversation(self) -> Conversation:
+        iteration_end = self.factory.iteration_end
+        self._resp = RespConversation(self.factory, self._resp_replies, lambda: iteration_end.call(self._work))
+        return self._resp.conversation
 
-    def turn_away(self, why: Refused) -> None:
-        self._replies.say(replies.error(why))
+    def write_refusal(self, refused: Refused) -> None:
+        self._replies.write_between_replies(replies.error(refused))
 
-    def take(self, request: Item) -> None:
-        talk = self._talk
-        assert talk is not None
+    def handle_request(self, request: Item) -> None:
         match request:
             case TooLarge():
                 limit = self.factory.server.config.limits.command_bytes
                 text = f"a command has at most {limit} bytes; this one was skipped to its end"
-                talk.reply(Refused("TOOLARGE", text))
+                self._resp.reply(Refused("TOOLARGE", text))
             case Malformed(text):
-                talk.reply(Done(), replies.said(replies.protocol_error(text)))
-                talk.finished = True
+                self._resp.reply(Done(), replies.constant(replies.protocol_error(text)))
+                self._resp.conversation.finished = True
             case words:
-                talk.take_words(words)
+                self._resp.handle_words(words)
 
-    def _must_wait(self, conversation: Conversation) -> bool:
-        return self._formed.blocked or super()._must_wait(conversation)
+    def _must_wait(self, conversation: IConversation) -> bool:
+        return self._resp_replies.blocked or super()._must_wait(conversation)
 
-    def _may_read(self, conversation: Conversation) -> bool:
-        """Also while a LOCK waits, which may take hours: only who reads notices that a client is gone."""
-        return not super()._must_wait(conversation) and (not self._formed.blocked or len(self._requests) < self._window)
+    def _may_read(self, conversation: IConversation) -> bool:
+        """A connection is read while a LOCK waits, which may take hours, to notice that the client is gone."""
+        may_handle = not super()._must_wait(conversation)
+        return may_handle and (not self._resp_replies.blocked or len(self._requests) < self._window)
 
 
 class RespFactory(StreamFactory):
     """Makes connections that speak the Redis protocol from their first byte on."""
 
-    def __init__(self, server: Server, clock: IReactorTime, beside: StreamFactory | None = None) -> None:
+    def __init__(self, server: Server, clock: IReactorTime, verbs: Verbs, beside: StreamFactory | None = None) -> None:
         super().__init__(server, clock, beside)
+        self.verbs = verbs
         self.cursors = Cursors()
         self.numbers = count(1)
 

@@ -1,7 +1,7 @@
-"""What replies look like in the Redis protocol: the forms of RESP 2 and 3, as pure functions of results.
+"""Replies of the Redis protocol: the forms of RESP 2 and 3, as pure functions of results.
 
-A *form* turns the result of one command into the bytes of its reply. Whatever was refused is an error, unless the form
-knows better: to GET, a key that is not there is nil.
+A *form* turns the result of one command into the bytes of its reply. A refusal becomes an error, unless the form
+has another meaning for it: in the reply to GET, a key that does not exist is nil.
 """
 
 from __future__ import annotations
@@ -10,23 +10,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from pfsb.applications.interfaces import Done, Refused, Result, Value
+from pfsb.frontends.stream.reply_queue import ROWS_AT_ONCE
 
 Form = Callable[[Result], bytes | Iterator[bytes]]
 
 OK: Final = b"+OK\r\n"
-ROWS_AT_ONCE: Final = 16
-"""A reply of more rows is rendered row by row."""
 _WORDS_OF_REDIS: Final = {"BADREQUEST": "ERR", "UNKNOWN": "ERR"}
 
 
 def error(refused: Refused) -> bytes:
-    """`-CODE fate=... text`; the codes are pfsb's own, but for ERR where Redis has it too."""
+    """`-CODE fate=... text`, with the codes of pfsb; but ERR for those that are ERR in Redis."""
     code = _WORDS_OF_REDIS.get(refused.code, refused.code)
     return _error_line(f"{code} fate={refused.fate} {refused.text}")
 
 
 def protocol_error(text: str) -> bytes:
-    """The last thing that is said."""
+    """The last reply of a connection whose bytes are no commands."""
     return _error_line(f"ERR Protocol error: {text}; this connection ends here")
 
 
@@ -47,8 +46,8 @@ def array(items: Sequence[bytes]) -> bytes:
     return b"*%d\r\n%s" % (len(items), b"".join(items))
 
 
-def said(data: bytes) -> Form:
-    """The form of a reply that is known already."""
+def constant(data: bytes) -> Form:
+    """The form of a reply that does not depend on the result."""
     return lambda _: data
 
 
@@ -57,7 +56,7 @@ def ok(result: Result) -> bytes:
 
 
 def integer_field(name: str) -> Form:
-    """The number in one field."""
+    """The form of a reply that is the number in one field of the result."""
 
     def form(result: Result) -> bytes:
         return error(result) if isinstance(result, Refused) else integer(int(_field(result, name)))
@@ -66,14 +65,14 @@ def integer_field(name: str) -> Form:
 
 
 def length(result: Result) -> bytes:
-    """STRLEN and APPEND: the bytes of the value; none if there is no key."""
+    """STRLEN and APPEND: the length of the value in bytes; 0 if the key does not exist."""
     if isinstance(result, Done):
         return integer(len(str(_field(result, "value")).encode()))
     return integer(0) if result.code == "NOTFOUND" else error(result)
 
 
 def set_if_absent(done: bytes, otherwise: bytes) -> Form:
-    """Of a CAS that wants no key there."""
+    """SET NX and SETNX: `done` if a CAS from nil has set the key, `otherwise` if the key existed."""
 
     def form(result: Result) -> bytes:
         if isinstance(result, Done):
@@ -84,7 +83,7 @@ def set_if_absent(done: bytes, otherwise: bytes) -> Form:
 
 
 def how_many_of(keys: Sequence[str]) -> Form:
-    """EXISTS, from the rows of the keys that there are: a key that is named twice counts twice."""
+    """EXISTS: how many of the keys are in the rows of the result; a key that is named twice counts twice."""
 
     def form(result: Result) -> bytes:
         if isinstance(result, Refused):
@@ -96,7 +95,7 @@ def how_many_of(keys: Sequence[str]) -> Form:
 
 
 def keys(result: Result) -> bytes | Iterator[bytes]:
-    """KEYS: all, or an error: Redis knows no answer that is not complete."""
+    """KEYS: all keys, or an error, since Redis has no reply that is incomplete."""
     if isinstance(result, Refused):
         return error(result)
     if _next(result) is not None:
@@ -106,7 +105,7 @@ def keys(result: Result) -> bytes | Iterator[bytes]:
 
 
 def page_of_keys(cursor_to: Callable[[str], int]) -> Form:
-    """SCAN: the cursor to go on with, 0 at the end, and keys."""
+    """SCAN: the cursor of the next page, 0 at the end, and the keys of this page."""
 
     def form(result: Result) -> bytes | Iterator[bytes]:
         if isinstance(result, Refused):
@@ -119,14 +118,14 @@ def page_of_keys(cursor_to: Callable[[str], int]) -> Form:
 
 
 class Dialect:
-    """Where RESP 2 and 3 differ."""
+    """The forms in which RESP 2 and 3 differ."""
 
     def __init__(self, protocol: int) -> None:
         self.protocol = protocol
         self.nil = b"_\r\n" if protocol == 3 else b"$-1\r\n"
 
     def value(self, result: Result) -> bytes:
-        """GET: nil if there is no key."""
+        """GET: the value, or nil if the key does not exist."""
         if isinstance(result, Done):
             return bulk(str(_field(result, "value")))
         return self.nil if result.code == "NOTFOUND" else error(result)
@@ -143,7 +142,7 @@ class Dialect:
         return form
 
     def mapping(self, pairs: Iterable[tuple[str, bytes]]) -> bytes:
-        """A map; in RESP 2 an array of names and values by turns."""
+        """A map; in RESP 2 an array of names and values, alternating."""
         flat = [part for name, value in pairs for part in (bulk(name), value)]
         return b"%%%d\r\n%s" % (len(flat) // 2, b"".join(flat)) if self.protocol == 3 else array(flat)
 
@@ -153,7 +152,7 @@ def _bulks(result: Done) -> Iterator[bytes]:
 
 
 def _whole_or_parts(count: int, items: Iterator[bytes], before: bytes = b"") -> bytes | Iterator[bytes]:
-    """An array of `count` items."""
+    """An array of `count` items: as a whole, or in parts if it is long."""
     head = b"%s*%d\r\n" % (before, count)
     if count > ROWS_AT_ONCE:
         return _parts(head, items)
@@ -181,5 +180,5 @@ def _error_line(text: str) -> bytes:
 
 
 def _one_line(text: str) -> bytes:
-    """A sentence may quote what a user typed; a simple string ends at the first line end."""
+    """Replaces line ends: a sentence may quote the client's input, and a simple string ends at the first line end."""
     return text.replace("\r", " ").replace("\n", " ").encode("utf-8", "backslashreplace")

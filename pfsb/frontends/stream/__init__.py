@@ -1,0 +1,21 @@
+"""Stream: the part of a client's connection that does not depend on the protocol that the client speaks.
+
+In: the events of a Twisted transport. Out: calls of a conversation, and writes to the transport. This package imports
+no protocol: a subclass of StreamProtocol says how bytes become requests, `IConversation` is all that is asked of a
+conversation, and a `Render` function turns a result into bytes.
+
+- `protocol`: StreamProtocol handles the requests of one connection and decides when the connection is read. It is not
+  read while a request must be answered before others (HELLO), while `session_window` of its requests have no reply,
+  while the whole server has too many requests under way, and while the client does not read. StreamFactory makes the
+  connections, and counts them against `limits.connections`.
+- `reply_queue`: ReplyQueue puts replies into the order of the requests, and collects the replies of one iteration of
+  the reactor into one write. Large replies are written in slices. EndOfIteration calls functions at the end of an
+  iteration, with one timer for all connections.
+- `admission`: AdmissionControl limits the requests under way of all connections, and lets connections take turns.
+
+Memory is bounded: a connection holds one read of the transport, one window of requests, one slice of a reply, and the
+output that the transport has not written yet; while that is too much, the transport asks for a pause.
+
+Order: a request takes its place in the queue when it is handled, and the reply at the head of the queue is written
+first. Only a place out of order (LOCK in the line protocol) is overtaken.
+"""

@@ -1,4 +1,7 @@
-"""What the protocols of the client port have in common: a connection is read, paused and ended, in bounded memory."""
+"""StreamProtocol: the part that the protocols of the client port share.
+
+A connection is read, paused and ended here, in bounded memory; a protocol adds how bytes become requests.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
+from typing import Protocol as StructuralType
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
@@ -23,7 +27,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pfsb.applications.interfaces import Refused
-from pfsb.frontends.line.conversation import Conversation, Verbs
 from pfsb.frontends.stream.admission import AdmissionControl
 from pfsb.frontends.stream.reply_queue import EndOfIteration, ReplyQueue
 
@@ -33,34 +36,61 @@ if TYPE_CHECKING:
 LEAVE_SECONDS: Final = 10.0
 """How long a client may take to read its last replies, before the connection is cut."""
 LINGER_SECONDS: Final = 15.0
-"""How long a client that has closed its side may wait for replies: longer than commands take (request_seconds)."""
+"""How long a client that has closed its side may wait for replies: longer than `request_seconds`."""
 
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
-"""A client whose machine is gone is noticed in half a minute, and its session can expire."""
+"""(socket option, its value): a client whose machine is gone is noticed in half a minute, and its session expires."""
+
+
+class IConversation(StructuralType):
+    """The part of a conversation that a connection needs (`pfsb.frontends.line.conversation`)."""
+
+    finished: bool
+    """True when no further request is handled, and the connection ends with the last reply."""
+    is_changing_session: bool
+    """True while no further request may be handled, since HELLO or BYE is not answered."""
+
+    @property
+    def unsubmitted(self) -> int:
+        """The number of requests that were handled and have no place among the replies yet."""
+
+    def submit_pipelined(self) -> None:
+        """Submits the requests without a place: no more requests come at the moment."""
+
+    def pause(self) -> None:
+        """The client does not read: deliver no more events."""
+
+    def resume(self) -> None:
+        """The client reads again."""
+
+    def end_subscriptions(self) -> None:
+        """Deliver no more events, ever."""
+
+    def disconnected(self) -> None:
+        """The connection is gone."""
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
 class StreamProtocol(Protocol):
-    """One client: cuts its requests, feeds them to its conversation, writes what comes of it.
+    """One connection: splits its bytes into requests, hands them to its conversation, and writes the replies.
 
-    It stops reading while a request must be answered before others are taken (HELLO), while `session_window` requests
-    are unanswered, while all connections together have too many under way, and while the client does not read what it
-    is told; what has arrived by then, one read of the transport at most, waits here. A protocol says how bytes become
-    requests and how it greets; the rest is here.
+    A connection is not read while a request must be answered before others are handled (HELLO), while `session_window`
+    requests have no reply, while all connections together have too many requests under way, and while the client does
+    not read its replies. Requests that have arrived by then, one read of the transport at most, wait in memory.
     """
 
     _replies: ReplyQueue
 
     def __init__(self, factory: StreamFactory) -> None:
-        self._house = factory
-        self._crowd = factory.crowd
+        self._stream_factory = factory
+        self._admission = factory.admission
         self._counted = 0
-        """What the crowd was told that is under way here."""
-        self._has_asked = False
-        self._has_its_turn = False
+        """How many requests of this connection `AdmissionControl` counts as under way."""
+        self._has_handled_requests = False
+        self._is_admitted = False
         self._window = factory.server.config.limits.session_window
         self._requests: deque[Any] = deque()
-        self._conversation: Conversation | None = None
+        self._conversation: IConversation | None = None
         self._window_is_full = False
         self._output_is_full = False
         self._end_of_input = False
@@ -69,25 +99,25 @@ class StreamProtocol(Protocol):
         self._reading = True
         self._deadline: IDelayedCall | None = None
 
-    # ------------------------------------------------------------------ what a protocol has of its own
+    # ------------------------------------------------------------------ implemented by each protocol
 
-    def cut(self, data: bytes) -> Iterable[Any]:
+    def split_requests(self, data: bytes) -> Iterable[Any]:
         """The requests that these bytes complete."""
         raise NotImplementedError
 
-    def take(self, request: Any) -> None:
-        """Do what is asked, or reply that it cannot be done. Never raises."""
+    def handle_request(self, request: Any) -> None:
+        """Hands a request to the conversation, or places a refusal among the replies. Never raises."""
         raise NotImplementedError
 
-    def converse(self) -> Conversation:
+    def begin_conversation(self) -> IConversation:
         """The client is let in: greet it."""
         raise NotImplementedError
 
-    def turn_away(self, why: Refused) -> None:
-        """Say that it is not."""
+    def write_refusal(self, refused: Refused) -> None:
+        """Tells the client why it is not let in."""
         raise NotImplementedError
 
-    # ------------------------------------------------------------------ told by the transport
+    # ------------------------------------------------------------------ called by the transport
 
     def connectionMade(self) -> None:
         transport = self._transport()
@@ -95,39 +125,39 @@ class StreamProtocol(Protocol):
             transport.setTcpNoDelay(True)
             _keep_alive(transport)
         IConsumer(transport).registerProducer(self, True)
-        if not self._house.admit(self):
-            self.turn_away(self._house.full())
+        if not self._stream_factory.admit(self):
+            self.write_refusal(self._stream_factory.full())
             self.leave()
             return
-        self._conversation = self.converse()
+        self._conversation = self.begin_conversation()
         self._replies.flush()
 
     def dataReceived(self, data: bytes) -> None:
-        self._requests.extend(self.cut(data))
+        self._requests.extend(self.split_requests(data))
         self._work()
 
     def readConnectionLost(self) -> None:
-        """The client has nothing more to ask; like QUIT, it still gets the replies to what it has asked."""
+        """The client sends no more requests. As after QUIT, it still gets the replies to those that it has sent."""
         self._end_of_input = True
         self._set_deadline(LINGER_SECONDS, self.leave)
         self._work()
 
     def writeConnectionLost(self) -> None:
-        """The client cannot be told anything any more; the transport ends the connection by itself."""
+        """The client cannot read replies any more; the transport ends the connection by itself."""
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 (Twisted's signature)
         self._leaving = True
         self._requests.clear()
         self._replies.close()
         self._count()
-        self._crowd.forget(self)
+        self._admission.forget(self)
         if self._conversation is not None:
             self._conversation.disconnected()
         self._cancel_deadline()
-        self._house.forget(self)
+        self._stream_factory.forget(self)
 
     def pauseProducing(self) -> None:
-        """The client does not read what it was told: no more events, and no more requests are taken."""
+        """The client does not read its replies: deliver no more events, and handle no more requests."""
         self._output_is_full = True
         self._replies.pause()
         if self._conversation is not None:
@@ -143,27 +173,27 @@ class StreamProtocol(Protocol):
         self._work()
 
     def stopProducing(self) -> None:
-        """The connection is gone; `connectionLost` says so too."""
+        """The connection is gone. Nothing to do: the transport calls `connectionLost` as well."""
 
-    # ------------------------------------------------------------------ the end
+    # ------------------------------------------------------------------ the end of the connection
 
     def leave(self) -> None:
-        """Write what there is to be said, and close."""
+        """Writes the output that there is, and closes the connection."""
         if self._leaving:
             return
         self._leaving = True
         self._requests.clear()
         if self._conversation is not None:
-            self._conversation.stop_following()
+            self._conversation.end_subscriptions()
         self._replies.finish()
         transport = self._transport()
         IConsumer(transport).unregisterProducer()
         transport.loseConnection()
         self._set_deadline(LEAVE_SECONDS, self._abort)
 
-    def _set_deadline(self, seconds: float, what: Callable[[], None]) -> None:
+    def _set_deadline(self, seconds: float, function: Callable[[], None]) -> None:
         self._cancel_deadline()
-        self._deadline = self._house.clock.callLater(seconds, what)
+        self._deadline = self._stream_factory.clock.callLater(seconds, function)
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None and self._deadline.active():
@@ -173,7 +203,7 @@ class StreamProtocol(Protocol):
         transport: Any = self._transport()
         transport.abortConnection()
 
-    # ------------------------------------------------------------------ the flow
+    # ------------------------------------------------------------------ the flow of requests
 
     def _transport(self) -> ITransport:
         assert self.transport is not None
@@ -183,18 +213,18 @@ class StreamProtocol(Protocol):
         write_now(self._transport(), data)
 
     def _work(self) -> None:
-        """Take as many requests as may be taken now, then write what came of it."""
+        """Handles as many requests as may be handled now, then writes their replies."""
         conversation = self._conversation
         if self._working or self._leaving or conversation is None:
             return
         self._working = True
-        if self._crowd.is_open or self._has_its_turn:
-            self._take_requests(conversation)
-            while self._requests and not self._must_wait(conversation):  # what is refused at once makes room for more
-                self._take_requests(conversation)
-            self._has_asked = True
+        if self._admission.is_open or self._is_admitted:
+            self._handle_requests(conversation)
+            while self._requests and not self._must_wait(conversation):  # requests refused at once make room for more
+                self._handle_requests(conversation)
+            self._has_handled_requests = True
         elif self._requests and not self._must_wait(conversation):
-            self._wait_for_turn(conversation)
+            self._wait_for_admission(conversation)
         self._working = False
         self._count()
         self._replies.flush()
@@ -206,49 +236,51 @@ class StreamProtocol(Protocol):
         else:
             self._regulate()
 
-    def take_turn(self) -> None:
-        """Others had to be served first: now these requests may be taken."""
-        self._has_its_turn = True
+    def on_admitted(self) -> None:
+        """Other connections were served first: now these requests may be handled."""
+        self._is_admitted = True
         self._work()
-        self._has_its_turn = False
+        self._is_admitted = False
 
-    def _wait_for_turn(self, conversation: Conversation) -> None:
-        """Whoever has just come gets one answer meanwhile: it may be somebody who looks what goes on."""
-        if not self._has_asked:
-            self._has_asked = True
-            self.take(self._requests.popleft())
-            conversation.go_on()
+    def _wait_for_admission(self, conversation: IConversation) -> None:
+        """The first request of a connection is handled before admission: it may be a STATUS that looks for trouble."""
+        if not self._has_handled_requests:
+            self._has_handled_requests = True
+            self.handle_request(self._requests.popleft())
+            conversation.submit_pipelined()
         if self._requests:
-            self._crowd.wait(self)
+            self._admission.wait(self)
 
     def _count(self) -> None:
-        """Tell the crowd what is under way here, unless it is a single request: of connections there are only so many.
+        """Tells `AdmissionControl` how many requests are under way here.
 
-        What a client does not read does not count: it must not keep others from their turn.
+        A single request is not counted, since the number of connections has a limit of its own. Requests of a client
+        that does not read its replies are not counted: they must not keep other clients from being served.
         """
         in_order = self._replies.in_order
         if in_order > 1 or self._counted:
             under_way = 0 if self._output_is_full or in_order == 1 else in_order
             change, self._counted = under_way - self._counted, under_way
-            self._crowd.count(change)
+            self._admission.count(change)
 
-    def _take_requests(self, conversation: Conversation) -> None:
+    def _handle_requests(self, conversation: IConversation) -> None:
         while self._requests and not self._must_wait(conversation):
-            self.take(self._requests.popleft())
-        conversation.go_on()
+            self.handle_request(self._requests.popleft())
+        conversation.submit_pipelined()
 
-    def _must_wait(self, conversation: Conversation) -> bool:
-        outstanding = self._replies.outstanding + conversation.gathered
+    def _must_wait(self, conversation: IConversation) -> bool:
+        outstanding = self._replies.outstanding + conversation.unsubmitted
         if outstanding >= self._window:
             self._window_is_full = True
         elif outstanding <= self._window // 2:
             self._window_is_full = False
-        return self._window_is_full or self._output_is_full or conversation.introducing or conversation.finished
+        return self._window_is_full or self._output_is_full or conversation.is_changing_session or conversation.finished
 
-    def _may_read(self, conversation: Conversation) -> bool:
+    def _may_read(self, conversation: IConversation) -> bool:
         return not self._must_wait(conversation)
 
     def _relieved(self) -> None:
+        """Fewer requests are without a reply than before: more may be handled, or the connection may end."""
         conversation = self._conversation
         if conversation is None or self._working:
             return
@@ -258,10 +290,10 @@ class StreamProtocol(Protocol):
             self._work()
 
     def _regulate(self) -> None:
-        """Read from the client exactly while its requests are taken."""
+        """Reads from the transport exactly while requests are handled."""
         if self._leaving or self._end_of_input or self._conversation is None:
             return
-        reading = self._may_read(self._conversation) and not (self._requests and self._crowd.is_waiting(self))
+        reading = self._may_read(self._conversation) and not (self._requests and self._admission.is_waiting(self))
         if reading != self._reading:
             self._reading = reading
             transport: Any = self._transport()
@@ -269,26 +301,25 @@ class StreamProtocol(Protocol):
 
 
 class StreamFactory(Factory):
-    """Makes the connections of one server, as many as `limits.connections` allows, whatever they speak."""
+    """Makes the connections of one server that speak one protocol, within the limit of `limits.connections`."""
 
     noisy = False
 
     def __init__(self, server: Server, clock: IReactorTime, beside: StreamFactory | None = None) -> None:
-        """`beside`: who makes the other connections of the same server; limits are for both together."""
+        """`beside` makes the server's connections of another protocol; limits hold for both protocols together."""
         self.server = server
         self.clock = clock
-        self.turn = EndOfIteration(clock)
-        self.verbs = Verbs(server)
+        self.iteration_end = EndOfIteration(clock)
         self.connections: set[StreamProtocol] = set() if beside is None else beside.connections
-        self.crowd: AdmissionControl = AdmissionControl(self.turn) if beside is None else beside.crowd
+        self.admission: AdmissionControl = AdmissionControl(self.iteration_end) if beside is None else beside.admission
 
     def leave(self) -> None:
-        """The server stops: every connection is closed, once what was to be said to it is written."""
+        """The server stops: every connection writes the output that there is, and is closed."""
         for connection in list(self.connections):
             connection.leave()
 
     def admit(self, connection: StreamProtocol) -> bool:
-        """Count a new connection, unless there are as many as there may be."""
+        """Counts a new connection. Returns False, without counting it, if there are as many as allowed."""
         if len(self.connections) >= self.server.config.limits.connections:
             return False
         self.connections.add(connection)
@@ -298,17 +329,17 @@ class StreamFactory(Factory):
         self.connections.discard(connection)
 
     def full(self) -> Refused:
-        """What one connection too many is told."""
+        """The refusal for a connection beyond the limit."""
         limit = self.server.config.limits.connections
         return Refused("BUSY", f"this server has {limit} connections and takes no more; try another one")
 
 
 def write_now(transport: Any, data: bytes) -> None:
-    """Like `transport.write`, but send at once, if the transport has nothing else to send.
+    """Writes to the socket at once, if the transport has nothing else to send.
 
-    Twisted's own way waits until the reactor says that the socket can be written, which costs two system calls and a
-    turn of the reactor, each time: 12 us of a command's 70 where clients do not pipeline. What cannot be sent at once,
-    and every error, is left to that way.
+    `transport.write` waits until the reactor says that the socket can be written. That costs two system calls and an
+    iteration of the reactor for each write: 12 us of a command's 70 us where clients do not pipeline. Data that cannot
+    be sent at once, and every error, is left to `transport.write`.
     """
     if (
         isinstance(transport, Connection)

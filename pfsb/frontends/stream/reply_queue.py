@@ -1,13 +1,14 @@
-"""Replies in the order of the requests, whatever order the answers come in, and one write per connection and turn.
+"""ReplyQueue: the replies of one connection, in the order of its requests, whatever order the answers come in.
 
-A large reply is rendered and written in slices, with turns of the reactor between them, and no faster than it is read.
+All replies of one iteration of the reactor are one write. A large reply is rendered and written in slices: between them
+the reactor serves other connections, and slices are made no faster than the client reads them.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
@@ -16,21 +17,28 @@ from twisted.python.failure import Failure
 
 from pfsb.applications.interfaces import Answer, BadRequest, Refused, Result
 
-OUTPUT_BYTES_MAX: Final = 65_536
-"""What is collected for one write; beyond it is written at once, so that the transport can ask for a pause."""
+if TYPE_CHECKING:
+    from pfsb.sessions.connection import AnswerAll
 
-AnswerAll = Callable[[Sequence[Result]], None]
+OUTPUT_BYTES_MAX: Final = 65_536
+"""Maximum size of the output that is collected for one write; beyond it the transport can ask for a pause."""
+ROWS_AT_ONCE: Final = 16
+"""Maximum number of rows in a reply that is rendered as a whole; a longer one is rendered row by row."""
+
+SHUTDOWN: Final = Refused("SHUTDOWN", "this server is stopping; go on at another one, with the same number")
+"""The answer of a front end that asks nothing of the sessions any more."""
+
 Tag = Any
-"""What a request left for the rendering of its reply: its command number, or the form that its protocol wants."""
+"""Tells `Render` how to render a reply: the command number of a line, or the form that a command of Redis wants."""
 Rendered = bytes | Iterator[bytes]
-"""A reply, or the parts of a large one, each made when it is its turn."""
+"""A reply, or the parts of a large one, each of which is made when the part before it is written."""
 Render = Callable[[Tag, Result], Rendered]
 
 _log = Logger()
 
 
 def refusal(error: Exception) -> Refused:
-    """What a client is told of an exception. Anything but a `BadRequest` is our mistake, and goes to the log."""
+    """The refusal for a request that raised. An exception other than `BadRequest` is a defect, and is logged."""
     if isinstance(error, BadRequest):
         return Refused(error.code, str(error))
     _log.failure("a client's request failed", Failure(error))
@@ -38,38 +46,38 @@ def refusal(error: Exception) -> Refused:
 
 
 class EndOfIteration:
-    """Calls what is due after everything else that happens in the reactor's present turn: one timer for all."""
+    """Calls functions at the end of the reactor's present iteration, with one timer for all of them."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._due: list[Callable[[], None]] = []
 
-    def call(self, what: Callable[[], None]) -> None:
-        """Call `what`, which must not raise, once this turn is over."""
+    def call(self, function: Callable[[], None]) -> None:
+        """Calls `function`, which must not raise, once this iteration is over."""
         if not self._due:
-            self._clock.callLater(0, self._run)
-        self._due.append(what)
+            self._clock.callLater(0, self._call_due)
+        self._due.append(function)
 
     def hurry(self) -> None:
-        """Call now what is due: the server stops, and there may be no next turn."""
-        self._run()
+        """Calls all due functions now: the server stops, and there may be no next iteration."""
+        self._call_due()
 
-    def _run(self) -> None:
+    def _call_due(self) -> None:
         due, self._due = self._due, []
-        for what in due:
-            what()
+        for function in due:
+            function()
 
 
 @define(eq=False)
-class _Slot:
-    """The place of one reply, or of the replies to requests that were taken together."""
+class _ReplyPlace:
+    """The place of one reply, or of the replies to requests that are answered together."""
 
     _queue: ReplyQueue
     tags: Sequence[Tag]
-    ask: Callable[[Answer], None] | None = None
-    """What is still to be asked, once all earlier requests are answered."""
+    handle: Callable[[Answer], None] | None = None
+    """Handles the request, once all earlier requests are answered; None when it was called."""
     results: Sequence[Result] | None = None
-    waits: bool = False
+    out_of_order: bool = False
 
     def answer(self, result: Result) -> None:
         self.answer_all((result,))
@@ -77,72 +85,73 @@ class _Slot:
     def answer_all(self, results: Sequence[Result]) -> None:
         if self.results is None:
             self.results = results
-            self._queue._answered(self)
+            self._queue._place_answered(self)
 
 
 @define(eq=False)
 class ReplyQueue:
     """The replies of one connection.
 
-    Only a request whose command `waits` (LOCK) is overtaken. How many places may be taken is the business of whoever
-    reads requests: it looks at `outstanding`, and is told by `relieved` that this has become less.
+    Each request takes a place when it is read, and the reply at the head of the queue is written when its answer is
+    there. Only the places of `place_waiting` are overtaken. The number of places has no limit here: the protocol that
+    reads requests looks at `outstanding`, and `relieved` is called whenever that has become less.
     """
 
     _write: Callable[[bytes], object]
     _render: Render
-    _turn: EndOfIteration
+    _iteration_end: EndOfIteration
     _relieved: Callable[[], None]
-    _slots: deque[_Slot] = field(init=False, factory=deque)
+    _places: deque[_ReplyPlace] = field(init=False, factory=deque)
     _in_order: int = field(init=False, default=0)
-    _waiting: set[_Slot] = field(init=False, factory=set)
+    _waiting: set[_ReplyPlace] = field(init=False, factory=set)
     _stream: Iterator[bytes] | None = field(init=False, default=None)
-    """What is left of the reply at the head of the queue, while that is written in slices."""
-    _stream_is_due: bool = field(init=False, default=False)
-    _held: list[bytes] = field(init=False, factory=list)
-    """Said meanwhile: it must not stand within a reply."""
+    """The rest of the reply at the head of the queue, while that reply is written in slices."""
+    _slice_is_due: bool = field(init=False, default=False)
+    _delayed: list[bytes] = field(init=False, factory=list)
+    """Output that came while a reply is written in slices, and must not stand within that reply."""
     _paused: bool = field(init=False, default=False)
     _out: list[bytes] = field(init=False, factory=list)
     _out_bytes: int = field(init=False, default=0)
     _flush_is_due: bool = field(init=False, default=False)
-    _starting: bool = field(init=False, default=False)
+    _handling: bool = field(init=False, default=False)
     _closed: bool = field(init=False, default=False)
 
     @property
     def in_order(self) -> int:
-        """Requests that have not got their reply, but for those that wait out of order."""
+        """The number of requests without a reply, except those whose reply is out of order."""
         return self._in_order
 
     @property
     def outstanding(self) -> int:
-        """Requests that have not got their reply."""
+        """The number of requests without a reply."""
         return self._in_order + len(self._waiting)
 
     def place(self, tag: Tag) -> Answer:
-        """Take the next place; the answer may come at any time."""
-        return self._append(_Slot(self, (tag,))).answer
+        """Takes the next place. The answer may be given at any time."""
+        return self._append(_ReplyPlace(self, (tag,))).answer
 
     def place_all(self, tags: Sequence[Tag]) -> AnswerAll:
-        """Take the next places, for requests that are answered together."""
-        return self._append(_Slot(self, tags)).answer_all
+        """Takes the next places, for requests that are answered together."""
+        return self._append(_ReplyPlace(self, tags)).answer_all
 
     def place_waiting(self, tag: Tag) -> Answer:
-        """A place for an answer that is written when it comes, and that nobody waits for."""
-        slot = _Slot(self, (tag,), waits=True)
-        self._waiting.add(slot)
-        return slot.answer
+        """Makes a place out of order: its reply is written when the answer comes, and no other reply waits for it."""
+        place = _ReplyPlace(self, (tag,), out_of_order=True)
+        self._waiting.add(place)
+        return place.answer
 
-    def when_first(self, tag: Tag, ask: Callable[[Answer], None]) -> None:
-        """Take the next place, and call `ask(answer)` once all earlier requests are answered: perhaps at once."""
-        self._append(_Slot(self, (tag,), ask))
-        if len(self._slots) == 1:
+    def handle_when_first(self, tag: Tag, handle: Callable[[Answer], None]) -> None:
+        """Takes the next place, and calls `handle(answer)` once all earlier requests are answered: perhaps at once."""
+        self._append(_ReplyPlace(self, (tag,), handle))
+        if len(self._places) == 1:
             self._advance()
 
-    def say(self, data: bytes) -> None:
-        """Write something that nobody asked for, between replies."""
+    def write_between_replies(self, data: bytes) -> None:
+        """Writes output that is no reply: a greeting, an event."""
         if self._closed:
             return
         if self._stream is not None:
-            self._held.append(data)
+            self._delayed.append(data)
             return
         self._out.append(data)
         self._out_bytes += len(data)
@@ -150,60 +159,60 @@ class ReplyQueue:
             self.flush()
         elif not self._flush_is_due:
             self._flush_is_due = True
-            self._turn.call(self._turn_is_over)
+            self._iteration_end.call(self._iteration_is_over)
 
     def flush(self) -> None:
-        """Write what has been collected."""
+        """Writes the collected output."""
         if self._out:
             data, self._out, self._out_bytes = b"".join(self._out), [], 0
             self._write(data)
 
     def finish(self) -> None:
-        """Write all that there is, at once: the connection ends."""
+        """Writes all output at once, with the rest of a reply in slices: the connection ends."""
         stream, self._stream = self._stream, None
         if stream is not None:
             self._out.extend(stream)
-        self._out.extend(self._held)
-        self._held.clear()
+        self._out.extend(self._delayed)
+        self._delayed.clear()
         self.flush()
 
     def pause(self) -> None:
-        """The client does not read: no more slices."""
+        """The client does not read: make no more slices."""
         self._paused = True
 
     def resume(self) -> None:
         self._paused = False
         if self._stream is not None:
-            self._stream_soon()
+            self._slice_soon()
 
-    def refuse_waiting(self, result: Refused) -> None:
-        """Answer all who wait out of order: their answer will not come any more."""
-        for slot in sorted(self._waiting, key=lambda slot: slot.tags[0] or 0):
-            slot.answer(result)
+    def refuse_out_of_order(self, result: Refused) -> None:
+        """Refuses all requests with a place out of order, in the order of their tags: no other answer will come."""
+        for place in sorted(self._waiting, key=lambda place: place.tags[0] or 0):
+            place.answer(result)
 
     def close(self) -> None:
-        """The connection is gone: forget everything, and whatever is still to be answered."""
+        """The connection is gone: forget all output, and ignore the answers that are still to come."""
         self._closed = True
-        self._slots.clear()
+        self._places.clear()
         self._in_order = 0
         self._waiting.clear()
         self._stream = None
-        self._held.clear()
+        self._delayed.clear()
         self._out.clear()
 
-    def _turn_is_over(self) -> None:
+    def _iteration_is_over(self) -> None:
         self._flush_is_due = False
         self.flush()
 
-    def _answered(self, slot: _Slot) -> None:
+    def _place_answered(self, place: _ReplyPlace) -> None:
         if self._closed:
             return
-        if slot.waits:
-            self._waiting.discard(slot)
-            self.say(b"".join(self._slices(slot)))
-        elif self._slots[0] is not slot:
+        if place.out_of_order:
+            self._waiting.discard(place)
+            self.write_between_replies(b"".join(self._slices(place)))
+        elif self._places[0] is not place:
             return
-        elif self._starting:
+        elif self._handling:
             self._emit()
             return
         else:
@@ -211,52 +220,52 @@ class ReplyQueue:
         self._relieved()
 
     def _advance(self) -> None:
-        """Write the replies at the head of the queue; ask what has come to the head."""
-        slots = self._slots
-        while slots and self._stream is None:
-            slot = slots[0]
-            if slot.results is not None:
+        """Writes the replies at the head of the queue, and handles requests that have come to the head."""
+        places = self._places
+        while places and self._stream is None:
+            place = places[0]
+            if place.results is not None:
                 self._emit()
-            elif slot.ask is not None:
-                ask, slot.ask = slot.ask, None
-                self._start(slot, ask)
+            elif place.handle is not None:
+                handle, place.handle = place.handle, None
+                self._handle(place, handle)
             else:
                 return
 
-    def _start(self, slot: _Slot, ask: Callable[[Answer], None]) -> None:
-        self._starting = True
+    def _handle(self, place: _ReplyPlace, handle: Callable[[Answer], None]) -> None:
+        self._handling = True
         try:
-            ask(slot.answer)
+            handle(place.answer)
         except Exception as error:
-            slot.answer(refusal(error))
+            place.answer(refusal(error))
         finally:
-            self._starting = False
+            self._handling = False
 
-    def _append(self, slot: _Slot) -> _Slot:
-        self._slots.append(slot)
-        self._in_order += len(slot.tags)
-        return slot
+    def _append(self, place: _ReplyPlace) -> _ReplyPlace:
+        self._places.append(place)
+        self._in_order += len(place.tags)
+        return place
 
     def _pop(self) -> None:
-        slot = self._slots.popleft()
-        self._in_order -= len(slot.tags)
+        place = self._places.popleft()
+        self._in_order -= len(place.tags)
 
     def _emit(self) -> None:
-        """Write the reply at the head of the queue, or begin to."""
-        slot = self._slots[0]
-        assert slot.results is not None
+        """Writes the reply at the head of the queue, or begins to write it in slices."""
+        place = self._places[0]
+        assert place.results is not None
         try:
-            data = b"".join(map(self._render, slot.tags, slot.results))  # type: ignore[arg-type]
-        except Exception:  # one is large, or cannot be rendered
-            self._stream = self._slices(slot)
-            self._stream_soon()
+            data = b"".join(map(self._render, place.tags, place.results))  # type: ignore[arg-type]
+        except Exception:  # a reply is large, or cannot be rendered
+            self._stream = self._slices(place)
+            self._slice_soon()
         else:
             self._pop()
-            self.say(data)
+            self.write_between_replies(data)
 
-    def _slices(self, slot: _Slot) -> Iterator[bytes]:
-        assert slot.results is not None
-        for tag, result in zip(slot.tags, slot.results, strict=True):
+    def _slices(self, place: _ReplyPlace) -> Iterator[bytes]:
+        assert place.results is not None
+        for tag, result in zip(place.tags, place.results, strict=True):
             try:
                 rendered = self._render(tag, result)
                 if isinstance(rendered, bytes):
@@ -268,14 +277,14 @@ class ReplyQueue:
                 assert isinstance(refused, bytes), "a refusal is small"
                 yield refused
 
-    def _stream_soon(self) -> None:
-        if not self._stream_is_due:
-            self._stream_is_due = True
-            self._turn.call(self._stream_on)
+    def _slice_soon(self) -> None:
+        if not self._slice_is_due:
+            self._slice_is_due = True
+            self._iteration_end.call(self._write_slice)
 
-    def _stream_on(self) -> None:
-        """Write the next slice. Other connections have their turn before the one after that."""
-        self._stream_is_due = False
+    def _write_slice(self) -> None:
+        """Writes the next slice. The one after that follows in another iteration, when others were served."""
+        self._slice_is_due = False
         stream = self._stream
         if stream is None or self._paused or self._closed:
             return
@@ -284,16 +293,16 @@ class ReplyQueue:
             self._out_bytes += len(data)
             if self._out_bytes >= OUTPUT_BYTES_MAX:
                 self.flush()
-                self._stream_soon()
+                self._slice_soon()
                 return
         self._end_stream()
 
     def _end_stream(self) -> None:
         self._stream = None
         self._pop()
-        held, self._held = self._held, []
-        for data in held:
-            self.say(data)
+        delayed, self._delayed = self._delayed, []
+        for data in delayed:
+            self.write_between_replies(data)
         self._advance()
         self.flush()
         self._relieved()

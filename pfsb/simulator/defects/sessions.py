@@ -139,10 +139,10 @@ def _reply_before_execution(process: Any) -> None:
     @instead_of(process.replica, "introduce")
     def broken(introduce: Callable[[ClientUpdate], None], update: ClientUpdate) -> None:
         introduce(update)
-        for bundler in process.server.desk.paxos_clients.aboard(update):
-            for request in bundler.outstanding:
-                if any(request.numbers):
-                    request.settle([Done()] * len(request.numbers))
+        for bundler in process.server.local_clients.submission.paxos_clients.bundlers_of(update):
+            for part in bundler.outstanding:
+                if any(part.numbers):
+                    part.on_results([Done()] * len(part.numbers))
 
 
 @DEFECTS.add("results-mixed-up", "Departure 8", "sessions whose bundles travel together get each other's results")
@@ -150,11 +150,11 @@ def _results_mixed_up(process: Any) -> None:
     @instead_of(process.server, "start")
     def broken(start: Callable[[], None]) -> None:
         start()
-        clients = process.server.desk.paxos_clients
+        clients = process.server.local_clients.submission.paxos_clients
 
-        @instead_of(clients, "aboard")
-        def mixed_up(aboard: Callable[[ClientUpdate], Sequence[Any]], update: ClientUpdate) -> Sequence[Any]:
-            return aboard(update)[::-1]
+        @instead_of(clients, "bundlers_of")
+        def mixed_up(bundlers_of: Callable[[ClientUpdate], Sequence[Any]], update: ClientUpdate) -> Sequence[Any]:
+            return bundlers_of(update)[::-1]
 
 
 @DEFECTS.add("expiry-left-out", "Departure 9", "the sessions of a server that is silent are not expired")

@@ -75,10 +75,9 @@ def _wrong_connections(server: Server) -> Iterator[str]:
     """A session that is over leaves no client waiting: each of its commands is answered."""
     if not server.replica.turn.idle:
         return  # answers wait behind the durability gate
-    for connection in server.desk._connections:
-        is_through = connection.bundler.idle and not connection._reading and not connection._changing
-        if connection._over is not None and is_through and connection._goodbye is None and connection.unanswered:
-            yield f"a connection whose session is over owes its client {connection.unanswered} answers"
+    for unaccounted in server.local_clients.unaccounted_answers():
+        if unaccounted:
+            yield f"a connection whose session is over owes its client {unaccounted} answers"
 
 
 def _wrong_progress_timer(server: Server) -> Iterator[str]:

@@ -115,7 +115,7 @@ class DrillRequest:
     _result: Result | None = None
 
     def ask(self) -> None:
-        self._local_clients.operate(("EXPIRE", "nobody", 0), self._told)
+        self._local_clients.submission.submit_operation(("EXPIRE", "nobody", 0), self._told)
 
     @property
     def is_answered(self) -> bool:
@@ -230,7 +230,7 @@ class LivenessDrills:
         """
         if len({self.cluster.aru(server_id) for server_id in self.cluster.ids}) > 1:
             return "some have executed more than others"
-        busy = [i for i in self.cluster.ids if not self.cluster.process(i).server.desk.idle]
+        busy = [i for i in self.cluster.ids if not self.cluster.process(i).server.local_clients.idle]
         return f"something is under way at servers {busy}" if busy else ""
 
     # ------------------------------------------------------------------ drills
@@ -366,7 +366,7 @@ class LivenessDrills:
         return self.cluster.replica(server_id).data.views.last_installed
 
     def _ask(self, server_id: int) -> DrillRequest:
-        request = DrillRequest(server_id, self.cluster.process(server_id).server.desk)
+        request = DrillRequest(server_id, self.cluster.process(server_id).server.local_clients)
         request.ask()
         return request
 

@@ -96,7 +96,7 @@ class SimulatedConnection:
     # ------------------------------------------------------------------ at the server
 
     def _connect(self, connected: Callable[[], None]) -> None:
-        local_clients = self.cluster.process(self.server_id).server.desk
+        local_clients = self.cluster.process(self.server_id).server.local_clients
         self._connection = local_clients.connect(lambda code, text: self._reply_with(self.on_ended, self, code))
         self.client_id = self._connection.client_id
         self._reply_with(connected)
@@ -143,7 +143,7 @@ class SimulatedConnection:
         assert self._connection is not None
         replica = self.cluster.replica(self.server_id)
         seq = replica.data.ordering.local_aru
-        self._connection.ask(("GET", name), lambda result: self._reply_with(told, seq, result))
+        self._connection.query_local(("GET", name), lambda result: self._reply_with(told, seq, result))
 
     def _bye(self, told: Told) -> None:
         assert self._connection is not None

@@ -158,12 +158,14 @@ class CallTests(ClerkTestCase):
     async def test_calls_are_under_way_together_up_to_the_window(self) -> None:
         clerk = self.twisted()
         await clerk.put("a", "0")
-        desk = next(member.server.desk for member in self.cluster.members if member.server.desk.connections)
-        desk.hold = True
+        local_clients = next(
+            member.server.local_clients for member in self.cluster.members if member.server.local_clients.connections
+        )
+        local_clients.hold = True
         results = clerk.run_all([calls.incr("n") for _ in range(3 * WINDOW)])
-        await self.until(lambda: len(desk.held) == WINDOW)
-        desk.hold = False
-        desk.release()
+        await self.until(lambda: len(local_clients.held) == WINDOW)
+        local_clients.hold = False
+        local_clients.release()
         self.assertEqual(await results, list(range(1, 3 * WINDOW + 1)))
 
     async def test_blocking_clerk_has_many_under_way(self) -> None:
@@ -175,20 +177,20 @@ class CallTests(ClerkTestCase):
     async def test_clerk_goes_on_when_servers_crash(self) -> None:
         clerk = self.twisted()
         await clerk.incr("n")
-        for member in [each for each in self.cluster.members if each.server.desk.connections][:2]:
+        for member in [each for each in self.cluster.members if each.server.local_clients.connections][:2]:
             await member.crash()
         self.assertEqual(await clerk.incr("n"), 2)
 
     async def test_error_of_an_unanswered_call_says_whether_it_may_have_happened(self) -> None:
         for member in self.cluster.members:
-            member.server.desk.silent = True
+            member.server.local_clients.silent = True
         clerk = self.twisted(timeout_seconds=0.5, patience_seconds=0.1)
         self.assertEqual((await self.assertFailure(clerk.put("a", "1"), Unavailable)).fate, "none")
         for member in self.cluster.members:
-            member.server.desk.silent = False
+            member.server.local_clients.silent = False
         await clerk.put("a", "2")
         for member in self.cluster.members:
-            member.server.desk.silent = True
+            member.server.local_clients.silent = True
         self.assertEqual((await self.assertFailure(clerk.put("a", "3"), Unavailable)).fate, "unknown")
         await self.end_silence()
 
@@ -204,7 +206,7 @@ class CallTests(ClerkTestCase):
 
     async def test_closing_ends_calls_of_other_threads(self) -> None:
         for member in self.cluster.members:
-            member.server.desk.silent = True
+            member.server.local_clients.silent = True
 
         def script(clerk: Clerk) -> Any:
             errors: list[Any] = []
@@ -286,13 +288,13 @@ class LockTests(ClerkTestCase):
         clerk, other = self.twisted(timeout_seconds=0.3, patience_seconds=0.1), self.twisted()
         held = await clerk.acquire("door")
         for member in self.cluster.members:
-            member.server.desk.hold = True
+            member.server.local_clients.hold = True
         error = await self.assertFailure(clerk.release(held), Unavailable)
         self.assertEqual(error.fate, "unknown")
         self.assertEqual((await self.assertFailure(clerk.acquire("door"), StateError)).code, "HELD")
         for member in self.cluster.members:
-            member.server.desk.hold = False
-            member.server.desk.release()
+            member.server.local_clients.hold = False
+            member.server.local_clients.release()
         async with other.lock("door"):
             pass
 

@@ -129,12 +129,12 @@ class SessionEventTests(EventCase):
         """A client with a stream is alive; the ttl begins at the end of the stream."""
         stream = self.listen(Pfsb_Client="alice", Pfsb_Ttl="5")
         self.clock.advance(17)
-        self.assertEqual(self.server.desk.connections[0].calls, ["hello alice 5"])
+        self.assertEqual(self.server.local_clients.connections[0].calls, ["hello alice 5"])
         stream.hang_up()
         self.clock.advance(4.9)
-        self.assertEqual(self.server.desk.connections[0].calls, ["hello alice 5"])
+        self.assertEqual(self.server.local_clients.connections[0].calls, ["hello alice 5"])
         self.clock.advance(0.2)
-        self.assertEqual(self.server.desk.connections[0].calls, ["hello alice 5", "bye", "disconnected"])
+        self.assertEqual(self.server.local_clients.connections[0].calls, ["hello alice 5", "bye", "disconnected"])
 
     def test_client_that_never_reads(self) -> None:
         """Up to `HELD_BACK_MAX` events of its session wait for the client; then its stream ends."""

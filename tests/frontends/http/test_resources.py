@@ -117,10 +117,10 @@ class ReadLevelTests(HTTPCase):
     def test_only_linearizable_reads_go_through_the_log(self) -> None:
         """This server answers read=sequential and read=stale from its own state."""
         self.ask("GET", "/v1/kv?read=linearizable")
-        self.assertEqual(self.server.desk.connections[0].calls, ["submit"])
+        self.assertEqual(self.server.local_clients.connections[0].calls, ["submit"])
         self.ask("GET", "/v1/kv?read=sequential")
         self.ask("GET", "/v1/kv?read=stale")
-        self.assertEqual(self.server.desk.connections[0].calls, ["submit", "ask", "ask"])
+        self.assertEqual(self.server.local_clients.connections[0].calls, ["submit", "ask", "ask"])
 
     def test_sequential_read_waits_for_the_revision_that_was_seen(self) -> None:
         """The read is answered when this server has reached the revision, and not before."""
@@ -167,14 +167,14 @@ class ServerInfoTests(HTTPCase):
 
     def test_not_ready_while_it_stops(self) -> None:
         """A stopping server refuses commands, with their fate."""
-        self.server.desk.draining = True
+        self.server.local_clients.draining = True
         self.assertRefused(self.ask("GET", "/readyz"), 503, "UNAVAILABLE")
         self.assertRefused(self.ask("PUT", "/v1/kv/a", {"value": "1"}), 503, "SHUTDOWN")
         self.assertRefused(self.ask("GET", "/v1/kv/a?read=stale"), 503, "SHUTDOWN")
 
     def test_digest_that_does_not_come(self) -> None:
         """The status is 503 after request_seconds."""
-        self.server.desk.silent = True
+        self.server.local_clients.silent = True
         self.client.request("GET", "/v1/digest?seq=812")
         self.clock.advance(self.server.config.limits.request_seconds)
         self.assertRefused(self.client.reply(), 503, "UNAVAILABLE")
@@ -218,7 +218,7 @@ class ServerInfoTests(HTTPCase):
     def test_refusals_keep_their_fate(self) -> None:
         """A refusal tells whether the command has run, as far as the server knows."""
         for code, status in (("UNAVAILABLE", 503), ("BUSY", 429), ("REPLACED", 409), ("ODD", 409)):
-            self.server.desk.refuse = Refused(code, "a sentence about it", fate="unknown")
+            self.server.local_clients.refuse = Refused(code, "a sentence about it", fate="unknown")
             self.assertRefused(self.ask("PUT", "/v1/kv/a", {"value": "1"}), status, code, "unknown")
 
 
@@ -256,18 +256,18 @@ class ConnectionTests(HTTPCase):
 
     def test_client_that_is_gone_is_not_answered(self) -> None:
         """The command runs all the same; a client that repeats it gets the result."""
-        self.server.desk.hold = True
+        self.server.local_clients.hold = True
         self.client.request("PUT", "/v1/kv/a", {"value": "1"})
         self.client.hang_up()
-        self.server.desk.release()
+        self.server.local_clients.release()
         self.assertEqual(self.client.heard(), b"")
         self.assertEqual(self.commands(), [("PUT", "a", "1")])
 
     def test_stopping_server_writes_its_last_answers(self) -> None:
         """An answer that was given in the last iteration is written before the connection is closed."""
-        self.server.desk.hold = True
+        self.server.local_clients.hold = True
         self.client.request("PUT", "/v1/kv/a", {"value": "1"})
-        self.server.desk.release()
+        self.server.local_clients.release()
         self.site.leave()
         self.assertIn(b"200 OK", self.client.transport.value())
         self.assertTrue(self.client.transport.disconnecting)

@@ -38,17 +38,17 @@ class ExactlyOnceTests(HTTPCase):
 
     def test_hello_once_while_requests_come(self) -> None:
         """Requests that come while HELLO is under way wait for the same one."""
-        self.server.desk.hold = True
+        self.server.local_clients.hold = True
         others = [Connection(self.site, self.clock) for _ in range(3)]
         for other in others:
             other.request("PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Client="alice")
-        self.server.desk.release()
-        self.server.desk.release()
+        self.server.local_clients.release()
+        self.server.local_clients.release()
         replies = [other.reply() for other in others]
         self.assertEqual([reply.headers["Pfsb-Number"] for reply in replies], ["1", "2", "3"])
-        self.server.desk.hold = False
+        self.server.local_clients.hold = False
         self.content("GET", "/v1/kv/a", None, Pfsb_Client="alice")
-        (session,) = self.server.desk.connections
+        (session,) = self.server.local_clients.connections
         self.assertEqual(session.calls, ["hello alice 10", *["submit"] * 4])
 
     def test_numbers_that_the_server_chooses(self) -> None:
@@ -76,14 +76,14 @@ class ExactlyOnceTests(HTTPCase):
         ]
         for headers in wrong:
             self.assertRefused(self.ask("PUT", "/v1/kv/a", {"value": "1"}, **headers), 400, "BADREQUEST")
-        self.assertEqual(self.server.desk.connections, [])
+        self.assertEqual(self.server.local_clients.connections, [])
 
     def test_window_of_a_session(self) -> None:
         """Beyond session_window unanswered requests the status is 429; the fate of a number in use is unknown."""
         server, site = self.make_site(Limits(session_window=2))
         clients = [Connection(site, self.clock) for _ in range(4)]
         clients[0].ask("POST", "/v1/session", None, Pfsb_Client="alice")
-        server.desk.hold = True
+        server.local_clients.hold = True
         for client in clients[:3]:
             client.request("PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Client="alice")
         self.assertRefused(clients[2].reply(), 429, "BUSY")
@@ -92,14 +92,14 @@ class ExactlyOnceTests(HTTPCase):
 
     def test_session_that_cannot_be_opened(self) -> None:
         """The request has not run, but its number may have, at another server. The next request tries again."""
-        self.server.desk.refuse = Refused("UNAVAILABLE", "no majority has answered", fate="unknown")
+        self.server.local_clients.refuse = Refused("UNAVAILABLE", "no majority has answered", fate="unknown")
         headers = {"Pfsb_Client": "alice"}
         self.assertRefused(self.ask("PUT", "/v1/kv/a", {"value": "1"}, **headers), 503, "UNAVAILABLE")
         reply = self.ask("PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Number="1", **headers)
         self.assertRefused(reply, 503, "UNAVAILABLE", "unknown")
-        self.server.desk.refuse = None
+        self.server.local_clients.refuse = None
         self.content("PUT", "/v1/kv/a", {"value": "1"}, **headers)
-        self.assertEqual([each.calls[-1] for each in self.server.desk.connections[:2]], ["disconnected"] * 2)
+        self.assertEqual([each.calls[-1] for each in self.server.local_clients.connections[:2]], ["disconnected"] * 2)
 
     def test_too_many_sessions(self) -> None:
         """There may be as many sessions as connections."""
@@ -113,7 +113,7 @@ class NamedSessionTests(HTTPCase):
     def test_closed_when_no_request_has_come_for_its_ttl(self) -> None:
         """Each request begins the time anew."""
         self.ask("POST", "/v1/locks/a", None, Pfsb_Client="alice", Pfsb_Ttl="5")
-        (session,) = self.server.desk.connections
+        (session,) = self.server.local_clients.connections
         for _ in range(3):
             self.clock.advance(4)
             self.ask("GET", "/v1/locks", None, Pfsb_Client="alice")
@@ -130,29 +130,29 @@ class NamedSessionTests(HTTPCase):
         waiting.request("POST", "/v1/locks/a", {"wait": 600}, Pfsb_Client="bob")
         self.clock.advance(60)
         self.assertEqual(waiting.heard(), b"")
-        self.assertNotIn("bye", self.server.desk.connections[1].calls)
+        self.assertNotIn("bye", self.server.local_clients.connections[1].calls)
         waiting.hang_up()
         self.clock.advance(10)
-        self.assertEqual(self.server.desk.connections[1].calls[-2:], ["bye", "disconnected"])
+        self.assertEqual(self.server.local_clients.connections[1].calls[-2:], ["bye", "disconnected"])
 
     def test_closed_when_the_client_says_so(self) -> None:
         """The next request opens a new one."""
         self.content("POST", "/v1/session", None, Pfsb_Client="alice")
         self.assertEqual(self.content("DELETE", "/v1/session", None, Pfsb_Client="alice"), {"client": "alice"})
-        self.assertEqual(self.server.desk.connections[0].calls, ["hello alice 10", "bye", "disconnected"])
+        self.assertEqual(self.server.local_clients.connections[0].calls, ["hello alice 10", "bye", "disconnected"])
         self.content("POST", "/v1/session", None, Pfsb_Client="alice")
-        self.assertEqual(len(self.server.desk.connections), 2)
+        self.assertEqual(len(self.server.local_clients.connections), 2)
 
     def test_taken_over_while_a_request_is_under_way(self) -> None:
         """The request gets its own answer, and the session is released afterwards."""
         self.content("POST", "/v1/session", None, Pfsb_Client="alice")
-        self.server.desk.hold = True
+        self.server.local_clients.hold = True
         self.client.request("PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Client="alice")
         _, elsewhere = self.make_site(server_id=1)
         Connection(elsewhere, self.clock).ask("POST", "/v1/session", None, Pfsb_Client="alice")
-        (session,) = self.server.desk.connections
+        (session,) = self.server.local_clients.connections
         self.assertNotIn("disconnected", session.calls)
-        self.server.desk.release()
+        self.server.local_clients.release()
         self.assertEqual(self.client.reply().status, 200)
         self.assertEqual(session.calls[-1], "disconnected")
 
@@ -162,25 +162,25 @@ class AnonymousSessionTests(HTTPCase):
         """One session serves requests that come one by one; a few serve many at a time."""
         for _ in range(5):
             self.content("PUT", "/v1/kv/a", {"value": "1"})
-        self.assertEqual(len(self.server.desk.connections), 1)
-        self.server.desk.hold = True
+        self.assertEqual(len(self.server.local_clients.connections), 1)
+        self.server.local_clients.hold = True
         for _ in range(3 * ANONYMOUS_SESSIONS_MAX):
             Connection(self.site, self.clock).request("PUT", "/v1/kv/a", {"value": "1"})
-        self.assertEqual(len(self.server.desk.connections), ANONYMOUS_SESSIONS_MAX)
-        self.assertEqual({each.submitted for each in self.server.desk.connections[1:]}, {3})
+        self.assertEqual(len(self.server.local_clients.connections), ANONYMOUS_SESSIONS_MAX)
+        self.assertEqual({each.submitted for each in self.server.local_clients.connections[1:]}, {3})
 
     def test_expired_anonymous_session_is_replaced(self) -> None:
         """Commands under way in the expired session are answered; new ones go into another."""
-        self.server.desk.hold = True
+        self.server.local_clients.hold = True
         self.client.request("PUT", "/v1/kv/a", {"value": "1"})
-        (first,) = self.server.desk.connections
+        (first,) = self.server.local_clients.connections
         first.end("NOSESSION", "expired")
         other = Connection(self.site, self.clock)
         other.request("PUT", "/v1/kv/b", {"value": "1"})
-        self.server.desk.release()
+        self.server.local_clients.release()
         self.assertEqual((self.client.reply().status, other.reply().status), (200, 200))
         self.assertEqual(first.calls, ["submit", "disconnected"])
-        self.assertEqual(len(self.server.desk.connections), 2)
+        self.assertEqual(len(self.server.local_clients.connections), 2)
 
 
 class LockTests(HTTPCase):

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.interfaces import Done, Refused
 from pfsb.config.config import Limits
-from pfsb.frontends.line.conversation import GATHERED_CHARACTERS_MAX
+from pfsb.frontends.line.conversation import PIPELINED_CHARACTERS_MAX
 from pfsb.frontends.line.protocol import LineFactory, LineProtocol
 from pfsb.frontends.stream.protocol import LEAVE_SECONDS, LINGER_SECONDS
 from tests.frontends.fake_server import FakeClientConnection, FakeServer, fake_config
@@ -41,7 +41,7 @@ class LineTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.server = FakeServer(fake_config(self.limits))
-        self.desk = self.server.desk
+        self.local_clients = self.server.local_clients
         self.factory = LineFactory(self.server, self.clock)  # type: ignore[arg-type]
         self.protocol, self.transport = self.connect()
 
@@ -76,7 +76,7 @@ class LineTestCase(SynchronousTestCase):
         return reply
 
     def session(self) -> FakeClientConnection:
-        return self.desk.connections[-1]
+        return self.local_clients.connections[-1]
 
 
 class CommandTests(LineTestCase):
@@ -181,7 +181,7 @@ class TogetherTests(LineTestCase):
 
     def test_long_lines_are_not_submitted_together(self) -> None:
         """A bundle must fit a frame."""
-        line = "PUT a " + "x" * (GATHERED_CHARACTERS_MAX // 3)
+        line = "PUT a " + "x" * (PIPELINED_CHARACTERS_MAX // 3)
         self.ask("\n".join([line] * 5))
         self.assertEqual(self.session().calls, ["submit 2", "submit 2", "submit"])
 
@@ -193,7 +193,7 @@ class TogetherTests(LineTestCase):
 
     def test_window_counts_what_was_taken_together(self) -> None:
         """`session_window` requests without a reply, and no more are taken."""
-        self.desk.hold = True
+        self.local_clients.hold = True
         self.ask("\n".join(["PUT a 1"] * 200))
         self.assertEqual(self.session().calls, ["submit 128"])
 
@@ -205,7 +205,7 @@ class ReadLevelTests(LineTestCase):
             self.assertEqual(self.session().calls.pop(), "submit")
 
     def test_stale_read_is_asked_at_once(self) -> None:
-        self.desk.hold = True
+        self.local_clients.hold = True
         self.ask("PUT a 1\nGET a read=stale")
         self.assertEqual(self.session().calls, ["submit", "ask"])
 
@@ -218,13 +218,13 @@ class ReadLevelTests(LineTestCase):
         self.assertEqual([line.split()[0] for line in said], ["OK", "#5", "ERR"])
 
     def test_sequential_read_waits_for_what_was_asked_before(self) -> None:
-        """docs/protocol.rst: never older than what this session has seen."""
-        self.desk.hold = True
+        """Interface part 3: never older than what this session has seen."""
+        self.local_clients.hold = True
         self.ask("#1 PUT a 1\n#2 GET read=sequential a")
         self.assertEqual(self.session().calls, ["submit"])
-        self.desk.release()
+        self.local_clients.release()
         self.assertEqual(self.session().calls, ["submit", "ask"])
-        self.desk.release()
+        self.local_clients.release()
         self.assertEqual(self.said(), ["#1 OK revision=1", '#2 OK value="1" revision=1'])
 
     def test_quoted_key_that_looks_like_a_level_is_a_key(self) -> None:
@@ -271,21 +271,21 @@ class SessionTests(LineTestCase):
         self.assertEqual(self.session().calls, [])
 
     def test_lines_behind_an_unanswered_hello_wait_and_nothing_more_is_read(self) -> None:
-        self.desk.hold = True
+        self.local_clients.hold = True
         self.ask("HELLO alice\n#1 PUT a 1")
         self.assertEqual((self.session().calls, self.transport.producerState), (["hello alice 10"], "paused"))
-        self.desk.hold = False
-        self.desk.release()
+        self.local_clients.hold = False
+        self.local_clients.release()
         self.assertEqual(self.said(), ['OK client="alice" epoch=1 last=0 resumed=no opened=1', "#1 OK revision=2"])
         self.assertEqual(self.transport.producerState, "producing")
 
     def test_hello_waits_for_commands_before_it(self) -> None:
-        self.desk.hold = True
+        self.local_clients.hold = True
         self.ask("PUT a 1\nHELLO alice")
         self.assertEqual(self.session().calls, ["submit"])
-        self.desk.release()
-        self.assertEqual(self.desk.connections[0].calls, ["submit", "disconnected"])
-        self.assertEqual(self.desk.connections[1].calls, ["hello alice 10"])
+        self.local_clients.release()
+        self.assertEqual(self.local_clients.connections[0].calls, ["submit", "disconnected"])
+        self.assertEqual(self.local_clients.connections[1].calls, ["hello alice 10"])
 
     def test_second_hello_leaves_the_first_session_and_its_waiting_locks(self) -> None:
         other, _ = self.connect()
@@ -297,10 +297,10 @@ class SessionTests(LineTestCase):
 
     def test_commands_behind_a_refused_hello_do_not_run(self) -> None:
         """They would run in a session that does not know their numbers."""
-        self.desk.refuse = Refused("UNAVAILABLE", "no majority", "unknown")
-        self.desk.hold = True
+        self.local_clients.refuse = Refused("UNAVAILABLE", "no majority", "unknown")
+        self.local_clients.hold = True
         self.ask("HELLO alice")
-        self.desk.refuse, self.desk.hold = None, False
+        self.local_clients.refuse, self.local_clients.hold = None, False
         self.assertTrue(self.reply("#1 PUT a 1").startswith("#1 ERR NOSESSION fate=none"))
         self.assertIn("OK", self.reply("HELLO alice"))
         self.assertIn("#1 OK", self.reply("#1 PUT a 1"))
@@ -326,34 +326,34 @@ class SessionTests(LineTestCase):
         self.assertEqual(self.session().calls, ["hello alice 10", "bye"])
 
     def test_bye_waits_for_what_was_asked_before(self) -> None:
-        self.desk.hold = True
+        self.local_clients.hold = True
         self.ask("#1 PUT a 1\n#2 BYE")
         self.assertEqual(self.session().calls, ["submit"])
-        self.desk.release()
-        self.desk.release()
+        self.local_clients.release()
+        self.local_clients.release()
         self.assertEqual(self.said(), ["#1 OK revision=1", "#2 OK"])
         self.assertTrue(self.transport.disconnecting)
 
     def test_quit_closes_the_connection_once_all_is_answered(self) -> None:
-        self.desk.hold = True
+        self.local_clients.hold = True
         self.assertEqual(self.ask("#1 PUT a 1\nQUIT\n#2 PUT a 2"), [])
         self.assertFalse(self.transport.disconnecting)
-        self.desk.release()
+        self.local_clients.release()
         self.assertEqual(self.said(), ["#1 OK revision=1", "OK"])
         self.assertTrue(self.transport.disconnecting)
 
     def test_client_that_only_closes_its_side_still_gets_its_replies(self) -> None:
         """As in: printf 'PUT a 1\\n' | nc -N 127.0.0.1 9402."""
-        self.desk.hold = True
+        self.local_clients.hold = True
         self.ask("#1 PUT a 1\n#2 PING")
         self.protocol.readConnectionLost()
         self.assertFalse(self.transport.disconnecting)
-        self.desk.release()
+        self.local_clients.release()
         self.assertEqual(self.said(), ["#1 OK revision=1", "#2 OK"])
         self.assertTrue(self.transport.disconnecting)
 
     def test_client_that_closed_its_side_is_not_waited_for_for_ever(self) -> None:
-        self.desk.silent = True
+        self.local_clients.silent = True
         self.ask("DIGEST seq=1000000")
         self.protocol.readConnectionLost()
         self.clock.advance(LINGER_SECONDS)
@@ -363,7 +363,7 @@ class SessionTests(LineTestCase):
         self.ask("HELLO alice\nLISTEN")
         self.protocol.connectionLost()
         self.assertEqual(self.session().calls[-1], "disconnected")
-        self.assertTrue(self.server.cluster.followings[0].stopped)
+        self.assertTrue(self.server.cluster.subscriptions[0].stopped)
         self.assertEqual(self.factory.connections, set())
 
 
@@ -383,7 +383,7 @@ class ListenTests(LineTestCase):
 
     def test_listening_again_replaces_the_former(self) -> None:
         self.ask("LISTEN\nLISTEN from=1\nSAY one")
-        self.assertEqual([each.stopped for each in self.server.cluster.followings], [True, False])
+        self.assertEqual([each.stopped for each in self.server.cluster.subscriptions], [True, False])
 
     def test_unlisten_ends_it(self) -> None:
         self.ask("LISTEN\nUNLISTEN")
@@ -462,16 +462,16 @@ class BoundTests(LineTestCase):
     limits = Limits(session_window=8, connections=2)
 
     def test_reading_stops_at_the_window_and_goes_on_at_half_of_it(self) -> None:
-        self.desk.hold = True
+        self.local_clients.hold = True
         for number in range(1, 31):
             self.ask(f"#{number} PUT a {number}")
         self.assertEqual((self.outstanding(), self.transport.producerState), (8, "paused"))
-        self.desk.release(3)
+        self.local_clients.release(3)
         self.assertEqual(self.outstanding(), 5)
-        self.desk.release(1)
+        self.local_clients.release(1)
         self.assertEqual(self.outstanding(), 8)
-        while self.desk.held:
-            self.desk.release()
+        while self.local_clients.held:
+            self.local_clients.release()
         self.assertEqual(len(self.said()), 30)
         self.assertEqual(self.transport.producerState, "producing")
 
@@ -503,10 +503,10 @@ class BoundTests(LineTestCase):
         self.assertEqual((len(said), said[-1]), (3_001, "OK count=3000"))
 
     def test_replies_of_one_turn_are_one_write(self) -> None:
-        self.desk.hold = True
+        self.local_clients.hold = True
         self.ask("PUT a 1\nPUT a 2\nPUT a 3\nPUT a 4")
         self.transport.writes.clear()
-        self.desk.release()
+        self.local_clients.release()
         self.assertEqual(self.transport.writes, [])
         self.clock.advance(0)
         self.assertEqual(len(self.transport.writes), 1)
@@ -529,13 +529,13 @@ class BoundTests(LineTestCase):
 
 class StoppingTests(LineTestCase):
     def test_draining_server_refuses_commands_and_still_answers_questions_about_itself(self) -> None:
-        self.desk.draining = True
+        self.local_clients.draining = True
         for line in ("PUT a 1", "GET a", "GET a read=stale", "LISTEN", "HELLO alice"):
             self.assertTrue(self.reply(line).startswith("ERR SHUTDOWN fate=none"), line)
         self.assertEqual(self.reply("PING"), "OK")
 
     def test_leaving_writes_what_was_to_be_said(self) -> None:
-        self.protocol._replies.say(b"* LAST\n")
+        self.protocol._replies.write_between_replies(b"* LAST\n")
         self.factory.leave()
         self.assertEqual(self.transport.value(), b"* LAST\n")
         self.assertTrue(self.transport.disconnecting)
@@ -555,6 +555,6 @@ class StoppingTests(LineTestCase):
 
     def test_refusals_of_more_lines_than_the_window_come_all(self) -> None:
         """They are answered at once, so no answer comes later that would make the rest be taken."""
-        self.desk.draining = True
+        self.local_clients.draining = True
         said = self.ask(b"PUT a 1\n" * 20)
         self.assertEqual((len(said), {line[:12] for line in said}), (20, {"ERR SHUTDOWN"}))

@@ -27,7 +27,7 @@ def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
 
 def kept(parser: CommandParser) -> int:
     """Bytes that the parser holds."""
-    return sum(map(len, parser._kept)) + sum(map(len, parser._arguments))
+    return sum(map(len, parser._beginning)) + sum(map(len, parser._arguments))
 
 
 class CommandParserTests(SynchronousTestCase):

@@ -39,14 +39,14 @@ class PatternTests(SynchronousTestCase):
 class CursorTests(SynchronousTestCase):
     def test_cursor_leads_back_to_its_key(self) -> None:
         cursors = Cursors()
-        numbers = [cursors.to(key) for key in "abc"]
+        numbers = [cursors.cursor_at(key) for key in "abc"]
         self.assertEqual([cursors.key_of(str(number)) for number in numbers], list("abc"))
         self.assertEqual(len({*numbers, 0}), 4)
 
     def test_old_cursors_are_forgotten_and_refused(self) -> None:
         cursors = Cursors()
-        first = cursors.to("a")
+        first = cursors.cursor_at("a")
         for _ in range(CURSORS_MAX):
-            cursors.to("b")
+            cursors.cursor_at("b")
         for cursor in (str(first), "x", "-1", "9" * 30, "\u0661", ""):
             self.assertRaises(BadRequest, cursors.key_of, cursor)

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.interfaces import Refused
 from pfsb.config.config import Limits
+from pfsb.frontends.line.conversation import Verbs
 from pfsb.frontends.resp.connection_commands import COMMANDS
 from pfsb.frontends.resp.protocol import RespFactory, RespProtocol
 from tests.frontends.fake_server import FakeClientConnection, FakeServer, fake_config
@@ -24,8 +25,8 @@ class RespTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.server = FakeServer(fake_config(self.limits))
-        self.desk = self.server.desk
-        self.factory = RespFactory(self.server, self.clock)  # type: ignore[arg-type]
+        self.local_clients = self.server.local_clients
+        self.factory = RespFactory(self.server, self.clock, Verbs(self.server))  # type: ignore[arg-type]
         self.protocol, self.transport = self.connect()
 
     def connect(self) -> tuple[RespProtocol, Transport]:
@@ -55,7 +56,7 @@ class RespTestCase(SynchronousTestCase):
             self.assertIn(text, said.decode())
 
     def session(self) -> FakeClientConnection:
-        return self.desk.connections[-1]
+        return self.local_clients.connections[-1]
 
 
 class CommandTests(RespTestCase):
@@ -158,7 +159,7 @@ class CommandTests(RespTestCase):
         self.assertError(self.ask("LOCK", "printer", "5"), "-ERR", "usage: LOCK name")
 
     def test_errors_say_code_and_fate(self) -> None:
-        self.desk.refuse = Refused("UNAVAILABLE", "no majority\r\nanswers", fate="unknown")
+        self.local_clients.refuse = Refused("UNAVAILABLE", "no majority\r\nanswers", fate="unknown")
         self.assertEqual(self.ask("INCR", "k"), b"-UNAVAILABLE fate=unknown no majority  answers\r\n")
 
     def test_large_answer_is_written_in_slices(self) -> None:
@@ -174,9 +175,9 @@ class CommandTests(RespTestCase):
         self.assertEqual((said, self.session().calls), (b"+OK\r\n$1\r\n1\r\n:2\r\n", ["submit 3"]))
 
     def test_replies_keep_their_order_whoever_answers(self) -> None:
-        self.desk.hold = True
+        self.local_clients.hold = True
         self.assertEqual(self.send(encoded(b"SET", b"a", b"1") + encoded(b"PING") + encoded(b"GET", b"a")), b"")
-        self.desk.release()
+        self.local_clients.release()
         self.assertEqual(self.said(), b"+OK\r\n+PONG\r\n$1\r\n1\r\n")
 
     @bounded
@@ -202,9 +203,9 @@ class OwnCommandTests(RespTestCase):
 
     def test_hello_changes_the_dialect_from_then_on(self) -> None:
         """Replies to what was asked before are as they were asked for."""
-        self.desk.hold = True
+        self.local_clients.hold = True
         self.send(encoded(b"GET", b"k") + encoded(b"HELLO", b"3", b"SETNAME", b"me") + encoded(b"GET", b"k"))
-        self.desk.release()
+        self.local_clients.release()
         said = self.said()
         self.assertTrue(said.startswith(b"$-1\r\n%7\r\n$6\r\nserver\r\n$4\r\npfsb\r\n"), said)
         self.assertTrue(said.endswith(b"_\r\n"), said)
@@ -282,10 +283,10 @@ class BadInputTests(RespTestCase):
         self.assertFalse(self.transport.disconnecting)
 
     def test_noise_is_answered_after_what_came_before_and_ends_the_connection(self) -> None:
-        self.desk.hold = True
+        self.local_clients.hold = True
         self.assertEqual(self.send(encoded(b"SET", b"a", b"1") + b"*1\r\n*1\r\n$4\r\nPING\r\n"), b"")
         self.assertFalse(self.transport.disconnecting)
-        self.desk.release()
+        self.local_clients.release()
         self.assertRegex(self.said(), rb"^\+OK\r\n-ERR Protocol error: expected \$ and not [^\r]*\r\n$")
         self.assertTrue(self.transport.disconnecting)
 
@@ -308,11 +309,11 @@ class BadInputTests(RespTestCase):
         self.assertEqual(self.said(other_transport), b"+PONG\r\n")
 
     def test_window_stops_reading_until_half_of_it_is_answered(self) -> None:
-        self.desk.hold = True
+        self.local_clients.hold = True
         self.send(encoded(b"INCR", b"k") * 20)
         self.assertEqual((self.transport.producerState, self.session().submitted), ("paused", 8))
-        self.desk.hold = False
-        self.desk.release()
+        self.local_clients.hold = False
+        self.local_clients.release()
         self.assertEqual(self.said(), b"".join(b":%d\r\n" % n for n in range(1, 21)))
         self.assertEqual(self.transport.producerState, "producing")
 
@@ -345,11 +346,11 @@ class BadInputTests(RespTestCase):
     def test_session_that_ends_ends_the_connection(self) -> None:
         """Its locks are lost: a client must not go on as if nothing had happened, and no event can tell it."""
         self.ask("LOCK", "l")
-        self.desk.hold = True
+        self.local_clients.hold = True
         self.ask("INCR", "k")
         self.session().end("NOSESSION", "expired")
         self.assertFalse(self.transport.disconnecting)
-        self.desk.release()
+        self.local_clients.release()
         self.assertEqual(self.said(), b":1\r\n")
         self.assertTrue(self.transport.disconnecting)
 
@@ -361,14 +362,14 @@ class BadInputTests(RespTestCase):
         self.assertTrue(self.transport.disconnecting)
 
     def test_stopping_server_refuses_in_this_form(self) -> None:
-        self.desk.draining = True
+        self.local_clients.draining = True
         self.assertError(self.ask("SET", "k", "v"), "-SHUTDOWN fate=none")
 
     def test_connection_lost_frees_everything(self) -> None:
-        self.desk.hold = True
+        self.local_clients.hold = True
         self.ask("INCR", "k")
         self.protocol.connectionLost()
-        self.desk.release()
+        self.local_clients.release()
         self.assertEqual(
             (self.said(), self.factory.connections, self.session().calls[-1]), (b"", set(), "disconnected")
         )

@@ -15,74 +15,74 @@ from tests.frontends.line.test_protocol import LineTestCase, Transport
 class Member:
     """Takes as much as it is told, when it is its turn."""
 
-    def __init__(self, name: str, crowd: AdmissionControl, called: list[str], takes: int = 0) -> None:
-        self._name, self._crowd, self._called, self._takes = name, crowd, called, takes
+    def __init__(self, name: str, admission: AdmissionControl, called: list[str], takes: int = 0) -> None:
+        self._name, self._admission, self._called, self._takes = name, admission, called, takes
 
-    def take_turn(self) -> None:
+    def on_admitted(self) -> None:
         self._called.append(self._name)
-        self._crowd.count(self._takes)
+        self._admission.count(self._takes)
 
 
-class CrowdTests(SynchronousTestCase):
+class AdmissionControlTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.crowd = AdmissionControl(EndOfIteration(self.clock), requests_max=10)
+        self.admission = AdmissionControl(EndOfIteration(self.clock), requests_max=10)
         self.called: list[str] = []
 
     def member(self, name: str, takes: int = 0) -> Member:
-        return Member(name, self.crowd, self.called, takes)
+        return Member(name, self.admission, self.called, takes)
 
     def test_turns_are_taken_in_the_order_of_coming_until_there_is_no_room(self) -> None:
         """The third has to wait until the second's are answered."""
-        self.crowd.count(10)
+        self.admission.count(10)
         members = [self.member(name, 8) for name in "abc"]
         for member in members:
-            self.crowd.wait(member)
-        self.crowd.count(-9)
+            self.admission.wait(member)
+        self.admission.count(-9)
         self.clock.advance(0)
         self.assertEqual(self.called, ["a", "b"])
-        self.crowd.count(-8)
+        self.admission.count(-8)
         self.clock.advance(0)
         self.assertEqual(self.called, ["a", "b", "c"])
-        self.assertFalse(self.crowd.is_waiting(members[2]))
-        self.crowd.count(-8)
-        self.assertTrue(self.crowd.is_open)
+        self.assertFalse(self.admission.is_waiting(members[2]))
+        self.admission.count(-8)
+        self.assertTrue(self.admission.is_open)
 
     def test_nobody_overtakes_who_waits(self) -> None:
         """Not even if there is room again, before those who wait were called."""
-        self.crowd.count(10)
+        self.admission.count(10)
         first, second = self.member("first"), self.member("second")
-        self.crowd.wait(first)
-        self.crowd.count(-5)
-        self.assertFalse(self.crowd.is_open)
-        self.crowd.wait(second)
+        self.admission.wait(first)
+        self.admission.count(-5)
+        self.assertFalse(self.admission.is_open)
+        self.admission.wait(second)
         self.clock.advance(0)
         self.assertEqual(self.called, ["first", "second"])
 
     def test_who_asks_again_keeps_the_place_and_who_is_gone_loses_it(self) -> None:
         """One place each."""
-        self.crowd.count(10)
+        self.admission.count(10)
         first, second, third = (self.member(name) for name in ("first", "second", "third"))
         for member in (first, second, third, first):
-            self.crowd.wait(member)
-        self.crowd.forget(second)
-        self.crowd.count(-1)
+            self.admission.wait(member)
+        self.admission.forget(second)
+        self.admission.count(-1)
         self.clock.advance(0)
         self.assertEqual(self.called, ["first", "third"])
 
 
-class CrowdedServerTests(LineTestCase):
+class BusyServerTests(LineTestCase):
     """At most four under way for all, at most three for each."""
 
     limits = Limits(session_window=3)
 
     def setUp(self) -> None:
         super().setUp()
-        self.factory.crowd.requests_max = 4
+        self.factory.admission.requests_max = 4
         self.connections = [(self.protocol, self.transport), self.connect(), self.connect(), self.connect()]
         for protocol, _ in self.connections:
             self.ask("PING", protocol)
-        self.desk.hold = True
+        self.local_clients.hold = True
         for protocol, _ in self.connections[:2]:
             self.put(3, protocol)
 
@@ -90,8 +90,8 @@ class CrowdedServerTests(LineTestCase):
         self.ask("\n".join(f"PUT a {number}" for number in range(count)), protocol)
 
     def release_all(self) -> None:
-        while self.desk.held:
-            self.desk.release()
+        while self.local_clients.held:
+            self.local_clients.release()
             self.clock.advance(0)
 
     def producing(self) -> list[bool]:
@@ -101,15 +101,15 @@ class CrowdedServerTests(LineTestCase):
         transport: Transport = self.connections[at][1]
         return self.said(transport)
 
-    def test_beyond_the_limit_connections_are_not_read_and_take_turns(self) -> None:
+    def test_beyond_the_limit_connections_are_not_read_and_on_admitteds(self) -> None:
         """No refusal, nothing lost: the third connection's commands run when there is room."""
-        self.assertEqual(self.factory.crowd.under_way, 6)
+        self.assertEqual(self.factory.admission.under_way, 6)
         self.put(2, self.connections[2][0])
-        self.assertEqual(self.factory.crowd.under_way, 6)
+        self.assertEqual(self.factory.admission.under_way, 6)
         self.assertEqual(self.producing()[2:], [False, True], "who asks nothing is read")
         self.release_all()
         self.assertEqual([len(self.said_to(at)) for at in range(3)], [3, 3, 2])
-        self.assertEqual((self.factory.crowd.under_way, self.producing()), (0, [True] * 4))
+        self.assertEqual((self.factory.admission.under_way, self.producing()), (0, [True] * 4))
 
     def test_who_has_just_come_is_answered_once(self) -> None:
         """So that STATUS tells what goes on; what it asks then waits like everybody's."""
@@ -123,29 +123,29 @@ class CrowdedServerTests(LineTestCase):
         self.put(2, self.connections[2][0])
         self.connections[0][0].connectionLost()
         self.clock.advance(0)
-        self.assertEqual(self.factory.crowd.under_way, 5)
+        self.assertEqual(self.factory.admission.under_way, 5)
 
     def test_client_that_does_not_read_keeps_nobody_waiting(self) -> None:
         """Only its own connection stands still."""
         self.put(2, self.connections[2][0])
         self.connections[0][0].pauseProducing()
         self.clock.advance(0)
-        self.assertEqual(self.factory.crowd.under_way, 5)
+        self.assertEqual(self.factory.admission.under_way, 5)
         self.connections[0][0].resumeProducing()
-        self.assertEqual(self.factory.crowd.under_way, 8)
+        self.assertEqual(self.factory.admission.under_way, 8)
 
     def test_single_requests_are_not_counted(self) -> None:
         """As many as there are connections may be under way, and of these there are only so many."""
         self.release_all()
         for protocol, _ in self.connections:
             self.put(1, protocol)
-        self.assertEqual((len(self.desk.held), self.factory.crowd.under_way), (4, 0))
+        self.assertEqual((len(self.local_clients.held), self.factory.admission.under_way), (4, 0))
 
     def test_waiting_locks_are_not_under_way(self) -> None:
         """They may wait for hours, and whoever holds the lock must be able to let go of it."""
         self.release_all()
-        self.desk.hold = False
+        self.local_clients.hold = False
         holder, waiter = self.connections[0][0], self.connections[1][0]
         self.ask("LOCK x", holder)
         self.ask("LOCK x\nLOCK x\nLOCK x", waiter)
-        self.assertEqual(self.factory.crowd.under_way, 0)
+        self.assertEqual(self.factory.admission.under_way, 0)

@@ -45,18 +45,18 @@ class ReplyQueueTests(SynchronousTestCase):
         answers = [self.queue.place(number) for number in range(1, 50)]
         for answer in answers:
             answer(Done())
-        self.queue.say(b"* EVENT\n")
+        self.queue.write_between_replies(b"* EVENT\n")
         self.assertEqual(len(self.end_turn()), 1)
 
     def test_output_above_its_bound_is_written_within_the_turn(self) -> None:
         """So that the transport can ask for a pause while a long log is told."""
-        self.queue.say(b"x" * (OUTPUT_BYTES_MAX + 1))
+        self.queue.write_between_replies(b"x" * (OUTPUT_BYTES_MAX + 1))
         self.assertEqual(len(self.writes), 1)
 
     def test_question_is_asked_once_all_before_it_is_answered(self) -> None:
         asked: list[Answer] = []
         before = self.queue.place(1)
-        self.queue.when_first(2, asked.append)
+        self.queue.handle_when_first(2, asked.append)
         self.assertEqual(asked, [])
         before(Done())
         self.assertEqual(len(asked), 1)
@@ -67,14 +67,14 @@ class ReplyQueueTests(SynchronousTestCase):
         def refuse(answer: Answer) -> None:
             raise BadRequest("no such thing")
 
-        self.queue.when_first(1, refuse)
+        self.queue.handle_when_first(1, refuse)
         self.queue.place(2)(Done())
         self.assertEqual(self.end_turn(), [b"#1 ERR BADREQUEST fate=none no such thing\n#2 OK\n"])
 
     def test_many_questions_answered_at_once_do_not_nest(self) -> None:
         before = self.queue.place(None)
         for _ in range(5_000):
-            self.queue.when_first(None, lambda answer: answer(Done()))
+            self.queue.handle_when_first(None, lambda answer: answer(Done()))
         before(Done())
         self.assertEqual(b"".join(self.end_turn()), b"OK\n" * 5_001)
 
@@ -99,12 +99,12 @@ class ReplyQueueTests(SynchronousTestCase):
     def test_those_who_wait_can_all_be_refused(self) -> None:
         self.queue.place_waiting(4)
         self.queue.place_waiting(3)
-        self.queue.refuse_waiting(Refused("NOSESSION", "gone", "unknown"))
+        self.queue.refuse_out_of_order(Refused("NOSESSION", "gone", "unknown"))
         self.assertEqual(self.end_turn(), [b"#3 ERR NOSESSION fate=unknown gone\n#4 ERR NOSESSION fate=unknown gone\n"])
 
     def test_answers_after_the_end_of_the_connection_go_nowhere(self) -> None:
         answer = self.queue.place(1)
         self.queue.close()
         answer(Done())
-        self.queue.say(b"late\n")
+        self.queue.write_between_replies(b"late\n")
         self.assertEqual(self.end_turn(), [])

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.interfaces import Done, Fields, Result
-from pfsb.frontends.line.grammar import ROWS_AT_ONCE, render, render_in_slices
-from pfsb.frontends.stream.reply_queue import OUTPUT_BYTES_MAX, EndOfIteration, ReplyQueue
+from pfsb.frontends.line.grammar import render, render_in_slices
+from pfsb.frontends.stream.reply_queue import OUTPUT_BYTES_MAX, ROWS_AT_ONCE, EndOfIteration, ReplyQueue
 
 ROW_BYTES = 1_000
 LARGE = Done((("count", 1_000),), tuple((("key", f"{n:03}" + "x" * ROW_BYTES),) for n in range(1_000)))
@@ -100,7 +100,7 @@ class SlicesTests(SynchronousTestCase):
         self.answer(LARGE)
         self.queue.place(3)(Done())
         said = self.turn()
-        self.queue.say(b"* EVENT\n")
+        self.queue.write_between_replies(b"* EVENT\n")
         lock(Done())
         self.assertEqual(said + self.run_out(), render(1, LARGE) + b"* EVENT\n#2 OK\n#3 OK\n")
 
@@ -116,7 +116,7 @@ class SlicesTests(SynchronousTestCase):
         asked: list[str] = []
         self.answer(LARGE)
         self.turn()
-        self.queue.when_first(2, lambda answer: (asked.append("now"), answer(Done()))[1])
+        self.queue.handle_when_first(2, lambda answer: (asked.append("now"), answer(Done()))[1])
         self.assertEqual(asked, [])
         self.assertTrue(self.run_out().endswith(b"#1 OK count=1000\n#2 OK\n"))
 
@@ -125,8 +125,8 @@ class SlicesTests(SynchronousTestCase):
         self.assertEqual(self.run_out(), b"#1 OK\n" + render(2, LARGE) + b"#3 OK\n")
 
     def test_large_reply_to_a_question_that_is_answered_at_once(self) -> None:
-        self.queue.when_first(1, lambda answer: answer(LARGE))
-        self.queue.when_first(2, lambda answer: answer(Done()))
+        self.queue.handle_when_first(1, lambda answer: answer(LARGE))
+        self.queue.handle_when_first(2, lambda answer: answer(Done()))
         self.assertEqual(self.run_out(), render(1, LARGE) + b"#2 OK\n")
 
     def test_row_that_cannot_be_rendered_ends_the_reply_with_an_error(self) -> None:
@@ -142,7 +142,7 @@ class SlicesTests(SynchronousTestCase):
         """SIGTERM does not cut a reply in two."""
         self.answer(LARGE)
         self.turn()
-        self.queue.say(b"* EVENT\n")
+        self.queue.write_between_replies(b"* EVENT\n")
         self.queue.finish()
         self.assertEqual(b"".join(self.writes), render(1, LARGE) + b"* EVENT\n")
 

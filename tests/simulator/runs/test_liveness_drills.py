@@ -159,7 +159,7 @@ class DrillRequestTests(SynchronousTestCase):
     def test_answered_when_it_has_run(self) -> None:
         """A request is answered when it has run, and not before."""
         cluster = quiet_run().cluster
-        request = DrillRequest(0, cluster.process(0).server.desk)
+        request = DrillRequest(0, cluster.process(0).server.local_clients)
         request.ask()
         self.assertFalse(request.is_answered)
         cluster.run(0.1)
@@ -169,7 +169,7 @@ class DrillRequestTests(SynchronousTestCase):
         """UNAVAILABLE does not count as an answer, although no other one follows."""
         run = quiet_run()
         cluster = run.cluster
-        request = DrillRequest(0, cluster.process(0).server.desk)
+        request = DrillRequest(0, cluster.process(0).server.local_clients)
         cluster.isolate(0)
         request.ask()
         cluster.run(run.parameters.limits.request_seconds + 0.5)
