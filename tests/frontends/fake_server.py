@@ -1,4 +1,4 @@
-"""A server of one, without Paxos: what a front end asks of `pfsb.server.Server`, answered from memory."""
+"""FakeServer: answers the calls of a front end from memory, without Paxos."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class FakeSession:
 
 @define(eq=False)
 class FakeCluster:
-    """What all servers have in common: the applications, the sessions, the revision."""
+    """The state that all servers of a fake cluster share: applications, sessions, and the revision."""
 
     catalogue: Catalogue = field(factory=lambda: Catalogue([Chat(), KeyValue(), Lock()]))
     revision: int = 0
@@ -159,7 +159,7 @@ class FakeClientConnection:
         return session
 
     def end(self, code: str, text: str) -> None:
-        """As the local_clients does when the session is taken over or expires."""
+        """Ends the session, as a takeover or an expiry does."""
         self.over = Refused(code, text)
         self.ended(code, text)
 
@@ -243,7 +243,10 @@ class FakeClientConnection:
 
 @define(eq=False, slots=False)
 class FakeLocalClients:
-    """`hold`: answers wait in `held` until `release`. `refuse`: every command gets that."""
+    """A stand-in for LocalClients.
+
+    With `hold`, answers wait in `held` until `release`; with `silent`, no answer comes; `refuse` is the answer to every
+    command."""
 
     cluster: FakeCluster
     draining: bool = False
@@ -277,7 +280,7 @@ class FakeLocalClients:
 
 @define(eq=False, slots=False)
 class FakeRevisions:
-    """`behind`: this server has not come as far as the cluster."""
+    """A stand-in for RevisionWaiters. `behind` is the number of revisions that this server lacks."""
 
     cluster: FakeCluster
     behind: int = 0

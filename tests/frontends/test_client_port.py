@@ -1,4 +1,4 @@
-"""The client port: who speaks what, and who is greeted when."""
+"""The client port: which protocol a client speaks, and when it is greeted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.frontends.line.test_protocol import WELCOME, Transport
 from tests.frontends.resp.test_parser import encoded
 
 
-class DoorTests(SynchronousTestCase):
+class ClientPortTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.server = FakeServer(fake_config(Limits(connections=2)))
@@ -24,14 +24,14 @@ class DoorTests(SynchronousTestCase):
         return protocol, transport
 
     def test_silent_client_is_greeted_after_a_moment(self) -> None:
-        """Somebody at a terminal waits for the first line (docs/protocol.rst)."""
+        """A person at a terminal waits for the first line."""
         _, transport = self.connect()
         self.assertEqual(transport.value(), b"")
         self.clock.advance(SILENCE_SECONDS)
         self.assertEqual(transport.value(), WELCOME)
 
     def test_client_that_sends_a_line_is_greeted_at_once(self) -> None:
-        """A library pays nothing for the moment of silence."""
+        """A client library does not have to wait for the moment of silence."""
         protocol, transport = self.connect()
         protocol.dataReceived(b"PING\n")
         self.assertEqual(transport.value(), WELCOME + b"OK\n")
@@ -50,7 +50,7 @@ class DoorTests(SynchronousTestCase):
         self.assertEqual(transport.value(), b"+PONG\r\n")
 
     def test_silence_of_a_server_that_was_held_up_is_not_the_client_s(self) -> None:
-        """The command was there in time; the reactor runs what is due before it reads."""
+        """The client's command came in time: the reactor runs due calls before it reads."""
         protocol, transport = self.connect()
         self.clock.callLater(SILENCE_SECONDS, protocol.dataReceived, encoded(b"PING"))
         self.clock.advance(3 * SILENCE_SECONDS)
@@ -76,7 +76,7 @@ class DoorTests(SynchronousTestCase):
         self.assertTrue(line_transport.disconnecting and redis_transport.disconnecting)
 
     def test_client_that_only_listens_may_close_its_side(self) -> None:
-        """`nc -N` with nothing to send: greeted, and let go."""
+        """`nc -N` without input is greeted, and its connection is closed."""
         protocol, transport = self.connect()
         protocol.readConnectionLost()
         self.assertEqual((transport.value(), transport.disconnecting), (WELCOME, True))
@@ -86,7 +86,7 @@ class DoorTests(SynchronousTestCase):
         protocol.connectionLost()
         self.assertEqual((self.clock.getDelayedCalls(), self.factory.undecided), ([], set()))
 
-    def test_loss_of_the_connection_reaches_whoever_took_it(self) -> None:
+    def test_loss_of_the_connection_reaches_its_protocol(self) -> None:
         for data in (b"PING\n", encoded(b"PING")):
             protocol, _ = self.connect()
             protocol.dataReceived(data)

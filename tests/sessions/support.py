@@ -1,4 +1,4 @@
-"""What tests of sessions share: a state machine driven by hand, and a small simulated cluster with clients."""
+"""Helpers for tests of sessions: a state machine driven by hand, and a small simulated cluster with clients."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ DIGESTS_KEPT = 20
 
 @implementer(IReplicatedApplication)
 class Later:
-    """WAIT is answered by the next GO, by whomever: also in the bundle of the WAIT."""
+    """An application in which WAIT is PENDING until the next GO of any session, even one in the bundle of the WAIT."""
 
     name = "later"
     commands = (
@@ -72,7 +72,7 @@ class Later:
         raise AssertionError("there are no questions")
 
     def session_ended(self, client_id: str, context: IContext) -> None:
-        """Keeps waiting: the session is told nothing by this application."""
+        """A WAIT is kept when its session ends."""
 
     def time_passed(self, context: IContext) -> None:
         raise AssertionError("nothing falls due")
@@ -84,7 +84,7 @@ class Later:
         return repr(self._tickets).encode()
 
     def restore(self, data: bytes) -> None:
-        raise AssertionError("nobody asks for this")
+        raise AssertionError("no test restores a snapshot")
 
 
 def applications() -> Catalogue:
@@ -98,7 +98,7 @@ def code(result: Any) -> tuple[str, str]:
 
 
 def value(result: Any, name: str = "value") -> Any:
-    """One field of what was done."""
+    """One field of a successful result."""
     assert isinstance(result, Done), result
     return dict(result.fields)[name]
 
@@ -111,10 +111,10 @@ def value(result: Any, name: str = "value") -> Any:
 @implementer(ISessionObserver)
 @define
 class Observer:
-    """Keeps what it is told."""
+    """An observer that records its calls."""
 
     results: list[Sequence[Any]] = field(factory=list)
-    """Of each bundle."""
+    """The results of each bundle, in the order of execution."""
     expired_updates: list[ClientUpdate] = field(factory=list)
     completions: list[tuple[str, int, Result]] = field(factory=list)
     ends: list[tuple[str, int, str]] = field(factory=list)
@@ -137,7 +137,7 @@ class Observer:
 
 
 class Driver:
-    """One state machine of server 0, and the updates that come to it: a slot each, unless several are given."""
+    """The state machine of server 0, and the updates that it executes: one slot for each call of `execute`."""
 
     def __init__(
         self, server_id: int = 0, catalogue: Catalogue | None = None, window: int = 4, horizon_slots: int = 10
@@ -149,7 +149,7 @@ class Driver:
         self._updates = count(1)
 
     def execute(self, *updates: ClientUpdate) -> list[Sequence[Any]]:
-        """One slot. The results that the observer was told, one list for each bundle of this server."""
+        """Executes one slot. Returns the results that the observer was told, a list for each bundle of this server."""
         self.observer.results.clear()
         self.seq += 1
         self.machine.execute(self.seq, self.time_ms, updates)
@@ -162,7 +162,7 @@ class Driver:
         return self.update(Bundle(bundle.SERVER, 0, False, ((0, command),)), server_id=server_id)
 
     def open(self, client_id: str, server_id: int = 0, ttl_ms: int = 10_000) -> dict[str, Any]:
-        """Open a session; the fields of the answer."""
+        """Opens a session. Returns the fields of the answer."""
         results = self.execute(self.operation(OPEN, client_id, ttl_ms, server_id=server_id))
         if server_id:
             return {"epoch": self.machine.sessions[client_id].epoch}
@@ -178,7 +178,7 @@ class Driver:
         return self.update(Bundle(client_id, epoch, False, entries))
 
     def run(self, client_id: str, epoch: int, *entries: tuple[int, Command]) -> Sequence[Any]:
-        """A bundle of a session with a name; its results."""
+        """Runs a bundle of a session with a name. Returns its results."""
         return self.execute(self.bundle(client_id, epoch, *entries))[0]
 
     def run_anonymous(self, client_id: str, *entries: tuple[int, Command], opens: bool = False) -> Sequence[Any]:
@@ -186,7 +186,7 @@ class Driver:
 
 
 def encoded(*bundles: Bundle) -> bytes:
-    """The payload that brings them."""
+    """The payload of an update that brings these bundles."""
     return bundle.encode([_encoded(each) for each in bundles])
 
 
@@ -225,7 +225,7 @@ def _fields(session: Any) -> Sequence[Any]:
 
 
 class SmallConfig(Config):
-    """With limits that a test can reach."""
+    """A configuration with limits that a test can reach."""
 
     def settings(self) -> Settings:
         return evolve(super().settings(), horizon_slots=HORIZON_SLOTS, digests_kept=DIGESTS_KEPT)
@@ -246,7 +246,7 @@ def small_limits(**limits: Any) -> Limits:
 
 
 class ServerProcess:
-    """A whole server below its sockets, as the world runs it."""
+    """A whole server without sockets, as a simulated cluster runs it."""
 
     def __init__(self, parts: ServerParts, limits: Limits | None = None) -> None:
         self.server = Server(
@@ -267,12 +267,12 @@ class ServerProcess:
         self.server.start()
 
     def submit(self, update: ClientUpdate) -> None:
-        raise AssertionError("clients come to the local_clients")
+        raise AssertionError("clients connect to LocalClients")
 
 
 @define(eq=False)
 class Told:
-    """One request, and what its asker was told: once, in the end."""
+    """One request of a test, and the result that it got."""
 
     client: Client
     number: int | None
@@ -293,12 +293,12 @@ class Told:
 
 
 class Client:
-    """One connection of a client, and all that it was told on it."""
+    """One connection of a client, and all answers that came to it."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.told: list[Told] = []
-        """In the order of the answers."""
+        """All requests that were answered, in the order of their answers."""
         self.ends: list[str] = []
         self.connection: ClientConnection = server.local_clients.connect(lambda code, text: self.ends.append(code))
 
@@ -308,7 +308,7 @@ class Client:
         return told
 
     def ask_all(self, *commands: tuple[int | None, Command]) -> list[Told] | None:
-        """Together; None if the connection wants each by itself."""
+        """Submits commands together. Returns None if the connection wants each to be submitted by itself."""
         told = [Told(self, number) for number, _ in commands]
 
         def answer_all(results: Sequence[Result]) -> None:
@@ -319,7 +319,7 @@ class Client:
         return told if self.connection.submit_all(numbers, checked, lambda: answer_all) else None
 
     def look(self, *words: str) -> Told:
-        """A question to this server's own state."""
+        """Asks a question to this server's own state."""
         told = Told(self, None)
         self.connection.query_local(self.server.catalogue.check(words), told)
         return told
@@ -339,7 +339,7 @@ class Client:
 
 
 class ClusterTestCase(SynchronousTestCase):
-    """Each test has a world of its own, whose seed is the test's name."""
+    """A test with a simulated cluster of its own, whose seed is the test's name."""
 
     cluster: SimulatedCluster
     client: Client
@@ -357,13 +357,13 @@ class ClusterTestCase(SynchronousTestCase):
         return Client(self.server(server_id))
 
     def open(self, client_id: str, server_id: int = 0, ttl_seconds: int = 10) -> Client:
-        """A connection that has said HELLO."""
+        """Connects a client, and says HELLO."""
         client = self.connect(server_id)
         self.answer(client.hello(client_id, ttl_seconds))
         return client
 
     def answer(self, told: Told, seconds: float = 10.0) -> Result:
-        """Let time pass until it is there."""
+        """Lets time pass until the answer has come."""
         self.cluster.run_until(lambda: told.answered, seconds)
         return told.result
 
@@ -374,10 +374,9 @@ class ClusterTestCase(SynchronousTestCase):
         return list(self.server(server_id).machine.sessions)
 
     def bundles(self, prefix: str, server_id: int | None = None) -> list[list[int]]:
-        """The numbers in each ordered bundle of the client ids that begin so, in order, on disk of server 0.
+        """The numbers in each ordered bundle of the client ids with this prefix, in order, from the disk of server 0.
 
-        Of those that `server_id` has introduced, if it is given.
-        """
+        `server_id` restricts them to the bundles that this server has introduced."""
         return [
             [number for number, _ in each.entries]
             for update in self.updates()
@@ -386,12 +385,12 @@ class ClusterTestCase(SynchronousTestCase):
         ]
 
     def updates(self) -> list[ClientUpdate]:
-        """On disk of server 0, in order."""
+        """The ordered updates on the disk of server 0, in order."""
         ordered = self.cluster.disk(0).ordered(1, self.cluster.disk(0).local_aru)
         return [update for _, batch in ordered for update in batch.open()[1]]
 
     def in_use(self) -> dict[int, Submitted]:
-        """What `self.client` has under way, or PENDING."""
+        """The commands of `self.client` that are under way, or PENDING, by number."""
         return {**self.client.connection._submitted, **self.client.connection._pending}
 
     def assertNothingLeft(self, server_id: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""docs/internals/sessions.rst: how commands travel, and whose they are."""
+"""Bundles: how commands of a session are encoded into the payload of an update."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class EncodingTests(SynchronousTestCase):
         self.assertEqual(bundle.decode(encoded(one)), [one])
 
     def test_update_holds_any_number_of_bundles(self) -> None:
-        """Each length of an array header: up to 15, to 65,535, and more."""
+        """An array header has one of three lengths: for up to 15 bundles, for up to 65,535, and for more."""
         for count in (0, 1, 15, 16, 65_536):
             bundles = [Bundle(f"~0.1.{i}", 0, True, ()) for i in range(count)]
             self.assertEqual(bundle.decode(encoded(*bundles)), bundles)
 
     def test_entries_that_are_encoded_together_are_those_that_are_joined(self) -> None:
-        """A pipelining client's commands are encoded in one go; nobody can tell from the payload."""
+        """Encoding a pipelining client's commands in one call gives the same payload as encoding each by itself."""
         head = bundle.encode_head("alice", 5, False)
         for count in (1, 15, 16, 70_000):
             entries = tuple((number, ("INCR", "n", number)) for number in range(1, count + 1))
@@ -40,13 +40,13 @@ class EncodingTests(SynchronousTestCase):
             self.assertEqual(together, encoded(Bundle("alice", 5, False, entries)))
 
     def test_what_is_no_utf8_is_refused_when_it_is_encoded(self) -> None:
-        """Half a surrogate pair cannot travel; that shows before anything else happens."""
+        """Half a surrogate pair cannot be sent: encoding raises before the command has any effect."""
         self.assertRaises(UnicodeEncodeError, bundle.encode_entries, [(1, ("SAY", "\ud800"))])
 
 
 class ClientIdTests(SynchronousTestCase):
     def test_anonymous_session_has_an_id_of_its_own(self) -> None:
-        """Server, incarnation and connection make it unique for ever."""
+        """Server, incarnation and connection together make an id that is never used again."""
         ids = {bundle.anonymous(s, i, c) for s in (1, 11) for i in (1, 11) for c in (1, 11)}
         self.assertEqual(len(ids), 8)
         self.assertEqual({each[0] for each in ids}, {bundle.ANONYMOUS})

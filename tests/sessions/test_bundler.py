@@ -1,4 +1,4 @@
-"""docs/internals/sessions.rst: one outstanding bundle, and all that waits goes into the next one."""
+"""Bundler: one outstanding bundle at a time, and all parts that wait go into the next one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def numbers(sent: Bundle) -> list[int]:
 
 class BundlerTests(BundlerTestCase):
     def test_next_bundle_waits_for_the_outstanding_one(self) -> None:
-        """Figure 12's rule for clients: one is under way; what comes meanwhile makes the next one."""
+        """Figure 12's rule for clients: one bundle is outstanding; commands that come meanwhile make the next one."""
         self.add(1)
         first = self.send()
         for number in (2, 3, 4):
@@ -48,7 +48,7 @@ class BundlerTests(BundlerTestCase):
         self.assertEqual(numbers(self.send()), [2, 3, 4])
 
     def test_bundle_says_whose_it_is(self) -> None:
-        """The session's epoch fences off bundles that come later than another connection has opened it anew."""
+        """A bundle carries its epoch: one that comes after another connection has opened the session is fenced off."""
         self.add(1)
         self.assertEqual(self.send()[:3], ("alice", 7, False))
 
@@ -76,7 +76,7 @@ class BundlerTests(BundlerTestCase):
         self.assertEqual(numbers(self.send()), [1])
 
     def test_only_the_first_bundle_opens_until_it_has_run(self) -> None:
-        """An anonymous session is opened by the first bundle that runs, and by no other."""
+        """An anonymous session is opened by the first of its bundles that runs, and by no other."""
         self.bundler = Bundler("~2.1.1", 0, opens=True)
         self.add(1)
         first = self.send()
@@ -88,8 +88,8 @@ class BundlerTests(BundlerTestCase):
         opens = [each.opens for each in (first, again, self.send())]
         self.assertEqual(opens, [True, True, False])
 
-    def test_results_go_to_their_requests_in_order(self) -> None:
-        """A result for each entry."""
+    def test_results_go_to_their_parts_in_order(self) -> None:
+        """Each entry has a result, and each part gets the results of its own entries."""
         for number in (1, 2, 3):
             self.add(number)
         results = [Done((("index", i),)) for i in range(3)]
@@ -98,8 +98,8 @@ class BundlerTests(BundlerTestCase):
         self.assertEqual(self.told, list(zip((1, 2, 3), results, strict=True)))
         self.assertTrue(self.bundler.idle)
 
-    def test_outlived_bundle_takes_along_what_waits(self) -> None:
-        """Nothing of it ran, so all of the numbers can be used again, in order."""
+    def test_bundle_that_is_too_old_takes_along_what_waits(self) -> None:
+        """A bundle beyond its horizon has not run, and parts that wait were not sent: all numbers can be used again."""
         self.add(1)
         self.send()
         self.add(2)
@@ -109,10 +109,10 @@ class BundlerTests(BundlerTestCase):
 
 
 class TooLateTests(BundlerTestCase):
-    """docs/protocol.rst, UNAVAILABLE: nobody waits longer than `request_seconds`."""
+    """UNAVAILABLE (docs/protocol.rst): a client is answered within `request_seconds`."""
 
     def test_sent_is_unknown_and_waiting_did_not_happen(self) -> None:
-        """Promise 4: what was sent may still be ordered; what was not certainly never is."""
+        """Promise 4: a command that was sent may still be ordered; one that was not sent will certainly never be."""
         self.add(1)
         self.send()
         self.add(2, now=1.0)
@@ -121,7 +121,7 @@ class TooLateTests(BundlerTestCase):
         self.assertEqual((UNKNOWN.fate, NOT_SENT.fate), ("unknown", "none"))
 
     def test_those_behind_one_that_is_too_late_are_refused_with_it(self) -> None:
-        """Else their numbers would run before the refused one could be repeated, which then never could."""
+        """If the later number ran alone, the refused one could never be repeated, since numbers only grow."""
         self.add(1)
         self.send()
         self.add(2, now=1.0)
@@ -129,8 +129,8 @@ class TooLateTests(BundlerTestCase):
         self.bundler.refuse_submitted_before(2.0)
         self.assertIn((3, NOT_SENT), self.told)
 
-    def test_nobody_is_refused_too_early(self) -> None:
-        """`oldest` itself still waits."""
+    def test_no_part_is_refused_too_early(self) -> None:
+        """A part that was submitted exactly at `oldest` still waits."""
         self.add(1, now=2.0)
         self.send()
         self.add(2, now=2.0)
@@ -138,7 +138,7 @@ class TooLateTests(BundlerTestCase):
         self.assertEqual(self.told, [])
 
     def test_unknown_is_told_once_and_the_result_after_it(self) -> None:
-        """A counted command has its result in the end, for whoever has repeated its number meanwhile."""
+        """A counted command gets its result after UNKNOWN, for a client that has repeated its number meanwhile."""
         self.add(1)
         sent = self.send()
         self.bundler.refuse_submitted_before(2.0)
@@ -147,7 +147,7 @@ class TooLateTests(BundlerTestCase):
         self.assertEqual(self.told, [(1, UNKNOWN), (1, Done())])
 
     def test_question_is_told_nothing_after_unknown(self) -> None:
-        """What is not counted cannot be repeated under its number: its asker has had its one answer."""
+        """A question has no number that the client could repeat, so UNKNOWN is its only answer."""
         self.add(0)
         sent = self.send()
         self.bundler.refuse_submitted_before(2.0)
@@ -155,7 +155,7 @@ class TooLateTests(BundlerTestCase):
         self.assertEqual(self.told, [(0, UNKNOWN)])
 
     def test_repeated_number_is_told_unknown_again_in_its_own_time(self) -> None:
-        """Whoever asks again waits `request_seconds` from then on."""
+        """A client that repeats a number waits `request_seconds` from then on."""
         self.add(1)
         self.send()
         refuse = self.bundler.refuse_submitted_before
@@ -167,7 +167,7 @@ class TooLateTests(BundlerTestCase):
         self.assertEqual(self.told, [(1, UNKNOWN)] * 2)
 
     def test_joining_does_not_keep_the_first_asker_waiting(self) -> None:
-        """A client that repeats every second would else never hear anything."""
+        """A client that repeats a number every second must be told UNKNOWN at the first deadline all the same."""
         self.add(1)
         self.send()
         self.bundler.note_repeated(1, 5.0)

@@ -1,7 +1,4 @@
-"""One client's commands, numbers and answers, over a real replica.
-
-See docs/internals/sessions.rst and docs/protocol.rst.
-"""
+"""ClientConnection: one client's commands, numbers and answers, over a real replica (docs/protocol.rst)."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ class CommandTests(ClusterTestCase):
         self.begin()
 
     def test_pipelined_commands_make_few_bundles(self) -> None:
-        """What is sent while an update is under way goes into the next one."""
+        """Commands that come while an update is under way go into the next bundle."""
         client = self.open("alice")
         asked = [client.ask("INCR", "n", number=1)]
         self.cluster.step()
@@ -29,14 +26,14 @@ class CommandTests(ClusterTestCase):
         self.assertEqual([value(told.result) for told in asked], list("1234567"))
         self.assertEqual(self.bundles("alice"), [[1], [2, 3, 4, 5, 6, 7]])
 
-    def test_commands_of_one_reactor_turn_leave_together(self) -> None:
+    def test_commands_of_one_iteration_leave_together(self) -> None:
         """A client that writes several lines at once pays for one update."""
         client = self.connect()
         self.answer([client.ask("INCR", "n") for _ in range(5)][-1])
         self.assertEqual(self.bundles("~"), [[1, 2, 3, 4, 5]])
 
     def test_next_bundle_of_a_session_is_introduced_when_the_last_has_run(self) -> None:
-        """Figure 12's rule for clients, whatever they do: one outstanding update each, and one of each carrier."""
+        """Figure 12's rule for clients: one outstanding update for each session, and one for each Paxos client."""
         replica = self.server().replica
         last_executed = replica.data.clients.last_executed
         latest: dict[str, ClientUpdate] = {}
@@ -60,7 +57,7 @@ class CommandTests(ClusterTestCase):
         self.assertEqual(sorted(latest), ["!", "alice", "bob", clients[0].connection.client_id])
 
     def test_answers_come_once_each_in_the_order_of_the_commands(self) -> None:
-        """Also those of questions between them."""
+        """Questions between commands are answered in their order, too."""
         client = self.connect()
         asked = [client.ask(*words) for words in [("INCR", "n"), ("GET", "n")] * 10]
         self.answer(asked[-1])
@@ -70,7 +67,7 @@ class CommandTests(ClusterTestCase):
         self.assertEqual(client.connection.unanswered, 0)
 
     def test_no_answer_before_the_sync_completes(self) -> None:
-        """Promise 2: what is answered is on disk. The one door holds for answers, too."""
+        """Promise 2: an answered command is on disk. Answers leave through the durability gate, like messages."""
         client = self.connect()
         storage = self.cluster.storage(0)
         told = client.ask("PUT", "colour", "blue")
@@ -83,7 +80,7 @@ class CommandTests(ClusterTestCase):
         self.assertEqual(self.bundles("~"), [[1]])
 
     def test_look_is_answered_from_this_server(self) -> None:
-        """read=sequential and read=stale: no update, through the door."""
+        """A question with read=sequential or read=stale needs no update, and is answered behind the durability gate."""
         client = self.connect()
         self.do(client, "PUT", "colour", "blue")
         aru = self.cluster.aru(0)
@@ -91,7 +88,7 @@ class CommandTests(ClusterTestCase):
         self.assertEqual(self.cluster.aru(0), aru)
 
     def test_look_behind_a_write_is_not_answered_before_it_is_on_disk(self) -> None:
-        """It may show what is not durable yet, so it waits at the door."""
+        """The answer to a local question may show a write that is not on disk yet, so it waits at the gate."""
         client = self.connect()
         client.ask("PUT", "colour", "blue")
         while self.server().machine.revision == 0:
@@ -101,7 +98,7 @@ class CommandTests(ClusterTestCase):
         self.assertEqual(value(self.answer(told)), "blue")
 
     def test_command_that_cannot_be_encoded_has_no_effect(self) -> None:
-        """It raises to whoever submits it; the next one has its number."""
+        """Submitting the command raises, and the next command gets its number."""
         client = self.connect()
         self.assertRaises(UnicodeEncodeError, client.connection.submit, None, ("PUT", "k", "\ud800"), lambda r: None)
         self.assertEqual(client.connection.unanswered, 0)
@@ -115,37 +112,37 @@ class NumberTests(ClusterTestCase):
         self.client = self.open("alice")
 
     def test_repeated_number_joins_what_is_under_way(self) -> None:
-        """Both are answered with the one result."""
+        """All repetitions of a number are answered with the one result."""
         asked = [self.client.ask("INCR", "n", number=1) for _ in range(3)]
         self.assertEqual([value(self.answer(told)) for told in asked], ["1", "1", "1"])
         self.assertEqual(self.client.connection.unanswered, 0)
 
     def test_repeated_number_is_answered_from_the_cache(self) -> None:
-        """Without another update."""
+        """A repeated number is answered without another update."""
         first = self.do(self.client, "INCR", "n", number=1)
         aru = self.cluster.aru(0)
         self.assertEqual(self.do(self.client, "INCR", "n", number=1), first)
         self.assertEqual(self.cluster.aru(0), aru)
 
     def test_number_that_goes_back_is_refused(self) -> None:
-        """It was skipped, so it certainly did not run; and never will, since numbers only grow."""
+        """A number that was skipped has not run, and never will, since numbers only grow."""
         self.do(self.client, "INCR", "n", number=5)
         self.assertEqual(code(self.do(self.client, "INCR", "n", number=3)), ("BADREQUEST", "none"))
 
     def test_number_that_goes_back_before_anything_has_run_is_refused(self) -> None:
-        """The same while the higher one is still under way."""
+        """A skipped number is refused while the higher one is still under way, too."""
         told = self.client.ask("INCR", "n", number=5)
         self.assertEqual(code(self.do(self.client, "INCR", "n", number=3)), ("BADREQUEST", "none"))
         self.assertEqual(value(self.answer(told)), "1")
 
     def test_server_numbers_after_the_clients_numbers(self) -> None:
-        """A person may begin to number, and stop."""
+        """A person may number some commands and not the next ones."""
         self.do(self.client, "INCR", "n", number=5)
         self.do(self.client, "INCR", "n")
         self.assertEqual(self.server().machine.sessions["alice"].last_number, 6)
 
     def test_forgotten_number_is_unknown(self) -> None:
-        """8 answers are kept here, and two more at most."""
+        """A session keeps 8 answers here, and two more at most."""
         for number in range(1, 12):
             told = self.client.ask("INCR", "n", number=number)
         self.answer(told)
@@ -153,7 +150,7 @@ class NumberTests(ClusterTestCase):
         self.assertEqual(value(self.do(self.client, "INCR", "n", number=3)), "3")
 
     def test_lock_is_answered_when_it_is_granted(self) -> None:
-        """Out of order; other commands overtake it, and a repetition of its number joins it."""
+        """A LOCK is answered out of order: other commands overtake it, and a repetition of its number joins it."""
         holder = self.open("bob")
         self.do(holder, "LOCK", "x")
         waiting = [self.client.ask("LOCK", "x", number=1)]
@@ -165,7 +162,7 @@ class NumberTests(ClusterTestCase):
         self.assertEqual(self.client.connection.unanswered, 0)
 
     def test_own_bundle_may_end_its_wait(self) -> None:
-        """PENDING and completed in one bundle: one answer, and nothing stays behind."""
+        """A command that is PENDING and completed in one bundle gets one answer, and leaves nothing behind."""
         waits, goes = self.client.ask("WAIT", number=1), self.client.ask("GO", number=2)
         self.assertEqual(value(self.answer(goes), "count"), 1)
         self.assertEqual(value(waits.result, "revision"), 3)
@@ -173,7 +170,7 @@ class NumberTests(ClusterTestCase):
 
 
 class TogetherTests(ClusterTestCase):
-    """What a pipelining client asks in one go is taken, ordered and answered in one go."""
+    """Commands that a pipelining client sends together are submitted, ordered and answered together."""
 
     def setUp(self) -> None:
         self.begin(limits=small_limits(session_window=4))
@@ -185,7 +182,7 @@ class TogetherTests(ClusterTestCase):
         return told
 
     def test_each_command_has_its_result(self) -> None:
-        """Numbered by the client or by the server, with questions in between."""
+        """Commands are numbered by the client or by the server, with questions between them."""
         told = self.ask_all((None, INCR), (5, INCR), (None, GET), (None, INCR))
         self.answer(told[-1])
         self.assertEqual([value(each.result) for each in told], ["1", "2", "2", "3"])
@@ -193,7 +190,7 @@ class TogetherTests(ClusterTestCase):
         self.assertEqual((self.in_use(), self.client.connection.unanswered), ({}, 0))
 
     def test_number_that_is_not_new_wants_a_closer_look(self) -> None:
-        """Nothing of it is taken: each command is then submitted by itself."""
+        """If one number is not new, no command is submitted: each has to be submitted by itself."""
         self.do(self.client, *INCR, number=3)
         for numbers in ((3, 4), (4, 3), (4, 4)):
             self.assertIsNone(self.client.ask_all(*((number, INCR) for number in numbers)))
@@ -201,7 +198,7 @@ class TogetherTests(ClusterTestCase):
         self.assertEqual(value(self.do(self.client, *INCR)), "2")
 
     def test_repeated_number_joins_those_it_was_asked_with(self) -> None:
-        """It has its own place among the results."""
+        """A repetition gets the result of its own number among the results of commands submitted together."""
         told = self.ask_all((7, INCR), (8, INCR), (9, INCR))
         again = self.client.ask(*INCR, number=8)
         self.answer(again)
@@ -209,19 +206,19 @@ class TogetherTests(ClusterTestCase):
         self.assertEqual(self.in_use(), {})
 
     def test_repeated_number_is_answered_from_the_cache(self) -> None:
-        """As if it had been asked by itself."""
+        """A number that was submitted together with others is found in the cache by itself."""
         told = self.ask_all((7, INCR), (8, INCR))
         self.answer(told[-1])
         self.assertEqual(self.do(self.client, *INCR, number=7), told[0].result)
 
     def test_session_that_is_over_wants_a_closer_look(self) -> None:
-        """Whose commands are refused, each with its own fate."""
+        """Commands of a session that is over are refused one by one, each with its own fate."""
         self.open("alice")
         self.cluster.run(0.5)
         self.assertIsNone(self.client.ask_all((None, INCR), (None, INCR)))
 
     def test_what_cannot_be_encoded_changes_nothing(self) -> None:
-        """It raises before any of them is taken."""
+        """Submitting raises before any of the commands is accepted."""
         words = ("SAY", "\ud800")
         self.assertRaises(UnicodeEncodeError, self.client.connection.submit_all, (None,), (words,), self.fail)
         self.assertEqual((self.in_use(), self.client.connection.unanswered), ({}, 0))
@@ -229,7 +226,7 @@ class TogetherTests(ClusterTestCase):
 
 class TogetherWithoutMajorityTests(ClusterTestCase):
     def setUp(self) -> None:
-        """The first bundle is under way to nobody; what is asked after it waits for it."""
+        """Isolates server 0: the first bundle is sent in vain, and the second one waits for it."""
         self.begin(3)
         self.client = self.open("alice", 0, 60)
         self.cluster.isolate(0)
@@ -239,14 +236,14 @@ class TogetherWithoutMajorityTests(ClusterTestCase):
         self.cluster.run(2.5)
 
     def test_fates_are_told_of_each(self) -> None:
-        """docs/protocol.rst: unknown for what was sent, none for what was not."""
+        """UNAVAILABLE (docs/protocol.rst): the fate is unknown for commands that were sent, and none for others."""
         assert self.sent is not None and self.waiting is not None
         self.assertEqual({code(told.result) for told in self.sent}, {("UNAVAILABLE", "unknown")})
         self.assertEqual({code(told.result) for told in self.waiting}, {("UNAVAILABLE", "none")})
         self.assertEqual(self.client.connection.unanswered, 0)
 
     def test_both_fates_are_settled_by_repeating(self) -> None:
-        """Promise 4: in any order among those that were sent; each runs once."""
+        """Promise 4: commands that were sent can be repeated in any order, and each runs once."""
         again = [self.client.ask(*INCR, number=n) for n in (2, 1)]
         again += self.client.ask_all((3, INCR), (4, INCR)) or []
         self.cluster.heal()
@@ -255,7 +252,7 @@ class TogetherWithoutMajorityTests(ClusterTestCase):
 
 
 class ReadTests(ClusterTestCase):
-    """Departure 24, as a client sees it."""
+    """Linearizable reads without a slot (Departure 24), as a client sees them."""
 
     def setUp(self) -> None:
         self.begin(3)
@@ -263,7 +260,7 @@ class ReadTests(ClusterTestCase):
         self.writer, self.reader = self.open("alice", self.leader), self.connect((self.leader + 1) % 3)
 
     def test_question_takes_no_slot(self) -> None:
-        """Nor does it open a session, at whatever server."""
+        """A question takes no slot and opens no session, at any server."""
         self.do(self.writer, *INCR)
         aru = self.cluster.aru(self.leader)
         for client in (self.writer, self.reader):
@@ -276,13 +273,13 @@ class ReadTests(ClusterTestCase):
         self.assertEqual(self.sessions(), ["alice"])
 
     def test_read_sees_every_write_that_was_answered(self) -> None:
-        """At a server that may not have executed it yet."""
+        """A server that may not have executed a write yet shows it once it was answered elsewhere."""
         for number in range(1, 20):
             self.do(self.writer, *INCR)
             self.assertEqual(value(self.do(self.reader, *GET)), str(number))
 
     def test_question_keeps_its_place_among_its_clients_commands(self) -> None:
-        """Behind commands that are under way it goes with them; commands behind it wait for it."""
+        """A question behind commands that are under way is ordered with them; commands behind it wait for it."""
         asked = [self.reader.ask(*words) for words in (GET, INCR, GET, INCR, GET)]
         self.answer(asked[-1])
         self.assertEqual(code(asked[0].result)[0], "NOTFOUND")
@@ -290,14 +287,14 @@ class ReadTests(ClusterTestCase):
         self.assertEqual(self.reader.connection.unanswered, 0)
 
     def test_read_without_a_leader_goes_through_the_log(self) -> None:
-        """Which waits for the next one, as commands do."""
+        """Without a leader a read is ordered by the next one, as commands are."""
         self.do(self.writer, *INCR)
         self.cluster.crash(self.leader)
         told = self.reader.ask(*GET)
         self.assertEqual(value(self.answer(told)), "1")
 
     def test_read_of_a_client_that_goes_is_forgotten(self) -> None:
-        """Whether its answer is on the way or not."""
+        """A client may leave before or after its read is decided."""
         self.cluster.isolate((self.leader + 1) % 3)
         self.reader.ask(*GET)
         self.cluster.run(0.1)
@@ -307,7 +304,7 @@ class ReadTests(ClusterTestCase):
         self.assertNothingLeft((self.leader + 1) % 3)
 
     def test_read_without_a_majority_is_refused_in_time(self) -> None:
-        """Two seconds, however many of them it has waited beside the log; it changes nothing, whatever its fate is."""
+        """A read is refused after two seconds, including the time before it went to the log."""
         self.cluster.isolate((self.leader + 1) % 3)
         told = self.reader.ask(*GET)
         self.cluster.run(2.3)
@@ -319,7 +316,7 @@ class HelloTests(ClusterTestCase):
         self.begin()
 
     def test_hello_on_a_second_connection_takes_over(self) -> None:
-        """The first is told, once; what it asks then did not happen."""
+        """The first connection is told once that it was replaced; its later commands have not run."""
         first = self.open("alice")
         self.do(first, "INCR", "n", number=1)
         second = self.connect()
@@ -332,7 +329,7 @@ class HelloTests(ClusterTestCase):
         self.assertEqual(value(self.do(second, "INCR", "n", number=2)), "2")
 
     def test_replaced_connection_does_not_deny_what_is_done(self) -> None:
-        """Promise 4: it did run number 1, and so did the second connection number 2."""
+        """Promise 4: numbers 1 and 2 have run, so the replaced connection must not call them undone."""
         first = self.open("alice")
         self.do(first, "INCR", "n", number=1)
         second = self.open("alice")
@@ -341,7 +338,7 @@ class HelloTests(ClusterTestCase):
         self.assertEqual(fates, [("REPLACED", "unknown")] * 2 + [("REPLACED", "none")])
 
     def test_waiting_lock_moves_with_the_session(self) -> None:
-        """It may still be granted: to the old connection that is unknown, at the new one it can be asked for again."""
+        """The old connection cannot know the fate of a LOCK that waits; the new one repeats it, and gets the lock."""
         holder = self.open("bob")
         self.do(holder, "LOCK", "x")
         first = self.open("alice")
@@ -355,7 +352,7 @@ class HelloTests(ClusterTestCase):
         self.assertEqual([c.connection.unanswered for c in (first, second)], [0, 0])
 
     def test_two_hellos_in_one_bundle(self) -> None:
-        """The later one has the session; the earlier one is told at once, after its own answer."""
+        """The later HELLO has the session; the earlier connection is told so right after its own answer."""
         first, second = self.connect(), self.connect()
         hellos = [first.hello("alice"), second.hello("alice")]
         self.assertEqual([value(self.answer(told), "resumed") for told in hellos], ["no", "yes"])
@@ -364,7 +361,7 @@ class HelloTests(ClusterTestCase):
         self.assertEqual(value(self.do(second, "INCR", "n")), "1")
 
     def test_client_gone_before_its_hello_ran(self) -> None:
-        """The session waits for its ttl, as if the client had been there for a moment."""
+        """The session waits for its ttl, as if the client had been connected for a moment."""
         client = self.connect()
         client.hello("alice", 2)
         client.disconnect()
@@ -375,14 +372,14 @@ class HelloTests(ClusterTestCase):
         self.assertNothingLeft()
 
     def test_reserved_client_ids_are_refused(self) -> None:
-        """Else a client could speak for an anonymous session."""
+        """A client that took the id of an anonymous session could run commands in it."""
         client = self.connect()
         for client_id in ("", "~0.1.1", "!0.1"):
             self.assertRaises(ValueError, client.connection.hello, client_id, 10, lambda result: None)
         self.assertEqual(client.connection.unanswered, 0)
 
     def test_hello_costs_one_round_however_many_come(self) -> None:
-        """Openings are bundled under the server's own session."""
+        """All openings of one iteration travel in one bundle of the server's own session."""
         clients = [self.connect() for _ in range(20)]
         told = [client.hello(f"c{i}") for i, client in enumerate(clients)]
         self.answer(told[-1])
@@ -394,7 +391,7 @@ class ByeTests(ClusterTestCase):
         self.begin()
 
     def test_bye_closes_the_session(self) -> None:
-        """Its locks are free at once; the connection is told nothing but OK."""
+        """The session's locks are free at once, and the connection hears nothing but OK."""
         client = self.open("alice")
         self.do(client, "LOCK", "x")
         self.assertEqual(self.answer(client.bye()), Done())
@@ -404,7 +401,7 @@ class ByeTests(ClusterTestCase):
         client.disconnect()
 
     def test_bye_comes_after_what_was_asked_before(self) -> None:
-        """Nothing of it is lost."""
+        """Commands before BYE are run and answered."""
         client = self.open("alice")
         asked = [client.ask("INCR", "n") for _ in range(3)]
         self.answer(client.bye())
@@ -412,14 +409,14 @@ class ByeTests(ClusterTestCase):
         self.assertEqual(client.connection.unanswered, 0)
 
     def test_bye_of_an_anonymous_connection(self) -> None:
-        """With a session or, if nothing was asked, without."""
+        """BYE closes the anonymous session; without any command there is no session to close."""
         silent, client = self.connect(), self.connect()
         self.do(client, "INCR", "n")
         self.assertEqual([self.answer(c.bye()) for c in (silent, client)], [Done(), Done()])
         self.assertEqual(self.sessions(), [])
 
     def test_bye_ends_a_wait(self) -> None:
-        """A waiting LOCK is answered before."""
+        """A waiting LOCK is answered before the BYE."""
         self.do(self.open("bob"), "LOCK", "x")
         client = self.open("alice")
         lock = client.ask("LOCK", "x")
@@ -429,7 +426,7 @@ class ByeTests(ClusterTestCase):
         self.assertEqual((code(lock.result), client.told[-2:]), (("NOSESSION", "none"), [lock, bye]))
 
     def test_disconnected_while_bye_waits(self) -> None:
-        """Nobody is there to be told; an anonymous session is closed all the same."""
+        """The BYE is not answered, since its client is gone; its anonymous session is closed all the same."""
         client = self.connect()
         client.ask("LOCK", "x")
         bye = client.bye()
@@ -439,12 +436,12 @@ class ByeTests(ClusterTestCase):
         self.assertNothingLeft()
 
 
-class GoneTests(ClusterTestCase):
+class DisconnectedTests(ClusterTestCase):
     def setUp(self) -> None:
         self.begin()
 
     def test_anonymous_session_is_closed_after_its_last_bundle(self) -> None:
-        """That bundle may be the one that opens it. Its locks are free then."""
+        """The last bundle may be the one that opens the session. The session's locks are free after it."""
         client = self.connect()
         client.ask("LOCK", "x")
         self.cluster.step()
@@ -454,7 +451,7 @@ class GoneTests(ClusterTestCase):
         self.assertEqual(value(self.do(self.connect(), "TRYLOCK", "x"), "name"), "x")
 
     def test_what_was_not_sent_yet_is_dropped(self) -> None:
-        """And answered to nobody."""
+        """Commands of a client that is gone are not sent, and their answers are dropped."""
         client = self.connect()
         told = client.ask("INCR", "n")
         client.disconnect()
@@ -462,7 +459,7 @@ class GoneTests(ClusterTestCase):
         self.assertEqual((told.results, self.server().machine.revision), ([], 0))
 
     def test_quit_of_an_anonymous_holder_grants_the_lock(self) -> None:
-        """QUIT closes the connection, and with it a session that nobody could come back to."""
+        """QUIT closes the connection, and with it an anonymous session, to which no client could come back."""
         holder, waiting = self.connect(), self.connect()
         self.do(holder, "LOCK", "x")
         told = waiting.ask("LOCK", "x")
@@ -471,7 +468,7 @@ class GoneTests(ClusterTestCase):
         self.assertEqual(value(self.answer(told, 1.0), "name"), "x")
 
     def test_quit_of_a_named_holder_keeps_the_lock_for_its_ttl(self) -> None:
-        """It may come back; when it does not, the lock goes to the next."""
+        """The client may come back; if it does not, the lock goes to the next one."""
         holder, waiting = self.open("alice", ttl_seconds=3), self.connect()
         self.do(holder, "LOCK", "x")
         told = waiting.ask("LOCK", "x")
@@ -481,7 +478,7 @@ class GoneTests(ClusterTestCase):
         self.assertEqual(value(self.answer(told, 3.0), "name"), "x")
 
     def test_client_that_comes_back_in_time_keeps_its_session(self) -> None:
-        """Coming back makes a new epoch, for which the old silence does not count."""
+        """A client that comes back starts a new epoch: its former silence does not count."""
         first = self.open("alice", ttl_seconds=3)
         self.do(first, "LOCK", "x")
         for _ in range(4):
@@ -493,7 +490,7 @@ class GoneTests(ClusterTestCase):
         self.assertEqual(value(self.do(first, "LOCK", "x"), "name"), "x")
 
     def test_nothing_is_left_of_many_that_came_and_went(self) -> None:
-        """Tables of the local_clients, sessions and locks: all empty, whatever moment each of them left at."""
+        """Tables of local clients, sessions and locks are empty, at whatever moment each client has left."""
         rng = self.cluster.network.rng
         for i in range(60):
             client = self.open(f"c{i % 7}", ttl_seconds=1) if i % 3 else self.connect()
@@ -513,7 +510,7 @@ class GoneTests(ClusterTestCase):
 
 
 class NoMajorityTests(ClusterTestCase):
-    """docs/protocol.rst, UNAVAILABLE: within `request_seconds`, 2 here, with the right fate."""
+    """UNAVAILABLE (docs/protocol.rst): a refusal within `request_seconds`, which is 2 here, with the right fate."""
 
     def setUp(self) -> None:
         self.begin(3)
@@ -522,7 +519,7 @@ class NoMajorityTests(ClusterTestCase):
         self.cluster.isolate(self.at)
 
     def ask_in_vain(self) -> None:
-        """Number 1 is sent, number 2 waits behind it; both are refused."""
+        """Sends number 1, submits number 2 behind it, and waits until both are refused."""
         sent = self.client.ask("INCR", "n", number=1)
         self.cluster.run(0.01)
         waiting = self.client.ask("INCR", "n", number=2)
@@ -532,7 +529,7 @@ class NoMajorityTests(ClusterTestCase):
         self.assertEqual(self.client.connection.unanswered, 0)
 
     def test_both_fates_are_settled_by_repeating(self) -> None:
-        """Promise 4: the same numbers, while the majority is still away; each runs once."""
+        """Promise 4: the same numbers are repeated while the majority is still away, and each runs once."""
         self.ask_in_vain()
         again = [self.client.ask("INCR", "n", number=n) for n in (1, 2)]
         self.cluster.run(0.5)
@@ -541,7 +538,7 @@ class NoMajorityTests(ClusterTestCase):
         self.assertEqual([value(self.answer(told)) for told in again], ["1", "2"])
 
     def test_both_fates_are_settled_by_repeating_afterwards(self) -> None:
-        """The update that was under way has run meanwhile, and nobody was there to be told."""
+        """The update that was under way has run while the client was not waiting for it."""
         self.ask_in_vain()
         self.cluster.heal()
         self.cluster.run(5.0)
@@ -549,7 +546,7 @@ class NoMajorityTests(ClusterTestCase):
         self.assertEqual((results, self.in_use()), (["1", "2"], {}))
 
     def test_both_fates_are_settled_at_another_server(self) -> None:
-        """The update that was under way is fenced off there; number 1 runs under the new epoch, once."""
+        """The update that was under way is fenced off by the new epoch, under which number 1 runs once."""
         self.ask_in_vain()
         other = self.open("alice", (self.at + 1) % 3)
         results = [value(self.do(other, "INCR", "n", number=n)) for n in (1, 2)]
@@ -560,14 +557,14 @@ class NoMajorityTests(ClusterTestCase):
         self.assertEqualServers()
 
     def test_refused_again_while_the_majority_is_away(self) -> None:
-        """Each repetition has its own answer, in its own time."""
+        """Each repetition is answered UNKNOWN by itself, when its own time is over."""
         self.ask_in_vain()
         for _ in range(3):
             self.assertEqual(code(self.do(self.client, "INCR", "n", number=1)), ("UNAVAILABLE", "unknown"))
         self.assertEqual(self.client.connection.unanswered, 0)
 
     def test_server_numbers_again_what_was_not_sent(self) -> None:
-        """Of commands without numbers none is lost either, and none runs twice."""
+        """No command without a number is lost, and none runs twice."""
         asked = [self.client.ask("INCR", "n")]
         self.cluster.run(0.01)
         asked += [self.client.ask("INCR", "n") for _ in range(3)]
@@ -585,7 +582,7 @@ class NoMajorityTests(ClusterTestCase):
         self.assertEqual(len(self.client.told), 3)
 
     def test_hello_and_bye_are_refused(self) -> None:
-        """Nobody waits for ever; the connection can ask again when the majority is back."""
+        """Without a majority HELLO and BYE are refused in time, and can be repeated when it is back."""
         other = self.connect(self.at)
         self.assertEqual(code(self.answer(other.hello("bob")))[0], "UNAVAILABLE")
         self.client.ask("INCR", "n")
@@ -598,7 +595,7 @@ class NoMajorityTests(ClusterTestCase):
         self.assertEqual(self.sessions(self.at), ["bob"])
 
     def test_waiting_lock_is_not_refused(self) -> None:
-        """It has run; how long it waits is its own affair."""
+        """A LOCK that has run may wait for any time: `request_seconds` is over when it has run."""
         self.cluster.heal()
         self.cluster.run(2.0)
         self.do(self.open("bob", self.at, 60), "LOCK", "x")
@@ -607,7 +604,7 @@ class NoMajorityTests(ClusterTestCase):
         self.assertFalse(told.answered)
 
     def test_connections_that_go_leave_nothing_when_the_majority_is_back(self) -> None:
-        """Their sessions, opened late by what was under way, are closed."""
+        """Sessions that are opened late, by updates of clients that are gone, are closed."""
         for _ in range(20):
             client = self.connect(self.at)
             client.ask("INCR", "n")
@@ -623,7 +620,7 @@ class NoMajorityTests(ClusterTestCase):
 
 class BusyTests(ClusterTestCase):
     def test_new_commands_are_refused_while_too_many_of_the_gone_are_under_way(self) -> None:
-        """Every queue has a length: without a majority, what clients that are gone have left stays and stays."""
+        """Without a majority, bundles of clients that are gone stay outstanding: their number must have a limit."""
         self.begin(3, small_limits(connections=5))
         at = self.cluster.leader() or 0
         self.cluster.isolate(at)
@@ -639,16 +636,16 @@ class BusyTests(ClusterTestCase):
         self.assertEqual(value(self.do(busy, "INCR", "n")), "6")
 
 
-class OutlivedTests(ClusterTestCase):
-    """An update that is ordered beyond its horizon does not run (docs/internals/sessions.rst)."""
+class TooOldTests(ClusterTestCase):
+    """An update that is ordered beyond its horizon is not run (Departure 7)."""
 
     def setUp(self) -> None:
         self.begin(3, small_limits(request_seconds=100.0))
         self.at = (1 + (self.cluster.leader() or 0)) % 3
         self.client = self.connect(self.at)
 
-    def outlive(self) -> list[Told]:
-        """Commands 1 to 3, of which 1 is sent, while the others order more than a horizon of slots."""
+    def make_too_old(self) -> list[Told]:
+        """Submits commands 1 to 3, of which 1 is sent, while others order more than a horizon of slots."""
         self.cluster.isolate(self.at)
         asked = [self.client.ask("INCR", "n", number=1)]
         self.cluster.run(0.01)
@@ -660,21 +657,21 @@ class OutlivedTests(ClusterTestCase):
         return asked
 
     def test_nothing_of_it_has_run(self) -> None:
-        """Nor has what waited behind it: the fate is none."""
-        for told in self.outlive():
+        """Neither the update nor the commands behind it have run: their fate is none."""
+        for told in self.make_too_old():
             self.assertEqual(code(self.answer(told)), ("UNAVAILABLE", "none"))
         self.assertEqual(code(self.do(self.client, "GET", "n")), ("NOTFOUND", "none"))
         self.assertEqual(self.client.connection.unanswered, 0)
 
     def test_its_numbers_can_be_used_again(self) -> None:
-        """In order; the session, which nothing has opened yet, is opened by what runs first."""
-        self.answer(self.outlive()[-1])
+        """The numbers run in their order, and the first bundle that runs opens the session."""
+        self.answer(self.make_too_old()[-1])
         results = [value(self.do(self.client, "INCR", "n", number=n)) for n in (1, 2, 3)]
         self.assertEqual(results, ["1", "2", "3"])
         self.assertEqual(value(self.do(self.client, "INCR", "n")), "4")
 
     def test_second_time_it_is_ordered_changes_nothing(self) -> None:
-        """It does not count as executed, so a repetition may be ordered, too, when the next is under way already."""
+        """An update that is too old may be ordered once more, when the next one is under way already."""
         executed_late = []
         local_clients = self.server(self.at).local_clients
         too_old = local_clients.too_old
@@ -684,7 +681,7 @@ class OutlivedTests(ClusterTestCase):
             too_old(update)
 
         self.patch(local_clients, "too_old", note)
-        self.answer(self.outlive()[-1])
+        self.answer(self.make_too_old()[-1])
         told = self.client.ask("INCR", "n", number=1)
         while not self.client.connection.bundler.outstanding:
             self.cluster.step()
@@ -693,7 +690,7 @@ class OutlivedTests(ClusterTestCase):
 
     def test_anonymous_client_that_is_gone_leaves_nothing(self) -> None:
         """There is no session to close."""
-        asked = self.outlive()
+        asked = self.make_too_old()
         self.client.disconnect()
         self.cluster.run(5.0)
         self.assertEqual([told.results for told in asked], [[]] * 3)
@@ -707,20 +704,20 @@ class DrainingTests(ClusterTestCase):
         self.local_clients = self.server().local_clients
 
     def test_commands_under_way_are_finished_and_new_ones_refused(self) -> None:
-        """SHUTDOWN: certainly not done."""
+        """SHUTDOWN means that a command has certainly not run."""
         told = self.client.ask("INCR", "n", number=1)
         self.local_clients.draining = True
         self.assertEqual(code(self.client.ask("INCR", "n", number=2).result), ("SHUTDOWN", "none"))
         self.assertEqual(value(self.answer(told)), "1")
 
     def test_repeated_number_is_not_called_undone(self) -> None:
-        """Promise 4: number 1 has run; only another server can say so now."""
+        """Promise 4: number 1 has run, and a draining server must not deny it."""
         self.do(self.client, "INCR", "n", number=1)
         self.local_clients.draining = True
         self.assertEqual(code(self.client.ask("INCR", "n", number=1).result), ("SHUTDOWN", "unknown"))
 
     def test_waiting_lock_does_not_keep_the_server(self) -> None:
-        """It has run: the local_clients is idle. The client takes its session, and the wait, to another server."""
+        """A LOCK that has run is not under way: its client takes the session, and the wait, to another server."""
         self.do(self.open("bob"), "LOCK", "x")
         told = self.client.ask("LOCK", "x")
         self.cluster.run(0.2)
@@ -738,7 +735,7 @@ class DrainingTests(ClusterTestCase):
         self.assertEqual(self.sessions(), ["alice"])
 
     def test_bye_that_waited_is_still_said(self) -> None:
-        """It was asked in time, and ends in a turn, where nobody may be told anything past the door."""
+        """A BYE that came before draining is carried out, in a turn, and answered behind the durability gate."""
         told = self.client.ask("INCR", "n")
         bye = self.client.bye()
         self.local_clients.draining = True
@@ -746,7 +743,7 @@ class DrainingTests(ClusterTestCase):
         self.assertEqual((value(told.result), self.sessions()), ("1", []))
 
     def test_server_waits_for_what_is_under_way(self) -> None:
-        """Then says that it is drained, once."""
+        """Draining ends once the commands under way are answered, and is reported once."""
         told = self.client.ask("INCR", "n")
         drained: list[bool] = []
         self.server().drain(lambda: drained.append(told.answered))

@@ -1,7 +1,4 @@
-"""Sessions end when nothing is heard of them for their `ttl`; waits end when their time has come.
-
-See docs/internals/sessions.rst.
-"""
+"""Expiry: sessions end when their client was silent for their ttl; waits end at their deadlines."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ class OwnServerTests(ClusterTestCase):
         self.begin()
 
     def test_lost_session_is_expired_after_its_ttl(self) -> None:
-        """Not earlier, and not much later; each session has its own."""
+        """A session ends neither before its own ttl nor much later."""
         for client_id, ttl in (("short", 2), ("long", 5)):
             self.open(client_id, ttl_seconds=ttl).disconnect()
         self.cluster.run(1.8)
@@ -26,13 +23,13 @@ class OwnServerTests(ClusterTestCase):
         self.assertEqual(self.sessions(), [])
 
     def test_connected_session_is_not_expired(self) -> None:
-        """However long its client says nothing."""
+        """A connected client may be silent for any time."""
         client = self.open("alice", ttl_seconds=1)
         self.cluster.run(20.0)
         self.assertEqual((self.sessions(), client.ends), (["alice"], []))
 
-    def test_sessions_of_the_life_before_are_expired(self) -> None:
-        """After a restart nobody is connected: whoever does not come back is gone, anonymous or not."""
+    def test_sessions_of_the_former_incarnation_are_expired(self) -> None:
+        """After a restart no client is connected: sessions whose clients do not come back end, anonymous or not."""
         self.open("alice", ttl_seconds=3)
         self.do(self.connect(), "LOCK", "x")
         self.cluster.run(0.5)
@@ -46,7 +43,7 @@ class OwnServerTests(ClusterTestCase):
         self.assertEqual(value(self.do(back, "TRYLOCK", "x"), "name"), "x")
 
     def test_idle_cluster_orders_nothing(self) -> None:
-        """docs/departures.rst, "Idle": nobody waits, nobody is silent."""
+        """Departure 10: a cluster in which no client waits and no server is silent orders nothing."""
         self.open("alice", ttl_seconds=1)
         aru = self.cluster.aru(0)
         self.cluster.run(20.0)
@@ -55,7 +52,7 @@ class OwnServerTests(ClusterTestCase):
 
 class WaitTests(ClusterTestCase):
     def test_wait_ends_on_an_idle_cluster(self) -> None:
-        """Nothing else is ordered: the leader orders the time, wherever the client is."""
+        """If nothing else is ordered, the leader orders the time, at whatever server the client is."""
         self.begin(3)
         self.do(self.connect(0), "LOCK", "x")
         for server_id in (1, 2):
@@ -65,7 +62,7 @@ class WaitTests(ClusterTestCase):
             self.assertEqual(code(self.answer(told, 0.5)), ("TIMEOUT", "none"))
 
     def test_one_slot_ends_a_wait(self) -> None:
-        """The time is ordered once, not at every look."""
+        """The time is ordered once, and not at every look."""
         self.begin()
         self.do(self.connect(), "LOCK", "x")
         told = self.connect().ask("LOCK", "x", "wait=1.5")
@@ -77,7 +74,7 @@ class WaitTests(ClusterTestCase):
 
 
 class LeaderTests(ClusterTestCase):
-    """Of a server that is silent itself, the leader ends the sessions (Departure 9)."""
+    """The leader expires the sessions of a server that is silent itself (Departure 9)."""
 
     def setUp(self) -> None:
         self.begin(3)
@@ -91,15 +88,15 @@ class LeaderTests(ClusterTestCase):
         self.cluster.run(0.2)
 
     def test_sessions_of_a_dead_server_are_expired(self) -> None:
-        """Their locks go to whoever waits."""
+        """Locks of the ended sessions go to the next clients."""
         self.cluster.crash(self.at)
         self.cluster.run(2.5)
         self.assertFalse(self.waiting[0].answered)
         self.assertEqual([value(self.answer(told, 12.0), "name") for told in self.waiting], ["x", "y"])
         self.assertNotIn("alice", self.sessions(self.leader))
 
-    def test_nobody_but_the_leader_expires_them(self) -> None:
-        """One is enough, and all others hear as little of that server as it does."""
+    def test_only_the_leader_expires_them(self) -> None:
+        """One server is enough: all others hear as little of the dead server as the leader does."""
         expiries = len(self.bundles("!", self.leader))
         others = len(self.bundles("!", self.other))
         self.cluster.crash(self.at)
@@ -108,7 +105,7 @@ class LeaderTests(ClusterTestCase):
         self.assertEqual(len(self.bundles("!", self.other)), others)
 
     def test_sessions_of_a_dead_leader_are_expired_by_the_next(self) -> None:
-        """The next leader counts the silence from when it leads."""
+        """The next leader counts the silence from the beginning of its own view."""
         client = self.open("bob", self.leader, 2)
         self.do(client, "LOCK", "z")
         told = self.connect(self.other).ask("LOCK", "z")
@@ -117,7 +114,7 @@ class LeaderTests(ClusterTestCase):
         self.assertEqual(value(self.answer(told, 20.0), "name"), "z")
 
     def test_client_that_has_moved_is_not_expired(self) -> None:
-        """Its session belongs to the server where it was last opened."""
+        """A session belongs to the server where it was last opened."""
         moved = self.open("alice", self.other, 3)
         self.cluster.crash(self.at)
         self.cluster.run(8.0)
@@ -125,7 +122,7 @@ class LeaderTests(ClusterTestCase):
         self.assertEqual(value(self.do(moved, "LOCK", "x"), "name"), "x")
 
     def test_connected_client_is_told_that_its_session_is_over(self) -> None:
-        """Its server was cut off for too long; it hears of it when it is back, and must say HELLO again."""
+        """A server that was cut off for too long learns of the expiry when it is back, and tells its client."""
         self.cluster.isolate(self.at)
         self.cluster.run(12.0)
         self.cluster.heal()
@@ -135,7 +132,7 @@ class LeaderTests(ClusterTestCase):
         again = self.open("alice", self.at)
         self.assertEqual(value(self.do(again, "INCR", "n")), "1")
 
-    def test_short_silence_expires_nobody(self) -> None:
+    def test_short_silence_expires_no_session(self) -> None:
         """The silence must last for the whole ttl."""
         for _ in range(4):
             self.cluster.isolate(self.at)
@@ -146,7 +143,7 @@ class LeaderTests(ClusterTestCase):
         self.assertEqual(value(self.do(self.client, "LOCK", "x"), "name"), "x")
 
     def test_sessions_of_a_server_that_is_heard_and_hears_nothing_are_expired(self) -> None:
-        """Its links carry one way: what it asks is ordered, and it never learns of it."""
+        """Links of the server carry one way: its updates are ordered, and it never learns of that."""
         for other in (self.leader, self.other):
             self.cluster.cut(other, self.at, one_way=True)
         for number in range(10):

@@ -1,4 +1,4 @@
-"""Departure 8: bundles that become ready together travel as one update."""
+"""PaxosClients: bundles that become ready together travel as one update (Departure 8)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PaxosClientsTestCase(SynchronousTestCase):
 
 class PaxosClientsTests(PaxosClientsTestCase):
     def test_those_that_are_ready_together_share_an_update(self) -> None:
-        """In their order; whoever has nothing to send, or something under way, is passed over."""
+        """Bundles keep their order; a session that has nothing to send, or a bundle outstanding, is skipped."""
         self.ask(self.carol)
         self.one(self.carol)
         self.ask(self.bob, self.alice, self.carol)
@@ -43,12 +43,12 @@ class PaxosClientsTests(PaxosClientsTestCase):
         self.assertEqual(self.sessions_in(update), ["bob", "alice"])
         self.assertEqual(list(self.paxos_clients.end_update(update)), [self.bob, self.alice])
 
-    def test_nobody_ready_makes_no_update(self) -> None:
+    def test_no_bundle_makes_no_update(self) -> None:
         """An idle server costs nothing."""
         self.assertEqual(self.updates(self.alice, self.bob), [])
 
-    def test_each_carrier_has_one_update_under_way_and_counts_its_own(self) -> None:
-        """Figure 12's rule for clients, and Figure 3 A: (client_id, timestamp) names an update for ever."""
+    def test_each_paxos_client_has_one_update_under_way_and_counts_its_own(self) -> None:
+        """Figure 12's rule for clients, and Figure 3 A: (client_id, timestamp) names one update for ever."""
         self.ask(self.alice, self.bob, self.carol)
         first, second = self.one(self.alice), self.one(self.bob)
         self.paxos_clients.end_update(first)
@@ -59,13 +59,13 @@ class PaxosClientsTests(PaxosClientsTestCase):
         )
 
     def test_present_aru_begins_the_horizon(self) -> None:
-        """Departure 7."""
+        """Departure 7: the horizon of an update begins at the Local_Aru with which it was made."""
         self.ask(self.alice)
         (update,) = self.updates(self.alice, local_aru=105)
         self.assertEqual(update.made_at, 105)
 
-    def test_update_that_is_not_outstanding_brings_nobody_anything(self) -> None:
-        """One of a former life; one that outlived its horizon, and is ordered, and refused, a second time."""
+    def test_update_that_is_not_outstanding_has_no_bundlers(self) -> None:
+        """Updates of a former incarnation, and updates that were too old once already, have no bundlers."""
         self.ask(self.alice)
         update = self.one(self.alice)
         self.assertEqual(self.paxos_clients.end_update(ClientUpdate("2.6.1", 2, 1, 0, b"")), ())
@@ -77,14 +77,14 @@ class PaxosClientsTests(PaxosClientsTestCase):
         self.assertEqual(list(self.paxos_clients.bundlers_of(later)), [self.bob])
 
     def test_update_ends_before_it_is_too_large(self) -> None:
-        """It fits one proposal, and a proposal one frame; who finds no room takes the next one."""
+        """An update fits one proposal, and a proposal one frame; other bundles go into the next update."""
         self.ask(self.alice, self.bob, self.carol, text="x" * (BUNDLE_BYTES_MAX // 2 - 100))
         updates = self.updates(self.alice, self.bob, self.carol)
         self.assertEqual([self.sessions_in(update) for update in updates], [["alice", "bob"], ["carol"]])
         self.assertLess(len(updates[0].payload), BUNDLE_BYTES_MAX + 10)
 
     def test_where_batches_are_small_so_are_updates(self) -> None:
-        """One that holds a single update leaves nothing to gather: bundles travel alone, as the paper's updates do."""
+        """If a batch holds a single update, bundles travel alone, as the paper's updates do."""
         self.paxos_clients = PaxosClients(2, 7, 1)
         self.ask(self.alice, self.bob)
         self.assertEqual(
@@ -93,7 +93,7 @@ class PaxosClientsTests(PaxosClientsTestCase):
 
 
 class TogetherTests(ClusterTestCase):
-    """Sessions that have nothing to do with one another but their update."""
+    """Sessions that share nothing but an update."""
 
     def setUp(self) -> None:
         self.begin()
@@ -103,7 +103,7 @@ class TogetherTests(ClusterTestCase):
         return [len(bundle.decode(update.payload)) for update in self.updates()]
 
     def test_each_client_gets_its_own_answers(self) -> None:
-        """The protocol sees one update."""
+        """The protocol sees one update, and each session gets the results of its own bundle."""
         clients = [self.connect() for _ in range(5)]
         asked = [client.ask("APPEND", f"key{number}", str(number)) for number, client in enumerate(clients)]
         self.answer(asked[-1])
@@ -113,7 +113,7 @@ class TogetherTests(ClusterTestCase):
             self.assertEqual(value(self.do(client, "GET", f"key{number}")), str(number))
 
     def test_what_waited_for_several_updates_goes_on_together(self) -> None:
-        """Who once asked at another time than the rest would travel alone for ever, as long as it has more to ask."""
+        """A busy session that was once introduced alone must not travel alone for ever."""
         clients = [self.connect() for _ in range(8)]
         for client in clients:
             client.ask("INCR", "n")
@@ -123,7 +123,7 @@ class TogetherTests(ClusterTestCase):
         self.assertEqual(self.sizes(), [1] * 8 + [8])
 
     def test_lock_that_is_waited_for_when_its_session_is_taken_over(self) -> None:
-        """By a bundle of the same update: who waits is told that it will not hear, and owes and is owed nothing."""
+        """A bundle of the same update takes the session over: the waiting LOCK is answered, once."""
         holder, first = self.open("bob"), self.open("alice")
         self.do(holder, "LOCK", "x")
         waiting = first.ask("LOCK", "x", number=1)
@@ -138,7 +138,7 @@ class TogetherTests(ClusterTestCase):
         self.assertEqual(value(self.answer(again), "name"), "x")
 
     def test_answer_comes_before_the_end_of_its_session(self) -> None:
-        """What ran before the session was taken over is not called unknown."""
+        """A command that ran before its session was taken over is answered with its result, and not with UNKNOWN."""
         self.open("carol")
         told: list[Any] = []
         connection = self.server().local_clients.connect(lambda code, text: told.append(code))
@@ -150,8 +150,10 @@ class TogetherTests(ClusterTestCase):
         self.cluster.run(0.5)
         self.assertEqual((self.sizes()[-1], value(told[0]), told[1:]), (2, "1", ["REPLACED"]))
 
-    def test_one_that_leaves_keeps_nobody_from_being_answered(self) -> None:
-        """Its session ends when the update is through; the others do not notice."""
+    def test_client_that_leaves_does_not_keep_others_from_being_answered(self) -> None:
+        """The session of a client that leaves ends after the update; other clients of the update do not notice."""
+        for server in self.cluster.servers.values():
+            server.sync_seconds = (0.01, 0.02)  # the update is not ordered before the second client leaves
         clients = [self.connect() for _ in range(3)]
         asked = [client.ask("INCR", "n") for client in clients]
         goodbye = clients[0].bye()
@@ -168,7 +170,7 @@ class TogetherTests(ClusterTestCase):
         self.assertNothingLeft()
 
     def test_update_that_comes_too_late_is_told_to_all_of_them(self) -> None:
-        """Departure 7: none of its bundles has run, and each client may use its number again."""
+        """Departure 7: none of the bundles has run, and each client may use its number again."""
         self.begin(3)
         away = next(i for i in self.cluster.ids if i != self.cluster.leader())
         clients = [self.connect(away) for _ in range(3)]
@@ -183,8 +185,8 @@ class TogetherTests(ClusterTestCase):
         self.answer(again[-1])
         self.assertEqual(sorted(value(told.result) for told in again), ["1", "2", "3"])
 
-    def test_update_of_a_former_life_answers_nobody(self) -> None:
-        """What it brings is executed all the same, and repeated under the same numbers it is not run again."""
+    def test_update_of_a_former_incarnation_answers_no_client(self) -> None:
+        """An update of a former incarnation is executed, and its numbers are not run again when clients repeat them."""
         self.begin(3)
         away = next(i for i in self.cluster.ids if i != self.cluster.leader())
         names = ("alice", "bob")

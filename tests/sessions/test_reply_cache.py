@@ -1,4 +1,4 @@
-"""docs/internals/sessions.rst: the answers that a session keeps."""
+"""ReplyCache: the results that a session keeps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pfsb.sessions.reply_cache import CHARACTERS_MAX, ReplyCache, size_of
 
 class KeptAnswersTests(SynchronousTestCase):
     def test_as_many_as_promised_are_kept_and_a_quarter_more_at_most(self) -> None:
-        """Whatever the number of commands that came before."""
+        """The limits hold for any number of commands."""
         for answers_max in (1, 2, 3, 4, 7, 128):
             kept = ReplyCache(answers_max)
             for number in range(1, 4 * answers_max + 10):
@@ -23,7 +23,7 @@ class KeptAnswersTests(SynchronousTestCase):
                 self.assertLessEqual(len(kept), answers_max + answers_max // 4 + 1)
 
     def test_answer_is_found_by_its_number(self) -> None:
-        """Also that of a lock which was granted late, after commands with higher numbers."""
+        """A LOCK that is granted late has its result after those of commands with higher numbers."""
         kept = ReplyCache(4)
         for number in (1, 5, 6, 2):
             kept.keep(number, Refused("HELD", f"number {number}"))
@@ -31,7 +31,7 @@ class KeptAnswersTests(SynchronousTestCase):
         self.assertEqual([kept.get(number) for number in (3, 7)], [None, None])
 
     def test_answer_that_is_only_a_revision_is_given_back_whole(self) -> None:
-        """It is kept as a number, which the garbage collector does not look at; nothing else is taken for one."""
+        """A result that is only a revision is kept as an integer, and no other result is mistaken for one."""
         kept = ReplyCache(128)
         answers = [
             Done((("revision", 7),)),
@@ -50,14 +50,14 @@ class KeptAnswersTests(SynchronousTestCase):
         self.assertEqual([number for number, result in page.items() if not gc.is_tracked(result)], [1])
 
     def test_forgotten_is_the_highest_number_that_went(self) -> None:
-        """Numbers are answered out of order, and a lower one may go after a higher one."""
+        """Results come out of order, so a lower number may be forgotten after a higher one."""
         kept = ReplyCache(1)
         for number in (9, 2, 3):
             kept.keep(number, Done())
         self.assertEqual((kept.forgotten, kept.numbers), (9, [3]))
 
     def test_large_answers_push_out_earlier_ones(self) -> None:
-        """By their characters; the newest is kept whatever its size, and what is pushed out is subtracted again."""
+        """Results are counted in characters; the newest is kept whatever its size, and forgotten ones count no more."""
         kept = ReplyCache(8)
         for number in range(1, 60):
             kept.keep(number, Done((("value", "x" * (number * 20_000)),), ((("key", "k"),),)))
@@ -69,7 +69,7 @@ class KeptAnswersTests(SynchronousTestCase):
 
 class SizeTests(SynchronousTestCase):
     def test_text_counts_and_numbers_do_not(self) -> None:
-        """Characters, since these are the same on every server."""
+        """The measure is characters of text, which are equal on every server."""
         rows = ((("key", "ab"),), (("key", "c"), ("revision", 7)))
         self.assertEqual(size_of(Done((("value", "xyz"), ("revision", 123456)))), 3)
         self.assertEqual(size_of(Done((), rows)), 3)

@@ -1,4 +1,4 @@
-"""The claims that `pfsb.sessions.revision_waiters` makes: what is told is on disk, and who waits is called once."""
+"""RevisionWaiters: a revision that is told is on disk, and each request that waits is called back once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pfsb.sessions.revision_waiters import RevisionWaiters
 
 @define
 class FakeTurn:
-    """Its door opens when the test says so."""
+    """A turn whose durability gate opens when the test says so."""
 
     calls: list[tuple[Callable[..., None], tuple[Any, ...]]] = field(factory=list)
 
@@ -41,11 +41,11 @@ class RevisionsTests(SynchronousTestCase):
         self.reached: list[bool] = []
 
     def test_what_was_recovered_may_be_told(self) -> None:
-        """It was on disk."""
+        """A recovered revision is on disk."""
         self.assertEqual(self.revisions.told, 7)
 
-    def test_told_only_behind_the_door(self) -> None:
-        """What was executed may still be lost with this server until its turn's records are on disk."""
+    def test_told_only_behind_the_gate(self) -> None:
+        """An executed revision may be lost with this server until the records of its turn are on disk."""
         self.revisions.wait(8, 10, self.reached.append)
         self.machine.revision = 8
         self.revisions.note()
@@ -61,12 +61,12 @@ class RevisionsTests(SynchronousTestCase):
         self.assertEqual(self.turn.calls, [])
 
     def test_reached_already(self) -> None:
-        """At once."""
+        """A revision that is told already is not waited for."""
         self.revisions.wait(7, 10, self.reached.append)
         self.assertEqual(self.reached, [True])
 
     def test_not_in_time(self) -> None:
-        """False, and once, also if it is reached later."""
+        """A request that has timed out is called back with False, and not again when the revision is reached."""
         self.revisions.wait(9, 10, self.reached.append)
         self.machine.revision = 8
         self.revisions.note()

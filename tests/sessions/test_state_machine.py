@@ -1,4 +1,4 @@
-"""docs/internals/sessions.rst: exactly once, as a function of the ordered updates."""
+"""SessionStateMachine: at most once, as a function of the ordered updates (docs/internals/sessions.rst)."""
 
 from __future__ import annotations
 
@@ -29,50 +29,50 @@ class MachineTestCase(SynchronousTestCase):
         self.machine = self.driver.machine
 
     def counted(self) -> int:
-        """What the counter stands at, 0 at the beginning."""
+        """The value of the counter; 0 at the beginning."""
         result = self.machine.question(GET)
         return int(value(result)) if isinstance(result, Done) else 0
 
 
 class NumberTests(MachineTestCase):
-    """A command with a number above all that have run runs, once; one with a lower number has its answer repeated."""
+    """A command with a number above all that have run runs once; one with a lower number has its result repeated."""
 
     def setUp(self) -> None:
         super().setUp()
         self.epoch = self.driver.open("alice")["epoch"]
 
     def test_repeated_number_gets_the_same_answer_and_does_not_run(self) -> None:
-        """Exactly once."""
+        """A command runs at most once."""
         (first,) = self.driver.run("alice", self.epoch, (1, INCR))
         (again,) = self.driver.run("alice", self.epoch, (1, INCR))
         self.assertEqual((value(again), again, self.counted()), ("1", first, 1))
 
     def test_repeated_number_in_one_bundle_runs_once(self) -> None:
-        """The rule is the command's, not the bundle's."""
+        """Each command of a bundle is compared with those before it."""
         first, again = self.driver.run("alice", self.epoch, (1, INCR), (1, INCR))
         self.assertEqual((first, self.counted()), (again, 1))
 
     def test_skipped_number_is_refused_as_never_used(self) -> None:
-        """Numbers only grow: 2 certainly did not run, and never will."""
+        """Number 2 has certainly not run, and never will, since numbers only grow."""
         self.driver.run("alice", self.epoch, (1, INCR), (3, INCR))
         (late,) = self.driver.run("alice", self.epoch, (2, INCR))
         self.assertEqual((code(late), self.counted()), (("BADREQUEST", "none"), 2))
 
     def test_forgotten_number_is_refused_with_unknown_fate(self) -> None:
-        """Only the last `session_window` (4) answers are kept: of older ones nobody knows any more."""
+        """Only the last `session_window` (4) results are kept: the fate of an older number is unknown."""
         self.driver.run("alice", self.epoch, *((n, INCR) for n in range(1, 6)))
         forgotten, kept = self.driver.run("alice", self.epoch, (1, INCR), (2, INCR))
         self.assertEqual((code(forgotten), value(kept)), (("BADREQUEST", "unknown"), "2"))
         self.assertEqual(self.counted(), 5)
 
     def test_skipped_number_below_a_forgotten_one_is_unknown(self) -> None:
-        """It cannot be told from one that ran: the honest answer is that nobody knows."""
+        """The session cannot tell a skipped number from one whose result it has forgotten."""
         self.driver.run("alice", self.epoch, *((n, INCR) for n in range(2, 8)))
         (result,) = self.driver.run("alice", self.epoch, (1, INCR))
         self.assertEqual(code(result), ("BADREQUEST", "unknown"))
 
     def test_large_answers_push_out_earlier_ones(self) -> None:
-        """A session keeps at most a mebi of characters, whatever APPEND makes of them; its newest answer always."""
+        """A session keeps at most 1,048,576 characters of results, and always its newest result."""
         text = "x" * (CHARACTERS_MAX // 3)
         self.driver.run("alice", self.epoch, (1, ("APPEND", "k", text)), (2, ("APPEND", "k", text)))
         forgotten, kept = self.driver.run("alice", self.epoch, (1, INCR), (2, INCR))
@@ -82,37 +82,37 @@ class NumberTests(MachineTestCase):
         self.assertEqual((code(forgotten), len(value(alone))), (("BADREQUEST", "unknown"), 2 * len(text) + 1))
 
     def test_question_in_a_bundle_sees_what_stands_before_it(self) -> None:
-        """A linearizable read has its place in the order, and no number."""
+        """A linearizable question has its place in the order, and no number."""
         before, _, after = self.driver.run("alice", self.epoch, (0, GET), (1, INCR), (0, GET))
         self.assertEqual((code(before), value(after)), (("NOTFOUND", "none"), "1"))
 
     def test_question_of_another_server_is_passed_over(self) -> None:
-        """It is answered where it was asked."""
+        """A question is answered only by the server at which it was asked."""
         asked: list[Command] = []
         self.machine.question = asked.append  # type: ignore[method-assign, assignment]
         self.driver.execute(self.driver.update(Bundle("~1.1.1", 0, True, ((0, GET),)), server_id=1))
         self.assertEqual(asked, [])
 
     def test_revision_counts_commands_and_operations_once(self) -> None:
-        """docs/internals/sessions.rst: the count of commands executed; repetitions and questions change nothing."""
+        """The revision is the number of executed commands and operations; repetitions and questions do not count."""
         self.assertEqual(self.machine.revision, 1)
         self.driver.run("alice", self.epoch, (1, INCR), (2, INCR), (2, INCR), (0, GET))
         self.assertEqual(self.machine.revision, 3)
         self.driver.close("alice", self.epoch)
         self.assertEqual(self.machine.revision, 4)
 
-    def test_command_that_nobody_knows_is_answered_and_used_up(self) -> None:
-        """Another server's applications may be others; the number was executed all the same."""
+    def test_unknown_command_is_answered_and_used_up(self) -> None:
+        """A server with other applications may send the command: it is refused, and its number is used."""
         (result,) = self.driver.run("alice", self.epoch, (1, ("DANCE",)))
         self.assertEqual((code(result), self.machine.sessions["alice"].last_number), (("UNKNOWN", "none"), 1))
         self.assertEqual(code(self.machine.question(("DANCE",))), ("UNKNOWN", "none"))
 
 
 class EpochTests(MachineTestCase):
-    """Opening a session anew fences off whoever had it before."""
+    """Opening a session again fences off the connection that had it before."""
 
     def test_opened_session_tells_epoch_last_and_resumed(self) -> None:
-        """docs/protocol.rst, "Exactly once, by hand"."""
+        """The answer to HELLO has the fields that docs/protocol.rst promises."""
         opened = self.driver.open("alice")
         self.assertEqual(opened, {"client": "alice", "epoch": 1, "last": 0, "resumed": "no", "opened": 1})
         self.driver.run("alice", 1, (1, INCR))
@@ -121,14 +121,14 @@ class EpochTests(MachineTestCase):
         )
 
     def test_bundle_of_an_old_epoch_does_not_run(self) -> None:
-        """REPLACED, and certainly not done."""
+        """The bundle is refused with REPLACED, and has certainly not run."""
         old = self.driver.open("alice")["epoch"]
         self.driver.open("alice", server_id=1)
         (result,) = self.driver.run("alice", old, (1, INCR))
         self.assertEqual((code(result), self.counted()), (("REPLACED", "none"), 0))
 
     def test_old_epoch_does_not_deny_what_the_new_one_did(self) -> None:
-        """Promise 4: the number that this bundle repeats may be done; repeating it in the session tells."""
+        """Promise 4: the number in the bundle may have run; repeating it in the session tells."""
         old = self.driver.open("alice")["epoch"]
         new = self.driver.open("alice")["epoch"]
         self.driver.run("alice", new, (1, INCR))
@@ -139,13 +139,13 @@ class EpochTests(MachineTestCase):
         self.assertEqual((code(repeated), code(fresh)), (("NOSESSION", "unknown"), ("NOSESSION", "none")))
 
     def test_new_epoch_has_the_answers_of_the_old_one(self) -> None:
-        """The session moves with all that it remembers."""
+        """The session keeps its results when it is taken over."""
         (first,) = self.driver.run("alice", self.driver.open("alice")["epoch"], (1, INCR))
         (again,) = self.driver.run("alice", self.driver.open("alice")["epoch"], (1, INCR))
         self.assertEqual((again, self.counted()), (first, 1))
 
     def test_end_of_an_old_epoch_is_void(self) -> None:
-        """A CLOSE or EXPIRE that was under way when the client came back must not end what it came back to."""
+        """A CLOSE or EXPIRE that was under way when the client came back must not end the new epoch."""
         old = self.driver.open("alice")["epoch"]
         self.driver.open("alice")
         self.driver.close("alice", old)
@@ -154,14 +154,14 @@ class EpochTests(MachineTestCase):
         self.assertEqual(self.driver.observer.ends, [("alice", old, "REPLACED")])
 
     def test_closed_session_takes_nothing(self) -> None:
-        """NOSESSION, certainly not done."""
+        """The command is refused with NOSESSION, and has certainly not run."""
         epoch = self.driver.open("alice")["epoch"]
         self.driver.close("alice", epoch)
         (result,) = self.driver.run("alice", epoch, (1, INCR))
         self.assertEqual((code(result), self.counted()), (("NOSESSION", "none"), 0))
 
     def test_each_end_is_told_once(self) -> None:
-        """To whoever faces the client, with the epoch that ended."""
+        """The observer is told the epoch that has ended."""
         first = self.driver.open("alice")["epoch"]
         second = self.driver.open("alice")["epoch"]
         self.driver.expire("alice", second)
@@ -182,68 +182,68 @@ class ClosedSessionTests(MachineTestCase):
             self.driver.execute()
 
     def test_number_of_an_expired_session_is_not_run_again(self) -> None:
-        """What the client was not told before it expired may have run: that is unknown, and not run twice."""
+        """A command without an answer may have run before its session expired: its fate is unknown; it does not run."""
         opened = self.driver.open("alice")
         self.assertEqual((opened["last"], opened["resumed"]), (2, "no"))
         (result,) = self.driver.run("alice", opened["epoch"], (2, INCR))
         self.assertEqual((code(result), self.counted()), (("BADREQUEST", "unknown"), 2))
 
     def test_last_number_is_kept_for_the_horizon(self) -> None:
-        """10 slots here."""
+        """The horizon is 10 slots here."""
         self.pass_slots(10)
         self.assertEqual(self.machine.last_number("alice"), 2)
         self.assertEqual(self.driver.open("alice")["last"], 2)
 
     def test_last_number_is_forgotten_after_the_horizon(self) -> None:
-        """The table of sessions stays bounded."""
+        """The table of closed sessions stays bounded."""
         self.pass_slots(11)
         self.assertEqual(len(self.machine._closed), 0)
         self.assertEqual(self.driver.open("alice")["last"], 0)
 
     def test_reopened_session_is_kept_anew_when_it_closes_again(self) -> None:
-        """From its last end on, not from its first."""
+        """The horizon begins with the last end of a session."""
         self.pass_slots(9)
         self.driver.close("alice", self.driver.open("alice")["epoch"])
         self.pass_slots(9)
         self.assertEqual(self.machine.last_number("alice"), 2)
 
     def test_session_without_a_number_leaves_nothing(self) -> None:
-        """There is nothing to remember of a client that never changed anything."""
+        """A session that has changed nothing needs no last number."""
         self.driver.close("bob", self.driver.open("bob")["epoch"])
         self.assertEqual(list(self.machine._closed), ["alice"])
 
 
 class AnonymousTests(MachineTestCase):
-    """A connection that does not say who it is has a session of its own."""
+    """A connection that has not said HELLO has a session of its own."""
 
     def test_first_bundle_opens_the_session_and_runs(self) -> None:
-        """One round for a new connection, not two."""
+        """A new connection needs one round, and not two."""
         (result,) = self.driver.run_anonymous(ANON, (1, INCR), opens=True)
         self.assertEqual((value(result), list(self.machine.sessions)), ("1", [ANON]))
         (result,) = self.driver.run_anonymous(ANON, (2, INCR))
         self.assertEqual(value(result), "2")
 
     def test_later_bundle_does_not_open_it_again(self) -> None:
-        """Once closed, or expired since its server fell silent, it is over."""
+        """A session that was closed, or expired when its server was silent, stays over."""
         self.driver.run_anonymous(ANON, (1, INCR), opens=True)
         self.driver.close(ANON, 0)
         (result,) = self.driver.run_anonymous(ANON, (2, INCR))
         self.assertEqual((code(result), self.counted()), (("NOSESSION", "none"), 1))
 
     def test_nothing_is_left_of_it(self) -> None:
-        """Its id is never used twice, so that nothing needs to be remembered."""
+        """The id of an anonymous session is never used again, so its last number is not kept."""
         self.driver.run_anonymous(ANON, (1, INCR), opens=True)
         self.driver.close(ANON, 0)
         self.assertEqual((self.machine.sessions, len(self.machine._closed)), ({}, 0))
 
     def test_it_belongs_to_the_server_that_sent_it(self) -> None:
-        """That server, or the leader if it falls silent, ends it."""
+        """The server that sent the bundle ends the session, or the leader if that server is silent."""
         self.driver.execute(self.driver.update(Bundle("~2.1.1", 0, True, ((1, INCR),)), server_id=2))
         self.assertEqual(self.machine.sessions["~2.1.1"].server_id, 2)
 
 
 class PendingTests(MachineTestCase):
-    """A lock that is granted later answers a command that was executed earlier."""
+    """A LOCK that is granted later gives the result of a command that was executed earlier."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -255,7 +255,7 @@ class PendingTests(MachineTestCase):
         return self.driver.run("bob", self.bob, (number, ("LOCK", "x", wait_ms)))[0]
 
     def test_granted_lock_answers_the_waiting_command(self) -> None:
-        """The answer is told once, and cached."""
+        """The result is told once, and kept."""
         self.assertIs(self.lock(), PENDING)
         self.assertEqual(self.driver.observer.completions, [])
         self.driver.run("alice", self.alice, (2, ("UNLOCK", "x", -1)))
@@ -265,12 +265,12 @@ class PendingTests(MachineTestCase):
         self.assertEqual(len(self.driver.observer.completions), 1)
 
     def test_repeated_number_of_a_waiting_command_waits_too(self) -> None:
-        """It is neither run again nor refused."""
+        """The repeated command is neither run again nor refused."""
         self.lock()
         self.assertIs(self.lock(), PENDING)
 
     def test_granted_in_the_bundle_of_its_own(self) -> None:
-        """One session may ask, and end the reason for waiting, in one bundle."""
+        """One bundle may ask for a lock and release the one that it waits for."""
         self.driver.run("alice", self.alice, (2, ("UNLOCK", "x", -1)))
         bob_takes = self.driver.bundle("bob", self.bob, (1, ("LOCK", "x", -1)))
         both = self.driver.bundle("alice", self.alice, (3, ("LOCK", "x", -1)), (4, ("LOCK", "y", -1)))
@@ -290,7 +290,7 @@ class PendingTests(MachineTestCase):
         self.assertEqual((code(result), self.machine.next_deadline()), (("TIMEOUT", "none"), None))
 
     def test_end_of_a_session_releases_its_locks_and_its_places(self) -> None:
-        """Closing and expiring: what it held goes to the next, and what it waited for is answered."""
+        """Locks of an ended session go to the next sessions, and its waiting commands are answered."""
         self.lock()
         carol = self.driver.open("carol")["epoch"]
         self.driver.run("carol", carol, (1, ("LOCK", "x", -1)))
@@ -303,7 +303,7 @@ class PendingTests(MachineTestCase):
         self.assertEqual(completions, [("bob", ("NOSESSION", "none")), ("carol", "x")])
 
     def test_taken_over_session_keeps_its_place(self) -> None:
-        """The lock is the session's, not the connection's."""
+        """A place in the queue for a lock belongs to the session, and not to a connection."""
         self.lock()
         self.driver.open("bob", server_id=1)
         self.driver.run("alice", self.alice, (2, ("UNLOCK", "x", -1)))
@@ -311,7 +311,7 @@ class PendingTests(MachineTestCase):
         self.assertIn(1, self.machine.sessions["bob"].answers.numbers)
 
     def test_no_more_commands_wait_than_a_session_may_have(self) -> None:
-        """Else a client that connects again and again would fill the servers; others commands still run."""
+        """A client that connects again and again must not fill the servers with waiting commands."""
         for number in range(1, 5):
             self.assertIs(self.lock(number), PENDING)
         self.assertEqual(code(self.lock(5)), ("BUSY", "none"))
@@ -321,7 +321,7 @@ class PendingTests(MachineTestCase):
 
 @implementer(IReplicatedApplication)
 class Faulty:
-    """Raises wherever it is asked to."""
+    """An application all of whose methods raise."""
 
     name = "faulty"
     commands = (CommandDescription("FAIL", "FAIL", "Fail."), CommandDescription("ASK", "ASK", "Fail.", changes=False))
@@ -353,10 +353,7 @@ class Faulty:
 
 
 class FaultyApplicationTests(SynchronousTestCase):
-    """An application that raises must raise on every server alike; the server goes on.
-
-    See docs/internals/applications.rst.
-    """
+    """An application that raises does so on every server alike, and the servers go on."""
 
     def setUp(self) -> None:
         self.faulty = Faulty()
@@ -366,19 +363,19 @@ class FaultyApplicationTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), times)
 
     def test_command_that_raises_is_answered_once(self) -> None:
-        """INTERNAL; its number is used up, and a repetition does not raise again."""
+        """The command is answered with INTERNAL and its number is used: a repetition does not raise again."""
         epoch = self.driver.open("alice")["epoch"]
         first, again, then = self.driver.run("alice", epoch, (1, ("FAIL",)), (1, ("FAIL",)), (2, INCR))
         self.assertEqual((code(first), again, value(then)), (("INTERNAL", "none"), first, "1"))
         self.assertRaisedAndLogged(1)
 
     def test_question_that_raises_is_answered(self) -> None:
-        """INTERNAL."""
+        """The question is answered with INTERNAL."""
         self.assertEqual(code(self.driver.machine.question(("ASK",))), ("INTERNAL", "none"))
         self.assertRaisedAndLogged(1)
 
     def test_other_applications_hear_of_the_end_of_a_session(self) -> None:
-        """One that raises must not keep the others' locks held for ever."""
+        """An application that raises must not keep locks of another application held for ever."""
         epoch = self.driver.open("alice")["epoch"]
         self.driver.run("alice", epoch, (1, ("LOCK", "x", -1)))
         self.driver.close("alice", epoch)
@@ -386,7 +383,7 @@ class FaultyApplicationTests(SynchronousTestCase):
         self.assertRaisedAndLogged(1)
 
     def test_wait_that_raises_does_not_stop_the_server(self) -> None:
-        """Else it would stop all of them, at the same slot, and again after each restart."""
+        """An exception would stop every server at the same slot, and again after each restart."""
         self.faulty.deadline = 1
         self.driver.execute()
         self.assertRaisedAndLogged(1)
@@ -394,7 +391,7 @@ class FaultyApplicationTests(SynchronousTestCase):
 
 class EventTests(MachineTestCase):
     def test_grown_log_is_told_once_a_slot(self) -> None:
-        """Events are told by number, from a log: however many there are, one word is enough."""
+        """Subscribers read events from the log by number, so one call is enough for many events."""
         epoch = self.driver.open("alice")["epoch"]
         self.driver.run("alice", epoch, (1, ("SAY", "a")), (2, ("SAY", "b")))
         self.assertEqual(self.driver.observer.grown, ["LISTEN"])
@@ -403,8 +400,8 @@ class EventTests(MachineTestCase):
 
 
 class HorizonTests(MachineTestCase):
-    def test_outlived_update_is_told_to_its_own_server_only(self) -> None:
-        """It does not run anywhere."""
+    def test_update_that_is_too_old_is_told_to_its_own_server_only(self) -> None:
+        """An update beyond its horizon is not run by any server."""
         mine = self.driver.update(Bundle("alice", 7, False, ((1, INCR),)))
         other = self.driver.update(Bundle("~1.1.1", 0, True, ((1, INCR),)), server_id=1)
         self.machine.too_old(mine)
@@ -415,7 +412,7 @@ class HorizonTests(MachineTestCase):
 
 class DeterminismTests(SynchronousTestCase):
     def test_servers_with_different_ids_have_the_same_state(self) -> None:
-        """The same updates in the same order: who observes, and which server it is, makes no difference."""
+        """Neither the id of a server nor its observer has an effect on the replicated state."""
         drivers = [Driver(server_id) for server_id in (0, 1, 7)]
         for driver in drivers:
             for play in self.plays():
@@ -425,7 +422,7 @@ class DeterminismTests(SynchronousTestCase):
         self.assertEqual(len(drivers[0].machine.sessions), 3)
 
     def plays(self) -> list[Callable[[Driver], object]]:
-        """A bit of everything."""
+        """Updates that bring about sessions, waits, repetitions and ends of sessions."""
         return [
             lambda d: d.execute(d.operation(OPEN, "alice", 9), d.operation(OPEN, "bob", 9, server_id=1)),
             lambda d: d.execute(d.bundle("alice", 1, (1, INCR), (0, GET), (2, ("LOCK", "x", -1)))),
@@ -436,8 +433,8 @@ class DeterminismTests(SynchronousTestCase):
             lambda d: d.execute(d.operation(EXPIRE, "alice", 1, server_id=1)),
         ]
 
-    def test_everything_of_the_plays_has_run(self) -> None:
-        """The comparison above is worth something only if sessions, waits, replies and closed sessions are in it."""
+    def test_plays_bring_about_every_kind_of_state(self) -> None:
+        """Comparing states is worth something only if they hold sessions, waits, results and closed sessions."""
         driver = Driver()
         for play in self.plays():
             play(driver)
@@ -450,6 +447,6 @@ class DeterminismTests(SynchronousTestCase):
 
 class CatalogueTests(SynchronousTestCase):
     def test_changes_are_told_from_questions(self) -> None:
-        """What nobody knows is taken for a change: it is ordered, and refused at execution."""
+        """An unknown verb counts as a change: it is ordered, and refused at its execution."""
         machine = Driver(catalogue=Catalogue([Chat(), KeyValue()])).machine
         self.assertEqual([machine.changes((verb,)) for verb in ("SAY", "LOG", "DANCE")], [True, False, True])

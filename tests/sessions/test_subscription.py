@@ -1,4 +1,4 @@
-"""A client follows an event log: every event once, in order, as fast as the client reads."""
+"""Subscription: delivers an event log to one client, every event once, in order, as fast as it reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pfsb.sessions.subscription import EVENTS_AT_ONCE, Subscription
 
 
 class Log:
-    """Events that are their numbers; notes how many it is asked for at once."""
+    """An event log whose events are their numbers. Records how many events are requested at once."""
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -35,19 +35,19 @@ class FollowingTests(SynchronousTestCase):
         self.told.append(int(event.fields[0][1]))
 
     def test_released_events_are_told_in_order_and_once(self) -> None:
-        """From the first one asked for, without gaps or repeats."""
+        """Delivery starts with the first event that was asked for, and has no gaps or repeats."""
         subscription = self.subscribe(3)
         for length in (2, 5, 5, 9):
             subscription.release(length)
         self.assertEqual(self.told, list(range(3, 10)))
 
-    def test_events_behind_the_door_are_not_told(self) -> None:
-        """The log may hold what is not on disk yet: only what is released may leave."""
+    def test_events_behind_the_gate_are_not_told(self) -> None:
+        """The log may hold events that are not on disk yet: only released ones may leave the server."""
         self.subscribe().release(4)
         self.assertEqual(self.told, [1, 2, 3, 4])
 
     def test_nothing_is_told_while_paused(self) -> None:
-        """A client that does not read makes no queue: what it has not read is still in the log."""
+        """Events for a client that does not read stay in the log, and need no queue."""
         subscription = self.subscribe()
         subscription.pause()
         subscription.release(200)
@@ -84,7 +84,7 @@ class FollowingTests(SynchronousTestCase):
         self.assertEqual(self.told, list(range(1, 1_001)))
 
     def test_nothing_is_told_after_stop(self) -> None:
-        """Not even the rest of what was being told."""
+        """Stopping inside `deliver` ends the delivery of events that were already fetched."""
         subscription = self.subscribe()
 
         def deliver(event: Event) -> None:
@@ -97,8 +97,8 @@ class FollowingTests(SynchronousTestCase):
         subscription.resume()
         self.assertEqual((self.told, self.stopped), ([1], [subscription]))
 
-    def test_follower_that_fails_is_told_no_more(self) -> None:
-        """It would have a gap otherwise; the server goes on."""
+    def test_subscriber_that_fails_is_told_no_more(self) -> None:
+        """A subscriber that has failed would have a gap; the server is not affected."""
         subscription = self.subscribe()
 
         def deliver(event: Event) -> None:
@@ -112,6 +112,6 @@ class FollowingTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_log_is_asked_for_a_few_events_at_once(self) -> None:
-        """A long log is not copied for one reader."""
+        """A long log is not copied for one subscriber."""
         self.subscribe().release(1_000)
         self.assertEqual((len(self.told), self.log.largest), (1_000, EVENTS_AT_ONCE))

@@ -64,7 +64,7 @@ class ChatTests(EventCase):
         self.say("one")
         self.clock.advance(10 * HEARTBEAT_SECONDS)
         self.assertEqual(stream.heard(), b"")
-        self.assertTrue(all(following.stopped for following in self.cluster.followings))
+        self.assertTrue(all(subscription.stopped for subscription in self.cluster.subscriptions))
         self.assertEqual((self.site.streams, len(self.site.sessions)), ({}, 0))
 
     def test_heartbeats(self) -> None:

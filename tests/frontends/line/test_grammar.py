@@ -1,4 +1,4 @@
-"""The grammar of docs/protocol.rst: what is a request, and how values look in replies."""
+"""The grammar of docs/protocol.rst: which lines are requests, and how values look in replies."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ParsingTests(SynchronousTestCase):
     @given(st.one_of(st.none(), st.integers(1, NUMBER_MAX)), arguments)
     @settings(max_examples=200, deadline=None)
     def test_every_written_request_is_read_back(self, number: int | None, args: list[str]) -> None:
-        """Whatever arguments a program writes by the grammar arrive as they were, and as what they were."""
+        """Arguments that a program writes by the grammar arrive unchanged, literals as literals and words as words."""
         line = " ".join([*([f"#{number}"] if number else []), "VERB", *map(written, args)])
         request = parse(line.encode())
         self.assertEqual((request.number, request.verb), (number, "VERB"))
@@ -156,7 +156,7 @@ class RenderingTests(SynchronousTestCase):
     @given(st.text())
     @settings(max_examples=300, deadline=None)
     def test_any_text_is_quoted_on_one_line_and_means_itself(self, text: str) -> None:
-        """Also half surrogates and the line ends of Unicode, which JSON would leave as they are."""
+        """JSON would leave half surrogates and the line ends of Unicode as they are."""
         literal = quote(text)
         self.assertEqual(literal.splitlines(), [literal])
         literal.encode()

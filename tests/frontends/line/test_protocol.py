@@ -1,4 +1,4 @@
-"""The line protocol of docs/protocol.rst, verb by verb, and what happens to bad input and bad clients."""
+"""The line protocol of docs/protocol.rst, verb by verb, with malformed input and slow clients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WELCOME = b"* WELCOME cluster=four server=2 view=7 leader=0 help=HELP\n"
 
 
 class Transport(StringTransport):
-    """Keeps each write apart, and counts as a connection whose output may be full."""
+    """A transport that keeps each write apart, and that can be told that its output is full."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class LineTestCase(SynchronousTestCase):
         return protocol, transport
 
     def ask(self, data: bytes | str, to: LineProtocol | None = None) -> list[str]:
-        """What is said in answer to these lines."""
+        """Sends lines. Returns the lines that come back."""
         protocol = to or self.protocol
         protocol.dataReceived((data if isinstance(data, bytes) else data.encode()) + b"\n")
         self.clock.advance(0)
@@ -119,7 +119,7 @@ class CommandTests(LineTestCase):
         self.assertIn("BADREQUEST", self.reply("SAY"))
 
     def test_lock_is_overtaken_until_it_is_granted(self) -> None:
-        """docs/protocol.rst: replies in order, but for LOCK."""
+        """Replies are in the order of the requests, except that of a LOCK."""
         other, other_transport = self.connect()
         self.assertIn("OK", self.ask("LOCK x", other)[0])
         self.assertEqual(self.ask("#1 LOCK x\n#2 PING"), ["#2 OK"])
@@ -161,10 +161,10 @@ class CommandTests(LineTestCase):
 
 
 class TogetherTests(LineTestCase):
-    """What has arrived in one piece is submitted in one piece, as far as it goes."""
+    """Requests that arrive together are submitted together, as far as possible."""
 
     def test_lines_that_came_together_are_submitted_together(self) -> None:
-        """Each with its reply, in order; numbered or not."""
+        """Each line has its reply, in order, whether it has a number or not."""
         said = self.ask("PUT a 1\n#7 PUT a 2\nGET a\nINCR a")
         self.assertEqual(self.session().calls, ["submit 4"])
         self.assertEqual(
@@ -172,7 +172,7 @@ class TogetherTests(LineTestCase):
         )
 
     def test_everything_else_keeps_its_place(self) -> None:
-        """A question to this server, a lock that waits, a line that is wrong: what came before goes before."""
+        """A question to this server, a LOCK and a malformed line submit the lines before them first."""
         for between in ("PING", "GET a read=stale", "LOCK x", "DANCE", "PUT", "\x01"):
             self.setUp()
             said = self.ask(f"#1 PUT a 1\n#2 PUT a 2\n{between}\n#3 PUT a 3")
@@ -186,13 +186,13 @@ class TogetherTests(LineTestCase):
         self.assertEqual(self.session().calls, ["submit 2", "submit 2", "submit"])
 
     def test_those_that_cannot_go_together_go_one_by_one(self) -> None:
-        """Here the second repeats a number that is in use: it is answered from the cache."""
+        """The second line repeats a number that is in use, and is answered from the cache."""
         said = self.ask("#1 PUT a 1\n#2 PUT a 2\n#1 PUT a 1\n#3 PUT a 3")
         self.assertEqual(self.session().calls, ["submit"] * 4)
         self.assertEqual(said, [f"#{n} OK revision={n}" for n in (1, 2)] + ["#1 OK revision=1", "#3 OK revision=3"])
 
     def test_window_counts_what_was_taken_together(self) -> None:
-        """`session_window` requests without a reply, and no more are taken."""
+        """At most `session_window` requests without a reply are handled, including pipelined ones."""
         self.local_clients.hold = True
         self.ask("\n".join(["PUT a 1"] * 200))
         self.assertEqual(self.session().calls, ["submit 128"])
@@ -210,7 +210,7 @@ class ReadLevelTests(LineTestCase):
         self.assertEqual(self.session().calls, ["submit", "ask"])
 
     def test_reads_of_this_servers_own_state_are_asked_together(self) -> None:
-        """Sequential ones too, as long as nothing is under way that they must wait for."""
+        """Sequential reads are pipelined, too, if no request before them is under way."""
         self.ask("PUT a 1")
         lines = ["GET a read=stale", "#5 GET a read=sequential", "GET b read=stale"]
         said = self.ask("\n".join(lines))
@@ -218,7 +218,7 @@ class ReadLevelTests(LineTestCase):
         self.assertEqual([line.split()[0] for line in said], ["OK", "#5", "ERR"])
 
     def test_sequential_read_waits_for_what_was_asked_before(self) -> None:
-        """Interface part 3: never older than what this session has seen."""
+        """A sequential read is never older than the writes of its own session."""
         self.local_clients.hold = True
         self.ask("#1 PUT a 1\n#2 GET read=sequential a")
         self.assertEqual(self.session().calls, ["submit"])
@@ -241,7 +241,7 @@ class SessionTests(LineTestCase):
         self.assertEqual(self.session().calls, ["hello alice 10"])
 
     def test_hello_elsewhere_resumes_and_repeats_the_answer(self) -> None:
-        """docs/protocol.rst, exactly once by hand."""
+        """A client that moves to another server gets the results of the numbers that it repeats."""
         self.ask("HELLO alice\n#1 PUT colour blue")
         other, _ = self.connect()
         said = self.ask("HELLO alice\n#1 PUT colour blue", other)
@@ -296,7 +296,7 @@ class SessionTests(LineTestCase):
         self.assertIn('client="bob"', said[1])
 
     def test_commands_behind_a_refused_hello_do_not_run(self) -> None:
-        """They would run in a session that does not know their numbers."""
+        """The commands would run in an anonymous session, which does not know their numbers."""
         self.local_clients.refuse = Refused("UNAVAILABLE", "no majority", "unknown")
         self.local_clients.hold = True
         self.ask("HELLO alice")
@@ -343,7 +343,7 @@ class SessionTests(LineTestCase):
         self.assertTrue(self.transport.disconnecting)
 
     def test_client_that_only_closes_its_side_still_gets_its_replies(self) -> None:
-        """As in: printf 'PUT a 1\\n' | nc -N 127.0.0.1 9402."""
+        """A client may close its side first: printf 'PUT a 1\n' | nc -N 127.0.0.1 9402."""
         self.local_clients.hold = True
         self.ask("#1 PUT a 1\n#2 PING")
         self.protocol.readConnectionLost()
@@ -436,7 +436,7 @@ class BadInputTests(LineTestCase):
         self.assertEqual(said[3], "OK")
 
     def test_ten_megabyte_line_is_refused_and_skipped(self) -> None:
-        """docs/protocol.rst: refused with TOOLARGE and skipped to its end; the connection goes on."""
+        """A line that is too long is refused with TOOLARGE and skipped to its end; the connection stays open."""
         self.protocol.dataReceived(b"#8 PUT a ")
         for _ in range(160):
             self.protocol.dataReceived(b"x" * 65_536)
@@ -492,7 +492,7 @@ class BoundTests(LineTestCase):
         self.assertEqual(self.said(), ["OK revision=1"])
 
     def test_large_reply_waits_until_the_client_reads(self) -> None:
-        """No slice is written to a transport that has enough, and none is lost."""
+        """No slice is written to a transport whose output is full, and none is lost."""
         for first in range(0, 3_000, 1_000):
             self.ask("MPUT " + " ".join(f"{n:04} v" for n in range(first, first + 1_000)))
         self.protocol.dataReceived(b"RANGE 0 9 limit=3000\n")
@@ -554,7 +554,7 @@ class StoppingTests(LineTestCase):
         self.assertEqual(self.said(), [])
 
     def test_refusals_of_more_lines_than_the_window_come_all(self) -> None:
-        """They are answered at once, so no answer comes later that would make the rest be taken."""
+        """Refusals are given at once, so no later answer would make the connection handle the rest."""
         self.local_clients.draining = True
         said = self.ask(b"PUT a 1\n" * 20)
         self.assertEqual((len(said), {line[:12] for line in said}), (20, {"ERR SHUTDOWN"}))

@@ -1,4 +1,4 @@
-"""Cutting a stream into lines, in bounded memory, without telnet's negotiation."""
+"""LineSplitter: cuts a stream into lines, in bounded memory, without telnet's negotiation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SplittingTests(SynchronousTestCase):
     @given(st.lists(st.binary(max_size=20).map(lambda b: b.translate(None, b"\r\n\xff"))), st.data())
     @settings(max_examples=100, deadline=None)
     def test_lines_do_not_depend_on_how_the_stream_was_cut(self, wanted: list[bytes], data: st.DataObject) -> None:
-        """Telnet negotiation between lines is ignored, also when the network cuts it anywhere (RFC 854)."""
+        """Telnet negotiation between lines is ignored, wherever the network cuts it (RFC 854)."""
         stream = b"".join(data.draw(st.sampled_from([b"", *NEGOTIATIONS])) + line + b"\r\n" for line in wanted)
         cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
         chunks = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]

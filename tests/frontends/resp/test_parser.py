@@ -1,4 +1,4 @@
-"""The Redis protocol's parser: every command once, whole, however it is cut; noise in bounded memory."""
+"""CommandParser: every command once and whole, however the network cuts it; bounded memory for other bytes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def encoded(*words: bytes) -> bytes:
 
 
 def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
-    """`data` in pieces, as a network may deliver it."""
+    """Divides `data` into pieces, as a network may deliver it."""
     ends = sorted(place % (len(data) + 1) for place in places)
     return [data[a:b] for a, b in zip([0, *ends], [*ends, len(data)], strict=True)]
 
 
 def kept(parser: CommandParser) -> int:
-    """Bytes that the parser holds."""
+    """The number of bytes that the parser keeps."""
     return sum(map(len, parser._beginning)) + sum(map(len, parser._arguments))
 
 
@@ -56,7 +56,7 @@ class CommandParserTests(SynchronousTestCase):
     @bounded
     @given(st.binary(max_size=300), st.lists(st.integers(0, 10_000), max_size=8))
     def test_noise_is_read_alike_however_it_is_cut(self, noise: bytes, places: list[int]) -> None:
-        """And it never raises."""
+        """Bytes that are no commands never make the parser raise."""
         self.assertEqual(self.parse(*cut(noise, places)), self.parse(noise))
 
     @bounded
@@ -71,17 +71,17 @@ class CommandParserTests(SynchronousTestCase):
         self.assertEqual(self.parse(*cut(data, places)), self.parse(data))
 
     def test_argument_may_hold_anything(self) -> None:
-        """Line ends, headers and zeros are data: the length says where it ends."""
+        """Line ends, headers and zeros may be data: the length tells where an argument ends."""
         self.assertEqual(
             self.parse(encoded(b"SET", b"k", b"\r\n$3\r\n\x00\xff")), [[b"SET", b"k", b"\r\n$3\r\n\x00\xff"]]
         )
 
     def test_empty_line_and_empty_command_are_passed_over(self) -> None:
-        """`redis-cli --pipe` sends the one, Redis takes the other."""
+        """`redis-cli --pipe` sends empty lines, and Redis accepts empty commands."""
         self.assertEqual(self.parse(b"\r\n*0\r\n*-1\r\n\n" + encoded(b"PING")), [[b"PING"]])
 
     def test_command_too_large_is_passed_over_and_the_next_one_read(self) -> None:
-        """In one argument, in many, or in many empty ones; in one piece and byte by byte."""
+        """A command may be too large by one argument, by many, or by many empty ones, in one piece or byte by byte."""
         for large in (
             encoded(b"SET", b"k", b"x" * LIMIT),
             encoded(b"MSET", *[b"x" * 30] * 6),
@@ -112,6 +112,6 @@ class CommandParserTests(SynchronousTestCase):
         self.assertMalformed(b"*1\r\n$%d\r\n" % (BULK_BYTES_MAX + 1), "bytes")
 
     def test_nothing_is_read_after_what_is_no_command(self) -> None:
-        """Nobody can tell where the next command begins."""
+        """The place where the next command begins is unknown."""
         items = self.parse(encoded(b"PING") + b"?" + encoded(b"SET", b"k", b"v"), encoded(b"PING"))
         self.assertEqual([type(item) for item in items], [list, Malformed])

@@ -1,4 +1,4 @@
-"""Patterns of KEYS as ranges, cursors of SCAN as numbers."""
+"""Patterns of KEYS as ranges, and cursors of SCAN as numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PatternTests(SynchronousTestCase):
     @settings(max_examples=300, deadline=None, database=None)
     @given(texts, texts)
     def test_range_holds_what_matches_and_nothing_else(self, prefix: str, key: str) -> None:
-        """In the order of bytes, up to the last character that there is, and across those that are none."""
+        """Keys are in the order of their bytes, up to the last character of Unicode and across the surrogates."""
         escaped = prefix.replace("\\", "\\\\")
         self.assertEqual(is_in(key, range_of(f"{escaped}*")), key.startswith(prefix))
         self.assertEqual(is_in(key, range_of(escaped)), key == prefix)

@@ -1,4 +1,4 @@
-"""The Redis protocol, command by command, and what happens to bad input and slow clients at that door."""
+"""The Redis protocol, command by command, with malformed input and slow clients."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class RespTestCase(SynchronousTestCase):
         return self.said()
 
     def ask(self, *words: str | bytes) -> bytes:
-        """The reply to one command."""
+        """Sends one command. Returns its reply."""
         return self.send(encoded(*[word if isinstance(word, bytes) else word.encode() for word in words]))
 
     def assertError(self, said: bytes, *texts: str) -> None:
-        """One error line that says all of this."""
+        """Asserts that the reply is one line with an error that contains all of these texts."""
         self.assertTrue(said.startswith(b"-") and said.endswith(b"\r\n") and said.count(b"\n") == 1, said)
         for text in texts:
             self.assertIn(text, said.decode())
@@ -60,7 +60,7 @@ class RespTestCase(SynchronousTestCase):
 
 
 class CommandTests(RespTestCase):
-    def test_nothing_is_said_to_a_client_before_it_asks(self) -> None:
+    def test_client_is_not_greeted(self) -> None:
         """A greeting would be taken for the reply to the first command."""
         self.assertEqual(self.said(), b"")
 
@@ -80,7 +80,7 @@ class CommandTests(RespTestCase):
         self.assertEqual(self.ask("GET", "k"), b"$-1\r\n")
 
     def test_keys_and_values_that_mean_something_elsewhere_are_just_text(self) -> None:
-        """`nil` and `name=value` are words of the line protocol."""
+        """`nil` and `name=value` have a meaning only in the line protocol."""
         for text in ("nil", "read=stale", "limit=1", "wait=0", "#1", "*", ""):
             self.assertEqual(self.ask("SET", f"k{text}", text), b"+OK\r\n")
             self.assertEqual(self.ask("GET", f"k{text}"), b"$%d\r\n%s\r\n" % (len(text), text.encode()))
@@ -126,7 +126,7 @@ class CommandTests(RespTestCase):
         self.assertError(self.ask("KEYS", "*b"), "-ERR", "prefix*")
 
     def test_keys_are_all_or_an_error(self) -> None:
-        """Who gets a list takes it for the whole of it."""
+        """A client that gets a list takes it for the whole of it."""
         for first in range(0, 12_000, 2_000):
             self.ask("MSET", *[text for n in range(first, first + 2_000) for text in (f"{n:05}", "")])
         self.assertError(self.ask("KEYS", "*"), "-TOOLARGE", "SCAN")
@@ -170,11 +170,11 @@ class CommandTests(RespTestCase):
         self.assertGreater(len(self.transport.writes), 5)
 
     def test_all_changes_and_questions_of_one_read_travel_together(self) -> None:
-        """So a pipelining client gets few, large updates (docs/internals/sessions.rst)."""
+        """Requests of a pipelining client become few, large updates."""
         said = self.send(encoded(b"SET", b"a", b"1") + encoded(b"GET", b"a") + encoded(b"INCR", b"a"))
         self.assertEqual((said, self.session().calls), (b"+OK\r\n$1\r\n1\r\n:2\r\n", ["submit 3"]))
 
-    def test_replies_keep_their_order_whoever_answers(self) -> None:
+    def test_replies_keep_their_order_in_whatever_order_answers_come(self) -> None:
         self.local_clients.hold = True
         self.assertEqual(self.send(encoded(b"SET", b"a", b"1") + encoded(b"PING") + encoded(b"GET", b"a")), b"")
         self.local_clients.release()
@@ -202,7 +202,7 @@ class OwnCommandTests(RespTestCase):
         self.assertError(self.ask("PING", "a", "b"), "wrong number of arguments for 'ping'")
 
     def test_hello_changes_the_dialect_from_then_on(self) -> None:
-        """Replies to what was asked before are as they were asked for."""
+        """Replies to commands before HELLO keep the dialect in which they were asked."""
         self.local_clients.hold = True
         self.send(encoded(b"GET", b"k") + encoded(b"HELLO", b"3", b"SETNAME", b"me") + encoded(b"GET", b"k"))
         self.local_clients.release()
@@ -324,7 +324,7 @@ class BadInputTests(RespTestCase):
         self.assertEqual((self.said(), self.transport.producerState), (b"+PONG\r\n", "producing"))
 
     def test_lock_that_waits_holds_what_comes_behind_it(self) -> None:
-        """As Redis does with a client that is blocked: replies come in order, nothing else tells them apart."""
+        """A waiting LOCK blocks its connection, as in Redis: only their order tells replies apart."""
         first, transport = self.protocol, self.transport
         self.assertEqual(self.ask("LOCK", "l"), b":1\r\n")
         self.protocol, self.transport = self.connect()
@@ -335,7 +335,7 @@ class BadInputTests(RespTestCase):
         self.assertEqual(self.said(), b":3\r\n+OK\r\n")
 
     def test_client_whose_lock_waits_is_read_as_far_as_its_window(self) -> None:
-        """Otherwise nobody would notice that it is gone, and it would be given the lock."""
+        """A server that does not read would not notice that the client is gone, and would grant it the lock."""
         self.ask("LOCK", "l")
         self.protocol, self.transport = self.connect()
         self.send(encoded(b"LOCK", b"l") + encoded(b"PING"))
@@ -344,7 +344,7 @@ class BadInputTests(RespTestCase):
         self.assertEqual(self.transport.producerState, "paused")
 
     def test_session_that_ends_ends_the_connection(self) -> None:
-        """Its locks are lost: a client must not go on as if nothing had happened, and no event can tell it."""
+        """The locks of the session are lost, and no event can tell the client: it must not go on."""
         self.ask("LOCK", "l")
         self.local_clients.hold = True
         self.ask("INCR", "k")
@@ -355,7 +355,7 @@ class BadInputTests(RespTestCase):
         self.assertTrue(self.transport.disconnecting)
 
     def test_idle_client_whose_session_ends_is_hung_up_at_once(self) -> None:
-        """So a pool of connections notices before it uses this one."""
+        """A pool of connections must notice the end before it uses the connection again."""
         self.ask("LOCK", "l")
         self.session().end("NOSESSION", "expired")
         self.clock.advance(0)

@@ -1,4 +1,4 @@
-"""Back-pressure over all connections of a server."""
+"""AdmissionControl: back-pressure over all connections of a server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.frontends.line.test_protocol import LineTestCase, Transport
 
 
 class Member:
-    """Takes as much as it is told, when it is its turn."""
+    """A connection that handles a given number of requests when it is admitted."""
 
     def __init__(self, name: str, admission: AdmissionControl, called: list[str], takes: int = 0) -> None:
         self._name, self._admission, self._called, self._takes = name, admission, called, takes
@@ -33,7 +33,7 @@ class AdmissionControlTests(SynchronousTestCase):
         return Member(name, self.admission, self.called, takes)
 
     def test_turns_are_taken_in_the_order_of_coming_until_there_is_no_room(self) -> None:
-        """The third has to wait until the second's are answered."""
+        """The third connection waits until the requests of the second are answered."""
         self.admission.count(10)
         members = [self.member(name, 8) for name in "abc"]
         for member in members:
@@ -48,8 +48,8 @@ class AdmissionControlTests(SynchronousTestCase):
         self.admission.count(-8)
         self.assertTrue(self.admission.is_open)
 
-    def test_nobody_overtakes_who_waits(self) -> None:
-        """Not even if there is room again, before those who wait were called."""
+    def test_connection_that_waits_is_not_overtaken(self) -> None:
+        """There is room again, but the connection that waits was not called yet."""
         self.admission.count(10)
         first, second = self.member("first"), self.member("second")
         self.admission.wait(first)
@@ -59,8 +59,8 @@ class AdmissionControlTests(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual(self.called, ["first", "second"])
 
-    def test_who_asks_again_keeps_the_place_and_who_is_gone_loses_it(self) -> None:
-        """One place each."""
+    def test_connection_keeps_its_place_until_it_is_gone(self) -> None:
+        """A connection has at most one place in the queue."""
         self.admission.count(10)
         first, second, third = (self.member(name) for name in ("first", "second", "third"))
         for member in (first, second, third, first):
@@ -72,7 +72,7 @@ class AdmissionControlTests(SynchronousTestCase):
 
 
 class BusyServerTests(LineTestCase):
-    """At most four under way for all, at most three for each."""
+    """A server with at most four requests under way for all, and three for each connection."""
 
     limits = Limits(session_window=3)
 
@@ -101,8 +101,8 @@ class BusyServerTests(LineTestCase):
         transport: Transport = self.connections[at][1]
         return self.said(transport)
 
-    def test_beyond_the_limit_connections_are_not_read_and_on_admitteds(self) -> None:
-        """No refusal, nothing lost: the third connection's commands run when there is room."""
+    def test_beyond_the_limit_connections_are_not_read_and_take_turns(self) -> None:
+        """The third connection's commands are not refused, and run when there is room."""
         self.assertEqual(self.factory.admission.under_way, 6)
         self.put(2, self.connections[2][0])
         self.assertEqual(self.factory.admission.under_way, 6)
@@ -111,22 +111,22 @@ class BusyServerTests(LineTestCase):
         self.assertEqual([len(self.said_to(at)) for at in range(3)], [3, 3, 2])
         self.assertEqual((self.factory.admission.under_way, self.producing()), (0, [True] * 4))
 
-    def test_who_has_just_come_is_answered_once(self) -> None:
-        """So that STATUS tells what goes on; what it asks then waits like everybody's."""
+    def test_first_request_of_a_connection_is_answered(self) -> None:
+        """The first request of a connection may be a STATUS that looks for trouble; the second one waits."""
         newcomer, transport = self.connect()
         self.assertEqual(len(self.ask("PING\nPING", newcomer)), 1)
         self.release_all()
         self.assertEqual(len(self.said(transport)), 1)
 
     def test_connection_that_goes_gives_its_place_back(self) -> None:
-        """Its commands may still run, but nobody waits for them here."""
+        """The commands may still run, but no connection waits for their answers here."""
         self.put(2, self.connections[2][0])
         self.connections[0][0].connectionLost()
         self.clock.advance(0)
         self.assertEqual(self.factory.admission.under_way, 5)
 
-    def test_client_that_does_not_read_keeps_nobody_waiting(self) -> None:
-        """Only its own connection stands still."""
+    def test_client_that_does_not_read_does_not_keep_others_waiting(self) -> None:
+        """The requests of a client that does not read do not count."""
         self.put(2, self.connections[2][0])
         self.connections[0][0].pauseProducing()
         self.clock.advance(0)
@@ -135,14 +135,14 @@ class BusyServerTests(LineTestCase):
         self.assertEqual(self.factory.admission.under_way, 8)
 
     def test_single_requests_are_not_counted(self) -> None:
-        """As many as there are connections may be under way, and of these there are only so many."""
+        """A server has at most one of them for each connection, and connections have a limit of their own."""
         self.release_all()
         for protocol, _ in self.connections:
             self.put(1, protocol)
         self.assertEqual((len(self.local_clients.held), self.factory.admission.under_way), (4, 0))
 
     def test_waiting_locks_are_not_under_way(self) -> None:
-        """They may wait for hours, and whoever holds the lock must be able to let go of it."""
+        """A LOCK may wait for hours, and the holder of the lock must be able to release it."""
         self.release_all()
         self.local_clients.hold = False
         holder, waiter = self.connections[0][0], self.connections[1][0]

@@ -1,4 +1,4 @@
-"""Replies in order, and one write per turn."""
+"""ReplyQueue: replies in order, and one write for each iteration of the reactor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ReplyQueueTests(SynchronousTestCase):
     def note_relief(self) -> None:
         self.relieved += 1
 
-    def end_turn(self) -> list[bytes]:
+    def end_iteration(self) -> list[bytes]:
         self.clock.advance(0)
         written, self.writes[:] = list(self.writes), []
         return written
@@ -29,27 +29,27 @@ class ReplyQueueTests(SynchronousTestCase):
         first, second, third = (self.queue.place(number) for number in (1, 2, 3))
         third(Done())
         second(Done())
-        self.assertEqual(self.end_turn(), [])
+        self.assertEqual(self.end_iteration(), [])
         first(Done())
-        self.assertEqual(self.end_turn(), [b"#1 OK\n#2 OK\n#3 OK\n"])
+        self.assertEqual(self.end_iteration(), [b"#1 OK\n#2 OK\n#3 OK\n"])
 
     def test_waiting_request_is_overtaken(self) -> None:
-        """docs/protocol.rst: but for LOCK, whose reply comes when the lock is granted."""
+        """The reply to a LOCK comes when the lock is granted; other replies do not wait for it."""
         lock = self.queue.place_waiting(1)
         self.queue.place(2)(Done())
-        self.assertEqual(self.end_turn(), [b"#2 OK\n"])
+        self.assertEqual(self.end_iteration(), [b"#2 OK\n"])
         lock(Done())
-        self.assertEqual(self.end_turn(), [b"#1 OK\n"])
+        self.assertEqual(self.end_iteration(), [b"#1 OK\n"])
 
-    def test_many_answers_in_one_turn_are_one_write(self) -> None:
+    def test_many_answers_in_one_iteration_are_one_write(self) -> None:
         answers = [self.queue.place(number) for number in range(1, 50)]
         for answer in answers:
             answer(Done())
         self.queue.write_between_replies(b"* EVENT\n")
-        self.assertEqual(len(self.end_turn()), 1)
+        self.assertEqual(len(self.end_iteration()), 1)
 
-    def test_output_above_its_bound_is_written_within_the_turn(self) -> None:
-        """So that the transport can ask for a pause while a long log is told."""
+    def test_output_above_its_bound_is_written_within_the_iteration(self) -> None:
+        """The transport can ask for a pause while many events are written."""
         self.queue.write_between_replies(b"x" * (OUTPUT_BYTES_MAX + 1))
         self.assertEqual(len(self.writes), 1)
 
@@ -61,7 +61,7 @@ class ReplyQueueTests(SynchronousTestCase):
         before(Done())
         self.assertEqual(len(asked), 1)
         asked[0](Done())
-        self.assertEqual(self.end_turn(), [b"#1 OK\n#2 OK\n"])
+        self.assertEqual(self.end_iteration(), [b"#1 OK\n#2 OK\n"])
 
     def test_question_that_raises_is_answered_and_the_rest_goes_on(self) -> None:
         def refuse(answer: Answer) -> None:
@@ -69,25 +69,25 @@ class ReplyQueueTests(SynchronousTestCase):
 
         self.queue.handle_when_first(1, refuse)
         self.queue.place(2)(Done())
-        self.assertEqual(self.end_turn(), [b"#1 ERR BADREQUEST fate=none no such thing\n#2 OK\n"])
+        self.assertEqual(self.end_iteration(), [b"#1 ERR BADREQUEST fate=none no such thing\n#2 OK\n"])
 
     def test_many_questions_answered_at_once_do_not_nest(self) -> None:
         before = self.queue.place(None)
         for _ in range(5_000):
             self.queue.handle_when_first(None, lambda answer: answer(Done()))
         before(Done())
-        self.assertEqual(b"".join(self.end_turn()), b"OK\n" * 5_001)
+        self.assertEqual(b"".join(self.end_iteration()), b"OK\n" * 5_001)
 
     def test_result_that_cannot_be_printed_is_an_internal_error(self) -> None:
         self.queue.place(1)(Done((("broken", None),)))  # type: ignore[arg-type]
-        self.assertIn(b"#1 ERR INTERNAL fate=unknown", self.end_turn()[0])
+        self.assertIn(b"#1 ERR INTERNAL fate=unknown", self.end_iteration()[0])
         self.assertEqual(len(self.flushLoggedErrors()), 1)
 
     def test_second_answer_is_ignored(self) -> None:
         answer = self.queue.place(1)
         answer(Done())
         answer(Done())
-        self.assertEqual(self.end_turn(), [b"#1 OK\n"])
+        self.assertEqual(self.end_iteration(), [b"#1 OK\n"])
 
     def test_outstanding_counts_what_has_no_reply_yet(self) -> None:
         first, lock = self.queue.place(1), self.queue.place_waiting(2)
@@ -100,11 +100,13 @@ class ReplyQueueTests(SynchronousTestCase):
         self.queue.place_waiting(4)
         self.queue.place_waiting(3)
         self.queue.refuse_out_of_order(Refused("NOSESSION", "gone", "unknown"))
-        self.assertEqual(self.end_turn(), [b"#3 ERR NOSESSION fate=unknown gone\n#4 ERR NOSESSION fate=unknown gone\n"])
+        self.assertEqual(
+            self.end_iteration(), [b"#3 ERR NOSESSION fate=unknown gone\n#4 ERR NOSESSION fate=unknown gone\n"]
+        )
 
     def test_answers_after_the_end_of_the_connection_go_nowhere(self) -> None:
         answer = self.queue.place(1)
         self.queue.close()
         answer(Done())
         self.queue.write_between_replies(b"late\n")
-        self.assertEqual(self.end_turn(), [])
+        self.assertEqual(self.end_iteration(), [])

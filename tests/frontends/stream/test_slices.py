@@ -1,4 +1,4 @@
-"""Large replies: in slices, with other turns between them, and no faster than they are read."""
+"""Large replies: in slices, with other iterations between them, and no faster than the client reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LARGE = Done((("count", 1_000),), tuple((("key", f"{n:03}" + "x" * ROW_BYTES),) 
 
 
 class Breaks:
-    """Rows of an application whose last one cannot be rendered."""
+    """Rows of an application of which the last one cannot be rendered."""
 
     def __len__(self) -> int:
         return 1_000
@@ -25,8 +25,8 @@ class Breaks:
         raise ValueError("no more")
 
 
-class Turns:
-    """A reactor of which each turn is taken by hand: what is called then may ask for the next one."""
+class Iterations:
+    """A reactor whose iterations are run by hand: functions called in one may ask for the next."""
 
     def __init__(self) -> None:
         self.due: list[Callable[[], None]] = []
@@ -35,7 +35,7 @@ class Turns:
         assert seconds == 0
         self.due.append(what)
 
-    def take(self) -> None:
+    def run_next(self) -> None:
         due, self.due = self.due, []
         for what in due:
             what()
@@ -43,25 +43,25 @@ class Turns:
 
 class SlicesTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.turns = Turns()
+        self.iterations = Iterations()
         self.writes: list[bytes] = []
         self.relieved = 0
-        self.queue = ReplyQueue(self.writes.append, render_in_slices, EndOfIteration(self.turns), self.note_relief)  # type: ignore[arg-type]
+        self.queue = ReplyQueue(self.writes.append, render_in_slices, EndOfIteration(self.iterations), self.note_relief)  # type: ignore[arg-type]
 
     def note_relief(self) -> None:
         self.relieved += 1
 
-    def turn(self) -> bytes:
-        """What one turn of the reactor writes."""
+    def iterate(self) -> bytes:
+        """Runs one iteration. Returns the bytes that were written."""
         before = len(self.writes)
-        self.turns.take()
+        self.iterations.run_next()
         return b"".join(self.writes[before:])
 
     def run_out(self) -> bytes:
-        """What is written until no turn writes anything."""
+        """Runs iterations until one writes nothing. Returns all bytes that were written."""
         said = b""
-        while self.turns.due:
-            said += self.turn()
+        while self.iterations.due:
+            said += self.iterate()
         return said
 
     def answer(self, result: Result) -> None:
@@ -71,10 +71,10 @@ class SlicesTests(SynchronousTestCase):
         self.answer(LARGE)
         self.assertEqual(self.run_out(), render(1, LARGE))
 
-    def test_each_turn_writes_one_slice(self) -> None:
-        """So a turn of the reactor makes no more than this of it, however large it is."""
+    def test_each_iteration_writes_one_slice(self) -> None:
+        """An iteration makes no more than one slice of a reply, however large the reply is."""
         self.answer(LARGE)
-        while self.turn():
+        while self.iterate():
             pass
         self.assertGreater(len(self.writes), 10)
         self.assertLess(max(map(len, self.writes)), OUTPUT_BYTES_MAX + 2 * ROW_BYTES)
@@ -88,26 +88,26 @@ class SlicesTests(SynchronousTestCase):
     def test_slow_reader_holds_the_rest_back(self) -> None:
         """A reply of any size takes no more of the transport's memory than one slice."""
         self.answer(LARGE)
-        first = self.turn()
+        first = self.iterate()
         self.queue.pause()
-        self.assertEqual((self.turn(), self.turn()), (b"", b""))
+        self.assertEqual((self.iterate(), self.iterate()), (b"", b""))
         self.queue.resume()
         self.assertEqual(first + self.run_out(), render(1, LARGE))
 
     def test_nothing_stands_within_a_reply(self) -> None:
-        """docs/protocol.rst: an event is never inside a reply; nor is another reply, nor a lock that is granted."""
+        """Neither an event nor another reply, as that of a granted LOCK, is ever inside a reply."""
         lock = self.queue.place_waiting(2)
         self.answer(LARGE)
         self.queue.place(3)(Done())
-        said = self.turn()
+        said = self.iterate()
         self.queue.write_between_replies(b"* EVENT\n")
         lock(Done())
         self.assertEqual(said + self.run_out(), render(1, LARGE) + b"* EVENT\n#2 OK\n#3 OK\n")
 
     def test_reply_counts_until_it_is_written(self) -> None:
-        """Otherwise QUIT would cut it off, and the window would not bound what is kept for a slow reader."""
+        """QUIT must not cut a reply off, and the window must bound the memory for a slow client."""
         self.answer(LARGE)
-        self.turn()
+        self.iterate()
         self.assertEqual((self.queue.in_order, self.relieved), (1, 1))
         self.run_out()
         self.assertEqual((self.queue.in_order, self.relieved), (0, 2))
@@ -115,7 +115,7 @@ class SlicesTests(SynchronousTestCase):
     def test_question_waits_for_the_end_of_the_reply_before_it(self) -> None:
         asked: list[str] = []
         self.answer(LARGE)
-        self.turn()
+        self.iterate()
         self.queue.handle_when_first(2, lambda answer: (asked.append("now"), answer(Done()))[1])
         self.assertEqual(asked, [])
         self.assertTrue(self.run_out().endswith(b"#1 OK count=1000\n#2 OK\n"))
@@ -130,7 +130,7 @@ class SlicesTests(SynchronousTestCase):
         self.assertEqual(self.run_out(), render(1, LARGE) + b"#2 OK\n")
 
     def test_row_that_cannot_be_rendered_ends_the_reply_with_an_error(self) -> None:
-        """The next reply is whole; whoever wrote the application finds the reason in the log."""
+        """The next reply is whole, and the log tells the author of the application the reason."""
         self.answer(Done((), Breaks()))  # type: ignore[arg-type]
         self.queue.place(2)(Done())
         first, error, last = self.run_out().splitlines()
@@ -141,13 +141,13 @@ class SlicesTests(SynchronousTestCase):
     def test_end_of_the_connection_writes_what_is_left(self) -> None:
         """SIGTERM does not cut a reply in two."""
         self.answer(LARGE)
-        self.turn()
+        self.iterate()
         self.queue.write_between_replies(b"* EVENT\n")
         self.queue.finish()
         self.assertEqual(b"".join(self.writes), render(1, LARGE) + b"* EVENT\n")
 
     def test_connection_that_is_gone_is_told_nothing(self) -> None:
         self.answer(LARGE)
-        self.turn()
+        self.iterate()
         self.queue.close()
-        self.assertEqual(self.turn(), b"")
+        self.assertEqual(self.iterate(), b"")
