@@ -3,7 +3,7 @@
     python docs/make_paper_map.py
 
 The code says itself what it is: a function or class whose docstring begins "Figure 7, Block B:" claims that block, a
-module whose docstring begins "Section 5.6:" claims that section, and whoever repairs a defect names it (G7) in a
+module whose docstring begins "Section 5.6:" claims that section, and code that repairs a defect names it (G7) in a
 docstring or comment. The sources are read, not imported.
 """
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAPER_MAP = ROOT / "docs" / "paper-map.rst"
 PROTOCOL = "pfsb/paxos"
 ONLOOKERS = ("pfsb/demo/", "pfsb/simulator/", "pfsb/paxos/invariants.py")
-"""What shows or checks the repairs, and makes none."""
+"""Code that shows or checks the repairs, and makes none."""
 
 FIGURES = {
     2: (
@@ -119,7 +119,19 @@ SECTIONS = {
     "5.9": "Message retransmission",
     "5.10": "Flow control and ALIVE messages",
 }
-"""What the paper has in prose only."""
+"""Sections that the paper has in prose only, each claimed by a module of the protocol."""
+
+ELSEWHERE = {
+    "3": ("The system model: clients with one update under way", "pfsb/simulator/workload/paper_clients.py", ""),
+    "4.4": ("The leader's explicit ACCEPT", "pfsb/paxos/proposal.py", "ProposalHandler.propose"),
+    "5.3": ("Leader election, besides Figure 6", "pfsb/paxos/leader_election.py", "LeaderElectionHandler"),
+    "5.7": ("Client handling, besides Figures 12 and 13", "pfsb/paxos/client_update.py", "ClientUpdateHandler"),
+    "5.8": ("Stable storage, besides Figure 14", "pfsb/paxos/records.py", ""),
+    "6": ("Liveness, as drills with bounds", "pfsb/simulator/runs/liveness_drills.py", "LivenessDrills"),
+    "7": ("The measurements, again", "benchmarks/paper/__main__.py", ""),
+    "7.3": ("Aggregation: many updates in a proposal", "pfsb/paxos/update_queue.py", "UpdateQueue.pop_batch"),
+}
+"""Section -> (subject, file, name in it), for sections whose place claims something else as well."""
 
 DEFECTS = {
     1: "Send_Proposal goes on with the old number after its recursive call",
@@ -187,7 +199,7 @@ class Block:
 
 @frozen
 class Sources:
-    """What the code says about the paper."""
+    """All that docstrings and comments say about the paper."""
 
     blocks: list[Block] = field(factory=list)
     sections: dict[str, list[Place]] = field(factory=dict)
@@ -289,10 +301,20 @@ def check(sources: Sources) -> None:
             problems.append(f"Figure {figure}, Block {letter}: the paper has no such block")
     for section in sorted(SECTIONS.keys() | sources.sections.keys()):
         problems += _claim_problem(f"Section {section}", sources.sections.get(section, []))
+    problems += [f"Section {section}: there is no {place}" for section, place in _places_missing()]
     problems += [f"G{defect}: mentioned nowhere in pfsb/" for defect in DEFECTS if defect not in sources.defects]
     problems += [f"G{defect}: no such defect is known" for defect in sorted(sources.defects) if defect not in DEFECTS]
     if problems:
         raise Incomplete("\n".join(problems))
+
+
+def _places_missing() -> Iterator[tuple[str, Place]]:
+    """The rows of `ELSEWHERE` whose file, or whose name in it, does not exist."""
+    for section, (_, path, name) in ELSEWHERE.items():
+        file = ROOT / path
+        names = [name for name, _ in _definitions(ast.parse(file.read_text(encoding="utf-8")))] if file.exists() else []
+        if not file.exists() or (name and name not in names):
+            yield section, Place(path, name)
 
 
 def _claim_problem(name: str, places: list[Place]) -> list[str]:
@@ -329,6 +351,8 @@ def render(sources: Sources) -> str:
         lines += _table(("block", "in the paper", "what", "where", "repairs"), (6, 18, 36, 30, 10), rows)
     lines += ["Sections in prose", "-----------------", ""]
     prose = [(section, title, str(sources.sections[section][0])) for section, title in SECTIONS.items()]
+    prose += [(section, title, str(Place(path, name))) for section, (title, path, name) in ELSEWHERE.items()]
+    prose.sort(key=lambda row: [int(number) for number in row[0].split(".")])
     lines += _table(("section", "what", "where"), (10, 40, 50), prose)
     lines += ["Defects of the figures", "----------------------", ""]
     repaired = [

@@ -183,11 +183,11 @@ class LifeTests(ClusterTestCase):
         self.do(client, "LOCK", "x")
         self.connect().ask("LOCK", "x", "wait=5")
         self.server().digest(100, lambda result: None)
-        server, lane = self.server(), self.cluster.servers[0].running
-        assert lane is not None
+        server, running = self.server(), self.cluster.servers[0].running
+        assert running is not None
         server.stop()
         self.cluster.run(0.1)
-        self.assertEqual(lane.server_clock.getDelayedCalls(), [])
+        self.assertEqual(running.server_clock.getDelayedCalls(), [])
 
     def test_skipped_number_is_left_out(self) -> None:
         """FAULT SKIP leaves a hole, which only the next leader fills."""

@@ -1,4 +1,4 @@
-"""What code, tests and documents cite is in the repository."""
+"""Every document and file that code, tests and documents cite is in the repository."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ ENDINGS = {".py", ".rst", ".inc", ".yaml", ".c"}
 OUTSIDE = re.compile(r"(?i)\b(?:design|interface)s?\s+parts?\s+\d|\b(?:paper|design|interface|style)\.md\b")
 """Documents that were never in the repository."""
 PAGE = re.compile(r"\bdocs/([\w/-]+\.(?:rst|svg|py|inc))\b")
+NAME = re.compile(r"``([A-Z]\w+)\.(\w+)``|``(test_\w+)``")
 FILE = re.compile(r"``((?:pfsb|tests|benchmarks|etc)/[\w/.-]+\.(?:py|yaml|json|c))``")
 
 
@@ -54,5 +55,18 @@ class CitationTests(SynchronousTestCase):
             if path.startswith("docs/") or path == "README.rst"
             for match in FILE.finditer(text)
             if not (ROOT / match[1]).exists()
+        ]
+        self.assertEqual(found, [])
+
+    def test_every_name_that_a_document_gives_exists(self) -> None:
+        """``ProposalHandler.propose`` and ``test_...`` in a document can be found with grep."""
+        code = "".join(text for path, text in texts() if path.endswith(".py"))
+        words = set(re.findall(r"\w+", code))
+        found = [
+            f"{path}: {match[0]}"
+            for path, text in texts()
+            if path.startswith("docs/") and path.endswith(".rst")
+            for match in NAME.finditer(text)
+            if not words.issuperset(filter(None, match.groups()))
         ]
         self.assertEqual(found, [])

@@ -26,7 +26,7 @@ class PaperMapTests(SynchronousTestCase):
 
 
 class DeparturesTests(SynchronousTestCase):
-    """What the code marks as a departure is explained once, in docs/departures.rst, and the other way round."""
+    """Each departure that the code marks is explained once, in docs/departures.rst, and the other way round."""
 
     def test_every_departure_in_the_code_is_explained_and_every_one_explained_is_in_the_code(self) -> None:
         """`# Departure 3: ...` in the code, its reason and why it is safe in the document."""
@@ -43,7 +43,7 @@ class DeparturesTests(SynchronousTestCase):
         self.assertEqual(numbers, list(range(1, len(numbers) + 1)))
 
     def test_every_departure_says_what_the_paper_does_and_why_leaving_it_is_safe(self) -> None:
-        """A departure without its reason is a mistake that nobody has noticed yet."""
+        """A departure without its reason cannot be told from a mistake."""
         for section in re.split(r"\n(?=\d+\. )", self.text())[1:]:
             for word in ("*Paper*", "*Here*", "*Why safe*"):
                 self.assertIn(word, section)
@@ -84,6 +84,11 @@ class CheckTests(SynchronousTestCase):
         """Reconciliation is prose only in the paper, and not optional (G24)."""
         del self.sources.sections["5.6"]
         self.assertIn("Section 5.6: claimed nowhere", self.problems())
+
+    def test_section_whose_place_does_not_exist(self) -> None:
+        """A row that leads to a name which was changed is found."""
+        self.patch(paper_map, "ELSEWHERE", {"7.3": ("Aggregation", "pfsb/paxos/update_queue.py", "UpdateQueue.gone")})
+        self.assertIn("Section 7.3: there is no ``pfsb/paxos/update_queue.py`` ``UpdateQueue.gone``", self.problems())
 
     def test_defect_that_nobody_mentions(self) -> None:
         """Each of the known defects is dealt with somewhere."""
