@@ -9,9 +9,11 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.floors import main
+from tests.long import long
 
 
 class FloorsTests(SynchronousTestCase):
+    @long
     def test_each_part_is_measured_and_reported(self) -> None:
         """The report has a line, a datagram, a commit, their sum, and the loads that were asked for."""
         directory = Path(self.mktemp())

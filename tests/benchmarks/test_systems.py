@@ -15,6 +15,7 @@ from benchmarks.compare.run import Comparison
 from benchmarks.compare.system import Choices, Load, Missing
 from benchmarks.compare.tools import built, program
 from benchmarks.compare.trouble import seconds_without_leader, settle
+from tests.long import long
 
 
 class ToolTests(SynchronousTestCase):
@@ -42,6 +43,7 @@ class PfsbTests(SynchronousTestCase):
 
     timeout = 120
 
+    @long
     def test_servers_are_loaded_killed_and_stopped(self) -> None:
         """The comparison treats pfsb as every other system."""
         Pfsb.prepare(Choices())

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from benchmarks.compare.system import Choices, Load, System, Trouble, Write, wait_for
 from benchmarks.compare.trouble import Writers, seconds_without_leader
 from pfsb.bench.client import LoadResult
+from tests.long import long
 
 DOWN_SECONDS = 0.3
 
@@ -74,6 +75,7 @@ class Fake(System):
 
 
 class FailoverTests(SynchronousTestCase):
+    @long
     def test_failover_is_timed_from_the_kill_to_the_next_answer(self) -> None:
         """The killed server is started again."""
         system = Fake()

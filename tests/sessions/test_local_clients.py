@@ -13,6 +13,7 @@ from pfsb.applications.interfaces import Done, Event
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.simulator.cluster.healing import heal_all
 from pfsb.simulator.cluster.network import LinkQuality, Passage
+from tests.long import long
 from tests.sessions.support import Client, ClusterTestCase, Told, code, value
 
 
@@ -351,6 +352,7 @@ class ExactlyOnceTests(ClusterTestCase):
 
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.integers(0, 2**32), st.sampled_from([2, 3]))
+    @long
     def test_every_acknowledged_increment_took_effect_once(self, seed: int, servers: int) -> None:
         """The k-th command of a client that uses all its numbers makes its counter k, whatever happens."""
         self.begin(servers)

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.storage.wal import ROOM_BYTES
+from tests.long import long
 from tests.storage.support import Server, slot_records
 
 HEADER_BYTES = 32
@@ -63,6 +64,7 @@ class DamagedLogTests(SynchronousTestCase):
         self.assertEqual(self.log.stat().st_size, ROOM_BYTES)
         self.assertLess(self.frames, 20)
 
+    @long
     def test_log_that_is_read_at_the_start_keeps_its_content(self) -> None:
         """SQLite cannot empty the log then, and records acknowledged since the last checkpoint are nowhere else."""
         with closing(sqlite3.connect(self.crashed / "pfsb.sqlite3", isolation_level=None)) as reader:

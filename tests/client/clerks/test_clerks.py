@@ -31,6 +31,7 @@ from pfsb.client import (
 from pfsb.client.clerks import calls, chat_stream
 from pfsb.client.core.client_core import WINDOW
 from tests.client.cluster import LoopbackTestCase, reactor
+from tests.long import long
 
 WANTED = ("v", ("a", "v"), 7, "x", "xy", "", True, False, False, True)
 """The results of the calls below."""
@@ -181,6 +182,7 @@ class CallTests(ClerkTestCase):
             await member.crash()
         self.assertEqual(await clerk.incr("n"), 2)
 
+    @long
     async def test_error_of_an_unanswered_call_says_whether_it_may_have_happened(self) -> None:
         for member in self.cluster.members:
             member.server.local_clients.silent = True

@@ -23,6 +23,7 @@ from pfsb.simulator.model_checking.explorer import Bounds, Counterexample, Explo
 from pfsb.simulator.model_checking.stepped_environment import SteppedCall
 from pfsb.simulator.model_checking.stepped_server import SteppedServer
 from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Step, Sync
+from tests.long import long
 
 CHOSEN_BY_0_AND_2 = ((0, "Ask"), (2, "Proposal"), (0, "Accept"))
 """Steps after which client a's update is chosen and executed at server 0, and server 1 does not know it."""
@@ -90,6 +91,7 @@ def wants_more_than_a_majority(replica: Replica) -> None:
     replica.prepare.view_prepared_ready = view_prepared_ready  # type: ignore[method-assign]
 
 
+@long
 class DefectTests(SynchronousTestCase):
     """Each defect is found, and shown as the steps that lead to a violation."""
 
@@ -188,6 +190,7 @@ class DefectTests(SynchronousTestCase):
         self.assertIsNone(wrong.counterexample)
 
 
+@long
 class ProtocolTests(SynchronousTestCase):
     """The protocol keeps its promises in every explored state."""
 
