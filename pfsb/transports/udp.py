@@ -139,7 +139,7 @@ class SendingSocket:
             self._socket = None
 
     def doRead(self) -> None:
-        """Called by the reactor for an error on this socket. Peers send to the server's port, so no frame comes here."""
+        """Called by the reactor for an error on this socket: peers send their frames to the receiving port."""
         assert self._socket is not None
         try:
             self._socket.recv(1)
