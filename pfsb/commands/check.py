@@ -12,7 +12,7 @@ from pfsb.config.config import Config, ConfigError
 
 
 class Options(ConfigOptions):
-    """Command line of `pfsb check`. A wrong file is an error of the command line."""
+    """Command line of `pfsb check`. A mistake in the file is reported like a mistake in the command line."""
 
     synopsis = "Usage: pfsb check CONFIG"
     longdesc = "Reads a configuration and says what it means, or what is wrong with it."
@@ -30,7 +30,7 @@ async def run(reactor: Any, options: Options) -> None:
 
 
 def summary(config: Config) -> str:
-    """A line about the cluster, and one per server."""
+    """The text that `pfsb check` prints: a line about the cluster, and one for each server."""
     secret = "authenticated" if config.secret() is not None else "not authenticated"
     lines = [
         f"{config.file}: cluster {config.cluster}: {config.n} servers, {config.quorum} are a majority, "
