@@ -26,15 +26,15 @@ from pfsb.transports.links import TransportCounters
 
 @frozen
 class PeerFacts:
-    """All that one server knows about another one, or about itself."""
+    """Facts about one server of the cluster, as the server that was asked knows them."""
 
     state: State
     view: int
     local_aru: int
     is_alive: bool
-    """A message came within the last `timers.progress`."""
+    """True if a message of that server came within the last `timers.progress` seconds; always true of itself."""
     silent_seconds: float | None = None
-    """How long ago the last message came; None: there was none since the start."""
+    """Seconds since the last message of that server came; None: there was none since the start."""
 
 
 @define(eq=False)
@@ -48,11 +48,11 @@ class ServerFacts:
     _replica: Replica
     _machine: SessionStateMachine
     _clients: Callable[[], LocalClients]
-    """Called later: a server has them once it has started."""
+    """Returns the clients of the server, and is only called after the server's start, when the clients exist."""
     transport: TransportCounters | None
-    """None: the transport does not count, as in simulations."""
+    """None: the transport has no counters, as in simulations."""
     storage: StorageCounters | None
-    """None: the storage does not count, as in simulations."""
+    """None: the storage's counters are not shown, as in simulations."""
     has_disk: bool
     """False with `storage: memory`: STATUS then shows no figures of storage."""
     _started_at: float
@@ -127,12 +127,12 @@ class ServerFacts:
 
     @property
     def proposal_bytes(self) -> Histogram:
-        """Encoded sizes of the batches that were proposed."""
+        """Encoded sizes, in bytes, of the batches that this server has proposed."""
         return self._replica.proposals.batch_bytes
 
     @property
     def proposal_updates(self) -> Histogram:
-        """Numbers of client updates in the batches that were proposed, empty batches excluded."""
+        """Numbers of client updates in the batches that this server has proposed, empty batches excluded."""
         return self._replica.update_queue.batch_updates
 
     @property
@@ -152,13 +152,13 @@ class ServerFacts:
 
     @property
     def catch_up_bytes(self) -> Mapping[str, int]:
-        """Size of the batches that were sent to, and received from, other servers to catch up."""
+        """Bytes of batches that reconciliation has "sent" to servers that were behind, and "received" from others."""
         reconciliation = self._replica.reconciliation
         return {"sent": reconciliation.bytes_sent, "received": reconciliation.bytes_received}
 
     @property
     def updates(self) -> int:
-        """Number of client updates executed; a start executes some again."""
+        """Number of client updates executed since the start, including those on disk, which a start executes again."""
         return self._machine.updates
 
     @property
