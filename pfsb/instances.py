@@ -1,4 +1,4 @@
-"""The Paxos library that teaching labs ask for: many instances of agreement, by peers in one process or in several.
+"""The Paxos library that teaching labs ask for: peers, in one process or in several, decide many instances, each once.
 
 ::
 

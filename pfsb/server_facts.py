@@ -50,9 +50,9 @@ class ServerFacts:
     _clients: Callable[[], LocalClients]
     """Returns the clients of the server, and is only called after the server's start, when the clients exist."""
     transport: TransportCounters | None
-    """None: the transport has no counters, as in simulations."""
+    """Counters of the transport; None: it has none, as in simulations."""
     storage: StorageCounters | None
-    """None: the storage's counters are not shown, as in simulations."""
+    """Counters of the storage; None: they are not shown, as in simulations."""
     has_disk: bool
     """False with `storage: memory`: STATUS then shows no figures of storage."""
     _started_at: float
@@ -85,7 +85,7 @@ class ServerFacts:
 
     @property
     def local_aru(self) -> int:
-        """The last sequence number up to which everything is executed."""
+        """The highest sequence number up to which this server has executed every slot."""
         return self._replica.data.ordering.local_aru
 
     @property
@@ -106,12 +106,12 @@ class ServerFacts:
 
     @property
     def pending_updates(self) -> int:
-        """Number of updates of this server's own clients that are not executed."""
+        """Number of updates of this server's own clients that are not executed yet."""
         return len(self._replica.data.clients.pending_updates)
 
     @property
     def queued_updates(self) -> int:
-        """Number of updates that wait for a sequence number."""
+        """Number of updates that wait at this server for a sequence number."""
         return len(self._replica.data.clients.update_queue)
 
     # ------------------------------------------------------------------ counted since the start
@@ -172,7 +172,7 @@ class ServerFacts:
 
     @property
     def revision(self) -> int:
-        """Number of commands that the cluster has executed, as far as this server knows."""
+        """Number of commands and of session operations that the cluster has executed, as far as this server knows."""
         return self._machine.revision
 
     @property
@@ -182,7 +182,7 @@ class ServerFacts:
 
     @property
     def connections(self) -> int:
-        """Number of clients of this server, over all of its ports."""
+        """Number of clients that are connected to this server, over all of its ports."""
         return self._clients().connections
 
     @property
@@ -202,7 +202,7 @@ class ServerFacts:
             yield server_id, self._peer(server_id)
 
     def server(self, server_id: int) -> PeerFacts:
-        """Any server of the cluster, this one included."""
+        """The facts about one server of the cluster, which may be this one."""
         if server_id == self.server_id:
             return PeerFacts(self.state, self.view, self.local_aru, is_alive=True, silent_seconds=0.0)
         return self._peer(server_id)

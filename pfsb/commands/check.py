@@ -1,4 +1,4 @@
-"""`pfsb check`: validates a configuration and tells what it says."""
+"""`pfsb check`: validates a configuration and prints a summary of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Options(ConfigOptions):
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Print what the configuration says."""
+    """Print a summary of the configuration."""
     sys.stdout.write(summary(options.config))
 
 

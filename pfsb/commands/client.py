@@ -1,4 +1,4 @@
-"""`pfsb client`: interactive at a terminal, one command, a line per command from a pipe, or a batch."""
+"""`pfsb client`: sends commands that a person types, one command line, the lines of a pipe, or a batch of requests."""
 
 from __future__ import annotations
 

@@ -85,8 +85,8 @@ def with_backlog(endpoint: str) -> str:
 def listening_place(endpoint: str, host: str) -> Address | str:
     """The place where a server on `host` listens with this endpoint; two endpoints with equal places collide.
 
-    An endpoint on all interfaces, or on the loopback interface of a host that is known by another address, has `host`
-    in its place: servers on two hosts may both use such a port.
+    An endpoint on all interfaces, or on the loopback interface of a host that is known by another address, is treated
+    as an endpoint on `host`: servers on two different hosts may both use such a port.
     """
     address = listens_at(endpoint)
     if address is None:

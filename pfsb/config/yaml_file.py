@@ -1,4 +1,4 @@
-"""YAML as a person wrote it: every value knows its place in the file, so that error messages can name it.
+"""Reads YAML so that every value knows its place in the file, and an error message about it can name that place.
 
 A value gets the type that is expected at its place, and not the type that YAML 1.1 guesses: YAML takes `no` for False,
 `010` for 8 and `12:30` for 750. So this module uses the graph of nodes that PyYAML composes, and lets PyYAML construct
@@ -27,7 +27,7 @@ class ConfigError(Exception):
 
 
 def read(path: str, bytes_max: int, named: str) -> bytes:
-    """The bytes of a file with at most `bytes_max` of them.
+    """Read a file of at most `bytes_max` bytes; returns its content.
 
     The text of a `ConfigError` begins with `named`, which names the file, and the place in the configuration that
     gives its path.

@@ -317,7 +317,7 @@ class ProcessCluster:
     # ------------------------------------------------------------------ waiting
 
     async def pause(self, seconds: float) -> None:
-        """Return after some seconds."""
+        """Wait for so many seconds."""
         await deferLater(self._reactor, seconds)
 
     async def wait_for(self, what: str, look: Callable[[], Awaitable[T]], seconds: float) -> T:

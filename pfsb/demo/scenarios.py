@@ -17,7 +17,7 @@ from pfsb.demo.trace import proposers
 from pfsb.demo.verdict import Verdict, account, longest_gap, outage, throughput
 
 OUTAGE_SECONDS_MAX: Final = 2.5
-"""How long, in seconds, clients may be without answers after the leader died, if only a timer tells the other servers.
+"""How long, in seconds, clients may be without answers after the leader died, if the other servers must time it out.
 
 Their Progress_Timer of 1 s has to expire, and a view change under load takes the rest.
 """
@@ -38,7 +38,7 @@ class Size:
     equal_seconds: float = UP_SECONDS
     """How long, in seconds, servers may take at the end until all have executed the same slots."""
     outage_seconds_max: float = BETRAYED_SECONDS_MAX
-    """How long, in seconds after a kill, the first answer to a command that was sent after it may take."""
+    """Maximum time, in seconds, from the kill of a leader to the first answer to a command that was sent later."""
     skip_seq: int = 200
     """`hole` only: the sequence number that the leader leaves out."""
 
@@ -111,7 +111,7 @@ class Stage:
             await self.cluster.start_all()
 
     async def finish(self) -> list[Acknowledged]:
-        """Wait until the clients have finished and the servers have executed the same, and check the chat logs.
+        """Wait until the clients have finished and all servers have executed the same slots; check the chat logs.
 
         Returns the acknowledged lines.
         """

@@ -48,7 +48,7 @@ class ChatAccount:
 
     lines: int
     missing: list[str]
-    """Acknowledged texts that are not at the index of their answer."""
+    """Acknowledged texts that are not in the log at the index that their acknowledgement gave."""
     doubled: list[str]
     """Texts that are in the log more than once."""
     foreign: list[str]

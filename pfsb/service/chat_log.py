@@ -25,7 +25,8 @@ def line_of(event: Event) -> bytes:
 class ChatLog:
     """Appends lines of chat to the file.
 
-    Lines are not forced to disk: those that are missing at a start are written again from the history.
+    Lines are not forced to disk: those that are missing after a crash are written again, from the history, at the next
+    start.
     """
 
     _log = Logger()

@@ -1,7 +1,7 @@
 """The figures of one server in the text format of Prometheus (its "exposition format", version 0.0.4).
 
-Everything is counted where it happens, in plain numbers; this module gives them names when /metrics is read. A name
-ends in its unit, and in `_total` if the figure only grows. Names and texts are a contract with dashboards.
+Other modules count what happens in them, in plain numbers; this module gives these numbers names when /metrics is read.
+A name ends in its unit, and in `_total` if the figure only grows. Dashboards rely on the names and texts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Samples = Iterable[tuple[Labels, float]]
 class ReactorLag:
     """Measures how late the reactor makes its delayed calls.
 
-    Everything that a server does is delayed by as much, since the reactor's thread does one thing at a time.
+    Everything else that a server does is late by as much, since the reactor's thread does one thing at a time.
     """
 
     _clock: IReactorTime

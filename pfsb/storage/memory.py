@@ -170,7 +170,7 @@ class MemoryStorage:
 
     @property
     def seconds_left(self) -> float:
-        """How long the write under way still takes; 0.0 if no write is under way."""
+        """How long, in seconds, the write under way still takes; 0.0 if no write is under way."""
         return 0.0 if self._write_call is None else self._write_call.getTime() - self._clock.seconds()
 
     def fail_next(self, error: Exception | None) -> None:
@@ -201,7 +201,7 @@ class MemoryStorage:
             self._acknowledge(group, seconds)
 
     def _to_disk(self, group: _Group) -> bool:
-        """Put a group on the disk; False if that failed, whereupon the storage has stopped."""
+        """Put a group on the disk; False if that failed and the storage has therefore stopped."""
         error, self._next_error = self._next_error, None
         if error is not None:
             self._fail(Failure(error))

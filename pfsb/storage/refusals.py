@@ -10,7 +10,7 @@ from pfsb.paxos.interfaces import StorageRefused
 MUST_NOT_VOTE_AGAIN = (
     "a server that has lost part of its storage must not vote again: remove it from the membership and add it anew"
 )
-"""Last words of each refusal because data was lost or damaged."""
+"""The last words of each text that refuses a storage because a part of it is lost or damaged."""
 
 
 def history_gap(where: str, seq: int, local_aru: int) -> StorageRefused:

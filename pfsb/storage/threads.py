@@ -38,8 +38,9 @@ class _Write(NamedTuple):
 
 @define(eq=False)
 class GroupWriter:
-    """The thread that writes: all writes that wait become one transaction, and so on; group commit needs no timer.
+    """The thread that writes: it takes all writes that wait and writes them as one transaction, again and again.
 
+    The writes that come in while a transaction is being written form the next one, so group commit needs no timer.
     The first exception ends the thread. After a failed write the content of the disk is unknown, and a second attempt
     could report as durable data that the kernel has already dropped. For the same reason the database is not closed
     after a failure: closing would write once more.

@@ -1,9 +1,9 @@
 """SQLite's write-ahead log as a file: disk space for it, and the check that no acknowledged commit was cut out of it.
 
-SQLite reads its log up to the first damaged frame and drops the rest in silence. Dropping is right for the torn end of
-the last transaction: that transaction was not acknowledged, so no message of this server depends on it. But if the
-damage lies earlier in the log, acknowledged commits are dropped with it: promises and votes on which a majority may
-rest.
+The log is a sequence of frames, each of which is a page of the database with a header and a checksum. SQLite reads the
+log up to the first damaged frame and silently drops the rest. Dropping is right for the torn end of the last
+transaction: that transaction was not acknowledged, so no message of this server depends on it. But if the damage lies
+earlier in the log, acknowledged commits are dropped with it: promises and votes on which a majority may rest.
 
 The two cases are told apart by counting commits. With `synchronous=FULL` the writer begins a transaction only after
 the one before it was forced to disk. So of two commits at or behind the first damaged frame the earlier one was forced

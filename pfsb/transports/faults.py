@@ -55,7 +55,7 @@ class LinkFaults:
         self.loss = probability
 
     def delay(self, milliseconds: int) -> None:
-        """FAULT DELAY: hold back each frame that is sent. Raises `BadRequest` if the time is out of range."""
+        """FAULT DELAY: hold back each frame that is sent for so long. Raises `BadRequest` if that is out of range."""
         if not 0 <= milliseconds <= DELAY_MS_MAX:
             raise BadRequest(f"DELAY takes milliseconds from 0 to {DELAY_MS_MAX} (example: 50), not {milliseconds}")
         self.delay_ms = milliseconds

@@ -99,7 +99,7 @@ def _of_length(length: int) -> Callable[[object, object, bytes], None]:
 
 @frozen
 class FrameIdentity:
-    """The part of each frame's header that tells who sends it, and which frames this server accepts."""
+    """How a server names itself in the headers of its frames, and from which cluster and servers it accepts frames."""
 
     server_id: int
     peers: frozenset[int]

@@ -139,7 +139,10 @@ class SendingSocket:
             self._socket = None
 
     def doRead(self) -> None:
-        """Called by the reactor for an error on this socket: peers send their frames to the receiving port."""
+        """Called by the reactor when this socket has an error to report.
+
+        No frames come here, since peers send theirs to the receiving port.
+        """
         assert self._socket is not None
         try:
             self._socket.recv(1)

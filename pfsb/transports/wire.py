@@ -48,7 +48,8 @@ PARTS_MAX: Final = 10_000
 
 _UPDATE_FIELDS = 5
 _FEW = 4
-"""Number of updates in a batch from which checking them column by column costs less than checking one after the other.
+"""Minimum number of updates in a batch for which a check field by field, of all updates together, costs less than a
+check update by update.
 """
 _STATES = {State.LEADER_ELECTION: 0, State.REG_LEADER: 1, State.REG_NONLEADER: 2}
 _STATES_BY_NUMBER = {number: state for state, number in _STATES.items()}
@@ -95,7 +96,7 @@ def encode(message: Message) -> bytes:
 
 
 def join_encoded(encoded: Sequence[bytes]) -> bytes:
-    """The body of a frame with these messages, each as `encode` made it; at most 5 bytes longer than their sum."""
+    """The body of a frame with these messages, each as `encode` made it; at most 5 bytes longer than all of them."""
     header: bytes = msgpack.Packer().pack_array_header(len(encoded))
     return header + b"".join(encoded)
 
@@ -220,8 +221,8 @@ def decode(sender: int, row: object) -> Message:
 def content_of(data: bytes) -> tuple[int, tuple[Any, ...]] | None:
     """The time and the rows of a batch, if all fields are in range, so that `Batch.open` succeeds; else None.
 
-    A row is one update. In long batches each field is checked for all updates together: a step of the interpreter for
-    each field, instead of each update, costs a hundredth.
+    A row is one update. In long batches each field is checked for all updates together: with one step of the
+    interpreter for each field, instead of each update, a check takes a hundredth of the time.
     """
     try:
         content = _unpack(data)
