@@ -25,7 +25,7 @@ from pfsb.bench.histogram import Histogram
 SOURCE: Final = Path(__file__).with_name("load.c")
 CLIENTS: Final = ("auto", "c", "python")
 CLOSE_SECONDS: Final = 5.0
-"""How long a load client may take to end after it has printed its result."""
+"""How long, in seconds, a load client may take to end after it has printed its result."""
 
 
 class LoadFailed(Exception):

@@ -38,7 +38,7 @@ class Histogram:
             self._counts[number] = self._counts.get(number, 0) + count
 
     def add(self, nanoseconds: int) -> None:
-        """Count a latency."""
+        """Add one latency to the count of its bucket."""
         number = bucket(nanoseconds)
         self._counts[number] = self._counts.get(number, 0) + 1
 

@@ -23,7 +23,7 @@ class Series:
     points: Sequence[tuple[float, float]]
     dashed: bool = False
     colour: int | None = None
-    """Index in the list of colours; None: as the position of the series in its chart."""
+    """Index in the list of colours; None: the first series of a chart has colour 0, the next colour 1, and so on."""
 
 
 @frozen
@@ -112,7 +112,7 @@ def _draw(chart: Chart) -> list[str]:
 
 
 def _drawable(series: Series, chart: Chart) -> Series:
-    """The series without points that a logarithmic axis cannot show: 0 and less."""
+    """The series without the points that a logarithmic axis cannot show, because a coordinate is not above 0."""
     kept = [(x, y) for x, y in series.points if (x > 0 or not chart.log_x) and (y > 0 or not chart.log_y)]
     return evolve(series, points=kept)
 

@@ -110,7 +110,7 @@ class Probe:
             time.sleep(_LOOK_SECONDS)
 
     def towards(self, to: str) -> list[Target]:
-        """The servers to put load on: with `to` as `leader`, `all`, or the id of a server. Raises `NoCluster`."""
+        """Host and port of the servers to put load on; `to` is `leader`, `all` or a server's id. Raises `NoCluster`."""
         if to == "all":
             return list(self.targets.values())
         server_id = self.leader() if to == "leader" else int(to)

@@ -66,7 +66,7 @@ class SessionReplaced(SessionLost):
 
 
 class LockLost(SessionLost):
-    """The clerk has lost a lock that the program has not released. Until it does, the clerk refuses every call."""
+    """The clerk has lost a lock of the program, and refuses every call until the program releases this lock."""
 
     advice = "leave the `with` of the lost lock first; what was done since may have collided with its new holder"
 

@@ -51,7 +51,7 @@ class SessionEnd:
 class Driven(Protocol):
     """A client without sockets and clock, as its driver sees it.
 
-    After each call of another method, the driver carries out the actions that `take_actions` returns. The methods are
+    After each call of a method, the driver carries out the actions that `take_actions` returns. The methods are
     documented at `pfsb.client.core.client_core.ClientCore`.
     """
 

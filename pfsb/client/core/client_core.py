@@ -1,4 +1,4 @@
-"""The client without sockets and clock: a driver passes it bytes and the time, and it returns what to send and where.
+"""The client without sockets and clock: a driver tells it the time and what has arrived, and gets actions from it.
 
 The client keeps one session, is connected to one server at a time, and goes to the next server when the present one
 does not answer in time. It numbers the commands. Commands that are unanswered when the client moves on are repeated
@@ -342,7 +342,7 @@ class ClientCore:
                 self._session_is_another(may_have_run)
             self._pump()
         elif reply.code in ("BADREQUEST", "DENIED"):
-            # BADREQUEST or DENIED: no server will ever accept this client, so all its commands are refused likewise.
+            # BADREQUEST or DENIED: no server will ever accept this client, so all its commands are refused, too.
             self._hello.under_way = False
             self._commands.refuse(reply.code, reply.text, _is_of_session)
             self._pump()

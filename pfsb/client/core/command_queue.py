@@ -13,7 +13,7 @@ from pfsb.client.core.replies import Reply, refusal
 
 @define(eq=False)
 class CommandQueue:
-    """Commands in the order in which they were submitted."""
+    """The commands of one client, in the order in which they were submitted."""
 
     window: int
     """Maximum number of commands under way at once."""
@@ -54,7 +54,10 @@ class CommandQueue:
         return unanswered
 
     def did_not_run(self, above: int) -> None:
-        """Called when it is known that no command with a higher number than `above` has run: mark those as not sent."""
+        """Called when it is known that no command with a higher number than `above` has run.
+
+        Waiting commands with such a number are marked as if they had never been sent.
+        """
         for command in self._waiting:
             if command.number is not None and command.number > above:
                 command.times_sent = 0

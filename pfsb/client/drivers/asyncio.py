@@ -18,7 +18,7 @@ class AsyncioDriver:
     _core: Driven
     _loop: asyncio.AbstractEventLoop
     ended: asyncio.Event = field(init=False, factory=asyncio.Event)
-    """Set when the core has stopped."""
+    """An event that is set when the core has stopped."""
     _wire: _Wire | None = field(init=False, default=None)
     _connecting: asyncio.Task[None] | None = field(init=False, default=None)
     _attempt: int = field(init=False, default=0)

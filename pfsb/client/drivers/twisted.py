@@ -22,7 +22,7 @@ class TwistedDriver:
     _reactor: Any
     _core: Driven
     ended: Deferred[None] = field(init=False, factory=Deferred)
-    """Fires when the core has stopped."""
+    """A Deferred that fires when the core has stopped."""
     _wire: _Wire | None = field(init=False, default=None)
     _connecting: Deferred[Any] | None = field(init=False, default=None)
     _timer: IDelayedCall | None = field(init=False, default=None)

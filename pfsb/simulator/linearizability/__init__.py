@@ -6,7 +6,7 @@ for the chat, and one for the revisions. Each sub-history has a specification, a
 an answer fits a state. `search` looks for an order in which all answers fit. `checker` reports the verdict, and names
 the first answer that no order explains.
 
-* `history`: collecting. `operations`: the input of a check.
+* `history`: collects commands and answers during a run. `operations`: the input of a check.
 * `models`, `register_model`, `lock_model`, `chat_model`: the specifications.
 * `search`: the search for an order. `checker`: its rules, the verdict and its explanation.
 

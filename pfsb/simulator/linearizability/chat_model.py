@@ -89,7 +89,7 @@ def _as_dict(row: Fields) -> dict[str, Any]:
 
 
 def _log(length: int, command: Command, answer: Result) -> int | None:
-    """The state after a LOG; None if its answer is not the lines from `first` on, as many as its limit allows."""
+    """The state after a LOG; None unless its answer shows the lines from `first` on, as many as its limit allows."""
     _, first, limit = command
     start = max(first, 1)
     if isinstance(answer, Refused):

@@ -13,9 +13,9 @@ from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.workload.read_checker import ReadHistory
 
 LOOK_SECONDS = 0.1
-"""How often a listener decides whether to move or to pause."""
+"""How long, in seconds, a listener waits between two decisions whether to move to another server or to pause."""
 STAYS_SECONDS = 4.0
-"""How long a listener stays at one server, on average."""
+"""How long, in seconds, a listener stays at one server, on average."""
 
 
 @define(eq=False)

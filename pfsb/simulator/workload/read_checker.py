@@ -102,7 +102,7 @@ class ReadHistory:
     # ------------------------------------------------------------------ events
 
     def heard(self, number: int, event: Event, where: str) -> None:
-        """Check the event that a listener has got as its `number`-th. Raises `Violation`."""
+        """Check that `event`, which a listener has got, is event `number` of the history. Raises `Violation`."""
         told = dict(event.fields)["index"]
         if told != number:
             raise Violation(f"{where} tells of event {told}, and {number} is next")

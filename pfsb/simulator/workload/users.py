@@ -23,7 +23,7 @@ from pfsb.simulator.workload.request import UserRequest
 from pfsb.simulator.workload.user_profile import UserProfile
 
 LOOK_SECONDS = 0.05
-"""How often a user decides about its next action."""
+"""How long, in seconds, a user waits between two decisions about its next action."""
 LOCK_PATIENCE = 4
 """How many times longer a user waits for the answer to a LOCK than to another command: the lock may be held."""
 BACKOFF_MAX = 8
