@@ -17,7 +17,7 @@ Trace = Callable[[dict[str, Any]], None]
 
 @define(eq=False)
 class Tracers:
-    """Passes on the events of the cluster, and those that its servers trace themselves."""
+    """Passes on the events of the cluster itself, and makes the tracers to which its servers trace their events."""
 
     _clock: SimulatedClock
     _trace: Trace | None
@@ -26,7 +26,10 @@ class Tracers:
     """Makes a tracer that receives the events of one server."""
 
     def tell(self, server_id: int | None, event: str, **fields: Any) -> None:
-        """Trace an event that no server traces itself, such as a crash; None: an event of the whole cluster."""
+        """Trace an event that no server traces itself, such as a crash.
+
+        `server_id` is None for an event of the whole cluster.
+        """
         if self._trace is not None:
             self._trace({"t": self._clock.seconds(), "server": server_id, "event": event, **fields})
 
@@ -42,7 +45,7 @@ class Tracers:
 @implementer(ITracer)
 @define
 class ClusterTracer:
-    """Adds the time and the server to each event (docs/operating.rst)."""
+    """Passes each event of one server on, with the time and the id of the server added (docs/operating.rst)."""
 
     _server_id: int
     _clock: SimulatedClock
