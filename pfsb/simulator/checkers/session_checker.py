@@ -37,7 +37,7 @@ class Slot:
 
     seq: int
     ran: list[tuple[Ticket, Command, Any]] = field(factory=list)
-    """(ticket, command, result or PENDING)"""
+    """(ticket, command, result or PENDING) of each command that ran in this slot."""
     completed: list[tuple[Ticket, Result]] = field(factory=list)
     """(ticket, result) of each command that had waited as PENDING, and whose result came in this slot."""
     ended: list[str] = field(factory=list)

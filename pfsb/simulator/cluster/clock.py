@@ -78,7 +78,7 @@ class SimulatedCall:
 
     @property
     def name(self) -> str:
-        """The function that is called: `Class.method`."""
+        """The name of the function that is called, as in `Class.method`."""
         return str(getattr(self._function, "__qualname__", self._function))
 
     def run(self) -> None:

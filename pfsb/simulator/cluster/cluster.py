@@ -38,7 +38,7 @@ SHARES_WRITTEN_AT_ONCE = (0.0, 0.0, 0.9)
 Each incarnation of a server draws one of these shares.
 """
 QUICK_SECONDS_MAX = 0.002
-"""Maximum duration of a write to a disk that counts as quick."""
+"""Maximum time, in seconds, that a write takes on a disk that counts as quick."""
 
 
 class SimulatedCluster:
@@ -182,7 +182,7 @@ class SimulatedCluster:
         server.disk = MemoryDisk()
 
     def bring_back(self, server_id: int) -> None:
-        """Give a server the disk back that it had lost, as it was when it was lost, and start the server with it."""
+        """Give a server back the disk that it had lost, unchanged since then, and start the server with it."""
         if self.is_running(server_id):
             self.crash(server_id)
         self.amnesiacs.discard(server_id)
@@ -233,7 +233,7 @@ class SimulatedCluster:
     # ------------------------------------------------------------------ links
 
     def cut(self, a: int, b: int, *, one_way: bool = False) -> None:
-        """Cut the link from `a` to `b`, and the one back unless `one_way`."""
+        """Cut the link from `a` to `b`, and the link from `b` to `a` unless `one_way`."""
         self.network.cut(a, b)
         if not one_way:
             self.network.cut(b, a)
@@ -271,7 +271,7 @@ class SimulatedCluster:
         return happened
 
     def run(self, seconds: float) -> None:
-        """Let that much time pass."""
+        """Let this number of simulated seconds pass."""
         self._run_until_time(self.now + seconds)
 
     def run_until(self, predicate: Callable[[], bool], seconds: float = 30.0) -> None:
@@ -302,7 +302,7 @@ class SimulatedCluster:
         return self.replica(server_id).data.views.last_installed
 
     def has_leader(self) -> bool:
-        """Whether a server leads, and a majority (itself included) has its view installed and is in no election."""
+        """Whether a server leads, and a majority (itself included) has installed its view and is in no election."""
         leader = self.leader()
         if leader is None:
             return False

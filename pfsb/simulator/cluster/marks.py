@@ -109,7 +109,7 @@ class Watcher:
     _states: dict[int, tuple[str, int]] = field(factory=dict)
     """Server -> (state, view), as its present incarnation last traced them."""
     _last_view: dict[int, int] = field(factory=dict)
-    """Server -> the last view that it followed."""
+    """Server -> the last view in which it followed the leader."""
     _highest: int = 0
     """The highest slot that was proposed in a view before the latest one."""
     _view: int = 0

@@ -56,7 +56,7 @@ class MessageFault:
 
 @frozen
 class SelectiveLink:
-    """One direction of a link that lets the messages of some kinds through; all others suffer a `MessageFault`."""
+    """One direction of a link that lets messages of some kinds through; all other messages suffer a `MessageFault`."""
 
     kinds: frozenset[type[Message]]
     others: MessageFault
@@ -70,7 +70,7 @@ class Link:
     cut: bool = False
     last_arrival: float = 0.0
     frames: int = 0
-    """Number of frames under way."""
+    """Number of frames under way in this direction."""
 
 
 @frozen
@@ -144,7 +144,7 @@ class SimulatedNetwork:
     _links: dict[tuple[int, int], Link] = field(init=False)
     _endpoints: dict[int, Endpoint] = field(factory=dict, init=False)
     _frames_lost_before: float = field(default=-1.0, init=False)
-    """Time before which frames were sent that must not arrive any more."""
+    """Time of the latest `lose_frames_under_way`: frames that were sent before it do not arrive."""
     _hash: blake2b = field(factory=lambda: blake2b(digest_size=16), init=False)
 
     @_links.default

@@ -91,7 +91,7 @@ class RecordingStateMachine:
     """The simplest state machine: it keeps a list of the updates that it has executed."""
 
     executed: list[tuple[int, str, int, bytes]] = field(factory=list)
-    """(seq, client_id, timestamp, payload) of all updates that took effect."""
+    """(seq, client_id, timestamp, payload) of all updates that were executed."""
     slots: int = 0
     slot_of: dict[Identity, int] = field(factory=dict)
     expired: list[Identity] = field(factory=list)
@@ -182,7 +182,7 @@ class SimulatedServer:
     incarnations: int = 0
     running: RunningServer | None = None
     sync_seconds: tuple[float, float] = (0.0005, 0.002)
-    """Shortest and longest time that one write to the disk takes."""
+    """Shortest and longest time, in seconds, that one write to the disk takes."""
     rate: float = 1.0
     """Rate of the server's clock from its next start on; 1.0 is right."""
     clock_offset: float = 0.0

@@ -21,9 +21,9 @@ class Tracers:
 
     _clock: SimulatedClock
     _trace: Trace | None
-    """Receives all events of all servers."""
+    """Called with every event of all servers."""
     _tracer: Callable[[int], ITracer] | None
-    """Makes a tracer that receives the events of one server."""
+    """Called with a server's id at each of its starts; makes the tracer that receives the events of that server."""
 
     def tell(self, server_id: int | None, event: str, **fields: Any) -> None:
         """Trace an event that no server traces itself, such as a crash.

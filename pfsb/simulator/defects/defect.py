@@ -77,4 +77,4 @@ def become(instance: object, kind: type) -> None:
 
 
 def do_nothing(*_args: object, **_kwargs: object) -> None:
-    """Stands in the place of a step that is left out."""
+    """Do nothing. A defect puts this in the place of a method, to leave out a step of the server."""

@@ -1,7 +1,7 @@
 """Frames that must not change the server that gets them.
 
-They are random bytes, frames of another cluster, and frames that name a known server as their sender, but with a
-storage identity that is not this server's.
+They are random bytes, frames of another cluster, and frames that name a known server as their sender, but have a
+storage identity that is not the sender's.
 """
 
 from __future__ import annotations

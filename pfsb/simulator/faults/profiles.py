@@ -76,7 +76,7 @@ class Profile:
     never: tuple[type[Message], ...] = ()
     """Kinds of messages that never arrive."""
     seldom: tuple[type[Message], ...] = ()
-    """Kinds of messages half of whose messages are lost, from the beginning to the end."""
+    """Kinds of messages that are lost with a chance of one half, from the beginning to the end."""
     users: tuple[int, ...] = (2, 4, 6)
     onlookers: int = 0
     """Number of users that send no HELLO and only read while faults happen."""
@@ -102,11 +102,11 @@ class Profile:
     drills: int = 2
     """Number of liveness drills at the end of a run (`pfsb.simulator.runs.liveness_drills`)."""
     has_sessions: bool = True
-    """Whether the servers are whole servers; otherwise they are the protocol alone, with clients as in the paper."""
+    """Whether the servers have sessions; otherwise they are the protocol alone, with clients as in the paper."""
 
     @property
     def clears_up(self) -> bool:
-        """Whether the servers are whole and no kind of messages stays late or lost until the end of the run.
+        """Whether the servers have sessions, and no kind of messages stays late or lost until the end of the run.
 
         Then the timers say how soon things must happen when all is healed, so the run ends with liveness drills.
         """

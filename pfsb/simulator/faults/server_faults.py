@@ -36,7 +36,7 @@ class ServerFaults(FaultInjector):
             self._crash(server_id)
 
     def crash_in_turn(self) -> None:
-        """Crash a server after it has sent some more frames, often when a part of a turn's messages has left."""
+        """Crash a server after it has sent some more frames, so that part of a turn's messages may not have left."""
         server_id = self._any_server()
         if server_id is not None:
             frames = self._rng.choice((1, 2, 3, 5, 20))
