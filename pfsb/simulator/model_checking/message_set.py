@@ -1,6 +1,6 @@
 """All messages and claims of an exploration, one bit each, and the claims that contradict each other.
 
-A claim is a statement about the run, such as "slot 3 executes update a1", that a message or an execution makes.
+A claim is a statement such as "slot 3 executes update a1", which follows from a message, an execution or a leadership.
 """
 
 from __future__ import annotations
