@@ -91,7 +91,7 @@ class TimerBounds:
 
     @property
     def is_steady(self) -> bool:
-        """Whether an idle leader is heard before any server suspects it: not so if clock rates differ too much."""
+        """Whether each ALIVE of an idle leader arrives before any server suspects it. Unequal clocks may prevent it."""
         return self.alive + ROUND_SECONDS < self.earliest_suspicion
 
     @property

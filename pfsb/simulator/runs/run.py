@@ -38,7 +38,7 @@ BOUNDS_SECONDS = 0.5
 
 @frozen
 class Plan:
-    """The definition of a run. All that is not given is drawn from the seed; shrinking gives less than was drawn."""
+    """The definition of a run. Values that are None are drawn from the seed."""
 
     seed: int
     profile: str = "mixed"
@@ -279,7 +279,8 @@ class _ErrorsInLog:
 def _switched_off(parameters: Parameters, families: frozenset[str]) -> Parameters:
     """The parameters, changed so that some families of faults are switched off.
 
-    This ends the effects that a family has through the parameters. `Run` leaves out the single faults of its list.
+    Some families act through parameters, such as the quality of links: these get harmless values. Faults that happen at
+    a certain time are not parameters; `Run` leaves them out itself.
     """
     unknown = families - set(ALL_FAMILIES)
     assert not unknown, f"there are no families {unknown}"
