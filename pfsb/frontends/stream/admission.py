@@ -21,7 +21,7 @@ class Member(Protocol):
     """A connection with requests that wait for admission."""
 
     def on_admitted(self) -> None:
-        """Called when its turn has come: handles requests until `session_window` are under way. Must not raise."""
+        """Called when this member is next: handles requests until `session_window` are under way. Must not raise."""
 
 
 @define(eq=False)
