@@ -53,7 +53,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
-    """Compares. Returns the exit status: 0 if all goals that were measured are met, 1 if one is not; 130: interrupted."""
+    """Compares. Returns the exit status: 0 if all measured goals are met, 1 if one is not, 130 if interrupted."""
     asked = arguments()
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have started this program with SIGINT ignored
         signal.signal(number, _interrupt)

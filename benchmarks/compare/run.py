@@ -102,7 +102,7 @@ class Comparison:
         self.say(f"  {row.title}: {cells['memory']['values'][0]:.1f} MiB")
 
     def _catch_up(self, cluster: System, row: Row, cells: dict[str, Any]) -> None:
-        """Measure catch-up in a cluster without earlier writes, as a starting server executes its whole history again."""
+        """Measure catch-up in a cluster of its own, since a server that starts executes its whole history again."""
         taken = seconds_to_catch_up(cluster, int(MISSED_WRITES * self.writes_share))
         cells["catchup"] = {"values": [taken]}
         self.say(f"  {row.title}: {taken:.2f} s")

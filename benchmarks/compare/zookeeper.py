@@ -71,7 +71,7 @@ class ZooKeeper(System):
         return [self._java, "-Xmx1000m", "-cp", self._class_path, main, f"data-{server}/zoo.cfg"], {}
 
     def leader(self) -> int | None:
-        """The server that leads; None until all running servers serve: a server that joins would disturb measurements."""
+        """The server that leads; None until all running servers serve, since joining would disturb measurements."""
         said = {server: self._srvr(server) for server in self.running()}
         if not all("Mode:" in words for words in said.values()):
             return None
