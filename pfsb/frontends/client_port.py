@@ -33,7 +33,7 @@ REDIS_BYTE: Final = b"*"
 
 @implementer(IHalfCloseableProtocol)
 class ClientPortProtocol(Protocol):
-    """One connection to the client port. Once its protocol is known, events of the transport are passed on to that."""
+    """One connection to the client port. Once its protocol is known, all events are passed on to a `StreamProtocol`."""
 
     def __init__(self, factory: ClientPortFactory) -> None:
         self._factory = factory

@@ -28,7 +28,7 @@ def path_segments(uri: bytes) -> list[str]:
     """Split a path at its slashes and decode the parts: `/v1/kv/a%2Fb` is v1, kv, a/b. Raises `BadRequest`."""
     path = uri.partition(b"?")[0]
     if not path.startswith(b"/"):
-        path = b"/" + path.partition(b"://")[2].partition(b"/")[2]  # RFC 9112 3.2.2: a server takes a whole URI, too
+        path = b"/" + path.partition(b"://")[2].partition(b"/")[2]  # RFC 9112 3.2.2: accept a whole URI, too
     return [_decoded(unquote_to_bytes(segment), "the path") for segment in path[1:].split(b"/")]
 
 
@@ -90,7 +90,7 @@ class Query:
 
 @define
 class ClientHeaders:
-    """The headers of a request that begin with `Pfsb-`: they tell which client it comes from."""
+    """The headers of a request that begin with `Pfsb-`: client id, command number, ttl and revision."""
 
     client_id: str | None = None
     number: int | None = None

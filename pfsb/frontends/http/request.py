@@ -175,7 +175,7 @@ class PfsbRequest(http.Request):
             self.in_session(lambda session: session.question(command, answer))
 
     def in_session(self, use: Callable[[NamedSession], None]) -> None:
-        """Call `use` with the client's session, once that is open at this server; if not, refuse the request."""
+        """Call `use` with the client's session once it is open at this server. Refuse the request if opening fails."""
         headers = self.client_headers
         if headers.client_id is None:
             raise BadRequest("locks and sessions belong to a client that has a name: send Pfsb-Client: alice")

@@ -84,7 +84,7 @@ class Conversation:
         *,
         has_numbers: bool = True,
     ) -> None:
-        """`has_numbers`: the tag of a request is its command number, or None. Otherwise no request has a number.
+        """`has_numbers` is True if the tag of a request is its command number or None, False if there are no numbers.
 
         `on_session_end` is called with the reason when the session was taken over or has expired.
         """
@@ -129,7 +129,7 @@ class Conversation:
         return len(self._pipelined.commands)
 
     def handle_request(self, request: Request) -> None:
-        """Handles a request, or collects it for `submit_pipelined`. If this raises, the caller must refuse it."""
+        """Handles a request, or collects it for `submit_pipelined`. If this raises, the caller sends a refusal."""
         verb = request.verb
         description = self._submitted_verbs.get(verb)
         if description is not None:

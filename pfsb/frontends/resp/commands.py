@@ -47,7 +47,7 @@ The caller has compared the number of arguments with the arity of the command.
 
 @frozen
 class RedisCommand:
-    """One command of Redis, as COMMAND describes it."""
+    """One command of Redis, in the terms in which Redis's own COMMAND describes commands."""
 
     arity: int
     """Number of words, including the name; a negative number -N stands for N or more words."""

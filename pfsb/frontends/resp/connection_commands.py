@@ -36,7 +36,7 @@ _SHOWN: Final = ("cluster", "server", "state", "view", "leader", "aru", "revisio
 _CONFIG: Final = {"save": "", "appendonly": "yes"}
 """The settings that CONFIG GET shows, name -> value.
 
-`appendonly` is on, since every write is on disk before it is answered. `save` is empty: there are no snapshots.
+`appendonly` is on, since every write is on disk before its answer. `save` is empty: there is no other way of saving.
 """
 
 

@@ -1,4 +1,4 @@
-"""AdmissionControl: limits the requests under way of all connections of a server; beyond it, connections queue up."""
+"""AdmissionControl: limits the requests under way of all connections of a server, and queues connections beyond it."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ _log = Logger()
 
 
 def refusal(error: Exception) -> Refused:
-    """The refusal for a request whose handler raised `error`. Any but `BadRequest` is a defect, and is logged."""
+    """The refusal for a request that raised `error`. Any exception but `BadRequest` is a defect, and is logged."""
     if isinstance(error, BadRequest):
         return Refused(error.code, str(error))
     _log.failure("a client's request failed", Failure(error))
@@ -267,7 +267,7 @@ class ReplyQueue:
         try:
             data = b"".join(map(self._render, place.tags, place.results))  # type: ignore[arg-type]
         except Exception:
-            # A reply is an iterator, because it is large, or `_render` has raised: `_slices` deals with both.
+            # The reply is an iterator, because it is large, or `_render` has raised: `_slices` deals with both.
             self._stream = self._slices(place)
             self._slice_soon()
         else:
