@@ -160,7 +160,7 @@ class RespProtocol(StreamProtocol):
         return self._resp_replies.blocked or super()._must_wait(conversation)
 
     def _may_read(self, conversation: IConversation) -> bool:
-        """Tells whether to read the connection. That is so even while a LOCK waits, until a window of requests came.
+        """True if the connection is to be read: even while a LOCK waits, until a window of requests has come.
 
         A LOCK may wait for hours, and only a server that reads the connection notices that the client is gone.
         """
