@@ -10,8 +10,8 @@ Rules that the promises S1 to S3 rest on:
 * every event runs as a turn (`turn`), which waits for nothing; turns never overlap;
 * no vote, promise or answer leaves the server before the records that it rests on are on disk. Only ALIVE, and a
   PROPOSAL whose view is on disk, may leave earlier;
-* a handler depends only on its inputs: it reads no socket, file, wall clock or random numbers but those that it is
-  given, so that the simulator can repeat a run from one seed;
+* a handler depends only on its inputs: it opens no socket and no file, and uses the clock and the random numbers that
+  it is given, so that the simulator can repeat a run from one seed;
 * of pfsb this package imports only `pfsb.support`. Storage, transport and state machine are behind `interfaces`.
 
 Each figure of the paper has a file, and each handler of the paper a class (docs/paper-map.rst). `replica` builds the

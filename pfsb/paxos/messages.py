@@ -30,7 +30,7 @@ class ClientUpdate:
     server_id: int
     timestamp: int
     made_at: int
-    """Local_Aru of the client's server when the update was made; soon after it the update is too old (Departure 7)."""
+    """Local_Aru of the client's server when the update was made; `horizon_slots` later it is too old (Departure 7)."""
     payload: bytes
     """The content of the update; opaque to the protocol."""
 

@@ -137,7 +137,7 @@ class OrderedUpdateQueue(Handler):
         return Executed(seq, updates)
 
     def _forget_old_slots(self) -> None:
-        """Drop old executed slots from memory, where they serve other servers that are a little behind.
+        """Drop old executed slots from memory; recent ones stay there, to serve servers that are a little behind.
 
         The dropped slots stay on disk. Dropping depends only on this server's own Local_Aru, so a server that is down
         does not stop it (G21).

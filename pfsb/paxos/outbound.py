@@ -26,7 +26,7 @@ from pfsb.paxos.peers import Peers
 from pfsb.paxos.settings import Settings
 
 _NEARLY = 0.9
-"""Fraction of `lazy_seconds` that a vote must have waited to be sent when the timer sends older votes."""
+"""Fraction of `lazy_seconds` that a vote must have waited to be sent together with votes that are due."""
 
 
 @frozen

@@ -1,4 +1,4 @@
-"""Peers: what the messages of the other servers have told this server about them."""
+"""Peers: the table of the other servers, with the facts that this server knows from their messages."""
 
 from __future__ import annotations
 

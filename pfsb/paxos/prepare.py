@@ -91,7 +91,7 @@ class PrepareHandler(Handler):
                 self._turn.send(part, message.server_id)
 
     def can_answer(self, message: Prepare) -> bool:
-        """Whether this server can send all that it has above the leader's Local_Aru; less breaks safety (G19)."""
+        """Whether this server can send a complete data list above the leader's Local_Aru: safety needs that (G19)."""
         ordering = self._data.ordering
         longest = 2 * self._settings.window_slots
         return message.local_aru >= ordering.global_history.floor and message.local_aru >= ordering.local_aru - longest

@@ -159,9 +159,9 @@ class ProposalHandler(Handler):
         """Whether a proposal contradicts the batch that is ordered in its slot, and must not be accepted.
 
         Only a leader whose view is over can propose such a batch: a later view has chosen another batch, which this
-        server has learned. For a slot that is no longer in memory this cannot be decided, and the answer is False. To
-        accept such a proposal does no harm: the majority that has installed the later view accepts nothing of this view
-        any more, so the servers that still do, this one included, are no majority.
+        server has learned. For a slot that is no longer in memory this cannot be decided, and the answer is False. A
+        vote for such a proposal does no harm: the majority that has installed the later view accepts nothing of this
+        view any more, so the servers that still do, this one included, are no majority.
         """
         slot = self._data.ordering.global_history.get(message.seq)
         return slot is not None and slot.ordered is not None and slot.ordered.data != message.batch.data

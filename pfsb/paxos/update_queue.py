@@ -24,7 +24,7 @@ def _encoded_bytes(update: ClientUpdate) -> int:
 
 
 class UpdateQueue:
-    """The updates that wait for a sequence number (Update_Queue), and those of own clients (Pending_Updates)."""
+    """Update_Queue, the updates that wait for a sequence number; Pending_Updates, those of this server's clients."""
 
     def __init__(self, data: DataStructures, settings: Settings, start_update_timer: Callable[[str], None]) -> None:
         self._data = data

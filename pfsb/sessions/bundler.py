@@ -111,7 +111,7 @@ class Bundler:
         assert first == len(results), "each entry of a bundle has its result"
 
     def too_old(self) -> None:
-        """Refuses the outstanding bundle, which was ordered beyond its horizon: no server has or will execute it.
+        """Refuses the outstanding bundle, which was ordered beyond its horizon, so no server ever executes it.
 
         The waiting parts are refused as well. None of all these numbers has run, so the client can use them again, in
         ascending order. If a waiting part ran first, the lower numbers of the outstanding bundle could never run.

@@ -44,7 +44,7 @@ class Expiry:
         self._submission = submission
         self._clock = clock
         self._silent_since: dict[tuple[str, int], float] = {}
-        """(client id, epoch) -> clock time at which its silence began, for sessions that this server may expire."""
+        """(client id, epoch) -> clock time since which the client is silent, if this server may expire the session."""
         self._progress: dict[int, tuple[int, float]] = {}
         """server id -> (its Local_Aru, clock time when that last grew or was no less than this server's Local_Aru)."""
         self._expiring: set[tuple[str, int]] = set()

@@ -56,9 +56,10 @@ class _Page:
 
 @define
 class ReplyCache:
-    """The latest results of a session, by number: from `answers_max` to a quarter more of them, fewer large ones.
+    """The latest results of a session, by command number.
 
-    Results are dropped page by page: dropping each result by itself would cost as much as running a command.
+    The cache keeps between `answers_max` results and a quarter more, or fewer if they are large. Results are dropped
+    page by page: dropping each result by itself would cost as much as running a command.
     """
 
     answers_max: int
