@@ -81,7 +81,7 @@ class MessageKind:
 
 
 class Malformed(ValueError):
-    """Raised for bytes that are no message; the text says which part is wrong, and what would be right."""
+    """Raised for bytes that are no message. The text says which field or element is wrong, and what would be right."""
 
 
 # ---------------------------------------------------------------------------------------------
