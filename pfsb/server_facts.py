@@ -153,7 +153,7 @@ class ServerFacts:
 
     @property
     def catch_up_bytes(self) -> Mapping[str, int]:
-        """Bytes of batches that reconciliation has "sent" to servers that were behind, and has "received" for this one."""
+        """Bytes of batches that reconciliation has "sent" to servers that were behind, and has "received" itself."""
         reconciliation = self._replica.reconciliation
         return {"sent": reconciliation.bytes_sent, "received": reconciliation.bytes_received}
 
