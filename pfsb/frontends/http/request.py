@@ -49,8 +49,8 @@ class Site(Protocol):
     iteration_end: EndOfIteration
     """Calls functions at the end of the reactor's present iteration; requests send their answers then."""
     streams: dict[Callable[[], None], None]
-    """The functions that end the open streams of events, one for each stream, as keys: a dict keeps their order. A server
-    that stops calls all of them."""
+    """The functions that end the open streams of events, one for each stream, as keys: a dict keeps their order. A
+    server that stops calls all of them."""
     metrics: Callable[[], bytes]
     """Function that renders the content of the resource /metrics."""
     body_bytes_max: int
