@@ -303,7 +303,7 @@ class SessionStateMachine:
             self._log.failure("{what} raised; so it does on every server", what=function.__qualname__)
 
     def _context_for(self, client_id: str) -> Context:
-        """The context of a call that is not part of a command."""
+        """The context of a call of an application that executes no command: a session has ended, or time has passed."""
         context = self._context
         context.revision, context.time_ms = self.revision, self.time_ms
         context.session, context.number = client_id, 0
