@@ -145,10 +145,12 @@ class IReplicatedApplication(Interface):
         """Release all that session `client_id` held: called when the session was closed or has expired."""
 
     def time_passed(context: IContext) -> None:
-        """End the waits whose deadline has come: called once the state machine's time has reached `next_deadline`."""
+        """Give the PENDING commands whose time limit has passed their results: called once the state machine's time has
+        reached `next_deadline`."""
 
     def next_deadline() -> int | None:
-        """The earliest deadline of a wait, in milliseconds of the state machine's time; None if there is no wait."""
+        """The earliest time at which the time limit of a PENDING command passes, in milliseconds of the state machine's
+        time; None if no PENDING command has a time limit."""
 
     def snapshot() -> bytes:
         """The whole state, encoded: equal bytes on all servers that have executed the same commands."""

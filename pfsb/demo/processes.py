@@ -293,7 +293,8 @@ class ProcessCluster:
         return status
 
     async def statuses(self, server_ids: Iterable[int] | None = None) -> dict[int, Status]:
-        """The answers to STATUS, by id, of those of these servers (default: all that run) that answer."""
+        """The answers of these servers (default: all that run) to STATUS, by server id. A server that does not answer
+        is left out."""
         asked = self.running if server_ids is None else list(server_ids)
         found: dict[int, Status] = {}
         for server_id in asked:

@@ -26,9 +26,9 @@ class IStableStorage(Interface):
     def sync(durable: Callable[[], None]) -> None:
         """Begin to write all records appended so far, and return without waiting for the disk.
 
-        Several calls that wait for an earlier write are written together, as one group. `durable` is called in the
-        reactor when the records are on disk, in the order of the calls of `sync`. An implementation without a disk may
-        call `durable` before `sync` returns.
+        The records of several calls that wait for an earlier write are written together, as one group. `durable` is
+        called in the reactor when the records are on disk, in the order of the calls of `sync`. An implementation
+        without a disk may call `durable` before `sync` returns.
         """
 
     def read_history(first: int, last: int, bytes_max: int, found: Callable[[list[tuple[int, Batch]]], None]) -> None:

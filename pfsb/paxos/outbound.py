@@ -1,4 +1,4 @@
-"""Departure 25: an ACCEPT to a server without waiting clients travels with the next frame to that server.
+"""Departure 25: an ACCEPT to a server whose clients wait for nothing travels with the next frame to that server.
 
 Figure 10 sends each ACCEPT to all servers at once, which takes about N² frames for each proposal. The leader needs an
 ACCEPT at once, because its next proposals wait for the slot; a server whose clients wait for results needs it at once,
@@ -117,8 +117,8 @@ class Outbound:
     def take_kept(self, server_id: int) -> list[Message]:
         """Remove and return the votes that wait for a server.
 
-        The caller puts them first in the frame, since they may order slots, which opens the receiver's window for a
-        proposal in the same frame.
+        The caller puts them first in its next frame to that server, since they may order slots, which opens the
+        receiver's window for a proposal in the same frame.
         """
         kept = self._kept.pop(server_id, None)
         return [] if kept is None else [kept.votes]

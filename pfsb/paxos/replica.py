@@ -154,7 +154,8 @@ class Replica:
         self._told: tuple[State, int] | None = None
 
     def _wire(self) -> None:
-        """Set the two call-backs that lead from a handler to one that is built after it and needs it itself."""
+        """Set the two call-backs by which a handler calls one that is built later, because the later one needs the
+        earlier one to be built."""
         # Reconciliation executes slots through global ordering, which starts reconciliation when it finds a gap in the
         # ordered slots (section 5.6, trigger 2).
         self.ordering.on_gap = self.reconciliation.catch_up_to

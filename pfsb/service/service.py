@@ -296,7 +296,8 @@ class ServerService(Service):
 
 
 def _collect_garbage_seldom() -> None:
-    """Make garbage collections rare: a server makes hardly any cycles, and most objects live for one round of messages.
+    """Make garbage collections rare: a server makes hardly any cycles, and most objects live only until the messages of
+    one update have been exchanged.
 
     With the interpreter's own threshold (700) collecting takes a tenth of a busy server's time. Objects made during the
     start are exempt from collections: scanning them takes 20 ms, and would free only a few hundred kilobytes.

@@ -53,13 +53,13 @@ def encode_entries(entries: Sequence[Entry]) -> bytes:
 
 
 def encode_head(client_id: str, epoch: int, opens: bool) -> bytes:
-    """The beginning of each encoded bundle of a session."""
+    """The beginning, or head, of each encoded bundle of a session: all of the bundle before its entries."""
     packed: bytes = msgpack.packb((client_id, epoch, opens, ()))
     return packed[: -len(_array_header(0))]
 
 
 def encode_bundle(head: bytes, count: int, encoded_entries: Sequence[bytes]) -> bytes:
-    """One encoded bundle, joined from its head and its `count` encoded entries."""
+    """One encoded bundle, joined from its head, as `encode_head` made it, and its `count` encoded entries."""
     return b"".join((head, _array_header(count), *encoded_entries))
 
 

@@ -123,7 +123,8 @@ class SessionStateMachine:
     # ------------------------------------------------------------------ driven by the ordered update queue
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
-        """Ends the waits of applications whose deadline has come by `time_ms`, then runs the updates of one slot."""
+        """Lets applications end the PENDING commands whose time limit has passed by `time_ms`, then runs the updates of
+        one slot."""
         self._seq, self.time_ms = seq, time_ms
         self.updates += len(updates)
         self._end_waits()
@@ -162,7 +163,8 @@ class SessionStateMachine:
         return MappingProxyType(self._closed)
 
     def next_deadline(self) -> int | None:
-        """The earliest deadline of a wait in an application, in milliseconds of the state machine's time; or None."""
+        """The earliest time limit of a PENDING command, over all applications, in milliseconds of the state machine's
+        time; None if there is none."""
         deadlines = [app.next_deadline() for app in self.applications]
         return min((d for d in deadlines if d is not None), default=None)
 
@@ -367,7 +369,11 @@ class SessionStateMachine:
         return Done()
 
     def _forget_closed_sessions(self) -> None:
-        """Departure 33: forgets sessions that ended more than a horizon ago: updates with their numbers are too old."""
+        """Departure 33: forgets sessions that ended more than `horizon_slots` slots ago.
+
+        By now every update with a command of such a session is too old to run, so the numbers of these commands need no
+        longer be known.
+        """
         while self._closed:
             client_id, (_, closed_at) = next(iter(self._closed.items()))
             if closed_at >= self._seq - self._horizon_slots:

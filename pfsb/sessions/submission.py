@@ -85,7 +85,8 @@ class Submission:
 
     @property
     def is_busy(self) -> bool:
-        """True if too many bundles of sessions without a connection are outstanding, as happens without a majority."""
+        """True if too many bundles of sessions without a connection are outstanding, as happens while no majority
+        runs."""
         return len(self._abandoned) >= self._abandoned_max
 
     def speaks_for(self, client_id: str, epoch: int) -> bool:

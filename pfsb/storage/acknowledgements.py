@@ -13,10 +13,11 @@ from twisted.python.failure import Failure
 class Acknowledgements:
     """The callbacks of a storage's `sync` calls, each of which waits for one numbered write.
 
-    Writes are numbered from 1, in the order in which they are handed to the disk and reach it. Each callback is called,
-    in the order of the syncs, when its write and all earlier writes are on disk. A sync without new records waits for
-    the newest write so far: the turn that asks for the sync may depend on those records, so the messages of that turn
-    must not leave before they are on disk. This class is used in the reactor's thread only.
+    A write is the records that one `sync` hands to the disk. Writes are numbered from 1, in the order in which they are
+    handed to the disk and reach it. Each callback is called, in the order of the syncs, when its write and all earlier
+    writes are on disk. A sync without new records waits for the newest write so far: the turn that asks for the sync
+    may depend on those records, so the messages of that turn must not leave before they are on disk. This class is used
+    in the reactor's thread only.
     """
 
     _failed: Callable[[Failure], None]

@@ -57,7 +57,11 @@ def _never() -> bool:
 
 @define
 class _Group:
-    """Records that reach the disk together; `write` is the number of the last write among them."""
+    """Records that reach the disk together: those of one or several calls of `sync`.
+
+    `write` is the number that `Acknowledgements` gave to the last of these syncs that had records. Once the group is on
+    disk, the call-backs of all syncs up to that one may be called.
+    """
 
     records: list[Record] = field(factory=list)
     write: int = 0

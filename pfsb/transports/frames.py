@@ -127,11 +127,11 @@ class FrameCodec:
     with a secret and servers without one refuse each other's frames: if unsealed frames were taken, the secret would
     protect nothing.
 
-    The seal proves that a server of the cluster made the frame: the tag covers the whole frame, so header and body
-    cannot be changed or recombined without the secret. The seal does not prove which server it was, since all of them
-    share the secret, and does not encrypt. No two frames of one storage have the same pair of incarnation and counter,
-    because the incarnation is increased on disk before the server sends anything; so a receiver can refuse repetitions
-    (`ReplayGuard`).
+    The seal proves that a server of the cluster made the frame: the BLAKE2b tag in it covers the whole frame, so header
+    and body cannot be changed or recombined without the secret. The seal does not prove which server it was, since all
+    of them share the secret, and does not encrypt. No two frames of one storage have the same pair of incarnation and
+    counter, because the incarnation is increased on disk before the server sends anything; so a receiver can refuse
+    repetitions (`ReplayGuard`).
     """
 
     membership: FrameIdentity
@@ -209,8 +209,8 @@ class FrameCodec:
     def open(self, frame: bytes) -> OpenedFrame:
         """Check a frame and decode all of its messages. Raises `FrameRefused` and nothing else, whatever the bytes are.
 
-        The counter of the seal is remembered only after the tag was found right, so that a forged frame cannot make the
-        true frame with the same counter look like a repetition.
+        The counter of the seal is remembered only after the seal was found right, so that a forged frame cannot make
+        the true frame with the same counter look like a repetition.
         """
         sender, identity = self._check_header(frame)
         if self._keyed is not None:

@@ -22,10 +22,10 @@ _MASK = (1 << WINDOW_FRAMES) - 1
 class ReplayWindow:
     """The frame counters that were received from one storage of a peer, to tell new frames from repeated ones.
 
-    Each counter is admitted once, and only in the latest incarnation seen. A counter below the window cannot be told
-    from a repeated one, and is refused. The window is kept in memory only, so after a restart the receiver admits
-    replayed frames until the sender's next frame arrives. The protocol is safe with any message delivered late or
-    twice, so this costs time, not safety.
+    Each counter is admitted once, and only in the latest incarnation seen. A counter that is lower than the highest one
+    by `WINDOW_FRAMES` or more cannot be told from a repeated one, and is refused. The window is kept in memory only, so
+    after a restart the receiver admits replayed frames until the sender's next frame arrives. The protocol is safe with
+    any message delivered late or twice, so this costs time, not safety.
     """
 
     incarnation: int = 0
@@ -68,7 +68,8 @@ class ReplayGuard:
     def admit(self, sender: int, identity: bytes, incarnation: int, counter: int) -> bool:
         """Decide whether a frame is new, and remember that it has come.
 
-        The caller must have checked the frame's tag before: a forged counter would make the window refuse true frames.
+        The caller must have checked the frame's seal before. Otherwise a forged counter could make the replay window
+        refuse true frames.
         """
         storages = self._windows.setdefault(sender, {})
         window = storages.get(identity)

@@ -1,4 +1,5 @@
-"""Several listeners to the chat over one connection. Each has its own position, and gets every line after it once."""
+"""Several listeners to the chat over one connection. Each listener has its own position in the chat, and gets every
+line after that position once."""
 
 from __future__ import annotations
 

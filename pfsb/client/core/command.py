@@ -23,7 +23,7 @@ Answered = Callable[[Reply], None]
 
 
 def verb_of(line: str) -> str:
-    """The verb of a line without a number, in upper case."""
+    """The verb, in upper case, of a line that does not begin with a number."""
     return (line.split(None, 1) or [""])[0].upper()
 
 

@@ -31,7 +31,7 @@ class CommandQueue:
     def next(self) -> Command | None:
         """The command that may be sent now, which stays in the queue.
 
-        None: the queue is empty, or the window is full.
+        None: no command waits, or `window` commands are under way.
         """
         while self._waiting and self._waiting[0].is_over:
             self._waiting.popleft()

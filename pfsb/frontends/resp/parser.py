@@ -32,7 +32,7 @@ class TooLarge:
 
 @frozen
 class Malformed:
-    """Bytes that are no command. It is unknown where the next command begins, so the parser gives no more items."""
+    """Bytes that are no command. It is unknown where the next command begins, so the parser gives nothing after it."""
 
     text: str
 

@@ -58,7 +58,8 @@ class IConversation(StructuralType):
 
     @property
     def unsubmitted(self) -> int:
-        """The number of handled requests that wait for `submit_pipelined`, without a place in the queue of replies."""
+        """The number of requests that the conversation has taken and not submitted yet: they wait for
+        `submit_pipelined`, and have no place in the queue of replies."""
 
     def submit_pipelined(self) -> None:
         """Submits the requests that were collected. Called when no more are there at the moment."""

@@ -122,12 +122,13 @@ class ReplyQueue:
 
     @property
     def in_order(self) -> int:
-        """The number of requests without a reply, except requests with a place out of order."""
+        """The number of requests that have no reply yet, not counting those whose reply may come out of order
+        (`place_waiting`)."""
         return self._in_order
 
     @property
     def outstanding(self) -> int:
-        """The number of all requests without a reply."""
+        """The number of all requests that have no reply yet."""
         return self._in_order + len(self._waiting)
 
     def place(self, tag: Tag) -> Answer:
@@ -142,7 +143,8 @@ class ReplyQueue:
         return self._append(_ReplyPlace(self, tags)).answer_all
 
     def place_waiting(self, tag: Tag) -> Answer:
-        """Makes a place out of order: its reply is written when its answer comes, and no other reply waits for it.
+        """Makes a place for a request whose reply may come out of order: the reply is written when the answer comes,
+        and no other reply waits for it.
 
         Returns the function to call, once, with the result.
         """
@@ -199,7 +201,8 @@ class ReplyQueue:
             self._slice_soon()
 
     def refuse_out_of_order(self, result: Refused) -> None:
-        """Answers all requests that have a place out of order with `result`, in the order of their tags.
+        """Answers with `result` all requests whose reply may come out of order (`place_waiting`), in the order of their
+        tags.
 
         Called when their session is left: they would get no answer any more.
         """

@@ -104,7 +104,8 @@ class AnswerChecker:
 class ClusterChecker:
     """All checkers of the protocol for one cluster, which reports its messages, executions and answers here.
 
-    `digest(server_id, seq)` is called for a server's digest of all slots up to `seq`; None: it is no longer kept.
+    `digest(server_id, seq)` is called for a server's digest of all slots up to `seq`; it returns None if the server no
+    longer keeps that digest.
     """
 
     disks: dict[int, MemoryDisk]

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 EVENTS_AT_ONE_TIME_MAX = 1_000_000
-"""Maximum number of calls that run at one instant. More of them are taken for a loop that never ends."""
+"""Maximum number of calls that run at one instant. If there are more, they are taken for a loop that never ends."""
 
 
 @implementer(IDelayedCall)

@@ -17,7 +17,8 @@ from pfsb.simulator.faults.parameters import Parameters
 LOOK_SECONDS: Final = 0.0005
 """How long, in seconds, a fault that waits for a certain situation pauses between two looks at the cluster."""
 LOOKS_MAX: Final = 6_000
-"""Maximum number of looks of one such fault. If the situation has not come by then, the fault does not happen."""
+"""Maximum number of looks at the cluster by a fault that waits for a certain situation. If the situation has not come
+by then, the fault does not happen."""
 DAY_SECONDS: Final = 86_400.0
 CLOCKS_BEGIN_SECONDS: Final = 10 * DAY_SECONDS
 """Time that all clocks show at the start of a run. A clock that is a day late must not show a negative time."""
@@ -45,7 +46,10 @@ The kinds of partitions are in the profile.
 
 @frozen
 class Fault:
-    """One fault, `at` seconds after the beginning of the run."""
+    """One fault, `at` seconds after the beginning of the run.
+
+    `number` counts the faults that the seed has drawn for the run from 0, in the order of their times.
+    """
 
     number: int
     at: float

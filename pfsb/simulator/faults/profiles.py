@@ -37,8 +37,8 @@ FAMILIES: Final = (
     "clients",
     "strangers",
 )
-"""Families of faults: groups of kinds that are switched on and off together. Each is off in a quarter of the seeds of
-the mixed profile."""
+"""Families of faults: groups of kinds that are switched on and off together. In the mixed profile, each is off in a
+quarter of the seeds, independently of the others."""
 
 ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs", "crash_loops")
 """All families of faults, including those that only certain profiles have."""
@@ -67,7 +67,8 @@ class Profile:
     partitions: tuple[str, ...] = ALL_PARTITIONS
     servers: tuple[int, ...] = (3, 3, 4, 5)
     is_mixed: bool = False
-    """Whether each family of `FAMILIES` is switched on by its own chance, instead of `families`."""
+    """Whether chance chooses the families: each of `FAMILIES` is switched on in three quarters of the seeds,
+    independently of the others. The field `families` is then not used."""
     faulty_kinds: tuple[type[Message], ...] = ALL_FAULTY_KINDS
     """Kinds of messages that faults may delay or lose."""
     lasting: tuple[type[Message], ...] = ()
@@ -115,7 +116,7 @@ class Profile:
 
 
 def _lopsided(help: str, *shapes: str) -> Profile:
-    """Make a profile whose links are cut in these shapes, also while only a majority is healed.
+    """Make a profile in which links are cut in these shapes, and stay cut while only a majority is healed.
 
     `patience_seconds` is shorter than usual: a majority with whole links between its servers must serve its users soon,
     whatever links it has to the other servers.

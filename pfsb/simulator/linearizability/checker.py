@@ -34,7 +34,7 @@ STEPS_MAX_DEFAULT: Final = 500_000
 A step takes microseconds and some hundred bytes.
 """
 _SHOWN_MAX: Final = 5
-"""Maximum number of operations of an order that the text for people shows."""
+"""Maximum number of operations, the last ones of an order, that the text of a `CheckResult` lists."""
 
 
 @frozen

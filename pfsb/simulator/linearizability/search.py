@@ -245,7 +245,10 @@ class _Moments:
             self._previous[self._next[entry]] = self._previous[entry]
 
     def unlift(self, index: int) -> None:
-        """Undo the latest `lift` that is not undone. The lifted entries still know their neighbours from before it."""
+        """Put the entries of an operation back into the list, which undoes the latest `lift` that is not undone.
+
+        Outside of the list, an entry keeps the references to its former neighbours, so that its place is known.
+        """
         for entry in (self._return_of[index], self._call_of[index]):
             self._next[self._previous[entry]] = entry
             self._previous[self._next[entry]] = entry

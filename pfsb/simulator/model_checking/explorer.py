@@ -145,7 +145,8 @@ class Exploration:
     # ------------------------------------------------------------------ expanding states
 
     def levels(self, depth: int) -> Iterator[Progress]:
-        """Explore up to `depth` steps, and yield the progress at each depth, and more often at large ones.
+        """Explore up to `depth` steps, and yield the progress at the end of each depth, and after every `REPORT_EVERY`
+        states.
 
         The search ends earlier at a broken promise, with `states_max` states, or when there are no more states.
 

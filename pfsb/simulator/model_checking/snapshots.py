@@ -254,7 +254,8 @@ class Snapshots:
 
 
 def _is_wiring(value: object) -> bool:
-    """Whether this is settings, a function, or a list of them, which never change once the handlers are built."""
+    """Whether `value` never changes once the handlers are built: it is a `Settings`, a function, or a list of such
+    values."""
     if isinstance(value, list) and value:
         return all(map(_is_wiring, value))
     return isinstance(value, Settings | partial | MethodType | FunctionType | BuiltinFunctionType)

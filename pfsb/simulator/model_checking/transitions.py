@@ -1,6 +1,8 @@
 """The states of single servers (nodes), and the transitions between them.
 
 A transition depends on one server only. It is computed once, for all states of the cluster in which it can happen.
+
+A set of messages or claims is an integer, in which bit n stands for the item that has number n in the `MessageSet`.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ NODE_BITS = 22
 """Number of bits for the number of a node in `Exploration._key`, the integer for a state of the cluster."""
 
 Move = tuple[int, int, int]
-"""A transition: (number of the step, number of the node after it, set of the messages and claims that it adds)."""
+"""A transition: (index of the step in `Nodes.steps`, number of the node after it, set of the messages and claims that
+the step adds)."""
 Wrong = tuple[int, int, str]
-"""A step that breaks a promise: (bit of the message that arrives, or 0; number of the step; sentence about it)."""
+"""A step from one node that breaks a promise: (the arriving message, as the set that holds only this message, or 0 if
+no message arrives; index of the step in `Nodes.steps`; sentence about the broken promise)."""
 
 
 @define(eq=False)
@@ -36,21 +40,25 @@ class Node:
     asked: bool = False
     """Whether `echo`, `own` and `crashes` have been computed."""
     echo: int = 0
-    """Set of the messages that timers send without a change of the server's state, such as ALIVE."""
+    """Set of the messages and claims that timers of this server add without a change of the server's state, such as
+    ALIVE."""
     own: list[Move] = field(factory=list)
     """Transitions by a timer or by the end of a disk write that lead to another state."""
     crashes: list[Move] = field(factory=list)
     torn: list[tuple[int, Move]] = field(factory=list)
     """Transitions by a step and a crash that leaves only a part of the step's write on disk.
 
-    Each is a pair: the bit of the message whose arrival is the step, or 0 for a step without a message; the transition.
+    Each is a pair: the set that holds only the message whose arrival is the step, or 0 if no message arrives in the
+    step; the transition.
     """
     known_messages: int = 0
     """Set of the messages whose arrival in this state is computed: see `message_moves`, `echoes` and `torn`."""
     message_moves: list[tuple[int, Move]] = field(factory=list)
-    """Pairs (bit of a message, transition by its arrival), for messages that change the server's state."""
+    """Transitions from this state to another one by the arrival of a message. Each is a pair: the set that holds only
+    the message that arrives; the transition."""
     echoes: list[tuple[int, int]] = field(factory=list)
-    """Pairs (bit of a message, set of the messages that answer it), for messages that do not change the state."""
+    """Arrivals of messages in this state that do not change the state, but that the server answers. Each is a pair: the
+    set that holds only the message that arrives; the set of the messages and claims that the answer adds."""
     wrong: list[Wrong] = field(factory=list)
     settled: tuple[int, int] | None = None
     """The result of `Nodes.settled` for this node; None until it is called."""
@@ -68,7 +76,8 @@ class Nodes:
     message_set: MessageSet
     views: int
     steps: list[tuple[int, tuple[Step, ...]]] = field(factory=list)
-    """For each number of a step: (server, its step). A crash that tears a write is stored as two steps."""
+    """The steps by their index, each as (server, its step). A crash that leaves only a part of a disk write on disk is
+    stored as two steps: the one that began the write, and the crash."""
     reached: set[str] = field(factory=set)
     """Situations that occur in some node, in words, such as "server 1 leads view 2", for the report."""
     _nodes: list[Node] = field(factory=list)
@@ -87,8 +96,8 @@ class Nodes:
         return self._node(server, outcome.state), self._all_messages(server, outcome)
 
     def ask(self, node: Node, messages: int) -> None:
-        """Compute what is missing of a node's transitions: those without a message, and those by one of these
-        messages."""
+        """Compute those transitions of a node that are still missing: all that need no message, and those by the
+        arrival of one of `messages`."""
         if not node.asked:
             node.asked = True
             self._ask_own(node)

@@ -44,7 +44,8 @@ class Population(Protocol):
         """A sentence for each user that still waits for something."""
 
     def check_bounds(self) -> None:
-        """Raises `Violation` if a table grows beyond its bounds or a periodic timer has stopped."""
+        """Raises `Violation` if a table in a server's memory has grown beyond its limit, or a periodic timer has
+        stopped."""
 
     def state(self, server_id: int) -> dict[str, object]:
         """The parts of a server's state that must be equal at all servers, by name."""

@@ -33,7 +33,7 @@ from pfsb.simulator.runs.population import PaperClientPopulation, Population, Us
 EQUALITY_SECONDS = 60.0
 """How long, in simulated seconds, all servers of a healed cluster may take to have executed the same slots."""
 BOUNDS_SECONDS = 0.5
-"""How often, in simulated seconds, the bounds of tables and timers are checked."""
+"""How often, in simulated seconds, the sizes of the servers' tables in memory, and their timers, are checked."""
 
 
 @frozen
@@ -48,7 +48,8 @@ class Plan:
     without: frozenset[str] = frozenset()
     """Families of faults that are switched off."""
     faults: tuple[int, ...] | None = None
-    """Numbers of the faults that happen; None: all faults that the seed draws."""
+    """The faults that happen, by number: the faults that the seed draws are numbered from 0, in the order of their
+    times. None: all of them happen."""
     users: int | None = None
     """Maximum number of users that take part; None: all users that the seed draws."""
 

@@ -13,7 +13,7 @@ class CommandNumbers:
 
     _rng: random.Random
     _gaps: float
-    """Chance, for each new command, that one number is skipped before it."""
+    """Chance, for each new command, that the number before the command's own is skipped."""
     _last: int = field(default=0, init=False)
     skipped: list[int] = field(factory=list, init=False)
 
