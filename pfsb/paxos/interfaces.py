@@ -37,6 +37,13 @@ class IStableStorage(Interface):
         empty list if `first` is not known as ordered here.
         """
 
+    def forget_history(up_to: int) -> bool:
+        """No server will ever ask for the slots 1..up_to again: every server has them on its own disk.
+
+        A storage whose content ends with its process has no other use for these slots: it forgets them, and returns
+        True. A storage that a server can start from again keeps them, and returns False.
+        """
+
     def close() -> None:
         """Write the records that wait, and close the files. Idempotent."""
 
