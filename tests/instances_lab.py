@@ -43,11 +43,19 @@ class PeerProcess:
 
 
 class Lab:
-    """A cluster of `peers`, with links that lose frames with probability `loss` in each direction."""
+    """A cluster of `peers`, with links that lose frames with probability `loss` in each direction.
 
-    def __init__(self, seed: int | str, peers: int = 5, loss: float = 0.0) -> None:
+    With `has_disks` a peer that has crashed can be restarted; without, the peers have no storage.
+    """
+
+    def __init__(self, seed: int | str, peers: int = 5, loss: float = 0.0, *, has_disks: bool = True) -> None:
         self.cluster = SimulatedCluster(
-            seed, peers, settings=Settings(), quality=LinkQuality(loss=loss), build=lambda parts: PeerProcess(parts)
+            seed,
+            peers,
+            settings=Settings(),
+            quality=LinkQuality(loss=loss),
+            build=lambda parts: PeerProcess(parts),
+            has_disks=has_disks,
         )
 
     def __getitem__(self, peer: int) -> Peer:

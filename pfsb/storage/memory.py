@@ -35,6 +35,10 @@ class MemoryDisk:
         local_aru = self.local_aru
         return next((seq for seq in range(1, local_aru + 1) if seq not in self.contents.slots), None)
 
+    def has(self, seq: int) -> bool:
+        """Whether this slot is stored, or was until every server had executed it."""
+        return seq <= self.forgotten or seq in self.contents.slots
+
     def forget_up_to(self, seq: int) -> None:
         for number in range(self.forgotten + 1, seq + 1):
             self.contents.slots.pop(number, None)
@@ -110,6 +114,10 @@ class MemoryStorage:
         disk = self._disk
         if disk.in_use:
             raise StorageRefused("memory: in use by another server; each server needs a disk of its own")
+        if disk.forgotten:
+            raise StorageRefused(
+                f"memory: the history up to slot {disk.forgotten} is forgotten; this memory ends with its server"
+            )
         gap = disk.first_gap()
         if gap is not None:
             raise history_gap("memory", gap, disk.local_aru)
