@@ -86,6 +86,11 @@ class Lab:
         """Wait until all peers know that all are done with the instances below `least`."""
         self.cluster.run_until(lambda: all(peer.min() == least for peer in self.peers), WAIT_SECONDS)
 
+    def wait_for_unfinished(self, peer: int, values: int) -> None:
+        """Wait until this number of values has come to a peer in parts, and not as a whole yet."""
+        unfinished = self[peer]._application.unfinished
+        self.cluster.run_until(lambda: len(unfinished) == values, WAIT_SECONDS)
+
     def part(self, *groups: tuple[int, ...]) -> None:
         """Cut all links but those within each group."""
         self.cluster.heal()

@@ -2,9 +2,10 @@
 
     python -m tests.instances_memory ROUNDS VALUES BYTES [DIRECTORY]
 
-In each of `ROUNDS` rounds the peers decide `VALUES` values of `BYTES` bytes each, and are done with them. One line of
-JSON follows for each round: `resident`, the bytes of memory that the process occupies (`VmRSS`), and `traced`, the bytes
-that Python objects occupy, as `tracemalloc` counts them. With a `DIRECTORY` the peers have a storage on disk there.
+In each of `ROUNDS` rounds the peers decide `VALUES` values of `BYTES` bytes each, and are done with them. After each
+round one line of JSON is printed: `resident` is the number of bytes of memory that the process occupies (`VmRSS`), and
+`traced` the number that Python objects occupy, as `tracemalloc` counts them. With a `DIRECTORY` the peers have a storage
+on disk there.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ async def _rounds(_reactor: Any, rounds: int, values: int, size: int, directory:
     for number in range(rounds):
         await _round(peers, number * values, values, size)
         gc.collect()
-        print(json.dumps({"resident": resident_bytes(), "traced": tracemalloc.get_traced_memory()[0]}), flush=True)
+        found = {"resident": resident_bytes(), "traced": tracemalloc.get_traced_memory()[0]}
+        sys.stdout.write(json.dumps(found) + "\n")
     for peer in peers:
         await _stopped(peer)
 
