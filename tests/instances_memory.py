@@ -3,9 +3,9 @@
     python -m tests.instances_memory ROUNDS VALUES BYTES [DIRECTORY]
 
 In each of `ROUNDS` rounds the peers decide `VALUES` values of `BYTES` bytes each, and are done with them. After each
-round one line of JSON is printed: `resident` is the number of bytes of memory that the process occupies (`VmRSS`), and
-`traced` the number that Python objects occupy, as `tracemalloc` counts them. With a `DIRECTORY` the peers have a storage
-on disk there.
+round one line of JSON is printed. `resident` is the number of bytes of memory that the process occupies (`VmRSS`),
+`traced` the number that Python objects occupy, as `tracemalloc` counts them. With a `DIRECTORY` the peers have a
+storage on disk there.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class ForgettingTests(MemoryTestCase):
         return storage
 
     def test_transient_storage_forgets_what_all_servers_have(self) -> None:
-        """What is not executed here stays, whatever the other servers have."""
+        """Slots that are not executed here stay, whatever the other servers have."""
         storage = self.fill(is_transient=True)
         self.assertTrue(storage.forget_history(3))
         self.assertEqual(self.stored(), [4, 5, 6])
@@ -87,7 +87,7 @@ class ForgettingTests(MemoryTestCase):
         self.assertEqual(read, [[], [4, 5]])
 
     def test_server_cannot_start_from_a_memory_that_has_forgotten(self) -> None:
-        """Such a start would execute no slot again, and the server would have another state than the others."""
+        """A start would execute no slot again, and the server would have another state than the others."""
         storage = self.fill(is_transient=True)
         storage.forget_history(3)
         storage.close()
