@@ -140,7 +140,7 @@ class LargeValueTests(LabTestCase):
                 self.assertEqual([len(peer._wanted) for peer in lab.peers], [0] * 3)
 
     def test_parts_of_a_proposer_that_vanished_are_dropped(self) -> None:
-        """The session of the proposer expires. The instance stays free for the others, and for the proposer when it is back."""
+        """The proposer's session expires. The instance stays free for all, the proposer included when it is back."""
         for lab in self.labs(3):
             lab[1].start(7, b"first")
             lab.wait_for_all(7)

@@ -1,9 +1,10 @@
-"""Instances: many small agreements, each on one value for good (docs/instances.rst).
+"""Instances: many small agreements, each on one value that never changes (docs/instances.rst).
 
-The first PROPOSE for an instance, in the order of execution, decides the instance; all later ones change nothing. A
-value that is too large for one command comes in PARTs, and is proposed by the last of them. Each of a fixed number of
-peers says by DONE up to which instance it needs nothing any more. Instances up to the minimum of all peers are
-forgotten, and can neither be asked for nor be decided again. Values are bytes, written as base64 (RFC 4648, section 4).
+The first PROPOSE for an instance, in the order of execution, decides the value of the instance; every later PROPOSE for
+it changes nothing. A value that is too large for one command comes in PARTs, the last of which proposes it. There is a
+fixed number of peers, and each says by DONE up to which instance it needs no value any more. Instances up to the
+minimum of all peers' numbers are forgotten, and can neither be asked for nor be decided again. Values are bytes,
+written as base64 (RFC 4648, section 4).
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ from pfsb.applications.interfaces import (
 from pfsb.applications.unfinished import UnfinishedValues
 
 part_bytes_max = 24_000
-"""Maximum bytes of a value in one command. As base64, with its verb, it fits a line of the default `command_bytes`."""
+"""Maximum number of bytes of a value, or of a part of one, in one command.
+
+In base64, with its verb, it fits into a line of the default `command_bytes`.
+"""
 peers_max = 1_000
 """Maximum number of peers."""
 
@@ -59,7 +63,11 @@ def _ignore(*_: object) -> None:
 
 @implementer(IReplicatedApplication)
 class Instances(Application):
-    """Write-once values. `on_decided` and `on_forgotten` are called while the command is executed."""
+    """A table of values, each written once.
+
+    While a command is executed, `on_decided(instance, value)` is called for each instance that it decides, and
+    `on_forgotten(least)` once if it forgets the instances below `least`.
+    """
 
     name = "instances"
     commands: Sequence[CommandDescription] = (
@@ -82,15 +90,15 @@ class Instances(Application):
 
     def __init__(self, limits: InstanceLimits | None = None) -> None:
         self.limits = limits or InstanceLimits()
-        self.decided: dict[int, bytes] = {}  # seq -> value
-        self.least = 0  # instances below this one are forgotten
+        self.decided: dict[int, bytes] = {}  # instance number -> its value
+        self.least = 0  # instances below this number are forgotten
         self.unfinished = UnfinishedValues(
             self.limits.unfinished_bytes, self.limits.unfinished_of_session, self.limits.unfinished_idle_ms
         )
         self.on_decided: Callable[[int, bytes], None] = _ignore
         self.on_forgotten: Callable[[int], None] = _ignore
-        self._peers = 0  # number of peers; 0 until the first DONE says so
-        self._done: dict[int, int] = {}  # peer -> seq
+        self._peers = 0  # number of peers; 0 until the first DONE, which tells it
+        self._done: dict[int, int] = {}  # peer -> number of the last instance that it no longer needs
         super().__init__(
             {
                 "PROPOSE": Verb(_check_propose, (str, int, str), self._propose),
@@ -102,14 +110,14 @@ class Instances(Application):
         )
 
     def snapshot(self) -> bytes:
-        """msgpack: (format, least, peers, [(peer, seq)], [(seq, value)], unfinished values), in order."""
+        """The state as msgpack: (format, least, peers, [(peer, seq)], [(seq, value)], unfinished values), in order."""
         decided = sorted(self.decided.items())
         state = (self.least, self._peers, sorted(self._done.items()), decided, self.unfinished.state())
         data: bytes = msgpack.packb((_snapshot_format, *state))
         return data
 
     def restore(self, data: bytes) -> None:
-        """Raises `ValueError` for a snapshot of another format."""
+        """Replace the state by that of a snapshot. Raises `ValueError` for a snapshot of another format."""
         found, *state = msgpack.unpackb(data)
         refuse_other_format(self.name, found, _snapshot_format)
         self.least, self._peers, done, decided, unfinished = state
@@ -172,7 +180,7 @@ class Instances(Application):
         return _proposed("no", context) if seq in self.decided else None
 
     def _decide(self, seq: int, value: bytes, context: IContext) -> Result:
-        """Decide an instance. The answer does not repeat the value, because the answer is kept for the session."""
+        """Decide an instance. The answer leaves the value out, because the session's reply cache keeps the answer."""
         self.decided[seq] = value
         self.unfinished.drop_instance(seq)
         self.on_decided(seq, value)
@@ -191,7 +199,10 @@ class Instances(Application):
         return Done((("min", self.least), ("revision", context.revision)))
 
     def _forget_below(self, least: int) -> None:
-        """Forget instances, by looking at their numbers or at the decided instances, whichever are fewer."""
+        """Forget the instances below `least`.
+
+        The loop goes over the numbers from the old to the new `least`, or over all decided instances if they are fewer.
+        """
         passing = range(self.least, least)
         for seq in passing if len(passing) <= len(self.decided) else [seq for seq in self.decided if seq < least]:
             self.decided.pop(seq, None)

@@ -111,7 +111,7 @@ class InstancesTests(SynchronousTestCase):
         self.assertEqual(refusal(self.instances, "PART", "1", "0", "1048577", "YQ==").code, "TOOLARGE")
 
     def test_commands_of_another_version_are_refused_and_change_nothing(self) -> None:
-        """A command that another version of the server has let through neither raises here nor leaves anything behind."""
+        """A command that another version of the server let through neither raises nor leaves anything behind."""
         before = self.instances.snapshot()
         for command, expected in (
             (("PROPOSE", 1, "no base64"), "BADREQUEST"),
