@@ -38,6 +38,13 @@ class IStableStorage(Interface):
         with an empty list if this storage has no ordered batch for slot `first`.
         """
 
+    def forget_history(up_to: int) -> bool:
+        """No server will ever ask for the slots 1..up_to again: every server has them on its own disk.
+
+        A storage whose content ends with its process has no other use for these slots: it forgets them, and returns
+        True. A storage that a server can start from again keeps them, and returns False.
+        """
+
     def close() -> None:
         """Write the records that still wait, and close the files. Further calls do nothing."""
 

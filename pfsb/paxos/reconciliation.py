@@ -214,6 +214,19 @@ class ReconciliationHandler(Handler):
             rows.append((seq, slot.ordered))
         return rows
 
+    def forget_what_all_have(self) -> None:
+        """Tell the storage which slots no server can ask for any more; what it forgets need not be in memory either.
+
+        These are the slots up to the lowest Local_Aru of all servers. An ALIVE tells the Local_Aru that its sender has
+        on disk, and a server that has lost its disk is no longer believed to be that sender (Departure 12). So a server
+        that was heard to have a slot never asks for it again, not after a restart either. A server that is gone for
+        good stops the forgetting: it might come back.
+        """
+        told = [peer.local_aru for peer in self._peers.by_id.values()]
+        had_by_all = min([self._turn.durable.local_aru, *told])
+        if self._storage.forget_history(had_by_all):
+            self._data.ordering.global_history.forget_up_to(had_by_all)
+
     def _serve(self, to: int, first: int, rows: list[tuple[int, Batch]]) -> None:
         """Send a burst of ordered slots to server `to`, cut into messages that fit a frame."""
         burst_end = rows[-1][0] if rows else first

@@ -141,7 +141,9 @@ class Replica:
         self.election = LeaderElectionHandler(core, self.prepare, self.update_queue, self.alive, self.progress_timer)
         self.reads = ReadIndexHandler(core, self.alive)
         self.storage_identity = StorageIdentityHandler(core, self.alive, self.take_part)
-        self.retransmission = Retransmission(core, self.election, self.prepare, self.proposals, self.alive)
+        self.retransmission = Retransmission(
+            core, self.election, self.prepare, self.proposals, self.alive, self.reconciliation
+        )
         self._wire()
         self._introduce_waiting: Callable[[], None] = _nothing
         self._after_answers: Callable[[], None] = _nothing

@@ -150,7 +150,7 @@ def memory_storage(clock: IReactorTime, on_failure: OnFailure) -> MemoryStorage:
     """Make a storage whose content is lost with its process, and which needs no time to write."""
     from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
-    return MemoryStorage(MemoryDisk(), clock, lambda: 0.0, os.urandom, on_failure, lambda: True)
+    return MemoryStorage(MemoryDisk(), clock, lambda: 0.0, os.urandom, on_failure, lambda: True, is_transient=True)
 
 
 def udp_transport(config: Config, server_id: int, clock: Any, faults: LinkFaults) -> UDPTransport:

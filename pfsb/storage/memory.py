@@ -27,11 +27,22 @@ class MemoryDisk:
     incarnation: int = 0
     contents: Effect = field(factory=Effect)
     in_use: bool = False
+    forgotten: int = 0
+    """Slots up to here are no longer stored, since every server has executed them (`MemoryStorage.forget_history`)."""
 
     def first_gap(self) -> int | None:
         """The first slot from 1 to Local_Aru that is not stored; None if all of them are stored."""
         local_aru = self.local_aru
         return next((seq for seq in range(1, local_aru + 1) if seq not in self.contents.slots), None)
+
+    def has(self, seq: int) -> bool:
+        """Whether this slot is stored, or was until every server had executed it."""
+        return seq <= self.forgotten or seq in self.contents.slots
+
+    def forget_up_to(self, seq: int) -> None:
+        for number in range(self.forgotten + 1, seq + 1):
+            self.contents.slots.pop(number, None)
+        self.forgotten = max(self.forgotten, seq)
 
     @property
     def local_aru(self) -> int:
@@ -75,7 +86,8 @@ class MemoryStorage:
     Writing a group takes as many seconds as `sync_seconds()` returns, which is called for each group; even after 0.0 a
     delayed call of the clock puts the group on the disk. But if no write is under way and `writes_at_once()` is true,
     the group is on disk before `sync` returns. `on_failure` is called once, with the first write that fails (see
-    `fail_next`) as a Failure; by default it raises the exception again.
+    `fail_next`) as a Failure; by default it raises the exception again. `is_transient` says that the disk ends with
+    this storage: no later incarnation starts from it, so it need not keep the history that every server has executed.
     """
 
     _disk: MemoryDisk
@@ -84,6 +96,7 @@ class MemoryStorage:
     _random_bytes: Callable[[int], bytes]
     _on_failure: Callable[[Failure], None] = _raise
     _writes_at_once: Callable[[], bool] = _never
+    _is_transient: bool = False
     counters: StorageCounters = field(factory=StorageCounters, init=False)
     _acknowledgements: Acknowledgements = field(init=False)
     _appended: list[Record] = field(factory=list, init=False)
@@ -106,6 +119,10 @@ class MemoryStorage:
         disk = self._disk
         if disk.in_use:
             raise StorageRefused("memory: in use by another server; each server needs a disk of its own")
+        if disk.forgotten:
+            raise StorageRefused(
+                f"memory: the history up to slot {disk.forgotten} is forgotten; this memory ends with its server"
+            )
         gap = disk.first_gap()
         if gap is not None:
             raise history_gap("memory", gap, disk.local_aru)
@@ -135,6 +152,12 @@ class MemoryStorage:
     def read_history(self, first: int, last: int, bytes_max: int, found: HistoryCallback) -> None:
         if self._running:
             self._clock.callLater(0, self._answer, found, self._range(first, last, bytes_max))
+
+    def forget_history(self, up_to: int) -> bool:
+        """Forget the slots, if the disk ends with this storage; see `IStableStorage.forget_history`."""
+        if self._is_transient and self._running:
+            self._disk.forget_up_to(min(up_to, self._disk.local_aru))
+        return self._is_transient
 
     def close(self) -> None:
         """Put all appended records on the disk now. The callbacks of waiting syncs are called later, by the clock."""

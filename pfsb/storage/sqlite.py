@@ -139,6 +139,10 @@ class SQLiteStorage:
         if not self._reader.read(first, last, bytes_max, found):
             self._reactor.callLater(0, self._answer, found, [])
 
+    def forget_history(self, up_to: int) -> bool:
+        """Keep the slots: a restart executes all of them again, since there are no snapshots yet."""
+        return False
+
     def close(self) -> None:
         """Let both threads finish the waiting reads and writes, for at most `CLOSE_SECONDS_MAX` each; close the files.
 

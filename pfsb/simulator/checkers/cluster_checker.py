@@ -162,7 +162,7 @@ class ClusterChecker:
         require(seq in self.execution.values, f"{identity} was answered with slot {seq}, which no server has executed")
         value = self.execution.values[seq][1]
         require(identity in [row[:2] for row in value], f"{identity} was answered with slot {seq}, which holds {value}")
-        holders = [i for i, disk in self.disks.items() if seq in disk.contents.slots]
+        holders = [i for i, disk in self.disks.items() if disk.has(seq)]
         require(2 * len(holders) > len(self.disks), f"slot {seq} is answered, and only on the disks of {holders}")
 
     def all_equal(self, server_ids: Sequence[int]) -> bool:

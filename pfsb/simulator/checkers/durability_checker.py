@@ -125,7 +125,9 @@ class DurabilityChecker:
         return aru
 
     def _is_chosen(self, seq: int) -> bool:
-        """Whether a majority of disks holds the same batch for this slot."""
+        """Whether a majority of disks holds the same batch for this slot, or held it until all servers had it."""
+        if any(seq <= disk.forgotten for disk in self.disks.values()):
+            return True
         batches = [disk.contents.slots[seq].batch.data for disk in self.disks.values() if seq in disk.contents.slots]
         return any(2 * batches.count(data) > len(self.disks) for data in batches)
 
@@ -135,4 +137,4 @@ class DurabilityChecker:
     @staticmethod
     def _holds(disk: MemoryDisk, seq: int, data: bytes) -> bool:
         slot = disk.contents.slots.get(seq)
-        return slot is not None and slot.batch.data == data
+        return seq <= disk.forgotten or (slot is not None and slot.batch.data == data)

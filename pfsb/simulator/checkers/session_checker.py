@@ -130,7 +130,7 @@ class SessionChecker:
             raise Violation(f"{ticket} is told {result}, but it ran in slot {self.results[ticket][0]}")
 
     def _is_durable(self, ticket: Ticket, seq: int) -> None:
-        holders = [i for i, disk in self.disks.items() if seq in disk.contents.slots]
+        holders = [i for i, disk in self.disks.items() if disk.has(seq)]
         if 2 * len(holders) <= len(self.disks):
             raise Violation(f"{ticket} is answered from slot {seq}, which is only on the disks of {holders}")
 

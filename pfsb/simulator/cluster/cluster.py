@@ -56,8 +56,11 @@ class SimulatedCluster:
         trace: Trace | None = None,
         tracer: Callable[[int], ITracer] | None = None,
         start: bool = True,
+        has_disks: bool = True,
     ) -> None:
         """`build` is called at each start of a server, and makes its `SimulatedProcess`.
+
+        Without `has_disks` the servers run with `storage: memory`, and none of them can be started again.
 
         `patch` is called with this process, and may change it before it starts. `trace` is called with every event of
         the cluster as a dict. `tracer` is called with a server's id at each of its starts, and makes a tracer for the
@@ -89,6 +92,7 @@ class SimulatedCluster:
         Any other exception in a server ends the simulation.
         """
         self.failures: dict[int, Failure] = {}
+        self._has_disks = has_disks
         self._build = build
         self._patch = patch
         if start:
@@ -115,6 +119,7 @@ class SimulatedCluster:
             disk_rng.randbytes,
             lambda failure: self._failed(server_id, failure),
             lambda: server.sync_seconds[1] <= QUICK_SECONDS_MAX and at_once_rng.random() < share_at_once,
+            is_transient=not self._has_disks,
         )
         transport = SimulatedTransport(self.network, server_id, server_clock, rng)
         process = self._build(self._server_parts(server_id, server_clock, rng, storage, transport))
