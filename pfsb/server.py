@@ -20,13 +20,15 @@ from pfsb.applications.catalogue import Catalogue
 from pfsb.applications.interfaces import Answer, Done, Event, Fields, Refused, Word
 from pfsb.config.config import Config
 from pfsb.paxos.interfaces import IStableStorage, ITracer, ITransport
+from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
 from pfsb.server_facts import ServerFacts, server_rows, status
+from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.expiry import Expiry
 from pfsb.sessions.local_clients import LocalClients
 from pfsb.sessions.revision_waiters import RevisionWaiters
-from pfsb.sessions.state_machine import SessionStateMachine
+from pfsb.sessions.state_machine import SessionStateMachine, birth
 from pfsb.sessions.subscription import Subscription
 from pfsb.storage.counters import StorageCounters
 from pfsb.transports.faults import LinkFaults
@@ -75,7 +77,10 @@ class Server:
         self._clock = clock
         self._storage = storage
         settings = config.settings()
-        self.machine = SessionStateMachine(server_id, catalogue, config.limits.session_window, settings.horizon_slots)
+        self.machine = SessionStateMachine(server_id, catalogue)
+        self.machine.on_settings = self._follow_settings
+        self._transport = transport
+        self._rng = rng
         self.replica = Replica(
             server_id=server_id,
             servers=config.ids,
@@ -87,6 +92,7 @@ class Server:
             state_machine=self.machine,
             on_failure=on_failure,
             tracer=tracer,
+            birth=self._birth,
         )
         self._digests_asked: list[_DigestAsked] = []
         self.facts = ServerFacts(
@@ -130,6 +136,14 @@ class Server:
             after_answers=self._after_answers,
             clients_wait=self.local_clients.clients_wait,
         )
+
+    def _birth(self) -> ClientUpdate:
+        """The update with the first settings of the cluster, made when this server is the first to lead it."""
+        return birth(self.server_id, self._first_settings)
+
+    def _follow_settings(self, values: ClusterSettings) -> None:
+        """Inside execution: the settings of the cluster have changed, or are there for the first time."""
+        self.replica.adopt(values.window, values.horizon)
 
     def drain(self, drained: Callable[[], None]) -> None:
         """Take no more commands; call `drained` when those under way are answered, or after `DRAIN_SECONDS`."""

@@ -36,6 +36,7 @@ class Application:
     """Dispatches commands by verb. Subclasses that depend on sessions or on time override the methods for these."""
 
     name: str
+    version = 1
     commands: Sequence[CommandDescription] = ()
 
     def __init__(self, verbs: Mapping[str, Verb]) -> None:

@@ -82,12 +82,11 @@ class GlobalHistory:
 class LastExecuted:
     """Last_Executed[client]: replicated state, a function of the executed prefix (G15).
 
-    Departure 7: an entry that no update has touched for `horizon_slots` slots is dropped. No duplicate gets through
+    Departure 7: an entry that no update has touched for a horizon (`OrderedUpdateQueue.horizon_slots`) is dropped. No duplicate gets through
     because of that: an update that the entry would have filtered was made before the entry was last touched, so it is
     too old to be executed (`ClientUpdate.made_at`).
     """
 
-    horizon_slots: int
     timestamps: OrderedDict[str, tuple[int, int]] = field(factory=OrderedDict)
     """client -> (timestamp, the slot that executed it), least recently touched first."""
 

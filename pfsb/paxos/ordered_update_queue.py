@@ -62,6 +62,8 @@ class OrderedUpdateQueue(Handler):
         """The filter at execution (G15 i): replicated state, shared with Figure 2."""
         self.time_ms = 0
         """The state machine's time: the highest leader's clock in an executed batch."""
+        self.horizon_slots = core.settings.horizon_slots
+        """Number of slots for which an update is valid (Departure 7); a setting of the cluster once it has any."""
         self.digests = DigestChain(core.settings.digests_kept)
 
     def mark_ordered(self, message: GloballyOrderedUpdate) -> list[Executed]:
@@ -115,7 +117,7 @@ class OrderedUpdateQueue(Handler):
         time_ms, updates = slot.ordered.open()
         self.time_ms = max(self.time_ms, time_ms)
         last_executed = self.last_executed
-        oldest = seq - self._settings.horizon_slots
+        oldest = seq - self.horizon_slots
         fresh = []
         for update in updates:
             if update.timestamp <= last_executed.of(update.client_id):
