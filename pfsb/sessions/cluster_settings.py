@@ -171,7 +171,6 @@ def _check_app(app: object) -> str:
             raise WrongSetting("apps must be pairs of a name and a version")
 
 
-
 def _ranges() -> dict[str, Range]:
     found: dict[str, Range] = {}
     attribute: Attribute[Any]

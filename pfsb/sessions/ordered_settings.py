@@ -46,16 +46,21 @@ VERSIONS_MAX = 64
 class Abilities:
     """Everything that one server is able to run."""
 
-    apps: Mapping[str, Sequence[int]]
+    apps: Mapping[str, tuple[int, ...]]
     """Name of each installed application -> the versions of it that the server can run."""
     rules: int = RULES_KNOWN
     """The latest version of the rules of execution that the server can follow."""
 
     def encode(self) -> bytes:
         """The same bytes for equal abilities."""
-        apps = [(name, sorted(set(versions))) for name, versions in sorted(self.apps.items())]
+        apps = [(name, tuple(versions)) for name, versions in sorted(self.apps.items())]
         packed: bytes = msgpack.packb((self.rules, apps))
         return packed
+
+    @classmethod
+    def of(cls, versions: Mapping[str, Sequence[int]]) -> Abilities:
+        """The abilities of a server with these versions of applications installed."""
+        return cls({name: tuple(sorted(set(found))) for name, found in versions.items()})
 
     @classmethod
     def decode(cls, data: bytes) -> Abilities:
@@ -72,9 +77,7 @@ class Abilities:
     def lacks(self, settings: ClusterSettings) -> list[str]:
         """The things that `settings` ask for and this server cannot run, in words."""
         missing = [
-            f"{name} version {version}"
-            for name, version in settings.apps
-            if version not in self.apps.get(name, ())
+            f"{name} version {version}" for name, version in settings.apps if version not in self.apps.get(name, ())
         ]
         return missing if settings.rules <= self.rules else [*missing, f"rules version {settings.rules}"]
 
@@ -150,6 +153,8 @@ class OrderedSettings(Application):
     # ------------------------------------------------------------------ commands of users
 
     def _show(self, command: Command) -> Result:
+        if not self.is_born:
+            return Refused("BUSY", "the cluster has no settings yet: no leader was elected since it was made")
         return Done(rows=rows(self.values))
 
     def _set(self, command: Command, context: IContext) -> Result:
@@ -169,9 +174,7 @@ class OrderedSettings(Application):
         silent = [i for i in values.members if i not in self.announced]
         if silent:
             names = ", ".join(map(str, silent))
-            return Refused(
-                "CONFLICT", f"not announced yet what they can run: server {names}; no setting was changed"
-            )
+            return Refused("CONFLICT", f"not announced yet what they can run: server {names}; no setting was changed")
         for server_id in values.members:
             lacking = self.announced[server_id].lacks(values)
             if lacking:
@@ -241,5 +244,3 @@ def _checked_changes(asked: Arguments, words: Sequence[str]) -> Command:
         if names.count(name) > 1:
             raise asked.refused(f"{name} is there twice")
     return (SET, *words)
-
-

@@ -48,6 +48,7 @@ def birth(server_id: int, values: ClusterSettings) -> ClientUpdate:
     payload = bundle.encode([bundle.encode_bundle(bundle.encode_head(bundle.SERVER, 0, opens=False), 1, [entry])])
     return ClientUpdate(BIRTH_CLIENT, server_id, 1, 0, payload)
 
+
 ANONYMOUS_TTL_MS = 10_000
 """How long an anonymous session stays open when its server is silent, in milliseconds.
 
@@ -170,7 +171,7 @@ class SessionStateMachine:
         Any other one begins with its first state.
         """
         installed = self._catalogue.installed
-        lacking = Abilities(installed.versions).lacks(values)
+        lacking = Abilities.of(installed.versions).lacks(values)
         if lacking:
             raise CannotRun(
                 f"the settings of the cluster ask for {', '.join(lacking)}, which this server does not have: "
@@ -273,7 +274,9 @@ class SessionStateMachine:
         client_id = content.client_id
         session = self.sessions.get(client_id)
         if content.opens and session is None:
-            session = Session(client_id, 0, server_id, ANONYMOUS_TTL_MS, ReplyCache(self.settings.values.session_window))
+            session = Session(
+                client_id, 0, server_id, ANONYMOUS_TTL_MS, ReplyCache(self.settings.values.session_window)
+            )
             self.sessions[client_id] = session
         if session is None:
             return Refused(

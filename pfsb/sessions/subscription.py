@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from twisted.logger import Logger
 
@@ -13,15 +13,21 @@ EVENTS_AT_ONCE = 64
 """Maximum number of events that are fetched from the log at once."""
 
 
+class EventSource(Protocol):
+    """The log that a subscription reads."""
+
+    def events(self, first: int, limit: int) -> Sequence[Event]: ...
+
+
 class Subscription:
     """A cursor into the log. A subscription needs no queue of its own: events that are not delivered are in the log."""
 
     _log = Logger()
 
     def __init__(
-        self, application: Any, first: int, deliver: Callable[[Event], None], on_stopped: Callable[[Subscription], None]
+        self, log: EventSource, first: int, deliver: Callable[[Event], None], on_stopped: Callable[[Subscription], None]
     ) -> None:
-        self._application = application
+        self._source = log
         self._next = first
         self._deliver = deliver
         self._on_stopped = on_stopped
@@ -58,7 +64,7 @@ class Subscription:
         try:
             while self._may_deliver():
                 limit = min(EVENTS_AT_ONCE, self._released - self._next + 1)
-                for event in self._application.events(self._next, limit):
+                for event in self._source.events(self._next, limit):
                     if not self._may_deliver():
                         break
                     self._next += 1

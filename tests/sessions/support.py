@@ -33,6 +33,7 @@ from pfsb.paxos.settings import Settings
 from pfsb.server import Server
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
+from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.connection import ClientConnection, Submitted
 from pfsb.sessions.observer import ISessionObserver
 from pfsb.sessions.state_machine import CLOSE, EXPIRE, OPEN, SessionStateMachine
@@ -142,7 +143,11 @@ class Driver:
     def __init__(
         self, server_id: int = 0, catalogue: Catalogue | None = None, window: int = 4, horizon_slots: int = 10
     ) -> None:
-        self.machine = SessionStateMachine(server_id, catalogue or applications(), window, horizon_slots)
+        self.machine = SessionStateMachine(
+            server_id,
+            catalogue or applications(),
+            ClusterSettings(members=(0, 1, 2), apps=(), session_window=window, horizon=horizon_slots),
+        )
         self.machine.observer = self.observer = Observer()
         self.seq = 0
         self.time_ms = 1_000
