@@ -1,4 +1,4 @@
-"""EventFeed: the event logs of the applications, the clients that subscribe to them, and how much they may be told."""
+"""EventFeed: delivers new events of the applications' event logs to the clients that subscribe to them (LISTEN)."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class EventFeed:
     def subscribe(
         self, verb: str, first: int, deliver: Callable[[Event], None], *, is_patient: bool = False
     ) -> Subscription:
-        """Deliver events of the application with that listen verb, from number `first` on (0: only events to come).
+        """Delivers the events of the application with listen verb `verb`, from number `first` on (0: only new ones).
 
-        A subscriber that `is_patient` does not count as a client that waits (Departure 25). Raises `BadRequest` if no
-        application of the cluster has the verb any more.
+        A subscriber that `is_patient` does not count as a client that waits (Departure 25), so its events may come some
+        milliseconds later. Raises `BadRequest` if no application of the cluster has the verb any more.
         """
         self._read_catalogue()
         log = self._logs.get(verb)
@@ -71,6 +71,10 @@ class EventFeed:
             self._impatient[subscription] = None
         subscription.release(log.released)
         return subscription
+
+    def subscriptions(self, verb: str) -> int:
+        """Number of subscriptions to the events of a listen verb."""
+        return len(self._logs[verb].subscriptions)
 
     def log_grew(self, application: IEventLog) -> None:
         """In a turn: an application has new events."""
