@@ -348,11 +348,20 @@ class ClusterTestCase(SynchronousTestCase):
 
     cluster: SimulatedCluster
     client: Client
+    base: int
+    """Local_Aru when the test begins: the slots below hold the settings, and what each server can run."""
 
     def begin(self, servers: int = 1, limits: Limits | None = None) -> None:
         self.cluster = SimulatedCluster(self.id(), servers, build=lambda parts: ServerProcess(parts, limits))
         self.cluster.run_until(self.cluster.has_leader)
+        self.cluster.run_until(self.all_are_announced)
         self.cluster.run(0.5)
+        self.base = self.server().replica.data.ordering.local_aru
+
+    def all_are_announced(self) -> bool:
+        """Whether every running server has executed the birth of the settings, and what each member can run."""
+        running = [self.server(i).machine.settings for i in self.cluster.running_ids]
+        return all(len(settings.announced) == len(self.cluster.ids) for settings in running)
 
     def server(self, server_id: int = 0) -> Server:
         server: Server = self.cluster.process(server_id).server
@@ -390,8 +399,8 @@ class ClusterTestCase(SynchronousTestCase):
         ]
 
     def updates(self) -> list[ClientUpdate]:
-        """The ordered updates on the disk of server 0, in order."""
-        ordered = self.cluster.disk(0).ordered(1, self.cluster.disk(0).local_aru)
+        """The updates ordered since the test began, on the disk of server 0, in order."""
+        ordered = self.cluster.disk(0).ordered(self.base + 1, self.cluster.disk(0).local_aru)
         return [update for _, batch in ordered for update in batch.open()[1]]
 
     def in_use(self) -> dict[int, Submitted]:
