@@ -35,7 +35,14 @@ class StatusTests(ClusterTestCase):
         self.connect(self.leader)
         self.cluster.run(1.0)
         status = self.server(self.leader).status()
-        expected = {"revision": 2, "aru": self.base + 2, "last_ordered": self.base + 2, "sessions": 1, "connections": 2, "pending": 0}
+        expected = {
+            "revision": 2,
+            "aru": self.base + 2,
+            "last_ordered": self.base + 2,
+            "sessions": 1,
+            "connections": 2,
+            "pending": 0,
+        }
         shown = {name: status[name] for name in expected}
         self.assertEqual(shown, expected)
         self.assertEqual(len({self.server(i).status()["digest"] for i in self.cluster.ids}), 1)

@@ -188,3 +188,12 @@ class Catalogue:
         if entry is None:
             entry, parts = self.entry(parts[0]), (parts[0].upper(), *parts[1:])
         return entry.application.check(parts)
+
+
+def catalogue_of_plugins(names: Sequence[str]) -> Catalogue:
+    """The catalogue that runs the latest versions of these plugins, and can be switched to all others.
+
+    Raises `BadRequest` as `find_applications` does.
+    """
+    plugins = PluginApplications()
+    return Catalogue([plugins.make(*plugins.latest(name)) for name in names], plugins)
