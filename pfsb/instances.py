@@ -39,14 +39,14 @@ from pfsb.service.assembly import real_server
 UNDER_WAY_MAX: Final = 64
 """Maximum number of commands of one peer that may be under way at once; further ones wait."""
 RETRY_SECONDS: Final = 0.5
-"""How long, in seconds, a command that was refused waits before it is sent again."""
+"""Pause, in seconds, before a command that was refused is sent again."""
 _TEXT: Final = "tag:yaml.org,2002:str"
 
 
 @define(eq=False)
 class _Wanted:
     number: int = 0
-    """The number under which the command was submitted to the server; 0: it waits to be submitted."""
+    """The command number under which the command was submitted to the server; 0: it waits to be submitted."""
 
 
 class Peer:
@@ -101,7 +101,7 @@ class Peer:
             self._want(("DONE", self.server.server_id, self._peers, seq))
 
     def max(self) -> int:
-        """The highest instance that this peer knows of; -1: none."""
+        """Return the number of the highest instance that this peer knows of; -1: none."""
         return self._highest
 
     def min(self) -> int:
@@ -109,7 +109,7 @@ class Peer:
         return self._least
 
     def kill(self) -> Any:
-        """Stop the peer. Returns None or a Deferred."""
+        """Stop the peer. Returns None, or a Deferred that fires when it has stopped."""
         self._killed = True
         if self._retry is not None:
             self._retry.cancel()

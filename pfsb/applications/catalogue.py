@@ -181,7 +181,10 @@ class Catalogue:
             raise BadRequest(f"unknown verb {verb.upper()}; {nearest(verb.upper(), self.verbs)}", "UNKNOWN") from None
 
     def check(self, parts: tuple[str, ...]) -> Command:
-        """Normalise a command (verb, argument, ...) by the `check` of its application. Raises `BadRequest`."""
+        """Normalise a command (verb, argument, ...) by the `check` of the application that has the verb.
+
+        Raises `BadRequest` if no application has it, or the command is wrong.
+        """
         if not parts:
             raise BadRequest("a verb is missing (example: HELP)")
         entry = self.verbs.get(parts[0])

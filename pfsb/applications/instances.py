@@ -45,8 +45,8 @@ def _ignore(*_: object) -> None:
 class Instances(Application):
     """A table of values, each written once.
 
-    `on_decided(instance, value)` and `on_forgotten(least)` are called while a command that decides or forgets instances
-    is executed.
+    While a command is executed, `on_decided(instance, value)` is called for each instance that it decides, and
+    `on_forgotten(least)` once if it forgets the instances below `least`.
     """
 
     name = "instances"

@@ -92,4 +92,4 @@ class ITracer(Interface):
     """Takes the events of the trace (docs/operating.rst)."""
 
     def trace(event: str, **fields: Any) -> None:
-        """Record one event, with the present time."""
+        """Record one event, with the present time. The name and the fields of the event are the arguments."""

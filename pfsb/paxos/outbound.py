@@ -27,7 +27,7 @@ from pfsb.paxos.settings import Settings
 from pfsb.paxos.window import Window
 
 _NEARLY = 0.9
-"""Fraction of `lazy_seconds` that a vote must have waited to be sent together with votes that are due."""
+"""Votes that have waited for this fraction of `lazy_seconds` are sent together with those that are due."""
 
 
 @frozen
@@ -138,7 +138,7 @@ class Outbound:
                 self._transmit([*self.take_kept(server_id), *messages], server_id)
 
     def send_due(self) -> None:
-        """Send the votes that have waited for `lazy_seconds`, and set the timer for the oldest of the rest."""
+        """Send the votes that have waited for (nearly) `lazy_seconds`, and set the timer for the oldest of the rest."""
         self._call = None
         now = self._clock.seconds()
         for server_id, kept in list(self._kept.items()):

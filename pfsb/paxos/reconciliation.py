@@ -28,7 +28,8 @@ from pfsb.paxos.messages import (
 from pfsb.paxos.peers import Peers
 
 PATIENCE_SECONDS = 0.01
-"""Minimum time, in seconds, before this server asks for missing slots: they may be in the socket's buffer already."""
+"""Minimum time, in seconds, from learning that slots are ordered elsewhere to asking for them: they may have arrived
+already, and wait in the socket's buffer."""
 LAZY_VOTES_PATIENCE = 2
 """How long, in units of `lazy_seconds`, this server waits for ACCEPTs that may be delayed, before it asks for the slots
 (Departure 25)."""
@@ -98,7 +99,7 @@ class ReconciliationHandler(Handler):
         return max(PATIENCE_SECONDS, LAZY_VOTES_PATIENCE * self._settings.lazy_seconds)
 
     def on_reconciliation_reply(self, message: ReconciliationReply) -> None:
-        """Take the slots of a reply; ask for the next burst if this server has all slots before the present burst."""
+        """Take the slots of a reply. Ask for the next burst if this server has all slots before the present burst."""
         aru = self._data.ordering.local_aru
         self._target = max(self._target, message.local_aru)
         for update in message.updates:

@@ -83,7 +83,7 @@ def new_data(server_id: int, settings: Settings) -> DataStructures:
 
 
 def _nothing() -> None:
-    """Does nothing: the call-back of the layer above until `attach` sets another."""
+    """Does nothing: stands for a call-back of the layer above until `attach` sets it."""
 
 
 @implementer(IFrameReceiver)
@@ -154,7 +154,7 @@ class Replica:
         self.discarded: dict[str, int] = {}
         """Line of Figure 4 -> number of messages that it has discarded."""
         self.shifts: dict[State, int] = dict.fromkeys(State, 0)
-        """State -> number of times that this server has entered it, or kept it and changed its view."""
+        """State -> number of times that this server has entered it, or has stayed in it with another attempted view."""
         self._told: tuple[State, int] | None = None
 
     def _wire(self) -> None:
@@ -208,7 +208,10 @@ class Replica:
         self.election.shift_to_leader_election(self.data.views.last_attempted + 1)
 
     def stop(self) -> Any:
-        """Stop at once, as in a crash; the disk stays consistent. Returns the result of the transport's stop."""
+        """Stop at once, as in a crash; the disk stays consistent.
+
+        Returns None, or a Deferred that fires when the transport has stopped.
+        """
         self.turn.stop()
         self.progress_timer.stop()
         self.update_timers.stop()
@@ -339,7 +342,8 @@ class Replica:
             self._log.info("recovering: {done} of {of} slots executed again", done=done, of=of)
 
     def tell_state(self) -> None:
-        """At the end of each turn: report a change of state or view to the log and the trace."""
+        """At the end of each turn: if State or Last_Attempted has changed, write a line to the text log and the
+        trace."""
         state, view = self.data.server.state, self.data.views.last_attempted
         if view == 0 or (state, view) == self._told:
             return

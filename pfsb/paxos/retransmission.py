@@ -73,9 +73,10 @@ class Retransmission(Handler):
             self._election.send_view_change()
 
     def resend_proposals(self) -> None:
-        """Send the proposals that are not ordered in time again, the lowest slot first.
+        """Send again the proposals that were not ordered within `resend_seconds`, the lowest slot first.
 
-        Departure 32: at most four frames of proposals at a time, so that repetitions do not flood a slow network.
+        Departure 32: each call sends about four frames of batches at most, so that repetitions do not flood a slow
+        network.
         """
         ordering = self._data.ordering
         due = self._clock.seconds() - self._settings.resend_seconds

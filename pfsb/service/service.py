@@ -58,7 +58,9 @@ clients had connected; with 4, half as long.
 
 
 def steady_seconds() -> Callable[[], float]:
-    """Return a clock, in seconds since 1970: it equals the wall clock at this call, and never goes back afterwards.
+    """Return a function that tells the time, in seconds since 1970.
+
+    At this call it equals the wall clock, and it never goes back afterwards.
 
     Twisted's reactor would read the wall clock; if that is set back by an hour, no timer fires for an hour.
     """

@@ -29,7 +29,7 @@ class Bundle(NamedTuple):
     epoch: int
     """The epoch under which the connection has opened the session; 0 for an anonymous session, opened only once."""
     opens: bool
-    """True if this bundle opens its anonymous session, unless an earlier bundle has opened it."""
+    """True if executing this bundle opens its session, which is anonymous, unless an earlier bundle has opened it."""
     entries: Sequence[Entry]
 
 
@@ -64,7 +64,7 @@ def encode_bundle(head: bytes, count: int, encoded_entries: Sequence[bytes]) -> 
 
 
 def encode(bundles: Sequence[bytes]) -> bytes:
-    """The payload of an update that consists of these encoded bundles."""
+    """The payload of an update that consists of these bundles, each as `encode_bundle` made it."""
     return b"".join((_array_header(len(bundles)), *bundles))
 
 

@@ -63,7 +63,7 @@ class ClusterSettings:
     horizon: int = _number(100_000, 1, 1_000_000_000, "slots for which a client's update is valid")
 
     def encode(self) -> bytes:
-        """The same bytes on every server: the values by name, in the order of the names."""
+        """The values by name, in the order of the names: the same bytes on every server."""
         packed: bytes = msgpack.packb([(name, getattr(self, name)) for name in sorted(_NAMES)])
         return packed
 
@@ -85,7 +85,7 @@ class ClusterSettings:
         return cls(**values)
 
     def change(self, values: Mapping[str, str]) -> ClusterSettings:
-        """These settings with others for the values given as text. Raises `WrongSetting`; changes nothing then."""
+        """New settings that differ from these in the values given as text. Raises `WrongSetting` for a wrong value."""
         return evolve(self, **{name: parse(name, text) for name, text in values.items()})
 
     def shown(self) -> dict[str, int | str]:

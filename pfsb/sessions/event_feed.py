@@ -51,10 +51,11 @@ class EventFeed:
     def subscribe(
         self, verb: str, first: int, deliver: Callable[[Event], None], *, is_patient: bool = False
     ) -> Subscription:
-        """Delivers the events of the application with listen verb `verb`, from number `first` on (0: only new ones).
+        """Calls `deliver` with each event of the application with listen verb `verb`, from number `first` on.
 
-        A subscriber that `is_patient` does not count as a client that waits (Departure 25), so its events may come some
-        milliseconds later. Raises `BadRequest` if no application of the cluster has the verb any more.
+        `first` 0 stands for the next new event. Each event is delivered once, in order, until the returned subscription
+        is stopped. A subscriber that `is_patient` does not count as a client that waits (Departure 25), so its events
+        may come some milliseconds later. Raises `BadRequest` if no application of the cluster has the verb any more.
         """
         self._read_catalogue()
         log = self._logs.get(verb)
@@ -77,7 +78,8 @@ class EventFeed:
         return len(self._logs[verb].subscriptions)
 
     def log_grew(self, application: IEventLog) -> None:
-        """In a turn: an application has new events."""
+        """Delivers the new events of an application, to all its subscribers, when the present turn has passed the
+        gate."""
         self._read_catalogue()
         self._turn.call(self._release, application.listen_verb, application.length())
 

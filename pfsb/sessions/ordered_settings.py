@@ -52,7 +52,7 @@ class Abilities:
     """The latest version of the rules of execution that the server can follow."""
 
     def encode(self) -> bytes:
-        """The same bytes for equal abilities."""
+        """The abilities as bytes, which are equal for equal abilities."""
         apps = [(name, tuple(versions)) for name, versions in sorted(self.apps.items())]
         packed: bytes = msgpack.packb((self.rules, apps))
         return packed

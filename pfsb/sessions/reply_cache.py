@@ -14,7 +14,8 @@ from attrs import define, field
 from pfsb.applications.interfaces import Done, Fields, Result
 
 CHARACTERS_MAX = 1_048_576
-"""Maximum number of characters in the results that a session keeps, but the newest results are kept in any case."""
+"""Maximum number of characters in the results that a session keeps. The newest results are kept even if they are
+more."""
 
 
 def size_of(result: Result) -> int:

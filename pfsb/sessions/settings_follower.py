@@ -83,4 +83,4 @@ class SettingsFollower:
 
     def _sentence(self, name: str, values: ClusterSettings) -> str:
         of_file, shown = self._of_file.shown()[name], values.shown()[name]
-        return f"{name} is {of_file} in the configuration of this server, and {shown} in the cluster's settings, which rule"
+        return f"{name} is {of_file} in this server's configuration; the cluster's settings say {shown}, and they rule"

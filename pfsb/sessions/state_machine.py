@@ -77,13 +77,14 @@ class Session:
     waiting: set[int] = field(factory=set)
     """The numbers of the commands that have run and are PENDING: their results come later (LOCK)."""
     opened: int = 0
-    """The revision at which the session began. If HELLO gives a client another value, its former session has ended."""
+    """The revision at which the session began. A client to which HELLO gives another value than before knows that its
+    former session has ended."""
 
 
 @implementer(IContext)
 @define
 class Context:
-    """The facts that a running command may depend on. One object is used again for each command."""
+    """The facts that a running command may depend on. One object serves for all commands, one after the other."""
 
     machine: SessionStateMachine
     revision: int = 0
@@ -101,7 +102,7 @@ class Context:
 
 @define
 class _EventLog:
-    """An application with events, and `length`: the number of events of which the observer was told."""
+    """An application with events, and `length`: the number of its latest event of which the observer was told."""
 
     application: Any
     length: int = 0
@@ -146,6 +147,8 @@ class SessionStateMachine:
         self._closed: OrderedDict[str, tuple[int, int]] = OrderedDict()
         """Client id of a named session that has ended -> (its last number, the slot that ended it), oldest first."""
         self._seq = 0
+        self.oldest_kept = 0
+        """Slot below which ended sessions are forgotten. It never goes back, also when the horizon grows."""
 
     def _read_catalogue(self) -> None:
         catalogue = self._catalogue
@@ -352,15 +355,17 @@ class SessionStateMachine:
             return Refused(
                 "BADREQUEST", f"number {number} comes after {session.last_number}, and was not used: numbers only grow"
             )
+        window = self.settings.values.session_window
         return Refused(
             "BADREQUEST",
-            f"number {number} is past, and its answer no longer kept: at most {self.settings.values.session_window} are, fewer large "
-            "ones, and none when the session ends",
+            f"number {number} is past, and its answer no longer kept: at most {window} are, fewer large ones, and none "
+            "when the session ends",
             fate="unknown",
         )
 
     def complete(self, ticket: Ticket, result: Result) -> None:
-        """Takes the result that an application gives to an earlier command, which was PENDING."""
+        """Takes the result that an application gives to a command that was PENDING: keeps it, and tells the
+        observer."""
         client_id, number = ticket
         session = self.sessions.get(client_id)
         if session is not None and number in session.waiting:
@@ -369,7 +374,7 @@ class SessionStateMachine:
         self.observer.completed(client_id, number, result)
 
     def _call_application(self, function: Callable[..., None], *args: Any) -> None:
-        """Calls an application, and goes on if it raises.
+        """Calls `function`, a method of an application, and goes on if it raises.
 
         An application is deterministic: it raises in this call on every server, and would again after every restart.
         """
@@ -379,7 +384,7 @@ class SessionStateMachine:
             self._log.failure("{what} raised; so it does on every server", what=function.__qualname__)
 
     def _context_for(self, client_id: str) -> Context:
-        """The context of a call that is not part of a command."""
+        """The context of a call of an application that executes no command: a session has ended, or time has passed."""
         context = self._context
         context.revision, context.time_ms = self.revision, self.time_ms
         context.session, context.number = client_id, 0
@@ -452,8 +457,9 @@ class SessionStateMachine:
 
     def _forget_closed_sessions(self) -> None:
         """Departure 33: forgets sessions that ended more than a horizon ago: updates with their numbers are too old."""
+        self.oldest_kept = max(self.oldest_kept, self._seq - self.settings.values.horizon)
         while self._closed:
             client_id, (_, closed_at) = next(iter(self._closed.items()))
-            if closed_at >= self._seq - self.settings.values.horizon:
+            if closed_at >= self.oldest_kept:
                 return
             del self._closed[client_id]

@@ -25,7 +25,7 @@ class Acknowledgements:
     _durable: int = 0
 
     def new_write(self) -> int:
-        """Count one more write; returns its number."""
+        """Count one more write, which is handed to the disk now; returns its number."""
         self._newest += 1
         return self._newest
 
@@ -35,15 +35,16 @@ class Acknowledgements:
         return self._durable == self._newest
 
     def wait(self, durable: Callable[[], None]) -> bool:
-        """Have `durable` called when the newest write is on disk.
+        """Have `durable` called, once, when the newest write is on disk.
 
-        True: that write is on disk already, and the caller must see to it that `release` is called soon.
+        Returns True if that write is on disk already: then the caller must see to it that `release` is called soon.
         """
         self._asked.append((self._newest, durable))
         return self.all_reached
 
     def reached(self, write: int) -> None:
-        """Called when the write with this number and all before it are on disk; calls the callbacks of their syncs."""
+        """Called when the write with number `write` and all before it are on disk; calls the callbacks that wait for
+        them."""
         self._durable = write
         self.release()
 

@@ -38,7 +38,8 @@ class MemoryDisk:
         return self.contents.local_aru or 0
 
     def ordered(self, first: int, last: int) -> Iterator[tuple[int, Batch]]:
-        """The ordered slots from `first` to `last`, as (seq, batch); ends before the first slot that is missing."""
+        """Yield the ordered slots from `first` to `last`, as (seq, batch); ends before the first slot that is
+        missing."""
         for seq in range(first, min(last, self.local_aru) + 1):
             slot = self.contents.slots.get(seq)
             if slot is None:
@@ -69,8 +70,8 @@ class MemoryStorage:
 
     Writing a group takes as many seconds as `sync_seconds()` returns, which is called for each group; even after 0.0 a
     delayed call of the clock puts the group on the disk. But if no write is under way and `writes_at_once()` is true,
-    the group is on disk before `sync` returns. `on_failure` is called once, when a write fails (see `fail_next`); by
-    default it raises the exception again.
+    the group is on disk before `sync` returns. `on_failure` is called once, with the first write that fails (see
+    `fail_next`) as a Failure; by default it raises the exception again.
     """
 
     _disk: MemoryDisk
@@ -146,7 +147,7 @@ class MemoryStorage:
     # For the simulator
 
     def crash(self, groups_kept: int = 0, records_torn: int = 0) -> None:
-        """Let the server die: no callback is called any more, and records that are not on disk are lost.
+        """Let the storage's server die: no callback is called any more, and records that are not on disk are lost.
 
         At most two groups are pending, the one being written and the one that waits for it. A real disk may finish a
         write without the server hearing of that: so the first `groups_kept` pending groups reach the disk as a whole,
@@ -165,7 +166,8 @@ class MemoryStorage:
         self._let_go()
 
     def pending_groups(self) -> list[int]:
-        """Number of records in each group that `crash` can keep, lose or cut, the oldest group first."""
+        """How many records are in each group that `crash` can keep, lose or cut: one count for each group, the oldest
+        first."""
         return [len(group.records) for group in self._pending()]
 
     @property
@@ -174,7 +176,8 @@ class MemoryStorage:
         return 0.0 if self._write_call is None else self._write_call.getTime() - self._clock.seconds()
 
     def fail_next(self, error: Exception | None) -> None:
-        """Let the next write of a group fail with `error` and put nothing on the disk; None cancels this order."""
+        """Let the next write of a group fail with `error`, so that none of the group gets to the disk; None cancels
+        this."""
         self._next_error = error
 
     # Groups

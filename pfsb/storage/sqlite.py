@@ -27,7 +27,7 @@ from pfsb.storage.wal import acknowledged_commits_lost, log_of
 from pfsb.support.limits import IDENTITY_BYTES
 
 CLOSE_SECONDS_MAX = 10.0
-"""How long, in seconds, `close` waits for each of the two threads to end; the reactor stands still in this time."""
+"""How long, in seconds, `close` waits for each of the two threads to end. The reactor stands still in this time."""
 
 
 class IStorageReactor(IReactorTime, IReactorFromThreads):

@@ -128,7 +128,10 @@ class HistoryReader:
         self._thread.start()
 
     def read(self, first: int, last: int, bytes_max: int, found: HistoryCallback) -> bool:
-        """Queue the reading of a range; False, and nothing is queued, if `READS_WAITING_MAX` ranges wait already."""
+        """Queue the reading of the ordered slots from `first` to `last`, for a call of `found` with them.
+
+        Returns False, and queues nothing, if `READS_WAITING_MAX` ranges wait already.
+        """
         if self._queue.qsize() >= READS_WAITING_MAX:
             return False
         self._queue.put(_Read(first, last, bytes_max, found))

@@ -7,10 +7,8 @@ from typing import Final
 from attrs import define, field
 
 WINDOW_FRAMES: Final = 1_024
-"""Size of the replay window, in frames of one sender.
-
-A late frame is refused if a frame whose counter is higher by this much, or more, was admitted before.
-"""
+"""Size of the replay window: a number of frames of one sender. A late frame is refused if a frame whose counter is
+higher by this much, or more, was admitted before."""
 STORAGES_MAX: Final = 8
 """Maximum number of storages remembered for each server id.
 
@@ -33,10 +31,10 @@ class ReplayWindow:
     incarnation: int = 0
     highest: int = 0
     _seen: int = 0
-    """Counters that were admitted: bit k stands for the counter `highest` - k."""
+    """Bits for the counters that were admitted: bit k stands for the counter `highest` - k."""
 
     def admit(self, incarnation: int, counter: int) -> bool:
-        """Whether the frame with this incarnation and counter is new; the call makes it known."""
+        """Decide whether the frame with this incarnation and counter is new, and remember that it has come."""
         if incarnation < self.incarnation:
             return False
         if incarnation > self.incarnation:
@@ -68,7 +66,7 @@ class ReplayGuard:
     _windows: dict[int, dict[bytes, ReplayWindow]] = field(factory=dict)
 
     def admit(self, sender: int, identity: bytes, incarnation: int, counter: int) -> bool:
-        """Whether a frame is new; the call makes it known.
+        """Decide whether a frame is new, and remember that it has come.
 
         The caller must have checked the frame's tag before: a forged counter would make the window refuse true frames.
         """

@@ -67,5 +67,6 @@ class Command:
         answered(reply)
 
     def hand_over(self, answered: Answered) -> None:
-        """Have the answer passed to another callback, because the first one does not wait any longer."""
+        """Have the answer passed to the callback `answered`, in place of the first one, which does not wait any
+        longer."""
         self._answered = answered

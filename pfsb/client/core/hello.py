@@ -40,7 +40,7 @@ class Hello:
         return number
 
     def answered(self, number: int) -> None:
-        """Called when an answer shows that the command with this number has run."""
+        """Called when an answer shows that the command with this number has run in the session."""
         self._highest_answered = max(self._highest_answered, number)
 
     def connection_lost(self) -> None:

@@ -218,7 +218,7 @@ def _quoted_arguments(rest: str) -> list[str]:
 
 
 def _literal(text: str, start: int) -> tuple[Quoted, int]:
-    """The JSON string that begins with the quote at `start`, and where it ends."""
+    """Read the JSON string that begins with the quote at `start`; returns its value, and the position after its end."""
     try:
         value, end = _JSON.raw_decode(text, start)
         value.encode()

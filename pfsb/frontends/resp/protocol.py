@@ -68,7 +68,8 @@ class RespConversation:
     """
 
     def __init__(self, factory: RespFactory, replies: RespReplyQueue, on_session_end: Callable[[], None]) -> None:
-        """`on_session_end` is called when the client's session has ended: the caller must then end the connection."""
+        """`on_session_end` is called, once, when the client's session has ended: the caller must then end the
+        connection."""
         self.conversation = Conversation(
             factory.server, factory.verbs, replies, self._end_with_session, has_numbers=False
         )

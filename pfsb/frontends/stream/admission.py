@@ -43,7 +43,10 @@ class AdmissionControl:
     _admission_is_due: bool = field(init=False, default=False)
 
     def wait(self, member: Member) -> None:
-        """Puts a connection into the queue; it must not handle further requests until its `on_admitted` is called."""
+        """Puts a connection into the queue.
+
+        The connection must handle no further requests until its `on_admitted` is called.
+        """
         self._queue[member] = None
         self._update()
 
