@@ -126,12 +126,12 @@ class _Growth:
         return [self._all((name,)).get(foremost) for name in names]
 
     def mean(self, *path: str) -> float | None:
-        """The growth of the counter at this path in STATUS, averaged over the servers."""
+        """The growth of one counter, averaged over the servers; `path` has the names that lead to it in STATUS."""
         grown = self._all(path).values()
         return sum(grown) / len(grown) if grown else None
 
     def _all(self, path: tuple[str, ...]) -> dict[int, float]:
-        """The growth of the counter at this path in STATUS, by server id."""
+        """The growth of one counter, by server id; `path` has the names that lead to it in STATUS."""
         pairs = {
             i: (_value(self.begun.statuses[i], path), _value(ended, path))
             for i, ended in self.ended.statuses.items()

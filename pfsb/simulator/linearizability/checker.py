@@ -103,7 +103,7 @@ def _blame(part: SubHistory, steps_max: int, steps: int) -> CheckResult:
 
 
 def _beginning(operations: Sequence[Operation], answers: Sequence[Operation]) -> list[Operation]:
-    """The operations that were called before the last return among `answers`.
+    """The subset of `operations` that were called before the last of the operations in `answers` returned.
 
     An operation that is not among `answers` gets the fate unknown, unless its fate is none.
     """

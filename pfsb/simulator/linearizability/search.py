@@ -17,7 +17,7 @@ from pfsb.simulator.linearizability.operations import Operation, Specification, 
 
 
 class Verdict(Enum):
-    """The result of a search or of a check."""
+    """The result of a search or of a check: an order exists, or none does, or there were too many steps to tell."""
 
     OK = "ok"
     VIOLATION = "violation"
@@ -252,8 +252,10 @@ class _Moments:
 
 
 class _Ranks:
-    """The positions of the certain operations that are not placed: of those with a position, only one with the lowest
-    position may be placed next."""
+    """The positions (`Specification.position`) of the certain operations that are not placed.
+
+    Of the operations with a position, only one with the lowest position may be placed next.
+    """
 
     def __init__(self, positions: Sequence[int | None]) -> None:
         known = sorted({position for position in positions if position is not None})

@@ -17,7 +17,7 @@ from pfsb.simulator.model_checking.stepped_server import HEARTBEAT, PROGRESS_TIM
 from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Step, StepOutcome, Sync
 
 NODE_BITS = 22
-"""Number of bits that the number of a node takes in the integer that stands for a state of the cluster."""
+"""Number of bits for the number of a node in `Exploration._key`, the integer for a state of the cluster."""
 
 Move = tuple[int, int, int]
 """A transition: (number of the step, number of the node after it, set of the messages and claims that it adds)."""
@@ -53,15 +53,15 @@ class Node:
     """Pairs (bit of a message, set of the messages that answer it), for messages that do not change the state."""
     wrong: list[Wrong] = field(factory=list)
     settled: tuple[int, int] | None = None
-    """(number of the node after all disk writes, set of the messages and claims until then); None: not computed."""
+    """The result of `Nodes.settled` for this node; None until it is called."""
 
 
 @define(eq=False)
 class Nodes:
-    """Table of the nodes of all servers, which computes their transitions when they are asked for.
+    """Table of the nodes, which are the states of single servers. It computes their transitions when these are needed.
 
-    `message_set` numbers the messages and claims of these transitions. `views` is the highest view that a server
-    attempts because its Progress_Timer has expired.
+    `message_set` numbers the messages of these transitions, and the claims: statements that must not contradict each
+    other. `views` is the highest view that a server attempts because its Progress_Timer has expired.
     """
 
     servers: Sequence[SteppedServer]
@@ -82,12 +82,13 @@ class Nodes:
         return len(self._nodes)
 
     def first(self, server: int) -> tuple[Node, int]:
-        """Start the server on an empty disk: the node after that, and the set of its messages and claims."""
+        """Start the server on an empty disk. Returns the node after that, and the set of its messages and claims."""
         outcome = self.servers[server].first()
         return self._node(server, outcome.state), self._all_messages(server, outcome)
 
     def ask(self, node: Node, messages: int) -> None:
-        """Compute all transitions of the node that are missing, as far as they need no message but these."""
+        """Compute what is missing of a node's transitions: those without a message, and those by one of these
+        messages."""
         if not node.asked:
             node.asked = True
             self._ask_own(node)
@@ -98,7 +99,9 @@ class Nodes:
                 self._add_message(node, number)
 
     def settled(self, node: Node) -> tuple[int, int]:
-        """The number of the node after all disk writes, lazy ones included, and the messages and claims until then.
+        """End all disk writes of a node, those of lazy records included.
+
+        Returns the number of the node after that, and the set of the messages and claims that were added until then.
 
         Raises AssertionError if a promise is broken on the way.
         """
@@ -145,7 +148,7 @@ class Nodes:
             node.echoes.append((1 << number, move[2]))
 
     def _move(self, node: Node, bit: int, step: Step) -> Move | None:
-        """Make a step, and end its disk write if the explorer ends that at once: the transition.
+        """Make a step from a node, and end its disk write if the explorer ends that at once. Returns the transition.
 
         A step that breaks a promise is added to `node.wrong`, and the result is None.
         """

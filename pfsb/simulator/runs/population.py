@@ -32,7 +32,7 @@ class Population(Protocol):
     """Number of users."""
 
     def build(self, parts: ServerParts) -> SimulatedProcess:
-        """Build the process of one server, anew for each of its incarnations."""
+        """Build the process of one server. The cluster calls this at each start of a server."""
 
     def begin(self) -> None:
         """Let the users begin."""
@@ -154,7 +154,7 @@ class UserPopulation:
 
 @define(eq=False)
 class PaperClientPopulation:
-    """Servers that run the protocol alone, and the clients of section 3.
+    """Servers that run the protocol alone, and the clients of section 3 of the paper.
 
     Each client has one outstanding update, which it repeats at any server until it is answered.
     """

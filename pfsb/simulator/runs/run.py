@@ -198,9 +198,11 @@ class Run:
         self.cluster.clock.callLater(BOUNDS_SECONDS, self._look_at_bounds)
 
     def _heal_a_majority(self) -> None:
-        """Heal a majority, drawn at random, and let the users begin no new commands.
+        """Heal a majority of the servers, drawn at random, and let the users begin no new commands.
 
-        The other servers stay as they are, or get worse, until the whole cluster is healed.
+        The other servers stay as they are, or get worse, until the whole cluster is healed. Servers that have lost
+        their disk run as well, to find that out; and with the profile's `leaves_broken` off, all servers are healed
+        here.
         """
         cluster = self.cluster
         whole = [i for i in cluster.ids if i not in cluster.amnesiacs]
@@ -266,7 +268,7 @@ class Run:
 @implementer(ILogObserver)
 @define(eq=False)
 class _ErrorsInLog:
-    """Observer of the log: the first error that a server logs ends the run, even if the server goes on."""
+    """Observer of Twisted's log: the first error that a server logs ends the run, even if the server goes on."""
 
     cluster: SimulatedCluster
 
