@@ -267,9 +267,9 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "proposed": {"count": proposals.count, "bytes": proposals.sum},
         "discarded": facts.discarded,
         "frames": _frames(facts.transport),
+        "storage": _groups(facts.storage) if facts.has_disk else {},
         "settings": facts.cluster_settings,
         "settings_differ": facts.differing_settings,
-        "storage": _groups(facts.storage) if facts.has_disk else {},
     }
 
 

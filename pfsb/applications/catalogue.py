@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
@@ -68,9 +68,9 @@ class PluginApplications:
         if version not in _versions(maker):
             known = ", ".join(map(str, _versions(maker)))
             raise BadRequest(f'the application "{name}" has no version {version} here; there is {known}')
+        make_version: Callable[..., IReplicatedApplication] = maker.make
         try:
-            made: IReplicatedApplication = maker.make(version) if hasattr(maker, "versions") else maker.make()
-            return made
+            return make_version(version) if hasattr(maker, "versions") else make_version()
         except (ImportError, AttributeError, ValueError) as error:  # namedAny raises these for a wrong name
             raise BadRequest(f'the application "{name}" cannot be loaded: {error}') from error
 

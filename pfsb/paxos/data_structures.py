@@ -86,8 +86,8 @@ class LastExecuted:
 
     The table is a function of the executed slots, so it is equal on all servers that have executed the same slots.
 
-    Departure 7: an entry that no update has touched for a horizon (`OrderedUpdateQueue`) is dropped. No update executes twice
-    because of that: an update that the entry would have filtered out was made before the entry was last touched, so it
+    Departure 7: an entry that no update has touched for a horizon (`OrderedUpdateQueue`) is dropped. No update runs
+    twice because of that: an update that the entry would have filtered out was made before the entry was last touched, so it
     is too old to be executed (`ClientUpdate.made_at`).
     """
 

@@ -39,7 +39,8 @@ class ProposalHandler(Handler):
         self._update_queue = update_queue
         self._window = window
         self._on_far_ahead = on_far_ahead
-        self._birth = birth
+        self.birth = birth
+        """Makes the update with the first settings of the cluster (Departure 38)."""
         self._ahead_ms = 0
         """Maximum number of milliseconds by which the state machine's time has been ahead of this server's clock."""
         self.skipped: set[int] = set()
@@ -140,8 +141,8 @@ class ProposalHandler(Handler):
         if slot is not None and slot.proposal is not None:
             return slot.proposal.batch
         if not self._window.is_born:
-            assert self._birth is not None
-            return Batch.of(self.now_ms(), [self._birth()])
+            assert self.birth is not None
+            return Batch.of(self.now_ms(), [self.birth()])
         if seq < ordering.global_history.top:
             return Batch.of(self.now_ms(), ())
         return self._update_queue.pop_batch(self.now_ms())

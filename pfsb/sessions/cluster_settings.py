@@ -71,7 +71,7 @@ class ClusterSettings:
     def decode(cls, data: bytes) -> ClusterSettings:
         """Raises `WrongSetting`, and nothing else, whatever the bytes are."""
         try:
-            values = {name: value for name, value in msgpack.unpackb(data, use_list=False)}
+            values = dict(msgpack.unpackb(data, use_list=False))
         except Exception as error:
             raise WrongSetting(f"{len(data)} bytes that are no settings") from error
         if len(data) > BIRTH_BYTES_MAX or set(values) != _NAMES:

@@ -67,7 +67,7 @@ class Abilities:
         """Raises `WrongSetting`, and nothing else, whatever the bytes are."""
         try:
             rules, apps = msgpack.unpackb(data, use_list=False)
-            found = {name: versions for name, versions in apps}
+            found = dict(apps)
         except Exception as error:
             raise WrongSetting(f"{len(data)} bytes that are no abilities") from error
         if not _is_version(rules) or len(found) > APPLICATIONS_MAX or not all(map(_is_app, found.items())):
@@ -180,7 +180,7 @@ class OrderedSettings(Application):
             if lacking:
                 return Refused(
                     "CONFLICT",
-                    f"server {server_id} cannot run {', '.join(lacking)}: install it there first; no setting was changed",
+                    f"server {server_id} cannot run {', '.join(lacking)}: install it there first; nothing was changed",
                 )
         return None
 

@@ -34,7 +34,7 @@ def values_of_file(config: Config, catalogue: Catalogue) -> ClusterSettings:
 
 @define(eq=False)
 class SettingsFollower:
-    """One server's view of the settings. `randbytes` draws the identity of a cluster that this server gives birth to."""
+    """One server and the settings. `randbytes` draws the identity of a cluster that this server gives birth to."""
 
     log = Logger()
 

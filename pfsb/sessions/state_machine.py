@@ -34,8 +34,6 @@ from pfsb.sessions.reply_cache import ReplyCache
 
 OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
 BIRTH, ANNOUNCE = "BIRTH", "ANNOUNCE"
-BIRTH_CLIENT = "birth"
-"""Name of the client of the update that brings the first settings. No other update has this name."""
 
 
 class CannotRun(Exception):
@@ -43,10 +41,14 @@ class CannotRun(Exception):
 
 
 def birth(server_id: int, values: ClusterSettings) -> ClientUpdate:
-    """The update that slot 1 holds: it brings the first settings."""
+    """The update that slot 1 holds: it brings the first settings.
+
+    Its client is named by the identity of the cluster, so two leaders that propose different settings, of which one
+    set is chosen, propose updates of different names.
+    """
     entry = bundle.encode_entries([(0, (BIRTH, values.encode()))])
     payload = bundle.encode([bundle.encode_bundle(bundle.encode_head(bundle.SERVER, 0, opens=False), 1, [entry])])
-    return ClientUpdate(BIRTH_CLIENT, server_id, 1, 0, payload)
+    return ClientUpdate(f"birth.{values.cluster_identity.hex()}", server_id, 1, 0, payload)
 
 
 ANONYMOUS_TTL_MS = 10_000

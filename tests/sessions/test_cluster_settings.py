@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import contextlib
 
 import msgpack
 from attrs import evolve
@@ -44,7 +44,7 @@ class EncodingTests(SynchronousTestCase):
     @given(st.binary(max_size=200))
     def test_other_bytes_raise_wrong_setting_and_nothing_else(self, data: bytes) -> None:
         """Decoding is total: what is ordered must never stop a server."""
-        with suppress(WrongSetting):
+        with contextlib.suppress(WrongSetting):
             ClusterSettings.decode(data)
 
     @given(st.recursive(st.integers() | st.text() | st.binary() | st.none(), st.lists, max_leaves=12))
@@ -55,7 +55,7 @@ class EncodingTests(SynchronousTestCase):
         except (OverflowError, ValueError):
             return
         for decode in (ClusterSettings.decode, Abilities.decode):
-            with suppress(WrongSetting):
+            with contextlib.suppress(WrongSetting):
                 decode(data)
 
     def test_abilities_come_back_from_their_bytes(self) -> None:
@@ -118,7 +118,7 @@ class ChangeTests(SynchronousTestCase):
         self.assertEqual(self.settings.values.apps, (("kv", 2),))
 
     def test_silent_member_keeps_changes_from_being_made(self) -> None:
-        """Nobody knows what a server can run that has not said so."""
+        """It is not known what a server can run that has not announced it."""
         settings = OrderedSettings(VALUES)
         settings.announce(0, ALL.encode())
         settings.announce(2, ALL.encode())
