@@ -87,8 +87,8 @@ class LastExecuted:
     The table is a function of the executed slots, so it is equal on all servers that have executed the same slots.
 
     Departure 7: an entry that no update has touched for a horizon (`OrderedUpdateQueue`) is dropped. No update runs
-    twice because of that: an update that the entry would have filtered out was made before the entry was last touched, so it
-    is too old to be executed (`ClientUpdate.made_at`).
+    twice because of that: an update that the entry would have filtered out was made before the entry was last touched,
+    so it is too old to be executed (`ClientUpdate.made_at`).
     """
 
     timestamps: OrderedDict[str, tuple[int, int]] = field(factory=OrderedDict)

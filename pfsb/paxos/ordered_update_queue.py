@@ -67,7 +67,7 @@ class OrderedUpdateQueue(Handler):
         self.oldest_valid = 0
         """Lowest `made_at` of an update that may still be executed.
 
-        The value never goes back, also when the horizon grows (Departure 38): what Last_Executed has dropped by then
+        The value never goes back, also when the horizon grows (Departure 34): what Last_Executed has dropped by then
         could not keep an update of that age from being executed twice.
         """
         self.digests = DigestChain(core.settings.digests_kept)

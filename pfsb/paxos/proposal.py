@@ -40,7 +40,7 @@ class ProposalHandler(Handler):
         self._window = window
         self._on_far_ahead = on_far_ahead
         self.birth = birth
-        """Makes the update with the first settings of the cluster (Departure 38)."""
+        """Makes the update with the first settings of the cluster (Departure 34)."""
         self._ahead_ms = 0
         """Maximum number of milliseconds by which the state machine's time has been ahead of this server's clock."""
         self.skipped: set[int] = set()
@@ -133,7 +133,7 @@ class ProposalHandler(Handler):
     def batch_for(self, seq: int) -> Batch | None:
         """The batch for a slot, or None if nothing waits for a number.
 
-        Departure 38: as long as the settings of the cluster are not executed, they stand wherever nothing was accepted.
+        Departure 34: as long as the settings of the cluster are not executed, they stand wherever nothing was accepted.
         Nothing was executed by then, so this is slot 1.
         """
         ordering = self._data.ordering

@@ -182,7 +182,7 @@ class Replica:
         self.demand.clients_wait = clients_wait
 
     def adopt(self, window_slots: int, horizon_slots: int) -> None:
-        """Follow the settings of the cluster, which the state machine has executed in this very slot (Departure 38)."""
+        """Follow the settings of the cluster, which the state machine has executed in this very slot (Departure 34)."""
         self.window.adopt(window_slots)
         self.ordered_queue.horizon_slots = horizon_slots
 

@@ -21,7 +21,7 @@ class Window:
         """Whether the settings of the cluster are in force. Before, the leader proposes them, one slot at a time."""
 
     def adopt(self, slots: int) -> None:
-        """Take the size of the window from the settings of the cluster, which are executed now (Departure 38)."""
+        """Take the size of the window from the settings of the cluster, which are executed now (Departure 34)."""
         self.slots = slots
         self.is_born = True
 

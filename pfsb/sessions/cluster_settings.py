@@ -1,4 +1,4 @@
-"""ClusterSettings: the values that decide results, and that all servers therefore take from the log (Departure 38).
+"""ClusterSettings: the values that decide results, and that all servers therefore take from the log (Departure 34).
 
 The first slot of every cluster holds them. A value in a server's configuration file counts only at the birth of the
 cluster, in the file of its first leader. Limits that only bound what one machine spends, such as its number of

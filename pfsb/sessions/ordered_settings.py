@@ -1,6 +1,6 @@
 """OrderedSettings: the settings of the cluster as a replicated application, with the verbs SETTINGS and SETTINGS SET.
 
-Slot 1 of every cluster gives birth to the settings (Departure 38). Each server has it ordered which applications,
+Slot 1 of every cluster gives birth to the settings (Departure 34). Each server has it ordered which applications,
 versions and rules it can run (ANNOUNCE), so that a change which some member could not follow is refused, equally on
 every server.
 """

@@ -1,4 +1,4 @@
-"""SettingsFollower: the part of one server in the settings of its cluster (Departure 38).
+"""SettingsFollower: the part of one server in the settings of its cluster (Departure 34).
 
 It proposes the values of its own configuration file if this server is the first to lead, tells the protocol of the
 settings that are in force, says which values of the file do not count, and has it ordered what this server can run.

@@ -241,7 +241,7 @@ class ExecutionTests(SynchronousTestCase):
         self.assertIn("counter version 1, which this server does not have", str(error))
 
     def test_ended_session_stays_forgotten_when_the_horizon_grows(self) -> None:
-        """The oldest valid slot never goes back (Departure 38)."""
+        """The oldest valid slot never goes back (Departure 34)."""
         self.execute(birth(0, evolve(VALUES, horizon=2)))
         self.announce_all()
         self.assertEqual(self.machine.oldest_kept, self.seq - 2)
