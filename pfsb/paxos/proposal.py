@@ -142,6 +142,8 @@ class ProposalHandler(Handler):
             return slot.proposal.batch
         if not self._window.is_born:
             assert self.birth is not None
+            if seq > ordering.local_aru + 1:
+                return None
             return Batch.of(self.now_ms(), [self.birth()])
         if seq < ordering.global_history.top:
             return Batch.of(self.now_ms(), ())
