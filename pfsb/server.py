@@ -25,7 +25,9 @@ from pfsb.server_facts import ServerFacts, server_rows, status
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.expiry import Expiry
 from pfsb.sessions.local_clients import LocalClients
+from pfsb.sessions.ordered_settings import Abilities
 from pfsb.sessions.revision_waiters import RevisionWaiters
+from pfsb.sessions.settings_follower import SettingsFollower, values_of_file
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.sessions.subscription import Subscription
 from pfsb.storage.counters import StorageCounters
@@ -75,7 +77,16 @@ class Server:
         self._clock = clock
         self._storage = storage
         settings = config.settings()
-        self.machine = SessionStateMachine(server_id, catalogue, config.limits.session_window, settings.horizon_slots)
+        self.machine = SessionStateMachine(server_id, catalogue)
+        self.settings = SettingsFollower(
+            server_id,
+            self.machine,
+            values_of_file(config, catalogue),
+            Abilities.of(catalogue.installed.versions),
+            rng.randbytes,
+            lambda values: self.replica.adopt(values.window, values.horizon),
+        )
+        self.machine.on_settings = self.settings.follow
         self.replica = Replica(
             server_id=server_id,
             servers=config.ids,
@@ -87,6 +98,7 @@ class Server:
             state_machine=self.machine,
             on_failure=on_failure,
             tracer=tracer,
+            birth=self.settings.make_birth,
         )
         self._digests_asked: list[_DigestAsked] = []
         self.facts = ServerFacts(
@@ -96,6 +108,7 @@ class Server:
             clock=clock,
             replica=self.replica,
             machine=self.machine,
+            settings=self.settings,
             clients=lambda: self.local_clients,
             transport=counters,
             storage=storage_counters,
@@ -119,6 +132,7 @@ class Server:
             self.replica.data.server.incarnation,
             self.replica,
             self.machine,
+            self.catalogue,
             self._clock,
             self.config.limits,
         )
@@ -171,6 +185,12 @@ class Server:
         """The last view that this server has installed; 0: none yet."""
         return self.facts.view
 
+    @property
+    def session_window(self) -> int:
+        """Maximum number of unanswered commands of one session: the cluster's, and before its birth the file's."""
+        settings = self.machine.settings
+        return settings.values.session_window if settings.is_born else self.config.limits.session_window
+
     def waiting(self, client_id: str) -> list[int]:
         """The numbers of a session's commands that wait in an application, as a LOCK does while the lock is taken."""
         session = self.machine.sessions.get(client_id)
@@ -202,6 +222,7 @@ class Server:
     def _after_answers(self) -> None:
         """Called at the end of each turn, when all answers of that turn are in the outbox."""
         self.revisions.note()
+        self.settings.announce(self.local_clients.submission)
         self._answer_digests()
 
     def _answer_digests(self) -> None:

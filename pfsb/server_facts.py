@@ -18,6 +18,7 @@ from pfsb.config.config import Config
 from pfsb.paxos.messages import State
 from pfsb.paxos.replica import Replica
 from pfsb.sessions.local_clients import LocalClients
+from pfsb.sessions.settings_follower import SettingsFollower
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.storage.counters import StorageCounters
 from pfsb.support.histogram import Histogram
@@ -47,6 +48,7 @@ class ServerFacts:
     _clock: IReactorTime
     _replica: Replica
     _machine: SessionStateMachine
+    _settings: SettingsFollower
     _clients: Callable[[], LocalClients]
     """Function that returns the clients of the server; called only after the server's start, when the clients exist."""
     transport: TransportCounters | None
@@ -187,8 +189,20 @@ class ServerFacts:
         return self._clients().connections
 
     @property
+    def cluster_settings(self) -> Mapping[str, int | str]:
+        """The settings that all servers share, by name; empty before the first slot is executed here."""
+        settings = self._machine.settings
+        return settings.values.shown() if settings.is_born else {}
+
+    @property
+    def differing_settings(self) -> list[str]:
+        """Names of the settings for which this server's configuration file has a value that does not rule."""
+        settings = self._machine.settings
+        return self._settings.differing(settings.values) if settings.is_born else []
+
+    @property
     def applications(self) -> list[str]:
-        return [application.name for application in self._catalogue.applications]
+        return [application.name for application in self._catalogue.chosen]
 
     @property
     def uptime(self) -> float:
@@ -254,6 +268,8 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "discarded": facts.discarded,
         "frames": _frames(facts.transport),
         "storage": _groups(facts.storage) if facts.has_disk else {},
+        "settings": facts.cluster_settings,
+        "settings_differ": facts.differing_settings,
     }
 
 

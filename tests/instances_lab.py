@@ -13,7 +13,7 @@ from pfsb.service.assembly import make_server
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.network import LinkQuality
 from pfsb.simulator.cluster.process import ServerParts
-from pfsb.simulator.cluster.server_process import configuration
+from pfsb.simulator.cluster.server_process import configuration, watch_introductions
 
 WAIT_SECONDS = 60.0
 """How long a test waits, in simulated time; the lab gives up after about as long."""
@@ -28,13 +28,7 @@ class PeerProcess:
         self.server = make_server(config, Catalogue([self.application]), parts)
         self.replica = self.server.replica
         self.replica.ordered_queue._state_machine = parts.watched(self.server.machine)
-        introduce = self.replica.introduce
-
-        def introduced(update: object) -> None:
-            parts.introduced(update)  # type: ignore[arg-type]
-            introduce(update)  # type: ignore[arg-type]
-
-        self.replica.introduce = introduced  # type: ignore[method-assign]
+        watch_introductions(self.replica, parts)
         self.peer = Peer(self.server, self.application, parts.clock)
 
     def start(self) -> None:

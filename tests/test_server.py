@@ -35,18 +35,26 @@ class StatusTests(ClusterTestCase):
         self.connect(self.leader)
         self.cluster.run(1.0)
         status = self.server(self.leader).status()
-        expected = {"revision": 2, "aru": 2, "last_ordered": 2, "sessions": 1, "connections": 2, "pending": 0}
+        expected = {
+            "revision": 2,
+            "aru": self.base + 2,
+            "last_ordered": self.base + 2,
+            "sessions": 1,
+            "connections": 2,
+            "pending": 0,
+        }
         shown = {name: status[name] for name in expected}
         self.assertEqual(shown, expected)
         self.assertEqual(len({self.server(i).status()["digest"] for i in self.cluster.ids}), 1)
 
     def test_status_counts_what_a_measurement_divides_by(self) -> None:
         """Updates are counted at every server; proposals, and their size, at the one that made them."""
+        before = self.server().status()["updates"]
         client = self.open("alice", self.leader)
         self.do(client, "INCR", "n")
         self.cluster.run(1.0)
         statuses = {i: self.server(i).status() for i in self.cluster.ids}
-        self.assertEqual({status["updates"] for status in statuses.values()}, {2})
+        self.assertEqual({status["updates"] for status in statuses.values()}, {before + 2})  # type: ignore[operator]
         proposed = {i: status["proposed"] for i, status in statuses.items() if status["proposed"]["count"]}  # type: ignore[index]
         self.assertEqual(list(proposed), [self.leader])
         self.assertEqual(proposed[self.leader]["count"], statuses[self.leader]["aru"])  # type: ignore[index]
@@ -112,13 +120,13 @@ class DigestTests(ClusterTestCase):
         """DIGEST without a number tells the digest of the last executed slot."""
         self.execute(3)
         self.server(0).digest(None, self.answers.append)
-        self.assertEqual(value(self.answers[0], "seq"), 3)
+        self.assertEqual(value(self.answers[0], "seq"), self.base + 3)
         self.assertEqual(value(self.answers[0], "digest"), self.server(0).status()["digest"])
 
     def test_digest_waits_until_its_slot_is_executed(self) -> None:
         """All servers tell the same digest of a slot."""
         for server_id in self.cluster.ids:
-            self.server(server_id).digest(4, self.answers.append)
+            self.server(server_id).digest(self.base + 4, self.answers.append)
         self.execute(3)
         self.cluster.run(1.0)
         self.assertEqual(self.answers, [])
@@ -126,7 +134,7 @@ class DigestTests(ClusterTestCase):
         self.cluster.run(1.0)
         self.assertEqual(len(self.answers), 3)
         self.assertEqual(len(set(self.answers)), 1)
-        self.assertEqual(value(self.answers[0], "seq"), 4)
+        self.assertEqual(value(self.answers[0], "seq"), self.base + 4)
 
     def test_digests_of_different_slots_differ(self) -> None:
         """A digest is chained over the whole history."""
@@ -139,9 +147,9 @@ class DigestTests(ClusterTestCase):
         """Only the last digests are kept."""
         self.execute(DIGESTS_KEPT + 1)
         for seq in (1, 2):
-            self.server(0).digest(seq, self.answers.append)
+            self.server(0).digest(self.base + seq, self.answers.append)
         self.assertEqual(code(self.answers[0]), ("NOTFOUND", "none"))
-        self.assertEqual(value(self.answers[1], "seq"), 2)
+        self.assertEqual(value(self.answers[1], "seq"), self.base + 2)
 
 
 class LifeTests(ClusterTestCase):
@@ -192,9 +200,9 @@ class LifeTests(ClusterTestCase):
     def test_skipped_number_is_left_out(self) -> None:
         """FAULT SKIP leaves a hole, which only the next leader fills."""
         self.begin()
-        self.server().skip.add(1)
+        self.server().skip.add(self.base + 1)
         told = self.connect().ask("INCR", "n")
         self.cluster.run(0.5)
         self.assertFalse(told.answered)
         status = self.server().status()
-        self.assertEqual((status["aru"], status["last_ordered"]), (0, 2))
+        self.assertEqual((status["aru"], status["last_ordered"]), (self.base, self.base + 2))

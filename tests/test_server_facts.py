@@ -13,7 +13,7 @@ STATUS_NAMES = (
     *("cluster", "server", "version", "state", "view", "attempted", "leader", "n", "quorum", "tolerates"),
     *("aru", "last_ordered", "revision", "sessions", "connections", "pending", "queued", "compacted", "snapshot"),
     *("digest", "uptime", "transport", "apps", "peers", "incarnation", "turns", "updates", "proposed", "discarded"),
-    *("frames", "storage"),
+    *("frames", "storage", "settings", "settings_differ"),
 )
 """The names of STATUS, in their order."""
 
@@ -58,7 +58,7 @@ class StatusFormTests(ClusterTestCase):
             (
                 ("id", i),
                 ("state", "REG_LEADER" if i == self.leader else "REG_NONLEADER"),
-                ("aru", 0),
+                ("aru", self.base),
                 ("alive", "yes"),
                 ("address", f"127.0.0.1:{7400 + i}"),
             )

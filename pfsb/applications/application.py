@@ -40,6 +40,7 @@ class Application:
     """
 
     name: str
+    version = 1
     commands: Sequence[CommandDescription] = ()
 
     def __init__(self, verbs: Mapping[str, Verb]) -> None:

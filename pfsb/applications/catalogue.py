@@ -1,11 +1,12 @@
-"""The applications that can be run, and the verbs of a server's applications."""
+"""The applications that can be run, and the verbs of those that a server runs now."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.plugin import getPlugins
 
 from pfsb.applications.interfaces import (
@@ -18,27 +19,99 @@ from pfsb.applications.interfaces import (
 from pfsb.support.spelling import nearest
 
 
+class InstalledApplications(Protocol):
+    """The applications that a server is able to run."""
+
+    @property
+    def versions(self) -> Mapping[str, Sequence[int]]:
+        """Name of each application -> the versions of it that can be made."""
+
+    def make(self, name: str, version: int) -> IReplicatedApplication:
+        """An application with its first state. Raises `BadRequest` for one that is not installed."""
+
+
+def version_of(application: IReplicatedApplication) -> int:
+    """The version of an application; 1 if it does not tell, as an application that never had another version."""
+    version: int = getattr(application, "version", 1)
+    return version
+
+
+def _versions(maker: IApplicationMaker) -> Sequence[int]:
+    versions: Sequence[int] = getattr(maker, "versions", (1,))
+    return versions
+
+
+@frozen
+class PluginApplications:
+    """The applications that Twisted finds as plugins."""
+
+    _makers: Mapping[str, Sequence[IApplicationMaker]] = field(init=False)
+
+    @_makers.default
+    def _find_makers(self) -> Mapping[str, Sequence[IApplicationMaker]]:
+        makers: dict[str, list[IApplicationMaker]] = {}
+        for maker in getPlugins(IApplicationMaker):
+            makers.setdefault(maker.name, []).append(maker)
+        return makers
+
+    @property
+    def versions(self) -> Mapping[str, Sequence[int]]:
+        return {name: _versions(found[0]) for name, found in self._makers.items() if len(found) == 1}
+
+    def latest(self, name: str) -> tuple[str, int]:
+        """(name, latest version) of an application. Raises `BadRequest` for a name without a plugin or with several."""
+        return name, max(_versions(self._maker(name)))
+
+    def make(self, name: str, version: int) -> IReplicatedApplication:
+        """Raises `BadRequest` also for an application that cannot be imported."""
+        maker = self._maker(name)
+        if version not in _versions(maker):
+            known = ", ".join(map(str, _versions(maker)))
+            raise BadRequest(f'the application "{name}" has no version {version} here; there is {known}')
+        make_version: Callable[..., IReplicatedApplication] = maker.make
+        try:
+            return make_version(version) if hasattr(maker, "versions") else make_version()
+        except (ImportError, AttributeError, ValueError) as error:  # namedAny raises these for a wrong name
+            raise BadRequest(f'the application "{name}" cannot be loaded: {error}') from error
+
+    def _maker(self, name: str) -> IApplicationMaker:
+        found = self._makers.get(name, ())
+        if not found:
+            raise BadRequest(f'there is no application "{name}"; known are {", ".join(sorted(self._makers))}')
+        if len(found) > 1:
+            raise BadRequest(f'{len(found)} plugins are named "{name}"; each application needs a name of its own')
+        return found[0]
+
+
+@frozen
+class GivenApplications:
+    """Applications that are there already, as a program with one of its own, or a test, brings them."""
+
+    _given: Mapping[str, IReplicatedApplication]
+
+    @classmethod
+    def of(cls, applications: Iterable[IReplicatedApplication]) -> GivenApplications:
+        return cls({application.name: application for application in applications})
+
+    @property
+    def versions(self) -> Mapping[str, Sequence[int]]:
+        return {name: (version_of(application),) for name, application in self._given.items()}
+
+    def make(self, name: str, version: int) -> IReplicatedApplication:
+        """The application as it was given: it can be made once, at the birth of its cluster."""
+        application = self._given.get(name)
+        if application is None or version_of(application) != version:
+            raise BadRequest(f'there is no application "{name}" version {version}')
+        return application
+
+
 def find_applications(names: Sequence[str]) -> list[IReplicatedApplication]:
-    """Build the applications of these names, in this order. Each application is found as a plugin of Twisted.
+    """Build the latest versions of the applications of these names, in this order.
 
     Raises `BadRequest` for a name without a plugin or with several, and for an application that cannot be imported.
     """
-    makers: dict[str, list[IApplicationMaker]] = {}
-    for maker in getPlugins(IApplicationMaker):
-        makers.setdefault(maker.name, []).append(maker)
-    return [_make(name, makers) for name in names]
-
-
-def _make(name: str, makers: Mapping[str, Sequence[IApplicationMaker]]) -> IReplicatedApplication:
-    found = makers.get(name, ())
-    if not found:
-        raise BadRequest(f'there is no application "{name}"; known are {", ".join(sorted(makers))}')
-    if len(found) > 1:
-        raise BadRequest(f'{len(found)} plugins are named "{name}"; each application needs a name of its own')
-    try:
-        return found[0].make()
-    except (ImportError, AttributeError, ValueError) as error:  # namedAny raises these for a wrong name
-        raise BadRequest(f'the application "{name}" cannot be loaded: {error}') from error
+    plugins = PluginApplications()
+    return [plugins.make(*plugins.latest(name)) for name in names]
 
 
 @frozen
@@ -50,13 +123,41 @@ class CatalogueEntry:
 
 
 class Catalogue:
-    """The verbs of a server's applications."""
+    """The applications that a server runs now, and their verbs.
 
-    def __init__(self, applications: Iterable[IReplicatedApplication]) -> None:
-        """Collect the verbs of these applications. Raises `BadRequest` if two of them have a verb in common."""
-        self.applications = tuple(applications)
+    Which ones run is a setting of the cluster: until its first slot is executed the catalogue has the applications of
+    the configuration, so that commands can be checked. `switch` replaces them; `edition` tells readers that keep
+    something made of a catalogue when to make it anew.
+    """
+
+    def __init__(
+        self, applications: Iterable[IReplicatedApplication], installed: InstalledApplications | None = None
+    ) -> None:
+        """`installed` makes further applications; None: there are none but `applications`.
+
+        Raises `BadRequest` if two of the applications have a verb in common.
+        """
+        given = tuple(applications)
+        self.installed: InstalledApplications = GivenApplications.of(given) if installed is None else installed
+        self.edition = 0
+        """Number of switches so far."""
+        self._built_in: tuple[IReplicatedApplication, ...] = ()
+        self._fill(given)
+
+    def include(self, application: IReplicatedApplication) -> None:
+        """Add an application that always runs, whichever are switched to. Raises `BadRequest` as `__init__` does."""
+        self._built_in = (*self._built_in, application)
+        self._fill(self.applications)
+
+    def switch(self, applications: Iterable[IReplicatedApplication]) -> None:
+        """Run these applications from now on, and those that are built in. Raises `BadRequest` as `__init__` does."""
+        self._fill(tuple(applications))
+        self.edition += 1
+
+    def _fill(self, applications: Sequence[IReplicatedApplication]) -> None:
+        chosen = tuple(application for application in applications if application not in self._built_in)
         entries: dict[str, CatalogueEntry] = {}
-        for application in self.applications:
+        for application in (*chosen, *self._built_in):
             for description in application.commands:
                 if other := entries.get(description.verb):
                     raise BadRequest(
@@ -64,7 +165,13 @@ class Catalogue:
                         f"{description.verb}; they cannot run in one server"
                     )
                 entries[description.verb] = CatalogueEntry(application, description)
+        self.applications: Sequence[IReplicatedApplication] = (*chosen, *self._built_in)
         self.verbs: Mapping[str, CatalogueEntry] = MappingProxyType(entries)
+
+    @property
+    def chosen(self) -> Sequence[IReplicatedApplication]:
+        """The applications that were switched to, without those that are built in."""
+        return self.applications[: len(self.applications) - len(self._built_in)]
 
     def entry(self, verb: str) -> CatalogueEntry:
         """The entry of `verb`, in upper or lower case. Raises `BadRequest` (UNKNOWN), which names the nearest verb."""
@@ -84,3 +191,12 @@ class Catalogue:
         if entry is None:
             entry, parts = self.entry(parts[0]), (parts[0].upper(), *parts[1:])
         return entry.application.check(parts)
+
+
+def catalogue_of_plugins(names: Sequence[str]) -> Catalogue:
+    """The catalogue that runs the latest versions of these plugins, and can be switched to all others.
+
+    Raises `BadRequest` as `find_applications` does.
+    """
+    plugins = PluginApplications()
+    return Catalogue([plugins.make(*plugins.latest(name)) for name in names], plugins)

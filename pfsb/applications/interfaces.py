@@ -127,6 +127,7 @@ class IReplicatedApplication(Interface):
     """
 
     name = Attribute("str: the name in the configuration's `apps`")
+    version = Attribute("int: the version of its commands' results and of its snapshot, from 1 on")
     commands = Attribute("Sequence[CommandDescription]")
 
     def check(command: tuple[str, ...]) -> Command:
@@ -176,9 +177,10 @@ class IApplicationMaker(Interface):
 
     name = Attribute("str")
     help = Attribute("str: one sentence")
+    versions = Attribute("Sequence[int]: the versions that it can make, ascending")
 
-    def make() -> IReplicatedApplication:
-        """Import the application's module, and build the application."""
+    def make(version: int) -> IReplicatedApplication:
+        """Import that version and build it."""
 
 
 def _ascii(_instance: object, _attribute: object, value: str) -> None:
@@ -194,8 +196,11 @@ class ApplicationMaker:
     help: str
     module: str
     factory: str
+    """Name in the module: a function without arguments, or, of several versions, with the version as its argument."""
+    versions: Sequence[int] = (1,)
 
-    def make(self) -> Any:
+    def make(self, version: int) -> Any:
         from twisted.python.reflect import namedAny
 
-        return namedAny(f"{self.module}.{self.factory}")()
+        factory = namedAny(f"{self.module}.{self.factory}")
+        return factory() if len(self.versions) == 1 else factory(version)

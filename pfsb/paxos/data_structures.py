@@ -86,12 +86,11 @@ class LastExecuted:
 
     The table is a function of the executed slots, so it is equal on all servers that have executed the same slots.
 
-    Departure 7: an entry that no update has touched for `horizon_slots` slots is dropped. No update executes twice
-    because of that: an update that the entry would have filtered out was made before the entry was last touched, so it
-    is too old to be executed (`ClientUpdate.made_at`).
+    Departure 7: an entry that no update has touched for a horizon (`OrderedUpdateQueue`) is dropped. No update runs
+    twice because of that: an update that the entry would have filtered out was made before the entry was last touched,
+    so it is too old to be executed (`ClientUpdate.made_at`).
     """
 
-    horizon_slots: int
     timestamps: OrderedDict[str, tuple[int, int]] = field(factory=OrderedDict)
     """client id -> (timestamp of its latest executed update, slot of that update), least recently touched first."""
 

@@ -101,7 +101,7 @@ def _wrong_views(replica: Replica) -> Iterator[str]:
 
 
 def _wrong_ordering(replica: Replica) -> Iterator[str]:
-    ordering, window = replica.data.ordering, replica.settings.window_slots
+    ordering, window = replica.data.ordering, replica.window.slots
     history, aru = ordering.global_history, ordering.local_aru
     if replica.ordered_queue.digests.seq != aru:
         yield f"2: Local_Aru is {aru}, but {replica.ordered_queue.digests.seq} slots were executed"

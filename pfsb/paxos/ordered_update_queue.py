@@ -62,6 +62,14 @@ class OrderedUpdateQueue(Handler):
         """Last_Executed of Figure 2, by which each update is executed only once (G15 i)."""
         self.time_ms = 0
         """The state machine's time, in milliseconds: the highest leader's clock in an executed batch."""
+        self.horizon_slots = core.settings.horizon_slots
+        """Number of slots for which an update is valid (Departure 7); a setting of the cluster once it has any."""
+        self.oldest_valid = 0
+        """Lowest `made_at` of an update that may still be executed.
+
+        The value never goes back, also when the horizon grows (Departure 34): what Last_Executed has dropped by then
+        could not keep an update of that age from being executed twice.
+        """
         self.digests = DigestChain(core.settings.digests_kept)
 
     def mark_ordered(self, message: GloballyOrderedUpdate) -> list[Executed]:
@@ -119,7 +127,7 @@ class OrderedUpdateQueue(Handler):
         time_ms, updates = slot.ordered.open()
         self.time_ms = max(self.time_ms, time_ms)
         last_executed = self.last_executed
-        oldest = seq - self._settings.horizon_slots
+        oldest = self.oldest_valid = max(self.oldest_valid, seq - self.horizon_slots)
         fresh = []
         for update in updates:
             if update.timestamp <= last_executed.of(update.client_id):

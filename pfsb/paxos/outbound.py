@@ -24,6 +24,7 @@ from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Accept, Message
 from pfsb.paxos.peers import Peers
 from pfsb.paxos.settings import Settings
+from pfsb.paxos.window import Window
 
 _NEARLY = 0.9
 """Votes that have waited for this fraction of `lazy_seconds` are sent together with those that are due."""
@@ -48,6 +49,7 @@ class Outbound:
         transport: ITransport,
         clock: IReactorTime,
         settings: Settings,
+        window: Window,
         tracer: ITracer | None = None,
     ) -> None:
         self._membership = membership
@@ -57,12 +59,7 @@ class Outbound:
         self._clock = clock
         self._tracer = tracer
         self._seconds = settings.lazy_seconds
-        self._votes_max = settings.window_slots // 2
-        """Maximum number of votes that wait to be sent to one server.
-
-        A server whose Local_Aru is two windows behind the leader's accepts no proposals, so delayed votes must not set
-        it back that far.
-        """
+        self._window = window
         self._kept: dict[int, _Kept] = {}
         self._call: IDelayedCall | None = None
 
@@ -109,7 +106,8 @@ class Outbound:
             seqs = tuple(dict.fromkeys(before.votes.seqs + votes.seqs))
             votes = Accept(votes.server_id, votes.view, seqs)
         self._kept[server_id] = _Kept(votes, since)
-        if len(votes.seqs) > self._votes_max:
+        # A server whose Local_Aru lags by two windows accepts no proposals, so late votes must not add up to that.
+        if len(votes.seqs) > self._window.slots // 2:
             self._transmit(self.take_kept(server_id), server_id)
         elif self._call is None:
             self._call = self._clock.callLater(self._seconds, self.send_due)

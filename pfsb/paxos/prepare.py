@@ -16,6 +16,7 @@ from pfsb.paxos.messages import DataEntry, GloballyOrderedUpdate, Prepare, Prepa
 from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.records import ViewRecord
 from pfsb.paxos.update_queue import UpdateQueue
+from pfsb.paxos.window import Window
 
 
 class PrepareHandler(Handler):
@@ -26,9 +27,11 @@ class PrepareHandler(Handler):
         update_queue: UpdateQueue,
         alive: AliveHandler,
         progress_timer: ProgressTimer,
+        window: Window,
     ) -> None:
         super().__init__(core)
         self._ordering = ordering
+        self._window = window
         self._update_queue = update_queue
         self._alive = alive
         self._progress_timer = progress_timer
@@ -93,7 +96,7 @@ class PrepareHandler(Handler):
     def can_answer(self, message: Prepare) -> bool:
         """Whether this server can send a complete data list above the leader's Local_Aru: safety needs that (G19)."""
         ordering = self._data.ordering
-        longest = 2 * self._settings.window_slots
+        longest = 2 * self._window.slots
         return message.local_aru >= ordering.global_history.floor and message.local_aru >= ordering.local_aru - longest
 
     def own_prepare_ok(self, message: Prepare) -> list[PrepareOK]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
-from pfsb.paxos.messages import Accept, Batch, Proposal, State
+from pfsb.paxos.messages import Accept, Batch, ClientUpdate, Proposal, State
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.records import ProposalRecord
 from pfsb.paxos.update_queue import UpdateQueue
@@ -27,17 +27,20 @@ class ProposalHandler(Handler):
         update_queue: UpdateQueue,
         window: Window,
         on_far_ahead: Callable[[int], None],
+        birth: Callable[[], ClientUpdate] | None,
     ) -> None:
-        """`on_far_ahead` is called when the leader proposes a slot beyond this server's window.
+        """`birth` makes the update with the settings of the cluster; None: the state machine needs none.
 
-        The call-back gets the lowest Local_Aru that the leader can have then (section 5.6, trigger 1).
-        """
+        `on_far_ahead` is called when the leader proposes a slot beyond this server's window, with a slot up to which
+        the leader must have executed (section 5.6, trigger 1)."""
         super().__init__(core)
         self._ordered_queue = ordered_queue
         self._ordering = ordering
         self._update_queue = update_queue
         self._window = window
         self._on_far_ahead = on_far_ahead
+        self.birth = birth
+        """Makes the update with the first settings of the cluster (Departure 34)."""
         self._ahead_ms = 0
         """Maximum number of milliseconds by which the state machine's time has been ahead of this server's clock."""
         self.skipped: set[int] = set()
@@ -125,13 +128,23 @@ class ProposalHandler(Handler):
         A slot with a proposal of an older view is never left out: that proposal may have been chosen.
         """
         slot = self._data.ordering.global_history.get(seq)
-        return seq in self.skipped and (slot is None or slot.proposal is None)
+        return self._window.is_born and seq in self.skipped and (slot is None or slot.proposal is None)
 
     def batch_for(self, seq: int) -> Batch | None:
+        """The batch for a slot, or None if nothing waits for a number.
+
+        Departure 34: as long as the settings of the cluster are not executed, they stand wherever nothing was accepted.
+        Nothing was executed by then, so this is slot 1.
+        """
         ordering = self._data.ordering
         slot = ordering.global_history.get(seq)
         if slot is not None and slot.proposal is not None:
             return slot.proposal.batch
+        if not self._window.is_born:
+            assert self.birth is not None
+            if seq > ordering.local_aru + 1:
+                return None
+            return Batch.of(self.now_ms(), [self.birth()])
         if seq < ordering.global_history.top:
             return Batch.of(self.now_ms(), ())
         return self._update_queue.pop_batch(self.now_ms())

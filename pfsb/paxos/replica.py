@@ -78,7 +78,7 @@ def new_data(server_id: int, settings: Settings) -> DataStructures:
         PrepareData(),
         OrderingData(),
         TimerData(settings.progress_seconds),
-        ClientData(LastExecuted(settings.horizon_slots)),
+        ClientData(LastExecuted()),
     )
 
 
@@ -105,7 +105,11 @@ class Replica:
         state_machine: IStateMachine,
         on_failure: Callable[[Failure], None],
         tracer: ITracer | None = None,
+        birth: Callable[[], ClientUpdate] | None = None,
     ) -> None:
+        """`birth` makes the update that the first leader proposes first, with the settings of the cluster (Departure
+        38); None: the state machine needs none.
+        """
         self.storage = storage
         self._transport = transport
         self._tracer = tracer
@@ -113,10 +117,10 @@ class Replica:
         self.membership = membership = Membership(server_id, tuple(servers))
         self.data = data = new_data(server_id, settings)
         self.peers = peers = Peers(membership, clock, settings)
-        self.outbound = Outbound(membership, peers, transport, clock, settings, tracer)
+        self.window = window = Window(data.ordering, settings.window_slots, is_born=birth is None)
+        self.outbound = Outbound(membership, peers, transport, clock, settings, window, tracer)
         self.turn = Turn(data, storage, self.outbound, on_failure, self.end_turn, tracer)
         core = Core(data, membership, self.turn, clock, settings, tracer)
-        self.window = window = Window(data.ordering, settings)
         self.demand = Demand(core, peers)
         self.progress_timer = ProgressTimer(core, rng)
         self.update_timers = UpdateTimers(core)
@@ -133,11 +137,11 @@ class Replica:
             on_leader_at_work=self.update_timers.forward_pending_updates,
         )
         self.proposals = ProposalHandler(
-            core, self.ordered_queue, self.ordering, self.update_queue, window, self.reconciliation.catch_up_to
+            core, self.ordered_queue, self.ordering, self.update_queue, window, self.reconciliation.catch_up_to, birth
         )
         self.accepts = AcceptHandler(core, self.ordering, window)
         self.client_updates = ClientUpdateHandler(core, self.update_queue, self.demand)
-        self.prepare = PrepareHandler(core, self.ordering, self.update_queue, self.alive, self.progress_timer)
+        self.prepare = PrepareHandler(core, self.ordering, self.update_queue, self.alive, self.progress_timer, window)
         self.election = LeaderElectionHandler(core, self.prepare, self.update_queue, self.alive, self.progress_timer)
         self.reads = ReadIndexHandler(core, self.alive)
         self.storage_identity = StorageIdentityHandler(core, self.alive, self.take_part)
@@ -179,6 +183,11 @@ class Replica:
         self._introduce_waiting = introduce_waiting
         self._after_answers = after_answers
         self.demand.clients_wait = clients_wait
+
+    def adopt(self, window_slots: int, horizon_slots: int) -> None:
+        """Follow the settings of the cluster, which the state machine has executed in this very slot (Departure 34)."""
+        self.window.adopt(window_slots)
+        self.ordered_queue.horizon_slots = horizon_slots
 
     # ------------------------------------------------------------------ start and stop
 

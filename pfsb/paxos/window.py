@@ -7,19 +7,27 @@ other half of that section of the paper, is in `pfsb.paxos.alive`.
 from __future__ import annotations
 
 from pfsb.paxos.data_structures import OrderingData
-from pfsb.paxos.settings import Settings
 
 
 class Window:
     """The slots that a leader may propose in, and that a follower accepts proposals for."""
 
-    def __init__(self, ordering: OrderingData, settings: Settings) -> None:
+    def __init__(self, ordering: OrderingData, slots: int, *, is_born: bool) -> None:
+        """`slots` is the size of the window, which the settings of the cluster replace at their birth (`adopt`)."""
         self._ordering = ordering
-        self._slots = settings.window_slots
+        self.slots = slots
+        """Size of the window."""
+        self.is_born = is_born
+        """Whether the settings of the cluster are in force. Before, the leader proposes them, one slot at a time."""
+
+    def adopt(self, slots: int) -> None:
+        """Take the size of the window from the settings of the cluster, which are executed now (Departure 34)."""
+        self.slots = slots
+        self.is_born = True
 
     def may_propose(self, seq: int) -> bool:
-        """A leader proposes slot `seq` only after it has executed slot `seq - window_slots`."""
-        return seq <= self._ordering.local_aru + self._slots
+        """A leader proposes slot `seq` only after it has executed slot `seq` less the window."""
+        return seq <= self._ordering.local_aru + (self.slots if self.is_born else 1)
 
     def may_accept(self, seq: int) -> bool:
         """A follower accepts proposals up to two windows above its Local_Aru.
@@ -27,8 +35,8 @@ class Window:
         The leader may have executed up to one window more than this follower. A server holds no proposal of a slot more
         than two windows above its Local_Aru, which bounds the data list of a PREPARE_OK.
         """
-        return seq <= self._ordering.local_aru + 2 * self._slots
+        return seq <= self._ordering.local_aru + 2 * self.slots
 
     def executed_by_leader_of(self, seq: int) -> int:
         """The lowest Local_Aru that a leader can have when it proposes slot `seq`; every slot up to it is ordered."""
-        return seq - self._slots
+        return seq - self.slots

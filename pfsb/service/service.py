@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from pfsb.applications.catalogue import Catalogue, find_applications
+from pfsb.applications.catalogue import Catalogue, catalogue_of_plugins
 from pfsb.applications.interfaces import BadRequest, IEventLog
 from pfsb.config.addresses import with_backlog
 from pfsb.config.config import Config, ConfigError, load
@@ -34,6 +34,7 @@ from pfsb.service.assembly import real_server, sqlite_storage
 from pfsb.service.chat_log import ChatLog
 from pfsb.service.metrics import Metrics, ReactorLag
 from pfsb.service.preflight import PortInUse, refuse_used_ports
+from pfsb.sessions.state_machine import CannotRun
 from pfsb.support.open_files import allow_many_files
 from pfsb.tracing import JSONTracer
 from pfsb.transports.udp import UnknownHost
@@ -114,7 +115,7 @@ class Options(usage.Options):
         self.config = load(self["config"])
         self.config.server(self.server_id)
         self.config.secret()
-        self.catalogue = Catalogue(find_applications(self["apps"] or self.config.apps))
+        self.catalogue = catalogue_of_plugins(self["apps"] or self.config.apps)
         refuse_used_ports(self.config, self.server_id)
         if self.directory is not None:
             clock: Any = reactor
@@ -170,7 +171,7 @@ class ServerService(Service):
         clock.seconds = steady_seconds()
         try:
             self._start()
-        except (StorageRefused, CannotListenError, UnknownHost, OSError, ConfigError) as error:
+        except (StorageRefused, CannotListenError, UnknownHost, OSError, ConfigError, CannotRun) as error:
             self._log.critical("{error}", error=str(error))
             sys.exit(f"pfsb: {error}")
 
@@ -284,7 +285,7 @@ class ServerService(Service):
 
         The protocol tolerates a server that crashes, but not one that goes on in a wrong state.
         """
-        if failure.check(StorageWasReplaced):
+        if failure.check(StorageWasReplaced, CannotRun):
             self._log.critical("{error}", error=failure.getErrorMessage())
         else:
             self._log.failure("this server stops itself", failure)

@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from pfsb.applications.interfaces import Event, IEventLog
+from attrs import define, field
+
+from pfsb.applications.catalogue import Catalogue
+from pfsb.applications.interfaces import BadRequest, Event, IEventLog
 from pfsb.paxos.turn import Turn
 from pfsb.sessions.subscription import Subscription
+
+
+@define(eq=False)
+class EventLog:
+    """The event log that clients subscribe to by one listen verb."""
+
+    application: Any
+    """The application that keeps the events; another one once the cluster runs another version of it."""
+    released: int
+    """Number of the last event that may be told: later ones are behind the durability gate."""
+    subscriptions: dict[Subscription, None] = field(factory=dict)
+    """In the order of their beginning, so that equal runs have equal orders."""
+
+    def events(self, first: int, limit: int) -> Sequence[Event]:
+        """Up to `limit` events, from number `first` on."""
+        found: Sequence[Event] = self.application.events(first, limit)
+        return found
 
 
 class EventFeed:
     """All subscriptions of one server. Events are delivered behind the durability gate, like answers."""
 
-    def __init__(self, applications: Iterable[Any], turn: Turn) -> None:
+    def __init__(self, catalogue: Catalogue, turn: Turn) -> None:
+        self._catalogue = catalogue
         self._turn = turn
-        self._logs = {app.listen_verb: app for app in applications if IEventLog.providedBy(app)}
-        """Listen verb -> the application whose events it subscribes to."""
-        self._released = {verb: app.length() for verb, app in self._logs.items()}
-        """Listen verb -> the number of the last event that may be delivered: later ones wait at the durability gate."""
-        self._subscriptions: dict[str, dict[Subscription, None]] = {verb: {} for verb in self._logs}
-        """Listen verb -> its subscriptions, the oldest first, so that one seed of the simulator gives one order."""
+        self._logs: dict[str, EventLog] = {}
+        """Listen verb -> its log."""
+        self._edition = -1
         self._impatient: dict[Subscription, None] = {}
-        """The subscriptions that count as clients that wait (Departure 25), so that events come without delay."""
+        """The subscriptions of clients that would notice if an event came some milliseconds later."""
+        self._read_catalogue()
 
     @property
     def has_impatient_subscriptions(self) -> bool:
+        """Whether a client waits for events, and would notice if one came later (Departure 25)."""
         return bool(self._impatient)
 
     def subscribe(
@@ -35,28 +55,53 @@ class EventFeed:
 
         `first` 0 stands for the next new event. Each event is delivered once, in order, until the returned subscription
         is stopped. A subscriber that `is_patient` does not count as a client that waits (Departure 25), so its events
-        may come some milliseconds later.
+        may come some milliseconds later. Raises `BadRequest` if no application of the cluster has the verb any more.
         """
-        released = self._released[verb]
-        subscriptions = self._subscriptions[verb]
+        self._read_catalogue()
+        log = self._logs.get(verb)
+        if log is None:
+            raise BadRequest(f"no application here has the verb {verb} now", "UNKNOWN")
 
         def stopped(subscription: Subscription) -> None:
-            subscriptions.pop(subscription, None)
+            log.subscriptions.pop(subscription, None)
             self._impatient.pop(subscription, None)
 
-        subscription = Subscription(self._logs[verb], first or released + 1, deliver, stopped)
-        subscriptions[subscription] = None
+        subscription = Subscription(log, first or log.released + 1, deliver, stopped)
+        log.subscriptions[subscription] = None
         if not is_patient:
             self._impatient[subscription] = None
-        subscription.release(released)
+        subscription.release(log.released)
         return subscription
+
+    def subscriptions(self, verb: str) -> int:
+        """Number of subscriptions to the events of a listen verb."""
+        return len(self._logs[verb].subscriptions)
 
     def log_grew(self, application: IEventLog) -> None:
         """Delivers the new events of an application, to all its subscribers, when the present turn has passed the
         gate."""
+        self._read_catalogue()
         self._turn.call(self._release, application.listen_verb, application.length())
 
     def _release(self, verb: str, length: int) -> None:
-        self._released[verb] = length
-        for subscription in tuple(self._subscriptions[verb]):
-            subscription.release(length)
+        log = self._logs.get(verb)
+        if log is not None:
+            log.released = length
+            for subscription in tuple(log.subscriptions):
+                subscription.release(length)
+
+    def _read_catalogue(self) -> None:
+        """Follow the catalogue, if the cluster runs other applications than before.
+
+        The subscriptions of an application that goes on under another version go on. Those of one that runs no more
+        are told nothing further.
+        """
+        if self._edition == self._catalogue.edition:
+            return
+        self._edition = self._catalogue.edition
+        before, self._logs = self._logs, {}
+        for application in self._catalogue.applications:
+            if IEventLog.providedBy(application):
+                verb = application.listen_verb
+                log = self._logs[verb] = before.get(verb) or EventLog(application, application.length())
+                log.application = application

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
+from pfsb.applications.catalogue import Catalogue
 from pfsb.applications.interfaces import Event, IEventLog, Refused, Result
 from pfsb.config.config import Limits
 from pfsb.paxos.messages import ClientUpdate
@@ -38,6 +39,7 @@ class LocalClients:
         incarnation: int,
         replica: Replica,
         machine: SessionStateMachine,
+        catalogue: Catalogue,
         clock: IReactorTime,
         limits: Limits,
     ) -> None:
@@ -47,7 +49,7 @@ class LocalClients:
         self.clock = clock
         self._limits = limits
         self.submission = Submission(server_id, incarnation, replica, machine, clock, limits.connections)
-        self.event_feed = EventFeed(machine.applications, replica.turn)
+        self.event_feed = EventFeed(catalogue, replica.turn)
         self._incarnation = incarnation
         self._connection_numbers = count(1)
         self._connections: dict[ClientConnection, None] = {}

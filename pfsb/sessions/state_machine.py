@@ -20,17 +20,36 @@ from attrs import define, evolve, field
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from pfsb.applications.catalogue import Catalogue
+from pfsb.applications.catalogue import Catalogue, InstalledApplications, version_of
 from pfsb.applications.interfaces import PENDING, Command, Done, IContext, IEventLog, Refused, Result, Ticket, Word
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
+from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.observer import NoObserver
+from pfsb.sessions.ordered_settings import Abilities, OrderedSettings
 from pfsb.sessions.reply_cache import ReplyCache
 
 OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
+BIRTH, ANNOUNCE = "BIRTH", "ANNOUNCE"
+
+
+class CannotRun(Exception):
+    """The settings of the cluster ask for something that this server does not have; the text is for a person."""
+
+
+def birth(server_id: int, values: ClusterSettings) -> ClientUpdate:
+    """The update that slot 1 holds: it brings the first settings.
+
+    Its client is named by the identity of the cluster, so two leaders that propose different settings, of which one
+    set is chosen, propose updates of different names.
+    """
+    entry = bundle.encode_entries([(0, (BIRTH, values.encode()))])
+    payload = bundle.encode([bundle.encode_bundle(bundle.encode_head(bundle.SERVER, 0, opens=False), 1, [entry])])
+    return ClientUpdate(f"birth.{values.cluster_identity.hex()}", server_id, 1, 0, payload)
+
 
 ANONYMOUS_TTL_MS = 10_000
 """How long, in milliseconds, an anonymous session stays open when the server of its connection is silent.
@@ -91,22 +110,33 @@ class _EventLog:
     length: int = 0
 
 
+def _successor(before: Any, name: str, version: int, installed: InstalledApplications) -> Any:
+    """The application that runs as `name` from now on, given the one that ran as `name` before, if any."""
+    if before is not None and version_of(before) == version:
+        return before
+    made: Any = installed.make(name, version)
+    if before is not None:
+        made.restore(before.snapshot())
+    return made
+
+
 @implementer(IStateMachine)
 class SessionStateMachine:
     """Runs all ordered updates, in their order."""
 
     _log = Logger()
 
-    def __init__(self, server_id: int, catalogue: Catalogue, session_window: int, horizon_slots: int) -> None:
+    def __init__(self, server_id: int, catalogue: Catalogue, values: ClusterSettings | None = None) -> None:
+        """`values` are the settings of a machine whose cluster is born already; None: slot 1 brings them."""
         self._server_id = server_id
-        self._session_window = session_window
-        self._horizon_slots = horizon_slots
-        self.applications = catalogue.applications
-        self._changes = {verb: entry.description.changes for verb, entry in catalogue.verbs.items()}
-        self._waits = frozenset(verb for verb, entry in catalogue.verbs.items() if entry.description.waits)
-        self._application_of = {verb: entry.application for verb, entry in catalogue.verbs.items()}
-        self._logs = [_EventLog(app) for app in catalogue.applications if IEventLog.providedBy(app)]
+        self._catalogue = catalogue
+        self.settings = OrderedSettings(values)
+        self.settings.on_change = self._adopt_settings
+        catalogue.include(self.settings)
+        self._read_catalogue()
         self._context = Context(self)
+        self.on_settings: Callable[[ClusterSettings], None] = lambda values: None
+        """Told of the settings at each change, inside execution: the protocol and the transport follow some of them."""
         self.observer: Any = NoObserver()
         self.counts: CommandCounts | None = None
         """Counts of commands of this server's own clients; None in recovery, so that no command is counted twice."""
@@ -119,6 +149,44 @@ class SessionStateMachine:
         self._closed: OrderedDict[str, tuple[int, int]] = OrderedDict()
         """Client id of a named session that has ended -> (its last number, the slot that ended it), oldest first."""
         self._seq = 0
+        self.oldest_kept = 0
+        """Slot below which ended sessions are forgotten. It never goes back, also when the horizon grows."""
+
+    def _read_catalogue(self) -> None:
+        catalogue = self._catalogue
+        self.applications = catalogue.applications
+        self._changes = {verb: entry.description.changes for verb, entry in catalogue.verbs.items()}
+        self._waits = frozenset(verb for verb, entry in catalogue.verbs.items() if entry.description.waits)
+        self._application_of = {verb: entry.application for verb, entry in catalogue.verbs.items()}
+        self._logs = [_EventLog(app) for app in catalogue.applications if IEventLog.providedBy(app)]
+
+    # ------------------------------------------------------------------ settings
+
+    def _adopt_settings(self, values: ClusterSettings) -> None:
+        """Follow the settings from here on. Raises `CannotRun` if this server lacks what they ask for."""
+        self._switch_applications(values)
+        for session in self.sessions.values():
+            session.answers.answers_max = values.session_window
+        self.on_settings(values)
+
+    def _switch_applications(self, values: ClusterSettings) -> None:
+        """Run the applications of the settings.
+
+        One that ran before under the same version goes on. One that ran under another version hands its state over.
+        Any other one begins with its first state.
+        """
+        installed = self._catalogue.installed
+        lacking = Abilities.of(installed.versions).lacks(values)
+        if lacking:
+            raise CannotRun(
+                f"the settings of the cluster ask for {', '.join(lacking)}, which this server does not have: "
+                "install it here and start the server again; nothing is lost"
+            )
+        before = {each.name: each for each in self._catalogue.chosen} if self._seq > 1 else {}
+        chosen = [_successor(before.get(name), name, version, installed) for name, version in values.apps]
+        if chosen != list(self._catalogue.chosen):
+            self._catalogue.switch(chosen)
+            self._read_catalogue()
 
     # ------------------------------------------------------------------ driven by the ordered update queue
 
@@ -126,6 +194,9 @@ class SessionStateMachine:
         """Lets applications end the PENDING commands whose time limit has passed by `time_ms`, then runs the updates of
         one slot."""
         self._seq, self.time_ms = seq, time_ms
+        if not self.settings.is_born:
+            self._execute_before_birth(updates)
+            return
         self.updates += len(updates)
         self._end_waits()
         for update in updates:
@@ -135,6 +206,15 @@ class SessionStateMachine:
             if log.application.length() != log.length:
                 log.length = log.application.length()
                 self.observer.log_grew(log.application)
+
+    def _execute_before_birth(self, updates: Sequence[ClientUpdate]) -> None:
+        """Run the birth of the settings, and nothing else: no other command can be executed without them."""
+        for update in updates:
+            for content in bundle.decode(update.payload):
+                if content.client_id == bundle.SERVER:
+                    for _, command in content.entries:
+                        if command[0] == BIRTH:
+                            self.run_operation(update.server_id, command)
 
     def too_old(self, update: ClientUpdate) -> None:
         """Tells the observer of an update beyond its horizon, which is not run.
@@ -207,7 +287,9 @@ class SessionStateMachine:
         client_id = content.client_id
         session = self.sessions.get(client_id)
         if content.opens and session is None:
-            session = Session(client_id, 0, server_id, ANONYMOUS_TTL_MS, ReplyCache(self._session_window))
+            session = Session(
+                client_id, 0, server_id, ANONYMOUS_TTL_MS, ReplyCache(self.settings.values.session_window)
+            )
             self.sessions[client_id] = session
         if session is None:
             return Refused(
@@ -235,7 +317,7 @@ class SessionStateMachine:
         application = self._application_of.get(verb)
         if application is None:
             return Refused("UNKNOWN", f"no application here knows {verb}")
-        if verb in self._waits and len(session.waiting) >= self._session_window:
+        if verb in self._waits and len(session.waiting) >= self.settings.values.session_window:
             return Refused("BUSY", f"{len(session.waiting)} commands of this session wait already, no more may")
         context = self._context
         context.revision, context.time_ms = self.revision, self.time_ms
@@ -277,10 +359,11 @@ class SessionStateMachine:
             return Refused(
                 "BADREQUEST", f"number {number} comes after {session.last_number}, and was not used: numbers only grow"
             )
+        window = self.settings.values.session_window
         return Refused(
             "BADREQUEST",
-            f"number {number} is past, and its answer no longer kept: at most {self._session_window} are, fewer large "
-            "ones, and none when the session ends",
+            f"number {number} is past, and its answer no longer kept: at most {window} are, fewer large ones, and none "
+            "when the session ends",
             fate="unknown",
         )
 
@@ -314,7 +397,15 @@ class SessionStateMachine:
     # ------------------------------------------------------------------ sessions open and end
 
     def run_operation(self, server_id: int, command: Command) -> Result:
-        """Runs an operation of a server's own session."""
+        """Runs an operation of a server's own session.
+
+        The operations that are about servers, and not about clients, count no revision.
+        """
+        match command:
+            case (str(verb), data) if verb == BIRTH:
+                return self.settings.give_birth(data)
+            case (str(verb), data) if verb == ANNOUNCE:
+                return self.settings.announce(server_id, data)
         self.revision += 1
         match command:
             case (str(verb), str(client_id), int(ttl_ms)) if verb == OPEN:
@@ -341,7 +432,7 @@ class SessionStateMachine:
             session.epoch, session.server_id, session.ttl_ms = self.revision, server_id, ttl_ms
         else:
             last_number, _ = self._closed.pop(client_id, (0, 0))
-            answers = ReplyCache(self._session_window, forgotten=last_number)
+            answers = ReplyCache(self.settings.values.session_window, forgotten=last_number)
             session = Session(client_id, self.revision, server_id, ttl_ms, answers, last_number, opened=self.revision)
             self.sessions[client_id] = session
         return Done(
@@ -369,13 +460,14 @@ class SessionStateMachine:
         return Done()
 
     def _forget_closed_sessions(self) -> None:
-        """Departure 33: forgets sessions that ended more than `horizon_slots` slots ago.
+        """Departure 33: forgets sessions that ended more than a horizon ago.
 
         By now every update with a command of such a session is too old to run, so the numbers of these commands need no
         longer be known.
         """
+        self.oldest_kept = max(self.oldest_kept, self._seq - self.settings.values.horizon)
         while self._closed:
             client_id, (_, closed_at) = next(iter(self._closed.items()))
-            if closed_at >= self._seq - self._horizon_slots:
+            if closed_at >= self.oldest_kept:
                 return
             del self._closed[client_id]

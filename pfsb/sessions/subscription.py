@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from twisted.logger import Logger
 
@@ -13,15 +13,21 @@ EVENTS_AT_ONCE = 64
 """Maximum number of events that a subscription fetches from the event log at once."""
 
 
+class EventSource(Protocol):
+    """The log that a subscription reads."""
+
+    def events(self, first: int, limit: int) -> Sequence[Event]: ...
+
+
 class Subscription:
     """A cursor of one client into an event log. It needs no queue: events that are not delivered yet are in the log."""
 
     _log = Logger()
 
     def __init__(
-        self, application: Any, first: int, deliver: Callable[[Event], None], on_stopped: Callable[[Subscription], None]
+        self, log: EventSource, first: int, deliver: Callable[[Event], None], on_stopped: Callable[[Subscription], None]
     ) -> None:
-        self._application = application
+        self._source = log
         self._next = first
         self._deliver = deliver
         self._on_stopped = on_stopped
@@ -59,7 +65,7 @@ class Subscription:
         try:
             while self._may_deliver():
                 limit = min(EVENTS_AT_ONCE, self._released - self._next + 1)
-                for event in self._application.events(self._next, limit):
+                for event in self._source.events(self._next, limit):
                     if not self._may_deliver():
                         break
                     self._next += 1

@@ -318,6 +318,10 @@ class FakeServer:
         self.skip: set[int] = set()
         self._leader = leader
 
+    @property
+    def session_window(self) -> int:
+        return self.config.limits.session_window
+
     def leader(self) -> int | None:
         return self._leader
 

@@ -204,11 +204,11 @@ class GlobalHistoryTests(SynchronousTestCase):
 class LastExecutedTests(SynchronousTestCase):
     def test_unknown_client_has_executed_nothing(self) -> None:
         """Figure 2 F: Last_Executed starts at 0."""
-        self.assertEqual(LastExecuted(100).of("alice"), 0)
+        self.assertEqual(LastExecuted().of("alice"), 0)
 
     def test_least_recently_touched_entries_are_dropped(self) -> None:
         """Departure 7: the table is bounded by the horizon, in slots."""
-        table = LastExecuted(100)
+        table = LastExecuted()
         table.note("alice", 1, 1)
         table.note("bob", 1, 2)
         table.note("alice", 2, 3)
@@ -217,7 +217,7 @@ class LastExecutedTests(SynchronousTestCase):
 
     def test_entry_touched_at_the_limit_stays(self) -> None:
         """An update made at the limit is still valid, so its predecessor must be known."""
-        table = LastExecuted(100)
+        table = LastExecuted()
         table.note("alice", 1, 3)
         table.drop_older_than(3)
         self.assertEqual(table.of("alice"), 1)

@@ -9,12 +9,14 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from pfsb.paxos.data_structures import OrderingData
 from pfsb.paxos.interfaces import ITransport
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Accept, Alive, Message, Proposal, State
 from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.peers import Peers
 from pfsb.paxos.settings import Settings
+from pfsb.paxos.window import Window
 from tests.paxos.case import Notes, ReplicaTestCase
 from tests.paxos.messages import accept, alive, client_update, proposal, vc_proof
 
@@ -45,7 +47,15 @@ class LazyVotesTestCase(SynchronousTestCase):
         self.clock, self.frames, self.notes = Clock(), Frames(), Notes()
         membership = Membership(2, (1, 2, 3, 4))
         self.peers = Peers(membership, self.clock, settings)
-        self.way_out = Outbound(membership, self.peers, self.frames, self.clock, settings, self.notes)
+        self.way_out = Outbound(
+            membership,
+            self.peers,
+            self.frames,
+            self.clock,
+            settings,
+            Window(OrderingData(), settings.window_slots, is_born=True),
+            self.notes,
+        )
         self.clients_wait_at(*waited_at)
 
     def clients_wait_at(self, *server_ids: int) -> None:

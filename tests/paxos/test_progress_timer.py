@@ -8,12 +8,14 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.core import Core
+from pfsb.paxos.data_structures import OrderingData
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.peers import Peers
 from pfsb.paxos.progress_timer import HURRY_SECONDS, ProgressTimer
 from pfsb.paxos.replica import new_data
 from pfsb.paxos.turn import Turn
+from pfsb.paxos.window import Window
 from tests.paxos.case import SMALL, FakeStorage, FakeTransport, Notes, Recovered, ReplicaTestCase, identity_of
 from tests.paxos.messages import view_change
 
@@ -24,7 +26,14 @@ class ProgressTimerTests(SynchronousTestCase):
         self.notes = Notes()
         data, membership = new_data(2, SMALL), Membership(2, (1, 2, 3))
         self.timers = data.timers
-        way_out = Outbound(membership, Peers(membership, self.clock, SMALL), FakeTransport(), self.clock, SMALL)
+        way_out = Outbound(
+            membership,
+            Peers(membership, self.clock, SMALL),
+            FakeTransport(),
+            self.clock,
+            SMALL,
+            Window(OrderingData(), 4, is_born=True),
+        )
         storage = FakeStorage(Recovered(identity_of(2), 1))
         turn = Turn(data, storage, way_out, lambda f: f.raiseException(), lambda: None)
         self.dice = random.Random(7)

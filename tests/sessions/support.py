@@ -33,6 +33,7 @@ from pfsb.paxos.settings import Settings
 from pfsb.server import Server
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
+from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.connection import ClientConnection, Submitted
 from pfsb.sessions.observer import ISessionObserver
 from pfsb.sessions.state_machine import CLOSE, EXPIRE, OPEN, SessionStateMachine
@@ -142,7 +143,11 @@ class Driver:
     def __init__(
         self, server_id: int = 0, catalogue: Catalogue | None = None, window: int = 4, horizon_slots: int = 10
     ) -> None:
-        self.machine = SessionStateMachine(server_id, catalogue or applications(), window, horizon_slots)
+        self.machine = SessionStateMachine(
+            server_id,
+            catalogue or applications(),
+            ClusterSettings(members=(0, 1, 2), apps=(), session_window=window, horizon=horizon_slots),
+        )
         self.machine.observer = self.observer = Observer()
         self.seq = 0
         self.time_ms = 1_000
@@ -343,11 +348,20 @@ class ClusterTestCase(SynchronousTestCase):
 
     cluster: SimulatedCluster
     client: Client
+    base: int
+    """Local_Aru when the test begins: the slots below hold the settings, and what each server can run."""
 
     def begin(self, servers: int = 1, limits: Limits | None = None) -> None:
         self.cluster = SimulatedCluster(self.id(), servers, build=lambda parts: ServerProcess(parts, limits))
         self.cluster.run_until(self.cluster.has_leader)
+        self.cluster.run_until(self.all_are_announced)
         self.cluster.run(0.5)
+        self.base = self.server().replica.data.ordering.local_aru
+
+    def all_are_announced(self) -> bool:
+        """Whether every running server has executed the birth of the settings, and what each member can run."""
+        running = [self.server(i).machine.settings for i in self.cluster.running_ids]
+        return all(len(settings.announced) == len(self.cluster.ids) for settings in running)
 
     def server(self, server_id: int = 0) -> Server:
         server: Server = self.cluster.process(server_id).server
@@ -385,8 +399,8 @@ class ClusterTestCase(SynchronousTestCase):
         ]
 
     def updates(self) -> list[ClientUpdate]:
-        """The ordered updates on the disk of server 0, in order."""
-        ordered = self.cluster.disk(0).ordered(1, self.cluster.disk(0).local_aru)
+        """The updates ordered since the test began, on the disk of server 0, in order."""
+        ordered = self.cluster.disk(0).ordered(self.base + 1, self.cluster.disk(0).local_aru)
         return [update for _, batch in ordered for update in batch.open()[1]]
 
     def in_use(self) -> dict[int, Submitted]:

@@ -214,7 +214,7 @@ class EventTests(ClusterTestCase):
             subscription.stop()
         self.do(self.connect(), "SAY", "hello")
         self.cluster.run(0.5)
-        self.assertEqual((self.told[0], self.server(0).local_clients.event_feed._subscriptions), ([], {"LISTEN": {}}))
+        self.assertEqual((self.told[0], self.server(0).local_clients.event_feed.subscriptions("LISTEN")), ([], 0))
 
     def test_votes_are_not_late_where_a_client_listens(self) -> None:
         """Departure 25: other servers hear that a client listens, and hear it when no client listens any more."""

@@ -188,7 +188,7 @@ class NamedSession:
         """
         is_used = number is not None and number <= self.highest
         number = self.highest + 1 if number is None else number
-        window = self._sessions.server.config.limits.session_window
+        window = self._sessions.server.session_window
         if self._unanswered >= window:
             text = f"{self._unanswered} requests of {self.client_id} are not answered yet, no more may be"
             answer(Refused("BUSY", text, fate="unknown" if is_used else "none"))

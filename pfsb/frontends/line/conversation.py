@@ -33,20 +33,39 @@ PIPELINED_CHARACTERS_MAX: Final = 12_000
 
 
 class Verbs:
-    """All verbs of a server: those of its applications' commands, and the line protocol's own."""
+    """All verbs of a server: those of its applications' commands, and the line protocol's own.
+
+    All conversations of a port share one object. Its tables are changed in place when the cluster runs other
+    applications than before (`refresh`).
+    """
 
     def __init__(self, server: Server) -> None:
-        self.descriptions: dict[str, CommandDescription] = {each.verb: each for each in help_pages.ALWAYS}
+        self._catalogue = server.catalogue
+        self._edition = -1
+        self.descriptions: dict[str, CommandDescription] = {}
         """Verb -> its description, in the order of HELP."""
         self.listen_verbs: list[str] = []
+        self.submitted: dict[str, CommandDescription] = {}
+        """Verb -> its description, for the commands and questions that are submitted to an application."""
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Read the catalogue again if it was switched since. Returns whether it was."""
+        if self._edition == self._catalogue.edition:
+            return False
+        self._edition = self._catalogue.edition
+        self.descriptions.clear()
+        self.descriptions.update({each.verb: each for each in help_pages.ALWAYS})
+        self.listen_verbs.clear()
         special = set(self.descriptions)
-        for application in server.catalogue.applications:
+        for application in self._catalogue.applications:
             self.descriptions.update({each.verb: each for each in application.commands})
             if IEventLog.providedBy(application):
                 self.listen_verbs.append(application.listen_verb)
                 special |= {application.listen_verb, f"UN{application.listen_verb}"}
-        self.submitted = {verb: each for verb, each in self.descriptions.items() if verb not in special}
-        """Verb -> its description, for the commands and questions that are submitted to an application."""
+        self.submitted.clear()
+        self.submitted.update({verb: each for verb, each in self.descriptions.items() if verb not in special})
+        return True
 
 
 @define(eq=False)
@@ -138,6 +157,8 @@ class Conversation:
         """
         verb = request.verb
         description = self._submitted_verbs.get(verb)
+        if description is None and verb not in self._handlers:
+            description = self._refreshed(verb)
         if description is not None:
             self._application_command(request, description)
             return
@@ -146,6 +167,12 @@ class Conversation:
             raise help_pages.unknown(verb, self._verbs.descriptions)
         self.submit_pipelined()
         handle(request)
+
+    def _refreshed(self, verb: str) -> CommandDescription | None:
+        """The description of a verb that was not known when this conversation began, if an application has it now."""
+        self._verbs.refresh()
+        self._handlers = self._make_handlers(self._verbs.listen_verbs)
+        return self._submitted_verbs.get(verb)
 
     def submit_pipelined(self) -> None:
         """Submits the pipelined commands: called when no requests are left, and before one that is not pipelined."""

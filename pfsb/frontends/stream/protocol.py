@@ -95,7 +95,7 @@ class StreamProtocol(Protocol):
         """Number of requests of this connection that `AdmissionControl` counts as under way."""
         self._has_handled_requests = False
         self._is_admitted = False
-        self._window = factory.server.config.limits.session_window
+        self._window = factory.server.session_window
         self._requests: deque[Any] = deque()
         self._conversation: IConversation | None = None
         self._window_is_full = False

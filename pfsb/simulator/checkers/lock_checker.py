@@ -176,6 +176,8 @@ class WatchedLock:
     the run, since the sessions catch the exceptions of applications.
     """
 
+    version = 1
+
     def __init__(self, inner: IReplicatedApplication) -> None:
         self._inner = inner
         self.name: str = inner.name

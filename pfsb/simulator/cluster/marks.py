@@ -157,7 +157,7 @@ class Watcher:
                     self.marks.counts["vote before its proposal"] += view == data.views.last_installed
             case Prepare(view=view, local_aru=aru) if view == data.views.last_attempted:
                 ordering = data.ordering
-                oldest = max(ordering.global_history.floor, ordering.local_aru - 2 * replica.settings.window_slots)
+                oldest = max(ordering.global_history.floor, ordering.local_aru - 2 * replica.window.slots)
                 self.marks.counts["PREPARE tabled"] += aru < oldest
 
     def executed(self, server_id: int, seq: int, fresh: int) -> None:

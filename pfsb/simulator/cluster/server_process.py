@@ -15,6 +15,7 @@ from pfsb.applications.chat import Chat
 from pfsb.config.config import Config, Limits, ServerConfig, Timers
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
+from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.service.assembly import make_server
 from pfsb.sessions.state_machine import SessionStateMachine
@@ -71,7 +72,7 @@ class ServerProcess:
         self.server = make_server(config, catalogue, parts)
         self.replica = self.server.replica
         self._watch_executions(parts, checks, watch_reads)
-        self._watch_introductions(parts)
+        watch_introductions(self.replica, parts)
 
     def start(self) -> None:
         self.server.start()
@@ -92,15 +93,26 @@ class ServerProcess:
             watched = watch_reads(watched, machine, chat)
         self.replica.ordered_queue._state_machine = parts.watched(watched)
 
-    def _watch_introductions(self, parts: ServerParts) -> None:
-        """Report each update that this server introduces to the checkers, before the protocol gets it."""
-        introduce = self.replica.introduce
 
-        def introduced(update: ClientUpdate) -> None:
-            parts.introduced(update)
-            introduce(update)
+def watch_introductions(replica: Replica, parts: ServerParts) -> None:
+    """Report each update that a server introduces to the checkers, before the protocol gets it.
 
-        self.replica.introduce = introduced  # type: ignore[method-assign]
+    The settings that a leader proposes first are such an update, too.
+    """
+    introduce, birth = replica.introduce, replica.proposals.birth
+
+    def introduced(update: ClientUpdate) -> None:
+        parts.introduced(update)
+        introduce(update)
+
+    def born() -> ClientUpdate:
+        assert birth is not None
+        update = birth()
+        parts.introduced(update)
+        return update
+
+    replica.introduce = introduced  # type: ignore[method-assign]
+    replica.proposals.birth = None if birth is None else born
 
 
 def builder(config: Config, checks: SessionChecker) -> Callable[[ServerParts], ServerProcess]:

@@ -30,7 +30,7 @@ class _Unfiltered(LastExecuted):
 def _executed_twice(process: Any) -> None:
     queue, data = process.replica.ordered_queue, process.replica.data
     known = data.clients.last_executed
-    unfiltered = _Unfiltered(known.horizon_slots, known.timestamps)
+    unfiltered = _Unfiltered(known.timestamps)
     queue.last_executed = unfiltered
 
 

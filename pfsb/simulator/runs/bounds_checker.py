@@ -40,7 +40,7 @@ def _wrong_tables(server: Server, users: int) -> Iterator[str]:
     data, settings = server.replica.data, server.replica.settings
     ordering, clients = data.ordering, data.clients
     aru, slots = ordering.local_aru, len(ordering.global_history.slots)
-    if slots > settings.history_slots_kept + 8 * settings.window_slots + _ordered_above(server):
+    if slots > settings.history_slots_kept + 8 * server.replica.window.slots + _ordered_above(server):
         yield f"{slots} slots are in memory, with {settings.history_slots_kept} to be kept"
     oldest = min((touched for _, touched in clients.last_executed.timestamps.values()), default=aru)
     if oldest < aru - settings.horizon_slots:

@@ -1,0 +1,185 @@
+"""ClusterSettings: the values that decide results, and that all servers therefore take from the log (Departure 34).
+
+The first slot of every cluster holds them. A value in a server's configuration file counts only at the birth of the
+cluster, in the file of its first leader. Limits that only bound what one machine spends, such as its number of
+connections, are not here: they stay in the file (docs/operating.rst has both lists).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgpack
+from attrs import Attribute, evolve, field, fields, frozen
+
+from pfsb.support.limits import IDENTITY_BYTES, SERVER_ID_MAX
+from pfsb.support.spelling import nearest
+
+RULES_KNOWN: Final = 1
+"""The latest version of the rules of execution that this server can follow; it can follow all earlier ones, too."""
+
+APPLICATIONS_MAX: Final = 64
+NAME_CHARACTERS_MAX: Final = 64
+VERSION_MAX: Final = 1_000_000
+BIRTH_BYTES_MAX: Final = 16_384
+"""Maximum size of encoded settings."""
+
+IDENTITY: Final = "cluster_identity"
+
+
+class WrongSetting(ValueError):
+    """A setting that cannot be; the text says which, and what would be right."""
+
+
+@frozen
+class Range:
+    """The whole numbers that a setting may have, both ends included, and one line of help."""
+
+    least: int
+    most: int
+    help: str
+
+
+def _number(default: int, least: int, most: int, text: str) -> Any:
+    return field(default=default, metadata={"range": Range(least, most, text)})
+
+
+@frozen
+class ClusterSettings:
+    """One set of values. Names that the configuration file has, too, are named as they are there."""
+
+    members: tuple[int, ...]
+    """Ids of all servers, ascending."""
+    apps: tuple[tuple[str, int], ...]
+    """(name, version) of each application that runs, in the order in which their waits end."""
+    cluster_identity: bytes = bytes(IDENTITY_BYTES)
+    """Random bytes, drawn at the birth of the cluster, that tell it from any other cluster of the same name."""
+    rules: int = _number(1, 1, RULES_KNOWN, "version of the rules of execution")
+    session_window: int = _number(
+        128, 1, 10_000, "unanswered commands of one session, and replies that are kept for it"
+    )
+    window: int = _number(16, 1, 1_000, "proposals under way at once")
+    horizon: int = _number(100_000, 1, 1_000_000_000, "slots for which a client's update is valid")
+
+    def encode(self) -> bytes:
+        """The values by name, in the order of the names: the same bytes on every server."""
+        packed: bytes = msgpack.packb([(name, getattr(self, name)) for name in sorted(_NAMES)])
+        return packed
+
+    @classmethod
+    def decode(cls, data: bytes) -> ClusterSettings:
+        """Raises `WrongSetting`, and nothing else, whatever the bytes are."""
+        try:
+            values = dict(msgpack.unpackb(data, use_list=False))
+        except Exception as error:
+            raise WrongSetting(f"{len(data)} bytes that are no settings") from error
+        if len(data) > BIRTH_BYTES_MAX or set(values) != _NAMES:
+            raise WrongSetting("settings with other names than this version of pfsb has")
+        _check_members(values["members"])
+        _check_apps(values["apps"])
+        if type(values[IDENTITY]) is not bytes or len(values[IDENTITY]) != IDENTITY_BYTES:
+            raise WrongSetting(f"{IDENTITY} must be {IDENTITY_BYTES} bytes")
+        for name in RANGES:
+            check_number(name, values[name], allow_later_rules=True)
+        return cls(**values)
+
+    def change(self, values: Mapping[str, str]) -> ClusterSettings:
+        """New settings that differ from these in the values given as text. Raises `WrongSetting` for a wrong value."""
+        return evolve(self, **{name: parse(name, text) for name, text in values.items()})
+
+    def shown(self) -> dict[str, int | str]:
+        """All values by name, as SETTINGS and STATUS show them."""
+        numbers: dict[str, int | str] = {name: getattr(self, name) for name in RANGES}
+        return {
+            "apps": ",".join(show_app(name, version) for name, version in self.apps),
+            **numbers,
+            "members": ",".join(map(str, self.members)),
+            "cluster": self.cluster_identity.hex(),
+        }
+
+
+def show_app(name: str, version: int) -> str:
+    """An application as a setting names it: `kv`, and `kv:2` if the version is not the first."""
+    return name if version == 1 else f"{name}:{version}"
+
+
+def parse(name: str, text: str) -> Any:
+    """The value of a setting that a user has typed. Raises `WrongSetting`."""
+    if name == "apps":
+        return _parse_apps(text)
+    if name not in RANGES:
+        raise WrongSetting(f"there is no setting {name} that can be changed; {nearest(name, (*RANGES, 'apps'))}")
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise WrongSetting(f"{name} must be a whole number, not {text[:40]!r} (example: {name}={RANGES[name].least})")
+    check_number(name, int(text), allow_later_rules=True)
+    return int(text)
+
+
+def check_number(name: str, value: object, *, allow_later_rules: bool = False) -> None:
+    """Raises `WrongSetting` for a value outside the range of its setting.
+
+    A later version of the rules than this server knows may be the cluster's all the same: only a server that has to
+    follow it must know it.
+    """
+    allowed = RANGES[name]
+    most = VERSION_MAX if name == "rules" and allow_later_rules else allowed.most
+    if type(value) is not int or not allowed.least <= value <= most:
+        raise WrongSetting(f"{name} must be from {allowed.least} to {most}, not {value!r:.40}")
+
+
+def _parse_apps(text: str) -> tuple[tuple[str, int], ...]:
+    apps = []
+    for part in text.split(","):
+        name, _, version = part.partition(":")
+        if version and not (version.isascii() and version.isdigit() and len(version) <= 7):
+            raise WrongSetting(f"apps: {part!r:.60} must be a name, or a name and a version (example: apps=chat,kv:2)")
+        apps.append((name, int(version or 1)))
+    found = tuple(apps)
+    _check_apps(found)
+    return found
+
+
+def _check_members(value: object) -> None:
+    if (
+        type(value) is not tuple
+        or not value
+        or not all(type(i) is int and 0 <= i <= SERVER_ID_MAX for i in value)
+        or list(value) != sorted(set(value))
+    ):
+        raise WrongSetting("members must be ids of servers, ascending")
+
+
+def _check_apps(value: object) -> None:
+    if type(value) is not tuple or not 1 <= len(value) <= APPLICATIONS_MAX:
+        raise WrongSetting(f"apps must be 1 to {APPLICATIONS_MAX} applications (example: apps=chat,lock,kv)")
+    names = [_check_app(app) for app in value]
+    for name in names:
+        if names.count(name) > 1:
+            raise WrongSetting(f"apps: {name} is there twice")
+
+
+def _check_app(app: object) -> str:
+    match app:
+        case (str(name), int(version)) if type(version) is int:
+            if not name.isidentifier() or len(name) > NAME_CHARACTERS_MAX:
+                raise WrongSetting(f"apps: {name!r:.80} is no name of an application")
+            if not 1 <= version <= VERSION_MAX:
+                raise WrongSetting(f"apps: the version of {name} must be from 1 to {VERSION_MAX}, not {version}")
+            return name
+        case _:
+            raise WrongSetting("apps must be pairs of a name and a version")
+
+
+def _ranges() -> dict[str, Range]:
+    found: dict[str, Range] = {}
+    attribute: Attribute[Any]
+    for attribute in fields(ClusterSettings):
+        if "range" in attribute.metadata:
+            found[attribute.name] = attribute.metadata["range"]
+    return found
+
+
+RANGES: Final[dict[str, Range]] = _ranges()
+"""Name of each setting that is a number -> its range."""
+_NAMES: Final = frozenset(attribute.name for attribute in fields(ClusterSettings))

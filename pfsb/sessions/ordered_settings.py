@@ -1,0 +1,246 @@
+"""OrderedSettings: the settings of the cluster as a replicated application, with the verbs SETTINGS and SETTINGS SET.
+
+Slot 1 of every cluster gives birth to the settings (Departure 34). Each server has it ordered which applications,
+versions and rules it can run (ANNOUNCE), so that a change which some member could not follow is refused, equally on
+every server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgpack
+from attrs import frozen
+from zope.interface import implementer
+
+from pfsb.applications.application import Application, Verb
+from pfsb.applications.arguments import Arguments
+from pfsb.applications.interfaces import (
+    Command,
+    CommandDescription,
+    Done,
+    Fields,
+    IContext,
+    IReplicatedApplication,
+    Refused,
+    Result,
+    Word,
+)
+from pfsb.sessions.cluster_settings import (
+    APPLICATIONS_MAX,
+    NAME_CHARACTERS_MAX,
+    RULES_KNOWN,
+    VERSION_MAX,
+    ClusterSettings,
+    WrongSetting,
+)
+
+SHOW, SET = "SETTINGS", "SETTINGS SET"
+
+VERSIONS_MAX = 64
+"""Maximum number of versions of one application that a server can announce."""
+
+
+@frozen
+class Abilities:
+    """Everything that one server is able to run."""
+
+    apps: Mapping[str, tuple[int, ...]]
+    """Name of each installed application -> the versions of it that the server can run."""
+    rules: int = RULES_KNOWN
+    """The latest version of the rules of execution that the server can follow."""
+
+    def encode(self) -> bytes:
+        """The abilities as bytes, which are equal for equal abilities."""
+        apps = [(name, tuple(versions)) for name, versions in sorted(self.apps.items())]
+        packed: bytes = msgpack.packb((self.rules, apps))
+        return packed
+
+    @classmethod
+    def of(cls, versions: Mapping[str, Sequence[int]]) -> Abilities:
+        """The abilities of a server with these versions of applications installed."""
+        return cls({name: tuple(sorted(set(found))) for name, found in versions.items()})
+
+    @classmethod
+    def decode(cls, data: bytes) -> Abilities:
+        """Raises `WrongSetting`, and nothing else, whatever the bytes are."""
+        try:
+            rules, apps = msgpack.unpackb(data, use_list=False)
+            found = dict(apps)
+        except Exception as error:
+            raise WrongSetting(f"{len(data)} bytes that are no abilities") from error
+        if not _is_version(rules) or len(found) > APPLICATIONS_MAX or not all(map(_is_app, found.items())):
+            raise WrongSetting("abilities of another shape than this version of pfsb has")
+        return cls(found, rules)
+
+    def lacks(self, settings: ClusterSettings) -> list[str]:
+        """The things that `settings` ask for and this server cannot run, in words."""
+        missing = [
+            f"{name} version {version}" for name, version in settings.apps if version not in self.apps.get(name, ())
+        ]
+        return missing if settings.rules <= self.rules else [*missing, f"rules version {settings.rules}"]
+
+
+def _is_version(value: object) -> bool:
+    return type(value) is int and 1 <= value <= VERSION_MAX
+
+
+def _is_app(item: tuple[object, object]) -> bool:
+    name, versions = item
+    is_name = type(name) is str and len(name) <= NAME_CHARACTERS_MAX
+    return is_name and type(versions) is tuple and len(versions) <= VERSIONS_MAX and all(map(_is_version, versions))
+
+
+@implementer(IReplicatedApplication)
+class OrderedSettings(Application):
+    """The settings in force, and what each server has announced that it can run."""
+
+    name = "settings"
+    version = 1
+    commands: Sequence[CommandDescription] = (
+        CommandDescription(SHOW, "SETTINGS", "Show the settings that all servers share.", changes=False),
+        CommandDescription(SET, "SETTINGS SET name=value...", "Change settings that all servers share."),
+    )
+
+    def __init__(self, values: ClusterSettings | None = None) -> None:
+        """`values` are the settings of a machine that is born already; None: slot 1 brings them."""
+        self._values = values
+        self.announced: dict[int, Abilities] = {}
+        """Server id -> what it has announced last."""
+        self.on_change: Callable[[ClusterSettings], None] = lambda values: None
+        """Called inside execution, after each change of the settings and at their birth."""
+        super().__init__(
+            {SHOW: Verb(_check_show, (str,), self._show), SET: Verb(_check_set, (str, str, ...), self._set)}
+        )
+
+    @property
+    def values(self) -> ClusterSettings:
+        """The settings in force. They may be asked for once `is_born`."""
+        assert self._values is not None, "slot 1 is not executed, so there are no settings yet"
+        return self._values
+
+    @property
+    def is_born(self) -> bool:
+        """Whether the settings are there: slot 1 is executed."""
+        return self._values is not None
+
+    # ------------------------------------------------------------------ operations of the servers
+
+    def give_birth(self, data: object) -> Result:
+        """BIRTH: the first settings. Settings that exist are never replaced."""
+        if self._values is not None:
+            return Refused("BADREQUEST", "the cluster has its settings already")
+        if type(data) is not bytes:
+            return Refused("BADREQUEST", "settings must be bytes")
+        try:
+            values = ClusterSettings.decode(data)
+        except WrongSetting as error:
+            return Refused("BADREQUEST", str(error))
+        self._adopt(values)
+        return Done()
+
+    def announce(self, server_id: int, data: object) -> Result:
+        """ANNOUNCE: a server tells what it can run. The latest announcement of each server counts."""
+        if type(data) is not bytes or server_id not in self.values.members:
+            return Refused("BADREQUEST", "only a member announces what it can run, as bytes")
+        try:
+            self.announced[server_id] = Abilities.decode(data)
+        except WrongSetting as error:
+            return Refused("BADREQUEST", str(error))
+        return Done()
+
+    # ------------------------------------------------------------------ commands of users
+
+    def _show(self, command: Command) -> Result:
+        if not self.is_born:
+            return Refused("BUSY", "the cluster has no settings yet: no leader was elected since it was made")
+        return Done(rows=rows(self.values))
+
+    def _set(self, command: Command, context: IContext) -> Result:
+        """Change all settings that the command names, or none."""
+        try:
+            values = self.values.change(dict(_pair(part) for part in command[1:]))
+        except WrongSetting as error:
+            return Refused("BADREQUEST", f"{error}; no setting was changed")
+        refusal = self._unable(values)
+        if refusal is not None:
+            return refusal
+        self._adopt(values)
+        return Done((("revision", context.revision),))
+
+    def _unable(self, values: ClusterSettings) -> Refused | None:
+        """The refusal of settings that some member has not announced to be able to run."""
+        silent = [i for i in values.members if i not in self.announced]
+        if silent:
+            names = ", ".join(map(str, silent))
+            return Refused("CONFLICT", f"not announced yet what they can run: server {names}; no setting was changed")
+        for server_id in values.members:
+            lacking = self.announced[server_id].lacks(values)
+            if lacking:
+                return Refused(
+                    "CONFLICT",
+                    f"server {server_id} cannot run {', '.join(lacking)}: install it there first; nothing was changed",
+                )
+        return None
+
+    def _adopt(self, values: ClusterSettings) -> None:
+        self._values = values
+        self.on_change(values)
+
+    # ------------------------------------------------------------------ snapshots
+
+    def snapshot(self) -> bytes:
+        """msgpack: (settings, [(server id, abilities), ...])."""
+        announced = [(i, each.encode()) for i, each in sorted(self.announced.items())]
+        packed: bytes = msgpack.packb((self.values.encode(), announced))
+        return packed
+
+    def restore(self, data: bytes) -> None:
+        values, announced = msgpack.unpackb(data, use_list=False)
+        self.announced = {server_id: Abilities.decode(abilities) for server_id, abilities in announced}
+        self._adopt(ClusterSettings.decode(values))
+
+
+def rows(values: ClusterSettings) -> tuple[Fields, ...]:
+    """The rows of SETTINGS: one for each setting."""
+    return tuple(
+        (("name", Word(name)), ("value", Word(value) if isinstance(value, str) else value))
+        for name, value in values.shown().items()
+    )
+
+
+def _pair(part: str) -> tuple[str, str]:
+    name, equals, value = part.partition("=")
+    if not equals:
+        raise WrongSetting(f"{part[:40]!r} must be name=value (example: session_window=64)")
+    return name, value
+
+
+def _check_show(asked: Arguments) -> Command:
+    """Check both verbs, since a line begins with SETTINGS whichever is meant."""
+    words = asked.words(0, APPLICATIONS_MAX)
+    if not words:
+        return (SHOW,)
+    if words[0].upper() != "SET":
+        raise asked.refused("SETTINGS alone shows the settings, SETTINGS SET name=value changes some")
+    return _checked_changes(asked, words[1:])
+
+
+def _check_set(asked: Arguments) -> Command:
+    return _checked_changes(asked, asked.words(1, APPLICATIONS_MAX))
+
+
+def _checked_changes(asked: Arguments, words: Sequence[str]) -> Command:
+    if not words:
+        raise asked.refused("which setting, and to which value? (example: SETTINGS SET session_window=64)")
+    names: list[Any] = []
+    for word in words:
+        try:
+            names.append(_pair(word)[0])
+        except WrongSetting as error:
+            raise asked.refused(str(error)) from error
+    for name in names:
+        if names.count(name) > 1:
+            raise asked.refused(f"{name} is there twice")
+    return (SET, *words)

@@ -1,0 +1,86 @@
+"""SettingsFollower: the part of one server in the settings of its cluster (Departure 34).
+
+It proposes the values of its own configuration file if this server is the first to lead, tells the protocol of the
+settings that are in force, says which values of the file do not count, and has it ordered what this server can run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, evolve, field
+from twisted.logger import Logger
+
+from pfsb.applications.catalogue import Catalogue, version_of
+from pfsb.config.config import Config
+from pfsb.paxos.messages import ClientUpdate
+from pfsb.sessions.cluster_settings import RANGES, ClusterSettings
+from pfsb.sessions.ordered_settings import Abilities
+from pfsb.sessions.state_machine import ANNOUNCE, SessionStateMachine, birth
+from pfsb.sessions.submission import Submission
+from pfsb.support.limits import IDENTITY_BYTES
+
+
+def values_of_file(config: Config, catalogue: Catalogue) -> ClusterSettings:
+    """The settings that a server's configuration asks for, which count at the birth of the cluster only."""
+    return ClusterSettings(
+        members=config.ids,
+        apps=tuple((application.name, version_of(application)) for application in catalogue.chosen),
+        session_window=config.limits.session_window,
+        window=config.window,
+        horizon=config.settings().horizon_slots,
+    )
+
+
+@define(eq=False)
+class SettingsFollower:
+    """One server and the settings. `randbytes` draws the identity of a cluster that this server gives birth to."""
+
+    log = Logger()
+
+    _server_id: int
+    _machine: SessionStateMachine
+    _of_file: ClusterSettings
+    _abilities: Abilities
+    _randbytes: Callable[[int], bytes]
+    on_values: Callable[[ClusterSettings], None]
+    """Called inside execution with the settings from then on in force."""
+    _differing: dict[str, str] = field(init=False, factory=dict)
+    """Setting -> the sentence about it that was logged last."""
+    _is_announced: bool = field(init=False, default=False)
+    _is_submitted: bool = field(init=False, default=False)
+
+    def make_birth(self) -> ClientUpdate:
+        """The update with the first settings, made by a server that leads before there are any."""
+        values = evolve(self._of_file, cluster_identity=self._randbytes(IDENTITY_BYTES))
+        return birth(self._server_id, values)
+
+    def follow(self, values: ClusterSettings) -> None:
+        """Inside execution: the settings have changed, or are there for the first time."""
+        self.on_values(values)
+        found = {name: self._sentence(name, values) for name in self.differing(values)}
+        for name, sentence in found.items():
+            if self._differing.get(name) != sentence:
+                self.log.warn("{sentence}", sentence=sentence)
+        self._differing = found
+
+    def differing(self, values: ClusterSettings) -> list[str]:
+        """Names of the settings for which the file of this server has another value than the cluster."""
+        return [name for name in ("apps", *RANGES) if getattr(values, name) != getattr(self._of_file, name)]
+
+    def announce(self, submission: Submission) -> None:
+        """At the end of a turn: have it ordered what this server can run, unless the cluster knows it."""
+        if self._is_announced or self._is_submitted or not self._machine.settings.is_born:
+            return
+        if self._machine.settings.announced.get(self._server_id) == self._abilities:
+            self._is_announced = True
+            return
+        self._is_submitted = True
+        submission.submit_operation((ANNOUNCE, self._abilities.encode()), self._answered)
+
+    def _answered(self, _: object) -> None:
+        self._is_submitted = False
+
+    def _sentence(self, name: str, values: ClusterSettings) -> str:
+        of_file, shown = self._of_file.shown()[name], values.shown()[name]
+        return f"{name} is {of_file} in this server's configuration; the cluster's settings say {shown}, and they rule"

@@ -1,0 +1,251 @@
+"""The settings that all servers share: their values, their encoding, and the commands that change them."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgpack
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.applications.catalogue import Catalogue
+from pfsb.applications.interfaces import BadRequest, Done, Refused, Result
+from pfsb.applications.key_value import KeyValue
+from pfsb.applications.lock import Lock
+from pfsb.paxos.messages import ClientUpdate
+from pfsb.sessions import bundle
+from pfsb.sessions.cluster_settings import RANGES, ClusterSettings, WrongSetting
+from pfsb.sessions.ordered_settings import Abilities, OrderedSettings
+from pfsb.sessions.state_machine import ANNOUNCE, CannotRun, SessionStateMachine, birth
+from tests.sessions.support import encoded
+
+VALUES = ClusterSettings((0, 1, 2), (("kv", 1), ("lock", 1)), bytes(range(8)), session_window=7)
+ALL = Abilities.of({"kv": [1], "lock": [1]})
+
+
+class EncodingTests(SynchronousTestCase):
+    def test_settings_come_back_from_their_bytes(self) -> None:
+        """Every server decodes what the first leader has encoded."""
+        self.assertEqual(ClusterSettings.decode(VALUES.encode()), VALUES)
+
+    def test_settings_with_an_unknown_name_are_refused(self) -> None:
+        """A server that does not know a setting would execute otherwise than those that do."""
+        rows = [*msgpack.unpackb(VALUES.encode()), ("speed", 9)]
+        self.assertRaises(WrongSetting, ClusterSettings.decode, msgpack.packb(rows))
+
+    def test_settings_outside_their_range_are_refused(self) -> None:
+        """No number is believed because it was ordered."""
+        for name, allowed in RANGES.items():
+            wrong = evolve(VALUES, **{name: allowed.least - 1})
+            self.assertRaises(WrongSetting, ClusterSettings.decode, wrong.encode())
+
+    @given(st.binary(max_size=200))
+    def test_other_bytes_raise_wrong_setting_and_nothing_else(self, data: bytes) -> None:
+        """Decoding is total: what is ordered must never stop a server."""
+        with contextlib.suppress(WrongSetting):
+            ClusterSettings.decode(data)
+
+    @given(st.recursive(st.integers() | st.text() | st.binary() | st.none(), st.lists, max_leaves=12))
+    def test_other_values_raise_wrong_setting_and_nothing_else(self, value: object) -> None:
+        """Well-formed msgpack of another shape is refused, too, for settings and for abilities."""
+        try:
+            data = msgpack.packb(value)
+        except (OverflowError, ValueError):
+            return
+        for decode in (ClusterSettings.decode, Abilities.decode):
+            with contextlib.suppress(WrongSetting):
+                decode(data)
+
+    def test_abilities_come_back_from_their_bytes(self) -> None:
+        """The order in which plugins are found does not matter."""
+        self.assertEqual(Abilities.decode(ALL.encode()), ALL)
+        self.assertEqual(Abilities.of({"lock": [1], "kv": [1]}).encode(), ALL.encode())
+
+
+class ChangeTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.settings = OrderedSettings(VALUES)
+        self.told: list[ClusterSettings] = []
+        self.settings.on_change = self.told.append
+        for server_id in VALUES.members:
+            self.settings.announce(server_id, ALL.encode())
+
+    def set(self, *words: str) -> Result:
+        command = self.settings.check(("SETTINGS", "SET", *words))
+        context = type("Context", (), {"revision": 5})()
+        result: Result = self.settings.execute(command, context)
+        return result
+
+    def test_value_that_was_set_is_in_force(self) -> None:
+        """The answer has the revision of the change, and the rest of the server is told."""
+        self.assertEqual(self.set("session_window=9", "horizon=50"), Done((("revision", 5),)))
+        self.assertEqual((self.settings.values.session_window, self.settings.values.horizon), (9, 50))
+        self.assertEqual(self.told, [self.settings.values])
+
+    def test_all_values_are_changed_or_none(self) -> None:
+        """One wrong value refuses the whole command, and the text says so."""
+        result = self.set("session_window=9", "window=0")
+        assert isinstance(result, Refused)
+        self.assertEqual(result.code, "BADREQUEST")
+        self.assertIn("window must be from 1 to 1000, not 0; no setting was changed", result.text)
+        self.assertEqual((self.settings.values, self.told), (VALUES, []))
+
+    def test_unknown_setting_names_the_nearest(self) -> None:
+        """A typing mistake is pointed out."""
+        result = self.set("session_windo=9")
+        assert isinstance(result, Refused)
+        self.assertIn('did you mean "session_window"?', result.text)
+
+    def test_identity_and_members_are_not_changed_by_hand(self) -> None:
+        """Both tell clusters apart, and are no settings for a person."""
+        for word in ("cluster_identity=0000000000000000", "members=0,1"):
+            self.assertIsInstance(self.set(word), Refused)
+
+    def test_application_that_a_member_lacks_is_refused(self) -> None:
+        """The refusal names the server and what it lacks."""
+        self.settings.announce(0, Abilities.of({"kv": [1], "lock": [1], "chat": [1]}).encode())
+        result = self.set("apps=kv,chat")
+        assert isinstance(result, Refused)
+        self.assertIn("server 1 cannot run chat version 1", result.text)
+
+    def test_application_that_all_members_have_is_run(self) -> None:
+        """A version behind a colon asks for that version."""
+        for server_id in VALUES.members:
+            self.settings.announce(server_id, Abilities.of({"kv": [1, 2], "lock": [1]}).encode())
+        self.assertIsInstance(self.set("apps=kv:2"), Done)
+        self.assertEqual(self.settings.values.apps, (("kv", 2),))
+
+    def test_silent_member_keeps_changes_from_being_made(self) -> None:
+        """It is not known what a server can run that has not announced it."""
+        settings = OrderedSettings(VALUES)
+        settings.announce(0, ALL.encode())
+        settings.announce(2, ALL.encode())
+        result = settings.execute(("SETTINGS SET", "window=3"), type("Context", (), {"revision": 5})())
+        self.assertIn("server 1", result.text)
+        self.assertEqual(settings.values, VALUES)
+
+    def test_rules_that_a_member_cannot_follow_are_refused(self) -> None:
+        """New rules begin when every member has announced them."""
+        later = Abilities({"kv": (1,), "lock": (1,)}, rules=2)
+        for server_id in (0, 1):
+            self.settings.announce(server_id, later.encode())
+        self.assertIsInstance(self.set("rules=2"), Refused)
+        self.settings.announce(2, later.encode())
+        self.assertIsInstance(self.set("rules=2"), Done)
+
+    def test_announcement_of_a_stranger_does_not_count(self) -> None:
+        """Only members announce."""
+        self.assertIsInstance(self.settings.announce(9, ALL.encode()), Refused)
+        self.assertNotIn(9, self.settings.announced)
+
+    def test_wrong_lines_are_refused_before_they_are_ordered(self) -> None:
+        """The refusal says how the command is written."""
+        for words in (("SET",), ("GET", "x"), ("SET", "window"), ("SET", "window=1", "window=2")):
+            self.assertRaises(BadRequest, self.settings.check, ("SETTINGS", *words))
+
+    def test_snapshot_holds_everything(self) -> None:
+        """Settings and announcements come back."""
+        other = OrderedSettings()
+        other.restore(self.settings.snapshot())
+        self.assertEqual((other.values, other.announced), (self.settings.values, self.settings.announced))
+
+
+class TwoVersions:
+    """Makes the application kv in versions 1 and 2, which differ in nothing but their number."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[str, int]] = []
+
+    @property
+    def versions(self) -> dict[str, tuple[int, ...]]:
+        return {"kv": (1, 2), "lock": (1,)}
+
+    def make(self, name: str, version: int) -> KeyValue | Lock:
+        self.made.append((name, version))
+        application: KeyValue | Lock = KeyValue() if name == "kv" else Lock()
+        application.version = version
+        return application
+
+
+class ExecutionTests(SynchronousTestCase):
+    """The state machine under settings that slot 1 brings."""
+
+    def setUp(self) -> None:
+        self.seq = 0
+        self.installed = TwoVersions()
+        self.catalogue = Catalogue([KeyValue(), Lock()], self.installed)
+        self.machine = SessionStateMachine(0, self.catalogue)
+
+    def execute(self, *updates: ClientUpdate) -> None:
+        self.seq += 1
+        self.machine.execute(self.seq, 1_000 + self.seq, updates)
+
+    def run_command(self, *command: object) -> None:
+        session = bundle.Bundle("~1.1.1", 0, True, ((self.seq + 1, command),))
+        self.execute(ClientUpdate(f"1.1.{self.seq}", 1, 1, 0, encoded(session)))
+
+    def announce_all(self) -> None:
+        data = Abilities.of(self.installed.versions).encode()
+        for server_id in VALUES.members:
+            own = bundle.Bundle(bundle.SERVER, 0, False, ((0, (ANNOUNCE, data)),))
+            self.execute(ClientUpdate(f"{server_id}.1.1", server_id, 1, 0, encoded(own)))
+
+    def test_nothing_runs_before_the_birth(self) -> None:
+        """A command that stands in front of the settings has no effect, on any server."""
+        self.run_command("PUT", "k", "v", -1, -1)
+        self.assertEqual((self.machine.revision, self.machine.sessions), (0, {}))
+
+    def test_birth_happens_once(self) -> None:
+        """A second birth changes nothing."""
+        self.execute(birth(0, VALUES))
+        self.execute(birth(1, evolve(VALUES, session_window=3)))
+        self.assertEqual((self.machine.settings.values, self.machine.revision), (VALUES, 0))
+
+    def test_session_window_of_the_settings_counts(self) -> None:
+        """The window of a session is that of the settings, for sessions that are open, too."""
+        self.execute(birth(0, VALUES))
+        self.announce_all()
+        self.run_command("INCR", "n", 1)
+        self.run_command("SETTINGS SET", "session_window=2")
+        self.assertEqual(self.machine.sessions["~1.1.1"].answers.answers_max, 2)
+
+    def test_application_that_is_added_starts_empty_and_one_removed_is_gone(self) -> None:
+        """The verbs follow, and an application that comes back has forgotten everything."""
+        self.execute(birth(0, VALUES))
+        self.announce_all()
+        self.run_command("INCR", "n", 1)
+        before = self.machine.applications[0]
+        self.run_command("SETTINGS SET", "apps=lock")
+        self.assertNotIn("INCR", self.catalogue.verbs)
+        self.run_command("SETTINGS SET", "apps=lock,kv")
+        self.assertIn("INCR", self.catalogue.verbs)
+        self.assertNotIn(before, self.machine.applications)
+        self.assertEqual(self.machine.applications[1].snapshot(), KeyValue().snapshot())
+
+    def test_application_under_a_new_version_goes_on_with_its_state(self) -> None:
+        """The state goes over by a snapshot."""
+        self.execute(birth(0, VALUES))
+        self.announce_all()
+        self.run_command("INCR", "n", 1)
+        state = self.machine.applications[0].snapshot()
+        self.run_command("SETTINGS SET", "apps=kv:2,lock")
+        self.assertEqual([each.version for each in self.machine.applications[:2]], [2, 1])
+        self.assertEqual(self.machine.applications[0].snapshot(), state)
+
+    def test_server_that_lacks_an_application_stops_with_one_line(self) -> None:
+        """The cluster runs something that this server does not have."""
+        wanted = evolve(VALUES, apps=(("kv", 1), ("counter", 1)))
+        error = self.assertRaises(CannotRun, self.execute, birth(1, wanted))
+        self.assertIn("counter version 1, which this server does not have", str(error))
+
+    def test_ended_session_stays_forgotten_when_the_horizon_grows(self) -> None:
+        """The oldest valid slot never goes back (Departure 34)."""
+        self.execute(birth(0, evolve(VALUES, horizon=2)))
+        self.announce_all()
+        self.assertEqual(self.machine.oldest_kept, self.seq - 2)
+        self.run_command("SETTINGS SET", "horizon=1000")
+        self.assertEqual(self.machine.oldest_kept, self.seq - 3)
+        self.run_command("INCR", "n", 1)
+        self.assertEqual(self.machine.oldest_kept, self.seq - 4)
