@@ -118,7 +118,7 @@ class ChangeTests(SynchronousTestCase):
         self.assertEqual(self.settings.values.apps, (("kv", 2),))
 
     def test_silent_member_keeps_changes_from_being_made(self) -> None:
-        """It is not known what a server can run that has not announced it."""
+        """A change is refused as long as some member has not announced what it can run."""
         settings = OrderedSettings(VALUES)
         settings.announce(0, ALL.encode())
         settings.announce(2, ALL.encode())
