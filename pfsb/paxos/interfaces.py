@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from pfsb.paxos.messages import Batch, ClientUpdate, Message
 from pfsb.paxos.records import Record, Recovered
@@ -13,6 +13,15 @@ from pfsb.paxos.records import Record, Recovered
 
 class IStableStorage(Interface):
     """The records of a server that outlast a loss of power."""
+
+    position: int = Attribute(
+        """Number of groups that are known to be on disk, counted over the whole life of the storage.
+
+        The count is written with each group, and found again by `recover`; it never falls as long as the disk keeps
+        what was forced to it. Every frame carries it, so that a storage that has lost something can be told from its
+        own past.
+        """
+    )
 
     def recover() -> Recovered:
         """Read what is there (an empty directory is initialised). Called once, before anything else.
@@ -48,8 +57,14 @@ class StorageRefused(Exception):
 class IFrameReceiver(Interface):
     """The server above a transport, as the transport sees it."""
 
-    def receive(sender: int, identity: bytes, messages: Sequence[Message]) -> None:
-        """Messages of one well-formed frame of this cluster."""
+    def receive(
+        sender: int, identity: bytes, messages: Sequence[Message], incarnation: int = 0, position: int = 0
+    ) -> None:
+        """Messages of one well-formed frame of this cluster.
+
+        `identity`, `incarnation` and `position` are those of the sender's storage when it sent the frame; zeros tell
+        nothing.
+        """
 
     def peer_refused(server_id: int) -> None:
         """The address of that server has just refused a frame: most likely no process listens there."""
@@ -58,8 +73,11 @@ class IFrameReceiver(Interface):
 class ITransport(Interface):
     """Frames between servers: may lose, delay, duplicate and reorder them, never corrupt them."""
 
-    def start(receiver: IFrameReceiver, identity: bytes, incarnation: int) -> None:
-        """Begin to receive. `identity` and `incarnation` are those of this server's storage."""
+    def start(receiver: IFrameReceiver, identity: bytes, incarnation: int, position: Callable[[], int]) -> None:
+        """Begin to receive. `identity` and `incarnation` are those of this server's storage.
+
+        `position` returns the storage's `position`, and is asked for each frame that leaves.
+        """
 
     def send(messages: Sequence[Message], to: int | None) -> None:
         """Send to one server, or to all others (None), in as few frames as possible. Never raises, never blocks."""

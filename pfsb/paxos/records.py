@@ -77,3 +77,4 @@ class Recovered:
     accepted: list[Accepted] = field(factory=list)
     """Slots above local_aru, ascending. A view of 0 stands for an OrderedRecord."""
     peers: dict[int, bytes] = field(factory=dict)
+    """Identity of the storage of each other server that was heard, by id."""

@@ -30,7 +30,7 @@ from pfsb.storage.effect import Effect
 from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, history_gap, unusable
 from pfsb.storage.wal import log_of, make_room
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 Cell = int | str | bytes
 
@@ -49,6 +49,7 @@ CREATE TABLE views (
     last_attempted INTEGER NOT NULL,
     last_installed INTEGER NOT NULL,
     local_aru      INTEGER NOT NULL,
+    position       INTEGER NOT NULL,    -- number of groups written, this one included
     checksum       INTEGER NOT NULL
 );
 CREATE TABLE history (
@@ -68,22 +69,23 @@ CREATE TABLE peers (
 # statement, and while the reactor computes, getting the lock back takes up to `sys.getswitchinterval()`: with BEGIN, a
 # few INSERTs and COMMIT a group would wait for that several times. The view is temporary, so the file does not hold it.
 GROUP_VIEW = """
-CREATE TEMP VIEW written AS SELECT 0 AS target, 0 AS a, 0 AS b, 0 AS c, 0 AS d;
+CREATE TEMP VIEW written AS SELECT 0 AS target, 0 AS a, 0 AS b, 0 AS c, 0 AS d, 0 AS e;
 CREATE TEMP TRIGGER write_history INSTEAD OF INSERT ON written WHEN NEW.target = 1 BEGIN
     INSERT OR REPLACE INTO history (seq, view, batch, checksum) VALUES (NEW.a, NEW.b, NEW.c, NEW.d);
 END;
 CREATE TEMP TRIGGER write_views INSTEAD OF INSERT ON written WHEN NEW.target = 2 BEGIN
-    UPDATE views SET last_attempted = NEW.a, last_installed = NEW.b, local_aru = NEW.c, checksum = NEW.d;
+    UPDATE views SET last_attempted = NEW.a, last_installed = NEW.b, local_aru = NEW.c, position = NEW.d,
+        checksum = NEW.e;
 END;
 CREATE TEMP TRIGGER write_peers INSTEAD OF INSERT ON written WHEN NEW.target = 3 BEGIN
     INSERT OR REPLACE INTO peers (server_id, identity, checksum) VALUES (NEW.a, NEW.b, NEW.c);
 END;
 """
 
-Row = tuple[int, Cell, Cell, Cell, Cell]
-"""(target, a, b, c, d): a row of the view `written`."""
+Row = tuple[int, Cell, Cell, Cell, Cell, Cell]
+"""(target, a, b, c, d, e): a row of the view `written`."""
 
-PADDING: Row = (0, 0, 0, 0, 0)
+PADDING: Row = (0, 0, 0, 0, 0, 0)
 """A row that no trigger takes. Statements have 1, 2, 4, ... rows, so that SQLite compiles few of them."""
 
 ROWS_MAX = 256
@@ -181,15 +183,17 @@ class StoredViews:
     last_attempted: int = 0
     last_installed: int = 0
     local_aru: int = 0
+    position: int = 0
+    """Number of groups written; see `IStableStorage.position`."""
 
-    def columns(self) -> tuple[int, int, int]:
-        return self.last_attempted, self.last_installed, self.local_aru
+    def columns(self) -> tuple[int, int, int, int]:
+        return self.last_attempted, self.last_installed, self.local_aru, self.position
 
     def after(self, effect: Effect) -> StoredViews:
-        """The row when the changes of `effect` are applied to this one."""
+        """The row when the group of `effect` is written after this one."""
         views = effect.views or self
         local_aru = self.local_aru if effect.local_aru is None else effect.local_aru
-        return StoredViews(views.last_attempted, views.last_installed, local_aru)
+        return StoredViews(views.last_attempted, views.last_installed, local_aru, self.position + 1)
 
 
 def create(path: Path, identity: StorageIdentity) -> None:
@@ -334,26 +338,24 @@ class WritingDatabase:
 
     def _rows(self, effect: Effect) -> tuple[list[Row], StoredViews]:
         rows: list[Row] = [
-            (1, seq, view, batch.data, row_checksum(seq, view, batch.data))
+            (1, seq, view, batch.data, row_checksum(seq, view, batch.data), 0)
             for seq, (view, batch) in effect.slots.items()
         ]
         views = self.views.after(effect)
-        if views != self.views:
-            rows.append((2, *views.columns(), row_checksum(*views.columns())))
+        rows.append((2, *views.columns(), row_checksum(*views.columns())))
         for server_id, identity in effect.peers.items():
-            rows.append((3, server_id, identity.hex(), row_checksum(server_id, identity.hex()), 0))
+            rows.append((3, server_id, identity.hex(), row_checksum(server_id, identity.hex()), 0, 0))
         return rows, views
 
     def _write_rows(self, rows: list[Row]) -> None:
-        if rows:
-            count = 1 << (len(rows) - 1).bit_length()
-            cells = [cell for row in rows for cell in row]
-            self._connection.execute(_statement(count), cells + list(PADDING) * (count - len(rows)))
+        count = 1 << (len(rows) - 1).bit_length()
+        cells = [cell for row in rows for cell in row]
+        self._connection.execute(_statement(count), cells + list(PADDING) * (count - len(rows)))
 
 
 @cache
 def _statement(rows: int) -> str:
-    return "INSERT INTO written VALUES " + ", ".join(["(?, ?, ?, ?, ?)"] * rows)
+    return "INSERT INTO written VALUES " + ", ".join(["(?, ?, ?, ?, ?, ?)"] * rows)
 
 
 def read_ordered(path: Path, local_aru: int) -> Iterator[tuple[int, Batch]]:

@@ -5,7 +5,7 @@ A network moves the frames. It gives `Links` a `FrameSender`, a function that se
 address. UDP is one such network; another one is in memory:
 
     links = Links(membership, clock, faults, lambda peer, frame: network.carry(own_id, peer, frame))
-    links.start(receiver, identity, incarnation)
+    links.start(receiver, identity, incarnation, position)
     network.attach(own_id, links.frame_arrived)
 """
 
@@ -121,9 +121,9 @@ class Links:
     def _make_log_limit(self) -> Seldom:
         return Seldom(self._clock, LOG_SECONDS)
 
-    def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int) -> None:
+    def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int, position: Callable[[], int]) -> None:
         """Begin to send and to take frames. Raises ValueError if the secret or the identity cannot be used."""
-        self._codec = FrameCodec(self.membership, identity, incarnation, self._secret)
+        self._codec = FrameCodec(self.membership, identity, incarnation, self._secret, position)
         self._receiver = receiver
 
     def stop(self) -> None:
@@ -208,7 +208,7 @@ class Links:
             self.counters.lost_by_fault += 1
             return
         _count(opened.messages, self.counters.messages_in)
-        self._receiver.receive(opened.sender, opened.identity, opened.messages)
+        self._receiver.receive(opened.sender, opened.identity, opened.messages, opened.incarnation, opened.position)
 
     def _refuse(self, refusal: FrameRefused, source: object) -> None:
         self.counters.refused[refusal.reason] += 1

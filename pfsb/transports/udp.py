@@ -210,14 +210,14 @@ class UDPTransport:
     def counters(self) -> TransportCounters:
         return self.links.counters
 
-    def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int) -> None:
+    def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int, position: Callable[[], int]) -> None:
         """Look up all addresses once, and begin to receive.
 
         Raises `UnknownHost`, `PortTaken` (a `CannotListenError`), or ValueError if the secret cannot be used.
         """
         self._own = self._find(self.membership.server_id)
         self._senders = {peer: self._sender(peer) for peer in sorted(self.membership.peers)}
-        self.links.start(receiver, identity, incarnation)
+        self.links.start(receiver, identity, incarnation, position)
         try:
             self._listen(self._own)
         except CannotListenError:

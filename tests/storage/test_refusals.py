@@ -73,7 +73,7 @@ class RefusalTests(SynchronousTestCase):
         """A later pfsb may have written what this one would misunderstand."""
         self.make()
         self.edit("UPDATE identity SET format_version = 9")
-        self.assertRefused("has format 9; this version of pfsb reads format 2")
+        self.assertRefused("has format 9; this version of pfsb reads format 3")
 
     def test_file_that_is_no_database(self) -> None:
         """A file of another program is not overwritten."""

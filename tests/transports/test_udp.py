@@ -65,7 +65,7 @@ class UDPTestCase(TestCase):
 
     def start(self, server_id: int, cluster: str = "three") -> tuple[UDPTransport, NotingReceiver]:
         transport, receiver = self.make(server_id, cluster), NotingReceiver()
-        transport.start(receiver, b"disk-%03d" % server_id, 1)
+        transport.start(receiver, b"disk-%03d" % server_id, 1, lambda: 0)
         self.addCleanup(transport.stop)
         return transport, receiver
 
@@ -222,7 +222,7 @@ class StartAndStopTests(UDPTestCase):
     def test_port_in_use_is_one_clear_line(self) -> None:
         """A port in use is refused with one line that has the address."""
         self.start(0)
-        error = self.assertRaises(PortTaken, self.make(0).start, NotingReceiver(), b"disk-000", 1)
+        error = self.assertRaises(PortTaken, self.make(0).start, NotingReceiver(), b"disk-000", 1, lambda: 0)
         self.assertIsInstance(error, CannotListenError)
         self.assertIn(f"{HOST}:{self.addresses[0][1]}: Address already in use", str(error))
         self.assertNotIn("\n", str(error))
@@ -238,7 +238,7 @@ class StartAndStopTests(UDPTestCase):
 
         self.patch(udp.socket, "getaddrinfo", without_network)
         self.addresses[2] = ("no-such-host.invalid", 7402)
-        error = self.assertRaises(UnknownHost, self.make(0).start, NotingReceiver(), b"disk-000", 1)
+        error = self.assertRaises(UnknownHost, self.make(0).start, NotingReceiver(), b"disk-000", 1, lambda: 0)
         self.assertIn('server 2: the host "no-such-host.invalid" has no address', str(error))
 
     async def test_port_is_free_after_stop(self) -> None:

@@ -99,6 +99,9 @@ class ChosenNumbers:
 class SteppedStorage:
     """A memory disk to which records get in `finish` only."""
 
+    position = 0
+    """Not counted: states that differ in nothing else would be explored one by one."""
+
     def __init__(self, disk: MemoryDisk) -> None:
         self.disk = disk
         self.appended: list[Record] = []
@@ -171,7 +174,7 @@ class SteppedTransport:
         self.facts: dict[Executed | Led, None] = {}
         """Facts that the server has let out: each once, in order, as in `sent`."""
 
-    def start(self, receiver: Any, identity: bytes, incarnation: int) -> None:
+    def start(self, receiver: Any, identity: bytes, incarnation: int, position: Callable[[], int]) -> None:
         self.listens = True
 
     def stop(self) -> None:
