@@ -47,6 +47,10 @@ class PeerRecord:
 
     server_id: int
     identity: bytes
+    incarnation: int = 0
+    """Incarnation of that storage when it was seen; 0: not noted."""
+    position: int = 0
+    """Number of groups that were on its disk when it was seen; 0: not noted."""
 
 
 Record = ViewRecord | ProposalRecord | OrderedRecord | AruRecord | PeerRecord

@@ -258,7 +258,7 @@ class MemoryStorage:
             local_aru=disk.local_aru,
             ordered=disk.ordered(1, disk.local_aru),
             accepted=[Accepted(seq, slot.view, slot.batch) for seq, slot in above],
-            peers=dict(disk.contents.peers),
+            peers={server_id: peer.identity for server_id, peer in disk.contents.peers.items()},
         )
 
     def _range(self, first: int, last: int, bytes_max: int) -> list[tuple[int, Batch]]:
