@@ -1,9 +1,8 @@
 """Bundle: the commands of one session that travel, and are ordered, together; and the encoding of bundles.
 
-The payload of an update is a msgpack array of bundles, each an array (client id, epoch, opens, entries); an entry is
-(number, command). Number 0 marks an entry that is not counted: a question, or an operation of a server's own session.
-The client id is the session's, as other clients see it: "!" is the server's own session, and ids that begin with "~"
-are those of anonymous sessions, whose connections have not said HELLO.
+docs/internals/formats.rst has the encoding. Number 0 marks an entry that is not counted: a question, or an operation of
+a server's own session. The client id is the session's, as other clients see it: "!" is the server's own session, and
+ids that begin with "~" are those of anonymous sessions, whose connections have not said HELLO.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Messages as bytes: the body of a frame (docs/internals/frames.rst).
+"""Messages as bytes: the body of a frame (docs/internals/formats.rst).
 
 A message is one msgpack array, its first element a small number that names the type (`Kind`); a body is one array of
 messages. A message's own `server_id` is not in it where it is the frame's sender; a CLIENT_UPDATE carries it, since it

@@ -203,7 +203,7 @@ def flipped(frame: bytes, bits: set[int]) -> bytes:
 
 
 class IdentityTests(FrameTestCase):
-    """What a frame tells beside its messages: the cluster's own identity, passed slots, and the sender's storage."""
+    """A frame tells more than its messages: the cluster's own identity, passed slots, and the sender's storage."""
 
     def test_frame_tells_incarnation_and_log_position(self) -> None:
         """The position is asked for at each frame: more may be on disk at the next."""
