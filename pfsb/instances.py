@@ -1,4 +1,4 @@
-"""The agreement library of teaching labs: many instances, each decided once, in one process or in several.
+"""The Paxos library that teaching labs ask for: peers, in one process or in several, decide many instances, each once.
 
 ::
 
@@ -8,9 +8,9 @@
     pxa[2].status(0)                    # (False, None) at first, later (True, b"hello")
 
 Each peer is a whole server of `pfsb`, and the instances are its application `instances` on the ordered log: an
-instance is decided to be the value of the first proposal for it in that order. A peer with a `storage` has on its disk
-whatever it has told. One without loses everything when it ends, so no new peer may join in its place: it would break
-the promises of the lost one.
+instance is decided to be the value of the first proposal for it in that order. A peer with a `storage` has on disk
+everything that it has promised or answered. A peer without one loses everything when it ends, so no new peer may be
+started in its place: the new peer could break the promises of the old one.
 """
 
 from __future__ import annotations
@@ -37,22 +37,23 @@ from pfsb.server import Server
 from pfsb.service.assembly import real_server
 
 UNDER_WAY_MAX: Final = 64
-"""Maximum number of commands of one peer that are under way at once; more of them wait."""
+"""Maximum number of commands of one peer that may be under way at once; further ones wait."""
 RETRY_SECONDS: Final = 0.5
-"""How long a command that was refused waits before it is sent again."""
+"""How long, in seconds, a command that was refused waits before it is sent again."""
 _TEXT: Final = "tag:yaml.org,2002:str"
 
 
 @define(eq=False)
 class _Wanted:
     number: int = 0
-    """The command number under which it is under way; 0: it is not."""
+    """The number under which the command was submitted to the server; 0: it waits to be submitted."""
 
 
 class Peer:
-    """One peer's side of all instances. It answers at once, with what it knows itself, and asks no other peer.
+    """One peer, with the interface that the labs prescribe.
 
-    Give it a server that runs the application `instances`, and `attach` it when the server has started.
+    The methods of that interface return at once, with what this peer knows itself, and ask no other peer. `server` runs
+    the application `instances`; `attach` must be called when the server has started.
     """
 
     _log = Logger()
@@ -91,7 +92,10 @@ class Peer:
         return value is not None, value
 
     def done(self, seq: int) -> None:
-        """The program of this peer does not need the instances up to `seq` any more."""
+        """Called by the program when it does not need the instances up to `seq` any more.
+
+        An instance is forgotten when the programs of all peers do not need it.
+        """
         if seq > self._done:
             self._done = seq
             self._want(("DONE", self.server.server_id, self._peers, seq))
@@ -101,7 +105,7 @@ class Peer:
         return self._highest
 
     def min(self) -> int:
-        """The first instance that is not forgotten: this peer knows that all peers are done with those below."""
+        """The lowest instance that is not forgotten: this peer knows that all peers are done with the lower ones."""
         return self._least
 
     def kill(self) -> Any:
@@ -115,7 +119,11 @@ class Peer:
     # ------------------------------------------------------------------ decisions, as the server executes them
 
     def attach(self) -> None:
-        """Called once the server has started: take over decisions from its disk, then each one that is executed."""
+        """Called once, when the server has started.
+
+        The peer takes over the decisions that the server has read from its disk, and from then on each decision when
+        the server executes it.
+        """
         turn = self.server.replica.turn
         self._note_forgotten(self._application.least)
         for seq, text in self._application.decided.items():
@@ -142,7 +150,7 @@ class Peer:
             wanted.number = 0
 
     def _connect_again(self) -> None:
-        """Open another session: the last one expired, since this server was cut off for long.
+        """Called when the session has ended, since this server was cut off for long: open another one.
 
         Commands that were under way may have run, and are sent again: they have no effect the second time.
         """
@@ -183,7 +191,7 @@ class Peer:
         self._ask_later(command, wanted)
 
     def _ask_later(self, command: Command, wanted: _Wanted) -> None:
-        """Repeat a command under its number if it may have run; without one it is sent anew."""
+        """Send a refused command again after a pause: under its old number if it may have run, else under a new one."""
         if wanted.number:
             self._clock.callLater(RETRY_SECONDS, self._repeat, self._connection, command, wanted)
         elif self._retry is None and not self._killed:
@@ -221,5 +229,8 @@ def _configuration(peers: Sequence[str]) -> Config:
 
 
 def _failed(failure: Failure) -> None:
-    """Log why the server has stopped itself. For the other peers it has crashed, which a majority of them tolerates."""
+    """Called when the server of a peer has stopped itself: log the reason.
+
+    To the other peers the server has crashed, which they tolerate as long as a majority runs.
+    """
     Peer._log.failure("this peer stops", failure)

@@ -1,8 +1,8 @@
 """One server below its sockets: storage, protocol, sessions and applications, from its start to its stop.
 
-Everything that touches the machine is passed in: by `pfsb.service.assembly` a reactor, UDP and SQLite, by the simulator
-a clock, a network and a disk of its own. Front ends submit commands through `local_clients`, wait with
-`revisions`, `subscribe` to events, and look at the server with `status`, `servers` and `digest`.
+Everything that touches the machine is passed in: `pfsb.service.assembly` passes a reactor, UDP and SQLite, and the
+simulator passes its own clock, network and disk. Front ends submit commands through `local_clients`, wait for revisions
+with `revisions`, `subscribe` to events, and look at the server with `status`, `servers` and `digest`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from pfsb.transports.faults import LinkFaults
 from pfsb.transports.links import TransportCounters
 
 DRAIN_SECONDS = 5.0
-"""How long a stopping server waits for commands that are under way."""
+"""How long, in seconds, a stopping server waits for the answers to commands that are under way."""
 DRAIN_LOOK_SECONDS = 0.05
-"""How often a stopping server looks whether they are answered."""
+"""Time, in seconds, between two looks of a stopping server whether all commands under way are answered."""
 DIGESTS_ASKED_MAX = 1_000
-"""Maximum number of DIGESTs that wait for slots still to come."""
+"""Maximum number of DIGEST questions that may wait for slots which this server has not executed yet."""
 
 
 @define(eq=False)
@@ -165,18 +165,24 @@ class Server:
         return self.facts.view
 
     def waiting(self, client_id: str) -> list[int]:
-        """The numbers of a session's commands that wait in an application, as LOCK does."""
+        """The numbers of a session's commands that wait in an application, as a LOCK does while the lock is taken."""
         session = self.machine.sessions.get(client_id)
         return [] if session is None else sorted(session.waiting)
 
     def subscribe(
         self, verb: str, first: int, deliver: Callable[[Event], None], *, is_patient: bool = False
     ) -> Subscription:
-        """An application's events from number `first` on, or only new ones (0); see `EventFeed.subscribe`."""
+        """Have an application's events delivered, from number `first` on, or only new ones if `first` is 0.
+
+        See `EventFeed.subscribe`.
+        """
         return self.local_clients.subscribe(verb, first, deliver, is_patient=is_patient)
 
     def digest(self, seq: int | None, answer: Answer) -> None:
-        """DIGEST: the digest of the history up to `seq`, once this server has executed it; None: up to now."""
+        """Answer DIGEST: the digest of the history up to slot `seq`, when this server has executed that slot.
+
+        None stands for the last slot that is executed now.
+        """
         self.replica.perform(self._ask_digest, seq, answer)
 
     def _ask_digest(self, seq: int | None, answer: Answer) -> None:
@@ -187,7 +193,7 @@ class Server:
         self._digests_asked.append(_DigestAsked(aru if seq is None else seq, answer))
 
     def _after_answers(self) -> None:
-        """At the end of each turn, when all of its answers are in the outbox."""
+        """Called at the end of each turn, when all answers of that turn are in the outbox."""
         self.revisions.note()
         self._answer_digests()
 
@@ -218,7 +224,7 @@ class Server:
         return self.facts.leader
 
     def status(self) -> dict[str, object]:
-        """STATUS (docs/operating.rst)."""
+        """The answer to STATUS (docs/operating.rst)."""
         return status(self.facts)
 
     def servers(self) -> list[Fields]:

@@ -9,7 +9,7 @@ from pfsb.support.histogram import SECONDS, Histogram
 
 @define
 class StorageCounters:
-    """Amount and duration of the disk writes since the start, for STATUS and metrics."""
+    """Number, size and duration of one server's disk writes since its start."""
 
     groups: int = 0
     records: int = 0
@@ -21,7 +21,7 @@ class StorageCounters:
     max_write_seconds: float = 0.0
 
     def count(self, records: int, batch_bytes: int, seconds: float) -> bool:
-        """Count one group; True if the group was slow."""
+        """Count one group of records that was written; True if that took longer than `SLOW_WRITE_SECONDS`."""
         slow = seconds > SLOW_WRITE_SECONDS
         self.groups += 1
         self.records += records
@@ -34,4 +34,7 @@ class StorageCounters:
 
 
 SLOW_WRITE_SECONDS = 0.1
-"""How long a group may take before it is logged: the messages of every turn wait for its group."""
+"""How long, in seconds, writing a group may take before the log gets a warning.
+
+The messages of the turns whose records are in the group wait for the write.
+"""

@@ -1,4 +1,4 @@
-"""Stable storage in memory: for the simulator, whose crashes treat it like a disk, and for `storage: memory`."""
+"""Stable storage in memory: for simulated servers, whose crashes it survives like a disk, and for `storage: memory`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MemoryDisk:
     in_use: bool = False
 
     def first_gap(self) -> int | None:
-        """The first slot up to Local_Aru that is missing; None if all are there."""
+        """The first slot from 1 to Local_Aru that is not stored; None if all of them are stored."""
         local_aru = self.local_aru
         return next((seq for seq in range(1, local_aru + 1) if seq not in self.contents.slots), None)
 
@@ -40,7 +40,7 @@ class MemoryDisk:
         return self.contents.local_aru or 0
 
     def ordered(self, first: int, last: int) -> Iterator[tuple[int, Batch]]:
-        """The slots from `first` to `last` that are ordered, up to the first that is missing."""
+        """The ordered slots from `first` to `last`, as (seq, batch); ends before the first slot that is missing."""
         for seq in range(first, min(last, self.local_aru) + 1):
             slot = self.contents.slots.get(seq)
             if slot is None:
@@ -58,7 +58,7 @@ def _never() -> bool:
 
 @define
 class _Group:
-    """Records that reach the disk together, and the number of the last of their writes."""
+    """Records that reach the disk together; `write` is the number of the last write among them."""
 
     records: list[Record] = field(factory=list)
     write: int = 0
@@ -69,10 +69,10 @@ class _Group:
 class MemoryStorage:
     """The storage of one incarnation of a server, on a `MemoryDisk`, from its start to `close` or `crash`.
 
-    Writing a group takes `sync_seconds()`, which is called for each group; with 0.0 the group is still not on disk
-    before the clock's next call. If no write is under way and `writes_at_once()` is true, the group is on disk before
-    `sync` returns. `on_failure` is called once, with the failure of a write (see `fail_next`); without it the exception
-    is raised into the clock.
+    Writing a group takes as many seconds as `sync_seconds()` returns, which is called for each group; even after 0.0 a
+    delayed call of the clock puts the group on the disk. But if no write is under way and `writes_at_once()` is true,
+    the group is on disk before `sync` returns. `on_failure` is called once, when a write fails (see `fail_next`); by
+    default it raises the exception again.
     """
 
     _disk: MemoryDisk
@@ -138,7 +138,7 @@ class MemoryStorage:
             self._clock.callLater(0, self._answer, found, self._range(first, last, bytes_max))
 
     def close(self) -> None:
-        """Write everything appended at once; the callbacks of the syncs that wait are called by the clock, later."""
+        """Put all appended records on the disk now. The callbacks of waiting syncs are called later, by the clock."""
         if not self._running:
             return
         self._hand_over()
@@ -152,12 +152,13 @@ class MemoryStorage:
     # For the simulator
 
     def crash(self, groups_kept: int = 0, records_torn: int = 0) -> None:
-        """The server dies: no callback is called any more, and records that are not on disk are lost.
+        """Let the server die: no callback is called any more, and records that are not on disk are lost.
 
-        A real disk may have finished a write that the server did not hear of. So two groups can be pending, the one
-        being written and the one that waits for it: the first `groups_kept` of them reach the disk whole, and the first
-        `records_torn` records of the next one reach it too. (SQLite never tears a group; a protocol that survives torn
-        groups does not depend on that.) Records that were appended and not synced never reach the disk.
+        At most two groups are pending, the one being written and the one that waits for it. A real disk may finish a
+        write without the server hearing of that: so the first `groups_kept` pending groups reach the disk as a whole,
+        and so do the first `records_torn` records of the next one. (SQLite never writes a part of a group; a protocol
+        that survives such groups does not depend on that.) Records that were appended but not synced never reach the
+        disk.
         """
         if not self._running:
             return
@@ -171,16 +172,16 @@ class MemoryStorage:
         self._let_go()
 
     def pending_groups(self) -> list[int]:
-        """The numbers of records in the groups that `crash` can keep, lose or tear, oldest first."""
+        """Number of records in each group that `crash` can keep, lose or cut, the oldest group first."""
         return [len(group.records) for group in self._pending()]
 
     @property
     def seconds_left(self) -> float:
-        """How long the write under way still takes; 0.0 if no write is under way."""
+        """How long, in seconds, the write under way still takes; 0.0 if no write is under way."""
         return 0.0 if self._write_call is None else self._write_call.getTime() - self._clock.seconds()
 
     def fail_next(self, error: Exception | None) -> None:
-        """Let the next group that is finished fail with `error`, with nothing of it on disk; None takes that back."""
+        """Let the next write of a group fail with `error` and put nothing on the disk; None cancels this order."""
         self._next_error = error
 
     # Groups
@@ -207,7 +208,7 @@ class MemoryStorage:
             self._acknowledge(group, seconds)
 
     def _to_disk(self, group: _Group) -> bool:
-        """Put a group on the disk; False if that failed, and the storage has stopped."""
+        """Put a group on the disk; False if that failed and the storage has therefore stopped."""
         error, self._next_error = self._next_error, None
         if error is not None:
             self._fail(Failure(error))

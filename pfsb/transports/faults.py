@@ -1,4 +1,7 @@
-"""FAULT: a server makes its own links worse (docs/operating.rst, "Trying out faults")."""
+"""The faults that the command FAULT puts on the links of the server that gets it.
+
+See docs/operating.rst, "Trying out faults".
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from pfsb.applications.interfaces import BadRequest
 from pfsb.transports.pending_calls import PendingCalls
 
 DELAY_MS_MAX: Final = 60_000
-"""Maximum delay of a frame."""
+"""Maximum delay, in milliseconds, that FAULT DELAY takes."""
 DELAYED_FRAMES_MAX: Final = 4_000
-"""Maximum frames under way on delayed links; more are lost, as in a router whose queue is full."""
+"""Maximum number of frames that are held back at a time; more are lost, as in a router whose queue is full."""
 
 
 @define(eq=False)
@@ -46,13 +49,13 @@ class LinkFaults:
         return self.delay_ms / 1000
 
     def lose(self, probability: float) -> None:
-        """FAULT LOSS. Raises `BadRequest`."""
+        """FAULT LOSS: lose frames with this probability. Raises `BadRequest` if it is not from 0 to 1."""
         if not 0 <= probability <= 1:
             raise BadRequest(f"LOSS takes a probability from 0 to 1 (example: 0.3), not {probability}")
         self.loss = probability
 
     def delay(self, milliseconds: int) -> None:
-        """FAULT DELAY. Raises `BadRequest`."""
+        """FAULT DELAY: hold back each frame that is sent for so long. Raises `BadRequest` if that is out of range."""
         if not 0 <= milliseconds <= DELAY_MS_MAX:
             raise BadRequest(f"DELAY takes milliseconds from 0 to {DELAY_MS_MAX} (example: 50), not {milliseconds}")
         self.delay_ms = milliseconds
@@ -66,11 +69,11 @@ class LinkFaults:
         self.loss, self.delay_ms, self.cut_off = 0.0, 0, frozenset()
 
     def admits(self, peer_id: int) -> bool:
-        """Whether one frame, to or from that server, gets through. Each call throws dice: ask once for each frame."""
+        """Whether one frame, to or from that server, gets through: decided at random, so ask once for each frame."""
         return peer_id not in self.cut_off and (not self.loss or self._rng.random() >= self.loss)
 
     def hold_back(self, send_frame: Callable[[int, bytes], None], peer_id: int, frame: bytes) -> bool:
-        """Send the frame after the delay; False if too many are under way already, so that this one is lost."""
+        """Have the frame sent after the delay; False if too many are held back already, so that this one is lost."""
         if len(self._delayed) >= DELAYED_FRAMES_MAX:
             return False
         self._delayed.call(self.delay_seconds, send_frame, peer_id, frame)

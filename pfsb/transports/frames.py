@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pfsb.paxos.messages import Message
 
 FRAME_BYTES_MAX: Final = 60_000
-"""Maximum size of a frame: fits a UDP datagram over IPv4 and IPv6, with room to spare."""
+"""Maximum size, in bytes, of a frame: fits a UDP datagram over IPv4 and IPv6, with room to spare."""
 
 MAGIC: Final = b"PFSB"
 VERSION: Final = 3
@@ -46,7 +46,10 @@ NOT_KNOWN: Final = bytes(DIGEST_BYTES)
 """The cluster identity in the frames of a server that does not know it yet, and the pass digest of an empty list."""
 
 _JOIN_BYTES = 3
-"""Maximum bytes that `join_encoded` adds: three for up to 65,535 messages, and fewer than that fit a frame."""
+"""Number of bytes, at most, that `join_encoded` adds to the messages of one frame.
+
+msgpack's array header has three bytes for up to 65,535 elements, and a frame has room for fewer messages.
+"""
 _PERSON = b"pfsb frame"
 """Keeps tags of frames apart from other uses of BLAKE2b."""
 
@@ -67,7 +70,10 @@ RefusalReason = Literal[
 
 
 class FrameRefused(Exception):
-    """A frame that is not for this server, or no frame; `reason` is a word to count by, the text is for a person."""
+    """Raised for bytes that are not a frame, or not one for this server.
+
+    `reason` is a word by which such frames are counted; the text is for a person.
+    """
 
     def __init__(self, reason: RefusalReason, text: str) -> None:
         super().__init__(text)
@@ -75,11 +81,11 @@ class FrameRefused(Exception):
 
 
 class FrameTooLarge(ValueError):
-    """A single message is larger than a frame."""
+    """Raised for a message that is too large for a frame."""
 
 
 def cluster_digest(name: str, server_ids: Iterable[int]) -> bytes:
-    """Eight bytes that tell one cluster from another, from its name and the ids of its founding members."""
+    """Eight bytes that tell one cluster from another: a hash of its name and the ids of its founding members."""
     return blake2b(msgpack.packb((name, sorted(server_ids))), digest_size=DIGEST_BYTES).digest()
 
 
@@ -93,7 +99,7 @@ def _of_length(length: int) -> Callable[[object, object, bytes], None]:
 
 @define
 class FrameIdentity:
-    """The part of each frame's header that tells who sends it, and which frames this server accepts.
+    """How a server names itself in the headers of its frames, and from which cluster and servers it accepts frames.
 
     `cluster_identity` and `passes` may be set at any time: the next frame carries them. Setting a value of another
     length than eight bytes raises ValueError.
@@ -105,7 +111,7 @@ class FrameIdentity:
     cluster: bytes = field(validator=_of_length(DIGEST_BYTES), on_setattr=frozen_attribute)
     """Digest of the cluster, as `cluster_digest` makes it."""
     epoch: int = field(default=0, on_setattr=frozen_attribute)
-    """Number of the membership, which would grow by one with each change; memberships cannot be changed yet."""
+    """Number of the membership: always 0, since the membership cannot be changed yet; a change would add one."""
     cluster_identity: bytes = field(default=NOT_KNOWN, validator=_of_length(DIGEST_BYTES))
     """Random bytes that tell a cluster from any other, also of the same name and servers; zeros: not known yet.
 
@@ -135,7 +141,7 @@ def _nothing_written() -> int:
 
 @define(eq=False)
 class FrameCodec:
-    """Packs messages into frames of one server, and opens the frames of the others.
+    """Packs messages into frames of one server, and opens the frames that come from other servers.
 
     Every frame carries a BLAKE2b tag over all its other bytes. `secret` is known to all servers of the cluster, and has
     at least one byte; it is the key of the tag. With None the tag has no key: it then shows damage, and proves nothing
@@ -175,7 +181,7 @@ class FrameCodec:
 
     @property
     def message_bytes_max(self) -> int:
-        """Maximum bytes of an encoded message that a frame can carry."""
+        """Maximum size, in bytes, of an encoded message that fits a frame."""
         return FRAME_BYTES_MAX - OVERHEAD_BYTES - _JOIN_BYTES
 
     # -- out --------------------------------------------------------------------------------------
@@ -183,7 +189,7 @@ class FrameCodec:
     def seal(self, encoded: Sequence[bytes]) -> list[bytes]:
         """Frames that carry these encoded messages, in this order: as few frames as the order allows.
 
-        Raises `FrameTooLarge`, and makes no frame, if one of the messages fits no frame.
+        Raises `FrameTooLarge`, and makes no frame, if one of the messages is too large for a frame.
         """
         return [self._frame(group) for group in self._groups(encoded)]
 

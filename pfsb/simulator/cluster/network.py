@@ -39,12 +39,12 @@ class LinkQuality:
     echoes: float = 0.0
     """Chance that a copy of a frame arrives once more, up to `straggling_seconds` later."""
     frames_max: int = 100_000
-    """Maximum number of frames under way. Further frames are lost, as in a router whose queue is full."""
+    """Maximum number of frames under way in this direction. Further frames are lost, as in a full router."""
 
 
 @frozen
 class MessageFault:
-    """A delay and a loss of one kind of messages, in addition to those of every frame of the link.
+    """A delay and a loss that messages of one kind suffer, in addition to those that every frame of the link suffers.
 
     Each message of such a kind travels in a frame of its own.
     """
@@ -56,7 +56,7 @@ class MessageFault:
 
 @frozen
 class SelectiveLink:
-    """One direction of a link that lets the messages of some kinds through; all others suffer a `MessageFault`."""
+    """One direction of a link that lets messages of some kinds through; all other messages suffer a `MessageFault`."""
 
     kinds: frozenset[type[Message]]
     others: MessageFault
@@ -70,7 +70,7 @@ class Link:
     cut: bool = False
     last_arrival: float = 0.0
     frames: int = 0
-    """Number of frames under way."""
+    """Number of frames under way in this direction."""
 
 
 @frozen
@@ -83,7 +83,7 @@ class Passage:
 
 
 PassageFilter = Callable[[Passage], bool]
-"""Returns True for a message that is not to travel."""
+"""Called with each message before it is sent to one server; returns True for a message that must not be sent."""
 SendObserver = Callable[[int, int | None, Sequence[Message]], None]
 """Called with (sender, receiver or None for all, messages) when messages leave a server."""
 
@@ -113,7 +113,7 @@ class HeldMessages:
 
 @define(eq=False)
 class Endpoint:
-    """The receiving end of a running server."""
+    """The end of the network at a running server: the clock and the links that take its frames."""
 
     clock: ServerClock
     links: Links
@@ -136,12 +136,15 @@ class SimulatedNetwork:
     passing_faults: dict[type[Message], MessageFault] = field(factory=dict)
     """Kind of message -> its fault for a while. Such a fault replaces the lasting fault of the same kind."""
     selective_links: dict[tuple[int, int], SelectiveLink] = field(factory=dict)
-    """(sender, receiver) -> a direction that is selective until it is mended. Its fault replaces all other faults."""
+    """(sender, receiver) -> the selective link in this direction, until it is mended.
+
+    For messages that it does not let through, its fault replaces their lasting or passing fault.
+    """
     frames: int = field(default=0, init=False)
     _links: dict[tuple[int, int], Link] = field(init=False)
     _endpoints: dict[int, Endpoint] = field(factory=dict, init=False)
     _frames_lost_before: float = field(default=-1.0, init=False)
-    """Frames that were sent before this time do not arrive any more."""
+    """Time of the latest `lose_frames_under_way`: frames that were sent before it do not arrive."""
     _hash: blake2b = field(factory=lambda: blake2b(digest_size=16), init=False)
 
     @_links.default
@@ -172,9 +175,10 @@ class SimulatedNetwork:
         self.selective_links.clear()
 
     def fault_of(self, message: Message, sender: int, receiver: int | None) -> MessageFault | None:
-        """The fault that a message suffers; None: the message travels in one frame with others.
+        """The fault that a message suffers; None if it suffers none, and travels in one frame with other messages.
 
-        `receiver` is None for a message to all servers, which is sent so only if no direction is selective.
+        `receiver` is None for a message to all servers. While a link is selective, the transport sends such a message
+        to each server by itself.
         """
         selective_link = None if receiver is None else self.selective_links.get((sender, receiver))
         if selective_link is not None and type(message) not in selective_link.kinds:
@@ -182,7 +186,7 @@ class SimulatedNetwork:
         return self.passing_faults.get(type(message)) or self.lasting_faults.get(type(message))
 
     def lose_frames_under_way(self) -> None:
-        """Lose all frames under way: a late one would disturb a part of the run that expects a healthy network."""
+        """Lose all frames under way. Late frames would disturb a part of the run that expects a healthy network."""
         self._frames_lost_before = self.clock.seconds()
 
     def drop(self, matches: PassageFilter) -> PassageFilter:
@@ -203,13 +207,13 @@ class SimulatedNetwork:
             endpoint.links.send([passage.message], passage.receiver)
 
     def hand_over(self, receiver: int, frame: bytes) -> None:
-        """Deliver a frame that no simulated server has sent, now, if the receiver is running."""
+        """Deliver a frame that no simulated server has sent, at once. A server that is down or paused gets nothing."""
         endpoint = self._endpoints.get(receiver)
         if endpoint is not None and not endpoint.clock.paused:
             endpoint.links.frame_arrived(frame)
 
     def note(self, seen: bytes) -> None:
-        """Add bytes that `digest` covers in addition to the frames."""
+        """Include bytes in `digest` that are not part of a frame, such as an answer to a client."""
         self._hash.update(seen)
 
     @property
@@ -231,7 +235,7 @@ class SimulatedNetwork:
         return server_id in self._endpoints
 
     def carry(self, sender: int, receiver: int, frame: bytes, fault: MessageFault | None = None) -> None:
-        """Take a frame, which arrives later: once, several times or never."""
+        """Take a frame that a server sends. The frame arrives later: once, several times or never."""
         self.frames += 1
         self._hash.update(pack(">dHHI", self.clock.seconds(), sender, receiver, len(frame)) + frame)
         link = self._links[sender, receiver]

@@ -1,7 +1,7 @@
 """The whole server, sessions and applications included, as a process of the simulation.
 
-Nothing of the server is replaced but clock, disk, network and random numbers. Watchers stand between the protocol and
-the sessions, and around the lock application, so that the checkers see what is executed.
+Only the clock, the disk, the network and the random numbers of the server are replaced. Watchers stand between the
+protocol and the sessions, and around the lock application, so that the checkers see what is executed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ from pfsb.simulator.cluster.process import ServerParts
 APPLICATIONS = ("chat", "lock", "kv")
 
 WatchReads = Callable[[IStateMachine, SessionStateMachine, Chat], IStateMachine]
-"""See `pfsb.simulator.workload.read_checker.WatchedReads.of`."""
+"""Wraps (state machine, the sessions inside it, the chat application) to check reads, and returns the state machine.
+
+Such functions are made by `pfsb.simulator.workload.read_checker.WatchedReads.of`.
+"""
 
 
 @frozen
 class SimulatedConfig(Config):
-    """A configuration with smaller limits than a file may have, so that runs reach these limits."""
+    """A configuration whose limits may be smaller than a configuration file allows, so that runs reach them."""
 
     drawn: Settings = field(factory=Settings)
 
@@ -88,7 +91,7 @@ class ServerProcess:
         self.replica.ordered_queue._state_machine = parts.watched(watched)
 
     def _watch_introductions(self, parts: ServerParts) -> None:
-        """Put a watcher between `LocalClients` and the protocol."""
+        """Report each update that this server introduces to the checkers, before the protocol gets it."""
         introduce = self.replica.introduce
 
         def introduced(update: ClientUpdate) -> None:

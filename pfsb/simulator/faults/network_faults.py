@@ -1,4 +1,4 @@
-"""Faults between servers: bad links, late or lost kinds of messages, partitions."""
+"""Faults between servers: bad links, kinds of messages that are late or lost, and partitions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EXCHANGES: Final = (
     (Confirm, Confirmed),
     (ReconciliationRequest, ReconciliationReply, GloballyOrderedUpdate),
 )
-"""Kinds of messages that belong together: one of them is of little use without the others."""
+"""Groups of kinds of messages: one kind is of little use without the others of its group, if it has any."""
 
 
 class NetworkFaults(FaultInjector):
@@ -59,7 +59,7 @@ class NetworkFaults(FaultInjector):
     # ------------------------------------------------------------------ kinds of messages
 
     def late_kind(self) -> None:
-        """Make all messages of one kind slow, so that others overtake them."""
+        """Delay all messages of one kind, until `no_more_moods`, so that messages of other kinds overtake them."""
         longest = between(self._rng, 0.02, 2)
         self._cluster.network.passing_faults[self._kind()] = MessageFault((longest / 4, longest))
 
@@ -73,7 +73,7 @@ class NetworkFaults(FaultInjector):
         self._cluster.network.passing_faults.pop(kind, None)
 
     def no_more_moods(self) -> None:
-        """End all faults of kinds of messages."""
+        """End all faults that `late_kind` and `lost_kind` have begun."""
         self._cluster.network.passing_faults.clear()
 
     def _kind(self) -> type[Message]:
@@ -140,19 +140,25 @@ class NetworkFaults(FaultInjector):
             self._later(place * step, self._cluster.network.mend, a, b)
 
     def keyhole(self) -> None:
-        """Let some exchanges of messages through between one server and the others, and no other messages."""
+        """Let only the messages of some `EXCHANGES` through from one server, to it, or both."""
         self._repartition()
         self._narrow(self._rng.choice(self._cluster.ids))
 
     def keyhole_of_leader(self) -> None:
-        """Let only some exchanges of messages through to or from the leader, which may be deposed without noticing."""
+        """Let only the messages of some `EXCHANGES` through from the leader, to it, or both.
+
+        The leader may then be deposed without noticing it.
+        """
         leader = self._cluster.leader()
         self._repartition()
         if leader is not None:
             self._narrow(leader)
 
     def _narrow(self, server_id: int) -> None:
-        """Let few kinds of messages pass as usual; all others are lost, or far too late."""
+        """Make the links from a server, to it, or both selective.
+
+        Messages of one to three of the `EXCHANGES` pass as usual; all other messages are lost, or very late.
+        """
         exchanges = self._rng.sample(EXCHANGES, self._rng.choice((1, 2, 3)))
         longest = between(self._rng, 0.3, 3)
         others = self._rng.choice((MessageFault(loss=1.0), MessageFault((longest / 4, longest))))
@@ -174,7 +180,10 @@ class NetworkFaults(FaultInjector):
                     self._cluster.cut(a, b)
 
     def cut_links(self, rng: random.Random) -> None:
-        """Cut links in one of the shapes of the profile, at once and for good."""
+        """Cut links in one of the shapes of the profile. The run calls this when the faults are over.
+
+        No fault mends these links, but the run may heal some of them.
+        """
         self._rng = rng
         cut: Callable[[], None] = getattr(self, rng.choice(self._parameters.partitions))
         cut()

@@ -37,20 +37,24 @@ class Parameters:
     refusals: bool
     users: int
     anonymous: int
-    """Number of users without a name, among `users`."""
+    """Number of users with anonymous sessions, included in `users`."""
     onlookers: int
-    """Number of users that only read, among `anonymous`."""
+    """Number of users that only read while faults happen, included in `anonymous`."""
     listeners: int
-    """Number of listeners, in addition to the users."""
+    """Number of clients that follow the event log, in addition to the users."""
     home_servers: frozenset[int]
-    """The servers that users connect to. The others have clients in an emergency only (Departure 25)."""
+    """The servers that users prefer to connect to while faults happen.
+
+    Votes for the other servers may wait for another frame, since these servers have no clients most of the time
+    (Departure 25).
+    """
     user_profile: UserProfile
     vocabulary: Vocabulary
     faults_per_second: float
 
 
 def draw_parameters(rng: random.Random, profile: Profile, servers: int | None, seconds: float | None) -> Parameters:
-    """Draw the parameters of a run; `servers` and `seconds` only unless they are given."""
+    """Draw the parameters of a run. `servers` and `seconds` replace the drawn values unless they are None."""
     families = _families(rng, profile)
     drawn = rng.choice(profile.servers)
     users = rng.choice((1, 2, 4, 6, 8, 20)) if profile.is_mixed else rng.choice(profile.users)
@@ -81,7 +85,7 @@ def draw_parameters(rng: random.Random, profile: Profile, servers: int | None, s
 
 
 def with_batching(rng: random.Random, profile: Profile, parameters: Parameters) -> Parameters:
-    """Draw `batching_seconds`, after all other draws, so that older seeds keep their other parameters.
+    """Draw the users' `batching_seconds`. This is the last draw, so that older seeds keep their other parameters.
 
     The values are powers of two: multiples of them are exact, so that requests of one period arrive at one instant.
     """
@@ -90,10 +94,11 @@ def with_batching(rng: random.Random, profile: Profile, parameters: Parameters) 
 
 
 def _within_reach(parameters: Parameters) -> Parameters:
-    """Reduce the load of a cluster that can do little: if users give up too early, no user is ever served.
+    """Reduce the load on a cluster that can order little: if users repeat too early, no user is ever served.
 
-    Each attempt is a further update. A queue of one update keeps none of them, so all of them wait for an Update_Timer.
-    A leader that orders one update after the other, with a slow disk, is not suspected, since it makes progress.
+    Each repetition of a command can be a further update. If the Update_Queue holds one update, most updates find it
+    full and wait for their Update_Timers, so servers wait longer for a result. If the leader orders one small batch
+    after the other, with a slow disk, there are fewer users: the leader makes progress, so it is never suspected.
     """
     settings, limits, users = parameters.settings, parameters.limits, parameters.users
     if settings.queue_updates_max == 1:
@@ -113,7 +118,7 @@ def _vocabulary(rng: random.Random, profile: Profile) -> Vocabulary:
 
 
 def draw_link_quality(rng: random.Random) -> LinkQuality:
-    """Draw the quality of links for a while."""
+    """Draw a quality for links."""
     longest = rng.choice((0.001, 0.01, 0.03, 0.1))
     return LinkQuality(
         delay_seconds=(longest / rng.choice((1, 5, 50)), longest),
@@ -128,9 +133,10 @@ def draw_link_quality(rng: random.Random) -> LinkQuality:
 
 
 def _lasting(rng: random.Random, profile: Profile) -> dict[type[Message], MessageFault]:
-    """Draw the faults of kinds of messages for the whole run.
+    """Draw the faults that messages of some kinds suffer from the beginning to the end of the run.
 
-    A delay is shorter than the shortest Progress_Timer after some doublings, so that a view can work.
+    Every delay is shorter than the shortest Progress_Timer after some doublings, so that leaders can still order
+    updates before they are suspected.
     """
     faults: dict[type[Message], MessageFault] = {kind: MessageFault(loss=1.0) for kind in profile.never}
     faults |= {kind: MessageFault(loss=0.5) for kind in profile.seldom}
@@ -146,7 +152,7 @@ def _families(rng: random.Random, profile: Profile) -> frozenset[str]:
 
 
 def _settings(rng: random.Random, given: Mapping[str, Any]) -> Settings:
-    """Draw small windows, short memories and short timers, so that runs reach their limits."""
+    """Draw settings with small windows, short timers, and few slots kept in memory, so that runs reach the limits."""
     progress = given.get("progress_seconds", rng.choice((0.25, 0.5, 1.0, 1.0)))
     drawn = Settings(
         progress_seconds=progress,

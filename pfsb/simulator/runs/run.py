@@ -31,14 +31,14 @@ from pfsb.simulator.runs.liveness_drills import LivenessDrills
 from pfsb.simulator.runs.population import PaperClientPopulation, Population, UserPopulation
 
 EQUALITY_SECONDS = 60.0
-"""How long it may take until all servers have executed the same slots."""
+"""How long, in simulated seconds, all servers of a healed cluster may take to have executed the same slots."""
 BOUNDS_SECONDS = 0.5
-"""How often the bounds of tables and timers are checked."""
+"""How often, in simulated seconds, the bounds of tables and timers are checked."""
 
 
 @frozen
 class Plan:
-    """The definition of a run. The seed draws all that is not given; shrinking leaves out parts."""
+    """The definition of a run. Values that are None are drawn from the seed."""
 
     seed: int
     profile: str = "mixed"
@@ -48,9 +48,9 @@ class Plan:
     without: frozenset[str] = frozenset()
     """Families of faults that are switched off."""
     faults: tuple[int, ...] | None = None
-    """Numbers of the faults that happen; None: all."""
+    """Numbers of the faults that happen; None: all faults that the seed draws."""
     users: int | None = None
-    """Number of users that take part; None: all."""
+    """Maximum number of users that take part; None: all users that the seed draws."""
 
     def command(self) -> str:
         """The command line that repeats this run."""
@@ -79,7 +79,7 @@ class RunOutcome:
     """Length of the run, in simulated seconds."""
     marks: Counter[str]
     failure: str = ""
-    """The broken promise, in a few lines; "" if there is none."""
+    """A text about the promise that was broken, or the exception; "" if the run did not fail."""
     faults: tuple[Fault, ...] = ()
     users: int = 0
     picture: str = ""
@@ -134,7 +134,7 @@ class Run:
     # ------------------------------------------------------------------ the run
 
     def run(self) -> RunOutcome:
-        """Run all phases. A violation or an exception ends the run, and is in the outcome."""
+        """Run all phases. A violation or another exception ends the run, and becomes the outcome's `failure`."""
         failure = ""
         observer = _ErrorsInLog(self.cluster)
         globalLogPublisher.addObserver(observer)
@@ -198,7 +198,10 @@ class Run:
         self.cluster.clock.callLater(BOUNDS_SECONDS, self._look_at_bounds)
 
     def _heal_a_majority(self) -> None:
-        """Heal a majority, drawn at random. The other servers stay as they are, or get worse, for good."""
+        """Heal a majority, drawn at random, and let the users begin no new commands.
+
+        The other servers stay as they are, or get worse, until the whole cluster is healed.
+        """
         cluster = self.cluster
         whole = [i for i in cluster.ids if i not in cluster.amnesiacs]
         is_enough = len(cluster.ids) // 2 + 1 if self.profile.leaves_broken else len(whole)
@@ -221,7 +224,10 @@ class Run:
             self.cluster.isolate(server_id)
 
     def _wait_for(self, predicate: Callable[[], bool], text: str, patience: float) -> None:
-        """Wait for a condition, longer if clocks run slow. Raises `Violation` with `text`."""
+        """Wait until `predicate` is true.
+
+        Raises `Violation` with `text` if that takes more than `patience` seconds, by the slowest clock of a server.
+        """
         seconds = patience / min(1.0, *(server.rate for server in self.cluster.servers.values()))
         until = self.cluster.now + seconds
         while not predicate():
@@ -243,7 +249,7 @@ class Run:
         return len({self.cluster.aru(i) for i in self.cluster.ids}) == 1 and self.cluster.all_equal()
 
     def _check_equality(self) -> None:
-        """Require that all servers, which have the same Local_Aru, have the same state."""
+        """Require that all servers have the same state. By now they have the same Local_Aru."""
         found = {server_id: self.population.state(server_id) for server_id in self.cluster.ids}
         first = found[self.cluster.ids[0]]
         for server_id, state in found.items():
@@ -260,7 +266,7 @@ class Run:
 @implementer(ILogObserver)
 @define(eq=False)
 class _ErrorsInLog:
-    """Ends the run with the first error that a server logs, although the server goes on."""
+    """Observer of the log: the first error that a server logs ends the run, even if the server goes on."""
 
     cluster: SimulatedCluster
 
@@ -271,7 +277,11 @@ class _ErrorsInLog:
 
 
 def _switched_off(parameters: Parameters, families: frozenset[str]) -> Parameters:
-    """The parameters without some families, as far as these are not in the list of faults."""
+    """The parameters, changed so that some families of faults are switched off.
+
+    Some families act through parameters, such as the quality of links: these get harmless values. Faults that happen at
+    a certain time are not parameters; `Run` leaves them out itself.
+    """
     unknown = families - set(ALL_FAMILIES)
     assert not unknown, f"there are no families {unknown}"
     changed: dict[str, Any] = {"families": parameters.families - families}

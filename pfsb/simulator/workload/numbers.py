@@ -1,4 +1,4 @@
-"""The numbers that a user gives to its commands: growing, with some skipped, which a correct client does not do."""
+"""The numbers that a user gives to its commands: they grow, and some are skipped, as a correct client never does."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CommandNumbers:
         return self._last
 
     def take_skipped(self) -> int:
-        """Take one of the skipped numbers, to use it after all."""
+        """Return one of the skipped numbers, which the user will now use after all."""
         return self.skipped.pop(self._rng.randrange(len(self.skipped)))
 
     def continue_from(self, last: int) -> None:
