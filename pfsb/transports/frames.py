@@ -63,6 +63,7 @@ RefusalReason = Literal[
     "tag",
     "membership",
     "sender",
+    "address",
     "passes",
     "replay",
     "body",
