@@ -1,0 +1,144 @@
+"""Targets that are whole clusters: servers that are told well-formed messages which no correct server has sent.
+
+Each input is one frame body, and comes in a frame with the right tag, in the name of one server to another. What comes
+so may make the cluster slower, never stop it: a server that raises, hangs or grows without end is a finding, and so is
+a cluster that serves no client afterwards.
+
+Some messages cannot be wrong without harm in any protocol that trusts its servers: votes, promises and ordered
+content. `LIES` has their kinds. The target `messages` leaves them out, and its servers must be equal at the end; the
+target `lies` sends all kinds, and its servers may refuse to go on, but not in any other way than they document.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pfsb.paxos.messages import (
+    Accept,
+    ClientUpdate,
+    GloballyOrderedUpdate,
+    Message,
+    PrepareOK,
+    Proposal,
+    ReconciliationReply,
+    Stranger,
+)
+from pfsb.service.assembly import frame_identity
+from pfsb.simulator.fuzz.frame_targets import EXAMPLES, captured_bodies, changed_body, changed_value
+from pfsb.simulator.fuzz.mutation import Mutation, packed, unpacked
+from pfsb.simulator.fuzz.small_cluster import SmallCluster
+from pfsb.simulator.fuzz.target import Target
+from pfsb.transports.frames import FRAME_BYTES_MAX, OVERHEAD_BYTES, FrameCodec
+from pfsb.transports.wire import Malformed, decode_all, encode, join_encoded
+
+SERVERS: Final = 3
+FIRST_COMMANDS: Final = 20
+"""Number of commands before the first input, so that there are slots, sessions and locks."""
+LIES: Final = (Accept, PrepareOK, Proposal, GloballyOrderedUpdate, ReconciliationReply, Stranger)
+"""Kinds of messages on which safety rests, and STRANGER, which tells its receiver to stop."""
+
+
+class ClusterTarget(Target):
+    """A cluster at work, which is told one changed body after the other."""
+
+    inputs_per_round = 60
+    guided_by = ("pfsb/paxos/", "pfsb/sessions/", "pfsb/applications/")
+
+    def seeds(self) -> list[bytes]:
+        return captured_bodies()
+
+    def begin(self, name: str) -> None:
+        self.cluster = SmallCluster(name, SERVERS)
+        self.cluster.run_until_led()
+        self.cluster.work(FIRST_COMMANDS)
+        self._codecs = {i: self._codec(i) for i in self.cluster.servers}
+
+    def _codec(self, server_id: int) -> FrameCodec:
+        """The codec of a server beside its own; without a secret counters may repeat."""
+        disk = self.cluster.disks[server_id]
+        identity = frame_identity(self.cluster.config, server_id)
+        return FrameCodec(identity, disk.identity, disk.incarnation, None, lambda: disk.position)
+
+    def fresh(self) -> list[bytes]:
+        return [each.frame[OVERHEAD_BYTES:] for each in self.cluster.frames]
+
+    def change(self, mutation: Mutation, data: bytes, other: bytes) -> bytes:
+        """One byte that names sender and receiver, and a body."""
+        pair = mutation.dice.randrange(SERVERS * (SERVERS - 1))
+        return bytes([pair]) + changed_body(mutation, data, other)
+
+    def run(self, data: bytes) -> None:
+        sender, receiver = self.pair_of(data[0] if data else 0)
+        body = self.taken_out(sender, data[1:])
+        if body and len(body) <= FRAME_BYTES_MAX - OVERHEAD_BYTES:
+            self._tell(sender, receiver, body)
+        self.cluster.work(1)
+
+    def _tell(self, sender: int, receiver: int, body: bytes) -> None:
+        rows = unpacked(body)
+        parts = [packed(row) for row in rows] if isinstance(rows, tuple) else []
+        for frame in self._codecs[sender].seal([part for part in parts if part]):
+            self.cluster.deliver(receiver, frame)
+
+    @staticmethod
+    def pair_of(number: int) -> tuple[int, int]:
+        """Sender and receiver, from 0 to SERVERS - 1 and not the same."""
+        sender, step = number % SERVERS, 1 + number // SERVERS % (SERVERS - 1)
+        return sender, (sender + step) % SERVERS
+
+    def taken_out(self, sender: int, body: bytes) -> bytes:
+        """The body without the messages that this target leaves out; b"" if it is no body."""
+        return body
+
+    def end(self) -> None:
+        self.cluster.require_service()
+        self.cluster.close()
+
+    def drop(self) -> None:
+        self.cluster.close()
+
+
+class MessageTarget(ClusterTarget):
+    """Wrong messages on which no safety rests."""
+
+    name = "messages"
+    help = "a cluster that is told wrong messages, but no false votes, promises and ordered content"
+
+    def taken_out(self, sender: int, body: bytes) -> bytes:
+        try:
+            messages = decode_all(sender, body)
+        except Malformed:
+            return b""
+        left = [encode(message) for message in messages if not isinstance(message, LIES)]
+        return join_encoded(left) if left else b""
+
+
+class PayloadTarget(ClusterTarget):
+    """Updates whose payload is anything: they are ordered, and every server must execute them alike or refuse them."""
+
+    name = "payloads"
+    help = "a cluster whose clients' updates have any payload"
+
+    def seeds(self) -> list[bytes]:
+        updates: list[Message] = [message for body in captured_bodies() for message in decode_all(0, body)]
+        payloads = [message.payload for message in (*updates, *EXAMPLES) if isinstance(message, ClientUpdate)]
+        return [*dict.fromkeys(payloads)]
+
+    def begin(self, name: str) -> None:
+        super().begin(name)
+        self._number = 0
+
+    def fresh(self) -> list[bytes]:
+        return []
+
+    def change(self, mutation: Mutation, data: bytes, other: bytes) -> bytes:
+        return bytes([mutation.dice.randrange(SERVERS)]) + changed_value(mutation, data, other)
+
+    def run(self, data: bytes) -> None:
+        self._number += 1
+        sender, receiver = self.pair_of(data[0] if data else 0)
+        made_at = self.cluster.servers[sender].replica.data.ordering.local_aru
+        update = ClientUpdate(f"{sender}.9.{self._number}", sender, 1, made_at, data[1:])
+        self._tell(sender, receiver, join_encoded([encode(update)]))
+        self.cluster.work(1)
+        self.cluster.run(0.01)
