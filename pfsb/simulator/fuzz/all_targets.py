@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pfsb.simulator.fuzz.client_targets import CallTarget, ClientTarget, ReplyTarget
-from pfsb.simulator.fuzz.cluster_targets import MessageTarget, PayloadTarget
+from pfsb.simulator.fuzz.cluster_targets import LieTarget, MessageTarget, PayloadTarget
 from pfsb.simulator.fuzz.file_targets import ChatLogTarget, ConfigurationTarget, DatabaseTarget, LogTarget
 from pfsb.simulator.fuzz.frame_targets import SECRET, BatchTarget, BodyTarget, FrameTarget, HeaderTarget
 from pfsb.simulator.fuzz.port_targets import HTTPTarget, LineTarget, RespTarget
@@ -20,6 +20,7 @@ TARGETS: Final[dict[str, Callable[[], Target]]] = {
     "batches": BatchTarget,
     "payloads": PayloadTarget,
     "messages": MessageTarget,
+    "lies": LieTarget,
     "databases": DatabaseTarget,
     "logs": LogTarget,
     "chat-logs": ChatLogTarget,

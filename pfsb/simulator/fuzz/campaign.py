@@ -24,6 +24,8 @@ KEPT_MAX: Final = 2_000
 """Maximum number of inputs that are kept for a target because they have reached new lines."""
 TRIES_MAX: Final = 60
 """Maximum number of rounds that are repeated to find a shorter way to one failure."""
+CHECKS: Final = "pfsb/simulator/checkers/violation.py"
+"""The file in which violations are raised: the place of a finding is the check that has failed."""
 FILES_PER_PLACE: Final = 3
 """Maximum number of files for failures at one place: more of them are counted only."""
 
@@ -149,7 +151,8 @@ def _attempt(
 
 
 def _failure(error: BaseException) -> _Failure:
-    last = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    last = next((frame for frame in reversed(frames) if not frame.filename.endswith(CHECKS)), frames[-1])
     file = last.filename.rpartition("site-packages/")[2].rpartition("/pfsb/")
     where = f"pfsb/{file[2]}" if file[1] else file[2]
     return _Failure(f"{type(error).__name__}: {error}", f"{where}:{last.lineno} in {last.name}")
@@ -182,4 +185,5 @@ def write_finding(finding: Finding, directory: Path) -> str:
     """Write a finding to a file; returns the lines that tell a person of it."""
     path = finding.write(directory)
     inputs = "1 input" if len(finding.inputs) == 1 else f"{len(finding.inputs)} inputs"
-    return f"FAILED {finding.target}: {finding.failure}\n    {finding.place}, after {inputs}; repeat: pfsb fuzz --replay {path}"
+    repeat = f"{finding.place}, after {inputs}; repeat: pfsb fuzz --replay {path}"
+    return f"FAILED {finding.target}: {finding.failure}\n    {repeat}"

@@ -17,16 +17,18 @@ from pfsb.simulator.fuzz.target import Target
 
 ADDRESSES: Final = (tcp_address(0, "127.0.0.1", "9400"), tcp_address(1, "127.0.0.1", "9401"))
 WORDS: Final = (
-    b"\n", b" ", b"OK", b"ERR ", b"#1 ", b"#2 ", b"* ", b"+", b"=", b'"', b'"\\ud800"', b"fate=none ", b"last=", b"opened=",
-    b"revision=", b"token=", b"index=", b"NOSESSION ", b"REPLACED ", b"BUSY ", b"1" * 5_000,
+    b"\n", b" ", b"OK", b"ERR ", b"#1 ", b"#2 ", b"* ", b"+", b"=", b'"', b'"\\ud800"', b"fate=none ", b"last=",
+    b"opened=", b"revision=", b"token=", b"index=", b"NOSESSION ", b"REPLACED ", b"BUSY ", b"1" * 5_000,
 )  # fmt: skip
 TALKS: Final = (
-    b"* WELCOME cluster=four server=1 view=3 leader=1 help=HELP\nOK client=alice last=0 opened=4 resumed=no ttl=10 revision=4\n"
+    b"* WELCOME cluster=four server=1 view=3 leader=1 help=HELP\n"
+    b"OK client=alice last=0 opened=4 resumed=no ttl=10 revision=4\n"
     b"#1 OK revision=5\n#2 ERR LOCKED fate=none another session holds it\n",
     b'+ {"key": 1}\n+ key="a b" value="\\n\xc3\xa9" revision=7\n#3 OK count=2\n* CHAT index=3 client="bob" text="hi"\n',
     b"* SESSION state=replaced\n#1 ERR REPLACED fate=none opened elsewhere\n* SESSION state=expired\n",
     b"ERR BUSY fate=none this server is full\n",
-    b"OK client=alice last=9 opened=4 resumed=yes\n#10 OK name=door token=17\nOK from=5\n#11 ERR NOSESSION fate=unknown x\n",
+    b"OK client=alice last=9 opened=4 resumed=yes\n"
+    b"#10 OK name=door token=17\nOK from=5\n#11 ERR NOSESSION fate=unknown x\n",
 )
 """The bytes of servers to clients, in the forms of docs/protocol.rst."""
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from twisted.python.failure import Failure
+
 from pfsb.paxos.messages import (
     Accept,
     ClientUpdate,
@@ -23,6 +25,7 @@ from pfsb.paxos.messages import (
     ReconciliationReply,
     Stranger,
 )
+from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.service.assembly import frame_identity
 from pfsb.simulator.fuzz.frame_targets import EXAMPLES, captured_bodies, changed_body, changed_value
 from pfsb.simulator.fuzz.mutation import Mutation, packed, unpacked
@@ -48,10 +51,14 @@ class ClusterTarget(Target):
         return captured_bodies()
 
     def begin(self, name: str) -> None:
-        self.cluster = SmallCluster(name, SERVERS)
+        self.cluster = SmallCluster(name, SERVERS, tolerated=self.tolerates)
         self.cluster.run_until_led()
         self.cluster.work(FIRST_COMMANDS)
         self._codecs = {i: self._codec(i) for i in self.cluster.servers}
+
+    def tolerates(self, failure: Failure) -> bool:
+        """Whether a server may stop itself because of this failure."""
+        return False
 
     def _codec(self, server_id: int) -> FrameCodec:
         """The codec of a server beside its own; without a secret counters may repeat."""
@@ -111,6 +118,20 @@ class MessageTarget(ClusterTarget):
             return b""
         left = [encode(message) for message in messages if not isinstance(message, LIES)]
         return join_encoded(left) if left else b""
+
+
+class LieTarget(ClusterTarget):
+    """Wrong messages of all kinds: a server that notices a lie may stop, in a way that it documents."""
+
+    name = "lies"
+    help = "a cluster that is told wrong messages of all kinds"
+
+    def tolerates(self, failure: Failure) -> bool:
+        return failure.check(StorageWasReplaced) is not None or "(S1)" in failure.getErrorMessage()
+
+    def end(self) -> None:
+        """Ask for nothing: a server that believes a false vote is not what it was."""
+        self.cluster.close()
 
 
 class PayloadTarget(ClusterTarget):

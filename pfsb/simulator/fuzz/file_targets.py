@@ -13,6 +13,7 @@ from typing import Final
 
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from pfsb.config.config import load
 from pfsb.config.yaml_file import ConfigError
@@ -24,7 +25,7 @@ from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.fuzz.target import Target
 from pfsb.storage.database import StorageIdentity, StorageOwner, WritingDatabase, create
 from pfsb.storage.effect import Effect
-from pfsb.storage.sqlite import SQLiteStorage
+from pfsb.storage.sqlite import IStorageReactor, SQLiteStorage
 from pfsb.storage.wal import log_of
 
 OWNER: Final = StorageOwner("four", bytes(range(8)), (0, 1, 2, 3), 2)
@@ -75,6 +76,7 @@ class FileTarget(Target):
 # ---------------------------------------------------------------------------------------------
 
 
+@implementer(IStorageReactor)
 class _Reactor(Clock):
     """Takes calls from the threads of a storage, and makes none of them: nothing is written here."""
 

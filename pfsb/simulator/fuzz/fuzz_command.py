@@ -40,7 +40,7 @@ class Options(usage.Options):
         ["for", None, 60.0, "how long to try, in seconds", seconds],
         ["seed", None, None, "decides all random numbers; otherwise drawn", number(0, SEEDS_MAX)],
         ["target", None, "", "targets, with commas between; otherwise all"],
-        ["jobs", None, 1, "processes that try at the same time, with seeds in a row; 0: one for each core", number(0, 256)],
+        ["jobs", None, 1, "processes that try at the same time, with seeds in a row; 0: one per core", number(0, 256)],
         ["directory", None, "build/fuzz", "where files of failing inputs are written"],
         ["replay", None, None, "repeat the failure in this file"],
     ]  # fmt: skip

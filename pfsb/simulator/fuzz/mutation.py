@@ -151,7 +151,21 @@ class Mutation:
         deep: Any = ()
         for _ in range(self.dice.choice((1, 1, 1, _NESTED_DEEPLY))):
             deep = (deep,)
-        kinds = (None, True, 1.5, b"", b"\x00" * 8, (), deep, {}, {"a": 1}, other, self.number(0), "text", b"x" * 2_000)
+        kinds: tuple[Any, ...] = (
+            None,
+            True,
+            1.5,
+            b"",
+            b"\x00" * 8,
+            (),
+            deep,
+            {},
+            {"a": 1},
+            other,
+            self.number(0),
+            "text",
+            b"x" * 2_000,
+        )
         return self.dice.choice(kinds)
 
     def _changed_blob(self, before: bytes, other: Any) -> bytes:

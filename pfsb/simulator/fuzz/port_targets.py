@@ -75,12 +75,14 @@ class LineTarget(PortTarget):
         "pfsb/frontends/client_port.py",
         "pfsb/applications/",
     )
-    words = (b"\n", b"\r\n", b"#1 ", b"#9223372036854775807 ", b'"', b'"\\ud800"', b"\xff\xfd\x01", b"\xff\xfa", b"\xff\xf0",
-             b"HELLO alice ttl=5\n", b"BYE\n", b"QUIT\n", b"wait=0", b"wait=1e9", b"limit=", b"if=", b"read=stale", b"\t")  # fmt: skip
+    words = (b"\n", b"\r\n", b"#1 ", b"#9223372036854775807 ", b'"', b'"\\ud800"', b"\xff\xfd\x01", b"\xff\xfa",
+             b"\xff\xf0", b"HELLO alice ttl=5\n", b"BYE\n", b"QUIT\n", b"wait=0", b"wait=1e9", b"limit=", b"if=",
+             b"read=stale", b"\t")  # fmt: skip
 
     def seeds(self) -> list[bytes]:
-        more = ("HELLO alice ttl=10", "STATUS", "SERVERS", "DIGEST", "DIGEST seq=1", "HELP", "HELP PUT", "LISTEN from=1",
-                "UNLISTEN", "FAULT HEAL", "MPUT a 1 b 2", "MGET a b", "RANGE a z limit=2", "KEYS", "BYE", "QUIT")  # fmt: skip
+        more = ("HELLO alice ttl=10", "STATUS", "SERVERS", "DIGEST", "DIGEST seq=1", "HELP", "HELP PUT", "QUIT",
+                "LISTEN from=1", "UNLISTEN", "FAULT HEAL", "MPUT a 1 b 2", "MGET a b", "RANGE a z limit=2", "KEYS",
+                "BYE")  # fmt: skip
         lines = [line.encode() for line in (*COMMANDS, *more)]
         talk = b"HELLO bob ttl=5\n" + b"".join(b"#%d %s\n" % (i, line) for i, line in enumerate(lines[:10], start=1))
         return [*(line + b"\n" for line in lines), *(b"#7 " + line + b"\r\n" for line in lines), talk]
@@ -167,9 +169,12 @@ class HTTPTarget(PortTarget):
     name = "http"
     help = "requests of HTTP"
     guided_by = ("pfsb/frontends/http/",)
-    words = (b"\r\n", b"\r\n\r\n", b"Content-Length: ", b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n", b"5\r\nhello\r\n",
-             b"GET ", b"PUT ", b"POST ", b"/v1/kv/", b"?limit=", b"%2F", b"%00", b"%ff", b"Expect: 100-continue\r\n",
-             b'{"value": "x"}', b"[]", b"null", b"1e999", b'"\\ud800"', b"HTTP/1.0", b"Connection: close\r\n")  # fmt: skip
+    words = (b"\r\n", b"\r\n\r\n", b"Content-Length: ", b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n",
+             b"5\r\nhello\r\n", b"GET ", b"PUT ", b"POST ", b"/v1/kv/", b"?limit=", b"%2F", b"%00", b"%ff",
+             b"Expect: 100-continue\r\n",
+             b'{"value": "x"}', b"[]", b"null", b"1e999", b'"\\ud800"', b"HTTP/1.0", b"Connection: close\r\n",
+             b"Pfsb-Client: ", b"Pfsb-Number: ", b"Pfsb-Revision: ", b"Pfsb-Ttl: ", b"?read=stale",
+             b"?client=")  # fmt: skip
 
     def seeds(self) -> list[bytes]:
         requests: tuple[tuple[str, str, object], ...] = (
@@ -180,30 +185,40 @@ class HTTPTarget(PortTarget):
             ("POST", "/v1/kv", {"put": {"a": "1", "b": "2"}}),
             ("GET", "/v1/kv?from=a&to=z&limit=2&values=no", None),
             ("POST", "/v1/chat", {"text": "hello"}),
-            ("GET", "/v1/chat?from=1", None),
+            ("GET", "/v1/chat?from=1&limit=2", None),
+            ("GET", "/v1/events?from=1&client=alice", None),
             ("GET", "/v1/locks", None),
-            ("PUT", "/v1/locks/door", {"wait": 0}),
-            ("POST", "/v1/sessions", {"client": "alice", "ttl": 5}),
+            ("POST", "/v1/locks/door", {"wait": 0}),
+            ("DELETE", "/v1/locks/door?token=3", None),
+            ("POST", "/v1/session", None),
+            ("DELETE", "/v1/session", None),
             ("GET", "/v1/status", None),
+            ("GET", "/v1/servers", None),
+            ("GET", "/v1/digest?seq=2", None),
+            ("POST", "/v1/faults", {"fault": "heal"}),
+            ("GET", "/v1/openapi.json", None),
+            ("HEAD", "/", None),
             ("GET", "/healthz", None),
             ("GET", "/readyz", None),
             ("GET", "/metrics", None),
-            ("GET", "/openapi.yaml", None),
         )
-        return [http_request(*request) for request in requests]
+        plain = [http_request(*request) for request in requests]
+        of_session = [http_request(*request, "Pfsb-Client: alice\r\nPfsb-Number: 1\r\n") for request in requests]
+        waiting = [http_request(*request, "Pfsb-Revision: 3\r\nPfsb-Ttl: 5\r\n") for request in requests[:6]]
+        return [*plain, *of_session, *waiting, b"".join(plain[:5])]
 
     def make_factory(self) -> HTTPSite:
         return HTTPSite(self.server, self.cluster.clock, lambda: b"pfsb_turns_total 1\n")
 
     def look_at(self, answer: bytes) -> None:
-        require(answer[:9] in (b"", b"HTTP/1.1 "), f"no answer of HTTP: {answer[:40]!r}")
+        require(answer[:9] in (b"", b"HTTP/1.1 ", b"HTTP/1.0 "), f"no answer of HTTP: {answer[:40]!r}")
         require(b" 500 " not in answer[:20], f"the server has failed: {answer[:400]!r}")
 
 
-def http_request(method: str, path: str, body: object) -> bytes:
-    """A request as a client of HTTP sends it; `body` becomes JSON."""
+def http_request(method: str, path: str, body: object, headers: str = "") -> bytes:
+    """A request as a client of HTTP sends it; `body` becomes JSON, `headers` are whole lines."""
     data = b"" if body is None else json.dumps(body).encode()
-    head = f"{method} {path} HTTP/1.1\r\nHost: here\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: here\r\n{headers}"
     if body is not None:
         head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
     return f"{head}\r\n".encode() + data

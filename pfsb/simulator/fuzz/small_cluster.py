@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -79,12 +80,20 @@ class ErrorsInLog:
 class SmallCluster:
     """Servers that are joined by function calls with delays; frames and codecs are the real ones."""
 
-    def __init__(self, name: str, servers: int, secret: bytes | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        servers: int,
+        secret: bytes | None = None,
+        tolerated: Callable[[Failure], bool] = lambda failure: False,
+    ) -> None:
+        """`tolerated` says of which failures a server may stop itself."""
         self.clock = SimulatedClock(BEGIN_SECONDS)
         self.dice = random.Random(name)
         configs = {i: ServerConfig(i, ("127.0.0.1", 1 + i), "tcp:1") for i in range(servers)}
         self.config = Config("small", "small", configs, (servers - 1) // 2)
         self._secret = secret
+        self._tolerated = tolerated
         self.links: dict[int, Links] = {}
         self.disks: dict[int, MemoryDisk] = {}
         self.failures: dict[int, Failure] = {}
@@ -131,7 +140,8 @@ class SmallCluster:
 
     def raise_failures(self) -> None:
         for failure in (*self.failures.values(), *self._errors.failures):
-            failure.raiseException()
+            if not self._tolerated(failure):
+                failure.raiseException()
 
     def run_until_led(self) -> None:
         """Let time pass until a server leads and the others follow."""
