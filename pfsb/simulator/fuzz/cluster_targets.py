@@ -34,11 +34,25 @@ from pfsb.simulator.fuzz.target import Target
 from pfsb.transports.frames import FRAME_BYTES_MAX, OVERHEAD_BYTES, FrameCodec
 from pfsb.transports.wire import Malformed, decode_all, encode, join_encoded
 
+Row = tuple[object, ...]
+
 SERVERS: Final = 3
 FIRST_COMMANDS: Final = 20
 """Number of commands before the first input, so that there are slots, sessions and locks."""
+ELECTION_EVERY: Final = 32
+"""How many inputs there are, on average, to one that comes in an election."""
 LIES: Final = (Accept, PrepareOK, Proposal, GloballyOrderedUpdate, ReconciliationReply, Stranger)
 """Kinds of messages on which safety rests, and STRANGER, which tells its receiver to stop."""
+
+
+def _rows(body: bytes) -> list[Row]:
+    """The messages of a body, as tuples that begin with their kind."""
+    rows = unpacked(body)
+    return [row for row in rows if isinstance(row, tuple) and row] if isinstance(rows, tuple) else []
+
+
+_EXAMPLES: Final[dict[object, list[Row]]] = {row[0]: [row] for row in (unpacked(encode(each)) for each in EXAMPLES)}
+_KINDS: Final = tuple(_EXAMPLES)
 
 
 class ClusterTarget(Target):
@@ -70,12 +84,36 @@ class ClusterTarget(Target):
         return [each.frame[OVERHEAD_BYTES:] for each in self.cluster.frames]
 
     def change(self, mutation: Mutation, data: bytes, other: bytes) -> bytes:
-        """One byte that names sender and receiver, and a body."""
-        pair = mutation.dice.randrange(SERVERS * (SERVERS - 1))
-        return bytes([pair]) + changed_body(mutation, data, other)
+        """Make an input: one byte that says who tells whom, and when, and a body.
+
+        Half of the bodies have one message, of each kind equally often; the others are changed frames of the cluster.
+        """
+        mutation.landmarks = self._landmarks()
+        how = bytes([mutation.dice.randrange(256)])
+        if mutation.dice.random() < 0.5:
+            return how + changed_body(mutation, data, other)
+        kind = mutation.dice.choice(_KINDS)
+        rows = [row for row in (*_rows(data), *_rows(other)) if row[0] == kind]
+        return how + packed((mutation.value(mutation.dice.choice(rows or _EXAMPLES[kind])),))
+
+    def _landmarks(self) -> list[int]:
+        """The numbers around which a wrong number does most harm: views, slots and time of the servers."""
+        found: set[int] = set()
+        for server in self.cluster.servers.values():
+            data = server.replica.data
+            found |= {
+                data.views.last_attempted,
+                data.views.last_installed,
+                data.ordering.local_aru,
+                server.machine.time_ms,
+            }
+        return sorted(found)
 
     def run(self, data: bytes) -> None:
-        sender, receiver = self.pair_of(data[0] if data else 0)
+        how = data[0] if data else 0
+        if how >= 256 - 256 // ELECTION_EVERY:
+            self.cluster.depose_leader()
+        sender, receiver = self.pair_of(how)
         body = self.taken_out(sender, data[1:])
         if body and len(body) <= FRAME_BYTES_MAX - OVERHEAD_BYTES:
             self._tell(sender, receiver, body)

@@ -35,10 +35,13 @@ INPUT_BYTES_MAX: Final = 60_000
 
 @define
 class Mutation:
-    """Draws changes from `dice`. `words` are bytes that mean something to the target, and are put into inputs."""
+    """Draws changes from `dice`."""
 
     dice: random.Random
     words: Sequence[bytes] = ()
+    """Bytes that mean something to the target, and are put into inputs."""
+    landmarks: Sequence[int] = ()
+    """Numbers that mean something in the present state of the target."""
 
     # ------------------------------------------------------------------ bytes
 
@@ -121,7 +124,9 @@ class Mutation:
         """A number that may be trouble where `before` was none."""
         kind = self.dice.randrange(6)
         if kind <= 1:
-            return before + self.dice.choice((-1, 1, -2, 2, 5, 100, -100, 100_000))
+            if self.landmarks and self.dice.random() < 0.5:
+                before = self.dice.choice(self.landmarks)
+            return before + self.dice.choice((-1, 1, 0, -2, 2, 5, 100, -100, 100_000))
         if kind == 2:
             return before ^ (1 << self.dice.randrange(63))
         if kind == 3:

@@ -32,6 +32,8 @@ LINK_SECONDS: Final = (0.0002, 0.001)
 SYNC_SECONDS: Final = (0.0003, 0.001)
 PATIENCE_SECONDS: Final = 60.0
 """How long, in simulated seconds, the cluster may take to answer a client or to elect a leader."""
+ELECTION_SECONDS: Final = 1.5
+"""How long, in simulated seconds, servers need to suspect a silent leader and to begin an election."""
 FRAMES_KEPT: Final = 200
 COMMANDS: Final = (
     "PUT colour blue",
@@ -98,6 +100,8 @@ class SmallCluster:
         self.disks: dict[int, MemoryDisk] = {}
         self.failures: dict[int, Failure] = {}
         """The failures with which servers have stopped themselves, by id."""
+        self.silent: set[int] = set()
+        """Servers whose frames, to them and from them, are lost."""
         self.frames: deque[CapturedFrame] = deque(maxlen=FRAMES_KEPT)
         """The last frames that servers have sent."""
         self._errors = ErrorsInLog()
@@ -121,6 +125,8 @@ class SmallCluster:
 
     def _carry(self, sender: int, peer: int, frame: bytes) -> None:
         self.frames.append(CapturedFrame(sender, peer, frame))
+        if not self.silent.isdisjoint((sender, peer)):
+            return
         self.clock.callLater(self.dice.uniform(*LINK_SECONDS), self.deliver, peer, frame)
 
     def deliver(self, receiver: int, frame: bytes) -> None:
@@ -161,6 +167,14 @@ class SmallCluster:
             client.send(self.dice.choice(COMMANDS))
             self.run(self.dice.choice((0.0, 0.001, 0.01)))
             client.take()
+
+    def depose_leader(self) -> None:
+        """Let nothing pass to and from the leaders until the others have had time for an election."""
+        states = {i: server.replica.data.server.state for i, server in self.servers.items()}
+        self.silent = {i for i, state in states.items() if state is State.REG_LEADER}
+        self.work(5)
+        self.run(ELECTION_SECONDS)
+        self.silent = set()
 
     # ------------------------------------------------------------------ looking
 
