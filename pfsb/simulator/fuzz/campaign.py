@@ -22,8 +22,8 @@ FRESH: Final = 0.7
 """Share of inputs that are made from real input of the present state, where the target has any."""
 KEPT_MAX: Final = 2_000
 """Maximum number of inputs that are kept for a target because they have reached new lines."""
-TRIES_MAX: Final = 60
-"""Maximum number of rounds that are repeated to find a shorter way to one failure."""
+SHORTENING_SECONDS: Final = 20.0
+"""How long, in seconds, rounds are repeated to find a shorter way to one failure."""
 CHECKS: Final = "pfsb/simulator/checkers/violation.py"
 """The file in which violations are raised: the place of a finding is the check that has failed."""
 FILES_PER_PLACE: Final = 3
@@ -107,8 +107,28 @@ class Campaign:
         place = f"{target.name} {failure.place}"
         self._places[place] = self._places.get(place, 0) + 1
         if self._places[place] <= FILES_PER_PLACE:
-            short, failure = _shortened(target, name, inputs, failure)
+            short, failure = self._shortened(target, name, inputs, failure)
             self._report(Finding(target.name, name, tuple(short), failure.text, failure.place))
+
+    def _shortened(
+        self, target: Target, name: str, inputs: list[bytes], failure: _Failure
+    ) -> tuple[list[bytes], _Failure]:
+        """Fewer inputs that end in a failure at the same place, and that failure, found by leaving out parts."""
+        until = self._clock() + SHORTENING_SECONDS
+        best, size = inputs, len(inputs)
+        while size >= 1:
+            start = 0
+            while start < len(best):
+                if self._clock() >= until:
+                    return best, failure
+                shorter = best[:start] + best[start + size :]
+                found = _attempt(target, name, shorter, LineCoverage(())) if shorter else None
+                if found is not None and found.place == failure.place:
+                    best, failure = shorter, found
+                else:
+                    start += size
+            size //= 2
+        return best, failure
 
 
 # ---------------------------------------------------------------------------------------------
@@ -156,24 +176,6 @@ def _failure(error: BaseException) -> _Failure:
     file = last.filename.rpartition("site-packages/")[2].rpartition("/pfsb/")
     where = f"pfsb/{file[2]}" if file[1] else file[2]
     return _Failure(f"{type(error).__name__}: {error}", f"{where}:{last.lineno} in {last.name}")
-
-
-def _shortened(target: Target, name: str, inputs: list[bytes], failure: _Failure) -> tuple[list[bytes], _Failure]:
-    """Fewer inputs that end in a failure at the same place, found by leaving out parts, and that failure."""
-    best, tries = inputs, 0
-    size = len(best)
-    while size >= 1 and tries < TRIES_MAX:
-        start = 0
-        while start < len(best) and tries < TRIES_MAX:
-            shorter = best[:start] + best[start + size :]
-            tries += 1
-            found = _attempt(target, name, shorter, LineCoverage(())) if shorter else None
-            if found is not None and found.place == failure.place:
-                best, failure = shorter, found
-            else:
-                start += size
-        size //= 2
-    return best, failure
 
 
 def replay(target: Target, finding: Finding) -> str:

@@ -112,12 +112,13 @@ class ClusterTarget(Target):
     def run(self, data: bytes) -> None:
         how = data[0] if data else 0
         if how >= 256 - 256 // ELECTION_EVERY:
-            self.cluster.depose_leader()
+            self.cluster.silence_leader()
         sender, receiver = self.pair_of(how)
         body = self.taken_out(sender, data[1:])
         if body and len(body) <= FRAME_BYTES_MAX - OVERHEAD_BYTES:
             self._tell(sender, receiver, body)
         self.cluster.work(1)
+        self.cluster.silent = set()
 
     def _tell(self, sender: int, receiver: int, body: bytes) -> None:
         rows = unpacked(body)

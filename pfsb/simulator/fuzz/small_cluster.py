@@ -32,8 +32,8 @@ LINK_SECONDS: Final = (0.0002, 0.001)
 SYNC_SECONDS: Final = (0.0003, 0.001)
 PATIENCE_SECONDS: Final = 60.0
 """How long, in simulated seconds, the cluster may take to answer a client or to elect a leader."""
-ELECTION_SECONDS: Final = 1.5
-"""How long, in simulated seconds, servers need to suspect a silent leader and to begin an election."""
+ELECTION_SECONDS: Final = (0.9, 1.3)
+"""How long, in simulated seconds, servers need to suspect a silent leader, and to elect another one."""
 FRAMES_KEPT: Final = 200
 COMMANDS: Final = (
     "PUT colour blue",
@@ -168,13 +168,12 @@ class SmallCluster:
             self.run(self.dice.choice((0.0, 0.001, 0.01)))
             client.take()
 
-    def depose_leader(self) -> None:
-        """Let nothing pass to and from the leaders until the others have had time for an election."""
+    def silence_leader(self) -> None:
+        """Let nothing pass to and from the leaders, until the others are in an election."""
         states = {i: server.replica.data.server.state for i, server in self.servers.items()}
         self.silent = {i for i, state in states.items() if state is State.REG_LEADER}
         self.work(5)
-        self.run(ELECTION_SECONDS)
-        self.silent = set()
+        self.run(self.dice.uniform(*ELECTION_SECONDS))
 
     # ------------------------------------------------------------------ looking
 
