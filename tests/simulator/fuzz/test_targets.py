@@ -20,7 +20,8 @@ from pfsb.config import yaml_file
 from pfsb.frontends.http import protocol as http_protocol
 from pfsb.frontends.line.splitter import LineSplitter
 from pfsb.frontends.resp.parser import CommandParser
-from pfsb.paxos.read_index import ReadIndexHandler
+from pfsb.paxos.alive import AliveHandler
+from pfsb.paxos.messages import Alive
 from pfsb.service.chat_log import ChatLog
 from pfsb.simulator.fuzz.all_targets import TARGETS
 from pfsb.simulator.fuzz.campaign import Campaign
@@ -89,8 +90,12 @@ def _lines_of_any_end(self: ChatLog) -> int:
     return self._file.read().count(b"\n")
 
 
-def _small_numbers_only(self: ReadIndexHandler, message: Any) -> None:
-    assert message.number < 2**40, "a counter of forty bits"
+_on_alive = AliveHandler.on_alive
+
+
+def _small_numbers_only(self: AliveHandler, message: Alive) -> None:
+    assert message.local_aru < 2**16, "a number of sixteen bits"
+    _on_alive(self, message)
 
 
 FAULTS: dict[str, tuple[object, str, Callable[..., Any]]] = {
@@ -99,8 +104,8 @@ FAULTS: dict[str, tuple[object, str, Callable[..., Any]]] = {
     "headers": (FrameCodec, "_check_sender", _trusting),
     "bodies": (wire, "_number", lambda name, value, least=0, most=0: value),
     "batches": (wire, "_are_updates", lambda found: True),
-    "messages": (ReadIndexHandler, "on_confirm", _small_numbers_only),
-    "lies": (ReadIndexHandler, "on_confirm", _small_numbers_only),
+    "messages": (AliveHandler, "on_alive", _small_numbers_only),
+    "lies": (AliveHandler, "on_alive", _small_numbers_only),
     "logs": (sqlite, "acknowledged_commits_lost", _log_is_whole),
     "chat-logs": (ChatLog, "_cut_torn_line", _lines_of_any_end),
     "configurations": (yaml_file, "_compose", lambda named, text: yaml.compose(text, Loader=yaml.BaseLoader)),
@@ -121,7 +126,7 @@ class FaultTests(SynchronousTestCase):
         for name, (place, attribute, fault) in FAULTS.items():
             with self.subTest(name):
                 patch = self.patch(place, attribute, fault)
-                self.assertTrue(short_campaign(name, 20, until_found=True))
+                self.assertTrue(short_campaign(name, 20, until_found=True), name)
                 patch.restore()
                 self.flushLoggedErrors()
 
