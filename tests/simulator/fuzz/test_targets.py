@@ -147,6 +147,7 @@ class FaultTests(SynchronousTestCase):
 
         self.patch(SessionStateMachine, "execute", execute)
         self.assertTrue(short_campaign("payloads", 5, until_found=True))
+        self.flushLoggedErrors()
 
 
 class CommandTests(TestCase):
