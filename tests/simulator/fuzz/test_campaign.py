@@ -91,7 +91,7 @@ class SearchTests(CampaignTestCase):
         self.assertIn("the needle", self.found[0].failure)
 
     def test_without_lines_to_go_by_the_needle_is_not_found(self) -> None:
-        """The same inputs without guidance: what the test above shows is due to the guidance."""
+        """Without guidance by lines the needle stays hidden: the guidance is what finds it in the test above."""
         self.run_rounds(self.campaign(NeedleTarget(guided=False)), 60)
         self.assertEqual(self.found, [])
 
