@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from pfsb.paxos.messages import Batch, ClientUpdate, Message
 from pfsb.paxos.records import Record, Recovered
@@ -13,6 +13,15 @@ from pfsb.paxos.records import Record, Recovered
 
 class IStableStorage(Interface):
     """The stable storage of one server: its records survive crashes and a loss of power."""
+
+    position: int = Attribute(
+        """Number of groups that are known to be on disk, counted over the whole life of the storage.
+
+        The count is written with each group, and found again by `recover`; it never falls as long as the disk keeps
+        what was forced to it. Every frame carries it, so that a storage that has lost something can be told from its
+        own past.
+        """
+    )
 
     def recover() -> Recovered:
         """Return the content of the storage, which is initialised if it is empty. Called once, before all else.
@@ -56,8 +65,14 @@ class StorageRefused(Exception):
 class IFrameReceiver(Interface):
     """The part of a server that a transport calls: the protocol (`pfsb.paxos.replica`)."""
 
-    def receive(sender: int, identity: bytes, messages: Sequence[Message]) -> None:
-        """Handle the messages of one well-formed frame of this cluster; `identity` is the sender's storage identity."""
+    def receive(
+        sender: int, identity: bytes, messages: Sequence[Message], incarnation: int = 0, position: int = 0
+    ) -> None:
+        """Handle the messages of one well-formed frame of this cluster.
+
+        `identity`, `incarnation` and `position` are those of the sender's storage when it sent the frame; zeros tell
+        nothing.
+        """
 
     def peer_refused(server_id: int) -> None:
         """Take a hint that server `server_id` is down: its address has just refused a frame."""
@@ -66,10 +81,11 @@ class IFrameReceiver(Interface):
 class ITransport(Interface):
     """Carries frames between servers: it may lose, delay, duplicate and reorder them, but never corrupts them."""
 
-    def start(receiver: IFrameReceiver, identity: bytes, incarnation: int) -> None:
+    def start(receiver: IFrameReceiver, identity: bytes, incarnation: int, position: Callable[[], int]) -> None:
         """Begin to receive, and call `receiver` with each frame.
 
         `identity` and `incarnation` are those of this server's storage; each frame that is sent carries them.
+        `position` returns the storage's `position`, and is asked for each frame that leaves.
         """
 
     def send(messages: Sequence[Message], to: int | None) -> None:

@@ -24,6 +24,10 @@ class Peer:
     local_aru: int = 0
     has_clients: bool = True
     """Whether clients of the peer wait for results; True until an ALIVE says that none do (Departure 25)."""
+    incarnation: int = 0
+    """The highest incarnation of the peer's storage that a frame has told, since this server's start."""
+    position: int = 0
+    """The highest log position of the peer's storage that a frame has told, since this server's start."""
 
 
 class Peers:
@@ -39,6 +43,15 @@ class Peers:
         peer = self.by_id[server_id]
         peer.last_heard = self._clock.seconds()
         peer.refused_at = NEVER
+
+    def note_frame(self, server_id: int, incarnation: int, position: int) -> None:
+        """Note a frame: its sender is running, and its storage had so much on disk when the frame was sent."""
+        self.note_heard(server_id)
+        peer = self.by_id[server_id]
+        if incarnation > peer.incarnation:
+            peer.incarnation = incarnation
+        if position > peer.position:
+            peer.position = position
 
     def heard_lately(self, server_id: int) -> bool:
         """Whether a message of that server has come within the last `progress_seconds`."""

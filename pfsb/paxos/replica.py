@@ -200,7 +200,7 @@ class Replica:
         self.turn.durable.local_aru = self.data.ordering.local_aru
         if self._tracer is not None:
             self._tracer.trace("start", view=found.last_installed, aru=found.local_aru, incarnation=found.incarnation)
-        self._transport.start(self, found.identity, found.incarnation)
+        self._transport.start(self, found.identity, found.incarnation, lambda: self.storage.position)
         self.data.server.incarnation = found.incarnation
         self.turn.run(self.storage_identity.begin_admission, found.identity)
         self.retransmission.start()
@@ -252,17 +252,21 @@ class Replica:
         self.alive.client_asks()
         self.client_updates.on_client_update(update, self.data.server.server_id)
 
-    def receive(self, sender: int, identity: bytes, messages: Sequence[Message]) -> None:
-        self.turn.run(self._receive, sender, identity, messages)
+    def receive(
+        self, sender: int, identity: bytes, messages: Sequence[Message], incarnation: int = 0, position: int = 0
+    ) -> None:
+        self.turn.run(self._receive, sender, identity, messages, incarnation, position)
 
     def peer_refused(self, server_id: int) -> None:
         self.turn.run(self.alive.peer_refused, server_id)
 
-    def _receive(self, sender: int, identity: bytes, messages: Sequence[Message]) -> None:
+    def _receive(
+        self, sender: int, identity: bytes, messages: Sequence[Message], incarnation: int, position: int
+    ) -> None:
         """Handle all messages of one frame, which are one event and so one turn."""
         if not self.storage_identity.is_who_it_says(sender, identity):
             return
-        self.peers.note_heard(sender)
+        self.peers.note_frame(sender, incarnation, position)
         for message in messages:
             if self._tracer is not None:
                 self._tracer.trace("receive", sender=sender, message=message)

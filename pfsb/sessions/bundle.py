@@ -1,9 +1,8 @@
 """Bundle: the commands of one session that are sent, and ordered, together; and the encoding of bundles.
 
-The payload of an update is a msgpack array of bundles, each an array (client id, epoch, opens, entries); an entry is
-(number, command). Number 0 marks an entry without a command number: a question, or an operation of a server's own
-session. The client id names the session: "!" is the server's own session, and an id that begins with "~" belongs to an
-anonymous session, whose connection has not said HELLO.
+docs/internals/formats.rst has the encoding. Number 0 marks an entry without a command number: a question, or an
+operation of a server's own session. The client id names the session: "!" is the server's own session, and an id that
+begins with "~" belongs to an anonymous session, whose connection has not said HELLO.
 """
 
 from __future__ import annotations

@@ -57,6 +57,7 @@ class SQLiteStorage:
     _on_failure: Callable[[Failure], None]
     _members: tuple[int, ...] = ()
     counters: StorageCounters = field(factory=StorageCounters, init=False)
+    position: int = field(default=0, init=False)
     _lock: DirectoryLock = field(init=False)
     _acknowledgements: Acknowledgements = field(init=False)
     _appended: list[Record] = field(factory=list, init=False)
@@ -203,6 +204,7 @@ class SQLiteStorage:
         accepted = database.accepted()
         peers = database.peers()
         identity = database.begin_incarnation(identity)
+        self.position = views.position
         return Recovered(
             identity=bytes.fromhex(identity.storage_identity),
             incarnation=identity.incarnation,
@@ -247,6 +249,7 @@ class SQLiteStorage:
                 seconds=group.seconds,
             )
         if not self._failed:
+            self.position = group.position
             self._acknowledgements.reached(group.write)
 
     def _answer(self, found: HistoryCallback, batches: list[tuple[int, Batch]]) -> None:

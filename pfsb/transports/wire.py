@@ -1,4 +1,4 @@
-"""Messages as bytes: the body of a frame (docs/internals/frames.rst).
+"""Messages as bytes: the body of a frame (docs/internals/formats.rst).
 
 A message is one msgpack array, whose first element is a small number that names the type (`MessageKind`); a body is one
 array of messages. The field `server_id` of a message is left out where it equals the sender in the frame's header. A

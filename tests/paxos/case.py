@@ -57,6 +57,7 @@ class FakeStorage:
     """A disk that finishes a sync when it is told to."""
 
     found: Recovered
+    position: int = 0
     records: list[Record] = field(factory=list)
     """Records that were appended, in order; a test takes out the ones that it has looked at."""
     waiting: list[Callable[[], None]] = field(factory=list)
@@ -115,7 +116,7 @@ class FakeTransport:
     sent: list[Sent] = field(factory=list)
     running: bool = False
 
-    def start(self, receiver: Any, identity: bytes, incarnation: int) -> None:
+    def start(self, receiver: Any, identity: bytes, incarnation: int, position: Callable[[], int]) -> None:
         self.running = True
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:

@@ -12,7 +12,7 @@ from typing import Final, Generic, TypeVar
 
 from attrs import frozen
 
-from pfsb.client.clerks.errors import BadCall, error_of
+from pfsb.client.clerks.errors import BadCall, ServerFault, error_of
 from pfsb.client.core.replies import Reply, read_fields
 
 T = TypeVar("T")
@@ -31,11 +31,16 @@ class Call(Generic[T]):
     """Codes of those refusals that give a result of this call (as NOTFOUND gives None) instead of an error."""
 
     def read(self, reply: Reply) -> T:
-        """The result that the call makes of the reply to its line. Raises a `ClerkError` for a refusal whose code is
-        not in `forgiven`; a refusal whose code is there gives a result such as None or False."""
+        """The result in a reply. Raises a `ClerkError` for a refusal whose code is not among `forgiven`.
+
+        Also raises one for an OK reply that lacks what every pfsb server sends with it.
+        """
         if not reply.ok and reply.code not in self.forgiven:
             raise error_of(reply)
-        return self._read(reply)
+        try:
+            return self._read(reply)
+        except (KeyError, ValueError) as error:
+            raise ServerFault(f"no pfsb server replies so: {reply.line}", "BADREPLY", "done") from error
 
 
 @frozen

@@ -44,8 +44,8 @@ class SimulatedTransport:
         membership = FrameIdentity(self.server_id, frozenset(servers) - {self.server_id}, digest)
         return Links(membership, self._clock, LinkFaults(self._clock, self._rng), self._carry, self._secret)
 
-    def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int) -> None:
-        self.links.start(receiver, identity, incarnation)
+    def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int, position: Callable[[], int]) -> None:
+        self.links.start(receiver, identity, incarnation, position)
         self.network.attach(self.server_id, Endpoint(self._clock, self.links))
 
     def after_frames(self, frames: int | None, act: Callable[[], None] = lambda: None) -> None:

@@ -102,6 +102,9 @@ class ChosenNumbers:
 class SteppedStorage:
     """Storage on a memory disk. Records reach the disk only when the explorer calls `finish` or `lose`."""
 
+    position = 0
+    """Not counted: states that differ in nothing else would be explored one by one."""
+
     def __init__(self, disk: MemoryDisk) -> None:
         self.disk = disk
         self.appended: list[Record] = []
@@ -183,7 +186,7 @@ class SteppedTransport:
         self.facts: dict[Executed | Led, None] = {}
         """Facts that became visible outside the server in this step. A dict keeps their order and each only once."""
 
-    def start(self, receiver: Any, identity: bytes, incarnation: int) -> None:
+    def start(self, receiver: Any, identity: bytes, incarnation: int, position: Callable[[], int]) -> None:
         self.listens = True
 
     def stop(self) -> None:

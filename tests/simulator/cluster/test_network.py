@@ -27,7 +27,9 @@ class Inbox:
     times: list[float] = field(factory=list)
     refused: list[int] = field(factory=list)
 
-    def receive(self, sender: int, identity: bytes, messages: Sequence[Message]) -> None:
+    def receive(
+        self, sender: int, identity: bytes, messages: Sequence[Message], incarnation: int = 0, position: int = 0
+    ) -> None:
         self.got += [(sender, message) for message in messages]
         self.times.append(self.clock.seconds())
 
@@ -43,7 +45,7 @@ class NetworkTestCase(SynchronousTestCase):
         self.server_clocks: list[ServerClock] = [self.clock.server_clock(str(i)) for i in range(3)]
         self.ends = [SimulatedTransport(self.network, i, self.server_clocks[i], random.Random(i)) for i in range(3)]
         for server_id, end in enumerate(self.ends):
-            end.start(self.inboxes[server_id], b"12345678", 1)
+            end.start(self.inboxes[server_id], b"12345678", 1, lambda: 0)
 
     def votes(self, count: int) -> None:
         """Let server 0 send that many messages to server 1, a millisecond apart."""
