@@ -62,7 +62,7 @@ def draw_parameters(rng: random.Random, profile: Profile, servers: int | None, s
         families=families,
         partitions=profile.partitions,
         faulty_kinds=profile.faulty_kinds,
-        lasting=_lasting(rng, profile),
+        lasting=_lasting(rng, profile, drawn if servers is None else servers),
         settings=_settings(rng, {name: rng.choice(values) for name, values in profile.settings.items()}),
         limits=limits,
         quality=draw_link_quality(rng) if "network" in families else LinkQuality(),
@@ -127,17 +127,28 @@ def draw_link_quality(rng: random.Random) -> LinkQuality:
     )
 
 
-def _lasting(rng: random.Random, profile: Profile) -> dict[type[Message], MessageFault]:
+def _lasting(rng: random.Random, profile: Profile, servers: int) -> dict[type[Message], MessageFault]:
     """Draw the faults of kinds of messages for the whole run.
 
     A delay is shorter than the shortest Progress_Timer after some doublings, so that a view can work.
     """
     faults: dict[type[Message], MessageFault] = {kind: MessageFault(loss=1.0) for kind in profile.never}
-    faults |= {kind: MessageFault(loss=0.5) for kind in profile.seldom}
+    faults |= {kind: MessageFault(loss=_loss_of_half_the_rounds(servers)) for kind in profile.seldom}
     if profile.lasting:
         longest = rng.choice((0.02, 0.1, 0.3))
         faults |= dict.fromkeys((rng.choice(profile.lasting), *profile.late), MessageFault((longest / 2, longest)))
     return faults
+
+
+def _loss_of_half_the_rounds(servers: int) -> float:
+    """The loss at which half of the rounds of a bare majority are complete, whatever the size of the cluster.
+
+    One half is lost in a cluster of three, where the round is one message. With that loss at each size, a majority of
+    four rarely gets all its votes within a Progress_Timer of one second, changes its view all the time, and orders less
+    than the users ask for.
+    """
+    messages = max(1, servers // 2)
+    return float(1 - 0.5 ** (1 / messages))
 
 
 def _families(rng: random.Random, profile: Profile) -> frozenset[str]:

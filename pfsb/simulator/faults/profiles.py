@@ -76,7 +76,10 @@ class Profile:
     never: tuple[type[Message], ...] = ()
     """Kinds of messages that never arrive."""
     seldom: tuple[type[Message], ...] = ()
-    """Kinds of messages of which one half is lost, from the beginning to the end."""
+    """Kinds of messages that are lost so often, from the beginning to the end, that half of the rounds are not whole.
+
+    A round is one message from each server that a majority needs besides the receiver.
+    """
     users: tuple[int, ...] = (2, 4, 6)
     onlookers: int = 0
     """Number of users that only read, and have no session, so that nothing that they do is written."""

@@ -64,6 +64,8 @@ class User:
     _is_finishing: bool = False
     _moves_when_finishing: int = 0
     """Number of moves to another server since `finish`."""
+    _tried: set[int] = field(factory=set)
+    """The servers that the user has gone to since `finish`, in the present round over all of them."""
     _is_served: bool = False
     """Whether a command was answered since `finish`."""
 
@@ -79,6 +81,7 @@ class User:
     def finish(self) -> None:
         """Release the lock and send one more command. Commands under way are repeated until they are answered."""
         self._is_finishing = True
+        self._tried.clear()
 
     @property
     def is_satisfied(self) -> bool:
@@ -314,12 +317,24 @@ class User:
             self.cluster,
             self.checks,
             self.rng,
-            self.rng.choice(able),
+            self.rng.choice(self._untried(able) if self._is_finishing else able),
             self._session_is_over,
             self.profile.batching_seconds,
         )
+        self._tried.add(connection.server_id)
         self._connection_since = self.cluster.now
         connection.connect(lambda: self._connected(connection))
+
+    def _untried(self, able: list[int]) -> list[int]:
+        """The servers that were not tried in the present round; all of them, in a new round, if none is left.
+
+        The client library rotates in the same way (`pfsb.client.core.server_rotation`). A user that moved at random
+        would come back to the servers of a large minority that is paused for good, and wait there each time.
+        """
+        untried = [i for i in able if i not in self._tried]
+        if not untried:
+            self._tried.clear()
+        return untried or able
 
     def _connected(self, connection: SimulatedConnection) -> None:
         if self.name:
