@@ -44,7 +44,7 @@ class SimulatedCluster:
     def __init__(
         self,
         seed: int | str,
-        servers: int = 3,
+        servers: int | Sequence[int] = 3,
         *,
         settings: Settings | None = None,
         quality: LinkQuality | None = None,
@@ -54,12 +54,13 @@ class SimulatedCluster:
         tracer: Callable[[int], ITracer] | None = None,
         start: bool = True,
     ) -> None:
-        """`build` makes a `SimulatedProcess` for each incarnation of a server; `patch` may change it before it starts.
+        """`servers` has the ids of the servers, or their number, and then the ids begin with 0 and have no gap.
 
+        `build` makes a `SimulatedProcess` for each incarnation of a server; `patch` may change it before it starts.
         `trace` is called with every event as a dict; `tracer` makes a tracer for the events of one server.
         """
         self.seed = seed
-        self.ids = tuple(range(servers))
+        self.ids = tuple(range(servers)) if isinstance(servers, int) else tuple(servers)
         self.settings = settings or Settings()
         self.clock = SimulatedClock()
         self.network = SimulatedNetwork(

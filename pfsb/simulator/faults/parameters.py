@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from attrs import evolve, frozen
 
@@ -15,13 +15,22 @@ from pfsb.simulator.cluster.network import LinkQuality, MessageFault
 from pfsb.simulator.faults.profiles import FAMILIES, Profile
 from pfsb.simulator.workload.commands import Vocabulary
 from pfsb.simulator.workload.user_profile import UserProfile
+from pfsb.support.limits import SERVER_ID_MAX
+
+RARE_SIZES: Final = (6, 8)
+"""Numbers of servers that `share_of_rare_sizes` of the seeds have."""
+SHARE_OF_IDS_WITH_GAPS: Final = 0.2
+"""Share of the seeds in which the ids of the servers have gaps, such as 2, 5 and 9."""
+IDS_MAX: Final = (12, SERVER_ID_MAX)
+"""Highest ids of a seed whose ids have gaps."""
 
 
 @frozen
 class Parameters:
     """All values that are fixed for a whole run."""
 
-    servers: int
+    ids: tuple[int, ...]
+    """The ids of the servers, ascending."""
     seconds: float
     """How long faults happen, in simulated seconds."""
     families: frozenset[str]
@@ -48,21 +57,32 @@ class Parameters:
     vocabulary: Vocabulary
     faults_per_second: float
 
+    @property
+    def servers(self) -> int:
+        return len(self.ids)
 
-def draw_parameters(rng: random.Random, profile: Profile, servers: int | None, seconds: float | None) -> Parameters:
-    """Draw the parameters of a run; `servers` and `seconds` only unless they are given."""
+
+def draw_parameters(
+    rng: random.Random, profile: Profile, servers: int | None, seconds: float | None, ids_rng: random.Random
+) -> Parameters:
+    """Draw the parameters of a run; `servers` and `seconds` only unless they are given.
+
+    `ids_rng` serves the rare sizes and the ids alone, so that seeds without them keep their other parameters.
+    """
     families = _families(rng, profile)
-    drawn = rng.choice(profile.servers)
+    usual = rng.choice(profile.servers)
+    rare = _rare_size(ids_rng, profile)
+    ids = _ids(ids_rng, servers or rare or usual)
     users = rng.choice((1, 2, 4, 6, 8, 20)) if profile.is_mixed else rng.choice(profile.users)
     drawn_seconds = rng.uniform(4, 14)
     limits = _limits(rng)
     parameters = Parameters(
-        servers=drawn if servers is None else servers,
+        ids=ids,
         seconds=drawn_seconds if seconds is None else seconds,
         families=families,
         partitions=profile.partitions,
         faulty_kinds=profile.faulty_kinds,
-        lasting=_lasting(rng, profile, drawn if servers is None else servers),
+        lasting=_lasting(rng, profile, len(ids)),
         settings=_settings(rng, {name: rng.choice(values) for name, values in profile.settings.items()}),
         limits=limits,
         quality=draw_link_quality(rng) if "network" in families else LinkQuality(),
@@ -72,7 +92,7 @@ def draw_parameters(rng: random.Random, profile: Profile, servers: int | None, s
         anonymous=max(users // 3, profile.onlookers),
         onlookers=profile.onlookers,
         listeners=rng.choice((0, 1, 2)),
-        home_servers=_home_servers(rng, drawn if servers is None else servers),
+        home_servers=_home_servers(rng, ids),
         user_profile=evolve(_user_profile(rng, limits, "clients" in families), **profile.user_profile),
         vocabulary=_vocabulary(rng, profile),
         faults_per_second=rng.choice(profile.faults_per_second),
@@ -103,8 +123,20 @@ def _within_reach(parameters: Parameters) -> Parameters:
     return evolve(parameters, limits=limits, users=users, anonymous=min(parameters.anonymous, users))
 
 
-def _home_servers(rng: random.Random, servers: int) -> frozenset[int]:
-    return frozenset(rng.sample(range(servers), min(servers, rng.choice((1, 2, servers, servers)))))
+def _rare_size(rng: random.Random, profile: Profile) -> int | None:
+    """Draw a size that few seeds have; None in the other seeds, which have one of the profile's usual sizes."""
+    return rng.choice(RARE_SIZES) if rng.random() < profile.share_of_rare_sizes else None
+
+
+def _ids(rng: random.Random, servers: int) -> tuple[int, ...]:
+    """Draw the ids of the servers: in most seeds from 0 on without a gap, in the others any that a file may have."""
+    if rng.random() >= SHARE_OF_IDS_WITH_GAPS:
+        return tuple(range(servers))
+    return tuple(sorted(rng.sample(range(rng.choice(IDS_MAX) + 1), servers)))
+
+
+def _home_servers(rng: random.Random, ids: tuple[int, ...]) -> frozenset[int]:
+    return frozenset(rng.sample(ids, min(len(ids), rng.choice((1, 2, len(ids), len(ids))))))
 
 
 def _vocabulary(rng: random.Random, profile: Profile) -> Vocabulary:

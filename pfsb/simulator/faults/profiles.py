@@ -65,6 +65,8 @@ class Profile:
     """Families of faults that are switched on in every seed."""
     partitions: tuple[str, ...] = ALL_PARTITIONS
     servers: tuple[int, ...] = (3, 3, 4, 5)
+    share_of_rare_sizes: float = 1 / 16
+    """Share of the seeds with six or eight servers, which take longer than those of the usual sizes."""
     is_mixed: bool = False
     """Whether each family of `FAMILIES` is switched on by its own chance, instead of `families`."""
     faulty_kinds: tuple[type[Message], ...] = ALL_FAULTY_KINDS

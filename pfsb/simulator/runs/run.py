@@ -94,7 +94,8 @@ class Run:
         self.plan = plan
         rng = random.Random(f"{plan.seed}/{plan.profile}/knobs")
         self.profile = PROFILES[plan.profile]
-        drawn = draw_parameters(rng, self.profile, plan.servers, plan.seconds)
+        ids_rng = random.Random(f"{plan.seed}/{plan.profile}/ids")
+        drawn = draw_parameters(rng, self.profile, plan.servers, plan.seconds, ids_rng)
         self.faults = tuple(
             fault
             for fault in draw_faults(rng, drawn)
@@ -106,7 +107,7 @@ class Run:
         watcher = Watcher(self.marks)
         self.cluster = SimulatedCluster(
             plan.seed,
-            parameters.servers,
+            parameters.ids,
             settings=parameters.settings,
             quality=parameters.quality,
             build=lambda parts: self.population.build(parts),
@@ -245,16 +246,22 @@ class Run:
     def _check_equality(self) -> None:
         """Require that all servers, which have the same Local_Aru, have the same state."""
         found = {server_id: self.population.state(server_id) for server_id in self.cluster.ids}
-        first = found[self.cluster.ids[0]]
+        first_id = self.cluster.ids[0]
+        first = found[first_id]
         for server_id, state in found.items():
             for name, value in state.items():
                 if value != first[name]:
-                    raise Violation(f"server {server_id} has another {name} than server 0:\n{value!r}\n{first[name]!r}")
+                    raise Violation(
+                        f"server {server_id} has another {name} than server {first_id}:\n{value!r}\n{first[name]!r}"
+                    )
 
     def _count_what_is_left(self) -> None:
         self.population.count(self.marks)
         views = self.cluster.checks.messages.leaders
         self.marks.counts["views"] += max(views, default=0)
+        ids = self.cluster.ids
+        self.marks.counts[f"cluster of {len(ids)} servers"] += 1
+        self.marks.counts["ids with gaps"] += ids != tuple(range(len(ids)))
 
 
 @implementer(ILogObserver)

@@ -25,7 +25,7 @@ from pfsb.transports.wire import encode
 
 
 def drawn(seed: int, profile: str = "mixed") -> Parameters:
-    return draw_parameters(random.Random(seed), PROFILES[profile], None, None)
+    return draw_parameters(random.Random(seed), PROFILES[profile], None, None, random.Random(f"{seed}/ids"))
 
 
 class ParametersTests(SynchronousTestCase):
