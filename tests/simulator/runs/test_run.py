@@ -118,6 +118,9 @@ class ProfileTests(SynchronousTestCase):
             seeds += 1
         self.assertEqual(seeds, SEEDS_OF_ALL)
         for profile, mark in (
+            ("mixed", "cluster of 6 servers"),
+            ("mixed", "cluster of 8 servers"),
+            ("mixed", "ids with gaps"),
             ("mixed", "own view rejoined"),
             ("mixed", "answer given for a repetition"),
             ("mixed", "two leaders at once"),
