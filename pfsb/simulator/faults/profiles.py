@@ -94,12 +94,16 @@ class Profile:
     faults_per_second: tuple[float, ...] = (0.5, 1.5, 3.0)
     patience_seconds: float = 60.0
     """How long a user may wait for a healed majority: the time of some elections with the longest timeout."""
+    slowness: float = 1.0
+    """Factor of all waits of a run, in a profile whose Progress_Timer is longer by as much than one second."""
     ends_in_shape: bool = False
     """Whether the links outside the healed majority are cut in one of the shapes of `partitions`, for good."""
     leaves_broken: bool = True
     """Whether a minority is left broken at first; otherwise all servers are healed at once."""
     drills: int = 2
     """Number of liveness drills at the end of a run (`pfsb.simulator.runs.liveness_drills`)."""
+    has_idle_hour: bool = False
+    """Whether an idle hour follows the drills (`pfsb.simulator.runs.idle_hour`)."""
     has_sessions: bool = True
     """Whether the servers are whole; otherwise they are the protocol alone, with clients as in the paper."""
 
@@ -129,6 +133,16 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "disks": Profile("disks that are slow, fail or are full, and crashes", ("disks", "crashes")),
     "clocks": Profile("clocks that run fast or slow, or jump", ("clocks", "crashes")),
     "drills": Profile("some crashes; then, when all is well, one thing after the other", ("crashes",), drills=7),
+    "idle": Profile(
+        "some crashes; then, when all is well, an hour in which nothing is asked for, and a new leader",
+        ("crashes",),
+        users=(2,),
+        # A heartbeat every second or more: with those of other profiles an hour would take a minute.
+        settings={"progress_seconds": (5.0,)},
+        slowness=5.0,
+        drills=1,
+        has_idle_hour=True,
+    ),
     "clients": Profile("users who hang up, come back, use two connections, and crashes", ("clients", "crashes")),
     "moods": Profile("messages of one kind that are late or lost", ("moods", "crashes"), lasting=ALL_FAULTY_KINDS),
     "late-prepare": Profile(

@@ -27,6 +27,7 @@ from pfsb.simulator.faults.all_faults import AllFaults
 from pfsb.simulator.faults.parameters import Parameters, draw_parameters, with_batching
 from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
+from pfsb.simulator.runs.idle_hour import IdleHour
 from pfsb.simulator.runs.liveness_drills import LivenessDrills
 from pfsb.simulator.runs.population import PaperClientPopulation, Population, UserPopulation
 
@@ -175,7 +176,11 @@ class Run:
         self._wait_for(self._all_are_equal, "the servers are not equal", EQUALITY_SECONDS)
         if self.profile.clears_up:
             self._phase = "fair weather"
-            LivenessDrills(self.cluster, self._rng, self.marks).run_drills(self.profile.drills)
+            drills = LivenessDrills(self.cluster, self._rng, self.marks, self.profile.slowness)
+            drills.run_drills(self.profile.drills)
+            if self.profile.has_idle_hour and isinstance(self.population, UserPopulation):
+                self._phase = "an idle hour"
+                IdleHour(self.population, drills, self._rng).run()
             self._wait_for(self._all_are_equal, "the servers are not equal any more", EQUALITY_SECONDS)
         self._phase = "looking back"
         self._check_equality()
@@ -222,8 +227,10 @@ class Run:
             self.cluster.isolate(server_id)
 
     def _wait_for(self, predicate: Callable[[], bool], text: str, patience: float) -> None:
-        """Wait for a condition, longer if clocks run slow. Raises `Violation` with `text`."""
-        seconds = patience / min(1.0, *(server.rate for server in self.cluster.servers.values()))
+        """Wait for a condition, longer if clocks run slow or timers are long. Raises `Violation` with `text`."""
+        seconds = (
+            self.profile.slowness * patience / min(1.0, *(server.rate for server in self.cluster.servers.values()))
+        )
         until = self.cluster.now + seconds
         while not predicate():
             if self.cluster.now >= until:

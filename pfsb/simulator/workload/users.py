@@ -88,6 +88,12 @@ class User:
         """Whether the user waits for nothing any more."""
         return self.is_gone or (self._is_served and not self._requests and not self._may_hold)
 
+    @property
+    def session_in_use(self) -> str:
+        """The client id of the session that the user's connection speaks for; "" if it speaks for none."""
+        connection = self._connection
+        return "" if connection is None or connection.is_lost or not self._is_ready else connection.client_id
+
     def describe(self) -> str:
         requests = ", ".join(f"#{request.number} {request.command[0]}" for request in self._requests[:5])
         where = "nowhere" if self._connection is None else f"server {self._connection.server_id}"
