@@ -1,4 +1,4 @@
-"""The `pfsb` command."""
+"""The `pfsb` command, which runs one of its subcommands."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ _COMMANDS: Final = (
         "Look for bugs: simulated clusters in trouble, from one seed each.",
     ),
 )
-"""(name, module with `Options` and `run(reactor, options)`, one sentence). A module is imported when it is chosen."""
+"""(name, module, text for --help) of each subcommand.
+
+The module has `Options` and `run(reactor, options)`, and is imported only when its subcommand is chosen.
+"""
 
 
 def _lazily(module: str) -> Callable[[], usage.Options]:
@@ -58,7 +61,10 @@ class Options(usage.Options):
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Entry point of the `pfsb` command. A wrong command line is one line on standard error and exit status 1."""
+    """Entry point of the `pfsb` command: runs the subcommand that `arguments` name.
+
+    For a mistake in the command line, one line is written to standard error, and the exit status is 1.
+    """
     options = Options()
     try:
         options.parseOptions(sys.argv[1:] if arguments is None else arguments)

@@ -1,8 +1,8 @@
 """One server below its sockets: storage, protocol, sessions and applications, from its start to its stop.
 
-Everything that touches the machine is passed in: by `pfsb.service.assembly` a reactor, UDP and SQLite, by the simulator
-a clock, a network and a disk of its own. Front ends submit commands through `local_clients`, wait with
-`revisions`, `subscribe` to events, and look at the server with `status`, `servers` and `digest`.
+Everything that touches the machine is passed in: `pfsb.service.assembly` passes a reactor, UDP and SQLite, and the
+simulator passes its own clock, network and disk. Front ends submit commands through `local_clients`, wait for revisions
+with `revisions`, `subscribe` to events, and look at the server with `status`, `servers` and `digest`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from pfsb.transports.faults import LinkFaults
 from pfsb.transports.links import TransportCounters
 
 DRAIN_SECONDS = 5.0
-"""How long a stopping server waits for commands that are under way."""
+"""How long, in seconds, a stopping server waits for the answers to commands that are under way."""
 DRAIN_LOOK_SECONDS = 0.05
-"""How often a stopping server looks whether they are answered."""
+"""Time, in seconds, between two looks of a stopping server to see if all commands under way are answered."""
 DIGESTS_ASKED_MAX = 1_000
-"""Maximum number of DIGESTs that wait for slots still to come."""
+"""Maximum number of DIGEST questions that may wait for slots which this server has not executed yet."""
 
 
 @define(eq=False)
@@ -132,7 +132,10 @@ class Server:
         )
 
     def drain(self, drained: Callable[[], None]) -> None:
-        """Take no more commands; call `drained` when those under way are answered, or after `DRAIN_SECONDS`."""
+        """Take no more commands, and call `drained`, once: when those under way are answered, or after `DRAIN_SECONDS`.
+
+        The call may come before this method returns.
+        """
         self.local_clients.draining = True
         deadline = self._clock.seconds() + DRAIN_SECONDS
 
@@ -145,7 +148,10 @@ class Server:
         look()
 
     def stop(self) -> Any:
-        """Stop at once, as a crash would; the data on disk stays whole. Returns None or a Deferred."""
+        """Stop at once, as a crash would; the data on disk stays whole.
+
+        Returns None, or a Deferred that fires when the transport has stopped.
+        """
         self.expiry.stop()
         self.local_clients.close()
         stopped = self.replica.stop()
@@ -156,27 +162,34 @@ class Server:
 
     @property
     def skip(self) -> set[int]:
-        """Sequence numbers that this server, as leader, leaves out (FAULT SKIP)."""
+        """The numbers of the slots that this server, as leader, leaves out, since an operator has said so (FAULT
+        SKIP)."""
         return self.replica.proposals.skipped
 
     @property
     def view(self) -> int:
-        """The last view that was installed; 0: none yet."""
+        """The last view that this server has installed; 0: none yet."""
         return self.facts.view
 
     def waiting(self, client_id: str) -> list[int]:
-        """The numbers of a session's commands that wait in an application, as LOCK does."""
+        """The numbers of a session's commands that wait in an application, as a LOCK does while the lock is taken."""
         session = self.machine.sessions.get(client_id)
         return [] if session is None else sorted(session.waiting)
 
     def subscribe(
         self, verb: str, first: int, deliver: Callable[[Event], None], *, is_patient: bool = False
     ) -> Subscription:
-        """An application's events from number `first` on, or only new ones (0); see `EventFeed.subscribe`."""
+        """Call `deliver` with an application's events, from number `first` on, or with new ones only if `first` is 0.
+
+        See `EventFeed.subscribe`.
+        """
         return self.local_clients.subscribe(verb, first, deliver, is_patient=is_patient)
 
     def digest(self, seq: int | None, answer: Answer) -> None:
-        """DIGEST: the digest of the history up to `seq`, once this server has executed it; None: up to now."""
+        """Answer DIGEST: the digest of the history up to slot `seq`, when this server has executed that slot.
+
+        None stands for the last slot that is executed now.
+        """
         self.replica.perform(self._ask_digest, seq, answer)
 
     def _ask_digest(self, seq: int | None, answer: Answer) -> None:
@@ -187,7 +200,7 @@ class Server:
         self._digests_asked.append(_DigestAsked(aru if seq is None else seq, answer))
 
     def _after_answers(self) -> None:
-        """At the end of each turn, when all of its answers are in the outbox."""
+        """Called at the end of each turn, when all answers of that turn are in the outbox."""
         self.revisions.note()
         self._answer_digests()
 
@@ -214,13 +227,13 @@ class Server:
     # ------------------------------------------------------------------ looking in
 
     def leader(self) -> int | None:
-        """The leader, as far as this server knows; None during an election."""
+        """The id of the leader, as far as this server knows; None during an election."""
         return self.facts.leader
 
     def status(self) -> dict[str, object]:
-        """STATUS (docs/operating.rst)."""
+        """The answer to STATUS (docs/operating.rst)."""
         return status(self.facts)
 
     def servers(self) -> list[Fields]:
-        """The rows of SERVERS: all that this server knows about each server of the cluster."""
+        """The rows of the answer to SERVERS: all that this server knows about each server of the cluster."""
         return server_rows(self.facts)

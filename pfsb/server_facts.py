@@ -26,15 +26,15 @@ from pfsb.transports.links import TransportCounters
 
 @frozen
 class PeerFacts:
-    """All that one server knows about another one, or about itself."""
+    """Facts about one server of the cluster, as the server that was asked knows them."""
 
     state: State
     view: int
     local_aru: int
     is_alive: bool
-    """A message came within the last `timers.progress`."""
+    """True if a message of that server came within the last `timers.progress` seconds; always true of itself."""
     silent_seconds: float | None = None
-    """How long ago the last message came; None: there was none since the start."""
+    """Seconds since the last message of that server came; None: there was none since the start."""
 
 
 @define(eq=False)
@@ -48,11 +48,11 @@ class ServerFacts:
     _replica: Replica
     _machine: SessionStateMachine
     _clients: Callable[[], LocalClients]
-    """Called later: a server has them once it has started."""
+    """Function that returns the clients of the server; called only after the server's start, when the clients exist."""
     transport: TransportCounters | None
-    """None: the transport does not count, as in simulations."""
+    """Counters of the transport; None: it has none, as in simulations."""
     storage: StorageCounters | None
-    """None: the storage does not count, as in simulations."""
+    """Counters of the storage; None: they are not shown, as in simulations."""
     has_disk: bool
     """False with `storage: memory`: STATUS then shows no figures of storage."""
     _started_at: float
@@ -65,7 +65,7 @@ class ServerFacts:
 
     @property
     def view(self) -> int:
-        """The last view that was installed; 0: none yet."""
+        """The last view that this server has installed; 0: none yet."""
         return self._replica.data.views.last_installed
 
     @property
@@ -74,7 +74,7 @@ class ServerFacts:
 
     @property
     def leader(self) -> int | None:
-        """The leader, as far as this server knows; None during an election."""
+        """The id of the leader, as far as this server knows; None during an election."""
         if self.view == 0 or self.state is State.LEADER_ELECTION:
             return None
         return self._replica.membership.leader_of(self.view)
@@ -85,7 +85,7 @@ class ServerFacts:
 
     @property
     def local_aru(self) -> int:
-        """The last sequence number up to which everything is executed."""
+        """The highest sequence number up to which this server has executed every slot."""
         return self._replica.data.ordering.local_aru
 
     @property
@@ -106,12 +106,12 @@ class ServerFacts:
 
     @property
     def pending_updates(self) -> int:
-        """Number of updates of this server's own clients that are not executed."""
+        """Number of updates of this server's own clients that are not executed yet."""
         return len(self._replica.data.clients.pending_updates)
 
     @property
     def queued_updates(self) -> int:
-        """Number of updates that wait for a sequence number."""
+        """Number of updates that wait at this server for a sequence number."""
         return len(self._replica.data.clients.update_queue)
 
     # ------------------------------------------------------------------ counted since the start
@@ -122,17 +122,18 @@ class ServerFacts:
 
     @property
     def discarded(self) -> Mapping[str, int]:
-        """Number of messages discarded, by rule of Figure 4."""
+        """Line of Figure 4 -> number of messages that it has discarded at this server."""
         return self._replica.discarded
 
     @property
     def proposal_bytes(self) -> Histogram:
-        """Encoded sizes of the batches that were proposed."""
+        """Distribution of the encoded sizes, in bytes, of the batches that this server has proposed."""
         return self._replica.proposals.batch_bytes
 
     @property
     def proposal_updates(self) -> Histogram:
-        """Numbers of client updates in the batches that were proposed, empty batches excluded."""
+        """Distribution of the number of client updates in a batch that this server has proposed, empty batches
+        excluded."""
         return self._replica.update_queue.batch_updates
 
     @property
@@ -152,18 +153,18 @@ class ServerFacts:
 
     @property
     def catch_up_bytes(self) -> Mapping[str, int]:
-        """Size of the batches that were sent to, and received from, other servers to catch up."""
+        """Bytes of batches that reconciliation has "sent" to servers that were behind, and has "received" itself."""
         reconciliation = self._replica.reconciliation
         return {"sent": reconciliation.bytes_sent, "received": reconciliation.bytes_received}
 
     @property
     def updates(self) -> int:
-        """Number of client updates executed; a start executes some again."""
+        """Number of client updates executed since the start, including those on disk, which a start executes again."""
         return self._machine.updates
 
     @property
     def commands(self) -> Mapping[tuple[str, str], int]:
-        """Number of commands of this server's own clients, by verb and result."""
+        """(verb, result) -> number of commands of this server's own clients that ended so; see `CommandCounts`."""
         counts = self._machine.counts
         assert counts is not None, "a server counts commands from its start on"
         return counts.by_verb_and_result()
@@ -172,7 +173,7 @@ class ServerFacts:
 
     @property
     def revision(self) -> int:
-        """Number of commands that the cluster has executed, as far as this server knows."""
+        """Number of commands and of session operations that the cluster has executed, as far as this server knows."""
         return self._machine.revision
 
     @property
@@ -182,7 +183,7 @@ class ServerFacts:
 
     @property
     def connections(self) -> int:
-        """Number of clients of this server, over all of its ports."""
+        """Number of clients that are connected to this server, over all of its ports."""
         return self._clients().connections
 
     @property
@@ -191,7 +192,7 @@ class ServerFacts:
 
     @property
     def uptime(self) -> float:
-        """Seconds since the server was made."""
+        """How many seconds ago this process made the server."""
         return self._clock.seconds() - self._started_at
 
     # ------------------------------------------------------------------ the other servers
@@ -202,7 +203,7 @@ class ServerFacts:
             yield server_id, self._peer(server_id)
 
     def server(self, server_id: int) -> PeerFacts:
-        """Any server of the cluster, this one included."""
+        """The facts about one server of the cluster, which may be this one."""
         if server_id == self.server_id:
             return PeerFacts(self.state, self.view, self.local_aru, is_alive=True, silent_seconds=0.0)
         return self._peer(server_id)

@@ -16,16 +16,16 @@ from pfsb.paxos.messages import Batch, Message, State
 
 _WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=VC)(?=P)")
 _LONG = 80
-"""Maximum number of characters of a client id or other text that a trace shows."""
+"""Maximum number of characters of a text, or of bytes of a value, that a trace shows."""
 
 
 def type_name(message: Message) -> str:
-    """The type of a message as the paper writes it: PREPARE_OK, VC_PROOF."""
+    """Return the type of a message as the paper writes it: PREPARE_OK, VC_PROOF."""
     return _WORDS.sub("_", type(message).__name__).upper()
 
 
 def describe(message: Message) -> dict[str, Any]:
-    """A message as a trace shows it: its type and fields, with the size of long data in place of its bytes."""
+    """Return a message as a trace shows it: its type and fields, with the size of long data in place of its bytes."""
     described: dict[str, Any] = {"type": type_name(message)}
     for attribute in fields(type(message)):
         described[attribute.name] = _plain(getattr(message, attribute.name))
@@ -50,7 +50,7 @@ def _plain(value: Any) -> Any:
 
 @implementer(ITracer)
 class JSONTracer:
-    """Writes each event to a file at once, so that a killed server loses at most half a line.
+    """Writes each event to a file at once, so that a killed server loses at most a part of the last line.
 
     A server must not fail because of its trace: if the trace cannot be written, it ends there, and the server goes on.
     """

@@ -5,11 +5,11 @@ and on request JSON and charts.
 
 The load comes from a process of its own, so that it disturbs neither the servers nor the clock of the measurement: a
 program in C (`load.c`), or one in Python where there is no compiler. A load client reads a workload from standard
-input and prints `begin`, `end` and one JSON object. At `begin` and `end`, this package looks at the servers from
-outside: their STATUS and their CPU time.
+input and prints `begin` and `end`, when the measured time begins and ends, and then one JSON object. At `begin` and
+`end`, this package looks at the servers from outside: their STATUS and their CPU time.
 
-Code here blocks, and runs in a thread or in a program without a reactor; only `tool` has a reactor. Nothing here may
-reach into a server: whatever is measured must be what an operator could see.
+Functions here block, and run in a thread or in a program without a reactor; only `tool` has a reactor. Nothing here
+may use the inside of a server: every figure must be one that an operator of a real cluster could get, too.
 
 * `workload`: the input of load clients, and mixes of operations.
 * `load.c`, `plain_load`: the load clients.

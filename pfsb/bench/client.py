@@ -25,7 +25,7 @@ from pfsb.bench.histogram import Histogram
 SOURCE: Final = Path(__file__).with_name("load.c")
 CLIENTS: Final = ("auto", "c", "python")
 CLOSE_SECONDS: Final = 5.0
-"""How long a load client may take to end after it has printed its result."""
+"""How long, in seconds, a load client may take to end after it has printed its result."""
 
 
 class LoadFailed(Exception):
@@ -37,11 +37,12 @@ class LoadResult:
     """The result of one run of a load client."""
 
     client: str
-    """The language of the load client: c, python, or the name of another client."""
+    """The name of the load client: c or python for those of pfsb, another name for other programs."""
     operations: int
     errors: int
     missed: int
-    """Open loop only: operations that were due while every connection was full."""
+    """Open loop only: number of operations that were not begun, because every connection had `depth` operations under
+    way when they were due."""
     first_error: str
     seconds: float
     cpu_seconds: float
@@ -49,7 +50,8 @@ class LoadResult:
     histogram: Histogram
     begun: Any = None
     ended: Any = None
-    """The results of `look` when the measured time began and ended."""
+    """The state of the servers when the measured time ended, as `LoadClient.run` got it from its callback `look`;
+    `begun` is their state when the measured time began."""
 
     @property
     def per_second(self) -> float:
@@ -69,7 +71,10 @@ def compiler() -> str | None:
 
 
 def build(directory: Path | None = None) -> Path:
-    """The program that is built from `load.c`, below `directory` (default: the cache). Raises `LoadFailed`."""
+    """Compile `load.c`, unless that was done before; returns the program's path. Raises `LoadFailed`.
+
+    The program is kept below `directory`, by default in the cache directory.
+    """
     cc = compiler()
     if cc is None:
         raise LoadFailed("there is no C compiler (cc, gcc or clang); the client in Python needs none")
@@ -88,7 +93,10 @@ def build(directory: Path | None = None) -> Path:
 
 
 def client_command(kind: str = "auto") -> list[str]:
-    """The command of the load client in `c` or `python`; `auto`: C if there is a compiler. Raises `LoadFailed`."""
+    """The command line that starts the load client in `c` or `python`; `auto`: in C if there is a compiler.
+
+    Raises `LoadFailed`.
+    """
     if kind == "python" or (kind == "auto" and compiler() is None):
         return [sys.executable, "-m", "pfsb.bench.plain_load"]
     return [str(build())]
@@ -96,7 +104,10 @@ def client_command(kind: str = "auto") -> list[str]:
 
 @define(eq=False)
 class LoadClient:
-    """A command that reads a workload and prints `begin`, `end` and one JSON object. It has one run at a time."""
+    """Runs a load client, one run at a time.
+
+    A load client is a program that reads a workload and prints `begin`, `end` and one JSON object.
+    """
 
     command: Sequence[str]
     environment: dict[str, str] | None = None
@@ -104,7 +115,10 @@ class LoadClient:
     _stopped: bool = field(init=False, default=False)
 
     def run(self, workload: str, look: Callable[[], Any] = lambda: None) -> LoadResult:
-        """Run a workload; `look` is called when the measured time begins and when it ends. Raises `LoadFailed`."""
+        """Run a workload, a text as `Workload.render` makes it. Raises `LoadFailed`.
+
+        `look` is called once when the measured time begins and once when it ends; the result has what it returned.
+        """
         if self._stopped:
             raise LoadFailed("interrupted")
         with tempfile.TemporaryFile("w+") as complaints:
@@ -138,7 +152,7 @@ class LoadClient:
 
     @staticmethod
     def _let_go(process: subprocess.Popen[str]) -> None:
-        """The client has printed its result: give it time to close its sessions."""
+        """Wait for the end of a client that has printed its result, so that it can close its sessions."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(CLOSE_SECONDS)
 

@@ -1,7 +1,7 @@
 """A histogram of latencies with buckets that are at most 1.6 % wide: exact enough for p99.9, and small.
 
-All load clients, in every language, count into the same buckets: one for each nanosecond below 128 ns, and above that
-64 for each doubling.
+All load clients, in every language, use the same buckets: one for each nanosecond below 128 ns, and above that 64 for
+each doubling of the latency.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ def middle(number: int) -> float:
 
 
 class Histogram:
-    """The number of latencies in each bucket."""
+    """Counts latencies, by bucket."""
 
     def __init__(self, counts: Iterable[tuple[int, int]] = ()) -> None:
-        """`counts`: (number of the bucket, latencies in it), as the load clients print them."""
+        """`counts`: pairs (number of a bucket, how many latencies fell into it), as the load clients print them."""
         self._counts: dict[int, int] = {}
         for number, count in counts:
             self._counts[number] = self._counts.get(number, 0) + count
 
     def add(self, nanoseconds: int) -> None:
-        """Count a latency."""
+        """Add one latency to the count of its bucket."""
         number = bucket(nanoseconds)
         self._counts[number] = self._counts.get(number, 0) + 1
 
     @property
     def total(self) -> int:
-        """The number of latencies."""
+        """How many latencies were counted, in all buckets together."""
         return sum(self._counts.values())
 
     def counts(self) -> list[tuple[int, int]]:
-        """(number of the bucket, latencies in it), ascending, without empty buckets."""
+        """Pairs (number of a bucket, how many latencies fell into it), ascending, without empty buckets."""
         return sorted(self._counts.items())
 
     def percentile(self, percent: float) -> float | None:
-        """The latency in microseconds that `percent` of all latencies do not exceed; None without latencies."""
+        """The latency in microseconds that `percent` of all latencies do not exceed; None if none was counted."""
         wanted = self.total * percent / 100
         seen = 0
         for number, count in self.counts():

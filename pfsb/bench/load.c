@@ -50,7 +50,7 @@ struct connection {
     unsigned head, tail; /* ring[head % depth] is the oldest */
     char *out;
     size_t out_size, out_room, out_sent;
-    int inside_line, kind; /* the first character of a line that has begun */
+    int inside_line, kind; /* kind: first character of the line that is being read */
     char error[160];       /* the line that is being read, if it is an error */
     size_t error_size;
 };
@@ -65,7 +65,7 @@ static uint64_t histogram[BUCKETS];
 static uint64_t answered, errors, missed, dice_state = 88172645463325252ULL;
 static long long issued, under_way, next_key;
 static char first_error[160];
-static int measuring, stopping, strangers; /* connections that have had no answer yet */
+static int measuring, stopping, strangers; /* strangers: number of connections that have had no answer yet */
 
 static void die(const char *form, ...) {
     va_list arguments;
@@ -95,7 +95,7 @@ static uint64_t dice(void) {
     return dice_state;
 }
 
-/* Exact below 128 ns, then 64 buckets for each doubling: 1.6 %. */
+/* Buckets of latencies: one for each nanosecond below 128 ns, then 64 for each doubling, at most 1.6 % wide. */
 static int bucket(uint64_t ns) {
     int shift = 0;
     while ((ns >> shift) >= 2 * SUB_BUCKETS) shift++;
@@ -103,7 +103,7 @@ static int bucket(uint64_t ns) {
     return found < BUCKETS ? found : BUCKETS - 1;
 }
 
-/* ------------------------------------------------------------------ what is to be done */
+/* ------------------------------------------------------------------ reading the workload */
 
 static char *read_line(void) {
     static char *line;
@@ -235,7 +235,7 @@ static void replied(struct connection *c, int is_error, int64_t now) {
     if (rate <= 0) begin_one(c, now);
 }
 
-/* Lines of events ("*") and rows ("+") end nothing; OK and ERR end a reply. */
+/* OK and ERR end a reply; lines of events ("*") and rows ("+") do not. */
 static void take(struct connection *c, const char *data, size_t size, int64_t now) {
     const char *end = data + size;
     while (data < end) {
@@ -281,7 +281,7 @@ static struct connection *next_with_room(struct connection *all) {
     return 0;
 }
 
-/* Begins what has become due since the last time; returns in how many seconds more will be. */
+/* Begins the operations that have become due since the last call; returns the seconds until the next one is due. */
 static double begin_due(int poll, struct connection *all, int64_t started) {
     static long long due;
     static struct connection **touched;
@@ -295,7 +295,8 @@ static double begin_due(int poll, struct connection *all, int64_t started) {
             due = wanted;
             break;
         }
-        if (c->out_size == 0) touched[touched_count++] = c; /* else it waits for room in its socket, or is touched */
+        /* With bytes left to send, the connection waits for room in its socket, or is in touched already. */
+        if (c->out_size == 0) touched[touched_count++] = c;
         begin_one(c, started + (int64_t)(++due / rate * 1e9));
     }
     while (touched_count) flush(poll, touched[--touched_count]);

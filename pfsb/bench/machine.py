@@ -15,7 +15,7 @@ _SYNCS: Final = 50
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far. Raises FileNotFoundError or ProcessLookupError if it is gone."""
+    """User and system time of a process so far. Raises FileNotFoundError or ProcessLookupError if it has ended."""
     fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -26,7 +26,7 @@ def cpu_seconds_of_all(pids: Iterable[int]) -> float:
 
 
 def busy_seconds() -> float:
-    """CPU time that all processors of this machine have spent so far, without idle time and waiting for disks."""
+    """CPU time that all programs and the kernel of this machine have used since it was started."""
     user, nice, system, _idle, _waiting, interrupts, soft_interrupts = map(
         int, (PROC / "stat").read_text().split("\n", 1)[0].split()[1:8]
     )
@@ -39,7 +39,10 @@ def memory_bytes(pid: int) -> int:
 
 
 def listening_process(port: int) -> int | None:
-    """The process of this machine that listens on a TCP port; None if there is none, or this user may not see it."""
+    """The id of the process of this machine that listens on a TCP port.
+
+    None if there is no such process, or if this user may not see its open files.
+    """
     sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
     if not sockets:
         return None
@@ -69,7 +72,10 @@ def _open_files(process: Path) -> Iterable[str]:
 
 
 def sync_seconds(directory: Path) -> float:
-    """Time to append 4 KiB to a file in that directory and force it to disk: the median of 50. Raises OSError."""
+    """How long, in seconds, it takes to append 4 KiB to a file in a directory and force them to disk.
+
+    The result is the median of 50 measurements. Raises OSError.
+    """
     block = bytes(4096)
     taken = []
     with tempfile.TemporaryFile(dir=directory, buffering=0) as file:

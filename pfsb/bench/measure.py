@@ -1,4 +1,4 @@
-"""One measurement: the result of a load client, together with the cost for the servers."""
+"""One measurement: the result of a load client, together with what the load has cost the servers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pfsb.bench.workload import Workload
 
 @frozen
 class Measurement:
-    """One row of the report. Rates are per second of the measured time; a figure that servers do not give is None."""
+    """One row of the report. Rates are per second of the measured time; a figure that cannot be measured is None."""
 
     connections: int
     depth: int
@@ -22,7 +22,8 @@ class Measurement:
     operations: int
     errors: int
     missed: int
-    """Open loop only: operations that were due while every connection was full."""
+    """Open loop only: number of operations that were not begun, because every connection had `depth` operations under
+    way when they were due."""
     first_error: str
     seconds: float
     per_second: float
@@ -35,31 +36,34 @@ class Measurement:
     """How many processor cores all servers together kept busy."""
     client: str
     client_cores: float
-    """How many cores the load client kept busy. With more than 0.9, the load client itself is the limit."""
+    """How many cores the load client kept busy. If more than 0.9, the client, and not the servers, limits the rate."""
     other_cores: float | None
     """How many cores everything else on this machine kept busy, including the kernel's own threads."""
     disk_writes_per_second: float | None
-    """Groups of records forced to disk each second, averaged over the servers."""
+    """How many groups of records a server has forced to disk each second, averaged over the servers."""
     records_per_disk_write: float | None
     commands_per_proposal: float | None
     updates_per_proposal: float | None
     commands_per_update: float | None
     bytes_per_proposal: float | None
-    """Mean encoded size of the batch in a proposal, at the servers that made proposals during the measured time."""
+    """Mean encoded size, in bytes, of the batch in a proposal that was made during the measured time."""
 
     def as_json(self) -> dict[str, Any]:
-        """The measurement as an object for JSON."""
+        """The measurement as a dictionary that JSON can represent."""
         return asdict(self)
 
 
 def measure(probe: Probe, client: LoadClient, workload: Workload) -> Measurement:
-    """Run the load and look at the servers when the measured time begins and ends. Raises `LoadFailed`."""
+    """Run the load, and ask the servers for their counters when the measured time begins and ends.
+
+    Raises `LoadFailed`.
+    """
     result = client.run(workload.render(), probe.look)
     return evaluate(workload, result)
 
 
 def evaluate(workload: Workload, result: LoadResult) -> Measurement:
-    """The measurement from the load client's result and the two looks at the servers."""
+    """Compute the measurement from the result of the load client, and from the servers' counters in that result."""
     begun: Moment = result.begun
     ended: Moment = result.ended
     cpu = _difference(begun.cpu_seconds, ended.cpu_seconds)
@@ -104,15 +108,16 @@ def other_cores(begun: Moment, ended: Moment, result: LoadResult) -> float | Non
 
 @frozen
 class _Growth:
-    """How much counters of STATUS have grown between two moments, at the servers that answered at both."""
+    """How much the counters in STATUS have grown between two moments, at the servers that answered both times."""
 
     begun: Moment
     ended: Moment
 
     def at_the_foremost(self, *names: str) -> list[float | None]:
-        """The growth of these counters, all at the server where the first one grew most.
+        """The growth of several counters, given by name, all at one server: where the counter named first grew most.
 
-        Counters of different servers cannot be combined: some servers are behind, and each answers at another moment.
+        Counters of different servers cannot be put in proportion to each other, because some servers are behind, and
+        each answers at another moment.
         """
         first = self._all(names[:1])
         if not first:
@@ -121,12 +126,16 @@ class _Growth:
         return [self._all((name,)).get(foremost) for name in names]
 
     def mean(self, *path: str) -> float | None:
-        """The growth of one counter, averaged over the servers."""
+        """The growth of one counter, averaged over the servers; `path` has the names that lead to it in the JSON object
+        of STATUS."""
         grown = self._all(path).values()
         return sum(grown) / len(grown) if grown else None
 
     def _all(self, path: tuple[str, ...]) -> dict[int, float]:
-        """The growth of one counter, by server."""
+        """Server id -> how much one counter has grown there. Servers whose STATUS lacks the counter are left out.
+
+        `path` has the names that lead to the counter in the JSON object of STATUS.
+        """
         pairs = {
             i: (_value(self.begun.statuses[i], path), _value(ended, path))
             for i, ended in self.ended.statuses.items()

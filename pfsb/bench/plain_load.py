@@ -2,8 +2,8 @@
 
     python -m pfsb.bench.plain_load < workload
 
-The client is a program of its own. On a machine that it shares with the servers, it may take so much CPU time that it
-slows them down; therefore the report shows its share.
+On a machine that it shares with the servers, this program may take so much CPU time that it slows them down; therefore
+the report shows how much it takes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _READ_BYTES: Final = 262_144
 
 
 def read_workload(text: TextIO) -> Workload:
-    """The inverse of `Workload.render`."""
+    """Read a workload from the text that `Workload.render` has made."""
     settings: dict[str, Any] = {}
     targets: list[tuple[str, int]] = []
     operations: list[Operation] = []
@@ -48,7 +48,7 @@ def read_workload(text: TextIO) -> Workload:
 
 
 def fail(why: str) -> NoReturn:
-    """End the program with status 2."""
+    """Print why the run has failed, and end the program with status 2."""
     print(why, file=sys.stderr)
     raise SystemExit(2)
 
@@ -60,13 +60,15 @@ class Connection:
     socket: socket.socket
     index: int
     under_way: deque[tuple[int, int, int]] = field(factory=deque)
-    """(begun in nanoseconds, index of the operation, index of the step) for each."""
+    """For each operation under way: (when it began, in nanoseconds; index of the operation in the workload; index of
+    the line that was sent last)."""
     out: bytearray = field(factory=bytearray)
     partial: bytes = b""
 
 
 class Loop:
-    """A closed loop, in which each answer makes room for the next operation; with a rate, an open loop."""
+    """Runs one workload: as a closed loop, in which each answer lets the next operation begin, or as an open loop, in
+    which operations begin at a given rate."""
 
     def __init__(self, workload: Workload, dice: Random) -> None:
         self._workload = workload
@@ -85,10 +87,10 @@ class Loop:
         self.histogram = Histogram()
         self._connections = [self._open(index) for index in range(workload.connections)]
         self._strangers = set(range(workload.connections))
-        """Connections that have had no answer yet."""
+        """Indexes of the connections that have had no answer yet."""
 
     def run(self) -> dict[str, Any]:
-        """Run the workload and print `begin` and `end`; returns the object that is to be printed after them."""
+        """Run the workload, printing `begin` and `end`; returns the result, which the caller prints as JSON."""
         workload = self._workload
         started = time.perf_counter()
         if workload.count:

@@ -17,13 +17,13 @@ _COLOURS: Final = ("#1f5fa8", "#c8501e", "#2e8b57", "#8a4fa3", "#b8860b", "#5555
 
 @frozen
 class Series:
-    """Points that one line connects. `dashed`: figures that were not measured here, such as published ones."""
+    """One line of a chart, through some points. `dashed` is for figures that were not measured here, but published."""
 
     name: str
     points: Sequence[tuple[float, float]]
     dashed: bool = False
     colour: int | None = None
-    """Index in the list of colours; None: the position of the series in its chart."""
+    """Index in the list of colours; None: the first series of a chart has colour 0, the next colour 1, and so on."""
 
 
 @frozen
@@ -39,7 +39,7 @@ class Chart:
 
 
 def svg(charts: Sequence[Chart], columns: int = 2) -> str:
-    """The charts side by side, as one document."""
+    """One SVG document with all charts, `columns` of them side by side."""
     rows = math.ceil(len(charts) / columns)
     wide = min(columns, len(charts)) * WIDTH
     parts = [
@@ -75,12 +75,12 @@ class Axis:
         return cls(low, high if log else _round_up(high), start, end, log)
 
     def at(self, value: float) -> float:
-        """The pixel of a value."""
+        """The pixel at which a value is shown."""
         share = (self._scaled(value) - self._scaled(self.low)) / (self._scaled(self.high) - self._scaled(self.low))
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Values of the marks: powers of ten on a logarithmic axis, else about five round values."""
+        """The values that stand at the axis: powers of ten on a logarithmic axis, else about five round values."""
         if self.log:
             exponents = range(round(math.log10(self.low)), round(math.log10(self.high)) + 1)
             return [float(10**exponent) for exponent in exponents]
@@ -92,7 +92,7 @@ class Axis:
 
 
 def _step(high: float) -> float:
-    """Distance of the ticks on an axis from 0 to `high`: a round number, about a fifth of `high`."""
+    """The distance between two ticks on an axis from 0 to `high`: a round number, about a fifth of `high`."""
     rough = high / 5
     magnitude = math.pow(10, math.floor(math.log10(rough)))
     return next(magnitude * factor for factor in (1, 2, 5, 10) if magnitude * factor >= rough)
@@ -112,7 +112,7 @@ def _draw(chart: Chart) -> list[str]:
 
 
 def _drawable(series: Series, chart: Chart) -> Series:
-    """The series without points that a logarithmic axis cannot show: 0 and less."""
+    """The series without the points that a logarithmic axis cannot show, because a coordinate is not above 0."""
     kept = [(x, y) for x, y in series.points if (x > 0 or not chart.log_x) and (y > 0 or not chart.log_y)]
     return evolve(series, points=kept)
 

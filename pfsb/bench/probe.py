@@ -15,9 +15,9 @@ from pfsb.bench.workload import Target
 from pfsb.client.core.addresses import ServerAddress
 
 ASK_SECONDS: Final = 5.0
-"""How long a server may take to answer a question."""
+"""How long, in seconds, a server may take to answer a request such as STATUS."""
 LEADER_SECONDS: Final = 20.0
-"""How long a cluster may take to have a leader."""
+"""How long, in seconds, a cluster may take to have a leader."""
 _LOOK_SECONDS: Final = 0.02
 
 Status = dict[str, Any]
@@ -25,7 +25,8 @@ Status = dict[str, Any]
 
 
 class NoCluster(Exception):
-    """No server answers, or none leads; the text says which."""
+    """The servers cannot be measured: none answers, none leads, or one is unknown or has no TCP port; the text says
+    which."""
 
 
 def target_of(address: ServerAddress) -> Target:
@@ -61,18 +62,18 @@ def status(target: Target) -> Status | None:
 
 @frozen
 class Moment:
-    """The cluster as it was at one time."""
+    """The servers' answers to STATUS and the CPU times, all read at about the same time."""
 
     statuses: Mapping[int, Status]
     cpu_seconds: float | None
-    """User and system time of all servers; None if they are not all on this machine."""
+    """User and system time of all servers together, since their starts; None if not all are on this machine."""
     busy_seconds: float | None = None
-    """CPU time of everything on this machine; None if not all servers are on this machine."""
+    """CPU time of all programs and the kernel of this machine; None if not all servers are on this machine."""
 
 
 @frozen
 class Probe:
-    """The servers of one cluster."""
+    """Reads STATUS and CPU times of the servers of one cluster."""
 
     targets: Mapping[int, Target]
     pids: Sequence[int]
@@ -80,15 +81,15 @@ class Probe:
 
     @classmethod
     def of(cls, addresses: Sequence[ServerAddress]) -> Probe:
-        """The probe of a cluster whose servers have these addresses. Raises `NoCluster`."""
+        """Make the probe of a cluster whose servers have these addresses. Raises `NoCluster`."""
         targets = {address.id: target_of(address) for address in addresses}
         found = [listening_process(port) for _host, port in targets.values()]
         pids = [pid for pid in found if pid is not None]
         return cls(targets, pids if len(pids) == len(found) else [])
 
     def look(self) -> Moment:
-        """The present state of the cluster."""
-        # CPU times come first, since they belong to this very moment: a busy server is slow to answer STATUS.
+        """Read the CPU times and every server's STATUS now."""
+        # CPU times are read first, to belong to the moment of the call: a busy server is slow to answer STATUS.
         cpu_seconds = cpu_seconds_of_all(self.pids) if self.pids else None
         busy = busy_seconds() if self.pids else None
         statuses = {server_id: status(target) for server_id, target in self.targets.items()}
@@ -110,7 +111,7 @@ class Probe:
             time.sleep(_LOOK_SECONDS)
 
     def towards(self, to: str) -> list[Target]:
-        """The servers that `to` names: `leader`, `all` or an id. Raises `NoCluster`."""
+        """Host and port of the servers to put load on; `to` is `leader`, `all` or a server's id. Raises `NoCluster`."""
         if to == "all":
             return list(self.targets.values())
         server_id = self.leader() if to == "leader" else int(to)

@@ -11,7 +11,7 @@ ABSENT: Final = "-"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """A table with columns as wide as they need to be, aligned to the right; the first row has the names."""
+    """A table as text, each column right-aligned and as wide as its widest cell; the first row has the names."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return "".join(
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
@@ -19,19 +19,19 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def count(value: float | None) -> str:
-    """A whole number with its thousands set off."""
+    """A whole number as text, with commas between groups of three digits."""
     return ABSENT if value is None else f"{value:,.0f}"
 
 
 def short(value: float | None) -> str:
-    """A number with three significant digits."""
+    """A number as text: with three significant digits below 100, else as a whole number."""
     if value is None:
         return ABSENT
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def milliseconds(microseconds: float | None) -> str:
-    """A time in milliseconds, with three significant digits."""
+    """A time that is given in microseconds, as text in milliseconds with three significant digits."""
     return ABSENT if microseconds is None else f"{microseconds / 1000:.3g}"
 
 
@@ -57,19 +57,22 @@ _COLUMNS: Final[tuple[tuple[str, Callable[[Measurement], str]], ...]] = (
 
 
 def table(measurements: Sequence[Measurement]) -> str:
-    """One line for each measurement, without columns that are empty everywhere; then the remarks."""
+    """The table of the report: one line for each measurement, and below them the remarks on the measurements.
+
+    A column that is empty in every line is left out.
+    """
     columns = [[name, *(show(m) for m in measurements)] for name, show in _COLUMNS]
     known = [column for column in columns if any(cell != ABSENT for cell in column[1:])]
     return aligned(list(zip(*known, strict=True))) + "".join(f"{line}\n" for line in remarks(measurements))
 
 
 def remarks(measurements: Sequence[Measurement]) -> list[str]:
-    """The warnings that a reader needs before using the figures."""
+    """The reasons not to trust measurements, one line each; a line names the measurement by connections and depth."""
     return [remark for m in measurements for remark in remarks_on(m, f"{m.connections} x {m.depth}")]
 
 
 class Measured(Protocol):
-    """The part of a measurement that remarks are made on."""
+    """The attributes that `remarks_on` needs of its argument, which may be another class than `Measurement`."""
 
     @property
     def client_cores(self) -> float | None: ...
@@ -85,7 +88,7 @@ class Measured(Protocol):
 
 
 def remarks_on(measured: Measured, where: str) -> list[str]:
-    """The reasons not to trust one measurement; `where` says which one it is."""
+    """The reasons not to trust one measurement, one line each; `where` is the measurement's name in these lines."""
     found = []
     if (measured.client_cores or 0) > CLIENT_CORES_MAX:
         found.append(f"{where}: the load client itself is the limit ({measured.client_cores:.2f} of one core)")
@@ -97,7 +100,8 @@ def remarks_on(measured: Measured, where: str) -> list[str]:
 
 
 CLIENT_CORES_MAX: Final = 0.9
-"""Processor cores above which the load client counts as the limit: it has one thread, so it cannot use more than 1."""
+"""How many processor cores the load client may keep busy before the report warns that it limits the rate. The client
+has one thread, so that it cannot use more than one core."""
 OTHER_CORES_MAX: Final = 0.35
-"""Processor cores above which other programs count as a disturbance. The kernel's threads for disk and network take
-about as much in an undisturbed run."""
+"""How many processor cores everything but servers and load client may keep busy before the report warns of a
+disturbance. Without any disturbance, the kernel's threads for disk and network use about as much."""

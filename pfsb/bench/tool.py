@@ -67,7 +67,7 @@ class Options(ConfigOptions):
     ]
 
     workloads: list[Workload]
-    """One workload for each number of connections and rate; without targets."""
+    """One workload for each pair of a number of connections and a rate; the servers are filled in later."""
 
     def postOptions(self) -> None:
         if not hasattr(self, "config"):
@@ -103,7 +103,7 @@ def _numbers(option: str, text: str, greatest: int) -> list[int]:
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Measure and print. Raises `SystemExit` with status 1 if measuring fails."""
+    """Carry out `pfsb bench`: measure, and print the report. Raises `SystemExit` with status 1 if measuring fails."""
     try:
         client = LoadClient(client_command(options["client"]))
         measuring = Deferred.fromCoroutine(_measured(reactor, options, client))
@@ -124,7 +124,10 @@ async def run(reactor: Any, options: Options) -> None:
 
 
 def _interrupt(client: LoadClient, measuring: Deferred[Any]) -> Deferred[None]:
-    """Called for Ctrl-C: fires when no server runs any more and their storage is removed."""
+    """Called before the reactor shuts down, as after Ctrl-C: stop measuring.
+
+    The Deferred fires when the servers that were started for the measurement have ended and their storage is removed.
+    """
     ended: Deferred[None] = Deferred()
 
     def told(result: Any) -> Any:
@@ -156,7 +159,8 @@ async def _measured(
 
 
 def changes_for(config: Config) -> dict[str, Any]:
-    """The settings of a configuration that apply to other servers, too: all but ids, ports and storage."""
+    """The settings of a configuration that `--start` gives to the servers that it starts: all but ids, ports and
+    directories of storage."""
     with open(config.file, encoding="utf-8") as file:
         settings: dict[str, Any] = yaml.safe_load(file)
     kept = {key: value for key, value in settings.items() if key not in ("servers", "storage")}
@@ -176,7 +180,10 @@ def _in_thread(
 def measure_all(
     options: Options, probe: Probe, client: LoadClient, progress: TextIO
 ) -> tuple[list[Measurement], dict[str, str | int | float]]:
-    """Measure every workload, one after the other; returns the measurements and their common circumstances. Blocks."""
+    """Measure all workloads, one after the other. Blocks until the last has ended.
+
+    Returns the measurements, and what they have in common (number of servers, mix and so on).
+    """
     targets = probe.towards(options["to"])
     if any(step.startswith("GET ") for step in _steps(options.workloads[0])):
         client.run(fill(targets, options["keys"], options["value-size"]).render())
@@ -209,7 +216,8 @@ def _write(options: Options, measurements: Sequence[Measurement], about: dict[st
 
 
 def charts(measurements: Sequence[Measurement]) -> list[Chart]:
-    """Charts of throughput and latency over the operations under way, or in an open loop over the operations due."""
+    """Charts of throughput and latency against the number of operations under way, or in an open loop against the rate
+    at which operations were due."""
     is_open = any(m.rate for m in measurements)
 
     def points(name: str, divisor: float) -> list[tuple[float, float]]:

@@ -1,4 +1,4 @@
-"""Workloads: the servers, operations, number of operations at once and duration of one run of a load client."""
+"""Workloads: which servers and operations, how many at once and for how long, in one run of a load client."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from attrs import field, frozen
 from attrs.validators import gt
 
 KEY: Final = "%k"
-"""Placeholder in a step for the number of a key."""
+"""Placeholder in a line of an operation, which the load client replaces with the number of a key."""
 CONNECTION: Final = "%c"
-"""Placeholder in a step for the number of the connection."""
+"""Placeholder in a line of an operation, which the load client replaces with the number of the connection."""
 
 LIMIT_SECONDS: Final = 120.0
-"""Maximum time for a fixed number of operations; a run that takes longer has failed."""
+"""Default of `Workload.limit`, in seconds."""
 OPERATIONS_MAX: Final = 16
-"""Maximum number of operations in a mix: load.c has room for as many."""
+"""Maximum number of operations in a mix; the tables of load.c have this size."""
 TARGETS_MAX: Final = 64
-"""Maximum number of targets: load.c has room for as many."""
+"""Maximum number of servers in a workload; the tables of load.c have this size."""
 
 READS: Final = ("linearizable", "sequential", "stale")
 
 Target = tuple[str, int]
-"""(host, port) of a server's line protocol."""
+"""(host, port) at which a server accepts clients of the line protocol."""
 
 
 @frozen
 class Operation:
-    """One operation that is measured: lines that are sent in order, each when the line before it is answered."""
+    """One kind of operation that is measured: lines that are sent in order, each when the one before is answered."""
 
     weight: int
     """How often the operation is chosen, in proportion to the weights of the other operations of a mix."""
     steps: tuple[str, ...]
-    """Lines of the protocol, with `KEY` and `CONNECTION` in them."""
+    """The lines to send, in which `KEY` and `CONNECTION` may stand for numbers."""
 
 
 class WrongMix(ValueError):
@@ -50,12 +50,13 @@ class Workload:
     operations: Sequence[Operation]
     connections: int = field(default=8, validator=gt(0))
     depth: int = field(default=8, validator=gt(0))
-    """Number of operations under way on one connection."""
+    """Maximum number of operations under way at once on one connection."""
     seconds: float = 5.0
-    """Measured time. It begins after `warmup`; in a closed loop not before each connection has had an answer."""
+    """Length of the measured time, in seconds. The measured time begins after `warmup` seconds, but in a closed loop
+    not before each connection has had an answer."""
     warmup: float = 1.0
     count: int = 0
-    """If not 0: run this number of operations and measure from the first to the last, instead of for `seconds`."""
+    """If not 0: run this number of operations and measure from the first to the last; `seconds` is not used."""
     keys: int = field(default=10_000, validator=gt(0))
     sequential: bool = False
     """True: take the keys in order. False: take them at random."""
@@ -64,11 +65,12 @@ class Workload:
     Latencies count from the moment when an operation was due. An operation that is due while every connection has
     `depth` operations under way is missed."""
     limit: float = LIMIT_SECONDS
-    """Maximum number of seconds for `count` operations; a run that takes longer has failed."""
+    """How long, in seconds, a run may take before it has failed: `count` operations may take this time; a run that is
+    measured for a fixed time may take this time in addition to `warmup` and `seconds`."""
 
     @property
     def under_way(self) -> int:
-        """Number of operations under way on all connections."""
+        """Maximum number of operations under way at once, on all connections together."""
         return self.connections * self.depth
 
     def render(self) -> str:
@@ -91,7 +93,10 @@ class Workload:
 
 
 def operations(mix: str, value_bytes: int, read: str = "linearizable") -> list[Operation]:
-    """Read a mix such as `put=70,get=30`, or `lock`. Raises `WrongMix`."""
+    """Read a mix, a text with operations and their weights, such as `put=70,get=30` or `lock`. Raises `WrongMix`.
+
+    `value_bytes` is the size of each value that is written; `read` is the read level of each get.
+    """
     parts = [re.fullmatch(r"(\w+)(?:=(\d+))?", part) for part in mix.split(",")]
     known = _steps("v" * value_bytes, read)
     found = []
@@ -120,11 +125,14 @@ def _steps(value: str, read: str) -> dict[str, tuple[str, ...]]:
 
 
 def needs_depth_one(operations: Sequence[Operation]) -> bool:
-    """True if replies may come in another order than the requests: then only one request at a time can be matched."""
+    """Whether replies may come in another order than the requests, as those to LOCK do.
+
+    A load client matches replies to requests by their order, so that it can then have only one request under way.
+    """
     return any(step.startswith("LOCK ") for operation in operations for step in operation.steps)
 
 
 def fill(targets: Sequence[Target], keys: int, value_bytes: int) -> Workload:
-    """The workload that writes every key once, so that later reads find a value."""
+    """The workload that writes each key once before a measurement, so that reads find a value."""
     put = operations("put", value_bytes)
     return Workload(targets, put, connections=4, depth=32, count=keys, keys=keys, sequential=True)

@@ -1,7 +1,7 @@
 """The client library: `Clerk` for scripts, `AsyncClerk` for asyncio, `TwistedClerk` for Twisted.
 
-The clerks are imported on first use, so that a program gets only the event loop that it asks for, and so that
-`pfsb.client.core` can be imported without any.
+The clerks are imported on first use, so that a program imports only the event loop that its clerk needs, and so that
+`pfsb.client.core` can be imported without any event loop.
 """
 
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ else:
     _CLERKS = {"Clerk": "blocking", "AsyncClerk": "asyncio", "TwistedClerk": "twisted"}
 
     def __getattr__(name):
-        """The clerk of that name, from its module (PEP 562)."""
+        """Called by Python on the first use of a clerk's name (PEP 562): import that clerk class from its module."""
         if name not in _CLERKS:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
@@ -42,7 +42,7 @@ else:
         return clerk
 
     def __dir__():
-        """The public names, those of clerks that were not imported yet among them."""
+        """List the names of this module for `dir`, including the clerks that were not imported yet."""
         return sorted({*globals(), *__all__})
 
 

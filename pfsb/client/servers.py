@@ -1,6 +1,6 @@
 """The addresses of a cluster's servers, as its clients need them, from the configuration or from a list.
 
-The module stands outside of `pfsb.client.core` because the check of a configuration needs Twisted's endpoints.
+This module is not in `pfsb.client.core`, because it imports the check of configurations, which imports Twisted.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from pfsb.config.addresses import EVERY_INTERFACE
 from pfsb.config.config import Config, ConfigError, ServerConfig, load
 
 Servers = str | PathLike[str] | Config | Sequence[str | ServerAddress]
-"""A configuration, the path of its file, or a list of addresses such as "127.0.0.1:9400"."""
+"""The servers of a cluster, as programs name them: a configuration, the path of its file, or a list of addresses such
+as "127.0.0.1:9400"."""
 
 
 def addresses_of(servers: object) -> list[ServerAddress]:
-    """The addresses in a configuration, in the file at a path, or in a list such as ["127.0.0.1:9400"].
+    """The servers' addresses in a configuration, in a configuration file, or in a list such as ["127.0.0.1:9400"].
 
     An address in a list is `host:port`, the path of a unix socket, or a `ServerAddress`. Raises `ConfigError` for an
     address that a client cannot reach.
@@ -33,7 +34,10 @@ def addresses_of(servers: object) -> list[ServerAddress]:
 
 
 def server_addresses(config: Config) -> list[ServerAddress]:
-    """One address per server, by id. Raises `ConfigError` for a kind of endpoint that a client cannot reach."""
+    """The address of each server in a configuration, in the order of their ids.
+
+    Raises `ConfigError` for a kind of endpoint that a client cannot reach.
+    """
     return [_address(config, server) for server in config.servers.values()]
 
 

@@ -8,7 +8,7 @@ their ports, or start them as child processes; they never import a server.
     client            `pfsb client`: one command, a line per command, interactive or a batch
     client_batch      many requests by many clients, and a summary
     client_terminal   line editing and history
-    line_client       the client library's core with a reactor that drives it
+    line_client       the client of the other modules: the client library's core, driven by a reactor
     status, check     one line per server; what a configuration says
     cluster           all servers of a configuration as child processes
     one_question      one line to one server, on a connection of its own

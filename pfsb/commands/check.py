@@ -1,4 +1,4 @@
-"""`pfsb check`: validates a configuration and tells what it says."""
+"""`pfsb check`: validates a configuration and prints a summary of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pfsb.config.config import Config, ConfigError
 
 
 class Options(ConfigOptions):
-    """Command line of `pfsb check`. A wrong file is an error of the command line."""
+    """Command line of `pfsb check`. A mistake in the file is reported like a mistake in the command line."""
 
     synopsis = "Usage: pfsb check CONFIG"
     longdesc = "Reads a configuration and says what it means, or what is wrong with it."
@@ -25,12 +25,12 @@ class Options(ConfigOptions):
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Print what the configuration says."""
+    """Print a summary of the configuration."""
     sys.stdout.write(summary(options.config))
 
 
 def summary(config: Config) -> str:
-    """A line about the cluster, and one per server."""
+    """The text that `pfsb check` prints: a line about the cluster, and one for each server."""
     secret = "authenticated" if config.secret() is not None else "not authenticated"
     lines = [
         f"{config.file}: cluster {config.cluster}: {config.n} servers, {config.quorum} are a majority, "

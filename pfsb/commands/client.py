@@ -1,4 +1,4 @@
-"""`pfsb client`: interactive at a terminal, one command, a line per command from a pipe, or a batch."""
+"""`pfsb client`: sends commands that a person types, one command line, the lines of a pipe, or a batch of requests."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Options(ConfigOptions):
 
     @property
     def first(self) -> int | None:
-        """Position in `addresses` of the server to start at."""
+        """Position in `addresses` of the server that the client tries first."""
         return None if self["id"] is None else [address.id for address in self.addresses].index(self["id"])
 
 
@@ -85,7 +85,7 @@ async def run(reactor: Any, options: Options) -> None:
 
 
 def one_line(words: list[str]) -> str:
-    """Make a line of the protocol from the words of a shell, which has taken quotes away: add them where needed."""
+    """Make a line of the line protocol from a command's words; quotes, which the shell has removed, are added again."""
     if len(words) == 1:
         return words[0].strip()
     verb = words[0].upper()
@@ -104,7 +104,10 @@ def _argument(word: str) -> str:
 
 
 async def run_one(reactor: Any, options: Options, line: str, out: TextIO, err: TextIO) -> bool:
-    """Send one command and print its reply; LISTEN goes on until it is interrupted."""
+    """Send one command and print its reply, and after LISTEN the events, until the program is interrupted.
+
+    Returns True if the reply is OK.
+    """
     addresses = options.addresses
     if options.first is not None and verb_of(line) in LOCAL_VERBS:
         addresses = [addresses[options.first]]
@@ -121,7 +124,10 @@ async def run_one(reactor: Any, options: Options, line: str, out: TextIO, err: T
 
 
 async def run_lines(reactor: Any, options: Options, lines: AsyncIterator[str], out: TextIO, err: TextIO) -> bool:
-    """Send a command per line, and print the replies in that order. Lines after a LOCK wait for its reply."""
+    """Send a command for each line, and print the replies in the order of the lines.
+
+    Lines after a LOCK or a DIGEST wait for its reply. Returns True if all replies are OK.
+    """
     client = _client(reactor, options, out)
     client.start()
     under_way: deque[Deferred[Reply | None]] = deque()
@@ -153,7 +159,10 @@ async def run_lines(reactor: Any, options: Options, lines: AsyncIterator[str], o
 
 
 async def lines_of(reactor: Any, stream: TextIO) -> AsyncIterator[str]:
-    """Lines of a pipe or file, each read on demand, in a thread that does not keep the program from ending."""
+    """Yield the lines of a pipe or file, each read when it is wanted.
+
+    Reading may block, so a thread reads; the program can end while that thread is blocked.
+    """
     lines: DeferredQueue[str] = DeferredQueue()
     wanted = threading.Semaphore(0)
 
@@ -237,7 +246,10 @@ def _client(reactor: Any, options: Options, out: TextIO, **given: Any) -> LineCl
 
 
 async def _answer(reactor: Any, options: Options, client: LineClient, line: str, err: TextIO) -> Reply | None:
-    """The reply to a line; None, with a message on standard error, if there is none in time."""
+    """Get the reply to a line; None, with a message on standard error, if there is none in time.
+
+    For LOCK there is no time limit.
+    """
     answered = client.command(line)
     limit: float = options["timeout"]
     if verb_of(line) != "LOCK":

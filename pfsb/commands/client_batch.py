@@ -22,7 +22,7 @@ _BAR_CHARACTERS: Final = 30
 
 @define
 class Account:
-    """The replies to a batch, counted. Times in seconds."""
+    """Counts of the replies to a batch, with their latencies. All times are in seconds."""
 
     wanted: int
     began: float
@@ -50,7 +50,7 @@ class Account:
             self.errors[reply.code] = self.errors.get(reply.code, 0) + 1
 
     def summary(self, now: float) -> str:
-        """The account as a few lines for a person."""
+        """The summary that `pfsb client --batch` prints: a few lines for a person."""
         took = max(now - self.began, 1e-9)
         gap = max(self.longest_gap, now - self.last_answer)
         ordered = sorted(self.latencies) or [0.0]
@@ -72,9 +72,10 @@ def _ms(seconds: float) -> str:
 
 @define(eq=False)
 class Batch:
-    """`wanted` requests by `clients` clients, each of which sends its next one when the last is answered.
+    """Sends `wanted` requests in all by `clients` clients; each sends its next request when its last is answered.
 
-    In the line, {client} stands for the client's number and {n} for the request's, both from 1 on.
+    `line` is the request. In it, {client} stands for the number of the client and {n} for the number of the request,
+    both counted from 1.
     """
 
     _reactor: Any
@@ -86,16 +87,19 @@ class Batch:
     """Position in `addresses` of the server where all clients begin; None: they are spread over the servers."""
     record: TextIO | None = None
     timeout_seconds: float = 60.0
-    """How long the batch may be without any answer before it is given up."""
+    """Maximum time, in seconds, in which no client gets an answer. After that the batch is given up."""
     progress: Callable[[str], None] | None = None
     account: Account = field(init=False)
     trouble: str = field(init=False, default="")
-    """Why the batch was given up."""
+    """The reason why the batch was given up; "" if it was not."""
     _next: int = field(init=False, default=1)
     _running: list[LineClient] = field(init=False, factory=list)
 
     def run(self) -> Deferred[None]:
-        """Fires when all requests are answered, or the batch is given up; `account` has the result."""
+        """Start the clients.
+
+        Returns a Deferred that fires when all requests are answered or the batch is given up. See `account` then.
+        """
         self.account = Account(self.wanted, self._reactor.seconds())
         self._running = [self._client(index) for index in range(min(self.clients, self.wanted))]
         watch = LoopingCall(self._watch)
@@ -112,7 +116,7 @@ class Batch:
         return done.addBoth(ended)
 
     def give_up(self, why: str) -> None:
-        """End the batch now, without the replies that are missing."""
+        """End the batch now, without waiting for the missing replies; `trouble` becomes `why`, unless it is set."""
         self.trouble = self.trouble or why
         for client in self._running:
             client.stop()

@@ -18,7 +18,10 @@ from pfsb.commands.line_client import LineClient
 HISTORY_FILE: Final = "~/.pfsb_history"
 HISTORY_LINES_MAX: Final = 2_000
 PROMPT_AFTER_SECONDS: Final = 1.0
-"""How long the prompt waits for the answer to a command, such as LOCK; a later answer is printed when it comes."""
+"""How long, in seconds, the next prompt waits for the reply to a command.
+
+A later reply, for example to a LOCK that has to wait, is printed when it comes.
+"""
 _CLEAR_LINE: Final = "\r\x1b[K"
 
 
@@ -34,7 +37,7 @@ class Terminal:
         self._ended: Deferred[None] = Deferred()
 
     def run(self) -> Deferred[None]:
-        """Fires at the end of input, QUIT or BYE."""
+        """Start to read lines. The Deferred fires at the end of input, or when the user types QUIT, EXIT or BYE."""
         import readline
         import termios
 
@@ -48,12 +51,12 @@ class Terminal:
             termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, settings)
             return result
 
-        # At an interrupt the thread is still inside readline, which has the terminal's settings changed.
+        # At an interrupt the thread is still inside readline, which has changed the terminal's settings.
         self._reactor.addSystemEventTrigger("before", "shutdown", restore, None)
         return self._ended
 
     def show(self, text: str) -> None:
-        """Print a line, and below it again the line that is being typed."""
+        """Print a line; if the user is typing a line, print the prompt and that line again below it."""
         if self._prompting:
             sys.stdout.write(f"{_CLEAR_LINE}{text}\n{self._prompt}{self._readline.get_line_buffer()}")
         else:
@@ -61,7 +64,7 @@ class Terminal:
         sys.stdout.flush()
 
     def show_server(self, address: ServerAddress) -> None:
-        """Tell that the client has connected to another server."""
+        """Called when the client has connected to a server: print which one."""
         self.show(f"connected to server {address.id} at {address.shown}")
         self._connected.set()
 
@@ -90,7 +93,10 @@ class Terminal:
         self._reactor.callFromThread(self._end)
 
     def _run_line(self, line: str) -> bool:
-        """Called in the thread: have the reactor send the line, and wait for the reply, but not for long."""
+        """Called in the thread that reads: have the reactor send the line, and wait a short time for the reply.
+
+        False if the line ends the program.
+        """
         if line.upper() in ("QUIT", "EXIT", "BYE"):
             return False
         if line:
@@ -125,7 +131,7 @@ class Terminal:
         try:
             self._readline.read_history_file(os.path.expanduser(HISTORY_FILE))
         except OSError:
-            # There is no file yet, or it cannot be read: begin with an empty history.
+            # There is no history file yet, or it cannot be read: begin with an empty history.
             return
 
     def _save_history(self) -> None:
@@ -136,7 +142,7 @@ class Terminal:
 
 
 def refusal_of_line(line: str) -> str:
-    """The reason why this client does not send such a line; empty if it does."""
+    """The reason why this client does not send the line; empty if the line may be sent."""
     if line.startswith("#"):
         return "this client numbers its commands by itself; write the command without #number"
     if line.split(None, 1)[0].upper() == "HELLO":

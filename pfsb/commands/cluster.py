@@ -19,15 +19,17 @@ from pfsb.commands.options import ConfigOptions
 from pfsb.commands.status import ask_status
 
 STOP_SECONDS: Final = 15.0
-"""How long a server may take to stop before it is killed."""
+"""How long, in seconds, a server may take to stop before it is killed."""
 POLL_SECONDS: Final = 0.5
-"""How long to wait before the servers are asked again whether they are ready."""
+"""Time, in seconds, before the servers are asked again whether they are ready."""
 LINE_BYTES_MAX: Final = 65_536
-"""Maximum length of a line of output; a longer one is cut into several."""
+"""Maximum length, in bytes, of a line of a server's output; a longer one is cut into several lines."""
 
 _TWISTD: Final = "import os, sys; os.setpgrp(); sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
-"""Program of a child process. It has a process group of its own, so that Ctrl-C reaches only `pfsb cluster`, which then
-stops its servers in order."""
+"""Python program that each child process runs: `twistd`, in a process group of its own.
+
+So Ctrl-C reaches only `pfsb cluster`, which then asks its servers to stop.
+"""
 _COLOURS: Final = (36, 33, 35, 32, 34, 31)
 
 
@@ -55,7 +57,11 @@ def _command(server_id: int, file: str) -> list[str]:
 
 @define(eq=False)
 class Cluster:
-    """The child processes of a cluster, one command line per server id. Events and output are printed on `out`."""
+    """The servers of a cluster as child processes.
+
+    `commands` has the command line of each server by its id. The output of all servers is printed on `out`, and so are
+    reports of this class about them.
+    """
 
     _reactor: Any
     _commands: dict[int, list[str]]
@@ -69,7 +75,10 @@ class Cluster:
     _poll: IDelayedCall | None = field(init=False, default=None)
 
     def run(self) -> Deferred[bool]:
-        """Start all servers. Fires when none of them runs any more, with True if `stop` was the reason."""
+        """Start all servers.
+
+        Returns a Deferred that fires when none of them runs any more, with True if `stop` was the reason.
+        """
         for server_id, command in self._commands.items():
             self._children[server_id] = child = _Child(server_id, self._say, self._child_ended)
             self._reactor.spawnProcess(child, command[0], command, env=os.environ)
@@ -77,7 +86,10 @@ class Cluster:
         return self._ended
 
     def stop(self) -> Deferred[None]:
-        """Ask all servers to stop; fires when all have stopped, or were killed after `STOP_SECONDS`."""
+        """Ask all servers to stop.
+
+        The Deferred fires when all have stopped, or were killed after `STOP_SECONDS`.
+        """
         self._stopping = True
         if not self._children:
             return gatherResults([]).addCallback(lambda _: None)
@@ -138,7 +150,7 @@ class Cluster:
 
 
 class _Child(ProcessProtocol):
-    """One server process: reports its output by lines, and its end."""
+    """One server process. It calls `say` with each line of its output, and `ended` once, when the process has ended."""
 
     transport: IProcessTransport | None
 
@@ -154,7 +166,7 @@ class _Child(ProcessProtocol):
         try:
             self.transport.signalProcess(name)
         except ProcessExitedAlready:
-            # The end of the process is about to be reported.
+            # The process has ended, and Twisted is about to call `processEnded`.
             return
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""A client of lines for the command line: each command runs once, whichever server answers."""
+"""The client of the `pfsb` command: commands are lines, and each runs once, whichever server answers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from pfsb.client.drivers.twisted import TwistedDriver
 
 
 class ClientStopped(Exception):
-    """The client was stopped before the command was answered: whether the command runs is unknown."""
+    """Raised if the client was stopped before the command was answered: whether the command runs is unknown."""
 
 
 @define(eq=False)
 class LineClient:
-    """A client core with a reactor that drives it, and replies as Deferreds.
+    """A `ClientCore` that a reactor drives, with replies as Deferreds.
 
-    Commands are lines as a person types them, replies are as the server writes them. Begin with `start`, end with
-    `stop`.
+    Commands are lines as a person types them, replies are as the server writes them. Call `start` first and `stop`
+    last.
     """
 
     _reactor: Any
     core: ClientCore
-    """Tells which server the client is at, and calls back for events and for the end of the session."""
+    """The protocol of the client, without sockets. Its callbacks report new connections, events and the session's end.
+    """
     _driver: TwistedDriver = field(init=False)
 
     @_driver.default
@@ -38,7 +39,10 @@ class LineClient:
         self._driver.start()
 
     def command(self, line: str) -> Deferred[Reply]:
-        """Send a line without number; fires with its reply, OK or not. Fails with `ClientStopped`."""
+        """Send a command, as a line without a number. The Deferred fires with the reply, which may be an error.
+
+        Fails with `ClientStopped` if the client is stopped before the reply.
+        """
         answered: Deferred[Reply] = Deferred()
 
         def heard(reply: Reply) -> None:
@@ -52,5 +56,8 @@ class LineClient:
         return answered
 
     def stop(self) -> Deferred[None]:
-        """Close the session, if a server is there to be told, and the connection. Fires when that is done."""
+        """Close the session, if the client is connected to a server, and the connection.
+
+        The Deferred fires when that is done.
+        """
         return self._driver.stop()

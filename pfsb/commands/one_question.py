@@ -17,7 +17,10 @@ from pfsb.client.core.replies import Reply
 
 
 def ask(reactor: Any, address: ServerAddress, line: str, seconds: float) -> Deferred[Reply]:
-    """Fires with the reply. Fails if no server listens, the connection is lost, or there is no reply in time."""
+    """Connect to a server and send it one line; the Deferred fires with the reply.
+
+    Fails if no server listens, the connection is lost, or there is no reply within `seconds`.
+    """
     question = _Question(line)
 
     def ended(result: Reply | Failure) -> Reply | Failure:

@@ -19,7 +19,7 @@ class ConfigOptions(usage.Options):
     addresses: list[ServerAddress]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Take the file from the front: Twisted alone would accept options only before arguments."""
+        """Accept the configuration file before the options, where Twisted by itself accepts no arguments."""
         given = list(sys.argv[1:] if options is None else options)
         if given and not given[0].startswith("-"):
             self._read(given.pop(0))
@@ -34,7 +34,7 @@ class ConfigOptions(usage.Options):
         self.take(rest)
 
     def take(self, rest: list[str]) -> None:
-        """Take the arguments after the file; most commands have none."""
+        """Take the arguments that follow the file. Most commands have none: any argument is refused here."""
         if rest:
             raise usage.UsageError(f"{rest[0]} is one argument too many; only a configuration file is taken")
 
@@ -47,7 +47,10 @@ class ConfigOptions(usage.Options):
 
 
 def number(least: int, most: int) -> Callable[[str], int]:
-    """A coercion for `optParameters`: a whole number from `least` to `most`."""
+    """Make a function for `optParameters` that converts a text to a whole number from `least` to `most`.
+
+    The function raises ValueError for any other text.
+    """
 
     def coerce(text: str) -> int:
         value = int(text)
@@ -60,7 +63,7 @@ def number(least: int, most: int) -> Callable[[str], int]:
 
 
 def seconds(text: str) -> float:
-    """A coercion for `optParameters`: seconds, more than 0."""
+    """Convert a text to a number of seconds that is more than 0; for `optParameters`."""
     value = float(text)
     if not 0 < value < 1_000_000:
         raise ValueError(f"must be seconds, more than 0, not {text}")

@@ -16,7 +16,7 @@ from pfsb.commands.one_question import ask
 from pfsb.commands.options import ConfigOptions
 
 STATUS_SECONDS: Final = 2.0
-"""How long a server may take to answer STATUS, for which it asks no other server."""
+"""How long, in seconds, a server may take to answer STATUS; it answers without asking other servers."""
 
 Status = dict[str, Any]
 
@@ -31,20 +31,26 @@ class Options(ConfigOptions):
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Ask all servers at once, and print. Raises `SystemExit` with status 1 if no majority answers."""
+    """Ask all servers at once, and print a table. Raises `SystemExit` with status 1 if no majority answers."""
     if not await show_status(reactor, options.addresses, options.config.quorum, sys.stdout):
         raise SystemExit(1)
 
 
 async def show_status(reactor: Any, addresses: Sequence[ServerAddress], quorum: int, out: TextIO) -> bool:
-    """True if at least `quorum` servers answer."""
+    """Ask all servers for STATUS and write a table to `out`.
+
+    Returns True if at least `quorum` servers answer.
+    """
     found = await gatherResults([ask_status(reactor, address) for address in addresses])
     out.write(table([_cells(address, status) for address, status in zip(addresses, found, strict=True)]))
     return sum(isinstance(status, dict) for status in found) >= quorum
 
 
 def ask_status(reactor: Any, address: ServerAddress) -> Deferred[Status | str]:
-    """A server's STATUS (docs/operating.rst), or in a few words why there is none. Never fails."""
+    """Get a server's STATUS (docs/operating.rst), or else a text with the reason why there is none.
+
+    The Deferred never fails.
+    """
 
     def heard(reply: Reply) -> Status | str:
         if reply.ok and reply.rows:
@@ -68,7 +74,10 @@ def _cells(address: ServerAddress, status: Status | str) -> list[str]:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as aligned columns under their names; a shorter row, with an error, may end in a cell of any width."""
+    """The text of a table, with aligned columns under their names.
+
+    A row that is shorter ends in the reason why a server did not answer; this cell does not make its column wider.
+    """
     names = ["id", "address", *(name.replace("_", "-") for name in _COLUMNS), "uptime"]
     full = [row for row in rows if len(row) == len(names)]
     widths = [max(len(row[column]) for row in [names, *full]) for column in range(len(names))]

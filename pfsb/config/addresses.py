@@ -16,8 +16,10 @@ Address = tuple[str, int]
 """(host, port)"""
 
 BACKLOG: Final = 4_096
-"""Maximum number of connections that wait to be accepted: as many as Linux allows by default. Beyond it a client tries
-again after a second, and again: with Twisted's 50, 5,000 clients that reconnected together took 50 seconds.
+"""Maximum number of connections that may wait at a port to be accepted: as many as Linux allows by default.
+
+A client that finds this queue full tries again a second later. With Twisted's default of 50, 5,000 clients that
+reconnected together took 50 seconds.
 """
 
 _PEER: Final = '(example: "127.0.0.1:7402")'
@@ -27,7 +29,7 @@ EVERY_INTERFACE: Final = ("", "0.0.0.0", "::")
 
 
 def peer_address(place: Place) -> Address:
-    """Parse `host:port`, or `[host]:port` for an IPv6 address."""
+    """Parse the address of a peer: `host:port`, or `[host]:port` for an IPv6 address."""
     text = place.text()
     match = re.fullmatch(r"(?:\[(?P<ip6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?P<port>:[^:]*)?", text)
     if not match:
@@ -62,7 +64,7 @@ def _is_ip(text: str, version: int) -> bool:
 
 
 def endpoint_string(place: Place) -> str:
-    """Parse an endpoint that Twisted can listen at, as far as can be told without listening."""
+    """Check that a value is an endpoint string at which Twisted can listen, without listening; returns the string."""
     text = place.text()
     try:
         address = listens_at(text)
@@ -81,10 +83,10 @@ def with_backlog(endpoint: str) -> str:
 
 
 def listening_place(endpoint: str, host: str) -> Address | str:
-    """Normalise an endpoint of a server on `host`, so that two endpoints that collide are equal.
+    """The place where a server on `host` listens with this endpoint; two endpoints with equal places collide.
 
-    An endpoint on all interfaces, or on the loopback of a host that is known by another address, belongs to its host:
-    servers on two hosts may both use such a port.
+    An endpoint on all interfaces, or on the loopback interface of a host that is known by another address, is treated
+    as an endpoint on `host`: servers on two different hosts may both use such a port.
     """
     address = listens_at(endpoint)
     if address is None:
@@ -99,7 +101,10 @@ def _is_loopback(host: str) -> bool:
 
 
 def listens_at(endpoint: str) -> Address | None:
-    """(interface or "", port) of a TCP endpoint, None for other kinds. Raises any exception for other texts."""
+    """The (interface, port) where a TCP endpoint listens, with "" for all interfaces; None for other endpoints.
+
+    Raises exceptions of any kind for texts that are no endpoint.
+    """
     noting = _Noting()
     found = serverFromString(noting, endpoint)
     if isinstance(found, TCP4ServerEndpoint | TCP6ServerEndpoint):
@@ -118,7 +123,10 @@ class _Noting:
 
 
 def refuse_shared(places: Iterable[tuple[Place, Address | str]]) -> None:
-    """Raises `ConfigError` if two places have the same address."""
+    """Raise `ConfigError` if two of these places in the configuration give the same address.
+
+    The error names both places.
+    """
     owners: dict[Address | str, Place] = {}
     for place, address in places:
         if address in owners:

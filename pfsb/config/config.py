@@ -22,7 +22,7 @@ from pfsb.transports.frames import cluster_digest
 __all__ = ["Config", "ServerConfig", "Timers", "Limits", "ConfigError", "load"]
 
 MEMORY: Final = "memory"
-"""The value of `storage` for servers that keep nothing on disk."""
+"""The value of the key `storage` for servers that keep nothing on disk."""
 
 COUNT_MAX: Final = 1_000_000_000
 SECRET_BYTES_MAX: Final = 65_536
@@ -39,15 +39,16 @@ class Timers:
 
 @frozen
 class Limits:
-    """Limits that keep one client, or one server, from taking too much."""
+    """Limits on the use that clients make of a server, and on the size of batches; see docs/operating.rst."""
 
     command_bytes: int = 32_768
     connections: int = 10_000
     session_window: int = 128
-    """Maximum number of unanswered commands of one session, and of replies that are kept for it."""
+    """Maximum number of unanswered commands of one session, and of replies that the servers keep for each session."""
     request_seconds: float = 10.0
     batch_bytes: int = 48_000
-    """Maximum size of a proposal of several updates; 1: each update has a proposal of its own (section 7.3)."""
+    """Maximum size, in bytes, of a batch of several updates. With 1, each update has a proposal of its own (section
+    7.3)."""
 
 
 @frozen
@@ -56,11 +57,11 @@ class ServerConfig:
 
     id: int
     peer: Address
-    """(host, port) where the other servers reach it; the host may be a name."""
+    """(host, port) where the other servers reach this server; the host may be a name."""
     client: str
-    """Endpoint string."""
+    """Twisted's endpoint string of the client port."""
     http: str | None = None
-    """Endpoint string."""
+    """Twisted's endpoint string of the HTTP port; None: the server has none."""
 
 
 @frozen
@@ -76,12 +77,12 @@ class Config:
     transport: str = "udp"
     apps: tuple[str, ...] = ("chat", "lock", "kv")
     storage: str = MEMORY
-    """A directory, or `MEMORY`."""
+    """The directory in which each server has its data directory, or `MEMORY`."""
     secret_file: str | None = None
     timers: Timers = field(factory=Timers)
     limits: Limits = field(factory=Limits)
     window: int = 16
-    """Maximum number of proposals under way at once."""
+    """How many slots above its Local_Aru a leader may propose (the fixed window)."""
     snapshot_every: int = 10_000
     """Number of slots between snapshots; 0: no snapshots."""
     faults: bool = False
@@ -97,11 +98,11 @@ class Config:
 
     @property
     def quorum(self) -> int:
-        """Size of a majority of the servers."""
+        """Number of servers that are a majority."""
         return self.n // 2 + 1
 
     def server(self, server_id: int) -> ServerConfig:
-        """Raises `ConfigError` for an id that the file does not have."""
+        """The addresses of one server. Raises `ConfigError` if the file has no server with this id."""
         try:
             return self.servers[server_id]
         except KeyError:
@@ -109,7 +110,10 @@ class Config:
             raise ConfigError(f"{self.file}: servers: there is no server {server_id}; known are {known}") from None
 
     def settings(self) -> Settings:
-        """The settings of the protocol. Times that the file does not have are fixed fractions of those that it has."""
+        """The settings of the protocol.
+
+        A time that the file does not set itself is a fixed fraction of one that it sets.
+        """
         return Settings(
             progress_seconds=self.timers.progress,
             update_seconds=self.timers.update,
@@ -121,14 +125,14 @@ class Config:
         )
 
     def membership_digest(self) -> bytes:
-        """Eight bytes, made of its name and its founding ids, that tell this cluster from others.
+        """Eight bytes that tell this cluster from others: a hash of its name and the ids of its servers.
 
         See docs/internals/frames.rst.
         """
         return cluster_digest(self.cluster, self.ids)
 
     def storage_directory(self, server_id: int) -> Path | None:
-        """The data directory of a server, relative to the working directory; None: it keeps its data in memory."""
+        """The data directory of a server; None: the server keeps its data in memory."""
         return None if self.storage == MEMORY else Path(self.storage) / str(server_id)
 
     def secret(self) -> bytes | None:

@@ -1,8 +1,8 @@
-"""YAML as a person wrote it: every value knows its place in the file, so that error messages can name it.
+"""Reads YAML so that every value knows its place in the file, and an error message about it can name that place.
 
 A value gets the type that is expected at its place, and not the type that YAML 1.1 guesses: YAML takes `no` for False,
-`010` for 8 and `12:30` for 750. So no objects are constructed from the node graph that PyYAML composes, and no content
-of a file makes this module raise anything but `ConfigError`.
+`010` for 8 and `12:30` for 750. So this module uses the graph of nodes that PyYAML composes, and lets PyYAML construct
+no Python objects from it. Whatever is in a file, this module raises nothing but `ConfigError`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ SECONDS_MAX: Final = 3_600.0
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; the text is one line for a person."""
+    """Raised if the configuration cannot be used; the text is one line for a person."""
 
 
 def read(path: str, bytes_max: int, named: str) -> bytes:
-    """The bytes of a file. A `ConfigError` begins with `named`, which tells where the path comes from."""
+    """Read a file of at most `bytes_max` bytes; returns its content.
+
+    The text of a `ConfigError` begins with `named`, which names the file, and the place in the configuration that
+    gives its path.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read(bytes_max + 1)
@@ -69,7 +73,7 @@ def _compose(named: str, text: str) -> yaml.Node | None:
         raise ConfigError(f"{named}: line {line_number}: has a character that YAML does not allow") from None
     except RecursionError:
         raise ConfigError(f"{named}: is nested too deeply") from None
-    except (ValueError, OverflowError):  # "\UFFFFFFFF" gets past PyYAML's own checks
+    except (ValueError, OverflowError):  # for example for "\UFFFFFFFF", which gets past PyYAML's own checks
         raise ConfigError(f"{named}: is not YAML") from None
 
 
@@ -79,7 +83,7 @@ def _first_line(problem: str | None) -> str:
 
 
 def quoted(text: str) -> str:
-    """Text in double quotes, on one line, printable on any terminal, and cut off if it is long."""
+    """Put text in double quotes, on one line, printable on any terminal, and cut off if it is long."""
     short = text if len(text) <= 100 else text[:97] + "..."
     return json.dumps(short, ensure_ascii=not short.isprintable())
 
@@ -90,23 +94,26 @@ _UNTAGGED: Final = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", 
 
 @frozen
 class Place:
-    """A value in a file, with the keys that lead to it."""
+    """A value in a YAML file, with the keys that lead to it."""
 
     file: str
     path: tuple[str, ...]
     node: yaml.Node
 
     def wrong(self, text: str) -> ConfigError:
-        """Make an error about this place, for the caller to raise; `text` tells what would be right."""
+        """Make a `ConfigError` about this place, for the caller to raise; `text` tells what would be right."""
         where = f"{self.file}: {'.'.join(self.path)}" if self.path else self.file
         return ConfigError(f"{where}: {text}")
 
     def is_null(self) -> bool:
-        """Whether the value is missing or a plain null, which counts as if the key were not there."""
+        """Whether the value is left out or is null without quotes: then the key is treated as if it were not there."""
         return isinstance(self.node, yaml.ScalarNode) and self.node.style is None and self.node.value in _NULLS
 
     def keys(self, known: Collection[str], required: Sequence[str] = ()) -> dict[str, Place]:
-        """The entries of a mapping that may have the keys `known`, by key; entries without a value are left out."""
+        """The values of a mapping by their keys, without those that are null.
+
+        Raises `ConfigError` for a key that is not in `known`, and for one of `required` that is missing.
+        """
         found: dict[str, Place] = {}
         for key, value in self.entries():
             name = key.text()
@@ -141,7 +148,7 @@ class Place:
         return [Place(self.file, (*self.path, str(number)), node) for number, node in enumerate(self.node.value)]
 
     def text(self) -> str:
-        """A text that is not empty and can be printed."""
+        """The value as a text, which must be printable and not empty."""
         found = str(self._scalar("text").value)
         if not found or self.is_null():
             raise self.wrong("is empty")
@@ -150,14 +157,14 @@ class Place:
         return found
 
     def word(self) -> str:
-        """A text that can be part of a file name, and of a line of the line protocol without quotes."""
+        """The value as a word, which can be part of a file name, and needs no quotes in the line protocol."""
         found = self.text()
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", found):
             raise self.wrong(f"must be up to 64 letters, digits and _ . -, not {self.shown()}")
         return found
 
     def integer(self, low: int, high: int) -> int:
-        """A whole number from `low` to `high`, both included."""
+        """The value as a whole number from `low` to `high`, both included."""
         kind = f"a whole number from {low} to {high}"
         found = self._plain(kind)
         if not re.fullmatch(r"0|-?[1-9][0-9]{0,17}", found) or not low <= int(found) <= high:
@@ -180,7 +187,7 @@ class Place:
         return found == "true"
 
     def shown(self) -> str:
-        """The value for an error message: as written, if it is a single one, and at most one line of it."""
+        """The value as error messages show it: a scalar as it is written in the file, on one line, else its kind."""
         if not isinstance(self.node, yaml.ScalarNode):
             return "a list" if isinstance(self.node, yaml.SequenceNode) else "a mapping"
         if self.node.style is None and re.fullmatch(r"[!-~]{1,60}", self.node.value):

@@ -19,24 +19,25 @@ from pfsb.demo.processes import LOOK_SECONDS, ClusterTrouble
 LINE: Final = "SAY {client} {n}"
 """The command for each line of chat. Every text is different, so that a line that was executed twice is noticed."""
 TIMEOUT_SECONDS: Final = 60.0
-"""How long a client waits for an answer before it gives up."""
+"""How long, in seconds, the clients go on without any answer before they give up."""
 
 
 @frozen
 class Acknowledged:
-    """One line of chat that a server has acknowledged. Times are in seconds since 1970."""
+    """One line of chat that a server has acknowledged to its client. Times are in seconds since 1970."""
 
     client: int
     number: int
     text: str
     index: int
-    """The position in the log that the answer gave."""
+    """The line's position in the chat log, counted from 1, as the acknowledgement gives it."""
     sent: float
     answered: float
 
 
 def read_record(path: Path) -> list[Acknowledged]:
-    """The acknowledged lines in a file that `Batch` has recorded, in the order of the answers."""
+    """The acknowledged lines of a batch, in the order of the answers, from the file that
+    `Batch` (`pfsb.commands.client_batch`) has written."""
     with open(path, encoding="utf-8") as file:
         return [_acknowledged(json.loads(line)) for line in file]
 
@@ -61,7 +62,7 @@ class Load:
     """True: no client is at work; the load was not started, or has ended."""
 
     def start(self, addresses: Sequence[ServerAddress], progress: Callable[[str], None]) -> None:
-        """Start the clients; they say how far they are by `progress`."""
+        """Start the clients; `progress` is called now and then with a text that says how far they are."""
         self._file = open(self._record, "w", encoding="utf-8")  # noqa: SIM115 (closed when the batch ends)
         self.batch = Batch(
             self._reactor,
@@ -77,7 +78,7 @@ class Load:
         self.batch.run().addBoth(self._end)
 
     async def until(self, answered: int) -> None:
-        """Wait until this number of lines is answered. Raises ClusterTrouble if the clients end before."""
+        """Wait until this number of lines is answered. Raises ClusterTrouble if the clients end before that."""
         while self.batch.account.answered < answered:
             if self._ended:
                 raise ClusterTrouble(f"the clients have given up: {self.batch.trouble or 'too few lines'}")
@@ -93,11 +94,11 @@ class Load:
 
     @property
     def errors(self) -> dict[str, int]:
-        """How many lines were refused, by code."""
+        """Number of lines that were answered with an error, by the code of the error."""
         return self.batch.account.errors
 
     async def abandon(self) -> None:
-        """End the load at once, and wait until its connections are closed."""
+        """End the load at once, and give its connections time to close."""
         if not self._ended:
             self.batch.give_up("the scenario has ended")
             await deferLater(self._reactor, 2 * BYE_SECONDS)

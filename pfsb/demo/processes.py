@@ -1,6 +1,6 @@
 """A cluster of real server processes, which are started, killed, frozen and asked from outside.
 
-No server process outlives the block or the reactor in which its cluster was used.
+No server process outlives the `async with` block of its cluster, or the reactor.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ T = TypeVar("T")
 PORTS: Final = range(20_000, 32_000)
 """Ports for servers, below the range from which Linux takes ports for outgoing connections.
 
-The port of a killed server must still be free when the server starts again. And while it is down, a client that
-tries to reach the port must not be given the same port as its own: TCP would connect the client to itself.
+The port of a killed server must still be free when the server starts again. And while the server is down, a client that
+tries to reach the port must not get the same port for its own end: TCP would connect the client to itself.
 """
 LOOK_SECONDS: Final = 0.02
-"""Pause between two looks at a cluster."""
+"""Time, in seconds, between two looks whether something that is waited for has happened."""
 UP_SECONDS: Final = 60.0
-"""How long servers may take to answer, to elect a leader or to become equal."""
+"""How long, in seconds, servers may take to answer, to elect a leader or to have executed the same slots."""
 ASK_SECONDS: Final = 5.0
-"""How long a server may take to answer a question."""
+"""How long, in seconds, a server may take to answer a question."""
 _LOG_LINES_SHOWN: Final = 8
 
 
 class ClusterTrouble(Exception):
-    """The cluster did not do what was expected in time, or has done what it never may; the text says what was seen."""
+    """Raised if the cluster did not do what was expected in time, or did what it never may; the text tells details."""
 
 
 def free_ports(count: int, dice: Random) -> list[int]:
-    """Ports of 127.0.0.1 that are free for UDP and for TCP at present."""
+    """`count` ports of 127.0.0.1, chosen at random, that are free for UDP and for TCP at present."""
     found: list[int] = []
     for port in dice.sample(PORTS, len(PORTS)):
         if len(found) == count:
@@ -93,13 +93,13 @@ def write_config(path: Path, servers: int, dice: Random, **changes: Any) -> Conf
 
 
 def server_command(*arguments: str) -> list[str]:
-    """The command `twistd -n pfsb` of this Python's environment; without a pid file, which kill -9 would leave."""
+    """The command `twistd -n pfsb` of this Python, without a pid file, which kill -9 would leave behind."""
     return [sys.executable, str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "pfsb", *arguments]
 
 
 @define(eq=False, slots=False)
 class _Child(ProcessProtocol):
-    """One process of a server: one incarnation of it."""
+    """One process of a server; each start of the server makes a new one."""
 
     ended: Deferred[None] = field(init=False, factory=Deferred)
     exit_status: int | None = field(init=False, default=None)
@@ -131,7 +131,7 @@ class ProcessCluster:
     servers: int = 4
     trace: bool = False
     changes: Mapping[str, Any] = field(factory=dict)
-    """Keys of the configuration that replace the defaults."""
+    """Top-level keys of the configuration that are added, or replace those of `write_config`."""
     _dice: Random = field(factory=Random)
     config: Config = field(init=False)
     _addresses: dict[int, ServerAddress] = field(init=False)
@@ -167,22 +167,22 @@ class ProcessCluster:
 
     @property
     def addresses(self) -> list[ServerAddress]:
-        """Where clients reach the servers, by id."""
+        """The addresses at which clients reach the servers, in the order of the servers' ids."""
         return list(self._addresses.values())
 
     def address(self, server_id: int) -> ServerAddress:
-        """Where clients reach this server."""
+        """The address at which clients reach this server."""
         return self._addresses[server_id]
 
     def start(self, server_id: int, *arguments: str) -> None:
-        """Start a server's process with further arguments of `twistd pfsb`; the server is up some time later."""
+        """Start a server's process, with these additional arguments; does not wait until the server is up."""
         if server_id in self.running:
             raise ClusterTrouble(f"server {server_id} runs already")
         incarnation = self._incarnations[server_id] = self._incarnations.get(server_id, 0) + 1
         command = server_command("--id", str(server_id), "--config", "cluster.yaml", *arguments)
         if self.trace:
             command += ["--trace", self.trace_file(server_id, incarnation).name]
-        # Each process gets a different hash seed: servers must agree although the order of a set differs.
+        # Each process gets a different hash seed, so that sets have different orders: servers must agree all the same.
         environment = {**os.environ, "PYTHONHASHSEED": str(100 * incarnation + server_id)}
         child = self._children[server_id] = _Child()
         with open(os.devnull, "rb") as nothing, open(self.log_file(server_id), "ab") as log:
@@ -244,18 +244,19 @@ class ProcessCluster:
     # ------------------------------------------------------------------ files
 
     def log_file(self, server_id: int) -> Path:
-        """The output of a server, of all its incarnations."""
+        """The file with the output of all incarnations of a server."""
         return self.directory / f"server-{server_id}.log"
 
     def trace_file(self, server_id: int, incarnation: int) -> Path:
-        """The trace of one incarnation of a server.
+        """The file with the trace of one incarnation of a server.
 
-        Incarnations do not share a file: a killed server leaves half a line, to which the next incarnation would add.
+        Incarnations do not share a file: a killed server may leave an incomplete last line, and the next incarnation
+        would write on in that line.
         """
         return self.directory / f"trace-{server_id}-{incarnation}.jsonl"
 
     def trace_files(self) -> list[Path]:
-        """The traces that exist, by server and incarnation."""
+        """The trace files that exist, in the order of server ids and incarnations."""
         files = [
             self.trace_file(i, incarnation)
             for i, count in sorted(self._incarnations.items())
@@ -286,13 +287,14 @@ class ProcessCluster:
         return ask(self._reactor, self._addresses[server_id], line, seconds)
 
     async def status(self, server_id: int) -> Status:
-        """The STATUS of a server. Fails if the server does not answer."""
+        """A server's answer to STATUS. Raises the exception of `ask` if the server does not answer."""
         reply = await self.ask(server_id, "STATUS")
         status: Status = json.loads(reply.rows[0])
         return status
 
     async def statuses(self, server_ids: Iterable[int] | None = None) -> dict[int, Status]:
-        """The STATUS of each of these servers (default: all that run) that answers."""
+        """The answers of these servers (default: all that run) to STATUS, by server id. A server that does not answer
+        is left out."""
         asked = self.running if server_ids is None else list(server_ids)
         found: dict[int, Status] = {}
         for server_id in asked:
@@ -305,7 +307,10 @@ class ProcessCluster:
         return found
 
     async def digest(self, server_id: int, seq: int | None = None) -> str:
-        """The hash over all that a server has executed up to `seq` (default: so far). Fails without an answer."""
+        """The digest of the history that a server has executed up to slot `seq` (default: all it has executed).
+
+        Raises ClusterTrouble if the server refuses, and the exception of `ask` if it does not answer in time.
+        """
         reply = await self.ask(server_id, "DIGEST" if seq is None else f"DIGEST seq={seq}", seconds=30.0)
         if not reply.ok:
             raise ClusterTrouble(f"server {server_id}: {reply.line}")
@@ -314,11 +319,14 @@ class ProcessCluster:
     # ------------------------------------------------------------------ waiting
 
     async def pause(self, seconds: float) -> None:
-        """Return after some seconds."""
+        """Wait for so many seconds."""
         await deferLater(self._reactor, seconds)
 
     async def wait_for(self, what: str, look: Callable[[], Awaitable[T]], seconds: float) -> T:
-        """Call `look` until its result is true, and return that. Raises ClusterTrouble after `seconds`."""
+        """Call `look` and await its result, again and again until that is true; returns that result.
+
+        Raises ClusterTrouble after `seconds`, with `what` in its text: the thing that was waited for.
+        """
         deadline = self._reactor.seconds() + seconds
         while not (seen := await look()):
             if self._reactor.seconds() >= deadline:
@@ -327,7 +335,7 @@ class ProcessCluster:
         return seen
 
     async def wait_up(self, server_ids: Sequence[int] | None = None, seconds: float = UP_SECONDS) -> None:
-        """Wait until these servers (default: all that run) answer."""
+        """Wait until these servers (default: all that run) answer STATUS. Raises ClusterTrouble if one ends instead."""
         for server_id in self.running if server_ids is None else server_ids:
 
             async def look(server_id: int = server_id) -> bool:
@@ -340,7 +348,10 @@ class ProcessCluster:
     async def wait_leader(
         self, above: int = 0, server_ids: Sequence[int] | None = None, seconds: float = UP_SECONDS
     ) -> tuple[int, int]:
-        """Wait until a view above `above` has a leader and a majority has installed it; returns (view, leader)."""
+        """Wait until a view above `above` has a leader and a majority has installed it; returns (view, leader).
+
+        Only `server_ids` are asked; by default all servers that run.
+        """
 
         async def look() -> tuple[int, int] | None:
             statuses = (await self.statuses(server_ids)).values()
@@ -356,7 +367,9 @@ class ProcessCluster:
         return found
 
     async def wait_equal(self, server_ids: Sequence[int] | None = None, seconds: float = UP_SECONDS) -> Status:
-        """Wait until these servers have executed the same commands and have equal chat logs; returns one STATUS.
+        """Wait until these servers (default: all that run) have executed the same slots and have equal chat logs.
+
+        Returns the STATUS of one of them.
 
         Raises ClusterTrouble at once if two servers have executed equally many slots with different digests.
         """

@@ -59,7 +59,10 @@ class Screen:
 
 
 def merge_traces(parts: Iterable[Path], merged: Path) -> int:
-    """Write all lines in order of time; returns their number. Half lines, which killed servers leave, are dropped."""
+    """Write the lines of all traces to `merged`, in the order of their times; returns the number of lines.
+
+    An incomplete line at the end of a trace, which a killed server may leave, is dropped.
+    """
     count = 0
     with open(merged, "w", encoding="utf-8") as out:
         for _t, line in heapq.merge(*map(_timed_lines, parts), key=lambda timed: timed[0]):

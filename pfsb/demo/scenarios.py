@@ -17,11 +17,16 @@ from pfsb.demo.trace import proposers
 from pfsb.demo.verdict import Verdict, account, longest_gap, outage, throughput
 
 OUTAGE_SECONDS_MAX: Final = 2.5
-"""Maximum time without a leader that a Progress_Timer of 1 s explains: it expires, and a view change under load takes
-the rest."""
+"""How long, in seconds, clients may be without answers after the leader died, if the other servers must time it out.
+
+Their Progress_Timer of 1 s has to expire, and a view change under load takes the rest.
+"""
 BETRAYED_SECONDS_MAX: Final = 0.5
-"""Maximum time without a leader if the address of the dead leader refuses datagrams: then the other servers do not wait
-for the Progress_Timer (Departure 11)."""
+"""How long, in seconds, clients may be without answers after the leader died, if its address refuses datagrams.
+
+Then the other servers learn at once that no process listens there, and do not wait for the Progress_Timer (Departure
+11).
+"""
 
 
 @frozen
@@ -31,16 +36,16 @@ class Size:
     lines: int = 20_000
     clients: int = 40
     equal_seconds: float = UP_SECONDS
-    """How long servers may take to become equal at the end."""
+    """How long, in seconds, servers may take at the end until all have executed the same slots."""
     outage_seconds_max: float = BETRAYED_SECONDS_MAX
-    """How long clients may be without a leader after one was killed."""
+    """Maximum time, in seconds, from the kill of a leader to the first answer to a command that was sent later."""
     skip_seq: int = 200
     """`hole` only: the sequence number that the leader leaves out."""
 
 
 @define(eq=False)
 class Stage:
-    """The surroundings of a scenario, which are cluster, clients, screen and verdict, and the steps of scenarios."""
+    """The cluster, clients, screen and verdict of one scenario, and the steps of which scenarios are made."""
 
     reactor: Any
     directory: Path
@@ -56,7 +61,7 @@ class Stage:
         self.load = Load(self.reactor, record, self.size.lines, self.size.clients)
 
     def tell(self, text: str) -> None:
-        """Show an event and add it to the story."""
+        """Show an event on the screen, and add it to the story that `summary.md` tells."""
         self.story.append((self.screen.elapsed, text))
         self.screen.say(f"{self.screen.elapsed:7.2f} s  {text}")
 
@@ -67,7 +72,7 @@ class Stage:
         self.screen.say(table.getvalue().rstrip("\n"))
 
     async def begin(self) -> tuple[int, int]:
-        """Start all servers; returns (view, leader)."""
+        """Start all servers and wait until one leads; returns (view, leader)."""
         self.tell(f"{self.cluster.servers} servers start")
         view, leader = await self.cluster.start_all()
         self.tell(f"server {leader} leads view {view}")
@@ -80,7 +85,10 @@ class Stage:
         self.load.start(self.cluster.addresses, self.screen.progress)
 
     async def kill_leader(self, above: int = 0) -> tuple[float, int, int]:
-        """Kill the leader with SIGKILL; returns the time of the kill, the view that it led, and its id."""
+        """Wait for a leader of a view above `above`, and kill it with SIGKILL.
+
+        Returns the time of the kill, the view that the leader led, and its id.
+        """
         view, leader = await self.cluster.wait_leader(above)
         at = self.reactor.seconds()
         await self.cluster.kill(leader)
@@ -89,7 +97,8 @@ class Stage:
         return at, view, leader
 
     async def succeeded(self, view: int) -> int:
-        """Wait for the leader of a later view, and check that it is the next server in line; returns its view."""
+        """Wait for the leader of a view after `view`, and check that it is the next server in line; returns its
+        view."""
         new_view, new_leader = await self.cluster.wait_leader(above=view)
         self.tell(f"server {new_leader} leads view {new_view}")
         ids = self.cluster.ids
@@ -106,7 +115,10 @@ class Stage:
             await self.cluster.start_all()
 
     async def finish(self) -> list[Acknowledged]:
-        """Let the clients finish and the servers become equal, and check the logs; returns the acknowledged lines."""
+        """Wait until the clients have finished and all servers have executed the same slots; check the chat logs.
+
+        Returns the acknowledged lines.
+        """
         acknowledged = await self.load.finish()
         self.tell(f"all clients are done; {self.load.batch.account.retries} commands were sent more than once")
         status = await self.cluster.wait_equal(self.cluster.ids, self.size.equal_seconds)
@@ -142,7 +154,7 @@ class Stage:
         self.verdict.check("all servers have executed the same", len(digests) == 1, figure)
 
     def judge_outage(self, acknowledged: list[Acknowledged], killed_at: float, what: str = "the kill") -> None:
-        """Check how soon after a kill clients were answered again."""
+        """Check that clients were answered again soon enough after a kill."""
         lasted = outage(acknowledged, killed_at)
         figure = "none came" if lasted is None else f"after {lasted:.3f} s"
         limit = self.size.outage_seconds_max
@@ -169,7 +181,7 @@ class Scenario:
     play: Callable[[Stage], Awaitable[None]]
     servers: int = 4
     changes: dict[str, Any] = field(factory=dict)
-    """Keys of the configuration that replace the defaults."""
+    """Top-level keys of the configuration that are added to, or replace, the default ones."""
 
     known: ClassVar[dict[str, Scenario]] = {}
 
@@ -233,13 +245,13 @@ async def _recovery(stage: Stage) -> None:
 
 
 async def _hole(stage: Stage) -> None:
-    """Figure 8 and defect G11: slots that were ordered above a hole cannot execute until a leader fills the hole."""
+    """Figure 8 and defect G11: slots ordered above a hole cannot be executed until a leader fills it with a no-op."""
     cluster, skipped = stage.cluster, stage.size.skip_seq
     first = cluster.ids[0]
     stage.tell(f"server {first}, the first in line, is started with --skip-seq {skipped}")
     cluster.start(first, "--skip-seq", str(skipped))
     view, leader = await stage.begin()
-    if leader != first:  # on a busy machine the first server may have been passed over
+    if leader != first:  # on a busy machine, elections may have passed over the first server
         await cluster.ask(leader, f"FAULT SKIP {skipped}")
     stage.start_load()
     held_up = [server_id for server_id in cluster.ids if server_id != leader]

@@ -1,4 +1,4 @@
-"""`pfsb demo`: real servers, real clients, one scenario, and a recording of it."""
+"""The command line of `pfsb demo`, which plays one scenario and records it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Options(usage.Options):
     out: Path
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Let the scenario come before the options, where Twisted takes options before arguments only."""
+        """Accept the scenario's name before the options, where Twisted by itself accepts no arguments."""
         given = list(sys.argv[1:] if options is None else options)
         named = given[:1] if given and not given[0].startswith("-") else []
         super().parseOptions([*given[len(named) :], *named])
@@ -84,7 +84,10 @@ async def run(reactor: Any, options: Options) -> None:
 
 
 def _interrupt(playing: Deferred[Any]) -> Deferred[None]:
-    """Called for Ctrl-C: fires when no server runs any more and the recording up to then is complete."""
+    """Called at the reactor's shutdown, as after Ctrl-C: end the scenario.
+
+    Fires when no server runs any more, and the recording up to then is complete.
+    """
     recorded: Deferred[None] = Deferred()
 
     def ended(result: Any) -> Any:
@@ -97,7 +100,10 @@ def _interrupt(playing: Deferred[Any]) -> Deferred[None]:
 
 
 async def perform(reactor: Any, scenario: Scenario, size: Size, directory: Path, out: TextIO) -> tuple[Verdict, str]:
-    """Play a scenario and record it in `directory`; returns its verdict, and the reason if it ended early, or ""."""
+    """Play a scenario and record it in `directory`.
+
+    Returns the verdict, and the reason if the scenario ended early, else "".
+    """
     directory.mkdir(parents=True, exist_ok=True)
     title = f"{scenario.name}: {scenario.help}"
     cluster = ProcessCluster(reactor, directory / "servers", scenario.servers, trace=True, changes=scenario.changes)

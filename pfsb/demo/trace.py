@@ -1,4 +1,4 @@
-"""Questions that the traces of a cluster answer; docs/operating.rst describes traces."""
+"""Finds facts in the traces of a cluster's servers; docs/operating.rst describes traces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def proposers(parts: Iterable[Path], seq: int) -> list[tuple[int, int]]:
-    """(view, server) of all servers that have sent a PROPOSAL for that sequence number, each once, by view."""
+    """(view, server) for each leader that has sent a PROPOSAL for sequence number `seq`, in the order of the views."""
     found: set[tuple[int, int]] = set()
     for part in parts:
         with open(part, encoding="utf-8", errors="replace") as file:
@@ -17,9 +17,10 @@ def proposers(parts: Iterable[Path], seq: int) -> list[tuple[int, int]]:
 
 
 def _may_be_proposal(line: str, seq: int) -> bool:
-    """Whether a line is such a proposal, without decoding it: few lines of a million are.
+    """Whether a line of a trace tells that a PROPOSAL for sequence number `seq` was sent.
 
-    The test is exact as long as traces are written with these separators and in this order.
+    The line is not decoded, which would take long: few of a million lines are such ones. The test is exact as long as
+    traces are written with these separators and with fields in this order.
     """
     return '"event":"send"' in line and '"type":"PROPOSAL"' in line and f'"seq":{seq},' in line and line.endswith("}\n")
 

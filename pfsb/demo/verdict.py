@@ -1,4 +1,4 @@
-"""The checks at the end of a demo: claims, the figures that show them, and whether they hold."""
+"""The checks at the end of a demo: statements that should be true of the run, with figures that show if they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pfsb.demo.load import Acknowledged
 
 @frozen
 class Check:
-    """One claim, the figure that shows whether it holds, and the result."""
+    """One statement that should be true of the run, the figure that shows whether it is, and the result."""
 
     claim: str
     figure: str
@@ -27,35 +27,38 @@ class Verdict:
 
     checks: list[Check] = field(factory=list)
     figures: dict[str, str] = field(factory=dict)
-    """Measured figures that no claim is made about, by name."""
+    """Measured figures that are reported but not checked, by name."""
 
     def check(self, claim: str, holds: bool, figure: str) -> None:
-        """Add a claim."""
+        """Add a check: the statement, whether it is true, and the figure that shows it."""
         self.checks.append(Check(claim, figure, holds))
 
     @property
     def holds(self) -> bool:
-        """Whether every claim holds, and there is at least one."""
+        """Whether there is at least one check, and all checks have passed."""
         return bool(self.checks) and all(check.holds for check in self.checks)
 
 
 @frozen
 class ChatAccount:
-    """A chat log compared with the acknowledged lines. In a correct run all fields but `lines` are 0 or empty."""
+    """The differences between a server's chat log and the lines that were acknowledged to clients.
+
+    In a correct run all fields but `lines`, the number of lines in the log, are 0 or empty.
+    """
 
     lines: int
     missing: list[str]
-    """Acknowledged texts that are not at the index of their answer."""
+    """Acknowledged texts that are not in the log at the index that their acknowledgement gave."""
     doubled: list[str]
     """Texts that are in the log more than once."""
     foreign: list[str]
     """Texts in the log that no client has sent."""
     disordered: int
-    """How many lines come after a later line of their client, or have an index that is not their position."""
+    """Number of lines in the log that come after a later line of their client, or whose index is not their position."""
 
 
 def account(log: bytes, acknowledged: Sequence[Acknowledged], said: set[str]) -> ChatAccount:
-    """Compare a chat log with the acknowledged lines; `said` has all texts that clients may have sent."""
+    """Compare a chat log with the acknowledged lines; `said` has all texts that clients can have sent."""
     entries = [_entry(line) for line in log.decode().splitlines()]
     texts = [text for _index, _client, text in entries]
     return ChatAccount(
@@ -84,13 +87,17 @@ def _disordered(entries: Iterable[tuple[int, str, str]]) -> int:
 
 
 def outage(acknowledged: Sequence[Acknowledged], since: float) -> float | None:
-    """Seconds from `since` to the first answer of a command that was sent after it, when a server leads again."""
+    """Seconds from the time `since` to the first answer to a command that was sent later; None: there was none.
+
+    This is how long clients had to wait for a new leader if the old one was killed at `since`.
+    """
     answers = [a.answered for a in acknowledged if a.sent > since]
     return min(answers) - since if answers else None
 
 
 def longest_gap(acknowledged: Sequence[Acknowledged]) -> float:
-    """Maximum number of seconds between two answers in a row."""
+    """The longest time, in seconds, in which no line of any client was acknowledged, between the first and the last
+    one."""
     times = sorted(a.answered for a in acknowledged)
     return max((later - earlier for earlier, later in pairwise(times)), default=0.0)
 

@@ -71,7 +71,7 @@ from pfsb.paxos.window import Window
 
 
 def new_data(server_id: int, settings: Settings) -> DataStructures:
-    """Figure 2 with its initial values."""
+    """The variables of Figure 2 with their initial values."""
     return DataStructures(
         ServerData(server_id),
         ViewData(),
@@ -83,12 +83,12 @@ def new_data(server_id: int, settings: Settings) -> DataStructures:
 
 
 def _nothing() -> None:
-    """The part of the layer above while none is attached."""
+    """Does nothing: stands for a call-back of the layer above until `attach` sets it."""
 
 
 @implementer(IFrameReceiver)
 class Replica:
-    """The protocol of one server. Messages, timers and clients start its turns; none of them waits."""
+    """The protocol of one server. Messages, timers and clients start its turns; no turn waits for anything."""
 
     _log = Logger()
 
@@ -141,23 +141,27 @@ class Replica:
         self.election = LeaderElectionHandler(core, self.prepare, self.update_queue, self.alive, self.progress_timer)
         self.reads = ReadIndexHandler(core, self.alive)
         self.storage_identity = StorageIdentityHandler(core, self.alive, self.take_part)
-        self.retransmission = Retransmission(core, self.election, self.prepare, self.proposals, self.alive)
+        self.retransmission = Retransmission(
+            core, self.election, self.prepare, self.proposals, self.alive, self.reconciliation
+        )
         self._wire()
         self._introduce_waiting: Callable[[], None] = _nothing
         self._after_answers: Callable[[], None] = _nothing
         self.checks: list[Callable[[], None]] = []
-        """Called last at the end of every turn: the invariants, in tests and in the simulator."""
+        """Functions called last at the end of every turn: tests and the simulator check the invariants by them."""
         self.discarded: dict[str, int] = {}
-        """Number of messages that each line of Figure 4 has discarded."""
+        """Line of Figure 4 -> number of messages that it has discarded."""
         self.shifts: dict[State, int] = dict.fromkeys(State, 0)
-        """How often this server has shifted to a state, or to the same one in another view."""
+        """State -> number of times that this server has entered it, or has stayed in it with another attempted view."""
         self._told: tuple[State, int] | None = None
 
     def _wire(self) -> None:
-        """Set the two call-backs that lead from a handler to one that is built later, and needs the first itself."""
-        # Reconciliation executes through global ordering; a gap in what is ordered starts it (section 5.6, trigger 2).
+        """Set the two call-backs by which a handler calls one that is built later, because the later one needs the
+        earlier one to be built."""
+        # Reconciliation executes slots through global ordering, which starts reconciliation when it finds a gap in the
+        # ordered slots (section 5.6, trigger 2).
         self.ordering.on_gap = self.reconciliation.catch_up_to
-        # The election starts and stops the timer; the timer's expiry begins an election (Figure 6, Block A).
+        # The election starts and stops the Progress_Timer, whose expiry begins an election (Figure 6, Block A).
         self.progress_timer.on_expiry = self.election.suspect
 
     def attach(
@@ -167,8 +171,11 @@ class Replica:
         after_answers: Callable[[], None],
         clients_wait: Callable[[], bool],
     ) -> None:
-        """Connect the layer above, once, after `start`: its two parts in the end of a turn (see `end_turn`), and
-        whether any of its clients waits for commands of others (Departure 25)."""
+        """Connect the layer above (sessions), once, after `start`.
+
+        `introduce_waiting` and `after_answers` are called at the end of every turn (see `end_turn`). `clients_wait`
+        tells whether a client of this server waits for an answer or an event (Departure 25).
+        """
         self._introduce_waiting = introduce_waiting
         self._after_answers = after_answers
         self.demand.clients_wait = clients_wait
@@ -190,12 +197,15 @@ class Replica:
         self.retransmission.start()
 
     def take_part(self) -> None:
-        """This server is admitted: ask for missing slots, and enter an election."""
+        """Begin to vote, when this server is admitted: ask for missing slots, and enter an election."""
         self.reconciliation.ask_at_start()
         self.election.shift_to_leader_election(self.data.views.last_attempted + 1)
 
     def stop(self) -> Any:
-        """Stop at once, as in a crash; the disk stays consistent. Returns the result of the transport's stop."""
+        """Stop at once, as in a crash; the disk stays consistent.
+
+        Returns None, or a Deferred that fires when the transport has stopped.
+        """
         self.turn.stop()
         self.progress_timer.stop()
         self.update_timers.stop()
@@ -214,21 +224,22 @@ class Replica:
 
     def end_turn(self) -> None:
         """The end of every turn, inside it. The order of the steps is part of the protocol."""
-        # Updates that clients of this server may introduce, now that their predecessors have been executed: before the
-        # leader proposes, so that its next proposal takes them along.
+        # The sessions introduce the updates whose predecessors have been executed in this turn. This step comes before
+        # the leader proposes, so that its next proposal takes the updates along.
         self._introduce_waiting()
         # Figure 11, Block A: the leader proposes once a turn. In a cluster of one that executes the proposals at once.
         self.proposals.send_proposal()
-        # Reads that this turn's executions have made ready, those of the step above included.
+        # Answer the reads whose slot has been executed in this turn, also by the step above (in a cluster of one).
         self.reads.answer_ready()
         self.tell_state()
-        # The layer above tells its clients of revisions and digests: behind all answers of this turn in the outbox.
+        # The sessions tell clients about revisions and digests. This step comes last, so that these calls stand behind
+        # all answers of this turn in the outbox.
         self._after_answers()
         for check in self.checks:
             check()
 
     def introduce(self, update: ClientUpdate) -> None:
-        """In a turn: an update of one of this server's own clients."""
+        """Take, in a turn, a new update of one of this server's own clients."""
         self.alive.client_asks()
         self.client_updates.on_client_update(update, self.data.server.server_id)
 
@@ -239,7 +250,7 @@ class Replica:
         self.turn.run(self.alive.peer_refused, server_id)
 
     def _receive(self, sender: int, identity: bytes, messages: Sequence[Message]) -> None:
-        """All messages of one frame are one event, and so one turn."""
+        """Handle all messages of one frame, which are one event and so one turn."""
         if not self.storage_identity.is_who_it_says(sender, identity):
             return
         self.peers.note_heard(sender)
@@ -251,7 +262,7 @@ class Replica:
                 self._discard(message, line)
 
     def dispatch(self, message: Message, sender: int) -> str | None:
-        """Check a message by Figure 4 and hand it to its handler: the table of contents of the protocol.
+        """Check a message by Figure 4 and hand it to its handler. Each kind of message has one branch here.
 
         Returns the line of Figure 4 that discards the message, or None.
         """
@@ -325,7 +336,8 @@ class Replica:
             self._log.info("recovering: {done} of {of} slots executed again", done=done, of=of)
 
     def tell_state(self) -> None:
-        """At the end of each turn: report a change of state or view to the log and the trace."""
+        """At the end of each turn: if State or Last_Attempted has changed, write a line to the text log and the
+        trace."""
         state, view = self.data.server.state, self.data.views.last_attempted
         if view == 0 or (state, view) == self._told:
             return

@@ -1,9 +1,10 @@
 """A server as a process: the only package that chooses the reactor, opens files and listens for clients.
 
 In come a configuration and command line options, out comes a running server with its ports, its chat log and its
-metrics; signals and failures end it. The package decides nothing about commands: it only puts parts together.
+metrics; signals and failures end it. The package decides nothing about commands of clients: it only puts the parts of a
+server together.
 
-    service       `twistd pfsb`: options, start, signals, stop. Alone imports the reactor
+    service       `twistd pfsb`: options, start, signals, stop. The only module that imports the reactor
     assembly      makes a `pfsb.server.Server` from a configuration, for processes as well as for simulations
     preflight     refuses ports that are in use, before the process leaves the terminal
     metrics       the figures of a server as text for Prometheus

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from pfsb.transports.udp import UDPTransport
 
 OnFailure = Callable[[Failure], None]
-"""Called once, with the reason why the server cannot go on."""
+"""A function that is called at most once, with the reason as a Failure, when a server cannot go on."""
 
 
 class Surroundings(Protocol):
-    """Everything that one server is given from outside."""
+    """Everything that connects one server with the machine: clock, randomness, storage, transport, failures, trace."""
 
     @property
     def server_id(self) -> int: ...
@@ -61,7 +61,7 @@ class Surroundings(Protocol):
 
 @frozen
 class GivenSurroundings:
-    """`Surroundings` as plain values."""
+    """`Surroundings` whose parts are given to the constructor."""
 
     server_id: int
     clock: IReactorTime
@@ -82,7 +82,11 @@ def make_server(
     storage_counters: StorageCounters | None = None,
     has_disk: bool = True,
 ) -> Server:
-    """A server, not started yet. `faults` are those of its transport, if it has any that FAULT can change."""
+    """Make a server, not started yet.
+
+    `faults` are the faults that the transport applies to the server's links, and that an operator changes by the line
+    command FAULT. None: the transport applies no faults, and FAULT has no effect on the links.
+    """
     return Server(
         config=config,
         server_id=given.server_id,
@@ -110,9 +114,9 @@ def real_server(
     on_failure: OnFailure,
     tracer: ITracer | None = None,
 ) -> Server:
-    """A server with a storage of its own (None: in memory) that speaks to its peers over UDP; not started yet.
+    """Make a server that speaks to its peers over UDP, and stores its data in `directory` (None: in memory).
 
-    `clock` is a reactor. Raises `ConfigError` if the configured secret cannot be read.
+    The server is not started yet. `clock` is a reactor. Raises `ConfigError` if the configured secret cannot be read.
     """
     rng = Random(os.urandom(16))
     faults = LinkFaults(clock, rng)
@@ -134,7 +138,7 @@ def real_server(
 
 
 def sqlite_storage(config: Config, server_id: int, directory: Path, clock: Any, on_failure: OnFailure) -> SQLiteStorage:
-    """The storage of a server in `directory`, not opened yet. `clock` is a reactor."""
+    """Make the storage of a server in `directory`, not opened yet. `clock` is a reactor."""
     from pfsb.storage.sqlite import SQLiteStorage
 
     return SQLiteStorage(
@@ -143,14 +147,17 @@ def sqlite_storage(config: Config, server_id: int, directory: Path, clock: Any, 
 
 
 def memory_storage(clock: IReactorTime, on_failure: OnFailure) -> MemoryStorage:
-    """A storage that is lost with its process, and needs no time to write."""
+    """Make a storage whose content is lost with its process, and which needs no time to write."""
     from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
-    return MemoryStorage(MemoryDisk(), clock, lambda: 0.0, os.urandom, on_failure, lambda: True)
+    return MemoryStorage(MemoryDisk(), clock, lambda: 0.0, os.urandom, on_failure, lambda: True, is_transient=True)
 
 
 def udp_transport(config: Config, server_id: int, clock: Any, faults: LinkFaults) -> UDPTransport:
-    """The transport of a server, not started yet. `clock` is a reactor. Raises `ConfigError`; see `Config.secret`."""
+    """Make the transport of a server, not started yet. `clock` is a reactor.
+
+    Raises `ConfigError` if the configured secret cannot be used; see `Config.secret`.
+    """
     from pfsb.transports.udp import UDPTransport
 
     addresses = {i: config.server(i).peer for i in config.ids}
@@ -158,5 +165,5 @@ def udp_transport(config: Config, server_id: int, clock: Any, faults: LinkFaults
 
 
 def frame_identity(config: Config, server_id: int) -> FrameIdentity:
-    """The identity of a server in the frames that it sends, and of the peers that it takes frames from."""
+    """How a server names itself in the frames that it sends, and from which servers it accepts frames."""
     return FrameIdentity(server_id, frozenset(config.ids) - {server_id}, config.membership_digest())

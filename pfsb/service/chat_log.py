@@ -12,29 +12,36 @@ from twisted.logger import Logger
 from pfsb.applications.interfaces import Event
 
 BLOCK_BYTES = 1 << 20
-"""How much of the file is read at once."""
+"""Size, in bytes, of the blocks in which the file is read at the start."""
 
 
 def line_of(event: Event) -> bytes:
-    """A line of the log, `12 "alice" "hello"`: index, client and text, the latter two as JSON strings."""
+    """The line of the chat log for this event, `12 "alice" "hello"`: index, client and text, the last two as JSON."""
     fields = dict(event.fields)
     client, text = (json.dumps(fields[name], ensure_ascii=False) for name in ("client", "text"))
     return f"{fields['index']} {client} {text}\n".encode()
 
 
 class ChatLog:
-    """Appends chat lines to the file. A lost file is written again from the history, so nothing is forced to disk."""
+    """Appends lines of chat to the file.
+
+    Lines are not forced to disk: those that are missing after a crash are written again, from the history, at the next
+    start.
+    """
 
     _log = Logger()
 
     def __init__(self, path: Path) -> None:
-        """Open the file and keep its whole lines; `next_index` is that of the first line that is missing."""
+        """Open the file and cut off a torn last line; `next_index` is the index of the line to be written next."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "ab+", buffering=0)  # noqa: SIM115 (closed by `close`)
         self.next_index = self._cut_torn_line() + 1
 
     def append(self, event: Event) -> None:
-        """Append a line, unless the file has it. If the disk is full, raises OSError and leaves no half line."""
+        """Append the line of this chat event to the file, unless the file has it already.
+
+        If the disk is full, raises OSError and leaves no part of the line in the file.
+        """
         index = dict(event.fields)["index"]
         if index != self.next_index:
             return
@@ -48,7 +55,7 @@ class ChatLog:
         self._file.close()
 
     def _cut_torn_line(self) -> int:
-        """Cut off half a line, which a crash may have left at the end, and count the whole ones."""
+        """Cut off a part of a line, which a crash may have left at the end; returns the number of whole lines."""
         self._file.seek(0)
         lines = whole = position = 0
         while block := self._file.read(BLOCK_BYTES):

@@ -1,7 +1,7 @@
 """The figures of one server in the text format of Prometheus (its "exposition format", version 0.0.4).
 
-Everything is counted where it happens, in plain numbers; this module gives them names when /metrics is read. A name
-ends in its unit, and in `_total` if the figure only grows. Names and texts are a contract with dashboards.
+Other modules count what happens in them, in plain numbers; this module gives these numbers names when /metrics is read.
+A name ends in its unit, and in `_total` if the figure only grows. Dashboards rely on the names and texts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pfsb.frontends.http.protocol import HTTPSite
 
 LAG_SECONDS: Final = 0.1
-"""How often the delay of the reactor is measured."""
+"""Time, in seconds, between two measurements of how late the reactor makes its calls."""
 
 Labels = Mapping[str, str]
 Samples = Iterable[tuple[Labels, float]]
@@ -29,7 +29,10 @@ Samples = Iterable[tuple[Labels, float]]
 
 @define(eq=False)
 class ReactorLag:
-    """Measures how late the reactor makes its calls: whatever else it does delays everything by as much."""
+    """Measures how late the reactor makes its delayed calls.
+
+    Everything else that a server does is late by as much, since the reactor's thread does one thing at a time.
+    """
 
     _clock: IReactorTime
     late: Histogram = field(init=False, factory=lambda: Histogram(SECONDS))
@@ -46,12 +49,12 @@ class ReactorLag:
 
 @define(eq=False)
 class Metrics:
-    """The text of /metrics."""
+    """Renders the text that /metrics answers with."""
 
     _facts: ServerFacts
     _lag: ReactorLag
     site: HTTPSite | None = None
-    """Made after the metrics, for the first client; its figures are shown from then on."""
+    """The HTTP port's site. None until the first HTTP client connects; until then its figures are left out."""
 
     def render(self) -> bytes:
         groups = (self._protocol, self._messages, self._disk, self._clients, self._http)

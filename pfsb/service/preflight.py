@@ -9,11 +9,11 @@ from pfsb.config.config import Config
 
 
 class PortInUse(Exception):
-    """A port of this server is taken; the text is one line for a person."""
+    """Raised if an address of this server is taken or cannot be used; the text is one line for a person."""
 
 
 def refuse_used_ports(config: Config, server_id: int) -> None:
-    """Raises `PortInUse` if a process listens already at an address of this server."""
+    """Raise `PortInUse` if a process listens already at an address of this server, or an address cannot be used."""
     server = config.server(server_id)
     path = f"{config.file}: servers.{server_id}"
     _try(socket.SOCK_DGRAM, server.peer, f"{path}.peer")
@@ -32,7 +32,8 @@ def _try(kind: socket.SocketKind, address: Address, place: str) -> None:
     family, _, protocol, _, where = found[0]
     with socket.socket(family, kind, protocol) as trial:
         if kind is socket.SOCK_STREAM:
-            # As Twisted does: closing connections of an earlier process do not make a port unusable.
+            # Twisted sets this option, too: connections of an earlier process that are still being closed do not make
+            # the port unusable.
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind(where)

@@ -44,20 +44,24 @@ if TYPE_CHECKING:
 EXIT_FAILED = 3
 """Exit status of a server that has stopped itself."""
 LAST_WORDS_SECONDS = 0.05
-"""How long the reactor runs on after the last answers, so that they are written to the sockets."""
+"""How long, in seconds, the reactor runs on after the last answers, so that they are written to the sockets."""
 OTHER_FILES_MAX = 100
-"""Maximum number of descriptors for storage, logs and sockets, beside clients' connections; about 50 in practice."""
+"""Number of file descriptors reserved for storage, logs and the server's own sockets, which need about 50 in practice.
+"""
 GARBAGE_THRESHOLDS = (50_000, 4, 250)
-"""Thresholds for `gc.set_threshold`: net new containers before a collection of the youngest generation, collections of
-the youngest before one of the middle generation, and of the middle before a full one. With 20 instead of 4, a
-collection held the reactor for a quarter of a second after 5,000 clients had connected; with 4, half as long.
+"""The three thresholds for `gc.set_threshold`, in this order: number of new containers, less those that were freed,
+before a collection of the youngest generation; number of those collections before one of the middle generation; number
+of those before a full one. With 20 as the second, a collection held the reactor for a quarter of a second after 5,000
+clients had connected; with 4, half as long.
 """
 
 
 def steady_seconds() -> Callable[[], float]:
-    """Return a clock that tells seconds since 1970, right at this call and never set back afterwards.
+    """Return a function that tells the time, in seconds since 1970.
 
-    Twisted's reactor reads the wall clock; when that is set back, no timer fires for as long.
+    At this call it equals the wall clock, and it never goes back afterwards.
+
+    Twisted's reactor would read the wall clock; if that is set back by an hour, no timer fires for an hour.
     """
     offset = time.time() - time.monotonic()
     return lambda: offset + time.monotonic()
@@ -89,7 +93,7 @@ class Options(usage.Options):
         self["apps"].append(name)
 
     def postOptions(self) -> None:
-        """Refuse everything that can be known to be wrong, before the process leaves the terminal.
+        """Refuse all mistakes that can be found before the process leaves the terminal.
 
         Raises SystemExit with one line for standard error: twistd would print a UsageError on standard output,
         below the whole usage.
@@ -118,7 +122,10 @@ class Options(usage.Options):
             storage.refuse_if_unusable()
 
     def _name_files(self) -> None:
-        """Put the server's id into the names of pid and log file: servers of one cluster start from one directory."""
+        """Put the server's id into the default names of the pid file and the log file.
+
+        Several servers of one cluster may be started in the same directory, and would otherwise share these files.
+        """
         if self.parent is None:
             return
         if self.parent.get("pidfile") == "twistd.pid":
@@ -157,7 +164,7 @@ class ServerService(Service):
         self._http: LazyHTTPSite | None = None
 
     def startService(self) -> None:
-        """Raises SystemExit with one clear line if the server cannot run here."""
+        """Start the server. Raises SystemExit with one line that tells the reason if it cannot run here."""
         super().startService()
         clock: Any = reactor
         clock.seconds = steady_seconds()
@@ -200,9 +207,10 @@ class ServerService(Service):
         self._log.info("server {id} of cluster {cluster} is up", id=server_id, cluster=config.cluster)
 
     def _allow_connections(self, connections: int) -> None:
-        """Warn if one port cannot have all of its connections, each of which needs a file descriptor.
+        """Warn if the process may not open enough files for `connections` clients: each needs a file descriptor.
 
-        The HTTP port has a limit of the same size; both are hardly ever full at once.
+        The HTTP port may have as many connections in addition. They are not added here, since both ports are hardly
+        ever full at once.
         """
         files = allow_many_files()
         if files < connections + OTHER_FILES_MAX:
@@ -239,7 +247,7 @@ class ServerService(Service):
                 server.subscribe(application.listen_verb, first, append, is_patient=True)
 
     def _take_signals(self) -> None:
-        """End with exit status 0 at SIGTERM and SIGINT: a server that is asked to stop has not failed."""
+        """Stop the reactor at SIGTERM and SIGINT, so that the exit status is 0: the server was asked to stop."""
 
         def stop(*_: object) -> None:
             clock: Any = reactor
@@ -249,7 +257,7 @@ class ServerService(Service):
         signal.signal(signal.SIGINT, stop)
 
     def stopService(self) -> Deferred[None]:
-        """Take no more commands, finish those that are under way, and stop."""
+        """Take no more commands, finish those that are under way, and stop; fires when the server has stopped."""
         super().stopService()
         stopped: Deferred[None] = Deferred()
         server = self._server
@@ -272,7 +280,10 @@ class ServerService(Service):
         return stopped
 
     def _failed(self, failure: Failure) -> None:
-        """End the process. The protocol tolerates a server that crashes, but not one that goes on in a wrong state."""
+        """Called when the server cannot go on: end the process.
+
+        The protocol tolerates a server that crashes, but not one that goes on in a wrong state.
+        """
         if failure.check(StorageWasReplaced):
             self._log.critical("{error}", error=failure.getErrorMessage())
         else:
@@ -285,10 +296,11 @@ class ServerService(Service):
 
 
 def _collect_garbage_seldom() -> None:
-    """Collect garbage seldom: a server makes hardly any cycles, and most objects live for one round of messages.
+    """Make garbage collections rare: a server makes hardly any cycles, and most objects live only until the messages of
+    one update have been exchanged.
 
     With the interpreter's own threshold (700) collecting takes a tenth of a busy server's time. Objects made during the
-    start are never looked at again: to scan them takes 20 ms, and would free a few hundred kilobytes.
+    start are exempt from collections: scanning them takes 20 ms, and would free only a few hundred kilobytes.
     """
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
@@ -303,5 +315,5 @@ def _stop_reactor() -> None:
 
 
 def makeService(options: Options) -> Service:
-    """Called by twistd, which finds it by `twisted/plugins/pfsb_plugins.py`."""
+    """Make the service of one server. twistd calls this function, which `twisted/plugins/pfsb_plugins.py` names."""
     return ServerService(options)

@@ -21,7 +21,7 @@ Imports run downward only (tests/simulator/test_layers.py), in this order:
 Nothing outside imports the simulator but the commands, tests and benchmarks, and the server has no code for it:
 checkers stand around the server, and defects replace methods of servers that are already built.
 
-The following must not change unnoticed: the strings that seed `random.Random`, and the order in which random numbers
-are drawn. Both decide which run a seed is, and expected catches and pinned seeds depend on them. Names of profiles,
-options, marks and trace events are known outside, too.
+A change must not alter the following by accident: the strings that seed `random.Random`, and the order in which random
+numbers are drawn. Both decide which run belongs to a seed, and tests rely on what the runs of certain seeds find. Names
+of profiles, options, marks and trace events are used outside of the simulator, too.
 """

@@ -7,14 +7,14 @@ history for servers that are behind. The interface is `IStableStorage`; `SQLiteS
 Rules that the protocol rests on:
 
 * callbacks come in the order of the syncs, and never before the records are on disk;
-* of the records that a crash cuts off, none was acknowledged;
+* records that are lost in a crash were never acknowledged;
 * after a failed write nothing is acknowledged any more, and the server stops;
 * a storage that was damaged, lost a part, or belongs to another server or cluster is refused at the start, since a
   server that has forgotten a vote or a promise must not vote again;
 * one process at a time uses a data directory.
 
-This package knows records and batches, but no messages, sessions or applications. Only `threads` runs outside of the
-reactor's thread, with the two connections of `database`.
+This package knows records and batches, but no messages, sessions or applications. All code runs in the reactor's
+thread, except for the two threads of `threads`, which use the two connections of `database`.
 
 * `effect`: the content of a storage, and how records change it;
 * `acknowledgements`: the order of the callbacks;

@@ -1,4 +1,4 @@
-"""The order in which callers learn that their writes are on disk."""
+"""Calls the callbacks of `IStableStorage.sync` in the order of the calls, each when the records are on disk."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from twisted.python.failure import Failure
 
 @define(eq=False)
 class Acknowledgements:
-    """Calls back in the order of the syncs, each when its write and all earlier writes are on disk.
+    """The callbacks of a storage's `sync` calls, each of which waits for one numbered write.
 
-    Writes are numbered from 1 in the order in which they were asked for, and reach the disk in that order. A sync that
-    has nothing of its own to write waits for the newest write before it: its turn may have seen what that write holds,
-    so its messages must not leave earlier. This class is used in the reactor's thread only.
+    A write is the records that one `sync` hands to the disk. Writes are numbered from 1, in the order in which they are
+    handed to the disk and reach it. Each callback is called, in the order of the syncs, when its write and all earlier
+    writes are on disk. A sync without new records waits for the newest write so far: the turn that asks for the sync
+    may depend on those records, so the messages of that turn must not leave before they are on disk. This class is used
+    in the reactor's thread only.
     """
 
     _failed: Callable[[Failure], None]
@@ -24,7 +26,7 @@ class Acknowledgements:
     _durable: int = 0
 
     def new_write(self) -> int:
-        """The number of a write that is asked for now."""
+        """Count one more write, which is handed to the disk now; returns its number."""
         self._newest += 1
         return self._newest
 
@@ -34,20 +36,24 @@ class Acknowledgements:
         return self._durable == self._newest
 
     def wait(self, durable: Callable[[], None]) -> bool:
-        """Call `durable` when the newest write is on disk; True if it is on disk already, so that `release` is due."""
+        """Have `durable` called, once, when the newest write is on disk.
+
+        Returns True if that write is on disk already: then the caller must see to it that `release` is called soon.
+        """
         self._asked.append((self._newest, durable))
         return self.all_reached
 
     def reached(self, write: int) -> None:
-        """The write with this number, and all before it, are on disk."""
+        """Called when the write with number `write` and all before it are on disk; calls the callbacks that wait for
+        them."""
         self._durable = write
         self.release()
 
     def release(self) -> None:
-        """Call back for all syncs whose writes are on disk.
+        """Call the callbacks of all syncs whose writes are on disk.
 
-        Syncs that the callbacks ask for wait for the next call of this method, so that a chain of empty syncs cannot
-        keep the reactor busy for ever.
+        A sync that one of these callbacks asks for is left to the next call of this method, so that a chain of empty
+        syncs cannot keep the reactor busy for ever.
         """
         ready = sum(1 for write, _ in self._asked if write <= self._durable)
         while ready and self._asked:
@@ -59,5 +65,5 @@ class Acknowledgements:
                 self._failed(Failure())
 
     def forget(self) -> None:
-        """Drop all callbacks: the storage has stopped."""
+        """Drop all callbacks without calling them; used when the storage has stopped."""
         self._asked.clear()

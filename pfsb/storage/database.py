@@ -3,9 +3,9 @@
     sqlite3 -readonly var/four/2/pfsb.sqlite3 'select * from views'
 
 shows at any time what the server would still know after power loss. Every row carries the CRC-32 of its
-other columns: a row is used as it was written, or the whole file is refused.
+other columns; a file in which one of these checksums is wrong is refused as a whole.
 
-Snapshots are not there yet. They will need one more table, written in the transaction that deletes the history below
+There are no snapshots yet. They will need one more table, written in the transaction that deletes the history below
 the snapshot; `read_ordered` and `_first_gap` will then begin above the snapshot's seq instead of at 1.
 """
 
@@ -64,9 +64,10 @@ CREATE TABLE peers (
 );
 """
 
-# One statement writes a whole group, whichever tables it touches. SQLite releases Python's global lock around each
-# statement, and while the reactor computes, getting the lock back takes up to `sys.getswitchinterval()`: with BEGIN, a
-# few INSERTs and COMMIT a group would wait for that several times. The view is temporary, so the file does not hold it.
+# One INSERT into this view writes a whole group: the triggers pass each row on to the table that it belongs to. SQLite
+# releases Python's global interpreter lock around each statement, and while the reactor computes, the writer's thread
+# waits up to `sys.getswitchinterval()` to get the lock back. With BEGIN, several INSERTs and COMMIT, each group would
+# wait that long several times. The view is temporary, so the file does not hold it.
 GROUP_VIEW = """
 CREATE TEMP VIEW written AS SELECT 0 AS target, 0 AS a, 0 AS b, 0 AS c, 0 AS d;
 CREATE TEMP TRIGGER write_history INSTEAD OF INSERT ON written WHEN NEW.target = 1 BEGIN
@@ -81,17 +82,20 @@ END;
 """
 
 Row = tuple[int, Cell, Cell, Cell, Cell]
-"""(target, a, b, c, d): a row of the view `written`."""
+"""(target, a, b, c, d): a row of the view `written`; the number `target` selects the table, the others are cells."""
 
 PADDING: Row = (0, 0, 0, 0, 0)
-"""A row that no trigger takes. Statements have 1, 2, 4, ... rows, so that SQLite compiles few of them."""
+"""A row that no trigger takes, so that inserting it changes nothing.
+
+Such rows bring the number of rows of each INSERT up to 1, 2, 4, 8, ..., so that SQLite compiles few statements.
+"""
 
 ROWS_MAX = 256
-"""Maximum rows of one statement; a larger group is one transaction of several statements."""
+"""Maximum number of rows in one INSERT; a group with more is written as one transaction of several INSERTs."""
 
 
 def row_checksum(*columns: Cell) -> int:
-    """CRC-32 of the columns: blobs as they are, numbers and texts as UTF-8 and followed by a bar."""
+    """CRC-32 of the columns of a row: blobs as they are, numbers and texts as UTF-8, each followed by a bar."""
     checksum = 0
     for column in columns:
         data = column if isinstance(column, bytes) else b"%d|" % column if isinstance(column, int) else _text(column)
@@ -104,7 +108,7 @@ def _text(column: object) -> bytes:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection that can be handed to another thread, and that begins no transactions by itself."""
+    """Open a connection that can be handed to another thread, and that begins no transactions by itself."""
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
 
 
@@ -120,7 +124,7 @@ class StorageOwner:
 
 @frozen
 class StorageIdentity:
-    """The one row of the table `identity`, in the order of its columns."""
+    """The only row of the table `identity`: one field for each column but the checksum, in the order of the columns."""
 
     format_version: int
     cluster_name: str
@@ -176,7 +180,7 @@ class StorageIdentity:
 
 @frozen
 class StoredViews:
-    """The one row of the table `views`, in the order of its columns."""
+    """The only row of the table `views`: one field for each column but the checksum, in the order of the columns."""
 
     last_attempted: int = 0
     last_installed: int = 0
@@ -186,7 +190,7 @@ class StoredViews:
         return self.last_attempted, self.last_installed, self.local_aru
 
     def after(self, effect: Effect) -> StoredViews:
-        """The row when the changes of `effect` are applied to this one."""
+        """The row that results when the changes of `effect` are applied to this row."""
         views = effect.views or self
         local_aru = self.local_aru if effect.local_aru is None else effect.local_aru
         return StoredViews(views.last_attempted, views.last_installed, local_aru)
@@ -195,8 +199,9 @@ class StoredViews:
 def create(path: Path, identity: StorageIdentity) -> None:
     """Make the file of a new storage: complete and on disk before it gets its final name.
 
-    Therefore a file that lacks something has been damaged, and is never mistaken for one that is being made. The
-    directory and its parent are forced to disk too, so that the file cannot vanish with its first promises in it.
+    Therefore an incomplete file under the final name has been damaged: it cannot be a new one whose making was cut
+    short. The directory and its parent are forced to disk too: otherwise power loss could remove the file's name, and
+    with it the first promises that this server has given.
     """
     unfinished = path.with_name(path.name + ".new")
     unfinished.unlink(missing_ok=True)
@@ -244,7 +249,7 @@ class WritingDatabase:
     # Reading, at the start
 
     def identity(self) -> StorageIdentity:
-        """The row of the table `identity`. Raises `StorageRefused` for another format and for a damaged row."""
+        """Read the row of the table `identity`. Raises `StorageRefused` for another format and for a damaged row."""
         if not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'identity'").fetchall():
             raise StorageRefused(
                 f"{self.path}: has no table identity, so it is no storage of pfsb or was cut off; {MUST_NOT_VOTE_AGAIN}"
@@ -257,7 +262,10 @@ class WritingDatabase:
         return StorageIdentity(*self._only_row("identity"))
 
     def check_pages(self) -> None:
-        """Let SQLite look for damage: about a second for each gigabyte, if the system has the file in memory."""
+        """Let SQLite check the whole file; raises `StorageRefused` if it is damaged.
+
+        The check takes about a second for each gigabyte, if the operating system has the file in memory.
+        """
         problem: str = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
             raise StorageRefused(f"{self.path}: damaged ({' '.join(problem.split())}); {MUST_NOT_VOTE_AGAIN}")
@@ -271,13 +279,14 @@ class WritingDatabase:
         return {row[0]: bytes.fromhex(row[1]) for row in _checked(self.path, "peers", rows)}
 
     def accepted(self) -> list[Accepted]:
-        """The slots above Local_Aru, ascending."""
+        """Read the stored slots above Local_Aru, ascending: the batch of each is one that was accepted or learned as
+        ordered."""
         query = "SELECT * FROM history WHERE seq > ? ORDER BY seq"
         rows = self._connection.execute(query, (self.views.local_aru,))
         return [Accepted(seq, view, Batch(batch)) for seq, view, batch in _checked(self.path, "history", rows)]
 
     def check_history(self) -> None:
-        """Raise `StorageRefused` unless every slot up to Local_Aru is there."""
+        """Raise `StorageRefused` unless every slot from 1 to Local_Aru is stored."""
         local_aru = self.views.local_aru
         query = "SELECT count(*) FROM history WHERE seq BETWEEN 1 AND ?"
         if self._connection.execute(query, (local_aru,)).fetchone()[0] != local_aru:
@@ -301,11 +310,11 @@ class WritingDatabase:
     # Writing
 
     def begin_incarnation(self, identity: StorageIdentity) -> StorageIdentity:
-        """Count this start, durably, and begin the write-ahead log anew.
+        """Increase the stored incarnation by one, and begin the write-ahead log anew; returns the changed row.
 
-        The count is on disk before the server sends anything, so no two incarnations ever use the same number. The
-        log begins anew with other salts, because a torn transaction of an earlier incarnation may have left frames
-        behind the end of the log: `acknowledged_commits_lost` would count the commits among them.
+        The number is on disk before the server sends anything, so no two incarnations ever use the same one. The log
+        begins anew with other salts, because a torn transaction of an earlier incarnation may have left frames behind
+        the end of the log, and `acknowledged_commits_lost` would count the commits among them.
         """
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         make_room(log_of(self.path))
@@ -357,7 +366,7 @@ def _statement(rows: int) -> str:
 
 
 def read_ordered(path: Path, local_aru: int) -> Iterator[tuple[int, Batch]]:
-    """The slots from 1 to `local_aru`, one row in memory at a time, over a connection of their own.
+    """Yield the ordered slots from 1 to `local_aru`, as (seq, batch); they are read row by row, over a new connection.
 
     Raises `StorageRefused` at a damaged row.
     """
@@ -385,7 +394,10 @@ class ReadingDatabase:
         self._connection.close()
 
     def read(self, first: int, last: int, bytes_max: int) -> list[tuple[int, Batch]]:
-        """The batches that `IStableStorage.read_history` promises. Raises `StorageRefused` at a damaged row."""
+        """Read the ordered slots that `IStableStorage.read_history` passes to its callback: consecutive (seq, batch).
+
+        Raises `StorageRefused` at a damaged row.
+        """
         found: list[tuple[int, Batch]] = []
         query = "SELECT * FROM history WHERE seq BETWEEN ? AND min(?, (SELECT local_aru FROM views)) ORDER BY seq"
         with closing(self._connection.execute(query, (first, last))) as rows:
@@ -398,7 +410,10 @@ class ReadingDatabase:
 
 
 def _checked(path: Path, table: str, rows: sqlite3.Cursor) -> Iterator[tuple[Any, ...]]:
-    """The rows without their last column, the checksum. Raises `StorageRefused` if a checksum is wrong."""
+    """Check the rows of a query; yields them without their last column, the checksum.
+
+    Raises `StorageRefused` if a checksum is wrong.
+    """
     for *columns, checksum in rows:
         if row_checksum(*columns) != checksum:
             raise StorageRefused(

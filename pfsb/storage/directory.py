@@ -1,4 +1,4 @@
-"""The lock of a data directory: two processes with one storage would vote twice under one id."""
+"""The lock of a data directory: without it, two server processes could use one storage and vote twice under one id."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DirectoryLock:
     _descriptor: int | None = field(default=None, init=False)
 
     def acquire(self) -> None:
-        """Make the directory if need be and lock it. Raises `StorageRefused` if another process has it."""
+        """Make the directory if need be and lock it. Raises `StorageRefused` if another process holds the lock."""
         path = self._directory / "pfsb.lock"
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ class DirectoryLock:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names of the files in `directory` survive power loss."""
+    """Force the entries of `directory` to disk: files made or renamed there keep their names after power loss."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -11,11 +11,14 @@ from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Record, ViewRecord
 
 ORDERED_VIEW = 0
-"""View number of a slot that was learned as ordered: its view is not known, and an ordered slot needs none."""
+"""View number that is stored for a slot whose batch was learned as ordered.
+
+The view in which that batch was proposed is not known then, and makes no difference for an ordered slot.
+"""
 
 
 HistoryCallback = Callable[[list[tuple[int, Batch]]], None]
-"""Takes the ordered batches that `IStableStorage.read_history` was asked for: consecutive (seq, batch)."""
+"""Called with the ordered batches that `IStableStorage.read_history` was asked for, as consecutive (seq, batch)."""
 
 
 class StoredSlot(NamedTuple):
@@ -27,10 +30,11 @@ class StoredSlot(NamedTuple):
 
 @define
 class Effect:
-    """The result of applying records in order: of records that name the same thing, the last one counts.
+    """The result of applying records in order: a record replaces earlier ones for the same slot, peer or value.
 
-    An effect is either the content of a whole disk or the changes that one group makes to it. In changes, None means
-    that no record has mentioned the value. Both kinds of storage use this class, so they agree on what records mean.
+    An effect is either the content of a whole disk or the changes that one group of records makes to a disk. In
+    changes, None means that no record of the group sets the value. Both kinds of storage use this class, so they agree
+    on the meaning of records.
     """
 
     views: ViewRecord | None = None
@@ -60,5 +64,5 @@ class Effect:
 
 
 def batch_bytes(records: Iterable[Record]) -> int:
-    """Bytes of all batches in the records."""
+    """Total size, in bytes, of the batches in these records."""
     return sum([len(record.batch.data) for record in records if isinstance(record, (ProposalRecord, OrderedRecord))])

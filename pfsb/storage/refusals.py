@@ -10,14 +10,14 @@ from pfsb.paxos.interfaces import StorageRefused
 MUST_NOT_VOTE_AGAIN = (
     "a server that has lost part of its storage must not vote again: remove it from the membership and add it anew"
 )
-"""End of each refusal that reports a loss."""
+"""The last words of each text that refuses a storage because a part of it is lost or damaged."""
 
 
 def history_gap(where: str, seq: int, local_aru: int) -> StorageRefused:
     """The refusal of a history that lacks slot `seq`, although Local_Aru says that all slots up to it are stored.
 
-    A slot is stored before or together with the Local_Aru that covers it. So a gap means that something has removed
-    what was written.
+    A slot is stored before, or together with, the Local_Aru that covers it. So a gap means that a slot was stored and
+    has been removed.
     """
     return StorageRefused(
         f"{where}: slot {seq} is missing from the history, which should hold every slot from 1 to {local_aru}; "

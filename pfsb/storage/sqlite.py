@@ -27,7 +27,7 @@ from pfsb.storage.wal import acknowledged_commits_lost, log_of
 from pfsb.support.limits import IDENTITY_BYTES
 
 CLOSE_SECONDS_MAX = 10.0
-"""How long `close` holds the reactor for a disk that does not answer."""
+"""How long, in seconds, `close` waits for each of the two threads to end. The reactor stands still in this time."""
 
 
 class IStorageReactor(IReactorTime, IReactorFromThreads):
@@ -40,9 +40,10 @@ class SQLiteStorage:
     """One server's stable storage, `<directory>/pfsb.sqlite3`.
 
     `cluster_digest` stands for the cluster's name and founding membership; the name and `members` (ids, ascending) are
-    stored beside it for people. `random_bytes(n)` makes the identity of a new storage. `on_failure` is called once, in
-    the reactor, when something could not be written or read. From then on nothing is written and no callback says that
-    anything is durable; the server has to stop, because after a failed write the content of the disk is unknown.
+    stored beside it to be shown to people. `random_bytes(n)` makes the identity of a new storage. `on_failure` is
+    called once, in the reactor, when something could not be written or read. From then on nothing is written and no
+    callback says that anything is durable; the server has to stop, because after a failed write the content of the disk
+    is unknown.
     """
 
     _log: ClassVar[Logger] = Logger()
@@ -80,7 +81,7 @@ class SQLiteStorage:
     # IStableStorage
 
     def recover(self) -> Recovered:
-        """Figure 14: read what is on disk; see `IStableStorage.recover`.
+        """Figure 14: read the server's state from disk; see `IStableStorage.recover`.
 
         Before this method returns it has checked owner, format, pages, the log, every row above Local_Aru, and that no
         row up to Local_Aru is missing. The rows up to Local_Aru are checked while `Recovered.ordered` is read, which
@@ -102,7 +103,7 @@ class SQLiteStorage:
     def refuse_if_unusable(self) -> None:
         """Raise the `StorageRefused` that `recover` would raise, as far as a quick look can tell.
 
-        The incarnation is not counted and no thread is started. A directory without a database is usable.
+        The incarnation is not increased and no thread is started. A directory without a database is usable.
         """
         if not self.path.exists():
             return
@@ -138,10 +139,14 @@ class SQLiteStorage:
         if not self._reader.read(first, last, bytes_max, found):
             self._reactor.callLater(0, self._answer, found, [])
 
-    def close(self) -> None:
-        """Write what waits, for at most `CLOSE_SECONDS_MAX` in each thread; then close the files.
+    def forget_history(self, up_to: int) -> bool:
+        """Keep the slots: a restart executes all of them again, since there are no snapshots yet."""
+        return False
 
-        The directory stays locked if a thread does not end: the writer may still write there.
+    def close(self) -> None:
+        """Let both threads finish the waiting reads and writes, for at most `CLOSE_SECONDS_MAX` each; close the files.
+
+        If a thread does not end, the directory stays locked, since the writer may still write there.
         """
         self._hand_over()
         self._running = False
@@ -189,7 +194,7 @@ class SQLiteStorage:
         return StorageOwner(self._cluster_name, self._cluster_digest, self._members, self._server_id)
 
     def _read(self, database: WritingDatabase) -> Recovered:
-        """Check everything, and only then count this start: a refused storage stays as it is."""
+        """Read and check the storage, and only then increase the incarnation: a refused storage is not changed."""
         identity = database.identity()
         identity.check(self.path, self._owner())
         database.check_pages()

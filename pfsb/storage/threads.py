@@ -1,6 +1,7 @@
 """The two threads of a SQLite storage: one writes groups, one reads history for servers that are behind.
 
-Neither thread knows the reactor. The functions that they are given to call must pass the call on to the reactor.
+Neither thread knows the reactor. Both call their callbacks from the thread itself, so a callback must use
+`callFromThread` to reach the reactor.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class WrittenGroup(NamedTuple):
     """A group that was written as one transaction."""
 
     write: int
-    """The number of the last write in the group."""
+    """The number of the last write in the group. A write is the records of one `sync`; `Acknowledgements` numbers
+    writes."""
     records: int
     batch_bytes: int
     seconds: float
@@ -37,11 +39,13 @@ class _Write(NamedTuple):
 
 @define(eq=False)
 class GroupWriter:
-    """Writes all that waits as one transaction, and then again: group commit needs no timer.
+    """The thread that writes: it takes the records of all syncs that wait, and writes them as one transaction, again
+    and again.
 
-    The first exception ends the thread. After a failed write the content of the disk is unknown, and a second attempt
-    could report as durable data that the kernel has already dropped. For the same reason the database is not closed
-    after a failure: closing would write once more.
+    The syncs that come in while a transaction is being written form the next transaction, so group commit needs no
+    timer. The first exception ends the thread. After a failed write the content of the disk is unknown, and a second
+    attempt could report as durable data that the kernel has already dropped. For the same reason the database is not
+    closed after a failure: closing would write once more.
     """
 
     _database: WritingDatabase
@@ -60,7 +64,7 @@ class GroupWriter:
         self._queue.put(_Write(number, records))
 
     def stop(self, timeout_seconds: float) -> bool:
-        """Write what waits and close the database; False if that has not happened within the timeout."""
+        """Finish all waiting writes and close the database; False if that has not happened within the timeout."""
         self._queue.put(None)
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
@@ -75,7 +79,10 @@ class GroupWriter:
             self._failed(Failure())
 
     def _write_waiting(self) -> bool:
-        """Wait for a write, and write it with all others that wait by then; False if there will be no more."""
+        """Wait for the records of a sync, and write them together with those of all other syncs that wait by then.
+
+        Returns False if the thread has to end.
+        """
         taken = [self._queue.get()]
         while not self._queue.empty():
             taken.append(self._queue.get())
@@ -95,11 +102,11 @@ class GroupWriter:
 
 
 SWITCH_SECONDS_MAX = 0.0001
-"""Maximum seconds that a thread waits for Python's global lock before it demands the lock; the default is 0.005.
+"""How long, in seconds, a thread waits at most for Python's global interpreter lock before it demands the lock.
 
-A reactor that makes a system call every few milliseconds and computes in between releases the lock and takes it again
-before the writer has woken up, and each time the writer's wait begins anew. In a test of that, one write took up to ten
-seconds with the default, and ten milliseconds with this value.
+Python's default is 0.005. A reactor that makes a system call every few milliseconds and computes in between releases
+the lock and takes it again before the writer's thread has woken up, and each time the writer's wait begins anew. In a
+test of that, one write took up to ten seconds with the default, and ten milliseconds with this value.
 """
 
 
@@ -113,7 +120,7 @@ class _Read:
 
 @define(eq=False)
 class HistoryReader:
-    """Reads ranges of history, one after the other, while the writer goes on writing."""
+    """The thread that reads: ranges of history, one after the other, while the writer goes on writing."""
 
     _database: ReadingDatabase
     _found: Callable[[HistoryCallback, list[tuple[int, Batch]]], None]
@@ -126,7 +133,10 @@ class HistoryReader:
         self._thread.start()
 
     def read(self, first: int, last: int, bytes_max: int, found: HistoryCallback) -> bool:
-        """Queue a range; False if `READS_WAITING_MAX` ranges wait already."""
+        """Queue the reading of the ordered slots from `first` to `last`, for a call of `found` with them.
+
+        Returns False, and queues nothing, if `READS_WAITING_MAX` ranges wait already.
+        """
         if self._queue.qsize() >= READS_WAITING_MAX:
             return False
         self._queue.put(_Read(first, last, bytes_max, found))
@@ -148,4 +158,7 @@ class HistoryReader:
 
 
 READS_WAITING_MAX = 64
-"""Maximum ranges that may wait. Further ones are answered with an empty list, and the asker tries another server."""
+"""Maximum number of ranges that may wait to be read.
+
+Requests beyond it are answered with an empty list; the server that wanted the range then asks another one.
+"""

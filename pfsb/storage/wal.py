@@ -1,8 +1,9 @@
-"""SQLite's write-ahead log as a file: room for it, and the check that no acknowledged commit was cut out of it.
+"""SQLite's write-ahead log as a file: disk space for it, and the check that no acknowledged commit was cut out of it.
 
-SQLite reads its log up to the first damaged frame and drops the rest in silence. Dropping is right for the torn end of
-the last transaction: that transaction was not acknowledged, so no message of this server depends on it. But if the
-damage lies further up, acknowledged commits are dropped with it: promises and votes that may be part of a majority.
+The log is a sequence of frames, each of which is a page of the database with a header and a checksum. SQLite reads the
+log up to the first damaged frame and silently drops the rest. Dropping is right for the torn end of the last
+transaction: that transaction was not acknowledged, so no message of this server depends on it. But if the damage lies
+earlier in the log, acknowledged commits are dropped with it: promises and votes on which a majority may rest.
 
 The two cases are told apart by counting commits. With `synchronous=FULL` the writer begins a transaction only after
 the one before it was forced to disk. So of two commits at or behind the first damaged frame the earlier one was forced
@@ -28,10 +29,16 @@ from attrs import frozen
 HEADER = struct.Struct(">8I")
 FRAME = struct.Struct(">6I")
 MAGIC = 0x377F0682
-"""Beginning of a log. If its lowest bit is set, checksums read the file as big-endian words, else as little-endian."""
+"""The first 32-bit word of a log, apart from its lowest bit.
+
+If that bit is set, checksums are computed over the file as big-endian words, else as little-endian words.
+"""
 
 ROOM_BYTES = HEADER.size + 1_100 * (FRAME.size + 4_096)
-"""Bytes of a log that SQLite fills: it begins the log anew after the commit that brings it to 1,000 pages."""
+"""Size, in bytes, that `make_room` gives the log: room for 1,100 frames of one page each.
+
+The log hardly ever outgrows that: after the commit that brings it to 1,000 pages SQLite overwrites it from its start.
+"""
 
 
 def log_of(database: Path) -> Path:
@@ -40,12 +47,12 @@ def log_of(database: Path) -> Path:
 
 
 def make_room(log: Path) -> None:
-    """Fill an empty log with zeros. SQLite takes them for the end of the log, as it does the rest of an older log.
+    """Fill an empty log with zeros, so that commits overwrite bytes of the file instead of making the file grow.
 
-    A commit then overwrites bytes that the file has already. A commit that makes the file grow waits for the journal of
-    the file system, too: 465 us against 235 us for 8 KiB, when three servers do so on one disk. A log that is not empty
-    stays as it is: SQLite could not empty it while another connection was reading the database, so it still holds
-    acknowledged commits.
+    A commit that makes the file grow waits for the journal of the file system, too: a commit of 8 KiB then takes 465 us
+    instead of 235 us, when three servers write to one disk. SQLite takes the zeros for the end of the log, as it does
+    with the remains of an older log. A log that is not empty stays as it is: SQLite could not empty it while another
+    connection was reading the database, so it still holds acknowledged commits.
     """
     if log.stat().st_size:
         return
@@ -56,7 +63,7 @@ def make_room(log: Path) -> None:
 
 
 def acknowledged_commits_lost(path: Path) -> bool:
-    """True if SQLite would drop commits from the log at `path` other than the torn end of the last transaction."""
+    """Whether SQLite would drop more from the log at `path` than the torn end of the last transaction."""
     data = path.read_bytes()
     if len(data) < HEADER.size or not any(data[: HEADER.size]):
         return False
@@ -66,7 +73,7 @@ def acknowledged_commits_lost(path: Path) -> bool:
 
 @frozen
 class _Frame:
-    """One page in the log. It is valid if its checksum, which covers everything before it, is right."""
+    """One page in the log. It is valid if its checksum is right, which covers all frames before this one, too."""
 
     valid: bool
     commits: bool
@@ -78,13 +85,17 @@ class _Log:
     word_order: str
     page_bytes: int
     salts: tuple[int, int]
-    """Two numbers that change each time the log is begun anew. Frames with other salts are older, and checkpointed."""
+    """Two numbers that change each time the log is begun anew.
+
+    Frames with other salts are remains of an older log, whose pages are in the database by now.
+    """
     checksum: tuple[int, int]
 
     @classmethod
     def parse(cls, data: bytes) -> _Log | None:
-        """The log in `data`; None if its header is damaged. SQLite forces the header to disk before any frame, so the
-        header cannot be the torn end of a write.
+        """The log in `data`; None if its header is damaged.
+
+        SQLite forces the header to disk before any frame, so a damaged header is no torn end of the last transaction.
         """
         magic, _version, page_bytes, _number, salt_1, salt_2, *stored = HEADER.unpack_from(data)
         word_order = ">" if magic & 1 else "<"
@@ -94,7 +105,7 @@ class _Log:
         return cls(data, word_order, page_bytes, (salt_1, salt_2), checksum)
 
     def commits_behind_damage(self) -> int:
-        """Number of commits in the first damaged frame of this log and behind it."""
+        """Number of commits in the first damaged frame of this log and in the frames behind it."""
         damaged = False
         commits = 0
         for frame in self._frames():

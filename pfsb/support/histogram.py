@@ -15,10 +15,13 @@ BYTES: Final = (64.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 32_768.0, 65_536.0)
 
 @define
 class Histogram:
-    """Counts values. To observe one is cheap, a search among a dozen bounds; totals are computed when they are read."""
+    """How many of the observed values are in each of several buckets.
+
+    Observing a value is cheap, a search among a dozen bounds; totals are computed when they are read.
+    """
 
     bounds: tuple[float, ...]
-    """The largest value of each bucket, ascending; values above the last bound have a bucket of their own."""
+    """The largest value of each bucket, ascending; values above the last bound are in one more bucket."""
     _buckets: list[int] = field(init=False)
     sum: float = field(init=False, default=0.0)
 
@@ -35,7 +38,7 @@ class Histogram:
         self.sum += value
 
     def cumulated(self) -> Iterator[tuple[float, int]]:
-        """Pairs (bound, number of values up to it), in ascending order."""
+        """Return pairs (bound, number of all observed values up to and including this bound), in ascending order."""
         total = 0
         for bound, count in zip(self.bounds, self._buckets, strict=False):
             total += count

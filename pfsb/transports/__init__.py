@@ -16,7 +16,7 @@ This package knows the messages of the protocol, but neither their meaning nor i
 in a frame is the one known under the sender's id is for the protocol to judge (`pfsb.paxos.storage_identity`).
 
 * `wire`: messages as bytes, with all checks of what comes in;
-* `frames`: header, seal and body of a frame; `replay`: refuses sealed frames that were here before;
+* `frames`: header, seal and body of a frame; `replay`: refuses sealed frames that were received before;
 * `links`: all links of one server, over any network that can send a frame to a peer (`FrameSender`);
 * `udp`: the network of real servers; the simulator has another one in memory;
 * `faults`: loss, delay and cuts on command (FAULT);

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from pfsb.paxos.messages import Message
 
 FRAME_BYTES_MAX: Final = 60_000
-"""Maximum size of a frame: fits a UDP datagram over IPv4 and IPv6, with room to spare."""
+"""Maximum size, in bytes, of a frame: it fits a UDP datagram over IPv4 and IPv6, with room to spare."""
 
 MAGIC: Final = b"PFSB"
 VERSION: Final = 2
@@ -61,13 +61,19 @@ TAG_BYTES: Final = 16
 DIGEST_BYTES: Final = 8
 
 _JOIN_BYTES = 3
-"""Maximum bytes that `join_encoded` adds: three for up to 65,535 messages, and fewer than that fit a frame."""
+"""Number of bytes, at most, that `join_encoded` adds to the messages of one frame.
+
+msgpack's array header has three bytes for up to 65,535 elements, and a frame has room for fewer messages.
+"""
 
 RefusalReason = Literal["size", "magic", "version", "type", "cluster", "membership", "sender", "tag", "replay", "body"]
 
 
 class FrameRefused(Exception):
-    """A frame that is not for this server, or no frame; `reason` is a word to count by, the text is for a person."""
+    """Raised for bytes that are not a frame, or not one for this server.
+
+    `reason` is a word by which such frames are counted; the text is for a person.
+    """
 
     def __init__(self, reason: RefusalReason, text: str) -> None:
         super().__init__(text)
@@ -75,11 +81,11 @@ class FrameRefused(Exception):
 
 
 class FrameTooLarge(ValueError):
-    """A single message is larger than a frame."""
+    """Raised for a message that is too large for a frame."""
 
 
 def cluster_digest(name: str, server_ids: Iterable[int]) -> bytes:
-    """Eight bytes that tell one cluster from another, from its name and the ids of its founding members."""
+    """Eight bytes that tell one cluster from another: a hash of its name and the ids of its founding members."""
     return blake2b(msgpack.packb((name, sorted(server_ids))), digest_size=DIGEST_BYTES).digest()
 
 
@@ -93,7 +99,7 @@ def _of_length(length: int) -> Callable[[object, object, bytes], None]:
 
 @frozen
 class FrameIdentity:
-    """The part of each frame's header that tells who sends it, and which frames this server accepts."""
+    """How a server names itself in the headers of its frames, and from which cluster and servers it accepts frames."""
 
     server_id: int
     peers: frozenset[int]
@@ -101,7 +107,7 @@ class FrameIdentity:
     cluster: bytes = field(validator=_of_length(DIGEST_BYTES))
     """Digest of the cluster, as `cluster_digest` makes it."""
     number: int = 0
-    """Number of the membership, which would grow by one with each change; memberships cannot be changed yet."""
+    """Number of the membership: always 0, since the membership cannot be changed yet; a change would add one."""
 
 
 @frozen
@@ -115,17 +121,17 @@ class OpenedFrame:
 
 @define(eq=False)
 class FrameCodec:
-    """Packs messages into frames of one server, and opens the frames of the others.
+    """Packs messages into frames of one server, and opens the frames that come from other servers.
 
     `secret` is known to all servers of the cluster, and has at least one byte; None leaves frames unsealed. Servers
-    with a secret and servers without one refuse each other's frames: a secret that a sender may leave out protects
-    nothing.
+    with a secret and servers without one refuse each other's frames: if unsealed frames were taken, the secret would
+    protect nothing.
 
-    The seal proves that a server of the cluster made the frame: the tag covers the whole frame, so header and body
-    cannot be changed or recombined without the secret. The seal does not prove which server it was, since all of them
-    share the secret, and does not encrypt. Each frame of one storage has another pair of incarnation and counter,
-    because the incarnation is counted on disk before the server sends anything; so a receiver can refuse repetitions
-    (`ReplayGuard`).
+    The seal proves that a server of the cluster made the frame: the BLAKE2b tag in it covers the whole frame, so header
+    and body cannot be changed or recombined without the secret. The seal does not prove which server it was, since all
+    of them share the secret, and does not encrypt. No two frames of one storage have the same pair of incarnation and
+    counter, because the incarnation is increased on disk before the server sends anything; so a receiver can refuse
+    repetitions (`ReplayGuard`).
     """
 
     membership: FrameIdentity
@@ -147,7 +153,7 @@ class FrameCodec:
 
     @property
     def message_bytes_max(self) -> int:
-        """Maximum bytes of an encoded message that a frame can carry."""
+        """Maximum size, in bytes, of an encoded message that fits a frame."""
         return FRAME_BYTES_MAX - self._overhead - _JOIN_BYTES
 
     @property
@@ -157,9 +163,9 @@ class FrameCodec:
     # -- out --------------------------------------------------------------------------------------
 
     def seal(self, encoded: Sequence[bytes]) -> list[bytes]:
-        """Frames that carry these encoded messages, in this order: as few frames as the order allows.
+        """Pack these encoded messages, in this order, into frames: as few frames as the order allows.
 
-        Raises `FrameTooLarge`, and makes no frame, if one of the messages fits no frame.
+        Raises `FrameTooLarge`, and makes no frame, if one of the messages is too large for a frame.
         """
         return [self._frame(group) for group in self._groups(encoded)]
 
@@ -203,7 +209,8 @@ class FrameCodec:
     def open(self, frame: bytes) -> OpenedFrame:
         """Check a frame and decode all of its messages. Raises `FrameRefused` and nothing else, whatever the bytes are.
 
-        The counter of the seal is noted only after the tag was found right, so a forged frame cannot use up a counter.
+        The counter of the seal is remembered only after the seal was found right, so that a forged frame cannot make
+        the true frame with the same counter look like a repetition.
         """
         sender, identity = self._check_header(frame)
         if self._keyed is not None:

@@ -1,8 +1,8 @@
-"""Everything that a transport does except moving bytes: encode, seal, count, lose on purpose; open, check, hand up.
+"""Everything that a transport does except moving frames: pack and count messages, apply faults, check what comes in.
 
 A network moves the frames. It gives `Links` a `FrameSender`, a function that sends a frame to a peer, and calls
 `frame_arrived` for each frame that comes in and `connection_refused` when it learns that no process listens at a peer's
-address. UDP is one such network; another one is in memory:
+address. UDP is one such network; a network in memory would be connected like this:
 
     links = Links(membership, clock, faults, lambda peer, frame: network.carry(own_id, peer, frame))
     links.start(receiver, identity, incarnation)
@@ -30,46 +30,56 @@ if TYPE_CHECKING:
     from pfsb.paxos.messages import Message
 
 FrameSender = Callable[[int, bytes], None]
-"""Sends a frame to the peer with this id. Never raises, never blocks, may lose the frame."""
+"""Function that sends a frame to the peer with this id. It never raises and never blocks, and may lose the frame."""
 
 LOG_SECONDS: Final = 1.0
-"""Minimum seconds between two lines of the log about the same kind of trouble."""
+"""Minimum time, in seconds, between two lines of the text log about the same kind of trouble."""
 HINT_SECONDS: Final = 0.05
-"""Minimum seconds between two calls of `peer_refused` about the same peer: a hint is not worth more work."""
+"""Minimum time, in seconds, between two calls of `peer_refused` about the same peer.
+
+The call is a hint that the peer is down; more frequent hints would cost work and tell nothing new.
+"""
 
 UNSENDABLE: Final = (ValueError, OverflowError)
-"""Exceptions for a message that cannot be sent: `FrameTooLarge`, and msgpack's for half a surrogate pair or an integer
-of more than 64 bits.
+"""Exceptions that mean that a message cannot be sent: `FrameTooLarge`, which is a ValueError, and the exceptions that
+msgpack raises for half a surrogate pair in a text or an integer of more than 64 bits.
 """
 
 
 @define
 class TransportCounters:
-    """Traffic over the links since the start. Frames and bytes are those given to, or taken from, the network."""
+    """Traffic over the links of one server since its start.
+
+    `frames_out` and `bytes_out` count what was given to the network, `frames_in` and `bytes_in` what came from it.
+    """
 
     frames_out: int = 0
     frames_in: int = 0
     bytes_out: int = 0
     bytes_in: int = 0
     messages_out: Counter[str] = field(factory=Counter)
-    """Messages sent, by type. A message to all counts once for each peer; messages lost by a FAULT count, too."""
+    """Message type -> number of messages that were to be sent to peers. A message to n peers counts n times, and counts
+    even if its frame is then lost by the line command FAULT or by the network."""
     messages_in: Counter[str] = field(factory=Counter)
-    """Messages handed up to the receiver, by type."""
+    """Message type -> number of messages handed up to the receiver; those in lost or refused frames do not count."""
     refused: Counter[str] = field(factory=Counter)
-    """Frames that came in and were refused, by `FrameRefused.reason`."""
+    """Reason (`FrameRefused.reason`) -> number of frames that came in and were refused."""
     lost_by_fault: int = 0
-    """Frames that a FAULT has lost, on the way in or out."""
+    """Number of frames, sent or received, that the line command FAULT has lost: by LOSS or CUT, or when too many frames
+    were held back by DELAY."""
     unsendable: int = 0
-    """Messages dropped before they became frames: too large, not encodable, or to a server that is no peer."""
+    """Number of messages that were given to `Links.send` and never became frames: they were too large or not encodable,
+    or were to go to a server that is no peer."""
     send_errors: int = 0
-    """Frames that the network did not take."""
+    """Number of frames that could not be sent because the network raised an error."""
     refusals: int = 0
-    """Number of answers that no process listens at a peer's address."""
+    """Number of times, over all peers, that the network reported that no process listens at the peer's address."""
 
 
 @define(eq=False)
 class Seldom:
-    """Admits one event of each kind in `seconds`, and counts the others."""
+    """A rate limit: admits at most one event of each kind in `_seconds` seconds, and counts those that it does not
+    admit."""
 
     _clock: IReactorTime
     _seconds: float
@@ -77,7 +87,7 @@ class Seldom:
     _suppressed: Counter[Hashable] = field(init=False, factory=Counter)
 
     def admits(self, kind: Hashable) -> bool:
-        """Whether an event of this kind is admitted now."""
+        """Ask whether an event of this kind is admitted now. An event that is not is counted (see `suppressed`)."""
         now = self._clock.seconds()
         if now < self._next.get(kind, now):
             self._suppressed[kind] += 1
@@ -86,7 +96,7 @@ class Seldom:
         return True
 
     def suppressed(self, kind: Hashable) -> int:
-        """Number of events of this kind that were not admitted since the last call of this method."""
+        """Return how many events of this kind were not admitted since the last call of this method for this kind."""
         return self._suppressed.pop(kind, 0)
 
 
@@ -127,7 +137,7 @@ class Links:
         self._receiver = receiver
 
     def stop(self) -> None:
-        """Send and hand up nothing from now on, not even frames that are under way."""
+        """End the links: from now on nothing is sent or handed up, not even frames that are under way."""
         self._codec = self._receiver = None
         self._hints.cancel()
         self.faults.stop()
@@ -135,9 +145,10 @@ class Links:
     # -- out --------------------------------------------------------------------------------------
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
-        """Send to one server, or to all others (None). Never raises, never blocks.
+        """Send messages to one server, or to all other servers (None). Never raises, never blocks.
 
-        Departure 27: there is no multicast; each peer gets a frame of its own, of messages that are encoded once.
+        Departure 27: there is no multicast; the messages are packed into frames once, and the frames are then sent to
+        each peer separately.
         """
         if self._codec is None:
             return
@@ -158,7 +169,7 @@ class Links:
             return self._sealed_one_by_one(codec, messages)
 
     def _sealed_one_by_one(self, codec: FrameCodec, messages: Sequence[Message]) -> list[bytes]:
-        """Seal each message by itself, so that one that cannot be sent does not keep the others from being sent."""
+        """Pack each message into a frame of its own; messages that cannot be sent are dropped, the others are kept."""
         frames: list[bytes] = []
         for message in messages:
             try:
@@ -190,10 +201,10 @@ class Links:
     # -- in ---------------------------------------------------------------------------------------
 
     def frame_arrived(self, frame: bytes, source: object = "the network") -> None:
-        """The network has received a frame; `source` says where it came from, for the log.
+        """Called by the network with a frame that it has received; `source` says where it came from, for the text log.
 
         Bytes that are no proper frame raise nothing. An exception of the receiver is passed on to the network: a server
-        handles the faults of its own turns (`Turn.run`), and a simulation must see any other exception.
+        handles the exceptions of its own turns (`Turn.run`), and a simulation must see any other exception.
         """
         if self._codec is None or self._receiver is None:
             return
@@ -222,16 +233,17 @@ class Links:
             )
 
     def connection_refused(self, peer: int) -> None:
-        """The network has learned that no process listens at that peer's address."""
+        """Called by the network when it has learned that no process listens at the address of server `peer`."""
         if self._receiver is None:
             return
         self.counters.refusals += 1
         if self._hint_limit.admits(peer):
-            # Not at once: a network may learn of it inside `send`, which a turn calls, and turns never nest.
+            # The receiver is called later: the network may have learned this inside `send`, which a turn calls, and
+            # the call of the receiver is a turn itself. Turns never nest.
             self._hints.call(0, self._receiver.peer_refused, peer)
 
     def send_failed(self, peer: int, error: Exception) -> None:
-        """The network could not send a frame, which is lost."""
+        """Called by the network when it could not send a frame to server `peer`; the frame is lost."""
         self.counters.send_errors += 1
         if self._log_limit.admits(("send", peer)):
             more = self._log_limit.suppressed(("send", peer))

@@ -13,7 +13,7 @@ P = ParamSpec("P")
 
 @define(eq=False)
 class PendingCalls:
-    """The delayed calls of one owner."""
+    """The delayed calls of one object, which can cancel all of them when it stops."""
 
     _clock: IReactorTime
     _calls: set[IDelayedCall] = field(init=False, factory=set)
@@ -22,7 +22,7 @@ class PendingCalls:
         return len(self._calls)
 
     def call(self, seconds: float, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Call `function` after `seconds`, unless `cancel` is called before."""
+        """Call `function` with the further arguments after `seconds`, unless `cancel` is called before."""
 
         def due() -> None:
             self._calls.discard(call)
@@ -32,7 +32,7 @@ class PendingCalls:
         self._calls.add(call)
 
     def cancel(self) -> None:
-        """Cancel all calls that wait."""
+        """Cancel all calls that are not made yet."""
         for call in self._calls:
             call.cancel()
         self._calls.clear()

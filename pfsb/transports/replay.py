@@ -1,4 +1,4 @@
-"""Protection against replays: each sealed frame of a sender is admitted once."""
+"""Protection against replayed frames: each sealed frame of a sender is admitted once."""
 
 from __future__ import annotations
 
@@ -7,29 +7,34 @@ from typing import Final
 from attrs import define, field
 
 WINDOW_FRAMES: Final = 1_024
-"""Maximum number of younger frames of its sender that may overtake a frame before the frame is refused."""
+"""Size of the replay window: a number of frames of one sender. A late frame is refused if a frame whose counter is
+higher by this much, or more, was admitted before."""
 STORAGES_MAX: Final = 8
-"""Maximum storages remembered for each server id; there is more than one only where a disk was lost or replaced."""
+"""Maximum number of storages remembered for each server id.
+
+An id has more than one storage only if the server's disk was lost or replaced.
+"""
 
 _MASK = (1 << WINDOW_FRAMES) - 1
 
 
 @define
 class ReplayWindow:
-    """The counters seen of one storage: each counter is admitted once, and only in the latest incarnation seen.
+    """The frame counters that were received from one storage of a peer, to tell new frames from repeated ones.
 
-    A counter that has fallen out of the window cannot be told from a repeated one, and is refused. The window is in
-    memory. A receiver that was restarted can be shown old frames until the sender's next frame arrives. The protocol is
-    safe with any message delivered late or twice, so this costs time, not safety.
+    Each counter is admitted once, and only in the latest incarnation seen. A counter that is lower than the highest one
+    by `WINDOW_FRAMES` or more cannot be told from a repeated one, and is refused. The window is kept in memory only, so
+    after a restart the receiver admits replayed frames until the sender's next frame arrives. The protocol is safe with
+    any message delivered late or twice, so this costs time, not safety.
     """
 
     incarnation: int = 0
     highest: int = 0
     _seen: int = 0
-    """Counters that were admitted: bit k stands for the counter `highest` - k."""
+    """Bits for the counters that were admitted: bit k stands for the counter `highest` - k."""
 
     def admit(self, incarnation: int, counter: int) -> bool:
-        """Whether a frame is new. From then on the frame is known."""
+        """Decide whether the frame with this incarnation and counter is new, and remember that it has come."""
         if incarnation < self.incarnation:
             return False
         if incarnation > self.incarnation:
@@ -44,7 +49,7 @@ class ReplayWindow:
         return True
 
     def _advance(self, counter: int) -> None:
-        # Not by a plain shift: the distance may be 2**64.
+        # The distance may be up to 2**64, and shifting by so many bits would need that much memory: cut it off.
         step = min(counter - self.highest, WINDOW_FRAMES)
         self._seen = (self._seen << step | 1) & _MASK
         self.highest = counter
@@ -52,16 +57,20 @@ class ReplayWindow:
 
 @define
 class ReplayGuard:
-    """A window for each server id and storage.
+    """The replay windows of all peers: one window for each pair of server id and storage identity.
 
-    One window for each id would not do: a server that lost its disk starts again at incarnation 1, and must be heard so
-    that it can be told that its storage is not the one known under its id (Departure 12).
+    One window for each id would not do: a server that lost its disk starts again at incarnation 1. Its frames must be
+    admitted, so that it can be told that its storage is not the one known under its id (Departure 12).
     """
 
     _windows: dict[int, dict[bytes, ReplayWindow]] = field(factory=dict)
 
     def admit(self, sender: int, identity: bytes, incarnation: int, counter: int) -> bool:
-        """Whether a frame is new. Its tag must have been found right before: the window believes what it is told."""
+        """Decide whether a frame is new, and remember that it has come.
+
+        The caller must have checked the frame's seal before. Otherwise a forged counter could make the replay window
+        refuse true frames.
+        """
         storages = self._windows.setdefault(sender, {})
         window = storages.get(identity)
         if window is None:

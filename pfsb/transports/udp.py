@@ -1,7 +1,7 @@
 """UDP: each datagram carries one frame.
 
-A server receives on one port and sends from one *connected* socket for each peer: only a connected socket is told when
-the peer's host answers that no process listens there (Departure 11).
+A server receives on one port and sends from one *connected* socket for each peer: only on a connected socket does the
+kernel report that the peer's host has answered that no process listens there (Departure 11).
 """
 
 from __future__ import annotations
@@ -36,14 +36,17 @@ if TYPE_CHECKING:
 
 DATAGRAM_BYTES_MAX: Final = 65_535
 SOCKET_BUFFER_BYTES: Final = 4 * 1024 * 1024
-"""Size of the socket buffers that is asked for; the kernel gives as much as its limits allow. One turn may send a whole
-window of full frames to a peer.
+"""Size, in bytes, of the send and receive buffers that sockets ask for; the kernel gives as much as its limits allow.
+
+The buffers are large because one turn may send as many full frames to a peer as the window has slots.
 """
 REOPEN_SECONDS: Final = 1.0
-"""Seconds between two attempts to open the receiving port again after it was lost."""
+"""Time, in seconds, between two attempts to open the receiving port again after it was lost."""
 
 _PASSING_ERRORS = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.EPERM, errno.EMSGSIZE, errno.ECONNREFUSED})
-"""Errors of one frame, after which the socket is still good: a full queue, a rule of a firewall, no process there."""
+"""Errors that lose one frame and leave the socket usable: a full queue, a rule of a firewall, a frame that is too
+large, no process at the peer's address.
+"""
 
 
 class IDatagramReactor(IReactorTime, IReactorUDP, IReactorFDSet):
@@ -51,11 +54,11 @@ class IDatagramReactor(IReactorTime, IReactorUDP, IReactorFDSet):
 
 
 class UnknownHost(Exception):
-    """A server's host name has no address; the text is one line for a person."""
+    """Raised if a server's host name has no address; the text is one line for a person."""
 
 
 class PortTaken(CannotListenError):
-    """The address of this server cannot be received on."""
+    """Raised if this server cannot receive at its own address, most likely because another process does."""
 
     def __str__(self) -> str:
         return (
@@ -66,7 +69,7 @@ class PortTaken(CannotListenError):
 
 @frozen
 class PeerAddress:
-    """An address that needs no further look-up."""
+    """A peer's address with its host name resolved, so that it needs no further look-up."""
 
     family: socket.AddressFamily
     where: tuple[Any, ...]
@@ -87,18 +90,18 @@ class PeerAddress:
 class SendingSocket:
     """A connected socket to one peer, opened when it is needed, and opened again after it broke.
 
-    A `listenUDP` port would not do: the epoll reactor reports a refusal as a lost connection, and such a port then
-    closes, at each refusal and with two lines in the log.
+    A port made by `listenUDP` would not do: when the peer's host answers that no process listens there, the epoll
+    reactor reports a lost connection. The port would close, each time with two lines in the log.
     """
 
     _reactor: IDatagramReactor
     _address: PeerAddress
     _refused: Callable[[], None]
-    """Called when the peer's host has answered that no process listens there; perhaps inside `write`."""
+    """Called when the peer's host has answered that no process listens there; the call may come inside `write`."""
     _socket: socket.socket | None = field(init=False, default=None)
 
     def write(self, frame: bytes) -> None:
-        """Send one frame. Raises OSError if the frame could not be sent; the next one may be tried at any time."""
+        """Send one frame. Raises OSError if it could not be sent; later frames may still be sent."""
         try:
             self._send(self._socket or self._open(), frame)
         except OSError as error:
@@ -110,7 +113,8 @@ class SendingSocket:
         try:
             connected.send(frame)
         except ConnectionRefusedError:
-            # The error answers an earlier frame, and this one was not sent; the peer may be back by now.
+            # The kernel reports here that an earlier frame was refused, and has not sent this one. Send this one now:
+            # the peer may be back.
             self._refused()
             connected.send(frame)
 
@@ -135,18 +139,24 @@ class SendingSocket:
             self._socket = None
 
     def doRead(self) -> None:
-        """Read errors: peers send from sockets of their own, so no datagrams come here."""
+        """Called by the reactor when this socket has an error to report.
+
+        No frames come here, since peers send theirs to the receiving port.
+        """
         assert self._socket is not None
         try:
             self._socket.recv(1)
         except ConnectionRefusedError:
             self._refused()
         except OSError:
-            # A frame was lost on its way; UDP may do that, and the protocol repeats.
+            # A frame was lost on its way. UDP may lose frames, and the protocol sends again what it needs.
             pass
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor has removed this socket: because of an error on it (epoll), or because the reactor shuts down."""
+        """Called when the reactor has removed this socket: after an error on it (epoll), or at the reactor's shutdown.
+
+        After an error the socket is handed to the reactor again; at the shutdown it is closed.
+        """
         if self._socket is None:
             return
         number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -166,7 +176,7 @@ class SendingSocket:
 
 @define(eq=False)
 class ReceivingProtocol(DatagramProtocol):
-    """Passes each datagram on."""
+    """The protocol on the receiving port: passes each datagram on, and reports when the port is lost."""
 
     noisy = False
 
@@ -183,7 +193,7 @@ class ReceivingProtocol(DatagramProtocol):
 @implementer(ITransport)
 @define(eq=False)
 class UDPTransport:
-    """`ITransport` over UDP. `addresses` has (host, port) of every server by id, this one included."""
+    """`ITransport` over UDP. `addresses` maps the id of every server, this one included, to its (host, port)."""
 
     log = Logger()
 
@@ -211,7 +221,7 @@ class UDPTransport:
         return self.links.counters
 
     def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int) -> None:
-        """Look up all addresses once, and begin to receive.
+        """Look up the addresses of all servers, once and for all, and begin to receive.
 
         Raises `UnknownHost`, `PortTaken` (a `CannotListenError`), or ValueError if the secret cannot be used.
         """
@@ -247,7 +257,7 @@ class UDPTransport:
         host, port = own.where[:2]
         protocol = ReceivingProtocol(self.links.frame_arrived, self._port_lost)
         try:
-            # Twisted cuts datagrams that are longer than maxPacketSize, in silence.
+            # Twisted silently cuts off datagrams that are longer than maxPacketSize.
             listening: Any = self._reactor.listenUDP(port, protocol, interface=host, maxPacketSize=DATAGRAM_BYTES_MAX)
         except CannotListenError as error:
             raise PortTaken(error.interface, error.port, error.socketError) from error
@@ -255,9 +265,9 @@ class UDPTransport:
         self._port = listening
 
     def _port_lost(self) -> None:
-        """Open the receiving port again, which the reactor gives up after an error that it does not know.
+        """Open the receiving port again, which the reactor closes after an error that it does not know.
 
-        A server that hears nothing but goes on sending ALIVE would keep its peers from noticing.
+        A server that hears nothing but goes on sending ALIVE would seem alive to its peers.
         """
         if self._port is not None:
             self._port = None

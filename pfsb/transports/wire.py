@@ -1,9 +1,9 @@
 """Messages as bytes: the body of a frame (docs/internals/frames.rst).
 
-A message is one msgpack array, its first element a small number that names the type (`Kind`); a body is one array of
-messages. A message's own `server_id` is not in it where it is the frame's sender; a CLIENT_UPDATE carries it, since it
-names the client's server, and so does a PROPOSAL inside a PREPARE_OK, where it names the leader of an older view.
-The bytes of a batch travel, and are stored, as the leader made them.
+A message is one msgpack array, whose first element is a small number that names the type (`MessageKind`); a body is one
+array of messages. The field `server_id` of a message is left out where it equals the sender in the frame's header. A
+CLIENT_UPDATE carries it, since there it names the client's server, and so does a PROPOSAL inside a PREPARE_OK, where it
+names the leader of an older view. The bytes of a batch are sent, and stored, as the leader made them.
 
 Every field that comes in is checked, so that no handler ever meets a value outside its range. Batches are opened and
 checked, too (`content_of`): a server that accepted a batch which it cannot open could never execute past that slot.
@@ -48,13 +48,18 @@ PARTS_MAX: Final = 10_000
 
 _UPDATE_FIELDS = 5
 _FEW = 4
-"""Number of rows from which checking by columns costs less than checking row after row."""
+"""Minimum number of updates in a batch for which a check field by field, of all updates together, costs less than a
+check update by update.
+"""
 _STATES = {State.LEADER_ELECTION: 0, State.REG_LEADER: 1, State.REG_NONLEADER: 2}
 _STATES_BY_NUMBER = {number: state for state, number in _STATES.items()}
 
 
 class MessageKind:
-    """The numbers that name the types of messages, as their first element. A number is never given a second meaning."""
+    """The numbers that name the types of messages, and are the first element of each encoded message.
+
+    A number is never given a second meaning, not even when its type is no longer used.
+    """
 
     CLIENT_UPDATE: Final = 1
     VIEW_CHANGE: Final = 2
@@ -76,7 +81,7 @@ class MessageKind:
 
 
 class Malformed(ValueError):
-    """Bytes that are no message; the text says which part is wrong, and what would be right."""
+    """Raised for bytes that are no message. The text says which field or element is wrong, and what would be right."""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -85,13 +90,13 @@ class Malformed(ValueError):
 
 
 def encode(message: Message) -> bytes:
-    """One message as bytes."""
+    """The bytes of one message, as they stand in the body of a frame."""
     packed: bytes = msgpack.packb(_row(message))
     return packed
 
 
 def join_encoded(encoded: Sequence[bytes]) -> bytes:
-    """The body that carries these messages, each as `encode` made it; at most 5 bytes longer than all of them."""
+    """The body of a frame with these messages, each as `encode` made it; at most 5 bytes longer than all of them."""
     header: bytes = msgpack.Packer().pack_array_header(len(encoded))
     return header + b"".join(encoded)
 
@@ -138,7 +143,7 @@ def _row(message: Message) -> tuple[object, ...]:
 
 
 def _entry_row(entry: DataEntry) -> tuple[object, ...]:
-    """An entry of a data list. The two kinds of entries differ in their length."""
+    """An entry of a data list, ready for msgpack: a proposal has four elements, an ordered batch has two."""
     match entry:
         case Proposal(server_id, view, seq, batch):
             return (server_id, view, seq, batch.data)
@@ -162,8 +167,8 @@ def decode_all(sender: int, body: bytes) -> list[Message]:
 
 
 def decode(sender: int, row: object) -> Message:
-    """The message of `row`, one unpacked array. Raises `Malformed`."""
-    # True and 1.0 are equal to 1, and would match as a kind.
+    """Return the message in `row`, an array that msgpack has unpacked. Raises `Malformed` if it is none."""
+    # Only an int may name the type: True and 1.0 are equal to 1, so `match` would take them for CLIENT_UPDATE.
     if type(row) is not tuple or not row or type(row[0]) is not int:
         raise Malformed(f"a message must be an array that starts with its type, not {reprlib.repr(row)}")
     match row:
@@ -216,7 +221,8 @@ def decode(sender: int, row: object) -> Message:
 def content_of(data: bytes) -> tuple[int, tuple[Any, ...]] | None:
     """The time and the rows of a batch, if all fields are in range, so that `Batch.open` succeeds; else None.
 
-    Long batches are checked by columns: a Python step for each column instead of each update costs a hundredth.
+    A row is one update. In long batches each field is checked for all updates together: with one step of the
+    interpreter for each field, instead of each update, a check takes a hundredth of the time.
     """
     try:
         content = _unpack(data)

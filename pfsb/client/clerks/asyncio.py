@@ -30,7 +30,7 @@ class AsyncClerk:
     """
 
     def __init__(self, servers: Servers, *, timeout_seconds: float | None = TIMEOUT_SECONDS, **options: Any) -> None:
-        """`timeout_seconds` limits each call, except waiting for a lock; None: a call waits for ever."""
+        """`timeout_seconds` limits each call by itself, except waiting for a lock; None: a call waits for ever."""
         self._core = make_clerk_core(servers, **options)
         self._timeout = timeout_seconds
         self._started: AsyncioDriver | None = None
@@ -43,19 +43,22 @@ class AsyncClerk:
         await self.close()
 
     async def close(self) -> None:
-        """Close the session; other clients can get its locks then."""
+        """Close the session, which releases its locks, and then the connection."""
         await self._driver.stop()
 
     async def run(self, call: Call[T]) -> T:
-        """Carry out a call that a function of `pfsb.client.calls` has made.
+        """Carry out a call that was made by a function of `pfsb.client.calls`; returns its result.
 
-        If the task is cancelled, the call may still run.
+        If the task is cancelled, the servers may still execute the call.
         """
         (result,) = await self.run_all([call])
         return result
 
     async def run_all(self, wanted: Iterable[Call[T]]) -> list[T]:
-        """Carry out several calls together; returns results in order. Raises the first error once all have ended."""
+        """Carry out several calls together; returns their results in the order of the calls.
+
+        If calls fail, the error of the first of them is raised when all calls have ended.
+        """
         asked = [(call, *self._begin(call)) for call in wanted]
         self._driver.act()
         try:
@@ -76,43 +79,46 @@ class AsyncClerk:
         return await self.run(calls.entry(key, read=read))
 
     async def put(self, key: str, value: str) -> int:
-        """Set a key; returns the revision."""
+        """Set a key; returns the revision at which it was written."""
         return await self.run(calls.put(key, value))
 
     async def delete(self, key: str) -> bool:
-        """Remove a key; returns whether it was there."""
+        """Remove a key; returns whether it existed."""
         return await self.run(calls.delete(key))
 
     async def cas(self, key: str, old: str | None, new: str) -> bool:
-        """Set a key if its value is `old`, or if it is absent (None); returns whether it was set."""
+        """Set a key if its value is `old`, or for `old` None if the key is absent; returns whether it was set."""
         return await self.run(calls.cas(key, old, new))
 
     async def incr(self, key: str, by: int = 1) -> int:
-        """Add to an integer; returns the sum."""
+        """Add `by` to the integer at a key, or to 0 if the key is absent; returns the sum."""
         return await self.run(calls.incr(key, by))
 
     async def append(self, key: str, text: str) -> str:
-        """Add to the end of a value; returns the whole."""
+        """Append text to the value of a key; returns the new value."""
         return await self.run(calls.append(key, text))
 
     async def puthash(self, key: str, value: str) -> str:
-        """Set a key to the hash of its old value and this; returns the old one."""
+        """Set a key to the hash of its old value followed by `value`; returns the old value."""
         return await self.run(calls.puthash(key, value))
 
     async def mput(self, values: Mapping[str, str]) -> int:
-        """Set several keys, all or nothing; returns the revision."""
+        """Set several keys, either all or none; returns the revision at which they were written."""
         return await self.run(calls.mput(values))
 
     async def mget(self, *keys: str) -> dict[str, Entry]:
-        """Return those of several keys that exist, all as of one moment."""
+        """Return the entries of those of the keys that exist, all as of one moment."""
         return await self.run(calls.mget(*keys))
 
     async def range(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[Entry]:
-        """Return the entries from `first` (included) to `end` (excluded; "": to the last), in byte order."""
+        """Return at most `limit` entries, in byte order of the keys, from key `first` on to before key `end`.
+
+        If `end` is "", the range goes on to the last key.
+        """
         return await self.run(calls.range_(first, end, limit=limit))
 
     async def keys(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[str]:
-        """Return the keys that `range` would give, without their values."""
+        """Return the keys that `range` would return entries of, without their values."""
         return await self.run(calls.keys(first, end, limit=limit))
 
     async def say(self, text: str) -> int:
@@ -121,22 +127,26 @@ class AsyncClerk:
 
     @asynccontextmanager
     async def lock(self, name: str, wait: float | None = None) -> AsyncIterator[HeldLock]:
-        """Hold a lock inside of `async with`. Waits for it at most `wait` seconds (then `LockTimeout`), or for ever.
+        """Hold a lock inside of an `async with` block.
 
-        If the lock is lost meanwhile, every call of this clerk raises `LockLost` until the block is left, and so does
-        leaving the block.
+        Waits for the lock at most `wait` seconds, and then raises `LockTimeout`; None: waits for ever. If the lock is
+        lost while the block runs, every call of this clerk raises `LockLost` until the block is left, and the end of
+        the block raises `LockLost`, too.
         """
         held = await self.acquire(name, wait)
         try:
             yield held
         except BaseException:
-            with suppress(ClerkError):  # the error inside of the block matters more
+            with suppress(ClerkError):  # the caller gets the error of the block instead
                 await self.release(held)
             raise
         await self.release(held)
 
     async def acquire(self, name: str, wait: float | None = None) -> HeldLock:
-        """Get a lock, which `release` gives back."""
+        """Get a lock, hold it until `release`, and return it.
+
+        Raises `LockTimeout` if the clerk does not get the lock within `wait` seconds; None: it waits for ever.
+        """
         granted: asyncio.Future[HeldLock] = asyncio.get_running_loop().create_future()
 
         def told(result: HeldLock | ClerkError) -> None:
@@ -159,7 +169,7 @@ class AsyncClerk:
             raise
 
     async def release(self, held: HeldLock) -> None:
-        """Give a lock back. Raises `LockLost` if it was lost."""
+        """Give a lock back. Raises `LockLost` if the lock was lost before."""
         answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._core.release(held, _teller(answered), self._driver.now, self._timeout)
         self._driver.act()
@@ -168,7 +178,10 @@ class AsyncClerk:
             raise error_of(reply)
 
     def listen(self, first: int | None = None) -> ChatStream:
-        """Every line of the chat from number `first` on, or from now on; continues at another server if one fails."""
+        """Iterate over every line of the chat from number `first` on; None: over those that are added from now on.
+
+        If the server fails, the iteration continues at another one without a gap.
+        """
         stream = ChatStream(first, self._catch_up, self._unlisten)
         self._core.listen(stream.listener, self._driver.now)
         self._driver.act()

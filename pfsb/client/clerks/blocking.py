@@ -20,7 +20,7 @@ from pfsb.client.servers import Servers
 T = TypeVar("T")
 
 END_SECONDS: Final = 1.0
-"""How long `close` waits until calls in other threads have failed."""
+"""How long, in seconds, `close` waits for the end of the calls of other threads, which it makes fail."""
 
 
 class Clerk:
@@ -33,7 +33,7 @@ class Clerk:
     """
 
     def __init__(self, servers: Servers, *, timeout_seconds: float | None = TIMEOUT_SECONDS, **options: Any) -> None:
-        """`timeout_seconds` limits each call, except waiting for a lock; None: a call waits for ever."""
+        """`timeout_seconds` limits each call by itself, except waiting for a lock; None: a call waits for ever."""
         self._clerk = AsyncClerk(servers, timeout_seconds=timeout_seconds, **options)
         self._timeout = timeout_seconds
         self._loop = asyncio.new_event_loop()
@@ -47,7 +47,7 @@ class Clerk:
         self.close()
 
     def close(self) -> None:
-        """Close the session; other clients can get its locks then. Calls under way in other threads fail."""
+        """Close the session, which releases its locks, and then the connection. Calls of other threads fail."""
         if self._thread.is_alive():
             self._wait(self._close())
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -55,11 +55,14 @@ class Clerk:
             self._loop.close()
 
     def run(self, call: Call[T]) -> T:
-        """Carry out a call that a function of `pfsb.client.calls` has made."""
+        """Carry out a call that was made by a function of `pfsb.client.calls`; returns its result."""
         return self._wait(self._clerk.run(call))
 
     def run_all(self, wanted: Iterable[Call[T]]) -> list[T]:
-        """Carry out several calls together; returns results in order. Raises the first error once all have ended."""
+        """Carry out several calls together; returns their results in the order of the calls.
+
+        If calls fail, the error of the first of them is raised when all calls have ended.
+        """
         return self._wait(self._clerk.run_all(wanted))
 
     def get(self, key: str, *, read: str = "linearizable") -> str | None:
@@ -71,43 +74,46 @@ class Clerk:
         return self.run(calls.entry(key, read=read))
 
     def put(self, key: str, value: str) -> int:
-        """Set a key; returns the revision."""
+        """Set a key; returns the revision at which it was written."""
         return self.run(calls.put(key, value))
 
     def delete(self, key: str) -> bool:
-        """Remove a key; returns whether it was there."""
+        """Remove a key; returns whether it existed."""
         return self.run(calls.delete(key))
 
     def cas(self, key: str, old: str | None, new: str) -> bool:
-        """Set a key if its value is `old`, or if it is absent (None); returns whether it was set."""
+        """Set a key if its value is `old`, or for `old` None if the key is absent; returns whether it was set."""
         return self.run(calls.cas(key, old, new))
 
     def incr(self, key: str, by: int = 1) -> int:
-        """Add to an integer; returns the sum."""
+        """Add `by` to the integer at a key, or to 0 if the key is absent; returns the sum."""
         return self.run(calls.incr(key, by))
 
     def append(self, key: str, text: str) -> str:
-        """Add to the end of a value; returns the whole."""
+        """Append text to the value of a key; returns the new value."""
         return self.run(calls.append(key, text))
 
     def puthash(self, key: str, value: str) -> str:
-        """Set a key to the hash of its old value and this; returns the old one."""
+        """Set a key to the hash of its old value followed by `value`; returns the old value."""
         return self.run(calls.puthash(key, value))
 
     def mput(self, values: Mapping[str, str]) -> int:
-        """Set several keys, all or nothing; returns the revision."""
+        """Set several keys, either all or none; returns the revision at which they were written."""
         return self.run(calls.mput(values))
 
     def mget(self, *keys: str) -> dict[str, Entry]:
-        """Return those of several keys that exist, all as of one moment."""
+        """Return the entries of those of the keys that exist, all as of one moment."""
         return self.run(calls.mget(*keys))
 
     def range(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[Entry]:
-        """Return the entries from `first` (included) to `end` (excluded; "": to the last), in byte order."""
+        """Return at most `limit` entries, in byte order of the keys, from key `first` on to before key `end`.
+
+        If `end` is "", the range goes on to the last key.
+        """
         return self.run(calls.range_(first, end, limit=limit))
 
     def keys(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[str]:
-        """Return the keys that `range` would give, without their values."""
+        """Return the keys that `range` would return entries of, without their values."""
         return self.run(calls.keys(first, end, limit=limit))
 
     def say(self, text: str) -> int:
@@ -116,22 +122,26 @@ class Clerk:
 
     @contextmanager
     def lock(self, name: str, wait: float | None = None) -> Iterator[HeldLock]:
-        """Hold a lock inside of `with`. Waits for the lock at most `wait` seconds (then `LockTimeout`), or for ever.
+        """Hold a lock inside of a `with` block.
 
-        If the lock is lost meanwhile, every call of this clerk raises `LockLost` until the block is left, and so does
-        leaving the block.
+        Waits for the lock at most `wait` seconds, and then raises `LockTimeout`; None: waits for ever. If the lock is
+        lost while the block runs, every call of this clerk raises `LockLost` until the block is left, and the end of
+        the block raises `LockLost`, too.
         """
         held = self._wait(self._clerk.acquire(name, wait))
         try:
             yield held
         except BaseException:
-            with suppress(ClerkError):  # the error inside of the block matters more
+            with suppress(ClerkError):  # the caller gets the error of the block instead
                 self._wait(self._clerk.release(held))
             raise
         self._wait(self._clerk.release(held))
 
     def listen(self, first: int | None = None) -> Chat:
-        """Every line of the chat from number `first` on, or from now on; continues at another server if one fails."""
+        """Iterate over every line of the chat from number `first` on; None: over those that are added from now on.
+
+        If the server fails, the iteration continues at another one without a gap.
+        """
         return Chat(self._wait(self._begin_to_listen(first)), self._wait)
 
     async def _begin_to_listen(self, first: int | None) -> ChatStream:
@@ -147,7 +157,7 @@ class Clerk:
     async def _close(self) -> None:
         await self._clerk.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        if others:  # calls of other threads: let them fail
+        if others:  # calls of other threads, which fail now that the clerk is closed
             await asyncio.wait(others, timeout=END_SECONDS)
         await asyncio.sleep(0)
 
@@ -168,7 +178,7 @@ class Clerk:
 
 
 class Chat:
-    """An iterator over lines of the chat; it ends when the clerk is closed, or with `close`."""
+    """An iterator over lines of the chat, which ends when the clerk or the iterator is closed."""
 
     def __init__(self, stream: ChatStream, wait: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
         self._stream = stream
@@ -194,5 +204,5 @@ class Chat:
 
 
 async def _next_of(stream: ChatStream) -> ChatLine | None:
-    # A future cannot carry a StopIteration of either kind.
+    # The end of the chat is None here, because a future cannot carry StopIteration or StopAsyncIteration.
     return await anext(stream, None)

@@ -1,6 +1,7 @@
-"""Calls of the applications as values: each has the line to send, and the function that reads its reply.
+"""Calls to the applications of a cluster as values: each has the line to send, and the function that reads its reply.
 
-A clerk has a method for each call. As values, calls can be given to `run_all`, which carries them out together.
+The public functions here make a call without sending it. A clerk has a method for each of them, which makes the call
+and carries it out; calls as values can be given to `run_all`, which carries them out together.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ READ_LEVELS: Final = ("linearizable", "sequential", "stale")
 
 @frozen
 class Call(Generic[T]):
-    """One command, whose result is of type T."""
+    """One command for a cluster, with the function that makes a result of type T from the reply to it."""
 
     line: str
     _read: Callable[[Reply], T]
     forgiven: frozenset[str] = frozenset()
-    """Codes of refusals that count as results and not as errors."""
+    """Error codes of refusals from which the call makes a result (as None from NOTFOUND) instead of raising an
+    error."""
 
     def read(self, reply: Reply) -> T:
-        """The result in a reply. Raises a `ClerkError` for a refusal that is no result."""
+        """The result in a reply. Raises a `ClerkError` for a refusal whose code is not among `forgiven`."""
         if not reply.ok and reply.code not in self.forgiven:
             raise error_of(reply)
         return self._read(reply)
@@ -37,7 +39,7 @@ class Call(Generic[T]):
 
 @frozen
 class Entry:
-    """A key as it was at one moment."""
+    """A key with the value and revision that it had at one moment."""
 
     key: str
     value: str
@@ -55,12 +57,12 @@ class ChatLine:
 
 
 def get(key: str, *, read: str = "linearizable") -> Call[str | None]:
-    """Get the value of a key; gives None if it is absent. `read` is linearizable, sequential or stale."""
+    """Get the value of a key; the result is None if it is absent. `read` is linearizable, sequential or stale."""
     return Call(_line("GET", key) + _level(read), _value_or_none, frozenset({"NOTFOUND"}))
 
 
 def entry(key: str, *, read: str = "linearizable") -> Call[Entry | None]:
-    """Get the value of a key and the revision at which it was written; gives None if it is absent."""
+    """Get the value of a key and the revision at which it was written; the result is None if the key is absent."""
 
     def made(reply: Reply) -> Entry | None:
         fields = reply.fields
@@ -70,49 +72,55 @@ def entry(key: str, *, read: str = "linearizable") -> Call[Entry | None]:
 
 
 def put(key: str, value: str) -> Call[int]:
-    """Set a key; gives the revision."""
+    """Set a key; the result is the revision at which it was written."""
     return Call(_line("PUT", key, value), _number("revision"))
 
 
 def delete(key: str) -> Call[bool]:
-    """Remove a key; gives whether it was there."""
+    """Remove a key; the result says whether it existed."""
     return Call(_line("DEL", key), lambda reply: bool(reply.fields["deleted"]))
 
 
 def cas(key: str, old: str | None, new: str) -> Call[bool]:
-    """Set a key if its value is `old`, or if it is absent (None); gives whether it was set."""
+    """Set a key if its value is `old`, or for `old` None if the key is absent; the result says whether it was set."""
     expected = "nil" if old is None else _quoted(old)
     return Call(f"CAS {_quoted(key)} {expected} {_quoted(new)}", lambda reply: reply.ok, frozenset({"CONFLICT"}))
 
 
 def incr(key: str, by: int = 1) -> Call[int]:
-    """Add to an integer, an absent one counting as 0; gives the sum. `StateError` if the value is no integer."""
+    """Add `by` to the integer at a key, or to 0 if the key is absent; the result is the sum.
+
+    Fails with `StateError` if the value is no integer.
+    """
     return Call(f"INCR {_quoted(key)} {by}", _number("value"))
 
 
 def append(key: str, text: str) -> Call[str]:
-    """Add to the end of a value; gives the whole."""
+    """Append text to the value of a key; the result is the new value."""
     return Call(_line("APPEND", key, text), _text("value"))
 
 
 def puthash(key: str, value: str) -> Call[str]:
-    """Set a key to the FNV-1a hash of its old value and this; gives the old one."""
+    """Set a key to the FNV-1a hash of its old value followed by `value`; the result is the old value."""
     return Call(_line("PUTHASH", key, value), _text("previous"))
 
 
 def mput(values: Mapping[str, str]) -> Call[int]:
-    """Set several keys, all or nothing; gives the revision."""
+    """Set several keys, either all or none; the result is the revision at which they were written."""
     words = [word for pair in values.items() for word in pair]
     return Call(_line("MPUT", *words), _number("revision"))
 
 
 def mget(*keys: str) -> Call[dict[str, Entry]]:
-    """Get several keys as of one moment; gives those that exist."""
+    """Get several keys, all as of one moment; the result has the entries of those that exist."""
     return Call(_line("MGET", *keys), lambda reply: {each.key: each for each in _entries(reply)})
 
 
 def range_(first: str = "", end: str = "", *, limit: int = 1_000) -> Call[list[Entry]]:
-    """Get at most `limit` entries from `first` (included) to `end` (excluded; "": to the last), in byte order."""
+    """Get at most `limit` entries, in byte order of the keys, from key `first` on to before key `end`.
+
+    If `end` is "", the range goes on to the last key.
+    """
     return Call(f"{_line('RANGE', first, end)} limit={limit}", _entries)
 
 
@@ -125,23 +133,27 @@ def keys(first: str = "", end: str = "", *, limit: int = 1_000) -> Call[list[str
 
 
 def say(text: str) -> Call[int]:
-    """Add a line to the chat; gives its index."""
+    """Add a line to the chat; the result is its index."""
     return Call(_line("SAY", text), _number("index"))
 
 
 def lock(name: str, wait: float | None = None) -> Call[int]:
-    """Get a lock; gives the token. Waits for the lock at most `wait` seconds (then `LockTimeout`), or for ever."""
+    """Get a lock; the result is its fencing token.
+
+    The call fails with `LockTimeout` if the session does not get the lock within `wait` seconds; None: it waits for
+    ever.
+    """
     option = "" if wait is None else f" wait={wait:.3f}"
     return Call(_line("LOCK", name) + option, _number("token"))
 
 
 def unlock(name: str, token: int) -> Call[None]:
-    """Give a lock back. `StateError` if the session does not hold it with that token."""
+    """Give a lock back. Fails with `StateError` if the session does not hold the lock with that token."""
     return Call(f"{_line('UNLOCK', name)} token={token}", lambda _reply: None)
 
 
 def listen(first: int | None) -> Call[int | None]:
-    """Follow the chat from line `first` on; None: from now on. Gives the index of the first line that will come."""
+    """Follow the chat from line `first` on; None: from now on. The result is the index of the first line to come."""
 
     def made(reply: Reply) -> int | None:
         return int(reply.fields["from"]) if "from" in reply.fields else first

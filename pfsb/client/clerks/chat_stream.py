@@ -1,4 +1,4 @@
-"""The chat as an asynchronous iterator."""
+"""The chat as an asynchronous iterator over its lines."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pfsb.client.clerks.errors import ClerkError, Closed
 from pfsb.client.clerks.listening import Listener
 
 LINES_MAX: Final = 1_000
-"""Maximum number of lines that wait to be read; further lines stay at the server until there is room."""
+"""Maximum number of lines that a stream keeps until the program reads them. Further lines are asked for again later."""
 
 
 class ChatStream:
-    """An iterator over lines of the chat, each once, in order; it ends when the clerk is closed, or with `aclose`."""
+    """An iterator over lines of the chat, each once, in order; ends when the clerk is closed, or after `aclose`."""
 
     def __init__(
         self, first: int | None, catch_up: Callable[[Listener], None], stop: Callable[[Listener], None]
@@ -42,7 +42,7 @@ class ChatStream:
         return self._lines.popleft()
 
     async def begun(self) -> None:
-        """Wait until a server follows the chat for this stream, so that no line from now on is missed."""
+        """Wait until a server has accepted LISTEN, so that the stream misses no line from now on."""
         await self._begun.wait()
         if isinstance(self._error, ClerkError):
             raise self._error

@@ -1,4 +1,4 @@
-"""The part that the three clerks have in common, without sockets and clock: deadlines, locks, the chat."""
+"""The part that the three clerks have in common, without sockets and clock: deadlines of calls, locks, the chat."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ class HeldLock:
 
     name: str
     token: int
-    """Fencing token. It grows with each grant, so that a resource which is told it can refuse former holders."""
+    """Fencing token, which grows with each grant of the lock. A resource that gets the token with each access can
+    refuse the accesses of former holders."""
     is_lost: bool = field(init=False, default=False)
     _watchers: list[Callable[[HeldLock], None]] = field(init=False, factory=list)
 
     def on_lost(self, tell: Callable[[HeldLock], None]) -> None:
-        """Have `tell` called when the lock is lost; at once, if it is lost already."""
+        """Have `tell` called, once, when the lock is lost; at once, if it is lost already."""
         if self.is_lost:
             tell(self)
         else:
@@ -46,7 +47,7 @@ class HeldLock:
             raise error_of(lock_lost(self.name))
 
     def lose(self) -> None:
-        """Called by the clerk: the session has ended, and the lock is lost with it."""
+        """Called by the clerk when its session has ended: the lock is lost, and the `on_lost` callbacks are called."""
         self.is_lost = True
         watchers, self._watchers = self._watchers, []
         for tell in watchers:
@@ -54,13 +55,13 @@ class HeldLock:
 
 
 def lock_lost(name: str) -> Reply:
-    """The refusal of a call while a lock of the clerk is lost."""
+    """The refusal that answers every call of a clerk from the loss of a lock until the program releases that lock."""
     return refusal("LOCKLOST", "none", f'lock "{name}" is lost: its session has ended')
 
 
 @define(eq=False)
 class ClerkCore:
-    """A client that adds deadlines, locks and the chat to a `ClientCore`; a driver drives it in the same way."""
+    """A client that adds deadlines, locks and the chat to a `ClientCore`; a driver calls it like a `ClientCore`."""
 
     _core: ClientCore
     on_session_end: Callable[[SessionEnd], None] = _ignore
@@ -84,10 +85,10 @@ class ClerkCore:
     def call(
         self, line: str, answered: Answered, now: float, timeout_seconds: float | None, late: Answered = _ignore
     ) -> Command | None:
-        """Have a line carried out; `answered` may be called before this method returns.
+        """Carry out a command line; `answered` is called with the reply, once, perhaps before this method returns.
 
-        Returns the command, or None if it was refused without being sent. After `timeout_seconds` the answer is
-        UNAVAILABLE; a reply that arrives later goes to `late`.
+        Returns the command, or None if it was refused without being sent. If there is no reply after `timeout_seconds`,
+        `answered` is called with the refusal UNAVAILABLE, and later `late` with the reply, if it still arrives.
         """
         self._now = now
         lost = next((each.name for each in self._locks.values() if each is not None and each.is_lost), None)
@@ -97,7 +98,7 @@ class ClerkCore:
         return self._submit(line, answered, timeout_seconds, late)
 
     def give_up(self, command: Command) -> None:
-        """Stop waiting for a command. The command may run all the same, if it was sent."""
+        """Stop waiting for the answer to a command. If the command was sent, servers may execute it all the same."""
         self._core.give_up(command)
 
     def _submit(
@@ -113,7 +114,7 @@ class ClerkCore:
 
     def _time_out(self, command: Command, answered: Answered, late: Answered) -> None:
         if command.verb == "UNLOCK":
-            # UNLOCK is never given up, even if it was not sent yet: the lock would be held until the session ends.
+            # The client never gives up an UNLOCK, even an unsent one: the lock would be held until the session ends.
             command.hand_over(late)
             fate = "unknown"
         else:
@@ -136,9 +137,13 @@ class ClerkCore:
         now: float,
         timeout_seconds: float | None,
     ) -> Callable[[], None]:
-        """Get a lock; returns a function to call when the program does not wait for the lock any more."""
+        """Get a lock; `told` is called, once, with the lock, or with the error if the session does not get it.
+
+        Returns a function that the caller must call if the program does not wait for the lock any more. It takes
+        nothing.
+        """
         if name in self._locks:
-            # The servers would grant the lock at once, since the same session holds it.
+            # The clerk has, or wants, the lock: servers would grant it again at once, as they know only the session.
             told(StateError(f'this clerk has, or wants, lock "{name}" already; another Clerk can wait', "HELD", "none"))
             return lambda: None
         line = calls.lock(name, wait).line
@@ -149,9 +154,10 @@ class ClerkCore:
         return lambda: None if command is None else self._give_up_lock(name, command)
 
     def release(self, held: HeldLock, answered: Answered, now: float, timeout_seconds: float | None) -> None:
-        """Give a lock back. If the lock is lost, the answer is LOCKLOST, and the clerk takes calls again.
+        """Give a lock back; `answered` is called, once, with the reply.
 
-        After `timeout_seconds` the answer is UNAVAILABLE; the lock is still given back once a server answers.
+        If the lock is lost, the reply is LOCKLOST, and from then on the clerk accepts calls again. If no server answers
+        within `timeout_seconds`, the reply is UNAVAILABLE, and the clerk goes on until a server has taken UNLOCK.
         """
         self._now = now
         if self._locks.get(held.name) is not held:
@@ -181,10 +187,10 @@ class ClerkCore:
             self._locks.pop(name, None)
 
     def _granted_too_late(self, name: str, reply: Reply) -> None:
-        """A lock was granted after the program has stopped waiting for it: give it back.
+        """Called with the reply to a LOCK that the program has stopped waiting for: if granted, give the lock back.
 
-        Until UNLOCK is answered, the lock stays in `_locks`, so that no user of this clerk can ask for it: the servers
-        would grant it to the same session at once, and UNLOCK would then take it away from that user.
+        Until UNLOCK is answered, the lock stays in `_locks`, so that no other call of this clerk can ask for it: the
+        servers would grant it to the same session at once, and UNLOCK would then take it away from that caller.
         """
         if reply.ok:
             line = calls.unlock(name, int(reply.fields["token"])).line
@@ -206,17 +212,17 @@ class ClerkCore:
     # ------------------------------------------------------------------ the chat
 
     def listen(self, listener: Listener, now: float) -> None:
-        """Deliver the chat to this listener, too."""
+        """Begin to deliver lines of the chat to this listener."""
         self._now = now
         self.listeners.add(listener)
 
     def unlisten(self, listener: Listener, now: float) -> None:
-        """Deliver nothing more to this listener."""
+        """Stop delivering lines of the chat to this listener."""
         self._now = now
         self.listeners.remove(listener)
 
     def catch_up(self, listener: Listener, now: float) -> None:
-        """This listener has room for lines again."""
+        """Called when a listener that had to refuse a line has room again."""
         self._now = now
         self.listeners.catch_up(listener)
 

@@ -13,7 +13,7 @@ from pfsb.client.core.timeouts import RESPONSE_SECONDS, ResponseTimeout
 from pfsb.client.servers import Servers, addresses_of
 
 TIMEOUT_SECONDS: Final = 60.0
-"""How long a call waits for any server, unless the program says otherwise."""
+"""How long, in seconds, a call waits for an answer from any server, unless the program chooses another time."""
 
 
 def _ignore(_what: object) -> None:
@@ -31,11 +31,11 @@ def make_clerk_core(
 ) -> ClerkCore:
     """Make the core of a clerk from the options that every clerk takes.
 
-    `client_id` is for a session that outlives the program; each clerk must have one of its own. `patience_seconds`
-    is how long the first server may leave a request without an answer before the clerk tries another server.
-    `on_session_end` is told of each session that is lost. `dice` chooses the server that the clerk tries first, so
-    that the clerks of a cluster do not all begin at the same one. Raises `ConfigError` for addresses that a client
-    cannot reach.
+    `client_id` names the session, and is needed only for a session that outlives the program; two clerks must not have
+    the same. `patience_seconds` is how long a server may leave a request without an answer before the clerk tries
+    another server; each server without an answer makes this time longer. `on_session_end` is called for each session
+    that is lost. `dice` chooses the server that the clerk tries first, so that the clerks of a cluster do not all begin
+    at the same server. Raises `ConfigError` for addresses that a client cannot reach.
     """
     dice = Random() if dice is None else dice
     addresses = addresses_of(servers)

@@ -1,4 +1,4 @@
-"""The errors of calls. Each error says whether the call was carried out, and advises what to do.
+"""The errors that calls of a clerk raise. Each says whether the call was carried out, and what the program should do.
 
 ``fate`` is ``none`` (the call was not carried out, and will not be), ``done`` (the call was carried out; only the
 answer is missing) or ``unknown`` (the call may have been carried out, or may be later).
@@ -12,7 +12,7 @@ from pfsb.client.core.replies import Reply
 
 
 class ClerkError(Exception):
-    """A call was not answered with success."""
+    """A call of a clerk has failed; the base class of all errors here."""
 
     advice: ClassVar[str] = "look at the state before you go on"
 
@@ -22,7 +22,7 @@ class ClerkError(Exception):
         self.code = code
         """The code of the line protocol's ERR reply."""
         self.fate = fate
-        """none, done or unknown."""
+        """Whether the call was carried out: none, done or unknown."""
 
 
 class BadCall(ClerkError):
@@ -38,13 +38,13 @@ class StateError(ClerkError):
 
 
 class LockTimeout(StateError):
-    """Another session has kept the lock for as long as the call was to wait."""
+    """The call has waited for a lock as long as it should, and another session still holds the lock."""
 
     advice = "wait longer, or do without"
 
 
 class Unavailable(ClerkError):
-    """No server has answered in time."""
+    """No server has carried out the call in time."""
 
     advice = "with fate=none call again; with fate=unknown look first whether it happened"
 
@@ -56,7 +56,7 @@ class SessionLost(ClerkError):
 
 
 class SessionExpired(SessionLost):
-    """No server has heard of this clerk for longer than `ttl_seconds`. The clerk has begun another session."""
+    """No server has heard from this clerk for longer than `ttl_seconds`. The clerk has begun another session."""
 
 
 class SessionReplaced(SessionLost):
@@ -66,7 +66,7 @@ class SessionReplaced(SessionLost):
 
 
 class LockLost(SessionLost):
-    """A lock was lost that the program believes to hold. Until the program releases it, the clerk sends no call."""
+    """The clerk has lost a lock of the program, and refuses every call until the program releases this lock."""
 
     advice = "leave the `with` of the lost lock first; what was done since may have collided with its new holder"
 
@@ -84,7 +84,7 @@ class Closed(ClerkError):
 
 
 class ServerFault(ClerkError):
-    """A server has failed to carry out the call."""
+    """A server has answered with an error that no other class stands for, such as a failure of its own."""
 
     advice = "tell whoever runs it; its log says more"
 

@@ -1,4 +1,5 @@
-"""Several listeners to one chat. Each has its own position in it, and gets every line from there on exactly once."""
+"""Several listeners to the chat over one connection. Each listener has its own position in the chat, and gets every
+line after that position once."""
 
 from __future__ import annotations
 
@@ -12,50 +13,56 @@ from pfsb.client.clerks.errors import ClerkError
 
 @define(eq=False)
 class Listener:
-    """A receiver of lines, from number `next` on; None: from the next line on that is added."""
+    """A receiver of lines of the chat; `next` is the number of the line that it needs next, None: the next new line."""
 
     next: int | None
     deliver: Callable[[ChatLine], bool]
-    """Takes a line, and returns whether there was room for it. Without room, the line comes again after
-    `Listeners.catch_up`."""
+    """Called with each line; returns whether the listener had room for the line.
+
+    If it had no room, the listener gets this line again, and those after it, once `Listeners.catch_up` is called.
+    """
     fail: Callable[[ClerkError], None]
-    """Called when no more lines will come."""
+    """Called once, with the error, when no more lines will come."""
     begun: Callable[[], None]
-    """Called when a server follows the chat, so that every line from `next` on will come."""
+    """Called each time that a server has accepted LISTEN, so that every line from `next` on will come."""
     is_behind: bool = False
     """True: the listener has refused a line for lack of room, and gets none until `Listeners.catch_up`."""
 
 
 @define(eq=False)
 class Listeners:
-    """The listeners of one connection, which follows the chat from the earliest line on that a listener needs."""
+    """The listeners of one client, which asks its server for lines from the earliest one on that a listener needs."""
 
     _ask: Callable[[int | None], None]
-    """Asks the server for lines from this number on (None: from now on); its answer comes by `began`."""
+    """Function that asks the server for lines from a number on (None: from now on). `began` is to be called when the
+    server answers."""
     _stop: Callable[[], None]
-    """Asks the server for no more lines."""
+    """Function that asks the server for no more lines."""
     _all: list[Listener] = field(factory=list)
 
     def add(self, listener: Listener) -> None:
-        """Deliver lines to this listener."""
+        """Begin to deliver lines to this listener."""
         self._all.append(listener)
         self._ask(listener.next)
 
     def remove(self, listener: Listener) -> None:
-        """Deliver no more lines to this listener."""
+        """Stop delivering lines to this listener."""
         if listener in self._all:
             self._all.remove(listener)
             if not self._all:
                 self._stop()
 
     def catch_up(self, listener: Listener) -> None:
-        """This listener has room again: have the lines repeated that it has missed."""
+        """Called when a listener has room again: ask the server to repeat the lines that this listener has missed."""
         if listener.is_behind:
             listener.is_behind = False
             self._ask(listener.next)
 
     def began(self, first: int | None) -> None:
-        """The server sends lines from number `first` on. If a listener needs earlier ones, ask for these."""
+        """Called when the server has answered that it sends lines from number `first` on.
+
+        If a listener needs earlier lines, ask for them.
+        """
         for listener in self._all:
             listener.next = first if listener.next is None else listener.next
             listener.begun()
@@ -64,9 +71,9 @@ class Listeners:
             self._ask(needed)
 
     def heard(self, line: ChatLine) -> None:
-        """Deliver a line to those listeners whose next line it is.
+        """Deliver a line to those listeners that need this line next.
 
-        Other listeners have had the line already, or will get it when the server repeats it for them.
+        The other listeners have got the line already, or will get it when the server repeats it.
         """
         for listener in list(self._all):
             if not listener.is_behind and listener.next in (None, line.index):
@@ -76,7 +83,7 @@ class Listeners:
                     listener.next, listener.is_behind = line.index, True
 
     def fail(self, error: ClerkError) -> None:
-        """No more lines will come to any listener."""
+        """Called when no more lines will come: remove all listeners, and call their `fail`."""
         listeners, self._all = self._all, []
         for listener in listeners:
             listener.fail(error)

@@ -31,7 +31,7 @@ class TwistedClerk:
     def __init__(
         self, reactor: Any, servers: Servers, *, timeout_seconds: float | None = TIMEOUT_SECONDS, **options: Any
     ) -> None:
-        """`timeout_seconds` limits each call, except waiting for a lock; None: a call waits for ever."""
+        """`timeout_seconds` limits each call by itself, except waiting for a lock; None: a call waits for ever."""
         self._core = make_clerk_core(servers, **options)
         self._timeout = timeout_seconds
         self._driver = TwistedDriver(reactor, self._core)
@@ -44,11 +44,11 @@ class TwistedClerk:
         await self.close()
 
     def close(self) -> Deferred[None]:
-        """Close the session; other clients can get its locks then."""
+        """Close the session, which releases its locks, and then the connection; fires when both are closed."""
         return self._driver.stop()
 
     def run(self, call: Call[T]) -> Deferred[T]:
-        """Carry out a call that a function of `pfsb.client.calls` has made."""
+        """Carry out a call that was made by a function of `pfsb.client.calls`; the Deferred fires with its result."""
 
         def give_up(_answered: Deferred[Reply]) -> None:
             if command is not None:
@@ -60,55 +60,61 @@ class TwistedClerk:
         return answered.addCallback(call.read)
 
     def run_all(self, wanted: Iterable[Call[T]]) -> Deferred[list[T]]:
-        """Carry out several calls together; fires with the results in order, or fails with the first error."""
+        """Carry out several calls together; the Deferred fires with their results in the order of the calls.
+
+        It fails with the first error as soon as one call fails.
+        """
         return gatherResults([self.run(call) for call in wanted], consumeErrors=True).addErrback(_first_error)
 
     def get(self, key: str, *, read: str = "linearizable") -> Deferred[str | None]:
-        """Fires with the value of a key; None if it is absent."""
+        """Get the value of a key; the Deferred fires with the value, or None if the key is absent."""
         return self.run(calls.get(key, read=read))
 
     def entry(self, key: str, *, read: str = "linearizable") -> Deferred[Entry | None]:
-        """Fires with the value of a key and the revision at which it was written; None if it is absent."""
+        """Get a key; the Deferred fires with its value and revision, or None if the key is absent."""
         return self.run(calls.entry(key, read=read))
 
     def put(self, key: str, value: str) -> Deferred[int]:
-        """Set a key; fires with the revision."""
+        """Set a key; the Deferred fires with the revision at which it was written."""
         return self.run(calls.put(key, value))
 
     def delete(self, key: str) -> Deferred[bool]:
-        """Remove a key; fires with whether it was there."""
+        """Remove a key; the Deferred fires with whether it existed."""
         return self.run(calls.delete(key))
 
     def cas(self, key: str, old: str | None, new: str) -> Deferred[bool]:
-        """Set a key if its value is `old`, or if it is absent (None); fires with whether it was set."""
+        """Set a key if its value is `old`, or for `old` None if the key is absent; fires with whether it was set."""
         return self.run(calls.cas(key, old, new))
 
     def incr(self, key: str, by: int = 1) -> Deferred[int]:
-        """Add to an integer; fires with the sum."""
+        """Add `by` to the integer at a key, or to 0 if the key is absent; the Deferred fires with the sum."""
         return self.run(calls.incr(key, by))
 
     def append(self, key: str, text: str) -> Deferred[str]:
-        """Add to the end of a value; fires with the whole."""
+        """Append text to the value of a key; the Deferred fires with the new value."""
         return self.run(calls.append(key, text))
 
     def puthash(self, key: str, value: str) -> Deferred[str]:
-        """Set a key to the hash of its old value and this; fires with the old one."""
+        """Set a key to the hash of its old value followed by `value`; the Deferred fires with the old value."""
         return self.run(calls.puthash(key, value))
 
     def mput(self, values: Mapping[str, str]) -> Deferred[int]:
-        """Set several keys, all or nothing; fires with the revision."""
+        """Set several keys, either all or none; the Deferred fires with the revision at which they were written."""
         return self.run(calls.mput(values))
 
     def mget(self, *keys: str) -> Deferred[dict[str, Entry]]:
-        """Fires with those of several keys that exist, all as of one moment."""
+        """Get several keys; the Deferred fires with the entries of those that exist, all as of one moment."""
         return self.run(calls.mget(*keys))
 
     def range(self, first: str = "", end: str = "", *, limit: int = 1_000) -> Deferred[list[Entry]]:
-        """Fires with the entries from `first` (included) to `end` (excluded; "": to the last), in byte order."""
+        """Get at most `limit` entries, in byte order of the keys, from key `first` on to before key `end`.
+
+        If `end` is "", the range goes on to the last key. The Deferred fires with the entries.
+        """
         return self.run(calls.range_(first, end, limit=limit))
 
     def keys(self, first: str = "", end: str = "", *, limit: int = 1_000) -> Deferred[list[str]]:
-        """Fires with the keys that `range` would give, without their values."""
+        """Get keys; the Deferred fires with the keys of the entries that `range` would give, without their values."""
         return self.run(calls.keys(first, end, limit=limit))
 
     def say(self, text: str) -> Deferred[int]:
@@ -116,15 +122,19 @@ class TwistedClerk:
         return self.run(calls.say(text))
 
     def lock(self, name: str, wait: float | None = None) -> LockContext:
-        """Hold a lock inside of `async with`. Waits for it at most `wait` seconds (then `LockTimeout`), or for ever.
+        """Hold a lock inside of an `async with` block.
 
-        If the lock is lost meanwhile, every call of this clerk fails with `LockLost` until the block is left, and so
-        does leaving the block.
+        Waits for the lock at most `wait` seconds, and then raises `LockTimeout`; None: waits for ever. If the lock is
+        lost while the block runs, every call of this clerk fails with `LockLost` until the block is left, and the end
+        of the block raises `LockLost`, too.
         """
         return LockContext(self, name, wait)
 
     def acquire(self, name: str, wait: float | None = None) -> Deferred[HeldLock]:
-        """Get a lock, which `release` gives back."""
+        """Get a lock, and hold it until `release`; the Deferred fires with the lock.
+
+        It fails with `LockTimeout` after `wait` seconds; None: never.
+        """
         granted: Deferred[HeldLock] = Deferred(lambda _granted: forget())
 
         def told(result: HeldLock | ClerkError) -> None:
@@ -136,7 +146,10 @@ class TwistedClerk:
         return granted
 
     def release(self, held: HeldLock) -> Deferred[None]:
-        """Give a lock back. Fails with `LockLost` if it was lost."""
+        """Give a lock back.
+
+        The Deferred fires when that is done, and fails with `LockLost` if the lock was lost before.
+        """
         answered: Deferred[Reply] = Deferred()
         self._core.release(held, _teller(answered), self._driver.now, self._timeout)
         self._driver.act()
@@ -148,9 +161,9 @@ class TwistedClerk:
         first: int | None = None,
         failed: Callable[[ClerkError], None] = lambda _error: None,
     ) -> Listening:
-        """Call `heard` with every line of the chat from number `first` on, or from now on.
+        """Call `heard` with every line of the chat from number `first` on; None: with those added from now on.
 
-        `failed` is called when no more lines will come: the clerk was closed, or the cluster has no chat.
+        `failed` is called if no more lines will come, because the clerk was closed or the cluster has no chat.
         """
 
         def deliver(line: ChatLine) -> bool:
@@ -165,21 +178,21 @@ class TwistedClerk:
 
 @define(eq=False)
 class Listening:
-    """A running `listen`."""
+    """A listener to the chat that `TwistedClerk.listen` has started."""
 
     _core: ClerkCore
     _driver: TwistedDriver
     _listener: Listener
 
     def stop(self) -> None:
-        """Call `heard` no more."""
+        """Stop listening: the listener's callback is not called any more."""
         self._core.unlisten(self._listener, self._driver.now)
         self._driver.act()
 
 
 @define(eq=False)
 class LockContext:
-    """A lock for `async with`."""
+    """The context manager of `TwistedClerk.lock`: gets the lock on entry, and gives it back at the end."""
 
     _clerk: TwistedClerk
     _name: str
@@ -195,7 +208,7 @@ class LockContext:
         try:
             await self._clerk.release(self._held)
         except ClerkError:
-            # An error inside of the block matters more.
+            # If the block has raised an error, the caller gets that error instead.
             if kind is None:
                 raise
 

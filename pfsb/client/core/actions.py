@@ -1,4 +1,5 @@
-"""The interface between the client's core and its driver: actions to carry out, and calls to make."""
+"""The interface between the client's core and its driver: the actions that the driver carries out for the core, and
+the methods of the core that the driver calls."""
 
 from __future__ import annotations
 
@@ -11,21 +12,21 @@ from pfsb.client.core.addresses import ServerAddress
 
 @frozen
 class Connect:
-    """The driver tries to reach this server, and then calls `connected` or `lost`."""
+    """An action: the driver must try to connect to the server at `address`, and then call `connected` or `lost`."""
 
     address: ServerAddress
 
 
 @frozen
 class Send:
-    """The driver writes these bytes to the connection, if there still is one."""
+    """An action: the driver must write these bytes to the connection, if there still is a connection."""
 
     data: bytes
 
 
 @frozen
 class HangUp:
-    """The driver leaves the connection, or the attempt at one; bytes that arrive on it later are dropped."""
+    """An action: the driver must end the connection, or the attempt to connect, and drop bytes that still arrive."""
 
     at_once: bool
     """True: abort the connection, so that the server notices at once. False: send what is still unsent, then close."""
@@ -36,20 +37,22 @@ Action = Connect | Send | HangUp
 
 @frozen
 class SessionEnd:
-    """The session was lost: its locks are free, or are held by another session."""
+    """The report to a program that its session was lost. The locks of the session are free now, or others hold them."""
 
     code: str
-    """NOSESSION: the session has expired, and another was begun. REPLACED: another program has it, and keeps it."""
+    """NOSESSION: the session has expired, and the client begins another one. REPLACED: another program has opened the
+    session, and keeps it."""
     locks: tuple[str, ...]
     """Names of the locks that the session held, as far as the client knew."""
     text: str
-    """The reason, for a person."""
+    """The reason of the loss, as a text for people."""
 
 
 class Driven(Protocol):
-    """A client without sockets and clock, as its driver sees it; after each call the driver runs `take_actions`.
+    """A client without sockets and clock, as its driver sees it.
 
-    The methods are documented at `pfsb.client.core.client_core.ClientCore`.
+    After each call of a method, the driver carries out the actions that `take_actions` returns. The methods are
+    documented at `pfsb.client.core.client_core.ClientCore`.
     """
 
     @property
@@ -74,7 +77,7 @@ class Driven(Protocol):
 
 
 def send_together(actions: list[Action]) -> list[Action]:
-    """The actions with neighbouring `Send`s merged, so that they take one system call and often one packet."""
+    """Merge neighbouring `Send`s of these actions, so that they take one system call and often one packet."""
     merged: list[Action] = []
     pieces: list[bytes] = []
     for action in actions:

@@ -10,22 +10,22 @@ from attrs import frozen
 from pfsb.config.yaml_file import ConfigError
 
 CONNECT_SECONDS: Final = 1
-"""How long a server may take to accept a connection before the client counts it as dead."""
+"""How long, in seconds, a server may take to accept a connection before the client tries another server."""
 
 
 @frozen
 class ServerAddress:
-    """Where the clients of one server connect."""
+    """The address at which one server accepts its clients."""
 
     id: int
     endpoint: str
-    """Client endpoint string of Twisted."""
+    """The address as a client endpoint string of Twisted."""
     shown: str
     """The address as a person writes it, such as 127.0.0.1:9402."""
 
     @property
     def place(self) -> tuple[str, int] | str:
-        """Host and port, or the path of a unix socket."""
+        """The address as asyncio needs it: host and port, or the path of a unix socket."""
         (kind, *words), options = endpoint_parts(self.endpoint)
         if kind == "unix":
             return options.get("path") or words[0]
@@ -33,7 +33,10 @@ class ServerAddress:
 
 
 def address_from_text(server_id: int, text: str) -> ServerAddress:
-    """The address that a person wrote: `host:port`, `[host]:port`, or a path that begins with a slash."""
+    """Read an address that a person wrote: `host:port`, `[host]:port`, or a path that begins with a slash.
+
+    Raises `ConfigError` for another text.
+    """
     if text.startswith("/"):
         return unix_address(server_id, text)
     host, colon, port = text.rpartition(":")
@@ -55,7 +58,10 @@ def unix_address(server_id: int, path: str) -> ServerAddress:
 
 
 def endpoint_parts(text: str) -> tuple[list[str], dict[str, str]]:
-    """An endpoint string's positional parts and its name=value parts; a backslash takes the meaning from a colon."""
+    """Split an endpoint string of Twisted at its colons into positional parts and name=value parts.
+
+    A colon behind a backslash belongs to its part.
+    """
     words: list[str] = []
     options: dict[str, str] = {}
     for part in re.split(r"(?<!\\):", text):

@@ -1,4 +1,4 @@
-"""The position of a client in the chat that it follows, which outlives connections."""
+"""The position of a client in the chat that it follows, kept when the client moves to another connection."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pfsb.client.core.replies import EventLine, Reply
 
 @define(eq=False)
 class ChatCursor:
-    """Learns from LISTEN, UNLISTEN and CHAT events which line of the chat comes next."""
+    """Finds out, from answers to LISTEN and UNLISTEN and from CHAT events, which line of the chat the client needs
+    next."""
 
     listen_line: str | None = None
-    """The request that makes a server continue at the next line; None: the chat is not followed."""
+    """The LISTEN request that makes a server continue at the line that is needed next; None: the client does not follow
+    the chat."""
 
     def answered(self, command: Command, reply: Reply) -> None:
-        """A server has answered this command, whatever its verb."""
+        """Called when a server has answered a command of any verb; only LISTEN and UNLISTEN have an effect."""
         if reply.ok and command.verb == "LISTEN":
             first = reply.fields.get("from")
             self.listen_line = command.line if first is None else f"LISTEN from={first}"
@@ -24,6 +26,6 @@ class ChatCursor:
             self.listen_line = None
 
     def heard(self, event: EventLine) -> None:
-        """A server has sent this event."""
+        """Called for every event that a server has sent; only CHAT has an effect."""
         if event.name == "CHAT" and self.listen_line is not None:
             self.listen_line = f"LISTEN from={int(event.fields['index']) + 1}"

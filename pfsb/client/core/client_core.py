@@ -1,9 +1,9 @@
-"""The client without sockets and clock: it is told of bytes and of the time, and says what to send and where.
+"""The client without sockets and clock: a driver tells it the time and what has arrived, and gets actions from it.
 
-The client keeps one session, at one server at a time, and goes to the next server as soon as one does not answer. It
-numbers the commands. Commands that are unanswered when the client moves on are repeated with the same numbers, in
-order, so that each runs once whichever server answers (docs/protocol.rst). After each call, the driver carries out
-`take_actions`, and arranges to call `woken` at `wake_at`.
+The client keeps one session, is connected to one server at a time, and goes to the next server when the present one
+does not answer in time. It numbers the commands. Commands that are unanswered when the client moves on are repeated
+with the same numbers, in order, so that each runs once whichever server answers (docs/protocol.rst). After each call
+of the core, the driver carries out the actions that `take_actions` returns, and arranges to call `woken` at `wake_at`.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ from pfsb.client.core.server_rotation import ServerRotation
 from pfsb.client.core.timeouts import ResponseTimeout
 
 WINDOW: Final = 64
-"""Maximum number of commands under way at once. A server keeps the replies of the last `session_window` (128) commands
-for repetition, so a repeated command of this window always gets its reply."""
+"""Maximum number of commands of a client under way at once. A server keeps the replies to the last `session_window`
+(128) commands of each session, so that every unanswered command still gets its reply when it is repeated."""
 BYE_SECONDS: Final = 1.0
-"""How long a client that stops waits for the answer to BYE."""
+"""How long, in seconds, a client that stops waits for the answer to BYE."""
 TTL_SECONDS: Final = 10
-"""How long a session lives after servers have last heard from its client, unless the program says otherwise."""
+"""How long, in seconds, a session lives after the servers have last heard from its client, unless the program chooses
+another time."""
 PROBES_PER_TTL: Final = 3
-"""How many times in each `ttl` an idle client checks that its server still serves it."""
+"""How many times in `ttl_seconds` an idle client asks its server for an answer, to notice a server that has failed."""
 
 
 def new_client_id() -> str:
-    """A random id of 128 bits, which no other client has."""
+    """A random client id of 128 bits, which no other client has."""
     return secrets.token_hex(16)
 
 
@@ -64,17 +65,17 @@ class ClientCore:
     response_timeout: ResponseTimeout = field(factory=ResponseTimeout)
     on_event: Callable[[EventLine], None] = _ignore
     on_server: Callable[[ServerAddress], None] = _ignore
-    """Called whenever another server has accepted the connection."""
+    """Called with the server's address whenever a server has accepted a connection."""
     on_session_end: Callable[[SessionEnd], None] = _ignore
-    """Called when the session is lost, before the commands that cannot go on without it are refused."""
+    """Called, once for each session that is lost, before the commands that cannot go on without it are refused."""
     dice: Random = field(factory=Random)
     index: int = 0
     """Position in `addresses` of the server that is tried first."""
 
     retries: int = field(init=False, default=0)
-    """How many times commands were sent again so far."""
+    """How many times, so far, the client had to send a command again."""
     stopped: bool = field(init=False, default=False)
-    """True: the connection is closed, and no further action will come."""
+    """True: the client has stopped for good. Its last action is a `HangUp`."""
     held_locks: HeldLocks = field(init=False, factory=HeldLocks)
     _now: float = field(init=False, default=0.0)
     _actions: list[Action] = field(init=False, factory=list)
@@ -86,7 +87,8 @@ class ClientCore:
     _chat_cursor: ChatCursor = field(init=False, factory=ChatCursor)
     _rotation: ServerRotation = field(init=False)
     _final_refusal: Reply | None = field(init=False, default=None)
-    """The answer to every further command of the session: it was closed, or replaced. None: commands are taken."""
+    """The refusal that answers every further command, after the session was closed or was taken over by another
+    program. None: commands are accepted."""
 
     @_commands.default
     def _make_commands(self) -> CommandQueue:
@@ -108,8 +110,10 @@ class ClientCore:
         self._connect()
 
     def submit(self, line: str, answered: Answered, now: float) -> Command:
-        """Have a line without number carried out; `answered` is called with its reply, OK or not, perhaps before this
-        method returns."""
+        """Carry out a command line, to which the client gives a number.
+
+        `answered` is called with the reply, OK or not, once, perhaps before this method returns.
+        """
         self._now = now
         command = Command(line, answered)
         if self._final_refusal is not None and (self.stopped or self._bye_until is not None or not command.is_local):
@@ -120,10 +124,10 @@ class ClientCore:
         return command
 
     def give_up(self, command: Command, late: Answered = _ignore) -> str:
-        """Stop waiting for the answer; returns the command's fate, "none" or "unknown".
+        """Stop waiting for the answer to a command; returns the command's fate, "none" or "unknown".
 
-        A command of unknown fate is still repeated until its answer arrives, so that a lock which it has
-        taken can be given back; the answer goes to `late`.
+        The client goes on repeating a command of unknown fate until its answer arrives, and calls `late` with this
+        answer, so that the caller can give back a lock which the command has taken.
         """
         if command.may_have_run:
             command.hand_over(late)
@@ -133,7 +137,7 @@ class ClientCore:
         return "none"
 
     def stop(self, now: float) -> None:
-        """Close the session, if a server is connected that can be told, and then the connection."""
+        """Close the session with BYE, if a server has answered HELLO on this connection, then close the connection."""
         if self.stopped or self._bye_until is not None:
             return
         self._now = now
@@ -150,7 +154,7 @@ class ClientCore:
     # ------------------------------------------------------------------ calls of the driver
 
     def connected(self, now: float) -> None:
-        """The server of the last `Connect` has taken the connection."""
+        """Called by the driver when the server of the last `Connect` has accepted the connection."""
         self._now = now
         self._connection = LineConnection(self._heard_event, self._move_on)
         self.on_server(self.server)
@@ -161,13 +165,13 @@ class ClientCore:
         self._pump()
 
     def received(self, data: bytes, now: float) -> None:
-        """The connected server has sent these bytes."""
+        """Called by the driver when the connected server has sent these bytes."""
         self._now = now
         if self._connection is not None:
             self._connection.receive(data)
 
     def lost(self, why: str, now: float) -> None:
-        """The connection has ended, or could not be made."""
+        """Called by the driver when the connection has ended or could not be made."""
         self._now = now
         if self._bye_until is not None:
             self._close()
@@ -176,7 +180,7 @@ class ClientCore:
 
     @property
     def wake_at(self) -> float | None:
-        """When the driver must call `woken`; None: the client waits for no time."""
+        """The time at which the driver must call `woken`; None: the client has no deadline now."""
         if self.stopped:
             return None
         if self._connection is None or self._bye_until is not None:
@@ -186,7 +190,7 @@ class ClientCore:
         return self._probe_at
 
     def woken(self, now: float) -> None:
-        """The time is `wake_at`, or later; an earlier call does nothing."""
+        """Called by the driver at `wake_at` or later; an earlier call does nothing."""
         wake_at = self.wake_at
         if wake_at is None or now < wake_at:
             return
@@ -196,13 +200,13 @@ class ClientCore:
         elif self._connection is None:
             self._connect()
         elif self._is_awaiting:
-            # A server that runs but has no majority does not answer; another server may have the majority.
+            # A server that is cut off from the majority cannot answer, but another server may be able to.
             self._move_on(f"no answer for {self.response_timeout.expire():g} s")
         else:
             self._probe()
 
     def take_actions(self) -> list[Action]:
-        """The actions that the driver must carry out now, in this order."""
+        """Return the actions that the driver must carry out now, in this order, and forget them."""
         actions, self._actions = self._actions, []
         return actions
 
@@ -215,7 +219,7 @@ class ClientCore:
 
     @property
     def last_trouble(self) -> str:
-        """Why the last server was left, or could not be reached."""
+        """Why the client has left the last server, or could not reach it, as a text for people."""
         return self._rotation.last_trouble
 
     @property
@@ -224,7 +228,7 @@ class ClientCore:
 
     @property
     def _is_awaiting(self) -> bool:
-        """Whether an answer is due soon: HELLO, or a command that a healthy server answers without waiting."""
+        """Whether the client waits for an answer to HELLO, or to a command that a healthy server answers at once."""
         return self._hello.under_way or self.response_timeout.expected > 0
 
     # ------------------------------------------------------------------ connections
@@ -245,7 +249,10 @@ class ClientCore:
         self._next_try = self._now + self._rotation.move_to_next()
 
     def _take_back(self) -> None:
-        """Queue the unanswered commands to be sent again, and refuse FAULT, which was meant for this server alone."""
+        """Put the unanswered commands back into the queue, and refuse FAULT commands that were sent.
+
+        FAULT changes only the server that it was sent to, so that it must not be repeated at another one.
+        """
         self.response_timeout.expected = 0
         self.retries += sum(1 for command in self._commands.take_back() if command.verb != "FAULT")
         self._commands.refuse(
@@ -335,7 +342,7 @@ class ClientCore:
                 self._session_is_another(may_have_run)
             self._pump()
         elif reply.code in ("BADREQUEST", "DENIED"):
-            # No server will ever take this client: that is the answer to all its commands.
+            # BADREQUEST or DENIED: no server will ever accept this client, so all its commands are refused, too.
             self._hello.under_way = False
             self._commands.refuse(reply.code, reply.text, _is_of_session)
             self._pump()
@@ -344,10 +351,10 @@ class ClientCore:
             self._move_on(reply.line)
 
     def _session_ended(self, state: str) -> None:
-        """The server has sent a SESSION event.
+        """Called for a SESSION event, which says that this connection has no session any more.
 
-        "replaced" may be the effect of a late HELLO of this client on an earlier connection. Then the session is
-        still this client's, and a new HELLO takes it back.
+        The state "replaced" may be the effect of a late HELLO of this client on an earlier connection. Then the
+        session is still this client's, and a new HELLO takes it back.
         """
         if state != "replaced" or self._hello.was_own_hello():
             self._move_on(f"the session is {state}")
@@ -365,11 +372,11 @@ class ClientCore:
         self._commands.refuse("REPLACED", why, _is_of_session)
 
     def _session_is_another(self, may_have_run: int) -> None:
-        """The former session has expired, and HELLO has begun another; no command above `may_have_run` has run.
+        """Called when the former session has expired, and HELLO has begun a new one.
 
-        Commands that may have run are refused, since the new session cannot recognise their numbers. Commands that
-        have not run go on in the new session, unless the former one may have held a lock: then they may rely on a
-        lock that is gone, and are refused, too.
+        No command with a higher number than `may_have_run` has run. Commands that may have run are refused, since the
+        new session cannot recognise their numbers. Commands that have not run go on in the new session, unless the
+        former session may have held a lock: then they may rely on a lock that is gone, and are refused, too.
         """
         was_holding, locks = self.held_locks.may_hold_any, self.held_locks.take_all()
         text = "the session has expired, and another was begun; locks held in it are gone"
@@ -381,15 +388,18 @@ class ClientCore:
 
     @property
     def _probe_at(self) -> float | None:
-        """When an idle client that follows the chat or holds a lock must check its server; None: it does neither."""
+        """The time at which an idle client that follows the chat or holds a lock must ask its server for an answer.
+
+        None: the client does neither.
+        """
         if self._chat_cursor.listen_line is None and not (self._hello.done and self.held_locks.may_hold_any):
             return None
         return self.response_timeout.quiet_since + self.ttl_seconds / PROBES_PER_TTL
 
     def _probe(self) -> None:
-        """Ask the server for an answer, so that a silent server is noticed.
+        """Send the server a request, so that a server which has failed is noticed.
 
-        A holder of locks asks for LOCKS, which only a majority can answer: a server that is cut off from the majority
-        would answer PING while the session expires and its locks go to other clients.
+        A client that holds locks sends LOCKS, which a server can answer only with a majority: a server that is cut off
+        from the majority would answer PING while the session expires and its locks go to other clients.
         """
         self.submit("LOCKS limit=1" if self.held_locks.may_hold_any else "PING", _ignore, self._now)

@@ -1,4 +1,4 @@
-"""Commands on their way, and the verbs that the client treats specially."""
+"""A command from its submission to its answer, and the verbs that the client treats specially."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pfsb.client.core.replies import Reply
 LOCAL_VERBS: Final = frozenset(
     {"PING", "STATUS", "DIGEST", "SERVERS", "HELP", "FAULT", "LISTEN", "UNLISTEN", "HELLO", "BYE", "QUIT"}
 )
-"""Verbs that concern one server; they are sent without a number and outside the session."""
+"""Verbs of commands that concern one server only. These are sent without a number and outside the session."""
 WAITING_VERBS: Final = frozenset({"LOCK", "DIGEST"})
 """Verbs whose answer may take long although the server is healthy."""
 
 QUESTION_VERBS: Final = frozenset({"GET", "MGET", "RANGE", "KEYS", "LOG", "LOCKS", "DECIDED", "INSTANCES"})
-"""Verbs of questions: servers do not count their numbers as executed."""
+"""Verbs of questions, which change nothing: a server does not take the number of a question as used."""
 
 Answered = Callable[[Reply], None]
 
 
 def verb_of(line: str) -> str:
-    """The verb of a line without a number, in upper case."""
+    """The verb, in upper case, of a line that does not begin with a number."""
     return (line.split(None, 1) or [""])[0].upper()
 
 
@@ -41,7 +41,7 @@ class Command:
     number: int | None = None
     times_sent: int = 0
     no_session: int = 0
-    """How many times servers have answered NOSESSION."""
+    """How many times servers have answered this command with NOSESSION."""
     is_renumbered: bool = False
     is_over: bool = False
     """True: the command was answered, or given up."""
@@ -57,15 +57,16 @@ class Command:
 
     @property
     def may_have_run(self) -> bool:
-        """Whether the command was sent and its fate is unknown."""
+        """Whether the command was sent, so that servers may have executed it."""
         return self.times_sent > 0
 
     def answer(self, reply: Reply) -> None:
-        """Pass the reply to the callback; further replies are ignored."""
+        """End the command: pass the reply to the callback. Further replies are ignored."""
         answered, self._answered = self._answered, _ignore
         self.is_over = True
         answered(reply)
 
     def hand_over(self, answered: Answered) -> None:
-        """Pass the answer to another callback, because the first one does not wait any longer."""
+        """Have the answer passed to the callback `answered`, in place of the first one, which does not wait any
+        longer."""
         self._answered = answered

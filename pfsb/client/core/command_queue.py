@@ -13,7 +13,7 @@ from pfsb.client.core.replies import Reply, refusal
 
 @define(eq=False)
 class CommandQueue:
-    """Commands in the order in which they were submitted."""
+    """The commands of one client, in the order in which they were submitted."""
 
     window: int
     """Maximum number of commands under way at once."""
@@ -29,35 +29,44 @@ class CommandQueue:
         self._waiting.appendleft(command)
 
     def next(self) -> Command | None:
-        """The command that may be sent now; None: the queue is empty, or the window is full."""
+        """The command that may be sent now, which stays in the queue.
+
+        None: no command waits, or `window` commands are under way.
+        """
         while self._waiting and self._waiting[0].is_over:
             self._waiting.popleft()
         return self._waiting[0] if self._waiting and len(self._sent) < self.window else None
 
     def mark_sent(self, command: Command) -> None:
-        """The command that `next` has returned is sent."""
+        """Called when the command that `next` has returned is sent: it leaves the queue, and is under way."""
         assert self._waiting.popleft() is command
         self._sent[id(command)] = command
 
     def mark_answered(self, command: Command) -> None:
-        """The command has been answered, and is no longer under way."""
+        """Called when a command has been answered: it is no longer under way."""
         del self._sent[id(command)]
 
     def take_back(self) -> list[Command]:
-        """Move the sent commands back to the front of the queue, in the order in which they were sent; return them."""
+        """Move the commands under way back to the front of the queue, in the order in which they were sent.
+
+        Returns these commands.
+        """
         unanswered = list(self._sent.values())
         self._sent.clear()
         self._waiting.extendleft(reversed(unanswered))
         return unanswered
 
     def did_not_run(self, above: int) -> None:
-        """Waiting commands with a higher number than `above` have not run, although they were sent."""
+        """Called when it is known that no command with a higher number than `above` has run.
+
+        Waiting commands with such a number are marked as if they had never been sent.
+        """
         for command in self._waiting:
             if command.number is not None and command.number > above:
                 command.times_sent = 0
 
     def refuse(self, code: str, text: str, concerns: Callable[[Command], bool]) -> None:
-        """Refuse the waiting commands that `concerns` selects; each refusal has the fate of its command."""
+        """Refuse the waiting commands that `concerns` selects; each refusal says whether its command may have run."""
         waiting = [command for command in self._waiting if not command.is_over]
         self._waiting = deque(command for command in waiting if not concerns(command))
         for command in filter(concerns, waiting):
@@ -65,6 +74,6 @@ class CommandQueue:
 
 
 def refused(command: Command, code: str, text: str) -> Reply:
-    """A refusal whose fate says whether the command may have run."""
+    """Make the refusal of a command; the fate in it says whether the command may have run."""
     fate = "unknown" if command.may_have_run and (not command.is_local or command.verb == "FAULT") else "none"
     return refusal(code, fate, text)

@@ -12,7 +12,7 @@ from attrs import define, field
 from pfsb.client.core.replies import EventLine, Reply, read_reply
 
 LINE_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Maximum size of a line. A server's lines hold at most a few values; a longer one does not come from a pfsb server."""
+"""Maximum size of a received line, in bytes. A pfsb server's lines hold at most a few values, and are shorter."""
 
 _NUMBERED = re.compile(r"#([0-9]+) ")
 
@@ -21,11 +21,11 @@ Heard = Callable[[Reply], None]
 
 @define(eq=False)
 class LineConnection:
-    """Matches replies to requests: numbered ones by their number, the others by their order."""
+    """Matches replies to requests: a reply with a number by the number, a reply without one by the order."""
 
     on_event: Callable[[EventLine], None]
     on_refused: Callable[[str], None]
-    """Called with the reason when the server refuses this connection, or does not speak the protocol."""
+    """Called with the reason if the server refuses this connection, or does not speak the protocol."""
     _partial: bytes = b""
     _rows: list[str] = field(factory=list)
     _numbered: dict[int, Heard] = field(factory=dict)
@@ -33,7 +33,10 @@ class LineConnection:
     _closed: bool = False
 
     def request(self, number: int | None, line: str, heard: Heard) -> bytes:
-        """The bytes to send; `heard` is called with the reply, unless the connection is closed first."""
+        """Return the bytes to send for a request.
+
+        `heard` is called, once, with the reply, unless the connection is closed before it comes.
+        """
         if number is None:
             self._in_order.append(heard)
             return f"{line}\n".encode()
@@ -41,7 +44,7 @@ class LineConnection:
         return f"#{number} {line}\n".encode()
 
     def receive(self, data: bytes) -> None:
-        """Take bytes that the server has sent; they may be cut anywhere."""
+        """Process bytes that the server has sent; a line may be cut between two calls."""
         *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:
             if self._closed:
@@ -56,7 +59,7 @@ class LineConnection:
         self._in_order.clear()
 
     def close(self) -> None:
-        """Ignore everything that still arrives."""
+        """Ignore all bytes and replies from now on."""
         self._closed = True
         self._partial = b""
         self.forget()
@@ -84,7 +87,7 @@ class LineConnection:
         elif self._in_order:
             self._in_order.popleft()(reply)
         else:
-            # The reply answers no request: the server has no room for this connection (BUSY).
+            # A reply without a request comes from a server that has no room for this connection (BUSY).
             self._refuse(reply.line)
 
     def _refuse(self, why: str) -> None:

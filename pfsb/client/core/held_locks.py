@@ -15,7 +15,7 @@ _TAKING: Final = frozenset({"LOCK", "TRYLOCK"})
 
 @define(eq=False)
 class HeldLocks:
-    """Learns from LOCK, TRYLOCK, UNLOCK and their replies."""
+    """Finds out from the client's LOCK, TRYLOCK and UNLOCK commands and their replies which locks the session holds."""
 
     tokens: dict[str, int] = field(factory=dict)
     """The fencing token of each held lock, by name."""
@@ -28,9 +28,9 @@ class HeldLocks:
         return bool(self.tokens or self._asked)
 
     def sent(self, command: Command) -> None:
-        """The command is sent for the first time.
+        """Called when a command is sent for the first time.
 
-        After UNLOCK the lock counts as free, since the client does not rely on it any more.
+        A lock is taken as free as soon as its UNLOCK is sent, since the client does not rely on the lock any more.
         """
         if command.verb in _TAKING:
             self._asked += 1
@@ -38,7 +38,7 @@ class HeldLocks:
             self.tokens.pop(name_of(command.line), None)
 
     def answered(self, command: Command, reply: Reply) -> None:
-        """A server has given its final answer to this command."""
+        """Called when a server has given its final answer to a command."""
         if command.verb in _TAKING:
             self._asked -= 1
             if reply.ok:
@@ -47,7 +47,7 @@ class HeldLocks:
             self.tokens.pop(name_of(command.line), None)
 
     def take_all(self) -> tuple[str, ...]:
-        """The session has ended: forget its locks, and return their names."""
+        """Called when the session has ended: forget all locks, and return their names."""
         names = tuple(self.tokens)
         self.tokens.clear()
         self._asked = 0

@@ -9,7 +9,8 @@ from pfsb.client.core.replies import Reply
 
 @define(eq=False)
 class Hello:
-    """The state of HELLO on the present connection, the session that it opened, and the command numbers."""
+    """Whether HELLO was sent and answered on the present connection, which session it opened, and the command numbers
+    of this session."""
 
     client_id: str
     ttl_seconds: int
@@ -19,8 +20,8 @@ class Hello:
     """True: HELLO was sent on this connection and is unanswered."""
     next_number: int = 1
     unanswered: int = 0
-    """How many HELLOs were left unanswered on earlier connections. Each may still be ordered, and then takes the
-    session from the connection that has it."""
+    """How many HELLOs were left unanswered on earlier connections. Each of them that the servers still order takes the
+    session away from the present connection."""
     _opened: int | None = None
     """The revision at which the session began; None: no session was opened yet."""
     _highest_answered: int = 0
@@ -34,24 +35,25 @@ class Hello:
         return f"HELLO {self.client_id} ttl={self.ttl_seconds}"
 
     def take_number(self) -> int:
-        """A number for a command: the next unused one."""
+        """Return the number for a new command, and count it as used."""
         number, self.next_number = self.next_number, self.next_number + 1
         return number
 
     def answered(self, number: int) -> None:
-        """The command with this number has run."""
+        """Called when an answer shows that the command with this number has run in the session."""
         self._highest_answered = max(self._highest_answered, number)
 
     def connection_lost(self) -> None:
-        """The connection has ended, or is given up."""
+        """Called when the connection has ended, or the client leaves it."""
         self.unanswered += self.under_way
         self.under_way = self.done = False
 
     def was_own_hello(self) -> bool:
-        """Whether a late HELLO of this client may have taken the session; each unanswered HELLO counts once.
+        """Called when another connection has taken the session: whether that may be due to a late HELLO of this client.
 
-        The client cannot tell its own late HELLO from that of another program. If this guess is wrong, the client
-        takes the session back at most once for each HELLO that it has left unanswered, and then gives in.
+        The client cannot tell its own late HELLO from a HELLO of another program. As long as HELLOs of this client are
+        unanswered, it supposes that one of these has arrived late, once for each of them. If that is wrong, the client
+        takes the session back at most so many times, and then leaves it to the other program.
         """
         if self.unanswered:
             self.unanswered -= 1
@@ -59,19 +61,20 @@ class Hello:
         return False
 
     def accept(self, reply: Reply) -> int | None:
-        """HELLO was answered OK. Returns None if the session is the first one, or the same as before.
+        """Called when HELLO was answered OK. Returns None if the session is the first one, or the same as before.
 
         If the session is another one than before, returns the highest number of a command that may have run in the
-        former one. The session is recognised by the revision at which it began. `resumed=yes` does not prove that it
-        is the former one: an earlier HELLO whose answer was lost may have begun a new session, which is resumed now.
+        former session. A session is recognised by the revision at which it began. `resumed=yes` does not prove that
+        it is the former session: an earlier HELLO whose answer was lost may have begun a new session, which is resumed
+        now.
         """
         self.under_way, self.done = False, True
         fields = reply.fields
         last, opened = int(fields["last"]), int(fields["opened"])
         is_another = self._opened is not None and opened != self._opened
         self._opened = opened
-        # Servers forget the last number of a session some time after its end. A number below one that has been answered
-        # shows this; then any command that was sent may have run.
+        # If `last` is below the number of a command that was answered, the servers have forgotten the former session,
+        # as they do some time after its end. Then every command that was sent may have run.
         may_have_run = last if last >= self._highest_answered else self.next_number
         self.next_number = max(self.next_number, last + 1)
         return may_have_run if is_another else None

@@ -15,12 +15,12 @@ _JSON = JSONDecoder()
 
 @frozen
 class Reply:
-    """The reply to one request; `rows` and `line` are as the server wrote them, without the number."""
+    """The reply to one request: its rows and its last line as the server wrote them, without the request's number."""
 
     line: str
     rows: tuple[str, ...] = ()
     code: str = ""
-    """The code of a refusal; empty: OK."""
+    """The error code of a refusal; empty if the reply is OK."""
     fate: str = ""
     text: str = ""
 
@@ -30,7 +30,7 @@ class Reply:
 
     @property
     def fields(self) -> dict[str, int | str]:
-        """The values of the OK line."""
+        """The name=value pairs of the OK line; empty for a refusal."""
         return read_fields(self.line.removeprefix("OK")) if self.ok else {}
 
     def lines(self) -> list[str]:
@@ -40,14 +40,14 @@ class Reply:
 
 @frozen
 class EventLine:
-    """A line that is no reply: `* NAME name=value ...`."""
+    """An event that a server has sent without being asked: the line `* NAME name=value ...`."""
 
     name: str
     line: str
 
     @property
     def fields(self) -> dict[str, int | str]:
-        """The values of the line."""
+        """The name=value pairs of the event."""
         return read_fields(self.line[len(self.name) + 2 :])
 
 
@@ -67,7 +67,7 @@ def read_fields(text: str) -> dict[str, int | str]:
 
 
 def read_reply(line: str, rows: tuple[str, ...] = ()) -> Reply | None:
-    """The reply that ends with this line; None if the line is no end of a reply."""
+    """The reply that consists of `rows` and this line; None if the line is neither OK nor ERR, and so ends no reply."""
     if line == "OK" or line.startswith("OK "):
         return Reply(line, rows)
     if found := _ERROR.fullmatch(line):
@@ -76,5 +76,5 @@ def read_reply(line: str, rows: tuple[str, ...] = ()) -> Reply | None:
 
 
 def refusal(code: str, fate: str, text: str) -> Reply:
-    """A refusal by the client itself, in the form of a server's reply."""
+    """A refusal that the client itself gives, in the form of a server's reply."""
     return Reply(f"ERR {code} fate={fate} {text}", (), code, fate, text)

@@ -15,7 +15,7 @@ BUSY_RETRIES: Final = 20
 
 
 def belongs_elsewhere(command: Command, reply: Reply, hello: Hello) -> bool:
-    """Whether the command is to be tried at another server, under the same number."""
+    """Whether, after this reply, the command is to be tried at another server with the same number."""
     if reply.ok or (command.is_local and reply.code != "SHUTDOWN"):
         return False
     if reply.code == "NOSESSION":
@@ -29,10 +29,10 @@ def belongs_elsewhere(command: Command, reply: Reply, hello: Hello) -> bool:
 
 
 def is_to_be_renumbered(command: Command, reply: Reply) -> bool:
-    """Whether the command needs another number, because servers have executed a higher one.
+    """Whether the command needs another number, because servers have executed a command with a higher one.
 
-    Numbers of a session only grow. A server without room refuses a command and may then take a later one, so that
-    the repetition of the first comes too late: it is refused with fate=none, which proves that it has not run.
+    The numbers that a session executes only grow. A server without room refuses a command and may then accept a later
+    one. When the client repeats the first command, it is refused with fate=none, which proves that it has not run.
     """
     is_past = reply.code == "BADREQUEST" and reply.fate == "none" and command.times_sent > 1
     return is_past and command.number is not None and not command.is_renumbered

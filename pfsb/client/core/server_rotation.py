@@ -1,4 +1,4 @@
-"""The order in which a client tries the servers, and the pause after a round in vain."""
+"""The order in which a client tries the servers, and the pause after it has tried all of them in vain."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from attrs import define, field
 from pfsb.client.core.addresses import ServerAddress
 
 BACKOFF_SECONDS_MAX: Final = 1.0
-"""Maximum pause after a round in which no server has served."""
+"""Maximum pause, in seconds, after the client has tried all servers and none has answered."""
 
 
 @define(eq=False)
 class ServerRotation:
-    """The server that a client is at, and the next one."""
+    """Chooses the server that a client uses: one after the other, in the order of the addresses."""
 
     _addresses: Sequence[ServerAddress]
     _dice: Random
     _index: int = 0
     last_trouble: str = field(init=False, default="no server was tried yet")
-    """Why the last server was left, or could not be reached."""
+    """Why the client has left the last server, or could not reach it, as a text for people."""
     _failures: int = field(init=False, default=0)
-    """How many servers were left since one has served."""
+    """How many times the client has left a server since a server last answered."""
 
     @property
     def server(self) -> ServerAddress:
-        """The present server."""
+        """The server that the client uses, or tries to reach."""
         return self._addresses[self._index % len(self._addresses)]
 
     def has_served(self) -> None:
-        """The present server has answered."""
+        """Called when the present server has answered."""
         self._failures = 0
 
     def note_trouble(self, why: str) -> None:
-        """Remember why the present server is left."""
+        """Remember why the client leaves the present server."""
         self.last_trouble = f"server {self.server.id} ({self.server.shown}): {why.rstrip('.')}"
 
     def move_to_next(self) -> float:
         """Make the next server the present one. Returns how many seconds to pause before it is tried.
 
-        The pause is 0 except after a whole round of servers in vain. Then it is random and grows with each round, so
-        that clients do not all come back at the same moment.
+        The pause is 0 until the client has tried all servers in vain. Then it is random, so that clients do not all
+        come back at the same moment, and grows each time that the client has tried all servers in vain again.
         """
         self._index += 1
         self._failures += 1

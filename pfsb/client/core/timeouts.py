@@ -9,26 +9,30 @@ from attrs import define, field
 from pfsb.client.core.command import WAITING_VERBS
 
 RESPONSE_SECONDS: Final = 2.0
-"""How long a server may leave a request unanswered before the client tries another server."""
+"""How long, in seconds, a server may leave a request unanswered before the client tries another server."""
 DOUBLINGS_MAX: Final = 2
-"""Maximum number of times that the timeout is doubled."""
+"""Maximum number of times that the timeout of a client is doubled."""
 
 
 @define(eq=False)
 class ResponseTimeout:
-    """When an answer is overdue. The timeout doubles with each server that does not answer, at most `DOUBLINGS_MAX`
-    times: under heavy load a client with a short timeout would leave every server before it can answer."""
+    """The timeout of a client for the answer of its server.
+
+    The timeout doubles each time that a server does not answer, at most `DOUBLINGS_MAX` times: under heavy load, a
+    client with a short timeout would leave every server before the server can answer.
+    """
 
     seconds: float = RESPONSE_SECONDS
     expected: int = field(init=False, default=0)
-    """How many requests are under way whose answer is due."""
+    """Number of requests under way that a healthy server answers at once."""
     quiet_since: float = field(init=False, default=0.0)
-    """When the server was last heard, or was asked after a time without requests."""
+    """The time from which on the timeout runs. This is when the server last answered, or when the client sent HELLO, or
+    a request while no other was under way: whichever came last."""
     _doublings: int = field(init=False, default=0)
 
     @property
     def ends_at(self) -> float:
-        """When the answer is overdue."""
+        """The time at which the client must try another server, if there was no answer until then."""
         return self.quiet_since + self._current_seconds
 
     @property
@@ -36,29 +40,29 @@ class ResponseTimeout:
         return self.seconds * 2.0**self._doublings
 
     def begin(self, now: float) -> None:
-        """HELLO is sent: wait for its answer from now on."""
+        """Called when HELLO is sent: the timeout for its answer runs from now on."""
         self.quiet_since = now
 
     def expect(self, verb: str, now: float) -> None:
-        """A request with this verb is sent."""
+        """Called when a request with this verb is sent."""
         if verb not in WAITING_VERBS:
             if not self.expected:
                 self.quiet_since = now
             self.expected += 1
 
     def answered(self, verb: str, now: float) -> None:
-        """The server has answered a request with this verb."""
+        """Called when the server has answered a request with this verb."""
         if verb not in WAITING_VERBS:
             self.expected -= 1
         self.heard(now)
 
     def heard(self, now: float) -> None:
-        """The server has answered something."""
+        """Called when the server has answered any request: the timeout begins anew, with its first length."""
         self._doublings = 0
         self.quiet_since = now
 
     def expire(self) -> float:
-        """The answer is overdue: returns how long the client has waited, and doubles the timeout."""
+        """Called when an answer is overdue. Returns how many seconds the client has waited, and doubles the timeout."""
         waited = self._current_seconds
         self._doublings = min(self._doublings + 1, DOUBLINGS_MAX)
         return waited

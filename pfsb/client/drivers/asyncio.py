@@ -18,11 +18,11 @@ class AsyncioDriver:
     _core: Driven
     _loop: asyncio.AbstractEventLoop
     ended: asyncio.Event = field(init=False, factory=asyncio.Event)
-    """Set when the core has stopped."""
+    """An event that is set when the core has stopped."""
     _wire: _Wire | None = field(init=False, default=None)
     _connecting: asyncio.Task[None] | None = field(init=False, default=None)
     _attempt: int = field(init=False, default=0)
-    """Counts attempts to connect: a connection of an earlier attempt was given up meanwhile."""
+    """Number of the present attempt to connect. A connection that an earlier attempt makes is not wanted any more."""
     _timer: asyncio.TimerHandle | None = field(init=False, default=None)
 
     @property
@@ -36,7 +36,10 @@ class AsyncioDriver:
         self.act()
 
     async def stop(self) -> None:
-        """Stop the core: it closes the session if a server is connected, then the connection. Returns when it has."""
+        """Stop the core, which closes the session if a server is connected, and then the connection.
+
+        Returns when the core has stopped.
+        """
         self._core.stop(self.now)
         self.act()
         await self.ended.wait()
@@ -58,7 +61,7 @@ class AsyncioDriver:
             self.ended.set()
 
     def made(self, wire: _Wire) -> None:
-        """A server has accepted the connection."""
+        """Called by a connection when a server has accepted it."""
         if wire.attempt != self._attempt:
             wire.transport.abort()
             return
@@ -67,13 +70,13 @@ class AsyncioDriver:
         self.act()
 
     def received(self, wire: _Wire, data: bytes) -> None:
-        """Bytes have arrived on a connection; those on a connection that was left are dropped."""
+        """Called by a connection when bytes have arrived. Bytes of a connection that the core has left are dropped."""
         if wire is self._wire:
             self._core.received(data, self.now)
             self.act()
 
     def lost(self, wire: _Wire, error: Exception | None) -> None:
-        """A connection has ended."""
+        """Called by a connection when it has ended."""
         if wire is self._wire:
             self._wire = None
             self._core.lost(str(error or "the server has closed the connection"), self.now)
@@ -84,7 +87,7 @@ class AsyncioDriver:
         self._connecting = self._loop.create_task(self._try(address, self._attempt))
 
     async def _try(self, address: ServerAddress, attempt: int) -> None:
-        """Connect to a server. A connection reports itself by `made`, before its first bytes arrive."""
+        """Connect to a server. The new connection calls `made`, before its first bytes arrive."""
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 match address.place:

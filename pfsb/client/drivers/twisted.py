@@ -22,7 +22,7 @@ class TwistedDriver:
     _reactor: Any
     _core: Driven
     ended: Deferred[None] = field(init=False, factory=Deferred)
-    """Fires when the core has stopped."""
+    """A Deferred that fires when the core has stopped."""
     _wire: _Wire | None = field(init=False, default=None)
     _connecting: Deferred[Any] | None = field(init=False, default=None)
     _timer: IDelayedCall | None = field(init=False, default=None)
@@ -39,7 +39,10 @@ class TwistedDriver:
         self.act()
 
     def stop(self) -> Deferred[None]:
-        """Stop the core: it closes the session if a server is connected, then the connection. Fires when it has."""
+        """Stop the core: it closes the session by BYE, if a server has answered HELLO, and then closes the connection.
+
+        The Deferred fires when the core has stopped.
+        """
         self._core.stop(self.now)
         self.act()
         return self.ended
@@ -60,13 +63,13 @@ class TwistedDriver:
             self.ended.callback(None)
 
     def received(self, wire: _Wire, data: bytes) -> None:
-        """Bytes have arrived on a connection; those on a connection that was left are dropped."""
+        """Called by a connection when bytes have arrived. Bytes of a connection that the core has left are dropped."""
         if wire is self._wire:
             self._core.received(data, self.now)
             self.act()
 
     def lost(self, wire: _Wire, reason: Failure) -> None:
-        """A connection has ended."""
+        """Called by a connection when it has ended."""
         if wire is self._wire:
             self._wire = None
             self._core.lost(reason.getErrorMessage(), self.now)

@@ -1,18 +1,21 @@
-"""The checkers: judges of a cluster, which see its servers from outside.
+"""The checkers: they watch the servers of a simulated cluster from outside, and raise `Violation` on a broken promise.
 
-Theory of operation. The cluster feeds each checker with events: a message leaves a server, a slot is executed, an
-answer is given. A checker remembers what it has seen over all crashes, compares, and raises `Violation` at the first
-contradiction. Checkers read disks, and never change anything. They know nothing of how a server comes to its
-decisions.
+Theory of operation. The cluster reports events to each checker: a message leaves a server, a slot is executed, an
+answer is given. A checker remembers all events over all crashes, compares them, and raises `Violation` at the first
+contradiction. Checkers read the simulated disks, and never change anything. They know nothing of how a server comes to
+its decisions.
 
-* `violation`: the exception, and `Findings`, which keeps it until the present event is over.
-* `cluster_checker`: S1, S2 and S3, answers, and the sum of the checkers below.
-* `message_checker`: one leader a view, one proposal a view and slot, numbers that never fall.
-* `durability_checker`: no message leaves before the records that it rests on are on disk.
-* `update_checker`: the binding of updates to slots, and their relaying.
-* `session_checker`: commands run once, and answers are those of the execution.
-* `lock_checker`: one holder, growing tokens, first come first served.
+* `violation`: the exception, and `Findings`, which keeps the first exception until the clock's present event is over.
+* `cluster_checker`: S1, S2 and S3 (section 3 of the paper); that an answered update ran in one slot only, which a
+  majority has on disk; and `ClusterChecker`, which calls these checks and those of messages, durability and updates.
+* `message_checker`: each view has one leader, each slot one proposal in each view, and no restart lowers the
+  view or the Local_Aru that a server tells others.
+* `durability_checker`: no message leaves before the records that it relies on are on disk.
+* `update_checker`: in each view an update is bound to one slot only, and each server relays it once.
+* `session_checker`: each command runs once, and its answers are the result of that execution.
+* `lock_checker`: a lock has one holder, its tokens grow, and the session that has waited longest gets it.
 
-An execution in memory may be undone by a crash, so that it counts only when it is *settled*: the durability gate of
-its server has let out the effects. Nothing here imports other packages of the simulator.
+A crash can undo an execution, which happens in memory. Checkers therefore count an execution only when it is
+*settled*: the durability gate of the server has let out the messages and answers that follow from it. Nothing here
+imports other packages of the simulator.
 """

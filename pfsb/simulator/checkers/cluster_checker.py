@@ -1,7 +1,7 @@
 """The safety of the whole cluster, judged from outside.
 
-The checkers see the messages that leave a server, its executions and answers, and its disk at that moment. They do not
-know how the server arrives at them, and they remember everything over all crashes.
+The checkers see each server's messages when they leave, its executions, its answers, and its disk at that moment. They
+do not know how the server comes to its decisions, and they remember everything over all crashes.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ from pfsb.simulator.checkers.violation import forbid, require
 from pfsb.storage.memory import MemoryDisk
 
 Value = tuple[int, tuple[tuple[str, int, bytes], ...]]
-"""The effect of one slot: its time, and (client_id, timestamp, payload) of each update that took effect."""
+"""The effect of one slot: the state machine's time in milliseconds, and the updates that ran in the slot.
+
+Each update is (client_id, timestamp, payload). Updates that were filtered as repetitions or too old are left out.
+"""
 
 
 @define
 class ExecutionChecker:
-    """S1, S2 and S3 (section 3 of the paper), over all servers and all their incarnations.
+    """Checks S1, S2 and S3 (section 3 of the paper), over all servers and all their incarnations.
 
-    A server may execute a slot in memory while its own vote, without which the slot may not be chosen, is on the way to
-    its disk. An execution therefore counts only from the moment that the durability gate lets out its effects: then it
-    is `settled`.
+    A server may execute a slot in memory while the record of its own ACCEPT is still on the way to its disk. If the
+    server crashes then, that vote is lost, and the slot need not be chosen. An execution therefore counts only from the
+    moment when the durability gate lets out its effects: then it is `settled`.
     """
 
     values: dict[int, Value] = field(factory=dict)
@@ -38,7 +41,7 @@ class ExecutionChecker:
     """Server -> the last slot that it has executed in its present incarnation."""
     settled_up_to: dict[int, int] = field(factory=dict)
     _ran: dict[int, dict[Identity, int]] = field(factory=dict)
-    """Server -> update -> the slot in which it took effect, in the server's present incarnation."""
+    """Server -> update -> the slot in which the update ran, in the server's present incarnation."""
 
     def introduce(self, update: ClientUpdate) -> None:
         known = self.introduced.setdefault((update.client_id, update.timestamp), update.payload)
@@ -62,7 +65,10 @@ class ExecutionChecker:
         require(known == value, f"S1: slot {seq} is {known} elsewhere, {value} at server {server_id}")
 
     def ordered(self, server_id: int, seq: int, batch: bytes) -> None:
-        """Check S1 for a slot that is ordered, also while a slot before it is missing."""
+        """Check that a slot is ordered with the same batch at every server (S1).
+
+        The slot need not be executed yet: a slot before it may still be missing.
+        """
         known = self.batches.setdefault(seq, batch)
         require(known == batch, f"S1: slot {seq} is ordered as {known!r} elsewhere, as {batch!r} at server {server_id}")
 
@@ -80,13 +86,14 @@ class ExecutionChecker:
 
 @define
 class AnswerChecker:
-    """An answered command survives every crash: it is chosen on disk, and stays where it was.
+    """Checks that all answers to one update name the same slot, the one in which the update ran.
 
-    See docs/architecture.rst.
+    `ClusterChecker.answered` checks that the slot is on the disks of a majority, so that it survives every crash
+    (docs/architecture.rst).
     """
 
     answered: dict[Identity, int] = field(factory=dict)
-    """Update -> the slot in which it took effect."""
+    """Update -> the slot in which it ran, as the first answer said."""
 
     def answer(self, identity: Identity, seq: int) -> None:
         known = self.answered.setdefault(identity, seq)
@@ -95,15 +102,19 @@ class AnswerChecker:
 
 @define
 class ClusterChecker:
-    """All checkers of a cluster, which feeds them.
+    """All checkers of the protocol for one cluster, which reports its messages, executions and answers here.
 
-    `digest` gives the digest of a server after a slot, if the server still knows it.
+    `digest(server_id, seq)` is called for a server's digest of all slots up to `seq`; it returns None if the server no
+    longer keeps that digest.
     """
 
     disks: dict[int, MemoryDisk]
     digest: Callable[[int, int], bytes | None]
     horizon_slots: int = 100_000
-    """Number of slots within which an update must not be bound again: `horizon_slots` of the servers' settings."""
+    """In one view, a leader must not bind an update to two slots that are at most this number of slots apart.
+
+    Equal to `horizon_slots` of the servers' settings.
+    """
     execution: ExecutionChecker = field(factory=ExecutionChecker)
     messages: MessageChecker = field(factory=MessageChecker)
     answers: AnswerChecker = field(factory=AnswerChecker)
@@ -151,11 +162,11 @@ class ClusterChecker:
         require(seq in self.execution.values, f"{identity} was answered with slot {seq}, which no server has executed")
         value = self.execution.values[seq][1]
         require(identity in [row[:2] for row in value], f"{identity} was answered with slot {seq}, which holds {value}")
-        holders = [i for i, disk in self.disks.items() if seq in disk.contents.slots]
+        holders = [i for i, disk in self.disks.items() if disk.has(seq)]
         require(2 * len(holders) > len(self.disks), f"slot {seq} is answered, and only on the disks of {holders}")
 
     def all_equal(self, server_ids: Sequence[int]) -> bool:
-        """Whether these servers have executed the same slots, and all of them are settled."""
+        """Whether all these servers have executed up to the same slot, and all their executions are settled."""
         execution = self.execution
         arus = {up_to[i] for i in server_ids for up_to in (execution.executed_up_to, execution.settled_up_to)}
         return len(arus) == 1

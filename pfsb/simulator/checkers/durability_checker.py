@@ -1,4 +1,4 @@
-"""Durability: a message must rest on records that are on disk at the moment when it leaves its server."""
+"""Durability: when a message leaves a server, the records that the message relies on must be on disk."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from pfsb.storage.memory import MemoryDisk
 
 @define
 class DurabilityChecker:
-    """No message leaves a server before the records that it rests on are on disk (docs/internals/turn.rst).
+    """Checks that no message leaves before the records that it relies on are on disk (docs/internals/turn.rst).
 
-    The checker compares each message with the disks at the moment when it leaves.
+    The checker compares each message with the simulated disks at the moment when the message leaves its server.
     """
 
     disks: dict[int, MemoryDisk]
@@ -34,7 +34,7 @@ class DurabilityChecker:
     _asked: dict[int, int] = field(factory=dict)
     """View -> the highest Local_Aru that its leader sent in a PREPARE."""
     _promises: dict[tuple[int, int], dict[int, PrepareOK]] = field(factory=dict)
-    """(server, view) -> part number -> the parts of its PREPARE_OK so far."""
+    """(server, view) -> part number -> that part of the PREPARE_OK that the server has sent in the view."""
 
     def started(self, server_id: int) -> None:
         for key in [key for key in self._promises if key[0] == server_id]:
@@ -65,7 +65,11 @@ class DurabilityChecker:
                     self.chosen(update.seq, update.batch, f"server {server_id} calls it ordered")
 
     def chosen(self, seq: int, batch: Batch, why: str) -> None:
-        """Require that a majority of disks holds this batch, as it will for ever: later records repeat the batch."""
+        """Require that a majority of disks holds this batch in this slot.
+
+        The check can be made at any time after the batch was chosen, since every later record of the slot holds the
+        same batch. `why` says, in the text of a violation, how the checker knows that the batch is chosen.
+        """
         holders = sum(self._holds(disk, seq, batch.data) for disk in self.disks.values())
         require(2 * holders > len(self.disks), f"slot {seq}: {holders} disks hold what was chosen ({why})")
 
@@ -75,10 +79,12 @@ class DurabilityChecker:
         require(installed >= view, f"server {server_id} has view {installed} on disk, but sends {message}")
 
     def _accepted(self, server_id: int, view: int, seq: int) -> None:
-        """Require that the vote is on disk, or that the server has voted later, or that the slot is chosen (G18).
+        """Require that the disk of a server holds what an ACCEPT that it sends relies on, if anything is needed (G18).
 
-        If the slot is chosen, the vote may even be for another value of a leader that was deposed. Such a vote is
-        harmless: a majority holds the chosen value, so the other one can never get a majority.
+        The disk must hold the slot as ordered, with the proposed batch, or with a proposal of a later view. Otherwise
+        the slot must be chosen: a majority of disks must hold one batch for it. If the slot is chosen, the ACCEPT may
+        even be for a different batch, of a leader that was deposed. Such an ACCEPT is harmless: a majority holds the
+        chosen batch, so the different batch can never get a majority.
         """
         slot = self._slot(server_id, seq)
         proposed = self.messages.proposals.get((view, seq))
@@ -87,7 +93,11 @@ class DurabilityChecker:
             require(self._is_chosen(seq), f"server {server_id} votes in view {view} at {seq}, with {slot} on disk")
 
     def _promised(self, server_id: int, message: PrepareOK) -> None:
-        """Require that a promise is complete: its data lists hold all votes on disk of older views (G19)."""
+        """Require, when all parts of a PREPARE_OK have been sent, that its data list leaves nothing out (G19).
+
+        The data list must report each slot above the Local_Aru of the leader and of this server for which the server's
+        disk holds a proposal that was accepted in an older view.
+        """
         for entry in message.data_list:
             if isinstance(entry, GloballyOrderedUpdate):
                 self.chosen(entry.seq, entry.batch, f"server {server_id} reports it as ordered")
@@ -105,14 +115,19 @@ class DurabilityChecker:
                 require(seq in reported, f"server {server_id} keeps quiet about its vote at {seq} in {message}")
 
     def _durable_aru(self, server_id: int) -> int:
-        """The Local_Aru after a restart: the one on disk, and the slots on disk right above it that are ordered."""
+        """The Local_Aru that the server would have after a restart.
+
+        This is the Local_Aru on disk, raised by the ordered slots on disk that follow it without a gap.
+        """
         aru = self.disks[server_id].local_aru
         while (slot := self._slot(server_id, aru + 1)) is not None and slot.view == ORDERED_VIEW:
             aru += 1
         return aru
 
     def _is_chosen(self, seq: int) -> bool:
-        """Whether a majority of disks holds one batch for this slot."""
+        """Whether a majority of disks holds the same batch for this slot, or held it until all servers had it."""
+        if any(seq <= disk.forgotten for disk in self.disks.values()):
+            return True
         batches = [disk.contents.slots[seq].batch.data for disk in self.disks.values() if seq in disk.contents.slots]
         return any(2 * batches.count(data) > len(self.disks) for data in batches)
 
@@ -122,4 +137,4 @@ class DurabilityChecker:
     @staticmethod
     def _holds(disk: MemoryDisk, seq: int, data: bytes) -> bool:
         slot = disk.contents.slots.get(seq)
-        return slot is not None and slot.batch.data == data
+        return seq <= disk.forgotten or (slot is not None and slot.batch.data == data)

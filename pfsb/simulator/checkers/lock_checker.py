@@ -1,7 +1,8 @@
 """The promises of locks, checked command by command: one holder, growing tokens, first come first served.
 
-The checker follows docs/protocol.rst and not the code of the application, so that it does not repeat a mistake there.
-The commands that go into the application and the results that come out are those of one incarnation of one server.
+The checker is written after docs/protocol.rst and not after the code of the lock application, so that it does not
+repeat a mistake of that code. It sees the commands and the results of one lock application, which belongs to one
+incarnation of one server.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from pfsb.simulator.checkers.violation import Violation
 class _CheckedLock:
     holder: str | None = None
     token: int = 0
-    """The token of the latest grant; 0: there was none."""
+    """The token of the latest grant; 0 if the lock was never granted."""
     queue: list[Ticket] = field(factory=list)
-    """LOCKs that wait, in the order of their execution."""
+    """Tickets of the LOCK commands that wait, in the order of their execution."""
     deadlines: dict[Ticket, int] = field(factory=dict)
-    """LOCK -> the time of the state machine at which its wait is over, for each LOCK with a limit."""
+    """Ticket of a LOCK with a time limit -> the state machine's time, in milliseconds, at which its wait ends."""
 
     def first_in_queue(self) -> str | None:
         return self.queue[0][0] if self.queue else None
@@ -42,14 +43,15 @@ class _CheckedLock:
 
 @define
 class LockChecker:
-    """All locks of one server in one incarnation."""
+    """Checks all locks of one server in one incarnation."""
 
     locks: dict[str, _CheckedLock] = field(factory=dict)
     grants_after_a_wait: int = 0
     timeouts: int = 0
 
     def begins(self, time_ms: int) -> None:
-        """Check, before a command runs, that each LOCK whose time is over has been answered."""
+        """Check, before a command runs at the state machine's time `time_ms`, that no LOCK waits beyond its time
+        limit."""
         for name, lock in self.locks.items():
             late = [ticket for ticket in lock.queue if lock.deadlines.get(ticket, time_ms + 1) <= time_ms]
             _require(not late, f"their time has come, and they wait for lock {name} still: {late}")
@@ -62,7 +64,7 @@ class LockChecker:
         completed: Sequence[tuple[Ticket, Result]],
         time_ms: int = 0,
     ) -> None:
-        """Check a command that ran, and the earlier commands that it completed."""
+        """Check a command that ran, and `completed`: the LOCKs that had waited until it ran, with their results."""
         lock = self.locks.setdefault(command[1], _CheckedLock())
         match command[0], result:
             case "UNLOCK", Done():
@@ -101,7 +103,8 @@ class LockChecker:
             lock.deadlines.pop(ticket, None)
             if isinstance(result, Done):
                 token = dict(result.fields)["token"]
-                # A session has one place, however often it has asked: all that it asked is answered at once.
+                # A session has one place in the queue, however many LOCKs it has sent, and all of them are granted at
+                # once with one token. So only the first of these grants must go to the head of the queue.
                 if (lock.holder, lock.token) != (ticket[0], token):
                     _require(first == ticket[0], f"lock {name} goes to {ticket}, but {first} has waited longer")
                 self._granted(name, lock, ticket[0], token)
@@ -135,7 +138,10 @@ def _require(condition: bool, text: str) -> None:
 @implementer(IContext)
 @define
 class _WatchedContext:
-    """Passes everything on to the context of the sessions, and notes the completed commands."""
+    """Stands between the lock application and the `IContext` through which the sessions serve it.
+
+    It records the waiting commands that the application completes, and passes all calls on to that context.
+    """
 
     _inner: IContext
     completed: list[tuple[Ticket, Result]] = field(factory=list)
@@ -164,9 +170,10 @@ class _WatchedContext:
 
 @implementer(IReplicatedApplication)
 class WatchedLock:
-    """The lock application, with a `LockChecker` beside it. A violation is noted, and raised by `raise_violation`.
+    """The lock application of one server, with a `LockChecker` that checks each call and its result.
 
-    An exception here would not end the run: the sessions catch the exceptions of applications.
+    The first violation is kept until the run calls `raise_violation`. If it were raised in `execute`, it would not end
+    the run, since the sessions catch the exceptions of applications.
     """
 
     def __init__(self, inner: IReplicatedApplication) -> None:

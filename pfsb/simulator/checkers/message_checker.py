@@ -1,4 +1,4 @@
-"""Consistency of messages: those of all servers, in all their incarnations, must not contradict each other."""
+"""Consistency of messages: no two messages of any servers, in any of their incarnations, may contradict each other."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from pfsb.simulator.checkers.violation import require
 
 @define
 class Advertised:
-    """A number that each server advertises, and that must not fall by a restart.
+    """Checks one number that servers advertise in messages, a view or a Local_Aru: no restart may make it lower.
 
-    Within one incarnation an older message may leave after a newer one, since it waited behind the durability gate.
+    Within one incarnation a lower number may follow a higher one, since a message that has waited behind the durability
+    gate may leave after a newer message that did not have to wait.
     """
 
     what: str
     _highest: dict[int, int] = field(factory=dict)
     _before: dict[int, int] = field(factory=dict)
-    """Server -> its highest number in earlier incarnations."""
+    """Server -> the highest number that it advertised in earlier incarnations."""
 
     def started(self, server_id: int) -> None:
         self._before[server_id] = self._highest.get(server_id, 0)
@@ -41,10 +42,13 @@ class Advertised:
 
 @define
 class MessageChecker:
-    """One leader for each view, one proposal for each view and slot, one value for each slot; no number falls."""
+    """Checks that each view has one leader, each view and slot one proposed batch, and each slot one ordered batch.
+
+    It also checks that no server advertises a lower view or Local_Aru than before its restart.
+    """
 
     leaders: dict[int, tuple[int, int]] = field(factory=dict)
-    """View -> (server, incarnation) that prepares, leads or proposes in it (G10)."""
+    """View -> the only (server, incarnation) that has sent a PREPARE, a PROPOSAL or a leader's ALIVE in it (G10)."""
     proposals: dict[tuple[int, int], bytes] = field(factory=dict)
     """(view, seq) -> the batch that was proposed."""
     ordered: dict[int, bytes] = field(factory=dict)

@@ -1,7 +1,8 @@
 """Sessions: a command runs exactly once, and has the same answer every time (docs/internals/sessions.rst).
 
-Simulated clients report the commands that they send and the answers that they get; the sessions of each server report
-the commands that ran, with their results. An execution counts from the moment that the durability gate lets it out.
+Simulated connections report each command when it reaches a server, and each answer when it leaves the server; the
+sessions of each server report the commands that ran, with their results. A command counts as run from the moment when
+the durability gate lets out the effects of its slot.
 """
 
 from __future__ import annotations
@@ -24,37 +25,43 @@ from pfsb.simulator.checkers.violation import Violation
 from pfsb.storage.memory import MemoryDisk
 
 REFUSED_BY_LOCAL_CLIENTS = frozenset({"BADREQUEST", "NOSESSION", "REPLACED", "BUSY", "UNAVAILABLE", "SHUTDOWN"})
-"""Refusals that are no result of a command: only `fate` tells the client whether the command ran."""
+"""Codes of refusals by `LocalClients`, the part of a server to which clients are connected.
+
+Such a refusal is not the result of running the command; only its `fate` says whether the command has run.
+"""
 
 
 @define
 class Slot:
-    """The effect of one slot on the sessions, in the order in which it happened.
+    """The effect of one slot on the sessions. Each list is in the order in which its entries came about.
 
-    Violations print the name of this class, and expected catches hold it.
+    The name of this class is part of the texts of violations, which `expected_catches.json` repeats.
     """
 
     seq: int
     ran: list[tuple[Ticket, Command, Any]] = field(factory=list)
-    """(ticket, command, result or PENDING)"""
+    """(ticket, command, result or PENDING) of each command that ran in this slot."""
     completed: list[tuple[Ticket, Result]] = field(factory=list)
-    """Commands that were PENDING before, with their results."""
+    """(ticket, result) of each command that had waited as PENDING, and whose result came in this slot."""
     ended: list[str] = field(factory=list)
-    """Sessions that the slot has ended."""
+    """Client ids of the sessions that were closed or expired in this slot."""
     fenced_off: list[tuple[Ticket, int, int]] = field(factory=list)
-    """(ticket, epoch, latest epoch) of each command that ran after another connection had opened the session anew."""
+    """(ticket, epoch in its bundle, latest epoch of the session) of each command that ran under a former epoch.
+
+    Each entry is a violation: the session had been opened anew, so the command should have been refused.
+    """
     expired_by_others: int = 0
-    """Number of sessions that another server than their own has ended."""
+    """Number of sessions that were expired by a server other than the one at which they were last opened."""
 
 
 @define
 class Asked:
-    """A numbered command of one client."""
+    """A numbered command of one client, and how often it has reached a server."""
 
     command: Command
     times: int = 0
     refused: int = 0
-    """Number of times that the client was told that the command did not run, and never will."""
+    """Number of refusals that told the client that the command has not run, and never will."""
 
 
 @define
@@ -68,11 +75,14 @@ class SessionChecker:
     slots: dict[int, Slot] = field(factory=dict)
     asked: dict[Ticket, Asked] = field(factory=dict)
     results: dict[Ticket, tuple[int, Any]] = field(factory=dict)
-    """Ticket -> (the slot that gave the result, the result or PENDING)."""
+    """Ticket -> (the slot in which the command ran or got its result, the result or PENDING)."""
     _latest: dict[str, tuple[int, int]] = field(factory=dict)
-    """Client -> (the number that ran last, its slot)."""
+    """Client -> (the number of its command that ran last, the slot in which that command ran)."""
     _answered_up_to: dict[str, int] = field(factory=dict)
-    """Client -> the highest number answered in its present session. Answers of former sessions may be forgotten."""
+    """Client -> the highest command number that was answered in the client's present session.
+
+    Numbers of ended sessions are not counted, since servers may forget them.
+    """
     _ended_at: dict[str, int] = field(factory=dict)
     """Client -> the slot that ended its latest session."""
 
@@ -86,7 +96,7 @@ class SessionChecker:
             self.marks["asked again for what had run"] += 1
 
     def answered(self, ticket: Ticket, result: Result) -> None:
-        """Check the answer that a client is given at this moment."""
+        """Check the answer to a command, at the moment when the answer leaves the server."""
         slot, known = self.results.get(ticket, (0, None))
         if known is not None and known == result:
             self._is_durable(ticket, slot)
@@ -105,7 +115,11 @@ class SessionChecker:
         return self._answered_up_to.get(client_id, 0)
 
     def opened(self, client_id: str, last: int, resumed: bool, answered: int) -> None:
-        """Check the answer to HELLO: a resumed session knows all numbers `answered` when HELLO was sent."""
+        """Check the answer to HELLO: a resumed session must know every command that was answered before HELLO.
+
+        `last` is the field of that name in the answer: the highest command number that the session has run. `answered`
+        is the highest command number that was answered when HELLO reached the server.
+        """
         if resumed and last < answered:
             raise Violation(f"{client_id} was answered up to {answered}, and its session goes on from {last}")
 
@@ -116,7 +130,7 @@ class SessionChecker:
             raise Violation(f"{ticket} is told {result}, but it ran in slot {self.results[ticket][0]}")
 
     def _is_durable(self, ticket: Ticket, seq: int) -> None:
-        holders = [i for i, disk in self.disks.items() if seq in disk.contents.slots]
+        holders = [i for i, disk in self.disks.items() if disk.has(seq)]
         if 2 * len(holders) <= len(self.disks):
             raise Violation(f"{ticket} is answered from slot {seq}, which is only on the disks of {holders}")
 
@@ -171,16 +185,19 @@ class WatchedSessions:
         self._settle = settle
         self._slot = Slot(0)
         self._epoch = 0
-        """The epoch that the bundle claims which runs just now."""
+        """The epoch in the bundle that is running at this moment."""
         self._latest_epoch: dict[str, int] = {}
-        """Client -> the epoch in which its session was opened last."""
+        """Client -> the epoch that its session got when it was last opened."""
         self._watch_commands()
         self._watch_epochs()
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         self._slot = slot = Slot(seq)
         recovers = isinstance(self._machine.observer, NoObserver)
-        if not recovers:  # before the execution, so that the slot is settled before its answers leave
+        # Outside recovery, `_settle` puts the check behind the durability gate. It must be there before the execution
+        # puts the answers there, so that the slot is settled before its answers leave. In recovery, `_settle` runs the
+        # check at once, so it is called after the execution.
+        if not recovers:
             self._settle(self._checks.settled, self._server_id, slot)
         sessions: dict[str, Session] = {}
         for update in updates:
@@ -192,7 +209,7 @@ class WatchedSessions:
                     sessions = sessions or dict(self._machine.sessions)
                     slot.expired_by_others += self._expired_by_others(update.server_id, each, sessions)
         self._machine.execute(seq, time_ms, updates)
-        # A session that ends and is opened anew in one slot is another object.
+        # A session that was ended and then opened anew in this slot has ended, too: the new session is another object.
         slot.ended += sorted(i for i, session in sessions.items() if self._machine.sessions.get(i) is not session)
         if recovers:
             self._settle(self._checks.settled, self._server_id, slot)
@@ -211,7 +228,8 @@ class WatchedSessions:
         return found
 
     def _watch_commands(self) -> None:
-        """Watch the two methods of the sessions that run a command and that complete it."""
+        """Wrap the method of the sessions that runs a command, and the one that completes a PENDING command, to record
+        what they do."""
         machine = self._machine
         execute, complete = machine._execute, machine.complete
 
@@ -232,7 +250,10 @@ class WatchedSessions:
         machine.complete = completed  # type: ignore[method-assign]
 
     def _watch_epochs(self) -> None:
-        """Watch the epochs that bundles claim and that openings give, independently of the sessions' own comparison."""
+        """Record the epoch in each bundle, and the epoch that each opening gives to its session.
+
+        The checker compares them itself, so that it does not depend on the comparison in the code of the sessions.
+        """
         machine = self._machine
         run_bundle, open_session = machine._run_bundle, machine._open
 

@@ -1,7 +1,7 @@
-"""Relaying of updates, and their binding to slots, seen in the messages that leave the servers.
+"""Checks of the binding of updates to slots, and of their relaying, by the messages that leave the servers.
 
-Neither concerns safety: an update that is bound twice is filtered when it is executed (G15). The checkers keep a defect
-from hiding behind that filter, or behind a network that can carry any number of messages.
+Mistakes in these do not break safety: an update that is bound twice is filtered when it is executed (G15), and an
+update that is relayed too often only costs messages. Without these checkers, such a mistake would go unnoticed.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ from attrs import define, field, frozen
 from pfsb.paxos.messages import ClientUpdate, Proposal
 
 Identity = tuple[str, int]
-"""(client_id, timestamp)"""
+"""The name of an update: (client_id, timestamp)."""
 
 COPIES_OF_A_FRAME_MAX = 4
-"""Maximum number of copies of a frame: the simulated network delivers it twice, and each of these may have an echo."""
+"""A server may relay an update at most this many times for each copy that the update's own server has sent to it.
+
+The simulated network delivers a frame at most three times: the frame, a duplicate, and an echo, which is a late copy.
+The bound leaves room for one more. It therefore shows that an update is relayed again and again, not each relay too
+many.
+"""
 
 
 @frozen
@@ -26,28 +31,29 @@ class Binding:
 
     seq: int
     fresh: bool
-    """Whether the leader has chosen the slot itself: no earlier view had proposed that batch there."""
+    """Whether the leader has chosen the slot itself: no earlier view had proposed the same batch in that slot."""
 
 
 @define
 class BindingChecker:
-    """G15 (ii): in its view, a leader binds an update to one slot.
+    """G15 (ii): in its view, a leader binds each update to one slot only.
 
-    Two earlier leaders may have bound an update to two slots, and a later one must propose both again, since either may
-    be chosen. Two slots are therefore wrong only if at least one of them is the leader's own choice. An update beyond
-    its horizon counts as another one (Departure 7).
+    Two earlier leaders may have bound an update to two different slots. A later leader must propose both slots again,
+    since each of them may have been chosen already. Two slots in one view are therefore a violation only if at least
+    one of them is the leader's own choice. Two slots that are more than `horizon_slots` apart are no violation either:
+    in the later slot the update is too old to run (Departure 7).
     """
 
     horizon_slots: int
     _seen: set[tuple[int, int]] = field(factory=set)
-    """(view, seq) of the proposals that were checked; a further proposal for such a pair is a repetition."""
+    """(view, seq) of the proposals that were checked; a further proposal for such a pair is a retransmission."""
     _offered: dict[int, set[bytes]] = field(factory=dict)
-    """Seq -> the batches that some view has proposed there."""
+    """Seq -> the batches that were proposed in that slot, in any view."""
     _bound: dict[tuple[int, Identity], Binding] = field(factory=dict)
-    """(view, update) -> its latest binding."""
+    """(view, update) -> the latest slot to which the leader of the view has bound the update."""
 
     def proposed(self, message: Proposal) -> str:
-        """Check a proposal; the text of a violation, or ""."""
+        """Check a proposal. Returns the text of the violation, or "" if there is none."""
         if (message.view, message.seq) in self._seen:
             return ""
         self._seen.add((message.view, message.seq))
@@ -69,16 +75,16 @@ class BindingChecker:
 
 @define
 class RelayChecker:
-    """Departure 17: a copy that comes from an update's own server is relayed once, to one server; no other copy is."""
+    """Departure 17: a server relays only copies that come from the update's own server: each once, to one server."""
 
     servers: Sequence[int]
     _copies: Counter[tuple[int, ClientUpdate]] = field(factory=Counter)
-    """(receiver, update) -> number of copies that the update's own server has sent there."""
+    """(receiver, update) -> number of copies that the update's own server has sent to the receiver."""
     _relayed: Counter[tuple[int, ClientUpdate]] = field(factory=Counter)
-    """(sender, update) -> number of copies that this server has passed on."""
+    """(sender, update) -> number of copies that the sender, not the update's own server, has relayed."""
 
     def sent(self, server_id: int, to: int | None, update: ClientUpdate) -> str:
-        """Check a copy of an update that leaves a server; the text of a violation, or ""."""
+        """Check an update that leaves a server. Returns the text of the violation, or "" if there is none."""
         receivers = [i for i in self.servers if i != server_id] if to is None else [to]
         if server_id == update.server_id:
             self._copies.update((receiver, update) for receiver in receivers)

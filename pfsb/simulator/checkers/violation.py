@@ -1,4 +1,4 @@
-"""Violations of promises: the exception of all checkers, and a place for exceptions that could not propagate."""
+"""`Violation`, which all checkers raise, and `Findings`, which keeps exceptions until they may be raised."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ def require(condition: bool, text: str) -> None:
 
 
 def forbid(what_is_wrong: str) -> None:
-    """Raise `Violation` unless the text is empty."""
+    """Raise `Violation` with this text, unless the text is empty because nothing is wrong."""
     require(not what_is_wrong, what_is_wrong)
 
 
 @define(eq=False)
 class Findings:
-    """Keeps the first violation until the present event is over, and then ends the simulation with it.
+    """Keeps the first violation until the cluster calls `raise_first`, after the present event of the clock.
 
-    A checker is often called by the server that it checks. An exception would be caught there, or change its course.
+    A checker is often called by the server that it checks. If it raised an exception there, the server would catch it,
+    or would do something else than without the checker.
     """
 
     _first: Failure | None = None
 
     def note(self, check: Callable[..., None], *args: object) -> None:
-        """Run a check, and keep its exception for `raise_first`."""
+        """Call `check(*args)`. If it raises an AssertionError (a `Violation` is one), keep that for `raise_first`."""
         try:
             check(*args)
         except AssertionError:

@@ -4,13 +4,13 @@ Theory of operation. `SimulatedCluster` owns one `SimulatedClock`, whose heap ho
 lets one call after the other happen. A server is built from `ServerParts`; it gets a `ServerClock` (which can be
 paused, closed, or wrong), a `SimulatedTransport` (the real links and codec over `SimulatedNetwork`), a `MemoryStorage`
 on a disk that survives crashes, and random numbers of its own. A `Probe` reports each execution and each answer to the
-checkers. After each event the cluster raises the first violation that a checker has found.
+checkers. After each call of the clock, the cluster raises the first violation that a checker has found.
 
 * `clock`: time. `network` and `transport`: frames, links, filters and faults of messages.
-* `process`: the environment of a server, and the server that is the protocol alone. `server_process`: the whole server.
-* `cluster`: starts, crashes, stops and pauses servers. `healing`: makes all of them or some of them well again.
+* `process`: the environment of a server, and a server that is the protocol alone. `server_process`: the whole server.
+* `cluster`: starts, crashes, stops and pauses servers. `healing`: heals servers and the links between them.
 * `probe`: reports of servers to the checkers. `tracing` and `marks`: traces, and counters of rare branches.
 
-Nothing here decides when something goes wrong: faults and schedules do that through the methods of the cluster. This
-package imports `checkers` and nothing above it.
+Nothing here decides when something goes wrong: faults and schedules do that through the methods of the cluster. Of the
+other packages of the simulator, this one imports only `checkers`.
 """

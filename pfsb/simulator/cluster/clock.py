@@ -19,15 +19,15 @@ from zope.interface import implementer
 SIMULATOR = "pfsb.simulator."
 """The beginning of the names of the modules whose calls are no calls of a server."""
 EVENTS_AT_ONE_TIME_MAX = 1_000_000
-"""Maximum number of calls that run at one instant. More of them are taken for a loop that never ends."""
+"""Maximum number of calls that run at one instant. If there are more, they are taken for a loop that never ends."""
 
 
 @implementer(IDelayedCall)
 @define(eq=False)
 class SimulatedCall:
-    """A call that waits for its time.
+    """A function call that waits, in the heap of the `SimulatedClock`, until its time comes.
 
-    A call that is rescheduled leaves its old entry in the heap. `number` tells the valid entry from the old ones.
+    A call that is rescheduled leaves its old entry in the heap. Only the entry with the call's `number` is valid.
     """
 
     _server_clock: ServerClock
@@ -61,14 +61,17 @@ class SimulatedCall:
         return not (self._called or self._cancelled)
 
     def stands_at(self, time: float, number: int) -> None:
-        """Note the only valid entry of this call in the heap. Called by the clock."""
+        """Remember the time and number of the only valid entry of this call in the heap. Called by the clock."""
         self._time, self.number = time, number
 
     def order(self) -> tuple[float, int]:
         return self._time, self.number
 
     def is_stale(self, number: int) -> bool:
-        """Whether the heap's entry `number` no longer stands for this call. Called by the clock."""
+        """Whether the entry of this call with this number must be dropped from the heap. Called by the clock.
+
+        It must if the call was cancelled or rescheduled since, or if its server has ended.
+        """
         return self._cancelled or self.number != number or self._server_clock.closed
 
     @property
@@ -77,7 +80,7 @@ class SimulatedCall:
 
     @property
     def name(self) -> str:
-        """The function that is called: `Class.method`."""
+        """The name of the function that is called, as in `Class.method`."""
         return str(getattr(self._function, "__qualname__", self._function))
 
     @property
@@ -103,14 +106,14 @@ class SimulatedCall:
 class ServerClock:
     """The clock and the pending calls of one simulated server.
 
-    A pause holds back the calls and lets the clock go on; an end drops the calls for good. The clock need not be
+    `pause` holds back the calls while the clock goes on; `close` drops the calls for good. The clock need not be
     right: it may have been wrong by `offset` seconds when the server started, and it runs at a `rate` of its own.
     """
 
     clock: SimulatedClock
     name: str
     rate: float = 1.0
-    """Seconds of this server in one second of the simulation."""
+    """Number of seconds by which this clock advances in one second of the simulation; 1.0 is right."""
     offset: float = 0.0
     """Seconds by which this clock was ahead of the simulation when the server started."""
     _began: float = field(init=False)
@@ -118,7 +121,7 @@ class ServerClock:
     closed: bool = False
     calls: set[SimulatedCall] = field(factory=set)
     _due: list[tuple[int, SimulatedCall]] = field(factory=list)
-    """Heap entries that came due during a pause, in that order."""
+    """(number of the entry in the clock's heap, call) of each call whose time came during the pause, in that order."""
 
     @_began.default
     def _begins_now(self) -> float:
@@ -128,13 +131,16 @@ class ServerClock:
         return self.local(self.clock.seconds())
 
     def local(self, time: float) -> float:
-        """The time that this server's clock shows at a time of the simulation."""
+        """The time that this server's clock shows when the simulation's clock shows `time`."""
         if self.rate == 1.0 and not self.offset:
             return time
         return self._began + self.offset + (time - self._began) * self.rate
 
     def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> SimulatedCall:
-        """Raises AssertionError on a negative delay, as a real reactor does."""
+        """Call a function after `delay` seconds of this clock.
+
+        Raises AssertionError on a negative delay, as a real reactor does.
+        """
         assert delay >= 0, f"{delay} seconds from now is in the past"
         call = SimulatedCall(self, 0.0, 0, callable, args, kw)
         if not self.closed:
@@ -143,7 +149,7 @@ class ServerClock:
         return call
 
     def callFromThread(self, callable: Callable[..., object], *args: object, **kw: object) -> None:
-        """Call the function soon, in the order of the requests: the simulation has no threads."""
+        """Call a function without delay, after all calls that are due now: the simulation has no threads."""
         self.callLater(0, callable, *args, **kw)
 
     def getDelayedCalls(self) -> list[SimulatedCall]:
@@ -154,7 +160,7 @@ class ServerClock:
         self.paused = True
 
     def resume(self) -> None:
-        """Run the calls that came due during the pause now, in their order."""
+        """Schedule the calls that came due during the pause for the present time, in the order of their times."""
         self.paused = False
         due, self._due = self._due, []
         for number, call in due:
@@ -162,7 +168,7 @@ class ServerClock:
                 self.clock.put(call, self.clock.seconds())
 
     def hold(self, number: int, call: SimulatedCall) -> None:
-        """Keep a call that has come due during a pause. Called by the clock."""
+        """Keep a call that has come due during a pause until `resume`. Called by the clock."""
         self._due.append((number, call))
 
     def close(self) -> None:
@@ -189,7 +195,7 @@ class SimulatedClock:
         return ServerClock(self, "the simulation")
 
     def server_clock(self, name: str, rate: float = 1.0, offset: float = 0.0) -> ServerClock:
-        """Make the clock of one more server."""
+        """Make the clock of an incarnation of a server that starts now."""
         return ServerClock(self, name, rate, offset)
 
     def seconds(self) -> float:
@@ -207,13 +213,16 @@ class SimulatedClock:
         return sorted(waiting, key=SimulatedCall.order)
 
     def put(self, call: SimulatedCall, time: float) -> None:
-        """Schedule a call, perhaps again. An older entry of the call stays in the heap, stale, until it comes up."""
+        """Schedule or reschedule a call for a time of the simulation.
+
+        An older entry of the call stays in the heap, and is dropped when its time comes.
+        """
         self._numbers += 1
         call.stands_at(time, self._numbers)
         heappush(self._heap, (time, self._numbers, call))
 
     def step(self) -> bool:
-        """Run the next call, at its time. False if no call waits."""
+        """Let time pass until the next call is due, and run it. Returns False if no call waits."""
         call = self._next(float("inf"))
         if call is None:
             return False
@@ -221,7 +230,10 @@ class SimulatedClock:
         return True
 
     def step_until(self, time: float) -> bool:
-        """Run the next call that is due by `time`. If there is none, let time pass until then and return False."""
+        """If a call is due by `time`, run the first such call and return True.
+
+        Otherwise let time pass until `time`, and return False.
+        """
         call = self._next(time)
         if call is None:
             self._now = max(self._now, time)
@@ -243,7 +255,8 @@ class SimulatedClock:
             time, number, call = heappop(heap)
             if call.is_stale(number):
                 continue
-            # The calls of a server that was paused run late: time never goes back.
+            # A call that was held back by a pause, and then delayed, may stand at a time in the past: it runs late, and
+            # the time does not go back.
             self._now = max(self._now, time)
             if call.server_clock.paused:
                 call.server_clock.hold(number, call)

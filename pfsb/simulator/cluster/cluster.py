@@ -1,4 +1,4 @@
-"""A whole cluster on one clock, from one seed: same seed, same bytes (docs/testing.rst)."""
+"""A whole simulated cluster on one clock. Its servers send the same bytes in each run of a seed (docs/testing.rst)."""
 
 from __future__ import annotations
 
@@ -33,9 +33,12 @@ from pfsb.simulator.cluster.transport import SimulatedTransport
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
 SHARES_WRITTEN_AT_ONCE = (0.0, 0.0, 0.9)
-"""Share of the writes to a quick disk that end before their turn is over; each incarnation draws one of these."""
+"""Values for the share of a quick disk's writes that end at once, before `MemoryStorage.sync` returns.
+
+Each incarnation of a server draws one of these values. A write that ends at once ends within the turn that began it.
+"""
 QUICK_SECONDS_MAX = 0.002
-"""Maximum duration of a write to a disk that counts as quick."""
+"""Maximum time, in seconds, that a write takes on a disk that counts as quick."""
 
 
 class SimulatedCluster:
@@ -53,11 +56,17 @@ class SimulatedCluster:
         trace: Trace | None = None,
         tracer: Callable[[int], ITracer] | None = None,
         start: bool = True,
+        has_disks: bool = True,
     ) -> None:
         """`servers` has the ids of the servers, or their number, and then the ids begin with 0 and have no gap.
 
-        `build` makes a `SimulatedProcess` for each incarnation of a server; `patch` may change it before it starts.
-        `trace` is called with every event as a dict; `tracer` makes a tracer for the events of one server.
+        `build` is called at each start of a server, and makes its `SimulatedProcess`.
+
+        Without `has_disks` the servers run with `storage: memory`, and none of them can be started again.
+
+        `patch` is called with this process, and may change it before it starts. `trace` is called with every event of
+        the cluster as a dict. `tracer` is called with a server's id at each of its starts, and makes a tracer for the
+        events of that server.
         """
         self.seed = seed
         self.ids = tuple(range(servers)) if isinstance(servers, int) else tuple(servers)
@@ -70,15 +79,22 @@ class SimulatedCluster:
         disks = {i: server.disk for i, server in self.servers.items()}
         self.checks = ClusterChecker(disks, self._digest, self.settings.horizon_slots)
         self.amnesiacs: set[int] = set()
-        """Servers that have lost their disk. No server may rely on their messages, so the checkers ignore them."""
+        """Ids of the servers whose disk was lost and not given back.
+
+        The checkers ignore the messages of these servers, since no other server may rely on them.
+        """
         self.network.observers.append(self._sent)
         self.findings = Findings()
         self.tracers = Tracers(self.clock, trace, tracer)
         self.answers: dict[Identity, int] = {}
-        """Update -> the slot that its client was told."""
+        """Update -> the slot in the first answer that its client got."""
         self.expected_failures: tuple[type[Exception], ...] = ()
-        """Exceptions that may end a server, such as a disk error. Any other exception ends the simulation."""
+        """Exceptions with which a server may stop itself, such as OSError when its disk fails.
+
+        Any other exception in a server ends the simulation.
+        """
         self.failures: dict[int, Failure] = {}
+        self._has_disks = has_disks
         self._build = build
         self._patch = patch
         if start:
@@ -105,6 +121,7 @@ class SimulatedCluster:
             disk_rng.randbytes,
             lambda failure: self._failed(server_id, failure),
             lambda: server.sync_seconds[1] <= QUICK_SECONDS_MAX and at_once_rng.random() < share_at_once,
+            is_transient=not self._has_disks,
         )
         transport = SimulatedTransport(self.network, server_id, server_clock, rng)
         process = self._build(self._server_parts(server_id, server_clock, rng, storage, transport))
@@ -122,7 +139,8 @@ class SimulatedCluster:
     def crash(self, server_id: int, groups_kept: int = 0, records_torn: int = 0) -> None:
         """Let a server lose power: nothing of this incarnation runs again.
 
-        The first `groups_kept` pending groups of records reach the disk, and `records_torn` records of the next group.
+        The first `groups_kept` pending groups of records reach the disk, and the first `records_torn` records of the
+        next group. All other records that are not on disk are lost.
         """
         running = self._running(server_id)
         self.tracers.tell(server_id, "crash")
@@ -132,12 +150,15 @@ class SimulatedCluster:
         self.servers[server_id].running = None
 
     def doom(self, server_id: int, frames: int, groups_kept: int = 0, records_torn: int = 0) -> None:
-        """Crash a server in the middle of a turn: right after that many more frames have left."""
+        """Crash a server right after it has sent `frames` more frames, which may be in the middle of a turn.
+
+        `groups_kept` and `records_torn` say what gets to the disk then, as for `crash`.
+        """
         running = self._running(server_id)
         running.transport.after_frames(frames, lambda: self.crash(server_id, groups_kept, records_torn))
 
     def stop(self, server_id: int) -> None:
-        """End a server in order: all appended records are on disk."""
+        """Stop a server in order: all records that it has appended get to its disk first."""
         running = self._running(server_id)
         self.tracers.tell(server_id, "stop in order")
         running.process.stop()
@@ -148,14 +169,15 @@ class SimulatedCluster:
     def drain(self, server_id: int) -> None:
         """Tell a server to stop, as SIGTERM does.
 
-        The server takes no more commands, and stops when those under way are answered or their time is over.
+        The server takes no more commands. It stops when the commands under way are answered, and after `DRAIN_SECONDS`
+        at the latest.
         """
         running = self._running(server_id)
         running.is_draining = True
         running.server_clock.callLater(0, self._begin_drain, server_id, running)
 
     def _begin_drain(self, server_id: int, running: RunningServer) -> None:
-        """Begin the drain; in a paused server this runs when the server is resumed."""
+        """Begin the drain. The clock of the server calls this, so a paused server begins when it is resumed."""
         running.process.drain(lambda: self._drained(server_id, running))
         running.server_clock.callLater(DRAIN_SECONDS + 2 * DRAIN_LOOK_SECONDS, self._must_have_stopped, server_id)
 
@@ -174,7 +196,7 @@ class SimulatedCluster:
         server.disk = MemoryDisk()
 
     def bring_back(self, server_id: int) -> None:
-        """Restore the disk that was lost, as it was then, and start the server with it."""
+        """Give a server back the disk that it had lost, unchanged since then, and start the server with it."""
         if self.is_running(server_id):
             self.crash(server_id)
         self.amnesiacs.discard(server_id)
@@ -200,14 +222,15 @@ class SimulatedCluster:
 
     @property
     def serving_ids(self) -> list[int]:
-        """The servers that clients may use: running ones, except those that have lost their disk.
+        """Ids of the servers that clients may use: those that run, except those that have lost their disk.
 
-        A server without its disk has forgotten which numbers it has used.
+        A server with an empty disk counts its incarnations from 1 again. Its incarnation is part of the client ids that
+        it gives to Paxos clients and anonymous sessions, so it would give former client ids once more.
         """
         return [i for i in self.running_ids if i not in self.amnesiacs]
 
     def process(self, server_id: int) -> Any:
-        """The present process of a server, of the class that `build` has made."""
+        """The process of the present incarnation of a server, as `build` has made it."""
         return self._running(server_id).process
 
     def replica(self, server_id: int) -> Replica:
@@ -225,7 +248,7 @@ class SimulatedCluster:
     # ------------------------------------------------------------------ links
 
     def cut(self, a: int, b: int, *, one_way: bool = False) -> None:
-        """Cut the link from `a` to `b`, and the one back unless `one_way`."""
+        """Cut the link from `a` to `b`, and the link from `b` to `a` unless `one_way`."""
         self.network.cut(a, b)
         if not one_way:
             self.network.cut(b, a)
@@ -237,13 +260,16 @@ class SimulatedCluster:
                 self.cut(a, b)
 
     def heal(self) -> None:
-        """Mend all links; their quality stays."""
+        """Mend all links that are cut or selective. The quality of the links stays as it is."""
         self.network.mend_all()
 
     # ------------------------------------------------------------------ clients
 
     def submit(self, server_id: int, client_id: str, timestamp: int, payload: bytes = b"") -> None:
-        """Let a client ask this server, which takes the update as soon as it is not paused."""
+        """Let a client ask a server, a `ProtocolProcess`, for an update.
+
+        A paused server takes the update when it is resumed.
+        """
         running = self._running(server_id)
         made_at = running.process.replica.data.ordering.local_aru
         update = ClientUpdate(client_id, server_id, timestamp, made_at, payload)
@@ -257,17 +283,17 @@ class SimulatedCluster:
         return self.clock.seconds()
 
     def step(self) -> bool:
-        """Let one event happen. False if there is none."""
+        """Run the next call of the clock. Returns False if no call waits."""
         happened = self.clock.step()
         self.findings.raise_first()
         return happened
 
     def run(self, seconds: float) -> None:
-        """Let that much time pass."""
+        """Let this number of simulated seconds pass."""
         self._run_until_time(self.now + seconds)
 
     def run_until(self, predicate: Callable[[], bool], seconds: float = 30.0) -> None:
-        """Let time pass until `predicate` holds. Raises AssertionError if that takes longer than `seconds`."""
+        """Let time pass until `predicate` holds. Raises AssertionError after `seconds` of the simulation."""
         until = self.now + seconds
         while not predicate():
             if not self.clock.step_until(until):
@@ -277,11 +303,14 @@ class SimulatedCluster:
     # ------------------------------------------------------------------ looking
 
     def leader(self) -> int | None:
-        """The server that leads the highest view that is led."""
+        """The server that leads a view; of several such servers the one with the highest view; None if none leads."""
         return max(self._leaders(), key=self._installed, default=None)
 
     def oldest_leader(self) -> int | None:
-        """The server that leads the lowest view that is led. If there are two leaders, it was deposed unawares."""
+        """The server that leads a view; of several such servers the one with the lowest view; None if none leads.
+
+        If it is not also `leader()`, it was deposed and does not know that yet.
+        """
         return min(self._leaders(), key=self._installed, default=None)
 
     def _leaders(self) -> list[int]:
@@ -291,7 +320,8 @@ class SimulatedCluster:
         return self.replica(server_id).data.views.last_installed
 
     def has_leader(self) -> bool:
-        """Whether a server leads and a majority follows."""
+        """Whether a server leads, and a majority of the servers (the leader included) has installed its view and is not
+        electing another leader."""
         leader = self.leader()
         if leader is None:
             return False
@@ -303,18 +333,18 @@ class SimulatedCluster:
         return 2 * followers > len(self.ids)
 
     def executed(self, server_id: int) -> list[tuple[int, str, int, bytes]]:
-        """The updates that took effect at this server in its present incarnation."""
+        """(seq, client_id, timestamp, payload) of the updates that this `ProtocolProcess` has run since it started."""
         return list(self.process(server_id).state_machine.executed)
 
     def aru(self, server_id: int) -> int:
         return self.replica(server_id).data.ordering.local_aru
 
     def all_equal(self) -> bool:
-        """Whether all running servers have executed the same slots."""
+        """Whether all running servers have executed up to the same slot, and all these executions are settled."""
         return self.checks.all_equal(self.running_ids)
 
     def picture(self) -> str:
-        """One line of text for each server."""
+        """A text with one line for each server, which tells its state."""
         return "\n".join(f"server {i}: {server.describe()}" for i, server in self.servers.items())
 
     # ------------------------------------------------------------------ inside
@@ -365,7 +395,11 @@ class SimulatedCluster:
         return self.replica(server_id).ordered_queue.digests.at(seq)
 
     def _failed(self, server_id: int, failure: Failure) -> None:
-        """Note that a server has stopped itself. Its process ends as soon as the present event is over."""
+        """Called when a server has stopped itself after a failure.
+
+        If the failure is expected, the server crashes after the present call of the clock. Otherwise the failure ends
+        the simulation.
+        """
         self.failures[server_id] = failure
         if failure.check(*self.expected_failures) is None:
             self.findings.add(failure)
@@ -373,6 +407,6 @@ class SimulatedCluster:
             self.clock.callLater(0, self._end, server_id, self.servers[server_id].running)
 
     def _end(self, server_id: int, failed: RunningServer | None) -> None:
-        """End the incarnation that has failed, unless the server was restarted since."""
+        """Crash the incarnation that has failed, unless it has ended since by other means."""
         if failed is not None and self.servers[server_id].running is failed:
             self.crash(server_id)

@@ -1,6 +1,7 @@
-"""Healing of a simulated cluster or of a part of it: links are whole and good, and all servers run.
+"""Healing of a simulated cluster or of a part of it: links become whole and good, and all its servers run.
 
-Random runs heal a majority first and then the whole cluster, since liveness is only promised then.
+Liveness is promised only while a majority is well. Random runs therefore heal a majority, check that all clients are
+served, and then heal the whole cluster.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ def heal_all(cluster: SimulatedCluster) -> None:
 
 
 def heal_some(cluster: SimulatedCluster, group: Sequence[int]) -> None:
-    """Heal these servers and the links between them, and nothing else."""
+    """Heal these servers and the links between them.
+
+    For the whole cluster, the faults of kinds of messages that were to last for a while end (`passing_faults`).
+    """
     links = [(a, b) for a in group for b in group if a != b]
     cluster.network.passing_faults.clear()
     cluster.network.set_quality(LinkQuality(), links)
@@ -46,4 +50,6 @@ def _end_what_was_begun(cluster: SimulatedCluster, server_id: int, running: Runn
     if running.is_draining:
         cluster.stop(server_id)
     elif running.process.replica.proposals.skipped:
-        cluster.crash(server_id)  # a cluster of one server would go on leading, and never fill the slot it has skipped
+        # The server was made to skip a slot when it led, which a new leader fills with a no-op. Without this crash, a
+        # cluster of one server would lead on without end, and never get a new leader.
+        cluster.crash(server_id)

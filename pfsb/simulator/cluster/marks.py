@@ -1,7 +1,7 @@
-"""Marks: a counter for each rare branch that runs have gone through, which shows that such branches are tried at all.
+"""Marks: one counter for each rare branch of the servers' code, which shows whether runs come through it at all.
 
-Marks are found from outside: in traces, in messages that leave a server, and by the checkers. The server has no code
-for them.
+Marks are counted from outside: from traces, from messages that leave a server, and by the checkers. The server has no
+code for them.
 """
 
 from __future__ import annotations
@@ -79,15 +79,15 @@ REQUIRED: Final = (
     "discarded: 4 E6",
     "discarded: 4 F4",
 )
-"""Marks that a thousand seeds of the mixed profile must go through."""
+"""Names of the marks that must not stay at zero over a thousand seeds of the mixed profile."""
 
 NO_OP: Final = b"\x90"
-"""The last byte of a batch without updates: an empty array."""
+"""The last byte of an encoded batch without updates: msgpack's empty array."""
 
 
 @define
 class Marks:
-    """The counters of one run, or of many."""
+    """The counts of all marks, of one run or of many runs together."""
 
     counts: Counter[str] = field(factory=Counter)
 
@@ -109,15 +109,15 @@ class Watcher:
     marks: Marks
     cluster: SimulatedCluster | None = None
     _states: dict[int, tuple[str, int]] = field(factory=dict)
-    """Server -> (state, view)."""
+    """Server -> (its state, such as REG_LEADER; its view), as its present incarnation last traced them."""
     _last_view: dict[int, int] = field(factory=dict)
-    """Server -> the last view that it followed."""
+    """Server -> the view in which it last followed a leader."""
     _highest: int = 0
-    """The highest slot that was proposed in a view before the latest one."""
+    """The highest slot that was proposed in any view before the latest view with a proposal."""
     _view: int = 0
     _highest_of_view: int = 0
     _executed: set[int] = field(factory=set)
-    """Slots whose contents were counted."""
+    """Slots that `executed` has counted already: each slot is counted once, for the whole cluster."""
 
     def tracer(self, server_id: int) -> ITracer:
         """Make the tracer of one incarnation of a server."""
@@ -163,7 +163,10 @@ class Watcher:
                 self.marks.counts["PREPARE tabled"] += aru < oldest
 
     def executed(self, server_id: int, seq: int, fresh: int) -> None:
-        """Count the contents of a slot when the first server executes it."""
+        """Count the marks of a slot's batch, when the first server has executed the slot.
+
+        `fresh` is the number of updates of the batch that ran there; the others were filtered.
+        """
         if seq in self._executed:
             return
         self._executed.add(seq)

@@ -24,7 +24,8 @@ BUFFERED_FRAMES_MAX = 2_000
 
 @frozen
 class LinkQuality:
-    """The behaviour of one direction of a link. Chances are from 0 to 1, times are in seconds."""
+    """The behaviour of one direction of a link. Each chance, from 0 to 1, is drawn anew for each frame; times are in
+    seconds."""
 
     delay_seconds: tuple[float, float] = (0.0002, 0.001)
     """Shortest and longest delay of a frame. A frame does not overtake the one before it."""
@@ -39,12 +40,12 @@ class LinkQuality:
     echoes: float = 0.0
     """Chance that a copy of a frame arrives once more, up to `straggling_seconds` later."""
     frames_max: int = 100_000
-    """Maximum number of frames under way. Further frames are lost, as in a router whose queue is full."""
+    """Maximum number of frames under way in this direction. Further frames are lost, as in a full router."""
 
 
 @frozen
 class MessageFault:
-    """A delay and a loss of one kind of messages, in addition to those of every frame of the link.
+    """A delay and a loss that messages of one kind suffer, in addition to those that every frame of the link suffers.
 
     Each message of such a kind travels in a frame of its own.
     """
@@ -56,7 +57,7 @@ class MessageFault:
 
 @frozen
 class SelectiveLink:
-    """One direction of a link that lets the messages of some kinds through; all others suffer a `MessageFault`."""
+    """One direction of a link that lets messages of some kinds through; all other messages suffer a `MessageFault`."""
 
     kinds: frozenset[type[Message]]
     others: MessageFault
@@ -70,7 +71,7 @@ class Link:
     cut: bool = False
     last_arrival: float = 0.0
     frames: int = 0
-    """Number of frames under way."""
+    """Number of frames under way in this direction."""
 
 
 @frozen
@@ -83,7 +84,7 @@ class Passage:
 
 
 PassageFilter = Callable[[Passage], bool]
-"""Returns True for a message that is not to travel."""
+"""Called with each message before it is sent to one server; returns True for a message that must not be sent."""
 SendObserver = Callable[[int, int | None, Sequence[Message]], None]
 """Called with (sender, receiver or None for all, messages) when messages leave a server."""
 
@@ -113,7 +114,7 @@ class HeldMessages:
 
 @define(eq=False)
 class Endpoint:
-    """The receiving end of a running server."""
+    """Where the frames for a running server go: its `Links` take them, and its clock tells whether it is paused."""
 
     clock: ServerClock
     links: Links
@@ -136,12 +137,15 @@ class SimulatedNetwork:
     passing_faults: dict[type[Message], MessageFault] = field(factory=dict)
     """Kind of message -> its fault for a while. Such a fault replaces the lasting fault of the same kind."""
     selective_links: dict[tuple[int, int], SelectiveLink] = field(factory=dict)
-    """(sender, receiver) -> a direction that is selective until it is mended. Its fault replaces all other faults."""
+    """(sender, receiver) -> the selective link in this direction, until it is mended.
+
+    For messages that it does not let through, its fault replaces their lasting or passing fault.
+    """
     frames: int = field(default=0, init=False)
     _links: dict[tuple[int, int], Link] = field(init=False)
     _endpoints: dict[int, Endpoint] = field(factory=dict, init=False)
     _frames_lost_before: float = field(default=-1.0, init=False)
-    """Frames that were sent before this time do not arrive any more."""
+    """Time of the latest `lose_frames_under_way`: frames that were sent before it do not arrive."""
     _hash: blake2b = field(factory=lambda: blake2b(digest_size=16), init=False)
 
     @_links.default
@@ -154,12 +158,13 @@ class SimulatedNetwork:
         return self._links[sender, receiver]
 
     def set_quality(self, quality: LinkQuality, links: Iterable[tuple[int, int]] | None = None) -> None:
-        """Set the quality of these (sender, receiver) directions, or of all."""
+        """Give one quality to all of these directions (sender, receiver), or to all directions of the network."""
         for pair in self._links if links is None else links:
             self._links[pair].quality = quality
 
     def cut(self, sender: int, receiver: int) -> None:
-        """Let this direction carry nothing from now on. Frames under way are lost, too."""
+        """Let this direction carry nothing until it is mended. A frame that is under way and would arrive before that
+        is lost, too."""
         self._links[sender, receiver].cut = True
 
     def mend(self, sender: int, receiver: int) -> None:
@@ -172,9 +177,10 @@ class SimulatedNetwork:
         self.selective_links.clear()
 
     def fault_of(self, message: Message, sender: int, receiver: int | None) -> MessageFault | None:
-        """The fault that a message suffers; None: the message travels in one frame with others.
+        """The fault that a message suffers; None if it suffers none, and travels in one frame with other messages.
 
-        `receiver` is None for a message to all servers, which is sent so only if no direction is selective.
+        `receiver` is None for a message to all servers. While a link is selective, the transport sends such a message
+        to each server by itself.
         """
         selective_link = None if receiver is None else self.selective_links.get((sender, receiver))
         if selective_link is not None and type(message) not in selective_link.kinds:
@@ -182,16 +188,16 @@ class SimulatedNetwork:
         return self.passing_faults.get(type(message)) or self.lasting_faults.get(type(message))
 
     def lose_frames_under_way(self) -> None:
-        """Lose all frames under way: a late one would disturb a part of the run that expects a healthy network."""
+        """Lose all frames under way. Late frames would disturb a part of the run that expects a healthy network."""
         self._frames_lost_before = self.clock.seconds()
 
     def drop(self, matches: PassageFilter) -> PassageFilter:
-        """Lose the messages that match, until the filter is taken out of `filters`."""
+        """Lose each message for which `matches` is true, until it is taken out of `filters`. Returns `matches`."""
         self.filters.append(matches)
         return matches
 
     def hold(self, matches: Callable[[Passage], bool]) -> HeldMessages:
-        """Hold back the messages that match, until `release`."""
+        """Hold back each message for which `matches` is true, until `release` of the returned object is called."""
         held = HeldMessages(self, matches)
         self.filters.append(held)
         return held
@@ -203,18 +209,19 @@ class SimulatedNetwork:
             endpoint.links.send([passage.message], passage.receiver)
 
     def hand_over(self, receiver: int, frame: bytes) -> None:
-        """Deliver a frame that no simulated server has sent, now, if the receiver is running."""
+        """Deliver a frame that no simulated server has sent, at once. A server that is down or paused gets nothing."""
         endpoint = self._endpoints.get(receiver)
         if endpoint is not None and not endpoint.clock.paused:
             endpoint.links.frame_arrived(frame)
 
     def note(self, seen: bytes) -> None:
-        """Add bytes that `digest` covers in addition to the frames."""
+        """Include bytes in `digest` that are not part of a frame, such as an answer to a client."""
         self._hash.update(seen)
 
     @property
     def digest(self) -> str:
-        """A hash over the time, the sender, the receiver and the bytes of every frame so far."""
+        """A hash over the time, sender, receiver and bytes of every frame so far, and over the bytes that `note`
+        got."""
         return self._hash.hexdigest()
 
     # ------------------------------------------------------------------ carrying
@@ -231,7 +238,7 @@ class SimulatedNetwork:
         return server_id in self._endpoints
 
     def carry(self, sender: int, receiver: int, frame: bytes, fault: MessageFault | None = None) -> None:
-        """Take a frame, which arrives later: once, several times or never."""
+        """Take a frame that a server sends. The frame arrives later: once, several times or never."""
         self.frames += 1
         self._hash.update(pack(">dHHI", self.clock.seconds(), sender, receiver, len(frame)) + frame)
         link = self._links[sender, receiver]

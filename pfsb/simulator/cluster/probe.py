@@ -18,11 +18,11 @@ from pfsb.simulator.cluster.network import SimulatedNetwork
 
 @define(eq=False)
 class Probe:
-    """Tells the checkers what an incarnation of a server executes and answers, until it has ended.
+    """Reports to the checkers what one incarnation of a server executes and answers, until the incarnation ends.
 
-    An execution counts when its effects may leave the server: the durability gate has let them out
+    An execution counts from the moment when the durability gate lets its effects leave the server
     (docs/internals/turn.rst). A server that recovers is not on the network yet and executes only what is on its disk,
-    so that its executions count at once.
+    so its executions count at once.
     """
 
     _server_id: int
@@ -31,7 +31,7 @@ class Probe:
     _checks: ClusterChecker
     _findings: Findings
     _answers: dict[Identity, int]
-    """Update -> the slot that a client was told, by any server."""
+    """Update -> the slot in the first answer that a client got, from any server."""
     _replica: Callable[[int], Replica]
 
     def executed(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
@@ -41,7 +41,10 @@ class Probe:
             self.settle(check, self._server_id, seq, time_ms, updates)
 
     def watch(self, replica: Replica) -> None:
-        """Report what the replica orders, too: a slot behind a missing one is executed much later, or never."""
+        """Make the replica report to the checkers each slot that it orders, in addition to the slots that it executes.
+
+        An ordered slot above a missing one is executed much later, or never.
+        """
         mark_ordered = replica.ordered_queue.mark_ordered
 
         def marked(message: GloballyOrderedUpdate) -> list[Executed]:
@@ -52,7 +55,10 @@ class Probe:
         setattr(replica.ordered_queue, "mark_ordered", marked)  # noqa: B010 - a method, for this one object
 
     def settle(self, check: Callable[..., None], *args: object) -> None:
-        """Run a check as soon as the slot that is executed just now counts."""
+        """Call `check(*args)` as soon as the execution that is under way counts, unless the server has ended by then.
+
+        That is at once in recovery, and otherwise when the durability gate lets out the effects of the present turn.
+        """
         if self._server_clock.closed:
             return
         if self._recovers:

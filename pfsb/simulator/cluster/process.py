@@ -1,8 +1,8 @@
 """One server as the simulation runs it: the environment that it is given, and the simplest server there is.
 
-`ServerParts` is all that a cluster gives to one incarnation of a server. A function that builds a `SimulatedProcess` of
-these parts makes a cluster of any servers: `ProtocolProcess` here is the protocol alone,
-`pfsb.simulator.cluster.server_process` has the whole server.
+`ServerParts` is all that a cluster gives to one incarnation of a server. The cluster calls a function that builds a
+`SimulatedProcess` from these parts, so that it can run different kinds of servers: `ProtocolProcess` here is the
+protocol alone, and `pfsb.simulator.cluster.server_process` has the whole server.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from pfsb.simulator.cluster.transport import SimulatedTransport
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
 OnExecuted = Callable[[int, int, Sequence[ClientUpdate]], None]
-"""Called with (seq, time_ms, updates) for each slot that is executed."""
+"""Called with (seq, time_ms, updates) of each slot, just before the server executes it."""
 
 
 @implementer(IStateMachine)
 @define(eq=False)
 class WatchedStateMachine:
-    """Tells the checkers what is executed, before the server's own state machine executes it."""
+    """Reports each slot to the checkers, before the server's own state machine executes the slot."""
 
     _inner: IStateMachine
     _executed: OnExecuted
@@ -56,22 +56,25 @@ class ServerParts:
     storage: IStableStorage
     transport: ITransport
     watched: Callable[[IStateMachine], IStateMachine]
-    """Wraps the state machine, so that the checkers see what it executes."""
+    """The server passes its state machine to this function, and uses the result in its place.
+
+    So the checkers see what the state machine executes.
+    """
     on_failure: Callable[[Failure], None]
     answered: Callable[[Identity, int], None]
-    """The server calls this with each update that it answers, and with the slot of the update."""
+    """The server calls this with each update that it answers, by its identity, and with the slot in which it ran."""
     introduced: Callable[[ClientUpdate], None]
     """The server calls this with each update that one of its own clients asks for."""
     settle: Callable[..., None]
-    """settle(check, *args) runs a check as soon as the durability gate lets out what is executed just now.
+    """`settle(check, *args)` calls `check(*args)` as soon as the execution that is under way counts (`Probe.settle`).
 
-    See docs/internals/turn.rst.
+    That is when the durability gate lets out its effects (docs/internals/turn.rst).
     """
     tracer: ITracer | None = None
 
 
 class SimulatedProcess(Protocol):
-    """A server as the cluster runs it."""
+    """One incarnation of a server, which the cluster starts, drains and stops by these methods."""
 
     replica: Replica
 
@@ -88,7 +91,7 @@ class RecordingStateMachine:
     """The simplest state machine: it keeps a list of the updates that it has executed."""
 
     executed: list[tuple[int, str, int, bytes]] = field(factory=list)
-    """(seq, client_id, timestamp, payload) of all updates that took effect."""
+    """(seq, client_id, timestamp, payload) of all updates that were executed."""
     slots: int = 0
     slot_of: dict[Identity, int] = field(factory=dict)
     expired: list[Identity] = field(factory=list)
@@ -106,7 +109,7 @@ class RecordingStateMachine:
 
 
 class ProtocolProcess:
-    """The protocol over a `RecordingStateMachine`; clients are answered with the slot of their update."""
+    """A server that is the protocol over a `RecordingStateMachine`. It answers each update with the update's slot."""
 
     def __init__(self, parts: ServerParts) -> None:
         self.state_machine = RecordingStateMachine(on_executed=self._executed)
@@ -129,7 +132,7 @@ class ProtocolProcess:
         self.replica.start()
 
     def drain(self, drained: Callable[[], None]) -> None:
-        """Stop at once: any other server can answer the clients of this one."""
+        """Call `drained` at once, so that the cluster stops this server: its clients can ask any other server."""
         drained()
 
     def stop(self) -> None:
@@ -140,7 +143,11 @@ class ProtocolProcess:
         self.replica.perform(self._introduce, update)
 
     def _introduce(self, update: ClientUpdate) -> None:
-        """Introduce an update. The repetition of an executed one is answered from memory, behind the gate (G16)."""
+        """Give an update of a client to the protocol.
+
+        An update that this server has executed already is only answered again, from memory and behind the durability
+        gate (G16).
+        """
         identity = (update.client_id, update.timestamp)
         seq = self.state_machine.slot_of.get(identity)
         if seq is not None:
@@ -165,27 +172,27 @@ class RunningServer:
     storage: MemoryStorage
     transport: SimulatedTransport
     is_draining: bool = False
-    """The server was told to drain, and stops soon by itself."""
+    """Whether the server was told to drain. It stops by itself, after `DRAIN_SECONDS` at the latest."""
 
 
 @define(eq=False)
 class SimulatedServer:
-    """A server over all its incarnations."""
+    """A server over all its incarnations: its disk, and how its disk and its clock behave."""
 
     disk: MemoryDisk = field(factory=MemoryDisk)
     incarnations: int = 0
     running: RunningServer | None = None
     sync_seconds: tuple[float, float] = (0.0005, 0.002)
-    """Shortest and longest time that one write to the disk takes."""
+    """Shortest and longest time, in seconds, that one write to the disk takes."""
     rate: float = 1.0
     """Rate of the server's clock from its next start on; 1.0 is right."""
     clock_offset: float = 0.0
     """Seconds by which the server's clock will be ahead at its next start."""
     is_disk_full: bool = False
-    """Whether every write to the disk fails, which ends the server."""
+    """Whether the disk is full. A server that starts on a full disk stops itself when its first write fails."""
 
     def describe(self) -> str:
-        """The state of the server in half a line."""
+        """The state of the server in words, for its line in `SimulatedCluster.picture`."""
         if self.running is None:
             return "down"
         data = self.running.process.replica.data

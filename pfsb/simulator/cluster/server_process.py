@@ -1,7 +1,7 @@
 """The whole server, sessions and applications included, as a process of the simulation.
 
-Nothing of the server is replaced but clock, disk, network and random numbers. Watchers stand between the protocol and
-the sessions, and around the lock application, so that the checkers see what is executed.
+Only the clock, the disk, the network and the random numbers of the server are replaced. Watchers stand between the
+protocol and the sessions, and around the lock application, so that the checkers see what is executed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,17 @@ from pfsb.simulator.cluster.process import ServerParts
 APPLICATIONS = ("chat", "lock", "kv")
 
 WatchReads = Callable[[IStateMachine, SessionStateMachine, Chat], IStateMachine]
-"""See `pfsb.simulator.workload.read_checker.WatchedReads.of`."""
+"""Called with (state machine, the sessions inside it, the chat application); returns a state machine.
+
+The returned one passes all calls on to the given one, and records which answers to reads are right.
+
+Such functions are made by `pfsb.simulator.workload.read_checker.WatchedReads.of`.
+"""
 
 
 @frozen
 class SimulatedConfig(Config):
-    """A configuration with smaller limits than a file may have, so that runs reach these limits."""
+    """A configuration whose limits may be smaller than a configuration file allows, so that runs reach them."""
 
     drawn: Settings = field(factory=Settings)
 
@@ -88,7 +93,7 @@ class ServerProcess:
         self.replica.ordered_queue._state_machine = parts.watched(watched)
 
     def _watch_introductions(self, parts: ServerParts) -> None:
-        """Put a watcher between `LocalClients` and the protocol."""
+        """Report each update that this server introduces to the checkers, before the protocol gets it."""
         introduce = self.replica.introduce
 
         def introduced(update: ClientUpdate) -> None:
@@ -99,5 +104,5 @@ class ServerProcess:
 
 
 def builder(config: Config, checks: SessionChecker) -> Callable[[ServerParts], ServerProcess]:
-    """Make the `build` argument of `SimulatedCluster` for whole servers."""
+    """Make the function for `SimulatedCluster(build=...)` that makes a whole server of its `ServerParts`."""
     return lambda parts: ServerProcess(parts, config, checks)

@@ -17,16 +17,23 @@ Trace = Callable[[dict[str, Any]], None]
 
 @define(eq=False)
 class Tracers:
-    """Passes on the events of the cluster, and those that its servers trace themselves."""
+    """Gives the events that no server traces itself, such as a crash, to the call-back `trace`; makes servers' tracers.
+
+    Each start of a server gets a tracer of its own, which gives the server's events to `trace`, and to the tracer that
+    `tracer` has made for the server.
+    """
 
     _clock: SimulatedClock
     _trace: Trace | None
-    """Receives all events of all servers."""
+    """Called with every event of the cluster itself and of all its servers."""
     _tracer: Callable[[int], ITracer] | None
-    """Makes a tracer that receives the events of one server."""
+    """Called with a server's id at each of its starts; makes the tracer that receives the events of that server."""
 
     def tell(self, server_id: int | None, event: str, **fields: Any) -> None:
-        """Trace an event that no server traces itself, such as a crash; None: an event of the whole cluster."""
+        """Trace an event that no server traces itself, such as a crash.
+
+        `server_id` is None for an event of the whole cluster.
+        """
         if self._trace is not None:
             self._trace({"t": self._clock.seconds(), "server": server_id, "event": event, **fields})
 
@@ -42,7 +49,7 @@ class Tracers:
 @implementer(ITracer)
 @define
 class ClusterTracer:
-    """Adds the time and the server to each event (docs/operating.rst)."""
+    """Passes each event of one server on, with the time and the id of the server added (docs/operating.rst)."""
 
     _server_id: int
     _clock: SimulatedClock

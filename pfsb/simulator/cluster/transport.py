@@ -1,6 +1,7 @@
 """One server's end of the simulated network, where messages become frames.
 
-Observers see, filters stop and faults select single messages here; behind it the network knows frames only.
+Observers, filters and message faults of the network act here, where messages are still single. The rest of the network
+sees only frames.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class SimulatedTransport:
     _frames_left: int | None = field(default=None, init=False)
     _on_last_frame: Callable[[], None] = field(default=lambda: None, init=False)
     _fault: MessageFault | None = field(default=None, init=False)
-    """The fault of the message that is being sent just now."""
+    """The fault of the message that is being sent at this moment; None for messages without a fault."""
 
     @links.default
     def _make_links(self) -> Links:
@@ -48,12 +49,15 @@ class SimulatedTransport:
         self.network.attach(self.server_id, Endpoint(self._clock, self.links))
 
     def after_frames(self, frames: int | None, act: Callable[[], None] = lambda: None) -> None:
-        """Call `act` right after that many more frames have left, in the middle of a turn; None: cancel that."""
+        """Call `act` right after this server has sent `frames` more frames, which may be in the middle of a turn.
+
+        With None for `frames`, an earlier request is cancelled.
+        """
         self._frames_left, self._on_last_frame = frames, act
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
         if self._clock.closed:
-            return  # the process died in the middle of a turn
+            return  # the server was crashed in the middle of this turn, so that nothing more may leave
         for observer in self.network.observers:
             observer(self.server_id, to, messages)
         if self.network.filters or self.network.selective_links:
@@ -75,7 +79,7 @@ class SimulatedTransport:
                 self._send_by_fault(left, receiver)
 
     def _send_by_fault(self, messages: Sequence[Message], to: int | None) -> None:
-        """Send the messages without a fault first, in as few frames as usual, then each other one in its own frame."""
+        """Send messages without a fault in as few frames as usual, then each message with a fault in its own frame."""
         faults = [(message, self.network.fault_of(message, self.server_id, to)) for message in messages]
         plain = [message for message, fault in faults if fault is None]
         if plain:

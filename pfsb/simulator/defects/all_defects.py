@@ -1,7 +1,8 @@
 """Planted defects: deliberate defects of a server, each switched on by its name, which the simulator must find.
 
-A defect is planted in the simulator only, by changing a server that is built; production code has no trace of it. The
-schedule or run that catches each defect, and the violation, are in `pfsb.simulator.defects.expected_catches`.
+A defect is planted in the simulator only, by changing a server after it is built; production code has no trace of it.
+The schedule or random run that shows each defect, and the check that reports it, are in
+`pfsb.simulator.defects.expected_catches`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ DEFECTS: Final[Mapping[str, Defect]] = {
 
 
 def planted(name: str) -> Plant:
-    """The function that plants this defect, for `SimulatedCluster(patch=...)`. Raises KeyError with a sentence."""
+    """Return the function that plants the defect with this name in a server, for `SimulatedCluster(patch=...)`.
+
+    Raises KeyError, with a text for the user, if there is no such defect.
+    """
     defect = DEFECTS.get(name)
     if defect is None:
         raise KeyError(f"no defect is named {name!r}; there are: {', '.join(DEFECTS)}")
@@ -37,7 +41,7 @@ def planted(name: str) -> Plant:
 
 
 def describe() -> list[tuple[str, str]]:
-    """(name, one sentence with the source in parentheses) of each defect, for the list of the command line."""
+    """(name, sentence that says what is wrong and which source it breaks) of each defect, for the command line."""
     return [(defect.name, f"{defect.broken} ({defect.source})") for defect in DEFECTS.values()]
 
 

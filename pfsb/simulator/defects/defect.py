@@ -1,4 +1,4 @@
-"""Planted defects: their names, and the means to plant one in a server that is built."""
+"""Planted defects: their descriptions, and functions that change a server after it is built and before it starts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from attrs import define, field, frozen
 F = TypeVar("F", bound=Callable[..., Any])
 
 Plant = Callable[[Any], None]
-"""Changes one `Process` of the simulation between building and starting it, at every start of every server."""
+"""A function that changes one `SimulatedProcess` after it is built and before it starts.
+
+The cluster calls it at every start of every server.
+"""
 
 
 @frozen
@@ -20,12 +23,12 @@ class Defect:
 
     name: str
     source: str
-    """The figure, section, repair (G7) or page of the documentation that is broken."""
+    """The figure, section, repair (G7), departure or page of the documentation that the server breaks."""
     broken: str
     """One sentence that says what the server does wrong."""
     apply: Plant
     needs_sessions: bool
-    """Whether the defect is above the protocol, so that only a whole `pfsb.server.Server` has it."""
+    """Whether the defect needs a whole `pfsb.server.Server`, and cannot be planted in the protocol alone."""
 
 
 @define
@@ -36,7 +39,7 @@ class Defects:
     by_name: dict[str, Defect] = field(factory=dict)
 
     def add(self, name: str, source: str, broken: str) -> Callable[[Plant], Plant]:
-        """A decorator for the function that plants the defect."""
+        """Make a decorator that registers the decorated function as the one that plants the defect `name`."""
 
         def register(apply: Plant) -> Plant:
             assert name not in self.by_name, f"two defects are named {name}"
@@ -47,17 +50,17 @@ class Defects:
 
 
 def override(owner: object, name: str, make: Callable[[Any], Any]) -> None:
-    """Replace a method of this one object by the result of `make`, which is given the method.
+    """Replace the method `name` of the object `owner` by what `make(method)` returns; `make` is called once, now.
 
-    Raises AttributeError if there is no such method: a defect must not go away because something was renamed.
+    Raises AttributeError if there is no such method, so that a defect cannot lose its effect when a method is renamed.
     """
     setattr(owner, name, make(getattr(owner, name)))
 
 
 def instead_of(owner: object, name: str) -> Callable[[F], F]:
-    """A decorator: the function is called in the place of a method of this one object, with the method as first
-    argument.
+    """Make a decorator that puts the decorated function in the place of the method `name` of the object `owner`.
 
+    At each call, the function gets the replaced method as its first argument, and then the arguments of the call.
     Raises AttributeError as `override` does.
     """
 
@@ -75,4 +78,4 @@ def become(instance: object, kind: type) -> None:
 
 
 def do_nothing(*_args: object, **_kwargs: object) -> None:
-    """Stands in the place of a step that is left out."""
+    """Do nothing. A defect puts this in the place of a method, to leave out a step of the server."""

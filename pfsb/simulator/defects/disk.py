@@ -27,7 +27,7 @@ def _send_past_the_gate(turn: Turn, kind: type) -> None:
 
 
 def _do_not_force(turn: Turn, kind: type) -> None:
-    """Make records of one kind lazy: they get to the disk with a record that is forced later."""
+    """Make records of one kind lazy: no message waits for them, and they get to disk with a later group."""
 
     @instead_of(turn, "append")
     def broken(append: Callable[..., None], record: Record, *, lazy: bool = False) -> None:
@@ -58,7 +58,11 @@ def _prepare_early(process: Any) -> None:
 
 @DEFECTS.add("proposal-early", "section 5.8, Figure 11 A", "PROPOSAL leaves before Last_Installed is on disk")
 def _proposal_early(process: Any) -> None:
-    """Shows in a cluster of one only: a view that others have promised to follow is on its leader's disk already."""
+    """Send each PROPOSAL early, whether or not its view is on disk.
+
+    This has an effect only in a cluster of one server. In a larger cluster, a leader proposes only when others have
+    answered its PREPARE, and the PREPARE leaves only when the view is on the leader's disk.
+    """
     turn = process.replica.turn
     override(turn, "send_proposal_early", lambda _: turn.send_early)
 

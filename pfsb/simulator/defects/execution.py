@@ -20,7 +20,7 @@ DEFECTS = Defects()
 
 @define
 class _Unfiltered(LastExecuted):
-    """Last_Executed of a server that notes executed updates, and denies them."""
+    """A Last_Executed that records executed updates as it should, but answers that none was executed."""
 
     def of(self, client_id: str) -> int:
         return 0

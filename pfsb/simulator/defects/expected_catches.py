@@ -1,4 +1,4 @@
-"""Where each planted defect is noticed first, and by which check.
+"""For each planted defect, the first run that shows it and the check that reports it.
 
 The table is `expected_catches.json`, which `docs/make_broken_table.py --hunt` writes. A row is
 ``"name of the defect": [schedule, seed, check]``, as in `Catch`.
@@ -16,7 +16,7 @@ from attrs import frozen
 
 @frozen
 class Catch:
-    """How a defect was noticed."""
+    """The run and the check that have shown a planted defect."""
 
     schedule: str
     """The profile of random runs, or the directed schedule, that shows the defect."""

@@ -1,4 +1,4 @@
-"""Defects of progress: timers, ways into a view and back, what is sent again, and updates that wait."""
+"""Defects that hinder progress: of timers, of entering views, of retransmission, and of updates that wait."""
 
 from __future__ import annotations
 
@@ -115,7 +115,10 @@ def _holes_left(process: Any) -> None:
 
 @DEFECTS.add("holes-filled-fresh", "G11", "a new leader fills holes with what its clients ask for, if they do")
 def _holes_filled_fresh(process: Any) -> None:
-    """An update that is bound in a later slot and sent again is bound a second time."""
+    """Fill holes with queued updates, and let the queue take updates that are bound already.
+
+    If a server sends an update again that a later slot holds, the leader then binds it to a hole, too.
+    """
     replica = process.replica
     override(replica.update_queue, "bound_updates", lambda _: set)
     _fill_holes_with(process, lambda seq: replica.update_queue.pop_batch(replica.proposals.now_ms()))

@@ -1,4 +1,4 @@
-"""Defects of the promises from which a new leader learns (Figures 7 to 9)."""
+"""Defects of PREPARE_OK, the promise from which a new leader learns what was accepted (Figures 7 to 9)."""
 
 from __future__ import annotations
 

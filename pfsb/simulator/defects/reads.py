@@ -1,4 +1,4 @@
-"""Defects of reads without the log (Departure 24): with each of them a read may miss an answered write."""
+"""Defects of reads without the log (Departure 24): each lets a read miss a write that was answered before."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def _lock(process: Any) -> Any:
 
 
 def _once_recovered(process: Any, change: Callable[[], None]) -> None:
-    """Call `change` when a server has recovered, its history executed again, and has received nothing yet."""
+    """Call `change` once, when a server that starts has executed the history on its disk, before its first message."""
 
     @instead_of(process.replica, "start")
     def broken(start: Callable[[], None]) -> None:
@@ -67,8 +67,10 @@ def _epoch_not_fenced(process: Any) -> None:
     "neither its number nor its epoch keeps a command from running again",
 )
 def _numbers_not_filtered(process: Any) -> None:
-    """Fencing by epochs is planted out of the way, too: alone it stops all repetitions that a correct front end lets
-    through."""
+    """Let a command run whatever its number is, and switch off fencing by epochs, too.
+
+    Fencing alone would stop all repeated commands that a correct front end lets through, and so hide the defect.
+    """
     _do_not_fence(process)
 
     @instead_of(process.server.machine, "run_command")
@@ -123,7 +125,10 @@ def _closed_number_forgotten(process: Any) -> None:
     "fate-none-for-unknown", "promise 4, docs/protocol.rst", "a command that is under way is refused with fate=none"
 )
 def _fate_none_for_unknown(process: Any) -> None:
-    """Changes results on their way out only: inside the server the object `UNKNOWN` is recognised by its identity."""
+    """Change refusals when they leave for the clients, not where they are made.
+
+    Code inside the server recognises the object `UNKNOWN` by its identity, and must get that object unchanged.
+    """
     turn = process.replica.turn
 
     def with_fate_none(said: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Defects of counting votes and majorities."""
+"""Defects of counting votes, and of the number of votes that counts as a majority."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFECTS = Defects()
 
 
 def _miscount(process: Any, handler: Any, votes: Callable[[int], int]) -> None:
-    """Let one handler take as many votes for a majority as `votes` makes of the number of servers."""
+    """Let one handler take `votes(n)` votes for a majority, n being the number of servers."""
     handler.quorum = votes(process.replica.membership.n)
 
 
@@ -85,7 +85,10 @@ def _lazy_vote_lost(process: Any) -> None:
 
 @DEFECTS.add("lazy-vote-before-disk", "Departure 25", "a vote begins to wait for company before it is on disk")
 def _lazy_vote_before_disk(process: Any) -> None:
-    """The vote may then leave, before it is on disk, with an ALIVE or a PROPOSAL that leaves early."""
+    """Give an ACCEPT that is to wait for another frame to `Outbound` at once, and not after the durability gate.
+
+    The ACCEPT may then leave before its proposal is on disk, with an ALIVE or a PROPOSAL that leaves early.
+    """
     replica = process.replica
     lazy = replica.outbound
 

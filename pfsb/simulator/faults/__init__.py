@@ -3,13 +3,13 @@
 Theory of operation. A `Profile` names the choices of one kind of random runs. `draw_parameters` draws the fixed values
 of a run from it: sizes, timers, users, and families of faults. `draw_faults` draws a list of `Fault`, each with a
 number and a time. The list is complete before the run begins and each fault draws from random numbers of its own, so
-that any subset of it can be run: shrinking depends on that. `AllFaults` carries the faults out until `cease`. A fault
-is a method whose name is its kind, as traces and marks show it.
+that any subset of the list can be run: shrinking depends on that. `AllFaults` carries the faults out until `cease` is
+called. Each kind of fault is a method of the same name; traces and marks show the name, too.
 
 * `profiles`: all profiles. `parameters`: the values of one run. `plan`: the list of faults.
 * `injector`: the base of all faults. `network_faults`, `server_faults`, `all_faults`: the faults themselves.
 * `foreign_frames`: frames that must not change a server.
 
-Faults act on the cluster through its public methods, and never touch the state of a server. The order of the draws is
-part of what a seed means: new draws go to the end.
+Faults act on the cluster through its public methods, and never touch the state of a server. A run depends on the order
+in which its seed's random numbers are drawn: a new draw must come after all others, so that old seeds keep their runs.
 """

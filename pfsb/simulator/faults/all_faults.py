@@ -15,7 +15,10 @@ from pfsb.simulator.faults.server_faults import ServerFaults
 
 
 class AllFaults(NetworkFaults, ServerFaults):
-    """Injects faults into a cluster until `cease`. After that no fault happens, and no former fault heals by itself."""
+    """Injects faults into a cluster until `cease` is called.
+
+    After that, no further fault happens, and earlier faults do not heal by themselves.
+    """
 
     def __init__(self, cluster: SimulatedCluster, parameters: Parameters, marks: Marks) -> None:
         super().__init__(cluster, parameters, marks)
@@ -25,7 +28,10 @@ class AllFaults(NetworkFaults, ServerFaults):
     # ------------------------------------------------------------------ views
 
     def laggard_leads(self) -> None:
-        """Isolate the next leader for a while, and crash the present one when the next one is back."""
+        """Isolate the leader of the next view for a while. Then mend its links and crash the present leader.
+
+        So a server that has missed some slots must lead.
+        """
         leader = self._cluster.leader()
         if leader is not None and len(self._cluster.ids) > 2:
             view = self._cluster.replica(leader).data.views.last_installed
@@ -35,7 +41,7 @@ class AllFaults(NetworkFaults, ServerFaults):
             self._later(between(self._rng, 0.2, 2), self._laggard_is_back, leader)
 
     def crash_promiser(self) -> None:
-        """Crash the next server that promises in several parts, soon after its first parts; it restarts at once."""
+        """Crash the next server that sends a PREPARE_OK of several parts, soon after a part, and restart it soon."""
         self._next_promiser_dies = True
 
     def _watch_promises(self, server_id: int, to: int | None, messages: Sequence[Message]) -> None:
@@ -56,7 +62,7 @@ class AllFaults(NetworkFaults, ServerFaults):
     # ------------------------------------------------------------------ foreign frames
 
     def stranger(self) -> None:
-        """Deliver a frame that does not belong to this cluster, or not to the server in whose name it comes."""
+        """Deliver a frame of `foreign_frames` to a running server, and require that it does not change the server."""
         server_id = self._any_server()
         if server_id is not None and len(self._cluster.ids) > 1:
             frame = frame_of_a_stranger(self._cluster, server_id, self._rng)

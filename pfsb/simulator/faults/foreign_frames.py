@@ -1,4 +1,8 @@
-"""Frames that should change nothing: noise, frames of another cluster, and of a server with another storage."""
+"""Frames that must not change the server that gets them.
+
+They are random bytes, frames of another cluster, and frames that name a known server as their sender, but have a
+storage identity that is not the sender's.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,10 @@ from pfsb.transports.wire import encode
 
 
 def frame_of_a_stranger(cluster: SimulatedCluster, receiver: int, rng: random.Random) -> bytes | None:
-    """Make a foreign frame; None if the receiver does not know the server yet in whose name it would come."""
+    """Make a frame that must not change the receiver, of one of the three kinds, drawn at random.
+
+    Returns None if a frame with a wrong storage identity was drawn, but the receiver does not know the right one yet.
+    """
     replica = cluster.replica(receiver)
     sender = rng.choice([i for i in cluster.ids if i != receiver])
     kind = rng.randrange(3)
@@ -29,9 +36,9 @@ def frame_of_a_stranger(cluster: SimulatedCluster, receiver: int, rng: random.Ra
 
 
 def require_no_change(cluster: SimulatedCluster, receiver: int, frame: bytes) -> None:
-    """Deliver the frame. Raises `Violation` if it has changed the state of the server."""
+    """Deliver the frame to the receiver. Raises `Violation` if that has changed the state of the receiver."""
     replica = cluster.replica(receiver)
-    replica.perform(_nothing)  # the end of any turn may change the state, and the frame is not to be blamed for that
+    replica.perform(_nothing)  # the end of every turn may change the state, so one turn runs before the comparison
     before = _state(replica)
     cluster.network.hand_over(receiver, frame)
     after = _state(replica)
@@ -40,7 +47,7 @@ def require_no_change(cluster: SimulatedCluster, receiver: int, frame: bytes) ->
 
 
 def _nothing() -> None:
-    """Do nothing, in a turn of its own."""
+    """Do nothing: `require_no_change` lets the server run this as a turn."""
 
 
 def _frame(cluster: SimulatedCluster, name: str, sender: int, identity: bytes, messages: list[Message]) -> bytes:
@@ -49,7 +56,7 @@ def _frame(cluster: SimulatedCluster, name: str, sender: int, identity: bytes, m
 
 
 def _messages(replica: Replica, sender: int, rng: random.Random) -> list[Message]:
-    """The messages that would do the most harm if they were taken for genuine."""
+    """The messages that would do the most harm if the receiver took them for messages of the sender."""
     views, aru = replica.data.views, replica.data.ordering.local_aru
     view = rng.choice((views.last_installed, views.last_attempted, views.last_attempted + 1))
     update = ClientUpdate("nobody", sender, 1, aru, b"never asked for")

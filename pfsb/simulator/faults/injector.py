@@ -12,9 +12,9 @@ from pfsb.simulator.faults.plan import Fault
 
 
 class FaultInjector:
-    """The base of all faults: a method for each kind, called at the time of the fault, until `cease`.
+    """The base class of all faults. A kind of fault is named in traces and marks as the method that carries it out.
 
-    The name of the method is the kind of the fault, as in traces and marks.
+    `schedule` has the method of each fault called at the fault's time, until `cease` is called.
     """
 
     def __init__(self, cluster: SimulatedCluster, parameters: Parameters, marks: Marks) -> None:

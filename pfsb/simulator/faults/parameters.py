@@ -46,13 +46,17 @@ class Parameters:
     refusals: bool
     users: int
     anonymous: int
-    """Number of users without a name, among `users`."""
+    """Number of users with anonymous sessions, included in `users`."""
     onlookers: int
-    """Number of users that only read, among `anonymous`."""
+    """Number of users that only read while faults happen, included in `anonymous`."""
     listeners: int
-    """Number of listeners, in addition to the users."""
+    """Number of clients that follow the event log, in addition to the users."""
     home_servers: frozenset[int]
-    """The servers that users connect to. The others have clients in an emergency only (Departure 25)."""
+    """The servers that users prefer to connect to while faults happen.
+
+    An ACCEPT for a server without clients may wait for another frame (Departure 25), and the other servers have no
+    clients most of the time.
+    """
     user_profile: UserProfile
     vocabulary: Vocabulary
     faults_per_second: float
@@ -65,7 +69,7 @@ class Parameters:
 def draw_parameters(
     rng: random.Random, profile: Profile, servers: int | None, seconds: float | None, ids_rng: random.Random
 ) -> Parameters:
-    """Draw the parameters of a run; `servers` and `seconds` only unless they are given.
+    """Draw the parameters of a run. `servers` and `seconds` replace the drawn values unless they are None.
 
     `ids_rng` serves the rare sizes and the ids alone, so that seeds without them keep their other parameters.
     """
@@ -101,7 +105,7 @@ def draw_parameters(
 
 
 def with_batching(rng: random.Random, profile: Profile, parameters: Parameters) -> Parameters:
-    """Draw `batching_seconds`, after all other draws, so that older seeds keep their other parameters.
+    """Draw the users' `batching_seconds`. This is the last draw, so that older seeds keep their other parameters.
 
     The values are powers of two: multiples of them are exact, so that requests of one period arrive at one instant.
     """
@@ -110,10 +114,12 @@ def with_batching(rng: random.Random, profile: Profile, parameters: Parameters) 
 
 
 def _within_reach(parameters: Parameters) -> Parameters:
-    """Reduce the load of a cluster that can do little: if users give up too early, no user is ever served.
+    """Reduce the load on a cluster that can order little, where users that repeat too early would never be served.
 
-    Each attempt is a further update. A queue of one update keeps none of them, so all of them wait for an Update_Timer.
-    A leader that orders one update after the other, with a slow disk, is not suspected, since it makes progress.
+    Each repetition of a command by its user can be a further update. If the Update_Queue has room for one update only,
+    most updates find it full and wait for their Update_Timers, so servers wait longer for a result. If the leader
+    orders one small batch after the other, with a slow disk, there are fewer users: the leader makes progress, so it is
+    never suspected.
     """
     settings, limits, users = parameters.settings, parameters.limits, parameters.users
     if settings.queue_updates_max == 1:
@@ -145,7 +151,7 @@ def _vocabulary(rng: random.Random, profile: Profile) -> Vocabulary:
 
 
 def draw_link_quality(rng: random.Random) -> LinkQuality:
-    """Draw the quality of links for a while."""
+    """Draw one link quality: delays, and chances of loss, duplication and reordering."""
     longest = rng.choice((0.001, 0.01, 0.03, 0.1))
     return LinkQuality(
         delay_seconds=(longest / rng.choice((1, 5, 50)), longest),
@@ -160,9 +166,10 @@ def draw_link_quality(rng: random.Random) -> LinkQuality:
 
 
 def _lasting(rng: random.Random, profile: Profile, servers: int) -> dict[type[Message], MessageFault]:
-    """Draw the faults of kinds of messages for the whole run.
+    """Draw the faults that messages of some kinds suffer from the beginning to the end of the run.
 
-    A delay is shorter than the shortest Progress_Timer after some doublings, so that a view can work.
+    Every delay is shorter than a Progress_Timer that has doubled a few times, whatever its default, so that leaders can
+    still order updates before they are suspected.
     """
     faults: dict[type[Message], MessageFault] = {kind: MessageFault(loss=1.0) for kind in profile.never}
     faults |= {kind: MessageFault(loss=_loss_of_half_the_rounds(servers)) for kind in profile.seldom}
@@ -189,7 +196,7 @@ def _families(rng: random.Random, profile: Profile) -> frozenset[str]:
 
 
 def _settings(rng: random.Random, given: Mapping[str, Any]) -> Settings:
-    """Draw small windows, short memories and short timers, so that runs reach their limits."""
+    """Draw settings with small windows, short timers, and few slots kept in memory, so that runs reach the limits."""
     progress = given.get("progress_seconds", rng.choice((0.25, 0.5, 1.0, 1.0)))
     drawn = Settings(
         progress_seconds=progress,

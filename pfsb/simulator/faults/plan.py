@@ -1,7 +1,7 @@
 """The faults of a run: a list that is drawn from the seed beforehand, so that any part of it can be left out.
 
-Each fault has random numbers of its own, so that it does the same without its neighbours, as far as the cluster is in
-the same state.
+Each fault draws from random numbers of its own. When other faults are left out, it therefore does the same, as far as
+the cluster is in the same state.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from attrs import frozen
 from pfsb.simulator.faults.parameters import Parameters
 
 LOOK_SECONDS: Final = 0.0005
-"""How often a fault that waits for a situation looks for it."""
+"""How long, in seconds, a fault that waits for a certain situation pauses between two looks at the cluster."""
 LOOKS_MAX: Final = 6_000
-"""Maximum number of looks, after which such a fault does not happen."""
+"""Maximum number of looks at the cluster by a fault that waits for a certain situation. If the situation has not come
+by then, the fault does not happen."""
 DAY_SECONDS: Final = 86_400.0
 CLOCKS_BEGIN_SECONDS: Final = 10 * DAY_SECONDS
 """Time that all clocks show at the start of a run. A clock that is a day late must not show a negative time."""
@@ -37,12 +38,18 @@ _KINDS: Final = {
     "heirs": ("lose_disk_of_follower",),
     "strangers": ("stranger",),
 }
-"""Family -> kinds of faults. The kinds of partitions are in the profile."""
+"""Family -> kinds of faults to draw from; a kind that stands twice is drawn twice as often.
+
+The kinds of partitions are in the profile.
+"""
 
 
 @frozen
 class Fault:
-    """One fault, `at` seconds after the beginning of the run."""
+    """One fault, `at` seconds after the beginning of the run.
+
+    `number` counts the faults that the seed has drawn for the run from 0, in the order of their times.
+    """
 
     number: int
     at: float
@@ -54,7 +61,10 @@ class Fault:
 
 
 def draw_faults(rng: random.Random, parameters: Parameters) -> tuple[Fault, ...]:
-    """Draw a partition every 0.1 to 10 seconds, and all other faults at random times."""
+    """Draw a partition or its healing every 0.1 to 10 seconds, and all other faults at random times.
+
+    On average, `faults_per_second` of these other faults happen in each second of the simulation.
+    """
     rows: list[tuple[float, str, str]] = []
     if "partitions" in parameters.families and parameters.servers > 1:
         at = rng.uniform(0, 2)
@@ -71,5 +81,5 @@ def draw_faults(rng: random.Random, parameters: Parameters) -> tuple[Fault, ...]
 
 
 def between(rng: random.Random, low: float, high: float) -> float:
-    """Draw a number between `low` and `high`, with the same chance for each factor of two."""
+    """Draw a number between `low` and `high`, with evenly distributed logarithm: 1 to 2 is as likely as 2 to 4."""
     return float(low * 2 ** rng.uniform(0, log(high / low, 2)))

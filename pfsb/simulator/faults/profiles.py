@@ -37,7 +37,8 @@ FAMILIES: Final = (
     "clients",
     "strangers",
 )
-"""Families of faults. Each is switched off in a quarter of the seeds of the mixed profile."""
+"""Families of faults: groups of kinds that are switched on and off together. In the mixed profile, each is off in a
+quarter of the seeds, independently of the others."""
 
 ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs", "crash_loops")
 """All families of faults, including those that only certain profiles have."""
@@ -68,13 +69,14 @@ class Profile:
     share_of_rare_sizes: float = 1 / 16
     """Share of the seeds with six or eight servers, which take longer than those of the usual sizes."""
     is_mixed: bool = False
-    """Whether each family of `FAMILIES` is switched on by its own chance, instead of `families`."""
+    """Whether chance chooses the families: each of `FAMILIES` is switched on in three quarters of the seeds,
+    independently of the others. The field `families` is then not used."""
     faulty_kinds: tuple[type[Message], ...] = ALL_FAULTY_KINDS
     """Kinds of messages that faults may delay or lose."""
     lasting: tuple[type[Message], ...] = ()
-    """Kinds of messages of which one is late from the beginning to the end."""
+    """Kinds of messages from which each seed draws one, whose messages are late from the beginning to the end."""
     late: tuple[type[Message], ...] = ()
-    """Kinds of messages that are as late as the one that is drawn from `lasting`."""
+    """Kinds of messages that are always as late as the kind that is drawn from `lasting`."""
     never: tuple[type[Message], ...] = ()
     """Kinds of messages that never arrive."""
     seldom: tuple[type[Message], ...] = ()
@@ -84,42 +86,58 @@ class Profile:
     """
     users: tuple[int, ...] = (2, 4, 6)
     onlookers: int = 0
-    """Number of users that only read, and have no session, so that nothing that they do is written."""
+    """Number of users that send no HELLO and only read while faults happen."""
     settings: Mapping[str, tuple[Any, ...]] = field(factory=dict)
-    """Setting -> the values to draw from, instead of those of other profiles."""
+    """Name of a setting -> the values from which a seed draws it, instead of the values that all profiles share."""
     user_profile: Mapping[str, Any] = field(factory=dict)
-    """Fields of the users' `UserProfile` that are not drawn."""
+    """Name of a field of the users' `UserProfile` -> its fixed value; the other fields are drawn."""
     vocabulary: Mapping[str, Any] = field(factory=dict)
-    """Fields of the users' `Vocabulary` that are not drawn."""
+    """Name of a field of the users' `Vocabulary` -> its fixed value; the other fields are drawn."""
     faults_per_second: tuple[float, ...] = (0.5, 1.5, 3.0)
     patience_seconds: float = 60.0
-    """How long a user may wait for a healed majority: the time of some elections with the longest timeout."""
+    """How long, in seconds, a healed majority may take to serve every user.
+
+    The time is enough for some elections with the longest Progress_Timer.
+    """
     slowness: float = 1.0
     """Factor of all waits of a run, in a profile whose Progress_Timer is longer by as much than one second."""
     ends_in_shape: bool = False
-    """Whether the links outside the healed majority are cut in one of the shapes of `partitions`, for good."""
+    """Whether links stay cut in one of the shapes of `partitions` while only a majority is healed.
+
+    The links between the servers of this majority are whole.
+    """
     leaves_broken: bool = True
-    """Whether a minority is left broken at first; otherwise all servers are healed at once."""
+    """Whether only a majority is healed first, when the faults are over; otherwise all servers are healed at once."""
     drills: int = 2
     """Number of liveness drills at the end of a run (`pfsb.simulator.runs.liveness_drills`)."""
     has_idle_hour: bool = False
     """Whether an idle hour follows the drills (`pfsb.simulator.runs.idle_hour`)."""
     has_sessions: bool = True
-    """Whether the servers are whole; otherwise they are the protocol alone, with clients as in the paper."""
+    """Whether the servers have sessions; otherwise they are the protocol alone, with clients as in the paper."""
 
     @property
     def clears_up(self) -> bool:
-        """Whether no kind of messages is late for good, so that timers tell how soon something must happen."""
+        """Whether the servers have sessions, and no kind of messages stays late or lost until the end of the run.
+
+        Then the timers say how soon things must happen when all is healed, so the run ends with liveness drills.
+        """
         return self.has_sessions and not (self.lasting or self.late or self.never or self.seldom)
 
 
 def _lopsided(help: str, *shapes: str) -> Profile:
-    """A majority that can talk in both directions answers soon, whatever shape of links it has to the others."""
+    """Make a profile in which links are cut in these shapes, and stay cut while only a majority is healed.
+
+    `patience_seconds` is shorter than usual: a majority with whole links between its servers must serve its users soon,
+    whatever links it has to the other servers.
+    """
     return Profile(help, ("partitions",), shapes, patience_seconds=30.0, ends_in_shape=True)
 
 
 _QUICK_READERS: Final = {"pipeline": 1, "think_seconds": 0.03, "batching_seconds": 0.0, "rhythm_seconds": 0.0}
-"""Each asks one thing after the other, at a time of its own: what is shared between reads is seen by when it is."""
+"""A value of `Profile.user_profile`: users ask one thing after the other, soon, and each at a time of its own.
+
+So many reads begin while a request or a round for earlier reads is under way, which they must not join (Departure 24).
+"""
 
 PROFILES: Final[Mapping[str, Profile]] = {
     "mixed": Profile("all kinds of trouble", servers=(1, 2, 3, 3, 3, 3, 4, 5, 5, 7, 9), is_mixed=True),
@@ -222,7 +240,8 @@ PROFILES: Final[Mapping[str, Profile]] = {
         servers=(3,),
         users=(2, 4),
         user_profile={"pipeline": 1, "think_seconds": 0.5, "rhythm_seconds": 0.0},
-        # A server that knows nothing votes for no slot beyond two windows, so few slots may be used.
+        # A server with an empty disk has the Local_Aru 0, and sends no ACCEPT for a slot above two windows. It can do
+        # harm only while few slots are used, so the windows are large and the users few and slow.
         settings={"progress_seconds": (1.0, 2.0), "window_slots": (16,), "batch_bytes_max": (48_000,)},
         faults_per_second=(1.5, 3.0),
     ),

@@ -36,7 +36,7 @@ class ServerFaults(FaultInjector):
             self._crash(server_id)
 
     def crash_in_turn(self) -> None:
-        """Crash a server after some more frames, so that only a part of a turn's messages has left."""
+        """Crash a server after it has sent some more frames, so that part of a turn's messages may not have left."""
         server_id = self._any_server()
         if server_id is not None:
             frames = self._rng.choice((1, 2, 3, 5, 20))
@@ -45,7 +45,7 @@ class ServerFaults(FaultInjector):
             self._later(1.0 + between(self._rng, 0.05, 4), self._restart, server_id)
 
     def crash_in_write(self) -> None:
-        """Crash a server while several records are on their way to its disk, of which some get there."""
+        """Crash a server while it writes a group of several records; only the first of these get to the disk."""
         self._crash_in_write(self._least_advanced() if self._rng.random() < 0.5 else self._any_server(), LOOKS_MAX)
 
     def _crash_in_write(self, server_id: int | None, looks: int) -> None:
@@ -61,7 +61,7 @@ class ServerFaults(FaultInjector):
             self._later(LOOK_SECONDS, self._crash_in_write, server_id, looks - 1)
 
     def _least_advanced(self) -> int | None:
-        """The server that has executed least, and therefore writes much at once when it catches up."""
+        """The running server that has executed the fewest slots. It writes many records at once when it catches up."""
         return min(self._cluster.running_ids, key=self._cluster.aru, default=None)
 
     def drain(self) -> None:
@@ -78,7 +78,10 @@ class ServerFaults(FaultInjector):
         self._later(DRAIN_SECONDS + between(self._rng, 0.5, 4), self._restart, server_id)
 
     def leave_a_hole(self) -> None:
-        """Let the leader skip a slot, as FAULT SKIP does, and crash it when it has gone on."""
+        """Let the leader leave the next slot without a proposal, and crash the leader soon after.
+
+        The command FAULT SKIP of a real server has the same effect on the slot.
+        """
         leader = self._cluster.leader()
         if leader is not None:
             replica = self._cluster.replica(leader)
@@ -95,7 +98,7 @@ class ServerFaults(FaultInjector):
             self._later(between(self._rng, 0.05, 4), self._restart, server_id)
 
     def _die(self, server_id: int) -> None:
-        """Crash a server; chance decides how much of the pending writes gets to its disk."""
+        """Crash a server. Chance decides how many of the records that are being written get to its disk."""
         pending = self._cluster.storage(server_id).pending_groups()
         kept = self._rng.randint(0, len(pending))
         torn = self._rng.randint(0, pending[kept]) if kept < len(pending) and self._rng.random() < 0.5 else 0
@@ -122,7 +125,10 @@ class ServerFaults(FaultInjector):
             self._cluster.resume(server_id)
 
     def clock(self) -> None:
-        """Restart a server with a clock that runs at another rate, or is wrong by a day."""
+        """Give a server a clock that runs at another rate, and may be wrong by a day, from its next start on.
+
+        A server that runs is crashed, and restarts soon.
+        """
         server_id = self._rng.choice(self._cluster.ids)
         server = self._cluster.servers[server_id]
         server.rate = between(self._rng, 0.5, 2)
@@ -149,7 +155,7 @@ class ServerFaults(FaultInjector):
             self._later(between(self._rng, 1, 5), self._restart, server_id)
 
     def full_disk(self) -> None:
-        """Fill a disk for two seconds. A restart before that fails."""
+        """Let a server's disk be full for two seconds: the server stops, and a restart in this time fails."""
         server_id = self._any_server()
         if server_id is not None:
             self._cluster.servers[server_id].is_disk_full = True
@@ -162,7 +168,10 @@ class ServerFaults(FaultInjector):
         self._cluster.servers[server_id].is_disk_full = False
 
     def lose_disk(self) -> None:
-        """Restart a server that others know with an empty disk. A majority always keeps its disks."""
+        """Crash a server whose storage identity the others know, and restart it with an empty disk.
+
+        No server is drawn if a majority of the servers would not keep their disks.
+        """
         able = self._able_to_lose_their_disk()
         if able:
             server_id = self._rng.choice(able)
@@ -170,9 +179,10 @@ class ServerFaults(FaultInjector):
             self._cluster.lose_disk(server_id)
 
     def lose_disk_of_follower(self) -> None:
-        """Take the disk of a follower of a new leader, while the deposed leader does not know yet that it is deposed.
+        """Wait until a new leader leads while the deposed one leads on unawares, and take the disk of a third server.
 
-        The follower restarts where it hears the old leader, and no other server hears the follower.
+        The third server restarts with an empty disk. It gets messages only from the deposed leader, and no server gets
+        messages from it.
         """
         self._await_two_leaders(LOOKS_MAX)
 
@@ -202,9 +212,10 @@ class ServerFaults(FaultInjector):
         return [i for i in cluster.running_ids if i not in cluster.amnesiacs and self._is_known(i)]
 
     def _is_known(self, server_id: int) -> bool:
-        """Whether each disk that was not lost knows this server.
+        """Whether each disk of another server that was not lost holds the storage identity of this server.
 
-        A disk with votes and without any known server counts, too: that is a defect, which the checkers must find.
+        A disk that holds a view and no storage identity at all counts, too: its server has voted before it knew the
+        others, which is a defect that the checkers must find.
         """
         whole = [i for i in self._cluster.ids if i != server_id and i not in self._cluster.amnesiacs]
         others = [self._cluster.disk(i).contents for i in whole]

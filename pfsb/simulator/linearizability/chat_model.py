@@ -1,4 +1,4 @@
-"""The chat, for the linearizability checker (docs/protocol.rst)."""
+"""The specification of the chat, for the linearizability checker (docs/protocol.rst)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from pfsb.applications.interfaces import Command, Done, Fields, Refused, Result
 from pfsb.simulator.linearizability.operations import Operation, number_in
 
 _Line = tuple[str, str]
-"""(client id, text)"""
+"""One line of the chat: (id of the client that said it, text)."""
 
 
 class ChatSpecification:
     """A list of lines that only grows: SAY returns the index of its line, LOG returns lines without gaps.
 
-    The lines that answers show are collected first, in the order of the answers: the first answer that shows a line is
-    taken as right. The state is then no more than the number of lines.
+    Before the search, the lines are collected from all answers, in the order of their returns. If two answers show
+    different lines at one index, the earlier answer is taken as right, and the later one fits no state. The state need
+    therefore only be the number of lines.
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:
@@ -42,7 +43,12 @@ class ChatSpecification:
         return state if operation.answer is None else _log(state, operation.command, operation.answer)
 
     def position(self, operation: Operation) -> int | None:
-        """Twice the index for a SAY; a LOG that saw the end of the chat comes between its last line and the next."""
+        """The place of an operation in every right order (`Specification.position`), as its answer shows it.
+
+        It is twice the index of the line for a SAY. It is twice the index of the last shown line, plus 1, for a LOG
+        that has shown the chat to its end: such a LOG comes behind the SAY of that line, and before the SAY of the next
+        line.
+        """
         if operation.command[0] == "SAY":
             index = number_in(operation.answer, "index")
             return None if index is None else 2 * index
@@ -70,7 +76,7 @@ class ChatSpecification:
 
 
 def _lines_seen(operation: Operation) -> dict[int, _Line]:
-    """The lines that an answer shows, by index."""
+    """The lines of the chat that the answer to a SAY or LOG shows, by index."""
     match operation.command, operation.answer:
         case ("SAY", text), Done() as answer:
             index = number_in(answer, "index")
@@ -85,7 +91,7 @@ def _as_dict(row: Fields) -> dict[str, Any]:
 
 
 def _log(length: int, command: Command, answer: Result) -> int | None:
-    """The state after a LOG, which must show all lines from `first` on, up to its limit; None if it does not."""
+    """The state after a LOG; None unless its answer shows the lines from `first` on, as many as its limit allows."""
     _, first, limit = command
     start = max(first, 1)
     if isinstance(answer, Refused):
@@ -96,5 +102,5 @@ def _log(length: int, command: Command, answer: Result) -> int | None:
 
 
 def _is_cut(operation: Operation) -> bool:
-    """Whether a LOG has as many rows as it may have, so that there may be more lines."""
+    """Whether the answer to a LOG has as many rows as its limit allows, so that the chat may have more lines."""
     return isinstance(operation.answer, Done) and len(operation.answer.rows) >= row_limit(operation.command[2])

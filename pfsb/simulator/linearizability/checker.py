@@ -2,18 +2,19 @@
 
 A history is linearizable if each operation can be given one moment between its call and its return so that, carried
 out in the order of these moments on a single copy, all of them are answered as they were. The search for such an order
-is that of Wing and Gong (Testing and Verifying Concurrent Objects, 1993): any operation that was called before the
-first return that is left may come next. As in Lowe (Testing for Linearizability, 2017), the search remembers the
-configurations from which it has failed. A history over independent objects is linearizable if the sub-history of each
-object is (Herlihy and Wing, 1990), so each sub-history is searched alone.
+is that of Wing and Gong (Testing and Verifying Concurrent Objects, 1993): among the operations that are not in the
+order yet, each that was called before the first of their returns may come next. As in Lowe (Testing for
+Linearizability, 2017), the search remembers the configurations (the operations in the order so far, and the state)
+from which it has failed. A history over independent objects is linearizable if the sub-history of each object is
+(Herlihy and Wing, 1990), so each sub-history is searched alone.
 
-Four rules keep the search short, and none of them loses an order that exists:
+Four rules keep the search short. With each of them, the search still finds an order if there is one:
 
-* A specification may know an operation's *position* from its answer (a revision, a token, an index): among the
-  operations with a position, only the lowest can come next.
+* A specification may derive an operation's *position* from its answer (a revision, a token, an index): among the
+  operations with a position, only one with the lowest can come next.
 * An operation of unknown fate is tried after all others, and only if it makes a difference to the operation after it.
 * Orders with few operations of unknown fate in a row are tried before orders with many.
-* A configuration that has failed also fails with fewer operations of unknown fate left to use.
+* If a configuration has failed, the same configuration with fewer operations of unknown fate left to use fails, too.
 """
 
 from __future__ import annotations
@@ -28,28 +29,28 @@ from pfsb.simulator.linearizability.operations import Operation, SubHistory, wor
 from pfsb.simulator.linearizability.search import SearchResult, Verdict, search
 
 STEPS_MAX_DEFAULT: Final = 500_000
-"""Maximum number of attempts to place an operation, for one sub-history.
+"""Maximum number of steps of the search in one sub-history; a step is an attempt to put an operation into the order.
 
-An attempt takes microseconds and some hundred bytes.
+A step takes microseconds and some hundred bytes.
 """
 _SHOWN_MAX: Final = 5
-"""Maximum number of operations of an order that an explanation shows."""
+"""Maximum number of operations, the last ones of an order, that the text of a `CheckResult` lists."""
 
 
 @frozen
 class CheckResult:
-    """The result of a check; `text` explains it to a person."""
+    """The result of a check of all sub-histories; `text` explains it to people."""
 
     verdict: Verdict
     text: str
     steps: int
-    """Number of attempts to place an operation."""
+    """Number of attempts to put an operation into an order, over all searches."""
     operation: Operation | None = None
     """The first operation whose answer no order explains, if there is a violation."""
     prefix: tuple[Operation, ...] = ()
-    """An order that explains all earlier answers, if there is a violation.
+    """If there is a violation, an order that explains all answers before that of `operation`.
 
-    An operation that was not answered by then, but had an effect, stands in the order with unknown fate.
+    An operation that was answered only later, but has its effect before in this order, stands there with unknown fate.
     """
 
     @property
@@ -58,7 +59,10 @@ class CheckResult:
 
 
 def check_linearizability(parts: Iterable[SubHistory], steps_max: int = STEPS_MAX_DEFAULT) -> CheckResult:
-    """Check every sub-history, with `steps_max` for each; a violation counts more than an undecided sub-history."""
+    """Check every sub-history, with at most `steps_max` steps for each.
+
+    The verdict is VIOLATION if any of them has a violation, else UNDECIDED if any of them is undecided.
+    """
     steps, undecided, names = 0, [], []
     for part in parts:
         names.append(part.name)
@@ -75,10 +79,10 @@ def check_linearizability(parts: Iterable[SubHistory], steps_max: int = STEPS_MA
 
 
 def _blame(part: SubHistory, steps_max: int, steps: int) -> CheckResult:
-    """Find the first answer with which the sub-history cannot be explained any more, by bisection over the answers.
+    """Find the first answer up to which no order explains the sub-history, by bisection over the answers.
 
     Any beginning of a linearizable history is linearizable, so there is one such answer. If a search ends undecided, a
-    later answer may be blamed, but the history up to the blamed answer always has a violation.
+    later answer may be found, but the history up to the answer that is found always has a violation.
     """
     answers = sorted((op for op in part.operations if op.is_certain), key=lambda op: op.ret or 0)
     good, bad = 0, len(answers)
@@ -99,7 +103,10 @@ def _blame(part: SubHistory, steps_max: int, steps: int) -> CheckResult:
 
 
 def _beginning(operations: Sequence[Operation], answers: Sequence[Operation]) -> list[Operation]:
-    """The history up to the last of `answers`. An operation without an answer by then gets the fate unknown."""
+    """The subset of `operations` that were called before the last of the operations in `answers` returned.
+
+    An operation that is not among `answers` gets the fate unknown, unless its fate is none.
+    """
     end = max(op.ret or 0 for op in answers)
     known = set(answers)
     return [
@@ -110,7 +117,7 @@ def _beginning(operations: Sequence[Operation], answers: Sequence[Operation]) ->
 
 
 def _if_carried_out(part: SubHistory, operations: Sequence[Operation], steps_max: int) -> str:
-    """A sentence if the history could be explained with operations that have reported fate=none, else ""."""
+    """A sentence for people if an order would exist with operations whose refusals said fate=none, else ""."""
     left_out = [evolve(op, fate="unknown", result=None) for op in operations if op.fate == "none"]
     if not left_out:
         return ""

@@ -13,7 +13,7 @@ from pfsb.simulator.linearizability.models import all_sub_histories
 from pfsb.simulator.linearizability.operations import Operation
 
 STEPS_MAX = 100_000
-"""Maximum number of steps for one sub-history. A longer search counts as undecided, and does not fail a run."""
+"""Maximum number of steps of the search in one sub-history. A longer search ends undecided, and does not fail a run."""
 
 
 @define(eq=False)
@@ -42,7 +42,7 @@ class History:
         return entry
 
     def answered(self, entry: HistoryEntry, result: Result) -> None:
-        """Note the answer of a command that ran."""
+        """Record the answer to a command that was carried out."""
         self._moments += 1
         entry.ret, entry.result, entry.fate = self._moments, result, "done"
 
@@ -50,7 +50,7 @@ class History:
         entry.fate = "none"
 
     def session_ended(self, client: str) -> None:
-        """Note that a session was closed or has expired; the effects are seen after this moment."""
+        """Record that the session of `client` was closed or has expired; its locks become free at some later moment."""
         self.called(client, ("EXPIRE",))
 
     def check(self) -> CheckResult:

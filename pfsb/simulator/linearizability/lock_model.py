@@ -1,4 +1,4 @@
-"""One lock, for the linearizability checker (docs/protocol.rst)."""
+"""The specification of one lock, for the linearizability checker (docs/protocol.rst)."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from pfsb.simulator.linearizability.operations import Operation, is_refusal, num
 
 
 class LockState(NamedTuple):
-    """The holder of a lock, and the tokens as far as answers show them."""
+    """The state of one lock: its holder, and its fencing tokens as far as answers show them."""
 
     holder: str | None = None
     token: int | None = None
     """The token of the holder; None if there is no holder, or if no answer has shown the token."""
     floor: int = 0
-    """The highest token that is known. The next grant has a higher one."""
+    """The highest token of a grant so far, as far as answers show tokens. The next grant has a higher one."""
 
 
 class LockSpecification:
     """A lock with one holder at a time, whose grants have growing tokens. A holder that asks again keeps its token.
 
-    HELD and TIMEOUT are right only while another client holds the lock, NOTHELD only while the client does not hold it.
+    HELD and TIMEOUT are right answers to a client only while another client holds the lock, NOTHELD only while the
+    client itself does not hold it.
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        """Make the specification, which does not depend on the operations."""
+        """Do nothing with `operations`: the specification of this object is the same for all of them."""
 
     def start(self) -> LockState:
         return LockState()
@@ -42,7 +43,11 @@ class LockSpecification:
                 return LockState(floor=state.floor) if state.holder == operation.client else state
 
     def position(self, operation: Operation) -> int | None:
-        """Twice the token for a grant; an UNLOCK comes behind all grants with its token and before the next token."""
+        """The place of an operation in every right order (`Specification.position`), as its answer shows it.
+
+        It is twice the token for a grant of the lock, and twice the token, plus 1, for an UNLOCK with a token: the
+        UNLOCK comes behind all grants with its token, and before those with the next token.
+        """
         match operation.command, operation.answer:
             case ("UNLOCK", _, token), Done():
                 return None if token == absent else 2 * int(token) + 1
@@ -77,7 +82,7 @@ class LockSpecification:
     @staticmethod
     def _unlock(state: LockState, operation: Operation, token: int | None) -> LockState | None:
         answer = operation.answer
-        # As long as no answer has shown the holder's token, the token of an UNLOCK may be right or wrong.
+        # As long as no answer has shown the holder's token, it is unknown whether an UNLOCK has the right token.
         is_surely_right = token is None or token == state.token
         may_be_right = is_surely_right or (state.token is None and (token or 0) > state.floor)
         if isinstance(answer, Refused):

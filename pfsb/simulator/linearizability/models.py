@@ -1,16 +1,18 @@
-"""Specifications of the applications, for the linearizability checker (docs/protocol.rst).
+"""Takes a history apart into sub-histories with specifications, for the linearizability checker (docs/protocol.rst).
 
-The commands are those that an application's `check` returns. The specifications follow the document and not the code
-of the applications, so that they do not repeat a mistake there. A history is taken apart into one sub-history for each
-key, each lock, the chat, and the revisions.
+There is one sub-history for each key and each lock, one for the chat, and one for the revisions. The commands in a
+history have the form that an application's `check` returns. The specifications follow the document and not the code of
+the applications, so that a mistake in the code is not repeated in them.
 
-The checker does not see the following:
+The checker does not find the following errors:
 
-* MPUT and MGET are taken apart into one operation per key, each with the interval of the whole. The checker does not
-  require that they happen at one moment for all keys, nor that an MPUT of unknown fate sets all of its keys or none.
-* LOCK counts as one operation, at the moment of its grant. Fairness among waiters cannot be seen from outside, since no
-  client is told when its LOCK was executed. The length of a wait is not compared with the one that was asked for.
-* A session that ends while its LOCK of unknown fate waits may still be granted the lock here.
+* MPUT and MGET are taken apart into one operation per key, each with the call and return of the whole command. The
+  checker does not require that they happen at one moment for all keys, nor that an MPUT of unknown fate sets all of its
+  keys or none.
+* LOCK is one operation, at the moment when the lock is granted. Whether waiting clients get the lock in the right
+  order is not checked, since no client can know when its LOCK was executed. Nor is it checked that a LOCK waits as long
+  as it was asked to.
+* If a session ends while its LOCK of unknown fate waits, the specification still permits that it is granted the lock.
 """
 
 from __future__ import annotations
@@ -30,15 +32,17 @@ from pfsb.simulator.linearizability.register_model import RegisterSpecification
 KEY_VALUE_VERBS: Final = frozenset({"GET", "PUT", "DEL", "CAS", "INCR", "APPEND", "PUTHASH", "MPUT", "MGET"})
 LOCK_VERBS: Final = frozenset({"LOCK", "TRYLOCK", "UNLOCK"})
 SESSION_END_VERBS: Final = frozenset({"BYE", "EXPIRE"})
-"""Verbs of the end of the session `Operation.client`, closed by its client or expired; one operation for each end.
+"""Verbs of operations that stand for the end of the session of `Operation.client`: BYE if the client has closed it,
+EXPIRE if it has expired.
 
-The `call` of an expiry is the moment when the client fell silent; its fate is unknown unless a client was told of it.
+The `call` of an EXPIRE is a moment before any effect of the expiry can be seen, for example when the servers last heard
+from the client. Its fate is unknown, unless an answer to a client has shown the expiry.
 """
 CHAT_VERBS: Final = frozenset({"SAY", "LOG"})
 
 
 def all_sub_histories(history: Sequence[Operation]) -> list[SubHistory]:
-    """Take a history of all applications apart. Raises `ValueError` for an operation that cannot be checked."""
+    """All sub-histories of a history of all applications. Raises `ValueError` for an operation of an unknown verb."""
     known = KEY_VALUE_VERBS | LOCK_VERBS | SESSION_END_VERBS | CHAT_VERBS
     for operation in history:
         if operation.command[0] not in known:
@@ -53,7 +57,7 @@ def all_sub_histories(history: Sequence[Operation]) -> list[SubHistory]:
 
 
 def key_value_sub_histories(history: Iterable[Operation]) -> list[SubHistory]:
-    """The sub-histories of all keys. Only linearizable reads belong into the history."""
+    """The sub-histories of all keys, one for each. The history must not contain sequential or stale reads."""
     return _sub_histories_by_name(
         "key", (pair for operation in history for pair in _by_key(operation)), RegisterSpecification
     )
@@ -75,10 +79,10 @@ def chat_sub_histories(history: Iterable[Operation]) -> list[SubHistory]:
 
 
 def revision_sub_histories(history: Iterable[Operation]) -> list[SubHistory]:
-    """The sub-history of all changes whose revision is known; none if there are no such changes.
+    """The sub-history of all changes whose revision an answer has shown; no sub-history if there are no such changes.
 
-    Revisions count the commands of the whole cluster, so they must also grow from key to key, which the sub-histories
-    of single keys cannot show.
+    Revisions count the commands of the whole cluster, so that a later change of another key has a higher revision,
+    too. The sub-histories of single keys cannot show this.
     """
     operations = [
         operation
@@ -102,7 +106,7 @@ def _sub_histories_by_name(
 def _by_key(operation: Operation) -> Iterator[tuple[str, Operation]]:
     match operation.command:
         case ("MPUT", *words):
-            # A key that is given twice has the later value.
+            # If MPUT has a key twice, the later value is set.
             for key, value in dict(zip(words[::2], words[1::2], strict=True)).items():
                 yield key, evolve(operation, command=("PUT", key, value))
         case ("MGET", *keys):
@@ -114,7 +118,7 @@ def _by_key(operation: Operation) -> Iterator[tuple[str, Operation]]:
 
 
 def _of_row(answer: Result, key: str) -> Result:
-    """The answer of MGET for one key, as an answer of GET."""
+    """The part of an MGET's answer that concerns one key, in the form of an answer to GET."""
     if isinstance(answer, Refused):
         return answer
     for row in answer.rows:
@@ -134,10 +138,10 @@ def _by_lock(history: Iterable[Operation], askers: dict[str, set[str]]) -> Itera
 
 
 class RevisionSpecification:
-    """A counter that only grows; the state is the last value that an answer has shown."""
+    """The revision of the cluster, which only grows; the state is the last revision that an answer has shown."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        """Make the specification, which does not depend on the operations."""
+        """Do nothing with `operations`: the specification of this object is the same for all of them."""
 
     def start(self) -> int:
         return 0

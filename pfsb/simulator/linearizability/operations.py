@@ -12,7 +12,7 @@ from pfsb.applications.arguments import quoted
 from pfsb.applications.interfaces import Command, Done, Fields, Refused, Result
 
 _JUDGEMENTS: Final = frozenset({"NOTFOUND", "CONFLICT", "HELD", "NOTHELD", "TIMEOUT"})
-"""Refusals that an application gives after it has read its state, so that they must fit that state."""
+"""Codes of refusals that an application gives because of its state. The checker requires that they fit the state."""
 
 
 def _as_result(given: Result | Fields | None) -> Result | None:
@@ -21,10 +21,11 @@ def _as_result(given: Result | Fields | None) -> Result | None:
 
 @frozen(eq=False)
 class Operation:
-    """One command as its client saw it; all repetitions of one number are one operation.
+    """One command as its client saw it; all repetitions with the same command number are one operation.
 
-    `call` and `ret` are in seconds, or numbers of events, which leave no doubt about the order. An end and a beginning
-    at the same instant may have come in either order. Raises `ValueError` if `ret` is before `call`.
+    `call` and `ret` are times in seconds, or numbers of events in the order in which they happened. If one operation
+    returns at the same time as another is called, either of the two may come first in the order. Raises `ValueError`
+    if `ret` is before `call`.
     """
 
     client: str
@@ -33,14 +34,16 @@ class Operation:
     ret: float | None
     """When the command was answered; None if it was not."""
     command: Command
-    """The normalised command, as the application's `check` returns it."""
+    """The command in the normalised form that the application's `check` returns."""
     result: Result | None = field(default=None, converter=_as_result)
-    """The answer; fields alone stand for a `Done`."""
+    """The answer. A tuple of fields is converted to a `Done` with these fields."""
     fate: str = field(default="done", validator=in_(("done", "none", "unknown")))
     """done: the command was carried out with this `result`, which may be a refusal such as CONFLICT.
-    none: the command was certainly not carried out. unknown: it may have been, at any time from `call` on."""
+    none: the command was certainly not carried out.
+    unknown: the command may have been carried out, at any time from `call` on."""
     answer: Result | None = field(init=False)
-    """`result`, if it is known that the command was carried out with this result between `call` and `ret`."""
+    """The `result`, if the command is known to have been carried out with this result between `call` and `ret`; else
+    None."""
 
     @answer.default
     def _make_answer(self) -> Result | None:
@@ -54,17 +57,17 @@ class Operation:
 
     @classmethod
     def answered(cls, client: str, call: float, ret: float, command: Command, result: Result) -> Operation:
-        """Make the operation of an answer of a server, with the fate that goes with the answer.
+        """Make the operation for a command that a server has answered; the fate follows from the answer.
 
-        NOTFOUND, CONFLICT and the like have fate=none for a client, because nothing was changed. Here their fate is
-        done: the application has read its state, and the refusal must fit that state.
+        Refusals such as NOTFOUND and CONFLICT say fate=none to a client, because nothing was changed. Here their fate
+        is done: the application has read its state, and the refusal must fit that state.
         """
         fate = "done" if isinstance(result, Done) or result.code in _JUDGEMENTS else result.fate
         return cls(client, call, ret, command, result, fate)
 
     @property
     def is_certain(self) -> bool:
-        """Whether the operation has taken effect between `call` and `ret`, with a known answer."""
+        """Whether the operation is known to have taken effect between `call` and `ret`, with a known answer."""
         return self.answer is not None
 
     def __str__(self) -> str:
@@ -72,7 +75,7 @@ class Operation:
 
 
 class Specification(Protocol):
-    """The behaviour of one object when operations come one after the other."""
+    """The behaviour of one object (a key, a lock, the chat) when operations come one after the other."""
 
     def start(self) -> Hashable:
         """The state before the first operation; never None."""
@@ -80,32 +83,36 @@ class Specification(Protocol):
     def step(self, state: Any, operation: Operation) -> Hashable | None:
         """The state after `operation`, or None if `operation` cannot have its answer in `state`.
 
-        An operation that is not certain has no answer that counts. If the state alone does not determine its effect,
-        the operation has the greatest effect that it can have.
+        The answer of an operation is ignored if the operation is not certain. If `state` does not determine its effect
+        then, the operation has the greatest effect that it can have.
         """
 
     def position(self, operation: Operation) -> int | None:
-        """A number, known from the answer, that never falls along an order that `step` permits; None if unknown."""
+        """A number for the place of `operation` in the order of operations, if its answer shows it; otherwise None.
+
+        From the first operation to the last of any order that `step` permits, these numbers never decrease.
+        """
 
     def alike(self, operation: Operation) -> Hashable:
-        """A key that is equal for operations with the same effect in every state, if their answers are not known."""
+        """A key for an operation that is not certain. Two such operations with equal keys have the same effect in every
+        state."""
 
     def describe(self, state: Any) -> str:
-        """The state in half a sentence: 'it is "blue"'."""
+        """The state as a clause for people, such as 'it is "blue"'."""
 
 
 @frozen
 class SubHistory:
-    """The operations on one object, whose linearizability does not depend on other objects."""
+    """The operations on one object. Whether they are linearizable does not depend on operations on other objects."""
 
     name: str
     operations: Sequence[Operation]
     specification: Callable[[Sequence[Operation]], Specification]
-    """Makes the specification for these operations, or for the first of them."""
+    """Makes a specification for `operations`, or for some of them only."""
 
 
 def number_in(answer: Result | None, name: str) -> int | None:
-    """The number in a field of an answer, or None."""
+    """The integer in the field `name` of an answer; None if the answer has no such field."""
     if isinstance(answer, Done):
         for field_name, value in answer.fields:
             if field_name == name and isinstance(value, int):

@@ -1,4 +1,4 @@
-"""One key of the key-value store, for the linearizability checker (docs/protocol.rst)."""
+"""The specification of one key of the key-value store, for the linearizability checker (docs/protocol.rst)."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from pfsb.applications.key_value import fnv1a_32
 from pfsb.simulator.linearizability.operations import Operation, number_in, revision_of
 
 INTEGER_BOUND: Final = 2**63
-"""Bound of the integers of INCR, which are from -INTEGER_BOUND to INTEGER_BOUND - 1."""
+"""Bound of the integers that INCR can store: from -INTEGER_BOUND to INTEGER_BOUND - 1."""
 
 
 class Register(NamedTuple):
-    """The value of one key. States are named tuples, since a search compares and hashes them all the time."""
+    """The state of one key; a named tuple, because a search compares and hashes states all the time."""
 
     value: str | None = None
     """The value; None if the key is absent."""
     revision: int | None = None
     """The revision of the value; None if the key is absent, or if no answer has shown the revision."""
     floor: int = 0
-    """The highest revision that is known. Every later change has a higher one."""
+    """The highest revision of an operation on this key so far, as far as answers show revisions. Every later change
+    has a higher one."""
 
 
 class _CommandEffect(NamedTuple):
-    """The effect of a command on a value, and its answer except for the revision."""
+    """The effect that a command must have on the value of a key, and the answer that it must get, without revision."""
 
     writes: bool
     value: str | None
@@ -37,12 +38,12 @@ class _CommandEffect(NamedTuple):
 class RegisterSpecification:
     """GET, PUT, DEL, CAS, INCR, APPEND and PUTHASH on one key, which is absent at first.
 
-    As far as answers show revisions, each change has a higher one than all earlier operations on this key, and GET
-    shows that of the latest change.
+    As far as answers show revisions, a change must have a higher revision than all earlier operations on this key, and
+    a GET must show the revision of the latest change.
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        """Make the specification, which does not depend on the operations."""
+        """Do nothing with `operations`: the specification of this object is the same for all of them."""
 
     def start(self) -> Register:
         return Register()
@@ -58,7 +59,11 @@ class RegisterSpecification:
         return _written(state, outcome, revision)
 
     def position(self, operation: Operation) -> int | None:
-        """Twice the revision for a change; a GET comes behind the change that it saw, and before the next one."""
+        """The place of an operation in every right order (`Specification.position`), as its answer shows it.
+
+        It is twice the revision for a change, and twice the revision, plus 1, for a GET: the GET comes behind the
+        change whose revision it shows, and before the next change.
+        """
         revision = revision_of(operation)
         return None if revision is None else 2 * revision + (operation.command[0] == "GET")
 
@@ -108,7 +113,10 @@ def _fits(outcome: _CommandEffect, answer: Result) -> bool:
 
 
 def _seen(state: Register, revision: int | None) -> Register | None:
-    """The state after a GET, which may be the first answer that shows the revision of a write."""
+    """The state after a GET whose answer shows `revision`; None if that cannot be the revision of the latest change.
+
+    The GET may be the first answer that shows the revision of this change.
+    """
     if revision is None or revision == state.revision:
         return state
     if state.revision is None and revision > state.floor:

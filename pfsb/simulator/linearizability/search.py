@@ -1,4 +1,8 @@
-"""The search for an order of operations that explains every answer; `checker` describes its rules."""
+"""The search for an order of operations that explains every answer; `checker` describes its rules.
+
+An operation is certain if its answer is known, and uncertain if its fate is unknown. An operation is placed when the
+search has put it into the order.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from pfsb.simulator.linearizability.operations import Operation, Specification, 
 
 
 class Verdict(Enum):
-    """The result of a search or of a check."""
+    """The result of a search or of a check: an order exists, or none does, or there were too many steps to tell."""
 
     OK = "ok"
     VIOLATION = "violation"
@@ -22,7 +26,7 @@ class Verdict(Enum):
 
 @frozen
 class SearchResult:
-    """The end of one search: the verdict, and for `Verdict.OK` the order and the state after it."""
+    """The result of one search: the verdict, and if it is OK, an order and the state after all its operations."""
 
     verdict: Verdict
     steps: int
@@ -31,7 +35,10 @@ class SearchResult:
 
 
 def search(part: SubHistory, operations: Sequence[Operation], steps_max: int) -> SearchResult:
-    """Search for an order of these operations, with the specification of `part` and at most `steps_max` attempts."""
+    """Search for an order of these operations, with the specification of `part` and at most `steps_max` steps.
+
+    A step is an attempt to place an operation.
+    """
     possible = [operation for operation in operations if operation.fate != "none"]
     return _Search(part.specification(possible), possible, steps_max).run()
 
@@ -42,26 +49,30 @@ class _OutOfSteps(Exception):
 
 @define
 class _Frame:
-    """A configuration on the path of the search, and the operations that are still to be tried after it."""
+    """A configuration on the path of the search: the operations placed so far, the state after them, and the operations
+    that are still to be tried as the next one."""
 
     base: int
-    """All certain operations below this index are placed."""
+    """All certain operations with an index below this one are placed."""
     window: int
-    """A bit for each certain operation from `base` on that is placed: bit i is operation `base` + i."""
+    """The placed certain operations from index `base` on, as a bit set: bit i stands for operation `base` + i."""
     used: int
-    """A bit for each uncertain operation that is placed."""
+    """The placed uncertain operations, as a bit set."""
     state: Any
     index: int = -1
-    """The operation that led to this configuration."""
+    """Index of the operation that was placed last; -1 if there is none."""
     without: Any = None
-    """The state without that operation, if it is an uncertain one."""
+    """The state before the operation that was placed last, if that is an uncertain one; else None."""
     chain: int = 0
-    """Number of uncertain operations in a row that led to this configuration."""
+    """How many operations in a row, up to the last one placed, are uncertain."""
     candidates: Iterator[int] = field(factory=lambda: iter(()))
 
 
 class _Search:
-    """One search over one sub-history. Certain operations come first in all tables, each group in order of calls."""
+    """One search over one sub-history.
+
+    Operations have indexes: first the certain ones in the order of their calls, then the uncertain ones, likewise.
+    """
 
     def __init__(self, specification: Specification, operations: Sequence[Operation], steps_max: int) -> None:
         self._specification = specification
@@ -76,12 +87,15 @@ class _Search:
         self._twins = _twins([specification.alike(operation) for operation in uncertain])
         self._failed: dict[Hashable, list[int]] = {}
         self._chain_max = 0
-        """Maximum number of uncertain operations in a row that are tried at present."""
+        """Maximum number of uncertain operations in a row in the orders that the present pass of the search tries."""
         self._is_cut = False
-        """Whether an order was not tried because of `_chain_max`."""
+        """Whether the present pass has left out an order because of `_chain_max`."""
 
     def run(self) -> SearchResult:
-        """Search with chains of one uncertain operation, of up to two, and so on, until the verdict is sure."""
+        """Search in passes: with at most one uncertain operation in a row, then at most two, until the verdict is sure.
+
+        The verdict is sure if an order is found, or if a pass has left out no order.
+        """
         try:
             for self._chain_max in count(1):
                 run = self._explore()
@@ -111,14 +125,15 @@ class _Search:
         return SearchResult(Verdict.OK, self._steps, order, frames[-1].state)
 
     def _next_child(self, frame: _Frame) -> _Frame | None:
-        """Place one more operation after `frame`; None when all candidates have been tried."""
+        """Place the next operation after `frame` with which the search can go on; None if there is none left."""
         for index in frame.candidates:
             self._count_step()
             operation = self._operations[index]
             state = self._specification.step(frame.state, operation)
             if state is None:
                 continue
-            # The uncertain operation before made no difference: the search finds this state without it.
+            # The uncertain operation placed before this one makes no difference to the state after this one: the search
+            # comes to the same state without it.
             if frame.without is not None and self._specification.step(frame.without, operation) == state:
                 continue
             child = self._after(frame, index, state)
@@ -129,7 +144,8 @@ class _Search:
         return None
 
     def _candidates(self, frame: _Frame) -> Iterator[int]:
-        """The operations that may come next: those that were called before the first return that is left."""
+        """The indexes of the operations that may be placed next: each was called before the first return of an
+        operation that is not placed."""
         for index in self._entries.callable_now():
             if self._ranks.permits(index):
                 yield index
@@ -138,8 +154,8 @@ class _Search:
             index = self._certain + bit
             if self._operations[index].call > deadline:
                 return
-            # Of operations that are alike the first one is tried: an order with another of them exists only if one
-            # with the first one exists.
+            # Among uncertain operations that are alike, only the first that is not placed is tried: if there is an
+            # order with another of them in this place, there is one with the first of them, too.
             if not frame.used >> bit & 1 and (twin < 0 or frame.used >> twin & 1):
                 if frame.chain == self._chain_max:
                     self._is_cut = True
@@ -155,9 +171,10 @@ class _Search:
         return _Frame(frame.base + ones, window >> ones, frame.used, state, index)
 
     def _has_failed(self, frame: _Frame) -> bool:
-        """Whether the search has met this configuration with no fewer uncertain operations left, which it notes.
+        """Whether the search has already been here: with the same certain operations placed, the same state, and no
+        uncertain operation placed that is not placed now. If not, remembers this configuration.
 
-        A configuration that is still on the path of the search counts, too: all its continuations are tried there.
+        The earlier configuration may still be on the path of the search: then all its continuations are tried there.
         """
         known = self._failed.setdefault((frame.base, frame.window, frame.state), [])
         if any(used & frame.used == used for used in known):
@@ -184,9 +201,10 @@ class _Search:
 
 
 class _Moments:
-    """The calls and returns that are left, by time, as a doubly linked list. Lifting one out and undoing that are O(1).
+    """The calls and returns of the certain operations that are not placed, in the order of time.
 
-    Entry 0 is the head. The last entry is a return of no operation, at the end of time.
+    They are a doubly linked list, from which the entries of an operation are lifted out and put back in O(1). Entry 0
+    is the head. The last entry stands for a return at infinite time, which belongs to no operation.
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:
@@ -206,7 +224,10 @@ class _Moments:
             (self._return_of if is_return else self._call_of)[index] = entry
 
     def callable_now(self) -> Iterator[int]:
-        """Operations whose call comes before every return. Lifting is allowed meanwhile, if it is undone in time."""
+        """The indexes of the operations in the list whose call comes before the first return.
+
+        A caller may lift operations out during the iteration, if it puts them back before it takes the next index.
+        """
         entry = self._next[0]
         while not self._is_return[entry]:
             yield self._index[entry]
@@ -224,14 +245,20 @@ class _Moments:
             self._previous[self._next[entry]] = self._previous[entry]
 
     def unlift(self, index: int) -> None:
-        """Undo the latest `lift`. Each entry still knows the neighbours that it had then."""
+        """Put the entries of an operation back into the list, which undoes the latest `lift` that is not undone.
+
+        Outside of the list, an entry keeps the references to its former neighbours, so that its place is known.
+        """
         for entry in (self._return_of[index], self._call_of[index]):
             self._next[self._previous[entry]] = entry
             self._previous[self._next[entry]] = entry
 
 
 class _Ranks:
-    """The order of the operations with a position, of which only one with the lowest position may come next."""
+    """The positions (`Specification.position`) of the certain operations that are not placed.
+
+    Of the operations with a position, only one with the lowest position may be placed next.
+    """
 
     def __init__(self, positions: Sequence[int | None]) -> None:
         known = sorted({position for position in positions if position is not None})
@@ -260,7 +287,7 @@ class _Ranks:
 
 
 def _twins(kinds: Sequence[Hashable]) -> list[int]:
-    """The index of the preceding equal kind, for each kind; -1 if there is none."""
+    """For each element of `kinds`, the index of the nearest equal element before it; -1 if there is none."""
     latest: dict[Hashable, int] = {}
     twins = []
     for index, kind in enumerate(kinds):

@@ -1,4 +1,4 @@
-"""`pfsb explore`: everything that can happen to a small cluster, to a depth that the given number of states allows."""
+"""The command `pfsb explore`: it explores all that can happen to a small cluster, and reports the progress."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pfsb.simulator.model_checking.explorer import Bounds, Exploration, Progress
 STATES_MAX = 100_000_000
 """Maximum value of the option --states."""
 REPORT_SECONDS = 10.0
-"""How often the progress is reported within one level."""
+"""How often, in seconds, the progress is reported while states of one depth are explored."""
 EXAMPLE = "example: --lead-in 0:Ask,1:Proposal,0:Accept"
 
 
@@ -101,7 +101,7 @@ def _in_words(progress: Progress) -> str:
 
 
 def summary(exploration: Exploration, progress: Progress, seconds: float) -> str:
-    """The final report: the bounds and the extent of the exploration, the situations met, and the result."""
+    """The final report: the bounds, how far the exploration went, the situations that it met, and the result."""
     bounds = exploration.bounds
     asks = ", ".join(f"{client}1 at server {server}" for client, server in bounds.asks) or "none"
     lines = [

@@ -1,27 +1,27 @@
-"""Everything that can happen to a small cluster, to a given depth: all orders of messages, timers, writes and crashes.
+"""The exploration of a small cluster: all orders of messages, timers, disk writes and crashes, to a given depth.
 
 A state of the cluster is a state of each server, and the set of all messages that were ever sent. That set only grows:
 a message stays in it after it has arrived, so it may arrive again (duplication), in any order, late, or never (loss),
-without a step for any of these. The set also holds claims about executed slots, so that each execution of any server
-in any incarnation is compared with all later ones.
+without a step for any of these. The set also holds claims (`message_set`), for example about executed slots, so that
+each execution at any server in any incarnation is compared with all later ones.
 
 A step touches one server. Its outcome depends on the state of that server alone, so it is computed once for all states
-of the cluster in which it can happen (`transitions`), and most steps are a look into a table. No state is expanded
-twice.
+of the cluster in which it can happen (`transitions`), and most steps are a look into a table. A state of the cluster
+that is found again is not explored again.
 
 The following is left out, because other steps cover it:
 
 * *A step that only sends messages* (a repetition, ALIVE, an answer) is taken at once: it changes no server, and adding
   messages to a set that only grows prevents no other step.
-* *A server that is down* is no state of its own: it cannot be told from a server without a step. A crash is one step
-  with the restart after it.
-* *The end of a disk write* is a step of its own only where its moment matters: a crash is left that could come before
-  it, and a message (a leader's PROPOSAL) has left the server ahead of it. Otherwise the write ends at once: a crash
-  before its end leaves no trace of the turns that wait for it, so it equals a crash before these turns
-  (docs/internals/turn.rst). A crash that tears the write is explored as well, and messages that leave after the write
-  may be received at any later time.
+* *A server that is down* is no state of its own: to the others it looks like a server that makes no step. A crash and
+  the restart after it are one step.
+* *The end of a disk write* is a step of its own only where its moment matters. That is so if the bounds allow a crash
+  that could come before it, and a message (a leader's PROPOSAL) has left the server before it. Otherwise the write ends
+  at once: a crash before its end leaves no trace of the turns that wait for it, so it equals a crash before these turns
+  (docs/internals/turn.rst). A crash that leaves only a part of the write on disk is explored as well, and messages that
+  leave after the write may be received at any later time.
 * *Several messages of one frame* arrive one by one.
-* *Times*: a timer may fire whenever it is armed. `snapshots.ABSTRACTED` lists the values that make no difference then.
+* *Times*: a timer may fire whenever it is armed, so the values in `snapshots.ABSTRACTED` make no difference.
 """
 
 from __future__ import annotations
@@ -39,26 +39,29 @@ from pfsb.simulator.model_checking.transitions import NODE_BITS, Move, Node, mak
 
 NODE_MASK = (1 << NODE_BITS) - 1
 REPORT_EVERY = 10_000
-"""Number of states between two reports."""
+"""Number of explored states between two reports of the progress."""
 
 
 @frozen
 class Bounds:
-    """The bounds of the explored cluster."""
+    """The size of the explored cluster, and the limits of what may happen in it."""
 
     servers: int = 3
     asks: tuple[tuple[str, int], ...] = (("a", 0), ("b", 1))
-    """(client, server): each client has one update, and may send it to several servers any number of times."""
+    """Pairs (client, server): the client has one update, which may reach that server any number of times."""
     views: int = 3
-    """The highest view that a server attempts because of a timer, and for which votes are received."""
+    """The highest view that a server attempts because of a timer, and for which a VIEW_CHANGE is received."""
     crashes: int = 1
     """Number of crashes in all, over all servers."""
     idle: frozenset[int] = frozenset()
-    """Servers that are down from the beginning."""
+    """Servers that are down all the time."""
     led: bool = True
-    """Whether server 0 leads view 1 at the beginning, and all follow; otherwise all servers have just started."""
+    """Whether server 0 leads view 1 at the beginning, and the others follow; otherwise all have just started."""
     lead_in: tuple[tuple[int, str], ...] = ()
-    """(server, kind of step) of the first steps: a message that arrives (`Proposal`), a timer, `Ask` or `Crash`."""
+    """Steps that are made before the search begins, as pairs (server, kind of step).
+
+    A kind is the class of a message that arrives (`Proposal`), the class of a timer, `Ask`, `Sync` or `Crash`.
+    """
 
 
 @frozen
@@ -78,12 +81,12 @@ class Progress:
     """The progress of an exploration."""
 
     depth: int
-    """Number of steps within which all states are known."""
+    """Number of steps from the beginning within which all states of the cluster are explored."""
     states: int
     server_states: int
     """Number of states of single servers."""
     steps: int
-    """Number of steps that were made, to new states or to known ones."""
+    """Number of steps that were looked at, whether they led to a new state or to a known one."""
 
 
 class _Stop(Exception):
@@ -96,17 +99,17 @@ class _Stop(Exception):
 
 @frozen
 class _Place:
-    """A state of the cluster, taken apart."""
+    """A state of the cluster, decoded from its key: the integer that `Exploration._key` makes of the state."""
 
     number: int
-    """Number of the state, in the order of discovery; -1 for states of the beginning, which have none."""
+    """Number of the state, in the order of discovery; -1 for a state from before the search begins."""
     nodes: tuple[Node, ...]
     messages: int
     crashes_left: int
 
 
 class Exploration:
-    """A breadth-first search, so that a counterexample has the fewest steps possible."""
+    """A breadth-first search over the states of a cluster: a counterexample has the fewest steps possible."""
 
     def __init__(
         self,
@@ -116,30 +119,36 @@ class Exploration:
         patch: Callable[[Replica], None] | None = None,
         checks_gate: bool = True,
     ) -> None:
-        """`patch` and `checks_gate`: see `SteppedServer`."""
+        """`patch` and `checks_gate` are handed to each `SteppedServer`, whose class explains them.
+
+        The search ends when it has found `states_max` states of the cluster.
+        """
         self.bounds = bounds
         self.nodes = make_nodes(range(bounds.servers), bounds.views, patch, checks_gate=checks_gate)
         self.depth = 0
         self.steps = 0
         self.counterexample: Counterexample | None = None
         self.is_cut_short = False
-        """Whether there were more states than `states_max`."""
+        """Whether the search has ended because it had found `states_max` states."""
         self.is_complete = False
-        """Whether all states of any depth are known."""
+        """Whether all states that can be reached, at any depth, are explored."""
         self._states_max = states_max
         self._awake = [i for i in range(bounds.servers) if i not in bounds.idle]
         self._seen: set[int] = set()
         self._next: list[int] = []
-        """States of the next depth, to be expanded."""
+        """Keys (`_key`) of the states of the next depth, whose steps are still to be explored."""
         self._parents = array("I")
         self._causes = array("I")
         self._beginning: list[int] = []
-        """The steps of the lead-in."""
+        """Numbers of the steps of `Bounds.lead_in`."""
 
     # ------------------------------------------------------------------ expanding states
 
     def levels(self, depth: int) -> Iterator[Progress]:
-        """Explore to `depth`, unless a promise is broken, or there are too many states or no more states before.
+        """Explore up to `depth` steps, and yield the progress at the end of each depth, and after every `REPORT_EVERY`
+        states.
+
+        The search ends earlier at a broken promise, with `states_max` states, or when there are no more states.
 
         Raises ValueError if the lead-in cannot happen.
         """
@@ -187,7 +196,8 @@ class Exploration:
             self._add(key, place.number, move[0])
 
     def _after(self, place: _Place, server: int, move: Move) -> _Place:
-        """The state after a step and all that follows from it without a choice."""
+        """The state after a step, and after what follows at once: answers to messages and, if no further crash is
+        allowed, the ends of disk writes."""
         step, target, more = move
         nodes = list(place.nodes)
         nodes[server] = self.nodes[target]
@@ -233,7 +243,7 @@ class Exploration:
         return key
 
     def _place(self, key: int, number: int) -> _Place:
-        """Take a key apart. Raises `_Stop` if a step that is possible in this state breaks a promise."""
+        """Decode the key of a state. Raises `_Stop` if a step that is possible in this state breaks a promise."""
         last = len(self.nodes.servers) - 1
         nodes = tuple(self.nodes[key >> NODE_BITS * (last - i) & NODE_MASK] for i in range(last + 1))
         crashes_left = self.bounds.crashes + len(nodes) - sum(node.incarnations for node in nodes)

@@ -1,4 +1,7 @@
-"""All messages and claims of an exploration, one bit each, and the claims that contradict each other."""
+"""All messages and claims of an exploration, one bit each, and the claims that contradict each other.
+
+A claim is a statement such as "slot 3 executes update a1", which follows from a message, an execution or a leadership.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from pfsb.simulator.model_checking.steps import Executed, Led, StepOutcome, in_w
 
 @frozen
 class Post:
-    """A message to one server."""
+    """A message, its sender and its only receiver."""
 
     sender: int
     receiver: int
@@ -29,7 +32,10 @@ class Post:
 
 @frozen
 class Claim:
-    """A statement that no server may contradict: one key must have one value."""
+    """A statement such as "view 2 is led by server 1", in words and as (key, value).
+
+    Two claims with the same key and different values contradict each other, which breaks a promise of the protocol.
+    """
 
     key: tuple[Any, ...]
     value: Any
@@ -40,7 +46,11 @@ class Claim:
 
 
 def claims_of(statement: Message | Executed | Led) -> Iterator[Claim]:
-    """The claims of a message or fact: S1, S3, one leader for each view, and one proposal for each view and slot."""
+    """The claims that a message or fact makes.
+
+    If no two claims contradict each other, S1 and S3 hold, each view has one leader, and each slot has at most one
+    proposal in each view.
+    """
     match statement:
         case Executed(seq, value):
             updates = value[1]
@@ -68,22 +78,25 @@ def claims_of(statement: Message | Executed | Led) -> Iterator[Claim]:
 
 @define(eq=False)
 class MessageSet:
-    """Numbers all messages and claims, so that a set of them is an integer with one bit for each."""
+    """Table of all messages and claims that the exploration has met, each with a number.
+
+    A set of messages and claims is stored as an integer, in which bit n stands for the item with number n.
+    """
 
     servers: int
     inbox: list[int] = field(init=False)
-    """Receiver -> the set of all messages to it."""
+    """For each server: the set of all messages to that server."""
     items: list[Post | Claim] = field(factory=list)
     _numbers: dict[Post | Claim, int] = field(factory=dict)
     _conflicts: list[int] = field(factory=list)
-    """Number of an item -> the set of the claims that contradict it."""
+    """For each item, by number: the set of the claims that contradict it; empty for a message."""
     _claims: dict[tuple[Any, ...], int] = field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self.inbox = [0] * self.servers
 
     def add(self, item: Post | Claim) -> int:
-        """The bit of this item, which is numbered if it is new."""
+        """Enter a message or claim in the table, unless it is there. Returns the set that holds only this item."""
         number = self._numbers.get(item)
         if number is None:
             number = self._numbers[item] = len(self.items)
@@ -101,7 +114,10 @@ class MessageSet:
         return item
 
     def all_of(self, sender: int, outcome: StepOutcome, views: int) -> int:
-        """The set of messages and claims of one step, except votes for views above `views`."""
+        """Enter the messages and claims of one step of the server `sender` in the table. Returns their set.
+
+        VIEW_CHANGE messages for views above `views` are left out.
+        """
         messages = 0
         for message, receiver in outcome.sent:
             if not (isinstance(message, ViewChange) and message.attempted > views):
@@ -114,7 +130,7 @@ class MessageSet:
         return messages
 
     def contradiction(self, new: int, everything: int) -> str | None:
-        """A sentence about a claim of `new` that contradicts `everything`; None if there is none."""
+        """A sentence about a claim in `new` that contradicts one in `everything`, both sets; None if none does."""
         for number in bits(new):
             against = self._conflicts[number] & everything
             if against:
@@ -131,7 +147,7 @@ class MessageSet:
 
 
 def bits(mask: int) -> Iterator[int]:
-    """The numbers of the bits that are set."""
+    """The positions of the bits of `mask` that are 1, lowest first."""
     while mask:
         low = mask & -mask
         yield low.bit_length() - 1

@@ -1,12 +1,14 @@
-"""Snapshots of a server: its whole state can be taken after a step and put back as often as needed.
+"""Snapshots of one explored server: its whole state, disk included, is copied and can be put back at any time.
 
-The protocol is the real one, and its environment does not act by itself: timers fire and disk writes end only when the
-explorer says so, and all messages that leave are handed back to the caller of the step.
+The server runs the real protocol, and its environment does not act by itself: timers fire and disk writes end only when
+the explorer says so, and all messages that leave are handed back to the caller of the step.
 
-The handlers are built once. Their state and the data structures of Figure 2 are found by following references, not by
-a list, which could be incomplete: every object that is reachable from the replica is either a *part*, which stays, or a
-value, which is frozen into nested tuples and put back. Any other object raises TypeError. Two states are therefore the
-same if and only if the frozen ones are equal, and a step leaves nothing behind.
+The objects of a server are built once. Its state is found by following references from the replica and its environment,
+because a hand-written list of attributes could be incomplete. Each object that is found is a *part* or a *value*. A
+part has an identity, as a handler has: it stays the same object in all states. A value is copied into nested tuples
+(*frozen*), and made anew when a state is put back. An object that can be neither raises TypeError. So, apart from the
+attributes in `ABSTRACTED`, two states are equal if and only if their frozen forms are equal, and putting a state back
+undoes all effects of later steps.
 """
 
 from __future__ import annotations
@@ -33,10 +35,10 @@ from pfsb.paxos.turn import Outbox, Turn
 from pfsb.paxos.update_timers import UpdateTimer
 
 Frozen = tuple[Any, ...]
-"""All values of one server, as a hashable tuple."""
+"""A frozen value, or the whole frozen state of one server: a hashable tuple."""
 
 UPDATE_SECONDS = 0.5
-"""Length of the Update_Timer. All other times are 0, so that states do not differ in dates."""
+"""Length of the Update_Timer, in seconds. All other times are 0, so that no two states differ only in a time."""
 
 ABSTRACTED: dict[tuple[type, str], Any] = {
     # Only logs and counters use these values.
@@ -44,26 +46,28 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (Replica, "_told"): None,
     (Turn, "count"): 0,
     (ReconciliationHandler, "bytes_sent"): 0,
-    # Dates. A proposal may be sent again, and an update timer fire, at any time.
+    # Points in time. In the explorer a proposal may be sent again, and an Update_Timer may expire, at any time.
     (Slot, "sent_at"): 0.0,
     (UpdateTimer, "due"): UPDATE_SECONDS,
-    # Whether an update goes to the leader or to all is chosen when the timer fires (`SteppedServer.make`).
+    # Whether an update goes to the leader or to all is chosen when its timer fires (`SteppedServer._choose`).
     (UpdateTimer, "expiries"): 0,
-    # The peer that is asked for missing slots is chosen when that timer fires.
+    # The peer that is asked for missing slots is chosen when the reconciliation timer fires.
     (Peer, "last_heard"): 0.0,
     (Peer, "local_aru"): 0,
-    # They decide when the Progress_Timer is restarted or cut short. Here it fires at any time at which it is armed.
+    # The next three values decide when the Progress_Timer is restarted or shortened. In the explorer the timer may
+    # fire whenever it is armed.
     (Demand, "_foreign_updates"): {},
     (Peer, "view"): 0,
     (Peer, "state"): State.LEADER_ELECTION,
-    # Each ALIVE of the leader makes the server repeat waiting updates, as its update timers do.
+    # At 0, each ALIVE of the leader makes the server send its pending updates, as its Update_Timers may at any time.
     (AliveHandler, "_leader_at_work_in"): 0,
-    # Figure 2 has this field, and no code reads it.
+    # Figure 2 has this variable, but no code reads it.
     (PrepareData, "prepare"): None,
 }
-"""(class, attribute) -> the value that it is given in all states.
+"""(class, attribute) -> the fixed value that the attribute is given in all states.
 
-These attributes make no difference to the explorer, or their effect is chosen when a timer fires.
+Real values of these attributes would only multiply the states: they make no difference to the steps that are possible,
+or the explorer tries all their effects when a timer fires.
 """
 
 _ATOMS = {int, float, str, bytes, bool, NoneType, State}
@@ -82,7 +86,7 @@ def _is_plain_data(kind: type) -> bool:
 
 
 def _is_part(value: object) -> bool:
-    """Whether this is a handler, which has an identity of its own and is referred to by others."""
+    """Whether this is a part: an object of pfsb with an identity of its own, such as a handler."""
     kind = type(value)
     if kind in _ATOMS or _is_value(kind) or _is_plain_data(kind):
         return False
@@ -96,9 +100,9 @@ def _names(value: Any) -> list[str]:
 
 
 class Freezer:
-    """Freezes values into nested tuples, and thaws them.
+    """Copies values into nested hashable tuples (freezes them), and makes values of such tuples (thaws them).
 
-    A tuple begins with the type that it stands for; a value that is no tuple stands for itself.
+    A frozen tuple begins with the type of the original. A frozen value that is no tuple is the original itself.
     """
 
     def __init__(self) -> None:
@@ -163,7 +167,7 @@ class Freezer:
         return freeze
 
     def _freeze_dict(self, value: dict[Any, Any]) -> Frozen:
-        """Freeze a table. The order of a table by number means nothing; that of a table by client is kept."""
+        """Freeze a dict. If its keys are integers, their order means nothing and they are sorted; else it is kept."""
         same = self.same
         items = [(key, item if type(item) in same else self.freeze(item)) for key, item in value.items()]
         if items and type(items[0][0]) is int:
@@ -172,7 +176,7 @@ class Freezer:
 
     @staticmethod
     def _freeze_outbox(value: Outbox) -> Frozen:
-        """Freeze an outbox without order and repetitions, since its messages may arrive in any order, or twice."""
+        """Freeze an outbox without its order and repetitions, since messages may arrive in any order, or twice."""
         return Outbox, tuple(sorted(set(value.messages), key=repr)), tuple(sorted(set(value.calls), key=_args))
 
 
@@ -181,7 +185,7 @@ def _args(call: tuple[Callable[..., None], tuple[Any, ...]]) -> str:
 
 
 class Snapshots:
-    """Finds the whole state of a replica and its environment, takes it and puts it back."""
+    """Finds all attributes with the state of a replica and its environment, copies that state and puts it back."""
 
     def __init__(self, *roots: object) -> None:
         self._freezer = Freezer()
@@ -192,7 +196,7 @@ class Snapshots:
         self._present = self.take()
 
     def take(self) -> Frozen:
-        """Freeze the present state. Abstracted attributes get their fixed values in the server, too."""
+        """Freeze the present state. Before, set the attributes in `ABSTRACTED` to their fixed values in the server."""
         for owner, name, instead in self._abstracted:
             setattr(owner, name, copy(instead))
         same, freeze = self._freezer.same, self._freezer.freeze
@@ -201,9 +205,9 @@ class Snapshots:
         return self._present
 
     def put_back(self, frozen: Frozen) -> None:
-        """Put a state back. Only values that differ from the state taken or put back last are set.
+        """Put a state back, by setting only the attributes that differ from the state that was taken or put back last.
 
-        The server must not have made a step since.
+        The server must not have made a step since that state: then only `put_back_all` is correct.
         """
         if frozen is self._present:
             return
@@ -220,17 +224,19 @@ class Snapshots:
         self._present = frozen
 
     def moved_parts(self) -> list[str]:
-        """Names of parts that were replaced by other objects, which would make snapshots incomplete."""
+        """Names of attributes that refer to another part than at first. Snapshots would lack the state of that part."""
         return [f"{type(o).__name__}.{name}" for o, name, part in self._wiring if getattr(o, name) is not part]
 
     def place(self, kind: type, name: str) -> int:
-        """The index of this value in the tuples that `take` returns."""
+        """The index of an attribute in the tuples that `take` returns: attribute `name` of the only object of class
+        `kind`."""
         return next(i for i, (owner, n) in enumerate(self._places) if type(owner) is kind and n == name)
 
     def _look_around(self, roots: Iterable[object]) -> None:
-        """Sort all attributes into parts, wiring, abstracted ones and values.
+        """Find all attributes, and list those that hold parts, those in `ABSTRACTED`, and those that hold values.
 
-        Plain data with two holders is a part, too, and is filled in place. Data with one holder is a value of it.
+        A mutable data object to which several attributes refer is treated as a part: it stays the same object, and its
+        own attributes are put back. If only one attribute refers to it, it is put back as a value of that attribute.
         """
         found = list(_reachable(roots))
         holders = Counter(id(value) for _, _, value in found)
@@ -248,14 +254,18 @@ class Snapshots:
 
 
 def _is_wiring(value: object) -> bool:
-    """Whether this is set once, when the handlers are built: settings, functions, and lists of them."""
+    """Whether `value` never changes once the handlers are built: it is a `Settings`, a function, or a list of such
+    values."""
     if isinstance(value, list) and value:
         return all(map(_is_wiring, value))
     return isinstance(value, Settings | partial | MethodType | FunctionType | BuiltinFunctionType)
 
 
 def _reachable(roots: Iterable[object]) -> Iterator[tuple[object, str, object]]:
-    """(owner, attribute, value) of all parts, and of the plain data that stands directly in an attribute."""
+    """(object, attribute name, value) for all attributes of the roots and of all objects that can be reached from them.
+
+    Only attributes that refer directly to a part or to mutable data are followed; lists and dicts are not searched.
+    """
     seen: set[int] = set()
     waiting = list(roots)
     while waiting:

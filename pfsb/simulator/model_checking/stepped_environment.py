@@ -1,4 +1,4 @@
-"""The clock, random numbers, disk and network of one server that is driven step by step (`stepped_server`)."""
+"""The clock, random numbers, disk and network of one server that the explorer drives step by step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UPDATE_TIMER = "UpdateTimers.expire"
 @implementer(IDelayedCall)
 @frozen
 class SteppedCall:
-    """An armed timer, which is told apart by the method that it calls."""
+    """An armed timer of an explored server, identified by the method that it calls."""
 
     function: Callable[[], object]
     clock: SteppedClock = field(eq=False, repr=False)
@@ -48,7 +48,7 @@ class SteppedCall:
 
 @implementer(IReactorTime)
 class SteppedClock:
-    """Knows which timers are armed, and lets one fire only in `fire`."""
+    """A clock that stands still: it knows which timers are armed, and a timer fires only when `fire` is called."""
 
     def __init__(self) -> None:
         self.armed: set[Callable[[], object]] = set()
@@ -74,7 +74,10 @@ class SteppedClock:
         return sorted(function.__qualname__ for function in self.armed)
 
     def fire(self, name: str) -> None:
-        """Let a timer fire. Only an update timer reads the clock, and finds the time of its update there."""
+        """Let the armed timer of this name fire.
+
+        The clock shows 0, except while the Update_Timers fire: these read it, and find the time at which they are due.
+        """
         function = next(function for function in self.armed if function.__qualname__ == name)
         self.armed.discard(function)
         self.now = UPDATE_SECONDS if name == UPDATE_TIMER else 0.0
@@ -83,7 +86,7 @@ class SteppedClock:
 
 
 class ChosenNumbers:
-    """Random numbers that the explorer chooses."""
+    """Takes the place of random numbers: gives the item at index `pick` of a sequence, and the low end of a range."""
 
     def __init__(self) -> None:
         self.pick = 0
@@ -97,13 +100,13 @@ class ChosenNumbers:
 
 @implementer(IStableStorage)
 class SteppedStorage:
-    """A memory disk to which records get in `finish` only."""
+    """Storage on a memory disk. Records reach the disk only when the explorer calls `finish` or `lose`."""
 
     def __init__(self, disk: MemoryDisk) -> None:
         self.disk = disk
         self.appended: list[Record] = []
         self.groups: deque[tuple[tuple[Record, ...], Callable[[], None]]] = deque()
-        """Groups of records under way, oldest first, each with the function that is called when it is on disk."""
+        """Groups of records being written, oldest first, each with the function to call when it is on disk."""
 
     def recover(self) -> Recovered:
         reader = MemoryStorage(self.disk, SteppedClock(), float, bytes)
@@ -120,6 +123,9 @@ class SteppedStorage:
 
     def read_history(self, first: int, last: int, bytes_max: int, found: Callable[..., None]) -> None:
         raise AssertionError("all slots are kept in memory here")
+
+    def forget_history(self, up_to: int) -> bool:
+        return False
 
     def close(self) -> None:
         raise AssertionError("servers end by crashes only here")
@@ -148,7 +154,7 @@ class SteppedStorage:
         return 0 if views is None else views.last_installed
 
     def records(self) -> Iterator[Record]:
-        """The records that are on disk or on their way there."""
+        """The slots on disk, as ProposalRecords, and all records that are on their way to the disk."""
         yield from (ProposalRecord(seq, slot.view, slot.batch) for seq, slot in self.disk.contents.slots.items())
         for records, _ in self.groups:
             yield from records
@@ -157,7 +163,10 @@ class SteppedStorage:
 
 @implementer(ITransport)
 class SteppedTransport:
-    """Takes the messages that leave a server, and checks that all that they rest on is on disk (docs/defects.rst)."""
+    """Collects the messages that leave a server, and checks that the records they require are on disk.
+
+    docs/defects.rst says, under "What must be durable before what", which records each message requires.
+    """
 
     def __init__(self, storage: SteppedStorage, others: tuple[int, ...], check: bool) -> None:
         self._storage = storage
@@ -166,10 +175,13 @@ class SteppedTransport:
         self.replica: Replica
         self.listens = False
         self.is_ahead = False
-        """Whether a message has left while a write was under way, so that a crash could not undo the whole turn."""
+        """Whether a message has left before the end of the disk write that is under way.
+
+        If so, a crash during that write can no longer be taken for a crash before the turn.
+        """
         self.sent: dict[tuple[Message, int], None] = {}
         self.facts: dict[Executed | Led, None] = {}
-        """Facts that the server has let out: each once, in order, as in `sent`."""
+        """Facts that became visible outside the server in this step. A dict keeps their order and each only once."""
 
     def start(self, receiver: Any, identity: bytes, incarnation: int) -> None:
         self.listens = True
@@ -200,7 +212,10 @@ class SteppedTransport:
         require(installed >= view, f"sends {in_words(message)}, but has view {installed} on disk")
 
     def _vote_is_on_disk(self, view: int, seq: int) -> bool:
-        """Whether the vote or one of a later view is on disk, or the slot is ordered anyway (G18)."""
+        """Whether the proposal that an ACCEPT votes for, or one of a later view, is on disk.
+
+        A server that knows the slot as ordered may send its ACCEPT without that (G18).
+        """
         stored = self._storage.disk.contents.slots.get(seq)
         if stored is not None and (stored.view == ORDERED_VIEW or stored.view >= view):
             return True
@@ -210,7 +225,7 @@ class SteppedTransport:
 
 
 def _parts(message: Message) -> Iterator[Message]:
-    """Take a message apart: votes that travel together are independent, and each may be received or not."""
+    """Split an ACCEPT into one for each slot, so that each may be received or lost; leave other messages whole."""
     if isinstance(message, Accept):
         yield from (Accept(message.server_id, message.view, (seq,)) for seq in message.seqs)
     else:
@@ -224,7 +239,10 @@ def require(condition: bool, text: str) -> None:
 
 @implementer(IStateMachine)
 class ExecutionProbe:
-    """Reports an executed slot as soon as its effects may leave the server (docs/internals/turn.rst)."""
+    """State machine of an explored server. It does nothing but report each executed slot as a fact.
+
+    The fact is reported when the durability gate lets out the effects of the slot (docs/internals/turn.rst).
+    """
 
     def __init__(self, transport: SteppedTransport) -> None:
         self._transport = transport
@@ -234,7 +252,7 @@ class ExecutionProbe:
         if self._transport.listens:
             self._transport.replica.turn.call(self._settled, fact)
         else:
-            self._settled(fact)  # the server recovers, so that the slot is on its disk
+            self._settled(fact)  # at the start, the server executes slots that are on its disk already
 
     def too_old(self, update: ClientUpdate) -> None:
         raise Violation(f"{update} is too old already")

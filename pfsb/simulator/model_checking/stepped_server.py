@@ -1,8 +1,8 @@
-"""One server that is driven step by step: each step is chosen from outside, made, and can be taken back.
+"""One server that the explorer drives step by step: it makes any possible step from any of its states.
 
-The protocol is the real one, over a real memory disk. A step is a frame of one message, a timer that fires, the end of
-a disk write, or a crash together with the restart after it: a server that is down cannot be told from one to which
-nothing happens.
+The server runs the real protocol on a memory disk. A step is the arrival of a frame with one message, a request of a
+client, the expiry of a timer, the end of a disk write, or a crash together with the restart after it. To be down for a
+while needs no step of its own: to the other servers that looks like a server to which nothing happens.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ SETTINGS = Settings(
 )
 """Settings of the explored servers.
 
-Times are 0 where possible, so that states do not differ in dates. A batch holds one update, so that two updates need
-two slots.
+Times are 0 where possible, so that no two states differ only in a time. A batch holds one update, so that two updates
+need two slots.
 """
 
 PROGRESS_TIMER = "ProgressTimer.expire"
@@ -69,8 +69,8 @@ SEQ_MAX = 1_000_000
 class SteppedServer:
     """Makes one step of one server from any of its states.
 
-    `checks_gate` is off only to see the consequences of a defect that the checks of leaving messages would stop before.
-    `patch` may change the replica.
+    `checks_gate` says whether each message that leaves is checked against the disk. Without this check the explorer
+    finds the later consequences of a planted defect. `patch` is called with the new replica, to plant a defect in it.
     """
 
     def __init__(
@@ -105,8 +105,10 @@ class SteppedServer:
             on_failure=self._failures.append,
         )
         self.transport.replica = self.replica
-        override(self.replica, "tell_state", lambda _: do_nothing)  # a million states would be a million lines of log
-        override(self.replica.storage_identity, "answer_alive", lambda _: do_nothing)  # all know each other already
+        # `tell_state` would log a line for each of millions of states. `answer_alive` would tell the other servers that
+        # their storage identities are known here, but all explored servers know that from the start.
+        override(self.replica, "tell_state", lambda _: do_nothing)
+        override(self.replica.storage_identity, "answer_alive", lambda _: do_nothing)
         if patch is not None:
             patch(self.replica)
         memory = invariants.install(self.replica)
@@ -120,9 +122,9 @@ class SteppedServer:
         return self._outcome()
 
     def make(self, state: Frozen, step: Step) -> StepOutcome:
-        """Make a step. Raises AssertionError, a `Violation` or one of the protocol's own, if it breaks a promise.
+        """Make `step` from `state`. Raises AssertionError, or its subclass `Violation`, if the step breaks a promise.
 
-        The state after an exception is no state of the protocol, so nothing of it is kept.
+        An exception leaves the server in no state of the protocol, so that state is discarded.
         """
         self.snapshots.put_back(state)
         try:
@@ -135,12 +137,14 @@ class SteppedServer:
             raise
 
     def steps(self, state: Frozen) -> list[Step]:
-        """The steps that are possible in this state, except messages."""
+        """The steps that are possible in this state, except the arrival of messages and requests of clients."""
         self.snapshots.put_back(state)
         steps: list[Step] = []
         for name in self.clock.names():
+            # A periodic timer only sends messages. It need not fire during a disk write: each of its messages has left
+            # before the write, waits for the end of the write, or may as well leave after it.
             if name in PERIODIC and self.storage.groups:
-                continue  # their messages have left before the write, or wait for it, or leave after it
+                continue
             steps.append(Fire(name))
             if name in WITH_A_CHOICE:
                 steps.append(Fire(name, choice=1))
@@ -154,7 +158,8 @@ class SteppedServer:
         return [Crash(kept) for kept in range(torn)]
 
     def is_done_at_once(self, state: Frozen) -> bool:
-        """Whether a write is under way, and no message has left the server ahead of it."""
+        """Whether a disk write is under way and no message has left during it: then the explorer ends the write at
+        once."""
         self.snapshots.put_back(state)
         return bool(self.storage.groups) and not self.transport.is_ahead
 
@@ -163,7 +168,7 @@ class SteppedServer:
         return bool(self.storage.groups)
 
     def look(self, state: Frozen) -> Replica:
-        """The replica in that state, which may be read until the next step."""
+        """The replica, put into `state`. The caller may read it until the next step, and must not change it."""
         self.snapshots.put_back(state)
         return self.replica
 
@@ -187,7 +192,10 @@ class SteppedServer:
                 assert_never(step)
 
     def _choose(self, choice: int) -> None:
-        """Choose the peer that a late server asks, and whether an update is sent to the leader or to all servers."""
+        """Set the values of the replica that decide the effect of a timer.
+
+        They decide which peer is asked for missing slots, and whether an update goes to the leader or to all servers.
+        """
         for number, peer in enumerate(self.replica.peers.by_id.values()):
             peer.local_aru = SEQ_MAX if number == choice else 0
         for timer in self.replica.update_timers._timers.values():
@@ -221,7 +229,7 @@ class SteppedServer:
         return StepOutcome(self.snapshots.take(), sent, facts)
 
     def _let_idle_timers_run_out(self) -> None:
-        """Fire timers that have no effect any more: the update is executed, or the missing slots have arrived."""
+        """Fire timers that have no effect any more, since no update is pending, or no slot is missing."""
         armed = self.clock.names()
         if UPDATE_TIMER in armed and not self.replica.data.clients.pending_updates:
             self.clock.fire(UPDATE_TIMER)
@@ -233,10 +241,10 @@ class SteppedServer:
             reconciliation._first = reconciliation._burst_end = 0
 
     def _tidy(self) -> None:
-        """Bring equal states into one form.
+        """Bring states that differ in form only into one form, so that the explorer takes them for one state.
 
-        Positions that only grow begin at 0 again, messages that wait for the same write stand in one outbox, and
-        Last_Enqueued, which is looked up by name only, is sorted.
+        The numbers that `Turn` gives to its disk writes, which only grow, begin at 0 again; messages that wait for the
+        same write are put into one outbox; and Last_Enqueued, whose order means nothing, is sorted.
         """
         clients = self.replica.data.clients
         clients.last_enqueued = dict(sorted(clients.last_enqueued.items()))
@@ -261,9 +269,10 @@ class SteppedServer:
         return self.replica.data.preparing.prepare_oks.get(self.server_id)
 
     def _promise_is_complete(self, message: Prepare) -> None:
-        """Require that a new promise lists every vote of an older view above the leader's Local_Aru (G19).
+        """Require that a new promise lists all that this server has accepted above the leader's Local_Aru (G19).
 
-        The promise also answers later PREPAREs of that view, even one that was sent before with a lower Local_Aru: the
+        Accepted proposals of older views, on disk or on their way there, must be in the data list of the PREPARE_OK.
+        The same promise answers later PREPAREs of that view, even one that was sent before with a lower Local_Aru: the
         leader has executed all slots up to the Local_Aru of the PREPARE that was received first.
         """
         promise = self._own_promise()

@@ -1,4 +1,4 @@
-"""The steps that one server can make, and their outcomes."""
+"""The steps that can happen to one server in the model checker, and their outcomes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from pfsb.simulator.model_checking.snapshots import Frozen
 
 @frozen
 class Deliver:
-    """A message arrives, alone in its frame."""
+    """A message arrives at the server, alone in its frame."""
 
     sender: int
     message: Message
@@ -59,7 +59,7 @@ class Ask:
 
 @frozen
 class Fire:
-    """An armed timer fires; `choice` stands for the random numbers that are drawn on the way."""
+    """An armed timer fires. `choice` selects between outcomes, such as which peer is asked for missing slots."""
 
     timer: str
     choice: int = 0
@@ -75,7 +75,7 @@ class Fire:
 
 @frozen
 class Sync:
-    """The oldest disk write that is under way is done."""
+    """The oldest disk write that is under way ends."""
 
     kind = "Sync"
 
@@ -85,7 +85,10 @@ class Sync:
 
 @frozen
 class Crash:
-    """A loss of power, and the start after it. `records_kept` records of the oldest write got to the disk."""
+    """The server loses power and starts again.
+
+    Only the first `records_kept` records of its oldest disk write under way have reached the disk.
+    """
 
     records_kept: int = 0
     kind = "Crash"
@@ -100,7 +103,7 @@ Step = Deliver | Ask | Fire | Sync | Crash
 
 @frozen
 class Executed:
-    """The fact that a server has executed a slot, and that its effects may leave the server."""
+    """The fact that a server has executed slot `seq` with the effect `value`, and may tell its clients."""
 
     seq: int
     value: Value
@@ -117,16 +120,16 @@ class Led:
 
 @frozen
 class StepOutcome:
-    """The state after a step, and the messages and facts that leave the server meanwhile."""
+    """The state of a server after a step, and the messages and facts that left the server in that step."""
 
     state: Frozen
     sent: tuple[tuple[Message, int], ...]
-    """(message, receiver), each once."""
+    """Pairs (message, receiver), each pair once."""
     facts: tuple[Executed | Led, ...]
 
 
 def in_words(message: Message) -> str:
-    """A message in words: the paper's name, and the fields that tell it apart."""
+    """A message in words: the paper's name for it, and the fields that tell it from others of that name."""
     match message:
         case ClientUpdate():
             return f"CLIENT_UPDATE {message.client_id}{message.timestamp}"

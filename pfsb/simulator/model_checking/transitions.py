@@ -1,4 +1,9 @@
-"""The states of single servers and the transitions between them, each computed once for all states of the cluster."""
+"""The states of single servers (nodes), and the transitions between them.
+
+A transition depends on one server only. It is computed once, for all states of the cluster in which it can happen.
+
+A set of messages or claims is an integer, in which bit n stands for the item that has number n in the `MessageSet`.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +19,14 @@ from pfsb.simulator.model_checking.stepped_server import HEARTBEAT, PROGRESS_TIM
 from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Step, StepOutcome, Sync
 
 NODE_BITS = 22
-"""Number of bits of a node's number."""
+"""Number of bits for the number of a node in `Exploration._key`, the integer for a state of the cluster."""
 
 Move = tuple[int, int, int]
-"""(number of the step, number of the node that it leads to, set of the messages and claims that it adds)."""
+"""A transition: (index of the step in `Nodes.steps`, number of the node after it, set of the messages and claims that
+the step adds)."""
 Wrong = tuple[int, int, str]
-"""(bit of the message, or 0; number of the step; sentence about the promise that the step breaks)."""
+"""A step from one node that breaks a promise: (the arriving message, as the set that holds only this message, or 0 if
+no message arrives; index of the step in `Nodes.steps`; sentence about the broken promise)."""
 
 
 @define(eq=False)
@@ -31,39 +38,50 @@ class Node:
     state: Frozen
     incarnations: int
     asked: bool = False
-    """Whether `echo`, `own` and `crashes` are computed."""
+    """Whether `echo`, `own` and `crashes` have been computed."""
     echo: int = 0
-    """Set of the messages that the server sends from time to time without a change of its state."""
+    """Set of the messages and claims that timers of this server add without a change of the server's state, such as
+    ALIVE."""
     own: list[Move] = field(factory=list)
-    """Moves of timers and disk writes."""
+    """Transitions by a timer or by the end of a disk write that lead to another state."""
     crashes: list[Move] = field(factory=list)
     torn: list[tuple[int, Move]] = field(factory=list)
-    """(bit of a message, or 0; move) of each crash in the middle of the write that a message or a timer begins."""
+    """Transitions by a step and a crash that leaves only a part of the step's write on disk.
+
+    Each is a pair: the set that holds only the message whose arrival is the step, or 0 if no message arrives in the
+    step; the transition.
+    """
     known_messages: int = 0
-    """Set of the messages whose transitions are computed: `message_moves`, `echoes` and `torn`."""
+    """Set of the messages whose arrival in this state is computed: see `message_moves`, `echoes` and `torn`."""
     message_moves: list[tuple[int, Move]] = field(factory=list)
-    """(bit, move) of each message that changes the state."""
+    """Transitions from this state to another one by the arrival of a message. Each is a pair: the set that holds only
+    the message that arrives; the transition."""
     echoes: list[tuple[int, int]] = field(factory=list)
-    """(bit, set of messages) of each message that the server only answers."""
+    """Arrivals of messages in this state that do not change the state, but that the server answers. Each is a pair: the
+    set that holds only the message that arrives; the set of the messages and claims that the answer adds."""
     wrong: list[Wrong] = field(factory=list)
     settled: tuple[int, int] | None = None
-    """The node after all disk writes are done, and the set of the messages and claims until then."""
+    """The effect of the end of all disk writes of this node: the number of the node that follows, and the set of the
+    messages and claims that are added on the way. None until `Nodes.settled` has computed it.
+    """
 
 
 @define(eq=False)
 class Nodes:
-    """The nodes of all servers.
+    """Table of the nodes, which are the states of single servers. It computes their transitions when these are needed.
 
-    `message_set` numbers their messages and claims. No timer makes a server attempt a view above `views`.
+    `message_set` numbers the messages of these transitions, and the claims: statements that must not contradict each
+    other. `views` is the highest view that a server attempts because its Progress_Timer has expired.
     """
 
     servers: Sequence[SteppedServer]
     message_set: MessageSet
     views: int
     steps: list[tuple[int, tuple[Step, ...]]] = field(factory=list)
-    """Number of a step -> the server, and the step or steps that happen to it."""
+    """The steps by their index, each as (server, its step). A crash that leaves only a part of a disk write on disk is
+    stored as two steps: the one that began the write, and the crash."""
     reached: set[str] = field(factory=set)
-    """Situations that servers have reached in some of their states, in words."""
+    """Situations that occur in some node, in words, such as "server 1 leads view 2", for the report."""
     _nodes: list[Node] = field(factory=list)
     _numbers: dict[tuple[int, Frozen], int] = field(factory=dict)
     _step_numbers: dict[tuple[int, tuple[Step, ...]], int] = field(factory=dict)
@@ -75,12 +93,13 @@ class Nodes:
         return len(self._nodes)
 
     def first(self, server: int) -> tuple[Node, int]:
-        """Let the server start, on an empty disk."""
+        """Start the server on an empty disk. Returns the node after that, and the set of its messages and claims."""
         outcome = self.servers[server].first()
         return self._node(server, outcome.state), self._all_messages(server, outcome)
 
     def ask(self, node: Node, messages: int) -> None:
-        """Compute the transitions of the server's own steps and of all these messages."""
+        """Compute those transitions of a node that are still missing: all that need no message, and those by the
+        arrival of one of `messages`."""
         if not node.asked:
             node.asked = True
             self._ask_own(node)
@@ -91,7 +110,12 @@ class Nodes:
                 self._add_message(node, number)
 
     def settled(self, node: Node) -> tuple[int, int]:
-        """The node after all disk writes, including lazy ones. Raises AssertionError if a promise is broken then."""
+        """End all disk writes of a node, those of lazy records included.
+
+        Returns the number of the node after that, and the set of the messages and claims that were added until then.
+
+        Raises AssertionError if a promise is broken on the way.
+        """
         if node.settled is None:
             messages, state = 0, None
             following = node.state
@@ -135,7 +159,10 @@ class Nodes:
             node.echoes.append((1 << number, move[2]))
 
     def _move(self, node: Node, bit: int, step: Step) -> Move | None:
-        """Make a step; None if it breaks a promise, which is noted in the node."""
+        """Make a step from a node, and end its disk write if the explorer ends that at once. Returns the transition.
+
+        A step that breaks a promise is added to `node.wrong`, and the result is None.
+        """
         server, number = self.servers[node.server], self._number_of(node.server, step)
         try:
             outcome = server.make(node.state, step)
@@ -151,9 +178,9 @@ class Nodes:
         return number, self._node(node.server, outcome.state).number, messages
 
     def _tear(self, node: Node, bit: int, step: Step, state: Frozen, messages: int) -> None:
-        """Explore crashes that let a part of the write of `step` reach the disk.
+        """Compute the crashes during the write of `step` after which only its first records are on disk.
 
-        A crash that lets nothing reach the disk is a crash before the step.
+        A crash that leaves no record of the write on disk is left out, since it equals a crash before the step.
         """
         server = self.servers[node.server]
         for crash in server.crashes(state)[1:]:

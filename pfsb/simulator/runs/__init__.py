@@ -1,14 +1,16 @@
-"""Whole runs: from a seed to a result, a smaller failing run, a defect that is found, and `pfsb simulate`.
+"""Whole runs of the simulator: one run from its seed to its result, searches over many runs, and `pfsb simulate`.
 
-Theory of operation. A `Plan` names the seed and the profile. `Run` draws the parameters and the faults, builds the
-cluster and its population, and goes through the phases: faults, a healed majority that must serve every user, a healed
-cluster whose servers must become equal, liveness drills, and a look back at the history. The first violation ends a
-run; the `RunOutcome` has its text, the marks, and a digest of all frames and answers.
+Theory of operation. A `Plan` names the seed and the profile. `Run` draws the parameters and the faults from the seed,
+builds the cluster and its population (its servers and users), and goes through the phases of a run. In the first phase
+faults happen. Then a majority of servers is healed, and must serve every user. Then the whole cluster is healed, and
+its servers must become equal. Liveness drills follow, and last the answers to all users are checked together. The first
+violation ends a run; the `RunOutcome` has its text, the marks, and a digest of all frames and answers.
 
-* `run`: the phases. `population`: the servers and users of a run, whole or protocol alone.
+* `run`: the phases. `population`: the users of a run, with servers that are whole or run the protocol alone.
 * `bounds_checker`: limits of tables and timers, checked twice a second. `liveness_drills`: bounds on recovery.
-* `shrink`: smaller failing runs. `diagram`: a picture of the last events.
+* `shrink`: smaller runs that still fail. `diagram`: a picture of the last events of a run.
 * `defect_hunt`: the first run that shows a planted defect. `simulate_command`: the command line.
 
-The texts of phases and violations are part of the output: expected catches and docs/broken.rst hold their beginnings.
+The texts of phases and violations are part of the output, and must not change by accident: expected_catches.json and
+docs/broken.rst quote their beginnings.
 """

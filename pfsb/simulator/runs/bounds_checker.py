@@ -1,4 +1,4 @@
-"""Bounds: tables stay within their limits and periodic timers stay armed, checked now and then at every server."""
+"""Checks, made twice a second at every server, that tables keep their limits and periodic timers stay armed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ HEARTBEATS = (
     "LocalClients.sweep_unanswered",
     "Expiry.look",
 )
-"""Delayed calls that are always pending in a running server."""
+"""Names of the delayed calls that must each be pending at all times in a running server."""
 
 TIMERS_MAX = 16
-"""Maximum number of delayed calls of one server, besides frames that wait while it is paused."""
+"""Maximum number of pending delayed calls of one server, without those of its links and client connections."""
 
 
 def check_bounds(cluster: SimulatedCluster, users: int) -> None:
-    """Check all running servers of a cluster with that many users. Raises `Violation`."""
+    """Check all running servers of a cluster that has `users` users. Raises `Violation`."""
     for server_id in cluster.running_ids:
         server: Server = cluster.process(server_id).server
         for sentence in (
@@ -45,7 +45,7 @@ def _wrong_tables(server: Server, users: int) -> Iterator[str]:
     oldest = min((touched for _, touched in clients.last_executed.timestamps.values()), default=aru)
     if oldest < aru - settings.horizon_slots:
         yield f"Last_Executed has an entry of slot {oldest}, and the horizon is {settings.horizon_slots} below {aru}"
-    # Each session has one bundle under way, and the server itself has another one.
+    # Each session has at most one bundle under way, and so has the server's own session.
     bundles = server.config.limits.connections + 2 * users + 1
     if len(clients.pending_updates) > bundles:
         yield f"{len(clients.pending_updates)} updates are pending for {users} users"
@@ -64,7 +64,7 @@ def _wrong_sessions(server: Server) -> Iterator[str]:
         if len(session.waiting) > window:
             yield f"session {session.client_id} waits for {len(session.waiting)} answers, {window} are allowed"
 
-    # `SessionStateMachine` forgets at the end of each slot what ended more than a horizon before it.
+    # At the end of each slot, `SessionStateMachine` forgets the sessions that ended more than a horizon before it.
     aru, horizon = server.replica.data.ordering.local_aru, server.replica.settings.horizon_slots
     oldest = min((ended_at for _, ended_at in machine.closed_sessions.values()), default=aru)
     if oldest < aru - horizon:
@@ -72,16 +72,19 @@ def _wrong_sessions(server: Server) -> Iterator[str]:
 
 
 def _wrong_connections(server: Server) -> Iterator[str]:
-    """A session that is over leaves no client waiting: each of its commands is answered."""
+    """A sentence for each connection whose session is over and whose client waits for answers that will never come."""
     if not server.replica.turn.idle:
-        return  # answers wait behind the durability gate
+        return  # answers may still wait at the durability gate
     for unaccounted in server.local_clients.unaccounted_answers():
         if unaccounted:
             yield f"a connection whose session is over owes its client {unaccounted} answers"
 
 
 def _wrong_progress_timer(server: Server) -> Iterator[str]:
-    """The Progress_Timer doubles from its default up to a cap, and is set back to the default (docs/departures.rst)."""
+    """A sentence if the value of the Progress_Timer is below its default or above its cap.
+
+    The value doubles from the default up to the cap, and is set back to the default (Departure 28).
+    """
     settings, value = server.replica.settings, server.replica.data.timers.progress_seconds
     longest = settings.progress_seconds * 2**settings.progress_doublings_max
     if not settings.progress_seconds <= value <= longest:
@@ -92,7 +95,7 @@ def _wrong_timers(cluster: SimulatedCluster, server_id: int) -> Iterator[str]:
     running = cluster.servers[server_id].running
     assert running is not None
     if running.process.replica.turn.stopped:
-        return  # the disk of this server has failed, and the server ends with this event
+        return  # the disk of this server has failed, and the server is about to end
     # Requests and visits of clients pile up at a server that is paused, and are no calls of the server.
     names = [call.name for call in running.server_clock.calls if not call.is_of_the_simulator]
     for heartbeat in HEARTBEATS:

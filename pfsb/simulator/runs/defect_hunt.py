@@ -1,4 +1,4 @@
-"""Runs servers with a planted defect until a check notices it: in random runs, or else in a directed schedule."""
+"""Runs servers with a planted defect until a check notices it: in random runs first, then in directed schedules."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pfsb.simulator.runs.run import Plan, Run
 from pfsb.simulator.schedules.all_schedules import SCHEDULES, WITH_SESSIONS
 
 FEW_SEEDS = 60
-"""Number of seeds of the mixed profile that are tried first."""
+"""Number of seeds of the mixed profile with which a hunt begins."""
 MANY_SEEDS = 2_000
-"""Maximum number of seeds of each profile. A defect that they do not show is a blind spot of the simulator."""
+"""Maximum number of seeds of each profile. A defect that none of them shows is a blind spot of the simulator."""
 ROUND = 10
-"""Number of seeds that each profile gets in turn."""
+"""Number of seeds of one profile that are run before it is the turn of the next profile."""
 SLOW_ROUND = 1
 """Number of seeds that a profile with an idle hour gets in turn: each takes as long as ten others."""
 DIRECTED_SEEDS = 3
-"""Number of seeds of each directed schedule."""
+"""Number of seeds with which each directed schedule is run."""
 
 SLIPS = ("AttributeError", "TypeError", "NameError")
-"""Exceptions of a defect that no longer fits the server, since it was not changed with the server."""
+"""Names of exceptions by which a hunt recognises a planted defect whose code no longer fits that of the server."""
 
 
 def attempt(schedule: str, seed: int, patch: Plant | None) -> str:
-    """Run a profile or a directed schedule with one seed; the text of the failure, or ""."""
+    """Run a profile or a directed schedule with one seed. Returns the text of the failure, or "" if nothing fails."""
     if schedule in PROFILES:
         failure = Run(Plan(seed, schedule), patch).run().failure
         return failure.partition(" s: ")[2]
@@ -39,23 +39,23 @@ def attempt(schedule: str, seed: int, patch: Plant | None) -> str:
 
 
 def check_of(failure: str) -> str:
-    """The text of a failure without the values of that run, so that the same check has always the same text."""
+    """The beginning of a failure's text, without the values of that run: equal for all failures of the same check."""
     without_tickets = re.sub(r"\('[^']*', \d+\)", "X", failure)
     line = re.split(r"[({\[\n]|b'", without_tickets)[0]
     return re.sub(r"\b\d+(\.\d+)?\b", "N", line)[:80].strip()
 
 
 def hunt(defect: Defect, known: Catch | None = None) -> Catch | None:
-    """The first random run that shows a defect, or else the first directed schedule.
+    """The first random run that shows a defect, or else the first directed schedule that does; None if none does.
 
-    The mixed profile is tried first, then the profile of the known catch, then all profiles in turn. Raises
-    RuntimeError if the defect does not fit the server any more.
+    The mixed profile is tried first, then the profile of `known`, the catch of an earlier hunt, then all profiles in
+    turn. Raises RuntimeError if the defect does not fit the server any more.
     """
     return _first(defect, _random(defect, known)) or hunt_directed(defect)
 
 
 def hunt_directed(defect: Defect) -> Catch | None:
-    """The first directed schedule that shows a defect."""
+    """The first directed schedule, and its seed, that shows a defect; None if none does."""
     schedules = WITH_SESSIONS if defect.needs_sessions else SCHEDULES
     return _first(defect, ((schedule, seed) for schedule in schedules for seed in range(DIRECTED_SEEDS)))
 

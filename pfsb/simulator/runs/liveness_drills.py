@@ -3,8 +3,8 @@
 While faults happen at random, a server that is slow, or that leaves a view which works, is always excused. In a *drill*
 one fault happens for a known time, and the timers in `Settings` bound the time that the cluster may take to recover.
 All drills are about liveness (promise 3 in docs/architecture.rst), and about the repetition of lost messages (section
-5.9 of the paper). Without bounds a missing repetition would not be noticed: elections repair the loss as well, only
-later.
+5.9 of the paper). Without bounds the simulator would not notice that a message is never repeated: an election repairs
+the loss as well, only later.
 """
 
 from __future__ import annotations
@@ -25,33 +25,37 @@ from pfsb.simulator.cluster.healing import heal_all
 from pfsb.simulator.cluster.marks import Marks
 
 ROUND_SECONDS: Final = 0.02
-"""Maximum time of some messages and disk writes one after the other.
+"""How long, in seconds, a few messages and disk writes one after the other may take.
 
-With links of 1 ms and disks of 2 ms, an update takes a third of it.
+With links of 1 ms and disks of 2 ms, ordering one update takes a third of this time.
 """
 BLACKOUT_SECONDS: Final = 0.03
-"""How long no message arrives in a blackout."""
+"""How long, in seconds, no message arrives at any server in the drill `blackout`."""
 SETTLING_SECONDS: Final = 60.0
-"""How long all servers may take to follow one leader: the time of some elections with the longest timeout."""
+"""How long, in seconds, all servers may take to follow one leader: some elections with the longest timeout."""
 LOOK_SECONDS: Final = 0.01
-"""How often a drill looks whether a condition holds."""
+"""How often, in seconds, a drill looks whether the condition that it waits for holds."""
 HASTE_SECONDS: Final = 1.0
-"""How long `settle` looks that often; after that it looks ten times less often, since little will change."""
+"""How long, in seconds, `settle` looks every LOOK_SECONDS; later it looks ten times less often, to save work."""
 
 
 @define
 class TimerBounds:
-    """The timers of a cluster in seconds of the simulation, bounded for all rates of its servers' clocks."""
+    """Bounds of the times that a cluster's timers take, in simulated seconds.
+
+    The clocks of the servers run at different rates. Each bound holds for all of them: a maximum is that of the slowest
+    clock.
+    """
 
     cluster: SimulatedCluster
 
     @property
     def earliest_suspicion(self) -> float:
-        """Shortest time after a leader was heard at which a server suspects it, if the timer has its default."""
+        """Minimum time from an ALIVE of a leader until a server suspects it, if the Progress_Timer has its default."""
         return self.cluster.settings.progress_seconds / max(self._rates())
 
     def longest(self, seconds: float) -> float:
-        """How long a time takes by the slowest clock."""
+        """The simulated time in which the slowest clock of a server counts `seconds`."""
         return seconds / min(self._rates())
 
     def shortest(self, seconds: float) -> float:
@@ -80,25 +84,26 @@ class TimerBounds:
 
     @property
     def catching_up(self) -> float:
-        """How long a server may take to learn a slot that others have executed.
+        """Maximum time until a server has learned a slot that others have executed.
 
-        ALIVE carries a Local_Aru on disk, which a heartbeat flushes. Votes that wait for company get time to arrive.
-        Then the server asks a peer, and another one if the first does not answer.
+        The others write their Local_Aru to disk with one ALIVE at the latest, and tell it with the next one. Then the
+        server waits for ACCEPTs that may still be held back (Departure 25), and asks a peer for the slot; if that peer
+        does not answer, it asks another one after a timeout.
         """
         asking = self.longest(self.cluster.settings.reconciliation_seconds)
         return 2 * self.alive + LAZY_VOTES_PATIENCE * self.lazy + asking + ROUND_SECONDS
 
     @property
     def is_steady(self) -> bool:
-        """Whether an idle leader is heard before any server suspects it. Clocks of too different rates prevent that."""
+        """Whether each ALIVE of an idle leader arrives before any server suspects it. Unequal clocks may prevent it."""
         return self.alive + ROUND_SECONDS < self.earliest_suspicion
 
     @property
     def are_alike(self) -> bool:
-        """Whether the first server that suspects a leader still waits for the next one when the last server suspects.
+        """Whether all servers suspect a dead leader before the first of them gives up on the next leader.
 
-        Otherwise the next leader may itself be the last one, which takes no part in the election before that (Figure 4
-        A6), so that a second election follows.
+        Otherwise a second election may follow: the next leader may itself be the last server to suspect, and until then
+        it takes no part in the election (Figure 4 A4).
         """
         return self.progress + 2 * ROUND_SECONDS < 2 * self.earliest_suspicion
 
@@ -109,9 +114,10 @@ class TimerBounds:
 
 @define(eq=False)
 class DrillRequest:
-    """An update that one server is asked to order.
+    """One update that a drill asks a server to order, and the answer to it.
 
-    The update ends a session that does not exist: an operation of the server's own session needs no connection.
+    The update is the operation EXPIRE for a session that does not exist, so it changes nothing. As an operation of the
+    server's own session it needs no connection.
     """
 
     server_id: int
@@ -123,7 +129,11 @@ class DrillRequest:
 
     @property
     def is_answered(self) -> bool:
-        """Whether the update has run. After UNAVAILABLE no further answer comes, so the server must be idle then."""
+        """Whether the update has run.
+
+        After a refusal such as UNAVAILABLE the update may run later, and no further answer tells so. Then the update
+        counts as run when the server has nothing under way for its clients.
+        """
         return isinstance(self._result, Done) or (isinstance(self._result, Refused) and self._local_clients.idle)
 
     def _told(self, result: Result) -> None:
@@ -146,7 +156,7 @@ class LivenessDrills:
         return TimerBounds(self.cluster)
 
     def run_drills(self, drills: int) -> None:
-        """Settle the cluster, then run that many of the drills that are possible in it."""
+        """Let the cluster settle, then run `drills` of the drills that are possible in it, drawn at random."""
         self.cluster.network.lose_frames_under_way()
         self.settle()
         possible = self._possible_drills()
@@ -158,7 +168,7 @@ class LivenessDrills:
             self.settle()
 
     def _possible_drills(self) -> list[Callable[[], None]]:
-        """The drills whose conditions hold: enough servers, and timers that leave time for a repetition."""
+        """The drills that this cluster must pass: it has enough servers for them, and clocks of similar rates."""
         if not self.times.is_steady:
             return []
         drills = [self.idleness]
@@ -175,10 +185,10 @@ class LivenessDrills:
     def settle(self) -> None:
         """Wait until each server follows the leader's installed view (G9), with its Progress_Timer at the default (G8).
 
-        Updates are asked for all the time, since a server that has suspected its leader returns to it only when it sees
-        the leader order something. The timer returns to its default when a server orders a slot of its view by votes; a
-        server may learn single slots from others instead, but not all. For a while a server may think that an old
-        update of another server's client waits.
+        Meanwhile the drill asks for one update after the other. A server that has suspected its leader returns to it
+        only when it sees the leader order something. Its Progress_Timer returns to the default when it orders a slot of
+        its view by ACCEPTs; it may learn some slots by reconciliation instead, but not all. A server must also have
+        forgotten each update of another server's client that it remembers as waiting (Departure 17).
         """
         began = self.cluster.now
         until = began + self.times.longest(self.slowness * SETTLING_SECONDS)
@@ -192,9 +202,9 @@ class LivenessDrills:
             self.cluster.run(LOOK_SECONDS if self.cluster.now < began + HASTE_SECONDS else 10 * LOOK_SECONDS)
 
     def _restart_leader_if_needed(self) -> bool:
-        """Restart the leader if servers wait in a later view; True if that was needed, so that its updates are lost.
+        """Restart the leader if a server waits in a later view. True if so: the updates under way there are lost.
 
-        A server may have promised to follow a later view to which no majority came. Such a server waits for the next
+        A server may have installed a later view that no majority has installed. Such a server waits for the next
         election, as in the paper: it does not interrupt a view that works (Figure 4 A4 and B4).
         """
         leader = self.cluster.leader()
@@ -210,7 +220,7 @@ class LivenessDrills:
         return data.views.last_installed > view and data.server.state is State.LEADER_ELECTION
 
     def _unsettled(self) -> str:
-        """A sentence about a server that has not settled, or ""."""
+        """A sentence about the first thing that has not settled, or "" if all has."""
         leader = self.cluster.leader()
         if leader is None:
             return "nobody leads"
@@ -230,9 +240,9 @@ class LivenessDrills:
         return ""
 
     def _unequal(self) -> str:
-        """A sentence about servers that have slots to learn or updates to order, or "".
+        """A sentence about servers that have slots to learn or updates to order, or "" if there are none.
 
-        A drill would disturb such servers more than its bounds allow for.
+        The bounds of a drill do not allow for the time that such servers need for that.
         """
         if len({self.cluster.aru(server_id) for server_id in self.cluster.ids}) > 1:
             return "some have executed more than others"
@@ -248,7 +258,7 @@ class LivenessDrills:
         self.require_view(view, "nothing has happened")
 
     def lateness(self) -> None:
-        """Departure 25: votes that no client waits for are sent soon, and no server has to ask for the slot."""
+        """Departure 25: ACCEPTs that are held back leave so soon that no server has to ask others for the slot."""
         view, request = self.view(), self._ask(self.leader())
         self._wait(
             lambda: request.is_answered and not self._unequal(),
@@ -258,20 +268,22 @@ class LivenessDrills:
         self.require_view(view, "something was asked")
 
     def blackout(self) -> None:
-        """Section 5.9 of the paper: a short time without any message costs a repetition, not an election."""
+        """Section 5.9 of the paper: a short loss of all messages leads to repetitions, not to an election."""
         view, times = self.view(), self.times
         request = self._ask(self._any_server())
         self.cluster.run(self.rng.uniform(0, 0.008))
         self._cut_everything()
         self.cluster.run(BLACKOUT_SECONDS)
         self.cluster.heal()
-        # An Update_Timer expires, or two if its server suspects the leader meanwhile (Figure 12 B); a PROPOSAL is sent
-        # again on the second tick; or a server that lacks a vote learns the slot from others. The bound is twice that,
-        # since another update may be under way, or the leader's queue be full.
+        # In the worst case the Update_Timer expires, twice if the server suspects its leader meanwhile (Figure 12 B);
+        # the PROPOSAL is sent again at the second tick of the retransmission; and the server lacks an ACCEPT, so that
+        # it learns the slot from others. The bound is twice the sum of these times, since another update may be under
+        # way before this one, or the leader's queue may be full.
         answer = BLACKOUT_SECONDS + 2 * times.update + 2 * times.resend + times.catching_up + ROUND_SECONDS
         self._require_answer(request, 2 * answer, f"nothing arrived for {BLACKOUT_SECONDS} s")
-        # The other servers hear an ALIVE before the blackout, and need a repetition after it before they suspect the
-        # leader. Of two servers both are needed, so that the one that was asked must not suspect its leader either.
+        # The followers have heard an ALIVE before the blackout. There is no election if they hear a repeated message of
+        # the leader after it before they suspect the leader. In a cluster of two both servers are needed, so the server
+        # that was asked must not suspect the leader either, before its Update_Timer has sent the update again.
         repetition = BLACKOUT_SECONDS + 2 * max(times.resend, times.alive) + 2 * ROUND_SECONDS
         if len(self.cluster.ids) == 2:
             repetition += times.update
@@ -280,26 +292,27 @@ class LivenessDrills:
             self.require_view(view, f"nothing arrived for {BLACKOUT_SECONDS} s")
 
     def detour(self) -> None:
-        """G8.3: an update of a server that cannot reach the leader gets there by way of the others."""
+        """G8.3: an update of a server that cannot reach the leader gets to the leader by way of the other servers."""
         view, times = self.view(), self.times
         leader, follower = self.leader(), self._follower()
         self.cluster.cut(follower, leader, one_way=True)
         request = self._ask(follower)
-        # The second expiry of the Update_Timer sends the update to all (Departure 17). If the follower suspects its
-        # leader meanwhile, it learns the slot from others. An operation of the server itself may go the same way
-        # before. The bound is twice that, as in `blackout`.
+        # The second expiry of the Update_Timer sends the update to all servers (Departure 17). If the follower suspects
+        # its leader meanwhile, it learns the slot from others. The time is doubled because an operation of the
+        # follower's own session may have to go the same way before. The bound is twice the result, as in `blackout`.
         answer = 2 * (2 * times.update + times.catching_up + 2 * ROUND_SECONDS)
         self._require_answer(request, 2 * answer, f"server {follower} does not reach its leader")
         self.require_view(view, f"server {follower} did not reach its leader")
 
     def absence(self) -> None:
-        """Figure 4 A4: a server that was cut off, and votes for another view, returns without disturbing the others."""
+        """Figure 4 A4: a server that was cut off, and votes for another view meanwhile, returns without an election."""
         view, away = self.view(), self._follower()
         self.cluster.isolate(away)
         self._ask(self.leader())
         self.cluster.run(2 * self.times.progress)
         self.cluster.heal()
-        self.cluster.run(self.times.resend + ROUND_SECONDS)  # so that the others receive its vote
+        # The VIEW_CHANGE of the server that was away has time to arrive at the others, who must discard it.
+        self.cluster.run(self.times.resend + ROUND_SECONDS)
         self._require_return(away, view)
 
     def restart(self) -> None:
@@ -311,17 +324,21 @@ class LivenessDrills:
         self._require_return(away, view)
 
     def failover(self) -> None:
-        """G8: a leader that dies is replaced within its Progress_Timer, one election, and no more."""
+        """G8: a leader that dies is replaced within the time of one Progress_Timer and one election."""
         view, times = self.view(), self.times
         self.cluster.crash(self.leader())
-        # All servers suspect; their votes may have to be repeated; the new leader may lack slots that others have.
+        # All servers suspect the leader; a lost VIEW_CHANGE or PREPARE may have to be repeated; and the new leader may
+        # have to learn slots that others have executed.
         longest = times.progress + 2 * times.resend + times.catching_up + 5 * ROUND_SECONDS
         self._wait(lambda: self.cluster.has_leader() and self.view() > view, longest, "the leader is dead")
 
     # ------------------------------------------------------------------ requirements
 
     def _require_return(self, server_id: int, view: int) -> None:
-        """Wait until a server has learned the slots that it has missed, and the view from a proposal or VC_PROOF."""
+        """Wait until a server that was away follows its leader again, and require that the view is still the same.
+
+        Until then it learns the slots that it has missed, and the view from a PROPOSAL or VC_PROOF.
+        """
         replica, request = self.cluster.replica(server_id), self._ask(self.leader())
 
         def is_back() -> bool:

@@ -1,4 +1,4 @@
-"""The servers and users of a run: whole servers with users, or the protocol alone with clients as in the paper."""
+"""The servers and users of a run: whole servers with users, or the protocol alone with the clients of section 3."""
 
 from __future__ import annotations
 
@@ -26,39 +26,40 @@ from pfsb.simulator.workload.users import User
 
 
 class Population(Protocol):
-    """The servers and users of a run, as the run needs them."""
+    """The servers and users of a run: the interface through which `Run` deals with both kinds of them."""
 
     size: int
     """Number of users."""
 
     def build(self, parts: ServerParts) -> SimulatedProcess:
-        """Build one incarnation of one server."""
+        """Build the process of one server. The cluster calls this at each start of a server."""
 
     def begin(self) -> None:
         """Let the users begin."""
 
     def finish(self) -> None:
-        """Let the users begin no new commands."""
+        """Let the users finish the commands under way, and begin no new ones."""
 
     def waiting(self) -> Iterator[str]:
         """A sentence for each user that still waits for something."""
 
     def check_bounds(self) -> None:
-        """Raises `Violation` if a table grows beyond its bounds or a periodic timer has stopped."""
+        """Raises `Violation` if a table in a server's memory has grown beyond its limit, or a periodic timer has
+        stopped."""
 
     def state(self, server_id: int) -> dict[str, object]:
         """The parts of a server's state that must be equal at all servers, by name."""
 
     def check_history(self) -> None:
-        """Raises `Violation` if the answers that the users got cannot be right together."""
+        """Raises `Violation` if no order of execution explains all the answers that the users got."""
 
     def count(self, marks: Marks) -> None:
-        """Add the marks that are known at the end of a run only."""
+        """Add to `marks` the counts that are known only at the end of a run."""
 
 
 @define(eq=False)
 class UserPopulation:
-    """Users of whole servers, sessions and applications included."""
+    """Whole servers, sessions and applications included, and their users."""
 
     cluster: SimulatedCluster
     seed: int
@@ -158,7 +159,10 @@ class UserPopulation:
 
 @define(eq=False)
 class PaperClientPopulation:
-    """The clients of section 3: one outstanding update each, which is repeated at any server until it is answered."""
+    """Servers that run the protocol alone, and the clients of section 3 of the paper.
+
+    Each client has one outstanding update, which it repeats at any server until it is answered.
+    """
 
     cluster: SimulatedCluster
     seed: int

@@ -32,14 +32,14 @@ from pfsb.simulator.runs.liveness_drills import LivenessDrills
 from pfsb.simulator.runs.population import PaperClientPopulation, Population, UserPopulation
 
 EQUALITY_SECONDS = 60.0
-"""How long it may take until all servers have executed the same slots."""
+"""How long, in simulated seconds, all servers of a healed cluster may take to have executed the same slots."""
 BOUNDS_SECONDS = 0.5
-"""How often the bounds of tables and timers are checked."""
+"""How often, in simulated seconds, the sizes of the servers' tables in memory, and their timers, are checked."""
 
 
 @frozen
 class Plan:
-    """The definition of a run. The seed draws all that is not given; shrinking leaves out parts."""
+    """The definition of a run. Values that are None are drawn from the seed."""
 
     seed: int
     profile: str = "mixed"
@@ -49,9 +49,10 @@ class Plan:
     without: frozenset[str] = frozenset()
     """Families of faults that are switched off."""
     faults: tuple[int, ...] | None = None
-    """Numbers of the faults that happen; None: all."""
+    """The faults that happen, by number: the faults that the seed draws are numbered from 0, in the order of their
+    times. None: all of them happen."""
     users: int | None = None
-    """Number of users that take part; None: all."""
+    """Maximum number of users that take part; None: all users that the seed draws."""
 
     def command(self) -> str:
         """The command line that repeats this run."""
@@ -80,7 +81,7 @@ class RunOutcome:
     """Length of the run, in simulated seconds."""
     marks: Counter[str]
     failure: str = ""
-    """The broken promise, in a few lines; "" if there is none."""
+    """A text about the promise that was broken, or the exception; "" if the run did not fail."""
     faults: tuple[Fault, ...] = ()
     users: int = 0
     picture: str = ""
@@ -136,7 +137,7 @@ class Run:
     # ------------------------------------------------------------------ the run
 
     def run(self) -> RunOutcome:
-        """Run all phases. A violation or an exception ends the run, and is in the outcome."""
+        """Run all phases. A violation or another exception ends the run, and becomes the outcome's `failure`."""
         failure = ""
         observer = _ErrorsInLog(self.cluster)
         globalLogPublisher.addObserver(observer)
@@ -204,7 +205,12 @@ class Run:
         self.cluster.clock.callLater(BOUNDS_SECONDS, self._look_at_bounds)
 
     def _heal_a_majority(self) -> None:
-        """Heal a majority, drawn at random. The other servers stay as they are, or get worse, for good."""
+        """Heal a majority of the servers, drawn at random, and let the users begin no new commands.
+
+        The other servers stay as they are, or get worse, until the whole cluster is healed. Servers that have lost
+        their disk run as well, to find that out; and with the profile's `leaves_broken` off, all servers are healed
+        here.
+        """
         cluster = self.cluster
         whole = [i for i in cluster.ids if i not in cluster.amnesiacs]
         is_enough = len(cluster.ids) // 2 + 1 if self.profile.leaves_broken else len(whole)
@@ -227,10 +233,13 @@ class Run:
             self.cluster.isolate(server_id)
 
     def _wait_for(self, predicate: Callable[[], bool], text: str, patience: float) -> None:
-        """Wait for a condition, longer if clocks run slow or timers are long. Raises `Violation` with `text`."""
-        seconds = (
-            self.profile.slowness * patience / min(1.0, *(server.rate for server in self.cluster.servers.values()))
-        )
+        """Wait until `predicate` is true.
+
+        Raises `Violation` with `text` if that takes more than `patience` seconds, by the slowest clock of a server. A
+        profile with longer timers has a `slowness`, by which the time is multiplied.
+        """
+        patience *= self.profile.slowness
+        seconds = patience / min(1.0, *(server.rate for server in self.cluster.servers.values()))
         until = self.cluster.now + seconds
         while not predicate():
             if self.cluster.now >= until:
@@ -251,7 +260,7 @@ class Run:
         return len({self.cluster.aru(i) for i in self.cluster.ids}) == 1 and self.cluster.all_equal()
 
     def _check_equality(self) -> None:
-        """Require that all servers, which have the same Local_Aru, have the same state."""
+        """Require that all servers have the same state. By now they have the same Local_Aru."""
         found = {server_id: self.population.state(server_id) for server_id in self.cluster.ids}
         first_id = self.cluster.ids[0]
         first = found[first_id]
@@ -274,7 +283,7 @@ class Run:
 @implementer(ILogObserver)
 @define(eq=False)
 class _ErrorsInLog:
-    """Ends the run with the first error that a server logs, although the server goes on."""
+    """Observer of Twisted's log: the first error that a server logs ends the run, even if the server goes on."""
 
     cluster: SimulatedCluster
 
@@ -285,7 +294,11 @@ class _ErrorsInLog:
 
 
 def _switched_off(parameters: Parameters, families: frozenset[str]) -> Parameters:
-    """The parameters without some families, as far as these are not in the list of faults."""
+    """The parameters, changed so that some families of faults are switched off.
+
+    Some families act through parameters, such as the quality of links: these get harmless values. Faults that happen at
+    a certain time are not parameters; `Run` leaves them out itself.
+    """
     unknown = families - set(ALL_FAMILIES)
     assert not unknown, f"there are no families {unknown}"
     changed: dict[str, Any] = {"families": parameters.families - families}

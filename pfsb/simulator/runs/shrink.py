@@ -1,4 +1,4 @@
-"""Shrinking of a failing run, as long as it fails: fewer families of faults, fewer users, fewer faults."""
+"""Shrinking of a failing run: smaller plans that still fail, with fewer families of faults, users and faults."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pfsb.simulator.faults.profiles import ALL_FAMILIES
 from pfsb.simulator.runs.run import Plan, RunOutcome
 
 TRIES_MAX = 60
-"""Maximum number of smaller runs that are tried."""
+"""Maximum number of smaller runs that are tried for one failing run."""
 
 
 @define
 class Shrinking:
-    """`attempt` runs a plan. `best` is the smallest failing outcome so far."""
+    """A search for a smaller run that fails. `attempt` runs a plan; `best` is the smallest failing outcome so far."""
 
     attempt: Callable[[Plan], RunOutcome]
     best: RunOutcome
     tries: int = 0
 
     def steps(self) -> Iterator[RunOutcome]:
-        """Try one smaller plan at each step; each step yields the best outcome until then."""
+        """Try smaller plans one after the other. After each, yield the smallest failing outcome so far."""
         for make in (self._fewer_families, self._fewer_users, self._fewer_faults):
             for _ in make():
                 yield self.best
@@ -50,7 +50,7 @@ class Shrinking:
                 return
 
     def _fewer_faults(self) -> Iterator[bool]:
-        """Leave out one half of the faults, one quarter and so on, and in the end single ones."""
+        """Try to leave out halves of the list of faults, then quarters and so on, and in the end single faults."""
         size = len(self.best.faults)
         while size >= 1:
             size = (size + 1) // 2

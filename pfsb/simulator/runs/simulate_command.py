@@ -1,4 +1,4 @@
-"""`pfsb simulate`: many runs of a simulated cluster, each from a seed that repeats it."""
+"""The command `pfsb simulate`: runs of a simulated cluster, each of which can be repeated from its seed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from pfsb.tracing import JSONTracer
 
 SEEDS_MAX: Final = 1_000_000_000
 MARKS_SEEDS: Final = 1_000
-"""Number of seeds of the mixed profile that must go through all marks of `marks.REQUIRED`."""
+"""Number of seeds of the mixed profile that, taken together, must reach every mark in `marks.REQUIRED`."""
 SHRUNK_MAX: Final = 3
 """Maximum number of failing seeds that are shrunk."""
 DIAGRAM_ROWS: Final = 120
@@ -89,7 +89,7 @@ class Options(usage.Options):
         unknown = without - set(ALL_FAMILIES)
         if unknown:
             raise usage.UsageError(f"--without {min(unknown)}: known are {', '.join(ALL_FAMILIES)}")
-        # Without a seed and an end, each call tries new seeds.
+        # Without --seed and --seeds the first seed is random, so that each call tries other seeds.
         first = self["seed"] if self["seed"] is not None else self._first_seed()
         names = ("profile", "servers", "seconds", "users")
         self.plan = Plan(first, without=without, faults=self._faults(), **{name: self[name] for name in names})
@@ -111,13 +111,13 @@ class Options(usage.Options):
 
     @property
     def is_complete(self) -> bool:
-        """Whether the seeds draw everything, so that the marks of the mixed profile can be required."""
+        """Whether no option narrows what the mixed profile draws, so that enough seeds must reach all marks."""
         left_out = (self["servers"], self["seconds"], self["users"], self["faults"])
         as_drawn = self["profile"] == "mixed" and not self["without"] and self["broken"] is None
         return as_drawn and left_out == (None,) * len(left_out)
 
     def seeds(self) -> Iterator[int]:
-        """The seeds to run; there is no last one if time is the limit."""
+        """The seeds to run, in order. With --for there is no last one: the caller stops when the time is over."""
         if self["for"] is not None:
             return count(self.plan.seed)
         return islice(count(self.plan.seed), self["seeds"] or 1)
@@ -136,7 +136,7 @@ class Options(usage.Options):
 
 
 def run_plan(plan: Plan, broken: str | None = None) -> RunOutcome:
-    """Run a plan, with the defect of that name in every server."""
+    """Run a plan, with the planted defect `broken`, if one is named, in every server."""
     return Run(plan, _patch(broken)).run()
 
 

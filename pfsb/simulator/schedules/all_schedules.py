@@ -1,6 +1,7 @@
-"""Schedules: runs made for one situation each, which random runs rarely come to, or do not look at closely.
+"""The names of all directed schedules.
 
-A correct server passes each of them, with every seed.
+A schedule is a run made for one situation that random runs rarely reach, or do not check closely. A correct server
+passes each schedule with every seed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Schedules around the state that an earlier view, or an earlier incarnation, has left on disk."""
+"""Schedules around disks: records of an earlier view or incarnation, and disks that were lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pfsb.simulator.schedules.scenario import Scenario, Schedule
 
 
 def disk_is_lost(seed: int, patch: Plant | None) -> None:
-    """G20: a server that comes back with an empty disk is not let in."""
+    """G20: a server that comes back with an empty disk is refused by the other servers, and stops."""
     scene = Scenario(seed, patch)
     scene.begin()
     cluster = scene.cluster
@@ -31,10 +31,11 @@ def disk_is_lost(seed: int, patch: Plant | None) -> None:
 
 
 def disk_is_lost_unheard(seed: int, patch: Plant | None) -> None:
-    """Departure 12: a server with an empty disk hears an old leader, and no server hears it; its vote counts nowhere.
+    """Departure 12: a server that has lost its disk, and hears only a stale leader, must not vote for its proposal.
 
-    Servers 1 and 2 have left view 1, and ordered a slot in view 2. Server 0 still leads view 1, and would order
-    another batch there, if the newcomer with the id 2 voted for it.
+    Servers 1 and 2 have left view 1, and ordered a slot in view 2. Then server 2 loses its disk. Server 0 still leads
+    view 1 and proposes another batch for that slot: its ACCEPT and one of server 2 would be a majority. Server 2 hears
+    server 0, but no server hears server 2, so none can refuse it.
     """
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
@@ -60,7 +61,7 @@ def disk_is_lost_unheard(seed: int, patch: Plant | None) -> None:
 
 
 def torn_while_learning(seed: int, patch: Plant | None) -> None:
-    """Figure 14: a crash tears a slot from the Local_Aru that speaks of it; it is executed all the same."""
+    """Figure 14: after a crash, a slot that is on disk without the Local_Aru that covers it is still executed."""
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)
@@ -77,7 +78,10 @@ def torn_while_learning(seed: int, patch: Plant | None) -> None:
 
 
 def two_old_proposals(seed: int, patch: Plant | None) -> None:
-    """Figure 5 D: of two proposals for one slot that a new leader hears of, that of the later view may be chosen."""
+    """Figure 5 D: a new leader that learns of two proposals for one slot must keep the one of the later view.
+
+    Server 0 holds the older proposal, and server 2 the later one, which server 1 had ordered before it crashed.
+    """
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
     cluster.run_until(lambda: cluster.leader() == 0 and cluster.has_leader())
@@ -99,7 +103,7 @@ def two_old_proposals(seed: int, patch: Plant | None) -> None:
 
 
 def bound_twice(seed: int, patch: Plant | None) -> None:
-    """G15: two leaders have bound one update to two slots, and no server can tell that neither is chosen."""
+    """G15: an update that two leaders have bound to two slots, and that is then ordered in both, runs only once."""
     scene = Scenario(seed, patch, clients=0, settings=Settings(batch_bytes_max=1))
     cluster = scene.cluster
     cluster.run_until(lambda: cluster.leader() == 0 and cluster.has_leader())
@@ -127,10 +131,12 @@ def bound_twice(seed: int, patch: Plant | None) -> None:
 
 
 def promise_of_two_lives(seed: int, patch: Plant | None) -> None:
-    """Figure 5 C: parts of a promise from two incarnations of a server together are no promise.
+    """Figure 5 C: parts of the PREPARE_OKs of two incarnations of a server do not make a complete promise.
 
-    Server 0 has ordered four slots with the vote of server 2, and is gone; server 1 knows nothing, and leads view 2.
-    Server 2 cuts its list before slot 3. Then it dies, server 1 has learned slot 1, and the list is cut before slot 4.
+    Server 0 has ordered four slots with the ACCEPTs of server 2, and crashes; server 1 knows none of the slots, and
+    leads view 2. Server 2 sends its data list in two parts: slots 1 and 2, slots 3 and 4. Only the first part arrives.
+    Server 1 learns slot 1, server 2 restarts, and its new list has the parts 2 and 3, and 4. Only the second part
+    arrives, so server 1 has a first and a second part, but nothing about slot 3.
     """
     settings = Settings(batch_bytes_max=1, frame_data_bytes_max=200)
     scene = Scenario(seed, patch, clients=0, settings=settings)
@@ -148,7 +154,7 @@ def promise_of_two_lives(seed: int, patch: Plant | None) -> None:
     cluster.heal()
     network.filters.clear()
     lists: dict[int, int] = {}
-    """edition -> number of parts"""
+    """Edition of a PREPARE_OK (the incarnation of its sender) -> number of its parts."""
 
     def only_some_parts(passage: Passage) -> bool:
         message = passage.message

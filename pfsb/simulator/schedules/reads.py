@@ -1,5 +1,7 @@
-"""Schedules around reads without the log (Departure 24): a read that is asked after an answered write sees it, or
-waits."""
+"""Schedules around reads without the log (Departure 24).
+
+A read that is asked after a write was answered, at any server, must see that write, or wait.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ NEWS = (Proposal, Accept, ReconciliationReply)
 
 
 class _Readers(Servers):
-    """Three servers; the value of "key" is "old" at all of them."""
+    """Three servers, at all of which the value of "key" is "old", and operations to write and read that value."""
 
     def __init__(self, seed: int, patch: Plant | None) -> None:
         super().__init__(seed, patch)
@@ -48,7 +50,7 @@ class _Readers(Servers):
         self.wait_for(lambda told: writer.submit(1, ("PUT", "key", value), told))
 
     def hold(self, stop: Callable[[Passage], bool]) -> Callable[[], None]:
-        """Hold some messages on their way; returns the function that releases them."""
+        """Hold back the messages for which `stop` is true. Returns the function that releases them."""
         return self.cluster.network.hold(stop).release
 
     def keep_in_the_dark(self, server_id: int) -> None:
@@ -56,21 +58,24 @@ class _Readers(Servers):
         self.hold(lambda p: p.receiver == server_id and isinstance(p.message, NEWS))
 
     def ask(self, reader: SimulatedConnection) -> list[Result]:
-        """Ask for "key"; the answer will be in the list that is returned."""
+        """Read "key" on this connection. The answer, when it comes, is added to the list that is returned."""
         answers: list[Result] = []
         reader.question(("GET", "key"), answers.append)
         self.cluster.run(0.02)
         return answers
 
     def require_news(self, answers: list[Result]) -> None:
-        """Fail if a read was answered with "old", or is within 0.2 seconds, before it would go through the log."""
+        """Fail if `answers` holds the value "old" after another 0.2 seconds.
+
+        A read that is not answered by then may still go through the log.
+        """
         self.cluster.run(0.2)
         if any(isinstance(result, Done) and dict(result.fields)["value"] == "old" for result in answers):
             raise Violation("a read that was asked after a write had been answered does not see it")
 
 
 def leader_is_not_heard(seed: int, patch: Plant | None) -> None:
-    """A leader that no server hears any more does not know of the next leader."""
+    """A leader that no server hears any more, and that was replaced, answers no read from its old state."""
     servers = _Readers(seed, patch)
     reader = servers.hello(servers.leader, "reader")
     servers.hold(lambda p: p.sender == servers.leader)
@@ -80,7 +85,7 @@ def leader_is_not_heard(seed: int, patch: Plant | None) -> None:
 
 
 def leader_hears_only_confirmations(seed: int, patch: Plant | None) -> None:
-    """A leader of which only CONFIRM is heard asks servers that follow the next leader."""
+    """A replaced leader whose CONFIRM still arrives gets no majority: the others follow the next leader."""
     servers = _Readers(seed, patch)
     reader = servers.hello(servers.leader, "reader")
     servers.hold(lambda p: p.sender == servers.leader and not isinstance(p.message, Confirm))
@@ -96,7 +101,7 @@ def _is_later(passage: Passage) -> bool:
 
 
 def request_is_on_its_way(seed: int, patch: Plant | None) -> None:
-    """The answer to a request that a server has sent before is too old for a read that it is asked now."""
+    """A read does not use a read index that its server has requested before the read was asked."""
     servers = _Readers(seed, patch)
     early, late = (servers.hello(servers.first, name) for name in ("early", "late"))
     go_on = servers.hold(lambda p: p.receiver == servers.first and isinstance(p.message, ReadIndex))
@@ -109,7 +114,7 @@ def request_is_on_its_way(seed: int, patch: Plant | None) -> None:
 
 
 def round_is_under_way(seed: int, patch: Plant | None) -> None:
-    """A leader has noted the index of a round of CONFIRM before a later read is asked."""
+    """A read does not use the read index of a round of CONFIRM that began before the read was asked."""
     servers = _Readers(seed, patch)
     early, late = servers.hello(servers.first, "early"), servers.hello(servers.second, "late")
     go_on = servers.hold(lambda p: p.receiver == servers.leader and isinstance(p.message, Confirmed))
@@ -122,7 +127,7 @@ def round_is_under_way(seed: int, patch: Plant | None) -> None:
 
 
 def answer_to_a_former_life(seed: int, patch: Plant | None) -> None:
-    """An answer to a request of a former incarnation arrives while the present one waits for its own."""
+    """A read does not use a read index that a former incarnation of its server has requested."""
     servers = _Readers(seed, patch)
     cluster, reborn = servers.cluster, servers.first
     go_on = servers.hold(lambda p: p.receiver == reborn and isinstance(p.message, ReadIndex))

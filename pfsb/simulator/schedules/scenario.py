@@ -1,4 +1,4 @@
-"""A small cluster with clients, and operations that schedules have in common."""
+"""The clusters that schedules run, with their clients, and operations that many schedules use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from pfsb.simulator.workload.connection import SimulatedConnection
 from pfsb.simulator.workload.paper_clients import PaperClient
 
 Schedule = Callable[[int, Plant | None], None]
-"""Runs one situation from a seed, with a planted defect or without. Raises `AssertionError` if a promise is broken."""
+"""Called with a seed and a planted defect or None, to run one situation. Raises `AssertionError` if a promise is
+broken."""
 
 
 class Scenario:
@@ -35,7 +36,7 @@ class Scenario:
         ]
 
     def begin(self) -> None:
-        """Run until a server leads, and clients are served."""
+        """Start the clients, and run until a server leads and clients have got answers."""
         for client in self.clients:
             client.start()
         self.cluster.run_until(lambda: self.cluster.has_leader() and len(self.cluster.answers) > len(self.clients))
@@ -49,7 +50,7 @@ class Scenario:
         return self.rng.choice([i for i in self.cluster.running_ids if i != self.leader()])
 
     def everyone_is_served(self, seconds: float) -> None:
-        """Every client that has asked gets an answer in time."""
+        """Let clients begin no new updates, and require that their last updates are answered within `seconds`."""
         for client in self.clients:
             client.finish()
         self.cluster.run_until(lambda: all(client.is_satisfied for client in self.clients), seconds)
@@ -59,14 +60,14 @@ class Scenario:
         self.cluster.network.drop(lambda passage: isinstance(passage.message, kind))
 
     def everyone_executes(self, seq: int, seconds: float) -> None:
-        """All servers execute up to slot `seq` in time."""
+        """Require that within `seconds` all servers have executed up to slot `seq`."""
         self.cluster.run_until(lambda: all(self.cluster.aru(i) == seq for i in self.cluster.ids), seconds)
 
     def state(self, server_id: int) -> State:
         return self.cluster.replica(server_id).data.server.state
 
     def late(self, kind: type[Message], seconds: float) -> None:
-        """Delay all messages of this kind by so many seconds."""
+        """From now on, hold each message of this kind back for `seconds` before it is sent."""
         network = self.cluster.network
 
         def stop(passage: Passage) -> bool:
@@ -82,14 +83,14 @@ class Scenario:
         return self.cluster.replica(self.leader()).data.views.last_installed
 
     def require_view(self, view: int) -> None:
-        """Fail if a later view than `view` was led."""
+        """Fail unless `view` is the latest view that any server has led."""
         latest = max(self.cluster.checks.messages.leaders)
         if latest != view:
             raise Violation(f"view {view} worked, and now it is view {latest}")
 
 
 class Servers:
-    """A cluster of whole servers, with client connections."""
+    """A cluster of whole servers, to which clients connect and open sessions."""
 
     def __init__(self, seed: int, patch: Plant | None) -> None:
         settings = Settings()
@@ -104,14 +105,17 @@ class Servers:
         self.cluster.run_until(self.cluster.has_leader)
 
     def hello(self, server_id: int, client_id: str) -> SimulatedConnection:
-        """A connection whose session is open."""
+        """Connect a client to this server and open its session. Returns the connection."""
         line = SimulatedConnection(self.cluster, self.checks, self.rng, server_id, lambda line, code: None)
         line.connect(lambda: None)
         self.wait_for(lambda told: line.hello(client_id, 100, told))
         return line
 
     def wait_for(self, ask: Callable[[Callable[[Result], None]], None]) -> Result:
-        """Ask, and let time pass until the answer is there."""
+        """Let time pass until a question is answered, and return the answer.
+
+        `ask` is called once with a function, and must arrange that this function is called with the answer.
+        """
         answers: list[Result] = []
         ask(answers.append)
         self.cluster.run_until(lambda: bool(answers), 5)
@@ -119,5 +123,5 @@ class Servers:
 
 
 def size(seed: int) -> int:
-    """A size for a cluster in a schedule that works with any."""
+    """The number of servers, drawn from the seed, for a schedule that works with any number of them."""
     return random.Random(f"{seed}/servers").choice((3, 4, 5))

@@ -14,9 +14,10 @@ from pfsb.simulator.schedules.scenario import Schedule, Servers
 
 
 def old_connection(seed: int, patch: Plant | None) -> None:
-    """A command of a connection does not run once its session was opened anew at another server.
+    """A command of an old connection does not run once its session was opened again at another server.
 
-    HELLO tells the client which numbers have run. A command that is still on its way must not prove that wrong.
+    The answer to HELLO tells the client which command numbers have run. A command of the old connection that is still
+    on its way at that time must not make the answer wrong by running later.
     """
     servers = Servers(seed, patch)
     cluster = servers.cluster
@@ -33,7 +34,7 @@ def old_connection(seed: int, patch: Plant | None) -> None:
 
 
 def lock_is_not_free_in_time(seed: int, patch: Plant | None) -> None:
-    """A LOCK with a time limit is answered when its time has come, though no other command is sent."""
+    """A LOCK with a time limit is answered when the limit has passed, even if no other command is sent."""
     servers = Servers(seed, patch)
     holder, other = (servers.hello(server_id, f"user-{server_id}") for server_id in (0, 1))
     servers.wait_for(lambda told: holder.submit(1, ("LOCK", "door", absent), told))

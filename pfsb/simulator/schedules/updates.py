@@ -1,4 +1,4 @@
-"""Schedules around updates: votes, proposals and updates that are lost, late or come twice."""
+"""Schedules around updates: ACCEPTs, proposals and updates that are lost, arrive late or arrive twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pfsb.simulator.schedules.scenario import Scenario, Schedule
 
 
 def votes_overtake(seed: int, patch: Plant | None) -> None:
-    """G14, G17: a follower orders by votes that come before their proposal, its own among them."""
+    """G14, G17: a follower orders a slot by ACCEPTs that came before the PROPOSAL, and by its own ACCEPT."""
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)
@@ -30,7 +30,7 @@ def votes_overtake(seed: int, patch: Plant | None) -> None:
 
 
 def proposal_is_lost(seed: int, patch: Plant | None) -> None:
-    """Section 5.9: a message that is lost in a view that works is sent again, and costs no election."""
+    """Section 5.9: a PROPOSAL or ACCEPT that is lost in a view that works is sent again, and costs no election."""
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)
@@ -46,7 +46,7 @@ def proposal_is_lost(seed: int, patch: Plant | None) -> None:
 
 
 def update_is_lost(seed: int, patch: Plant | None) -> None:
-    """Figure 12 B: an update that its server has lost on the way to the leader is sent again, and costs no election."""
+    """Figure 12 B: an update that is lost on the way to the leader is sent again, and costs no election."""
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)
@@ -60,7 +60,7 @@ def update_is_lost(seed: int, patch: Plant | None) -> None:
 
 
 def path_to_leader_is_cut(seed: int, patch: Plant | None) -> None:
-    """G8.3: an update of a server that cannot reach the leader gets there by way of the others."""
+    """G8.3: an update of a server that cannot reach the leader gets to the leader by way of the other servers."""
     scene = Scenario(seed, patch, servers=5, clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)
@@ -73,7 +73,7 @@ def path_to_leader_is_cut(seed: int, patch: Plant | None) -> None:
 
 
 def hole_without_clients(seed: int, patch: Plant | None) -> None:
-    """G11: a proposal above an empty slot is ordered though no client asks for anything more."""
+    """G11: a proposal above an empty slot is ordered by the next leader, even if no client sends another update."""
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)
@@ -86,7 +86,7 @@ def hole_without_clients(seed: int, patch: Plant | None) -> None:
 
 
 def bound_and_sent_again(seed: int, patch: Plant | None) -> None:
-    """G15 (ii): an update that a slot holds, and that its origin sends again, gets no second slot in that view."""
+    """G15 (ii): a bound update (one that a slot holds) that its server sends again gets no second slot in the view."""
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)
@@ -112,7 +112,7 @@ def bound_and_sent_again(seed: int, patch: Plant | None) -> None:
 
 
 def update_without_leader(seed: int, patch: Plant | None) -> None:
-    """Departure 17: while the leader does not answer, an update is not relayed in circles among the others."""
+    """Departure 17: while the leader does not answer, an update is not relayed in circles among the other servers."""
     settings = Settings(progress_seconds=20.0, update_seconds=0.1)
     scene = Scenario(seed, patch, servers=5, clients=0, settings=settings)
     cluster = scene.cluster
@@ -133,7 +133,7 @@ def update_without_leader(seed: int, patch: Plant | None) -> None:
 
 
 def late_duplicate(seed: int, patch: Plant | None) -> None:
-    """Departure 7: a copy of an update whose entry of Last_Executed is dropped does not run again."""
+    """Departure 7: a late copy of an update does not run again, even if its Last_Executed entry is dropped."""
     settings = Settings(horizon_slots=10)
     scene = Scenario(seed, patch, clients=0, settings=settings)
     cluster = scene.cluster

@@ -1,4 +1,4 @@
-"""Schedules around views: elections, ways into a view and back, and the time that they take."""
+"""Schedules around views: how servers elect a leader, enter its view and return to it, and how long that takes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pfsb.simulator.schedules.scenario import Scenario, Schedule, size
 
 
 def minority_is_down(seed: int, patch: Plant | None) -> None:
-    """Promise 3: a majority makes progress, whichever servers are missing."""
+    """Promise 3: a majority of servers makes progress, whichever servers are down."""
     rng = random.Random(f"{seed}/servers")
     scene = Scenario(seed, patch, servers=rng.choice((3, 3, 4, 5)))
     scene.begin()
@@ -24,14 +24,14 @@ def minority_is_down(seed: int, patch: Plant | None) -> None:
 
 
 def prepare_is_overtaken(seed: int, patch: Plant | None) -> None:
-    """G7: every PREPARE comes after a VC_PROOF has told of its view, and the view is prepared all the same."""
+    """G7: a view is prepared even if a VC_PROOF of the view arrives before every PREPARE."""
     scene = Scenario(seed, patch)
     scene.late(Prepare, 0.5)
     scene.cluster.run_until(scene.cluster.has_leader, 20)
 
 
 def leader_is_gone(seed: int, patch: Plant | None) -> None:
-    """G9: the servers that are left elect another leader, though each still sends VC_PROOF for the old view."""
+    """G9: when a leader has crashed, the others elect a new one, though each still sends VC_PROOF for the old view."""
     scene = Scenario(seed, patch)
     scene.begin()
     scene.cluster.crash(scene.leader())
@@ -40,8 +40,7 @@ def leader_is_gone(seed: int, patch: Plant | None) -> None:
 
 
 def everyone_comes_back(seed: int, patch: Plant | None) -> None:
-    """G9: a server that was restarted, or out of reach for a while, follows its leader again in a cluster that
-    works."""
+    """G9: a server that was restarted, or cut off for a while, follows the leader again when all is well."""
     scene = Scenario(seed, patch, servers=5)
     scene.begin()
     cluster = scene.cluster
@@ -64,7 +63,7 @@ def everyone_comes_back(seed: int, patch: Plant | None) -> None:
 
 
 def long_outage(seed: int, patch: Plant | None) -> None:
-    """G8: after a long time without a prepared view, servers do not wait much longer for a dead leader than before."""
+    """G8: after a long time without a prepared view, servers still suspect a dead leader within a bounded time."""
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
     lost = cluster.network.drop(lambda p: isinstance(p.message, PrepareOK))
@@ -76,7 +75,7 @@ def long_outage(seed: int, patch: Plant | None) -> None:
 
 
 def calm_after_storm(seed: int, patch: Plant | None) -> None:
-    """G8: after some bad views and a good one, a dead leader is noticed as fast as ever."""
+    """G8: after some views that were not prepared and one that was, a dead leader is suspected as fast as ever."""
     scene = Scenario(seed, patch)
     cluster = scene.cluster
     lost = cluster.network.drop(lambda p: isinstance(p.message, PrepareOK))
@@ -99,7 +98,7 @@ def nothing_happens(seed: int, patch: Plant | None) -> None:
 
 
 def one_server_only_talks(seed: int, patch: Plant | None) -> None:
-    """Section 5.3: a server that hears no other, and elects again and again, does not disturb the others."""
+    """Section 5.3: a server that hears no other, and votes for one view after the other, does not disturb them."""
     scene = Scenario(seed, patch, servers=size(seed))
     scene.begin()
     cluster = scene.cluster
@@ -116,7 +115,7 @@ def one_server_only_talks(seed: int, patch: Plant | None) -> None:
 
 
 def leader_hears_nobody(seed: int, patch: Plant | None) -> None:
-    """Section 5.10: a leader that sends and hears no other server gives way, though no client asks anything of it."""
+    """Section 5.10: a leader that the others hear, but that hears none of them, gives way, even if no client asks."""
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)

@@ -1,13 +1,14 @@
 """The workload: simulated users, who send commands, move between servers and repeat their numbers.
 
 Theory of operation. A `User` keeps a list of `UserRequest` and decides several times a second about its next action: a
-new command, a repetition, another server, a lock, a read. Its `SimulatedConnection` takes requests to `LocalClients`
-of one incarnation of a server and answers back, both with delays; the session checker sees each of them at the server.
+new command, a repetition, another server, a lock, a read. Its `SimulatedConnection` passes requests to `LocalClients`
+of one incarnation of a server, and answers back, both with delays; the session checker is called for each of them at
+the server.
 The commands and answers of all users become a `History`, which is checked for linearizability at the end. Listeners
 follow the events of the chat. Clients of the protocol alone are in `paper_clients`.
 
 * `users`, `user_profile`, `request`, `numbers`: one user, its behaviour, its commands and their numbers.
-* `commands`: the vocabulary. `connection`: the way to a server and back.
+* `commands`: the commands that users may choose. `connection`: the way to a server and back.
 * `listeners`: clients that only listen. `read_checker`: reads and events that do not go through the log.
 * `paper_clients`: clients as in section 3 of the paper.
 

@@ -11,7 +11,10 @@ from pfsb.applications.arguments import absent
 from pfsb.applications.interfaces import Command
 
 Writer = Callable[[random.Random, str, int], Command]
-"""Makes a command from (random numbers, key, a number that no other command has)."""
+"""Called with a random number generator, a key and a number, to make a command.
+
+The number is another one for each command that writes, so that no value is written twice.
+"""
 
 
 def _put(rng: random.Random, key: str, unique: int) -> Command:
@@ -19,7 +22,7 @@ def _put(rng: random.Random, key: str, unique: int) -> Command:
 
 
 def _cas(rng: random.Random, key: str, unique: int) -> Command:
-    """Make a CAS, mostly against a value that may have been written."""
+    """Make a CAS command, which mostly expects a value that an earlier command may have written."""
     if rng.random() < 0.4:
         return ("CAS", key, 0, "", f"v{unique}")
     return ("CAS", key, 1, f"v{max(0, unique - rng.randint(1, 8))}", f"v{unique}")
@@ -48,14 +51,14 @@ _READERS: tuple[Writer, ...] = (
 
 @frozen
 class Vocabulary:
-    """The shares of the kinds of commands, and the numbers of keys and locks."""
+    """The commands that a user chooses from: the share of each kind of command, and the number of keys and locks."""
 
     keys: int = 3
     locks: int = 2
     share_of_reads: float = 0.2
     share_of_locks: float = 0.25
     share_of_local_reads: float = 0.15
-    """Share of reads that one server answers by itself."""
+    """Share of sequential and stale reads in all commands of a user; one server answers these reads by itself."""
 
     def change(self, rng: random.Random, unique: int) -> Command:
         return rng.choice(_WRITERS)(rng, self._key(rng), unique)
@@ -65,11 +68,11 @@ class Vocabulary:
 
     @property
     def questions_only(self) -> Vocabulary:
-        """The vocabulary of a user that changes nothing before the end of a run."""
+        """This vocabulary without commands that change anything."""
         return evolve(self, share_of_reads=1.0, share_of_locks=0.0, share_of_local_reads=0.0)
 
     def names(self) -> tuple[str, ...]:
-        """The names of all keys that are written."""
+        """The names of all keys that commands may write."""
         return tuple(f"{prefix}{key}" for key in "abcdefgh"[: self.keys] for prefix in ("", "n", "h"))
 
     def lock(self, rng: random.Random) -> Command:

@@ -1,4 +1,4 @@
-"""A user's connection to one incarnation of one server, with delays both ways; it ends with that incarnation."""
+"""A user's connection to one incarnation of one server, with delays in both directions."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Told = Callable[[Result], None]
 
 @define(eq=False)
 class SimulatedConnection:
-    """A connection that keeps the order of requests and is lost when the server dies, as a TCP connection.
+    """A connection that, like a TCP connection, keeps the order of requests and is lost when the server stops.
 
-    The checkers see each request when it reaches the server, and each answer when it leaves the server.
+    The checkers are called for each request when it reaches the server, and for each answer when it leaves the server.
     """
 
     cluster: SimulatedCluster
@@ -33,9 +33,10 @@ class SimulatedConnection:
     server_id: int
     on_ended: Callable[[SimulatedConnection, str], None]
     batching_seconds: float = 0.0
-    """Length of the periods at whose ends requests reach the server, all of a period together; 0: each at once."""
+    """Length of the periods at whose ends requests reach the server, those of one period together; 0: each request
+    reaches the server by itself."""
     client_id: str = ""
-    """The session of this connection; "" until it is known."""
+    """The client id of the session that this connection has; "" until the server has accepted the connection."""
     is_disconnected: bool = False
     unanswered: int = 0
     _server_clock: ServerClock = field(init=False)
@@ -63,7 +64,7 @@ class SimulatedConnection:
         self._send(self._hello, client_id, ttl_seconds, told)
 
     def submit(self, number: int, command: Command, told: Told) -> None:
-        """Send a numbered command."""
+        """Send a command with its number; `told` is called once with the result, if it reaches the user."""
         self.unanswered += 1
         self._send(self._submit, number, command, told)
 
@@ -72,7 +73,11 @@ class SimulatedConnection:
         self._send(self._question, command, told)
 
     def read(self, name: str, told: Callable[[int, Result], None]) -> None:
-        """Read a key at this server; the answer comes with the last slot that the server had executed by then."""
+        """Read a key at this server alone, without the log.
+
+        If the result reaches the user, `told` is called once, with the last slot that the server had executed when it
+        got the request, and with the result.
+        """
         self._send(self._read, name, told)
 
     def bye(self, told: Told) -> None:
@@ -85,7 +90,8 @@ class SimulatedConnection:
             self._send(self._disconnect)
 
     def _send(self, act: Callable[..., None], *args: Any) -> None:
-        """Let a request arrive at the server, behind earlier ones. A paused server takes it when it is resumed."""
+        """Call `act(*args)` when the request arrives at the server, behind earlier ones; a paused server gets it
+        later."""
         now = self.cluster.now
         self._request_arrival = max(self._request_arrival, self._batched(now + self.rng.uniform(*LATENCY_SECONDS)))
         self.cluster.clock.callLater(self._request_arrival - now, self._server_clock.callLater, 0, act, *args)
@@ -156,7 +162,11 @@ class SimulatedConnection:
     # ------------------------------------------------------------------ answers to the user
 
     def _reply_with(self, told: Callable[..., None], *args: Any) -> None:
-        """Let an answer travel to the user, unless the server has died in this moment."""
+        """Call `told(*args)` when the answer reaches the user.
+
+        No answer reaches the user if the server has stopped before it answers, or if the user has disconnected
+        meanwhile.
+        """
         if self._server_clock.closed:
             return
         now = self.cluster.now

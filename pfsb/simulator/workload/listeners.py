@@ -1,4 +1,4 @@
-"""Listeners: each must get every event of the chat once, in order, at whatever servers it is connected."""
+"""Simulated listeners: each must get every event of the chat once, in order, although it moves between servers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.workload.read_checker import ReadHistory
 
 LOOK_SECONDS = 0.1
-"""How often a listener decides whether to move or to pause."""
+"""How long, in seconds, a listener waits between two decisions whether to move to another server or to pause."""
 STAYS_SECONDS = 4.0
-"""How long a listener stays at one server, on average."""
+"""How long, in seconds, a listener stays at one server, on average."""
 
 
 @define(eq=False)
 class SimulatedListener:
-    """Follows the chat from its first line on, at one server after another, and pauses now and then."""
+    """A client that follows the chat from its first line on, moves from server to server, and pauses now and then."""
 
     cluster: SimulatedCluster
     log: ReadHistory
@@ -72,7 +72,7 @@ class SimulatedListener:
         self._subscription = server.subscribe("LISTEN", self.heard + 1, lambda event: self._hear(server_clock, event))
 
     def _hear(self, server_clock: ServerClock, event: Event) -> None:
-        """Check an event, unless its server has died in this moment or the listener has moved on."""
+        """Check an event that a server has sent, unless that server has stopped or the listener has left it."""
         if server_clock is self._server_clock and not server_clock.closed:
             self.heard += 1
             self.cluster.findings.note(self.log.heard, self.heard, event, f"server {self._server_id}")

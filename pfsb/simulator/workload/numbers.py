@@ -1,4 +1,4 @@
-"""The numbers that a user gives to its commands: growing, with some skipped, which a correct client does not do."""
+"""The numbers that a user gives to its commands: they grow, and some are skipped, as a correct client never does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class CommandNumbers:
 
     _rng: random.Random
     _gaps: float
-    """Chance that a number is skipped."""
+    """Chance, for each new command, that the number before the command's own is skipped."""
     _last: int = field(default=0, init=False)
     skipped: list[int] = field(factory=list, init=False)
 
@@ -25,7 +25,7 @@ class CommandNumbers:
         return self._last
 
     def take_skipped(self) -> int:
-        """Take one of the skipped numbers, to use it after all."""
+        """Return one of the skipped numbers, which the user will now use after all."""
         return self.skipped.pop(self._rng.randrange(len(self.skipped)))
 
     def continue_from(self, last: int) -> None:

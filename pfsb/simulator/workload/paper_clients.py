@@ -23,7 +23,7 @@ class PaperClient:
     think_seconds: float = 0.05
     timestamp: int = 0
     servers: list[int] = field(factory=list)
-    """Servers that the client may use; empty: all."""
+    """Ids of the servers that the client may use; empty: all servers."""
     _asked_at: float = 0.0
     _server: int = -1
     _is_finishing: bool = False
@@ -32,7 +32,7 @@ class PaperClient:
         self.cluster.clock.callLater(self.rng.uniform(0, self.think_seconds), self._ask_next)
 
     def finish(self) -> None:
-        """Begin no new update. The one under way is repeated until it is answered."""
+        """Called at the end of a run: begin no new update, and repeat the one under way until it is answered."""
         self._is_finishing = True
 
     @property
@@ -47,7 +47,7 @@ class PaperClient:
             self._look()
 
     def _look(self) -> None:
-        """Go on if the answer has come; repeat the update if the client has waited long enough."""
+        """Begin the next update if the present one is answered; repeat it if the client has waited long enough."""
         if self.is_satisfied:
             self.cluster.clock.callLater(self.rng.uniform(0, 2 * self.think_seconds), self._ask_next)
             return

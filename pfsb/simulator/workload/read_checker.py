@@ -1,6 +1,7 @@
 """Checks of reads that do not go through the log: answers of one server (read=sequential, read=stale), and LISTEN.
 
-Both are compared with the executed history: a read with the value after a slot, an event with the line of the chat.
+Both are compared with what servers have executed: a read with the value that the key had after the slot at which the
+server has read it, and an event with the line that the chat has at this place.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pfsb.simulator.cluster.process import ServerParts
 
 @define
 class AnswerVersions:
-    """The answers to one question over time: each with the slot from which on it was right."""
+    """The right answers to one question over time, each with the slot from which on it was right."""
 
     slots: list[int] = field(factory=list)
     answers: list[Result] = field(factory=list)
@@ -42,7 +43,7 @@ class AnswerVersions:
 
 @define
 class SlotReads:
-    """The effect of one slot on reads and events."""
+    """The right answers to reads after one slot, and the events that this slot has caused."""
 
     seq: int
     answers: dict[str, Result] = field(factory=dict)
@@ -51,7 +52,7 @@ class SlotReads:
 
 @define
 class ReadHistory:
-    """The history of values and events, with which all reads and events of all servers are compared."""
+    """The values and events of the executed history, with which all reads and events of all servers are compared."""
 
     names: Sequence[str]
     """The keys that users read."""
@@ -59,13 +60,17 @@ class ReadHistory:
     events: list[Event] = field(factory=list)
     """All events, in the order of execution."""
     up_to: int = 0
-    """The highest slot that is settled."""
+    """The highest slot that is settled: some server has executed it and has its records on disk."""
     _versions: dict[str, AnswerVersions] = field(factory=dict)
     _seen: dict[str, int] = field(factory=dict)
     """Client -> the latest slot of which the client has seen an effect."""
 
     def settled(self, found: SlotReads) -> None:
-        """Take the effects of a slot that the gate of a server lets out; those of a second server change nothing."""
+        """Add a slot's effects to the history, unless that was done for the same slot at another server.
+
+        Called at each server when its durability gate lets out the effects of the slot, or at once if the server
+        executes the slot again from its disk, at its start.
+        """
         if found.seq > self.up_to:
             self.up_to = found.seq
             for name, answer in found.answers.items():
@@ -75,16 +80,17 @@ class ReadHistory:
     # ------------------------------------------------------------------ reads
 
     def seen(self, client: str, seq: int) -> None:
-        """Note that a client has seen an effect of this slot."""
+        """Record that a client has seen an effect of this slot."""
         self._seen[client] = max(seq, self._seen.get(client, 0))
 
     def seen_by(self, client: str) -> int:
         return self._seen.get(client, 0)
 
     def read(self, name: str, seq: int, answer: Result, oldest: int, where: str) -> None:
-        """Check an answer of `where` as of slot `seq` to a client that has seen slot `oldest`. Raises `Violation`.
+        """Check the answer to a read of key `name` that a server has given after slot `seq`. Raises `Violation`.
 
-        `oldest` is 0 for a stale read, which may be of any age.
+        The client has seen effects of slot `oldest`, so that the read must not be of an earlier slot; `oldest` is 0 for
+        a stale read, which may be of any age. `where` names client and server.
         """
         if seq < oldest:
             raise Violation(f"{where} reads {name} as of slot {seq}, and the session has seen slot {oldest}")
@@ -97,7 +103,10 @@ class ReadHistory:
     # ------------------------------------------------------------------ events
 
     def heard(self, number: int, event: Event, where: str) -> None:
-        """Check an event that a listener got as event `number`. Raises `Violation`."""
+        """Check that `event`, which a listener has got, is event `number` of the history, counted from 1.
+
+        Raises `Violation`.
+        """
         told = dict(event.fields)["index"]
         if told != number:
             raise Violation(f"{where} tells of event {told}, and {number} is next")
@@ -111,7 +120,7 @@ class ReadHistory:
 @implementer(IStateMachine)
 @define(eq=False)
 class WatchedReads:
-    """Stands around the state machine of one server, and notes after each slot the answers that a reader would get."""
+    """Wraps the state machine of one server, and records after each slot the right answers to reads and the events."""
 
     _inner: IStateMachine
     _machine: SessionStateMachine
@@ -124,13 +133,16 @@ class WatchedReads:
     def of(
         cls, parts: ServerParts, log: ReadHistory
     ) -> Callable[[IStateMachine, SessionStateMachine, Chat], WatchedReads]:
-        """Make a function that wraps (state machine, the sessions inside it, the chat application)."""
+        """Make a function that is called with a state machine, the sessions inside it and the chat application.
+
+        It returns a `WatchedReads` around this state machine.
+        """
         return lambda inner, machine, chat: cls(inner, machine, chat, log, parts.settle)
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         found = SlotReads(seq)
         recovers = isinstance(self._machine.observer, NoObserver)
-        if not recovers:  # before the execution, so that the slot is settled before listeners get its events
+        if not recovers:  # asked for before the execution, so that the slot is settled before listeners get its events
             self._settle(self._log.settled, found)
         self._inner.execute(seq, time_ms, updates)
         length = self._chat.length()
@@ -138,7 +150,7 @@ class WatchedReads:
             found.answers.update((name, self._machine.question(("GET", name))) for name in self._log.names)
             found.events += self._chat.events(self._told + 1, length - self._told)
         self._told = length
-        if recovers:  # the slot is on the disk of this server, so it counts at once
+        if recovers:  # a server that starts again executes slots that are on its disk: they are settled at once
             self._log.settled(found)
 
     def too_old(self, update: ClientUpdate) -> None:

@@ -1,4 +1,4 @@
-"""One command of a user of a simulated cluster, from its first request until its fate is known."""
+"""One command of a user of a simulated cluster, from its first sending until its fate is known."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ class UserRequest:
     history_entry: HistoryEntry | None = None
     asked_at: float = 0.0
     connection: SimulatedConnection | None = None
-    """The connection on which the command was sent last, and may still be answered."""
+    """The connection on which the command was sent last and may still be answered; None: the command must be sent."""
     may_have_run: bool = False
     result: Result | None = None

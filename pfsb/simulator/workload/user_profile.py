@@ -7,24 +7,34 @@ from attrs import frozen
 
 @frozen
 class UserProfile:
-    """The behaviour of users. Chances are for each occasion."""
+    """The behaviour of users.
+
+    Whenever a user has paused for a while (`think_seconds` on average), and has less than `pipeline` commands under
+    way, it takes an action: mostly a command, but with some chances something else.
+    """
 
     patience_seconds: float = 1.5
     think_seconds: float = 0.2
     pipeline: int = 3
-    """Maximum number of commands under way at once."""
+    """Maximum number of commands that a user has under way at once."""
     ttl_seconds: int = 3
     batching_seconds: float = 0.0
-    """Length of the periods whose requests a server sees together, as a busy server does; 0: one after the other."""
+    """Length of the periods whose requests reach a server together, as they reach a busy server; 0: one by one."""
     rhythm_seconds: float = 0.0
-    """Length of the periods in whose second halves no user begins a new command; 0: users do so at any time."""
+    """Length of the periods in whose second halves no user begins a new command; 0: there are no such periods."""
     leaves: float = 0.0
-    """Chance that a user disconnects, and comes back after a while."""
+    """Chance, per action, that the user disconnects, and comes back after a while."""
     vanishes: float = 0.0
-    """Chance that a user disconnects for good."""
+    """Chance, per action, that the user disconnects for good."""
     doubles: float = 0.0
-    """Chance that the old connection stays open for a while when there is a new one."""
+    """Chance, each time that a user leaves a connection, that the connection stays open for a while beside the next
+    one."""
     goes_back: float = 0.0
-    """Chance that a user repeats a number that was answered, or uses one that it has skipped."""
+    """Chance, per new command, that the user skips a number before it.
+
+    It is also the chance, per action, that the user gives a skipped number to a new command, or sends a command again
+    that was answered.
+    """
     says_goodbye: float = 0.0
-    """Chance that a user closes its session, to open it anew."""
+    """Chance, per action, that the user closes its session and opens a new one; it does so only if no command is under
+    way."""

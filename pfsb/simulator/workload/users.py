@@ -1,4 +1,4 @@
-"""Users of whole servers: each sends commands, waits, moves to another server and repeats the same numbers there.
+"""Simulated users: each sends commands, waits, moves to another server and repeats unanswered commands there.
 
 A user with a name has one session over many connections, sometimes two at once. A user without a name has a session
 for each connection; the fate of its commands under way stays unknown when the connection breaks.
@@ -23,11 +23,11 @@ from pfsb.simulator.workload.request import UserRequest
 from pfsb.simulator.workload.user_profile import UserProfile
 
 LOOK_SECONDS = 0.05
-"""How often a user decides about its next action."""
+"""How long, in seconds, a user waits between two decisions about its next action."""
 LOCK_PATIENCE = 4
-"""Factor of a user's patience with a LOCK, which may have to wait for its holder."""
+"""How many times longer a user waits for the answer to a LOCK than to another command: the lock may be held."""
 BACKOFF_MAX = 8
-"""Maximum factor by which the patience of a user grows."""
+"""Maximum factor by which a user waits longer for answers after moves to other servers that brought none."""
 
 
 @define(eq=False)
@@ -45,11 +45,11 @@ class User:
     vocabulary: Vocabulary
     unique: Callable[[], int]
     home_servers: frozenset[int]
-    """The servers that the user connects to, while one of them runs and until `finish`."""
+    """Ids of the servers that the user prefers until `finish`; it uses others only while none of these runs."""
     is_gone: bool = False
     _connection: SimulatedConnection | None = None
     _is_ready: bool = False
-    """Whether the connection may be used: HELLO is answered."""
+    """Whether the user may send commands on the connection; with a name, only after HELLO was answered."""
     _connection_since: float = 0.0
     _had_a_session: bool = False
     _numbers: CommandNumbers = field(init=False)
@@ -57,17 +57,17 @@ class User:
     """Commands without an answer, in the order of their numbers."""
     _done: list[UserRequest] = field(factory=list)
     _wants_another_server: bool = False
-    """Whether this server did not answer a command or HELLO, so that another one may be better."""
+    """Whether the present server has refused a command or HELLO, so that the user will move to another server."""
     _may_hold: str = ""
-    """Name of a lock that the user has asked for, and not released for certain."""
+    """Name of a lock that the user has asked for and may hold; "" if there is none."""
     _next_at: float = 0.0
     _is_finishing: bool = False
     _moves_when_finishing: int = 0
-    """Number of moves to another server since `finish`."""
+    """How many times the user has moved to another server since `finish`."""
     _tried: set[int] = field(factory=set)
     """The servers that the user has gone to since `finish`, in the present round over all of them."""
     _is_served: bool = False
-    """Whether a command was answered since `finish`."""
+    """Whether a command of the user was answered since `finish`."""
 
     @_numbers.default
     def _make_numbers(self) -> CommandNumbers:
@@ -79,13 +79,14 @@ class User:
         self.cluster.clock.callLater(self.rng.uniform(0, 4 * LOOK_SECONDS), self._act)
 
     def finish(self) -> None:
-        """Release the lock and send one more command. Commands under way are repeated until they are answered."""
+        """Called at the end of a run: from now on, only release the lock, send one more command, and repeat commands
+        under way until they are answered."""
         self._is_finishing = True
         self._tried.clear()
 
     @property
     def is_satisfied(self) -> bool:
-        """Whether the user waits for nothing any more."""
+        """Whether the user has finished: its lock is released and all its commands are answered, or it is gone."""
         return self.is_gone or (self._is_served and not self._requests and not self._may_hold)
 
     @property
@@ -125,10 +126,10 @@ class User:
 
     @property
     def _backoff(self) -> int:
-        """Factor by which a finishing user waits longer, after several moves in vain.
+        """Factor by which a user that finishes waits longer for answers, after several moves in vain.
 
-        A slow leader is not suspected as long as it orders something. Users that repeat their commands too often would
-        give it more than it can order, and would never be served.
+        Servers do not suspect a slow leader as long as it orders something. If users repeated their commands too often,
+        they would send more to such a leader than it can order, and their commands would never be answered.
         """
         return min(BACKOFF_MAX, 1 + self._moves_when_finishing // 4)
 
@@ -145,9 +146,10 @@ class User:
             self._choose_action()
 
     def _is_pause_of_rhythm(self) -> bool:
-        """Whether this is the quiet half of a period.
+        """Whether now is the second half of a period of `rhythm_seconds`, in which no user begins a command.
 
-        A leader that fails while no client asks for anything must be found out, and what it has left must be ordered.
+        In such a time the servers must still notice that a leader has failed, and order the updates that it has left
+        unordered, although no client sends anything.
         """
         rhythm = self.profile.rhythm_seconds
         return rhythm > 0 and self.cluster.now % rhythm > rhythm / 2 and not self._is_finishing
@@ -188,9 +190,10 @@ class User:
             self._begin(UserRequest(self._numbers.next(), self.vocabulary.change(self.rng, self.unique())))
 
     def _read_locally(self) -> None:
-        """Read a key at this server.
+        """Read a key at the present server alone, without the log.
 
-        The read is sequential if all commands of the connection are answered; otherwise it would have to wait for them.
+        The read is a sequential one if all commands of the connection are answered, else a stale one: a sequential read
+        would have to wait for these commands.
         """
         connection = self._connection
         assert connection is not None
@@ -208,7 +211,10 @@ class User:
         connection.read(name, has_read)
 
     def _use_a_lock(self) -> None:
-        """Ask for a lock, or release it. A user that waited for one lock and held another could wait for ever."""
+        """Ask for a lock, or release the lock that the user may hold.
+
+        A user has at most one lock: users that hold one lock and wait for another could wait for each other for ever.
+        """
         if self._may_hold:
             self._give_back()
         else:
@@ -221,9 +227,9 @@ class User:
             self._begin(UserRequest(self._numbers.next(), unlock(self._may_hold)))
 
     def _reuse_a_number(self) -> None:
-        """Use a skipped number, or repeat one that was answered.
+        """Send a new command with a number that was skipped, or send a command again that was answered.
 
-        A correct client does neither, but a server must answer truthfully even then.
+        A correct client does neither, but a server must give a true answer even then.
         """
         assert self._connection is not None
         if self._numbers.skipped and self.rng.random() < 0.5:
@@ -256,15 +262,15 @@ class User:
 
     def _answered(self, connection: SimulatedConnection, request: UserRequest, result: Result) -> None:
         if request not in self._requests:
-            return  # answered on another connection
+            return  # the command was answered on another connection before
         if isinstance(result, Done) or result.code not in REFUSED_BY_LOCAL_CLIENTS:
             self._settle(request, result)
         elif connection is not request.connection:
-            return  # the connection on which the command was sent since will answer
+            return  # an earlier connection refuses the command, which the user has since sent on a new one
         elif not request.number:
             self._drop(request)
         elif result.code == "BADREQUEST":
-            # The number has run, and its answer is no longer kept; or it was skipped, and can no longer be used.
+            # The command has run, and the server no longer keeps its answer, or its number is now too low to be used.
             request.may_have_run = request.may_have_run or result.fate != "none"
             self._drop(request)
         else:
@@ -296,7 +302,7 @@ class User:
             self.history.did_not_happen(request.history_entry)
 
     def _drop(self, request: UserRequest) -> None:
-        """Give a command up: its fate is known, or will never be."""
+        """Stop repeating a command, because its fate is known or can never become known."""
         assert request.history_entry is not None
         self._requests.remove(request)
         if not request.may_have_run:
@@ -307,7 +313,7 @@ class User:
     # ------------------------------------------------------------------ connections
 
     def _move(self) -> None:
-        """Connect to a server, to another one if possible."""
+        """Connect to a server, if possible to another than the present one, and leave the present connection."""
         if self.cluster.now < self._connection_since:
             return
         before = self._connection
@@ -368,7 +374,10 @@ class User:
         self._numbers.continue_from(last)
 
     def _session_is_new(self) -> None:
-        """Begin a new session: locks of the former one are free, and its commands may have run and been forgotten."""
+        """Called when HELLO has begun a new session.
+
+        Locks of the former session are free. Its unanswered commands may have run, and the servers have forgotten them.
+        """
         if self._had_a_session:
             for request in [request for request in self._requests if request.may_have_run]:
                 self._drop(request)
@@ -377,7 +386,7 @@ class User:
             self._may_hold = ""
 
     def _hang_up(self) -> None:
-        """Disconnect, or leave the connection open for a while without using it."""
+        """Leave the connection: disconnect at once, or after a while in which the user does not use it."""
         connection, self._connection, self._is_ready, self._wants_another_server = self._connection, None, False, False
         if connection is None:
             return
@@ -401,6 +410,9 @@ class User:
         connection.bye(lambda result: self._session_is_over(connection, "BYE"))
 
     def _session_is_over(self, connection: SimulatedConnection, code: str) -> None:
-        """Connect again after the session was taken over by another connection of this user, expired or was closed."""
+        """Called when the session has expired, was closed, or was taken over by another connection of this user.
+
+        If the present connection has lost its session, the user connects again.
+        """
         if connection is self._connection:
             self._move()
