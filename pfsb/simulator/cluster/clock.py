@@ -16,6 +16,8 @@ from twisted.internet.error import AlreadyCalled, AlreadyCancelled
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
+SIMULATOR = "pfsb.simulator."
+"""The beginning of the names of the modules whose calls are no calls of a server."""
 EVENTS_AT_ONE_TIME_MAX = 1_000_000
 """Maximum number of calls that run at one instant. If there are more, they are taken for a loop that never ends."""
 
@@ -80,6 +82,11 @@ class SimulatedCall:
     def name(self) -> str:
         """The name of the function that is called, as in `Class.method`."""
         return str(getattr(self._function, "__qualname__", self._function))
+
+    @property
+    def is_of_the_simulator(self) -> bool:
+        """Whether the simulator waits for this call, such as a request of a user on its way, and not the server."""
+        return str(getattr(self._function, "__module__", "")).startswith(SIMULATOR)
 
     def run(self) -> None:
         """Make the call, whose time has come. Called by the clock."""

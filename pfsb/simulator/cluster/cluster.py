@@ -47,7 +47,7 @@ class SimulatedCluster:
     def __init__(
         self,
         seed: int | str,
-        servers: int = 3,
+        servers: int | Sequence[int] = 3,
         *,
         settings: Settings | None = None,
         quality: LinkQuality | None = None,
@@ -58,8 +58,9 @@ class SimulatedCluster:
         start: bool = True,
         has_disks: bool = True,
     ) -> None:
-        """`build` is called at each start of a server, with its `ServerParts`, and makes the server's
-        `SimulatedProcess`.
+        """`servers` has the ids of the servers, or their number, and then the ids begin with 0 and have no gap.
+
+        `build` is called at each start of a server, with its `ServerParts`, and makes the `SimulatedProcess`.
 
         `patch` is called with each process that `build` has made, and may change it before it starts. `trace` is called
         with every event of the cluster as a dict. `tracer` is called with a server's id at each of its starts, and
@@ -67,7 +68,7 @@ class SimulatedCluster:
         none of them can be started again.
         """
         self.seed = seed
-        self.ids = tuple(range(servers))
+        self.ids = tuple(range(servers)) if isinstance(servers, int) else tuple(servers)
         self.settings = settings or Settings()
         self.clock = SimulatedClock()
         self.network = SimulatedNetwork(

@@ -210,11 +210,13 @@ class _ForgetfulChain(DigestChain):
 
 
 @DEFECTS.add(
-    "digest-gap", "docs/protocol.rst, DIGEST", "the chain of digests of server 0 leaves out every seventh slot"
+    "digest-gap",
+    "docs/protocol.rst, DIGEST",
+    "the server with the lowest id leaves every seventh slot out of its digest",
 )
 def _digest_gap(process: Any) -> None:
     queue = process.replica.ordered_queue
-    if process.replica.membership.server_id == 0:
+    if process.replica.membership.server_id == process.replica.membership.ids[0]:
         become(queue.digests, _ForgetfulChain)
 
 

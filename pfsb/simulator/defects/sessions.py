@@ -91,11 +91,13 @@ def _revision_not_counted(process: Any) -> None:
         return result
 
 
-@DEFECTS.add("revision-not-the-same", "docs/internals/sessions.rst", "server 0 does not count every hundredth revision")
+@DEFECTS.add(
+    "revision-not-the-same", "docs/internals/sessions.rst", "the server with the lowest id counts some revisions twice"
+)
 def _revision_not_the_same(process: Any) -> None:
     machine = process.server.machine
 
-    if process.replica.membership.server_id != 0:
+    if process.replica.membership.server_id != process.replica.membership.ids[0]:
         return
 
     @instead_of(machine, "run_operation")
@@ -168,6 +170,34 @@ def _expiry_left_out(process: Any) -> None:
     def broken(start: Callable[[], None]) -> None:
         start()
         override(process.server.expiry, "sweep", lambda _: do_nothing)
+
+
+@DEFECTS.add(
+    "idle-client-expired", "docs/protocol.rst, HELLO", "the session of a client that only listens for ten minutes ends"
+)
+def _idle_client_expired(process: Any) -> None:
+    asked_at: dict[str, float] = {}
+
+    @instead_of(process.server, "start")
+    def broken(start: Callable[[], None]) -> None:
+        start()
+        expiry, clock = process.server.expiry, process.server.expiry._clock
+
+        @instead_of(process.server.machine, "run_command")
+        def noted(
+            command: Callable[[Session, int, Command], Any], session: Session, number: int, asked: Command
+        ) -> Any:
+            asked_at[session.client_id] = clock.seconds()
+            return command(session, number, asked)
+
+        @instead_of(expiry, "_is_silent")
+        def is_silent(truly_silent: Callable[[Session], bool], session: Session) -> bool:
+            return truly_silent(session) or clock.seconds() - asked_at.get(session.client_id, clock.seconds()) > 600
+
+
+@DEFECTS.add("idle-wait-not-ended", "Departure 29", "a wait ends when something is ordered, and not before")
+def _idle_wait_not_ended(process: Any) -> None:
+    override(process.replica.proposals, "propose_time", lambda _: lambda: False)
 
 
 @DEFECTS.add("lock-not-fair", "docs/internals/applications.rst", "a lock goes to whoever waits shortest for it")

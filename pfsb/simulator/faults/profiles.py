@@ -66,6 +66,8 @@ class Profile:
     """Families of faults that are switched on in every seed."""
     partitions: tuple[str, ...] = ALL_PARTITIONS
     servers: tuple[int, ...] = (3, 3, 4, 5)
+    share_of_rare_sizes: float = 1 / 16
+    """Share of the seeds with six or eight servers, which take longer than those of the usual sizes."""
     is_mixed: bool = False
     """Whether chance chooses the families: each of `FAMILIES` is switched on in three quarters of the seeds,
     independently of the others. The field `families` is then not used."""
@@ -78,7 +80,10 @@ class Profile:
     never: tuple[type[Message], ...] = ()
     """Kinds of messages that never arrive."""
     seldom: tuple[type[Message], ...] = ()
-    """Kinds of messages of which each message is lost with a chance of one half, from the beginning to the end."""
+    """Kinds of messages that are lost so often, from the beginning to the end, that half of the rounds are not whole.
+
+    A round is one message from each server that a majority needs besides the receiver.
+    """
     users: tuple[int, ...] = (2, 4, 6)
     onlookers: int = 0
     """Number of users that send no HELLO and only read while faults happen."""
@@ -94,6 +99,8 @@ class Profile:
 
     The time is enough for some elections with the longest Progress_Timer.
     """
+    slowness: float = 1.0
+    """Factor of all waits of a run, in a profile whose Progress_Timer is longer by as much than one second."""
     ends_in_shape: bool = False
     """Whether links stay cut in one of the shapes of `partitions` while only a majority is healed.
 
@@ -103,6 +110,8 @@ class Profile:
     """Whether only a majority is healed first, when the faults are over; otherwise all servers are healed at once."""
     drills: int = 2
     """Number of liveness drills at the end of a run (`pfsb.simulator.runs.liveness_drills`)."""
+    has_idle_hour: bool = False
+    """Whether an idle hour follows the drills (`pfsb.simulator.runs.idle_hour`)."""
     has_sessions: bool = True
     """Whether the servers have sessions; otherwise they are the protocol alone, with clients as in the paper."""
 
@@ -142,6 +151,16 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "disks": Profile("disks that are slow, fail or are full, and crashes", ("disks", "crashes")),
     "clocks": Profile("clocks that run fast or slow, or jump", ("clocks", "crashes")),
     "drills": Profile("some crashes; then, when all is well, one thing after the other", ("crashes",), drills=7),
+    "idle": Profile(
+        "some crashes; then, when all is well, an hour in which nothing is asked for, and a new leader",
+        ("crashes",),
+        users=(2,),
+        # A heartbeat every second or more: with those of other profiles an hour would take a minute.
+        settings={"progress_seconds": (5.0,)},
+        slowness=5.0,
+        drills=1,
+        has_idle_hour=True,
+    ),
     "clients": Profile("users who hang up, come back, use two connections, and crashes", ("clients", "crashes")),
     "moods": Profile("messages of one kind that are late or lost", ("moods", "crashes"), lasting=ALL_FAULTY_KINDS),
     "late-prepare": Profile(

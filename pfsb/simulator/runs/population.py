@@ -111,6 +111,10 @@ class UserPopulation:
             self.parameters.home_servers,
         )
 
+    def connected_sessions(self) -> list[str]:
+        """The sessions of the users whose connections are open and in use, and of no other clients."""
+        return [user.session_in_use for user in self.users if user.session_in_use]
+
     def build(self, parts: ServerParts) -> ServerProcess:
         watch = WatchedReads.of(parts, self.log)
         return ServerProcess(parts, self._config, self.checks, watch)

@@ -27,6 +27,7 @@ from pfsb.simulator.faults.all_faults import AllFaults
 from pfsb.simulator.faults.parameters import Parameters, draw_parameters, with_batching
 from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
+from pfsb.simulator.runs.idle_hour import IdleHour
 from pfsb.simulator.runs.liveness_drills import LivenessDrills
 from pfsb.simulator.runs.population import PaperClientPopulation, Population, UserPopulation
 
@@ -95,7 +96,8 @@ class Run:
         self.plan = plan
         rng = random.Random(f"{plan.seed}/{plan.profile}/knobs")
         self.profile = PROFILES[plan.profile]
-        drawn = draw_parameters(rng, self.profile, plan.servers, plan.seconds)
+        ids_rng = random.Random(f"{plan.seed}/{plan.profile}/ids")
+        drawn = draw_parameters(rng, self.profile, plan.servers, plan.seconds, ids_rng)
         self.faults = tuple(
             fault
             for fault in draw_faults(rng, drawn)
@@ -107,7 +109,7 @@ class Run:
         watcher = Watcher(self.marks)
         self.cluster = SimulatedCluster(
             plan.seed,
-            parameters.servers,
+            parameters.ids,
             settings=parameters.settings,
             quality=parameters.quality,
             build=lambda parts: self.population.build(parts),
@@ -175,7 +177,11 @@ class Run:
         self._wait_for(self._all_are_equal, "the servers are not equal", EQUALITY_SECONDS)
         if self.profile.clears_up:
             self._phase = "fair weather"
-            LivenessDrills(self.cluster, self._rng, self.marks).run_drills(self.profile.drills)
+            drills = LivenessDrills(self.cluster, self._rng, self.marks, self.profile.slowness)
+            drills.run_drills(self.profile.drills)
+            if self.profile.has_idle_hour and isinstance(self.population, UserPopulation):
+                self._phase = "an idle hour"
+                IdleHour(self.population, drills, self._rng).run()
             self._wait_for(self._all_are_equal, "the servers are not equal any more", EQUALITY_SECONDS)
         self._phase = "looking back"
         self._check_equality()
@@ -229,8 +235,10 @@ class Run:
     def _wait_for(self, predicate: Callable[[], bool], text: str, patience: float) -> None:
         """Wait until `predicate` is true.
 
-        Raises `Violation` with `text` if that takes more than `patience` seconds, by the slowest clock of a server.
+        Raises `Violation` with `text` if that takes more than `patience` seconds, by the slowest clock of a server. A
+        profile with longer timers has a `slowness`, by which the time is multiplied.
         """
+        patience *= self.profile.slowness
         seconds = patience / min(1.0, *(server.rate for server in self.cluster.servers.values()))
         until = self.cluster.now + seconds
         while not predicate():
@@ -254,16 +262,22 @@ class Run:
     def _check_equality(self) -> None:
         """Require that all servers have the same state. By now they have the same Local_Aru."""
         found = {server_id: self.population.state(server_id) for server_id in self.cluster.ids}
-        first = found[self.cluster.ids[0]]
+        first_id = self.cluster.ids[0]
+        first = found[first_id]
         for server_id, state in found.items():
             for name, value in state.items():
                 if value != first[name]:
-                    raise Violation(f"server {server_id} has another {name} than server 0:\n{value!r}\n{first[name]!r}")
+                    raise Violation(
+                        f"server {server_id} has another {name} than server {first_id}:\n{value!r}\n{first[name]!r}"
+                    )
 
     def _count_what_is_left(self) -> None:
         self.population.count(self.marks)
         views = self.cluster.checks.messages.leaders
         self.marks.counts["views"] += max(views, default=0)
+        ids = self.cluster.ids
+        self.marks.counts[f"cluster of {len(ids)} servers"] += 1
+        self.marks.counts["ids with gaps"] += ids != tuple(range(len(ids)))
 
 
 @implementer(ILogObserver)

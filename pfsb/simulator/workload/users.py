@@ -64,6 +64,8 @@ class User:
     _is_finishing: bool = False
     _moves_when_finishing: int = 0
     """How many times the user has moved to another server since `finish`."""
+    _tried: set[int] = field(factory=set)
+    """The servers that the user has gone to since `finish`, in the present round over all of them."""
     _is_served: bool = False
     """Whether a command of the user was answered since `finish`."""
 
@@ -80,11 +82,18 @@ class User:
         """Called at the end of a run: from now on, only release the lock, send one more command, and repeat commands
         under way until they are answered."""
         self._is_finishing = True
+        self._tried.clear()
 
     @property
     def is_satisfied(self) -> bool:
         """Whether the user has finished: its lock is released and all its commands are answered, or it is gone."""
         return self.is_gone or (self._is_served and not self._requests and not self._may_hold)
+
+    @property
+    def session_in_use(self) -> str:
+        """The client id of the session that the user's connection speaks for; "" if it speaks for none."""
+        connection = self._connection
+        return "" if connection is None or connection.is_lost or not self._is_ready else connection.client_id
 
     def describe(self) -> str:
         requests = ", ".join(f"#{request.number} {request.command[0]}" for request in self._requests[:5])
@@ -320,12 +329,24 @@ class User:
             self.cluster,
             self.checks,
             self.rng,
-            self.rng.choice(able),
+            self.rng.choice(self._untried(able) if self._is_finishing else able),
             self._session_is_over,
             self.profile.batching_seconds,
         )
+        self._tried.add(connection.server_id)
         self._connection_since = self.cluster.now
         connection.connect(lambda: self._connected(connection))
+
+    def _untried(self, able: list[int]) -> list[int]:
+        """The servers that were not tried in the present round; all of them, in a new round, if none is left.
+
+        The client library rotates in the same way (`pfsb.client.core.server_rotation`). A user that moved at random
+        would come back to the servers of a large minority that is paused for good, and wait there each time.
+        """
+        untried = [i for i in able if i not in self._tried]
+        if not untried:
+            self._tried.clear()
+        return untried or able
 
     def _connected(self, connection: SimulatedConnection) -> None:
         if self.name:
