@@ -21,6 +21,8 @@ from pfsb.sessions.submission import Submission
 
 LOOK_SECONDS = 0.1
 """Time, in seconds, between two looks at the deadlines of waits: a wait ends at most so much later."""
+TIME_EVERY_MS = 10_000
+"""How much the state machine's time advances, in milliseconds, until a leader orders it although no wait has ended."""
 DEAF_TIMEOUTS = 4
 """How long, in units of `progress_seconds`, a server may execute nothing and be behind before it counts as deaf."""
 SWEEP_EVERY = 5
@@ -65,9 +67,17 @@ class Expiry:
             self._call = self._clock.callLater(LOOK_SECONDS, self.look)
 
     def _end_waits(self) -> None:
-        """Proposes an empty batch, in a turn at the leader, if a deadline is over and no update brings the new time."""
+        """Propose, in a turn, an empty batch for its time alone, if no other batch has done that.
+
+        The batch is due when the first deadline has passed. It is also due `TIME_EVERY_MS` after the last executed
+        slot, as long as an application waits for a time: so a server that is restarted, or that missed some slots, has
+        lost little of the time when it leads (Departure 40).
+        """
         deadline = self._machine.next_deadline()
-        if deadline is not None and deadline <= self._replica.proposals.now_ms():
+        if deadline is None:
+            return
+        now_ms = self._replica.proposals.now_ms()
+        if deadline <= now_ms or now_ms - self._machine.time_ms >= TIME_EVERY_MS:
             self._replica.proposals.propose_time()
 
     def sweep(self) -> None:
