@@ -35,20 +35,19 @@ class LocalClients:
     def __init__(
         self,
         server_id: int,
-        incarnation: int,
+        incarnation_name: str,
         replica: Replica,
         machine: SessionStateMachine,
         clock: IReactorTime,
         limits: Limits,
     ) -> None:
-        self._server_id = server_id
         self.replica = replica
         self._machine = machine
         self.clock = clock
         self._limits = limits
-        self.submission = Submission(server_id, incarnation, replica, machine, clock, limits.connections)
+        self.submission = Submission(server_id, incarnation_name, replica, machine, clock, limits.connections)
         self.event_feed = EventFeed(machine.applications, replica.turn)
-        self._incarnation = incarnation
+        self._incarnation_name = incarnation_name
         self._connection_numbers = count(1)
         self._connections: dict[ClientConnection, None] = {}
         """The open connections, the oldest first. A dictionary keeps that order, which a set would not, so that one
@@ -82,7 +81,7 @@ class LocalClients:
 
     def connect(self, ended: Callable[[str, str], None]) -> ClientConnection:
         """Makes the connection of a client. `ended(code, text)` is called if its session is taken over or ends."""
-        client_id = bundle.anonymous(self._server_id, self._incarnation, next(self._connection_numbers))
+        client_id = bundle.anonymous(self._incarnation_name, next(self._connection_numbers))
         connection = ClientConnection(
             client_id,
             submission=self.submission,

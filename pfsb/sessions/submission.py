@@ -42,7 +42,7 @@ class Submission:
     def __init__(
         self,
         server_id: int,
-        incarnation: int,
+        incarnation_name: str,
         replica: Replica,
         machine: SessionStateMachine,
         clock: IReactorTime,
@@ -56,7 +56,7 @@ class Submission:
         self._abandoned_max = abandoned_max
         self.draining = False
         """True when the server is stopping: no new commands are accepted."""
-        self.paxos_clients = PaxosClients(server_id, incarnation, replica.settings.batch_bytes_max)
+        self.paxos_clients = PaxosClients(server_id, incarnation_name, replica.settings.batch_bytes_max)
         self._own = Bundler(bundle.SERVER, 0, opens=False)
         """The bundler of the server's own session."""
         self._submitters: dict[str, Submitter] = {}
