@@ -17,7 +17,7 @@ from pfsb.sessions import bundle
 from pfsb.sessions.connection import ClientConnection
 from pfsb.sessions.event_feed import EventFeed
 from pfsb.sessions.observer import ISessionObserver
-from pfsb.sessions.state_machine import SessionStateMachine
+from pfsb.sessions.state_machine import HERE, SessionStateMachine
 from pfsb.sessions.submission import Submission
 from pfsb.sessions.subscription import Subscription
 
@@ -120,11 +120,15 @@ class LocalClients:
     def too_old(self, update: ClientUpdate) -> None:
         self.submission.too_old(update)
 
-    def completed(self, client_id: str, number: int, result: Result) -> None:
-        self.submission.completed(client_id, number, result)
+    def completed(self, client_id: str, epoch: int, number: int, result: Result) -> None:
+        self.submission.completed(client_id, epoch, number, result)
 
     def session_ended(self, client_id: str, epoch: int, refusal: Refused) -> None:
         self.submission.session_ended(client_id, epoch, refusal)
+
+    def asked_for(self) -> None:
+        """Departure 41: answer the leader through the log, by which the sessions of this server are known to live."""
+        self.submission.submit_operation((HERE,))
 
     def log_grew(self, application: IEventLog) -> None:
         self.event_feed.log_grew(application)

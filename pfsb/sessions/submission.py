@@ -198,10 +198,14 @@ class Submission:
             bundler.too_old()
         self._end_update(update)
 
-    def completed(self, client_id: str, number: int, result: Result) -> None:
-        """Passes on, in a turn, the result of a command that was PENDING, if its session has a connection here."""
+    def completed(self, client_id: str, epoch: int, number: int, result: Result) -> None:
+        """Passes on, in a turn, the result of a command that was PENDING, if its session has a connection here.
+
+        A connection that has opened the session under another epoch is fenced off: its command of that number is
+        another one, and it must not believe that it holds a lock.
+        """
         submitter = self._submitters.get(client_id)
-        if submitter is not None:
+        if submitter is not None and submitter.epoch == epoch:
             submitter.completed(number, result)
 
     def session_ended(self, client_id: str, epoch: int, refusal: Refused) -> None:
