@@ -88,7 +88,8 @@ class WaitTests(WaitTestCase):
         for server_id in self.cluster.ids:
             self.cluster.crash(server_id)
         for server_id in self.cluster.ids:
-            self.restart(server_id, 0.0)
+            self.cluster.restart(server_id)
+        self.leader()
         left_ms = (self.server().machine.next_deadline() or 0) - self.server().machine.time_ms
         self.assertTrue(15_000 < left_ms < 40_000, left_ms)
         self.assertFalse(told.answered)
