@@ -98,7 +98,12 @@ class Servers:
             seed, settings=settings, patch=patch, start=False, build=lambda parts: builder(config, self.checks)(parts)
         )
         config = configuration(self.cluster.ids, settings, Limits())
-        self.checks = SessionChecker(self.cluster.checks.durability.disks, settings.horizon_slots, Counter())
+        self.checks = SessionChecker(
+            self.cluster.checks.durability.disks,
+            settings.horizon_slots,
+            Counter(),
+            now=self.cluster.clock.seconds,
+        )
         for server_id in self.cluster.ids:
             self.cluster.restart(server_id)
         self.cluster.run_until(self.cluster.has_leader)

@@ -32,6 +32,11 @@ class CommandNumbers:
         """Go on after number `last` of a session that was resumed."""
         self._last = max(self._last, last)
 
+    def go_back_to(self, last: int) -> None:
+        """Go on after number `last`, and use the numbers above it anew, since none of them has run."""
+        self._last = last
+        self.skipped = [number for number in self.skipped if number <= last]
+
     def restart(self) -> None:
         """Begin with number 1 again, for a new session."""
         self._last = 0

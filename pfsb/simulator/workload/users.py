@@ -26,6 +26,8 @@ LOOK_SECONDS = 0.05
 """How long, in seconds, a user waits between two decisions about its next action."""
 LOCK_PATIENCE = 4
 """How many times longer a user waits for the answer to a LOCK than to another command: the lock may be held."""
+MIND_CHANGES = 0.3
+"""Chance that a user, after HELLO, asks for something else under the numbers that have not run."""
 BACKOFF_MAX = 8
 """Maximum factor by which a user waits longer after moves to other servers in vain."""
 
@@ -349,8 +351,20 @@ class User:
             self._session_is_new()
         for request in self._requests:
             request.may_have_run = request.may_have_run and request.number <= last
+        if self.profile.goes_back and self.rng.random() < MIND_CHANGES:
+            self._change_mind(last)
         self._had_a_session = self._is_ready = True
         self._numbers.continue_from(last)
+
+    def _change_mind(self, last: int) -> None:
+        """Give up the commands that have not run, and use their numbers for others.
+
+        HELLO has told that no number above `last` has run, and the epoch keeps former connections from running it.
+        """
+        for request in [request for request in self._requests if request.number > last]:
+            request.may_have_run = False
+            self._drop(request)
+        self._numbers.go_back_to(last)
 
     def _session_is_new(self) -> None:
         """Called when HELLO has begun a new session.
