@@ -39,7 +39,7 @@ FAMILIES: Final = (
 )
 """Families of faults. Each is switched off in a quarter of the seeds of the mixed profile."""
 
-ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs", "crash_loops")
+ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs", "crash_loops", "memory")
 """All families of faults, including those that only certain profiles have."""
 
 ALL_FAULTY_KINDS: Final = (
@@ -224,6 +224,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         settings={"progress_seconds": (1.0, 2.0), "window_slots": (16,), "batch_bytes_max": (48_000,)},
         faults_per_second=(1.5, 3.0),
     ),
+    "memory": Profile("applications that run out of memory, or of stack, inside a command", ("memory", "crashes")),
     "drains": Profile("servers that are stopped in order, and clocks that are set", ("drains", "clocks", "clients")),
     "paper": Profile(
         "all kinds of trouble, the protocol alone, and clients as the paper has them",
