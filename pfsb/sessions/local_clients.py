@@ -17,7 +17,7 @@ from pfsb.sessions import bundle
 from pfsb.sessions.connection import ClientConnection
 from pfsb.sessions.event_feed import EventFeed
 from pfsb.sessions.observer import ISessionObserver
-from pfsb.sessions.state_machine import HERE, SessionStateMachine
+from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.sessions.submission import Submission
 from pfsb.sessions.subscription import Subscription
 
@@ -127,8 +127,7 @@ class LocalClients:
         self.submission.session_ended(client_id, epoch, refusal)
 
     def asked_for(self) -> None:
-        """Departure 41: answer the leader through the log, by which the sessions of this server are known to live."""
-        self.submission.submit_operation((HERE,))
+        self.submission.answer_leader()
 
     def log_grew(self, application: IEventLog) -> None:
         self.event_feed.log_grew(application)

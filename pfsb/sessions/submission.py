@@ -19,7 +19,7 @@ from pfsb.paxos.replica import Replica
 from pfsb.sessions import bundle
 from pfsb.sessions.bundler import BundlePart, Bundler, nothing
 from pfsb.sessions.paxos_clients import PaxosClients
-from pfsb.sessions.state_machine import CLOSE, SessionStateMachine
+from pfsb.sessions.state_machine import CLOSE, HERE, SessionStateMachine
 
 
 class Submitter(Protocol):
@@ -118,6 +118,14 @@ class Submission:
         entry = bundle.encode_entries([(0, command)])
         self._own.add(BundlePart((0,), entry, self._clock.seconds(), lambda results: on_result(results[0])))
         self.mark_ready(self._own)
+
+    def answer_leader(self) -> None:
+        """Departure 41: have an update of this server ordered, by which its sessions are known to be served.
+
+        If an operation of this server is under way, that is the answer.
+        """
+        if self._own.idle:
+            self.submit_operation((HERE,))
 
     def mark_ready(self, bundler: Bundler) -> None:
         """Introduces the bundler's next bundle in the next iteration, together with those of all other ready bundlers.
