@@ -29,8 +29,8 @@ class PaxosClient:
 class PaxosClients:
     """The Paxos clients of one incarnation of a server.
 
-    Each incarnation has client ids of its own (`ServerData.incarnation_name`), also on a new disk. So an update of a former incarnation that is ordered late is never taken
-    for an update of this incarnation.
+    Each incarnation has client ids of its own, also on a new disk (`ServerData.incarnation_name`). So an update of a
+    former incarnation that is ordered late is never taken for an update of this incarnation.
     """
 
     def __init__(self, server_id: int, incarnation_name: str, batch_bytes_max: int) -> None:

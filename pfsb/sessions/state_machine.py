@@ -188,7 +188,7 @@ class SessionStateMachine:
 
     @property
     def closed_sessions(self) -> Mapping[str, tuple[int, int, int]]:
-        """Client id of an ended session, unless forgotten -> (last number, slot and revision of its end), oldest first."""
+        """Client id of an ended session, unless forgotten -> (last number, slot and revision of its end), in order."""
         return MappingProxyType(self._closed)
 
     def next_deadline(self) -> int | None:

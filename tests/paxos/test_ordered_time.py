@@ -66,7 +66,7 @@ class OrderedTimeTests(SynchronousTestCase):
         self.assertEqual(self.time.now_ms(), 5_000 + TIME_STEP_MS_MAX)
 
     def test_leader_never_proposes_a_longer_step(self) -> None:
-        """If it did, the slots after an idle day would move the time on by hours, and end waits that have just begun."""
+        """Otherwise the slots after an idle day would move the time by hours, and end waits that have just begun."""
         self.time.execute(5_000, leads=True)
         self.clock.advance(DAY_SECONDS)
         self.assertEqual(self.time.now_ms(), 5_000 + TIME_STEP_MS_MAX)

@@ -1,4 +1,4 @@
-"""What becomes of exceptions in an application: those of one machine stop the server, all others are answered alike."""
+"""Exceptions of applications: those of one machine stop the server, all others are answered alike at every server."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class FailingObserver(NoObserver):
 
 class CommandTests(CounterTestCase):
     def test_fault_of_the_machine_is_no_result(self) -> None:
-        """The turn ends with the exception, so the server stops and tells nobody."""
+        """The turn ends with the exception, so the server stops and tells no client."""
         for error in (*OF_THE_MACHINE, SystemExit()):
             self.counter.raises = error
             self.assertRaises(type(error), self.run_one, "COUNT")
@@ -168,7 +168,7 @@ class CommandTests(CounterTestCase):
         self.assertEqual(self.run_one("COUNT"), Refused("CONFLICT", "the counter is full"))
 
     def test_what_is_no_result_is_a_fault_of_the_program(self) -> None:
-        """Such a value could not be kept for repetitions, nor be told to the client."""
+        """A value of another type could not be kept for repetitions, nor be told to the client."""
         for wrong in (None, "OK", PENDING, Done(fields=("revision",)), Done(fields=7)):  # type: ignore[arg-type]
             self.counter.result = wrong
             result = self.run_one("COUNT")
@@ -178,7 +178,7 @@ class CommandTests(CounterTestCase):
         self.flushLoggedErrors(TypeError, ValueError)
 
     def test_fault_after_completing_another_command(self) -> None:
-        """The other command has its result, which is part of the state of every server."""
+        """A command that was completed before the fault has its result, which is part of the state of every server."""
         held = next(self.numbers)
         self.driver.run("alice", self.epoch, (held, ("HOLD",)))
         self.counter.completes, self.counter.raises = (("alice", held), Done()), KeyError()

@@ -185,7 +185,7 @@ class ServedServerTests(ClusterTestCase):
         self.assertEqual(code(self.do(self.connect(self.other), "TRYLOCK", "x")), ("HELD", "none"))
 
     def test_leader_asks_a_dead_server_once(self) -> None:
-        """It orders no more than that until the sessions have expired, and nothing afterwards."""
+        """The leader orders no more than that until the sessions have expired, and nothing afterwards."""
         self.cluster.run(1.0)
         aru = self.cluster.aru(self.leader)
         self.cluster.crash(self.at)

@@ -110,7 +110,7 @@ class ConnectionTests(ClusterTestCase):
         self.assertEqual(code(self.answer(told)), ("REPLACED", "none"))
 
     def test_bye_of_the_old_connection_is_refused(self) -> None:
-        """Its answer OK would say that the locks of the session are released."""
+        """An answer OK would say that the locks of the session are released."""
         new = self.open("svc", self.second)
         self.do(new, "LOCK", "window")
         self.cluster.run(0.5)

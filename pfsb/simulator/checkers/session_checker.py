@@ -145,12 +145,12 @@ class SessionChecker:
             self._did_not_run(ticket, command, result)
 
     def _is_its_own(self, ticket: Ticket, command: Command, epoch: int) -> None:
-        """Require that a result goes to no connection which is fenced off, and to none that asked for something else."""
+        """Require that a result goes to no connection that is fenced off, and to none that asked for something else."""
         ran, ran_epoch = self._ran_as[ticket]
         if epoch < ran_epoch:
             raise Violation(
-                f"{ticket} ran for a connection of epoch {ran_epoch}, and one of epoch {epoch}, which is fenced off, is "
-                "told the result"
+                f"{ticket} ran for a connection of epoch {ran_epoch}, and one of epoch {epoch}, which is fenced off, "
+                "is told the result"
             )
         if ran != command:
             raise Violation(f"{ticket} ran as {ran}, and its result is the answer to {command}")
@@ -234,7 +234,7 @@ class SessionChecker:
             self._was_silent(slot.seq, expired)
 
     def _was_silent(self, seq: int, expired: Expired) -> None:
-        """Departure 41: no update of a session's server was executed for the whole ttl before another one expires it."""
+        """Departure 41: no update of a session's server was executed for the whole ttl before others expire it."""
         since = self._executed_at.get(expired.heard)
         if since is None or seq not in self._executed_at:
             return

@@ -124,7 +124,7 @@ class Servers:
         assert isinstance(answer, Done), f"HELLO is answered {answer}"
         return answer
 
-    def leader(self) -> int:
+    def present_leader(self) -> int:
         leader = self.cluster.leader()
         assert leader is not None, "nobody leads, though all is well"
         return leader

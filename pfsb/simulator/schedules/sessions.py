@@ -51,7 +51,7 @@ def lock_of_an_old_connection(seed: int, patch: Plant | None) -> None:
     """
     servers = Servers(seed, patch)
     cluster = servers.cluster
-    leader = servers.leader()
+    leader = servers.present_leader()
     first, second = (i for i in cluster.ids if i != leader)
     holder = servers.hello(leader, "holder")
     servers.wait_for(lambda told: holder.submit(1, ("LOCK", "door", absent), told))
@@ -71,7 +71,7 @@ def lock_of_an_old_connection(seed: int, patch: Plant | None) -> None:
 def goodbye_of_an_old_connection(seed: int, patch: Plant | None) -> None:
     """The BYE of a connection that is fenced off closes nothing."""
     servers = Servers(seed, patch)
-    first, second = (i for i in servers.cluster.ids if i != servers.leader())
+    first, second = (i for i in servers.cluster.ids if i != servers.present_leader())
     old = servers.hello(first, "user")
     servers.hello(second, "user")
     servers.cluster.run(0.5)
@@ -94,7 +94,7 @@ def takeover_at_the_same_server(seed: int, patch: Plant | None) -> None:
 def client_is_served_by_relays(seed: int, patch: Plant | None) -> None:
     """Departure 41: the leader does not hear a server whose updates are relayed, and expires none of its sessions."""
     servers = Servers(seed, patch)
-    leader = servers.leader()
+    leader = servers.present_leader()
     at = next(i for i in servers.cluster.ids if i != leader)
     user = servers.hello(at, "user", ttl_seconds=3)
     servers.wait_for(lambda told: user.submit(1, ("LOCK", "door", absent), told))
@@ -109,7 +109,7 @@ def client_is_served_by_relays(seed: int, patch: Plant | None) -> None:
 def silent_client_of_an_unheard_server(seed: int, patch: Plant | None) -> None:
     """Departure 41: the client is connected and asks for nothing, and its server answers the leader through the log."""
     servers = Servers(seed, patch)
-    leader = servers.leader()
+    leader = servers.present_leader()
     at = next(i for i in servers.cluster.ids if i != leader)
     servers.hello(at, "user", ttl_seconds=5)
     servers.cluster.cut(at, leader)
@@ -121,7 +121,7 @@ def silent_client_of_an_unheard_server(seed: int, patch: Plant | None) -> None:
 def expiry_is_overtaken(seed: int, patch: Plant | None) -> None:
     """Departure 41: an expiry is void if an update of the session's server is executed before it."""
     servers = Servers(seed, patch)
-    leader = servers.leader()
+    leader = servers.present_leader()
     at = next(i for i in servers.cluster.ids if i != leader)
     user = servers.hello(at, "user", ttl_seconds=5)
     machine = servers.cluster.process(leader).server.machine
@@ -202,12 +202,12 @@ def clocks_a_day_apart(seed: int, patch: Plant | None) -> None:
         cluster.servers[server_id].clock_offset = 2 * DAY_SECONDS + days * DAY_SECONDS
         cluster.restart(server_id)
         cluster.run_until(cluster.has_leader)
-    holder, user = (servers.hello(servers.leader(), name, ttl_seconds=3_000) for name in ("holder", "user"))
+    holder, user = (servers.hello(servers.present_leader(), name, ttl_seconds=3_000) for name in ("holder", "user"))
     servers.wait_for(lambda told: holder.submit(1, ("LOCK", "door", absent), told))
     user.submit(1, ("LOCK", "door", 600_000), lambda result: None)
     cluster.run(1)
     for _ in range(3):
-        former = servers.leader()
+        former = servers.present_leader()
         cluster.crash(former)
         cluster.run(3)
         cluster.run_until(cluster.has_leader)
@@ -228,7 +228,7 @@ def idle_hour(seed: int, patch: Plant | None) -> None:
     for server_id in cluster.ids:
         cluster.resume(server_id)
     cluster.run_until(cluster.has_leader)
-    holder, user = (servers.hello(servers.leader(), name, ttl_seconds=3_000) for name in ("holder", "user"))
+    holder, user = (servers.hello(servers.present_leader(), name, ttl_seconds=3_000) for name in ("holder", "user"))
     servers.wait_for(lambda told: holder.submit(1, ("LOCK", "door", absent), told))
     answers: list[Result] = []
     user.submit(1, ("LOCK", "door", 20_000), answers.append)

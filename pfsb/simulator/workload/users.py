@@ -28,6 +28,8 @@ LOCK_PATIENCE = 4
 """How many times longer a user waits for the answer to a LOCK than to another command: the lock may be held."""
 MIND_CHANGES = 0.3
 """Chance that a user, after HELLO, asks for something else under the numbers that have not run."""
+LATE_GOODBYES = 0.3
+"""Chance that a user says BYE on a connection that it has left, when another connection may have the session."""
 BACKOFF_MAX = 8
 """Maximum factor by which a user waits longer after moves to other servers in vain."""
 
@@ -380,11 +382,12 @@ class User:
 
     def _hang_up(self) -> None:
         """Leave the connection: disconnect at once, or after a while in which the user does not use it."""
-        connection, self._connection, self._is_ready, self._wants_another_server = self._connection, None, False, False
+        connection, self._connection, self._wants_another_server = self._connection, None, False
+        was_ready, self._is_ready = self._is_ready, False
         if connection is None:
             return
         if not self.is_gone and self.name and self.rng.random() < self.profile.doubles:
-            self.cluster.clock.callLater(self.rng.uniform(0, 5), connection.disconnect)
+            self.cluster.clock.callLater(self.rng.uniform(0, 5), self._leave_late, connection, was_ready)
         else:
             connection.disconnect()
         for request in list(self._requests):
@@ -394,6 +397,13 @@ class User:
                 self._drop(request)
         if not self.name:
             self._may_hold = ""
+
+    def _leave_late(self, connection: SimulatedConnection, was_ready: bool) -> None:
+        """Leave a former connection, perhaps with a BYE, which closes the session only if it was not opened anew."""
+        if was_ready and self.rng.random() < LATE_GOODBYES:
+            connection.bye(lambda result: connection.disconnect())
+        else:
+            connection.disconnect()
 
     def _say_goodbye(self) -> None:
         connection = self._connection

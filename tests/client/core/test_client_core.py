@@ -156,7 +156,7 @@ class LostSessionTests(ClientCoreTestCase):
         self.assertEqual(self.script.outcomes[1:], [("NOSESSION", "unknown")])
 
     def test_servers_say_that_they_have_forgotten_the_session(self) -> None:
-        """No command was answered before the session was lost, so only `forgotten` shows that `last=0` proves nothing."""
+        """No command was answered before the session was lost: only `forgotten` shows that `last=0` proves nothing."""
         self.script.submit("INCR n")
         self.script.answer_hello(opened=7)
         self.lose_server()
