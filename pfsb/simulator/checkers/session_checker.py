@@ -234,7 +234,13 @@ class SessionChecker:
             self._was_silent(slot.seq, expired)
 
     def _was_silent(self, seq: int, expired: Expired) -> None:
-        """Departure 41: no update of a session's server was executed for the whole ttl before others expire it."""
+        """Departure 41: another server expires a session if no update of its server was executed for the whole ttl, and
+        none after an ASK for it.
+        """
+        if expired.asked <= expired.heard:
+            raise Violation(
+                f"the session {expired.client_id} has expired, and its server {expired.server_id} was not asked before"
+            )
         since = self._executed_at.get(expired.heard)
         if since is None or seq not in self._executed_at:
             return

@@ -40,6 +40,8 @@ class Expired:
     ttl_ms: int
     heard: int
     """The last slot, before, in which an update of that server was executed; 0: none."""
+    asked: int
+    """The last slot, before, in which an ASK for that server was executed; 0: none."""
 
 
 @define
@@ -62,6 +64,8 @@ class SessionModel:
     """Client id of a session with a name that has ended -> (its last number, the slot of its end)."""
     _heard: dict[int, int] = field(factory=dict)
     """Server -> the last slot in which an update of it was executed."""
+    _asked: dict[int, int] = field(factory=dict)
+    """Server -> the last slot in which an ASK for it was executed."""
 
     def execute(self, seq: int, updates: Sequence[ClientUpdate]) -> Expected:
         """Execute the updates of a slot that have not been executed before, and are within their horizon."""
@@ -96,6 +100,8 @@ class SessionModel:
 
     def _operate(self, seq: int, server_id: int, operation: Sequence[object], expected: Expected) -> None:
         if operation[0] in ABOUT_SERVERS:
+            if operation[0] == "ASK" and isinstance(operation[1], int):
+                self._asked[operation[1]] = seq
             return
         self.revision += 1
         match operation:
@@ -113,7 +119,8 @@ class SessionModel:
                 if heard and known != heard[0]:
                     return
                 if operation[0] == "EXPIRE" and session.server_id != server_id and session.ttl_ms:
-                    expected.expired.append(Expired(client_id, session.server_id, session.ttl_ms, known))
+                    asked = self._asked.get(session.server_id, 0)
+                    expected.expired.append(Expired(client_id, session.server_id, session.ttl_ms, known, asked))
                 self._end(seq, client_id, expected)
 
     def _end(self, seq: int, client_id: str, expected: Expected) -> None:
