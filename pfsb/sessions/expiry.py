@@ -26,18 +26,21 @@ from pfsb.sessions.state_machine import ASK, EXPIRE, Session, SessionStateMachin
 from pfsb.sessions.submission import Submission
 
 LOOK_SECONDS = 0.1
-"""Time, in seconds, between two looks at the deadlines of waits: a wait ends at most so much later."""
+"""Time, in seconds, between two looks at the time limits of PENDING commands: a command gets its result at most so much
+later."""
 TIME_EVERY_MS = 10_000
-"""How much the state machine's time advances, in milliseconds, until a leader orders it although no wait has ended."""
+"""How much time, in milliseconds, passes in the state machine until a leader orders the time, although the time limit
+of no PENDING command has passed."""
 DEAF_TIMEOUTS = 4
-"""How long, in units of `progress_seconds`, a server may execute nothing and be behind before it counts as deaf."""
+"""How long, in units of `progress_seconds`, another server may be behind and execute nothing before the leader counts
+the clients of its sessions as silent."""
 ANSWER_UPDATES = 4
 """How long a server has for its answer to ASK, in units of `update_seconds`, beside one `progress_seconds`.
 
-It needs one to learn of ASK, and two until its answer goes to all servers, which relay it (Departure 17).
+The server needs one to learn of ASK, and two until its answer goes to all servers, which relay it (Departure 17).
 """
 SWEEP_EVERY = 5
-"""Number of looks at deadlines for each sweep over all sessions."""
+"""After this many looks at time limits (`LOOK_SECONDS`), all sessions are searched for those that must expire."""
 
 
 @frozen
@@ -59,7 +62,8 @@ class Asked:
 
 
 class Expiry:
-    """Notices, at one server, overdue sessions and waits, and introduces the operation or proposal that ends them."""
+    """Notices, at one server, sessions and PENDING commands whose time is over, and introduces the operation or the
+    proposal that ends them."""
 
     def __init__(
         self,
@@ -98,11 +102,11 @@ class Expiry:
             self._call = self._clock.callLater(LOOK_SECONDS, self.look)
 
     def _end_waits(self) -> None:
-        """Propose, in a turn, an empty batch for its time alone, if no other batch has done that.
+        """Proposes an empty batch for its time alone, in a turn at the leader, if no other batch has brought the time.
 
-        The batch is due when the first deadline has passed. It is also due `TIME_EVERY_MS` after the last executed
-        slot, as long as an application waits for a time: so a server that is restarted, or that missed some slots, has
-        lost little of the time when it leads (Departure 40).
+        The batch is due when the time limit of a PENDING command has passed. It is also due `TIME_EVERY_MS` after the
+        last executed slot, as long as a command with a time limit is PENDING: so a server that is restarted, or that
+        missed some slots, has lost little of the time when it leads (Departure 40).
         """
         deadline = self._machine.next_deadline()
         if deadline is None:
@@ -174,7 +178,8 @@ class Expiry:
     def _is_silent(self, session: Session) -> bool:
         """True if the session's client is silent at present, and this server is the one that must expire the session.
 
-        A new leader, or a restarted server, counts the silence of a client from its first sweep on.
+        A new leader, or a restarted server, counts the silence of a client from its own first search of all sessions
+        (`sweep`) on.
         """
         if session.server_id == self._server_id:
             return not self._submission.speaks_for(session.client_id, session.epoch)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from pfsb.paxos.messages import Message
 
 FRAME_BYTES_MAX: Final = 60_000
-"""Maximum size, in bytes, of a frame: fits a UDP datagram over IPv4 and IPv6, with room to spare."""
+"""Maximum size, in bytes, of a frame: it fits a UDP datagram over IPv4 and IPv6, with room to spare."""
 
 MAGIC: Final = b"PFSB"
 VERSION: Final = 2
@@ -127,11 +127,11 @@ class FrameCodec:
     with a secret and servers without one refuse each other's frames: if unsealed frames were taken, the secret would
     protect nothing.
 
-    The seal proves that a server of the cluster made the frame: the tag covers the whole frame, so header and body
-    cannot be changed or recombined without the secret. The seal does not prove which server it was, since all of them
-    share the secret, and does not encrypt. No two frames of one storage have the same pair of incarnation and counter,
-    because the incarnation is increased on disk before the server sends anything; so a receiver can refuse repetitions
-    (`ReplayGuard`).
+    The seal proves that a server of the cluster made the frame: the BLAKE2b tag in it covers the whole frame, so header
+    and body cannot be changed or recombined without the secret. The seal does not prove which server it was, since all
+    of them share the secret, and does not encrypt. No two frames of one storage have the same pair of incarnation and
+    counter, because the incarnation is increased on disk before the server sends anything; so a receiver can refuse
+    repetitions (`ReplayGuard`).
     """
 
     membership: FrameIdentity
@@ -163,7 +163,7 @@ class FrameCodec:
     # -- out --------------------------------------------------------------------------------------
 
     def seal(self, encoded: Sequence[bytes]) -> list[bytes]:
-        """Frames that carry these encoded messages, in this order: as few frames as the order allows.
+        """Pack these encoded messages, in this order, into frames: as few frames as the order allows.
 
         Raises `FrameTooLarge`, and makes no frame, if one of the messages is too large for a frame.
         """
@@ -209,8 +209,8 @@ class FrameCodec:
     def open(self, frame: bytes) -> OpenedFrame:
         """Check a frame and decode all of its messages. Raises `FrameRefused` and nothing else, whatever the bytes are.
 
-        The counter of the seal is remembered only after the tag was found right, so that a forged frame cannot make the
-        true frame with the same counter look like a repetition.
+        The counter of the seal is remembered only after the seal was found right, so that a forged frame cannot make
+        the true frame with the same counter look like a repetition.
         """
         sender, identity = self._check_header(frame)
         if self._keyed is not None:

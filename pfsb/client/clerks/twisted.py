@@ -31,7 +31,7 @@ class TwistedClerk:
     def __init__(
         self, reactor: Any, servers: Servers, *, timeout_seconds: float | None = TIMEOUT_SECONDS, **options: Any
     ) -> None:
-        """`timeout_seconds` limits each call, except waiting for a lock; None: a call waits for ever."""
+        """`timeout_seconds` limits each call by itself, except waiting for a lock; None: a call waits for ever."""
         self._core = make_clerk_core(servers, **options)
         self._timeout = timeout_seconds
         self._driver = TwistedDriver(reactor, self._core)
@@ -103,18 +103,19 @@ class TwistedClerk:
         return self.run(calls.mput(values))
 
     def mget(self, *keys: str) -> Deferred[dict[str, Entry]]:
-        """Get several keys; the Deferred fires with the entries of those that exist, all as of one moment."""
+        """Get several keys; the Deferred fires with an `Entry` for each of these keys that exists, as they were at one
+        moment."""
         return self.run(calls.mget(*keys))
 
     def range(self, first: str = "", end: str = "", *, limit: int = 1_000) -> Deferred[list[Entry]]:
         """Get at most `limit` entries, in byte order of the keys, from key `first` on to before key `end`.
 
-        If `end` is "", the range goes on to the last key.
+        If `end` is "", the range goes on to the last key. The Deferred fires with the entries.
         """
         return self.run(calls.range_(first, end, limit=limit))
 
     def keys(self, first: str = "", end: str = "", *, limit: int = 1_000) -> Deferred[list[str]]:
-        """Get the keys that `range` would give, without their values."""
+        """Get keys; the Deferred fires with the keys of the entries that `range` with the same arguments would give."""
         return self.run(calls.keys(first, end, limit=limit))
 
     def say(self, text: str) -> Deferred[int]:
@@ -131,7 +132,10 @@ class TwistedClerk:
         return LockContext(self, name, wait)
 
     def acquire(self, name: str, wait: float | None = None) -> Deferred[HeldLock]:
-        """Get a lock, and hold it until `release`. Fails with `LockTimeout` after `wait` seconds; None: never."""
+        """Get a lock, and hold it until `release`; the Deferred fires with the lock.
+
+        It fails with `LockTimeout` after `wait` seconds; None: never.
+        """
         granted: Deferred[HeldLock] = Deferred(lambda _granted: forget())
 
         def told(result: HeldLock | ClerkError) -> None:
@@ -143,7 +147,10 @@ class TwistedClerk:
         return granted
 
     def release(self, held: HeldLock) -> Deferred[None]:
-        """Give a lock back. The Deferred fails with `LockLost` if the lock was lost before."""
+        """Give a lock back.
+
+        The Deferred fires when that is done, and fails with `LockLost` if the lock was lost before.
+        """
         answered: Deferred[Reply] = Deferred()
         self._core.release(held, _teller(answered), self._driver.now, self._timeout)
         self._driver.act()
@@ -155,9 +162,10 @@ class TwistedClerk:
         first: int | None = None,
         failed: Callable[[ClerkError], None] = lambda _error: None,
     ) -> Listening:
-        """Call `heard` with every line of the chat from number `first` on; None: with those added from now on.
+        """Call `heard` with each line of the chat from number `first` on; None: with each that is added from now on.
 
-        `failed` is called if no more lines will come, because the clerk was closed or the cluster has no chat.
+        `failed` is called once, with the error, if no more lines will come, because the clerk was closed or the cluster
+        has no chat.
         """
 
         def deliver(line: ChatLine) -> bool:
@@ -179,7 +187,7 @@ class Listening:
     _listener: Listener
 
     def stop(self) -> None:
-        """Stop listening: the listener's callback is not called any more."""
+        """Stop listening: the callbacks `heard` and `failed` of `TwistedClerk.listen` are not called any more."""
         self._core.unlisten(self._listener, self._driver.now)
         self._driver.act()
 

@@ -20,10 +20,11 @@ QUESTION_VERBS: Final = frozenset({"GET", "MGET", "RANGE", "KEYS", "LOG", "LOCKS
 """Verbs of questions, which change nothing: a server does not take the number of a question as used."""
 
 Answered = Callable[[Reply], None]
+"""Call-back with the reply to one command, a server's or a refusal of the client itself: called at most once."""
 
 
 def verb_of(line: str) -> str:
-    """The verb of a line without a number, in upper case."""
+    """The verb, in upper case, of a line that does not begin with a number."""
     return (line.split(None, 1) or [""])[0].upper()
 
 
@@ -67,5 +68,6 @@ class Command:
         answered(reply)
 
     def hand_over(self, answered: Answered) -> None:
-        """Have the answer passed to another callback, because the first one does not wait any longer."""
+        """Have the answer passed to the callback `answered`, in place of the first one, which does not wait any
+        longer."""
         self._answered = answered

@@ -29,7 +29,10 @@ class CommandQueue:
         self._waiting.appendleft(command)
 
     def next(self) -> Command | None:
-        """The command that may be sent now; None: the queue is empty, or the window is full."""
+        """The command that may be sent now, which stays in the queue.
+
+        None: no command waits, or `window` commands are under way.
+        """
         while self._waiting and self._waiting[0].is_over:
             self._waiting.popleft()
         return self._waiting[0] if self._waiting and len(self._sent) < self.window else None
@@ -63,7 +66,8 @@ class CommandQueue:
                 command.times_sent = 0
 
     def refuse(self, code: str, text: str, concerns: Callable[[Command], bool]) -> None:
-        """Refuse the waiting commands that `concerns` selects; each refusal says whether its command may have run."""
+        """Refuse each waiting command for which `concerns(command)` is true; its refusal says whether it may have
+        run."""
         waiting = [command for command in self._waiting if not command.is_over]
         self._waiting = deque(command for command in waiting if not concerns(command))
         for command in filter(concerns, waiting):

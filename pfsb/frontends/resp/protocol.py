@@ -26,7 +26,8 @@ from pfsb.support.spelling import nearest
 
 @define(eq=False)
 class RespReplyQueue(ReplyQueue):
-    """A `ReplyQueue` without places out of order: a reply of Redis has no number that tells which request it is for."""
+    """A `ReplyQueue` in which each reply comes in the order of the requests: a reply of Redis has no number that tells
+    which request it is for."""
 
     blocked: bool = field(init=False, default=False)
     """True while a LOCK has no answer. As in Redis, no command behind a blocking one is handled meanwhile."""
@@ -68,7 +69,8 @@ class RespConversation:
     """
 
     def __init__(self, factory: RespFactory, replies: RespReplyQueue, on_session_end: Callable[[], None]) -> None:
-        """`on_session_end` is called when the client's session has ended: the caller must then end the connection."""
+        """`on_session_end` is called, once and without arguments, when the client's session has ended: the caller must
+        then end the connection."""
         self.conversation = Conversation(
             factory.server, factory.verbs, replies, self._end_with_session, has_numbers=False
         )
@@ -95,12 +97,14 @@ class RespConversation:
             self.reply(refusal(error), form)
 
     def reply(self, result: Result, form: Form = replies.ok) -> None:
-        """Takes a place in the queue of replies for a request whose result is known at once."""
+        """Takes the next place in the queue of replies, and fills it: `form` makes the reply of `result`, which is
+        known at once."""
         self.conversation.submit_pipelined()
         self._replies.place(form)(result)
 
     def _translate(self, words: list[bytes]) -> TranslatedCommand | bytes:
-        """The translation of a command, or the reply itself to a command about the connection. Raises `BadRequest`."""
+        """Translate a command of Redis; for a command about the connection, return the bytes of the reply instead.
+        Raises `BadRequest`."""
         name, *args = map(_text, words)
         name = name.upper()
         command = COMMANDS.get(name)
@@ -160,7 +164,8 @@ class RespProtocol(StreamProtocol):
         return self._resp_replies.blocked or super()._must_wait(conversation)
 
     def _may_read(self, conversation: IConversation) -> bool:
-        """True if the connection is to be read: even while a LOCK waits, until a window of requests has come.
+        """True if the connection is to be read: even while a LOCK waits, until `session_window` requests wait behind
+        it.
 
         A LOCK may wait for hours, and only a server that reads the connection notices that the client is gone.
         """
@@ -169,7 +174,8 @@ class RespProtocol(StreamProtocol):
 
 
 class RespFactory(StreamFactory):
-    """Makes connections that speak the Redis protocol from their first byte on."""
+    """Makes a `RespProtocol` for each connection to one server, and holds what they share, such as the cursors of
+    SCAN."""
 
     def __init__(self, server: Server, clock: IReactorTime, verbs: Verbs, beside: StreamFactory | None = None) -> None:
         super().__init__(server, clock, beside)

@@ -65,7 +65,7 @@ class ExecutionChecker:
         require(known == value, f"S1: slot {seq} is {known} elsewhere, {value} at server {server_id}")
 
     def ordered(self, server_id: int, seq: int, batch: bytes) -> None:
-        """Check that a slot is ordered with the same batch at every server (S1).
+        """Check that no other server has ordered another batch in this slot than this server has (S1).
 
         The slot need not be executed yet: a slot before it may still be missing.
         """
@@ -86,7 +86,7 @@ class ExecutionChecker:
 
 @define
 class AnswerChecker:
-    """Checks that an answered update keeps its slot: every later answer for it must give the same slot.
+    """Checks that all answers to one update name the same slot, the one in which the update ran.
 
     `ClusterChecker.answered` checks that the slot is on the disks of a majority, so that it survives every crash
     (docs/architecture.rst).
@@ -102,15 +102,16 @@ class AnswerChecker:
 
 @define
 class ClusterChecker:
-    """All checkers of the protocol for one cluster, which reports messages, executions and answers to this object.
+    """All checkers of the protocol for one cluster, which reports its messages, executions and answers here.
 
-    `digest(server_id, seq)` returns a server's digest of all slots up to `seq`; None if the server no longer keeps it.
+    `digest(server_id, seq)` is called each time that a server's execution of slot `seq` is settled. It returns that
+    server's digest of all slots up to `seq`, or None if the server no longer keeps this digest.
     """
 
     disks: dict[int, MemoryDisk]
     digest: Callable[[int, int], bytes | None]
     horizon_slots: int = 100_000
-    """Number of slots within which a leader must not bind an update to a second slot.
+    """In one view, a leader must not bind an update to two slots that are at most this number of slots apart.
 
     Equal to `horizon_slots` of the servers' settings.
     """
@@ -161,11 +162,12 @@ class ClusterChecker:
         require(seq in self.execution.values, f"{identity} was answered with slot {seq}, which no server has executed")
         value = self.execution.values[seq][1]
         require(identity in [row[:2] for row in value], f"{identity} was answered with slot {seq}, which holds {value}")
-        holders = [i for i, disk in self.disks.items() if seq in disk.contents.slots]
+        holders = [i for i, disk in self.disks.items() if disk.has(seq)]
         require(2 * len(holders) > len(self.disks), f"slot {seq} is answered, and only on the disks of {holders}")
 
     def all_equal(self, server_ids: Sequence[int]) -> bool:
-        """Whether all these servers have executed up to the same slot, and all their executions are settled."""
+        """Whether each of these servers has executed up to one slot, the same for all, and has settled all its
+        executions."""
         execution = self.execution
         arus = {up_to[i] for i in server_ids for up_to in (execution.executed_up_to, execution.settled_up_to)}
         return len(arus) == 1

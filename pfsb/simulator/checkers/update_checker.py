@@ -17,19 +17,23 @@ Identity = tuple[str, int]
 """The name of an update: (client_id, timestamp)."""
 
 COPIES_OF_A_FRAME_MAX = 4
-"""Maximum number of copies of one frame that a receiver is taken to get from the simulated network.
+"""A server may relay an update at most this many times for each copy that the update's own server has sent to it.
 
-The network sends a frame off at most three times: the frame, a duplicate, and an echo, which is a late copy.
+The simulated network delivers a frame at most three times: the frame, a duplicate, and an echo, which is a late copy.
+The bound leaves room for one more. It therefore shows that an update is relayed again and again, not each relay too
+many.
 """
 
 
 @frozen
 class Binding:
-    """The slot to which a leader has bound an update."""
+    """The slot that a leader, by a proposal in its own view, has chosen or repeated for an update."""
 
     seq: int
     fresh: bool
-    """Whether the leader has chosen the slot itself: no earlier view had proposed the same batch in that slot."""
+    """Whether the leader was free to put the update into this slot: the batch that holds the update had not been
+    proposed for this slot before. Otherwise the leader only repeats what the leader of another view has proposed
+    there."""
 
 
 @define

@@ -25,7 +25,10 @@ from pfsb.simulator.cluster.transport import SimulatedTransport
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
 OnExecuted = Callable[[int, int, Sequence[ClientUpdate]], None]
-"""Called with (seq, time_ms, updates) for each slot that is executed."""
+"""Call-back with (seq, the state machine's time in ms, the updates that run in the slot).
+
+A `WatchedStateMachine` calls it once for each slot, just before the server executes the slot.
+"""
 
 
 @implementer(IStateMachine)
@@ -62,11 +65,13 @@ class ServerParts:
     """
     on_failure: Callable[[Failure], None]
     answered: Callable[[Identity, int], None]
-    """The server calls this with each update that it answers, and with the slot of the update."""
+    """The server calls this each time that it answers an update, with the update's identity and the slot in which it
+    ran."""
     introduced: Callable[[ClientUpdate], None]
-    """The server calls this with each update that one of its own clients asks for."""
+    """A `ServerProcess` calls this with each update of its own clients, before it gives the update to the protocol. A
+    `ProtocolProcess` does not: `SimulatedCluster.submit` tells the checkers of its updates."""
     settle: Callable[..., None]
-    """`settle(check, *args)` runs a check as soon as the execution that is under way counts (`Probe.settle`).
+    """`settle(check, *args)` calls `check(*args)` as soon as the execution that is under way counts (`Probe.settle`).
 
     That is when the durability gate lets out its effects (docs/internals/turn.rst).
     """
@@ -91,7 +96,7 @@ class RecordingStateMachine:
     """The simplest state machine: it keeps a list of the updates that it has executed."""
 
     executed: list[tuple[int, str, int, bytes]] = field(factory=list)
-    """(seq, client_id, timestamp, payload) of all updates that were executed."""
+    """(seq, client_id, timestamp, payload) of each update that was executed, in the order of execution."""
     slots: int = 0
     slot_of: dict[Identity, int] = field(factory=dict)
     expired: list[Identity] = field(factory=list)
@@ -132,7 +137,7 @@ class ProtocolProcess:
         self.replica.start()
 
     def drain(self, drained: Callable[[], None]) -> None:
-        """Let the cluster stop this server at once: its clients can ask any other server."""
+        """Call `drained` at once, so that the cluster stops this server: its clients can ask any other server."""
         drained()
 
     def stop(self) -> None:
@@ -143,9 +148,10 @@ class ProtocolProcess:
         self.replica.perform(self._introduce, update)
 
     def _introduce(self, update: ClientUpdate) -> None:
-        """Introduce an update to the protocol.
+        """Give an update of a client to the protocol.
 
-        An update that this server has executed already is answered again from memory, behind the durability gate (G16).
+        An update that this server has executed already is only answered again, from memory and behind the durability
+        gate (G16).
         """
         identity = (update.client_id, update.timestamp)
         seq = self.state_machine.slot_of.get(identity)
@@ -191,7 +197,7 @@ class SimulatedServer:
     """Whether the disk is full. A server that starts on a full disk stops itself when its first write fails."""
 
     def describe(self) -> str:
-        """The state of the server, as half a line of text."""
+        """The state of the server in words, for its line in `SimulatedCluster.picture`."""
         if self.running is None:
             return "down"
         data = self.running.process.replica.data

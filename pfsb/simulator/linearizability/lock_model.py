@@ -17,7 +17,8 @@ class LockState(NamedTuple):
     token: int | None = None
     """The token of the holder; None if there is no holder, or if no answer has shown the token."""
     floor: int = 0
-    """The highest token of a grant so far, as far as answers show tokens. The next grant has a higher one."""
+    """The highest token that the answers to the operations so far in the order show. The next grant has a higher
+    one."""
 
 
 class LockSpecification:
@@ -28,7 +29,7 @@ class LockSpecification:
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        """Make the specification, which is the same for all operations."""
+        """Ignore `operations`: all locks have the same specification, whatever was asked of them."""
 
     def start(self) -> LockState:
         return LockState()
@@ -43,9 +44,10 @@ class LockSpecification:
                 return LockState(floor=state.floor) if state.holder == operation.client else state
 
     def position(self, operation: Operation) -> int | None:
-        """The position is twice the token for a grant of the lock, and twice its token + 1 for an UNLOCK with a token.
+        """The place of an operation in every right order (`Specification.position`), as its answer shows it.
 
-        An UNLOCK comes behind all grants with its token, and before those with the next token.
+        It is twice the token for a grant of the lock, and twice the token, plus 1, for an UNLOCK with a token: the
+        UNLOCK comes behind all grants with its token, and before those with the next token.
         """
         match operation.command, operation.answer:
             case ("UNLOCK", _, token), Done():

@@ -22,8 +22,8 @@ class Register(NamedTuple):
     revision: int | None = None
     """The revision of the value; None if the key is absent, or if no answer has shown the revision."""
     floor: int = 0
-    """The highest revision of an operation on this key so far, as far as answers show revisions. Every later change
-    has a higher one."""
+    """The highest revision that the answers to the operations so far in the order show. A later change of this key has
+    a higher one."""
 
 
 class _CommandEffect(NamedTuple):
@@ -38,12 +38,12 @@ class _CommandEffect(NamedTuple):
 class RegisterSpecification:
     """GET, PUT, DEL, CAS, INCR, APPEND and PUTHASH on one key, which is absent at first.
 
-    As far as answers show revisions, a change must have a higher revision than all earlier operations on this key, and
-    a GET must show the revision of the latest change.
+    As far as answers show revisions, a change must have a higher revision than all operations on this key that are
+    before it in the order, and a GET must show the revision of the latest change before it.
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        """Make the specification, which is the same for all operations."""
+        """Ignore `operations`: all keys have the same specification, whatever was asked of them."""
 
     def start(self) -> Register:
         return Register()
@@ -59,9 +59,10 @@ class RegisterSpecification:
         return _written(state, outcome, revision)
 
     def position(self, operation: Operation) -> int | None:
-        """The position is twice the revision for a change, and twice the revision + 1 for a GET.
+        """The place of an operation in every right order (`Specification.position`), as its answer shows it.
 
-        A GET comes behind the change whose revision it shows, and before the next change.
+        It is twice the revision for a change, and twice the revision, plus 1, for a GET: the GET comes behind the
+        change whose revision it shows, and before the next change.
         """
         revision = revision_of(operation)
         return None if revision is None else 2 * revision + (operation.command[0] == "GET")

@@ -26,13 +26,17 @@ from pfsb.simulator.workload.users import User
 
 
 class Population(Protocol):
-    """The servers and users of a run: the interface through which `Run` deals with both kinds of them."""
+    """The interface through which `Run` deals with the servers and users of a run.
+
+    `UserPopulation` and `PaperClientPopulation` implement it.
+    """
 
     size: int
     """Number of users."""
 
     def build(self, parts: ServerParts) -> SimulatedProcess:
-        """Build the process of one server, anew for each of its incarnations."""
+        """Make the process of one server from what the cluster gives it. The cluster calls this at each start of a
+        server."""
 
     def begin(self) -> None:
         """Let the users begin."""
@@ -44,13 +48,15 @@ class Population(Protocol):
         """A sentence for each user that still waits for something."""
 
     def check_bounds(self) -> None:
-        """Raises `Violation` if a table grows beyond its bounds or a periodic timer has stopped."""
+        """Raises `Violation` if a table in a server's memory has grown beyond its limit, or a periodic timer has
+        stopped."""
 
     def state(self, server_id: int) -> dict[str, object]:
         """The parts of a server's state that must be equal at all servers, by name."""
 
     def check_history(self) -> None:
-        """Raises `Violation` if no order of execution explains all the answers that the users got."""
+        """Raise `Violation` if there is no order of execution that explains every answer which a user of the run has
+        got."""
 
     def count(self, marks: Marks) -> None:
         """Add to `marks` the counts that are known only at the end of a run."""
@@ -155,7 +161,7 @@ class UserPopulation:
 
 @define(eq=False)
 class PaperClientPopulation:
-    """Servers that run the protocol alone, and the clients of section 3.
+    """Servers that run the protocol alone, and the clients of section 3 of the paper.
 
     Each client has one outstanding update, which it repeats at any server until it is answered.
     """

@@ -40,7 +40,7 @@ SHRUNK_MAX: Final = 3
 DIAGRAM_ROWS: Final = 120
 """Maximum number of rows of a diagram."""
 EVENTS_KEPT: Final = 50_000
-"""Maximum number of events that are kept for a diagram."""
+"""Maximum number of events that are kept for the diagram of a run: the last ones of the run."""
 
 
 class Options(usage.Options):
@@ -111,7 +111,7 @@ class Options(usage.Options):
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything is drawn by the mixed profile, so that all its marks can be required."""
+        """Whether no option narrows what the mixed profile draws, so that enough seeds must reach all marks."""
         left_out = (self["servers"], self["seconds"], self["users"], self["faults"])
         as_drawn = self["profile"] == "mixed" and not self["without"] and self["broken"] is None
         return as_drawn and left_out == (None,) * len(left_out)

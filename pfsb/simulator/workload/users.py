@@ -31,12 +31,12 @@ MIND_CHANGES = 0.3
 LATE_GOODBYES = 0.3
 """Chance that a user says BYE on a connection that it has left, when another connection may have the session."""
 BACKOFF_MAX = 8
-"""Maximum factor by which a user waits longer after moves to other servers in vain."""
+"""Maximum factor by which a user waits longer for answers after moves to other servers that brought none."""
 
 
 @define(eq=False)
 class User:
-    """One user, with at most one connection in use at a time."""
+    """One user. It uses at most one connection at a time, and may leave an old one open for a while."""
 
     cluster: SimulatedCluster
     checks: SessionChecker
@@ -413,9 +413,10 @@ class User:
         connection.bye(lambda result: self._session_is_over(connection, "BYE"))
 
     def _session_is_over(self, connection: SimulatedConnection, code: str) -> None:
-        """Called when the session has expired, was closed, or was taken over by another connection of this user.
+        """Called by `connection` when its session has expired or was taken over by another connection, or BYE was
+        answered.
 
-        If the present connection has lost its session, the user connects again.
+        If the user has not left this connection meanwhile, it leaves it now and connects again.
         """
         if connection is self._connection:
             self._move()
