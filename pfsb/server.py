@@ -129,7 +129,7 @@ class Server:
         self.replica.start()
         self.local_clients = LocalClients(
             self.server_id,
-            self.replica.data.server.incarnation,
+            self.replica.data.server.incarnation_name,
             self.replica,
             self.machine,
             self.catalogue,

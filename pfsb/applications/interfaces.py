@@ -115,7 +115,7 @@ class IContext(Interface):
     """
 
     revision = Attribute("int: the count of commands executed so far, this one included")
-    time_ms = Attribute("int: the state machine's time, milliseconds since 1970; never goes back")
+    time_ms = Attribute("int: the state machine's time in milliseconds; never goes back, and is no clock for people")
     session = Attribute("str: the client id of the session that the command belongs to")
     ticket = Attribute("Ticket of the command that is being executed")
 
@@ -127,7 +127,8 @@ class IReplicatedApplication(Interface):
     """A deterministic state machine: the same commands in the same order give the same state and the same results.
 
     So `execute` may use no clock, random number or float, may not rely on the order of a set, and may do no input or
-    output.
+    output. It refuses a command by returning `Refused` or raising `BadRequest`, before it has changed anything. For all
+    other exceptions see `pfsb.sessions.application_failures`.
     """
 
     name = Attribute("str: the name in the configuration's `apps`")

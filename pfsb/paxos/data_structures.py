@@ -132,6 +132,17 @@ class ServerData:
     state: State = State.LEADER_ELECTION
     incarnation: int = 0
     """Number of times that the storage of this server was started, this time included."""
+    storage_identity: bytes = b""
+    """Random bytes that its storage was made with; empty until the storage is opened."""
+
+    @property
+    def incarnation_name(self) -> str:
+        """A name that no other incarnation of any server has: server, identity of the storage, incarnation.
+
+        A storage counts its incarnations from 1. Only the identity tells those of a new storage from those of one that
+        was lost.
+        """
+        return f"{self.server_id}.{self.storage_identity.hex()}.{self.incarnation}"
 
 
 @define

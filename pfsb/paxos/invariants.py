@@ -67,8 +67,8 @@ def _violated_by_time(replica: Replica, memory: Memory) -> Iterator[str]:
         yield f"1: Local_Aru went back from {memory.local_aru} to {data.ordering.local_aru}"
     if data.views.last_installed < memory.last_installed:
         yield f"1: Last_Installed went back from {memory.last_installed} to {data.views.last_installed}"
-    if queue.time_ms < memory.time_ms:
-        yield f"1: the state machine's time went back from {memory.time_ms} to {queue.time_ms}"
+    if queue.time.time_ms < memory.time_ms:
+        yield f"1: the state machine's time went back from {memory.time_ms} to {queue.time.time_ms}"
     for seq, batch in memory.ordered.items():
         slot = data.ordering.global_history.get(seq)
         if slot is None and seq > data.ordering.global_history.floor:
@@ -138,7 +138,7 @@ def _remember(replica: Replica, memory: Memory) -> None:
     data = replica.data
     memory.local_aru = data.ordering.local_aru
     memory.last_installed = data.views.last_installed
-    memory.time_ms = replica.ordered_queue.time_ms
+    memory.time_ms = replica.ordered_queue.time.time_ms
     memory.leads = data.server.state is State.REG_LEADER
     if memory.leads:
         memory.led = data.views.last_installed

@@ -14,7 +14,8 @@ from attrs import frozen
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.data_structures import Slot
 from pfsb.paxos.interfaces import IStateMachine
-from pfsb.paxos.messages import Batch, ClientUpdate, GloballyOrderedUpdate
+from pfsb.paxos.messages import Batch, ClientUpdate, GloballyOrderedUpdate, State
+from pfsb.paxos.ordered_time import OrderedTime
 from pfsb.paxos.records import AruRecord, OrderedRecord
 
 DIGEST_BYTES = 16
@@ -60,8 +61,6 @@ class OrderedUpdateQueue(Handler):
         self._state_machine = state_machine
         self.last_executed = core.data.clients.last_executed
         """Last_Executed of Figure 2, by which each update is executed only once (G15 i)."""
-        self.time_ms = 0
-        """The state machine's time, in milliseconds: the highest leader's clock in an executed batch."""
         self.horizon_slots = core.settings.horizon_slots
         """Number of slots for which an update is valid (Departure 7); a setting of the cluster once it has any."""
         self.oldest_valid = 0
@@ -70,6 +69,7 @@ class OrderedUpdateQueue(Handler):
         The value never goes back, also when the horizon grows (Departure 34): what Last_Executed has dropped by then
         could not keep an update of that age from being executed twice.
         """
+        self.time = OrderedTime(core.clock)
         self.digests = DigestChain(core.settings.digests_kept)
 
     def mark_ordered(self, message: GloballyOrderedUpdate) -> list[Executed]:
@@ -125,7 +125,7 @@ class OrderedUpdateQueue(Handler):
         assert slot.ordered is not None
         slot.voters.clear()
         time_ms, updates = slot.ordered.open()
-        self.time_ms = max(self.time_ms, time_ms)
+        time_ms = self.time.execute(time_ms, leads=self._data.server.state is State.REG_LEADER)
         last_executed = self.last_executed
         oldest = self.oldest_valid = max(self.oldest_valid, seq - self.horizon_slots)
         fresh = []
@@ -137,7 +137,7 @@ class OrderedUpdateQueue(Handler):
                 self._state_machine.too_old(update)
             else:
                 fresh.append(update)
-        self._state_machine.execute(seq, self.time_ms, fresh)
+        self._state_machine.execute(seq, time_ms, fresh)
         last_executed.drop_older_than(oldest)
         self.digests.extend(slot.ordered.data)
         if self._tracer is not None:

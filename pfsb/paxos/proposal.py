@@ -41,8 +41,6 @@ class ProposalHandler(Handler):
         self._on_far_ahead = on_far_ahead
         self.birth = birth
         """Makes the update with the first settings of the cluster (Departure 34)."""
-        self._ahead_ms = 0
-        """Maximum number of milliseconds by which the state machine's time has been ahead of this server's clock."""
         self.skipped: set[int] = set()
         """Numbers of slots in which this server, as leader, proposes nothing, so that the next leader finds holes: set
         by the command FAULT SKIP, for trials."""
@@ -105,14 +103,14 @@ class ProposalHandler(Handler):
         return True
 
     def now_ms(self) -> int:
-        """The time, in milliseconds, that a proposal carries: this server's clock plus `_ahead_ms`.
+        """The time that a proposal carries, in milliseconds (Departure 35).
 
-        The clock of a former leader may have been ahead of this server's clock. Without `_ahead_ms` the state machine's
-        time would stand still until this server's clock had caught up, and waits would not end meanwhile.
+        Only the first slot begins with the wall clock. Until it is executed, this server does not know the time that
+        the first slot has begun with, and further proposals carry 0, which moves the time nowhere.
         """
-        clock_ms = int(self._clock.seconds() * 1000)
-        self._ahead_ms = max(self._ahead_ms, self._ordered_queue.time_ms - clock_ms)
-        return clock_ms + self._ahead_ms
+        if self._data.ordering.last_proposed and not self._ordered_queue.time.time_ms:
+            return 0
+        return self._ordered_queue.time.now_ms()
 
     def resend(self, seq: int) -> None:
         """Send the PROPOSAL of a slot that is not ordered yet once more, with the leader's ACCEPT (section 5.9)."""

@@ -201,7 +201,7 @@ class Replica:
         if self._tracer is not None:
             self._tracer.trace("start", view=found.last_installed, aru=found.local_aru, incarnation=found.incarnation)
         self._transport.start(self, found.identity, found.incarnation, lambda: self.storage.position)
-        self.data.server.incarnation = found.incarnation
+        self.data.server.incarnation, self.data.server.storage_identity = found.incarnation, found.identity
         self.turn.run(self.storage_identity.begin_admission, found.identity)
         self.retransmission.start()
 

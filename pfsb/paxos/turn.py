@@ -155,7 +155,7 @@ class Turn:
         try:
             event(*args)
             self._at_end()
-        except Exception:
+        except BaseException:  # SystemExit, too, leaves a turn in its middle
             self.fail(Failure())
             return
         finally:

@@ -32,12 +32,12 @@ class Bundle(NamedTuple):
     entries: Sequence[Entry]
 
 
-def anonymous(server_id: int, incarnation: int, connection: int) -> str:
+def anonymous(incarnation_name: str, connection: int) -> str:
     """The client id of the anonymous session of a connection, which no other session ever has.
 
-    It contains the incarnation, which every start of a server raises on disk.
+    It contains the name of the server's incarnation (`ServerData.incarnation_name`), which no other incarnation has.
     """
-    return f"{ANONYMOUS}{server_id}.{incarnation}.{connection}"
+    return f"{ANONYMOUS}{incarnation_name}.{connection}"
 
 
 def encode_entries(entries: Sequence[Entry]) -> bytes:

@@ -312,6 +312,9 @@ class ClientConnection:
     def _answer_repeated(self, number: int, answer: Answer) -> None:
         """Answers, in a turn, a repeated number whose command is not under way here, by the session's reply cache."""
         session = self._machine.sessions.get(self.client_id)
+        if session is not None and session.epoch != self.epoch:
+            self._turn.call(answer, evolve(replaced(self.client_id), fate="unknown"))
+            return
         if session is None or number > session.last_number:
             text = f"number {number} comes after {self._highest}: numbers only grow"
             self._turn.call(answer, Refused("BADREQUEST", text))
@@ -323,7 +326,10 @@ class ClientConnection:
             self._turn.call(answer, result)
 
     def _answer_questions(self, questions: Sequence[Command], answer: AnswerAll) -> None:
-        self._turn.call(answer, [self._machine.question(question) for question in questions])
+        """Answer questions in a turn, unless the session has ended: it may have seen later states elsewhere by now."""
+        ended = self._session_end
+        results = [self._machine.question(question) if ended is None else ended for question in questions]
+        self._turn.call(answer, results)
 
     def _give_answer(self, answer: Answer, result: Result) -> None:
         self.unanswered -= 1

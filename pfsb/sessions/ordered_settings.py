@@ -185,8 +185,8 @@ class OrderedSettings(Application):
         return None
 
     def _adopt(self, values: ClusterSettings) -> None:
-        self._values = values
         self.on_change(values)
+        self._values = values
 
     # ------------------------------------------------------------------ snapshots
 

@@ -29,13 +29,13 @@ class PaxosClient:
 class PaxosClients:
     """The Paxos clients of one incarnation of a server.
 
-    Each incarnation has client ids of its own. So an update of a former incarnation that is ordered late is never taken
-    for an update of this incarnation.
+    Each incarnation has client ids of its own, also on a new disk (`ServerData.incarnation_name`). So an update of a
+    former incarnation that is ordered late is never taken for an update of this incarnation.
     """
 
-    def __init__(self, server_id: int, incarnation: int, batch_bytes_max: int) -> None:
+    def __init__(self, server_id: int, incarnation_name: str, batch_bytes_max: int) -> None:
         self._server_id = server_id
-        self._incarnation = incarnation
+        self._incarnation_name = incarnation_name
         self._bytes_max = min(BUNDLE_BYTES_MAX, batch_bytes_max)
         """Maximum total bytes of the bundles in one update; a larger bundle has an update to itself.
 
@@ -88,6 +88,6 @@ class PaxosClients:
         )
 
     def _add_paxos_client(self) -> PaxosClient:
-        paxos_client = PaxosClient(f"{self._server_id}.{self._incarnation}.{len(self._paxos_clients) + 1}")
+        paxos_client = PaxosClient(f"{self._incarnation_name}.{len(self._paxos_clients) + 1}")
         self._paxos_clients[paxos_client.client_id] = paxos_client
         return paxos_client

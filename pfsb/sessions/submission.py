@@ -19,7 +19,7 @@ from pfsb.paxos.replica import Replica
 from pfsb.sessions import bundle
 from pfsb.sessions.bundler import BundlePart, Bundler, nothing
 from pfsb.sessions.paxos_clients import PaxosClients
-from pfsb.sessions.state_machine import CLOSE, SessionStateMachine
+from pfsb.sessions.state_machine import CLOSE, HERE, SessionStateMachine
 
 
 class Submitter(Protocol):
@@ -42,7 +42,7 @@ class Submission:
     def __init__(
         self,
         server_id: int,
-        incarnation: int,
+        incarnation_name: str,
         replica: Replica,
         machine: SessionStateMachine,
         clock: IReactorTime,
@@ -56,7 +56,7 @@ class Submission:
         self._abandoned_max = abandoned_max
         self.draining = False
         """True when the server is stopping: no new commands are accepted."""
-        self.paxos_clients = PaxosClients(server_id, incarnation, replica.settings.batch_bytes_max)
+        self.paxos_clients = PaxosClients(server_id, incarnation_name, replica.settings.batch_bytes_max)
         self._own = Bundler(bundle.SERVER, 0, opens=False)
         """The bundler of the server's own session."""
         self._submitters: dict[str, Submitter] = {}
@@ -119,6 +119,14 @@ class Submission:
         entry = bundle.encode_entries([(0, command)])
         self._own.add(BundlePart((0,), entry, self._clock.seconds(), lambda results: on_result(results[0])))
         self.mark_ready(self._own)
+
+    def answer_leader(self) -> None:
+        """Departure 36: have an update of this server ordered, by which its sessions are known to be served.
+
+        If an operation of this server is under way, that is the answer.
+        """
+        if self._own.idle:
+            self.submit_operation((HERE,))
 
     def mark_ready(self, bundler: Bundler) -> None:
         """Introduces the bundler's next bundle in the next iteration, together with those of all other ready bundlers.
@@ -200,10 +208,14 @@ class Submission:
             bundler.too_old()
         self._end_update(update)
 
-    def completed(self, client_id: str, number: int, result: Result) -> None:
-        """Passes on, in a turn, the result of a command that was PENDING, if its session has a connection here."""
+    def completed(self, client_id: str, epoch: int, number: int, result: Result) -> None:
+        """Passes on, in a turn, the result of a command that was PENDING, if its session has a connection here.
+
+        A connection that has opened the session under another epoch is fenced off: its command of that number is
+        another one, and it must not believe that it holds a lock.
+        """
         submitter = self._submitters.get(client_id)
-        if submitter is not None:
+        if submitter is not None and submitter.epoch == epoch:
             submitter.completed(number, result)
 
     def session_ended(self, client_id: str, epoch: int, refusal: Refused) -> None:

@@ -10,3 +10,14 @@ SERVER_ID_MAX: Final = 65_535
 """Largest id of a server: frames have 16 bits for it."""
 IDENTITY_BYTES: Final = 8
 """Length, in bytes, of a storage's random identity; it shows servers that a peer has lost its disk (Departure 12)."""
+TIME_MS_MAX: Final = 253_402_300_799_999
+"""Latest time, in milliseconds since 1970, that a batch may carry: the end of the year 9999 (UTC).
+
+Times that are computed from it, such as the deadline of a wait, stay far below `NUMBER_MAX`.
+"""
+TIME_STEP_MS_MAX: Final = 3_600_000
+"""Maximum milliseconds by which one slot advances the state machine's time, once it has begun: one hour (Departure 35).
+
+A batch whose time is further ahead advances it by this much, so one wrong message cannot end all waits of the future.
+While something waits for a time, the leader orders the time much more often than that.
+"""

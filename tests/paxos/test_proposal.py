@@ -299,12 +299,24 @@ class RecoveredProposalTests(ReplicaTestCase):
 
 
 class TimeTests(ReplicaTestCase):
-    def test_time_goes_on_from_a_former_leaders_clock(self) -> None:
-        """Departure 4: the state machine's time never goes back, and never stands still either."""
-        self.lead(view=2)
+    def test_time_goes_on_from_the_last_executed_slot(self) -> None:
+        """Departure 35: after the first slot the wall clock of a leader has no influence."""
+        self.start()
         day_ms = 86_400_000
-        self.replica.ordered_queue.time_ms = day_ms
+        self.receive(reply(3, ordered(3, 1, ALICE, time_ms=day_ms)))
+        self.lead(view=2)
         self.assertEqual(self.replica.proposals.now_ms(), day_ms)
         self.advance(0.05)
         self.assertEqual(self.replica.proposals.now_ms(), day_ms + 50)
+        self.transport.sent.clear()
+
+    def test_only_the_first_slot_begins_with_the_wall_clock(self) -> None:
+        """Departure 35: a leader that has executed nothing does not know the time of the first slot."""
+        self.start()
+        self.lead(view=2)
+        self.advance(0.05)
+        self.introduce(own("carol"))
+        self.introduce(own("dave"))
+        first, second = self.take(Proposal)
+        self.assertEqual((first.batch.open()[0] > 0, second.batch.open()[0]), (True, 0))
         self.transport.sent.clear()

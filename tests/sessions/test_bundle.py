@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from pfsb.paxos.data_structures import ServerData
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from tests.sessions.support import encoded
@@ -46,7 +47,10 @@ class EncodingTests(SynchronousTestCase):
 
 class ClientIdTests(SynchronousTestCase):
     def test_anonymous_session_has_an_id_of_its_own(self) -> None:
-        """Server, incarnation and connection together make an id that is never used again."""
-        ids = {bundle.anonymous(s, i, c) for s in (1, 11) for i in (1, 11) for c in (1, 11)}
-        self.assertEqual(len(ids), 8)
+        """Server, storage, incarnation and connection together make an id that is never used again."""
+        servers = [
+            ServerData(s, incarnation=i, storage_identity=d) for s in (1, 11) for i in (1, 11) for d in (b"a", b"b")
+        ]
+        ids = {bundle.anonymous(server.incarnation_name, c) for server in servers for c in (1, 11)}
+        self.assertEqual(len(ids), 16)
         self.assertEqual({each[0] for each in ids}, {bundle.ANONYMOUS})

@@ -15,7 +15,7 @@ from tests.sessions.support import HORIZON_SLOTS, ClusterTestCase, code, value
 
 class PaxosClientsTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.paxos_clients = PaxosClients(2, 7, 100_000)
+        self.paxos_clients = PaxosClients(2, "2.a1.7", 100_000)
         self.alice, self.bob, self.carol = (Bundler(name, 1, opens=False) for name in ("alice", "bob", "carol"))
 
     def ask(self, *bundlers: Bundler, text: str = "") -> None:
@@ -55,7 +55,7 @@ class PaxosClientsTests(PaxosClientsTestCase):
         third = self.one(self.carol)
         self.assertEqual(
             [(u.client_id, u.server_id, u.timestamp, u.made_at) for u in (first, second, third)],
-            [("2.7.1", 2, 1, 100), ("2.7.2", 2, 1, 100), ("2.7.1", 2, 2, 100)],
+            [("2.a1.7.1", 2, 1, 100), ("2.a1.7.2", 2, 1, 100), ("2.a1.7.1", 2, 2, 100)],
         )
 
     def test_present_aru_begins_the_horizon(self) -> None:
@@ -85,7 +85,7 @@ class PaxosClientsTests(PaxosClientsTestCase):
 
     def test_where_batches_are_small_so_are_updates(self) -> None:
         """If a batch holds a single update, bundles travel alone, as the paper's updates do."""
-        self.paxos_clients = PaxosClients(2, 7, 1)
+        self.paxos_clients = PaxosClients(2, "2.a1.7", 1)
         self.ask(self.alice, self.bob)
         self.assertEqual(
             [self.sessions_in(update) for update in self.updates(self.alice, self.bob)], [["alice"], ["bob"]]

@@ -366,7 +366,7 @@ class FaultyApplicationTests(SynchronousTestCase):
         """The command is answered with INTERNAL and its number is used: a repetition does not raise again."""
         epoch = self.driver.open("alice")["epoch"]
         first, again, then = self.driver.run("alice", epoch, (1, ("FAIL",)), (1, ("FAIL",)), (2, INCR))
-        self.assertEqual((code(first), again, value(then)), (("INTERNAL", "none"), first, "1"))
+        self.assertEqual((code(first), again, value(then)), (("INTERNAL", "unknown"), first, "1"))
         self.assertRaisedAndLogged(1)
 
     def test_question_that_raises_is_answered(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
+from math import inf, nextafter
 from typing import Any
 
 from attrs import define, field
@@ -145,8 +146,18 @@ class ServerClock:
         call = SimulatedCall(self, 0.0, 0, callable, args, kw)
         if not self.closed:
             self.calls.add(call)
-            self.clock.put(call, self.clock.seconds() + delay / self.rate)
+            self.clock.put(call, self._later(delay))
         return call
+
+    def _later(self, delay: float) -> float:
+        """The simulation's time after `delay` seconds of this clock: later than now, unless `delay` is 0.
+
+        A delay may be shorter than floating-point numbers of that size can tell apart. A timer that has come due too
+        early by rounding, and waits for the rest, would do so for ever at one instant.
+        """
+        now = self.clock.seconds()
+        later = now + delay / self.rate
+        return nextafter(later, inf) if delay and later == now else later
 
     def callFromThread(self, callable: Callable[..., object], *args: object, **kw: object) -> None:
         """Call a function without delay, after all calls that are due now: the simulation has no threads."""

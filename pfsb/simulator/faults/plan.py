@@ -36,6 +36,7 @@ _KINDS: Final = {
     "disks": ("slow_disk", "failing_disk", "full_disk"),
     "lost_disks": ("lose_disk",),
     "heirs": ("lose_disk_of_follower",),
+    "memory": ("run_out_of_memory",),
     "strangers": ("stranger",),
 }
 """Family -> kinds of faults to draw from; a kind that stands twice is drawn twice as often.

@@ -40,7 +40,7 @@ FAMILIES: Final = (
 """Families of faults: groups of kinds that are switched on and off together. In the mixed profile, each is off in a
 quarter of the seeds, independently of the others."""
 
-ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs", "crash_loops")
+ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs", "crash_loops", "memory")
 """All families of faults, including those that only certain profiles have."""
 
 ALL_FAULTY_KINDS: Final = (
@@ -244,6 +244,28 @@ PROFILES: Final[Mapping[str, Profile]] = {
         # harm only while few slots are used, so the windows are large and the users few and slow.
         settings={"progress_seconds": (1.0, 2.0), "window_slots": (16,), "batch_bytes_max": (48_000,)},
         faults_per_second=(1.5, 3.0),
+    ),
+    "memory": Profile("applications that run out of memory, or of stack, inside a command", ("memory", "crashes")),
+    "takeovers": Profile(
+        "servers that are not heard for a while, and users who go to another one and ask for the same lock there",
+        ("partitions", "clients"),
+        ("one_way", "one_way", "isolate"),
+        servers=(3,),
+        users=(3, 4),
+        user_profile={
+            "patience_seconds": 0.5,
+            "think_seconds": 0.1,
+            "pipeline": 1,
+            "doubles": 0.9,
+            "goes_back": 0.2,
+            "leaves": 0.05,
+            "vanishes": 0.0,
+            "ttl_seconds": 5,
+            "rhythm_seconds": 0.0,
+        },
+        vocabulary={"keys": 1, "locks": 1, "share_of_locks": 0.8, "share_of_reads": 0.05, "share_of_local_reads": 0.05},
+        settings={"progress_seconds": (1.0,), "update_seconds": (1.0,), "alive_seconds": (0.1, 0.2)},
+        faults_per_second=(0.3,),
     ),
     "drains": Profile("servers that are stopped in order, and clocks that are set", ("drains", "clocks", "clients")),
     "paper": Profile(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from pfsb.applications.interfaces import Command, IContext
 from pfsb.server import DRAIN_SECONDS
 from pfsb.simulator.faults.injector import FaultInjector
 from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, LOOK_SECONDS, LOOKS_MAX, between
@@ -140,6 +143,31 @@ class ServerFaults(FaultInjector):
         """Set the clock of a machine wrong by up to a day. Its server uses the new time from its next start on."""
         server = self._cluster.servers[self._rng.choice(self._cluster.ids)]
         server.clock_offset = CLOCKS_BEGIN_SECONDS + self._rng.uniform(-DAY_SECONDS, DAY_SECONDS)
+
+    def run_out_of_memory(self) -> None:
+        """Let the next command of an application fail at one server, before or after it has changed something.
+
+        The server stops, and starts again a while later. The fault goes away when faults cease.
+        """
+        server_id = self._any_server()
+        if server_id is None:
+            return
+        catalogue = self._cluster.process(server_id).server.catalogue
+        application = self._rng.choice(catalogue.applications)
+        execute, error = application.execute, self._rng.choice((MemoryError, RecursionError))
+        changes_first, restarts_after = self._rng.random() < 0.5, between(self._rng, 0.05, 4)
+
+        def fails(command: Command, context: IContext) -> Any:
+            application.execute = execute
+            if self._has_ceased or changes_first:
+                result = execute(command, context)
+            if self._has_ceased:
+                return result
+            self._marks.counts["command failed for want of memory"] += 1
+            self._later(restarts_after, self._restart, server_id)
+            raise error
+
+        application.execute = fails
 
     # ------------------------------------------------------------------ disks
 

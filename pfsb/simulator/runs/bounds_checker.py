@@ -66,7 +66,7 @@ def _wrong_sessions(server: Server) -> Iterator[str]:
 
     # At the end of each slot, `SessionStateMachine` forgets the sessions that ended more than a horizon before it.
     aru, horizon = server.replica.data.ordering.local_aru, server.replica.settings.horizon_slots
-    oldest = min((ended_at for _, ended_at in machine.closed_sessions.values()), default=aru)
+    oldest = min((ended_at for _, ended_at, _ in machine.closed_sessions.values()), default=aru)
     if oldest < aru - horizon:
         yield f"a session that ended in slot {oldest} is not forgotten, and the horizon is {horizon} below {aru}"
 

@@ -13,12 +13,13 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from pfsb.applications.interfaces import Done, Refused, Result
 from pfsb.paxos.messages import State
 from pfsb.paxos.reconciliation import LAZY_VOTES_PATIENCE
 from pfsb.sessions.local_clients import LocalClients
+from pfsb.simulator.checkers.session_checker import ROUNDING_MS
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.healing import heal_all
@@ -141,6 +142,15 @@ class DrillRequest:
         self._result = result
 
 
+@frozen
+class _OrderedTime:
+    """The state machine's time when an update was answered; the other times are simulated seconds."""
+
+    asked: float
+    answered: float
+    time_ms: int
+
+
 @define(eq=False)
 class LivenessDrills:
     """Runs drills in a cluster without faults, and heals the cluster after each drill. Raises `Violation`."""
@@ -253,10 +263,21 @@ class LivenessDrills:
     # ------------------------------------------------------------------ drills
 
     def idleness(self) -> None:
-        """Departure 10: while no update is asked for, there is no election."""
-        view = self.view()
+        """Departures 10 and 35: while no update is asked for, there is no election, and the leader's time goes on."""
+        view, leader = self.view(), self.leader()
+        before = self._order_the_time(leader)
         self.cluster.run(4 * self.times.progress)
         self.require_view(view, "nothing has happened")
+        after = self._order_the_time(leader)
+        self.require_view(view, "something was asked")
+        rate = self.cluster.server_clock(leader).rate * 1000
+        at_least, at_most = (after.asked - before.answered) * rate, (after.answered - before.asked) * rate
+        passed = after.time_ms - before.time_ms
+        if not at_least - ROUNDING_MS <= passed <= at_most + ROUNDING_MS:
+            raise Violation(
+                f"the leader counts {at_least:.0f} to {at_most:.0f} ms between two slots, and their times differ by "
+                f"{passed} ms"
+            )
 
     def lateness(self) -> None:
         """Departure 25: ACCEPTs that are held back leave so soon that no server has to ask others for the slot."""
@@ -393,6 +414,13 @@ class LivenessDrills:
         request = DrillRequest(server_id, self.cluster.process(server_id).server.local_clients)
         request.ask()
         return request
+
+    def _order_the_time(self, leader: int) -> _OrderedTime:
+        """Have something ordered by the leader, and note its time."""
+        asked, request = self.cluster.now, self._ask(leader)
+        self._require_answer(request, self.times.update, "nothing else happens")
+        machine = self.cluster.process(leader).server.machine
+        return _OrderedTime(asked, self.cluster.now, machine.time_ms)
 
     def _cut_everything(self) -> None:
         for a in self.cluster.ids:

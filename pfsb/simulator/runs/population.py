@@ -86,6 +86,7 @@ class UserPopulation:
             parameters.settings.horizon_slots,
             self.marks.counts,
             self.history.session_ended,
+            cluster.clock.seconds,
         )
         self.log = ReadHistory(parameters.vocabulary.names(), self.marks.counts)
         numbers = count(1)

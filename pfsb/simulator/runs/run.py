@@ -124,6 +124,8 @@ class Run:
         self.cluster.network.lasting_faults.update(parameters.lasting)
         loses_disks = not parameters.families.isdisjoint(("lost_disks", "heirs"))
         self.cluster.expected_failures = (OSError, StorageWasReplaced) if loses_disks else (OSError,)
+        if "memory" in parameters.families:
+            self.cluster.expected_failures += (MemoryError, RecursionError)
         users = parameters.users if plan.users is None else min(plan.users, parameters.users)
         self.population = self._populate(users)
         self._injector = AllFaults(self.cluster, parameters, self.marks)

@@ -39,6 +39,8 @@ class SimulatedConnection:
     request reaches the server by itself."""
     client_id: str = ""
     """The client id of the session that this connection has; "" until the server has accepted the connection."""
+    epoch: int = 0
+    """The epoch under which HELLO has opened the session; 0 for an anonymous one."""
     is_disconnected: bool = False
     unanswered: int = 0
     _server_clock: ServerClock = field(init=False)
@@ -116,6 +118,7 @@ class SimulatedConnection:
             if isinstance(result, Done) and not self._server_clock.closed:
                 self.client_id = client_id
                 fields = dict(result.fields)
+                self.epoch = int(fields["epoch"])
                 self.checks.marks["session taken over"] += fields["resumed"] == "yes"
                 self.cluster.findings.note(
                     self.checks.opened, client_id, fields["last"], fields["resumed"] == "yes", answered_up_to
@@ -126,11 +129,11 @@ class SimulatedConnection:
         self._connection.hello(client_id, ttl_seconds, answered)
 
     def _submit(self, number: int, command: Command, told: Told) -> None:
-        ticket = (self.client_id, number)
+        ticket, epoch = (self.client_id, number), self.epoch
 
         def answered(result: Result) -> None:
             if not self._server_clock.closed:
-                self.cluster.findings.note(self.checks.answered, ticket, result)
+                self.cluster.findings.note(self.checks.answered, ticket, command, result, epoch)
                 self.cluster.network.note(repr((self.cluster.now, ticket, result)).encode())
             self.unanswered -= 1
             self._reply_with(told, result)

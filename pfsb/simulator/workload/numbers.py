@@ -37,6 +37,11 @@ class CommandNumbers:
         run."""
         self._last = max(self._last, last)
 
+    def go_back_to(self, last: int) -> None:
+        """Go on after number `last`, and use the numbers above it anew, since none of them has run."""
+        self._last = last
+        self.skipped = [number for number in self.skipped if number <= last]
+
     def restart(self) -> None:
         """Forget all numbers and begin with 1 again, for a new session of the user."""
         self._last = 0

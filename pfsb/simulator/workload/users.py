@@ -26,6 +26,10 @@ LOOK_SECONDS = 0.05
 """How long, in seconds, a user waits between two decisions about its next action."""
 LOCK_PATIENCE = 4
 """How many times longer a user waits for the answer to a LOCK than to another command: the lock may be held."""
+MIND_CHANGES = 0.3
+"""Chance that a user, after HELLO, asks for something else under the numbers that have not run."""
+LATE_GOODBYES = 0.3
+"""Chance that a user says BYE on a connection that it has left, when another connection may have the session."""
 BACKOFF_MAX = 8
 """Maximum factor by which a user waits longer for answers after moves to other servers that brought none."""
 
@@ -370,8 +374,20 @@ class User:
             self._session_is_new()
         for request in self._requests:
             request.may_have_run = request.may_have_run and request.number <= last
+        if self.profile.goes_back and self.rng.random() < MIND_CHANGES:
+            self._change_mind(last)
         self._had_a_session = self._is_ready = True
         self._numbers.continue_from(last)
+
+    def _change_mind(self, last: int) -> None:
+        """Give up the commands that have not run, and use their numbers for others.
+
+        HELLO has told that no number above `last` has run, and the epoch keeps former connections from running it.
+        """
+        for request in [request for request in self._requests if request.number > last]:
+            request.may_have_run = False
+            self._drop(request)
+        self._numbers.go_back_to(last)
 
     def _session_is_new(self) -> None:
         """Called when HELLO has begun a new session.
@@ -387,11 +403,12 @@ class User:
 
     def _hang_up(self) -> None:
         """Leave the connection: disconnect at once, or after a while in which the user does not use it."""
-        connection, self._connection, self._is_ready, self._wants_another_server = self._connection, None, False, False
+        connection, self._connection, self._wants_another_server = self._connection, None, False
+        was_ready, self._is_ready = self._is_ready, False
         if connection is None:
             return
         if not self.is_gone and self.name and self.rng.random() < self.profile.doubles:
-            self.cluster.clock.callLater(self.rng.uniform(0, 5), connection.disconnect)
+            self.cluster.clock.callLater(self.rng.uniform(0, 5), self._leave_late, connection, was_ready)
         else:
             connection.disconnect()
         for request in list(self._requests):
@@ -401,6 +418,13 @@ class User:
                 self._drop(request)
         if not self.name:
             self._may_hold = ""
+
+    def _leave_late(self, connection: SimulatedConnection, was_ready: bool) -> None:
+        """Leave a former connection, perhaps with a BYE, which closes the session only if it was not opened anew."""
+        if was_ready and self.rng.random() < LATE_GOODBYES:
+            connection.bye(lambda result: connection.disconnect())
+        else:
+            connection.disconnect()
 
     def _say_goodbye(self) -> None:
         connection = self._connection
