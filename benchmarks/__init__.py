@@ -6,11 +6,11 @@ except for `in_memory` and `floors`, which measure its parts. The package pfsb n
 
 * `compare`: pfsb beside etcd, ZooKeeper and PySyncObj.
 * `paper`: the measurements of section 7 of the paper.
-* `scale`: throughput, latency and memory over the number of servers, sizes, connections, keys, sessions and load.
+* `scale`: how throughput, latency and memory change with servers, sizes, connections, keys, sessions and load.
 * `flame`: flame graphs of a leader under load.
-* `floors`: the least that each part of a command's way costs on this machine.
-* `memory`: the memory for many keys.
+* `floors`: the minimum time that each step of a command takes on this machine.
+* `memory`: the memory that a server needs for many keys.
 * `in_memory`: a cluster in one process on a simulated clock, for `regressions` and `floors`.
-* `regressions`: `make bench`, which compares with `recorded.json`.
-* `setting`: parts that benchmarks share.
+* `regressions`: `make bench`, which compares figures of this version with `recorded.json`.
+* `setting`: functions that the benchmarks share.
 """

@@ -1,8 +1,8 @@
 """The least that a command costs on this machine with Twisted, part by part: `python -m benchmarks.floors --help`.
 
-Each figure is one thing that every command does or waits for, done alone by a process that does nothing else. No
-server that is built of these parts can be faster than they are. Sockets and disks are measured without the protocol,
-and the protocol without sockets and disks.
+Each figure is the time of one step that every command needs, in a process that does nothing else. No server that
+is built of these parts can be faster than they are. Sockets and disks are measured without the protocol, and the
+protocol without sockets and disks.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ HOST: Final = "127.0.0.1"
 LOADS: Final = "1x1,16x1,64x1,256x1,8x8,8x32"
 REPLY: Final = b"OK revision=1234567\n"
 PROPOSAL_BYTES: Final = 170
-"""Size of a frame that has a PROPOSAL with one small command."""
+"""Size, in bytes, of a frame with one PROPOSAL of one small command."""
 ACCEPT_BYTES: Final = 44
-"""Size of a frame that has one ACCEPT."""
+"""Size, in bytes, of a frame with one ACCEPT."""
 PAYLOAD: Final = bytes(130)
-"""A payload with the size of that of an update with one PUT of 100 bytes."""
+"""A payload as large as that of an update with one PUT of 100 bytes."""
 START_SECONDS: Final = 30.0
-"""How long a process may take to report something."""
+"""How long, in seconds, a process may take to send its next result."""
 CODE_TIMES: Final = 3
-"""Number of measurements of CPU time, of which the smallest counts, since it was disturbed least."""
+"""Number of measurements of CPU time. The smallest is taken, since other programs have disturbed it least."""
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -67,14 +67,14 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 class Lines(Protocol):
-    """Answers each line at once, as pfsb's front end does."""
+    """Answers each line at once, and writes to the socket in the way of pfsb's front end (`write_now`)."""
 
     def dataReceived(self, data: bytes) -> None:
         write_now(self.transport, REPLY * data.count(b"\n"))
 
 
 class Votes(DatagramProtocol):
-    """Answers each datagram with one of the size of an ACCEPT."""
+    """Answers each datagram with a datagram as large as an ACCEPT."""
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         assert self.transport is not None
@@ -82,7 +82,7 @@ class Votes(DatagramProtocol):
 
 
 class Proposals(DatagramProtocol):
-    """Sends a datagram of the size of a PROPOSAL when the last one is answered, and measures the time of each."""
+    """Sends datagrams as large as a PROPOSAL, each when the one before is answered, and measures the time of each."""
 
     def __init__(self, port: int, count: int, done: Callable[[list[float]], None]) -> None:
         self._port = port
@@ -108,28 +108,28 @@ class Proposals(DatagramProtocol):
 
 
 def reactor_of_this_process() -> Any:
-    """The reactor, which only the processes that this program starts import."""
+    """Twisted's reactor. Only the processes that this program starts call this, since the import installs a reactor."""
     from twisted.internet import reactor  # the import installs the reactor
 
     return reactor
 
 
 def answer_lines(told: Connection) -> None:
-    """A process that answers lines; it sends its port first."""
+    """The work of a process that answers lines; first it sends the number of its port to `told`."""
     reactor = reactor_of_this_process()
     told.send(reactor.listenTCP(0, Factory.forProtocol(Lines), interface=HOST).getHost().port)
     reactor.run()
 
 
 def answer_datagrams(told: Connection) -> None:
-    """A process that answers datagrams; it sends its port first."""
+    """The work of a process that answers datagrams; first it sends the number of its port to `told`."""
     reactor = reactor_of_this_process()
     told.send(reactor.listenUDP(0, Votes(), interface=HOST).getHost().port)
     reactor.run()
 
 
 def exchange_datagrams(told: Connection, port: int, count: int) -> None:
-    """A process that sends datagrams to `answer_datagrams`, and then the median of their times."""
+    """The work of a process that exchanges datagrams with `answer_datagrams`; at the end it sends their median time."""
     reactor = reactor_of_this_process()
 
     def done(taken: list[float]) -> None:
@@ -141,9 +141,9 @@ def exchange_datagrams(told: Connection, port: int, count: int) -> None:
 
 
 def commit(told: Connection, directory: Path, count: int) -> None:
-    """A process that writes proposals to pfsb's storage, one after the other, and sends the median of their times.
+    """The work of a process that writes proposals to pfsb's storage, one after the other, and sends their median time.
 
-    Each proposal goes to the storage's thread, to disk, and back into the reactor.
+    The time of a proposal includes the way to the storage's thread, to disk, and back into the reactor.
     """
     reactor = reactor_of_this_process()
     storage = SQLiteStorage(directory, bytes(8), "floors", 0, reactor, os.urandom, _fail, (0,))
@@ -176,7 +176,7 @@ def _fail(failure: Any) -> None:
 
 @contextmanager
 def process(work: Callable[..., None], *args: Any) -> Iterator[tuple[Connection, int]]:
-    """Run `work` in a process until the end of the block; yields a connection to it, and its id."""
+    """Run `work` in a process until the end of the block. Yields a connection to the process, and its process id."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
     child = spawn.Process(target=work, args=(theirs, *args), daemon=True)
@@ -190,7 +190,7 @@ def process(work: Callable[..., None], *args: Any) -> Iterator[tuple[Connection,
 
 
 def heard(line: Connection) -> Any:
-    """The next object that a process has sent. Raises `LoadFailed` if none comes."""
+    """The next object that a process sends. Raises `LoadFailed` if none comes within `START_SECONDS`."""
     if not line.poll(START_SECONDS):
         raise LoadFailed(f"a process said nothing for {START_SECONDS:g} seconds")
     return line.recv()
@@ -203,7 +203,7 @@ def heard(line: Connection) -> Any:
 
 @frozen
 class Answered:
-    """The result of a load of lines on a process that does nothing but answer them."""
+    """The result of one load on a process that only answers lines."""
 
     connections: int
     depth: int
@@ -217,7 +217,7 @@ class Answered:
 
 
 def lines(wanted: Sequence[tuple[int, int]], seconds: float) -> Iterator[Answered]:
-    """Measure loads of lines, given as (connections, depth)."""
+    """Measure loads, each given as (connections, depth), on a process that only answers lines."""
     with process(answer_lines) as (line, pid):
         target = HOST, heard(line)
         for connections, depth in wanted:
@@ -228,26 +228,26 @@ def lines(wanted: Sequence[tuple[int, int]], seconds: float) -> Iterator[Answere
 
 
 def code_seconds(case: Case, count: int) -> float:
-    """CPU time of pfsb's code for one command, in three servers together, on a processor that does nothing else."""
+    """CPU time, in seconds, of pfsb's code for one command: that of three servers together, in memory."""
     run = Run(case)
     run.commands(count)
     return min(in_memory.cpu_seconds(partial(run.commands, count)) for _ in range(CODE_TIMES)) / count
 
 
 def datagram_seconds(count: int) -> float:
-    """Median time from a datagram to its answer."""
+    """Median time, in seconds, from a datagram to its answer."""
     with process(answer_datagrams) as (line, _), process(exchange_datagrams, heard(line), count) as (answer, _):
         return float(heard(answer))
 
 
 def commit_seconds(directory: Path, count: int) -> float:
-    """Median time to get a proposal to disk."""
+    """Median time, in seconds, until a proposal is on disk."""
     with process(commit, directory, count) as (line, _):
         return float(heard(line))
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0 if all was measured, 1 if a part could not be measured."""
+    """Measures and prints. Returns the exit status: 0 if all was measured, 1 if a part could not be measured."""
     asked = arguments(given)
     with tempfile.TemporaryDirectory(prefix="pfsb-floors-", dir=asked.directory) as scratch:
         about = machine(Path(scratch))

@@ -1,7 +1,7 @@
-"""A whole cluster in this process, on a simulated clock: its computation for each command, and nothing else.
+"""A whole cluster in this process, on a simulated clock, to measure only its computation for each command.
 
-The protocol, the sessions, the wire codec and the line protocol are those of production. There are no sockets, disks
-and other processes, so the same commands take the same steps on every machine, however busy it is.
+The protocol, the sessions, the wire codec and the line protocol are those of production. There are no sockets, no disks
+and no other processes, so the same commands take the same steps on every machine, however busy the machine is.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _fail(failure: Any) -> None:
 
 
 class MemoryCluster:
-    """Servers that are joined by function calls only."""
+    """The servers of a cluster, which send each other frames by function calls."""
 
     def __init__(self, servers: int) -> None:
         self.clock = SimulatedClock()
@@ -77,7 +77,7 @@ class MemoryCluster:
 
 @define(eq=False)
 class Client:
-    """One connection to the leader, which hands lines to its protocol and takes replies from it."""
+    """A client of the leader: hands lines to the leader's `LineProtocol`, and takes replies from it."""
 
     _protocol: LineProtocol
     _transport: Any
@@ -107,7 +107,7 @@ class Case:
     connections: int
     depth: int
     line: bytes
-    """The line to send, with %08d in place of the number of the command."""
+    """The line of each command, with %08d in place of the number of its key."""
 
 
 CASES: Final = (
@@ -121,7 +121,7 @@ CASES: Final = (
 
 
 class Run:
-    """A closed loop on a cluster in memory."""
+    """A closed loop of clients, each of which sends a command for each reply, on a cluster in memory."""
 
     def __init__(self, case: Case, servers: int = 3) -> None:
         self._case = case
@@ -132,9 +132,9 @@ class Run:
         self._until(lambda: bool(self._clients[0].take_replies()) or not self._clients[0].waiting)
 
     def commands(self, count: int) -> None:
-        """Run this number of commands, until each is answered and all servers have executed it.
+        """Run `count` commands, until all are answered, and executed by all servers.
 
-        Some servers execute commands later than the leader (Departure 25).
+        Servers may execute commands later than the leader (Departure 25).
         """
         end = self._number + count
         for client in self._clients:
@@ -199,7 +199,7 @@ def cpu_seconds(work: Callable[[], None]) -> float:
 
 
 def calibration() -> None:
-    """Work of the kind that a server does, which stays the same: CPU times are compared with its CPU time."""
+    """A fixed piece of work that is like a server's. CPU times of pfsb are given as multiples of its CPU time."""
     table: dict[str, tuple[int, bytes]] = {}
     for number in range(30_000):
         words = b"PUT key-%08d vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv\n" % (number % 997)

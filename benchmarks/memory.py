@@ -1,7 +1,7 @@
 """Memory for a million keys, and the time of their snapshot: `python -m benchmarks.memory --help`.
 
-Two processes are measured: one that has the application kv and nothing else, and a server that gets the same keys from
-a client over its socket, and keeps everything that a server keeps beside the application's state.
+Two processes are measured: one that has only the application kv; and a whole server, which gets the same keys from a
+client over its socket, and has the protocol, the sessions and the storage as well.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ def shuffled_keys(count: int) -> list[str]:
 
 
 def value_of(key: str, size: int) -> str:
-    """A value of this size. Each is an object of its own, as values that come from a socket are."""
+    """A value of `size` characters. Each is a string of its own, as values that come from a socket are."""
     return (key * (size // len(key) + 1))[:size]
 
 
 class Revision:
-    """The part of a context that kv needs."""
+    """The part of an `IContext` that the application kv needs."""
 
     revision = 0
 
 
 def application(keys: int, value_bytes: int) -> None:
-    """Measure the application: fill it, ask it, take its snapshot, and restore that."""
+    """Measure the application alone: write all keys, read pages of rows, take a snapshot, and restore it."""
     print("application:")
     before = resident(os.getpid())
     kv, context = KeyValue(), Revision()
@@ -95,7 +95,7 @@ def server(keys: int, value_bytes: int) -> None:
 
 @contextmanager
 def one_server() -> Iterator[tuple[socket.socket, int]]:
-    """Run a cluster of one server; yields a connection to it and its process id. Removes its directory afterwards."""
+    """Run a cluster of one server. Yields a connection to the server and the server's process id."""
     with tempfile.TemporaryDirectory() as directory:
         config = write_config(Path(directory) / "one.yaml", 1, Random())
         command = server_command("--id", "0", "--config", "one.yaml")
@@ -110,7 +110,7 @@ def one_server() -> Iterator[tuple[socket.socket, int]]:
 
 
 def load(client: socket.socket, keys: list[str], value_bytes: int) -> None:
-    """Write keys to a server."""
+    """Write keys to a server, with at most `COMMANDS_AT_ONCE` commands under way."""
     replies = client.makefile("rb")
     waiting = 0
     for command in commands(keys, value_bytes):
@@ -137,7 +137,7 @@ def expect_ok(reply: bytes) -> None:
 
 
 def connected(port: int) -> socket.socket:
-    """A connection to a server that is starting."""
+    """A connection to a server that may still be starting."""
     deadline = time.perf_counter() + UP_SECONDS
     while True:
         try:
@@ -166,7 +166,7 @@ def peak(pid: int | None) -> float:
 
 
 def _status(pid: int, name: str) -> float:
-    """A figure in MiB from Linux's /proc."""
+    """The value of one line in a process's status file in Linux's /proc, such as VmRSS, in MiB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) / 1024

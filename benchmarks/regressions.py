@@ -1,12 +1,12 @@
 """`make bench`: has pfsb become slower than it was when figures were recorded?
 
     python -m benchmarks.regressions              compare with benchmarks/recorded.json
-    python -m benchmarks.regressions --record     record
+    python -m benchmarks.regressions --record     write the figures of this version to that file
 
-Seconds are no measure on a machine that other programs use, so two other figures are compared. The number of
+Elapsed seconds vary on a machine that other programs use, so two other figures are compared. The number of
 instructions of Python's byte code that a cluster in memory executes for each command is the same at each run, so a
-change of one per cent is visible. The work of C code shows only in CPU time, which is compared as a ratio to the CPU
-time of work that never changes, measured alternately.
+change of one per cent is visible. The work of C code shows only in CPU time, which is given as a ratio to the CPU time
+of work that never changes (`calibration`); the two are measured alternately.
 """
 
 from __future__ import annotations
@@ -26,16 +26,19 @@ from pfsb.bench.report import aligned
 
 RECORDED: Final = Path(__file__).with_name("recorded.json")
 SLOWER_MAX: Final = 1.25
-"""Maximum ratio of a figure to the recorded one."""
+"""Maximum ratio of a figure to the recorded one. A figure beyond that is a regression."""
 COUNTED: Final = 1_024
-"""Number of commands whose instructions are counted; as many are executed before that and not counted."""
+"""Number of commands whose instructions are counted; before these, as many commands run uncounted, to warm up."""
 TIMED: Final = 4_096
 """Number of commands in one measurement of CPU time."""
 TIMES: Final = 5
-"""Number of measurements of CPU time, of which the smallest counts."""
+"""Number of measurements of CPU time, the smallest of which is taken."""
 
 Figures = dict[str, dict[str, float]]
-"""For each case: `instructions` per command, and `cpu` per command in millionths of the calibration's CPU time."""
+"""Name of a case -> figure -> value.
+
+`instructions` is their number per command; `cpu` is CPU time per command in millionths of that of `calibration`.
+"""
 
 
 def measure(case: Case) -> dict[str, float]:
@@ -43,14 +46,14 @@ def measure(case: Case) -> dict[str, float]:
     run.commands(COUNTED)
     counted = instructions(lambda: run.commands(COUNTED))
     pairs = [(cpu_seconds(lambda: run.commands(TIMED)), cpu_seconds(calibration)) for _ in range(TIMES)]
-    # The smallest of each counts: another program makes both slower, but not always both in the same round.
+    # Take the smallest of each: other programs slow down both measurements, but not always both in the same round.
     cpu, unit = (min(times) for times in zip(*pairs, strict=True))
     return {"instructions": round(counted / COUNTED, 1), "cpu": round(cpu / unit / TIMED * 1e6, 2)}
 
 
 @frozen
 class Change:
-    """One figure, as recorded and as measured now."""
+    """One figure of one case, as it was recorded (`then`) and as measured now."""
 
     case: str
     figure: str
@@ -67,7 +70,7 @@ class Change:
 
 
 def changes(recorded: Mapping[str, Any], found: Figures, python: str) -> list[Change]:
-    """The comparisons that are possible: cases that were recorded, and byte code only of the same version of Python."""
+    """The figures that can be compared: those of recorded cases; `instructions` only if Python has the same version."""
     same_python = recorded["python"] == python
     return [
         Change(case, figure, recorded["figures"][case][figure], now)
@@ -86,7 +89,7 @@ def table(compared: Sequence[Change]) -> str:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0 if no figure is much greater than recorded, 1 if one is."""
+    """Measures and compares. Returns the exit status: 1 if a figure is a regression (`SLOWER_MAX`), else 0."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.regressions", description="Compare with recorded figures."
     )
@@ -103,7 +106,8 @@ def main(given: Sequence[str] | None = None) -> int:
     recorded = json.loads(RECORDED.read_text())
     doubtful = {change.case for change in changes(recorded, found, python) if change.is_regression}
     for case in CASES:
-        if case.name in doubtful:  # another program slows down one measurement, a regression all of them
+        if case.name in doubtful:
+            # Measure once more: if another program has disturbed the first measurement, the second one is lower.
             again = measure(case)
             found[case.name] = {figure: min(now, again[figure]) for figure, now in found[case.name].items()}
     compared = changes(recorded, found, python)

@@ -1,4 +1,4 @@
-"""Parts that the benchmarks share: names of loads, a description of the machine, tables for the documentation."""
+"""Functions that the benchmarks share: for names of loads, a description of the machine, and tables for the docs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pfsb.bench.machine import sync_seconds
 
 
 def loads(text: str) -> list[tuple[int, int]]:
-    """(connections, depth) of each load in a text such as `64x1,8x32`. argparse reports a ValueError."""
+    """(connections, depth) of each load in a text such as `64x1,8x32`. Raises ValueError, which argparse reports."""
     return [(int(connections), int(depth)) for connections, depth in (load.split("x") for load in text.split(","))]
 
 
 def machine(directory: Path) -> dict[str, Any]:
-    """The properties of this machine that figures depend on; the disk is that of `directory`."""
+    """The properties of this machine that measurements depend on, by name; the disk is that of `directory`."""
     return {
         "cores": os.cpu_count(),
         "Python": platform.python_version(),
@@ -27,12 +27,12 @@ def machine(directory: Path) -> dict[str, Any]:
 
 
 def described(about: Mapping[str, Any]) -> str:
-    """The description in one line."""
+    """The properties that `machine` has found, in one line of text."""
     return ", ".join(f"{name} {value}" for name, value in about.items())
 
 
 def list_table(title: str, rows: Sequence[Sequence[str]]) -> list[str]:
-    """A list-table in lines of reStructuredText; the first row has the names."""
+    """The lines of a list-table in reStructuredText. The first of the rows holds the names of the columns."""
     lines = [f".. list-table:: {title}", "   :header-rows: 1", ""]
     for row in rows:
         lines += [f"   {'* -' if at == 0 else '  -'} {cell}".rstrip() for at, cell in enumerate(row)]

@@ -1,4 +1,4 @@
-"""Sphinx configuration: `sphinx-build -W docs build/docs`."""
+"""The configuration of Sphinx, which builds this documentation: `sphinx-build -W docs build/docs`."""
 
 project = "pfsb"
 author = "The pfsb developers"

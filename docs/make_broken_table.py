@@ -2,10 +2,9 @@
 
     python docs/make_broken_table.py
 
-With `--hunt`, the seed of each defect is looked for anew first, which takes some minutes: after a change of the
-simulator or of the protocol other seeds show a defect. A hunt also rewrites
-pfsb/simulator/defects/expected_catches.json, after each defect that it has found. Names of defects after `--hunt` limit
-the hunt to these.
+After a change of the simulator or of the protocol, other seeds show a defect. With `--hunt`, the program first looks
+for a seed of each defect anew, which takes some minutes. After each defect it rewrites docs/broken.rst and
+pfsb/simulator/defects/expected_catches.json. Names of defects after `--hunt` limit the hunt to these defects.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ def render(caught: Mapping[str, Catch], directed: Mapping[str, Catch]) -> str:
 
 
 def pinned(caught: Mapping[str, Catch], directed: Mapping[str, Catch]) -> str:
-    """The text of expected_catches.json: one line for each defect, so that a hunt changes only the lines of its own."""
+    """The text of expected_catches.json. Each defect has a line of its own, to keep the changes by a hunt small."""
     tables = [f'  "caught": {{\n{_pins(caught)}\n  }}', f'  "directed": {{\n{_pins(directed)}\n  }}']
     return "{\n" + ",\n".join(tables) + "\n}\n"
 
@@ -91,7 +90,7 @@ def _summary(docstring: str | None) -> str:
 
 
 def _plain(text: str) -> str:
-    """As it stands: names with underscores are no links."""
+    """`text` in reStructuredText, where underscores and asterisks stand for themselves."""
     return text.replace("_", "\\_").replace("*", "\\*").replace("`", "")
 
 
@@ -120,7 +119,7 @@ def _note(table: dict[str, Catch], name: str, catch: Catch | None) -> None:
 
 
 def _is_rare(catch: Catch | None) -> bool:
-    """Worth a schedule of its own."""
+    """True if a catch needs many seeds, or another profile than `mixed`: then a directed schedule is hunted, too."""
     return catch is None or (catch.schedule, catch.seed >= FEW_SEEDS) != ("mixed", False)
 
 

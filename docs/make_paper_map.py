@@ -1,10 +1,10 @@
-"""Writes docs/paper-map.rst: where each figure of the paper, and the repair of each of its defects, stands in the code.
+"""Writes docs/paper-map.rst: where in the code each figure of the paper, and the repair of each defect, is found.
 
     python docs/make_paper_map.py
 
-The code says itself what it is: a function or class whose docstring begins "Figure 7, Block B:" claims that block, a
-module whose docstring begins "Section 5.6:" claims that section, and code that repairs a defect names it (G7) in a
-docstring or comment. The sources are read, not imported.
+The page is made from docstrings and comments: a function or class whose docstring begins "Figure 7, Block B:" claims to
+implement that block, a module whose docstring begins "Section 5.6:" claims that section, and code that repairs a defect
+names the defect (G7) in a docstring or comment. The sources are read, not imported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAPER_MAP = ROOT / "docs" / "paper-map.rst"
 PROTOCOL = "pfsb/paxos"
 ONLOOKERS = ("pfsb/demo/", "pfsb/simulator/", "pfsb/paxos/invariants.py")
-"""Code that shows or checks the repairs, and makes none."""
+"""Beginnings of paths whose code shows or checks the repairs of defects: such code is not listed as a repair."""
 
 FIGURES = {
     2: (
@@ -112,14 +112,14 @@ FIGURES = {
     ),
     14: ("Recovery", {"A": "Recovery"}),
 }
-"""Figure -> (what it shows, block -> what the paper calls it)."""
+"""Figure -> (title, block -> the paper's name of the block)."""
 
 SECTIONS = {
     "5.6": "Reconciliation",
     "5.9": "Message retransmission",
     "5.10": "Flow control and ALIVE messages",
 }
-"""Sections that the paper has in prose only, each claimed by a module of the protocol."""
+"""Section -> title, for sections without a figure. Each must be claimed by the docstring of a protocol module."""
 
 ELSEWHERE = {
     "3": ("The system model: clients with one update under way", "pfsb/simulator/workload/paper_clients.py", ""),
@@ -131,7 +131,7 @@ ELSEWHERE = {
     "7": ("The measurements, again", "benchmarks/paper/__main__.py", ""),
     "7.3": ("Aggregation: many updates in a proposal", "pfsb/paxos/update_queue.py", "UpdateQueue.pop_batch"),
 }
-"""Section -> (subject, file, name in it), for sections whose place claims something else as well."""
+"""Section -> (title, file, name in the file), for sections that no docstring claims: their place is listed here."""
 
 DEFECTS = {
     1: "Send_Proposal goes on with the old number after its recursive call",
@@ -164,7 +164,7 @@ DEFECTS = {
     28: "what the paper leaves undefined",
     29: "membership change",
 }
-"""Defect -> what is wrong in the paper, or missing."""
+"""Number of a defect -> a phrase on what is wrong or missing in the paper."""
 
 _BLOCK = re.compile(r"Figure (\d+), Block ([A-H]): (.*)", re.DOTALL)
 _SECTION = re.compile(r"Section (5\.\d+): ")
@@ -172,12 +172,12 @@ _DEFECT = re.compile(r"\bG([12]?[0-9])\b")
 
 
 class Incomplete(Exception):
-    """The code does not cover the paper; one line for each thing that is wrong."""
+    """Raised when claims in the code are missing, double or unknown; the text has one line for each such fault."""
 
 
 @frozen
 class Place:
-    """A module, class or function: `name` is qualified, and empty for the module itself."""
+    """A module, class or function. `name` is its qualified name, and empty for a module."""
 
     path: str
     name: str
@@ -188,7 +188,7 @@ class Place:
 
 @frozen
 class Block:
-    """A figure's block, and who claims it."""
+    """A block of a figure, the place in the code that claims it, and the defects that are named there."""
 
     figure: int
     letter: str
@@ -199,7 +199,7 @@ class Block:
 
 @frozen
 class Sources:
-    """All that docstrings and comments say about the paper."""
+    """The claims and the mentions of defects that were found in docstrings and comments."""
 
     blocks: list[Block] = field(factory=list)
     sections: dict[str, list[Place]] = field(factory=dict)
@@ -242,7 +242,7 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def _definitions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, Definition]]:
-    """Classes and functions with their qualified names, the outer before the inner."""
+    """All classes and functions below `node`, each with its qualified name; outer ones before inner ones."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, Definition):
             name = prefix + child.name
@@ -262,7 +262,7 @@ def _mentions(tree: ast.Module, text: str) -> Iterator[tuple[int, int]]:
 
 
 def _docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Strings that stand alone: docstrings of modules, classes, functions and attributes."""
+    """(line, text) of each docstring of a module, class, function or attribute: of each string that stands alone."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             yield node.lineno, node.value.value
@@ -288,7 +288,7 @@ def _first_sentence(text: str) -> str:
 
 
 def check(sources: Sources) -> None:
-    """Raise `Incomplete` unless every block and section is claimed once, and every defect is dealt with somewhere."""
+    """Raise `Incomplete` unless every block and section is claimed once, and every defect is named somewhere."""
     problems = []
     known = {(figure, letter) for figure, (_, blocks) in FIGURES.items() for letter in blocks}
     claims: dict[tuple[int, str], list[Block]] = {}
@@ -309,7 +309,7 @@ def check(sources: Sources) -> None:
 
 
 def _places_missing() -> Iterator[tuple[str, Place]]:
-    """The rows of `ELSEWHERE` whose file, or whose name in it, does not exist."""
+    """(section, place) of each row of `ELSEWHERE` whose file does not exist, or does not define the name."""
     for section, (_, path, name) in ELSEWHERE.items():
         file = ROOT / path
         names = [name for name, _ in _definitions(ast.parse(file.read_text(encoding="utf-8")))] if file.exists() else []
@@ -326,7 +326,7 @@ def _claim_problem(name: str, places: list[Place]) -> list[str]:
 
 
 def render(sources: Sources) -> str:
-    """The page, as reStructuredText. Raises `Incomplete`."""
+    """The text of docs/paper-map.rst. Raises `Incomplete`."""
     check(sources)
     lines = [
         ".. Written by docs/make_paper_map.py from the docstrings in pfsb/; do not edit.",
@@ -363,7 +363,7 @@ def render(sources: Sources) -> str:
 
 
 def _plain(text: str) -> str:
-    """Docstrings are read as they stand: names with underscores are no links, and single backquotes are code."""
+    """The text of a docstring in reStructuredText: underscores make no links, and single backquotes are code."""
     return re.sub(r"`([^`]+)`", r"``\1``", text) if "`" in text else text.replace("_", "\\_")
 
 

@@ -2,8 +2,9 @@
 
     python docs/prose_rules.py [PATH ...]
 
-A docstring names its subject and can be read alone. A program cannot tell whether it does, but it can find the
-beginnings and the words that usually mean that it does not. Paths default to the whole repository.
+A docstring should name its subject, and be clear without the code. A program cannot tell whether a docstring does so,
+but it can find beginnings and words by which many unclear docstrings are known. Without PATH, the whole repository is
+read.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ RULES = (
         "says somebody, nobody or whoever where a client, server, caller or peer is meant",
     ),
 )
-"""(pattern for the beginning of a docstring, the fault that it shows). Only the last rule is asked of comments."""
+"""(pattern that matches a faulty docstring, name of the fault). Comments are checked by the last rule only."""
 
 
 @frozen
@@ -52,7 +53,7 @@ class Problem:
 
 
 def problems(path: Path) -> Iterator[Problem]:
-    """Every broken rule of one Python file, in the order of its lines."""
+    """A `Problem` for each docstring or comment of a Python file that breaks a rule: docstrings first."""
     source = path.read_text(encoding="utf-8")
     name = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
     for node in ast.walk(ast.parse(source)):
@@ -67,7 +68,7 @@ def problems(path: Path) -> Iterator[Problem]:
 
 
 def python_files(paths: list[str]) -> Iterator[Path]:
-    """The Python files at or below the paths, in the order of their names."""
+    """The paths that are files, and the Python files below those that are directories, in the order of their names."""
     for path in map(Path, paths):
         yield from sorted(path.rglob("*.py")) if path.is_dir() else [path]
 

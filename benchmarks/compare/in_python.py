@@ -1,4 +1,4 @@
-"""PySyncObj as a system of the comparison; it keeps everything in memory, and its caller is inside the leader."""
+"""PySyncObj as a system of the comparison. It keeps all data in memory, and the load runs in the leader's process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pfsb.bench.client import LoadFailed, LoadResult, read_result
 from pfsb.bench.probe import Moment
 
 WRITE_SECONDS: Final = 0.25
-"""How long a writer waits for an answer before it tries another server."""
+"""How long, in seconds, a writer waits for an answer before it tries another server."""
 _LOAD_SECONDS: Final = 150.0
 _ASK_SECONDS: Final = 3.0
 _NODE: Final = Path(__file__).with_name("pysyncobj_node.py")

@@ -1,4 +1,4 @@
-"""pfsb as a system of the comparison, started as an operator would start it."""
+"""pfsb as a system of the comparison. Its servers are started in the way that an operator starts them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pfsb.client.servers import server_addresses
 from pfsb.demo.processes import server_command, write_config
 
 WRITE_SECONDS: Final = 0.25
-"""How long a writer waits for an answer before it tries another server."""
+"""How long, in seconds, a writer waits for an answer before it tries another server."""
 _MIXES: Final = {
     "put": ("put", "linearizable"),
     "get": ("get", "linearizable"),
@@ -33,7 +33,7 @@ class Pfsb(System):
     _transport: ClassVar[str] = "udp"
 
     def __init__(self, directory: Path, servers: int, settings: Mapping[str, Any] | None = None) -> None:
-        """`settings`: keys of the configuration that replace the defaults."""
+        """`settings`: names and values of the configuration that replace the defaults."""
         super().__init__(directory, servers)
         self._settings = {"transport": self._transport, **(settings or {})}
         self._targets: dict[int, Target] = {}
@@ -53,11 +53,12 @@ class Pfsb(System):
         repository = str(Path(__file__).parents[2])
         paths = [repository, *filter(None, [os.environ.get("PYTHONPATH")])]
         command = server_command("--id", str(server), "--config", "cluster.yaml")
-        # An installed program is compiled once. The empty value allows that, else each start would compile all of it.
+        # The empty value lets Python keep compiled files, as for an installed program, if this process forbids it: else
+        # each start of a server would compile all modules anew.
         return command, {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": ""}
 
     def probe(self) -> Probe:
-        """The probe of these servers."""
+        """A `Probe` for these servers."""
         return Probe(self._targets, self.pids())
 
     def statuses(self) -> dict[int, Status]:

@@ -1,7 +1,7 @@
-"""One node of PySyncObj, which answers the comparison's questions in lines of JSON on a TCP port.
+"""The program of one server (node) of PySyncObj, which answers the comparison in lines of JSON on a TCP port.
 
-PySyncObj has no client protocol: its caller is inside a node. Therefore the load is made here, from the callbacks of
-earlier calls, and the CPU time of the servers includes that of the client.
+PySyncObj has no client protocol: its caller is inside a node. Therefore the load is made in the node, from the
+call-backs of earlier calls, and the CPU time of the servers includes that of the client.
 
     python pysyncobj_node.py '{"me": "127.0.0.1:1", "others": [...], "control": 2}'
 """
@@ -24,15 +24,18 @@ from pfsb.bench.histogram import Histogram
 
 LOCK_SECONDS = 30.0
 BATCHING_FROM = 1_024
-"""Number of operations under way from which on batches pay; fewer would only wait for the heartbeat, 0.1 s."""
+"""Number of operations under way from which on batches make PySyncObj faster.
+
+With fewer, a batch would only make the operations wait for the next heartbeat, up to 0.1 s.
+"""
 
 
 class Store(SyncObj):  # type: ignore[misc]
-    """Keys and values. A replicated read is the only linearizable read of PySyncObj."""
+    """Keys and values. Reads are replicated, since PySyncObj has no other linearizable reads."""
 
     def __init__(self, me: str, others: list[str], locks: ReplLockManager) -> None:
         self.values: dict[str, str] = {}
-        # With the default of 5 s between attempts to connect, a restart would measure nothing but that.
+        # With the default of 5 s between attempts to connect, measured restarts would take about as long as that.
         self.settings = SyncObjConf(connectionRetryTime=0.2, appendEntriesUseBatch=False)
         super().__init__(me, others, self.settings, consumers=[locks])
 
@@ -46,7 +49,7 @@ class Store(SyncObj):  # type: ignore[misc]
 
 
 class Run:
-    """A closed loop of operations. All but the first are begun in callbacks, in PySyncObj's own thread."""
+    """One load, a closed loop of operations. All but the first begin in call-backs, in PySyncObj's own thread."""
 
     def __init__(self, store: Store, locks: Any, spec: dict[str, Any]) -> None:
         self._store = store
@@ -144,7 +147,7 @@ class Run:
 
 
 class Control(socketserver.StreamRequestHandler):
-    """One connection of the comparison: each line is a question with one line of answer; a load has several."""
+    """One connection from the comparison: each line is a request that is answered by one line; a load, by several."""
 
     store: Store
     locks: Any

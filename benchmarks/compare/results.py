@@ -1,4 +1,4 @@
-"""The results, round by round, and their evaluation: ratios within a round, then the median of the ratios."""
+"""The results of all rounds, and their evaluation: ratios within each round, then the median of the ratios."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ DURABLE_PEERS: Final = ("etcd", "ZooKeeper")
 MEMORY_PEER: Final = "PySyncObj"
 
 Cell = Mapping[str, Any]
-"""The result of one system for one row in one round: `values`, and for rates also CPU time and latencies."""
+"""The result of one system for one row in one round: a list `values`; and for a rate, also CPU time and latencies."""
 Round = Mapping[str, Mapping[str, Cell]]
-"""The cells of one round, by system and by key of the row."""
+"""The results of one round: name of a system -> key of a row -> cell."""
 
 
 def rate_cell(result: LoadResult) -> dict[str, Any]:
-    """The cell of a load."""
+    """The cell for the result of a load."""
     cpu = result.ended.cpu_seconds - result.begun.cpu_seconds
     return {
         "values": [result.per_second],
@@ -65,12 +65,12 @@ class Results:
         return Spread.of(self.values(system, row))
 
     def median(self, system: str, row: Row, name: str) -> float | None:
-        """The median of a figure beside the rate: CPU time or a latency."""
+        """The median over the rounds of another figure than the rate: of CPU time or of a latency."""
         found = [cell[name] for cell in self._cells(system, row) if cell.get(name) is not None]
         return statistics.median(found) if found else None
 
     def ratio(self, row: Row) -> Spread | None:
-        """For rates: pfsb's rate divided by that of the goal's peer in the same round. None if either is missing."""
+        """For a rate: pfsb's rate divided by that of the goal's system, round by round; None if either is missing."""
         assert isinstance(row.goal, Times)
         peers = DURABLE_PEERS if row.goal.of == DURABLE else (MEMORY_PEER,)
         ratios = []
@@ -82,7 +82,7 @@ class Results:
         return Spread.of(ratios)
 
     def is_met(self, row: Row) -> bool | None:
-        """Whether the medians meet the goal and its second condition; None if the row was not measured."""
+        """True if the medians meet a row's goal and its second condition, if any; None if the row was not measured."""
         if isinstance(row.goal, AtMost):
             found = self.spread(OURS, row)
             met = None if found is None else found.median <= row.goal.value

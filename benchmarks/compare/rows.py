@@ -1,4 +1,4 @@
-"""The rows of the table: the measurements and their goals."""
+"""The rows of the comparison's table: measurements, and the goal of each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.compare.system import Load
 MEASURED_WRITES: Final = 200_000
 """Number of writes after which the memory of a server is measured."""
 MISSED_WRITES: Final = 100_000
-"""Number of writes that a follower has to catch up with."""
+"""Number of writes that a follower has missed and must catch up with."""
 
 DURABLE: Final = "the best durable peer"
 IN_MEMORY: Final = "PySyncObj in memory"
@@ -44,17 +44,17 @@ class Row:
     """One row of the table."""
 
     key: str
-    """The name on the command line."""
+    """The name of the row on the command line."""
     title: str
     goal: Times | AtMost
     load: Load | None = None
-    """The load whose rate is measured; None: the row is about failures or memory, and is measured in its own way."""
+    """The load whose rate is measured; None for a row about failures or memory, which is measured in another way."""
     seconds_min: float = 0.0
-    """Minimum measured time: where answers take a second, one second shows nothing."""
+    """Minimum measured time, in seconds, for a load under which single operations take about a second."""
     cpu_us_max: float | None = None
-    """A second condition: maximum CPU time of all servers for each operation."""
+    """A second condition of the goal: maximum CPU time of all servers for each operation, in microseconds."""
     p50_ms_max: float | None = None
-    """A second condition: maximum median latency."""
+    """A second condition of the goal: maximum median latency, in milliseconds."""
 
     @property
     def is_rate(self) -> bool:
@@ -95,5 +95,5 @@ def rows(names: str) -> list[Row]:
 
 
 def for_peer(load: Load) -> Load:
-    """The load for a peer, which has only a number of operations under way: the peer chooses its connections."""
+    """The load for another system than pfsb: as many operations are under way, on connections that it chooses."""
     return evolve(load, connections=load.under_way, depth=1)

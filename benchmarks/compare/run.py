@@ -21,7 +21,7 @@ WARMUP_SECONDS = 0.7
 
 @define(eq=False)
 class Comparison:
-    """One run. `results` grow round by round, so that an interrupted run leaves the rounds before it."""
+    """One run. `results` grow with each round, so that those of earlier rounds are kept when the run is interrupted."""
 
     systems: Sequence[type[System]]
     rows: Sequence[Row]
@@ -30,18 +30,18 @@ class Comparison:
     kills: int
     """Number of times that the leader is killed in each round."""
     writes_share: float
-    """Share of the writes that the rows name. 1.0: all of them; less is quicker, but measures something else."""
+    """Share of the writes in the rows memory and catch-up that is done; less than 1.0 is quicker, not comparable."""
     scratch: Path
     save: Callable[[], None]
     say: Callable[[str], None]
-    """Called with lines about the progress."""
+    """Function that shows a line about the progress."""
     results: Results = field(init=False, factory=Results)
 
     def run(self, rounds: int) -> None:
         for number in range(rounds):
             found: dict[str, dict[str, Any]] = {}
             self.results = Results([*self.results.rounds, found])
-            # Each round begins with another system, so that none always has the machine first.
+            # Each round begins with another system, since being measured first may be an advantage.
             shift = number % len(self.systems)
             for system in [*self.systems[shift:], *self.systems[:shift]]:
                 found[system.name] = {}
@@ -102,14 +102,14 @@ class Comparison:
         self.say(f"  {row.title}: {cells['memory']['values'][0]:.1f} MiB")
 
     def _catch_up(self, cluster: System, row: Row, cells: dict[str, Any]) -> None:
-        """Measure in a separate cluster: a server that starts executes again everything that it has executed before."""
+        """Measure catch-up in a cluster of its own, since a server that starts executes its whole history again."""
         taken = seconds_to_catch_up(cluster, int(MISSED_WRITES * self.writes_share))
         cells["catchup"] = {"values": [taken]}
         self.say(f"  {row.title}: {taken:.2f} s")
 
 
 def _is_for(system: type[System], row: Row) -> bool:
-    """Whether a system is measured for this row: one with a goal against PySyncObj is for these two systems only."""
+    """True if a row's rate is measured for a system. For goals against PySyncObj, only it and pfsb are measured."""
     if not row.is_rate:
         return False
     against_memory = isinstance(row.goal, Times) and row.goal.of == IN_MEMORY

@@ -1,4 +1,4 @@
-"""The interface of a system in the comparison: servers are started, loaded, killed and looked at."""
+"""The interface of a system in the comparison: starts, loads, kills and looks at the servers of a cluster."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from pfsb.demo.processes import free_ports
 VALUE_BYTES: Final = 100
 KEYS: Final = 10_000
 UP_SECONDS: Final = 60.0
-"""How long a system may take to do what is waited for."""
+"""How long, in seconds, `wait_for` waits by default."""
 _LOOK_SECONDS: Final = 0.01
 _END_SECONDS: Final = 10.0
 
 T = TypeVar("T")
 
 Write = Callable[[], None]
-"""Writes once on an open connection: returns when the write is acknowledged, raises OSError if it is not in time."""
+"""Function that writes once on an open connection: returns when the write is acknowledged, or raises OSError."""
 
 
 class Missing(Exception):
-    """A system cannot be measured here; the text says what it needs."""
+    """Raised when a system cannot be measured on this machine; the text says what it needs."""
 
 
 class Trouble(Exception):
-    """A system has failed; the text says how."""
+    """Raised when a system has failed; the text says how."""
 
 
 def wait_for(what: str, look: Callable[[], T | None], seconds: float = UP_SECONDS) -> T:
@@ -53,16 +53,19 @@ def wait_for(what: str, look: Callable[[], T | None], seconds: float = UP_SECOND
 
 @define(eq=False)
 class Load:
-    """A load, in terms that apply to every system."""
+    """The description of a load, in terms that apply to every system."""
 
     kind: str
-    """put, get (linearizable), local (a read of one server's own state), lock (one for each client), or lockone."""
+    """The operation: put, get (linearizable), local (a read of one server's own state), lock or lockone.
+
+    With lock, each client takes and releases a lock of its own; with lockone, all clients the same lock.
+    """
     connections: int = 1
     depth: int = 1
     seconds: float = 3.0
     warmup: float = 0.5
     count: int = 0
-    """If not 0: run this number of operations, instead of for `seconds`."""
+    """If not 0, the load ends after this number of operations, and not after `seconds`."""
 
     @property
     def under_way(self) -> int:
@@ -71,7 +74,7 @@ class Load:
 
 @frozen
 class Choices:
-    """Options of the command line that concern single systems."""
+    """Options of the command line that concern only one of the systems."""
 
     etcd: str | None = None
     """Path of the server binary of etcd; None: it is searched for."""
@@ -84,7 +87,7 @@ class System(ABC):
 
     name: ClassVar[str]
     durable: ClassVar[bool] = True
-    """True: a write that was acknowledged survives a power cut."""
+    """True if every acknowledged write survives a power cut."""
 
     def __init__(self, directory: Path, servers: int) -> None:
         self.directory = directory
@@ -96,7 +99,7 @@ class System(ABC):
     @classmethod
     @abstractmethod
     def prepare(cls, choices: Choices) -> str:
-        """Find or build the programs that are needed; returns the version. Raises `Missing`."""
+        """Find or build the programs that the system needs; returns the system's version. Raises `Missing`."""
 
     @abstractmethod
     def configure(self) -> None:
@@ -108,11 +111,14 @@ class System(ABC):
 
     @abstractmethod
     def leader(self) -> int | None:
-        """The server that leads; None if there is none, or if other servers do not know it."""
+        """The server that leads; None if none leads, or if some server does not know the leader yet."""
 
     @abstractmethod
     def load(self, load: Load) -> LoadResult | None:
-        """Run a load with the client that is best for this system, and `look` at both ends. None: impossible here."""
+        """Run a load with the client that is best for this system. Returns None if the system has no such operation.
+
+        The client calls `look` at the beginning and at the end of the measured time.
+        """
 
     @abstractmethod
     def open_writer(self, server: int) -> Write:
@@ -120,7 +126,7 @@ class System(ABC):
 
     @abstractmethod
     def position(self, server: int) -> object | None:
-        """The position of a server's own state; equal for servers that have executed the same. None: unknown."""
+        """How far a server has executed: equal for servers that have executed the same. None if it cannot say."""
 
     # ------------------------------------------------------------------ the same for all
 
@@ -156,7 +162,7 @@ class System(ABC):
         return wait_for(f"{self.name}: a leader", look)
 
     def check_alive(self) -> None:
-        """Raise `Trouble` if a server has ended that the comparison has not killed."""
+        """Raise `Trouble` if the process of a server has ended although the comparison has not killed it."""
         for server, process in self._processes.items():
             if process.poll() is not None:
                 raise Trouble(f"{self.name}: server {server} has ended: {self._last_words(server)}")
@@ -171,7 +177,7 @@ class System(ABC):
         return [server for server, process in self._processes.items() if process.poll() is None]
 
     def stop(self) -> None:
-        """Kill every server of this cluster, by its process id. Never fails."""
+        """Kill every server of this cluster, by its process id, and wait until the processes have ended."""
         for process in self._processes.values():
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGKILL)
@@ -180,7 +186,7 @@ class System(ABC):
         self._processes.clear()
 
     def look(self) -> Moment:
-        """The CPU time of the servers so far."""
+        """The CPU time that the servers, and the whole machine, have used so far."""
         return Moment({}, cpu_seconds_of_all(self.pids()), busy_seconds())
 
     def pids(self) -> list[int]:

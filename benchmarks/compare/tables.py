@@ -14,7 +14,7 @@ SYSTEMS = (OURS, *DURABLE_PEERS, MEMORY_PEER)
 
 
 def main_table(results: Results, rows: Sequence[Row]) -> list[list[str]]:
-    """Medians of each system, pfsb's ratio to the system in its goal, and whether the goal is met."""
+    """The table of goals: each system's median, pfsb's ratio to the system in the goal, and whether the goal is met."""
     head = ["", *SYSTEMS, "goal", "ratio: min", "median", "max", "met"]
     return [head, *(_main_row(results, row) for row in rows)]
 
@@ -42,7 +42,7 @@ def _goal(row: Row) -> str:
 
 
 def cost_table(results: Results, rows: Sequence[Row]) -> list[list[str]]:
-    """Medians of the CPU time for each operation and of the latencies at the client."""
+    """The table of costs: medians of the CPU time for each operation, and of the latencies that the client saw."""
     head = ["", *(f"{name}: CPU us, p50, p99 ms" for name in SYSTEMS)]
     return [head, *(_cost_row(results, row) for row in rows if row.is_rate)]
 
@@ -60,7 +60,7 @@ def _cost_row(results: Results, row: Row) -> list[str]:
 
 
 def remarks(results: Results, rows: Sequence[Row], missing: Mapping[str, str]) -> list[str]:
-    """The reasons not to trust single figures: absent systems, errors, load clients at their limit."""
+    """Sentences on figures that are absent or doubtful: missing systems, errors, load clients at their limit."""
     found = [f"{system} is missing: {why}" for system, why in missing.items()]
     for number, round_ in enumerate(results.rounds, 1):
         for system, cells in round_.items():
@@ -80,7 +80,7 @@ def _odd(cell: Mapping[str, Any]) -> list[str]:
 
 
 def text(results: Results, rows: Sequence[Row], missing: Mapping[str, str]) -> str:
-    """Tables and remarks for a terminal."""
+    """Tables and remarks, as text for a terminal."""
     said = [f"! {line}\n" for line in remarks(results, rows, missing)]
     return "\n".join(
         [aligned(main_table(results, rows)), aligned(cost_table(results, rows)), "".join(said)],
@@ -88,7 +88,7 @@ def text(results: Results, rows: Sequence[Row], missing: Mapping[str, str]) -> s
 
 
 def rst(results: Results, rows: Sequence[Row], missing: Mapping[str, str], about: Mapping[str, Any]) -> str:
-    """The file that docs/performance.rst includes."""
+    """Tables and remarks, as the file that docs/performance.rst includes."""
     measured = described(about)
     parts = [f"Measured with {measured}; {len(results.rounds)} rounds, medians.", ""]
     parts += [*list_table("Throughput and goals", main_table(results, rows)), ""]

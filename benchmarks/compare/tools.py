@@ -1,4 +1,4 @@
-"""Programs that the peers need: found on the system, or once installed or compiled into the cache."""
+"""Finds the programs that other systems need: on this machine, or installed or compiled, once, into a cache."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pfsb.bench.client import cache_directory
 
 
 def program(name: str, package: str) -> str:
-    """The path of a program. Raises `Missing`, which names the package that has it."""
+    """The path of an installed program. Raises `Missing`, whose text names the Debian package to install."""
     found = shutil.which(name)
     if found is None:
         raise Missing(f"{name} is not installed (Debian: apt-get install {package})")

@@ -13,13 +13,13 @@ from attrs import define, field
 from benchmarks.compare.system import Load, System, Trouble, Write, wait_for
 
 WRITERS: Final = 4
-"""Number of clients that write."""
+"""Number of clients that write while the leader is killed."""
 BEFORE_SECONDS: Final = 0.7
-"""How long clients write before the leader is killed."""
+"""How long, in seconds, clients write before the leader is killed."""
 GUARD_SECONDS: Final = 0.02
-"""Time after the kill in which an answer does not count, since it was on its way before the kill."""
+"""Seconds after the kill in which answers are ignored, since they may have been under way before the kill."""
 PATIENCE_SECONDS: Final = 15.0
-"""How long a cluster may take to acknowledge a write."""
+"""How long, in seconds, a cluster may take until it acknowledges a write."""
 _RETRY_SECONDS: Final = 0.005
 
 
@@ -29,7 +29,7 @@ class Writers:
 
     _system: System
     answered: list[float] = field(init=False, factory=list)
-    """Times of the acknowledgements, by time.monotonic."""
+    """The times at which writes were acknowledged, by time.monotonic."""
     _stopping: threading.Event = field(init=False, factory=threading.Event)
     _threads: list[threading.Thread] = field(init=False, factory=list)
 
@@ -44,7 +44,7 @@ class Writers:
             thread.join()
 
     def first_after(self, moment: float) -> float | None:
-        """The time of the first acknowledgement after a moment; None: there is none yet."""
+        """The time of the first acknowledgement after `moment`; None if there is none yet."""
         return next((at for at in sorted(self.answered) if at > moment), None)
 
     def _write(self, first: int) -> None:
@@ -62,7 +62,7 @@ class Writers:
 
 
 def seconds_without_leader(system: System) -> float:
-    """Kill the leader with SIGKILL, and start it again afterwards; returns the time until a write is answered."""
+    """Kill the leader with SIGKILL, and restart it later; returns the seconds from the kill to the next answer."""
     leader = system.wait_leader()
     writers = Writers(system)
     writers.start()
@@ -85,7 +85,7 @@ def seconds_without_leader(system: System) -> float:
 
 
 def seconds_to_catch_up(system: System, writes: int) -> float:
-    """Start a follower that has missed some writes; returns the time until its own state has them."""
+    """Kill a follower, write, and restart the follower; returns the seconds until it has executed all writes."""
     leader = system.wait_leader()
     follower = next(server for server in system.running() if server != leader)
     system.kill(follower)
@@ -112,7 +112,7 @@ def _are_equal(system: System, servers: Sequence[int]) -> bool:
 
 
 def _write_once(system: System, server: int) -> None:
-    """Write once more, so that the state which `position` looks at exists and its last change is complete."""
+    """Write once, and wait for the answer: then the state that `position` looks at exists, and is complete."""
 
     def look() -> bool:
         try:

@@ -1,4 +1,4 @@
-"""ZooKeeper as a system of the comparison, with its own client in Java."""
+"""ZooKeeper as a system of the comparison. Its load client uses ZooKeeper's own client library for Java."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from pfsb.bench.client import LoadClient, LoadFailed, LoadResult
 
 WRITE_SECONDS: Final = 0.25
 CONNECTIONS_MAX: Final = 4
-"""Maximum number of sessions: a session carries many calls, and more of them make ZooKeeper no faster. Locks belong to
-sessions, so loads of locks have more."""
+"""Maximum number of sessions: a session carries many calls at once, and more sessions make ZooKeeper no faster.
+
+Loads of locks have more sessions, since a lock belongs to a session.
+"""
 WARM_SECONDS: Final = 6.0
-"""How long load runs before anything is measured: Java compiles while it runs."""
+"""How long, in seconds, a load runs before the first measurement, since Java compiles code while it runs."""
 _SOURCE: Final = Path(__file__).with_name("ZooKeeperLoad.java")
 _JARS: Final = Path("/usr/share/java")
 _NEEDED: Final = (
@@ -69,7 +71,7 @@ class ZooKeeper(System):
         return [self._java, "-Xmx1000m", "-cp", self._class_path, main, f"data-{server}/zoo.cfg"], {}
 
     def leader(self) -> int | None:
-        """The server that leads, once all that run serve: one that is joining would disturb a measurement."""
+        """The server that leads; None until all running servers serve, since joining would disturb measurements."""
         said = {server: self._srvr(server) for server in self.running()}
         if not all("Mode:" in words for words in said.values()):
             return None
@@ -94,7 +96,7 @@ class ZooKeeper(System):
         connections = load.under_way if load.kind in ("lock", "lockone") else min(load.under_way, CONNECTIONS_MAX)
         address = f"127.0.0.1:{self._clients[self.wait_leader()]}"
         words = (load.kind, address, connections, load.under_way, load.seconds, load.warmup, load.count)
-        # The client shares the machine with the servers: a short warm-up matters more here than speed in the long run.
+        # These options make the client warm up quickly, though slower later: its compiler takes CPU from the servers.
         java = [self._java, "-Xmx1g", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", self._class_path]
         command = [*java, "ZooKeeperLoad", *map(str, words), str(KEYS), str(VALUE_BYTES)]
         try:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.flame`: the CPU time of a leader under load, as flame graphs and as shares of its parts.
+"""`python -m benchmarks.flame`: where a leader spends CPU time under load, as flame graphs and as shares of its code.
 
 In: loads. Out: one SVG for each load, and a table with the share of each part of pfsb, of Twisted and of Python. The
 leader is sampled from outside by py-spy, which needs the right to trace processes.

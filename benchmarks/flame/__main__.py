@@ -24,7 +24,7 @@ from pfsb.bench.workload import Workload, operations
 SAMPLES_PER_SECOND: Final = 250
 WARMUP_SECONDS: Final = 1.0
 SPY_SECONDS: Final = 3.0
-"""How long py-spy may take to begin and to end; the load continues in this time."""
+"""How long, in seconds, py-spy may take to begin and to end. The load goes on for as long beside the sampled time."""
 VALUE_BYTES: Final = 100
 
 
@@ -44,11 +44,11 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 class NoSpy(Exception):
-    """py-spy is not installed, or may not trace processes; the text says which."""
+    """Raised when py-spy is not installed, or may not trace processes; the text says which."""
 
 
 def main() -> int:
-    """Returns the exit status: 0 if all was drawn, 1 if a part could not be measured, 130 if interrupted."""
+    """Measures and draws. Returns the exit status: 0 if all was drawn, 1 if not, 130 if interrupted."""
     asked = arguments()
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have started this program with SIGINT ignored
         signal.signal(number, _interrupt)
@@ -90,7 +90,7 @@ def py_spy() -> str:
 
 
 def _sampled(asked: argparse.Namespace, scratch: Path) -> dict[str, list[Stack]]:
-    """The sampled stacks of the leader, by load. Raises `NoSpy`, `Trouble`, `LoadFailed`."""
+    """Name of a load -> the stacks sampled in the leader under it. Raises `NoSpy`, `Trouble`, `LoadFailed`."""
     spy = py_spy()
     cluster = Pfsb(scratch / "servers", asked.servers)
     found = {}
@@ -148,7 +148,7 @@ def _recorded(spy: subprocess.Popen[str], seconds: float, file: Path) -> list[St
 
 
 def share_table(found: Mapping[str, Sequence[Stack]]) -> list[list[str]]:
-    """Parts of the program, each with its share of the samples under each load."""
+    """A table: a row for each part of the program, with the part's share of the samples under each load."""
     by_load = {name: shares(busy(stacks)) for name, stacks in found.items()}
     parts = sorted({part for found in by_load.values() for part in found}, key=_weight(by_load), reverse=True)
     rows = [[part, *(_percent(found.get(part)) for found in by_load.values())] for part in parts]

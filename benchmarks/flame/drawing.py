@@ -1,4 +1,4 @@
-"""A flame graph as SVG: the width of a frame is its share of the samples, and its callees stand below it."""
+"""Draws a flame graph as SVG: the width of a frame is its share of the samples, and its callees stand below it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WIDTH: Final = 1200
 ROW: Final = 17
 _TOP: Final = 52
 _SHARE_MIN: Final = 0.004
-"""Minimum share of a frame that is drawn: a reader could neither see a narrower one nor hit it with the pointer."""
+"""Minimum share of the samples for a frame to be drawn: narrower frames could not be seen or pointed at."""
 _CHARACTER: Final = 5.7
 """Approximate width of a character in pixels."""
 _DEPTH_MAX: Final = 40
@@ -25,11 +25,11 @@ _COLOURS: Final = dict(
 )
 
 Place = tuple[Frame, int, float, float]
-"""(frame, row, left, width); left and width as shares of the whole."""
+"""The place of a frame in the drawing: (frame, row, left edge, width), the last two as shares of the whole width."""
 
 
 def svg(root: Frame, title: str) -> str:
-    """The drawing as one document; hovering over a frame shows its name and share."""
+    """The flame graph as an SVG document. Hovering over a frame shows the frame's name and share."""
     places = list(_places(root, 0, 0.0, root.samples))
     height = _TOP + ROW * (1 + max((row for _, row, _, _ in places), default=0)) + 8
     parts = [

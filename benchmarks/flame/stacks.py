@@ -1,4 +1,4 @@
-"""Sampled stacks in py-spy's format `raw`: as a tree, and counted for the parts of the program."""
+"""Reads stacks sampled by py-spy (format `raw`); makes a tree of them, and counts them for parts of the program."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Final
 from attrs import define, field
 
 THROUGH_MIN: Final = 0.9
-"""Share of all samples above which a frame at the bottom is left out: it has nothing beside it that is worth a row, as
-in twistd and the reactor's loop."""
+"""Share of a thread's samples from which on a frame at the bottom of the stacks is left out of the tree.
+
+Such frames (twistd, the reactor's loop) are in almost all stacks, and would only add rows to the drawing.
+"""
 
 MAIN_THREAD: Final = "MainThread"
 WAITS: Final = frozenset(
@@ -21,7 +23,7 @@ WAITS: Final = frozenset(
         "HistoryReader._run (pfsb/storage/threads.py)",
     }
 )
-"""Functions in which threads wait for work; these functions themselves take hardly any CPU time."""
+"""Functions in which threads wait for work. Samples taken in one of them are idle time."""
 
 PARTS: Final = (
     ("protocol", "pfsb/paxos/"),
@@ -33,15 +35,15 @@ PARTS: Final = (
     ("rest of pfsb", "pfsb/"),
     ("Twisted", "twisted/"),
 )
-"""(part of the program, beginning of the file's path); a frame belongs to the first part that fits."""
+"""(part of the program, beginning of the paths of its files). A frame belongs to the first part that fits its file."""
 OTHER: Final = "Python"
-"""The part of all other frames: the standard library, and C code that it calls."""
+"""The part of the program to which all other frames belong: the standard library, and C code that it calls."""
 _LIBRARIES: Final = "site-packages/"
 
 
 @define
 class Frame:
-    """A function with one chain of callers from the bottom of the stack."""
+    """A node of the tree: a function that was called by one particular chain of callers."""
 
     name: str
     """The function and its file, as in `turn (pfsb/paxos/turn.py)`."""
@@ -56,7 +58,7 @@ class Frame:
 
 
 Stack = tuple[Sequence[str], int]
-"""(frames from the bottom, number of samples)."""
+"""(names of the frames from the bottom of a stack to its top, number of samples with this stack)."""
 
 
 def part_of(name: str) -> str:
@@ -65,7 +67,10 @@ def part_of(name: str) -> str:
 
 
 def parse(raw: str) -> list[Stack]:
-    """The stacks in lines `frame;frame;frame count`; the first frame is the thread (`thread (8335): MainThread`)."""
+    """The stacks in py-spy's lines `frame;frame;frame count`, where the first frame names the thread.
+
+    Of `thread (8335): MainThread`, the name after the colon is kept.
+    """
     stacks: list[Stack] = []
     for line in filter(None, map(str.strip, raw.splitlines())):
         frames, _, count = line.rpartition(" ")
@@ -75,18 +80,25 @@ def parse(raw: str) -> list[Stack]:
 
 
 def busy(stacks: Iterable[Stack]) -> list[Stack]:
-    """The stacks without threads that only wait, which py-spy leaves out on some systems but not on all."""
+    """The stacks without those of waiting threads. py-spy leaves these out by itself only on some systems."""
     return [(frames, count) for frames, count in stacks if frames[-1] not in WAITS]
 
 
 def busy_cores(stacks: Sequence[Stack]) -> float:
-    """How many cores the threads together keep busy; each thread is sampled equally often, the main one always."""
+    """The number of cores that all threads together keep busy, on average.
+
+    The busy samples of all threads are divided by the number of times that each thread was sampled, which is the number
+    of samples of the main thread.
+    """
     each = sum(count for frames, count in stacks if frames[0] == MAIN_THREAD)
     return sum(count for _, count in busy(stacks)) / each if each else 0.0
 
 
 def tree(stacks: Iterable[Stack]) -> Frame:
-    """The stacks as a tree from the bottom up, without the frames below each thread that hold almost everything."""
+    """The stacks as a tree, from callers to callees: root, threads, functions.
+
+    Frames at the bottom of a thread that are in almost all of its stacks are left out (`THROUGH_MIN`).
+    """
     root = Frame("all")
     for frames, count in stacks:
         at = root
@@ -112,9 +124,9 @@ def _samples(frame: Frame) -> int:
 
 
 def shares(stacks: Sequence[Stack]) -> dict[str, float]:
-    """The share of all samples in each part of the program.
+    """Part of the program -> its share of all samples.
 
-    Code of the standard library and in C counts for the part that has called it, because that part causes its cost.
+    A sample in the standard library or in C code counts for the part that has called it, since that causes the cost.
     """
     counted: Counter[str] = Counter()
     for frames, count in stacks:

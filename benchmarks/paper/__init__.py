@@ -4,8 +4,8 @@ In: variants, numbers of servers and clients. Out: charts as SVG, and a table of
 cost of more servers, here and in the paper. Absolute figures cannot be compared, since the paper had one machine for
 each server, so the table has ratios only.
 
-* `published`: the figures of the paper and of its technical report.
-* `variants`: the settings of the servers for each pair of charts.
+* `published`: the measured values in the paper and in its technical report.
+* `variants`: how the servers are configured for each pair of charts (throughput and latency).
 * `drawing`: charts and the table of ratios.
 * `__main__`: the command line, which runs the clusters and the load.
 """

@@ -51,9 +51,9 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def main() -> int:
-    """Returns the exit status: 0 if all was measured, 1 if a part was not, 130 if interrupted.
+    """Measures and draws. Returns the exit status: 0 if all was measured, 1 if a part was not, 130 if interrupted.
 
-    All points that were measured are drawn in each case.
+    In each case, the points that were measured are drawn.
     """
     asked = arguments()
     if asked.from_json is not None:
@@ -92,7 +92,7 @@ def _measure_variant(asked: argparse.Namespace, variant: Variant, scratch: Path,
 
 
 def _measured(asked: argparse.Namespace, variant: Variant, servers: int, scratch: Path) -> Iterator[Point]:
-    """Measure one cluster, with clients at all of its servers."""
+    """Measure one cluster under growing numbers of clients, which are spread over all of its servers."""
     directory = scratch / f"{variant.key}-{servers}"
     cluster = Pfsb(directory, servers, variant.settings)
     client = LoadClient(client_command())

@@ -15,7 +15,7 @@ from pfsb.bench.report import ABSENT, aligned, short
 
 @frozen
 class Point:
-    """One measurement."""
+    """One measurement: a variant, a number of servers and a number of clients, with the rate and the latency found."""
 
     variant: str
     servers: int
@@ -30,7 +30,7 @@ class Point:
 
 
 def charts(points: Sequence[Point]) -> list[Chart]:
-    """Two charts for each variant that was measured, and two over the number of servers."""
+    """Throughput and latency over clients, for each variant that was measured; and both over the number of servers."""
     drawn = []
     for variant in VARIANTS:
         mine = [point for point in points if point.variant == variant.key]
@@ -76,7 +76,7 @@ def _scaling_charts(points: Sequence[Point]) -> list[Chart]:
 
 
 def claims(points: Sequence[Point]) -> str:
-    """A table of the gain by aggregation and the cost of more servers, here and in the paper."""
+    """A table of ratios: the gain by aggregation and the cost of more servers, in pfsb and in the paper."""
     rows = [["", "servers", "pfsb", "the paper"]]
     servers = sorted({point.servers for point in points})
     for storage in ("disk", "memory"):

@@ -1,8 +1,9 @@
-"""The figures of section 7 and of the technical report: 4 to 20 servers, clients with one update under way.
+"""The values measured in section 7 of the paper and in its technical report, with 4 to 20 servers.
 
-The charts were read from their vector data, to about one part in a hundred. "Clean" is the paper's build of the normal
-case alone; "complete" has reconciliation, a dynamic window and recovery, as pfsb has. The charts with asynchronous
-disk writes have no counterpart: pfsb acknowledges only updates that are on disk, except with storage in memory.
+Each client has one update under way. The values were read from the charts' vector data, to about one part in a hundred.
+"Clean" is the paper's build of the normal case alone; "complete" has reconciliation, a dynamic window and recovery, as
+pfsb has. The paper's charts with asynchronous disk writes are left out: pfsb acknowledges only updates that are on
+disk, except with storage in memory.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ UPDATE_BYTES: Final = 200
 SCALING_CLIENTS: Final = 25
 
 Points = Mapping[int, Sequence[tuple[float, float]]]
-"""(clients, value), by number of servers."""
+"""Number of servers -> the points of a line: (number of clients, value)."""
 
 
 @frozen
 class Published:
-    """One pair of charts: throughput in updates per second, mean latency in milliseconds."""
+    """One pair of charts of the paper: throughput in updates per second, and mean latency in milliseconds."""
 
     build: str
     throughput: Points
@@ -129,4 +130,4 @@ SCALING: Final[Mapping[str, Sequence[tuple[float, float, float]]]] = {
         (20, 6_410, 3.90),
     ),
 }
-"""(servers, updates per second, milliseconds) with 25 clients, in memory, without aggregation."""
+"""Build of the paper -> (servers, updates per second, latency in ms): 25 clients, in memory, without aggregation."""

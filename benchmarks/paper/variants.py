@@ -1,4 +1,4 @@
-"""The settings of the servers for each pair of charts."""
+"""Variants: how the servers are configured for each pair of charts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from attrs import field, frozen
 from benchmarks.paper.published import AGGREGATED_DISK, AGGREGATED_MEMORY, PLAIN_DISK, PLAIN_MEMORY, Published
 
 _PLAIN: Final = {"limits": {"batch_bytes": 1}}
-"""Settings with one update in each proposal. Disk writes and ACCEPTs are still gathered."""
+"""Settings with one update in each proposal. Disk writes and ACCEPTs of several proposals are still gathered."""
 _MEMORY: Final = {"storage": "memory"}
 
 

@@ -1,4 +1,4 @@
-"""The command line of the measurements of scale: measures sections, and prints, saves and draws them."""
+"""The command line of `benchmarks.scale`: measures sections, and prints, saves and draws the points."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def extent(asked: argparse.Namespace) -> Extent:
-    """The points that the command line asks for."""
+    """The numbers of servers, connections and so on that the command line asks to measure."""
     chosen = QUICK if asked.quick else Extent()
     return evolve(chosen, seconds=asked.seconds) if asked.seconds else chosen
 
 
 def main() -> int:
-    """Returns the exit status: 0 if all was measured, 1 if a part was not, 130 if interrupted.
+    """Measures and shows. Returns the exit status: 0 if all was measured, 1 if a part was not, 130 if interrupted.
 
-    All points that were measured are shown in each case.
+    In each case, the points that were measured are shown.
     """
     asked = arguments()
     if asked.from_json is not None:

@@ -1,4 +1,4 @@
-"""The charts of each section."""
+"""Draws the points of each section as charts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Axes:
     x_name: str
     y_name: str
     figure: str
-    """The attribute of `Point` that is drawn."""
+    """The name of the attribute of `Point` that the y axis shows."""
     log_x: bool = True
     log_y: bool = False
 
@@ -70,7 +70,7 @@ def _series(name: str, figure: str, points: Sequence[Point]) -> Series:
 
 
 def _overload(points: Sequence[Point]) -> list[Chart]:
-    """Throughput and latency, over the operations under way and over the operations due."""
+    """Four charts: throughput and latency, over operations under way (closed loop) and over those due (open loop)."""
     closed, opened = ([p for p in points if p.series == kind] for kind in (CLOSED, OPEN))
     drawn = [
         Chart(

@@ -15,13 +15,13 @@ from pfsb.bench.workload import Target
 from pfsb.support.open_files import allow_many_files
 
 TTL_SECONDS: Final = 600
-"""Time to live of sessions: longer than the measurement, in which the clients send nothing more."""
+"""Time to live of the sessions, in seconds: longer than the measurement, since the clients send nothing meanwhile."""
 AT_ONCE: Final = 100
-"""Number of sessions that are opened together."""
+"""Number of sessions that are opened at the same time."""
 
 
 def memory_over_keys(counts: Sequence[int], value_bytes: int) -> Iterator[tuple[int, float]]:
-    """Measure (keys, MiB) of a cluster of one server, which gets more and more keys."""
+    """Write more and more keys to a cluster of one server; yields (number of keys, resident MiB) for each count."""
     keys = shuffled_keys(max(counts))
     with one_server() as (client, pid):
         done = 0
@@ -32,9 +32,9 @@ def memory_over_keys(counts: Sequence[int], value_bytes: int) -> Iterator[tuple[
 
 
 def memory_over_sessions(cluster: Pfsb, counts: Sequence[int]) -> Iterator[tuple[int, float]]:
-    """Measure (sessions, MiB of the largest server). Each session has a connection to the leader and has run a command.
+    """Open more and more sessions; yields (number of sessions, MiB of the largest server) for each count.
 
-    Raises `Trouble` if a session is refused.
+    Each session has a connection to the leader, and has run one command. Raises `Trouble` if a session is refused.
     """
     allow_many_files()
     [target] = cluster.probe().towards("leader")

@@ -1,4 +1,4 @@
-"""One measured point of a section, in the form in which it is saved."""
+"""`Point`: one measured point of a section, in the form in which it is saved as JSON."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pfsb.bench.measure import Measurement
 
 @frozen
 class Point:
-    """One point. `x` is the quantity that the section varies: servers, bytes, connections, keys or sessions.
+    """One measured point. `x` is the quantity that the section varies, such as the number of servers.
 
-    A figure that does not apply to the section is None.
+    A figure that was not measured in the section is None.
     """
 
     section: str
@@ -24,7 +24,7 @@ class Point:
     p50_ms: float | None = None
     p99_ms: float | None = None
     server_cpu_us: float | None = None
-    """CPU time of all servers together for each operation."""
+    """CPU time, in microseconds, of all servers together for each operation."""
     commands_per_proposal: float | None = None
     memory_mib: float | None = None
     """Resident memory of the largest server at the end of the measurement."""
@@ -38,7 +38,7 @@ class Point:
 
     @classmethod
     def of(cls, section: str, series: str, x: float, found: Measurement, memory_bytes: int) -> Point:
-        """The point of a measurement."""
+        """A point with the figures of a measurement."""
         return cls(
             section,
             series,
@@ -59,7 +59,7 @@ class Point:
 
     @classmethod
     def read(cls, words: Mapping[str, Any]) -> Point:
-        """The point that `attrs.asdict` has turned into a dictionary."""
+        """A point again, from the dictionary that `attrs.asdict` made of it."""
         return cls(**words)
 
 
@@ -75,5 +75,5 @@ def of_section(points: Sequence[Point], section: str) -> list[Point]:
 
 
 def series_names(points: Sequence[Point]) -> list[str]:
-    """In the order in which they were measured."""
+    """The names of the series of these points, in the order in which the series were measured."""
     return list(dict.fromkeys(point.series for point in points))

@@ -1,4 +1,4 @@
-"""The sections. Each starts its own servers and yields its points as they are measured."""
+"""The sections of `benchmarks.scale`. Each starts its own servers, and yields points as they are measured."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ from pfsb.bench.workload import Workload, fill, operations
 VALUE_BYTES: Final = 100
 KEYS: Final = 10_000
 LARGE_KEYS: Final = 500
-"""Number of keys for large values: each server keeps all values in memory, and a value has up to 32 KiB."""
+"""Number of different keys that are written with large values.
+
+It is small, since each server keeps all values in memory, and a value has up to 32 KiB.
+"""
 COMMAND_BYTES: Final = 49_152
-"""Maximum size of a command that a configuration may allow: a value of 32 KiB comes with its verb and key."""
+"""The servers' setting `command_bytes`, the highest that is allowed: it leaves room for a verb, a key and 32 KiB."""
 CONNECTIONS_MAX: Final = 12_000
 WARMUP_SECONDS_MAX: Final = 30.0
 LOADS: Final = ((1, 1), (64, 1), (8, 32))
@@ -33,17 +36,17 @@ SIZES: Final = (10, 100, 1_000, 4_096, 16_384, 32_768)
 CONNECTIONS: Final = (1, 4, 16, 64, 256, 1_000, 2_500, 5_000)
 OVERLOAD: Final = ((1, 32), (8, 32), (64, 32), (256, 32), (1_000, 32), (5_000, 32))
 OFFERED: Final = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
-"""Rates of the open loop, as shares of the highest rate that the closed loop has reached."""
+"""Rates at which the open loop begins operations, as multiples of the highest rate that the closed loop has reached."""
 OPEN_CONNECTIONS: Final = 256
 OPEN_DEPTH: Final = 128
 
 
 @frozen
 class Extent:
-    """The points of each section that are measured."""
+    """Which points the sections measure: the values of the quantity that each section varies."""
 
     seconds: float = 5.0
-    """Measured time of each point."""
+    """Measured time of each point, in seconds."""
     servers: Sequence[int] = SERVERS
     sizes: Sequence[int] = SIZES
     connections: Sequence[int] = CONNECTIONS
@@ -67,7 +70,7 @@ QUICK: Final = Extent(
 
 @contextmanager
 def cluster(directory: Path, servers: int, **settings: Any) -> Iterator[Pfsb]:
-    """Run servers that have a leader; stops them and removes their storage afterwards. Raises `Trouble`."""
+    """Run a cluster, which has a leader when the block begins, until the end of the block. Raises `Trouble`."""
     started = Pfsb(directory, servers, settings)
     try:
         started.start()
@@ -78,7 +81,7 @@ def cluster(directory: Path, servers: int, **settings: Any) -> Iterator[Pfsb]:
 
 
 class _Loaded:
-    """One cluster, whose leader gets one load after the other."""
+    """One cluster, on whose leader one load after the other is put."""
 
     def __init__(self, cluster: Pfsb, section: str, extent: Extent) -> None:
         self._cluster = cluster
@@ -92,7 +95,10 @@ class _Loaded:
         self._client.run(fill(self._targets(), KEYS, VALUE_BYTES).render())
 
     def point(self, series: str, x: float, **changes: Any) -> Point:
-        """Measure one point. Raises `Trouble` if the servers do not finish the work that the point before has left."""
+        """Measure one point, once the servers have finished the requests that the load before has left under way.
+
+        `changes` are the differences from `workload`. Raises `Trouble` if the servers do not finish in time.
+        """
         wait_for("the end of what was under way before", self._is_settled)
         workload = evolve(self.workload, targets=self._targets(), **changes)
         found = measure(self._cluster.probe(), self._client, workload)
@@ -112,7 +118,7 @@ class _Loaded:
 
 
 def over_servers(extent: Extent, scratch: Path) -> Iterator[Point]:
-    """Loads on clusters of different sizes."""
+    """Measure the same loads on clusters with different numbers of servers."""
     for servers in extent.servers:
         with cluster(scratch / f"servers-{servers}", servers) as started:
             loaded = _Loaded(started, "servers", extent)
@@ -121,7 +127,7 @@ def over_servers(extent: Extent, scratch: Path) -> Iterator[Point]:
 
 
 def over_sizes(extent: Extent, scratch: Path) -> Iterator[Point]:
-    """Loads with values of different sizes."""
+    """Measure loads that write values of different sizes."""
     with cluster(scratch / "sizes", 3, limits={"command_bytes": COMMAND_BYTES}) as started:
         loaded = _Loaded(started, "sizes", extent)
         for size in extent.sizes:
@@ -132,7 +138,7 @@ def over_sizes(extent: Extent, scratch: Path) -> Iterator[Point]:
 
 
 def over_connections(extent: Extent, scratch: Path) -> Iterator[Point]:
-    """Writes and reads over different numbers of connections, with one operation under way on each."""
+    """Measure writes and reads on different numbers of connections, with one operation under way on each connection."""
     with cluster(scratch / "connections", 3) as started:
         loaded = _Loaded(started, "connections", extent)
         loaded.fill()
@@ -143,13 +149,16 @@ def over_connections(extent: Extent, scratch: Path) -> Iterator[Point]:
 
 
 def under_overload(extent: Extent, scratch: Path) -> Iterator[Point]:
-    """A closed loop with more and more operations under way, then an open loop up to beyond its highest rate."""
+    """Measure a closed loop with more and more operations under way; then an open loop with higher and higher rates.
+
+    The rates of the open loop go from a part to a multiple of the closed loop's highest rate.
+    """
     with cluster(scratch / "overload", 3) as started:
         loaded = _Loaded(started, "overload", extent)
         peak = 0.0
         for connections, depth in extent.overload:
             under_way = connections * depth
-            # The first operations under way meet idle servers. The warm-up lasts until all of them are answered.
+            # The warm-up lasts until the first operations are answered, which have come to idle servers.
             warmup = max(loaded.workload.warmup, 2 * under_way / peak) if peak else loaded.workload.warmup
             point = loaded.point(
                 CLOSED, under_way, connections=connections, depth=depth, warmup=min(warmup, WARMUP_SECONDS_MAX)
@@ -169,19 +178,19 @@ def under_overload(extent: Extent, scratch: Path) -> Iterator[Point]:
 
 
 CLOSED: Final = "closed loop"
-"""The series over the number of operations under way."""
+"""Name of the series of points whose x is the number of operations under way."""
 OPEN: Final = "open loop"
-"""The series over the operations due, as a share of the closed loop's highest rate."""
+"""Name of the series of points whose x is the rate of operations due, as a share of the closed loop's highest rate."""
 
 
 def in_memory_of_keys(extent: Extent, _scratch: Path) -> Iterator[Point]:
-    """Resident memory over the number of keys."""
+    """Measure the resident memory of a server with different numbers of keys."""
     for keys, mib in memory_over_keys(extent.keys, VALUE_BYTES):
         yield Point("keys", f"{VALUE_BYTES} bytes each", keys, memory_mib=mib)
 
 
 def in_memory_of_sessions(extent: Extent, scratch: Path) -> Iterator[Point]:
-    """Resident memory over the number of sessions."""
+    """Measure the resident memory of a server with different numbers of sessions."""
     with cluster(scratch / "sessions", 3, limits={"connections": CONNECTIONS_MAX}) as started:
         for sessions, mib in memory_over_sessions(started, extent.sessions):
             yield Point("sessions", "one connection each", sessions, memory_mib=mib)

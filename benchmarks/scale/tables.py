@@ -1,4 +1,4 @@
-"""The figures of each section as tables for a terminal and for docs/performance.rst, with warnings about them."""
+"""Makes tables of the points, for a terminal and for docs/performance.rst, with remarks on doubtful points."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _COLUMNS: Final[tuple[tuple[str, Callable[[Point], str]], ...]] = (
 
 
 def table(points: Sequence[Point], section: str) -> list[list[str]]:
-    """The table of a section, without columns that are empty everywhere."""
+    """The table of one section, as rows of cells; columns without any value are left out."""
     measured = of_section(points, section)
     columns = [[_X_NAMES[section], *map(_shown_x, measured)], ["", *(p.series for p in measured)]]
     for name, show in _COLUMNS:
@@ -63,7 +63,10 @@ def _share(value: float | None, best: float) -> str:
 
 
 def verdict(points: Sequence[Point]) -> list[str]:
-    """Is there a cliff? The throughput under the greatest load, as a share of the best throughput."""
+    """Sentences on the section `overload`: does throughput collapse under too much load?
+
+    Each gives the throughput under the greatest load as a share of the best throughput.
+    """
     said = []
     for kind in (CLOSED, OPEN):
         measured = [p for p in of_section(points, "overload") if p.series == kind]
@@ -77,12 +80,12 @@ def verdict(points: Sequence[Point]) -> list[str]:
 
 
 def remarks(points: Sequence[Point]) -> list[str]:
-    """The reasons not to trust single figures."""
+    """Sentences on points that are not to be trusted, such as points with errors or a disturbed machine."""
     return [remark for p in points for remark in remarks_on(p, f"{p.section}, {p.series}, {_shown_x(p)}")]
 
 
 def text(points: Sequence[Point], about: Mapping[str, Any]) -> str:
-    """All tables, verdicts and remarks for a terminal."""
+    """All tables, verdicts and remarks, as text for a terminal."""
     parts = [described(about) + "\n"]
     for section in _measured(points):
         parts.append(f"{TITLES[section]}\n\n{aligned(table(points, section))}")
@@ -91,7 +94,7 @@ def text(points: Sequence[Point], about: Mapping[str, Any]) -> str:
 
 
 def rst(points: Sequence[Point], about: Mapping[str, Any]) -> str:
-    """The file that docs/performance.rst includes."""
+    """All tables, verdicts and remarks, as the file that docs/performance.rst includes."""
     lines = [f"Measured with {described(about)}.", ""]
     for section in _measured(points):
         lines += [*list_table(TITLES[section], table(points, section)), ""]

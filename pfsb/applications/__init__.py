@@ -1,7 +1,7 @@
 """Applications: the replicated state machines chat, lock, kv and instances (docs/internals/applications.rst).
 
-What comes in: command lines to `check` at the server that was asked; then, at every server in the same order,
-normalised commands to `execute`, ends of sessions, and the time; questions to `query`. What goes out: a result, or
+What comes in: at the server that a client has asked, command lines to `check` and questions to `query`; at every
+server, in the same order, normalised commands to `execute`, ends of sessions, and the time. What goes out: a result, or
 `PENDING` and the result later by `IContext.complete`. The interface is `IReplicatedApplication`.
 
 Rules that all of them keep:
@@ -9,8 +9,8 @@ Rules that all of them keep:
 * the same commands in the same order give the same answers, the same state and the same snapshot on every server: no
   clock, no random number, no float, no order of a set, no input or output in `execute`;
 * time is the state machine's (`IContext.time_ms`), which is part of the order;
-* `check` runs once, at one server, perhaps of another version. So `execute` and `query` trust nothing of a command but
-  the types that `runner` has compared, and refuse what they do not understand in the same way on every server;
+* `check` runs once, at one server, which may run another version. So `execute` and `query` rely only on the types of a
+  command, which `runner` has compared, and refuse a command that they do not know in the same way on every server;
 * each answer is bounded in size.
 
 This package knows neither the protocol nor sessions beyond the client id, and opens no socket and no file. An

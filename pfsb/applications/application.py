@@ -1,7 +1,8 @@
-"""The base of all applications: one table of verbs. Commands are checked when they are typed, and again when run.
+"""Application: the base class of all applications, with one table of verbs.
 
-The rule of a verb runs once, at the server that was asked. The function of the verb runs at every server, on a command
-that another version may have checked, so it trusts nothing but the types that `runner` has compared.
+A command is checked twice. The rule of its verb runs once, at the server that was asked. The function of its verb runs
+at every server, on a command that another version may have checked, so it relies only on the types that `runner` has
+compared.
 """
 
 from __future__ import annotations
@@ -27,13 +28,17 @@ class Verb:
     types: Types = ()
     """Types of all parts of the normalised command. A trailing `...` repeats the type before it."""
     run: Callable[..., Any] | None = None
-    """Takes (command, context) if the verb changes something, else (command). None for a verb that the front end runs
-    itself (LISTEN).
+    """The function of the verb: it takes (command, context) if the verb changes something, else (command). None for a
+    verb that the front end runs itself (LISTEN).
     """
 
 
 class Application:
-    """Dispatches commands by verb. Subclasses that depend on sessions or on time override the methods for these."""
+    """Runs each command by the function of its verb.
+
+    A subclass that depends on sessions overrides `session_ended`; one that depends on time, `time_passed` and
+    `next_deadline`.
+    """
 
     name: str
     commands: Sequence[CommandDescription] = ()
@@ -76,8 +81,8 @@ class Application:
 def runner(verbs: Mapping[str, Verb], command: Command) -> Callable[..., Any] | None:
     """The function that runs `command`; None if this version of the server cannot run it.
 
-    Another version may have checked the command. A server that raised an exception where others run the command would
-    have another state from then on, so what cannot be run is refused instead.
+    Another version may have checked the command. If this server raised an exception and other servers ran the command,
+    their states would differ from then on, so a command that cannot be run is refused.
     """
     try:
         verb = verbs[command[0]]
@@ -90,7 +95,7 @@ def runner(verbs: Mapping[str, Verb], command: Command) -> Callable[..., Any] | 
 
 
 def not_understood(command: Command) -> Refused:
-    """The answer to a command for which there is no `runner`."""
+    """The answer to a command for which `runner` finds no function."""
     verb = quoted(command[0]) if command and isinstance(command[0], str) else "a command without a verb"
     given = counted(max(len(command) - 1, 0), "argument")
     return Refused("BADREQUEST", f"this version of pfsb cannot run {verb} with {given} of these types")

@@ -1,7 +1,7 @@
 """The limits and the parsing of arguments that the applications share (docs/protocol.rst): options, numbers, lengths.
 
-An application has a rule for each verb, which takes an `Arguments` apart and returns the normalised command. The rule
-runs once, at the server that was asked.
+An application has a rule for each verb: a function that takes the `Arguments` of a command line apart and returns the
+normalised command. The rule runs once, at the server that was asked.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import Final
 from pfsb.applications.interfaces import BadRequest, Done, Fields, Refused, Result
 
 key_bytes_max: Final = 1_024
-"""Maximum UTF-8 bytes of a key or of the name of a lock."""
+"""Maximum number of UTF-8 bytes of a key or of the name of a lock."""
 value_bytes_max: Final = 1_048_576
-"""Maximum UTF-8 bytes of a value, also of one that grows by APPEND, and of a text said in the chat."""
+"""Maximum number of UTF-8 bytes of a value, also of one that grows by APPEND, and of a text said in the chat."""
 rows_default: Final = 1_000
-"""Maximum rows of a reply if no `limit=` is given."""
+"""Maximum number of rows of a reply if no `limit=` is given."""
 rows_max: Final = 10_000
 """Maximum value of `limit=`."""
 reply_characters_max: Final = 4_194_304
-"""Maximum characters of users' text in the rows of one reply, since a server must not build replies of any size."""
+"""Maximum number of characters of users' text in the rows of one reply, so that no reply takes too much memory."""
 wait_ms_max: Final = 31_536_000_000
-"""Maximum `wait=`: 365 days. A deadline then fits into 64 bits, whatever the clock says."""
+"""Maximum value of `wait=`, in milliseconds: 365 days. A deadline then always fits into 64 bits."""
 integer_min: Final = -(2**63)
 integer_max: Final = 2**63 - 1
 
 absent: Final = -1
-"""Value in a normalised command of an option that was not given: no limit, no token, a wait without end."""
+"""Value, in a normalised command, of an option that was not given: no limit, no token, or a wait without end."""
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,20})?")
@@ -44,7 +44,7 @@ class Quoted(str):
 
 
 class Arguments:
-    """A command line, while one rule takes it apart. All methods raise `BadRequest` for what is wrong."""
+    """A command line, while the rule of its verb takes it apart. All methods raise `BadRequest` for wrong arguments."""
 
     __slots__ = ("_options", "_typed", "usage", "verb")
 
@@ -57,8 +57,8 @@ class Arguments:
     def words(self, least: int, most: float, options: Sequence[str] = ()) -> Sequence[str]:
         """The arguments that are not options, `least` to `most` of them.
 
-        A bare word `name=...` is an option wherever it stands, if the verb has an option of that name. A key of that
-        form must be quoted.
+        A word `name=...` without quotes is an option, wherever it stands, if the verb has an option of that name. A key
+        of that form must be quoted.
         """
         words = self._without_options(options) if options else self._typed
         if not least <= len(words) <= most:
@@ -66,17 +66,17 @@ class Arguments:
         return words
 
     def key(self, word: str, what: str = "key") -> str:
-        """A key or the name of a lock: not empty, and at most `key_bytes_max` long."""
+        """A key or the name of a lock: not empty, and at most `key_bytes_max` bytes long."""
         if not word:
             raise self.refused(f"a {what} cannot be empty")
         return self.text(word, what, key_bytes_max)
 
     def value(self, word: str, what: str = "value") -> str:
-        """A text of at most `value_bytes_max`, perhaps empty."""
+        """A text of at most `value_bytes_max` bytes, which may be empty."""
         return self.text(word, what, value_bytes_max)
 
     def text(self, word: str, what: str, bytes_max: int) -> str:
-        """A text that can be stored and shown everywhere: UTF-8 without NUL, at which tools in C stop reading."""
+        """A text of at most `bytes_max` bytes of UTF-8, without NUL, at which programs in C stop reading."""
         try:
             size = utf8_length(word)
         except UnicodeEncodeError as error:
@@ -88,14 +88,14 @@ class Arguments:
         return str(word)
 
     def integer(self, word: str, what: str) -> int:
-        """A decimal integer of 64 bits with a sign."""
+        """The signed 64-bit integer that `word` is in decimal digits."""
         number = parse_integer(word)
         if number is None:
             raise self.refused(f"{what} is {quoted(word)}, which is no integer of 64 bits (example: 12)")
         return number
 
     def option(self, name: str, default: int, least: int = 1, most: int = integer_max) -> int:
-        """The number given as `name=N`, or `default`."""
+        """The number that was given as the option `name=N`, or `default` if it was not given."""
         word = self._options.get(name)
         if word is None:
             return default
@@ -106,11 +106,11 @@ class Arguments:
         return number
 
     def limit(self) -> int:
-        """`limit=N`, or `absent`."""
+        """The number of the option `limit=N`, or `absent`."""
         return self.option("limit", absent, most=rows_max)
 
     def milliseconds(self, name: str) -> int:
-        """`name=SECONDS` in whole milliseconds, or `absent`. Rounded up, so that only 0 means "at once"."""
+        """The option `name=SECONDS` in milliseconds, rounded up so that only 0 means no wait; `absent` if not given."""
         word = self._options.get(name)
         if word is None:
             return absent
@@ -122,7 +122,7 @@ class Arguments:
         return milliseconds
 
     def refused(self, problem: str, code: str = "BADREQUEST") -> BadRequest:
-        """The exception to raise: its text is the problem, and how the command is written."""
+        """The exception for the caller to raise: its text is the problem, and then how to write the command."""
         return BadRequest(f"{problem}; usage: {self.usage}", code)
 
     def _without_options(self, names: Sequence[str]) -> list[str]:
@@ -139,7 +139,7 @@ class Arguments:
 
 
 def bounded_rows(rows: tuple[Fields, ...]) -> Result:
-    """The answer that consists of `rows` and their count, unless it would be too large to build."""
+    """The answer that consists of `rows` and their count; a refusal if it is longer than `reply_characters_max`."""
     size = sum(len(value) for row in rows for _, value in row if isinstance(value, str))
     if size > reply_characters_max:
         text = f"the answer has {size} characters, {reply_characters_max} are allowed; ask for fewer rows at a time"
@@ -148,10 +148,10 @@ def bounded_rows(rows: tuple[Fields, ...]) -> Result:
 
 
 def paged_rows(rows: Iterable[Fields], limit: int) -> Done:
-    """The answer that consists of the first of `rows`: up to a normalised `limit`, and no more than can be sent.
+    """The answer that consists of the first of `rows`, up to a normalised `limit`, and up to `reply_characters_max`.
 
-    If there are more, the field `next` is the first field of the first row that is left out. An answer always has at
-    least one of the rows, however large that is, so a client that goes on from `next` comes to the end.
+    If there are more rows, the field `next` is the first field of the first row that is left out. The answer has at
+    least one row, however large that is, so a client that asks again from `next` on comes to the end.
     """
     page: list[Fields] = []
     rows_left, characters_left = row_limit(limit), reply_characters_max
@@ -165,12 +165,12 @@ def paged_rows(rows: Iterable[Fields], limit: int) -> Done:
 
 
 def row_limit(limit: int) -> int:
-    """Number of rows for a normalised `limit`, which another version of the server may have checked."""
+    """Maximum number of rows for a normalised `limit`, which may be too high if another version has checked it."""
     return rows_default if limit < 0 else min(limit, rows_max)
 
 
 def parse_integer(text: str) -> int | None:
-    """The decimal integer of 64 bits that `text` is, with ASCII digits only; None if it is none."""
+    """The signed 64-bit integer that `text` is in ASCII decimal digits; None if `text` is no such integer."""
     if _INTEGER.fullmatch(text) is None:
         return None
     number = int(text)
@@ -183,7 +183,7 @@ def utf8_length(text: str) -> int:
 
 
 def quoted(text: str, characters_max: int = 60) -> str:
-    """`text` in quotes, for use in a sentence: on one line, and not too long."""
+    """`text` in quotes, for use in a sentence: on one line, and cut after `characters_max` characters."""
     if len(text) > characters_max:
         text = text[:characters_max] + "..."
     return json.dumps(text, ensure_ascii=not text.isprintable())

@@ -67,14 +67,14 @@ class Catalogue:
         self.verbs: Mapping[str, CatalogueEntry] = MappingProxyType(entries)
 
     def entry(self, verb: str) -> CatalogueEntry:
-        """The entry of `verb`, in any case. Raises `BadRequest` with code UNKNOWN, which names the nearest verb."""
+        """The entry of `verb`, in upper or lower case. Raises `BadRequest` (UNKNOWN), which names the nearest verb."""
         try:
             return self.verbs[verb.upper()]
         except KeyError:
             raise BadRequest(f"unknown verb {verb.upper()}; {nearest(verb.upper(), self.verbs)}", "UNKNOWN") from None
 
     def check(self, parts: tuple[str, ...]) -> Command:
-        """Normalise (verb, argument, ...) as its application wants it. Raises `BadRequest`."""
+        """Normalise a command (verb, argument, ...) by the `check` of its application. Raises `BadRequest`."""
         if not parts:
             raise BadRequest("a verb is missing (example: HELP)")
         entry = self.verbs.get(parts[0])

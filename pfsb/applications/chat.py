@@ -1,7 +1,7 @@
 """Chat: one ordered log of lines that clients say (docs/protocol.rst).
 
-Lines are numbered from 1, without gaps. The log is the whole state. All of it is kept in memory, since a client may
-LISTEN or LOG from any line on.
+Lines are numbered from 1, without gaps. The log is the whole state of the application. The whole log is kept in memory,
+since a client may LISTEN or LOG from any line on.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Chat(Application):
     )
 
     def __init__(self) -> None:
-        self._lines: list[tuple[str, str]] = []  # (client id, text); line I stands at I - 1
+        self._lines: list[tuple[str, str]] = []  # (client id, text); line number I is at index I - 1
         super().__init__(
             {
                 "SAY": Verb(_check_say, (str, str), self._say),
@@ -66,16 +66,16 @@ class Chat(Application):
         return len(self._lines)
 
     def events(self, first: int, limit: int) -> Sequence[Event]:
-        """Lines `first` to `first + limit - 1`, as far as they exist."""
+        """The lines with the numbers `first` to `first + limit - 1`, as far as they exist, as events."""
         return [Event("CHAT", row) for row in self._rows(first, limit)]
 
     def snapshot(self) -> bytes:
-        """msgpack: (format, [(client id, text), ...])."""
+        """The state as msgpack: (format, [(client id, text), ...])."""
         data: bytes = msgpack.packb((_snapshot_format, self._lines))
         return data
 
     def restore(self, data: bytes) -> None:
-        """Raises `ValueError` for a snapshot of another format."""
+        """Replace the state by that of a snapshot. Raises `ValueError` for a snapshot of another format."""
         found, *state = msgpack.unpackb(data, use_list=False)
         refuse_other_format(self.name, found, _snapshot_format)
         (lines,) = state

@@ -1,9 +1,9 @@
-"""Instances: many small agreements, each on one value for good (docs/instances.rst).
+"""Instances: many small agreements, each on one value that never changes (docs/instances.rst).
 
-The first PROPOSE for an instance, in the order of execution, decides the instance; all later ones change nothing. Each
-of a fixed number of peers says by DONE up to which instance it needs nothing any more. Instances up to the minimum of
-all peers are forgotten, and can neither be asked for nor be decided again. Values are bytes, written as base64 (RFC
-4648, section 4).
+The first PROPOSE for an instance, in the order of execution, decides the value of the instance; every later PROPOSE for
+it changes nothing. There is a fixed number of peers, and each says by DONE up to which instance it needs no value any
+more. Instances up to the minimum of all peers' numbers are forgotten, and can neither be asked for nor be decided
+again. Values are bytes, written as base64 (RFC 4648, section 4).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pfsb.applications.interfaces import (
 )
 
 instance_bytes_max = 24_000
-"""Maximum bytes of a value. As base64, with its verb, such a value fits into a line of the default `command_bytes`."""
+"""Maximum number of bytes of a value: in base64, with its verb, it fits into a line of the default `command_bytes`."""
 peers_max = 1_000
 """Maximum number of peers."""
 
@@ -43,7 +43,11 @@ def _ignore(*_: object) -> None:
 
 @implementer(IReplicatedApplication)
 class Instances(Application):
-    """Write-once values. `on_decided` and `on_forgotten` are called while the command is executed."""
+    """A table of values, each written once.
+
+    `on_decided(instance, value)` and `on_forgotten(least)` are called while a command that decides or forgets instances
+    is executed.
+    """
 
     name = "instances"
     commands: Sequence[CommandDescription] = (
@@ -58,12 +62,12 @@ class Instances(Application):
     )
 
     def __init__(self) -> None:
-        self.decided: dict[int, str] = {}  # seq -> base64
-        self.least = 0  # instances below this one are forgotten
+        self.decided: dict[int, str] = {}  # instance number -> its value in base64
+        self.least = 0  # instances below this number are forgotten
         self.on_decided: Callable[[int, str], None] = _ignore
         self.on_forgotten: Callable[[int], None] = _ignore
-        self._peers = 0  # number of peers; 0 until the first DONE says so
-        self._done: dict[int, int] = {}  # peer -> seq
+        self._peers = 0  # number of peers; 0 until the first DONE, which tells it
+        self._done: dict[int, int] = {}  # peer -> number of the last instance that it no longer needs
         super().__init__(
             {
                 "PROPOSE": Verb(_check_propose, (str, int, str), self._propose),
@@ -74,20 +78,20 @@ class Instances(Application):
         )
 
     def snapshot(self) -> bytes:
-        """msgpack: (format, least, peers, [(peer, seq)], [(seq, base64)]), in order."""
+        """The state as msgpack: (format, least, peers, [(peer, seq)], [(seq, base64)]), both lists ascending."""
         state = (self.least, self._peers, sorted(self._done.items()), sorted(self.decided.items()))
         data: bytes = msgpack.packb((_snapshot_format, *state))
         return data
 
     def restore(self, data: bytes) -> None:
-        """Raises `ValueError` for a snapshot of another format."""
+        """Replace the state by that of a snapshot. Raises `ValueError` for a snapshot of another format."""
         found, *state = msgpack.unpackb(data)
         refuse_other_format(self.name, found, _snapshot_format)
         self.least, self._peers, done, decided = state
         self._done, self.decided = dict(done), dict(decided)
 
     def _propose(self, command: Command, context: IContext) -> Result:
-        """Run PROPOSE. The answer does not repeat the value, because the answer is kept for the session."""
+        """Run PROPOSE. The answer does not contain the value, because the session's reply cache keeps the answer."""
         _, seq, value = command
         if seq < self.least:
             return Refused("CONFLICT", f"instance {seq} is forgotten: all below {self.least} are")
@@ -108,7 +112,10 @@ class Instances(Application):
         return Done((("min", self.least), ("revision", context.revision)))
 
     def _forget_below(self, least: int) -> None:
-        """Forget instances, by looking at their numbers or at the decided instances, whichever are fewer."""
+        """Forget the instances below `least`.
+
+        The loop goes over the numbers from the old to the new `least`, or over all decided instances if they are fewer.
+        """
         passing = range(self.least, least)
         for seq in passing if len(passing) <= len(self.decided) else [seq for seq in self.decided if seq < least]:
             self.decided.pop(seq, None)
@@ -134,14 +141,14 @@ class Instances(Application):
 
 
 def encoded(value: bytes) -> str:
-    """A value as text. Raises `ValueError` if the value is too large."""
+    """A value as base64 text. Raises `ValueError` if the value is too large."""
     if len(value) > instance_bytes_max:
         raise ValueError(f"a value of {len(value)} bytes is too large: {instance_bytes_max} are allowed")
     return base64.b64encode(value).decode()
 
 
 def decoded(text: str) -> bytes:
-    """The value of a text that `encoded` has made."""
+    """The value whose base64 text is `text`, as `encoded` has made it."""
     return base64.b64decode(text)
 
 

@@ -14,13 +14,13 @@ from zope.interface import Attribute, Interface
 
 
 class Word(str):
-    """A value that pfsb itself has made (a state, a hash). Front ends print it bare, and quote texts of users."""
+    """A text in a reply that pfsb itself has made (a state, a hash): front ends print it without quotes."""
 
     __slots__ = ()
 
 
 Value = int | str
-"""A value in a reply: an int or a `Word` is printed as it is, any other str is a user's text."""
+"""A value in a reply: an int or a `Word` is printed as it is, any other str is a user's text and printed in quotes."""
 
 Fields = tuple[tuple[str, Value], ...]
 
@@ -35,7 +35,11 @@ class Done:
 
 @frozen
 class Refused:
-    """The result of a command that was refused. `fate` says what became of it: none, unknown or done."""
+    """The result of a command that was refused.
+
+    `fate` says whether the command took effect: "none" (it did not, and will not), "unknown", or "done" (it did, and
+    only its result is missing).
+    """
 
     code: str
     text: str
@@ -46,7 +50,7 @@ Result = Done | Refused
 
 
 class _Pending:
-    """Returned by `execute` for a command whose answer comes later, by `IContext.complete`."""
+    """The type of `PENDING`: what `execute` returns for a command whose answer comes later, by `IContext.complete`."""
 
     def __repr__(self) -> str:
         return "PENDING"
@@ -55,11 +59,11 @@ class _Pending:
 PENDING: Final = _Pending()
 
 Answer = Callable[[Result], None]
-"""Called exactly once, in the reactor, when the answer may leave the server."""
+"""Call-back of a front end for one result, called exactly once, in the reactor, when the answer may be sent."""
 
 
 class BadRequest(ValueError):
-    """A request that cannot be carried out, in any state; the text says what would be right."""
+    """A request that is wrong in every state of the server; the text says what would be right."""
 
     def __init__(self, text: str, code: str = "BADREQUEST") -> None:
         super().__init__(text)
@@ -71,7 +75,7 @@ class BadRequest(ValueError):
 # ---------------------------------------------------------------------------------------------
 
 Command = tuple[Any, ...]
-"""(verb, argument, ...) as checked by the application: str and int only, so that it can be encoded."""
+"""(verb, argument, ...) as normalised by the application's `check`: str and int only, so that it can be encoded."""
 
 Ticket = tuple[str, int]
 """(client id, command number) of the command that an answer belongs to."""
@@ -85,23 +89,23 @@ class CommandDescription:
     usage: str
     help: str
     changes: bool = True
-    """True: the command is ordered, and run once. False: it is a question, which `query` answers at any read level."""
+    """True for a command that is ordered and run once; False for a question, which `query` answers."""
     rest_of_line: bool = False
-    """True: everything behind the verb, spaces included, is one argument (unless it is one JSON string)."""
+    """True if all that follows the verb, spaces included, is one argument (unless it is one JSON string)."""
     waits: bool = False
-    """True: the answer may come much later, and out of order (LOCK)."""
+    """True if the answer may come much later, after answers to later commands (LOCK)."""
 
 
 @frozen
 class Event:
-    """A message to clients that is no reply: `* NAME name=value ...`."""
+    """A message to a client that answers no request; the line protocol prints it as `* NAME name=value ...`."""
 
     name: str
     fields: Fields = ()
 
 
 class IContext(Interface):
-    """The knowledge and the abilities of an application while it executes one command."""
+    """The facts that an application may use while it executes one command, and the way to answer earlier ones."""
 
     revision = Attribute("int: the count of commands executed so far, this one included")
     time_ms = Attribute("int: the state machine's time, milliseconds since 1970; never goes back")
@@ -113,9 +117,9 @@ class IContext(Interface):
 
 
 class IReplicatedApplication(Interface):
-    """A deterministic state machine: the same commands in the same order give the same state.
+    """A deterministic state machine: the same commands in the same order give the same state and the same results.
 
-    No clock, no random number, no float, no set order, no input or output in `execute`.
+    So `execute` may use no clock, random number, float, or order of a set, and do no input or output.
     """
 
     name = Attribute("str: the name in the configuration's `apps`")
@@ -131,22 +135,22 @@ class IReplicatedApplication(Interface):
         """Run a command that changes something; return a `Result` or `PENDING`."""
 
     def query(command: Command) -> Result:
-        """Answer a question, without changing anything."""
+        """Answer a question from the present state, which stays as it is."""
 
     def session_ended(client_id: str, context: IContext) -> None:
-        """A session was closed or has expired: release what it held."""
+        """Release all that session `client_id` held: called when the session was closed or has expired."""
 
     def time_passed(context: IContext) -> None:
-        """The state machine's time has advanced: end the waits whose deadline has come."""
+        """End the waits whose deadline has come: called when the state machine's time has reached `next_deadline`."""
 
     def next_deadline() -> int | None:
-        """The earliest time_ms at which `time_passed` would do something, or None."""
+        """The earliest deadline of a wait, in milliseconds of the state machine's time; None if there is no wait."""
 
     def snapshot() -> bytes:
-        """The whole state, the same bytes on every server."""
+        """The whole state, encoded: equal bytes on all servers that have executed the same commands."""
 
     def restore(data: bytes) -> None:
-        """Replace the state by that of a snapshot."""
+        """Replace the state by that of a snapshot, which `snapshot` has made."""
 
 
 class IEventLog(Interface):
@@ -155,20 +159,20 @@ class IEventLog(Interface):
     listen_verb = Attribute("str: the verb that follows the log (LISTEN); `UN` + it stops")
 
     def length() -> int:
-        """How many events there are: they are numbered 1 to length."""
+        """Number of events so far: they are numbered from 1 to this number."""
 
     def events(first: int, limit: int) -> Sequence[Event]:
-        """Up to `limit` events, from number `first` on."""
+        """At most `limit` events, in order, from number `first` on."""
 
 
 class IApplicationMaker(Interface):
-    """A plugin that names an application without importing it."""
+    """A plugin of Twisted that names an application without importing its module."""
 
     name = Attribute("str")
     help = Attribute("str: one sentence")
 
     def make() -> IReplicatedApplication:
-        """Import and build it."""
+        """Import the application's module, and build the application."""
 
 
 def _ascii(_instance: object, _attribute: object, value: str) -> None:
@@ -178,7 +182,7 @@ def _ascii(_instance: object, _attribute: object, value: str) -> None:
 
 @frozen
 class ApplicationMaker:
-    """An `IApplicationMaker` for `module` with the attribute `factory`; the plugin file declares it as such."""
+    """An `IApplicationMaker` that calls the attribute `factory` of `module`; the plugin file declares the interface."""
 
     name: str = field(validator=_ascii)
     help: str

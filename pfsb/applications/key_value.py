@@ -1,4 +1,4 @@
-"""Keys and values, each key with the revision at which it was last written (docs/protocol.rst)."""
+"""KeyValue: a map of keys to values, each with the revision at which it was last written (docs/protocol.rst)."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from pfsb.applications.interfaces import (
 _snapshot_format = 1
 
 UNSORTED_KEYS_MAX = 4_096
-"""Maximum new keys that wait to be sorted in. While there are few keys, sorting them in together costs a tenth of
-sorting in each by itself; among a million keys it costs the same, some ten milliseconds.
+"""Maximum number of new keys that wait to be put into the sorted list. With few keys in the list, putting them in
+together costs a tenth of putting in each by itself; with a million keys it costs the same, some ten milliseconds.
 """
 
 
 @implementer(IReplicatedApplication)
 class KeyValue(Application):
-    """A map from key to value. Every change is one atomic command, with one revision."""
+    """A map from key to value. Every command that changes it is atomic, and has one revision."""
 
     name = "kv"
     commands: Sequence[CommandDescription] = (
@@ -76,11 +76,11 @@ class KeyValue(Application):
     def __init__(self) -> None:
         self._entries: dict[str, tuple[str, int]] = {}  # key -> (value, revision)
         self._keys: SortedList[str] = SortedList()
-        """Keys in the order of their UTF-8 bytes. Python compares text by code points, which gives the same order: in
-        UTF-8, larger code points have larger bytes (in UTF-16 they do not). Use `_in_order` to read it.
+        """Keys in the order of their UTF-8 bytes, without those in `_unsorted`; `_in_order` returns them all. Python
+        compares text by code points, which gives the order of the UTF-8 bytes (but not of UTF-16).
         """
         self._unsorted: list[str] = []
-        """Keys that are not in `_keys` yet."""
+        """New keys that are not in `_keys` yet."""
         super().__init__(
             {
                 "GET": Verb(_check_key_only, (str, str), self._get),
@@ -98,9 +98,9 @@ class KeyValue(Application):
         )
 
     def snapshot(self) -> bytes:
-        """msgpack: (format, keys in order, their values, their revisions).
+        """The state as msgpack: (format, keys in order, their values, their revisions).
 
-        The columns are separate, because a row for each key would be a million tuples for a million keys.
+        Keys, values and revisions are three lists, since one row for each key would make a tuple for each key.
         """
         keys = list(self._in_order())
         entries = [self._entries[key] for key in keys]
@@ -109,11 +109,11 @@ class KeyValue(Application):
         return data
 
     def restore(self, data: bytes) -> None:
-        """Raises `ValueError` for a snapshot of another format."""
+        """Replace the state by that of a snapshot. Raises `ValueError` for a snapshot of another format."""
         found, *columns = msgpack.unpackb(data)
         refuse_other_format(self.name, found, _snapshot_format)
         keys, values, revisions = columns
-        self._entries.clear()  # there may not be room for a million keys twice
+        self._entries.clear()  # before the new entries are made: memory may not hold a million keys twice
         self._entries = dict(zip(keys, zip(values, revisions, strict=True), strict=True))
         self._keys, self._unsorted = SortedList(keys), []
 
@@ -182,7 +182,7 @@ class KeyValue(Application):
         return Done((("value", entry[0]), ("revision", entry[1])))
 
     def _mget(self, command: Command) -> Result:
-        """Answer MGET: rows in the order asked, absent keys left out."""
+        """Answer MGET: a row for each key that exists, in the order of the command."""
         return bounded_rows(tuple(self._row(key) for key in command[1 : rows_max + 1] if key in self._entries))
 
     def _range(self, command: Command) -> Result:
@@ -222,7 +222,7 @@ class KeyValue(Application):
 
 
 def fnv1a_32(data: bytes) -> int:
-    """The FNV-1a hash of 32 bits (Fowler, Noll, Vo; draft-eastlake-fnv)."""
+    """The 32-bit FNV-1a hash of `data` (Fowler, Noll, Vo; draft-eastlake-fnv)."""
     digest = 2_166_136_261
     for byte in data:
         digest = ((digest ^ byte) * 16_777_619) & 0xFFFFFFFF
@@ -248,7 +248,7 @@ def _check_key_and_value(asked: Arguments) -> Command:
 
 
 def _check_cas(asked: Arguments) -> Command:
-    """Check CAS. Field 2 of the normalised command is 1 if field 3 is the old value, 0 if the key must be absent."""
+    """Check CAS. The normalised command is (CAS, key, 1, old, new), or (CAS, key, 0, "", new) for an absent key."""
     key, old, new = asked.words(3, 3)
     if old == "nil" and not isinstance(old, Quoted):
         return ("CAS", asked.key(key), 0, "", asked.value(new))

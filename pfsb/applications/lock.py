@@ -2,10 +2,10 @@
 
 Invariants:
 
-* a lock that exists has exactly one holder; a lock that no session holds has no waiting sessions and uses no memory;
+* a lock in the table has exactly one holder; a lock that no session holds is forgotten, and uses no memory;
 * sessions get a lock in the order in which their LOCKs were executed;
-* every grant of a lock has a larger token than every earlier grant of the same lock. A forgotten lock has no token any
-  more, so `_forgotten_token` bounds the tokens of all forgotten locks from above.
+* every grant of a lock has a larger token than every earlier grant of the same lock. The token of a forgotten lock is
+  not kept, but it is not larger than `_forgotten_token`, the largest token of all forgotten locks.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class _HeldLock:
     holder: str
     token: int
     places: OrderedDict[str, dict[int, int]] = field(factory=OrderedDict)
-    """Waiting sessions, longest wait first: client id -> {command number: deadline in ms, or `absent`}.
+    """The queue of waiting sessions, longest wait first: client id -> {command number: deadline in ms, or `absent`}.
 
-    A session has one place, however often it has asked. (The type is OrderedDict, because a dict finds its first key
-    slowly after many keys have been taken from its front.)
+    A session has one place in the queue, even if several of its LOCKs wait. (The type is OrderedDict, because a dict
+    finds its first key slowly after many keys have been removed from its front.)
     """
 
 
 class _Deadlines:
-    """The deadlines of all waits. Waits that have ended early leave the heap later, but never fill it."""
+    """The deadlines of all waits, in a heap. Deadlines of waits that have ended early are removed from it later."""
 
     def __init__(self) -> None:
         self._live: set[_Deadline] = set()
@@ -94,7 +94,7 @@ class Lock(Application):
 
     def __init__(self) -> None:
         self._locks: dict[str, _HeldLock] = {}
-        self._names: dict[str, set[str]] = {}  # client id -> names of locks that the session holds or waits for
+        self._names: dict[str, set[str]] = {}  # client id -> names of the locks that its session holds or waits for
         self._deadlines = _Deadlines()
         self._forgotten_token = 0  # the largest token of all forgotten locks
         super().__init__(
@@ -107,8 +107,8 @@ class Lock(Application):
         )
 
     def session_ended(self, client_id: str, context: IContext) -> None:
-        """Grant the locks that the session held to the next that wait, and end its own waits."""
-        # Sorted, because the order of a set differs from server to server.
+        """Grant each lock that the ended session held to the next waiting session, and end the session's own waits."""
+        # The names are sorted, because the order of a set may differ from server to server.
         for name in sorted(self._names.pop(client_id, ())):
             lock = self._locks[name]
             if lock.holder == client_id:
@@ -117,7 +117,7 @@ class Lock(Application):
                 self._end_wait(name, lock, client_id, context)
 
     def time_passed(self, context: IContext) -> None:
-        """Answer TIMEOUT to every wait whose deadline is now or earlier."""
+        """Answer TIMEOUT to every waiting LOCK whose deadline has come."""
         for _, name, client_id, number in self._deadlines.take_due(context.time_ms):
             numbers = self._locks[name].places[client_id]
             del numbers[number]
@@ -131,9 +131,10 @@ class Lock(Application):
         return None if earliest is None else earliest[0]
 
     def snapshot(self) -> bytes:
-        """msgpack: (format, forgotten token, [(name, holder, token, [(client id, [(number, deadline)])])]).
+        """The state, msgpack: (format, forgotten token, [(name, holder, token, [(client id, [(number, deadline)])])]).
 
-        Locks are sorted by name; places and numbers keep their order, which is part of the state.
+        Locks are sorted by name; the waiting sessions and their command numbers keep their order, which is part of the
+        state.
         """
         locks = [
             (name, lock.holder, lock.token, [(who, list(numbers.items())) for who, numbers in lock.places.items()])
@@ -143,7 +144,7 @@ class Lock(Application):
         return data
 
     def restore(self, data: bytes) -> None:
-        """Raises `ValueError` for a snapshot of another format."""
+        """Replace the state by that of a snapshot. Raises `ValueError` for a snapshot of another format."""
         found, *state = msgpack.unpackb(data)
         refuse_other_format(self.name, found, _snapshot_format)
         self._forgotten_token, locks = state
@@ -162,7 +163,7 @@ class Lock(Application):
             return self._hold(name, lock, context)
         if wait_ms == 0:
             return _timed_out(name)
-        # Another version may have checked the command with another limit: a snapshot holds 64 bits.
+        # Another version may have checked the command with a higher limit, and a snapshot holds integers of 64 bits.
         deadline = absent if wait_ms < 0 else context.time_ms + min(wait_ms, wait_ms_max)
         self._wait(name, lock, context.session, context.ticket[1], deadline)
         return PENDING
@@ -196,7 +197,7 @@ class Lock(Application):
         return Done((("count", len(rows)), ("held", len(self._locks))), rows)
 
     def _hold(self, name: str, lock: _HeldLock | None, context: IContext) -> Done:
-        """Grant a lock that is free, with a new token, or that this session holds already, with the same token."""
+        """Grant a free lock, with a new token, or a lock that this session holds already, with its present token."""
         if lock is None:
             token = max(context.revision, self._forgotten_token + 1)
             lock = self._locks[name] = _HeldLock(context.session, token)
@@ -210,13 +211,13 @@ class Lock(Application):
             self._deadlines.add((deadline, name, client_id, number))
 
     def pass_on(self, name: str, lock: _HeldLock, context: IContext) -> None:
-        """The holder has let the lock go: grant it to the session that waits longest, or forget it."""
+        """Grant a lock that its holder has released to the session that waits longest, or forget it if none waits."""
         if not lock.places:
             self._forgotten_token = max(self._forgotten_token, lock.token)
             del self._locks[name]
             return
         lock.holder = next(iter(lock.places))
-        # Sessions that end together can pass a lock on several times at one revision.
+        # Several sessions can end at one revision, so a lock can be granted several times at that revision.
         lock.token = max(context.revision, lock.token + 1)
         self._answer(name, lock, lock.holder, _granted(name, lock), context)
 
@@ -225,7 +226,7 @@ class Lock(Application):
         self._answer(name, lock, client_id, refused, context)
 
     def _answer(self, name: str, lock: _HeldLock, client_id: str, result: Result, context: IContext) -> None:
-        """Take the session out of the queue of this lock, and answer all its LOCKs there with `result`."""
+        """Remove the session from the queue of this lock, and answer all its LOCKs that wait there with `result`."""
         for number, deadline in lock.places.pop(client_id).items():
             self._deadlines.discard((deadline, name, client_id, number))
             context.complete((client_id, number), result)

@@ -1,8 +1,8 @@
 """ClientPortFactory: two protocols on one port, told apart by the first byte that a client sends.
 
-A command of Redis begins with `*`, and no request of the line protocol does. Clients of Redis send first, and would
-take a greeting for a broken reply; people at a terminal wait for a greeting. So a client of the line protocol is
-greeted when it has sent its first byte, or when it has been silent for a moment.
+A command of Redis begins with `*`, and no request of the line protocol does. A client of Redis sends first, and would
+take a greeting for a broken reply; people at a terminal wait for a greeting. So the server greets a client only when
+the client's first byte is not `*`, or when the client has sent nothing for `SILENCE_SECONDS`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ if TYPE_CHECKING:
     from pfsb.frontends.resp.protocol import RespFactory
 
 SILENCE_SECONDS: Final = 0.1
-"""How long a client may be silent before it is greeted: unnoticed by a person, and long for a client of Redis."""
+"""How long, in seconds, a new client may send nothing before it is greeted as a client of the line protocol.
+
+A person does not notice the delay, and a client of Redis has sent its first command by then.
+"""
 REDIS_BYTE: Final = b"*"
 
 
 @implementer(IHalfCloseableProtocol)
 class ClientPortProtocol(Protocol):
-    """One connection. Once its protocol is known, this class only passes on the events of the transport."""
+    """One connection to the client port. Once its protocol is known, all events are passed on to a `StreamProtocol`."""
 
     def __init__(self, factory: ClientPortFactory) -> None:
         self._factory = factory
@@ -58,12 +61,15 @@ class ClientPortProtocol(Protocol):
             self._inner.connectionLost(reason)
 
     def leave(self) -> None:
-        """The server stops before the client has sent anything."""
+        """Closes the connection: the server stops, and the client has not sent anything yet."""
         transport: Any = self.transport
         transport.loseConnection()
 
     def _wait_for_unread_bytes(self) -> None:
-        """Waits one more iteration: if this server was delayed, the client's first bytes may not have been read yet."""
+        """Waits for one more iteration of the reactor before the client is taken for silent.
+
+        If this server was delayed, the client's first bytes may have arrived without having been read.
+        """
         self._silence = self._factory.clock.callLater(0, self._begin_lines)
 
     def _begin_lines(self) -> None:
@@ -95,7 +101,10 @@ class ClientPortFactory(Factory):
 
     @cached_property
     def redis(self) -> RespFactory:
-        """Imported when the first client speaks Redis: the time in which a server starts counts towards fail-over."""
+        """The factory for connections that speak the Redis protocol.
+
+        Its code is imported when the first client needs it, so that servers start, and take part in fail-over, sooner.
+        """
         from pfsb.frontends.resp.protocol import RespFactory
 
         return RespFactory(self._server, self.clock, self.line.verbs, self.line)
@@ -104,7 +113,7 @@ class ClientPortFactory(Factory):
         return ClientPortProtocol(self)
 
     def leave(self) -> None:
-        """The server stops: every connection writes the output that there is, and is closed."""
+        """Closes every connection, once it has written its output so far: the server stops."""
         for connection in list(self.undecided):
             connection.leave()
         self.line.leave()

@@ -1,7 +1,7 @@
 """The HTTP port, which loads the code behind it when the first client connects.
 
-A server that starts has most likely missed updates, and its start-up time, imports included, counts towards fail-over:
-so the code for HTTP is not imported before a client needs it.
+The time that a server takes to start, imports included, counts towards fail-over: so the code for HTTP is not imported
+before a client needs it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class LazyHTTPSite(Factory):
-    """Makes the site for the first connection, and leaves all connections to it."""
+    """Makes the `HTTPSite` when the first client connects, and lets it handle all connections."""
 
     noisy = False
 
     def __init__(self, make: Callable[[], HTTPSite]) -> None:
         self._make = make
         self.site: HTTPSite | None = None
-        """None: no client has connected yet."""
+        """None until the first client connects."""
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         if self.site is None:
@@ -37,6 +37,6 @@ class LazyHTTPSite(Factory):
             self.site.doStop()
 
     def leave(self) -> None:
-        """The server stops: close every connection."""
+        """Closes every connection: the server stops."""
         if self.site is not None:
             self.site.leave()

@@ -1,4 +1,4 @@
-"""Figure 10, lines C1-C3: a vote for a proposal.
+"""Figure 10, lines C1-C3: the handler of ACCEPT, which stores votes for proposals.
 
 Lines C4-C6, which order a slot that a majority has voted for, are `GlobalOrderingHandler.try_order`.
 """
@@ -18,11 +18,11 @@ class AcceptHandler(Handler):
         self._window = window
 
     def on_accept(self, message: Accept) -> None:
-        """Figure 10, Block C: note the vote for each number, then see whether that makes a majority.
+        """Figure 10, Block C: store the sender's vote for each slot of the ACCEPT, and order slots with a majority.
 
-        Votes may overtake their proposal, so they are noted without it (G17). A vote for a slot beyond the window is
-        dropped: this server may not accept the proposal yet, so it could not order the slot. Reconciliation brings the
-        slot later.
+        An ACCEPT may overtake its PROPOSAL, so a vote is stored even while the slot holds no proposal (G17). A vote for
+        a slot beyond the window is dropped: this server may not accept the proposal yet, so it could not order the
+        slot. Reconciliation brings the slot later.
         """
         for seq in message.seqs:
             if seq <= self._data.ordering.local_aru or not self._window.may_accept(seq):

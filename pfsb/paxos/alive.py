@@ -1,4 +1,4 @@
-"""ALIVE and VC_PROOF messages (section 5.10 of the paper), and hints that a server is gone.
+"""ALIVE and VC_PROOF messages (section 5.10 of the paper), and hints that a server is down.
 
 Departure 10: an idle system elects no new leader. While a server knows of no unexecuted update, an ALIVE from the
 leader of its view counts as progress. A leader restarts its own Progress_Timer while it hears ALIVE from a majority in
@@ -28,8 +28,8 @@ class AliveHandler(Handler):
         on_behind: Callable[[int], None],
         on_leader_at_work: Callable[[], None],
     ) -> None:
-        """`on_behind` is told a Local_Aru above this server's (section 5.6, trigger 3); `on_leader_at_work` is called
-        when the leader of this server's view begins to lead (Departure 18)."""
+        """`on_behind` is called with another server's Local_Aru if that is above this server's (section 5.6, trigger
+        3); `on_leader_at_work` is called when the leader of this server's view begins to lead (Departure 18)."""
         super().__init__(core)
         self._peers = peers
         self._demand = demand
@@ -37,12 +37,12 @@ class AliveHandler(Handler):
         self._on_behind = on_behind
         self.on_leader_at_work = on_leader_at_work
         self._leader_at_work_in = 0
-        """The last view in which the leader was seen to lead."""
+        """The latest view whose leader has shown, by an ALIVE, that it leads; 0 at the start."""
 
     # ------------------------------------------------------------------ sending
 
     def send_alive(self) -> None:
-        """Send ALIVE to all, past the gate, and VC_PROOF for the view that is on disk."""
+        """Send ALIVE to all other servers without waiting for the disk, and VC_PROOF for the view that is on disk."""
         self._demand.forget_foreign_updates()
         self._turn.send_early(self.own_alive())
         if self._turn.durable.last_installed > 0:
@@ -50,14 +50,20 @@ class AliveHandler(Handler):
         self.stay_if_followed()
 
     def own_alive(self) -> Alive:
-        """This server's ALIVE: durable values only. While a view is being written to disk, no state but an election."""
+        """This server's ALIVE message, with values that are on disk.
+
+        While a newly installed view is not on disk yet, the message carries the state LEADER_ELECTION.
+        """
         durable, server = self._turn.durable, self._data.server
         installing = durable.last_installed != self._data.views.last_installed
         state = State.LEADER_ELECTION if installing else server.state
         return Alive(server.server_id, durable.last_installed, state, durable.local_aru, self._demand.has_clients())
 
     def announce_leadership(self) -> None:
-        """Departure 18: send an ALIVE at once, behind the gate, because this server has begun to lead."""
+        """Departure 18: send an ALIVE in this turn, not at the next period, because this server has begun to lead.
+
+        The message waits at the durability gate, since the view that it carries may not be on disk yet.
+        """
         self._turn.send(
             Alive(
                 self._data.server.server_id,
@@ -69,9 +75,10 @@ class AliveHandler(Handler):
         )
 
     def client_asks(self) -> None:
-        """In a turn: note a request of an own client, and announce the first one after a silence (Departure 25).
+        """Record, in a turn, that a client of this server has asked for something (Departure 25).
 
-        A leader needs no announcement: it is sent every vote at once anyway.
+        At the first request after a silence an ALIVE asks the other servers to send their ACCEPTs to this server
+        without delay. A leader does not ask, because ACCEPTs to a leader are never delayed.
         """
         if self._demand.note_request() and self._data.server.state is not State.REG_LEADER:
             self._turn.send_early(self.own_alive())
@@ -79,7 +86,7 @@ class AliveHandler(Handler):
     # ------------------------------------------------------------------ receiving
 
     def on_alive(self, message: Alive) -> None:
-        """Note the content of a peer's ALIVE; it may count as progress, or show that this server is behind."""
+        """Store the content of a peer's ALIVE, which may count as progress, or show that this server is behind."""
         server_id = message.server_id
         self._peers.note_heard(server_id)
         peer = self._peers.by_id[server_id]
@@ -94,12 +101,13 @@ class AliveHandler(Handler):
                 self._leader_at_work_in = message.view
                 self.on_leader_at_work()
         elif message.state is State.REG_LEADER and message.view > self._data.views.last_installed:
-            # A majority has promised to follow that leader, so this server's view is over (Departure 23).
+            # The sender leads a later view, which a majority has promised to follow, so this server's view is over
+            # (Departure 23).
             self._progress_timer.hurry()
         self.stay_if_followed()
 
     def stay_if_followed(self) -> None:
-        """A leader restarts its Progress_Timer while a majority, itself included, follows it in its view."""
+        """Restart the Progress_Timer if this server leads and a majority, itself included, follows it in its view."""
         data = self._data
         if data.server.state is not State.REG_LEADER:
             return
@@ -120,15 +128,21 @@ class AliveHandler(Handler):
             and message.server_id == self._membership.leader_of(message.view)
         )
 
-    # ------------------------------------------------------------------ hints that a server is gone (Departure 11)
+    # ------------------------------------------------------------------ hints that a server is down (Departure 11)
 
     def peer_refused(self, server_id: int) -> None:
-        """A peer's address has refused a frame: a hint that it is gone, never a reason to install a view."""
+        """Hurry the Progress_Timer if a peer that leads has refused a frame, so that most likely it is down.
+
+        A refused frame is a hint only: no view is ever installed because of it.
+        """
         self._peers.by_id[server_id].refused_at = self._clock.seconds()
         self.hurry_if_leader_is_gone()
 
     def hurry_if_leader_is_gone(self) -> None:
-        """Hurry if the leader of the installed or attempted view has refused a frame lately, and not spoken since."""
+        """Hurry the Progress_Timer if the leader of the attempted view has lately refused a frame of this server.
+
+        A message from that leader since then cancels the hint.
+        """
         view = max(self._data.views.last_attempted, self._data.views.last_installed)
         if view == 0 or self._membership.i_lead(view):
             return

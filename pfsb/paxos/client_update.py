@@ -17,18 +17,20 @@ class ClientUpdateHandler(Handler):
     def on_client_update(self, message: ClientUpdate, sender: int) -> None:
         """Figure 10, Block A: an update from an own client (`sender` is this server) or from another server.
 
-        An update that has been executed needs nothing more (G16): its reply was given, or is in the session's cache.
+        An update that has been executed is ignored (G16): its reply was given, or is in the session's reply cache.
         """
         if message.timestamp > self._data.clients.last_executed.of(message.client_id):
             self._client_update_handler(message, sender)
 
     def _client_update_handler(self, update: ClientUpdate, sender: int) -> None:
-        """Figure 12, Block A: queue the update, forward it, or leave it to its own server.
+        """Figure 12, Block A: a leader queues the update, a follower sends it to the leader.
 
-        The leader's proposal follows at the end of the turn.
+        In an election, a server queues the updates of its own clients, and only remembers that those of other servers
+        wait. A leader proposes the update at the end of the turn.
 
-        Departure 31: an own update becomes pending even when Enqueue_Update refuses it. The copy that waits may name
-        another server, which may be gone when the update is executed.
+        Departure 31: an update of this server's own client becomes pending even when Enqueue_Update refuses it, because
+        the same update is queued already. The queued copy may name another server as the one that answers the client,
+        and that server may be down when the update is executed.
         """
         state = self._data.server.state
         own = update.server_id == self._data.server.server_id
@@ -46,10 +48,10 @@ class ClientUpdateHandler(Handler):
             self._demand.note_foreign_update(update)
 
     def relay_to_leader(self, update: ClientUpdate, sender: int) -> None:
-        """Relay another server's update to the leader, once for each time its own server sends it (G8.3).
+        """Relay an update of another server's client to the leader (G8.3).
 
-        The update's own server sends it to all when it cannot reach the leader, or does not know it. Departure 17: only
-        an update that comes from its own server is relayed, so no update is relayed in circles.
+        The client's server sends the update to all servers when it cannot reach the leader, or does not know it.
+        Departure 17: an update is relayed only if the client's server has sent it, so no update is relayed in circles.
         """
         self._demand.note_foreign_update(update)
         leader = self._membership.leader_of(self._data.views.last_installed)

@@ -1,4 +1,4 @@
-"""Figure 4: which messages are discarded, and by which line.
+"""Figure 4: which messages a server discards, and by which line of the figure.
 
 Each function returns the line that discards the message ("4 A6"), or None if the message may be handled. Lines that the
 paper lacks are named after their reasons: "leader" (a message that is not from, or not at, the leader of its view;
@@ -13,7 +13,10 @@ from pfsb.paxos.messages import Accept, Prepare, PrepareOK, Proposal, State, VCP
 
 
 def view_change(data: DataStructures, message: ViewChange, *, progress_timer_set: bool) -> str | None:
-    """Figure 4, Block A: a vote cannot interrupt a view that works, nor a view that is being prepared."""
+    """Figure 4, Block A: a VIEW_CHANGE is handled only in an election in which no view is preinstalled.
+
+    So a vote for another view interrupts neither a view that works nor a view that is being prepared.
+    """
     if message.server_id == data.server.server_id:
         return "4 A2"
     if data.server.state is not State.LEADER_ELECTION:
@@ -26,7 +29,7 @@ def view_change(data: DataStructures, message: ViewChange, *, progress_timer_set
 
 
 def vc_proof(data: DataStructures, message: VCProof) -> str | None:
-    """Figure 4, Block B: only a server in an election follows a proof of a later view.
+    """Figure 4, Block B: a VC_PROOF is handled only by a server in an election.
 
     A stale leader therefore learns of a later view only after its own Progress_Timer has expired (G26).
     """
@@ -38,7 +41,7 @@ def vc_proof(data: DataStructures, message: VCProof) -> str | None:
 
 
 def prepare(data: DataStructures, membership: Membership, message: Prepare) -> str | None:
-    """Figure 4, Block C: a PREPARE counts for the attempted view only."""
+    """Figure 4, Block C: a PREPARE is handled only if the leader of the attempted view has sent it for that view."""
     if message.server_id == data.server.server_id:
         return "4 C2"
     if message.view != data.views.last_attempted:
@@ -49,7 +52,7 @@ def prepare(data: DataStructures, membership: Membership, message: Prepare) -> s
 
 
 def prepare_ok(data: DataStructures, membership: Membership, message: PrepareOK) -> str | None:
-    """Figure 4, Block D: promises are counted until the view is prepared, by its leader."""
+    """Figure 4, Block D: a PREPARE_OK is handled only by the leader of its view, and until that view is prepared."""
     if data.server.state is not State.LEADER_ELECTION:
         return "4 D2"
     if message.view != data.views.last_attempted:
@@ -60,7 +63,7 @@ def prepare_ok(data: DataStructures, membership: Membership, message: PrepareOK)
 
 
 def proposal(data: DataStructures, membership: Membership, message: Proposal) -> str | None:
-    """Figure 4, Block E: only the leader of the installed view is followed."""
+    """Figure 4, Block E: a PROPOSAL is handled only by a follower, and only from the leader of its installed view."""
     if message.server_id == data.server.server_id:
         return "4 E2"
     if data.server.state is not State.REG_NONLEADER:
@@ -73,10 +76,11 @@ def proposal(data: DataStructures, membership: Membership, message: Proposal) ->
 
 
 def accept(data: DataStructures, message: Accept) -> str | None:
-    """Figure 4, Block F: votes of views that are over do not count.
+    """Figure 4, Block F: an ACCEPT of a view before the installed one is discarded.
 
-    Line F6, which asks for the proposal in the slot, is left out (G17): an ACCEPT may overtake its PROPOSAL. Votes are
-    kept by view, so votes of a view that this server has not installed yet are not mixed with others.
+    Line F6, which requires that the slot holds the proposal, is left out (G17): an ACCEPT may overtake its PROPOSAL.
+    Votes are stored by view, so an ACCEPT of a view that this server has not installed yet is never counted with
+    ACCEPTs of another view.
     """
     if message.server_id == data.server.server_id:
         return "4 F2"

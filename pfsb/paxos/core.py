@@ -1,4 +1,4 @@
-"""The parts of a replica that every handler needs."""
+"""Core: the state and the tools of a replica that all its handlers share; and Handler, the base class of handlers."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Core:
 
 
 class Handler:
-    """A part of the protocol that works on the core.
+    """Base class of the handlers: each is one part of the protocol, and works on the shared `Core`.
 
-    The parts of the core are attributes of each handler, since handlers read them for every message: a way through
-    `self._core` would cost byte code each time.
+    The fields of the core are copied into attributes of each handler, because handlers read them for every message, and
+    `self._data` is a faster look-up than `self._core.data`.
     """
 
     def __init__(self, core: Core) -> None:
@@ -39,4 +39,4 @@ class Handler:
         self._settings = core.settings
         self._tracer = core.tracer
         self.quorum = core.membership.quorum
-        """How many servers this handler takes for a majority."""
+        """Number of servers that make a majority."""

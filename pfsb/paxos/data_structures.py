@@ -1,8 +1,7 @@
-"""Figures 2 and 5: what a server remembers, and how a message changes it.
+"""Figures 2 and 5: the state of a server, and how messages change that state.
 
-The state is plain data; the handlers hold the behaviour. Each block of Figure 2 has one writer: the handler that owns
-the figure in which the block changes. The Progress_Timer of block E is in `progress_timer`, the Update_Timers are in
-`update_timers`.
+The state is plain data, and the handlers hold the behaviour: a handler changes the variables that change in its own
+figure of the paper. The Progress_Timer of block E is in `progress_timer`, the Update_Timers are in `update_timers`.
 """
 
 from __future__ import annotations
@@ -30,28 +29,31 @@ class Slot:
     """One entry of Global_History: what this server knows about one sequence number."""
 
     proposal: Proposal | None = None
-    """The latest accepted proposal."""
+    """The proposal of the latest view that this server has accepted here, or has learned from a data list."""
     voters: dict[int, set[int]] = field(factory=dict)
-    """view -> the servers that have accepted that view's proposal; votes may come before the proposal (G17)."""
+    """view -> ids of the servers that have accepted that view's proposal; ACCEPTs may precede the PROPOSAL (G17)."""
     ordered: Batch | None = None
-    """The batch that is ordered at this number: never changed once it is set."""
+    """The batch that is ordered at this sequence number, or None: never changed once it is set."""
     on_disk: Batch | None = None
-    """The batch that a restart would find on disk for this number, or None."""
+    """The batch that a restart would find on disk for this sequence number, or None."""
     sent_at: float = 0.0
-    """When this server, as leader, last sent its proposal (section 5.9)."""
+    """Time, by the clock in seconds, at which this server, as leader, last sent the slot's PROPOSAL (section 5.9)."""
 
 
 @define
 class GlobalHistory:
-    """Slots by sequence number. Reading creates none; ordered ones are dropped from the low end."""
+    """Global_History: the slots that are in memory, by sequence number.
+
+    Only `ensure` creates slots; `forget_up_to` drops the lowest ones, after they have been executed.
+    """
 
     floor: int = 0
-    """Slots up to here are ordered, executed and no longer in memory."""
+    """The highest slot that was dropped from memory: all slots up to it are ordered and executed."""
     top: int = 0
     """The highest slot with a proposal or an ordered batch."""
     slots: dict[int, Slot] = field(factory=dict)
     batch_bytes: int = 0
-    """Size of the ordered batches in memory."""
+    """Total size, in bytes, of the ordered batches that are in memory."""
 
     def get(self, seq: int) -> Slot | None:
         return self.slots.get(seq)
@@ -64,7 +66,7 @@ class GlobalHistory:
         return slot
 
     def above(self, seq: int) -> Iterator[tuple[int, Slot]]:
-        """The existing slots seq+1..top, ascending."""
+        """Yield (number, slot) for the slots above `seq` that are in memory, in ascending order."""
         for number in range(max(seq, self.floor) + 1, self.top + 1):
             slot = self.slots.get(number)
             if slot is not None:
@@ -80,16 +82,18 @@ class GlobalHistory:
 
 @define
 class LastExecuted:
-    """Last_Executed[client]: replicated state, a function of the executed prefix (G15).
+    """Last_Executed: the timestamp of each client's latest executed update, so that no update executes twice (G15).
 
-    Departure 7: an entry that no update has touched for `horizon_slots` slots is dropped. No duplicate gets through
-    because of that: an update that the entry would have filtered was made before the entry was last touched, so it is
-    too old to be executed (`ClientUpdate.made_at`).
+    The table is a function of the executed slots, so it is equal on all servers that have executed the same slots.
+
+    Departure 7: an entry that no update has touched for `horizon_slots` slots is dropped. No update executes twice
+    because of that: an update that the entry would have filtered out was made before the entry was last touched, so it
+    is too old to be executed (`ClientUpdate.made_at`).
     """
 
     horizon_slots: int
     timestamps: OrderedDict[str, tuple[int, int]] = field(factory=OrderedDict)
-    """client -> (timestamp, the slot that executed it), least recently touched first."""
+    """client id -> (timestamp of its latest executed update, slot of that update), least recently touched first."""
 
     def of(self, client_id: str) -> int:
         entry = self.timestamps.get(client_id)
@@ -123,17 +127,17 @@ class PrepareOKs:
 
 @define
 class ServerData:
-    """Figure 2, Block A: who this server is, and in which state."""
+    """Figure 2, Block A: the id and the state of this server."""
 
     server_id: int
     state: State = State.LEADER_ELECTION
     incarnation: int = 0
-    """How often the storage of this server was started."""
+    """Number of times that the storage of this server was started, this time included."""
 
 
 @define
 class ViewData:
-    """Figure 2, Block B: views attempted and installed, and the votes for the attempted one."""
+    """Figure 2, Block B: the views last attempted and last installed, and the VIEW_CHANGEs for the attempted view."""
 
     last_attempted: int = 0
     last_installed: int = 0
@@ -142,16 +146,16 @@ class ViewData:
 
 @define
 class PrepareData:
-    """Figure 2, Block C: the PREPARE of the last preinstalled view, and the promises for it."""
+    """Figure 2, Block C: the PREPARE of the last preinstalled view, and the PREPARE_OKs that answer it."""
 
     prepare: Prepare | None = None
     prepare_oks: dict[int, PrepareOKs] = field(factory=dict)
-    """By server; a server's own entry holds its own reply."""
+    """server id -> the parts of that server's PREPARE_OK; this server's entry is the PREPARE_OK that it has made."""
 
 
 @define
 class OrderingData:
-    """Figure 2, Block D: what is ordered, up to where, and what the leader has proposed."""
+    """Figure 2, Block D: Local_Aru, the highest number that this server, as leader, has proposed, and the slots."""
 
     local_aru: int = 0
     last_proposed: int = 0
@@ -160,7 +164,7 @@ class OrderingData:
 
 @define
 class TimerData:
-    """Figure 2, Block E: the present value of the Progress_Timer, in seconds.
+    """Figure 2, Block E: the time, in seconds, with which the Progress_Timer is started at present.
 
     The timers themselves are `ProgressTimer` and `UpdateTimers`.
     """
@@ -170,18 +174,18 @@ class TimerData:
 
 @define
 class ClientData:
-    """Figure 2, Block F: updates that wait for a number, and how far each client has come."""
+    """Figure 2, Block F: updates that wait for a sequence number, and the latest timestamps of each client."""
 
     last_executed: LastExecuted
     update_queue: deque[ClientUpdate] = field(factory=deque)
     last_enqueued: dict[str, int] = field(factory=dict)
     pending_updates: dict[str, ClientUpdate] = field(factory=dict)
-    """Updates that this server is responsible for: one per client, since a client has one outstanding (G22)."""
+    """client id -> the update that this server answers for; a client has one update outstanding (G22)."""
 
 
 @define
 class DataStructures:
-    """Figure 2 as a whole, with the update rules of Figure 5."""
+    """All variables of Figure 2, with the update rules of Figure 5 as methods."""
 
     server: ServerData
     views: ViewData
@@ -191,7 +195,7 @@ class DataStructures:
     clients: ClientData
 
     def apply_view_change(self, message: ViewChange) -> None:
-        """Figure 5, Block A: of a server's votes for the attempted view the first one is kept."""
+        """Figure 5, Block A: store a server's VIEW_CHANGE, unless one of the same server is stored already."""
         self.views.vc.setdefault(message.server_id, message)
 
     def apply_prepare(self, message: Prepare) -> None:
@@ -199,11 +203,11 @@ class DataStructures:
         self.preparing.prepare = message
 
     def apply_prepare_ok(self, message: PrepareOK) -> bool:
-        """Figure 5, Block C: store a part of a promise once; True if the part is new.
+        """Figure 5, Block C: store one part of a server's PREPARE_OK; return True if the part is new.
 
-        Lines C5-C6, which apply the data list of a new part, are `PrepareHandler.on_prepare_ok`. A later edition of a
-        server's promise replaces an earlier one as a whole: two incarnations may cut the same list at different slots,
-        so parts of both together could lack a slot, and with it a chosen value (S1).
+        Lines C5-C6, which apply the data list of a new part, are `PrepareHandler.on_prepare_ok`. A PREPARE_OK of a
+        later edition replaces all parts of an earlier edition: two incarnations of a server may cut the same data list
+        at different slots, so a mixture of their parts could lack a slot, and with it a chosen batch (S1).
         """
         entry = self.preparing.prepare_oks.get(message.server_id)
         if entry is None or (entry.view, entry.edition) < (message.view, message.edition):
@@ -217,10 +221,10 @@ class DataStructures:
         return True
 
     def apply_proposal(self, message: Proposal) -> bool:
-        """Figure 5, Block D: an ordered slot stays; else the proposal of the highest view does.
+        """Figure 5, Block D: store a proposal, unless its slot is ordered or holds one of the same or a later view.
 
-        True if the slot now holds this proposal and did not before. Votes are kept by view, so a newer proposal clears
-        no votes: those of an older view never count for it (Departure 5).
+        Returns True if the proposal was stored. Votes are stored by view, so a proposal of a later view need not clear
+        the votes in the slot: votes of an earlier view never count for it (Departure 5).
         """
         history = self.ordering.global_history
         if message.seq <= self.ordering.local_aru:
@@ -233,11 +237,14 @@ class DataStructures:
         return True
 
     def apply_accept(self, message: Accept, seq: int) -> None:
-        """Figure 5, Block E: note one vote for each server and view; in a set, so no server counts twice (G14, G17)."""
+        """Figure 5, Block E: store that the sender has accepted the proposal of the message's view in slot `seq`.
+
+        Votes are a set of server ids for each view, so no server is counted twice (G14, G17).
+        """
         self.ordering.global_history.ensure(seq).voters.setdefault(message.view, set()).add(message.server_id)
 
     def apply_globally_ordered_update(self, message: GloballyOrderedUpdate) -> bool:
-        """Figure 5, Block F: set the slot's ordered field (G12). True if the slot was not known as ordered."""
+        """Figure 5, Block F: store the ordered batch of a slot (G12); return True if the slot had none before."""
         history = self.ordering.global_history
         if message.seq <= self.ordering.local_aru:
             return False

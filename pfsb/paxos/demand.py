@@ -1,7 +1,7 @@
 """Whether anything waits to be executed, and whether clients of this server wait for results.
 
 Departure 10: while this server knows of no unexecuted update, an ALIVE from the leader of its view counts as progress.
-Departure 25: a server that has no waiting clients receives votes later than others.
+Departure 25: ACCEPTs to a server that has no waiting clients may be delayed.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.peers import NEVER, Peers
 
 LINGER_ALIVES = 5
-"""How many ALIVE periods a client is treated as waiting after its last request."""
+"""Number of ALIVE periods for which this server assumes that its clients still wait after their last request."""
 
 
 @define
 class ForeignUpdate:
-    """An update of another server's client that is known to wait (G8.3)."""
+    """An update of another server's client that, as far as this server knows, is not executed yet (G8.3)."""
 
     timestamp: int
     until: float
-    """When the update no longer counts as waiting, unless its own server sends it once more."""
+    """Time by the clock after which the update no longer counts as waiting, unless the client's server repeats it."""
 
 
 class Demand(Handler):
@@ -35,21 +35,24 @@ class Demand(Handler):
         self._peers = peers
         self._foreign_updates: dict[str, ForeignUpdate] = {}
         self._asked_until = NEVER
-        """Until when the last request of a client of this server counts as waiting."""
+        """Time by the clock until which this server assumes that its clients still wait after their last request."""
         self.clients_wait: Callable[[], bool] = lambda: False
-        """Whether a client of this server waits for other clients' commands: a lock, an event (`Replica.attach`)."""
+        """Tells whether a client of this server waits for an answer or an event; set by `Replica.attach`."""
 
     # ------------------------------------------------------------------ clients of this server (Departure 25)
 
     def note_request(self) -> bool:
-        """Note a request of one of this server's own clients. True if it is the first after a silence."""
+        """Record a request of one of this server's own clients. Returns True if it is the first after a silence."""
         now = self._clock.seconds()
         is_news = now >= self._asked_until and self._settings.lazy_seconds > 0
         self._asked_until = now + LINGER_ALIVES * self._settings.alive_seconds
         return is_news
 
     def has_clients(self) -> bool:
-        """Whether votes shall come to this server at once; always if this server delays no votes of its own."""
+        """Whether other servers should send their ACCEPTs to this server without delay, because its clients wait.
+
+        Always True if `lazy_seconds` is 0, which means that no ACCEPT is delayed.
+        """
         return (
             self._settings.lazy_seconds <= 0
             or self._clock.seconds() < self._asked_until
@@ -60,13 +63,16 @@ class Demand(Handler):
     # ------------------------------------------------------------------ unexecuted updates (Departure 10)
 
     def note_foreign_update(self, update: ClientUpdate) -> None:
-        """An update of another server's client waits, so an ALIVE of the leader no longer counts as progress."""
+        """Record that an update of another server's client waits: an ALIVE of the leader is then no progress."""
         if update.timestamp > self._data.clients.last_executed.of(update.client_id):
             until = self._clock.seconds() + 4 * self._settings.update_seconds
             self._foreign_updates[update.client_id] = ForeignUpdate(update.timestamp, until)
 
     def knows_of_unexecuted_update(self) -> bool:
-        """Whether an update waits: pending here, heard of, accepted, or executed by another server."""
+        """Whether this server knows of an update that it has not executed.
+
+        Such an update is pending here or at another server, is accepted in a slot, or has been executed elsewhere.
+        """
         local_aru = self._data.ordering.local_aru
         return bool(
             self._data.clients.pending_updates
@@ -76,7 +82,7 @@ class Demand(Handler):
         )
 
     def forget_foreign_updates(self) -> None:
-        """Drop updates that have been executed, and updates that their own server has stopped repeating."""
+        """Drop foreign updates that have been executed, and those that the client's server has stopped repeating."""
         now = self._clock.seconds()
         last_executed = self._data.clients.last_executed
         for client_id, waiting in list(self._foreign_updates.items()):

@@ -1,6 +1,6 @@
-"""Figure 10, from line C4, and Figure 11, Block B: a slot is ordered and executed when a majority accepts.
+"""Figure 10, from line C4, and Figure 11, Block B: a slot is ordered and executed when a majority accepts it.
 
-Figure 10, lines C1-C3, which note a vote, are `AcceptHandler.on_accept`.
+Figure 10, lines C1-C3, which store a vote, are `AcceptHandler.on_accept`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class GlobalOrderingHandler(Handler):
         self._progress_timer = progress_timer
         self._peers = peers
         self.on_gap: Callable[[int], None] = lambda seq: None
-        """Called with a slot that is ordered while an earlier one is not (section 5.6, trigger 2)."""
+        """Called with the number of a slot that is ordered while an earlier slot is not (section 5.6, trigger 2)."""
 
     def try_order(self, seq: int) -> None:
         """Figure 10, lines C4-C6: order a slot if a majority has accepted its proposal."""
@@ -42,7 +42,7 @@ class GlobalOrderingHandler(Handler):
             self._order(seq, slot, ordered_in_this_view)
 
     def on_globally_ordered_update(self, message: GloballyOrderedUpdate) -> None:
-        """Note a batch that another server tells as ordered, in a data list (Figure 5 C) or by reconciliation."""
+        """Store a batch that another server reports as ordered, in a data list (Figure 5 C) or by reconciliation."""
         self._execute(self._ordered_queue.mark_ordered(message), ordered_in_this_view=False)
 
     def _order(self, seq: int, slot: Slot, ordered_in_this_view: bool) -> None:
@@ -54,20 +54,21 @@ class GlobalOrderingHandler(Handler):
             self.on_gap(seq)
 
     def globally_ordered_ready(self, slot: Slot) -> bool:
-        """Figure 11, Block B: a majority has accepted this very proposal: same slot, same view.
+        """Figure 11, Block B: whether a majority has accepted the slot's proposal in the view of that proposal.
 
         Distinct voters count, this server included (G14). A server counts its own vote in the turn that makes the vote,
-        because nothing that rests on the vote leaves before it is on disk (Departure 1). A PROPOSAL is not its leader's
-        vote: the leader sends an ACCEPT (Departure 2).
+        because nothing that rests on the vote leaves the server before the vote is on disk (Departure 1). A PROPOSAL is
+        not counted as a vote of the leader, which sends an ACCEPT of its own (Departure 2).
         """
         if slot.proposal is None or slot.ordered is not None:
             return False
         return len(slot.voters.get(slot.proposal.view, ())) >= self.quorum
 
     def _execute(self, executed: list[Executed], ordered_in_this_view: bool) -> None:
-        """Settle the executed slots; restart the Progress_Timer (Figure 10, lines D8-D12) if they are progress.
+        """Do what follows the execution of slots: Figure 10, Block D for each, then restart the Progress_Timer.
 
-        The timer's value is back at its default only after an execution that was ordered in the installed view (G8).
+        The restart is Figure 10, lines D8-D12, and happens only if the execution is progress. The timer's length goes
+        back to its default only if the slots were ordered in the installed view (G8).
         """
         for slot in executed:
             self._upon_executing(slot)
@@ -77,10 +78,11 @@ class GlobalOrderingHandler(Handler):
             self._progress_timer.start()
 
     def _is_progress(self, ordered_in_this_view: bool) -> bool:
-        """Whether an execution restarts the Progress_Timer.
+        """Whether an execution restarts the Progress_Timer; never in an election.
 
-        Departure 23: slots that were not ordered in the installed view do not count while a later view is led. A server
-        that has missed a view change would otherwise be kept from finding out by what it learns from the others.
+        Departure 23: while another server leads a later view, executing slots that were not ordered in the installed
+        view is no progress. Otherwise a server that has missed a view change could execute slots that it learns from
+        other servers, and never suspect the leader of its old view.
         """
         if self._data.server.state is State.LEADER_ELECTION:
             return False
@@ -89,7 +91,7 @@ class GlobalOrderingHandler(Handler):
     def _upon_executing(self, executed: Executed) -> None:
         """Figure 10, Block D: the executed updates are no longer pending at this server.
 
-        Other lines of the block stand elsewhere. The reply comes from the state machine, which has the
+        The other lines of the block are elsewhere. The reply to the client comes from the state machine, which has the
         result (Departure 22). Last_Executed is set before an update is executed (`OrderedUpdateQueue.execute_slot`).
         Lines D8-D12, the restart of the Progress_Timer and the leader's next proposal, are `_execute` of this class,
         once for all slots that become executable together, and `ProposalHandler.send_proposal` at the end of the turn.

@@ -12,7 +12,7 @@ from pfsb.paxos.records import Record, Recovered
 
 
 class IStableStorage(Interface):
-    """The records of a server that outlast a loss of power."""
+    """The stable storage of one server: its records survive crashes and a loss of power."""
 
     position: int = Attribute(
         """Number of groups that are known to be on disk, counted over the whole life of the storage.
@@ -24,30 +24,31 @@ class IStableStorage(Interface):
     )
 
     def recover() -> Recovered:
-        """Read what is there (an empty directory is initialised). Called once, before anything else.
+        """Return the content of the storage, which is initialised if it is empty. Called once, before all else.
 
-        Raises `StorageRefused` with one clear line rather than return anything doubtful.
+        Raises `StorageRefused`, with one line for the operator, if the content may be damaged or incomplete.
         """
 
     def append(record: Record) -> None:
-        """Take a record into the next group; the next `sync` writes it."""
+        """Add a record to the next group, which the next `sync` writes."""
 
     def sync(durable: Callable[[], None]) -> None:
-        """Write all records appended so far, as one group with the records of other calls that wait by then.
+        """Begin to write all records appended so far, and return without waiting for the disk.
 
-        `durable` is called in the reactor when the records are on disk, in the order of the calls of `sync`. `sync`
-        does not wait for the disk. An implementation without a disk may call `durable` before `sync` returns.
+        Several calls that wait for an earlier write are written together, as one group. `durable` is called in the
+        reactor when the records are on disk, in the order of the calls of `sync`. An implementation without a disk may
+        call `durable` before `sync` returns.
         """
 
     def read_history(first: int, last: int, bytes_max: int, found: Callable[[list[tuple[int, Batch]]], None]) -> None:
-        """Ordered batches of the slots first..last (inclusive), at least one, then up to `bytes_max`.
+        """Read ordered batches of the slots first..last (inclusive): at least one, and more up to `bytes_max` bytes.
 
-        `found` is called in the reactor, later, with consecutive (seq, batch) from `first` on; with an
-        empty list if `first` is not known as ordered here.
+        `found` is called later, in the reactor, with consecutive (sequence number, batch) pairs from `first` on, or
+        with an empty list if this storage has no ordered batch for slot `first`.
         """
 
     def close() -> None:
-        """Write the records that wait, and close the files. Idempotent."""
+        """Write the records that still wait, and close the files. Further calls do nothing."""
 
 
 class StorageRefused(Exception):
@@ -55,52 +56,56 @@ class StorageRefused(Exception):
 
 
 class IFrameReceiver(Interface):
-    """The server above a transport, as the transport sees it."""
+    """The part of a server that a transport calls: the protocol (`pfsb.paxos.replica`)."""
 
     def receive(
         sender: int, identity: bytes, messages: Sequence[Message], incarnation: int = 0, position: int = 0
     ) -> None:
-        """Messages of one well-formed frame of this cluster.
+        """Handle the messages of one well-formed frame of this cluster.
 
         `identity`, `incarnation` and `position` are those of the sender's storage when it sent the frame; zeros tell
         nothing.
         """
 
     def peer_refused(server_id: int) -> None:
-        """The address of that server has just refused a frame: most likely no process listens there."""
+        """Take a hint that server `server_id` is down: its address has just refused a frame."""
 
 
 class ITransport(Interface):
-    """Frames between servers: may lose, delay, duplicate and reorder them, never corrupt them."""
+    """Carries frames between servers: it may lose, delay, duplicate and reorder them, but never corrupts them."""
 
     def start(receiver: IFrameReceiver, identity: bytes, incarnation: int, position: Callable[[], int]) -> None:
-        """Begin to receive. `identity` and `incarnation` are those of this server's storage.
+        """Begin to receive, and call `receiver` with each frame.
 
+        `identity` and `incarnation` are those of this server's storage; each frame that is sent carries them.
         `position` returns the storage's `position`, and is asked for each frame that leaves.
         """
 
     def send(messages: Sequence[Message], to: int | None) -> None:
-        """Send to one server, or to all others (None), in as few frames as possible. Never raises, never blocks."""
+        """Send messages to server `to`, or to all other servers if None, in as few frames as possible.
+
+        Never raises an exception, and never blocks.
+        """
 
     def stop() -> Any:
-        """Stop; returns None or a Deferred."""
+        """Stop sending and receiving. Returns None, or a Deferred that fires when the transport has stopped."""
 
 
 class IStateMachine(Interface):
     """The state machine that the ordered update queue drives: sessions, and the applications behind them."""
 
     def execute(seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
-        """Run, in order, the updates of slot `seq` that have not run before (Figure 11 C).
+        """Execute, in order, the updates of slot `seq` that have not been executed before (Figure 11 C).
 
         `time_ms` is the state machine's time; it never goes back.
         """
 
     def too_old(update: ClientUpdate) -> None:
-        """The update was ordered beyond its horizon and is not executed."""
+        """Take notice that an update was ordered beyond its horizon, and so is not executed (Departure 7)."""
 
 
 class ITracer(Interface):
     """Takes the events of the trace (docs/operating.rst)."""
 
     def trace(event: str, **fields: Any) -> None:
-        """Note one event, now."""
+        """Record one event, with the present time."""

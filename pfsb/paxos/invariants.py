@@ -1,4 +1,4 @@
-"""Invariants of one server, which hold after every turn: sentences, then code.
+"""Invariants of one server, which hold after every turn: numbered sentences, and the code that checks them.
 
 1. Local_Aru, Last_Installed and the state machine's time never go back.
 2. Every slot up to Local_Aru was executed exactly once, in order; the batch of an ordered slot never changes (S1).
@@ -6,12 +6,14 @@
 4. A server in REG_LEADER leads the installed view, and a server in REG_NONLEADER does not.
 5. A server leads a view at most once: from REG_LEADER there is no way back into the same view (G10).
 6. The Progress_Timer runs in REG_LEADER and REG_NONLEADER at all times (G5, G8).
-7. A non-leader's Update_Queue is empty (Figure 9 B); any server's is bounded by its limit plus its own updates.
+7. A follower's Update_Queue is empty (Figure 9 B). No server queues more than `queue_updates_max` updates of other
+   servers' clients.
 8. A client has at most one pending update, and it has not been executed (G16).
 9. A leader's Last_Proposed is at least Local_Aru, and at most a window above it (section 5.10).
 10. A slot that is not ordered lies within four windows above Local_Aru: two for the proposals that a follower accepts,
-    and two more for the data list that a leader behind its followers is told (G19). The memory of a server is bounded.
-11. The values that ALIVE and VC_PROOF tell as durable are not ahead of the server's own.
+    and two more for the data lists by which a leader learns from followers that are ahead of it (G19). So the memory
+    of a server is bounded.
+11. The Last_Installed and Local_Aru that ALIVE and VC_PROOF carry are not higher than the server's present values.
 
 The tests and the simulator check the invariants at the end of every turn: `install` puts `check` into `Replica.checks`.
 """
@@ -28,12 +30,12 @@ from pfsb.paxos.replica import Replica
 
 
 class InvariantViolated(AssertionError):
-    """A server has come into a state that cannot be; the text says which sentence does not hold."""
+    """A server is in a state that the protocol rules out; the text begins with the number of the broken sentence."""
 
 
 @define
 class Memory:
-    """The values that the check before this one saw, at one incarnation of one server."""
+    """Values that one call of `check` stores for the next, at one incarnation of one server."""
 
     local_aru: int = 0
     last_installed: int = 0
@@ -42,7 +44,7 @@ class Memory:
     """The latest view in which the server was REG_LEADER."""
     leads: bool = False
     ordered: dict[int, Batch] = field(factory=dict)
-    """Ordered slots above Local_Aru, and those executed since the check before."""
+    """sequence number -> the batch of each slot that was ordered, but not yet executed, at the last check."""
 
 
 def install(replica: Replica) -> Memory:
@@ -53,7 +55,7 @@ def install(replica: Replica) -> Memory:
 
 
 def check(replica: Replica, memory: Memory) -> None:
-    """Raise `InvariantViolated` if one of the sentences above does not hold; remember what the next check needs."""
+    """Raise `InvariantViolated` if a sentence of the module's docstring does not hold; else update `memory`."""
     for sentence in (*_violated_by_time(replica, memory), *_violated_now(replica)):
         raise InvariantViolated(f"server {replica.data.server.server_id}: {sentence}")
     _remember(replica, memory)

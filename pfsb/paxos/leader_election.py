@@ -1,8 +1,8 @@
-"""Figure 6: servers vote for the next view when global progress fails, and install it together.
+"""Figure 6: servers vote for the next view when there is no global progress, and install it together.
 
-Block A, the expiry itself, is in `progress_timer`. Two ideas keep the election stable (section 5.3 of the paper). The
-timeout doubles at each preinstall. A server joins the attempt for a higher view only if it suspects its own leader
-already, and does not wait for a preinstalled view to be completed.
+Block A, the expiry of the Progress_Timer, is in `progress_timer`. Two ideas keep the election stable (section 5.3 of
+the paper). The timer's length doubles at each preinstall. And a server joins the attempt for a higher view only if it
+suspects its own leader already, and no preinstalled view is being prepared.
 """
 
 from __future__ import annotations
@@ -34,21 +34,22 @@ class LeaderElectionHandler(Handler):
         self._alive = alive
         self._progress_timer = progress_timer
         self.just_recovered = True
-        """Whether this server has suspected no leader since it started; it may go back to its view once (G9 i)."""
+        """Whether this server has suspected no leader since it started; if so, it may rejoin its view once (G9 i)."""
         self._aru_at_suspicion = 0
 
     def suspect(self) -> None:
-        """Figure 6, line A1: the leader of the attempted view brings no progress, so attempt the next view."""
+        """Figure 6, line A1: attempt the next view, since the leader of the attempted view brings no progress."""
         self.just_recovered = False
         self.shift_to_leader_election(self._data.views.last_attempted + 1)
 
     def on_view_change(self, message: ViewChange) -> None:
-        """Figure 6, Block B: join a higher attempt, count votes, and act on a majority."""
+        """Figure 6, Block B: vote for the sender's view if it is higher, count votes, preinstall with a majority."""
         if message.attempted > self._data.views.last_attempted:
             self.shift_to_leader_election(message.attempted)
         if message.attempted == self._data.views.last_attempted:
             if message.server_id not in self._data.views.vc:
-                # Departure 16: this server's vote may have come too early there, and been discarded (Figure 4 A4).
+                # Departure 16: send this server's vote to the sender again, which may have discarded it before
+                # (Figure 4 A4).
                 self._turn.send(ViewChange(self._data.server.server_id, message.attempted), message.server_id)
             self._data.apply_view_change(message)
             self._if_preinstalled_prepare()
@@ -57,14 +58,14 @@ class LeaderElectionHandler(Handler):
         """Hurry the Progress_Timer: the leader of the installed view votes for another view.
 
         Such a leader never leads the installed view again (G10), so its vote is as good a hint as a refused frame
-        (Departure 11). The vote itself is discarded, as any other vote while a server follows a leader.
+        (Departure 11). The VIEW_CHANGE itself is discarded, as every VIEW_CHANGE is while this server follows a leader.
         """
         installed = self._data.views.last_installed
         if 0 < installed < message.attempted and self._membership.leader_of(installed) == message.server_id:
             self._progress_timer.hurry()
 
     def on_vc_proof(self, message: VCProof) -> None:
-        """Figure 6, Block C: others have installed a view that this server missed."""
+        """Figure 6, Block C: install a later view that another server has installed already."""
         data = self._data
         if message.installed == data.views.last_installed:
             self._rejoin_after_recovery(message.installed)
@@ -73,13 +74,13 @@ class LeaderElectionHandler(Handler):
                 self._led_it_before(message.installed)
                 return
             data.views.last_attempted = message.installed
-            data.views.vc.clear()  # G4: these are votes for another view
+            data.views.vc.clear()  # G4: the stored votes are for another view
             self._prepare.shift_to_reg_nonleader()
 
     def shift_to_leader_election(self, view: int) -> None:
-        """Figure 6, Block E: leave the view, and vote for another.
+        """Figure 6, Block E: leave the present view, and vote for `view`.
 
-        The election also sets State and stops the Progress_Timer, though the figure does not say so (G3).
+        This method also sets State and stops the Progress_Timer, though the figure does not say so (G3).
         """
         data = self._data
         data.server.state = State.LEADER_ELECTION
@@ -93,18 +94,19 @@ class LeaderElectionHandler(Handler):
         vote = ViewChange(data.server.server_id, view)
         self._turn.send(vote)
         data.apply_view_change(vote)
-        self._if_preinstalled_prepare()  # G6: a majority of one
+        self._if_preinstalled_prepare()  # G6: in a cluster of one, this server's own vote is a majority
 
     def send_view_change(self) -> None:
-        """Send the vote for the attempted view; it is repeated while the election lasts (section 5.9)."""
+        """Send this server's VIEW_CHANGE for the attempted view again, as long as the election lasts (section 5.9)."""
         self._turn.send(ViewChange(self._data.server.server_id, self._data.views.last_attempted))
 
     def rejoin_if_ordering(self, message: Proposal) -> None:
-        """G9: go back to the installed view, on a proposal of its leader.
+        """G9: leave the election and go back to the installed view, when the leader of that view sends a PROPOSAL.
 
-        A server goes back in one of two cases: it has started and suspected no leader since; or its Local_Aru has grown
-        since it began to suspect, which shows that the view still orders. A proposal alone does not show that: a leader
-        that orders nothing repeats its proposals, too, and would hold back every server that suspects it.
+        This server goes back in one of two cases: it has suspected no leader since it started; or its Local_Aru has
+        grown since it began to suspect, which shows that the installed view still orders updates. A PROPOSAL alone does
+        not show that: a leader that orders nothing repeats its proposals as well, and would keep every server that
+        suspects it in its view.
         """
         if message.view != self._data.views.last_installed or message.view == 0:
             return
@@ -125,7 +127,7 @@ class LeaderElectionHandler(Handler):
                 self._prepare.shift_to_prepare_phase()
 
     def _preinstall_ready(self, view: int) -> bool:
-        """Figure 6, Block D: a majority votes for this view."""
+        """Figure 6, Block D: whether a majority votes for `view`."""
         votes = sum(vote.attempted == view for vote in self._data.views.vc.values())
         return votes >= self.quorum
 
@@ -140,8 +142,8 @@ class LeaderElectionHandler(Handler):
     def _rejoin(self, view: int) -> None:
         """Follow the leader of the installed view again.
 
-        Why safe (G9): the votes that this server has sent for later views are no promises. Its only promise is
-        Last_Installed, which does not change.
+        Why safe (G9): the VIEW_CHANGEs that this server has sent for later views are no promises. Its only promise is
+        Last_Installed, which does not change here.
         """
         self.just_recovered = False
         self._data.views.last_attempted = view
@@ -149,9 +151,9 @@ class LeaderElectionHandler(Handler):
         self._prepare.shift_to_reg_nonleader()
 
     def _led_it_before(self, view: int) -> None:
-        """G10: another server has installed a view that this server led and does not remember. Attempt a later view.
+        """G10: attempt a later view, since another server has installed `view`, which this server led and forgot.
 
-        To lead the view again could bind another batch to a slot in which that view has chosen one already.
+        If this server led the view again, it could bind another batch to a slot for which the view has chosen one.
         """
         self._log.error("view {view} was led from here, and is not on this disk: is that an old copy?", view=view)
         self.shift_to_leader_election(max(view, self._data.views.last_attempted) + 1)

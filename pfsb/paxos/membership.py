@@ -1,4 +1,4 @@
-"""The servers of the cluster: majority, succession of leaders, and the storage of each (sections 2 and 5.1)."""
+"""The servers of the cluster: majority, succession of leaders, and storage identities (sections 2 and 5.1)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def _ascending(ids: Iterable[int]) -> tuple[int, ...]:
 
 @define
 class Membership:
-    """The static set of servers, as one of them sees it."""
+    """The fixed set of servers of the cluster, from the point of view of server `server_id`."""
 
     server_id: int
     ids: tuple[int, ...] = field(converter=_ascending)
     identities: dict[int, bytes] = field(factory=dict)
-    """The storage that belongs to each id, as far as this server has met it."""
+    """server id -> that server's storage identity, once this server has received a frame from it (Departure 12)."""
 
     @property
     def n(self) -> int:
@@ -26,7 +26,7 @@ class Membership:
 
     @property
     def quorum(self) -> int:
-        """floor(N/2) + 1 servers: any two such majorities share a server (also for even N, G27)."""
+        """Number of servers in a majority, floor(N/2) + 1: any two majorities share a server, also for even N (G27)."""
         return len(self.ids) // 2 + 1
 
     @property

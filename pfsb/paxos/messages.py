@@ -1,8 +1,8 @@
 """Figure 3: the messages, and the batch that a PROPOSAL binds to a sequence number.
 
-Names and fields are the paper's. Messages that the paper describes in prose only have fields of their own here: ALIVE
-(section 5.10) and the two messages of reconciliation (section 5.6). Messages of a departure name it. The encoding of
-messages is in `pfsb.transports.wire`.
+Names and fields are the paper's. The paper describes ALIVE (section 5.10) and the two messages of reconciliation
+(section 5.6) in prose only, so their fields were chosen here. Messages that the paper does not have name the departure
+that they belong to. The encoding of messages is in `pfsb.transports.wire`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 
 class State(Enum):
-    """Section 5.3: an elected leader stays in LEADER_ELECTION until its view is prepared."""
+    """The state of a server. An elected leader stays in LEADER_ELECTION until its view is prepared (section 5.3)."""
 
     LEADER_ELECTION = "LEADER_ELECTION"
     REG_LEADER = "REG_LEADER"
@@ -30,21 +30,21 @@ class ClientUpdate:
     server_id: int
     timestamp: int
     made_at: int
-    """Local_Aru of the client's server when the update was made, from which its validity counts (Departure 7)."""
+    """Local_Aru of the client's server when the update was made; `horizon_slots` later it is too old (Departure 7)."""
     payload: bytes
     """The content of the update; opaque to the protocol."""
 
 
 @frozen
 class Batch:
-    """The value that is bound to one sequence number: client updates in order, and the leader's clock (Departure 4).
+    """The content of one sequence number: client updates in order, and the time of the leader's clock (Departure 4).
 
     The leader encodes a batch once. An empty batch is a no-op: executing it changes nothing but the time.
     """
 
     data: bytes
     _opened: list[tuple[int, list[ClientUpdate]]] = field(factory=list, eq=False, repr=False)
-    """Decoded form of `data`, kept by `of` until the first `open` takes it: a one-shot cache."""
+    """Cache of at most one element: the decoded form of `data`, which `of` puts in and the first `open` takes out."""
 
     @classmethod
     def of(cls, time_ms: int, updates: Sequence[ClientUpdate]) -> Batch:
@@ -52,7 +52,7 @@ class Batch:
         return cls(msgpack.packb((time_ms, rows)), [(time_ms, list(updates))])
 
     def open(self) -> tuple[int, list[ClientUpdate]]:
-        """(time_ms, updates). Callers should keep the result: each further call decodes `data` again."""
+        """Return (time_ms, updates). Callers should keep the result: each further call decodes `data` again."""
         if self._opened:
             return self._opened.pop()
         time_ms, rows = msgpack.unpackb(self.data, use_list=False)
@@ -77,7 +77,7 @@ class VCProof:
 
 @frozen
 class Prepare:
-    """Figure 3, Block D: the leader of `view` asks what was accepted above `local_aru`."""
+    """Figure 3, Block D: the leader of `view` asks what the receiver has accepted in slots above `local_aru`."""
 
     server_id: int
     view: int
@@ -117,10 +117,11 @@ DataEntry = Proposal | GloballyOrderedUpdate
 
 @frozen
 class PrepareOK:
-    """Figure 3, Block E: a promise to follow the leader of `view`, with all that the sender accepted above its aru.
+    """Figure 3, Block E: a promise to follow the leader of `view`, with a data list of what the sender has accepted.
 
-    A long data list travels in `parts` messages, numbered from 0; the promise counts when all parts have arrived
-    (Departure 6). Parts of two editions are never mixed: two incarnations of a server may cut a list differently.
+    The data list covers the slots above the Local_Aru of the PREPARE. A long list travels in `parts` messages, numbered
+    from 0; the promise counts when all parts have arrived (Departure 6). Parts of two editions are never mixed: two
+    incarnations of a server may cut a list differently.
     """
 
     server_id: int
@@ -129,7 +130,7 @@ class PrepareOK:
     part: int = 0
     parts: int = 1
     edition: int = 0
-    """The sender's incarnation: within one incarnation, the promise of a view is built once."""
+    """The sender's incarnation. Within one incarnation the PREPARE_OK for a view is built only once."""
 
 
 @frozen
@@ -141,7 +142,7 @@ class Alive:
     state: State
     local_aru: int
     has_clients: bool = True
-    """Whether clients of the sender wait for results, so that votes shall not come late there (Departure 25)."""
+    """Whether clients of the sender wait for results; then ACCEPTs to the sender are not delayed (Departure 25)."""
 
 
 @frozen
@@ -155,7 +156,10 @@ class ReconciliationRequest:
 
 @frozen
 class ReconciliationReply:
-    """Consecutive ordered updates, a part of a burst; empty if the sender cannot serve (section 5.6 of the paper)."""
+    """One message of the burst that answers a request: batches of consecutive ordered slots (section 5.6 of the paper).
+
+    Without any slot it says that the sender cannot serve the request.
+    """
 
     server_id: int
     burst_end: int
@@ -166,16 +170,16 @@ class ReconciliationReply:
 
 @frozen
 class Stranger:
-    """Departure 12: the receiver's id belongs to another storage, so the receiver lacks promises that were made."""
+    """Departure 12: the sender knows the receiver's id with another storage, whose promises the receiver may lack."""
 
     server_id: int
     identity: bytes
-    """The identity that was refused. The receiver ignores the message unless this is its own identity."""
+    """The storage identity that the sender has refused. The receiver ignores the message unless this is its own."""
 
 
 @frozen
 class Acquainted:
-    """Departure 12: the sender has on disk that the receiver's id belongs to this storage."""
+    """Departure 12: the sender has on disk that `identity` is the receiver's storage identity."""
 
     server_id: int
     identity: bytes
@@ -183,7 +187,7 @@ class Acquainted:
 
 @frozen
 class ReadRequest:
-    """Departure 24: the sender asks the leader for the slot that must be executed before a read is answered."""
+    """Departure 24: the sender asks the leader for the slot that it must have executed before it answers its reads."""
 
     server_id: int
     number: int
@@ -192,7 +196,10 @@ class ReadRequest:
 
 @frozen
 class ReadIndex:
-    """Departure 24: reads that were asked before request `number` may be answered once slot `seq` is executed."""
+    """Departure 24: the leader's answer to ReadRequest `number`.
+
+    The receiver may answer the reads that its clients asked before that request, once it has executed slot `seq`.
+    """
 
     server_id: int
     number: int
@@ -201,7 +208,7 @@ class ReadIndex:
 
 @frozen
 class Confirm:
-    """Departure 24: the leader of `view` asks whether the receiver still follows it; `number` counts its rounds."""
+    """Departure 24: the leader of `view` asks, in its round `number`, whether the receiver still follows it."""
 
     server_id: int
     view: int
@@ -210,7 +217,7 @@ class Confirm:
 
 @frozen
 class Confirmed:
-    """Departure 24: the sender follows the leader of `view`, and has installed no later view."""
+    """Departure 24: an answer to CONFIRM: the sender follows the leader of `view`, and has installed no later view."""
 
     server_id: int
     view: int

@@ -23,14 +23,14 @@ HISTORY_BYTES_KEPT = 4_000_000
 
 @frozen
 class Executed:
-    """One slot that was executed: all of its updates, those included that had been executed before."""
+    """A slot that was executed, with all of its updates, also those that an earlier slot had executed already."""
 
     seq: int
     updates: Sequence[ClientUpdate]
 
 
 class DigestChain:
-    """A hash over all batches executed so far, kept for the last `kept` slots."""
+    """A running hash over all executed batches; its values after each of the last `kept` slots can be asked for."""
 
     def __init__(self, kept: int) -> None:
         self._ring = bytearray(kept * DIGEST_BYTES)
@@ -45,7 +45,7 @@ class DigestChain:
         self._ring[at : at + DIGEST_BYTES] = self.head
 
     def at(self, seq: int) -> bytes | None:
-        """The digest after slot `seq`; None if it is no longer kept, or the slot is not executed yet."""
+        """The hash over the batches up to slot `seq`; None if it is no longer kept, or the slot is not executed yet."""
         if seq > self.seq or seq <= self.seq - self._kept:
             return None
         at = seq % self._kept * DIGEST_BYTES
@@ -59,13 +59,16 @@ class OrderedUpdateQueue(Handler):
         super().__init__(core)
         self._state_machine = state_machine
         self.last_executed = core.data.clients.last_executed
-        """The filter at execution (G15 i): replicated state, shared with Figure 2."""
+        """Last_Executed of Figure 2, by which each update is executed only once (G15 i)."""
         self.time_ms = 0
-        """The state machine's time: the highest leader's clock in an executed batch."""
+        """The state machine's time, in milliseconds: the highest leader's clock in an executed batch."""
         self.digests = DigestChain(core.settings.digests_kept)
 
     def mark_ordered(self, message: GloballyOrderedUpdate) -> list[Executed]:
-        """Store that `message.batch` is ordered at `message.seq`, and execute all slots that are next in line now."""
+        """Store that `message.batch` is ordered at `message.seq`, and execute the slots that now follow without a gap.
+
+        Returns the executed slots. This slot is not among them if an earlier one is not ordered yet.
+        """
         data = self._data
         if not data.apply_globally_ordered_update(message):
             return []
@@ -82,7 +85,7 @@ class OrderedUpdateQueue(Handler):
         return executed
 
     def recover(self, seq: int, batch: Batch) -> None:
-        """Figure 14: execute a slot that was executed before the restart."""
+        """Figure 14: execute again a slot that was executed before the restart."""
         data = self._data
         assert seq == data.ordering.local_aru + 1, "the history on disk has no gaps"
         data.apply_globally_ordered_update(GloballyOrderedUpdate(data.server.server_id, seq, batch))
@@ -93,14 +96,15 @@ class OrderedUpdateQueue(Handler):
     def catch_up(self) -> None:
         """Figure 14: execute slots that are ordered on disk above the Local_Aru on disk.
 
-        A crash may keep some records of one turn and lose others. Without this step the slots would never be executed:
-        other servers do not send a slot again that this server knows as ordered.
+        There may be such slots, because a crash can keep the record that a slot is ordered, and lose the record of the
+        new Local_Aru. Without this step they would never be executed: other servers do not send a slot again that this
+        server knows as ordered.
         """
         self._advance_aru()
         self._forget_old_slots()
 
     def _advance_aru(self) -> list[Executed]:
-        """Figure 11, Block C: as long as the next slot is ordered, execute it."""
+        """Figure 11, Block C: as long as the slot after Local_Aru is ordered, execute it and raise Local_Aru."""
         ordering = self._data.ordering
         executed = []
         while (slot := ordering.global_history.get(ordering.local_aru + 1)) is not None and slot.ordered is not None:
@@ -133,9 +137,10 @@ class OrderedUpdateQueue(Handler):
         return Executed(seq, updates)
 
     def _forget_old_slots(self) -> None:
-        """Drop old ordered slots from memory. They stay on disk; recent ones serve others that are a bit behind.
+        """Drop old executed slots from memory; recent ones stay there, to serve servers that are a little behind.
 
-        Dropping depends on this server's own Local_Aru only, so a dead server does not stop it (G21).
+        The dropped slots stay on disk. Dropping depends only on this server's own Local_Aru, so a server that is down
+        does not stop it (G21).
         """
         ordering = self._data.ordering
         history = ordering.global_history

@@ -1,8 +1,8 @@
-"""Departure 25: a vote that no client waits for travels with the next frame to the same server.
+"""Departure 25: an ACCEPT to a server without waiting clients travels with the next frame to that server.
 
 Figure 10 sends each ACCEPT to all servers at once, which takes about N² frames for each proposal. The leader needs an
 ACCEPT at once, because its next proposals wait for the slot; a server whose clients wait for results needs it at once,
-too. Any other server needs it only to execute a slot that is ordered anyway. Votes for such a server are kept here,
+too. Any other server needs it only to execute a slot that is ordered anyway. Votes to such a server are kept here,
 after they have passed the durability gate of `Turn`, until another frame goes to that server or some milliseconds have
 passed.
 
@@ -26,16 +26,16 @@ from pfsb.paxos.peers import Peers
 from pfsb.paxos.settings import Settings
 
 _NEARLY = 0.9
-"""Share of `lazy_seconds` after which votes are sent along with votes that have waited all of it."""
+"""Fraction of `lazy_seconds` that a vote must have waited to be sent together with votes that are due."""
 
 
 @frozen
 class _Kept:
-    """Votes of one view for one server."""
+    """Votes (ACCEPTs of one view) that wait to be sent to one server."""
 
     votes: Accept
     since: float
-    """When the first of the votes was kept."""
+    """Time by the clock at which the first of the votes began to wait."""
 
 
 class Outbound:
@@ -58,15 +58,16 @@ class Outbound:
         self._tracer = tracer
         self._seconds = settings.lazy_seconds
         self._votes_max = settings.window_slots // 2
-        """Maximum number of votes that wait for one server.
+        """Maximum number of votes that wait to be sent to one server.
 
-        A server whose Local_Aru lags by two windows accepts no proposals, so late votes must not add up to that.
+        A server whose Local_Aru is two windows behind accepts no proposals, so delayed votes must not set it back that
+        far.
         """
         self._kept: dict[int, _Kept] = {}
         self._call: IDelayedCall | None = None
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
-        """Send to one server, or to all others (None)."""
+        """Send messages to server `to`, or to all other servers if `to` is None."""
         if to is None and len(messages) == 1 and isinstance(messages[0], Accept):
             self._send_votes(messages[0])
         elif to is None:
@@ -75,7 +76,7 @@ class Outbound:
             self._transmit([*self.take_kept(to), *messages], to)
 
     def stop(self) -> None:
-        """Drop the votes that wait, like frames that are lost on their way."""
+        """Drop the votes that wait to be sent, as if the network had lost them."""
         self._kept.clear()
         if self._call is not None:
             self._call.cancel()
@@ -97,9 +98,10 @@ class Outbound:
         return at_once or self._peers[server_id].has_clients
 
     def keep_votes(self, server_id: int, votes: Accept) -> None:
-        """Keep votes for a server.
+        """Keep votes until the next frame to `server_id` is sent, or until they have waited for `lazy_seconds`.
 
-        Votes of an older view that still wait are dropped: a server that can use these votes discards older ones.
+        Votes of an earlier view that still wait for that server are dropped: a server that can use votes of the later
+        view discards votes of earlier ones.
         """
         before = self._kept.get(server_id)
         since = self._clock.seconds() if before is None else before.since
@@ -113,15 +115,19 @@ class Outbound:
             self._call = self._clock.callLater(self._seconds, self.send_due)
 
     def take_kept(self, server_id: int) -> list[Message]:
-        """Take the votes that wait for a server.
+        """Remove and return the votes that wait for a server.
 
-        They come first in its frame: they may open the window for a proposal.
+        The caller puts them first in the frame, since they may order slots, which opens the receiver's window for a
+        proposal in the same frame.
         """
         kept = self._kept.pop(server_id, None)
         return [] if kept is None else [kept.votes]
 
     def _send_to_all(self, messages: Sequence[Message]) -> None:
-        """Send to all others: as one message, encoded once, if the same votes or none wait for all of them."""
+        """Send messages to all other servers, together with the votes that wait for each of them.
+
+        If the same votes wait for all of them, or none wait, all get the same frame, which is encoded only once.
+        """
         if not self._kept:
             self._transmit(messages, None)
             return
@@ -134,7 +140,7 @@ class Outbound:
                 self._transmit([*self.take_kept(server_id), *messages], server_id)
 
     def send_due(self) -> None:
-        """Send the votes whose time has come. One delayed call is pending at a time, for the oldest votes."""
+        """Send the votes that have waited for `lazy_seconds`, and set the timer for the oldest of the rest."""
         self._call = None
         now = self._clock.seconds()
         for server_id, kept in list(self._kept.items()):

@@ -1,4 +1,4 @@
-"""The knowledge of this server about the other servers, from their messages."""
+"""Peers: the table of the other servers, with the facts that this server knows from their messages."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ NEVER = float("-inf")
 
 @define
 class Peer:
-    """The content of another server's ALIVE messages, and when it was heard."""
+    """One other server: the content of its last ALIVE, and when a message came from it."""
 
     last_heard: float = NEVER
     refused_at: float = NEVER
-    """When the peer's address last refused a frame without a message from the peer since; then no process listens."""
+    """Time by the clock at which the peer's address last refused a frame; `NEVER` if a message has come since."""
     view: int = 0
     state: State = State.LEADER_ELECTION
     local_aru: int = 0
     has_clients: bool = True
-    """Whether clients of the peer wait for results; assumed until an ALIVE tells otherwise (Departure 25)."""
+    """Whether clients of the peer wait for results; True until an ALIVE says that none do (Departure 25)."""
     incarnation: int = 0
     """The highest incarnation of the peer's storage that a frame has told, since this server's start."""
     position: int = 0
@@ -39,7 +39,7 @@ class Peers:
         self._heard_seconds = settings.progress_seconds
 
     def note_heard(self, server_id: int) -> None:
-        """Any message shows that its sender is running."""
+        """Record that a message of server `server_id` has come, which shows that it is running."""
         peer = self.by_id[server_id]
         peer.last_heard = self._clock.seconds()
         peer.refused_at = NEVER
@@ -54,7 +54,7 @@ class Peers:
             peer.position = position
 
     def heard_lately(self, server_id: int) -> bool:
-        """Whether a message of that server came within the last Progress_Timer's default time."""
+        """Whether a message of that server has come within the last `progress_seconds`."""
         return self._clock.seconds() - self.by_id[server_id].last_heard <= self._heard_seconds
 
     def a_later_view_is_led(self, view: int) -> bool:

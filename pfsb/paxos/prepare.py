@@ -1,4 +1,7 @@
-"""Figures 7, 8 and 9: a new leader learns all that earlier views may have chosen, once for all later numbers."""
+"""Figures 7, 8 and 9: the Prepare phase, in which a new leader learns all batches that earlier views may have chosen.
+
+The phase runs once for a view, and covers all sequence numbers.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ class PrepareHandler(Handler):
     # ------------------------------------------------------------------ the leader asks
 
     def shift_to_prepare_phase(self) -> None:
-        """Figure 7, Block A: install the view, durably before the PREPARE leaves, so a view has one PREPARE only.
+        """Figure 7, Block A: install the view that this server leads, on disk, and then send its PREPARE.
 
         G10: a view that is installed already is never prepared again. After a crash a second Prepare phase could end
         with another batch in a slot of the same view.
@@ -48,21 +51,21 @@ class PrepareHandler(Handler):
             data.apply_prepare_ok(part)
         data.clients.last_enqueued.clear()
         self.send_prepare()
-        self._if_prepared_lead()  # G6: a majority of one
+        self._if_prepared_lead()  # G6: in a cluster of one, this server's own promise is a majority
 
     def send_prepare(self) -> None:
-        """Send the PREPARE, with the present Local_Aru; repeated until the view is prepared (section 5.9).
+        """Send the PREPARE, with the present Local_Aru; called again until the view is prepared (section 5.9).
 
-        A repeated PREPARE with a higher Local_Aru is safe, because the leader knows all slots below it as ordered
-        (G19). A follower that holds more than a data list can carry answers the repeated PREPARE, when reconciliation
-        has brought the leader close enough.
+        A repeated PREPARE with a higher Local_Aru is safe, because the leader knows all slots up to that number as
+        ordered (G19). A follower that has ordered more slots above the leader's Local_Aru than a data list can carry
+        answers only a later PREPARE, when reconciliation has brought the leader close enough.
         """
         self._turn.send(self._own_prepare())
 
     def on_prepare_ok(self, message: PrepareOK) -> None:
-        """Figure 7, Block C: note a promise and apply its data list; lead when a majority has promised.
+        """Figure 7, Block C: store a promise and apply its data list; lead when a majority has promised.
 
-        Applying the data list is Figure 5, lines C5-C6, whose block `DataStructures.apply_prepare_ok` claims.
+        Applying the data list is Figure 5, lines C5-C6; the rest of that block is `DataStructures.apply_prepare_ok`.
         """
         if self._data.apply_prepare_ok(message):
             for entry in message.data_list:
@@ -88,13 +91,13 @@ class PrepareHandler(Handler):
                 self._turn.send(part, message.server_id)
 
     def can_answer(self, message: Prepare) -> bool:
-        """Whether the data list is complete above the leader's Local_Aru: a truncated list breaks safety (G19)."""
+        """Whether this server can send a complete data list above the leader's Local_Aru: safety needs that (G19)."""
         ordering = self._data.ordering
         longest = 2 * self._settings.window_slots
         return message.local_aru >= ordering.global_history.floor and message.local_aru >= ordering.local_aru - longest
 
     def own_prepare_ok(self, message: Prepare) -> list[PrepareOK]:
-        """The promise of this view, built once; every repetition is the same."""
+        """The parts of this server's PREPARE_OK for the view of a PREPARE: built once, and the same each time."""
         own = self._data.preparing.prepare_oks.get(self._data.server.server_id)
         if own is None or own.view != message.view:
             for part in self._construct_prepare_ok(message.local_aru):
@@ -105,7 +108,7 @@ class PrepareHandler(Handler):
     # ------------------------------------------------------------------ Figure 8
 
     def construct_data_list(self, local_aru: int) -> Iterator[DataEntry]:
-        """Figure 8, Block A: for every slot above the leader's aru, what is ordered there, else what is accepted."""
+        """Figure 8, Block A: for each slot above the leader's Local_Aru, the ordered batch or else the proposal."""
         for seq, slot in self._data.ordering.global_history.above(local_aru):
             if slot.ordered is not None:
                 yield GloballyOrderedUpdate(self._data.server.server_id, seq, slot.ordered)
@@ -113,7 +116,7 @@ class PrepareHandler(Handler):
                 yield slot.proposal
 
     def _construct_prepare_ok(self, local_aru: int) -> list[PrepareOK]:
-        """The data list, cut into parts that fit a frame (G28, Departure 6)."""
+        """This server's PREPARE_OK for the installed view, cut into parts that fit a frame (G28, Departure 6)."""
         lists: list[list[DataEntry]] = [[]]
         size = 0
         for entry in self.construct_data_list(local_aru):
@@ -128,7 +131,7 @@ class PrepareHandler(Handler):
         return [evolve(whole, data_list=tuple(entries), part=part) for part, entries in enumerate(lists)]
 
     def view_prepared_ready(self, view: int) -> bool:
-        """Figure 8, Block B: a majority has promised, all parts of each promise being here."""
+        """Figure 8, Block B: whether all parts of the PREPARE_OKs of a majority have arrived."""
         promises = self._data.preparing.prepare_oks.values()
         return sum(oks.view == view and oks.complete for oks in promises) >= self.quorum
 
@@ -139,10 +142,10 @@ class PrepareHandler(Handler):
             self.shift_to_reg_leader()
 
     def shift_to_reg_leader(self) -> None:
-        """Figure 9, Block A: the view is prepared: order what was left open, then what waits.
+        """Figure 9, Block A: begin to lead, when the view is prepared.
 
-        The numbers from Local_Aru to the highest known slot come first, with what they hold or a no-op (G11); the
-        end of the turn proposes them (`ProposalHandler.send_proposal`).
+        The end of the turn proposes (`ProposalHandler.send_proposal`): first the slots from Local_Aru to the highest
+        known one, each with the batch that it holds or else a no-op (G11), then the updates that wait in the queue.
         """
         data = self._data
         data.server.state = State.REG_LEADER
@@ -160,13 +163,13 @@ class PrepareHandler(Handler):
         self._update_queue.clear()
         if data.views.last_installed != data.views.last_attempted:
             self._install(data.views.last_attempted)
-        self._progress_timer.start()  # G5: whether PREPARE, VC_PROOF or a proposal has led here
+        self._progress_timer.start()  # G5: after a PREPARE, a VC_PROOF and a PROPOSAL alike
         self._alive.hurry_if_leader_is_gone()
 
     # ------------------------------------------------------------------ helpers
 
     def _install(self, view: int) -> None:
-        """Set Last_Installed: a promise that nothing of an older view is accepted from here on."""
+        """Set Last_Installed, and force it to disk: a promise that nothing of an older view is accepted any more."""
         views = self._data.views
         assert view > views.last_installed, "Last_Installed never goes back"
         views.last_installed = view

@@ -1,8 +1,8 @@
 """The Progress_Timer (Figure 2, line E1, and Figure 6, Block A): the only failure detector.
 
 The timer runs in REG_LEADER and REG_NONLEADER at all times, and in an election from the moment a view is preinstalled
-(G5, G8). Departure 28: its value doubles at each preinstall up to a cap, and is back at the default after an update was
-executed that was ordered in the installed view.
+(G5, G8). Departure 28: the timer's length doubles at each preinstall, up to a cap. The length goes back to its default
+when an update is executed that was ordered in the installed view.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall
 from pfsb.paxos.core import Core, Handler
 
 HURRY_SECONDS = 0.02
-"""Maximum time left when the leader is known to be gone; random, so that not all servers suspect at once."""
+"""Maximum time, in seconds, that `hurry` leaves; the time is random, so that not all servers suspect at once."""
 
 
 class ProgressTimer(Handler):
@@ -25,22 +25,22 @@ class ProgressTimer(Handler):
         self._rng = rng
         self._default = core.settings.progress_seconds
         self.longest = core.settings.progress_seconds * 2**core.settings.progress_doublings_max
-        """The cap of the timer's value, in seconds (G8)."""
+        """Maximum length of the timer, in seconds (G8)."""
         self._call: IDelayedCall | None = None
         self._due = 0.0
         self.expiries = 0
         self.on_expiry: Callable[[], None] = lambda: None
-        """Called when the timer expires (`Replica._wire`)."""
+        """Called in a turn when the timer expires; `Replica._wire` sets it to begin an election."""
 
     @property
     def running(self) -> bool:
         return self._call is not None
 
     def start(self) -> None:
-        """Start the timer, or start it again, with its present value.
+        """Start the timer, or start it again, with its present length.
 
-        The timer is started again for every executed update. To keep that cheap a later deadline only moves `_due`, and
-        `expire` waits on if it comes too early.
+        The timer is started again for every executed update. To keep that cheap, a later deadline only changes `_due`;
+        when the delayed call of the earlier deadline comes, `expire` sets another one for the rest of the time.
         """
         self._due = self._clock.seconds() + self._timers.progress_seconds
         if self._call is None:
@@ -54,7 +54,7 @@ class ProgressTimer(Handler):
             self._call = None
 
     def hurry(self) -> None:
-        """Shorten the time that is left to a small random one: the leader is known to be gone (Departure 11)."""
+        """Shorten the time that is left to some random milliseconds, since the leader seems gone (Departure 11)."""
         if self._call is None:
             return
         left = self._rng.uniform(0, HURRY_SECONDS)
@@ -63,7 +63,7 @@ class ProgressTimer(Handler):
             self._call.reset(left)
 
     def double(self) -> None:
-        """Double the timer's value, up to the cap: at each preinstall, for a longer election and the next leader."""
+        """Double the timer's length, up to `longest`, at each preinstall: slow elections and leaders get more time."""
         self._timers.progress_seconds = min(self._timers.progress_seconds * 2, self.longest)
 
     def back_to_default(self) -> None:
@@ -80,7 +80,7 @@ class ProgressTimer(Handler):
         self._turn.run(self._suspect)
 
     def _suspect(self) -> None:
-        """Figure 6, Block A: no global progress for too long."""
+        """Figure 6, Block A: suspect the leader, since the timer has expired without global progress."""
         self.expiries += 1
         if self._tracer is not None:
             self._tracer.trace("timer", name="progress")

@@ -1,4 +1,4 @@
-"""Figure 10, Block B and Figure 11, Block A: the leader binds batches to sequence numbers, the others accept them.
+"""Figure 10, Block B and Figure 11, Block A: the leader binds batches to slots, and its followers accept them.
 
 The leader's PROPOSAL may leave before it is on the leader's own disk, because it is no vote. The leader's vote is an
 explicit ACCEPT, which waits for its disk as every vote does (Departure 2; section 4.4, synchronous variant).
@@ -28,8 +28,8 @@ class ProposalHandler(Handler):
         window: Window,
         on_far_ahead: Callable[[int], None],
     ) -> None:
-        """`on_far_ahead` is told the slot up to which the leader has executed at least, when one of its proposals is
-        beyond the window of this server (section 5.6, trigger 1)."""
+        """`on_far_ahead` is called when the leader proposes a slot beyond this server's window, with a slot up to which
+        the leader must have executed (section 5.6, trigger 1)."""
         super().__init__(core)
         self._ordered_queue = ordered_queue
         self._ordering = ordering
@@ -37,18 +37,19 @@ class ProposalHandler(Handler):
         self._window = window
         self._on_far_ahead = on_far_ahead
         self._ahead_ms = 0
-        """Milliseconds by which the state machine's time was ahead of this server's clock at most."""
+        """Maximum number of milliseconds by which the state machine's time has been ahead of this server's clock."""
         self.skipped: set[int] = set()
-        """Sequence numbers that this server leaves out as leader (FAULT SKIP): holes for the next leader to find."""
+        """Slots in which this server, as leader, proposes nothing (FAULT SKIP), so that the next leader finds holes."""
         self.batch_bytes = Histogram(BYTES)
-        """Sizes of the batches that this server has proposed as leader, no-ops included."""
+        """Sizes, in bytes, of the batches that this server has proposed as leader, no-ops included."""
 
     def on_proposal(self, message: Proposal) -> None:
-        """Figure 10, Block B: accept what the leader of the installed view proposes."""
+        """Figure 10, Block B: accept a proposal of the leader of the installed view, and vote for it by ACCEPT."""
         seq = message.seq
         if self.is_ordered(seq):
             if not self._contradicts_what_was_ordered(message):
-                self._accept(message)  # G18: the vote helps a leader that has not ordered the slot yet
+                # G18: this server has ordered the slot, but the leader may still need this server's ACCEPT.
+                self._accept(message)
             return
         if not self._window.may_accept(seq):
             self._on_far_ahead(self._window.executed_by_leader_of(seq))
@@ -82,7 +83,8 @@ class ProposalHandler(Handler):
     def propose_time(self) -> bool:
         """Departure 29: propose an empty batch if nothing is under way, so that time passes in the state machine.
 
-        The batch carries the leader's clock, which ends waits whose deadline has come. True if it was proposed.
+        The batch carries the leader's clock, by which applications end waits whose deadline has come. Returns True if
+        the batch was proposed.
         """
         ordering = self._data.ordering
         if self._data.server.state is not State.REG_LEADER or ordering.last_proposed > ordering.local_aru:
@@ -97,17 +99,17 @@ class ProposalHandler(Handler):
         return True
 
     def now_ms(self) -> int:
-        """The time that a proposal carries: this server's clock, ahead by as much as the state machine's time was.
+        """The time, in milliseconds, that a proposal carries: this server's clock plus `_ahead_ms`.
 
-        The clock of a former leader may have been ahead. If time did not go on from there, it would stand still until
-        this server's clock had caught up, and waits would not end.
+        The clock of a former leader may have been ahead of this server's clock. Without `_ahead_ms` the state machine's
+        time would stand still until this server's clock had caught up, and waits would not end meanwhile.
         """
         clock_ms = int(self._clock.seconds() * 1000)
         self._ahead_ms = max(self._ahead_ms, self._ordered_queue.time_ms - clock_ms)
         return clock_ms + self._ahead_ms
 
     def resend(self, seq: int) -> None:
-        """Send a proposal that is not ordered in time again, with the leader's vote (section 5.9)."""
+        """Send the PROPOSAL of a slot that is not ordered yet once more, with the leader's ACCEPT (section 5.9)."""
         slot = self._data.ordering.global_history.get(seq)
         if slot is not None and slot.proposal is not None and slot.ordered is None:
             slot.sent_at = self._clock.seconds()
@@ -115,9 +117,9 @@ class ProposalHandler(Handler):
             self._accept(slot.proposal)
 
     def _is_left_out(self, seq: int) -> bool:
-        """Whether FAULT SKIP leaves out the slot.
+        """Whether this server, as leader, proposes nothing in slot `seq` because of FAULT SKIP.
 
-        A slot with a proposal of an older view is not left out: it may be chosen.
+        A slot with a proposal of an older view is never left out: that proposal may have been chosen.
         """
         slot = self._data.ordering.global_history.get(seq)
         return seq in self.skipped and (slot is None or slot.proposal is None)
@@ -156,10 +158,10 @@ class ProposalHandler(Handler):
     def _contradicts_what_was_ordered(self, message: Proposal) -> bool:
         """Whether a proposal contradicts the batch that is ordered in its slot, and must not be accepted.
 
-        Only a leader whose view is over can propose such a batch: a later view has chosen another one, which this
-        server has learned. Of a slot that is no longer in memory that cannot be told, and a vote for it does no harm:
-        the majority that has installed the later view accepts nothing of this view any more, so the servers that still
-        do, this one included, are no majority.
+        Only a leader whose view is over can propose such a batch: a later view has chosen another batch, which this
+        server has learned. For a slot that is no longer in memory this cannot be decided, and the answer is False. A
+        vote for such a proposal does no harm: the majority that has installed the later view accepts nothing of this
+        view any more, so the servers that still do, this one included, are no majority.
         """
         slot = self._data.ordering.global_history.get(message.seq)
         return slot is not None and slot.ordered is not None and slot.ordered.data != message.batch.data

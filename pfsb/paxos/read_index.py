@@ -19,7 +19,8 @@ from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.messages import Confirm, Confirmed, ReadIndex, ReadRequest, State
 
 Ready = Callable[[bool], None]
-"""Called once, in a turn: True when this server may answer now; False when no leader has given an index in time."""
+"""Call-back of a read, called once, in a turn: with True when this server may answer the read from its own state now,
+with False when it cannot within `update_seconds`. Then the caller must put the read through the log."""
 
 
 @define(eq=False)
@@ -37,7 +38,7 @@ class _Round:
     index: int
     """The slot up to which a server must have executed to answer a read that was asked before the round began."""
     asked_by: dict[int, int]
-    """server -> the number of its request"""
+    """server id -> the number of the READ_REQUEST of that server which this round answers."""
     confirmed_by: set[int] = field(factory=set)
 
 
@@ -46,15 +47,15 @@ class ReadIndexHandler(Handler):
         super().__init__(core)
         self._alive = alive
         self.waiting: list[_Read] = []
-        """Reads for the next request."""
+        """Reads that wait until the next READ_REQUEST of this server is sent."""
         self.requested: list[_Read] = []
         self._request_number = 0
         self._indexed: list[tuple[int, list[_Read]]] = []
-        """(the index, the reads that may be answered when it is executed)"""
+        """(slot, reads that may be answered when this server has executed that slot)"""
         self._round: _Round | None = None
         self._round_number = 0
         self._next_round: dict[int, int] = {}
-        """server -> the number of its request, for the round after the one that is under way"""
+        """server id -> the number of its READ_REQUEST, which the round after the present one will answer."""
         self._call: IDelayedCall | None = None
 
     def stop(self) -> None:
@@ -64,13 +65,13 @@ class ReadIndexHandler(Handler):
 
     @property
     def under_way(self) -> int:
-        """The number of reads that are not ready."""
+        """Number of reads of this server's clients that cannot be answered yet."""
         return len(self.waiting) + len(self.requested) + sum(len(reads) for _, reads in self._indexed)
 
     # ------------------------------------------------------------------ a server that a client has asked
 
     def begin_read(self, ready: Ready) -> None:
-        """In a turn: a client of this server wants to read."""
+        """Begin, in a turn, a linearizable read of a client of this server; `ready` tells when to answer it."""
         self._alive.client_asks()
         self.waiting.append(_Read(ready, self._clock.seconds()))
         if not self.requested:
@@ -78,9 +79,9 @@ class ReadIndexHandler(Handler):
         self._watch()
 
     def on_read_index(self, message: ReadIndex) -> None:
-        """Take the leader's index.
+        """Take the read index from the leader's answer to the latest READ_REQUEST, for the reads of that request.
 
-        An answer to an earlier request says nothing about reads that came after that request.
+        An answer to an earlier request is ignored: it says nothing about reads that were asked after that request.
         """
         if message.number == self._request_number and self.requested:
             self._indexed.append((message.seq, self.requested))
@@ -102,7 +103,7 @@ class ReadIndexHandler(Handler):
                     read.ready(True)
 
     def request_index(self) -> None:
-        # Larger than the numbers of this server's former incarnations, whose answers may still be on their way.
+        # The number is larger than those of this server's former incarnations, to which answers may be on their way.
         self._request_number = max(self._request_number, self._data.server.incarnation << 32) + 1
         self.requested, self.waiting = self.waiting, []
         self._ask_leader()
@@ -118,12 +119,15 @@ class ReadIndexHandler(Handler):
     # ------------------------------------------------------------------ the leader and its followers
 
     def on_read_request(self, message: ReadRequest) -> None:
-        """Note a request for the next round. A server that does not lead ignores it; its sender repeats the request."""
+        """Answer a READ_REQUEST in the next round of CONFIRM, which begins at once if none is under way.
+
+        A server that does not lead ignores the request; the sender repeats it.
+        """
         if self._data.server.state is not State.REG_LEADER:
             return
         present = self.present_round()
         if present is not None and present.asked_by.get(message.server_id) == message.number:
-            return  # a repeated request, which the round under way answers
+            return  # the request is a repetition, and the round that is under way answers it
         self._next_round[message.server_id] = message.number
         if present is None:
             self._begin_round()
@@ -140,14 +144,14 @@ class ReadIndexHandler(Handler):
             self._turn.send(Confirmed(data.server.server_id, message.view, message.number), message.server_id)
 
     def on_confirmed(self, message: Confirmed) -> None:
-        """Count a server that follows this leader; confirmations of other rounds or views do not count."""
+        """Count the sender of a CONFIRMED as a follower, if the message belongs to the present round and view."""
         present = self.present_round()
         if present is not None and (present.view, present.number) == (message.view, message.number):
             present.confirmed_by.add(message.server_id)
             self._end_round_if_confirmed(present)
 
     def present_round(self) -> _Round | None:
-        """The round under way; it ends unanswered when this server no longer leads its view."""
+        """The round of CONFIRM under way, or None; a round is dropped when this server no longer leads its view."""
         data = self._data
         leads = data.server.state is State.REG_LEADER
         if self._round is not None and not (leads and self._round.view == data.views.last_installed):
@@ -158,8 +162,8 @@ class ReadIndexHandler(Handler):
         ordering = self._data.ordering
         self._round_number += 1
         asked_by, self._next_round = self._next_round, {}
-        # Nothing above the index was chosen: this leader has proposed nothing above it in its view, and the promises of
-        # a majority told it of all that older views may have chosen (Departure 24).
+        # No batch is chosen in a slot above the index: this leader has proposed nothing above the index in its view,
+        # and the promises of a majority have told it of all that older views may have chosen (Departure 24).
         index = max(ordering.local_aru, ordering.last_proposed, ordering.global_history.top)
         self._round = begun = _Round(self._round_number, self._data.views.last_installed, index, asked_by)
         begun.confirmed_by.add(self._data.server.server_id)
@@ -207,7 +211,10 @@ class ReadIndexHandler(Handler):
             self.ask_for_confirmation(present)
 
     def _give_up(self, oldest: float) -> None:
-        """Give up reads that were asked before `oldest`: they go through the log, which repeats them to all."""
+        """Give up reads that were asked before `oldest`, by `ready(False)`; their callers put them through the log.
+
+        An update in the log is sent to all servers if the leader cannot be reached, unlike a READ_REQUEST.
+        """
         late: list[_Read] = []
 
         def in_time(reads: list[_Read]) -> list[_Read]:

@@ -2,10 +2,10 @@
 
 Departure 13: the server asks a random peer, not the leader if others can serve, for the slots above its Local_Aru; the
 peer answers with a short burst of bounded messages. The server asks for the next burst when the first message of this
-one has arrived, so that the peer reads while this server executes. A burst that does not come, or only in part, is
-asked for again after a timeout, from another peer. Nothing here is forced to disk, because every slot that is learned
-is on the disks of a majority already. Reconciliation is not optional: after a view change the leader skips slots that
-it knows as ordered, and nothing else brings them to servers that lack them (G24).
+one has arrived, so that the peer reads from its disk while this server executes. A burst that does not come, or only in
+part, is asked for again after a timeout, from another peer. Nothing here is forced to disk, because every slot that is
+learned is on the disks of a majority already. The protocol needs reconciliation: after a view change the leader skips
+slots that it knows as ordered, and nothing else brings them to servers that lack them (G24).
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ from pfsb.paxos.messages import (
 from pfsb.paxos.peers import Peers
 
 PATIENCE_SECONDS = 0.01
-"""Minimum time before this server asks for missing slots, which may be in the socket's buffer already."""
+"""Minimum time, in seconds, before this server asks for missing slots: they may be in the socket's buffer already."""
 LAZY_VOTES_PATIENCE = 2
-"""Multiple of `lazy_seconds` before this server asks for slots whose votes others may keep (Departure 25)."""
+"""How long, in units of `lazy_seconds`, this server waits for ACCEPTs that may be delayed, before it asks for the slots
+(Departure 25)."""
 BURST_MESSAGES = 2
 """Maximum number of replies to one request.
 
-The next request follows on the first of them, so at most three replies are under way: they fit a default socket buffer.
+The next request is sent when the first reply arrives, so at most three replies are under way, which fit into a socket
+buffer of default size.
 """
 ALL_THERE_IS = 2**53
-"""Last slot of a request by a server that does not know yet how far the others have come."""
+"""The last slot that a server asks for while it does not know how many slots the others have: above any real one."""
 
 
 class ReconciliationHandler(Handler):
@@ -57,11 +59,11 @@ class ReconciliationHandler(Handler):
         self._peers = peers
         self._demand = demand
         self._target = 0
-        """The highest slot that is known to be ordered somewhere."""
+        """The highest slot that this server knows to be ordered at some server."""
         self._peer: int | None = None
-        """The peer that was asked last, while this server is behind."""
+        """The peer that was asked last; None once this server is no longer behind."""
         self._first = 0
-        """The slot from which the last request asked."""
+        """The first slot that the last request asked for."""
         self._burst_end = 0
         """The last slot of the burst that answers the last request; 0 while no message of it has arrived."""
         self._call: IDelayedCall | None = None
@@ -73,7 +75,8 @@ class ReconciliationHandler(Handler):
     def ask_at_start(self) -> None:
         """At the start, ask a random peer for all slots above Local_Aru, rather than wait for the first ALIVE.
 
-        No timer waits for the answer: no peer was heard yet, and if this one does not answer, an ALIVE tells which can.
+        No timer waits for the answer. If it does not come, the next ALIVE shows that this server is behind, and which
+        peer can serve it.
         """
         view = self._data.views.last_installed
         others = self._membership.others
@@ -83,19 +86,19 @@ class ReconciliationHandler(Handler):
             self._request(peer, self._data.ordering.local_aru + 1, ALL_THERE_IS)
 
     def catch_up_to(self, target: int) -> None:
-        """Another server has executed up to `target`: ask for the slots soon, unless they come by themselves."""
+        """Ask for the slots up to `target`, which another server has ordered, unless they come by themselves soon."""
         self._target = max(self._target, target)
         if self._call is None and self._is_behind():
             self._arm(self._patience())
 
     def _patience(self) -> float:
-        """How long to wait before asking. Votes come without delay to a server whose clients wait (Departure 25)."""
+        """How long, in seconds, to wait before asking. Without waiting clients ACCEPTs come late (Departure 25)."""
         if self._demand.has_clients():
             return PATIENCE_SECONDS
         return max(PATIENCE_SECONDS, LAZY_VOTES_PATIENCE * self._settings.lazy_seconds)
 
     def on_reconciliation_reply(self, message: ReconciliationReply) -> None:
-        """Take the updates of a reply; ask for the next burst if all slots before this burst are here, too."""
+        """Take the slots of a reply; ask for the next burst if this server has all slots before the present burst."""
         aru = self._data.ordering.local_aru
         self._target = max(self._target, message.local_aru)
         for update in message.updates:
@@ -107,7 +110,7 @@ class ReconciliationHandler(Handler):
             return
         self._arm(self._settings.reconciliation_seconds)
         if message.server_id != self._peer or not message.updates:
-            return  # the timeout asks another peer
+            return  # the peer that was asked cannot serve, or another one has answered: the timeout asks again
         # A reply whose burst ends below `_first` belongs to an earlier request, and triggers no further request.
         self._burst_end = max(self._burst_end, message.burst_end)
         if self._may_ask_on():
@@ -124,9 +127,9 @@ class ReconciliationHandler(Handler):
         return self._target > self._data.ordering.local_aru and self._data.server.state is not State.REG_LEADER
 
     def _may_ask_on(self) -> bool:
-        """Whether to ask for the next burst.
+        """Whether to ask for the next burst: one message of the present burst, and all slots before it, have arrived.
 
-        At most two are under way, which bounds the slots that are held above a gap.
+        So at most two bursts are under way, which bounds the number of slots that are held above a gap.
         """
         is_here = self._burst_end >= self._first and self._data.ordering.local_aru >= self._first - 1
         return is_here and self._burst_end < self._target
@@ -150,7 +153,7 @@ class ReconciliationHandler(Handler):
         self._turn.send(ReconciliationRequest(self._data.server.server_id, first, last), peer)
 
     def _choose_peer(self) -> int | None:
-        """A random peer that was heard lately and has more; if possible not the last one asked, nor the leader."""
+        """A random peer that was heard lately and is ahead; if possible neither the peer asked last nor the leader."""
         aru = self._data.ordering.local_aru
         peers = self._peers.by_id
         able = [i for i, peer in peers.items() if peer.local_aru > aru and self._peers.heard_lately(i)]
@@ -179,7 +182,7 @@ class ReconciliationHandler(Handler):
     # ------------------------------------------------------------------ the server that has them
 
     def on_reconciliation_request(self, message: ReconciliationRequest) -> None:
-        """Serve a burst: from memory if the slots are there, else from disk, read outside the reactor."""
+        """Answer a request with a burst of slots: from memory if they are there, else from disk (`read_history`)."""
         history = self._data.ordering.global_history
         last = min(message.last, self._data.ordering.local_aru)
         if last < message.first:
@@ -207,7 +210,7 @@ class ReconciliationHandler(Handler):
         return rows
 
     def _serve(self, to: int, first: int, rows: list[tuple[int, Batch]]) -> None:
-        """Cut a burst into messages that fit a frame."""
+        """Send a burst of ordered slots to server `to`, cut into messages that fit a frame."""
         burst_end = rows[-1][0] if rows else first
         part: list[tuple[int, Batch]] = []
         size = 0

@@ -19,7 +19,7 @@ class ViewRecord:
 
 @frozen
 class ProposalRecord:
-    """The proposal of `view` was accepted at `seq`; replaces a proposal of an older view."""
+    """This server has accepted the proposal of `view` in slot `seq`; it replaces one of an older view on disk."""
 
     seq: int
     view: int
@@ -28,7 +28,7 @@ class ProposalRecord:
 
 @frozen
 class OrderedRecord:
-    """`batch` is ordered at `seq`, as this server has learned from another; replaces any proposal there."""
+    """`batch` is ordered in slot `seq`, as another server has told; it replaces any proposal of that slot on disk."""
 
     seq: int
     batch: Batch
@@ -36,7 +36,7 @@ class OrderedRecord:
 
 @frozen
 class AruRecord:
-    """Every slot up to `local_aru` is ordered, and this disk holds the batch that was ordered there. Written lazily."""
+    """Every slot up to `local_aru` is ordered, and this disk holds the ordered batches. No message waits for it."""
 
     local_aru: int
 
@@ -58,7 +58,7 @@ Record = ViewRecord | ProposalRecord | OrderedRecord | AruRecord | PeerRecord
 
 @frozen
 class Accepted:
-    """A proposal on disk above Local_Aru."""
+    """A slot above Local_Aru that is on disk: a proposal of `view`, or an ordered batch if `view` is 0."""
 
     seq: int
     view: int
@@ -72,13 +72,13 @@ class Recovered:
     identity: bytes
     """Eight random bytes, made with the storage."""
     incarnation: int
-    """How often this storage was started, this time included; durable before anything is sent."""
+    """Number of times that this storage was started, this time included; on disk before any message is sent."""
     last_attempted: int = 0
     last_installed: int = 0
     local_aru: int = 0
     ordered: Iterable[tuple[int, Batch]] = ()
-    """The slots 1..local_aru in order: an iterator, since they may be many."""
+    """(sequence number, ordered batch) of the slots 1..local_aru, in order: an iterator, since there may be many."""
     accepted: list[Accepted] = field(factory=list)
-    """Slots above local_aru, ascending. A view of 0 stands for an OrderedRecord."""
+    """The slots above local_aru that are on disk, in ascending order."""
     peers: dict[int, bytes] = field(factory=dict)
     """Identity of the storage of each other server that was heard, by id."""

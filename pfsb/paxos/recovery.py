@@ -14,7 +14,7 @@ from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.records import Accepted, Recovered
 
 ORDERED = 0
-"""The view under which storage files a slot that is known as ordered."""
+"""The `view` of an `Accepted` that is no proposal but an ordered batch."""
 
 
 def recover(
@@ -25,9 +25,9 @@ def recover(
 ) -> None:
     """Figure 14, Block A: rebuild memory from disk, and execute the stored history again.
 
-    Last_Executed and the replies come back by executing (G20). State is not restored (Departure 21): a server always
+    Executing rebuilds Last_Executed and the reply caches (G20). State is not restored (Departure 21): a server always
     starts in an election, which the caller enters next. Pending_Updates are not restored: clients repeat their updates
-    (Departure 3). `progress(done, of)` is called now and then, since a long history takes a while.
+    (Departure 3). `progress(done, of)` is called after every 1000th slot, since a long history takes a while.
     """
     data.views.last_installed = found.last_installed
     data.views.last_attempted = max(found.last_attempted, found.last_installed)
@@ -46,7 +46,7 @@ def _accept(data: DataStructures, accepted: Accepted) -> None:
     if accepted.view == ORDERED:
         data.apply_globally_ordered_update(GloballyOrderedUpdate(me, accepted.seq, accepted.batch))
     else:
-        # The proposal names this server instead of the leader of that view: (view, seq) names a proposal, and the
-        # sender is not looked at in a data list.
+        # The sender of the proposal, the leader of that view, is not on disk, and this server's id stands in its place.
+        # That does no harm: (view, seq) identifies a proposal, and no server looks at the sender in a data list.
         data.apply_proposal(Proposal(me, accepted.view, accepted.seq, accepted.batch))
     data.ordering.global_history.ensure(accepted.seq).on_disk = accepted.batch

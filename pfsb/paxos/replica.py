@@ -71,7 +71,7 @@ from pfsb.paxos.window import Window
 
 
 def new_data(server_id: int, settings: Settings) -> DataStructures:
-    """Figure 2 with its initial values."""
+    """The variables of Figure 2 with their initial values."""
     return DataStructures(
         ServerData(server_id),
         ViewData(),
@@ -83,12 +83,12 @@ def new_data(server_id: int, settings: Settings) -> DataStructures:
 
 
 def _nothing() -> None:
-    """The part of the layer above while none is attached."""
+    """Does nothing: the call-back of the layer above until `attach` sets another."""
 
 
 @implementer(IFrameReceiver)
 class Replica:
-    """The protocol of one server. Messages, timers and clients start its turns; none of them waits."""
+    """The protocol of one server. Messages, timers and clients start its turns; no turn waits for anything."""
 
     _log = Logger()
 
@@ -146,18 +146,19 @@ class Replica:
         self._introduce_waiting: Callable[[], None] = _nothing
         self._after_answers: Callable[[], None] = _nothing
         self.checks: list[Callable[[], None]] = []
-        """Called last at the end of every turn: the invariants, in tests and in the simulator."""
+        """Functions called last at the end of every turn: tests and the simulator check the invariants by them."""
         self.discarded: dict[str, int] = {}
-        """Number of messages that each line of Figure 4 has discarded."""
+        """Line of Figure 4 -> number of messages that it has discarded."""
         self.shifts: dict[State, int] = dict.fromkeys(State, 0)
-        """How often this server has shifted to a state, or to the same one in another view."""
+        """State -> number of times that this server has entered it, or kept it and changed its view."""
         self._told: tuple[State, int] | None = None
 
     def _wire(self) -> None:
-        """Set the two call-backs that lead from a handler to one that is built later, and needs the first itself."""
-        # Reconciliation executes through global ordering; a gap in what is ordered starts it (section 5.6, trigger 2).
+        """Set the two call-backs that lead from a handler to one that is built after it and needs it itself."""
+        # Reconciliation executes slots through global ordering, which starts reconciliation when it finds a gap in the
+        # ordered slots (section 5.6, trigger 2).
         self.ordering.on_gap = self.reconciliation.catch_up_to
-        # The election starts and stops the timer; the timer's expiry begins an election (Figure 6, Block A).
+        # The election starts and stops the Progress_Timer, whose expiry begins an election (Figure 6, Block A).
         self.progress_timer.on_expiry = self.election.suspect
 
     def attach(
@@ -167,8 +168,11 @@ class Replica:
         after_answers: Callable[[], None],
         clients_wait: Callable[[], bool],
     ) -> None:
-        """Connect the layer above, once, after `start`: its two parts in the end of a turn (see `end_turn`), and
-        whether any of its clients waits for commands of others (Departure 25)."""
+        """Connect the layer above (sessions), once, after `start`.
+
+        `introduce_waiting` and `after_answers` are called at the end of every turn (see `end_turn`). `clients_wait`
+        tells whether a client of this server waits for an answer or an event (Departure 25).
+        """
         self._introduce_waiting = introduce_waiting
         self._after_answers = after_answers
         self.demand.clients_wait = clients_wait
@@ -190,7 +194,7 @@ class Replica:
         self.retransmission.start()
 
     def take_part(self) -> None:
-        """This server is admitted: ask for missing slots, and enter an election."""
+        """Begin to vote, when this server is admitted: ask for missing slots, and enter an election."""
         self.reconciliation.ask_at_start()
         self.election.shift_to_leader_election(self.data.views.last_attempted + 1)
 
@@ -214,21 +218,22 @@ class Replica:
 
     def end_turn(self) -> None:
         """The end of every turn, inside it. The order of the steps is part of the protocol."""
-        # Updates that clients of this server may introduce, now that their predecessors have been executed: before the
-        # leader proposes, so that its next proposal takes them along.
+        # The sessions introduce the updates whose predecessors have been executed in this turn. This step comes before
+        # the leader proposes, so that its next proposal takes the updates along.
         self._introduce_waiting()
         # Figure 11, Block A: the leader proposes once a turn. In a cluster of one that executes the proposals at once.
         self.proposals.send_proposal()
-        # Reads that this turn's executions have made ready, those of the step above included.
+        # Answer the reads whose slot has been executed in this turn, also by the step above (in a cluster of one).
         self.reads.answer_ready()
         self.tell_state()
-        # The layer above tells its clients of revisions and digests: behind all answers of this turn in the outbox.
+        # The sessions tell clients about revisions and digests. This step comes last, so that these calls stand behind
+        # all answers of this turn in the outbox.
         self._after_answers()
         for check in self.checks:
             check()
 
     def introduce(self, update: ClientUpdate) -> None:
-        """In a turn: an update of one of this server's own clients."""
+        """Take, in a turn, a new update of one of this server's own clients."""
         self.alive.client_asks()
         self.client_updates.on_client_update(update, self.data.server.server_id)
 
@@ -243,7 +248,7 @@ class Replica:
     def _receive(
         self, sender: int, identity: bytes, messages: Sequence[Message], incarnation: int, position: int
     ) -> None:
-        """All messages of one frame are one event, and so one turn."""
+        """Handle all messages of one frame, which are one event and so one turn."""
         if not self.storage_identity.is_who_it_says(sender, identity):
             return
         self.peers.note_frame(sender, incarnation, position)
@@ -255,7 +260,7 @@ class Replica:
                 self._discard(message, line)
 
     def dispatch(self, message: Message, sender: int) -> str | None:
-        """Check a message by Figure 4 and hand it to its handler: the table of contents of the protocol.
+        """Check a message by Figure 4 and hand it to its handler. Each kind of message has one branch here.
 
         Returns the line of Figure 4 that discards the message, or None.
         """

@@ -1,8 +1,8 @@
 """Section 5.9: lost messages are sent again.
 
-Receiver-driven: PREPARE_OK and ACCEPT answer a repeated PREPARE and PROPOSAL (in their handlers). Sender-driven, in
-this module: VIEW_CHANGE while electing, PREPARE until the view is prepared, PROPOSAL until it is ordered. Client
-updates have their Update_Timers; ALIVE and VC_PROOF are sent all the time.
+This module repeats VIEW_CHANGE during an election, PREPARE until the view is prepared, and PROPOSAL until its slot is
+ordered, and it sends ALIVE and VC_PROOF periodically. A PREPARE_OK or an ACCEPT that was lost is sent again by its
+handler, as the answer to a repeated PREPARE or PROPOSAL. Client updates have their Update_Timers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pfsb.paxos.proposal import ProposalHandler
 
 
 class Retransmission(Handler):
-    """Two periodic timers: a quick one for messages that have had no effect, a slow one for ALIVE and VC_PROOF."""
+    """Two periodic timers: a fast one repeats messages that had no effect, a slow one sends ALIVE and VC_PROOF."""
 
     def __init__(
         self,
@@ -46,23 +46,24 @@ class Retransmission(Handler):
         self._calls.clear()
 
     def resend_due(self) -> None:
-        """Send again the messages that had no effect, and wait.
+        """Send again the messages that had no effect, and set the timer for the next time.
 
-        A plain delayed call, not a LoopingCall: an exception in a turn stops the server, never just one of its timers.
+        The timer is a delayed call and not a LoopingCall, which would end silently after an exception: an exception in
+        a turn must stop the whole server.
         """
         self._turn.run(self._resend)
         if not self._turn.stopped:
             self._calls["resend"] = self._clock.callLater(self._settings.resend_seconds, self.resend_due)
 
     def alive_due(self) -> None:
-        """Send ALIVE and VC_PROOF, write lazy records that still wait, and wait."""
+        """Send ALIVE and VC_PROOF, write the lazy records that still wait, and set the timer for the next time."""
         self._turn.run(self._alive.send_alive)
         self._turn.flush_lazy()
         if not self._turn.stopped:
             self._calls["alive"] = self._clock.callLater(self._settings.alive_seconds, self.alive_due)
 
     def _resend(self) -> None:
-        """Repeat the messages of the present state: a server that leaves a state repeats none of its messages (G23)."""
+        """Repeat the messages that belong to the present state, and none of a state that this server has left (G23)."""
         views = self._data.views
         if self._data.server.state is State.REG_LEADER:
             self.resend_proposals()
@@ -72,9 +73,9 @@ class Retransmission(Handler):
             self._election.send_view_change()
 
     def resend_proposals(self) -> None:
-        """Send proposals that are due again, oldest first.
+        """Send the proposals that are not ordered in time again, the lowest slot first.
 
-        Departure 32: at most four frames of proposals at a time, lest repetitions flood a slow network.
+        Departure 32: at most four frames of proposals at a time, so that repetitions do not flood a slow network.
         """
         ordering = self._data.ordering
         due = self._clock.seconds() - self._settings.resend_seconds

@@ -8,9 +8,9 @@ Why safe (Departure 1): a server may count its own vote in the turn that makes i
 the gate after the vote's record. If the server crashes before that, no other server, client or disk has learned
 anything of the turn, so the turn has not happened.
 
-Two messages may leave early, past the gate. ALIVE tells only durable values. The leader's PROPOSAL is no vote
-(Departure 2), so it need not be on disk; only Last_Installed must be, so that no other PROPOSAL ever has its view and
-number.
+Two kinds of messages may leave early, without waiting at the gate. ALIVE carries only values that are on disk. The
+leader's PROPOSAL is no vote (Departure 2), so it need not be on disk; only Last_Installed must be, so that no other
+PROPOSAL ever has its view and sequence number.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pfsb.paxos.records import Record
 
 @define
 class Durable:
-    """The values of this server that are on disk: ALIVE and VC_PROOF tell no others."""
+    """The latest Last_Installed and Local_Aru that are on disk: ALIVE and VC_PROOF carry these."""
 
     last_installed: int = 0
     local_aru: int = 0
@@ -41,7 +41,7 @@ class Durable:
 
 @define
 class Outbox:
-    """The messages and calls of one or several turns that wait at the gate, in order."""
+    """The messages and calls of one or several turns that wait at the durability gate, in order."""
 
     messages: list[tuple[Message, int | None]] = field(factory=list)
     calls: list[tuple[Callable[..., None], tuple[Any, ...]]] = field(factory=list)
@@ -55,7 +55,7 @@ class Outbox:
 
 
 def _gathered(messages: list[tuple[Message, int | None]]) -> dict[int | None, list[Message]]:
-    """Messages by destination, with the ACCEPTs of one view in one message (section 7.3)."""
+    """Destination (None: all other servers) -> its messages; ACCEPTs of one view are merged into one (section 7.3)."""
     by_destination: dict[int | None, list[Message]] = {}
     for message, to in messages:
         group = by_destination.setdefault(to, [])
@@ -107,9 +107,9 @@ class Turn:
     # ------------------------------------------------------------------ what a handler may do in a turn
 
     def append(self, record: Record, *, lazy: bool = False) -> None:
-        """Put a record on disk before any message or call of this or a later turn leaves.
+        """Give a record to the storage: it is on disk before any message or call of this or a later turn leaves.
 
-        With `lazy`, no message waits for the record: it travels with the next group, or is flushed on a timer.
+        With `lazy`, no message waits for the record: it is written with the next forced record, or on a timer.
         """
         assert self._running, "records are appended in a turn"
         self._storage.append(record)
@@ -119,24 +119,24 @@ class Turn:
             self._must_sync = True
 
     def send(self, message: Message, to: int | None = None) -> None:
-        """Send to one server, or to all others, when all records forced up to this turn are on disk."""
+        """Send to server `to`, or to all other servers if None, when all records forced up to this turn are on disk."""
         assert self._running, "messages are sent in a turn"
         self._outbox.messages.append((message, to))
 
     def send_early(self, message: Message, to: int | None = None) -> None:
-        """Send at the end of this turn, past the gate: only ALIVE, and a PROPOSAL whose view is on disk."""
+        """Send at the end of this turn, without waiting for the disk: only ALIVE, or a PROPOSAL of a view on disk."""
         assert self._running, "messages are sent in a turn"
         self._early.append((message, to))
 
     def send_proposal_early(self, message: Proposal) -> None:
-        """Send a PROPOSAL to all: past the gate if its view is on disk, else behind the gate (Departure 2)."""
+        """Send a PROPOSAL to all other servers: early if its view is on disk, else through the gate (Departure 2)."""
         if self.durable.last_installed < message.view:
             self.send(message)
         else:
             self.send_early(message)
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
-        """Call `function`, which tells a client, when all records forced up to this turn are on disk."""
+        """Call `function`, which answers a client, when all records forced up to this turn are on disk."""
         assert self._running, "calls are made in a turn"
         self._outbox.calls.append((function, args))
 
@@ -145,7 +145,7 @@ class Turn:
     def run(self, event: Callable[..., None], *args: Any) -> None:
         """Run one event to its end.
 
-        An exception stops this server: Paxos tolerates a crashed server, not a confused one.
+        An exception stops this server: Paxos tolerates a server that stops, but not one whose state is wrong.
         """
         if self._stopped:
             return
@@ -163,7 +163,7 @@ class Turn:
         self._close()
 
     def fail(self, failure: Failure) -> None:
-        """Stop this server, whose outboxes are dropped, and report the failure."""
+        """Stop this server, drop its outboxes, and report the failure by `on_failure`."""
         if self._stopped:
             return
         self.stop()
@@ -182,7 +182,7 @@ class Turn:
         return self._stopped
 
     def flush_lazy(self) -> None:
-        """Give lazy records a group of their own if no other group has taken them along."""
+        """Write the lazy records that no forced record has taken along to disk yet."""
         if self._lazy_waits and not self._stopped:
             self._sync()
 
@@ -221,7 +221,7 @@ class Turn:
     def _release(self) -> None:
         """Release the outboxes of all turns whose records are on disk, in their order."""
         if self._releasing:
-            return  # a call below has run a turn of its own, whose outbox the loop below finds
+            return  # a call made by the loop below has run another turn, and the loop also finds that turn's outbox
         self._releasing = True
         try:
             while self._behind_the_gate and self._behind_the_gate[0][0] <= self._durable_position:

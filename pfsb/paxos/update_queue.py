@@ -16,7 +16,7 @@ from pfsb.support.histogram import COUNTS, Histogram
 Identity = tuple[str, int]
 
 UPDATE_OVERHEAD_BYTES = 64
-"""Maximum bytes that an update takes in a batch beside its payload and the name of its client."""
+"""Maximum number of bytes that an update takes in a batch in addition to its payload and its client id."""
 
 
 def _encoded_bytes(update: ClientUpdate) -> int:
@@ -24,7 +24,7 @@ def _encoded_bytes(update: ClientUpdate) -> int:
 
 
 class UpdateQueue:
-    """The updates that wait for a number (Update_Queue), and those that this server answers for (Pending_Updates)."""
+    """Update_Queue, the updates that wait for a sequence number; Pending_Updates, those of this server's clients."""
 
     def __init__(self, data: DataStructures, settings: Settings, start_update_timer: Callable[[str], None]) -> None:
         self._data = data
@@ -32,7 +32,7 @@ class UpdateQueue:
         self._settings = settings
         self._start_update_timer = start_update_timer
         self.batch_updates = Histogram(COUNTS)
-        """Number of client updates in each proposal that this server has made of its queue."""
+        """Distribution of the number of updates in the proposals that this server has made from its queue."""
 
     def __len__(self) -> int:
         return len(self._clients.update_queue)
@@ -40,7 +40,8 @@ class UpdateQueue:
     def enqueue_update(self, update: ClientUpdate) -> bool:
         """Figure 13, Block A: queue an update unless it has been executed, or was queued in this view already.
 
-        Departure 30: a full queue refuses updates of other servers, which send them again.
+        Departure 30: a full queue refuses updates of other servers' clients, which those servers send again. Returns
+        True if the update was queued.
         """
         clients = self._clients
         if update.timestamp <= clients.last_executed.of(update.client_id):
@@ -72,8 +73,8 @@ class UpdateQueue:
     def remove_bound_updates_from_queue(self) -> None:
         """Figure 13, Block D: a new leader drops updates that a slot holds already, or that have been executed.
 
-        Last_Enqueued is rebuilt from the bound updates and from those that stay queued, so that a bound update that its
-        server sends again is not queued again (G15 ii). For that to work this block comes before Block C
+        Last_Enqueued is rebuilt from the bound updates and from those that stay queued, so that a bound update is not
+        queued when its client's server sends it again (G15 ii). For that to work this block runs before Block C
         (Departure 14).
         """
         clients = self._clients
@@ -91,13 +92,19 @@ class UpdateQueue:
         self._clients.last_enqueued.clear()
 
     def forget_enqueued(self) -> None:
-        """Rebuild Last_Enqueued from the queue (Figure 6 E): no update is queued twice (G15, Departure 19)."""
+        """Rebuild Last_Enqueued from the queue (Figure 6 E), so that no queued update is queued again (G15).
+
+        Departure 19: the paper clears Last_Enqueued here, although the queue is kept.
+        """
         self._clients.last_enqueued = {}
         for update in self._clients.update_queue:
             self._note_enqueued(update.client_id, update.timestamp)
 
     def pop_batch(self, time_ms: int) -> Batch | None:
-        """A batch for one proposal: the head of the queue, up to `batch_bytes_max` (section 7.3, Departure 4)."""
+        """Take a batch for one proposal from the head of the queue, up to `batch_bytes_max` (section 7.3, Departure 4).
+
+        Returns None if no update that is still to be executed waits.
+        """
         queue = self._clients.update_queue
         updates: list[ClientUpdate] = []
         room = self._settings.batch_bytes_max
@@ -113,10 +120,10 @@ class UpdateQueue:
         return Batch.of(time_ms, updates)
 
     def drop_executed(self, update: ClientUpdate) -> None:
-        """Settle an executed update (Figure 10 D): pending copies of it are dropped, whichever server they name (G16).
+        """Drop an executed update from Pending_Updates, whichever server the pending copy names (Figure 10 D, G16).
 
-        The entry of Last_Enqueued is dropped, too: Last_Executed refuses the update from here on, and Last_Enqueued
-        need not hold every client of a long view (Departure 19).
+        The client's entry of Last_Enqueued is dropped, too: from here on Last_Executed refuses the update, and
+        Last_Enqueued need not hold every client of a long view (Departure 19).
         """
         if self._clients.last_enqueued.get(update.client_id, update.timestamp + 1) <= update.timestamp:
             del self._clients.last_enqueued[update.client_id]

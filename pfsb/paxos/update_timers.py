@@ -1,7 +1,7 @@
 """The Update_Timers (Figure 2, line E2, and Figure 12, Block B): an update that is not executed in time is sent again.
 
-All these timers have the same length, so they expire in the order in which they were started: one
-ordered table and one delayed call serve any number of clients.
+All these timers have the same length, so they expire in the order in which they were started. One ordered table and one
+delayed call of the reactor are therefore enough for any number of clients.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ class UpdateTimers(Handler):
                 return
 
     def _expire_one(self, client_id: str, timer: UpdateTimer) -> None:
-        """Figure 12, Block B: start the timer again, and send the update to the leader.
+        """Figure 12, Block B: start the timer of a pending update again, and send the update to the leader.
 
-        Departure 17: from the second expiry on the update goes to all servers, so that each of them knows that it
-        waits, and a server that reaches the leader relays it (G8.3).
+        Departure 17: from the second expiry on the update is sent to all servers, so that each of them knows that the
+        update waits, and a server that can reach the leader relays it (G8.3).
         """
         update = self._data.clients.pending_updates[client_id]
         timer.due = self._clock.seconds() + self._seconds

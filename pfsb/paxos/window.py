@@ -30,5 +30,5 @@ class Window:
         return seq <= self._ordering.local_aru + 2 * self._slots
 
     def executed_by_leader_of(self, seq: int) -> int:
-        """The slot up to which a leader that proposes slot `seq` has executed at least."""
+        """The lowest Local_Aru that a leader can have when it proposes slot `seq`."""
         return seq - self._slots

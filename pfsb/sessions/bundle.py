@@ -1,8 +1,8 @@
-"""Bundle: the commands of one session that travel, and are ordered, together; and the encoding of bundles.
+"""Bundle: the commands of one session that are sent, and ordered, together; and the encoding of bundles.
 
-docs/internals/formats.rst has the encoding. Number 0 marks an entry that is not counted: a question, or an operation of
-a server's own session. The client id is the session's, as other clients see it: "!" is the server's own session, and
-ids that begin with "~" are those of anonymous sessions, whose connections have not said HELLO.
+docs/internals/formats.rst has the encoding. Number 0 marks an entry without a command number: a question, or an operation
+of a server's own session. The client id names the session: "!" is the server's own session, and an id that begins with
+"~" belongs to an anonymous session, whose connection has not said HELLO.
 """
 
 from __future__ import annotations
@@ -26,23 +26,26 @@ class Bundle(NamedTuple):
 
     client_id: str
     epoch: int
-    """The epoch under which the sending server knows the session; 0 for an anonymous one, whose id is used once."""
+    """The epoch under which the connection has opened the session; 0 for an anonymous session, opened only once."""
     opens: bool
-    """True if an anonymous session begins with this bundle, unless an earlier one has opened it."""
+    """True if this bundle opens its anonymous session, unless an earlier bundle has opened it."""
     entries: Sequence[Entry]
 
 
 def anonymous(server_id: int, incarnation: int, connection: int) -> str:
-    """The client id of an anonymous session, never used again: each start of a server counts an incarnation on disk."""
+    """The client id of the anonymous session of a connection, which no other session ever has.
+
+    It contains the incarnation, which every start of a server raises on disk.
+    """
     return f"{ANONYMOUS}{server_id}.{incarnation}.{connection}"
 
 
 def encode_entries(entries: Sequence[Entry]) -> bytes:
-    """Encodes entries that are submitted together, one after the other, without the header of an array.
+    """Encodes entries that are submitted together, one after the other, without the header of a msgpack array.
 
-    So the size of a bundle is known before it is made, and making it only joins bytes. One call for several entries
-    takes a third of the time of one call each. Raises the exception of msgpack for a value that is neither str nor int,
-    or is not UTF-8.
+    So the size of a bundle is known before the bundle is made, and making it only joins bytes. One call for several
+    entries takes a third of the time of one call for each. Raises an exception of msgpack for a value that cannot be
+    encoded: neither str nor int, or not UTF-8.
     """
     packed: bytes = msgpack.packb(entries)
     return packed[len(_array_header(len(entries))) :]
@@ -60,7 +63,7 @@ def encode_bundle(head: bytes, count: int, encoded_entries: Sequence[bytes]) -> 
 
 
 def encode(bundles: Sequence[bytes]) -> bytes:
-    """The payload of an update that brings these encoded bundles."""
+    """The payload of an update that consists of these encoded bundles."""
     return b"".join((_array_header(len(bundles)), *bundles))
 
 

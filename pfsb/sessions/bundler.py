@@ -1,7 +1,7 @@
-"""A Bundler turns the commands of one session into bundles, of which one at a time is outstanding (Figure 12).
+"""Bundler: turns the commands of one session into bundles, of which at most one is outstanding (Figure 12).
 
-A bundle is outstanding from the moment at which it is put into an update until that update was executed, or was found
-to be beyond its horizon. All that is submitted meanwhile waits, and goes into the next bundle.
+A bundle is outstanding from the moment when it is put into an update until that update is executed, or is found to be
+beyond its horizon. Commands that are submitted meanwhile wait, and go into the next bundle.
 """
 
 from __future__ import annotations
@@ -16,40 +16,41 @@ from pfsb.applications.interfaces import Refused
 from pfsb.sessions import bundle
 
 BUNDLE_BYTES_MAX = 48_000
-"""Maximum size of a bundle of several commands, so that an update fits one proposal, and a proposal one frame."""
+"""Maximum bytes of a bundle with several parts, so that an update fits into a proposal, and a proposal into a frame."""
 
 UNKNOWN = Refused(
     "UNAVAILABLE",
     "no majority has answered in time; it may still happen: repeat the same number to learn",
     fate="unknown",
 )
-"""The provisional result of a command that is outstanding; its final result follows later."""
+"""The provisional result of an outstanding command, given after `request_seconds`; a final result follows later."""
 NOT_SENT = Refused("UNAVAILABLE", "no majority has answered in time; the command was not sent, and did not happen")
 TOO_OLD = Refused("UNAVAILABLE", "the command was ordered too long after it was sent, and did not run")
 
 
 def nothing(*_: Any) -> None:
-    """Ignores its arguments: a call-back for callers that need none."""
+    """Does nothing: the default call-back of callers that need none."""
 
 
 @define(eq=False)
 class BundlePart:
-    """Entries that were submitted together, and stay together on their way through the log: a bundle consists of parts.
+    """A part of a bundle: entries that were submitted together, and that go through the log together.
 
     An entry is a command of a client, a question, or an operation of the server's own session.
     """
 
     numbers: Sequence[int]
-    """The number of each entry: the client's for a command, 0 for an entry that is not counted."""
+    """The number of each entry: the command number of a command, 0 for a question or an operation."""
     encoded: bytes
-    """The entries, encoded for the bundle, one after the other."""
+    """The encoded entries, one after the other."""
     submitted_at: float
     on_results: Callable[[Sequence[Any]], None]
     """Called with a result for each entry, in the turn that executes them."""
     has_unknown: bool = False
     """True after `on_results` was called with `UNKNOWN`.
 
-    A part with a counted entry is told its final results nevertheless, for a client that repeats the number.
+    If the part has a command number, `on_results` is called once more with the final results, for a client that repeats
+    the number.
     """
 
     def finish(self, results: Sequence[Any]) -> None:
@@ -62,16 +63,16 @@ class BundlePart:
 
 
 class Bundler:
-    """The parts of one session that wait, and those of its outstanding bundle."""
+    """The parts of one session that wait for the next bundle, and the parts in its outstanding bundle."""
 
     def __init__(self, client_id: str, epoch: int, *, opens: bool, on_idle: Callable[[], None] = nothing) -> None:
-        """`on_idle` is called, in a turn, when the last outstanding bundle has come back and no part waits."""
+        """`on_idle` is called, in a turn, when the outstanding bundle has got its results and no part waits."""
         self.client_id = client_id
         self._epoch = epoch
         self._opens = opens
         self._head = bundle.encode_head(client_id, epoch, opens)
         self.introduced = False
-        """True once a bundle was put into an update: the session may exist in the replicated state."""
+        """True once a bundle was put into an update, so that the session may exist in the replicated state."""
         self.waiting: deque[BundlePart] = deque()
         self.outstanding: list[BundlePart] = []
         self.on_idle = on_idle
@@ -97,7 +98,7 @@ class Bundler:
         return bundle.encode_bundle(self._head, count, [part.encoded for part in self.outstanding])
 
     def executed(self, results: Sequence[Any]) -> None:
-        """The outstanding bundle was executed: `results` has one for each of its entries."""
+        """Gives the entries of the outstanding bundle, which was executed, their results: one for each entry."""
         if self._opens:
             self._opens = False
             self._head = bundle.encode_head(self.client_id, self._epoch, False)
@@ -110,10 +111,10 @@ class Bundler:
         assert first == len(results), "each entry of a bundle has its result"
 
     def too_old(self) -> None:
-        """The outstanding bundle was ordered beyond its horizon: no server has executed it, or ever will.
+        """Refuses the outstanding bundle, which was ordered beyond its horizon, so no server ever executes it.
 
-        The parts that wait are refused as well. None of all these numbers has run, so the client can use them again,
-        in their order; if a part that waits ran first, the lower numbers could never run.
+        The waiting parts are refused as well. None of all these numbers has run, so the client can use them again, in
+        ascending order. If a waiting part ran first, the lower numbers of the outstanding bundle could never run.
         """
         parts = [*self.outstanding, *self.waiting]
         self.outstanding = []
@@ -122,11 +123,11 @@ class Bundler:
             part.finish_all(TOO_OLD)
 
     def drop_waiting(self) -> None:
-        """Forgets the parts that wait: they were not sent, so they never run."""
+        """Drops the parts that wait for the next bundle: they were not sent, so they never run."""
         self.waiting.clear()
 
     def note_repeated(self, number: int, now: float) -> None:
-        """The client repeats a number after `UNKNOWN`: it waits for `request_seconds` once more.
+        """Starts `request_seconds` again for a part that was answered `UNKNOWN`, since the client repeats its number.
 
         A repetition before `UNKNOWN` does not move the deadline: a client that repeats every second would otherwise
         never be answered while there is no majority.
@@ -139,9 +140,9 @@ class Bundler:
     def refuse_submitted_before(self, oldest: float) -> None:
         """Refuses, with UNAVAILABLE, the parts that were submitted before `oldest`.
 
-        An outstanding part may still be ordered: the fate of its commands is unknown. A part that waits was not sent:
-        it did not happen. If the oldest part that waits is due, all parts that wait are refused, since they all wait
-        for the same bundle to come back: so their numbers can be used again, in their order.
+        An outstanding part may still be ordered, so the fate of its commands is unknown. A waiting part was not sent,
+        so its commands certainly do not run. If the oldest waiting part is due, all waiting parts are refused: they all
+        wait for the same outstanding bundle, and the client can then use their numbers again, in ascending order.
         """
         for part in self.outstanding:
             if part.submitted_at < oldest and not part.has_unknown:

@@ -15,12 +15,12 @@ _ALL_DONE: Final = {Done}
 
 @define
 class CommandCounts:
-    """Counts whole bundles: if every result of a bundle is Done, as almost always, no result is looked at by itself."""
+    """Counts commands bundle by bundle: if all results of a bundle are Done, as usual, one step counts all of them."""
 
     _done: Counter[str] = field(factory=Counter)
-    """Verb -> how many commands were done."""
+    """Verb -> number of commands whose result was `Done`."""
     _others: Counter[tuple[str, str]] = field(factory=Counter)
-    """(verb, result) -> how many commands were refused, or are answered later."""
+    """(verb, result) -> number of commands that were refused, or that wait for their result (PENDING)."""
 
     def note(self, verbs: Sequence[str], results: Sequence[Any]) -> None:
         if set(map(type, results)) == _ALL_DONE:
@@ -35,5 +35,5 @@ class CommandCounts:
                 self._done[verb] += 1
 
     def by_verb_and_result(self) -> Counter[tuple[str, str]]:
-        """Counts by (verb, result), where the result is OK, PENDING (LOCK), or the code of a refusal."""
+        """(verb, result) -> number of commands; the result is OK, PENDING (LOCK), or the code of a refusal."""
         return Counter({(verb, "OK"): count for verb, count in self._done.items()}) + self._others

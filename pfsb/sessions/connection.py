@@ -1,12 +1,14 @@
 """ClientConnection: one client of this server, the session that it speaks for, and the numbers of its commands.
 
-At most once: a command number runs if it is above all that the session has run (`SessionStateMachine`), and this class
-gives every new command a higher number than the one before. A number that the client repeats is never submitted again:
-it joins its first submission while that is under way, and is answered from the session's reply cache afterwards.
-Numbers are given back only when none of the commands at or above them has run, or ever will.
+At most once: a command runs only if its number is above all that the session has run (`SessionStateMachine`), and this
+class gives every new command a higher number than the one before. A number that the client repeats is not submitted
+again: the repetition gets the result of the first submission if that is under way, else the result in the session's
+reply cache. A number may be used for another command only when no command at or above that number has run, or ever
+will.
 
 Fencing: bundles carry the epoch under which this connection opened its session. When another connection opens the
-session, the epoch changes, and the state machine refuses what this connection has submitted or submits later.
+session, the epoch changes, and the state machine refuses the commands that this connection has under way or submits
+later.
 
 Every answer is given behind the durability gate, in the order in which the turns give them.
 """
@@ -31,7 +33,7 @@ SHUTDOWN = Refused("SHUTDOWN", "this server is stopping; another one will answer
 BUSY = Refused("BUSY", "too much is under way here for clients that are gone; another server may have room")
 
 AnswerAll = Callable[[Sequence[Result]], None]
-"""Like `Answer`, for commands that were submitted together: called once, with a result for each, in their order."""
+"""Call-back for commands that were submitted together: called once, with a result for each, in their order."""
 
 
 def _answer_one(answer: Answer, results: Sequence[Result]) -> None:
@@ -40,18 +42,18 @@ def _answer_one(answer: Answer, results: Sequence[Result]) -> None:
 
 @define(eq=False)
 class Submitted:
-    """Commands that were submitted together, and are under way or PENDING."""
+    """Commands that were submitted together and are under way, or have run and are PENDING."""
 
     numbers: Sequence[int]
-    """The number of each command, growing; 0 for a question among them."""
+    """The number of each command, in ascending order; 0 for a question among them."""
     answer: AnswerAll | None
-    """None after the answer was given: perhaps with `UNKNOWN`, while the commands are still under way."""
+    """The call-back for the results; None after it was called, perhaps with `UNKNOWN` before the final result."""
     repeats: list[tuple[int, Answer]] = field(factory=list)
-    """(number, answer) for each time that the client has repeated a number before its result was there."""
+    """(number, call-back) for each repetition of a number by the client before its result was known."""
 
     @property
     def highest(self) -> int:
-        """The highest number; 0 if there are only questions."""
+        """The highest command number; 0 if all of them are questions."""
         return max(self.numbers)
 
     @property
@@ -68,9 +70,9 @@ class WaitingBye:
 
 
 class ClientConnection:
-    """One connection. Its session is anonymous until `hello`.
+    """One client connection. Its session is anonymous until `hello`.
 
-    The client sees each answer once. When the connection is gone, answers are dropped.
+    The client gets each answer once. Answers that come after the connection was lost are dropped.
     """
 
     def __init__(
@@ -84,7 +86,8 @@ class ClientConnection:
         on_session_end: Callable[[str, str], None],
         on_disconnected: Callable[[ClientConnection], None],
     ) -> None:
-        """`client_id` is that of the anonymous session. `on_session_end(code, text)` is called behind the gate."""
+        """`client_id` is the id of the anonymous session. `on_session_end(code, text)` is called, behind the durability
+        gate, when another connection takes the session over, or the session ends."""
         self._submission = submission
         self._machine = machine
         self._turn = turn
@@ -94,26 +97,29 @@ class ClientConnection:
         self.client_id = client_id
         self.epoch = 0
         self.unanswered = 0
-        """How many answers this client is still owed."""
+        """Number of requests of this client that have no answer yet."""
         self._highest = 0
-        """The highest number in use: new commands must have higher ones."""
+        """The highest command number in use: a new command must have a higher one."""
         self._submitted: dict[int, Submitted] = {}
-        """Commands under way, by the highest number among those that were submitted together."""
+        """The highest number of commands that were submitted together -> these commands, while they are under way."""
         self._pending: dict[int, Submitted] = {}
-        """Commands that have run and whose answer the application gives later, by number."""
+        """Command number -> a command that has run and is PENDING: the application gives its result later."""
         self._session_end: Refused | None = None
-        """Why the session accepts no more commands; None while it does."""
+        """The refusal of every new command, since the session has ended; None while the session is open."""
         self._is_changing_session = False
-        """True while HELLO or BYE is under way: the client is not told separately that its former session ends."""
+        """True while HELLO or BYE is under way: then `on_session_end` is not called for the end of the old session."""
         self._reads_under_way = 0
-        """Reads that have begun and are not decided; commands behind them wait, so that answers keep their order."""
+        """Number of reads that are not decided yet; later commands wait for them, so that answers keep their order."""
         self._waiting_bye: WaitingBye | None = None
         self._is_connected = True
         self._speak_for(client_id, 0, 0, opens=True)
 
     @property
     def unaccounted_answers(self) -> int:
-        """Answers owed in a session that has ended, although nothing is under way that would give them: must be 0."""
+        """Number of answers that the client waits for in vain, as its session has ended and no command is under way.
+
+        Always 0, unless there is a mistake in this class: the simulator checks it.
+        """
         is_through = self.bundler.idle and not self._reads_under_way and not self._is_changing_session
         has_ended = self._session_end is not None and self._waiting_bye is None
         return self.unanswered if has_ended and is_through else 0
@@ -121,12 +127,13 @@ class ClientConnection:
     # ------------------------------------------------------------------ commands and questions
 
     def submit(self, number: int | None, command: Command, answer: Answer) -> None:
-        """Runs a command once for its number, through the log; or answers a question in its place among the commands.
+        """Runs a command through the log, once for its number; or answers a question in its order among the commands.
 
-        A question goes through the log if commands of this client are under way. Otherwise a read makes sure that this
-        server has executed all that was answered before (Departure 24), and commands behind the question wait for it.
+        A question goes through the log if commands of this client are under way. Otherwise this server waits, by a
+        read, until it has executed all updates that were answered before the question was asked (Departure 24), and
+        commands that come after the question wait for its answer.
 
-        `number` None stands for the next number. A refusal may be answered before this method returns.
+        `number` None stands for the next number. `answer` may be called with a refusal before this method returns.
         Raises, without any effect, if the command cannot be encoded.
         """
         is_question = not self._machine.changes(command)
@@ -150,11 +157,11 @@ class ClientConnection:
     def submit_all(
         self, numbers: Sequence[int | None], commands: Sequence[Command], place: Callable[[], AnswerAll]
     ) -> bool:
-        """Does what `submit` would do for each command in turn, at a third of the cost, for a pipelining client.
+        """Does for several commands of a pipelining client what `submit` does for each, at a third of the cost.
 
-        Returns False, without any effect, if one of the commands needs a closer look: then the caller must `submit`
-        each by itself. Otherwise `place` is called, once, for the call-back that takes the answers. No command may
-        be one that `waits` (LOCK). Raises like `submit`.
+        Returns False, without any effect, if a command would be refused or repeats a number: then the caller must call
+        `submit` for each command. Otherwise `place` is called, once, and returns the call-back for all the answers. No
+        command may be one whose description says that it `waits` (LOCK). Raises like `submit`.
         """
         if self._submission.draining or self._session_end is not None or self._submission.is_busy:
             return False
@@ -188,25 +195,26 @@ class ClientConnection:
         self._turn.run(self._answer_questions, questions, partial(self._give_answers, answer))
 
     def completed(self, number: int, result: Result) -> None:
-        """In a turn: a command that was PENDING has its result, and its number is no longer in use.
+        """Takes, in a turn, the result of a command that was PENDING, and answers the client.
 
-        If the command was completed by another one of its own bundle, this connection has not heard of PENDING yet.
+        The command is still in `_submitted` if another command of the same bundle has completed it, because the bundle
+        has not brought the result PENDING to this connection yet.
         """
         submitted = self._pending.pop(number, None) or self._submitted.pop(number, None)
         if submitted is not None:
             self._answer_submitted(submitted, [result])
 
     def refuse_submitted_before(self, oldest: float) -> None:
-        """In a turn: no command goes without an answer for longer than `request_seconds`."""
+        """Refuses, in a turn, the commands and the BYE that were submitted before `oldest` and have no answer yet."""
         self.bundler.refuse_submitted_before(oldest)
         if self._waiting_bye is not None and self._waiting_bye.submitted_at < oldest:
             bye, self._waiting_bye = self._waiting_bye, None
             self._turn.call(bye.answer, UNKNOWN)
 
     def _refusal(self, number: int | None) -> Refused | None:
-        """Why no command is accepted now; None if it is.
+        """The refusal of a command with this number at present, or None if the command is accepted.
 
-        If the number was used before, the command may have run: refusing to say so now leaves its fate unknown.
+        If the number was used before, the command may have run, so the refusal has the fate unknown.
         """
         is_used = number is not None and number <= max(self._highest, self._machine.last_number(self.client_id))
         refusal = SHUTDOWN if self._submission.draining else self._session_end
@@ -238,7 +246,10 @@ class ClientConnection:
         submitted_at: float,
         is_current: bool,
     ) -> None:
-        """In a turn: this server has executed all that the questions must see, or they have to go through the log."""
+        """Answers the questions of a read, in a turn, or puts them through the log.
+
+        `is_current` is True if this server has executed all updates that the questions must see.
+        """
         self._reads_under_way -= 1
         if is_current:
             self._answer_questions(questions, answer)
@@ -248,11 +259,12 @@ class ClientConnection:
             self._submission.mark_ready(self.bundler)
 
     def _on_results(self, submitted: Submitted, results: Sequence[Any]) -> None:
-        """In a turn: commands that were submitted together have run, or have certainly not run, or are UNKNOWN.
+        """Takes, in a turn, the results of commands that were submitted together.
 
-        `UNKNOWN` leaves the numbers in use: the commands may still run, and a repeated number waits for their results.
-        PENDING does so, too; a command that may be PENDING is always submitted by itself. `NOT_SENT` and `TOO_OLD` are
-        told of commands that never run, and of all that were submitted after them, so their numbers are given back.
+        After `UNKNOWN` the numbers stay in use: the commands may still run, and a repeated number waits for their
+        results. The same holds for PENDING; a command that may be PENDING is always submitted alone. `NOT_SENT` and
+        `TOO_OLD` are the results of commands that never run, and all commands that were submitted after them get the
+        same, so the client may use these numbers again.
         """
         first = results[0]
         if first is not UNKNOWN and self._submitted.pop(submitted.highest, None) is not None:
@@ -272,18 +284,18 @@ class ClientConnection:
             self._turn.call(repeated, results[submitted.numbers.index(number)])
 
     def _submitted_with(self, number: int) -> Submitted | None:
-        """The commands under way or PENDING among which this number is; None if there are none."""
+        """The commands, under way or PENDING, that were submitted together and have `number` among them; or None."""
         if number in self._pending:
             return self._pending[number]
         return next((submitted for submitted in self._submitted.values() if number in submitted.numbers), None)
 
     def _join(self, submitted: Submitted, number: int, answer: Answer) -> None:
-        """The client repeats a number that is under way, perhaps after it was answered UNAVAILABLE."""
+        """Lets a repeated number wait for the result of its first submission, which may have been answered UNKNOWN."""
         submitted.repeats.append((number, answer))
         self.bundler.note_repeated(number, self._clock.seconds())
 
     def _answer_repeated(self, number: int, answer: Answer) -> None:
-        """In a turn: the client repeats a number that is not under way here, and is not above all that are in use."""
+        """Answers, in a turn, a repeated number whose command is not under way here, by the session's reply cache."""
         session = self._machine.sessions.get(self.client_id)
         if session is None or number > session.last_number:
             text = f"number {number} comes after {self._highest}: numbers only grow"
@@ -311,7 +323,7 @@ class ClientConnection:
     # ------------------------------------------------------------------ the session
 
     def hello(self, client_id: str, ttl_seconds: int, answer: Answer) -> None:
-        """Opens the session `client_id`, or takes it over. Must come before any command on this connection.
+        """Opens the session `client_id`, or takes it over. Must be called before any command of this connection.
 
         Raises `BadRequest` for a client id that could be a server's own or an anonymous one.
         """
@@ -340,17 +352,17 @@ class ClientConnection:
             answer(Done())
 
     def disconnected(self) -> None:
-        """The connection is gone. A session with a name waits for `ttl` for its client to come back."""
+        """Ends this connection, which was lost. A named session stays open for its ttl, so its client can come back."""
         if self._is_connected:
             self._is_connected = False
             self._on_disconnected(self)
             self._submission.detach(self)
 
     def session_ended(self, refusal: Refused) -> None:
-        """In a turn: the session was taken over, closed or expired. Commands under way get their own answers.
+        """Refuses later commands, in a turn: the session was taken over, closed or expired.
 
-        A command that is PENDING may still be completed, for the connection that has taken the session over: here its
-        fate is unknown.
+        Commands under way still get their results from the log. A PENDING command may still be completed, for the
+        connection that has taken the session over, so this connection answers it with the fate unknown.
         """
         self._session_end = refusal
         for number in list(self._pending):
@@ -363,7 +375,7 @@ class ClientConnection:
             self._on_session_end(refusal.code, refusal.text)
 
     def _on_bundler_idle(self) -> None:
-        """In a turn: no command of this session is under way any more. A BYE that waited for that follows."""
+        """Closes the session, in a turn, if a BYE has waited until no command of the session was under way."""
         if self._waiting_bye is not None:
             bye, self._waiting_bye = self._waiting_bye, None
             self._close_session(bye.answer)
@@ -376,15 +388,15 @@ class ClientConnection:
         self._submission.submit_operation(operation, partial(self._on_operation_result, on_changed, answer))
 
     def _on_operation_result(self, on_changed: Callable[[Result], None], answer: Answer, result: Result) -> None:
-        """In a turn: the operation was executed, or was refused."""
+        """Takes, in a turn, the result of HELLO or BYE: the operation was executed, or was refused."""
         self._is_changing_session = False
         self._turn.call(answer, result)
         on_changed(result)
 
     def _on_opened(self, client_id: str, result: Result) -> None:
-        """This connection speaks for the session from now on, if it is still connected.
+        """Takes the result of HELLO: if the client is still connected, its commands belong to the new session from now.
 
-        Another connection may have taken the session over in the very bundle that opened it.
+        Another connection may have taken the session over already, in the same bundle of operations.
         """
         if isinstance(result, Done) and self._is_connected:
             self._submission.detach(self)

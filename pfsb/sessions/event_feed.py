@@ -1,4 +1,4 @@
-"""EventFeed: the event logs of the applications, the clients that subscribe to them, and how much they may be told."""
+"""EventFeed: delivers new events of the applications' event logs to the clients that subscribe to them (LISTEN)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class EventFeed:
         self._logs = {app.listen_verb: app for app in applications if IEventLog.providedBy(app)}
         """Listen verb -> the application whose events it subscribes to."""
         self._released = {verb: app.length() for verb, app in self._logs.items()}
-        """Listen verb -> the number of the last event that may be told: later ones are behind the gate."""
+        """Listen verb -> the number of the last event that may be delivered: later ones wait at the durability gate."""
         self._subscriptions: dict[str, dict[Subscription, None]] = {verb: {} for verb in self._logs}
-        """Listen verb -> its subscriptions in the order of their beginning, so that equal runs have equal orders."""
+        """Listen verb -> its subscriptions, the oldest first, so that one seed of the simulator gives one order."""
         self._impatient: dict[Subscription, None] = {}
-        """The subscriptions of clients that would notice if an event came some milliseconds later."""
+        """The subscriptions that count as clients that wait (Departure 25), so that events come without delay."""
 
     @property
     def has_impatient_subscriptions(self) -> bool:
@@ -31,9 +31,10 @@ class EventFeed:
     def subscribe(
         self, verb: str, first: int, deliver: Callable[[Event], None], *, is_patient: bool = False
     ) -> Subscription:
-        """Delivers events of the application with that listen verb, from number `first` on (0: only events to come).
+        """Delivers the events of the application with listen verb `verb`, from number `first` on (0: only new ones).
 
-        A subscriber that `is_patient` does not count as a client that waits (Departure 25).
+        A subscriber that `is_patient` does not count as a client that waits (Departure 25), so its events may come some
+        milliseconds later.
         """
         released = self._released[verb]
         subscriptions = self._subscriptions[verb]
@@ -50,7 +51,7 @@ class EventFeed:
         return subscription
 
     def log_grew(self, application: IEventLog) -> None:
-        """In a turn: an application has new events."""
+        """Delivers the new events of an application when the present turn passes the durability gate."""
         self._turn.call(self._release, application.listen_verb, application.length())
 
     def _release(self, verb: str, length: int) -> None:

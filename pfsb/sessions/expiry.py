@@ -1,9 +1,9 @@
-"""Expiry: sessions end when their client was silent for their `ttl`; an application's waits end at their deadlines.
+"""Expiry: sessions end when their client was silent for their ttl, and the waits of applications at their deadlines.
 
 The server at which a session was opened knows whether its client is connected, and introduces the expiry. The leader
-introduces it for the sessions of a server that is silent, or that learns nothing of what is executed (Departure 9).
+introduces it for the sessions of a server that is silent, or that has stopped executing updates (Departure 9).
 
-A duration is measured by the clock of one server, so servers may disagree whether a client was silent for too long. The
+A silence is measured by the clock of one server, so servers may disagree whether a client was silent for too long. The
 expiry itself is ordered like every other operation, and names the epoch of the session: if a client has opened the
 session again in the meantime, the epoch differs and the expiry has no effect.
 """
@@ -20,15 +20,15 @@ from pfsb.sessions.state_machine import EXPIRE, Session, SessionStateMachine
 from pfsb.sessions.submission import Submission
 
 LOOK_SECONDS = 0.1
-"""How much later than its deadline a wait may end."""
+"""Time, in seconds, between two looks at the deadlines of waits: a wait ends at most so much later."""
 DEAF_TIMEOUTS = 4
-"""Number of progress timeouts without progress, while other servers have made some, after which a server is deaf."""
+"""How long, in units of `progress_seconds`, a server may execute nothing and be behind before it counts as deaf."""
 SWEEP_EVERY = 5
-"""Number of looks at deadlines between two sweeps over all sessions."""
+"""Number of looks at deadlines for each sweep over all sessions."""
 
 
 class Expiry:
-    """The part of one server that notices what is overdue, and has it ordered."""
+    """Notices, at one server, overdue sessions and waits, and introduces the operation or proposal that ends them."""
 
     def __init__(
         self,
@@ -44,9 +44,9 @@ class Expiry:
         self._submission = submission
         self._clock = clock
         self._silent_since: dict[tuple[str, int], float] = {}
-        """(client id, epoch) -> since when the client is silent, for the sessions that this server may expire."""
+        """(client id, epoch) -> clock time since which the client is silent, if this server may expire the session."""
         self._progress: dict[int, tuple[int, float]] = {}
-        """server -> (its Local_Aru, when it last grew or was no less than this server's)."""
+        """server id -> (its Local_Aru, clock time when that last grew or was no less than this server's Local_Aru)."""
         self._expiring: set[tuple[str, int]] = set()
         """(client id, epoch) of the sessions whose expiry is submitted and has no result yet."""
         self._looks = 0
@@ -65,7 +65,7 @@ class Expiry:
             self._call = self._clock.callLater(LOOK_SECONDS, self.look)
 
     def _end_waits(self) -> None:
-        """In a turn: if no update brings the state machine past a deadline, the leader proposes the time alone."""
+        """Proposes an empty batch, in a turn at the leader, if a deadline is over and no update brings the new time."""
         deadline = self._machine.next_deadline()
         if deadline is not None and deadline <= self._replica.proposals.now_ms():
             self._replica.proposals.propose_time()
@@ -87,9 +87,9 @@ class Expiry:
         self._expiring.discard(key)
 
     def _is_silent(self, session: Session) -> bool:
-        """True if this server must expire the session unless its client is heard of.
+        """True if the session's client is silent at present, and this server is the one that must expire the session.
 
-        A server that begins to answer for a session (a new leader, a restarted server) counts its silence from then on.
+        A new leader, or a restarted server, counts the silence of a client from its first sweep on.
         """
         if session.server_id == self._server_id:
             return not self._submission.speaks_for(session.client_id, session.epoch)
@@ -98,7 +98,7 @@ class Expiry:
         return not self._replica.peers.heard_lately(session.server_id) or self._is_deaf(session.server_id)
 
     def _is_deaf(self, server_id: int) -> bool:
-        """True of a server that is heard, but executes nothing: it can serve no client, and end no session."""
+        """True of another server that sends messages, but executes nothing: it serves no client and ends no session."""
         _, since = self._progress[server_id]
         return self._clock.seconds() - since > DEAF_TIMEOUTS * self._replica.settings.progress_seconds
 

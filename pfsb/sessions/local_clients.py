@@ -22,14 +22,14 @@ from pfsb.sessions.submission import Submission
 from pfsb.sessions.subscription import Subscription
 
 SWEEP_SECONDS = 0.25
-"""How much later than `request_seconds` a command may be refused."""
+"""Time, in seconds, between two looks at unanswered commands: a refusal comes at most so much too late."""
 
 
 @implementer(ISessionObserver)
 class LocalClients:
-    """All client connections of one server, in the order in which they came. Built when the replica has recovered.
+    """All client connections of one server, the oldest first. Built when the replica has recovered.
 
-    As the state machine's observer it only passes on: results to Submission, new events to EventFeed.
+    This class is the observer of the state machine: it passes results to Submission, and new events to EventFeed.
     """
 
     def __init__(
@@ -51,7 +51,8 @@ class LocalClients:
         self._incarnation = incarnation
         self._connection_numbers = count(1)
         self._connections: dict[ClientConnection, None] = {}
-        """A dictionary and not a set, so that equal runs serve connections in equal orders."""
+        """The open connections, the oldest first. A dictionary keeps that order, which a set would not, so that one
+        seed of the simulator gives one order."""
         self._sweep: IDelayedCall = clock.callLater(SWEEP_SECONDS, self.sweep_unanswered)
         machine.observer = self
 
@@ -71,16 +72,16 @@ class LocalClients:
 
     @property
     def idle(self) -> bool:
-        """No command and no read is under way."""
+        """True if no command and no read is under way."""
         return self.submission.idle
 
     @property
     def connections(self) -> int:
-        """How many clients are connected."""
+        """Number of clients that are connected."""
         return len(self._connections)
 
     def connect(self, ended: Callable[[str, str], None]) -> ClientConnection:
-        """A client has connected. `ended(code, text)` is called if its session is taken over or ends meanwhile."""
+        """Makes the connection of a client. `ended(code, text)` is called if its session is taken over or ends."""
         client_id = bundle.anonymous(self._server_id, self._incarnation, next(self._connection_numbers))
         connection = ClientConnection(
             client_id,
@@ -101,18 +102,18 @@ class LocalClients:
         return self.event_feed.subscribe(verb, first, deliver, is_patient=is_patient)
 
     def unaccounted_answers(self) -> list[int]:
-        """For each connection, in order: answers owed to its client that nothing will give any more. All are 0."""
+        """For each connection, the oldest first: number of answers that its client waits for in vain. All must be 0."""
         return [connection.unaccounted_answers for connection in self._connections]
 
     def _remove(self, connection: ClientConnection) -> None:
         self._connections.pop(connection, None)
 
     def clients_wait(self) -> bool:
-        """A client waits for an answer, or for an event, and would notice if it came later (Departure 25)."""
+        """True if a client waits for an answer or an event, and would notice if that came later (Departure 25)."""
         waiting = any(connection.unanswered for connection in self._connections)
         return self.event_feed.has_impatient_subscriptions or waiting
 
-    # ------------------------------------------------------------------ told by the replicated state machine
+    # ------------------------------------------------------------------ called by the replicated state machine
 
     def executed(self, update: ClientUpdate, position: int, results: Sequence[Any]) -> None:
         self.submission.executed(update, position, results)

@@ -1,4 +1,4 @@
-"""ISessionObserver: how the replicated state machine tells one server what has become of its own clients' commands.
+"""ISessionObserver: the interface by which the replicated state machine tells one server the results for its clients.
 
 The state machine calls the observer and ignores what it returns, so nothing that only one server knows can get into
 the replicated state.
@@ -16,27 +16,33 @@ from pfsb.paxos.messages import ClientUpdate
 
 
 class ISessionObserver(Interface):
-    """The part of a server that faces its own clients."""
+    """The part of a server that faces its own clients; the state machine calls it in the turn that executes."""
 
     def executed(update: ClientUpdate, position: int, results: Sequence[Any]) -> None:
-        """The bundle at `position` in an update of this server has run. Each entry has a result, or PENDING."""
+        """Called when the bundle at `position` in an update of this server has run.
+
+        `results` has a result, or PENDING, for each entry of the bundle.
+        """
 
     def too_old(update: ClientUpdate) -> None:
-        """An update of this server was ordered beyond its horizon, and is not run. This may be told more than once."""
+        """Called when an update of this server was ordered beyond its horizon, and so does not run.
+
+        May be called more than once for an update.
+        """
 
     def completed(client_id: str, number: int, result: Result) -> None:
-        """A command that was PENDING has its result. Called for every session, at every server."""
+        """Called when a command that was PENDING has its result: for every session, at every server."""
 
     def session_ended(client_id: str, epoch: int, refusal: Refused) -> None:
-        """The session is no longer open under that epoch: taken over, closed or expired."""
+        """Called when a session is no longer open under `epoch`: it was taken over, closed or expired."""
 
     def log_grew(application: IEventLog) -> None:
-        """An application has new events for its subscribers."""
+        """Called when an application has new events for its subscribers."""
 
 
 @implementer(ISessionObserver)
 class NoObserver:
-    """Ignores everything: no client is connected while a server recovers."""
+    """The observer of a server that recovers: it ignores all calls, since no client is connected yet."""
 
     def executed(self, update: ClientUpdate, position: int, results: Sequence[Any]) -> None:
         pass

@@ -1,8 +1,8 @@
 """Paxos clients: the clients that the protocol knows (Figure 12), each with at most one outstanding update.
 
-Departure 8: bundles of several sessions that become ready together travel in one update, whose client is a Paxos client
-of their server. A server has as many Paxos clients as it has ever had updates outstanding at once. Sessions that travel
-together share the protocol's cost of an update: a place in each queue and table, and a timer.
+Departure 8: bundles of several sessions that become ready together are sent in one update, whose client is a Paxos
+client of their server. A server has as many Paxos clients as it has ever had updates outstanding at once. The sessions
+in one update share what an update costs the protocol: a place in each queue and table, and a timer.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ class PaxosClient:
     client_id: str
     timestamp: int = 0
     bundlers: Sequence[Bundler] = field(default=())
-    """The bundlers whose bundles are in the outstanding update, in their order; empty if no update is outstanding."""
+    """The bundlers whose bundles the outstanding update holds, in that order; empty if no update is outstanding."""
 
 
 class PaxosClients:
     """The Paxos clients of one incarnation of a server.
 
-    Another incarnation has other client ids, so an update that a former one left behind, and that is ordered late, is
-    never taken for an update of this one.
+    Each incarnation has client ids of its own. So an update of a former incarnation that is ordered late is never taken
+    for an update of this incarnation.
     """
 
     def __init__(self, server_id: int, incarnation: int, batch_bytes_max: int) -> None:
         self._server_id = server_id
         self._incarnation = incarnation
         self._bytes_max = min(BUNDLE_BYTES_MAX, batch_bytes_max)
-        """Maximum size of the bundles in one update; a larger bundle travels alone.
+        """Maximum total bytes of the bundles in one update; a larger bundle has an update to itself.
 
-        No more than a batch takes: the bundles of one update cannot be divided among proposals.
+        The maximum is not above that of a batch, because an update cannot be divided among proposals.
         """
         self._paxos_clients: dict[str, PaxosClient] = {}
         self._free: list[PaxosClient] = []
 
     def make_updates(self, bundlers: Iterable[Bundler], local_aru: int) -> Iterator[ClientUpdate]:
-        """The next bundles of these bundlers, in as few updates as can hold them."""
+        """Takes the next bundle of each bundler, and puts the bundles into as few updates as can hold them."""
         together: list[Bundler] = []
         bundles: list[bytes] = []
         size = 0
@@ -66,7 +66,7 @@ class PaxosClients:
         return update.client_id in self._paxos_clients
 
     def bundlers_of(self, update: ClientUpdate) -> Sequence[Bundler]:
-        """The bundlers whose bundles an outstanding update brings; empty if the update is not outstanding."""
+        """The bundlers whose bundles an outstanding update holds; empty if the update is not outstanding."""
         paxos_client = self._paxos_clients.get(update.client_id)
         return paxos_client.bundlers if paxos_client is not None and paxos_client.timestamp == update.timestamp else ()
 

@@ -1,7 +1,7 @@
-"""ReplyCache: the results that a session keeps, for clients that repeat a command number.
+"""ReplyCache: the results that a session keeps, for a client that repeats a command number.
 
-Safety: a command whose result is forgotten is not run again, since its number is not above the session's last one. The
-client that repeats it is told that its fate is unknown.
+Safety: a command whose result was dropped is not run again, since its number is not above the session's last number. A
+client that repeats the number gets a refusal with the fate unknown.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from attrs import define, field
 from pfsb.applications.interfaces import Done, Fields, Result
 
 CHARACTERS_MAX = 1_048_576
-"""Maximum number of characters in the results that a session keeps; the newest ones are kept whatever their size."""
+"""Maximum number of characters in the results that a session keeps, but the newest results are kept in any case."""
 
 
 def size_of(result: Result) -> int:
-    """How many characters of text a result holds: a measure that is equal on every server, unlike bytes of memory."""
+    """Number of characters of text in a result: a measure of its size that is equal on every server, unlike bytes."""
     if not isinstance(result, Done):
         return len(result.text)
     characters = 0
-    # Almost every result has one field: calling a function for it would cost as much as counting.
+    # Almost every result has one field, so this loop is written here: a call of `_characters` would double its cost.
     for _, value in result.fields:
         if isinstance(value, str):
             characters += len(value)
@@ -39,13 +39,13 @@ def _characters(fields: Fields) -> int:
 
 @define
 class _Page:
-    """Some results of consecutive commands, which are forgotten together."""
+    """Results of commands that finished one after the other, which are dropped from the cache together."""
 
     results: dict[int, Result | int] = field(factory=dict)
-    """Command number -> its result. A revision R stands for "OK revision=R", the result of almost every command.
+    """Command number -> its result. An integer R stands for "OK revision=R", the result of almost every command.
 
-    The garbage collector does not visit integers. With result objects it took a tenth of the time of a server with
-    5,000 busy clients, in pauses of a third of a second.
+    The garbage collector does not visit integers. With result objects instead, garbage collection took a tenth of the
+    time of a server with 5,000 busy clients, in pauses of a third of a second.
     """
     characters: int = 0
 
@@ -56,14 +56,15 @@ class _Page:
 
 @define
 class ReplyCache:
-    """Results by command number: the last `answers_max` at least, and a quarter more at most; fewer if they are large.
+    """The latest results of a session, by command number.
 
-    Results are kept and forgotten in pages: forgetting each by itself would cost as much as running a command.
+    The cache keeps between `answers_max` results and a quarter more, or fewer if they are large. Results are dropped
+    page by page: dropping each result by itself would cost as much as running a command.
     """
 
     answers_max: int
     forgotten: int = 0
-    """The highest number whose result is no longer kept."""
+    """The highest command number whose result was dropped."""
     _full: deque[_Page] = field(factory=deque)
     """Full pages, the oldest first."""
     _page: _Page = field(factory=_Page)
@@ -74,7 +75,7 @@ class ReplyCache:
 
     @property
     def numbers(self) -> list[int]:
-        """The numbers whose results are kept, in the order in which the results came."""
+        """The command numbers whose results are kept, in the order in which the results came."""
         return [number for page in self._pages() for number in page.results]
 
     def get(self, number: int) -> Result | None:

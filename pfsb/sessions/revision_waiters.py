@@ -1,4 +1,4 @@
-"""RevisionWaiters: which revision clients may be told, and the requests that wait for one (HTTP's `Pfsb-Revision`)."""
+"""RevisionWaiters: the revision that clients may be told, and HTTP requests that wait for one (`Pfsb-Revision`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pfsb.sessions.state_machine import SessionStateMachine
 
 @define(eq=False)
 class _Waiter:
-    """A request that waits for a revision until its timeout."""
+    """A request that waits until this server has reached a revision, or until its timeout."""
 
     revision: int
     on_end: Callable[[bool], None]
@@ -21,10 +21,10 @@ class _Waiter:
 
 
 class RevisionWaiters:
-    """The revision of this server, told behind the durability gate like every answer. Built after recovery.
+    """The revision of this server that has passed the durability gate, as every answer does. Built after recovery.
 
-    The end of a turn puts its revision into the outbox behind all answers of that turn. So once the present iteration
-    of the reactor is over, `told` is no less than the revision of every answer that was given before.
+    Each turn, at its end, puts its revision into the outbox behind all answers of that turn. So once the present
+    iteration of the reactor is over, `told` is no less than the revision of every answer that was given before.
     """
 
     def __init__(self, machine: SessionStateMachine, turn: Turn, clock: IReactorTime) -> None:
@@ -35,7 +35,7 @@ class RevisionWaiters:
         self._waiters: dict[_Waiter, None] = {}
 
     def wait(self, revision: int, seconds: float, reached: Callable[[bool], None]) -> None:
-        """Calls `reached(True)` once `told` is `revision` or later; or `reached(False)` after so many seconds."""
+        """Calls `reached(True)` once `told` is at least `revision`, or `reached(False)` after `seconds`."""
         if self.told >= revision:
             reached(True)
             return
@@ -48,7 +48,7 @@ class RevisionWaiters:
         self._waiters[waiter] = None
 
     def note(self) -> None:
-        """At the end of each turn: tell a revision that is new, behind the answers of the turn."""
+        """At the end of each turn: puts a new revision into the outbox, behind the answers of the turn."""
         if self._machine.revision != self._noted:
             self._noted = self._machine.revision
             self._turn.call(self._tell_revision, self._noted)

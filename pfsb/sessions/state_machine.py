@@ -2,11 +2,11 @@
 
 Its state is a function of the executed updates: equal on every server, and after any restart. Facts that only one
 server knows (which clients are connected, which of them wait for an answer) are behind `ISessionObserver`
-(`pfsb.sessions.observer`), which the state machine calls and never asks.
+(`pfsb.sessions.observer`), which the state machine calls, but whose methods return nothing.
 
-At most once: a command runs only if its number is above the session's `last_number`, in the epoch under which the
-session is open; and `last_number` is kept after the session has ended, until no update can bring the command again
-(Departure 7).
+At most once: a command runs only if its number is above the session's `last_number`, and if it comes in the epoch under
+which the session is open. `last_number` is kept after the session has ended, until any update that contains the command
+is too old to be executed (Departure 7).
 """
 
 from __future__ import annotations
@@ -33,40 +33,40 @@ from pfsb.sessions.reply_cache import ReplyCache
 OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
 
 ANONYMOUS_TTL_MS = 10_000
-"""How long an anonymous session stays open when its server is silent, in milliseconds.
+"""How long, in milliseconds, an anonymous session stays open when the server of its connection is silent.
 
-When only its connection is gone, its server closes it at once.
+When only the connection is lost, that server closes the session at once.
 """
 
 
 def replaced(client_id: str) -> Refused:
-    """The refusal of commands that come under a former epoch of a session."""
+    """The refusal of a command that comes under a former epoch of its session."""
     return Refused("REPLACED", f"session {client_id} was opened anew from another connection")
 
 
 @define
 class Session:
-    """One client's session."""
+    """The replicated state of one client's session."""
 
     client_id: str
     epoch: int
     """The revision at which the session was last opened: commands that come under another epoch are fenced off."""
     server_id: int
-    """The server at which the session was last opened, and which knows whether its client is connected."""
+    """The id of the server at which the session was last opened, and which knows whether its client is connected."""
     ttl_ms: int
     answers: ReplyCache
     last_number: int = 0
     """The highest command number executed."""
     waiting: set[int] = field(factory=set)
-    """The numbers of commands that have run and whose result is still to come (LOCK)."""
+    """The numbers of the commands that have run and are PENDING: their results come later (LOCK)."""
     opened: int = 0
-    """The revision at which the session began: a client that sees another value knows that its session has ended."""
+    """The revision at which the session began. If HELLO gives a client another value, its former session has ended."""
 
 
 @implementer(IContext)
 @define
 class Context:
-    """The facts that a running command may depend on. There is one object, used again for each command."""
+    """The facts that a running command may depend on. One object is used again for each command."""
 
     machine: SessionStateMachine
     revision: int = 0
@@ -84,7 +84,7 @@ class Context:
 
 @define
 class _EventLog:
-    """An application with events, and how many of them the observer was told of."""
+    """An application with events, and `length`: the number of events of which the observer was told."""
 
     application: Any
     length: int = 0
@@ -92,7 +92,7 @@ class _EventLog:
 
 @implementer(IStateMachine)
 class SessionStateMachine:
-    """Runs every update that the servers have ordered, in that order."""
+    """Runs all ordered updates, in their order."""
 
     _log = Logger()
 
@@ -110,9 +110,9 @@ class SessionStateMachine:
         self.counts: CommandCounts | None = None
         """Counts of commands of this server's own clients; None in recovery, so that no command is counted twice."""
         self.revision = 0
-        """How many commands were executed so far, including operations that open, close and expire sessions."""
+        """Number of commands executed so far, including operations that open, close and expire sessions."""
         self.updates = 0
-        """How many updates this process has executed, including those that it has executed again to recover."""
+        """Number of updates that this process has executed, including those that it has executed again to recover."""
         self.time_ms = 0
         self.sessions: dict[str, Session] = {}
         self._closed: OrderedDict[str, tuple[int, int]] = OrderedDict()
@@ -122,7 +122,7 @@ class SessionStateMachine:
     # ------------------------------------------------------------------ driven by the ordered update queue
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
-        """Runs the updates of one slot, after the waits that have ended by the slot's time."""
+        """Ends the waits of applications whose deadline has come by `time_ms`, then runs the updates of one slot."""
         self._seq, self.time_ms = seq, time_ms
         self.updates += len(updates)
         self._end_waits()
@@ -135,7 +135,10 @@ class SessionStateMachine:
                 self.observer.log_grew(log.application)
 
     def too_old(self, update: ClientUpdate) -> None:
-        """An update beyond its horizon is not run: if it was run before, its numbers may be forgotten by now."""
+        """Tells the observer of an update beyond its horizon, which is not run.
+
+        If the update was run before, the numbers of its commands may be forgotten by now, so it could run twice.
+        """
         if update.server_id == self._server_id:
             self.observer.too_old(update)
 
@@ -148,17 +151,17 @@ class SessionStateMachine:
         return session is not None and session.epoch == epoch
 
     def last_number(self, client_id: str) -> int:
-        """The highest number executed for a session, open or ended; 0 if there is none, or it is forgotten."""
+        """The highest number executed for a session, open or ended; 0 if none was, or the session is forgotten."""
         session = self.sessions.get(client_id)
         return self._closed.get(client_id, (0, 0))[0] if session is None else session.last_number
 
     @property
     def closed_sessions(self) -> Mapping[str, tuple[int, int]]:
-        """Client id of an ended session, unless forgotten -> (last number, the slot that ended it), oldest first."""
+        """Client id of an ended session that is not forgotten -> (last number, slot that ended it), oldest first."""
         return MappingProxyType(self._closed)
 
     def next_deadline(self) -> int | None:
-        """The earliest state machine time at which an application's wait ends."""
+        """The earliest deadline of a wait in an application, in milliseconds of the state machine's time; or None."""
         deadlines = [app.next_deadline() for app in self.applications]
         return min((d for d in deadlines if d is not None), default=None)
 
@@ -171,7 +174,10 @@ class SessionStateMachine:
     # ------------------------------------------------------------------ bundles
 
     def _run(self, update: ClientUpdate) -> None:
-        """Runs the bundles one by one, and tells the results of each before the next one, which may end its session."""
+        """Runs the bundles of an update one by one.
+
+        The observer gets the results of a bundle before the next bundle runs, which may end the session.
+        """
         is_ours = update.server_id == self._server_id
         for position, content in enumerate(bundle.decode(update.payload)):
             results = self._run_bundle(update.server_id, content)
@@ -238,11 +244,11 @@ class SessionStateMachine:
             return Refused("INTERNAL", f"{command[0]} failed inside the application; it changed nothing")
 
     def _question(self, command: Command, is_ours: bool) -> Result | None:
-        """A question is answered by the server at which it was asked; the others skip it, since it changes nothing."""
+        """Answers a question at the server at which it was asked; other servers skip it, since it changes nothing."""
         return self.question(command) if is_ours else None
 
     def question(self, command: Command) -> Result:
-        """The answer of an application to a question, from the present state. Changes nothing."""
+        """The result of a question, from the application's present state. Changes nothing."""
         application = self._application_of.get(command[0])
         if application is None:
             return Refused("UNKNOWN", f"no application here knows {command[0]}")
@@ -254,9 +260,10 @@ class SessionStateMachine:
         return result
 
     def answer_of(self, session: Session, number: int) -> Any:
-        """The result of a number that is not above `last_number`: as it was, PENDING, or a refusal with its fate.
+        """The result of a repeated number, which is not above `last_number`: the kept result, PENDING, or a refusal.
 
-        A number that was skipped has not run. A number whose result is forgotten may have run: its fate is unknown.
+        A number that the client has skipped has not run. A number whose result was dropped may have run, so the refusal
+        has the fate unknown.
         """
         if number in session.waiting:
             return PENDING
@@ -275,7 +282,7 @@ class SessionStateMachine:
         )
 
     def complete(self, ticket: Ticket, result: Result) -> None:
-        """An application gives the result of an earlier command that was PENDING."""
+        """Takes the result that an application gives to an earlier command, which was PENDING."""
         client_id, number = ticket
         session = self.sessions.get(client_id)
         if session is not None and number in session.waiting:
@@ -286,7 +293,7 @@ class SessionStateMachine:
     def _call_application(self, function: Callable[..., None], *args: Any) -> None:
         """Calls an application, and goes on if it raises.
 
-        An application is deterministic: it raises at this point on every server, and would again after every restart.
+        An application is deterministic: it raises in this call on every server, and would again after every restart.
         """
         try:
             function(*args)
@@ -314,10 +321,10 @@ class SessionStateMachine:
                 return Refused("UNKNOWN", f"no operation {command[0]}")
 
     def _open(self, server_id: int, client_id: str, ttl_ms: int) -> Result:
-        """Opens a session, or takes it over: the new epoch fences off the connection that had it before.
+        """Opens a session, or takes it over: the new epoch fences off the connection that had opened it before.
 
-        A session that had ended begins anew above its former last number. Its former results are gone, so the fate of
-        a number up to there is unknown.
+        If a session of this client id has ended, the new one starts above its last number. The results of the ended
+        session are gone, so the fate of a number up to its last number is unknown.
         """
         session = self.sessions.get(client_id)
         resumed = session is not None
@@ -358,7 +365,7 @@ class SessionStateMachine:
         return Done()
 
     def _forget_closed_sessions(self) -> None:
-        """Departure 33: forgets sessions that ended more than a horizon ago; no update can repeat their numbers."""
+        """Departure 33: forgets sessions that ended more than a horizon ago: updates with their numbers are too old."""
         while self._closed:
             client_id, (_, closed_at) = next(iter(self._closed.items()))
             if closed_at >= self._seq - self._horizon_slots:

@@ -1,9 +1,9 @@
 """Submission: the commands of this server's clients on their way through the log, and their results on the way back.
 
-Commands go down: a connection puts them into the bundler of its session and calls `mark_ready`; at the end of the
-reactor's present iteration all bundlers that are ready are introduced together, in as few updates as possible. Results
-come back up: the state machine tells of each bundle that has run, the bundler hands the results to the call-backs of
-its parts, and the session's next bundle follows at the end of the turn.
+Commands go down: a connection puts them into the bundler of its session and calls `mark_ready`. In the reactor's next
+iteration the bundles of all bundlers that are ready are introduced together, in as few updates as possible. Results
+come back up: the state machine calls `executed` for each bundle that has run, the bundler hands the results to the
+call-backs of its parts, and the session's next bundle is introduced at the end of the turn.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Submitter(Protocol):
     bundler: Bundler
 
     def completed(self, number: int, result: Result) -> None:
-        """In a turn: a command that was PENDING has its result."""
+        """Called in a turn, when a command of the session that was PENDING has its result."""
 
     def session_ended(self, refusal: Refused) -> None:
-        """In a turn: the session was taken over, closed or expired."""
+        """Called in a turn, when the session was taken over, closed or expired."""
 
 
 class Submission:
-    """Every session that a client of this server speaks for, and the server's own session."""
+    """The bundlers of all sessions that have a connection here, and of the server's own session."""
 
     def __init__(
         self,
@@ -48,7 +48,8 @@ class Submission:
         clock: IReactorTime,
         abandoned_max: int,
     ) -> None:
-        """`abandoned_max` is the number of bundles of disconnected clients beyond which new commands are refused."""
+        """`abandoned_max` is the number of outstanding bundles of sessions without a connection from which on new
+        commands are refused."""
         self._replica = replica
         self._machine = machine
         self._clock = clock
@@ -63,13 +64,13 @@ class Submission:
         self._bundlers: dict[Bundler, None] = {self._own: None}
         """All bundlers that may have an outstanding bundle."""
         self._abandoned: set[Bundler] = set()
-        """The bundlers among them that no connection speaks for any more."""
+        """The bundlers of sessions whose connection was lost, or has changed to another session."""
         self._ready: dict[Bundler, None] = {}
-        """Bundlers to introduce at the end of the iteration, in the order in which they became ready."""
+        """Bundlers whose next bundle is introduced in the next iteration, in the order in which they became ready."""
         self._unloaded: list[Bundler] = []
         """Bundlers with waiting parts whose outstanding bundle was executed, or found too old, in the present turn."""
         self._reads: list[Callable[[bool], None]] = []
-        """Reads to begin at the end of the iteration (Departure 24)."""
+        """Call-backs of the reads that begin in the next iteration (Departure 24)."""
         self._introduction: IDelayedCall | None = None
 
     def close(self) -> None:
@@ -78,31 +79,31 @@ class Submission:
 
     @property
     def idle(self) -> bool:
-        """No command and no read is under way."""
+        """True if no command and no read is under way."""
         reading = self._reads or self._replica.reads.under_way
         return not reading and all(bundler.idle for bundler in self._bundlers)
 
     @property
     def is_busy(self) -> bool:
-        """Too many bundles of disconnected clients are outstanding: without a majority none of them comes back."""
+        """True if too many bundles of sessions without a connection are outstanding, as happens without a majority."""
         return len(self._abandoned) >= self._abandoned_max
 
     def speaks_for(self, client_id: str, epoch: int) -> bool:
-        """True if a client of this server is connected and speaks for this session under this epoch."""
+        """True if a connection of this server has opened the session under `epoch`, and is still connected."""
         submitter = self._submitters.get(client_id)
         return submitter is not None and submitter.epoch == epoch
 
     # ------------------------------------------------------------------ commands on their way down
 
     def attach(self, submitter: Submitter) -> None:
-        """From now on this connection speaks for its session."""
+        """Registers a connection as the one that submits commands of its session and gets their results."""
         self._bundlers[submitter.bundler] = None
         self._submitters[submitter.client_id] = submitter
 
     def detach(self, submitter: Submitter) -> None:
-        """The connection speaks for its session no more: drop its waiting parts, and only await its outstanding bundle.
+        """Ends the registration of a connection that was lost, or that changes to another session.
 
-        The connection may be gone, or about to speak for another session.
+        The waiting parts of its session are dropped; the outstanding bundle still gets its results.
         """
         if self._submitters.get(submitter.client_id) is submitter:
             del self._submitters[submitter.client_id]
@@ -113,36 +114,37 @@ class Submission:
             self._retire(bundler)
 
     def submit_operation(self, command: Command, on_result: Callable[[Any], None] = nothing) -> None:
-        """Submits an operation of the server's own session: it opens, closes or expires the session of a client."""
+        """Submits an operation of the server's own session, which opens, closes or expires a client's session."""
         entry = bundle.encode_entries([(0, command)])
         self._own.add(BundlePart((0,), entry, self._clock.seconds(), lambda results: on_result(results[0])))
         self.mark_ready(self._own)
 
     def mark_ready(self, bundler: Bundler) -> None:
-        """Introduces the bundler's next bundle together with those of all others that become ready in this iteration.
+        """Introduces the bundler's next bundle in the next iteration, together with those of all other ready bundlers.
 
-        A bundler with an outstanding bundle is not marked: its next bundle follows when that one comes back.
+        A bundler with an outstanding bundle is not marked: its next bundle follows when that bundle has its results.
         """
         if not bundler.outstanding:
             self._ready[bundler] = None
             self._introduce_soon()
 
     def begin_read(self, on_decided: Callable[[bool], None]) -> None:
-        """Calls `on_decided` in a turn: with True when this server may answer a question asked now from its own state.
+        """Begins a read: calls `on_decided`, in a turn, when it is decided how to answer a question that is asked now.
 
-        With False the question has to go through the log.
+        With True this server may answer from its own state at that time; with False the caller has to put the question
+        through the log.
         """
         self._reads.append(on_decided)
         self._introduce_soon()
 
     def refuse_operations_submitted_before(self, oldest: float) -> None:
-        """In a turn: operations of the server's own session go unanswered no longer than `request_seconds`, either."""
+        """Refuses, in a turn, the operations of the server's own session that were submitted before `oldest`."""
         self._own.refuse_submitted_before(oldest)
 
     def _retire(self, bundler: Bundler) -> None:
-        """The last bundle of a session that no connection speaks for has come back.
+        """Forgets the bundler of a session without a connection, when its last bundle has its results.
 
-        An anonymous session is closed now and not before: that bundle may have been the one that opened it.
+        An anonymous session is closed now and not before: that last bundle may have been the one that opened it.
         """
         self._abandoned.discard(bundler)
         self._bundlers.pop(bundler, None)
@@ -172,10 +174,10 @@ class Submission:
     # ------------------------------------------------------------------ results on their way up
 
     def executed(self, update: ClientUpdate, position: int, results: Sequence[Any]) -> None:
-        """In a turn: the bundle at `position` of an update has run. After the update's last bundle, those that wait
-        for it may follow.
+        """Passes on, in a turn, the results of the bundle at `position` of an update of this server.
 
-        An update of a former incarnation of this server runs as well, but its clients are gone: there is nothing to do.
+        After the last bundle of the update, the next bundles of its sessions may be introduced. An update of a former
+        incarnation of this server is ignored here: it runs as well, but the connections of its clients are gone.
         """
         bundlers = self.paxos_clients.bundlers_of(update)
         if not bundlers:
@@ -187,31 +189,31 @@ class Submission:
             self._end_update(update)
 
     def too_old(self, update: ClientUpdate) -> None:
-        """In a turn: an update was ordered beyond its horizon, so no server has executed it.
+        """Refuses, in a turn, all commands of an update that was ordered beyond its horizon: no server executes it.
 
-        An update that has not run does not count as executed: it may be ordered, and told to be too old, once more.
-        By then it is not outstanding any more, and nothing happens.
+        The update may be ordered, and this method called, once more. By then it is no longer outstanding, and nothing
+        happens.
         """
         for bundler in self.paxos_clients.bundlers_of(update):
             bundler.too_old()
         self._end_update(update)
 
     def completed(self, client_id: str, number: int, result: Result) -> None:
-        """In a turn: a command of a session that was PENDING has its result."""
+        """Passes on, in a turn, the result of a command that was PENDING, if its session has a connection here."""
         submitter = self._submitters.get(client_id)
         if submitter is not None:
             submitter.completed(number, result)
 
     def session_ended(self, client_id: str, epoch: int, refusal: Refused) -> None:
-        """In a turn: a session is no longer open under `epoch`."""
+        """Tells the session's connection here, if there is one, in a turn, that `epoch` is over (see `Submitter`)."""
         submitter = self._submitters.get(client_id)
         if submitter is not None and submitter.epoch == epoch:
             submitter.session_ended(refusal)
 
     def introduce_unloaded(self) -> None:
-        """At the end of a turn: introduces all bundles that waited for updates which this turn has executed.
+        """At the end of a turn: introduces the next bundles of all sessions whose bundle this turn has executed.
 
-        One call for all of them keeps sessions together that are busy at the same time.
+        They are introduced together, so sessions that are busy at the same time go on sharing updates.
         """
         if self._unloaded:
             unloaded, self._unloaded = self._unloaded, []

@@ -1,4 +1,4 @@
-"""Subscription: delivers an event log to one client (LISTEN), every event once, in order, as fast as it reads."""
+"""Subscription: delivers an event log to one client (LISTEN): each event once, in order, as fast as it reads them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from twisted.logger import Logger
 from pfsb.applications.interfaces import Event
 
 EVENTS_AT_ONCE = 64
-"""Maximum number of events that are fetched from the log at once."""
+"""Maximum number of events that a subscription fetches from the event log at once."""
 
 
 class Subscription:
-    """A cursor into the log. A subscription needs no queue of its own: events that are not delivered are in the log."""
+    """A cursor of one client into an event log. It needs no queue: events that are not delivered yet are in the log."""
 
     _log = Logger()
 
@@ -36,7 +36,7 @@ class Subscription:
         return self._next
 
     def release(self, length: int) -> None:
-        """Events up to number `length` may be delivered: the updates that caused them are on disk."""
+        """Delivers events up to number `length`, since the records of the turns that caused them are on disk."""
         self._released = max(self._released, length)
         self._deliver_events()
 
@@ -53,7 +53,7 @@ class Subscription:
 
     def _deliver_events(self) -> None:
         if self._is_delivering:
-            return  # `deliver` has paused and resumed this subscription; the loop of the outer call goes on
+            return  # `deliver` has called `resume`: the loop of the outer call goes on delivering
         self._is_delivering = True
         try:
             while self._may_deliver():
@@ -67,7 +67,7 @@ class Subscription:
             self._is_delivering = False
 
     def _deliver_event(self, event: Event) -> None:
-        """Ends the subscription if the subscriber raises: it would have a gap. Other subscribers are not affected."""
+        """Delivers one event. If the call-back raises, the subscription ends, since the client would miss the event."""
         try:
             self._deliver(event)
         except Exception:

@@ -27,13 +27,13 @@ STATUS_OF: Final = {
     "SHUTDOWN": 503,
     "UNAVAILABLE": 503,
 }
-"""HTTP status by code of a refusal: all codes of the line protocol, and METHOD and MEDIATYPE, which only HTTP has."""
+"""Code of a refusal -> HTTP status: all codes of the line protocol, and METHOD and MEDIATYPE, which only HTTP has."""
 
 JSON_TYPE: Final = "application/json; charset=utf-8"
 
 
 class NotAllowed(BadRequest):
-    """The resource exists, but does not take this method."""
+    """Raised when a resource exists, but does not take the request's method; `allowed` lists those that it takes."""
 
     def __init__(self, allowed: str) -> None:
         super().__init__(f"this resource takes {allowed}", "METHOD")
@@ -51,7 +51,7 @@ def error_content(refused: Refused) -> dict[str, Any]:
 
 
 def done_content(done: Done) -> dict[str, Any]:
-    """The JSON of a reply: its fields by name, and its rows, if it can have any, as `rows`."""
+    """The JSON of a result: its fields by name; and `rows`, a list, if the result has rows or a count of them."""
     content = object_of(done.fields)
     if done.rows or "count" in content:
         content["rows"] = [object_of(row) for row in done.rows]

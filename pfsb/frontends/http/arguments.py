@@ -1,4 +1,4 @@
-"""Parses the path, the query, the headers and the body of a request. Anything wrong raises `BadRequest`."""
+"""Parses the path, the query, the headers and the body of a request. Raises `BadRequest` if one of them is wrong."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def path_segments(uri: bytes) -> list[str]:
     """Split a path at its slashes and decode the parts: `/v1/kv/a%2Fb` is v1, kv, a/b. Raises `BadRequest`."""
     path = uri.partition(b"?")[0]
     if not path.startswith(b"/"):
-        path = b"/" + path.partition(b"://")[2].partition(b"/")[2]  # RFC 9112 3.2.2: a server takes a whole URI, too
+        path = b"/" + path.partition(b"://")[2].partition(b"/")[2]  # RFC 9112 3.2.2: accept a whole URI, too
     return [_decoded(unquote_to_bytes(segment), "the path") for segment in path[1:].split(b"/")]
 
 
@@ -41,13 +41,13 @@ def _decoded(data: bytes, what: str) -> str:
 
 @define
 class Query:
-    """The parameters after the question mark. A handler takes those that it knows; `refuse_more` refuses the others."""
+    """The parameters after a URI's question mark. Handlers take those that they know; `refuse_more` refuses others."""
 
     _values: dict[str, list[str]]
 
     @classmethod
     def parse(cls, uri: bytes) -> Query:
-        """Raises `BadRequest` for anything but percent-encoded UTF-8."""
+        """Parse a URI's query. Raises `BadRequest` if it is not percent-encoded UTF-8, or has too many parameters."""
         text = _decoded(uri.partition(b"?")[2], "the query")
         values: dict[str, list[str]] = {}
         try:
@@ -61,7 +61,7 @@ class Query:
         return cls(values)
 
     def take(self, name: str) -> str | None:
-        """The one value of a parameter; None if it is not given."""
+        """The value of a parameter; None if it is not given. Raises `BadRequest` if it is given more than once."""
         values = self._values.pop(name, [])
         if len(values) > 1:
             raise BadRequest(f"{name}= is given {len(values)} times, once is right")
@@ -79,7 +79,7 @@ class Query:
         return level
 
     def options(self, *names: str) -> list[str]:
-        """The parameters that are given, as the applications' commands take them: `limit=10`."""
+        """The given ones among the named parameters, in the form that the applications' commands take: `limit=10`."""
         found = [(name, self.take(name)) for name in names]
         return [f"{name}={value}" for name, value in found if value is not None]
 
@@ -90,7 +90,7 @@ class Query:
 
 @define
 class ClientHeaders:
-    """The client that a request comes from, as its headers say."""
+    """The headers of a request that begin with `Pfsb-`: client id, command number, ttl and revision."""
 
     client_id: str | None = None
     number: int | None = None
@@ -100,7 +100,7 @@ class ClientHeaders:
 
     @classmethod
     def parse(cls, headers: Headers) -> ClientHeaders:
-        """Raises `BadRequest`."""
+        """Parse the headers. Raises `BadRequest`."""
         client_id = _header(headers, "Pfsb-Client")
         if client_id is not None:
             check_client_id(client_id, "Pfsb-Client: alice")
@@ -133,14 +133,14 @@ def _whole_header(headers: Headers, name: str, least: int, most: int) -> int | N
 
 @define
 class Body:
-    """A JSON object. A handler takes the members that it knows; `refuse_more` refuses the others."""
+    """A request's body, a JSON object. A handler takes the members that it knows; `refuse_more` refuses the others."""
 
     _members: dict[str, Any]
     _known: list[str] = field(factory=list)
 
     @classmethod
     def parse(cls, data: bytes) -> Body:
-        """Raises `BadRequest`. A request without a body is treated as if it had an empty object."""
+        """Parse a body. A request without a body is treated as if it had an empty object. Raises `BadRequest`."""
         if not data:
             return cls({})
         try:
@@ -160,7 +160,7 @@ class Body:
         return found
 
     def text_or_null(self, name: str) -> str | None:
-        """A member that must be there, and may be `null`."""
+        """The value of a member that must be there: a string, or None for `null`."""
         if name in self._members and self._members[name] is None:
             self._known.append(name)
             del self._members[name]
@@ -178,7 +178,7 @@ class Body:
         return found
 
     def number(self, name: str) -> float | None:
-        """A member that is a number; None if it is not given."""
+        """The value of a member that is a number; None if the member is not there."""
         if self._is_absent(name):
             return None
         try:
@@ -187,7 +187,7 @@ class Body:
             raise BadRequest(f"{quoted(name)} is too large") from None
 
     def texts(self, name: str) -> Mapping[str, str]:
-        """A member that is an object whose values are strings."""
+        """The value of a member that must be there, an object whose values are strings."""
         found: Mapping[str, Any] = self._take(name, dict, "an object")
         for key, value in found.items():
             if not isinstance(value, str):

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
 EVENTS_TYPE: Final = "text/event-stream; charset=utf-8"
 HEARTBEAT_SECONDS: Final = 15.0
-"""How long a stream may be silent: a comment keeps proxies from closing it, and shows whether the client is there."""
+"""Seconds between two comments that are written to a stream of events.
+
+They keep proxies from closing a stream in which nothing happens, and show whether the client is still there.
+"""
 HELD_BACK_MAX: Final = 128
-"""Maximum number of session events that wait for a client that does not read; with one more its stream ends."""
+"""Maximum number of session events that are kept for a client that does not read; one more ends the client's stream."""
 CHAT: Final = "LISTEN"
 
 
@@ -42,7 +45,10 @@ def say(request: PfsbRequest) -> None:
 
 
 def follow(request: PfsbRequest) -> None:
-    """Send events (WHATWG HTML, 9.2): chat lines, and the locks and the end of the session of the client that asks."""
+    """Begin a stream of events (WHATWG HTML, 9.2) to the client: the lines of the chat.
+
+    A client with a client id is also told which locks its session is granted, and when its session ends.
+    """
     first = _first_line(request)
     client_id = request.query.take("client")
     request.query.refuse_more()
@@ -59,9 +65,10 @@ def follow(request: PfsbRequest) -> None:
 
 
 def _first_line(request: PfsbRequest) -> int:
-    """The chat line to begin with; 0: the next one to come.
+    """The number of the chat line with which a stream begins; 0 stands for the next line to come.
 
-    A browser that reconnects repeats the URL and adds the last line that it has seen: the latter counts.
+    A browser that reconnects repeats the URL, with its `from=`, and adds the number of the last line that it has seen
+    (Last-Event-ID): then the stream continues after that line.
     """
     first = _number("from=", request.query.take("from"), 1)
     headers = request.requestHeaders.getRawHeaders(b"Last-Event-ID") or [b""]
@@ -80,7 +87,10 @@ def _number(what: str, text: str | None, least: int) -> int | None:
 
 @implementer(IPushProducer)
 class EventStream:
-    """The stream of one client. Chat lines that the client does not read stay in the log and need no memory here."""
+    """The stream of events to one client.
+
+    While the client does not read, chat lines stay in the application's log, and need no memory here.
+    """
 
     def __init__(self, request: PfsbRequest, client_id: str | None) -> None:
         self._request = request
@@ -102,7 +112,7 @@ class EventStream:
         if self._paused:
             subscription.pause()
         if not first:
-            # A client that is cut off before the first line then resumes at the right place.
+            # Tell the client its place in the log, in case the stream breaks off before the first line.
             self._request.write(b"id: %d\n\n" % (subscription.next - 1))
 
     def pauseProducing(self) -> None:

@@ -37,7 +37,7 @@ def delete_key(request: PfsbRequest, key: str) -> None:
 
 
 def patch_key(request: PfsbRequest, key: str) -> None:
-    """Change a value depending on the one that is there."""
+    """Change a key's value by an operation that depends on the old value (INCR, APPEND, CAS) or by PUTHASH."""
     request.query.refuse_more()
     body = request.body()
     operation = body.text("op")
@@ -63,7 +63,7 @@ _OPERATIONS: Final[dict[str, tuple[str, Callable[[Body], list[str]]]]] = {
 
 
 def get_many(request: PfsbRequest) -> None:
-    """Read the keys that are named, or a range of keys."""
+    """Read several keys: those that the query names, or a range of keys."""
     query = request.query
     level = query.take_read_level()
     keys = query.take_all("key")
@@ -81,7 +81,7 @@ def get_many(request: PfsbRequest) -> None:
 
 
 def put_many(request: PfsbRequest) -> None:
-    """Write all entries, or none."""
+    """Write several keys: all that the body lists, or none of them."""
     request.query.refuse_more()
     body = request.body()
     entries = body.texts("put")

@@ -15,7 +15,7 @@ def get_locks(request: PfsbRequest) -> None:
 
 
 def take_lock(request: PfsbRequest, name: str) -> None:
-    """Take a lock; without `wait` it is granted now or not at all."""
+    """Take a lock. If the body has no `wait`, a lock that is held is refused at once."""
     request.query.refuse_more()
     body = request.body()
     wait_seconds = body.number("wait")
@@ -35,7 +35,7 @@ def release_lock(request: PfsbRequest, name: str) -> None:
 
 
 def open_session(request: PfsbRequest) -> None:
-    """Open the client's session (HELLO), and tell the last command number that it has used."""
+    """Open the client's session (HELLO), and answer with the highest command number that has been used in it."""
     request.query.refuse_more()
     request.refuse_body()
 

@@ -1,4 +1,4 @@
-"""The HTTP port of a server: its connections, how many there may be, and how much they may send. See docs/http.rst."""
+"""The HTTP port of a server: makes connections, and limits their number and the size of requests. See docs/http.rst."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from pfsb.server import Server
 
 IDLE_SECONDS: Final = 60
-"""How long a connection may be without a request before it is closed."""
+"""How long, in seconds, a connection may be without a request before it is closed."""
 LEAVE_SECONDS: Final = 2.0
-"""How long a client may take to read its last answer when the server stops."""
+"""How long, in seconds, a client may take to read its last answer before a connection that ends is aborted."""
 
 
 class Channel(http.HTTPChannel):
-    """One connection of a client."""
+    """One HTTP connection of a client, whose requests are `PfsbRequest`."""
 
     factory: HTTPSite
     _counted = False
@@ -56,7 +56,7 @@ class Channel(http.HTTPChannel):
     def headerReceived(self, line: bytes) -> bool:
         try:
             return bool(super().headerReceived(line))
-        except ValueError:  # a Content-Length of thousands of digits
+        except ValueError:  # raised for a Content-Length of thousands of digits
             self._respondToBadRequestAndDisconnect()
             return False
 
@@ -64,7 +64,10 @@ class Channel(http.HTTPChannel):
         self.cut_off(Refused("TOOLARGE", f"request line and headers may have {self.totalHeadersSize} bytes together"))
 
     def cut_off(self, refused: Refused, status: int | None = None) -> None:
-        """Answer at once, before requests that came earlier, and end the connection; nothing more is read from it."""
+        """Write a refusal at once, and end the connection without reading any more from it.
+
+        The refusal does not wait for the answers to earlier requests of the connection.
+        """
         status = status_of(refused) if status is None else status
         content = encoded(error_content(refused))
         headers = (
@@ -83,12 +86,12 @@ class Channel(http.HTTPChannel):
         self.callLater(LEAVE_SECONDS, partial(_abort, transport))
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        """Answer bytes that are no HTTP: Twisted calls this."""
+        """Called by Twisted: refuse bytes that are no HTTP request."""
         self.cut_off(Refused("BADREQUEST", "that is no HTTP request that this server understands"))
 
 
 def _abort(transport: Any) -> None:
-    """Close the connection without waiting for the client; a transport that is closed ignores this."""
+    """Close a connection without waiting for the client to read. Does nothing if the connection is closed."""
     transport.abortConnection()
 
 
@@ -108,24 +111,24 @@ class HTTPSite(http.HTTPFactory):
         self.sessions = HTTPSessions(server, clock)
         self.channels: dict[Channel, None] = {}
         self.streams: dict[Callable[[], None], None] = {}
-        """Functions that end the answers which have no end of their own."""
+        """For each open stream of events, a function that ends it."""
         self.answered: Counter[tuple[str, int]] = Counter()
-        """Number of answers by method and status."""
+        """(method, status) -> number of answers, for /metrics."""
         self.connections_max = server.config.limits.connections
         self.body_bytes_max = server.config.limits.command_bytes
 
     def startFactory(self) -> None:
-        """Open no access log: /metrics counts the answers."""
+        """Called by Twisted, whose own method opens an access log. No log is written: /metrics counts the answers."""
 
     def log(self, request: http.Request) -> None:
         self.count(request.method.decode("latin-1"), request.code)
 
     def count(self, method: str, status: int) -> None:
-        """Count an answer. Unknown methods share one counter, or clients could make any number of counters."""
+        """Count an answer. Unknown methods share one counter: otherwise clients could fill the memory with counters."""
         self.answered[method if method in _METHODS else "-", status] += 1
 
     def handle(self, request: PfsbRequest) -> None:
-        """Find the resource that is asked for, and let it handle the request. Raises `BadRequest`."""
+        """Find the handler for the request's path and method, and call it. Raises `BadRequest`."""
         handler, words = find_handler(request.method, path_segments(request.uri))
         handler(request, *words)
 

@@ -1,4 +1,4 @@
-"""One HTTP request and its one answer."""
+"""PfsbRequest: one HTTP request and its one answer."""
 
 from __future__ import annotations
 
@@ -29,42 +29,44 @@ if TYPE_CHECKING:
     from pfsb.server import Server
 
 Shape = Callable[[Done], Mapping[str, Any]]
-"""Makes the content of an answer."""
+"""Function that makes the JSON content of an answer from the result of a command."""
 
 DISCARDED_BYTES_MAX: Final = 1_048_576
-"""Size up to which a body that is too large is read and thrown away, so that the client can read the refusal.
+"""Number of bytes up to which a body that is too large is read, and thrown away.
 
-The connection of a client that sends more is closed after the refusal.
+Many clients read a refusal only when they have sent their body. The connection of a client whose body is larger than
+this is closed after the refusal.
 """
 _JSON: Final = "application/json"
 
 
 class Site(Protocol):
-    """Everything that a request asks of the port that it came to; `pfsb.frontends.http.protocol.HTTPSite` is one."""
+    """The part of the HTTP port that its requests use. `pfsb.frontends.http.protocol.HTTPSite` implements it."""
 
     server: Server
     clock: IReactorTime
     sessions: HTTPSessions
     iteration_end: EndOfIteration
-    """Answers are sent at the end of the reactor's iteration."""
+    """Calls functions at the end of the reactor's present iteration; requests send their answers then."""
     streams: dict[Callable[[], None], None]
-    """Functions that end the answers which have no end of their own, for the stop of the server."""
+    """For each open stream of events, a function that ends it (a dict for its order). A server that stops calls all."""
     metrics: Callable[[], bytes]
-    """Renders the resource /metrics."""
+    """Function that renders the content of the resource /metrics."""
     body_bytes_max: int
 
     def handle(self, request: PfsbRequest) -> None:
-        """Find the resource that is asked for, and let it handle the request. Raises `BadRequest`."""
+        """Find the handler for the request's path and method, and call it. Raises `BadRequest`."""
 
     def too_large(self) -> Refused:
         """The refusal of a body with more than `body_bytes_max` bytes."""
 
 
 class PfsbRequest(http.Request):
-    """Takes the request apart, and sends the answer: once, at the end of the reactor's iteration.
+    """One HTTP request: it is parsed, handled, and answered once, at the end of the reactor's iteration.
 
-    By then `RevisionWaiters.told` has reached every revision that the answer shows, and the handler of a pipelined
-    request does not run inside the handler of the one before.
+    The answer is not sent earlier for two reasons. At the end of the iteration, `RevisionWaiters.told`, which becomes
+    the header Pfsb-Revision, includes every command whose effect the answer shows. And when an answer is sent, Twisted
+    handles the next pipelined request, which must not happen inside the handler of this one.
     """
 
     site: Site
@@ -80,7 +82,7 @@ class PfsbRequest(http.Request):
     # ------------------------------------------------------------------ called by the channel
 
     def gotLength(self, length: int | None) -> None:
-        """Keep the body in memory, whatever length is announced: no more than `body_bytes_max` of it is kept."""
+        """Twisted tells the body's length: keep the body in memory, since no more than `body_bytes_max` is kept."""
         self.content = BytesIO()
 
     def handleContentChunk(self, data: bytes) -> None:
@@ -92,7 +94,7 @@ class PfsbRequest(http.Request):
             channel.cut_off(self.site.too_large())
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Do as Twisted does, without its parsing of forms, which no resource takes."""
+        """Twisted has read the whole request: handle it. Unlike Twisted's own method, this one parses no forms."""
         self.method, self.uri, self.clientproto = command, path, version
         assert self.content is not None
         self.content.seek(0)
@@ -127,7 +129,8 @@ class PfsbRequest(http.Request):
     def body(self) -> Body:
         """Parse the body. Raises `BadRequest`.
 
-        A body must be declared as JSON: browsers let a form on a foreign page send other types without asking.
+        Its Content-Type must be JSON: a browser lets forms of foreign web pages send some other types to this server
+        without asking the server first.
         """
         if self._data:
             given = self.requestHeaders.getRawHeaders(b"Content-Type") or [b"none"]
@@ -141,22 +144,25 @@ class PfsbRequest(http.Request):
         self.body().refuse_more()
 
     def check(self, *parts: str) -> Command:
-        """Make a command of an application from its words. Raises `BadRequest`."""
+        """Check a command of an application, given as verb and arguments, and normalise it. Raises `BadRequest`."""
         return self.site.server.catalogue.check(parts)
 
     def change(self, command: Command, shape: Shape = done_content) -> None:
-        """Order a command that changes state, in the client's session or in an anonymous one."""
+        """Order a command that changes state, and answer with its result.
+
+        The command runs in the client's session; without a client id, in an anonymous session.
+        """
         if self.client_headers.client_id is None:
             self.site.sessions.anonymous.submit(command, self.answer_with(shape))
         else:
             self.change_in_session(command, shape)
 
     def change_in_session(self, command: Command, shape: Shape = done_content) -> None:
-        """Order a command that needs a session with a name, as locks do."""
+        """Order a command that needs the session of a client with a name, as the commands of locks do."""
         self.in_session(lambda session: self._submit(session, command, shape))
 
     def ask(self, command: Command, level: str, shape: Shape = done_content) -> None:
-        """Ask a question, at one of the read levels."""
+        """Ask a question at one of the read levels, and answer with its result."""
         answer = self.answer_with(shape)
         if level == "stale":
             self.site.sessions.anonymous.ask(command, answer)
@@ -169,7 +175,7 @@ class PfsbRequest(http.Request):
             self.in_session(lambda session: session.question(command, answer))
 
     def in_session(self, use: Callable[[NamedSession], None]) -> None:
-        """Call `use` with the client's session, once that is open at this server."""
+        """Call `use` with the client's session once it is open at this server. Refuse the request if opening fails."""
         headers = self.client_headers
         if headers.client_id is None:
             raise BadRequest("locks and sessions belong to a client that has a name: send Pfsb-Client: alice")
@@ -193,7 +199,7 @@ class PfsbRequest(http.Request):
         self.site.sessions.enter(headers.client_id, headers.ttl_seconds, ready, refused)
 
     def answer_with(self, shape: Shape = done_content) -> Answer:
-        """Make the callback that a command's result is given to, once."""
+        """Make the call-back that takes the result of a command, once, and answers this request with it."""
 
         def answer(result: Result) -> None:
             if isinstance(result, Refused):
@@ -212,7 +218,7 @@ class PfsbRequest(http.Request):
         self.send(encoded(error_content(refused)), JSON_TYPE, status_of(refused))
 
     def send(self, data: bytes, content_type: str, status: int = 200) -> None:
-        """Send a whole answer, unless the request has one already, or its client is gone."""
+        """Answer with these data, unless the request has an answer already, or its client is gone."""
         if self.is_unanswered:
             self._answered = True
             self.setResponseCode(status, HTTPStatus(status).phrase.encode())
@@ -223,7 +229,10 @@ class PfsbRequest(http.Request):
     # ------------------------------------------------------------------ an answer without an end
 
     def begin_stream(self, content_type: str, producer: IPushProducer, leave: Callable[[], None]) -> None:
-        """Send the headers; then the handler calls `write`. `leave` is called when either side ends the stream."""
+        """Begin an answer without an end: send its headers. Afterwards the handler calls `write` for each piece.
+
+        `leave` is called, once, when the client or the server ends the stream.
+        """
         self._answered = True
         self._end()
         self._leave_stream = leave
@@ -251,7 +260,10 @@ class PfsbRequest(http.Request):
             self.in_session(lambda session: session.ask(command, answer))
 
     def _when_seen(self, use: Callable[[], None]) -> None:
-        """Wait until this server has executed the revision that the client has seen, perhaps at another server."""
+        """Call `use` once this server has executed the revision that the client has seen, perhaps at another server.
+
+        The request is refused if that takes longer than `request_seconds`.
+        """
         seconds = self.site.server.config.limits.request_seconds
         revision = self.client_headers.revision
 
@@ -281,7 +293,7 @@ class PfsbRequest(http.Request):
             self.finish()
 
     def _end(self) -> None:
-        """Release the session, and what a stream holds: the request is answered, or its client is gone."""
+        """Leave the session and the stream of this request, if any: it is answered, or its client is gone."""
         session, self._session = self._session, None
         if session is not None:
             session.leave()

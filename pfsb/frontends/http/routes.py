@@ -10,7 +10,7 @@ from pfsb.frontends.http import chat, key_value, locks, server_info
 from pfsb.frontends.http.answers import NotAllowed
 
 Handler = Callable[..., None]
-"""Called with the request, and with the words of the path that stand for the names in braces."""
+"""Function that handles a request. It takes the request, and the part of the path that stands for a name in braces."""
 
 ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     "/": {"GET": server_info.get_page},
@@ -37,11 +37,11 @@ ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
 }
 
 _WITHOUT_END: Final = frozenset({chat.follow})
-"""Handlers of answers without an end, for which HEAD is not allowed: it would never be answered."""
+"""Handlers whose answer is a stream without an end. HEAD is not allowed for them: it would never be answered."""
 
 
 def _patterns() -> dict[tuple[Any, ...], Mapping[str, Handler]]:
-    """Handlers by parts of the path; None stands for any word."""
+    """Parts of a path -> method -> handler. Among the parts, None stands for a name in braces."""
     return {
         tuple(None if part.startswith("{") else part for part in path[1:].split("/")): methods
         for path, methods in ROUTES.items()
@@ -52,7 +52,10 @@ _PATTERNS: Final = _patterns()
 
 
 def find_handler(method: bytes, segments: list[str]) -> tuple[Handler, list[str]]:
-    """The handler, and the words for it. Raises `BadRequest`: UNKNOWN or METHOD."""
+    """The handler for a method and the parts of a path, and the parts that the handler takes as arguments.
+
+    Raises `BadRequest`, UNKNOWN or METHOD, if there is none.
+    """
     exact, words = tuple(segments), []
     methods = _PATTERNS.get(exact)
     if methods is None and segments:
@@ -67,6 +70,6 @@ def find_handler(method: bytes, segments: list[str]) -> tuple[Handler, list[str]
 
 
 def allowed(methods: Mapping[str, Handler]) -> str:
-    """The value of the header `Allow`."""
+    """The value of the header `Allow` for a resource with these methods."""
     heads = ["HEAD"] if "GET" in methods and methods["GET"] not in _WITHOUT_END else []
     return ", ".join([*methods, *heads])

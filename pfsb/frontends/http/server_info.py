@@ -33,7 +33,10 @@ def get_servers(request: PfsbRequest) -> None:
 
 
 def get_digest(request: PfsbRequest) -> None:
-    """Tell the digest of the history up to a slot, once that is executed; wait at most `request_seconds`."""
+    """Answer with the digest of the history up to a slot, once this server has executed the slot.
+
+    The request is refused if that takes longer than `request_seconds`.
+    """
     seq = request.query.take("seq")
     request.query.refuse_more()
     if seq is not None and not (seq.isascii() and seq.isdigit() and len(seq) <= 18):
@@ -78,7 +81,7 @@ def get_readiness(request: PfsbRequest) -> None:
 
 
 def unready(server: Server) -> str | None:
-    """The reason why commands sent here would not be answered soon; None if they would be."""
+    """The reason why commands sent to this server would not be answered soon; None if they would be."""
     if server.local_clients.draining:
         return "this server is stopping"
     if server.leader() is None:
@@ -102,7 +105,7 @@ def get_description(request: PfsbRequest) -> None:
 
 @cache
 def description() -> dict[str, Any]:
-    """The OpenAPI description of the HTTP port; its source is YAML."""
+    """The OpenAPI description of the HTTP port, read from openapi.yaml."""
     text = files("pfsb.frontends.http").joinpath("openapi.yaml").read_text(encoding="utf-8")
     found: dict[str, Any] = yaml.load(text, yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader)
     return found

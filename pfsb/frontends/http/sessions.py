@@ -1,9 +1,9 @@
 """Sessions for requests over HTTP: a command runs in the session of its client, or in one of a few anonymous ones.
 
 A session cannot belong to a connection, since HTTP clients use connections as they like. It belongs to a name instead:
-the first request with the header `Pfsb-Client` opens the session (HELLO) at this server, later ones use it, and it is
-closed `ttl` after the last one. A request of the same client at another server takes the session over; from then on
-commands that are still under way at this server do not run. See docs/http.rst.
+the first request with the header `Pfsb-Client` opens the session (HELLO) at this server, later requests use it, and it
+is closed when there was no request for `ttl`. A request of the same client at another server takes the session over;
+from then on commands that are still under way at this server do not run. See docs/http.rst.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     from pfsb.sessions.connection import ClientConnection
 
 ANONYMOUS_SESSIONS_MAX: Final = 8
-"""Maximum number of anonymous sessions. Each has one bundle under way, so a few of them fill the leader's batches."""
+"""Maximum number of anonymous sessions at a server.
+
+Each session has at most one bundle under way. This number of sessions is enough to fill the leader's batches.
+"""
 
 Granted = Callable[[str, int], None]
-"""Called with the name and the token of a lock that was granted to the session."""
+"""Call-back for a lock that was granted to a session: takes the name and the token of the lock."""
 
 
 def ask(server: Server, connection: ClientConnection, command: Command, answer: Answer) -> None:
-    """Ask a question that is answered from this server's own state."""
+    """Ask a question that is answered from this server's own state, at once."""
     if server.local_clients.draining:
         answer(SHUTDOWN)
         return
@@ -40,7 +43,7 @@ def ask(server: Server, connection: ClientConnection, command: Command, answer: 
 
 
 def submit(connection: ClientConnection, number: int | None, command: Command, answer: Answer) -> None:
-    """Order a command. An exception means that the command cannot be encoded, and so has had no effect."""
+    """Order a command, or refuse it if it cannot be encoded. `answer` is called with the result."""
     try:
         connection.submit(number, command, answer)
     except Exception as error:
@@ -49,14 +52,17 @@ def submit(connection: ClientConnection, number: int | None, command: Command, a
 
 @define(eq=False)
 class AnonymousSession:
-    """One of the sessions that are shared by requests without `Pfsb-Client`."""
+    """One of the sessions that requests without the header `Pfsb-Client` share."""
 
     connection: ClientConnection
     unanswered: int = 0
     over: bool = False
 
     def counted(self, answer: Answer) -> Answer:
-        """Wrap `answer` so that commands are counted, and a session that is over ends after its last answer."""
+        """Wrap `answer` for a request of this session, so that unanswered requests are counted.
+
+        A session that is over lets go of its connection after the last answer.
+        """
         self.unanswered += 1
 
         def answered(result: Result) -> None:
@@ -69,7 +75,7 @@ class AnonymousSession:
 
 
 class AnonymousSessionPool:
-    """The anonymous sessions. A further one is opened when each of those there are has a command under way."""
+    """The anonymous sessions of the HTTP port. One more is opened when all of them have requests under way."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -91,7 +97,10 @@ class AnonymousSessionPool:
 
     def _new_member(self) -> AnonymousSession:
         def ended(_code: str, _text: str) -> None:
-            """The session expired while this server was cut off; commands under way are still answered."""
+            """Takes a session out of the pool when it has expired, which happens while this server is cut off.
+
+            Commands under way in the session are still answered.
+            """
             self._members.remove(member)
             member.over = True
             if not member.unanswered:
@@ -104,17 +113,17 @@ class AnonymousSessionPool:
 
 @define(eq=False)
 class NamedSession:
-    """The session of one client id, from its HELLO at this server until it is taken over, expires or is left alone."""
+    """The session of one client id, from its HELLO at this server until it is closed, taken over or has expired."""
 
     _sessions: HTTPSessions
     client_id: str
     ttl_seconds: int
     epoch: int = field(init=False, default=0)
-    """0 until the session is open."""
+    """The epoch of the session; 0 until it is open."""
     resumed: bool = field(init=False, default=False)
-    """HELLO found the session alive: its locks are still held."""
+    """True if HELLO found the session alive, so that its locks are still held; False if HELLO made a new session."""
     _is_new_here: bool = field(init=False, default=True)
-    """No request has used the session at this server yet."""
+    """True until the requests that wait for HELLO have begun to use the session."""
     _connection: ClientConnection = field(init=False)
     highest: int = field(init=False, default=0)
     """The highest command number that has been used in the session."""
@@ -124,7 +133,7 @@ class NamedSession:
     _entering: list[tuple[Callable[[NamedSession], None], Answer]] = field(init=False, factory=list)
     _idle: IDelayedCall | None = field(init=False, default=None)
     over: bool = field(init=False, default=False)
-    """The session takes no more requests; the next request of the client opens another one."""
+    """True once the session takes no more requests: the next request of its client opens another one."""
 
     def open(self) -> None:
         self._connection = self._sessions.server.local_clients.connect(self._ended)
@@ -134,7 +143,10 @@ class NamedSession:
             self._opened(refusal(error))
 
     def enter(self, ready: Callable[[NamedSession], None], refused: Answer) -> None:
-        """Call `ready(session)` once the session is open, or `refused(Refused)`. One `leave` is due after `ready`."""
+        """Call `ready(session)` once the session is open, or else `refused(Refused)`.
+
+        After `ready` the caller must call `leave`, once.
+        """
         self._users += 1
         if self._idle is not None:
             self._idle.cancel()
@@ -145,7 +157,7 @@ class NamedSession:
             self._entering.append((ready, refused))
 
     def leave(self) -> None:
-        """A request that uses the session is answered, or its client is gone."""
+        """Must be called when a request that has entered the session is answered, or its client is gone."""
         self._users -= 1
         if self._users:
             return
@@ -155,12 +167,12 @@ class NamedSession:
             self._start_idle_timer()
 
     def heard(self) -> None:
-        """The client is alive although it sent no request: `ttl` begins anew."""
+        """Begin `ttl` anew: a stream of the client's has ended, so the client was alive although it sent no request."""
         if self._idle is not None:
             self._idle.reset(self.ttl_seconds)
 
     def how_opened(self) -> str:
-        """The value of the header `Pfsb-Session`; `new` means that locks of an earlier session are lost."""
+        """The value of the header `Pfsb-Session`; `new` tells the client that locks of an earlier session are lost."""
         if not self._is_new_here:
             return "kept"
         return "resumed" if self.resumed else "new"
@@ -168,9 +180,10 @@ class NamedSession:
     # ------------------------------------------------------------------ commands
 
     def submit(self, number: int | None, command: Command, answer: Answer) -> int:
-        """Order a command; a number runs once, and None stands for the next one. Returns the number.
+        """Order a command; `number` None stands for the next command number. Returns the number.
 
-        Every number is given here and none by the connection, so that the client can be told which one it was.
+        A number runs at most once. The next number is chosen here, and not by the `ClientConnection`, so that the
+        client can be told which one its command has.
         """
         is_used = number is not None and number <= self.highest
         number = self.highest + 1 if number is None else number
@@ -195,7 +208,7 @@ class NamedSession:
         ask(self._sessions.server, self._connection, command, answer)
 
     def close(self, answer: Answer) -> None:
-        """Close the session (BYE), which frees its locks. `answer` is given the result."""
+        """Close the session (BYE), which frees its locks. `answer` is called with the result."""
         self.over = True
         self._sessions.forget(self)
         self._sessions.ended(self.client_id, "closed")
@@ -205,7 +218,10 @@ class NamedSession:
             answer(refusal(error))
 
     def _noting(self, answer: Answer) -> Answer:
-        """Wrap `answer`, so that listeners hear of a lock that was granted: the request may be gone by then."""
+        """Wrap `answer`, so that the client's streams of events, too, tell it which lock it was granted.
+
+        The request that asked for the lock may be gone by then.
+        """
         self._unanswered += 1
 
         def answered(result: Result) -> None:
@@ -237,7 +253,10 @@ class NamedSession:
         self._is_new_here = False
 
     def _take_up_waits(self) -> None:
-        """Repeat the LOCKs that wait since the session was elsewhere: then this server reports their results."""
+        """Repeat the numbers of LOCKs that wait since the session was at another server: the results then come here.
+
+        A repeated number does not run again, so the arguments of LOCK do not matter.
+        """
         for number in self._sessions.server.waiting(self.client_id):
             submit(self._connection, number, ("LOCK", "", 0), self._noting(lambda _result: None))
 
@@ -256,7 +275,10 @@ class NamedSession:
         self._idle = self._sessions.clock.callLater(self.ttl_seconds, self._idle_too_long)
 
     def _idle_too_long(self) -> None:
-        """Close the session: the client was silent for `ttl`. If the BYE fails, the session expires in the end."""
+        """Close the session, since the client was silent for `ttl`; but not while the client has a stream of events.
+
+        If the BYE fails, the session expires later.
+        """
         self._idle = None
         if self._sessions.has_listener(self.client_id):
             self._start_idle_timer()
@@ -265,7 +287,7 @@ class NamedSession:
 
 
 class HTTPSessions:
-    """The sessions of this server's HTTP port."""
+    """The sessions of this server's HTTP port, and the streams of events that are told about them (listeners)."""
 
     def __init__(self, server: Server, clock: IReactorTime) -> None:
         self.server = server
@@ -278,7 +300,7 @@ class HTTPSessions:
         return len(self._named)
 
     def enter(self, client_id: str, ttl_seconds: int, ready: Callable[[NamedSession], None], refused: Answer) -> None:
-        """Call `ready(session)` when the client's session is open here, or `refused(Refused)`."""
+        """Call `ready(session)` when the client's session is open at this server, or else `refused(Refused)`."""
         session = self._named.get(client_id)
         if session is None:
             if self.server.local_clients.draining:
@@ -326,7 +348,7 @@ class HTTPSessions:
 
 @define(eq=False)
 class SessionListener:
-    """Callbacks for the locks of a client's session, and for its end."""
+    """Call-backs of a stream of events: for a lock that is granted to the client's session, and for its end."""
 
     granted: Granted
     session_ended: Callable[[str], None]

@@ -8,10 +8,10 @@ The way of a line: LineSplitter cuts the bytes into lines, `grammar.parse` makes
 `Conversation.handle_request` handles it:
 
 - a command or a linearizable question is checked by its application, pipelined, and submitted to the session together
-  with the requests beside it;
+  with the requests of this kind before and after it;
 - a question with read=stale, or with read=sequential when no request of the client is under way, is answered from the
-  state of this server; otherwise read=sequential waits for the replies before it, so that it sees what the client has
-  written;
+  state of this server; a question with read=sequential behind requests under way waits for their replies first, so that
+  its answer shows what the client has written;
 - a request about the server or the session (STATUS, HELLO, LISTEN ...) is handled when all requests before it have
   their replies.
 

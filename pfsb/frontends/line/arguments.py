@@ -1,6 +1,6 @@
-"""Arguments behind a verb: the line protocol's own options, and limits that all front ends share.
+"""Parses arguments behind a verb: the options of the line protocol itself, and limits that all front ends share.
 
-All functions raise `BadRequest`, with a sentence for the client.
+The functions raise `BadRequest`, with a sentence for the client, if an argument is wrong.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pfsb.applications.interfaces import BadRequest, CommandDescription
 from pfsb.frontends.line.grammar import Request, split_options
 
 TTL_SECONDS_DEFAULT: Final = 10
-"""How long a session survives the silence of its client, unless HELLO says otherwise."""
+"""How long, in seconds, a session lives on without its client, unless the client asks for another ttl."""
 TTL_SECONDS_MAX: Final = 3_600
 CLIENT_ID_CHARACTERS_MAX: Final = 64
 READ_LEVELS: Final = ("linearizable", "sequential", "stale")
-"""The values of read=, the default first."""
+"""The levels that a question may name with `read=`; without `read=`, the first one holds."""
 
 
 def parts_of(description: CommandDescription, request: Request) -> tuple[str, ...]:
@@ -28,7 +28,10 @@ def parts_of(description: CommandDescription, request: Request) -> tuple[str, ..
 
 
 def read_level(parts: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
-    """Takes `read=LEVEL`, a bare word at any place, out of a question. Returns the other parts, and the level."""
+    """Takes the option `read=LEVEL` out of a question. Returns the other parts, and the level.
+
+    The option may stand anywhere. In quotes, the same text is no option but an argument.
+    """
     levels = [part for part in parts if part[:5] == "read=" and not isinstance(part, Quoted)]
     if not levels:
         return parts, READ_LEVELS[0]
@@ -39,7 +42,10 @@ def read_level(parts: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
 
 
 def check_client_id(client_id: str, usage: str) -> None:
-    """Raises `BadRequest` for a text that cannot name a session; `usage` shows how this front end takes one."""
+    """Raises `BadRequest` for a text that cannot be a client id.
+
+    `usage`, a part of the error's text, shows how a client id is given at this front end.
+    """
     if not 1 <= len(client_id) <= CLIENT_ID_CHARACTERS_MAX or not client_id.isprintable() or " " in client_id:
         raise BadRequest(f"a client id has 1 to {CLIENT_ID_CHARACTERS_MAX} printable characters and no space: {usage}")
     if client_id[0] in "~!":
@@ -72,7 +78,7 @@ def without_arguments(request: Request) -> None:
 
 
 def refuse_more(words: tuple[str, ...], options: dict[str, str], usage: str) -> None:
-    """Raises `BadRequest` if words or options are left when all known ones were taken out."""
+    """Raises `BadRequest` if words or options are left over. The caller has taken out all that it knows."""
     left = [*words, *options]
     if left:
         raise BadRequest(f"{left[0]} is one too many: {usage}")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pfsb.sessions.connection import AnswerAll, ClientConnection
 
 PIPELINED_CHARACTERS_MAX: Final = 12_000
-"""Maximum length of commands that are submitted together, and travel in one bundle; a longer one travels by itself."""
+"""Maximum number of characters of commands that are submitted together. A longer command is submitted by itself."""
 
 
 class Verbs:
@@ -67,12 +67,12 @@ class _Pipelined:
 class Conversation:
     """Handles the requests of one client; their replies go to the queue. Knows nothing of bytes and sockets.
 
-    Consecutive commands of applications are not submitted one by one: they are pipelined until `submit_pipelined`,
-    which is called at the latest when the connection has no more requests. So a client that pipelines pays for one
-    submission and one reply.
+    Consecutive commands of applications are not submitted one by one: they are collected ("pipelined") until
+    `submit_pipelined`, which is called at the latest when the connection has no more requests at the moment. So many
+    commands that a client sends at once cost one submission.
 
     The order of replies is that of requests: each request takes its place in the queue of replies before any later
-    request does, since all requests that are not pipelined submit the pipelined ones first.
+    request does. For this, every request that is not pipelined submits the pipelined requests before it first.
     """
 
     def __init__(
@@ -84,7 +84,10 @@ class Conversation:
         *,
         has_numbers: bool = True,
     ) -> None:
-        """`has_numbers` tells that the tag of a request is its command number; otherwise requests have no numbers."""
+        """`has_numbers` is True if the tag of a request is its command number or None, False if there are no numbers.
+
+        `on_session_end` is called with the reason when the session was taken over or has expired.
+        """
         self._server = server
         self._local_clients = server.local_clients
         self._check = server.catalogue.check
@@ -96,7 +99,7 @@ class Conversation:
         self._session_is_used = False
         self._session_end: Refused | None = None
         self._hello_refusal: Refused | None = None
-        """The refusal of all commands after a refused HELLO: there is no session that they could run in."""
+        """The answer to all commands after a refused HELLO, until the next HELLO; None otherwise."""
         self._session: ClientConnection | None = self._connect()
         self._subscriptions = Subscriptions(server, replies)
         self._server_queries = ServerQueries(server, verbs.descriptions)
@@ -122,11 +125,11 @@ class Conversation:
 
     @property
     def unsubmitted(self) -> int:
-        """The number of requests that are pipelined, and have no place in the queue of replies yet."""
+        """The number of pipelined requests. They have no place in the queue of replies yet."""
         return len(self._pipelined.commands)
 
     def handle_request(self, request: Request) -> None:
-        """Handles a request, perhaps only with the next `submit_pipelined`. The caller replies to exceptions."""
+        """Handles a request, or collects it for `submit_pipelined`. If this raises, the caller sends a refusal."""
         verb = request.verb
         description = self._submitted_verbs.get(verb)
         if description is not None:
@@ -139,7 +142,7 @@ class Conversation:
         handle(request)
 
     def submit_pipelined(self) -> None:
-        """Submits the pipelined commands: no more come at the moment, or another request follows them."""
+        """Submits the pipelined commands: called when no requests are left, and before one that is not pipelined."""
         if not self._pipelined.commands:
             return
         pipelined, self._pipelined = self._pipelined, _Pipelined()
@@ -150,18 +153,18 @@ class Conversation:
                 self._submit(tag, command, waits=False)
 
     def pause(self) -> None:
-        """The client does not read: deliver no more events."""
+        """Delivers no events until `resume`: the client does not read."""
         self._subscriptions.pause()
 
     def resume(self) -> None:
         self._subscriptions.resume()
 
     def end_subscriptions(self) -> None:
-        """Deliver no more events, of any log."""
+        """Delivers no more events, of any event log."""
         self._subscriptions.end_all()
 
     def disconnected(self) -> None:
-        """The connection is gone; the session waits for its client to come back."""
+        """Lets go of the session: the connection is gone. The session lives on for its ttl, for a later connection."""
         self.end_subscriptions()
         session, self._session = self._session, None
         if session is not None:
@@ -186,7 +189,8 @@ class Conversation:
             self._pipeline(request, command, is_local=False)
         elif level == "stale" or not (self._replies.in_order or self._pipelined.is_for_the_log):
             self._pipeline(request, command, is_local=True)
-        else:  # read=sequential sees what the requests before it have written
+        else:
+            # read=sequential behind other requests: wait for their replies, so that the answer shows what they wrote.
             self.submit_pipelined()
             self._replies.handle_when_first(request.tag, partial(self._query_local_one, command))
 
@@ -202,7 +206,7 @@ class Conversation:
         pipelined.characters += characters
 
     def _submit_together(self, tags: list[Any], commands: list[Command]) -> bool:
-        """Submits the commands together. Returns False, without any effect, if each must be submitted by itself."""
+        """Submits the commands together. Returns False, without any effect, if the caller must submit each alone."""
         if self._hello_refusal is not None:
             return False
         assert self._session is not None
@@ -254,7 +258,7 @@ class Conversation:
     # ---------------------------------------------------------------------------------------------
 
     def _connect(self) -> ClientConnection:
-        """Connects anew. The end of a session that this client has left is not reported to it."""
+        """Begins an anonymous session. If a session that this client has left ends later, the client is not told."""
         connected: list[ClientConnection] = []
 
         def ended(code: str, text: str) -> None:
@@ -295,7 +299,10 @@ class Conversation:
         )
 
     def _hello_answered(self, answer: Answer, result: Result) -> None:
-        """Commands behind a refused HELLO are refused: they must not run in the connection's anonymous session."""
+        """Passes on the answer to HELLO. After a refused HELLO all commands are refused until the next HELLO.
+
+        They must not run in the connection's anonymous session, since the client means them for its own.
+        """
         self.is_changing_session = False
         if isinstance(result, Refused):
             self._hello_refusal = Refused("NOSESSION", f"HELLO was refused ({result.code}); say it again first")

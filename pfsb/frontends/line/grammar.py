@@ -43,8 +43,8 @@ class BadLine(BadRequest):
 class Request:
     """One request of a client.
 
-    `tag` tells how to render its reply: it is the command number of a line, or None. `verb` is in upper case, and
-    `rest` is the text after the verb.
+    `tag` tells how to render the reply: it is the command number of a line, or None if the line has no number. `verb`
+    is in upper case, and `rest` is the text after the verb.
     """
 
     tag: Any
@@ -66,7 +66,8 @@ class Request:
         if '"' in rest:
             return tuple(_quoted_arguments(rest))
         if rest.isascii():
-            return tuple(rest.split())  # the space is the only one of ASCII's white characters that is left in a line
+            # `split` is right here: of ASCII's white characters, `parse` leaves only the space in a line.
+            return tuple(rest.split())
         return tuple([word for word in rest.split(" ") if word])
 
     @property
@@ -121,7 +122,7 @@ def quote(text: str) -> str:
 
 
 def render(number: int | None, result: Result) -> bytes:
-    """The lines of one reply, each with its end, and with the number if the request had one."""
+    """The lines of one reply, each with its line end, and with the command number if the request had one."""
     prefix = "" if number is None else f"#{number} "
     if isinstance(result, Done):
         if not result.rows:
@@ -132,7 +133,7 @@ def render(number: int | None, result: Result) -> bytes:
 
 
 def render_in_slices(number: int | None, result: Result) -> bytes | Iterator[bytes]:
-    """Does what `render` does; but a reply of many rows is rendered line by line, as it is written."""
+    """Does what `render` does; but a reply of many rows is rendered line by line, while the reply is written."""
     if isinstance(result, Done) and len(result.rows) > ROWS_AT_ONCE:
         return _lines(number, result)
     return render(number, result)
@@ -146,12 +147,12 @@ def _lines(number: int | None, result: Done) -> Iterator[bytes]:
 
 
 def render_event(event: Event) -> bytes:
-    """The line of one event, with its end."""
+    """The line of one event, with its line end."""
     return f"* {event.name}{_pairs(event.fields)}\n".encode()
 
 
 def _pairs(fields: Fields) -> str:
-    """` name=value` for each field; ` value` for a field without a name (a row of HELP, the JSON of STATUS)."""
+    """The text of fields: ` name=value` for each; ` value` if the name is empty (a row of HELP, the JSON of STATUS)."""
     text = ""
     for name, value in fields:
         shown = value if isinstance(value, _BARE) else quote(value)
@@ -160,12 +161,12 @@ def _pairs(fields: Fields) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Escapes the characters that would break the line of a reply: a sentence may quote the client's input."""
+    """Escapes characters that would break the line of a reply: the text of a refusal may quote the client's input."""
     return text if text.isprintable() else quote(text)[1:-1].replace('\\"', '"')
 
 
 def _checked(text: str, line: bytes) -> str:
-    """Raises for control characters, except tabs: a tab becomes a space, since people paste tabs between words."""
+    """The text with tabs as spaces, since people paste tabs between words. Raises for other control characters."""
     found = _CONTROL.search(text)
     if found:
         raise BadLine(
@@ -235,10 +236,10 @@ def _literal(text: str, start: int) -> tuple[Quoted, int]:
 
 
 def _literal_or_none(text: str) -> tuple[Quoted | None, int]:
-    """The JSON string that free text begins with, and where it ends; (None, ...) if the text is not one JSON string.
+    """(value, length) if the whole of a free text is one JSON string; (None, ...) if it is not.
 
-    Free text may begin with a quote and be no string, as in: "yes" she said. Raises `BadRequest` for a string with half
-    of a surrogate pair.
+    Free text may begin with a quote without being a JSON string, as in: "yes" she said. Raises `BadRequest` for a
+    string with half of a surrogate pair.
     """
     try:
         _value, end = _JSON.raw_decode(text)

@@ -1,4 +1,4 @@
-"""HELP of the line protocol: one row a command, or one command with an example."""
+"""The replies to HELP in the line protocol: a row for each command, or one command with an example."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALWAYS: Final = (
         changes=False,
     ),
 )
-"""The commands of the line protocol itself."""
+"""The commands of the line protocol itself, which a server has whatever applications it runs."""
 
 SESSION: Final = frozenset({"HELLO", "BYE", "QUIT"})
 
@@ -51,7 +51,7 @@ _EXAMPLES: Final = {
 
 
 def all_commands(descriptions: Iterable[CommandDescription]) -> Result:
-    """A row for each command, its usage and one sentence."""
+    """The answer to HELP: a row for each command, with its usage and one sentence."""
     found = list(descriptions)
     width = max(len(each.usage) for each in found if len(each.usage) <= 40)
     rows = [_row(f"{each.usage:{width}}  {each.help}") for each in found]
@@ -59,14 +59,14 @@ def all_commands(descriptions: Iterable[CommandDescription]) -> Result:
 
 
 def one_command(description: CommandDescription) -> Result:
-    """Rows that tell what a command does, how it is asked, and an example."""
+    """The answer to HELP with a command: rows with its usage, what it does, how it is run, and an example."""
     rows = [description.usage, f"  {description.help}", f"  {_manner(description)}"]
     rows.append(f"  Example: {_EXAMPLES.get(description.verb) or _from_usage(description.usage)}")
     return Done(rows=tuple(_row(row) for row in rows))
 
 
 def unknown(verb: str, known: Collection[str]) -> BadRequest:
-    """The error for a command that does not exist; it names a command with a similar name."""
+    """The error for a command that does not exist; its text proposes a command with a similar name."""
     return BadRequest(f"there is no command {verb}, HELP shows all; {nearest(verb, known)}", code="UNKNOWN")
 
 
@@ -84,5 +84,5 @@ def _manner(description: CommandDescription) -> str:
 
 
 def _from_usage(usage: str) -> str:
-    """The usage without its optional parts."""
+    """A command's usage without its optional parts, such as `[ttl=SECONDS]`."""
     return re.sub(r" *\[[^\]]*\]", "", usage)

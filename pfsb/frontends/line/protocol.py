@@ -73,7 +73,7 @@ class LineFactory(StreamFactory):
         return LineProtocol(self)
 
     def welcome(self) -> bytes:
-        """The first line of a connection."""
+        """The greeting: the first line that the server writes on a connection."""
         server = self.server
         leader = server.leader()
         fields = (

@@ -1,4 +1,4 @@
-"""ServerQueries: the requests about one server itself, and FAULT, which disturbs this server and no other."""
+"""ServerQueries: the requests about the server that the client is connected to, such as STATUS and FAULT."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     from pfsb.server import Server
 
 Handler = Callable[[Request, Answer], None]
-"""Gives an answer to a request. May raise `BadRequest` instead."""
+"""Function that handles a request: it gives the result to the call-back `Answer`, or raises `BadRequest`."""
 
 
 class ServerQueries:
-    """Each query is handled when all requests before it have their replies, so it shows what they have done."""
+    """Handles the requests of one client about this server.
+
+    The caller hands over a request when all earlier requests of the client have their replies, so that the answer shows
+    the effects of those.
+    """
 
     def __init__(self, server: Server, verbs: Mapping[str, CommandDescription]) -> None:
         self._server = server
@@ -28,7 +32,7 @@ class ServerQueries:
 
     @property
     def handlers(self) -> dict[str, Handler]:
-        """Verb -> the handler of its requests."""
+        """Verb -> the function that handles its requests."""
         return {
             "PING": self._ping,
             "STATUS": self._status,

@@ -1,4 +1,4 @@
-"""LineSplitter: splits the bytes of a connection into lines, in bounded memory, without those of telnet (RFC 854)."""
+"""LineSplitter: splits the bytes of a connection into lines, in bounded memory, without telnet's commands (RFC 854)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ IAC: Final = 0xFF
 _SUBNEGOTIATION: Final = 0xFA
 _SUBNEGOTIATION_END: Final = 0xF0
 _FIRST_WITH_OPTION: Final = 0xFB
-"""The first of WILL, WONT, DO and DONT, 0xFB to 0xFE, which are each followed by one more byte."""
+"""The lowest of the telnet commands that have one more byte, an option: WILL, WONT, DO and DONT, 0xFB to 0xFE."""
 _SUBNEGOTIATION_BYTES_MAX: Final = 1_024
-"""Maximum length of a subnegotiation. Real ones have a few dozen bytes; bytes that only look like the beginning of one
-must not swallow all that follows."""
+"""Maximum length of telnet's subnegotiation, in bytes. After that many, the bytes are taken for text again.
+
+Real ones have a few dozen bytes. Text that only looks like the beginning of one must not make all later text vanish.
+"""
 _START_BYTES: Final = 32
-"""How much is kept of a line that is too long: enough to read its command number."""
+"""Number of bytes that are kept of a line that is too long: enough to read its command number."""
 
 
 @frozen
@@ -26,7 +28,10 @@ class TooLong:
 
 
 class LineSplitter:
-    """Lines end with LF, or with CR LF. Keeps at most `line_bytes_max` bytes, and those that have just arrived."""
+    """Splits bytes into lines, which end with LF or with CR LF.
+
+    Between two calls it keeps the beginning of one line, at most `line_bytes_max` bytes and a CR.
+    """
 
     def __init__(self, line_bytes_max: int) -> None:
         self._line_bytes_max = line_bytes_max
@@ -35,7 +40,7 @@ class LineSplitter:
         self._telnet = _TelnetFilter()
 
     def feed(self, data: bytes) -> list[bytes | TooLong]:
-        """The lines that `data` completes, and a `TooLong` as soon as a line is known to be one."""
+        """The lines that are complete with `data`; and a `TooLong` for a line as soon as it is known to be too long."""
         if IAC in data or self._telnet.inside:
             data = self._telnet.feed(data)
         pieces = data.split(b"\n")
@@ -48,7 +53,7 @@ class LineSplitter:
             pieces[0] = self._partial + pieces[0]
         self._partial = pieces.pop()
         lines = [self._line(piece) for piece in pieces]
-        # If the last byte is a CR, the LF of its line end may be under way: that CR does not count.
+        # One byte more than allowed may be the CR of a line end whose LF is still under way.
         if len(self._partial) > self._line_bytes_max + 1:
             lines.append(TooLong(self._partial[:_START_BYTES]))
             self._partial = b""
@@ -63,12 +68,15 @@ class LineSplitter:
 
 @define
 class _TelnetFilter:
-    """Removes telnet's negotiation, wherever the network has cut it. An escaped 0xFF stays: it is not UTF-8."""
+    """Removes telnet's commands from a stream of bytes, even if a command arrives in several pieces.
+
+    An escaped 0xFF (two of them) stays as one byte 0xFF. The line is then refused, since 0xFF does not occur in UTF-8.
+    """
 
     _command: bytes = b""
-    """The beginning of a command, from its IAC on."""
+    """The beginning of an incomplete telnet command, from its IAC on; empty outside of one."""
     _subnegotiated: int = 0
-    """Number of bytes of the present subnegotiation so far; 0 outside of one."""
+    """Number of bytes of the present telnet subnegotiation so far; 0 outside of one."""
     _out: bytearray = field(factory=bytearray)
 
     @property

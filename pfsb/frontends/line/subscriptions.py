@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Subscriptions:
-    """At most one subscription for each listen verb. All are paused and resumed together, as the client reads."""
+    """The subscriptions of one client, at most one for each listen verb. They pause while the client does not read."""
 
     def __init__(self, server: Server, replies: ReplyQueue) -> None:
         self._server = server
@@ -23,13 +23,16 @@ class Subscriptions:
         self._paused = False
 
     def begin(self, verb: str, first: int, answer: Answer) -> None:
-        """Subscribes from event number `first` on; 0: from the next event on. Ends a former subscription."""
+        """Subscribes to the event log of `verb` from event number `first` on; 0 stands for the next event to come.
+
+        Ends a former subscription to the same log.
+        """
         self.end(verb)
         if first:
             answer(Done())
         self._by_verb[verb] = subscription = self._server.subscribe(verb, first, self._write_event)
         if not first:
-            # No event was delivered yet. Tell the client where its events begin, so it can resume at another server.
+            # Tell the client the number of its first event, so that it can resume at another server from there.
             answer(Done((("from", subscription.next),)))
         if self._paused:
             subscription.pause()

@@ -1,7 +1,7 @@
 """Translated commands: each of these commands of Redis becomes one command of the line protocol, and a form of reply.
 
-The names are those of Redis; docs/protocol.rst describes what the commands do. A translation takes the arguments
-apart, no more: the application checks, once, whether a key or a value can be taken.
+Functions have the names that Redis gives the commands; docs/protocol.rst describes the commands of the line protocol. A
+translation only takes the arguments apart: whether a key or a value is allowed is checked, once, by the application.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SCAN_COUNT_DEFAULT: Final = 10
 
 @frozen
 class TranslatedCommand:
-    """A command as the line protocol has it, and the form of its reply."""
+    """The command of the line protocol that a command of Redis becomes, and the form of its reply (`replies`)."""
 
     verb: str
     args: tuple[str, ...]
@@ -39,12 +39,15 @@ class Client:
 
 
 Translate = Callable[[Sequence[str], Client], TranslatedCommand]
-"""Called with as many arguments as the arity allows. Raises `BadRequest`."""
+"""Function that translates the arguments of one command of Redis. It may raise `BadRequest`.
+
+The caller has compared the number of arguments with the arity of the command.
+"""
 
 
 @frozen
 class RedisCommand:
-    """One command of Redis, as COMMAND describes it."""
+    """One command of Redis, in the terms in which Redis's own COMMAND describes commands."""
 
     arity: int
     """Number of words, including the name; a negative number -N stands for N or more words."""
@@ -53,14 +56,14 @@ class RedisCommand:
     """None for a command about the connection (`ConnectionCommands`)."""
     changes: bool = False
     keys: tuple[int, int, int] = (1, 1, 1)
-    """The positions of words that are keys: (first, last, step), where last = -1 is the last word."""
+    """Which words of the command are keys: (first position, last, step), where last = -1 stands for the last word."""
 
     def goes_with(self, words: int) -> bool:
         return words == self.arity if self.arity > 0 else words >= -self.arity
 
 
 def wrong_number_of_arguments(name: str) -> BadRequest:
-    """The error that clients of Redis know."""
+    """The error for a wrong number of arguments, in the words of Redis."""
     return BadRequest(f"wrong number of arguments for '{name.lower()}' command")
 
 
@@ -112,7 +115,7 @@ def _mset(args: Sequence[str], client: Client) -> TranslatedCommand:
 
 
 def _step(sign: int) -> Translate:
-    """Translates INCR, INCRBY, DECR and DECRBY, with a step or without."""
+    """The translation of INCR and INCRBY (`sign` is 1), or of DECR and DECRBY (-1)."""
 
     def translate(args: Sequence[str], client: Client) -> TranslatedCommand:
         key, *steps = args
@@ -153,7 +156,7 @@ def _scan(args: Sequence[str], client: Client) -> TranslatedCommand:
 
 
 def _lock(verb: str) -> Translate:
-    """Translates LOCK and TRYLOCK: a name, and options as in the line protocol."""
+    """The translation of LOCK or TRYLOCK, whose arguments are a name, and options as in the line protocol."""
 
     def translate(args: Sequence[str], client: Client) -> TranslatedCommand:
         return TranslatedCommand(verb, (Quoted(args[0]), *args[1:]), replies.integer_field("token"))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pfsb.server import Server
 
 REDIS_VERSION: Final = "7.0.0"
-"""The version of Redis whose commands these are, for client libraries that ask before they use a command."""
+"""The version of Redis that INFO shows: client libraries look at it before they use a newer command."""
 NAME_CHARACTERS_MAX: Final = 64
 
 OWN: Final[dict[str, RedisCommand]] = {
@@ -32,13 +32,16 @@ OWN: Final[dict[str, RedisCommand]] = {
 }
 COMMANDS: Final[Mapping[str, RedisCommand]] = {**TRANSLATED, **OWN}
 _SHOWN: Final = ("cluster", "server", "state", "view", "leader", "aru", "revision")
-"""The names in STATUS that INFO shows."""
+"""Names of the fields of STATUS that INFO shows, too."""
 _CONFIG: Final = {"save": "", "appendonly": "yes"}
-"""The settings that CONFIG GET shows: every answered write is on disk, and there is no other way of saving."""
+"""The settings that CONFIG GET shows, name -> value.
+
+`appendonly` is on, since every write is on disk before its answer. `save` is empty: there is no other way of saving.
+"""
 
 
 class ConnectionCommands:
-    """The name and the dialect of one connection, and the commands about them."""
+    """Answers the commands of one connection in `OWN`, and holds the connection's name and dialect (RESP 2 or 3)."""
 
     def __init__(self, server: Server, number: int) -> None:
         self._server = server
@@ -104,7 +107,7 @@ class ConnectionCommands:
             case ("INFO",):
                 return replies.bulk(f"id={self._number} name={self._name} db=0 resp={self.dialect.protocol}\n")
             case ("SETINFO", _, _) | ("NO-EVICT" | "NO-TOUCH", _):
-                pass  # no client is evicted, and the name of the library changes nothing
+                pass  # accepted without effect: no client is evicted here, and no library needs special treatment
             case _:
                 raise BadRequest(f"CLIENT {quoted(' '.join(args))} is not known here; {OWN['CLIENT'].help}")
         return replies.OK
@@ -170,7 +173,7 @@ def _section(name: str, values: Mapping[str, Any]) -> str:
 
 
 def _row(name: str) -> bytes:
-    """One command, as COMMAND describes it."""
+    """The entry for one command in the reply to COMMAND."""
     command = COMMANDS[name]
     flag = "write" if command.changes else "readonly" if command.translate else "fast"
     return replies.array(

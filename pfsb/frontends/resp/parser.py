@@ -1,7 +1,7 @@
 """CommandParser: splits the bytes of a connection into commands of the Redis protocol (RESP), in bounded memory.
 
-A command is an array of bulk strings: `*2 CRLF $3 CRLF GET CRLF $1 CRLF k CRLF`. Lengths come first, so a command that
-is too large is skipped without being kept, and no part of a command is read byte by byte.
+A command is an array of bulk strings: `*2 CRLF $3 CRLF GET CRLF $1 CRLF k CRLF`. The length of each argument comes
+before it, so an argument that is too large is skipped without being kept, and none is searched for its end.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from pfsb.applications.arguments import quoted
 ARGUMENTS_MAX: Final = 1_048_576
 """Maximum number of arguments of a command, as in Redis."""
 BULK_BYTES_MAX: Final = 536_870_912
-"""Maximum length of an argument in Redis. A larger number is no length, and the bytes after it are no command."""
+"""Maximum length of an argument, in bytes, as in Redis. Bytes that announce a longer one are taken for no command."""
 _HEADER_BYTES_MAX: Final = 32
 _DIGITS_MAX: Final = 10
 _ARGUMENT_OVERHEAD_BYTES: Final = 1
-"""Number of bytes that an argument counts beside its own, like the space in a line: many empty arguments count, too."""
+"""Number of bytes that each argument adds to the length of its command beside its own, like the space in a line.
+
+So a command of many empty arguments reaches the limit, too.
+"""
 
 
 @frozen
@@ -29,7 +32,7 @@ class TooLarge:
 
 @frozen
 class Malformed:
-    """Bytes that are no command. Where the next command begins is unknown, so this is the last item of a connection."""
+    """Bytes that are no command. It is unknown where the next command begins, so the parser gives no more items."""
 
     text: str
 
@@ -38,20 +41,24 @@ Item = list[bytes] | TooLarge | Malformed
 
 
 class _Unreadable(Exception):
-    """Raised for bytes that are no command; its text is for the client."""
+    """Raised for bytes that are no command; the text of the exception is for the client."""
 
 
 class CommandParser:
-    """Keeps the beginning of one command: at most `command_bytes_max` bytes of arguments, and a header."""
+    """Splits bytes into commands.
+
+    Between two calls it keeps the beginning of one command: a header, and at most `command_bytes_max` bytes of
+    arguments.
+    """
 
     def __init__(self, command_bytes_max: int) -> None:
         self._command_bytes_max = command_bytes_max
         self._beginning: list[bytes] = []
-        """The beginning of a header or of an argument, in the pieces in which it came."""
+        """The beginning of an incomplete header or argument, in the pieces in which it came."""
         self._missing = 0
-        """Number of bytes without which the header or the argument cannot be complete."""
+        """Number of bytes that must come, at least, before the header or argument that has begun can be complete."""
         self._to_skip = 0
-        """Number of bytes still to come of an argument that is too large."""
+        """Number of bytes still to come of an argument that is too large, and is skipped."""
         self._left = 0
         """Number of arguments still to come of the present command; 0 if the next header is that of a command."""
         self._arguments: list[bytes] = []
@@ -60,7 +67,7 @@ class CommandParser:
         self._is_over = False
 
     def feed(self, data: bytes) -> list[Item]:
-        """The commands that `data` completes. After a `Malformed` there are no more, whatever bytes come."""
+        """The commands that are complete with `data`. After a `Malformed` no more are given, whatever bytes come."""
         if self._is_over:
             return []
         if len(data) < self._missing:
@@ -94,7 +101,10 @@ class CommandParser:
             position = next_position
 
     def _command(self, data: bytes, position: int) -> int:
-        """Reads `*COUNT`. Returns where it ends, or notes how much is missing. Skips empty arrays, as Redis does."""
+        """Reads `*COUNT` at `position`. Returns where it ends, or sets `_missing` if it is incomplete.
+
+        Empty arrays and lines are skipped, as in Redis.
+        """
         if data[position] in b"\r\n":
             return position + 1
         count, next_position = self._header(data, position, b"*")
@@ -105,7 +115,7 @@ class CommandParser:
         return next_position
 
     def _argument(self, data: bytes, position: int) -> int:
-        """Reads `$LENGTH` and as many bytes. Returns where they end, or notes how much is missing."""
+        """Reads `$LENGTH` at `position`, and the argument. Returns the end, or sets `_missing` if it is incomplete."""
         length, start = self._header(data, position, b"$")
         if self._missing:
             return start
@@ -129,7 +139,7 @@ class CommandParser:
         return stop + 2
 
     def _header(self, data: bytes, position: int, kind: bytes) -> tuple[int, int]:
-        """The number in a header, and where it ends."""
+        """The number in the header at `position`, and where the header ends. Sets `_missing` if it is incomplete."""
         if data[position : position + 1] != kind:
             found = quoted(chr(data[position]))
             raise _Unreadable(f"expected {kind.decode()} and not {found}: a command is an array of bulk strings")

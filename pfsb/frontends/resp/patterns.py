@@ -11,17 +11,17 @@ from pfsb.applications.arguments import quoted
 from pfsb.applications.interfaces import BadRequest
 
 CURSORS_MAX: Final = 10_000
-"""Number of cursors that a server remembers, for all of its clients."""
+"""Maximum number of cursors that a server remembers, for all of its clients together."""
 _LAST_CHARACTER: Final = "\U0010ffff"
 _SURROGATES: Final = (0xD800, 0xE000)
 _PREFIX: Final = re.compile(r"((?:[^*?\[\\]|\\.)*)(\*?)", re.DOTALL)
 
 
 def range_of(pattern: str) -> tuple[str, str]:
-    """The first key (included) and the end (excluded, "" for none) of the keys that match `prefix*`, or one key.
+    """The range of the keys that match a pattern: its first key, and its end (excluded; "" stands for no end).
 
-    A backslash makes the next character an ordinary one. Raises `BadRequest` for any other pattern: only a range of
-    keys in their order is found without looking at all keys.
+    A pattern is `prefix*` or one whole key, where a backslash makes the next character an ordinary one. Raises
+    `BadRequest` for any other pattern, since its keys would be found only by looking at all keys.
     """
     found = _PREFIX.fullmatch(pattern)
     if found is None:
@@ -43,8 +43,8 @@ def _after_all_that_begin_with(prefix: str) -> str:
 class Cursors:
     """The cursors of one server: numbers that stand for keys.
 
-    Client libraries expect a cursor to be a number, and a key does not fit into one. So the server remembers the keys
-    of the last `CURSORS_MAX` cursors.
+    Client libraries expect a cursor to be a number, and a key does not fit into a number. So the server remembers the
+    keys for which the last `CURSORS_MAX` cursors stand.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Cursors:
         self._keys: OrderedDict[int, str] = OrderedDict()
 
     def cursor_at(self, key: str) -> int:
-        """A new cursor that continues from `key`."""
+        """A new cursor, from which a later SCAN continues at `key`."""
         number = next(self._numbers)
         self._keys[number] = key
         if len(self._keys) > CURSORS_MAX:
@@ -60,7 +60,7 @@ class Cursors:
         return number
 
     def key_of(self, cursor: str) -> str:
-        """The key from which a cursor continues. Raises `BadRequest` if this server does not know the cursor."""
+        """The key at which a SCAN with this cursor continues. Raises `BadRequest` for an unknown cursor."""
         if cursor.isascii() and cursor.isdigit() and len(cursor) < 20 and int(cursor) in self._keys:
             return self._keys[int(cursor)]
         raise BadRequest(

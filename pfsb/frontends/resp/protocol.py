@@ -1,4 +1,4 @@
-"""RespProtocol: a connection that speaks the Redis protocol (docs/redis.rst), on a conversation like the lines' one."""
+"""RespProtocol: a connection that speaks the Redis protocol (docs/redis.rst); uses the line protocol's Conversation."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from pfsb.support.spelling import nearest
 
 @define(eq=False)
 class RespReplyQueue(ReplyQueue):
-    """Replies strictly in the order of the requests: in this protocol no number tells which request a reply is for."""
+    """A `ReplyQueue` without places out of order: a reply of Redis has no number that tells which request it is for."""
 
     blocked: bool = field(init=False, default=False)
-    """True while a LOCK has no answer: as in Redis, no command behind a blocking one is handled."""
+    """True while a LOCK has no answer. As in Redis, no command behind a blocking one is handled meanwhile."""
 
     def place_waiting(self, tag: Any) -> Answer:
         answer = self.place(tag)
@@ -44,7 +44,7 @@ class RespReplyQueue(ReplyQueue):
 
 @frozen
 class RespRequest(Request):
-    """A request whose arguments came one by one, and whose `tag` is the form of its reply. It has no number."""
+    """A request that was a command of Redis: its arguments came already split, and `tag` is the form of the reply."""
 
     words: tuple[str, ...]
 
@@ -62,13 +62,13 @@ class RespRequest(Request):
 
 
 class RespConversation:
-    """Translates commands of Redis into requests, and hands them to a conversation like the line protocol's.
+    """Translates the Redis commands of one client into requests, and hands them to a `Conversation`.
 
-    Commands about the connection itself are answered here.
+    Commands about the connection itself, such as PING, are answered without the `Conversation`.
     """
 
     def __init__(self, factory: RespFactory, replies: RespReplyQueue, on_session_end: Callable[[], None]) -> None:
-        """`on_session_end` is called when the session is over, and the connection has to end."""
+        """`on_session_end` is called when the client's session has ended: the caller must then end the connection."""
         self.conversation = Conversation(
             factory.server, factory.verbs, replies, self._end_with_session, has_numbers=False
         )
@@ -95,15 +95,12 @@ class RespConversation:
             self.reply(refusal(error), form)
 
     def reply(self, result: Result, form: Form = replies.ok) -> None:
-        """Replies at once to a request that the conversation does not see."""
+        """Takes a place in the queue of replies for a request whose result is known at once."""
         self.conversation.submit_pipelined()
         self._replies.place(form)(result)
 
     def _translate(self, words: list[bytes]) -> TranslatedCommand | bytes:
-        """The command as the line protocol has it, or the reply to a command about the connection.
-
-        Raises `BadRequest`.
-        """
+        """The translation of a command, or the reply itself to a command about the connection. Raises `BadRequest`."""
         name, *args = map(_text, words)
         name = name.upper()
         command = COMMANDS.get(name)
@@ -119,7 +116,7 @@ class RespConversation:
         return reply
 
     def _end_with_session(self, refused: Refused) -> None:
-        """No event can tell the client that its session is over, so its connection ends.
+        """Ends the connection when its session has ended, since clients of Redis get no event that could tell them.
 
         A client that held locks must not go on as if it held them.
         """
@@ -163,7 +160,10 @@ class RespProtocol(StreamProtocol):
         return self._resp_replies.blocked or super()._must_wait(conversation)
 
     def _may_read(self, conversation: IConversation) -> bool:
-        """A connection is read while a LOCK waits, which may take hours, to notice that the client is gone."""
+        """True if the connection is to be read: even while a LOCK waits, until a window of requests has come.
+
+        A LOCK may wait for hours, and only a server that reads the connection notices that the client is gone.
+        """
         may_handle = not super()._must_wait(conversation)
         return may_handle and (not self._resp_replies.blocked or len(self._requests) < self._window)
 

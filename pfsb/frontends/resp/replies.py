@@ -19,13 +19,13 @@ _WORDS_OF_REDIS: Final = {"BADREQUEST": "ERR", "UNKNOWN": "ERR"}
 
 
 def error(refused: Refused) -> bytes:
-    """`-CODE fate=... text`, with the codes of pfsb; but ERR for those that are ERR in Redis."""
+    """The reply to a refused command: `-CODE fate=... text`. Codes are those of pfsb, but ERR where Redis has ERR."""
     code = _WORDS_OF_REDIS.get(refused.code, refused.code)
     return _error_line(f"{code} fate={refused.fate} {refused.text}")
 
 
 def protocol_error(text: str) -> bytes:
-    """The last reply of a connection whose bytes are no commands."""
+    """The last reply on a connection, after bytes that are no command."""
     return _error_line(f"ERR Protocol error: {text}; this connection ends here")
 
 
@@ -65,14 +65,14 @@ def integer_field(name: str) -> Form:
 
 
 def length(result: Result) -> bytes:
-    """STRLEN and APPEND: the length of the value in bytes; 0 if the key does not exist."""
+    """The form for STRLEN and APPEND: the length of the value in bytes; 0 if the key does not exist."""
     if isinstance(result, Done):
         return integer(len(str(_field(result, "value")).encode()))
     return integer(0) if result.code == "NOTFOUND" else error(result)
 
 
 def set_if_absent(done: bytes, otherwise: bytes) -> Form:
-    """SET NX and SETNX: `done` if a CAS from nil has set the key, `otherwise` if the key existed."""
+    """The form for SET NX and SETNX: `done` if a CAS from nil has set the key, `otherwise` if the key existed."""
 
     def form(result: Result) -> bytes:
         if isinstance(result, Done):
@@ -83,7 +83,7 @@ def set_if_absent(done: bytes, otherwise: bytes) -> Form:
 
 
 def how_many_of(keys: Sequence[str]) -> Form:
-    """EXISTS: how many of the keys are in the rows of the result; a key that is named twice counts twice."""
+    """The form for EXISTS: how many of the keys are in the result's rows. A key that is named twice counts twice."""
 
     def form(result: Result) -> bytes:
         if isinstance(result, Refused):
@@ -95,7 +95,7 @@ def how_many_of(keys: Sequence[str]) -> Form:
 
 
 def keys(result: Result) -> bytes | Iterator[bytes]:
-    """KEYS: all keys, or an error, since Redis has no reply that is incomplete."""
+    """The form for KEYS: all keys; or an error if the result is incomplete, since no reply of Redis could say so."""
     if isinstance(result, Refused):
         return error(result)
     if _next(result) is not None:
@@ -105,7 +105,7 @@ def keys(result: Result) -> bytes | Iterator[bytes]:
 
 
 def page_of_keys(cursor_to: Callable[[str], int]) -> Form:
-    """SCAN: the cursor of the next page, 0 at the end, and the keys of this page."""
+    """The form for SCAN: the cursor of the next page, or 0 after the last page, and the keys of this page."""
 
     def form(result: Result) -> bytes | Iterator[bytes]:
         if isinstance(result, Refused):
@@ -118,20 +118,20 @@ def page_of_keys(cursor_to: Callable[[str], int]) -> Form:
 
 
 class Dialect:
-    """The forms in which RESP 2 and 3 differ."""
+    """The forms of reply that differ between RESP 2 and RESP 3, for one of the two."""
 
     def __init__(self, protocol: int) -> None:
         self.protocol = protocol
         self.nil = b"_\r\n" if protocol == 3 else b"$-1\r\n"
 
     def value(self, result: Result) -> bytes:
-        """GET: the value, or nil if the key does not exist."""
+        """The form for GET: the value, or nil if the key does not exist."""
         if isinstance(result, Done):
             return bulk(str(_field(result, "value")))
         return self.nil if result.code == "NOTFOUND" else error(result)
 
     def values_of(self, keys: Sequence[str]) -> Form:
-        """MGET: a value or nil for each key, in the order asked."""
+        """The form for MGET: a value or nil for each key, in the order of `keys`."""
 
         def form(result: Result) -> bytes | Iterator[bytes]:
             if isinstance(result, Refused):
@@ -142,7 +142,7 @@ class Dialect:
         return form
 
     def mapping(self, pairs: Iterable[tuple[str, bytes]]) -> bytes:
-        """A map; in RESP 2 an array of names and values, alternating."""
+        """A map from names to values; in RESP 2 an array in which names and values alternate."""
         flat = [part for name, value in pairs for part in (bulk(name), value)]
         return b"%%%d\r\n%s" % (len(flat) // 2, b"".join(flat)) if self.protocol == 3 else array(flat)
 
@@ -152,7 +152,7 @@ def _bulks(result: Done) -> Iterator[bytes]:
 
 
 def _whole_or_parts(count: int, items: Iterator[bytes], before: bytes = b"") -> bytes | Iterator[bytes]:
-    """An array of `count` items: as a whole, or in parts if it is long."""
+    """The bytes of an array of `count` items, with `before` in front; an iterator of parts if the array is long."""
     head = b"%s*%d\r\n" % (before, count)
     if count > ROWS_AT_ONCE:
         return _parts(head, items)
@@ -180,5 +180,5 @@ def _error_line(text: str) -> bytes:
 
 
 def _one_line(text: str) -> bytes:
-    """Replaces line ends: a sentence may quote the client's input, and a simple string ends at the first line end."""
+    """Replaces line ends by spaces: `text` may quote the client's input, and this kind of reply ends at a line end."""
     return text.replace("\r", " ").replace("\n", " ").encode("utf-8", "backslashreplace")

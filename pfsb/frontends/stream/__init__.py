@@ -17,5 +17,6 @@ Memory is bounded: a connection holds one read of the transport, one window of r
 output that the transport has not written yet; while that is too much, the transport asks for a pause.
 
 Order: a request takes its place in the queue when it is handled, and the reply at the head of the queue is written
-first. Only a place out of order (LOCK in the line protocol) is overtaken.
+first. Only a LOCK of the line protocol has a place out of order: its reply comes when the LOCK is answered, and replies
+to later requests do not wait for it.
 """

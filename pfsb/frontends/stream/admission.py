@@ -1,4 +1,4 @@
-"""AdmissionControl: how many requests all connections of one server may have under way, and whose turn is next."""
+"""AdmissionControl: limits the requests under way of all connections of a server, and queues connections beyond it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pfsb.frontends.stream.reply_queue import EndOfIteration
 REQUESTS_MAX: Final = 20_000
 """Maximum number of requests under way for all connections of a server; one connection may have `session_window`.
 
-The limit is several times what fills the largest batches, so throughput does not suffer. And it is small enough for a
-slow machine to answer in less than `request_seconds`: beyond that every request would be refused after it was served.
+As many requests fill the largest batches several times, so the limit does not lower the throughput. And even a slow
+machine executes as many in less than `request_seconds`: with more, requests would be executed only after they were
+refused for being late.
 """
 
 
@@ -20,28 +21,29 @@ class Member(Protocol):
     """A connection with requests that wait for admission."""
 
     def on_admitted(self) -> None:
-        """Handles as many requests as one connection may have under way. Must not raise."""
+        """Called when this member is next: handles requests until `session_window` are under way. Must not raise."""
 
 
 @define(eq=False)
 class AdmissionControl:
-    """Back-pressure over all connections: beyond `requests_max` their requests stay unread, and connections take turns.
+    """Limits the requests under way of all connections together to about `requests_max`.
 
-    A connection whose turn it is handles its whole window: few large bundles are several times cheaper than many small
-    ones. Every turn ends, since each request that is counted is answered or refused within `request_seconds`.
+    Beyond that, connections are not read; they wait in a queue until they are admitted. An admitted connection handles
+    a whole window of requests, since few large bundles are several times cheaper than many small ones. No connection
+    waits for ever, since each request that is counted is answered or refused within `request_seconds`.
     """
 
     _iteration_end: EndOfIteration
     requests_max: int = REQUESTS_MAX
     under_way: int = field(init=False, default=0)
     is_open: bool = field(init=False, default=True)
-    """True if no connection waits and there is room. An attribute, because every request looks at it."""
+    """True if no connection waits and the limit is not reached. An attribute for speed: every request looks at it."""
     _queue: dict[Member, None] = field(init=False, factory=dict)
     """The connections that wait, in the order in which they came."""
     _admission_is_due: bool = field(init=False, default=False)
 
     def wait(self, member: Member) -> None:
-        """The connection has requests that it must not handle until `on_admitted` is called."""
+        """Puts a connection into the queue; it must not handle further requests until its `on_admitted` is called."""
         self._queue[member] = None
         self._update()
 
@@ -49,12 +51,12 @@ class AdmissionControl:
         return member in self._queue
 
     def count(self, change: int) -> None:
-        """Adds to the number of requests under way; a negative number may make room."""
+        """Adds `change` to the number of requests under way. After a negative change, connections may be admitted."""
         self.under_way += change
         self._update()
 
     def forget(self, member: Member) -> None:
-        """The connection is gone."""
+        """Takes a connection that is gone out of the queue."""
         self._queue.pop(member, None)
         self._update()
 

@@ -1,6 +1,6 @@
-"""StreamProtocol: the part that the protocols of the client port share.
+"""StreamProtocol: the part of a connection that the two protocols of the client port, lines and Redis, share.
 
-A connection is read, paused and ended here, in bounded memory; a protocol adds how bytes become requests.
+A connection is read, paused and ended here, in bounded memory; a subclass adds how bytes become requests.
 """
 
 from __future__ import annotations
@@ -34,12 +34,18 @@ if TYPE_CHECKING:
     from pfsb.server import Server
 
 LEAVE_SECONDS: Final = 10.0
-"""How long a client may take to read its last replies, before the connection is cut."""
+"""How long, in seconds, a client may take to read its last replies before the connection is aborted."""
 LINGER_SECONDS: Final = 15.0
-"""How long a client that has closed its side may wait for replies: longer than `request_seconds`."""
+"""How long, in seconds, a client still gets replies after it has closed its sending side of the connection.
+
+This is longer than the default of `request_seconds`, so the requests sent before have their replies by then.
+"""
 
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
-"""(socket option, its value): a client whose machine is gone is noticed in half a minute, and its session expires."""
+"""Settings of TCP keep-alive, each (socket option, its value).
+
+With them a connection whose client's machine is gone ends within half a minute, so that its session can expire.
+"""
 
 
 class IConversation(StructuralType):
@@ -48,26 +54,26 @@ class IConversation(StructuralType):
     finished: bool
     """True when no further request is handled, and the connection ends with the last reply."""
     is_changing_session: bool
-    """True while no further request may be handled, since HELLO or BYE is not answered."""
+    """True while a HELLO or BYE has no answer yet: no further request may be handled."""
 
     @property
     def unsubmitted(self) -> int:
-        """The number of requests that were handled and have no place among the replies yet."""
+        """The number of handled requests that wait for `submit_pipelined`, without a place in the queue of replies."""
 
     def submit_pipelined(self) -> None:
-        """Submits the requests without a place: no more requests come at the moment."""
+        """Submits the requests that were collected. Called when no more are there at the moment."""
 
     def pause(self) -> None:
-        """The client does not read: deliver no more events."""
+        """Delivers no events until `resume`: the client does not read."""
 
     def resume(self) -> None:
-        """The client reads again."""
+        """Delivers events again: the client reads."""
 
     def end_subscriptions(self) -> None:
-        """Deliver no more events, ever."""
+        """Delivers no more events, for the rest of the connection."""
 
     def disconnected(self) -> None:
-        """The connection is gone."""
+        """Lets go of the session: the connection is gone."""
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
@@ -85,7 +91,7 @@ class StreamProtocol(Protocol):
         self._stream_factory = factory
         self._admission = factory.admission
         self._counted = 0
-        """How many requests of this connection `AdmissionControl` counts as under way."""
+        """Number of requests of this connection that `AdmissionControl` counts as under way."""
         self._has_handled_requests = False
         self._is_admitted = False
         self._window = factory.server.config.limits.session_window
@@ -102,7 +108,7 @@ class StreamProtocol(Protocol):
     # ------------------------------------------------------------------ implemented by each protocol
 
     def split_requests(self, data: bytes) -> Iterable[Any]:
-        """The requests that these bytes complete."""
+        """The requests that are complete with `data`. An incomplete request is kept for the next call."""
         raise NotImplementedError
 
     def handle_request(self, request: Any) -> None:
@@ -110,11 +116,11 @@ class StreamProtocol(Protocol):
         raise NotImplementedError
 
     def begin_conversation(self) -> IConversation:
-        """The client is let in: greet it."""
+        """Makes the conversation for a client that is let in, and greets the client."""
         raise NotImplementedError
 
     def write_refusal(self, refused: Refused) -> None:
-        """Tells the client why it is not let in."""
+        """Writes the reason why a client is not let in: the server has too many connections."""
         raise NotImplementedError
 
     # ------------------------------------------------------------------ called by the transport
@@ -137,7 +143,7 @@ class StreamProtocol(Protocol):
         self._work()
 
     def readConnectionLost(self) -> None:
-        """The client sends no more requests. As after QUIT, it still gets the replies to those that it has sent."""
+        """The client sends no more requests. As after QUIT, it still gets the replies to the requests before."""
         self._end_of_input = True
         self._set_deadline(LINGER_SECONDS, self.leave)
         self._work()
@@ -178,7 +184,7 @@ class StreamProtocol(Protocol):
     # ------------------------------------------------------------------ the end of the connection
 
     def leave(self) -> None:
-        """Writes the output that there is, and closes the connection."""
+        """Writes the output so far, and closes the connection."""
         if self._leaving:
             return
         self._leaving = True
@@ -220,7 +226,8 @@ class StreamProtocol(Protocol):
         self._working = True
         if self._admission.is_open or self._is_admitted:
             self._handle_requests(conversation)
-            while self._requests and not self._must_wait(conversation):  # requests refused at once make room for more
+            # Requests that were refused at once have their replies already, so more requests may be handled.
+            while self._requests and not self._must_wait(conversation):
                 self._handle_requests(conversation)
             self._has_handled_requests = True
         elif self._requests and not self._must_wait(conversation):
@@ -237,13 +244,16 @@ class StreamProtocol(Protocol):
             self._regulate()
 
     def on_admitted(self) -> None:
-        """Other connections were served first: now these requests may be handled."""
+        """Called by `AdmissionControl` when it is this connection's turn: handles the requests that have waited."""
         self._is_admitted = True
         self._work()
         self._is_admitted = False
 
     def _wait_for_admission(self, conversation: IConversation) -> None:
-        """The first request of a connection is handled before admission: it may be a STATUS that looks for trouble."""
+        """Lets the requests wait for admission, except the first request of a connection, which is handled at once.
+
+        An operator may have connected to find out, by a STATUS, why the server is slow.
+        """
         if not self._has_handled_requests:
             self._has_handled_requests = True
             self.handle_request(self._requests.popleft())
@@ -252,7 +262,7 @@ class StreamProtocol(Protocol):
             self._admission.wait(self)
 
     def _count(self) -> None:
-        """Tells `AdmissionControl` how many requests are under way here.
+        """Tells `AdmissionControl` how many requests of this connection are under way.
 
         A single request is not counted, since the number of connections has a limit of its own. Requests of a client
         that does not read its replies are not counted: they must not keep other clients from being served.
@@ -280,7 +290,7 @@ class StreamProtocol(Protocol):
         return not self._must_wait(conversation)
 
     def _relieved(self) -> None:
-        """Fewer requests are without a reply than before: more may be handled, or the connection may end."""
+        """Called by `ReplyQueue` when requests have got their replies: handles more, or ends the connection."""
         conversation = self._conversation
         if conversation is None or self._working:
             return
@@ -290,7 +300,7 @@ class StreamProtocol(Protocol):
             self._work()
 
     def _regulate(self) -> None:
-        """Reads from the transport exactly while requests are handled."""
+        """Starts or stops reading: the transport is read only while the requests that arrive may be handled."""
         if self._leaving or self._end_of_input or self._conversation is None:
             return
         reading = self._may_read(self._conversation) and not (self._requests and self._admission.is_waiting(self))
@@ -306,7 +316,7 @@ class StreamFactory(Factory):
     noisy = False
 
     def __init__(self, server: Server, clock: IReactorTime, beside: StreamFactory | None = None) -> None:
-        """`beside` makes the server's connections of another protocol; limits hold for both protocols together."""
+        """`beside` is the factory for the other protocol of the same port: limits hold for both factories together."""
         self.server = server
         self.clock = clock
         self.iteration_end = EndOfIteration(clock)
@@ -314,12 +324,12 @@ class StreamFactory(Factory):
         self.admission: AdmissionControl = AdmissionControl(self.iteration_end) if beside is None else beside.admission
 
     def leave(self) -> None:
-        """The server stops: every connection writes the output that there is, and is closed."""
+        """Closes every connection, once it has written its output so far: the server stops."""
         for connection in list(self.connections):
             connection.leave()
 
     def admit(self, connection: StreamProtocol) -> bool:
-        """Counts a new connection. Returns False, without counting it, if there are as many as allowed."""
+        """Counts a new connection. Returns False, without counting it, if `limits.connections` are open already."""
         if len(self.connections) >= self.server.config.limits.connections:
             return False
         self.connections.add(connection)
@@ -338,8 +348,8 @@ def write_now(transport: Any, data: bytes) -> None:
     """Writes to the socket at once, if the transport has nothing else to send.
 
     `transport.write` waits until the reactor says that the socket can be written. That costs two system calls and an
-    iteration of the reactor for each write: 12 us of a command's 70 us where clients do not pipeline. Data that cannot
-    be sent at once, and every error, is left to `transport.write`.
+    iteration of the reactor for each write: 12 us of the 70 us that a command costs where clients do not pipeline. Data
+    that cannot be sent at once, and every error, is left to `transport.write`.
     """
     if (
         isinstance(transport, Connection)

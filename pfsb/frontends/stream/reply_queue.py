@@ -1,7 +1,7 @@
 """ReplyQueue: the replies of one connection, in the order of its requests, whatever order the answers come in.
 
-All replies of one iteration of the reactor are one write. A large reply is rendered and written in slices: between them
-the reactor serves other connections, and slices are made no faster than the client reads them.
+All replies of one iteration of the reactor are written together. A large reply is rendered and written in slices:
+between them the reactor serves other connections, and slices are made no faster than the client reads them.
 """
 
 from __future__ import annotations
@@ -21,24 +21,27 @@ if TYPE_CHECKING:
     from pfsb.sessions.connection import AnswerAll
 
 OUTPUT_BYTES_MAX: Final = 65_536
-"""Maximum size of the output that is collected for one write; beyond it the transport can ask for a pause."""
+"""Number of bytes of collected output beyond which it is written at once, so that the transport can ask for a pause."""
 ROWS_AT_ONCE: Final = 16
-"""Maximum number of rows in a reply that is rendered as a whole; a longer one is rendered row by row."""
+"""Maximum number of rows in a reply that is rendered as a whole; a reply of more rows is rendered row by row."""
 
 SHUTDOWN: Final = Refused("SHUTDOWN", "this server is stopping; go on at another one, with the same number")
-"""The answer of a front end that asks nothing of the sessions any more."""
+"""The refusal that a front end gives while the server stops, where it does not ask the sessions."""
 
 Tag = Any
-"""Tells `Render` how to render a reply: the command number of a line, or the form that a command of Redis wants."""
+"""A mark of a request that tells `Render` how to render its reply.
+
+It is the command number of a line, or the form of the reply to a command of Redis.
+"""
 Rendered = bytes | Iterator[bytes]
-"""A reply, or the parts of a large one, each of which is made when the part before it is written."""
+"""The bytes of a reply; or an iterator of the parts of a large reply, each made when the part before it is written."""
 Render = Callable[[Tag, Result], Rendered]
 
 _log = Logger()
 
 
 def refusal(error: Exception) -> Refused:
-    """The refusal for a request that raised. An exception other than `BadRequest` is a defect, and is logged."""
+    """The refusal for a request that raised `error`. Any exception but `BadRequest` is a defect, and is logged."""
     if isinstance(error, BadRequest):
         return Refused(error.code, str(error))
     _log.failure("a client's request failed", Failure(error))
@@ -59,7 +62,7 @@ class EndOfIteration:
         self._due.append(function)
 
     def hurry(self) -> None:
-        """Calls all due functions now: the server stops, and there may be no next iteration."""
+        """Calls all due functions now, since the server stops and this iteration may be the last."""
         self._call_due()
 
     def _call_due(self) -> None:
@@ -70,12 +73,12 @@ class EndOfIteration:
 
 @define(eq=False)
 class _ReplyPlace:
-    """The place of one reply, or of the replies to requests that are answered together."""
+    """The place in the queue of one reply, or of the replies to requests that are answered together."""
 
     _queue: ReplyQueue
     tags: Sequence[Tag]
     handle: Callable[[Answer], None] | None = None
-    """Handles the request, once all earlier requests are answered; None when it was called."""
+    """Function to be called once all earlier requests are answered; None if there is none, or it was called."""
     results: Sequence[Result] | None = None
     out_of_order: bool = False
 
@@ -92,9 +95,10 @@ class _ReplyPlace:
 class ReplyQueue:
     """The replies of one connection.
 
-    Each request takes a place when it is read, and the reply at the head of the queue is written when its answer is
-    there. Only the places of `place_waiting` are overtaken. The number of places has no limit here: the protocol that
-    reads requests looks at `outstanding`, and `relieved` is called whenever that has become less.
+    Each request takes a place when it is handled, and the reply at the head of the queue is written when its answer is
+    there. Only the places of `place_waiting` are outside of this order. The number of places has no limit here: the
+    owner of the queue must handle no more requests while `outstanding` is too large, and its `relieved` is called
+    whenever `outstanding` has become less.
     """
 
     _write: Callable[[bytes], object]
@@ -105,10 +109,10 @@ class ReplyQueue:
     _in_order: int = field(init=False, default=0)
     _waiting: set[_ReplyPlace] = field(init=False, factory=set)
     _stream: Iterator[bytes] | None = field(init=False, default=None)
-    """The rest of the reply at the head of the queue, while that reply is written in slices."""
+    """The rest of the large reply that is being written in slices, at the head of the queue; None if there is none."""
     _slice_is_due: bool = field(init=False, default=False)
     _delayed: list[bytes] = field(init=False, factory=list)
-    """Output that came while a reply is written in slices, and must not stand within that reply."""
+    """Output that waits for the end of a reply that is written in slices, and must not be written amid that reply."""
     _paused: bool = field(init=False, default=False)
     _out: list[bytes] = field(init=False, factory=list)
     _out_bytes: int = field(init=False, default=0)
@@ -118,24 +122,27 @@ class ReplyQueue:
 
     @property
     def in_order(self) -> int:
-        """The number of requests without a reply, except those whose reply is out of order."""
+        """The number of requests without a reply, except requests with a place out of order."""
         return self._in_order
 
     @property
     def outstanding(self) -> int:
-        """The number of requests without a reply."""
+        """The number of all requests without a reply."""
         return self._in_order + len(self._waiting)
 
     def place(self, tag: Tag) -> Answer:
-        """Takes the next place. The answer may be given at any time."""
+        """Takes the next place for a request. Returns the function to call with its result, at any time."""
         return self._append(_ReplyPlace(self, (tag,))).answer
 
     def place_all(self, tags: Sequence[Tag]) -> AnswerAll:
-        """Takes the next places, for requests that are answered together."""
+        """Takes the next places, for requests that are answered together. Returns the function to call with results."""
         return self._append(_ReplyPlace(self, tags)).answer_all
 
     def place_waiting(self, tag: Tag) -> Answer:
-        """Makes a place out of order: its reply is written when the answer comes, and no other reply waits for it."""
+        """Makes a place out of order: its reply is written when its answer comes, and no other reply waits for it.
+
+        Returns the function to call with the result.
+        """
         place = _ReplyPlace(self, (tag,), out_of_order=True)
         self._waiting.add(place)
         return place.answer
@@ -147,7 +154,7 @@ class ReplyQueue:
             self._advance()
 
     def write_between_replies(self, data: bytes) -> None:
-        """Writes output that is no reply: a greeting, an event."""
+        """Writes output that is no reply, such as a greeting or an event, after the replies so far."""
         if self._closed:
             return
         if self._stream is not None:
@@ -168,7 +175,7 @@ class ReplyQueue:
             self._write(data)
 
     def finish(self) -> None:
-        """Writes all output at once, with the rest of a reply in slices: the connection ends."""
+        """Writes all output at once, the rest of a large reply included: the connection ends."""
         stream, self._stream = self._stream, None
         if stream is not None:
             self._out.extend(stream)
@@ -177,7 +184,7 @@ class ReplyQueue:
         self.flush()
 
     def pause(self) -> None:
-        """The client does not read: make no more slices."""
+        """Renders no slices of a large reply until `resume`: the client does not read."""
         self._paused = True
 
     def resume(self) -> None:
@@ -186,7 +193,10 @@ class ReplyQueue:
             self._slice_soon()
 
     def refuse_out_of_order(self, result: Refused) -> None:
-        """Refuses all requests with a place out of order, in the order of their tags: no other answer will come."""
+        """Answers all requests that have a place out of order with `result`, in the order of their tags.
+
+        Called when their session is left: they would get no answer any more.
+        """
         for place in sorted(self._waiting, key=lambda place: place.tags[0] or 0):
             place.answer(result)
 
@@ -220,7 +230,7 @@ class ReplyQueue:
         self._relieved()
 
     def _advance(self) -> None:
-        """Writes the replies at the head of the queue, and handles requests that have come to the head."""
+        """Writes answered replies at the head of the queue, and handles requests that waited to come to the head."""
         places = self._places
         while places and self._stream is None:
             place = places[0]
@@ -256,7 +266,8 @@ class ReplyQueue:
         assert place.results is not None
         try:
             data = b"".join(map(self._render, place.tags, place.results))  # type: ignore[arg-type]
-        except Exception:  # a reply is large, or cannot be rendered
+        except Exception:
+            # The reply is an iterator, because it is large, or `_render` has raised: `_slices` deals with both.
             self._stream = self._slices(place)
             self._slice_soon()
         else:
@@ -283,7 +294,10 @@ class ReplyQueue:
             self._iteration_end.call(self._write_slice)
 
     def _write_slice(self) -> None:
-        """Writes the next slice. The one after that follows in another iteration, when others were served."""
+        """Writes the next slice of a large reply. Further slices follow in later iterations of the reactor.
+
+        In between the reactor serves other connections.
+        """
         self._slice_is_due = False
         stream = self._stream
         if stream is None or self._paused or self._closed:
