@@ -94,6 +94,13 @@ class ITransport(Interface):
 class IStateMachine(Interface):
     """The state machine that the ordered update queue drives: sessions, and the applications behind them."""
 
+    def is_valid(update: ClientUpdate) -> bool:
+        """Whether the update can be executed: its payload has the right shape (Departure 36).
+
+        The answer depends on the update alone, and is the same at all servers and for ever. An update that is not valid
+        is neither proposed nor accepted. If it is ordered nevertheless, `execute` refuses it, and raises no exception.
+        """
+
     def execute(seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         """Execute, in order, the updates of slot `seq` that have not been executed before (Figure 11 C).
 

@@ -58,6 +58,12 @@ class Batch:
         time_ms, rows = msgpack.unpackb(self.data, use_list=False)
         return time_ms, [ClientUpdate(*row) for row in rows]
 
+    def updates(self) -> list[ClientUpdate]:
+        """Return the updates, and keep the decoded form for the next `open`."""
+        if not self._opened:
+            self._opened.append(self.open())
+        return self._opened[0][1]
+
 
 @frozen
 class ViewChange:

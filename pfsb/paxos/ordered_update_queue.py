@@ -16,6 +16,7 @@ from pfsb.paxos.data_structures import Slot
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import Batch, ClientUpdate, GloballyOrderedUpdate
 from pfsb.paxos.records import AruRecord, OrderedRecord
+from pfsb.support.limits import TIME_STEP_MS_MAX
 
 DIGEST_BYTES = 16
 HISTORY_BYTES_KEPT = 4_000_000
@@ -117,7 +118,7 @@ class OrderedUpdateQueue(Handler):
         assert slot.ordered is not None
         slot.voters.clear()
         time_ms, updates = slot.ordered.open()
-        self.time_ms = max(self.time_ms, time_ms)
+        self.time_ms = self.time_after(time_ms)
         last_executed = self.last_executed
         oldest = seq - self._settings.horizon_slots
         fresh = []
@@ -125,7 +126,8 @@ class OrderedUpdateQueue(Handler):
             if update.timestamp <= last_executed.of(update.client_id):
                 continue
             last_executed.note(update.client_id, update.timestamp, seq)
-            if update.made_at < oldest:
+            # Departure 36: no update is made at its slot or later. If it counted, it would be valid for too long.
+            if not oldest <= update.made_at < seq:
                 self._state_machine.too_old(update)
             else:
                 fresh.append(update)
@@ -135,6 +137,15 @@ class OrderedUpdateQueue(Handler):
         if self._tracer is not None:
             self._tracer.trace("executed", seq=seq, updates=len(fresh), digest=self.digests.head.hex())
         return Executed(seq, updates)
+
+    def time_after(self, time_ms: int) -> int:
+        """The state machine's time in a slot whose batch carries `time_ms`: it never goes back, and makes no long step.
+
+        Departure 36: a step is at most `TIME_STEP_MS_MAX`, except for the first one, from 0 to the present.
+        """
+        if self.time_ms == 0:
+            return time_ms
+        return max(self.time_ms, min(time_ms, self.time_ms + TIME_STEP_MS_MAX))
 
     def _forget_old_slots(self) -> None:
         """Drop old executed slots from memory; recent ones stay there, to serve servers that are a little behind.

@@ -14,8 +14,10 @@ from pfsb.paxos.messages import Accept, Batch, Proposal, State
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.records import ProposalRecord
 from pfsb.paxos.update_queue import UpdateQueue
+from pfsb.paxos.validity import INVALID, Validity
 from pfsb.paxos.window import Window
 from pfsb.support.histogram import BYTES, Histogram
+from pfsb.support.limits import TIME_MS_MAX
 
 
 class ProposalHandler(Handler):
@@ -26,6 +28,7 @@ class ProposalHandler(Handler):
         ordering: GlobalOrderingHandler,
         update_queue: UpdateQueue,
         window: Window,
+        validity: Validity,
         on_far_ahead: Callable[[int], None],
     ) -> None:
         """`on_far_ahead` is called when the leader proposes a slot beyond this server's window, with a slot up to which
@@ -35,6 +38,7 @@ class ProposalHandler(Handler):
         self._ordering = ordering
         self._update_queue = update_queue
         self._window = window
+        self._validity = validity
         self._on_far_ahead = on_far_ahead
         self._ahead_ms = 0
         """Maximum number of milliseconds by which the state machine's time has been ahead of this server's clock."""
@@ -43,22 +47,29 @@ class ProposalHandler(Handler):
         self.batch_bytes = Histogram(BYTES)
         """Sizes, in bytes, of the batches that this server has proposed as leader, no-ops included."""
 
-    def on_proposal(self, message: Proposal) -> None:
-        """Figure 10, Block B: accept a proposal of the leader of the installed view, and vote for it by ACCEPT."""
+    def on_proposal(self, message: Proposal) -> str | None:
+        """Figure 10, Block B: accept a proposal of the leader of the installed view, and vote for it by ACCEPT.
+
+        Returns the line that discards the proposal, or None. Departure 36: an invalid batch is not accepted.
+        """
         seq = message.seq
         if self.is_ordered(seq):
             if not self._contradicts_what_was_ordered(message):
                 # G18: this server has ordered the slot, but the leader may still need this server's ACCEPT.
                 self._accept(message)
-            return
+            return None
         if not self._window.may_accept(seq):
             self._on_far_ahead(self._window.executed_by_leader_of(seq))
-            return
-        if self._data.apply_proposal(message):
-            self._record(message)
+            return None
+        if not self.is_held(message):
+            if not self._validity.of_batch(seq, message.batch):
+                return INVALID
+            if self._data.apply_proposal(message):
+                self._record(message)
         assert self.is_held(message), f"slot {seq} holds a proposal of a later view than is installed (G18)"
         self._accept(message)
         self.vote(message)
+        return None
 
     def send_proposal(self) -> None:
         """Figure 11, Block A: propose as long as the window is open and something waits (G1, G25).
@@ -106,7 +117,7 @@ class ProposalHandler(Handler):
         """
         clock_ms = int(self._clock.seconds() * 1000)
         self._ahead_ms = max(self._ahead_ms, self._ordered_queue.time_ms - clock_ms)
-        return clock_ms + self._ahead_ms
+        return min(clock_ms + self._ahead_ms, TIME_MS_MAX)
 
     def resend(self, seq: int) -> None:
         """Send the PROPOSAL of a slot that is not ordered yet once more, with the leader's ACCEPT (section 5.9)."""

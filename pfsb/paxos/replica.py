@@ -67,6 +67,7 @@ from pfsb.paxos.storage_identity import StorageIdentityHandler
 from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
 from pfsb.paxos.update_timers import UpdateTimers
+from pfsb.paxos.validity import INVALID, Validity
 from pfsb.paxos.window import Window
 
 
@@ -122,6 +123,7 @@ class Replica:
         self.update_timers = UpdateTimers(core)
         self.update_queue = UpdateQueue(data, settings, self.update_timers.start_timer)
         self.ordered_queue = OrderedUpdateQueue(core, state_machine)
+        self.validity = validity = Validity(membership, state_machine)
         self.ordering = GlobalOrderingHandler(core, self.ordered_queue, self.update_queue, self.progress_timer, peers)
         self.reconciliation = ReconciliationHandler(core, rng, storage, self.ordering, peers, self.demand)
         self.alive = AliveHandler(
@@ -133,10 +135,16 @@ class Replica:
             on_leader_at_work=self.update_timers.forward_pending_updates,
         )
         self.proposals = ProposalHandler(
-            core, self.ordered_queue, self.ordering, self.update_queue, window, self.reconciliation.catch_up_to
+            core,
+            self.ordered_queue,
+            self.ordering,
+            self.update_queue,
+            window,
+            validity,
+            self.reconciliation.catch_up_to,
         )
         self.accepts = AcceptHandler(core, self.ordering, window)
-        self.client_updates = ClientUpdateHandler(core, self.update_queue, self.demand)
+        self.client_updates = ClientUpdateHandler(core, self.update_queue, self.demand, validity)
         self.prepare = PrepareHandler(core, self.ordering, self.update_queue, self.alive, self.progress_timer)
         self.election = LeaderElectionHandler(core, self.prepare, self.update_queue, self.alive, self.progress_timer)
         self.reads = ReadIndexHandler(core, self.alive)
@@ -276,9 +284,9 @@ class Replica:
                     self.election.rejoin_if_ordering(message)
                 line = conflict.proposal(data, membership, message)
                 if line is None:
-                    self.proposals.on_proposal(message)
+                    line = self.proposals.on_proposal(message)
             case ClientUpdate():
-                self.client_updates.on_client_update(message, sender)
+                line = self.client_updates.on_client_update(message, sender)
             case Alive():
                 self.alive.on_alive(message)
                 self.storage_identity.answer_alive(message)
@@ -298,14 +306,22 @@ class Replica:
                     self.prepare.on_prepare(message)
             case PrepareOK():
                 line = conflict.prepare_ok(data, membership, message)
+                if line is None and not self.validity.of_entries(message.data_list):
+                    line = INVALID
                 if line is None:
                     self.prepare.on_prepare_ok(message)
             case GloballyOrderedUpdate():
-                self.ordering.on_globally_ordered_update(message)
+                if self.validity.of_batch(message.seq, message.batch):
+                    self.ordering.on_globally_ordered_update(message)
+                else:
+                    line = INVALID
             case ReconciliationRequest():
                 self.reconciliation.on_reconciliation_request(message)
             case ReconciliationReply():
-                self.reconciliation.on_reconciliation_reply(message)
+                if self.validity.of_entries(message.updates):
+                    self.reconciliation.on_reconciliation_reply(message)
+                else:
+                    line = INVALID
             case Confirm():
                 self.reads.on_confirm(message)
             case Confirmed():

@@ -40,9 +40,8 @@ from pfsb.paxos.messages import (
     VCProof,
     ViewChange,
 )
-from pfsb.support.limits import IDENTITY_BYTES, NUMBER_MAX, SERVER_ID_MAX
+from pfsb.support.limits import CLIENT_ID_CHARS_MAX, IDENTITY_BYTES, NUMBER_MAX, SERVER_ID_MAX, TIME_MS_MAX
 
-CLIENT_ID_CHARS_MAX: Final = 300
 LIST_ENTRIES_MAX: Final = 10_000
 PARTS_MAX: Final = 10_000
 
@@ -231,7 +230,7 @@ def content_of(data: bytes) -> tuple[int, tuple[Any, ...]] | None:
     if type(content) is not tuple or len(content) != 2:
         return None
     time_ms, rows = content
-    if not _integers((time_ms,)) or type(rows) is not tuple:
+    if not _integers((time_ms,), most=TIME_MS_MAX) or type(rows) is not tuple:
         return None
     if rows and not _are_updates(rows):
         return None

@@ -118,6 +118,10 @@ class FakeTransport:
         self.running = False
 
 
+INVALID_PAYLOAD = b"not valid"
+"""The payload that the state machine of these tests does not take."""
+
+
 @implementer(IStateMachine)
 @define(eq=False)
 class RecordingStateMachine:
@@ -125,6 +129,9 @@ class RecordingStateMachine:
 
     executed: list[tuple[int, int, list[ClientUpdate]]] = field(factory=list)
     expired: list[ClientUpdate] = field(factory=list)
+
+    def is_valid(self, update: ClientUpdate) -> bool:
+        return update.payload != INVALID_PAYLOAD
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         self.executed.append((seq, time_ms, list(updates)))

@@ -247,6 +247,9 @@ class ExecutionProbe:
     def __init__(self, transport: SteppedTransport) -> None:
         self._transport = transport
 
+    def is_valid(self, update: ClientUpdate) -> bool:
+        return True
+
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         fact = Executed(seq, (time_ms, tuple((u.client_id, u.timestamp, u.payload) for u in updates)))
         if self._transport.listens:
