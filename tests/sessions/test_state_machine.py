@@ -470,7 +470,7 @@ class ValidityTests(MachineTestCase):
         self.assertFalse(self.machine.is_valid(self.update(b"\xc1")))
 
     def test_invalid_update_that_is_ordered_changes_nothing_and_is_counted(self) -> None:
-        """Another version of the server may have ordered it: it is refused here as everywhere, and stops nobody."""
+        """A server of another version may have ordered such an update: all servers refuse it, and none stops."""
         self.driver.execute()
         before = dump(self.machine)
         for wrong in (b"", b"\xc1", b"\x90", encoded(Bundle("!", 0, False, ((0, ()),)))):
