@@ -12,12 +12,13 @@ from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.messages import Accept, Batch, Proposal, State
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
+from pfsb.paxos.plausibility import IMPLAUSIBLE
 from pfsb.paxos.records import ProposalRecord
 from pfsb.paxos.update_queue import UpdateQueue
 from pfsb.paxos.validity import INVALID, Validity
 from pfsb.paxos.window import Window
 from pfsb.support.histogram import BYTES, Histogram
-from pfsb.support.limits import TIME_MS_MAX
+from pfsb.support.limits import SLOT_MAX, TIME_MS_MAX
 
 
 class ProposalHandler(Handler):
@@ -59,6 +60,8 @@ class ProposalHandler(Handler):
                 self._accept(message)
             return None
         if not self._window.may_accept(seq):
+            if seq > SLOT_MAX:
+                return IMPLAUSIBLE
             self._on_far_ahead(self._window.executed_by_leader_of(seq))
             return None
         if not self.is_held(message):
@@ -132,8 +135,7 @@ class ProposalHandler(Handler):
 
         A slot with a proposal of an older view is never left out: that proposal may have been chosen.
         """
-        slot = self._data.ordering.global_history.get(seq)
-        return seq in self.skipped and (slot is None or slot.proposal is None)
+        return seq in self.skipped and seq > self._data.ordering.global_history.top
 
     def batch_for(self, seq: int) -> Batch | None:
         ordering = self._data.ordering

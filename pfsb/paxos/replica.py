@@ -55,6 +55,7 @@ from pfsb.paxos.messages import (
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.peers import Peers
+from pfsb.paxos.plausibility import Plausibility
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.proposal import ProposalHandler
@@ -69,6 +70,9 @@ from pfsb.paxos.update_queue import UpdateQueue
 from pfsb.paxos.update_timers import UpdateTimers
 from pfsb.paxos.validity import INVALID, Validity
 from pfsb.paxos.window import Window
+
+FREQUENT = frozenset({Accept, Proposal, ClientUpdate})
+"""The messages whose numbers are compared with this server's state where they are handled, to save work."""
 
 
 def new_data(server_id: int, settings: Settings) -> DataStructures:
@@ -123,6 +127,7 @@ class Replica:
         self.update_timers = UpdateTimers(core)
         self.update_queue = UpdateQueue(data, settings, self.update_timers.start_timer)
         self.ordered_queue = OrderedUpdateQueue(core, state_machine)
+        self.plausibility = Plausibility(data, membership, settings)
         self.validity = validity = Validity(membership, state_machine)
         self.ordering = GlobalOrderingHandler(core, self.ordered_queue, self.update_queue, self.progress_timer, peers)
         self.reconciliation = ReconciliationHandler(core, rng, storage, self.ordering, peers, self.demand)
@@ -274,9 +279,13 @@ class Replica:
         """
         data, membership = self.data, self.membership
         line = None
+        if type(message) not in FREQUENT and (line := self.plausibility.line_against(message, sender)):
+            return line
         match message:
             case Accept():
                 line = conflict.accept(data, message)
+                if line is None and message.view > data.views.last_installed:
+                    line = self.plausibility.line_against(message, sender)
                 if line is None:
                     self.accepts.on_accept(message)
             case Proposal():

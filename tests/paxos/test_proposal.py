@@ -255,6 +255,13 @@ class SkippedTests(ReplicaTestCase):
         self.assertEqual(self.take(Proposal), [proposal(2, 2, 1, ALICE)])
         self.take(Accept)
 
+    def test_hole_below_what_is_known_is_not_skipped(self) -> None:
+        """G11: only a fresh number is left out, or a cluster that is told to skip it everywhere would stop for ever."""
+        self.replica.proposals.skipped.add(1)
+        self.lead(2, proposal(1, 1, 2, ALICE))
+        self.assertEqual(self.take(Proposal), [proposal(2, 2, 1), proposal(2, 2, 2, ALICE)])
+        self.take(Accept)
+
     def test_nobody_votes_in_an_older_view_for_what_it_only_heard_of(self) -> None:
         """S1: an ACCEPT says that the proposal is on this disk."""
         self.replica.proposals.skipped.add(1)
