@@ -118,8 +118,8 @@ def _wrong_ordering(replica: Replica) -> Iterator[str]:
             yield f"10: slot {seq} is known, but not ordered, with Local_Aru at {aru}"
         elif not replica.plausibility.ordered(seq):
             yield f"10: slot {seq} is ordered, far above Local_Aru at {aru}"
-    next_slots = [slot for seq in range(aru + 1, aru + 2 * window + 1) if (slot := history.get(seq)) is not None]
-    if any(len(slot.voters) > VOTED_VIEWS_MAX for slot in next_slots):
+    votes = [found.voters for seq in range(aru + 1, aru + 2 * window + 1) if (found := history.get(seq)) is not None]
+    if any(len(voters) > VOTED_VIEWS_MAX for voters in votes):
         yield f"10: one of the slots above {aru} has votes of more than {VOTED_VIEWS_MAX} views"
     if replica.turn.durable.local_aru > aru:
         yield f"11: tells of Local_Aru {replica.turn.durable.local_aru}, knows {aru}"

@@ -192,6 +192,18 @@ class Acquainted:
 
 
 @frozen
+class Heard:
+    """Departure 12: the sender has received a frame of the storage with this identity, and asks for a sign of life.
+
+    The receiver learns that the sender hears it, and so may remember the sender's storage.
+    """
+
+    server_id: int
+    identity: bytes
+    """The identity in the frame. The receiver ignores the message unless this is its own identity."""
+
+
+@frozen
 class ReadRequest:
     """Departure 24: the sender asks the leader for the slot that it must have executed before it answers its reads."""
 
@@ -244,6 +256,7 @@ Message = (
     | ReconciliationReply
     | Stranger
     | Acquainted
+    | Heard
     | ReadRequest
     | ReadIndex
     | Confirm

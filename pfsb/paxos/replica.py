@@ -39,6 +39,7 @@ from pfsb.paxos.messages import (
     Confirm,
     Confirmed,
     GloballyOrderedUpdate,
+    Heard,
     Message,
     Prepare,
     PrepareOK,
@@ -262,7 +263,7 @@ class Replica:
         self, sender: int, identity: bytes, messages: Sequence[Message], incarnation: int, position: int
     ) -> None:
         """Handle all messages of one frame, which are one event and so one turn."""
-        if not self.storage_identity.is_who_it_says(sender, identity):
+        if not self.storage_identity.is_who_it_says(sender, identity, messages):
             return
         self.peers.note_frame(sender, incarnation, position)
         for message in messages:
@@ -343,6 +344,8 @@ class Replica:
                 self.storage_identity.on_stranger(message)
             case Acquainted():
                 self.storage_identity.on_acquainted(message)
+            case Heard():
+                self.storage_identity.on_heard(message)
             case _:
                 assert_never(message)
         return line

@@ -27,6 +27,7 @@ from pfsb.paxos.messages import (
     Confirmed,
     DataEntry,
     GloballyOrderedUpdate,
+    Heard,
     Message,
     Prepare,
     PrepareOK,
@@ -77,6 +78,7 @@ class MessageKind:
     CONFIRM: Final = 15
     CONFIRMED: Final = 16
     ACQUAINTED: Final = 17
+    HEARD: Final = 18
 
 
 class Malformed(ValueError):
@@ -129,6 +131,8 @@ def _row(message: Message) -> tuple[object, ...]:
             return (MessageKind.STRANGER, identity)
         case Acquainted(_, identity):
             return (MessageKind.ACQUAINTED, identity)
+        case Heard(_, identity):
+            return (MessageKind.HEARD, identity)
         case ReadRequest(_, number):
             return (MessageKind.READ_REQUEST, number)
         case ReadIndex(_, number, seq):
@@ -205,6 +209,8 @@ def decode(sender: int, row: object) -> Message:
             return Stranger(sender, _identity(identity))
         case (MessageKind.ACQUAINTED, identity):
             return Acquainted(sender, _identity(identity))
+        case (MessageKind.HEARD, identity):
+            return Heard(sender, _identity(identity))
         case (MessageKind.READ_REQUEST, number):
             return ReadRequest(sender, _number("number", number))
         case (MessageKind.READ_INDEX, number, seq):

@@ -45,7 +45,7 @@ class FollowerTests(ReplicaTestCase):
         self.assertEqual(self.take_records(OrderedRecord), [])
 
     def test_update_in_this_servers_name_that_it_has_not_under_way_is_dropped(self) -> None:
-        """An update is forged or of a former incarnation unless it is pending; a pending one may come back by a relay."""
+        """An update that is not pending is forged, or of a former incarnation; a pending one may come back."""
         self.receive(client_update("carol", 1, server_id=2), sender=3)
         self.assertDiscarded("not ours")
         own = client_update("carol", 1, server_id=2)
