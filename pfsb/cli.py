@@ -61,7 +61,7 @@ class Options(usage.Options):
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Entry point of the `pfsb` command.
+    """Entry point of the `pfsb` command: runs the subcommand that `arguments` name.
 
     For a mistake in the command line, one line is written to standard error, and the exit status is 1.
     """

@@ -79,7 +79,7 @@ class Peers:
         return self._clock.seconds() - self.by_id[server_id].last_heard <= self._heard_seconds
 
     def a_later_view_is_led(self, view: int) -> bool:
-        """Whether a server that was heard lately leads a view later than `view`."""
+        """Whether a server that was heard within the last `progress_seconds` leads a view later than `view`."""
         return any(
             peer.state is State.REG_LEADER and peer.view > view and self.heard_lately(server_id)
             for server_id, peer in self.by_id.items()

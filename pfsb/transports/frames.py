@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pfsb.paxos.messages import Message
 
 FRAME_BYTES_MAX: Final = 60_000
-"""Maximum size, in bytes, of a frame: fits a UDP datagram over IPv4 and IPv6, with room to spare."""
+"""Maximum size, in bytes, of a frame: it fits a UDP datagram over IPv4 and IPv6, with room to spare."""
 
 MAGIC: Final = b"PFSB"
 VERSION: Final = 3
@@ -187,7 +187,7 @@ class FrameCodec:
     # -- out --------------------------------------------------------------------------------------
 
     def seal(self, encoded: Sequence[bytes]) -> list[bytes]:
-        """Frames that carry these encoded messages, in this order: as few frames as the order allows.
+        """Pack these encoded messages, in this order, into frames: as few frames as the order allows.
 
         Raises `FrameTooLarge`, and makes no frame, if one of the messages is too large for a frame.
         """

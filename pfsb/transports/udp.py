@@ -101,7 +101,7 @@ class SendingSocket:
     _socket: socket.socket | None = field(init=False, default=None)
 
     def write(self, frame: bytes) -> None:
-        """Send one frame. Raises OSError if it could not be sent; a later frame may be sent all the same."""
+        """Send one frame. Raises OSError if it could not be sent; later frames may still be sent."""
         try:
             self._send(self._socket or self._open(), frame)
         except OSError as error:

@@ -22,12 +22,13 @@ READ_LEVELS: Final = ("linearizable", "sequential", "stale")
 
 @frozen
 class Call(Generic[T]):
-    """One command for a cluster, with the function that makes a result of type T from its reply."""
+    """One command for a cluster, with the function that makes a result of type T from the reply to it."""
 
     line: str
     _read: Callable[[Reply], T]
     forgiven: frozenset[str] = frozenset()
-    """Error codes that the call turns into a result (as NOTFOUND into None) instead of raising an error."""
+    """Error codes of refusals from which the call makes a result (as None from NOTFOUND) instead of raising an
+    error."""
 
     def read(self, reply: Reply) -> T:
         """The result in a reply. Raises a `ClerkError` for a refusal whose code is not among `forgiven`."""

@@ -67,13 +67,13 @@ class ClientCore:
     on_server: Callable[[ServerAddress], None] = _ignore
     """Called with the server's address whenever a server has accepted a connection."""
     on_session_end: Callable[[SessionEnd], None] = _ignore
-    """Called when the session is lost, before the commands that cannot go on without it are refused."""
+    """Called, once for each session that is lost, before the commands that cannot go on without it are refused."""
     dice: Random = field(factory=Random)
     index: int = 0
     """Position in `addresses` of the server that is tried first."""
 
     retries: int = field(init=False, default=0)
-    """How many times the client had to send a command again so far."""
+    """How many times, so far, the client had to send a command again."""
     stopped: bool = field(init=False, default=False)
     """True: the client has stopped for good. Its last action is a `HangUp`."""
     held_locks: HeldLocks = field(init=False, factory=HeldLocks)
@@ -112,7 +112,7 @@ class ClientCore:
     def submit(self, line: str, answered: Answered, now: float) -> Command:
         """Carry out a command line, to which the client gives a number.
 
-        `answered` is called with the reply, OK or not, perhaps before this method returns.
+        `answered` is called with the reply, OK or not, once, perhaps before this method returns.
         """
         self._now = now
         command = Command(line, answered)
@@ -206,7 +206,7 @@ class ClientCore:
             self._probe()
 
     def take_actions(self) -> list[Action]:
-        """The actions that the driver must carry out now, in this order."""
+        """Return the actions that the driver must carry out now, in this order, and forget them."""
         actions, self._actions = self._actions, []
         return actions
 
@@ -228,7 +228,7 @@ class ClientCore:
 
     @property
     def _is_awaiting(self) -> bool:
-        """Whether the client has sent HELLO, or a command that a healthy server answers at once, and has no answer."""
+        """Whether the client waits for an answer to HELLO, or to a command that a healthy server answers at once."""
         return self._hello.under_way or self.response_timeout.expected > 0
 
     # ------------------------------------------------------------------ connections

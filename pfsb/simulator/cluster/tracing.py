@@ -21,7 +21,7 @@ class Tracers:
 
     _clock: SimulatedClock
     _trace: Trace | None
-    """Called with every event of all servers."""
+    """Called with every event of the cluster itself and of all its servers."""
     _tracer: Callable[[int], ITracer] | None
     """Called with a server's id at each of its starts; makes the tracer that receives the events of that server."""
 
