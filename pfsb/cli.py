@@ -28,6 +28,11 @@ _COMMANDS: Final = (
         "pfsb.simulator.runs.simulate_command",
         "Look for bugs: simulated clusters in trouble, from one seed each.",
     ),
+    (
+        "fuzz",
+        "pfsb.simulator.fuzz.fuzz_command",
+        "Look for bugs: changed input of every kind, from frames to configurations.",
+    ),
 )
 """(name, module, text for --help) of each subcommand.
 

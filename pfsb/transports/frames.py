@@ -63,6 +63,7 @@ RefusalReason = Literal[
     "tag",
     "membership",
     "sender",
+    "address",
     "passes",
     "replay",
     "body",
@@ -227,9 +228,10 @@ class FrameCodec:
             next(self._counter),
             self.position(),
         )
-        return head + self._tag(head, body) + body
+        return head + self.tag(head, body) + body
 
-    def _tag(self, head: bytes, body: bytes) -> bytes:
+    def tag(self, head: bytes, body: bytes) -> bytes:
+        """The tag of a frame with this header, which lacks the tag, and this body."""
         tag = self._hash.copy()
         tag.update(head)
         tag.update(body)
@@ -273,7 +275,7 @@ class FrameCodec:
     def _check_tag(self, flags: int, sender: int, frame: bytes, body: bytes) -> None:
         if flags != self._flags:
             raise self._wrong_flags(flags, sender)
-        if compare_digest(frame[HEADER.size : OVERHEAD_BYTES], self._tag(frame[: HEADER.size], body)):
+        if compare_digest(frame[HEADER.size : OVERHEAD_BYTES], self.tag(frame[: HEADER.size], body)):
             return
         if flags:
             raise FrameRefused("tag", f"wrong tag in the name of server {sender}: another secret, forged, or damaged")

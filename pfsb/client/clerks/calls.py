@@ -12,7 +12,7 @@ from typing import Final, Generic, TypeVar
 
 from attrs import frozen
 
-from pfsb.client.clerks.errors import BadCall, error_of
+from pfsb.client.clerks.errors import BadCall, ServerFault, error_of
 from pfsb.client.core.replies import Reply, read_fields
 
 T = TypeVar("T")
@@ -31,10 +31,16 @@ class Call(Generic[T]):
     error."""
 
     def read(self, reply: Reply) -> T:
-        """The result in a reply. Raises a `ClerkError` for a refusal whose code is not among `forgiven`."""
+        """The result in a reply. Raises a `ClerkError` for a refusal whose code is not among `forgiven`.
+
+        Also raises one for an OK reply that lacks what every pfsb server sends with it.
+        """
         if not reply.ok and reply.code not in self.forgiven:
             raise error_of(reply)
-        return self._read(reply)
+        try:
+            return self._read(reply)
+        except (KeyError, ValueError) as error:
+            raise ServerFault(f"no pfsb server replies so: {reply.line}", "BADREPLY", "done") from error
 
 
 @frozen

@@ -14,7 +14,7 @@ from pfsb.client.core.replies import EventLine, Reply, read_reply
 LINE_BYTES_MAX: Final = 64 * 1024 * 1024
 """Maximum size of a received line, in bytes. A pfsb server's lines hold at most a few values, and are shorter."""
 
-_NUMBERED = re.compile(r"#([0-9]+) ")
+_NUMBERED = re.compile(r"#([0-9]{1,19}) ")
 
 Heard = Callable[[Reply], None]
 
