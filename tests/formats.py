@@ -40,6 +40,7 @@ from pfsb.paxos.messages import (
     VCProof,
     ViewChange,
 )
+from pfsb.paxos.passes import batch_digest
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from pfsb.storage.database import FORMAT_VERSION, StorageIdentity, StorageOwner, StoredViews
@@ -242,6 +243,7 @@ ROWS: Final[dict[str, tuple[str, tuple[Cell, ...]]]] = {
     "slot 2, accepted in view 7": ("history", (2, 7, BATCH.data)),
     "peer, nothing noted of its log": ("peers", (0, b"disk-000".hex(), 0, 0)),
     "peer with incarnation and position": ("peers", (1, b"disk-001".hex(), 12, 34_567)),
+    "slot 2, left out": ("passes", (2, batch_digest(BATCH.data).hex())),
 }
 
 

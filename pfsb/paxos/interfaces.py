@@ -81,11 +81,14 @@ class IFrameReceiver(Interface):
 class ITransport(Interface):
     """Carries frames between servers: it may lose, delay, duplicate and reorder them, but never corrupts them."""
 
-    def start(receiver: IFrameReceiver, identity: bytes, incarnation: int, position: Callable[[], int]) -> None:
+    def start(
+        receiver: IFrameReceiver, identity: bytes, incarnation: int, position: Callable[[], int], passes: bytes
+    ) -> None:
         """Begin to receive, and call `receiver` with each frame.
 
         `identity` and `incarnation` are those of this server's storage; each frame that is sent carries them.
-        `position` returns the storage's `position`, and is asked for each frame that leaves.
+        `position` returns the storage's `position`, and is asked for each frame that leaves. `passes` is the digest of
+        the list of slots that this server leaves out (`pfsb.paxos.passes`): frames with another one are refused.
         """
 
     def send(messages: Sequence[Message], to: int | None) -> None:

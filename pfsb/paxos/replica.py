@@ -55,6 +55,7 @@ from pfsb.paxos.messages import (
 )
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.outbound import Outbound
+from pfsb.paxos.passes import list_digest
 from pfsb.paxos.peers import Peers
 from pfsb.paxos.plausibility import Plausibility
 from pfsb.paxos.prepare import PrepareHandler
@@ -200,12 +201,14 @@ class Replica:
         """Recover, listen, and enter an election (Figure 14) as soon as this storage is admitted (Departure 12)."""
         found = self.storage.recover()
         self.membership.identities.update(found.peers)
+        self.ordered_queue.passes = found.passes
         recover(self.data, found, self.ordered_queue, self._report_recovery)
         self.turn.durable.last_installed = self.data.views.last_installed
         self.turn.durable.local_aru = self.data.ordering.local_aru
         if self._tracer is not None:
             self._tracer.trace("start", view=found.last_installed, aru=found.local_aru, incarnation=found.incarnation)
-        self._transport.start(self, found.identity, found.incarnation, lambda: self.storage.position)
+        passes = list_digest(found.passes)
+        self._transport.start(self, found.identity, found.incarnation, lambda: self.storage.position, passes)
         self.data.server.incarnation = found.incarnation
         self.turn.run(self.storage_identity.begin_admission, found.identity)
         self.retransmission.start()

@@ -116,7 +116,9 @@ class FakeTransport:
     sent: list[Sent] = field(factory=list)
     running: bool = False
 
-    def start(self, receiver: Any, identity: bytes, incarnation: int, position: Callable[[], int]) -> None:
+    def start(
+        self, receiver: Any, identity: bytes, incarnation: int, position: Callable[[], int], passes: bytes
+    ) -> None:
         self.running = True
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
