@@ -20,7 +20,9 @@ class OrderedTime:
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self.time_ms = 0
-        """The time of the last executed slot; 0: no slot with a time was executed yet. It never goes back."""
+        """The time of the last executed slot. It never goes back."""
+        self.has_begun = False
+        """Whether a slot was executed: its time is the beginning, whatever it was."""
         self._ahead_ms = 0
         """How far the state machine's time is ahead of this server's clock."""
 
@@ -34,13 +36,14 @@ class OrderedTime:
         compute the same time, since it depends on nothing but the batches.
         """
         before = self.time_ms
-        if not before:
+        if not self.has_begun:
             time_ms = min(batch_time_ms, TIME_MS_MAX)
         else:
             time_ms = max(before, min(batch_time_ms, before + TIME_STEP_MS_MAX, TIME_MS_MAX))
+        begins, self.has_begun = not self.has_begun, True
         self.time_ms = time_ms
         ahead_ms = time_ms - self._clock_ms()
-        if not leads or not before or ahead_ms > self._ahead_ms:
+        if not leads or begins or ahead_ms > self._ahead_ms:
             self._ahead_ms = ahead_ms
         return time_ms
 
@@ -51,7 +54,7 @@ class OrderedTime:
         the rest is left out for good: it would end waits early if the next slots made up for it.
         """
         clock_ms = self._clock_ms()
-        if not self.time_ms:
+        if not self.has_begun:
             return clock_ms
         latest_ms = min(self.time_ms + TIME_STEP_MS_MAX, TIME_MS_MAX)
         self._ahead_ms = min(self._ahead_ms, latest_ms - clock_ms)

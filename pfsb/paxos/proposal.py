@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pfsb.paxos.birth import Birth
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
-from pfsb.paxos.messages import Accept, Batch, ClientUpdate, Proposal, State
+from pfsb.paxos.messages import Accept, Batch, Proposal, State
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
+from pfsb.paxos.plausibility import IMPLAUSIBLE
 from pfsb.paxos.records import ProposalRecord
 from pfsb.paxos.update_queue import UpdateQueue
+from pfsb.paxos.validity import INVALID, Validity
 from pfsb.paxos.window import Window
 from pfsb.support.histogram import BYTES, Histogram
+from pfsb.support.limits import SLOT_MAX
 
 
 class ProposalHandler(Handler):
@@ -26,10 +30,11 @@ class ProposalHandler(Handler):
         ordering: GlobalOrderingHandler,
         update_queue: UpdateQueue,
         window: Window,
+        validity: Validity,
         on_far_ahead: Callable[[int], None],
-        birth: Callable[[], ClientUpdate] | None,
+        birth: Birth | None,
     ) -> None:
-        """`birth` makes the update with the settings of the cluster; None: the state machine needs none.
+        """`birth` makes the first update, with the settings of the cluster; None: the state machine needs none.
 
         `on_far_ahead` is called when the leader proposes a slot beyond this server's window, with a slot up to which
         the leader must have executed (section 5.6, trigger 1)."""
@@ -38,31 +43,41 @@ class ProposalHandler(Handler):
         self._ordering = ordering
         self._update_queue = update_queue
         self._window = window
+        self._validity = validity
         self._on_far_ahead = on_far_ahead
         self.birth = birth
-        """Makes the update with the first settings of the cluster (Departure 34)."""
+        """The first update of the cluster (Departure 34)."""
         self.skipped: set[int] = set()
         """Numbers of slots in which this server, as leader, proposes nothing, so that the next leader finds holes: set
         by the command FAULT SKIP, for trials."""
         self.batch_bytes = Histogram(BYTES)
         """Sizes, in bytes, of the batches that this server has proposed as leader, no-ops included."""
 
-    def on_proposal(self, message: Proposal) -> None:
-        """Figure 10, Block B: accept a proposal of the leader of the installed view, and vote for it by ACCEPT."""
+    def on_proposal(self, message: Proposal) -> str | None:
+        """Figure 10, Block B: accept a proposal of the leader of the installed view, and vote for it by ACCEPT.
+
+        Returns the line that discards the proposal, or None. Departure 37: an invalid batch is not accepted.
+        """
         seq = message.seq
         if self.is_ordered(seq):
             if not self._contradicts_what_was_ordered(message):
                 # G18: this server has ordered the slot, but the leader may still need this server's ACCEPT.
                 self._accept(message)
-            return
+            return None
         if not self._window.may_accept(seq):
+            if seq > SLOT_MAX:
+                return IMPLAUSIBLE
             self._on_far_ahead(self._window.executed_by_leader_of(seq))
-            return
-        if self._data.apply_proposal(message):
-            self._record(message)
+            return None
+        if not self.is_held(message):
+            if not self._validity.of_batch(seq, message.batch):
+                return INVALID
+            if self._data.apply_proposal(message):
+                self._record(message)
         assert self.is_held(message), f"slot {seq} holds a proposal of a later view than is installed (G18)"
         self._accept(message)
         self.vote(message)
+        return None
 
     def send_proposal(self) -> None:
         """Figure 11, Block A: propose as long as the window is open and something waits (G1, G25).
@@ -108,7 +123,7 @@ class ProposalHandler(Handler):
         Only the first slot begins with the wall clock. Until it is executed, this server does not know the time that
         the first slot has begun with, and further proposals carry 0, which moves the time nowhere.
         """
-        if self._data.ordering.last_proposed and not self._ordered_queue.time.time_ms:
+        if self._data.ordering.last_proposed and not self._ordered_queue.time.has_begun:
             return 0
         return self._ordered_queue.time.now_ms()
 
@@ -125,8 +140,7 @@ class ProposalHandler(Handler):
 
         A slot with a proposal of an older view is never left out: that proposal may have been chosen.
         """
-        slot = self._data.ordering.global_history.get(seq)
-        return self._window.is_born and seq in self.skipped and (slot is None or slot.proposal is None)
+        return seq in self.skipped and seq > self._data.ordering.global_history.top
 
     def batch_for(self, seq: int) -> Batch | None:
         """The batch for a slot, or None if nothing waits for a number.
@@ -142,7 +156,7 @@ class ProposalHandler(Handler):
             assert self.birth is not None
             if seq > ordering.local_aru + 1:
                 return None
-            return Batch.of(self.now_ms(), [self.birth()])
+            return Batch.of(self.now_ms(), [self.birth.make()])
         if seq < ordering.global_history.top:
             return Batch.of(self.now_ms(), ())
         return self._update_queue.pop_batch(self.now_ms())

@@ -39,7 +39,8 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.application_failures import depends_on_machine
 from pfsb.sessions.bundle import Bundle
-from pfsb.sessions.cluster_settings import ClusterSettings
+from pfsb.sessions.checked_payloads import CheckedPayloads
+from pfsb.sessions.cluster_settings import ClusterSettings, WrongSetting
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.observer import NoObserver
 from pfsb.sessions.ordered_settings import Abilities, OrderedSettings
@@ -50,6 +51,8 @@ BIRTH, ANNOUNCE = "BIRTH", "ANNOUNCE"
 """BIRTH brings the first settings of the cluster, ANNOUNCE what a server is able to run (Departure 34)."""
 ASK, HERE = "ASK", "HERE"
 """ASK calls upon a server that the leader does not hear, and HERE is that server's answer (Departure 36)."""
+_NOT_NAMES = ("", bundle.SERVER, bundle.ANONYMOUS)
+"""Beginnings of client ids under which no client opens a session."""
 
 
 class CannotRun(ImportError):
@@ -67,7 +70,27 @@ def birth(server_id: int, values: ClusterSettings) -> ClientUpdate:
     """
     entry = bundle.encode_entries([(0, (BIRTH, values.encode()))])
     payload = bundle.encode([bundle.encode_bundle(bundle.encode_head(bundle.SERVER, 0, opens=False), 1, [entry])])
-    return ClientUpdate(f"birth.{values.cluster_identity.hex()}", server_id, 1, 0, payload)
+    return ClientUpdate(f"{server_id}.birth.{values.cluster_identity.hex()}", server_id, 1, 0, payload)
+
+
+def is_birth(update: ClientUpdate) -> bool:
+    """Whether an update consists of the first settings, which can be decoded, and of nothing else."""
+    contents = bundle.decode(update.payload)
+    if (
+        contents is None
+        or len(contents) != 1
+        or contents[0].client_id != bundle.SERVER
+        or len(contents[0].entries) != 1
+    ):
+        return False
+    command = contents[0].entries[0][1]
+    if len(command) != 2 or command[0] != BIRTH or type(command[1]) is not bytes:
+        return False
+    try:
+        ClusterSettings.decode(command[1])
+    except WrongSetting:
+        return False
+    return True
 
 
 ANONYMOUS_TTL_MS = 10_000
@@ -185,6 +208,11 @@ class SessionStateMachine:
         """
         self._overdue: dict[str, int] = {}
         """Application -> a deadline that it has not dealt with although it was told that the time has come."""
+        self._checked = CheckedPayloads()
+        self._prefixes: dict[int, str] = {}
+        """Server id -> the beginning of the names of its Paxos clients."""
+        self.refused = 0
+        """Number of updates that were ordered although they are not valid, and were refused (Departure 37)."""
 
     def _read_catalogue(self) -> None:
         catalogue = self._catalogue
@@ -231,6 +259,18 @@ class SessionStateMachine:
 
     # ------------------------------------------------------------------ driven by the ordered update queue
 
+    def is_valid(self, update: ClientUpdate) -> bool:
+        """Departure 37: whether the payload is a valid one, and the Paxos client is one of the server that it names.
+
+        The names of Paxos clients begin with the id of their server (`PaxosClients`), so another server cannot use up
+        their timestamps by mistake.
+        """
+        server_id = update.server_id
+        prefix = self._prefixes.get(server_id)
+        if prefix is None:
+            prefix = self._prefixes[server_id] = f"{server_id}."
+        return update.client_id.startswith(prefix) and self._checked.check(update.payload)
+
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         """Lets applications end the PENDING commands whose time limit has passed by `time_ms`, then runs the updates of
         one slot."""
@@ -253,7 +293,7 @@ class SessionStateMachine:
     def _execute_before_birth(self, updates: Sequence[ClientUpdate]) -> None:
         """Run the birth of the settings, and nothing else: no other command can be executed without them."""
         for update in updates:
-            for content in bundle.decode(update.payload):
+            for content in self._checked.take(update.payload) or ():
                 if content.client_id == bundle.SERVER:
                     for _, command in content.entries:
                         if command[0] == BIRTH:
@@ -322,12 +362,31 @@ class SessionStateMachine:
         """
         self.heard_in[update.server_id] = self._seq
         is_ours = update.server_id == self._server_id
-        for position, content in enumerate(bundle.decode(update.payload)):
+        contents = self._checked.take(update.payload)
+        if contents is None:
+            self._refuse(update)
+            return
+        for position, content in enumerate(contents):
             results = self._run_bundle(update.server_id, content)
             if self._completed:
                 self._tell_completed()
             if is_ours:
                 self.observer.executed(update, position, results)
+
+    def _refuse(self, update: ClientUpdate) -> None:
+        """Departure 37: execute an update that is not valid, which changes nothing at any server.
+
+        No server proposes or accepts such an update, so another version of the server has, or one that is in error.
+        """
+        self.refused += 1
+        self._log.error(
+            "slot {seq}: the update {timestamp} of {client} has no valid content, and is refused by all servers",
+            seq=self._seq,
+            timestamp=update.timestamp,
+            client=update.client_id,
+        )
+        if update.server_id == self._server_id:
+            self.observer.too_old(update)
 
     def _run_bundle(self, server_id: int, content: Bundle) -> list[Any]:
         if content.client_id == bundle.SERVER:
@@ -348,7 +407,7 @@ class SessionStateMachine:
     def session_for(self, server_id: int, content: Bundle) -> Session | Refused:
         client_id = content.client_id
         session = self.sessions.get(client_id)
-        if content.opens and session is None:
+        if content.opens and session is None and client_id[0] == bundle.ANONYMOUS:
             session = Session(
                 client_id, 0, server_id, ANONYMOUS_TTL_MS, ReplyCache(self.settings.values.session_window)
             )
@@ -514,6 +573,8 @@ class SessionStateMachine:
         self.revision += 1
         match command:
             case (str(verb), str(client_id), int(ttl_ms)) if verb == OPEN:
+                if client_id[:1] in _NOT_NAMES or ttl_ms < 1:
+                    return Refused("BADREQUEST", f"no session of this name and ttl can be opened: {ttl_ms} ms")
                 return self._open(server_id, client_id, ttl_ms)
             case (str(verb), str(client_id), int(epoch)) if verb in (CLOSE, EXPIRE):
                 return self.end_session(client_id, epoch, verb)

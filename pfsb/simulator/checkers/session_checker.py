@@ -292,6 +292,9 @@ class WatchedSessions:
         self._watch_commands()
         self._watch_epochs()
 
+    def is_valid(self, update: ClientUpdate) -> bool:
+        return self._machine.is_valid(update)
+
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         self._slot = slot = Slot(seq, updates=tuple(updates))
         self._checks.executes(seq)
@@ -303,7 +306,7 @@ class WatchedSessions:
             self._settle(self._checks.settled, self._server_id, slot)
         sessions: dict[str, Session] = {}
         for update in updates:
-            bundles = bundle.decode(update.payload)
+            bundles = bundle.decode(update.payload) or ()
             clients = sum(each.client_id != bundle.SERVER for each in bundles)
             self._checks.marks["update of several sessions"] += clients > 1
             for each in bundles:

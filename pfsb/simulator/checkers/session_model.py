@@ -72,7 +72,7 @@ class SessionModel:
         expected = Expected()
         for update in updates:
             self._heard[update.server_id] = seq
-            for content in bundle.decode(update.payload):
+            for content in bundle.decode(update.payload) or ():
                 if content.client_id == bundle.SERVER:
                     for _, operation in content.entries:
                         self._operate(seq, update.server_id, operation, expected)

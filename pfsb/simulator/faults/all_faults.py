@@ -66,5 +66,4 @@ class AllFaults(NetworkFaults, ServerFaults):
         server_id = self._any_server()
         if server_id is not None and len(self._cluster.ids) > 1:
             frame = frame_of_a_stranger(self._cluster, server_id, self._rng)
-            if frame is not None:
-                require_no_change(self._cluster, server_id, frame)
+            require_no_change(self._cluster, server_id, frame)
