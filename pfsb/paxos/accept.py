@@ -22,12 +22,15 @@ class AcceptHandler(Handler):
 
         An ACCEPT may overtake its PROPOSAL, so a vote is stored even while the slot holds no proposal (G17). A vote for
         a slot beyond the window is dropped: this server may not accept the proposal yet, so it could not order the
-        slot. Reconciliation brings the slot later.
+        slot. Reconciliation brings the slot later. A vote that names another batch than the one proposed here is
+        stored, too, but counts for nothing (Departure 34).
         """
-        for seq in message.seqs:
+        for seq, digest in message.votes():
             if seq <= self._data.ordering.local_aru or not self._window.may_accept(seq):
                 continue
             slot = self._data.ordering.global_history.get(seq)
             if slot is None or slot.ordered is None:
-                self._data.apply_accept(message, seq)
+                if slot is not None and slot.proposal is not None and slot.proposal.view == message.view:
+                    self._ordering.compare(slot.proposal, digest, message.server_id)
+                self._data.apply_accept(message, seq, digest)
                 self._ordering.try_order(seq)

@@ -30,8 +30,11 @@ class Slot:
 
     proposal: Proposal | None = None
     """The proposal of the latest view that this server has accepted here, or has learned from a data list."""
-    voters: dict[int, set[int]] = field(factory=dict)
-    """view -> ids of the servers that have accepted that view's proposal; ACCEPTs may precede the PROPOSAL (G17)."""
+    voters: dict[int, dict[int, bytes]] = field(factory=dict)
+    """view -> server -> digest of the batch that the server has accepted in that view (Departure 34).
+
+    ACCEPTs may precede the PROPOSAL (G17).
+    """
     ordered: Batch | None = None
     """The batch that is ordered at this sequence number, or None: never changed once it is set."""
     on_disk: Batch | None = None
@@ -236,12 +239,12 @@ class DataStructures:
         history.top = max(history.top, message.seq)
         return True
 
-    def apply_accept(self, message: Accept, seq: int) -> None:
-        """Figure 5, Block E: store that the sender has accepted the proposal of the message's view in slot `seq`.
+    def apply_accept(self, message: Accept, seq: int, digest: bytes) -> None:
+        """Figure 5, Block E: store that the sender has accepted a batch with this digest in slot `seq`.
 
-        Votes are a set of server ids for each view, so no server is counted twice (G14, G17).
+        One vote is kept for each server and view, so no server is counted twice (G14, G17).
         """
-        self.ordering.global_history.ensure(seq).voters.setdefault(message.view, set()).add(message.server_id)
+        self.ordering.global_history.ensure(seq).voters.setdefault(message.view, {})[message.server_id] = digest
 
     def apply_globally_ordered_update(self, message: GloballyOrderedUpdate) -> bool:
         """Figure 5, Block F: store the ordered batch of a slot (G12); return True if the slot had none before."""

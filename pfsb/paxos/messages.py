@@ -7,11 +7,20 @@ that they belong to. The encoding of messages is in `pfsb.transports.wire`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
+from hashlib import blake2b
+from typing import Final
 
 import msgpack
 from attrs import field, frozen
+
+FINGERPRINT_BYTES: Final = 16
+"""Size, in bytes, of the hash of a batch from which the digest of the history is made."""
+DIGEST_BYTES: Final = 8
+"""Size, in bytes, of the digest by which an ACCEPT names the batch that it votes for (Departure 34)."""
+_PERSON: Final = b"pfsb batch"
+"""Keeps hashes of batches apart from other uses of BLAKE2b."""
 
 
 class State(Enum):
@@ -45,6 +54,18 @@ class Batch:
     data: bytes
     _opened: list[tuple[int, list[ClientUpdate]]] = field(factory=list, eq=False, repr=False)
     """Cache of at most one element: the decoded form of `data`, which `of` puts in and the first `open` takes out."""
+    fingerprint: bytes = field(init=False, eq=False, repr=False)
+    """BLAKE2b-16 of `data`: the digest of the history is made from these."""
+    digest: bytes = field(init=False, eq=False, repr=False)
+    """The first eight bytes of the fingerprint, by which an ACCEPT names the batch (Departure 34)."""
+
+    @fingerprint.default
+    def _make_fingerprint(self) -> bytes:
+        return blake2b(self.data, digest_size=FINGERPRINT_BYTES, person=_PERSON).digest()
+
+    @digest.default
+    def _make_digest(self) -> bytes:
+        return self.fingerprint[:DIGEST_BYTES]
 
     @classmethod
     def of(cls, time_ms: int, updates: Sequence[ClientUpdate]) -> Batch:
@@ -96,11 +117,31 @@ class Proposal:
 
 @frozen
 class Accept:
-    """Figure 3, Block G: the sender has forced the proposals of `view` at `seqs` to its disk."""
+    """Figure 3, Block G: the sender has forced the proposals of `view` at `seqs` to its disk.
+
+    Departure 34: the vote for a slot names the batch that the sender has accepted there, by the batch's digest.
+    """
 
     server_id: int
     view: int
     seqs: tuple[int, ...]
+    digests: bytes
+    """The digests of the batches, one after the other in the order of `seqs`."""
+
+    def votes(self) -> Iterator[tuple[int, bytes]]:
+        """Pairs (seq, digest)."""
+        digests = self.digests
+        for index, seq in enumerate(self.seqs):
+            at = index * DIGEST_BYTES
+            yield seq, digests[at : at + DIGEST_BYTES]
+
+    def joined(self, later: Accept) -> Accept:
+        """One ACCEPT with the votes of this one and of a later one of the same server and view, each slot once."""
+        seqs, digests = self.seqs + later.seqs, self.digests + later.digests
+        if len(set(seqs)) < len(seqs):
+            by_seq = {**dict(self.votes()), **dict(later.votes())}
+            seqs, digests = tuple(by_seq), b"".join(by_seq.values())
+        return Accept(self.server_id, self.view, seqs, digests)
 
 
 @frozen

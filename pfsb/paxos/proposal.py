@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.data_structures import Slot
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.messages import Accept, Batch, Proposal, State
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
@@ -56,9 +57,22 @@ class ProposalHandler(Handler):
             return
         if self._data.apply_proposal(message):
             self._record(message)
+        held = self._data.ordering.global_history.ensure(seq)
         assert self.is_held(message), f"slot {seq} holds a proposal of a later view than is installed (G18)"
-        self._accept(message)
-        self.vote(message)
+        assert held.proposal is not None
+        self._compare_with_what_others_hold(message, held)
+        self._accept(held.proposal)
+        self.vote(held.proposal)
+
+    def _compare_with_what_others_hold(self, message: Proposal, slot: Slot) -> None:
+        """Departure 34: compare the held proposal with one that is repeated, and with votes that came before."""
+        held = slot.proposal
+        assert held is not None
+        if held is not message:
+            self._ordering.compare(held, message.batch.digest, message.server_id)
+            return
+        for server_id, digest in slot.voters.get(held.view, {}).items():
+            self._ordering.compare(held, digest, server_id)
 
     def send_proposal(self) -> None:
         """Figure 11, Block A: propose as long as the window is open and something waits (G1, G25).
@@ -149,10 +163,13 @@ class ProposalHandler(Handler):
         self._data.ordering.global_history.ensure(message.seq).on_disk = message.batch
 
     def _accept(self, message: Proposal) -> None:
-        self._turn.send(Accept(self._data.server.server_id, message.view, (message.seq,)))
+        self._turn.send(self._own_accept(message))
+
+    def _own_accept(self, message: Proposal) -> Accept:
+        return Accept(self._data.server.server_id, message.view, (message.seq,), message.batch.digest)
 
     def vote(self, message: Proposal) -> None:
-        self._data.apply_accept(Accept(self._data.server.server_id, message.view, (message.seq,)), message.seq)
+        self._data.apply_accept(self._own_accept(message), message.seq, message.batch.digest)
         self._ordering.try_order(message.seq)
 
     def _contradicts_what_was_ordered(self, message: Proposal) -> bool:

@@ -18,6 +18,7 @@ from typing import Any, Final, assert_never
 import msgpack
 
 from pfsb.paxos.messages import (
+    DIGEST_BYTES,
     Accept,
     Acquainted,
     Alive,
@@ -104,8 +105,8 @@ def join_encoded(encoded: Sequence[bytes]) -> bytes:
 def _row(message: Message) -> tuple[object, ...]:
     # The most frequent messages come first: a busy server spends its time on the first three.
     match message:
-        case Accept(_, view, seqs):
-            return (MessageKind.ACCEPT, view, seqs)
+        case Accept(_, view, seqs, digests):
+            return (MessageKind.ACCEPT, view, seqs, digests)
         case Proposal(_, view, seq, batch):
             return (MessageKind.PROPOSAL, view, seq, batch.data)
         case ClientUpdate(client_id, server_id, timestamp, made_at, payload):
@@ -172,8 +173,8 @@ def decode(sender: int, row: object) -> Message:
     if type(row) is not tuple or not row or type(row[0]) is not int:
         raise Malformed(f"a message must be an array that starts with its type, not {reprlib.repr(row)}")
     match row:
-        case (MessageKind.ACCEPT, view, seqs):
-            return Accept(sender, _number("view", view), _seqs(seqs))
+        case (MessageKind.ACCEPT, view, seqs, digests):
+            return _accept(sender, view, seqs, digests)
         case (MessageKind.PROPOSAL, view, seq, data):
             return Proposal(sender, _number("view", view, least=1), _seq(seq), _batch(data))
         case (MessageKind.CLIENT_UPDATE, client_id, server_id, timestamp, made_at, payload):
@@ -280,6 +281,14 @@ def _unpack(data: bytes) -> object:
         # msgpack raises at least ValueError, TypeError and OverflowError, and documents no complete list. Its C code
         # depends on nothing but these bytes, so every exception means that the bytes are wrong.
         raise Malformed(f"not msgpack: {error}") from error
+
+
+def _accept(sender: int, view: object, seqs: object, digests: object) -> Accept:
+    slots = _seqs(seqs)
+    named = _bytes("digests", digests)
+    if len(named) != len(slots) * DIGEST_BYTES:
+        raise Malformed(f"{len(slots)} votes must have {len(slots) * DIGEST_BYTES} bytes of digests, not {len(named)}")
+    return Accept(sender, _number("view", view), slots, named)
 
 
 def _prepare_ok(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from pfsb.paxos.messages import (
+    DIGEST_BYTES,
     Accept,
     Acquainted,
     Alive,
@@ -65,6 +66,13 @@ def reconciliation_requests(draw: st.DrawFn) -> ReconciliationRequest:
     return ReconciliationRequest(SENDER, first, draw(st.integers(first, NUMBER_MAX)))
 
 
+@st.composite
+def accepts(draw: st.DrawFn) -> Accept:
+    slots = draw(st.lists(seqs, max_size=20).map(tuple))
+    size = len(slots) * DIGEST_BYTES
+    return Accept(SENDER, draw(numbers), slots, draw(st.binary(min_size=size, max_size=size)))
+
+
 BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     ClientUpdate: client_updates,
     ViewChange: st.builds(ViewChange, st.just(SENDER), numbers),
@@ -72,7 +80,7 @@ BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     Prepare: st.builds(Prepare, st.just(SENDER), views, numbers),
     PrepareOK: prepare_oks(),
     Proposal: st.builds(Proposal, st.just(SENDER), views, seqs, batches),
-    Accept: st.builds(Accept, st.just(SENDER), numbers, st.lists(seqs, max_size=20).map(tuple)),
+    Accept: accepts(),
     GloballyOrderedUpdate: ordered_updates,
     Alive: st.builds(Alive, st.just(SENDER), numbers, st.sampled_from(State), numbers, st.booleans()),
     ReconciliationRequest: reconciliation_requests(),
@@ -88,7 +96,7 @@ any_message = st.one_of(*BY_TYPE.values())
 
 
 def accept(seq: int = 812, sender: int = SENDER) -> Accept:
-    return Accept(sender, 7, (seq,))
+    return Accept(sender, 7, (seq,), bytes(range(DIGEST_BYTES)))
 
 
 def proposal(payload: bytes = b"x" * 100, updates: int = 1, sender: int = SENDER) -> Proposal:
