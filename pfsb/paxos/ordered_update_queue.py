@@ -30,7 +30,10 @@ class Executed:
 
 
 class DigestChain:
-    """A running hash over all executed batches; its values after each of the last `kept` slots can be asked for."""
+    """A running hash over all executed batches and the outcomes of executing them (Departure 35).
+
+    Its values after each of the last `kept` slots can be asked for.
+    """
 
     def __init__(self, kept: int) -> None:
         self._ring = bytearray(kept * DIGEST_BYTES)
@@ -38,8 +41,9 @@ class DigestChain:
         self.seq = 0
         self.head = bytes(DIGEST_BYTES)
 
-    def extend(self, data: bytes) -> None:
-        self.head = blake2b(self.head + data, digest_size=DIGEST_BYTES).digest()
+    def extend(self, fingerprint: bytes, outcomes: bytes) -> None:
+        """Add the slot after the last one: the fingerprint of its batch, and the outcomes of executing it."""
+        self.head = blake2b(self.head + fingerprint + outcomes, digest_size=DIGEST_BYTES).digest()
         self.seq += 1
         at = self.seq % self._kept * DIGEST_BYTES
         self._ring[at : at + DIGEST_BYTES] = self.head
@@ -129,9 +133,9 @@ class OrderedUpdateQueue(Handler):
                 self._state_machine.too_old(update)
             else:
                 fresh.append(update)
-        self._state_machine.execute(seq, self.time_ms, fresh)
+        outcomes = self._state_machine.execute(seq, self.time_ms, fresh)
         last_executed.drop_older_than(oldest)
-        self.digests.extend(slot.ordered.data)
+        self.digests.extend(slot.ordered.fingerprint, outcomes)
         if self._tracer is not None:
             self._tracer.trace("executed", seq=seq, updates=len(fresh), digest=self.digests.head.hex())
         return Executed(seq, updates)

@@ -48,7 +48,7 @@ SMALL = Settings(
 """Times as in production, sizes that a test can fill."""
 
 
-NOBODYS = Batch(b"a batch that nobody has proposed")
+UNPROPOSED = Batch(b"a batch that no leader has proposed")
 
 
 def identity_of(server_id: int) -> bytes:
@@ -129,9 +129,11 @@ class RecordingStateMachine:
 
     executed: list[tuple[int, int, list[ClientUpdate]]] = field(factory=list)
     expired: list[ClientUpdate] = field(factory=list)
+    outcomes: bytes = b""
 
-    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
         self.executed.append((seq, time_ms, list(updates)))
+        return self.outcomes
 
     def too_old(self, update: ClientUpdate) -> None:
         self.expired.append(update)
@@ -269,11 +271,11 @@ class ReplicaTestCase(SynchronousTestCase):
         return evolve(message, digests=b"".join(self.batch_held_at(seq).digest for seq in message.seqs))
 
     def batch_held_at(self, seq: int) -> Batch:
-        """The batch that the replica holds in a slot; if it holds none, a batch that nobody has proposed."""
+        """The batch that the replica holds in a slot; if it holds none, a batch that no leader has proposed."""
         slot = self.data.ordering.global_history.get(seq)
         if slot is not None and slot.ordered is not None:
             return slot.ordered
-        return NOBODYS if slot is None or slot.proposal is None else slot.proposal.batch
+        return UNPROPOSED if slot is None or slot.proposal is None else slot.proposal.batch
 
     # ------------------------------------------------------------------ how a replica gets where the test begins
 

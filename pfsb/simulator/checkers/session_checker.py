@@ -188,7 +188,7 @@ class WatchedSessions:
         self._watch_commands()
         self._watch_epochs()
 
-    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
         self._slot = slot = Slot(seq)
         recovers = isinstance(self._machine.observer, NoObserver)
         # Outside recovery, `_settle` puts the check behind the durability gate. It must be there before the execution
@@ -205,11 +205,12 @@ class WatchedSessions:
                 if each.client_id == bundle.SERVER:
                     sessions = sessions or dict(self._machine.sessions)
                     slot.expired_by_others += self._expired_by_others(update.server_id, each, sessions)
-        self._machine.execute(seq, time_ms, updates)
+        outcomes = self._machine.execute(seq, time_ms, updates)
         # A session that was ended and then opened anew in this slot has ended, too: the new session is another object.
         slot.ended += sorted(i for i, session in sessions.items() if self._machine.sessions.get(i) is not session)
         if recovers:
             self._settle(self._checks.settled, self._server_id, slot)
+        return outcomes
 
     def too_old(self, update: ClientUpdate) -> None:
         self._checks.marks["bundle ordered beyond its horizon"] += 1

@@ -202,8 +202,8 @@ class SteppedTransport:
     def _must_be_on_disk(self, message: Message) -> None:
         installed = self._storage.installed
         match message:
-            case Accept():
-                votes = all(self._vote_is_on_disk(message.view, seq, digest) for seq, digest in message.votes())
+            case Accept(_, view):
+                votes = all(self._vote_is_on_disk(view, seq, digest) for seq, digest in message.votes())
                 require(votes, f"sends {in_words(message)}, and that vote is not on disk")
             case Prepare(_, view) | Proposal(_, view) | PrepareOK(_, view) | Alive(_, view) | VCProof(_, view):
                 pass
@@ -249,12 +249,13 @@ class ExecutionProbe:
     def __init__(self, transport: SteppedTransport) -> None:
         self._transport = transport
 
-    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
         fact = Executed(seq, (time_ms, tuple((u.client_id, u.timestamp, u.payload) for u in updates)))
         if self._transport.listens:
             self._transport.replica.turn.call(self._settled, fact)
         else:
             self._settled(fact)  # at the start, the server executes slots that are on its disk already
+        return b""
 
     def too_old(self, update: ClientUpdate) -> None:
         raise Violation(f"{update} is too old already")

@@ -132,12 +132,12 @@ class WatchedReads:
         """Make a function that wraps a state machine, given with the sessions inside of it and the chat application."""
         return lambda inner, machine, chat: cls(inner, machine, chat, log, parts.settle)
 
-    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
         found = SlotReads(seq)
         recovers = isinstance(self._machine.observer, NoObserver)
         if not recovers:  # asked for before the execution, so that the slot is settled before listeners get its events
             self._settle(self._log.settled, found)
-        self._inner.execute(seq, time_ms, updates)
+        outcomes = self._inner.execute(seq, time_ms, updates)
         length = self._chat.length()
         if seq > self._log.up_to:
             found.answers.update((name, self._machine.question(("GET", name))) for name in self._log.names)
@@ -145,6 +145,7 @@ class WatchedReads:
         self._told = length
         if recovers:  # a server that starts again executes slots that are on its disk: they are settled at once
             self._log.settled(found)
+        return outcomes
 
     def too_old(self, update: ClientUpdate) -> None:
         self._inner.too_old(update)
