@@ -168,7 +168,7 @@ MESSAGES: Final[dict[str, Message]] = {
     "PROPOSAL of a no-op": Proposal(SENDER, 7, NUMBER_MAX, EMPTY_BATCH),
     "ACCEPT of one slot": Accept(SENDER, 7, (812,), BATCH.digest),
     "ACCEPT of no slot and view 0": Accept(SENDER, 0, (), b""),
-    "ACCEPT of twenty slots": Accept(SENDER, 7, tuple(range(812, 832)), bytes(range(160))),
+    "ACCEPT of twenty slots": Accept(SENDER, 7, tuple(range(812, 832)), bytes(range(160)) * 2),
     "GLOBALLY_ORDERED_UPDATE": GloballyOrderedUpdate(SENDER, 812, FAR_BATCH),
     "ALIVE in an election": Alive(SENDER, 0, State.LEADER_ELECTION, 0, True),
     "ALIVE of a leader": Alive(SENDER, 7, State.REG_LEADER, 811, True),

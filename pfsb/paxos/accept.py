@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
-from pfsb.paxos.messages import Accept
+from pfsb.paxos.messages import DIGEST_BYTES, Accept
 from pfsb.paxos.window import Window
 
 
@@ -25,12 +25,15 @@ class AcceptHandler(Handler):
         slot. Reconciliation brings the slot later. A vote that names another batch than the one proposed here is
         stored, too, but counts for nothing (Departure 34).
         """
-        for seq, digest in message.votes():
+        at = 0
+        for seq in message.seqs:
+            digest = message.digests[at : at + DIGEST_BYTES]
+            at += DIGEST_BYTES
             if seq <= self._data.ordering.local_aru or not self._window.may_accept(seq):
                 continue
             slot = self._data.ordering.global_history.get(seq)
             if slot is None or slot.ordered is None:
-                if slot is not None and slot.proposal is not None and slot.proposal.view == message.view:
-                    self._ordering.compare(slot.proposal, digest, message.server_id)
-                self._data.apply_accept(message, seq, digest)
+                if slot is not None and slot.proposal is not None and slot.proposal.batch.digest != digest:
+                    self._ordering.note_contradiction(slot.proposal, message.view, message.server_id)
+                self._data.apply_accept(message.server_id, message.view, seq, digest)
                 self._ordering.try_order(seq)

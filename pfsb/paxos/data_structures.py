@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from attrs import define, field
 
 from pfsb.paxos.messages import (
-    Accept,
     Batch,
     ClientUpdate,
     GloballyOrderedUpdate,
@@ -239,12 +238,12 @@ class DataStructures:
         history.top = max(history.top, message.seq)
         return True
 
-    def apply_accept(self, message: Accept, seq: int, digest: bytes) -> None:
-        """Figure 5, Block E: store that the sender has accepted a batch with this digest in slot `seq`.
+    def apply_accept(self, server_id: int, view: int, seq: int, digest: bytes) -> None:
+        """Figure 5, Block E: store that a server has accepted, in this view, a batch with this digest in slot `seq`.
 
         One vote is kept for each server and view, so no server is counted twice (G14, G17).
         """
-        self.ordering.global_history.ensure(seq).voters.setdefault(message.view, {})[message.server_id] = digest
+        self.ordering.global_history.ensure(seq).voters.setdefault(view, {})[server_id] = digest
 
     def apply_globally_ordered_update(self, message: GloballyOrderedUpdate) -> bool:
         """Figure 5, Block F: store the ordered batch of a slot (G12); return True if the slot had none before."""

@@ -76,26 +76,27 @@ class GlobalOrderingHandler(Handler):
         votes = slot.voters.get(slot.proposal.view)
         return votes is not None and [*votes.values()].count(slot.proposal.batch.digest) >= self.quorum
 
-    def compare(self, proposal: Proposal, digest: bytes, server_id: int) -> None:
-        """Note whether server `server_id` names another batch than the one that this server holds for a proposal.
+    def note_contradiction(self, held: Proposal, view: int, server_id: int) -> None:
+        """Departure 34: server `server_id` names another batch than this server holds. In one view that is a fault.
 
-        A leader binds one batch to a slot in one view, so that is a sign of a fault: of a memory, a processor or a
-        program. The vote does not count. If it is this server that holds the wrong batch, the others order the slot,
-        and reconciliation brings their batch.
+        A leader binds one batch to a slot in one view, so a memory, a processor or a program has failed. The vote does
+        not count. If it is this server that holds the wrong batch, the others order the slot, and reconciliation brings
+        their batch.
         """
-        if digest != proposal.batch.digest:
-            self.contradictions += 1
-            now = self._clock.seconds()
-            if now >= self._log_from:
-                self._log_from = now + LOG_SECONDS
-                self._log.error(
-                    "server {server} has another batch than this server for slot {seq} in view {view}; so far "
-                    "{count} such contradictions: a memory, a disk or a program is at fault",
-                    server=server_id,
-                    seq=proposal.seq,
-                    view=proposal.view,
-                    count=self.contradictions,
-                )
+        if view != held.view:
+            return
+        self.contradictions += 1
+        now = self._clock.seconds()
+        if now >= self._log_from:
+            self._log_from = now + LOG_SECONDS
+            self._log.error(
+                "server {server} has another batch than this server for slot {seq} in view {view}; so far {count} such "
+                "contradictions: a memory, a disk or a program is at fault",
+                server=server_id,
+                seq=held.seq,
+                view=view,
+                count=self.contradictions,
+            )
 
     def _execute(self, executed: list[Executed], ordered_in_this_view: bool) -> None:
         """Do what follows the execution of slots: Figure 10, Block D for each, then restart the Progress_Timer.

@@ -15,10 +15,8 @@ from typing import Final
 import msgpack
 from attrs import field, frozen
 
-FINGERPRINT_BYTES: Final = 16
-"""Size, in bytes, of the hash of a batch from which the digest of the history is made."""
-DIGEST_BYTES: Final = 8
-"""Size, in bytes, of the digest by which an ACCEPT names the batch that it votes for (Departure 34)."""
+DIGEST_BYTES: Final = 16
+"""Size, in bytes, of the digest of a batch."""
 _PERSON: Final = b"pfsb batch"
 """Keeps hashes of batches apart from other uses of BLAKE2b."""
 
@@ -54,18 +52,13 @@ class Batch:
     data: bytes
     _opened: list[tuple[int, list[ClientUpdate]]] = field(factory=list, eq=False, repr=False)
     """Cache of at most one element: the decoded form of `data`, which `of` puts in and the first `open` takes out."""
-    fingerprint: bytes = field(init=False, eq=False, repr=False)
-    """BLAKE2b-16 of `data`: the digest of the history is made from these."""
     digest: bytes = field(init=False, eq=False, repr=False)
-    """The first eight bytes of the fingerprint, by which an ACCEPT names the batch (Departure 34)."""
-
-    @fingerprint.default
-    def _make_fingerprint(self) -> bytes:
-        return blake2b(self.data, digest_size=FINGERPRINT_BYTES, person=_PERSON).digest()
+    """BLAKE2b-16 of `data`: an ACCEPT names the batch by it (Departure 34), and the digest of the history rests on it.
+    """
 
     @digest.default
     def _make_digest(self) -> bytes:
-        return self.fingerprint[:DIGEST_BYTES]
+        return blake2b(self.data, digest_size=DIGEST_BYTES, person=_PERSON).digest()
 
     @classmethod
     def of(cls, time_ms: int, updates: Sequence[ClientUpdate]) -> Batch:

@@ -41,9 +41,9 @@ class DigestChain:
         self.seq = 0
         self.head = bytes(DIGEST_BYTES)
 
-    def extend(self, fingerprint: bytes, outcomes: bytes) -> None:
-        """Add the slot after the last one: the fingerprint of its batch, and the outcomes of executing it."""
-        self.head = blake2b(self.head + fingerprint + outcomes, digest_size=DIGEST_BYTES).digest()
+    def extend(self, batch: bytes, outcomes: bytes) -> None:
+        """Add the slot after the last one: the digest of its batch, and the outcomes of executing it."""
+        self.head = blake2b(self.head + batch + outcomes, digest_size=DIGEST_BYTES).digest()
         self.seq += 1
         at = self.seq % self._kept * DIGEST_BYTES
         self._ring[at : at + DIGEST_BYTES] = self.head
@@ -135,7 +135,7 @@ class OrderedUpdateQueue(Handler):
                 fresh.append(update)
         outcomes = self._state_machine.execute(seq, self.time_ms, fresh)
         last_executed.drop_older_than(oldest)
-        self.digests.extend(slot.ordered.fingerprint, outcomes)
+        self.digests.extend(slot.ordered.digest, outcomes)
         if self._tracer is not None:
             self._tracer.trace("executed", seq=seq, updates=len(fresh), digest=self.digests.head.hex())
         return Executed(seq, updates)

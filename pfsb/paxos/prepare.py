@@ -185,8 +185,8 @@ class PrepareHandler(Handler):
         """Departure 34: note a promise that reports another batch for a proposal that this server holds."""
         slot = self._data.ordering.global_history.get(entry.seq)
         held = None if slot is None else slot.proposal
-        if isinstance(entry, Proposal) and held is not None and held.view == entry.view:
-            self._ordering.compare(held, entry.batch.digest, server_id)
+        if isinstance(entry, Proposal) and held is not None and held.batch.digest != entry.batch.digest:
+            self._ordering.note_contradiction(held, entry.view, server_id)
 
     def apply_entry(self, entry: DataEntry) -> None:
         if isinstance(entry, Proposal):

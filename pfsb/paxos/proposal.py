@@ -57,22 +57,25 @@ class ProposalHandler(Handler):
             return
         if self._data.apply_proposal(message):
             self._record(message)
-        held = self._data.ordering.global_history.ensure(seq)
-        assert self.is_held(message), f"slot {seq} holds a proposal of a later view than is installed (G18)"
-        assert held.proposal is not None
-        self._compare_with_what_others_hold(message, held)
-        self._accept(held.proposal)
-        self.vote(held.proposal)
-
-    def _compare_with_what_others_hold(self, message: Proposal, slot: Slot) -> None:
-        """Departure 34: compare the held proposal with one that is repeated, and with votes that came before."""
+        slot = self._data.ordering.global_history.ensure(seq)
         held = slot.proposal
-        assert held is not None
-        if held is not message:
-            self._ordering.compare(held, message.batch.digest, message.server_id)
-            return
-        for server_id, digest in slot.voters.get(held.view, {}).items():
-            self._ordering.compare(held, digest, server_id)
+        assert held is not None and held.view == message.view, f"slot {seq} holds a proposal of a later view (G18)"
+        if slot.voters or held is not message:
+            self._compare(held, message, slot)
+        self._accept(held)
+        self.vote(held)
+
+    def _compare(self, held: Proposal, message: Proposal, slot: Slot) -> None:
+        """Departure 34: compare the proposal that is held with one that is repeated, and with votes that came before.
+
+        The vote is for the batch that is held: no other is on disk.
+        """
+        if message.batch.digest != held.batch.digest:
+            self._ordering.note_contradiction(held, message.view, message.server_id)
+        if held is message:
+            for server_id, digest in slot.voters.get(held.view, {}).items():
+                if digest != held.batch.digest:
+                    self._ordering.note_contradiction(held, held.view, server_id)
 
     def send_proposal(self) -> None:
         """Figure 11, Block A: propose as long as the window is open and something waits (G1, G25).
@@ -163,13 +166,11 @@ class ProposalHandler(Handler):
         self._data.ordering.global_history.ensure(message.seq).on_disk = message.batch
 
     def _accept(self, message: Proposal) -> None:
-        self._turn.send(self._own_accept(message))
-
-    def _own_accept(self, message: Proposal) -> Accept:
-        return Accept(self._data.server.server_id, message.view, (message.seq,), message.batch.digest)
+        own_id = self._data.server.server_id
+        self._turn.send(Accept(own_id, message.view, (message.seq,), message.batch.digest))
 
     def vote(self, message: Proposal) -> None:
-        self._data.apply_accept(self._own_accept(message), message.seq, message.batch.digest)
+        self._data.apply_accept(self._data.server.server_id, message.view, message.seq, message.batch.digest)
         self._ordering.try_order(message.seq)
 
     def _contradicts_what_was_ordered(self, message: Proposal) -> bool:

@@ -1,55 +1,52 @@
-"""Outcomes: what the executions of one slot have come to, as bytes that are equal on every server that agrees.
+"""Outcomes: the results of one slot as bytes, which are equal on every server whose state machine agrees.
 
 The protocol puts these bytes into the digest of the history (`pfsb.paxos.ordered_update_queue.DigestChain`). So servers
-that executed equal batches with different outcomes have different digests from that slot on, and notice it
-(Departure 35). Only what must be equal everywhere is in them: revisions, codes of refusals, and values of results. The
-texts of refusals are left out, since versions of pfsb may word them differently; so are questions, which only one
-server answers.
+that execute equal batches with different results have different digests from that slot on, and notice it
+(Departure 35). docs/internals/formats.rst defines the bytes. Only what must be equal everywhere is in them: revisions,
+codes of refusals, and values of results. The texts of refusals are left out, since versions of pfsb may word them
+differently; so are questions, which only one server answers.
 
 Almost every result is its revision and nothing else. Such a result is left out: the revision after the slot tells how
-many there were. What a usual command costs is therefore one comparison.
+many there were. So the digest costs one comparison for a usual command.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack
-from attrs import define, field
 
 from pfsb.applications.interfaces import PENDING, Done
 
 REVISION_BYTES = 8
 
-
-@define
-class Outcomes:
-    """The results of one slot that are more than a revision, in the order in which they came."""
-
-    _noted: list[tuple[Any, ...]] = field(factory=list)
-
-    def note(self, result: Any, *about: int | str) -> None:
-        """Note a result; `about` says what it is the result of, in values that are equal on every server."""
-        self._noted.append((*about, _plain(result)))
-
-    def take(self, revision: int) -> bytes:
-        """The bytes of the slot that ends with this revision; the next slot begins empty."""
-        end = revision.to_bytes(REVISION_BYTES, "big")
-        if not self._noted:
-            return end
-        noted, self._noted = self._noted, []
-        return end + _packed(noted)
+Noted = tuple[Any, int | str | tuple[str, int]]
+"""(result, about): a result that is more than a revision, and what it is the result of."""
 
 
-def _plain(result: Any) -> Any:
-    """A result without its text: the code of a refusal, the fields and rows of a result, or None for PENDING."""
-    if result is PENDING:
-        return None
-    return (result.fields, result.rows) if isinstance(result, Done) else result.code
+def encode_outcomes(revision: int, noted: Sequence[Noted]) -> bytes:
+    """The outcomes of a slot that ends with `revision`; `noted` has its results in the order in which they came.
+
+    Raises nothing, whatever values an application has put into a result.
+    """
+    end = revision.to_bytes(REVISION_BYTES, "big")
+    if not noted:
+        return end
+    plain = [
+        (about, result.fields, result.rows) if type(result) is Done else (about, _code(result))
+        for result, about in noted
+    ]
+    return end + _packed(plain)
+
+
+def _code(result: Any) -> str | None:
+    """What is compared of a result that is no `Done`: the code of a refusal, without its text; None for PENDING."""
+    code: str | None = None if result is PENDING else result.code
+    return code
 
 
 def _packed(value: Any) -> bytes:
-    """Encode values, whatever an application has put into them: executing never fails because of a digest."""
     try:
         packed: bytes = msgpack.packb(value)
     except (ValueError, TypeError, OverflowError):

@@ -28,7 +28,7 @@ from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.observer import NoObserver
-from pfsb.sessions.outcomes import Outcomes
+from pfsb.sessions.outcomes import Noted, encode_outcomes
 from pfsb.sessions.reply_cache import ReplyCache
 
 OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
@@ -119,8 +119,8 @@ class SessionStateMachine:
         self._closed: OrderedDict[str, tuple[int, int]] = OrderedDict()
         """Client id of a named session that has ended -> (its last number, the slot that ended it), oldest first."""
         self._seq = 0
-        self._outcomes = Outcomes()
-        """The outcomes of the slot that is being executed, for the digest of the history."""
+        self._outcomes: list[Noted] = []
+        """The results of the slot that is being executed which the digest of the history has to tell apart."""
 
     # ------------------------------------------------------------------ driven by the ordered update queue
 
@@ -136,7 +136,8 @@ class SessionStateMachine:
             if log.application.length() != log.length:
                 log.length = log.application.length()
                 self.observer.log_grew(log.application)
-        return self._outcomes.take(self.revision)
+        outcomes, self._outcomes = self._outcomes, []
+        return encode_outcomes(self.revision, outcomes)
 
     def too_old(self, update: ClientUpdate) -> None:
         """Tells the observer of an update beyond its horizon, which is not run.
@@ -193,7 +194,7 @@ class SessionStateMachine:
             return [self.run_operation(server_id, command) for _, command in content.entries]
         session = self.session_for(server_id, content)
         if isinstance(session, Refused):
-            self._outcomes.note(session, content.client_id)
+            self._outcomes.append((session, content.client_id))
             last_number = self.last_number(content.client_id)
             return [evolve(session, fate="unknown") if 0 < n <= last_number else session for n, _ in content.entries]
         is_ours = server_id == self._server_id
@@ -228,9 +229,9 @@ class SessionStateMachine:
         result = self._execute(session, number, command)
         if result is PENDING:
             session.waiting.add(number)
-            self._outcomes.note(result, self.revision)
-        elif session.answers.keep(number, result) != self.revision:
-            self._outcomes.note(result, self.revision)
+            self._outcomes.append((result, self.revision))
+        elif not session.answers.keep(number, result, self.revision):
+            self._outcomes.append((result, self.revision))
         return result
 
     def _execute(self, session: Session, number: int, command: Command) -> Any:
@@ -290,7 +291,7 @@ class SessionStateMachine:
     def complete(self, ticket: Ticket, result: Result) -> None:
         """Takes the result that an application gives to an earlier command, which was PENDING."""
         client_id, number = ticket
-        self._outcomes.note(result, client_id, number)
+        self._outcomes.append((result, (client_id, number)))
         session = self.sessions.get(client_id)
         if session is not None and number in session.waiting:
             session.waiting.discard(number)
@@ -320,7 +321,7 @@ class SessionStateMachine:
         """Runs an operation of a server's own session."""
         self.revision += 1
         result = self._operation(server_id, command)
-        self._outcomes.note(result, self.revision)
+        self._outcomes.append((result, self.revision))
         return result
 
     def _operation(self, server_id: int, command: Command) -> Result:

@@ -174,7 +174,11 @@ def decode(sender: int, row: object) -> Message:
         raise Malformed(f"a message must be an array that starts with its type, not {reprlib.repr(row)}")
     match row:
         case (MessageKind.ACCEPT, view, seqs, digests):
-            return _accept(sender, view, seqs, digests)
+            if type(digests) is not bytes or type(seqs) is not tuple or len(digests) != len(seqs) * DIGEST_BYTES:
+                raise Malformed(
+                    f"digests must be {DIGEST_BYTES} bytes for each of the seqs, not {reprlib.repr((seqs, digests))}"
+                )
+            return Accept(sender, _number("view", view), _seqs(seqs), digests)
         case (MessageKind.PROPOSAL, view, seq, data):
             return Proposal(sender, _number("view", view, least=1), _seq(seq), _batch(data))
         case (MessageKind.CLIENT_UPDATE, client_id, server_id, timestamp, made_at, payload):
@@ -281,14 +285,6 @@ def _unpack(data: bytes) -> object:
         # msgpack raises at least ValueError, TypeError and OverflowError, and documents no complete list. Its C code
         # depends on nothing but these bytes, so every exception means that the bytes are wrong.
         raise Malformed(f"not msgpack: {error}") from error
-
-
-def _accept(sender: int, view: object, seqs: object, digests: object) -> Accept:
-    slots = _seqs(seqs)
-    named = _bytes("digests", digests)
-    if len(named) != len(slots) * DIGEST_BYTES:
-        raise Malformed(f"{len(slots)} votes must have {len(slots) * DIGEST_BYTES} bytes of digests, not {len(named)}")
-    return Accept(sender, _number("view", view), slots, named)
 
 
 def _prepare_ok(

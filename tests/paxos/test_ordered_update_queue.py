@@ -150,8 +150,8 @@ class DigestTests(QueueTestCase):
         alike, unlike = DigestChain(10), DigestChain(10)
         self.machine.outcomes = b"as everywhere"
         self.learn(1, ALICE)
-        alike.extend(batch(ALICE).fingerprint, b"as everywhere")
-        unlike.extend(batch(ALICE).fingerprint, b"otherwise")
+        alike.extend(batch(ALICE).digest, b"as everywhere")
+        unlike.extend(batch(ALICE).digest, b"otherwise")
         head = self.replica.ordered_queue.digests.head
         self.assertEqual((head == alike.head, head == unlike.head), (True, False))
 
