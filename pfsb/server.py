@@ -164,6 +164,11 @@ class Server:
         """The last view that was installed; 0: none yet."""
         return self.facts.view
 
+    @property
+    def differs_from(self) -> list[int]:
+        """The servers that differ in what they have executed, while changes are refused for that (Departure 35)."""
+        return self.facts.differing if self.facts.is_undecided else []
+
     def waiting(self, client_id: str) -> list[int]:
         """The numbers of a session's commands that wait in an application, as a LOCK does while the lock is taken."""
         session = self.machine.sessions.get(client_id)

@@ -171,7 +171,7 @@ MESSAGES: Final[dict[str, Message]] = {
     "ACCEPT of twenty slots": Accept(SENDER, 7, tuple(range(812, 832)), bytes(range(160)) * 2),
     "GLOBALLY_ORDERED_UPDATE": GloballyOrderedUpdate(SENDER, 812, FAR_BATCH),
     "ALIVE in an election": Alive(SENDER, 0, State.LEADER_ELECTION, 0, True),
-    "ALIVE of a leader": Alive(SENDER, 7, State.REG_LEADER, 811, True),
+    "ALIVE of a leader": Alive(SENDER, 7, State.REG_LEADER, 811, True, bytes(range(64))),
     "ALIVE of a follower without clients": Alive(SENDER, 7, State.REG_NONLEADER, 811, False),
     "RECONCILIATION_REQUEST": ReconciliationRequest(SENDER, 5, 70),
     "RECONCILIATION_REPLY": ReconciliationReply(

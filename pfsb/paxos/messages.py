@@ -17,6 +17,10 @@ from attrs import field, frozen
 
 DIGEST_BYTES: Final = 16
 """Size, in bytes, of the digest of a batch."""
+POINTS: Final = (1, 16, 256, 4_096)
+"""An ALIVE tells the digest of the history at its Local_Aru, rounded down to a multiple of each (Departure 35)."""
+NOT_TOLD: Final = bytes(DIGEST_BYTES)
+"""Stands for a digest that the sender of an ALIVE does not know."""
 _PERSON: Final = b"pfsb batch"
 """Keeps hashes of batches apart from other uses of BLAKE2b."""
 
@@ -177,6 +181,8 @@ class Alive:
     local_aru: int
     has_clients: bool = True
     """Whether clients of the sender wait for results; then ACCEPTs to the sender are not delayed (Departure 25)."""
+    digests: bytes = NOT_TOLD * len(POINTS)
+    """The digests of the history at four points up to `local_aru`, one after the other (Departure 35)."""
 
 
 @frozen

@@ -19,6 +19,7 @@ import msgpack
 
 from pfsb.paxos.messages import (
     DIGEST_BYTES,
+    POINTS,
     Accept,
     Acquainted,
     Alive,
@@ -111,8 +112,8 @@ def _row(message: Message) -> tuple[object, ...]:
             return (MessageKind.PROPOSAL, view, seq, batch.data)
         case ClientUpdate(client_id, server_id, timestamp, made_at, payload):
             return (MessageKind.CLIENT_UPDATE, client_id, server_id, timestamp, made_at, payload)
-        case Alive(_, view, state, local_aru, has_clients):
-            return (MessageKind.ALIVE, view, _STATES[state], local_aru, has_clients)
+        case Alive(_, view, state, local_aru, has_clients, digests):
+            return (MessageKind.ALIVE, view, _STATES[state], local_aru, has_clients, digests)
         case VCProof(_, installed):
             return (MessageKind.VC_PROOF, installed)
         case ViewChange(_, attempted):
@@ -189,9 +190,15 @@ def decode(sender: int, row: object) -> Message:
                 _number("made_at", made_at),
                 _bytes("payload", payload),
             )
-        case (MessageKind.ALIVE, view, state, local_aru, has_clients):
-            aru = _number("local_aru", local_aru)
-            return Alive(sender, _number("view", view), _state(state), aru, _flag("has_clients", has_clients))
+        case (MessageKind.ALIVE, view, state, local_aru, has_clients, digests):
+            return Alive(
+                sender,
+                _number("view", view),
+                _state(state),
+                _number("local_aru", local_aru),
+                _flag("has_clients", has_clients),
+                _digests(digests),
+            )
         case (MessageKind.VC_PROOF, installed):
             return VCProof(sender, _number("installed", installed))
         case (MessageKind.VIEW_CHANGE, attempted):
@@ -381,6 +388,12 @@ def _client_id(value: object) -> str:
 
 def _state(value: object) -> State:
     return _STATES_BY_NUMBER[_number("state", value, most=len(_STATES) - 1)]
+
+
+def _digests(value: object) -> bytes:
+    if type(value) is not bytes or len(value) != DIGEST_BYTES * len(POINTS):
+        raise Malformed(f"digests must be {DIGEST_BYTES * len(POINTS)} bytes, not {reprlib.repr(value)}")
+    return value
 
 
 def _identity(value: object) -> bytes:

@@ -317,6 +317,7 @@ class FakeServer:
         self.faults = LinkFaults(Clock(), Random(1))
         self.skip: set[int] = set()
         self._leader = leader
+        self.differs_from: list[int] = []
 
     def leader(self) -> int | None:
         return self._leader

@@ -42,6 +42,7 @@ client_updates = st.builds(ClientUpdate, client_ids, server_ids, numbers, number
 batches = st.builds(Batch.of, numbers, st.lists(client_updates, max_size=4))
 ordered_updates = st.builds(GloballyOrderedUpdate, st.just(SENDER), seqs, batches)
 accepted_proposals = st.builds(Proposal, server_ids, views, seqs, batches)
+digests = st.binary(min_size=64, max_size=64)
 data_lists = st.lists(ordered_updates | accepted_proposals, max_size=3).map(tuple)
 
 
@@ -82,7 +83,7 @@ BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     Proposal: st.builds(Proposal, st.just(SENDER), views, seqs, batches),
     Accept: accepts(),
     GloballyOrderedUpdate: ordered_updates,
-    Alive: st.builds(Alive, st.just(SENDER), numbers, st.sampled_from(State), numbers, st.booleans()),
+    Alive: st.builds(Alive, st.just(SENDER), numbers, st.sampled_from(State), numbers, st.booleans(), digests),
     ReconciliationRequest: reconciliation_requests(),
     ReconciliationReply: reconciliation_replies(),
     Stranger: st.builds(Stranger, st.just(SENDER), st.binary(min_size=8, max_size=8)),

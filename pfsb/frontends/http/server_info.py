@@ -86,6 +86,11 @@ def unready(server: Server) -> str | None:
         return "this server is stopping"
     if server.leader() is None:
         return "this server knows no leader"
+    if server.differs_from:
+        others = ", ".join(map(str, server.differs_from))
+        return (
+            f"what this server has executed differs from servers {others}, and no majority agrees: changes are refused"
+        )
     alive = sum(dict(row)["alive"] == "yes" for row in server.servers())
     if alive < server.config.quorum:
         n, quorum = server.config.n, server.config.quorum
