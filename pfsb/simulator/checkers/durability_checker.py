@@ -81,9 +81,9 @@ class DurabilityChecker:
     def _accepted(self, server_id: int, view: int, seq: int, digest: bytes) -> None:
         """Require that an ACCEPT of this server for the slot is on its disk, or not needed there (G18).
 
-        The ACCEPT must name the batch that was proposed (Departure 34). The disk must hold the slot as ordered, with
-        the proposal of this view, or with a proposal of a later view. The same batch with an earlier view is not enough
-        for a vote in this view: after a crash the server would promise too little. Otherwise the slot must be chosen: a
+        The disk must hold the slot as ordered, with the batch that the ACCEPT names and this view (Departure 34), or
+        with a proposal of a later view. The same batch with an earlier view is not enough for a vote in this view:
+        after a crash the server would promise too little. Otherwise the slot must be chosen: a
         majority of disks must hold one batch for it. If the slot is chosen, the ACCEPT may even be for a different
         batch, of a leader that was deposed. Such an ACCEPT is harmless: a majority holds the chosen batch, so the
         different batch can never get a majority.
@@ -91,9 +91,7 @@ class DurabilityChecker:
         slot = self._slot(server_id, seq)
         proposed = self.messages.proposals.get((view, seq))
         assert proposed is not None, f"server {server_id} votes for what nobody proposed: view {view}, slot {seq}"
-        named = Batch(proposed).digest
-        require(digest == named, f"server {server_id} votes in view {view} at {seq} for a batch that nobody proposed")
-        is_held = slot is not None and slot.view == view and slot.batch.data == proposed
+        is_held = slot is not None and slot.view == view and slot.batch.digest == digest
         if slot is None or not (slot.view == ORDERED_VIEW or slot.view > view or is_held):
             require(self._is_chosen(seq), f"server {server_id} votes in view {view} at {seq}, with {slot} on disk")
 

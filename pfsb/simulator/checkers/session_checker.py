@@ -24,7 +24,9 @@ from pfsb.sessions.state_machine import EXPIRE, Session, SessionStateMachine
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.storage.memory import MemoryDisk
 
-REFUSED_BY_LOCAL_CLIENTS = frozenset({"BADREQUEST", "NOSESSION", "REPLACED", "BUSY", "UNAVAILABLE", "SHUTDOWN"})
+REFUSED_BY_LOCAL_CLIENTS = frozenset(
+    {"BADREQUEST", "NOSESSION", "REPLACED", "BUSY", "UNAVAILABLE", "SHUTDOWN", "DIVERGED"}
+)
 """Codes of refusals that are not the result of running the command: only `fate` says whether the command ran."""
 
 

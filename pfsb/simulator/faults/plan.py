@@ -36,6 +36,7 @@ _KINDS: Final = {
     "lost_disks": ("lose_disk",),
     "heirs": ("lose_disk_of_follower",),
     "strangers": ("stranger",),
+    "slips": ("slip",),
 }
 """Family -> kinds of faults to draw from; a kind that stands twice is drawn twice as often.
 

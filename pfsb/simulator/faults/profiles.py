@@ -39,7 +39,7 @@ FAMILIES: Final = (
 )
 """Families of faults. Each is switched off in a quarter of the seeds of the mixed profile."""
 
-ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs", "crash_loops")
+ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs", "crash_loops", "slips")
 """All families of faults, including those that only certain profiles have."""
 
 ALL_FAULTY_KINDS: Final = (
@@ -223,6 +223,12 @@ PROFILES: Final[Mapping[str, Profile]] = {
         # harm only while few slots are used, so the windows are large and the users few and slow.
         settings={"progress_seconds": (1.0, 2.0), "window_slots": (16,), "batch_bytes_max": (48_000,)},
         faults_per_second=(1.5, 3.0),
+    ),
+    "slips": Profile(
+        "a server executes a slot otherwise than the others, again and again, while servers die",
+        ("slips", "crashes", "partitions"),
+        ("isolate_leader", "split"),
+        servers=(3, 4, 5),
     ),
     "drains": Profile("servers that are stopped in order, and clocks that are set", ("drains", "clocks", "clients")),
     "paper": Profile(

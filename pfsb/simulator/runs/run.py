@@ -16,6 +16,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
@@ -121,6 +122,8 @@ class Run:
         self.cluster.network.lasting_faults.update(parameters.lasting)
         loses_disks = not parameters.families.isdisjoint(("lost_disks", "heirs"))
         self.cluster.expected_failures = (OSError, StorageWasReplaced) if loses_disks else (OSError,)
+        if "slips" in parameters.families:
+            self.cluster.expected_failures += (StateDiverged,)
         users = parameters.users if plan.users is None else min(plan.users, parameters.users)
         self.population = self._populate(users)
         self._injector = AllFaults(self.cluster, parameters, self.marks)
@@ -171,6 +174,9 @@ class Run:
         for server_id in sorted(self.cluster.amnesiacs):
             self.cluster.bring_back(server_id)
         heal_all(self.cluster)
+        if self.cluster.slipped:
+            self._wait_for(self._slips_are_noticed, "a server executed otherwise, and goes on", EQUALITY_SECONDS)
+            heal_all(self.cluster)
         self._wait_for(self._all_are_equal, "the servers are not equal", EQUALITY_SECONDS)
         if self.profile.clears_up:
             self._phase = "fair weather"
@@ -203,7 +209,7 @@ class Run:
         The other servers stay as they are, or get worse, until the whole cluster is healed.
         """
         cluster = self.cluster
-        whole = [i for i in cluster.ids if i not in cluster.amnesiacs]
+        whole = [i for i in cluster.ids if i not in cluster.amnesiacs and i not in cluster.slipped]
         is_enough = len(cluster.ids) // 2 + 1 if self.profile.leaves_broken else len(whole)
         well = sorted(self._rng.sample(whole, is_enough))
         if self.profile.ends_in_shape and len(cluster.ids) > 1:
@@ -244,6 +250,10 @@ class Run:
     def _amnesiacs_are_out(self) -> bool:
         """Whether all servers that have lost their disk have found that out, and stopped (G20)."""
         return not any(self.cluster.is_running(i) for i in self.cluster.amnesiacs)
+
+    def _slips_are_noticed(self) -> bool:
+        """Whether no server runs that has executed something otherwise than the others (Departure 35)."""
+        return not any(self.cluster.is_running(i) for i in self.cluster.slipped)
 
     def _all_are_equal(self) -> bool:
         return len({self.cluster.aru(i) for i in self.cluster.ids}) == 1 and self.cluster.all_equal()
