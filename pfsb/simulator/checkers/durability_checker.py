@@ -89,8 +89,8 @@ class DurabilityChecker:
         different batch can never get a majority.
         """
         slot = self._slot(server_id, seq)
-        proposed = self.messages.proposals.get((view, seq))
-        assert proposed is not None, f"server {server_id} votes for what nobody proposed: view {view}, slot {seq}"
+        is_proposed = (view, seq) in self.messages.proposals
+        require(is_proposed, f"server {server_id} votes for what nobody proposed: view {view}, slot {seq}")
         is_held = slot is not None and slot.view == view and slot.batch.digest == digest
         if slot is None or not (slot.view == ORDERED_VIEW or slot.view > view or is_held):
             require(self._is_chosen(seq), f"server {server_id} votes in view {view} at {seq}, with {slot} on disk")

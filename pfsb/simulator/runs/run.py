@@ -178,6 +178,7 @@ class Run:
             self._wait_for(self._slips_are_noticed, "a server executed otherwise, and goes on", EQUALITY_SECONDS)
             heal_all(self.cluster)
         self._wait_for(self._all_are_equal, "the servers are not equal", EQUALITY_SECONDS)
+        self._wait_for(self._all_take_changes, "a server refuses changes, though all are equal", EQUALITY_SECONDS)
         if self.profile.clears_up:
             self._phase = "fair weather"
             LivenessDrills(self.cluster, self._rng, self.marks).run_drills(self.profile.drills)
@@ -254,6 +255,9 @@ class Run:
     def _slips_are_noticed(self) -> bool:
         """Whether no server runs that has executed something otherwise than the others (Departure 35)."""
         return not any(self.cluster.is_running(i) for i in self.cluster.slipped)
+
+    def _all_take_changes(self) -> bool:
+        return not any(self.cluster.replica(i).divergence.is_undecided for i in self.cluster.ids)
 
     def _all_are_equal(self) -> bool:
         return len({self.cluster.aru(i) for i in self.cluster.ids}) == 1 and self.cluster.all_equal()
