@@ -7,6 +7,7 @@ from typing import Final
 
 from attrs import evolve
 
+from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.messages import Accept, Batch, ClientUpdate, Proposal, ReconciliationReply
 from pfsb.paxos.settings import Settings
 from pfsb.simulator.checkers.violation import Violation
@@ -183,6 +184,27 @@ def bit_flips_in_a_proposal(seed: int, patch: Plant | None) -> None:
         raise Violation("no vote for another batch than is held was noticed")
 
 
+def server_slips(seed: int, patch: Plant | None) -> None:
+    """Departure 35: a server that executed otherwise is refused while nobody knows who is right, and then stops."""
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.expected_failures = (StateDiverged,)
+    cluster.run_until(cluster.has_leader)
+    leader, slips = scene.leader(), scene.follower()
+    away = next(i for i in cluster.ids if i not in (leader, slips))
+    cluster.submit(leader, "client", 1)
+    scene.everyone_executes(1, 5)
+    cluster.crash(away)
+    cluster.slip(slips)
+    cluster.run_until(lambda: all(cluster.replica(i).divergence.is_undecided for i in (leader, slips)), 5)
+    cluster.restart(away)
+    cluster.run_until(lambda: not cluster.is_running(slips), 5)
+    cluster.restart(slips)
+    cluster.submit(leader, "client", 2)
+    scene.everyone_executes(2, 5)
+    cluster.run_until(lambda: not any(cluster.replica(i).divergence.is_undecided for i in cluster.ids), 5)
+
+
 SCHEDULES: Final[Sequence[Schedule]] = (
     votes_overtake,
     proposal_is_lost,
@@ -193,4 +215,5 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     update_without_leader,
     late_duplicate,
     bit_flips_in_a_proposal,
+    server_slips,
 )
