@@ -10,8 +10,8 @@ A server draws a conclusion only from a peer that has differed in two ALIVEs, ha
 
 * If a majority of all servers tells one and the same digest for a point, and this server has another one there, this
   server stops. The majority goes on.
-* If a peer differs, and no majority agrees with this server at that point, nobody knows who is right: this server
-  refuses changes until the digests agree again (`is_undecided`).
+* If a peer differs, and no majority agrees with this server at that point, it cannot be told which server is right:
+  this server refuses changes until the digests agree again (`is_undecided`).
 
 So a forged, damaged or late message stops no server: it takes the ALIVEs of a majority, twice.
 """
@@ -41,7 +41,7 @@ class StateDiverged(Exception):
 
 @define
 class Comparison:
-    """What the ALIVEs of one peer have told about its history, compared with this server's."""
+    """The history of one peer, as far as its ALIVEs have told of it, compared with this server's."""
 
     agrees_up_to: int = 0
     """The highest point at which the peer's digest was equal; 0: none."""

@@ -41,7 +41,7 @@ def encode_outcomes(revision: int, noted: Sequence[Noted]) -> bytes:
 
 
 def _code(result: Any) -> str | None:
-    """What is compared of a result that is no `Done`: the code of a refusal, without its text; None for PENDING."""
+    """The part of a result other than `Done` that is compared: the code of a refusal, or None for PENDING."""
     code: str | None = None if result is PENDING else result.code
     return code
 

@@ -1,4 +1,4 @@
-"""An application from outside that throws dice is noticed, and stops nobody who is right (real processes)."""
+"""An application from outside that throws dice is noticed, and servers that are right go on (real processes)."""
 
 from __future__ import annotations
 

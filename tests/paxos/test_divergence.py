@@ -67,7 +67,7 @@ class TellingTests(DivergenceTestCase):
         self.assertEqual(last.digests, (chain.at(37) or b"") + (chain.at(32) or b"") + NOT_TOLD * 2)
 
     def test_slots_that_are_not_on_disk_are_not_told(self) -> None:
-        """An ALIVE tells durable values only: what a crash may undo is compared with nobody."""
+        """An ALIVE tells durable values only: what a crash may undo is not compared."""
         self.advance(1.0)
         self.hold_syncs = True
         self.execute(21, 24)
@@ -104,7 +104,7 @@ class ComparingTests(DivergenceTestCase):
         self.assertIn("server 2 has executed slots 17 to 19 otherwise than servers 1, 3, 4, which are a majority", text)
 
     def test_one_server_stops_nobody_however_often_it_differs(self) -> None:
-        """It is the one that is wrong, as a majority agrees with this server."""
+        """The server that differs is wrong, as a majority agrees with this server."""
         for _ in range(3):
             for server_id in (1, 3, 4):
                 self.hear(server_id, 20, self.chain())
@@ -114,7 +114,7 @@ class ComparingTests(DivergenceTestCase):
         self.assertEqual((event["server"], event["first"], event["last"]), (5, 17, 20))
 
     def test_majority_that_has_differed_once_stops_nobody(self) -> None:
-        """Forged or single messages stop nobody: each server of the majority must differ twice."""
+        """Forged or single messages stop no server: each server of the majority must differ twice."""
         for server_id in (1, 3, 4, 5):
             self.hear(server_id, 20, self.chain(differs_from=18))
         self.assertEqual((self.failures, self.refuses), ([], False))
@@ -127,7 +127,7 @@ class ComparingTests(DivergenceTestCase):
         self.assertEqual((self.failures, self.refuses), ([], False))
 
     def test_servers_that_differ_among_themselves_are_no_majority(self) -> None:
-        """Dice: each server has results of its own. Nobody knows who is right, so changes are refused."""
+        """Dice: each server has results of its own. No majority can tell which are right, so changes are refused."""
         for _ in range(2):
             for server_id in (1, 3, 4, 5):
                 self.hear(server_id, 20, self.chain(18, otherwise=b"dice %d" % server_id))
@@ -135,7 +135,7 @@ class ComparingTests(DivergenceTestCase):
         self.assertTrue(self.refuses)
 
     def test_refusal_ends_when_a_majority_agrees_again(self) -> None:
-        """The other server was started again, and has healed: its digests are this server's."""
+        """A server that differed was started again, and has healed: its digests are this server's."""
         for _ in range(2):
             self.hear(5, 20, self.chain(differs_from=18))
         self.assertTrue(self.refuses)
@@ -161,7 +161,7 @@ class ComparingTests(DivergenceTestCase):
         self.assertTrue(self.refuses)
 
     def test_server_that_starts_again_otherwise_is_taken_at_its_new_word(self) -> None:
-        """It had agreed at slot 20, and has now executed slot 18 otherwise: its former agreement is void."""
+        """A server that agreed at slot 20 has now executed slot 18 otherwise: its former agreement is void."""
         self.hear(5, 20, self.chain())
         for _ in range(2):
             self.hear(5, 20, self.chain(differs_from=18))

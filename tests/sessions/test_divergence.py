@@ -89,7 +89,7 @@ class DivergenceTests(ClusterTestCase):
             self.assertEqual(self.server(server_id).facts.differing, [])
 
     def test_server_that_differs_again_stops_again(self) -> None:
-        """Its application is at fault, so executing anew heals nothing."""
+        """An application is at fault there, so executing anew heals nothing."""
         self.throw_dice(1)
         self.increment()
         self.cluster.restart(1)
@@ -99,7 +99,7 @@ class DivergenceTests(ClusterTestCase):
         self.assertEqual(list(self.cluster.failures), [1])
 
     def test_two_servers_of_three_that_differ_wait_for_the_third(self) -> None:
-        """One is down: nobody knows who is right until it is back, and then the server that is wrong stops."""
+        """A server is down: until it is back no majority agrees, and then the server that is wrong stops."""
         self.cluster.crash(2)
         self.cluster.run_until(self.cluster.has_leader)
         self.throw_dice(1)

@@ -56,7 +56,7 @@ class OutcomesTests(SynchronousTestCase):
 
 
 class MachineTests(SynchronousTestCase):
-    """The same updates at servers in different situations."""
+    """Equal updates at servers in different situations."""
 
     def slots(self, driver: Driver) -> list[bytes]:
         """Some of everything: the outcomes of each slot."""

@@ -185,7 +185,7 @@ def bit_flips_in_a_proposal(seed: int, patch: Plant | None) -> None:
 
 
 def server_slips(seed: int, patch: Plant | None) -> None:
-    """Departure 35: a server that executed otherwise is refused while nobody knows who is right, and then stops."""
+    """Departure 35: servers that differ refuse changes until a third one decides, and the wrong one stops."""
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
     cluster.expected_failures = (StateDiverged,)
