@@ -28,6 +28,11 @@ _COMMANDS: Final = (
         "pfsb.simulator.runs.simulate_command",
         "Look for bugs: simulated clusters in trouble, from one seed each.",
     ),
+    (
+        "fuzz",
+        "pfsb.simulator.fuzz.fuzz_command",
+        "Look for bugs: changed input of every kind, from frames to configurations.",
+    ),
 )
 """(name, module, text for --help) of each subcommand.
 
@@ -61,7 +66,7 @@ class Options(usage.Options):
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Entry point of the `pfsb` command.
+    """Entry point of the `pfsb` command: runs the subcommand that `arguments` name.
 
     For a mistake in the command line, one line is written to standard error, and the exit status is 1.
     """

@@ -19,7 +19,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import yaml
 from attrs import define
@@ -28,8 +28,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pfsb.applications.catalogue import Catalogue
-from pfsb.applications.instances import Instances, decoded, encoded
-from pfsb.applications.interfaces import Command, Done, Result
+from pfsb.applications.instances import Instances, encoded, part_bytes_max
+from pfsb.applications.interfaces import Command, Done, Refused, Result
 from pfsb.config.addresses import peer_address
 from pfsb.config.config import Config, ServerConfig
 from pfsb.config.yaml_file import Place
@@ -39,14 +39,75 @@ from pfsb.service.assembly import real_server
 UNDER_WAY_MAX: Final = 64
 """Maximum number of commands of one peer that may be under way at once; further ones wait."""
 RETRY_SECONDS: Final = 0.5
-"""How long, in seconds, a command that was refused waits before it is sent again."""
+"""Pause, in seconds, before a command that was refused is sent again."""
 _TEXT: Final = "tag:yaml.org,2002:str"
 
 
+class _Wanted(Protocol):
+    """Something that this peer wants to have executed, by one command or by several, one after the other."""
+
+    number: int
+    """The number under which its present command was submitted to the server; 0: it waits to be submitted."""
+    is_large: bool
+    """Whether it takes several commands. The server keeps few unfinished values, so one of them is submitted a time."""
+
+    def command(self) -> Command:
+        """The command that comes next."""
+
+    def is_settled_by(self, result: Result) -> bool:
+        """Whether nothing is left to be done after this result of its command."""
+
+    def begin_anew(self) -> None:
+        """Called when the session has ended: its numbers are used anew, and its unfinished values are gone."""
+
+
 @define(eq=False)
-class _Wanted:
+class _OneCommand:
+    """A small proposal, or a DONE. Both have no effect when they run a second time."""
+
+    _command: Command
     number: int = 0
-    """The number under which the command was submitted to the server; 0: it waits to be submitted."""
+    is_large: bool = False
+
+    def command(self) -> Command:
+        return self._command
+
+    def is_settled_by(self, result: Result) -> bool:
+        return isinstance(result, Done) or result.code == "CONFLICT"
+
+    def begin_anew(self) -> None:
+        self.number = 0
+
+
+@define(eq=False)
+class _LargeProposal:
+    """A proposal that takes several PARTs. The next one is submitted when the server has taken the one before."""
+
+    _seq: int
+    _value: bytes
+    number: int = 0
+    is_large: bool = True
+    _offset: int = 0
+    """Number of bytes that the server has taken."""
+
+    def command(self) -> Command:
+        part = self._value[self._offset : self._offset + part_bytes_max]
+        return ("PART", self._seq, self._offset, len(self._value), encoded(part))
+
+    def is_settled_by(self, result: Result) -> bool:
+        if isinstance(result, Refused):
+            if result.code == "NOTFOUND":
+                # The parts before were dropped to make room for others. The value begins anew.
+                self._offset = 0
+            return result.code == "CONFLICT"
+        received = dict(result.fields).get("received")
+        if received is None:
+            return True
+        self._offset, self.number = int(received), 0
+        return False
+
+    def begin_anew(self) -> None:
+        self.number = self._offset = 0
 
 
 class Peer:
@@ -67,7 +128,7 @@ class Peer:
         self._least = 0
         self._highest = -1
         self._done = -1
-        self._wanted: dict[Command, _Wanted] = {}
+        self._wanted: dict[tuple[object, ...], _Wanted] = {}
         self._under_way = 0
         self._number = 0
         self._retry: IDelayedCall | None = None
@@ -78,13 +139,18 @@ class Peer:
     def start(self, seq: int, value: bytes) -> None:
         """Propose `value` for instance `seq`; returns at once. Ignored if `seq` is below `min()`.
 
-        Raises `ValueError` for a value that is too large.
+        A value of up to 1 MiB: a large one reaches the server in parts, and all peers see it as a whole. Raises
+        `ValueError` for a value that is too large.
         """
-        text = encoded(value)
+        allowed = self._application.limits.value_bytes
+        if len(value) > allowed:
+            raise ValueError(f"a value of {len(value)} bytes is too large: {allowed} are allowed")
         if seq >= self.min():
             self._highest = max(self._highest, seq)
             if seq not in self._decided:
-                self._want(("PROPOSE", seq, text))
+                is_large = len(value) > part_bytes_max
+                wanted = _LargeProposal(seq, value) if is_large else _OneCommand(("PROPOSE", seq, encoded(value)))
+                self._want(("PROPOSE", seq, value), wanted)
 
     def status(self, seq: int) -> tuple[bool, bytes | None]:
         """Whether this peer knows `seq` to be decided, and the value; (False, None) for a forgotten instance."""
@@ -98,10 +164,11 @@ class Peer:
         """
         if seq > self._done:
             self._done = seq
-            self._want(("DONE", self.server.server_id, self._peers, seq))
+            command = ("DONE", self.server.server_id, self._peers, seq)
+            self._want(command, _OneCommand(command))
 
     def max(self) -> int:
-        """The highest instance that this peer knows of; -1: none."""
+        """Return the number of the highest instance that this peer knows of; -1: none."""
         return self._highest
 
     def min(self) -> int:
@@ -109,7 +176,7 @@ class Peer:
         return self._least
 
     def kill(self) -> Any:
-        """Stop the peer. Returns None or a Deferred."""
+        """Stop the peer. Returns None, or a Deferred that fires when it has stopped."""
         self._killed = True
         if self._retry is not None:
             self._retry.cancel()
@@ -126,16 +193,16 @@ class Peer:
         """
         turn = self.server.replica.turn
         self._note_forgotten(self._application.least)
-        for seq, text in self._application.decided.items():
-            self._note_decided(seq, text)
+        for seq, value in self._application.decided.items():
+            self._note_decided(seq, value)
         self._application.on_decided = partial(turn.call, self._note_decided)
         self._application.on_forgotten = partial(turn.call, self._note_forgotten)
         self._connect()
 
-    def _note_decided(self, seq: int, text: str) -> None:
+    def _note_decided(self, seq: int, value: bytes) -> None:
         self._highest = max(self._highest, seq)
         if seq >= self._least:
-            self._decided[seq] = decoded(text)
+            self._decided[seq] = value
 
     def _note_forgotten(self, least: int) -> None:
         self._least = max(self._least, least)
@@ -146,8 +213,9 @@ class Peer:
     def _connect(self) -> None:
         self._connection = self.server.local_clients.connect(lambda _code, _text: self._connect_again())
         self._number = self._under_way = 0
+        self._has_large_under_way = False
         for wanted in self._wanted.values():
-            wanted.number = 0
+            wanted.begin_anew()
 
     def _connect_again(self) -> None:
         """Called when the session has ended, since this server was cut off for long: open another one.
@@ -159,51 +227,55 @@ class Peer:
             self._connect()
             self._ask()
 
-    def _want(self, command: Command) -> None:
-        self._wanted.setdefault(command, _Wanted())
+    def _want(self, key: tuple[object, ...], wanted: _Wanted) -> None:
+        self._wanted.setdefault(key, wanted)
         self._ask()
 
     def _ask(self) -> None:
-        for command, wanted in list(self._wanted.items()):
+        for key, wanted in list(self._wanted.items()):
             if self._under_way >= UNDER_WAY_MAX or self._killed:
                 return
-            if not wanted.number:
+            if not wanted.number and not (wanted.is_large and self._has_large_under_way):
                 self._number += 1
                 wanted.number = self._number
-                self._submit(command, wanted)
+                self._submit(key, wanted)
 
-    def _submit(self, command: Command, wanted: _Wanted) -> None:
+    def _submit(self, key: tuple[object, ...], wanted: _Wanted) -> None:
         self._under_way += 1
-        answered = partial(self._answered, self._connection, command, wanted)
-        self._connection.submit(wanted.number, command, answered)
+        self._has_large_under_way |= wanted.is_large
+        answered = partial(self._answered, self._connection, key, wanted)
+        self._connection.submit(wanted.number, wanted.command(), answered)
 
-    def _answered(self, connection: Any, command: Command, wanted: _Wanted, result: Result) -> None:
+    def _answered(self, connection: Any, key: tuple[object, ...], wanted: _Wanted, result: Result) -> None:
         if connection is not self._connection:
             return
         self._under_way -= 1
-        if isinstance(result, Done) or result.code == "CONFLICT":
-            self._wanted.pop(command, None)
+        if wanted.is_settled_by(result):
+            self._wanted.pop(key, None)
+        if isinstance(result, Refused) and key in self._wanted:
+            self._log.debug("{command} again: {text}", command=key[:2], text=result.text)
+            self._ask_later(key, wanted, is_unknown=result.fate != "none")
+        else:
+            self._has_large_under_way &= not wanted.is_large
             self._ask()
-            return
-        self._log.debug("{command} again: {text}", command=command[:2], text=result.text)
-        if result.fate == "none":
-            wanted.number = 0
-        self._ask_later(command, wanted)
 
-    def _ask_later(self, command: Command, wanted: _Wanted) -> None:
+    def _ask_later(self, key: tuple[object, ...], wanted: _Wanted, *, is_unknown: bool) -> None:
         """Send a refused command again after a pause: under its old number if it may have run, else under a new one."""
-        if wanted.number:
-            self._clock.callLater(RETRY_SECONDS, self._repeat, self._connection, command, wanted)
-        elif self._retry is None and not self._killed:
+        if is_unknown:
+            self._clock.callLater(RETRY_SECONDS, self._repeat, self._connection, key, wanted)
+            return
+        wanted.number = 0
+        self._has_large_under_way &= not wanted.is_large
+        if self._retry is None and not self._killed:
             self._retry = self._clock.callLater(RETRY_SECONDS, self._ask_now)
 
     def _ask_now(self) -> None:
         self._retry = None
         self._ask()
 
-    def _repeat(self, connection: Any, command: Command, wanted: _Wanted) -> None:
+    def _repeat(self, connection: Any, key: tuple[object, ...], wanted: _Wanted) -> None:
         if connection is self._connection and wanted.number and not self._killed:
-            self._submit(command, wanted)
+            self._submit(key, wanted)
 
 
 def make(peers: Sequence[str], me: int, reactor: Any, *, storage: str | os.PathLike[str] | None = None) -> Peer:

@@ -35,7 +35,7 @@ from pfsb.transports.links import TransportCounters
 DRAIN_SECONDS = 5.0
 """How long, in seconds, a stopping server waits for the answers to commands that are under way."""
 DRAIN_LOOK_SECONDS = 0.05
-"""Time, in seconds, between two looks of a stopping server whether all commands under way are answered."""
+"""Time, in seconds, between two looks of a stopping server to see if all commands under way are answered."""
 DIGESTS_ASKED_MAX = 1_000
 """Maximum number of DIGEST questions that may wait for slots which this server has not executed yet."""
 
@@ -132,7 +132,10 @@ class Server:
         )
 
     def drain(self, drained: Callable[[], None]) -> None:
-        """Take no more commands; call `drained` when those under way are answered, or after `DRAIN_SECONDS`."""
+        """Take no more commands, and call `drained`, once: when those under way are answered, or after `DRAIN_SECONDS`.
+
+        The call may come before this method returns.
+        """
         self.local_clients.draining = True
         deadline = self._clock.seconds() + DRAIN_SECONDS
 
@@ -145,7 +148,10 @@ class Server:
         look()
 
     def stop(self) -> Any:
-        """Stop at once, as a crash would; the data on disk stays whole. Returns None or a Deferred."""
+        """Stop at once, as a crash would; the data on disk stays whole.
+
+        Returns None, or a Deferred that fires when the transport has stopped.
+        """
         self.expiry.stop()
         self.local_clients.close()
         stopped = self.replica.stop()
@@ -156,12 +162,13 @@ class Server:
 
     @property
     def skip(self) -> set[int]:
-        """Sequence numbers that this server, as leader, leaves out (FAULT SKIP)."""
+        """The numbers of the slots that this server, as leader, leaves out, since an operator has said so (FAULT
+        SKIP)."""
         return self.replica.proposals.skipped
 
     @property
     def view(self) -> int:
-        """The last view that was installed; 0: none yet."""
+        """The last view that this server has installed; 0: none yet."""
         return self.facts.view
 
     @property
@@ -177,7 +184,7 @@ class Server:
     def subscribe(
         self, verb: str, first: int, deliver: Callable[[Event], None], *, is_patient: bool = False
     ) -> Subscription:
-        """Have an application's events delivered, from number `first` on, or only new ones if `first` is 0.
+        """Call `deliver` with an application's events, from number `first` on, or with new ones only if `first` is 0.
 
         See `EventFeed.subscribe`.
         """
@@ -225,7 +232,7 @@ class Server:
     # ------------------------------------------------------------------ looking in
 
     def leader(self) -> int | None:
-        """The leader, as far as this server knows; None during an election."""
+        """The id of the leader, as far as this server knows; None during an election."""
         return self.facts.leader
 
     def status(self) -> dict[str, object]:
@@ -233,5 +240,5 @@ class Server:
         return status(self.facts)
 
     def servers(self) -> list[Fields]:
-        """The rows of SERVERS: all that this server knows about each server of the cluster."""
+        """The rows of the answer to SERVERS: all that this server knows about each server of the cluster."""
         return server_rows(self.facts)

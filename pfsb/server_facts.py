@@ -52,7 +52,7 @@ class ServerFacts:
     _replica: Replica
     _machine: SessionStateMachine
     _clients: Callable[[], LocalClients]
-    """Returns the clients of the server, and is only called after the server's start, when the clients exist."""
+    """Function that returns the clients of the server; called only after the server's start, when the clients exist."""
     transport: TransportCounters | None
     """Counters of the transport; None: it has none, as in simulations."""
     storage: StorageCounters | None
@@ -69,7 +69,7 @@ class ServerFacts:
 
     @property
     def view(self) -> int:
-        """The last view that was installed; 0: none yet."""
+        """The last view that this server has installed; 0: none yet."""
         return self._replica.data.views.last_installed
 
     @property
@@ -78,7 +78,7 @@ class ServerFacts:
 
     @property
     def leader(self) -> int | None:
-        """The leader, as far as this server knows; None during an election."""
+        """The id of the leader, as far as this server knows; None during an election."""
         if self.view == 0 or self.state is State.LEADER_ELECTION:
             return None
         return self._replica.membership.leader_of(self.view)
@@ -126,7 +126,7 @@ class ServerFacts:
 
     @property
     def discarded(self) -> Mapping[str, int]:
-        """Number of messages discarded, by rule of Figure 4."""
+        """Line of Figure 4 -> number of messages that it has discarded at this server."""
         return self._replica.discarded
 
     @property
@@ -146,12 +146,13 @@ class ServerFacts:
 
     @property
     def proposal_bytes(self) -> Histogram:
-        """Encoded sizes, in bytes, of the batches that this server has proposed."""
+        """Distribution of the encoded sizes, in bytes, of the batches that this server has proposed."""
         return self._replica.proposals.batch_bytes
 
     @property
     def proposal_updates(self) -> Histogram:
-        """Numbers of client updates in the batches that this server has proposed, empty batches excluded."""
+        """Distribution of the number of client updates in a batch that this server has proposed, empty batches
+        excluded."""
         return self._replica.update_queue.batch_updates
 
     @property
@@ -171,7 +172,7 @@ class ServerFacts:
 
     @property
     def catch_up_bytes(self) -> Mapping[str, int]:
-        """Bytes of batches that reconciliation has "sent" to servers that were behind, and "received" from others."""
+        """Bytes of batches that reconciliation has "sent" to servers that were behind, and has "received" itself."""
         reconciliation = self._replica.reconciliation
         return {"sent": reconciliation.bytes_sent, "received": reconciliation.bytes_received}
 
@@ -182,7 +183,7 @@ class ServerFacts:
 
     @property
     def commands(self) -> Mapping[tuple[str, str], int]:
-        """Number of commands of this server's own clients, by verb and result."""
+        """(verb, result) -> number of commands of this server's own clients that ended so; see `CommandCounts`."""
         counts = self._machine.counts
         assert counts is not None, "a server counts commands from its start on"
         return counts.by_verb_and_result()
@@ -210,7 +211,7 @@ class ServerFacts:
 
     @property
     def uptime(self) -> float:
-        """Seconds since the server was made."""
+        """How many seconds ago this process made the server."""
         return self._clock.seconds() - self._started_at
 
     # ------------------------------------------------------------------ the other servers
@@ -273,7 +274,7 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "updates": facts.updates,
         "proposed": {"count": proposals.count, "bytes": proposals.sum},
         "discarded": facts.discarded,
-        "contradictions": facts.contradictions,
+        "contradicted": facts.contradictions,
         "diverged": facts.is_undecided,
         "frames": _frames(facts.transport),
         "storage": _groups(facts.storage) if facts.has_disk else {},

@@ -20,12 +20,12 @@ _LONG = 80
 
 
 def type_name(message: Message) -> str:
-    """The type of a message as the paper writes it: PREPARE_OK, VC_PROOF."""
+    """Return the type of a message as the paper writes it: PREPARE_OK, VC_PROOF."""
     return _WORDS.sub("_", type(message).__name__).upper()
 
 
 def describe(message: Message) -> dict[str, Any]:
-    """A message as a trace shows it: its type and fields, with the size of long data in place of its bytes."""
+    """Return a message as a trace shows it: its type and fields, with the size of long data in place of its bytes."""
     described: dict[str, Any] = {"type": type_name(message)}
     for attribute in fields(type(message)):
         described[attribute.name] = _plain(getattr(message, attribute.name))

@@ -43,11 +43,19 @@ class PeerProcess:
 
 
 class Lab:
-    """A cluster of `peers`, with links that lose frames with probability `loss` in each direction."""
+    """A cluster of `peers`, with links that lose frames with probability `loss` in each direction.
 
-    def __init__(self, seed: int | str, peers: int = 5, loss: float = 0.0) -> None:
+    With `has_disks` a peer that has crashed can be restarted; without, the peers have no storage.
+    """
+
+    def __init__(self, seed: int | str, peers: int = 5, loss: float = 0.0, *, has_disks: bool = True) -> None:
         self.cluster = SimulatedCluster(
-            seed, peers, settings=Settings(), quality=LinkQuality(loss=loss), build=lambda parts: PeerProcess(parts)
+            seed,
+            peers,
+            settings=Settings(),
+            quality=LinkQuality(loss=loss),
+            build=lambda parts: PeerProcess(parts),
+            has_disks=has_disks,
         )
 
     def __getitem__(self, peer: int) -> Peer:
@@ -77,6 +85,11 @@ class Lab:
     def wait_for_min(self, least: int) -> None:
         """Wait until all peers know that all are done with the instances below `least`."""
         self.cluster.run_until(lambda: all(peer.min() == least for peer in self.peers), WAIT_SECONDS)
+
+    def wait_for_unfinished(self, peer: int, values: int) -> None:
+        """Wait until this number of values has come to a peer in parts, and not as a whole yet."""
+        unfinished = self[peer]._application.unfinished
+        self.cluster.run_until(lambda: len(unfinished) == values, WAIT_SECONDS)
 
     def part(self, *groups: tuple[int, ...]) -> None:
         """Cut all links but those within each group."""

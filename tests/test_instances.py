@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -13,14 +16,16 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from pfsb.applications.instances import instance_bytes_max
+from pfsb.applications.instances import InstanceLimits, part_bytes_max
 from pfsb.config.config import ConfigError
 from pfsb.demo.processes import free_ports
 from pfsb.instances import make
 from tests.instances_lab import Lab
+from tests.long import long
 
 reactor: Any = _reactor
 
+ROOT = Path(__file__).resolve().parents[1]
 SEEDS = range(int(os.environ.get("PFSB_TEST_SEEDS", "2")))
 
 
@@ -62,15 +67,18 @@ class AgreementTests(LabTestCase):
 
     def test_values_are_any_bytes(self) -> None:
         for lab in self.labs(3):
-            values = [b"", bytes(range(256)), b"\n\0\xff", b"x" * instance_bytes_max]
+            values = [b"", bytes(range(256)), b"\n\0\xff", b"x" * part_bytes_max]
             for seq, value in enumerate(values):
                 lab[0].start(seq, value)
             lab.wait_for_all(*range(len(values)))
             self.assertEqual([lab[2].status(seq)[1] for seq in range(len(values))], values)
-            self.assertRaises(ValueError, lab[0].start, 9, b"x" * (instance_bytes_max + 1))
 
     def test_deaf_proposer(self) -> None:
-        """The proposal of a deaf peer is decided, although the peer hears of no decision, even if it was the leader."""
+        """The proposal of a deaf peer is decided, although the peer hears of no decision, even if it was the leader.
+
+        In the lab the deaf peer learns the decision from the replies to its own calls. Messages of pfsb are no replies
+        (docs/instances.rst).
+        """
         for lab in self.labs():
             lab[0].start(0, b"hello")
             lab.wait_for_all(0)
@@ -83,10 +91,93 @@ class AgreementTests(LabTestCase):
             lab[0].start(1, b"xxx")
             lab[4].start(2, b"yyy")
             lab.wait(2, 3)
-            self.assertEqual(lab[4].status(2), (False, None))
+            lab.cluster.run(1)
+            self.assertEqual([lab[peer].status(seq) for peer in (0, 4) for seq in (1, 2)], [(False, None)] * 4)
             lab.cluster.heal()
             lab.wait_for_all(1, 2)
             self.assertEqual((lab[0].status(1)[1], lab[0].status(2)[1]), (b"goodbye", b"yyy"))
+
+
+class LargeValueTests(LabTestCase):
+    """A value that fits no frame reaches the servers in parts, and is decided as a whole."""
+
+    def test_largest_value_is_decided(self) -> None:
+        for lab in self.labs(3):
+            largest = lab[0]._application.limits.value_bytes
+            value = Random(0).randbytes(largest)
+            lab[0].start(0, value)
+            lab.wait_for_all(0)
+            self.assertEqual([peer.status(0) for peer in lab.peers], [(True, value)] * 3)
+            error = self.assertRaises(ValueError, lab[0].start, 9, bytes(largest + 1))
+            self.assertIn("1048576 are allowed", str(error))
+            self.assertEqual([len(peer._application.unfinished) for peer in lab.peers], [0] * 3)
+
+    def test_value_of_any_size_around_that_of_a_part(self) -> None:
+        for lab in self.labs(3):
+            sizes = [part_bytes_max + 1, 2 * part_bytes_max - 1, 2 * part_bytes_max, 2 * part_bytes_max + 1]
+            for seq, size in enumerate(sizes):
+                lab[seq % 3].start(seq, Random(seq).randbytes(size))
+            lab.wait_for_all(*range(len(sizes)))
+            self.assertEqual(
+                [lab[2].status(seq)[1] for seq in range(len(sizes))],
+                [Random(seq).randbytes(size) for seq, size in enumerate(sizes)],
+            )
+
+    def test_large_and_small_proposals_compete(self) -> None:
+        """Each instance has the whole value of one proposer, under loss as well."""
+        for loss in (0.0, 0.1):
+            for lab in self.labs(3, loss):
+                proposed: dict[int, list[bytes]] = {}
+                for seq in range(6):
+                    proposed[seq] = [bytes([10 * seq + i]) * (1 if i == seq % 4 else 60_000) for i in range(3)]
+                    for i, peer in enumerate(lab.peers):
+                        peer.start(seq, proposed[seq][i])
+                lab.wait_for_all(*range(6))
+                for seq in range(6):
+                    self.assertIn(lab[0].status(seq)[1], proposed[seq])
+                lab.cluster.run(10)
+                self.assertEqual([len(peer._application.unfinished) for peer in lab.peers], [0] * 3)
+                self.assertEqual([len(peer._wanted) for peer in lab.peers], [0] * 3)
+
+    def test_parts_of_a_proposer_that_vanished_are_dropped(self) -> None:
+        """The proposer's session expires. The instance stays free for all, the proposer included when it is back."""
+        for lab in self.labs(3):
+            lab[1].start(7, b"first")
+            lab.wait_for_all(7)
+            value = b"large" * 200_000
+            lab[0].start(0, value)
+            lab.wait_for_unfinished(1, 1)
+            self.assertEqual(lab.decided(0), 0, "a part of a value is no decision")
+            lab.cluster.crash(0)
+            lab.wait_for_unfinished(1, 0)
+            lab.cluster.restart(0)
+            lab[0].start(0, value)
+            lab.wait_for_all(0)
+            self.assertEqual(lab[2].status(0), (True, value))
+
+    def test_proposer_that_was_cut_off_begins_anew(self) -> None:
+        """The parts that the server had taken are gone with its session."""
+        for lab in self.labs(3):
+            lab[1].start(7, b"first")
+            lab.wait_for_all(7)
+            lab[0].start(0, b"large" * 200_000)
+            lab.wait_for_unfinished(1, 1)
+            lab.part((0,), (1, 2))
+            lab.wait_for_unfinished(1, 0)
+            lab.part()
+            lab.wait_for_all(0)
+            self.assertEqual(lab[1].status(0), (True, b"large" * 200_000))
+
+    def test_proposers_that_share_too_little_room_all_finish(self) -> None:
+        """A value has its room before its first part is taken, so those that have begun can be finished."""
+        for lab in self.labs(3):
+            room = InstanceLimits(unfinished_bytes=250_000)
+            for peer in lab.peers:
+                peer._application.unfinished.bytes_max = room.unfinished_bytes
+            for seq in range(9):
+                lab[seq % 3].start(seq, bytes([seq]) * 100_000)
+            lab.wait_for_all(*range(9))
+            self.assertEqual([lab[1].status(seq)[1] for seq in range(9)], [bytes([seq]) * 100_000 for seq in range(9)])
 
 
 class ForgettingTests(LabTestCase):
@@ -138,6 +229,62 @@ class ForgettingTests(LabTestCase):
             gc.collect()
             # In the list, and as the argument.
             self.assertEqual([sys.getrefcount(values[i]) for i in range(3)], [2] * 3)
+
+    def test_peers_without_storage_keep_no_history_of_the_forgotten(self) -> None:
+        """A batch that every server has executed is needed by none, and no server without a disk starts again."""
+        for seed in SEEDS:
+            lab = Lab(f"{self.id()}/{seed}", 3, has_disks=False)
+            for seq in range(20):
+                lab[seq % 3].start(seq, b"much" * 5_000)
+            lab.wait_for_all(*range(20))
+            for peer in lab.peers:
+                peer.done(19)
+            lab.wait_for_min(20)
+            lab.cluster.run(1)
+            for server_id in lab.cluster.ids:
+                stored = lab.cluster.disk(server_id).contents.slots
+                self.assertLess(sum(len(slot.batch.data) for slot in stored.values()), 1_000)
+                history = lab.cluster.replica(server_id).data.ordering.global_history
+                self.assertLess(history.batch_bytes, 1_000)
+
+    def test_peers_without_storage_keep_the_history_that_a_peer_lacks(self) -> None:
+        """The peer that was cut off learns all decisions, from its peers' memory alone."""
+        for seed in SEEDS:
+            lab = Lab(f"{self.id()}/{seed}", 3, has_disks=False)
+            lab[0].start(0, b"before")
+            lab.wait_for_all(0)
+            lab.part((0, 1), (2,))
+            for seq in range(1, 30):
+                lab[seq % 2].start(seq, b"%d" % seq)
+            lab.wait(29, 2)
+            lab.cluster.run(5)
+            lab.part()
+            lab.wait_for_all(*range(30))
+            self.assertEqual(lab[2].status(29), (True, b"29"))
+
+    @long
+    def test_process_gives_the_memory_of_the_forgotten_back(self) -> None:
+        """Without storage: after each round of values, the process has about as much memory as after the first."""
+        self.assert_memory_is_freed()
+
+    @long
+    def test_process_with_storage_on_disk_gives_the_memory_back(self) -> None:
+        """With SQLite: the history is on disk, and a few megabytes of it in memory."""
+        self.assert_memory_is_freed(os.path.abspath(self.mktemp()))
+
+    def assert_memory_is_freed(self, *directory: str) -> None:
+        """Each of five rounds brings 4 MB of values, which three peers in one process would keep three times.
+
+        The allocator keeps what the first round has needed at most, so memory is compared from the second round on.
+        """
+        command = [sys.executable, "-m", "tests.instances_memory", "5", "20", "200000", *directory]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        rounds = [json.loads(line) for line in done.stdout.splitlines()]
+        self.assertEqual(len(rounds), 5)
+        for name, most in (("traced", 2_000_000), ("resident", 12_000_000)):
+            grown = rounds[-1][name] - rounds[1][name]
+            self.assertLess(grown, most, f"{name} memory grows with values that all peers have forgotten: {rounds}")
 
 
 class LossTests(LabTestCase):

@@ -26,11 +26,10 @@ class Verb:
     rule: Callable[[Arguments], Command]
     """Takes the arguments, and returns the normalised command or raises `BadRequest`."""
     types: Types = ()
-    """Types of all parts of the normalised command. A trailing `...` repeats the type before it."""
+    """Types of all parts of the normalised command, the verb included. A trailing `...` repeats the type before it."""
     run: Callable[..., Any] | None = None
     """The function of the verb: it takes (command, context) if the verb changes something, else (command). None for a
-    verb that the front end runs itself (LISTEN).
-    """
+    verb that the front end runs itself (LISTEN)."""
 
 
 class Application:
@@ -52,7 +51,10 @@ class Application:
         self._questions = {verb: verbs[verb] for verb, description in descriptions.items() if not description.changes}
 
     def check(self, command: tuple[str, ...]) -> Command:
-        """Normalise a command line. Raises `BadRequest`, whose text says what would be right."""
+        """Check a command line, (VERB, argument, ...) as text, and return it in the normalised form that is ordered.
+
+        Raises `BadRequest`, whose text says what would be right, if the line is wrong.
+        """
         verb = self._verbs.get(command[0]) if command else None
         if verb is None:
             known = ", ".join(sorted(self._verbs))
@@ -72,14 +74,14 @@ class Application:
         """Do nothing: by default an application holds nothing for a session."""
 
     def time_passed(self, context: IContext) -> None:
-        """Do nothing: by default an application waits for no time."""
+        """Do nothing: by default no command of an application waits until a deadline, so there is no wait to end."""
 
     def next_deadline(self) -> int | None:
         return None
 
 
 def runner(verbs: Mapping[str, Verb], command: Command) -> Callable[..., Any] | None:
-    """The function that runs `command`; None if this version of the server cannot run it.
+    """Find the function of the verb of `command`; None if this version of the server cannot run the command.
 
     Another version may have checked the command. If this server raised an exception and other servers ran the command,
     their states would differ from then on, so a command that cannot be run is refused.

@@ -31,7 +31,8 @@ integer_min: Final = -(2**63)
 integer_max: Final = 2**63 - 1
 
 absent: Final = -1
-"""Value, in a normalised command, of an option that was not given: no limit, no token, or a wait without end."""
+"""The value that stands, in a normalised command, for an option that was not given: no limit, no token, or a wait
+without end."""
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,20})?")
@@ -55,7 +56,7 @@ class Arguments:
         self._options: dict[str, str] = {}
 
     def words(self, least: int, most: float, options: Sequence[str] = ()) -> Sequence[str]:
-        """The arguments that are not options, `least` to `most` of them.
+        """Return the arguments that are not options. There must be at least `least` and at most `most` of them.
 
         A word `name=...` without quotes is an option, wherever it stands, if the verb has an option of that name. A key
         of that form must be quoted.

@@ -53,7 +53,7 @@ class Catalogue:
     """The verbs of a server's applications."""
 
     def __init__(self, applications: Iterable[IReplicatedApplication]) -> None:
-        """Raises `BadRequest` if two of the applications have a verb in common."""
+        """Collect the verbs of these applications. Raises `BadRequest` if two of them have a verb in common."""
         self.applications = tuple(applications)
         entries: dict[str, CatalogueEntry] = {}
         for application in self.applications:
@@ -74,7 +74,10 @@ class Catalogue:
             raise BadRequest(f"unknown verb {verb.upper()}; {nearest(verb.upper(), self.verbs)}", "UNKNOWN") from None
 
     def check(self, parts: tuple[str, ...]) -> Command:
-        """Normalise a command (verb, argument, ...) by the `check` of its application. Raises `BadRequest`."""
+        """Normalise a command (verb, argument, ...) by the `check` of the application that has the verb.
+
+        Raises `BadRequest` if no application has it, or the command is wrong.
+        """
         if not parts:
             raise BadRequest("a verb is missing (example: HELP)")
         entry = self.verbs.get(parts[0])

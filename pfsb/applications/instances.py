@@ -1,22 +1,24 @@
 """Instances: many small agreements, each on one value that never changes (docs/instances.rst).
 
 The first PROPOSE for an instance, in the order of execution, decides the value of the instance; every later PROPOSE for
-it changes nothing. There is a fixed number of peers, and each says by DONE up to which instance it needs no value any
-more. Instances up to the minimum of all peers' numbers are forgotten, and can neither be asked for nor be decided
-again. Values are bytes, written as base64 (RFC 4648, section 4).
+it changes nothing. A value that is too large for one command comes in PARTs, the last of which proposes it. There is a
+fixed number of peers, and each says by DONE up to which instance it needs no value any more. Instances up to the
+minimum of all peers' numbers are forgotten, and can neither be asked for nor be decided again. Values are bytes,
+written as base64 (RFC 4648, section 4).
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgpack
+from attrs import frozen
 from zope.interface import implementer
 
 from pfsb.applications.application import Application, Verb
-from pfsb.applications.arguments import Arguments, bounded_rows, refuse_other_format, row_limit
+from pfsb.applications.arguments import Arguments, paged_rows, refuse_other_format
 from pfsb.applications.interfaces import (
     Command,
     CommandDescription,
@@ -28,13 +30,31 @@ from pfsb.applications.interfaces import (
     Result,
     Word,
 )
+from pfsb.applications.unfinished import UnfinishedValues
 
-instance_bytes_max = 24_000
-"""Maximum number of bytes of a value: in base64, with its verb, it fits into a line of the default `command_bytes`."""
+part_bytes_max = 24_000
+"""Maximum number of bytes of a value, or of a part of one, in one command.
+
+In base64, with its verb, it fits into a line of the default `command_bytes`.
+"""
 peers_max = 1_000
 """Maximum number of peers."""
 
-_snapshot_format = 1
+_snapshot_format = 2
+
+
+@frozen
+class InstanceLimits:
+    """Limits on values. They decide results, so all servers have the same ones."""
+
+    value_bytes: int = 1_048_576
+    """Maximum bytes of a value."""
+    unfinished_bytes: int = 67_108_864
+    """Maximum bytes that all values occupy together whose parts have not all come (`UnfinishedValues`)."""
+    unfinished_of_session: int = 4
+    """Maximum number of such values of one session."""
+    unfinished_idle_ms: int = 30_000
+    """How long, in milliseconds, such a value without a new part is safe from making room for another one."""
 
 
 def _ignore(*_: object) -> None:
@@ -45,8 +65,8 @@ def _ignore(*_: object) -> None:
 class Instances(Application):
     """A table of values, each written once.
 
-    `on_decided(instance, value)` and `on_forgotten(least)` are called while a command that decides or forgets instances
-    is executed.
+    While a command is executed, `on_decided(instance, value)` is called for each instance that it decides, and
+    `on_forgotten(least)` once if it forgets the instances below `least`.
     """
 
     name = "instances"
@@ -54,32 +74,45 @@ class Instances(Application):
         CommandDescription(
             "PROPOSE", "PROPOSE seq value", "Decide instance seq, unless it is; value is base64 of any bytes."
         ),
+        CommandDescription(
+            "PART",
+            "PART seq offset size value",
+            "Give the bytes from offset on of a value of size bytes; the last part proposes the value for seq.",
+        ),
         CommandDescription("DECIDED", "DECIDED seq", "Show what instance seq was decided to be.", changes=False),
         CommandDescription(
             "DONE", "DONE peer peers seq", "Peer (one of peers, counted from 0) needs nothing up to seq any more."
         ),
-        CommandDescription("INSTANCES", "INSTANCES [limit=N]", "Show what is decided, in order.", changes=False),
+        CommandDescription(
+            "INSTANCES", "INSTANCES [from=N] [limit=N]", "Show what is decided, in order.", changes=False
+        ),
     )
 
-    def __init__(self) -> None:
-        self.decided: dict[int, str] = {}  # instance number -> its value in base64
+    def __init__(self, limits: InstanceLimits | None = None) -> None:
+        self.limits = limits or InstanceLimits()
+        self.decided: dict[int, bytes] = {}  # instance number -> its value
         self.least = 0  # instances below this number are forgotten
-        self.on_decided: Callable[[int, str], None] = _ignore
+        self.unfinished = UnfinishedValues(
+            self.limits.unfinished_bytes, self.limits.unfinished_of_session, self.limits.unfinished_idle_ms
+        )
+        self.on_decided: Callable[[int, bytes], None] = _ignore
         self.on_forgotten: Callable[[int], None] = _ignore
         self._peers = 0  # number of peers; 0 until the first DONE, which tells it
         self._done: dict[int, int] = {}  # peer -> number of the last instance that it no longer needs
         super().__init__(
             {
                 "PROPOSE": Verb(_check_propose, (str, int, str), self._propose),
+                "PART": Verb(self._check_part, (str, int, int, int, str), self._take_part),
                 "DECIDED": Verb(_check_decided, (str, int), self._show),
                 "DONE": Verb(_check_done, (str, int, int, int), self._note_done),
-                "INSTANCES": Verb(_check_instances, (str, int), self._list),
+                "INSTANCES": Verb(_check_instances, (str, int, int), self._list),
             }
         )
 
     def snapshot(self) -> bytes:
-        """The state as msgpack: (format, least, peers, [(peer, seq)], [(seq, base64)]), both lists ascending."""
-        state = (self.least, self._peers, sorted(self._done.items()), sorted(self.decided.items()))
+        """The state as msgpack: (format, least, peers, [(peer, seq)], [(seq, value)], unfinished values), in order."""
+        decided = sorted(self.decided.items())
+        state = (self.least, self._peers, sorted(self._done.items()), decided, self.unfinished.state())
         data: bytes = msgpack.packb((_snapshot_format, *state))
         return data
 
@@ -87,19 +120,73 @@ class Instances(Application):
         """Replace the state by that of a snapshot. Raises `ValueError` for a snapshot of another format."""
         found, *state = msgpack.unpackb(data)
         refuse_other_format(self.name, found, _snapshot_format)
-        self.least, self._peers, done, decided = state
+        self.least, self._peers, done, decided, unfinished = state
         self._done, self.decided = dict(done), dict(decided)
+        self.unfinished.restore(unfinished)
+
+    def session_ended(self, client_id: str, context: IContext) -> None:
+        """Forget the parts of a client that has vanished: nothing more comes of them."""
+        self.unfinished.drop_session(client_id)
+
+    # ------------------------------------------------------------------ proposals
 
     def _propose(self, command: Command, context: IContext) -> Result:
-        """Run PROPOSE. The answer does not contain the value, because the session's reply cache keeps the answer."""
-        _, seq, value = command
+        _, seq, text = command
+        value = decoded(text)
+        if isinstance(value, Refused):
+            return value
+        return self._settled(seq, context) or self._decide(seq, value, context)
+
+    def _take_part(self, command: Command, context: IContext) -> Result:
+        """Run PART. The parts of a value come in order, from one session; no question sees them before they are whole.
+
+        A value that cannot be decided any more is not collected. So nothing is kept for an instance that is decided.
+        """
+        _, seq, offset, size, text = command
+        part = decoded(text)
+        if isinstance(part, Refused):
+            return part
+        refused = self._misplaced(offset, size, part)
+        if refused is not None:
+            return refused
+        return self._settled(seq, context) or self._collect((context.session, seq), offset, size, part, context)
+
+    def _collect(self, key: tuple[str, int], offset: int, size: int, part: bytes, context: IContext) -> Result:
+        unfinished = self.unfinished
+        if offset == 0:
+            refused = unfinished.begin(key, size, context.time_ms)
+            if refused is not None:
+                return refused
+        elif offset != unfinished.next_offset(key, size):
+            expected = f"the next part of a value of {size} bytes begins at {unfinished.next_offset(key, size)}"
+            return Refused("NOTFOUND", f"the parts before {offset} are not here: {expected}")
+        whole = unfinished.add_part(key, part, context.time_ms)
+        if whole is None:
+            return Done((("received", unfinished.received(key)), ("revision", context.revision)))
+        return self._decide(key[1], whole, context)
+
+    def _misplaced(self, offset: int, size: int, part: bytes) -> Refused | None:
+        """The refusal of a part that belongs to no value within the limits."""
+        if size > self.limits.value_bytes:
+            return Refused("TOOLARGE", _too_large(size, self.limits.value_bytes))
+        if not part or offset < 0 or offset + len(part) > size:
+            return Refused("BADREQUEST", _no_part(offset, size, len(part)))
+        return None
+
+    def _settled(self, seq: int, context: IContext) -> Result | None:
+        """The answer to a proposal for an instance that is forgotten or decided; None if it is neither."""
         if seq < self.least:
             return Refused("CONFLICT", f"instance {seq} is forgotten: all below {self.least} are")
-        is_first = seq not in self.decided
-        if is_first:
-            self.decided[seq] = value
-            self.on_decided(seq, value)
-        return Done((("first", Word("yes" if is_first else "no")), ("revision", context.revision)))
+        return _proposed("no", context) if seq in self.decided else None
+
+    def _decide(self, seq: int, value: bytes, context: IContext) -> Result:
+        """Decide an instance. The answer leaves the value out, because the session's reply cache keeps the answer."""
+        self.decided[seq] = value
+        self.unfinished.drop_instance(seq)
+        self.on_decided(seq, value)
+        return _proposed("yes", context)
+
+    # ------------------------------------------------------------------ forgetting
 
     def _note_done(self, command: Command, context: IContext) -> Result:
         _, peer, peers, seq = command
@@ -119,8 +206,12 @@ class Instances(Application):
         passing = range(self.least, least)
         for seq in passing if len(passing) <= len(self.decided) else [seq for seq in self.decided if seq < least]:
             self.decided.pop(seq, None)
+        for seq in [seq for seq in self.unfinished.instances if seq < least]:
+            self.unfinished.drop_instance(seq)
         self.least = least
         self.on_forgotten(least)
+
+    # ------------------------------------------------------------------ questions
 
     def _show(self, command: Command) -> Result:
         seq = command[1]
@@ -129,38 +220,69 @@ class Instances(Application):
         value = self.decided.get(seq)
         if value is None:
             return Done((("decided", Word("no")),))
-        return Done((("decided", Word("yes")), ("value", value)))
+        return Done((("decided", Word("yes")), ("value", encoded(value))))
 
     def _list(self, command: Command) -> Result:
-        seqs = sorted(self.decided)[: row_limit(command[1])]
-        rows: tuple[Fields, ...] = tuple((("seq", seq), ("value", self.decided[seq])) for seq in seqs)
-        shown = bounded_rows(rows)
-        if isinstance(shown, Refused):
-            return shown
-        return Done((*shown.fields, ("min", self.least), ("max", max(self.decided, default=-1))), rows)
+        _, first, limit = command
+        page = paged_rows(self._rows(first), limit)
+        return Done((*page.fields, ("min", self.least), ("max", max(self.decided, default=-1))), page.rows)
+
+    def _rows(self, first: int) -> Iterator[Fields]:
+        for seq in sorted(seq for seq in self.decided if seq >= first):
+            yield (("seq", seq), ("value", encoded(self.decided[seq])))
+
+    # ------------------------------------------------------------------ as the commands are typed
+
+    def _check_part(self, asked: Arguments) -> Command:
+        seq, offset, size, text = asked.words(4, 4)
+        value = _value(asked, text)
+        numbers = (_seq(asked, seq), asked.integer(offset, "offset"), asked.integer(size, "size"))
+        refused = self._misplaced(*numbers[1:], value)
+        if refused is not None:
+            raise asked.refused(refused.text, refused.code)
+        return ("PART", *numbers, encoded(value))
+
+
+def _proposed(first: str, context: IContext) -> Done:
+    return Done((("first", Word(first)), ("revision", context.revision)))
+
+
+def _too_large(size: int, allowed: int) -> str:
+    return f"the value has {size} bytes, {allowed} are allowed"
+
+
+def _no_part(offset: int, size: int, length: int) -> str:
+    return f"{length} bytes from {offset} on are no part of a value of {size} bytes"
 
 
 def encoded(value: bytes) -> str:
-    """A value as base64 text. Raises `ValueError` if the value is too large."""
-    if len(value) > instance_bytes_max:
-        raise ValueError(f"a value of {len(value)} bytes is too large: {instance_bytes_max} are allowed")
+    """A value, or a part of one, as text."""
     return base64.b64encode(value).decode()
 
 
-def decoded(text: str) -> bytes:
-    """The value whose base64 text is `text`, as `encoded` has made it."""
-    return base64.b64decode(text)
+def decoded(text: str) -> bytes | Refused:
+    """The bytes of a text that `encoded` has made; a refusal for any other text, which another version let through."""
+    try:
+        value = base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        return Refused("BADREQUEST", "the value is no base64 (example: aGVsbG8=)")
+    if len(value) > part_bytes_max:
+        text = f"{_too_large(len(value), part_bytes_max)} in one command; a larger value comes in parts (PART)"
+        return Refused("TOOLARGE", text)
+    return value
+
+
+def _value(asked: Arguments, text: str) -> bytes:
+    value = decoded(text)
+    if isinstance(value, Refused):
+        raise asked.refused(value.text, value.code)
+    return value
 
 
 def _check_propose(asked: Arguments) -> Command:
     seq, text = asked.words(2, 2)
-    try:
-        value = base64.b64decode(text, validate=True)
-    except (ValueError, binascii.Error):
-        raise asked.refused("the value is no base64 (example: aGVsbG8=)") from None
-    if len(value) > instance_bytes_max:
-        raise asked.refused(f"the value has {len(value)} bytes, {instance_bytes_max} are allowed", "TOOLARGE")
-    return ("PROPOSE", _seq(asked, seq), base64.b64encode(value).decode())
+    value = _value(asked, text)
+    return ("PROPOSE", _seq(asked, seq), encoded(value))
 
 
 def _check_decided(asked: Arguments) -> Command:
@@ -181,8 +303,8 @@ _done_names = ("peer", "peers", "seq")
 
 
 def _check_instances(asked: Arguments) -> Command:
-    asked.words(0, 0, options=("limit",))
-    return ("INSTANCES", asked.limit())
+    asked.words(0, 0, options=("from", "limit"))
+    return ("INSTANCES", asked.option("from", 0, least=0), asked.limit())
 
 
 def _seq(asked: Arguments, word: str) -> int:

@@ -59,7 +59,8 @@ class _Pending:
 PENDING: Final = _Pending()
 
 Answer = Callable[[Result], None]
-"""Call-back of a front end for one result, called exactly once, in the reactor, when the answer may be sent."""
+"""Call-back of a front end that takes the result of one command or question: called exactly once, in the reactor, when
+the client may be told."""
 
 
 class BadRequest(ValueError):
@@ -75,7 +76,7 @@ class BadRequest(ValueError):
 # ---------------------------------------------------------------------------------------------
 
 Command = tuple[Any, ...]
-"""(verb, argument, ...) as normalised by the application's `check`: str and int only, so that it can be encoded."""
+"""(verb, argument, ...) as the application's `check` has normalised it: str and int only, so that it can be encoded."""
 
 Ticket = tuple[str, int]
 """(client id, command number) of the command that an answer belongs to."""
@@ -105,7 +106,10 @@ class Event:
 
 
 class IContext(Interface):
-    """The facts that an application may use while it executes one command, and the way to answer earlier ones."""
+    """The facts that an application may use in one call that changes its state, and the way to answer earlier commands.
+
+    The call executes one command, ends a session, or tells of the time that has passed.
+    """
 
     revision = Attribute("int: the count of commands executed so far, this one included")
     time_ms = Attribute("int: the state machine's time, milliseconds since 1970; never goes back")
@@ -113,7 +117,7 @@ class IContext(Interface):
     ticket = Attribute("Ticket of the command that is being executed")
 
     def complete(ticket: Ticket, result: Result) -> None:
-        """Answer an earlier command that returned PENDING."""
+        """Answer the command with this ticket, which returned PENDING when it was executed."""
 
 
 class IReplicatedApplication(Interface):
@@ -141,10 +145,12 @@ class IReplicatedApplication(Interface):
         """Release all that session `client_id` held: called when the session was closed or has expired."""
 
     def time_passed(context: IContext) -> None:
-        """End the waits whose deadline has come: called when the state machine's time has reached `next_deadline`."""
+        """Give the PENDING commands whose time limit has passed their results: called once the state machine's time has
+        reached `next_deadline`."""
 
     def next_deadline() -> int | None:
-        """The earliest deadline of a wait, in milliseconds of the state machine's time; None if there is no wait."""
+        """The earliest time at which the time limit of a PENDING command passes, in milliseconds of the state machine's
+        time; None if no PENDING command has a time limit."""
 
     def snapshot() -> bytes:
         """The whole state, encoded: equal bytes on all servers that have executed the same commands."""

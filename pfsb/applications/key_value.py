@@ -39,9 +39,9 @@ from pfsb.applications.interfaces import (
 _snapshot_format = 1
 
 UNSORTED_KEYS_MAX = 4_096
-"""Maximum number of new keys that wait to be put into the sorted list. With few keys in the list, putting them in
-together costs a tenth of putting in each by itself; with a million keys it costs the same, some ten milliseconds.
-"""
+"""Maximum number of new keys that wait to be put into the sorted list. With few keys in the list, putting in all new
+keys together costs a tenth of putting in each by itself; with a million keys it costs the same, some ten
+milliseconds."""
 
 
 @implementer(IReplicatedApplication)

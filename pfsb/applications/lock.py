@@ -35,7 +35,7 @@ from pfsb.applications.interfaces import (
 _snapshot_format = 1
 
 _Deadline = tuple[int, str, str, int]
-"""(time_ms, lock, client id, command number)"""
+"""The time limit of one waiting LOCK: (time_ms, name of the lock, client id, command number)."""
 
 
 @define
@@ -51,7 +51,8 @@ class _HeldLock:
 
 
 class _Deadlines:
-    """The deadlines of all waits, in a heap. Deadlines of waits that have ended early are removed from it later."""
+    """The time limits of all waiting LOCKs, in a heap. When a LOCK stops waiting earlier, its entry is removed from the
+    heap later."""
 
     def __init__(self) -> None:
         self._live: set[_Deadline] = set()

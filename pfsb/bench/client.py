@@ -115,7 +115,10 @@ class LoadClient:
     _stopped: bool = field(init=False, default=False)
 
     def run(self, workload: str, look: Callable[[], Any] = lambda: None) -> LoadResult:
-        """Run a workload; `look` is called when the measured time begins and when it ends. Raises `LoadFailed`."""
+        """Run a workload, a text as `Workload.render` makes it. Raises `LoadFailed`.
+
+        `look` is called once when the measured time begins and once when it ends; the result has what it returned.
+        """
         if self._stopped:
             raise LoadFailed("interrupted")
         with tempfile.TemporaryFile("w+") as complaints:

@@ -114,7 +114,7 @@ class _Growth:
     ended: Moment
 
     def at_the_foremost(self, *names: str) -> list[float | None]:
-        """The growth of the counters with these names, all at the server where the first of them grew most.
+        """The growth of several counters, given by name, all at one server: where the counter named first grew most.
 
         Counters of different servers cannot be put in proportion to each other, because some servers are behind, and
         each answers at another moment.
@@ -126,12 +126,16 @@ class _Growth:
         return [self._all((name,)).get(foremost) for name in names]
 
     def mean(self, *path: str) -> float | None:
-        """The growth of the counter at this path in STATUS, averaged over the servers."""
+        """The growth of one counter, averaged over the servers; `path` has the names that lead to it in the JSON object
+        of STATUS."""
         grown = self._all(path).values()
         return sum(grown) / len(grown) if grown else None
 
     def _all(self, path: tuple[str, ...]) -> dict[int, float]:
-        """The growth of the counter at this path in STATUS, by server id."""
+        """Server id -> how much one counter has grown there. Servers whose STATUS lacks the counter are left out.
+
+        `path` has the names that lead to the counter in the JSON object of STATUS.
+        """
         pairs = {
             i: (_value(self.begun.statuses[i], path), _value(ended, path))
             for i, ended in self.ended.statuses.items()

@@ -25,7 +25,8 @@ Status = dict[str, Any]
 
 
 class NoCluster(Exception):
-    """No server answers, or none leads; the text says which."""
+    """The servers cannot be measured: none answers, none leads, or one is unknown or has no TCP port; the text says
+    which."""
 
 
 def target_of(address: ServerAddress) -> Target:
@@ -65,7 +66,7 @@ class Moment:
 
     statuses: Mapping[int, Status]
     cpu_seconds: float | None
-    """User and system time of all servers; None if they are not all on this machine."""
+    """User and system time of all servers together, since their starts; None if not all are on this machine."""
     busy_seconds: float | None = None
     """CPU time of all programs and the kernel of this machine; None if not all servers are on this machine."""
 
@@ -80,7 +81,7 @@ class Probe:
 
     @classmethod
     def of(cls, addresses: Sequence[ServerAddress]) -> Probe:
-        """The probe of a cluster whose servers have these addresses. Raises `NoCluster`."""
+        """Make the probe of a cluster whose servers have these addresses. Raises `NoCluster`."""
         targets = {address.id: target_of(address) for address in addresses}
         found = [listening_process(port) for _host, port in targets.values()]
         pids = [pid for pid in found if pid is not None]

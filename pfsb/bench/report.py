@@ -57,9 +57,9 @@ _COLUMNS: Final[tuple[tuple[str, Callable[[Measurement], str]], ...]] = (
 
 
 def table(measurements: Sequence[Measurement]) -> str:
-    """The table of the report: one line for each measurement, without columns that are empty in all of them.
+    """The table of the report: one line for each measurement, and below them the remarks on the measurements.
 
-    The remarks on the measurements follow.
+    A column that is empty in every line is left out.
     """
     columns = [[name, *(show(m) for m in measurements)] for name, show in _COLUMNS]
     known = [column for column in columns if any(cell != ABSENT for cell in column[1:])]

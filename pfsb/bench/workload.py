@@ -15,7 +15,7 @@ CONNECTION: Final = "%c"
 """Placeholder in a line of an operation, which the load client replaces with the number of the connection."""
 
 LIMIT_SECONDS: Final = 120.0
-"""Maximum time, in seconds, for a fixed number of operations; a run that takes longer has failed."""
+"""Default of `Workload.limit`, in seconds."""
 OPERATIONS_MAX: Final = 16
 """Maximum number of operations in a mix; the tables of load.c have this size."""
 TARGETS_MAX: Final = 64
@@ -65,7 +65,8 @@ class Workload:
     Latencies count from the moment when an operation was due. An operation that is due while every connection has
     `depth` operations under way is missed."""
     limit: float = LIMIT_SECONDS
-    """Maximum number of seconds for `count` operations; a run that takes longer has failed."""
+    """How long, in seconds, a run may take before it has failed: `count` operations may take this time; a run that is
+    measured for a fixed time may take this time in addition to `warmup` and `seconds`."""
 
     @property
     def under_way(self) -> int:
@@ -92,7 +93,10 @@ class Workload:
 
 
 def operations(mix: str, value_bytes: int, read: str = "linearizable") -> list[Operation]:
-    """Read a mix, which names operations and their weights, such as `put=70,get=30` or `lock`. Raises `WrongMix`."""
+    """Read a mix, a text with operations and their weights, such as `put=70,get=30` or `lock`. Raises `WrongMix`.
+
+    `value_bytes` is the size of each value that is written; `read` is the read level of each get.
+    """
     parts = [re.fullmatch(r"(\w+)(?:=(\d+))?", part) for part in mix.split(",")]
     known = _steps("v" * value_bytes, read)
     found = []

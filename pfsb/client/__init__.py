@@ -42,7 +42,7 @@ else:
         return clerk
 
     def __dir__():
-        """The names of this module for `dir`, including the clerks that were not imported yet."""
+        """List the names of this module for `dir`, including the clerks that were not imported yet."""
         return sorted({*globals(), *__all__})
 
 

@@ -62,7 +62,7 @@ class Options(ConfigOptions):
 
     @property
     def first(self) -> int | None:
-        """Position in `addresses` of the server to start at."""
+        """Position in `addresses` of the server that the client tries first."""
         return None if self["id"] is None else [address.id for address in self.addresses].index(self["id"])
 
 
@@ -124,9 +124,9 @@ async def run_one(reactor: Any, options: Options, line: str, out: TextIO, err: T
 
 
 async def run_lines(reactor: Any, options: Options, lines: AsyncIterator[str], out: TextIO, err: TextIO) -> bool:
-    """Send a command for each line, and print the replies in the order of the lines; True if all replies are OK.
+    """Send a command for each line, and print the replies in the order of the lines.
 
-    Lines after a LOCK or a DIGEST wait for its reply.
+    Lines after a LOCK or a DIGEST wait for its reply. Returns True if all replies are OK.
     """
     client = _client(reactor, options, out)
     client.start()
@@ -159,7 +159,7 @@ async def run_lines(reactor: Any, options: Options, lines: AsyncIterator[str], o
 
 
 async def lines_of(reactor: Any, stream: TextIO) -> AsyncIterator[str]:
-    """The lines of a pipe or file, read one at a time when they are wanted.
+    """Yield the lines of a pipe or file, each read when it is wanted.
 
     Reading may block, so a thread reads; the program can end while that thread is blocked.
     """
@@ -246,7 +246,10 @@ def _client(reactor: Any, options: Options, out: TextIO, **given: Any) -> LineCl
 
 
 async def _answer(reactor: Any, options: Options, client: LineClient, line: str, err: TextIO) -> Reply | None:
-    """The reply to a line; None, with a message on standard error, if there is none in time. LOCK has no time limit."""
+    """Get the reply to a line; None, with a message on standard error, if there is none in time.
+
+    For LOCK there is no time limit.
+    """
     answered = client.command(line)
     limit: float = options["timeout"]
     if verb_of(line) != "LOCK":

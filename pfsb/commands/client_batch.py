@@ -72,7 +72,7 @@ def _ms(seconds: float) -> str:
 
 @define(eq=False)
 class Batch:
-    """Sends `wanted` requests by `clients` clients, each of which sends its next request when the last is answered.
+    """Sends `wanted` requests in all by `clients` clients; each sends its next request when its last is answered.
 
     `line` is the request. In it, {client} stands for the number of the client and {n} for the number of the request,
     both counted from 1.
@@ -87,7 +87,7 @@ class Batch:
     """Position in `addresses` of the server where all clients begin; None: they are spread over the servers."""
     record: TextIO | None = None
     timeout_seconds: float = 60.0
-    """How long, in seconds, no client may get an answer before the batch is given up."""
+    """Maximum time, in seconds, in which no client gets an answer. After that the batch is given up."""
     progress: Callable[[str], None] | None = None
     account: Account = field(init=False)
     trouble: str = field(init=False, default="")
@@ -96,7 +96,10 @@ class Batch:
     _running: list[LineClient] = field(init=False, factory=list)
 
     def run(self) -> Deferred[None]:
-        """Start the clients; fires when all requests are answered or the batch is given up. See `account` then."""
+        """Start the clients.
+
+        Returns a Deferred that fires when all requests are answered or the batch is given up. See `account` then.
+        """
         self.account = Account(self.wanted, self._reactor.seconds())
         self._running = [self._client(index) for index in range(min(self.clients, self.wanted))]
         watch = LoopingCall(self._watch)

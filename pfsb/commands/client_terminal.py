@@ -37,7 +37,7 @@ class Terminal:
         self._ended: Deferred[None] = Deferred()
 
     def run(self) -> Deferred[None]:
-        """Start to read lines. Fires at the end of input, QUIT, EXIT or BYE."""
+        """Start to read lines. The Deferred fires at the end of input, or when the user types QUIT, EXIT or BYE."""
         import readline
         import termios
 

@@ -75,7 +75,10 @@ class Cluster:
     _poll: IDelayedCall | None = field(init=False, default=None)
 
     def run(self) -> Deferred[bool]:
-        """Start all servers. Fires when none of them runs any more, with True if `stop` was the reason."""
+        """Start all servers.
+
+        Returns a Deferred that fires when none of them runs any more, with True if `stop` was the reason.
+        """
         for server_id, command in self._commands.items():
             self._children[server_id] = child = _Child(server_id, self._say, self._child_ended)
             self._reactor.spawnProcess(child, command[0], command, env=os.environ)
@@ -83,7 +86,10 @@ class Cluster:
         return self._ended
 
     def stop(self) -> Deferred[None]:
-        """Ask all servers to stop; fires when all have stopped, or were killed after `STOP_SECONDS`."""
+        """Ask all servers to stop.
+
+        The Deferred fires when all have stopped, or were killed after `STOP_SECONDS`.
+        """
         self._stopping = True
         if not self._children:
             return gatherResults([]).addCallback(lambda _: None)
@@ -144,7 +150,7 @@ class Cluster:
 
 
 class _Child(ProcessProtocol):
-    """One server process: calls `say` with each line of its output, and `ended` when the process has ended."""
+    """One server process. It calls `say` with each line of its output, and `ended` once, when the process has ended."""
 
     transport: IProcessTransport | None
 

@@ -39,7 +39,7 @@ class LineClient:
         self._driver.start()
 
     def command(self, line: str) -> Deferred[Reply]:
-        """Send a command, as a line without a number; fires with the reply, which may be an error of the server.
+        """Send a command, as a line without a number. The Deferred fires with the reply, which may be an error.
 
         Fails with `ClientStopped` if the client is stopped before the reply.
         """
@@ -56,5 +56,8 @@ class LineClient:
         return answered
 
     def stop(self) -> Deferred[None]:
-        """Close the session, if the client is connected to a server, and the connection. Fires when that is done."""
+        """Close the session, if the client is connected to a server, and the connection.
+
+        The Deferred fires when that is done.
+        """
         return self._driver.stop()

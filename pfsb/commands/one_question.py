@@ -17,7 +17,7 @@ from pfsb.client.core.replies import Reply
 
 
 def ask(reactor: Any, address: ServerAddress, line: str, seconds: float) -> Deferred[Reply]:
-    """Connect to a server and send it one line; fires with the reply.
+    """Connect to a server and send it one line; the Deferred fires with the reply.
 
     Fails if no server listens, the connection is lost, or there is no reply within `seconds`.
     """

@@ -47,7 +47,10 @@ class ConfigOptions(usage.Options):
 
 
 def number(least: int, most: int) -> Callable[[str], int]:
-    """A function for `optParameters` that converts a text to a whole number, and checks that it is in the range."""
+    """Make a function for `optParameters` that converts a text to a whole number from `least` to `most`.
+
+    The function raises ValueError for any other text.
+    """
 
     def coerce(text: str) -> int:
         value = int(text)

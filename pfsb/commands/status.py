@@ -37,14 +37,20 @@ async def run(reactor: Any, options: Options) -> None:
 
 
 async def show_status(reactor: Any, addresses: Sequence[ServerAddress], quorum: int, out: TextIO) -> bool:
-    """Ask all servers for STATUS and write a table to `out`; True if at least `quorum` servers answer."""
+    """Ask all servers for STATUS and write a table to `out`.
+
+    Returns True if at least `quorum` servers answer.
+    """
     found = await gatherResults([ask_status(reactor, address) for address in addresses])
     out.write(table([_cells(address, status) for address, status in zip(addresses, found, strict=True)]))
     return sum(isinstance(status, dict) for status in found) >= quorum
 
 
 def ask_status(reactor: Any, address: ServerAddress) -> Deferred[Status | str]:
-    """A server's STATUS (docs/operating.rst), or else a text with the reason why there is none. Never fails."""
+    """Get a server's STATUS (docs/operating.rst), or else a text with the reason why there is none.
+
+    The Deferred never fails.
+    """
 
     def heard(reply: Reply) -> Status | str:
         if reply.ok and reply.rows:

@@ -123,7 +123,10 @@ class _Noting:
 
 
 def refuse_shared(places: Iterable[tuple[Place, Address | str]]) -> None:
-    """Raise `ConfigError` if two places in the configuration give the same address."""
+    """Raise `ConfigError` if two of these places in the configuration give the same address.
+
+    The error names both places.
+    """
     owners: dict[Address | str, Place] = {}
     for place, address in places:
         if address in owners:

@@ -44,10 +44,11 @@ class Limits:
     command_bytes: int = 32_768
     connections: int = 10_000
     session_window: int = 128
-    """Maximum number of unanswered commands of one session, and of replies that are kept for it."""
+    """Maximum number of unanswered commands of one session, and of replies that the servers keep for each session."""
     request_seconds: float = 10.0
     batch_bytes: int = 48_000
-    """Maximum size, in bytes, of a batch of several updates; 1: each update has a proposal of its own (section 7.3)."""
+    """Maximum size, in bytes, of a batch of several updates. With 1, each update has a proposal of its own (section
+    7.3)."""
 
 
 @frozen
@@ -81,7 +82,7 @@ class Config:
     timers: Timers = field(factory=Timers)
     limits: Limits = field(factory=Limits)
     window: int = 16
-    """How many slots above its Local_Aru a leader may propose."""
+    """How many slots above its Local_Aru a leader may propose (the fixed window)."""
     snapshot_every: int = 10_000
     """Number of slots between snapshots; 0: no snapshots."""
     faults: bool = False
@@ -109,7 +110,10 @@ class Config:
             raise ConfigError(f"{self.file}: servers: there is no server {server_id}; known are {known}") from None
 
     def settings(self) -> Settings:
-        """The settings of the protocol. Times that cannot be configured are fixed fractions of times that can be."""
+        """The settings of the protocol.
+
+        A time that the file does not set itself is a fixed fraction of one that it sets.
+        """
         return Settings(
             progress_seconds=self.timers.progress,
             update_seconds=self.timers.update,

@@ -83,7 +83,7 @@ def _first_line(problem: str | None) -> str:
 
 
 def quoted(text: str) -> str:
-    """Text in double quotes, on one line, printable on any terminal, and cut off if it is long."""
+    """Put text in double quotes, on one line, printable on any terminal, and cut off if it is long."""
     short = text if len(text) <= 100 else text[:97] + "..."
     return json.dumps(short, ensure_ascii=not short.isprintable())
 
@@ -101,7 +101,7 @@ class Place:
     node: yaml.Node
 
     def wrong(self, text: str) -> ConfigError:
-        """Make an error about this place, for the caller to raise; `text` tells what would be right."""
+        """Make a `ConfigError` about this place, for the caller to raise; `text` tells what would be right."""
         where = f"{self.file}: {'.'.join(self.path)}" if self.path else self.file
         return ConfigError(f"{where}: {text}")
 

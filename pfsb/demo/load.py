@@ -36,7 +36,8 @@ class Acknowledged:
 
 
 def read_record(path: Path) -> list[Acknowledged]:
-    """The acknowledged lines of a batch, in the order of the answers, from the file that `Batch` has written."""
+    """The acknowledged lines of a batch, in the order of the answers, from the file that
+    `Batch` (`pfsb.commands.client_batch`) has written."""
     with open(path, encoding="utf-8") as file:
         return [_acknowledged(json.loads(line)) for line in file]
 

@@ -250,7 +250,8 @@ class ProcessCluster:
     def trace_file(self, server_id: int, incarnation: int) -> Path:
         """The file with the trace of one incarnation of a server.
 
-        Incarnations do not share a file: a killed server may leave an incomplete line, to which the next one would add.
+        Incarnations do not share a file: a killed server may leave an incomplete last line, and the next incarnation
+        would write on in that line.
         """
         return self.directory / f"trace-{server_id}-{incarnation}.jsonl"
 
@@ -292,7 +293,8 @@ class ProcessCluster:
         return status
 
     async def statuses(self, server_ids: Iterable[int] | None = None) -> dict[int, Status]:
-        """The answers to STATUS, by id, of those of these servers (default: all that run) that answer."""
+        """The answers of these servers (default: all that run) to STATUS, by server id. A server that does not answer
+        is left out."""
         asked = self.running if server_ids is None else list(server_ids)
         found: dict[int, Status] = {}
         for server_id in asked:
@@ -321,9 +323,9 @@ class ProcessCluster:
         await deferLater(self._reactor, seconds)
 
     async def wait_for(self, what: str, look: Callable[[], Awaitable[T]], seconds: float) -> T:
-        """Call `look` again and again until its result is true; returns that result.
+        """Call `look` and await its result, again and again until that is true; returns that result.
 
-        Raises ClusterTrouble, which names `what` was waited for, after `seconds`.
+        Raises ClusterTrouble after `seconds`, with `what` in its text: the thing that was waited for.
         """
         deadline = self._reactor.seconds() + seconds
         while not (seen := await look()):
@@ -346,7 +348,10 @@ class ProcessCluster:
     async def wait_leader(
         self, above: int = 0, server_ids: Sequence[int] | None = None, seconds: float = UP_SECONDS
     ) -> tuple[int, int]:
-        """Wait until a view above `above` has a leader and a majority has installed it; returns (view, leader)."""
+        """Wait until a view above `above` has a leader and a majority has installed it; returns (view, leader).
+
+        Only `server_ids` are asked; by default all servers that run.
+        """
 
         async def look() -> tuple[int, int] | None:
             statuses = (await self.statuses(server_ids)).values()

@@ -85,7 +85,10 @@ class Stage:
         self.load.start(self.cluster.addresses, self.screen.progress)
 
     async def kill_leader(self, above: int = 0) -> tuple[float, int, int]:
-        """Kill the leader with SIGKILL; returns the time of the kill, the view that it led, and its id."""
+        """Wait for a leader of a view above `above`, and kill it with SIGKILL.
+
+        Returns the time of the kill, the view that the leader led, and its id.
+        """
         view, leader = await self.cluster.wait_leader(above)
         at = self.reactor.seconds()
         await self.cluster.kill(leader)
@@ -94,7 +97,8 @@ class Stage:
         return at, view, leader
 
     async def succeeded(self, view: int) -> int:
-        """Wait for the leader of a later view, and check that it is the next server in line; returns its view."""
+        """Wait for the leader of a view after `view`, and check that it is the next server in line; returns its
+        view."""
         new_view, new_leader = await self.cluster.wait_leader(above=view)
         self.tell(f"server {new_leader} leads view {new_view}")
         ids = self.cluster.ids

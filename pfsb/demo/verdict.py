@@ -96,7 +96,8 @@ def outage(acknowledged: Sequence[Acknowledged], since: float) -> float | None:
 
 
 def longest_gap(acknowledged: Sequence[Acknowledged]) -> float:
-    """The longest time, in seconds, between two consecutive answers."""
+    """The longest time, in seconds, in which no line of any client was acknowledged, between the first and the last
+    one."""
     times = sorted(a.answered for a in acknowledged)
     return max((later - earlier for earlier, later in pairwise(times)), default=0.0)
 

@@ -30,8 +30,9 @@ class AliveHandler(Handler):
         on_behind: Callable[[int], None],
         on_leader_at_work: Callable[[], None],
     ) -> None:
-        """`on_behind` is called with another server's Local_Aru if that is above this server's (section 5.6, trigger
-        3); `on_leader_at_work` is called when the leader of this server's view begins to lead (Departure 18)."""
+        """`on_behind` is called for each ALIVE that carries a higher Local_Aru than this server's, with that Local_Aru
+        (section 5.6, trigger 3). `on_leader_at_work` is called once for each view that this server follows: at the
+        first ALIVE by which the leader says that it leads (Departure 18)."""
         super().__init__(core)
         self._peers = peers
         self._demand = demand
@@ -40,12 +41,16 @@ class AliveHandler(Handler):
         self._on_behind = on_behind
         self.on_leader_at_work = on_leader_at_work
         self._leader_at_work_in = 0
-        """The latest view whose leader has shown, by an ALIVE, that it leads; 0 at the start."""
+        """The latest view in which this server, as a follower, has got an ALIVE that says that the leader leads; 0:
+        none."""
 
     # ------------------------------------------------------------------ sending
 
     def send_alive(self) -> None:
-        """Send ALIVE to all other servers without waiting for the disk, and VC_PROOF for the view that is on disk."""
+        """Send ALIVE to all other servers at once, and VC_PROOF of the latest installed view that is on disk, if any.
+
+        This is also when a leader looks whether a majority follows it (`stay_if_followed`).
+        """
         self._demand.forget_foreign_updates()
         self._turn.send_early(self.own_alive())
         if self._turn.durable.last_installed > 0:
@@ -86,7 +91,7 @@ class AliveHandler(Handler):
         )
 
     def client_asks(self) -> None:
-        """Record, in a turn, that a client of this server has asked for something (Departure 25).
+        """Record, in a turn, that a client of this server has asked for an update or a read (Departure 25).
 
         At the first request after a silence an ALIVE asks the other servers to send their ACCEPTs to this server
         without delay. A leader does not ask, because ACCEPTs to a leader are never delayed.
@@ -119,7 +124,10 @@ class AliveHandler(Handler):
         self.stay_if_followed()
 
     def stay_if_followed(self) -> None:
-        """Restart the Progress_Timer if this server leads and a majority, itself included, follows it in its view."""
+        """Restart the Progress_Timer if this server leads and a majority, itself included, follows it in its view.
+
+        A server counts as a follower if its last ALIVE said so, and came within the last `progress_seconds`.
+        """
         data = self._data
         if data.server.state is not State.REG_LEADER:
             return
@@ -143,15 +151,16 @@ class AliveHandler(Handler):
     # ------------------------------------------------------------------ hints that a server is down (Departure 11)
 
     def peer_refused(self, server_id: int) -> None:
-        """Hurry the Progress_Timer if a peer that leads has refused a frame, so that most likely it is down.
+        """Take the hint that server `server_id` is down: its address has refused a frame of this server.
 
-        A refused frame is a hint only: no view is ever installed because of it.
+        If it leads the attempted view, the Progress_Timer is hurried. A refused frame is a hint only: no view is ever
+        installed because of it.
         """
         self._peers.by_id[server_id].refused_at = self._clock.seconds()
         self.hurry_if_leader_is_gone()
 
     def hurry_if_leader_is_gone(self) -> None:
-        """Hurry the Progress_Timer if the leader of the attempted view has lately refused a frame of this server.
+        """Hurry the Progress_Timer if the leader of the attempted view has refused a frame within two periods of ALIVE.
 
         A message from that leader since then cancels the hint.
         """

@@ -50,9 +50,9 @@ class GlobalHistory:
     """
 
     floor: int = 0
-    """The highest slot that was dropped from memory: all slots up to it are ordered and executed."""
+    """The number of the highest slot that was dropped from memory: all slots up to it are ordered and executed."""
     top: int = 0
-    """The highest slot with a proposal or an ordered batch."""
+    """The number of the highest slot with a proposal or an ordered batch."""
     slots: dict[int, Slot] = field(factory=dict)
     batch_bytes: int = 0
     """Total size, in bytes, of the ordered batches that are in memory."""
@@ -157,7 +157,8 @@ class PrepareData:
 
 @define
 class OrderingData:
-    """Figure 2, Block D: Local_Aru, the highest number that this server, as leader, has proposed, and the slots."""
+    """Figure 2, Block D: Local_Aru, the highest sequence number that this server, as leader, has proposed, and the
+    slots."""
 
     local_aru: int = 0
     last_proposed: int = 0
@@ -166,7 +167,7 @@ class OrderingData:
 
 @define
 class TimerData:
-    """Figure 2, Block E: the time, in seconds, with which the Progress_Timer is started at present.
+    """Figure 2, Block E: the present length of the Progress_Timer, in seconds.
 
     The timers themselves are `ProgressTimer` and `UpdateTimers`.
     """
@@ -176,7 +177,7 @@ class TimerData:
 
 @define
 class ClientData:
-    """Figure 2, Block F: updates that wait for a sequence number, and the latest timestamps of each client."""
+    """Figure 2, Block F: the updates that wait to be ordered or executed, and the latest timestamps of each client."""
 
     last_executed: LastExecuted
     update_queue: deque[ClientUpdate] = field(factory=deque)

@@ -15,7 +15,7 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.peers import NEVER, Peers
 
 LINGER_ALIVES = 5
-"""Number of ALIVE periods for which this server assumes that its clients still wait after their last request."""
+"""For how many periods of ALIVE after their last request this server's clients still count as waiting for results."""
 
 
 @define
@@ -35,14 +35,19 @@ class Demand(Handler):
         self._peers = peers
         self._foreign_updates: dict[str, ForeignUpdate] = {}
         self._asked_until = NEVER
-        """Time by the clock until which this server assumes that its clients still wait after their last request."""
+        """Time by the clock until which this server's clients count as waiting, because of their last request."""
         self.clients_wait: Callable[[], bool] = lambda: False
-        """Tells whether a client of this server waits for an answer or an event; set by `Replica.attach`."""
+        """Function that tells whether a client of this server waits for an answer or an event; set by
+        `Replica.attach`."""
 
     # ------------------------------------------------------------------ clients of this server (Departure 25)
 
     def note_request(self) -> bool:
-        """Record a request of one of this server's own clients. Returns True if it is the first after a silence."""
+        """Record a request of one of this server's own clients.
+
+        Returns True if no request came in the last `LINGER_ALIVES` periods of ALIVE, so that the other servers may be
+        delaying their ACCEPTs to this server; always False if no ACCEPT is delayed.
+        """
         now = self._clock.seconds()
         is_news = now >= self._asked_until and self._settings.lazy_seconds > 0
         self._asked_until = now + LINGER_ALIVES * self._settings.alive_seconds

@@ -38,13 +38,15 @@ class GlobalOrderingHandler(Handler):
         self._progress_timer = progress_timer
         self._peers = peers
         self.on_gap: Callable[[int], None] = lambda seq: None
-        """Called with the number of a slot that is ordered while an earlier slot is not (section 5.6, trigger 2)."""
+        """Called with the number of a slot, when a majority has accepted it but an earlier slot is not ordered here yet
+        (section 5.6, trigger 2)."""
         self.contradictions = 0
         """Number of votes and PROPOSALs that named another batch than the one held here in the same view and slot."""
         self._log_from = 0.0
 
     def try_order(self, seq: int) -> None:
-        """Figure 10, lines C4-C6: order a slot if a majority has accepted its proposal."""
+        """Figure 10, lines C4-C6: order slot `seq` if a majority has accepted its proposal; then execute what can be
+        executed."""
         slot = self._data.ordering.global_history.get(seq)
         if slot is not None and self.globally_ordered_ready(slot):
             assert slot.proposal is not None
@@ -52,7 +54,10 @@ class GlobalOrderingHandler(Handler):
             self._order(seq, slot, ordered_in_this_view)
 
     def on_globally_ordered_update(self, message: GloballyOrderedUpdate) -> None:
-        """Store a batch that another server reports as ordered, in a data list (Figure 5 C) or by reconciliation."""
+        """Store a batch that another server reports as ordered, in a data list (Figure 5 C) or by reconciliation.
+
+        The slots that can be executed then are executed.
+        """
         self._execute(self._ordered_queue.mark_ordered(message), ordered_in_this_view=False)
 
     def _order(self, seq: int, slot: Slot, ordered_in_this_view: bool) -> None:

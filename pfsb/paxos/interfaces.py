@@ -35,9 +35,9 @@ class IStableStorage(Interface):
     def sync(durable: Callable[[], None]) -> None:
         """Begin to write all records appended so far, and return without waiting for the disk.
 
-        Several calls that wait for an earlier write are written together, as one group. `durable` is called in the
-        reactor when the records are on disk, in the order of the calls of `sync`. An implementation without a disk may
-        call `durable` before `sync` returns.
+        The records of several calls that wait for an earlier write are written together, as one group. `durable` is
+        called in the reactor when the records are on disk, in the order of the calls of `sync`. An implementation
+        without a disk may call `durable` before `sync` returns.
         """
 
     def read_history(first: int, last: int, bytes_max: int, found: Callable[[list[tuple[int, Batch]]], None]) -> None:
@@ -45,6 +45,13 @@ class IStableStorage(Interface):
 
         `found` is called later, in the reactor, with consecutive (sequence number, batch) pairs from `first` on, or
         with an empty list if this storage has no ordered batch for slot `first`.
+        """
+
+    def forget_history(up_to: int) -> bool:
+        """No server will ever ask for the slots 1..up_to again: every server has them on its own disk.
+
+        A storage whose content ends with its process has no other use for these slots: it forgets them, and returns
+        True. A storage that a server can start from again keeps them, and returns False.
         """
 
     def close() -> None:
@@ -109,4 +116,4 @@ class ITracer(Interface):
     """Takes the events of the trace (docs/operating.rst)."""
 
     def trace(event: str, **fields: Any) -> None:
-        """Record one event, with the present time."""
+        """Record one event, with the present time. The name and the fields of the event are the arguments."""

@@ -35,7 +35,7 @@ class InvariantViolated(AssertionError):
 
 @define
 class Memory:
-    """Values that one call of `check` stores for the next, at one incarnation of one server."""
+    """The values that a call of `check` stores for the next call, during one incarnation of a server."""
 
     local_aru: int = 0
     last_installed: int = 0

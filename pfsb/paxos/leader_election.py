@@ -34,7 +34,8 @@ class LeaderElectionHandler(Handler):
         self._alive = alive
         self._progress_timer = progress_timer
         self.just_recovered = True
-        """Whether this server has suspected no leader since it started; if so, it may rejoin its view once (G9 i)."""
+        """Whether this server has neither suspected a leader nor rejoined a view since it started; if so, it may rejoin
+        the installed view, which means to follow the leader of that view again (G9 i)."""
         self._aru_at_suspicion = 0
 
     def suspect(self) -> None:

@@ -227,7 +227,7 @@ class Acquainted:
 
 @frozen
 class ReadRequest:
-    """Departure 24: the sender asks the leader for the slot that it must have executed before it answers its reads."""
+    """Departure 24: the sender asks the leader which slot the sender must have executed before it answers its reads."""
 
     server_id: int
     number: int

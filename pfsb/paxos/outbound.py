@@ -1,4 +1,4 @@
-"""Departure 25: an ACCEPT to a server without waiting clients travels with the next frame to that server.
+"""Departure 25: an ACCEPT to a server whose clients wait for nothing travels with the next frame to that server.
 
 Figure 10 sends each ACCEPT to all servers at once, which takes about N² frames for each proposal. The leader needs an
 ACCEPT at once, because its next proposals wait for the slot; a server whose clients wait for results needs it at once,
@@ -26,7 +26,7 @@ from pfsb.paxos.peers import Peers
 from pfsb.paxos.settings import Settings
 
 _NEARLY = 0.9
-"""Fraction of `lazy_seconds` that a vote must have waited to be sent together with votes that are due."""
+"""Votes that have waited for this fraction of `lazy_seconds` are sent together with those that are due."""
 
 
 @frozen
@@ -60,8 +60,8 @@ class Outbound:
         self._votes_max = settings.window_slots // 2
         """Maximum number of votes that wait to be sent to one server.
 
-        A server whose Local_Aru is two windows behind accepts no proposals, so delayed votes must not set it back that
-        far.
+        A server whose Local_Aru is two windows behind the leader's accepts no proposals, so delayed votes must not set
+        it back that far.
         """
         self._kept: dict[int, _Kept] = {}
         self._call: IDelayedCall | None = None
@@ -116,8 +116,8 @@ class Outbound:
     def take_kept(self, server_id: int) -> list[Message]:
         """Remove and return the votes that wait for a server.
 
-        The caller puts them first in the frame, since they may order slots, which opens the receiver's window for a
-        proposal in the same frame.
+        The caller puts them first in its next frame to that server, since they may order slots, which opens the
+        receiver's window for a proposal in the same frame.
         """
         kept = self._kept.pop(server_id, None)
         return [] if kept is None else [kept.votes]
@@ -139,7 +139,7 @@ class Outbound:
                 self._transmit([*self.take_kept(server_id), *messages], server_id)
 
     def send_due(self) -> None:
-        """Send the votes that have waited for `lazy_seconds`, and set the timer for the oldest of the rest."""
+        """Send the votes that have waited for (nearly) `lazy_seconds`, and set the timer for the oldest of the rest."""
         self._call = None
         now = self._clock.seconds()
         for server_id, kept in list(self._kept.items()):

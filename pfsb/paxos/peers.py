@@ -45,7 +45,7 @@ class Peers:
         peer.refused_at = NEVER
 
     def note_frame(self, server_id: int, incarnation: int, position: int) -> None:
-        """A frame shows that its sender is running, and how much its storage had on disk when the frame was sent."""
+        """Note a frame: its sender is running, and its storage had so much on disk when the frame was sent."""
         self.note_heard(server_id)
         peer = self.by_id[server_id]
         if incarnation > peer.incarnation:
@@ -58,7 +58,7 @@ class Peers:
         return self._clock.seconds() - self.by_id[server_id].last_heard <= self._heard_seconds
 
     def a_later_view_is_led(self, view: int) -> bool:
-        """Whether a server that was heard lately leads a view later than `view`."""
+        """Whether a server that was heard within the last `progress_seconds` leads a view later than `view`."""
         return any(
             peer.state is State.REG_LEADER and peer.view > view and self.heard_lately(server_id)
             for server_id, peer in self.by_id.items()

@@ -76,7 +76,7 @@ class PrepareHandler(Handler):
     # ------------------------------------------------------------------ the others promise
 
     def on_prepare(self, message: Prepare) -> None:
-        """Figure 7, Block B: promise, once, to follow this view's leader.
+        """Figure 7, Block B: promise, once, to follow the leader of the view that the PREPARE names.
 
         A server that has installed the view already, perhaps by a VC_PROOF that overtook the PREPARE, answers all the
         same (G7). That is safe: since it installed the view it has accepted nothing of an older one, so its data list

@@ -15,7 +15,8 @@ from twisted.internet.interfaces import IDelayedCall
 from pfsb.paxos.core import Core, Handler
 
 HURRY_SECONDS = 0.02
-"""Maximum time, in seconds, that `hurry` leaves; the time is random, so that not all servers suspect at once."""
+"""Maximum time, in seconds, that `hurry` leaves until the timer expires. The time is random, so that not all servers
+suspect their leader at once."""
 
 
 class ProgressTimer(Handler):
@@ -30,7 +31,8 @@ class ProgressTimer(Handler):
         self._due = 0.0
         self.expiries = 0
         self.on_expiry: Callable[[], None] = lambda: None
-        """Called in a turn when the timer expires; `Replica._wire` sets it to begin an election."""
+        """Called in a turn each time that the timer expires. `Replica._wire` sets it to the beginning of an
+        election."""
 
     @property
     def running(self) -> bool:
@@ -54,7 +56,10 @@ class ProgressTimer(Handler):
             self._call = None
 
     def hurry(self) -> None:
-        """Shorten the time that is left to some random milliseconds, since the leader seems gone (Departure 11)."""
+        """Let the timer expire within some random milliseconds, since the leader seems gone (Departure 11).
+
+        Has no effect if the timer does not run.
+        """
         if self._call is None:
             return
         left = self._rng.uniform(0, HURRY_SECONDS)
@@ -63,7 +68,7 @@ class ProgressTimer(Handler):
             self._call.reset(left)
 
     def double(self) -> None:
-        """Double the timer's length, up to `longest`, at each preinstall: slow elections and leaders get more time."""
+        """Double the timer's length, up to `longest`: called at each preinstall, so that slow servers get more time."""
         self._timers.progress_seconds = min(self._timers.progress_seconds * 2, self.longest)
 
     def back_to_default(self) -> None:

@@ -29,8 +29,10 @@ class ProposalHandler(Handler):
         window: Window,
         on_far_ahead: Callable[[int], None],
     ) -> None:
-        """`on_far_ahead` is called when the leader proposes a slot beyond this server's window, with a slot up to which
-        the leader must have executed (section 5.6, trigger 1)."""
+        """`on_far_ahead` is called when the leader proposes a slot beyond this server's window.
+
+        The call-back gets the lowest Local_Aru that the leader can have then (section 5.6, trigger 1).
+        """
         super().__init__(core)
         self._ordered_queue = ordered_queue
         self._ordering = ordering
@@ -40,7 +42,8 @@ class ProposalHandler(Handler):
         self._ahead_ms = 0
         """Maximum number of milliseconds by which the state machine's time has been ahead of this server's clock."""
         self.skipped: set[int] = set()
-        """Slots in which this server, as leader, proposes nothing (FAULT SKIP), so that the next leader finds holes."""
+        """Numbers of slots in which this server, as leader, proposes nothing, so that the next leader finds holes: set
+        by the command FAULT SKIP, for trials."""
         self.batch_bytes = Histogram(BYTES)
         """Sizes, in bytes, of the batches that this server has proposed as leader, no-ops included."""
 
@@ -134,7 +137,7 @@ class ProposalHandler(Handler):
             self._accept(slot.proposal)
 
     def _is_left_out(self, seq: int) -> bool:
-        """Whether this server, as leader, proposes nothing in slot `seq` because of FAULT SKIP.
+        """Whether this server, as leader, proposes nothing in slot `seq`, because an operator has said so (FAULT SKIP).
 
         A slot with a proposal of an older view is never left out: that proposal may have been chosen.
         """

@@ -51,7 +51,8 @@ class ReadIndexHandler(Handler):
         self.requested: list[_Read] = []
         self._request_number = 0
         self._indexed: list[tuple[int, list[_Read]]] = []
-        """(slot, reads that may be answered when this server has executed that slot)"""
+        """(slot, reads that may be answered when this server has executed that slot), one pair for each answered
+        request."""
         self._round: _Round | None = None
         self._round_number = 0
         self._next_round: dict[int, int] = {}

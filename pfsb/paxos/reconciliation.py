@@ -1,11 +1,12 @@
 """Section 5.6: a server that is behind pulls the slots that it lacks from one peer at a time.
 
 Departure 13: the server asks a random peer, not the leader if others can serve, for the slots above its Local_Aru; the
-peer answers with a short burst of bounded messages. The server asks for the next burst when the first message of this
-one has arrived, so that the peer reads from its disk while this server executes. A burst that does not come, or only in
-part, is asked for again after a timeout, from another peer. Nothing here is forced to disk, because every slot that is
-learned is on the disks of a majority already. The protocol needs reconciliation: after a view change the leader skips
-slots that it knows as ordered, and nothing else brings them to servers that lack them (G24).
+peer answers with a short burst of bounded messages. The server asks for the next burst as soon as a message of the
+present burst has arrived and it has every slot before the present burst, so that the peer reads from its disk while
+this server executes. A burst that does not come, or only in part, is asked for again after a timeout, from another
+peer. Nothing here is forced to disk, because every slot that is learned is on the disks of a majority already. The
+protocol needs reconciliation: after a view change the leader skips slots that it knows as ordered, and nothing else
+brings them to servers that lack them (G24).
 """
 
 from __future__ import annotations
@@ -28,15 +29,16 @@ from pfsb.paxos.messages import (
 from pfsb.paxos.peers import Peers
 
 PATIENCE_SECONDS = 0.01
-"""Minimum time, in seconds, before this server asks for missing slots: they may be in the socket's buffer already."""
+"""Minimum time, in seconds, from learning that slots are ordered elsewhere to asking for them: they may have arrived
+already, and wait in the socket's buffer."""
 LAZY_VOTES_PATIENCE = 2
 """How long, in units of `lazy_seconds`, this server waits for ACCEPTs that may be delayed, before it asks for the slots
 (Departure 25)."""
 BURST_MESSAGES = 2
 """Maximum number of replies to one request.
 
-The next request is sent when the first reply arrives, so at most three replies are under way, which fit into a socket
-buffer of default size.
+The next request is sent when the first reply arrives, or later, so at most three replies are under way, which fit into
+a socket buffer of default size.
 """
 ALL_THERE_IS = 2**53
 """The last slot that a server asks for while it does not know how many slots the others have: above any real one."""
@@ -92,13 +94,14 @@ class ReconciliationHandler(Handler):
             self._arm(self._patience())
 
     def _patience(self) -> float:
-        """How long, in seconds, to wait before asking. Without waiting clients ACCEPTs come late (Departure 25)."""
+        """How long, in seconds, to wait before asking: longer while no client of this server waits, because ACCEPTs to
+        this server may then come late (Departure 25)."""
         if self._demand.has_clients():
             return PATIENCE_SECONDS
         return max(PATIENCE_SECONDS, LAZY_VOTES_PATIENCE * self._settings.lazy_seconds)
 
     def on_reconciliation_reply(self, message: ReconciliationReply) -> None:
-        """Take the slots of a reply; ask for the next burst if this server has all slots before the present burst."""
+        """Take the slots of a reply, and ask for the next burst if it is time for that (`_may_ask_on`)."""
         aru = self._data.ordering.local_aru
         self._target = max(self._target, message.local_aru)
         for update in message.updates:
@@ -127,9 +130,11 @@ class ReconciliationHandler(Handler):
         return self._target > self._data.ordering.local_aru and self._data.server.state is not State.REG_LEADER
 
     def _may_ask_on(self) -> bool:
-        """Whether to ask for the next burst: one message of the present burst, and all slots before it, have arrived.
+        """Whether to ask for the next burst now, before the present burst is complete.
 
-        So at most two bursts are under way, which bounds the number of slots that are held above a gap.
+        That is so if at least one message of the present burst has arrived, this server has every slot before the
+        present burst, and the present burst does not reach the last slot that is wanted. So at most two bursts are
+        under way, which bounds the number of slots that are held above a gap.
         """
         is_here = self._burst_end >= self._first and self._data.ordering.local_aru >= self._first - 1
         return is_here and self._burst_end < self._target
@@ -208,6 +213,19 @@ class ReconciliationHandler(Handler):
                 break
             rows.append((seq, slot.ordered))
         return rows
+
+    def forget_what_all_have(self) -> None:
+        """Tell the storage which slots no server can ask for any more; what it forgets need not be in memory either.
+
+        These are the slots up to the lowest Local_Aru of all servers. An ALIVE tells the Local_Aru that its sender has
+        on disk, and a server that has lost its disk is no longer believed to be that sender (Departure 12). So a server
+        that was heard to have a slot never asks for it again, not after a restart either. A server that is gone for
+        good stops the forgetting: it might come back.
+        """
+        told = [peer.local_aru for peer in self._peers.by_id.values()]
+        had_by_all = min([self._turn.durable.local_aru, *told])
+        if self._storage.forget_history(had_by_all):
+            self._data.ordering.global_history.forget_up_to(had_by_all)
 
     def _serve(self, to: int, first: int, rows: list[tuple[int, Batch]]) -> None:
         """Send a burst of ordered slots to server `to`, cut into messages that fit a frame."""

@@ -19,7 +19,10 @@ class ViewRecord:
 
 @frozen
 class ProposalRecord:
-    """This server has accepted the proposal of `view` in slot `seq`; it replaces one of an older view on disk."""
+    """This server has accepted the proposal of `view` in slot `seq`.
+
+    On disk, this record replaces an older view's proposal.
+    """
 
     seq: int
     view: int
@@ -28,7 +31,10 @@ class ProposalRecord:
 
 @frozen
 class OrderedRecord:
-    """`batch` is ordered in slot `seq`, as another server has told; it replaces any proposal of that slot on disk."""
+    """`batch` is ordered in slot `seq`, as another server has told.
+
+    On disk, this record replaces any proposal of the slot.
+    """
 
     seq: int
     batch: Batch
@@ -36,7 +42,10 @@ class OrderedRecord:
 
 @frozen
 class AruRecord:
-    """Every slot up to `local_aru` is ordered, and this disk holds the ordered batches. No message waits for it."""
+    """Every slot up to `local_aru` is ordered, and this disk holds the ordered batches.
+
+    A lazy record: no message waits until it is on disk.
+    """
 
     local_aru: int
 

@@ -84,7 +84,7 @@ def new_data(server_id: int, settings: Settings) -> DataStructures:
 
 
 def _nothing() -> None:
-    """Does nothing: the call-back of the layer above until `attach` sets another."""
+    """Does nothing: stands for a call-back of the layer above until `attach` sets it."""
 
 
 @implementer(IFrameReceiver)
@@ -144,7 +144,9 @@ class Replica:
         self.election = LeaderElectionHandler(core, self.prepare, self.update_queue, self.alive, self.progress_timer)
         self.reads = ReadIndexHandler(core, self.alive)
         self.storage_identity = StorageIdentityHandler(core, self.alive, self.take_part)
-        self.retransmission = Retransmission(core, self.election, self.prepare, self.proposals, self.alive)
+        self.retransmission = Retransmission(
+            core, self.election, self.prepare, self.proposals, self.alive, self.reconciliation
+        )
         self._wire()
         self._introduce_waiting: Callable[[], None] = _nothing
         self._after_answers: Callable[[], None] = _nothing
@@ -153,11 +155,12 @@ class Replica:
         self.discarded: dict[str, int] = {}
         """Line of Figure 4 -> number of messages that it has discarded."""
         self.shifts: dict[State, int] = dict.fromkeys(State, 0)
-        """State -> number of times that this server has entered it, or kept it and changed its view."""
+        """State -> number of times that this server has entered it, or has stayed in it with another attempted view."""
         self._told: tuple[State, int] | None = None
 
     def _wire(self) -> None:
-        """Set the two call-backs that lead from a handler to one that is built after it and needs it itself."""
+        """Set the two call-backs by which a handler calls one that is built later, because the later one needs the
+        earlier one to be built."""
         # Reconciliation executes slots through global ordering, which starts reconciliation when it finds a gap in the
         # ordered slots (section 5.6, trigger 2).
         self.ordering.on_gap = self.reconciliation.catch_up_to
@@ -202,7 +205,10 @@ class Replica:
         self.election.shift_to_leader_election(self.data.views.last_attempted + 1)
 
     def stop(self) -> Any:
-        """Stop at once, as in a crash; the disk stays consistent. Returns the result of the transport's stop."""
+        """Stop at once, as in a crash; the disk stays consistent.
+
+        Returns None, or a Deferred that fires when the transport has stopped.
+        """
         self.turn.stop()
         self.progress_timer.stop()
         self.update_timers.stop()
@@ -337,7 +343,8 @@ class Replica:
             self._log.info("recovering: {done} of {of} slots executed again", done=done, of=of)
 
     def tell_state(self) -> None:
-        """At the end of each turn: report a change of state or view to the log and the trace."""
+        """At the end of each turn: if State or Last_Attempted has changed, write a line to the text log and the
+        trace."""
         state, view = self.data.server.state, self.data.views.last_attempted
         if view == 0 or (state, view) == self._told:
             return

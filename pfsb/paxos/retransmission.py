@@ -15,6 +15,7 @@ from pfsb.paxos.leader_election import LeaderElectionHandler
 from pfsb.paxos.messages import State
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.proposal import ProposalHandler
+from pfsb.paxos.reconciliation import ReconciliationHandler
 
 
 class Retransmission(Handler):
@@ -27,8 +28,10 @@ class Retransmission(Handler):
         prepare: PrepareHandler,
         proposals: ProposalHandler,
         alive: AliveHandler,
+        reconciliation: ReconciliationHandler,
     ) -> None:
         super().__init__(core)
+        self._reconciliation = reconciliation
         self._election = election
         self._prepare = prepare
         self._proposals = proposals
@@ -56,11 +59,18 @@ class Retransmission(Handler):
             self._calls["resend"] = self._clock.callLater(self._settings.resend_seconds, self.resend_due)
 
     def alive_due(self) -> None:
-        """Send ALIVE and VC_PROOF, write the lazy records that still wait, and set the timer for the next time."""
-        self._turn.run(self._alive.send_alive)
+        """Send ALIVE and VC_PROOF, write the lazy records that still wait, and set the timer for the next time.
+
+        Slots that all servers have are forgotten at the same time.
+        """
+        self._turn.run(self._keep_informed)
         self._turn.flush_lazy()
         if not self._turn.stopped:
             self._calls["alive"] = self._clock.callLater(self._settings.alive_seconds, self.alive_due)
+
+    def _keep_informed(self) -> None:
+        self._alive.send_alive()
+        self._reconciliation.forget_what_all_have()
 
     def _resend(self) -> None:
         """Repeat the messages that belong to the present state, and none of a state that this server has left (G23)."""
@@ -73,9 +83,10 @@ class Retransmission(Handler):
             self._election.send_view_change()
 
     def resend_proposals(self) -> None:
-        """Send the proposals that are not ordered in time again, the lowest slot first.
+        """Send again the proposals that were not ordered within `resend_seconds`, the lowest slot first.
 
-        Departure 32: at most four frames of proposals at a time, so that repetitions do not flood a slow network.
+        Departure 32: each call sends about four frames of batches at most, so that repetitions do not flood a slow
+        network.
         """
         ordering = self._data.ordering
         due = self._clock.seconds() - self._settings.resend_seconds

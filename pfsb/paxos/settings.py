@@ -15,7 +15,7 @@ class Settings:
     update_seconds: float = 0.5
     """How long an update may wait to be executed before it is sent again: the length of the Update_Timer."""
     alive_seconds: float = 0.2
-    """Time between two ALIVEs of a server, each with a VC_PROOF."""
+    """Time from one ALIVE of a server to its next; a VC_PROOF goes with each."""
     resend_seconds: float = 0.1
     """How long a PREPARE, a PROPOSAL or a VIEW_CHANGE may have no effect before it is sent again."""
     lazy_seconds: float = 0.01

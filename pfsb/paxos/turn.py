@@ -55,7 +55,7 @@ class Outbox:
 
 
 def _gathered(messages: list[tuple[Message, int | None]]) -> dict[int | None, list[Message]]:
-    """Destination (None: all other servers) -> its messages; ACCEPTs of one view are merged into one (section 7.3)."""
+    """Sort messages by destination (None: all other servers), and merge ACCEPTs of one view into one (section 7.3)."""
     by_destination: dict[int | None, list[Message]] = {}
     for message, to in messages:
         group = by_destination.setdefault(to, [])
@@ -91,7 +91,7 @@ class Turn:
         self._at_end = at_end
         """Called at the end of every turn, inside it (`Replica.end_turn`)."""
         self.count = 0
-        """Number of turns so far."""
+        """Number of turns that have ended since the start."""
         self._running = False
         self._stopped = False
         self._must_sync = False
@@ -100,14 +100,15 @@ class Turn:
         self._early: list[tuple[Message, int | None]] = []
         self._behind_the_gate: deque[tuple[int, Outbox]] = deque()
         self._position = 0
-        """Number of groups of forced records that were handed to storage."""
+        """Number of `sync` calls made so far. A turn's outbox may leave when the records of as many calls are on disk
+        as had been made by the end of that turn."""
         self._durable_position = 0
         self._releasing = False
 
     # ------------------------------------------------------------------ what a handler may do in a turn
 
     def append(self, record: Record, *, lazy: bool = False) -> None:
-        """Give a record to the storage: it is on disk before any message or call of this or a later turn leaves.
+        """Give a record to the storage: it is on disk before anything of this or a later turn leaves through the gate.
 
         With `lazy`, no message waits for the record: it is written with the next forced record, or on a timer.
         """
@@ -136,7 +137,7 @@ class Turn:
             self.send_early(message)
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
-        """Call `function`, which answers a client, when all records forced up to this turn are on disk."""
+        """Call `function`, which answers a client, once: when all records forced up to this turn are on disk."""
         assert self._running, "calls are made in a turn"
         self._outbox.calls.append((function, args))
 

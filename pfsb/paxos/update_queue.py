@@ -120,10 +120,11 @@ class UpdateQueue:
         return Batch.of(time_ms, updates)
 
     def drop_executed(self, update: ClientUpdate) -> None:
-        """Drop an executed update from Pending_Updates, whichever server the pending copy names (Figure 10 D, G16).
+        """Drop `update`, which was executed, and earlier updates of its client from Pending_Updates (Figure 10 D, G16).
 
-        The client's entry of Last_Enqueued is dropped, too: from here on Last_Executed refuses the update, and
-        Last_Enqueued need not hold every client of a long view (Departure 19).
+        It makes no difference which server the pending copy names as the one that answers. The client's entry of
+        Last_Enqueued is dropped, too: from here on Last_Executed refuses the update, and Last_Enqueued need not hold
+        every client of a long view (Departure 19).
         """
         if self._clients.last_enqueued.get(update.client_id, update.timestamp + 1) <= update.timestamp:
             del self._clients.last_enqueued[update.client_id]

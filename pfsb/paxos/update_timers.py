@@ -29,7 +29,7 @@ class UpdateTimers(Handler):
         self._call: IDelayedCall | None = None
 
     def start_timer(self, client_id: str) -> None:
-        """Start the timer of this client's pending update anew."""
+        """Start the timer of this client's pending update, or start it again if it runs."""
         self._timers[client_id] = UpdateTimer(self._clock.seconds() + self._seconds)
         self._timers.move_to_end(client_id)
         self._arm()

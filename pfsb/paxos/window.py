@@ -30,5 +30,5 @@ class Window:
         return seq <= self._ordering.local_aru + 2 * self._slots
 
     def executed_by_leader_of(self, seq: int) -> int:
-        """The lowest Local_Aru that a leader can have when it proposes slot `seq`."""
+        """The lowest Local_Aru that a leader can have when it proposes slot `seq`; every slot up to it is ordered."""
         return seq - self._slots

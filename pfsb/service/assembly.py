@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pfsb.transports.udp import UDPTransport
 
 OnFailure = Callable[[Failure], None]
-"""A function that is called once when a server cannot go on, with the reason."""
+"""A function that is called at most once, with the reason as a Failure, when a server cannot go on."""
 
 
 class Surroundings(Protocol):
@@ -84,8 +84,8 @@ def make_server(
 ) -> Server:
     """Make a server, not started yet.
 
-    `faults` are the faults that the transport applies to its links, and that the command FAULT changes. None: the
-    transport has none, and FAULT has no effect on the links.
+    `faults` are the faults that the transport applies to the server's links, and that an operator changes by the line
+    command FAULT. None: the transport applies no faults, and FAULT has no effect on the links.
     """
     return Server(
         config=config,
@@ -150,7 +150,7 @@ def memory_storage(clock: IReactorTime, on_failure: OnFailure) -> MemoryStorage:
     """Make a storage whose content is lost with its process, and which needs no time to write."""
     from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
-    return MemoryStorage(MemoryDisk(), clock, lambda: 0.0, os.urandom, on_failure, lambda: True)
+    return MemoryStorage(MemoryDisk(), clock, lambda: 0.0, os.urandom, on_failure, lambda: True, is_transient=True)
 
 
 def udp_transport(config: Config, server_id: int, clock: Any, faults: LinkFaults) -> UDPTransport:

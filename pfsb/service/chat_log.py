@@ -38,7 +38,7 @@ class ChatLog:
         self.next_index = self._cut_torn_line() + 1
 
     def append(self, event: Event) -> None:
-        """Append the line of this event, unless the file has it already.
+        """Append the line of this chat event to the file, unless the file has it already.
 
         If the disk is full, raises OSError and leaves no part of the line in the file.
         """

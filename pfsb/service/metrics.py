@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pfsb.frontends.http.protocol import HTTPSite
 
 LAG_SECONDS: Final = 0.1
-"""Time, in seconds, between two measurements of the reactor's delay."""
+"""Time, in seconds, between two measurements of how late the reactor makes its calls."""
 
 Labels = Mapping[str, str]
 Samples = Iterable[tuple[Labels, float]]

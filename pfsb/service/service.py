@@ -37,7 +37,7 @@ from pfsb.service.metrics import Metrics, ReactorLag
 from pfsb.service.preflight import PortInUse, refuse_used_ports
 from pfsb.support.open_files import allow_many_files
 from pfsb.tracing import JSONTracer
-from pfsb.transports.udp import UnknownHost
+from pfsb.transports.hosts import UnknownHost
 
 if TYPE_CHECKING:
     from pfsb.frontends.http.protocol import HTTPSite
@@ -58,7 +58,9 @@ clients had connected; with 4, half as long.
 
 
 def steady_seconds() -> Callable[[], float]:
-    """Return a clock, in seconds since 1970: it equals the wall clock at this call, and never goes back afterwards.
+    """Return a function that tells the time, in seconds since 1970.
+
+    At this call it equals the wall clock, and it never goes back afterwards.
 
     Twisted's reactor would read the wall clock; if that is set back by an hour, no timer fires for an hour.
     """
@@ -295,7 +297,8 @@ class ServerService(Service):
 
 
 def _collect_garbage_seldom() -> None:
-    """Make garbage collections rare: a server makes hardly any cycles, and most objects live for one round of messages.
+    """Make garbage collections rare: a server makes hardly any cycles, and most objects live only until the messages of
+    one update have been exchanged.
 
     With the interpreter's own threshold (700) collecting takes a tenth of a busy server's time. Objects made during the
     start are exempt from collections: scanning them takes 20 ms, and would free only a few hundred kilobytes.

@@ -1,8 +1,8 @@
 """Bundle: the commands of one session that are sent, and ordered, together; and the encoding of bundles.
 
-docs/internals/formats.rst has the encoding. Number 0 marks an entry without a command number: a question, or an operation
-of a server's own session. The client id names the session: "!" is the server's own session, and an id that begins with
-"~" belongs to an anonymous session, whose connection has not said HELLO.
+docs/internals/formats.rst has the encoding. Number 0 marks an entry without a command number: a question, or an
+operation of a server's own session. The client id names the session: "!" is the server's own session, and an id that
+begins with "~" belongs to an anonymous session, whose connection has not said HELLO.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Bundle(NamedTuple):
     epoch: int
     """The epoch under which the connection has opened the session; 0 for an anonymous session, opened only once."""
     opens: bool
-    """True if this bundle opens its anonymous session, unless an earlier bundle has opened it."""
+    """True if executing this bundle opens its session, which is anonymous, unless an earlier bundle has opened it."""
     entries: Sequence[Entry]
 
 
@@ -52,18 +52,18 @@ def encode_entries(entries: Sequence[Entry]) -> bytes:
 
 
 def encode_head(client_id: str, epoch: int, opens: bool) -> bytes:
-    """The beginning of each encoded bundle of a session."""
+    """The beginning, or head, of each encoded bundle of a session: all of the bundle before its entries."""
     packed: bytes = msgpack.packb((client_id, epoch, opens, ()))
     return packed[: -len(_array_header(0))]
 
 
 def encode_bundle(head: bytes, count: int, encoded_entries: Sequence[bytes]) -> bytes:
-    """One encoded bundle, joined from its head and its `count` encoded entries."""
+    """One encoded bundle, joined from its head, as `encode_head` made it, and its `count` encoded entries."""
     return b"".join((head, _array_header(count), *encoded_entries))
 
 
 def encode(bundles: Sequence[bytes]) -> bytes:
-    """The payload of an update that consists of these encoded bundles."""
+    """The payload of an update that consists of these bundles, each as `encode_bundle` made it."""
     return b"".join((_array_header(len(bundles)), *bundles))
 
 

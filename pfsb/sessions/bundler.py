@@ -29,12 +29,12 @@ TOO_OLD = Refused("UNAVAILABLE", "the command was ordered too long after it was 
 
 
 def nothing(*_: Any) -> None:
-    """Does nothing: the default call-back of callers that need none."""
+    """Does nothing: the default of a call-back that the caller does not need."""
 
 
 @define(eq=False)
 class BundlePart:
-    """A part of a bundle: entries that were submitted together, and that go through the log together.
+    """A part of a bundle: entries that were submitted together, and that are ordered together.
 
     An entry is a command of a client, a question, or an operation of the server's own session.
     """
@@ -45,12 +45,15 @@ class BundlePart:
     """The encoded entries, one after the other."""
     submitted_at: float
     on_results: Callable[[Sequence[Any]], None]
-    """Called with a result for each entry, in the turn that executes them."""
-    has_unknown: bool = False
-    """True after `on_results` was called with `UNKNOWN`.
+    """Called, in a turn, with a sequence of one result for each entry, when the entries are executed or refused.
 
-    If the part has a command number, `on_results` is called once more with the final results, for a client that repeats
-    the number.
+    A refusal may be provisional (`UNKNOWN`): then there may be a second call, see `has_unknown`.
+    """
+    has_unknown: bool = False
+    """True after `on_results` was called with `UNKNOWN` for every entry, because the results took too long.
+
+    When the final results come, `on_results` is called a second time, for a client that repeats a number; but not if
+    all entries have number 0, since these cannot be repeated.
     """
 
     def finish(self, results: Sequence[Any]) -> None:
@@ -58,7 +61,8 @@ class BundlePart:
             self.on_results(results)
 
     def finish_all(self, result: Any) -> None:
-        """Gives every entry of this part the same result."""
+        """Calls `on_results` with this result for every entry, unless no entry needs it any more (see
+        `has_unknown`)."""
         self.finish([result] * len(self.numbers))
 
 
@@ -66,7 +70,8 @@ class Bundler:
     """The parts of one session that wait for the next bundle, and the parts in its outstanding bundle."""
 
     def __init__(self, client_id: str, epoch: int, *, opens: bool, on_idle: Callable[[], None] = nothing) -> None:
-        """`on_idle` is called, in a turn, when the outstanding bundle has got its results and no part waits."""
+        """`on_idle` is called, in a turn, each time that an outstanding bundle has got its results and no part
+        waits."""
         self.client_id = client_id
         self._epoch = epoch
         self._opens = opens
@@ -85,7 +90,10 @@ class Bundler:
         self.waiting.append(part)
 
     def next_bundle(self) -> bytes | None:
-        """The next bundle, encoded; None if no part waits, or if a bundle is outstanding."""
+        """Makes the next bundle of the waiting parts, and returns it encoded; it is outstanding from now on.
+
+        Returns None if no part waits, or if a bundle is outstanding already.
+        """
         if self.outstanding or not self.waiting:
             return None
         size = count = 0
@@ -127,10 +135,10 @@ class Bundler:
         self.waiting.clear()
 
     def note_repeated(self, number: int, now: float) -> None:
-        """Starts `request_seconds` again for a part that was answered `UNKNOWN`, since the client repeats its number.
+        """Lets a part that was answered `UNKNOWN` wait for `request_seconds` again, since its number is repeated.
 
-        A repetition before `UNKNOWN` does not move the deadline: a client that repeats every second would otherwise
-        never be answered while there is no majority.
+        A repetition before `UNKNOWN` makes no wait longer: a client that repeats every second would otherwise never be
+        answered while there is no majority.
         """
         for part in self.outstanding:
             if part.has_unknown and number in part.numbers:
@@ -138,7 +146,7 @@ class Bundler:
                 part.submitted_at = now
 
     def refuse_submitted_before(self, oldest: float) -> None:
-        """Refuses, with UNAVAILABLE, the parts that were submitted before `oldest`.
+        """Refuses, with UNAVAILABLE, the parts that were submitted before the clock time `oldest`.
 
         An outstanding part may still be ordered, so the fate of its commands is unknown. A waiting part was not sent,
         so its commands certainly do not run. If the oldest waiting part is due, all waiting parts are refused: they all

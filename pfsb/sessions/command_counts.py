@@ -20,7 +20,7 @@ class CommandCounts:
     _done: Counter[str] = field(factory=Counter)
     """Verb -> number of commands whose result was `Done`."""
     _others: Counter[tuple[str, str]] = field(factory=Counter)
-    """(verb, result) -> number of commands that were refused, or that wait for their result (PENDING)."""
+    """(verb, result) -> number of commands that were refused, or were PENDING when they had run (LOCK)."""
 
     def note(self, verbs: Sequence[str], results: Sequence[Any]) -> None:
         if set(map(type, results)) == _ALL_DONE:

@@ -36,7 +36,8 @@ DIVERGED = Refused(
 BUSY = Refused("BUSY", "too much is under way here for clients that are gone; another server may have room")
 
 AnswerAll = Callable[[Sequence[Result]], None]
-"""Call-back for commands that were submitted together: called once, with a result for each, in their order."""
+"""Call-back for commands that were submitted together: called once, with a sequence of one result for each of them, in
+their order."""
 
 
 def _answer_one(answer: Answer, results: Sequence[Result]) -> None:
@@ -50,13 +51,16 @@ class Submitted:
     numbers: Sequence[int]
     """The number of each command, in ascending order; 0 for a question among them."""
     answer: AnswerAll | None
-    """The call-back for the results; None after it was called, perhaps with `UNKNOWN` before the final result."""
+    """The call-back for the results of these commands, called once; None after that.
+
+    If it was called with `UNKNOWN`, the final results go only to `repeats`.
+    """
     repeats: list[tuple[int, Answer]] = field(factory=list)
     """(number, call-back) for each repetition of a number by the client before its result was known."""
 
     @property
     def highest(self) -> int:
-        """The highest command number; 0 if all of them are questions."""
+        """The highest of the command numbers; 0 if all of the commands are questions."""
         return max(self.numbers)
 
     @property
@@ -89,8 +93,12 @@ class ClientConnection:
         on_session_end: Callable[[str, str], None],
         on_disconnected: Callable[[ClientConnection], None],
     ) -> None:
-        """`client_id` is the id of the anonymous session. `on_session_end(code, text)` is called, behind the durability
-        gate, when another connection takes the session over, or the session ends."""
+        """`client_id` is the id of the anonymous session.
+
+        `on_session_end(code, text)` is called, behind the durability gate, when another connection takes over the
+        session for which this connection speaks at that time, or the session ends otherwise. `on_disconnected` is
+        called once, when this connection was lost.
+        """
         self._submission = submission
         self._machine = machine
         self._turn = turn
@@ -102,11 +110,11 @@ class ClientConnection:
         self.unanswered = 0
         """Number of requests of this client that have no answer yet."""
         self._highest = 0
-        """The highest command number in use: a new command must have a higher one."""
+        """The highest command number that is in use: a new command gets, or must have, a higher one."""
         self._submitted: dict[int, Submitted] = {}
-        """The highest number of commands that were submitted together -> these commands, while they are under way."""
+        """Commands under way, by the highest command number among those that were submitted together."""
         self._pending: dict[int, Submitted] = {}
-        """Command number -> a command that has run and is PENDING: the application gives its result later."""
+        """Command number -> a command that has run and is PENDING: the application will give its result later."""
         self._session_end: Refused | None = None
         """The refusal of every new command, since the session has ended; None while the session is open."""
         self._is_changing_session = False
@@ -163,8 +171,9 @@ class ClientConnection:
         """Does for several commands of a pipelining client what `submit` does for each, at a third of the cost.
 
         Returns False, without any effect, if a command would be refused or repeats a number: then the caller must call
-        `submit` for each command. Otherwise `place` is called, once, and returns the call-back for all the answers. No
-        command may be one whose description says that it `waits` (LOCK). Raises like `submit`.
+        `submit` for each command. Otherwise this method calls `place`, once, which returns the call-back that takes the
+        results of all the commands. No command may be one whose description says that it `waits` (LOCK). Raises like
+        `submit`.
         """
         submission = self._submission
         if submission.draining or self._session_end is not None or submission.is_busy or submission.has_diverged:
@@ -190,11 +199,11 @@ class ClientConnection:
         return True
 
     def query_local(self, question: Command, answer: Answer) -> None:
-        """Answers a question from this server's own state (read=sequential, read=stale)."""
+        """Answers a question from this server's own state (read=sequential, read=stale), behind the durability gate."""
         self.query_local_all([question], partial(_answer_one, answer))
 
     def query_local_all(self, questions: Sequence[Command], answer: AnswerAll) -> None:
-        """Answers several questions from one state of this server."""
+        """Answers several questions as `query_local` does, all from one state of this server."""
         self.unanswered += len(questions)
         self._turn.run(self._answer_questions, questions, partial(self._give_answers, answer))
 
@@ -209,7 +218,10 @@ class ClientConnection:
             self._answer_submitted(submitted, [result])
 
     def refuse_submitted_before(self, oldest: float) -> None:
-        """Refuses, in a turn, the commands and the BYE that were submitted before `oldest` and have no answer yet."""
+        """Refuses, in a turn, the commands and the BYE that were submitted before the clock time `oldest`.
+
+        Those that have an answer are left alone.
+        """
         self.bundler.refuse_submitted_before(oldest)
         if self._waiting_bye is not None and self._waiting_bye.submitted_at < oldest:
             bye, self._waiting_bye = self._waiting_bye, None

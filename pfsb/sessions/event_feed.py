@@ -31,10 +31,11 @@ class EventFeed:
     def subscribe(
         self, verb: str, first: int, deliver: Callable[[Event], None], *, is_patient: bool = False
     ) -> Subscription:
-        """Delivers the events of the application with listen verb `verb`, from number `first` on (0: only new ones).
+        """Calls `deliver` with each event of the application with listen verb `verb`, from number `first` on.
 
-        A subscriber that `is_patient` does not count as a client that waits (Departure 25), so its events may come some
-        milliseconds later.
+        `first` 0 stands for the next new event. Each event is delivered once, in order, until the returned subscription
+        is stopped. A subscriber that `is_patient` does not count as a client that waits (Departure 25), so its events
+        may come some milliseconds later.
         """
         released = self._released[verb]
         subscriptions = self._subscriptions[verb]
@@ -51,7 +52,8 @@ class EventFeed:
         return subscription
 
     def log_grew(self, application: IEventLog) -> None:
-        """Delivers the new events of an application when the present turn passes the durability gate."""
+        """Delivers the new events of an application, to all its subscribers, when the present turn has passed the
+        gate."""
         self._turn.call(self._release, application.listen_verb, application.length())
 
     def _release(self, verb: str, length: int) -> None:

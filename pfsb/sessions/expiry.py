@@ -20,15 +20,18 @@ from pfsb.sessions.state_machine import EXPIRE, Session, SessionStateMachine
 from pfsb.sessions.submission import Submission
 
 LOOK_SECONDS = 0.1
-"""Time, in seconds, between two looks at the deadlines of waits: a wait ends at most so much later."""
+"""Time, in seconds, between two looks at the time limits of PENDING commands: a command gets its result at most so much
+later."""
 DEAF_TIMEOUTS = 4
-"""How long, in units of `progress_seconds`, a server may execute nothing and be behind before it counts as deaf."""
+"""How long, in units of `progress_seconds`, another server may be behind and execute nothing before the leader counts
+the clients of its sessions as silent."""
 SWEEP_EVERY = 5
-"""Number of looks at deadlines for each sweep over all sessions."""
+"""After this many looks at time limits (`LOOK_SECONDS`), all sessions are searched for those that must expire."""
 
 
 class Expiry:
-    """Notices, at one server, overdue sessions and waits, and introduces the operation or proposal that ends them."""
+    """Notices, at one server, sessions and PENDING commands whose time is over, and introduces the operation or the
+    proposal that ends them."""
 
     def __init__(
         self,
@@ -65,7 +68,8 @@ class Expiry:
             self._call = self._clock.callLater(LOOK_SECONDS, self.look)
 
     def _end_waits(self) -> None:
-        """Proposes an empty batch, in a turn at the leader, if a deadline is over and no update brings the new time."""
+        """Proposes an empty batch, in a turn at the leader, if the time limit of a PENDING command has passed and no
+        update brings the new time."""
         deadline = self._machine.next_deadline()
         if deadline is not None and deadline <= self._replica.proposals.now_ms():
             self._replica.proposals.propose_time()
@@ -89,7 +93,8 @@ class Expiry:
     def _is_silent(self, session: Session) -> bool:
         """True if the session's client is silent at present, and this server is the one that must expire the session.
 
-        A new leader, or a restarted server, counts the silence of a client from its first sweep on.
+        A new leader, or a restarted server, counts the silence of a client from its own first search of all sessions
+        (`sweep`) on.
         """
         if session.server_id == self._server_id:
             return not self._submission.speaks_for(session.client_id, session.epoch)

@@ -81,7 +81,7 @@ class LocalClients:
         return len(self._connections)
 
     def connect(self, ended: Callable[[str, str], None]) -> ClientConnection:
-        """Makes the connection of a client. `ended(code, text)` is called if its session is taken over or ends."""
+        """Makes the connection of a client. `ended(code, text)` is called when its session is taken over or ends."""
         client_id = bundle.anonymous(self._server_id, self._incarnation, next(self._connection_numbers))
         connection = ClientConnection(
             client_id,
@@ -102,7 +102,7 @@ class LocalClients:
         return self.event_feed.subscribe(verb, first, deliver, is_patient=is_patient)
 
     def unaccounted_answers(self) -> list[int]:
-        """For each connection, the oldest first: number of answers that its client waits for in vain. All must be 0."""
+        """A count for each connection, the oldest first: answers that its client waits for in vain. All must be 0."""
         return [connection.unaccounted_answers for connection in self._connections]
 
     def _remove(self, connection: ClientConnection) -> None:

@@ -16,10 +16,11 @@ from pfsb.paxos.messages import ClientUpdate
 
 
 class ISessionObserver(Interface):
-    """The part of a server that faces its own clients; the state machine calls it in the turn that executes."""
+    """The part of a server that faces its own clients; the state machine calls it in the turn in which it executes an
+    update."""
 
     def executed(update: ClientUpdate, position: int, results: Sequence[Any]) -> None:
-        """Called when the bundle at `position` in an update of this server has run.
+        """Called when the bundle at `position` (from 0) in an update of this server has run.
 
         `results` has a result, or PENDING, for each entry of the bundle.
         """

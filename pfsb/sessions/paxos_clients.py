@@ -45,7 +45,7 @@ class PaxosClients:
         self._free: list[PaxosClient] = []
 
     def make_updates(self, bundlers: Iterable[Bundler], local_aru: int) -> Iterator[ClientUpdate]:
-        """Takes the next bundle of each bundler, and puts the bundles into as few updates as can hold them."""
+        """Takes the next bundle of each bundler, and yields as few updates as can hold these bundles."""
         together: list[Bundler] = []
         bundles: list[bytes] = []
         size = 0

@@ -14,7 +14,8 @@ from attrs import define, field
 from pfsb.applications.interfaces import Done, Fields, Result
 
 CHARACTERS_MAX = 1_048_576
-"""Maximum number of characters in the results that a session keeps, but the newest results are kept in any case."""
+"""Maximum number of characters in the results that a session keeps. The newest results are kept even if they are
+more."""
 
 
 def size_of(result: Result) -> int:
@@ -39,7 +40,7 @@ def _characters(fields: Fields) -> int:
 
 @define
 class _Page:
-    """Results of commands that finished one after the other, which are dropped from the cache together."""
+    """A page of the cache: results of commands that finished one after the other, which are dropped together."""
 
     results: dict[int, Result | int] = field(factory=dict)
     """Command number -> its result. An integer R stands for "OK revision=R", the result of almost every command.
@@ -58,17 +59,18 @@ class _Page:
 class ReplyCache:
     """The latest results of a session, by command number.
 
-    The cache keeps between `answers_max` results and a quarter more, or fewer if they are large. Results are dropped
-    page by page: dropping each result by itself would cost as much as running a command.
+    The cache keeps between `answers_max` results and a quarter more, or fewer if they are large. Results are kept in
+    pages, each with about a quarter of `answers_max` results or fewer large ones, and the oldest page is dropped as a
+    whole: dropping each result by itself would cost as much as running a command.
     """
 
     answers_max: int
     forgotten: int = 0
     """The highest command number whose result was dropped."""
     _full: deque[_Page] = field(factory=deque)
-    """Full pages, the oldest first."""
+    """The pages that take no more results, the oldest first."""
     _page: _Page = field(factory=_Page)
-    """The page that is being filled."""
+    """The page to which the next result is added."""
 
     def __len__(self) -> int:
         return sum(len(page.results) for page in self._pages())

@@ -35,7 +35,10 @@ class RevisionWaiters:
         self._waiters: dict[_Waiter, None] = {}
 
     def wait(self, revision: int, seconds: float, reached: Callable[[bool], None]) -> None:
-        """Calls `reached(True)` once `told` is at least `revision`, or `reached(False)` after `seconds`."""
+        """Calls `reached`, once: with True when `told` is at least `revision`, or with False after `seconds`.
+
+        The call may come before this method returns.
+        """
         if self.told >= revision:
             reached(True)
             return

@@ -61,13 +61,14 @@ class Session:
     waiting: set[int] = field(factory=set)
     """The numbers of the commands that have run and are PENDING: their results come later (LOCK)."""
     opened: int = 0
-    """The revision at which the session began. If HELLO gives a client another value, its former session has ended."""
+    """The revision at which the session began. A client to which HELLO gives another value than before knows that its
+    former session has ended."""
 
 
 @implementer(IContext)
 @define
 class Context:
-    """The facts that a running command may depend on. One object is used again for each command."""
+    """The facts that a running command may depend on. One object serves for all commands, one after the other."""
 
     machine: SessionStateMachine
     revision: int = 0
@@ -85,7 +86,7 @@ class Context:
 
 @define
 class _EventLog:
-    """An application with events, and `length`: the number of events of which the observer was told."""
+    """An application with events, and `length`: the number of its latest event of which the observer was told."""
 
     application: Any
     length: int = 0
@@ -125,7 +126,8 @@ class SessionStateMachine:
     # ------------------------------------------------------------------ driven by the ordered update queue
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
-        """Ends the waits of applications whose deadline has come by `time_ms`, then runs the updates of one slot."""
+        """Lets applications end the PENDING commands whose time limit has passed by `time_ms`, then runs the updates of
+        one slot."""
         self._seq, self.time_ms = seq, time_ms
         self.updates += len(updates)
         self._end_waits()
@@ -166,7 +168,8 @@ class SessionStateMachine:
         return MappingProxyType(self._closed)
 
     def next_deadline(self) -> int | None:
-        """The earliest deadline of a wait in an application, in milliseconds of the state machine's time; or None."""
+        """The earliest time limit of a PENDING command, over all applications, in milliseconds of the state machine's
+        time; None if there is none."""
         deadlines = [app.next_deadline() for app in self.applications]
         return min((d for d in deadlines if d is not None), default=None)
 
@@ -289,7 +292,8 @@ class SessionStateMachine:
         )
 
     def complete(self, ticket: Ticket, result: Result) -> None:
-        """Takes the result that an application gives to an earlier command, which was PENDING."""
+        """Takes the result that an application gives to a command that was PENDING: keeps it, and tells the
+        observer."""
         client_id, number = ticket
         self._outcomes.append((result, (client_id, number)))
         session = self.sessions.get(client_id)
@@ -299,7 +303,7 @@ class SessionStateMachine:
         self.observer.completed(client_id, number, result)
 
     def _call_application(self, function: Callable[..., None], *args: Any) -> None:
-        """Calls an application, and goes on if it raises.
+        """Calls `function`, a method of an application, and goes on if it raises.
 
         An application is deterministic: it raises in this call on every server, and would again after every restart.
         """
@@ -309,7 +313,7 @@ class SessionStateMachine:
             self._log.failure("{what} raised; so it does on every server", what=function.__qualname__)
 
     def _context_for(self, client_id: str) -> Context:
-        """The context of a call that is not part of a command."""
+        """The context of a call of an application that executes no command: a session has ended, or time has passed."""
         context = self._context
         context.revision, context.time_ms = self.revision, self.time_ms
         context.session, context.number = client_id, 0
@@ -378,7 +382,11 @@ class SessionStateMachine:
         return Done()
 
     def _forget_closed_sessions(self) -> None:
-        """Departure 33: forgets sessions that ended more than a horizon ago: updates with their numbers are too old."""
+        """Departure 33: forgets sessions that ended more than `horizon_slots` slots ago.
+
+        By now every update with a command of such a session is too old to run, so the numbers of these commands need no
+        longer be known.
+        """
         while self._closed:
             client_id, (_, closed_at) = next(iter(self._closed.items()))
             if closed_at >= self._seq - self._horizon_slots:

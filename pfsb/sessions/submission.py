@@ -48,8 +48,8 @@ class Submission:
         clock: IReactorTime,
         abandoned_max: int,
     ) -> None:
-        """`abandoned_max` is the number of outstanding bundles of sessions without a connection from which on new
-        commands are refused."""
+        """`abandoned_max` is a number of outstanding bundles of sessions without a connection: if there are as many or
+        more, new commands are refused."""
         self._replica = replica
         self._machine = machine
         self._clock = clock
@@ -70,7 +70,7 @@ class Submission:
         self._unloaded: list[Bundler] = []
         """Bundlers with waiting parts whose outstanding bundle was executed, or found too old, in the present turn."""
         self._reads: list[Callable[[bool], None]] = []
-        """Call-backs of the reads that begin in the next iteration (Departure 24)."""
+        """Call-backs of the reads that begin in the reactor's next iteration (Departure 24); see `begin_read`."""
         self._introduction: IDelayedCall | None = None
 
     def close(self) -> None:
@@ -85,7 +85,8 @@ class Submission:
 
     @property
     def is_busy(self) -> bool:
-        """True if too many bundles of sessions without a connection are outstanding, as happens without a majority."""
+        """True if too many bundles of sessions without a connection are outstanding, as happens while no majority
+        runs."""
         return len(self._abandoned) >= self._abandoned_max
 
     @property
@@ -143,7 +144,8 @@ class Submission:
         self._introduce_soon()
 
     def refuse_operations_submitted_before(self, oldest: float) -> None:
-        """Refuses, in a turn, the operations of the server's own session that were submitted before `oldest`."""
+        """Refuses, in a turn, the operations of the server's own session that were submitted before clock time
+        `oldest`."""
         self._own.refuse_submitted_before(oldest)
 
     def _retire(self, bundler: Bundler) -> None:

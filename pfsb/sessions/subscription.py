@@ -36,7 +36,8 @@ class Subscription:
         return self._next
 
     def release(self, length: int) -> None:
-        """Delivers events up to number `length`, since the records of the turns that caused them are on disk."""
+        """Delivers events up to number `length`, since the records of the turns that caused these events are on
+        disk."""
         self._released = max(self._released, length)
         self._deliver_events()
 

@@ -13,10 +13,11 @@ from twisted.python.failure import Failure
 class Acknowledgements:
     """The callbacks of a storage's `sync` calls, each of which waits for one numbered write.
 
-    Writes are numbered from 1, in the order in which they are handed to the disk and reach it. Each callback is called,
-    in the order of the syncs, when its write and all earlier writes are on disk. A sync without new records waits for
-    the newest write so far: the turn that asks for the sync may depend on those records, so the messages of that turn
-    must not leave before they are on disk. This class is used in the reactor's thread only.
+    A write is the records that one `sync` hands to the disk. Writes are numbered from 1, in the order in which they are
+    handed to the disk and reach it. Each callback is called, in the order of the syncs, when its write and all earlier
+    writes are on disk. A sync without new records waits for the newest write so far: the turn that asks for the sync
+    may depend on those records, so the messages of that turn must not leave before they are on disk. This class is used
+    in the reactor's thread only.
     """
 
     _failed: Callable[[Failure], None]
@@ -25,7 +26,7 @@ class Acknowledgements:
     _durable: int = 0
 
     def new_write(self) -> int:
-        """Count one more write; returns its number."""
+        """Count one more write, which is handed to the disk now; returns its number."""
         self._newest += 1
         return self._newest
 
@@ -35,15 +36,16 @@ class Acknowledgements:
         return self._durable == self._newest
 
     def wait(self, durable: Callable[[], None]) -> bool:
-        """Have `durable` called when the newest write is on disk.
+        """Have `durable` called, once, when the newest write is on disk.
 
-        True: that write is on disk already, and the caller must see to it that `release` is called soon.
+        Returns True if that write is on disk already: then the caller must see to it that `release` is called soon.
         """
         self._asked.append((self._newest, durable))
         return self.all_reached
 
     def reached(self, write: int) -> None:
-        """Called when the write with this number and all before it are on disk; calls the callbacks of their syncs."""
+        """Called when the write with number `write` and all before it are on disk; calls the callbacks that wait for
+        them."""
         self._durable = write
         self.release()
 

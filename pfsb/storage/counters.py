@@ -9,19 +9,22 @@ from pfsb.support.histogram import SECONDS, Histogram
 
 @define
 class StorageCounters:
-    """Number, size and duration of one server's disk writes since its start."""
+    """Counts and durations of the groups that one server has written to disk since its start, and their sizes."""
 
     groups: int = 0
     records: int = 0
     batch_bytes: int = 0
     slow_groups: int = 0
-    """Number of groups that took longer than `SLOW_WRITE_SECONDS`."""
+    """Number of groups whose write took longer than `SLOW_WRITE_SECONDS`."""
     write_seconds: Histogram = field(factory=lambda: Histogram(SECONDS))
     last_write_seconds: float = 0.0
     max_write_seconds: float = 0.0
 
     def count(self, records: int, batch_bytes: int, seconds: float) -> bool:
-        """Count one group of records that was written; True if that took longer than `SLOW_WRITE_SECONDS`."""
+        """Count one written group: its records, the bytes of their batches, and how many seconds the write took.
+
+        Returns True if that was longer than `SLOW_WRITE_SECONDS`.
+        """
         slow = seconds > SLOW_WRITE_SECONDS
         self.groups += 1
         self.records += records
@@ -34,7 +37,7 @@ class StorageCounters:
 
 
 SLOW_WRITE_SECONDS = 0.1
-"""How long, in seconds, writing a group may take before the log gets a warning.
+"""How long, in seconds, writing a group may take before the text log gets a warning.
 
 The messages of the turns whose records are in the group wait for the write.
 """

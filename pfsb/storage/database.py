@@ -241,7 +241,7 @@ class WritingDatabase:
     # Reading, at the start
 
     def identity(self) -> StorageIdentity:
-        """The row of the table `identity`. Raises `StorageRefused` for another format and for a damaged row."""
+        """Read the row of the table `identity`. Raises `StorageRefused` for another format and for a damaged row."""
         if not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'identity'").fetchall():
             raise StorageRefused(
                 f"{self.path}: has no table identity, so it is no storage of pfsb or was cut off; {MUST_NOT_VOTE_AGAIN}"
@@ -269,7 +269,8 @@ class WritingDatabase:
         return {row[0]: bytes.fromhex(row[1]) for row in checked_rows(self.path, "peers", rows)}
 
     def accepted(self) -> list[Accepted]:
-        """The stored slots above Local_Aru, with the batches that were accepted or learned as ordered; ascending."""
+        """Read the stored slots above Local_Aru, ascending: the batch of each is one that was accepted or learned as
+        ordered."""
         query = "SELECT * FROM history WHERE seq > ? ORDER BY seq"
         rows = self._connection.execute(query, (self.views.local_aru,))
         return [Accepted(seq, view, Batch(batch)) for seq, view, batch in checked_rows(self.path, "history", rows)]
@@ -299,11 +300,11 @@ class WritingDatabase:
     # Writing
 
     def begin_incarnation(self, identity: StorageIdentity) -> StorageIdentity:
-        """Increase the stored incarnation by one, and begin the write-ahead log anew; returns the new identity.
+        """Increase the stored incarnation by one, and begin the write-ahead log anew; returns the changed row.
 
         The number is on disk before the server sends anything, so no two incarnations ever use the same one. The log
-        begins anew with other salts, because a torn transaction of an earlier incarnation may have left frames
-        behind the end of the log, and `acknowledged_commits_lost` would count the commits among them.
+        begins anew with other salts, because a torn transaction of an earlier incarnation may have left frames behind
+        the end of the log, and `acknowledged_commits_lost` would count the commits among them.
         """
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         make_room(log_of(self.path))
@@ -354,7 +355,7 @@ def _statement(rows: int) -> str:
 
 
 def read_ordered(path: Path, local_aru: int) -> Iterator[tuple[int, Batch]]:
-    """The ordered slots from 1 to `local_aru`, as (seq, batch), read row by row over a connection of their own.
+    """Yield the ordered slots from 1 to `local_aru`, as (seq, batch); they are read row by row, over a new connection.
 
     Raises `StorageRefused` at a damaged row.
     """
@@ -382,7 +383,7 @@ class ReadingDatabase:
         self._connection.close()
 
     def read(self, first: int, last: int, bytes_max: int) -> list[tuple[int, Batch]]:
-        """The ordered slots that `IStableStorage.read_history` passes to its callback, as consecutive (seq, batch).
+        """Read the ordered slots that `IStableStorage.read_history` passes to its callback: consecutive (seq, batch).
 
         Raises `StorageRefused` at a damaged row.
         """

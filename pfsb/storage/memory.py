@@ -29,18 +29,30 @@ class MemoryDisk:
     """Number of groups that are on this disk as a whole."""
     contents: Effect = field(factory=Effect)
     in_use: bool = False
+    forgotten: int = 0
+    """Slots up to here are no longer stored, since every server has executed them (`MemoryStorage.forget_history`)."""
 
     def first_gap(self) -> int | None:
         """The first slot from 1 to Local_Aru that is not stored; None if all of them are stored."""
         local_aru = self.local_aru
         return next((seq for seq in range(1, local_aru + 1) if seq not in self.contents.slots), None)
 
+    def has(self, seq: int) -> bool:
+        """Whether this slot is stored, or was until every server had executed it."""
+        return seq <= self.forgotten or seq in self.contents.slots
+
+    def forget_up_to(self, seq: int) -> None:
+        for number in range(self.forgotten + 1, seq + 1):
+            self.contents.slots.pop(number, None)
+        self.forgotten = max(self.forgotten, seq)
+
     @property
     def local_aru(self) -> int:
         return self.contents.local_aru or 0
 
     def ordered(self, first: int, last: int) -> Iterator[tuple[int, Batch]]:
-        """The ordered slots from `first` to `last`, as (seq, batch); ends before the first slot that is missing."""
+        """Yield the ordered slots from `first` to `last`, as (seq, batch); ends before the first slot that is
+        missing."""
         for seq in range(first, min(last, self.local_aru) + 1):
             slot = self.contents.slots.get(seq)
             if slot is None:
@@ -58,7 +70,11 @@ def _never() -> bool:
 
 @define
 class _Group:
-    """Records that reach the disk together; `write` is the number of the last write among them."""
+    """Records that reach the disk together: those of one or several calls of `sync`.
+
+    `write` is the number that `Acknowledgements` gave to the last of these syncs that had records. Once the group is on
+    disk, the call-backs of all syncs up to that one may be called.
+    """
 
     records: list[Record] = field(factory=list)
     write: int = 0
@@ -71,8 +87,9 @@ class MemoryStorage:
 
     Writing a group takes as many seconds as `sync_seconds()` returns, which is called for each group; even after 0.0 a
     delayed call of the clock puts the group on the disk. But if no write is under way and `writes_at_once()` is true,
-    the group is on disk before `sync` returns. `on_failure` is called once, when a write fails (see `fail_next`); by
-    default it raises the exception again.
+    the group is on disk before `sync` returns. `on_failure` is called once, with the first write that fails (see
+    `fail_next`) as a Failure; by default it raises the exception again. `is_transient` says that the disk ends with
+    this storage: no later incarnation starts from it, so it need not keep the history that every server has executed.
     """
 
     _disk: MemoryDisk
@@ -81,6 +98,7 @@ class MemoryStorage:
     _random_bytes: Callable[[int], bytes]
     _on_failure: Callable[[Failure], None] = _raise
     _writes_at_once: Callable[[], bool] = _never
+    _is_transient: bool = False
     counters: StorageCounters = field(factory=StorageCounters, init=False)
     _acknowledgements: Acknowledgements = field(init=False)
     _appended: list[Record] = field(factory=list, init=False)
@@ -107,6 +125,10 @@ class MemoryStorage:
         disk = self._disk
         if disk.in_use:
             raise StorageRefused("memory: in use by another server; each server needs a disk of its own")
+        if disk.forgotten:
+            raise StorageRefused(
+                f"memory: the history up to slot {disk.forgotten} is forgotten; this memory ends with its server"
+            )
         gap = disk.first_gap()
         if gap is not None:
             raise history_gap("memory", gap, disk.local_aru)
@@ -137,6 +159,12 @@ class MemoryStorage:
         if self._running:
             self._clock.callLater(0, self._answer, found, self._range(first, last, bytes_max))
 
+    def forget_history(self, up_to: int) -> bool:
+        """Forget the slots, if the disk ends with this storage; see `IStableStorage.forget_history`."""
+        if self._is_transient and self._running:
+            self._disk.forget_up_to(min(up_to, self._disk.local_aru))
+        return self._is_transient
+
     def close(self) -> None:
         """Put all appended records on the disk now. The callbacks of waiting syncs are called later, by the clock."""
         if not self._running:
@@ -152,7 +180,7 @@ class MemoryStorage:
     # For the simulator
 
     def crash(self, groups_kept: int = 0, records_torn: int = 0) -> None:
-        """Let the server die: no callback is called any more, and records that are not on disk are lost.
+        """Let the storage's server die: no callback is called any more, and records that are not on disk are lost.
 
         At most two groups are pending, the one being written and the one that waits for it. A real disk may finish a
         write without the server hearing of that: so the first `groups_kept` pending groups reach the disk as a whole,
@@ -172,7 +200,8 @@ class MemoryStorage:
         self._let_go()
 
     def pending_groups(self) -> list[int]:
-        """Number of records in each group that `crash` can keep, lose or cut, the oldest group first."""
+        """How many records are in each group that `crash` can keep, lose or cut: one count for each group, the oldest
+        first."""
         return [len(group.records) for group in self._pending()]
 
     @property
@@ -181,7 +210,8 @@ class MemoryStorage:
         return 0.0 if self._write_call is None else self._write_call.getTime() - self._clock.seconds()
 
     def fail_next(self, error: Exception | None) -> None:
-        """Let the next write of a group fail with `error` and put nothing on the disk; None cancels this order."""
+        """Let the next write of a group fail with `error`, so that none of the group gets to the disk; None cancels
+        this."""
         self._next_error = error
 
     # Groups

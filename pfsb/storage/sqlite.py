@@ -27,7 +27,7 @@ from pfsb.storage.wal import acknowledged_commits_lost, log_of
 from pfsb.support.limits import IDENTITY_BYTES
 
 CLOSE_SECONDS_MAX = 10.0
-"""How long, in seconds, `close` waits for each of the two threads to end; the reactor stands still in this time."""
+"""How long, in seconds, `close` waits for each of the two threads to end. The reactor stands still in this time."""
 
 
 class IStorageReactor(IReactorTime, IReactorFromThreads):
@@ -139,6 +139,10 @@ class SQLiteStorage:
         assert self._reader is not None
         if not self._reader.read(first, last, bytes_max, found):
             self._reactor.callLater(0, self._answer, found, [])
+
+    def forget_history(self, up_to: int) -> bool:
+        """Keep the slots: a restart executes all of them again, since there are no snapshots yet."""
+        return False
 
     def close(self) -> None:
         """Let both threads finish the waiting reads and writes, for at most `CLOSE_SECONDS_MAX` each; close the files.

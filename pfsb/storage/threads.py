@@ -25,7 +25,8 @@ class WrittenGroup(NamedTuple):
     """A group that was written as one transaction."""
 
     write: int
-    """The number of the last write in the group; `Acknowledgements` numbers writes."""
+    """The number of the last write in the group. A write is the records of one `sync`; `Acknowledgements` numbers
+    writes."""
     records: int
     batch_bytes: int
     seconds: float
@@ -40,12 +41,13 @@ class _Write(NamedTuple):
 
 @define(eq=False)
 class GroupWriter:
-    """The thread that writes: it takes all writes that wait and writes them as one transaction, again and again.
+    """The thread that writes: it takes the records of all syncs that wait, and writes them as one transaction, again
+    and again.
 
-    The writes that come in while a transaction is being written form the next one, so group commit needs no timer.
-    The first exception ends the thread. After a failed write the content of the disk is unknown, and a second attempt
-    could report as durable data that the kernel has already dropped. For the same reason the database is not closed
-    after a failure: closing would write once more.
+    The syncs that come in while a transaction is being written form the next transaction, so group commit needs no
+    timer. The first exception ends the thread. After a failed write the content of the disk is unknown, and a second
+    attempt could report as durable data that the kernel has already dropped. For the same reason the database is not
+    closed after a failure: closing would write once more.
     """
 
     _database: WritingDatabase
@@ -79,7 +81,10 @@ class GroupWriter:
             self._failed(Failure())
 
     def _write_waiting(self) -> bool:
-        """Wait for a write, and write it together with all others that wait by then; False if the thread has to end."""
+        """Wait for the records of a sync, and write them together with those of all other syncs that wait by then.
+
+        Returns False if the thread has to end.
+        """
         taken = [self._queue.get()]
         while not self._queue.empty():
             taken.append(self._queue.get())
@@ -131,7 +136,10 @@ class HistoryReader:
         self._thread.start()
 
     def read(self, first: int, last: int, bytes_max: int, found: HistoryCallback) -> bool:
-        """Queue the reading of a range; False, and nothing is queued, if `READS_WAITING_MAX` ranges wait already."""
+        """Queue the reading of the ordered slots from `first` to `last`, for a call of `found` with them.
+
+        Returns False, and queues nothing, if `READS_WAITING_MAX` ranges wait already.
+        """
         if self._queue.qsize() >= READS_WAITING_MAX:
             return False
         self._queue.put(_Read(first, last, bytes_max, found))

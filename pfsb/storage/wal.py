@@ -63,7 +63,7 @@ def make_room(log: Path) -> None:
 
 
 def acknowledged_commits_lost(path: Path) -> bool:
-    """True if SQLite would drop from the log at `path` more than the torn end of the last transaction."""
+    """Whether SQLite would drop more from the log at `path` than the torn end of the last transaction."""
     data = path.read_bytes()
     if len(data) < HEADER.size or not any(data[: HEADER.size]):
         return False

@@ -21,7 +21,7 @@ class Histogram:
     """
 
     bounds: tuple[float, ...]
-    """The largest value of each bucket, ascending; values above the last bound have a bucket of their own."""
+    """The largest value of each bucket, ascending; values above the last bound are in one more bucket."""
     _buckets: list[int] = field(init=False)
     sum: float = field(init=False, default=0.0)
 
@@ -38,7 +38,7 @@ class Histogram:
         self.sum += value
 
     def cumulated(self) -> Iterator[tuple[float, int]]:
-        """Pairs (bound, number of observed values that are not above this bound), in ascending order."""
+        """Return pairs (bound, number of all observed values up to and including this bound), in ascending order."""
         total = 0
         for bound, count in zip(self.bounds, self._buckets, strict=False):
             total += count

@@ -1,4 +1,4 @@
-"""The faults that the command FAULT puts on the links of the server that gets it.
+"""The faults that an operator puts on the links of one server by the command FAULT of the line protocol.
 
 See docs/operating.rst, "Trying out faults".
 """
@@ -34,10 +34,10 @@ class LinkFaults:
     _clock: IReactorTime
     _rng: Random
     loss: float = field(init=False, default=0.0)
-    """Probability that a frame is lost, from 0 to 1."""
+    """Probability, for each frame sent or received, that the frame is lost: from 0 to 1."""
     delay_ms: int = field(init=False, default=0)
     cut_off: frozenset[int] = field(init=False, default=frozenset())
-    """Servers to which no frame is sent, and from which none is taken."""
+    """Ids of the servers to which no frame is sent, and from which none is taken."""
     _delayed: PendingCalls = field(init=False)
 
     @_delayed.default
@@ -49,19 +49,25 @@ class LinkFaults:
         return self.delay_ms / 1000
 
     def lose(self, probability: float) -> None:
-        """FAULT LOSS: lose frames with this probability. Raises `BadRequest` if it is not from 0 to 1."""
+        """FAULT LOSS: lose each frame, sent or received, with this probability, from now on.
+
+        Raises `BadRequest` if the probability is not from 0 to 1.
+        """
         if not 0 <= probability <= 1:
             raise BadRequest(f"LOSS takes a probability from 0 to 1 (example: 0.3), not {probability}")
         self.loss = probability
 
     def delay(self, milliseconds: int) -> None:
-        """FAULT DELAY: hold back each frame that is sent for so long. Raises `BadRequest` if that is out of range."""
+        """FAULT DELAY: hold back each frame that is sent from now on for so many milliseconds; 0: no delay.
+
+        Raises `BadRequest` if the number is out of range.
+        """
         if not 0 <= milliseconds <= DELAY_MS_MAX:
             raise BadRequest(f"DELAY takes milliseconds from 0 to {DELAY_MS_MAX} (example: 50), not {milliseconds}")
         self.delay_ms = milliseconds
 
     def cut(self, server_ids: Iterable[int]) -> None:
-        """FAULT CUT: cut these servers off, besides those that are cut off already."""
+        """FAULT CUT: cut off the servers with these ids, besides those that are cut off already."""
         self.cut_off |= frozenset(server_ids)
 
     def heal(self) -> None:
@@ -69,11 +75,17 @@ class LinkFaults:
         self.loss, self.delay_ms, self.cut_off = 0.0, 0, frozenset()
 
     def admits(self, peer_id: int) -> bool:
-        """Whether one frame, to or from that server, gets through: decided at random, so ask once for each frame."""
+        """Decide whether one frame, to or from that server, gets through.
+
+        While FAULT LOSS is on, the decision is random, so ask once for each frame.
+        """
         return peer_id not in self.cut_off and (not self.loss or self._rng.random() >= self.loss)
 
     def hold_back(self, send_frame: Callable[[int, bytes], None], peer_id: int, frame: bytes) -> bool:
-        """Have the frame sent after the delay; False if too many are held back already, so that this one is lost."""
+        """Call `send_frame(peer_id, frame)` after the delay.
+
+        Returns False if too many frames are held back already, so that this one is lost.
+        """
         if len(self._delayed) >= DELAYED_FRAMES_MAX:
             return False
         self._delayed.call(self.delay_seconds, send_frame, peer_id, frame)

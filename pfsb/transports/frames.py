@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pfsb.paxos.messages import Message
 
 FRAME_BYTES_MAX: Final = 60_000
-"""Maximum size, in bytes, of a frame: fits a UDP datagram over IPv4 and IPv6, with room to spare."""
+"""Maximum size, in bytes, of a frame: it fits a UDP datagram over IPv4 and IPv6, with room to spare."""
 
 MAGIC: Final = b"PFSB"
 VERSION: Final = 3
@@ -63,6 +63,7 @@ RefusalReason = Literal[
     "tag",
     "membership",
     "sender",
+    "address",
     "passes",
     "replay",
     "body",
@@ -187,7 +188,7 @@ class FrameCodec:
     # -- out --------------------------------------------------------------------------------------
 
     def seal(self, encoded: Sequence[bytes]) -> list[bytes]:
-        """Frames that carry these encoded messages, in this order: as few frames as the order allows.
+        """Pack these encoded messages, in this order, into frames: as few frames as the order allows.
 
         Raises `FrameTooLarge`, and makes no frame, if one of the messages is too large for a frame.
         """
@@ -227,9 +228,10 @@ class FrameCodec:
             next(self._counter),
             self.position(),
         )
-        return head + self._tag(head, body) + body
+        return head + self.tag(head, body) + body
 
-    def _tag(self, head: bytes, body: bytes) -> bytes:
+    def tag(self, head: bytes, body: bytes) -> bytes:
+        """The tag of a frame with this header, which lacks the tag, and this body."""
         tag = self._hash.copy()
         tag.update(head)
         tag.update(body)
@@ -273,7 +275,7 @@ class FrameCodec:
     def _check_tag(self, flags: int, sender: int, frame: bytes, body: bytes) -> None:
         if flags != self._flags:
             raise self._wrong_flags(flags, sender)
-        if compare_digest(frame[HEADER.size : OVERHEAD_BYTES], self._tag(frame[: HEADER.size], body)):
+        if compare_digest(frame[HEADER.size : OVERHEAD_BYTES], self.tag(frame[: HEADER.size], body)):
             return
         if flags:
             raise FrameRefused("tag", f"wrong tag in the name of server {sender}: another secret, forged, or damaged")

@@ -1,4 +1,4 @@
-"""Everything that a transport does except moving frames: pack and count messages, apply FAULT, check what comes in.
+"""Everything that a transport does except moving frames: pack and count messages, apply faults, check what comes in.
 
 A network moves the frames. It gives `Links` a `FrameSender`, a function that sends a frame to a peer, and calls
 `frame_arrived` for each frame that comes in and `connection_refused` when it learns that no process listens at a peer's
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from pfsb.paxos.messages import Message
 
 FrameSender = Callable[[int, bytes], None]
-"""Sends a frame to the peer with this id. Never raises, never blocks, may lose the frame."""
+"""Function that sends a frame to the peer with this id. It never raises and never blocks, and may lose the frame."""
 
 LOG_SECONDS: Final = 1.0
-"""Minimum time, in seconds, between two lines of the log about the same kind of trouble."""
+"""Minimum time, in seconds, between two lines of the text log about the same kind of trouble."""
 HINT_SECONDS: Final = 0.05
 """Minimum time, in seconds, between two calls of `peer_refused` about the same peer.
 
@@ -58,24 +58,28 @@ class TransportCounters:
     bytes_out: int = 0
     bytes_in: int = 0
     messages_out: Counter[str] = field(factory=Counter)
-    """Number of messages sent, by type: once for each receiver, and including those that a FAULT has lost."""
+    """Message type -> number of messages that were to be sent to peers. A message to n peers counts n times, and counts
+    even if its frame is then lost by the line command FAULT or by the network."""
     messages_in: Counter[str] = field(factory=Counter)
-    """Number of messages handed up to the receiver, by type."""
+    """Message type -> number of messages handed up to the receiver; those in lost or refused frames do not count."""
     refused: Counter[str] = field(factory=Counter)
-    """Number of frames that came in and were refused, by `FrameRefused.reason`."""
+    """Reason (`FrameRefused.reason`) -> number of frames that came in and were refused."""
     lost_by_fault: int = 0
-    """Number of frames that a FAULT has lost, on the way in or out."""
+    """Number of frames, sent or received, that the line command FAULT has lost: by LOSS or CUT, or when too many frames
+    were held back by DELAY."""
     unsendable: int = 0
-    """Number of messages that never became frames: too large, not encodable, or to a server that is no peer."""
+    """Number of messages that were given to `Links.send` and never became frames: they were too large or not encodable,
+    or were to go to a server that is no peer."""
     send_errors: int = 0
     """Number of frames that could not be sent because the network raised an error."""
     refusals: int = 0
-    """Number of times that the network reported that no process listens at a peer's address."""
+    """Number of times, over all peers, that the network reported that no process listens at the peer's address."""
 
 
 @define(eq=False)
 class Seldom:
-    """A rate limit: admits at most one event of each kind in `seconds`, and counts those that it does not admit."""
+    """A rate limit: admits at most one event of each kind in `_seconds` seconds, and counts those that it does not
+    admit."""
 
     _clock: IReactorTime
     _seconds: float
@@ -83,7 +87,7 @@ class Seldom:
     _suppressed: Counter[Hashable] = field(init=False, factory=Counter)
 
     def admits(self, kind: Hashable) -> bool:
-        """Whether an event of this kind is admitted now."""
+        """Ask whether an event of this kind is admitted now. An event that is not is counted (see `suppressed`)."""
         now = self._clock.seconds()
         if now < self._next.get(kind, now):
             self._suppressed[kind] += 1
@@ -92,8 +96,12 @@ class Seldom:
         return True
 
     def suppressed(self, kind: Hashable) -> int:
-        """Number of events of this kind that were not admitted since the last call of this method."""
+        """Return how many events of this kind were not admitted since the last call of this method for this kind."""
         return self._suppressed.pop(kind, 0)
+
+
+def _from_anywhere(_peer: int, _source: object) -> bool:
+    return True
 
 
 @implementer(ITransport)
@@ -108,6 +116,11 @@ class Links:
     faults: LinkFaults
     _sender: FrameSender
     _secret: bytes | None = field(default=None, repr=False)
+    _is_from: Callable[[int, object], bool] = _from_anywhere
+    """is_from(peer, source): whether frames of that peer come from that source.
+
+    Asked without a secret only: with one, the tag proves more.
+    """
     counters: TransportCounters = field(init=False, factory=TransportCounters)
     _codec: FrameCodec | None = field(init=False, default=None)
     _receiver: IFrameReceiver | None = field(init=False, default=None)
@@ -197,7 +210,7 @@ class Links:
     # -- in ---------------------------------------------------------------------------------------
 
     def frame_arrived(self, frame: bytes, source: object = "the network") -> None:
-        """Called by the network with a frame that it has received; `source` says where it came from, for the log.
+        """Called by the network with a frame that it has received; `source` says where it came from.
 
         Bytes that are no proper frame raise nothing. An exception of the receiver is passed on to the network: a server
         handles the exceptions of its own turns (`Turn.run`), and a simulation must see any other exception.
@@ -208,6 +221,7 @@ class Links:
         self.counters.bytes_in += len(frame)
         try:
             opened = self._codec.open(frame)
+            self._check_source(opened.sender, source)
         except FrameRefused as refusal:
             self._refuse(refusal, source)
             return
@@ -216,6 +230,14 @@ class Links:
             return
         _count(opened.messages, self.counters.messages_in)
         self._receiver.receive(opened.sender, opened.identity, opened.messages, opened.incarnation, opened.position)
+
+    def _check_source(self, sender: int, source: object) -> None:
+        if self._secret is None and not self._is_from(sender, source):
+            raise FrameRefused(
+                "address",
+                f"in the name of server {sender}, whose address this is not; without secret_file a frame counts only "
+                "if it comes from the configured address",
+            )
 
     def _refuse(self, refusal: FrameRefused, source: object) -> None:
         self.counters.refused[refusal.reason] += 1
@@ -229,7 +251,7 @@ class Links:
             )
 
     def connection_refused(self, peer: int) -> None:
-        """Called by the network when it has learned that no process listens at that peer's address."""
+        """Called by the network when it has learned that no process listens at the address of server `peer`."""
         if self._receiver is None:
             return
         self.counters.refusals += 1
@@ -239,7 +261,7 @@ class Links:
             self._hints.call(0, self._receiver.peer_refused, peer)
 
     def send_failed(self, peer: int, error: Exception) -> None:
-        """Called by the network when it could not send a frame to that peer; the frame is lost."""
+        """Called by the network when it could not send a frame to server `peer`; the frame is lost."""
         self.counters.send_errors += 1
         if self._log_limit.admits(("send", peer)):
             more = self._log_limit.suppressed(("send", peer))

@@ -22,7 +22,7 @@ class PendingCalls:
         return len(self._calls)
 
     def call(self, seconds: float, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Call `function` after `seconds`, unless `cancel` is called before."""
+        """Call `function` with the further arguments after `seconds`, unless `cancel` is called before."""
 
         def due() -> None:
             self._calls.discard(call)

@@ -7,10 +7,8 @@ from typing import Final
 from attrs import define, field
 
 WINDOW_FRAMES: Final = 1_024
-"""Size of the replay window, in frames of one sender.
-
-A late frame is refused if a frame whose counter is higher by this much, or more, was admitted before.
-"""
+"""Size of the replay window: a number of frames of one sender. A late frame is refused if a frame whose counter is
+higher by this much, or more, was admitted before."""
 STORAGES_MAX: Final = 8
 """Maximum number of storages remembered for each server id.
 
@@ -24,19 +22,19 @@ _MASK = (1 << WINDOW_FRAMES) - 1
 class ReplayWindow:
     """The frame counters that were received from one storage of a peer, to tell new frames from repeated ones.
 
-    Each counter is admitted once, and only in the latest incarnation seen. A counter below the window cannot be told
-    from a repeated one, and is refused. The window is kept in memory only, so after a restart the receiver admits
-    replayed frames until the sender's next frame arrives. The protocol is safe with any message delivered late or
-    twice, so this costs time, not safety.
+    Each counter is admitted once, and only in the latest incarnation seen. A counter that is lower than the highest one
+    by `WINDOW_FRAMES` or more cannot be told from a repeated one, and is refused. The window is kept in memory only, so
+    after a restart the receiver admits replayed frames until the sender's next frame arrives. The protocol is safe with
+    any message delivered late or twice, so this costs time, not safety.
     """
 
     incarnation: int = 0
     highest: int = 0
     _seen: int = 0
-    """Counters that were admitted: bit k stands for the counter `highest` - k."""
+    """Bits for the counters that were admitted: bit k stands for the counter `highest` - k."""
 
     def admit(self, incarnation: int, counter: int) -> bool:
-        """Whether the frame with this incarnation and counter is new; the call makes it known."""
+        """Decide whether the frame with this incarnation and counter is new, and remember that it has come."""
         if incarnation < self.incarnation:
             return False
         if incarnation > self.incarnation:
@@ -68,9 +66,10 @@ class ReplayGuard:
     _windows: dict[int, dict[bytes, ReplayWindow]] = field(factory=dict)
 
     def admit(self, sender: int, identity: bytes, incarnation: int, counter: int) -> bool:
-        """Whether a frame is new; the call makes it known.
+        """Decide whether a frame is new, and remember that it has come.
 
-        The caller must have checked the frame's tag before: a forged counter would make the window refuse true frames.
+        The caller must have checked the frame's seal before. Otherwise a forged counter could make the replay window
+        refuse true frames.
         """
         storages = self._windows.setdefault(sender, {})
         window = storages.get(identity)

@@ -83,7 +83,7 @@ class MessageKind:
 
 
 class Malformed(ValueError):
-    """Raised for bytes that are no message; the text says which part is wrong, and what would be right."""
+    """Raised for bytes that are no message. The text says which field or element is wrong, and what would be right."""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def decode_all(sender: int, body: bytes) -> list[Message]:
 
 
 def decode(sender: int, row: object) -> Message:
-    """The message of `row`, one unpacked array. Raises `Malformed`."""
+    """Return the message in `row`, an array that msgpack has unpacked. Raises `Malformed` if it is none."""
     # Only an int may name the type: True and 1.0 are equal to 1, so `match` would take them for CLIENT_UPDATE.
     if type(row) is not tuple or not row or type(row[0]) is not int:
         raise Malformed(f"a message must be an array that starts with its type, not {reprlib.repr(row)}")

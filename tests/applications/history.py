@@ -57,6 +57,7 @@ def _command(dice: random.Random) -> tuple[str, tuple[str, ...]]:
             ("kv", ("APPEND", key, value)),
             ("kv", ("PUTHASH", key, value)),
             ("instances", ("PROPOSE", str(dice.randrange(40)), dice.choice(["YQ==", "Yg=="]))),
+            ("instances", ("PART", str(dice.randrange(40)), dice.choice("012"), "3", "YQ==")),
             ("instances", ("DONE", str(dice.randrange(3)), "3", str(dice.randrange(30)))),
         ]
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.applications.instances import Instances, encoded, instance_bytes_max
+from pfsb.applications.instances import InstanceLimits, Instances, encoded, part_bytes_max
 from pfsb.applications.interfaces import BadRequest
 from tests.applications.context import Machine, code, field, refusal, rows
 
@@ -47,7 +49,21 @@ class InstancesTests(SynchronousTestCase):
             self.machine.run("alice", "PROPOSE", str(seq), "YQ==")
         shown = self.machine.ask("INSTANCES", "limit=2")
         self.assertEqual([dict(row)["seq"] for row in rows(shown)], [1, 3])
-        self.assertEqual((field(shown, "min"), field(shown, "max")), (0, 5))
+        self.assertEqual((field(shown, "next"), field(shown, "min"), field(shown, "max")), (5, 0, 5))
+        rest = self.machine.ask("INSTANCES", "from=5")
+        self.assertEqual([dict(row)["seq"] for row in rows(rest)], [5])
+        self.assertNotIn("next", dict(rest.fields))
+
+    def test_listing_of_large_values_comes_in_pages(self) -> None:
+        """A client that goes on from `next` sees every value, however large they are together."""
+        for seq in range(5):
+            self.instances.decided[seq] = bytes([seq]) * 1_048_576
+        shown = self.machine.ask("INSTANCES")
+        seen = [dict(row)["seq"] for row in rows(shown)]
+        while "next" in dict(shown.fields):
+            shown = self.machine.ask("INSTANCES", f"from={field(shown, 'next')}")
+            seen += [dict(row)["seq"] for row in rows(shown)]
+        self.assertEqual(seen, [0, 1, 2, 3, 4])
 
     def test_snapshot_brings_all_back(self) -> None:
         for seq in range(5):
@@ -56,17 +72,17 @@ class InstancesTests(SynchronousTestCase):
         self.machine.run("b", "DONE", "1", "2", "1")
         other = Instances()
         other.restore(self.instances.snapshot())
-        self.assertEqual((other.snapshot(), other.least, other.decided[4]), (self.instances.snapshot(), 2, "NA=="))
+        self.assertEqual((other.snapshot(), other.least, other.decided[4]), (self.instances.snapshot(), 2, b"4"))
 
     def test_decisions_are_told_once(self) -> None:
         told: list[object] = []
-        self.instances.on_decided = lambda seq, text: told.append((seq, text))
+        self.instances.on_decided = lambda seq, value: told.append((seq, value))
         self.instances.on_forgotten = told.append
         self.machine.run("alice", "PROPOSE", "0", "YQ==")
         self.machine.run("alice", "PROPOSE", "0", "Yg==")
         self.machine.run("a", "DONE", "0", "1", "0")
         self.machine.run("a", "DONE", "0", "1", "0")
-        self.assertEqual(told, [(0, "YQ=="), 1])
+        self.assertEqual(told, [(0, b"a"), 1])
 
     def test_wrong_commands_are_refused_with_a_sentence(self) -> None:
         for command in (
@@ -79,7 +95,159 @@ class InstancesTests(SynchronousTestCase):
             ("DONE", "0", "0", "1"),
             ("DONE", "0", "3", "-1"),
             ("INSTANCES", "limit=0"),
+            ("INSTANCES", "from=-1"),
+            ("PART", "1", "0", "3"),
+            ("PART", "1", "0", "3", "no base64"),
+            ("PART", "1", "0", "3", ""),
+            ("PART", "1", "0", "0", ""),
+            ("PART", "1", "2", "3", "YWI="),
+            ("PART", "1", "-1", "3", "YQ=="),
+            ("PART", "-1", "0", "3", "YQ=="),
         ):
             self.assertIsInstance(refusal(self.instances, *command), BadRequest)
-        too_long = "A" * (4 * (instance_bytes_max // 3 + 1))
+        too_long = "A" * (4 * (part_bytes_max // 3 + 1))
         self.assertEqual(refusal(self.instances, "PROPOSE", "1", too_long).code, "TOOLARGE")
+        self.assertEqual(refusal(self.instances, "PART", "1", "0", "99999", too_long).code, "TOOLARGE")
+        self.assertEqual(refusal(self.instances, "PART", "1", "0", "1048577", "YQ==").code, "TOOLARGE")
+
+    def test_commands_of_another_version_are_refused_and_change_nothing(self) -> None:
+        """A command that another version of the server let through neither raises nor leaves anything behind."""
+        before = self.instances.snapshot()
+        for command, expected in (
+            (("PROPOSE", 1, "no base64"), "BADREQUEST"),
+            (("PROPOSE", 1, encoded(bytes(part_bytes_max + 1))), "TOOLARGE"),
+            (("PROPOSE", -1, "YQ=="), "CONFLICT"),
+            (("PART", 1, 0, 3, "\u00e9"), "BADREQUEST"),
+            (("PART", 1, 0, 2**63 - 1, "YQ=="), "TOOLARGE"),
+            (("PART", 1, 0, 0, ""), "BADREQUEST"),
+            (("PART", 1, 3, 3, "YQ=="), "BADREQUEST"),
+            (("PART", 1, -1, 3, "YQ=="), "BADREQUEST"),
+        ):
+            self.assertEqual(code(self.machine.run_checked("alice", command)), expected, command)
+        self.assertEqual(self.instances.snapshot(), before)
+
+
+class PartsTests(SynchronousTestCase):
+    """A value in parts: "abcdef" in three, of two bytes each."""
+
+    limits = InstanceLimits(value_bytes=6, unfinished_bytes=3 * (6 + 1_024), unfinished_of_session=2)
+
+    def setUp(self) -> None:
+        self.instances = Instances(self.limits)
+        self.machine = Machine(self.instances)
+
+    def part(self, client_id: str, seq: int, offset: int, value: bytes = b"abcdef") -> object:
+        """The answer to the part of two bytes at `offset`."""
+        return self.machine.run(
+            client_id, "PART", str(seq), str(offset), str(len(value)), encoded(value[offset : offset + 2])
+        )
+
+    def decided(self, seq: int) -> bytes | None:
+        shown = self.machine.ask("DECIDED", str(seq))
+        return base64.b64decode(field(shown, "value")) if field(shown, "decided") == "yes" else None
+
+    def test_last_part_decides(self) -> None:
+        """Before it, no question sees anything of the value."""
+        self.assertEqual(field(self.part("alice", 7, 0), "received"), 2)
+        self.assertEqual(field(self.part("alice", 7, 2), "received"), 4)
+        self.assertEqual((self.decided(7), rows(self.machine.ask("INSTANCES"))), (None, ()))
+        self.assertEqual(field(self.part("alice", 7, 4), "first"), "yes")
+        self.assertEqual(self.decided(7), b"abcdef")
+        self.assertEqual((len(self.instances.unfinished), self.instances.unfinished.bytes_used), (0, 0))
+
+    def test_parts_of_two_clients_are_never_mixed(self) -> None:
+        """The value that is whole first decides; the other client hears so at its next part."""
+        for offset, client_id, value in ((0, "a", b"aaaaaa"), (0, "b", b"bbbbbb"), (2, "b", b"bbbbbb")):
+            self.part(client_id, 7, offset, value)
+        self.part("a", 7, 2, b"aaaaaa")
+        self.assertEqual(field(self.part("b", 7, 4, b"bbbbbb"), "first"), "yes")
+        self.assertEqual(field(self.part("a", 7, 4, b"aaaaaa"), "first"), "no")
+        self.assertEqual(self.decided(7), b"bbbbbb")
+        self.assertEqual(len(self.instances.unfinished), 0)
+
+    def test_small_proposal_overtakes_parts(self) -> None:
+        self.part("alice", 7, 0)
+        self.assertEqual(field(self.machine.run("bob", "PROPOSE", "7", "YQ=="), "first"), "yes")
+        self.assertEqual(len(self.instances.unfinished), 0)
+        self.assertEqual(field(self.part("alice", 7, 2), "first"), "no")
+
+    def test_part_out_of_order_is_refused_and_says_which_is_next(self) -> None:
+        """The parts so far stay: the client can go on with the right one."""
+        self.part("alice", 7, 0)
+        refused = self.part("alice", 7, 4)
+        self.assertEqual(code(refused), "NOTFOUND")
+        self.assertIn("next part of a value of 6 bytes begins at 2", refused.text)
+        self.assertEqual(code(self.part("bob", 7, 2)), "NOTFOUND")
+        self.assertEqual(code(self.part("alice", 7, 2, b"abcde")), "NOTFOUND")
+        self.assertEqual(field(self.part("alice", 7, 2), "received"), 4)
+
+    def test_first_part_begins_anew(self) -> None:
+        self.part("alice", 7, 0)
+        for offset in (0, 2, 4):
+            last = self.part("alice", 7, offset, b"ABCDEF")
+        self.assertEqual((field(last, "first"), self.decided(7)), ("yes", b"ABCDEF"))
+
+    def test_session_that_ends_takes_its_parts_along(self) -> None:
+        """Nothing more comes of them. The parts of other sessions stay."""
+        self.part("alice", 7, 0)
+        self.part("alice", 8, 0)
+        self.part("bob", 7, 0)
+        self.machine.end("alice")
+        self.assertEqual(len(self.instances.unfinished), 1)
+        self.assertEqual(code(self.part("alice", 7, 2)), "NOTFOUND")
+        self.part("bob", 7, 2)
+        self.assertEqual(field(self.part("bob", 7, 4), "first"), "yes")
+
+    def test_forgetting_takes_the_parts_of_the_forgotten_along(self) -> None:
+        self.part("alice", 7, 0)
+        self.part("alice", 9, 0)
+        self.machine.run("a", "DONE", "0", "1", "8")
+        self.assertEqual(list(self.instances.unfinished.instances), [9])
+        self.assertEqual(code(self.part("alice", 7, 2)), "CONFLICT")
+
+    def test_session_has_few_unfinished_values(self) -> None:
+        for seq in (1, 2):
+            self.part("alice", seq, 0)
+        refused = self.part("alice", 3, 0)
+        self.assertEqual(code(refused), "BUSY")
+        self.assertIn("of instances 1, 2", refused.text)
+        self.assertEqual(field(self.part("alice", 2, 0), "received"), 2)
+
+    def test_values_have_their_room_before_they_begin(self) -> None:
+        """With room for three whole values, three can be finished; the fourth is told to try later."""
+        for client_id in ("a", "b", "c"):
+            self.part(client_id, 1, 0)
+        refused = self.part("d", 1, 0)
+        self.assertEqual(code(refused), "BUSY")
+        self.assertIn("try later", refused.text)
+        self.part("c", 1, 2)
+        self.assertEqual(field(self.part("c", 1, 4), "first"), "yes")
+        self.assertEqual(field(self.part("d", 2, 0), "received"), 2)
+
+    def test_silent_client_makes_room_for_others(self) -> None:
+        """The state machine's time decides, so that every server drops the same value; one that grows is safe."""
+        for client_id in ("a", "b", "c"):
+            self.part(client_id, 1, 0)
+        self.machine.pass_time(self.limits.unfinished_idle_ms)
+        self.part("a", 1, 2)
+        self.assertEqual(field(self.part("d", 1, 0), "received"), 2)
+        self.assertEqual(code(self.part("b", 1, 2)), "NOTFOUND")
+        self.assertEqual(field(self.part("a", 1, 4), "first"), "yes")
+
+    def test_snapshot_brings_unfinished_values_back(self) -> None:
+        """A server that begins with a snapshot goes on as the others do, evictions included."""
+        self.part("b", 1, 0)
+        self.machine.pass_time(1)
+        self.part("a", 1, 0)
+        self.part("a", 1, 2)
+        other = Machine(Instances(self.limits))
+        other.application.restore(self.instances.snapshot())
+        other.context.time_ms = self.machine.context.time_ms
+        self.assertEqual(other.application.snapshot(), self.instances.snapshot())
+        for machine in (self.machine, other):
+            machine.pass_time(self.limits.unfinished_idle_ms - 1)
+            for client_id in ("c", "d"):
+                machine.run(client_id, "PART", "5", "0", "6", "YQ==")
+            machine.run("a", "PART", "1", "4", "6", "ZWY=")
+        self.assertEqual(other.application.snapshot(), self.instances.snapshot())
+        self.assertEqual(self.decided(1), b"abcdef")

@@ -69,6 +69,10 @@ class FakeStorage:
     syncs: int = 0
     reads: list[tuple[int, int, int, Found]] = field(factory=list)
     """(first, last, bytes_max, found) of the reads that were asked for."""
+    forgets: bool = False
+    """Whether the storage is one that forgets history."""
+    forgotten: int = 0
+    """The highest slot that the storage was told to be of no use to any server."""
 
     def recover(self) -> Recovered:
         return self.found
@@ -82,6 +86,10 @@ class FakeStorage:
 
     def read_history(self, first: int, last: int, bytes_max: int, found: Found) -> None:
         self.reads.append((first, last, bytes_max, found))
+
+    def forget_history(self, up_to: int) -> bool:
+        self.forgotten = max(self.forgotten, up_to)
+        return self.forgets
 
     def close(self) -> None:
         pass

@@ -296,6 +296,56 @@ class BackAgainTests(ReplicaTestCase):
         self.take(ViewChange)
 
 
+class ForgettingTests(ReplicaTestCase):
+    """The slots that every server has on disk are needed by none."""
+
+    settings = evolve(SMALL, alive_seconds=0.2)
+
+    def after_start(self) -> None:
+        self.storage.forgets = True
+        self.follow(view=1)
+        for seq in range(1, 7):
+            self.receive(reply(3, slot(3, seq)))
+        self.advance(0.2)
+        self.storage.finish_all()
+
+    def told(self, *arus: int) -> int:
+        """The slot up to which the storage may forget, when the other servers have told these values of Local_Aru."""
+        for server_id, aru in zip(self.replica.membership.others, arus, strict=True):
+            self.receive(alive(server_id, 1, local_aru=aru))
+        self.advance(0.2)
+        return self.storage.forgotten
+
+    def others_tell(self, aru: int) -> list[int]:
+        return [aru] * len(self.replica.membership.others)
+
+    def test_nothing_is_forgotten_before_every_server_was_heard(self) -> None:
+        """A server that has told nothing may lack every slot."""
+        self.assertEqual(self.told(*self.others_tell(6)[1:], 0), 0)
+        self.assertEqual(self.data.ordering.global_history.floor, 0)
+
+    def test_slots_that_all_have_are_forgotten(self) -> None:
+        """The slowest server decides."""
+        self.assertEqual(self.told(*self.others_tell(6)[1:], 4), 4)
+        self.assertEqual(self.data.ordering.global_history.floor, 4)
+
+    def test_slots_that_this_server_lacks_are_not_forgotten(self) -> None:
+        """Other servers may be ahead of this one."""
+        self.assertEqual(self.told(*self.others_tell(90)), 6)
+        self.take(ReconciliationRequest)
+
+    def test_slots_that_are_not_on_disk_are_not_forgotten(self) -> None:
+        """After a crash this server would lack them."""
+        self.receive(reply(3, slot(3, 7)))
+        self.assertEqual(self.told(*self.others_tell(7)), 6)
+
+    def test_storage_that_keeps_history_keeps_it_in_memory_too(self) -> None:
+        """Recent slots in memory serve servers that are a little behind, without the disk."""
+        self.storage.forgets = False
+        self.told(*self.others_tell(6))
+        self.assertEqual(self.data.ordering.global_history.floor, 0)
+
+
 class FirstStartTests(ReplicaTestCase):
     def test_server_that_was_in_no_view_yet_asks_nobody(self) -> None:
         """There was nothing that it could have missed."""

@@ -53,6 +53,55 @@ class MemoryTestCase(SynchronousTestCase):
         return [slot.seq for slot in self.restart().accepted]
 
 
+class ForgettingTests(MemoryTestCase):
+    def stored(self) -> list[int]:
+        return list(self.disk.contents.slots)
+
+    def fill(self, is_transient: bool) -> MemoryStorage:
+        self.storage.crash()
+        storage = MemoryStorage(
+            self.disk, self.clock, float, random.Random(8).randbytes, lambda _: None, is_transient=is_transient
+        )
+        storage.recover()
+        for record in [*ordered_to(6), AruRecord(5)]:
+            storage.append(record)
+        storage.sync(lambda: None)
+        self.clock.advance(0)
+        return storage
+
+    def test_transient_storage_forgets_what_all_servers_have(self) -> None:
+        """Slots that are not executed here stay, whatever the other servers have."""
+        storage = self.fill(is_transient=True)
+        self.assertTrue(storage.forget_history(3))
+        self.assertEqual(self.stored(), [4, 5, 6])
+        self.assertTrue(storage.forget_history(90))
+        self.assertEqual(self.stored(), [6])
+        self.assertEqual([self.disk.has(seq) for seq in (1, 6, 7)], [True, True, False])
+
+    def test_forgotten_slots_are_not_read(self) -> None:
+        storage = self.fill(is_transient=True)
+        storage.forget_history(3)
+        read: list[list[int]] = []
+        for first in (3, 4):
+            storage.read_history(first, 5, 10_000, lambda found: read.append([seq for seq, _ in found]))
+        self.clock.advance(0)
+        self.assertEqual(read, [[], [4, 5]])
+
+    def test_server_cannot_start_from_a_memory_that_has_forgotten(self) -> None:
+        """A start would execute no slot again, and the server would have another state than the others."""
+        storage = self.fill(is_transient=True)
+        storage.forget_history(3)
+        storage.close()
+        error = self.assertRaises(StorageRefused, self.start)
+        self.assertIn("up to slot 3 is forgotten", str(error))
+
+    def test_storage_that_outlasts_its_server_forgets_nothing(self) -> None:
+        """A restart executes all slots again."""
+        storage = self.fill(is_transient=False)
+        self.assertFalse(storage.forget_history(5))
+        self.assertEqual(self.stored(), [1, 2, 3, 4, 5, 6])
+
+
 class MemorySyncTests(MemoryTestCase):
     """Memory storage gives the promises of the real disk."""
 

@@ -30,7 +30,7 @@ class AsyncClerk:
     """
 
     def __init__(self, servers: Servers, *, timeout_seconds: float | None = TIMEOUT_SECONDS, **options: Any) -> None:
-        """`timeout_seconds` limits each call, except waiting for a lock; None: a call waits for ever."""
+        """`timeout_seconds` limits each call by itself, except waiting for a lock; None: a call waits for ever."""
         self._core = make_clerk_core(servers, **options)
         self._timeout = timeout_seconds
         self._started: AsyncioDriver | None = None
@@ -118,7 +118,7 @@ class AsyncClerk:
         return await self.run(calls.range_(first, end, limit=limit))
 
     async def keys(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[str]:
-        """Return the keys that `range` would give, without their values."""
+        """Return the keys that `range` would return entries of, without their values."""
         return await self.run(calls.keys(first, end, limit=limit))
 
     async def say(self, text: str) -> int:
@@ -143,7 +143,10 @@ class AsyncClerk:
         await self.release(held)
 
     async def acquire(self, name: str, wait: float | None = None) -> HeldLock:
-        """Get a lock, and hold it until `release`. Raises `LockTimeout` after `wait` seconds; None: waits for ever."""
+        """Get a lock, hold it until `release`, and return it.
+
+        Raises `LockTimeout` if the clerk does not get the lock within `wait` seconds; None: it waits for ever.
+        """
         granted: asyncio.Future[HeldLock] = asyncio.get_running_loop().create_future()
 
         def told(result: HeldLock | ClerkError) -> None:

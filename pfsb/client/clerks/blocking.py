@@ -33,7 +33,7 @@ class Clerk:
     """
 
     def __init__(self, servers: Servers, *, timeout_seconds: float | None = TIMEOUT_SECONDS, **options: Any) -> None:
-        """`timeout_seconds` limits each call, except waiting for a lock; None: a call waits for ever."""
+        """`timeout_seconds` limits each call by itself, except waiting for a lock; None: a call waits for ever."""
         self._clerk = AsyncClerk(servers, timeout_seconds=timeout_seconds, **options)
         self._timeout = timeout_seconds
         self._loop = asyncio.new_event_loop()
@@ -113,7 +113,7 @@ class Clerk:
         return self.run(calls.range_(first, end, limit=limit))
 
     def keys(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[str]:
-        """Return the keys that `range` would give, without their values."""
+        """Return the keys that `range` would return entries of, without their values."""
         return self.run(calls.keys(first, end, limit=limit))
 
     def say(self, text: str) -> int:

@@ -12,7 +12,7 @@ from typing import Final, Generic, TypeVar
 
 from attrs import frozen
 
-from pfsb.client.clerks.errors import BadCall, error_of
+from pfsb.client.clerks.errors import BadCall, ServerFault, error_of
 from pfsb.client.core.replies import Reply, read_fields
 
 T = TypeVar("T")
@@ -22,18 +22,25 @@ READ_LEVELS: Final = ("linearizable", "sequential", "stale")
 
 @frozen
 class Call(Generic[T]):
-    """One command for a cluster, with the function that makes a result of type T from its reply."""
+    """One command for a cluster, with the function that makes a result of type T from the reply to it."""
 
     line: str
     _read: Callable[[Reply], T]
     forgiven: frozenset[str] = frozenset()
-    """Error codes that the call turns into a result (as NOTFOUND into None) instead of raising an error."""
+    """Error codes of refusals from which the call makes a result (as None from NOTFOUND) instead of raising an
+    error."""
 
     def read(self, reply: Reply) -> T:
-        """The result in a reply. Raises a `ClerkError` for a refusal whose code is not among `forgiven`."""
+        """The result in a reply. Raises a `ClerkError` for a refusal whose code is not among `forgiven`.
+
+        Also raises one for an OK reply that lacks what every pfsb server sends with it.
+        """
         if not reply.ok and reply.code not in self.forgiven:
             raise error_of(reply)
-        return self._read(reply)
+        try:
+            return self._read(reply)
+        except (KeyError, ValueError) as error:
+            raise ServerFault(f"no pfsb server replies so: {reply.line}", "BADREPLY", "done") from error
 
 
 @frozen

@@ -35,7 +35,7 @@ class HeldLock:
     _watchers: list[Callable[[HeldLock], None]] = field(init=False, factory=list)
 
     def on_lost(self, tell: Callable[[HeldLock], None]) -> None:
-        """Have `tell` called when the lock is lost; at once, if it is lost already."""
+        """Have `tell` called, once, when the lock is lost; at once, if it is lost already."""
         if self.is_lost:
             tell(self)
         else:
@@ -85,10 +85,10 @@ class ClerkCore:
     def call(
         self, line: str, answered: Answered, now: float, timeout_seconds: float | None, late: Answered = _ignore
     ) -> Command | None:
-        """Carry out a command line; `answered` is called with the reply, perhaps before this method returns.
+        """Carry out a command line; `answered` is called with the reply, once, perhaps before this method returns.
 
         Returns the command, or None if it was refused without being sent. If there is no reply after `timeout_seconds`,
-        `answered` is called with the refusal UNAVAILABLE, and `late` with the reply if it still arrives.
+        `answered` is called with the refusal UNAVAILABLE, and later `late` with the reply, if it still arrives.
         """
         self._now = now
         lost = next((each.name for each in self._locks.values() if each is not None and each.is_lost), None)
@@ -137,9 +137,10 @@ class ClerkCore:
         now: float,
         timeout_seconds: float | None,
     ) -> Callable[[], None]:
-        """Get a lock; `told` is called with the lock, or with the error if the session does not get it.
+        """Get a lock; `told` is called, once, with the lock, or with the error if the session does not get it.
 
-        Returns a function that the caller must call if the program does not wait for the lock any more.
+        Returns a function that the caller must call if the program does not wait for the lock any more. It takes
+        nothing.
         """
         if name in self._locks:
             # The clerk has, or wants, the lock: servers would grant it again at once, as they know only the session.
@@ -153,7 +154,7 @@ class ClerkCore:
         return lambda: None if command is None else self._give_up_lock(name, command)
 
     def release(self, held: HeldLock, answered: Answered, now: float, timeout_seconds: float | None) -> None:
-        """Give a lock back; `answered` is called with the reply.
+        """Give a lock back; `answered` is called, once, with the reply.
 
         If the lock is lost, the reply is LOCKLOST, and from then on the clerk accepts calls again. If no server answers
         within `timeout_seconds`, the reply is UNAVAILABLE, and the clerk goes on until a server has taken UNLOCK.

@@ -1,4 +1,5 @@
-"""Several listeners to the chat over one connection. Each has its own position, and gets every line after it once."""
+"""Several listeners to the chat over one connection. Each listener has its own position in the chat, and gets every
+line after that position once."""
 
 from __future__ import annotations
 
@@ -16,12 +17,14 @@ class Listener:
 
     next: int | None
     deliver: Callable[[ChatLine], bool]
-    """Called with each line; returns whether the listener had room for the line. If it had none, the line is delivered
-    again after `Listeners.catch_up`."""
+    """Called with each line; returns whether the listener had room for the line.
+
+    If it had no room, the listener gets this line again, and those after it, once `Listeners.catch_up` is called.
+    """
     fail: Callable[[ClerkError], None]
-    """Called when no more lines will come."""
+    """Called once, with the error, when no more lines will come."""
     begun: Callable[[], None]
-    """Called when a server has accepted LISTEN, so that every line from `next` on will come."""
+    """Called each time that a server has accepted LISTEN, so that every line from `next` on will come."""
     is_behind: bool = False
     """True: the listener has refused a line for lack of room, and gets none until `Listeners.catch_up`."""
 
@@ -31,9 +34,10 @@ class Listeners:
     """The listeners of one client, which asks its server for lines from the earliest one on that a listener needs."""
 
     _ask: Callable[[int | None], None]
-    """Asks the server for lines from this number on (None: from now on). `began` is called when the server answers."""
+    """Function that asks the server for lines from a number on (None: from now on). `began` is to be called when the
+    server answers."""
     _stop: Callable[[], None]
-    """Asks the server for no more lines."""
+    """Function that asks the server for no more lines."""
     _all: list[Listener] = field(factory=list)
 
     def add(self, listener: Listener) -> None:

@@ -31,7 +31,7 @@ class TwistedClerk:
     def __init__(
         self, reactor: Any, servers: Servers, *, timeout_seconds: float | None = TIMEOUT_SECONDS, **options: Any
     ) -> None:
-        """`timeout_seconds` limits each call, except waiting for a lock; None: a call waits for ever."""
+        """`timeout_seconds` limits each call by itself, except waiting for a lock; None: a call waits for ever."""
         self._core = make_clerk_core(servers, **options)
         self._timeout = timeout_seconds
         self._driver = TwistedDriver(reactor, self._core)
@@ -109,12 +109,12 @@ class TwistedClerk:
     def range(self, first: str = "", end: str = "", *, limit: int = 1_000) -> Deferred[list[Entry]]:
         """Get at most `limit` entries, in byte order of the keys, from key `first` on to before key `end`.
 
-        If `end` is "", the range goes on to the last key.
+        If `end` is "", the range goes on to the last key. The Deferred fires with the entries.
         """
         return self.run(calls.range_(first, end, limit=limit))
 
     def keys(self, first: str = "", end: str = "", *, limit: int = 1_000) -> Deferred[list[str]]:
-        """Get the keys that `range` would give, without their values."""
+        """Get keys; the Deferred fires with the keys of the entries that `range` would give, without their values."""
         return self.run(calls.keys(first, end, limit=limit))
 
     def say(self, text: str) -> Deferred[int]:
@@ -131,7 +131,10 @@ class TwistedClerk:
         return LockContext(self, name, wait)
 
     def acquire(self, name: str, wait: float | None = None) -> Deferred[HeldLock]:
-        """Get a lock, and hold it until `release`. Fails with `LockTimeout` after `wait` seconds; None: never."""
+        """Get a lock, and hold it until `release`; the Deferred fires with the lock.
+
+        It fails with `LockTimeout` after `wait` seconds; None: never.
+        """
         granted: Deferred[HeldLock] = Deferred(lambda _granted: forget())
 
         def told(result: HeldLock | ClerkError) -> None:
@@ -143,7 +146,10 @@ class TwistedClerk:
         return granted
 
     def release(self, held: HeldLock) -> Deferred[None]:
-        """Give a lock back. The Deferred fails with `LockLost` if the lock was lost before."""
+        """Give a lock back.
+
+        The Deferred fires when that is done, and fails with `LockLost` if the lock was lost before.
+        """
         answered: Deferred[Reply] = Deferred()
         self._core.release(held, _teller(answered), self._driver.now, self._timeout)
         self._driver.act()

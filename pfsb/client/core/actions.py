@@ -37,7 +37,7 @@ Action = Connect | Send | HangUp
 
 @frozen
 class SessionEnd:
-    """The report to a program that its session was lost: its locks are free, or another session holds them."""
+    """The report to a program that its session was lost. The locks of the session are free now, or others hold them."""
 
     code: str
     """NOSESSION: the session has expired, and the client begins another one. REPLACED: another program has opened the
@@ -77,7 +77,7 @@ class Driven(Protocol):
 
 
 def send_together(actions: list[Action]) -> list[Action]:
-    """The actions with neighbouring `Send`s merged, so that they take one system call and often one packet."""
+    """Merge neighbouring `Send`s of these actions, so that they take one system call and often one packet."""
     merged: list[Action] = []
     pieces: list[bytes] = []
     for action in actions:

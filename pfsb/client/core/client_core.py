@@ -24,6 +24,7 @@ from pfsb.client.core.command_queue import CommandQueue
 from pfsb.client.core.connection import LineConnection
 from pfsb.client.core.held_locks import HeldLocks
 from pfsb.client.core.hello import Hello
+from pfsb.client.core.odd_replies import OddReply, check_event, check_reply
 from pfsb.client.core.replies import EventLine, Reply, refusal
 from pfsb.client.core.retry_policy import belongs_elsewhere, is_to_be_renumbered
 from pfsb.client.core.server_rotation import ServerRotation
@@ -67,13 +68,13 @@ class ClientCore:
     on_server: Callable[[ServerAddress], None] = _ignore
     """Called with the server's address whenever a server has accepted a connection."""
     on_session_end: Callable[[SessionEnd], None] = _ignore
-    """Called when the session is lost, before the commands that cannot go on without it are refused."""
+    """Called, once for each session that is lost, before the commands that cannot go on without it are refused."""
     dice: Random = field(factory=Random)
     index: int = 0
     """Position in `addresses` of the server that is tried first."""
 
     retries: int = field(init=False, default=0)
-    """How many times the client had to send a command again so far."""
+    """How many times, so far, the client had to send a command again."""
     stopped: bool = field(init=False, default=False)
     """True: the client has stopped for good. Its last action is a `HangUp`."""
     held_locks: HeldLocks = field(init=False, factory=HeldLocks)
@@ -112,7 +113,7 @@ class ClientCore:
     def submit(self, line: str, answered: Answered, now: float) -> Command:
         """Carry out a command line, to which the client gives a number.
 
-        `answered` is called with the reply, OK or not, perhaps before this method returns.
+        `answered` is called with the reply, OK or not, once, perhaps before this method returns.
         """
         self._now = now
         command = Command(line, answered)
@@ -168,7 +169,10 @@ class ClientCore:
         """Called by the driver when the connected server has sent these bytes."""
         self._now = now
         if self._connection is not None:
-            self._connection.receive(data)
+            try:
+                self._connection.receive(data)
+            except OddReply as error:
+                self._move_on(str(error))
 
     def lost(self, why: str, now: float) -> None:
         """Called by the driver when the connection has ended or could not be made."""
@@ -206,7 +210,7 @@ class ClientCore:
             self._probe()
 
     def take_actions(self) -> list[Action]:
-        """The actions that the driver must carry out now, in this order."""
+        """Return the actions that the driver must carry out now, in this order, and forget them."""
         actions, self._actions = self._actions, []
         return actions
 
@@ -228,7 +232,7 @@ class ClientCore:
 
     @property
     def _is_awaiting(self) -> bool:
-        """Whether the client has sent HELLO, or a command that a healthy server answers at once, and has no answer."""
+        """Whether the client waits for an answer to HELLO, or to a command that a healthy server answers at once."""
         return self._hello.under_way or self.response_timeout.expected > 0
 
     # ------------------------------------------------------------------ connections
@@ -296,6 +300,7 @@ class ClientCore:
     # ------------------------------------------------------------------ receiving
 
     def _heard_reply(self, command: Command, reply: Reply) -> None:
+        check_reply(command.verb, reply)
         if belongs_elsewhere(command, reply, self._hello):
             self._move_on(reply.line)
             return
@@ -320,6 +325,7 @@ class ClientCore:
         command.answer(reply)
 
     def _heard_event(self, event: EventLine) -> None:
+        check_event(event)
         self._chat_cursor.heard(event)
         self.on_event(event)
         if event.name == "SESSION":
@@ -334,6 +340,7 @@ class ClientCore:
             self._request(None, self._hello.line, self._heard_hello)
 
     def _heard_hello(self, reply: Reply) -> None:
+        check_reply("HELLO", reply)
         if reply.ok:
             self.response_timeout.heard(self._now)
             self._rotation.has_served()

@@ -23,7 +23,7 @@ Answered = Callable[[Reply], None]
 
 
 def verb_of(line: str) -> str:
-    """The verb of a line without a number, in upper case."""
+    """The verb, in upper case, of a line that does not begin with a number."""
     return (line.split(None, 1) or [""])[0].upper()
 
 
@@ -67,5 +67,6 @@ class Command:
         answered(reply)
 
     def hand_over(self, answered: Answered) -> None:
-        """Have the answer passed to another callback, because the first one does not wait any longer."""
+        """Have the answer passed to the callback `answered`, in place of the first one, which does not wait any
+        longer."""
         self._answered = answered

@@ -29,7 +29,10 @@ class CommandQueue:
         self._waiting.appendleft(command)
 
     def next(self) -> Command | None:
-        """The command that may be sent now; None: the queue is empty, or the window is full."""
+        """The command that may be sent now, which stays in the queue.
+
+        None: no command waits, or `window` commands are under way.
+        """
         while self._waiting and self._waiting[0].is_over:
             self._waiting.popleft()
         return self._waiting[0] if self._waiting and len(self._sent) < self.window else None

@@ -20,8 +20,8 @@ class Hello:
     """True: HELLO was sent on this connection and is unanswered."""
     next_number: int = 1
     unanswered: int = 0
-    """How many HELLOs were left unanswered on earlier connections. The servers may still order each of them, which
-    takes the session away from the present connection."""
+    """How many HELLOs were left unanswered on earlier connections. Each of them that the servers still order takes the
+    session away from the present connection."""
     _opened: int | None = None
     """The revision at which the session began; None: no session was opened yet."""
     _highest_answered: int = 0
@@ -40,7 +40,7 @@ class Hello:
         return number
 
     def answered(self, number: int) -> None:
-        """Called when an answer shows that the command with this number has run."""
+        """Called when an answer shows that the command with this number has run in the session."""
         self._highest_answered = max(self._highest_answered, number)
 
     def connection_lost(self) -> None:
@@ -51,9 +51,9 @@ class Hello:
     def was_own_hello(self) -> bool:
         """Called when another connection has taken the session: whether that may be due to a late HELLO of this client.
 
-        The client cannot tell its own late HELLO from a HELLO of another program. As long as it has an unanswered
-        HELLO, it supposes that this one has arrived late, and supposes so once for each of them. If that is wrong, the
-        client takes the session back at most so many times, and then leaves it to the other program.
+        The client cannot tell its own late HELLO from a HELLO of another program. As long as HELLOs of this client are
+        unanswered, it supposes that one of these has arrived late, once for each of them. If that is wrong, the client
+        takes the session back at most so many times, and then leaves it to the other program.
         """
         if self.unanswered:
             self.unanswered -= 1

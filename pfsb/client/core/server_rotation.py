@@ -24,7 +24,7 @@ class ServerRotation:
     last_trouble: str = field(init=False, default="no server was tried yet")
     """Why the client has left the last server, or could not reach it, as a text for people."""
     _failures: int = field(init=False, default=0)
-    """How many times the client has left a server since it last got an answer."""
+    """How many times the client has left a server since a server last answered."""
 
     @property
     def server(self) -> ServerAddress:

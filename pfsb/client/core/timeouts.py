@@ -11,7 +11,7 @@ from pfsb.client.core.command import WAITING_VERBS
 RESPONSE_SECONDS: Final = 2.0
 """How long, in seconds, a server may leave a request unanswered before the client tries another server."""
 DOUBLINGS_MAX: Final = 2
-"""Maximum number of times that the timeout is doubled."""
+"""Maximum number of times that the timeout of a client is doubled."""
 
 
 @define(eq=False)
@@ -24,10 +24,10 @@ class ResponseTimeout:
 
     seconds: float = RESPONSE_SECONDS
     expected: int = field(init=False, default=0)
-    """How many requests are under way that a healthy server answers at once."""
+    """Number of requests under way that a healthy server answers at once."""
     quiet_since: float = field(init=False, default=0.0)
-    """The time from which on the timeout runs: when the server last answered, or when the client sent a request while
-    no other was under way."""
+    """The time from which on the timeout runs. This is when the server last answered, or when the client sent HELLO, or
+    a request while no other was under way: whichever came last."""
     _doublings: int = field(init=False, default=0)
 
     @property
@@ -62,7 +62,7 @@ class ResponseTimeout:
         self.quiet_since = now
 
     def expire(self) -> float:
-        """Called when an answer is overdue: returns how long the client has waited, and doubles the timeout."""
+        """Called when an answer is overdue. Returns how many seconds the client has waited, and doubles the timeout."""
         waited = self._current_seconds
         self._doublings = min(self._doublings + 1, DOUBLINGS_MAX)
         return waited

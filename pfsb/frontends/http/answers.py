@@ -34,7 +34,8 @@ JSON_TYPE: Final = "application/json; charset=utf-8"
 
 
 class NotAllowed(BadRequest):
-    """Raised when a resource exists, but does not take the request's method; `allowed` lists those that it takes."""
+    """Raised when a resource exists, but does not take the request's method; `allowed` lists the methods that it
+    takes."""
 
     def __init__(self, allowed: str) -> None:
         super().__init__(f"this resource takes {allowed}", "METHOD")

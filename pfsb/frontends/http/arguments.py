@@ -25,7 +25,10 @@ PARAMETERS_MAX: Final = 10_000
 
 
 def path_segments(uri: bytes) -> list[str]:
-    """Split a path at its slashes and decode the parts: `/v1/kv/a%2Fb` is v1, kv, a/b. Raises `BadRequest`."""
+    """Split the path of a URI at its slashes and decode the parts: `/v1/kv/a%2Fb` gives v1, kv, a/b.
+
+    Raises `BadRequest`.
+    """
     path = uri.partition(b"?")[0]
     if not path.startswith(b"/"):
         path = b"/" + path.partition(b"://")[2].partition(b"/")[2]  # RFC 9112 3.2.2: accept a whole URI, too
@@ -79,7 +82,8 @@ class Query:
         return level
 
     def options(self, *names: str) -> list[str]:
-        """The given ones among the named parameters, in the form that the applications' commands take: `limit=10`."""
+        """Return those of the named parameters that are given, in the form that the applications' commands take:
+        `limit=10`."""
         found = [(name, self.take(name)) for name in names]
         return [f"{name}={value}" for name, value in found if value is not None]
 

@@ -111,9 +111,9 @@ class HTTPSite(http.HTTPFactory):
         self.sessions = HTTPSessions(server, clock)
         self.channels: dict[Channel, None] = {}
         self.streams: dict[Callable[[], None], None] = {}
-        """For each open stream of events, a function that ends it."""
+        """The functions that end the open streams of events, one for each stream; see `Site.streams`."""
         self.answered: Counter[tuple[str, int]] = Counter()
-        """(method, status) -> number of answers, for /metrics."""
+        """(method, status) -> number of answers given, for the resource /metrics."""
         self.connections_max = server.config.limits.connections
         self.body_bytes_max = server.config.limits.command_bytes
 

@@ -49,7 +49,8 @@ class Site(Protocol):
     iteration_end: EndOfIteration
     """Calls functions at the end of the reactor's present iteration; requests send their answers then."""
     streams: dict[Callable[[], None], None]
-    """For each open stream of events, a function that ends it (a dict for its order). A server that stops calls all."""
+    """The functions that end the open streams of events, one for each stream, as keys: a dict keeps their order. A
+    server that stops calls all of them."""
     metrics: Callable[[], bytes]
     """Function that renders the content of the resource /metrics."""
     body_bytes_max: int
@@ -175,7 +176,10 @@ class PfsbRequest(http.Request):
             self.in_session(lambda session: session.question(command, answer))
 
     def in_session(self, use: Callable[[NamedSession], None]) -> None:
-        """Call `use` with the client's session once it is open at this server. Refuse the request if opening fails."""
+        """Call `use` with the client's session, once, when it is open at this server.
+
+        Refuse the request if opening fails.
+        """
         headers = self.client_headers
         if headers.client_id is None:
             raise BadRequest("locks and sessions belong to a client that has a name: send Pfsb-Client: alice")
@@ -199,7 +203,10 @@ class PfsbRequest(http.Request):
         self.site.sessions.enter(headers.client_id, headers.ttl_seconds, ready, refused)
 
     def answer_with(self, shape: Shape = done_content) -> Answer:
-        """Make the call-back that takes the result of a command, once, and answers this request with it."""
+        """Make the call-back that takes the result of a command, once, and answers this request with it.
+
+        `shape` makes the content of the answer if the command was not refused.
+        """
 
         def answer(result: Result) -> None:
             if isinstance(result, Refused):
@@ -260,7 +267,7 @@ class PfsbRequest(http.Request):
             self.in_session(lambda session: session.ask(command, answer))
 
     def _when_seen(self, use: Callable[[], None]) -> None:
-        """Call `use` once this server has executed the revision that the client has seen, perhaps at another server.
+        """Call `use`, once, when this server has executed the revision that the client has seen, perhaps elsewhere.
 
         The request is refused if that takes longer than `request_seconds`.
         """

@@ -10,7 +10,7 @@ from pfsb.frontends.http import chat, key_value, locks, server_info
 from pfsb.frontends.http.answers import NotAllowed
 
 Handler = Callable[..., None]
-"""Function that handles a request. It takes the request, and the part of the path that stands for a name in braces."""
+"""Function that handles a request. It takes the request, and the texts that stand in the path for names in braces."""
 
 ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     "/": {"GET": server_info.get_page},

@@ -28,7 +28,8 @@ Each session has at most one bundle under way. This number of sessions is enough
 """
 
 Granted = Callable[[str, int], None]
-"""Call-back for a lock that was granted to a session: takes the name and the token of the lock."""
+"""Call-back of a stream of events, called for each lock that its client's session is granted: takes the name and the
+token of the lock."""
 
 
 def ask(server: Server, connection: ClientConnection, command: Command, answer: Answer) -> None:
@@ -59,7 +60,7 @@ class AnonymousSession:
     over: bool = False
 
     def counted(self, answer: Answer) -> Answer:
-        """Wrap `answer` for a request of this session, so that unanswered requests are counted.
+        """Return a call-back that passes a result on to `answer`; until then its request counts as unanswered.
 
         A session that is over lets go of its connection after the last answer.
         """
@@ -123,7 +124,7 @@ class NamedSession:
     resumed: bool = field(init=False, default=False)
     """True if HELLO found the session alive, so that its locks are still held; False if HELLO made a new session."""
     _is_new_here: bool = field(init=False, default=True)
-    """True until the requests that wait for HELLO have begun to use the session."""
+    """True until the requests that have waited for HELLO begin to use the session."""
     _connection: ClientConnection = field(init=False)
     highest: int = field(init=False, default=0)
     """The highest command number that has been used in the session."""
@@ -143,9 +144,9 @@ class NamedSession:
             self._opened(refusal(error))
 
     def enter(self, ready: Callable[[NamedSession], None], refused: Answer) -> None:
-        """Call `ready(session)` once the session is open, or else `refused(Refused)`.
+        """Call `ready(session)` when the session is open, or `refused(Refused)` if opening fails: one of them, once.
 
-        After `ready` the caller must call `leave`, once.
+        The call may come before this method returns. After `ready` the caller must call `leave`, once.
         """
         self._users += 1
         if self._idle is not None:
@@ -218,7 +219,7 @@ class NamedSession:
             answer(refusal(error))
 
     def _noting(self, answer: Answer) -> Answer:
-        """Wrap `answer`, so that the client's streams of events, too, tell it which lock it was granted.
+        """Return a call-back that passes a result on to `answer`, and tells the client's streams of a granted lock.
 
         The request that asked for the lock may be gone by then.
         """
@@ -300,7 +301,7 @@ class HTTPSessions:
         return len(self._named)
 
     def enter(self, client_id: str, ttl_seconds: int, ready: Callable[[NamedSession], None], refused: Answer) -> None:
-        """Call `ready(session)` when the client's session is open at this server, or else `refused(Refused)`."""
+        """Call `ready(session)` when the client's session is open at this server, or else `refused(Refused)`: once."""
         session = self._named.get(client_id)
         if session is None:
             if self.server.local_clients.draining:

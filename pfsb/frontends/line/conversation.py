@@ -54,7 +54,8 @@ class _Pipelined:
     """The commands of consecutive requests, which are submitted together."""
 
     is_local: bool = False
-    """True for questions to this server's own state; False for commands, and for questions that the log orders."""
+    """True for questions to this server's own state; False for commands, and for questions that are put to the
+    cluster."""
     tags: list[Any] = field(factory=list)
     commands: list[Command] = field(factory=list)
     characters: int = 0
@@ -86,7 +87,8 @@ class Conversation:
     ) -> None:
         """`has_numbers` is True if the tag of a request is its command number or None, False if there are no numbers.
 
-        `on_session_end` is called with the reason when the session was taken over or has expired.
+        `on_session_end` is called, once for each session of the client that is taken over or expires, with a refusal
+        that tells the reason.
         """
         self._server = server
         self._local_clients = server.local_clients
@@ -99,7 +101,8 @@ class Conversation:
         self._session_is_used = False
         self._session_end: Refused | None = None
         self._hello_refusal: Refused | None = None
-        """The answer to all commands after a refused HELLO, until the next HELLO; None otherwise."""
+        """The answer to all commands after a refused HELLO, until the next HELLO; None if the last HELLO was not
+        refused."""
         self._session: ClientConnection | None = self._connect()
         self._subscriptions = Subscriptions(server, replies)
         self._server_queries = ServerQueries(server, verbs.descriptions)
@@ -129,7 +132,10 @@ class Conversation:
         return len(self._pipelined.commands)
 
     def handle_request(self, request: Request) -> None:
-        """Handles a request, or collects it for `submit_pipelined`. If this raises, the caller sends a refusal."""
+        """Handles a request, or collects it for `submit_pipelined`.
+
+        If this raises an exception, the caller must answer the request with a refusal.
+        """
         verb = request.verb
         description = self._submitted_verbs.get(verb)
         if description is not None:
@@ -206,7 +212,10 @@ class Conversation:
         pipelined.characters += characters
 
     def _submit_together(self, tags: list[Any], commands: list[Command]) -> bool:
-        """Submits the commands together. Returns False, without any effect, if the caller must submit each alone."""
+        """Submits the commands together.
+
+        Returns False, without any effect, if the caller must submit each by itself.
+        """
         if self._hello_refusal is not None:
             return False
         assert self._session is not None

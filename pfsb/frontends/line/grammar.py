@@ -81,7 +81,8 @@ class Request:
 
 
 def parse(line: bytes) -> Request:
-    """The request in one line without its end. Raises `BadLine` with a sentence that tells what would be right."""
+    """The request in one line, which is given without its line end. Raises `BadLine` with a sentence that tells what
+    would be right."""
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
@@ -218,7 +219,7 @@ def _quoted_arguments(rest: str) -> list[str]:
 
 
 def _literal(text: str, start: int) -> tuple[Quoted, int]:
-    """The JSON string that begins with the quote at `start`, and where it ends."""
+    """Read the JSON string that begins with the quote at `start`; returns its value, and the position after its end."""
     try:
         value, end = _JSON.raw_decode(text, start)
         value.encode()
@@ -236,7 +237,7 @@ def _literal(text: str, start: int) -> tuple[Quoted, int]:
 
 
 def _literal_or_none(text: str) -> tuple[Quoted | None, int]:
-    """(value, length) if the whole of a free text is one JSON string; (None, ...) if it is not.
+    """Pair for a free text: (its value, its length) if the whole of it is one JSON string, else (None, any number).
 
     Free text may begin with a quote without being a JSON string, as in: "yes" she said. Raises `BadRequest` for a
     string with half of a surrogate pair.

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pfsb.server import Server
 
 Handler = Callable[[Request, Answer], None]
-"""Function that handles a request: it gives the result to the call-back `Answer`, or raises `BadRequest`."""
+"""Function that handles a request about the server: it gives the result to the call-back `Answer`, once, at any time,
+or raises `BadRequest`."""
 
 
 class ServerQueries:

@@ -25,7 +25,7 @@ class Subscriptions:
     def begin(self, verb: str, first: int, answer: Answer) -> None:
         """Subscribes to the event log of `verb` from event number `first` on; 0 stands for the next event to come.
 
-        Ends a former subscription to the same log.
+        Ends a former subscription of this client to the same log, and answers the LISTEN.
         """
         self.end(verb)
         if first:

@@ -115,7 +115,7 @@ def _mset(args: Sequence[str], client: Client) -> TranslatedCommand:
 
 
 def _step(sign: int) -> Translate:
-    """The translation of INCR and INCRBY (`sign` is 1), or of DECR and DECRBY (-1)."""
+    """Make the translation of INCR and INCRBY (`sign` is 1), or of DECR and DECRBY (-1)."""
 
     def translate(args: Sequence[str], client: Client) -> TranslatedCommand:
         key, *steps = args
@@ -156,7 +156,7 @@ def _scan(args: Sequence[str], client: Client) -> TranslatedCommand:
 
 
 def _lock(verb: str) -> Translate:
-    """The translation of LOCK or TRYLOCK, whose arguments are a name, and options as in the line protocol."""
+    """Make the translation of LOCK or TRYLOCK, whose arguments are a name, and options as in the line protocol."""
 
     def translate(args: Sequence[str], client: Client) -> TranslatedCommand:
         return TranslatedCommand(verb, (Quoted(args[0]), *args[1:]), replies.integer_field("token"))

@@ -1,4 +1,4 @@
-"""ConnectionCommands: the commands of Redis about the connection and the server, which are answered at once."""
+"""ConnectionCommands: the commands of Redis about the connection and the server, which the front end answers itself."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ OWN: Final[dict[str, RedisCommand]] = {
     "SELECT": RedisCommand(2, "There is one database, 0.", keys=(0, 0, 0)),
     "QUIT": RedisCommand(-1, "End the connection.", keys=(0, 0, 0)),
 }
+"""Name -> each command of Redis that this front end answers itself and at once, without a session or the log."""
 COMMANDS: Final[Mapping[str, RedisCommand]] = {**TRANSLATED, **OWN}
+"""Name -> each command of Redis that is known here: those that become commands of the line protocol, and `OWN`."""
 _SHOWN: Final = ("cluster", "server", "state", "view", "leader", "aru", "revision")
 """Names of the fields of STATUS that INFO shows, too."""
 _CONFIG: Final = {"save": "", "appendonly": "yes"}
@@ -41,7 +43,8 @@ _CONFIG: Final = {"save": "", "appendonly": "yes"}
 
 
 class ConnectionCommands:
-    """Answers the commands of one connection in `OWN`, and holds the connection's name and dialect (RESP 2 or 3)."""
+    """Answers the commands in `OWN` for one connection, and holds the name and the dialect (RESP 2 or 3) of this
+    connection."""
 
     def __init__(self, server: Server, number: int) -> None:
         self._server = server

@@ -32,7 +32,7 @@ class TooLarge:
 
 @frozen
 class Malformed:
-    """Bytes that are no command. It is unknown where the next command begins, so the parser gives no more items."""
+    """Bytes that are no command. It is unknown where the next command begins, so the parser gives nothing after it."""
 
     text: str
 
@@ -101,7 +101,7 @@ class CommandParser:
             position = next_position
 
     def _command(self, data: bytes, position: int) -> int:
-        """Reads `*COUNT` at `position`. Returns where it ends, or sets `_missing` if it is incomplete.
+        """Reads `*COUNT` at `position`. Returns the position after it, or sets `_missing` if it is incomplete.
 
         Empty arrays and lines are skipped, as in Redis.
         """
@@ -115,7 +115,10 @@ class CommandParser:
         return next_position
 
     def _argument(self, data: bytes, position: int) -> int:
-        """Reads `$LENGTH` at `position`, and the argument. Returns the end, or sets `_missing` if it is incomplete."""
+        """Reads `$LENGTH` at `position`, and the argument.
+
+        Returns the position after it, or sets `_missing` if it is incomplete.
+        """
         length, start = self._header(data, position, b"$")
         if self._missing:
             return start

@@ -26,7 +26,8 @@ from pfsb.support.spelling import nearest
 
 @define(eq=False)
 class RespReplyQueue(ReplyQueue):
-    """A `ReplyQueue` without places out of order: a reply of Redis has no number that tells which request it is for."""
+    """A `ReplyQueue` in which each reply comes in the order of the requests: a reply of Redis has no number that tells
+    which request it is for."""
 
     blocked: bool = field(init=False, default=False)
     """True while a LOCK has no answer. As in Redis, no command behind a blocking one is handled meanwhile."""
@@ -68,7 +69,8 @@ class RespConversation:
     """
 
     def __init__(self, factory: RespFactory, replies: RespReplyQueue, on_session_end: Callable[[], None]) -> None:
-        """`on_session_end` is called when the client's session has ended: the caller must then end the connection."""
+        """`on_session_end` is called, once, when the client's session has ended: the caller must then end the
+        connection."""
         self.conversation = Conversation(
             factory.server, factory.verbs, replies, self._end_with_session, has_numbers=False
         )
@@ -160,7 +162,8 @@ class RespProtocol(StreamProtocol):
         return self._resp_replies.blocked or super()._must_wait(conversation)
 
     def _may_read(self, conversation: IConversation) -> bool:
-        """True if the connection is to be read: even while a LOCK waits, until a window of requests has come.
+        """True if the connection is to be read: even while a LOCK waits, until `session_window` requests wait behind
+        it.
 
         A LOCK may wait for hours, and only a server that reads the connection notices that the client is gone.
         """

@@ -47,7 +47,7 @@ def array(items: Sequence[bytes]) -> bytes:
 
 
 def constant(data: bytes) -> Form:
-    """The form of a reply that does not depend on the result."""
+    """Make the form of a reply that is `data`, whatever the result is."""
     return lambda _: data
 
 
@@ -56,7 +56,7 @@ def ok(result: Result) -> bytes:
 
 
 def integer_field(name: str) -> Form:
-    """The form of a reply that is the number in one field of the result."""
+    """Make the form of a reply that is the number in one field of the result."""
 
     def form(result: Result) -> bytes:
         return error(result) if isinstance(result, Refused) else integer(int(_field(result, name)))
@@ -72,7 +72,10 @@ def length(result: Result) -> bytes:
 
 
 def set_if_absent(done: bytes, otherwise: bytes) -> Form:
-    """The form for SET NX and SETNX: `done` if a CAS from nil has set the key, `otherwise` if the key existed."""
+    """Make the form for SET NX and SETNX.
+
+    The reply is `done` if a CAS from nil has set the key, `otherwise` if the key existed.
+    """
 
     def form(result: Result) -> bytes:
         if isinstance(result, Done):
@@ -83,7 +86,10 @@ def set_if_absent(done: bytes, otherwise: bytes) -> Form:
 
 
 def how_many_of(keys: Sequence[str]) -> Form:
-    """The form for EXISTS: how many of the keys are in the result's rows. A key that is named twice counts twice."""
+    """Make the form for EXISTS: the reply is how many of `keys` are in the result's rows.
+
+    A key that is named twice counts twice.
+    """
 
     def form(result: Result) -> bytes:
         if isinstance(result, Refused):
@@ -105,7 +111,10 @@ def keys(result: Result) -> bytes | Iterator[bytes]:
 
 
 def page_of_keys(cursor_to: Callable[[str], int]) -> Form:
-    """The form for SCAN: the cursor of the next page, or 0 after the last page, and the keys of this page."""
+    """Make the form for SCAN: the reply is the cursor of the next page, or 0 after the last page, and this page's keys.
+
+    `cursor_to` makes a cursor for the first key of the next page.
+    """
 
     def form(result: Result) -> bytes | Iterator[bytes]:
         if isinstance(result, Refused):
@@ -131,7 +140,7 @@ class Dialect:
         return self.nil if result.code == "NOTFOUND" else error(result)
 
     def values_of(self, keys: Sequence[str]) -> Form:
-        """The form for MGET: a value or nil for each key, in the order of `keys`."""
+        """Make the form for MGET: the reply is a value or nil for each key, in the order of `keys`."""
 
         def form(result: Result) -> bytes | Iterator[bytes]:
             if isinstance(result, Refused):

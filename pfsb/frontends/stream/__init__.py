@@ -13,8 +13,8 @@ conversation, and a `Render` function turns a result into bytes.
   iteration, with one timer for all connections.
 - `admission`: AdmissionControl limits the requests under way of all connections, and lets connections take turns.
 
-Memory is bounded: a connection holds one read of the transport, one window of requests, one slice of a reply, and the
-output that the transport has not written yet; while that is too much, the transport asks for a pause.
+Memory is bounded: a connection holds one read of the transport, `session_window` requests, one slice of a reply, and
+the output that the transport has not written yet; while that is too much, the transport asks for a pause.
 
 Order: a request takes its place in the queue when it is handled, and the reply at the head of the queue is written
 first. Only a LOCK of the line protocol has a place out of order: its reply comes when the LOCK is answered, and replies

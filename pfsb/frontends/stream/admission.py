@@ -29,8 +29,9 @@ class AdmissionControl:
     """Limits the requests under way of all connections together to about `requests_max`.
 
     Beyond that, connections are not read; they wait in a queue until they are admitted. An admitted connection handles
-    a whole window of requests, since few large bundles are several times cheaper than many small ones. No connection
-    waits for ever, since each request that is counted is answered or refused within `request_seconds`.
+    requests until `session_window` of them are under way, since few large bundles are several times cheaper than many
+    small ones. No connection waits for ever, since each request that is counted is answered or refused within
+    `request_seconds`.
     """
 
     _iteration_end: EndOfIteration
@@ -43,7 +44,10 @@ class AdmissionControl:
     _admission_is_due: bool = field(init=False, default=False)
 
     def wait(self, member: Member) -> None:
-        """Puts a connection into the queue; it must not handle further requests until its `on_admitted` is called."""
+        """Puts a connection into the queue.
+
+        The connection must handle no further requests until its `on_admitted` is called.
+        """
         self._queue[member] = None
         self._update()
 
@@ -56,7 +60,7 @@ class AdmissionControl:
         self._update()
 
     def forget(self, member: Member) -> None:
-        """Takes a connection that is gone out of the queue."""
+        """Removes a connection that has ended from the queue."""
         self._queue.pop(member, None)
         self._update()
 

@@ -78,7 +78,7 @@ class _ReplyPlace:
     _queue: ReplyQueue
     tags: Sequence[Tag]
     handle: Callable[[Answer], None] | None = None
-    """Function to be called once all earlier requests are answered; None if there is none, or it was called."""
+    """Function to be called once, when all earlier requests are answered; None if there is none, or it was called."""
     results: Sequence[Result] | None = None
     out_of_order: bool = False
 
@@ -122,33 +122,41 @@ class ReplyQueue:
 
     @property
     def in_order(self) -> int:
-        """The number of requests without a reply, except requests with a place out of order."""
+        """The number of requests that have no reply yet, not counting those whose reply may come out of order
+        (`place_waiting`)."""
         return self._in_order
 
     @property
     def outstanding(self) -> int:
-        """The number of all requests without a reply."""
+        """The number of all requests that have no reply yet."""
         return self._in_order + len(self._waiting)
 
     def place(self, tag: Tag) -> Answer:
-        """Takes the next place for a request. Returns the function to call with its result, at any time."""
+        """Takes the next place for a request. Returns the function to call with its result, once, at any time."""
         return self._append(_ReplyPlace(self, (tag,))).answer
 
     def place_all(self, tags: Sequence[Tag]) -> AnswerAll:
-        """Takes the next places, for requests that are answered together. Returns the function to call with results."""
+        """Takes the next places, for requests that are answered together.
+
+        Returns the function to call, once, with a sequence of their results in the order of `tags`.
+        """
         return self._append(_ReplyPlace(self, tags)).answer_all
 
     def place_waiting(self, tag: Tag) -> Answer:
-        """Makes a place out of order: its reply is written when its answer comes, and no other reply waits for it.
+        """Makes a place for a request whose reply may come out of order: the reply is written when the answer comes,
+        and no other reply waits for it.
 
-        Returns the function to call with the result.
+        Returns the function to call, once, with the result.
         """
         place = _ReplyPlace(self, (tag,), out_of_order=True)
         self._waiting.add(place)
         return place.answer
 
     def handle_when_first(self, tag: Tag, handle: Callable[[Answer], None]) -> None:
-        """Takes the next place, and calls `handle(answer)` once all earlier requests are answered: perhaps at once."""
+        """Takes the next place, and calls `handle(answer)`, once, when all earlier requests are answered.
+
+        That may be before this method returns. `answer` is the function to call with the result.
+        """
         self._append(_ReplyPlace(self, (tag,), handle))
         if len(self._places) == 1:
             self._advance()
@@ -193,7 +201,8 @@ class ReplyQueue:
             self._slice_soon()
 
     def refuse_out_of_order(self, result: Refused) -> None:
-        """Answers all requests that have a place out of order with `result`, in the order of their tags.
+        """Answers with `result` all requests whose reply may come out of order (`place_waiting`), in the order of their
+        tags.
 
         Called when their session is left: they would get no answer any more.
         """

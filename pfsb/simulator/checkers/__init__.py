@@ -6,11 +6,12 @@ contradiction. Checkers read the simulated disks, and never change anything. The
 its decisions.
 
 * `violation`: the exception, and `Findings`, which keeps the first exception until the clock's present event is over.
-* `cluster_checker`: S1, S2 and S3 (section 3 of the paper), answers, and `ClusterChecker`, which calls the checkers of
-  messages, durability and updates.
-* `message_checker`: each view has one leader, each view and slot one proposal, and advertised numbers never fall.
+* `cluster_checker`: S1, S2 and S3 (section 3 of the paper); that an answered update ran in one slot only, which a
+  majority has on disk; and `ClusterChecker`, which calls these checks and those of messages, durability and updates.
+* `message_checker`: each view has one leader, each slot one proposal in each view, and no restart lowers the
+  view or the Local_Aru that a server tells others.
 * `durability_checker`: no message leaves before the records that it relies on are on disk.
-* `update_checker`: updates are bound to one slot in each view, and relayed once.
+* `update_checker`: in each view an update is bound to one slot only, and each server relays it once.
 * `session_checker`: each command runs once, and its answers are the result of that execution.
 * `lock_checker`: a lock has one holder, its tokens grow, and the session that has waited longest gets it.
 

@@ -86,7 +86,7 @@ class ExecutionChecker:
 
 @define
 class AnswerChecker:
-    """Checks that an answered update keeps its slot: every later answer for it must give the same slot.
+    """Checks that all answers to one update name the same slot, the one in which the update ran.
 
     `ClusterChecker.answered` checks that the slot is on the disks of a majority, so that it survives every crash
     (docs/architecture.rst).
@@ -102,15 +102,16 @@ class AnswerChecker:
 
 @define
 class ClusterChecker:
-    """All checkers of the protocol for one cluster, which reports messages, executions and answers to this object.
+    """All checkers of the protocol for one cluster, which reports its messages, executions and answers here.
 
-    `digest(server_id, seq)` returns a server's digest of all slots up to `seq`; None if the server no longer keeps it.
+    `digest(server_id, seq)` is called for a server's digest of all slots up to `seq`; it returns None if the server no
+    longer keeps that digest.
     """
 
     disks: dict[int, MemoryDisk]
     digest: Callable[[int, int], bytes | None]
     horizon_slots: int = 100_000
-    """Number of slots within which a leader must not bind an update to a second slot.
+    """In one view, a leader must not bind an update to two slots that are at most this number of slots apart.
 
     Equal to `horizon_slots` of the servers' settings.
     """
@@ -161,7 +162,7 @@ class ClusterChecker:
         require(seq in self.execution.values, f"{identity} was answered with slot {seq}, which no server has executed")
         value = self.execution.values[seq][1]
         require(identity in [row[:2] for row in value], f"{identity} was answered with slot {seq}, which holds {value}")
-        holders = [i for i, disk in self.disks.items() if seq in disk.contents.slots]
+        holders = [i for i, disk in self.disks.items() if disk.has(seq)]
         require(2 * len(holders) > len(self.disks), f"slot {seq} is answered, and only on the disks of {holders}")
 
     def all_equal(self, server_ids: Sequence[int]) -> bool:

@@ -68,7 +68,7 @@ class DurabilityChecker:
         """Require that a majority of disks holds this batch in this slot.
 
         The check can be made at any time after the batch was chosen, since every later record of the slot holds the
-        same batch. `why` says how the checker knows that the batch is chosen.
+        same batch. `why` says, in the text of a violation, how the checker knows that the batch is chosen.
         """
         holders = sum(self._holds(disk, seq, batch.data) for disk in self.disks.values())
         require(2 * holders > len(self.disks), f"slot {seq}: {holders} disks hold what was chosen ({why})")
@@ -79,7 +79,7 @@ class DurabilityChecker:
         require(installed >= view, f"server {server_id} has view {installed} on disk, but sends {message}")
 
     def _accepted(self, server_id: int, view: int, seq: int, digest: bytes) -> None:
-        """Require that an ACCEPT of this server for the slot is on its disk, or not needed there (G18).
+        """Require that the disk of a server holds what an ACCEPT that it sends relies on, if anything is needed (G18).
 
         The disk must hold the slot as ordered, with the batch that the ACCEPT names and this view (Departure 34), or
         with a proposal of a later view. The same batch with an earlier view is not enough for a vote in this view:
@@ -128,7 +128,9 @@ class DurabilityChecker:
         return aru
 
     def _is_chosen(self, seq: int) -> bool:
-        """Whether a majority of disks holds the same batch for this slot."""
+        """Whether a majority of disks holds the same batch for this slot, or held it until all servers had it."""
+        if any(seq <= disk.forgotten for disk in self.disks.values()):
+            return True
         batches = [disk.contents.slots[seq].batch.data for disk in self.disks.values() if seq in disk.contents.slots]
         return any(2 * batches.count(data) > len(self.disks) for data in batches)
 
@@ -138,4 +140,4 @@ class DurabilityChecker:
     @staticmethod
     def _holds(disk: MemoryDisk, seq: int, data: bytes) -> bool:
         slot = disk.contents.slots.get(seq)
-        return slot is not None and slot.batch.data == data
+        return seq <= disk.forgotten or (slot is not None and slot.batch.data == data)

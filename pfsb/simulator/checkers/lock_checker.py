@@ -50,7 +50,8 @@ class LockChecker:
     timeouts: int = 0
 
     def begins(self, time_ms: int) -> None:
-        """Check, before a command runs, that each LOCK whose time limit has passed has been answered."""
+        """Check, before a command runs at the state machine's time `time_ms`, that no LOCK waits beyond its time
+        limit."""
         for name, lock in self.locks.items():
             late = [ticket for ticket in lock.queue if lock.deadlines.get(ticket, time_ms + 1) <= time_ms]
             _require(not late, f"their time has come, and they wait for lock {name} still: {late}")
@@ -63,7 +64,7 @@ class LockChecker:
         completed: Sequence[tuple[Ticket, Result]],
         time_ms: int = 0,
     ) -> None:
-        """Check a command that ran, and the LOCKs that waited until this command completed them (`completed`)."""
+        """Check a command that ran, and `completed`: the LOCKs that had waited until it ran, with their results."""
         lock = self.locks.setdefault(command[1], _CheckedLock())
         match command[0], result:
             case "UNLOCK", Done():
@@ -137,9 +138,9 @@ def _require(condition: bool, text: str) -> None:
 @implementer(IContext)
 @define
 class _WatchedContext:
-    """The context that the lock application gets: it records completed commands, and passes all calls on.
+    """Stands between the lock application and the `IContext` through which the sessions serve it.
 
-    The calls go to the context of the sessions, which the application would get without this class.
+    It records the waiting commands that the application completes, and passes all calls on to that context.
     """
 
     _inner: IContext

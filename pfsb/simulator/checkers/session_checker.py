@@ -1,8 +1,8 @@
 """Sessions: a command runs exactly once, and has the same answer every time (docs/internals/sessions.rst).
 
-Simulated clients report the commands that they send and the answers that they get; the sessions of each server report
-the commands that ran, with their results. A command counts as run from the moment when the durability gate lets out
-the effects of its slot.
+Simulated connections report each command when it reaches a server, and each answer when it leaves the server; the
+sessions of each server report the commands that ran, with their results. A command counts as run from the moment when
+the durability gate lets out the effects of its slot.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from pfsb.storage.memory import MemoryDisk
 REFUSED_BY_LOCAL_CLIENTS = frozenset(
     {"BADREQUEST", "NOSESSION", "REPLACED", "BUSY", "UNAVAILABLE", "SHUTDOWN", "DIVERGED"}
 )
-"""Codes of refusals that are not the result of running the command: only `fate` says whether the command ran."""
+"""Codes of refusals by `LocalClients`, the part of a server to which clients are connected.
+
+Such a refusal is not the result of running the command; only its `fate` says whether the command has run.
+"""
 
 
 @define
@@ -55,7 +58,7 @@ class Slot:
 
 @define
 class Asked:
-    """A numbered command of one client, and how often the client has sent it."""
+    """A numbered command of one client, and how often it has reached a server."""
 
     command: Command
     times: int = 0
@@ -95,7 +98,7 @@ class SessionChecker:
             self.marks["asked again for what had run"] += 1
 
     def answered(self, ticket: Ticket, result: Result) -> None:
-        """Check the answer to a command, at the moment when its client gets the answer."""
+        """Check the answer to a command, at the moment when the answer leaves the server."""
         slot, known = self.results.get(ticket, (0, None))
         if known is not None and known == result:
             self._is_durable(ticket, slot)
@@ -116,8 +119,8 @@ class SessionChecker:
     def opened(self, client_id: str, last: int, resumed: bool, answered: int) -> None:
         """Check the answer to HELLO: a resumed session must know every command that was answered before HELLO.
 
-        `last` is the last number in the answer; `answered` is the highest number that was answered when the client sent
-        HELLO.
+        `last` is the field of that name in the answer: the highest command number that the session has run. `answered`
+        is the highest command number that was answered when HELLO reached the server.
         """
         if resumed and last < answered:
             raise Violation(f"{client_id} was answered up to {answered}, and its session goes on from {last}")
@@ -129,7 +132,7 @@ class SessionChecker:
             raise Violation(f"{ticket} is told {result}, but it ran in slot {self.results[ticket][0]}")
 
     def _is_durable(self, ticket: Ticket, seq: int) -> None:
-        holders = [i for i, disk in self.disks.items() if seq in disk.contents.slots]
+        holders = [i for i, disk in self.disks.items() if disk.has(seq)]
         if 2 * len(holders) <= len(self.disks):
             raise Violation(f"{ticket} is answered from slot {seq}, which is only on the disks of {holders}")
 
@@ -228,7 +231,8 @@ class WatchedSessions:
         return found
 
     def _watch_commands(self) -> None:
-        """Wrap two methods of the sessions, which run a command and complete a PENDING one, to record both here."""
+        """Wrap the method of the sessions that runs a command, and the one that completes a PENDING command, to record
+        what they do."""
         machine = self._machine
         execute, complete = machine._execute, machine.complete
 

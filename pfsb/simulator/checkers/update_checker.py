@@ -17,9 +17,11 @@ Identity = tuple[str, int]
 """The name of an update: (client_id, timestamp)."""
 
 COPIES_OF_A_FRAME_MAX = 4
-"""Maximum number of copies of one frame that a receiver is taken to get from the simulated network.
+"""A server may relay an update at most this many times for each copy that the update's own server has sent to it.
 
-The network sends a frame off at most three times: the frame, a duplicate, and an echo, which is a late copy.
+The simulated network delivers a frame at most three times: the frame, a duplicate, and an echo, which is a late copy.
+The bound leaves room for one more. It therefore shows that an update is relayed again and again, not each relay too
+many.
 """
 
 

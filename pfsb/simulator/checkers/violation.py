@@ -34,7 +34,7 @@ class Findings:
     _first: Failure | None = None
 
     def note(self, check: Callable[..., None], *args: object) -> None:
-        """Run a check. If it raises an AssertionError (a `Violation` is one), keep that for `raise_first`."""
+        """Call `check(*args)`. If it raises an AssertionError (a `Violation` is one), keep that for `raise_first`."""
         try:
             check(*args)
         except AssertionError:

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 EVENTS_AT_ONE_TIME_MAX = 1_000_000
-"""Maximum number of calls that run at one instant. More of them are taken for a loop that never ends."""
+"""Maximum number of calls that run at one instant. If there are more, they are taken for a loop that never ends."""
 
 
 @implementer(IDelayedCall)
@@ -66,9 +66,9 @@ class SimulatedCall:
         return self._time, self.number
 
     def is_stale(self, number: int) -> bool:
-        """Whether the heap's entry `number` of this call must be dropped. Called by the clock.
+        """Whether the entry of this call with this number must be dropped from the heap. Called by the clock.
 
-        The call was cancelled or rescheduled since, or its server has ended.
+        It must if the call was cancelled or rescheduled since, or if its server has ended.
         """
         return self._cancelled or self.number != number or self._server_clock.closed
 
@@ -114,7 +114,7 @@ class ServerClock:
     closed: bool = False
     calls: set[SimulatedCall] = field(factory=set)
     _due: list[tuple[int, SimulatedCall]] = field(factory=list)
-    """(entry number, call) of each call that came due during the pause, in the order of their times."""
+    """(number of the entry in the clock's heap, call) of each call whose time came during the pause, in that order."""
 
     @_began.default
     def _begins_now(self) -> float:
@@ -124,7 +124,7 @@ class ServerClock:
         return self.local(self.clock.seconds())
 
     def local(self, time: float) -> float:
-        """The time that this server's clock shows at a time of the simulation."""
+        """The time that this server's clock shows when the simulation's clock shows `time`."""
         if self.rate == 1.0 and not self.offset:
             return time
         return self._began + self.offset + (time - self._began) * self.rate
@@ -188,7 +188,7 @@ class SimulatedClock:
         return ServerClock(self, "the simulation")
 
     def server_clock(self, name: str, rate: float = 1.0, offset: float = 0.0) -> ServerClock:
-        """Make the clock of one more server."""
+        """Make the clock of an incarnation of a server that starts now."""
         return ServerClock(self, name, rate, offset)
 
     def seconds(self) -> float:
@@ -206,13 +206,16 @@ class SimulatedClock:
         return sorted(waiting, key=SimulatedCall.order)
 
     def put(self, call: SimulatedCall, time: float) -> None:
-        """Schedule or reschedule a call. An older entry of the call stays in the heap, and is dropped at its time."""
+        """Schedule or reschedule a call for a time of the simulation.
+
+        An older entry of the call stays in the heap, and is dropped when its time comes.
+        """
         self._numbers += 1
         call.stands_at(time, self._numbers)
         heappush(self._heap, (time, self._numbers, call))
 
     def step(self) -> bool:
-        """Run the next call, at its time. False if no call waits."""
+        """Let time pass until the next call is due, and run it. Returns False if no call waits."""
         call = self._next(float("inf"))
         if call is None:
             return False
@@ -220,7 +223,10 @@ class SimulatedClock:
         return True
 
     def step_until(self, time: float) -> bool:
-        """Run the next call that is due by `time`. If there is none, let time pass until then and return False."""
+        """If a call is due by `time`, run the first such call and return True.
+
+        Otherwise let time pass until `time`, and return False.
+        """
         call = self._next(time)
         if call is None:
             self._now = max(self._now, time)

@@ -34,9 +34,9 @@ from pfsb.simulator.cluster.transport import SimulatedTransport
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
 SHARES_WRITTEN_AT_ONCE = (0.0, 0.0, 0.9)
-"""Shares of the writes to a quick disk that are on disk before `MemoryStorage.sync` returns, so within their turn.
+"""Values for the share of a quick disk's writes that end at once, before `MemoryStorage.sync` returns.
 
-Each incarnation of a server draws one of these shares.
+Each incarnation of a server draws one of these values. A write that ends at once ends within the turn that began it.
 """
 QUICK_SECONDS_MAX = 0.002
 """Maximum time, in seconds, that a write takes on a disk that counts as quick."""
@@ -57,11 +57,15 @@ class SimulatedCluster:
         trace: Trace | None = None,
         tracer: Callable[[int], ITracer] | None = None,
         start: bool = True,
+        has_disks: bool = True,
     ) -> None:
-        """`build` makes a `SimulatedProcess` for each incarnation of a server.
+        """`build` is called at each start of a server, and makes its `SimulatedProcess`.
 
-        `patch` may change this process before it starts. `trace` is called with every event of the cluster as a dict;
-        `tracer` makes a tracer for the events of one server.
+        Without `has_disks` the servers run with `storage: memory`, and none of them can be started again.
+
+        `patch` is called with this process, and may change it before it starts. `trace` is called with every event of
+        the cluster as a dict. `tracer` is called with a server's id at each of its starts, and makes a tracer for the
+        events of that server.
         """
         self.seed = seed
         self.ids = tuple(range(servers))
@@ -74,7 +78,10 @@ class SimulatedCluster:
         disks = {i: server.disk for i, server in self.servers.items()}
         self.checks = ClusterChecker(disks, self._digest, self.settings.horizon_slots)
         self.amnesiacs: set[int] = set()
-        """Servers that have lost their disk. The checkers ignore their messages: no server may rely on these."""
+        """Ids of the servers whose disk was lost and not given back.
+
+        The checkers ignore the messages of these servers, since no other server may rely on them.
+        """
         self.slipped: set[int] = set()
         """Servers that have executed something otherwise than the others, in their present incarnation (`slip`)."""
         self.network.observers.append(self._sent)
@@ -88,6 +95,7 @@ class SimulatedCluster:
         Any other exception in a server ends the simulation.
         """
         self.failures: dict[int, Failure] = {}
+        self._has_disks = has_disks
         self._build = build
         self._patch = patch
         if start:
@@ -115,6 +123,7 @@ class SimulatedCluster:
             disk_rng.randbytes,
             lambda failure: self._failed(server_id, failure),
             lambda: server.sync_seconds[1] <= QUICK_SECONDS_MAX and at_once_rng.random() < share_at_once,
+            is_transient=not self._has_disks,
         )
         transport = SimulatedTransport(self.network, server_id, server_clock, rng)
         process = self._build(self._server_parts(server_id, server_clock, rng, storage, transport))
@@ -143,7 +152,10 @@ class SimulatedCluster:
         self.servers[server_id].running = None
 
     def doom(self, server_id: int, frames: int, groups_kept: int = 0, records_torn: int = 0) -> None:
-        """Crash a server right after it has sent `frames` more frames, which may be in the middle of a turn."""
+        """Crash a server right after it has sent `frames` more frames, which may be in the middle of a turn.
+
+        `groups_kept` and `records_torn` say what gets to the disk then, as for `crash`.
+        """
         running = self._running(server_id)
         running.transport.after_frames(frames, lambda: self.crash(server_id, groups_kept, records_torn))
 
@@ -224,14 +236,15 @@ class SimulatedCluster:
 
     @property
     def serving_ids(self) -> list[int]:
-        """The servers that clients may use: running ones, except those that have lost their disk.
+        """Ids of the servers that clients may use: those that run, except those that have lost their disk.
 
-        A server with an empty disk counts its incarnations from 1 again, so it would use former client ids once more.
+        A server with an empty disk counts its incarnations from 1 again. Its incarnation is part of the client ids that
+        it gives to Paxos clients and anonymous sessions, so it would give former client ids once more.
         """
         return [i for i in self.running_ids if i not in self.amnesiacs]
 
     def process(self, server_id: int) -> Any:
-        """The present process of a server, of the class that `build` has made."""
+        """The process of the present incarnation of a server, as `build` has made it."""
         return self._running(server_id).process
 
     def replica(self, server_id: int) -> Replica:
@@ -267,7 +280,10 @@ class SimulatedCluster:
     # ------------------------------------------------------------------ clients
 
     def submit(self, server_id: int, client_id: str, timestamp: int, payload: bytes = b"") -> None:
-        """Let a client ask this `ProtocolProcess` for an update. A paused server takes it when it is resumed."""
+        """Let a client ask a server, a `ProtocolProcess`, for an update.
+
+        A paused server takes the update when it is resumed.
+        """
         running = self._running(server_id)
         made_at = running.process.replica.data.ordering.local_aru
         update = ClientUpdate(client_id, server_id, timestamp, made_at, payload)
@@ -291,7 +307,7 @@ class SimulatedCluster:
         self._run_until_time(self.now + seconds)
 
     def run_until(self, predicate: Callable[[], bool], seconds: float = 30.0) -> None:
-        """Let time pass until `predicate` holds. Raises AssertionError if that takes longer than `seconds`."""
+        """Let time pass until `predicate` holds. Raises AssertionError after `seconds` of the simulation."""
         until = self.now + seconds
         while not predicate():
             if not self.clock.step_until(until):
@@ -318,7 +334,8 @@ class SimulatedCluster:
         return self.replica(server_id).data.views.last_installed
 
     def has_leader(self) -> bool:
-        """Whether a server leads, and a majority (itself included) has installed its view and is in no election."""
+        """Whether a server leads, and a majority of the servers (the leader included) has installed its view and is not
+        electing another leader."""
         leader = self.leader()
         if leader is None:
             return False
@@ -341,7 +358,7 @@ class SimulatedCluster:
         return self.checks.all_equal(self.running_ids)
 
     def picture(self) -> str:
-        """The state of all servers, with one line of text for each."""
+        """A text with one line for each server, which tells its state."""
         return "\n".join(f"server {i}: {server.describe()}" for i, server in self.servers.items())
 
     # ------------------------------------------------------------------ inside

@@ -19,7 +19,10 @@ def heal_all(cluster: SimulatedCluster) -> None:
 
 
 def heal_some(cluster: SimulatedCluster, group: Sequence[int]) -> None:
-    """Heal these servers and the links between them. End the passing faults of messages for the whole cluster."""
+    """Heal these servers and the links between them.
+
+    For the whole cluster, the faults of kinds of messages that were to last for a while end (`passing_faults`).
+    """
     links = [(a, b) for a in group for b in group if a != b]
     cluster.network.passing_faults.clear()
     cluster.network.set_quality(LinkQuality(), links)

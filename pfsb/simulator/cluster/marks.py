@@ -107,11 +107,11 @@ class Watcher:
     marks: Marks
     cluster: SimulatedCluster | None = None
     _states: dict[int, tuple[str, int]] = field(factory=dict)
-    """Server -> (state, view), as its present incarnation last traced them."""
+    """Server -> (its state, such as REG_LEADER; its view), as its present incarnation last traced them."""
     _last_view: dict[int, int] = field(factory=dict)
-    """Server -> the last view in which it followed the leader."""
+    """Server -> the view in which it last followed a leader."""
     _highest: int = 0
-    """The highest slot that was proposed in a view before the latest one."""
+    """The highest slot that was proposed in any view before the latest view with a proposal."""
     _view: int = 0
     _highest_of_view: int = 0
     _executed: set[int] = field(factory=set)
@@ -161,7 +161,10 @@ class Watcher:
                 self.marks.counts["PREPARE tabled"] += aru < oldest
 
     def executed(self, server_id: int, seq: int, fresh: int) -> None:
-        """Count the marks of a slot's batch when the first server executes the slot, and runs `fresh` updates of it."""
+        """Count the marks of a slot's batch, when the first server has executed the slot.
+
+        `fresh` is the number of updates of the batch that ran there; the others were filtered.
+        """
         if seq in self._executed:
             return
         self._executed.add(seq)

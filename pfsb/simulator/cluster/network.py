@@ -24,7 +24,8 @@ BUFFERED_FRAMES_MAX = 2_000
 
 @frozen
 class LinkQuality:
-    """The behaviour of one direction of a link. Chances are from 0 to 1, times are in seconds."""
+    """The behaviour of one direction of a link. Each chance, from 0 to 1, is drawn anew for each frame; times are in
+    seconds."""
 
     delay_seconds: tuple[float, float] = (0.0002, 0.001)
     """Shortest and longest delay of a frame. A frame does not overtake the one before it."""
@@ -113,7 +114,7 @@ class HeldMessages:
 
 @define(eq=False)
 class Endpoint:
-    """The end of the network at a running server: the clock and the links that take its frames."""
+    """Where the frames for a running server go: its `Links` take them, and its clock tells whether it is paused."""
 
     clock: ServerClock
     links: Links
@@ -157,12 +158,13 @@ class SimulatedNetwork:
         return self._links[sender, receiver]
 
     def set_quality(self, quality: LinkQuality, links: Iterable[tuple[int, int]] | None = None) -> None:
-        """Set the quality of these (sender, receiver) directions, or of all."""
+        """Give one quality to all of these directions (sender, receiver), or to all directions of the network."""
         for pair in self._links if links is None else links:
             self._links[pair].quality = quality
 
     def cut(self, sender: int, receiver: int) -> None:
-        """Let this direction carry nothing from now on. Frames under way are lost, too."""
+        """Let this direction carry nothing until it is mended. A frame that is under way and would arrive before that
+        is lost, too."""
         self._links[sender, receiver].cut = True
 
     def mend(self, sender: int, receiver: int) -> None:
@@ -190,12 +192,12 @@ class SimulatedNetwork:
         self._frames_lost_before = self.clock.seconds()
 
     def drop(self, matches: PassageFilter) -> PassageFilter:
-        """Lose the messages that match, until the filter is taken out of `filters`."""
+        """Lose each message for which `matches` is true, until it is taken out of `filters`. Returns `matches`."""
         self.filters.append(matches)
         return matches
 
     def hold(self, matches: Callable[[Passage], bool]) -> HeldMessages:
-        """Hold back the messages that match, until `release`."""
+        """Hold back each message for which `matches` is true, until `release` of the returned object is called."""
         held = HeldMessages(self, matches)
         self.filters.append(held)
         return held
@@ -218,7 +220,8 @@ class SimulatedNetwork:
 
     @property
     def digest(self) -> str:
-        """A hash over the time, the sender, the receiver and the bytes of every frame so far."""
+        """A hash over the time, sender, receiver and bytes of every frame so far, and over the bytes that `note`
+        got."""
         return self._hash.hexdigest()
 
     # ------------------------------------------------------------------ carrying

@@ -41,7 +41,7 @@ class Probe:
             self.settle(check, self._server_id, seq, time_ms, updates)
 
     def watch(self, replica: Replica) -> None:
-        """Make the replica report each slot that it orders, in addition to the slots that it executes.
+        """Make the replica report to the checkers each slot that it orders, in addition to the slots that it executes.
 
         An ordered slot above a missing one is executed much later, or never.
         """
@@ -55,7 +55,7 @@ class Probe:
         setattr(replica.ordered_queue, "mark_ordered", marked)  # noqa: B010 - a method, for this one object
 
     def settle(self, check: Callable[..., None], *args: object) -> None:
-        """Run a check as soon as the execution that is under way counts.
+        """Call `check(*args)` as soon as the execution that is under way counts, unless the server has ended by then.
 
         That is at once in recovery, and otherwise when the durability gate lets out the effects of the present turn.
         """

@@ -25,7 +25,7 @@ from pfsb.simulator.cluster.transport import SimulatedTransport
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
 OnExecuted = Callable[[int, int, Sequence[ClientUpdate]], None]
-"""Called with (seq, time_ms, updates) for each slot that is executed."""
+"""Called with (seq, time_ms, updates) of each slot, just before the server executes it."""
 
 
 @implementer(IStateMachine)
@@ -62,11 +62,11 @@ class ServerParts:
     """
     on_failure: Callable[[Failure], None]
     answered: Callable[[Identity, int], None]
-    """The server calls this with each update that it answers, and with the slot of the update."""
+    """The server calls this with each update that it answers, by its identity, and with the slot in which it ran."""
     introduced: Callable[[ClientUpdate], None]
     """The server calls this with each update that one of its own clients asks for."""
     settle: Callable[..., None]
-    """`settle(check, *args)` runs a check as soon as the execution that is under way counts (`Probe.settle`).
+    """`settle(check, *args)` calls `check(*args)` as soon as the execution that is under way counts (`Probe.settle`).
 
     That is when the durability gate lets out its effects (docs/internals/turn.rst).
     """
@@ -133,7 +133,7 @@ class ProtocolProcess:
         self.replica.start()
 
     def drain(self, drained: Callable[[], None]) -> None:
-        """Let the cluster stop this server at once: its clients can ask any other server."""
+        """Call `drained` at once, so that the cluster stops this server: its clients can ask any other server."""
         drained()
 
     def stop(self) -> None:
@@ -144,9 +144,10 @@ class ProtocolProcess:
         self.replica.perform(self._introduce, update)
 
     def _introduce(self, update: ClientUpdate) -> None:
-        """Introduce an update to the protocol.
+        """Give an update of a client to the protocol.
 
-        An update that this server has executed already is answered again from memory, behind the durability gate (G16).
+        An update that this server has executed already is only answered again, from memory and behind the durability
+        gate (G16).
         """
         identity = (update.client_id, update.timestamp)
         seq = self.state_machine.slot_of.get(identity)
@@ -192,7 +193,7 @@ class SimulatedServer:
     """Whether the disk is full. A server that starts on a full disk stops itself when its first write fails."""
 
     def describe(self) -> str:
-        """The state of the server, as half a line of text."""
+        """The state of the server in words, for its line in `SimulatedCluster.picture`."""
         if self.running is None:
             return "down"
         data = self.running.process.replica.data

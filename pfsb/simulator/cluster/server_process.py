@@ -25,7 +25,9 @@ from pfsb.simulator.cluster.process import ServerParts
 APPLICATIONS = ("chat", "lock", "kv")
 
 WatchReads = Callable[[IStateMachine, SessionStateMachine, Chat], IStateMachine]
-"""Wraps (state machine, the sessions inside it, the chat application) to check reads, and returns the state machine.
+"""Called with (state machine, the sessions inside it, the chat application); returns a state machine.
+
+The returned one passes all calls on to the given one, and records which answers to reads are right.
 
 Such functions are made by `pfsb.simulator.workload.read_checker.WatchedReads.of`.
 """
@@ -102,5 +104,5 @@ class ServerProcess:
 
 
 def builder(config: Config, checks: SessionChecker) -> Callable[[ServerParts], ServerProcess]:
-    """Make the `build` argument of `SimulatedCluster` for whole servers."""
+    """Make the function for `SimulatedCluster(build=...)` that makes a whole server of its `ServerParts`."""
     return lambda parts: ServerProcess(parts, config, checks)

@@ -17,11 +17,15 @@ Trace = Callable[[dict[str, Any]], None]
 
 @define(eq=False)
 class Tracers:
-    """Passes on the events of the cluster itself, and makes the tracers to which its servers trace their events."""
+    """Gives the events that no server traces itself, such as a crash, to the call-back `trace`; makes servers' tracers.
+
+    Each start of a server gets a tracer of its own, which gives the server's events to `trace`, and to the tracer that
+    `tracer` has made for the server.
+    """
 
     _clock: SimulatedClock
     _trace: Trace | None
-    """Called with every event of all servers."""
+    """Called with every event of the cluster itself and of all its servers."""
     _tracer: Callable[[int], ITracer] | None
     """Called with a server's id at each of its starts; makes the tracer that receives the events of that server."""
 

@@ -31,7 +31,7 @@ DEFECTS: Final[Mapping[str, Defect]] = {
 
 
 def planted(name: str) -> Plant:
-    """The function that plants the defect with this name, for `SimulatedCluster(patch=...)`.
+    """Return the function that plants the defect with this name in a server, for `SimulatedCluster(patch=...)`.
 
     Raises KeyError, with a text for the user, if there is no such defect.
     """

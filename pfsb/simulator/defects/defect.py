@@ -39,7 +39,7 @@ class Defects:
     by_name: dict[str, Defect] = field(factory=dict)
 
     def add(self, name: str, source: str, broken: str) -> Callable[[Plant], Plant]:
-        """A decorator that registers a function as the one that plants the defect `name`."""
+        """Make a decorator that registers the decorated function as the one that plants the defect `name`."""
 
         def register(apply: Plant) -> Plant:
             assert name not in self.by_name, f"two defects are named {name}"
@@ -50,7 +50,7 @@ class Defects:
 
 
 def override(owner: object, name: str, make: Callable[[Any], Any]) -> None:
-    """Replace the method `name` of the object `owner` by the result of `make`, which is called with the method.
+    """Replace the method `name` of the object `owner` by what `make(method)` returns; `make` is called once, now.
 
     Raises AttributeError if there is no such method, so that a defect cannot lose its effect when a method is renamed.
     """
@@ -58,9 +58,10 @@ def override(owner: object, name: str, make: Callable[[Any], Any]) -> None:
 
 
 def instead_of(owner: object, name: str) -> Callable[[F], F]:
-    """A decorator that puts a function in the place of the method `name` of the object `owner`.
+    """Make a decorator that puts the decorated function in the place of the method `name` of the object `owner`.
 
-    The function is called with the method as first argument. Raises AttributeError as `override` does.
+    At each call, the function gets the replaced method as its first argument, and then the arguments of the call.
+    Raises AttributeError as `override` does.
     """
 
     def put(function: F) -> F:

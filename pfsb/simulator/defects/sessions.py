@@ -22,7 +22,7 @@ def _lock(process: Any) -> Any:
 
 
 def _once_recovered(process: Any, change: Callable[[], None]) -> None:
-    """Call `change` when a server has executed the history on its disk again, before it gets its first message."""
+    """Call `change` once, when a server that starts has executed the history on its disk, before its first message."""
 
     @instead_of(process.replica, "start")
     def broken(start: Callable[[], None]) -> None:

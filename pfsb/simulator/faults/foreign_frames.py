@@ -18,7 +18,7 @@ from pfsb.transports.wire import encode
 
 
 def frame_of_a_stranger(cluster: SimulatedCluster, receiver: int, rng: random.Random) -> bytes | None:
-    """Make one of these frames, drawn at random.
+    """Make a frame that must not change the receiver, of one of the three kinds, drawn at random.
 
     Returns None if a frame with a wrong storage identity was drawn, but the receiver does not know the right one yet.
     """
@@ -36,7 +36,7 @@ def frame_of_a_stranger(cluster: SimulatedCluster, receiver: int, rng: random.Ra
 
 
 def require_no_change(cluster: SimulatedCluster, receiver: int, frame: bytes) -> None:
-    """Deliver the frame. Raises `Violation` if it has changed the state of the server."""
+    """Deliver the frame to the receiver. Raises `Violation` if that has changed the state of the receiver."""
     replica = cluster.replica(receiver)
     replica.perform(_nothing)  # the end of every turn may change the state, so one turn runs before the comparison
     before = _state(replica)
@@ -47,7 +47,7 @@ def require_no_change(cluster: SimulatedCluster, receiver: int, frame: bytes) ->
 
 
 def _nothing() -> None:
-    """Do nothing, in a turn of its own."""
+    """Do nothing: `require_no_change` lets the server run this as a turn."""
 
 
 def _frame(cluster: SimulatedCluster, name: str, sender: int, identity: bytes, messages: list[Message]) -> bytes:

@@ -12,7 +12,7 @@ from pfsb.simulator.faults.plan import Fault
 
 
 class FaultInjector:
-    """The base class of all faults. Each kind of fault is a method of the same name, as in traces and marks.
+    """The base class of all faults. A kind of fault is named in traces and marks as the method that carries it out.
 
     `schedule` has the method of each fault called at the fault's time, until `cease` is called.
     """

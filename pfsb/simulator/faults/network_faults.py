@@ -39,18 +39,21 @@ EXCHANGES: Final = (
     (Confirm, Confirmed),
     (ReconciliationRequest, ReconciliationReply, GloballyOrderedUpdate),
 )
-"""Groups of kinds of messages: one kind is of little use without the others of its group, if it has any."""
+"""Groups of kinds of messages that belong together, such as a request and its answer.
+
+A kind is of little use to the servers if the other kinds of its group do not get through.
+"""
 
 
 class NetworkFaults(FaultInjector):
     """Faults of links, of kinds of messages, and partitions. The name of a method is the kind of the fault."""
 
     def weather(self) -> None:
-        """Draw a new quality for all links."""
+        """Draw one new quality (delays, losses and so on), and give it to all links."""
         self._cluster.network.set_quality(draw_link_quality(self._rng))
 
     def weather_of_one(self) -> None:
-        """Draw a new quality for all links from, or to, one server."""
+        """Draw one new quality, and give it either to all links from one server or to all links to it."""
         one, is_sender = self._rng.choice(self._cluster.ids), self._rng.random() < 0.5
         others = [i for i in self._cluster.ids if i != one]
         links = [(one, i) if is_sender else (i, one) for i in others]
@@ -59,12 +62,13 @@ class NetworkFaults(FaultInjector):
     # ------------------------------------------------------------------ kinds of messages
 
     def late_kind(self) -> None:
-        """Delay all messages of one kind, until `no_more_moods`, so that messages of other kinds overtake them."""
+        """Delay all messages of one kind, so that messages of other kinds overtake them, until the fault
+        `no_more_moods` happens."""
         longest = between(self._rng, 0.02, 2)
         self._cluster.network.passing_faults[self._kind()] = MessageFault((longest / 4, longest))
 
     def lost_kind(self) -> None:
-        """Lose most messages of one kind, or all, for a while."""
+        """For a while, lose each message of one kind with a chance of 30 % or 70 %, or all messages of that kind."""
         kind = self._kind()
         self._cluster.network.passing_faults[kind] = MessageFault(loss=self._rng.choice((0.3, 0.7, 1.0)))
         self._later(between(self._rng, 0.1, 5), self._end_fault_of_kind, kind)
@@ -131,7 +135,8 @@ class NetworkFaults(FaultInjector):
                 self._cluster.cut(leader, other, one_way=True)
 
     def one_by_one(self) -> None:
-        """Cut all links one after the other, and mend them in another order."""
+        """Cut all links, each direction by itself, one after the other; then mend them in the same way in another
+        order."""
         pairs = [(a, b) for a in self._cluster.ids for b in self._cluster.ids if a != b]
         step = self._rng.choice((0.05, 0.2))
         for place, (a, b) in enumerate(self._rng.sample(pairs, len(pairs))):
@@ -140,12 +145,12 @@ class NetworkFaults(FaultInjector):
             self._later(place * step, self._cluster.network.mend, a, b)
 
     def keyhole(self) -> None:
-        """Let only the messages of some `EXCHANGES` through from one server, to it, or both."""
+        """Let only messages of some groups of `EXCHANGES` pass on the links from one server, to it, or both."""
         self._repartition()
         self._narrow(self._rng.choice(self._cluster.ids))
 
     def keyhole_of_leader(self) -> None:
-        """Let only the messages of some `EXCHANGES` through from the leader, to it, or both.
+        """Let only messages of some groups of `EXCHANGES` pass on the links from the leader, to it, or both.
 
         The leader may then be deposed without noticing it.
         """
@@ -157,7 +162,7 @@ class NetworkFaults(FaultInjector):
     def _narrow(self, server_id: int) -> None:
         """Make the links from a server, to it, or both selective.
 
-        Messages of one to three of the `EXCHANGES` pass as usual; all other messages are lost, or very late.
+        Messages of one to three groups of `EXCHANGES` pass as usual; all other messages are lost, or very late.
         """
         exchanges = self._rng.sample(EXCHANGES, self._rng.choice((1, 2, 3)))
         longest = between(self._rng, 0.3, 3)
@@ -180,7 +185,7 @@ class NetworkFaults(FaultInjector):
                     self._cluster.cut(a, b)
 
     def cut_links(self, rng: random.Random) -> None:
-        """Cut links in one of the shapes of the profile. The run calls this when the faults are over.
+        """Cut links in one of the profile's shapes (`partitions`). The run calls this once, when the faults are over.
 
         No fault mends these links, but the run may heal some of them.
         """

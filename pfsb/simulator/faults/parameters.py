@@ -45,8 +45,8 @@ class Parameters:
     home_servers: frozenset[int]
     """The servers that users prefer to connect to while faults happen.
 
-    Votes for the other servers may wait for another frame, since these servers have no clients most of the time
-    (Departure 25).
+    An ACCEPT for a server without clients may wait for another frame (Departure 25), and the other servers have no
+    clients most of the time.
     """
     user_profile: UserProfile
     vocabulary: Vocabulary
@@ -94,11 +94,12 @@ def with_batching(rng: random.Random, profile: Profile, parameters: Parameters) 
 
 
 def _within_reach(parameters: Parameters) -> Parameters:
-    """Reduce the load on a cluster that can order little: if users repeat too early, no user is ever served.
+    """Reduce the load on a cluster that can order little, where users that repeat too early would never be served.
 
-    Each repetition of a command can be a further update. If the Update_Queue holds one update, most updates find it
-    full and wait for their Update_Timers, so servers wait longer for a result. If the leader orders one small batch
-    after the other, with a slow disk, there are fewer users: the leader makes progress, so it is never suspected.
+    Each repetition of a command by its user can be a further update. If the Update_Queue has room for one update only,
+    most updates find it full and wait for their Update_Timers, so servers wait longer for a result. If the leader
+    orders one small batch after the other, with a slow disk, there are fewer users: the leader makes progress, so it is
+    never suspected.
     """
     settings, limits, users = parameters.settings, parameters.limits, parameters.users
     if settings.queue_updates_max == 1:
@@ -118,7 +119,7 @@ def _vocabulary(rng: random.Random, profile: Profile) -> Vocabulary:
 
 
 def draw_link_quality(rng: random.Random) -> LinkQuality:
-    """Draw a quality for links."""
+    """Draw one link quality: delays, and chances of loss, duplication and reordering."""
     longest = rng.choice((0.001, 0.01, 0.03, 0.1))
     return LinkQuality(
         delay_seconds=(longest / rng.choice((1, 5, 50)), longest),
@@ -135,8 +136,8 @@ def draw_link_quality(rng: random.Random) -> LinkQuality:
 def _lasting(rng: random.Random, profile: Profile) -> dict[type[Message], MessageFault]:
     """Draw the faults that messages of some kinds suffer from the beginning to the end of the run.
 
-    Every delay is shorter than the shortest Progress_Timer after some doublings, so that leaders can still order
-    updates before they are suspected.
+    Every delay is shorter than a Progress_Timer that has doubled a few times, whatever its default, so that leaders can
+    still order updates before they are suspected.
     """
     faults: dict[type[Message], MessageFault] = {kind: MessageFault(loss=1.0) for kind in profile.never}
     faults |= {kind: MessageFault(loss=0.5) for kind in profile.seldom}

@@ -17,7 +17,8 @@ from pfsb.simulator.faults.parameters import Parameters
 LOOK_SECONDS: Final = 0.0005
 """How long, in seconds, a fault that waits for a certain situation pauses between two looks at the cluster."""
 LOOKS_MAX: Final = 6_000
-"""Maximum number of looks at the cluster. If the situation has not come by then, the fault does not happen."""
+"""Maximum number of looks at the cluster by a fault that waits for a certain situation. If the situation has not come
+by then, the fault does not happen."""
 DAY_SECONDS: Final = 86_400.0
 CLOCKS_BEGIN_SECONDS: Final = 10 * DAY_SECONDS
 """Time that all clocks show at the start of a run. A clock that is a day late must not show a negative time."""
@@ -46,7 +47,10 @@ The kinds of partitions are in the profile.
 
 @frozen
 class Fault:
-    """One fault, `at` seconds after the beginning of the run."""
+    """One fault, `at` seconds after the beginning of the run.
+
+    `number` counts the faults that the seed has drawn for the run from 0, in the order of their times.
+    """
 
     number: int
     at: float
@@ -60,7 +64,7 @@ class Fault:
 def draw_faults(rng: random.Random, parameters: Parameters) -> tuple[Fault, ...]:
     """Draw a partition or its healing every 0.1 to 10 seconds, and all other faults at random times.
 
-    `faults_per_second` of these other faults happen on average.
+    On average, `faults_per_second` of these other faults happen in each second of the simulation.
     """
     rows: list[tuple[float, str, str]] = []
     if "partitions" in parameters.families and parameters.servers > 1:
@@ -78,5 +82,5 @@ def draw_faults(rng: random.Random, parameters: Parameters) -> tuple[Fault, ...]
 
 
 def between(rng: random.Random, low: float, high: float) -> float:
-    """Draw a number between `low` and `high`, with the same chance for each factor of two."""
+    """Draw a number between `low` and `high`, with evenly distributed logarithm: 1 to 2 is as likely as 2 to 4."""
     return float(low * 2 ** rng.uniform(0, log(high / low, 2)))

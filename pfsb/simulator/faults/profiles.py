@@ -37,7 +37,8 @@ FAMILIES: Final = (
     "clients",
     "strangers",
 )
-"""Families of faults. Each is switched off in a quarter of the seeds of the mixed profile."""
+"""Families of faults: groups of kinds that are switched on and off together. In the mixed profile, each is off in a
+quarter of the seeds, independently of the others."""
 
 ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs", "crash_loops", "slips")
 """All families of faults, including those that only certain profiles have."""
@@ -66,7 +67,8 @@ class Profile:
     partitions: tuple[str, ...] = ALL_PARTITIONS
     servers: tuple[int, ...] = (3, 3, 4, 5)
     is_mixed: bool = False
-    """Whether each family of `FAMILIES` is switched on by its own chance, instead of `families`."""
+    """Whether chance chooses the families: each of `FAMILIES` is switched on in three quarters of the seeds,
+    independently of the others. The field `families` is then not used."""
     faulty_kinds: tuple[type[Message], ...] = ALL_FAULTY_KINDS
     """Kinds of messages that faults may delay or lose."""
     lasting: tuple[type[Message], ...] = ()
@@ -76,16 +78,16 @@ class Profile:
     never: tuple[type[Message], ...] = ()
     """Kinds of messages that never arrive."""
     seldom: tuple[type[Message], ...] = ()
-    """Kinds of messages that are lost with a chance of one half, from the beginning to the end."""
+    """Kinds of messages of which each message is lost with a chance of one half, from the beginning to the end."""
     users: tuple[int, ...] = (2, 4, 6)
     onlookers: int = 0
     """Number of users that send no HELLO and only read while faults happen."""
     settings: Mapping[str, tuple[Any, ...]] = field(factory=dict)
     """Name of a setting -> the values from which a seed draws it, instead of the values that all profiles share."""
     user_profile: Mapping[str, Any] = field(factory=dict)
-    """Fields of the users' `UserProfile` that have a fixed value, instead of a drawn one."""
+    """Name of a field of the users' `UserProfile` -> its fixed value; the other fields are drawn."""
     vocabulary: Mapping[str, Any] = field(factory=dict)
-    """Fields of the users' `Vocabulary` that have a fixed value, instead of a drawn one."""
+    """Name of a field of the users' `Vocabulary` -> its fixed value; the other fields are drawn."""
     faults_per_second: tuple[float, ...] = (0.5, 1.5, 3.0)
     patience_seconds: float = 60.0
     """How long, in seconds, a healed majority may take to serve every user.
@@ -114,16 +116,16 @@ class Profile:
 
 
 def _lopsided(help: str, *shapes: str) -> Profile:
-    """Make a profile whose links are cut in these shapes, also while only a majority is healed.
+    """Make a profile in which links are cut in these shapes, and stay cut while only a majority is healed.
 
-    The patience is shorter than usual: a majority with whole links between its servers must serve its users soon,
+    `patience_seconds` is shorter than usual: a majority with whole links between its servers must serve its users soon,
     whatever links it has to the other servers.
     """
     return Profile(help, ("partitions",), shapes, patience_seconds=30.0, ends_in_shape=True)
 
 
 _QUICK_READERS: Final = {"pipeline": 1, "think_seconds": 0.03, "batching_seconds": 0.0, "rhythm_seconds": 0.0}
-"""Fields for users that ask one thing after the other, soon, and each at a time of its own.
+"""A value of `Profile.user_profile`: users ask one thing after the other, soon, and each at a time of its own.
 
 So many reads begin while a request or a round for earlier reads is under way, which they must not join (Departure 24).
 """

@@ -70,7 +70,7 @@ class ServerFaults(FaultInjector):
             self._later(LOOK_SECONDS, self._crash_in_write, server_id, looks - 1)
 
     def _least_advanced(self) -> int | None:
-        """The running server that has executed least. It writes many records at once when it catches up."""
+        """The running server that has executed the fewest slots. It writes many records at once when it catches up."""
         return min(self._cluster.running_ids, key=self._cluster.aru, default=None)
 
     def drain(self) -> None:
@@ -87,7 +87,10 @@ class ServerFaults(FaultInjector):
         self._later(DRAIN_SECONDS + between(self._rng, 0.5, 4), self._restart, server_id)
 
     def leave_a_hole(self) -> None:
-        """Let the leader leave the next slot without a proposal, as FAULT SKIP does, and crash it soon after."""
+        """Let the leader leave the next slot without a proposal, and crash the leader soon after.
+
+        The command FAULT SKIP of a real server has the same effect on the slot.
+        """
         leader = self._cluster.leader()
         if leader is not None:
             replica = self._cluster.replica(leader)
@@ -131,7 +134,10 @@ class ServerFaults(FaultInjector):
             self._cluster.resume(server_id)
 
     def clock(self) -> None:
-        """Restart a server with a clock that runs at another rate, or is wrong by a day."""
+        """Give a server a clock that runs at another rate, and may be wrong by a day, from its next start on.
+
+        A server that runs is crashed, and restarts soon.
+        """
         server_id = self._rng.choice(self._cluster.ids)
         server = self._cluster.servers[server_id]
         server.rate = between(self._rng, 0.5, 2)

@@ -43,9 +43,11 @@ class ChatSpecification:
         return state if operation.answer is None else _log(state, operation.command, operation.answer)
 
     def position(self, operation: Operation) -> int | None:
-        """The position is twice the line's index for a SAY, and odd for a LOG that has shown the last line of the chat.
+        """The place of an operation in every right order (`Specification.position`), as its answer shows it.
 
-        Such a LOG comes behind the SAY of the last line that it shows, and before the SAY of the next line.
+        It is twice the index of the line for a SAY. It is twice the index of the last shown line, plus 1, for a LOG
+        that has shown the chat to its end: such a LOG comes behind the SAY of that line, and before the SAY of the next
+        line.
         """
         if operation.command[0] == "SAY":
             index = number_in(operation.answer, "index")

@@ -34,7 +34,7 @@ STEPS_MAX_DEFAULT: Final = 500_000
 A step takes microseconds and some hundred bytes.
 """
 _SHOWN_MAX: Final = 5
-"""Maximum number of operations of an order that the text for people shows."""
+"""Maximum number of operations, the last ones of an order, that the text of a `CheckResult` lists."""
 
 
 @frozen
@@ -103,7 +103,7 @@ def _blame(part: SubHistory, steps_max: int, steps: int) -> CheckResult:
 
 
 def _beginning(operations: Sequence[Operation], answers: Sequence[Operation]) -> list[Operation]:
-    """The operations that were called before the last return among `answers`.
+    """The subset of `operations` that were called before the last of the operations in `answers` returned.
 
     An operation that is not among `answers` gets the fate unknown, unless its fate is none.
     """

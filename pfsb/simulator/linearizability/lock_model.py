@@ -28,7 +28,7 @@ class LockSpecification:
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        """Make the specification, which is the same for all operations."""
+        """Do nothing with `operations`: the specification of this object is the same for all of them."""
 
     def start(self) -> LockState:
         return LockState()
@@ -43,9 +43,10 @@ class LockSpecification:
                 return LockState(floor=state.floor) if state.holder == operation.client else state
 
     def position(self, operation: Operation) -> int | None:
-        """The position is twice the token for a grant of the lock, and twice its token + 1 for an UNLOCK with a token.
+        """The place of an operation in every right order (`Specification.position`), as its answer shows it.
 
-        An UNLOCK comes behind all grants with its token, and before those with the next token.
+        It is twice the token for a grant of the lock, and twice the token, plus 1, for an UNLOCK with a token: the
+        UNLOCK comes behind all grants with its token, and before those with the next token.
         """
         match operation.command, operation.answer:
             case ("UNLOCK", _, token), Done():

@@ -32,11 +32,11 @@ from pfsb.simulator.linearizability.register_model import RegisterSpecification
 KEY_VALUE_VERBS: Final = frozenset({"GET", "PUT", "DEL", "CAS", "INCR", "APPEND", "PUTHASH", "MPUT", "MGET"})
 LOCK_VERBS: Final = frozenset({"LOCK", "TRYLOCK", "UNLOCK"})
 SESSION_END_VERBS: Final = frozenset({"BYE", "EXPIRE"})
-"""Verbs of operations that stand for the end of the session `Operation.client`: BYE if its client has closed it, EXPIRE
-if it has expired.
+"""Verbs of operations that stand for the end of the session of `Operation.client`: BYE if the client has closed it,
+EXPIRE if it has expired.
 
-The `call` of an EXPIRE is the moment from which on the servers did not hear from the client. Its fate is unknown,
-unless an answer to a client has shown the expiry.
+The `call` of an EXPIRE is a moment before any effect of the expiry can be seen, for example when the servers last heard
+from the client. Its fate is unknown, unless an answer to a client has shown the expiry.
 """
 CHAT_VERBS: Final = frozenset({"SAY", "LOG"})
 
@@ -141,7 +141,7 @@ class RevisionSpecification:
     """The revision of the cluster, which only grows; the state is the last revision that an answer has shown."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        """Make the specification, which is the same for all operations."""
+        """Do nothing with `operations`: the specification of this object is the same for all of them."""
 
     def start(self) -> int:
         return 0

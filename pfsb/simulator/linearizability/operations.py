@@ -88,9 +88,9 @@ class Specification(Protocol):
         """
 
     def position(self, operation: Operation) -> int | None:
-        """A number that follows from the answer of `operation`; None if its answer does not determine the number.
+        """A number for the place of `operation` in the order of operations, if its answer shows it; otherwise None.
 
-        In every order that `step` permits, the positions of the operations never decrease.
+        From the first operation to the last of any order that `step` permits, these numbers never decrease.
         """
 
     def alike(self, operation: Operation) -> Hashable:

@@ -43,7 +43,7 @@ class RegisterSpecification:
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        """Make the specification, which is the same for all operations."""
+        """Do nothing with `operations`: the specification of this object is the same for all of them."""
 
     def start(self) -> Register:
         return Register()
@@ -59,9 +59,10 @@ class RegisterSpecification:
         return _written(state, outcome, revision)
 
     def position(self, operation: Operation) -> int | None:
-        """The position is twice the revision for a change, and twice the revision + 1 for a GET.
+        """The place of an operation in every right order (`Specification.position`), as its answer shows it.
 
-        A GET comes behind the change whose revision it shows, and before the next change.
+        It is twice the revision for a change, and twice the revision, plus 1, for a GET: the GET comes behind the
+        change whose revision it shows, and before the next change.
         """
         revision = revision_of(operation)
         return None if revision is None else 2 * revision + (operation.command[0] == "GET")

@@ -17,7 +17,7 @@ from pfsb.simulator.linearizability.operations import Operation, Specification, 
 
 
 class Verdict(Enum):
-    """The result of a search or of a check."""
+    """The result of a search or of a check: an order exists, or none does, or there were too many steps to tell."""
 
     OK = "ok"
     VIOLATION = "violation"
@@ -245,15 +245,20 @@ class _Moments:
             self._previous[self._next[entry]] = self._previous[entry]
 
     def unlift(self, index: int) -> None:
-        """Undo the latest `lift` that is not undone. The lifted entries still know their neighbours from before it."""
+        """Put the entries of an operation back into the list, which undoes the latest `lift` that is not undone.
+
+        Outside of the list, an entry keeps the references to its former neighbours, so that its place is known.
+        """
         for entry in (self._return_of[index], self._call_of[index]):
             self._next[self._previous[entry]] = entry
             self._previous[self._next[entry]] = entry
 
 
 class _Ranks:
-    """The positions of the certain operations that are not placed: of those with a position, only one with the lowest
-    position may be placed next."""
+    """The positions (`Specification.position`) of the certain operations that are not placed.
+
+    Of the operations with a position, only one with the lowest position may be placed next.
+    """
 
     def __init__(self, positions: Sequence[int | None]) -> None:
         known = sorted({position for position in positions if position is not None})

@@ -99,7 +99,7 @@ class _Stop(Exception):
 
 @frozen
 class _Place:
-    """A state of the cluster, decoded from its key (`Exploration._key`)."""
+    """A state of the cluster, decoded from its key: the integer that `Exploration._key` makes of the state."""
 
     number: int
     """Number of the state, in the order of discovery; -1 for a state from before the search begins."""
@@ -119,7 +119,10 @@ class Exploration:
         patch: Callable[[Replica], None] | None = None,
         checks_gate: bool = True,
     ) -> None:
-        """`patch` and `checks_gate` are handed to each `SteppedServer`, and explained there."""
+        """`patch` and `checks_gate` are handed to each `SteppedServer`, whose class explains them.
+
+        The search ends when it has found `states_max` states of the cluster.
+        """
         self.bounds = bounds
         self.nodes = make_nodes(range(bounds.servers), bounds.views, patch, checks_gate=checks_gate)
         self.depth = 0
@@ -133,7 +136,7 @@ class Exploration:
         self._awake = [i for i in range(bounds.servers) if i not in bounds.idle]
         self._seen: set[int] = set()
         self._next: list[int] = []
-        """Keys of the states of the next depth, whose steps are still to be explored."""
+        """Keys (`_key`) of the states of the next depth, whose steps are still to be explored."""
         self._parents = array("I")
         self._causes = array("I")
         self._beginning: list[int] = []
@@ -142,7 +145,8 @@ class Exploration:
     # ------------------------------------------------------------------ expanding states
 
     def levels(self, depth: int) -> Iterator[Progress]:
-        """Explore up to `depth` steps, and yield the progress at each depth, and more often at large ones.
+        """Explore up to `depth` steps, and yield the progress at the end of each depth, and after every `REPORT_EVERY`
+        states.
 
         The search ends earlier at a broken promise, with `states_max` states, or when there are no more states.
 
@@ -192,7 +196,8 @@ class Exploration:
             self._add(key, place.number, move[0])
 
     def _after(self, place: _Place, server: int, move: Move) -> _Place:
-        """The state after a step, with the answers and, if no crash is left, the disk writes that follow from it."""
+        """The state after a step, and after what follows at once: answers to messages and, if no further crash is
+        allowed, the ends of disk writes."""
         step, target, more = move
         nodes = list(place.nodes)
         nodes[server] = self.nodes[target]

@@ -96,7 +96,7 @@ class MessageSet:
         self.inbox = [0] * self.servers
 
     def add(self, item: Post | Claim) -> int:
-        """The set that holds only this message or claim. A new one gets the next number first."""
+        """Enter a message or claim in the table, unless it is there. Returns the set that holds only this item."""
         number = self._numbers.get(item)
         if number is None:
             number = self._numbers[item] = len(self.items)
@@ -114,7 +114,10 @@ class MessageSet:
         return item
 
     def all_of(self, sender: int, outcome: StepOutcome, views: int) -> int:
-        """The set of the messages and claims of one step, without VIEW_CHANGE messages for views above `views`."""
+        """Enter the messages and claims of one step of the server `sender` in the table. Returns their set.
+
+        VIEW_CHANGE messages for views above `views` are left out.
+        """
         messages = 0
         for message, receiver in outcome.sent:
             if not (isinstance(message, ViewChange) and message.attempted > views):
@@ -127,7 +130,7 @@ class MessageSet:
         return messages
 
     def contradiction(self, new: int, everything: int) -> str | None:
-        """A sentence about a claim in the set `new` that contradicts a claim in the set `everything`, or None."""
+        """A sentence about a claim in `new` that contradicts one in `everything`, both sets; None if none does."""
         for number in bits(new):
             against = self._conflicts[number] & everything
             if against:

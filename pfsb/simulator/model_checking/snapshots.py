@@ -89,7 +89,7 @@ def _is_plain_data(kind: type) -> bool:
 
 
 def _is_part(value: object) -> bool:
-    """Whether this is an object of pfsb with an identity of its own, such as a handler."""
+    """Whether this is a part: an object of pfsb with an identity of its own, such as a handler."""
     kind = type(value)
     if kind in _ATOMS or _is_value(kind) or _is_plain_data(kind):
         return False
@@ -227,11 +227,12 @@ class Snapshots:
         self._present = frozen
 
     def moved_parts(self) -> list[str]:
-        """Names of attributes that refer to another part than at first, which would make snapshots incomplete."""
+        """Names of attributes that refer to another part than at first. Snapshots would lack the state of that part."""
         return [f"{type(o).__name__}.{name}" for o, name, part in self._wiring if getattr(o, name) is not part]
 
     def place(self, kind: type, name: str) -> int:
-        """The index, in the tuples that `take` returns, of attribute `name` of the object of class `kind`."""
+        """The index of an attribute in the tuples that `take` returns: attribute `name` of the only object of class
+        `kind`."""
         return next(i for i, (owner, n) in enumerate(self._places) if type(owner) is kind and n == name)
 
     def _look_around(self, roots: Iterable[object]) -> None:
@@ -256,7 +257,8 @@ class Snapshots:
 
 
 def _is_wiring(value: object) -> bool:
-    """Whether this is settings, a function, or a list of them, which never change once the handlers are built."""
+    """Whether `value` never changes once the handlers are built: it is a `Settings`, a function, or a list of such
+    values."""
     if isinstance(value, list) and value:
         return all(map(_is_wiring, value))
     return isinstance(value, Settings | partial | MethodType | FunctionType | BuiltinFunctionType)

@@ -127,6 +127,9 @@ class SteppedStorage:
     def read_history(self, first: int, last: int, bytes_max: int, found: Callable[..., None]) -> None:
         raise AssertionError("all slots are kept in memory here")
 
+    def forget_history(self, up_to: int) -> bool:
+        return False
+
     def close(self) -> None:
         raise AssertionError("servers end by crashes only here")
 

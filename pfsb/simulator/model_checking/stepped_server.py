@@ -158,7 +158,8 @@ class SteppedServer:
         return [Crash(kept) for kept in range(torn)]
 
     def is_done_at_once(self, state: Frozen) -> bool:
-        """Whether a disk write is under way before whose end no message has left: the explorer ends it at once."""
+        """Whether a disk write is under way and no message has left during it: then the explorer ends the write at
+        once."""
         self.snapshots.put_back(state)
         return bool(self.storage.groups) and not self.transport.is_ahead
 
@@ -242,8 +243,8 @@ class SteppedServer:
     def _tidy(self) -> None:
         """Bring states that differ in form only into one form, so that the explorer takes them for one state.
 
-        The positions of `Turn`, which only grow, begin at 0 again; messages that wait for the same write are put into
-        one outbox; and Last_Enqueued, whose order means nothing, is sorted.
+        The numbers that `Turn` gives to its disk writes, which only grow, begin at 0 again; messages that wait for the
+        same write are put into one outbox; and Last_Enqueued, whose order means nothing, is sorted.
         """
         clients = self.replica.data.clients
         clients.last_enqueued = dict(sorted(clients.last_enqueued.items()))

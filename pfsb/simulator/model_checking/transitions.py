@@ -1,6 +1,8 @@
 """The states of single servers (nodes), and the transitions between them.
 
 A transition depends on one server only. It is computed once, for all states of the cluster in which it can happen.
+
+A set of messages or claims is an integer, in which bit n stands for the item that has number n in the `MessageSet`.
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ from pfsb.simulator.model_checking.stepped_server import HEARTBEAT, PROGRESS_TIM
 from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Step, StepOutcome, Sync
 
 NODE_BITS = 22
-"""Number of bits that the number of a node takes in the integer that stands for a state of the cluster."""
+"""Number of bits for the number of a node in `Exploration._key`, the integer for a state of the cluster."""
 
 Move = tuple[int, int, int]
-"""A transition: (number of the step, number of the node after it, set of the messages and claims that it adds)."""
+"""A transition: (index of the step in `Nodes.steps`, number of the node after it, set of the messages and claims that
+the step adds)."""
 Wrong = tuple[int, int, str]
-"""A step that breaks a promise: (bit of the message that arrives, or 0; number of the step; sentence about it)."""
+"""A step from one node that breaks a promise: (the arriving message, as the set that holds only this message, or 0 if
+no message arrives; index of the step in `Nodes.steps`; sentence about the broken promise)."""
 
 
 @define(eq=False)
@@ -36,39 +40,46 @@ class Node:
     asked: bool = False
     """Whether `echo`, `own` and `crashes` have been computed."""
     echo: int = 0
-    """Set of the messages that timers send without a change of the server's state, such as ALIVE."""
+    """Set of the messages and claims that timers of this server add without a change of the server's state, such as
+    ALIVE."""
     own: list[Move] = field(factory=list)
     """Transitions by a timer or by the end of a disk write that lead to another state."""
     crashes: list[Move] = field(factory=list)
     torn: list[tuple[int, Move]] = field(factory=list)
     """Transitions by a step and a crash that leaves only a part of the step's write on disk.
 
-    Each is a pair: the bit of the message whose arrival is the step, or 0 for a step without a message; the transition.
+    Each is a pair: the set that holds only the message whose arrival is the step, or 0 if no message arrives in the
+    step; the transition.
     """
     known_messages: int = 0
     """Set of the messages whose arrival in this state is computed: see `message_moves`, `echoes` and `torn`."""
     message_moves: list[tuple[int, Move]] = field(factory=list)
-    """Pairs (bit of a message, transition by its arrival), for messages that change the server's state."""
+    """Transitions from this state to another one by the arrival of a message. Each is a pair: the set that holds only
+    the message that arrives; the transition."""
     echoes: list[tuple[int, int]] = field(factory=list)
-    """Pairs (bit of a message, set of the messages that answer it), for messages that do not change the state."""
+    """Arrivals of messages in this state that do not change the state, but that the server answers. Each is a pair: the
+    set that holds only the message that arrives; the set of the messages and claims that the answer adds."""
     wrong: list[Wrong] = field(factory=list)
     settled: tuple[int, int] | None = None
-    """(number of the node after all disk writes, set of the messages and claims until then); None: not computed."""
+    """The effect of the end of all disk writes of this node: the number of the node that follows, and the set of the
+    messages and claims that are added on the way. None until `Nodes.settled` has computed it.
+    """
 
 
 @define(eq=False)
 class Nodes:
-    """Table of the nodes of all servers, which computes their transitions when they are asked for.
+    """Table of the nodes, which are the states of single servers. It computes their transitions when these are needed.
 
-    `message_set` numbers the messages and claims of these transitions. `views` is the highest view that a server
-    attempts because its Progress_Timer has expired.
+    `message_set` numbers the messages of these transitions, and the claims: statements that must not contradict each
+    other. `views` is the highest view that a server attempts because its Progress_Timer has expired.
     """
 
     servers: Sequence[SteppedServer]
     message_set: MessageSet
     views: int
     steps: list[tuple[int, tuple[Step, ...]]] = field(factory=list)
-    """For each number of a step: (server, its step). A crash that tears a write is stored as two steps."""
+    """The steps by their index, each as (server, its step). A crash that leaves only a part of a disk write on disk is
+    stored as two steps: the one that began the write, and the crash."""
     reached: set[str] = field(factory=set)
     """Situations that occur in some node, in words, such as "server 1 leads view 2", for the report."""
     _nodes: list[Node] = field(factory=list)
@@ -82,12 +93,13 @@ class Nodes:
         return len(self._nodes)
 
     def first(self, server: int) -> tuple[Node, int]:
-        """Start the server on an empty disk: the node after that, and the set of its messages and claims."""
+        """Start the server on an empty disk. Returns the node after that, and the set of its messages and claims."""
         outcome = self.servers[server].first()
         return self._node(server, outcome.state), self._all_messages(server, outcome)
 
     def ask(self, node: Node, messages: int) -> None:
-        """Compute all transitions of the node that are missing, as far as they need no message but these."""
+        """Compute those transitions of a node that are still missing: all that need no message, and those by the
+        arrival of one of `messages`."""
         if not node.asked:
             node.asked = True
             self._ask_own(node)
@@ -98,7 +110,9 @@ class Nodes:
                 self._add_message(node, number)
 
     def settled(self, node: Node) -> tuple[int, int]:
-        """The number of the node after all disk writes, lazy ones included, and the messages and claims until then.
+        """End all disk writes of a node, those of lazy records included.
+
+        Returns the number of the node after that, and the set of the messages and claims that were added until then.
 
         Raises AssertionError if a promise is broken on the way.
         """
@@ -145,7 +159,7 @@ class Nodes:
             node.echoes.append((1 << number, move[2]))
 
     def _move(self, node: Node, bit: int, step: Step) -> Move | None:
-        """Make a step, and end its disk write if the explorer ends that at once: the transition.
+        """Make a step from a node, and end its disk write if the explorer ends that at once. Returns the transition.
 
         A step that breaks a promise is added to `node.wrong`, and the result is None.
         """

@@ -46,8 +46,8 @@ def check_of(failure: str) -> str:
 def hunt(defect: Defect, known: Catch | None = None) -> Catch | None:
     """The first random run that shows a defect, or else the first directed schedule that does; None if none does.
 
-    The mixed profile is tried first, then the profile of the known catch, then all profiles in turn. Raises
-    RuntimeError if the defect does not fit the server any more.
+    The mixed profile is tried first, then the profile of `known`, the catch of an earlier hunt, then all profiles in
+    turn. Raises RuntimeError if the defect does not fit the server any more.
     """
     return _first(defect, _random(defect, known)) or hunt_directed(defect)
 

@@ -14,7 +14,10 @@ Event = dict[str, Any]
 
 
 def draw_diagram(events: Iterable[Event], servers: Sequence[int], rows_max: int) -> list[str]:
-    """The header and the last `rows_max` rows. ALIVE and VC_PROOF are left out, since they are sent all the time."""
+    """The lines of the diagram: its header, and the last `rows_max` of the rows that the events give.
+
+    ALIVE and VC_PROOF are left out, since they are sent all the time.
+    """
     rows = [row for event in events for row in _rows(event, servers)][-rows_max:]
     head = " " * TIME + "".join(f"server {i}".center(COLUMN) for i in servers)
     return [head.rstrip(), *rows]

@@ -32,7 +32,7 @@ class Population(Protocol):
     """Number of users."""
 
     def build(self, parts: ServerParts) -> SimulatedProcess:
-        """Build the process of one server, anew for each of its incarnations."""
+        """Build the process of one server. The cluster calls this at each start of a server."""
 
     def begin(self) -> None:
         """Let the users begin."""
@@ -44,7 +44,8 @@ class Population(Protocol):
         """A sentence for each user that still waits for something."""
 
     def check_bounds(self) -> None:
-        """Raises `Violation` if a table grows beyond its bounds or a periodic timer has stopped."""
+        """Raises `Violation` if a table in a server's memory has grown beyond its limit, or a periodic timer has
+        stopped."""
 
     def state(self, server_id: int) -> dict[str, object]:
         """The parts of a server's state that must be equal at all servers, by name."""
@@ -154,7 +155,7 @@ class UserPopulation:
 
 @define(eq=False)
 class PaperClientPopulation:
-    """Servers that run the protocol alone, and the clients of section 3.
+    """Servers that run the protocol alone, and the clients of section 3 of the paper.
 
     Each client has one outstanding update, which it repeats at any server until it is answered.
     """

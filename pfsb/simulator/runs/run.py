@@ -34,7 +34,7 @@ from pfsb.simulator.runs.population import PaperClientPopulation, Population, Us
 EQUALITY_SECONDS = 60.0
 """How long, in simulated seconds, all servers of a healed cluster may take to have executed the same slots."""
 BOUNDS_SECONDS = 0.5
-"""How often, in simulated seconds, the bounds of tables and timers are checked."""
+"""How often, in simulated seconds, the sizes of the servers' tables in memory, and their timers, are checked."""
 
 
 @frozen
@@ -49,7 +49,8 @@ class Plan:
     without: frozenset[str] = frozenset()
     """Families of faults that are switched off."""
     faults: tuple[int, ...] | None = None
-    """Numbers of the faults that happen; None: all faults that the seed draws."""
+    """The faults that happen, by number: the faults that the seed draws are numbered from 0, in the order of their
+    times. None: all of them happen."""
     users: int | None = None
     """Maximum number of users that take part; None: all users that the seed draws."""
 
@@ -205,9 +206,11 @@ class Run:
         self.cluster.clock.callLater(BOUNDS_SECONDS, self._look_at_bounds)
 
     def _heal_a_majority(self) -> None:
-        """Heal a majority, drawn at random, and let the users begin no new commands.
+        """Heal a majority of the servers, drawn at random, and let the users begin no new commands.
 
-        The other servers stay as they are, or get worse, until the whole cluster is healed.
+        The other servers stay as they are, or get worse, until the whole cluster is healed. Servers that have lost
+        their disk run as well, to find that out; and with the profile's `leaves_broken` off, all servers are healed
+        here.
         """
         cluster = self.cluster
         whole = [i for i in cluster.ids if i not in cluster.amnesiacs and i not in cluster.slipped]
@@ -280,7 +283,7 @@ class Run:
 @implementer(ILogObserver)
 @define(eq=False)
 class _ErrorsInLog:
-    """Observer of the log: the first error that a server logs ends the run, even if the server goes on."""
+    """Observer of Twisted's log: the first error that a server logs ends the run, even if the server goes on."""
 
     cluster: SimulatedCluster
 

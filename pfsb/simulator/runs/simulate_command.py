@@ -111,7 +111,7 @@ class Options(usage.Options):
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything is drawn by the mixed profile, so that all its marks can be required."""
+        """Whether no option narrows what the mixed profile draws, so that enough seeds must reach all marks."""
         left_out = (self["servers"], self["seconds"], self["users"], self["faults"])
         as_drawn = self["profile"] == "mixed" and not self["without"] and self["broken"] is None
         return as_drawn and left_out == (None,) * len(left_out)

@@ -101,7 +101,7 @@ def _is_later(passage: Passage) -> bool:
 
 
 def request_is_on_its_way(seed: int, patch: Plant | None) -> None:
-    """A read does not use an index that its server has requested before the read was asked."""
+    """A read does not use a read index that its server has requested before the read was asked."""
     servers = _Readers(seed, patch)
     early, late = (servers.hello(servers.first, name) for name in ("early", "late"))
     go_on = servers.hold(lambda p: p.receiver == servers.first and isinstance(p.message, ReadIndex))
@@ -114,7 +114,7 @@ def request_is_on_its_way(seed: int, patch: Plant | None) -> None:
 
 
 def round_is_under_way(seed: int, patch: Plant | None) -> None:
-    """A read does not use the index of a round of CONFIRM that began before the read was asked."""
+    """A read does not use the read index of a round of CONFIRM that began before the read was asked."""
     servers = _Readers(seed, patch)
     early, late = servers.hello(servers.first, "early"), servers.hello(servers.second, "late")
     go_on = servers.hold(lambda p: p.receiver == servers.leader and isinstance(p.message, Confirmed))
@@ -127,7 +127,7 @@ def round_is_under_way(seed: int, patch: Plant | None) -> None:
 
 
 def answer_to_a_former_life(seed: int, patch: Plant | None) -> None:
-    """A read does not use an index that a former incarnation of its server has requested."""
+    """A read does not use a read index that a former incarnation of its server has requested."""
     servers = _Readers(seed, patch)
     cluster, reborn = servers.cluster, servers.first
     go_on = servers.hold(lambda p: p.receiver == reborn and isinstance(p.message, ReadIndex))

@@ -21,7 +21,8 @@ from pfsb.simulator.workload.connection import SimulatedConnection
 from pfsb.simulator.workload.paper_clients import PaperClient
 
 Schedule = Callable[[int, Plant | None], None]
-"""Runs one situation with a seed and a planted defect, or None. Raises `AssertionError` if a promise is broken."""
+"""Called with a seed and a planted defect or None, to run one situation. Raises `AssertionError` if a promise is
+broken."""
 
 
 class Scenario:
@@ -66,7 +67,7 @@ class Scenario:
         return self.cluster.replica(server_id).data.server.state
 
     def late(self, kind: type[Message], seconds: float) -> None:
-        """Delay all messages of this kind by `seconds` from now on."""
+        """From now on, hold each message of this kind back for `seconds` before it is sent."""
         network = self.cluster.network
 
         def stop(passage: Passage) -> bool:

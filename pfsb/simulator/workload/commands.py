@@ -11,7 +11,10 @@ from pfsb.applications.arguments import absent
 from pfsb.applications.interfaces import Command
 
 Writer = Callable[[random.Random, str, int], Command]
-"""A function that makes a command from a random number generator, a key, and a number that no other command has."""
+"""Called with a random number generator, a key and a number, to make a command.
+
+The number is another one for each command that writes, so that no value is written twice.
+"""
 
 
 def _put(rng: random.Random, key: str, unique: int) -> Command:
@@ -55,7 +58,7 @@ class Vocabulary:
     share_of_reads: float = 0.2
     share_of_locks: float = 0.25
     share_of_local_reads: float = 0.15
-    """Share of sequential and stale reads, which one server answers by itself."""
+    """Share of sequential and stale reads in all commands of a user; one server answers these reads by itself."""
 
     def change(self, rng: random.Random, unique: int) -> Command:
         return rng.choice(_WRITERS)(rng, self._key(rng), unique)

@@ -64,7 +64,7 @@ class SimulatedConnection:
         self._send(self._hello, client_id, ttl_seconds, told)
 
     def submit(self, number: int, command: Command, told: Told) -> None:
-        """Send a command with its number; `told` is called with the result."""
+        """Send a command with its number; `told` is called once with the result, if it reaches the user."""
         self.unanswered += 1
         self._send(self._submit, number, command, told)
 
@@ -75,7 +75,8 @@ class SimulatedConnection:
     def read(self, name: str, told: Callable[[int, Result], None]) -> None:
         """Read a key at this server alone, without the log.
 
-        `told` is called with the last slot that the server has executed when it gets the request, and with the result.
+        If the result reaches the user, `told` is called once, with the last slot that the server had executed when it
+        got the request, and with the result.
         """
         self._send(self._read, name, told)
 
@@ -89,7 +90,8 @@ class SimulatedConnection:
             self._send(self._disconnect)
 
     def _send(self, act: Callable[..., None], *args: Any) -> None:
-        """Call `act` when the request arrives at the server, behind earlier ones; a paused server gets it later."""
+        """Call `act(*args)` when the request arrives at the server, behind earlier ones; a paused server gets it
+        later."""
         now = self.cluster.now
         self._request_arrival = max(self._request_arrival, self._batched(now + self.rng.uniform(*LATENCY_SECONDS)))
         self.cluster.clock.callLater(self._request_arrival - now, self._server_clock.callLater, 0, act, *args)
@@ -160,7 +162,11 @@ class SimulatedConnection:
     # ------------------------------------------------------------------ answers to the user
 
     def _reply_with(self, told: Callable[..., None], *args: Any) -> None:
-        """Call `told` when the answer has reached the user, unless the server has stopped already."""
+        """Call `told(*args)` when the answer reaches the user.
+
+        No answer reaches the user if the server has stopped before it answers, or if the user has disconnected
+        meanwhile.
+        """
         if self._server_clock.closed:
             return
         now = self.cluster.now

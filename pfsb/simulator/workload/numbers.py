@@ -13,7 +13,7 @@ class CommandNumbers:
 
     _rng: random.Random
     _gaps: float
-    """Chance that a number is skipped."""
+    """Chance, for each new command, that the number before the command's own is skipped."""
     _last: int = field(default=0, init=False)
     skipped: list[int] = field(factory=list, init=False)
 

@@ -60,15 +60,16 @@ class ReadHistory:
     events: list[Event] = field(factory=list)
     """All events, in the order of execution."""
     up_to: int = 0
-    """The highest slot that is settled: a server that has executed it has its records on disk."""
+    """The highest slot that is settled: some server has executed it and has its records on disk."""
     _versions: dict[str, AnswerVersions] = field(factory=dict)
     _seen: dict[str, int] = field(factory=dict)
     """Client -> the latest slot of which the client has seen an effect."""
 
     def settled(self, found: SlotReads) -> None:
-        """Called when the durability gate of a server lets out the effects of a slot: add them to the history.
+        """Add a slot's effects to the history, unless that was done for the same slot at another server.
 
-        When another server does so for the same slot later, nothing is added.
+        Called at each server when its durability gate lets out the effects of the slot, or at once if the server
+        executes the slot again from its disk, at its start.
         """
         if found.seq > self.up_to:
             self.up_to = found.seq
@@ -102,7 +103,10 @@ class ReadHistory:
     # ------------------------------------------------------------------ events
 
     def heard(self, number: int, event: Event, where: str) -> None:
-        """Check that `event`, which a listener has got, is event `number` of the history. Raises `Violation`."""
+        """Check that `event`, which a listener has got, is event `number` of the history, counted from 1.
+
+        Raises `Violation`.
+        """
         told = dict(event.fields)["index"]
         if told != number:
             raise Violation(f"{where} tells of event {told}, and {number} is next")
@@ -129,7 +133,10 @@ class WatchedReads:
     def of(
         cls, parts: ServerParts, log: ReadHistory
     ) -> Callable[[IStateMachine, SessionStateMachine, Chat], WatchedReads]:
-        """Make a function that wraps a state machine, given with the sessions inside of it and the chat application."""
+        """Make a function that is called with a state machine, the sessions inside it and the chat application.
+
+        It returns a `WatchedReads` around this state machine.
+        """
         return lambda inner, machine, chat: cls(inner, machine, chat, log, parts.settle)
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:

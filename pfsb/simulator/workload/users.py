@@ -27,7 +27,7 @@ LOOK_SECONDS = 0.05
 LOCK_PATIENCE = 4
 """How many times longer a user waits for the answer to a LOCK than to another command: the lock may be held."""
 BACKOFF_MAX = 8
-"""Maximum factor by which a user waits longer after moves to other servers in vain."""
+"""Maximum factor by which a user waits longer for answers after moves to other servers that brought none."""
 
 
 @define(eq=False)

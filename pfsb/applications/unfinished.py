@@ -1,0 +1,167 @@
+"""Values that arrive in parts, before they are whole (`pfsb.applications.instances`).
+
+A value that is too large for one command comes in several. Until its last part has come it is kept here, where no
+question sees it. All limits count bytes that clients have announced, and all times are the state machine's: so every
+server keeps and drops the same values.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import TypeVar
+
+from attrs import define, field
+
+from pfsb.applications.interfaces import Refused
+
+Key = tuple[str, int]
+"""(client id of the session, instance)."""
+
+
+@define
+class Unfinished:
+    """The parts of a value that have come so far."""
+
+    size: int
+    """Number of bytes that the whole value has."""
+    touched_ms: int
+    """The state machine's time when the last part came."""
+    parts: list[bytes] = field(factory=list)
+    received: int = 0
+    """Number of bytes in all parts so far."""
+
+
+@define
+class UnfinishedValues:
+    """The unfinished values of all sessions: each session may have one for each of a few instances.
+
+    A value occupies its whole size from its first part on. If each part asked for its own room, many values could fill
+    the room together, and none of them would ever be finished.
+    """
+
+    bytes_max: int
+    """Maximum bytes that all unfinished values occupy together."""
+    of_session_max: int
+    """Maximum number of unfinished values of one session."""
+    idle_ms: int
+    """How long, in milliseconds, an unfinished value without a new part is safe from making room for another one."""
+    bytes_used: int = 0
+    _values: OrderedDict[Key, Unfinished] = field(factory=OrderedDict)
+    """Least recently touched first."""
+    _instances: dict[str, dict[int, None]] = field(factory=dict)
+    """Client id -> the instances for which the session has an unfinished value."""
+    _sessions: dict[int, dict[str, None]] = field(factory=dict)
+    """Instance -> the sessions that have an unfinished value for it."""
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def begin(self, key: Key, size: int, now_ms: int) -> Refused | None:
+        """Make room for a value; an unfinished one that the session has for this instance is dropped.
+
+        Returns the refusal if there is no room.
+        """
+        self.drop(key)
+        of_session = self._instances.get(key[0], {})
+        if len(of_session) >= self.of_session_max:
+            instances = ", ".join(map(str, of_session))
+            return Refused("BUSY", f"parts of {len(of_session)} values are here already: of instances {instances}")
+        self._make_room(size, now_ms)
+        if self.bytes_used + _charge(size) > self.bytes_max:
+            used = f"{self.bytes_used} of {self.bytes_max} bytes"
+            return Refused("BUSY", f"unfinished values occupy {used}, so one of {size} bytes has no room; try later")
+        self._add(key, Unfinished(size, now_ms))
+        return None
+
+    def next_offset(self, key: Key, size: int) -> int:
+        """Where the next part of this value begins; 0 if there is no such value."""
+        value = self._values.get(key)
+        return 0 if value is None or value.size != size else value.received
+
+    def add_part(self, key: Key, part: bytes, now_ms: int) -> bytes | None:
+        """Take the next part. Returns the whole value, which is no longer unfinished; None if parts are missing."""
+        value = self._values[key]
+        value.parts.append(part)
+        value.received += len(part)
+        value.touched_ms = now_ms
+        if value.received < value.size:
+            self._values.move_to_end(key)
+            return None
+        self.drop(key)
+        return b"".join(value.parts)
+
+    def received(self, key: Key) -> int:
+        return self._values[key].received
+
+    def drop(self, key: Key) -> None:
+        """Forget an unfinished value, if there is one."""
+        value = self._values.pop(key, None)
+        if value is None:
+            return
+        self.bytes_used -= _charge(value.size)
+        session, seq = key
+        _remove(self._instances, session, seq)
+        _remove(self._sessions, seq, session)
+
+    def drop_session(self, session: str) -> None:
+        """A session has ended: nothing more comes of its values."""
+        for seq in tuple(self._instances.get(session, ())):
+            self.drop((session, seq))
+
+    def drop_instance(self, seq: int) -> None:
+        """An instance is decided, or forgotten."""
+        for session in tuple(self._sessions.get(seq, ())):
+            self.drop((session, seq))
+
+    @property
+    def instances(self) -> Iterable[int]:
+        """The instances for which there are unfinished values."""
+        return self._sessions.keys()
+
+    def state(self) -> list[tuple[str, int, int, int, bytes]]:
+        """(client id, instance, size, touched_ms, bytes so far) of each value, for a snapshot."""
+        return [
+            (session, seq, value.size, value.touched_ms, b"".join(value.parts))
+            for (session, seq), value in self._values.items()
+        ]
+
+    def restore(self, state: Iterable[tuple[str, int, int, int, bytes]]) -> None:
+        """Replace all values by those of a `state`."""
+        for key in tuple(self._values):
+            self.drop(key)
+        for session, seq, size, touched_ms, so_far in state:
+            self._add((session, seq), Unfinished(size, touched_ms, [so_far], len(so_far)))
+
+    def _make_room(self, size: int, now_ms: int) -> None:
+        """Drop values whose clients have sent nothing for long, the oldest first, until `size` bytes fit."""
+        while self._values and self.bytes_used + _charge(size) > self.bytes_max:
+            key, oldest = next(iter(self._values.items()))
+            if oldest.touched_ms > now_ms - self.idle_ms:
+                return
+            self.drop(key)
+
+    def _add(self, key: Key, value: Unfinished) -> None:
+        session, seq = key
+        self._values[key] = value
+        self._instances.setdefault(session, {})[seq] = None
+        self._sessions.setdefault(seq, {})[session] = None
+        self.bytes_used += _charge(value.size)
+
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+VALUE_OVERHEAD_BYTES = 1_024
+"""Bytes that an unfinished value occupies besides its own size, so that their number is limited as well."""
+
+
+def _charge(size: int) -> int:
+    return size + VALUE_OVERHEAD_BYTES
+
+
+def _remove(index: dict[A, dict[B, None]], key: A, member: B) -> None:
+    members = index[key]
+    del members[member]
+    if not members:
+        del index[key]
