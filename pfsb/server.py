@@ -192,6 +192,11 @@ class Server:
         settings = self.machine.settings
         return settings.values.session_window if settings.is_born else self.config.limits.session_window
 
+    @property
+    def differs_from(self) -> list[int]:
+        """The servers that differ in what they have executed, while changes are refused for that (Departure 40)."""
+        return self.facts.differing if self.facts.is_undecided else []
+
     def waiting(self, client_id: str) -> list[int]:
         """The numbers of a session's commands that wait in an application, as a LOCK does while the lock is taken."""
         session = self.machine.sessions.get(client_id)

@@ -168,12 +168,12 @@ MESSAGES: Final[dict[str, Message]] = {
     ),
     "PROPOSAL": Proposal(SENDER, 7, 812, BATCH),
     "PROPOSAL of a no-op": Proposal(SENDER, 7, NUMBER_MAX, EMPTY_BATCH),
-    "ACCEPT of one slot": Accept(SENDER, 7, (812,)),
-    "ACCEPT of no slot and view 0": Accept(SENDER, 0, ()),
-    "ACCEPT of twenty slots": Accept(SENDER, 7, tuple(range(812, 832))),
+    "ACCEPT of one slot": Accept(SENDER, 7, (812,), BATCH.digest),
+    "ACCEPT of no slot and view 0": Accept(SENDER, 0, (), b""),
+    "ACCEPT of twenty slots": Accept(SENDER, 7, tuple(range(812, 832)), bytes(range(160)) * 2),
     "GLOBALLY_ORDERED_UPDATE": GloballyOrderedUpdate(SENDER, 812, FAR_BATCH),
     "ALIVE in an election": Alive(SENDER, 0, State.LEADER_ELECTION, 0, True),
-    "ALIVE of a leader": Alive(SENDER, 7, State.REG_LEADER, 811, True),
+    "ALIVE of a leader": Alive(SENDER, 7, State.REG_LEADER, 811, True, bytes(range(64))),
     "ALIVE of a follower without clients": Alive(SENDER, 7, State.REG_NONLEADER, 811, False),
     "RECONCILIATION_REQUEST": ReconciliationRequest(SENDER, 5, 70),
     "RECONCILIATION_REPLY": ReconciliationReply(
@@ -209,7 +209,7 @@ _FRAME: Final[dict[str, Any]] = {
     "counter": 1,
     "position": 0,
     "secret": None,
-    "messages": (Accept(SENDER, 7, (812,)),),
+    "messages": (Accept(SENDER, 7, (812,), BATCH.digest),),
 }
 
 _FULL: Final = _FRAME | {

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from attrs import define, evolve, field
 
 from pfsb.paxos.messages import (
-    Accept,
     Batch,
     ClientUpdate,
     GloballyOrderedUpdate,
@@ -33,8 +32,11 @@ class Slot:
 
     proposal: Proposal | None = None
     """The proposal of the latest view that this server has accepted here, or has learned from a data list."""
-    voters: dict[int, set[int]] = field(factory=dict)
-    """view -> ids of the servers that have accepted that view's proposal; ACCEPTs may precede the PROPOSAL (G17)."""
+    voters: dict[int, dict[int, bytes]] = field(factory=dict)
+    """view -> server -> digest of the batch that the server has accepted in that view (Departure 39).
+
+    ACCEPTs may precede the PROPOSAL (G17).
+    """
     ordered: Batch | None = None
     """The batch that is ordered at this sequence number, or None: never changed once it is set."""
     on_disk: Batch | None = None
@@ -256,17 +258,17 @@ class DataStructures:
         history.top = max(history.top, message.seq)
         return True
 
-    def apply_accept(self, message: Accept, seq: int) -> None:
-        """Figure 5, Block E: store that the sender has accepted the proposal of the message's view in slot `seq`.
+    def apply_accept(self, server_id: int, view: int, seq: int, digest: bytes) -> None:
+        """Figure 5, Block E: store that a server has accepted, in this view, a batch with this digest in slot `seq`.
 
-        Votes are a set of server ids for each view, so no server is counted twice (G14, G17).
+        One vote is kept for each server and view, so no server is counted twice (G14, G17).
         """
         voters = self.ordering.global_history.ensure(seq).voters
-        if message.view not in voters and len(voters) >= VOTED_VIEWS_MAX and not self._make_room(voters, message.view):
+        if view not in voters and len(voters) >= VOTED_VIEWS_MAX and not self._make_room(voters, view):
             return
-        voters.setdefault(message.view, set()).add(message.server_id)
+        voters.setdefault(view, {})[server_id] = digest
 
-    def _make_room(self, voters: dict[int, set[int]], view: int) -> bool:
+    def _make_room(self, voters: dict[int, dict[int, bytes]], view: int) -> bool:
         """Departure 37: forget the votes of views that are over, else those of the highest view, unless it is `view`.
 
         Returns whether there is room. A vote that is forgotten is as good as lost: the leader repeats its proposal.

@@ -111,10 +111,11 @@ class IStateMachine(Interface):
         is neither proposed nor accepted. If it is ordered nevertheless, `execute` refuses it, and raises no exception.
         """
 
-    def execute(seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+    def execute(seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
         """Execute, in order, the updates of slot `seq` that have not been executed before (Figure 11 C).
 
-        `time_ms` is the state machine's time; it never goes back.
+        `time_ms` is the state machine's time; it never goes back. Returns bytes that stand for what the executions
+        came to: equal on every server whose state machine agrees, also after a restart (Departure 40).
         """
 
     def too_old(update: ClientUpdate) -> None:

@@ -33,7 +33,10 @@ class Executed:
 
 
 class DigestChain:
-    """A running hash over all executed batches; its values after each of the last `kept` slots can be asked for."""
+    """A running hash over all executed batches and the outcomes of executing them (Departure 40).
+
+    Its values after each of the last `kept` slots can be asked for.
+    """
 
     def __init__(self, kept: int) -> None:
         self._ring = bytearray(kept * DIGEST_BYTES)
@@ -41,8 +44,9 @@ class DigestChain:
         self.seq = 0
         self.head = bytes(DIGEST_BYTES)
 
-    def extend(self, data: bytes) -> None:
-        self.head = blake2b(self.head + data, digest_size=DIGEST_BYTES).digest()
+    def extend(self, batch: bytes, outcomes: bytes) -> None:
+        """Add the slot after the last one: the digest of its batch, and the outcomes of executing it."""
+        self.head = blake2b(self.head + batch + outcomes, digest_size=DIGEST_BYTES).digest()
         self.seq += 1
         at = self.seq % self._kept * DIGEST_BYTES
         self._ring[at : at + DIGEST_BYTES] = self.head
@@ -145,16 +149,16 @@ class OrderedUpdateQueue(Handler):
                 self._state_machine.too_old(update)
             else:
                 fresh.append(update)
-        self._execute(seq, time_ms, slot.ordered, fresh)
+        outcomes = self._execute(seq, time_ms, slot.ordered, fresh)
         last_executed.drop_older_than(oldest)
-        self.digests.extend(slot.ordered.data)
+        self.digests.extend(slot.ordered.digest, outcomes)
         if self._tracer is not None:
             self._tracer.trace("executed", seq=seq, updates=len(fresh), digest=self.digests.head.hex())
         return Executed(seq, updates)
 
-    def _execute(self, seq: int, time_ms: int, batch: Batch, fresh: Sequence[ClientUpdate]) -> None:
+    def _execute(self, seq: int, time_ms: int, batch: Batch, fresh: Sequence[ClientUpdate]) -> bytes:
         try:
-            self._state_machine.execute(seq, time_ms, fresh)
+            return self._state_machine.execute(seq, time_ms, fresh)
         except Exception:
             self._log.critical(
                 "slot {seq} cannot be executed, so this server stops. If all servers stop at it, and again at each "

@@ -77,6 +77,7 @@ class PrepareHandler(Handler):
         """
         if self._data.apply_prepare_ok(message):
             for entry in message.data_list:
+                self._compare_with_held(entry, message.server_id)
                 self.apply_entry(entry)
         self._if_prepared_lead()
 
@@ -201,6 +202,13 @@ class PrepareHandler(Handler):
     def _own_prepare(self) -> Prepare:
         data = self._data
         return Prepare(data.server.server_id, data.views.last_installed, data.ordering.local_aru)
+
+    def _compare_with_held(self, entry: DataEntry, server_id: int) -> None:
+        """Departure 39: note a promise that reports another batch for a proposal that this server holds."""
+        slot = self._data.ordering.global_history.get(entry.seq)
+        held = None if slot is None else slot.proposal
+        if isinstance(entry, Proposal) and held is not None and held.batch.digest != entry.batch.digest:
+            self._ordering.note_contradiction(held, entry.view, server_id)
 
     def apply_entry(self, entry: DataEntry) -> None:
         if isinstance(entry, Proposal):

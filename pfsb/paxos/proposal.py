@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from pfsb.paxos.birth import Birth
 from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.data_structures import Slot
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.messages import Accept, Batch, Proposal, State
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
@@ -74,10 +75,26 @@ class ProposalHandler(Handler):
                 return INVALID
             if self._data.apply_proposal(message):
                 self._record(message)
-        assert self.is_held(message), f"slot {seq} holds a proposal of a later view than is installed (G18)"
-        self._accept(message)
-        self.vote(message)
+        slot = self._data.ordering.global_history.ensure(seq)
+        held = slot.proposal
+        assert held is not None and held.view == message.view, f"slot {seq} holds a proposal of a later view (G18)"
+        if slot.voters or held is not message:
+            self._compare(held, message, slot)
+        self._accept(held)
+        self.vote(held)
         return None
+
+    def _compare(self, held: Proposal, message: Proposal, slot: Slot) -> None:
+        """Departure 39: compare the proposal that is held with one that is repeated, and with votes that came before.
+
+        The vote is for the batch that is held: no other is on disk.
+        """
+        if message.batch.digest != held.batch.digest:
+            self._ordering.note_contradiction(held, message.view, message.server_id)
+        if held is message:
+            for server_id, digest in slot.voters.get(held.view, {}).items():
+                if digest != held.batch.digest:
+                    self._ordering.note_contradiction(held, held.view, server_id)
 
     def send_proposal(self) -> None:
         """Figure 11, Block A: propose as long as the window is open and something waits (G1, G25).
@@ -177,10 +194,11 @@ class ProposalHandler(Handler):
         self._data.ordering.global_history.ensure(message.seq).on_disk = message.batch
 
     def _accept(self, message: Proposal) -> None:
-        self._turn.send(Accept(self._data.server.server_id, message.view, (message.seq,)))
+        own_id = self._data.server.server_id
+        self._turn.send(Accept(own_id, message.view, (message.seq,), message.batch.digest))
 
     def vote(self, message: Proposal) -> None:
-        self._data.apply_accept(Accept(self._data.server.server_id, message.view, (message.seq,)), message.seq)
+        self._data.apply_accept(self._data.server.server_id, message.view, message.seq, message.batch.digest)
         self._ordering.try_order(message.seq)
 
     def _contradicts_what_was_ordered(self, message: Proposal) -> bool:

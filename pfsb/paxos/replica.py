@@ -28,6 +28,7 @@ from pfsb.paxos.data_structures import (
     ViewData,
 )
 from pfsb.paxos.demand import Demand
+from pfsb.paxos.divergence import DivergenceHandler
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.interfaces import IFrameReceiver, IStableStorage, IStateMachine, ITracer, ITransport
 from pfsb.paxos.leader_election import LeaderElectionHandler
@@ -138,10 +139,12 @@ class Replica:
         self.validity = validity = Validity(membership, state_machine, birth)
         self.ordering = GlobalOrderingHandler(core, self.ordered_queue, self.update_queue, self.progress_timer, peers)
         self.reconciliation = ReconciliationHandler(core, rng, storage, self.ordering, peers, self.demand)
+        self.divergence = DivergenceHandler(core, self.ordered_queue.digests)
         self.alive = AliveHandler(
             core,
             peers,
             self.demand,
+            self.divergence,
             self.progress_timer,
             on_behind=self.reconciliation.catch_up_to,
             on_leader_at_work=self.update_timers.forward_pending_updates,

@@ -62,7 +62,7 @@ def _gathered(messages: list[tuple[Message, int | None]]) -> dict[int | None, li
         if isinstance(message, Accept) and group:
             last = group[-1]
             if isinstance(last, Accept) and last.view == message.view:
-                group[-1] = Accept(last.server_id, last.view, tuple(dict.fromkeys(last.seqs + message.seqs)))
+                group[-1] = last.joined(message)
                 continue
         group.append(message)
     return by_destination

@@ -30,6 +30,9 @@ from pfsb.sessions.state_machine import CLOSE, OPEN, SessionStateMachine, replac
 from pfsb.sessions.submission import Submission
 
 SHUTDOWN = Refused("SHUTDOWN", "this server is stopping; another one will answer")
+DIVERGED = Refused(
+    "DIVERGED", "servers have executed equal commands with different results, and no majority agrees: see STATUS"
+)
 BUSY = Refused("BUSY", "too much is under way here for clients that are gone; another server may have room")
 
 AnswerAll = Callable[[Sequence[Result]], None]
@@ -148,7 +151,7 @@ class ClientConnection:
         Raises, without any effect, if the command cannot be encoded.
         """
         is_question = not self._machine.changes(command)
-        refusal = self._refusal(number)
+        refusal = self._refusal(number, is_question)
         number = self._highest + 1 if number is None else number
         entry_number = 0 if is_question else number
         encoded = bundle.encode_entries([(entry_number, command)])
@@ -175,7 +178,8 @@ class ClientConnection:
         results of all the commands. No command may be one whose description says that it `waits` (LOCK). Raises like
         `submit`.
         """
-        if self._submission.draining or self._session_end is not None or self._submission.is_busy:
+        submission = self._submission
+        if submission.draining or self._session_end is not None or submission.is_busy or submission.has_diverged:
             return False
         highest = self._highest
         entries: list[bundle.Entry] = []
@@ -226,7 +230,7 @@ class ClientConnection:
             bye, self._waiting_bye = self._waiting_bye, None
             self._turn.call(bye.answer, UNKNOWN)
 
-    def _refusal(self, number: int | None) -> Refused | None:
+    def _refusal(self, number: int | None, is_question: bool) -> Refused | None:
         """The refusal of a command with this number at present, or None if the command is accepted.
 
         If the number was used before, the command may have run, so the refusal has the fate unknown.
@@ -235,6 +239,8 @@ class ClientConnection:
         refusal = SHUTDOWN if self._submission.draining else self._session_end
         if refusal is None and self._submission.is_busy and not is_used:
             return BUSY
+        if refusal is None and self._submission.has_diverged and not is_used and not is_question:
+            return DIVERGED
         return evolve(refusal, fate="unknown") if refusal is not None and is_used else refusal
 
     def _submit_to_log(
@@ -355,6 +361,8 @@ class ClientConnection:
         answer = partial(self._give_answer, answer)
         if self._submission.draining:
             answer(SHUTDOWN)
+        elif self._submission.has_diverged:
+            answer(DIVERGED)
         else:
             operation = (OPEN, client_id, ttl_seconds * 1000)
             self._change_session(operation, partial(self._on_opened, client_id), answer)

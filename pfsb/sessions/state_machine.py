@@ -44,6 +44,7 @@ from pfsb.sessions.cluster_settings import ClusterSettings, WrongSetting
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.observer import NoObserver
 from pfsb.sessions.ordered_settings import Abilities, OrderedSettings
+from pfsb.sessions.outcomes import Noted, encode_outcomes
 from pfsb.sessions.reply_cache import ReplyCache
 
 OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
@@ -213,6 +214,8 @@ class SessionStateMachine:
         """Server id -> the beginning of the names of its Paxos clients."""
         self.refused = 0
         """Number of updates that were ordered although they are not valid, and were refused (Departure 37)."""
+        self._outcomes: list[Noted] = []
+        """The results of the slot that is being executed which the digest of the history has to tell apart."""
 
     def _read_catalogue(self) -> None:
         catalogue = self._catalogue
@@ -271,13 +274,13 @@ class SessionStateMachine:
             prefix = self._prefixes[server_id] = f"{server_id}."
         return update.client_id.startswith(prefix) and self._checked.check(update.payload)
 
-    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
         """Lets applications end the PENDING commands whose time limit has passed by `time_ms`, then runs the updates of
         one slot."""
         self._seq, self.time_ms = seq, time_ms
         if not self.settings.is_born:
             self._execute_before_birth(updates)
-            return
+            return self._take_outcomes()
         self.updates += len(updates)
         self._end_waits()
         if self._completed:
@@ -289,6 +292,11 @@ class SessionStateMachine:
             if log.application.length() != log.length:
                 log.length = log.application.length()
                 self.observer.log_grew(log.application)
+        return self._take_outcomes()
+
+    def _take_outcomes(self) -> bytes:
+        outcomes, self._outcomes = self._outcomes, []
+        return encode_outcomes(self.revision, outcomes)
 
     def _execute_before_birth(self, updates: Sequence[ClientUpdate]) -> None:
         """Run the birth of the settings, and nothing else: no other command can be executed without them."""
@@ -393,6 +401,7 @@ class SessionStateMachine:
             return [self.run_operation(server_id, command) for _, command in content.entries]
         session = self.session_for(server_id, content)
         if isinstance(session, Refused):
+            self._outcomes.append((session, content.client_id))
             last_number = self.last_number(content.client_id)
             return [evolve(session, fate="unknown") if 0 < n <= last_number else session for n, _ in content.entries]
         is_ours = server_id == self._server_id
@@ -429,12 +438,15 @@ class SessionStateMachine:
         result = self._execute(session, number, command)
         if result is PENDING:
             session.waiting.add(number)
+            self._outcomes.append((result, self.revision))
         else:
             try:
-                session.answers.keep(number, result)
+                is_revision = session.answers.keep(number, result, self.revision)
             except Exception as error:  # the fields of the result are none
                 result = self._internal(command[0], error)
-                session.answers.keep(number, result)
+                is_revision = session.answers.keep(number, result, self.revision)
+            if not is_revision:
+                self._outcomes.append((result, self.revision))
         return result
 
     def _execute(self, session: Session, number: int, command: Command) -> Any:
@@ -525,6 +537,7 @@ class SessionStateMachine:
         client, whose command of that number is another one.
         """
         client_id, number = ticket
+        self._outcomes.append((result, (client_id, number)))
         session = self.sessions.get(client_id)
         if session is None and self._ending is not None and self._ending.client_id == client_id:
             session = self._ending
@@ -559,6 +572,14 @@ class SessionStateMachine:
 
     def run_operation(self, server_id: int, command: Command) -> Result:
         """Runs an operation of a server's own session. Those that are about servers count no revision."""
+        result = self._operation_about_servers(server_id, command)
+        if result is None:
+            self.revision += 1
+            result = self._operation(server_id, command)
+        self._outcomes.append((result, self.revision))
+        return result
+
+    def _operation_about_servers(self, server_id: int, command: Command) -> Result | None:
         match command:
             case (str(verb), data) if verb == BIRTH:
                 return self.settings.give_birth(data)
@@ -570,7 +591,9 @@ class SessionStateMachine:
                 return Done()
             case (verb,) if verb == HERE:
                 return Done()
-        self.revision += 1
+        return None
+
+    def _operation(self, server_id: int, command: Command) -> Result:
         match command:
             case (str(verb), str(client_id), int(ttl_ms)) if verb == OPEN:
                 if client_id[:1] in _NOT_NAMES or ttl_ms < 1:

@@ -92,6 +92,11 @@ class Submission:
         runs."""
         return len(self._abandoned) >= self._abandoned_max
 
+    @property
+    def has_diverged(self) -> bool:
+        """True if servers differ in what they have executed, and no majority is known to agree (Departure 40)."""
+        return self._replica.divergence.is_undecided
+
     def speaks_for(self, client_id: str, epoch: int) -> bool:
         """True if a connection of this server has opened the session under `epoch`, and is still connected."""
         submitter = self._submitters.get(client_id)

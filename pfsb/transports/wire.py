@@ -18,6 +18,8 @@ from typing import Any, Final, assert_never
 import msgpack
 
 from pfsb.paxos.messages import (
+    DIGEST_BYTES,
+    POINTS,
     Accept,
     Acquainted,
     Alive,
@@ -105,14 +107,14 @@ def join_encoded(encoded: Sequence[bytes]) -> bytes:
 def _row(message: Message) -> tuple[object, ...]:
     # The most frequent messages come first: a busy server spends its time on the first three.
     match message:
-        case Accept(_, view, seqs):
-            return (MessageKind.ACCEPT, view, seqs)
+        case Accept(_, view, seqs, digests):
+            return (MessageKind.ACCEPT, view, seqs, digests)
         case Proposal(_, view, seq, batch):
             return (MessageKind.PROPOSAL, view, seq, batch.data)
         case ClientUpdate(client_id, server_id, timestamp, made_at, payload):
             return (MessageKind.CLIENT_UPDATE, client_id, server_id, timestamp, made_at, payload)
-        case Alive(_, view, state, local_aru, has_clients):
-            return (MessageKind.ALIVE, view, _STATES[state], local_aru, has_clients)
+        case Alive(_, view, state, local_aru, has_clients, digests):
+            return (MessageKind.ALIVE, view, _STATES[state], local_aru, has_clients, digests)
         case VCProof(_, installed):
             return (MessageKind.VC_PROOF, installed)
         case ViewChange(_, attempted):
@@ -175,8 +177,12 @@ def decode(sender: int, row: object) -> Message:
     if type(row) is not tuple or not row or type(row[0]) is not int:
         raise Malformed(f"a message must be an array that starts with its type, not {reprlib.repr(row)}")
     match row:
-        case (MessageKind.ACCEPT, view, seqs):
-            return Accept(sender, _number("view", view), _seqs(seqs))
+        case (MessageKind.ACCEPT, view, seqs, digests):
+            if type(digests) is not bytes or type(seqs) is not tuple or len(digests) != len(seqs) * DIGEST_BYTES:
+                raise Malformed(
+                    f"digests must be {DIGEST_BYTES} bytes for each of the seqs, not {reprlib.repr((seqs, digests))}"
+                )
+            return Accept(sender, _number("view", view), _seqs(seqs), digests)
         case (MessageKind.PROPOSAL, view, seq, data):
             return Proposal(sender, _number("view", view, least=1), _seq(seq), _batch(data))
         case (MessageKind.CLIENT_UPDATE, client_id, server_id, timestamp, made_at, payload):
@@ -187,9 +193,15 @@ def decode(sender: int, row: object) -> Message:
                 _number("made_at", made_at),
                 _bytes("payload", payload),
             )
-        case (MessageKind.ALIVE, view, state, local_aru, has_clients):
-            aru = _number("local_aru", local_aru)
-            return Alive(sender, _number("view", view), _state(state), aru, _flag("has_clients", has_clients))
+        case (MessageKind.ALIVE, view, state, local_aru, has_clients, digests):
+            return Alive(
+                sender,
+                _number("view", view),
+                _state(state),
+                _number("local_aru", local_aru),
+                _flag("has_clients", has_clients),
+                _digests(digests),
+            )
         case (MessageKind.VC_PROOF, installed):
             return VCProof(sender, _number("installed", installed))
         case (MessageKind.VIEW_CHANGE, attempted):
@@ -381,6 +393,12 @@ def _client_id(value: object) -> str:
 
 def _state(value: object) -> State:
     return _STATES_BY_NUMBER[_number("state", value, most=len(_STATES) - 1)]
+
+
+def _digests(value: object) -> bytes:
+    if type(value) is not bytes or len(value) != DIGEST_BYTES * len(POINTS):
+        raise Malformed(f"digests must be {DIGEST_BYTES * len(POINTS)} bytes, not {reprlib.repr(value)}")
+    return value
 
 
 def _identity(value: object) -> bytes:

@@ -43,13 +43,13 @@ class ProposalTests(ReplicaTestCase):
         self.assertSent(accept(2, 1, 1))
         slot = self.data.ordering.global_history.get(1)
         assert slot is not None
-        self.assertEqual(slot.voters, {1: {2}})
+        self.assertEqual(set(slot.voters[1]), {2})
 
     def test_repeated_proposal_is_answered_again_and_not_written_again(self) -> None:
         """Section 5.9 and G18: the first ACCEPT may be lost."""
         self.receive(proposal(1, 1, 1, ALICE))
         self.receive(proposal(1, 1, 1, ALICE))
-        self.assertEqual(self.take(Accept), [accept(2, 1, 1)] * 2)
+        self.assertEqual(self.take(Accept), [self.named(accept(2, 1, 1))] * 2)
         self.assertEqual(len(self.take_records(ProposalRecord)), 1)
 
     def test_repetition_is_not_answered_before_the_first_is_on_disk(self) -> None:
@@ -59,7 +59,7 @@ class ProposalTests(ReplicaTestCase):
         self.receive(proposal(1, 1, 1, ALICE))
         self.assertNotSent(Accept)
         self.storage.finish_all()
-        self.assertEqual(self.take(Accept), [accept(2, 1, 1)])
+        self.assertEqual(self.take(Accept), [self.named(accept(2, 1, 1))])
 
     def test_executed_slot_is_answered_without_a_write(self) -> None:
         """G18: the value is the same; answering helps a leader that has missed votes."""
@@ -79,8 +79,8 @@ class ProposalTests(ReplicaTestCase):
 
     def test_vote_makes_the_majority_when_the_others_came_first(self) -> None:
         """G6, G17: readiness is tested when the proposal arrives, too."""
-        self.receive(accept(1, 1, 1))
-        self.receive(accept(3, 1, 1))
+        self.receive(accept(1, 1, 1, of=[batch(ALICE)]))
+        self.receive(accept(3, 1, 1, of=[batch(ALICE)]))
         self.assertExecuted()
         self.receive(proposal(1, 1, 1, ALICE))
         self.assertExecuted([ALICE])
@@ -202,7 +202,7 @@ class HoleTests(ReplicaTestCase):
         """Scenario 4, G11: slot 2 is known, slot 1 is empty, and no update waits."""
         self.lead(2, proposal(1, 1, 2, ALICE))
         self.assertEqual(self.take(Proposal), [proposal(2, 2, 1), proposal(2, 2, 2, ALICE)])
-        self.assertEqual(self.take(Accept), [accept(2, 2, 1, 2)])
+        self.assertEqual(self.take(Accept), [self.named(accept(2, 2, 1, 2))])
 
     def test_update_that_waits_comes_above_the_known_slots(self) -> None:
         """G11: a re-forwarded update must not be put below the slot where it is bound already."""

@@ -380,8 +380,8 @@ class ReplicaGateTests(ReplicaTestCase):
         self.receive(vc_proof(1, 1))
         self.storage.records.clear()
         self.hold_syncs = True
-        self.receive(accept(1, 1, 1), sender=1)
-        self.receive(accept(3, 1, 1))
+        self.receive(accept(1, 1, 1, of=[batch(client_update())]))
+        self.receive(accept(3, 1, 1, of=[batch(client_update())]))
         self.receive(proposal(1, 1, 1, client_update()))
         self.assertExecuted([client_update()])
         self.assertNothingSent()

@@ -159,12 +159,14 @@ class Driver:
         self.seq = 0
         self.time_ms = 1_000
         self._updates = count(1)
+        self.outcomes = b""
+        """The outcomes of the last slot, as the digest of the history gets them."""
 
     def execute(self, *updates: ClientUpdate) -> list[Sequence[Any]]:
         """Executes one slot. Returns the results that the observer was told, a list for each bundle of this server."""
         self.observer.results.clear()
         self.seq += 1
-        self.machine.execute(self.seq, self.time_ms, updates)
+        self.outcomes = self.machine.execute(self.seq, self.time_ms, updates)
         return list(self.observer.results)
 
     def update(self, *bundles: Bundle, server_id: int = 0) -> ClientUpdate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from pfsb.paxos.messages import (
+    DIGEST_BYTES,
     Accept,
     Acquainted,
     Alive,
@@ -41,6 +42,7 @@ client_updates = st.builds(ClientUpdate, client_ids, server_ids, numbers, number
 batches = st.builds(Batch.of, st.integers(0, TIME_MS_MAX), st.lists(client_updates, max_size=4))
 ordered_updates = st.builds(GloballyOrderedUpdate, st.just(SENDER), seqs, batches)
 accepted_proposals = st.builds(Proposal, server_ids, views, seqs, batches)
+digests = st.binary(min_size=64, max_size=64)
 data_lists = st.lists(ordered_updates | accepted_proposals, max_size=3).map(tuple)
 
 
@@ -65,6 +67,13 @@ def reconciliation_requests(draw: st.DrawFn) -> ReconciliationRequest:
     return ReconciliationRequest(SENDER, first, draw(st.integers(first, NUMBER_MAX)))
 
 
+@st.composite
+def accepts(draw: st.DrawFn) -> Accept:
+    slots = draw(st.lists(seqs, max_size=20).map(tuple))
+    size = len(slots) * DIGEST_BYTES
+    return Accept(SENDER, draw(numbers), slots, draw(st.binary(min_size=size, max_size=size)))
+
+
 BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     ClientUpdate: client_updates,
     ViewChange: st.builds(ViewChange, st.just(SENDER), numbers),
@@ -72,9 +81,9 @@ BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     Prepare: st.builds(Prepare, st.just(SENDER), views, numbers),
     PrepareOK: prepare_oks(),
     Proposal: st.builds(Proposal, st.just(SENDER), views, seqs, batches),
-    Accept: st.builds(Accept, st.just(SENDER), numbers, st.lists(seqs, max_size=20).map(tuple)),
+    Accept: accepts(),
     GloballyOrderedUpdate: ordered_updates,
-    Alive: st.builds(Alive, st.just(SENDER), numbers, st.sampled_from(State), numbers, st.booleans()),
+    Alive: st.builds(Alive, st.just(SENDER), numbers, st.sampled_from(State), numbers, st.booleans(), digests),
     ReconciliationRequest: reconciliation_requests(),
     ReconciliationReply: reconciliation_replies(),
     Stranger: st.builds(Stranger, st.just(SENDER), st.binary(min_size=8, max_size=8)),
@@ -89,7 +98,7 @@ any_message = st.one_of(*BY_TYPE.values())
 
 
 def accept(seq: int = 812, sender: int = SENDER) -> Accept:
-    return Accept(sender, 7, (seq,))
+    return Accept(sender, 7, (seq,), bytes(range(DIGEST_BYTES)))
 
 
 def proposal(payload: bytes = b"x" * 100, updates: int = 1, sender: int = SENDER) -> Proposal:

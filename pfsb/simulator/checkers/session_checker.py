@@ -25,7 +25,9 @@ from pfsb.simulator.checkers.session_model import Expired, SessionModel
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.storage.memory import MemoryDisk
 
-REFUSED_BY_LOCAL_CLIENTS = frozenset({"BADREQUEST", "NOSESSION", "REPLACED", "BUSY", "UNAVAILABLE", "SHUTDOWN"})
+REFUSED_BY_LOCAL_CLIENTS = frozenset(
+    {"BADREQUEST", "NOSESSION", "REPLACED", "BUSY", "UNAVAILABLE", "SHUTDOWN", "DIVERGED"}
+)
 """Codes of refusals by `LocalClients`, the part of a server to which clients are connected.
 
 Such a refusal is not the result of running the command; only its `fate` says whether the command has run.
@@ -295,7 +297,7 @@ class WatchedSessions:
     def is_valid(self, update: ClientUpdate) -> bool:
         return self._machine.is_valid(update)
 
-    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
         self._slot = slot = Slot(seq, updates=tuple(updates))
         self._checks.executes(seq)
         recovers = isinstance(self._machine.observer, NoObserver)
@@ -313,13 +315,14 @@ class WatchedSessions:
                 if each.client_id == bundle.SERVER:
                     sessions = sessions or dict(self._machine.sessions)
                     slot.expired_by_others += self._expired_by_others(update.server_id, each, sessions)
-        self._machine.execute(seq, time_ms, updates)
+        outcomes = self._machine.execute(seq, time_ms, updates)
         # A session that was ended and then opened anew in this slot has ended, too: the new session is another object.
         slot.ended += sorted(i for i, session in sessions.items() if self._machine.sessions.get(i) is not session)
         slot.epochs = {client_id: session.epoch for client_id, session in self._machine.sessions.items()}
         slot.revision = self._machine.revision
         if recovers:
             self._settle(self._checks.settled, self._server_id, slot)
+        return outcomes
 
     def too_old(self, update: ClientUpdate) -> None:
         self._checks.marks["bundle ordered beyond its horizon"] += 1

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from pfsb.paxos import invariants
+from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.interfaces import ITracer
 from pfsb.paxos.messages import ClientUpdate, Message, State
 from pfsb.paxos.replica import Replica
@@ -82,6 +83,8 @@ class SimulatedCluster:
 
         The checkers ignore the messages of these servers, since no other server may rely on them.
         """
+        self.slipped: set[int] = set()
+        """Servers that have executed something otherwise than the others, in their present incarnation (`slip`)."""
         self.network.observers.append(self._sent)
         self.findings = Findings()
         self.tracers = Tracers(self.clock, trace, tracer)
@@ -106,6 +109,7 @@ class SimulatedCluster:
         """Start a server that is not running, with the contents of its disk."""
         server = self.servers[server_id]
         assert server.running is None, f"server {server_id} is running"
+        self.slipped.discard(server_id)
         server.incarnations += 1
         name = f"{self.seed}/{server_id}/{server.incarnations}"
         rng = random.Random(name)
@@ -202,6 +206,18 @@ class SimulatedCluster:
         self.servers[server_id].disk = self.checks.durability.disks[server_id]
         self.failures.pop(server_id, None)
         self.restart(server_id)
+
+    def slip(self, server_id: int) -> None:
+        """Give a server another digest from its last executed slot on, as if it had come to another result there.
+
+        The server executes its history anew when it starts again, and then agrees with the others.
+        """
+        chain = self.replica(server_id).ordered_queue.digests
+        if chain.seq:
+            chain.head = bytes(byte ^ 1 for byte in chain.head)
+            at = chain.seq % chain._kept * len(chain.head)
+            chain._ring[at : at + len(chain.head)] = chain.head
+            self.slipped.add(server_id)
 
     def pause(self, server_id: int) -> None:
         self._running(server_id).server_clock.pause()
@@ -393,6 +409,8 @@ class SimulatedCluster:
         return running
 
     def _digest(self, server_id: int, seq: int) -> bytes | None:
+        if server_id in self.slipped:
+            return None
         return self.replica(server_id).ordered_queue.digests.at(seq)
 
     def _failed(self, server_id: int, failure: Failure) -> None:
@@ -402,7 +420,8 @@ class SimulatedCluster:
         the simulation.
         """
         self.failures[server_id] = failure
-        if failure.check(*self.expected_failures) is None:
+        stops_for_nothing = failure.check(StateDiverged) and server_id not in self.slipped
+        if failure.check(*self.expected_failures) is None or stops_for_nothing:
             self.findings.add(failure)
         else:
             self.clock.callLater(0, self._end, server_id, self.servers[server_id].running)

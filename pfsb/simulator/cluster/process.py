@@ -42,9 +42,9 @@ class WatchedStateMachine:
     def is_valid(self, update: ClientUpdate) -> bool:
         return self._inner.is_valid(update)
 
-    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
         self._executed(seq, time_ms, updates)
-        self._inner.execute(seq, time_ms, updates)
+        return self._inner.execute(seq, time_ms, updates)
 
     def too_old(self, update: ClientUpdate) -> None:
         self._inner.too_old(update)
@@ -108,12 +108,13 @@ class RecordingStateMachine:
     def is_valid(self, update: ClientUpdate) -> bool:
         return True
 
-    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
         self.slots = seq
         for update in updates:
             self.executed.append((seq, update.client_id, update.timestamp, update.payload))
             self.slot_of[update.client_id, update.timestamp] = seq
             self.on_executed(seq, update)
+        return b""
 
     def too_old(self, update: ClientUpdate) -> None:
         self.expired.append((update.client_id, update.timestamp))

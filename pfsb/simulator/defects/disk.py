@@ -200,9 +200,9 @@ def _catch_up_left_out(process: Any) -> None:
 
 
 class _ForgetfulChain(DigestChain):
-    def extend(self, data: bytes) -> None:
+    def extend(self, batch: bytes, outcomes: bytes) -> None:
         head = self.head
-        super().extend(data)
+        super().extend(batch, outcomes)
         if self.seq % 7 == 0:
             self.head = head
             at = self.seq % self._kept * len(head)

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import evolve
 
-from pfsb.applications.interfaces import Command, Done, Result
+from pfsb.applications.interfaces import Command, Done, Refused, Result
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.reply_cache import ReplyCache
@@ -387,3 +387,30 @@ def _time_stands_still(process: Any) -> None:
     @instead_of(time, "now_ms")
     def broken(now_ms: Callable[[], int]) -> int:
         return int(time.time_ms) or now_ms()
+
+
+@DEFECTS.add(
+    "executes-otherwise", "Departure 40", "server 1 refuses every twentieth command, as if its memory were full"
+)
+def _executes_otherwise(process: Any) -> None:
+    machine = process.server.machine
+    if process.replica.membership.server_id != 1:
+        return
+
+    @instead_of(machine, "_execute")
+    def broken(execute: Callable[..., Any], session: Session, number: int, command: Command) -> Any:
+        if machine.revision % 20 == 0:
+            return Refused("INTERNAL", f"{command[0]} failed inside the application")
+        return execute(session, number, command)
+
+
+@DEFECTS.add("digest-of-questions", "Departure 40", "questions are in the digest of the one server that answers them")
+def _digest_of_questions(process: Any) -> None:
+    machine = process.server.machine
+
+    @instead_of(machine, "_question")
+    def broken(question: Callable[..., Any], command: Command, is_ours: bool) -> Any:
+        result = question(command, is_ours)
+        if is_ours:
+            machine._outcomes.append((result, machine.revision))
+        return result

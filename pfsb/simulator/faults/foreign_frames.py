@@ -55,9 +55,10 @@ def _messages(replica: Replica, sender: int, rng: random.Random) -> list[Message
     views, aru = replica.data.views, replica.data.ordering.local_aru
     view = rng.choice((views.last_installed, views.last_attempted, views.last_attempted + 1))
     update = ClientUpdate("nobody", sender, 1, aru, b"never asked for")
+    batch = Batch.of(0, (update,))
     return [
-        Proposal(sender, view, aru + 1, Batch.of(0, (update,))),
-        Accept(sender, view, (aru + 1,)),
+        Proposal(sender, view, aru + 1, batch),
+        Accept(sender, view, (aru + 1,), batch.digest),
         ViewChange(sender, view),
         VCProof(sender, view),
         Alive(sender, view, State.REG_LEADER, aru + 5),

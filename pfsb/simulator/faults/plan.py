@@ -38,6 +38,7 @@ _KINDS: Final = {
     "heirs": ("lose_disk_of_follower",),
     "memory": ("run_out_of_memory",),
     "strangers": ("stranger",),
+    "slips": ("slip",),
 }
 """Family -> kinds of faults to draw from; a kind that stands twice is drawn twice as often.
 

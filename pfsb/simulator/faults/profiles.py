@@ -40,7 +40,7 @@ FAMILIES: Final = (
 """Families of faults: groups of kinds that are switched on and off together. In the mixed profile, each is off in a
 quarter of the seeds, independently of the others."""
 
-ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs", "crash_loops", "memory")
+ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs", "crash_loops", "memory", "slips")
 """All families of faults, including those that only certain profiles have."""
 
 ALL_FAULTY_KINDS: Final = (
@@ -266,6 +266,12 @@ PROFILES: Final[Mapping[str, Profile]] = {
         vocabulary={"keys": 1, "locks": 1, "share_of_locks": 0.8, "share_of_reads": 0.05, "share_of_local_reads": 0.05},
         settings={"progress_seconds": (1.0,), "update_seconds": (1.0,), "alive_seconds": (0.1, 0.2)},
         faults_per_second=(0.3,),
+    ),
+    "slips": Profile(
+        "a server executes a slot otherwise than the others, again and again, while servers die",
+        ("slips", "crashes", "partitions"),
+        ("isolate_leader", "split"),
+        servers=(3, 4, 5),
     ),
     "drains": Profile("servers that are stopped in order, and clocks that are set", ("drains", "clocks", "clients")),
     "paper": Profile(

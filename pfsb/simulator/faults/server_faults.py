@@ -19,6 +19,15 @@ class ServerFaults(FaultInjector):
     def crash_leader(self) -> None:
         self._crash(self._cluster.leader())
 
+    def slip(self) -> None:
+        """Let a server execute a slot otherwise than the others, as an error of its memory would (Departure 40).
+
+        At most one server at a time, and in a cluster in which the others are a majority: they must find it out.
+        """
+        server_id = self._any_server()
+        if server_id is not None and len(self._cluster.ids) > 2 and not self._cluster.slipped:
+            self._cluster.slip(server_id)
+
     def crash_loop(self) -> None:
         """Crash a server several times, each time soon after its start, and restart it at once."""
         server_id = self._any_server()

@@ -52,7 +52,7 @@ EXAMPLES: Final[tuple[Message, ...]] = (
     Prepare(0, 2, 1),
     PrepareOK(0, 2, (GloballyOrderedUpdate(0, 1, _BATCH), Proposal(1, 1, 2, _BATCH)), 0, 2, 1),
     Proposal(0, 1, 3, _BATCH),
-    Accept(0, 1, (3, 4)),
+    Accept(0, 1, (3, 4), 2 * _BATCH.digest),
     GloballyOrderedUpdate(0, 3, _BATCH),
     Alive(0, 1, State.REG_LEADER, 2, False),
     ReconciliationRequest(0, 1, 3),

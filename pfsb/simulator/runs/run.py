@@ -16,6 +16,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
@@ -126,6 +127,8 @@ class Run:
         self.cluster.expected_failures = (OSError, StorageWasReplaced) if loses_disks else (OSError,)
         if "memory" in parameters.families:
             self.cluster.expected_failures += (MemoryError, RecursionError)
+        if "slips" in parameters.families:
+            self.cluster.expected_failures += (StateDiverged,)
         users = parameters.users if plan.users is None else min(plan.users, parameters.users)
         self.population = self._populate(users)
         self._injector = AllFaults(self.cluster, parameters, self.marks)
@@ -176,7 +179,11 @@ class Run:
         for server_id in sorted(self.cluster.amnesiacs):
             self.cluster.bring_back(server_id)
         heal_all(self.cluster)
+        if self.cluster.slipped:
+            self._wait_for(self._slips_are_noticed, "a server executed otherwise, and goes on", EQUALITY_SECONDS)
+            heal_all(self.cluster)
         self._wait_for(self._all_are_equal, "the servers are not equal", EQUALITY_SECONDS)
+        self._wait_for(self._all_take_changes, "a server refuses changes, though all are equal", EQUALITY_SECONDS)
         if self.profile.clears_up:
             self._phase = "fair weather"
             drills = LivenessDrills(self.cluster, self._rng, self.marks, self.profile.slowness)
@@ -214,7 +221,7 @@ class Run:
         here.
         """
         cluster = self.cluster
-        whole = [i for i in cluster.ids if i not in cluster.amnesiacs]
+        whole = [i for i in cluster.ids if i not in cluster.amnesiacs and i not in cluster.slipped]
         is_enough = len(cluster.ids) // 2 + 1 if self.profile.leaves_broken else len(whole)
         well = sorted(self._rng.sample(whole, is_enough))
         if self.profile.ends_in_shape and len(cluster.ids) > 1:
@@ -257,6 +264,13 @@ class Run:
     def _amnesiacs_are_out(self) -> bool:
         """Whether all servers that have lost their disk have found that out, and stopped (G20)."""
         return not any(self.cluster.is_running(i) for i in self.cluster.amnesiacs)
+
+    def _slips_are_noticed(self) -> bool:
+        """Whether no server runs that has executed something otherwise than the others (Departure 40)."""
+        return not any(self.cluster.is_running(i) for i in self.cluster.slipped)
+
+    def _all_take_changes(self) -> bool:
+        return not any(self.cluster.replica(i).divergence.is_undecided for i in self.cluster.ids)
 
     def _all_are_equal(self) -> bool:
         return len({self.cluster.aru(i) for i in self.cluster.ids}) == 1 and self.cluster.all_equal()

@@ -150,12 +150,12 @@ class WatchedReads:
     def is_valid(self, update: ClientUpdate) -> bool:
         return self._inner.is_valid(update)
 
-    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
         found = SlotReads(seq)
         recovers = isinstance(self._machine.observer, NoObserver)
         if not recovers:  # asked for before the execution, so that the slot is settled before listeners get its events
             self._settle(self._log.settled, found)
-        self._inner.execute(seq, time_ms, updates)
+        outcomes = self._inner.execute(seq, time_ms, updates)
         length = self._chat.length()
         if seq > self._log.up_to:
             found.answers.update((name, self._machine.question(("GET", name))) for name in self._log.names)
@@ -163,6 +163,7 @@ class WatchedReads:
         self._told = length
         if recovers:  # a server that starts again executes slots that are on its disk: they are settled at once
             self._log.settled(found)
+        return outcomes
 
     def too_old(self, update: ClientUpdate) -> None:
         self._inner.too_old(update)

@@ -156,10 +156,10 @@ class FilterTests(NetworkTestCase):
     def test_one_message_of_a_frame_is_dropped(self) -> None:
         """Other messages of the frame arrive, and other receivers get the message."""
         self.network.drop(lambda passage: isinstance(passage.message, Accept) and passage.receiver == 1)
-        self.ends[0].send([VCProof(0, 1), Accept(0, 1, (1,))], None)
+        self.ends[0].send([VCProof(0, 1), Accept(0, 1, (1,), bytes(16))], None)
         self.clock.run_until(1)
         self.assertEqual(self.inboxes[1].got, [(0, VCProof(0, 1))])
-        self.assertEqual(self.inboxes[2].got, [(0, VCProof(0, 1)), (0, Accept(0, 1, (1,)))])
+        self.assertEqual(self.inboxes[2].got, [(0, VCProof(0, 1)), (0, Accept(0, 1, (1,), bytes(16)))])
 
     def test_held_messages_go_on_when_released(self) -> None:
         """Released messages arrive in their order, behind those that were not held."""
