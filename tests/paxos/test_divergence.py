@@ -6,7 +6,7 @@ from attrs import evolve
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
 from pfsb.paxos.divergence import StateDiverged, points
-from pfsb.paxos.messages import NOT_TOLD, POINTS, Alive, ReconciliationRequest, ViewChange
+from pfsb.paxos.messages import NOT_TOLD, POINTS, Alive, ReconciliationRequest, ViewChange, State
 from pfsb.paxos.ordered_update_queue import DigestChain
 from tests.paxos.case import SMALL, ReplicaTestCase
 from tests.paxos.messages import alive, batch, client_update, ordered, reply
@@ -44,7 +44,8 @@ class DivergenceTestCase(ReplicaTestCase):
         """An ALIVE of a server with this history."""
         self.advance(after)
         told = b"".join(chain.at(point) or NOT_TOLD if point else NOT_TOLD for point in points(local_aru))
-        self.receive(evolve(alive(server_id, 1, local_aru=local_aru), digests=told))
+        state = State.REG_LEADER if server_id == 1 else State.REG_NONLEADER
+        self.receive(evolve(alive(server_id, 1, local_aru=local_aru), digests=told, state=state))
 
     @property
     def refuses(self) -> bool:

@@ -36,7 +36,7 @@ class DigestTests(SynchronousTestCase):
 class Failing(RecordingStateMachine):
     """A state machine that executes nothing."""
 
-    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
         raise SystemError("broken")
 
 
@@ -88,10 +88,10 @@ class Picky(RecordingStateMachine):
 
     __slots__ = ()
 
-    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
         if any(update.payload == POISON for update in updates):
             raise Unexecutable
-        super().execute(seq, time_ms, updates)
+        return super().execute(seq, time_ms, updates)
 
 
 def build(parts: ServerParts) -> ProtocolProcess:
