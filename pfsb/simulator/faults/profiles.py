@@ -36,6 +36,7 @@ FAMILIES: Final = (
     "disks",
     "clients",
     "strangers",
+    "confusion",
 )
 """Families of faults: groups of kinds that are switched on and off together. In the mixed profile, each is off in a
 quarter of the seeds, independently of the others."""
@@ -225,6 +226,9 @@ PROFILES: Final[Mapping[str, Profile]] = {
         # harm only while few slots are used, so the windows are large and the users few and slow.
         settings={"progress_seconds": (1.0, 2.0), "window_slots": (16,), "batch_bytes_max": (48_000,)},
         faults_per_second=(1.5, 3.0),
+    ),
+    "confused": Profile(
+        "servers in error that send wrong messages, damaged frames, and crashes", ("confusion", "crashes", "strangers")
     ),
     "drains": Profile("servers that are stopped in order, and clocks that are set", ("drains", "clocks", "clients")),
     "paper": Profile(
