@@ -153,11 +153,14 @@ class ProposalHandler(Handler):
             self._accept(slot.proposal)
 
     def _is_left_out(self, seq: int) -> bool:
-        """Whether this server, as leader, proposes nothing in slot `seq`, because an operator has said so (FAULT SKIP).
+        """Whether this server, as leader, proposes nothing in slot `seq` because of FAULT SKIP.
 
-        A slot with a proposal of an older view is never left out: that proposal may have been chosen.
+        Only a fresh number is left out, and only if the window has room for the next one. A hole below a known slot is
+        always filled (G11), and a proposal of an older view may have been chosen. Otherwise a cluster whose servers all
+        leave out the same number would never execute anything above it.
         """
-        return seq in self.skipped and seq > self._data.ordering.global_history.top
+        fresh = seq > self._data.ordering.global_history.top
+        return seq in self.skipped and fresh and self._window.may_propose(seq + 1)
 
     def batch_for(self, seq: int) -> Batch | None:
         """The batch for a slot, or None if nothing waits for a number.

@@ -116,8 +116,10 @@ class UpdateQueue:
     def pop_batch(self, time_ms: int) -> Batch | None:
         """Take a batch for one proposal from the head of the queue, up to `batch_bytes_max` (section 7.3, Departure 4).
 
-        Returns None if no update that is still to be executed waits.
+        Returns None if no update that is still to be executed waits. Departure 37: an update that claims to be made
+        after the slot that it would get is dropped, since no other server accepts it.
         """
+        seq = self._data.ordering.last_proposed + 1
         queue = self._clients.update_queue
         updates: list[ClientUpdate] = []
         room = self._settings.batch_bytes_max
@@ -125,7 +127,7 @@ class UpdateQueue:
         while queue and (not updates or _encoded_bytes(queue[0]) <= room):
             update = queue.popleft()
             self.payload_bytes -= len(update.payload)
-            if update.timestamp > last_executed.of(update.client_id):
+            if update.timestamp > last_executed.of(update.client_id) and update.made_at < seq:
                 updates.append(update)
                 room -= _encoded_bytes(update)
         if not updates:

@@ -6,7 +6,7 @@ from attrs import evolve
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
 from pfsb.paxos.divergence import StateDiverged, points
-from pfsb.paxos.messages import NOT_TOLD, POINTS, Alive, ReconciliationRequest, ViewChange, State
+from pfsb.paxos.messages import NOT_TOLD, POINTS, Alive, ReconciliationRequest, State, ViewChange
 from pfsb.paxos.ordered_update_queue import DigestChain
 from tests.paxos.case import SMALL, ReplicaTestCase
 from tests.paxos.messages import alive, batch, client_update, ordered, reply

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfsb.paxos.messages import Batch
+from pfsb.paxos.messages import Accept, Batch
 from pfsb.paxos.records import OrderedRecord, ProposalRecord
 from pfsb.support.limits import TIME_STEP_MS_MAX
 from tests.paxos.case import INVALID_PAYLOAD, ReplicaTestCase
@@ -65,6 +65,16 @@ class LeaderTests(ReplicaTestCase):
         self.receive(INVALID, sender=3)
         self.assertDiscarded("invalid")
         self.assertEqual(len(self.replica.update_queue), 0)
+
+    def test_update_of_the_future_is_not_proposed(self) -> None:
+        """No follower would accept the batch, and nothing else could be ordered."""
+        self.lead(view=2)
+        self.receive(client_update("alice", 1, server_id=3, made_at=7), sender=3)
+        self.receive(client_update("bob", 1, server_id=3), sender=3)
+        self.assertSent(
+            proposal(2, 2, 1, client_update("bob", 1, server_id=3), time_ms=self.replica.ordered_queue.time_ms)
+        )
+        self.take(Accept)
 
     def test_promise_with_an_invalid_batch_is_dropped_as_a_whole(self) -> None:
         """S1: a data list without one of its slots would be a wrong promise."""

@@ -1,4 +1,4 @@
-"""The network of a simulated cluster: it loses, delays, duplicates and reorders frames, and never corrupts them.
+"""The network of a simulated cluster: it loses, delays, duplicates and reorders frames, and damages some if told to.
 
 The frames are those of the real codec. A test that needs one message held back or lost adds a filter, and a checker
 that needs to see every message that leaves a server adds an observer; both take effect where messages become frames
@@ -155,6 +155,8 @@ class SimulatedNetwork:
 
     For messages that it does not let through, its fault replaces their lasting or passing fault.
     """
+    damage: float = 0.0
+    """Chance that a frame is damaged on its way, from 0 to 1."""
     frames: int = field(default=0, init=False)
     _links: dict[tuple[int, int], Link] = field(init=False)
     _endpoints: dict[int, Endpoint] = field(factory=dict, init=False)
@@ -262,6 +264,8 @@ class SimulatedNetwork:
             return
         if fault is not None and self._draws(fault.loss):
             return
+        if self._draws(self.damage):
+            frame = self._damaged(frame)
         self._send_off(link, sender, receiver, frame, fault)
         if self._draws(quality.duplication):
             self._send_off(link, sender, receiver, frame, fault)
@@ -281,6 +285,18 @@ class SimulatedNetwork:
             arrival = link.last_arrival = max(arrival, link.last_arrival)
         link.frames += 1
         self.clock.callLater(arrival - now, self._arrive, link, sender, receiver, frame, now)
+
+    def _damaged(self, frame: bytes) -> bytes:
+        """The frame with some bits flipped, cut short, or with a part of it behind it once more."""
+        kind, place = self.rng.randrange(3), self.rng.randrange(len(frame))
+        if kind == 0:
+            return frame[:place]
+        if kind == 1:
+            return frame + frame[place:]
+        damaged = bytearray(frame)
+        for _ in range(self.rng.randint(1, 5)):
+            damaged[self.rng.randrange(len(frame))] ^= 1 << self.rng.randrange(8)
+        return bytes(damaged)
 
     def _draws(self, chance: float) -> bool:
         return chance > 0 and self.rng.random() < chance

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pfsb.paxos.messages import Message, PrepareOK
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.marks import Marks
+from pfsb.simulator.faults.confusion import ConfusionFaults
 from pfsb.simulator.faults.foreign_frames import frame_of_a_stranger, require_no_change
 from pfsb.simulator.faults.network_faults import NetworkFaults
 from pfsb.simulator.faults.parameters import Parameters
@@ -14,7 +15,7 @@ from pfsb.simulator.faults.plan import between
 from pfsb.simulator.faults.server_faults import ServerFaults
 
 
-class AllFaults(NetworkFaults, ServerFaults):
+class AllFaults(NetworkFaults, ServerFaults, ConfusionFaults):
     """Injects faults into a cluster until `cease` is called.
 
     After that, no further fault happens, and earlier faults do not heal by themselves.

@@ -36,11 +36,12 @@ FAMILIES: Final = (
     "disks",
     "clients",
     "strangers",
+    "confusion",
 )
 """Families of faults: groups of kinds that are switched on and off together. In the mixed profile, each is off in a
 quarter of the seeds, independently of the others."""
 
-ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs", "crash_loops", "memory", "slips")
+ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs", "crash_loops", "memory", "slips", "confusion")
 """All families of faults, including those that only certain profiles have."""
 
 ALL_FAULTY_KINDS: Final = (
@@ -272,6 +273,9 @@ PROFILES: Final[Mapping[str, Profile]] = {
         ("slips", "crashes", "partitions"),
         ("isolate_leader", "split"),
         servers=(3, 4, 5),
+    ),
+    "confused": Profile(
+        "servers in error that send wrong messages, damaged frames, and crashes", ("confusion", "crashes", "strangers")
     ),
     "drains": Profile("servers that are stopped in order, and clocks that are set", ("drains", "clocks", "clients")),
     "paper": Profile(
