@@ -72,7 +72,7 @@ class LeaderTests(ReplicaTestCase):
         self.receive(client_update("alice", 1, server_id=3, made_at=7), sender=3)
         self.receive(client_update("bob", 1, server_id=3), sender=3)
         self.assertSent(
-            proposal(2, 2, 1, client_update("bob", 1, server_id=3), time_ms=self.replica.ordered_queue.time_ms)
+            proposal(2, 2, 1, client_update("bob", 1, server_id=3), time_ms=self.replica.ordered_queue.time.time_ms)
         )
         self.take(Accept)
 

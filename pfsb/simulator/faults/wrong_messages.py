@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pfsb.paxos.messages import (
+    DIGEST_BYTES,
     Accept,
     Acquainted,
     Alive,
@@ -127,9 +128,11 @@ class WrongMessages:
         """ACCEPTs of slots far away, or of many views that are never attempted."""
         if self._rng.random() < 0.5:
             first = self._far_slot() - 200
-            return [Accept(self._sender, self._view(), tuple(range(first, first + 200)))]
+            return [Accept(self._sender, self._view(), tuple(range(first, first + 200)), bytes(200 * DIGEST_BYTES))]
         first = self._receiver.data.views.last_attempted + ASIDE
-        return [Accept(self._sender, view, (self._next_slot(),)) for view in range(first, first + 40)]
+        return [
+            Accept(self._sender, view, (self._next_slot(),), bytes(DIGEST_BYTES)) for view in range(first, first + 40)
+        ]
 
     def _ordered(self) -> list[Message]:
         wrong = self._rng.choice(((self._far_slot(), NO_OP), (self._next_slot(), self._invalid_batch())))
