@@ -290,6 +290,7 @@ class Run:
     def _count_what_is_left(self) -> None:
         self.population.count(self.marks)
         views = self.cluster.checks.messages.leaders
+        self.marks.counts["frame damaged on its way"] += self.cluster.network.damaged
         self.marks.counts["views"] += max(views, default=0)
         ids = self.cluster.ids
         self.marks.counts[f"cluster of {len(ids)} servers"] += 1
