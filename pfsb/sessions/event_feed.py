@@ -94,7 +94,7 @@ class EventFeed:
         """Follow the catalogue, if the cluster runs other applications than before.
 
         The subscriptions of an application that goes on under another version go on. Those of one that runs no more
-        are told nothing further.
+        end.
         """
         if self._edition == self._catalogue.edition:
             return
@@ -103,5 +103,8 @@ class EventFeed:
         for application in self._catalogue.applications:
             if IEventLog.providedBy(application):
                 verb = application.listen_verb
-                log = self._logs[verb] = before.get(verb) or EventLog(application, application.length())
+                log = self._logs[verb] = before.pop(verb, None) or EventLog(application, application.length())
                 log.application = application
+        for gone in before.values():
+            for subscription in tuple(gone.subscriptions):
+                subscription.stop()

@@ -26,7 +26,7 @@ from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
-from pfsb.sessions.cluster_settings import ClusterSettings
+from pfsb.sessions.cluster_settings import ClusterSettings, show_app
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.observer import NoObserver
 from pfsb.sessions.ordered_settings import Abilities, OrderedSettings
@@ -76,8 +76,8 @@ class Session:
     answers: ReplyCache
     last_number: int = 0
     """The highest command number executed."""
-    waiting: set[int] = field(factory=set)
-    """The numbers of the commands that have run and are PENDING: their results come later (LOCK)."""
+    waiting: dict[int, str] = field(factory=dict)
+    """Number of each command that has run and is PENDING (LOCK: its result comes later) -> name of its application."""
     opened: int = 0
     """The revision at which the session began. A client to which HELLO gives another value than before knows that its
     former session has ended."""
@@ -111,10 +111,18 @@ class _EventLog:
 
 
 def _successor(before: Any, name: str, version: int, installed: InstalledApplications) -> Any:
-    """The application that runs as `name` from now on, given the one that ran as `name` before, if any."""
+    """The application that runs as `name` from now on, given the one that ran as `name` before, if any.
+
+    Raises `CannotRun` if this server cannot make it.
+    """
     if before is not None and version_of(before) == version:
         return before
-    made: Any = installed.make(name, version)
+    try:
+        made: Any = installed.make(name, version)
+    except Exception as error:  # what is installed here is no part of the log, so other servers may well have made it
+        raise CannotRun(
+            f"the settings of the cluster ask for {show_app(name, version)}, which cannot be loaded here: {error}"
+        ) from error
     if before is not None:
         made.restore(before.snapshot())
     return made
@@ -187,6 +195,19 @@ class SessionStateMachine:
         if chosen != list(self._catalogue.chosen):
             self._catalogue.switch(chosen)
             self._read_catalogue()
+            self._refuse_waits_without_application()
+
+    def _refuse_waits_without_application(self) -> None:
+        """Ends the PENDING commands of applications that run no more, which would never be answered."""
+        running = {application.name for application in self.applications}
+        orphans = [
+            ((session.client_id, number), name)
+            for session in self.sessions.values()
+            for number, name in session.waiting.items()
+            if name not in running
+        ]
+        for ticket, name in orphans:
+            self.complete(ticket, Refused("UNKNOWN", f"the cluster does not run {name} any more; nothing was changed"))
 
     # ------------------------------------------------------------------ driven by the ordered update queue
 
@@ -307,7 +328,7 @@ class SessionStateMachine:
         self.revision += 1
         result = self._execute(session, number, command)
         if result is PENDING:
-            session.waiting.add(number)
+            session.waiting[number] = self._application_of[command[0]].name
         else:
             session.answers.keep(number, result)
         return result
@@ -324,6 +345,8 @@ class SessionStateMachine:
         context.session, context.number = session.client_id, number
         try:
             return application.execute(command, context)
+        except CannotRun:
+            raise
         except Exception:
             self._log.failure("{verb} raised; so it does on every server", verb=command[0])
             return Refused("INTERNAL", f"{command[0]} failed inside the application; it changed nothing")
@@ -373,7 +396,7 @@ class SessionStateMachine:
         client_id, number = ticket
         session = self.sessions.get(client_id)
         if session is not None and number in session.waiting:
-            session.waiting.discard(number)
+            del session.waiting[number]
             session.answers.keep(number, result)
         self.observer.completed(client_id, number, result)
 
