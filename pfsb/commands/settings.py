@@ -31,7 +31,7 @@ class Options(ConfigOptions):
 
     synopsis = "Usage: pfsb settings [CONFIG | --config CONFIG | --server HOST:PORT ...] [NAME=VALUE ...]"
     longdesc = (
-        "Shows the settings that all servers of a cluster share, or changes those that are named: all of them, or none. "
+        "Shows the settings that all servers of a cluster share, or changes those that are named, all or none. "
         "The exit status is 1 if the cluster refuses or does not answer."
     )
     optParameters = [  # noqa: RUF012 (read by Twisted, never changed)
@@ -132,11 +132,13 @@ def table(reply: Reply) -> str:
     values = calls.settings().read(reply)
     rows = [("setting", "value", "meaning"), *((name, _shown(value), _meaning(name)) for name, value in values.items())]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return "".join(f"{name:{widths[0]}}  {value:{widths[1]}}  {meaning}".rstrip() + "\n" for name, value, meaning in rows)
+    return "".join(
+        f"{name:{widths[0]}}  {value:{widths[1]}}  {meaning}".rstrip() + "\n" for name, value, meaning in rows
+    )
 
 
 def _shown(value: int | str) -> str:
-    """A value as it is typed; a control character, which no server of this version sends, never reaches the terminal."""
+    """A value as it is typed. Control characters, which no server of this version sends, never reach the terminal."""
     text = str(value)
     return text if text.isprintable() else json.dumps(text)
 

@@ -42,6 +42,8 @@ class EventFeed:
         self._impatient: dict[Subscription, None] = {}
         """The subscriptions of clients that would notice if an event came some milliseconds later."""
         self._read_catalogue()
+        for log in self._logs.values():
+            log.released = log.application.length()  # what was recovered is on disk
 
     @property
     def has_impatient_subscriptions(self) -> bool:
@@ -81,20 +83,19 @@ class EventFeed:
         """Delivers the new events of an application, to all its subscribers, when the present turn has passed the
         gate."""
         self._read_catalogue()
-        self._turn.call(self._release, application.listen_verb, application.length())
+        log = self._logs[application.listen_verb]
+        self._turn.call(self._release, log, application.length())
 
-    def _release(self, verb: str, length: int) -> None:
-        log = self._logs.get(verb)
-        if log is not None:
-            log.released = length
-            for subscription in tuple(log.subscriptions):
-                subscription.release(length)
+    def _release(self, log: EventLog, length: int) -> None:
+        log.released = length
+        for subscription in tuple(log.subscriptions):
+            subscription.release(length)
 
     def _read_catalogue(self) -> None:
         """Follow the catalogue, if the cluster runs other applications than before.
 
         The subscriptions of an application that goes on under another version go on. Those of one that runs no more
-        end.
+        end. Events of an application that is new may wait at the gate, so that none of them is released here.
         """
         if self._edition == self._catalogue.edition:
             return
@@ -103,8 +104,8 @@ class EventFeed:
         for application in self._catalogue.applications:
             if IEventLog.providedBy(application):
                 verb = application.listen_verb
-                log = self._logs[verb] = before.pop(verb, None) or EventLog(application, application.length())
+                log = self._logs[verb] = before.get(verb) or EventLog(application, 0)
                 log.application = application
-        for gone in before.values():
-            for subscription in tuple(gone.subscriptions):
+        for log in [log for verb, log in before.items() if verb not in self._logs]:
+            for subscription in tuple(log.subscriptions):
                 subscription.stop()
