@@ -139,8 +139,6 @@ class Catalogue:
         """
         given = tuple(applications)
         self.installed: InstalledApplications = GivenApplications.of(given) if installed is None else installed
-        self.edition = 0
-        """Number of switches so far."""
         self._watchers: list[Callable[[], None]] = []
         self._built_in: tuple[IReplicatedApplication, ...] = ()
         self._fill(given)
@@ -160,7 +158,6 @@ class Catalogue:
         Raises `BadRequest` as `__init__` does, and then goes on with the applications of before.
         """
         self._fill(tuple(applications))
-        self.edition += 1
         for switched in self._watchers:
             switched()
 

@@ -13,8 +13,13 @@ from pfsb.demo.processes import ProcessCluster
 from tests.integration.case import Visitor
 from tests.integration.http_case import HTTPClusterCase, run
 
+PYTHONPATH = [path for path in [os.environ.get("PYTHONPATH")] if path]
+"""As it was before a test has changed it."""
 PLUGIN = """\
-from pfsb.applications.interfaces import ApplicationMaker
+from twisted.plugin import IPlugin
+from zope.interface import classImplements
+from pfsb.applications.interfaces import ApplicationMaker, IApplicationMaker
+classImplements(ApplicationMaker, IPlugin, IApplicationMaker)
 counter = ApplicationMaker("counter", "Counts.", "counter", "Counter")
 """
 MODULE = """\
@@ -74,16 +79,16 @@ class SettingsCase(HTTPClusterCase):
 
     def look_for_plugins_in(self, *folders: str) -> None:
         """Which folders the servers that are started from now on look into, besides those of this process."""
-        paths = [*folders, *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [*folders, *PYTHONPATH]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         self.patch(os, "environ", environment)
 
-    def complaint(self, cluster: ProcessCluster, server_id: int) -> str:
-        """The only line that a server has written for a person; no traceback may be there."""
-        lines = cluster.log_file(server_id).read_text().splitlines()
-        self.assertNotIn("Traceback", "\n".join(lines))
-        (complaint,) = [line for line in lines if line.startswith("pfsb: ")]
-        return complaint
+    def assertStoppedWith(self, cluster: ProcessCluster, server_id: int, text: str) -> None:
+        """The server has said so, in one line of its log and one of its standard error, and has shown no traceback."""
+        said = cluster.log_file(server_id).read_text()
+        self.assertNotIn("Traceback", said)
+        told = [line for line in said.splitlines() if text in line]
+        self.assertEqual([f"pfsb: server {server_id} stops: " in line for line in told], [False, True], said)
 
 
 class ChangeTests(SettingsCase):
@@ -114,11 +119,11 @@ class ChangeTests(SettingsCase):
     async def command_shows_and_changes(self, cluster: ProcessCluster) -> None:
         config = str(cluster.directory / "cluster.yaml")
         pfsb = (sys.executable, "-c", "from pfsb.cli import main; main()")
-        out, status = await run(*pfsb, "settings", config, "horizon=50000")
+        out, status = await run(*pfsb, "settings", config, "horizon=50000", env=dict(os.environ))
         self.assertEqual(status, 0, out)
         self.assertRegex(out, r"(?m)^horizon +50000 +slots ")
         server = ("--server", cluster.address(2).shown)
-        out, status = await run(*pfsb, "settings", *server, "horizon=0")
+        out, status = await run(*pfsb, "settings", *server, "horizon=0", env=dict(os.environ))
         self.assertEqual((status, out.count("\n")), (1, 1), out)
         self.assertIn("pfsb settings: horizon must be from 1 to 1000000000, not 0; no setting was changed", out)
 
@@ -179,13 +184,13 @@ class StartTests(SettingsCase):
         self.look_for_plugins_in()
         cluster.start(2, "--app", "kv")
         self.assertEqual(await cluster.ended(2, 60), 3)
-        self.assertIn(told, self.complaint(cluster, 2))
+        self.assertStoppedWith(cluster, 2, told)
 
         self.assertEqual(await cluster.terminate(1), 0)
         cluster.log_file(1).unlink()
         cluster.start(1, "--app", "kv")
         self.assertEqual(await cluster.ended(1, 60), 3)
-        self.assertIn(told, self.complaint(cluster, 1))
+        self.assertStoppedWith(cluster, 1, told)
 
         self.look_for_plugins_in(folder)
         cluster.start(2)

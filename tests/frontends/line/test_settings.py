@@ -113,12 +113,12 @@ class CatalogueTests(LineTestCase):
     def test_switch_that_fails_leaves_everything_as_it_was(self) -> None:
         """Two applications with one verb cannot run together."""
         catalogue = Catalogue([KeyValue()], GivenApplications.of([KeyValue(), Lock()]))
-        told: list[int] = []
-        catalogue.watch(lambda: told.append(catalogue.edition))
+        told: list[str] = []
+        catalogue.watch(lambda: told.append(catalogue.chosen[0].name))
         self.assertRaises(BadRequest, catalogue.switch, [KeyValue(), KeyValue()])
         self.assertEqual((told, [each.name for each in catalogue.chosen]), ([], ["kv"]))
         catalogue.switch([Lock()])
-        self.assertEqual((told, [each.name for each in catalogue.chosen]), ([1], ["lock"]))
+        self.assertEqual((told, [each.name for each in catalogue.chosen]), (["lock"], ["lock"]))
 
     def test_port_that_is_opened_after_a_switch_has_the_new_verbs(self) -> None:
         """Whichever came first, the port or the switch."""
