@@ -15,6 +15,7 @@ _COMMANDS: Final = (
     ("cluster", "pfsb.commands.cluster", "Start all servers of a configuration in this terminal."),
     ("client", "pfsb.commands.client", "Send commands to a cluster; interactive, one, from a pipe, or a batch."),
     ("status", "pfsb.commands.status", "Show one line per server."),
+    ("settings", "pfsb.commands.settings", "Show or change the settings that all servers share."),
     ("check", "pfsb.commands.check", "Validate a configuration."),
     (
         "explore",

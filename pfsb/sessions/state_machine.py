@@ -40,7 +40,7 @@ from pfsb.sessions import bundle
 from pfsb.sessions.application_failures import depends_on_machine
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.checked_payloads import CheckedPayloads
-from pfsb.sessions.cluster_settings import ClusterSettings, WrongSetting
+from pfsb.sessions.cluster_settings import ClusterSettings, WrongSetting, show_app
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.observer import NoObserver
 from pfsb.sessions.ordered_settings import Abilities, OrderedSettings
@@ -119,9 +119,11 @@ class Session:
     answers: ReplyCache
     last_number: int = 0
     """The highest command number executed."""
-    waiting: set[int] = field(factory=set)
-    """The numbers of those commands of this session that have run and are PENDING: their results come later (LOCK). At
-    most `session_window` of them."""
+    waiting: dict[int, str] = field(factory=dict)
+    """Number of each command of this session that has run and is PENDING -> name of its application.
+
+    The result comes later, as that of a LOCK does. At most `session_window` commands of a session are PENDING.
+    """
     opened: int = 0
     """The revision at which the session began. A client to which HELLO gives another value than before knows that its
     former session has ended."""
@@ -155,10 +157,18 @@ class _EventLog:
 
 
 def _successor(before: Any, name: str, version: int, installed: InstalledApplications) -> Any:
-    """The application that runs as `name` from now on, given the one that ran as `name` before, if any."""
+    """The application that runs as `name` from now on, given the one that ran as `name` before, if any.
+
+    Raises `CannotRun` if this server cannot make it.
+    """
     if before is not None and version_of(before) == version:
         return before
-    made: Any = installed.make(name, version)
+    try:
+        made: Any = installed.make(name, version)
+    except Exception as error:  # what is installed here is no part of the log, so other servers may well have made it
+        raise CannotRun(
+            f"the settings of the cluster ask for {show_app(name, version)}, which cannot be loaded here: {error}"
+        ) from error
     if before is not None:
         made.restore(before.snapshot())
     return made
@@ -254,6 +264,19 @@ class SessionStateMachine:
         if chosen != list(self._catalogue.chosen):
             self._catalogue.switch(chosen)
             self._read_catalogue()
+            self._refuse_waits_without_application()
+
+    def _refuse_waits_without_application(self) -> None:
+        """Ends the PENDING commands of applications that run no more, which would never be answered."""
+        running = {application.name for application in self.applications}
+        orphans = [
+            ((session.client_id, number), name)
+            for session in self.sessions.values()
+            for number, name in session.waiting.items()
+            if name not in running
+        ]
+        for ticket, name in orphans:
+            self.complete(ticket, Refused("UNKNOWN", f"the cluster does not run {name} any more; nothing was changed"))
 
     def _chosen(self, values: ClusterSettings) -> list[Any]:
         before = {each.name: each for each in self._catalogue.chosen} if self._seq > 1 else {}
@@ -437,7 +460,7 @@ class SessionStateMachine:
         self.revision += 1
         result = self._execute(session, number, command)
         if result is PENDING:
-            session.waiting.add(number)
+            session.waiting[number] = self._application_of[command[0]].name
             self._outcomes.append((result, self.revision))
         else:
             try:
@@ -543,7 +566,7 @@ class SessionStateMachine:
             session = self._ending
         if session is not None and number in session.waiting:
             session.answers.keep(number, result)
-            session.waiting.discard(number)
+            session.waiting.pop(number, None)
             self._completed.append((client_id, session.epoch, number, result))
 
     def _tell_completed(self) -> None:

@@ -280,7 +280,7 @@ class PendingTests(MachineTestCase):
         results = self.driver.execute(bob_takes, both, bob_gives)
         self.assertIs(results[1][0], PENDING)
         self.assertEqual([(who, number) for who, number, _ in self.driver.observer.completions], [("alice", 3)])
-        self.assertEqual(self.machine.sessions["alice"].waiting, set())
+        self.assertEqual(self.machine.sessions["alice"].waiting, {})
 
     def test_wait_ends_at_its_time(self) -> None:
         """The time is the state machine's: that of the slot."""

@@ -122,6 +122,14 @@ class AsyncClerk:
         """Return the keys of the entries that `range` with the same arguments would return, without their values."""
         return await self.run(calls.keys(first, end, limit=limit))
 
+    async def settings(self, *, read: str = "linearizable") -> dict[str, int | str]:
+        """Return the settings that all servers of the cluster share, by name."""
+        return await self.run(calls.settings(read=read))
+
+    async def change_settings(self, values: Mapping[str, int | str]) -> int:
+        """Change settings of the cluster, either all or none; returns the revision of the change."""
+        return await self.run(calls.change_settings(values))
+
     async def say(self, text: str) -> int:
         """Add a line to the chat; returns its index."""
         return await self.run(calls.say(text))

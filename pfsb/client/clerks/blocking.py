@@ -117,6 +117,14 @@ class Clerk:
         """Return the keys of the entries that `range` with the same arguments would return, without their values."""
         return self.run(calls.keys(first, end, limit=limit))
 
+    def settings(self, *, read: str = "linearizable") -> dict[str, int | str]:
+        """Return the settings that all servers of the cluster share, by name."""
+        return self.run(calls.settings(read=read))
+
+    def change_settings(self, values: Mapping[str, int | str]) -> int:
+        """Change settings of the cluster, either all or none; returns the revision of the change."""
+        return self.run(calls.change_settings(values))
+
     def say(self, text: str) -> int:
         """Add a line to the chat; returns its index."""
         return self.run(calls.say(text))

@@ -167,6 +167,25 @@ def listen(first: int | None) -> Call[int | None]:
     return Call("LISTEN" if first is None else f"LISTEN from={first}", made)
 
 
+def settings(*, read: str = "linearizable") -> Call[dict[str, int | str]]:
+    """Get the settings that all servers of the cluster share, by name; see docs/operating.rst for their meaning."""
+
+    def made(reply: Reply) -> dict[str, int | str]:
+        rows = map(read_fields, reply.rows)
+        return {str(row["name"]): row["value"] for row in rows}
+
+    return Call(f"SETTINGS{_level(read)}", made)
+
+
+def change_settings(values: Mapping[str, int | str]) -> Call[int]:
+    """Change settings of the cluster, either all or none; the result is the revision of the change.
+
+    Fails with `BadCall` for a wrong name or value, and with `StateError` if some server cannot run what is asked for.
+    """
+    words = " ".join(_quoted(f"{name}={value}") for name, value in values.items())
+    return Call(f"SETTINGS SET {words}", _number("revision"))
+
+
 def _line(verb: str, *words: str) -> str:
     return " ".join([verb, *map(_quoted, words)])
 

@@ -118,6 +118,14 @@ class TwistedClerk:
         """Get keys; the Deferred fires with the keys of the entries that `range` with the same arguments would give."""
         return self.run(calls.keys(first, end, limit=limit))
 
+    def settings(self, *, read: str = "linearizable") -> Deferred[dict[str, int | str]]:
+        """Get the settings that all servers of the cluster share; the Deferred fires with a dict by name."""
+        return self.run(calls.settings(read=read))
+
+    def change_settings(self, values: Mapping[str, int | str]) -> Deferred[int]:
+        """Change settings of the cluster, either all or none; the Deferred fires with the revision of the change."""
+        return self.run(calls.change_settings(values))
+
     def say(self, text: str) -> Deferred[int]:
         """Add a line to the chat; fires with its index."""
         return self.run(calls.say(text))

@@ -19,7 +19,7 @@ from attrs import define, field
 from pfsb.client.core.actions import Action, Connect, HangUp, Send, SessionEnd
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.chat_cursor import ChatCursor
-from pfsb.client.core.command import QUESTION_VERBS, Answered, Command
+from pfsb.client.core.command import Answered, Command
 from pfsb.client.core.command_queue import CommandQueue
 from pfsb.client.core.connection import LineConnection
 from pfsb.client.core.held_locks import HeldLocks
@@ -319,7 +319,7 @@ class ClientCore:
         self._pump()
 
     def _finish(self, command: Command, reply: Reply) -> None:
-        if command.number is not None and reply.ok and command.verb not in QUESTION_VERBS:
+        if command.number is not None and reply.ok and not command.is_question:
             self._hello.answered(command.number)
         self.held_locks.answered(command, reply)
         self._chat_cursor.answered(command, reply)

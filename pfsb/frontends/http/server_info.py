@@ -128,6 +128,7 @@ def get_page(request: PfsbRequest) -> None:
 _LINKS: Final = (
     ("v1/status", "what this server knows of itself"),
     ("v1/servers", "what it knows of the others"),
+    ("v1/settings", "the settings that all servers share"),
     ("v1/kv", "keys and values"),
     ("v1/locks", "locks that are held"),
     ("v1/chat", "what was said"),

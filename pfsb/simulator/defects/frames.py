@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from pfsb.paxos.interfaces import IFrameReceiver
@@ -24,8 +23,8 @@ class _TrustingCodec(FrameCodec):
 class _TrustingLinks(Links):
     __slots__ = ()
 
-    def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int, position: Callable[[], int]) -> None:
-        super().start(receiver, identity, incarnation, position)
+    def start(self, receiver: IFrameReceiver, *given: Any, **named: Any) -> None:
+        super().start(receiver, *given, **named)
         become(self._codec, _TrustingCodec)
 
 
