@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pfsb.simulator.defects import disk, execution, progress, promises, proposals, reads, sessions, votes
+from pfsb.simulator.defects import confusion, disk, execution, progress, promises, proposals, reads, sessions, votes
 from pfsb.simulator.defects.defect import Defect, Plant
 
 DEFECTS: Final[Mapping[str, Defect]] = {
@@ -24,6 +24,7 @@ DEFECTS: Final[Mapping[str, Defect]] = {
         progress,
         sessions,
         reads,
+        confusion,
     )
     for defect in module.DEFECTS.by_name.values()
 }
