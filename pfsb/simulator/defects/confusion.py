@@ -40,8 +40,8 @@ def _far_slots_believed(process: Any) -> None:
     override(process.replica.plausibility, "line_against", lambda _: lambda message, sender: None)
 
 
-@DEFECTS.add("votes-of-all-views", "Departure 36", "a slot keeps the votes of any number of views")
-def _votes_of_all_views(process: Any) -> None:
+@DEFECTS.add("votes-pile-up", "Departure 36", "a slot keeps the votes of any number of views")
+def _votes_pile_up(process: Any) -> None:
     replica = process.replica
 
     @instead_of(replica.accepts, "on_accept")
