@@ -21,6 +21,11 @@ _COMMANDS: Final = (
         "pfsb.simulator.model_checking.explore_command",
         "Explore all that can happen to a small cluster, to some depth.",
     ),
+    (
+        "pass",
+        "pfsb.service.pass_command",
+        "Leave out a slot that no server can execute.",
+    ),
     ("bench", "pfsb.bench.tool", "Measure throughput and latency, and what they cost."),
     ("demo", "pfsb.demo.tool", "Run real servers through a scenario and record it."),
     (

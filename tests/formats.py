@@ -26,6 +26,7 @@ from pfsb.paxos.messages import (
     Confirm,
     Confirmed,
     GloballyOrderedUpdate,
+    Heard,
     Message,
     Prepare,
     PrepareOK,
@@ -39,11 +40,12 @@ from pfsb.paxos.messages import (
     VCProof,
     ViewChange,
 )
+from pfsb.paxos.passes import batch_digest
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from pfsb.storage.database import FORMAT_VERSION, StorageIdentity, StorageOwner, StoredViews
 from pfsb.storage.rows import Cell, row_hash
-from pfsb.support.limits import NUMBER_MAX, SERVER_ID_MAX
+from pfsb.support.limits import NUMBER_MAX, SERVER_ID_MAX, TIME_MS_MAX
 from pfsb.transports.frames import NOT_KNOWN, FrameCodec, FrameIdentity, cluster_digest
 from pfsb.transports.wire import encode
 
@@ -145,7 +147,7 @@ UPDATE = ClientUpdate("3.1.2", SENDER, 41, 800, b"opaque")
 FAR_UPDATE = ClientUpdate("grüße 世界", SERVER_ID_MAX, NUMBER_MAX, NUMBER_MAX, bytes(range(256)))
 EMPTY_BATCH = Batch.of(0, [])
 BATCH = Batch.of(1_700_000_000_000, [UPDATE])
-FAR_BATCH = Batch.of(NUMBER_MAX, [UPDATE, FAR_UPDATE, UPDATE, UPDATE])
+FAR_BATCH = Batch.of(TIME_MS_MAX, [UPDATE, FAR_UPDATE, UPDATE, UPDATE])
 
 BATCHES: Final[dict[str, Batch]] = {
     "empty, which is a no-op": EMPTY_BATCH,
@@ -180,6 +182,7 @@ MESSAGES: Final[dict[str, Message]] = {
     "RECONCILIATION_REPLY, empty": ReconciliationReply(SENDER, 1, 0),
     "STRANGER": Stranger(SENDER, b"disk-001"),
     "ACQUAINTED": Acquainted(SENDER, b"disk-001"),
+    "HEARD": Heard(SENDER, b"disk-001"),
     "READ_REQUEST": ReadRequest(SENDER, (1 << 40) + 5),
     "READ_INDEX": ReadIndex(SENDER, (1 << 40) + 5, 812),
     "CONFIRM": Confirm(SENDER, 7, 33),
@@ -187,7 +190,6 @@ MESSAGES: Final[dict[str, Message]] = {
 }
 
 BUNDLES: Final[dict[str, list[Bundle]]] = {
-    "none": [],
     "an anonymous session opens with two commands": [
         Bundle("~3.1.2", 0, True, ((1, ("PUT", "colour", "blue")), (2, ("INCR", "visits", 1)))),
     ],
@@ -241,6 +243,7 @@ ROWS: Final[dict[str, tuple[str, tuple[Cell, ...]]]] = {
     "slot 2, accepted in view 7": ("history", (2, 7, BATCH.data)),
     "peer, nothing noted of its log": ("peers", (0, b"disk-000".hex(), 0, 0)),
     "peer with incarnation and position": ("peers", (1, b"disk-001".hex(), 12, 34_567)),
+    "slot 2, left out": ("passes", (2, batch_digest(BATCH.data).hex())),
 }
 
 

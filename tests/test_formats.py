@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import pfsb
 from pfsb.paxos.messages import Batch
+from pfsb.paxos.passes import batch_digest
 from pfsb.paxos.records import Accepted, AruRecord, OrderedRecord, PeerRecord, ProposalRecord, ViewRecord
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.bundle import decode as decode_bundles
@@ -127,6 +128,7 @@ class RecordTests(SynchronousTestCase):
         server.write(PeerRecord(0, b"disk-000"), PeerRecord(1, b"disk-001", 12, 34_567))
         server.write(AruRecord(1))
         server.storage.close()
+        server.storage.add_pass(2, batch_digest(accepted.data), unseen=False)
         connection = sqlite3.connect(self.directory / "pfsb.sqlite3")
         self.addCleanup(connection.close)
         written = {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in self.rows}
@@ -151,6 +153,7 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(list(found.ordered), [(1, ordered)])
         self.assertEqual(found.accepted, [Accepted(2, 7, accepted)])
         self.assertEqual(found.peers, {0: b"disk-000", 1: b"disk-001"})
+        self.assertEqual(found.passes, {2: batch_digest(accepted.data)})
 
     def test_every_table_has_a_vector(self) -> None:
         """A table without one could change unseen."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.demand import Demand
 from pfsb.paxos.messages import Alive, State, VCProof
-from pfsb.paxos.peers import Peers
+from pfsb.paxos.peers import NEVER, Peers
 from pfsb.paxos.progress_timer import ProgressTimer
 
 
@@ -96,8 +96,8 @@ class AliveHandler(Handler):
         self._peers.note_heard(server_id)
         peer = self._peers.by_id[server_id]
         peer.view, peer.state, peer.has_clients = message.view, message.state, message.has_clients
-        peer.local_aru = max(peer.local_aru, message.local_aru)
-        if message.local_aru > self._data.ordering.local_aru:
+        peer.local_aru = message.local_aru  # not the highest so far: a wrong one must not count for ever
+        if self._peers.is_ahead(server_id, self._data.ordering.local_aru):
             self._on_behind(message.local_aru)
         if self._is_my_leader(message):
             if not self._demand.knows_of_unexecuted_update():
@@ -144,7 +144,10 @@ class AliveHandler(Handler):
         If it leads the attempted view, the Progress_Timer is hurried. A refused frame is a hint only: no view is ever
         installed because of it.
         """
-        self._peers.by_id[server_id].refused_at = self._clock.seconds()
+        peer = self._peers.by_id[server_id]
+        if peer.last_heard == NEVER:
+            return  # the peer has not been started yet: when all servers start together, the first view shall be kept
+        peer.refused_at = self._clock.seconds()
         self.hurry_if_leader_is_gone()
 
     def hurry_if_leader_is_gone(self) -> None:

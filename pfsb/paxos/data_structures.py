@@ -7,9 +7,9 @@ figure of the paper. The Progress_Timer of block E is in `progress_timer`, the U
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from pfsb.paxos.messages import (
     Accept,
@@ -22,6 +22,9 @@ from pfsb.paxos.messages import (
     State,
     ViewChange,
 )
+
+VOTED_VIEWS_MAX = 8
+"""Maximum number of views whose ACCEPTs are kept for one slot."""
 
 
 @define
@@ -67,7 +70,12 @@ class GlobalHistory:
 
     def above(self, seq: int) -> Iterator[tuple[int, Slot]]:
         """Yield (number, slot) for the slots above `seq` that are in memory, in ascending order."""
-        for number in range(max(seq, self.floor) + 1, self.top + 1):
+        first = max(seq, self.floor) + 1
+        numbers: Iterable[int] = range(first, self.top + 1)
+        if self.top - first > len(self.slots):
+            # Few slots lie far apart: look at them, and not at all numbers between them.
+            numbers = sorted(number for number in self.slots if number >= first)
+        for number in numbers:
             slot = self.slots.get(number)
             if slot is not None:
                 yield number, slot
@@ -218,7 +226,8 @@ class DataStructures:
             return False
         if message.part in entry.arrived:
             return False
-        entry.arrived[message.part] = message
+        is_own = message.server_id == self.server.server_id
+        entry.arrived[message.part] = message if is_own else evolve(message, data_list=())  # its entries are in slots
         return True
 
     def apply_proposal(self, message: Proposal) -> bool:
@@ -242,7 +251,21 @@ class DataStructures:
 
         Votes are a set of server ids for each view, so no server is counted twice (G14, G17).
         """
-        self.ordering.global_history.ensure(seq).voters.setdefault(message.view, set()).add(message.server_id)
+        voters = self.ordering.global_history.ensure(seq).voters
+        if message.view not in voters and len(voters) >= VOTED_VIEWS_MAX and not self._make_room(voters, message.view):
+            return
+        voters.setdefault(message.view, set()).add(message.server_id)
+
+    def _make_room(self, voters: dict[int, set[int]], view: int) -> bool:
+        """Departure 36: forget the votes of views that are over, else those of the highest view, unless it is `view`.
+
+        Returns whether there is room. A vote that is forgotten is as good as lost: the leader repeats its proposal.
+        """
+        for old in [voted for voted in voters if voted < self.views.last_installed]:
+            del voters[old]
+        if len(voters) >= VOTED_VIEWS_MAX and (highest := max(voters)) > view:
+            del voters[highest]
+        return len(voters) < VOTED_VIEWS_MAX
 
     def apply_globally_ordered_update(self, message: GloballyOrderedUpdate) -> bool:
         """Figure 5, Block F: store the ordered batch of a slot (G12); return True if the slot had none before."""

@@ -81,11 +81,14 @@ class IFrameReceiver(Interface):
 class ITransport(Interface):
     """Carries frames between servers: it may lose, delay, duplicate and reorder them, but never corrupts them."""
 
-    def start(receiver: IFrameReceiver, identity: bytes, incarnation: int, position: Callable[[], int]) -> None:
+    def start(
+        receiver: IFrameReceiver, identity: bytes, incarnation: int, position: Callable[[], int], passes: bytes
+    ) -> None:
         """Begin to receive, and call `receiver` with each frame.
 
         `identity` and `incarnation` are those of this server's storage; each frame that is sent carries them.
-        `position` returns the storage's `position`, and is asked for each frame that leaves.
+        `position` returns the storage's `position`, and is asked for each frame that leaves. `passes` is the digest of
+        the list of slots that this server leaves out (`pfsb.paxos.passes`): frames with another one are refused.
         """
 
     def send(messages: Sequence[Message], to: int | None) -> None:
@@ -100,6 +103,13 @@ class ITransport(Interface):
 
 class IStateMachine(Interface):
     """The state machine that the ordered update queue drives: sessions, and the applications behind them."""
+
+    def is_valid(update: ClientUpdate) -> bool:
+        """Whether the update can be executed: its payload has the right shape (Departure 36).
+
+        The answer depends on the update alone, and is the same at all servers and for ever. An update that is not valid
+        is neither proposed nor accepted. If it is ordered nevertheless, `execute` refuses it, and raises no exception.
+        """
 
     def execute(seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         """Execute, in order, the updates of slot `seq` that have not been executed before (Figure 11 C).

@@ -58,6 +58,12 @@ class Batch:
         time_ms, rows = msgpack.unpackb(self.data, use_list=False)
         return time_ms, [ClientUpdate(*row) for row in rows]
 
+    def updates(self) -> list[ClientUpdate]:
+        """Return the updates, and keep the decoded form for the next `open`."""
+        if not self._opened:
+            self._opened.append(self.open())
+        return self._opened[0][1]
+
 
 @frozen
 class ViewChange:
@@ -186,6 +192,18 @@ class Acquainted:
 
 
 @frozen
+class Heard:
+    """Departure 12: the sender has received a frame of the storage with this identity, and asks for a sign of life.
+
+    The receiver learns that the sender hears it, and so may remember the sender's storage.
+    """
+
+    server_id: int
+    identity: bytes
+    """The identity in the frame. The receiver ignores the message unless this is its own identity."""
+
+
+@frozen
 class ReadRequest:
     """Departure 24: the sender asks the leader which slot the sender must have executed before it answers its reads."""
 
@@ -238,6 +256,7 @@ Message = (
     | ReconciliationReply
     | Stranger
     | Acquainted
+    | Heard
     | ReadRequest
     | ReadIndex
     | Confirm

@@ -6,16 +6,19 @@ A server learns the batch that is ordered in a slot by votes, by data lists or b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 from attrs import frozen
+from twisted.logger import Logger
 
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.data_structures import Slot
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import Batch, ClientUpdate, GloballyOrderedUpdate
+from pfsb.paxos.passes import batch_digest
 from pfsb.paxos.records import AruRecord, OrderedRecord
+from pfsb.support.limits import TIME_STEP_MS_MAX
 
 DIGEST_BYTES = 16
 HISTORY_BYTES_KEPT = 4_000_000
@@ -55,6 +58,8 @@ class DigestChain:
 class OrderedUpdateQueue(Handler):
     """The ordered updates of this server, and the state machine that they drive."""
 
+    _log = Logger()
+
     def __init__(self, core: Core, state_machine: IStateMachine) -> None:
         super().__init__(core)
         self._state_machine = state_machine
@@ -63,6 +68,8 @@ class OrderedUpdateQueue(Handler):
         self.time_ms = 0
         """The state machine's time, in milliseconds: the highest leader's clock in an executed batch."""
         self.digests = DigestChain(core.settings.digests_kept)
+        self.passes: Mapping[int, bytes] = {}
+        """Slot -> digest of its batch, for the slots that are left out (Departure 37)."""
 
     def mark_ordered(self, message: GloballyOrderedUpdate) -> list[Executed]:
         """Store that `message.batch` is ordered at `message.seq`, and execute the slots that now follow without a gap.
@@ -117,24 +124,63 @@ class OrderedUpdateQueue(Handler):
         assert slot.ordered is not None
         slot.voters.clear()
         time_ms, updates = slot.ordered.open()
-        self.time_ms = max(self.time_ms, time_ms)
+        self.time_ms = self.time_after(time_ms)
         last_executed = self.last_executed
         oldest = seq - self._settings.horizon_slots
+        passes = seq in self.passes and self._passes(seq, slot.ordered)
         fresh = []
         for update in updates:
             if update.timestamp <= last_executed.of(update.client_id):
                 continue
             last_executed.note(update.client_id, update.timestamp, seq)
-            if update.made_at < oldest:
+            # Departure 36: no update is made at its slot or later. If it counted, it would be valid for too long.
+            if passes or not oldest <= update.made_at < seq:
                 self._state_machine.too_old(update)
             else:
                 fresh.append(update)
-        self._state_machine.execute(seq, self.time_ms, fresh)
+        self._execute(seq, slot.ordered, fresh)
         last_executed.drop_older_than(oldest)
         self.digests.extend(slot.ordered.data)
         if self._tracer is not None:
             self._tracer.trace("executed", seq=seq, updates=len(fresh), digest=self.digests.head.hex())
         return Executed(seq, updates)
+
+    def _execute(self, seq: int, batch: Batch, fresh: Sequence[ClientUpdate]) -> None:
+        try:
+            self._state_machine.execute(seq, self.time_ms, fresh)
+        except Exception:
+            self._log.critical(
+                "slot {seq} cannot be executed, so this server stops. If all servers stop at it, and again at each "
+                "start, leave the slot out: with every server stopped, run at each of them `pfsb pass {seq} --digest "
+                "{digest} --config FILE --id N`",
+                seq=seq,
+                digest=batch_digest(batch.data).hex(),
+            )
+            raise
+
+    def _passes(self, seq: int, batch: Batch) -> bool:
+        """Departure 37: whether the slot is left out. A slot with another batch than was noted is executed."""
+        found = batch_digest(batch.data)
+        if found == self.passes[seq]:
+            self._log.warn("slot {seq} is left out, as it was noted by pfsb pass", seq=seq)
+            return True
+        self._log.warn(
+            "slot {seq} holds the batch with digest {found}, and is executed: the batch with digest {noted} was to be "
+            "left out",
+            seq=seq,
+            found=found.hex(),
+            noted=self.passes[seq].hex(),
+        )
+        return False
+
+    def time_after(self, time_ms: int) -> int:
+        """The state machine's time in a slot whose batch carries `time_ms`: it never goes back, and makes no long step.
+
+        Departure 36: a step is at most `TIME_STEP_MS_MAX`, except for the first one, from 0 to the present.
+        """
+        if self.time_ms == 0:
+            return time_ms
+        return max(self.time_ms, min(time_ms, self.time_ms + TIME_STEP_MS_MAX))
 
     def _forget_old_slots(self) -> None:
         """Drop old executed slots from memory; recent ones stay there, to serve servers that are a little behind.

@@ -17,6 +17,9 @@ from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.records import ViewRecord
 from pfsb.paxos.update_queue import UpdateQueue
 
+COPIES_OF_PREPARE = 8
+"""How many answers a follower gives to PREPAREs of one view within `resend_seconds`: clocks may differ in rate."""
+
 
 class PrepareHandler(Handler):
     def __init__(
@@ -32,6 +35,8 @@ class PrepareHandler(Handler):
         self._update_queue = update_queue
         self._alive = alive
         self._progress_timer = progress_timer
+        self._answered = (0, 0.0)
+        """The view of the PREPARE that was answered last, and when."""
 
     # ------------------------------------------------------------------ the leader asks
 
@@ -87,8 +92,22 @@ class PrepareHandler(Handler):
             data.apply_prepare(message)
             self.shift_to_reg_nonleader()
         if data.server.state is State.REG_NONLEADER and self.can_answer(message):
+            if self._answers_too_often(message.view):
+                return
             for part in self.own_prepare_ok(message):
                 self._turn.send(part, message.server_id)
+
+    def _answers_too_often(self, view: int) -> bool:
+        """Departure 36: whether a PREPARE of this view was answered so lately that this one is a copy of it.
+
+        A leader repeats a PREPARE every `resend_seconds`; a promise may be a thousand times as large as a PREPARE.
+        """
+        answered_view, answered_at = self._answered
+        now = self._clock.seconds()
+        if answered_view == view and now - answered_at < self._settings.resend_seconds / COPIES_OF_PREPARE:
+            return True
+        self._answered = view, now
+        return False
 
     def can_answer(self, message: Prepare) -> bool:
         """Whether this server can send a complete data list above the leader's Local_Aru: safety needs that (G19)."""

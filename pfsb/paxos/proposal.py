@@ -12,10 +12,13 @@ from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.messages import Accept, Batch, Proposal, State
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
+from pfsb.paxos.plausibility import IMPLAUSIBLE
 from pfsb.paxos.records import ProposalRecord
 from pfsb.paxos.update_queue import UpdateQueue
+from pfsb.paxos.validity import INVALID, Validity
 from pfsb.paxos.window import Window
 from pfsb.support.histogram import BYTES, Histogram
+from pfsb.support.limits import SLOT_MAX, TIME_MS_MAX
 
 
 class ProposalHandler(Handler):
@@ -26,6 +29,7 @@ class ProposalHandler(Handler):
         ordering: GlobalOrderingHandler,
         update_queue: UpdateQueue,
         window: Window,
+        validity: Validity,
         on_far_ahead: Callable[[int], None],
     ) -> None:
         """`on_far_ahead` is called when the leader proposes a slot beyond this server's window.
@@ -37,6 +41,7 @@ class ProposalHandler(Handler):
         self._ordering = ordering
         self._update_queue = update_queue
         self._window = window
+        self._validity = validity
         self._on_far_ahead = on_far_ahead
         self._ahead_ms = 0
         """Maximum number of milliseconds by which the state machine's time has been ahead of this server's clock."""
@@ -46,22 +51,31 @@ class ProposalHandler(Handler):
         self.batch_bytes = Histogram(BYTES)
         """Sizes, in bytes, of the batches that this server has proposed as leader, no-ops included."""
 
-    def on_proposal(self, message: Proposal) -> None:
-        """Figure 10, Block B: accept a proposal of the leader of the installed view, and vote for it by ACCEPT."""
+    def on_proposal(self, message: Proposal) -> str | None:
+        """Figure 10, Block B: accept a proposal of the leader of the installed view, and vote for it by ACCEPT.
+
+        Returns the line that discards the proposal, or None. Departure 36: an invalid batch is not accepted.
+        """
         seq = message.seq
         if self.is_ordered(seq):
             if not self._contradicts_what_was_ordered(message):
                 # G18: this server has ordered the slot, but the leader may still need this server's ACCEPT.
                 self._accept(message)
-            return
+            return None
         if not self._window.may_accept(seq):
+            if seq > SLOT_MAX:
+                return IMPLAUSIBLE
             self._on_far_ahead(self._window.executed_by_leader_of(seq))
-            return
-        if self._data.apply_proposal(message):
-            self._record(message)
+            return None
+        if not self.is_held(message):
+            if not self._validity.of_batch(seq, message.batch):
+                return INVALID
+            if self._data.apply_proposal(message):
+                self._record(message)
         assert self.is_held(message), f"slot {seq} holds a proposal of a later view than is installed (G18)"
         self._accept(message)
         self.vote(message)
+        return None
 
     def send_proposal(self) -> None:
         """Figure 11, Block A: propose as long as the window is open and something waits (G1, G25).
@@ -109,7 +123,7 @@ class ProposalHandler(Handler):
         """
         clock_ms = int(self._clock.seconds() * 1000)
         self._ahead_ms = max(self._ahead_ms, self._ordered_queue.time_ms - clock_ms)
-        return clock_ms + self._ahead_ms
+        return min(clock_ms + self._ahead_ms, TIME_MS_MAX)
 
     def resend(self, seq: int) -> None:
         """Send the PROPOSAL of a slot that is not ordered yet once more, with the leader's ACCEPT (section 5.9)."""
@@ -120,12 +134,14 @@ class ProposalHandler(Handler):
             self._accept(slot.proposal)
 
     def _is_left_out(self, seq: int) -> bool:
-        """Whether this server, as leader, proposes nothing in slot `seq`, because an operator has said so (FAULT SKIP).
+        """Whether this server, as leader, proposes nothing in slot `seq` because of FAULT SKIP.
 
-        A slot with a proposal of an older view is never left out: that proposal may have been chosen.
+        Only a fresh number is left out, and only if the window has room for the next one. A hole below a known slot is
+        always filled (G11), and a proposal of an older view may have been chosen. Otherwise a cluster whose servers all
+        leave out the same number would never execute anything above it.
         """
-        slot = self._data.ordering.global_history.get(seq)
-        return seq in self.skipped and (slot is None or slot.proposal is None)
+        fresh = seq > self._data.ordering.global_history.top
+        return seq in self.skipped and fresh and self._window.may_propose(seq + 1)
 
     def batch_for(self, seq: int) -> Batch | None:
         ordering = self._data.ordering

@@ -91,3 +91,5 @@ class Recovered:
     """The slots above local_aru that are on disk, in ascending order."""
     peers: dict[int, bytes] = field(factory=dict)
     """Identity of the storage of each other server that was heard, by id."""
+    passes: dict[int, bytes] = field(factory=dict)
+    """Slot -> digest of its batch, for the slots that are left out (Departure 37)."""

@@ -39,6 +39,7 @@ from pfsb.paxos.messages import (
     Confirm,
     Confirmed,
     GloballyOrderedUpdate,
+    Heard,
     Message,
     Prepare,
     PrepareOK,
@@ -54,7 +55,9 @@ from pfsb.paxos.messages import (
 )
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.outbound import Outbound
+from pfsb.paxos.passes import list_digest
 from pfsb.paxos.peers import Peers
+from pfsb.paxos.plausibility import Plausibility
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.proposal import ProposalHandler
@@ -67,7 +70,11 @@ from pfsb.paxos.storage_identity import StorageIdentityHandler
 from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
 from pfsb.paxos.update_timers import UpdateTimers
+from pfsb.paxos.validity import INVALID, Validity
 from pfsb.paxos.window import Window
+
+FREQUENT = frozenset({Accept, Proposal, ClientUpdate})
+"""The messages whose numbers are compared with this server's state where they are handled, to save work."""
 
 
 def new_data(server_id: int, settings: Settings) -> DataStructures:
@@ -122,6 +129,8 @@ class Replica:
         self.update_timers = UpdateTimers(core)
         self.update_queue = UpdateQueue(data, settings, self.update_timers.start_timer)
         self.ordered_queue = OrderedUpdateQueue(core, state_machine)
+        self.plausibility = Plausibility(data, membership, settings)
+        self.validity = validity = Validity(membership, state_machine)
         self.ordering = GlobalOrderingHandler(core, self.ordered_queue, self.update_queue, self.progress_timer, peers)
         self.reconciliation = ReconciliationHandler(core, rng, storage, self.ordering, peers, self.demand)
         self.alive = AliveHandler(
@@ -133,10 +142,16 @@ class Replica:
             on_leader_at_work=self.update_timers.forward_pending_updates,
         )
         self.proposals = ProposalHandler(
-            core, self.ordered_queue, self.ordering, self.update_queue, window, self.reconciliation.catch_up_to
+            core,
+            self.ordered_queue,
+            self.ordering,
+            self.update_queue,
+            window,
+            validity,
+            self.reconciliation.catch_up_to,
         )
         self.accepts = AcceptHandler(core, self.ordering, window)
-        self.client_updates = ClientUpdateHandler(core, self.update_queue, self.demand)
+        self.client_updates = ClientUpdateHandler(core, self.update_queue, self.demand, validity)
         self.prepare = PrepareHandler(core, self.ordering, self.update_queue, self.alive, self.progress_timer)
         self.election = LeaderElectionHandler(core, self.prepare, self.update_queue, self.alive, self.progress_timer)
         self.reads = ReadIndexHandler(core, self.alive)
@@ -186,12 +201,14 @@ class Replica:
         """Recover, listen, and enter an election (Figure 14) as soon as this storage is admitted (Departure 12)."""
         found = self.storage.recover()
         self.membership.identities.update(found.peers)
+        self.ordered_queue.passes = found.passes
         recover(self.data, found, self.ordered_queue, self._report_recovery)
         self.turn.durable.last_installed = self.data.views.last_installed
         self.turn.durable.local_aru = self.data.ordering.local_aru
         if self._tracer is not None:
             self._tracer.trace("start", view=found.last_installed, aru=found.local_aru, incarnation=found.incarnation)
-        self._transport.start(self, found.identity, found.incarnation, lambda: self.storage.position)
+        passes = list_digest(found.passes)
+        self._transport.start(self, found.identity, found.incarnation, lambda: self.storage.position, passes)
         self.data.server.incarnation = found.incarnation
         self.turn.run(self.storage_identity.begin_admission, found.identity)
         self.retransmission.start()
@@ -255,7 +272,7 @@ class Replica:
         self, sender: int, identity: bytes, messages: Sequence[Message], incarnation: int, position: int
     ) -> None:
         """Handle all messages of one frame, which are one event and so one turn."""
-        if not self.storage_identity.is_who_it_says(sender, identity):
+        if not self.storage_identity.is_who_it_says(sender, identity, messages):
             return
         self.peers.note_frame(sender, incarnation, position)
         for message in messages:
@@ -272,9 +289,13 @@ class Replica:
         """
         data, membership = self.data, self.membership
         line = None
+        if type(message) not in FREQUENT and (line := self.plausibility.line_against(message, sender)):
+            return line
         match message:
             case Accept():
                 line = conflict.accept(data, message)
+                if line is None and message.view > data.views.last_installed:
+                    line = self.plausibility.line_against(message, sender)
                 if line is None:
                     self.accepts.on_accept(message)
             case Proposal():
@@ -282,9 +303,9 @@ class Replica:
                     self.election.rejoin_if_ordering(message)
                 line = conflict.proposal(data, membership, message)
                 if line is None:
-                    self.proposals.on_proposal(message)
+                    line = self.proposals.on_proposal(message)
             case ClientUpdate():
-                self.client_updates.on_client_update(message, sender)
+                line = self.client_updates.on_client_update(message, sender)
             case Alive():
                 self.alive.on_alive(message)
                 self.storage_identity.answer_alive(message)
@@ -304,14 +325,22 @@ class Replica:
                     self.prepare.on_prepare(message)
             case PrepareOK():
                 line = conflict.prepare_ok(data, membership, message)
+                if line is None and not self.validity.of_entries(message.data_list):
+                    line = INVALID
                 if line is None:
                     self.prepare.on_prepare_ok(message)
             case GloballyOrderedUpdate():
-                self.ordering.on_globally_ordered_update(message)
+                if self.validity.of_batch(message.seq, message.batch):
+                    self.ordering.on_globally_ordered_update(message)
+                else:
+                    line = INVALID
             case ReconciliationRequest():
                 self.reconciliation.on_reconciliation_request(message)
             case ReconciliationReply():
-                self.reconciliation.on_reconciliation_reply(message)
+                if self.validity.of_entries(message.updates):
+                    self.reconciliation.on_reconciliation_reply(message)
+                else:
+                    line = INVALID
             case Confirm():
                 self.reads.on_confirm(message)
             case Confirmed():
@@ -324,6 +353,8 @@ class Replica:
                 self.storage_identity.on_stranger(message)
             case Acquainted():
                 self.storage_identity.on_acquainted(message)
+            case Heard():
+                self.storage_identity.on_heard(message)
             case _:
                 assert_never(message)
         return line

@@ -25,7 +25,7 @@ from twisted.internet.interfaces import IReactorTime
 from pfsb.applications.interfaces import PENDING, Answer, BadRequest, Command, Done, Refused, Result
 from pfsb.paxos.turn import Turn
 from pfsb.sessions import bundle
-from pfsb.sessions.bundler import NOT_SENT, TOO_OLD, UNKNOWN, BundlePart, Bundler
+from pfsb.sessions.bundler import DISPLACED, NOT_SENT, TOO_OLD, UNKNOWN, BundlePart, Bundler
 from pfsb.sessions.state_machine import CLOSE, OPEN, SessionStateMachine, replaced
 from pfsb.sessions.submission import Submission
 
@@ -274,15 +274,15 @@ class ClientConnection:
         """Takes, in a turn, the results of commands that were submitted together.
 
         After `UNKNOWN` the numbers stay in use: the commands may still run, and a repeated number waits for their
-        results. The same holds for PENDING; a command that may be PENDING is always submitted alone. `NOT_SENT` and
-        `TOO_OLD` are the results of commands that never run, and all commands that were submitted after them get the
-        same, so the client may use these numbers again.
+        results. The same holds for PENDING; a command that may be PENDING is always submitted alone. `NOT_SENT`,
+        `TOO_OLD` and `DISPLACED` are the results of commands that never run, and all commands that were submitted after
+        them get the same, so the client may use these numbers again.
         """
         first = results[0]
         if first is not UNKNOWN and self._submitted.pop(submitted.highest, None) is not None:
             if first is PENDING:
                 self._pending[submitted.highest] = submitted
-            elif first is NOT_SENT or first is TOO_OLD:
+            elif first is NOT_SENT or first is TOO_OLD or first is DISPLACED:
                 self._highest = min(self._highest, submitted.lowest - 1)
         if first is not PENDING:
             self._answer_submitted(submitted, results)

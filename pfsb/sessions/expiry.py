@@ -100,6 +100,8 @@ class Expiry:
             return not self._submission.speaks_for(session.client_id, session.epoch)
         if self._replica.data.server.state is not State.REG_LEADER:
             return False
+        if session.server_id not in self._replica.peers.by_id:
+            return True
         return not self._replica.peers.heard_lately(session.server_id) or self._is_deaf(session.server_id)
 
     def _is_deaf(self, server_id: int) -> bool:

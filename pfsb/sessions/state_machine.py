@@ -26,11 +26,14 @@ from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
+from pfsb.sessions.checked_payloads import CheckedPayloads
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.observer import NoObserver
 from pfsb.sessions.reply_cache import ReplyCache
 
 OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
+_NOT_NAMES = ("", bundle.SERVER, bundle.ANONYMOUS)
+"""Beginnings of client ids under which no client opens a session."""
 
 ANONYMOUS_TTL_MS = 10_000
 """How long, in milliseconds, an anonymous session stays open when the server of its connection is silent.
@@ -119,8 +122,25 @@ class SessionStateMachine:
         self._closed: OrderedDict[str, tuple[int, int]] = OrderedDict()
         """Client id of a named session that has ended -> (its last number, the slot that ended it), oldest first."""
         self._seq = 0
+        self._checked = CheckedPayloads()
+        self._prefixes: dict[int, str] = {}
+        """Server id -> the beginning of the names of its Paxos clients."""
+        self.refused = 0
+        """Number of updates that were ordered although they are not valid, and were refused (Departure 36)."""
 
     # ------------------------------------------------------------------ driven by the ordered update queue
+
+    def is_valid(self, update: ClientUpdate) -> bool:
+        """Departure 36: whether the payload is a valid one, and the Paxos client is one of the server that it names.
+
+        The names of Paxos clients begin with the id of their server (`PaxosClients`), so another server cannot use up
+        their timestamps by mistake.
+        """
+        server_id = update.server_id
+        prefix = self._prefixes.get(server_id)
+        if prefix is None:
+            prefix = self._prefixes[server_id] = f"{server_id}."
+        return update.client_id.startswith(prefix) and self._checked.check(update.payload)
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         """Lets applications end the PENDING commands whose time limit has passed by `time_ms`, then runs the updates of
@@ -182,10 +202,29 @@ class SessionStateMachine:
         The observer gets the results of a bundle before the next bundle runs, which may end the session.
         """
         is_ours = update.server_id == self._server_id
-        for position, content in enumerate(bundle.decode(update.payload)):
+        contents = self._checked.take(update.payload)
+        if contents is None:
+            self._refuse(update)
+            return
+        for position, content in enumerate(contents):
             results = self._run_bundle(update.server_id, content)
             if is_ours:
                 self.observer.executed(update, position, results)
+
+    def _refuse(self, update: ClientUpdate) -> None:
+        """Departure 36: execute an update that is not valid, which changes nothing at any server.
+
+        No server proposes or accepts such an update, so another version of the server has, or one that is in error.
+        """
+        self.refused += 1
+        self._log.error(
+            "slot {seq}: the update {timestamp} of {client} has no valid content, and is refused by all servers",
+            seq=self._seq,
+            timestamp=update.timestamp,
+            client=update.client_id,
+        )
+        if update.server_id == self._server_id:
+            self.observer.too_old(update)
 
     def _run_bundle(self, server_id: int, content: Bundle) -> list[Any]:
         if content.client_id == bundle.SERVER:
@@ -206,7 +245,7 @@ class SessionStateMachine:
     def session_for(self, server_id: int, content: Bundle) -> Session | Refused:
         client_id = content.client_id
         session = self.sessions.get(client_id)
-        if content.opens and session is None:
+        if content.opens and session is None and client_id[0] == bundle.ANONYMOUS:
             session = Session(client_id, 0, server_id, ANONYMOUS_TTL_MS, ReplyCache(self._session_window))
             self.sessions[client_id] = session
         if session is None:
@@ -318,6 +357,8 @@ class SessionStateMachine:
         self.revision += 1
         match command:
             case (str(verb), str(client_id), int(ttl_ms)) if verb == OPEN:
+                if client_id[:1] in _NOT_NAMES or ttl_ms < 1:
+                    return Refused("BADREQUEST", f"no session of this name and ttl can be opened: {ttl_ms} ms")
                 return self._open(server_id, client_id, ttl_ms)
             case (str(verb), str(client_id), int(epoch)) if verb in (CLOSE, EXPIRE):
                 return self.end_session(client_id, epoch, verb)

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 from pfsb.applications.interfaces import Command, Refused, Result
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
 from pfsb.sessions import bundle
-from pfsb.sessions.bundler import BundlePart, Bundler, nothing
+from pfsb.sessions.bundler import DISPLACED, BundlePart, Bundler, nothing
 from pfsb.sessions.paxos_clients import PaxosClients
 from pfsb.sessions.state_machine import CLOSE, SessionStateMachine
 
@@ -38,6 +39,8 @@ class Submitter(Protocol):
 
 class Submission:
     """The bundlers of all sessions that have a connection here, and of the server's own session."""
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -181,10 +184,11 @@ class Submission:
         After the last bundle of the update, the next bundles of its sessions may be introduced. An update of a former
         incarnation of this server is ignored here: it runs as well, but the connections of its clients are gone.
         """
+        if position == 0 and self.paxos_clients.is_foreign(update):
+            self._displaced(update)
+            return
         bundlers = self.paxos_clients.bundlers_of(update)
         if not bundlers:
-            of_ours = self.paxos_clients.is_of_this_incarnation(update)
-            assert not of_ours, "one update of a Paxos client is outstanding at a time"
             return
         bundlers[position].executed(results)
         if position + 1 == len(bundlers):
@@ -196,9 +200,28 @@ class Submission:
         The update may be ordered, and this method called, once more. By then it is no longer outstanding, and nothing
         happens.
         """
+        if self.paxos_clients.is_foreign(update):
+            self._displaced(update)
+            return
         for bundler in self.paxos_clients.bundlers_of(update):
             bundler.too_old()
         self._end_update(update)
+
+    def _displaced(self, update: ClientUpdate) -> None:
+        """Departure 36: an update in the name of this server was executed that this server has not made.
+
+        The timestamps of its Paxos client are used up by that. So no server executes the client's outstanding update:
+        its commands are refused, and may be repeated. Later bundles travel in updates of other Paxos clients.
+        """
+        self._log.error(
+            "update {timestamp} of {client} was ordered, and this server has not made it: some server is in error",
+            timestamp=update.timestamp,
+            client=update.client_id,
+        )
+        bundlers = self.paxos_clients.give_up(update.client_id)
+        for bundler in bundlers:
+            bundler.refuse_all(DISPLACED)
+        self._ended(bundlers)
 
     def completed(self, client_id: str, number: int, result: Result) -> None:
         """Passes on, in a turn, the result of a command that was PENDING, if its session has a connection here."""
@@ -222,7 +245,10 @@ class Submission:
             self._introduce(unloaded)
 
     def _end_update(self, update: ClientUpdate) -> None:
-        for bundler in self.paxos_clients.end_update(update):
+        self._ended(self.paxos_clients.end_update(update))
+
+    def _ended(self, bundlers: Iterable[Bundler]) -> None:
+        for bundler in bundlers:
             if bundler.waiting:
                 self._unloaded.append(bundler)
             elif bundler in self._abandoned:

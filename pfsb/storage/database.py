@@ -25,7 +25,7 @@ from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Accepted
 from pfsb.storage.directory import sync_directory
-from pfsb.storage.effect import Effect
+from pfsb.storage.effect import Effect, StoredSlot
 from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, history_gap, other_format, unusable
 from pfsb.storage.rows import Cell, checked_rows, row_hash
 from pfsb.storage.wal import log_of, make_room
@@ -56,6 +56,11 @@ CREATE TABLE history (
     view  INTEGER NOT NULL,             -- 0: learned as ordered
     batch BLOB NOT NULL,                -- as in the PROPOSAL
     hash  BLOB NOT NULL
+);
+CREATE TABLE passes (
+    seq    INTEGER PRIMARY KEY,         -- a slot that is left out (Departure 37)
+    digest TEXT NOT NULL,               -- of its batch; hexadecimal
+    hash   BLOB NOT NULL
 );
 CREATE TABLE peers (
     server_id   INTEGER PRIMARY KEY,
@@ -267,6 +272,21 @@ class WritingDatabase:
     def peers(self) -> dict[int, bytes]:
         rows = self._connection.execute("SELECT * FROM peers")
         return {row[0]: bytes.fromhex(row[1]) for row in checked_rows(self.path, "peers", rows)}
+
+    def passes(self) -> dict[int, bytes]:
+        rows = self._connection.execute("SELECT * FROM passes")
+        return {row[0]: bytes.fromhex(row[1]) for row in checked_rows(self.path, "passes", rows)}
+
+    def slot(self, seq: int) -> StoredSlot | None:
+        """Read the stored content of slot `seq`; None if there is none."""
+        rows = self._connection.execute("SELECT * FROM history WHERE seq = ?", (seq,))
+        found = [StoredSlot(view, Batch(batch)) for _, view, batch in checked_rows(self.path, "history", rows)]
+        return found[0] if found else None
+
+    def add_pass(self, seq: int, digest: bytes) -> None:
+        """Write that slot `seq` is left out with the batch of this digest. It is on disk when this method returns."""
+        row = seq, digest.hex()
+        self._connection.execute("INSERT OR REPLACE INTO passes VALUES (?, ?, ?)", (*row, row_hash("passes", *row)))
 
     def accepted(self) -> list[Accepted]:
         """Read the stored slots above Local_Aru, ascending: the batch of each is one that was accepted or learned as

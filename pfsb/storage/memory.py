@@ -28,6 +28,8 @@ class MemoryDisk:
     position: int = 0
     """Number of groups that are on this disk as a whole."""
     contents: Effect = field(factory=Effect)
+    passes: dict[int, bytes] = field(factory=dict)
+    """Slot -> digest of its batch, for the slots that are left out (Departure 37)."""
     in_use: bool = False
     forgotten: int = 0
     """Slots up to here are no longer stored, since every server has executed them (`MemoryStorage.forget_history`)."""
@@ -290,6 +292,7 @@ class MemoryStorage:
             ordered=disk.ordered(1, disk.local_aru),
             accepted=[Accepted(seq, slot.view, slot.batch) for seq, slot in above],
             peers={server_id: peer.identity for server_id, peer in disk.contents.peers.items()},
+            passes=dict(disk.passes),
         )
 
     def _range(self, first: int, last: int, bytes_max: int) -> list[tuple[int, Batch]]:

@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import FrameCodec, FrameIdentity, FrameRefused
+from pfsb.transports.frames import NOT_KNOWN, FrameCodec, FrameIdentity, FrameRefused
 from pfsb.transports.pending_calls import PendingCalls
 from pfsb.transports.wire import encode
 
@@ -140,8 +140,16 @@ class Links:
     def _make_log_limit(self) -> Seldom:
         return Seldom(self._clock, LOG_SECONDS)
 
-    def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int, position: Callable[[], int]) -> None:
+    def start(
+        self,
+        receiver: IFrameReceiver,
+        identity: bytes,
+        incarnation: int,
+        position: Callable[[], int],
+        passes: bytes = NOT_KNOWN,
+    ) -> None:
         """Begin to send and to take frames. Raises ValueError if the secret or the identity cannot be used."""
+        self.membership.passes = passes
         self._codec = FrameCodec(self.membership, identity, incarnation, self._secret, position)
         self._receiver = receiver
 

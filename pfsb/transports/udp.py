@@ -28,7 +28,7 @@ from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import FrameIdentity
+from pfsb.transports.frames import NOT_KNOWN, FrameIdentity
 from pfsb.transports.hosts import ServerAddress
 from pfsb.transports.links import Links, TransportCounters
 from pfsb.transports.pending_calls import PendingCalls
@@ -205,14 +205,21 @@ class UDPTransport:
     def counters(self) -> TransportCounters:
         return self.links.counters
 
-    def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int, position: Callable[[], int]) -> None:
+    def start(
+        self,
+        receiver: IFrameReceiver,
+        identity: bytes,
+        incarnation: int,
+        position: Callable[[], int],
+        passes: bytes = NOT_KNOWN,
+    ) -> None:
         """Look up the addresses of all servers, once and for all, and begin to receive.
 
         Raises `UnknownHost`, `PortTaken` (a `CannotListenError`), or ValueError if the secret cannot be used.
         """
         self._found = {i: ServerAddress.find(i, *where) for i, where in sorted(self._addresses.items())}
         self._senders = {peer: self._sender(peer) for peer in sorted(self.membership.peers)}
-        self.links.start(receiver, identity, incarnation, position)
+        self.links.start(receiver, identity, incarnation, position, passes)
         try:
             self._listen()
         except CannotListenError:

@@ -27,6 +27,7 @@ from pfsb.paxos.messages import (
     Confirmed,
     DataEntry,
     GloballyOrderedUpdate,
+    Heard,
     Message,
     Prepare,
     PrepareOK,
@@ -40,9 +41,8 @@ from pfsb.paxos.messages import (
     VCProof,
     ViewChange,
 )
-from pfsb.support.limits import IDENTITY_BYTES, NUMBER_MAX, SERVER_ID_MAX
+from pfsb.support.limits import CLIENT_ID_CHARS_MAX, IDENTITY_BYTES, NUMBER_MAX, SERVER_ID_MAX, TIME_MS_MAX
 
-CLIENT_ID_CHARS_MAX: Final = 300
 LIST_ENTRIES_MAX: Final = 10_000
 PARTS_MAX: Final = 10_000
 
@@ -78,6 +78,7 @@ class MessageKind:
     CONFIRM: Final = 15
     CONFIRMED: Final = 16
     ACQUAINTED: Final = 17
+    HEARD: Final = 18
 
 
 class Malformed(ValueError):
@@ -130,6 +131,8 @@ def _row(message: Message) -> tuple[object, ...]:
             return (MessageKind.STRANGER, identity)
         case Acquainted(_, identity):
             return (MessageKind.ACQUAINTED, identity)
+        case Heard(_, identity):
+            return (MessageKind.HEARD, identity)
         case ReadRequest(_, number):
             return (MessageKind.READ_REQUEST, number)
         case ReadIndex(_, number, seq):
@@ -206,6 +209,8 @@ def decode(sender: int, row: object) -> Message:
             return Stranger(sender, _identity(identity))
         case (MessageKind.ACQUAINTED, identity):
             return Acquainted(sender, _identity(identity))
+        case (MessageKind.HEARD, identity):
+            return Heard(sender, _identity(identity))
         case (MessageKind.READ_REQUEST, number):
             return ReadRequest(sender, _number("number", number))
         case (MessageKind.READ_INDEX, number, seq):
@@ -231,7 +236,7 @@ def content_of(data: bytes) -> tuple[int, tuple[Any, ...]] | None:
     if type(content) is not tuple or len(content) != 2:
         return None
     time_ms, rows = content
-    if not _integers((time_ms,)) or type(rows) is not tuple:
+    if not _integers((time_ms,), most=TIME_MS_MAX) or type(rows) is not tuple:
         return None
     if rows and not _are_updates(rows):
         return None

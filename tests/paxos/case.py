@@ -116,7 +116,9 @@ class FakeTransport:
     sent: list[Sent] = field(factory=list)
     running: bool = False
 
-    def start(self, receiver: Any, identity: bytes, incarnation: int, position: Callable[[], int]) -> None:
+    def start(
+        self, receiver: Any, identity: bytes, incarnation: int, position: Callable[[], int], passes: bytes
+    ) -> None:
         self.running = True
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
@@ -126,6 +128,10 @@ class FakeTransport:
         self.running = False
 
 
+INVALID_PAYLOAD = b"not valid"
+"""The payload that the state machine of these tests does not take."""
+
+
 @implementer(IStateMachine)
 @define(eq=False)
 class RecordingStateMachine:
@@ -133,6 +139,9 @@ class RecordingStateMachine:
 
     executed: list[tuple[int, int, list[ClientUpdate]]] = field(factory=list)
     expired: list[ClientUpdate] = field(factory=list)
+
+    def is_valid(self, update: ClientUpdate) -> bool:
+        return update.payload != INVALID_PAYLOAD
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         self.executed.append((seq, time_ms, list(updates)))

@@ -48,7 +48,7 @@ class RecoveryTests(StorageTestCase):
     def test_new_directory_is_initialised(self) -> None:
         """No data on disk: everything is 0, and the storage gets a random identity of eight bytes."""
         recovered = self.server(self.directory / "deep" / "2").storage.recover()
-        self.assertEqual(plain(recovered), (1, 0, 0, 0, [], [], {}))
+        self.assertEqual(plain(recovered), (1, 0, 0, 0, [], [], {}, {}))
         self.assertEqual(len(recovered.identity), 8)
 
     def test_identity_stays_and_incarnation_grows_with_each_start(self) -> None:
@@ -150,7 +150,7 @@ class RecoveryTests(StorageTestCase):
         views = connection.execute("SELECT last_attempted, last_installed, local_aru FROM views").fetchall()
         names = connection.execute("SELECT name FROM sqlite_master ORDER BY name").fetchall()
         self.assertEqual(views, [(9, 7, 2)])
-        self.assertEqual(names, [("history",), ("identity",), ("peers",), ("views",)])
+        self.assertEqual(names, [("history",), ("identity",), ("passes",), ("peers",), ("views",)])
 
 
 class SyncTests(StorageTestCase):

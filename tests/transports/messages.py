@@ -13,6 +13,7 @@ from pfsb.paxos.messages import (
     Confirm,
     Confirmed,
     GloballyOrderedUpdate,
+    Heard,
     Message,
     Prepare,
     PrepareOK,
@@ -26,8 +27,7 @@ from pfsb.paxos.messages import (
     VCProof,
     ViewChange,
 )
-from pfsb.support.limits import NUMBER_MAX, SERVER_ID_MAX
-from pfsb.transports.wire import CLIENT_ID_CHARS_MAX
+from pfsb.support.limits import CLIENT_ID_CHARS_MAX, NUMBER_MAX, SERVER_ID_MAX, TIME_MS_MAX
 
 SENDER = 3
 
@@ -38,7 +38,7 @@ server_ids = st.integers(0, SERVER_ID_MAX)
 client_ids = st.text(st.characters(codec="utf-8"), max_size=20) | st.just("é" * CLIENT_ID_CHARS_MAX)
 
 client_updates = st.builds(ClientUpdate, client_ids, server_ids, numbers, numbers, st.binary(max_size=50))
-batches = st.builds(Batch.of, numbers, st.lists(client_updates, max_size=4))
+batches = st.builds(Batch.of, st.integers(0, TIME_MS_MAX), st.lists(client_updates, max_size=4))
 ordered_updates = st.builds(GloballyOrderedUpdate, st.just(SENDER), seqs, batches)
 accepted_proposals = st.builds(Proposal, server_ids, views, seqs, batches)
 data_lists = st.lists(ordered_updates | accepted_proposals, max_size=3).map(tuple)
@@ -78,6 +78,7 @@ BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     ReconciliationRequest: reconciliation_requests(),
     ReconciliationReply: reconciliation_replies(),
     Stranger: st.builds(Stranger, st.just(SENDER), st.binary(min_size=8, max_size=8)),
+    Heard: st.builds(Heard, st.just(SENDER), st.binary(min_size=8, max_size=8)),
     Acquainted: st.builds(Acquainted, st.just(SENDER), st.binary(min_size=8, max_size=8)),
     ReadRequest: st.builds(ReadRequest, st.just(SENDER), numbers),
     ReadIndex: st.builds(ReadIndex, st.just(SENDER), numbers, numbers),

@@ -191,6 +191,9 @@ class WatchedSessions:
         self._watch_commands()
         self._watch_epochs()
 
+    def is_valid(self, update: ClientUpdate) -> bool:
+        return self._machine.is_valid(update)
+
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         self._slot = slot = Slot(seq)
         recovers = isinstance(self._machine.observer, NoObserver)
@@ -201,7 +204,7 @@ class WatchedSessions:
             self._settle(self._checks.settled, self._server_id, slot)
         sessions: dict[str, Session] = {}
         for update in updates:
-            bundles = bundle.decode(update.payload)
+            bundles = bundle.decode(update.payload) or ()
             clients = sum(each.client_id != bundle.SERVER for each in bundles)
             self._checks.marks["update of several sessions"] += clients > 1
             for each in bundles:
@@ -222,8 +225,10 @@ class WatchedSessions:
     def _expired_by_others(server_id: int, operations: Bundle, sessions: dict[str, Session]) -> int:
         found = 0
         for _, command in operations.entries:
+            if command[0] != EXPIRE or len(command) != 3:
+                continue
             session = sessions.get(command[1])
-            if command[0] == EXPIRE and session is not None and session.epoch == command[2]:
+            if session is not None and session.epoch == command[2]:
                 found += session.server_id != server_id
         return found
 

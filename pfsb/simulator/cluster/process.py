@@ -36,6 +36,9 @@ class WatchedStateMachine:
     _inner: IStateMachine
     _executed: OnExecuted
 
+    def is_valid(self, update: ClientUpdate) -> bool:
+        return self._inner.is_valid(update)
+
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         self._executed(seq, time_ms, updates)
         self._inner.execute(seq, time_ms, updates)
@@ -96,6 +99,9 @@ class RecordingStateMachine:
     slot_of: dict[Identity, int] = field(factory=dict)
     expired: list[Identity] = field(factory=list)
     on_executed: Callable[[int, ClientUpdate], None] = lambda seq, update: None
+
+    def is_valid(self, update: ClientUpdate) -> bool:
+        return True
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         self.slots = seq

@@ -17,7 +17,7 @@ from pfsb.paxos.messages import Message
 from pfsb.simulator.cluster.clock import ServerClock
 from pfsb.simulator.cluster.network import Endpoint, MessageFault, Passage, SimulatedNetwork
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import FrameIdentity, cluster_digest
+from pfsb.transports.frames import NOT_KNOWN, FrameIdentity, cluster_digest
 from pfsb.transports.links import Links
 
 
@@ -44,8 +44,15 @@ class SimulatedTransport:
         membership = FrameIdentity(self.server_id, frozenset(servers) - {self.server_id}, digest)
         return Links(membership, self._clock, LinkFaults(self._clock, self._rng), self._carry, self._secret)
 
-    def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int, position: Callable[[], int]) -> None:
-        self.links.start(receiver, identity, incarnation, position)
+    def start(
+        self,
+        receiver: IFrameReceiver,
+        identity: bytes,
+        incarnation: int,
+        position: Callable[[], int],
+        passes: bytes = NOT_KNOWN,
+    ) -> None:
+        self.links.start(receiver, identity, incarnation, position, passes)
         self.network.attach(self.server_id, Endpoint(self._clock, self.links))
 
     def after_frames(self, frames: int | None, act: Callable[[], None] = lambda: None) -> None:

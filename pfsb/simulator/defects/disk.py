@@ -223,7 +223,7 @@ def _digest_gap(process: Any) -> None:
 )
 def _lost_disk_unnoticed(process: Any) -> None:
     @instead_of(process.replica.storage_identity, "is_who_it_says")
-    def broken(_: Any, sender: int, identity: bytes) -> bool:
+    def broken(_: Any, sender: int, identity: bytes, messages: object) -> bool:
         process.replica.membership.identities[sender] = identity
         return True
 

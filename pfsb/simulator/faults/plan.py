@@ -29,7 +29,7 @@ _KINDS: Final = {
     "crashes": ("crash", "crash", "crash_in_turn", "crash_in_turn", "crash_in_write", "crash_leader", "crash_all"),
     "crash_loops": ("crash_loop",),
     "drains": ("drain", "drain_leader"),
-    "holes": ("leave_a_hole", "laggard_leads"),
+    "holes": ("leave_a_hole", "laggard_leads", "skip_everywhere"),
     "promises": ("laggard_leads", "laggard_leads", "crash_promiser"),
     "pauses": ("pause", "pause", "pause_leader"),
     "clocks": ("clock", "wall_clock"),
@@ -37,6 +37,7 @@ _KINDS: Final = {
     "lost_disks": ("lose_disk",),
     "heirs": ("lose_disk_of_follower",),
     "strangers": ("stranger",),
+    "confusion": ("confused_peer", "confused_peer", "damaged_frames"),
 }
 """Family -> kinds of faults to draw from; a kind that stands twice is drawn twice as often.
 

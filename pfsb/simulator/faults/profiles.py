@@ -36,6 +36,7 @@ FAMILIES: Final = (
     "disks",
     "clients",
     "strangers",
+    "confusion",
 )
 """Families of faults: groups of kinds that are switched on and off together. In the mixed profile, each is off in a
 quarter of the seeds, independently of the others."""
@@ -79,8 +80,6 @@ class Profile:
     """Kinds of messages that never arrive."""
     seldom: tuple[type[Message], ...] = ()
     """Kinds of messages of which each message is lost with a chance of one half, from the beginning to the end."""
-    damage: tuple[float, ...] = ()
-    """Chances that a frame is damaged on its way, of which each seed draws one for all links."""
     users: tuple[int, ...] = (2, 4, 6)
     onlookers: int = 0
     """Number of users that send no HELLO and only read while faults happen."""
@@ -136,9 +135,6 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "mixed": Profile("all kinds of trouble", servers=(1, 2, 3, 3, 3, 3, 4, 5, 5, 7, 9), is_mixed=True),
     "calm": Profile("no trouble at all", servers=(1, 2, 3, 4, 5)),
     "lossy": Profile("links that lose, delay, repeat and reorder", ("network",)),
-    "damage": Profile(
-        "frames that are damaged on their way: turned bits, missing ends and pieces", ("crashes",), damage=(0.02, 0.2)
-    ),
     "partitions": Profile("links that are cut, in every shape", ("partitions",)),
     "star": _lopsided("all links but those of one server that does not lead are cut", "star"),
     "chain": _lopsided("each server reaches two others at most", "chain"),
@@ -230,6 +226,9 @@ PROFILES: Final[Mapping[str, Profile]] = {
         # harm only while few slots are used, so the windows are large and the users few and slow.
         settings={"progress_seconds": (1.0, 2.0), "window_slots": (16,), "batch_bytes_max": (48_000,)},
         faults_per_second=(1.5, 3.0),
+    ),
+    "confused": Profile(
+        "servers in error that send wrong messages, damaged frames, and crashes", ("confusion", "crashes", "strangers")
     ),
     "drains": Profile("servers that are stopped in order, and clocks that are set", ("drains", "clocks", "clients")),
     "paper": Profile(

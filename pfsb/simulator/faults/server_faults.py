@@ -88,6 +88,14 @@ class ServerFaults(FaultInjector):
             replica.proposals.skipped.add(replica.data.ordering.last_proposed + 1)
             self._later(between(self._rng, 0.05, 1), self._crash_if_up, leader)
 
+    def skip_everywhere(self) -> None:
+        """Tell every running server to leave the same next slot without a proposal whenever it leads."""
+        ordering = [self._cluster.replica(i).data.ordering for i in self._cluster.running_ids]
+        if ordering:
+            slot = 1 + max(max(each.last_proposed, each.global_history.top) for each in ordering)
+            for server_id in self._cluster.running_ids:
+                self._cluster.replica(server_id).proposals.skipped.add(slot)
+
     def _crash_if_up(self, server_id: int) -> None:
         if self._cluster.is_running(server_id):
             self._crash(server_id)

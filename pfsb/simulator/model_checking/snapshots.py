@@ -23,11 +23,13 @@ from typing import Any
 import attrs
 
 from pfsb.paxos.alive import AliveHandler
+from pfsb.paxos.allowance import SERVED_BYTES_AT_ONCE, Allowance
 from pfsb.paxos.core import Core
 from pfsb.paxos.data_structures import PrepareData, Slot
 from pfsb.paxos.demand import Demand
 from pfsb.paxos.messages import State
-from pfsb.paxos.peers import Peer
+from pfsb.paxos.peers import NEVER, Peer
+from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.reconciliation import ReconciliationHandler
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
@@ -46,6 +48,10 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (Replica, "_told"): None,
     (Turn, "count"): 0,
     (ReconciliationHandler, "bytes_sent"): 0,
+    # What a peer may ask for in a time (Departure 36). No time passes, and the explored histories are short.
+    (Allowance, "_left"): SERVED_BYTES_AT_ONCE,
+    (PrepareHandler, "_answered"): (0, 0.0),
+    (Peer, "in_doubt_until"): NEVER,
     # Points in time. In the explorer a proposal may be sent again, and an Update_Timer may expire, at any time.
     (Slot, "sent_at"): 0.0,
     (UpdateTimer, "due"): UPDATE_SECONDS,

@@ -186,7 +186,9 @@ class SteppedTransport:
         self.facts: dict[Executed | Led, None] = {}
         """Facts that became visible outside the server in this step. A dict keeps their order and each only once."""
 
-    def start(self, receiver: Any, identity: bytes, incarnation: int, position: Callable[[], int]) -> None:
+    def start(
+        self, receiver: Any, identity: bytes, incarnation: int, position: Callable[[], int], passes: bytes
+    ) -> None:
         self.listens = True
 
     def stop(self) -> None:
@@ -249,6 +251,9 @@ class ExecutionProbe:
 
     def __init__(self, transport: SteppedTransport) -> None:
         self._transport = transport
+
+    def is_valid(self, update: ClientUpdate) -> bool:
+        return True
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         fact = Executed(seq, (time_ms, tuple((u.client_id, u.timestamp, u.payload) for u in updates)))

@@ -139,6 +139,9 @@ class WatchedReads:
         """
         return lambda inner, machine, chat: cls(inner, machine, chat, log, parts.settle)
 
+    def is_valid(self, update: ClientUpdate) -> bool:
+        return self._inner.is_valid(update)
+
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         found = SlotReads(seq)
         recovers = isinstance(self._machine.observer, NoObserver)
