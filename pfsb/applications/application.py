@@ -74,7 +74,7 @@ class Application:
         """Do nothing: by default an application holds nothing for a session."""
 
     def time_passed(self, context: IContext) -> None:
-        """Do nothing: by default an application waits for no time."""
+        """Do nothing: by default no command of an application waits until a deadline, so there is no wait to end."""
 
     def next_deadline(self) -> int | None:
         return None

@@ -47,7 +47,7 @@ class Peers:
         peer.refused_at = NEVER
 
     def note_frame(self, server_id: int, incarnation: int, position: int) -> None:
-        """A frame shows that its sender is running, and how much its storage had on disk when the frame was sent."""
+        """Note a frame: its sender is running, and its storage had so much on disk when the frame was sent."""
         self.note_heard(server_id)
         peer = self.by_id[server_id]
         if incarnation > peer.incarnation:

@@ -48,7 +48,10 @@ class Submitted:
     numbers: Sequence[int]
     """The number of each command, in ascending order; 0 for a question among them."""
     answer: AnswerAll | None
-    """The call-back for the results; None after it was called, perhaps with `UNKNOWN` before the final result."""
+    """The call-back for the results of these commands, called once; None after that.
+
+    If it was called with `UNKNOWN`, the final results go only to `repeats`.
+    """
     repeats: list[tuple[int, Answer]] = field(factory=list)
     """(number, call-back) for each repetition of a number by the client before its result was known."""
 

@@ -73,7 +73,7 @@ class TransportCounters:
     send_errors: int = 0
     """Number of frames that could not be sent because the network raised an error."""
     refusals: int = 0
-    """Number of times that the network reported that no process listens at a peer's address."""
+    """Number of times, over all peers, that the network reported that no process listens at the peer's address."""
 
 
 @define(eq=False)

@@ -39,7 +39,7 @@ class TwistedDriver:
         self.act()
 
     def stop(self) -> Deferred[None]:
-        """Stop the core, which closes the session if a server is connected, and then the connection.
+        """Stop the core: it closes the session by BYE, if a server has answered HELLO, and then closes the connection.
 
         The Deferred fires when the core has stopped.
         """

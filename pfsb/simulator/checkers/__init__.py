@@ -6,8 +6,8 @@ contradiction. Checkers read the simulated disks, and never change anything. The
 its decisions.
 
 * `violation`: the exception, and `Findings`, which keeps the first exception until the clock's present event is over.
-* `cluster_checker`: S1, S2 and S3 (section 3 of the paper), the slots that answers name, and `ClusterChecker`, which
-  calls the checkers of messages, durability and updates.
+* `cluster_checker`: S1, S2 and S3 (section 3 of the paper); that an answered update ran in one slot only, which a
+  majority has on disk; and `ClusterChecker`, which calls these checks and those of messages, durability and updates.
 * `message_checker`: each view has one leader, each slot one proposal in each view, and no restart lowers the
   view or the Local_Aru that a server tells others.
 * `durability_checker`: no message leaves before the records that it relies on are on disk.

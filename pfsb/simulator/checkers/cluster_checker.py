@@ -13,6 +13,7 @@ from attrs import define, field
 from pfsb.paxos.messages import ClientUpdate, Message, Proposal
 from pfsb.simulator.checkers.durability_checker import DurabilityChecker
 from pfsb.simulator.checkers.message_checker import MessageChecker
+from pfsb.simulator.checkers.position_checker import PositionChecker
 from pfsb.simulator.checkers.update_checker import BindingChecker, Identity, RelayChecker
 from pfsb.simulator.checkers.violation import forbid, require
 from pfsb.storage.memory import MemoryDisk
@@ -118,6 +119,7 @@ class ClusterChecker:
     execution: ExecutionChecker = field(factory=ExecutionChecker)
     messages: MessageChecker = field(factory=MessageChecker)
     answers: AnswerChecker = field(factory=AnswerChecker)
+    positions: PositionChecker = field(factory=PositionChecker)
     durability: DurabilityChecker = field(init=False)
     bindings: BindingChecker = field(init=False)
     relays: RelayChecker = field(init=False)

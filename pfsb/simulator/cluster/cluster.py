@@ -82,6 +82,7 @@ class SimulatedCluster:
         The checkers ignore the messages of these servers, since no other server may rely on them.
         """
         self.network.observers.append(self._sent)
+        self.network.frame_observers.append(self._frame_sent)
         self.findings = Findings()
         self.tracers = Tracers(self.clock, trace, tracer)
         self.answers: dict[Identity, int] = {}
@@ -378,6 +379,9 @@ class SimulatedCluster:
     def _sent(self, server_id: int, to: int | None, messages: Sequence[Message]) -> None:
         if server_id not in self.amnesiacs:
             self.checks.sent(server_id, to, messages)
+
+    def _frame_sent(self, server_id: int, frame: bytes) -> None:
+        self.findings.note(self.checks.positions.sent, server_id, frame, self.servers[server_id].disk)
 
     def _run_until_time(self, until: float) -> None:
         while self.clock.step_until(until):

@@ -15,6 +15,7 @@ from struct import pack
 from attrs import define, field, frozen
 
 from pfsb.paxos.messages import Message
+from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.cluster.clock import ServerClock, SimulatedClock
 from pfsb.transports.links import Links
 
@@ -85,6 +86,8 @@ class Passage:
 
 PassageFilter = Callable[[Passage], bool]
 """Called with each message before it is sent to one server; returns True for a message that must not be sent."""
+FrameObserver = Callable[[int, bytes], None]
+"""Called with (sender, frame) when a frame leaves a server."""
 SendObserver = Callable[[int, int | None, Sequence[Message]], None]
 """Called with (sender, receiver or None for all, messages) when messages leave a server."""
 
@@ -112,6 +115,10 @@ class HeldMessages:
             self.network.inject(passage)
 
 
+class DamagedFrame(bytes):
+    """A frame that was damaged on its way. The server that gets it must refuse it."""
+
+
 @define(eq=False)
 class Endpoint:
     """Where the frames for a running server go: its `Links` take them, and its clock tells whether it is paused."""
@@ -132,6 +139,7 @@ class SimulatedNetwork:
     """Whether a sender is told that the receiver is not running, as by a host that refuses the packet."""
     filters: list[PassageFilter] = field(factory=list)
     observers: list[SendObserver] = field(factory=list)
+    frame_observers: list[FrameObserver] = field(factory=list)
     lasting_faults: dict[type[Message], MessageFault] = field(factory=dict)
     """Kind of message -> its fault in this network, from the beginning to the end of a run."""
     passing_faults: dict[type[Message], MessageFault] = field(factory=dict)
@@ -144,6 +152,8 @@ class SimulatedNetwork:
     damage: float = 0.0
     """Chance that a frame is damaged on its way, from 0 to 1."""
     frames: int = field(default=0, init=False)
+    damaged: int = field(default=0, init=False)
+    """Number of damaged frames that have come to a running server."""
     _links: dict[tuple[int, int], Link] = field(init=False)
     _endpoints: dict[int, Endpoint] = field(factory=dict, init=False)
     _frames_lost_before: float = field(default=-1.0, init=False)
@@ -243,6 +253,8 @@ class SimulatedNetwork:
         """Take a frame that a server sends. The frame arrives later: once, several times or never."""
         self.frames += 1
         self._hash.update(pack(">dHHI", self.clock.seconds(), sender, receiver, len(frame)) + frame)
+        for observer in self.frame_observers:
+            observer(sender, frame)
         link = self._links[sender, receiver]
         quality = link.quality
         if link.cut or link.frames >= quality.frames_max or self._draws(quality.loss):
@@ -275,13 +287,13 @@ class SimulatedNetwork:
         """The frame with some bits flipped, cut short, or with a part of it behind it once more."""
         kind, place = self.rng.randrange(3), self.rng.randrange(len(frame))
         if kind == 0:
-            return frame[:place]
+            return DamagedFrame(frame[:place])
         if kind == 1:
-            return frame + frame[place:]
+            return DamagedFrame(frame + frame[place:])
         damaged = bytearray(frame)
         for _ in range(self.rng.randint(1, 5)):
             damaged[self.rng.randrange(len(frame))] ^= 1 << self.rng.randrange(8)
-        return bytes(damaged)
+        return DamagedFrame(damaged) if damaged != frame else frame
 
     def _draws(self, chance: float) -> bool:
         return chance > 0 and self.rng.random() < chance
@@ -294,9 +306,20 @@ class SimulatedNetwork:
         if endpoint is None:
             self._refuse(sender, receiver)
         elif not endpoint.clock.paused:
-            endpoint.links.frame_arrived(frame)
+            self._hand_up(endpoint, frame)
         elif len(endpoint.clock.calls) < BUFFERED_FRAMES_MAX:
             endpoint.clock.callLater(0, endpoint.links.frame_arrived, frame)
+
+    def _hand_up(self, endpoint: Endpoint, frame: bytes) -> None:
+        """Give a frame to the links of a server. Raises `Violation` if it is damaged and is not refused."""
+        if not isinstance(frame, DamagedFrame):
+            endpoint.links.frame_arrived(frame)
+            return
+        counters = endpoint.links.counters
+        self.damaged += 1
+        expected = counters.refused.total() + 1
+        endpoint.links.frame_arrived(frame)
+        require(counters.refused.total() == expected, "a frame that was damaged on its way was not refused")
 
     def _refuse(self, sender: int, receiver: int) -> None:
         back = self._links[receiver, sender]

@@ -17,7 +17,11 @@ Trace = Callable[[dict[str, Any]], None]
 
 @define(eq=False)
 class Tracers:
-    """Passes on the events of the cluster itself, and makes the tracers to which its servers trace their events."""
+    """Gives the events that no server traces itself, such as a crash, to the call-back `trace`; makes servers' tracers.
+
+    Each start of a server gets a tracer of its own, which gives the server's events to `trace`, and to the tracer that
+    `tracer` has made for the server.
+    """
 
     _clock: SimulatedClock
     _trace: Trace | None

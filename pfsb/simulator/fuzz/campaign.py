@@ -58,7 +58,7 @@ class Campaign:
 
     @records.default
     def _make_records(self) -> list[TargetRecord]:
-        return [TargetRecord(target, LineCoverage(target.guided_by), target.seeds()) for target in self.targets]
+        return [TargetRecord(target, LineCoverage(target.guided_by), list(target.seeds())) for target in self.targets]
 
     @property
     def failures(self) -> int:

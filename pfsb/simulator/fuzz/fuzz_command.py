@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -135,7 +136,7 @@ class FuzzTool:
     # ------------------------------------------------------------------ several processes
 
     async def run_jobs(self, jobs: int) -> None:
-        """Run campaigns with seeds in a row, each in a process of its own that writes to the same output."""
+        """Run campaigns with seeds in a row, each in a process of its own."""
         ended = await gatherResults([self._job(self.options["seed"] + job) for job in range(jobs)])
         self.has_failed = not all(ended)
         failed = sum(not well for well in ended)
@@ -145,16 +146,25 @@ class FuzzTool:
         options = self.options
         words = [sys.executable, "-m", "pfsb.simulator.fuzz", "--for", str(options["for"]), "--seed", str(seed)]
         words += ["--target", ",".join(options.names), "--directory", options["directory"]]
-        job = _Job()
-        self.reactor.spawnProcess(job, words[0], words, os.environ, childFDs={0: 0, 1: 1, 2: 2})
+        job = _Job(self._say)
+        self.reactor.spawnProcess(job, words[0], words, os.environ)
         return job.ended
 
 
 class _Job(ProcessProtocol):
-    """A campaign in a process of its own; `ended` fires with True if nothing has failed there."""
+    """A campaign in a process of its own, whose lines are passed on; `ended` fires with True if nothing has failed."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
         self.ended: Deferred[bool] = Deferred()
+        self._say = say
+        self._partial = b""
+
+    def outReceived(self, data: bytes) -> None:
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        for line in lines:
+            self._say(line.decode("utf-8", "replace"))
+
+    errReceived = outReceived
 
     def processEnded(self, reason: Failure) -> None:
         self.ended.callback(reason.check(ProcessDone) is not None)

@@ -1,4 +1,4 @@
-"""What the campaign knows of a target."""
+"""The interface between the campaign and its targets."""
 
 from __future__ import annotations
 

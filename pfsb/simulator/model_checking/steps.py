@@ -130,7 +130,7 @@ class StepOutcome:
 
 
 def in_words(message: Message) -> str:
-    """A message in words: the paper's name for it, and the fields in which it differs from others of that name."""
+    """A message in words: the paper's name for it, and the fields that tell it from others of that name."""
     match message:
         case ClientUpdate():
             return f"CLIENT_UPDATE {message.client_id}{message.timestamp}"

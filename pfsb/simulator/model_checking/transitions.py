@@ -61,7 +61,9 @@ class Node:
     set that holds only the message that arrives; the set of the messages and claims that the answer adds."""
     wrong: list[Wrong] = field(factory=list)
     settled: tuple[int, int] | None = None
-    """The result of `Nodes.settled` for this node; None until it is called."""
+    """The effect of the end of all disk writes of this node: the number of the node that follows, and the set of the
+    messages and claims that are added on the way. None until `Nodes.settled` has computed it.
+    """
 
 
 @define(eq=False)

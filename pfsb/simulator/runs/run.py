@@ -263,6 +263,7 @@ class Run:
     def _count_what_is_left(self) -> None:
         self.population.count(self.marks)
         views = self.cluster.checks.messages.leaders
+        self.marks.counts["frame damaged on its way"] += self.cluster.network.damaged
         self.marks.counts["views"] += max(views, default=0)
 
 
