@@ -44,7 +44,7 @@ ALLOWED: Final = {
 """(module, use of a local value) -> why it decides no result."""
 
 ORDERED: Final = frozenset({"values", "is_born", "announce", "give_birth", "on_change"})
-"""What is read of `self.settings` in the state machine, which are the ordered settings and no local ones."""
+"""Attributes of `self.settings` in the state machine, which are the ordered settings and no local ones."""
 
 MODULES: Final = frozenset(
     [
