@@ -22,12 +22,22 @@ _COMMANDS: Final = (
         "pfsb.simulator.model_checking.explore_command",
         "Explore all that can happen to a small cluster, to some depth.",
     ),
+    (
+        "pass",
+        "pfsb.service.pass_command",
+        "Leave out a slot that no server can execute.",
+    ),
     ("bench", "pfsb.bench.tool", "Measure throughput and latency, and what they cost."),
     ("demo", "pfsb.demo.tool", "Run real servers through a scenario and record it."),
     (
         "simulate",
         "pfsb.simulator.runs.simulate_command",
         "Look for bugs: simulated clusters in trouble, from one seed each.",
+    ),
+    (
+        "fuzz",
+        "pfsb.simulator.fuzz.fuzz_command",
+        "Look for bugs: changed input of every kind, from frames to configurations.",
     ),
 )
 """(name, module, text for --help) of each subcommand.

@@ -27,6 +27,7 @@ from pfsb.config.addresses import with_backlog
 from pfsb.config.config import Config, ConfigError, load
 from pfsb.frontends.client_port import ClientPortFactory
 from pfsb.frontends.http_port import LazyHTTPSite
+from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.server import Server
@@ -37,7 +38,7 @@ from pfsb.service.preflight import PortInUse, refuse_used_ports
 from pfsb.sessions.state_machine import CannotRun
 from pfsb.support.open_files import allow_many_files
 from pfsb.tracing import JSONTracer
-from pfsb.transports.udp import UnknownHost
+from pfsb.transports.hosts import UnknownHost
 
 if TYPE_CHECKING:
     from pfsb.frontends.http.protocol import HTTPSite
@@ -302,7 +303,7 @@ class ServerService(Service):
 
         The protocol tolerates a server that crashes, but not one that goes on in a wrong state.
         """
-        if failure.check(StorageWasReplaced, CannotRun):
+        if failure.check(StorageWasReplaced, CannotRun, StateDiverged):
             self._log.critical("{error}", error=failure.getErrorMessage())
         else:
             self._log.failure("this server stops itself", failure)

@@ -83,16 +83,23 @@ class ReplyCache:
     def get(self, number: int) -> Result | None:
         return next((page.get(number) for page in self._pages() if number in page.results), None)
 
-    def keep(self, number: int, result: Result) -> None:
+    def keep(self, number: int, result: Result, revision: int = 0) -> bool:
+        """Keep a result. Returns whether it is "OK revision=R" and nothing else, where R is the given revision."""
         page = self._page
-        fields = result.fields if isinstance(result, Done) and not result.rows else ()
-        if len(fields) == 1 and fields[0][0] == "revision" and type(revision := fields[0][1]) is int:
+        is_revision = (
+            type(result) is Done
+            and result.fields == (("revision", revision),)
+            and type(result.fields[0][1]) is int  # True and 1.0 equal 1, and are shown otherwise
+            and not result.rows
+        )
+        if is_revision:
             page.results[number] = revision
         else:
             page.results[number] = result
             page.characters += size_of(result)
         if len(page.results) * 4 >= self.answers_max or page.characters * 4 > CHARACTERS_MAX:
             self._begin_page()
+        return is_revision
 
     def _pages(self) -> Iterator[_Page]:
         yield from self._full

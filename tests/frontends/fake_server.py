@@ -333,6 +333,7 @@ class FakeServer:
         self.faults = LinkFaults(Clock(), Random(1))
         self.skip: set[int] = set()
         self._leader = leader
+        self.differs_from: list[int] = []
 
     @property
     def session_window(self) -> int:

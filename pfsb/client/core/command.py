@@ -20,6 +20,7 @@ QUESTION_VERBS: Final = frozenset({"GET", "MGET", "RANGE", "KEYS", "LOG", "LOCKS
 """Verbs that are always questions. SETTINGS is one, too, unless SET follows (`Command.is_question`)."""
 
 Answered = Callable[[Reply], None]
+"""Call-back with the reply to one command, a server's or a refusal of the client itself: called at most once."""
 
 
 def verb_of(line: str) -> str:

@@ -86,6 +86,9 @@ def unready(server: Server) -> str | None:
         return "this server is stopping"
     if server.leader() is None:
         return "this server knows no leader"
+    if server.differs_from:
+        others = ", ".join(map(str, server.differs_from))
+        return f"this server has executed otherwise than {others}, and no majority agrees: it refuses changes"
     alive = sum(dict(row)["alive"] == "yes" for row in server.servers())
     if alive < server.config.quorum:
         n, quorum = server.config.n, server.config.quorum

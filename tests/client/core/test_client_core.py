@@ -156,6 +156,24 @@ class LostSessionTests(ClientCoreTestCase):
         self.script.answer_hello(last=0, opened=300_000)
         self.assertEqual(self.script.outcomes[1:], [("NOSESSION", "unknown")])
 
+    def test_servers_say_that_they_have_forgotten_the_session(self) -> None:
+        """No command was answered before the session was lost: only `forgotten` shows that `last=0` proves nothing."""
+        self.script.submit("INCR n")
+        self.script.answer_hello(opened=7)
+        self.lose_server()
+        self.script.answer_hello(last=0, opened=300_000, forgotten=8)
+        self.assertEqual(self.script.outcomes, [("NOSESSION", "unknown")])
+        self.assertEqual(self.script.take(), [HELLO])
+
+    def test_sessions_forgotten_before_this_one_began_do_not_matter(self) -> None:
+        """The former session ended after its HELLO at revision 7, so it is remembered, and its command has not run."""
+        self.script.submit("INCR n")
+        self.script.answer_hello(opened=7)
+        self.lose_server()
+        self.script.answer_hello(last=0, opened=300, forgotten=6)
+        self.assertEqual(self.script.outcomes, [])
+        self.assertEqual(self.script.take(), [HELLO, "#1 INCR n"])
+
     def test_last_number_below_that_of_a_question_is_still_trusted(self) -> None:
         """A question has a number, but servers do not count the number as executed."""
         self.script.submit("PUT a 1")
