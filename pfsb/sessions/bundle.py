@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 import msgpack
 
-from pfsb.applications.interfaces import Command
+from attrs import frozen
+
+from pfsb.applications.interfaces import Command, Refused
 
 SERVER = "!"
 ANONYMOUS = "~"
@@ -31,6 +33,11 @@ class Bundle(NamedTuple):
     opens: bool
     """True if executing this bundle opens its session, which is anonymous, unless an earlier bundle has opened it."""
     entries: Sequence[Entry]
+
+
+@frozen
+class NotOpened(Refused):
+    """The refusal of the commands of a bundle that would have opened its session, and has not."""
 
 
 def anonymous(server_id: int, incarnation: int, connection: int) -> str:

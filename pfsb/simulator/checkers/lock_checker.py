@@ -20,6 +20,7 @@ from pfsb.applications.interfaces import (
     Done,
     IContext,
     IReplicatedApplication,
+    Quotas,
     Refused,
     Result,
     Ticket,
@@ -162,6 +163,11 @@ class _WatchedContext:
     def ticket(self) -> Ticket:
         ticket: Ticket = self._inner.ticket
         return ticket
+
+    @property
+    def quotas(self) -> Quotas:
+        quotas: Quotas = self._inner.quotas
+        return quotas
 
     def complete(self, ticket: Ticket, result: Result) -> None:
         self.completed.append((ticket, result))
