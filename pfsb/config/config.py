@@ -111,6 +111,13 @@ class Config:
             known = ", ".join(map(str, self.ids))
             raise ConfigError(f"{self.file}: servers: there is no server {server_id}; known are {known}") from None
 
+    def quotas(self) -> Mapping[str, int]:
+        """Quotas of the replicated state, by name, with which this server would give birth to its cluster.
+
+        Those that are left out have their defaults: a file says none, since users change them by SETTINGS SET.
+        """
+        return {}
+
     def settings(self) -> Settings:
         """The settings of the protocol.
 

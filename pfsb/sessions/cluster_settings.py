@@ -192,4 +192,17 @@ def _ranges() -> dict[str, Range]:
 
 RANGES: Final[dict[str, Range]] = _ranges()
 """Name of each setting that is a number -> its range."""
+QUOTAS: Final = (
+    "value_bytes",
+    "kv_bytes",
+    "chat_bytes",
+    "session_locks",
+    "session_waits",
+    "sessions",
+    "reply_cache_bytes",
+    "replies_bytes",
+)
+"""Names of the settings that are quotas of the replicated state."""
+IN_FILES: Final = ("apps", *(name for name in RANGES if name not in QUOTAS))
+"""Names of the settings that a server takes from its configuration at the birth of its cluster."""
 _NAMES: Final = frozenset(attribute.name for attribute in fields(ClusterSettings))

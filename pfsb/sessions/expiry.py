@@ -10,6 +10,7 @@ session again in the meantime, the epoch differs and the expiry has no effect.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -40,12 +41,15 @@ class Expiry:
         machine: SessionStateMachine,
         submission: Submission,
         clock: IReactorTime,
+        on_sweep: Callable[[], None],
     ) -> None:
+        """`on_sweep` is called at each search of all sessions, twice a second, for what else must be looked at."""
         self._server_id = server_id
         self._replica = replica
         self._machine = machine
         self._submission = submission
         self._clock = clock
+        self._on_sweep = on_sweep
         self._silent_since: dict[tuple[str, int], float] = {}
         """(client id, epoch) -> clock time since which the client is silent, if this server may expire the session."""
         self._progress: dict[int, tuple[int, float]] = {}
@@ -64,6 +68,7 @@ class Expiry:
         self._looks += 1
         if self._looks % SWEEP_EVERY == 0:
             self.sweep()
+            self._on_sweep()
         if not self._replica.turn.stopped:
             self._call = self._clock.callLater(LOOK_SECONDS, self.look)
 

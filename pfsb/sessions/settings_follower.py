@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from pfsb.applications.catalogue import Catalogue, version_of
 from pfsb.config.config import Config
 from pfsb.paxos.messages import ClientUpdate
-from pfsb.sessions.cluster_settings import RANGES, ClusterSettings
+from pfsb.sessions.cluster_settings import IN_FILES, ClusterSettings
 from pfsb.sessions.ordered_settings import Abilities
 from pfsb.sessions.state_machine import ANNOUNCE, SessionStateMachine, birth
 from pfsb.sessions.submission import Submission
@@ -29,6 +29,7 @@ def values_of_file(config: Config, catalogue: Catalogue) -> ClusterSettings:
         session_window=config.limits.session_window,
         window=config.window,
         horizon=config.settings().horizon_slots,
+        **config.quotas(),
     )
 
 
@@ -66,7 +67,7 @@ class SettingsFollower:
 
     def differing(self, values: ClusterSettings) -> list[str]:
         """Names of the settings for which the file of this server has another value than the cluster."""
-        return [name for name in ("apps", *RANGES) if getattr(values, name) != getattr(self._of_file, name)]
+        return [name for name in IN_FILES if getattr(values, name) != getattr(self._of_file, name)]
 
     def announce(self, submission: Submission) -> None:
         """At the end of a turn: have it ordered what this server can run, unless the cluster knows it."""

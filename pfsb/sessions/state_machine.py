@@ -38,7 +38,7 @@ from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle, NotOpened
-from pfsb.sessions.cluster_settings import ClusterSettings
+from pfsb.sessions.cluster_settings import QUOTAS, ClusterSettings
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.observer import NoObserver
 from pfsb.sessions.ordered_settings import Abilities, OrderedSettings
@@ -196,10 +196,16 @@ class SessionStateMachine:
         self.kept_replies.bytes_max = values.replies_bytes
         self._waits_max = min(values.session_window, values.session_waits)
 
-    def quotas_used(self) -> dict[str, int]:
-        """Name of each quota of the state as a whole -> how much of it is in use."""
-        applications = {app.quota: app.used() for app in self.applications if IQuotaUser.providedBy(app)}
-        return {**applications, "sessions": len(self.sessions), "replies_bytes": self.kept_replies.size}
+    def quotas(self) -> dict[str, tuple[int | None, int]]:
+        """Name of each quota -> (how much of it is in use, how much there may be); empty before slot 1 is executed.
+
+        The use of a quota that holds for each value, or for each session, is None.
+        """
+        if not self.settings.is_born:
+            return {}
+        used = {app.quota: app.used() for app in self.applications if IQuotaUser.providedBy(app)}
+        used |= {"sessions": len(self.sessions), "replies_bytes": self.kept_replies.size}
+        return {name: (used.get(name), getattr(self.settings.values, name)) for name in QUOTAS}
 
     def _switch_applications(self, values: ClusterSettings) -> None:
         """Run the applications of the settings.

@@ -30,6 +30,7 @@ from pfsb.applications.interfaces import (
 from pfsb.applications.key_value import KeyValue
 from pfsb.applications.lock import Lock
 from pfsb.config.config import Config, Limits, ServerConfig
+from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.transports.faults import LinkFaults
 
 
