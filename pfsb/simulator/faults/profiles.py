@@ -103,6 +103,8 @@ class Profile:
     """Whether only a majority is healed first, when the faults are over; otherwise all servers are healed at once."""
     drills: int = 2
     """Number of liveness drills at the end of a run (`pfsb.simulator.runs.liveness_drills`)."""
+    has_small_quotas: bool = False
+    """Whether every seed draws quotas of the replicated state that users soon reach; otherwise one in five does."""
     has_sessions: bool = True
     """Whether the servers have sessions; otherwise they are the protocol alone, with clients as in the paper."""
 
@@ -143,6 +145,12 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "clocks": Profile("clocks that run fast or slow, or jump", ("clocks", "crashes")),
     "drills": Profile("some crashes; then, when all is well, one thing after the other", ("crashes",), drills=7),
     "clients": Profile("users who hang up, come back, use two connections, and crashes", ("clients", "crashes")),
+    "quotas": Profile(
+        "users who soon have all that they may have, hang up, come back and ask again, and crashes",
+        ("clients", "crashes"),
+        users=(4, 6, 8),
+        has_small_quotas=True,
+    ),
     "moods": Profile("messages of one kind that are late or lost", ("moods", "crashes"), lasting=ALL_FAULTY_KINDS),
     "late-prepare": Profile(
         "a PREPARE is always late, and overtaken by proofs of its view",
