@@ -13,7 +13,6 @@ from itertools import starmap
 from typing import NamedTuple
 
 import msgpack
-
 from attrs import frozen
 
 from pfsb.applications.interfaces import Command, Refused

@@ -65,7 +65,9 @@ class ClusterSettings:
     # Quotas (`pfsb.applications.interfaces.Quotas`): all sizes are in bytes of UTF-8, which are equal on all machines.
     value_bytes: int = _number(value_bytes_max, 1, value_bytes_max, "bytes of one value, and of one text in the chat")
     kv_bytes: int = _number(2**30, 1, 2**50, "bytes of all keys and values together")
-    chat_bytes: int = _number(2**28, 1, 2**50, "bytes of all lines of the chat, and of the names of those who said them")
+    chat_bytes: int = _number(
+        2**28, 1, 2**50, "bytes of all lines of the chat, and of the names of those who said them"
+    )
     session_locks: int = _number(10_000, 1, 10**6, "locks that one session may hold or wait for")
     session_waits: int = _number(10_000, 1, 10_000, "commands of one session that may wait (LOCK)")
     sessions: int = _number(100_000, 1, 10**8, "open sessions of all clients")

@@ -49,7 +49,7 @@ class _Beginning:
     """The name of the first field, whose value is the text."""
     characters: int
     fields: Fields
-    """The other fields."""
+    """All fields but the first."""
 
     @classmethod
     def of(cls, result: DoneGrowing) -> _Beginning:
@@ -75,7 +75,7 @@ class _Page:
     size: int = 0
     """Bytes that the results have added to what is kept, for the limit of the session."""
     shared: int = 0
-    """Those of these bytes that belong to texts that grow, and whose beginnings other pages may keep, too."""
+    """The part of `size` that belongs to texts that grow, and whose beginnings other pages may keep, too."""
     number: int = 0
     """The number of the page among those of all sessions that were counted; 0 until bytes are counted for it."""
     looked_at: int = 0

@@ -6,7 +6,8 @@ settings that are in force, says which values of the file do not count, and has 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from attrs import define, evolve, field
 from twisted.logger import Logger
@@ -23,13 +24,14 @@ from pfsb.support.limits import IDENTITY_BYTES
 
 def values_of_file(config: Config, catalogue: Catalogue) -> ClusterSettings:
     """The settings that a server's configuration asks for, which count at the birth of the cluster only."""
+    quotas: Mapping[str, Any] = config.quotas()
     return ClusterSettings(
         members=config.ids,
         apps=tuple((application.name, version_of(application)) for application in catalogue.chosen),
         session_window=config.limits.session_window,
         window=config.window,
         horizon=config.settings().horizon_slots,
-        **config.quotas(),
+        **quotas,
     )
 
 

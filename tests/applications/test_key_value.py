@@ -167,7 +167,7 @@ class KeyValueTest(SynchronousTestCase):
             self.assertEqual((self.kv.snapshot(), self.kv.used()), (before, 5), command)
 
     def test_what_does_not_grow_is_not_refused(self) -> None:
-        """Also above the quota, which may have been set lower; MPUT is one change."""
+        """The quota may have been set lower than what is in use; MPUT is one change."""
         self.put(n="7", k="abc")
         self.limit(kv_bytes=1)
         for command in (

@@ -59,7 +59,7 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(self.completed(), [(("bob", 3), 5)])
 
     def test_session_has_so_many_locks(self) -> None:
-        """Those for which it waits included; a lock that it has already, or asks for again, is none more."""
+        """Locks for which it waits count, too; a lock that it has already, or asks for again, is none more."""
         self.machine.context.quotas = evolve(self.machine.context.quotas, session_locks=2)
         self.machine.run("bob", "LOCK", "z")
         self.machine.run("alice", "LOCK", "x")

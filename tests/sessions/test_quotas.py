@@ -67,7 +67,7 @@ class SessionTests(QuotaTestCase):
         self.assertEqual(list(self.machine.sessions), ["alice", "bob"])
 
     def test_open_session_is_taken_over_all_the_same(self) -> None:
-        """That makes no session more."""
+        """Taking over a session makes no session more."""
         self.assertEqual(value(self.open("bob"), "resumed"), "yes")
 
     def test_session_that_ends_makes_room(self) -> None:
@@ -93,7 +93,7 @@ class SessionTests(QuotaTestCase):
         self.assertEqual(value(self.driver.run_anonymous(ANON, (1, INCR), opens=True)[0]), "1")
 
     def test_lowered_limit_ends_no_session(self) -> None:
-        """It refuses further ones only."""
+        """A lower limit refuses further sessions only."""
         self.change(sessions=1)
         self.assertEqual((len(self.machine.sessions), self.used("sessions")), (2, 2))
         self.assertEqual(value(self.driver.run("alice", self.epochs["alice"], (1, INCR))[0]), "1")
@@ -157,7 +157,7 @@ class KeptAnswerTests(QuotaTestCase):
         self.assertEqual((code(first), value(last)), (("BADREQUEST", "unknown"), "x" * 400))
 
     def test_limit_of_all_sessions(self) -> None:
-        """What belongs to a session that has been silent for longest goes first."""
+        """The answers of the session that has been silent for longest go first."""
         self.begin(replies_bytes=1_000)
         epochs = {name: self.driver.open(name)["epoch"] for name in ("alice", "bob", "carol")}
         for number, name in enumerate(("alice", "bob", "carol"), start=1):
@@ -193,7 +193,7 @@ class KeptAnswerTests(QuotaTestCase):
 
 class ApplicationTests(QuotaTestCase):
     def test_lowered_limit_refuses_growth_only(self) -> None:
-        """What is there stays, can be changed as long as it does not grow, and deleted."""
+        """Values that are there stay, can be changed as long as they do not grow, and deleted."""
         self.begin()
         epoch = self.driver.open("alice")["epoch"]
         self.driver.run("alice", epoch, (1, ("PUT", "k", "12345")), (2, ("PUT", "l", "12345")))
@@ -253,7 +253,7 @@ class ClusterTests(ClusterTestCase):
     """Clients of whole servers."""
 
     def test_anonymous_client_is_served_when_there_is_room_again(self) -> None:
-        """Its first commands were refused, the waiting ones too; their numbers can be used again."""
+        """Commands that were sent, and those that waited, are refused; their numbers can be used again."""
         self.begin(3)
         alice = self.open("alice")
         self.assertIsInstance(self.do(alice, "SETTINGS", "SET", "sessions=1"), Done)

@@ -173,7 +173,7 @@ class AllSessionsTests(SynchronousTestCase):
         self.assertEqual(cache.numbers, [2, 3, 4])
 
     def test_sum_is_that_of_what_is_kept(self) -> None:
-        """Whatever is kept, dropped and ended in whatever order."""
+        """Results are kept, pages dropped, and sessions ended, in any order."""
         dice = Random(7)
         texts = [GrowingText("", 0) for _ in range(4)]
         self.kept.bytes_max = 3_000

@@ -253,7 +253,9 @@ class _LocalQuotas:
         return getattr(self._context, name)
 
 
-@DEFECTS.add("quota-of-this-server", "docs/operating.rst", "server 0 has half the quota of keys and values that others have")
+@DEFECTS.add(
+    "quota-of-this-server", "docs/operating.rst", "server 0 has half the quota of keys and values that others have"
+)
 def _quota_of_this_server(process: Any) -> None:
     if process.replica.membership.server_id != 0:
         return
@@ -264,7 +266,9 @@ def _quota_of_this_server(process: Any) -> None:
 
 
 @DEFECTS.add(
-    "sessions-of-this-server", "docs/operating.rst", "a server counts only the sessions of its own clients, as it has them"
+    "sessions-of-this-server",
+    "docs/operating.rst",
+    "a server counts only the sessions of its own clients, as it has them",
 )
 def _sessions_of_this_server(process: Any) -> None:
     machine = process.server.machine

@@ -39,8 +39,8 @@ class RegisterSpecification:
     """GET, PUT, DEL, CAS, INCR, APPEND and PUTHASH on one key, which is absent at first.
 
     As far as answers show revisions, a change must have a higher revision than all earlier operations on this key, and
-    a GET must show the revision of the latest change. A command that would make the key larger may be refused by a quota
-    (TOOLARGE), which belongs to all keys together.
+    a GET must show the revision of the latest change. A quota, which belongs to all keys together, may refuse a command
+    that would make the key larger (TOOLARGE).
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:
