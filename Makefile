@@ -6,7 +6,7 @@ SECONDS ?= 60
 bin := .venv/bin
 ready := .venv/ready
 
-.PHONY: run test quick simulate bench lint types docs package clean
+.PHONY: run test quick simulate fuzz bench lint types docs package clean
 
 run: $(ready)
 	$(bin)/pfsb cluster $(CONFIG)
@@ -22,6 +22,10 @@ quick: $(ready)
 # As many seeds as fit into SECONDS, on all cores; each time others.
 simulate: $(ready)
 	$(bin)/pfsb simulate --for $(SECONDS) --jobs 0
+
+# Changed input of every kind for SECONDS, on all cores; each time another. Failing inputs are written to build/fuzz.
+fuzz: $(ready)
+	$(bin)/pfsb fuzz --for $(SECONDS) --jobs 0
 
 # Half a minute: is anything slower than what was recorded? See docs/performance.rst.
 bench: $(ready)

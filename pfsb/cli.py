@@ -15,11 +15,17 @@ _COMMANDS: Final = (
     ("cluster", "pfsb.commands.cluster", "Start all servers of a configuration in this terminal."),
     ("client", "pfsb.commands.client", "Send commands to a cluster; interactive, one, from a pipe, or a batch."),
     ("status", "pfsb.commands.status", "Show one line per server."),
+    ("settings", "pfsb.commands.settings", "Show or change the settings that all servers share."),
     ("check", "pfsb.commands.check", "Validate a configuration."),
     (
         "explore",
         "pfsb.simulator.model_checking.explore_command",
         "Explore all that can happen to a small cluster, to some depth.",
+    ),
+    (
+        "pass",
+        "pfsb.service.pass_command",
+        "Leave out a slot that no server can execute.",
     ),
     ("bench", "pfsb.bench.tool", "Measure throughput and latency, and what they cost."),
     ("demo", "pfsb.demo.tool", "Run real servers through a scenario and record it."),
@@ -27,6 +33,11 @@ _COMMANDS: Final = (
         "simulate",
         "pfsb.simulator.runs.simulate_command",
         "Look for bugs: simulated clusters in trouble, from one seed each.",
+    ),
+    (
+        "fuzz",
+        "pfsb.simulator.fuzz.fuzz_command",
+        "Look for bugs: changed input of every kind, from frames to configurations.",
     ),
 )
 """(name, module, text for --help) of each subcommand.

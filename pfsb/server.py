@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from pfsb.applications.catalogue import Catalogue
 from pfsb.applications.interfaces import Answer, Done, Event, Fields, Refused, Word
 from pfsb.config.config import Config
+from pfsb.paxos.birth import Birth
 from pfsb.paxos.interfaces import IStableStorage, ITracer, ITransport
 from pfsb.paxos.replica import Replica
 from pfsb.server_facts import ServerFacts, server_rows, status
@@ -29,7 +30,7 @@ from pfsb.sessions.ordered_settings import Abilities
 from pfsb.sessions.quota_watch import QuotaWatch
 from pfsb.sessions.revision_waiters import RevisionWaiters
 from pfsb.sessions.settings_follower import SettingsFollower, values_of_file
-from pfsb.sessions.state_machine import SessionStateMachine
+from pfsb.sessions.state_machine import SessionStateMachine, is_birth
 from pfsb.sessions.subscription import Subscription
 from pfsb.storage.counters import StorageCounters
 from pfsb.transports.faults import LinkFaults
@@ -99,7 +100,7 @@ class Server:
             state_machine=self.machine,
             on_failure=on_failure,
             tracer=tracer,
-            birth=self.settings.make_birth,
+            birth=Birth(self.settings.make_birth, is_birth),
         )
         self._digests_asked: list[_DigestAsked] = []
         self.facts = ServerFacts(
@@ -130,7 +131,7 @@ class Server:
         self.replica.start()
         self.local_clients = LocalClients(
             self.server_id,
-            self.replica.data.server.incarnation,
+            self.replica.data.server.incarnation_name,
             self.replica,
             self.machine,
             self.catalogue,
@@ -192,6 +193,11 @@ class Server:
         """Maximum number of unanswered commands of one session: the cluster's, and before its birth the file's."""
         settings = self.machine.settings
         return settings.values.session_window if settings.is_born else self.config.limits.session_window
+
+    @property
+    def differs_from(self) -> list[int]:
+        """The servers that differ in what they have executed, while changes are refused for that (Departure 40)."""
+        return self.facts.differing if self.facts.is_undecided else []
 
     def waiting(self, client_id: str) -> list[int]:
         """The numbers of a session's commands that wait in an application, as a LOCK does while the lock is taken."""

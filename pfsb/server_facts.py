@@ -34,6 +34,10 @@ class PeerFacts:
     local_aru: int
     is_alive: bool
     """True if a message of that server came within the last `timers.progress` seconds; always true of itself."""
+    agrees_up_to: int = 0
+    """The highest slot at which the digest of that server was equal to this one's; 0: none was compared."""
+    differs_at: int | None = None
+    """The lowest slot at which its digest was another; None: it does not differ."""
     silent_seconds: float | None = None
     """Seconds since the last message of that server came; None: there was none since the start."""
 
@@ -126,6 +130,21 @@ class ServerFacts:
     def discarded(self) -> Mapping[str, int]:
         """Line of Figure 4 -> number of messages that it has discarded at this server."""
         return self._replica.discarded
+
+    @property
+    def contradictions(self) -> int:
+        """Number of votes and PROPOSALs that named another batch than this server holds: signs of a fault."""
+        return self._replica.ordering.contradictions
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether this server refuses changes, since servers differ and no majority agrees with it (Departure 40)."""
+        return self._replica.divergence.is_undecided
+
+    @property
+    def differing(self) -> list[int]:
+        """The servers that have executed something otherwise than this one."""
+        return [server_id for server_id, each in self._replica.divergence.by_peer.items() if each.differs]
 
     @property
     def proposal_bytes(self) -> Histogram:
@@ -229,11 +248,14 @@ class ServerFacts:
 
     def _peer(self, server_id: int) -> PeerFacts:
         peer = self._replica.peers.by_id[server_id]
+        comparison = self._replica.divergence.by_peer[server_id]
         return PeerFacts(
             state=peer.state,
             view=peer.view,
             local_aru=peer.local_aru,
             is_alive=self._replica.peers.heard_lately(server_id),
+            agrees_up_to=comparison.agrees_up_to,
+            differs_at=comparison.differs_at if comparison.differs else None,
             silent_seconds=self._clock.seconds() - peer.last_heard if peer.last_heard >= 0 else None,
         )
 
@@ -275,6 +297,8 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "storage": _groups(facts.storage) if facts.has_disk else {},
         "settings": facts.cluster_settings,
         "settings_differ": facts.differing_settings,
+        "contradicted": facts.contradictions,
+        "diverged": facts.is_undecided,
         "quotas": {name: {"used": used, "limit": limit} for name, (used, limit) in facts.quotas.items()},
     }
 
@@ -303,6 +327,8 @@ def _peer_status(peer: PeerFacts) -> dict[str, object]:
         "last_heard": None if peer.silent_seconds is None else round(peer.silent_seconds, 3),
         "state": peer.state.value,
         "view": peer.view,
+        "agrees_up_to": peer.agrees_up_to,
+        "differs_at": peer.differs_at,
     }
 
 

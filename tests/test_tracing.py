@@ -66,7 +66,7 @@ class DescriptionTests(SynchronousTestCase):
         """Fields may be states, lists of numbers, bytes, and messages inside messages."""
         described = [
             describe(Alive(1, 2, State.REG_LEADER, 5)),
-            describe(Accept(1, 2, (7, 8))),
+            describe(Accept(1, 2, (7, 8), bytes(32))),
             describe(Stranger(1, b"\x01\xff")),
             describe(ClientUpdate("a", 0, 1, 0, b"x" * 200)),
             describe(PrepareOK(1, 2, (Proposal(0, 1, 5, BATCH), GloballyOrderedUpdate(0, 4, BATCH)))),

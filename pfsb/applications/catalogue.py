@@ -126,8 +126,8 @@ class Catalogue:
     """The applications that a server runs now, and their verbs.
 
     Which ones run is a setting of the cluster: until its first slot is executed the catalogue has the applications of
-    the configuration, so that commands can be checked. `switch` replaces them; `edition` tells readers that keep
-    something made of a catalogue when to make it anew.
+    the configuration, so that commands can be checked. `switch` replaces them. A reader that keeps something made of a
+    catalogue is told of each switch (`watch`), or compares `edition` when it needs what it keeps.
     """
 
     def __init__(
@@ -139,8 +139,7 @@ class Catalogue:
         """
         given = tuple(applications)
         self.installed: InstalledApplications = GivenApplications.of(given) if installed is None else installed
-        self.edition = 0
-        """Number of switches so far."""
+        self._watchers: list[Callable[[], None]] = []
         self._built_in: tuple[IReplicatedApplication, ...] = ()
         self._fill(given)
 
@@ -149,10 +148,18 @@ class Catalogue:
         self._built_in = (*self._built_in, application)
         self._fill(self.applications)
 
+    def watch(self, switched: Callable[[], None]) -> None:
+        """Have `switched` called after each switch, inside execution: it may read the catalogue, and nothing more."""
+        self._watchers.append(switched)
+
     def switch(self, applications: Iterable[IReplicatedApplication]) -> None:
-        """Run these applications from now on, and those that are built in. Raises `BadRequest` as `__init__` does."""
+        """Run these applications from now on, and those that are built in.
+
+        Raises `BadRequest` as `__init__` does, and then goes on with the applications of before.
+        """
         self._fill(tuple(applications))
-        self.edition += 1
+        for switched in self._watchers:
+            switched()
 
     def _fill(self, applications: Sequence[IReplicatedApplication]) -> None:
         chosen = tuple(application for application in applications if application not in self._built_in)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
-from pfsb.paxos.messages import Accept
+from pfsb.paxos.messages import DIGEST_BYTES, Accept
 from pfsb.paxos.window import Window
 
 
@@ -22,12 +22,18 @@ class AcceptHandler(Handler):
 
         An ACCEPT may overtake its PROPOSAL, so a vote is stored even while the slot holds no proposal (G17). A vote for
         a slot beyond the window is dropped: this server may not accept the proposal yet, so it could not order the
-        slot. Reconciliation brings the slot later.
+        slot. Reconciliation brings the slot later. A vote that names another batch than the one proposed here is
+        stored, too, but counts for nothing (Departure 39).
         """
+        at = 0
         for seq in message.seqs:
+            digest = message.digests[at : at + DIGEST_BYTES]
+            at += DIGEST_BYTES
             if seq <= self._data.ordering.local_aru or not self._window.may_accept(seq):
                 continue
             slot = self._data.ordering.global_history.get(seq)
             if slot is None or slot.ordered is None:
-                self._data.apply_accept(message, seq)
+                if slot is not None and slot.proposal is not None and slot.proposal.batch.digest != digest:
+                    self._ordering.note_contradiction(slot.proposal, message.view, message.server_id)
+                self._data.apply_accept(message.server_id, message.view, seq, digest)
                 self._ordering.try_order(seq)

@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.demand import Demand
+from pfsb.paxos.divergence import DivergenceHandler
 from pfsb.paxos.messages import Alive, State, VCProof
-from pfsb.paxos.peers import Peers
+from pfsb.paxos.peers import NEVER, Peers
 from pfsb.paxos.progress_timer import ProgressTimer
 
 
@@ -24,6 +25,7 @@ class AliveHandler(Handler):
         core: Core,
         peers: Peers,
         demand: Demand,
+        divergence: DivergenceHandler,
         progress_timer: ProgressTimer,
         on_behind: Callable[[int], None],
         on_leader_at_work: Callable[[], None],
@@ -34,6 +36,7 @@ class AliveHandler(Handler):
         super().__init__(core)
         self._peers = peers
         self._demand = demand
+        self._divergence = divergence
         self._progress_timer = progress_timer
         self._on_behind = on_behind
         self.on_leader_at_work = on_leader_at_work
@@ -62,7 +65,14 @@ class AliveHandler(Handler):
         durable, server = self._turn.durable, self._data.server
         installing = durable.last_installed != self._data.views.last_installed
         state = State.LEADER_ELECTION if installing else server.state
-        return Alive(server.server_id, durable.last_installed, state, durable.local_aru, self._demand.has_clients())
+        return Alive(
+            server.server_id,
+            durable.last_installed,
+            state,
+            durable.local_aru,
+            self._demand.has_clients(),
+            self._divergence.own_digests(durable.local_aru),
+        )
 
     def announce_leadership(self) -> None:
         """Departure 18: send an ALIVE in this turn, not at the next period, because this server has begun to lead.
@@ -76,6 +86,7 @@ class AliveHandler(Handler):
                 self._data.server.state,
                 self._turn.durable.local_aru,
                 self._demand.has_clients(),
+                self._divergence.own_digests(self._turn.durable.local_aru),
             )
         )
 
@@ -96,8 +107,9 @@ class AliveHandler(Handler):
         self._peers.note_heard(server_id)
         peer = self._peers.by_id[server_id]
         peer.view, peer.state, peer.has_clients = message.view, message.state, message.has_clients
-        peer.local_aru = max(peer.local_aru, message.local_aru)
-        if message.local_aru > self._data.ordering.local_aru:
+        peer.local_aru = message.local_aru  # not the highest so far: a wrong one must not count for ever
+        self._divergence.compare(message)
+        if self._peers.is_ahead(server_id, self._data.ordering.local_aru):
             self._on_behind(message.local_aru)
         if self._is_my_leader(message):
             if not self._demand.knows_of_unexecuted_update():
@@ -144,7 +156,10 @@ class AliveHandler(Handler):
         If it leads the attempted view, the Progress_Timer is hurried. A refused frame is a hint only: no view is ever
         installed because of it.
         """
-        self._peers.by_id[server_id].refused_at = self._clock.seconds()
+        peer = self._peers.by_id[server_id]
+        if peer.last_heard == NEVER:
+            return  # the peer has not been started yet: when all servers start together, the first view shall be kept
+        peer.refused_at = self._clock.seconds()
         self.hurry_if_leader_is_gone()
 
     def hurry_if_leader_is_gone(self) -> None:

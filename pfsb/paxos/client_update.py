@@ -6,21 +6,40 @@ from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.demand import Demand
 from pfsb.paxos.messages import ClientUpdate, State
 from pfsb.paxos.update_queue import UpdateQueue
+from pfsb.paxos.validity import INVALID, NOT_OURS, Validity
 
 
 class ClientUpdateHandler(Handler):
-    def __init__(self, core: Core, update_queue: UpdateQueue, demand: Demand) -> None:
+    def __init__(self, core: Core, update_queue: UpdateQueue, demand: Demand, validity: Validity) -> None:
         super().__init__(core)
         self._update_queue = update_queue
         self._demand = demand
+        self._validity = validity
 
-    def on_client_update(self, message: ClientUpdate, sender: int) -> None:
+    def on_client_update(self, message: ClientUpdate, sender: int) -> str | None:
         """Figure 10, Block A: an update from an own client (`sender` is this server) or from another server.
 
         An update that has been executed is ignored (G16): its reply was given, or is in the session's reply cache.
+        Returns the line that discards the update, or None (Departure 37).
         """
         if message.timestamp > self._data.clients.last_executed.of(message.client_id):
+            if sender != self._data.server.server_id and (line := self._line_against(message)):
+                return line
             self._client_update_handler(message, sender)
+        return None
+
+    def _line_against(self, update: ClientUpdate) -> str | None:
+        """Departure 37: the line that discards an update of another server, or None.
+
+        An update in this server's own name comes back by a relay, and must be one that is pending here. Another one is
+        forged, or was made by a former incarnation of this server, whose clients are gone.
+        """
+        if not self._validity.of_update(update):
+            return INVALID
+        if update.server_id == self._data.server.server_id:
+            pending = self._data.clients.pending_updates.get(update.client_id)
+            return None if pending == update else NOT_OURS
+        return None
 
     def _client_update_handler(self, update: ClientUpdate, sender: int) -> None:
         """Figure 12, Block A: a leader queues the update, a follower sends it to the leader.

@@ -7,12 +7,11 @@ figure of the paper. The Progress_Timer of block E is in `progress_timer`, the U
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from pfsb.paxos.messages import (
-    Accept,
     Batch,
     ClientUpdate,
     GloballyOrderedUpdate,
@@ -23,6 +22,9 @@ from pfsb.paxos.messages import (
     ViewChange,
 )
 
+VOTED_VIEWS_MAX = 8
+"""Maximum number of views whose ACCEPTs are kept for one slot."""
+
 
 @define
 class Slot:
@@ -30,8 +32,11 @@ class Slot:
 
     proposal: Proposal | None = None
     """The proposal of the latest view that this server has accepted here, or has learned from a data list."""
-    voters: dict[int, set[int]] = field(factory=dict)
-    """view -> ids of the servers that have accepted that view's proposal; ACCEPTs may precede the PROPOSAL (G17)."""
+    voters: dict[int, dict[int, bytes]] = field(factory=dict)
+    """view -> server -> digest of the batch that the server has accepted in that view (Departure 39).
+
+    ACCEPTs may precede the PROPOSAL (G17).
+    """
     ordered: Batch | None = None
     """The batch that is ordered at this sequence number, or None: never changed once it is set."""
     on_disk: Batch | None = None
@@ -67,7 +72,12 @@ class GlobalHistory:
 
     def above(self, seq: int) -> Iterator[tuple[int, Slot]]:
         """Yield (number, slot) for the slots above `seq` that are in memory, in ascending order."""
-        for number in range(max(seq, self.floor) + 1, self.top + 1):
+        first = max(seq, self.floor) + 1
+        numbers: Iterable[int] = range(first, self.top + 1)
+        if self.top - first > len(self.slots):
+            # Few slots lie far apart: look at them, and not at all numbers between them.
+            numbers = sorted(number for number in self.slots if number >= first)
+        for number in numbers:
             slot = self.slots.get(number)
             if slot is not None:
                 yield number, slot
@@ -132,6 +142,17 @@ class ServerData:
     state: State = State.LEADER_ELECTION
     incarnation: int = 0
     """Number of times that the storage of this server was started, this time included."""
+    storage_identity: bytes = b""
+    """Random bytes that its storage was made with; empty until the storage is opened."""
+
+    @property
+    def incarnation_name(self) -> str:
+        """A name that no other incarnation of any server has: server, identity of the storage, incarnation.
+
+        A storage counts its incarnations from 1. Only the identity tells those of a new storage from those of one that
+        was lost.
+        """
+        return f"{self.server_id}.{self.storage_identity.hex()}.{self.incarnation}"
 
 
 @define
@@ -217,7 +238,8 @@ class DataStructures:
             return False
         if message.part in entry.arrived:
             return False
-        entry.arrived[message.part] = message
+        is_own = message.server_id == self.server.server_id
+        entry.arrived[message.part] = message if is_own else evolve(message, data_list=())  # its entries are in slots
         return True
 
     def apply_proposal(self, message: Proposal) -> bool:
@@ -236,12 +258,26 @@ class DataStructures:
         history.top = max(history.top, message.seq)
         return True
 
-    def apply_accept(self, message: Accept, seq: int) -> None:
-        """Figure 5, Block E: store that the sender has accepted the proposal of the message's view in slot `seq`.
+    def apply_accept(self, server_id: int, view: int, seq: int, digest: bytes) -> None:
+        """Figure 5, Block E: store that a server has accepted, in this view, a batch with this digest in slot `seq`.
 
-        Votes are a set of server ids for each view, so no server is counted twice (G14, G17).
+        One vote is kept for each server and view, so no server is counted twice (G14, G17).
         """
-        self.ordering.global_history.ensure(seq).voters.setdefault(message.view, set()).add(message.server_id)
+        voters = self.ordering.global_history.ensure(seq).voters
+        if view not in voters and len(voters) >= VOTED_VIEWS_MAX and not self._make_room(voters, view):
+            return
+        voters.setdefault(view, {})[server_id] = digest
+
+    def _make_room(self, voters: dict[int, dict[int, bytes]], view: int) -> bool:
+        """Departure 37: forget the votes of views that are over, else those of the highest view, unless it is `view`.
+
+        Returns whether there is room. A vote that is forgotten is as good as lost: the leader repeats its proposal.
+        """
+        for old in [voted for voted in voters if voted < self.views.last_installed]:
+            del voters[old]
+        if len(voters) >= VOTED_VIEWS_MAX and (highest := max(voters)) > view:
+            del voters[highest]
+        return len(voters) < VOTED_VIEWS_MAX
 
     def apply_globally_ordered_update(self, message: GloballyOrderedUpdate) -> bool:
         """Figure 5, Block F: store the ordered batch of a slot (G12); return True if the slot had none before."""

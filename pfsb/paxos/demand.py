@@ -17,6 +17,9 @@ from pfsb.paxos.peers import NEVER, Peers
 LINGER_ALIVES = 5
 """For how many periods of ALIVE after their last request this server's clients still count as waiting for results."""
 
+FOREIGN_UPDATES_MAX = 10_000
+"""Maximum number of other servers' updates that are remembered as waiting; one is enough to expect progress."""
+
 
 @define
 class ForeignUpdate:
@@ -69,7 +72,8 @@ class Demand(Handler):
 
     def note_foreign_update(self, update: ClientUpdate) -> None:
         """Record that an update of another server's client waits: an ALIVE of the leader is then no progress."""
-        if update.timestamp > self._data.clients.last_executed.of(update.client_id):
+        known = update.client_id in self._foreign_updates or len(self._foreign_updates) < FOREIGN_UPDATES_MAX
+        if known and update.timestamp > self._data.clients.last_executed.of(update.client_id):
             until = self._clock.seconds() + 4 * self._settings.update_seconds
             self._foreign_updates[update.client_id] = ForeignUpdate(update.timestamp, until)
 
@@ -82,7 +86,7 @@ class Demand(Handler):
         return bool(
             self._data.clients.pending_updates
             or self._an_accepted_update_waits()
-            or any(peer.local_aru > local_aru for peer in self._peers.by_id.values())
+            or self._peers.any_is_ahead(local_aru)
             or self._a_foreign_update_waits()
         )
 

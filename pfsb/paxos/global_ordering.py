@@ -7,16 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.logger import Logger
+
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.data_structures import Slot
-from pfsb.paxos.messages import GloballyOrderedUpdate, State
+from pfsb.paxos.messages import GloballyOrderedUpdate, Proposal, State
 from pfsb.paxos.ordered_update_queue import Executed, OrderedUpdateQueue
 from pfsb.paxos.peers import Peers
 from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.update_queue import UpdateQueue
 
+LOG_SECONDS = 60.0
+"""How long, in seconds, the log is silent about contradictions after it has told of one."""
+
 
 class GlobalOrderingHandler(Handler):
+    _log = Logger()
+
     def __init__(
         self,
         core: Core,
@@ -33,6 +40,9 @@ class GlobalOrderingHandler(Handler):
         self.on_gap: Callable[[int], None] = lambda seq: None
         """Called with the number of a slot, when a majority has accepted it but an earlier slot is not ordered here yet
         (section 5.6, trigger 2)."""
+        self.contradictions = 0
+        """Number of votes and PROPOSALs that named another batch than the one held here in the same view and slot."""
+        self._log_from = 0.0
 
     def try_order(self, seq: int) -> None:
         """Figure 10, lines C4-C6: order slot `seq` if a majority has accepted its proposal; then execute what can be
@@ -63,11 +73,35 @@ class GlobalOrderingHandler(Handler):
 
         Distinct voters count, this server included (G14). A server counts its own vote in the turn that makes the vote,
         because nothing that rests on the vote leaves the server before the vote is on disk (Departure 1). A PROPOSAL is
-        not counted as a vote of the leader, which sends an ACCEPT of its own (Departure 2).
+        not counted as a vote of the leader, which sends an ACCEPT of its own (Departure 2). A vote counts only if it
+        names the batch of this proposal (Departure 39).
         """
         if slot.proposal is None or slot.ordered is not None:
             return False
-        return len(slot.voters.get(slot.proposal.view, ())) >= self.quorum
+        votes = slot.voters.get(slot.proposal.view)
+        return votes is not None and [*votes.values()].count(slot.proposal.batch.digest) >= self.quorum
+
+    def note_contradiction(self, held: Proposal, view: int, server_id: int) -> None:
+        """Departure 39: server `server_id` names another batch than this server holds. In one view that is a fault.
+
+        A leader binds one batch to a slot in one view, so a memory, a processor or a program has failed. The vote does
+        not count. If it is this server that holds the wrong batch, the others order the slot, and reconciliation brings
+        their batch.
+        """
+        if view != held.view:
+            return
+        self.contradictions += 1
+        now = self._clock.seconds()
+        if now >= self._log_from:
+            self._log_from = now + LOG_SECONDS
+            self._log.error(
+                "server {server} has another batch than this server for slot {seq} in view {view}; so far {count} such "
+                "contradictions: a memory, a disk or a program is at fault",
+                server=server_id,
+                seq=held.seq,
+                view=view,
+                count=self.contradictions,
+            )
 
     def _execute(self, executed: list[Executed], ordered_in_this_view: bool) -> None:
         """Do what follows the execution of slots: Figure 10, Block D for each, then restart the Progress_Timer.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from pfsb.paxos.messages import Batch, ClientUpdate, Message
 from pfsb.paxos.records import Record, Recovered
@@ -13,6 +13,15 @@ from pfsb.paxos.records import Record, Recovered
 
 class IStableStorage(Interface):
     """The stable storage of one server: its records survive crashes and a loss of power."""
+
+    position: int = Attribute(
+        """Number of groups that are known to be on disk, counted over the whole life of the storage.
+
+        The count is written with each group, and found again by `recover`; it never falls as long as the disk keeps
+        what was forced to it. Every frame carries it, so that a storage that has lost something can be told from its
+        own past.
+        """
+    )
 
     def recover() -> Recovered:
         """Return the content of the storage, which is initialised if it is empty. Called once, before all else.
@@ -56,8 +65,14 @@ class StorageRefused(Exception):
 class IFrameReceiver(Interface):
     """The part of a server that a transport calls: the protocol (`pfsb.paxos.replica`)."""
 
-    def receive(sender: int, identity: bytes, messages: Sequence[Message]) -> None:
-        """Handle the messages of one well-formed frame of this cluster; `identity` is the sender's storage identity."""
+    def receive(
+        sender: int, identity: bytes, messages: Sequence[Message], incarnation: int = 0, position: int = 0
+    ) -> None:
+        """Handle the messages of one well-formed frame of this cluster.
+
+        `identity`, `incarnation` and `position` are those of the sender's storage when it sent the frame; zeros tell
+        nothing.
+        """
 
     def peer_refused(server_id: int) -> None:
         """Take a hint that server `server_id` is down: its address has just refused a frame."""
@@ -66,10 +81,14 @@ class IFrameReceiver(Interface):
 class ITransport(Interface):
     """Carries frames between servers: it may lose, delay, duplicate and reorder them, but never corrupts them."""
 
-    def start(receiver: IFrameReceiver, identity: bytes, incarnation: int) -> None:
+    def start(
+        receiver: IFrameReceiver, identity: bytes, incarnation: int, position: Callable[[], int], passes: bytes
+    ) -> None:
         """Begin to receive, and call `receiver` with each frame.
 
         `identity` and `incarnation` are those of this server's storage; each frame that is sent carries them.
+        `position` returns the storage's `position`, and is asked for each frame that leaves. `passes` is the digest of
+        the list of slots that this server leaves out (`pfsb.paxos.passes`): frames with another one are refused.
         """
 
     def send(messages: Sequence[Message], to: int | None) -> None:
@@ -85,10 +104,18 @@ class ITransport(Interface):
 class IStateMachine(Interface):
     """The state machine that the ordered update queue drives: sessions, and the applications behind them."""
 
-    def execute(seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+    def is_valid(update: ClientUpdate) -> bool:
+        """Whether the update can be executed: its payload has the right shape (Departure 37).
+
+        The answer depends on the update alone, and is the same at all servers and for ever. An update that is not valid
+        is neither proposed nor accepted. If it is ordered nevertheless, `execute` refuses it, and raises no exception.
+        """
+
+    def execute(seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
         """Execute, in order, the updates of slot `seq` that have not been executed before (Figure 11 C).
 
-        `time_ms` is the state machine's time; it never goes back.
+        `time_ms` is the state machine's time; it never goes back. Returns bytes that stand for what the executions
+        came to: equal on every server whose state machine agrees, also after a restart (Departure 40).
         """
 
     def too_old(update: ClientUpdate) -> None:

@@ -11,8 +11,9 @@
 8. A client has at most one pending update, and it has not been executed (G16).
 9. A leader's Last_Proposed is at least Local_Aru, and at most a window above it (section 5.10).
 10. A slot that is not ordered lies within four windows above Local_Aru: two for the proposals that a follower accepts,
-    and two more for the data lists by which a leader learns from followers that are ahead of it (G19). So the memory
-    of a server is bounded.
+    and two more for the data lists by which a leader learns from followers that are ahead of it (G19). An ordered slot
+    lies within the reach of reconciliation, and a slot has the votes of few views. So the memory of a server is
+    bounded (Departure 37).
 11. The Last_Installed and Local_Aru that ALIVE and VC_PROOF carry are not higher than the server's present values.
 
 The tests and the simulator check the invariants at the end of every turn: `install` puts `check` into `Replica.checks`.
@@ -25,6 +26,7 @@ from functools import partial
 
 from attrs import define, field
 
+from pfsb.paxos.data_structures import VOTED_VIEWS_MAX
 from pfsb.paxos.messages import Batch, State
 from pfsb.paxos.replica import Replica
 
@@ -67,8 +69,8 @@ def _violated_by_time(replica: Replica, memory: Memory) -> Iterator[str]:
         yield f"1: Local_Aru went back from {memory.local_aru} to {data.ordering.local_aru}"
     if data.views.last_installed < memory.last_installed:
         yield f"1: Last_Installed went back from {memory.last_installed} to {data.views.last_installed}"
-    if queue.time_ms < memory.time_ms:
-        yield f"1: the state machine's time went back from {memory.time_ms} to {queue.time_ms}"
+    if queue.time.time_ms < memory.time_ms:
+        yield f"1: the state machine's time went back from {memory.time_ms} to {queue.time.time_ms}"
     for seq, batch in memory.ordered.items():
         slot = data.ordering.global_history.get(seq)
         if slot is None and seq > data.ordering.global_history.floor:
@@ -114,6 +116,11 @@ def _wrong_ordering(replica: Replica) -> Iterator[str]:
     for seq, slot in history.above(aru + 4 * window):
         if slot.ordered is None:
             yield f"10: slot {seq} is known, but not ordered, with Local_Aru at {aru}"
+        elif not replica.plausibility.ordered(seq):
+            yield f"10: slot {seq} is ordered, far above Local_Aru at {aru}"
+    votes = [found.voters for seq in range(aru + 1, aru + 2 * window + 1) if (found := history.get(seq)) is not None]
+    if any(len(voters) > VOTED_VIEWS_MAX for voters in votes):
+        yield f"10: one of the slots above {aru} has votes of more than {VOTED_VIEWS_MAX} views"
     if replica.turn.durable.local_aru > aru:
         yield f"11: tells of Local_Aru {replica.turn.durable.local_aru}, knows {aru}"
 
@@ -138,7 +145,7 @@ def _remember(replica: Replica, memory: Memory) -> None:
     data = replica.data
     memory.local_aru = data.ordering.local_aru
     memory.last_installed = data.views.last_installed
-    memory.time_ms = replica.ordered_queue.time_ms
+    memory.time_ms = replica.ordered_queue.time.time_ms
     memory.leads = data.server.state is State.REG_LEADER
     if memory.leads:
         memory.led = data.views.last_installed

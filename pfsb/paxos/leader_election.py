@@ -15,6 +15,11 @@ from pfsb.paxos.messages import Proposal, State, VCProof, ViewChange
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.update_queue import UpdateQueue
+from pfsb.support.limits import VIEW_MAX
+
+
+class NoViewLeft(Exception):
+    """Views are numbered up to `VIEW_MAX`, and the last of them is over."""
 
 
 class LeaderElectionHandler(Handler):
@@ -83,6 +88,8 @@ class LeaderElectionHandler(Handler):
 
         This method also sets State and stops the Progress_Timer, though the figure does not say so (G3).
         """
+        if view > VIEW_MAX:
+            raise NoViewLeft(f"the highest view, {VIEW_MAX}, is over: this cluster needs a new epoch, or new storages")
         data = self._data
         data.server.state = State.LEADER_ELECTION
         self._progress_timer.stop()

@@ -7,11 +7,22 @@ that they belong to. The encoding of messages is in `pfsb.transports.wire`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
+from hashlib import blake2b
+from typing import Final
 
 import msgpack
 from attrs import field, frozen
+
+DIGEST_BYTES: Final = 16
+"""Size, in bytes, of the digest of a batch."""
+POINTS: Final = (1, 16, 256, 4_096)
+"""An ALIVE tells the digest of the history at its Local_Aru, rounded down to a multiple of each (Departure 40)."""
+NOT_TOLD: Final = bytes(DIGEST_BYTES)
+"""Stands for a digest that the sender of an ALIVE does not know."""
+_PERSON: Final = b"pfsb batch"
+"""Keeps hashes of batches apart from other uses of BLAKE2b."""
 
 
 class State(Enum):
@@ -45,6 +56,13 @@ class Batch:
     data: bytes
     _opened: list[tuple[int, list[ClientUpdate]]] = field(factory=list, eq=False, repr=False)
     """Cache of at most one element: the decoded form of `data`, which `of` puts in and the first `open` takes out."""
+    digest: bytes = field(init=False, eq=False, repr=False)
+    """BLAKE2b-16 of `data`: an ACCEPT names the batch by it (Departure 39), and the digest of the history rests on it.
+    """
+
+    @digest.default
+    def _make_digest(self) -> bytes:
+        return blake2b(self.data, digest_size=DIGEST_BYTES, person=_PERSON).digest()
 
     @classmethod
     def of(cls, time_ms: int, updates: Sequence[ClientUpdate]) -> Batch:
@@ -57,6 +75,12 @@ class Batch:
             return self._opened.pop()
         time_ms, rows = msgpack.unpackb(self.data, use_list=False)
         return time_ms, [ClientUpdate(*row) for row in rows]
+
+    def updates(self) -> list[ClientUpdate]:
+        """Return the updates, and keep the decoded form for the next `open`."""
+        if not self._opened:
+            self._opened.append(self.open())
+        return self._opened[0][1]
 
 
 @frozen
@@ -96,11 +120,31 @@ class Proposal:
 
 @frozen
 class Accept:
-    """Figure 3, Block G: the sender has forced the proposals of `view` at `seqs` to its disk."""
+    """Figure 3, Block G: the sender has forced the proposals of `view` at `seqs` to its disk.
+
+    Departure 39: the vote for a slot names the batch that the sender has accepted there, by the batch's digest.
+    """
 
     server_id: int
     view: int
     seqs: tuple[int, ...]
+    digests: bytes
+    """The digests of the batches, one after the other in the order of `seqs`."""
+
+    def votes(self) -> Iterator[tuple[int, bytes]]:
+        """Pairs (seq, digest)."""
+        digests = self.digests
+        for index, seq in enumerate(self.seqs):
+            at = index * DIGEST_BYTES
+            yield seq, digests[at : at + DIGEST_BYTES]
+
+    def joined(self, later: Accept) -> Accept:
+        """One ACCEPT with the votes of this one and of a later one of the same server and view, each slot once."""
+        seqs, digests = self.seqs + later.seqs, self.digests + later.digests
+        if len(set(seqs)) < len(seqs):
+            by_seq = {**dict(self.votes()), **dict(later.votes())}
+            seqs, digests = tuple(by_seq), b"".join(by_seq.values())
+        return Accept(self.server_id, self.view, seqs, digests)
 
 
 @frozen
@@ -143,6 +187,8 @@ class Alive:
     local_aru: int
     has_clients: bool = True
     """Whether clients of the sender wait for results; then ACCEPTs to the sender are not delayed (Departure 25)."""
+    digests: bytes = NOT_TOLD * len(POINTS)
+    """The digests of the history at four points up to `local_aru`, one after the other (Departure 40)."""
 
 
 @frozen
@@ -183,6 +229,18 @@ class Acquainted:
 
     server_id: int
     identity: bytes
+
+
+@frozen
+class Heard:
+    """Departure 12: the sender has received a frame of the storage with this identity, and asks for a sign of life.
+
+    The receiver learns that the sender hears it, and so may remember the sender's storage.
+    """
+
+    server_id: int
+    identity: bytes
+    """The identity in the frame. The receiver ignores the message unless this is its own identity."""
 
 
 @frozen
@@ -238,6 +296,7 @@ Message = (
     | ReconciliationReply
     | Stranger
     | Acquainted
+    | Heard
     | ReadRequest
     | ReadIndex
     | Confirm

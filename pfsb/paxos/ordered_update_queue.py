@@ -6,15 +6,18 @@ A server learns the batch that is ordered in a slot by votes, by data lists or b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 from attrs import frozen
+from twisted.logger import Logger
 
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.data_structures import Slot
 from pfsb.paxos.interfaces import IStateMachine
-from pfsb.paxos.messages import Batch, ClientUpdate, GloballyOrderedUpdate
+from pfsb.paxos.messages import Batch, ClientUpdate, GloballyOrderedUpdate, State
+from pfsb.paxos.ordered_time import OrderedTime
+from pfsb.paxos.passes import batch_digest
 from pfsb.paxos.records import AruRecord, OrderedRecord
 
 DIGEST_BYTES = 16
@@ -30,7 +33,10 @@ class Executed:
 
 
 class DigestChain:
-    """A running hash over all executed batches; its values after each of the last `kept` slots can be asked for."""
+    """A running hash over all executed batches and the outcomes of executing them (Departure 40).
+
+    Its values after each of the last `kept` slots can be asked for.
+    """
 
     def __init__(self, kept: int) -> None:
         self._ring = bytearray(kept * DIGEST_BYTES)
@@ -38,8 +44,9 @@ class DigestChain:
         self.seq = 0
         self.head = bytes(DIGEST_BYTES)
 
-    def extend(self, data: bytes) -> None:
-        self.head = blake2b(self.head + data, digest_size=DIGEST_BYTES).digest()
+    def extend(self, batch: bytes, outcomes: bytes) -> None:
+        """Add the slot after the last one: the digest of its batch, and the outcomes of executing it."""
+        self.head = blake2b(self.head + batch + outcomes, digest_size=DIGEST_BYTES).digest()
         self.seq += 1
         at = self.seq % self._kept * DIGEST_BYTES
         self._ring[at : at + DIGEST_BYTES] = self.head
@@ -55,13 +62,13 @@ class DigestChain:
 class OrderedUpdateQueue(Handler):
     """The ordered updates of this server, and the state machine that they drive."""
 
+    _log = Logger()
+
     def __init__(self, core: Core, state_machine: IStateMachine) -> None:
         super().__init__(core)
         self._state_machine = state_machine
         self.last_executed = core.data.clients.last_executed
         """Last_Executed of Figure 2, by which each update is executed only once (G15 i)."""
-        self.time_ms = 0
-        """The state machine's time, in milliseconds: the highest leader's clock in an executed batch."""
         self.horizon_slots = core.settings.horizon_slots
         """Number of slots for which an update is valid (Departure 7); a setting of the cluster once it has any."""
         self.oldest_valid = 0
@@ -70,7 +77,10 @@ class OrderedUpdateQueue(Handler):
         The value never goes back, also when the horizon grows (Departure 34): what Last_Executed has dropped by then
         could not keep an update of that age from being executed twice.
         """
+        self.time = OrderedTime(core.clock)
         self.digests = DigestChain(core.settings.digests_kept)
+        self.passes: Mapping[int, bytes] = {}
+        """Slot -> digest of its batch, for the slots that are left out (Departure 38)."""
 
     def mark_ordered(self, message: GloballyOrderedUpdate) -> list[Executed]:
         """Store that `message.batch` is ordered at `message.seq`, and execute the slots that now follow without a gap.
@@ -125,24 +135,54 @@ class OrderedUpdateQueue(Handler):
         assert slot.ordered is not None
         slot.voters.clear()
         time_ms, updates = slot.ordered.open()
-        self.time_ms = max(self.time_ms, time_ms)
+        time_ms = self.time.execute(time_ms, leads=self._data.server.state is State.REG_LEADER)
         last_executed = self.last_executed
         oldest = self.oldest_valid = max(self.oldest_valid, seq - self.horizon_slots)
+        passes = seq in self.passes and self._passes(seq, slot.ordered)
         fresh = []
         for update in updates:
             if update.timestamp <= last_executed.of(update.client_id):
                 continue
             last_executed.note(update.client_id, update.timestamp, seq)
-            if update.made_at < oldest:
+            # Departure 37: no update is made at its slot or later. If it counted, it would be valid for too long.
+            if passes or not oldest <= update.made_at < seq:
                 self._state_machine.too_old(update)
             else:
                 fresh.append(update)
-        self._state_machine.execute(seq, self.time_ms, fresh)
+        outcomes = self._execute(seq, time_ms, slot.ordered, fresh)
         last_executed.drop_older_than(oldest)
-        self.digests.extend(slot.ordered.data)
+        self.digests.extend(slot.ordered.digest, outcomes)
         if self._tracer is not None:
             self._tracer.trace("executed", seq=seq, updates=len(fresh), digest=self.digests.head.hex())
         return Executed(seq, updates)
+
+    def _execute(self, seq: int, time_ms: int, batch: Batch, fresh: Sequence[ClientUpdate]) -> bytes:
+        try:
+            return self._state_machine.execute(seq, time_ms, fresh)
+        except Exception:
+            self._log.critical(
+                "slot {seq} cannot be executed, so this server stops. If all servers stop at it, and again at each "
+                "start, leave the slot out: with every server stopped, run at each of them `pfsb pass {seq} --digest "
+                "{digest} --config FILE --id N`",
+                seq=seq,
+                digest=batch_digest(batch.data).hex(),
+            )
+            raise
+
+    def _passes(self, seq: int, batch: Batch) -> bool:
+        """Departure 38: whether the slot is left out. A slot with another batch than was noted is executed."""
+        found = batch_digest(batch.data)
+        if found == self.passes[seq]:
+            self._log.warn("slot {seq} is left out, as it was noted by pfsb pass", seq=seq)
+            return True
+        self._log.warn(
+            "slot {seq} holds the batch with digest {found}, and is executed: the batch with digest {noted} was to be "
+            "left out",
+            seq=seq,
+            found=found.hex(),
+            noted=self.passes[seq].hex(),
+        )
+        return False
 
     def _forget_old_slots(self) -> None:
         """Drop old executed slots from memory; recent ones stay there, to serve servers that are a little behind.

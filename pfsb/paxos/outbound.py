@@ -103,8 +103,7 @@ class Outbound:
         before = self._kept.get(server_id)
         since = self._clock.seconds() if before is None else before.since
         if before is not None and before.votes.view == votes.view:
-            seqs = tuple(dict.fromkeys(before.votes.seqs + votes.seqs))
-            votes = Accept(votes.server_id, votes.view, seqs)
+            votes = before.votes.joined(votes)
         self._kept[server_id] = _Kept(votes, since)
         # A server whose Local_Aru lags by two windows accepts no proposals, so late votes must not add up to that.
         if len(votes.seqs) > self._window.slots // 2:

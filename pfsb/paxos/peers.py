@@ -22,8 +22,14 @@ class Peer:
     view: int = 0
     state: State = State.LEADER_ELECTION
     local_aru: int = 0
+    in_doubt_until: float = NEVER
+    """Time by the clock until which its Local_Aru does not count, because it had no slots to give (`Peers.doubt`)."""
     has_clients: bool = True
     """Whether clients of the peer wait for results; True until an ALIVE says that none do (Departure 25)."""
+    incarnation: int = 0
+    """The highest incarnation of the peer's storage that a frame has told, since this server's start."""
+    position: int = 0
+    """The highest log position of the peer's storage that a frame has told, since this server's start."""
 
 
 class Peers:
@@ -39,6 +45,34 @@ class Peers:
         peer = self.by_id[server_id]
         peer.last_heard = self._clock.seconds()
         peer.refused_at = NEVER
+
+    def note_frame(self, server_id: int, incarnation: int, position: int) -> None:
+        """Note a frame: its sender is running, and its storage had so much on disk when the frame was sent."""
+        self.note_heard(server_id)
+        peer = self.by_id[server_id]
+        if incarnation > peer.incarnation:
+            peer.incarnation = incarnation
+        if position > peer.position:
+            peer.position = position
+
+    def is_ahead(self, server_id: int, local_aru: int) -> bool:
+        """Whether the peer says that it has executed more than `local_aru`, and is not in doubt."""
+        peer = self.by_id[server_id]
+        return peer.local_aru > local_aru and self._clock.seconds() >= peer.in_doubt_until
+
+    def any_is_ahead(self, local_aru: int) -> bool:
+        """Whether a peer says so that is not in doubt."""
+        return any(self.is_ahead(server_id, local_aru) for server_id in self.by_id)
+
+    def doubt(self, server_id: int, local_aru: int) -> None:
+        """Departure 37: a peer that was asked for slots has none to give, whatever its ALIVE says.
+
+        Its Local_Aru is taken to be what it says with that, and does not count for `progress_seconds`. So a wrong
+        Local_Aru does not make this server ask without end, nor suspect its leader of not ordering what was executed.
+        """
+        peer = self.by_id[server_id]
+        peer.local_aru = min(peer.local_aru, local_aru)
+        peer.in_doubt_until = self._clock.seconds() + self._heard_seconds
 
     def heard_lately(self, server_id: int) -> bool:
         """Whether a message of that server has come within the last `progress_seconds`."""

@@ -18,6 +18,9 @@ from pfsb.paxos.records import ViewRecord
 from pfsb.paxos.update_queue import UpdateQueue
 from pfsb.paxos.window import Window
 
+COPIES_OF_PREPARE = 8
+"""How many answers a follower gives to PREPAREs of one view within `resend_seconds`: clocks may differ in rate."""
+
 
 class PrepareHandler(Handler):
     def __init__(
@@ -35,6 +38,8 @@ class PrepareHandler(Handler):
         self._update_queue = update_queue
         self._alive = alive
         self._progress_timer = progress_timer
+        self._answered = (0, 0.0)
+        """The view of the PREPARE that was answered last, and when."""
 
     # ------------------------------------------------------------------ the leader asks
 
@@ -72,6 +77,7 @@ class PrepareHandler(Handler):
         """
         if self._data.apply_prepare_ok(message):
             for entry in message.data_list:
+                self._compare_with_held(entry, message.server_id)
                 self.apply_entry(entry)
         self._if_prepared_lead()
 
@@ -90,8 +96,22 @@ class PrepareHandler(Handler):
             data.apply_prepare(message)
             self.shift_to_reg_nonleader()
         if data.server.state is State.REG_NONLEADER and self.can_answer(message):
+            if self._answers_too_often(message.view):
+                return
             for part in self.own_prepare_ok(message):
                 self._turn.send(part, message.server_id)
+
+    def _answers_too_often(self, view: int) -> bool:
+        """Departure 37: whether a PREPARE of this view was answered so lately that this one is a copy of it.
+
+        A leader repeats a PREPARE every `resend_seconds`; a promise may be a thousand times as large as a PREPARE.
+        """
+        answered_view, answered_at = self._answered
+        now = self._clock.seconds()
+        if answered_view == view and now - answered_at < self._settings.resend_seconds / COPIES_OF_PREPARE:
+            return True
+        self._answered = view, now
+        return False
 
     def can_answer(self, message: Prepare) -> bool:
         """Whether this server can send a complete data list above the leader's Local_Aru: safety needs that (G19)."""
@@ -182,6 +202,13 @@ class PrepareHandler(Handler):
     def _own_prepare(self) -> Prepare:
         data = self._data
         return Prepare(data.server.server_id, data.views.last_installed, data.ordering.local_aru)
+
+    def _compare_with_held(self, entry: DataEntry, server_id: int) -> None:
+        """Departure 39: note a promise that reports another batch for a proposal that this server holds."""
+        slot = self._data.ordering.global_history.get(entry.seq)
+        held = None if slot is None else slot.proposal
+        if isinstance(entry, Proposal) and held is not None and held.batch.digest != entry.batch.digest:
+            self._ordering.note_contradiction(held, entry.view, server_id)
 
     def apply_entry(self, entry: DataEntry) -> None:
         if isinstance(entry, Proposal):

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pfsb.paxos.birth import Birth
 from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.data_structures import Slot
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
-from pfsb.paxos.messages import Accept, Batch, ClientUpdate, Proposal, State
+from pfsb.paxos.messages import Accept, Batch, Proposal, State
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
+from pfsb.paxos.plausibility import IMPLAUSIBLE
 from pfsb.paxos.records import ProposalRecord
 from pfsb.paxos.update_queue import UpdateQueue
+from pfsb.paxos.validity import INVALID, Validity
 from pfsb.paxos.window import Window
 from pfsb.support.histogram import BYTES, Histogram
+from pfsb.support.limits import SLOT_MAX
 
 
 class ProposalHandler(Handler):
@@ -26,10 +31,11 @@ class ProposalHandler(Handler):
         ordering: GlobalOrderingHandler,
         update_queue: UpdateQueue,
         window: Window,
+        validity: Validity,
         on_far_ahead: Callable[[int], None],
-        birth: Callable[[], ClientUpdate] | None,
+        birth: Birth | None,
     ) -> None:
-        """`birth` makes the update with the settings of the cluster; None: the state machine needs none.
+        """`birth` makes the first update, with the settings of the cluster; None: the state machine needs none.
 
         `on_far_ahead` is called when the leader proposes a slot beyond this server's window, with a slot up to which
         the leader must have executed (section 5.6, trigger 1)."""
@@ -38,33 +44,57 @@ class ProposalHandler(Handler):
         self._ordering = ordering
         self._update_queue = update_queue
         self._window = window
+        self._validity = validity
         self._on_far_ahead = on_far_ahead
         self.birth = birth
-        """Makes the update with the first settings of the cluster (Departure 34)."""
-        self._ahead_ms = 0
-        """Maximum number of milliseconds by which the state machine's time has been ahead of this server's clock."""
+        """The first update of the cluster (Departure 34)."""
         self.skipped: set[int] = set()
         """Numbers of slots in which this server, as leader, proposes nothing, so that the next leader finds holes: set
         by the command FAULT SKIP, for trials."""
         self.batch_bytes = Histogram(BYTES)
         """Sizes, in bytes, of the batches that this server has proposed as leader, no-ops included."""
 
-    def on_proposal(self, message: Proposal) -> None:
-        """Figure 10, Block B: accept a proposal of the leader of the installed view, and vote for it by ACCEPT."""
+    def on_proposal(self, message: Proposal) -> str | None:
+        """Figure 10, Block B: accept a proposal of the leader of the installed view, and vote for it by ACCEPT.
+
+        Returns the line that discards the proposal, or None. Departure 37: an invalid batch is not accepted.
+        """
         seq = message.seq
         if self.is_ordered(seq):
             if not self._contradicts_what_was_ordered(message):
                 # G18: this server has ordered the slot, but the leader may still need this server's ACCEPT.
                 self._accept(message)
-            return
+            return None
         if not self._window.may_accept(seq):
+            if seq > SLOT_MAX:
+                return IMPLAUSIBLE
             self._on_far_ahead(self._window.executed_by_leader_of(seq))
-            return
-        if self._data.apply_proposal(message):
-            self._record(message)
-        assert self.is_held(message), f"slot {seq} holds a proposal of a later view than is installed (G18)"
-        self._accept(message)
-        self.vote(message)
+            return None
+        if not self.is_held(message):
+            if not self._validity.of_batch(seq, message.batch):
+                return INVALID
+            if self._data.apply_proposal(message):
+                self._record(message)
+        slot = self._data.ordering.global_history.ensure(seq)
+        held = slot.proposal
+        assert held is not None and held.view == message.view, f"slot {seq} holds a proposal of a later view (G18)"
+        if slot.voters or held is not message:
+            self._compare(held, message, slot)
+        self._accept(held)
+        self.vote(held)
+        return None
+
+    def _compare(self, held: Proposal, message: Proposal, slot: Slot) -> None:
+        """Departure 39: compare the proposal that is held with one that is repeated, and with votes that came before.
+
+        The vote is for the batch that is held: no other is on disk.
+        """
+        if message.batch.digest != held.batch.digest:
+            self._ordering.note_contradiction(held, message.view, message.server_id)
+        if held is message:
+            for server_id, digest in slot.voters.get(held.view, {}).items():
+                if digest != held.batch.digest:
+                    self._ordering.note_contradiction(held, held.view, server_id)
 
     def send_proposal(self) -> None:
         """Figure 11, Block A: propose as long as the window is open and something waits (G1, G25).
@@ -105,14 +135,14 @@ class ProposalHandler(Handler):
         return True
 
     def now_ms(self) -> int:
-        """The time, in milliseconds, that a proposal carries: this server's clock plus `_ahead_ms`.
+        """The time that a proposal carries, in milliseconds (Departure 35).
 
-        The clock of a former leader may have been ahead of this server's clock. Without `_ahead_ms` the state machine's
-        time would stand still until this server's clock had caught up, and waits would not end meanwhile.
+        Only the first slot begins with the wall clock. Until it is executed, this server does not know the time that
+        the first slot has begun with, and further proposals carry 0, which moves the time nowhere.
         """
-        clock_ms = int(self._clock.seconds() * 1000)
-        self._ahead_ms = max(self._ahead_ms, self._ordered_queue.time_ms - clock_ms)
-        return clock_ms + self._ahead_ms
+        if self._data.ordering.last_proposed and not self._ordered_queue.time.has_begun:
+            return 0
+        return self._ordered_queue.time.now_ms()
 
     def resend(self, seq: int) -> None:
         """Send the PROPOSAL of a slot that is not ordered yet once more, with the leader's ACCEPT (section 5.9)."""
@@ -123,12 +153,14 @@ class ProposalHandler(Handler):
             self._accept(slot.proposal)
 
     def _is_left_out(self, seq: int) -> bool:
-        """Whether this server, as leader, proposes nothing in slot `seq`, because an operator has said so (FAULT SKIP).
+        """Whether this server, as leader, proposes nothing in slot `seq` because of FAULT SKIP.
 
-        A slot with a proposal of an older view is never left out: that proposal may have been chosen.
+        Only a fresh number is left out, and only if the window has room for the next one. A hole below a known slot is
+        always filled (G11), and a proposal of an older view may have been chosen. Otherwise a cluster whose servers all
+        leave out the same number would never execute anything above it.
         """
-        slot = self._data.ordering.global_history.get(seq)
-        return self._window.is_born and seq in self.skipped and (slot is None or slot.proposal is None)
+        fresh = seq > self._data.ordering.global_history.top
+        return seq in self.skipped and fresh and self._window.may_propose(seq + 1)
 
     def batch_for(self, seq: int) -> Batch | None:
         """The batch for a slot, or None if nothing waits for a number.
@@ -144,7 +176,7 @@ class ProposalHandler(Handler):
             assert self.birth is not None
             if seq > ordering.local_aru + 1:
                 return None
-            return Batch.of(self.now_ms(), [self.birth()])
+            return Batch.of(self.now_ms(), [self.birth.make()])
         if seq < ordering.global_history.top:
             return Batch.of(self.now_ms(), ())
         return self._update_queue.pop_batch(self.now_ms())
@@ -165,10 +197,11 @@ class ProposalHandler(Handler):
         self._data.ordering.global_history.ensure(message.seq).on_disk = message.batch
 
     def _accept(self, message: Proposal) -> None:
-        self._turn.send(Accept(self._data.server.server_id, message.view, (message.seq,)))
+        own_id = self._data.server.server_id
+        self._turn.send(Accept(own_id, message.view, (message.seq,), message.batch.digest))
 
     def vote(self, message: Proposal) -> None:
-        self._data.apply_accept(Accept(self._data.server.server_id, message.view, (message.seq,)), message.seq)
+        self._data.apply_accept(self._data.server.server_id, message.view, message.seq, message.batch.digest)
         self._ordering.try_order(message.seq)
 
     def _contradicts_what_was_ordered(self, message: Proposal) -> bool:

@@ -15,6 +15,7 @@ import random
 
 from twisted.internet.interfaces import IDelayedCall
 
+from pfsb.paxos.allowance import Allowance
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.demand import Demand
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
@@ -27,6 +28,8 @@ from pfsb.paxos.messages import (
     State,
 )
 from pfsb.paxos.peers import Peers
+from pfsb.paxos.plausibility import BURST_SLOTS_MAX
+from pfsb.support.limits import SLOT_MAX
 
 PATIENCE_SECONDS = 0.01
 """Minimum time, in seconds, from learning that slots are ordered elsewhere to asking for them: they may have arrived
@@ -40,7 +43,7 @@ BURST_MESSAGES = 2
 The next request is sent when the first reply arrives, or later, so at most three replies are under way, which fit into
 a socket buffer of default size.
 """
-ALL_THERE_IS = 2**53
+ALL_THERE_IS = SLOT_MAX
 """The last slot that a server asks for while it does not know how many slots the others have: above any real one."""
 
 
@@ -69,6 +72,9 @@ class ReconciliationHandler(Handler):
         self._burst_end = 0
         """The last slot of the burst that answers the last request; 0 while no message of it has arrived."""
         self._call: IDelayedCall | None = None
+        self._allowances = {peer: Allowance() for peer in core.membership.others}
+        self.refused = 0
+        """Number of requests that were not answered, because their senders had used up their allowance."""
         self.bytes_sent = 0
         self.bytes_received = 0
 
@@ -103,6 +109,8 @@ class ReconciliationHandler(Handler):
     def on_reconciliation_reply(self, message: ReconciliationReply) -> None:
         """Take the slots of a reply, and ask for the next burst if it is time for that (`_may_ask_on`)."""
         aru = self._data.ordering.local_aru
+        if not message.updates:
+            self._peers.doubt(message.server_id, message.local_aru)
         self._target = max(self._target, message.local_aru)
         for update in message.updates:
             self.bytes_received += len(update.batch.data)
@@ -142,10 +150,12 @@ class ReconciliationHandler(Handler):
     def ask_a_peer(self) -> None:
         if self._is_behind():
             peer = self._choose_peer()
-            if peer is None:
-                self._arm(self._settings.reconciliation_seconds)
-            else:
+            if peer is not None:
                 self._ask(peer, self._data.ordering.local_aru + 1)
+            else:
+                # Departure 37: no peer says at present that it is ahead, so an earlier message may have been wrong. A
+                # peer that is ahead says so in its next ALIVE.
+                self._target = self._data.ordering.local_aru
 
     def _ask(self, peer: int, first: int) -> None:
         self._request(peer, first, self._target)
@@ -161,7 +171,7 @@ class ReconciliationHandler(Handler):
         """A random peer that was heard lately and is ahead; if possible neither the peer asked last nor the leader."""
         aru = self._data.ordering.local_aru
         peers = self._peers.by_id
-        able = [i for i, peer in peers.items() if peer.local_aru > aru and self._peers.heard_lately(i)]
+        able = [i for i in peers if self._peers.is_ahead(i, aru) and self._peers.heard_lately(i)]
         view = self._data.views.last_installed
         leader = self._membership.leader_of(view) if view else None
         preferred = [i for i in able if i not in (leader, self._peer)] or [i for i in able if i != self._peer] or able
@@ -188,8 +198,12 @@ class ReconciliationHandler(Handler):
 
     def on_reconciliation_request(self, message: ReconciliationRequest) -> None:
         """Answer a request with a burst of slots: from memory if they are there, else from disk (`read_history`)."""
+        allowance = self._allowances[message.server_id]
+        if not allowance.is_left(self._clock.seconds()):
+            self.refused += 1
+            return  # Departure 37: the peer asks again after a time, or asks another
         history = self._data.ordering.global_history
-        last = min(message.last, self._data.ordering.local_aru)
+        last = min(message.last, self._data.ordering.local_aru, message.first + BURST_SLOTS_MAX - 1)
         if last < message.first:
             self._serve(message.server_id, message.first, [])
         elif message.first > history.floor:
@@ -243,5 +257,7 @@ class ReconciliationHandler(Handler):
     def _reply(self, to: int, burst_end: int, rows: list[tuple[int, Batch]]) -> None:
         me = self._data.server.server_id
         updates = tuple(GloballyOrderedUpdate(me, seq, batch) for seq, batch in rows)
-        self.bytes_sent += sum(len(batch.data) for _, batch in rows)
+        size = sum(len(batch.data) for _, batch in rows)
+        self.bytes_sent += size
+        self._allowances[to].spend(size)
         self._turn.send(ReconciliationReply(me, burst_end, self._data.ordering.local_aru, updates), to)

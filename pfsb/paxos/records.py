@@ -56,6 +56,10 @@ class PeerRecord:
 
     server_id: int
     identity: bytes
+    incarnation: int = 0
+    """Incarnation of that storage when it was seen; 0: not noted."""
+    position: int = 0
+    """Number of groups that were on its disk when it was seen; 0: not noted."""
 
 
 Record = ViewRecord | ProposalRecord | OrderedRecord | AruRecord | PeerRecord
@@ -86,3 +90,6 @@ class Recovered:
     accepted: list[Accepted] = field(factory=list)
     """The slots above local_aru that are on disk, in ascending order."""
     peers: dict[int, bytes] = field(factory=dict)
+    """Identity of the storage of each other server that was heard, by id."""
+    passes: dict[int, bytes] = field(factory=dict)
+    """Slot -> digest of its batch, for the slots that are left out (Departure 38)."""

@@ -14,6 +14,7 @@ from zope.interface import implementer
 from pfsb.paxos import conflict
 from pfsb.paxos.accept import AcceptHandler
 from pfsb.paxos.alive import AliveHandler
+from pfsb.paxos.birth import Birth
 from pfsb.paxos.client_update import ClientUpdateHandler
 from pfsb.paxos.core import Core
 from pfsb.paxos.data_structures import (
@@ -27,6 +28,7 @@ from pfsb.paxos.data_structures import (
     ViewData,
 )
 from pfsb.paxos.demand import Demand
+from pfsb.paxos.divergence import DivergenceHandler
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.interfaces import IFrameReceiver, IStableStorage, IStateMachine, ITracer, ITransport
 from pfsb.paxos.leader_election import LeaderElectionHandler
@@ -39,6 +41,7 @@ from pfsb.paxos.messages import (
     Confirm,
     Confirmed,
     GloballyOrderedUpdate,
+    Heard,
     Message,
     Prepare,
     PrepareOK,
@@ -54,7 +57,9 @@ from pfsb.paxos.messages import (
 )
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.outbound import Outbound
+from pfsb.paxos.passes import list_digest
 from pfsb.paxos.peers import Peers
+from pfsb.paxos.plausibility import Plausibility
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.proposal import ProposalHandler
@@ -67,7 +72,11 @@ from pfsb.paxos.storage_identity import StorageIdentityHandler
 from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
 from pfsb.paxos.update_timers import UpdateTimers
+from pfsb.paxos.validity import INVALID, Validity
 from pfsb.paxos.window import Window
+
+FREQUENT = frozenset({Accept, Proposal, ClientUpdate})
+"""The messages whose numbers are compared with this server's state where they are handled, to save work."""
 
 
 def new_data(server_id: int, settings: Settings) -> DataStructures:
@@ -105,7 +114,7 @@ class Replica:
         state_machine: IStateMachine,
         on_failure: Callable[[Failure], None],
         tracer: ITracer | None = None,
-        birth: Callable[[], ClientUpdate] | None = None,
+        birth: Birth | None = None,
     ) -> None:
         """`birth` makes the update that the first leader proposes first, with the settings of the cluster (Departure
         38); None: the state machine needs none.
@@ -126,21 +135,32 @@ class Replica:
         self.update_timers = UpdateTimers(core)
         self.update_queue = UpdateQueue(data, settings, self.update_timers.start_timer)
         self.ordered_queue = OrderedUpdateQueue(core, state_machine)
+        self.plausibility = Plausibility(data, membership, settings)
+        self.validity = validity = Validity(membership, state_machine, birth)
         self.ordering = GlobalOrderingHandler(core, self.ordered_queue, self.update_queue, self.progress_timer, peers)
         self.reconciliation = ReconciliationHandler(core, rng, storage, self.ordering, peers, self.demand)
+        self.divergence = DivergenceHandler(core, self.ordered_queue.digests)
         self.alive = AliveHandler(
             core,
             peers,
             self.demand,
+            self.divergence,
             self.progress_timer,
             on_behind=self.reconciliation.catch_up_to,
             on_leader_at_work=self.update_timers.forward_pending_updates,
         )
         self.proposals = ProposalHandler(
-            core, self.ordered_queue, self.ordering, self.update_queue, window, self.reconciliation.catch_up_to, birth
+            core,
+            self.ordered_queue,
+            self.ordering,
+            self.update_queue,
+            window,
+            validity,
+            self.reconciliation.catch_up_to,
+            birth,
         )
         self.accepts = AcceptHandler(core, self.ordering, window)
-        self.client_updates = ClientUpdateHandler(core, self.update_queue, self.demand)
+        self.client_updates = ClientUpdateHandler(core, self.update_queue, self.demand, validity)
         self.prepare = PrepareHandler(core, self.ordering, self.update_queue, self.alive, self.progress_timer, window)
         self.election = LeaderElectionHandler(core, self.prepare, self.update_queue, self.alive, self.progress_timer)
         self.reads = ReadIndexHandler(core, self.alive)
@@ -195,13 +215,15 @@ class Replica:
         """Recover, listen, and enter an election (Figure 14) as soon as this storage is admitted (Departure 12)."""
         found = self.storage.recover()
         self.membership.identities.update(found.peers)
+        self.ordered_queue.passes = found.passes
         recover(self.data, found, self.ordered_queue, self._report_recovery)
         self.turn.durable.last_installed = self.data.views.last_installed
         self.turn.durable.local_aru = self.data.ordering.local_aru
         if self._tracer is not None:
             self._tracer.trace("start", view=found.last_installed, aru=found.local_aru, incarnation=found.incarnation)
-        self._transport.start(self, found.identity, found.incarnation)
-        self.data.server.incarnation = found.incarnation
+        self.data.server.incarnation, self.data.server.storage_identity = found.incarnation, found.identity
+        passes = list_digest(found.passes)
+        self._transport.start(self, found.identity, found.incarnation, lambda: self.storage.position, passes)
         self.turn.run(self.storage_identity.begin_admission, found.identity)
         self.retransmission.start()
 
@@ -252,17 +274,21 @@ class Replica:
         self.alive.client_asks()
         self.client_updates.on_client_update(update, self.data.server.server_id)
 
-    def receive(self, sender: int, identity: bytes, messages: Sequence[Message]) -> None:
-        self.turn.run(self._receive, sender, identity, messages)
+    def receive(
+        self, sender: int, identity: bytes, messages: Sequence[Message], incarnation: int = 0, position: int = 0
+    ) -> None:
+        self.turn.run(self._receive, sender, identity, messages, incarnation, position)
 
     def peer_refused(self, server_id: int) -> None:
         self.turn.run(self.alive.peer_refused, server_id)
 
-    def _receive(self, sender: int, identity: bytes, messages: Sequence[Message]) -> None:
+    def _receive(
+        self, sender: int, identity: bytes, messages: Sequence[Message], incarnation: int, position: int
+    ) -> None:
         """Handle all messages of one frame, which are one event and so one turn."""
-        if not self.storage_identity.is_who_it_says(sender, identity):
+        if not self.storage_identity.is_who_it_says(sender, identity, messages):
             return
-        self.peers.note_heard(sender)
+        self.peers.note_frame(sender, incarnation, position)
         for message in messages:
             if self._tracer is not None:
                 self._tracer.trace("receive", sender=sender, message=message)
@@ -277,9 +303,13 @@ class Replica:
         """
         data, membership = self.data, self.membership
         line = None
+        if type(message) not in FREQUENT and (line := self.plausibility.line_against(message, sender)):
+            return line
         match message:
             case Accept():
                 line = conflict.accept(data, message)
+                if line is None and message.view > data.views.last_installed:
+                    line = self.plausibility.line_against(message, sender)
                 if line is None:
                     self.accepts.on_accept(message)
             case Proposal():
@@ -287,9 +317,9 @@ class Replica:
                     self.election.rejoin_if_ordering(message)
                 line = conflict.proposal(data, membership, message)
                 if line is None:
-                    self.proposals.on_proposal(message)
+                    line = self.proposals.on_proposal(message)
             case ClientUpdate():
-                self.client_updates.on_client_update(message, sender)
+                line = self.client_updates.on_client_update(message, sender)
             case Alive():
                 self.alive.on_alive(message)
                 self.storage_identity.answer_alive(message)
@@ -309,14 +339,22 @@ class Replica:
                     self.prepare.on_prepare(message)
             case PrepareOK():
                 line = conflict.prepare_ok(data, membership, message)
+                if line is None and not self.validity.of_entries(message.data_list):
+                    line = INVALID
                 if line is None:
                     self.prepare.on_prepare_ok(message)
             case GloballyOrderedUpdate():
-                self.ordering.on_globally_ordered_update(message)
+                if self.validity.of_batch(message.seq, message.batch):
+                    self.ordering.on_globally_ordered_update(message)
+                else:
+                    line = INVALID
             case ReconciliationRequest():
                 self.reconciliation.on_reconciliation_request(message)
             case ReconciliationReply():
-                self.reconciliation.on_reconciliation_reply(message)
+                if self.validity.of_entries(message.updates):
+                    self.reconciliation.on_reconciliation_reply(message)
+                else:
+                    line = INVALID
             case Confirm():
                 self.reads.on_confirm(message)
             case Confirmed():
@@ -329,6 +367,8 @@ class Replica:
                 self.storage_identity.on_stranger(message)
             case Acquainted():
                 self.storage_identity.on_acquainted(message)
+            case Heard():
+                self.storage_identity.on_heard(message)
             case _:
                 assert_never(message)
         return line

@@ -13,7 +13,7 @@ departure says which cases are left to the operator.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twisted.logger import Logger
 
@@ -24,16 +24,19 @@ from pfsb.paxos.messages import (
     Alive,
     ClientUpdate,
     GloballyOrderedUpdate,
+    Heard,
     Message,
     ReconciliationReply,
     ReconciliationRequest,
     Stranger,
 )
+from pfsb.paxos.peers import NEVER
 from pfsb.paxos.records import PeerRecord
 
 FOR_NEWCOMERS = (
     Acquainted,
     Alive,
+    Heard,
     Stranger,
     ClientUpdate,
     GloballyOrderedUpdate,
@@ -41,6 +44,10 @@ FOR_NEWCOMERS = (
     ReconciliationRequest,
 )
 """Kinds of messages that a newcomer handles: none of them asks for a vote or a promise."""
+FROM_A_HEARER = (Acquainted, Heard, Stranger)
+"""Messages that name the identity of the receiver's storage, so that their sender must have received its frames."""
+ANSWERS_PER_ALIVE = 4
+"""How many frames of one server are answered within `alive_seconds`, of those that are not handled."""
 
 
 class StorageWasReplaced(Exception):
@@ -58,6 +65,10 @@ class StorageIdentityHandler(Handler):
         self._identity = b""
         self._acquainted: set[int] = set()
         """Ids of the other servers that have told (ACQUAINTED) that they have this storage's identity on disk."""
+        self._strangers: set[int] = set()
+        """Ids of the other servers that have told (STRANGER) that they know this server's id with another storage."""
+        self._answered_at: dict[int, float] = {}
+        """Server -> the time by the clock at which one of its frames that was not handled was answered last."""
         self.is_newcomer = False
 
     def begin_admission(self, identity: bytes) -> None:
@@ -76,31 +87,54 @@ class StorageIdentityHandler(Handler):
         """Whether this server handles `message` now: a newcomer handles only the kinds `FOR_NEWCOMERS`."""
         return not self.is_newcomer or isinstance(message, FOR_NEWCOMERS)
 
-    def is_who_it_says(self, sender: int, identity: bytes) -> bool:
+    def is_who_it_says(self, sender: int, identity: bytes, messages: Sequence[Message]) -> bool:
         """Whether a frame carries the storage identity that this server has remembered for the sender.
 
-        The identity of a sender that this server does not know yet is remembered, on disk.
+        The identity of a sender that this server does not know yet is remembered, on disk, as soon as a frame shows
+        that the sender has received one of this server: the frame names this server's identity, which only receivers of
+        its frames know. So a forged frame, in the name of a server that was not started yet, binds nothing.
         """
         known = self._membership.identities.get(sender)
-        if known is None:
+        if known == identity:
+            return True
+        own_id = self._data.server.server_id
+        if known is not None:
+            self._answer(sender, Stranger(own_id, identity))
+        elif any(isinstance(each, FROM_A_HEARER) and each.identity == self._identity for each in messages):
             self._membership.identities[sender] = identity
             self._turn.append(PeerRecord(sender, identity))
+            if not any(isinstance(each, Heard) for each in messages):
+                self._turn.send(Acquainted(own_id, identity), sender)
             return True
-        if known != identity:
-            self._turn.send(Stranger(self._data.server.server_id, identity), sender)
-            return False
-        return True
+        else:
+            self._answer(sender, Heard(own_id, identity))
+        return False
+
+    def _answer(self, sender: int, answer: Stranger | Heard) -> None:
+        """Answer a frame that is not handled, but not each of them."""
+        now = self._clock.seconds()
+        if now - self._answered_at.get(sender, NEVER) >= self._settings.alive_seconds / ANSWERS_PER_ALIVE:
+            self._answered_at[sender] = now
+            self._turn.send(answer, sender)
 
     def on_stranger(self, message: Stranger) -> None:
-        """Stop this server: another server knows its id with an earlier storage, whose promises this storage lacks.
+        """Stop this server if so many others know its id with an earlier storage that no majority is left without them.
 
-        A STRANGER that names another identity was meant for a storage that this server had before, and is ignored.
+        This storage lacks the promises of the earlier one. A single server may be wrong about the earlier storage, and
+        it alone keeps no majority from admitting this one. A STRANGER that names another identity was meant for a
+        storage that this server had before, and is ignored.
         """
-        if message.identity == self._identity:
+        if message.identity != self._identity:
+            return
+        own_id = self._data.server.server_id
+        self._strangers.add(message.server_id)
+        if len(self._strangers) > self._membership.n - self.quorum:
+            others = " and ".join(map(str, sorted(self._strangers)))
             raise StorageWasReplaced(
-                f"server {self._data.server.server_id} was here before with another storage, says server "
-                f"{message.server_id}: this one lacks its promises and must not vote. Bring the old data directory back"
+                f"server {own_id} was here before with another storage, says server {others}: this one lacks its "
+                "promises and must not vote. Bring the old data directory back"
             )
+        self._log.error("server {other} knows server {own} with another storage", other=message.server_id, own=own_id)
 
     def answer_alive(self, message: Alive) -> None:
         """Answer an ALIVE of view 0, whose sender may be a newcomer, with ACQUAINTED.
@@ -120,6 +154,12 @@ class StorageIdentityHandler(Handler):
         if self.is_newcomer and message.identity == self._identity:
             self._acquainted.add(message.server_id)
             self._admit_if_known()
+
+    def on_heard(self, message: Heard) -> None:
+        """Answer a server that hears this one, and does not know its storage yet: ACQUAINTED shows that it is heard."""
+        if message.identity == self._identity:
+            sender = message.server_id
+            self._turn.send(Acquainted(self._data.server.server_id, self._membership.identities[sender]), sender)
 
     def _admit_if_known(self) -> None:
         promised = self._data.views.last_installed > 0

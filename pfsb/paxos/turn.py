@@ -62,7 +62,7 @@ def _gathered(messages: list[tuple[Message, int | None]]) -> dict[int | None, li
         if isinstance(message, Accept) and group:
             last = group[-1]
             if isinstance(last, Accept) and last.view == message.view:
-                group[-1] = Accept(last.server_id, last.view, tuple(dict.fromkeys(last.seqs + message.seqs)))
+                group[-1] = last.joined(message)
                 continue
         group.append(message)
     return by_destination
@@ -155,7 +155,7 @@ class Turn:
         try:
             event(*args)
             self._at_end()
-        except Exception:
+        except BaseException:  # SystemExit, too, leaves a turn in its middle
             self.fail(Failure())
             return
         finally:

@@ -17,6 +17,8 @@ Identity = tuple[str, int]
 
 UPDATE_OVERHEAD_BYTES = 64
 """Maximum number of bytes that an update takes in a batch in addition to its payload and its client id."""
+QUEUE_BYTES_MAX = 64_000_000
+"""Maximum total bytes of queued payloads with which updates of other servers are still queued (Departure 30)."""
 
 
 def _encoded_bytes(update: ClientUpdate) -> int:
@@ -34,8 +36,16 @@ class UpdateQueue:
         self.batch_updates = Histogram(COUNTS)
         """Distribution of the number of updates in the proposals that this server has made from its queue."""
 
+        self.payload_bytes = 0
+        """Total bytes of the payloads of the updates that are queued."""
+
     def __len__(self) -> int:
         return len(self._clients.update_queue)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the queue takes no more updates of other servers."""
+        return len(self) >= self._settings.queue_updates_max or self.payload_bytes >= QUEUE_BYTES_MAX
 
     def enqueue_update(self, update: ClientUpdate) -> bool:
         """Figure 13, Block A: queue an update unless it has been executed, or was queued in this view already.
@@ -48,9 +58,10 @@ class UpdateQueue:
             return False
         if update.timestamp <= clients.last_enqueued.get(update.client_id, 0):
             return False
-        if update.server_id != self._data.server.server_id and len(self) >= self._settings.queue_updates_max:
+        if update.server_id != self._data.server.server_id and self.is_full:
             return False  # Departure 30
         clients.update_queue.append(update)
+        self.payload_bytes += len(update.payload)
         clients.last_enqueued[update.client_id] = update.timestamp
         return True
 
@@ -83,12 +94,14 @@ class UpdateQueue:
         for client_id, timestamp in bound:
             self._note_enqueued(client_id, timestamp)
         waiting, clients.update_queue = clients.update_queue, type(clients.update_queue)()
+        self.payload_bytes = 0
         for update in waiting:
             self.enqueue_update(update)
 
     def clear(self) -> None:
         """Empty the queue (Figure 9 B): a non-leader queues nothing, and sends its own updates to the leader."""
         self._clients.update_queue.clear()
+        self.payload_bytes = 0
         self._clients.last_enqueued.clear()
 
     def forget_enqueued(self) -> None:
@@ -103,15 +116,18 @@ class UpdateQueue:
     def pop_batch(self, time_ms: int) -> Batch | None:
         """Take a batch for one proposal from the head of the queue, up to `batch_bytes_max` (section 7.3, Departure 4).
 
-        Returns None if no update that is still to be executed waits.
+        Returns None if no update that is still to be executed waits. Departure 37: an update that claims to be made
+        after the slot that it would get is dropped, since no other server accepts it.
         """
+        seq = self._data.ordering.last_proposed + 1
         queue = self._clients.update_queue
         updates: list[ClientUpdate] = []
         room = self._settings.batch_bytes_max
         last_executed = self._clients.last_executed
         while queue and (not updates or _encoded_bytes(queue[0]) <= room):
             update = queue.popleft()
-            if update.timestamp > last_executed.of(update.client_id):
+            self.payload_bytes -= len(update.payload)
+            if update.timestamp > last_executed.of(update.client_id) and update.made_at < seq:
                 updates.append(update)
                 room -= _encoded_bytes(update)
         if not updates:

@@ -33,6 +33,7 @@ class ChatLog:
 
     def __init__(self, path: Path) -> None:
         """Open the file and cut off a torn last line; `next_index` is the index of the line to be written next."""
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "ab+", buffering=0)  # noqa: SIM115 (closed by `close`)
         self.next_index = self._cut_torn_line() + 1
@@ -53,6 +54,14 @@ class ChatLog:
 
     def close(self) -> None:
         self._file.close()
+
+    def put_aside(self) -> None:
+        """Close the file and give it the name `chat.log.1`, or the next number that is free: this chat has ended."""
+        self.close()
+        number = 1
+        while (aside := self._path.with_name(f"{self._path.name}.{number}")).exists():
+            number += 1
+        self._path.rename(aside)
 
     def _cut_torn_line(self) -> int:
         """Cut off a part of a line, which a crash may have left at the end; returns the number of whole lines."""

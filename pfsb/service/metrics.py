@@ -66,6 +66,10 @@ class Metrics:
         facts = self._facts
         yield _counter("pfsb_turns_total", "Turns: events run to their end.", facts.turns)
         yield _counters("pfsb_discards_total", "Messages discarded, by line of figure 4.", "line", facts.discarded)
+        contradictions = "Votes and proposals for another batch than is held: a fault."
+        yield _counter("pfsb_contradictions_total", contradictions, facts.contradictions)
+        yield _gauge("pfsb_differing_servers", "Servers whose digest is another.", len(facts.differing))
+        yield _gauge("pfsb_diverged", "1 while changes are refused: no majority agrees.", int(facts.is_undecided))
         batches = facts.proposal_bytes
         yield _counter("pfsb_proposals_total", "Proposals made as leader, no-ops included.", batches.count)
         yield _histogram("pfsb_proposal_size_bytes", "Encoded size of a proposal's batch.", batches)

@@ -27,6 +27,7 @@ from pfsb.config.addresses import with_backlog
 from pfsb.config.config import Config, ConfigError, load
 from pfsb.frontends.client_port import ClientPortFactory
 from pfsb.frontends.http_port import LazyHTTPSite
+from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.server import Server
@@ -37,7 +38,7 @@ from pfsb.service.preflight import PortInUse, refuse_used_ports
 from pfsb.sessions.state_machine import CannotRun
 from pfsb.support.open_files import allow_many_files
 from pfsb.tracing import JSONTracer
-from pfsb.transports.udp import UnknownHost
+from pfsb.transports.hosts import UnknownHost
 
 if TYPE_CHECKING:
     from pfsb.frontends.http.protocol import HTTPSite
@@ -171,7 +172,9 @@ class ServerService(Service):
         clock.seconds = steady_seconds()
         try:
             self._start()
-        except (StorageRefused, CannotListenError, UnknownHost, OSError, ConfigError, CannotRun) as error:
+        except CannotRun as error:
+            self._failed(Failure(error))
+        except (StorageRefused, CannotListenError, UnknownHost, OSError, ConfigError) as error:
             self._log.critical("{error}", error=str(error))
             sys.exit(f"pfsb: {error}")
 
@@ -240,12 +243,27 @@ class ServerService(Service):
         strports.service(with_backlog(endpoint), self._http).setServiceParent(self._ports)
 
     def _keep_chat_log(self, server: Server) -> None:
-        directory = self._options.directory
-        for application in server.catalogue.applications:
-            if directory is not None and application.name == "chat" and IEventLog.providedBy(application):
-                self._chat_log = ChatLog(directory / "chat.log")
-                first, append = self._chat_log.next_index, self._chat_log.append
-                server.subscribe(application.listen_verb, first, append, is_patient=True)
+        """Write `chat.log` while the cluster runs the chat.
+
+        When the chat ends, the file is put aside: a later chat is another one, whose lines count from 1.
+        """
+        clock: Any = reactor
+
+        def switched() -> None:
+            if _chat(server) is None and self._chat_log is not None:
+                ended, self._chat_log = self._chat_log, None
+                clock.callLater(0, ended.put_aside)
+            clock.callLater(0, self._begin_chat_log, server)
+
+        self._begin_chat_log(server)
+        server.catalogue.watch(switched)
+
+    def _begin_chat_log(self, server: Server) -> None:
+        directory, chat = self._options.directory, _chat(server)
+        if directory is not None and chat is not None and self._chat_log is None:
+            self._chat_log = ChatLog(directory / "chat.log")
+            first, append = self._chat_log.next_index, self._chat_log.append
+            server.subscribe(chat.listen_verb, first, append, is_patient=True)
 
     def _take_signals(self) -> None:
         """Stop the reactor at SIGTERM and SIGINT, so that the exit status is 0: the server was asked to stop."""
@@ -285,7 +303,7 @@ class ServerService(Service):
 
         The protocol tolerates a server that crashes, but not one that goes on in a wrong state.
         """
-        if failure.check(StorageWasReplaced, CannotRun):
+        if failure.check(StorageWasReplaced, CannotRun, StateDiverged):
             self._log.critical("{error}", error=failure.getErrorMessage())
         else:
             self._log.failure("this server stops itself", failure)
@@ -294,6 +312,12 @@ class ServerService(Service):
             self._server.replica.turn.stop()
         atexit.register(os._exit, EXIT_FAILED)  # runs after twistd has removed its pid file
         _stop_reactor()
+
+
+def _chat(server: Server) -> Any:
+    """The chat, if the cluster runs it and it has events; else None."""
+    applications = server.catalogue.applications
+    return next((each for each in applications if each.name == "chat" and IEventLog.providedBy(each)), None)
 
 
 def _collect_garbage_seldom() -> None:

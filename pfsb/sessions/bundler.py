@@ -26,6 +26,7 @@ UNKNOWN = Refused(
 """The provisional result of an outstanding command, given after `request_seconds`; a final result follows later."""
 NOT_SENT = Refused("UNAVAILABLE", "no majority has answered in time; the command was not sent, and did not happen")
 TOO_OLD = Refused("UNAVAILABLE", "the command was ordered too long after it was sent, and did not run")
+DISPLACED = Refused("UNAVAILABLE", "another update was ordered in place of the one with the command, which did not run")
 
 
 def nothing(*_: Any) -> None:
@@ -125,7 +126,11 @@ class Bundler:
         assert first == len(results), "each entry of a bundle has its result"
 
     def too_old(self) -> None:
-        """Refuses the outstanding bundle, which was ordered beyond its horizon, so no server ever executes it.
+        """Refuses the outstanding bundle, which was ordered beyond its horizon, so no server ever executes it."""
+        self.refuse_all(TOO_OLD)
+
+    def refuse_all(self, refusal: Refused) -> None:
+        """Refuses the outstanding bundle, which no server ever executes.
 
         The waiting parts are refused as well. None of all these numbers has run, so the client can use them again, in
         ascending order. If a waiting part ran first, the lower numbers of the outstanding bundle could never run.

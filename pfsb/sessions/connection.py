@@ -25,16 +25,22 @@ from twisted.internet.interfaces import IReactorTime
 from pfsb.applications.interfaces import PENDING, Answer, BadRequest, Command, Done, Refused, Result
 from pfsb.paxos.turn import Turn
 from pfsb.sessions import bundle
-from pfsb.sessions.bundler import NOT_SENT, TOO_OLD, UNKNOWN, BundlePart, Bundler
+from pfsb.sessions.bundler import DISPLACED, NOT_SENT, TOO_OLD, UNKNOWN, BundlePart, Bundler
 from pfsb.sessions.state_machine import CLOSE, OPEN, SessionStateMachine, replaced
 from pfsb.sessions.submission import Submission
 
 SHUTDOWN = Refused("SHUTDOWN", "this server is stopping; another one will answer")
+DIVERGED = Refused(
+    "DIVERGED", "servers have executed equal commands with different results, and no majority agrees: see STATUS"
+)
 BUSY = Refused("BUSY", "too much is under way here for clients that are gone; another server may have room")
 
 AnswerAll = Callable[[Sequence[Result]], None]
-"""Call-back for commands that were submitted together: called once, with a sequence of one result for each of them, in
-their order."""
+"""Call-back of a front end for commands or questions that were submitted together, with one result for each, in order.
+
+The `ClientConnection`, or the front end where it refuses them by itself, calls it once, when the client may be told of
+the results. It is not called if the client's connection ends before.
+"""
 
 
 def _answer_one(answer: Answer, results: Sequence[Result]) -> None:
@@ -150,7 +156,7 @@ class ClientConnection:
         Raises, without any effect, if the command cannot be encoded.
         """
         is_question = not self._machine.changes(command)
-        refusal = self._refusal(number)
+        refusal = self._refusal(number, is_question)
         number = self._highest + 1 if number is None else number
         entry_number = 0 if is_question else number
         encoded = bundle.encode_entries([(entry_number, command)])
@@ -177,7 +183,8 @@ class ClientConnection:
         results of all the commands. No command may be one whose description says that it `waits` (LOCK). Raises like
         `submit`.
         """
-        if self._submission.draining or self._session_end is not None or self._submission.is_busy:
+        submission = self._submission
+        if submission.draining or self._session_end is not None or submission.is_busy or submission.has_diverged:
             return False
         highest = self._highest
         entries: list[bundle.Entry] = []
@@ -228,7 +235,7 @@ class ClientConnection:
             bye, self._waiting_bye = self._waiting_bye, None
             self._turn.call(bye.answer, UNKNOWN)
 
-    def _refusal(self, number: int | None) -> Refused | None:
+    def _refusal(self, number: int | None, is_question: bool) -> Refused | None:
         """The refusal of a command with this number at present, or None if the command is accepted.
 
         If the number was used before, the command may have run, so the refusal has the fate unknown.
@@ -237,6 +244,8 @@ class ClientConnection:
         refusal = SHUTDOWN if self._submission.draining else self._session_end
         if refusal is None and self._submission.is_busy and not is_used:
             return BUSY
+        if refusal is None and self._submission.has_diverged and not is_used and not is_question:
+            return DIVERGED
         return evolve(refusal, fate="unknown") if refusal is not None and is_used else refusal
 
     def _submit_to_log(
@@ -280,14 +289,14 @@ class ClientConnection:
 
         After `UNKNOWN` the numbers stay in use: the commands may still run, and a repeated number waits for their
         results. The same holds for PENDING; a command that may be PENDING is always submitted alone. `NOT_SENT`,
-        `TOO_OLD` and a `NotOpened` are the results of commands that never run, and all commands that were submitted
-        after them get the same, so the client may use these numbers again.
+        `TOO_OLD`, `DISPLACED` and a `NotOpened` are the results of commands that never run, and all commands that were
+        submitted after them get the same, so the client may use these numbers again.
         """
         first = results[0]
         if first is not UNKNOWN and self._submitted.pop(submitted.highest, None) is not None:
             if first is PENDING:
                 self._pending[submitted.highest] = submitted
-            elif first is NOT_SENT or first is TOO_OLD or isinstance(first, bundle.NotOpened):
+            elif first is NOT_SENT or first is TOO_OLD or first is DISPLACED or isinstance(first, bundle.NotOpened):
                 self._highest = min(self._highest, submitted.lowest - 1)
         if first is not PENDING:
             self._answer_submitted(submitted, results)
@@ -314,6 +323,9 @@ class ClientConnection:
     def _answer_repeated(self, number: int, answer: Answer) -> None:
         """Answers, in a turn, a repeated number whose command is not under way here, by the session's reply cache."""
         session = self._machine.sessions.get(self.client_id)
+        if session is not None and session.epoch != self.epoch:
+            self._turn.call(answer, evolve(replaced(self.client_id), fate="unknown"))
+            return
         if session is None or number > session.last_number:
             text = f"number {number} comes after {self._highest}: numbers only grow"
             self._turn.call(answer, Refused("BADREQUEST", text))
@@ -325,7 +337,10 @@ class ClientConnection:
             self._turn.call(answer, result)
 
     def _answer_questions(self, questions: Sequence[Command], answer: AnswerAll) -> None:
-        self._turn.call(answer, [self._machine.question(question) for question in questions])
+        """Answer questions in a turn, unless the session has ended: it may have seen later states elsewhere by now."""
+        ended = self._session_end
+        results = [self._machine.question(question) if ended is None else ended for question in questions]
+        self._turn.call(answer, results)
 
     def _give_answer(self, answer: Answer, result: Result) -> None:
         self.unanswered -= 1
@@ -351,6 +366,8 @@ class ClientConnection:
         answer = partial(self._give_answer, answer)
         if self._submission.draining:
             answer(SHUTDOWN)
+        elif self._submission.has_diverged:
+            answer(DIVERGED)
         elif client_id not in self._names and len(self._names) >= self._names_max:
             answer(Refused("BUSY", f"this connection has opened {self._names_max} sessions; open a new connection"))
         else:

@@ -38,10 +38,12 @@ class EventFeed:
         self._turn = turn
         self._logs: dict[str, EventLog] = {}
         """Listen verb -> its log."""
-        self._edition = -1
         self._impatient: dict[Subscription, None] = {}
         """The subscriptions of clients that would notice if an event came some milliseconds later."""
-        self._read_catalogue()
+        self._follow_catalogue()
+        for log in self._logs.values():
+            log.released = log.application.length()  # what was recovered is on disk
+        catalogue.watch(self._follow_catalogue)
 
     @property
     def has_impatient_subscriptions(self) -> bool:
@@ -57,7 +59,6 @@ class EventFeed:
         is stopped. A subscriber that `is_patient` does not count as a client that waits (Departure 25), so its events
         may come some milliseconds later. Raises `BadRequest` if no application of the cluster has the verb any more.
         """
-        self._read_catalogue()
         log = self._logs.get(verb)
         if log is None:
             raise BadRequest(f"no application here has the verb {verb} now", "UNKNOWN")
@@ -80,28 +81,26 @@ class EventFeed:
     def log_grew(self, application: IEventLog) -> None:
         """Delivers the new events of an application, to all its subscribers, when the present turn has passed the
         gate."""
-        self._read_catalogue()
-        self._turn.call(self._release, application.listen_verb, application.length())
+        log = self._logs[application.listen_verb]
+        self._turn.call(self._release, log, application.length())
 
-    def _release(self, verb: str, length: int) -> None:
-        log = self._logs.get(verb)
-        if log is not None:
-            log.released = length
-            for subscription in tuple(log.subscriptions):
-                subscription.release(length)
+    def _release(self, log: EventLog, length: int) -> None:
+        log.released = length
+        for subscription in tuple(log.subscriptions):
+            subscription.release(length)
 
-    def _read_catalogue(self) -> None:
-        """Follow the catalogue, if the cluster runs other applications than before.
+    def _follow_catalogue(self) -> None:
+        """The cluster runs other applications than before.
 
         The subscriptions of an application that goes on under another version go on. Those of one that runs no more
-        are told nothing further.
+        end. Events of an application that is new may wait at the gate, so that none of them is released here.
         """
-        if self._edition == self._catalogue.edition:
-            return
-        self._edition = self._catalogue.edition
         before, self._logs = self._logs, {}
         for application in self._catalogue.applications:
             if IEventLog.providedBy(application):
                 verb = application.listen_verb
-                log = self._logs[verb] = before.get(verb) or EventLog(application, application.length())
+                log = self._logs[verb] = before.get(verb) or EventLog(application, 0)
                 log.application = application
+        for log in [log for verb, log in before.items() if verb not in self._logs]:
+            for subscription in tuple(log.subscriptions):
+                subscription.stop()

@@ -3,6 +3,10 @@
 The server at which a session was opened knows whether its client is connected, and introduces the expiry. The leader
 introduces it for the sessions of a server that is silent, or that has stopped executing updates (Departure 9).
 
+A server that the leader does not hear may serve its clients all the same: others relay its updates, and tell it what is
+executed. So the leader asks it through the log (ASK), and it answers through the log (HERE). As long as updates of that
+server are executed, its sessions are not expired (Departure 36).
+
 A silence is measured by the clock of one server, so servers may disagree whether a client was silent for too long. The
 expiry itself is ordered like every other operation, and names the epoch of the session: if a client has opened the
 session again in the meantime, the epoch differs and the expiry has no effect.
@@ -13,21 +17,49 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from attrs import frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from pfsb.applications.interfaces import Done, Result
 from pfsb.paxos.messages import State
 from pfsb.paxos.replica import Replica
-from pfsb.sessions.state_machine import EXPIRE, Session, SessionStateMachine
+from pfsb.sessions.state_machine import ASK, EXPIRE, Session, SessionStateMachine
 from pfsb.sessions.submission import Submission
 
 LOOK_SECONDS = 0.1
 """Time, in seconds, between two looks at the time limits of PENDING commands: a command gets its result at most so much
 later."""
+TIME_EVERY_MS = 10_000
+"""How much time, in milliseconds, passes in the state machine until a leader orders the time, although the time limit
+of no PENDING command has passed."""
 DEAF_TIMEOUTS = 4
 """How long, in units of `progress_seconds`, another server may be behind and execute nothing before the leader counts
 the clients of its sessions as silent."""
+ANSWER_UPDATES = 4
+"""How long a server has for its answer to ASK, in units of `update_seconds`, beside one `progress_seconds`.
+
+The server needs one to learn of ASK, and two until its answer goes to all servers, which relay it (Departure 17).
+"""
 SWEEP_EVERY = 5
 """After this many looks at time limits (`LOOK_SECONDS`), all sessions are searched for those that must expire."""
+
+
+@frozen
+class Silence:
+    """Since when the client of a session is silent, and what this server had executed of its server by then."""
+
+    since: float
+    heard: int
+    """The last slot in which an update of the session's server was executed; 0: none, or the server is this one."""
+
+
+@frozen
+class Asked:
+    """An ASK for a server: it was submitted when the last update of that server had been executed in slot `heard`."""
+
+    heard: int
+    executed_at: float | None = None
+    """When this server executed it; None: not yet."""
 
 
 class Expiry:
@@ -50,8 +82,10 @@ class Expiry:
         self._submission = submission
         self._clock = clock
         self._on_sweep = on_sweep
-        self._silent_since: dict[tuple[str, int], float] = {}
-        """(client id, epoch) -> clock time since which the client is silent, if this server may expire the session."""
+        self._silences: dict[tuple[str, int], Silence] = {}
+        """(client id, epoch) -> the silence of the client, for the sessions that this server may expire."""
+        self._asked: dict[int, Asked] = {}
+        """Server -> the ASK for it, at the leader."""
         self._progress: dict[int, tuple[int, float]] = {}
         """server id -> (its Local_Aru, clock time when that last grew or was no less than this server's Local_Aru)."""
         self._expiring: set[tuple[str, int]] = set()
@@ -73,27 +107,78 @@ class Expiry:
             self._call = self._clock.callLater(LOOK_SECONDS, self.look)
 
     def _end_waits(self) -> None:
-        """Proposes an empty batch, in a turn at the leader, if the time limit of a PENDING command has passed and no
-        update brings the new time."""
+        """Proposes an empty batch for its time alone, in a turn at the leader, if no other batch has brought the time.
+
+        The batch is due when the time limit of a PENDING command has passed. It is also due `TIME_EVERY_MS` after the
+        last executed slot, as long as a command with a time limit is PENDING: so a server that is restarted, or that
+        missed some slots, has lost little of the time when it leads (Departure 35).
+        """
         deadline = self._machine.next_deadline()
-        if deadline is not None and deadline <= self._replica.proposals.now_ms():
+        if deadline is None:
+            return
+        now_ms = self._replica.proposals.now_ms()
+        if deadline <= now_ms or now_ms - self._machine.time_ms >= TIME_EVERY_MS:
             self._replica.proposals.propose_time()
 
     def sweep(self) -> None:
         now = self._clock.seconds()
         self._note_progress(now)
-        silent: dict[tuple[str, int], float] = {}
+        if self._replica.data.server.state is not State.REG_LEADER:
+            self._asked.clear()
+        silences: dict[tuple[str, int], Silence] = {}
         for session in self._machine.sessions.values():
             if self._is_silent(session):
                 key = (session.client_id, session.epoch)
-                silent[key] = since = self._silent_since.get(key, now)
-                if now - since >= session.ttl_ms / 1000 and key not in self._expiring:
-                    self._expiring.add(key)
-                    self._submission.submit_operation((EXPIRE, *key), partial(self._on_expiry_result, key))
-        self._silent_since = silent
+                silences[key] = silence = self._silence_of(session, key, now)
+                self._expire_if_due(session, key, silence, now)
+        self._silences = silences
+
+    def _silence_of(self, session: Session, key: tuple[str, int], now: float) -> Silence:
+        """The silence of a session. It begins anew whenever an update of the session's server was executed."""
+        is_own = session.server_id == self._server_id
+        heard = 0 if is_own else self._machine.heard_in.get(session.server_id, 0)
+        silence = self._silences.get(key)
+        return silence if silence is not None and silence.heard == heard else Silence(now, heard)
+
+    def _expire_if_due(self, session: Session, key: tuple[str, int], silence: Silence, now: float) -> None:
+        quiet, ttl = now - silence.since, session.ttl_ms / 1000
+        if session.server_id == self._server_id:
+            if quiet >= ttl:
+                self._expire(key)
+        elif quiet >= ttl / 2:
+            self._ask(session.server_id, silence.heard)
+            if quiet >= ttl and self._has_not_answered(session.server_id, silence.heard, now):
+                self._expire(key, silence.heard)
+
+    def _expire(self, key: tuple[str, int], *heard: int) -> None:
+        if key not in self._expiring:
+            self._expiring.add(key)
+            self._submission.submit_operation((EXPIRE, *key, *heard), partial(self._on_expiry_result, key))
 
     def _on_expiry_result(self, key: tuple[str, int], _: object) -> None:
         self._expiring.discard(key)
+
+    def _ask(self, server_id: int, heard: int) -> None:
+        """Ask a silent server through the log, once after each of its updates that was executed."""
+        asked = self._asked.get(server_id)
+        if asked is None or asked.heard != heard:
+            asked = self._asked[server_id] = Asked(heard)
+            self._submission.submit_operation((ASK, server_id), partial(self._on_asked, server_id, asked))
+
+    def _on_asked(self, server_id: int, asked: Asked, result: Result) -> None:
+        """In a turn: ASK was executed, and the time for the answer begins; or it was refused, and is sent anew."""
+        if self._asked.get(server_id) is not asked:
+            return
+        if isinstance(result, Done):
+            self._asked[server_id] = Asked(asked.heard, self._clock.seconds())
+        else:
+            del self._asked[server_id]
+
+    def _has_not_answered(self, server_id: int, heard: int, now: float) -> bool:
+        asked, settings = self._asked.get(server_id), self._replica.settings
+        if asked is None or asked.heard != heard or asked.executed_at is None:
+            return False
+        return now - asked.executed_at >= settings.progress_seconds + ANSWER_UPDATES * settings.update_seconds
 
     def _is_silent(self, session: Session) -> bool:
         """True if the session's client is silent at present, and this server is the one that must expire the session.
@@ -105,6 +190,8 @@ class Expiry:
             return not self._submission.speaks_for(session.client_id, session.epoch)
         if self._replica.data.server.state is not State.REG_LEADER:
             return False
+        if session.server_id not in self._replica.peers.by_id:
+            return True
         return not self._replica.peers.heard_lately(session.server_id) or self._is_deaf(session.server_id)
 
     def _is_deaf(self, server_id: int) -> bool:

@@ -36,21 +36,20 @@ class LocalClients:
     def __init__(
         self,
         server_id: int,
-        incarnation: int,
+        incarnation_name: str,
         replica: Replica,
         machine: SessionStateMachine,
         catalogue: Catalogue,
         clock: IReactorTime,
         limits: Limits,
     ) -> None:
-        self._server_id = server_id
         self.replica = replica
         self._machine = machine
         self.clock = clock
         self._limits = limits
-        self.submission = Submission(server_id, incarnation, replica, machine, clock, limits.connections)
+        self.submission = Submission(server_id, incarnation_name, replica, machine, clock, limits.connections)
         self.event_feed = EventFeed(catalogue, replica.turn)
-        self._incarnation = incarnation
+        self._incarnation_name = incarnation_name
         self._connection_numbers = count(1)
         self._connections: dict[ClientConnection, None] = {}
         """The open connections, the oldest first. A dictionary keeps that order, which a set would not, so that one
@@ -84,7 +83,7 @@ class LocalClients:
 
     def connect(self, ended: Callable[[str, str], None]) -> ClientConnection:
         """Makes the connection of a client. `ended(code, text)` is called when its session is taken over or ends."""
-        client_id = bundle.anonymous(self._server_id, self._incarnation, next(self._connection_numbers))
+        client_id = bundle.anonymous(self._incarnation_name, next(self._connection_numbers))
         connection = ClientConnection(
             client_id,
             submission=self.submission,
@@ -124,11 +123,14 @@ class LocalClients:
     def too_old(self, update: ClientUpdate) -> None:
         self.submission.too_old(update)
 
-    def completed(self, client_id: str, number: int, result: Result) -> None:
-        self.submission.completed(client_id, number, result)
+    def completed(self, client_id: str, epoch: int, number: int, result: Result) -> None:
+        self.submission.completed(client_id, epoch, number, result)
 
     def session_ended(self, client_id: str, epoch: int, refusal: Refused) -> None:
         self.submission.session_ended(client_id, epoch, refusal)
+
+    def asked_for(self) -> None:
+        self.submission.answer_leader()
 
     def log_grew(self, application: IEventLog) -> None:
         self.event_feed.log_grew(application)

@@ -31,11 +31,18 @@ class ISessionObserver(Interface):
         May be called more than once for an update.
         """
 
-    def completed(client_id: str, number: int, result: Result) -> None:
-        """Called when a command that was PENDING has its result: for every session, at every server."""
+    def completed(client_id: str, epoch: int, number: int, result: Result) -> None:
+        """Called when a command that was PENDING has its result: for every session, at every server.
+
+        `epoch` is that under which the session is open, or was when it ended. A connection that has opened it under
+        another epoch is fenced off, and is not told.
+        """
 
     def session_ended(client_id: str, epoch: int, refusal: Refused) -> None:
         """Called when a session is no longer open under `epoch`: it was taken over, closed or expired."""
+
+    def asked_for() -> None:
+        """Called when the leader does not hear this server, and asks whether its updates get through (Departure 36)."""
 
     def log_grew(application: IEventLog) -> None:
         """Called when an application has new events for its subscribers."""
@@ -51,10 +58,13 @@ class NoObserver:
     def too_old(self, update: ClientUpdate) -> None:
         pass
 
-    def completed(self, client_id: str, number: int, result: Result) -> None:
+    def completed(self, client_id: str, epoch: int, number: int, result: Result) -> None:
         pass
 
     def session_ended(self, client_id: str, epoch: int, refusal: Refused) -> None:
+        pass
+
+    def asked_for(self) -> None:
         pass
 
     def log_grew(self, application: IEventLog) -> None:

@@ -8,7 +8,6 @@ every server.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import msgpack
 from attrs import frozen
@@ -17,6 +16,7 @@ from zope.interface import implementer
 from pfsb.applications.application import Application, Verb
 from pfsb.applications.arguments import Arguments
 from pfsb.applications.interfaces import (
+    BadRequest,
     Command,
     CommandDescription,
     Done,
@@ -29,6 +29,7 @@ from pfsb.applications.interfaces import (
 )
 from pfsb.sessions.cluster_settings import (
     APPLICATIONS_MAX,
+    BIRTH_BYTES_MAX,
     NAME_CHARACTERS_MAX,
     RULES_KNOWN,
     VERSION_MAX,
@@ -109,7 +110,10 @@ class OrderedSettings(Application):
         self.announced: dict[int, Abilities] = {}
         """Server id -> what it has announced last."""
         self.on_change: Callable[[ClusterSettings], None] = lambda values: None
-        """Called inside execution, after each change of the settings and at their birth."""
+        """Called inside execution with the settings that are to be in force, at their birth and at each change.
+
+        It raises `BadRequest`, equally on every server, for applications that cannot run together.
+        """
         super().__init__(
             {SHOW: Verb(_check_show, (str,), self._show), SET: Verb(_check_set, (str, str, ...), self._set)}
         )
@@ -166,7 +170,10 @@ class OrderedSettings(Application):
         refusal = self._unable(values)
         if refusal is not None:
             return refusal
-        self._adopt(values)
+        try:
+            self._adopt(values)
+        except BadRequest as error:
+            return Refused("CONFLICT", f"{error}; no setting was changed")
         return Done((("revision", context.revision),))
 
     def _unable(self, values: ClusterSettings) -> Refused | None:
@@ -185,8 +192,9 @@ class OrderedSettings(Application):
         return None
 
     def _adopt(self, values: ClusterSettings) -> None:
-        self._values = values
+        """Let `on_change` follow the values first: if it raises, the former ones stay in force."""
         self.on_change(values)
+        self._values = values
 
     # ------------------------------------------------------------------ snapshots
 
@@ -234,13 +242,14 @@ def _check_set(asked: Arguments) -> Command:
 def _checked_changes(asked: Arguments, words: Sequence[str]) -> Command:
     if not words:
         raise asked.refused("which setting, and to which value? (example: SETTINGS SET session_window=64)")
-    names: list[Any] = []
-    for word in words:
+    changes = [asked.text(word, "setting", BIRTH_BYTES_MAX) for word in words]
+    names: list[str] = []
+    for change in changes:
         try:
-            names.append(_pair(word)[0])
+            names.append(_pair(change)[0])
         except WrongSetting as error:
             raise asked.refused(str(error)) from error
     for name in names:
         if names.count(name) > 1:
             raise asked.refused(f"{name} is there twice")
-    return (SET, *words)
+    return (SET, *changes)

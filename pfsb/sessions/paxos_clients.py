@@ -22,6 +22,8 @@ class PaxosClient:
 
     client_id: str
     timestamp: int = 0
+    payload: bytes = b""
+    """The payload of its latest update."""
     bundlers: Sequence[Bundler] = field(default=())
     """The bundlers whose bundles the outstanding update holds, in that order; empty if no update is outstanding."""
 
@@ -29,13 +31,13 @@ class PaxosClient:
 class PaxosClients:
     """The Paxos clients of one incarnation of a server.
 
-    Each incarnation has client ids of its own. So an update of a former incarnation that is ordered late is never taken
-    for an update of this incarnation.
+    Each incarnation has client ids of its own, also on a new disk (`ServerData.incarnation_name`). So an update of a
+    former incarnation that is ordered late is never taken for an update of this incarnation.
     """
 
-    def __init__(self, server_id: int, incarnation: int, batch_bytes_max: int) -> None:
+    def __init__(self, server_id: int, incarnation_name: str, batch_bytes_max: int) -> None:
         self._server_id = server_id
-        self._incarnation = incarnation
+        self._incarnation_name = incarnation_name
         self._bytes_max = min(BUNDLE_BYTES_MAX, batch_bytes_max)
         """Maximum total bytes of the bundles in one update; a larger bundle has an update to itself.
 
@@ -43,6 +45,8 @@ class PaxosClients:
         """
         self._paxos_clients: dict[str, PaxosClient] = {}
         self._free: list[PaxosClient] = []
+        self._made = 0
+        """Number of Paxos clients so far, those that have been given up included."""
 
     def make_updates(self, bundlers: Iterable[Bundler], local_aru: int) -> Iterator[ClientUpdate]:
         """Takes the next bundle of each bundler, and yields as few updates as can hold these bundles."""
@@ -62,8 +66,25 @@ class PaxosClients:
         if bundles:
             yield self._make_update(together, bundles, local_aru)
 
-    def is_of_this_incarnation(self, update: ClientUpdate) -> bool:
-        return update.client_id in self._paxos_clients
+    def is_foreign(self, update: ClientUpdate) -> bool:
+        """Whether an update names a Paxos client of this incarnation, and is none that this server has made.
+
+        Only a server that is in error can have made such an update (Departure 37).
+        """
+        paxos_client = self._paxos_clients.get(update.client_id)
+        if paxos_client is None or update.timestamp < paxos_client.timestamp:
+            return False
+        return update.timestamp > paxos_client.timestamp or update.payload != paxos_client.payload
+
+    def give_up(self, client_id: str) -> Sequence[Bundler]:
+        """Uses this Paxos client no more: its timestamps are used up, so no update of it would be executed.
+
+        Returns the bundlers of its outstanding update, which no server will execute.
+        """
+        paxos_client = self._paxos_clients.pop(client_id)
+        if not paxos_client.bundlers:
+            self._free.remove(paxos_client)
+        return paxos_client.bundlers
 
     def bundlers_of(self, update: ClientUpdate) -> Sequence[Bundler]:
         """The bundlers whose bundles an outstanding update holds; empty if the update is not outstanding."""
@@ -83,11 +104,11 @@ class PaxosClients:
         paxos_client = self._free.pop() if self._free else self._add_paxos_client()
         paxos_client.timestamp += 1
         paxos_client.bundlers = bundlers
-        return ClientUpdate(
-            paxos_client.client_id, self._server_id, paxos_client.timestamp, local_aru, bundle.encode(bundles)
-        )
+        paxos_client.payload = payload = bundle.encode(bundles)
+        return ClientUpdate(paxos_client.client_id, self._server_id, paxos_client.timestamp, local_aru, payload)
 
     def _add_paxos_client(self) -> PaxosClient:
-        paxos_client = PaxosClient(f"{self._server_id}.{self._incarnation}.{len(self._paxos_clients) + 1}")
+        self._made += 1
+        paxos_client = PaxosClient(f"{self._incarnation_name}.{self._made}")
         self._paxos_clients[paxos_client.client_id] = paxos_client
         return paxos_client

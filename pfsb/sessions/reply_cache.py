@@ -172,19 +172,21 @@ class ReplyCache:
     def get(self, number: int) -> Result | None:
         return next((page.get(number) for page in self._pages() if number in page.results), None)
 
-    def keep(self, number: int, result: Result) -> None:
-        """Keep the result of a command. This method runs for each command, so its usual case is written out."""
+    def keep(self, number: int, result: Result, revision: int = 0) -> bool:
+        """Keep a result. Returns whether it is "OK revision=R" and nothing else, where R is the given revision.
+
+        This method runs for each command, so its usual case is written out.
+        """
         page = self._page
         results = page.results
         if type(result) is Done and not result.rows:
             fields = result.fields
-            if len(fields) == 1:
-                name, value = fields[0]
-                if name == "revision" and type(value) is int:
-                    results[number] = value
-                    if len(results) * 4 >= self.answers_max:
-                        self._begin_page()
-                    return
+            # True and 1.0 equal 1, and are shown otherwise.
+            if fields == (("revision", revision),) and type(fields[0][1]) is int:
+                results[number] = revision
+                if len(results) * 4 >= self.answers_max:
+                    self._begin_page()
+                return True
             results[number] = result
             size = 0
             for _, value in fields:
@@ -199,6 +201,7 @@ class ReplyCache:
                 self._kept.note(page)
         if len(results) * 4 >= self.answers_max or (size and page.size * 4 > self.bytes_max):
             self._begin_page()
+        return False
 
     def _keep_other(self, page: _Page, number: int, result: Result) -> int:
         """Keep a result that is not only fields. Returns the number of bytes by which more is kept."""

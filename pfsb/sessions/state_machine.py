@@ -18,13 +18,16 @@ from typing import Any
 
 from attrs import define, evolve, field
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pfsb.applications.catalogue import Catalogue, InstalledApplications, version_of
 from pfsb.applications.interfaces import (
     PENDING,
+    BadRequest,
     Command,
     Done,
+    DoneGrowing,
     IContext,
     IEventLog,
     IQuotaUser,
@@ -37,19 +40,30 @@ from pfsb.applications.interfaces import (
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
+from pfsb.sessions.application_failures import depends_on_machine
 from pfsb.sessions.bundle import Bundle, NotOpened
-from pfsb.sessions.cluster_settings import QUOTAS, ClusterSettings
+from pfsb.sessions.checked_payloads import CheckedPayloads
+from pfsb.sessions.cluster_settings import QUOTAS, ClusterSettings, WrongSetting, show_app
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.observer import NoObserver
 from pfsb.sessions.ordered_settings import Abilities, OrderedSettings
+from pfsb.sessions.outcomes import Noted, encode_outcomes
 from pfsb.sessions.reply_cache import KeptReplies, ReplyCache
 
 OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
 BIRTH, ANNOUNCE = "BIRTH", "ANNOUNCE"
+"""BIRTH brings the first settings of the cluster, ANNOUNCE what a server is able to run (Departure 34)."""
+ASK, HERE = "ASK", "HERE"
+"""ASK calls upon a server that the leader does not hear, and HERE is that server's answer (Departure 36)."""
+_NOT_NAMES = ("", bundle.SERVER, bundle.ANONYMOUS)
+"""Beginnings of client ids under which no client opens a session."""
 
 
-class CannotRun(Exception):
-    """The settings of the cluster ask for something that this server does not have; the text is for a person."""
+class CannotRun(ImportError):
+    """The settings of the cluster ask for something that this server does not have; the text is for a person.
+
+    The exception is a fault of this machine (`pfsb.sessions.application_failures`), so the server stops.
+    """
 
 
 def birth(server_id: int, values: ClusterSettings) -> ClientUpdate:
@@ -60,7 +74,27 @@ def birth(server_id: int, values: ClusterSettings) -> ClientUpdate:
     """
     entry = bundle.encode_entries([(0, (BIRTH, values.encode()))])
     payload = bundle.encode([bundle.encode_bundle(bundle.encode_head(bundle.SERVER, 0, opens=False), 1, [entry])])
-    return ClientUpdate(f"birth.{values.cluster_identity.hex()}", server_id, 1, 0, payload)
+    return ClientUpdate(f"{server_id}.birth.{values.cluster_identity.hex()}", server_id, 1, 0, payload)
+
+
+def is_birth(update: ClientUpdate) -> bool:
+    """Whether an update consists of the first settings, which can be decoded, and of nothing else."""
+    contents = bundle.decode(update.payload)
+    if (
+        contents is None
+        or len(contents) != 1
+        or contents[0].client_id != bundle.SERVER
+        or len(contents[0].entries) != 1
+    ):
+        return False
+    command = contents[0].entries[0][1]
+    if len(command) != 2 or command[0] != BIRTH or type(command[1]) is not bytes:
+        return False
+    try:
+        ClusterSettings.decode(command[1])
+    except WrongSetting:
+        return False
+    return True
 
 
 ANONYMOUS_TTL_MS = 10_000
@@ -88,8 +122,11 @@ class Session:
     answers: ReplyCache
     last_number: int = 0
     """The highest command number executed."""
-    waiting: set[int] = field(factory=set)
-    """The numbers of the commands that have run and are PENDING: their results come later (LOCK)."""
+    waiting: dict[int, str] = field(factory=dict)
+    """Number of each command of this session that has run and is PENDING -> name of its application.
+
+    The result comes later, as that of a LOCK does. At most `session_window` commands of a session are PENDING.
+    """
     opened: int = 0
     """The revision at which the session began. A client to which HELLO gives another value than before knows that its
     former session has ended."""
@@ -124,10 +161,18 @@ class _EventLog:
 
 
 def _successor(before: Any, name: str, version: int, installed: InstalledApplications) -> Any:
-    """The application that runs as `name` from now on, given the one that ran as `name` before, if any."""
+    """The application that runs as `name` from now on, given the one that ran as `name` before, if any.
+
+    Raises `CannotRun` if this server cannot make it.
+    """
     if before is not None and version_of(before) == version:
         return before
-    made: Any = installed.make(name, version)
+    try:
+        made: Any = installed.make(name, version)
+    except Exception as error:  # what is installed here is no part of the log, so other servers may well have made it
+        raise CannotRun(
+            f"the settings of the cluster ask for {show_app(name, version)}, which cannot be loaded here: {error}"
+        ) from error
     if before is not None:
         made.restore(before.snapshot())
     return made
@@ -164,13 +209,34 @@ class SessionStateMachine:
         """Number of updates that this process has executed, including those that it has executed again to recover."""
         self.time_ms = 0
         self.sessions: dict[str, Session] = {}
-        self._closed: OrderedDict[str, tuple[int, int]] = OrderedDict()
-        """Client id of a named session that has ended -> (its last number, the slot that ended it), oldest first."""
+        self._closed: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
+        """Client id of a named session that has ended -> (its last number, slot and revision of its end), oldest first.
+        """
+        self.forgotten = 0
+        """The revision at which the latest forgotten session ended; 0: none was forgotten (Departure 33)."""
+        self.heard_in: dict[int, int] = {}
+        """Server -> the last slot in which an update of that server was executed (Departure 36)."""
         self._seq = 0
         if values is not None:
             self._apply_quotas(values)
         self.oldest_kept = 0
         """Slot below which ended sessions are forgotten. It never goes back, also when the horizon grows."""
+        self._ending: Session | None = None
+        """The session that ends at this moment, while the applications are told of its end."""
+        self._completed: list[tuple[str, int, int, Result]] = []
+        """(client id, epoch, number, result) of each PENDING command that was completed, and not yet told.
+
+        They are told when no application is running, since exceptions of the observer are none of an application.
+        """
+        self._overdue: dict[str, int] = {}
+        """Application -> a deadline that it has not dealt with although it was told that the time has come."""
+        self._checked = CheckedPayloads()
+        self._prefixes: dict[int, str] = {}
+        """Server id -> the beginning of the names of its Paxos clients."""
+        self.refused = 0
+        """Number of updates that were ordered although they are not valid, and were refused (Departure 37)."""
+        self._outcomes: list[Noted] = []
+        """The results of the slot that is being executed which the digest of the history has to tell apart."""
 
     def _read_catalogue(self) -> None:
         catalogue = self._catalogue
@@ -220,24 +286,58 @@ class SessionStateMachine:
                 f"the settings of the cluster ask for {', '.join(lacking)}, which this server does not have: "
                 "install it here and start the server again; nothing is lost"
             )
-        before = {each.name: each for each in self._catalogue.chosen} if self._seq > 1 else {}
-        chosen = [_successor(before.get(name), name, version, installed) for name, version in values.apps]
+        try:
+            chosen = self._chosen(values)
+        except BadRequest as error:
+            raise CannotRun(f"{error}; the settings of the cluster ask for it") from error
         if chosen != list(self._catalogue.chosen):
             self._catalogue.switch(chosen)
             self._read_catalogue()
+            self._refuse_waits_without_application()
+
+    def _refuse_waits_without_application(self) -> None:
+        """Ends the PENDING commands of applications that run no more, which would never be answered."""
+        running = {application.name for application in self.applications}
+        orphans = [
+            ((session.client_id, number), name)
+            for session in self.sessions.values()
+            for number, name in session.waiting.items()
+            if name not in running
+        ]
+        for ticket, name in orphans:
+            self.complete(ticket, Refused("UNKNOWN", f"the cluster does not run {name} any more; nothing was changed"))
+
+    def _chosen(self, values: ClusterSettings) -> list[Any]:
+        before = {each.name: each for each in self._catalogue.chosen} if self._seq > 1 else {}
+        installed = self._catalogue.installed
+        return [_successor(before.get(name), name, version, installed) for name, version in values.apps]
 
     # ------------------------------------------------------------------ driven by the ordered update queue
 
-    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+    def is_valid(self, update: ClientUpdate) -> bool:
+        """Departure 37: whether the payload is a valid one, and the Paxos client is one of the server that it names.
+
+        The names of Paxos clients begin with the id of their server (`PaxosClients`), so another server cannot use up
+        their timestamps by mistake.
+        """
+        server_id = update.server_id
+        prefix = self._prefixes.get(server_id)
+        if prefix is None:
+            prefix = self._prefixes[server_id] = f"{server_id}."
+        return update.client_id.startswith(prefix) and self._checked.check(update.payload)
+
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
         """Lets applications end the PENDING commands whose time limit has passed by `time_ms`, then runs the updates of
         one slot."""
         self._seq = seq
         self.time_ms = self._context.time_ms = time_ms
         if not self.settings.is_born:
             self._execute_before_birth(updates)
-            return
+            return self._take_outcomes()
         self.updates += len(updates)
         self._end_waits()
+        if self._completed:
+            self._tell_completed()
         for update in updates:
             self._run(update)
         self._forget_closed_sessions()
@@ -247,11 +347,16 @@ class SessionStateMachine:
             if log.application.length() != log.length:
                 log.length = log.application.length()
                 self.observer.log_grew(log.application)
+        return self._take_outcomes()
+
+    def _take_outcomes(self) -> bytes:
+        outcomes, self._outcomes = self._outcomes, []
+        return encode_outcomes(self.revision, outcomes)
 
     def _execute_before_birth(self, updates: Sequence[ClientUpdate]) -> None:
         """Run the birth of the settings, and nothing else: no other command can be executed without them."""
         for update in updates:
-            for content in bundle.decode(update.payload):
+            for content in self._checked.take(update.payload) or ():
                 if content.client_id == bundle.SERVER:
                     for _, command in content.entries:
                         if command[0] == BIRTH:
@@ -276,24 +381,40 @@ class SessionStateMachine:
     def last_number(self, client_id: str) -> int:
         """The highest number executed for a session, open or ended; 0 if none was, or the session is forgotten."""
         session = self.sessions.get(client_id)
-        return self._closed.get(client_id, (0, 0))[0] if session is None else session.last_number
+        return self._closed.get(client_id, (0, 0, 0))[0] if session is None else session.last_number
 
     @property
-    def closed_sessions(self) -> Mapping[str, tuple[int, int]]:
-        """Client id of an ended session that is not forgotten -> (last number, slot that ended it), oldest first."""
+    def closed_sessions(self) -> Mapping[str, tuple[int, int, int]]:
+        """Client id of an ended session, unless forgotten -> (last number, slot and revision of its end), in order."""
         return MappingProxyType(self._closed)
 
     def next_deadline(self) -> int | None:
         """The earliest time limit of a PENDING command, over all applications, in milliseconds of the state machine's
         time; None if there is none."""
-        deadlines = [app.next_deadline() for app in self.applications]
+        deadlines = map(self._deadline_of, self.applications)
         return min((d for d in deadlines if d is not None), default=None)
 
     def _end_waits(self) -> None:
         for application in self.applications:
-            deadline = application.next_deadline()
+            deadline = self._deadline_of(application)
             if deadline is not None and deadline <= self.time_ms:
                 self._call_application(application.time_passed, self._context_for(""))
+                self._overdue.pop(application.name, None)
+                left = self._deadline_of(application)
+                if left is not None and left <= self.time_ms:
+                    self._overdue[application.name] = left
+
+    def _deadline_of(self, application: Any) -> int | None:
+        """The next deadline of an application, unless the application has failed to deal with it.
+
+        Otherwise the leader would order the time again and again for a deadline that never goes away.
+        """
+        try:
+            deadline: int | None = application.next_deadline()
+        except Exception as error:
+            self._stop_unless_alike(error, "next_deadline")
+            return None
+        return None if deadline is not None and self._overdue.get(application.name) == deadline else deadline
 
     # ------------------------------------------------------------------ bundles
 
@@ -302,17 +423,40 @@ class SessionStateMachine:
 
         The observer gets the results of a bundle before the next bundle runs, which may end the session.
         """
+        self.heard_in[update.server_id] = self._seq
         is_ours = update.server_id == self._server_id
-        for position, content in enumerate(bundle.decode(update.payload)):
+        contents = self._checked.take(update.payload)
+        if contents is None:
+            self._refuse(update)
+            return
+        for position, content in enumerate(contents):
             results = self._run_bundle(update.server_id, content)
+            if self._completed:
+                self._tell_completed()
             if is_ours:
                 self.observer.executed(update, position, results)
+
+    def _refuse(self, update: ClientUpdate) -> None:
+        """Departure 37: execute an update that is not valid, which changes nothing at any server.
+
+        No server proposes or accepts such an update, so another version of the server has, or one that is in error.
+        """
+        self.refused += 1
+        self._log.error(
+            "slot {seq}: the update {timestamp} of {client} has no valid content, and is refused by all servers",
+            seq=self._seq,
+            timestamp=update.timestamp,
+            client=update.client_id,
+        )
+        if update.server_id == self._server_id:
+            self.observer.too_old(update)
 
     def _run_bundle(self, server_id: int, content: Bundle) -> list[Any]:
         if content.client_id == bundle.SERVER:
             return [self.run_operation(server_id, command) for _, command in content.entries]
         session = self.session_for(server_id, content)
         if isinstance(session, Refused):
+            self._outcomes.append((session, content.client_id))
             last_number = self.last_number(content.client_id)
             return [evolve(session, fate="unknown") if 0 < n <= last_number else session for n, _ in content.entries]
         is_ours = server_id == self._server_id
@@ -327,7 +471,7 @@ class SessionStateMachine:
     def session_for(self, server_id: int, content: Bundle) -> Session | Refused:
         client_id = content.client_id
         session = self.sessions.get(client_id)
-        if content.opens and session is None:
+        if content.opens and session is None and client_id[0] == bundle.ANONYMOUS:
             refusal = self._sessions_full()
             if refusal is not None:
                 return refusal
@@ -360,9 +504,16 @@ class SessionStateMachine:
         self.revision += 1
         result = self._execute(session, number, command)
         if result is PENDING:
-            session.waiting.add(number)
+            session.waiting[number] = self._application_of[command[0]].name
+            self._outcomes.append((result, self.revision))
         else:
-            session.answers.keep(number, result)
+            try:
+                is_revision = session.answers.keep(number, result, self.revision)
+            except Exception as error:  # the fields of the result are none
+                result = self._internal(command[0], error)
+                is_revision = session.answers.keep(number, result, self.revision)
+            if not is_revision:
+                self._outcomes.append((result, self.revision))
         return result
 
     def _execute(self, session: Session, number: int, command: Command) -> Any:
@@ -375,10 +526,32 @@ class SessionStateMachine:
         context = self._context
         context.revision, context.session, context.number = self.revision, session.client_id, number
         try:
-            return application.execute(command, context)
-        except Exception:
-            self._log.failure("{verb} raised; so it does on every server", verb=command[0])
-            return Refused("INTERNAL", f"{command[0]} failed inside the application; it changed nothing")
+            result = application.execute(command, context)
+        except BadRequest as error:
+            if not depends_on_machine(error):
+                return Refused(error.code, str(error))
+            raise
+        except Exception as error:
+            return self._internal(verb, error)
+        kind = type(result)
+        if kind is Done or kind is Refused or kind is DoneGrowing or (result is PENDING and verb in self._waits):
+            return result
+        return self._internal(verb, TypeError(f"{verb} came to {type(result).__name__}, which is no result of it"))
+
+    def _internal(self, verb: str, error: Exception) -> Refused:
+        """The result of a command that failed by a fault of the application's program.
+
+        Raises `error` if other servers may not meet it: then this server stops, and has not executed the command.
+        """
+        self._stop_unless_alike(error, verb)
+        text = f"{verb} failed inside the application, at every server alike; it may have changed something"
+        return Refused("INTERNAL", text, fate="unknown")
+
+    def _stop_unless_alike(self, error: Exception, what: str) -> None:
+        """Raises an exception that may have happened at this server alone; logs one that happens at every server."""
+        if depends_on_machine(error):
+            raise error
+        self._log.failure("{what} raised; so it does on every server", Failure(error), what=what)
 
     def _question(self, command: Command, is_ours: bool) -> Result | None:
         """Answers a question at the server at which it was asked; other servers skip it, since it changes nothing."""
@@ -391,9 +564,14 @@ class SessionStateMachine:
             return Refused("UNKNOWN", f"no application here knows {command[0]}")
         try:
             result: Result = application.query(command)
-        except Exception:
-            self._log.failure("{verb} raised", verb=command[0])
-            result = Refused("INTERNAL", f"{command[0]} failed inside the application")
+        except BadRequest as error:
+            if depends_on_machine(error):
+                raise
+            result = Refused(error.code, str(error))
+        except Exception as error:
+            # A question may have changed what the application keeps beside its state, such as an index.
+            self._stop_unless_alike(error, command[0])
+            result = Refused("INTERNAL", f"{command[0]} failed inside the application; it changes nothing")
         return result
 
     def answer_of(self, session: Session, number: int) -> Any:
@@ -420,24 +598,35 @@ class SessionStateMachine:
         )
 
     def complete(self, ticket: Ticket, result: Result) -> None:
-        """Takes the result that an application gives to a command that was PENDING: keeps it, and tells the
-        observer."""
+        """Takes the result that an application gives to a command that was PENDING: keeps it, for the observer, too.
+
+        A command of a session that has ended gets no result. The result must not be told to a later session of the same
+        client, whose command of that number is another one.
+        """
         client_id, number = ticket
+        self._outcomes.append((result, (client_id, number)))
         session = self.sessions.get(client_id)
+        if session is None and self._ending is not None and self._ending.client_id == client_id:
+            session = self._ending
         if session is not None and number in session.waiting:
-            session.waiting.discard(number)
             session.answers.keep(number, result)
-        self.observer.completed(client_id, number, result)
+            session.waiting.pop(number, None)
+            self._completed.append((client_id, session.epoch, number, result))
+
+    def _tell_completed(self) -> None:
+        completed, self._completed = self._completed, []
+        for each in completed:
+            self.observer.completed(*each)
 
     def _call_application(self, function: Callable[..., None], *args: Any) -> None:
-        """Calls `function`, a method of an application, and goes on if it raises.
+        """Calls `function`, a method of an application, and goes on if it raises a fault of its program.
 
-        An application is deterministic: it raises in this call on every server, and would again after every restart.
+        Every server meets such a fault in this call, and would again after every restart.
         """
         try:
             function(*args)
-        except Exception:
-            self._log.failure("{what} raised; so it does on every server", what=function.__qualname__)
+        except Exception as error:
+            self._stop_unless_alike(error, function.__qualname__)
 
     def _context_for(self, client_id: str) -> Context:
         """The context of a call of an application that executes no command: a session has ended, or time has passed."""
@@ -449,21 +638,38 @@ class SessionStateMachine:
     # ------------------------------------------------------------------ sessions open and end
 
     def run_operation(self, server_id: int, command: Command) -> Result:
-        """Runs an operation of a server's own session.
+        """Runs an operation of a server's own session. Those that are about servers count no revision."""
+        result = self._operation_about_servers(server_id, command)
+        if result is None:
+            self.revision += 1
+            result = self._operation(server_id, command)
+        self._outcomes.append((result, self.revision))
+        return result
 
-        The operations that are about servers, and not about clients, count no revision.
-        """
+    def _operation_about_servers(self, server_id: int, command: Command) -> Result | None:
         match command:
             case (str(verb), data) if verb == BIRTH:
                 return self.settings.give_birth(data)
             case (str(verb), data) if verb == ANNOUNCE:
                 return self.settings.announce(server_id, data)
-        self.revision += 1
+            case (str(verb), int(asked)) if verb == ASK:
+                if asked == self._server_id:
+                    self.observer.asked_for()
+                return Done()
+            case (verb,) if verb == HERE:
+                return Done()
+        return None
+
+    def _operation(self, server_id: int, command: Command) -> Result:
         match command:
             case (str(verb), str(client_id), int(ttl_ms)) if verb == OPEN:
+                if client_id[:1] in _NOT_NAMES or ttl_ms < 1:
+                    return Refused("BADREQUEST", f"no session of this name and ttl can be opened: {ttl_ms} ms")
                 return self._open(server_id, client_id, ttl_ms)
             case (str(verb), str(client_id), int(epoch)) if verb in (CLOSE, EXPIRE):
                 return self.end_session(client_id, epoch, verb)
+            case (str(verb), str(client_id), int(epoch), int(heard)) if verb == EXPIRE:
+                return self._expire_silent(client_id, epoch, heard)
             case _:
                 return Refused("UNKNOWN", f"no operation {command[0]}")
 
@@ -486,31 +692,50 @@ class SessionStateMachine:
             refusal = self._sessions_full()
             if refusal is not None:
                 return refusal
-            last_number, _ = self._closed.pop(client_id, (0, 0))
+            last_number, *_ = self._closed.pop(client_id, (0, 0, 0))
             answers = self._reply_cache(forgotten=last_number)
             session = Session(client_id, self.revision, server_id, ttl_ms, answers, last_number, opened=self.revision)
             self.sessions[client_id] = session
-        return Done(
-            (
-                ("client", client_id),
-                ("epoch", session.epoch),
-                ("last", session.last_number),
-                ("resumed", Word("yes" if resumed else "no")),
-                ("opened", session.opened),
-            )
+        fields = (
+            ("client", client_id),
+            ("epoch", session.epoch),
+            ("last", session.last_number),
+            ("resumed", Word("yes" if resumed else "no")),
+            ("opened", session.opened),
         )
+        return Done((*fields, ("forgotten", self.forgotten)) if self.forgotten else fields)
+
+    def _expire_silent(self, client_id: str, epoch: int, heard: int) -> Result:
+        """Departure 36: a server has another one's session expired, whose client it believes to be gone.
+
+        `heard` is the last slot up to which it has seen the other one's updates executed. If later ones were executed
+        since, the session is being served, and goes on.
+        """
+        session = self.sessions.get(client_id)
+        if session is not None and self.heard_in.get(session.server_id, 0) > heard:
+            return Done()
+        return self.end_session(client_id, epoch, EXPIRE)
 
     def end_session(self, client_id: str, epoch: int, verb: str) -> Result:
-        """Closes or expires a session. Has no effect if the session was opened under another epoch in the meantime."""
+        """Closes or expires a session. Has no effect if the session was opened under another epoch in the meantime.
+
+        Then the answer says so: a connection that is fenced off must not believe that its BYE has released the locks.
+        """
         session = self.sessions.get(client_id)
-        if session is None or session.epoch != epoch:
+        if session is None:
             return Done()
+        if session.epoch != epoch:
+            return replaced(client_id)
         del self.sessions[client_id]
         session.answers.drop_all()
         if session.last_number and client_id[0] != bundle.ANONYMOUS:
-            self._closed[client_id] = (session.last_number, self._seq)
+            self._closed[client_id] = (session.last_number, self._seq, self.revision)
+        self._ending = session
         for application in self.applications:
             self._call_application(application.session_ended, client_id, self._context_for(client_id))
+        self._ending = None
+        if self._completed:
+            self._tell_completed()
         how = "closed" if verb == CLOSE else "expired: nothing was heard of it for too long"
         self.observer.session_ended(client_id, epoch, Refused("NOSESSION", f"session {client_id} is {how}"))
         return Done()
@@ -523,7 +748,8 @@ class SessionStateMachine:
         """
         self.oldest_kept = max(self.oldest_kept, self._seq - self.settings.values.horizon)
         while self._closed:
-            client_id, (_, closed_at) = next(iter(self._closed.items()))
+            client_id, (_, closed_at, revision) = next(iter(self._closed.items()))
             if closed_at >= self.oldest_kept:
                 return
             del self._closed[client_id]
+            self.forgotten = revision

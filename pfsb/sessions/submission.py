@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 from pfsb.applications.interfaces import Command, Refused, Result
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
 from pfsb.sessions import bundle
-from pfsb.sessions.bundler import BundlePart, Bundler, nothing
+from pfsb.sessions.bundler import DISPLACED, BundlePart, Bundler, nothing
 from pfsb.sessions.paxos_clients import PaxosClients
-from pfsb.sessions.state_machine import CLOSE, SessionStateMachine
+from pfsb.sessions.state_machine import CLOSE, HERE, SessionStateMachine
 
 
 class Submitter(Protocol):
@@ -39,10 +40,12 @@ class Submitter(Protocol):
 class Submission:
     """The bundlers of all sessions that have a connection here, and of the server's own session."""
 
+    _log = Logger()
+
     def __init__(
         self,
         server_id: int,
-        incarnation: int,
+        incarnation_name: str,
         replica: Replica,
         machine: SessionStateMachine,
         clock: IReactorTime,
@@ -56,7 +59,7 @@ class Submission:
         self._abandoned_max = abandoned_max
         self.draining = False
         """True when the server is stopping: no new commands are accepted."""
-        self.paxos_clients = PaxosClients(server_id, incarnation, replica.settings.batch_bytes_max)
+        self.paxos_clients = PaxosClients(server_id, incarnation_name, replica.settings.batch_bytes_max)
         self._own = Bundler(bundle.SERVER, 0, opens=False)
         """The bundler of the server's own session."""
         self._submitters: dict[str, Submitter] = {}
@@ -89,6 +92,11 @@ class Submission:
         runs."""
         return len(self._abandoned) >= self._abandoned_max
 
+    @property
+    def has_diverged(self) -> bool:
+        """True if servers differ in what they have executed, and no majority is known to agree (Departure 40)."""
+        return self._replica.divergence.is_undecided
+
     def speaks_for(self, client_id: str, epoch: int) -> bool:
         """True if a connection of this server has opened the session under `epoch`, and is still connected."""
         submitter = self._submitters.get(client_id)
@@ -119,6 +127,14 @@ class Submission:
         entry = bundle.encode_entries([(0, command)])
         self._own.add(BundlePart((0,), entry, self._clock.seconds(), lambda results: on_result(results[0])))
         self.mark_ready(self._own)
+
+    def answer_leader(self) -> None:
+        """Departure 36: have an update of this server ordered, by which its sessions are known to be served.
+
+        If an operation of this server is under way, that is the answer.
+        """
+        if self._own.idle:
+            self.submit_operation((HERE,))
 
     def mark_ready(self, bundler: Bundler) -> None:
         """Introduces the bundler's next bundle in the next iteration, together with those of all other ready bundlers.
@@ -181,10 +197,11 @@ class Submission:
         After the last bundle of the update, the next bundles of its sessions may be introduced. An update of a former
         incarnation of this server is ignored here: it runs as well, but the connections of its clients are gone.
         """
+        if position == 0 and self.paxos_clients.is_foreign(update):
+            self._displaced(update)
+            return
         bundlers = self.paxos_clients.bundlers_of(update)
         if not bundlers:
-            of_ours = self.paxos_clients.is_of_this_incarnation(update)
-            assert not of_ours, "one update of a Paxos client is outstanding at a time"
             return
         bundlers[position].executed(results)
         if position + 1 == len(bundlers):
@@ -196,14 +213,37 @@ class Submission:
         The update may be ordered, and this method called, once more. By then it is no longer outstanding, and nothing
         happens.
         """
+        if self.paxos_clients.is_foreign(update):
+            self._displaced(update)
+            return
         for bundler in self.paxos_clients.bundlers_of(update):
             bundler.too_old()
         self._end_update(update)
 
-    def completed(self, client_id: str, number: int, result: Result) -> None:
-        """Passes on, in a turn, the result of a command that was PENDING, if its session has a connection here."""
+    def _displaced(self, update: ClientUpdate) -> None:
+        """Departure 37: an update in the name of this server was executed that this server has not made.
+
+        The timestamps of its Paxos client are used up by that. So no server executes the client's outstanding update:
+        its commands are refused, and may be repeated. Later bundles travel in updates of other Paxos clients.
+        """
+        self._log.error(
+            "update {timestamp} of {client} was ordered, and this server has not made it: some server is in error",
+            timestamp=update.timestamp,
+            client=update.client_id,
+        )
+        bundlers = self.paxos_clients.give_up(update.client_id)
+        for bundler in bundlers:
+            bundler.refuse_all(DISPLACED)
+        self._ended(bundlers)
+
+    def completed(self, client_id: str, epoch: int, number: int, result: Result) -> None:
+        """Passes on, in a turn, the result of a command that was PENDING, if its session has a connection here.
+
+        A connection that has opened the session under another epoch is fenced off: its command of that number is
+        another one, and it must not believe that it holds a lock.
+        """
         submitter = self._submitters.get(client_id)
-        if submitter is not None:
+        if submitter is not None and submitter.epoch == epoch:
             submitter.completed(number, result)
 
     def session_ended(self, client_id: str, epoch: int, refusal: Refused) -> None:
@@ -222,7 +262,10 @@ class Submission:
             self._introduce(unloaded)
 
     def _end_update(self, update: ClientUpdate) -> None:
-        for bundler in self.paxos_clients.end_update(update):
+        self._ended(self.paxos_clients.end_update(update))
+
+    def _ended(self, bundlers: Iterable[Bundler]) -> None:
+        for bundler in bundlers:
             if bundler.waiting:
                 self._unloaded.append(bundler)
             elif bundler in self._abandoned:

@@ -65,7 +65,10 @@ class Subscription:
         try:
             while self._may_deliver():
                 limit = min(EVENTS_AT_ONCE, self._released - self._next + 1)
-                for event in self._source.events(self._next, limit):
+                events = self._source.events(self._next, limit)
+                if not events:
+                    raise LookupError(f"event {self._next} was released, and is not in its log")
+                for event in events:
                     if not self._may_deliver():
                         break
                     self._next += 1

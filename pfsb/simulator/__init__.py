@@ -8,6 +8,7 @@ find what is wrong. The model checker explores all steps of a small cluster inst
 
 Imports run downward only (tests/simulator/test_layers.py), in this order:
 
+* `fuzz`: changed input for every decoder, for ports, files and clusters, and `pfsb fuzz`.
 * `runs`: a whole run, its phases, shrinking, the hunt for defects, and `pfsb simulate`.
 * `model_checking`: breadth-first exploration of all steps, and `pfsb explore`.
 * `schedules`: directed schedules.

@@ -2,8 +2,8 @@
 
     sqlite3 -readonly var/four/2/pfsb.sqlite3 'select * from views'
 
-shows at any time what the server would still know after power loss. Every row carries the CRC-32 of its
-other columns; a file in which one of these checksums is wrong is refused as a whole.
+shows at any time what the server would still know after power loss. Every row carries a hash of its other columns
+(`pfsb.storage.rows`). docs/internals/formats.rst defines the tables.
 
 There are no snapshots yet. They will need one more table, written in the transaction that deletes the history below
 the snapshot; `read_ordered` and `_first_gap` will then begin above the snapshot's seq instead of at 1.
@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from attrs import define, evolve, frozen
 
@@ -26,13 +25,13 @@ from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Accepted
 from pfsb.storage.directory import sync_directory
-from pfsb.storage.effect import Effect
-from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, history_gap, unusable
+from pfsb.storage.effect import Effect, StoredSlot
+from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, history_gap, other_format, unusable
+from pfsb.storage.rows import Cell, checked_rows, row_hash
 from pfsb.storage.wal import log_of, make_room
 
-FORMAT_VERSION = 2
-
-Cell = int | str | bytes
+FORMAT_VERSION: Final = 3
+"""Formats 1 and 2 belong to versions of pfsb that were not released, and are refused."""
 
 TABLES = """
 CREATE TABLE identity (
@@ -43,24 +42,32 @@ CREATE TABLE identity (
     server_id        INTEGER NOT NULL,
     storage_identity TEXT NOT NULL,     -- hexadecimal; random, made with this file
     incarnation      INTEGER NOT NULL,  -- how often the server was started
-    checksum         INTEGER NOT NULL
+    hash             BLOB NOT NULL
 );
 CREATE TABLE views (
     last_attempted INTEGER NOT NULL,
     last_installed INTEGER NOT NULL,
     local_aru      INTEGER NOT NULL,
-    checksum       INTEGER NOT NULL
+    position       INTEGER NOT NULL,    -- number of groups written, this one included
+    hash           BLOB NOT NULL
 );
 CREATE TABLE history (
-    seq      INTEGER PRIMARY KEY,
-    view     INTEGER NOT NULL,          -- 0: learned as ordered
-    batch    BLOB NOT NULL,             -- as in the PROPOSAL
-    checksum INTEGER NOT NULL
+    seq   INTEGER PRIMARY KEY,
+    view  INTEGER NOT NULL,             -- 0: learned as ordered
+    batch BLOB NOT NULL,                -- as in the PROPOSAL
+    hash  BLOB NOT NULL
+);
+CREATE TABLE passes (
+    seq    INTEGER PRIMARY KEY,         -- a slot that is left out (Departure 38)
+    digest TEXT NOT NULL,               -- of its batch; hexadecimal
+    hash   BLOB NOT NULL
 );
 CREATE TABLE peers (
-    server_id INTEGER PRIMARY KEY,
-    identity  TEXT NOT NULL,            -- hexadecimal
-    checksum  INTEGER NOT NULL
+    server_id   INTEGER PRIMARY KEY,
+    identity    TEXT NOT NULL,          -- hexadecimal
+    incarnation INTEGER NOT NULL,       -- of that server's storage; 0: not noted
+    position    INTEGER NOT NULL,       -- number of groups that were on that server's disk; 0: not noted
+    hash        BLOB NOT NULL
 );
 """
 
@@ -69,22 +76,23 @@ CREATE TABLE peers (
 # waits up to `sys.getswitchinterval()` to get the lock back. With BEGIN, several INSERTs and COMMIT, each group would
 # wait that long several times. The view is temporary, so the file does not hold it.
 GROUP_VIEW = """
-CREATE TEMP VIEW written AS SELECT 0 AS target, 0 AS a, 0 AS b, 0 AS c, 0 AS d;
+CREATE TEMP VIEW written AS SELECT 0 AS target, 0 AS a, 0 AS b, 0 AS c, 0 AS d, 0 AS e;
 CREATE TEMP TRIGGER write_history INSTEAD OF INSERT ON written WHEN NEW.target = 1 BEGIN
-    INSERT OR REPLACE INTO history (seq, view, batch, checksum) VALUES (NEW.a, NEW.b, NEW.c, NEW.d);
+    INSERT OR REPLACE INTO history (seq, view, batch, hash) VALUES (NEW.a, NEW.b, NEW.c, NEW.d);
 END;
 CREATE TEMP TRIGGER write_views INSTEAD OF INSERT ON written WHEN NEW.target = 2 BEGIN
-    UPDATE views SET last_attempted = NEW.a, last_installed = NEW.b, local_aru = NEW.c, checksum = NEW.d;
+    UPDATE views SET last_attempted = NEW.a, last_installed = NEW.b, local_aru = NEW.c, position = NEW.d, hash = NEW.e;
 END;
 CREATE TEMP TRIGGER write_peers INSTEAD OF INSERT ON written WHEN NEW.target = 3 BEGIN
-    INSERT OR REPLACE INTO peers (server_id, identity, checksum) VALUES (NEW.a, NEW.b, NEW.c);
+    INSERT OR REPLACE INTO peers (server_id, identity, incarnation, position, hash)
+    VALUES (NEW.a, NEW.b, NEW.c, NEW.d, NEW.e);
 END;
 """
 
-Row = tuple[int, Cell, Cell, Cell, Cell]
-"""(target, a, b, c, d): a row of the view `written`; the number `target` selects the table, the others are cells."""
+Row = tuple[int, Cell, Cell, Cell, Cell, Cell]
+"""(target, a, ... e): a row of the view `written`; the number `target` selects the table, the others are cells."""
 
-PADDING: Row = (0, 0, 0, 0, 0)
+PADDING: Row = (0, 0, 0, 0, 0, 0)
 """A row that no trigger takes, so that inserting it changes nothing.
 
 Such rows bring the number of rows of each INSERT up to 1, 2, 4, 8, ..., so that SQLite compiles few statements.
@@ -92,19 +100,6 @@ Such rows bring the number of rows of each INSERT up to 1, 2, 4, 8, ..., so that
 
 ROWS_MAX = 256
 """Maximum number of rows in one INSERT; a group with more is written as one transaction of several INSERTs."""
-
-
-def row_checksum(*columns: Cell) -> int:
-    """CRC-32 of the columns of a row: blobs as they are, numbers and texts as UTF-8, each followed by a bar."""
-    checksum = 0
-    for column in columns:
-        data = column if isinstance(column, bytes) else b"%d|" % column if isinstance(column, int) else _text(column)
-        checksum = zlib.crc32(data, checksum)
-    return checksum
-
-
-def _text(column: object) -> bytes:
-    return str(column).encode() + b"|"
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -185,15 +180,17 @@ class StoredViews:
     last_attempted: int = 0
     last_installed: int = 0
     local_aru: int = 0
+    position: int = 0
+    """Number of groups written; see `IStableStorage.position`."""
 
-    def columns(self) -> tuple[int, int, int]:
-        return self.last_attempted, self.last_installed, self.local_aru
+    def columns(self) -> tuple[int, int, int, int]:
+        return self.last_attempted, self.last_installed, self.local_aru, self.position
 
     def after(self, effect: Effect) -> StoredViews:
-        """The row that results when the changes of `effect` are applied to this row."""
+        """The row that results when the group of `effect` is written after this row."""
         views = effect.views or self
         local_aru = self.local_aru if effect.local_aru is None else effect.local_aru
-        return StoredViews(views.last_attempted, views.last_installed, local_aru)
+        return StoredViews(views.last_attempted, views.last_installed, local_aru, self.position + 1)
 
 
 def create(path: Path, identity: StorageIdentity) -> None:
@@ -219,7 +216,7 @@ def create(path: Path, identity: StorageIdentity) -> None:
 
 def _insert(connection: sqlite3.Connection, table: str, columns: tuple[Cell, ...]) -> None:
     marks = ", ".join("?" * (len(columns) + 1))
-    connection.execute(f"INSERT INTO {table} VALUES ({marks})", (*columns, row_checksum(*columns)))
+    connection.execute(f"INSERT INTO {table} VALUES ({marks})", (*columns, row_hash(table, *columns)))
 
 
 @define(eq=False)
@@ -256,9 +253,7 @@ class WritingDatabase:
             )
         versions = self._connection.execute("SELECT format_version FROM identity").fetchall()
         if versions and versions[0] != (FORMAT_VERSION,):
-            raise StorageRefused(
-                f"{self.path}: has format {versions[0][0]}; this version of pfsb reads format {FORMAT_VERSION}"
-            )
+            raise other_format(self.path, versions[0][0], FORMAT_VERSION)
         return StorageIdentity(*self._only_row("identity"))
 
     def check_pages(self) -> None:
@@ -276,14 +271,29 @@ class WritingDatabase:
 
     def peers(self) -> dict[int, bytes]:
         rows = self._connection.execute("SELECT * FROM peers")
-        return {row[0]: bytes.fromhex(row[1]) for row in _checked(self.path, "peers", rows)}
+        return {row[0]: bytes.fromhex(row[1]) for row in checked_rows(self.path, "peers", rows)}
+
+    def passes(self) -> dict[int, bytes]:
+        rows = self._connection.execute("SELECT * FROM passes")
+        return {row[0]: bytes.fromhex(row[1]) for row in checked_rows(self.path, "passes", rows)}
+
+    def slot(self, seq: int) -> StoredSlot | None:
+        """Read the stored content of slot `seq`; None if there is none."""
+        rows = self._connection.execute("SELECT * FROM history WHERE seq = ?", (seq,))
+        found = [StoredSlot(view, Batch(batch)) for _, view, batch in checked_rows(self.path, "history", rows)]
+        return found[0] if found else None
+
+    def add_pass(self, seq: int, digest: bytes) -> None:
+        """Write that slot `seq` is left out with the batch of this digest. It is on disk when this method returns."""
+        row = seq, digest.hex()
+        self._connection.execute("INSERT OR REPLACE INTO passes VALUES (?, ?, ?)", (*row, row_hash("passes", *row)))
 
     def accepted(self) -> list[Accepted]:
         """Read the stored slots above Local_Aru, ascending: the batch of each is one that was accepted or learned as
         ordered."""
         query = "SELECT * FROM history WHERE seq > ? ORDER BY seq"
         rows = self._connection.execute(query, (self.views.local_aru,))
-        return [Accepted(seq, view, Batch(batch)) for seq, view, batch in _checked(self.path, "history", rows)]
+        return [Accepted(seq, view, Batch(batch)) for seq, view, batch in checked_rows(self.path, "history", rows)]
 
     def check_history(self) -> None:
         """Raise `StorageRefused` unless every slot from 1 to Local_Aru is stored."""
@@ -300,7 +310,7 @@ class WritingDatabase:
         return 1 + int(self._connection.execute("SELECT count(*) FROM history WHERE seq >= 1").fetchone()[0])
 
     def _only_row(self, table: str) -> tuple[Any, ...]:
-        rows = list(_checked(self.path, table, self._connection.execute(f"SELECT * FROM {table}")))
+        rows = list(checked_rows(self.path, table, self._connection.execute(f"SELECT * FROM {table}")))
         if len(rows) != 1:
             raise StorageRefused(
                 f"{self.path}: table {table} has {len(rows)} rows and should have one; {MUST_NOT_VOTE_AGAIN}"
@@ -320,8 +330,8 @@ class WritingDatabase:
         make_room(log_of(self.path))
         identity = evolve(identity, incarnation=identity.incarnation + 1)
         self._connection.execute(
-            "UPDATE identity SET incarnation = ?, checksum = ?",
-            (identity.incarnation, row_checksum(*identity.columns())),
+            "UPDATE identity SET incarnation = ?, hash = ?",
+            (identity.incarnation, row_hash("identity", *identity.columns())),
         )
         return identity
 
@@ -343,26 +353,25 @@ class WritingDatabase:
 
     def _rows(self, effect: Effect) -> tuple[list[Row], StoredViews]:
         rows: list[Row] = [
-            (1, seq, view, batch.data, row_checksum(seq, view, batch.data))
+            (1, seq, view, batch.data, row_hash("history", seq, view, batch.data), 0)
             for seq, (view, batch) in effect.slots.items()
         ]
         views = self.views.after(effect)
-        if views != self.views:
-            rows.append((2, *views.columns(), row_checksum(*views.columns())))
-        for server_id, identity in effect.peers.items():
-            rows.append((3, server_id, identity.hex(), row_checksum(server_id, identity.hex()), 0))
+        rows.append((2, *views.columns(), row_hash("views", *views.columns())))
+        for record in effect.peers.values():
+            peer = (record.server_id, record.identity.hex(), record.incarnation, record.position)
+            rows.append((3, *peer, row_hash("peers", *peer)))
         return rows, views
 
     def _write_rows(self, rows: list[Row]) -> None:
-        if rows:
-            count = 1 << (len(rows) - 1).bit_length()
-            cells = [cell for row in rows for cell in row]
-            self._connection.execute(_statement(count), cells + list(PADDING) * (count - len(rows)))
+        count = 1 << (len(rows) - 1).bit_length()
+        cells = [cell for row in rows for cell in row]
+        self._connection.execute(_statement(count), cells + list(PADDING) * (count - len(rows)))
 
 
 @cache
 def _statement(rows: int) -> str:
-    return "INSERT INTO written VALUES " + ", ".join(["(?, ?, ?, ?, ?)"] * rows)
+    return "INSERT INTO written VALUES " + ", ".join(["(?, ?, ?, ?, ?, ?)"] * rows)
 
 
 def read_ordered(path: Path, local_aru: int) -> Iterator[tuple[int, Batch]]:
@@ -373,7 +382,7 @@ def read_ordered(path: Path, local_aru: int) -> Iterator[tuple[int, Batch]]:
     with closing(connect(path)) as connection:
         try:
             rows = connection.execute("SELECT * FROM history WHERE seq BETWEEN 1 AND ? ORDER BY seq", (local_aru,))
-            for seq, _view, batch in _checked(path, "history", rows):
+            for seq, _view, batch in checked_rows(path, "history", rows):
                 yield seq, Batch(batch)
         except sqlite3.Error as error:
             raise unusable(path, error) from error
@@ -401,22 +410,9 @@ class ReadingDatabase:
         found: list[tuple[int, Batch]] = []
         query = "SELECT * FROM history WHERE seq BETWEEN ? AND min(?, (SELECT local_aru FROM views)) ORDER BY seq"
         with closing(self._connection.execute(query, (first, last))) as rows:
-            for seq, _view, batch in _checked(self.path, "history", rows):
+            for seq, _view, batch in checked_rows(self.path, "history", rows):
                 bytes_max -= len(batch)
                 if seq != first + len(found) or (found and bytes_max < 0):
                     break
                 found.append((seq, Batch(batch)))
         return found
-
-
-def _checked(path: Path, table: str, rows: sqlite3.Cursor) -> Iterator[tuple[Any, ...]]:
-    """Check the rows of a query; yields them without their last column, the checksum.
-
-    Raises `StorageRefused` if a checksum is wrong.
-    """
-    for *columns, checksum in rows:
-        if row_checksum(*columns) != checksum:
-            raise StorageRefused(
-                f"{path}: table {table}, row {columns[0]}: the checksum is wrong; {MUST_NOT_VOTE_AGAIN}"
-            )
-        yield tuple(columns)

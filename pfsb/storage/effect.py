@@ -40,7 +40,7 @@ class Effect:
     views: ViewRecord | None = None
     local_aru: int | None = None
     slots: dict[int, StoredSlot] = field(factory=dict)
-    peers: dict[int, bytes] = field(factory=dict)
+    peers: dict[int, PeerRecord] = field(factory=dict)
 
     def apply(self, record: Record) -> None:
         # The most frequent records come first.
@@ -53,8 +53,8 @@ class Effect:
                 self.views = record
             case OrderedRecord(seq, batch):
                 self.slots[seq] = StoredSlot(ORDERED_VIEW, batch)
-            case PeerRecord(server_id, identity):
-                self.peers[server_id] = identity
+            case PeerRecord():
+                self.peers[record.server_id] = record
             case _:
                 assert_never(record)
 

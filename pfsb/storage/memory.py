@@ -25,7 +25,11 @@ class MemoryDisk:
 
     identity: bytes = b""
     incarnation: int = 0
+    position: int = 0
+    """Number of groups that are on this disk as a whole."""
     contents: Effect = field(factory=Effect)
+    passes: dict[int, bytes] = field(factory=dict)
+    """Slot -> digest of its batch, for the slots that are left out (Departure 38)."""
     in_use: bool = False
     forgotten: int = 0
     """Slots up to here are no longer stored, since every server has executed them (`MemoryStorage.forget_history`)."""
@@ -112,6 +116,10 @@ class MemoryStorage:
     def _make_acknowledgements(self) -> Acknowledgements:
         return Acknowledgements(self._fail)
 
+    @property
+    def position(self) -> int:
+        return self._disk.position
+
     # IStableStorage
 
     def recover(self) -> Recovered:
@@ -186,6 +194,7 @@ class MemoryStorage:
             return
         self._cancel_write()
         pending = self._pending()
+        self._disk.position += len(pending[:groups_kept])
         kept = [record for group in pending[:groups_kept] for record in group.records]
         torn = [record for group in pending[groups_kept : groups_kept + 1] for record in group.records[:records_torn]]
         self._disk.contents.apply_all(kept + torn)
@@ -237,6 +246,7 @@ class MemoryStorage:
             self._fail(Failure(error))
             return False
         self._disk.contents.apply_all(group.records)
+        self._disk.position += 1
         return True
 
     def _acknowledge(self, group: _Group, seconds: float) -> None:
@@ -281,7 +291,8 @@ class MemoryStorage:
             local_aru=disk.local_aru,
             ordered=disk.ordered(1, disk.local_aru),
             accepted=[Accepted(seq, slot.view, slot.batch) for seq, slot in above],
-            peers=dict(disk.contents.peers),
+            peers={server_id: peer.identity for server_id, peer in disk.contents.peers.items()},
+            passes=dict(disk.passes),
         )
 
     def _range(self, first: int, last: int, bytes_max: int) -> list[tuple[int, Batch]]:

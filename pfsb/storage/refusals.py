@@ -25,6 +25,17 @@ def history_gap(where: str, seq: int, local_aru: int) -> StorageRefused:
     )
 
 
+def other_format(where: Path, found: object, ours: int) -> StorageRefused:
+    """The refusal of a file whose format is not the one that this version of pfsb reads and writes."""
+    newer = isinstance(found, int) and found > ours
+    advice = (
+        "start the version of pfsb that wrote it"
+        if newer
+        else "it cannot be taken over: to begin anew, stop all servers of this cluster and give each an empty directory"
+    )
+    return StorageRefused(f"{where}: has format {found}; this version of pfsb reads format {ours}; {advice}")
+
+
 def unusable(path: Path, error: Exception) -> StorageRefused:
     """The refusal of a file for which SQLite or the operating system has raised `error`."""
     problem = " ".join(str(error).split())

@@ -15,12 +15,13 @@ from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IStableStorage, StorageRefused
 from pfsb.paxos.messages import Batch
+from pfsb.paxos.passes import batch_digest
 from pfsb.paxos.records import Record, Recovered
 from pfsb.storage.acknowledgements import Acknowledgements
 from pfsb.storage.counters import StorageCounters
 from pfsb.storage.database import ReadingDatabase, StorageIdentity, StorageOwner, WritingDatabase, create, read_ordered
 from pfsb.storage.directory import DirectoryLock
-from pfsb.storage.effect import HistoryCallback
+from pfsb.storage.effect import ORDERED_VIEW, HistoryCallback
 from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, unusable
 from pfsb.storage.threads import GroupWriter, HistoryReader, WrittenGroup
 from pfsb.storage.wal import acknowledged_commits_lost, log_of
@@ -57,6 +58,7 @@ class SQLiteStorage:
     _on_failure: Callable[[Failure], None]
     _members: tuple[int, ...] = ()
     counters: StorageCounters = field(factory=StorageCounters, init=False)
+    position: int = field(default=0, init=False)
     _lock: DirectoryLock = field(init=False)
     _acknowledgements: Acknowledgements = field(init=False)
     _appended: list[Record] = field(factory=list, init=False)
@@ -114,6 +116,31 @@ class SQLiteStorage:
             try:
                 database.identity().check(self.path, self._owner())
                 database.check_pages()
+            finally:
+                database.close()
+        except (sqlite3.Error, OSError, ValueError) as error:
+            raise unusable(self.path, error) from error
+        finally:
+            self._lock.release()
+
+    def add_pass(self, seq: int, digest: bytes, *, unseen: bool) -> None:
+        """Note that slot `seq`, whose batch has this digest, is left out (Departure 38).
+
+        The server must not be running. With `unseen` the batch need not be stored here; it is compared when it is
+        ordered. A digest that was noted for the slot before is replaced. Raises
+        `StorageRefused`, and changes nothing, if the directory cannot be used or another batch is ordered in the slot.
+        """
+        if not self.path.exists():
+            raise StorageRefused(f"{self.path}: missing; the data directory of a server that has run is needed")
+        self._lock.acquire()
+        try:
+            self._make_or_find()
+            database = WritingDatabase.open(self.path)
+            try:
+                database.identity().check(self.path, self._owner())
+                database.check_pages()
+                _refuse_wrong_pass(self.path, database, seq, digest, unseen)
+                database.add_pass(seq, digest)
             finally:
                 database.close()
         except (sqlite3.Error, OSError, ValueError) as error:
@@ -202,7 +229,9 @@ class SQLiteStorage:
         database.check_history()
         accepted = database.accepted()
         peers = database.peers()
+        passes = database.passes()
         identity = database.begin_incarnation(identity)
+        self.position = views.position
         return Recovered(
             identity=bytes.fromhex(identity.storage_identity),
             incarnation=identity.incarnation,
@@ -212,6 +241,7 @@ class SQLiteStorage:
             ordered=read_ordered(self.path, views.local_aru),
             accepted=accepted,
             peers=peers,
+            passes=passes,
         )
 
     def _start_threads(self, database: WritingDatabase, reading: ReadingDatabase) -> None:
@@ -247,6 +277,7 @@ class SQLiteStorage:
                 seconds=group.seconds,
             )
         if not self._failed:
+            self.position = group.position
             self._acknowledgements.reached(group.write)
 
     def _answer(self, found: HistoryCallback, batches: list[tuple[int, Batch]]) -> None:
@@ -260,3 +291,22 @@ class SQLiteStorage:
             self._appended.clear()
             self._acknowledgements.forget()
             self._on_failure(failure)
+
+
+def _refuse_wrong_pass(path: Path, database: WritingDatabase, seq: int, digest: bytes, unseen: bool) -> None:
+    """Raise `StorageRefused` unless the slot may be left out here with this batch.
+
+    A batch that was accepted here, and is not known as ordered, may yet be replaced by another one.
+    """
+    if database.passes().get(seq) == digest:
+        raise StorageRefused(f"{path}: slot {seq} is left out already, with this digest")
+    stored = database.slot(seq)
+    if stored is not None and batch_digest(stored.batch.data) == digest:
+        return
+    is_ordered = stored is not None and (seq <= database.read_views().local_aru or stored.view == ORDERED_VIEW)
+    if is_ordered or not unseen:
+        found = (
+            "is not here" if stored is None else f"holds the batch with digest {batch_digest(stored.batch.data).hex()}"
+        )
+        hint = "" if is_ordered else "; if this server was behind when the others stopped, give --unseen"
+        raise StorageRefused(f"{path}: slot {seq} {found}{hint}")

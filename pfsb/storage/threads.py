@@ -30,6 +30,8 @@ class WrittenGroup(NamedTuple):
     records: int
     batch_bytes: int
     seconds: float
+    position: int
+    """Number of groups written, this one included; see `IStableStorage.position`."""
 
 
 class _Write(NamedTuple):
@@ -98,7 +100,8 @@ class GroupWriter:
         begun = self._seconds()
         self._database.write(effect)
         seconds = self._seconds() - begun
-        self._written(WrittenGroup(writes[-1].number, len(records), batch_bytes(records), seconds))
+        position = self._database.views.position
+        self._written(WrittenGroup(writes[-1].number, len(records), batch_bytes(records), seconds, position))
 
 
 SWITCH_SECONDS_MAX = 0.0001

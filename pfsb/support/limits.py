@@ -10,3 +10,20 @@ SERVER_ID_MAX: Final = 65_535
 """Largest id of a server: frames have 16 bits for it."""
 IDENTITY_BYTES: Final = 8
 """Length, in bytes, of a storage's random identity; it shows servers that a peer has lost its disk (Departure 12)."""
+CLIENT_ID_CHARS_MAX: Final = 300
+"""Maximum characters of the name of a Paxos client, and of the client id of a session."""
+TIME_MS_MAX: Final = 253_402_300_799_999
+"""Latest time, in milliseconds since 1970, that a batch may carry: the end of the year 9999 (UTC).
+
+Times that are computed from it, such as the deadline of a wait, stay far below `NUMBER_MAX`.
+"""
+TIME_STEP_MS_MAX: Final = 3_600_000
+"""Maximum milliseconds by which one slot advances the state machine's time, once it has begun: one hour (Departure 35).
+
+A batch whose time is further ahead advances it by this much, so one wrong message cannot end all waits of the future.
+While something waits for a time, the leader orders the time much more often than that.
+"""
+SLOT_MAX: Final = 2**53
+"""Highest sequence number that a message may name: a million slots a second for 285 years."""
+VIEW_MAX: Final = 2**32 - 1
+"""Highest view. Larger numbers are kept for later epochs of the membership: epoch * 2**32 + view."""

@@ -1,29 +1,7 @@
-"""Frames: the pieces in which messages travel between servers (docs/internals/frames.rst).
+"""Frames: the pieces in which messages travel between servers.
 
-A frame is a header, a seal if the cluster has a secret, and a body of messages (`pfsb.transports.wire`). Integers are
-big-endian.
-
-====== ======================================================================
-bytes  header
-====== ======================================================================
-4      ``PFSB``
-1      format version, 2
-1      frame type, 1: messages of the protocol
-1      flags; bit 0: a seal follows the header
-4      size of the body
-8      digest of the cluster's name and founding membership
-4      number of the current membership
-2      sender
-8      identity of the sender's storage
-====== ======================================================================
-
-====== ======================================================================
-bytes  seal
-====== ======================================================================
-8      the sender's incarnation
-8      counter, from 1 on in each incarnation
-16     BLAKE2b tag, keyed by the cluster secret, of all other bytes of the frame
-====== ======================================================================
+A frame is a header and a body of messages (`pfsb.transports.wire`). docs/internals/formats.rst defines both byte by
+byte; docs/internals/frames.rst explains them.
 """
 
 from __future__ import annotations
@@ -33,10 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from hmac import compare_digest
 from itertools import count
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgpack
-from attrs import define, field, frozen
+from attrs import define, field
+from attrs.setters import frozen as frozen_attribute
 
 from pfsb.support.limits import IDENTITY_BYTES
 from pfsb.transports.replay import ReplayGuard
@@ -51,22 +30,44 @@ FRAME_BYTES_MAX: Final = 60_000
 """Maximum size, in bytes, of a frame: it fits a UDP datagram over IPv4 and IPv6, with room to spare."""
 
 MAGIC: Final = b"PFSB"
-VERSION: Final = 2
+VERSION: Final = 3
 TYPE_MESSAGES: Final = 1
-FLAG_SEALED: Final = 1
+FLAG_KEYED: Final = 1
 
-HEADER: Final = struct.Struct(">4sBBBI8sIH8s")
-SEAL: Final = struct.Struct(">QQ")
+HEADER: Final = struct.Struct(">4sBBBI8s8s8sIH8sQQQ")
+"""The header without its tag: magic, version, type, flags, size of the body, cluster digest, cluster identity, pass
+digest, epoch, sender, storage identity, incarnation, counter, log position.
+"""
 TAG_BYTES: Final = 16
+OVERHEAD_BYTES: Final = HEADER.size + TAG_BYTES
+"""Bytes of a frame in addition to its body."""
 DIGEST_BYTES: Final = 8
+NOT_KNOWN: Final = bytes(DIGEST_BYTES)
+"""The cluster identity in the frames of a server that does not know it yet, and the pass digest of an empty list."""
 
 _JOIN_BYTES = 3
 """Number of bytes, at most, that `join_encoded` adds to the messages of one frame.
 
 msgpack's array header has three bytes for up to 65,535 elements, and a frame has room for fewer messages.
 """
+_PERSON = b"pfsb frame"
+"""Keeps tags of frames apart from other uses of BLAKE2b."""
 
-RefusalReason = Literal["size", "magic", "version", "type", "cluster", "membership", "sender", "tag", "replay", "body"]
+RefusalReason = Literal[
+    "size",
+    "magic",
+    "version",
+    "type",
+    "cluster",
+    "checksum",
+    "tag",
+    "membership",
+    "sender",
+    "address",
+    "passes",
+    "replay",
+    "body",
+]
 
 
 class FrameRefused(Exception):
@@ -97,68 +98,92 @@ def _of_length(length: int) -> Callable[[object, object, bytes], None]:
     return check
 
 
-@frozen
+@define
 class FrameIdentity:
-    """How a server names itself in the headers of its frames, and from which cluster and servers it accepts frames."""
+    """How a server names itself in the headers of its frames, and from which cluster and servers it accepts frames.
 
-    server_id: int
-    peers: frozenset[int]
+    `cluster_identity` and `passes` may be set at any time: the next frame carries them. Setting a value of another
+    length than eight bytes raises ValueError.
+    """
+
+    server_id: int = field(on_setattr=frozen_attribute)
+    peers: frozenset[int] = field(on_setattr=frozen_attribute)
     """The ids of the other servers."""
-    cluster: bytes = field(validator=_of_length(DIGEST_BYTES))
+    cluster: bytes = field(validator=_of_length(DIGEST_BYTES), on_setattr=frozen_attribute)
     """Digest of the cluster, as `cluster_digest` makes it."""
-    number: int = 0
+    epoch: int = field(default=0, on_setattr=frozen_attribute)
     """Number of the membership: always 0, since the membership cannot be changed yet; a change would add one."""
+    cluster_identity: bytes = field(default=NOT_KNOWN, validator=_of_length(DIGEST_BYTES))
+    """Random bytes that tell a cluster from any other, also of the same name and servers; zeros: not known yet.
+
+    Two servers that know different identities refuse each other's frames.
+    """
+    passes: bytes = field(default=NOT_KNOWN, validator=_of_length(DIGEST_BYTES))
+    """Digest of the list of slots that this server passes without executing them; zeros: none.
+
+    Servers with different lists refuse each other's frames.
+    """
 
 
-@frozen
-class OpenedFrame:
+class OpenedFrame(NamedTuple):
     """A frame that has passed all checks."""
 
     sender: int
     identity: bytes
+    incarnation: int
+    position: int
+    """Number of write groups that the sender's storage had on disk when the frame was sent."""
     messages: list[Message]
+
+
+def _nothing_written() -> int:
+    return 0
 
 
 @define(eq=False)
 class FrameCodec:
     """Packs messages into frames of one server, and opens the frames that come from other servers.
 
-    `secret` is known to all servers of the cluster, and has at least one byte; None leaves frames unsealed. Servers
-    with a secret and servers without one refuse each other's frames: if unsealed frames were taken, the secret would
-    protect nothing.
+    Every frame carries a BLAKE2b tag over all its other bytes. `secret` is known to all servers of the cluster, and has
+    at least one byte; it is the key of the tag. With None the tag has no key: it then shows damage, and proves nothing
+    about who made the frame. Servers with a secret and servers without one refuse each other's frames: a secret that a
+    sender may leave out protects nothing.
 
-    The seal proves that a server of the cluster made the frame: the BLAKE2b tag in it covers the whole frame, so header
-    and body cannot be changed or recombined without the secret. The seal does not prove which server it was, since all
-    of them share the secret, and does not encrypt. No two frames of one storage have the same pair of incarnation and
-    counter, because the incarnation is increased on disk before the server sends anything; so a receiver can refuse
-    repetitions (`ReplayGuard`).
+    A keyed tag proves that a server of the cluster made the frame: header and body cannot be changed or recombined
+    without the secret. It does not prove which server it was, since all of them share the secret, and does not encrypt.
+    Each frame of one storage has another pair of incarnation and counter, because the incarnation is counted on disk
+    before the server sends anything; so a receiver can refuse repetitions (`ReplayGuard`). It does so with a secret
+    only: without one, a forged counter could silence a server.
     """
 
     membership: FrameIdentity
     identity: bytes = field(validator=_of_length(IDENTITY_BYTES))
     incarnation: int
     secret: bytes | None = field(default=None, repr=False)
+    position: Callable[[], int] = _nothing_written
+    """Returns the log position that a frame carries: see `IStableStorage.position`."""
     _counter: Iterator[int] = field(init=False, factory=lambda: count(1))
     _replays: ReplayGuard = field(init=False, factory=ReplayGuard)
-    _keyed: blake2b | None = field(init=False)
+    _hash: blake2b = field(init=False)
+    _flags: int = field(init=False)
 
-    @_keyed.default
-    def _make_keyed(self) -> blake2b | None:
+    @_hash.default
+    def _make_hash(self) -> blake2b:
         if self.secret is None:
-            return None
+            return blake2b(digest_size=TAG_BYTES, person=_PERSON)
         if not self.secret:
             raise ValueError("the cluster secret is empty: it must have at least one byte, and should have 32")
         key = blake2b(self.secret, digest_size=blake2b.MAX_KEY_SIZE, person=b"pfsb frames").digest()
-        return blake2b(key=key, digest_size=TAG_BYTES)
+        return blake2b(key=key, digest_size=TAG_BYTES, person=_PERSON)
+
+    @_flags.default
+    def _make_flags(self) -> int:
+        return 0 if self.secret is None else FLAG_KEYED
 
     @property
     def message_bytes_max(self) -> int:
         """Maximum size, in bytes, of an encoded message that fits a frame."""
-        return FRAME_BYTES_MAX - self._overhead - _JOIN_BYTES
-
-    @property
-    def _overhead(self) -> int:
-        return HEADER.size + (SEAL.size + TAG_BYTES if self._keyed else 0)
+        return FRAME_BYTES_MAX - OVERHEAD_BYTES - _JOIN_BYTES
 
     # -- out --------------------------------------------------------------------------------------
 
@@ -187,81 +212,97 @@ class FrameCodec:
     def _frame(self, group: Sequence[bytes]) -> bytes:
         body = join_encoded(group)
         us = self.membership
-        flags = FLAG_SEALED if self._keyed else 0
-        header = HEADER.pack(
+        head = HEADER.pack(
             MAGIC,
             VERSION,
             TYPE_MESSAGES,
-            flags,
+            self._flags,
             len(body),
             us.cluster,
-            us.number,
+            us.cluster_identity,
+            us.passes,
+            us.epoch,
             us.server_id,
             self.identity,
+            self.incarnation,
+            next(self._counter),
+            self.position(),
         )
-        if self._keyed is None:
-            return header + body
-        head = header + SEAL.pack(self.incarnation, next(self._counter))
-        return head + self._tag(self._keyed, head, body) + body
+        return head + self.tag(head, body) + body
+
+    def tag(self, head: bytes, body: bytes) -> bytes:
+        """The tag of a frame with this header, which lacks the tag, and this body."""
+        tag = self._hash.copy()
+        tag.update(head)
+        tag.update(body)
+        return tag.digest()
 
     # -- in ---------------------------------------------------------------------------------------
 
     def open(self, frame: bytes) -> OpenedFrame:
         """Check a frame and decode all of its messages. Raises `FrameRefused` and nothing else, whatever the bytes are.
 
-        The counter of the seal is remembered only after the seal was found right, so that a forged frame cannot make
-        the true frame with the same counter look like a repetition.
+        The tag is checked before anything is believed but the cluster: a frame of another cluster has another key.
         """
-        sender, identity = self._check_header(frame)
-        if self._keyed is not None:
-            self._check_seal(self._keyed, frame, sender, identity)
+        if not OVERHEAD_BYTES <= len(frame) <= FRAME_BYTES_MAX:
+            raise FrameRefused("size", f"{len(frame)} bytes; a frame has {OVERHEAD_BYTES} to {FRAME_BYTES_MAX}")
+        magic, version, kind, flags, size, cluster, *said = HEADER.unpack_from(frame)
+        self._check_format(magic, version, kind, len(frame), size)
+        if cluster != self.membership.cluster:
+            raise FrameRefused("cluster", f"of cluster {cluster.hex()}; ours is {self.membership.cluster.hex()}")
+        cluster_identity, passes, epoch, sender, identity, incarnation, counter, position = said
+        body = frame[OVERHEAD_BYTES:]
+        self._check_tag(flags, sender, frame, body)
+        self._check_sender(sender, epoch, cluster_identity, passes)
+        if flags and not self._replays.admit(sender, identity, incarnation, counter):
+            raise FrameRefused("replay", f"frame {incarnation}/{counter} of server {sender} was here, or is too old")
         try:
-            return OpenedFrame(sender, identity, decode_all(sender, frame[self._overhead :]))
+            return OpenedFrame(sender, identity, incarnation, position, decode_all(sender, body))
         except Malformed as error:
             raise FrameRefused("body", str(error)) from error
 
-    def _check_header(self, frame: bytes) -> tuple[int, bytes]:
-        if not HEADER.size <= len(frame) <= FRAME_BYTES_MAX:
-            raise FrameRefused("size", f"{len(frame)} bytes; a frame has {HEADER.size} to {FRAME_BYTES_MAX}")
-        magic, version, kind, flags, size, cluster, number, sender, identity = HEADER.unpack_from(frame)
-        us = self.membership
+    @staticmethod
+    def _check_format(magic: bytes, version: int, kind: int, length: int, size: int) -> None:
         if magic != MAGIC:
             raise FrameRefused("magic", f"starts with {magic!r}; a frame starts with {MAGIC!r}")
         if version != VERSION:
             raise FrameRefused("version", f"format version {version}; this server speaks {VERSION}")
         if kind != TYPE_MESSAGES:
             raise FrameRefused("type", f"frame type {kind}; this server knows {TYPE_MESSAGES}")
-        if cluster != us.cluster:
-            raise FrameRefused("cluster", f"of cluster {cluster.hex()}; ours is {us.cluster.hex()}")
-        if number != us.number:
-            raise FrameRefused("membership", f"sent under membership {number}; ours is {us.number}")
+        if length != OVERHEAD_BYTES + size:
+            raise FrameRefused("size", f"{length} bytes; the header announces {OVERHEAD_BYTES + size}")
+
+    def _check_tag(self, flags: int, sender: int, frame: bytes, body: bytes) -> None:
+        if flags != self._flags:
+            raise self._wrong_flags(flags, sender)
+        if compare_digest(frame[HEADER.size : OVERHEAD_BYTES], self.tag(frame[: HEADER.size], body)):
+            return
+        if flags:
+            raise FrameRefused("tag", f"wrong tag in the name of server {sender}: another secret, forged, or damaged")
+        raise FrameRefused("checksum", f"damaged on the way: wrong checksum in the name of server {sender}")
+
+    def _wrong_flags(self, flags: int, sender: int) -> FrameRefused:
+        if flags not in (0, FLAG_KEYED):
+            return FrameRefused("version", f"flags {flags:#04x} have no meaning in version {VERSION}")
+        if flags:
+            return FrameRefused("tag", f"server {sender} keys its frames; no secret is configured here")
+        return FrameRefused("tag", f"server {sender} does not key its frames; a secret is configured here")
+
+    def _check_sender(self, sender: int, epoch: int, cluster_identity: bytes, passes: bytes) -> None:
+        us = self.membership
+        if epoch != us.epoch:
+            raise FrameRefused("membership", f"sent under membership {epoch}; ours is {us.epoch}")
         if sender not in us.peers or sender == us.server_id:
             raise FrameRefused("sender", f"from server {sender}; our peers are {sorted(us.peers)}")
-        self._check_flags(flags, sender)
-        if len(frame) != self._overhead + size:
-            raise FrameRefused("size", f"{len(frame)} bytes; the header announces {self._overhead + size}")
-        return sender, identity
-
-    def _check_flags(self, flags: int, sender: int) -> None:
-        if flags == FLAG_SEALED and self._keyed is None:
-            raise FrameRefused("tag", f"server {sender} seals its frames; no secret is configured here")
-        if flags == 0 and self._keyed is not None:
-            raise FrameRefused("tag", f"server {sender} does not seal its frames; a secret is configured here")
-        if flags not in (0, FLAG_SEALED):
-            raise FrameRefused("version", f"flags {flags:#04x} have no meaning in version {VERSION}")
-
-    def _check_seal(self, keyed: blake2b, frame: bytes, sender: int, identity: bytes) -> None:
-        end = HEADER.size + SEAL.size
-        tag = self._tag(keyed, frame[:end], frame[self._overhead :])
-        if not compare_digest(frame[end : self._overhead], tag):
-            raise FrameRefused("tag", f"wrong tag in the name of server {sender}: another secret, or forged")
-        incarnation, counter = SEAL.unpack_from(frame, HEADER.size)
-        if not self._replays.admit(sender, identity, incarnation, counter):
-            raise FrameRefused("replay", f"frame {incarnation}/{counter} of server {sender} was here, or is too old")
-
-    @staticmethod
-    def _tag(keyed: blake2b, head: bytes, body: bytes) -> bytes:
-        tag = keyed.copy()
-        tag.update(head)
-        tag.update(body)
-        return tag.digest()
+        if cluster_identity != us.cluster_identity and NOT_KNOWN not in (cluster_identity, us.cluster_identity):
+            raise FrameRefused(
+                "cluster",
+                f"server {sender} belongs to another cluster of the same name and servers: "
+                f"that one is {cluster_identity.hex()}, ours is {us.cluster_identity.hex()}",
+            )
+        if passes != us.passes:
+            raise FrameRefused(
+                "passes",
+                f"server {sender} passes other slots than this server: its list has digest {passes.hex()}, ours "
+                f"{us.passes.hex()} (zeros: none); run `pfsb pass` with the same arguments at every server",
+            )

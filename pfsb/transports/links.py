@@ -5,7 +5,7 @@ A network moves the frames. It gives `Links` a `FrameSender`, a function that se
 address. UDP is one such network; a network in memory would be connected like this:
 
     links = Links(membership, clock, faults, lambda peer, frame: network.carry(own_id, peer, frame))
-    links.start(receiver, identity, incarnation)
+    links.start(receiver, identity, incarnation, position)
     network.attach(own_id, links.frame_arrived)
 """
 
@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import FrameCodec, FrameIdentity, FrameRefused
+from pfsb.transports.frames import NOT_KNOWN, FrameCodec, FrameIdentity, FrameRefused
 from pfsb.transports.pending_calls import PendingCalls
 from pfsb.transports.wire import encode
 
@@ -100,6 +100,10 @@ class Seldom:
         return self._suppressed.pop(kind, 0)
 
 
+def _from_anywhere(_peer: int, _source: object) -> bool:
+    return True
+
+
 @implementer(ITransport)
 @define(eq=False)
 class Links:
@@ -112,6 +116,11 @@ class Links:
     faults: LinkFaults
     _sender: FrameSender
     _secret: bytes | None = field(default=None, repr=False)
+    _is_from: Callable[[int, object], bool] = _from_anywhere
+    """is_from(peer, source): whether frames of that peer come from that source.
+
+    Asked without a secret only: with one, the tag proves more.
+    """
     counters: TransportCounters = field(init=False, factory=TransportCounters)
     _codec: FrameCodec | None = field(init=False, default=None)
     _receiver: IFrameReceiver | None = field(init=False, default=None)
@@ -131,9 +140,17 @@ class Links:
     def _make_log_limit(self) -> Seldom:
         return Seldom(self._clock, LOG_SECONDS)
 
-    def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int) -> None:
+    def start(
+        self,
+        receiver: IFrameReceiver,
+        identity: bytes,
+        incarnation: int,
+        position: Callable[[], int],
+        passes: bytes = NOT_KNOWN,
+    ) -> None:
         """Begin to send and to take frames. Raises ValueError if the secret or the identity cannot be used."""
-        self._codec = FrameCodec(self.membership, identity, incarnation, self._secret)
+        self.membership.passes = passes
+        self._codec = FrameCodec(self.membership, identity, incarnation, self._secret, position)
         self._receiver = receiver
 
     def stop(self) -> None:
@@ -201,7 +218,7 @@ class Links:
     # -- in ---------------------------------------------------------------------------------------
 
     def frame_arrived(self, frame: bytes, source: object = "the network") -> None:
-        """Called by the network with a frame that it has received; `source` says where it came from, for the text log.
+        """Called by the network with a frame that it has received; `source` says where it came from.
 
         Bytes that are no proper frame raise nothing. An exception of the receiver is passed on to the network: a server
         handles the exceptions of its own turns (`Turn.run`), and a simulation must see any other exception.
@@ -212,6 +229,7 @@ class Links:
         self.counters.bytes_in += len(frame)
         try:
             opened = self._codec.open(frame)
+            self._check_source(opened.sender, source)
         except FrameRefused as refusal:
             self._refuse(refusal, source)
             return
@@ -219,7 +237,15 @@ class Links:
             self.counters.lost_by_fault += 1
             return
         _count(opened.messages, self.counters.messages_in)
-        self._receiver.receive(opened.sender, opened.identity, opened.messages)
+        self._receiver.receive(opened.sender, opened.identity, opened.messages, opened.incarnation, opened.position)
+
+    def _check_source(self, sender: int, source: object) -> None:
+        if self._secret is None and not self._is_from(sender, source):
+            raise FrameRefused(
+                "address",
+                f"in the name of server {sender}, whose address this is not; without secret_file a frame counts only "
+                "if it comes from the configured address",
+            )
 
     def _refuse(self, refusal: FrameRefused, source: object) -> None:
         self.counters.refused[refusal.reason] += 1

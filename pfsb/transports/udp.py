@@ -1,7 +1,8 @@
 """UDP: each datagram carries one frame.
 
 A server receives on one port and sends from one *connected* socket for each peer: only on a connected socket does the
-kernel report that the peer's host has answered that no process listens there (Departure 11).
+kernel report that the peer's host has answered that no process listens there (Departure 11). Each server sends from
+its own configured address; without a secret it takes a peer's frames from that peer's configured address only.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IListeningPort,
@@ -27,7 +28,8 @@ from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import FrameIdentity
+from pfsb.transports.frames import NOT_KNOWN, FrameIdentity
+from pfsb.transports.hosts import ServerAddress
 from pfsb.transports.links import Links, TransportCounters
 from pfsb.transports.pending_calls import PendingCalls
 
@@ -53,10 +55,6 @@ class IDatagramReactor(IReactorTime, IReactorUDP, IReactorFDSet):
     """The parts of the reactor that this transport uses."""
 
 
-class UnknownHost(Exception):
-    """Raised if a server's host name has no address; the text is one line for a person."""
-
-
 class PortTaken(CannotListenError):
     """Raised if this server cannot receive at its own address, most likely because another process does."""
 
@@ -65,24 +63,6 @@ class PortTaken(CannotListenError):
             f"cannot receive UDP on {self.interface}:{self.port}: {self.socketError.strerror}"
             " (is this server running already, and is this an address of this machine?)"
         )
-
-
-@frozen
-class PeerAddress:
-    """A peer's address with its host name resolved, so that it needs no further look-up."""
-
-    family: socket.AddressFamily
-    where: tuple[Any, ...]
-    """The address as `socket.connect` takes it; host and port come first."""
-
-    @classmethod
-    def find(cls, server_id: int, host: str, port: int) -> PeerAddress:
-        """Look up the address of a host; blocks. Raises `UnknownHost`."""
-        try:
-            family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-        except (OSError, UnicodeError) as error:
-            raise UnknownHost(f'server {server_id}: the host "{host}" has no address: {error}') from error
-        return cls(family, where)
 
 
 @implementer(IReadDescriptor)
@@ -95,7 +75,9 @@ class SendingSocket:
     """
 
     _reactor: IDatagramReactor
-    _address: PeerAddress
+    _address: ServerAddress
+    _source: tuple[Any, ...] | None
+    """The address to send from, as `socket.bind` takes it; None: the kernel chooses one."""
     _refused: Callable[[], None]
     """Called when the peer's host has answered that no process listens there; the call may come inside `write`."""
     _socket: socket.socket | None = field(init=False, default=None)
@@ -123,6 +105,8 @@ class SendingSocket:
         try:
             opened.setblocking(False)
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
+            if self._source is not None:
+                opened.bind(self._source)
             opened.connect(self._address.where)
         except OSError:
             opened.close()
@@ -206,11 +190,12 @@ class UDPTransport:
     _port: IListeningPort | None = field(init=False, default=None)
     _senders: dict[int, SendingSocket] = field(init=False, factory=dict)
     _reopening: PendingCalls = field(init=False)
-    _own: PeerAddress | None = field(init=False, default=None)
+    _found: dict[int, ServerAddress] = field(init=False, factory=dict)
+    """The looked up addresses of all servers, by id."""
 
     @links.default
     def _make_links(self) -> Links:
-        return Links(self.membership, self._reactor, self.faults, self._send_frame, self._secret)
+        return Links(self.membership, self._reactor, self.faults, self._send_frame, self._secret, self._is_from)
 
     @_reopening.default
     def _make_reopening(self) -> PendingCalls:
@@ -220,16 +205,23 @@ class UDPTransport:
     def counters(self) -> TransportCounters:
         return self.links.counters
 
-    def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int) -> None:
+    def start(
+        self,
+        receiver: IFrameReceiver,
+        identity: bytes,
+        incarnation: int,
+        position: Callable[[], int],
+        passes: bytes = NOT_KNOWN,
+    ) -> None:
         """Look up the addresses of all servers, once and for all, and begin to receive.
 
         Raises `UnknownHost`, `PortTaken` (a `CannotListenError`), or ValueError if the secret cannot be used.
         """
-        self._own = self._find(self.membership.server_id)
+        self._found = {i: ServerAddress.find(i, *where) for i, where in sorted(self._addresses.items())}
         self._senders = {peer: self._sender(peer) for peer in sorted(self.membership.peers)}
-        self.links.start(receiver, identity, incarnation)
+        self.links.start(receiver, identity, incarnation, position, passes)
         try:
-            self._listen(self._own)
+            self._listen()
         except CannotListenError:
             self.links.stop()
             raise
@@ -247,14 +239,22 @@ class UDPTransport:
         port, self._port = self._port, None
         return port.stopListening() if port is not None else None
 
-    def _find(self, server_id: int) -> PeerAddress:
-        return PeerAddress.find(server_id, *self._addresses[server_id])
+    @property
+    def _own(self) -> ServerAddress:
+        return self._found[self.membership.server_id]
 
     def _sender(self, peer: int) -> SendingSocket:
-        return SendingSocket(self._reactor, self._find(peer), lambda: self.links.connection_refused(peer))
+        address = self._found[peer]
+        source = self._own.source_for(address)
+        return SendingSocket(self._reactor, address, source, lambda: self.links.connection_refused(peer))
 
-    def _listen(self, own: PeerAddress) -> None:
-        host, port = own.where[:2]
+    def _is_from(self, peer: int, source: object) -> bool:
+        """Whether the address that a datagram came from is one of that peer's configured host."""
+        host = source[0] if isinstance(source, tuple) else ""
+        return self._found[peer].is_source(host)
+
+    def _listen(self) -> None:
+        host, port = self._own.where[:2]
         protocol = ReceivingProtocol(self.links.frame_arrived, self._port_lost)
         try:
             # Twisted silently cuts off datagrams that are longer than maxPacketSize.
@@ -276,9 +276,8 @@ class UDPTransport:
             self._reopening.call(0, self._reopen)
 
     def _reopen(self) -> None:
-        assert self._own is not None
         try:
-            self._listen(self._own)
+            self._listen()
         except PortTaken as error:
             self.log.error("{error}; trying again in {seconds} s", error=error, seconds=REOPEN_SECONDS)
             self._reopening.call(REOPEN_SECONDS, self._reopen)

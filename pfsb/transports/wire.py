@@ -1,4 +1,4 @@
-"""Messages as bytes: the body of a frame (docs/internals/frames.rst).
+"""Messages as bytes: the body of a frame (docs/internals/formats.rst).
 
 A message is one msgpack array, whose first element is a small number that names the type (`MessageKind`); a body is one
 array of messages. The field `server_id` of a message is left out where it equals the sender in the frame's header. A
@@ -18,6 +18,8 @@ from typing import Any, Final, assert_never
 import msgpack
 
 from pfsb.paxos.messages import (
+    DIGEST_BYTES,
+    POINTS,
     Accept,
     Acquainted,
     Alive,
@@ -27,6 +29,7 @@ from pfsb.paxos.messages import (
     Confirmed,
     DataEntry,
     GloballyOrderedUpdate,
+    Heard,
     Message,
     Prepare,
     PrepareOK,
@@ -40,9 +43,8 @@ from pfsb.paxos.messages import (
     VCProof,
     ViewChange,
 )
-from pfsb.support.limits import IDENTITY_BYTES, NUMBER_MAX, SERVER_ID_MAX
+from pfsb.support.limits import CLIENT_ID_CHARS_MAX, IDENTITY_BYTES, NUMBER_MAX, SERVER_ID_MAX, TIME_MS_MAX
 
-CLIENT_ID_CHARS_MAX: Final = 300
 LIST_ENTRIES_MAX: Final = 10_000
 PARTS_MAX: Final = 10_000
 
@@ -78,6 +80,7 @@ class MessageKind:
     CONFIRM: Final = 15
     CONFIRMED: Final = 16
     ACQUAINTED: Final = 17
+    HEARD: Final = 18
 
 
 class Malformed(ValueError):
@@ -104,14 +107,14 @@ def join_encoded(encoded: Sequence[bytes]) -> bytes:
 def _row(message: Message) -> tuple[object, ...]:
     # The most frequent messages come first: a busy server spends its time on the first three.
     match message:
-        case Accept(_, view, seqs):
-            return (MessageKind.ACCEPT, view, seqs)
+        case Accept(_, view, seqs, digests):
+            return (MessageKind.ACCEPT, view, seqs, digests)
         case Proposal(_, view, seq, batch):
             return (MessageKind.PROPOSAL, view, seq, batch.data)
         case ClientUpdate(client_id, server_id, timestamp, made_at, payload):
             return (MessageKind.CLIENT_UPDATE, client_id, server_id, timestamp, made_at, payload)
-        case Alive(_, view, state, local_aru, has_clients):
-            return (MessageKind.ALIVE, view, _STATES[state], local_aru, has_clients)
+        case Alive(_, view, state, local_aru, has_clients, digests):
+            return (MessageKind.ALIVE, view, _STATES[state], local_aru, has_clients, digests)
         case VCProof(_, installed):
             return (MessageKind.VC_PROOF, installed)
         case ViewChange(_, attempted):
@@ -130,6 +133,8 @@ def _row(message: Message) -> tuple[object, ...]:
             return (MessageKind.STRANGER, identity)
         case Acquainted(_, identity):
             return (MessageKind.ACQUAINTED, identity)
+        case Heard(_, identity):
+            return (MessageKind.HEARD, identity)
         case ReadRequest(_, number):
             return (MessageKind.READ_REQUEST, number)
         case ReadIndex(_, number, seq):
@@ -172,8 +177,12 @@ def decode(sender: int, row: object) -> Message:
     if type(row) is not tuple or not row or type(row[0]) is not int:
         raise Malformed(f"a message must be an array that starts with its type, not {reprlib.repr(row)}")
     match row:
-        case (MessageKind.ACCEPT, view, seqs):
-            return Accept(sender, _number("view", view), _seqs(seqs))
+        case (MessageKind.ACCEPT, view, seqs, digests):
+            if type(digests) is not bytes or type(seqs) is not tuple or len(digests) != len(seqs) * DIGEST_BYTES:
+                raise Malformed(
+                    f"digests must be {DIGEST_BYTES} bytes for each of the seqs, not {reprlib.repr((seqs, digests))}"
+                )
+            return Accept(sender, _number("view", view), _seqs(seqs), digests)
         case (MessageKind.PROPOSAL, view, seq, data):
             return Proposal(sender, _number("view", view, least=1), _seq(seq), _batch(data))
         case (MessageKind.CLIENT_UPDATE, client_id, server_id, timestamp, made_at, payload):
@@ -184,9 +193,15 @@ def decode(sender: int, row: object) -> Message:
                 _number("made_at", made_at),
                 _bytes("payload", payload),
             )
-        case (MessageKind.ALIVE, view, state, local_aru, has_clients):
-            aru = _number("local_aru", local_aru)
-            return Alive(sender, _number("view", view), _state(state), aru, _flag("has_clients", has_clients))
+        case (MessageKind.ALIVE, view, state, local_aru, has_clients, digests):
+            return Alive(
+                sender,
+                _number("view", view),
+                _state(state),
+                _number("local_aru", local_aru),
+                _flag("has_clients", has_clients),
+                _digests(digests),
+            )
         case (MessageKind.VC_PROOF, installed):
             return VCProof(sender, _number("installed", installed))
         case (MessageKind.VIEW_CHANGE, attempted):
@@ -206,6 +221,8 @@ def decode(sender: int, row: object) -> Message:
             return Stranger(sender, _identity(identity))
         case (MessageKind.ACQUAINTED, identity):
             return Acquainted(sender, _identity(identity))
+        case (MessageKind.HEARD, identity):
+            return Heard(sender, _identity(identity))
         case (MessageKind.READ_REQUEST, number):
             return ReadRequest(sender, _number("number", number))
         case (MessageKind.READ_INDEX, number, seq):
@@ -231,7 +248,7 @@ def content_of(data: bytes) -> tuple[int, tuple[Any, ...]] | None:
     if type(content) is not tuple or len(content) != 2:
         return None
     time_ms, rows = content
-    if not _integers((time_ms,)) or type(rows) is not tuple:
+    if not _integers((time_ms,), most=TIME_MS_MAX) or type(rows) is not tuple:
         return None
     if rows and not _are_updates(rows):
         return None
@@ -376,6 +393,12 @@ def _client_id(value: object) -> str:
 
 def _state(value: object) -> State:
     return _STATES_BY_NUMBER[_number("state", value, most=len(_STATES) - 1)]
+
+
+def _digests(value: object) -> bytes:
+    if type(value) is not bytes or len(value) != DIGEST_BYTES * len(POINTS):
+        raise Malformed(f"digests must be {DIGEST_BYTES * len(POINTS)} bytes, not {reprlib.repr(value)}")
+    return value
 
 
 def _identity(value: object) -> bytes:

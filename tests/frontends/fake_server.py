@@ -31,12 +31,27 @@ from pfsb.applications.key_value import KeyValue
 from pfsb.applications.lock import Lock
 from pfsb.config.config import Config, Limits, ServerConfig
 from pfsb.sessions.cluster_settings import ClusterSettings
+from pfsb.sessions.ordered_settings import Abilities, OrderedSettings
 from pfsb.transports.faults import LinkFaults
 
 
 def fake_config(limits: Limits | None = None, faults: bool = True) -> Config:
     servers = {i: ServerConfig(i, ("127.0.0.1", 7400 + i), f"tcp:{9400 + i}:interface=127.0.0.1") for i in range(4)}
     return Config("four.yaml", "four", servers, f=1, limits=limits or Limits(), faults=faults)
+
+
+VALUES = ClusterSettings((0, 1, 2, 3), (("chat", 1), ("kv", 1), ("lock", 1)), bytes(range(8)))
+
+
+def fake_catalogue() -> Catalogue:
+    """Chat, kv and lock, and the settings, whose changes switch the applications as the state machine does."""
+    catalogue = Catalogue([Chat(), KeyValue(), Lock()])
+    settings = OrderedSettings(VALUES)
+    for server_id in VALUES.members:
+        settings.announce(server_id, Abilities.of(catalogue.installed.versions).encode())
+    catalogue.include(settings)
+    settings.on_change = lambda values: catalogue.switch(catalogue.installed.make(*app) for app in values.apps)
+    return catalogue
 
 
 @implementer(IContext)
@@ -66,7 +81,7 @@ class FakeSession:
 class FakeCluster:
     """The state that all servers of a fake cluster share: applications, sessions, and the revision."""
 
-    catalogue: Catalogue = field(factory=lambda: Catalogue([Chat(), KeyValue(), Lock()]))
+    catalogue: Catalogue = field(factory=fake_catalogue)
     revision: int = 0
     sessions: dict[str, FakeSession] = field(factory=dict)
     waiting: dict[Ticket, Answer] = field(factory=dict)
@@ -319,6 +334,7 @@ class FakeServer:
         self.faults = LinkFaults(Clock(), Random(1))
         self.skip: set[int] = set()
         self._leader = leader
+        self.differs_from: list[int] = []
 
     @property
     def session_window(self) -> int:

@@ -52,7 +52,7 @@ class ScenarioTestCase(SynchronousTestCase):
         self.cluster.network.observers.append(self._note)
         if start:
             self.until_led_by(0)
-            self.cluster.run(0.1)
+            self.cluster.run(0.3)  # servers that meet for the first time may have missed the first PREPARE
         return self.cluster
 
     def _note(self, sender: int, receiver: int | None, messages: Any) -> None:

@@ -213,8 +213,7 @@ class StorageIdentity(ScenarioTestCase):
         cluster.submit(1, "a", 1)
         self.until_executed(["a"])
         cluster.crash(2)
-        disk = cluster.disk(2)
-        disk.identity, disk.contents, disk.incarnation = b"", type(disk.contents)(), 0
+        cluster.lose_disk(2)
         cluster.expected_failures = (StorageWasReplaced,)
         cluster.restart(2)
         self.sent.clear()

@@ -38,6 +38,17 @@ class ElectionScenarios(ScenarioTestCase):
         cluster.submit(2, "a", 1)
         self.until_executed(["a"], 1, 2)
 
+    def test_servers_that_start_together_keep_the_first_view(self) -> None:
+        """Departure 11: a refused frame is evidence only against a server that was heard before: others start late."""
+        for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
+            cluster = self.begin(start=False)
+            cluster.network.refusals = True
+            for server_id in order:
+                cluster.restart(server_id)
+                cluster.run(0.07)
+            self.until_led_by(0, seconds=3.0)
+            self.assertEqual([self.view(i) for i in cluster.ids], [1, 1, 1])
+
     def test_03_every_prepare_overtaken_by_vc_proof(self) -> None:
         """G7: a server that has installed the view already answers its PREPARE all the same."""
         cluster = self.begin(start=False)
@@ -127,6 +138,17 @@ class OrderingScenarios(ScenarioTestCase):
         cluster.run(3)
         self.assertEqual(self.proposed(view=2), {1: [], 2: ["b"]})
         self.assertEqual(cluster.answers["b", 1], 2)
+
+    def test_number_that_every_server_skips_becomes_a_hole_that_is_filled(self) -> None:
+        """FAULT SKIP: each server is told to leave number 1 out; the next leader finds the hole below number 2."""
+        cluster = self.begin()
+        for server_id in cluster.ids:
+            cluster.replica(server_id).proposals.skipped.add(1)
+        cluster.submit(1, "a", 1)
+        self.until_executed(["a"])
+        self.assertGreater(self.view(0), 1)
+        cluster.submit(2, "b", 1)
+        self.until_executed(["a", "b"])
 
     def _leave_a_hole(self, origin_of_b: int) -> SimulatedCluster:
         """Server 1 holds b at 2 and nothing at 1; server 0, who led, is gone; nothing is ordered."""

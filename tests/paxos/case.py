@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,6 +15,7 @@ from zope.interface import implementer
 from pfsb.paxos import invariants
 from pfsb.paxos.interfaces import IStableStorage, IStateMachine, ITransport
 from pfsb.paxos.messages import (
+    Accept,
     Acquainted,
     Alive,
     Batch,
@@ -47,6 +48,9 @@ SMALL = Settings(
 """Times as in production, sizes that a test can fill."""
 
 
+UNPROPOSED = Batch(b"a batch that no leader has proposed")
+
+
 def identity_of(server_id: int) -> bytes:
     return bytes([server_id]) * 8
 
@@ -57,6 +61,7 @@ class FakeStorage:
     """A disk that finishes a sync when it is told to."""
 
     found: Recovered
+    position: int = 0
     records: list[Record] = field(factory=list)
     """Records that were appended, in order; a test takes out the ones that it has looked at."""
     waiting: list[Callable[[], None]] = field(factory=list)
@@ -115,7 +120,9 @@ class FakeTransport:
     sent: list[Sent] = field(factory=list)
     running: bool = False
 
-    def start(self, receiver: Any, identity: bytes, incarnation: int) -> None:
+    def start(
+        self, receiver: Any, identity: bytes, incarnation: int, position: Callable[[], int], passes: bytes
+    ) -> None:
         self.running = True
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
@@ -125,6 +132,10 @@ class FakeTransport:
         self.running = False
 
 
+INVALID_PAYLOAD = b"not valid"
+"""The payload that the state machine of these tests does not take."""
+
+
 @implementer(IStateMachine)
 @define(eq=False)
 class RecordingStateMachine:
@@ -132,9 +143,14 @@ class RecordingStateMachine:
 
     executed: list[tuple[int, int, list[ClientUpdate]]] = field(factory=list)
     expired: list[ClientUpdate] = field(factory=list)
+    outcomes: bytes = b""
 
-    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+    def is_valid(self, update: ClientUpdate) -> bool:
+        return update.payload != INVALID_PAYLOAD
+
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
         self.executed.append((seq, time_ms, list(updates)))
+        return self.outcomes
 
     def too_old(self, update: ClientUpdate) -> None:
         self.expired.append(update)
@@ -226,7 +242,7 @@ class ReplicaTestCase(SynchronousTestCase):
         """One frame arrives. Its sender is the first message's, unless the test says otherwise."""
         origin = messages[0].server_id if sender is None else sender
         self._discarded_before = dict(self.replica.discarded)
-        self.replica.receive(origin, identity_of(origin), messages)
+        self.replica.receive(origin, identity_of(origin), [self.named(message) for message in messages])
         self._after_event()
 
     def introduce(self, *updates: ClientUpdate) -> None:
@@ -264,6 +280,19 @@ class ReplicaTestCase(SynchronousTestCase):
     def _after_event(self) -> None:
         if not self.hold_syncs:
             self.storage.finish_all()
+
+    def named(self, message: Any) -> Any:
+        """A message; an ACCEPT without digests gets those of the batches that the replica holds in its slots now."""
+        if not isinstance(message, Accept) or message.digests:
+            return message
+        return evolve(message, digests=b"".join(self.batch_held_at(seq).digest for seq in message.seqs))
+
+    def batch_held_at(self, seq: int) -> Batch:
+        """The batch that the replica holds in a slot; if it holds none, a batch that no leader has proposed."""
+        slot = self.data.ordering.global_history.get(seq)
+        if slot is not None and slot.ordered is not None:
+            return slot.ordered
+        return UNPROPOSED if slot is None or slot.proposal is None else slot.proposal.batch
 
     # ------------------------------------------------------------------ how a replica gets where the test begins
 
@@ -316,8 +345,9 @@ class ReplicaTestCase(SynchronousTestCase):
 
     def assertSent(self, message: Message, to: int | None = None) -> None:
         """A message has left, to that destination (None: to all others), and no assertion has looked at it yet."""
+        expected = self.named(message)
         for sent in self.transport.sent:
-            if not sent.looked_at and sent.message == message and sent.to == to:
+            if not sent.looked_at and sent.message == expected and sent.to == to:
                 sent.looked_at = True
                 return
         self.fail(f"not sent: {message} to {to}; sent and not looked at: {self._not_looked_at()}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pfsb.paxos.messages import (
     Accept,
     Alive,
@@ -50,8 +52,9 @@ def proposal(server_id: int, view: int, seq: int, *updates: ClientUpdate, time_m
     return Proposal(server_id, view, seq, batch(*updates, time_ms=time_ms))
 
 
-def accept(server_id: int, view: int, *seqs: int) -> Accept:
-    return Accept(server_id, view, seqs)
+def accept(server_id: int, view: int, *seqs: int, of: Sequence[Batch] = ()) -> Accept:
+    """Votes for the batches `of`; without them a `ReplicaTestCase` names the batches that the replica holds."""
+    return Accept(server_id, view, seqs, b"".join(batch.digest for batch in of))
 
 
 def ordered(server_id: int, seq: int, *updates: ClientUpdate, time_ms: int = 0) -> GloballyOrderedUpdate:

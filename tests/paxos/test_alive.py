@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfsb.paxos.messages import Alive, State, ViewChange
+from pfsb.paxos.messages import Acquainted, Alive, State, ViewChange
 from tests.paxos.case import ReplicaTestCase
 from tests.paxos.messages import (
     accept,
@@ -73,11 +73,11 @@ class AliveTests(ReplicaTestCase):
         self.storage.finish_all()
         self.transport.sent.clear()
 
-    def test_arus_heard_only_grow(self) -> None:
-        """ALIVE messages overtake each other."""
+    def test_last_aru_that_is_heard_counts(self) -> None:
+        """Departure 37: a wrong one, too high, counts until the next ALIVE and no longer."""
         self.receive(alive(3, 1, local_aru=5))
         self.receive(alive(3, 1, local_aru=4))
-        self.assertEqual(self.replica.peers.by_id[3].local_aru, 5)
+        self.assertEqual(self.replica.peers.by_id[3].local_aru, 4)
 
 
 class RefusalTests(ReplicaTestCase):
@@ -110,11 +110,21 @@ class RefusalTests(ReplicaTestCase):
 
     def test_leader_of_a_preinstalled_view_that_is_dead_is_passed_over(self) -> None:
         """Departure 11: the refusal of a leader whose view was just preinstalled counts, too."""
+        self.receive(alive(3, 0, State.LEADER_ELECTION))
         self.refused(3)
         self.receive(view_change(1, 3))
         self.receive(view_change(4, 3))
         self.advance(0.03)
         self.assertEqual(self.take(ViewChange), [view_change(2, 3), view_change(2, 4)])
+        self.take(Acquainted)
+
+    def test_refusal_of_a_peer_that_was_never_heard_means_nothing(self) -> None:
+        """When all servers are started together, the first ones find the others not started yet, and wait for them."""
+        self.refused(3)
+        self.receive(view_change(1, 3))
+        self.receive(view_change(4, 3))
+        self.advance(0.03)
+        self.assertEqual(self.take(ViewChange), [view_change(2, 3)])
 
     def test_peer_that_has_spoken_since_is_not_gone(self) -> None:
         """A peer that refused a frame and spoke later was restarted."""

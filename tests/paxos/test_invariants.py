@@ -66,7 +66,7 @@ class InvariantTests(SynchronousTestCase):
 
     def test_2_each_slot_is_executed_once(self) -> None:
         """The digest chain counts executions."""
-        self.follower.ordered_queue.digests.extend(b"once more")
+        self.follower.ordered_queue.digests.extend(b"once more", b"")
         self.violates(2, self.follower)
 
     def test_2_what_is_ordered_does_not_wait(self) -> None:

@@ -145,14 +145,24 @@ class DigestTests(QueueTestCase):
         self.assertNotEqual(digests.at(2), one)
         self.assertEqual(digests.head, digests.at(2))
 
+    def test_digest_tells_executions_apart(self) -> None:
+        """Departure 40: equal batches that came to other outcomes give another digest."""
+        alike, unlike = DigestChain(10), DigestChain(10)
+        self.machine.outcomes = b"as everywhere"
+        self.learn(1, ALICE)
+        alike.extend(batch(ALICE).digest, b"as everywhere")
+        unlike.extend(batch(ALICE).digest, b"otherwise")
+        head = self.replica.ordered_queue.digests.head
+        self.assertEqual((head == alike.head, head == unlike.head), (True, False))
+
 
 class DigestChainTests(SynchronousTestCase):
     def test_digest_depends_on_all_that_came_before(self) -> None:
         """A chain: the same last batch after another first one gives another digest."""
         one, other = DigestChain(10), DigestChain(10)
         for chain, first in ((one, b"a"), (other, b"b")):
-            chain.extend(first)
-            chain.extend(b"same")
+            chain.extend(first, b"")
+            chain.extend(b"same", b"")
         self.assertNotEqual(one.head, other.head)
 
     def test_old_and_future_digests_are_not_known(self) -> None:
@@ -160,6 +170,6 @@ class DigestChainTests(SynchronousTestCase):
         chain = DigestChain(3)
         heads = [chain.head]
         for _ in range(5):
-            chain.extend(b"x")
+            chain.extend(b"x", b"")
             heads.append(chain.head)
         self.assertEqual([chain.at(seq) for seq in range(7)], [None, None, None, *heads[3:], None])

@@ -64,8 +64,14 @@ class PrepareTests(ReplicaTestCase):
     def test_repeated_prepare_gets_the_same_promise(self) -> None:
         """Section 5.9: receiver-driven; between building and sending nothing older can have been accepted (G7)."""
         self.receive(prepare(1, 1))
+        self.advance(self.settings.resend_seconds)
         self.receive(prepare(1, 1))
         self.assertEqual(self.take(PrepareOK), [PrepareOK(2, 1, (), edition=1)] * 2)
+
+    def test_copies_of_a_prepare_are_not_each_answered(self) -> None:
+        """Departure 37: a promise may be a thousand times as large as the PREPARE that asks for it."""
+        self.receive(*[prepare(1, 1)] * 100)
+        self.assertEqual(len(self.take(PrepareOK)), 1)
 
     def test_prepare_that_a_proof_has_overtaken_is_answered(self) -> None:
         """Scenario 3, G7: the view was installed by VC_PROOF, and still needs this promise."""

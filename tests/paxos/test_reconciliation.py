@@ -312,7 +312,8 @@ class ForgettingTests(ReplicaTestCase):
     def told(self, *arus: int) -> int:
         """The slot up to which the storage may forget, when the other servers have told these values of Local_Aru."""
         for server_id, aru in zip(self.replica.membership.others, arus, strict=True):
-            self.receive(alive(server_id, 1, local_aru=aru))
+            state = State.REG_LEADER if server_id == 1 else State.REG_NONLEADER
+            self.receive(alive(server_id, 1, state, local_aru=aru))
         self.advance(0.2)
         return self.storage.forgotten
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from attrs import evolve
+
 from pfsb.paxos.messages import Batch, PrepareOK, State
 from pfsb.paxos.records import Accepted, Recovered
 from tests.paxos.case import ReplicaTestCase, identity_of
@@ -62,7 +64,8 @@ class RecoveryTests(RecoveryTestCase):
         """Recovered values are durable, so ALIVE may tell them."""
         self.ignore_periodic = False
         self.recover(7, batch(ALICE))
-        self.assertSent(alive(2, 7, State.LEADER_ELECTION, local_aru=1, has_clients=False))
+        told = alive(2, 7, State.LEADER_ELECTION, local_aru=1, has_clients=False)
+        self.assertSent(evolve(told, digests=self.replica.divergence.own_digests(1)))
         self.assertSent(vc_proof(2, 7))
 
     def test_promise_survives(self) -> None:

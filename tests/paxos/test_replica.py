@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfsb.paxos.messages import PrepareOK, State, Stranger
+from pfsb.paxos.messages import Acquainted, Heard, PrepareOK, State, Stranger, ViewChange
 from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from tests.paxos.case import ReplicaTestCase, identity_of
@@ -22,16 +22,54 @@ class IdentityTests(ReplicaTestCase):
         """A server that has counted a promise must know the storage that made it, after a crash as well."""
         del self.replica.membership.identities[1]
         self.hold_syncs = True
-        self.receive(prepare(1, 1))
+        self.receive(Heard(1, identity_of(2)), prepare(1, 1))
         self.assertIn(PeerRecord(1, identity_of(1)), self.storage.records)
         self.assertNotSent(PrepareOK)
+        self.assertNotSent(Acquainted)
         self.storage.finish_all()
+        self.assertSent(Acquainted(2, identity_of(1)), to=1)
         self.take(PrepareOK)
+
+    def test_frame_that_may_be_forged_binds_no_id(self) -> None:
+        """Before a server was ever started, a forged frame in its name would have locked it out for good."""
+        del self.replica.membership.identities[3]
+        before = str(self.data)
+        for _ in range(20):
+            self.replica.receive(3, NEW, [vc_proof(3, 7), alive(3, 7), Heard(3, b"anything")])
+        self._after_event()
+        self.assertEqual(self.take(Heard), [Heard(2, NEW)])
+        self.assertEqual((str(self.data), self.storage.records), (before, []))
+        self.assertNotIn(3, self.replica.membership.identities)
+        self.receive(Heard(3, identity_of(2)))
+        self.assertEqual(self.replica.membership.identities[3], identity_of(3))
+        self.take(Acquainted)
+
+    def test_frame_that_is_not_handled_is_answered_again_after_a_while(self) -> None:
+        """The answer may be lost."""
+        del self.replica.membership.identities[3]
+        self.receive(vc_proof(3, 7))
+        self.advance(self.settings.alive_seconds)
+        self.receive(vc_proof(3, 7))
+        self.assertEqual(self.take(Heard), [Heard(2, identity_of(3))] * 2)
+        self.take(ViewChange)
 
     def test_known_identity_is_not_written_again(self) -> None:
         """An idle cluster writes nothing."""
         self.receive(view_change(3, 1))
         self.assertEqual(self.take_records(PeerRecord), [])
+
+    def test_highest_log_position_of_a_peer_is_kept(self) -> None:
+        """Frames may come late: only a higher incarnation or position is news."""
+        peer = self.replica.peers.by_id[3]
+        for incarnation, position, known in ((1, 7, (1, 7)), (1, 6, (1, 7)), (2, 9, (2, 9)), (1, 8, (2, 9))):
+            self.replica.receive(3, identity_of(3), [], incarnation, position)
+            self.assertEqual((peer.incarnation, peer.position), known)
+
+    def test_log_position_of_another_storage_is_not_kept(self) -> None:
+        """The position belongs to the storage that this server knows under the id."""
+        self.replica.receive(3, NEW, [], 9, 99)
+        self.assertEqual(self.replica.peers.by_id[3].position, 0)
+        self.assertSent(Stranger(2, NEW), to=3)
 
     def test_server_with_another_storage_is_ignored_and_told(self) -> None:
         """G20: it would vote without its promises."""
@@ -47,10 +85,18 @@ class IdentityTests(ReplicaTestCase):
 
     def test_server_that_is_told_stops_with_one_clear_line(self) -> None:
         """Departure 12: the server stops, and its operator must bring the old data directory back."""
-        self.receive(Stranger(3, identity_of(2)))
+        for server_id in (3, 5, 1):
+            self.assertFalse(self.replica.turn.stopped)
+            self.receive(Stranger(server_id, identity_of(2)))
         error = self.expected_failure(StorageWasReplaced)
-        self.assertIn("server 2 was here before with another storage, says server 3", str(error))
+        self.assertIn("server 2 was here before with another storage, says server 1 and 3 and 5", str(error))
         self.assertTrue(self.replica.turn.stopped)
+
+    def test_servers_that_leave_a_majority_stop_nobody(self) -> None:
+        """Two of five may be wrong about this server's storage, and three go on without them."""
+        for server_id in (3, 5, 3, 5):
+            self.receive(Stranger(server_id, identity_of(2)))
+        self.assertFalse(self.replica.turn.stopped)
 
     def test_message_for_an_earlier_storage_is_not_for_me(self) -> None:
         """A STRANGER for another storage was under way when the old directory was put back."""

@@ -66,7 +66,7 @@ class LeaderTests(ReplicaTestCase):
         self.propose(1)
         self.advance(0.21)
         self.assertEqual([(p.view, p.seq) for p in self.take(Proposal)], [(2, 1)] * 2)
-        self.assertEqual(self.take(Accept), [accept(2, 2, 1)] * 2)
+        self.assertEqual(self.take(Accept), [self.named(accept(2, 2, 1))] * 2)
         self.receive(accept(1, 2, 1))
         self.receive(accept(3, 2, 1))
         self.advance(0.2)
@@ -90,7 +90,7 @@ class LeaderTests(ReplicaTestCase):
             self.receive(accept(voter, 2, 2))
         self.advance(0.15)
         self.assertEqual([p.seq for p in self.take(Proposal)], [1, 3])
-        self.assertEqual(self.take(Accept), [accept(2, 2, 1, 3)])
+        self.assertEqual(self.take(Accept), [self.named(accept(2, 2, 1, 3))])
 
     def test_young_proposal_is_given_time(self) -> None:
         """A proposal that was just sent is not repeated: the answers may be on their way."""

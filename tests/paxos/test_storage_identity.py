@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfsb.paxos.messages import Acquainted, Alive, Prepare, PrepareOK, State, ViewChange
+from pfsb.paxos.messages import Acquainted, Alive, Heard, Prepare, PrepareOK, State, ViewChange
 from pfsb.paxos.records import PeerRecord
 from tests.paxos.case import ReplicaTestCase, identity_of
 from tests.paxos.messages import alive, client_update, ordered, prepare, vc_proof, view_change
@@ -85,11 +85,18 @@ class AcquaintanceTests(ReplicaTestCase):
         """Else a crash would forget it, and a third storage could come with the same id."""
         del self.replica.membership.identities[3]
         self.hold_syncs = True
-        self.receive(alive(3, 0, State.LEADER_ELECTION, 0))
+        self.receive(Heard(3, identity_of(2)), alive(3, 0, State.LEADER_ELECTION, 0))
         self.assertIn(PeerRecord(3, identity_of(3)), self.storage.records)
         self.assertNotSent(Acquainted)
         self.storage.finish_all()
+        self.assertEqual(set(self.take(Acquainted)), {Acquainted(2, identity_of(3))})
+
+    def test_server_that_hears_this_one_is_shown_that_it_is_heard(self) -> None:
+        """A server that crashed at the first contact asks again, while this server knows its storage already."""
+        self.receive(Heard(3, identity_of(2)))
         self.assertSent(Acquainted(2, identity_of(3)), to=3)
+        self.receive(Heard(3, OTHER))
+        self.assertNotSent(Acquainted)
 
     def test_server_that_has_installed_a_view_is_told_nothing(self) -> None:
         """A server that has installed a view was admitted before, and its ALIVEs are many."""

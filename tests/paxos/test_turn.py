@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.membership import Membership
-from pfsb.paxos.messages import Alive, Message, State, VCProof
+from pfsb.paxos.messages import Acquainted, Alive, Heard, Message, State, VCProof
 from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.peers import Peers
 from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Recovered, ViewRecord
@@ -380,8 +380,8 @@ class ReplicaGateTests(ReplicaTestCase):
         self.receive(vc_proof(1, 1))
         self.storage.records.clear()
         self.hold_syncs = True
-        self.receive(accept(1, 1, 1), sender=1)
-        self.receive(accept(3, 1, 1))
+        self.receive(accept(1, 1, 1, of=[batch(client_update())]))
+        self.receive(accept(3, 1, 1, of=[batch(client_update())]))
         self.receive(proposal(1, 1, 1, client_update()))
         self.assertExecuted([client_update()])
         self.assertNothingSent()
@@ -393,5 +393,6 @@ class ReplicaGateTests(ReplicaTestCase):
     def test_first_frame_of_a_peer_is_a_record_of_its_own(self) -> None:
         """Departure 12: the identity of a storage must be known after a crash as well."""
         del self.replica.membership.identities[3]
-        self.receive(vc_proof(3, 0))
+        self.receive(Heard(3, identity_of(2)))
         self.assertEqual(self.take_records(PeerRecord), [PeerRecord(3, identity_of(3))])
+        self.take(Acquainted)

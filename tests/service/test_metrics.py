@@ -17,6 +17,12 @@ FAMILIES = """\
 # TYPE pfsb_turns_total counter
 # HELP pfsb_discards_total Messages discarded, by line of figure 4.
 # TYPE pfsb_discards_total counter
+# HELP pfsb_contradictions_total Votes and proposals for another batch than is held: a fault.
+# TYPE pfsb_contradictions_total counter
+# HELP pfsb_differing_servers Servers whose digest is another.
+# TYPE pfsb_differing_servers gauge
+# HELP pfsb_diverged 1 while changes are refused: no majority agrees.
+# TYPE pfsb_diverged gauge
 # HELP pfsb_proposals_total Proposals made as leader, no-ops included.
 # TYPE pfsb_proposals_total counter
 # HELP pfsb_proposal_size_bytes Encoded size of a proposal's batch.

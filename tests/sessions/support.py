@@ -118,7 +118,10 @@ class Observer:
     """The results of each bundle, in the order of execution."""
     expired_updates: list[ClientUpdate] = field(factory=list)
     completions: list[tuple[str, int, Result]] = field(factory=list)
+    completed_epochs: list[int] = field(factory=list)
+    """The epoch of each of the `completions`."""
     ends: list[tuple[str, int, str]] = field(factory=list)
+    asked: int = 0
     grown: list[str] = field(factory=list)
 
     def executed(self, update: ClientUpdate, position: int, results: Sequence[Any]) -> None:
@@ -127,8 +130,12 @@ class Observer:
     def too_old(self, update: ClientUpdate) -> None:
         self.expired_updates.append(update)
 
-    def completed(self, client_id: str, number: int, result: Result) -> None:
+    def completed(self, client_id: str, epoch: int, number: int, result: Result) -> None:
         self.completions.append((client_id, number, result))
+        self.completed_epochs.append(epoch)
+
+    def asked_for(self) -> None:
+        self.asked += 1
 
     def session_ended(self, client_id: str, epoch: int, refusal: Refused) -> None:
         self.ends.append((client_id, epoch, refusal.code))
@@ -157,12 +164,14 @@ class Driver:
         self.seq = 0
         self.time_ms = 1_000
         self._updates = count(1)
+        self.outcomes = b""
+        """The outcomes of the last slot, as the digest of the history gets them."""
 
     def execute(self, *updates: ClientUpdate) -> list[Sequence[Any]]:
         """Executes one slot. Returns the results that the observer was told, a list for each bundle of this server."""
         self.observer.results.clear()
         self.seq += 1
-        self.machine.execute(self.seq, self.time_ms, updates)
+        self.outcomes = self.machine.execute(self.seq, self.time_ms, updates)
         return list(self.observer.results)
 
     def update(self, *bundles: Bundle, server_id: int = 0) -> ClientUpdate:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgpack
 from twisted.trial.unittest import SynchronousTestCase
 
+from pfsb.paxos.data_structures import ServerData
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from tests.sessions.support import encoded
@@ -21,14 +25,14 @@ class EncodingTests(SynchronousTestCase):
 
     def test_large_epochs_numbers_and_many_entries_survive(self) -> None:
         """Numbers and epochs have 64 bits; a bundle may hold more entries than a short array header can count."""
-        entries = tuple((2**63 - 100 + i, ("INCR", "n", -(2**63))) for i in range(70_000 // 16))
+        entries = tuple((2**63 - 5_000 + i, ("INCR", "n", -(2**63))) for i in range(70_000 // 16))
         one = Bundle("alice", 2**62, False, entries)
         self.assertEqual(bundle.decode(encoded(one)), [one])
 
     def test_update_holds_any_number_of_bundles(self) -> None:
         """An array header has one of three lengths: for up to 15 bundles, for up to 65,535, and for more."""
-        for count in (0, 1, 15, 16, 65_536):
-            bundles = [Bundle(f"~0.1.{i}", 0, True, ()) for i in range(count)]
+        for count in (1, 15, 16, 65_536):
+            bundles = [Bundle(f"~0.1.{i}", 0, True, ((1, ("SAY", "hi")),)) for i in range(count)]
             self.assertEqual(bundle.decode(encoded(*bundles)), bundles)
 
     def test_entries_that_are_encoded_together_are_those_that_are_joined(self) -> None:
@@ -46,7 +50,119 @@ class EncodingTests(SynchronousTestCase):
 
 class ClientIdTests(SynchronousTestCase):
     def test_anonymous_session_has_an_id_of_its_own(self) -> None:
-        """Server, incarnation and connection together make an id that is never used again."""
-        ids = {bundle.anonymous(s, i, c) for s in (1, 11) for i in (1, 11) for c in (1, 11)}
-        self.assertEqual(len(ids), 8)
+        """Server, storage, incarnation and connection together make an id that is never used again."""
+        servers = [
+            ServerData(s, incarnation=i, storage_identity=d) for s in (1, 11) for i in (1, 11) for d in (b"a", b"b")
+        ]
+        ids = {bundle.anonymous(server.incarnation_name, c) for server in servers for c in (1, 11)}
+        self.assertEqual(len(ids), 16)
         self.assertEqual({each[0] for each in ids}, {bundle.ANONYMOUS})
+
+
+PUT = (1, ("PUT", "colour", "blue"))
+LOCK = (2, ("LOCK", "door", -1))
+
+
+def payload(*bundles: Any) -> bytes:
+    """The msgpack of these values, whether they are bundles or not."""
+    packed: bytes = msgpack.packb(bundles)
+    return packed
+
+
+class ValidityTests(SynchronousTestCase):
+    """Departure 37: whether a payload has the shape of bundles decides whether its update may be ordered."""
+
+    def accepted(self, *bundles: Any) -> bool:
+        """Whether the bundles are valid, each by itself and after a valid one: two ways through the check."""
+        alone = bundle.decode(payload(*bundles)) is not None
+        followed = bundle.decode(payload(("alice", 1, False, (PUT, LOCK)), *bundles)) is not None
+        self.assertEqual(alone, followed, bundles)
+        return alone
+
+    def test_payload_that_is_not_one_array_of_bundles_is_invalid(self) -> None:
+        """The update of 44 bytes that killed a cluster had no bundle for its payload."""
+        for wrong in (
+            b"",
+            b"\xc1",
+            b"\x90",
+            b"\xc0",
+            b"\x80",
+            b"\xa1x",
+            b"\x01",
+            b"\x93\x01",
+            b"\x91" * 2_000 + b"\x90",
+        ):
+            self.assertIsNone(bundle.decode(wrong), wrong)
+        self.assertIsNone(bundle.decode(payload(("alice", 1, False, (PUT,))) + b"\x00"))
+
+    def test_bundle_with_a_field_of_another_type_or_range_is_invalid(self) -> None:
+        """A field that execution would stumble over, or that another language would read as another value."""
+        for wrong in (
+            ("alice", 1, False),
+            ("alice", 1, False, (PUT,), 0),
+            (7, 1, False, (PUT,)),
+            (b"alice", 1, False, (PUT,)),
+            ("", 1, False, (PUT,)),
+            ("a" * 301, 1, False, (PUT,)),
+            ("alice", -1, False, (PUT,)),
+            ("alice", 2**63, False, (PUT,)),
+            ("alice", True, False, (PUT,)),
+            ("alice", 1.0, False, (PUT,)),
+            ("alice", float("nan"), False, (PUT,)),
+            ("alice", msgpack.Timestamp(1), False, (PUT,)),
+            ("alice", 1, 0, (PUT,)),
+            ("alice", 1, None, (PUT,)),
+            ("alice", 1, False, ()),
+            ("alice", 1, False, "PUT"),
+            ("alice", 1, False, {"PUT": 1}),
+            "alic",
+            ("alice", 1, False, msgpack.ExtType(5, b"")),
+        ):
+            self.assertFalse(self.accepted(wrong), wrong)
+        self.assertTrue(self.accepted(("a" * 300, 2**63 - 1, True, (PUT,))))
+
+    def test_entry_with_another_shape_is_invalid(self) -> None:
+        """An entry is a number and a command: a verb, then texts and integers of 64 bits."""
+        for wrong in (
+            (),
+            (1,),
+            ("PUT", "colour"),
+            (1, ("PUT", "colour"), 1),
+            (-1, ("PUT", "colour")),
+            (2**63, ("PUT", "colour")),
+            (True, ("PUT", "colour")),
+            ("1", ("PUT", "colour")),
+            (1, ()),
+            (1, "PUT"),
+            (1, (1, "PUT")),
+            (1, (b"PUT", "colour")),
+            (1, ("PUT", None)),
+            (1, ("PUT", True)),
+            (1, ("PUT", 1.5)),
+            (1, (b"PUT", "blue")),
+            (1, ("PUT", ("blue",))),
+            (1, ("PUT", {"blue": 1})),
+            (1, ("PUT", 2**63)),
+            (1, ("PUT", msgpack.Timestamp(1))),
+            7,
+        ):
+            for entries in ((wrong,), (PUT, wrong), (wrong, LOCK)):
+                self.assertFalse(self.accepted(("alice", 1, False, entries)), entries)
+        for right in ((0, ("GET",)), (2**63 - 1, ("PUT", "", -(2**63), 2**63 - 1))):
+            self.assertTrue(self.accepted(("alice", 1, False, (right,))), right)
+
+    def test_text_with_half_a_surrogate_pair_is_invalid(self) -> None:
+        """A text must be UTF-8, or no answer with it could be sent to a client."""
+        right = payload(("alice", 1, False, ((1, ("SAY", "x\u00e9y")),)))
+        self.assertIsNotNone(bundle.decode(right))
+        self.assertIsNone(bundle.decode(right.replace("\u00e9".encode(), b"\xed\xa0")))
+
+    def test_missing_memory_is_not_taken_for_an_invalid_payload(self) -> None:
+        """A server without memory stops: it must not refuse what other servers execute."""
+
+        def without_memory(*_: object, **__: object) -> None:
+            raise MemoryError
+
+        self.patch(bundle.msgpack, "unpackb", without_memory)
+        with self.assertRaises(MemoryError):
+            bundle.decode(b"\x90")

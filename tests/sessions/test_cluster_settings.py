@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import msgpack
 from attrs import evolve
@@ -11,12 +14,14 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.catalogue import Catalogue
+from pfsb.applications.chat import Chat
 from pfsb.applications.interfaces import BadRequest, Done, Refused, Result
 from pfsb.applications.key_value import KeyValue
 from pfsb.applications.lock import Lock
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.cluster_settings import RANGES, ClusterSettings, WrongSetting
+from pfsb.sessions.event_feed import EventFeed
 from pfsb.sessions.ordered_settings import Abilities, OrderedSettings
 from pfsb.sessions.state_machine import ANNOUNCE, CannotRun, SessionStateMachine, birth
 from tests.sessions.support import encoded
@@ -157,14 +162,24 @@ class TwoVersions:
 
     def __init__(self) -> None:
         self.made: list[tuple[str, int]] = []
+        self.without: tuple[str, ...] = ()
+        """Names of applications that are not installed any more."""
+        self.broken: Exception | None = None
+        """The error of an installation with a mistake in it."""
+        self.rival = False
+        """Whether the application lock has the verbs of kv."""
 
     @property
     def versions(self) -> dict[str, tuple[int, ...]]:
-        return {"kv": (1, 2), "lock": (1,)}
+        found: dict[str, tuple[int, ...]] = {"kv": (1, 2), "lock": (1,)}
+        return {name: versions for name, versions in found.items() if name not in self.without}
 
     def make(self, name: str, version: int) -> KeyValue | Lock:
         self.made.append((name, version))
-        application: KeyValue | Lock = KeyValue() if name == "kv" else Lock()
+        if self.broken is not None:
+            raise self.broken
+        application: KeyValue | Lock = KeyValue() if name == "kv" or self.rival else Lock()
+        application.name = name
         application.version = version
         return application
 
@@ -182,9 +197,15 @@ class ExecutionTests(SynchronousTestCase):
         self.seq += 1
         self.machine.execute(self.seq, 1_000 + self.seq, updates)
 
-    def run_command(self, *command: object) -> None:
-        session = bundle.Bundle("~1.1.1", 0, True, ((self.seq + 1, command),))
+    def run_command(self, *command: object) -> Result:
+        """Execute a command in a slot of its own; returns the result that is kept for its session."""
+        number = self.seq + 1
+        session = bundle.Bundle("~1.1.1", 0, True, ((number, command),))
         self.execute(ClientUpdate(f"1.1.{self.seq}", 1, 1, 0, encoded(session)))
+        if "~1.1.1" not in self.machine.sessions:
+            return Refused("NOSESSION", "the machine has no settings yet")
+        result: Result = self.machine.answer_of(self.machine.sessions["~1.1.1"], number)
+        return result
 
     def announce_all(self) -> None:
         data = Abilities.of(self.installed.versions).encode()
@@ -249,3 +270,143 @@ class ExecutionTests(SynchronousTestCase):
         self.assertEqual(self.machine.oldest_kept, self.seq - 3)
         self.run_command("INCR", "n", 1)
         self.assertEqual(self.machine.oldest_kept, self.seq - 4)
+
+    def test_server_that_lost_an_application_stops_when_a_change_asks_for_it(self) -> None:
+        """It had announced the application, and was started without it since: going on, it would differ from others."""
+        self.execute(birth(0, evolve(VALUES, apps=(("kv", 1),))))
+        self.announce_all()
+        self.installed.without = ("lock",)
+        before = self.machine.settings.values
+        error = self.assertRaises(CannotRun, self.run_command, "SETTINGS SET", "apps=kv,lock")
+        self.assertIn("lock version 1, which this server does not have", str(error))
+        self.assertEqual(self.machine.settings.values, before)
+
+    def test_server_that_cannot_load_an_application_stops(self) -> None:
+        """What a plugin does when it is imported depends on the machine, and so is no result of a command."""
+        self.execute(birth(0, evolve(VALUES, apps=(("kv", 1),))))
+        self.announce_all()
+        self.installed.broken = ImportError("no module named locks")
+        error = self.assertRaises(CannotRun, self.run_command, "SETTINGS SET", "apps=kv,lock")
+        self.assertIn("lock, which cannot be loaded here: no module named locks", str(error))
+
+    def test_applications_that_cannot_run_together_are_refused(self) -> None:
+        """Every server refuses the change, and goes on with what ran before."""
+        self.execute(birth(0, evolve(VALUES, apps=(("kv", 1),))))
+        self.announce_all()
+        self.installed.rival = True
+        before = self.machine.settings.values
+        verbs = set(self.catalogue.verbs)
+        result = self.run_command("SETTINGS SET", "apps=kv,lock")
+        assert isinstance(result, Refused)
+        self.assertEqual((result.code, result.fate), ("CONFLICT", "none"))
+        self.assertIn("they cannot run in one server; no setting was changed", result.text)
+        self.assertEqual((self.machine.settings.values, set(self.catalogue.verbs)), (before, verbs))
+
+    def test_wait_for_an_application_that_is_removed_ends(self) -> None:
+        """Nobody would ever answer it: neither the lock, nor its time limit, is there any more."""
+        self.execute(birth(0, VALUES))
+        self.announce_all()
+        self.run_command("LOCK", "printer", -1)
+        waiting = bundle.Bundle("~2.1.1", 0, True, ((1, ("LOCK", "printer", -1)),))
+        self.execute(ClientUpdate("2.1.1", 2, 1, 0, encoded(waiting)))
+        session = self.machine.sessions["~2.1.1"]
+        self.assertEqual(session.waiting, {1: "lock"})
+        self.run_command("SETTINGS SET", "apps=kv")
+        self.assertEqual(session.waiting, {})
+        result = self.machine.answer_of(session, 1)
+        self.assertEqual((result.code, result.fate), ("UNKNOWN", "none"))
+        self.assertIn("does not run lock any more", result.text)
+
+    def test_wait_goes_on_under_a_new_version_and_beside_other_changes(self) -> None:
+        """Only what ceases to run ends its waits."""
+        self.execute(birth(0, VALUES))
+        self.announce_all()
+        self.run_command("LOCK", "printer", -1)
+        waiting = bundle.Bundle("~2.1.1", 0, True, ((1, ("LOCK", "printer", -1)),))
+        self.execute(ClientUpdate("2.1.1", 2, 1, 0, encoded(waiting)))
+        self.run_command("SETTINGS SET", "apps=lock,kv:2", "window=5")
+        self.assertEqual(self.machine.sessions["~2.1.1"].waiting, {1: "lock"})
+
+    def test_command_of_an_application_that_was_removed_is_refused(self) -> None:
+        """A server may check and submit a command before it has executed the removal."""
+        self.execute(birth(0, VALUES))
+        self.announce_all()
+        self.run_command("SETTINGS SET", "apps=lock")
+        result = self.run_command("INCR", "n", 1)
+        assert isinstance(result, Refused)
+        self.assertEqual((result.code, result.fate), ("UNKNOWN", "none"))
+
+
+class EventFeedTests(SynchronousTestCase):
+    """Subscriptions to the events of applications that begin and cease to run."""
+
+    def setUp(self) -> None:
+        self.calls: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        turn: Any = SimpleNamespace(call=lambda function, *args: self.calls.append((function, args)))
+        self.catalogue = Catalogue([Chat()])
+        self.feed = EventFeed(self.catalogue, turn)
+        self.heard: list[int] = []
+
+    def say(self) -> Chat:
+        (chat,) = self.catalogue.chosen
+        assert isinstance(chat, Chat)
+        context: Any = SimpleNamespace(revision=1, session="alice", time_ms=0, ticket=("alice", 1), quotas=VALUES)
+        chat.execute(("SAY", "hello"), context)
+        self.feed.log_grew(chat)
+        return chat
+
+    def pass_gate(self) -> None:
+        calls, self.calls = self.calls, []
+        for function, args in calls:
+            function(*args)
+
+    def listen(self, first: int) -> None:
+        self.feed.subscribe("LISTEN", first, lambda event: self.heard.append(dict(event.fields)["index"]))
+
+    def test_events_of_a_new_log_wait_at_the_gate(self) -> None:
+        """What was said in a turn that is not on disk is told to nobody, also if the log began in that turn."""
+        self.catalogue.switch([KeyValue()])
+        self.catalogue.switch([Chat()])
+        self.say()
+        self.listen(1)
+        self.assertEqual(self.heard, [])
+        self.pass_gate()
+        self.assertEqual(self.heard, [1])
+
+    def test_release_of_a_log_that_has_ended_does_not_concern_its_successor(self) -> None:
+        """Three lines wait at the gate while the chat is removed and begins anew: the new one has no line yet."""
+        for _ in range(3):
+            self.say()
+        self.catalogue.switch([KeyValue()])
+        self.catalogue.switch([Chat()])
+        self.listen(1)
+        self.pass_gate()
+        self.assertEqual(self.heard, [])
+        self.say()
+        self.pass_gate()
+        self.assertEqual(self.heard, [1])
+
+    def test_subscriptions_of_an_application_that_is_removed_end(self) -> None:
+        """The client does not wait for events any more, and hears nothing of a later chat unless it listens again."""
+        self.listen(1)
+        self.assertTrue(self.feed.has_impatient_subscriptions)
+        self.catalogue.switch([KeyValue()])
+        self.assertRaises(BadRequest, self.feed.subscribe, "LISTEN", 1, self.heard.append)
+        self.assertFalse(self.feed.has_impatient_subscriptions)
+        self.catalogue.switch([Chat()])
+        self.say()
+        self.pass_gate()
+        self.assertEqual(self.heard, [])
+
+    def test_subscriptions_go_on_under_a_new_version(self) -> None:
+        """No line is missing or told twice."""
+        self.listen(1)
+        before = self.say()
+        after = Chat()
+        after.version = 2
+        after.restore(before.snapshot())
+        self.catalogue.switch([after])
+        self.pass_gate()
+        self.say()
+        self.pass_gate()
+        self.assertEqual(self.heard, [1, 2])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.sessions.support import ClusterTestCase, code, value
+from tests.sessions.support import HORIZON_SLOTS, ClusterTestCase, code, value
 
 
 class OwnServerTests(ClusterTestCase):
@@ -155,3 +155,85 @@ class LeaderTests(ClusterTestCase):
         """Nothing is ordered for a long time."""
         self.cluster.run(60.0)
         self.assertEqual((self.client.ends, self.anonymous.ends), ([], []))
+
+
+class ServedServerTests(ClusterTestCase):
+    """Departure 36: a server that the leader does not hear serves its clients by way of the third server."""
+
+    def setUp(self) -> None:
+        self.begin(3)
+        self.leader = self.cluster.leader() or 0
+        self.at, self.other = (i for i in self.cluster.ids if i != self.leader)
+        self.client = self.open("alice", self.at, 3)
+        self.do(self.client, "LOCK", "x")
+
+    def test_client_that_is_being_served_keeps_its_session_and_its_locks(self) -> None:
+        for one_way in (True, False):
+            self.cluster.cut(self.at, self.leader, one_way=one_way)
+            for number in range(12):
+                self.do(self.client, "PUT", "k", str(number))
+                self.cluster.run(0.5)
+            self.cluster.heal()
+        self.assertEqual(self.client.ends, [])
+        self.assertEqual(code(self.do(self.connect(self.other), "TRYLOCK", "x")), ("HELD", "none"))
+
+    def test_client_that_is_connected_and_silent_keeps_its_session(self) -> None:
+        """The leader asks its server through the log, and has an answer each time."""
+        self.cluster.cut(self.at, self.leader)
+        self.cluster.run(20.0)
+        self.assertEqual((self.client.ends, self.cluster.leader()), ([], self.leader))
+        self.assertEqual(code(self.do(self.connect(self.other), "TRYLOCK", "x")), ("HELD", "none"))
+
+    def test_leader_asks_a_dead_server_once(self) -> None:
+        """The leader orders no more than that until the sessions have expired, and nothing afterwards."""
+        self.cluster.run(1.0)
+        aru = self.cluster.aru(self.leader)
+        self.cluster.crash(self.at)
+        self.cluster.run(20.0)
+        self.assertEqual(self.sessions(self.leader), [])
+        self.assertEqual(self.cluster.aru(self.leader), aru + 2, "ASK and EXPIRE")
+
+    def test_question_and_answer_count_no_revision(self) -> None:
+        self.cluster.run(1.0)
+        revision = self.server(self.leader).machine.revision
+        self.cluster.cut(self.at, self.leader)
+        self.cluster.run(10.0)
+        self.assertEqual(self.server(self.leader).machine.revision, revision)
+
+    def test_update_that_overtakes_the_expiry_keeps_the_session(self) -> None:
+        """The expiry names the last slot in which the leader has seen an update of the session's server."""
+        machine = self.server(self.leader).machine
+        epoch, heard = machine.sessions["alice"].epoch, machine.heard_in[self.at]
+        self.do(self.client, "PUT", "k", "v")
+        submit = self.server(self.leader).local_clients.submission.submit_operation
+        submit(("EXPIRE", "alice", epoch, heard))
+        self.cluster.run(0.5)
+        self.assertIn("alice", machine.sessions)
+        submit(("EXPIRE", "alice", epoch, machine.heard_in[self.at]))
+        self.cluster.run(0.5)
+        self.assertNotIn("alice", machine.sessions)
+
+
+class ForgottenTests(ClusterTestCase):
+    """Departure 33: HELLO tells when it knows nothing of the numbers of sessions that ended long ago."""
+
+    def setUp(self) -> None:
+        self.begin()
+
+    def forgotten(self, client_id: str) -> object:
+        told = self.connect().hello(client_id)
+        return dict(self.answer(told).fields).get("forgotten")  # type: ignore[union-attr]
+
+    def test_session_that_is_forgotten(self) -> None:
+        alice = self.open("alice")
+        began = self.server().machine.sessions["alice"].epoch
+        self.do(alice, "INCR", "n", number=1)
+        self.answer(alice.bye())
+        ended = self.server().machine.revision
+        self.assertIsNone(self.forgotten("bob"), "nothing is forgotten yet")
+        self.assertEqual(self.server().machine.last_number("alice"), 1)
+        for _ in range(HORIZON_SLOTS + 2):
+            self.do(self.connect(), "PUT", "k", "v")
+        self.assertEqual(self.server().machine.last_number("alice"), 0)
+        self.assertEqual(self.forgotten("alice"), ended)
+        self.assertGreater(ended, began)

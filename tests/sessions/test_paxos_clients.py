@@ -10,12 +10,12 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.bundler import BUNDLE_BYTES_MAX, BundlePart, Bundler, nothing
 from pfsb.sessions.paxos_clients import PaxosClients
-from tests.sessions.support import HORIZON_SLOTS, ClusterTestCase, code, value
+from tests.sessions.support import HORIZON_SLOTS, ClusterTestCase, code, encoded, value
 
 
 class PaxosClientsTestCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.paxos_clients = PaxosClients(2, 7, 100_000)
+        self.paxos_clients = PaxosClients(2, "2.a1.7", 100_000)
         self.alice, self.bob, self.carol = (Bundler(name, 1, opens=False) for name in ("alice", "bob", "carol"))
 
     def ask(self, *bundlers: Bundler, text: str = "") -> None:
@@ -55,7 +55,7 @@ class PaxosClientsTests(PaxosClientsTestCase):
         third = self.one(self.carol)
         self.assertEqual(
             [(u.client_id, u.server_id, u.timestamp, u.made_at) for u in (first, second, third)],
-            [("2.7.1", 2, 1, 100), ("2.7.2", 2, 1, 100), ("2.7.1", 2, 2, 100)],
+            [("2.a1.7.1", 2, 1, 100), ("2.a1.7.2", 2, 1, 100), ("2.a1.7.1", 2, 2, 100)],
         )
 
     def test_present_aru_begins_the_horizon(self) -> None:
@@ -85,7 +85,7 @@ class PaxosClientsTests(PaxosClientsTestCase):
 
     def test_where_batches_are_small_so_are_updates(self) -> None:
         """If a batch holds a single update, bundles travel alone, as the paper's updates do."""
-        self.paxos_clients = PaxosClients(2, 7, 1)
+        self.paxos_clients = PaxosClients(2, "2.a1.7", 1)
         self.ask(self.alice, self.bob)
         self.assertEqual(
             [self.sessions_in(update) for update in self.updates(self.alice, self.bob)], [["alice"], ["bob"]]
@@ -202,3 +202,28 @@ class TogetherTests(ClusterTestCase):
         self.cluster.run(0.5)
         for name, expected in zip(names, "12", strict=True):
             self.assertEqual(value(self.do(self.open(name, away), "INCR", "n", number=1)), expected)
+
+    def test_update_that_its_server_has_not_made_holds_up_no_client(self) -> None:
+        """Departure 37: it uses up the timestamps of a Paxos client: the commands under way have not run, and may be
+        repeated, and later bundles travel in the updates of another Paxos client."""
+        self.begin(3)
+        leader = self.cluster.leader() or 0
+        away = next(i for i in self.cluster.ids if i != leader)
+        client = self.open("alice", away)
+        first = self.server(away).local_clients.submission.paxos_clients._paxos_clients.copy()
+        held = self.cluster.network.hold(lambda p: isinstance(p.message, ClientUpdate) and p.sender == away)
+        asked = client.ask("INCR", "n", number=1)
+        self.cluster.run(0.01)
+        ((name, paxos_client),) = first.items()
+        content = encoded(bundle.Bundle("~0.9.9", 0, True, ((1, ("PUT", "k", "v")),)))
+        for timestamp in (paxos_client.timestamp, 2**62):
+            forged = ClientUpdate(name, away, timestamp, self.cluster.aru(leader), content)
+            self.cluster.checks.execution.introduce(forged)
+            replica = self.cluster.replica(leader)
+            replica.perform(replica.client_updates.on_client_update, forged, away)
+            self.cluster.run(0.2)
+        self.assertEqual(code(self.answer(asked)), ("UNAVAILABLE", "none"))
+        held.release()
+        for number in (1, 2):
+            self.assertEqual(value(self.do(client, "INCR", "n", number=number)), str(number))
+        self.assertNotIn(name, self.server(away).local_clients.submission.paxos_clients._paxos_clients)

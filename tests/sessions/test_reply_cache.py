@@ -39,12 +39,13 @@ class KeptAnswersTests(SynchronousTestCase):
             Done((("revision", 7),), ((),)),
             Done((("revision", 7), ("token", 7))),
             Done((("token", 7),)),
-            Done((("revision", True),)),
+            Done((("revision", 7.0),)),  # type: ignore[arg-type]
             Done((("revision", Word("7")),)),
+            Done((("revision", 8),)),
             Done(),
         ]
-        for number, answer in enumerate(answers, start=1):
-            kept.keep(number, answer)
+        told = [kept.keep(number, answer, 7) for number, answer in enumerate(answers, start=1)]
+        self.assertEqual(told, [True] + [False] * 7)
         found = [kept.get(number) for number in range(1, 1 + len(answers))]
         self.assertEqual([repr(one) for one in found], [repr(one) for one in answers])
         page = kept._page.results

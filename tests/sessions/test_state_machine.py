@@ -13,10 +13,12 @@ from pfsb.applications.chat import Chat
 from pfsb.applications.interfaces import PENDING, Command, CommandDescription, Done, IContext, IReplicatedApplication
 from pfsb.applications.key_value import KeyValue
 from pfsb.applications.lock import Lock
+from pfsb.paxos.messages import ClientUpdate
+from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.reply_cache import BYTES_MAX
 from pfsb.sessions.state_machine import CLOSE, EXPIRE, OPEN
-from tests.sessions.support import Driver, code, dump, value
+from tests.sessions.support import Driver, code, dump, encoded, value
 
 INCR: Command = ("INCR", "n", 1)
 GET: Command = ("GET", "n")
@@ -281,7 +283,7 @@ class PendingTests(MachineTestCase):
         results = self.driver.execute(bob_takes, both, bob_gives)
         self.assertIs(results[1][0], PENDING)
         self.assertEqual([(who, number) for who, number, _ in self.driver.observer.completions], [("alice", 3)])
-        self.assertEqual(self.machine.sessions["alice"].waiting, set())
+        self.assertEqual(self.machine.sessions["alice"].waiting, {})
 
     def test_wait_ends_at_its_time(self) -> None:
         """The time is the state machine's: that of the slot."""
@@ -369,7 +371,7 @@ class FaultyApplicationTests(SynchronousTestCase):
         """The command is answered with INTERNAL and its number is used: a repetition does not raise again."""
         epoch = self.driver.open("alice")["epoch"]
         first, again, then = self.driver.run("alice", epoch, (1, ("FAIL",)), (1, ("FAIL",)), (2, INCR))
-        self.assertEqual((code(first), again, value(then)), (("INTERNAL", "none"), first, "1"))
+        self.assertEqual((code(first), again, value(then)), (("INTERNAL", "unknown"), first, "1"))
         self.assertRaisedAndLogged(1)
 
     def test_question_that_raises_is_answered(self) -> None:
@@ -453,3 +455,72 @@ class CatalogueTests(SynchronousTestCase):
         """An unknown verb counts as a change: it is ordered, and refused at its execution."""
         machine = Driver(catalogue=Catalogue([Chat(), KeyValue()])).machine
         self.assertEqual([machine.changes((verb,)) for verb in ("SAY", "LOG", "DANCE")], [True, False, True])
+
+
+class ValidityTests(MachineTestCase):
+    """Departure 37: what is ordered is valid, and executing is total all the same."""
+
+    def update(self, payload: bytes, client_id: str = "0.1.1", server_id: int = 0) -> ClientUpdate:
+        return ClientUpdate(client_id, server_id, 1, 0, payload)
+
+    def test_bundles_of_the_named_servers_paxos_client_are_valid(self) -> None:
+        """The name of a Paxos client begins with the id of its server."""
+        right = self.driver.update(Bundle("alice", 1, False, ((1, INCR),))).payload
+        self.assertTrue(self.machine.is_valid(self.update(right)))
+        self.assertTrue(self.machine.is_valid(self.update(right, "12.1.1", 12)))
+        for client_id, server_id in (("1.1.1", 0), ("12.1.1", 1), ("alice", 0), ("0", 0), ("", 0)):
+            self.assertFalse(self.machine.is_valid(self.update(right, client_id, server_id)))
+        self.assertFalse(self.machine.is_valid(self.update(b"\xc1")))
+
+    def test_invalid_update_that_is_ordered_changes_nothing_and_is_counted(self) -> None:
+        """A server of another version may have ordered such an update: all servers refuse it, and none stops."""
+        self.driver.execute()
+        before = dump(self.machine)
+        for wrong in (b"", b"\xc1", b"\x90", encoded(Bundle("!", 0, False, ((0, ()),)))):
+            self.assertEqual(self.driver.execute(self.update(wrong)), [])
+        self.assertEqual((dump(self.machine), self.machine.refused), (before, 4))
+        self.assertEqual(value(self.driver.open("alice") and self.driver.run("alice", 1, (1, INCR))[0]), "1")
+
+    def test_checked_payload_is_decoded_once(self) -> None:
+        """A follower checks a proposal, and executes it a little later: one decoding does for both."""
+        update = self.driver.update(Bundle("~0.1.1", 0, True, ((1, INCR),)))
+        self.assertTrue(self.machine.is_valid(self.update(update.payload)))
+        decoded: list[bytes] = []
+        decode = bundle.decode
+        self.patch(bundle, "decode", lambda payload: decoded.append(payload) or decode(payload))
+        self.assertTrue(self.machine.is_valid(self.update(bytes(bytearray(update.payload)))))
+        self.driver.execute(update)
+        self.assertEqual((decoded, self.counted()), ([], 1))
+        self.driver.execute(update)
+        self.assertEqual(len(decoded), 1)
+
+    def test_operations_with_odd_values_are_refused(self) -> None:
+        """Operations of a server's own session come from a server, which may be in error."""
+        for command in (
+            ("OPEN",),
+            ("OPEN", "alice"),
+            ("OPEN", "", 10),
+            ("OPEN", "!", 10),
+            ("OPEN", "~0.1.1", 10),
+            ("OPEN", "alice", 0),
+            ("OPEN", "alice", -(2**63)),
+            ("OPEN", 7, 10),
+            ("OPEN", "alice", "10"),
+            ("OPEN", "alice", 10, 10),
+            ("CLOSE", "alice", "7"),
+            ("EXPIRE", 7, "alice"),
+            ("DESTROY", "alice", 10),
+        ):
+            ((result,),) = self.driver.execute(self.driver.operation(*command))
+            self.assertIn(code(result), (("BADREQUEST", "none"), ("UNKNOWN", "none")), command)
+        for command in (("CLOSE", "", 0), ("EXPIRE", "nobody", 2**63 - 1), ("CLOSE", "!", -1)):
+            ((result,),) = self.driver.execute(self.driver.operation(*command))
+            self.assertEqual(result, Done())
+        self.assertEqual(self.machine.sessions, {})
+
+    def test_only_an_anonymous_session_opens_with_its_first_bundle(self) -> None:
+        """A named session has an epoch that fences off its former connections, so it is opened by OPEN alone."""
+        for client_id in ("alice", "!alice"):
+            ((result,),) = self.driver.execute(self.driver.update(Bundle(client_id, 0, True, ((1, INCR),))))
+            self.assertEqual(code(result), ("NOSESSION", "none"))
+        self.assertEqual((self.machine.sessions, self.counted()), ({}, 0))

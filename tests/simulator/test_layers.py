@@ -22,6 +22,7 @@ PACKAGES = (
     "schedules",
     "model_checking",
     "runs",
+    "fuzz",
 )
 """From the lowest package to the highest."""
 

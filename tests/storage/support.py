@@ -143,4 +143,5 @@ def plain(recovered: Recovered) -> tuple[object, ...]:
         list(recovered.ordered),
         recovered.accepted,
         recovered.peers,
+        recovered.passes,
     )

@@ -73,7 +73,18 @@ class RefusalTests(SynchronousTestCase):
         """A later pfsb may have written what this one would misunderstand."""
         self.make()
         self.edit("UPDATE identity SET format_version = 9")
-        self.assertRefused("has format 9; this version of pfsb reads format 2")
+        self.assertRefused("has format 9; this version of pfsb reads format 3; start the version of pfsb that wrote it")
+
+    def test_format_of_a_version_that_was_not_released(self) -> None:
+        """Nothing reads formats 1 and 2: one line says what to do, and that it concerns all servers."""
+        for version in (1, 2):
+            self.make()
+            self.edit(f"UPDATE identity SET format_version = {version}")
+            self.assertRefused(
+                f"has format {version}; this version of pfsb reads format 3",
+                "to begin anew, stop all servers of this cluster and give each an empty directory",
+            )
+            shutil.rmtree(self.directory)
 
     def test_file_that_is_no_database(self) -> None:
         """A file of another program is not overwritten."""
@@ -135,6 +146,46 @@ class RefusalTests(SynchronousTestCase):
             self.edit(statement)
             self.assertRefused(place, "the checksum is wrong")
             shutil.rmtree(self.directory)
+
+    def test_content_of_one_slot_in_the_place_of_another(self) -> None:
+        """The hash covers the key: a whole row under the wrong number is refused, though no bit of it has turned."""
+        for seq, other in ((4, 5), (5, 4)):
+            self.make()
+            self.edit(
+                "UPDATE history SET (view, batch, hash) = (SELECT view, batch, hash FROM history WHERE seq = ?)"
+                " WHERE seq = ?",
+                (other, seq),
+            )
+            self.assertRefused(f"table history, row {seq}: the checksum is wrong")
+            shutil.rmtree(self.directory)
+
+    def test_every_column_of_every_row_counts(self) -> None:
+        """A column that the hash left out would be believed whatever it says."""
+        for table in ("identity", "views", "history", "peers"):
+            self.make()
+            for column in self.columns(table):
+                if (table, column) != ("identity", "format_version"):
+                    self.assertColumnCounts(table, column)
+            shutil.rmtree(self.directory)
+
+    def columns(self, table: str) -> list[str]:
+        connection = sqlite3.connect(self.path)
+        names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        connection.close()
+        return names
+
+    def assertColumnCounts(self, table: str, column: str) -> None:
+        copy = Path(self.mktemp())
+        shutil.copytree(self.directory, copy)
+        connection = sqlite3.connect(copy / "pfsb.sqlite3")
+        with connection:
+            # The last row: of the history, one above Local_Aru, since those below are read as they are executed.
+            last = f"(SELECT max(rowid) FROM {table})"
+            kind = connection.execute(f"SELECT typeof({column}) FROM {table}").fetchone()[0]
+            changed = {"integer": f"{column} + 1", "text": f"{column} || 'x'", "blob": "x'00'"}[kind]
+            connection.execute(f"UPDATE {table} SET {column} = {changed} WHERE rowid = {last}")
+        connection.close()
+        self.assertRefused(f"table {table}", "the checksum is wrong", directory=copy)
 
     def test_table_without_its_row(self) -> None:
         """No views means that promises were lost, not that none were made."""

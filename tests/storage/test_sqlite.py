@@ -11,6 +11,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface.verify import verifyObject
 
 from pfsb.paxos.interfaces import IStableStorage, StorageRefused
 from pfsb.paxos.records import Accepted, AruRecord, OrderedRecord, PeerRecord, ProposalRecord, ViewRecord
@@ -47,7 +48,7 @@ class RecoveryTests(StorageTestCase):
     def test_new_directory_is_initialised(self) -> None:
         """No data on disk: everything is 0, and the storage gets a random identity of eight bytes."""
         recovered = self.server(self.directory / "deep" / "2").storage.recover()
-        self.assertEqual(plain(recovered), (1, 0, 0, 0, [], [], {}))
+        self.assertEqual(plain(recovered), (1, 0, 0, 0, [], [], {}, {}))
         self.assertEqual(len(recovered.identity), 8)
 
     def test_identity_stays_and_incarnation_grows_with_each_start(self) -> None:
@@ -88,6 +89,21 @@ class RecoveryTests(StorageTestCase):
         server.write(*ordered_to(1))
         recovered = self.restarted(server).storage.recover()
         self.assertEqual((recovered.last_attempted, recovered.last_installed, recovered.local_aru), (4, 3, 1))
+
+    def test_position_counts_the_groups_on_disk_over_all_starts(self) -> None:
+        """The count is written with each group: a storage that has lost groups can be told by it."""
+        server = self.started()
+        self.assertEqual(server.storage.position, 0)
+        for seq in (1, 2, 3):
+            server.write(*slot_records([seq]))
+            self.assertEqual(server.storage.position, seq)
+        server.sync("nothing to write")
+        server.clock.run_until(lambda: bool(server.told))
+        again = self.restarted(server)
+        again.storage.recover()
+        self.assertEqual(again.storage.position, 3)
+        again.write(AruRecord(1))
+        self.assertEqual(again.storage.position, 4)
 
     def test_group_larger_than_one_statement_is_written_whole(self) -> None:
         """A group is one transaction, however many statements it takes."""
@@ -134,7 +150,7 @@ class RecoveryTests(StorageTestCase):
         views = connection.execute("SELECT last_attempted, last_installed, local_aru FROM views").fetchall()
         names = connection.execute("SELECT name FROM sqlite_master ORDER BY name").fetchall()
         self.assertEqual(views, [(9, 7, 2)])
-        self.assertEqual(names, [("history",), ("identity",), ("peers",), ("views",)])
+        self.assertEqual(names, [("history",), ("identity",), ("passes",), ("peers",), ("views",)])
 
 
 class SyncTests(StorageTestCase):
@@ -156,7 +172,16 @@ class SyncTests(StorageTestCase):
 
     def test_interface_is_provided(self) -> None:
         """The replica knows the interface only."""
-        self.assertTrue(IStableStorage.implementedBy(SQLiteStorage))
+        verifyObject(IStableStorage, self.server().storage)
+
+    def test_position_tells_what_is_on_disk_and_not_what_is_under_way(self) -> None:
+        """A frame that told more than is on disk would accuse the storage of a loss after a crash."""
+        server = self.hold_a_write()
+        server.clock.run_what_came()
+        self.assertEqual(server.storage.position, 0)
+        self.gate.open.set()
+        server.clock.run_until(lambda: server.told == ["first"])
+        self.assertEqual(server.storage.position, 1)
 
     def test_no_callback_while_the_write_is_under_way(self) -> None:
         """Nothing may depend on a record that is not forced to disk."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from pfsb.paxos.messages import (
+    DIGEST_BYTES,
     Accept,
     Acquainted,
     Alive,
@@ -13,6 +14,7 @@ from pfsb.paxos.messages import (
     Confirm,
     Confirmed,
     GloballyOrderedUpdate,
+    Heard,
     Message,
     Prepare,
     PrepareOK,
@@ -26,8 +28,7 @@ from pfsb.paxos.messages import (
     VCProof,
     ViewChange,
 )
-from pfsb.support.limits import NUMBER_MAX, SERVER_ID_MAX
-from pfsb.transports.wire import CLIENT_ID_CHARS_MAX
+from pfsb.support.limits import CLIENT_ID_CHARS_MAX, NUMBER_MAX, SERVER_ID_MAX, TIME_MS_MAX
 
 SENDER = 3
 
@@ -38,9 +39,10 @@ server_ids = st.integers(0, SERVER_ID_MAX)
 client_ids = st.text(st.characters(codec="utf-8"), max_size=20) | st.just("é" * CLIENT_ID_CHARS_MAX)
 
 client_updates = st.builds(ClientUpdate, client_ids, server_ids, numbers, numbers, st.binary(max_size=50))
-batches = st.builds(Batch.of, numbers, st.lists(client_updates, max_size=4))
+batches = st.builds(Batch.of, st.integers(0, TIME_MS_MAX), st.lists(client_updates, max_size=4))
 ordered_updates = st.builds(GloballyOrderedUpdate, st.just(SENDER), seqs, batches)
 accepted_proposals = st.builds(Proposal, server_ids, views, seqs, batches)
+digests = st.binary(min_size=64, max_size=64)
 data_lists = st.lists(ordered_updates | accepted_proposals, max_size=3).map(tuple)
 
 
@@ -65,6 +67,13 @@ def reconciliation_requests(draw: st.DrawFn) -> ReconciliationRequest:
     return ReconciliationRequest(SENDER, first, draw(st.integers(first, NUMBER_MAX)))
 
 
+@st.composite
+def accepts(draw: st.DrawFn) -> Accept:
+    slots = draw(st.lists(seqs, max_size=20).map(tuple))
+    size = len(slots) * DIGEST_BYTES
+    return Accept(SENDER, draw(numbers), slots, draw(st.binary(min_size=size, max_size=size)))
+
+
 BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     ClientUpdate: client_updates,
     ViewChange: st.builds(ViewChange, st.just(SENDER), numbers),
@@ -72,12 +81,13 @@ BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     Prepare: st.builds(Prepare, st.just(SENDER), views, numbers),
     PrepareOK: prepare_oks(),
     Proposal: st.builds(Proposal, st.just(SENDER), views, seqs, batches),
-    Accept: st.builds(Accept, st.just(SENDER), numbers, st.lists(seqs, max_size=20).map(tuple)),
+    Accept: accepts(),
     GloballyOrderedUpdate: ordered_updates,
-    Alive: st.builds(Alive, st.just(SENDER), numbers, st.sampled_from(State), numbers, st.booleans()),
+    Alive: st.builds(Alive, st.just(SENDER), numbers, st.sampled_from(State), numbers, st.booleans(), digests),
     ReconciliationRequest: reconciliation_requests(),
     ReconciliationReply: reconciliation_replies(),
     Stranger: st.builds(Stranger, st.just(SENDER), st.binary(min_size=8, max_size=8)),
+    Heard: st.builds(Heard, st.just(SENDER), st.binary(min_size=8, max_size=8)),
     Acquainted: st.builds(Acquainted, st.just(SENDER), st.binary(min_size=8, max_size=8)),
     ReadRequest: st.builds(ReadRequest, st.just(SENDER), numbers),
     ReadIndex: st.builds(ReadIndex, st.just(SENDER), numbers, numbers),
@@ -88,7 +98,7 @@ any_message = st.one_of(*BY_TYPE.values())
 
 
 def accept(seq: int = 812, sender: int = SENDER) -> Accept:
-    return Accept(sender, 7, (seq,))
+    return Accept(sender, 7, (seq,), bytes(range(DIGEST_BYTES)))
 
 
 def proposal(payload: bytes = b"x" * 100, updates: int = 1, sender: int = SENDER) -> Proposal:

@@ -17,14 +17,19 @@ class NotingReceiver:
     """Notes what it is told."""
 
     frames: list[tuple[int, bytes, list[Message]]] = field(factory=list)
+    storages: list[tuple[int, int]] = field(factory=list)
+    """(incarnation, position) of the sender's storage in each of the frames."""
     refusals: list[int] = field(factory=list)
 
     @property
     def messages(self) -> list[Message]:
         return [message for _, _, messages in self.frames for message in messages]
 
-    def receive(self, sender: int, identity: bytes, messages: Sequence[Message]) -> None:
+    def receive(
+        self, sender: int, identity: bytes, messages: Sequence[Message], incarnation: int = 0, position: int = 0
+    ) -> None:
         self.frames.append((sender, identity, list(messages)))
+        self.storages.append((incarnation, position))
 
     def peer_refused(self, server_id: int) -> None:
         self.refusals.append(server_id)

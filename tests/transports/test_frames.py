@@ -8,8 +8,8 @@ from pfsb.paxos.messages import Message
 from pfsb.transports.frames import (
     FRAME_BYTES_MAX,
     HEADER,
-    SEAL,
-    TAG_BYTES,
+    NOT_KNOWN,
+    OVERHEAD_BYTES,
     FrameCodec,
     FrameIdentity,
     FrameRefused,
@@ -28,12 +28,12 @@ def codec(
     server_id: int,
     *,
     name: str = "four",
-    number: int = 0,
+    epoch: int = 0,
     incarnation: int = 1,
     secret: bytes | None = None,
     identity: bytes | None = None,
 ) -> FrameCodec:
-    membership = FrameIdentity(server_id, IDS - {server_id}, cluster_digest(name, IDS), number)
+    membership = FrameIdentity(server_id, IDS - {server_id}, cluster_digest(name, IDS), epoch)
     return FrameCodec(membership, identity or b"disk-%03d" % server_id, incarnation, secret)
 
 
@@ -122,24 +122,31 @@ class RefusalTests(FrameTestCase):
         frame = one_frame(codec(SENDER))
         cases = [
             (b"", "size"),
-            (frame[: HEADER.size - 1], "size"),
+            (frame[: OVERHEAD_BYTES - 1], "size"),
             (frame[:-1], "size"),
             (frame + b"\x00", "size"),
             (frame + b"\x00" * FRAME_BYTES_MAX, "size"),
             (b"HTTP" + frame[4:], "magic"),
-            (frame[:4] + b"\x01" + frame[5:], "version"),
+            (frame[:4] + b"\x02" + frame[5:], "version"),
             (frame[:5] + b"\x02" + frame[6:], "type"),
             (frame[:6] + b"\x02" + frame[7:], "version"),
             (one_frame(codec(SENDER, name="five")), "cluster"),
-            (one_frame(codec(SENDER, number=1)), "membership"),
+            (frame[:OVERHEAD_BYTES] + b"\xc1" * (len(frame) - OVERHEAD_BYTES), "checksum"),
+            (one_frame(codec(SENDER, epoch=1)), "membership"),
             (one_frame(codec(RECEIVER)), "sender"),
             (one_frame(codec(77)), "sender"),
-            (frame[: HEADER.size] + b"\xc1" * (len(frame) - HEADER.size), "body"),
+            (codec(SENDER).seal([b"\xc1"])[0], "body"),
         ]
         for bad, reason in cases:
             with self.subTest(reason=reason, size=len(bad)):
                 self.assertRefused(codec(RECEIVER), bad, reason)
         self.assertEqual(codec(RECEIVER).open(frame).messages, [accept()])
+
+    def test_frame_of_another_cluster_is_told_before_its_tag(self) -> None:
+        """Another cluster has another secret: that its frame comes from elsewhere says more than a wrong tag does."""
+        for secret in (None, b"theirs"):
+            frame = one_frame(codec(SENDER, name="five", secret=secret))
+            self.assertRefused(codec(RECEIVER, secret=SECRET), frame, "cluster")
 
     def test_one_bad_message_refuses_the_whole_frame(self) -> None:
         """A frame is taken or not: a sender that makes one broken message is not to be believed in the next."""
@@ -150,7 +157,7 @@ class RefusalTests(FrameTestCase):
     @given(st.binary(max_size=120), st.booleans(), st.booleans())
     def test_random_bytes_are_refused(self, noise: bytes, sealed: bool, with_header: bool) -> None:
         """Random bytes are refused, also behind a header that is right."""
-        head = one_frame(codec(SENDER))[: HEADER.size] if with_header else b""
+        head = one_frame(codec(SENDER))[:OVERHEAD_BYTES] if with_header else b""
         self.assertRaises(FrameRefused, codec(RECEIVER, secret=SECRET if sealed else None).open, head + noise + b"\xc1")
 
     @settings(max_examples=80, deadline=None)
@@ -163,28 +170,84 @@ class RefusalTests(FrameTestCase):
         self.assertRefused(codec(RECEIVER, secret=secret), cut, "size")
 
     @settings(max_examples=120, deadline=None)
-    @given(any_message, st.data())
-    def test_flipped_bit_raises_nothing_but_refusal(self, message: Message, data: st.DataObject) -> None:
-        """Without a secret a flipped bit may go unseen here (UDP has a checksum), but it never raises anything else."""
-        frame = flipped(one_frame(codec(SENDER), message), data)
-        try:
-            codec(RECEIVER).open(frame)
-        except FrameRefused as refusal:
-            self.assertNotEqual(str(refusal), "")
+    @given(any_message, st.booleans(), st.data())
+    def test_flipped_bits_are_refused(self, message: Message, keyed: bool, data: st.DataObject) -> None:
+        """One to five wrong bits anywhere in a frame are noticed, with a secret and without."""
+        secret = SECRET if keyed else None
+        frame = one_frame(codec(SENDER, secret=secret), message)
+        bits = data.draw(st.sets(st.integers(0, len(frame) * 8 - 1), min_size=1, max_size=5))
+        self.assertRaises(FrameRefused, codec(RECEIVER, secret=secret).open, flipped(frame, bits))
 
-    @settings(max_examples=120, deadline=None)
-    @given(any_message, st.data())
-    def test_flipped_bit_of_a_sealed_frame_is_refused(self, message: Message, data: st.DataObject) -> None:
-        """The tag covers header, seal and body: every single bit."""
-        frame = flipped(one_frame(codec(SENDER, secret=SECRET), message), data)
-        self.assertRaises(FrameRefused, codec(RECEIVER, secret=SECRET).open, frame)
+    def test_every_bit_of_a_frame_counts(self) -> None:
+        """The tag covers header and body; the fields before it that have a reason of their own keep it."""
+        for secret, reason in ((None, "checksum"), (SECRET, "tag")):
+            frame = one_frame(codec(SENDER, secret=secret))
+            for bit in range(len(frame) * 8):
+                known = [name for name, end in EARLIER_REASONS if bit // 8 < end]
+                expected = {known[0]} if known else {reason}
+                if known[:1] == ["flags"]:
+                    expected = {"tag", "version"}
+                refusal = self.assertRaises(FrameRefused, codec(RECEIVER, secret=secret).open, flipped(frame, {bit}))
+                self.assertIn(refusal.reason, expected, f"bit {bit}")
 
 
-def flipped(frame: bytes, data: st.DataObject) -> bytes:
-    bit = data.draw(st.integers(0, len(frame) * 8 - 1))
+EARLIER_REASONS = (("magic", 4), ("version", 5), ("type", 6), ("flags", 7), ("size", 11), ("cluster", 19))
+"""The reason for which a frame with a wrong bit is refused, and the end of the bytes that this concerns."""
+
+
+def flipped(frame: bytes, bits: set[int]) -> bytes:
     changed = bytearray(frame)
-    changed[bit // 8] ^= 1 << bit % 8
+    for bit in bits:
+        changed[bit // 8] ^= 1 << bit % 8
     return bytes(changed)
+
+
+class IdentityTests(FrameTestCase):
+    """A frame tells more than its messages: the cluster's own identity, passed slots, and the sender's storage."""
+
+    def test_frame_tells_incarnation_and_log_position(self) -> None:
+        """The position is asked for at each frame: more may be on disk at the next."""
+        for secret in (None, SECRET):
+            sender, written = codec(SENDER, secret=secret, incarnation=7), iter((41, 42))
+            sender.position = lambda written=written: next(written)  # type: ignore[misc]
+            receiver = codec(RECEIVER, secret=secret)
+            opened = [receiver.open(one_frame(sender)) for _ in range(2)]
+            self.assertEqual([(o.incarnation, o.position) for o in opened], [(7, 41), (7, 42)])
+
+    def test_clusters_of_one_name_are_told_apart_once_both_know_who_they_are(self) -> None:
+        """Name and servers are the same when a cluster is made anew; its identity is not."""
+        for ours, theirs, is_refused in (
+            (NOT_KNOWN, NOT_KNOWN, False),
+            (NOT_KNOWN, b"this one", False),
+            (b"this one", NOT_KNOWN, False),
+            (b"this one", b"this one", False),
+            (b"this one", b"that one", True),
+        ):
+            sender, receiver = codec(SENDER), codec(RECEIVER)
+            receiver.membership.cluster_identity, sender.membership.cluster_identity = ours, theirs
+            with self.subTest(ours=ours, theirs=theirs):
+                if is_refused:
+                    refusal = self.assertRaises(FrameRefused, receiver.open, one_frame(sender))
+                    self.assertEqual(refusal.reason, "cluster")
+                    self.assertIn(f"that one is {theirs.hex()}, ours is {ours.hex()}", str(refusal))
+                else:
+                    self.assertEqual(receiver.open(one_frame(sender)).messages, [accept()])
+
+    def test_servers_that_pass_other_slots_refuse_each_other(self) -> None:
+        """A slot that one server executes and another does not would make their states differ."""
+        for ours, theirs in ((NOT_KNOWN, b"passes 7"), (b"passes 7", NOT_KNOWN), (b"passes 7", b"passes 8")):
+            sender, receiver = codec(SENDER), codec(RECEIVER)
+            receiver.membership.passes, sender.membership.passes = ours, theirs
+            with self.subTest(ours=ours, theirs=theirs):
+                self.assertRefused(receiver, one_frame(sender), "passes")
+                receiver.membership.passes = theirs
+                self.assertEqual(receiver.open(one_frame(sender)).messages, [accept()])
+
+    def test_identities_of_another_length_are_refused(self) -> None:
+        """Eight bytes, also when they are set later."""
+        membership = codec(SENDER).membership
+        self.assertRaises(ValueError, setattr, membership, "cluster_identity", b"short")
+        self.assertRaises(ValueError, setattr, membership, "passes", b"")
 
 
 class SecretTests(FrameTestCase):
@@ -200,12 +263,12 @@ class SecretTests(FrameTestCase):
         self.assertRefused(codec(RECEIVER, secret=b"x" * 64 + b"b"), frame, "tag")
         self.assertEqual(len(codec(RECEIVER, secret=b"x" * 64 + b"a").open(frame).messages), 1)
 
-    def test_seal_cannot_be_stripped(self) -> None:
-        """A sealed frame without its seal and flag is an unsealed frame, and refused where a secret is configured."""
-        frame = one_frame(codec(SENDER, secret=SECRET))
-        stripped = frame[:6] + b"\x00" + frame[7 : HEADER.size] + frame[HEADER.size + SEAL.size + TAG_BYTES :]
-        self.assertEqual(codec(RECEIVER).open(stripped).messages, [accept()])
-        self.assertRefused(codec(RECEIVER, secret=SECRET), stripped, "tag")
+    def test_key_cannot_be_left_out(self) -> None:
+        """A frame that says that it is not keyed, with a right checksum, is refused where a secret is configured."""
+        frame = one_frame(codec(SENDER))
+        self.assertEqual(codec(RECEIVER).open(frame).messages, [accept()])
+        self.assertRefused(codec(RECEIVER, secret=SECRET), frame, "tag")
+        self.assertRefused(codec(RECEIVER, secret=SECRET), frame[:6] + b"\x01" + frame[7:], "tag")
 
     def test_same_frame_is_taken_once(self) -> None:
         """A recorded frame cannot be played again."""
@@ -230,7 +293,7 @@ class SecretTests(FrameTestCase):
         """A forger could otherwise silence a server with one high counter."""
         receiver, sender = codec(RECEIVER, secret=SECRET), codec(SENDER, secret=SECRET)
         forged = bytearray(one_frame(sender))
-        SEAL.pack_into(forged, HEADER.size, 2**60, 2**60)
+        forged[HEADER.size - 24 : HEADER.size - 8] = bytes([15]) * 16
         self.assertRefused(receiver, bytes(forged), "tag")
         self.assertEqual(receiver.open(one_frame(sender)).messages, [accept()])
 

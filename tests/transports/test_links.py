@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from random import Random
 from unittest.mock import patch
 
@@ -32,7 +32,7 @@ class LinksTestCase(SynchronousTestCase):
         self.receivers = {i: NotingReceiver() for i in IDS}
         self.links = {i: self.make_links(i) for i in IDS}
         for i, links in self.links.items():
-            links.start(self.receivers[i], b"disk-%03d" % i, 1)
+            links.start(self.receivers[i], b"disk-%03d" % i, 1, lambda: 0)
         self.log_events: list[LogEvent] = []
         globalLogPublisher.addObserver(self.log_events.append)
         self.addCleanup(globalLogPublisher.removeObserver, self.log_events.append)
@@ -156,11 +156,21 @@ class ReceiveTests(LinksTestCase):
     def test_failure_of_the_receiver_is_not_swallowed(self) -> None:
         """A transport must not hide an exception of its receiver."""
 
-        def fail(sender: int, identity: bytes, messages: Sequence[Message]) -> None:
+        def fail(*frame: object) -> None:
             raise RuntimeError("in a turn")
 
         self.patch(NotingReceiver, "receive", lambda self, *args: fail(*args))
         self.assertRaises(RuntimeError, self.links[0].send, [accept(sender=0)], 1)
+
+    def test_receiver_is_told_what_the_sender_has_on_disk(self) -> None:
+        """Incarnation and log position of the sender's storage, at the moment of sending."""
+        written = [5]
+        self.links[0].stop()
+        self.links[0].start(self.receivers[0], b"disk-000", 3, lambda: written[0])
+        self.links[0].send([accept(sender=0)], 1)
+        written[0] = 6
+        self.links[0].send([accept(sender=0)], 1)
+        self.assertEqual(self.receivers[1].storages, [(3, 5), (3, 6)])
 
     def test_counters_tell_frames_bytes_and_messages(self) -> None:
         """The counters for /metrics: a message to two peers counts twice on the way out."""

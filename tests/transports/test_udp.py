@@ -16,8 +16,10 @@ from zope.interface.verify import verifyObject
 from pfsb.paxos.interfaces import ITransport
 from pfsb.transports import udp
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import FRAME_BYTES_MAX, FrameIdentity, cluster_digest
-from pfsb.transports.udp import PeerAddress, PortTaken, SendingSocket, UDPTransport, UnknownHost
+from pfsb.transports.frames import FRAME_BYTES_MAX, FrameCodec, FrameIdentity, cluster_digest
+from pfsb.transports.hosts import ServerAddress, UnknownHost
+from pfsb.transports.udp import PortTaken, SendingSocket, UDPTransport
+from pfsb.transports.wire import encode
 from tests.transports.messages import accept, proposal
 from tests.transports.receiver import NotingReceiver
 
@@ -59,13 +61,15 @@ class UDPTestCase(TestCase):
     def setUp(self) -> None:
         self.addresses = {i: (HOST, port) for i, port in zip(sorted(self.ids), free_ports(len(self.ids)), strict=True)}
 
+    secret: bytes | None = None
+
     def make(self, server_id: int, cluster: str = "three") -> UDPTransport:
         membership = FrameIdentity(server_id, self.ids - {server_id}, cluster_digest(cluster, self.ids))
-        return UDPTransport(reactor, membership, self.addresses, LinkFaults(reactor, Random(1)))
+        return UDPTransport(reactor, membership, self.addresses, LinkFaults(reactor, Random(1)), self.secret)
 
     def start(self, server_id: int, cluster: str = "three") -> tuple[UDPTransport, NotingReceiver]:
         transport, receiver = self.make(server_id, cluster), NotingReceiver()
-        transport.start(receiver, b"disk-%03d" % server_id, 1)
+        transport.start(receiver, b"disk-%03d" % server_id, 1, lambda: 0)
         self.addCleanup(transport.stop)
         return transport, receiver
 
@@ -167,6 +171,59 @@ class RefusalTests(UDPTestCase):
         self.assertEqual(set(receiver.refusals), {1})
 
 
+class SourceTests(UDPTestCase):
+    """Without a secret, the address that a frame comes from is all that speaks for its sender."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.addresses = {i: (f"127.0.0.{i + 1}", port) for i, (_, port) in self.addresses.items()}
+
+    def forge(self, host: str, to: int) -> None:
+        """Send a well-formed frame in the name of server 0, from another socket."""
+        membership = FrameIdentity(0, self.ids - {0}, cluster_digest("three", self.ids))
+        [frame] = FrameCodec(membership, b"disk-000", 1, self.secret).seal([encode(accept(sender=0))])
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind((host, 0))
+            other.sendto(frame, self.addresses[to])
+
+    async def test_servers_send_from_their_own_address(self) -> None:
+        """A host with several addresses: the kernel would choose 127.0.0.1 for all of these."""
+        started = {i: self.start(i) for i in sorted(self.ids)}
+        for sender, (transport, _) in started.items():
+            transport.send([accept(sender=sender)], None)
+        await until(lambda: all(len(receiver.frames) == 2 for _, receiver in started.values()))
+        self.assertEqual([transport.counters.refused for transport, _ in started.values()], [{}] * 3)
+
+    async def test_frame_from_another_address_is_dropped_and_counted(self) -> None:
+        """Neither the address of another server nor that of a stranger will do; any port will."""
+        transport, receiver = self.start(1)
+        self.forge("127.0.0.3", to=1)
+        self.forge("127.0.0.9", to=1)
+        self.forge("127.0.0.1", to=1)
+        await until(lambda: receiver.frames)
+        self.assertEqual(transport.counters.refused, {"address": 2})
+        self.assertEqual(len(receiver.frames), 1)
+
+    async def test_with_a_secret_the_address_does_not_matter(self) -> None:
+        """The tag proves more, and servers behind a translator of addresses can only be told by it."""
+        self.secret = b"a secret"
+        transport, receiver = self.start(1)
+        self.forge("127.0.0.9", to=1)
+        await until(lambda: receiver.frames)
+        self.assertEqual(transport.counters.refused, {})
+
+    async def test_wildcard_is_not_sent_from(self) -> None:
+        """A server that listens on all addresses sends from whichever the kernel chooses."""
+        self.addresses[0] = ("0.0.0.0", self.addresses[0][1])
+        self.addresses[1] = ("127.0.0.1", self.addresses[1][1])
+        transport, own = self.start(0)
+        peer, receiver = self.start(1)
+        transport.send([accept(sender=0)], 1)
+        peer.send([accept(sender=1)], 0)
+        await until(lambda: receiver.frames and own.frames)
+        self.assertEqual((transport.counters.refused, peer.counters.refused), ({}, {}))
+
+
 class BrokenSocketTests(UDPTestCase):
     async def test_broken_sending_socket_is_opened_anew(self) -> None:
         """No OSError escapes from `send`, and the next frame gets through."""
@@ -195,7 +252,7 @@ class BrokenSocketTests(UDPTestCase):
 
     def test_socket_that_cannot_be_made_is_an_os_error(self) -> None:
         """Out of file descriptors: the frame is lost, and the socket is tried again at the next."""
-        sender = SendingSocket(reactor, PeerAddress.find(1, *self.addresses[1]), lambda: None)
+        sender = SendingSocket(reactor, ServerAddress.find(1, *self.addresses[1]), (HOST, 0), lambda: None)
 
         def none_left(*args: object) -> socket.socket:
             raise OSError(errno.EMFILE, "Too many open files")
@@ -210,7 +267,7 @@ class BrokenSocketTests(UDPTestCase):
 
     def test_error_of_one_frame_keeps_the_socket(self) -> None:
         """A datagram too long, like a full queue or a firewall's rule, says nothing about the socket."""
-        sender = SendingSocket(reactor, PeerAddress.find(1, *self.addresses[1]), lambda: None)
+        sender = SendingSocket(reactor, ServerAddress.find(1, *self.addresses[1]), (HOST, 0), lambda: None)
         self.addCleanup(sender.close)
         sender.write(b"frame")
         before = sender.fileno()
@@ -222,7 +279,7 @@ class StartAndStopTests(UDPTestCase):
     def test_port_in_use_is_one_clear_line(self) -> None:
         """A port in use is refused with one line that has the address."""
         self.start(0)
-        error = self.assertRaises(PortTaken, self.make(0).start, NotingReceiver(), b"disk-000", 1)
+        error = self.assertRaises(PortTaken, self.make(0).start, NotingReceiver(), b"disk-000", 1, lambda: 0)
         self.assertIsInstance(error, CannotListenError)
         self.assertIn(f"{HOST}:{self.addresses[0][1]}: Address already in use", str(error))
         self.assertNotIn("\n", str(error))
@@ -238,7 +295,7 @@ class StartAndStopTests(UDPTestCase):
 
         self.patch(udp.socket, "getaddrinfo", without_network)
         self.addresses[2] = ("no-such-host.invalid", 7402)
-        error = self.assertRaises(UnknownHost, self.make(0).start, NotingReceiver(), b"disk-000", 1)
+        error = self.assertRaises(UnknownHost, self.make(0).start, NotingReceiver(), b"disk-000", 1, lambda: 0)
         self.assertIn('server 2: the host "no-such-host.invalid" has no address', str(error))
 
     async def test_port_is_free_after_stop(self) -> None:

@@ -107,7 +107,8 @@ class AsyncClerk:
         return await self.run(calls.mput(values))
 
     async def mget(self, *keys: str) -> dict[str, Entry]:
-        """Return the entries of those of the keys that exist, all as of one moment."""
+        """Return an `Entry` for each of these keys that exists, with its value and revision, as they were at one
+        moment."""
         return await self.run(calls.mget(*keys))
 
     async def range(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[Entry]:
@@ -118,8 +119,16 @@ class AsyncClerk:
         return await self.run(calls.range_(first, end, limit=limit))
 
     async def keys(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[str]:
-        """Return the keys that `range` would return entries of, without their values."""
+        """Return the keys of the entries that `range` with the same arguments would return, without their values."""
         return await self.run(calls.keys(first, end, limit=limit))
+
+    async def settings(self, *, read: str = "linearizable") -> dict[str, int | str]:
+        """Return the settings that all servers of the cluster share, by name."""
+        return await self.run(calls.settings(read=read))
+
+    async def change_settings(self, values: Mapping[str, int | str]) -> int:
+        """Change settings of the cluster, either all or none; returns the revision of the change."""
+        return await self.run(calls.change_settings(values))
 
     async def say(self, text: str) -> int:
         """Add a line to the chat; returns its index."""

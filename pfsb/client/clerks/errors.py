@@ -108,6 +108,7 @@ _KINDS: Final[dict[str, type[ClerkError]]] = {
     "UNAVAILABLE": Unavailable,
     "BUSY": Unavailable,
     "SHUTDOWN": Unavailable,
+    "DIVERGED": Unavailable,
     "NOSESSION": SessionExpired,
     "REPLACED": SessionReplaced,
     "LOCKLOST": LockLost,

@@ -19,11 +19,12 @@ from attrs import define, field
 from pfsb.client.core.actions import Action, Connect, HangUp, Send, SessionEnd
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.chat_cursor import ChatCursor
-from pfsb.client.core.command import QUESTION_VERBS, Answered, Command
+from pfsb.client.core.command import Answered, Command
 from pfsb.client.core.command_queue import CommandQueue
 from pfsb.client.core.connection import LineConnection
 from pfsb.client.core.held_locks import HeldLocks
 from pfsb.client.core.hello import Hello
+from pfsb.client.core.odd_replies import OddReply, check_event, check_reply
 from pfsb.client.core.replies import EventLine, Reply, refusal
 from pfsb.client.core.retry_policy import belongs_elsewhere, is_to_be_renumbered
 from pfsb.client.core.server_rotation import ServerRotation
@@ -56,7 +57,7 @@ def _is_of_session(command: Command) -> bool:
 
 @define(eq=False)
 class ClientCore:
-    """One client of a cluster, with one session. Times are in seconds, all of one clock of the driver."""
+    """One client of a cluster, with one session. All times are in seconds, and by the clock of the driver."""
 
     addresses: Sequence[ServerAddress]
     client_id: str = field(factory=new_client_id)
@@ -67,7 +68,8 @@ class ClientCore:
     on_server: Callable[[ServerAddress], None] = _ignore
     """Called with the server's address whenever a server has accepted a connection."""
     on_session_end: Callable[[SessionEnd], None] = _ignore
-    """Called, once for each session that is lost, before the commands that cannot go on without it are refused."""
+    """Called once for each session of this client that is lost, with the reason and the session's locks, before the
+    commands that cannot go on without this session are refused."""
     dice: Random = field(factory=Random)
     index: int = 0
     """Position in `addresses` of the server that is tried first."""
@@ -168,7 +170,10 @@ class ClientCore:
         """Called by the driver when the connected server has sent these bytes."""
         self._now = now
         if self._connection is not None:
-            self._connection.receive(data)
+            try:
+                self._connection.receive(data)
+            except OddReply as error:
+                self._move_on(str(error))
 
     def lost(self, why: str, now: float) -> None:
         """Called by the driver when the connection has ended or could not be made."""
@@ -296,6 +301,7 @@ class ClientCore:
     # ------------------------------------------------------------------ receiving
 
     def _heard_reply(self, command: Command, reply: Reply) -> None:
+        check_reply(command.verb, reply)
         if belongs_elsewhere(command, reply, self._hello):
             self._move_on(reply.line)
             return
@@ -313,13 +319,14 @@ class ClientCore:
         self._pump()
 
     def _finish(self, command: Command, reply: Reply) -> None:
-        if command.number is not None and reply.ok and command.verb not in QUESTION_VERBS:
+        if command.number is not None and reply.ok and not command.is_question:
             self._hello.answered(command.number)
         self.held_locks.answered(command, reply)
         self._chat_cursor.answered(command, reply)
         command.answer(reply)
 
     def _heard_event(self, event: EventLine) -> None:
+        check_event(event)
         self._chat_cursor.heard(event)
         self.on_event(event)
         if event.name == "SESSION":
@@ -334,6 +341,7 @@ class ClientCore:
             self._request(None, self._hello.line, self._heard_hello)
 
     def _heard_hello(self, reply: Reply) -> None:
+        check_reply("HELLO", reply)
         if reply.ok:
             self.response_timeout.heard(self._now)
             self._rotation.has_served()

@@ -17,9 +17,10 @@ WAITING_VERBS: Final = frozenset({"LOCK", "DIGEST"})
 """Verbs whose answer may take long although the server is healthy."""
 
 QUESTION_VERBS: Final = frozenset({"GET", "MGET", "RANGE", "KEYS", "LOG", "LOCKS", "DECIDED", "INSTANCES"})
-"""Verbs of questions, which change nothing: a server does not take the number of a question as used."""
+"""Verbs that are always questions. SETTINGS is one, too, unless SET follows (`Command.is_question`)."""
 
 Answered = Callable[[Reply], None]
+"""Call-back with the reply to one command, a server's or a refusal of the client itself: called at most once."""
 
 
 def verb_of(line: str) -> str:
@@ -54,6 +55,13 @@ class Command:
     def is_local(self) -> bool:
         """Whether the command concerns one server, and needs neither session nor number."""
         return self.verb in LOCAL_VERBS
+
+    @property
+    def is_question(self) -> bool:
+        """Whether the command changes nothing, so that a server does not take its number as used."""
+        if self.verb == "SETTINGS":
+            return [word.upper() for word in self.line.split(None, 2)[1:2]] != ["SET"]
+        return self.verb in QUESTION_VERBS
 
     @property
     def may_have_run(self) -> bool:

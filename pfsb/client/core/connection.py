@@ -14,7 +14,7 @@ from pfsb.client.core.replies import EventLine, Reply, read_reply
 LINE_BYTES_MAX: Final = 64 * 1024 * 1024
 """Maximum size of a received line, in bytes. A pfsb server's lines hold at most a few values, and are shorter."""
 
-_NUMBERED = re.compile(r"#([0-9]+) ")
+_NUMBERED = re.compile(r"#([0-9]{1,19}) ")
 
 Heard = Callable[[Reply], None]
 
@@ -25,7 +25,8 @@ class LineConnection:
 
     on_event: Callable[[EventLine], None]
     on_refused: Callable[[str], None]
-    """Called with the reason if the server refuses this connection, or does not speak the protocol."""
+    """Called with the reason, as a text for people, if the server refuses this connection, or does not speak the
+    protocol."""
     _partial: bytes = b""
     _rows: list[str] = field(factory=list)
     _numbered: dict[int, Heard] = field(factory=dict)

@@ -24,6 +24,8 @@ class Hello:
     session away from the present connection."""
     _opened: int | None = None
     """The revision at which the session began; None: no session was opened yet."""
+    _epoch: int = 0
+    """The revision of the last HELLO that was answered; 0: none was."""
     _highest_answered: int = 0
 
     @property
@@ -72,9 +74,12 @@ class Hello:
         fields = reply.fields
         last, opened = int(fields["last"]), int(fields["opened"])
         is_another = self._opened is not None and opened != self._opened
-        self._opened = opened
-        # If `last` is below the number of a command that was answered, the servers have forgotten the former session,
-        # as they do some time after its end. Then every command that was sent may have run.
-        may_have_run = last if last >= self._highest_answered else self.next_number
+        # The servers forget a session some time after its end. HELLO tells the revision up to whose ends they have
+        # forgotten sessions. The former session ended after its last HELLO, so it may be among them if that HELLO came
+        # before this revision; it is among them for certain if `last` is below the number of a command that was
+        # answered. Then every command that was sent may have run.
+        is_forgotten = int(fields.get("forgotten", 0)) > self._epoch or last < self._highest_answered
+        may_have_run = self.next_number if is_forgotten else last
+        self._opened, self._epoch = opened, int(fields["epoch"])
         self.next_number = max(self.next_number, last + 1)
         return may_have_run if is_another else None

@@ -9,7 +9,7 @@ from attrs import frozen
 
 _ERROR = re.compile(r"ERR (\S+)(?: fate=(none|unknown|done))? ?(.*)", re.DOTALL)
 _NAME = re.compile(r"([^\s=\"]+)=")
-_INTEGER = re.compile(r"-?[0-9]+")
+_INTEGER = re.compile(r"-?[0-9]{1,1000}")
 _JSON = JSONDecoder()
 
 
@@ -52,18 +52,30 @@ class EventLine:
 
 
 def read_fields(text: str) -> dict[str, int | str]:
-    """The name=value pairs of a line. Integers become int, JSON strings are decoded, other words stay as they are."""
+    """The name=value pairs of a line. Integers become int, JSON strings are decoded, other words stay as they are.
+
+    A string that is not JSON, as no pfsb server sends it, becomes a text together with the rest of the line.
+    """
     fields: dict[str, int | str] = {}
     position = 0
     while found := _NAME.search(text, position):
         position = found.end()
         if text[position : position + 1] == '"':
-            fields[found[1]], position = _JSON.raw_decode(text, position)
+            fields[found[1]], position = _string(text, position)
         else:
             word = text[position:].split(" ", 1)[0]
             fields[found[1]] = int(word) if _INTEGER.fullmatch(word) else word
             position += len(word)
     return fields
+
+
+def _string(text: str, start: int) -> tuple[str, int]:
+    """The JSON string that begins at `start`, and where it ends."""
+    try:
+        value, end = _JSON.raw_decode(text, start)
+    except ValueError:
+        return text[start:], len(text)
+    return str(value), end
 
 
 def read_reply(line: str, rows: tuple[str, ...] = ()) -> Reply | None:

@@ -8,6 +8,7 @@ the helpers of `frontends.line` and `frontends.stream` that all ports share. Imp
     sessions                the sessions that requests run in: one per client id, and a few anonymous ones
     request                 one request and its one answer; `Site` is all that a request knows of the port
     chat, key_value, locks  handlers of the applications' resources
+    settings                handlers of the settings that all servers share
     server_info             handlers of status, health, metrics, faults and the API's description (openapi.yaml)
     routes                  the table of resources, methods and handlers
     protocol                connections, limits, and the site that makes them

@@ -25,6 +25,7 @@ STATUS_OF: Final = {
     "INTERNAL": 500,
     "NOSESSION": 503,
     "SHUTDOWN": 503,
+    "DIVERGED": 503,
     "UNAVAILABLE": 503,
 }
 """Code of a refusal -> HTTP status: all codes of the line protocol, and METHOD and MEDIATYPE, which only HTTP has."""

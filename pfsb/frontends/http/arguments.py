@@ -198,6 +198,16 @@ class Body:
                 raise BadRequest(f"{quoted(name)}: {quoted(key)}: must be a string, not {_kind(value)}")
         return found
 
+    def texts_or_integers(self, name: str) -> Mapping[str, str | int]:
+        """The value of a member that must be there, an object whose values are strings or integers."""
+        found: dict[str, Any] = dict(self._take(name, dict, "an object"))
+        for key, value in found.items():
+            if isinstance(value, float) and value.is_integer():
+                found[key] = int(value)  # in JSON 1.0 is the integer 1
+            elif isinstance(value, bool) or not isinstance(value, str | int):
+                raise BadRequest(f"{quoted(name)}: {quoted(key)}: must be a string or an integer, not {_kind(value)}")
+        return found
+
     def text_list(self, name: str) -> list[str]:
         found: list[Any] = self._take(name, list, "a list")
         for value in found:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from pfsb.applications.interfaces import BadRequest
-from pfsb.frontends.http import chat, key_value, locks, server_info
+from pfsb.frontends.http import chat, key_value, locks, server_info, settings
 from pfsb.frontends.http.answers import NotAllowed
 
 Handler = Callable[..., None]
@@ -28,6 +28,7 @@ ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     "/v1/events": {"GET": chat.follow},
     "/v1/status": {"GET": server_info.get_status},
     "/v1/servers": {"GET": server_info.get_servers},
+    "/v1/settings": {"GET": settings.get_settings, "PATCH": settings.change_settings},
     "/v1/digest": {"GET": server_info.get_digest},
     "/v1/faults": {"POST": server_info.set_fault},
     "/v1/openapi.json": {"GET": server_info.get_description},

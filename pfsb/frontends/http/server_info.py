@@ -86,6 +86,9 @@ def unready(server: Server) -> str | None:
         return "this server is stopping"
     if server.leader() is None:
         return "this server knows no leader"
+    if server.differs_from:
+        others = ", ".join(map(str, server.differs_from))
+        return f"this server has executed otherwise than {others}, and no majority agrees: it refuses changes"
     alive = sum(dict(row)["alive"] == "yes" for row in server.servers())
     if alive < server.config.quorum:
         n, quorum = server.config.n, server.config.quorum
@@ -125,6 +128,7 @@ def get_page(request: PfsbRequest) -> None:
 _LINKS: Final = (
     ("v1/status", "what this server knows of itself"),
     ("v1/servers", "what it knows of the others"),
+    ("v1/settings", "the settings that all servers share"),
     ("v1/kv", "keys and values"),
     ("v1/locks", "locks that are held"),
     ("v1/chat", "what was said"),

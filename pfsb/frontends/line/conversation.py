@@ -10,6 +10,7 @@ from attrs import define, field
 
 from pfsb.applications.interfaces import (
     Answer,
+    BadRequest,
     Command,
     CommandDescription,
     Done,
@@ -36,36 +37,34 @@ class Verbs:
     """All verbs of a server: those of its applications' commands, and the line protocol's own.
 
     All conversations of a port share one object. Its tables are changed in place when the cluster runs other
-    applications than before (`refresh`).
+    applications than before, so that conversations can keep them and need not look whether they are still true.
     """
 
     def __init__(self, server: Server) -> None:
         self._catalogue = server.catalogue
-        self._edition = -1
         self.descriptions: dict[str, CommandDescription] = {}
         """Verb -> its description, in the order of HELP."""
-        self.listen_verbs: list[str] = []
+        self.listen: set[str] = set()
+        """The verbs that begin to listen to an event log."""
+        self.unlisten: set[str] = set()
+        """The verbs that end it: one for each in `listen`."""
         self.submitted: dict[str, CommandDescription] = {}
         """Verb -> its description, for the commands and questions that are submitted to an application."""
         self.refresh()
+        self._catalogue.watch(self.refresh)
 
-    def refresh(self) -> bool:
-        """Read the catalogue again if it was switched since. Returns whether it was."""
-        if self._edition == self._catalogue.edition:
-            return False
-        self._edition = self._catalogue.edition
-        self.descriptions.clear()
+    def refresh(self) -> None:
+        """Fill the tables from the catalogue."""
+        for table in (self.descriptions, self.listen, self.unlisten, self.submitted):
+            table.clear()
         self.descriptions.update({each.verb: each for each in help_pages.ALWAYS})
-        self.listen_verbs.clear()
-        special = set(self.descriptions)
         for application in self._catalogue.applications:
             self.descriptions.update({each.verb: each for each in application.commands})
             if IEventLog.providedBy(application):
-                self.listen_verbs.append(application.listen_verb)
-                special |= {application.listen_verb, f"UN{application.listen_verb}"}
-        self.submitted.clear()
+                self.listen.add(application.listen_verb)
+                self.unlisten.add(f"UN{application.listen_verb}")
+        special = {each.verb for each in help_pages.ALWAYS} | self.listen | self.unlisten
         self.submitted.update({verb: each for verb, each in self.descriptions.items() if verb not in special})
-        return True
 
 
 @define(eq=False)
@@ -129,10 +128,10 @@ class Conversation:
         """True while HELLO or BYE is not answered: no further request may be handled."""
         self.finished = False
         """True after QUIT or BYE: no further request is handled, and the connection ends with the last reply."""
-        self._handlers = self._make_handlers(verbs.listen_verbs)
+        self._handlers = self._make_handlers()
         self._pipelined = _Pipelined()
 
-    def _make_handlers(self, listen_verbs: list[str]) -> dict[str, Callable[[Request], None]]:
+    def _make_handlers(self) -> dict[str, Callable[[Request], None]]:
         handlers: dict[str, Callable[[Request], None]] = {
             "HELLO": self._hello,
             "BYE": self._bye,
@@ -140,9 +139,6 @@ class Conversation:
         }
         for verb, query in self._server_queries.handlers.items():
             handlers[verb] = partial(self._handle_when_first, query)
-        for verb in listen_verbs:
-            handlers[verb] = self._listen
-            handlers[f"UN{verb}"] = self._unlisten
         return handlers
 
     @property
@@ -157,22 +153,19 @@ class Conversation:
         """
         verb = request.verb
         description = self._submitted_verbs.get(verb)
-        if description is None and verb not in self._handlers:
-            description = self._refreshed(verb)
         if description is not None:
             self._application_command(request, description)
             return
-        handle = self._handlers.get(verb)
+        handle = self._handlers.get(verb) or self._handler_of_event_log(verb)
         if handle is None:
             raise help_pages.unknown(verb, self._verbs.descriptions)
         self.submit_pipelined()
         handle(request)
 
-    def _refreshed(self, verb: str) -> CommandDescription | None:
-        """The description of a verb that was not known when this conversation began, if an application has it now."""
-        self._verbs.refresh()
-        self._handlers = self._make_handlers(self._verbs.listen_verbs)
-        return self._submitted_verbs.get(verb)
+    def _handler_of_event_log(self, verb: str) -> Callable[[Request], None] | None:
+        if verb in self._verbs.listen:
+            return self._listen
+        return self._unlisten if verb in self._verbs.unlisten else None
 
     def submit_pipelined(self) -> None:
         """Submits the pipelined commands: called when no requests are left, and before one that is not pipelined."""
@@ -215,6 +208,8 @@ class Conversation:
         if not description.changes:
             parts, level = read_level(parts)
         command = self._check(parts)
+        if level != "linearizable" and self._verbs.submitted[command[0]].changes:
+            raise BadRequest(f"{command[0]} changes something: read= goes with questions")
         if description.waits:
             self.submit_pipelined()
             self._submit(request.tag, command, waits=True)

@@ -47,6 +47,7 @@ _EXAMPLES: Final = {
     "MGET": "MGET colour shape",
     "RANGE": "RANGE a b limit=10",
     "KEYS": "KEYS user. user/",
+    "SETTINGS SET": "SETTINGS SET session_window=64 window=32",
 }
 
 

@@ -66,10 +66,10 @@ class ServerQueries:
         if not request.args:
             answer(help_pages.all_commands(self._verbs.values()))
             return
-        verb = request.args[0].upper()
+        verb = " ".join(request.args).upper()  # SETTINGS SET has two words
         description = self._verbs.get(verb)
-        if description is None or len(request.args) > 1:
-            raise help_pages.unknown(" ".join(request.args).upper(), self._verbs)
+        if description is None:
+            raise help_pages.unknown(verb, self._verbs)
         answer(help_pages.one_command(description))
 
     def _fault(self, request: Request, answer: Answer) -> None:

@@ -25,8 +25,10 @@ class Subscriptions:
     def begin(self, verb: str, first: int, answer: Answer) -> None:
         """Subscribes to the event log of `verb` from event number `first` on; 0 stands for the next event to come.
 
-        Ends a former subscription of this client to the same log, and answers the LISTEN.
+        Ends a former subscription of this client to the same log, and answers the LISTEN. Raises `BadRequest` if the
+        cluster does not run the application any more.
         """
+        self._server.catalogue.entry(verb)
         self.end(verb)
         if first:
             answer(Done())

@@ -44,8 +44,8 @@ class DurabilityChecker:
         match message:
             case Accept():
                 self._installed(server_id, message.view, message)
-                for seq in message.seqs:
-                    self._accepted(server_id, message.view, seq)
+                for seq, digest in message.votes():
+                    self._accepted(server_id, message.view, seq, digest)
             case Alive():
                 self._installed(server_id, message.view, message)
                 aru = self._durable_aru(server_id)
@@ -78,18 +78,21 @@ class DurabilityChecker:
         installed = views.last_installed if views else 0
         require(installed >= view, f"server {server_id} has view {installed} on disk, but sends {message}")
 
-    def _accepted(self, server_id: int, view: int, seq: int) -> None:
+    def _accepted(self, server_id: int, view: int, seq: int, digest: bytes) -> None:
         """Require that the disk of a server holds what an ACCEPT that it sends relies on, if anything is needed (G18).
 
-        The disk must hold the slot as ordered, with the proposed batch, or with a proposal of a later view. Otherwise
-        the slot must be chosen: a majority of disks must hold one batch for it. If the slot is chosen, the ACCEPT may
-        even be for a different batch, of a leader that was deposed. Such an ACCEPT is harmless: a majority holds the
-        chosen batch, so the different batch can never get a majority.
+        The disk must hold the slot as ordered, with the batch that the ACCEPT names and this view (Departure 39), or
+        with a proposal of a later view. The same batch with an earlier view is not enough for a vote in this view:
+        after a crash the server would promise too little. Otherwise the slot must be chosen: a
+        majority of disks must hold one batch for it. If the slot is chosen, the ACCEPT may even be for a different
+        batch, of a leader that was deposed. Such an ACCEPT is harmless: a majority holds the chosen batch, so the
+        different batch can never get a majority.
         """
         slot = self._slot(server_id, seq)
-        proposed = self.messages.proposals.get((view, seq))
-        assert proposed is not None, f"server {server_id} votes for what nobody proposed: view {view}, slot {seq}"
-        if slot is None or not (slot.view == ORDERED_VIEW or slot.view > view or slot.batch.data == proposed):
+        is_proposed = (view, seq) in self.messages.proposals
+        require(is_proposed, f"server {server_id} votes for what nobody proposed: view {view}, slot {seq}")
+        is_held = slot is not None and slot.view == view and slot.batch.digest == digest
+        if slot is None or not (slot.view == ORDERED_VIEW or slot.view > view or is_held):
             require(self._is_chosen(seq), f"server {server_id} votes in view {view} at {seq}, with {slot} on disk")
 
     def _promised(self, server_id: int, message: PrepareOK) -> None:

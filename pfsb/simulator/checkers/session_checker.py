@@ -21,14 +21,23 @@ from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.observer import NoObserver
 from pfsb.sessions.state_machine import EXPIRE, Session, SessionStateMachine
+from pfsb.simulator.checkers.session_model import Expired, SessionModel
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.storage.memory import MemoryDisk
 
-REFUSED_BY_LOCAL_CLIENTS = frozenset({"BADREQUEST", "NOSESSION", "REPLACED", "BUSY", "UNAVAILABLE", "SHUTDOWN"})
+REFUSED_BY_LOCAL_CLIENTS = frozenset(
+    {"BADREQUEST", "NOSESSION", "REPLACED", "BUSY", "UNAVAILABLE", "SHUTDOWN", "DIVERGED"}
+)
 """Codes of refusals by `LocalClients`, the part of a server to which clients are connected.
 
 Such a refusal is not the result of running the command; only its `fate` says whether the command has run.
 """
+
+
+FASTEST_RATE = 2.0
+"""The fastest rate of a simulated server's clock: such a server counts two seconds in one."""
+ROUNDING_MS = 2
+"""By how many milliseconds less than a time limit may pass, since times are rounded to milliseconds."""
 
 
 @define
@@ -50,15 +59,27 @@ class Slot:
 
     Each entry is a violation: the session had been opened anew, so the command should have been refused.
     """
+    ran_under: dict[Ticket, int] = field(factory=dict)
+    """Ticket -> the epoch in the bundle with which the command came; 0 if it is missing."""
+    epochs: dict[str, int] = field(factory=dict)
+    """Client id -> epoch of each session that is open after the slot."""
+    revision: int = 0
+    """The revision after the slot."""
+    updates: Sequence[ClientUpdate] | None = field(default=None, eq=False, repr=False)
+    """The updates that the slot has executed, for the `SessionModel`; None: it is not asked."""
     expired_by_others: int = 0
     """Number of sessions that were expired by a server other than the one at which they were last opened."""
 
 
 @define
 class Asked:
-    """A numbered command of one client, and how often it has reached a server."""
+    """A command that a client has sent under one of its numbers, and how often it has reached a server.
 
-    command: Command
+    A number may have two meanings: a client that learns by HELLO that it has not run may use it for another command.
+    """
+
+    first_at: float
+    """When the command was first asked for, in simulated seconds."""
     times: int = 0
     refused: int = 0
     """Number of refusals that told the client that the command has not run, and never will."""
@@ -72,10 +93,17 @@ class SessionChecker:
     horizon_slots: int
     marks: Counter[str]
     on_session_end: Callable[[str], None] = lambda client_id: None
+    now: Callable[[], float] = lambda: 0.0
+    """The simulated time, in seconds."""
     slots: dict[int, Slot] = field(factory=dict)
-    asked: dict[Ticket, Asked] = field(factory=dict)
+    asked: dict[Ticket, dict[Command, Asked]] = field(factory=dict)
     results: dict[Ticket, tuple[int, Any]] = field(factory=dict)
     """Ticket -> (the slot in which the command ran or got its result, the result or PENDING)."""
+    _ran_as: dict[Ticket, tuple[Command, int]] = field(factory=dict)
+    """Ticket -> (the command that ran, the epoch of the connection that it came from)."""
+    _executed_at: dict[int, float] = field(factory=dict)
+    """Slot -> when the first server executed it, in simulated seconds."""
+    _model: SessionModel = field(init=False)
     _latest: dict[str, tuple[int, int]] = field(factory=dict)
     """Client -> (the number of its command that ran last, the slot in which that command ran)."""
     _answered_up_to: dict[str, int] = field(factory=dict)
@@ -86,30 +114,59 @@ class SessionChecker:
     _ended_at: dict[str, int] = field(factory=dict)
     """Client -> the slot that ended its latest session."""
 
+    @_model.default
+    def _make_model(self) -> SessionModel:
+        return SessionModel(self.horizon_slots)
+
     # ------------------------------------------------------------------ reports of clients
 
     def ask(self, ticket: Ticket, command: Command) -> None:
-        asked = self.asked.setdefault(ticket, Asked(command))
-        assert asked.command == command, f"{ticket}: a client repeats what it asked for, or asks under another number"
+        meanings = self.asked.setdefault(ticket, {})
+        asked = meanings.setdefault(command, Asked(self.now()))
         asked.times += 1
+        self.marks["two meanings for one number"] += asked.times == 1 and len(meanings) > 1
         if self.results.get(ticket, (0, PENDING))[1] is not PENDING:
             self.marks["asked again for what had run"] += 1
 
-    def answered(self, ticket: Ticket, result: Result) -> None:
-        """Check the answer to a command, at the moment when the answer leaves the server."""
+    def answered(self, ticket: Ticket, command: Command, result: Result, epoch: int) -> None:
+        """Check the answer to the command `ticket`: called at the moment when the answer leaves the server.
+
+        `epoch` is the one under which the client's connection has opened the session.
+        """
         slot, known = self.results.get(ticket, (0, None))
         if known is not None and known == result:
+            self._is_its_own(ticket, command, epoch)
+            self._is_in_time(ticket, command, result)
             self._is_durable(ticket, slot)
             if slot > self._ended_at.get(ticket[0], 0):
                 self._answered_up_to[ticket[0]] = max(ticket[1], self._answered_up_to.get(ticket[0], 0))
-            if self.asked[ticket].times > 1:
+            if self.asked[ticket][command].times > 1:
                 self.marks["answer given for a repetition"] += 1
             return
         if isinstance(result, Done) or result.code not in REFUSED_BY_LOCAL_CLIENTS:
             raise Violation(f"{ticket} is answered {result}, but what ran came to {known} in slot {slot}")
         self.marks[f"{result.code} fate={result.fate}"] += 1
         if result.fate == "none":
-            self._did_not_run(ticket, result)
+            self._did_not_run(ticket, command, result)
+
+    def _is_its_own(self, ticket: Ticket, command: Command, epoch: int) -> None:
+        """Require that a result goes to no connection that is fenced off, and to none that asked for something else."""
+        ran, ran_epoch = self._ran_as[ticket]
+        if epoch < ran_epoch:
+            raise Violation(
+                f"{ticket} ran for a connection of epoch {ran_epoch}, and one of epoch {epoch}, which is fenced off, "
+                "is told the result"
+            )
+        if ran != command:
+            raise Violation(f"{ticket} ran as {ran}, and its result is the answer to {command}")
+
+    def _is_in_time(self, ticket: Ticket, command: Command, result: Result) -> None:
+        """Require that a LOCK with a time limit has waited for so long, by the fastest clock that a server may have."""
+        if not isinstance(result, Refused) or result.code != "TIMEOUT":
+            return
+        waited_ms = (self.now() - self.asked[ticket][command].first_at) * 1000
+        if waited_ms + ROUNDING_MS < command[2] / FASTEST_RATE:
+            raise Violation(f"{ticket} has waited for {waited_ms:.0f} ms, and is told that {command[2]} ms are over")
 
     def answered_up_to(self, client_id: str) -> int:
         return self._answered_up_to.get(client_id, 0)
@@ -123,10 +180,10 @@ class SessionChecker:
         if resumed and last < answered:
             raise Violation(f"{client_id} was answered up to {answered}, and its session goes on from {last}")
 
-    def _did_not_run(self, ticket: Ticket, result: Refused) -> None:
-        asked = self.asked[ticket]
+    def _did_not_run(self, ticket: Ticket, command: Command, result: Refused) -> None:
+        asked = self.asked[ticket][command]
         asked.refused += 1
-        if asked.refused == asked.times and ticket in self.results:
+        if asked.refused == asked.times and self._ran_as.get(ticket, (None, 0))[0] == command:
             raise Violation(f"{ticket} is told {result}, but it ran in slot {self.results[ticket][0]}")
 
     def _is_durable(self, ticket: Ticket, seq: int) -> None:
@@ -135,6 +192,10 @@ class SessionChecker:
             raise Violation(f"{ticket} is answered from slot {seq}, which is only on the disks of {holders}")
 
     # ------------------------------------------------------------------ reports of servers
+
+    def executes(self, seq: int) -> None:
+        """Note when a slot is executed first."""
+        self._executed_at.setdefault(seq, self.now())
 
     def settled(self, server_id: int, slot: Slot) -> None:
         known = self.slots.setdefault(slot.seq, slot)
@@ -148,7 +209,7 @@ class SessionChecker:
                 f"in epoch {latest}"
             )
         for ticket, command, result in slot.ran:
-            self._ran(slot.seq, ticket, command, result)
+            self._ran(slot.seq, ticket, command, result, slot.ran_under.get(ticket, 0))
         for ticket, result in slot.completed:
             self.results[ticket] = slot.seq, result
         for client_id in slot.ended:
@@ -157,11 +218,49 @@ class SessionChecker:
             self.on_session_end(client_id)
         self.marks["session expired by another server"] += slot.expired_by_others
         self.marks["answer came in a later slot"] += len(slot.completed)
+        if slot.updates is not None:
+            self._agrees_with_model(slot, slot.updates)
+            slot.updates = None
 
-    def _ran(self, seq: int, ticket: Ticket, command: Command, result: Any) -> None:
-        asked = self.asked.get(ticket)
-        if asked is None or asked.command != command:
-            raise Violation(f"S2: {command} ran as {ticket}, which nobody asked for: {asked}")
+    def _agrees_with_model(self, slot: Slot, updates: Sequence[ClientUpdate]) -> None:
+        """Compare a slot with the second opinion, which knows the ordered updates only."""
+        expected = self._model.execute(slot.seq, updates)
+        ran = [ticket for ticket, _, _ in slot.ran]
+        if ran != expected.ran:
+            raise Violation(f"by the ordered updates {expected.ran} must run in slot {slot.seq}, and {ran} ran")
+        if slot.epochs != (epochs := self._model.epochs()):
+            differing = dict(set(slot.epochs.items()) ^ set(epochs.items()))
+            raise Violation(
+                f"by the ordered updates other sessions or epochs are open after slot {slot.seq}: {differing}"
+            )
+        if slot.revision != self._model.revision:
+            raise Violation(f"by the ordered updates the revision is {self._model.revision}, and it is {slot.revision}")
+        for expired in expected.expired:
+            self._was_silent(slot.seq, expired)
+
+    def _was_silent(self, seq: int, expired: Expired) -> None:
+        """Departure 36: another server expires a session if no update of its server was executed for the whole ttl, and
+        none after an ASK for it.
+        """
+        if expired.asked <= expired.heard:
+            raise Violation(
+                f"the session {expired.client_id} has expired, and its server {expired.server_id} was not asked before"
+            )
+        since = self._executed_at.get(expired.heard)
+        if since is None or seq not in self._executed_at:
+            return
+        silent_ms = (self._executed_at[seq] - since) * 1000
+        if silent_ms + ROUNDING_MS < expired.ttl_ms / FASTEST_RATE:
+            raise Violation(
+                f"the session {expired.client_id} with a ttl of {expired.ttl_ms} ms has expired, but an update of its "
+                f"server {expired.server_id} was executed {silent_ms:.0f} ms before"
+            )
+
+    def _ran(self, seq: int, ticket: Ticket, command: Command, result: Any, epoch: int) -> None:
+        asked = self.asked.get(ticket, {}).get(command)
+        if asked is None:
+            known = list(self.asked.get(ticket, ())) or None
+            raise Violation(f"S2: {command} ran as {ticket}, which nobody asked for: {known}")
         if asked.refused == asked.times:
             raise Violation(f"{ticket} ran in slot {seq}, after its client was told that it never would")
         client_id, number = ticket
@@ -170,11 +269,15 @@ class SessionChecker:
             raise Violation(f"S3: {ticket} ran in slot {seq}, after number {latest} in slot {slot}")
         self._latest[client_id] = number, seq
         self.results[ticket] = seq, result
+        self._ran_as[ticket] = command, epoch
 
 
 @implementer(IStateMachine)
 class WatchedSessions:
-    """Stands between the protocol and the sessions of one server, and reports each slot's effect to the checker."""
+    """Stands between the protocol and the sessions of one server, and reports the effect of each slot to the checker.
+
+    It reports a slot as soon as the slot is settled at this server.
+    """
 
     def __init__(
         self, server_id: int, machine: SessionStateMachine, checks: SessionChecker, settle: Callable[..., None]
@@ -191,8 +294,12 @@ class WatchedSessions:
         self._watch_commands()
         self._watch_epochs()
 
-    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
-        self._slot = slot = Slot(seq)
+    def is_valid(self, update: ClientUpdate) -> bool:
+        return self._machine.is_valid(update)
+
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
+        self._slot = slot = Slot(seq, updates=tuple(updates))
+        self._checks.executes(seq)
         recovers = isinstance(self._machine.observer, NoObserver)
         # Outside recovery, `_settle` puts the check behind the durability gate. It must be there before the execution
         # puts the answers there, so that the slot is settled before its answers leave. In recovery, `_settle` runs the
@@ -201,18 +308,21 @@ class WatchedSessions:
             self._settle(self._checks.settled, self._server_id, slot)
         sessions: dict[str, Session] = {}
         for update in updates:
-            bundles = bundle.decode(update.payload)
+            bundles = bundle.decode(update.payload) or ()
             clients = sum(each.client_id != bundle.SERVER for each in bundles)
             self._checks.marks["update of several sessions"] += clients > 1
             for each in bundles:
                 if each.client_id == bundle.SERVER:
                     sessions = sessions or dict(self._machine.sessions)
                     slot.expired_by_others += self._expired_by_others(update.server_id, each, sessions)
-        self._machine.execute(seq, time_ms, updates)
+        outcomes = self._machine.execute(seq, time_ms, updates)
         # A session that was ended and then opened anew in this slot has ended, too: the new session is another object.
         slot.ended += sorted(i for i, session in sessions.items() if self._machine.sessions.get(i) is not session)
+        slot.epochs = {client_id: session.epoch for client_id, session in self._machine.sessions.items()}
+        slot.revision = self._machine.revision
         if recovers:
             self._settle(self._checks.settled, self._server_id, slot)
+        return outcomes
 
     def too_old(self, update: ClientUpdate) -> None:
         self._checks.marks["bundle ordered beyond its horizon"] += 1
@@ -222,8 +332,10 @@ class WatchedSessions:
     def _expired_by_others(server_id: int, operations: Bundle, sessions: dict[str, Session]) -> int:
         found = 0
         for _, command in operations.entries:
+            if command[0] != EXPIRE:
+                continue
             session = sessions.get(command[1])
-            if command[0] == EXPIRE and session is not None and session.epoch == command[2]:
+            if session is not None and session.epoch == command[2]:
                 found += session.server_id != server_id
         return found
 
@@ -237,6 +349,7 @@ class WatchedSessions:
             result = execute(session, number, command)
             ticket = (session.client_id, number)
             self._slot.ran.append((ticket, command, result))
+            self._slot.ran_under[ticket] = self._epoch
             latest = self._latest_epoch.get(session.client_id, 0)
             if self._epoch < latest:
                 self._slot.fenced_off.append((ticket, self._epoch, latest))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
+from math import inf, nextafter
 from typing import Any
 
 from attrs import define, field
@@ -16,6 +17,8 @@ from twisted.internet.error import AlreadyCalled, AlreadyCancelled
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
+SIMULATOR = "pfsb.simulator."
+"""The beginning of the names of the modules whose calls are no calls of a server."""
 EVENTS_AT_ONE_TIME_MAX = 1_000_000
 """Maximum number of calls that run at one instant. If there are more, they are taken for a loop that never ends."""
 
@@ -81,6 +84,11 @@ class SimulatedCall:
         """The name of the function that is called, as in `Class.method`."""
         return str(getattr(self._function, "__qualname__", self._function))
 
+    @property
+    def is_of_the_simulator(self) -> bool:
+        """Whether the simulator waits for this call, such as a request of a user on its way, and not the server."""
+        return str(getattr(self._function, "__module__", "")).startswith(SIMULATOR)
+
     def run(self) -> None:
         """Make the call, whose time has come. Called by the clock."""
         self._called = True
@@ -138,8 +146,18 @@ class ServerClock:
         call = SimulatedCall(self, 0.0, 0, callable, args, kw)
         if not self.closed:
             self.calls.add(call)
-            self.clock.put(call, self.clock.seconds() + delay / self.rate)
+            self.clock.put(call, self._later(delay))
         return call
+
+    def _later(self, delay: float) -> float:
+        """The simulation's time after `delay` seconds of this clock: later than now, unless `delay` is 0.
+
+        A delay may be shorter than floating-point numbers of that size can tell apart. A timer that has come due too
+        early by rounding, and waits for the rest, would do so for ever at one instant.
+        """
+        now = self.clock.seconds()
+        later = now + delay / self.rate
+        return nextafter(later, inf) if delay and later == now else later
 
     def callFromThread(self, callable: Callable[..., object], *args: object, **kw: object) -> None:
         """Call a function without delay, after all calls that are due now: the simulation has no threads."""

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from pfsb.paxos import invariants
+from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.interfaces import ITracer
 from pfsb.paxos.messages import ClientUpdate, Message, State
 from pfsb.paxos.replica import Replica
@@ -47,7 +48,7 @@ class SimulatedCluster:
     def __init__(
         self,
         seed: int | str,
-        servers: int = 3,
+        servers: int | Sequence[int] = 3,
         *,
         settings: Settings | None = None,
         quality: LinkQuality | None = None,
@@ -58,16 +59,17 @@ class SimulatedCluster:
         start: bool = True,
         has_disks: bool = True,
     ) -> None:
-        """`build` is called at each start of a server, and makes its `SimulatedProcess`.
+        """`servers` has the ids of the servers, or their number, and then the ids begin with 0 and have no gap.
 
-        Without `has_disks` the servers run with `storage: memory`, and none of them can be started again.
+        `build` is called at each start of a server, with its `ServerParts`, and makes the `SimulatedProcess`.
 
-        `patch` is called with this process, and may change it before it starts. `trace` is called with every event of
-        the cluster as a dict. `tracer` is called with a server's id at each of its starts, and makes a tracer for the
-        events of that server.
+        `patch` is called with each process that `build` has made, and may change it before it starts. `trace` is called
+        with every event of the cluster as a dict. `tracer` is called with a server's id at each of its starts, and
+        makes a tracer for the events of that server. Without `has_disks` the servers run with `storage: memory`, and
+        none of them can be started again.
         """
         self.seed = seed
-        self.ids = tuple(range(servers))
+        self.ids = tuple(range(servers)) if isinstance(servers, int) else tuple(servers)
         self.settings = settings or Settings()
         self.clock = SimulatedClock()
         self.network = SimulatedNetwork(
@@ -81,7 +83,10 @@ class SimulatedCluster:
 
         The checkers ignore the messages of these servers, since no other server may rely on them.
         """
+        self.slipped: set[int] = set()
+        """Servers that have executed something otherwise than the others, in their present incarnation (`slip`)."""
         self.network.observers.append(self._sent)
+        self.network.frame_observers.append(self._frame_sent)
         self.findings = Findings()
         self.tracers = Tracers(self.clock, trace, tracer)
         self.answers: dict[Identity, int] = {}
@@ -105,6 +110,7 @@ class SimulatedCluster:
         """Start a server that is not running, with the contents of its disk."""
         server = self.servers[server_id]
         assert server.running is None, f"server {server_id} is running"
+        self.slipped.discard(server_id)
         server.incarnations += 1
         name = f"{self.seed}/{server_id}/{server.incarnations}"
         rng = random.Random(name)
@@ -202,6 +208,18 @@ class SimulatedCluster:
         self.failures.pop(server_id, None)
         self.restart(server_id)
 
+    def slip(self, server_id: int) -> None:
+        """Give a server another digest from its last executed slot on, as if it had come to another result there.
+
+        The server executes its history anew when it starts again, and then agrees with the others.
+        """
+        chain = self.replica(server_id).ordered_queue.digests
+        if chain.seq:
+            chain.head = bytes(byte ^ 1 for byte in chain.head)
+            at = chain.seq % chain._kept * len(chain.head)
+            chain._ring[at : at + len(chain.head)] = chain.head
+            self.slipped.add(server_id)
+
     def pause(self, server_id: int) -> None:
         self._running(server_id).server_clock.pause()
 
@@ -252,7 +270,7 @@ class SimulatedCluster:
             self.network.cut(b, a)
 
     def isolate(self, *group: int) -> None:
-        """Cut the links between these servers and all others."""
+        """Cut the links, in both directions, between each server in `group` and each server outside of it."""
         for a in group:
             for b in set(self.ids) - set(group):
                 self.cut(a, b)
@@ -331,14 +349,16 @@ class SimulatedCluster:
         return 2 * followers > len(self.ids)
 
     def executed(self, server_id: int) -> list[tuple[int, str, int, bytes]]:
-        """(seq, client_id, timestamp, payload) of the updates that this `ProtocolProcess` has run since it started."""
+        """A list of the updates that a server, a `ProtocolProcess`, has run since it started, in the order of
+        execution. Each is (seq, client_id, timestamp, payload)."""
         return list(self.process(server_id).state_machine.executed)
 
     def aru(self, server_id: int) -> int:
         return self.replica(server_id).data.ordering.local_aru
 
     def all_equal(self) -> bool:
-        """Whether all running servers have executed up to the same slot, and all these executions are settled."""
+        """Whether each running server has executed up to one slot, the same for all, and has settled all its
+        executions."""
         return self.checks.all_equal(self.running_ids)
 
     def picture(self) -> str:
@@ -379,6 +399,9 @@ class SimulatedCluster:
         if server_id not in self.amnesiacs:
             self.checks.sent(server_id, to, messages)
 
+    def _frame_sent(self, server_id: int, frame: bytes) -> None:
+        self.findings.note(self.checks.positions.sent, server_id, frame, self.servers[server_id].disk)
+
     def _run_until_time(self, until: float) -> None:
         while self.clock.step_until(until):
             self.findings.raise_first()
@@ -390,6 +413,8 @@ class SimulatedCluster:
         return running
 
     def _digest(self, server_id: int, seq: int) -> bytes | None:
+        if server_id in self.slipped:
+            return None
         return self.replica(server_id).ordered_queue.digests.at(seq)
 
     def _failed(self, server_id: int, failure: Failure) -> None:
@@ -399,7 +424,8 @@ class SimulatedCluster:
         the simulation.
         """
         self.failures[server_id] = failure
-        if failure.check(*self.expected_failures) is None:
+        stops_for_nothing = failure.check(StateDiverged) and server_id not in self.slipped
+        if failure.check(*self.expected_failures) is None or stops_for_nothing:
             self.findings.add(failure)
         else:
             self.clock.callLater(0, self._end, server_id, self.servers[server_id].running)

@@ -16,15 +16,19 @@ from pfsb.simulator.cluster.process import RunningServer
 def heal_all(cluster: SimulatedCluster) -> None:
     """Make all links good, resume paused servers and restart servers that are down."""
     heal_some(cluster, cluster.ids)
+    for server_id in cluster.ids:
+        cluster.replica(server_id).proposals.skipped.clear()
 
 
 def heal_some(cluster: SimulatedCluster, group: Sequence[int]) -> None:
     """Heal these servers and the links between them.
 
-    For the whole cluster, the faults of kinds of messages that were to last for a while end (`passing_faults`).
+    Faults of kinds of messages that were to last for a while (`passing_faults`) end on all links of the cluster, not
+    only between these servers.
     """
     links = [(a, b) for a in group for b in group if a != b]
     cluster.network.passing_faults.clear()
+    cluster.network.damage = 0.0
     cluster.network.set_quality(LinkQuality(), links)
     for a, b in links:
         cluster.network.mend(a, b)
@@ -49,7 +53,7 @@ def _heal_server(cluster: SimulatedCluster, server_id: int) -> None:
 def _end_what_was_begun(cluster: SimulatedCluster, server_id: int, running: RunningServer) -> None:
     if running.is_draining:
         cluster.stop(server_id)
-    elif running.process.replica.proposals.skipped:
+    elif running.process.replica.proposals.skipped and len(cluster.ids) == 1:
         # The server was made to skip a slot when it led, which a new leader fills with a no-op. Without this crash, a
-        # cluster of one server would lead on without end, and never get a new leader.
+        # cluster of one server would lead on without end, and never get a new leader. Larger clusters must elect one.
         cluster.crash(server_id)

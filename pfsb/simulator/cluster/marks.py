@@ -26,6 +26,8 @@ from pfsb.paxos.messages import (
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 
 REQUIRED: Final = (
+    *(f"cluster of {size} servers" for size in range(1, 10)),
+    "ids with gaps",
     "hole filled with a no-op",
     "own view rejoined",
     "PREPARE tabled",

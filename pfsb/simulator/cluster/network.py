@@ -1,4 +1,4 @@
-"""The network of a simulated cluster: it loses, delays, duplicates and reorders frames, and never corrupts them.
+"""The network of a simulated cluster: it loses, delays, duplicates, reorders and damages frames.
 
 The frames are those of the real codec. A test that needs one message held back or lost adds a filter, and a checker
 that needs to see every message that leaves a server adds an observer; both take effect where messages become frames
@@ -15,6 +15,7 @@ from struct import pack
 from attrs import define, field, frozen
 
 from pfsb.paxos.messages import Message
+from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.cluster.clock import ServerClock, SimulatedClock
 from pfsb.transports.links import Links
 
@@ -24,11 +25,15 @@ BUFFERED_FRAMES_MAX = 2_000
 
 @frozen
 class LinkQuality:
-    """The behaviour of one direction of a link. Each chance, from 0 to 1, is drawn anew for each frame; times are in
-    seconds."""
+    """The behaviour of one direction of a link.
+
+    `loss`, `duplication`, `reordering`, `stragglers` and `echoes` are probabilities, from 0 to 1; whether a frame
+    suffers one of these faults is decided for each frame by itself. Times are in seconds.
+    """
 
     delay_seconds: tuple[float, float] = (0.0002, 0.001)
-    """Shortest and longest delay of a frame. A frame does not overtake the one before it."""
+    """Shortest and longest delay of a frame. A frame that is only delayed by this does not overtake another such
+    frame."""
     loss: float = 0.0
     duplication: float = 0.0
     reordering: float = 0.0
@@ -39,19 +44,22 @@ class LinkQuality:
     straggling_seconds: float = 10.0
     echoes: float = 0.0
     """Chance that a copy of a frame arrives once more, up to `straggling_seconds` later."""
+    damage: float = 0.0
+    """Chance that a frame is damaged: some of its bits turn, its end is missing, or a piece is cut out."""
     frames_max: int = 100_000
     """Maximum number of frames under way in this direction. Further frames are lost, as in a full router."""
 
 
 @frozen
 class MessageFault:
-    """A delay and a loss that messages of one kind suffer, in addition to those that every frame of the link suffers.
+    """A delay and a loss that some messages suffer, most often those of one kind, in addition to the loss of the link.
 
-    Each message of such a kind travels in a frame of its own.
+    Each message with such a fault travels in a frame of its own.
     """
 
     seconds: tuple[float, float] = (0.0, 0.0)
-    """Shortest and longest additional delay. Other frames may overtake these messages."""
+    """Shortest and longest delay in addition to the link's `delay_seconds`. Other frames may overtake these
+    messages."""
     loss: float = 0.0
 
 
@@ -84,14 +92,25 @@ class Passage:
 
 
 PassageFilter = Callable[[Passage], bool]
-"""Called with each message before it is sent to one server; returns True for a message that must not be sent."""
+"""Function that takes a `Passage`, one message for one server, and returns True if that message must not be sent.
+
+While it is in `SimulatedNetwork.filters`, the sender's `SimulatedTransport` calls it for each message and each
+receiver, before the message becomes part of a frame, unless another filter has stopped the message already.
+"""
+FrameObserver = Callable[[int, bytes], None]
+"""Call-back with (sender, frame), called once for each frame that leaves a server."""
 SendObserver = Callable[[int, int | None, Sequence[Message]], None]
-"""Called with (sender, receiver or None for all, messages) when messages leave a server."""
+"""Call-back with (sender, receiver or None for all other servers, messages).
+
+While it is in `SimulatedNetwork.observers`, the sender's `SimulatedTransport` calls it once each time that messages
+leave the server, before any filter may stop them.
+"""
 
 
 @define(eq=False)
 class HeldMessages:
-    """A filter that holds messages back until they are released."""
+    """A `PassageFilter` that stops the messages for which `matches` is true, and keeps them until `release` sends
+    them."""
 
     network: SimulatedNetwork
     matches: Callable[[Passage], bool]
@@ -132,6 +151,7 @@ class SimulatedNetwork:
     """Whether a sender is told that the receiver is not running, as by a host that refuses the packet."""
     filters: list[PassageFilter] = field(factory=list)
     observers: list[SendObserver] = field(factory=list)
+    frame_observers: list[FrameObserver] = field(factory=list)
     lasting_faults: dict[type[Message], MessageFault] = field(factory=dict)
     """Kind of message -> its fault in this network, from the beginning to the end of a run."""
     passing_faults: dict[type[Message], MessageFault] = field(factory=dict)
@@ -141,7 +161,11 @@ class SimulatedNetwork:
 
     For messages that it does not let through, its fault replaces their lasting or passing fault.
     """
+    damage: float = 0.0
+    """Chance that a frame is damaged on its way, from 0 to 1."""
     frames: int = field(default=0, init=False)
+    damaged: int = field(default=0, init=False)
+    """Number of damaged frames that have come to a running server."""
     _links: dict[tuple[int, int], Link] = field(init=False)
     _endpoints: dict[int, Endpoint] = field(factory=dict, init=False)
     _frames_lost_before: float = field(default=-1.0, init=False)
@@ -158,7 +182,8 @@ class SimulatedNetwork:
         return self._links[sender, receiver]
 
     def set_quality(self, quality: LinkQuality, links: Iterable[tuple[int, int]] | None = None) -> None:
-        """Give one quality to all of these directions (sender, receiver), or to all directions of the network."""
+        """From now on, `quality` holds for each direction (sender, receiver) in `links`; None: for each direction of
+        the network."""
         for pair in self._links if links is None else links:
             self._links[pair].quality = quality
 
@@ -241,6 +266,8 @@ class SimulatedNetwork:
         """Take a frame that a server sends. The frame arrives later: once, several times or never."""
         self.frames += 1
         self._hash.update(pack(">dHHI", self.clock.seconds(), sender, receiver, len(frame)) + frame)
+        for observer in self.frame_observers:
+            observer(sender, frame)
         link = self._links[sender, receiver]
         quality = link.quality
         if link.cut or link.frames >= quality.frames_max or self._draws(quality.loss):
@@ -265,12 +292,14 @@ class SimulatedNetwork:
         else:
             arrival = link.last_arrival = max(arrival, link.last_arrival)
         link.frames += 1
-        self.clock.callLater(arrival - now, self._arrive, link, sender, receiver, frame, now)
+        is_damaged = self._draws(link.quality.damage) or self._draws(self.damage)
+        carried = damaged(frame, self.rng) if is_damaged else frame
+        self.clock.callLater(arrival - now, self._arrive, link, sender, receiver, carried, now, is_damaged)
 
     def _draws(self, chance: float) -> bool:
         return chance > 0 and self.rng.random() < chance
 
-    def _arrive(self, link: Link, sender: int, receiver: int, frame: bytes, sent_at: float) -> None:
+    def _arrive(self, link: Link, sender: int, receiver: int, frame: bytes, sent_at: float, is_damaged: bool) -> None:
         link.frames -= 1
         if link.cut or sent_at < self._frames_lost_before:
             return
@@ -278,12 +307,35 @@ class SimulatedNetwork:
         if endpoint is None:
             self._refuse(sender, receiver)
         elif not endpoint.clock.paused:
-            endpoint.links.frame_arrived(frame)
+            self._hand_up(endpoint, frame, is_damaged)
         elif len(endpoint.clock.calls) < BUFFERED_FRAMES_MAX:
             endpoint.clock.callLater(0, endpoint.links.frame_arrived, frame)
+
+    def _hand_up(self, endpoint: Endpoint, frame: bytes, is_damaged: bool) -> None:
+        """Give a frame to the links of a server. Raises `Violation` if it is damaged and is not refused."""
+        if not is_damaged:
+            endpoint.links.frame_arrived(frame)
+            return
+        counters = endpoint.links.counters
+        self.damaged += 1
+        expected = counters.refused.total() + 1
+        endpoint.links.frame_arrived(frame)
+        require(counters.refused.total() == expected, "a frame that was damaged on its way was not refused")
 
     def _refuse(self, sender: int, receiver: int) -> None:
         back = self._links[receiver, sender]
         sender_end = self._endpoints.get(sender)
         if self.refusals and sender_end is not None and not back.cut:
             sender_end.clock.callLater(back.quality.delay_seconds[0], sender_end.links.connection_refused, receiver)
+
+
+def damaged(frame: bytes, rng: random.Random) -> bytes:
+    """Another frame: one to five bits are turned, the end is missing, or a piece is cut out."""
+    kind = rng.randrange(3)
+    if kind == 0:
+        changed = bytearray(frame)
+        for bit in rng.sample(range(len(frame) * 8), rng.randint(1, 5)):
+            changed[bit // 8] ^= 1 << bit % 8
+        return bytes(changed)
+    start = rng.randrange(len(frame))
+    return frame[:start] if kind == 1 else frame[:start] + frame[start + rng.randint(1, 20) :]

@@ -13,6 +13,7 @@ from attrs import field, frozen
 from pfsb.applications.catalogue import Catalogue, find_applications
 from pfsb.applications.chat import Chat
 from pfsb.config.config import Config, Limits, ServerConfig, Timers
+from pfsb.paxos.birth import Birth
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
@@ -27,11 +28,11 @@ from pfsb.simulator.cluster.process import ServerParts
 APPLICATIONS = ("chat", "lock", "kv")
 
 WatchReads = Callable[[IStateMachine, SessionStateMachine, Chat], IStateMachine]
-"""Called with (state machine, the sessions inside it, the chat application); returns a state machine.
+"""Function of (state machine, the sessions inside it, the chat application) that returns another state machine.
 
-The returned one passes all calls on to the given one, and records which answers to reads are right.
-
-Such functions are made by `pfsb.simulator.workload.read_checker.WatchedReads.of`.
+`ServerProcess` calls it once, when it is made, and has the protocol use the returned one. That passes all calls on to
+the given one, and records which answers to reads are right. `pfsb.simulator.workload.read_checker.WatchedReads.of`
+makes such functions.
 """
 
 
@@ -114,14 +115,14 @@ def watch_introductions(replica: Replica, parts: ServerParts) -> None:
         parts.introduced(update)
         introduce(update)
 
-    def born() -> ClientUpdate:
-        assert birth is not None
-        update = birth()
+    def born(made: Birth) -> ClientUpdate:
+        update = made.make()
         parts.introduced(update)
         return update
 
     replica.introduce = introduced  # type: ignore[method-assign]
-    replica.proposals.birth = None if birth is None else born
+    if birth is not None:
+        replica.proposals.birth = Birth(lambda: born(birth), birth.is_birth)
 
 
 def builder(config: Config, checks: SessionChecker) -> Callable[[ServerParts], ServerProcess]:

@@ -17,7 +17,7 @@ from pfsb.paxos.messages import Message
 from pfsb.simulator.cluster.clock import ServerClock
 from pfsb.simulator.cluster.network import Endpoint, MessageFault, Passage, SimulatedNetwork
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import FrameIdentity, cluster_digest
+from pfsb.transports.frames import NOT_KNOWN, FrameIdentity, cluster_digest
 from pfsb.transports.links import Links
 
 
@@ -44,14 +44,22 @@ class SimulatedTransport:
         membership = FrameIdentity(self.server_id, frozenset(servers) - {self.server_id}, digest)
         return Links(membership, self._clock, LinkFaults(self._clock, self._rng), self._carry, self._secret)
 
-    def start(self, receiver: IFrameReceiver, identity: bytes, incarnation: int) -> None:
-        self.links.start(receiver, identity, incarnation)
+    def start(
+        self,
+        receiver: IFrameReceiver,
+        identity: bytes,
+        incarnation: int,
+        position: Callable[[], int],
+        passes: bytes = NOT_KNOWN,
+    ) -> None:
+        self.links.start(receiver, identity, incarnation, position, passes)
         self.network.attach(self.server_id, Endpoint(self._clock, self.links))
 
     def after_frames(self, frames: int | None, act: Callable[[], None] = lambda: None) -> None:
-        """Call `act` right after this server has sent `frames` more frames, which may be in the middle of a turn.
+        """Call `act` once, right after this server has sent `frames` more frames, perhaps in the middle of a turn.
 
-        With None for `frames`, an earlier request is cancelled.
+        A call of this method replaces what the call before it has asked for, if that has not happened yet. With None
+        for `frames`, nothing is to be called any more.
         """
         self._frames_left, self._on_last_frame = frames, act
 

@@ -10,7 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pfsb.simulator.defects import disk, execution, progress, promises, proposals, reads, sessions, votes
+from pfsb.simulator.defects import (
+    digests,
+    disk,
+    execution,
+    frames,
+    progress,
+    promises,
+    proposals,
+    reads,
+    sessions,
+    votes,
+)
 from pfsb.simulator.defects.defect import Defect, Plant
 
 DEFECTS: Final[Mapping[str, Defect]] = {
@@ -24,6 +35,8 @@ DEFECTS: Final[Mapping[str, Defect]] = {
         progress,
         sessions,
         reads,
+        digests,
+        frames,
     )
     for defect in module.DEFECTS.by_name.values()
 }

@@ -200,9 +200,9 @@ def _catch_up_left_out(process: Any) -> None:
 
 
 class _ForgetfulChain(DigestChain):
-    def extend(self, data: bytes) -> None:
+    def extend(self, batch: bytes, outcomes: bytes) -> None:
         head = self.head
-        super().extend(data)
+        super().extend(batch, outcomes)
         if self.seq % 7 == 0:
             self.head = head
             at = self.seq % self._kept * len(head)
@@ -210,11 +210,13 @@ class _ForgetfulChain(DigestChain):
 
 
 @DEFECTS.add(
-    "digest-gap", "docs/protocol.rst, DIGEST", "the chain of digests of server 0 leaves out every seventh slot"
+    "digest-gap",
+    "docs/protocol.rst, DIGEST",
+    "the server with the lowest id leaves every seventh slot out of its digest",
 )
 def _digest_gap(process: Any) -> None:
     queue = process.replica.ordered_queue
-    if process.replica.membership.server_id == 0:
+    if process.replica.membership.server_id == process.replica.membership.ids[0]:
         become(queue.digests, _ForgetfulChain)
 
 
@@ -223,7 +225,7 @@ def _digest_gap(process: Any) -> None:
 )
 def _lost_disk_unnoticed(process: Any) -> None:
     @instead_of(process.replica.storage_identity, "is_who_it_says")
-    def broken(_: Any, sender: int, identity: bytes) -> bool:
+    def broken(_: Any, sender: int, identity: bytes, messages: object) -> bool:
         process.replica.membership.identities[sender] = identity
         return True
 

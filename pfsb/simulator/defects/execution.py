@@ -69,7 +69,7 @@ def _time_goes_back(process: Any) -> None:
 
     @instead_of(queue, "execute_slot")
     def broken(execute: Callable[[int, Slot], Any], seq: int, slot: Slot) -> Any:
-        queue.time_ms = 0
+        queue.time.time_ms = 0
         return execute(seq, slot)
 
 

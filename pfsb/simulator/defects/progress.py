@@ -145,10 +145,10 @@ def _early_votes_dropped(process: Any) -> None:
 
     @instead_of(replica.accepts, "on_accept")
     def broken(accept: Callable[[Accept], None], message: Accept) -> None:
-        for seq in message.seqs:
+        for seq, digest in message.votes():
             slot = replica.data.ordering.global_history.get(seq)
             if slot is not None and slot.proposal is not None and slot.proposal.view == message.view:
-                accept(Accept(message.server_id, message.view, (seq,)))
+                accept(Accept(message.server_id, message.view, (seq,), digest))
 
 
 @DEFECTS.add("proposals-not-repeated", "section 5.9", "a PROPOSAL that was lost is not sent again")

@@ -7,11 +7,11 @@ from typing import Any
 
 from attrs import evolve
 
-from pfsb.applications.interfaces import Command, Done, Result
+from pfsb.applications.interfaces import Command, Done, Refused, Result
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.reply_cache import ReplyCache
-from pfsb.sessions.state_machine import Session
+from pfsb.sessions.state_machine import EXPIRE, Session
 from pfsb.simulator.defects.defect import Defects, do_nothing, instead_of, override
 
 DEFECTS = Defects(needs_sessions=True)
@@ -91,11 +91,13 @@ def _revision_not_counted(process: Any) -> None:
         return result
 
 
-@DEFECTS.add("revision-not-the-same", "docs/internals/sessions.rst", "server 0 does not count every hundredth revision")
+@DEFECTS.add(
+    "revision-not-the-same", "docs/internals/sessions.rst", "the server with the lowest id counts some revisions twice"
+)
 def _revision_not_the_same(process: Any) -> None:
     machine = process.server.machine
 
-    if process.replica.membership.server_id != 0:
+    if process.replica.membership.server_id != process.replica.membership.ids[0]:
         return
 
     @instead_of(machine, "run_operation")
@@ -170,6 +172,34 @@ def _expiry_left_out(process: Any) -> None:
         override(process.server.expiry, "sweep", lambda _: do_nothing)
 
 
+@DEFECTS.add(
+    "idle-client-expired", "docs/protocol.rst, HELLO", "the session of a client that only listens for ten minutes ends"
+)
+def _idle_client_expired(process: Any) -> None:
+    asked_at: dict[str, float] = {}
+
+    @instead_of(process.server, "start")
+    def broken(start: Callable[[], None]) -> None:
+        start()
+        expiry, clock = process.server.expiry, process.server.expiry._clock
+
+        @instead_of(process.server.machine, "run_command")
+        def noted(
+            command: Callable[[Session, int, Command], Any], session: Session, number: int, asked: Command
+        ) -> Any:
+            asked_at[session.client_id] = clock.seconds()
+            return command(session, number, asked)
+
+        @instead_of(expiry, "_is_silent")
+        def is_silent(truly_silent: Callable[[Session], bool], session: Session) -> bool:
+            return truly_silent(session) or clock.seconds() - asked_at.get(session.client_id, clock.seconds()) > 600
+
+
+@DEFECTS.add("idle-wait-not-ended", "Departure 29", "a wait ends when something is ordered, and not before")
+def _idle_wait_not_ended(process: Any) -> None:
+    override(process.replica.proposals, "propose_time", lambda _: lambda: False)
+
+
 @DEFECTS.add("lock-not-fair", "docs/internals/applications.rst", "a lock goes to whoever waits shortest for it")
 def _lock_not_fair(process: Any) -> None:
     lock = _lock(process)
@@ -222,6 +252,168 @@ def _lock_token_again(process: Any) -> None:
 def _lock_waits_for_ever(process: Any) -> None:
     override(_lock(process), "time_passed", lambda _: do_nothing)
     override(_lock(process), "next_deadline", lambda _: lambda: None)
+
+
+@DEFECTS.add(
+    "takeover-keeps-epoch",
+    "docs/internals/sessions.rst",
+    "a session that is opened anew at the same server keeps its epoch, so the old connection is not fenced off",
+)
+def _takeover_keeps_epoch(process: Any) -> None:
+    machine = process.server.machine
+
+    @instead_of(machine, "_open")
+    def broken(open_session: Callable[..., Result], server_id: int, client_id: str, ttl_ms: int) -> Result:
+        session = machine.sessions.get(client_id)
+        known = (session.epoch, session.server_id) if session is not None else (0, None)
+        result = open_session(server_id, client_id, ttl_ms)
+        if known[1] != server_id:
+            return result
+        machine.sessions[client_id].epoch = known[0]
+        assert isinstance(result, Done)
+        return Done(tuple((name, known[0] if name == "epoch" else value) for name, value in result.fields))
+
+
+def _ignore_epoch(process: Any, ignored: str) -> None:
+    machine = process.server.machine
+
+    @instead_of(machine, "end_session")
+    def broken(end: Callable[[str, int, str], Result], client_id: str, epoch: int, verb: str) -> Result:
+        session = machine.sessions.get(client_id)
+        return end(client_id, session.epoch if session is not None and verb == ignored else epoch, verb)
+
+
+@DEFECTS.add(
+    "close-ignores-epoch", "docs/internals/sessions.rst", "CLOSE of a connection that is fenced off closes the session"
+)
+def _close_ignores_epoch(process: Any) -> None:
+    _ignore_epoch(process, "CLOSE")
+
+
+@DEFECTS.add(
+    "expire-ignores-epoch", "docs/internals/sessions.rst", "EXPIRE ends a session that was opened anew in the meantime"
+)
+def _expire_ignores_epoch(process: Any) -> None:
+    _ignore_epoch(process, "EXPIRE")
+
+
+@DEFECTS.add(
+    "fenced-connection-told",
+    "docs/internals/sessions.rst",
+    "a connection that is fenced off is told the result of the new connection's command of that number",
+)
+def _fenced_connection_told(process: Any) -> None:
+    @instead_of(process.server, "start")
+    def broken(start: Callable[[], None]) -> None:
+        start()
+        submission = process.server.local_clients.submission
+
+        @instead_of(submission, "completed")
+        def told(completed: Callable[..., None], client_id: str, epoch: int, number: int, result: Result) -> None:
+            submitter = submission._submitters.get(client_id)
+            completed(client_id, epoch if submitter is None else submitter.epoch, number, result)
+
+
+@DEFECTS.add(
+    "served-session-expired",
+    "Departure 36",
+    "the leader expires the sessions of a server that it does not hear, although updates of that server are executed",
+)
+def _served_session_expired(process: Any) -> None:
+    machine = process.server.machine
+    override(
+        machine,
+        "_expire_silent",
+        lambda _: lambda client_id, epoch, heard: machine.end_session(client_id, epoch, EXPIRE),
+    )
+
+    @instead_of(process.server, "start")
+    def broken(start: Callable[[], None]) -> None:
+        start()
+        expiry = process.server.expiry
+        override(expiry, "_has_not_answered", lambda _: lambda server_id, heard, now: True)
+
+        @instead_of(expiry, "_silence_of")
+        def unbroken(silence_of: Callable[..., Any], session: Session, key: tuple[str, int], now: float) -> Any:
+            return expiry._silences.get(key) or silence_of(session, key, now)
+
+
+@DEFECTS.add(
+    "expiry-not-asked",
+    "Departure 36",
+    "the leader expires the sessions of a server that it does not hear without asking it",
+)
+def _expiry_not_asked(process: Any) -> None:
+    @instead_of(process.server, "start")
+    def broken(start: Callable[[], None]) -> None:
+        start()
+        override(process.server.expiry, "_ask", lambda _: do_nothing)
+        override(process.server.expiry, "_has_not_answered", lambda _: lambda server_id, heard, now: True)
+
+
+@DEFECTS.add(
+    "expiry-overtaken",
+    "Departure 36",
+    "an expiry has its effect although an update of the session's server was executed before it",
+)
+def _expiry_overtaken(process: Any) -> None:
+    machine = process.server.machine
+    override(
+        machine,
+        "_expire_silent",
+        lambda _: lambda client_id, epoch, heard: machine.end_session(client_id, epoch, EXPIRE),
+    )
+
+
+@DEFECTS.add(
+    "machine-fault-answered",
+    "docs/internals/applications.rst",
+    "a command that fails for want of memory at one server is answered there, and the server goes on",
+)
+def _machine_fault_answered(process: Any) -> None:
+    override(process.server.machine, "_stop_unless_alike", lambda _: do_nothing)
+
+
+@DEFECTS.add("time-from-wall-clock", "Departure 35", "a leader's time is that of its own clock")
+def _time_from_wall_clock(process: Any) -> None:
+    time = process.replica.ordered_queue.time
+    override(time, "now_ms", lambda _: time._clock_ms)
+
+
+@DEFECTS.add("time-stands-still", "Departure 35", "a leader's time is that of the last slot, however long ago that was")
+def _time_stands_still(process: Any) -> None:
+    time = process.replica.ordered_queue.time
+
+    @instead_of(time, "now_ms")
+    def broken(now_ms: Callable[[], int]) -> int:
+        return int(time.time_ms) or now_ms()
+
+
+@DEFECTS.add(
+    "executes-otherwise", "Departure 40", "server 1 refuses every twentieth command, as if its memory were full"
+)
+def _executes_otherwise(process: Any) -> None:
+    machine = process.server.machine
+    if process.replica.membership.server_id != 1:
+        return
+
+    @instead_of(machine, "_execute")
+    def broken(execute: Callable[..., Any], session: Session, number: int, command: Command) -> Any:
+        if machine.revision % 20 == 0:
+            return Refused("INTERNAL", f"{command[0]} failed inside the application")
+        return execute(session, number, command)
+
+
+@DEFECTS.add("digest-of-questions", "Departure 40", "questions are in the digest of the one server that answers them")
+def _digest_of_questions(process: Any) -> None:
+    machine = process.server.machine
+
+    @instead_of(machine, "_question")
+    def broken(question: Callable[..., Any], command: Command, is_ours: bool) -> Any:
+        result = question(command, is_ours)
+        if is_ours:
+            machine._outcomes.append((result, machine.revision))
+        return result
 
 
 # ---------------------------------------------------------------------------------------------

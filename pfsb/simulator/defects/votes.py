@@ -111,9 +111,9 @@ def _lazy_vote_before_disk(process: Any) -> None:
 class _CountsTwice(DataStructures):
     __slots__ = ()
 
-    def apply_accept(self, message: Accept, seq: int) -> None:
-        voters = self.ordering.global_history.ensure(seq).voters.setdefault(message.view, set())
-        voters.add(next(voter for voter in count(message.server_id, 100) if voter not in voters))
+    def apply_accept(self, server_id: int, view: int, seq: int, digest: bytes) -> None:
+        voters = self.ordering.global_history.ensure(seq).voters.setdefault(view, {})
+        voters[next(voter for voter in count(server_id, 100) if voter not in voters)] = digest
 
 
 @DEFECTS.add("vote-counted-twice", "Figure 5 E, G14", "an ACCEPT that comes twice counts as two votes")
@@ -139,5 +139,5 @@ def _proposal_counts_as_vote(process: Any) -> None:
     @instead_of(replica.proposals, "on_proposal")
     def broken(proposal: Callable[[Proposal], None], message: Proposal) -> None:
         if message.seq > replica.data.ordering.local_aru and replica.window.may_accept(message.seq):
-            replica.data.apply_accept(Accept(message.server_id, message.view, (message.seq,)), message.seq)
+            replica.data.apply_accept(message.server_id, message.view, message.seq, message.batch.digest)
         proposal(message)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pfsb.paxos.messages import Message, PrepareOK
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.marks import Marks
+from pfsb.simulator.faults.confusion import ConfusionFaults
 from pfsb.simulator.faults.foreign_frames import frame_of_a_stranger, require_no_change
 from pfsb.simulator.faults.network_faults import NetworkFaults
 from pfsb.simulator.faults.parameters import Parameters
@@ -14,7 +15,7 @@ from pfsb.simulator.faults.plan import between
 from pfsb.simulator.faults.server_faults import ServerFaults
 
 
-class AllFaults(NetworkFaults, ServerFaults):
+class AllFaults(NetworkFaults, ServerFaults, ConfusionFaults):
     """Injects faults into a cluster until `cease` is called.
 
     After that, no further fault happens, and earlier faults do not heal by themselves.
@@ -66,5 +67,4 @@ class AllFaults(NetworkFaults, ServerFaults):
         server_id = self._any_server()
         if server_id is not None and len(self._cluster.ids) > 1:
             frame = frame_of_a_stranger(self._cluster, server_id, self._rng)
-            if frame is not None:
-                require_no_change(self._cluster, server_id, frame)
+            require_no_change(self._cluster, server_id, frame)

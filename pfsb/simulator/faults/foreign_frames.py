@@ -17,11 +17,8 @@ from pfsb.transports.frames import FrameCodec, FrameIdentity, cluster_digest
 from pfsb.transports.wire import encode
 
 
-def frame_of_a_stranger(cluster: SimulatedCluster, receiver: int, rng: random.Random) -> bytes | None:
-    """Make a frame that must not change the receiver, of one of the three kinds, drawn at random.
-
-    Returns None if a frame with a wrong storage identity was drawn, but the receiver does not know the right one yet.
-    """
+def frame_of_a_stranger(cluster: SimulatedCluster, receiver: int, rng: random.Random) -> bytes:
+    """Make a frame that must not change the receiver, of one of the three kinds, drawn at random."""
     replica = cluster.replica(receiver)
     sender = rng.choice([i for i in cluster.ids if i != receiver])
     kind = rng.randrange(3)
@@ -30,8 +27,6 @@ def frame_of_a_stranger(cluster: SimulatedCluster, receiver: int, rng: random.Ra
     if kind == 1:
         identity = cluster.disk(sender).identity or bytes(IDENTITY_BYTES)
         return _frame(cluster, "another", sender, identity, _messages(replica, sender, rng))
-    if sender not in replica.membership.identities:
-        return None
     return _frame(cluster, "simulated", sender, rng.randbytes(IDENTITY_BYTES), _messages(replica, sender, rng))
 
 
@@ -60,9 +55,10 @@ def _messages(replica: Replica, sender: int, rng: random.Random) -> list[Message
     views, aru = replica.data.views, replica.data.ordering.local_aru
     view = rng.choice((views.last_installed, views.last_attempted, views.last_attempted + 1))
     update = ClientUpdate("nobody", sender, 1, aru, b"never asked for")
+    batch = Batch.of(0, (update,))
     return [
-        Proposal(sender, view, aru + 1, Batch.of(0, (update,))),
-        Accept(sender, view, (aru + 1,)),
+        Proposal(sender, view, aru + 1, batch),
+        Accept(sender, view, (aru + 1,), batch.digest),
         ViewChange(sender, view),
         VCProof(sender, view),
         Alive(sender, view, State.REG_LEADER, aru + 5),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from attrs import evolve, field, frozen
 
@@ -15,13 +15,22 @@ from pfsb.simulator.cluster.network import LinkQuality, MessageFault
 from pfsb.simulator.faults.profiles import FAMILIES, Profile
 from pfsb.simulator.workload.commands import Vocabulary
 from pfsb.simulator.workload.user_profile import UserProfile
+from pfsb.support.limits import SERVER_ID_MAX
+
+RARE_SIZES: Final = (6, 8)
+"""Numbers of servers that `share_of_rare_sizes` of the seeds have."""
+SHARE_OF_IDS_WITH_GAPS: Final = 0.2
+"""Share of the seeds in which the ids of the servers have gaps, such as 2, 5 and 9."""
+IDS_MAX: Final = (12, SERVER_ID_MAX)
+"""Highest ids of a seed whose ids have gaps."""
 
 
 @frozen
 class Parameters:
     """All values that are fixed for a whole run."""
 
-    servers: int
+    ids: tuple[int, ...]
+    """The ids of the servers, ascending."""
     seconds: float
     """How long faults happen, in simulated seconds."""
     families: frozenset[str]
@@ -54,21 +63,32 @@ class Parameters:
     quotas: Mapping[str, int] = field(factory=dict)
     """Quotas of the replicated state with which the cluster is born; those that are left out have their defaults."""
 
+    @property
+    def servers(self) -> int:
+        return len(self.ids)
 
-def draw_parameters(rng: random.Random, profile: Profile, servers: int | None, seconds: float | None) -> Parameters:
-    """Draw the parameters of a run. `servers` and `seconds` replace the drawn values unless they are None."""
+
+def draw_parameters(
+    rng: random.Random, profile: Profile, servers: int | None, seconds: float | None, ids_rng: random.Random
+) -> Parameters:
+    """Draw the parameters of a run. `servers` and `seconds` replace the drawn values unless they are None.
+
+    `ids_rng` serves the rare sizes and the ids alone, so that seeds without them keep their other parameters.
+    """
     families = _families(rng, profile)
-    drawn = rng.choice(profile.servers)
+    usual = rng.choice(profile.servers)
+    rare = _rare_size(ids_rng, profile)
+    ids = _ids(ids_rng, servers or rare or usual)
     users = rng.choice((1, 2, 4, 6, 8, 20)) if profile.is_mixed else rng.choice(profile.users)
     drawn_seconds = rng.uniform(4, 14)
     limits = _limits(rng)
     parameters = Parameters(
-        servers=drawn if servers is None else servers,
+        ids=ids,
         seconds=drawn_seconds if seconds is None else seconds,
         families=families,
         partitions=profile.partitions,
         faulty_kinds=profile.faulty_kinds,
-        lasting=_lasting(rng, profile),
+        lasting=_lasting(rng, profile, len(ids)),
         settings=_settings(rng, {name: rng.choice(values) for name, values in profile.settings.items()}),
         limits=limits,
         quality=draw_link_quality(rng) if "network" in families else LinkQuality(),
@@ -78,11 +98,13 @@ def draw_parameters(rng: random.Random, profile: Profile, servers: int | None, s
         anonymous=max(users // 3, profile.onlookers),
         onlookers=profile.onlookers,
         listeners=rng.choice((0, 1, 2)),
-        home_servers=_home_servers(rng, drawn if servers is None else servers),
+        home_servers=_home_servers(rng, ids),
         user_profile=evolve(_user_profile(rng, limits, "clients" in families), **profile.user_profile),
         vocabulary=_vocabulary(rng, profile),
         faults_per_second=rng.choice(profile.faults_per_second),
     )
+    if profile.damage:
+        parameters = evolve(parameters, quality=evolve(parameters.quality, damage=rng.choice(profile.damage)))
     return _within_reach(parameters)
 
 
@@ -130,8 +152,20 @@ def _within_reach(parameters: Parameters) -> Parameters:
     return evolve(parameters, limits=limits, users=users, anonymous=min(parameters.anonymous, users))
 
 
-def _home_servers(rng: random.Random, servers: int) -> frozenset[int]:
-    return frozenset(rng.sample(range(servers), min(servers, rng.choice((1, 2, servers, servers)))))
+def _rare_size(rng: random.Random, profile: Profile) -> int | None:
+    """Draw a size that few seeds have; None in the other seeds, which have one of the profile's usual sizes."""
+    return rng.choice(RARE_SIZES) if rng.random() < profile.share_of_rare_sizes else None
+
+
+def _ids(rng: random.Random, servers: int) -> tuple[int, ...]:
+    """Draw the ids of the servers: in most seeds from 0 on without a gap, in the others any that a file may have."""
+    if rng.random() >= SHARE_OF_IDS_WITH_GAPS:
+        return tuple(range(servers))
+    return tuple(sorted(rng.sample(range(rng.choice(IDS_MAX) + 1), servers)))
+
+
+def _home_servers(rng: random.Random, ids: tuple[int, ...]) -> frozenset[int]:
+    return frozenset(rng.sample(ids, min(len(ids), rng.choice((1, 2, len(ids), len(ids))))))
 
 
 def _vocabulary(rng: random.Random, profile: Profile) -> Vocabulary:
@@ -154,18 +188,29 @@ def draw_link_quality(rng: random.Random) -> LinkQuality:
     )
 
 
-def _lasting(rng: random.Random, profile: Profile) -> dict[type[Message], MessageFault]:
+def _lasting(rng: random.Random, profile: Profile, servers: int) -> dict[type[Message], MessageFault]:
     """Draw the faults that messages of some kinds suffer from the beginning to the end of the run.
 
     Every delay is shorter than a Progress_Timer that has doubled a few times, whatever its default, so that leaders can
     still order updates before they are suspected.
     """
     faults: dict[type[Message], MessageFault] = {kind: MessageFault(loss=1.0) for kind in profile.never}
-    faults |= {kind: MessageFault(loss=0.5) for kind in profile.seldom}
+    faults |= {kind: MessageFault(loss=_loss_of_half_the_rounds(servers)) for kind in profile.seldom}
     if profile.lasting:
         longest = rng.choice((0.02, 0.1, 0.3))
         faults |= dict.fromkeys((rng.choice(profile.lasting), *profile.late), MessageFault((longest / 2, longest)))
     return faults
+
+
+def _loss_of_half_the_rounds(servers: int) -> float:
+    """The loss at which half of the rounds of a bare majority are complete, whatever the size of the cluster.
+
+    One half is lost in a cluster of three, where the round is one message. With that loss at each size, a majority of
+    four rarely gets all its votes within a Progress_Timer of one second, changes its view all the time, and orders less
+    than the users ask for.
+    """
+    messages = max(1, servers // 2)
+    return float(1 - 0.5 ** (1 / messages))
 
 
 def _families(rng: random.Random, profile: Profile) -> frozenset[str]:

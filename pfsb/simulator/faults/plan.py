@@ -29,14 +29,17 @@ _KINDS: Final = {
     "crashes": ("crash", "crash", "crash_in_turn", "crash_in_turn", "crash_in_write", "crash_leader", "crash_all"),
     "crash_loops": ("crash_loop",),
     "drains": ("drain", "drain_leader"),
-    "holes": ("leave_a_hole", "laggard_leads"),
+    "holes": ("leave_a_hole", "laggard_leads", "skip_everywhere"),
     "promises": ("laggard_leads", "laggard_leads", "crash_promiser"),
     "pauses": ("pause", "pause", "pause_leader"),
     "clocks": ("clock", "wall_clock"),
     "disks": ("slow_disk", "failing_disk", "full_disk"),
     "lost_disks": ("lose_disk",),
     "heirs": ("lose_disk_of_follower",),
+    "memory": ("run_out_of_memory",),
     "strangers": ("stranger",),
+    "slips": ("slip",),
+    "confusion": ("confused_peer", "confused_peer", "damaged_frames"),
 }
 """Family -> kinds of faults to draw from; a kind that stands twice is drawn twice as often.
 

@@ -36,11 +36,12 @@ FAMILIES: Final = (
     "disks",
     "clients",
     "strangers",
+    "confusion",
 )
 """Families of faults: groups of kinds that are switched on and off together. In the mixed profile, each is off in a
 quarter of the seeds, independently of the others."""
 
-ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs", "crash_loops")
+ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs", "crash_loops", "memory", "slips", "confusion")
 """All families of faults, including those that only certain profiles have."""
 
 ALL_FAULTY_KINDS: Final = (
@@ -66,6 +67,8 @@ class Profile:
     """Families of faults that are switched on in every seed."""
     partitions: tuple[str, ...] = ALL_PARTITIONS
     servers: tuple[int, ...] = (3, 3, 4, 5)
+    share_of_rare_sizes: float = 1 / 16
+    """Share of the seeds with six or eight servers, which take longer than those of the usual sizes."""
     is_mixed: bool = False
     """Whether chance chooses the families: each of `FAMILIES` is switched on in three quarters of the seeds,
     independently of the others. The field `families` is then not used."""
@@ -78,7 +81,12 @@ class Profile:
     never: tuple[type[Message], ...] = ()
     """Kinds of messages that never arrive."""
     seldom: tuple[type[Message], ...] = ()
-    """Kinds of messages of which each message is lost with a chance of one half, from the beginning to the end."""
+    """Kinds of messages that are lost so often, from the beginning to the end, that half of the rounds are not whole.
+
+    A round is one message from each server that a majority needs besides the receiver.
+    """
+    damage: tuple[float, ...] = ()
+    """Chances that a frame is damaged on its way, of which each seed draws one for all links."""
     users: tuple[int, ...] = (2, 4, 6)
     onlookers: int = 0
     """Number of users that send no HELLO and only read while faults happen."""
@@ -94,6 +102,8 @@ class Profile:
 
     The time is enough for some elections with the longest Progress_Timer.
     """
+    slowness: float = 1.0
+    """Factor of all waits of a run, in a profile whose Progress_Timer is longer by as much than one second."""
     ends_in_shape: bool = False
     """Whether links stay cut in one of the shapes of `partitions` while only a majority is healed.
 
@@ -105,6 +115,8 @@ class Profile:
     """Number of liveness drills at the end of a run (`pfsb.simulator.runs.liveness_drills`)."""
     has_small_quotas: bool = False
     """Whether every seed draws quotas of the replicated state that users soon reach; otherwise one in five does."""
+    has_idle_hour: bool = False
+    """Whether an idle hour follows the drills (`pfsb.simulator.runs.idle_hour`)."""
     has_sessions: bool = True
     """Whether the servers have sessions; otherwise they are the protocol alone, with clients as in the paper."""
 
@@ -136,6 +148,9 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "mixed": Profile("all kinds of trouble", servers=(1, 2, 3, 3, 3, 3, 4, 5, 5, 7, 9), is_mixed=True),
     "calm": Profile("no trouble at all", servers=(1, 2, 3, 4, 5)),
     "lossy": Profile("links that lose, delay, repeat and reorder", ("network",)),
+    "damage": Profile(
+        "frames that are damaged on their way: turned bits, missing ends and pieces", ("crashes",), damage=(0.02, 0.2)
+    ),
     "partitions": Profile("links that are cut, in every shape", ("partitions",)),
     "star": _lopsided("all links but those of one server that does not lead are cut", "star"),
     "chain": _lopsided("each server reaches two others at most", "chain"),
@@ -144,6 +159,16 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "disks": Profile("disks that are slow, fail or are full, and crashes", ("disks", "crashes")),
     "clocks": Profile("clocks that run fast or slow, or jump", ("clocks", "crashes")),
     "drills": Profile("some crashes; then, when all is well, one thing after the other", ("crashes",), drills=7),
+    "idle": Profile(
+        "some crashes; then, when all is well, an hour in which nothing is asked for, and a new leader",
+        ("crashes",),
+        users=(2,),
+        # A heartbeat every second or more: with those of other profiles an hour would take a minute.
+        settings={"progress_seconds": (5.0,)},
+        slowness=5.0,
+        drills=1,
+        has_idle_hour=True,
+    ),
     "clients": Profile("users who hang up, come back, use two connections, and crashes", ("clients", "crashes")),
     "quotas": Profile(
         "users who soon have all that they may have, hang up, come back and ask again, and crashes",
@@ -233,6 +258,37 @@ PROFILES: Final[Mapping[str, Profile]] = {
         # harm only while few slots are used, so the windows are large and the users few and slow.
         settings={"progress_seconds": (1.0, 2.0), "window_slots": (16,), "batch_bytes_max": (48_000,)},
         faults_per_second=(1.5, 3.0),
+    ),
+    "memory": Profile("applications that run out of memory, or of stack, inside a command", ("memory", "crashes")),
+    "takeovers": Profile(
+        "servers that are not heard for a while, and users who go to another one and ask for the same lock there",
+        ("partitions", "clients"),
+        ("one_way", "one_way", "isolate"),
+        servers=(3,),
+        users=(3, 4),
+        user_profile={
+            "patience_seconds": 0.5,
+            "think_seconds": 0.1,
+            "pipeline": 1,
+            "doubles": 0.9,
+            "goes_back": 0.2,
+            "leaves": 0.05,
+            "vanishes": 0.0,
+            "ttl_seconds": 5,
+            "rhythm_seconds": 0.0,
+        },
+        vocabulary={"keys": 1, "locks": 1, "share_of_locks": 0.8, "share_of_reads": 0.05, "share_of_local_reads": 0.05},
+        settings={"progress_seconds": (1.0,), "update_seconds": (1.0,), "alive_seconds": (0.1, 0.2)},
+        faults_per_second=(0.3,),
+    ),
+    "slips": Profile(
+        "a server executes a slot otherwise than the others, again and again, while servers die",
+        ("slips", "crashes", "partitions"),
+        ("isolate_leader", "split"),
+        servers=(3, 4, 5),
+    ),
+    "confused": Profile(
+        "servers in error that send wrong messages, damaged frames, and crashes", ("confusion", "crashes", "strangers")
     ),
     "drains": Profile("servers that are stopped in order, and clocks that are set", ("drains", "clocks", "clients")),
     "paper": Profile(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from pfsb.applications.interfaces import Command, IContext
 from pfsb.server import DRAIN_SECONDS
 from pfsb.simulator.faults.injector import FaultInjector
 from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, LOOK_SECONDS, LOOKS_MAX, between
@@ -15,6 +18,15 @@ class ServerFaults(FaultInjector):
 
     def crash_leader(self) -> None:
         self._crash(self._cluster.leader())
+
+    def slip(self) -> None:
+        """Let a server execute a slot otherwise than the others, as an error of its memory would (Departure 40).
+
+        At most one server at a time, and in a cluster in which the others are a majority: they must find it out.
+        """
+        server_id = self._any_server()
+        if server_id is not None and len(self._cluster.ids) > 2 and not self._cluster.slipped:
+            self._cluster.slip(server_id)
 
     def crash_loop(self) -> None:
         """Crash a server several times, each time soon after its start, and restart it at once."""
@@ -88,6 +100,14 @@ class ServerFaults(FaultInjector):
             replica.proposals.skipped.add(replica.data.ordering.last_proposed + 1)
             self._later(between(self._rng, 0.05, 1), self._crash_if_up, leader)
 
+    def skip_everywhere(self) -> None:
+        """Tell every running server to leave the same next slot without a proposal whenever it leads."""
+        ordering = [self._cluster.replica(i).data.ordering for i in self._cluster.running_ids]
+        if ordering:
+            slot = 1 + max(max(each.last_proposed, each.global_history.top) for each in ordering)
+            for server_id in self._cluster.running_ids:
+                self._cluster.replica(server_id).proposals.skipped.add(slot)
+
     def _crash_if_up(self, server_id: int) -> None:
         if self._cluster.is_running(server_id):
             self._crash(server_id)
@@ -140,6 +160,31 @@ class ServerFaults(FaultInjector):
         """Set the clock of a machine wrong by up to a day. Its server uses the new time from its next start on."""
         server = self._cluster.servers[self._rng.choice(self._cluster.ids)]
         server.clock_offset = CLOCKS_BEGIN_SECONDS + self._rng.uniform(-DAY_SECONDS, DAY_SECONDS)
+
+    def run_out_of_memory(self) -> None:
+        """Let the next command of an application fail at one server, before or after it has changed something.
+
+        The server stops, and starts again a while later. The fault goes away when faults cease.
+        """
+        server_id = self._any_server()
+        if server_id is None:
+            return
+        catalogue = self._cluster.process(server_id).server.catalogue
+        application = self._rng.choice(catalogue.applications)
+        execute, error = application.execute, self._rng.choice((MemoryError, RecursionError))
+        changes_first, restarts_after = self._rng.random() < 0.5, between(self._rng, 0.05, 4)
+
+        def fails(command: Command, context: IContext) -> Any:
+            application.execute = execute
+            if self._has_ceased or changes_first:
+                result = execute(command, context)
+            if self._has_ceased:
+                return result
+            self._marks.counts["command failed for want of memory"] += 1
+            self._later(restarts_after, self._restart, server_id)
+            raise error
+
+        application.execute = fails
 
     # ------------------------------------------------------------------ disks
 

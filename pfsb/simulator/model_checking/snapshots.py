@@ -13,7 +13,7 @@ undoes all effects of later steps.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from copy import copy
 from functools import partial
@@ -23,11 +23,14 @@ from typing import Any
 import attrs
 
 from pfsb.paxos.alive import AliveHandler
+from pfsb.paxos.allowance import SERVED_BYTES_AT_ONCE, Allowance
 from pfsb.paxos.core import Core
 from pfsb.paxos.data_structures import PrepareData, Slot
 from pfsb.paxos.demand import Demand
+from pfsb.paxos.divergence import Comparison, DivergenceHandler
 from pfsb.paxos.messages import State
-from pfsb.paxos.peers import Peer
+from pfsb.paxos.peers import NEVER, Peer
+from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.reconciliation import ReconciliationHandler
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
@@ -46,6 +49,10 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (Replica, "_told"): None,
     (Turn, "count"): 0,
     (ReconciliationHandler, "bytes_sent"): 0,
+    # What a peer may ask for in a time (Departure 37). No time passes, and the explored histories are short.
+    (Allowance, "_left"): SERVED_BYTES_AT_ONCE,
+    (PrepareHandler, "_answered"): (0, 0.0),
+    (Peer, "in_doubt_until"): NEVER,
     # Points in time. In the explorer a proposal may be sent again, and an Update_Timer may expire, at any time.
     (Slot, "sent_at"): 0.0,
     (UpdateTimer, "due"): UPDATE_SECONDS,
@@ -61,6 +68,8 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (Peer, "state"): State.LEADER_ELECTION,
     # At 0, each ALIVE of the leader makes the server send its pending updates, as its Update_Timers may at any time.
     (AliveHandler, "_leader_at_work_in"): 0,
+    # What ALIVEs have told about digests. In the explorer no server differs: two values in one slot end the run first.
+    (DivergenceHandler, "by_peer"): defaultdict(Comparison),
     # Figure 2 has this variable, but no code reads it.
     (PrepareData, "prepare"): None,
 }

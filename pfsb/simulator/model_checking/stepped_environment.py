@@ -102,6 +102,9 @@ class ChosenNumbers:
 class SteppedStorage:
     """Storage on a memory disk. Records reach the disk only when the explorer calls `finish` or `lose`."""
 
+    position = 0
+    """Not counted: states that differ in nothing else would be explored one by one."""
+
     def __init__(self, disk: MemoryDisk) -> None:
         self.disk = disk
         self.appended: list[Record] = []
@@ -183,7 +186,9 @@ class SteppedTransport:
         self.facts: dict[Executed | Led, None] = {}
         """Facts that became visible outside the server in this step. A dict keeps their order and each only once."""
 
-    def start(self, receiver: Any, identity: bytes, incarnation: int) -> None:
+    def start(
+        self, receiver: Any, identity: bytes, incarnation: int, position: Callable[[], int], passes: bytes
+    ) -> None:
         self.listens = True
 
     def stop(self) -> None:
@@ -202,8 +207,8 @@ class SteppedTransport:
     def _must_be_on_disk(self, message: Message) -> None:
         installed = self._storage.installed
         match message:
-            case Accept(_, view, seqs):
-                votes = all(self._vote_is_on_disk(view, seq) for seq in seqs)
+            case Accept(_, view):
+                votes = all(self._vote_is_on_disk(view, seq, digest) for seq, digest in message.votes())
                 require(votes, f"sends {in_words(message)}, and that vote is not on disk")
             case Prepare(_, view) | Proposal(_, view) | PrepareOK(_, view) | Alive(_, view) | VCProof(_, view):
                 pass
@@ -211,14 +216,16 @@ class SteppedTransport:
                 return
         require(installed >= view, f"sends {in_words(message)}, but has view {installed} on disk")
 
-    def _vote_is_on_disk(self, view: int, seq: int) -> bool:
-        """Whether the proposal that an ACCEPT votes for, or one of a later view, is on disk.
+    def _vote_is_on_disk(self, view: int, seq: int, digest: bytes) -> bool:
+        """Whether the proposal that an ACCEPT names, or one of a later view, is on disk.
 
         A server that knows the slot as ordered may send its ACCEPT without that (G18).
         """
         stored = self._storage.disk.contents.slots.get(seq)
-        if stored is not None and (stored.view == ORDERED_VIEW or stored.view >= view):
+        if stored is not None and (stored.view == ORDERED_VIEW or stored.view > view):
             return True
+        if stored is not None and stored.view == view:
+            return stored.batch.digest == digest
         ordering = self.replica.data.ordering
         slot = ordering.global_history.get(seq)
         return seq <= ordering.local_aru or (slot is not None and slot.ordered is not None)
@@ -227,7 +234,7 @@ class SteppedTransport:
 def _parts(message: Message) -> Iterator[Message]:
     """Split an ACCEPT into one for each slot, so that each may be received or lost; leave other messages whole."""
     if isinstance(message, Accept):
-        yield from (Accept(message.server_id, message.view, (seq,)) for seq in message.seqs)
+        yield from (Accept(message.server_id, message.view, (seq,), digest) for seq, digest in message.votes())
     else:
         yield message
 
@@ -247,12 +254,16 @@ class ExecutionProbe:
     def __init__(self, transport: SteppedTransport) -> None:
         self._transport = transport
 
-    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
+    def is_valid(self, update: ClientUpdate) -> bool:
+        return True
+
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
         fact = Executed(seq, (time_ms, tuple((u.client_id, u.timestamp, u.payload) for u in updates)))
         if self._transport.listens:
             self._transport.replica.turn.call(self._settled, fact)
         else:
             self._settled(fact)  # at the start, the server executes slots that are on its disk already
+        return b""
 
     def too_old(self, update: ClientUpdate) -> None:
         raise Violation(f"{update} is too old already")

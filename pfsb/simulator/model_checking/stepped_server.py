@@ -18,7 +18,7 @@ from pfsb.paxos import invariants
 from pfsb.paxos.data_structures import PrepareOKs
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Acquainted, Prepare
-from pfsb.paxos.records import ProposalRecord
+from pfsb.paxos.records import PeerRecord, ProposalRecord
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.turn import Outbox
@@ -85,7 +85,7 @@ class SteppedServer:
         self.server_id = server_id
         self._checks_gate = checks_gate
         self._identities = {i: bytes([i]) * IDENTITY_BYTES for i in servers}
-        others = {i: identity for i, identity in self._identities.items() if i != server_id}
+        others = {i: PeerRecord(i, identity) for i, identity in self._identities.items() if i != server_id}
         self.disk = MemoryDisk(self._identities[server_id])
         self.disk.contents.peers = others
         self.clock = SteppedClock()

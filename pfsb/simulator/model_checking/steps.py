@@ -15,6 +15,7 @@ from pfsb.paxos.messages import (
     Confirm,
     Confirmed,
     GloballyOrderedUpdate,
+    Heard,
     Message,
     Prepare,
     PrepareOK,
@@ -159,6 +160,8 @@ def in_words(message: Message) -> str:
             return "that its storage is another"
         case Acquainted():
             return "that its storage is known"
+        case Heard():
+            return "that it is heard"
         case _:
             assert_never(message)
 

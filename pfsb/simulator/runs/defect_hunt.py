@@ -17,6 +17,8 @@ MANY_SEEDS = 2_000
 """Maximum number of seeds of each profile. A defect that none of them shows is a blind spot of the simulator."""
 ROUND = 10
 """Number of seeds of one profile that are run before it is the turn of the next profile."""
+SLOW_ROUND = 1
+"""Number of seeds that a profile with an idle hour gets in turn: each takes as long as ten others."""
 DIRECTED_SEEDS = 3
 """Number of seeds with which each directed schedule is run."""
 
@@ -74,5 +76,7 @@ def _random(defect: Defect, known: Catch | None) -> Iterator[tuple[str, int]]:
     yield from (("mixed", seed) for seed in range(FEW_SEEDS))
     if deep != "mixed":
         yield from ((deep, seed) for seed in range(MANY_SEEDS))
-    for first in range(0, MANY_SEEDS, ROUND):
-        yield from ((profile, seed) for profile in profiles for seed in range(first, first + ROUND))
+    for turn in range(MANY_SEEDS // ROUND):
+        for profile in profiles:
+            seeds = SLOW_ROUND if PROFILES[profile].has_idle_hour else ROUND
+            yield from ((profile, seed) for seed in range(turn * seeds, (turn + 1) * seeds))

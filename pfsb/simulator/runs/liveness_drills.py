@@ -13,12 +13,13 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from pfsb.applications.interfaces import Done, Refused, Result
 from pfsb.paxos.messages import State
 from pfsb.paxos.reconciliation import LAZY_VOTES_PATIENCE
 from pfsb.sessions.local_clients import LocalClients
+from pfsb.simulator.checkers.session_checker import ROUNDING_MS
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.healing import heal_all
@@ -58,6 +59,10 @@ class TimerBounds:
         """The simulated time in which the slowest clock of a server counts `seconds`."""
         return seconds / min(self._rates())
 
+    def shortest(self, seconds: float) -> float:
+        """How long a time takes by the fastest clock."""
+        return seconds / max(self._rates())
+
     @property
     def alive(self) -> float:
         return self.longest(self.cluster.settings.alive_seconds)
@@ -96,10 +101,11 @@ class TimerBounds:
 
     @property
     def are_alike(self) -> bool:
-        """Whether all servers suspect a dead leader before the first of them gives up on the next leader.
+        """Whether the clocks' rates are so similar that all servers suspect a dead leader in the same election.
 
-        Otherwise a second election may follow: the next leader may itself be the last server to suspect, and until then
-        it takes no part in the election (Figure 4 A4).
+        That is so if the last server suspects it before the first one gives up on the next leader. Otherwise a second
+        election may follow: the next leader may itself be the last server to suspect, and until then it takes no part
+        in the election (Figure 4 A4).
         """
         return self.progress + 2 * ROUND_SECONDS < 2 * self.earliest_suspicion
 
@@ -136,6 +142,15 @@ class DrillRequest:
         self._result = result
 
 
+@frozen
+class _OrderedTime:
+    """The state machine's time when an update was answered; the other times are simulated seconds."""
+
+    asked: float
+    answered: float
+    time_ms: int
+
+
 @define(eq=False)
 class LivenessDrills:
     """Runs drills in a cluster without faults, and heals the cluster after each drill. Raises `Violation`."""
@@ -143,6 +158,8 @@ class LivenessDrills:
     cluster: SimulatedCluster
     rng: random.Random
     marks: Marks
+    slowness: float = 1.0
+    """Factor of the time that the cluster gets to settle (`pfsb.simulator.faults.profiles.Profile`)."""
     times: TimerBounds = field(init=False)
 
     @times.default
@@ -185,7 +202,7 @@ class LivenessDrills:
         forgotten each update of another server's client that it remembers as waiting (Departure 17).
         """
         began = self.cluster.now
-        until = began + self.times.longest(SETTLING_SECONDS)
+        until = began + self.times.longest(self.slowness * SETTLING_SECONDS)
         request = self._ask(self._any_server())
         while (wrong := self._unsettled()) or not request.is_answered or (wrong := self._unequal()):
             if self.cluster.now > until:
@@ -246,24 +263,35 @@ class LivenessDrills:
     # ------------------------------------------------------------------ drills
 
     def idleness(self) -> None:
-        """Departure 10: while no update is asked for, there is no election."""
-        view = self._view()
+        """Departures 10 and 35: while no update is asked for, there is no election, and the leader's time goes on."""
+        view, leader = self.view(), self.leader()
+        before = self._order_the_time(leader)
         self.cluster.run(4 * self.times.progress)
-        self._require_view(view, "nothing has happened")
+        self.require_view(view, "nothing has happened")
+        after = self._order_the_time(leader)
+        self.require_view(view, "something was asked")
+        rate = self.cluster.server_clock(leader).rate * 1000
+        at_least, at_most = (after.asked - before.answered) * rate, (after.answered - before.asked) * rate
+        passed = after.time_ms - before.time_ms
+        if not at_least - ROUNDING_MS <= passed <= at_most + ROUNDING_MS:
+            raise Violation(
+                f"the leader counts {at_least:.0f} to {at_most:.0f} ms between two slots, and their times differ by "
+                f"{passed} ms"
+            )
 
     def lateness(self) -> None:
         """Departure 25: ACCEPTs that are held back leave so soon that no server has to ask others for the slot."""
-        view, request = self._view(), self._ask(self._leader())
+        view, request = self.view(), self._ask(self.leader())
         self._wait(
             lambda: request.is_answered and not self._unequal(),
             2 * ROUND_SECONDS + self.times.lazy,
             f"server {request.server_id} was asked, and all should have executed that",
         )
-        self._require_view(view, "something was asked")
+        self.require_view(view, "something was asked")
 
     def blackout(self) -> None:
         """Section 5.9 of the paper: a short loss of all messages leads to repetitions, not to an election."""
-        view, times = self._view(), self.times
+        view, times = self.view(), self.times
         request = self._ask(self._any_server())
         self.cluster.run(self.rng.uniform(0, 0.008))
         self._cut_everything()
@@ -283,12 +311,12 @@ class LivenessDrills:
             repetition += times.update
         if times.alive + repetition < times.earliest_suspicion:
             self.marks.counts["blackout that costs no election"] += 1
-            self._require_view(view, f"nothing arrived for {BLACKOUT_SECONDS} s")
+            self.require_view(view, f"nothing arrived for {BLACKOUT_SECONDS} s")
 
     def detour(self) -> None:
         """G8.3: an update of a server that cannot reach the leader gets to the leader by way of the other servers."""
-        view, times = self._view(), self.times
-        leader, follower = self._leader(), self._follower()
+        view, times = self.view(), self.times
+        leader, follower = self.leader(), self._follower()
         self.cluster.cut(follower, leader, one_way=True)
         request = self._ask(follower)
         # The second expiry of the Update_Timer sends the update to all servers (Departure 17). If the follower suspects
@@ -296,13 +324,13 @@ class LivenessDrills:
         # follower's own session may have to go the same way before. The bound is twice the result, as in `blackout`.
         answer = 2 * (2 * times.update + times.catching_up + 2 * ROUND_SECONDS)
         self._require_answer(request, 2 * answer, f"server {follower} does not reach its leader")
-        self._require_view(view, f"server {follower} did not reach its leader")
+        self.require_view(view, f"server {follower} did not reach its leader")
 
     def absence(self) -> None:
         """Figure 4 A4: a server that was cut off, and votes for another view meanwhile, returns without an election."""
-        view, away = self._view(), self._follower()
+        view, away = self.view(), self._follower()
         self.cluster.isolate(away)
-        self._ask(self._leader())
+        self._ask(self.leader())
         self.cluster.run(2 * self.times.progress)
         self.cluster.heal()
         # The VIEW_CHANGE of the server that was away has time to arrive at the others, who must discard it.
@@ -311,7 +339,7 @@ class LivenessDrills:
 
     def restart(self) -> None:
         """Figure 14: a server that restarts returns to its view and does not disturb the others (G9)."""
-        view, away = self._view(), self._follower()
+        view, away = self.view(), self._follower()
         self.cluster.crash(away)
         self.cluster.run(self.rng.uniform(0, self.times.progress))
         self.cluster.restart(away)
@@ -319,12 +347,12 @@ class LivenessDrills:
 
     def failover(self) -> None:
         """G8: a leader that dies is replaced within the time of one Progress_Timer and one election."""
-        view, times = self._view(), self.times
-        self.cluster.crash(self._leader())
+        view, times = self.view(), self.times
+        self.cluster.crash(self.leader())
         # All servers suspect the leader; a lost VIEW_CHANGE or PREPARE may have to be repeated; and the new leader may
         # have to learn slots that others have executed.
         longest = times.progress + 2 * times.resend + times.catching_up + 5 * ROUND_SECONDS
-        self._wait(lambda: self.cluster.has_leader() and self._view() > view, longest, "the leader is dead")
+        self._wait(lambda: self.cluster.has_leader() and self.view() > view, longest, "the leader is dead")
 
     # ------------------------------------------------------------------ requirements
 
@@ -333,7 +361,7 @@ class LivenessDrills:
 
         Until then it learns the slots that it has missed, and the view from a PROPOSAL or VC_PROOF.
         """
-        replica, request = self.cluster.replica(server_id), self._ask(self._leader())
+        replica, request = self.cluster.replica(server_id), self._ask(self.leader())
 
         def is_back() -> bool:
             nonlocal request
@@ -342,9 +370,9 @@ class LivenessDrills:
             return replica.data.server.state is not State.LEADER_ELECTION
 
         self._wait(is_back, 2 * self.times.catching_up + self.times.alive, f"server {server_id} is here again")
-        self._require_view(view, f"server {server_id} was away")
+        self.require_view(view, f"server {server_id} was away")
 
-    def _require_view(self, view: int, why: str) -> None:
+    def require_view(self, view: int, why: str) -> None:
         latest = max(self.cluster.checks.messages.leaders)
         if latest != view:
             raise Violation(
@@ -366,18 +394,18 @@ class LivenessDrills:
     def _any_server(self) -> int:
         return self.rng.choice(self.cluster.ids)
 
-    def _leader(self) -> int:
+    def leader(self) -> int:
         leader = self.cluster.leader()
         if leader is None:
             raise Violation(f"nobody leads, though all was well\n{self.cluster.picture()}")
         return leader
 
     def _follower(self) -> int:
-        leader = self._leader()
+        leader = self.leader()
         return self.rng.choice([i for i in self.cluster.ids if i != leader])
 
-    def _view(self) -> int:
-        return self._installed(self._leader())
+    def view(self) -> int:
+        return self._installed(self.leader())
 
     def _installed(self, server_id: int) -> int:
         return self.cluster.replica(server_id).data.views.last_installed
@@ -386,6 +414,13 @@ class LivenessDrills:
         request = DrillRequest(server_id, self.cluster.process(server_id).server.local_clients)
         request.ask()
         return request
+
+    def _order_the_time(self, leader: int) -> _OrderedTime:
+        """Have something ordered by the leader, and note its time."""
+        asked, request = self.cluster.now, self._ask(leader)
+        self._require_answer(request, self.times.update, "nothing else happens")
+        machine = self.cluster.process(leader).server.machine
+        return _OrderedTime(asked, self.cluster.now, machine.time_ms)
 
     def _cut_everything(self) -> None:
         for a in self.cluster.ids:

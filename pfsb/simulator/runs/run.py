@@ -16,6 +16,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
@@ -27,6 +28,7 @@ from pfsb.simulator.faults.all_faults import AllFaults
 from pfsb.simulator.faults.parameters import Parameters, draw_parameters, with_batching, with_quotas
 from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
+from pfsb.simulator.runs.idle_hour import IdleHour
 from pfsb.simulator.runs.liveness_drills import LivenessDrills
 from pfsb.simulator.runs.population import PaperClientPopulation, Population, UserPopulation
 
@@ -95,7 +97,8 @@ class Run:
         self.plan = plan
         rng = random.Random(f"{plan.seed}/{plan.profile}/knobs")
         self.profile = PROFILES[plan.profile]
-        drawn = draw_parameters(rng, self.profile, plan.servers, plan.seconds)
+        ids_rng = random.Random(f"{plan.seed}/{plan.profile}/ids")
+        drawn = draw_parameters(rng, self.profile, plan.servers, plan.seconds, ids_rng)
         self.faults = tuple(
             fault
             for fault in draw_faults(rng, drawn)
@@ -108,7 +111,7 @@ class Run:
         watcher = Watcher(self.marks)
         self.cluster = SimulatedCluster(
             plan.seed,
-            parameters.servers,
+            parameters.ids,
             settings=parameters.settings,
             quality=parameters.quality,
             build=lambda parts: self.population.build(parts),
@@ -123,6 +126,10 @@ class Run:
         self.cluster.network.lasting_faults.update(parameters.lasting)
         loses_disks = not parameters.families.isdisjoint(("lost_disks", "heirs"))
         self.cluster.expected_failures = (OSError, StorageWasReplaced) if loses_disks else (OSError,)
+        if "memory" in parameters.families:
+            self.cluster.expected_failures += (MemoryError, RecursionError)
+        if "slips" in parameters.families:
+            self.cluster.expected_failures += (StateDiverged,)
         users = parameters.users if plan.users is None else min(plan.users, parameters.users)
         self.population = self._populate(users)
         self._injector = AllFaults(self.cluster, parameters, self.marks)
@@ -173,10 +180,18 @@ class Run:
         for server_id in sorted(self.cluster.amnesiacs):
             self.cluster.bring_back(server_id)
         heal_all(self.cluster)
+        if self.cluster.slipped:
+            self._wait_for(self._slips_are_noticed, "a server executed otherwise, and goes on", EQUALITY_SECONDS)
+            heal_all(self.cluster)
         self._wait_for(self._all_are_equal, "the servers are not equal", EQUALITY_SECONDS)
+        self._wait_for(self._all_take_changes, "a server refuses changes, though all are equal", EQUALITY_SECONDS)
         if self.profile.clears_up:
             self._phase = "fair weather"
-            LivenessDrills(self.cluster, self._rng, self.marks).run_drills(self.profile.drills)
+            drills = LivenessDrills(self.cluster, self._rng, self.marks, self.profile.slowness)
+            drills.run_drills(self.profile.drills)
+            if self.profile.has_idle_hour and isinstance(self.population, UserPopulation):
+                self._phase = "an idle hour"
+                IdleHour(self.population, drills, self._rng).run()
             self._wait_for(self._all_are_equal, "the servers are not equal any more", EQUALITY_SECONDS)
         self._phase = "looking back"
         self._check_equality()
@@ -207,7 +222,7 @@ class Run:
         here.
         """
         cluster = self.cluster
-        whole = [i for i in cluster.ids if i not in cluster.amnesiacs]
+        whole = [i for i in cluster.ids if i not in cluster.amnesiacs and i not in cluster.slipped]
         is_enough = len(cluster.ids) // 2 + 1 if self.profile.leaves_broken else len(whole)
         well = sorted(self._rng.sample(whole, is_enough))
         if self.profile.ends_in_shape and len(cluster.ids) > 1:
@@ -230,8 +245,10 @@ class Run:
     def _wait_for(self, predicate: Callable[[], bool], text: str, patience: float) -> None:
         """Wait until `predicate` is true.
 
-        Raises `Violation` with `text` if that takes more than `patience` seconds, by the slowest clock of a server.
+        Raises `Violation` with `text` if that takes more than `patience` seconds, by the slowest clock of a server. A
+        profile with longer timers has a `slowness`, by which the time is multiplied.
         """
+        patience *= self.profile.slowness
         seconds = patience / min(1.0, *(server.rate for server in self.cluster.servers.values()))
         until = self.cluster.now + seconds
         while not predicate():
@@ -249,22 +266,36 @@ class Run:
         """Whether all servers that have lost their disk have found that out, and stopped (G20)."""
         return not any(self.cluster.is_running(i) for i in self.cluster.amnesiacs)
 
+    def _slips_are_noticed(self) -> bool:
+        """Whether no server runs that has executed something otherwise than the others (Departure 40)."""
+        return not any(self.cluster.is_running(i) for i in self.cluster.slipped)
+
+    def _all_take_changes(self) -> bool:
+        return not any(self.cluster.replica(i).divergence.is_undecided for i in self.cluster.ids)
+
     def _all_are_equal(self) -> bool:
         return len({self.cluster.aru(i) for i in self.cluster.ids}) == 1 and self.cluster.all_equal()
 
     def _check_equality(self) -> None:
         """Require that all servers have the same state. By now they have the same Local_Aru."""
         found = {server_id: self.population.state(server_id) for server_id in self.cluster.ids}
-        first = found[self.cluster.ids[0]]
+        first_id = self.cluster.ids[0]
+        first = found[first_id]
         for server_id, state in found.items():
             for name, value in state.items():
                 if value != first[name]:
-                    raise Violation(f"server {server_id} has another {name} than server 0:\n{value!r}\n{first[name]!r}")
+                    raise Violation(
+                        f"server {server_id} has another {name} than server {first_id}:\n{value!r}\n{first[name]!r}"
+                    )
 
     def _count_what_is_left(self) -> None:
         self.population.count(self.marks)
         views = self.cluster.checks.messages.leaders
+        self.marks.counts["frame damaged on its way"] += self.cluster.network.damaged
         self.marks.counts["views"] += max(views, default=0)
+        ids = self.cluster.ids
+        self.marks.counts[f"cluster of {len(ids)} servers"] += 1
+        self.marks.counts["ids with gaps"] += ids != tuple(range(len(ids)))
 
 
 @implementer(ILogObserver)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from pfsb.applications.interfaces import Result
+from pfsb.applications.interfaces import Done, Result
 from pfsb.config.config import Limits
 from pfsb.paxos.messages import Message, State
 from pfsb.paxos.settings import Settings
@@ -92,24 +92,47 @@ class Scenario:
 class Servers:
     """A cluster of whole servers, to which clients connect and open sessions."""
 
-    def __init__(self, seed: int, patch: Plant | None) -> None:
-        settings = Settings()
+    def __init__(self, seed: int, patch: Plant | None, **parameters: Any) -> None:
+        """`parameters` are fields of the `Settings` that have other values than usual."""
+        settings = Settings(**parameters)
         self.rng = random.Random(f"{seed}/directed")
         self.cluster = SimulatedCluster(
             seed, settings=settings, patch=patch, start=False, build=lambda parts: builder(config, self.checks)(parts)
         )
         config = configuration(self.cluster.ids, settings, Limits())
-        self.checks = SessionChecker(self.cluster.checks.durability.disks, settings.horizon_slots, Counter())
+        self.checks = SessionChecker(
+            self.cluster.checks.durability.disks,
+            settings.horizon_slots,
+            Counter(),
+            now=self.cluster.clock.seconds,
+        )
         for server_id in self.cluster.ids:
             self.cluster.restart(server_id)
         self.cluster.run_until(self.cluster.has_leader)
 
-    def hello(self, server_id: int, client_id: str) -> SimulatedConnection:
+    def hello(self, server_id: int, client_id: str, ttl_seconds: int = 100) -> SimulatedConnection:
         """Connect a client to this server and open its session. Returns the connection."""
         line = SimulatedConnection(self.cluster, self.checks, self.rng, server_id, lambda line, code: None)
         line.connect(lambda: None)
-        self.wait_for(lambda told: line.hello(client_id, 100, told))
+        self.wait_for(lambda told: line.hello(client_id, ttl_seconds, told))
         return line
+
+    def greeting(self, server_id: int, client_id: str) -> Done:
+        """Connect a client to this server and open its session. Returns the answer to HELLO."""
+        line = SimulatedConnection(self.cluster, self.checks, self.rng, server_id, lambda line, code: None)
+        line.connect(lambda: None)
+        answer = self.wait_for(lambda told: line.hello(client_id, 100, told))
+        assert isinstance(answer, Done), f"HELLO is answered {answer}"
+        return answer
+
+    def present_leader(self) -> int:
+        leader = self.cluster.leader()
+        assert leader is not None, "nobody leads, though all is well"
+        return leader
+
+    def sessions(self, server_id: int) -> list[str]:
+        """The client ids of the sessions that are open at this server."""
+        return list(self.cluster.process(server_id).server.machine.sessions)
 
     def wait_for(self, ask: Callable[[Callable[[Result], None]], None]) -> Result:
         """Let time pass until a question is answered, and return the answer.

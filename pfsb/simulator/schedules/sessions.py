@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
 
 from pfsb.applications.arguments import absent
-from pfsb.applications.interfaces import Refused
+from pfsb.applications.interfaces import Command, Done, IContext, Refused, Result
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.defects.defect import Plant
+from pfsb.simulator.faults.plan import DAY_SECONDS
 from pfsb.simulator.schedules.scenario import Schedule, Servers
 
 
@@ -42,4 +44,229 @@ def lock_is_not_free_in_time(seed: int, patch: Plant | None) -> None:
     assert isinstance(result, Refused) and result.code == "TIMEOUT", f"the lock was held all the time: {result}"
 
 
-SCHEDULES: Final[Sequence[Schedule]] = (old_connection, lock_is_not_free_in_time)
+def lock_of_an_old_connection(seed: int, patch: Plant | None) -> None:
+    """A connection that is fenced off is not told that it has got the lock that the new connection has got.
+
+    Both connections have sent LOCK under number 1; that of the old one is still on its way.
+    """
+    servers = Servers(seed, patch)
+    cluster = servers.cluster
+    leader = servers.present_leader()
+    first, second = (i for i in cluster.ids if i != leader)
+    holder = servers.hello(leader, "holder")
+    servers.wait_for(lambda told: holder.submit(1, ("LOCK", "door", absent), told))
+    old = servers.hello(first, "user")
+    on_the_way = cluster.network.hold(lambda p: p.sender == first and isinstance(p.message, ClientUpdate))
+    old.submit(1, ("LOCK", "door", absent), lambda result: None)
+    cluster.run(0.05)
+    new = servers.hello(second, "user")
+    new.submit(1, ("LOCK", "door", absent), lambda result: None)
+    cluster.run(0.2)
+    servers.wait_for(lambda told: holder.submit(2, ("UNLOCK", "door", absent), told))
+    cluster.run(0.5)
+    on_the_way.release()
+    cluster.run(1)
+
+
+def goodbye_of_an_old_connection(seed: int, patch: Plant | None) -> None:
+    """The BYE of a connection that is fenced off closes nothing."""
+    servers = Servers(seed, patch)
+    first, second = (i for i in servers.cluster.ids if i != servers.present_leader())
+    old = servers.hello(first, "user")
+    servers.hello(second, "user")
+    servers.cluster.run(0.5)
+    answer = servers.wait_for(old.bye)
+    if isinstance(answer, Done) or "user" not in servers.sessions(second):
+        raise Violation(f"the session was opened anew, and the BYE of the old connection is answered {answer}")
+
+
+def takeover_at_the_same_server(seed: int, patch: Plant | None) -> None:
+    """A session that is opened anew at its own server is taken from the connection that had it."""
+    servers = Servers(seed, patch)
+    at = servers.cluster.ids[0]
+    old = servers.hello(at, "user")
+    new = servers.hello(at, "user")
+    answer = servers.wait_for(lambda told: old.submit(1, ("PUT", "key", "old"), told))
+    if not isinstance(answer, Refused) or answer.code != "REPLACED" or new.epoch <= old.epoch:
+        raise Violation(f"two connections have the session at once: the old one is answered {answer}")
+
+
+def client_is_served_by_relays(seed: int, patch: Plant | None) -> None:
+    """Departure 36: the leader does not hear a server whose updates are relayed, and expires none of its sessions."""
+    servers = Servers(seed, patch)
+    leader = servers.present_leader()
+    at = next(i for i in servers.cluster.ids if i != leader)
+    user = servers.hello(at, "user", ttl_seconds=3)
+    servers.wait_for(lambda told: user.submit(1, ("LOCK", "door", absent), told))
+    servers.cluster.cut(at, leader)
+    for number in range(2, 14):
+        servers.wait_for(lambda told, number=number: user.submit(number, ("PUT", "key", str(number)), told))  # type: ignore[misc]
+        servers.cluster.run(0.4)
+    if "user" not in servers.sessions(leader):
+        raise Violation("the session of a client that was served all the time has expired")
+
+
+def silent_client_of_an_unheard_server(seed: int, patch: Plant | None) -> None:
+    """Departure 36: the client is connected and asks for nothing, and its server answers the leader through the log."""
+    servers = Servers(seed, patch)
+    leader = servers.present_leader()
+    at = next(i for i in servers.cluster.ids if i != leader)
+    servers.hello(at, "user", ttl_seconds=5)
+    servers.cluster.cut(at, leader)
+    servers.cluster.run(25)
+    if "user" not in servers.sessions(leader):
+        raise Violation("the session of a client that is connected has expired")
+
+
+def expiry_is_overtaken(seed: int, patch: Plant | None) -> None:
+    """Departure 36: an expiry is void if an update of the session's server is executed before it."""
+    servers = Servers(seed, patch)
+    leader = servers.present_leader()
+    at = next(i for i in servers.cluster.ids if i != leader)
+    user = servers.hello(at, "user", ttl_seconds=5)
+    machine = servers.cluster.process(leader).server.machine
+    stale = ("EXPIRE", "user", machine.sessions["user"].epoch, machine.heard_in[at])
+    servers.wait_for(lambda told: user.submit(1, ("PUT", "key", "v"), told))
+    servers.wait_for(partial(servers.cluster.process(leader).server.local_clients.submission.submit_operation, stale))
+    servers.cluster.run(0.5)
+    if "user" not in servers.sessions(leader):
+        raise Violation("the session was being served, and has expired")
+
+
+def expiry_of_a_former_epoch(seed: int, patch: Plant | None) -> None:
+    """An expiry is void if the session was opened anew before it."""
+    servers = Servers(seed, patch)
+    at, other = servers.cluster.ids[:2]
+    former = servers.hello(at, "user")
+    servers.hello(other, "user")
+    submission = servers.cluster.process(at).server.local_clients.submission
+    servers.wait_for(partial(submission.submit_operation, ("EXPIRE", "user", former.epoch)))
+    servers.cluster.run(0.5)
+    if "user" not in servers.sessions(at):
+        raise Violation("the session was opened anew, and has expired")
+
+
+def application_has_a_bug(seed: int, patch: Plant | None) -> None:
+    """A command that raises after it has changed something is answered so, and leaves equal states at all servers."""
+    servers = Servers(seed, patch)
+    cluster = servers.cluster
+    for server_id in cluster.ids:
+        key_value = cluster.process(server_id).applications["kv"]
+        key_value.execute = partial(_raise_after, key_value.execute)
+    user = servers.hello(1, "user")
+    answer = servers.wait_for(lambda told: user.submit(1, ("PUT", "key", "value"), told))
+    if not isinstance(answer, Refused) or (answer.code, answer.fate) != ("INTERNAL", "unknown"):
+        raise Violation(f"a command that failed after it had changed a key is answered {answer}")
+    cluster.run(0.5)
+    if len({cluster.process(i).applications["kv"].snapshot() for i in cluster.ids}) != 1:
+        raise Violation("servers have different states after a command that failed")
+
+
+def _raise_after(execute: Callable[[Command, IContext], Any], command: Command, context: IContext) -> None:
+    execute(command, context)
+    raise KeyError(command[1])
+
+
+def memory_at_one_server(seed: int, patch: Plant | None) -> None:
+    """A server that runs out of memory inside a command stops, and executes the command again when it is back."""
+    servers = Servers(seed, patch)
+    cluster = servers.cluster
+    cluster.expected_failures = (MemoryError,)
+    at = servers.rng.choice(cluster.ids)
+    key_value = cluster.process(at).applications["kv"]
+    execute = key_value.execute
+
+    def fails(command: Command, context: IContext) -> None:
+        if servers.rng.random() < 0.5:
+            execute(command, context)
+        raise MemoryError
+
+    key_value.execute = fails
+    user = servers.hello(next(i for i in cluster.ids if i != at), "user")
+    user.submit(1, ("APPEND", "key", "value"), lambda result: None)
+    cluster.run(5)
+    if not cluster.is_running(at):
+        cluster.restart(at)
+    cluster.run(5)
+    if len({cluster.process(i).applications["kv"].snapshot() for i in cluster.ids}) != 1:
+        raise Violation("servers have different states after one of them ran out of memory")
+
+
+def clocks_a_day_apart(seed: int, patch: Plant | None) -> None:
+    """Departure 35: a new leader whose clock is a day ahead ends no wait, and neither does one a day behind."""
+    servers = Servers(seed, patch)
+    cluster = servers.cluster
+    servers.hello(0, "first")  # the first slot begins with a clock that is right
+    for server_id, days in zip(cluster.ids, servers.rng.sample((-1, 0, 1), 3), strict=True):
+        cluster.crash(server_id)
+        cluster.servers[server_id].clock_offset = 2 * DAY_SECONDS + days * DAY_SECONDS
+        cluster.restart(server_id)
+        cluster.run_until(cluster.has_leader)
+    holder, user = (servers.hello(servers.present_leader(), name, ttl_seconds=3_000) for name in ("holder", "user"))
+    servers.wait_for(lambda told: holder.submit(1, ("LOCK", "door", absent), told))
+    user.submit(1, ("LOCK", "door", 600_000), lambda result: None)
+    cluster.run(1)
+    for _ in range(3):
+        former = servers.present_leader()
+        cluster.crash(former)
+        cluster.run(3)
+        cluster.run_until(cluster.has_leader)
+        cluster.restart(former)
+        cluster.run(2)
+    waiting = {i: cluster.process(i).server.waiting("user") for i in cluster.ids}
+    if any(numbers != [1] for numbers in waiting.values()):
+        raise Violation(f"a LOCK waits for ten minutes, and is over after some seconds: {waiting}")
+
+
+def idle_hour(seed: int, patch: Plant | None) -> None:
+    """Departure 35: an hour in which nothing is ordered ends no wait that begins after it, and delays none."""
+    servers = Servers(seed, patch)
+    cluster = servers.cluster
+    for server_id in cluster.ids:
+        cluster.pause(server_id)
+    cluster.run(servers.rng.choice((3_600, 5 * 3_600)))
+    for server_id in cluster.ids:
+        cluster.resume(server_id)
+    cluster.run_until(cluster.has_leader)
+    holder, user = (servers.hello(servers.present_leader(), name, ttl_seconds=3_000) for name in ("holder", "user"))
+    servers.wait_for(lambda told: holder.submit(1, ("LOCK", "door", absent), told))
+    answers: list[Result] = []
+    user.submit(1, ("LOCK", "door", 20_000), answers.append)
+    cluster.run(18)
+    if answers:
+        raise Violation(f"a LOCK that waits for 20 s is answered {answers[0]} before")
+    cluster.run_until(lambda: bool(answers), 5)
+
+
+def number_after_the_horizon(seed: int, patch: Plant | None) -> None:
+    """Departure 33: HELLO says that it knows nothing of a session which ended long ago."""
+    servers = Servers(seed, patch, horizon_slots=30)
+    user = servers.hello(0, "user", ttl_seconds=1)
+    servers.wait_for(lambda told: user.submit(1, ("INCR", "n", 1), told))
+    former = user.epoch
+    user.disconnect()
+    servers.cluster.run(3)
+    other = servers.hello(1, "other")
+    for number in range(1, 50):
+        servers.wait_for(lambda told, number=number: other.submit(number, ("PUT", "key", str(number)), told))  # type: ignore[misc]
+    fields = dict(servers.greeting(2, "user").fields)
+    if fields["last"] == 0 and int(fields.get("forgotten", 0)) <= former:
+        raise Violation(f"a command of the client has run, and HELLO says {fields}")
+
+
+SCHEDULES: Final[Sequence[Schedule]] = (
+    old_connection,
+    lock_is_not_free_in_time,
+    lock_of_an_old_connection,
+    goodbye_of_an_old_connection,
+    takeover_at_the_same_server,
+    client_is_served_by_relays,
+    silent_client_of_an_unheard_server,
+    expiry_is_overtaken,
+    expiry_of_a_former_epoch,
+    application_has_a_bug,
+    memory_at_one_server,
+    clocks_a_day_apart,
+    idle_hour,
+    number_after_the_horizon,
+)

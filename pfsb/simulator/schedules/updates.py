@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from pfsb.paxos.messages import Accept, ClientUpdate, Proposal, ReconciliationReply
+from attrs import evolve
+
+from pfsb.paxos.divergence import StateDiverged
+from pfsb.paxos.messages import Accept, Batch, ClientUpdate, Proposal, ReconciliationReply
 from pfsb.paxos.settings import Settings
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.network import Passage
@@ -156,6 +159,52 @@ def late_duplicate(seed: int, patch: Plant | None) -> None:
     cluster.run(2)
 
 
+def bit_flips_in_a_proposal(seed: int, patch: Plant | None) -> None:
+    """Departure 39: a server that got a wrong PROPOSAL orders nothing there, and learns the right batch from others."""
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    leader, other = scene.leader(), scene.follower()
+
+    def flip(passage: Passage) -> bool:
+        message = passage.message
+        if passage.receiver != other or not isinstance(message, Proposal) or message.batch in flipped:
+            return False
+        time_ms, updates = Batch(message.batch.data).open()
+        flipped.append(Batch.of(time_ms ^ 1, updates))
+        cluster.network.inject(Passage(leader, other, evolve(message, batch=flipped[-1])))
+        return True
+
+    flipped: list[Batch] = []
+    cluster.network.drop(flip)
+    for number in range(1, 4):
+        cluster.submit(leader, "client", number)
+        scene.everyone_executes(number, 5)
+    if not cluster.replica(other).ordering.contradictions:
+        raise Violation("no vote for another batch than is held was noticed")
+
+
+def server_slips(seed: int, patch: Plant | None) -> None:
+    """Departure 40: servers that differ refuse changes until a third one decides, and the wrong one stops."""
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.expected_failures = (StateDiverged,)
+    cluster.run_until(cluster.has_leader)
+    leader, slips = scene.leader(), scene.follower()
+    away = next(i for i in cluster.ids if i not in (leader, slips))
+    cluster.submit(leader, "client", 1)
+    scene.everyone_executes(1, 5)
+    cluster.crash(away)
+    cluster.slip(slips)
+    cluster.run_until(lambda: all(cluster.replica(i).divergence.is_undecided for i in (leader, slips)), 5)
+    cluster.restart(away)
+    cluster.run_until(lambda: not cluster.is_running(slips), 5)
+    cluster.restart(slips)
+    cluster.submit(leader, "client", 2)
+    scene.everyone_executes(2, 5)
+    cluster.run_until(lambda: not any(cluster.replica(i).divergence.is_undecided for i in cluster.ids), 5)
+
+
 SCHEDULES: Final[Sequence[Schedule]] = (
     votes_overtake,
     proposal_is_lost,
@@ -165,4 +214,6 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     bound_and_sent_again,
     update_without_leader,
     late_duplicate,
+    bit_flips_in_a_proposal,
+    server_slips,
 )

@@ -18,6 +18,7 @@ from pfsb.simulator.cluster.cluster import SimulatedCluster
 LATENCY_SECONDS = (0.0002, 0.003)
 
 Told = Callable[[Result], None]
+"""Call-back of a user with the result of one request: called once, when the answer reaches the user, or never."""
 
 
 @define(eq=False)
@@ -32,11 +33,14 @@ class SimulatedConnection:
     rng: random.Random
     server_id: int
     on_ended: Callable[[SimulatedConnection, str], None]
+    """Called with this connection and a code, such as REPLACED, when the user hears that its session here is over."""
     batching_seconds: float = 0.0
-    """Length of the periods at whose ends requests reach the server, those of one period together; 0: each request
-    reaches the server by itself."""
+    """Length of the periods at whose ends requests reach the server, all requests of one period together; 0: each
+    request reaches the server by itself."""
     client_id: str = ""
     """The client id of the session that this connection has; "" until the server has accepted the connection."""
+    epoch: int = 0
+    """The epoch under which HELLO has opened the session; 0 for an anonymous one."""
     is_disconnected: bool = False
     unanswered: int = 0
     _server_clock: ServerClock = field(init=False)
@@ -90,8 +94,8 @@ class SimulatedConnection:
             self._send(self._disconnect)
 
     def _send(self, act: Callable[..., None], *args: Any) -> None:
-        """Call `act(*args)` when the request arrives at the server, behind earlier ones; a paused server gets it
-        later."""
+        """Call `act(*args)` once, when the request arrives at the server, behind all requests that were sent on this
+        connection before. If the server is paused then, it is called when the server is resumed."""
         now = self.cluster.now
         self._request_arrival = max(self._request_arrival, self._batched(now + self.rng.uniform(*LATENCY_SECONDS)))
         self.cluster.clock.callLater(self._request_arrival - now, self._server_clock.callLater, 0, act, *args)
@@ -114,6 +118,7 @@ class SimulatedConnection:
             if isinstance(result, Done) and not self._server_clock.closed:
                 self.client_id = client_id
                 fields = dict(result.fields)
+                self.epoch = int(fields["epoch"])
                 self.checks.marks["session taken over"] += fields["resumed"] == "yes"
                 self.cluster.findings.note(
                     self.checks.opened, client_id, fields["last"], fields["resumed"] == "yes", answered_up_to
@@ -124,11 +129,11 @@ class SimulatedConnection:
         self._connection.hello(client_id, ttl_seconds, answered)
 
     def _submit(self, number: int, command: Command, told: Told) -> None:
-        ticket = (self.client_id, number)
+        ticket, epoch = (self.client_id, number), self.epoch
 
         def answered(result: Result) -> None:
             if not self._server_clock.closed:
-                self.cluster.findings.note(self.checks.answered, ticket, result)
+                self.cluster.findings.note(self.checks.answered, ticket, command, result, epoch)
                 self.cluster.network.note(repr((self.cluster.now, ticket, result)).encode())
             self.unanswered -= 1
             self._reply_with(told, result)
@@ -162,10 +167,10 @@ class SimulatedConnection:
     # ------------------------------------------------------------------ answers to the user
 
     def _reply_with(self, told: Callable[..., None], *args: Any) -> None:
-        """Call `told(*args)` when the answer reaches the user.
+        """Call `told(*args)` once, when the answer reaches the user.
 
-        No answer reaches the user if the server has stopped before it answers, or if the user has disconnected
-        meanwhile.
+        It is not called if the server has stopped before it answers, or if the user has disconnected before the answer
+        arrives.
         """
         if self._server_clock.closed:
             return

@@ -9,7 +9,11 @@ from attrs import define, field
 
 @define(eq=False)
 class CommandNumbers:
-    """The command numbers of one session."""
+    """Gives out the command numbers of one user's session, in ascending order.
+
+    By chance it skips some. The user gives a skipped number to a later command, or to none, so that runs try how
+    servers check numbers.
+    """
 
     _rng: random.Random
     _gaps: float
@@ -29,10 +33,16 @@ class CommandNumbers:
         return self.skipped.pop(self._rng.randrange(len(self.skipped)))
 
     def continue_from(self, last: int) -> None:
-        """Go on after number `last` of a session that was resumed."""
+        """Give out only numbers above `last` from now on: `last` is the highest number that a resumed session has
+        run."""
         self._last = max(self._last, last)
 
+    def go_back_to(self, last: int) -> None:
+        """Go on after number `last`, and use the numbers above it anew, since none of them has run."""
+        self._last = last
+        self.skipped = [number for number in self.skipped if number <= last]
+
     def restart(self) -> None:
-        """Begin with number 1 again, for a new session."""
+        """Forget all numbers and begin with 1 again, for a new session of the user."""
         self._last = 0
         self.skipped.clear()

@@ -26,13 +26,17 @@ LOOK_SECONDS = 0.05
 """How long, in seconds, a user waits between two decisions about its next action."""
 LOCK_PATIENCE = 4
 """How many times longer a user waits for the answer to a LOCK than to another command: the lock may be held."""
+MIND_CHANGES = 0.3
+"""Chance that a user, after HELLO, asks for something else under the numbers that have not run."""
+LATE_GOODBYES = 0.3
+"""Chance that a user says BYE on a connection that it has left, when another connection may have the session."""
 BACKOFF_MAX = 8
 """Maximum factor by which a user waits longer for answers after moves to other servers that brought none."""
 
 
 @define(eq=False)
 class User:
-    """One user, with at most one connection in use at a time."""
+    """One user. It uses at most one connection at a time, and may leave an old one open for a while."""
 
     cluster: SimulatedCluster
     checks: SessionChecker
@@ -64,6 +68,8 @@ class User:
     _is_finishing: bool = False
     _moves_when_finishing: int = 0
     """How many times the user has moved to another server since `finish`."""
+    _tried: set[int] = field(factory=set)
+    """The servers that the user has gone to since `finish`, in the present round over all of them."""
     _is_served: bool = False
     """Whether a command of the user was answered since `finish`."""
 
@@ -80,11 +86,18 @@ class User:
         """Called at the end of a run: from now on, only release the lock, send one more command, and repeat commands
         under way until they are answered."""
         self._is_finishing = True
+        self._tried.clear()
 
     @property
     def is_satisfied(self) -> bool:
         """Whether the user has finished: its lock is released and all its commands are answered, or it is gone."""
         return self.is_gone or (self._is_served and not self._requests and not self._may_hold)
+
+    @property
+    def session_in_use(self) -> str:
+        """The client id of the session that the user's connection speaks for; "" if it speaks for none."""
+        connection = self._connection
+        return "" if connection is None or connection.is_lost or not self._is_ready else connection.client_id
 
     def describe(self) -> str:
         requests = ", ".join(f"#{request.number} {request.command[0]}" for request in self._requests[:5])
@@ -320,12 +333,24 @@ class User:
             self.cluster,
             self.checks,
             self.rng,
-            self.rng.choice(able),
+            self.rng.choice(self._untried(able) if self._is_finishing else able),
             self._session_is_over,
             self.profile.batching_seconds,
         )
+        self._tried.add(connection.server_id)
         self._connection_since = self.cluster.now
         connection.connect(lambda: self._connected(connection))
+
+    def _untried(self, able: list[int]) -> list[int]:
+        """The servers that were not tried in the present round; all of them, in a new round, if none is left.
+
+        The client library rotates in the same way (`pfsb.client.core.server_rotation`). A user that moved at random
+        would come back to the servers of a large minority that is paused for good, and wait there each time.
+        """
+        untried = [i for i in able if i not in self._tried]
+        if not untried:
+            self._tried.clear()
+        return untried or able
 
     def _connected(self, connection: SimulatedConnection) -> None:
         if self.name:
@@ -349,8 +374,20 @@ class User:
             self._session_is_new()
         for request in self._requests:
             request.may_have_run = request.may_have_run and request.number <= last
+        if self.profile.goes_back and self.rng.random() < MIND_CHANGES:
+            self._change_mind(last)
         self._had_a_session = self._is_ready = True
         self._numbers.continue_from(last)
+
+    def _change_mind(self, last: int) -> None:
+        """Give up the commands that have not run, and use their numbers for others.
+
+        HELLO has told that no number above `last` has run, and the epoch keeps former connections from running it.
+        """
+        for request in [request for request in self._requests if request.number > last]:
+            request.may_have_run = False
+            self._drop(request)
+        self._numbers.go_back_to(last)
 
     def _session_is_new(self) -> None:
         """Called when HELLO has begun a new session.
@@ -366,11 +403,12 @@ class User:
 
     def _hang_up(self) -> None:
         """Leave the connection: disconnect at once, or after a while in which the user does not use it."""
-        connection, self._connection, self._is_ready, self._wants_another_server = self._connection, None, False, False
+        connection, self._connection, self._wants_another_server = self._connection, None, False
+        was_ready, self._is_ready = self._is_ready, False
         if connection is None:
             return
         if not self.is_gone and self.name and self.rng.random() < self.profile.doubles:
-            self.cluster.clock.callLater(self.rng.uniform(0, 5), connection.disconnect)
+            self.cluster.clock.callLater(self.rng.uniform(0, 5), self._leave_late, connection, was_ready)
         else:
             connection.disconnect()
         for request in list(self._requests):
@@ -381,6 +419,13 @@ class User:
         if not self.name:
             self._may_hold = ""
 
+    def _leave_late(self, connection: SimulatedConnection, was_ready: bool) -> None:
+        """Leave a former connection, perhaps with a BYE, which closes the session only if it was not opened anew."""
+        if was_ready and self.rng.random() < LATE_GOODBYES:
+            connection.bye(lambda result: connection.disconnect())
+        else:
+            connection.disconnect()
+
     def _say_goodbye(self) -> None:
         connection = self._connection
         assert connection is not None
@@ -389,9 +434,10 @@ class User:
         connection.bye(lambda result: self._session_is_over(connection, "BYE"))
 
     def _session_is_over(self, connection: SimulatedConnection, code: str) -> None:
-        """Called when the session has expired, was closed, or was taken over by another connection of this user.
+        """Called by `connection` when its session has expired or was taken over by another connection, or BYE was
+        answered.
 
-        If the present connection has lost its session, the user connects again.
+        If the user has not left this connection meanwhile, it leaves it now and connects again.
         """
         if connection is self._connection:
             self._move()

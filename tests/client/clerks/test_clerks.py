@@ -139,6 +139,27 @@ class CallTests(ClerkTestCase):
 
         self.assertEqual(await self.blocking(script), (["a", "b"], ["a", "b", "c"], ["b"], {"a": "1"}))
 
+    async def test_settings_are_shown_and_changed(self) -> None:
+        """Every clerk can, and a wrong value is the mistake of the caller."""
+
+        def script(clerk: Clerk) -> Any:
+            clerk.change_settings({"session_window": 64, "apps": "kv"})
+            return clerk.settings(read="stale")
+
+        async def program(clerk: AsyncClerk | TwistedClerk) -> Any:
+            await clerk.change_settings({"session_window": 32})
+            return await clerk.settings()
+
+        first = await self.blocking(script)
+        self.assertEqual((first["session_window"], first["apps"], first["members"]), (64, "kv", "0,1,2,3"))
+        self.assertEqual((await self.asynchronous(program))["session_window"], 32)
+        self.assertEqual((await program(self.twisted()))["session_window"], 32)
+        with self.assertRaises(BadCall) as caught:
+            await self.blocking(lambda clerk: clerk.change_settings({"session_window": "many"}))
+        self.assertIn("session_window must be a whole number", str(caught.exception))
+        with self.assertRaises(StateError):
+            await self.blocking(lambda clerk: clerk.change_settings({"apps": "counter"}))
+
     async def test_text_is_stored_unchanged(self) -> None:
         text = 'two words, "quotes", \\ and\nlines, nil, \u00e9\u2028\U0001f600'
         self.assertEqual(await self.blocking(lambda clerk: (clerk.put(text, text), clerk.get(text))[1]), text)

@@ -56,11 +56,14 @@ class Script:
             self.note()
         self.now = until
 
-    def answer_hello(self, last: int = 0, opened: int = 1, epoch: int | None = None) -> None:
+    def answer_hello(
+        self, last: int = 0, opened: int = 1, epoch: int | None = None, forgotten: int | None = None
+    ) -> None:
         """Accept the connection, and answer HELLO."""
         self.connect()
         resumed = "no" if epoch is None else "yes"
-        self.hear(f'OK client="x" epoch={epoch or opened} last={last} resumed={resumed} opened={opened}')
+        more = "" if forgotten is None else f" forgotten={forgotten}"
+        self.hear(f'OK client="x" epoch={epoch or opened} last={last} resumed={resumed} opened={opened}{more}')
 
     def submit(self, line: str) -> Any:
         """Have a line carried out; its answer is added to `answers`."""

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.client.core.actions import SessionEnd
 from pfsb.client.core.client_core import ClientCore
+from pfsb.client.core.command import Command
 from pfsb.client.core.retry_policy import BUSY_RETRIES
 from tests.client.core.script import ADDRESSES, Script
 
@@ -155,6 +156,24 @@ class LostSessionTests(ClientCoreTestCase):
         self.script.answer_hello(last=0, opened=300_000)
         self.assertEqual(self.script.outcomes[1:], [("NOSESSION", "unknown")])
 
+    def test_servers_say_that_they_have_forgotten_the_session(self) -> None:
+        """No command was answered before the session was lost: only `forgotten` shows that `last=0` proves nothing."""
+        self.script.submit("INCR n")
+        self.script.answer_hello(opened=7)
+        self.lose_server()
+        self.script.answer_hello(last=0, opened=300_000, forgotten=8)
+        self.assertEqual(self.script.outcomes, [("NOSESSION", "unknown")])
+        self.assertEqual(self.script.take(), [HELLO])
+
+    def test_sessions_forgotten_before_this_one_began_do_not_matter(self) -> None:
+        """The former session ended after its HELLO at revision 7, so it is remembered, and its command has not run."""
+        self.script.submit("INCR n")
+        self.script.answer_hello(opened=7)
+        self.lose_server()
+        self.script.answer_hello(last=0, opened=300, forgotten=6)
+        self.assertEqual(self.script.outcomes, [])
+        self.assertEqual(self.script.take(), [HELLO, "#1 INCR n"])
+
     def test_last_number_below_that_of_a_question_is_still_trusted(self) -> None:
         """A question has a number, but servers do not count the number as executed."""
         self.script.submit("PUT a 1")
@@ -166,6 +185,25 @@ class LostSessionTests(ClientCoreTestCase):
         self.lose_server()
         self.script.answer_hello(last=1, opened=30)
         self.assertEqual(self.script.take(), [HELLO, "#3 PUT a 2"])
+
+    def test_settings_are_a_question_only_without_set(self) -> None:
+        """One verb is a question or a command, by the word that follows."""
+        for line, is_question in (
+            ("SETTINGS", True),
+            ("settings read=stale", True),
+            ("SETTINGS SET window=9", False),
+            ("Settings  set", False),
+            ("GET SET", True),
+            ("PUT SETTINGS SET", False),
+        ):
+            self.assertIs(Command(line, lambda reply: None).is_question, is_question, line)
+        self.script.submit("SETTINGS SET window=9")
+        self.script.answer_hello()
+        self.script.hear("#1 OK revision=2")
+        self.script.submit("PUT a 2")
+        self.lose_server()
+        self.script.answer_hello(last=0, opened=300_000)
+        self.assertEqual(self.script.outcomes[1:], [("NOSESSION", "unknown")])
 
     def test_session_is_opened_anew_at_once_after_an_event_of_its_expiry(self) -> None:
         self.hold_lock()

@@ -165,6 +165,13 @@ class ServerInfoTests(HTTPCase):
         self.assertRefused(self.ask("GET", "/readyz"), 503, "UNAVAILABLE")
         self.assertEqual(self.ask("GET", "/healthz").status, 200)
 
+    def test_not_ready_while_servers_differ(self) -> None:
+        """Departure 40: the server refuses changes, so a load balancer should send them elsewhere."""
+        self.server.differs_from = [0, 3]
+        answer = self.ask("GET", "/readyz")
+        self.assertRefused(answer, 503, "UNAVAILABLE")
+        self.assertIn(b"executed otherwise than 0, 3", answer.body)
+
     def test_not_ready_while_it_stops(self) -> None:
         """A stopping server refuses commands, with their fate."""
         self.server.local_clients.draining = True

@@ -151,7 +151,7 @@ class DurabilityCheckTests(SynchronousTestCase):
             VCProof(1, 2),
             PrepareOK(1, 2, ()),
             Alive(1, 2, State.REG_NONLEADER, 0),
-            Accept(1, 2, (1,)),
+            Accept(1, 2, (1,), BATCH_A.digest),
             Prepare(1, 2, 0),
             Proposal(1, 2, 1, BATCH_A),
         ):
@@ -159,17 +159,30 @@ class DurabilityCheckTests(SynchronousTestCase):
 
     def test_vote_before_its_proposal_is_on_disk_is_found(self) -> None:
         """An ACCEPT leaves when its proposal or a later one is on disk."""
-        self.violates(Accept(1, 1, (1,)))
+        self.violates(Accept(1, 1, (1,), BATCH_A.digest))
         self.disks[1].contents.apply(ProposalRecord(1, 1, BATCH_A))
-        self.checks.sent(1, None, [Accept(1, 1, (1,))])
+        self.checks.sent(1, None, [Accept(1, 1, (1,), BATCH_A.digest)])
         self.disks[1].contents.apply(ProposalRecord(1, 2, BATCH_B))
-        self.checks.sent(1, None, [Accept(1, 1, (1,))])
+        self.checks.sent(1, None, [Accept(1, 1, (1,), BATCH_A.digest)])
+
+    def test_vote_for_another_batch_than_is_on_disk_is_found(self) -> None:
+        """Departure 39: the digest in an ACCEPT is that of the batch that its sender would report after a crash."""
+        self.disks[1].contents.apply(ProposalRecord(1, 1, BATCH_A))
+        self.assertIn("votes in view 1 at 1", self.violates(Accept(1, 1, (1,), BATCH_B.digest)))
+
+    def test_vote_of_an_old_view_that_is_sent_as_one_of_the_new_view_is_found(self) -> None:
+        """After a crash the server would report the old view for this slot, and so promise less than it voted for."""
+        self.disks[1].contents.apply(ProposalRecord(1, 1, BATCH_A))
+        for disk in self.disks.values():
+            disk.contents.apply(ViewRecord(2, 2))
+        self.checks.sent(2, None, [Proposal(2, 2, 1, BATCH_A)])
+        self.assertIn("votes in view 2 at 1", self.violates(Accept(1, 2, (1,), BATCH_A.digest)))
 
     def test_vote_for_a_chosen_batch_passes_before_it_is_on_disk(self) -> None:
         """G18: a vote for a chosen batch may leave at once, since a majority has it on disk."""
         for server_id in (0, 2):
             self.disks[server_id].contents.apply(OrderedRecord(1, BATCH_A))
-        self.checks.sent(1, None, [Accept(1, 1, (1,))])
+        self.checks.sent(1, None, [Accept(1, 1, (1,), BATCH_A.digest)])
 
     def test_alive_before_its_aru_is_on_disk_is_found(self) -> None:
         """ALIVE carries a Local_Aru that is on disk."""

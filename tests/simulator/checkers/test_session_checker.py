@@ -35,29 +35,29 @@ class SessionCheckTests(SynchronousTestCase):
         """An answer that equals the execution passes at every server, and when it is repeated."""
         self.asked_and_run()
         self.store(0, 2)
-        self.check.answered(ALICE, RESULT)
+        self.check.answered(ALICE, PUT, RESULT, 0)
         self.check.settled(1, Slot(1, [(ALICE, PUT, RESULT)]))
         self.check.ask(ALICE, PUT)
-        self.check.answered(ALICE, RESULT)
+        self.check.answered(ALICE, PUT, RESULT, 0)
         self.assertEqual(self.check.marks["answer given for a repetition"], 1)
 
     def test_other_answer_is_found(self) -> None:
         """An answer must equal the recorded execution."""
         self.asked_and_run()
         self.store(0, 1)
-        error = self.assertRaises(Violation, self.check.answered, ALICE, Done((("revision", 2),)))
+        error = self.assertRaises(Violation, self.check.answered, ALICE, PUT, Done((("revision", 2),)), 0)
         self.assertIn("is answered", str(error))
 
     def test_answer_without_execution_is_found(self) -> None:
         """No command is answered before it is ordered."""
         self.check.ask(ALICE, PUT)
-        self.assertRaises(Violation, self.check.answered, ALICE, RESULT)
+        self.assertRaises(Violation, self.check.answered, ALICE, PUT, RESULT, 0)
 
     def test_answer_that_is_not_durable_is_found(self) -> None:
         """Promise 2: an answered command must survive every crash."""
         self.asked_and_run()
         self.store(1)
-        error = self.assertRaises(Violation, self.check.answered, ALICE, RESULT)
+        error = self.assertRaises(Violation, self.check.answered, ALICE, PUT, RESULT, 0)
         self.assertIn("only on the disks of [1]", str(error))
 
     def test_command_that_no_client_sent_is_found(self) -> None:
@@ -86,7 +86,7 @@ class SessionCheckTests(SynchronousTestCase):
     def test_command_that_runs_after_fate_none_is_found(self) -> None:
         """Promise 4: a command with fate=none must not run later, unless its client has sent it again."""
         self.check.ask(ALICE, PUT)
-        self.check.answered(ALICE, Refused("BUSY", "no room"))
+        self.check.answered(ALICE, PUT, Refused("BUSY", "no room"), 0)
         slot = Slot(1, [(ALICE, PUT, RESULT)])
         error = self.assertRaises(Violation, self.check.settled, 0, slot)
         self.assertIn("never would", str(error))
@@ -96,16 +96,16 @@ class SessionCheckTests(SynchronousTestCase):
     def test_fate_none_of_a_command_that_ran_is_found(self) -> None:
         """A command that has run must not be answered with fate=none."""
         self.asked_and_run()
-        self.assertRaises(Violation, self.check.answered, ALICE, Refused("UNAVAILABLE", "no majority"))
+        self.assertRaises(Violation, self.check.answered, ALICE, PUT, Refused("UNAVAILABLE", "no majority"), 0)
 
     def test_later_completion_is_the_result(self) -> None:
         """PENDING is no result of a LOCK, but its later completion is."""
         self.check.ask(ALICE, PUT)
         self.check.settled(0, Slot(1, [(ALICE, PUT, PENDING)]))
         self.store(0, 1, seq=2)
-        self.assertRaises(Violation, self.check.answered, ALICE, RESULT)
+        self.assertRaises(Violation, self.check.answered, ALICE, PUT, RESULT, 0)
         self.check.settled(0, Slot(2, completed=[(ALICE, RESULT)]))
-        self.check.answered(ALICE, RESULT)
+        self.check.answered(ALICE, PUT, RESULT, 0)
 
     def test_session_that_has_forgotten_is_found(self) -> None:
         """The answer to HELLO must cover all numbers that were answered before."""
@@ -117,9 +117,9 @@ class SessionCheckTests(SynchronousTestCase):
         """The last number of a closed session is kept for the horizon only."""
         self.asked_and_run()
         self.store(0, 1)
-        self.check.answered(ALICE, RESULT)
+        self.check.answered(ALICE, PUT, RESULT, 0)
         self.assertEqual(self.check.answered_up_to("alice"), 1)
         self.check.settled(0, Slot(2, ended=["alice"]))
         self.check.ask(ALICE, PUT)
-        self.check.answered(ALICE, RESULT)
+        self.check.answered(ALICE, PUT, RESULT, 0)
         self.assertEqual(self.check.answered_up_to("alice"), 0)

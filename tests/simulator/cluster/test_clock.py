@@ -141,6 +141,23 @@ class ServerClockTests(SynchronousTestCase):
         self.clock.run_until(20)
         self.assertEqual(self.ran, [("call", 8)])
 
+    def test_rest_of_a_delay_ends_although_the_clock_is_too_coarse_for_it(self) -> None:
+        """A timer that finds that its time has not quite come waits for the rest, and time must go on by that."""
+        self.clock.run_until(2.0**30)
+        late = self.clock.server_clock("late", rate=0.7, offset=0.3)
+        due = late.seconds() + 0.1
+
+        def look() -> None:
+            if late.seconds() < due:
+                late.callLater(due - late.seconds(), look)
+            else:
+                self.note("over")
+
+        late.callLater(0.05, look)
+        late.callLater(0.0999999999, look)
+        self.clock.run_until(2.0**30 + 1)
+        self.assertEqual([name for name, _ in self.ran], ["over", "over"])
+
     def test_closed_clock_runs_nothing(self) -> None:
         """A closed clock runs neither pending calls nor new ones, as a killed process."""
         self.server_clock.callLater(1, self.note, "before")

@@ -21,6 +21,14 @@ class WorldTests(SynchronousTestCase):
         for server_id in self.cluster.ids:
             self.assertEqual(self.cluster.executed(server_id), [(1, "a", 1, b"payload")])
 
+    def test_ids_may_have_gaps(self) -> None:
+        """The lowest id leads view 1, whatever the ids are, and all servers execute (Departure 26)."""
+        cluster = SimulatedCluster(self.id(), (2, 5, 9))
+        cluster.run_until(cluster.has_leader)
+        self.assertEqual(cluster.leader(), 2)
+        cluster.submit(9, "a", 1)
+        cluster.run_until(lambda: [cluster.aru(i) for i in (2, 5, 9)] == [1, 1, 1])
+
     def test_crash_takes_the_memory_and_leaves_the_disk(self) -> None:
         """The next incarnation executes the slots on disk again, and nothing of the last one goes on."""
         self.cluster.submit(2, "a", 1)

@@ -27,7 +27,9 @@ class Inbox:
     times: list[float] = field(factory=list)
     refused: list[int] = field(factory=list)
 
-    def receive(self, sender: int, identity: bytes, messages: Sequence[Message]) -> None:
+    def receive(
+        self, sender: int, identity: bytes, messages: Sequence[Message], incarnation: int = 0, position: int = 0
+    ) -> None:
         self.got += [(sender, message) for message in messages]
         self.times.append(self.clock.seconds())
 
@@ -43,7 +45,7 @@ class NetworkTestCase(SynchronousTestCase):
         self.server_clocks: list[ServerClock] = [self.clock.server_clock(str(i)) for i in range(3)]
         self.ends = [SimulatedTransport(self.network, i, self.server_clocks[i], random.Random(i)) for i in range(3)]
         for server_id, end in enumerate(self.ends):
-            end.start(self.inboxes[server_id], b"12345678", 1)
+            end.start(self.inboxes[server_id], b"12345678", 1, lambda: 0)
 
     def votes(self, count: int) -> None:
         """Let server 0 send that many messages to server 1, a millisecond apart."""
@@ -154,10 +156,10 @@ class FilterTests(NetworkTestCase):
     def test_one_message_of_a_frame_is_dropped(self) -> None:
         """Other messages of the frame arrive, and other receivers get the message."""
         self.network.drop(lambda passage: isinstance(passage.message, Accept) and passage.receiver == 1)
-        self.ends[0].send([VCProof(0, 1), Accept(0, 1, (1,))], None)
+        self.ends[0].send([VCProof(0, 1), Accept(0, 1, (1,), bytes(16))], None)
         self.clock.run_until(1)
         self.assertEqual(self.inboxes[1].got, [(0, VCProof(0, 1))])
-        self.assertEqual(self.inboxes[2].got, [(0, VCProof(0, 1)), (0, Accept(0, 1, (1,)))])
+        self.assertEqual(self.inboxes[2].got, [(0, VCProof(0, 1)), (0, Accept(0, 1, (1,), bytes(16)))])
 
     def test_held_messages_go_on_when_released(self) -> None:
         """Released messages arrive in their order, behind those that were not held."""

@@ -171,7 +171,7 @@ class PlantingTests(SynchronousTestCase):
 class CheckOfTests(SynchronousTestCase):
     def test_numbers_and_values_are_left_out(self) -> None:
         """A check has the same text with another seed."""
-        texts = (Accept(1, 2, (3,)), ViewChange(1, 2))
+        texts = (Accept(1, 2, (3,), bytes(16)), ViewChange(1, 2))
         for text in texts:
             self.assertEqual(
                 check_of(f"Violation: server 4 has view 0 on disk, but sends {text}\nmore"),

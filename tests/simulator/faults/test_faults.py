@@ -18,14 +18,16 @@ from pfsb.simulator.faults.foreign_frames import require_no_change
 from pfsb.simulator.faults.parameters import Parameters, draw_parameters
 from pfsb.simulator.faults.plan import Fault, draw_faults
 from pfsb.simulator.faults.profiles import FAMILIES, PROFILES
-from pfsb.simulator.runs.bounds_checker import check_bounds
+from pfsb.simulator.runs.bounds_checker import TIMERS_MAX, check_bounds
 from pfsb.simulator.runs.run import Plan, Run
+from pfsb.simulator.workload.listeners import SimulatedListener
+from pfsb.simulator.workload.read_checker import ReadHistory
 from pfsb.transports.frames import FrameCodec, FrameIdentity, cluster_digest
 from pfsb.transports.wire import encode
 
 
 def drawn(seed: int, profile: str = "mixed") -> Parameters:
-    return draw_parameters(random.Random(seed), PROFILES[profile], None, None)
+    return draw_parameters(random.Random(seed), PROFILES[profile], None, None, random.Random(f"{seed}/ids"))
 
 
 class ParametersTests(SynchronousTestCase):
@@ -50,6 +52,40 @@ class ParametersTests(SynchronousTestCase):
         self.assertLess(len(onlookers), len(users))
         mixed = Run(Plan(1))
         self.assertEqual({user.vocabulary for user in mixed.population.users}, {mixed.parameters.vocabulary})
+
+    def test_every_profile_draws_six_and_eight_servers_and_ids_with_gaps(self) -> None:
+        """One seed of 16 has a size that is rare, and one of five has ids such as 2, 5 and 9."""
+        seeds = 400
+        for profile in PROFILES:
+            worlds = [drawn(seed, profile) for seed in range(seeds)]
+            sizes = Counter(len(world.ids) for world in worlds)
+            self.assertTrue(10 < sizes[6] + sizes[8] < 50, f"{profile}: {sizes}")
+            self.assertGreater(min(sizes[6], sizes[8]), 0, f"{profile}: {sizes}")
+            gaps = sum(world.ids != tuple(range(len(world.ids))) for world in worlds)
+            self.assertTrue(50 < gaps < 110, f"{profile}: {gaps}")
+            for world in worlds:
+                self.assertEqual(world.ids, tuple(sorted(set(world.ids))))
+                self.assertLessEqual(world.home_servers, set(world.ids))
+
+    def test_ids_and_rare_sizes_leave_the_other_parameters_as_they_are(self) -> None:
+        """Random numbers of their own decide them, so that a seed without them means what it meant before."""
+
+        def drawn_with(seed: int, ids_seed: int) -> Parameters:
+            return draw_parameters(random.Random(seed), PROFILES["mixed"], 3, None, random.Random(ids_seed))
+
+        for seed in range(20):
+            worlds = [drawn_with(seed, ids_seed) for ids_seed in range(20)]
+            self.assertGreater(len({world.ids for world in worlds}), 1)
+            first, *others = [evolve(world, ids=(), home_servers=frozenset()) for world in worlds]
+            self.assertEqual(others, [first] * len(others))
+
+    def test_seldom_messages_let_half_of_the_rounds_through_at_every_size(self) -> None:
+        """A majority of any size gets all messages of one round in half of the cases."""
+        for servers in range(2, 10):
+            parameters = draw_parameters(random.Random(1), PROFILES["promises"], servers, None, random.Random(1))
+            for kind in PROFILES["promises"].seldom:
+                of_one = 1 - parameters.lasting[kind].loss
+                self.assertAlmostEqual(of_one ** (servers // 2), 0.5)
 
     def test_faults_are_numbered_in_order_of_time(self) -> None:
         """The options of a repeated run name faults by their numbers."""
@@ -258,6 +294,23 @@ class BoundsTests(SynchronousTestCase):
         error = self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)
         self.assertIn("alive_due has stopped", str(error))
 
+    def test_calls_of_a_server_that_pile_up_are_found(self) -> None:
+        """A server that sets a timer again and again, and never cancels one, is reported."""
+        clock = self.run_.cluster.server_clock(1)
+        for _ in range(TIMERS_MAX):
+            clock.callLater(100, self.server.replica.reconciliation.ask_again)
+        self.assertIn("calls wait", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)))
+
+    def test_visits_of_clients_at_a_paused_server_are_no_calls_of_the_server(self) -> None:
+        """A listener comes back to a server that is paused for good any number of times, and nothing is wrong."""
+        cluster = self.run_.cluster
+        cluster.pause(1)
+        listener = SimulatedListener(cluster, ReadHistory((), Counter()), random.Random(1))
+        with_visits = len(cluster.server_clock(1).calls) + 2 * TIMERS_MAX
+        while len(cluster.server_clock(1).calls) < with_visits:
+            listener._move()
+        check_bounds(cluster, 6)
+
     def test_progress_timer_beyond_its_limits_is_found(self) -> None:
         """The Progress_Timer is between its default and eight times that (docs/departures.rst)."""
         self.server.replica.data.timers.progress_seconds *= 16
@@ -266,9 +319,9 @@ class BoundsTests(SynchronousTestCase):
     def test_closed_session_that_is_never_forgotten_is_found(self) -> None:
         """The last number of a closed session is kept for the horizon."""
         ordering, horizon = self.server.replica.data.ordering, self.server.replica.settings.horizon_slots
-        self.server.machine._closed["user"] = (7, ordering.local_aru - horizon)
+        self.server.machine._closed["user"] = (7, ordering.local_aru - horizon, 1)
         check_bounds(self.run_.cluster, 6)
-        self.server.machine._closed["user"] = (7, ordering.local_aru - horizon - 1)
+        self.server.machine._closed["user"] = (7, ordering.local_aru - horizon - 1, 1)
         self.assertIn("not forgotten", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)))
 
     def test_table_that_grows_is_found(self) -> None:

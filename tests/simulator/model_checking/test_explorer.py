@@ -299,7 +299,7 @@ MESSAGES: list[Step] = [
     Deliver(1, Prepare(1, 2, 0)),
     Deliver(1, VCProof(1, 2)),
     *(Deliver(1, Proposal(1, 2, seq, ONE)) for seq in (1, 2)),
-    *(Deliver(i, Accept(i, view, (seq,))) for i in (1, 2) for view in (1, 2) for seq in (1, 2)),
+    *(Deliver(i, Accept(i, view, (seq,), ONE.digest)) for i in (1, 2) for view in (1, 2) for seq in (1, 2)),
 ]
 """Messages that server 0 may receive, in any order."""
 

@@ -178,7 +178,7 @@ class DiagramTests(SynchronousTestCase):
         events: list[dict[str, Any]] = [
             {"t": 0.0, "server": 0, "event": "start", "aru": 0},
             {"t": 0.1, "server": 2, "event": "receive", "sender": 0, "message": ViewChange(0, 1)},
-            {"t": 0.2, "server": 0, "event": "receive", "sender": 1, "message": Accept(1, 1, (4, 5))},
+            {"t": 0.2, "server": 0, "event": "receive", "sender": 1, "message": Accept(1, 1, (4, 5), bytes(32))},
             {"t": 0.3, "server": 0, "event": "receive", "sender": 1, "message": Alive(1, 1, State.REG_NONLEADER, 0)},
             {"t": 0.4, "server": None, "event": "fault", "kind": "3 crash at 0.40 s"},
             {"t": 0.4, "server": 1, "event": "crash"},

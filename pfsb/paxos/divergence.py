@@ -1,0 +1,183 @@
+"""Departure 40: servers compare digests of what they have executed, and a server that differs from a majority stops.
+
+Every ALIVE carries the digests of the history at four points: the Local_Aru on the sender's disk, rounded down to a
+multiple of 1, 16, 256 and 4,096 slots. The receiver compares them with its own digests at those points, as far as it
+has executed. Servers that are idle have the fine points in common, busy ones the coarse ones. The digest of a point
+covers all slots before it, so digests that are equal once show that all was equal before, and digests that differ once
+differ at all later points.
+
+A server draws a conclusion only from a peer that has differed in two ALIVEs, half a period of ALIVE apart at least:
+
+* If a majority of all servers tells one and the same digest for a point, and this server has another one there, this
+  server stops. The majority goes on.
+* If a peer differs, and no majority agrees with this server at that point, it cannot be told which server is right:
+  this server refuses changes until the digests agree again (`is_undecided`).
+
+So a forged, damaged or late message stops no server: it takes the ALIVEs of a majority, twice.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from attrs import define, field
+from twisted.logger import Logger
+
+from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.messages import DIGEST_BYTES, NOT_TOLD, POINTS, Alive
+from pfsb.paxos.ordered_update_queue import DigestChain
+from pfsb.paxos.peers import NEVER
+
+POINTS_KEPT = 2 * len(POINTS)
+"""Number of points of one peer whose digests are remembered: those of two ALIVEs."""
+TIMES = 2
+"""Number of ALIVEs, one after the other, in which a peer must differ before that means anything."""
+
+
+class StateDiverged(Exception):
+    """A majority has executed the same slots with other results than this server."""
+
+
+@define
+class Comparison:
+    """The history of one peer, as far as its ALIVEs have told of it, compared with this server's."""
+
+    agrees_up_to: int = 0
+    """The highest point at which the peer's digest was equal; 0: none."""
+    differs_at: int = 0
+    """The lowest point at which the peer's digest was another; 0: it agrees, or nothing could be compared."""
+    times: int = 0
+    """Number of ALIVEs, one after the other, in which the peer has differed; at most `TIMES` are counted."""
+    counted_at: float = NEVER
+    """Time at which the last of them came."""
+    told: dict[int, bytes] = field(factory=dict)
+    """Point -> the digest that the peer has told, for the last points that this server had executed itself."""
+
+    @property
+    def differs(self) -> bool:
+        return self.times >= TIMES
+
+
+class DivergenceHandler(Handler):
+    """Tells digests in this server's ALIVEs, and compares those in the ALIVEs of the others."""
+
+    _log = Logger()
+
+    def __init__(self, core: Core, digests: DigestChain) -> None:
+        super().__init__(core)
+        self._digests = digests
+        self.by_peer = defaultdict(Comparison, {server_id: Comparison() for server_id in core.membership.others})
+        self.is_undecided = False
+        """Whether a peer differs and no majority agrees with this server: then it takes no changes from clients."""
+
+    def own_digests(self, local_aru: int) -> bytes:
+        """The digests of an ALIVE with this Local_Aru."""
+        told = (self._digests.at(point) if point else None for point in points(local_aru))
+        return b"".join(NOT_TOLD if digest is None else digest for digest in told)
+
+    def compare(self, message: Alive) -> None:
+        """Compare the digests of an ALIVE, and draw the conclusions. Raises `StateDiverged`, in the turn."""
+        comparison = self.by_peer[message.server_id]
+        differed = comparison.differs
+        if not self._note(comparison, message):
+            return
+        if comparison.differs or differed or self.is_undecided:
+            self._judge()
+        if comparison.differs != differed:
+            self._log_change(message.server_id, comparison)
+
+    def _note(self, comparison: Comparison, message: Alive) -> bool:
+        """Note what an ALIVE tells; returns whether there was a point that this server could compare."""
+        agrees = differs = 0
+        for point, digest in _told(message):
+            own = self._digests.at(point)
+            if own is None:
+                continue
+            comparison.told.pop(point, None)
+            comparison.told[point] = digest
+            if own != digest:
+                differs = differs or point
+            elif not differs:
+                agrees = point
+        while len(comparison.told) > POINTS_KEPT:
+            del comparison.told[next(iter(comparison.told))]
+        if differs:
+            self._note_difference(comparison, agrees, differs)
+        elif agrees:
+            comparison.agrees_up_to, comparison.differs_at, comparison.times = agrees, 0, 0
+        return bool(agrees or differs)
+
+    def _note_difference(self, comparison: Comparison, agrees: int, differs: int) -> None:
+        comparison.agrees_up_to = max(agrees, comparison.agrees_up_to)
+        if comparison.agrees_up_to >= differs:
+            comparison.agrees_up_to = agrees  # the peer has started again since, and has another history now
+        if not agrees < comparison.differs_at < differs:
+            comparison.differs_at = differs
+        now = self._clock.seconds()
+        if now >= comparison.counted_at + self._settings.alive_seconds / 2:
+            comparison.counted_at = now
+            comparison.times = min(comparison.times + 1, TIMES)
+
+    # ------------------------------------------------------------------ conclusions
+
+    def _judge(self) -> None:
+        differing = {server_id: each for server_id, each in self.by_peer.items() if each.differs}
+        self._stop_if_a_majority_differs(differing)
+        self.is_undecided = any(self._agreeing_at(each.differs_at) < self.quorum for each in differing.values())
+
+    def _stop_if_a_majority_differs(self, differing: dict[int, Comparison]) -> None:
+        """Stop if a majority of all servers tells one digest for one point, and this server has another there."""
+        by_digest: dict[tuple[int, bytes], list[int]] = {}
+        for server_id, each in differing.items():
+            for point, digest in each.told.items():
+                if digest != self._digests.at(point):
+                    by_digest.setdefault((point, digest), []).append(server_id)
+        for (point, digest), servers in by_digest.items():
+            if len(servers) >= self.quorum:
+                raise StateDiverged(self._text(point, digest, servers))
+
+    def _text(self, point: int, digest: bytes, servers: list[int]) -> str:
+        majority = [self.by_peer[server_id] for server_id in servers]
+        first = max(each.agrees_up_to for each in majority) + 1
+        last = min(each.differs_at for each in majority)
+        own = self._digests.at(point)
+        assert own is not None, "points are compared only where this server has a digest"
+        return (
+            f"server {self._data.server.server_id} has executed slots {first} to {last} otherwise than servers "
+            f"{', '.join(map(str, sorted(servers)))}, which are a majority: after slot {point} its digest is "
+            f"{own.hex()}, theirs {digest.hex()}. Start it again: executing anew heals an error of memory. If it stops "
+            "here again, its disk or its applications differ from theirs"
+        )
+
+    def _agreeing_at(self, point: int) -> int:
+        """How many servers agree with this one up to `point`, this one included."""
+        return 1 + sum(each.agrees_up_to >= point for each in self.by_peer.values())
+
+    def _log_change(self, server_id: int, comparison: Comparison) -> None:
+        if not comparison.differs:
+            self._log.info("the digests of server {server} agree with this server's again", server=server_id)
+            return
+        self._log.error(
+            "server {server} has executed slots {first} to {last} otherwise than this server; {conclusion}",
+            server=server_id,
+            first=comparison.agrees_up_to + 1,
+            last=comparison.differs_at,
+            conclusion="no majority agrees, so this server refuses changes"
+            if self.is_undecided
+            else "a majority agrees with this server",
+        )
+
+
+def points(local_aru: int) -> Iterator[int]:
+    """The slots whose digests an ALIVE with this Local_Aru carries, in the order of `POINTS`."""
+    return (local_aru - local_aru % multiple for multiple in POINTS)
+
+
+def _told(message: Alive) -> Iterator[tuple[int, bytes]]:
+    """Pairs (slot, digest) of an ALIVE, ascending; without slot 0, and without slots that the sender does not know."""
+    digests = message.digests
+    pieces = [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]
+    for point, digest in reversed([*zip(points(message.local_aru), pieces, strict=True)]):
+        if point and digest != NOT_TOLD:
+            yield point, digest

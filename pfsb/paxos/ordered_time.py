@@ -1,0 +1,64 @@
+"""The state machine's time: ordered with the batches, and carried on by the steady clock of each server (Departure 35).
+
+Each batch carries a time in milliseconds, and executing it moves the state machine's time there. Between two slots a
+leader knows the time of the last one and how long ago it was executed. The sum is the time of its next proposal.
+
+The wall clock is read for the first proposal of a cluster only. Afterwards differences of one server's clock are used
+and nothing else, so it makes no difference whether the clock of a new leader is a day ahead or a day behind.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IReactorTime
+
+from pfsb.support.limits import TIME_MS_MAX, TIME_STEP_MS_MAX
+
+
+class OrderedTime:
+    """The state machine's time at one server. Times are in milliseconds."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self.time_ms = 0
+        """The time of the last executed slot. It never goes back."""
+        self.has_begun = False
+        """Whether a slot was executed: its time is the beginning, whatever it was."""
+        self._ahead_ms = 0
+        """How far the state machine's time is ahead of this server's clock."""
+
+    def execute(self, batch_time_ms: int, *, leads: bool) -> int:
+        """Move the time to that of a batch which is being executed, and return the new time.
+
+        `leads`: this server leads, so it has proposed the batch itself. Its time goes on from the proposal and not from
+        the execution; otherwise each slot would cost the time that ordering it takes.
+
+        Departure 35: a step is at most `TIME_STEP_MS_MAX`, except for the first one, which begins at 0. All servers
+        compute the same time, since it depends on nothing but the batches.
+        """
+        before = self.time_ms
+        if not self.has_begun:
+            time_ms = min(batch_time_ms, TIME_MS_MAX)
+        else:
+            time_ms = max(before, min(batch_time_ms, before + TIME_STEP_MS_MAX, TIME_MS_MAX))
+        begins, self.has_begun = not self.has_begun, True
+        self.time_ms = time_ms
+        ahead_ms = time_ms - self._clock_ms()
+        if not leads or begins or ahead_ms > self._ahead_ms:
+            self._ahead_ms = ahead_ms
+        return time_ms
+
+    def now_ms(self) -> int:
+        """The time that a proposal of this server carries.
+
+        It is never further ahead of the last executed slot than one slot may move the time. If more time has passed,
+        the rest is left out for good: it would end waits early if the next slots made up for it.
+        """
+        clock_ms = self._clock_ms()
+        if not self.has_begun:
+            return clock_ms
+        latest_ms = min(self.time_ms + TIME_STEP_MS_MAX, TIME_MS_MAX)
+        self._ahead_ms = min(self._ahead_ms, latest_ms - clock_ms)
+        return clock_ms + self._ahead_ms
+
+    def _clock_ms(self) -> int:
+        return int(self._clock.seconds() * 1000)

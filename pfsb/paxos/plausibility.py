@@ -1,0 +1,141 @@
+"""Departure 37: bounds on the numbers that other servers claim.
+
+A well-formed message may name a slot, a view or a Local_Aru that no server of this cluster can have come to. Such a
+number would be stored, counted up to, or followed: one ordered update in slot 2**40 made a server walk through all
+slots below it, at every start. So each number is compared with this server's own state before anything is stored,
+walked through or allocated. A message with a number that cannot be is discarded, and counted as "implausible".
+
+Why safe: a discarded message is the same as a lost one. Why live: the bounds are far above all that a server in its
+right mind can say, whatever it has missed. A server that was away for long learns slots in bursts, each of which begins
+at its own Local_Aru; and views that a majority has left it behind with are believed however far they are.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from twisted.logger import Logger
+
+from pfsb.paxos.data_structures import DataStructures
+from pfsb.paxos.membership import Membership
+from pfsb.paxos.messages import (
+    Accept,
+    Alive,
+    Confirm,
+    Confirmed,
+    DataEntry,
+    GloballyOrderedUpdate,
+    Message,
+    Prepare,
+    PrepareOK,
+    ReadIndex,
+    ReconciliationReply,
+    State,
+    VCProof,
+    ViewChange,
+)
+from pfsb.paxos.settings import Settings
+from pfsb.support.limits import SLOT_MAX, VIEW_MAX
+
+IMPLAUSIBLE: Final = "implausible"
+"""The line that discards a message with a number that cannot be, beside the lines of Figure 4."""
+
+VIEW_STEP_MAX: Final = 2**20
+"""How many views a claimed view may be above this server's own: twelve days of elections, one each second."""
+BURST_SLOTS_MAX: Final = 2_048
+"""Maximum number of slots in the burst that answers one RECONCILIATION_REQUEST."""
+REACH_BURSTS: Final = 4
+"""How far above Local_Aru an ordered slot may be told, in bursts: two are under way at once, and may be late."""
+PROPOSED_WINDOWS: Final = 16
+"""How far above Local_Aru a PREPARE_OK may tell a proposal, in windows. Proposals lie within four windows (Invariant
+10); a follower that was told them by former leaders in turn holds them further above."""
+HELD_BYTES_MAX: Final = 32_000_000
+"""Maximum total bytes of ordered batches in memory for which further ones are taken above a gap."""
+
+
+class Plausibility:
+    """Compares the numbers in a message with the state of this server."""
+
+    _log = Logger()
+
+    def __init__(self, data: DataStructures, membership: Membership, settings: Settings) -> None:
+        self._views = data.views
+        self._ordering = data.ordering
+        self._membership = membership
+        self._quorum = membership.quorum
+        window = settings.window_slots
+        self._reach = REACH_BURSTS * BURST_SLOTS_MAX + PROPOSED_WINDOWS * window
+        self._proposed = PROPOSED_WINDOWS * window
+        self._claims: dict[int, int] = {}
+        """Server -> the last view that it has claimed and that was too far above this server's own."""
+
+    def line_against(self, message: Message, sender: int) -> str | None:
+        """The line that discards a message of `sender` for one of its numbers, or None."""
+        return None if self._is_plausible(message, sender) else IMPLAUSIBLE
+
+    def _is_plausible(self, message: Message, sender: int) -> bool:
+        match message:
+            case Accept(view=view) | Confirm(view=view) | Confirmed(view=view) | ViewChange(attempted=view):
+                return self.view(view, sender)
+            case VCProof(installed=view):
+                return self.view(view, sender)
+            case Alive():
+                return self._alive(message)
+            case Prepare(view=view, local_aru=aru):
+                return self.view(view, sender) and aru <= SLOT_MAX
+            case PrepareOK():
+                return message.parts <= self._reach and all(map(self._entry, message.data_list))
+            case GloballyOrderedUpdate(seq=seq):
+                return self.ordered(seq) and not self._holds_too_much(seq)
+            case ReconciliationReply():
+                return self._reply(message)
+            case ReadIndex(seq=seq):
+                return seq <= SLOT_MAX
+        return True
+
+    def view(self, view: int, sender: int) -> bool:
+        """Whether a view may have been attempted: it is not far above this server's own, or a majority claims so."""
+        if view <= self._views.last_attempted + VIEW_STEP_MAX:
+            return view <= VIEW_MAX
+        if sender not in self._claims:
+            self._log.error(
+                "server {sender} claims view {view}, which cannot be: this server attempts view {own}",
+                sender=sender,
+                view=view,
+                own=self._views.last_attempted,
+            )
+        self._claims[sender] = view
+        supporters = sum(claimed >= view - VIEW_STEP_MAX for claimed in self._claims.values())
+        return view <= VIEW_MAX and supporters >= self._quorum
+
+    def ordered(self, seq: int) -> bool:
+        """Whether this server may be told what is ordered in slot `seq`."""
+        return seq <= self._ordering.local_aru + self._reach
+
+    def _alive(self, message: Alive) -> bool:
+        """Whether the state of an ALIVE goes with its view: only a view that was installed is followed or led."""
+        if message.local_aru > SLOT_MAX or message.view > VIEW_MAX:
+            return False
+        if message.state is State.LEADER_ELECTION:
+            return True
+        leads = message.view > 0 and self._membership.leader_of(message.view) == message.server_id
+        return leads if message.state is State.REG_LEADER else message.view > 0 and not leads
+
+    def _entry(self, entry: DataEntry) -> bool:
+        if isinstance(entry, GloballyOrderedUpdate):
+            return self.ordered(entry.seq)
+        return entry.seq <= self._ordering.local_aru + self._proposed and entry.view <= VIEW_MAX
+
+    def _reply(self, message: ReconciliationReply) -> bool:
+        """Whether a burst may be as long as the reply says, and lies where this server may have asked for it."""
+        if message.local_aru > SLOT_MAX or message.burst_end > SLOT_MAX:
+            return False
+        if not message.updates:
+            return True
+        first, last = message.updates[0].seq, message.updates[-1].seq
+        return self.ordered(last) and message.burst_end < first + BURST_SLOTS_MAX and not self._holds_too_much(first)
+
+    def _holds_too_much(self, seq: int) -> bool:
+        """Whether slot `seq` lies above a gap, and memory has no room for more of what waits there."""
+        ordering = self._ordering
+        return seq > ordering.local_aru + 1 and ordering.global_history.batch_bytes > HELD_BYTES_MAX

@@ -1,0 +1,64 @@
+"""Departure 37: what is ordered is valid. A server enqueues, proposes and accepts only updates that it can execute.
+
+An update that no server can execute would stop all of them, and again at every start, because it is on their disks by
+then. So an update is checked before it is enqueued or relayed, and again, because its batch may come from a server that
+is in error, before a PROPOSAL is accepted and before an ordered batch is believed. Executing is total all the same: an
+invalid update that is ordered nevertheless is refused when it is executed, in the same way by all servers.
+
+Why safe: a refused message is the same as a lost one. The rule depends on the update and its slot alone, so all servers
+agree on it, and no server with this rule ever holds an accepted or ordered batch that another would refuse. A message
+that is refused for one of its batches is refused as a whole: a PREPARE_OK whose data list lacks a slot would be a wrong
+promise (S1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from pfsb.paxos.birth import Birth
+from pfsb.paxos.interfaces import IStateMachine
+from pfsb.paxos.membership import Membership
+from pfsb.paxos.messages import Batch, ClientUpdate, DataEntry
+
+INVALID: Final = "invalid"
+"""The line that discards a message with an update or batch that is not valid, beside the lines of Figure 4."""
+NOT_OURS: Final = "not ours"
+"""The line that discards an update which names this server, and which this server does not have under way."""
+
+
+class Validity:
+    """Decides which updates and batches this server takes from other servers."""
+
+    def __init__(self, membership: Membership, state_machine: IStateMachine, birth: Birth | None) -> None:
+        self._ids = membership.ids
+        self._state_machine = state_machine
+        self._birth = birth
+
+    def of_update(self, update: ClientUpdate) -> bool:
+        """Whether the update may be ordered: it is of a server of the cluster, and the state machine can execute it."""
+        return update.server_id in self._ids and self._state_machine.is_valid(update)
+
+    def of_batch(self, seq: int, batch: Batch) -> bool:
+        """Whether the batch may be ordered in slot `seq`.
+
+        An update is made before its slot can be executed anywhere, so a `made_at` that is not below the slot is wrong;
+        it would keep the update valid for longer than its horizon (Departure 7).
+        """
+        if seq == 1 and self._birth is not None and not self._is_birth(batch, self._birth):
+            return False
+        ids, is_valid = self._ids, self._state_machine.is_valid
+        for update in batch.updates():
+            if update.made_at >= seq or update.server_id not in ids or not is_valid(update):
+                return False
+        return True
+
+    @staticmethod
+    def _is_birth(batch: Batch, birth: Birth) -> bool:
+        """Whether the batch brings the settings of the cluster, which stand in slot 1 and come alone (Departure 34)."""
+        updates = batch.updates()
+        return len(updates) == 1 and birth.is_birth(updates[0])
+
+    def of_entries(self, entries: Iterable[DataEntry]) -> bool:
+        """Whether all batches of a data list, or of a reply of reconciliation, are valid in their slots."""
+        return all(self.of_batch(entry.seq, entry.batch) for entry in entries)

@@ -1,0 +1,69 @@
+"""Outcomes: the results of one slot as bytes, which are equal on every server whose state machine agrees.
+
+The protocol puts these bytes into the digest of the history (`pfsb.paxos.ordered_update_queue.DigestChain`). So servers
+that execute equal batches with different results have different digests from that slot on, and notice it
+(Departure 40). docs/internals/formats.rst defines the bytes. Only what must be equal everywhere is in them: revisions,
+codes of refusals, and values of results. The texts of refusals are left out, since versions of pfsb may word them
+differently; so are questions, which only one server answers.
+
+Almost every result is its revision and nothing else. Such a result is left out: the revision after the slot tells how
+many there were. So the digest costs one comparison for a usual command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack
+
+from pfsb.applications.interfaces import PENDING, Done
+
+REVISION_BYTES = 8
+
+Noted = tuple[Any, int | str | tuple[str, int]]
+"""(result, about): a result that is more than a revision, and what it is the result of."""
+
+
+def encode_outcomes(revision: int, noted: Sequence[Noted]) -> bytes:
+    """The outcomes of a slot that ends with `revision`; `noted` has its results in the order in which they came.
+
+    Raises nothing, whatever values an application has put into a result.
+    """
+    end = revision.to_bytes(REVISION_BYTES, "big")
+    if not noted:
+        return end
+    plain = [
+        (about, result.fields, result.rows) if isinstance(result, Done) else (about, _code(result))
+        for result, about in noted
+    ]
+    return end + _packed(plain)
+
+
+def _code(result: Any) -> str | None:
+    """The part of a result other than `Done` that is compared: the code of a refusal, or None for PENDING."""
+    code: str | None = None if result is PENDING else result.code
+    return code
+
+
+def _packed(value: Any) -> bytes:
+    try:
+        packed: bytes = msgpack.packb(value)
+    except (ValueError, TypeError, OverflowError):
+        packed = msgpack.packb(_encodable(value))
+    return packed
+
+
+def _encodable(value: Any) -> Any:
+    """A value that msgpack can encode, and that is equal on every server: an address in memory must not be in it."""
+    match value:
+        case None | bool() | float() | bytes():
+            return value
+        case int():
+            return hex(value)
+        case str():
+            return value.encode("utf-8", "surrogatepass")
+        case tuple() | list():
+            return [_encodable(item) for item in value]
+        case _:
+            return type(value).__name__

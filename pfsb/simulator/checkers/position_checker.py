@@ -1,0 +1,28 @@
+"""Log positions: frames tell how much is on a server's disk, never more than that, and never less than before."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from pfsb.simulator.checkers.violation import require
+from pfsb.storage.memory import MemoryDisk
+from pfsb.transports.frames import HEADER
+
+
+@define
+class PositionChecker:
+    """Checks the storage, incarnation and log position in the header of every frame that leaves a server."""
+
+    _highest: dict[bytes, tuple[int, int]] = field(factory=dict)
+    """Storage identity -> the highest (incarnation, position) that a frame has told of it."""
+
+    def sent(self, server_id: int, frame: bytes, disk: MemoryDisk) -> None:
+        """Check a frame of a server that has this disk now."""
+        *_, identity, incarnation, _counter, position = HEADER.unpack_from(frame)
+        require(identity == disk.identity, f"server {server_id} sends a frame in the name of another storage")
+        told = (incarnation, position)
+        on_disk = (disk.incarnation, disk.position)
+        require(told <= on_disk, f"server {server_id} has {on_disk} groups on disk, but its frame tells {told}")
+        before = self._highest.get(identity, told)
+        require(told >= before, f"server {server_id} tells the log position {told} after {before}")
+        self._highest[identity] = told

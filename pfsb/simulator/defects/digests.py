@@ -1,0 +1,95 @@
+"""Defects of digests: those that votes name, and those by which servers compare what they have executed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import evolve
+
+from pfsb.paxos.data_structures import Slot
+from pfsb.paxos.messages import Accept, Alive, Batch, Message, Proposal
+from pfsb.paxos.outbound import _Kept
+from pfsb.simulator.defects.defect import Defects, do_nothing, instead_of, override
+
+DEFECTS = Defects()
+
+DAMAGED = 1
+"""The server at which bits flip."""
+
+
+def _flipped(batch: Batch) -> Batch:
+    """A batch with one bit of its time flipped: it can still be opened."""
+    time_ms, updates = Batch(batch.data).open()
+    return Batch.of(time_ms ^ 1, updates)
+
+
+@DEFECTS.add(
+    "digests-ignored",
+    "Departure 39",
+    "a vote counts for whatever batch is held, and at server 1 a bit flips in every tenth PROPOSAL",
+)
+def _digests_ignored(process: Any) -> None:
+    replica = process.replica
+    ordering = replica.ordering
+
+    def ready(slot: Slot) -> bool:
+        if slot.proposal is None or slot.ordered is not None:
+            return False
+        return bool(len(slot.voters.get(slot.proposal.view, ())) >= ordering.quorum)
+
+    override(ordering, "globally_ordered_ready", lambda _: ready)
+    if replica.membership.server_id != DAMAGED:
+        return
+
+    @instead_of(replica.proposals, "on_proposal")
+    def broken(proposal: Callable[[Proposal], None], message: Proposal) -> None:
+        proposal(evolve(message, batch=_flipped(message.batch)) if message.seq % 10 == 0 else message)
+
+
+@DEFECTS.add(
+    "old-votes-relabelled", "Departure 25", "votes that wait when an election begins are sent as votes of the new view"
+)
+def _old_votes_relabelled(process: Any) -> None:
+    """Let votes wait on through an election, and put them into the first ACCEPT of the new view.
+
+    Where the new leader proposes the same batch again, such a vote names the right batch, but the sender has not
+    accepted the batch in the new view.
+    """
+    replica, outbound = process.replica, process.replica.outbound
+
+    @instead_of(outbound, "take_kept")
+    def leave(take: Callable[[int], list[Message]], server_id: int) -> list[Message]:
+        kept = outbound._kept.get(server_id)
+        if kept is None or kept.votes.view == replica.data.views.last_attempted:
+            return take(server_id)
+        outbound._kept[server_id] = _Kept(kept.votes, outbound._clock.seconds())
+        return []
+
+    @instead_of(outbound, "keep_votes")
+    def relabel(keep: Callable[[int, Accept], None], server_id: int, votes: Accept) -> None:
+        before = outbound._kept.get(server_id)
+        if before is not None and before.votes.view < votes.view:
+            outbound._kept[server_id] = _Kept(evolve(before.votes, view=votes.view), before.since)
+        keep(server_id, votes)
+
+
+@DEFECTS.add("divergence-unnoticed", "Departure 40", "the digests in ALIVEs are compared with nothing")
+def _divergence_unnoticed(process: Any) -> None:
+    override(process.replica.divergence, "compare", lambda _: do_nothing)
+
+
+@DEFECTS.add("one-digest-is-a-majority", "Departure 40", "a server stops when one other server differs from it")
+def _one_digest_is_a_majority(process: Any) -> None:
+    process.replica.divergence.quorum = 1
+
+
+@DEFECTS.add("refusal-without-end", "Departure 40", "changes are refused for ever once a server has differed")
+def _refusal_without_end(process: Any) -> None:
+    divergence = process.replica.divergence
+
+    @instead_of(divergence, "compare")
+    def broken(compare: Callable[[Alive], None], message: Alive) -> None:
+        refused = divergence.is_undecided
+        compare(message)
+        divergence.is_undecided = refused or divergence.is_undecided

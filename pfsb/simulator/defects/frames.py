@@ -1,0 +1,61 @@
+"""Defects of frames: what a header tells, and what is believed of a frame that came (docs/internals/formats.rst)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pfsb.paxos.interfaces import IFrameReceiver
+from pfsb.simulator.defects.defect import Defects, become
+from pfsb.storage.memory import MemoryStorage
+from pfsb.transports.frames import FrameCodec
+from pfsb.transports.links import Links
+
+DEFECTS = Defects()
+
+
+class _TrustingCodec(FrameCodec):
+    __slots__ = ()
+
+    def _check_tag(self, *_arguments: object) -> None:
+        """Take every frame."""
+
+
+class _TrustingLinks(Links):
+    __slots__ = ()
+
+    def start(self, receiver: IFrameReceiver, *given: Any, **named: Any) -> None:
+        super().start(receiver, *given, **named)
+        become(self._codec, _TrustingCodec)
+
+
+@DEFECTS.add("checksum-ignored", "docs/internals/formats.rst", "frames are taken whatever their tag is")
+def _checksum_ignored(process: Any) -> None:
+    become(process.replica._transport.links, _TrustingLinks)
+
+
+class _HastyStorage(MemoryStorage):
+    __slots__ = ()
+
+    @property
+    def position(self) -> int:
+        """Count the groups that are still on their way."""
+        return super().position + len(self.pending_groups())
+
+
+@DEFECTS.add("position-early", "docs/internals/formats.rst", "a frame tells of groups that are not on disk yet")
+def _position_early(process: Any) -> None:
+    become(process.replica.storage, _HastyStorage)
+
+
+class _ForgetfulStorage(MemoryStorage):
+    __slots__ = ()
+
+    @property
+    def position(self) -> int:
+        """Count the groups of this incarnation only."""
+        return self.counters.groups
+
+
+@DEFECTS.add("position-from-zero", "docs/internals/formats.rst", "each start counts the groups on disk from zero")
+def _position_from_zero(process: Any) -> None:
+    become(process.replica.storage, _ForgetfulStorage)

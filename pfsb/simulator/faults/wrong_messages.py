@@ -1,0 +1,208 @@
+"""Messages that are well-formed and wrong, as a server in error may send them.
+
+The numbers in them cannot be, or their content is not valid, or they are late, early or repeated without end. None of
+them is a lie on which safety rests: no false vote for something that could be proposed, no promise that leaves out a
+slot, no other content of a slot. Against such lies a protocol that trusts its servers has no defence but to notice
+them. So whatever a server is told here, it must stay correct, and serve its clients when the messages have ended.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Final
+
+from pfsb.paxos.messages import (
+    DIGEST_BYTES,
+    Accept,
+    Acquainted,
+    Alive,
+    Batch,
+    ClientUpdate,
+    Confirm,
+    Confirmed,
+    GloballyOrderedUpdate,
+    Heard,
+    Message,
+    Prepare,
+    PrepareOK,
+    Proposal,
+    ReadIndex,
+    ReadRequest,
+    ReconciliationReply,
+    ReconciliationRequest,
+    State,
+    Stranger,
+    VCProof,
+    ViewChange,
+)
+from pfsb.paxos.plausibility import VIEW_STEP_MAX
+from pfsb.paxos.replica import Replica
+from pfsb.sessions import bundle
+from pfsb.support.limits import IDENTITY_BYTES, NUMBER_MAX, SERVER_ID_MAX, SLOT_MAX, VIEW_MAX
+
+NO_OP: Final = Batch.of(0, ())
+REPEATED_MAX: Final = 60
+"""Maximum number of copies of a request in one frame."""
+VALID_PAYLOAD: Final = bundle.encode(
+    [bundle.encode_bundle(bundle.encode_head("~wrong", 0, True), 1, [bundle.encode_entries([(1, ("SAY", "wrong"))])])]
+)
+ASIDE: Final = VIEW_STEP_MAX // 2
+"""How far above the present views a vote may be without harm: no run comes to a view that far away."""
+
+
+class WrongMessages:
+    """Makes the messages that one server in error sends to one receiver, whose state it may know or not."""
+
+    def __init__(self, sender: int, receiver: Replica, rng: random.Random) -> None:
+        self._sender = sender
+        self._receiver = receiver
+        self._rng = rng
+
+    def draw(self) -> list[Message]:
+        """One frame of wrong messages, of one kind."""
+        makers: list[Callable[[], list[Message]]] = [
+            self._arus,
+            self._views,
+            self._votes,
+            self._ordered,
+            self._proposals,
+            self._promises,
+            self._bursts,
+            self._requests,
+            self._updates,
+            self._reads,
+            self._identities,
+        ]
+        return self._rng.choice(makers)()
+
+    # ------------------------------------------------------------------ numbers and contents
+
+    @property
+    def _aru(self) -> int:
+        return self._receiver.data.ordering.local_aru
+
+    def _far_slot(self) -> int:
+        return self._rng.choice((self._aru + 20_000, 2**31, 2**40, SLOT_MAX, SLOT_MAX + 1, NUMBER_MAX))
+
+    def _next_slot(self) -> int:
+        return self._aru + self._rng.randint(1, 3)
+
+    def _view(self) -> int:
+        """A view that is a little or much too high, or that is over."""
+        now = self._receiver.data.views.last_attempted
+        near = now + self._rng.choice((1, 2, 7, 100))
+        far = self._rng.choice((now + VIEW_STEP_MAX + 1, VIEW_MAX, VIEW_MAX + 1, NUMBER_MAX))
+        return max(1, self._rng.choice((near, far, far, now - 1)))
+
+    def _invalid_update(self) -> ClientUpdate:
+        """An update that cannot be executed, or that no client of the named server can have asked for."""
+        me, aru = self._sender, self._aru
+        number = self._rng.randint(1, NUMBER_MAX)
+        junk = self._rng.choice((b"", b"\xc1", b"\x90", b"\x91\x90", self._rng.randbytes(20)))
+        stranger = self._rng.choice([i for i in (SERVER_ID_MAX, 4_711) if i not in self._receiver.membership.ids])
+        return self._rng.choice(
+            (
+                ClientUpdate(f"{me}.1.1", me, number, aru, junk),
+                ClientUpdate("nobody", me, 1, aru, junk),
+                ClientUpdate(f"{stranger}.1.1", stranger, 1, aru, b"\x90"),
+            )
+        )
+
+    def _invalid_batch(self) -> Batch:
+        return Batch.of(0, [self._invalid_update()])
+
+    # ------------------------------------------------------------------ kinds
+
+    def _arus(self) -> list[Message]:
+        views = self._receiver.data.views
+        state = self._rng.choice(list(State))
+        view = self._rng.choice((0, views.last_installed, self._view()))
+        return [Alive(self._sender, view, state, self._rng.choice((0, self._far_slot())), self._rng.random() < 0.5)]
+
+    def _views(self) -> list[Message]:
+        view = self._view()
+        return [self._rng.choice((ViewChange(self._sender, view), VCProof(self._sender, view)))]
+
+    def _votes(self) -> list[Message]:
+        """ACCEPTs of slots far away, or of many views that are never attempted."""
+        if self._rng.random() < 0.5:
+            first = self._far_slot() - 200
+            return [Accept(self._sender, self._view(), tuple(range(first, first + 200)), bytes(200 * DIGEST_BYTES))]
+        first = self._receiver.data.views.last_attempted + ASIDE
+        return [
+            Accept(self._sender, view, (self._next_slot(),), bytes(DIGEST_BYTES)) for view in range(first, first + 40)
+        ]
+
+    def _ordered(self) -> list[Message]:
+        wrong = self._rng.choice(((self._far_slot(), NO_OP), (self._next_slot(), self._invalid_batch())))
+        return [GloballyOrderedUpdate(self._sender, *wrong)]
+
+    def _proposals(self) -> list[Message]:
+        """PROPOSALs in the name of a leader: of an invalid batch, or of a slot far away."""
+        view = self._receiver.data.views.last_installed
+        invalid = Proposal(self._sender, max(view, 1), self._next_slot(), self._invalid_batch())
+        return [self._rng.choice((invalid, invalid, Proposal(self._sender, max(view, 1), self._far_slot(), NO_OP)))]
+
+    def _promises(self) -> list[Message]:
+        """PREPAREs and PREPARE_OKs of far views, or whose contents cannot be."""
+        view = self._receiver.data.views.last_attempted
+        entries = (Proposal(self._sender, 1, self._next_slot(), self._invalid_batch()),)
+        far = (GloballyOrderedUpdate(self._sender, self._far_slot(), NO_OP),)
+        return [
+            self._rng.choice(
+                (
+                    Prepare(self._sender, view + VIEW_STEP_MAX + 1, 0),
+                    PrepareOK(self._sender, view, entries),
+                    PrepareOK(self._sender, view, far),
+                    PrepareOK(self._sender, view, (), 1, 10_000, NUMBER_MAX),
+                )
+            )
+        ]
+
+    def _bursts(self) -> list[Message]:
+        seq = self._next_slot()
+        return [
+            self._rng.choice(
+                (
+                    ReconciliationReply(self._sender, self._far_slot(), self._far_slot()),
+                    ReconciliationReply(self._sender, 1, 0),
+                    ReconciliationReply(
+                        self._sender, seq, seq, (GloballyOrderedUpdate(self._sender, seq, self._invalid_batch()),)
+                    ),
+                )
+            )
+        ]
+
+    def _requests(self) -> list[Message]:
+        copies = self._rng.randint(1, REPEATED_MAX)
+        first = self._rng.choice((1, self._next_slot(), NUMBER_MAX))
+        request = ReconciliationRequest(self._sender, first, NUMBER_MAX)
+        prepare = Prepare(self._sender, max(1, self._receiver.data.views.last_installed), SLOT_MAX + 1)
+        return [self._rng.choice((request, prepare))] * copies
+
+    def _updates(self) -> list[Message]:
+        """Updates that are not valid, or were made in the future, or in the name of the receiver."""
+        me, other, name = self._sender, self._receiver.data.server.server_id, self._rng.randrange(10**9)
+        future = ClientUpdate(f"{me}.0.{name}", me, 1, self._aru + self._rng.choice((1_000, 2**40)), VALID_PAYLOAD)
+        not_ours = ClientUpdate(f"{other}.0.{name}", other, 1, self._aru, VALID_PAYLOAD)
+        wrong = (self._invalid_update(), future, not_ours)
+        return [self._rng.choice(wrong) for _ in range(self._rng.choice((1, 20)))]
+
+    def _reads(self) -> list[Message]:
+        view, number = self._view(), self._rng.choice((0, NUMBER_MAX))
+        return [
+            self._rng.choice(
+                (
+                    Confirm(self._sender, view, number),
+                    Confirmed(self._sender, view, number),
+                    ReadRequest(self._sender, number),
+                    ReadIndex(self._sender, number, self._far_slot()),
+                )
+            )
+        ]
+
+    def _identities(self) -> list[Message]:
+        identity = self._rng.randbytes(IDENTITY_BYTES)
+        kind = self._rng.choice((Acquainted, Heard, Stranger))
+        return [kind(self._sender, identity)]

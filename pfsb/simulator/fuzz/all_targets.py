@@ -1,0 +1,35 @@
+"""The table of all targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from pfsb.simulator.fuzz.client_targets import CallTarget, ClientTarget, ReplyTarget
+from pfsb.simulator.fuzz.cluster_targets import LieTarget, MessageTarget, PayloadTarget
+from pfsb.simulator.fuzz.file_targets import ChatLogTarget, ConfigurationTarget, DatabaseTarget, LogTarget
+from pfsb.simulator.fuzz.frame_targets import SECRET, BatchTarget, BodyTarget, FrameTarget, HeaderTarget
+from pfsb.simulator.fuzz.port_targets import HTTPTarget, LineTarget, RespTarget
+from pfsb.simulator.fuzz.target import Target
+
+TARGETS: Final[dict[str, Callable[[], Target]]] = {
+    "frames": lambda: FrameTarget("frames", None),
+    "keyed-frames": lambda: FrameTarget("keyed-frames", SECRET),
+    "headers": HeaderTarget,
+    "bodies": BodyTarget,
+    "batches": BatchTarget,
+    "payloads": PayloadTarget,
+    "messages": MessageTarget,
+    "lies": LieTarget,
+    "databases": DatabaseTarget,
+    "logs": LogTarget,
+    "chat-logs": ChatLogTarget,
+    "configurations": ConfigurationTarget,
+    "lines": LineTarget,
+    "redis": RespTarget,
+    "http": HTTPTarget,
+    "replies": ReplyTarget,
+    "clients": ClientTarget,
+    "calls": CallTarget,
+}
+"""Name -> a function that makes the target."""

@@ -1,0 +1,204 @@
+"""Targets that are whole clusters: servers that are told well-formed messages which no correct server has sent.
+
+Each input is one frame body, and comes in a frame with the right tag, in the name of one server to another. What comes
+so may make the cluster slower, never stop it: a server that raises, hangs or grows without end is a finding, and so is
+a cluster that serves no client afterwards.
+
+Some messages cannot be wrong without harm in any protocol that trusts its servers: votes, promises and ordered
+content. `LIES` has their kinds. The target `messages` leaves them out, and its servers must be equal at the end; the
+target `lies` sends all kinds, and its servers may refuse to go on, but not in any other way than they document.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from twisted.python.failure import Failure
+
+from pfsb.paxos.messages import (
+    Accept,
+    ClientUpdate,
+    GloballyOrderedUpdate,
+    Message,
+    PrepareOK,
+    Proposal,
+    ReconciliationReply,
+    Stranger,
+)
+from pfsb.paxos.storage_identity import StorageWasReplaced
+from pfsb.service.assembly import frame_identity
+from pfsb.simulator.fuzz.frame_targets import EXAMPLES, captured_bodies, changed_body, changed_value
+from pfsb.simulator.fuzz.mutation import Mutation, packed, unpacked
+from pfsb.simulator.fuzz.small_cluster import SmallCluster
+from pfsb.simulator.fuzz.target import Target
+from pfsb.transports.frames import FRAME_BYTES_MAX, OVERHEAD_BYTES, FrameCodec
+from pfsb.transports.wire import Malformed, decode_all, encode, join_encoded
+
+Row = tuple[object, ...]
+
+SERVERS: Final = 3
+FIRST_COMMANDS: Final = 20
+"""Number of commands before the first input, so that there are slots, sessions and locks."""
+ELECTION_EVERY: Final = 32
+"""How many inputs there are, on average, to one that comes in an election."""
+LIES: Final = (Accept, PrepareOK, Proposal, GloballyOrderedUpdate, ReconciliationReply, Stranger)
+"""Kinds of messages on which safety rests, and STRANGER, which tells its receiver to stop."""
+
+
+def _rows(body: bytes) -> list[Row]:
+    """The messages of a body, as tuples that begin with their kind."""
+    rows = unpacked(body)
+    return [row for row in rows if isinstance(row, tuple) and row] if isinstance(rows, tuple) else []
+
+
+_EXAMPLES: Final[dict[object, list[Row]]] = {row[0]: [row] for row in (unpacked(encode(each)) for each in EXAMPLES)}
+_KINDS: Final = tuple(_EXAMPLES)
+
+
+class ClusterTarget(Target):
+    """A cluster at work, which is told one changed body after the other."""
+
+    inputs_per_round = 60
+    guided_by = ("pfsb/paxos/", "pfsb/sessions/", "pfsb/applications/")
+
+    def seeds(self) -> list[bytes]:
+        return captured_bodies()
+
+    def begin(self, name: str) -> None:
+        self.cluster = SmallCluster(name, SERVERS, tolerated=self.tolerates)
+        self.cluster.run_until_led()
+        self.cluster.work(FIRST_COMMANDS)
+        self._codecs = {i: self._codec(i) for i in self.cluster.servers}
+
+    def tolerates(self, failure: Failure) -> bool:
+        """Whether a server may stop itself because of this failure."""
+        return False
+
+    def _codec(self, server_id: int) -> FrameCodec:
+        """The codec of a server beside its own; without a secret counters may repeat."""
+        disk = self.cluster.disks[server_id]
+        identity = frame_identity(self.cluster.config, server_id)
+        return FrameCodec(identity, disk.identity, disk.incarnation, None, lambda: disk.position)
+
+    def fresh(self) -> list[bytes]:
+        return [each.frame[OVERHEAD_BYTES:] for each in self.cluster.frames]
+
+    def change(self, mutation: Mutation, data: bytes, other: bytes) -> bytes:
+        """Make an input: one byte that says who tells whom, and when, and a body.
+
+        Half of the bodies have one message, of each kind equally often; the others are changed frames of the cluster.
+        """
+        mutation.landmarks = self._landmarks()
+        how = bytes([mutation.dice.randrange(256)])
+        if mutation.dice.random() < 0.5:
+            return how + changed_body(mutation, data, other)
+        kind = mutation.dice.choice(_KINDS)
+        rows = [row for row in (*_rows(data), *_rows(other)) if row[0] == kind]
+        return how + packed((mutation.value(mutation.dice.choice(rows or _EXAMPLES[kind])),))
+
+    def _landmarks(self) -> list[int]:
+        """The numbers around which a wrong number does most harm: views, slots and time of the servers."""
+        found: set[int] = set()
+        for server in self.cluster.servers.values():
+            data = server.replica.data
+            found |= {
+                data.views.last_attempted,
+                data.views.last_installed,
+                data.ordering.local_aru,
+                server.machine.time_ms,
+            }
+        return sorted(found)
+
+    def run(self, data: bytes) -> None:
+        how = data[0] if data else 0
+        if how >= 256 - 256 // ELECTION_EVERY:
+            self.cluster.silence_leader()
+        sender, receiver = self.pair_of(how)
+        body = self.taken_out(sender, data[1:])
+        if body and len(body) <= FRAME_BYTES_MAX - OVERHEAD_BYTES:
+            self._tell(sender, receiver, body)
+        self.cluster.work(1)
+        self.cluster.silent = set()
+
+    def _tell(self, sender: int, receiver: int, body: bytes) -> None:
+        rows = unpacked(body)
+        parts = [packed(row) for row in rows] if isinstance(rows, tuple) else []
+        for frame in self._codecs[sender].seal([part for part in parts if part]):
+            self.cluster.deliver(receiver, frame)
+
+    @staticmethod
+    def pair_of(number: int) -> tuple[int, int]:
+        """Sender and receiver, from 0 to SERVERS - 1 and not the same."""
+        sender, step = number % SERVERS, 1 + number // SERVERS % (SERVERS - 1)
+        return sender, (sender + step) % SERVERS
+
+    def taken_out(self, sender: int, body: bytes) -> bytes:
+        """The body without the messages that this target leaves out; b"" if it is no body."""
+        return body
+
+    def end(self) -> None:
+        self.cluster.require_service()
+        self.cluster.close()
+
+    def drop(self) -> None:
+        self.cluster.close()
+
+
+class MessageTarget(ClusterTarget):
+    """Wrong messages on which no safety rests."""
+
+    name = "messages"
+    help = "a cluster that is told wrong messages, but no false votes, promises and ordered content"
+
+    def taken_out(self, sender: int, body: bytes) -> bytes:
+        try:
+            messages = decode_all(sender, body)
+        except Malformed:
+            return b""
+        left = [encode(message) for message in messages if not isinstance(message, LIES)]
+        return join_encoded(left) if left else b""
+
+
+class LieTarget(ClusterTarget):
+    """Wrong messages of all kinds: a server that notices a lie may stop, in a way that it documents."""
+
+    name = "lies"
+    help = "a cluster that is told wrong messages of all kinds"
+
+    def tolerates(self, failure: Failure) -> bool:
+        return failure.check(StorageWasReplaced) is not None or "(S1)" in failure.getErrorMessage()
+
+    def end(self) -> None:
+        """Ask for nothing: a server that believes a false vote is not what it was."""
+        self.cluster.close()
+
+
+class PayloadTarget(ClusterTarget):
+    """Updates whose payload is anything: they are ordered, and every server must execute them alike or refuse them."""
+
+    name = "payloads"
+    help = "a cluster whose clients' updates have any payload"
+
+    def seeds(self) -> list[bytes]:
+        updates: list[Message] = [message for body in captured_bodies() for message in decode_all(0, body)]
+        payloads = [message.payload for message in (*updates, *EXAMPLES) if isinstance(message, ClientUpdate)]
+        return [*dict.fromkeys(payloads)]
+
+    def begin(self, name: str) -> None:
+        super().begin(name)
+        self._number = 0
+
+    def fresh(self) -> list[bytes]:
+        return []
+
+    def change(self, mutation: Mutation, data: bytes, other: bytes) -> bytes:
+        return bytes([mutation.dice.randrange(SERVERS)]) + changed_value(mutation, data, other)
+
+    def run(self, data: bytes) -> None:
+        self._number += 1
+        sender, receiver = self.pair_of(data[0] if data else 0)
+        made_at = self.cluster.servers[sender].replica.data.ordering.local_aru
+        update = ClientUpdate(f"{sender}.9.{self._number}", sender, 1, made_at, data[1:])
+        self._tell(sender, receiver, join_encoded([encode(update)]))
+        self.cluster.work(1)
+        self.cluster.run(0.01)

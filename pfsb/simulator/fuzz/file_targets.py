@@ -1,0 +1,251 @@
+"""Targets that read files: data directories, their logs, chat logs and configurations."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pfsb.config.config import load
+from pfsb.config.yaml_file import ConfigError
+from pfsb.paxos.interfaces import StorageRefused
+from pfsb.paxos.messages import Batch, ClientUpdate
+from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Record, ViewRecord
+from pfsb.service.chat_log import ChatLog
+from pfsb.simulator.checkers.violation import require
+from pfsb.simulator.fuzz.target import Target
+from pfsb.storage.database import StorageIdentity, StorageOwner, WritingDatabase, create
+from pfsb.storage.effect import Effect
+from pfsb.storage.sqlite import IStorageReactor, SQLiteStorage
+from pfsb.storage.wal import log_of
+
+OWNER: Final = StorageOwner("four", bytes(range(8)), (0, 1, 2, 3), 2)
+DATABASE: Final = "pfsb.sqlite3"
+IN_MEMORY: Final = Path("/dev/shm")
+"""A file system without a disk, where there is one: each input is written to files and forced several times."""
+
+
+def _batch(number: int) -> Batch:
+    return Batch.of(number, [ClientUpdate("2.1.1", 2, number, 0, b"command %d" % number)])
+
+
+GROUPS: Final[tuple[tuple[Record, ...], ...]] = (
+    (ViewRecord(5, 4), PeerRecord(0, b"disk-000"), PeerRecord(1, b"disk-001", 3, 99)),
+    (OrderedRecord(1, _batch(1)), OrderedRecord(2, _batch(2)), OrderedRecord(3, _batch(3))),
+    (AruRecord(3), ProposalRecord(4, 4, _batch(4))),
+    (ProposalRecord(5, 4, _batch(5)), ViewRecord(7, 6)),
+    (ProposalRecord(5, 6, _batch(6)), AruRecord(4)),
+)
+"""The groups that a storage has written when its files are taken."""
+
+Content = tuple[object, ...]
+
+
+class FileTarget(Target):
+    """A target whose inputs are written to a file in a directory of its own."""
+
+    inputs_per_round = 200
+
+    def begin(self, name: str) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="pfsb-fuzz-", dir=IN_MEMORY if IN_MEMORY.is_dir() else None))
+
+    def end(self) -> None:
+        self.drop()
+
+    def drop(self) -> None:
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def clear(self) -> Path:
+        """Empty the directory; returns it."""
+        for path in self._directory.iterdir():
+            path.unlink()
+        return self._directory
+
+
+# ---------------------------------------------------------------------------------------------
+# Data directories
+# ---------------------------------------------------------------------------------------------
+
+
+@implementer(IStorageReactor)
+class _Reactor(Clock):
+    """Takes calls from the threads of a storage, and makes none of them: nothing is written here."""
+
+    def callFromThread(self, callable: Callable[..., object], *args: object, **kwargs: object) -> None:
+        pass
+
+
+def _raise(failure: Failure) -> None:
+    failure.raiseException()
+
+
+def _recovered(directory: Path) -> Content:
+    """All that a server recovers from a data directory. Raises `StorageRefused`."""
+    cluster = (OWNER.cluster_digest, OWNER.cluster_name, OWNER.server_id)
+    storage = SQLiteStorage(directory, *cluster, _Reactor(), Random(7).randbytes, _raise, OWNER.members)
+    found = storage.recover()
+    try:
+        ordered = list(found.ordered)
+    finally:
+        storage.close()
+    views = (found.last_attempted, found.last_installed, found.local_aru)
+    return found.identity, views, ordered, found.accepted, found.peers, storage.position
+
+
+def _files(groups: Sequence[Sequence[Record]], *, closed: bool) -> dict[str, bytes]:
+    """The files of a storage that has written these groups, and was closed in order or not, by name."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / DATABASE
+        create(path, StorageIdentity.new(OWNER, b"disk-002"))
+        database = WritingDatabase.open(path)
+        try:
+            database.read_views()
+            database.begin_incarnation(database.identity())
+            for records in groups:
+                effect = Effect()
+                effect.apply_all(records)
+                database.write(effect)
+            if closed:
+                database.close()
+            return {each.name: each.read_bytes() for each in (path, log_of(path)) if each.exists()}
+        finally:
+            database.close()
+
+
+def _write(directory: Path, files: dict[str, bytes]) -> None:
+    for name, data in files.items():
+        (directory / name).write_bytes(data)
+
+
+@cache
+def _content_after(groups: int) -> Content:
+    """All that a server recovers after so many of the groups."""
+    with tempfile.TemporaryDirectory() as name:
+        _write(Path(name), _files(GROUPS[:groups], closed=True))
+        return _recovered(Path(name))
+
+
+class DatabaseTarget(FileTarget):
+    """Changed databases are refused, or hold what was written."""
+
+    name = "databases"
+    help = "data directories, changed by a disk"
+    guided_by = ("pfsb/storage/",)
+
+    def seeds(self) -> list[bytes]:
+        return [_files(GROUPS, closed=True)[DATABASE]]
+
+    def run(self, data: bytes) -> None:
+        directory = self.clear()
+        _write(directory, {DATABASE: data})
+        with suppress(StorageRefused):
+            found = _recovered(directory)
+            expected = _content_after(len(GROUPS))
+            require(found == expected, f"another content was recovered than was written:\n{found}\n{expected}")
+
+
+class LogTarget(FileTarget):
+    """Changed logs are refused, or hold what was written up to some group."""
+
+    name = "logs"
+    help = "write-ahead logs of data directories, changed by a disk"
+    guided_by = ("pfsb/storage/",)
+
+    def seeds(self) -> list[bytes]:
+        self._files = _files(GROUPS, closed=False)
+        return [self._files[log_of(Path(DATABASE)).name].rstrip(b"\x00")]
+
+    def run(self, data: bytes) -> None:
+        directory = self.clear()
+        _write(directory, self._files | {log_of(Path(DATABASE)).name: data})
+        with suppress(StorageRefused):
+            found = _recovered(directory)
+            known = [_content_after(groups) for groups in range(len(GROUPS) + 1)]
+            require(found in known, f"no such content was ever written: {found}")
+
+
+# ---------------------------------------------------------------------------------------------
+# Other files
+# ---------------------------------------------------------------------------------------------
+
+
+class ChatLogTarget(FileTarget):
+    """A chat log loses its torn last line, and nothing else."""
+
+    name = "chat-logs"
+    help = "chat logs with any content"
+    guided_by = ("pfsb/service/chat_log.py",)
+
+    def seeds(self) -> list[bytes]:
+        return [b'1 "alice" "hello"\n2 "bob" "\xc3\xa9"\n3 "carol" "torn', b"", b"\n"]
+
+    def run(self, data: bytes) -> None:
+        path = self.clear() / "chat.log"
+        path.write_bytes(data)
+        log = ChatLog(path)
+        log.close()
+        whole = data[: data.rfind(b"\n") + 1]
+        require(path.read_bytes() == whole, "the file has lost or won bytes beside its torn line")
+        require(log.next_index == whole.count(b"\n") + 1, f"the next index is {log.next_index}")
+
+
+CONFIGURATIONS: Final = (
+    b"""cluster: four
+f: 1
+transport: udp
+apps: [chat, lock, kv]
+storage: var/four
+servers:
+  0: {peer: "127.0.0.1:7400", client: "tcp:9400:interface=127.0.0.1", http: "tcp:8400:interface=127.0.0.1"}
+  1: {peer: "127.0.0.1:7401", client: "tcp:9401:interface=127.0.0.1", http: "tcp:8401:interface=127.0.0.1"}
+  2: {peer: "127.0.0.1:7402", client: "tcp:9402:interface=127.0.0.1", http: "tcp:8402:interface=127.0.0.1"}
+  3: {peer: "127.0.0.1:7403", client: "tcp:9403:interface=127.0.0.1", http: "tcp:8403:interface=127.0.0.1"}
+timers: {progress: 1.0, update: 0.5, alive: 0.2}
+limits: {command_bytes: 32768, connections: 10000, session_window: 128, request_seconds: 10}
+window: 16
+snapshot_every: 10000
+faults: false
+""",
+    b"""# one server
+cluster: "one"
+storage: memory
+secret_file: /dev/null
+servers:
+  65535:
+    peer: "[::1]:7400"
+    client: "unix:/tmp/socket"
+""",
+)
+
+
+class ConfigurationTarget(FileTarget):
+    """Changed configurations are refused with one line, or can be used."""
+
+    name = "configurations"
+    help = "configuration files with any content"
+    guided_by = ("pfsb/config/",)
+    words = (b"{", b"}", b"[", b"]", b": ", b"&a ", b"*a", b"!!binary ", b"- ", b"|\n", b'"\\U0010FFFF"', b"<<: ", b"~")
+
+    def seeds(self) -> list[bytes]:
+        return list(CONFIGURATIONS)
+
+    def run(self, data: bytes) -> None:
+        path = self.clear() / "four.yaml"
+        path.write_bytes(data)
+        try:
+            config = load(path)
+            config.settings()
+            config.secret()
+        except ConfigError as error:
+            require("\n" not in str(error), f"the refusal has several lines: {error}")
+            return
+        require(config.n == len(config.ids) > 0 and len(config.membership_digest()) == 8, "the servers are odd")

@@ -1,0 +1,214 @@
+"""Targets that read what comes from other servers: frames, headers, bodies and batches."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Final
+
+import msgpack
+
+from pfsb.paxos.messages import (
+    Accept,
+    Acquainted,
+    Alive,
+    Batch,
+    ClientUpdate,
+    Confirm,
+    Confirmed,
+    GloballyOrderedUpdate,
+    Message,
+    Prepare,
+    PrepareOK,
+    Proposal,
+    ReadIndex,
+    ReadRequest,
+    ReconciliationReply,
+    ReconciliationRequest,
+    State,
+    Stranger,
+    VCProof,
+    ViewChange,
+)
+from pfsb.service.assembly import frame_identity
+from pfsb.simulator.checkers.violation import require
+from pfsb.simulator.fuzz.mutation import Mutation, packed, unpacked
+from pfsb.simulator.fuzz.small_cluster import CapturedFrame, SmallCluster
+from pfsb.simulator.fuzz.target import Target
+from pfsb.transports.frames import HEADER, OVERHEAD_BYTES, FrameCodec, FrameRefused
+from pfsb.transports.wire import Malformed, content_of, decode_all, encode, join_encoded
+
+SERVERS: Final = 3
+RECEIVER: Final = 1
+SECRET: Final = b"a secret of the small cluster"
+COMMANDS: Final = 60
+"""Number of commands that a cluster orders while its frames are captured."""
+
+_UPDATE = ClientUpdate("0.1.1", 0, 4, 2, packed((("~0.1.1", 0, True, ((1, ("PUT", "k", "v")),)),)))
+_BATCH = Batch.of(1_700_000_000_000, [_UPDATE])
+EXAMPLES: Final[tuple[Message, ...]] = (
+    _UPDATE,
+    ViewChange(0, 2),
+    VCProof(0, 2),
+    Prepare(0, 2, 1),
+    PrepareOK(0, 2, (GloballyOrderedUpdate(0, 1, _BATCH), Proposal(1, 1, 2, _BATCH)), 0, 2, 1),
+    Proposal(0, 1, 3, _BATCH),
+    Accept(0, 1, (3, 4), 2 * _BATCH.digest),
+    GloballyOrderedUpdate(0, 3, _BATCH),
+    Alive(0, 1, State.REG_LEADER, 2, False),
+    ReconciliationRequest(0, 1, 3),
+    ReconciliationReply(0, 2, 2, (GloballyOrderedUpdate(0, 1, _BATCH), GloballyOrderedUpdate(0, 2, _BATCH))),
+    Stranger(0, b"disk-001"),
+    Acquainted(0, b"disk-001"),
+    ReadRequest(0, 1),
+    ReadIndex(0, 1, 3),
+    Confirm(0, 1, 1),
+    Confirmed(0, 1, 1),
+)
+"""One message of each kind: some kinds are rare among captured frames."""
+
+
+@cache
+def captured(secret: bytes | None) -> list[CapturedFrame]:
+    """Frames of a small cluster at work."""
+    cluster = SmallCluster("captured", SERVERS, secret)
+    try:
+        cluster.run_until_led()
+        frames = list(cluster.frames)
+        cluster.work(COMMANDS)
+        return [each for each in (*frames, *cluster.frames) if each.sender != RECEIVER]
+    finally:
+        cluster.close()
+
+
+@cache
+def captured_bodies() -> list[bytes]:
+    """Bodies of captured frames, each once, and one of each kind of message."""
+    bodies = [each.frame[OVERHEAD_BYTES:] for each in captured(None)]
+    return [*dict.fromkeys(bodies), *(join_encoded([encode(message)]) for message in EXAMPLES)]
+
+
+def receiving_codec(secret: bytes | None) -> FrameCodec:
+    """The codec of a server that opens captured frames, and has seen none so far."""
+    cluster = SmallCluster("codec", SERVERS, secret)
+    cluster.close()
+    return FrameCodec(frame_identity(cluster.config, RECEIVER), b"disk-001", 1, secret)
+
+
+class FrameTarget(Target):
+    """Changed frames are refused, whatever was changed."""
+
+    guided_by = ("pfsb/transports/",)
+
+    def __init__(self, name: str, secret: bytes | None) -> None:
+        self.name = name
+        self.help = "frames " + ("without a secret" if secret is None else "with a secret") + ", changed on the way"
+        self._secret = secret
+        self._sent = {each.frame for each in captured(secret)}
+
+    def seeds(self) -> list[bytes]:
+        return sorted(self._sent)
+
+    def begin(self, name: str) -> None:
+        self._codec = receiving_codec(self._secret)
+
+    def run(self, data: bytes) -> None:
+        try:
+            self._codec.open(data)
+        except FrameRefused:
+            return
+        require(data in self._sent, "a frame that no server has sent was taken")
+
+
+class HeaderTarget(Target):
+    """Headers with any values and the right tag."""
+
+    name = "headers"
+    help = "headers of frames, changed by their sender: the tag is right"
+    guided_by = ("pfsb/transports/frames.py",)
+
+    def seeds(self) -> list[bytes]:
+        return sorted({each.frame[: HEADER.size] + each.frame[OVERHEAD_BYTES:] for each in captured(None)})
+
+    def begin(self, name: str) -> None:
+        self._codec = receiving_codec(None)
+
+    def change(self, mutation: Mutation, data: bytes, other: bytes) -> bytes:
+        head = mutation.changed(data[: HEADER.size], other[: HEADER.size])[: HEADER.size]
+        return head.ljust(HEADER.size, b"\x00") + data[HEADER.size :]
+
+    def run(self, data: bytes) -> None:
+        head, body = data[: HEADER.size], data[HEADER.size :]
+        frame = head + self._codec.tag(head, body) + body
+        try:
+            opened = self._codec.open(frame)
+        except FrameRefused:
+            return
+        require(opened.sender in self._codec.membership.peers, f"a frame of server {opened.sender} was taken")
+
+
+class BodyTarget(Target):
+    """Bodies are refused, or are messages that can be sent on as they came."""
+
+    name = "bodies"
+    help = "bodies of frames, changed by their sender in their bytes or in fields of their messages"
+    guided_by = ("pfsb/transports/wire.py",)
+
+    def seeds(self) -> list[bytes]:
+        return captured_bodies()
+
+    def change(self, mutation: Mutation, data: bytes, other: bytes) -> bytes:
+        return changed_body(mutation, data, other)
+
+    def run(self, data: bytes) -> None:
+        try:
+            messages = decode_all(0, data)
+        except Malformed:
+            return
+        again = decode_all(0, join_encoded([encode(message) for message in messages]))
+        require(again == messages, f"another message than was decoded is sent on:\n{messages}\n{again}")
+
+
+class BatchTarget(Target):
+    """Batches are refused, or can be opened."""
+
+    name = "batches"
+    help = "batches, which every server opens when it executes their slot"
+    guided_by = ("pfsb/transports/wire.py",)
+
+    def seeds(self) -> list[bytes]:
+        found = [batch for body in captured_bodies() for batch in _batches_in(unpacked(body))]
+        return [*dict.fromkeys(found), _BATCH.data, Batch.of(0, [_UPDATE] * 6).data]
+
+    def change(self, mutation: Mutation, data: bytes, other: bytes) -> bytes:
+        return changed_value(mutation, data, other)
+
+    def run(self, data: bytes) -> None:
+        content = content_of(data)
+        if content is None:
+            return
+        time_ms, updates = Batch(data).open()
+        again = msgpack.unpackb(Batch.of(time_ms, updates).data, use_list=False)
+        require(again == content, "a batch has another content when it is opened than when it is checked")
+
+
+def _batches_in(value: object) -> list[bytes]:
+    """The batches in the messages of a body."""
+    if isinstance(value, bytes):
+        return [value] if content_of(value) is not None else []
+    return [batch for part in value for batch in _batches_in(part)] if isinstance(value, tuple) else []
+
+
+def changed_body(mutation: Mutation, data: bytes, other: bytes) -> bytes:
+    """A body with a changed field or shape, or with a message of another body; seldom one with changed bytes."""
+    rows, others = unpacked(data), unpacked(other)
+    if isinstance(rows, tuple) and isinstance(others, tuple) and others and mutation.dice.random() < 0.2:
+        return packed((*rows, mutation.dice.choice(others))) or data
+    return changed_value(mutation, data, other)
+
+
+def changed_value(mutation: Mutation, data: bytes, other: bytes) -> bytes:
+    """Other msgpack: a value inside has changed; seldom its bytes."""
+    value = unpacked(data)
+    if value is None or mutation.dice.random() < 0.2:
+        return mutation.changed(data, other)
+    return packed(mutation.value(value, unpacked(other))) or data

@@ -1,0 +1,64 @@
+"""Notices that an input keeps its target busy for too long, or takes too much memory."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+from attrs import define, field
+
+HANG_SECONDS: Final = 10.0
+"""How long, in seconds, one input may take at least before it counts as a hang; at most twice as long."""
+GROWTH_MEGABYTES: Final = 256
+"""Maximum memory, in megabytes, by which one input may raise the highest use of memory of this process."""
+
+
+class Hang(BaseException):
+    """Raised in the middle of an input that does not end. Not an Exception: a server would catch it."""
+
+
+class Greed(AssertionError):
+    """Raised after an input that took too much memory."""
+
+
+@define(eq=False)
+class Watchdog:
+    """Watches inputs. Call `next_input` before each of them, inside `watching`, in the main thread."""
+
+    _inputs: int = field(default=0, init=False)
+    _seen: int = field(default=-1, init=False)
+    _megabytes: int = field(default=0, init=False)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        before = signal.signal(signal.SIGALRM, self._look)
+        signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS, HANG_SECONDS)
+        self._megabytes = _megabytes()
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+    def next_input(self) -> None:
+        """Raises `Greed` if the input before has taken too much memory."""
+        self._inputs += 1
+        now = _megabytes()
+        grown, self._megabytes = now - self._megabytes, now
+        if grown > GROWTH_MEGABYTES:
+            raise Greed(f"the highest use of memory has grown by {grown} MB")
+
+    def _look(self, _number: int, _frame: FrameType | None) -> None:
+        if self._seen == self._inputs:
+            self._seen = -1
+            raise Hang(f"does not end within {HANG_SECONDS:g} s")
+        self._seen = self._inputs
+
+
+def _megabytes() -> int:
+    """The highest use of memory of this process so far (Linux reports kilobytes)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -1,0 +1,92 @@
+"""`pfsb settings`, against fake servers."""
+
+from __future__ import annotations
+
+from twisted.python import usage
+
+from pfsb.applications.interfaces import Refused
+from pfsb.client.core.replies import Reply
+from pfsb.commands.settings import Options, settle, table
+from tests.client.cluster import reactor
+from tests.commands.test_client import ToolTestCase
+
+
+class SettingsTests(ToolTestCase):
+    def settings(self, *arguments: str) -> Options:
+        options = Options()
+        options.parseOptions(list(arguments))
+        return options
+
+    async def settle(self, *arguments: str) -> bool:
+        options = self.settings(*arguments)
+        return await settle(reactor, options.addresses, options.changes, options["timeout"], self.out, self.err)
+
+    async def test_table_has_a_line_for_each_setting(self) -> None:
+        """Name, value and meaning, in columns."""
+        self.assertIs(await self.settle(self.file), True)
+        lines = self.out.getvalue().splitlines()
+        self.assertRegex(lines[0], "^setting +value +meaning$")
+        self.assertRegex(lines[1], "^apps +chat,kv,lock +applications that run")
+        self.assertEqual([line.split()[0] for line in lines[2:6]], ["rules", "session_window", "window", "horizon"])
+        self.assertRegex(lines[4], "^window +16 +proposals under way at once; 1 to 1000$")
+
+    async def test_changes_are_made_and_shown(self) -> None:
+        """Several changes are one command."""
+        self.assertIs(await self.settle("--config", self.file, "session_window=64", "apps=kv"), True)
+        self.assertRegex(self.out.getvalue(), r"(?m)^session_window +64 ")
+        self.assertRegex(self.out.getvalue(), r"(?m)^apps +kv ")
+        executed = [command for _, _, command in self.cluster.shared.executed]
+        self.assertEqual(executed[0], ("SETTINGS SET", "session_window=64", "apps=kv"))
+
+    async def test_servers_may_be_named_instead_of_a_configuration(self) -> None:
+        """The first of them is asked, and the next ones if it does not answer."""
+        servers = [word for member in self.cluster.members for word in ("--server", member.address.shown)]
+        await self.cluster.members[0].crash()
+        self.assertIs(await self.settle(*servers, "window=9"), True)
+        self.assertRegex(self.out.getvalue(), r"(?m)^window +9 ")
+
+    async def test_refusal_is_one_line_and_no_success(self) -> None:
+        """The line has what would be right, and what became of the command."""
+        self.assertIs(await self.settle(self.file, "window=0"), False)
+        self.assertEqual(self.out.getvalue(), "")
+        self.assertEqual(
+            self.err.getvalue(),
+            "pfsb settings: window must be from 1 to 1000, not 0; no setting was changed (BADREQUEST, fate=none)\n",
+        )
+
+    async def test_silent_cluster_is_one_line_and_no_success(self) -> None:
+        """The program ends after its time limit."""
+        for member in self.cluster.members:
+            member.server.local_clients.silent = True
+        self.assertIs(await self.settle(self.file, "--timeout", "0.2", "window=9"), False)
+        self.assertIn("pfsb settings: no answer within 0.2 s", self.err.getvalue())
+        for member in self.cluster.members:  # a server that has not answered HELLO does not notice that its client left
+            await member.crash()
+
+    async def test_value_that_is_refused_elsewhere_keeps_its_text(self) -> None:
+        """A server that is too busy says so."""
+        for member in self.cluster.members:
+            member.server.local_clients.refuse = Refused("DENIED", "not here")
+        self.assertIs(await self.settle(self.file), False)
+        self.assertIn("not here", self.err.getvalue())
+
+    def test_wrong_command_lines_are_told(self) -> None:
+        """Each mistake has a text that says what would be right."""
+        for arguments, text in (
+            ((), "which cluster?"),
+            (("window=9",), "which cluster?"),
+            ((self.file, "window"), "'window' must be NAME=VALUE"),
+            ((self.file, "=9"), "'=9' must be NAME=VALUE"),
+            ((self.file, "window=1", "window=2"), "window is there twice"),
+            ((self.file, "--server", "127.0.0.1:9400"), "not both"),
+            (("--server", "nowhere"), '"nowhere" is no address of a server'),
+            (("nothing.yaml",), "nothing.yaml"),
+            (("--config", "nothing.yaml"), "nothing.yaml"),
+        ):
+            error = self.assertRaises(usage.UsageError, self.settings, *arguments)
+            self.assertIn(text, str(error))
+
+    def test_setting_of_a_later_version_is_shown_without_a_meaning(self) -> None:
+        """And no control character of a value reaches the terminal."""
+        shown = table(Reply("OK", (r'name=colour value="red\u001b"',)))
+        self.assertEqual(shown.splitlines()[1], r'colour   "red\u001b"')

@@ -1,0 +1,280 @@
+"""Vectors of the formats: bytes and their meaning, for every message, frame, batch, bundle and record.
+
+    python -m tests.formats
+
+writes them to tests/data anew. A vector that changes means that servers of two versions no longer understand each
+other, or that a data directory is no longer read. So vectors are renewed on purpose only, together with
+docs/internals/formats.rst and the version of the format. `tests/test_formats.py` holds them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from pfsb.paxos import messages
+from pfsb.paxos.messages import (
+    Accept,
+    Acquainted,
+    Alive,
+    Batch,
+    ClientUpdate,
+    Confirm,
+    Confirmed,
+    GloballyOrderedUpdate,
+    Heard,
+    Message,
+    Prepare,
+    PrepareOK,
+    Proposal,
+    ReadIndex,
+    ReadRequest,
+    ReconciliationReply,
+    ReconciliationRequest,
+    State,
+    Stranger,
+    VCProof,
+    ViewChange,
+)
+from pfsb.paxos.passes import batch_digest
+from pfsb.sessions import bundle
+from pfsb.sessions.bundle import Bundle
+from pfsb.storage.database import FORMAT_VERSION, StorageIdentity, StorageOwner, StoredViews
+from pfsb.storage.rows import Cell, row_hash
+from pfsb.support.limits import NUMBER_MAX, SERVER_ID_MAX, TIME_MS_MAX
+from pfsb.transports.frames import NOT_KNOWN, FrameCodec, FrameIdentity, cluster_digest
+from pfsb.transports.wire import encode
+
+DATA: Final = Path(__file__).parent / "data"
+SENDER: Final = 3
+SERVERS: Final = frozenset({0, 1, 2, SENDER})
+SECRET: Final = bytes(range(32))
+
+Plain = Any
+"""A value of JSON."""
+
+
+# ---------------------------------------------------------------------------------------------
+# Values and JSON
+# ---------------------------------------------------------------------------------------------
+
+
+def to_plain(value: object) -> Plain:
+    """The value as JSON: bytes as {"hex": ...}, a message or a batch as an object that names its class."""
+    match value:
+        case bytes():
+            return {"hex": value.hex()}
+        case State():
+            return {"state": value.name}
+        case Batch():
+            time_ms, updates = Batch(value.data).open()
+            return {"class": "Batch", "time_ms": time_ms, "updates": to_plain(updates)}
+        case Bundle():
+            return {name: to_plain(part) for name, part in value._asdict().items()}
+        case list() | tuple():
+            return [to_plain(item) for item in value]
+        case _ if attrs.has(type(value)):
+            parts = {field.name: to_plain(getattr(value, field.name)) for field in attrs.fields(type(value))}
+            return {"class": type(value).__name__, **parts}
+    assert value is None or isinstance(value, str | int | bool), value
+    return value
+
+
+def from_plain(plain: Plain) -> Any:
+    """The value that `to_plain` has turned into JSON; lists become tuples."""
+    match plain:
+        case {"hex": digits}:
+            return bytes.fromhex(digits)
+        case {"state": str(name)}:
+            return State[name]
+        case {"class": "Batch", "time_ms": time_ms, "updates": updates}:
+            return Batch.of(time_ms, from_plain(updates))
+        case {"class": name, **parts}:
+            return getattr(messages, name)(**{key: from_plain(part) for key, part in parts.items()})
+        case dict():
+            return {key: from_plain(part) for key, part in plain.items()}
+        case list():
+            return tuple(from_plain(item) for item in plain)
+    return plain
+
+
+# ---------------------------------------------------------------------------------------------
+# Encoding
+# ---------------------------------------------------------------------------------------------
+
+
+def encoded_payload(bundles: Iterator[Bundle] | list[Bundle]) -> bytes:
+    """The payload that carries these bundles."""
+    parts = []
+    for client_id, epoch, opens, entries in bundles:
+        head = bundle.encode_head(client_id, epoch, opens)
+        parts.append(bundle.encode_bundle(head, len(entries), [bundle.encode_entries(entries)]))
+    return bundle.encode(parts)
+
+
+def codec(meaning: dict[str, Any], server_id: int = SENDER) -> FrameCodec:
+    """The codec that makes the frame of this meaning, or, for another server, opens it."""
+    identity = FrameIdentity(
+        server_id,
+        SERVERS - {server_id},
+        cluster_digest(meaning["cluster_name"], SERVERS),
+        meaning["epoch"],
+        meaning["cluster_identity"],
+        meaning["passes"],
+    )
+    return FrameCodec(
+        identity, meaning["identity"], meaning["incarnation"], meaning["secret"], lambda: meaning["position"]
+    )
+
+
+def encoded_frame(meaning: dict[str, Any]) -> bytes:
+    """The frame of this meaning; the codec has sent frames with all lower counters."""
+    sender = codec(meaning)
+    for _ in range(meaning["counter"]):
+        [frame] = sender.seal([encode(message) for message in meaning["messages"]])
+    return frame
+
+
+# ---------------------------------------------------------------------------------------------
+# The cases
+# ---------------------------------------------------------------------------------------------
+
+UPDATE = ClientUpdate("3.1.2", SENDER, 41, 800, b"opaque")
+FAR_UPDATE = ClientUpdate("grüße 世界", SERVER_ID_MAX, NUMBER_MAX, NUMBER_MAX, bytes(range(256)))
+EMPTY_BATCH = Batch.of(0, [])
+BATCH = Batch.of(1_700_000_000_000, [UPDATE])
+FAR_BATCH = Batch.of(TIME_MS_MAX, [UPDATE, FAR_UPDATE, UPDATE, UPDATE])
+
+BATCHES: Final[dict[str, Batch]] = {
+    "empty, which is a no-op": EMPTY_BATCH,
+    "one update": BATCH,
+    "four updates, one with the largest values": FAR_BATCH,
+}
+
+MESSAGES: Final[dict[str, Message]] = {
+    "CLIENT_UPDATE": UPDATE,
+    "CLIENT_UPDATE, largest values": FAR_UPDATE,
+    "VIEW_CHANGE": ViewChange(SENDER, 7),
+    "VIEW_CHANGE, largest view": ViewChange(SENDER, NUMBER_MAX),
+    "VC_PROOF": VCProof(SENDER, 6),
+    "PREPARE": Prepare(SENDER, 7, 811),
+    "PREPARE_OK, empty": PrepareOK(SENDER, 7, ()),
+    "PREPARE_OK, part 1 of 3 with both kinds of entries": PrepareOK(
+        SENDER, 7, (GloballyOrderedUpdate(SENDER, 812, BATCH), Proposal(2, 6, 813, EMPTY_BATCH)), 1, 3, 9
+    ),
+    "PROPOSAL": Proposal(SENDER, 7, 812, BATCH),
+    "PROPOSAL of a no-op": Proposal(SENDER, 7, NUMBER_MAX, EMPTY_BATCH),
+    "ACCEPT of one slot": Accept(SENDER, 7, (812,), BATCH.digest),
+    "ACCEPT of no slot and view 0": Accept(SENDER, 0, (), b""),
+    "ACCEPT of twenty slots": Accept(SENDER, 7, tuple(range(812, 832)), bytes(range(160)) * 2),
+    "GLOBALLY_ORDERED_UPDATE": GloballyOrderedUpdate(SENDER, 812, FAR_BATCH),
+    "ALIVE in an election": Alive(SENDER, 0, State.LEADER_ELECTION, 0, True),
+    "ALIVE of a leader": Alive(SENDER, 7, State.REG_LEADER, 811, True, bytes(range(64))),
+    "ALIVE of a follower without clients": Alive(SENDER, 7, State.REG_NONLEADER, 811, False),
+    "RECONCILIATION_REQUEST": ReconciliationRequest(SENDER, 5, 70),
+    "RECONCILIATION_REPLY": ReconciliationReply(
+        SENDER, 70, 811, (GloballyOrderedUpdate(SENDER, 5, BATCH), GloballyOrderedUpdate(SENDER, 6, EMPTY_BATCH))
+    ),
+    "RECONCILIATION_REPLY, empty": ReconciliationReply(SENDER, 1, 0),
+    "STRANGER": Stranger(SENDER, b"disk-001"),
+    "ACQUAINTED": Acquainted(SENDER, b"disk-001"),
+    "HEARD": Heard(SENDER, b"disk-001"),
+    "READ_REQUEST": ReadRequest(SENDER, (1 << 40) + 5),
+    "READ_INDEX": ReadIndex(SENDER, (1 << 40) + 5, 812),
+    "CONFIRM": Confirm(SENDER, 7, 33),
+    "CONFIRMED": Confirmed(SENDER, 7, 33),
+}
+
+BUNDLES: Final[dict[str, list[Bundle]]] = {
+    "an anonymous session opens with two commands": [
+        Bundle("~3.1.2", 0, True, ((1, ("PUT", "colour", "blue")), (2, ("INCR", "visits", 1)))),
+    ],
+    "two sessions, a question, and an operation of the server's own session": [
+        Bundle("alice", 77, False, ((0, ("GET", "grüße")), (12, ("SAY", "世界")))),
+        Bundle("!", 0, False, ((0, ("OPEN", "bob", 30_000)), (0, ("CLOSE", "alice", 77)))),
+    ],
+}
+
+_FRAME: Final[dict[str, Any]] = {
+    "cluster_name": "four",
+    "cluster_identity": NOT_KNOWN,
+    "passes": NOT_KNOWN,
+    "epoch": 0,
+    "identity": b"disk-003",
+    "incarnation": 1,
+    "counter": 1,
+    "position": 0,
+    "secret": None,
+    "messages": (Accept(SENDER, 7, (812,), BATCH.digest),),
+}
+
+_FULL: Final = _FRAME | {
+    "cluster_identity": b"cluster!",
+    "passes": b"passes 7",
+    "epoch": 0x01020304,
+    "incarnation": 0x1112131415161718,
+    "counter": 3,
+    "position": 0x2122232425262728,
+}
+
+FRAMES: Final[dict[str, dict[str, Any]]] = {
+    "without a secret": _FRAME,
+    "with a secret": _FRAME | {"secret": SECRET},
+    "every field has a value of its own": _FULL,
+    "every field has a value of its own, with a secret, and three messages": _FULL
+    | {
+        "secret": SECRET,
+        "messages": (MESSAGES["ALIVE of a leader"], MESSAGES["PROPOSAL"], MESSAGES["ACCEPT of twenty slots"]),
+    },
+}
+
+OWNER: Final = StorageOwner("four", cluster_digest("four", SERVERS), tuple(sorted(SERVERS)), SENDER)
+IDENTITY: Final = attrs.evolve(StorageIdentity.new(OWNER, b"disk-003"), incarnation=5)
+assert IDENTITY.format_version == FORMAT_VERSION
+
+ROWS: Final[dict[str, tuple[str, tuple[Cell, ...]]]] = {
+    "identity": ("identity", IDENTITY.columns()),
+    "views": ("views", StoredViews(9, 7, 1, 4).columns()),
+    "slot 1, learned as ordered": ("history", (1, 0, EMPTY_BATCH.data)),
+    "slot 2, accepted in view 7": ("history", (2, 7, BATCH.data)),
+    "peer, nothing noted of its log": ("peers", (0, b"disk-000".hex(), 0, 0)),
+    "peer with incarnation and position": ("peers", (1, b"disk-001".hex(), 12, 34_567)),
+    "slot 2, left out": ("passes", (2, batch_digest(BATCH.data).hex())),
+}
+
+
+def vectors() -> dict[str, list[dict[str, Plain]]]:
+    """The content of the files in tests/data, by name of the file."""
+    return {
+        "batches.json": [vector(name, batch.data, batch) for name, batch in BATCHES.items()],
+        "messages.json": [vector(name, encode(message), message) for name, message in MESSAGES.items()],
+        "bundles.json": [vector(name, encoded_payload(bundles), bundles) for name, bundles in BUNDLES.items()],
+        "frames.json": [
+            vector(name, encoded_frame(meaning), {key: to_plain(part) for key, part in meaning.items()})
+            for name, meaning in FRAMES.items()
+        ],
+        "records.json": [
+            vector(name, row_hash(table, *columns), {"table": table, "columns": to_plain(columns)})
+            for name, (table, columns) in ROWS.items()
+        ],
+    }
+
+
+def vector(name: str, data: bytes, meaning: object) -> dict[str, Plain]:
+    plain = meaning if isinstance(meaning, dict) else to_plain(meaning)
+    return {"name": name, "hex": data.hex(), "meaning": plain}
+
+
+def renew() -> None:
+    """Write all vectors."""
+    for file_name, content in vectors().items():
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        (DATA / file_name).write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    renew()

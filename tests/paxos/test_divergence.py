@@ -1,0 +1,202 @@
+"""Departure 40: digests in ALIVEs, and what a server concludes from those that differ."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+
+from pfsb.paxos.divergence import StateDiverged, points
+from pfsb.paxos.messages import NOT_TOLD, POINTS, Alive, ReconciliationRequest, State, ViewChange
+from pfsb.paxos.ordered_update_queue import DigestChain
+from tests.paxos.case import SMALL, ReplicaTestCase
+from tests.paxos.messages import alive, batch, client_update, ordered, reply
+
+
+class DivergenceTestCase(ReplicaTestCase):
+    """Server 2 of five, which has executed twenty slots, told by server 3."""
+
+    settings = evolve(SMALL, digests_kept=1_000)
+
+    def after_start(self) -> None:
+        self.log: list[LogEvent] = []
+        globalLogPublisher.addObserver(self.log.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.log.append)
+        self.follow(view=1)
+        self.execute(1, 20)
+
+    def tearDown(self) -> None:
+        self.take(ViewChange)  # time passes in these tests, and their leader is silent
+        self.take(ReconciliationRequest)
+        super().tearDown()
+
+    def execute(self, first: int, last: int) -> None:
+        for seq in range(first, last + 1):
+            self.receive(reply(3, ordered(3, seq, client_update("a", seq)), local_aru=seq))
+
+    def chain(self, differs_from: int = 1_000, otherwise: bytes = b"otherwise", last: int = 40) -> DigestChain:
+        """The digests of a server that executes from slot `differs_from` on with other results."""
+        chain = DigestChain(1_000)
+        for seq in range(1, last + 1):
+            chain.extend(batch(client_update("a", seq)).digest, otherwise if seq >= differs_from else b"")
+        return chain
+
+    def hear(self, server_id: int, local_aru: int, chain: DigestChain, *, after: float = 0.15) -> None:
+        """An ALIVE of a server with this history."""
+        self.advance(after)
+        told = b"".join(chain.at(point) or NOT_TOLD if point else NOT_TOLD for point in points(local_aru))
+        state = State.REG_LEADER if server_id == 1 else State.REG_NONLEADER
+        self.receive(evolve(alive(server_id, 1, local_aru=local_aru), digests=told, state=state))
+
+    @property
+    def refuses(self) -> bool:
+        return self.replica.divergence.is_undecided
+
+    def errors(self) -> list[LogEvent]:
+        return [event for event in self.log if event["log_level"] is LogLevel.error]
+
+
+class TellingTests(DivergenceTestCase):
+    def test_alive_tells_the_digests_at_its_points(self) -> None:
+        """Local_Aru on disk, rounded down to multiples of 1, 16, 256 and 4,096; slot 0 has no digest."""
+        self.execute(21, 37)
+        self.storage.finish_all()
+        self.advance(1.0)
+        last = self.take(Alive)[-1]
+        chain = self.chain()
+        self.assertEqual(POINTS, (1, 16, 256, 4_096))
+        self.assertEqual(last.local_aru, 37)
+        self.assertEqual(last.digests, (chain.at(37) or b"") + (chain.at(32) or b"") + NOT_TOLD * 2)
+
+    def test_slots_that_are_not_on_disk_are_not_told(self) -> None:
+        """An ALIVE tells durable values only: what a crash may undo is not compared."""
+        self.advance(1.0)
+        self.hold_syncs = True
+        self.execute(21, 24)
+        self.take(Alive)
+        self.advance(0.25)
+        [told] = {(message.local_aru, message.digests[:16]) for message in self.take(Alive)}
+        self.assertEqual(told, (20, self.chain().at(20)))
+
+
+class ComparingTests(DivergenceTestCase):
+    def test_equal_digests_are_noted_and_nothing_else(self) -> None:
+        """A server that executes equally agrees up to its last point that this server has executed."""
+        self.hear(1, 20, self.chain())
+        self.hear(3, 35, self.chain())
+        self.assertEqual(
+            [self.replica.divergence.by_peer[i].agrees_up_to for i in (1, 3, 4)], [20, 0, 0], "32 is still to come here"
+        )
+        self.execute(21, 33)
+        self.hear(3, 35, self.chain())
+        self.assertEqual(self.replica.divergence.by_peer[3].agrees_up_to, 32)
+        self.assertEqual((self.refuses, self.errors()), (False, []))
+
+    def test_majority_that_differs_twice_stops_this_server(self) -> None:
+        """Three of five have one digest, this server another: it stops, and names the first slots that differ."""
+        for server_id in (1, 3, 4, 5):
+            self.hear(server_id, 16, self.chain(differs_from=18))
+        for server_id in (1, 3, 4):
+            self.hear(server_id, 19, self.chain(differs_from=18))
+        for server_id in (1, 3):
+            self.hear(server_id, 20, self.chain(differs_from=18))
+        self.assertEqual(self.failures, [])
+        self.hear(4, 20, self.chain(differs_from=18))
+        text = str(self.expected_failure(StateDiverged))
+        self.assertIn("server 2 has executed slots 17 to 19 otherwise than servers 1, 3, 4, which are a majority", text)
+
+    def test_one_server_stops_nobody_however_often_it_differs(self) -> None:
+        """The server that differs is wrong, as a majority agrees with this server."""
+        for _ in range(3):
+            for server_id in (1, 3, 4):
+                self.hear(server_id, 20, self.chain())
+            self.hear(5, 20, self.chain(differs_from=18))
+        self.assertEqual((self.failures, self.refuses), ([], False))
+        [event] = self.errors()
+        self.assertEqual((event["server"], event["first"], event["last"]), (5, 17, 20))
+
+    def test_majority_that_has_differed_once_stops_nobody(self) -> None:
+        """Forged or single messages stop no server: each server of the majority must differ twice."""
+        for server_id in (1, 3, 4, 5):
+            self.hear(server_id, 20, self.chain(differs_from=18))
+        self.assertEqual((self.failures, self.refuses), ([], False))
+
+    def test_copies_of_one_message_count_once(self) -> None:
+        """Networks repeat frames; the second ALIVE of a server comes a period later."""
+        for server_id in (1, 3, 4):
+            for after in (0.15, 0.0, 0.01):
+                self.hear(server_id, 20, self.chain(differs_from=18), after=after)
+        self.assertEqual((self.failures, self.refuses), ([], False))
+
+    def test_servers_that_differ_among_themselves_are_no_majority(self) -> None:
+        """Dice: each server has results of its own. No majority can tell which are right, so changes are refused."""
+        for _ in range(2):
+            for server_id in (1, 3, 4, 5):
+                self.hear(server_id, 20, self.chain(18, otherwise=b"dice %d" % server_id))
+        self.assertEqual(self.failures, [])
+        self.assertTrue(self.refuses)
+
+    def test_refusal_ends_when_a_majority_agrees_again(self) -> None:
+        """A server that differed was started again, and has healed: its digests are this server's."""
+        for _ in range(2):
+            self.hear(5, 20, self.chain(differs_from=18))
+        self.assertTrue(self.refuses)
+        self.hear(5, 20, self.chain())
+        self.assertFalse(self.refuses)
+        self.assertEqual(self.replica.divergence.by_peer[5].differs_at, 0)
+
+    def test_refusal_ends_when_enough_others_are_heard(self) -> None:
+        """The server that differs may be down by then: two others that agree make a majority with this one."""
+        for _ in range(2):
+            self.hear(5, 20, self.chain(differs_from=18))
+        self.hear(1, 20, self.chain())
+        self.assertTrue(self.refuses)
+        self.hear(3, 20, self.chain())
+        self.assertFalse(self.refuses)
+
+    def test_agreement_before_the_difference_is_no_support(self) -> None:
+        """Servers that were heard last at slot 16 may have gone on like this server or like the other one."""
+        for server_id in (1, 3, 4):
+            self.hear(server_id, 16, self.chain())
+        for _ in range(2):
+            self.hear(5, 20, self.chain(differs_from=18))
+        self.assertTrue(self.refuses)
+
+    def test_server_that_starts_again_otherwise_is_taken_at_its_new_word(self) -> None:
+        """A server that agreed at slot 20 has now executed slot 18 otherwise: its former agreement is void."""
+        self.hear(5, 20, self.chain())
+        for _ in range(2):
+            self.hear(5, 20, self.chain(differs_from=18))
+        comparison = self.replica.divergence.by_peer[5]
+        self.assertEqual((comparison.agrees_up_to, comparison.differs_at), (16, 20))
+
+    def test_points_that_this_server_does_not_hold_say_nothing(self) -> None:
+        """A server that is behind, or keeps fewer digests, compares only what it has."""
+        for _ in range(3):
+            for server_id in (1, 3, 4):
+                self.hear(server_id, 15, DigestChain(10))
+                self.hear(server_id, 31, self.chain(differs_from=30))
+        self.assertEqual((self.failures, self.refuses), ([], False))
+
+
+class ThreeServerTests(DivergenceTestCase):
+    servers = (1, 2, 3)
+
+    def test_two_servers_stop_the_third(self) -> None:
+        """Majority of three: two that agree."""
+        for _ in range(2):
+            for server_id in (1, 3):
+                self.hear(server_id, 20, self.chain(differs_from=18))
+        self.expected_failure(StateDiverged)
+
+
+class FourServerTests(DivergenceTestCase):
+    servers = (1, 2, 3, 4)
+
+    def test_two_against_two_refuse_changes(self) -> None:
+        """Half of the servers are no majority (G27): all of them refuse."""
+        for _ in range(3):
+            self.hear(1, 20, self.chain())
+            for server_id in (3, 4):
+                self.hear(server_id, 20, self.chain(differs_from=18))
+        self.assertEqual(self.failures, [])
+        self.assertTrue(self.refuses)

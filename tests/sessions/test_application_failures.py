@@ -1,0 +1,260 @@
+"""Exceptions of applications: those of one machine stop the server, all others are answered alike at every server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from pfsb.applications.catalogue import Catalogue
+from pfsb.applications.interfaces import (
+    PENDING,
+    BadRequest,
+    Command,
+    CommandDescription,
+    Done,
+    IContext,
+    IReplicatedApplication,
+    Refused,
+    Result,
+)
+from pfsb.applications.key_value import KeyValue
+from pfsb.sessions.application_failures import depends_on_machine
+from pfsb.sessions.observer import NoObserver
+from tests.sessions.support import ClusterTestCase, Driver, code, dump, value
+
+
+class Full(BadRequest):
+    """The refusal of an application, as an exception."""
+
+
+@implementer(IReplicatedApplication)
+class Counter:
+    """An application that counts its commands, and raises or returns whatever the test wants after it has counted."""
+
+    name = "counter"
+    commands = (
+        CommandDescription("COUNT", "COUNT", "Count."),
+        CommandDescription("HOLD", "HOLD", "Wait.", waits=True),
+        CommandDescription("SHOW", "SHOW", "Show.", changes=False),
+    )
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.deadline: int | None = None
+        self.raises: BaseException | None = None
+        self.result: Any = Done()
+        self.completes: Any = None
+
+    def check(self, command: tuple[str, ...]) -> Command:
+        return command
+
+    def execute(self, command: Command, context: IContext) -> Any:
+        if command == ("HOLD",):
+            return PENDING
+        self.count += 1
+        if self.completes is not None:
+            context.complete(*self.completes)
+        self._fail()
+        return self.result
+
+    def query(self, command: Command) -> Any:
+        self._fail()
+        return Done((("count", self.count),))
+
+    def session_ended(self, client_id: str, context: IContext) -> None:
+        self._fail()
+
+    def time_passed(self, context: IContext) -> None:
+        self.count += 1
+        self._fail()
+
+    def next_deadline(self) -> int | None:
+        if isinstance(self.raises, LookupError | OSError):
+            raise self.raises
+        return self.deadline
+
+    def snapshot(self) -> bytes:
+        return str(self.count).encode()
+
+    def restore(self, data: bytes) -> None:
+        self.count = int(data)
+
+    def _fail(self) -> None:
+        if self.raises is not None:
+            raise self.raises
+
+
+def caused(error: Exception, cause: BaseException) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+def in_handling(error: Exception, context: BaseException) -> Exception:
+    error.__context__ = context
+    return error
+
+
+OF_THE_MACHINE = (
+    MemoryError(),
+    RecursionError("maximum recursion depth exceeded"),
+    OSError("no space left on device"),
+    ConnectionResetError(),
+    SystemError(),
+    ImportError("cannot import name"),
+    caused(KeyError("x"), MemoryError()),
+    in_handling(Full("there is no room"), OSError()),
+    ExceptionGroup("several", [ValueError(), MemoryError()]),
+)
+OF_THE_PROGRAM = (
+    KeyError("x"),
+    ZeroDivisionError(),
+    AssertionError(),
+    RuntimeError("changed size"),
+    caused(ValueError(), KeyError()),
+)
+
+
+class KindsTests(SynchronousTestCase):
+    def test_exceptions_of_one_machine_are_told_from_those_of_the_program(self) -> None:
+        for error in (*OF_THE_MACHINE, SystemExit(), KeyboardInterrupt()):
+            self.assertTrue(depends_on_machine(error), repr(error))
+        for error in OF_THE_PROGRAM:
+            self.assertFalse(depends_on_machine(error), repr(error))
+
+    def test_causes_that_go_in_a_circle(self) -> None:
+        first, second = ValueError(), KeyError()
+        first.__cause__, second.__context__ = second, first
+        self.assertFalse(depends_on_machine(first))
+
+
+class CounterTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.counter = Counter()
+        self.driver = Driver(catalogue=Catalogue([self.counter, KeyValue()]))
+        self.epoch = self.driver.open("alice")["epoch"]
+        self.numbers = iter(range(1, 1_000))
+
+    def run_one(self, *command: Any) -> Any:
+        return self.driver.run("alice", self.epoch, (next(self.numbers), command))[0]
+
+
+class FailingObserver(NoObserver):
+    def completed(self, client_id: str, epoch: int, number: int, result: Result) -> None:
+        raise KeyError("the observer")
+
+
+class CommandTests(CounterTestCase):
+    def test_fault_of_the_machine_is_no_result(self) -> None:
+        """The turn ends with the exception, so the server stops and tells no client."""
+        for error in (*OF_THE_MACHINE, SystemExit()):
+            self.counter.raises = error
+            self.assertRaises(type(error), self.run_one, "COUNT")
+            self.assertEqual(self.driver.observer.results, [])
+
+    def test_fault_of_the_program_does_not_claim_that_nothing_has_changed(self) -> None:
+        """The command has counted before it raised. Its fate is unknown, and the server goes on."""
+        for error in OF_THE_PROGRAM:
+            self.counter.raises = error
+            result = self.run_one("COUNT")
+            self.assertEqual(code(result), ("INTERNAL", "unknown"))
+            self.assertIn("may have changed", result.text)
+            self.flushLoggedErrors(type(error))
+        self.assertEqual(self.counter.count, len(OF_THE_PROGRAM))
+
+    def test_application_may_refuse_by_an_exception(self) -> None:
+        self.counter.raises = Full("the counter is full", "CONFLICT")
+        self.assertEqual(self.run_one("COUNT"), Refused("CONFLICT", "the counter is full"))
+
+    def test_what_is_no_result_is_a_fault_of_the_program(self) -> None:
+        """A value of another type could not be kept for repetitions, nor be told to the client."""
+        for wrong in (None, "OK", PENDING, Done(fields=("revision",)), Done(fields=7)):  # type: ignore[arg-type]
+            self.counter.result = wrong
+            result = self.run_one("COUNT")
+            self.assertEqual(code(result), ("INTERNAL", "unknown"), wrong)
+            repeated = self.driver.run("alice", self.epoch, (self.driver.machine.last_number("alice"), ("COUNT",)))
+            self.assertEqual(repeated, [result])
+        self.flushLoggedErrors(TypeError, ValueError)
+
+    def test_fault_after_completing_another_command(self) -> None:
+        """A command that was completed before the fault has its result, which is part of the state of every server."""
+        held = next(self.numbers)
+        self.driver.run("alice", self.epoch, (held, ("HOLD",)))
+        self.counter.completes, self.counter.raises = (("alice", held), Done()), KeyError()
+        self.assertEqual(code(self.run_one("COUNT")), ("INTERNAL", "unknown"))
+        self.assertEqual(self.driver.observer.completions, [("alice", held, Done())])
+        self.flushLoggedErrors(KeyError)
+
+    def test_fault_of_the_observer_is_none_of_the_application(self) -> None:
+        """Only the server of the client that waits has it, so it must stop that server, and be no result anywhere."""
+        held = next(self.numbers)
+        self.driver.run("alice", self.epoch, (held, ("HOLD",)))
+        self.counter.completes = (("alice", held), Done())
+
+        self.driver.machine.observer = FailingObserver()
+        self.assertRaises(KeyError, self.run_one, "COUNT")
+
+
+class OtherCallTests(CounterTestCase):
+    def test_question(self) -> None:
+        self.counter.raises = MemoryError()
+        self.assertRaises(MemoryError, self.driver.machine.question, ("SHOW",))
+        self.counter.raises = Full("not today")
+        self.assertEqual(self.driver.machine.question(("SHOW",)), Refused("BADREQUEST", "not today"))
+
+    def test_end_of_a_session(self) -> None:
+        self.counter.raises = RecursionError()
+        self.assertRaises(RecursionError, self.driver.close, "alice", self.epoch)
+
+    def test_end_of_a_wait(self) -> None:
+        self.counter.raises, self.counter.deadline = SystemError(), 1
+        self.assertRaises(SystemError, self.driver.execute)
+
+    def test_next_deadline(self) -> None:
+        self.counter.raises = KeyError()
+        self.assertIsNone(self.driver.machine.next_deadline())
+        self.flushLoggedErrors(KeyError)
+        self.counter.raises = OSError()
+        self.assertRaises(OSError, self.driver.machine.next_deadline)
+
+    def test_deadline_that_is_never_dealt_with_is_not_waited_for(self) -> None:
+        """The leader would order the time for it every tenth of a second, for ever."""
+        self.counter.raises, self.counter.deadline = ZeroDivisionError(), 900
+        self.driver.execute()
+        self.assertIsNone(self.driver.machine.next_deadline())
+        self.driver.execute()
+        self.assertEqual((self.counter.count, len(self.flushLoggedErrors(ZeroDivisionError))), (1, 1))
+        self.counter.raises, self.counter.deadline = None, 2_000
+        self.assertEqual(self.driver.machine.next_deadline(), 2_000)
+
+
+class WholeServerTests(ClusterTestCase):
+    """One server of three runs out of memory inside a command, after it has changed something."""
+
+    def setUp(self) -> None:
+        self.begin(3)
+        self.leader = self.cluster.leader() or 0
+        self.at = next(i for i in self.cluster.ids if i != self.leader)
+        self.cluster.expected_failures = (MemoryError,)
+
+    def test_server_stops_and_executes_the_command_again(self) -> None:
+        client = self.open("alice", self.at)
+        key_value = next(app for app in self.server(self.at).catalogue.applications if app.name == "kv")
+        self.do(client, "APPEND", "k", "one")
+
+        def execute(command: Command, context: IContext) -> Any:
+            key_value._entries["k"] = ("onetwo", context.revision, 6, None)  # type: ignore[attr-defined]
+            raise MemoryError
+
+        key_value.execute = execute  # type: ignore[method-assign]
+        told = client.ask("APPEND", "k", "two")
+        self.cluster.run(3.0)
+        self.assertFalse(self.cluster.is_running(self.at))
+        self.assertFalse(told.answered, "nothing of the turn leaves")
+        self.cluster.restart(self.at)
+        self.cluster.run(3.0)
+        again = self.open("alice", self.at)
+        self.assertEqual(value(self.do(again, "GET", "k")), "onetwo")
+        states = {repr(dump(self.server(i).machine)) for i in self.cluster.ids}
+        self.assertEqual(len(states), 1)

@@ -1,0 +1,123 @@
+"""The outcomes of a slot: equal on servers that agree, different where a result differs (Departure 40)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.applications.interfaces import PENDING, Done, Refused, Word
+from pfsb.sessions import state_machine
+from pfsb.sessions.bundle import Bundle
+from pfsb.sessions.observer import NoObserver
+from pfsb.sessions.outcomes import encode_outcomes
+from tests.sessions.support import Driver
+
+PUT = ("PUT", "n", "1")
+INCR = ("INCR", "n", 1)
+
+
+def outcomes_of(*results: Any, revision: int = 7) -> bytes:
+    return encode_outcomes(revision, [(result, number) for number, result in enumerate(results)])
+
+
+class OutcomesTests(SynchronousTestCase):
+    def test_slot_without_results_has_its_revision(self) -> None:
+        """Results that are a revision and nothing else are told by how far the revision has come."""
+        self.assertEqual(outcomes_of(revision=258), bytes((0, 0, 0, 0, 0, 0, 1, 2)))
+
+    def test_each_value_code_and_order_makes_a_difference(self) -> None:
+        """Two slots that differ in one of them have different outcomes."""
+        one, two = Done((("value", 1),)), Done((("value", 2),))
+        slots = (
+            (),
+            (one,),
+            (two,),
+            (one, two),
+            (two, one),
+            (PENDING,),
+            (Refused("HELD", ""),),
+            (Refused("BUSY", ""),),
+            (Done((), ((("key", "a"),),)),),
+        )
+        self.assertEqual(len({outcomes_of(*results) for results in slots}), len(slots))
+
+    def test_text_of_a_refusal_makes_no_difference(self) -> None:
+        """The next version may word it differently."""
+        self.assertEqual(outcomes_of(Refused("HELD", "by alice")), outcomes_of(Refused("HELD", "alice has it")))
+
+    def test_values_that_cannot_be_encoded_raise_nothing(self) -> None:
+        """A plugin may answer with values that the wire does not carry; objects must not bring in their address."""
+        for value in (10**5000, "\ud800", object(), {"a": 1}, Word("yes"), 1.5, [object()]):
+            with self.subTest(value=type(value)):
+                alike = [outcomes_of(Done((("value", each),))) for each in (value, value)]  # type: ignore[arg-type]
+                self.assertEqual(alike[0], alike[1])
+        self.assertEqual(*(outcomes_of(Done((("value", object()),))) for _ in range(2)))  # type: ignore[arg-type]
+
+
+class MachineTests(SynchronousTestCase):
+    """Equal updates at servers in different situations."""
+
+    def slots(self, driver: Driver) -> list[bytes]:
+        """Some of everything: the outcomes of each slot."""
+        found = []
+
+        def run(*updates: Any) -> None:
+            driver.execute(*updates)
+            found.append(driver.outcomes)
+
+        run(driver.operation("OPEN", "alice", 10_000))
+        run(driver.bundle("alice", 1, (1, PUT), (2, INCR), (0, ("GET", "n")), (2, INCR)))
+        run(driver.bundle("alice", 1, (3, ("LOCK", "x", -1))), driver.bundle("alice", 9, (4, PUT)))
+        run(driver.operation("OPEN", "bob", 10_000))
+        run(driver.bundle("bob", driver.machine.sessions["bob"].epoch, (1, ("LOCK", "x", 5_000))))
+        run(driver.operation("CLOSE", "alice", 1))
+        run(driver.update(Bundle("~0.1.1", 0, True, ((1, INCR),))))
+        return found
+
+    def test_outcomes_do_not_depend_on_who_asks_or_listens(self) -> None:
+        """Questions are skipped at other servers, and in recovery there is no observer: the outcomes are the same."""
+        here, there, recovering = Driver(server_id=0), Driver(server_id=1), Driver(server_id=0)
+        recovering.machine.observer = NoObserver()
+        recovering.observer.results = [()]
+        slots = self.slots(here)
+        self.assertEqual(self.slots(there), slots)
+        self.assertEqual(self.slots(recovering), slots)
+        self.assertEqual(len(set(slots)), len(slots))
+
+    def test_outcomes_of_one_slot_are_not_in_the_next(self) -> None:
+        """Each slot begins empty."""
+        driver = Driver()
+        driver.open("alice")
+        driver.execute()
+        self.assertEqual(driver.outcomes, encode_outcomes(1, []))
+
+    def test_command_that_comes_to_something_else_is_seen(self) -> None:
+        """A value, a refusal, a wait: whatever differs at one server, its outcomes differ."""
+        whole = self.slots(Driver())
+        for result in (Done((("value", 3), ("revision", 3))), Refused("OVERFLOW", ""), PENDING):
+            driver = Driver()
+            execute = driver.machine._execute
+
+            def otherwise(*args: Any, execute: Any = execute, result: Any = result) -> Any:
+                return result if args[2] == INCR else execute(*args)
+
+            driver.machine._execute = otherwise  # type: ignore[method-assign]
+            self.assertNotEqual(self.slots(driver)[1], whole[1])
+
+    def test_revision_that_is_not_the_commands_own_is_seen(self) -> None:
+        """A result that is a revision and nothing else is left out only if it is the right one."""
+        right, wrong = Driver(), Driver()
+        for driver, more in ((right, 0), (wrong, 1)):
+            driver.open("alice")
+            driver.machine._execute = lambda session, number, command, machine=driver.machine, more=more: Done(  # type: ignore[method-assign]
+                (("revision", machine.revision + more),)
+            )
+            driver.run("alice", 1, (1, PUT))
+        self.assertNotEqual(right.outcomes, wrong.outcomes)
+
+    def test_other_texts_make_no_difference(self) -> None:
+        """Two versions that word a refusal differently agree."""
+        whole = self.slots(Driver())
+        self.patch(state_machine, "replaced", lambda client_id: Refused("REPLACED", "taken over"))
+        self.assertEqual(self.slots(Driver()), whole)

@@ -1,0 +1,213 @@
+"""Every target bears a short campaign, and notices a fault that is planted in what it tries."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from twisted.internet import reactor
+from twisted.internet.defer import ensureDeferred
+from twisted.python import usage
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from pfsb.client.clerks.calls import Call
+from pfsb.client.core import client_core, replies
+from pfsb.config import yaml_file
+from pfsb.frontends.http import protocol as http_protocol
+from pfsb.frontends.line.splitter import LineSplitter
+from pfsb.frontends.resp.parser import CommandParser
+from pfsb.paxos.alive import AliveHandler
+from pfsb.paxos.messages import Alive
+from pfsb.service.chat_log import ChatLog
+from pfsb.simulator.fuzz.all_targets import TARGETS
+from pfsb.simulator.fuzz.campaign import Campaign
+from pfsb.simulator.fuzz.finding import Finding
+from pfsb.simulator.fuzz.fuzz_command import FuzzTool, Options, run
+from pfsb.storage import database, rows, sqlite
+from pfsb.transports import wire
+from pfsb.transports.frames import FrameCodec
+from tests.long import long
+
+FOREVER = float("inf")
+INPUTS = {"payloads": 30, "messages": 40, "lies": 30, "lines": 40, "redis": 40, "http": 40, "databases": 40, "logs": 40}
+"""Number of inputs of a short round, for targets that take milliseconds for each."""
+
+
+def short_campaign(name: str, rounds: int, *, until_found: bool = False) -> list[Finding]:
+    """Run some rounds of a target with one seed; returns the findings."""
+    found: list[Finding] = []
+    target = TARGETS[name]()
+    target.inputs_per_round = INPUTS.get(name, 300)
+    campaign = Campaign(1, [target], lambda: 0.0, found.append)
+    for _ in range(rounds):
+        campaign.run_round(campaign.records[0], FOREVER)
+        if found and until_found:
+            break
+    return found
+
+
+@long
+class SoundTests(SynchronousTestCase):
+    def test_every_target_bears_a_short_campaign(self) -> None:
+        """`make fuzz` tries the same for hours, with other seeds."""
+        for name in TARGETS:
+            with self.subTest(name):
+                self.assertEqual([finding.failure for finding in short_campaign(name, 2)], [])
+
+    def test_every_target_says_what_it_is(self) -> None:
+        """The list of `pfsb fuzz --list`."""
+        for name, make in TARGETS.items():
+            target = make()
+            self.assertEqual((target.name, bool(target.help), bool(target.seeds())), (name, True, True))
+
+
+def _trusting(*_arguments: object) -> Any:
+    """Check nothing."""
+
+
+def _feed_by_halves(self: LineSplitter, data: bytes) -> list[bytes]:
+    """Take telnet's commands for text."""
+    return [line.decode().encode() for line in data.split(b"\n")[:-1]]
+
+
+def _length_at_face_value(self: CommandParser, data: bytes, position: int, kind: bytes) -> tuple[int, int]:
+    end = data.index(b"\r\n", position)
+    return int(data[position + 1 : end]), end + 2
+
+
+def _log_is_whole(path: Path) -> bool:
+    data = path.read_bytes()
+    struct.unpack(f">{len(data) // 4}I", data)
+    return False
+
+
+def _lines_of_any_end(self: ChatLog) -> int:
+    self._file.seek(0)
+    return self._file.read().count(b"\n")
+
+
+_on_alive = AliveHandler.on_alive
+
+
+def _small_numbers_only(self: AliveHandler, message: Alive) -> None:
+    assert message.local_aru < 1_000, "a number of three digits"
+    _on_alive(self, message)
+
+
+FAULTS: dict[str, tuple[object, str, Callable[..., Any]]] = {
+    "frames": (FrameCodec, "_check_tag", _trusting),
+    "keyed-frames": (FrameCodec, "_check_tag", _trusting),
+    "headers": (FrameCodec, "_check_sender", _trusting),
+    "bodies": (wire, "_number", lambda name, value, least=0, most=0: value),
+    "batches": (wire, "_are_updates", lambda found: True),
+    "messages": (AliveHandler, "on_alive", _small_numbers_only),
+    "lies": (AliveHandler, "on_alive", _small_numbers_only),
+    "logs": (sqlite, "acknowledged_commits_lost", _log_is_whole),
+    "chat-logs": (ChatLog, "_cut_torn_line", _lines_of_any_end),
+    "configurations": (yaml_file, "_compose", lambda named, text: yaml.compose(text, Loader=yaml.BaseLoader)),
+    "lines": (LineSplitter, "feed", _feed_by_halves),
+    "redis": (CommandParser, "_header", _length_at_face_value),
+    "http": (http_protocol, "path_segments", lambda uri: uri.decode().split("/")[1:]),
+    "replies": (replies, "_string", lambda text, start: replies._JSON.raw_decode(text, start)),
+    "clients": (client_core, "check_reply", _trusting),
+    "calls": (Call, "read", lambda self, reply: self._read(reply)),
+}
+"""Target -> a function, and a careless one in its place."""
+
+
+@long
+class FaultTests(SynchronousTestCase):
+    def test_planted_faults_are_found(self) -> None:
+        """A target that finds nothing would show nothing when it finds nothing."""
+        for name, (place, attribute, fault) in FAULTS.items():
+            with self.subTest(name):
+                patch = self.patch(place, attribute, fault)
+                self.assertTrue(short_campaign(name, 60, until_found=True), name)
+                patch.restore()
+                self.flushLoggedErrors()
+
+    def test_rows_that_nothing_protects_are_found(self) -> None:
+        """A hash that is always the same: what is read is not what was written."""
+        for module in (rows, database):
+            self.patch(module, "row_hash", lambda table, *columns: b"12345678")
+        [finding] = short_campaign("databases", 20, until_found=True)[:1]
+        self.assertIn("another content was recovered than was written", finding.failure)
+
+    def test_payload_that_kills_is_found(self) -> None:
+        """Payloads that are executed unchecked."""
+        from pfsb.sessions.state_machine import SessionStateMachine
+
+        def execute(self: SessionStateMachine, seq: int, time_ms: int, updates: Any) -> None:
+            for update in updates:
+                update.payload.decode("ascii")
+
+        self.patch(SessionStateMachine, "execute", execute)
+        self.assertTrue(short_campaign("payloads", 5, until_found=True))
+        self.flushLoggedErrors()
+
+
+class CommandTests(TestCase):
+    timeout = 60
+
+    def options(self, *words: str) -> Options:
+        options = Options()
+        options.parseOptions(words)
+        return options
+
+    async def test_campaign_ends_with_a_line_that_says_how_to_repeat_it(self) -> None:
+        """The closing line has number of inputs, time, seed and failures."""
+        out = io.StringIO()
+        tool = FuzzTool(reactor, self.options("--for", "0.3", "--seed", "7", "--target", "calls,batches"), out)
+        await ensureDeferred(tool.run_campaign())
+        self.assertRegex(out.getvalue(), r"\n[1-9][0-9,]* inputs in 0 s from seed 7 for 2 targets: 0 failures\n$")
+        self.assertFalse(tool.has_failed)
+
+    async def test_failure_is_written_to_a_file_and_repeated(self) -> None:
+        """The exit status is 1 in both cases."""
+        self.patch(wire, "_are_updates", lambda found: True)
+        directory = self.mktemp()
+        words = ("--for", "5", "--seed", "7", "--target", "batches", "--directory", directory)
+        tool = FuzzTool(reactor, self.options(*words), io.StringIO())
+        await ensureDeferred(tool.run_campaign())
+        self.assertTrue(tool.has_failed)
+        path = next(Path(directory).iterdir())
+        out = io.StringIO()
+        again = self.options("--replay", str(path))
+        assert again.finding is not None
+        repeated = FuzzTool(reactor, again, out)
+        repeated.repeat(again.finding)
+        self.assertTrue(repeated.has_failed)
+        self.assertIn("FAILED", out.getvalue())
+
+    async def test_mistakes_in_the_command_line_are_one_line(self) -> None:
+        """Unknown targets, and files that the fuzzer has not written."""
+        self.assertRaises(usage.UsageError, self.options, "--target", "everything")
+        path = Path(self.mktemp())
+        for content in (None, "", "{}", "[]", '{"target": "everything"}'):
+            if content is not None:
+                path.write_text(content)
+            error = self.assertRaises(usage.UsageError, self.options, "--replay", str(path))
+            self.assertIn(str(path), str(error))
+
+    async def test_list_names_every_target(self) -> None:
+        """`pfsb fuzz --list`."""
+        out = io.StringIO()
+        self.patch(FuzzTool, "_say", lambda self, text: out.write(text + "\n"))
+        await ensureDeferred(run(reactor, self.options("--list")))
+        self.assertEqual([line.split()[0] for line in out.getvalue().splitlines()], list(TARGETS))
+
+    @long
+    async def test_several_processes_try_at_the_same_time(self) -> None:
+        """Each has a seed of its own; one that finds something makes the whole fail."""
+        out = io.StringIO()
+        words = ("--for", "0.2", "--seed", "7", "--target", "chat-logs", "--jobs", "2", "--directory", self.mktemp())
+        tool = FuzzTool(reactor, self.options(*words), out)
+        await ensureDeferred(tool.run_jobs(2))
+        for line in ("s from seed 7 for 1 targets: 0 failures", "s from seed 8 for 1 targets: 0 failures"):
+            self.assertIn(line, out.getvalue())
+        self.assertTrue(out.getvalue().endswith("\n2 processes with seeds from 7 on: 0 with failures\n"))
+        self.assertFalse(tool.has_failed)

@@ -1,0 +1,89 @@
+"""An idle hour: a correct cluster stays as it is, and each thing that ends early is found (docs/testing.rst)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.applications.arguments import absent
+from pfsb.simulator.checkers.violation import Violation
+from pfsb.simulator.defects.all_defects import planted
+from pfsb.simulator.defects.defect import Plant, instead_of
+from pfsb.simulator.runs import idle_hour
+from pfsb.simulator.runs.idle_hour import IdleHour
+from pfsb.simulator.runs.liveness_drills import LivenessDrills
+from pfsb.simulator.runs.population import UserPopulation
+from tests.long import long
+from tests.simulator.runs.test_liveness_drills import quiet_run
+
+
+def waits_too_short(process: Any) -> None:
+    """A defect: a LOCK waits for one second less than its client has asked for."""
+
+    @instead_of(process.applications["lock"], "_wait")
+    def wait(wait: Callable[..., None], name: str, lock: Any, client_id: str, number: int, deadline: int) -> None:
+        wait(name, lock, client_id, number, deadline if deadline == absent else deadline - 1_000)
+
+
+@long
+class IdleHourTests(SynchronousTestCase):
+    """The hour is a minute here."""
+
+    def setUp(self) -> None:
+        seconds = {"IDLE_SECONDS": 60.0, "SHORT_WAIT_SECONDS": 20.0, "LONG_WAIT_SECONDS": 180.0}
+        for name, value in seconds.items():
+            patcher = mock.patch.object(idle_hour, name, value)
+            patcher.start()
+            self.addCleanup(patcher.stop)
+
+    def hour(self, servers: int = 3, patch: Plant | None = None) -> IdleHour:
+        run = quiet_run(servers, patch)
+        assert isinstance(run.population, UserPopulation)
+        drills = LivenessDrills(run.cluster, random.Random(self._testMethodName), run.marks)
+        return IdleHour(run.population, drills, random.Random(self._testMethodName))
+
+    def violation(self, hour: IdleHour) -> str:
+        return str(self.assertRaises(Violation, hour.run))
+
+    def test_correct_cluster_comes_through(self) -> None:
+        """Nothing ends early in clusters of one to five servers."""
+        for servers in (1, 2, 3, 4, 5):
+            hour = self.hour(servers)
+            hour.run()
+            self.assertGreater(hour.cluster.now, 60)
+
+    def test_election_is_found(self) -> None:
+        """No server may suspect its leader because no client asks for anything."""
+        hour = self.hour()
+        hour.cluster.clock.callLater(30, hour.cluster.isolate, 0)
+        self.assertIn("nothing has happened for an hour", self.violation(hour))
+
+    def test_session_that_ends_is_found(self) -> None:
+        """The session of a client that is connected does not end, however long the client is silent."""
+        with mock.patch.object(idle_hour, "IDLE_SECONDS", 700.0):
+            self.assertIn("the session of idle-", self.violation(self.hour(patch=planted("idle-client-expired"))))
+
+    def test_session_of_a_user_that_ends_is_found(self) -> None:
+        """The users of the run stay connected as well."""
+        hour = self.hour()
+        user = hour.population.users[-1].session_in_use
+
+        def end() -> None:
+            for server_id in hour.cluster.ids:
+                hour.cluster.process(server_id).server.machine.sessions.pop(user)
+
+        hour.cluster.clock.callLater(30, end)
+        self.assertIn(f"have ended: {{'{user}'", self.violation(hour))
+
+    def test_wait_that_ends_early_is_found(self) -> None:
+        """A wait lasts as long as the client has asked for."""
+        self.assertIn("was to wait for 20 s, has waited for 19", self.violation(self.hour(patch=waits_too_short)))
+
+    def test_wait_that_does_not_end_is_found(self) -> None:
+        """A wait ends at its time, although nothing else is ordered (Departure 29)."""
+        text = self.violation(self.hour(patch=planted("idle-wait-not-ended")))
+        self.assertIn("idle-impatient waits for a lock that is held, and is told None", text)
