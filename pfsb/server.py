@@ -27,6 +27,7 @@ from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.expiry import Expiry
 from pfsb.sessions.local_clients import LocalClients
 from pfsb.sessions.ordered_settings import Abilities
+from pfsb.sessions.quota_watch import QuotaWatch
 from pfsb.sessions.revision_waiters import RevisionWaiters
 from pfsb.sessions.settings_follower import SettingsFollower, values_of_file
 from pfsb.sessions.state_machine import SessionStateMachine, is_birth
@@ -139,7 +140,8 @@ class Server:
         )
         self.machine.counts = CommandCounts()
         self.revisions = RevisionWaiters(self.machine, self.replica.turn, self._clock)
-        self.expiry = Expiry(self.server_id, self.replica, self.machine, self.local_clients.submission, self._clock)
+        submission, watch = self.local_clients.submission, QuotaWatch(self.machine)
+        self.expiry = Expiry(self.server_id, self.replica, self.machine, submission, self._clock, watch.look)
         self.replica.attach(
             introduce_waiting=self.local_clients.submission.introduce_unloaded,
             after_answers=self._after_answers,

@@ -214,6 +214,11 @@ class ServerFacts:
         return settings.values.shown() if settings.is_born else {}
 
     @property
+    def quotas(self) -> Mapping[str, tuple[int | None, int]]:
+        """Name of each quota of the replicated state -> (use, limit), as `SessionStateMachine.quotas` gives them."""
+        return self._machine.quotas()
+
+    @property
     def differing_settings(self) -> list[str]:
         """Names of the settings for which this server's configuration file has a value that does not rule."""
         settings = self._machine.settings
@@ -294,6 +299,7 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "settings_differ": facts.differing_settings,
         "contradicted": facts.contradictions,
         "diverged": facts.is_undecided,
+        "quotas": {name: {"used": used, "limit": limit} for name, (used, limit) in facts.quotas.items()},
     }
 
 

@@ -12,7 +12,7 @@ import msgpack
 from zope.interface import implementer
 
 from pfsb.applications.application import Application, Verb
-from pfsb.applications.arguments import Arguments, bounded_rows, refuse_other_format, row_limit
+from pfsb.applications.arguments import Arguments, bounded_rows, refuse_other_format, row_limit, utf8_length
 from pfsb.applications.interfaces import (
     Command,
     CommandDescription,
@@ -21,18 +21,22 @@ from pfsb.applications.interfaces import (
     Fields,
     IContext,
     IEventLog,
+    IQuotaUser,
     IReplicatedApplication,
+    Quotas,
+    Refused,
     Result,
 )
 
 _snapshot_format = 1
 
 
-@implementer(IReplicatedApplication, IEventLog)
+@implementer(IReplicatedApplication, IEventLog, IQuotaUser)
 class Chat(Application):
     """The lines that were said, in the order of execution."""
 
     name = "chat"
+    quota = "chat_bytes"
     listen_verb = "LISTEN"
     commands: Sequence[CommandDescription] = (
         CommandDescription("SAY", "SAY text...", "Say something to all who listen.", rest_of_line=True),
@@ -53,6 +57,8 @@ class Chat(Application):
 
     def __init__(self) -> None:
         self._lines: list[tuple[str, str]] = []  # (client id, text); line number I is at index I - 1
+        self._used_bytes = 0
+        """Bytes of UTF-8 of all lines, and of the client ids beside them, as a running sum."""
         super().__init__(
             {
                 "SAY": Verb(_check_say, (str, str), self._say),
@@ -80,9 +86,21 @@ class Chat(Application):
         refuse_other_format(self.name, found, _snapshot_format)
         (lines,) = state
         self._lines = list(lines)
+        self._used_bytes = sum(utf8_length(who) + utf8_length(text) for who, text in lines)
+
+    def used(self) -> int:
+        return self._used_bytes
 
     def _say(self, command: Command, context: IContext) -> Result:
-        self._lines.append((context.session, command[1]))
+        who, text, quotas = context.session, command[1], context.quotas
+        size = len((who + text).encode())
+        used = self._used_bytes + size
+        if used > quotas.chat_bytes or size > quotas.value_bytes:
+            refused = _refused(utf8_length(text), used, quotas)
+            if refused is not None:
+                return refused
+        self._used_bytes = used
+        self._lines.append((who, text))
         return Done((("index", len(self._lines)), ("revision", context.revision)))
 
     def _log(self, command: Command) -> Result:
@@ -93,6 +111,19 @@ class Chat(Application):
         start = max(first, 1)
         lines = self._lines[start - 1 : start - 1 + max(limit, 0)]
         return [(("index", index), ("client", who), ("text", text)) for index, (who, text) in enumerate(lines, start)]
+
+
+def _refused(size: int, used: int, quotas: Quotas) -> Refused | None:
+    """The refusal of a text of `size` bytes with which the chat would have `used` bytes; None if it is within both."""
+    if size > quotas.value_bytes:
+        return Refused("TOOLARGE", f"the text has {size} bytes, {quotas.value_bytes} are allowed (value_bytes)")
+    if used <= quotas.chat_bytes:
+        return None
+    return Refused(
+        "TOOLARGE",
+        f"the chat would have {used} bytes, and chat_bytes allows {quotas.chat_bytes}: nothing more can be said until "
+        "that setting is raised",
+    )
 
 
 def _check_say(asked: Arguments) -> Command:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from zope.interface import Attribute, Interface
 
 # ---------------------------------------------------------------------------------------------
@@ -31,6 +31,39 @@ class Done:
 
     fields: Fields = ()
     rows: tuple[Fields, ...] = ()
+
+
+@define
+class GrowingText:
+    """A text that commands only add to, and that many answers show, each as it was then (APPEND).
+
+    What it was at any time is the beginning of what it is now. So an answer is kept as a length, and made anew when a
+    client asks for it again. If each answer were kept whole, one client that adds a few bytes at a time to a value of a
+    megabyte would fill the memory of all servers.
+    """
+
+    text: str
+    size: int
+    """Number of bytes of `text` in UTF-8."""
+    kept: int = 0
+    """Number of kept answers that are beginnings of this text."""
+    counted: int = 0
+    """The part of `size` that is counted as occupied by kept answers."""
+
+    def grow(self, text: str, size: int) -> None:
+        """Replace the text by a longer one that begins with it, and that has `size` bytes."""
+        self.text, self.size = text, size
+
+
+def _no_text() -> GrowingText:
+    return GrowingText("", 0)
+
+
+@frozen
+class DoneGrowing(Done):
+    """A result whose first field is a text as it is now, and that is the whole of `growing`."""
+
+    growing: GrowingText = field(factory=_no_text, eq=False, repr=False)
 
 
 @frozen
@@ -108,6 +141,39 @@ class Event:
     fields: Fields = ()
 
 
+class Quotas(Protocol):
+    """The quotas of the replicated state: settings that all servers share, with the values in force.
+
+    They bound what clients can make the servers keep. A command that would make the state grow beyond one of them is
+    refused; one by which it shrinks, or stays, is not. So a quota may be set lower than what is in use.
+    """
+
+    @property
+    def value_bytes(self) -> int:
+        """Maximum bytes of UTF-8 of one value, or of one text."""
+
+    @property
+    def kv_bytes(self) -> int:
+        """Maximum bytes of UTF-8 of all keys and values of the key-value store."""
+
+    @property
+    def chat_bytes(self) -> int:
+        """Maximum bytes of UTF-8 of all lines of the chat and the names of those who said them."""
+
+    @property
+    def session_locks(self) -> int:
+        """Maximum number of locks that one session holds or waits for."""
+
+
+class IQuotaUser(Interface):
+    """An application whose state as a whole has a quota."""
+
+    quota = Attribute("str: the name of the quota, as the settings have it")
+
+    def used() -> int:
+        """How much of the quota is in use. A function of the state, like the results of commands."""
+
+
 class IContext(Interface):
     """The facts that an application may use in one call that changes its state, and the way to answer earlier commands.
 
@@ -118,6 +184,7 @@ class IContext(Interface):
     time_ms = Attribute("int: the state machine's time in milliseconds; never goes back, and is no clock for people")
     session = Attribute("str: the client id of the session that the command belongs to")
     ticket = Attribute("Ticket of the command that is being executed")
+    quotas = Attribute("Quotas: the quotas in force, which are part of the replicated state")
 
     def complete(ticket: Ticket, result: Result) -> None:
         """Answer the command with this ticket, which returned PENDING when it was executed."""

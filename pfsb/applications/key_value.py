@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import repeat
 
 import msgpack
 from sortedcontainers import SortedList
@@ -23,15 +24,18 @@ from pfsb.applications.arguments import (
     refuse_other_format,
     rows_max,
     utf8_length,
-    value_bytes_max,
 )
 from pfsb.applications.interfaces import (
     Command,
     CommandDescription,
     Done,
+    DoneGrowing,
     Fields,
+    GrowingText,
     IContext,
+    IQuotaUser,
     IReplicatedApplication,
+    Quotas,
     Refused,
     Result,
 )
@@ -43,12 +47,20 @@ UNSORTED_KEYS_MAX = 4_096
 keys together costs a tenth of putting in each by itself; with a million keys it costs the same, some ten
 milliseconds."""
 
+GROWING_FROM_BYTES = 257
+"""Minimum size of a value that APPEND makes, from which its answers are kept as beginnings of the value
+(`GrowingText`). Shorter answers are kept whole, which takes less."""
 
-@implementer(IReplicatedApplication)
+_Entry = tuple[str, int, int, GrowingText | None]
+"""(value, revision, bytes of the value in UTF-8, the text whose beginnings are kept answers or None)."""
+
+
+@implementer(IReplicatedApplication, IQuotaUser)
 class KeyValue(Application):
     """A map from key to value. Every command that changes it is atomic, and has one revision."""
 
     name = "kv"
+    quota = "kv_bytes"
     commands: Sequence[CommandDescription] = (
         CommandDescription(
             "GET", "GET key [read=linearizable/sequential/stale]", "Show the value of a key.", changes=False
@@ -74,7 +86,9 @@ class KeyValue(Application):
     )
 
     def __init__(self) -> None:
-        self._entries: dict[str, tuple[str, int]] = {}  # key -> (value, revision)
+        self._entries: dict[str, _Entry] = {}
+        self._used_bytes = 0
+        """Bytes of UTF-8 of all keys and values, as a running sum: no command looks at more than it changes."""
         self._keys: SortedList[str] = SortedList()
         """Keys in the order of their UTF-8 bytes, without those in `_unsorted`; `_in_order` returns them all. Python
         compares text by code points, which gives the order of the UTF-8 bytes (but not of UTF-16).
@@ -104,7 +118,7 @@ class KeyValue(Application):
         """
         keys = list(self._in_order())
         entries = [self._entries[key] for key in keys]
-        columns = keys, [value for value, _ in entries], [revision for _, revision in entries]
+        columns = keys, [entry[0] for entry in entries], [entry[1] for entry in entries]
         data: bytes = msgpack.packb((_snapshot_format, *columns))
         return data
 
@@ -114,20 +128,22 @@ class KeyValue(Application):
         refuse_other_format(self.name, found, _snapshot_format)
         keys, values, revisions = columns
         self._entries.clear()  # before the new entries are made: memory may not hold a million keys twice
-        self._entries = dict(zip(keys, zip(values, revisions, strict=True), strict=True))
+        sizes = [utf8_length(value) for value in values]
+        self._entries = dict(zip(keys, zip(values, revisions, sizes, repeat(None)), strict=True))
+        self._used_bytes = sum(sizes) + sum(map(utf8_length, keys))
         self._keys, self._unsorted = SortedList(keys), []
 
     def _put(self, command: Command, context: IContext) -> Result:
         _, key, value = command
-        revision = context.revision
-        self._write(key, value, revision)
-        return Done((("revision", revision),))
+        return self._write(key, value, context) or Done((("revision", context.revision),))
 
     def _del(self, command: Command, context: IContext) -> Result:
         """Run DEL. A key that is given twice counts once."""
         deleted = 0
         for key in command[1:]:
-            if self._entries.pop(key, None) is not None:
+            entry = self._entries.pop(key, None)
+            if entry is not None:
+                self._used_bytes -= utf8_length(key) + entry[2]
                 self._in_order().remove(key)
                 deleted += 1
         return Done((("deleted", deleted), ("revision", context.revision)))
@@ -140,8 +156,7 @@ class KeyValue(Application):
         if entry is not None and not (must_exist and entry[0] == old):
             wanted = quoted(old) if must_exist else "absent"
             return Refused("CONFLICT", f"key {quoted(key)} is {quoted(entry[0])}, not {wanted}")
-        self._write(key, new, context.revision)
-        return Done((("revision", context.revision),))
+        return self._write(key, new, context) or Done((("revision", context.revision),))
 
     def _incr(self, command: Command, context: IContext) -> Result:
         _, key, step = command
@@ -151,29 +166,56 @@ class KeyValue(Application):
             return Refused("CONFLICT", f"key {quoted(key)} is {quoted(old)}, which is no integer of 64 bits")
         if not integer_min <= number + step <= integer_max:
             return Refused("CONFLICT", f"key {quoted(key)} is {old}; adding {step} leaves the 64 bits of an integer")
-        return self._written(key, str(number + step), context)
+        value = str(number + step)
+        return self._write(key, value, context) or Done((("value", value), ("revision", context.revision)))
 
     def _append(self, command: Command, context: IContext) -> Result:
         _, key, text = command
-        value = self._value(key, "") + text
-        size = utf8_length(value)
-        if size > value_bytes_max:
-            return Refused("TOOLARGE", f"key {quoted(key)} would have {size} bytes, {value_bytes_max} are allowed")
-        return self._written(key, value, context)
+        entry = self._entries.get(key)
+        if entry is None:
+            return self._write(key, text, context) or Done((("value", text), ("revision", context.revision)))
+        value, growth = entry[0] + text, len(text.encode())
+        size, growing = entry[2] + growth, entry[3]
+        quotas, used = context.quotas, self._used_bytes + growth
+        if growth and (size > quotas.value_bytes or used > quotas.kv_bytes):
+            return self._refused(key, size, growth, quotas)
+        self._used_bytes = used
+        if size >= GROWING_FROM_BYTES:
+            growing = growing or GrowingText("", 0)
+            growing.grow(value, size)
+        self._entries[key] = (value, context.revision, size, growing)
+        fields = (("value", value), ("revision", context.revision))
+        return Done(fields) if growing is None else DoneGrowing(fields, growing=growing)
 
     def _put_hash(self, command: Command, context: IContext) -> Result:
         _, key, value = command
         previous = self._value(key, "")
-        self._write(key, str(fnv1a_32((previous + value).encode())), context.revision)
-        return Done((("previous", previous), ("revision", context.revision)))
+        hashed = str(fnv1a_32((previous + value).encode()))
+        done = Done((("previous", previous), ("revision", context.revision)))
+        return self._write(key, hashed, context) or done
 
     def _mput(self, command: Command, context: IContext) -> Result:
-        """Run MPUT. A key that is given twice gets the later value."""
+        """Run MPUT. A key that is given twice gets the later value.
+
+        The quotas are compared with what all keys together make of the state, before the first one is written.
+        """
         if len(command) < 3 or len(command) % 2 == 0:
             return not_understood(command)
-        for key, value in zip(command[1::2], command[2::2], strict=True):
-            self._write(key, value, context.revision)
-        return Done((("revision", context.revision),))
+        quotas, revision = context.quotas, context.revision
+        growth, entries = 0, {}
+        for key, value in dict(zip(command[1::2], command[2::2], strict=True)).items():
+            size, old = utf8_length(value), self._entries.get(key)
+            added = size - old[2] if old is not None else size + utf8_length(key)
+            if added > 0 and size > quotas.value_bytes:
+                return self._refused(key, size, added, quotas)
+            growth += added
+            entries[key] = value, revision, size, None
+        if growth > 0 and self._used_bytes + growth > quotas.kv_bytes:
+            return self._refused("", 0, growth, quotas)
+        self._used_bytes += growth
+        for key, entry in entries.items():
+            self._put_entry(key, entry)
+        return Done((("revision", revision),))
 
     def _get(self, command: Command) -> Result:
         entry = self._entries.get(command[1])
@@ -196,29 +238,63 @@ class KeyValue(Application):
         return paged_rows(map(row, self._in_order().irange(first, end or None, (True, False))), limit)
 
     def _row(self, key: str) -> Fields:
-        value, revision = self._entries[key]
+        value, revision, *_ = self._entries[key]
         return (("key", key), ("value", value), ("revision", revision))
 
     def _value(self, key: str, default: str) -> str:
         entry = self._entries.get(key)
         return default if entry is None else entry[0]
 
-    def _write(self, key: str, value: str, revision: int) -> None:
+    def _write(self, key: str, value: str, context: IContext) -> Refused | None:
+        """Set a key. Returns a refusal, and changes nothing, if the state would grow beyond a quota.
+
+        This method runs for each PUT, so it is written without calls of other methods where nothing is new or refused.
+        """
+        size = growth = len(value.encode())
+        entry = self._entries.get(key)
+        if entry is None:
+            growth += utf8_length(key)
+        else:
+            growth -= entry[2]
+            if not growth:
+                self._entries[key] = (value, context.revision, size, None)
+                return None
+        return self._store(key, (value, context.revision, size, None), growth, context.quotas)
+
+    def _store(self, key: str, entry: _Entry, growth: int, quotas: Quotas) -> Refused | None:
+        """Set a key to an entry by which the state grows by `growth` bytes, or refuse it, as `_write` does."""
+        if growth > 0 and (entry[2] > quotas.value_bytes or self._used_bytes + growth > quotas.kv_bytes):
+            return self._refused(key, entry[2], growth, quotas)
+        self._used_bytes += growth
+        self._put_entry(key, entry)
+        return None
+
+    def _put_entry(self, key: str, entry: _Entry) -> None:
         if key not in self._entries:
             self._unsorted.append(key)
             if len(self._unsorted) > UNSORTED_KEYS_MAX:
                 self._in_order()
-        self._entries[key] = (value, revision)
+        self._entries[key] = entry
+
+    def used(self) -> int:
+        return self._used_bytes
+
+    def _refused(self, key: str, size: int, growth: int, quotas: Quotas) -> Refused:
+        """The refusal of a value of `size` bytes for `key`, or of one by which the state grows by `growth` bytes."""
+        if size > quotas.value_bytes:
+            text = f"key {quoted(key)} would have {size} bytes, {quotas.value_bytes} are allowed (value_bytes)"
+            return Refused("TOOLARGE", text)
+        return Refused(
+            "TOOLARGE",
+            f"keys and values have {self._used_bytes} bytes, this command would add {growth}, and kv_bytes allows "
+            f"{quotas.kv_bytes}: delete keys, or have that setting raised",
+        )
 
     def _in_order(self) -> SortedList[str]:
         if self._unsorted:
             self._keys.update(self._unsorted)
             self._unsorted = []
         return self._keys
-
-    def _written(self, key: str, value: str, context: IContext) -> Result:
-        self._write(key, value, context.revision)
-        return Done((("value", value), ("revision", context.revision)))
 
 
 def fnv1a_32(data: bytes) -> int:

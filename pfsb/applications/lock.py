@@ -20,7 +20,7 @@ from attrs import define, field
 from zope.interface import implementer
 
 from pfsb.applications.application import Application, Verb
-from pfsb.applications.arguments import Arguments, absent, quoted, refuse_other_format, row_limit, wait_ms_max
+from pfsb.applications.arguments import Arguments, absent, counted, quoted, refuse_other_format, row_limit, wait_ms_max
 from pfsb.applications.interfaces import (
     PENDING,
     Command,
@@ -28,6 +28,7 @@ from pfsb.applications.interfaces import (
     Done,
     IContext,
     IReplicatedApplication,
+    Quotas,
     Refused,
     Result,
 )
@@ -164,6 +165,9 @@ class Lock(Application):
             return self._hold(name, lock, context)
         if wait_ms == 0:
             return _timed_out(name)
+        names = self._names.get(context.session, ())
+        if len(names) >= context.quotas.session_locks and name not in names:
+            return _too_many(len(names), context.quotas)
         # Another version may have checked the command with a higher limit, and a snapshot holds integers of 64 bits.
         deadline = absent if wait_ms < 0 else context.time_ms + min(wait_ms, wait_ms_max)
         self._wait(name, lock, context.session, context.ticket[1], deadline)
@@ -197,12 +201,17 @@ class Lock(Application):
         )
         return Done((("count", len(rows)), ("held", len(self._locks))), rows)
 
-    def _hold(self, name: str, lock: _HeldLock | None, context: IContext) -> Done:
+    def _hold(self, name: str, lock: _HeldLock | None, context: IContext) -> Result:
         """Grant a free lock, with a new token, or a lock that this session holds already, with its present token."""
         if lock is None:
+            names = self._names.get(context.session)
+            if names is None:
+                names = self._names[context.session] = set()
+            elif len(names) >= context.quotas.session_locks:
+                return _too_many(len(names), context.quotas)
             token = max(context.revision, self._forgotten_token + 1)
             lock = self._locks[name] = _HeldLock(context.session, token)
-            self._names.setdefault(context.session, set()).add(name)
+            names.add(name)
         return _granted(name, lock)
 
     def _wait(self, name: str, lock: _HeldLock, client_id: str, number: int, deadline: int) -> None:
@@ -241,6 +250,14 @@ class Lock(Application):
 
 def _granted(name: str, lock: _HeldLock) -> Done:
     return Done((("name", name), ("token", lock.token)))
+
+
+def _too_many(count: int, quotas: Quotas) -> Refused:
+    return Refused(
+        "TOOLARGE",
+        f"this session holds or waits for {counted(count, 'lock')}, and session_locks allows {quotas.session_locks}: "
+        "UNLOCK one first",
+    )
 
 
 def _timed_out(name: str) -> Refused:

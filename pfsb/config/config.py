@@ -46,6 +46,8 @@ class Limits:
     session_window: int = 128
     """Maximum number of unanswered commands of one session, and of replies that the servers keep for each session."""
     request_seconds: float = 10.0
+    connection_sessions: int = 100
+    """Maximum number of sessions that one connection to the client port may open with HELLO, one after the other."""
     batch_bytes: int = 48_000
     """Maximum size, in bytes, of a batch of several updates. With 1, each update has a proposal of its own (section
     7.3)."""
@@ -108,6 +110,13 @@ class Config:
         except KeyError:
             known = ", ".join(map(str, self.ids))
             raise ConfigError(f"{self.file}: servers: there is no server {server_id}; known are {known}") from None
+
+    def quotas(self) -> Mapping[str, int]:
+        """Quotas of the replicated state, by name, with which this server would give birth to its cluster.
+
+        Those that are left out have their defaults: a file says none, since users change them by SETTINGS SET.
+        """
+        return {}
 
     def settings(self) -> Settings:
         """The settings of the protocol.
@@ -235,6 +244,7 @@ _LIMITS: Final[dict[str, Callable[[Place], Any]]] = {
     "session_window": _from(1, 10_000),
     "request_seconds": Place.seconds,
     "batch_bytes": _from(1, 48_000),
+    "connection_sessions": _from(1, 10_000),
 }
 
 _READERS: Final[dict[str, Callable[[Place], Any]]] = {

@@ -118,6 +118,11 @@ class Metrics:
         ]
         yield _family("pfsb_client_commands_total", "Commands of this server's clients that ran.", "counter", commands)
         yield _gauge("pfsb_sessions", "Sessions of the whole cluster.", facts.sessions)
+        quotas = [(name, used, limit) for name, (used, limit) in sorted(facts.quotas.items()) if used is not None]
+        text = "Use of a quota of the replicated state, 1: used up."
+        yield _family(
+            "pfsb_quota_used_ratio", text, "gauge", [({"quota": name}, used / limit) for name, used, limit in quotas]
+        )
         yield _gauge("pfsb_connections", "Clients of this server, at all doors.", facts.connections)
         yield _gauge("pfsb_revision_commands", "Commands executed by the cluster, as far as known.", facts.revision)
 

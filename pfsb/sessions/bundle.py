@@ -18,8 +18,9 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 import msgpack
+from attrs import frozen
 
-from pfsb.applications.interfaces import Command
+from pfsb.applications.interfaces import Command, Refused
 from pfsb.support.limits import CLIENT_ID_CHARS_MAX, NUMBER_MAX
 
 SERVER = "!"
@@ -46,6 +47,11 @@ class Bundle(NamedTuple):
     opens: bool
     """True if executing this bundle opens its session, which is anonymous, unless an earlier bundle has opened it."""
     entries: Sequence[Entry]
+
+
+@frozen
+class NotOpened(Refused):
+    """The refusal of the commands of a bundle that would have opened its session, and has not."""
 
 
 def anonymous(incarnation_name: str, connection: int) -> str:

@@ -107,8 +107,14 @@ class Bundler:
         return bundle.encode_bundle(self._head, count, [part.encoded for part in self.outstanding])
 
     def executed(self, results: Sequence[Any]) -> None:
-        """Gives the entries of the outstanding bundle, which was executed, their results: one for each entry."""
+        """Gives the entries of the outstanding bundle, which was executed, their results: one for each entry.
+
+        If the bundle was refused because the session could not be opened, a later bundle may still open it.
+        """
         if self._opens:
+            if isinstance(results[0], bundle.NotOpened):
+                self._refuse_all(results[0])
+                return
             self._opens = False
             self._head = bundle.encode_head(self.client_id, self._epoch, False)
         parts, self.outstanding = self.outstanding, []
@@ -129,6 +135,9 @@ class Bundler:
         The waiting parts are refused as well. None of all these numbers has run, so the client can use them again, in
         ascending order. If a waiting part ran first, the lower numbers of the outstanding bundle could never run.
         """
+        self._refuse_all(TOO_OLD)
+
+    def _refuse_all(self, refusal: Refused) -> None:
         parts = [*self.outstanding, *self.waiting]
         self.outstanding = []
         self.waiting.clear()

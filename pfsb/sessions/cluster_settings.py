@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgpack
 from attrs import Attribute, evolve, field, fields, frozen
 
+from pfsb.applications.arguments import value_bytes_max
 from pfsb.support.limits import IDENTITY_BYTES, SERVER_ID_MAX
 from pfsb.support.spelling import nearest
 
@@ -61,6 +62,17 @@ class ClusterSettings:
     )
     window: int = _number(16, 1, 1_000, "proposals under way at once")
     horizon: int = _number(100_000, 1, 1_000_000_000, "slots for which a client's update is valid")
+    # Quotas (`pfsb.applications.interfaces.Quotas`): all sizes are in bytes of UTF-8, which are equal on all machines.
+    value_bytes: int = _number(value_bytes_max, 1, value_bytes_max, "bytes of one value, and of one text in the chat")
+    kv_bytes: int = _number(2**30, 1, 2**50, "bytes of all keys and values together")
+    chat_bytes: int = _number(
+        2**28, 1, 2**50, "bytes of all lines of the chat, and of the names of those who said them"
+    )
+    session_locks: int = _number(10_000, 1, 10**6, "locks that one session may hold or wait for")
+    session_waits: int = _number(10_000, 1, 10_000, "commands of one session that may wait (LOCK)")
+    sessions: int = _number(100_000, 1, 10**8, "open sessions of all clients")
+    reply_cache_bytes: int = _number(2**20, 1, 2**40, "bytes of the answers that are kept for one session")
+    replies_bytes: int = _number(2**28, 1, 2**50, "bytes of the answers that are kept for all sessions together")
 
     def encode(self) -> bytes:
         """The values by name, in the order of the names: the same bytes on every server."""
@@ -182,4 +194,17 @@ def _ranges() -> dict[str, Range]:
 
 RANGES: Final[dict[str, Range]] = _ranges()
 """Name of each setting that is a number -> its range."""
+QUOTAS: Final = (
+    "value_bytes",
+    "kv_bytes",
+    "chat_bytes",
+    "session_locks",
+    "session_waits",
+    "sessions",
+    "reply_cache_bytes",
+    "replies_bytes",
+)
+"""Names of the settings that are quotas of the replicated state."""
+IN_FILES: Final = ("apps", *(name for name in RANGES if name not in QUOTAS))
+"""Names of the settings that a server takes from its configuration at the birth of its cluster."""
 _NAMES: Final = frozenset(attribute.name for attribute in fields(ClusterSettings))

@@ -95,12 +95,14 @@ class ClientConnection:
         clock: IReactorTime,
         on_session_end: Callable[[str, str], None],
         on_disconnected: Callable[[ClientConnection], None],
+        names_max: int,
     ) -> None:
         """`client_id` is the id of the anonymous session.
 
         `on_session_end(code, text)` is called, behind the durability gate, when another connection takes over the
         session for which this connection speaks at that time, or the session ends otherwise. `on_disconnected` is
-        called once, when this connection was lost.
+        called once, when this connection was lost. `names_max` is the number of sessions that it may open: a client
+        that says HELLO again and again, each time with another id, leaves a session behind each time.
         """
         self._submission = submission
         self._machine = machine
@@ -108,6 +110,9 @@ class ClientConnection:
         self._clock = clock
         self._on_session_end = on_session_end
         self._on_disconnected = on_disconnected
+        self._names_max = names_max
+        self._names: set[str] = set()
+        """Client ids of the sessions that this connection has opened, or has tried to open."""
         self.client_id = client_id
         self.epoch = 0
         self.unanswered = 0
@@ -284,14 +289,14 @@ class ClientConnection:
 
         After `UNKNOWN` the numbers stay in use: the commands may still run, and a repeated number waits for their
         results. The same holds for PENDING; a command that may be PENDING is always submitted alone. `NOT_SENT`,
-        `TOO_OLD` and `DISPLACED` are the results of commands that never run, and all commands that were submitted after
-        them get the same, so the client may use these numbers again.
+        `TOO_OLD`, `DISPLACED` and a `NotOpened` are the results of commands that never run, and all commands that were
+        submitted after them get the same, so the client may use these numbers again.
         """
         first = results[0]
         if first is not UNKNOWN and self._submitted.pop(submitted.highest, None) is not None:
             if first is PENDING:
                 self._pending[submitted.highest] = submitted
-            elif first is NOT_SENT or first is TOO_OLD or first is DISPLACED:
+            elif first is NOT_SENT or first is TOO_OLD or first is DISPLACED or isinstance(first, bundle.NotOpened):
                 self._highest = min(self._highest, submitted.lowest - 1)
         if first is not PENDING:
             self._answer_submitted(submitted, results)
@@ -363,7 +368,10 @@ class ClientConnection:
             answer(SHUTDOWN)
         elif self._submission.has_diverged:
             answer(DIVERGED)
+        elif client_id not in self._names and len(self._names) >= self._names_max:
+            answer(Refused("BUSY", f"this connection has opened {self._names_max} sessions; open a new connection"))
         else:
+            self._names.add(client_id)
             operation = (OPEN, client_id, ttl_seconds * 1000)
             self._change_session(operation, partial(self._on_opened, client_id), answer)
 

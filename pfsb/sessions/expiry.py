@@ -14,6 +14,7 @@ session again in the meantime, the epoch differs and the expiry has no effect.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from attrs import frozen
@@ -72,12 +73,15 @@ class Expiry:
         machine: SessionStateMachine,
         submission: Submission,
         clock: IReactorTime,
+        on_sweep: Callable[[], None],
     ) -> None:
+        """`on_sweep` is called at each search of all sessions, twice a second, for what else must be looked at."""
         self._server_id = server_id
         self._replica = replica
         self._machine = machine
         self._submission = submission
         self._clock = clock
+        self._on_sweep = on_sweep
         self._silences: dict[tuple[str, int], Silence] = {}
         """(client id, epoch) -> the silence of the client, for the sessions that this server may expire."""
         self._asked: dict[int, Asked] = {}
@@ -98,6 +102,7 @@ class Expiry:
         self._looks += 1
         if self._looks % SWEEP_EVERY == 0:
             self.sweep()
+            self._on_sweep()
         if not self._replica.turn.stopped:
             self._call = self._clock.callLater(LOOK_SECONDS, self.look)
 

@@ -34,7 +34,7 @@ def encode_outcomes(revision: int, noted: Sequence[Noted]) -> bytes:
     if not noted:
         return end
     plain = [
-        (about, result.fields, result.rows) if type(result) is Done else (about, _code(result))
+        (about, result.fields, result.rows) if isinstance(result, Done) else (about, _code(result))
         for result, about in noted
     ]
     return end + _packed(plain)

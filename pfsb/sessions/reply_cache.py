@@ -2,57 +2,138 @@
 
 Safety: a command whose result was dropped is not run again, since its number is not above the session's last number. A
 client that repeats the number gets a refusal with the fate unknown.
+
+Three settings bound what is kept: the number of results of a session (`session_window`), their bytes
+(`reply_cache_bytes`), and the bytes of the results of all sessions (`replies_bytes`). Bytes are those of texts in
+UTF-8, which are equal on every server, unlike memory.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 
-from attrs import define, field
+from attrs import define, field, frozen
 
-from pfsb.applications.interfaces import Done, Fields, Result
+from pfsb.applications.interfaces import Done, DoneGrowing, Fields, GrowingText, Result
 
-CHARACTERS_MAX = 1_048_576
-"""Maximum number of characters in the results that a session keeps. The newest results are kept even if they are
-more."""
+BYTES_MAX = 1_048_576
+"""Maximum bytes of the results of one session, unless the settings say otherwise."""
+BYTES_IN_ALL_MAX = 268_435_456
+"""Maximum bytes of the results of all sessions, unless the settings say otherwise."""
+ENTRY_BYTES = 64
+"""Bytes that each result in a full page counts besides its text, so that results without text are bounded, too."""
 
 
 def size_of(result: Result) -> int:
-    """Number of characters of text in a result: a measure of its size that is equal on every server, unlike bytes."""
+    """Number of bytes of text in a result, in UTF-8: a measure of its size that is equal on every server."""
     if not isinstance(result, Done):
-        return len(result.text)
-    characters = 0
-    # Almost every result has one field, so this loop is written here: a call of `_characters` would double its cost.
-    for _, value in result.fields:
-        if isinstance(value, str):
-            characters += len(value)
-    return characters + sum(map(_characters, result.rows)) if result.rows else characters
+        return _bytes(result.text)
+    return _size(result.fields) + sum(map(_size, result.rows))
 
 
-def _characters(fields: Fields) -> int:
-    characters = 0
-    for _, value in fields:
-        if isinstance(value, str):
-            characters += len(value)
-    return characters
+def _size(fields: Fields) -> int:
+    return sum([_bytes(value) for _, value in fields if isinstance(value, str)])
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+
+
+@frozen
+class _Beginning:
+    """The kept form of a `DoneGrowing`: its text is the beginning of a text that has grown since."""
+
+    growing: GrowingText
+    name: str
+    """The name of the first field, whose value is the text."""
+    characters: int
+    fields: Fields
+    """All fields but the first."""
+
+    @classmethod
+    def of(cls, result: DoneGrowing) -> _Beginning:
+        (name, text), *fields = result.fields
+        return cls(result.growing, name, len(str(text)), tuple(fields))
+
+    def result(self) -> DoneGrowing:
+        text = self.growing.text[: self.characters]
+        return DoneGrowing(((self.name, text), *self.fields), growing=self.growing)
 
 
 @define
 class _Page:
-    """A page of the cache: results of commands that finished one after the other, which are dropped together."""
+    """A page of a cache: results of commands that finished one after the other, which are dropped together."""
 
-    results: dict[int, Result | int] = field(factory=dict)
+    owner: ReplyCache = field(eq=False, repr=False)
+    results: dict[int, Done | Result | _Beginning | int] = field(factory=dict)
     """Command number -> its result. An integer R stands for "OK revision=R", the result of almost every command.
 
     The garbage collector does not visit integers. With result objects instead, garbage collection took a tenth of the
     time of a server with 5,000 busy clients, in pauses of a third of a second.
     """
-    characters: int = 0
+    size: int = 0
+    """Bytes that the results have added to what is kept, for the limit of the session."""
+    shared: int = 0
+    """The part of `size` that belongs to texts that grow, and whose beginnings other pages may keep, too."""
+    number: int = 0
+    """The number of the page among those of all sessions that were counted; 0 until bytes are counted for it."""
+    looked_at: int = 0
+    """The number of results when `KeptReplies` has last looked at the page."""
 
     def get(self, number: int) -> Result:
         result = self.results[number]
-        return Done((("revision", result),)) if isinstance(result, int) else result
+        if isinstance(result, int):
+            return Done((("revision", result),))
+        return result.result() if isinstance(result, _Beginning) else result
+
+
+@define
+class KeptReplies:
+    """The bytes of the results that all sessions keep together, and the rule by which pages are dropped.
+
+    Everything here follows from the executed commands alone, so every server drops the same pages.
+    """
+
+    bytes_max: int = BYTES_IN_ALL_MAX
+    size: int = 0
+    """Bytes that are kept. A text that grows counts once, however many of its beginnings are kept."""
+    _pages: OrderedDict[int, _Page] = field(factory=OrderedDict, eq=False, repr=False)
+    """The pages that have bytes, in the order in which they come to be looked at."""
+    _numbered: int = 0
+
+    def note(self, page: _Page) -> None:
+        """A page has got its first bytes."""
+        self._numbered += 1
+        page.number, page.looked_at = self._numbered, len(page.results)
+        self._pages[page.number] = page
+
+    def release(self, page: _Page) -> None:
+        """A page was dropped: count its results no more."""
+        self.size -= page.size - page.shared
+        self._pages.pop(page.number, None)
+        for result in page.results.values():
+            if isinstance(result, _Beginning):
+                growing = result.growing
+                growing.kept -= 1
+                if not growing.kept:
+                    self.size -= growing.counted
+                    growing.counted = 0
+
+    def make_room(self) -> None:
+        """Drop pages until no more than `bytes_max` bytes are kept.
+
+        The page that was counted first is looked at first. If it has got results since it was looked at last, it is put
+        at the end instead: a session that goes on working loses its results after one that has stopped. Each such look
+        is paid for by a result, so the work is constant for each command on average.
+        """
+        while self.size > self.bytes_max and self._pages:
+            number, page = self._pages.popitem(last=False)
+            if len(page.results) > page.looked_at:
+                page.looked_at = len(page.results)
+                self._pages[number] = page
+            else:
+                page.owner.drop(page)
 
 
 @define
@@ -67,10 +148,18 @@ class ReplyCache:
     answers_max: int
     forgotten: int = 0
     """The highest command number whose result was dropped."""
-    _full: deque[_Page] = field(factory=deque)
+    bytes_max: int = BYTES_MAX
+    """Maximum bytes of the results that are kept. The newest results are kept even if they are more."""
+    _kept: KeptReplies = field(factory=KeptReplies, eq=False, repr=False)
+    """The results of all sessions, these included."""
+    _full: deque[_Page] = field(init=False, factory=deque)
     """The pages that take no more results, the oldest first."""
-    _page: _Page = field(factory=_Page)
+    _page: _Page = field(init=False)
     """The page to which the next result is added."""
+
+    @_page.default
+    def _make_page(self) -> _Page:
+        return _Page(self)
 
     def __len__(self) -> int:
         return sum(len(page.results) for page in self._pages())
@@ -84,34 +173,82 @@ class ReplyCache:
         return next((page.get(number) for page in self._pages() if number in page.results), None)
 
     def keep(self, number: int, result: Result, revision: int = 0) -> bool:
-        """Keep a result. Returns whether it is "OK revision=R" and nothing else, where R is the given revision."""
+        """Keep a result. Returns whether it is "OK revision=R" and nothing else, where R is the given revision.
+
+        This method runs for each command, so its usual case is written out.
+        """
         page = self._page
-        is_revision = (
-            type(result) is Done
-            and result.fields == (("revision", revision),)
-            and type(result.fields[0][1]) is int  # True and 1.0 equal 1, and are shown otherwise
-            and not result.rows
-        )
-        if is_revision:
-            page.results[number] = revision
+        results = page.results
+        if type(result) is Done and not result.rows:
+            fields = result.fields
+            # True and 1.0 equal 1, and are shown otherwise.
+            if fields == (("revision", revision),) and type(fields[0][1]) is int:
+                results[number] = revision
+                if len(results) * 4 >= self.answers_max:
+                    self._begin_page()
+                return True
+            results[number] = result
+            size = 0
+            for _, value in fields:
+                if isinstance(value, str):
+                    size += len(value) if value.isascii() else _bytes(value)
         else:
-            page.results[number] = result
-            page.characters += size_of(result)
-        if len(page.results) * 4 >= self.answers_max or page.characters * 4 > CHARACTERS_MAX:
+            size = self._keep_other(page, number, result)
+        if size:
+            page.size += size
+            self._kept.size += size
+            if not page.number:
+                self._kept.note(page)
+        if len(results) * 4 >= self.answers_max or (size and page.size * 4 > self.bytes_max):
             self._begin_page()
-        return is_revision
+        return False
+
+    def _keep_other(self, page: _Page, number: int, result: Result) -> int:
+        """Keep a result that is not only fields. Returns the number of bytes by which more is kept."""
+        if not isinstance(result, DoneGrowing):
+            page.results[number] = result
+            return size_of(result)
+        page.results[number] = _Beginning.of(result)
+        growing = result.growing
+        growth = growing.size - growing.counted
+        growing.kept += 1
+        growing.counted = growing.size
+        page.shared += growth
+        return growth
+
+    def drop(self, page: _Page) -> None:
+        """Forget the results of a page, since all sessions together keep too much."""
+        if page is self._page:
+            self._page = _Page(self)
+        else:
+            self._full = deque(each for each in self._full if each is not page)
+        self._forget(page)
+
+    def drop_all(self) -> None:
+        """The session has ended: its results count no more."""
+        for page in self._pages():
+            self._kept.release(page)
 
     def _pages(self) -> Iterator[_Page]:
         yield from self._full
         yield self._page
 
     def _begin_page(self) -> None:
-        full = self._full
-        count, characters = len(self), sum(page.characters for page in self._pages())
-        while full and (count - len(full[0].results) >= self.answers_max or characters > CHARACTERS_MAX):
+        full, page = self._full, self._page
+        entries = ENTRY_BYTES * len(page.results)
+        page.size += entries
+        self._kept.size += entries
+        if not page.number:
+            self._kept.note(page)
+        count, size = len(self), sum(each.size for each in self._pages())
+        while full and (count - len(full[0].results) >= self.answers_max or size > self.bytes_max):
             oldest = full.popleft()
             count -= len(oldest.results)
-            characters -= oldest.characters
-            self.forgotten = max(self.forgotten, *oldest.results)
-        full.append(self._page)
-        self._page = _Page()
+            size -= oldest.size
+            self._forget(oldest)
+        full.append(page)
+        self._page = _Page(self)
+
+    def _forget(self, page: _Page) -> None:
+        self._kept.release(page)
+        self.forgotten = max(self.forgotten, *page.results)

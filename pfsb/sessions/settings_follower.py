@@ -6,7 +6,8 @@ settings that are in force, says which values of the file do not count, and has 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from attrs import define, evolve, field
 from twisted.logger import Logger
@@ -14,7 +15,7 @@ from twisted.logger import Logger
 from pfsb.applications.catalogue import Catalogue, version_of
 from pfsb.config.config import Config
 from pfsb.paxos.messages import ClientUpdate
-from pfsb.sessions.cluster_settings import RANGES, ClusterSettings
+from pfsb.sessions.cluster_settings import IN_FILES, ClusterSettings
 from pfsb.sessions.ordered_settings import Abilities
 from pfsb.sessions.state_machine import ANNOUNCE, SessionStateMachine, birth
 from pfsb.sessions.submission import Submission
@@ -23,12 +24,14 @@ from pfsb.support.limits import IDENTITY_BYTES
 
 def values_of_file(config: Config, catalogue: Catalogue) -> ClusterSettings:
     """The settings that a server's configuration asks for, which count at the birth of the cluster only."""
+    quotas: Mapping[str, Any] = config.quotas()
     return ClusterSettings(
         members=config.ids,
         apps=tuple((application.name, version_of(application)) for application in catalogue.chosen),
         session_window=config.limits.session_window,
         window=config.window,
         horizon=config.settings().horizon_slots,
+        **quotas,
     )
 
 
@@ -66,7 +69,7 @@ class SettingsFollower:
 
     def differing(self, values: ClusterSettings) -> list[str]:
         """Names of the settings for which the file of this server has another value than the cluster."""
-        return [name for name in ("apps", *RANGES) if getattr(values, name) != getattr(self._of_file, name)]
+        return [name for name in IN_FILES if getattr(values, name) != getattr(self._of_file, name)]
 
     def announce(self, submission: Submission) -> None:
         """At the end of a turn: have it ordered what this server can run, unless the cluster knows it."""

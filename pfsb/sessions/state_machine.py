@@ -29,6 +29,8 @@ from pfsb.applications.interfaces import (
     Done,
     IContext,
     IEventLog,
+    IQuotaUser,
+    Quotas,
     Refused,
     Result,
     Ticket,
@@ -38,14 +40,14 @@ from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.application_failures import depends_on_machine
-from pfsb.sessions.bundle import Bundle
+from pfsb.sessions.bundle import Bundle, NotOpened
 from pfsb.sessions.checked_payloads import CheckedPayloads
-from pfsb.sessions.cluster_settings import ClusterSettings, WrongSetting, show_app
+from pfsb.sessions.cluster_settings import QUOTAS, ClusterSettings, WrongSetting, show_app
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.observer import NoObserver
 from pfsb.sessions.ordered_settings import Abilities, OrderedSettings
 from pfsb.sessions.outcomes import Noted, encode_outcomes
-from pfsb.sessions.reply_cache import ReplyCache
+from pfsb.sessions.reply_cache import KeptReplies, ReplyCache
 
 OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
 BIRTH, ANNOUNCE = "BIRTH", "ANNOUNCE"
@@ -135,6 +137,7 @@ class Context:
     """The facts that a running command may depend on. One object serves for all commands, one after the other."""
 
     machine: SessionStateMachine
+    quotas: Quotas
     revision: int = 0
     time_ms: int = 0
     session: str = ""
@@ -188,7 +191,12 @@ class SessionStateMachine:
         self.settings.on_change = self._adopt_settings
         catalogue.include(self.settings)
         self._read_catalogue()
-        self._context = Context(self)
+        initial: Any = values  # without settings, no command is executed before slot 1 brings them
+        self._context = Context(self, initial)
+        self.kept_replies = KeptReplies()
+        """The results that all sessions keep, which have a quota together."""
+        self._waits_max = 0
+        """Number of commands of one session that may be PENDING."""
         self.on_settings: Callable[[ClusterSettings], None] = lambda values: None
         """Told of the settings at each change, inside execution: the protocol and the transport follow some of them."""
         self.observer: Any = NoObserver()
@@ -208,6 +216,8 @@ class SessionStateMachine:
         self.heard_in: dict[int, int] = {}
         """Server -> the last slot in which an update of that server was executed (Departure 36)."""
         self._seq = 0
+        if values is not None:
+            self._apply_quotas(values)
         self.oldest_kept = 0
         """Slot below which ended sessions are forgotten. It never goes back, also when the horizon grows."""
         self._ending: Session | None = None
@@ -240,9 +250,27 @@ class SessionStateMachine:
     def _adopt_settings(self, values: ClusterSettings) -> None:
         """Follow the settings from here on. Raises `CannotRun` if this server lacks what they ask for."""
         self._switch_applications(values)
+        self._apply_quotas(values)
         for session in self.sessions.values():
             session.answers.answers_max = values.session_window
+            session.answers.bytes_max = values.reply_cache_bytes
         self.on_settings(values)
+
+    def _apply_quotas(self, values: ClusterSettings) -> None:
+        self._context.quotas = values
+        self.kept_replies.bytes_max = values.replies_bytes
+        self._waits_max = min(values.session_window, values.session_waits)
+
+    def quotas(self) -> dict[str, tuple[int | None, int]]:
+        """Name of each quota -> (how much of it is in use, how much there may be); empty before slot 1 is executed.
+
+        The use of a quota that holds for each value, or for each session, is None.
+        """
+        if not self.settings.is_born:
+            return {}
+        used = {app.quota: app.used() for app in self.applications if IQuotaUser.providedBy(app)}
+        used |= {"sessions": len(self.sessions), "replies_bytes": self.kept_replies.size}
+        return {name: (used.get(name), getattr(self.settings.values, name)) for name in QUOTAS}
 
     def _switch_applications(self, values: ClusterSettings) -> None:
         """Run the applications of the settings.
@@ -300,7 +328,8 @@ class SessionStateMachine:
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
         """Lets applications end the PENDING commands whose time limit has passed by `time_ms`, then runs the updates of
         one slot."""
-        self._seq, self.time_ms = seq, time_ms
+        self._seq = seq
+        self.time_ms = self._context.time_ms = time_ms
         if not self.settings.is_born:
             self._execute_before_birth(updates)
             return self._take_outcomes()
@@ -309,6 +338,8 @@ class SessionStateMachine:
         for update in updates:
             self._run(update)
         self._forget_closed_sessions()
+        if self.kept_replies.size > self.kept_replies.bytes_max:
+            self.kept_replies.make_room()
         for log in self._logs:
             if log.application.length() != log.length:
                 log.length = log.application.length()
@@ -450,9 +481,10 @@ class SessionStateMachine:
         client_id = content.client_id
         session = self.sessions.get(client_id)
         if content.opens and session is None and client_id[0] == bundle.ANONYMOUS:
-            session = Session(
-                client_id, 0, server_id, ANONYMOUS_TTL_MS, ReplyCache(self.settings.values.session_window)
-            )
+            refusal = self._sessions_full()
+            if refusal is not None:
+                return refusal
+            session = Session(client_id, 0, server_id, ANONYMOUS_TTL_MS, self._reply_cache())
             self.sessions[client_id] = session
         if session is None:
             return Refused(
@@ -461,6 +493,17 @@ class SessionStateMachine:
         if session.epoch != content.epoch:
             return replaced(client_id)
         return session
+
+    def _reply_cache(self, forgotten: int = 0) -> ReplyCache:
+        values = self.settings.values
+        return ReplyCache(values.session_window, forgotten, values.reply_cache_bytes, self.kept_replies)
+
+    def _sessions_full(self) -> NotOpened | None:
+        """The refusal of one more session; None if there may be one."""
+        count, most = len(self.sessions), self.settings.values.sessions
+        if count < most:
+            return None
+        return NotOpened("BUSY", f"{count} sessions are open, and the setting sessions allows {most}: try later")
 
     def run_command(self, session: Session, number: int, command: Command) -> Any:
         """Runs a command if its number is above all that have run; otherwise the result comes from the reply cache."""
@@ -487,11 +530,10 @@ class SessionStateMachine:
         application = self._application_of.get(verb)
         if application is None:
             return Refused("UNKNOWN", f"no application here knows {verb}")
-        if verb in self._waits and len(session.waiting) >= self.settings.values.session_window:
+        if verb in self._waits and len(session.waiting) >= self._waits_max:
             return Refused("BUSY", f"{len(session.waiting)} commands of this session wait already, no more may")
         context = self._context
-        context.revision, context.time_ms = self.revision, self.time_ms
-        context.session, context.number = session.client_id, number
+        context.revision, context.session, context.number = self.revision, session.client_id, number
         try:
             return application.execute(command, context)
         except BadRequest as error:
@@ -652,8 +694,11 @@ class SessionStateMachine:
             )
             session.epoch, session.server_id, session.ttl_ms = self.revision, server_id, ttl_ms
         else:
+            refusal = self._sessions_full()
+            if refusal is not None:
+                return refusal
             last_number, *_ = self._closed.pop(client_id, (0, 0, 0))
-            answers = ReplyCache(self.settings.values.session_window, forgotten=last_number)
+            answers = self._reply_cache(forgotten=last_number)
             session = Session(client_id, self.revision, server_id, ttl_ms, answers, last_number, opened=self.revision)
             self.sessions[client_id] = session
         fields = (
@@ -687,6 +732,7 @@ class SessionStateMachine:
         if session.epoch != epoch:
             return replaced(client_id)
         del self.sessions[client_id]
+        session.answers.drop_all()
         if session.last_number and client_id[0] != bundle.ANONYMOUS:
             self._closed[client_id] = (session.last_number, self._seq, self.revision)
         self._ending = session

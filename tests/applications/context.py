@@ -17,6 +17,7 @@ from pfsb.applications.interfaces import (
     Result,
     Ticket,
 )
+from pfsb.sessions.cluster_settings import ClusterSettings
 
 
 @implementer(IContext)
@@ -28,6 +29,7 @@ class FakeContext:
         self.time_ms = 1_000_000
         self.session = ""
         self.ticket: Ticket = ("", 0)
+        self.quotas = ClusterSettings(members=(0,), apps=(("kv", 1),))
         self.completed: list[tuple[Ticket, Result]] = []
 
     def complete(self, ticket: Ticket, result: Result) -> None:

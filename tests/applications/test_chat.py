@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -53,6 +54,19 @@ class ChatTest(SynchronousTestCase):
         self.assertEqual(len(rows(self.machine.ask("LOG"))), 1_000)
         self.assertEqual(len(rows(self.machine.ask("LOG", "limit=10000"))), 10_000)
         self.assertEqual(len(rows(self.chat.query(("LOG", 1, 2**60)))), 10_000)
+
+    def test_lines_and_names_have_a_quota_together(self) -> None:
+        """A chat that is full stays so; the sum is made anew by a snapshot."""
+        self.machine.context.quotas = evolve(self.machine.context.quotas, chat_bytes=14, value_bytes=6)
+        self.assertEqual(code(self.machine.run("bob", "SAY", "1234567")), "TOOLARGE")
+        self.assertEqual(field(self.machine.run("bob", "SAY", "1234\u00e9"), "index"), 1)
+        self.assertEqual(code(self.machine.run("bob", "SAY", "123")), "TOOLARGE")
+        self.assertEqual(field(self.machine.run("bob", "SAY", "12"), "index"), 2)
+        refused = self.machine.run("bob", "SAY", "1")
+        self.assertIn("chat_bytes allows 14", refused.text)
+        other = Chat()
+        other.restore(self.machine.application.snapshot())
+        self.assertEqual(other.used(), 14)
 
     def test_log_too_large_to_be_built_is_refused(self) -> None:
         """Few rows may be long: a client that asks for too much at a time is told to ask for less."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attrs import evolve
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -141,6 +142,61 @@ class KeyValueTest(SynchronousTestCase):
         self.assertIn('the last key, "w", has no value', str(refused))
         self.assertEqual(refusal(self.kv, "MPUT", "v", "1", "", "2").code, "BADREQUEST")
         self.assertEqual(self.keys("KEYS"), ["x", "y"])
+
+    def limit(self, **quotas: int) -> None:
+        self.machine.context.quotas = evolve(self.machine.context.quotas, **quotas)
+
+    def test_keys_and_values_have_a_quota_together(self) -> None:
+        """Whichever command would make them larger is refused, and changes nothing."""
+        self.put(n="7", k="\u00e9")
+        self.limit(kv_bytes=5)
+        before = self.kv.snapshot()
+        for command in (
+            ("PUT", "k", "abc"),
+            ("PUT", "m", ""),
+            ("CAS", "k", "\u00e9", "abc"),
+            ("INCR", "n", "3"),
+            ("APPEND", "k", "x"),
+            ("APPEND", "m", "x"),
+            ("PUTHASH", "k", "x"),
+            ("MPUT", "n", "8", "k", "abc"),
+        ):
+            refused = self.machine.run("alice", *command)
+            self.assertEqual(code(refused), "TOOLARGE", command)
+            self.assertIn("kv_bytes allows 5", refused.text)
+            self.assertEqual((self.kv.snapshot(), self.kv.used()), (before, 5), command)
+
+    def test_what_does_not_grow_is_not_refused(self) -> None:
+        """The quota may have been set lower than what is in use; MPUT is one change."""
+        self.put(n="7", k="abc")
+        self.limit(kv_bytes=1)
+        for command in (
+            ("PUT", "k", "xyz"),
+            ("APPEND", "k", ""),
+            ("INCR", "n"),
+            ("MPUT", "k", "a", "n", "123"),
+            ("MPUT", "k", "x", "k", "y"),
+            ("DEL", "n"),
+        ):
+            self.assertIsInstance(self.machine.run("alice", *command), Done, command)
+        self.assertEqual(self.kv.used(), 2)
+
+    def test_value_has_a_quota(self) -> None:
+        """A value that was larger before may shrink to one that is still too large."""
+        self.put(k="abcdef")
+        self.limit(value_bytes=3)
+        for command, fits in (
+            (("PUT", "l", "abc"), True),
+            (("PUT", "l", "ab\u00e9"), False),
+            (("APPEND", "l", "d"), False),
+            (("MPUT", "a", "1", "l", "abcd"), False),
+            (("APPEND", "m", "abcd"), False),
+            (("PUT", "k", "abcde"), True),
+            (("PUT", "k", "abcdef"), False),
+        ):
+            result = self.machine.run("alice", *command)
+            self.assertEqual(isinstance(result, Done), fits, command)
+        self.assertEqual(self.keys("KEYS"), ["k", "l"])
 
     def test_range_includes_from_and_excludes_to(self) -> None:
         """An empty `to` means no end, since no key is below the empty text."""
@@ -304,6 +360,8 @@ class KeyValueAgainstDict(RuleBasedStateMachine):
         if self.model:
             shown = rows(self.machine.ask("MGET", *self.model))
             assert {key: (value, revision) for (_, key), (_, value), (_, revision) in shown} == self.model
+        used = sum(len(key.encode()) + len(value.encode()) for key, (value, _) in self.model.items())
+        assert self.machine.application.used() == used  # type: ignore[attr-defined]
 
 
 class KeyValueModelTest(SynchronousTestCase):

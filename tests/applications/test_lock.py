@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attrs import evolve
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -56,6 +57,22 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(self.completed(), [(("zoe", 2), 4)])
         self.machine.run("zoe", "UNLOCK", "x")
         self.assertEqual(self.completed(), [(("bob", 3), 5)])
+
+    def test_session_has_so_many_locks(self) -> None:
+        """Locks for which it waits count, too; a lock that it has already, or asks for again, is none more."""
+        self.machine.context.quotas = evolve(self.machine.context.quotas, session_locks=2)
+        self.machine.run("bob", "LOCK", "z")
+        self.machine.run("alice", "LOCK", "x")
+        self.waits("alice", "z")
+        for verb, name in (("LOCK", "y"), ("TRYLOCK", "y")):
+            self.assertEqual(code(self.machine.run("alice", verb, name)), "TOOLARGE")
+        self.machine.run("bob", "LOCK", "y")
+        self.assertEqual(code(self.machine.run("alice", "LOCK", "y")), "TOOLARGE")
+        self.assertEqual(self.machine.run("alice", "LOCK", "x"), granted("x", 2))
+        self.waits("alice", "z")
+        self.machine.run("bob", "UNLOCK", "z")
+        self.machine.run("alice", "UNLOCK", "x")
+        self.waits("alice", "y")
 
     def test_locks_are_independent(self) -> None:
         """Unlocking one lock grants nothing to sessions that wait for another."""

@@ -253,7 +253,8 @@ class RefusalTests(ConfigTestCase):
             "limits",
             "zzz",
             value=1,
-            says="unknown key, known are command_bytes, connections, session_window, request_seconds, batch_bytes",
+            says="unknown key, known are command_bytes, connections, session_window, request_seconds, batch_bytes, "
+            "connection_sessions",
         )
 
     def test_a_missing_key(self) -> None:
@@ -373,6 +374,7 @@ class RefusalTests(ConfigTestCase):
             (("limits", "connections"), 1, 1_000_000),
             (("limits", "session_window"), 1, 10_000),
             (("limits", "batch_bytes"), 1, 48_000),
+            (("limits", "connection_sessions"), 1, 10_000),
         ):
             for allowed in (low, high):
                 content = four()

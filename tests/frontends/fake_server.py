@@ -62,6 +62,7 @@ class FakeContext:
     session: str
     ticket: Ticket
     time_ms: int = 0
+    quotas: ClusterSettings = field(factory=lambda: ClusterSettings(members=(0,), apps=(("kv", 1),)))
 
     def complete(self, ticket: Ticket, result: Result) -> None:
         self.cluster.complete(ticket, result)

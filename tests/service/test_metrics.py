@@ -71,6 +71,8 @@ FAMILIES = """\
 # TYPE pfsb_client_commands_total counter
 # HELP pfsb_sessions Sessions of the whole cluster.
 # TYPE pfsb_sessions gauge
+# HELP pfsb_quota_used_ratio Use of a quota of the replicated state, 1: used up.
+# TYPE pfsb_quota_used_ratio gauge
 # HELP pfsb_connections Clients of this server, at all doors.
 # TYPE pfsb_connections gauge
 # HELP pfsb_revision_commands Commands executed by the cluster, as far as known.

@@ -148,12 +148,17 @@ class Driver:
     """The state machine of server 0, and the updates that it executes: one slot for each call of `execute`."""
 
     def __init__(
-        self, server_id: int = 0, catalogue: Catalogue | None = None, window: int = 4, horizon_slots: int = 10
+        self,
+        server_id: int = 0,
+        catalogue: Catalogue | None = None,
+        window: int = 4,
+        horizon_slots: int = 10,
+        **quotas: int,
     ) -> None:
         self.machine = SessionStateMachine(
             server_id,
             catalogue or applications(),
-            ClusterSettings(members=(0, 1, 2), apps=(), session_window=window, horizon=horizon_slots),
+            ClusterSettings(members=(0, 1, 2), apps=(), session_window=window, horizon=horizon_slots, **quotas),
         )
         self.machine.observer = self.observer = Observer()
         self.seq = 0

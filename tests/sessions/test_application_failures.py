@@ -243,11 +243,11 @@ class WholeServerTests(ClusterTestCase):
         key_value = next(app for app in self.server(self.at).catalogue.applications if app.name == "kv")
         self.do(client, "APPEND", "k", "one")
 
-        def write(key: str, value: str, revision: int) -> None:
-            key_value._entries[key] = (value, revision)  # type: ignore[attr-defined]
+        def execute(command: Command, context: IContext) -> Any:
+            key_value._entries["k"] = ("onetwo", context.revision, 6, None)  # type: ignore[attr-defined]
             raise MemoryError
 
-        key_value._write = write  # type: ignore[attr-defined]
+        key_value.execute = execute  # type: ignore[method-assign]
         told = client.ask("APPEND", "k", "two")
         self.cluster.run(3.0)
         self.assertFalse(self.cluster.is_running(self.at))

@@ -350,7 +350,7 @@ class EventFeedTests(SynchronousTestCase):
     def say(self) -> Chat:
         (chat,) = self.catalogue.chosen
         assert isinstance(chat, Chat)
-        context: Any = SimpleNamespace(revision=1, session="alice", time_ms=0, ticket=("alice", 1))
+        context: Any = SimpleNamespace(revision=1, session="alice", time_ms=0, ticket=("alice", 1), quotas=VALUES)
         chat.execute(("SAY", "hello"), context)
         self.feed.log_grew(chat)
         return chat

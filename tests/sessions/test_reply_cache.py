@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.applications.interfaces import Done, Refused, Word
-from pfsb.sessions.reply_cache import CHARACTERS_MAX, ReplyCache, size_of
+from pfsb.applications.interfaces import Done, DoneGrowing, GrowingText, Refused, Word
+from pfsb.sessions.reply_cache import BYTES_MAX, ENTRY_BYTES, KeptReplies, ReplyCache, _Beginning, size_of
 
 
 class KeptAnswersTests(SynchronousTestCase):
@@ -58,20 +59,168 @@ class KeptAnswersTests(SynchronousTestCase):
         self.assertEqual((kept.forgotten, kept.numbers), (9, [3]))
 
     def test_large_answers_push_out_earlier_ones(self) -> None:
-        """Results are counted in characters; the newest is kept whatever its size, and forgotten ones count no more."""
+        """Results are counted in bytes; the newest is kept whatever its size, and forgotten ones count no more."""
         kept = ReplyCache(8)
         for number in range(1, 60):
-            kept.keep(number, Done((("value", "x" * (number * 20_000)),), ((("key", "k"),),)))
-            characters = sum(size_of(kept.get(n) or Done()) for n in kept.numbers)
+            kept.keep(number, Done((("value", "\u00e9" * (number * 10_000)),), ((("key", "k"),),)))
+            size = sum(size_of(kept.get(n) or Done()) for n in kept.numbers)
             self.assertIn(number, kept.numbers)
-            self.assertTrue(characters <= 1.25 * CHARACTERS_MAX or kept.numbers == [number], characters)
+            self.assertTrue(size <= 1.25 * BYTES_MAX or kept.numbers == [number], size)
         self.assertEqual(kept.forgotten, 58)
+
+    def test_limit_of_a_session_counts_results_without_text_too(self) -> None:
+        """Each result of a full page counts 64 bytes, so a session keeps few of them if its limit is low."""
+        kept = ReplyCache(100, bytes_max=5_000)
+        for number in range(1, 200):
+            kept.keep(number, Done((("revision", number),)))
+        self.assertLessEqual(len(kept), 5_000 // ENTRY_BYTES + 25)
+        self.assertIn(199, kept.numbers)
+
+
+class GrowingTextTests(SynchronousTestCase):
+    """Results that are beginnings of one text, as APPEND answers."""
+
+    def setUp(self) -> None:
+        self.growing = GrowingText("", 0)
+        self.kept = KeptReplies()
+
+    def cache(self, answers_max: int = 4) -> ReplyCache:
+        return ReplyCache(answers_max, kept=self.kept)
+
+    def append(self, cache: ReplyCache, number: int, text: str) -> DoneGrowing:
+        longer = self.growing.text + text
+        self.growing.grow(longer, len(longer.encode()))
+        result = DoneGrowing((("value", longer), ("revision", number)), growing=self.growing)
+        cache.keep(number, result)
+        return result
+
+    def test_each_result_is_given_back_as_it_was(self) -> None:
+        """The text has grown in the meantime, and a character may have several bytes."""
+        cache = self.cache(100)
+        results = [self.append(cache, number, text) for number, text in enumerate(("ab", "\u00e9\u20ac", "", "z"), 1)]
+        self.assertEqual([cache.get(number) for number in (1, 2, 3, 4)], results)
+        self.assertEqual(cache.get(2), DoneGrowing((("value", "ab\u00e9\u20ac"), ("revision", 2))))
+
+    def test_text_counts_once_for_all_sessions(self) -> None:
+        """Many results take no more than the longest of them, and what belongs to each full page."""
+        caches = [self.cache(1_000) for _ in range(50)]
+        for number in range(1, 11):
+            for cache in caches:
+                self.append(cache, number, "x" * 100)
+        self.assertEqual(self.kept.size, 50 * 10 * 100)
+
+    def test_text_counts_until_its_last_beginning_is_dropped(self) -> None:
+        """A session that has ended lets go of its results, but not of a text that another session's result needs."""
+        first, second = self.cache(1_000), self.cache(1_000)
+        self.append(first, 1, "x" * 100)
+        self.append(second, 1, "y")
+        self.assertEqual((self.kept.size, self.growing.kept), (101, 2))
+        first.drop_all()
+        self.assertEqual((self.kept.size, self.growing.kept), (101, 1))
+        second.drop_all()
+        self.assertEqual((self.kept.size, self.growing.kept, self.growing.counted), (0, 0, 0))
+
+    def test_text_that_is_kept_anew_counts_whole(self) -> None:
+        """All beginnings were dropped, and then the text grew on."""
+        first, second = self.cache(), self.cache(1_000)
+        self.append(first, 1, "x" * 100)
+        first.drop_all()
+        self.append(second, 1, "y")
+        self.assertEqual(self.kept.size, 101)
+
+
+class AllSessionsTests(SynchronousTestCase):
+    """The limit of the results of all sessions together."""
+
+    def setUp(self) -> None:
+        self.kept = KeptReplies(bytes_max=100)
+        self.caches = [ReplyCache(1_000, kept=self.kept) for _ in range(3)]
+
+    def keep(self, cache: int, number: int, size: int) -> None:
+        self.caches[cache].keep(number, Done((("value", "x" * size),)))
+
+    def test_nothing_is_dropped_within_the_limit(self) -> None:
+        """100 bytes are allowed."""
+        for cache in range(3):
+            self.keep(cache, 1, 33)
+        self.keep(0, 2, 1)
+        self.kept.make_room()
+        self.assertEqual([cache.numbers for cache in self.caches], [[1, 2], [1], [1]])
+
+    def test_session_without_new_results_loses_them_first(self) -> None:
+        """The first session has kept on, so the second one, which has not, loses what it had."""
+        for cache in range(3):
+            self.keep(cache, 1, 30)
+        self.keep(0, 2, 30)
+        self.kept.make_room()
+        self.assertEqual([cache.numbers for cache in self.caches], [[1, 2], [], [1]])
+        self.assertEqual((self.kept.size, self.caches[1].forgotten), (90, 1))
+
+    def test_session_whose_results_were_dropped_keeps_new_ones(self) -> None:
+        """A number that was dropped stays forgotten."""
+        self.keep(0, 5, 101)
+        self.kept.make_room()
+        self.keep(0, 6, 10)
+        self.kept.make_room()
+        self.assertEqual((self.caches[0].numbers, self.caches[0].forgotten, self.kept.size), ([6], 5, 10))
+
+    def test_full_pages_are_dropped_one_by_one(self) -> None:
+        """Only as much goes as must."""
+        self.kept.bytes_max = 4 * 500
+        cache = ReplyCache(100, kept=self.kept, bytes_max=1_600)
+        for number in range(1, 5):
+            cache.keep(number, Done((("value", "x" * 401),)))
+        self.kept.make_room()
+        self.assertEqual(cache.numbers, [2, 3, 4])
+
+    def test_sum_is_that_of_what_is_kept(self) -> None:
+        """Results are kept, pages dropped, and sessions ended, in any order."""
+        dice = Random(7)
+        texts = [GrowingText("", 0) for _ in range(4)]
+        self.kept.bytes_max = 3_000
+        for number in range(1, 3_000):
+            cache = dice.choice(self.caches)
+            text = dice.choice(texts)
+            match dice.randrange(12):
+                case 0:
+                    cache.drop_all()
+                    self.caches[self.caches.index(cache)] = ReplyCache(dice.choice((1, 5, 40)), 0, 900, self.kept)
+                case 1:
+                    texts[texts.index(text)] = GrowingText("", 0)
+                case 2 | 3 | 4:
+                    longer = text.text + "\u00e9" * dice.randrange(40)
+                    text.grow(longer, len(longer.encode()))
+                    cache.keep(number, DoneGrowing((("value", longer), ("revision", number)), growing=text))
+                case _:
+                    cache.keep(number, dice.choice((Done((("revision", number),)), Refused("HELD", "x" * 30))))
+            if dice.random() < 0.5:
+                self.kept.make_room()
+                self.assertLessEqual(self.kept.size, 3_000)
+            self.assertEqual(self.kept.size, counted(self.caches))
+        for cache in self.caches:
+            cache.drop_all()
+        self.assertEqual((self.kept.size, len(self.kept._pages)), (0, 0))
+
+
+def counted(caches: list[ReplyCache]) -> int:
+    """Bytes of all that is kept, counted anew."""
+    size = 0
+    texts: dict[int, int] = {}
+    for cache in caches:
+        for page in cache._pages():
+            size += ENTRY_BYTES * len(page.results) if page is not cache._page else 0
+            for result in page.results.values():
+                if isinstance(result, _Beginning):
+                    texts[id(result.growing)] = result.growing.counted
+                elif not isinstance(result, int):
+                    size += size_of(result)
+    return size + sum(texts.values())
 
 
 class SizeTests(SynchronousTestCase):
     def test_text_counts_and_numbers_do_not(self) -> None:
-        """The measure is characters of text, which are equal on every server."""
+        """The measure is bytes of text, which are equal on every server."""
         rows = ((("key", "ab"),), (("key", "c"), ("revision", 7)))
-        self.assertEqual(size_of(Done((("value", "xyz"), ("revision", 123456)))), 3)
+        self.assertEqual(size_of(Done((("value", "x\u00e9z"), ("revision", 123456)))), 4)
         self.assertEqual(size_of(Done((), rows)), 3)
         self.assertEqual(size_of(Refused("HELD", "by bob")), 6)

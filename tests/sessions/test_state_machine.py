@@ -16,7 +16,7 @@ from pfsb.applications.lock import Lock
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
-from pfsb.sessions.reply_cache import CHARACTERS_MAX
+from pfsb.sessions.reply_cache import BYTES_MAX
 from pfsb.sessions.state_machine import CLOSE, EXPIRE, OPEN
 from tests.sessions.support import Driver, code, dump, encoded, value
 
@@ -74,14 +74,17 @@ class NumberTests(MachineTestCase):
         self.assertEqual(code(result), ("BADREQUEST", "unknown"))
 
     def test_large_answers_push_out_earlier_ones(self) -> None:
-        """A session keeps at most 1,048,576 characters of results, and always its newest result."""
-        text = "x" * (CHARACTERS_MAX // 3)
-        self.driver.run("alice", self.epoch, (1, ("APPEND", "k", text)), (2, ("APPEND", "k", text)))
-        forgotten, kept = self.driver.run("alice", self.epoch, (1, INCR), (2, INCR))
-        self.assertEqual((value(forgotten), len(value(kept))), (text, 2 * len(text)))
-        self.driver.run("alice", self.epoch, (3, ("APPEND", "k", "y")))
-        forgotten, alone = self.driver.run("alice", self.epoch, (2, INCR), (3, INCR))
-        self.assertEqual((code(forgotten), len(value(alone))), (("BADREQUEST", "unknown"), 2 * len(text) + 1))
+        """A session keeps at most 1,048,576 bytes of results, and always its newest result."""
+        text = "x" * (BYTES_MAX // 2 - 100)
+        for number in (1, 3, 5):
+            put, hashed = ("PUT", "k", text), ("PUTHASH", "k", "y")
+            self.driver.run("alice", self.epoch, (number, put), (number + 1, hashed))
+        results = self.driver.run("alice", self.epoch, (2, INCR), (4, INCR), (6, INCR))
+        self.assertEqual(code(results[0]), ("BADREQUEST", "unknown"))
+        self.assertEqual([value(result, "previous") for result in results[1:]], [text, text])
+        self.driver.run("alice", self.epoch, (7, ("PUT", "k", 2 * text)), (8, ("PUTHASH", "k", "y")))
+        results = self.driver.run("alice", self.epoch, (6, INCR), (8, INCR))
+        self.assertEqual((code(results[0]), value(results[1], "previous")), (("BADREQUEST", "unknown"), 2 * text))
 
     def test_question_in_a_bundle_sees_what_stands_before_it(self) -> None:
         """A linearizable question has its place in the order, and no number."""

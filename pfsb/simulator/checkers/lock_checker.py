@@ -20,6 +20,7 @@ from pfsb.applications.interfaces import (
     Done,
     IContext,
     IReplicatedApplication,
+    Quotas,
     Refused,
     Result,
     Ticket,
@@ -48,6 +49,8 @@ class LockChecker:
     locks: dict[str, _CheckedLock] = field(factory=dict)
     grants_after_a_wait: int = 0
     timeouts: int = 0
+    locks_max: int = 10_000
+    """The quota `session_locks` in force: how many locks a session may hold or wait for."""
 
     def begins(self, time_ms: int) -> None:
         """Check, before a command runs at the state machine's time `time_ms`, that no LOCK waits beyond its time
@@ -74,12 +77,17 @@ class LockChecker:
         match command[0], result:
             case (("LOCK" | "TRYLOCK"), Done(fields=fields)):
                 self._granted(command[1], lock, ticket[0], dict(fields)["token"])
+            case (("LOCK" | "TRYLOCK"), Refused(code="TOOLARGE")):
+                count = self._locks_of(ticket[0])
+                _require(count >= self.locks_max, f"{ticket} is refused a lock, with {count} of {self.locks_max}")
             case (("LOCK" | "TRYLOCK"), Refused()):
                 _require(lock.holder not in (None, ticket[0]), f"{ticket} is refused the free lock {command[1]}")
             case "LOCK", _ if result is PENDING:
                 lock.queue.append(ticket)
                 if command[2] >= 0:
                     lock.deadlines[ticket] = time_ms + command[2]
+        count = self._locks_of(ticket[0])
+        _require(count <= self.locks_max, f"{ticket[0]} holds or waits for {count} locks, of {self.locks_max}")
         self._require_no_vain_wait()
 
     def session_ended(self, client_id: str, completed: Sequence[tuple[Ticket, Result]]) -> None:
@@ -125,6 +133,13 @@ class LockChecker:
         _require(token > lock.token, f"lock {name} had the token {lock.token}, and now {token}")
         lock.holder, lock.token = client_id, token
 
+    def _locks_of(self, client_id: str) -> int:
+        """Number of locks that a session holds or waits for."""
+        return sum(
+            lock.holder == client_id or any(ticket[0] == client_id for ticket in lock.queue)
+            for lock in self.locks.values()
+        )
+
     def _require_no_vain_wait(self) -> None:
         for name, lock in self.locks.items():
             _require(lock.holder is not None or not lock.queue, f"lock {name} is free, and {lock.queue} wait for it")
@@ -163,6 +178,11 @@ class _WatchedContext:
         ticket: Ticket = self._inner.ticket
         return ticket
 
+    @property
+    def quotas(self) -> Quotas:
+        quotas: Quotas = self._inner.quotas
+        return quotas
+
     def complete(self, ticket: Ticket, result: Result) -> None:
         self.completed.append((ticket, result))
         self._inner.complete(ticket, result)
@@ -198,6 +218,7 @@ class WatchedLock:
         ticket = context.ticket
         self._run_check(self.checker.begins, watched.time_ms)
         result = self._inner.execute(command, watched)
+        self.checker.locks_max = watched.quotas.session_locks
         self._run_check(self.checker.executed, command, ticket, result, watched.completed, watched.time_ms)
         return result
 

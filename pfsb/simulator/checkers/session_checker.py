@@ -376,7 +376,8 @@ class WatchedSessions:
 
         def opened(server_id: int, client_id: str, ttl_ms: int) -> Result:
             result = open_session(server_id, client_id, ttl_ms)
-            self._latest_epoch[client_id] = machine.sessions[client_id].epoch
+            if isinstance(result, Done):
+                self._latest_epoch[client_id] = machine.sessions[client_id].epoch
             return result
 
         machine._run_bundle = runs  # type: ignore[method-assign]

@@ -6,7 +6,7 @@ protocol and the sessions, and around the lock application, so that the checkers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import field, frozen
 
@@ -21,6 +21,7 @@ from pfsb.paxos.settings import Settings
 from pfsb.service.assembly import make_server
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.simulator.checkers.lock_checker import WatchedLock
+from pfsb.simulator.checkers.quota_checker import QuotaChecker
 from pfsb.simulator.checkers.session_checker import SessionChecker, WatchedSessions
 from pfsb.simulator.cluster.process import ServerParts
 
@@ -40,12 +41,18 @@ class SimulatedConfig(Config):
     """A configuration whose limits may be smaller than a configuration file allows, so that runs reach them."""
 
     drawn: Settings = field(factory=Settings)
+    drawn_quotas: Mapping[str, int] = field(factory=dict)
+
+    def quotas(self) -> Mapping[str, int]:
+        return self.drawn_quotas
 
     def settings(self) -> Settings:
         return self.drawn
 
 
-def configuration(servers: Sequence[int], settings: Settings, limits: Limits) -> SimulatedConfig:
+def configuration(
+    servers: Sequence[int], settings: Settings, limits: Limits, quotas: Mapping[str, int] | None = None
+) -> SimulatedConfig:
     timers = Timers(settings.progress_seconds, settings.update_seconds, settings.alive_seconds)
     return SimulatedConfig(
         file="simulated",
@@ -58,6 +65,7 @@ def configuration(servers: Sequence[int], settings: Settings, limits: Limits) ->
         window=settings.window_slots,
         snapshot_every=0,
         drawn=settings,
+        drawn_quotas=quotas or {},
     )
 
 
@@ -87,6 +95,7 @@ class ServerProcess:
     def _watch_executions(self, parts: ServerParts, checks: SessionChecker, watch_reads: WatchReads | None) -> None:
         """Put the watchers between the ordered update queue and the sessions."""
         machine = self.server.machine
+        self.quotas = QuotaChecker(machine, self.applications["kv"], self.applications["chat"], checks.marks)
         watched: IStateMachine = WatchedSessions(parts.server_id, machine, checks, parts.settle)
         if watch_reads is not None:
             chat = self.applications["chat"]

@@ -414,3 +414,70 @@ def _digest_of_questions(process: Any) -> None:
         if is_ours:
             machine._outcomes.append((result, machine.revision))
         return result
+
+
+# ---------------------------------------------------------------------------------------------
+# Quotas
+# ---------------------------------------------------------------------------------------------
+
+
+@DEFECTS.add("deleted-bytes-counted", "docs/operating.rst", "the bytes of keys that are deleted still count")
+def _deleted_bytes_counted(process: Any) -> None:
+    kv = process.applications["kv"]
+
+    @instead_of(kv, "execute")
+    def broken(execute: Callable[[Command, Any], Any], command: Command, context: Any) -> Any:
+        used = kv._used_bytes
+        result = execute(command, context)
+        if command[0] == "DEL":
+            kv._used_bytes = used
+        return result
+
+
+class _LocalQuotas:
+    """A context with quotas that only this server has."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self.quotas = evolve(context.quotas, kv_bytes=context.quotas.kv_bytes // 2)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
+@DEFECTS.add(
+    "quota-of-this-server", "docs/operating.rst", "server 0 has half the quota of keys and values that others have"
+)
+def _quota_of_this_server(process: Any) -> None:
+    if process.replica.membership.server_id != 0:
+        return
+
+    @instead_of(process.applications["kv"], "execute")
+    def broken(execute: Callable[[Command, Any], Any], command: Command, context: Any) -> Any:
+        return execute(command, _LocalQuotas(context))
+
+
+@DEFECTS.add(
+    "sessions-of-this-server",
+    "docs/operating.rst",
+    "a server counts only the sessions of its own clients, as it has them",
+)
+def _sessions_of_this_server(process: Any) -> None:
+    machine = process.server.machine
+
+    @instead_of(machine, "_sessions_full")
+    def broken(sessions_full: Callable[[], Any]) -> Any:
+        own = [session for session in machine.sessions.values() if session.server_id == machine._server_id]
+        return sessions_full() if 2 * len(own) >= machine.settings.values.sessions else None
+
+
+@DEFECTS.add("ended-replies-counted", "docs/operating.rst", "the answers of sessions that have ended still count")
+def _ended_replies_counted(process: Any) -> None:
+    machine = process.server.machine
+
+    @instead_of(machine, "end_session")
+    def broken(end: Callable[[str, int, str], Result], client_id: str, epoch: int, verb: str) -> Result:
+        size = machine.kept_replies.size
+        result = end(client_id, epoch, verb)
+        machine.kept_replies.size = size
+        return result

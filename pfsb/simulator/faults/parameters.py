@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping
 from typing import Any, Final
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from pfsb.config.config import Limits
 from pfsb.paxos.messages import Message
@@ -60,6 +60,8 @@ class Parameters:
     user_profile: UserProfile
     vocabulary: Vocabulary
     faults_per_second: float
+    quotas: Mapping[str, int] = field(factory=dict)
+    """Quotas of the replicated state with which the cluster is born; those that are left out have their defaults."""
 
     @property
     def servers(self) -> int:
@@ -105,12 +107,31 @@ def draw_parameters(
 
 
 def with_batching(rng: random.Random, profile: Profile, parameters: Parameters) -> Parameters:
-    """Draw the users' `batching_seconds`. This is the last draw, so that older seeds keep their other parameters.
+    """Draw the users' `batching_seconds`. This comes after older draws, so that older seeds keep their parameters.
 
     The values are powers of two: multiples of them are exact, so that requests of one period arrive at one instant.
     """
     user_profile = {"batching_seconds": rng.choice((0.0, 1 / 64, 1 / 8, 1 / 8)), **profile.user_profile}
     return evolve(parameters, user_profile=evolve(parameters.user_profile, **user_profile))
+
+
+def with_quotas(rng: random.Random, profile: Profile, parameters: Parameters) -> Parameters:
+    """Draw the quotas, after all other parameters. Without a profile of their own, they are small in few seeds.
+
+    There is always room for the sessions of all users, for those that they may have left behind, and a few more: a user
+    without a session is not served, which is right, but the end of a run waits for it.
+    """
+    drawn = {
+        "value_bytes": rng.choice((30, 320, 1_048_576)),
+        "kv_bytes": rng.choice((40, 340, 700, 2**30)),
+        "chat_bytes": rng.choice((100, 1_000, 2**28)),
+        "session_locks": rng.choice((1, 10_000)),
+        "sessions": rng.choice((2 * parameters.users + 2, 100_000)),
+        "reply_cache_bytes": rng.choice((60, 1_000, 2**20)),
+        "replies_bytes": rng.choice((100, 1_500, 2**28)),
+    }
+    is_small = profile.has_small_quotas or rng.random() < 0.2
+    return evolve(parameters, quotas=drawn if is_small else {})
 
 
 def _within_reach(parameters: Parameters) -> Parameters:

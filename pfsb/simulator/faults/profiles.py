@@ -111,6 +111,8 @@ class Profile:
     """Whether only a majority is healed first, when the faults are over; otherwise all servers are healed at once."""
     drills: int = 2
     """Number of liveness drills at the end of a run (`pfsb.simulator.runs.liveness_drills`)."""
+    has_small_quotas: bool = False
+    """Whether every seed draws quotas of the replicated state that users soon reach; otherwise one in five does."""
     has_idle_hour: bool = False
     """Whether an idle hour follows the drills (`pfsb.simulator.runs.idle_hour`)."""
     has_sessions: bool = True
@@ -163,6 +165,12 @@ PROFILES: Final[Mapping[str, Profile]] = {
         has_idle_hour=True,
     ),
     "clients": Profile("users who hang up, come back, use two connections, and crashes", ("clients", "crashes")),
+    "quotas": Profile(
+        "users who soon have all that they may have, hang up, come back and ask again, and crashes",
+        ("clients", "crashes"),
+        users=(4, 6, 8),
+        has_small_quotas=True,
+    ),
     "moods": Profile("messages of one kind that are late or lost", ("moods", "crashes"), lasting=ALL_FAULTY_KINDS),
     "late-prepare": Profile(
         "a PREPARE is always late, and overtaken by proofs of its view",

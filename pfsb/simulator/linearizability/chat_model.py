@@ -7,7 +7,7 @@ from typing import Any
 
 from pfsb.applications.arguments import quoted, row_limit
 from pfsb.applications.interfaces import Command, Done, Fields, Refused, Result
-from pfsb.simulator.linearizability.operations import Operation, number_in
+from pfsb.simulator.linearizability.operations import Operation, is_refusal, number_in
 
 _Line = tuple[str, str]
 """One line of the chat: (id of the client that said it, text)."""
@@ -67,6 +67,9 @@ class ChatSpecification:
         return f"it has {state} {'line' if state == 1 else 'lines'}{last}"
 
     def _say(self, length: int, operation: Operation) -> int | None:
+        """The state after a SAY. A quota may refuse any (TOOLARGE); `QuotaChecker` says whether it must."""
+        if operation.answer is not None and is_refusal(operation.answer, "TOOLARGE"):
+            return length
         said = (operation.client, operation.command[1])
         index = length + 1
         told = number_in(operation.answer, "index")

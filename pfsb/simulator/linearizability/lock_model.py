@@ -25,7 +25,8 @@ class LockSpecification:
     """A lock with one holder at a time, whose grants have growing tokens. A holder that asks again keeps its token.
 
     HELD and TIMEOUT are right answers to a client only while another client holds the lock, NOTHELD only while the
-    client itself does not hold it.
+    client itself does not hold it. TOOLARGE (the client has too many other locks) is right while it does not hold this
+    one.
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:
@@ -69,6 +70,8 @@ class LockSpecification:
     @staticmethod
     def _lock(state: LockState, operation: Operation, refusal: str) -> LockState | None:
         answer = operation.answer
+        if answer is not None and is_refusal(answer, "TOOLARGE"):
+            return state if state.holder != operation.client else None
         if state.holder not in (None, operation.client):
             return state if answer is None or is_refusal(answer, refusal) else None
         if isinstance(answer, Refused):

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from pfsb.applications.arguments import parse_integer, quoted
 from pfsb.applications.interfaces import Command, Fields, Refused, Result
 from pfsb.applications.key_value import fnv1a_32
-from pfsb.simulator.linearizability.operations import Operation, number_in, revision_of
+from pfsb.simulator.linearizability.operations import Operation, is_refusal, number_in, revision_of
 
 INTEGER_BOUND: Final = 2**63
 """Bound of the integers that INCR can store: from -INTEGER_BOUND to INTEGER_BOUND - 1."""
@@ -39,7 +39,8 @@ class RegisterSpecification:
     """GET, PUT, DEL, CAS, INCR, APPEND and PUTHASH on one key, which is absent at first.
 
     As far as answers show revisions, a change must have a higher revision than all operations on this key that are
-    before it in the order, and a GET must show the revision of the latest change before it.
+    before it in the order, and a GET must show the revision of the latest change before it. A quota, which belongs to
+    all keys together, may refuse a command that would make the key larger (TOOLARGE).
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:
@@ -49,8 +50,10 @@ class RegisterSpecification:
         return Register()
 
     def step(self, state: Register, operation: Operation) -> Register | None:
-        outcome = _run(operation.command, state.value)
+        outcome = effect_of(operation.command, state.value)
         answer = operation.answer
+        if answer is not None and is_refusal(answer, "TOOLARGE"):
+            return state if _grows(outcome, state.value) else None
         if answer is not None and not _fits(outcome, answer):
             return None
         revision = number_in(answer, "revision")
@@ -77,7 +80,8 @@ class RegisterSpecification:
         return f"it is {quoted(state.value)} ({revision})"
 
 
-def _run(command: Command, value: str | None) -> _CommandEffect:
+def effect_of(command: Command, value: str | None) -> _CommandEffect:
+    """The effect of a command on a key with this value, and the answer to it, if no quota stands in its way."""
     match command:
         case ("GET", _):
             return _refused(value, "NOTFOUND") if value is None else _CommandEffect(False, value, (("value", value),))
@@ -100,6 +104,13 @@ def _run(command: Command, value: str | None) -> _CommandEffect:
             previous = value or ""
             return _CommandEffect(True, str(fnv1a_32((previous + text).encode())), (("previous", previous),))
     raise ValueError(f"{command} is no normalised command on one key")
+
+
+def _grows(outcome: _CommandEffect, value: str | None) -> bool:
+    """Whether a command would make the key larger: only then a quota may refuse it (`QuotaChecker` says if it must)."""
+    if outcome.value is None or outcome.refusal is not None:
+        return False
+    return value is None or len(outcome.value.encode()) > len(value.encode())
 
 
 def _refused(value: str | None, code: str) -> _CommandEffect:

@@ -34,6 +34,7 @@ def check_bounds(cluster: SimulatedCluster, users: int) -> None:
         ):
             raise Violation(f"server {server_id}: {sentence}")
         _check_lock(server)
+        cluster.process(server_id).quotas.raise_violation()
 
 
 def _wrong_tables(server: Server, users: int) -> Iterator[str]:

@@ -80,7 +80,7 @@ class UserPopulation:
 
     def __attrs_post_init__(self) -> None:
         cluster, parameters = self.cluster, self.parameters
-        self._config = configuration(cluster.ids, parameters.settings, parameters.limits)
+        self._config = configuration(cluster.ids, parameters.settings, parameters.limits, parameters.quotas)
         self.checks = SessionChecker(
             cluster.checks.durability.disks,
             parameters.settings.horizon_slots,
@@ -146,6 +146,7 @@ class UserPopulation:
             "time": machine.time_ms,
             "table of sessions": machine.sessions,
             "table of closed sessions": dict(machine.closed_sessions),
+            "quotas": machine.quotas(),
         }
         return state | {f"state of {name}": app.snapshot() for name, app in process.applications.items()}
 

@@ -25,7 +25,7 @@ from pfsb.simulator.cluster.marks import Marks, Watcher
 from pfsb.simulator.cluster.network import LinkQuality
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.faults.all_faults import AllFaults
-from pfsb.simulator.faults.parameters import Parameters, draw_parameters, with_batching
+from pfsb.simulator.faults.parameters import Parameters, draw_parameters, with_batching, with_quotas
 from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.runs.idle_hour import IdleHour
@@ -104,7 +104,8 @@ class Run:
             for fault in draw_faults(rng, drawn)
             if fault.family not in plan.without and (plan.faults is None or fault.number in plan.faults)
         )
-        self.parameters = parameters = with_batching(rng, self.profile, _switched_off(drawn, plan.without))
+        drawn = with_batching(rng, self.profile, _switched_off(drawn, plan.without))
+        self.parameters = parameters = with_quotas(rng, self.profile, drawn)
         self.marks = Marks()
         self._rng = random.Random(f"{plan.seed}/run")
         watcher = Watcher(self.marks)

@@ -1,0 +1,130 @@
+"""Quotas: what the state machine counts is what there is, and exactly that is refused which would go beyond a quota.
+
+The checker counts anew, from the values that questions show and from the answers, and does not ask the sums of the
+applications. What a command writes comes from the specification of one key (`register_model`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from pfsb.applications.interfaces import Command, Done, Refused
+from pfsb.sessions.reply_cache import ENTRY_BYTES
+from pfsb.sessions.state_machine import Session, SessionStateMachine
+from pfsb.simulator.checkers.violation import Violation
+from pfsb.simulator.linearizability.models import KEY_VALUE_VERBS
+from pfsb.simulator.linearizability.register_model import effect_of
+
+
+class QuotaChecker:
+    """Checks the quotas of one incarnation of one server, command by command.
+
+    The first violation is kept until the run calls `raise_violation`, as by `WatchedLock`.
+    """
+
+    def __init__(self, machine: SessionStateMachine, kv: Any, chat: Any, marks: Counter[str]) -> None:
+        self._machine = machine
+        self._kv = kv
+        self._chat = chat
+        self._marks = marks
+        self._values: dict[str, str | None] = {}
+        """Key -> its value after the last command that named it; None: it is absent."""
+        self._kv_bytes = 0
+        self._chat_bytes = 0
+        self._violation: Violation | None = None
+        execute = machine._execute
+
+        def executed(session: Session, number: int, command: Command) -> Any:
+            result = execute(session, number, command)
+            try:
+                self._check(session, command, result)
+            except Violation as violation:
+                self._violation = self._violation or violation
+            return result
+
+        machine._execute = executed  # type: ignore[method-assign]
+
+    def raise_violation(self) -> None:
+        if self._violation is not None:
+            raise self._violation
+        self._check_sessions()
+
+    def _check(self, session: Session, command: Command, result: Any) -> None:
+        if isinstance(result, Refused) and result.code == "TOOLARGE":
+            self._marks[f"{command[0]} beyond a quota"] += 1
+        if command[0] in KEY_VALUE_VERBS:
+            self._check_key(command, result)
+        elif command[0] == "SAY":
+            self._check_line(session, command, result)
+
+    def _check_key(self, command: Command, result: Any) -> None:
+        quotas, key = self._machine.settings.values, command[1]
+        before = self._values.get(key)
+        after = self._value(key)
+        self._values[key] = after
+        self._kv_bytes += _size(key, after) - _size(key, before)
+        _require(self._kv.used() == self._kv_bytes, f"kv_bytes are {self._kv.used()}, after {command} {self._kv_bytes}")
+        wanted = effect_of(command, before).value
+        growth = _size(key, wanted) - _size(key, before)
+        room = quotas.kv_bytes - self._kv_bytes
+        is_refused = isinstance(result, Refused) and result.code == "TOOLARGE"
+        if is_refused:
+            _require(after == before, f"{command} is refused as too large, and changes the key")
+            is_large = len((wanted or "").encode()) > quotas.value_bytes
+            _require(growth > 0 and (growth > room or is_large), f"{command} is refused, but adds {growth} to {room}")
+        else:
+            too_large = len((after or "").encode()) > quotas.value_bytes or room < 0
+            _require(growth <= 0 or not too_large, f"{command} adds {growth} bytes beyond a quota")
+
+    def _check_line(self, session: Session, command: Command, result: Any) -> None:
+        quotas, text = self._machine.settings.values, command[1]
+        size = len(session.client_id.encode()) + len(text.encode())
+        fits = self._chat_bytes + size <= quotas.chat_bytes and len(text.encode()) <= quotas.value_bytes
+        self._chat_bytes += size if isinstance(result, Done) else 0
+        _require(self._chat.used() == self._chat_bytes, f"chat_bytes are {self._chat.used()}, not {self._chat_bytes}")
+        _require(isinstance(result, Done) == fits, f"{command} came to {result} with {self._chat_bytes} bytes in use")
+
+    def _check_sessions(self) -> None:
+        machine = self._machine
+        if not machine.settings.is_born:
+            return
+        quotas, kept = machine.settings.values, machine.kept_replies
+        _require(len(machine.sessions) <= quotas.sessions, f"{len(machine.sessions)} sessions, of {quotas.sessions}")
+        size = _kept_bytes(machine)
+        _require(kept.size == size, f"kept answers count {kept.size} bytes, and are {size}")
+        _require(size <= quotas.replies_bytes, f"kept answers are {size} bytes, of {quotas.replies_bytes}")
+        self._marks["kept answers dropped for all"] += quotas.replies_bytes - size < 100
+
+    def _value(self, key: str) -> str | None:
+        result = self._kv.query(("GET", key))
+        return str(dict(result.fields)["value"]) if isinstance(result, Done) else None
+
+
+def _kept_bytes(machine: SessionStateMachine) -> int:
+    """Bytes of all answers that are kept. A text that has grown counts once, as long as it is in the longest answer."""
+    size = 0
+    longest: dict[int, int] = {}
+    for session in machine.sessions.values():
+        cache = session.answers
+        for page in cache._pages():
+            size += 0 if page is cache._page else ENTRY_BYTES * len(page.results)
+            for number, kept in page.results.items():
+                growing = getattr(kept, "growing", None)
+                answer = page.get(number)
+                if growing is not None:
+                    longest[id(growing)] = growing.counted
+                elif isinstance(answer, Done):
+                    size += sum(len(value.encode()) for _, value in answer.fields if isinstance(value, str))
+                else:
+                    size += len(answer.text.encode())
+    return size + sum(longest.values())
+
+
+def _size(key: str, value: str | None) -> int:
+    return 0 if value is None else len(key.encode()) + len(value.encode())
+
+
+def _require(condition: bool, text: str) -> None:
+    if not condition:
+        raise Violation(text)
