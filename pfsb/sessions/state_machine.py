@@ -732,13 +732,14 @@ class SessionStateMachine:
         if session.epoch != epoch:
             return replaced(client_id)
         del self.sessions[client_id]
-        session.answers.drop_all()
         if session.last_number and client_id[0] != bundle.ANONYMOUS:
             self._closed[client_id] = (session.last_number, self._seq, self.revision)
         self._ending = session
         for application in self.applications:
             self._call_application(application.session_ended, client_id, self._context_for(client_id))
         self._ending = None
+        # After the applications, which complete the commands of this session that wait: these results are kept, too.
+        session.answers.drop_all()
         if self._completed:
             self._tell_completed()
         how = "closed" if verb == CLOSE else "expired: nothing was heard of it for too long"
