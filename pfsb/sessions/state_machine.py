@@ -727,13 +727,13 @@ class SessionStateMachine:
         if session.epoch != epoch:
             return replaced(client_id)
         del self.sessions[client_id]
-        session.answers.drop_all()
         if session.last_number and client_id[0] != bundle.ANONYMOUS:
             self._closed[client_id] = (session.last_number, self._seq, self.revision)
         self._ending = session
         for application in self.applications:
             self._call_application(application.session_ended, client_id, self._context_for(client_id))
         self._ending = None
+        session.answers.drop_all()  # not before: the applications have given results to the commands that waited
         if self._completed:
             self._tell_completed()
         how = "closed" if verb == CLOSE else "expired: nothing was heard of it for too long"
