@@ -279,7 +279,7 @@ class ClusterTests(ClusterTestCase):
 
     def test_connection_opens_so_many_sessions(self) -> None:
         """A client that says HELLO with ever new ids is told to connect anew; ids that it has used still work."""
-        self.begin(1, small_limits(connection_sessions=2))
+        self.begin(1, small_limits(opened_sessions=2))
         client = self.connect()
         for name in ("alice", "bob", "alice"):
             self.assertIsInstance(self.answer(client.hello(name)), Done)

@@ -1,8 +1,8 @@
 """A second opinion on sessions: which commands run, and which sessions are open, computed from the ordered updates.
 
 The model is written after docs/protocol.rst and docs/internals/sessions.rst, and shares no code with
-`SessionStateMachine` but the decoding of bundles and of settings. So it notices a state machine that is wrong about epochs, numbers or
-ends of sessions in the same way at every server, which a comparison of servers cannot notice.
+`SessionStateMachine` but the decoding of bundles and of settings. So it notices a state machine that is wrong about
+epochs, numbers or ends of sessions in the same way at every server, which a comparison of servers cannot notice.
 """
 
 from __future__ import annotations
