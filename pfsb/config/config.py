@@ -46,7 +46,7 @@ class Limits:
     session_window: int = 128
     """Maximum number of unanswered commands of one session, and of replies that the servers keep for each session."""
     request_seconds: float = 10.0
-    connection_sessions: int = 100
+    opened_sessions: int = 100
     """Maximum number of sessions that one connection to the client port may open with HELLO, one after the other."""
     batch_bytes: int = 48_000
     """Maximum size, in bytes, of a batch of several updates. With 1, each update has a proposal of its own (section
@@ -244,7 +244,7 @@ _LIMITS: Final[dict[str, Callable[[Place], Any]]] = {
     "session_window": _from(1, 10_000),
     "request_seconds": Place.seconds,
     "batch_bytes": _from(1, 48_000),
-    "connection_sessions": _from(1, 10_000),
+    "opened_sessions": _from(1, 10_000),
 }
 
 _READERS: Final[dict[str, Callable[[Place], Any]]] = {

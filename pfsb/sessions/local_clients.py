@@ -92,7 +92,7 @@ class LocalClients:
             clock=self.clock,
             on_session_end=ended,
             on_disconnected=self._remove,
-            names_max=self._limits.connection_sessions,
+            names_max=self._limits.opened_sessions,
         )
         self._connections[connection] = None
         return connection

@@ -254,7 +254,7 @@ class RefusalTests(ConfigTestCase):
             "zzz",
             value=1,
             says="unknown key, known are command_bytes, connections, session_window, request_seconds, batch_bytes, "
-            "connection_sessions",
+            "opened_sessions",
         )
 
     def test_a_missing_key(self) -> None:
@@ -374,7 +374,7 @@ class RefusalTests(ConfigTestCase):
             (("limits", "connections"), 1, 1_000_000),
             (("limits", "session_window"), 1, 10_000),
             (("limits", "batch_bytes"), 1, 48_000),
-            (("limits", "connection_sessions"), 1, 10_000),
+            (("limits", "opened_sessions"), 1, 10_000),
         ):
             for allowed in (low, high):
                 content = four()

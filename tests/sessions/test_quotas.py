@@ -136,6 +136,16 @@ class KeptAnswerTests(QuotaTestCase):
             self.driver.close(f"client-{i}", epoch)
         self.assertEqual(machine.kept_replies.size, 0)
 
+    def test_results_of_commands_that_waited_when_their_session_ended_count_no_more(self) -> None:
+        """The application gives them in the moment of the end."""
+        self.begin()
+        alice, bob = (self.driver.open(name)["epoch"] for name in ("alice", "bob"))
+        self.driver.run("alice", alice, (1, ("LOCK", "x", -1)))
+        self.driver.run("bob", bob, (1, ("LOCK", "x", -1)))
+        self.driver.close("bob", bob)
+        self.driver.close("alice", alice)
+        self.assertEqual(self.used("replies_bytes"), 0)
+
     def test_value_that_is_written_anew_begins_a_text_of_its_own(self) -> None:
         """An answer before the PUT is none after it."""
         self.begin()
@@ -269,7 +279,7 @@ class ClusterTests(ClusterTestCase):
 
     def test_connection_opens_so_many_sessions(self) -> None:
         """A client that says HELLO with ever new ids is told to connect anew; ids that it has used still work."""
-        self.begin(1, small_limits(connection_sessions=2))
+        self.begin(1, small_limits(opened_sessions=2))
         client = self.connect()
         for name in ("alice", "bob", "alice"):
             self.assertIsInstance(self.answer(client.hello(name)), Done)

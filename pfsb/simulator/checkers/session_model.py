@@ -1,8 +1,8 @@
 """A second opinion on sessions: which commands run, and which sessions are open, computed from the ordered updates.
 
 The model is written after docs/protocol.rst and docs/internals/sessions.rst, and shares no code with
-`SessionStateMachine` but the decoding of bundles. So it notices a state machine that is wrong about epochs, numbers or
-ends of sessions in the same way at every server, which a comparison of servers cannot notice.
+`SessionStateMachine` but the decoding of bundles and of settings. So it notices a state machine that is wrong about
+epochs, numbers or ends of sessions in the same way at every server, which a comparison of servers cannot notice.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from attrs import define, field, frozen
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
+from pfsb.sessions.cluster_settings import ClusterSettings
 
 Ticket = tuple[str, int]
 
@@ -60,6 +61,8 @@ class SessionModel:
     horizon_slots: int
     revision: int = 0
     sessions: dict[str, ModelSession] = field(factory=dict)
+    sessions_max: int | None = None
+    """The quota of open sessions, as BIRTH says it; None before BIRTH. No run changes it."""
     _ended: dict[str, tuple[int, int]] = field(factory=dict)
     """Client id of a session with a name that has ended -> (its last number, the slot of its end)."""
     _heard: dict[int, int] = field(factory=dict)
@@ -86,9 +89,13 @@ class SessionModel:
         """Client id -> epoch of each open session."""
         return {client_id: session.epoch for client_id, session in self.sessions.items()}
 
+    @property
+    def _is_full(self) -> bool:
+        return self.sessions_max is not None and len(self.sessions) >= self.sessions_max
+
     def _run(self, server_id: int, content: Bundle, expected: Expected) -> None:
         session = self.sessions.get(content.client_id)
-        if session is None and content.opens:
+        if session is None and content.opens and not self._is_full:
             session = self.sessions[content.client_id] = ModelSession(0, server_id, 0)
         if session is None or session.epoch != content.epoch:
             return
@@ -100,6 +107,8 @@ class SessionModel:
 
     def _operate(self, seq: int, server_id: int, operation: Sequence[object], expected: Expected) -> None:
         if operation[0] in ABOUT_SERVERS:
+            if operation[0] == "BIRTH" and isinstance(operation[1], bytes) and self.sessions_max is None:
+                self.sessions_max = ClusterSettings.decode(operation[1]).sessions
             if operation[0] == "ASK" and isinstance(operation[1], int):
                 self._asked[operation[1]] = seq
             return
@@ -108,6 +117,8 @@ class SessionModel:
             case ("OPEN", str(client_id), int(ttl_ms)):
                 session = self.sessions.get(client_id)
                 if session is None:
+                    if self._is_full:
+                        return
                     last, _ = self._ended.pop(client_id, (0, 0))
                     session = self.sessions[client_id] = ModelSession(0, server_id, 0, last)
                 session.epoch, session.server_id, session.ttl_ms = self.revision, server_id, ttl_ms

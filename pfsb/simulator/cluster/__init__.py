@@ -9,8 +9,9 @@ checkers. After each call of the clock, the cluster raises the first violation t
 * `clock`: time. `network` and `transport`: frames, links, filters and faults of messages.
 * `process`: the environment of a server, and a server that is the protocol alone. `server_process`: the whole server.
 * `cluster`: starts, crashes, stops and pauses servers. `healing`: heals servers and the links between them.
-* `probe`: reports of servers to the checkers. `tracing` and `marks`: traces, and counters of rare branches.
+* `probe`: reports of servers to the checkers. `quota_checker`: counts anew what quotas bound.
+* `tracing` and `marks`: traces, and counters of rare branches.
 
 Nothing here decides when something goes wrong: faults and schedules do that through the methods of the cluster. Of the
-other packages of the simulator, this one imports only `checkers`.
+other packages of the simulator, this one imports only `checkers`, and from `linearizability` what a command writes.
 """

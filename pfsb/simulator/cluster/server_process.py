@@ -21,9 +21,9 @@ from pfsb.paxos.settings import Settings
 from pfsb.service.assembly import make_server
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.simulator.checkers.lock_checker import WatchedLock
-from pfsb.simulator.checkers.quota_checker import QuotaChecker
 from pfsb.simulator.checkers.session_checker import SessionChecker, WatchedSessions
 from pfsb.simulator.cluster.process import ServerParts
+from pfsb.simulator.cluster.quota_checker import QuotaChecker
 
 APPLICATIONS = ("chat", "lock", "kv")
 

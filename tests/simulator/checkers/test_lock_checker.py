@@ -42,6 +42,20 @@ class LockCheckTests(SynchronousTestCase):
         """A lock has one holder at a time."""
         self.assertIn("holds it", self.refuse(LOCK, ("b", 1), granted(6)))
 
+    def test_refusal_by_a_quota_needs_so_many_locks(self) -> None:
+        """Locks that a session holds, and those for which it waits, count; more than the quota are a violation, too."""
+        other, too_many = ("LOCK", "y", -1), Refused("TOOLARGE", "")
+        self.assertIn("with 1 of 2", self.limited(2, other, too_many))
+        self.check.executed(other, ("b", 1), granted(6), [])
+        self.check.locks_max = 2
+        self.check.executed(other, ("a", 3), PENDING, [])
+        self.check.executed(("LOCK", "z", -1), ("a", 4), too_many, [])
+        self.assertIn("waits for 3 locks, of 2", self.limited(2, ("LOCK", "z", -1), granted(7)))
+
+    def limited(self, locks_max: int, command: tuple[object, ...], result: Result) -> str:
+        self.check.locks_max = locks_max
+        return self.refuse(command, ("a", 9), result)
+
     def test_token_that_does_not_grow_is_found(self) -> None:
         """A fencing token that is used twice cannot fence off the former holder."""
         self.check.executed(UNLOCK, ("a", 2), RELEASED, [])

@@ -129,6 +129,47 @@ class KeyTests(ModelCase):
         self.assertBad(seen)
 
 
+class QuotaTests(ModelCase):
+    """Refusals by a quota, which the simulator takes as judgements of the application (`History.answered`)."""
+
+    def assertRefusable(self, is_right: bool, *rows: Row) -> None:
+        """Require that the last command, after the others, is or is not one that a quota may refuse."""
+        (client, command, _), before = rows[-1], rows[:-1]
+        operations = one_after_the_other(*before, (client, command, refused("TOOLARGE")))
+        judged = [evolve(operation, fate="done") for operation in operations]
+        (self.assertGood if is_right else self.assertBad)(*judged)
+
+    def test_only_what_would_grow_is_refused(self) -> None:
+        put: Row = ("a", ("PUT", "k", "5\u00e9"), OK)
+        for command, is_right in (
+            (("PUT", "k", "1234"), True),
+            (("PUT", "k", "123"), False),
+            (("PUT", "k", ""), False),
+            (("APPEND", "k", "x"), True),
+            (("APPEND", "k", ""), False),
+            (("DEL", "k"), False),
+            (("GET", "k"), False),
+            (("CAS", "k", 1, "5\u00e9", "1234"), True),
+            (("CAS", "k", 1, "6", "1234"), False),
+        ):
+            self.assertRefusable(is_right, put, ("b", command, OK))
+        self.assertRefusable(True, ("b", ("PUT", "k", ""), OK))
+
+    def test_refused_command_changes_nothing(self) -> None:
+        rows: list[Row] = [("a", ("PUT", "k", "5"), refused("TOOLARGE")), ("a", ("GET", "k"), refused("NOTFOUND"))]
+        self.assertGood(*(evolve(operation, fate="done") for operation in one_after_the_other(*rows)))
+
+    def test_lock_that_the_client_holds_is_not_refused(self) -> None:
+        lock: Row = ("a", ("LOCK", "x", -1), done(name="x", token=1))
+        self.assertRefusable(False, lock, lock)
+        self.assertRefusable(True, lock, ("b", ("LOCK", "x", -1), OK))
+        self.assertRefusable(True, lock)
+
+    def test_line_of_the_chat_may_be_refused(self) -> None:
+        rows: list[Row] = [("a", ("SAY", "hi"), refused("TOOLARGE")), ("a", ("SAY", "ho"), done(index=1))]
+        self.assertGood(*(evolve(operation, fate="done") for operation in one_after_the_other(*rows)))
+
+
 class RevisionTests(ModelCase):
     """Revisions, which the cluster counts and answers show."""
 
