@@ -51,6 +51,7 @@ class NameTests(SynchronousTestCase):
                 "READ_INDEX",
                 "CONFIRM",
                 "CONFIRMED",
+                "HEARD",
             },
         )
 

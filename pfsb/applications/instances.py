@@ -195,6 +195,8 @@ class Instances(Application):
 
     def _note_done(self, command: Command, context: IContext) -> Result:
         _, peer, peers, seq = command
+        if not _are_in_range(peer, peers, seq):
+            return Refused("BADREQUEST", f"there is no peer {peer} of {peers}, or no instance {seq}")
         if self._peers not in (0, peers):
             return Refused("CONFLICT", f"there are {self._peers} peers, not {peers}")
         self._peers = peers
@@ -208,8 +210,9 @@ class Instances(Application):
 
         The loop goes over the numbers from the old to the new `least`, or over all decided instances if they are fewer.
         """
-        passing = range(self.least, least)
-        for seq in passing if len(passing) <= len(self.decided) else [seq for seq in self.decided if seq < least]:
+        passing = range(self.least, least)  # its length may be too large for len()
+        is_short = least - self.least <= len(self.decided)
+        for seq in passing if is_short else [seq for seq in self.decided if seq < least]:
             self.decided.pop(seq, None)
         for seq in [seq for seq in self.unfinished.instances if seq < least]:
             self.unfinished.drop_instance(seq)
@@ -305,6 +308,11 @@ def _check_done(asked: Arguments) -> Command:
 
 
 _done_names = ("peer", "peers", "seq")
+
+
+def _are_in_range(peer: int, peers: int, seq: int) -> bool:
+    """Whether a DONE, which another server may have checked, is possible."""
+    return 1 <= peers <= peers_max and 0 <= peer < peers and seq >= 0
 
 
 def _check_instances(asked: Arguments) -> Command:

@@ -112,8 +112,12 @@ class _CountsTwice(DataStructures):
     __slots__ = ()
 
     def apply_accept(self, server_id: int, view: int, seq: int, digest: bytes) -> None:
-        voters = self.ordering.global_history.ensure(seq).voters.setdefault(view, {})
-        voters[next(voter for voter in count(server_id, 100) if voter not in voters)] = digest
+        slot = self.ordering.global_history.get(seq)
+        is_copy = slot is not None and server_id in slot.voters.get(view, ())
+        super().apply_accept(server_id, view, seq, digest)
+        if slot is not None and is_copy:
+            voters = slot.voters[view]
+            voters[next(voter for voter in count(server_id, 100) if voter not in voters)] = digest
 
 
 @DEFECTS.add("vote-counted-twice", "Figure 5 E, G14", "an ACCEPT that comes twice counts as two votes")
