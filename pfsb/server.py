@@ -23,6 +23,7 @@ from pfsb.paxos.birth import Birth
 from pfsb.paxos.interfaces import IStableStorage, ITracer, ITransport
 from pfsb.paxos.replica import Replica
 from pfsb.server_facts import ServerFacts, server_rows, status
+from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.expiry import Expiry
 from pfsb.sessions.local_clients import LocalClients
@@ -78,6 +79,7 @@ class Server:
         self.faults = faults
         self._clock = clock
         self._storage = storage
+        self._transport = transport
         settings = config.settings()
         self.machine = SessionStateMachine(server_id, catalogue)
         self.settings = SettingsFollower(
@@ -86,7 +88,7 @@ class Server:
             values_of_file(config, catalogue),
             Abilities.of(catalogue.installed.versions),
             rng.randbytes,
-            lambda values: self.replica.adopt(values.window, values.horizon),
+            self._follow_settings,
         )
         self.machine.on_settings = self.settings.follow
         self.replica = Replica(
@@ -147,6 +149,11 @@ class Server:
             after_answers=self._after_answers,
             clients_wait=self.local_clients.clients_wait,
         )
+
+    def _follow_settings(self, values: ClusterSettings) -> None:
+        """Inside execution: let protocol and transport follow the settings that are in force from now on."""
+        self.replica.adopt(values.window, values.horizon)
+        self._transport.know_cluster(values.cluster_identity)
 
     def drain(self, drained: Callable[[], None]) -> None:
         """Take no more commands, and call `drained`, once: when those under way are answered, or after `DRAIN_SECONDS`.

@@ -51,7 +51,6 @@ class NameTests(SynchronousTestCase):
                 "READ_INDEX",
                 "CONFIRM",
                 "CONFIRMED",
-                "HEARD",
             },
         )
 

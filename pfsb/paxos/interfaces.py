@@ -91,6 +91,12 @@ class ITransport(Interface):
         the list of slots that this server leaves out (`pfsb.paxos.passes`): frames with another one are refused.
         """
 
+    def know_cluster(identity: bytes) -> None:
+        """The settings of the cluster are executed, and with them its random identity is known (Departure 34).
+
+        From now on frames carry it, and frames with another identity are refused. May be called before `start`.
+        """
+
     def send(messages: Sequence[Message], to: int | None) -> None:
         """Send messages to server `to`, or to all other servers if None, in as few frames as possible.
 

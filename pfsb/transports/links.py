@@ -153,6 +153,10 @@ class Links:
         self._codec = FrameCodec(self.membership, identity, incarnation, self._secret, position)
         self._receiver = receiver
 
+    def know_cluster(self, identity: bytes) -> None:
+        """Refuse the frames of other clusters of the same name and servers from now on; see `ITransport`."""
+        self.membership.cluster_identity = identity
+
     def stop(self) -> None:
         """End the links: from now on nothing is sent or handed up, not even frames that are under way."""
         self._codec = self._receiver = None

@@ -226,6 +226,10 @@ class UDPTransport:
             self.links.stop()
             raise
 
+    def know_cluster(self, identity: bytes) -> None:
+        """Pass the identity of the cluster to the links; see `ITransport`."""
+        self.links.know_cluster(identity)
+
     def send(self, messages: Sequence[Message], to: int | None) -> None:
         """Send messages as `ITransport.send` promises."""
         self.links.send(messages, to)

@@ -125,6 +125,9 @@ class FakeTransport:
     ) -> None:
         self.running = True
 
+    def know_cluster(self, identity: bytes) -> None:
+        pass
+
     def send(self, messages: Sequence[Message], to: int | None) -> None:
         self.sent += [Sent(message, to) for message in messages]
 

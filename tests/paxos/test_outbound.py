@@ -33,6 +33,9 @@ class Frames:
     def start(self, receiver: object, identity: bytes, incarnation: int) -> None:
         raise AssertionError("nothing is received here")
 
+    def know_cluster(self, identity: bytes) -> None:
+        pass
+
     def send(self, messages: Sequence[Message], to: int | None) -> None:
         self.sent.append((tuple(messages), to))
 

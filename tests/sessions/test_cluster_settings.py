@@ -24,7 +24,7 @@ from pfsb.sessions.cluster_settings import RANGES, ClusterSettings, WrongSetting
 from pfsb.sessions.event_feed import EventFeed
 from pfsb.sessions.ordered_settings import Abilities, OrderedSettings
 from pfsb.sessions.state_machine import ANNOUNCE, CannotRun, SessionStateMachine, birth
-from tests.sessions.support import encoded
+from tests.sessions.support import ClusterTestCase, encoded
 
 VALUES = ClusterSettings((0, 1, 2), (("kv", 1), ("lock", 1)), bytes(range(8)), session_window=7)
 ALL = Abilities.of({"kv": [1], "lock": [1]})
@@ -410,3 +410,20 @@ class EventFeedTests(SynchronousTestCase):
         self.say()
         self.pass_gate()
         self.assertEqual(self.heard, [1, 2])
+
+
+class IdentityTests(ClusterTestCase):
+    def test_every_server_learns_the_identity_and_refuses_another_cluster(self) -> None:
+        """A random identity is drawn at birth; all frames carry it from then on, also those of a server that restarts."""
+        self.begin(3)
+        identity = self.server(0).machine.settings.values.cluster_identity
+        self.assertNotEqual(identity, bytes(8))
+        self.cluster.crash(1)
+        self.cluster.restart(1)
+        self.cluster.run(1.0)
+        links = [self.cluster.servers[i].running.transport.links for i in self.cluster.ids]  # type: ignore[union-attr]
+        self.assertEqual([each.membership.cluster_identity for each in links], [identity] * 3)
+        links[1].know_cluster(b"elsewhere"[:8])
+        self.cluster.run(1.0)
+        self.assertGreater(links[0].counters.refused["cluster"], 0)
+        self.assertGreater(links[1].counters.refused["cluster"], 0)

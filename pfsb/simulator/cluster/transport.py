@@ -63,6 +63,10 @@ class SimulatedTransport:
         """
         self._frames_left, self._on_last_frame = frames, act
 
+    def know_cluster(self, identity: bytes) -> None:
+        """Pass the identity of the cluster to the links; see `ITransport`."""
+        self.links.know_cluster(identity)
+
     def send(self, messages: Sequence[Message], to: int | None) -> None:
         if self._clock.closed:
             return  # the server was crashed in the middle of this turn, so that nothing more may leave

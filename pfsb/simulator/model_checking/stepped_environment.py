@@ -194,6 +194,9 @@ class SteppedTransport:
     def stop(self) -> None:
         self.listens = False
 
+    def know_cluster(self, identity: bytes) -> None:
+        """Nothing: these servers know of one cluster only."""
+
     def send(self, messages: Sequence[Message], to: int | None) -> None:
         receivers = self._others if to is None else (to,)
         for message in messages:
