@@ -44,6 +44,7 @@ class NameTests(SynchronousTestCase):
                 "ALIVE",
                 "RECONCILIATION_REQUEST",
                 "RECONCILIATION_REPLY",
+                "HEARD",
                 "STRANGER",
                 "ACQUAINTED",
                 "READ_REQUEST",

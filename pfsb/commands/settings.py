@@ -89,7 +89,7 @@ class Options(ConfigOptions):
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Show or change settings. Raises `SystemExit` with status 1 if the cluster refuses, or nobody answers in time."""
+    """Show or change settings. Raises `SystemExit` with status 1 if the cluster refuses, or does not answer in time."""
     if not await settle(reactor, options.addresses, options.changes, options["timeout"], sys.stdout, sys.stderr):
         raise SystemExit(1)
 
@@ -144,6 +144,6 @@ def _shown(value: int | str) -> str:
 
 
 def _meaning(name: str) -> str:
-    """What a setting means; nothing for one that only servers of a later version have."""
+    """The meaning of a setting; empty for one that only servers of a later version have."""
     known = RANGES.get(name)
     return _MEANINGS.get(name, "") if known is None else f"{known.help}; {known.least} to {known.most}"

@@ -25,8 +25,10 @@ class OrderedTime:
         """Whether a slot was executed: its time is the beginning, whatever it was."""
         self._ahead_ms = 0
         """How far the state machine's time is ahead of this server's clock."""
+        self._told_ms = 0
+        """The latest time that a proposal of this server has carried."""
 
-    def execute(self, batch_time_ms: int, *, leads: bool) -> int:
+    def execute(self, batch_time_ms: int, leads: bool) -> int:
         """Move the time to that of a batch which is being executed, and return the new time.
 
         `leads`: this server leads, so it has proposed the batch itself. Its time goes on from the proposal and not from
@@ -36,16 +38,21 @@ class OrderedTime:
         compute the same time, since it depends on nothing but the batches.
         """
         before = self.time_ms
-        if not self.has_begun:
-            time_ms = min(batch_time_ms, TIME_MS_MAX)
-        else:
-            time_ms = max(before, min(batch_time_ms, before + TIME_STEP_MS_MAX, TIME_MS_MAX))
-        begins, self.has_begun = not self.has_begun, True
-        self.time_ms = time_ms
-        ahead_ms = time_ms - self._clock_ms()
-        if not leads or begins or ahead_ms > self._ahead_ms:
-            self._ahead_ms = ahead_ms
-        return time_ms
+        begins = not self.has_begun
+        if begins or not before <= batch_time_ms <= before + TIME_STEP_MS_MAX or batch_time_ms > TIME_MS_MAX:
+            batch_time_ms = self._bounded(batch_time_ms)
+            self.has_begun = True
+        self.time_ms = batch_time_ms
+        if begins or not leads:
+            self._ahead_ms = batch_time_ms - int(self._clock.seconds() * 1000)
+        elif batch_time_ms > self._told_ms:  # a former leader has proposed the batch, and its time is ahead
+            self._ahead_ms = max(self._ahead_ms, batch_time_ms - int(self._clock.seconds() * 1000))
+        return batch_time_ms
+
+    def _bounded(self, batch_time_ms: int) -> int:
+        """The new time if that of the batch is the first one, goes back, or is too far ahead."""
+        latest_ms = min(self.time_ms + TIME_STEP_MS_MAX, TIME_MS_MAX) if self.has_begun else TIME_MS_MAX
+        return max(self.time_ms, min(batch_time_ms, latest_ms))
 
     def now_ms(self) -> int:
         """The time that a proposal of this server carries.
@@ -53,12 +60,12 @@ class OrderedTime:
         It is never further ahead of the last executed slot than one slot may move the time. If more time has passed,
         the rest is left out for good: it would end waits early if the next slots made up for it.
         """
-        clock_ms = self._clock_ms()
+        clock_ms = int(self._clock.seconds() * 1000)
         if not self.has_begun:
             return clock_ms
-        latest_ms = min(self.time_ms + TIME_STEP_MS_MAX, TIME_MS_MAX)
-        self._ahead_ms = min(self._ahead_ms, latest_ms - clock_ms)
-        return clock_ms + self._ahead_ms
-
-    def _clock_ms(self) -> int:
-        return int(self._clock.seconds() * 1000)
+        now_ms = clock_ms + self._ahead_ms
+        if now_ms > self.time_ms + TIME_STEP_MS_MAX or now_ms > TIME_MS_MAX:
+            now_ms = self._bounded(now_ms)
+            self._ahead_ms = now_ms - clock_ms
+        self._told_ms = now_ms
+        return now_ms

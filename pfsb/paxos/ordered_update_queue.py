@@ -135,7 +135,7 @@ class OrderedUpdateQueue(Handler):
         assert slot.ordered is not None
         slot.voters.clear()
         time_ms, updates = slot.ordered.open()
-        time_ms = self.time.execute(time_ms, leads=self._data.server.state is State.REG_LEADER)
+        time_ms = self.time.execute(time_ms, self._data.server.state is State.REG_LEADER)
         last_executed = self.last_executed
         oldest = self.oldest_valid = max(self.oldest_valid, seq - self.horizon_slots)
         passes = seq in self.passes and self._passes(seq, slot.ordered)

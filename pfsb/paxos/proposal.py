@@ -179,6 +179,8 @@ class ProposalHandler(Handler):
             return Batch.of(self.now_ms(), [self.birth.make()])
         if seq < ordering.global_history.top:
             return Batch.of(self.now_ms(), ())
+        if not self._data.clients.update_queue:
+            return None
         return self._update_queue.pop_batch(self.now_ms())
 
     def propose(self, message: Proposal) -> None:

@@ -27,7 +27,6 @@ from pfsb.applications.interfaces import (
     BadRequest,
     Command,
     Done,
-    DoneGrowing,
     IContext,
     IEventLog,
     IQuotaUser,
@@ -336,8 +335,6 @@ class SessionStateMachine:
             return self._take_outcomes()
         self.updates += len(updates)
         self._end_waits()
-        if self._completed:
-            self._tell_completed()
         for update in updates:
             self._run(update)
         self._forget_closed_sessions()
@@ -395,6 +392,16 @@ class SessionStateMachine:
         return min((d for d in deadlines if d is not None), default=None)
 
     def _end_waits(self) -> None:
+        """Tells applications that a time limit has passed. In most slots none has, so that is found out first."""
+        try:
+            for application in self.applications:
+                deadline = application.next_deadline()
+                if deadline is not None and deadline <= self.time_ms:
+                    break
+            else:
+                return
+        except Exception:
+            self._log.debug("a time limit could not be asked for")
         for application in self.applications:
             deadline = self._deadline_of(application)
             if deadline is not None and deadline <= self.time_ms:
@@ -403,6 +410,8 @@ class SessionStateMachine:
                 left = self._deadline_of(application)
                 if left is not None and left <= self.time_ms:
                     self._overdue[application.name] = left
+        if self._completed:
+            self._tell_completed()
 
     def _deadline_of(self, application: Any) -> int | None:
         """The next deadline of an application, unless the application has failed to deal with it.
@@ -503,17 +512,17 @@ class SessionStateMachine:
         session.last_number = number
         self.revision += 1
         result = self._execute(session, number, command)
-        if result is PENDING:
+        if result is PENDING and command[0] in self._waits:
             session.waiting[number] = self._application_of[command[0]].name
             self._outcomes.append((result, self.revision))
-        else:
-            try:
-                is_revision = session.answers.keep(number, result, self.revision)
-            except Exception as error:  # the fields of the result are none
-                result = self._internal(command[0], error)
-                is_revision = session.answers.keep(number, result, self.revision)
-            if not is_revision:
-                self._outcomes.append((result, self.revision))
+            return result
+        try:
+            is_revision = session.answers.keep(number, result, self.revision)
+        except Exception as error:  # what the application has returned is no result, nor PENDING of a verb that waits
+            result = self._internal(command[0], error)
+            is_revision = session.answers.keep(number, result, self.revision)
+        if not is_revision:
+            self._outcomes.append((result, self.revision))
         return result
 
     def _execute(self, session: Session, number: int, command: Command) -> Any:
@@ -526,17 +535,13 @@ class SessionStateMachine:
         context = self._context
         context.revision, context.session, context.number = self.revision, session.client_id, number
         try:
-            result = application.execute(command, context)
+            return application.execute(command, context)
         except BadRequest as error:
             if not depends_on_machine(error):
                 return Refused(error.code, str(error))
             raise
         except Exception as error:
             return self._internal(verb, error)
-        kind = type(result)
-        if kind is Done or kind is Refused or kind is DoneGrowing or (result is PENDING and verb in self._waits):
-            return result
-        return self._internal(verb, TypeError(f"{verb} came to {type(result).__name__}, which is no result of it"))
 
     def _internal(self, verb: str, error: Exception) -> Refused:
         """The result of a command that failed by a fault of the application's program.
@@ -733,7 +738,8 @@ class SessionStateMachine:
         for application in self.applications:
             self._call_application(application.session_ended, client_id, self._context_for(client_id))
         self._ending = None
-        session.answers.drop_all()  # not before: the applications have given results to the commands that waited
+        # After the applications, which complete the commands of this session that wait: these results are kept, too.
+        session.answers.drop_all()
         if self._completed:
             self._tell_completed()
         how = "closed" if verb == CLOSE else "expired: nothing was heard of it for too long"

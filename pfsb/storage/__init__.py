@@ -20,7 +20,7 @@ thread, except for the two threads of `threads`, which use the two connections o
 * `acknowledgements`: the order of the callbacks;
 * `sqlite`: `SQLiteStorage`, in the reactor: recovery, groups, reads;
 * `threads`: the writer and the reader;
-* `database`: tables, transactions and checksums;
+* `database`: tables and transactions; `rows`: the hash of each row;
 * `wal`: the check of SQLite's write-ahead log;
 * `directory`: the lock of the data directory;
 * `memory`: `MemoryStorage`, which a simulated crash treats like a disk;

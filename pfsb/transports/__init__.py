@@ -2,13 +2,14 @@
 
 What comes in: messages from the protocol by `send`, and frames from the network. What goes out: frames to the network,
 and `receive(sender, identity, messages)` for each frame that was found right. The interface is `ITransport`;
-docs/internals/frames.rst describes the format.
+docs/internals/formats.rst defines the bytes.
 
 Rules that the protocol rests on:
 
 * a frame is handed up as a whole or refused as a whole; no handler meets a value outside its range;
-* frames of another cluster, of another membership or of unknown senders are refused; with a secret, so are frames that
-  no server of this cluster has made, and repeated ones;
+* damaged frames are refused, and so are those of another cluster, of another membership, of unknown senders, and of
+  servers that pass other slots; with a secret also frames that no server of this cluster has made, and repeated ones;
+  without a secret also frames that do not come from the address of their sender;
 * nothing else is promised: any frame may be lost, late, or (without a secret) repeated. Frames are not encrypted;
 * `send` never raises and never blocks, and nothing is handed up from inside `send`, so turns never nest.
 
@@ -16,9 +17,9 @@ This package knows the messages of the protocol, but neither their meaning nor i
 in a frame is the one known under the sender's id is for the protocol to judge (`pfsb.paxos.storage_identity`).
 
 * `wire`: messages as bytes, with all checks of what comes in;
-* `frames`: header, seal and body of a frame; `replay`: refuses sealed frames that were received before;
+* `frames`: header and body of a frame; `replay`: refuses keyed frames that were received before;
 * `links`: all links of one server, over any network that can send a frame to a peer (`FrameSender`);
-* `udp`: the network of real servers; the simulator has another one in memory;
+* `udp`: the network of real servers, `hosts`: their addresses; the simulator has another network in memory;
 * `faults`: loss, delay and cuts on command (FAULT);
 * `pending_calls`: delayed calls that are cancelled together.
 """

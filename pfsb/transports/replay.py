@@ -1,4 +1,4 @@
-"""Protection against replayed frames: each sealed frame of a sender is admitted once."""
+"""Protection against replayed frames: each frame of a sender is admitted once, if a secret proves it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ReplayGuard:
     def admit(self, sender: int, identity: bytes, incarnation: int, counter: int) -> bool:
         """Decide whether a frame is new, and remember that it has come.
 
-        The caller must have checked the frame's seal before. Otherwise a forged counter could make the replay window
+        The caller must have checked the frame's tag before. Otherwise a forged counter could make the replay window
         refuse true frames.
         """
         storages = self._windows.setdefault(sender, {})

@@ -9,6 +9,7 @@ import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from pfsb.frontends.http.server_info import description
 from tests.integration.http_case import HTTPClusterCase, run, url
@@ -32,6 +33,14 @@ expected-statuses = ["2xx", "4xx", 503]
 """503 says that the cluster cannot do it just now, which is no fault of the server that says so."""
 
 
+def with_clients_of(operation: str, parameter: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """A parameter of an operation; if it is the name of a client, the name begins with that of the operation."""
+    found = known[parameter["$ref"].rpartition("/")[2]]
+    if found["name"] != "Pfsb-Client":
+        return parameter
+    return {**found, "schema": {"type": "string", "pattern": f"^{operation}[A-Za-z0-9_.-]{{0,40}}$"}}
+
+
 class DescriptionTests(HTTPClusterCase):
     if find_spec("schemathesis") is None:
         skip = "schemathesis is not installed (pip install 'pfsb[test]')"
@@ -52,8 +61,17 @@ class DescriptionTests(HTTPClusterCase):
         self.assertNotIn("Traceback", cluster.log_file(0).read_text())
 
     def write_description(self, directory: Path) -> None:
-        """The description without streams of events and without long waits for locks, which would not end in time."""
+        """The description without streams of events and without long waits for locks, which would not end in time.
+
+        Each operation has clients of its own. Otherwise two operations could send one number of one client, and the
+        second one would be given the answer of the first: that is what a number is for, and no answer of the second.
+        """
         content = json.loads(json.dumps(description()))
         del content["paths"]["/v1/events"]
+        for operation in (each for methods in content["paths"].values() for each in methods.values()):
+            operation["parameters"] = [
+                with_clients_of(operation["operationId"], parameter, content["components"]["parameters"])
+                for parameter in operation.get("parameters", ())
+            ]
         content["components"]["schemas"]["Lock"]["properties"]["wait"]["maximum"] = 0.2
         (directory / "description.json").write_text(json.dumps(content))

@@ -175,7 +175,7 @@ class CommandTests(CounterTestCase):
             self.assertEqual(code(result), ("INTERNAL", "unknown"), wrong)
             repeated = self.driver.run("alice", self.epoch, (self.driver.machine.last_number("alice"), ("COUNT",)))
             self.assertEqual(repeated, [result])
-        self.flushLoggedErrors(TypeError, ValueError)
+        self.flushLoggedErrors(TypeError, ValueError, AttributeError)
 
     def test_fault_after_completing_another_command(self) -> None:
         """A command that was completed before the fault has its result, which is part of the state of every server."""

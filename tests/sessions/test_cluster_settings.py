@@ -272,7 +272,7 @@ class ExecutionTests(SynchronousTestCase):
         self.assertEqual(self.machine.oldest_kept, self.seq - 4)
 
     def test_server_that_lost_an_application_stops_when_a_change_asks_for_it(self) -> None:
-        """It had announced the application, and was started without it since: going on, it would differ from others."""
+        """The server had announced the application, and was started without it since: going on, it would differ."""
         self.execute(birth(0, evolve(VALUES, apps=(("kv", 1),))))
         self.announce_all()
         self.installed.without = ("lock",)
@@ -282,7 +282,7 @@ class ExecutionTests(SynchronousTestCase):
         self.assertEqual(self.machine.settings.values, before)
 
     def test_server_that_cannot_load_an_application_stops(self) -> None:
-        """What a plugin does when it is imported depends on the machine, and so is no result of a command."""
+        """The import of a plugin depends on the machine, and so its failure is no result of a command."""
         self.execute(birth(0, evolve(VALUES, apps=(("kv", 1),))))
         self.announce_all()
         self.installed.broken = ImportError("no module named locks")
@@ -303,7 +303,7 @@ class ExecutionTests(SynchronousTestCase):
         self.assertEqual((self.machine.settings.values, set(self.catalogue.verbs)), (before, verbs))
 
     def test_wait_for_an_application_that_is_removed_ends(self) -> None:
-        """Nobody would ever answer it: neither the lock, nor its time limit, is there any more."""
+        """Otherwise it would never be answered: neither the lock nor its time limit is there any more."""
         self.execute(birth(0, VALUES))
         self.announce_all()
         self.run_command("LOCK", "printer", -1)
@@ -364,7 +364,7 @@ class EventFeedTests(SynchronousTestCase):
         self.feed.subscribe("LISTEN", first, lambda event: self.heard.append(dict(event.fields)["index"]))
 
     def test_events_of_a_new_log_wait_at_the_gate(self) -> None:
-        """What was said in a turn that is not on disk is told to nobody, also if the log began in that turn."""
+        """A line that was said in a turn that is not on disk is not told, also if the log began in that turn."""
         self.catalogue.switch([KeyValue()])
         self.catalogue.switch([Chat()])
         self.say()

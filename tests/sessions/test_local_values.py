@@ -18,10 +18,14 @@ import pfsb
 
 PACKAGE = Path(pfsb.__file__).parent
 EXECUTING: Final = (
+    "paxos/ordered_time.py",
     "paxos/ordered_update_queue.py",
+    "sessions/application_failures.py",
     "sessions/bundle.py",
+    "sessions/checked_payloads.py",
     "sessions/cluster_settings.py",
     "sessions/ordered_settings.py",
+    "sessions/outcomes.py",
     "sessions/reply_cache.py",
     "sessions/state_machine.py",
     *sorted(f"applications/{path.name}" for path in (PACKAGE / "applications").glob("*.py")),
@@ -32,6 +36,12 @@ ALLOWED: Final = {
         ("applications/instances.py", f"self.limits.{name}"): "a constant of the application, which only tests replace"
         for name in ("unfinished_bytes", "unfinished_idle_ms", "unfinished_of_session", "value_bytes")
     },
+    ("paxos/ordered_time.py", "from twisted.internet.interfaces import IReactorTime"): "the type of the clock",
+    ("paxos/ordered_time.py", "self._clock.seconds"): (
+        "the time of this server's own next proposal; what `execute` returns depends on batches only (Departure 35)"
+    ),
+    ("paxos/ordered_update_queue.py", "core.clock"): "it is passed on to `OrderedTime`",
+    ("sessions/application_failures.py", "id(each)"): "whether an exception was looked at before",
     ("paxos/ordered_update_queue.py", "core.settings.horizon_slots"): (
         "it counts before the birth of the settings only, is no key of the configuration, and nothing is run then"
     ),
@@ -44,7 +54,7 @@ ALLOWED: Final = {
 """(module, use of a local value) -> why it decides no result."""
 
 ORDERED: Final = frozenset({"values", "is_born", "announce", "give_birth", "on_change"})
-"""What is read of `self.settings` in the state machine, which are the ordered settings and no local ones."""
+"""Attributes of `self.settings` in the state machine, which are the ordered settings and no local ones."""
 
 MODULES: Final = frozenset(
     [

@@ -13,8 +13,8 @@ import pfsb.simulator
 ROOT = Path(pfsb.simulator.__file__).parent
 
 PACKAGES = (
-    "checkers",
     "linearizability",
+    "checkers",
     "cluster",
     "workload",
     "faults",

@@ -14,7 +14,7 @@ a server does not answer, the client repeats the command with the same number at
 * `client_core`: `ClientCore`, which puts the parts below together; the driver sees it as `actions.Driven`.
 * `actions`: the actions, and the interface between core and driver.
 * `connection`: `LineConnection`, one connection of the line protocol: requests to bytes, bytes to replies and events.
-* `replies`: replies and events as values.
+* `replies`: replies and events as values; `odd_replies`: those that no pfsb server sends.
 * `command`, `command_queue`: a command, and the queue of commands that wait or are under way.
 * `hello`: `Hello`, the session and its command numbers, and how the client notices that the session is a new one.
 * `retry_policy`: the refusals after which a command is tried again elsewhere or with another number.

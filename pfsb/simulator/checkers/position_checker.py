@@ -24,5 +24,6 @@ class PositionChecker:
         on_disk = (disk.incarnation, disk.position)
         require(told <= on_disk, f"server {server_id} has {on_disk} groups on disk, but its frame tells {told}")
         before = self._highest.get(identity, told)
-        require(told >= before, f"server {server_id} tells the log position {told} after {before}")
+        is_later = incarnation >= before[0] and position >= before[1]
+        require(is_later, f"server {server_id} tells the log position {told} after {before}")
         self._highest[identity] = told

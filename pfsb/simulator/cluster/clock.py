@@ -140,24 +140,18 @@ class ServerClock:
     def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> SimulatedCall:
         """Call a function after `delay` seconds of this clock.
 
-        Raises AssertionError on a negative delay, as a real reactor does.
+        Raises AssertionError on a negative delay, as a real reactor does. A delay may be shorter than floating-point
+        numbers of that size can tell apart: the time of the call is later than now all the same. Otherwise a timer that
+        has come due too early by rounding, and waits for the rest, would do so for ever at one instant.
         """
         assert delay >= 0, f"{delay} seconds from now is in the past"
         call = SimulatedCall(self, 0.0, 0, callable, args, kw)
         if not self.closed:
             self.calls.add(call)
-            self.clock.put(call, self._later(delay))
+            now = self.clock.seconds()
+            time = now + delay / self.rate
+            self.clock.put(call, nextafter(now, inf) if time == now and delay else time)
         return call
-
-    def _later(self, delay: float) -> float:
-        """The simulation's time after `delay` seconds of this clock: later than now, unless `delay` is 0.
-
-        A delay may be shorter than floating-point numbers of that size can tell apart. A timer that has come due too
-        early by rounding, and waits for the rest, would do so for ever at one instant.
-        """
-        now = self.clock.seconds()
-        later = now + delay / self.rate
-        return nextafter(later, inf) if delay and later == now else later
 
     def callFromThread(self, callable: Callable[..., object], *args: object, **kw: object) -> None:
         """Call a function without delay, after all calls that are due now: the simulation has no threads."""

@@ -1,4 +1,4 @@
-"""The network of a simulated cluster: it loses, delays, duplicates, reorders and damages frames.
+"""The network of a simulated cluster: it loses, delays, duplicates and reorders frames, and damages some if told to.
 
 The frames are those of the real codec. A test that needs one message held back or lost adds a filter, and a checker
 that needs to see every message that leaves a server adds an observer; both take effect where messages become frames
@@ -44,8 +44,6 @@ class LinkQuality:
     straggling_seconds: float = 10.0
     echoes: float = 0.0
     """Chance that a copy of a frame arrives once more, up to `straggling_seconds` later."""
-    damage: float = 0.0
-    """Chance that a frame is damaged: some of its bits turn, its end is missing, or a piece is cut out."""
     frames_max: int = 100_000
     """Maximum number of frames under way in this direction. Further frames are lost, as in a full router."""
 
@@ -98,7 +96,7 @@ While it is in `SimulatedNetwork.filters`, the sender's `SimulatedTransport` cal
 receiver, before the message becomes part of a frame, unless another filter has stopped the message already.
 """
 FrameObserver = Callable[[int, bytes], None]
-"""Call-back with (sender, frame), called once for each frame that leaves a server."""
+"""Call-back with (sender, frame), called when a frame leaves a server."""
 SendObserver = Callable[[int, int | None, Sequence[Message]], None]
 """Call-back with (sender, receiver or None for all other servers, messages).
 
@@ -129,6 +127,10 @@ class HeldMessages:
         passages, self.passages = self.passages, []
         for passage in passages:
             self.network.inject(passage)
+
+
+class DamagedFrame(bytes):
+    """A frame that was damaged on its way. The server that gets it must refuse it."""
 
 
 @define(eq=False)
@@ -274,6 +276,8 @@ class SimulatedNetwork:
             return
         if fault is not None and self._draws(fault.loss):
             return
+        if self._draws(self.damage):
+            frame = self._damaged(frame)
         self._send_off(link, sender, receiver, frame, fault)
         if self._draws(quality.duplication):
             self._send_off(link, sender, receiver, frame, fault)
@@ -292,14 +296,24 @@ class SimulatedNetwork:
         else:
             arrival = link.last_arrival = max(arrival, link.last_arrival)
         link.frames += 1
-        is_damaged = self._draws(link.quality.damage) or self._draws(self.damage)
-        carried = damaged(frame, self.rng) if is_damaged else frame
-        self.clock.callLater(arrival - now, self._arrive, link, sender, receiver, carried, now, is_damaged)
+        self.clock.callLater(arrival - now, self._arrive, link, sender, receiver, frame, now)
+
+    def _damaged(self, frame: bytes) -> bytes:
+        """The frame with some bits flipped, cut short, or with a part of it behind it once more."""
+        kind, place = self.rng.randrange(3), self.rng.randrange(len(frame))
+        if kind == 0:
+            return DamagedFrame(frame[:place])
+        if kind == 1:
+            return DamagedFrame(frame + frame[place:])
+        damaged = bytearray(frame)
+        for _ in range(self.rng.randint(1, 5)):
+            damaged[self.rng.randrange(len(frame))] ^= 1 << self.rng.randrange(8)
+        return DamagedFrame(damaged) if damaged != frame else frame
 
     def _draws(self, chance: float) -> bool:
         return chance > 0 and self.rng.random() < chance
 
-    def _arrive(self, link: Link, sender: int, receiver: int, frame: bytes, sent_at: float, is_damaged: bool) -> None:
+    def _arrive(self, link: Link, sender: int, receiver: int, frame: bytes, sent_at: float) -> None:
         link.frames -= 1
         if link.cut or sent_at < self._frames_lost_before:
             return
@@ -307,13 +321,13 @@ class SimulatedNetwork:
         if endpoint is None:
             self._refuse(sender, receiver)
         elif not endpoint.clock.paused:
-            self._hand_up(endpoint, frame, is_damaged)
+            self._hand_up(endpoint, frame)
         elif len(endpoint.clock.calls) < BUFFERED_FRAMES_MAX:
             endpoint.clock.callLater(0, endpoint.links.frame_arrived, frame)
 
-    def _hand_up(self, endpoint: Endpoint, frame: bytes, is_damaged: bool) -> None:
+    def _hand_up(self, endpoint: Endpoint, frame: bytes) -> None:
         """Give a frame to the links of a server. Raises `Violation` if it is damaged and is not refused."""
-        if not is_damaged:
+        if not isinstance(frame, DamagedFrame):
             endpoint.links.frame_arrived(frame)
             return
         counters = endpoint.links.counters
@@ -327,15 +341,3 @@ class SimulatedNetwork:
         sender_end = self._endpoints.get(sender)
         if self.refusals and sender_end is not None and not back.cut:
             sender_end.clock.callLater(back.quality.delay_seconds[0], sender_end.links.connection_refused, receiver)
-
-
-def damaged(frame: bytes, rng: random.Random) -> bytes:
-    """Another frame: one to five bits are turned, the end is missing, or a piece is cut out."""
-    kind = rng.randrange(3)
-    if kind == 0:
-        changed = bytearray(frame)
-        for bit in rng.sample(range(len(frame) * 8), rng.randint(1, 5)):
-            changed[bit // 8] ^= 1 << bit % 8
-        return bytes(changed)
-    start = rng.randrange(len(frame))
-    return frame[:start] if kind == 1 else frame[:start] + frame[start + rng.randint(1, 20) :]

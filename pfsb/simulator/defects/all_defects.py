@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from pfsb.simulator.defects import (
+    confusion,
     digests,
     disk,
     execution,
@@ -35,6 +36,7 @@ DEFECTS: Final[Mapping[str, Defect]] = {
         progress,
         sessions,
         reads,
+        confusion,
         digests,
         frames,
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pfsb.paxos.interfaces import IFrameReceiver
 from pfsb.simulator.defects.defect import Defects, become
 from pfsb.storage.memory import MemoryStorage
-from pfsb.transports.frames import FrameCodec
+from pfsb.transports.frames import NOT_KNOWN, FrameCodec
 from pfsb.transports.links import Links
 
 DEFECTS = Defects()
@@ -23,8 +24,15 @@ class _TrustingCodec(FrameCodec):
 class _TrustingLinks(Links):
     __slots__ = ()
 
-    def start(self, receiver: IFrameReceiver, *given: Any, **named: Any) -> None:
-        super().start(receiver, *given, **named)
+    def start(
+        self,
+        receiver: IFrameReceiver,
+        identity: bytes,
+        incarnation: int,
+        position: Callable[[], int],
+        passes: bytes = NOT_KNOWN,
+    ) -> None:
+        super().start(receiver, identity, incarnation, position, passes)
         become(self._codec, _TrustingCodec)
 
 

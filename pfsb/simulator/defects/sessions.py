@@ -377,7 +377,7 @@ def _machine_fault_answered(process: Any) -> None:
 @DEFECTS.add("time-from-wall-clock", "Departure 35", "a leader's time is that of its own clock")
 def _time_from_wall_clock(process: Any) -> None:
     time = process.replica.ordered_queue.time
-    override(time, "now_ms", lambda _: time._clock_ms)
+    override(time, "now_ms", lambda _: lambda: int(time._clock.seconds() * 1000))
 
 
 @DEFECTS.add("time-stands-still", "Departure 35", "a leader's time is that of the last slot, however long ago that was")

@@ -103,8 +103,6 @@ def draw_parameters(
         vocabulary=_vocabulary(rng, profile),
         faults_per_second=rng.choice(profile.faults_per_second),
     )
-    if profile.damage:
-        parameters = evolve(parameters, quality=evolve(parameters.quality, damage=rng.choice(profile.damage)))
     return _within_reach(parameters)
 
 

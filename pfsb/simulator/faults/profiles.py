@@ -85,8 +85,6 @@ class Profile:
 
     A round is one message from each server that a majority needs besides the receiver.
     """
-    damage: tuple[float, ...] = ()
-    """Chances that a frame is damaged on its way, of which each seed draws one for all links."""
     users: tuple[int, ...] = (2, 4, 6)
     onlookers: int = 0
     """Number of users that send no HELLO and only read while faults happen."""
@@ -148,9 +146,6 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "mixed": Profile("all kinds of trouble", servers=(1, 2, 3, 3, 3, 3, 4, 5, 5, 7, 9), is_mixed=True),
     "calm": Profile("no trouble at all", servers=(1, 2, 3, 4, 5)),
     "lossy": Profile("links that lose, delay, repeat and reorder", ("network",)),
-    "damage": Profile(
-        "frames that are damaged on their way: turned bits, missing ends and pieces", ("crashes",), damage=(0.02, 0.2)
-    ),
     "partitions": Profile("links that are cut, in every shape", ("partitions",)),
     "star": _lopsided("all links but those of one server that does not lead are cut", "star"),
     "chain": _lopsided("each server reaches two others at most", "chain"),
@@ -290,6 +285,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "confused": Profile(
         "servers in error that send wrong messages, damaged frames, and crashes", ("confusion", "crashes", "strangers")
     ),
+    "holes": Profile("slots that leaders leave out, one or all of them", ("holes",)),
     "drains": Profile("servers that are stopped in order, and clocks that are set", ("drains", "clocks", "clients")),
     "paper": Profile(
         "all kinds of trouble, the protocol alone, and clients as the paper has them",

@@ -61,11 +61,12 @@ def hunt_directed(defect: Defect) -> Catch | None:
 
 
 def _first(defect: Defect, attempts: Iterable[tuple[str, int]]) -> Catch | None:
+    """The first attempt that fails with the defect and passes without it."""
     for schedule, seed in attempts:
         failure = attempt(schedule, seed, defect.apply)
         if failure.startswith(SLIPS):
             raise RuntimeError(f"{defect.name} does not fit the server any more: {failure}")
-        if failure:
+        if failure and not attempt(schedule, seed, None):
             return Catch(schedule, seed, check_of(failure))
     return None
 

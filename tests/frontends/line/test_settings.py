@@ -65,7 +65,7 @@ class SwitchTests(LineTestCase):
     """The cluster changes its applications while clients are connected."""
 
     def test_application_that_is_added_is_there_for_connected_clients(self) -> None:
-        """Its commands, its event log and its lines of HELP."""
+        """The commands of the application work, its event log, and its lines of HELP."""
         self.reply("SETTINGS SET apps=kv")
         other, _ = self.connect()
         self.assertIn("ERR UNKNOWN", self.reply("SAY hello"))
@@ -88,7 +88,7 @@ class SwitchTests(LineTestCase):
         self.assertEqual(self.reply("#3 GET colour"), '#3 OK value="blue" revision=1')
 
     def test_listen_that_waits_behind_the_removal_is_refused(self) -> None:
-        """It was right when it came, and is refused when its turn comes."""
+        """A LISTEN that was right when it came is refused when its turn comes."""
         self.local_clients.hold = True
         self.protocol.dataReceived(b"SETTINGS SET apps=kv\nLISTEN from=1\nPING\n")
         self.local_clients.release()

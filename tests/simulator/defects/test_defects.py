@@ -48,7 +48,8 @@ class ExpectedCatchTests(SynchronousTestCase):
 
     def test_correct_server_passes_with_the_same_seeds(self) -> None:
         """A pinned seed fails because of the defect only."""
-        for schedule, seed in sorted({(catch.schedule, catch.seed) for catch in CAUGHT.values()}):
+        catches = (*CAUGHT.values(), *DIRECTED.values())
+        for schedule, seed in sorted({(catch.schedule, catch.seed) for catch in catches}):
             self.assertEqual(attempt(schedule, seed, None), "", f"{schedule}, seed {seed}")
 
     def test_directed_schedules_show_rare_defects(self) -> None:
@@ -74,6 +75,7 @@ class ExpectedCatchTests(SynchronousTestCase):
         """A schedule shows its defect at the first seed, whatever a change of the simulator does to pinned seeds."""
         for name, schedule in BY_DIRECTED_SCHEDULES.items():
             self.assertNotEqual(attempt(schedule, 0, planted(name)), "", name)
+            self.assertEqual(attempt(schedule, 0, None), "", name)
 
     def test_every_directed_schedule_runs_with_a_correct_server(self) -> None:
         """A correct server passes every directed schedule."""
