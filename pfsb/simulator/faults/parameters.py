@@ -118,15 +118,15 @@ def with_batching(rng: random.Random, profile: Profile, parameters: Parameters) 
 def with_quotas(rng: random.Random, profile: Profile, parameters: Parameters) -> Parameters:
     """Draw the quotas, after all other parameters. Without a profile of their own, they are small in few seeds.
 
-    There is always room for the sessions of all users, for those that they may have left behind, and a few more: a user
-    without a session is not served, which is right, but the end of a run waits for it.
+    There is always room for one session of each user and one more. While users have left sessions behind, some others
+    are refused theirs until the former have expired, which the end of a run waits for.
     """
     drawn = {
         "value_bytes": rng.choice((30, 320, 1_048_576)),
         "kv_bytes": rng.choice((40, 340, 700, 2**30)),
         "chat_bytes": rng.choice((100, 1_000, 2**28)),
         "session_locks": rng.choice((1, 10_000)),
-        "sessions": rng.choice((2 * parameters.users + 2, 100_000)),
+        "sessions": rng.choice((parameters.users + 1, 2 * parameters.users + 2, 100_000)),
         "reply_cache_bytes": rng.choice((60, 1_000, 2**20)),
         "replies_bytes": rng.choice((100, 1_500, 2**28)),
     }
