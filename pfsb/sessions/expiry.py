@@ -46,7 +46,7 @@ SWEEP_EVERY = 5
 
 @frozen
 class Silence:
-    """Since when the client of a session is silent, and what this server had executed of its server by then."""
+    """Since when the client of a session is silent, and which updates of the session's server were executed by then."""
 
     since: float
     heard: int
@@ -59,7 +59,7 @@ class Asked:
 
     heard: int
     executed_at: float | None = None
-    """When this server executed it; None: not yet."""
+    """Clock time at which this server executed the ASK; None: not yet."""
 
 
 class Expiry:
