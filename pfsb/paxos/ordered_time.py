@@ -22,7 +22,7 @@ class OrderedTime:
         self.time_ms = 0
         """The time of the last executed slot. It never goes back."""
         self.has_begun = False
-        """Whether a slot was executed. The first one sets the time to that of its batch, whatever it is."""
+        """Whether a slot was executed. The first slot sets the time to that of its batch, whatever that is."""
         self._ahead_ms = 0
         """How far the state machine's time is ahead of this server's clock."""
         self._told_ms = 0

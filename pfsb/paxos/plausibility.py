@@ -67,8 +67,7 @@ class Plausibility:
         self._reach = REACH_BURSTS * BURST_SLOTS_MAX + PROPOSED_WINDOWS * window
         self._proposed = PROPOSED_WINDOWS * window
         self._claims: dict[int, int] = {}
-        """Server id -> the latest of the views that server has claimed and that were too far above this server's
-        own."""
+        """Server id -> the latest view claimed by that server that was too far above this server's own."""
 
     def line_against(self, message: Message, sender: int) -> str | None:
         """The line that discards a message of `sender` for one of its numbers, or None."""

@@ -51,8 +51,8 @@ ANSWERS_PER_ALIVE = 4
 
 
 class StorageWasReplaced(Exception):
-    """So many servers know this server's id with an earlier storage, whose promises this one lacks, that it may not
-    vote."""
+    """This server may not vote: too many others know its id with an earlier storage, whose promises its storage
+    lacks."""
 
 
 class StorageIdentityHandler(Handler):
