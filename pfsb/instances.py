@@ -49,7 +49,8 @@ class _Wanted(Protocol):
     number: int
     """The number under which its present command was submitted to the server; 0: it waits to be submitted."""
     is_large: bool
-    """Whether it takes several commands. The server keeps few unfinished values, so one of them is submitted a time."""
+    """Whether it takes several commands. The server keeps few unfinished values, so this peer has one large proposal at
+    a time under way."""
 
     def command(self) -> Command:
         """The command that comes next."""
