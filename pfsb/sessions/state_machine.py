@@ -229,7 +229,8 @@ class SessionStateMachine:
         They are told when no application is running, since exceptions of the observer are none of an application.
         """
         self._overdue: dict[str, int] = {}
-        """Application -> a deadline that it has not dealt with although it was told that the time has come."""
+        """Name of an application -> a deadline that the application has not dealt with, although it was told of the
+        time."""
         self._checked = CheckedPayloads()
         self._prefixes: dict[int, str] = {}
         """Server id -> the beginning of the names of its Paxos clients."""
