@@ -205,7 +205,7 @@ class ServerFacts:
 
     @property
     def sessions(self) -> int:
-        """Number of sessions of the whole cluster."""
+        """Number of open sessions of the whole cluster, as far as this server has executed the log."""
         return len(self._machine.sessions)
 
     @property
