@@ -47,9 +47,10 @@ class _Wanted(Protocol):
     """Something that this peer wants to have executed, by one command or by several, one after the other."""
 
     number: int
-    """The number under which its present command was submitted to the server; 0: it waits to be submitted."""
+    """The number under which its present command was submitted to the server; 0: that command waits to be submitted."""
     is_large: bool
-    """Whether it takes several commands. The server keeps few unfinished values, so one of them is submitted a time."""
+    """Whether this wish takes several commands. The server keeps few unfinished values, so this peer has one large
+    proposal at a time under way."""
 
     def command(self) -> Command:
         """The command that comes next."""

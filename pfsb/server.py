@@ -203,7 +203,8 @@ class Server:
 
     @property
     def differs_from(self) -> list[int]:
-        """The servers that differ in what they have executed, while changes are refused for that (Departure 40)."""
+        """Ids of the servers with other results than this one, while it refuses changes for that (Departure 40); else
+        empty."""
         return self.facts.differing if self.facts.is_undecided else []
 
     def waiting(self, client_id: str) -> list[int]:

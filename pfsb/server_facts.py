@@ -33,13 +33,16 @@ class PeerFacts:
     view: int
     local_aru: int
     is_alive: bool
-    """True if a message of that server came within the last `timers.progress` seconds; always true of itself."""
+    """True if a message of that server came to the server that was asked within the last `timers.progress` seconds;
+    always true of itself."""
     agrees_up_to: int = 0
-    """The highest slot at which the digest of that server was equal to this one's; 0: none was compared."""
+    """The highest slot at which that server and the server that was asked had equal digests of the history; 0: none."""
     differs_at: int | None = None
-    """The lowest slot at which its digest was another; None: it does not differ."""
+    """The lowest slot at which that server and the server that was asked had unequal digests; None: they do not
+    differ."""
     silent_seconds: float | None = None
-    """Seconds since the last message of that server came; None: there was none since the start."""
+    """Seconds since the last message of that server came; None: there was none since the start of the server that was
+    asked."""
 
 
 @define(eq=False)
@@ -128,12 +131,13 @@ class ServerFacts:
 
     @property
     def discarded(self) -> Mapping[str, int]:
-        """Line of Figure 4 -> number of messages that it has discarded at this server."""
+        """Line of Figure 4 -> number of messages that this server has discarded by that line since it started."""
         return self._replica.discarded
 
     @property
     def contradictions(self) -> int:
-        """Number of votes and PROPOSALs that named another batch than this server holds: signs of a fault."""
+        """Number of votes and PROPOSALs, since this server started, that named another batch than it holds: signs of a
+        fault."""
         return self._replica.ordering.contradictions
 
     @property
@@ -143,29 +147,30 @@ class ServerFacts:
 
     @property
     def differing(self) -> list[int]:
-        """The servers that have executed something otherwise than this one."""
+        """Ids of the servers that have executed equal slots with other results than this server (Departure 40)."""
         return [server_id for server_id, each in self._replica.divergence.by_peer.items() if each.differs]
 
     @property
     def proposal_bytes(self) -> Histogram:
-        """Distribution of the encoded sizes, in bytes, of the batches that this server has proposed."""
+        """Distribution of the encoded sizes, in bytes, of the batches that this server has proposed since it
+        started."""
         return self._replica.proposals.batch_bytes
 
     @property
     def proposal_updates(self) -> Histogram:
-        """Distribution of the number of client updates in a batch that this server has proposed, empty batches
-        excluded."""
+        """Distribution of the number of client updates in each batch that this server has proposed from its queue since
+        it started."""
         return self._replica.update_queue.batch_updates
 
     @property
     def views_installed(self) -> int:
-        """Number of views that this server has begun to lead or to follow."""
+        """How often this server has begun to lead or to follow a view since it started."""
         shifts = self._replica.shifts
         return shifts[State.REG_LEADER] + shifts[State.REG_NONLEADER]
 
     @property
     def elections(self) -> int:
-        """Number of views that this server has attempted."""
+        """Number of views that this server has attempted since it started."""
         return self._replica.shifts[State.LEADER_ELECTION]
 
     @property
@@ -174,7 +179,7 @@ class ServerFacts:
 
     @property
     def catch_up_bytes(self) -> Mapping[str, int]:
-        """Bytes of batches that reconciliation has "sent" to servers that were behind, and has "received" itself."""
+        """Bytes of batches, since this server started, that it has "sent" and "received" by reconciliation."""
         reconciliation = self._replica.reconciliation
         return {"sent": reconciliation.bytes_sent, "received": reconciliation.bytes_received}
 
@@ -185,7 +190,8 @@ class ServerFacts:
 
     @property
     def commands(self) -> Mapping[tuple[str, str], int]:
-        """(verb, result) -> number of commands of this server's own clients that ended so; see `CommandCounts`."""
+        """(verb, result) -> number of commands of this server's clients that had this result since it started; see
+        `CommandCounts`."""
         counts = self._machine.counts
         assert counts is not None, "a server counts commands from its start on"
         return counts.by_verb_and_result()
@@ -199,7 +205,7 @@ class ServerFacts:
 
     @property
     def sessions(self) -> int:
-        """Number of sessions of the whole cluster."""
+        """Number of open sessions of the whole cluster, as far as this server has executed the log."""
         return len(self._machine.sessions)
 
     @property

@@ -52,7 +52,7 @@ def _plain(value: Any) -> Any:
 class JSONTracer:
     """Writes each event to a file at once, so that a killed server loses at most a part of the last line.
 
-    A server must not fail because of its trace: if the trace cannot be written, it ends there, and the server goes on.
+    A server must not fail because of its trace: if an event cannot be written, the trace ends, and the server goes on.
     """
 
     _log = Logger()

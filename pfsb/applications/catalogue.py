@@ -63,7 +63,8 @@ class PluginApplications:
         return name, max(_versions(self._maker(name)))
 
     def make(self, name: str, version: int) -> IReplicatedApplication:
-        """Raises `BadRequest` also for an application that cannot be imported."""
+        """An application with its first state. Raises `BadRequest` for one that is not installed, or cannot be
+        imported."""
         maker = self._maker(name)
         if version not in _versions(maker):
             known = ", ".join(map(str, _versions(maker)))

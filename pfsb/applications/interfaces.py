@@ -14,13 +14,14 @@ from zope.interface import Attribute, Interface
 
 
 class Word(str):
-    """A text in a reply that pfsb itself has made (a state, a hash): front ends print it without quotes."""
+    """A text in a result that is not a user's (a state, a hash): the line front end prints it without quotes."""
 
     __slots__ = ()
 
 
 Value = int | str
-"""A value in a reply: an int or a `Word` is printed as it is, any other str is a user's text and printed in quotes."""
+"""A value in a result: the line front end prints an int or a `Word` as it is, any other str, a user's text, in
+quotes."""
 
 Fields = tuple[tuple[str, Value], ...]
 
@@ -35,7 +36,7 @@ class Done:
 
 @define
 class GrowingText:
-    """A text that commands only add to, and that many answers show, each as it was then (APPEND).
+    """A text that commands only add to (APPEND), and that many answers show, each as the text was at that time.
 
     What it was at any time is the beginning of what it is now. So an answer is kept as a length, and made anew when a
     client asks for it again. If each answer were kept whole, one client that adds a few bytes at a time to a value of a
@@ -61,7 +62,8 @@ def _no_text() -> GrowingText:
 
 @frozen
 class DoneGrowing(Done):
-    """A result whose first field is a text as it is now, and that is the whole of `growing`."""
+    """A result whose first field is a text that may grow: the whole text of `growing`, as it is when the result is
+    made."""
 
     growing: GrowingText = field(factory=_no_text, eq=False, repr=False)
 
@@ -252,7 +254,7 @@ class IApplicationMaker(Interface):
     versions = Attribute("Sequence[int]: the versions that it can make, ascending")
 
     def make(version: int) -> IReplicatedApplication:
-        """Import that version and build it."""
+        """Import the application's module, and build the application in this version, with its first state."""
 
 
 def _ascii(_instance: object, _attribute: object, value: str) -> None:
@@ -268,7 +270,8 @@ class ApplicationMaker:
     help: str
     module: str
     factory: str
-    """Name in the module: a function without arguments, or, of several versions, with the version as its argument."""
+    """Name of the function of `module` that builds the application. Its argument is the version, if there are several
+    versions; else it has none."""
     versions: Sequence[int] = (1,)
 
     def make(self, version: int) -> Any:

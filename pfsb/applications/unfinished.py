@@ -16,7 +16,7 @@ from attrs import define, field
 from pfsb.applications.interfaces import Refused
 
 Key = tuple[str, int]
-"""(client id of the session that sends the value, number of the instance that the value is for)."""
+"""(client id of the session that sends the value, number of the instance that the value is proposed for)."""
 
 
 @define

@@ -47,7 +47,7 @@ class AliveHandler(Handler):
     # ------------------------------------------------------------------ sending
 
     def send_alive(self) -> None:
-        """Send ALIVE to all other servers at once, and VC_PROOF of the latest installed view that is on disk, if any.
+        """Send ALIVE to all other servers, and VC_PROOF of the latest installed view that is on disk, if any.
 
         This is also when a leader looks whether a majority follows it (`stay_if_followed`).
         """
@@ -126,7 +126,8 @@ class AliveHandler(Handler):
     def stay_if_followed(self) -> None:
         """Restart the Progress_Timer if this server leads and a majority, itself included, follows it in its view.
 
-        A server counts as a follower if its last ALIVE said so, and came within the last `progress_seconds`.
+        A server counts as a follower if its last ALIVE said that it follows this leader in this view, and if any
+        message of it has come within the last `progress_seconds`.
         """
         data = self._data
         if data.server.state is not State.REG_LEADER:
@@ -153,8 +154,8 @@ class AliveHandler(Handler):
     def peer_refused(self, server_id: int) -> None:
         """Take the hint that server `server_id` is down: its address has refused a frame of this server.
 
-        If it leads the attempted view, the Progress_Timer is hurried. A refused frame is a hint only: no view is ever
-        installed because of it.
+        If that server leads the attempted view, the Progress_Timer is hurried. A refused frame is a hint only: no view
+        is ever installed because of it.
         """
         peer = self._peers.by_id[server_id]
         if peer.last_heard == NEVER:

@@ -1,7 +1,7 @@
 """Allowance: how much one peer may make this server send.
 
-A request of some bytes may be answered by a hundred thousand. A peer that is in error and asks without pause must not
-fill this server's memory and its network, so each peer has an allowance of bytes that grows with time.
+A request of some bytes may be answered by a hundred thousand bytes. A peer that is in error and asks without pause must
+not fill this server's memory and its network, so each peer has an allowance of bytes that grows with time.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import Final
 from attrs import define
 
 SERVED_BYTES_PER_SECOND: Final = 32_000_000
-"""Bytes of ordered batches that a peer may ask for in a second: more than a server can execute in that time."""
+"""Bytes of ordered batches by which the allowance of a peer grows in a second: more than a server can execute in that
+time."""
 SERVED_BYTES_AT_ONCE: Final = 8_000_000
-"""Bytes of ordered batches that a peer may ask for at once, after a silence."""
+"""Maximum of a peer's allowance, in bytes of ordered batches: it has so much at the start, and after a silence."""
 
 
 @define

@@ -11,9 +11,9 @@ from pfsb.paxos.messages import ClientUpdate
 
 @frozen
 class Birth:
-    """The knowledge of the layer above about the first update."""
+    """Two functions by which the layer above (sessions) makes the first update of a cluster, and knows one."""
 
     make: Callable[[], ClientUpdate]
     """Makes the first update. Called by a leader that finds nothing accepted in slot 1."""
     is_birth: Callable[[ClientUpdate], bool]
-    """Whether an update is a first update, of whichever leader."""
+    """Tells whether an update is such a first update, made by whichever leader."""

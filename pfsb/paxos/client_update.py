@@ -31,8 +31,9 @@ class ClientUpdateHandler(Handler):
     def _line_against(self, update: ClientUpdate) -> str | None:
         """Departure 37: the line that discards an update of another server, or None.
 
-        An update in this server's own name comes back by a relay, and must be one that is pending here. Another one is
-        forged, or was made by a former incarnation of this server, whose clients are gone.
+        An update in this server's own name comes back by a relay, and must be one that is pending here. An update in
+        this server's name that is not pending here is forged, or was made by a former incarnation of this server, whose
+        clients are gone.
         """
         if not self._validity.of_update(update):
             return INVALID

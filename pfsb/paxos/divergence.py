@@ -13,7 +13,8 @@ A server draws a conclusion only from a peer that has differed in two ALIVEs, ha
 * If a peer differs, and no majority agrees with this server at that point, it cannot be told which server is right:
   this server refuses changes until the digests agree again (`is_undecided`).
 
-So a forged, damaged or late message stops no server: it takes the ALIVEs of a majority, twice.
+So one forged, damaged or late message stops no server: a server stops only after two differing ALIVEs of each server of
+a majority.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from pfsb.paxos.peers import NEVER
 POINTS_KEPT = 2 * len(POINTS)
 """Number of points of one peer whose digests are remembered: those of two ALIVEs."""
 TIMES = 2
-"""Number of ALIVEs, one after the other, in which a peer must differ before that means anything."""
+"""Number of ALIVEs, one after the other, in which a peer must differ before this server draws a conclusion."""
 
 
 class StateDiverged(Exception):
@@ -44,15 +45,18 @@ class Comparison:
     """The history of one peer, as far as its ALIVEs have told of it, compared with this server's."""
 
     agrees_up_to: int = 0
-    """The highest point at which the peer's digest was equal; 0: none."""
+    """The highest point at which the peer's digest was equal to this server's; 0: none."""
     differs_at: int = 0
-    """The lowest point at which the peer's digest was another; 0: it agrees, or nothing could be compared."""
+    """The lowest point at which the peer's digest was not equal to this server's; 0: it agrees, or nothing could be
+    compared."""
     times: int = 0
-    """Number of ALIVEs, one after the other, in which the peer has differed; at most `TIMES` are counted."""
+    """Number of ALIVEs, one after the other, in which the peer has differed; at most `TIMES` are counted, and only such
+    as came half a period of ALIVE apart."""
     counted_at: float = NEVER
-    """Time at which the last of them came."""
+    """Clock time at which the last ALIVE came that `times` counts."""
     told: dict[int, bytes] = field(factory=dict)
-    """Point -> the digest that the peer has told, for the last points that this server had executed itself."""
+    """Point -> the digest that the peer has told there; for the last `POINTS_KEPT` points that this server could
+    compare."""
 
     @property
     def differs(self) -> bool:
@@ -69,15 +73,16 @@ class DivergenceHandler(Handler):
         self._digests = digests
         self.by_peer = defaultdict(Comparison, {server_id: Comparison() for server_id in core.membership.others})
         self.is_undecided = False
-        """Whether a peer differs and no majority agrees with this server: then it takes no changes from clients."""
+        """Whether a peer differs and no majority agrees with this server: then this server takes no changes from
+        clients."""
 
     def own_digests(self, local_aru: int) -> bytes:
-        """The digests of an ALIVE with this Local_Aru."""
+        """The digests of this server's history that its ALIVE with this Local_Aru carries."""
         told = (self._digests.at(point) if point else None for point in points(local_aru))
         return b"".join(NOT_TOLD if digest is None else digest for digest in told)
 
     def compare(self, message: Alive) -> None:
-        """Compare the digests of an ALIVE, and draw the conclusions. Raises `StateDiverged`, in the turn."""
+        """Compare the digests of an ALIVE. Raises `StateDiverged`, which ends the turn, if this server must stop."""
         comparison = self.by_peer[message.server_id]
         differed = comparison.differs
         if not self._note(comparison, message):
@@ -127,7 +132,8 @@ class DivergenceHandler(Handler):
         self.is_undecided = any(self._agreeing_at(each.differs_at) < self.quorum for each in differing.values())
 
     def _stop_if_a_majority_differs(self, differing: dict[int, Comparison]) -> None:
-        """Stop if a majority of all servers tells one digest for one point, and this server has another there."""
+        """Raise `StateDiverged` if a majority of all servers tells one digest for a point, and this server has
+        another."""
         by_digest: dict[tuple[int, bytes], list[int]] = {}
         for server_id, each in differing.items():
             for point, digest in each.told.items():

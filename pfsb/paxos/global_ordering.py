@@ -41,7 +41,8 @@ class GlobalOrderingHandler(Handler):
         """Called with the number of a slot, when a majority has accepted it but an earlier slot is not ordered here yet
         (section 5.6, trigger 2)."""
         self.contradictions = 0
-        """Number of votes and PROPOSALs that named another batch than the one held here in the same view and slot."""
+        """Number of votes and PROPOSALs, since this server's start, that named another batch than the one held here in
+        the same view and slot."""
         self._log_from = 0.0
 
     def try_order(self, seq: int) -> None:

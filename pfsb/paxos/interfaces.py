@@ -48,7 +48,7 @@ class IStableStorage(Interface):
         """
 
     def forget_history(up_to: int) -> bool:
-        """No server will ever ask for the slots 1..up_to again: every server has them on its own disk.
+        """Take notice that no server will ever ask for the slots 1..up_to again: every server has them on its own disk.
 
         A storage whose content ends with its process has no other use for these slots: it forgets them, and returns
         True. A storage that a server can start from again keeps them, and returns False.
@@ -70,8 +70,8 @@ class IFrameReceiver(Interface):
     ) -> None:
         """Handle the messages of one well-formed frame of this cluster.
 
-        `identity`, `incarnation` and `position` are those of the sender's storage when it sent the frame; zeros tell
-        nothing.
+        `identity`, `incarnation` and `position` are those of the sender's storage when it sent the frame. An
+        incarnation or position of 0 stands for one that is not known.
         """
 
     def peer_refused(server_id: int) -> None:
@@ -92,9 +92,9 @@ class ITransport(Interface):
         """
 
     def know_cluster(identity: bytes) -> None:
-        """The settings of the cluster are executed, and with them its random identity is known (Departure 34).
+        """Take the random identity of the cluster, which is known once its settings are executed (Departure 34).
 
-        From now on frames carry it, and frames with another identity are refused. May be called before `start`.
+        From now on frames carry this identity, and frames with another one are refused. May be called before `start`.
         """
 
     def send(messages: Sequence[Message], to: int | None) -> None:

@@ -32,7 +32,10 @@ from pfsb.paxos.replica import Replica
 
 
 class InvariantViolated(AssertionError):
-    """A server is in a state that the protocol rules out; the text begins with the number of the broken sentence."""
+    """A server is in a state that the protocol rules out.
+
+    The text names the server, and then the number of the broken invariant in this module's docstring.
+    """
 
 
 @define

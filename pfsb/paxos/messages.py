@@ -18,9 +18,10 @@ from attrs import field, frozen
 DIGEST_BYTES: Final = 16
 """Size, in bytes, of the digest of a batch."""
 POINTS: Final = (1, 16, 256, 4_096)
-"""An ALIVE tells the digest of the history at its Local_Aru, rounded down to a multiple of each (Departure 40)."""
+"""An ALIVE tells the digest of the history at its Local_Aru, rounded down to a multiple of each of these (Departure
+40)."""
 NOT_TOLD: Final = bytes(DIGEST_BYTES)
-"""Stands for a digest that the sender of an ALIVE does not know."""
+"""Bytes that stand, in an ALIVE, for a digest that its sender does not know."""
 _PERSON: Final = b"pfsb batch"
 """Keeps hashes of batches apart from other uses of BLAKE2b."""
 
@@ -240,7 +241,8 @@ class Heard:
 
     server_id: int
     identity: bytes
-    """The identity in the frame. The receiver ignores the message unless this is its own identity."""
+    """The storage identity in the frame that the sender has received. The receiver ignores the message unless it is its
+    own."""
 
 
 @frozen

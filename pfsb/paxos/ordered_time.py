@@ -22,7 +22,7 @@ class OrderedTime:
         self.time_ms = 0
         """The time of the last executed slot. It never goes back."""
         self.has_begun = False
-        """Whether a slot was executed: its time is the beginning, whatever it was."""
+        """Whether a slot was executed. The first slot sets the time to that of its batch, whatever that is."""
         self._ahead_ms = 0
         """How far the state machine's time is ahead of this server's clock."""
         self._told_ms = 0
@@ -34,8 +34,8 @@ class OrderedTime:
         `leads`: this server leads, so it has proposed the batch itself. Its time goes on from the proposal and not from
         the execution; otherwise each slot would cost the time that ordering it takes.
 
-        Departure 35: a step is at most `TIME_STEP_MS_MAX`, except for the first one, which begins at 0. All servers
-        compute the same time, since it depends on nothing but the batches.
+        Departure 35: one slot moves the time by at most `TIME_STEP_MS_MAX`, except for the first slot, before which it
+        is 0. All servers compute the same time, since it depends on nothing but the batches.
         """
         before = self.time_ms
         begins = not self.has_begun
@@ -50,7 +50,7 @@ class OrderedTime:
         return batch_time_ms
 
     def _bounded(self, batch_time_ms: int) -> int:
-        """The new time if that of the batch is the first one, goes back, or is too far ahead."""
+        """The new time after a batch whose own time is the first one, goes back, or is too far ahead."""
         latest_ms = min(self.time_ms + TIME_STEP_MS_MAX, TIME_MS_MAX) if self.has_begun else TIME_MS_MAX
         return max(self.time_ms, min(batch_time_ms, latest_ms))
 

@@ -52,7 +52,8 @@ class DigestChain:
         self._ring[at : at + DIGEST_BYTES] = self.head
 
     def at(self, seq: int) -> bytes | None:
-        """The hash over the batches up to slot `seq`; None if it is no longer kept, or the slot is not executed yet."""
+        """The hash over the batches and outcomes up to slot `seq`; None if it is no longer kept, or the slot is not
+        executed yet."""
         if seq > self.seq or seq <= self.seq - self._kept:
             return None
         at = seq % self._kept * DIGEST_BYTES
@@ -70,7 +71,8 @@ class OrderedUpdateQueue(Handler):
         self.last_executed = core.data.clients.last_executed
         """Last_Executed of Figure 2, by which each update is executed only once (G15 i)."""
         self.horizon_slots = core.settings.horizon_slots
-        """Number of slots for which an update is valid (Departure 7); a setting of the cluster once it has any."""
+        """Number of slots for which an update is valid (Departure 7); the value of the cluster's settings once there
+        are any."""
         self.oldest_valid = 0
         """Lowest `made_at` of an update that may still be executed.
 

@@ -22,18 +22,18 @@ import msgpack
 
 DIGEST_BYTES: Final = 8
 NONE: Final = bytes(DIGEST_BYTES)
-"""The digest of a list without a slot."""
+"""The digest of an empty list."""
 _PERSON: Final = b"pfsb pass"
 """Keeps these digests apart from other uses of BLAKE2b."""
 
 
 def batch_digest(data: bytes) -> bytes:
-    """Eight bytes that name the batch with these bytes."""
+    """Digest, of eight bytes, of the batch with these encoded bytes."""
     return blake2b(data, digest_size=DIGEST_BYTES, person=_PERSON).digest()
 
 
 def list_digest(passes: Mapping[int, bytes]) -> bytes:
-    """Eight bytes that name a list of passed slots, slot -> digest of its batch; zeros for an empty list."""
+    """Digest, of eight bytes, of a list of passed slots (slot -> digest of its batch); zeros for an empty list."""
     if not passes:
         return NONE
     return blake2b(msgpack.packb(sorted(passes.items())), digest_size=DIGEST_BYTES, person=_PERSON).digest()

@@ -23,7 +23,8 @@ class Peer:
     state: State = State.LEADER_ELECTION
     local_aru: int = 0
     in_doubt_until: float = NEVER
-    """Time by the clock until which its Local_Aru does not count, because it had no slots to give (`Peers.doubt`)."""
+    """Time by the clock until which the peer's Local_Aru does not count, because the peer had no slots to give
+    (`Peers.doubt`)."""
     has_clients: bool = True
     """Whether clients of the peer wait for results; True until an ALIVE says that none do (Departure 25)."""
     incarnation: int = 0
@@ -47,7 +48,7 @@ class Peers:
         peer.refused_at = NEVER
 
     def note_frame(self, server_id: int, incarnation: int, position: int) -> None:
-        """Note a frame: its sender is running, and its storage had so much on disk when the frame was sent."""
+        """Note a frame: its sender is running, and its storage had `position` groups on disk at the time."""
         self.note_heard(server_id)
         peer = self.by_id[server_id]
         if incarnation > peer.incarnation:
@@ -61,14 +62,15 @@ class Peers:
         return peer.local_aru > local_aru and self._clock.seconds() >= peer.in_doubt_until
 
     def any_is_ahead(self, local_aru: int) -> bool:
-        """Whether a peer says so that is not in doubt."""
+        """Whether any peer that is not in doubt says that it has executed more than `local_aru`."""
         return any(self.is_ahead(server_id, local_aru) for server_id in self.by_id)
 
     def doubt(self, server_id: int, local_aru: int) -> None:
-        """Departure 37: a peer that was asked for slots has none to give, whatever its ALIVE says.
+        """Departure 37: doubt the Local_Aru of a peer that was asked for slots and has none to give.
 
-        Its Local_Aru is taken to be what it says with that, and does not count for `progress_seconds`. So a wrong
-        Local_Aru does not make this server ask without end, nor suspect its leader of not ordering what was executed.
+        The peer's Local_Aru is lowered to `local_aru`, which its answer tells, and does not count for
+        `progress_seconds`. So a wrong Local_Aru does not make this server ask without end, nor suspect its leader of
+        not ordering what was executed.
         """
         peer = self.by_id[server_id]
         peer.local_aru = min(peer.local_aru, local_aru)

@@ -48,9 +48,9 @@ REACH_BURSTS: Final = 4
 """How far above Local_Aru an ordered slot may be told, in bursts: two are under way at once, and may be late."""
 PROPOSED_WINDOWS: Final = 16
 """How far above Local_Aru a PREPARE_OK may tell a proposal, in windows. Proposals lie within four windows (Invariant
-10); a follower that was told them by former leaders in turn holds them further above."""
+10); a follower that has accepted proposals of several former leaders may hold some further above."""
 HELD_BYTES_MAX: Final = 32_000_000
-"""Maximum total bytes of ordered batches in memory for which further ones are taken above a gap."""
+"""Total bytes of ordered batches in memory from which on no batch of a slot above a gap is taken."""
 
 
 class Plausibility:
@@ -67,7 +67,7 @@ class Plausibility:
         self._reach = REACH_BURSTS * BURST_SLOTS_MAX + PROPOSED_WINDOWS * window
         self._proposed = PROPOSED_WINDOWS * window
         self._claims: dict[int, int] = {}
-        """Server -> the last view that it has claimed and that was too far above this server's own."""
+        """Server id -> the latest view claimed by that server that was too far above this server's own."""
 
     def line_against(self, message: Message, sender: int) -> str | None:
         """The line that discards a message of `sender` for one of its numbers, or None."""
@@ -94,7 +94,8 @@ class Plausibility:
         return True
 
     def view(self, view: int, sender: int) -> bool:
-        """Whether a view may have been attempted: it is not far above this server's own, or a majority claims so."""
+        """Whether a view may have been attempted: it is not far above this server's, or a majority claims such
+        views."""
         if view <= self._views.last_attempted + VIEW_STEP_MAX:
             return view <= VIEW_MAX
         if sender not in self._claims:

@@ -19,7 +19,8 @@ from pfsb.paxos.update_queue import UpdateQueue
 from pfsb.paxos.window import Window
 
 COPIES_OF_PREPARE = 8
-"""How many answers a follower gives to PREPAREs of one view within `resend_seconds`: clocks may differ in rate."""
+"""Maximum number of PREPAREs of one view that a follower answers within `resend_seconds`: several, since clocks may
+differ in rate."""
 
 
 class PrepareHandler(Handler):
@@ -39,7 +40,7 @@ class PrepareHandler(Handler):
         self._alive = alive
         self._progress_timer = progress_timer
         self._answered = (0, 0.0)
-        """The view of the PREPARE that was answered last, and when."""
+        """(view of the PREPARE that this server answered last, clock time of the answer)."""
 
     # ------------------------------------------------------------------ the leader asks
 
@@ -204,7 +205,7 @@ class PrepareHandler(Handler):
         return Prepare(data.server.server_id, data.views.last_installed, data.ordering.local_aru)
 
     def _compare_with_held(self, entry: DataEntry, server_id: int) -> None:
-        """Departure 39: note a promise that reports another batch for a proposal that this server holds."""
+        """Departure 39: note a PREPARE_OK whose data list has another batch for a proposal that this server holds."""
         slot = self._data.ordering.global_history.get(entry.seq)
         held = None if slot is None else slot.proposal
         if isinstance(entry, Proposal) and held is not None and held.batch.digest != entry.batch.digest:

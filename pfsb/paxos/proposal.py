@@ -52,7 +52,7 @@ class ProposalHandler(Handler):
         """Numbers of slots in which this server, as leader, proposes nothing, so that the next leader finds holes: set
         by the command FAULT SKIP, for trials."""
         self.batch_bytes = Histogram(BYTES)
-        """Sizes, in bytes, of the batches that this server has proposed as leader, no-ops included."""
+        """Sizes, in bytes, of the batches that this server has proposed since its start, no-ops included."""
 
     def on_proposal(self, message: Proposal) -> str | None:
         """Figure 10, Block B: accept a proposal of the leader of the installed view, and vote for it by ACCEPT.
@@ -87,7 +87,7 @@ class ProposalHandler(Handler):
     def _compare(self, held: Proposal, message: Proposal, slot: Slot) -> None:
         """Departure 39: compare the proposal that is held with one that is repeated, and with votes that came before.
 
-        The vote is for the batch that is held: no other is on disk.
+        This server votes for the batch that it holds, since no other one is on its disk.
         """
         if message.batch.digest != held.batch.digest:
             self._ordering.note_contradiction(held, message.view, message.server_id)
@@ -155,18 +155,18 @@ class ProposalHandler(Handler):
     def _is_left_out(self, seq: int) -> bool:
         """Whether this server, as leader, proposes nothing in slot `seq` because of FAULT SKIP.
 
-        Only a fresh number is left out, and only if the window has room for the next one. A hole below a known slot is
-        always filled (G11), and a proposal of an older view may have been chosen. Otherwise a cluster whose servers all
-        leave out the same number would never execute anything above it.
+        Only a number above all slots with a batch is left out, and only if the window has room for the next one. A hole
+        below a known slot is always filled (G11), and a proposal of an older view may have been chosen. Otherwise a
+        cluster whose servers all leave out the same number would never execute anything above it.
         """
         fresh = seq > self._data.ordering.global_history.top
         return seq in self.skipped and fresh and self._window.may_propose(seq + 1)
 
     def batch_for(self, seq: int) -> Batch | None:
-        """The batch for a slot, or None if nothing waits for a number.
+        """The batch that this leader proposes in slot `seq`; None if no update waits for a sequence number.
 
-        Departure 34: as long as the settings of the cluster are not executed, they stand wherever nothing was accepted.
-        Nothing was executed by then, so this is slot 1.
+        Departure 34: as long as the settings of the cluster are not executed, the next slot gets the update that brings
+        them, unless a proposal was accepted there. No slot was executed by then, so that is slot 1.
         """
         ordering = self._data.ordering
         slot = ordering.global_history.get(seq)

@@ -74,7 +74,8 @@ class ReconciliationHandler(Handler):
         self._call: IDelayedCall | None = None
         self._allowances = {peer: Allowance() for peer in core.membership.others}
         self.refused = 0
-        """Number of requests that were not answered, because their senders had used up their allowance."""
+        """Number of requests since this server's start that were not answered, as their senders had used up their
+        allowance."""
         self.bytes_sent = 0
         self.bytes_received = 0
 
@@ -229,7 +230,7 @@ class ReconciliationHandler(Handler):
         return rows
 
     def forget_what_all_have(self) -> None:
-        """Tell the storage which slots no server can ask for any more; what it forgets need not be in memory either.
+        """Tell the storage which slots no server can ask for any more; drop those that it forgets from memory, too.
 
         These are the slots up to the lowest Local_Aru of all servers. An ALIVE tells the Local_Aru that its sender has
         on disk, and a server that has lost its disk is no longer believed to be that sender (Departure 12). So a server

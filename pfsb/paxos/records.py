@@ -90,6 +90,6 @@ class Recovered:
     accepted: list[Accepted] = field(factory=list)
     """The slots above local_aru that are on disk, in ascending order."""
     peers: dict[int, bytes] = field(factory=dict)
-    """Identity of the storage of each other server that was heard, by id."""
+    """Server id -> identity of the storage of each other server that was heard."""
     passes: dict[int, bytes] = field(factory=dict)
     """Slot -> digest of its batch, for the slots that are left out (Departure 38)."""

@@ -28,7 +28,7 @@ def recover(
     Executing rebuilds Last_Executed and the reply caches (G20). State is not restored (Departure 21): a server always
     starts in an election, which the caller enters next. Pending_Updates are not restored: clients repeat their updates
     (Departure 3). Since a long history takes a while, `progress(done, of)` is called after every 1000th slot, with the
-    number of slots executed so far and that of all.
+    number of slots executed so far and the number of all slots to be executed.
     """
     data.views.last_installed = found.last_installed
     data.views.last_attempted = max(found.last_attempted, found.last_installed)

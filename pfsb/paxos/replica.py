@@ -76,7 +76,7 @@ from pfsb.paxos.validity import INVALID, Validity
 from pfsb.paxos.window import Window
 
 FREQUENT = frozenset({Accept, Proposal, ClientUpdate})
-"""The messages whose numbers are compared with this server's state where they are handled, to save work."""
+"""Kinds of messages whose numbers their handlers, not `dispatch`, compare with this server's state, to save work."""
 
 
 def new_data(server_id: int, settings: Settings) -> DataStructures:
@@ -117,8 +117,7 @@ class Replica:
         birth: Birth | None = None,
     ) -> None:
         """`birth` makes the update that the first leader proposes first, with the settings of the cluster (Departure
-        38); None: the state machine needs none.
-        """
+        34); None: the state machine needs none."""
         self.storage = storage
         self._transport = transport
         self._tracer = tracer
@@ -174,9 +173,10 @@ class Replica:
         self.checks: list[Callable[[], None]] = []
         """Functions called last at the end of every turn: tests and the simulator check the invariants by them."""
         self.discarded: dict[str, int] = {}
-        """Line of Figure 4 -> number of messages that it has discarded."""
+        """Line of Figure 4 -> number of messages that this server has discarded by that line since its start."""
         self.shifts: dict[State, int] = dict.fromkeys(State, 0)
-        """State -> number of times that this server has entered it, or has stayed in it with another attempted view."""
+        """State -> number of times since its start that this server has entered it, or stayed in it with another
+        attempted view."""
         self._told: tuple[State, int] | None = None
 
     def _wire(self) -> None:
@@ -205,7 +205,7 @@ class Replica:
         self.demand.clients_wait = clients_wait
 
     def adopt(self, window_slots: int, horizon_slots: int) -> None:
-        """Follow the settings of the cluster, which the state machine has executed in this very slot (Departure 34)."""
+        """Follow the settings of the cluster, which the state machine executes in the present slot (Departure 34)."""
         self.window.adopt(window_slots)
         self.ordered_queue.horizon_slots = horizon_slots
 

@@ -49,7 +49,7 @@ class Retransmission(Handler):
         self._calls.clear()
 
     def resend_due(self) -> None:
-        """Send again the messages that had no effect, and set the timer for the next time.
+        """Send the VIEW_CHANGE, PREPARE or PROPOSALs that had no effect again, and set the timer for the next time.
 
         The timer is a delayed call and not a LoopingCall, which would end silently after an exception: an exception in
         a turn must stop the whole server.

@@ -47,11 +47,12 @@ FOR_NEWCOMERS = (
 FROM_A_HEARER = (Acquainted, Heard, Stranger)
 """Messages that name the identity of the receiver's storage, so that their sender must have received its frames."""
 ANSWERS_PER_ALIVE = 4
-"""How many frames of one server are answered within `alive_seconds`, of those that are not handled."""
+"""Maximum number of answers, within `alive_seconds`, to those frames of one server that are not handled."""
 
 
 class StorageWasReplaced(Exception):
-    """Another server knows this server's id with another storage: this storage lacks promises that were made."""
+    """This server may not vote: too many others know its id with an earlier storage, whose promises its storage
+    lacks."""
 
 
 class StorageIdentityHandler(Handler):
@@ -111,7 +112,8 @@ class StorageIdentityHandler(Handler):
         return False
 
     def _answer(self, sender: int, answer: Stranger | Heard) -> None:
-        """Answer a frame that is not handled, but not each of them."""
+        """Answer a frame that is not handled, unless one of its sender was answered just before
+        (`ANSWERS_PER_ALIVE`)."""
         now = self._clock.seconds()
         if now - self._answered_at.get(sender, NEVER) >= self._settings.alive_seconds / ANSWERS_PER_ALIVE:
             self._answered_at[sender] = now
@@ -156,7 +158,8 @@ class StorageIdentityHandler(Handler):
             self._admit_if_known()
 
     def on_heard(self, message: Heard) -> None:
-        """Answer a server that hears this one, and does not know its storage yet: ACQUAINTED shows that it is heard."""
+        """Answer HEARD, by which a server that does not know this storage yet asks for a sign of life, with
+        ACQUAINTED."""
         if message.identity == self._identity:
             sender = message.server_id
             self._turn.send(Acquainted(self._data.server.server_id, self._membership.identities[sender]), sender)

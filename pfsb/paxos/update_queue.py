@@ -34,7 +34,8 @@ class UpdateQueue:
         self._settings = settings
         self._start_update_timer = start_update_timer
         self.batch_updates = Histogram(COUNTS)
-        """Distribution of the number of updates in the proposals that this server has made from its queue."""
+        """Distribution of the number of updates in each batch that this server has made from its queue since its
+        start."""
 
         self.payload_bytes = 0
         """Total bytes of the payloads of the updates that are queued."""

@@ -18,7 +18,8 @@ class Window:
         self.slots = slots
         """Size of the window."""
         self.is_born = is_born
-        """Whether the settings of the cluster are in force. Before, the leader proposes them, one slot at a time."""
+        """Whether the settings of the cluster are in force. Before that, a leader proposes only these settings, one
+        slot at a time."""
 
     def adopt(self, slots: int) -> None:
         """Take the size of the window from the settings of the cluster, which are executed now (Departure 34)."""
@@ -26,11 +27,11 @@ class Window:
         self.is_born = True
 
     def may_propose(self, seq: int) -> bool:
-        """A leader proposes slot `seq` only after it has executed slot `seq` less the window."""
+        """Whether a leader may propose slot `seq`: only after it has executed slot `seq` less the window."""
         return seq <= self._ordering.local_aru + (self.slots if self.is_born else 1)
 
     def may_accept(self, seq: int) -> bool:
-        """A follower accepts proposals up to two windows above its Local_Aru.
+        """Whether a follower may accept a proposal of slot `seq`: up to two windows above its Local_Aru.
 
         The leader may have executed up to one window more than this follower. A server holds no proposal of a slot more
         than two windows above its Local_Aru, which bounds the data list of a PREPARE_OK.

@@ -24,7 +24,7 @@ APPLICATIONS_MAX: Final = 64
 NAME_CHARACTERS_MAX: Final = 64
 VERSION_MAX: Final = 1_000_000
 BIRTH_BYTES_MAX: Final = 16_384
-"""Maximum size of encoded settings."""
+"""Maximum size, in bytes, of encoded settings."""
 
 IDENTITY: Final = "cluster_identity"
 
@@ -81,7 +81,8 @@ class ClusterSettings:
 
     @classmethod
     def decode(cls, data: bytes) -> ClusterSettings:
-        """Raises `WrongSetting`, and nothing else, whatever the bytes are."""
+        """The settings that `encode` has made these bytes of. Raises `WrongSetting`, and nothing else, for all other
+        bytes."""
         try:
             values = dict(msgpack.unpackb(data, use_list=False))
         except Exception as error:

@@ -337,7 +337,7 @@ class ClientConnection:
             self._turn.call(answer, result)
 
     def _answer_questions(self, questions: Sequence[Command], answer: AnswerAll) -> None:
-        """Answer questions in a turn, unless the session has ended: it may have seen later states elsewhere by now."""
+        """Answer questions in a turn, unless the session has ended: its client may have seen later states elsewhere."""
         ended = self._session_end
         results = [self._machine.question(question) if ended is None else ended for question in questions]
         self._turn.call(answer, results)

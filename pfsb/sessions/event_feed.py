@@ -22,10 +22,11 @@ class EventLog:
     released: int
     """Number of the last event that may be told: later ones are behind the durability gate."""
     subscriptions: dict[Subscription, None] = field(factory=dict)
-    """In the order of their beginning, so that equal runs have equal orders."""
+    """The subscriptions to this log, in the order in which they began, so that equal runs of the simulator deliver
+    alike."""
 
     def events(self, first: int, limit: int) -> Sequence[Event]:
-        """Up to `limit` events, from number `first` on."""
+        """Up to `limit` events of the log, in order, from number `first` on."""
         found: Sequence[Event] = self.application.events(first, limit)
         return found
 
@@ -90,10 +91,10 @@ class EventFeed:
             subscription.release(length)
 
     def _follow_catalogue(self) -> None:
-        """The cluster runs other applications than before.
+        """Follows a switch of the catalogue: the cluster runs other applications than before.
 
         The subscriptions of an application that goes on under another version go on. Those of one that runs no more
-        end. Events of an application that is new may wait at the gate, so that none of them is released here.
+        end. Events of a new application may still wait at the gate, so none of them is released here.
         """
         before, self._logs = self._logs, {}
         for application in self._catalogue.applications:

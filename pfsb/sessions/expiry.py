@@ -46,7 +46,7 @@ SWEEP_EVERY = 5
 
 @frozen
 class Silence:
-    """Since when the client of a session is silent, and what this server had executed of its server by then."""
+    """Since when the client of a session is silent, and which updates of the session's server were executed by then."""
 
     since: float
     heard: int
@@ -59,7 +59,7 @@ class Asked:
 
     heard: int
     executed_at: float | None = None
-    """When this server executed it; None: not yet."""
+    """Clock time at which this server executed the ASK; None: not yet."""
 
 
 class Expiry:
@@ -134,7 +134,7 @@ class Expiry:
         self._silences = silences
 
     def _silence_of(self, session: Session, key: tuple[str, int], now: float) -> Silence:
-        """The silence of a session. It begins anew whenever an update of the session's server was executed."""
+        """The silence of a session's client. It begins anew whenever an update of the session's server was executed."""
         is_own = session.server_id == self._server_id
         heard = 0 if is_own else self._machine.heard_in.get(session.server_id, 0)
         silence = self._silences.get(key)
@@ -159,7 +159,8 @@ class Expiry:
         self._expiring.discard(key)
 
     def _ask(self, server_id: int, heard: int) -> None:
-        """Ask a silent server through the log, once after each of its updates that was executed."""
+        """Ask a silent server through the log: once, and again only after a further update of that server was
+        executed."""
         asked = self._asked.get(server_id)
         if asked is None or asked.heard != heard:
             asked = self._asked[server_id] = Asked(heard)

@@ -65,7 +65,8 @@ class Abilities:
 
     @classmethod
     def decode(cls, data: bytes) -> Abilities:
-        """Raises `WrongSetting`, and nothing else, whatever the bytes are."""
+        """The abilities that `encode` has made these bytes of. Raises `WrongSetting`, and nothing else, for all other
+        bytes."""
         try:
             rules, apps = msgpack.unpackb(data, use_list=False)
             found = dict(apps)
@@ -132,7 +133,7 @@ class OrderedSettings(Application):
     # ------------------------------------------------------------------ operations of the servers
 
     def give_birth(self, data: object) -> Result:
-        """BIRTH: the first settings. Settings that exist are never replaced."""
+        """Execute BIRTH: put the first settings in force. Settings that exist already are never replaced."""
         if self._values is not None:
             return Refused("BADREQUEST", "the cluster has its settings already")
         if type(data) is not bytes:
@@ -145,7 +146,7 @@ class OrderedSettings(Application):
         return Done()
 
     def announce(self, server_id: int, data: object) -> Result:
-        """ANNOUNCE: a server tells what it can run. The latest announcement of each server counts."""
+        """Execute ANNOUNCE: store what a server tells that it can run, in place of what it has told before."""
         if type(data) is not bytes or server_id not in self.values.members:
             return Refused("BADREQUEST", "only a member announces what it can run, as bytes")
         try:
@@ -192,14 +193,15 @@ class OrderedSettings(Application):
         return None
 
     def _adopt(self, values: ClusterSettings) -> None:
-        """Let `on_change` follow the values first: if it raises, the former ones stay in force."""
+        """Put settings in force, after `on_change` has followed them: if it raises, the former settings stay in
+        force."""
         self.on_change(values)
         self._values = values
 
     # ------------------------------------------------------------------ snapshots
 
     def snapshot(self) -> bytes:
-        """msgpack: (settings, [(server id, abilities), ...])."""
+        """The state as msgpack: (settings, [(server id, abilities), ...])."""
         announced = [(i, each.encode()) for i, each in sorted(self.announced.items())]
         packed: bytes = msgpack.packb((self.values.encode(), announced))
         return packed
@@ -226,7 +228,7 @@ def _pair(part: str) -> tuple[str, str]:
 
 
 def _check_show(asked: Arguments) -> Command:
-    """Check both verbs, since a line begins with SETTINGS whichever is meant."""
+    """Check SETTINGS, or SETTINGS SET: as a line, either begins with the verb SETTINGS."""
     words = asked.words(0, APPLICATIONS_MAX)
     if not words:
         return (SHOW,)

@@ -22,7 +22,11 @@ from pfsb.applications.interfaces import PENDING, Done
 REVISION_BYTES = 8
 
 Noted = tuple[Any, int | str | tuple[str, int]]
-"""(result, about): a result that is more than a revision, and what it is the result of."""
+"""(result, about): a result that is more than a revision, and what tells its command from others.
+
+`about` is the revision after the command, the client id of a session that could not be opened, or the ticket of a
+command that was PENDING.
+"""
 
 
 def encode_outcomes(revision: int, noted: Sequence[Noted]) -> bytes:

@@ -77,9 +77,10 @@ class _Page:
     shared: int = 0
     """The part of `size` that belongs to texts that grow, and whose beginnings other pages may keep, too."""
     number: int = 0
-    """The number of the page among those of all sessions that were counted; 0 until bytes are counted for it."""
+    """The place of the page, from 1, in the order in which pages of all sessions got their first bytes; 0: it has
+    none."""
     looked_at: int = 0
-    """The number of results when `KeptReplies` has last looked at the page."""
+    """The number of results in the page when `KeptReplies` last looked at it."""
 
     def get(self, number: int) -> Result:
         result = self.results[number]
@@ -103,13 +104,13 @@ class KeptReplies:
     _numbered: int = 0
 
     def note(self, page: _Page) -> None:
-        """A page has got its first bytes."""
+        """Count, from now on, a page that has got its first bytes."""
         self._numbered += 1
         page.number, page.looked_at = self._numbered, len(page.results)
         self._pages[page.number] = page
 
     def release(self, page: _Page) -> None:
-        """A page was dropped: count its results no more."""
+        """Count the results of a page no more, since it was dropped."""
         self.size -= page.size - page.shared
         self._pages.pop(page.number, None)
         for result in page.results.values():
@@ -151,11 +152,11 @@ class ReplyCache:
     bytes_max: int = BYTES_MAX
     """Maximum bytes of the results that are kept. The newest results are kept even if they are more."""
     _kept: KeptReplies = field(factory=KeptReplies, eq=False, repr=False)
-    """The results of all sessions, these included."""
+    """The count of the results of all sessions, this one included."""
     _full: deque[_Page] = field(init=False, factory=deque)
-    """The pages that take no more results, the oldest first."""
+    """The pages of this cache that take no more results, the oldest first."""
     _page: _Page = field(init=False)
-    """The page to which the next result is added."""
+    """The page of this cache to which the next result is added."""
 
     @_page.default
     def _make_page(self) -> _Page:
@@ -225,7 +226,7 @@ class ReplyCache:
         self._forget(page)
 
     def drop_all(self) -> None:
-        """The session has ended: its results count no more."""
+        """Count the results of this session no more, since it has ended."""
         for page in self._pages():
             self._kept.release(page)
 

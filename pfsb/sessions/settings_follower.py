@@ -37,7 +37,10 @@ def values_of_file(config: Config, catalogue: Catalogue) -> ClusterSettings:
 
 @define(eq=False)
 class SettingsFollower:
-    """One server and the settings. `randbytes` draws the identity of a cluster that this server gives birth to."""
+    """Proposes, follows and compares the cluster's settings for one server.
+
+    `randbytes` draws the random identity of a cluster whose first settings this server proposes.
+    """
 
     log = Logger()
 
@@ -49,7 +52,8 @@ class SettingsFollower:
     on_values: Callable[[ClusterSettings], None]
     """Called inside execution with the settings from then on in force."""
     _differing: dict[str, str] = field(init=False, factory=dict)
-    """Setting -> the sentence about it that was logged last."""
+    """Name of a setting whose value in this server's file does not count -> the sentence about it that was logged
+    last."""
     _is_announced: bool = field(init=False, default=False)
     _is_submitted: bool = field(init=False, default=False)
 
@@ -59,7 +63,7 @@ class SettingsFollower:
         return birth(self._server_id, values)
 
     def follow(self, values: ClusterSettings) -> None:
-        """Inside execution: the settings have changed, or are there for the first time."""
+        """Inside execution: follow settings that have changed, or are there for the first time."""
         self.on_values(values)
         found = {name: self._sentence(name, values) for name in self.differing(values)}
         for name, sentence in found.items():

@@ -198,7 +198,8 @@ class SessionStateMachine:
         self._waits_max = 0
         """Number of commands of one session that may be PENDING."""
         self.on_settings: Callable[[ClusterSettings], None] = lambda values: None
-        """Told of the settings at each change, inside execution: the protocol and the transport follow some of them."""
+        """Called inside execution with the settings that are in force from then on: at their birth and at each
+        change."""
         self.observer: Any = NoObserver()
         self.counts: CommandCounts | None = None
         """Counts of commands of this server's own clients; None in recovery, so that no command is counted twice."""
@@ -228,7 +229,8 @@ class SessionStateMachine:
         They are told when no application is running, since exceptions of the observer are none of an application.
         """
         self._overdue: dict[str, int] = {}
-        """Application -> a deadline that it has not dealt with although it was told that the time has come."""
+        """Name of an application -> a deadline that the application has not dealt with, although it was told of the
+        time."""
         self._checked = CheckedPayloads()
         self._prefixes: dict[int, str] = {}
         """Server id -> the beginning of the names of its Paxos clients."""
@@ -643,7 +645,7 @@ class SessionStateMachine:
     # ------------------------------------------------------------------ sessions open and end
 
     def run_operation(self, server_id: int, command: Command) -> Result:
-        """Runs an operation of a server's own session. Those that are about servers count no revision."""
+        """Runs an operation of a server's own session. BIRTH, ANNOUNCE, ASK and HERE add nothing to the revision."""
         result = self._operation_about_servers(server_id, command)
         if result is None:
             self.revision += 1
@@ -711,10 +713,10 @@ class SessionStateMachine:
         return Done((*fields, ("forgotten", self.forgotten)) if self.forgotten else fields)
 
     def _expire_silent(self, client_id: str, epoch: int, heard: int) -> Result:
-        """Departure 36: a server has another one's session expired, whose client it believes to be gone.
+        """Departure 36: expires a session for the leader, unless the session's server is being heard through the log.
 
-        `heard` is the last slot up to which it has seen the other one's updates executed. If later ones were executed
-        since, the session is being served, and goes on.
+        `heard` is the last slot in which, as far as the leader knew, an update of the session's server was executed. If
+        one was executed in a later slot, the session is being served, and goes on.
         """
         session = self.sessions.get(client_id)
         if session is not None and self.heard_in.get(session.server_id, 0) > heard:

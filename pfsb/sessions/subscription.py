@@ -1,4 +1,5 @@
-"""Subscription: delivers an event log to one client (LISTEN): each event once, in order, as fast as it reads them."""
+"""Subscription: delivers an event log to one client (LISTEN): each event once, in order, as fast as the client
+reads."""
 
 from __future__ import annotations
 
