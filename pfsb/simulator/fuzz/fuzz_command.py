@@ -68,7 +68,7 @@ class Options(usage.Options):
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Try inputs. Raises `SystemExit` with status 1 if any fails."""
+    """Do what the command line of `pfsb fuzz` asks for. Raises `SystemExit` with status 1 if any input fails."""
     tool = FuzzTool(reactor, options, sys.stdout)
     if options["list"]:
         tool.list_targets()
