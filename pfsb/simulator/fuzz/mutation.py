@@ -152,7 +152,7 @@ class Mutation:
         return self.stranger(other)
 
     def stranger(self, other: Any) -> Any:
-        """A value of any kind."""
+        """A msgpack value of a kind that is drawn at random, or `other` itself."""
         deep: Any = ()
         for _ in range(self.dice.choice((1, 1, 1, _NESTED_DEEPLY))):
             deep = (deep,)
