@@ -128,7 +128,10 @@ class DurabilityChecker:
         return aru
 
     def _is_chosen(self, seq: int) -> bool:
-        """Whether a majority of disks holds the same batch for this slot, or held it until all servers had it."""
+        """Whether a majority of disks holds the same batch for this slot.
+
+        A slot that a disk has forgotten counts as chosen, since a server forgets a slot only when all servers have it.
+        """
         if any(seq <= disk.forgotten for disk in self.disks.values()):
             return True
         batches = [disk.contents.slots[seq].batch.data for disk in self.disks.values() if seq in disk.contents.slots]

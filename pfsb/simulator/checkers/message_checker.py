@@ -29,7 +29,10 @@ class Advertised:
     what: str
     _highest: dict[int, int] = field(factory=dict)
     _before: dict[int, int] = field(factory=dict)
-    """Server -> the highest number that it advertised in earlier incarnations."""
+    """Server -> the highest number of this kind that it advertised in earlier incarnations; 0: none.
+
+    `what` names the kind: view or Local_Aru.
+    """
 
     def started(self, server_id: int) -> None:
         self._before[server_id] = self._highest.get(server_id, 0)

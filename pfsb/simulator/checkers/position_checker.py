@@ -17,7 +17,7 @@ class PositionChecker:
     """Storage identity -> the highest (incarnation, position) that a frame has told of it."""
 
     def sent(self, server_id: int, frame: bytes, disk: MemoryDisk) -> None:
-        """Check a frame of a server that has this disk now."""
+        """Check a frame that leaves the server `server_id`, whose present disk is `disk`."""
         *_, identity, incarnation, _counter, position = HEADER.unpack_from(frame)
         require(identity == disk.identity, f"server {server_id} sends a frame in the name of another storage")
         told = (incarnation, position)

@@ -37,7 +37,7 @@ Such a refusal is not the result of running the command; only its `fate` says wh
 FASTEST_RATE = 2.0
 """The fastest rate of a simulated server's clock: such a server counts two seconds in one."""
 ROUNDING_MS = 2
-"""By how many milliseconds less than a time limit may pass, since times are rounded to milliseconds."""
+"""A wait may end this many milliseconds before its time limit, since times are rounded to milliseconds."""
 
 
 @define
@@ -60,22 +60,27 @@ class Slot:
     Each entry is a violation: the session had been opened anew, so the command should have been refused.
     """
     ran_under: dict[Ticket, int] = field(factory=dict)
-    """Ticket -> the epoch in the bundle with which the command came; 0 if it is missing."""
+    """Ticket -> the epoch in the bundle with which the command came.
+
+    A ticket that is missing here counts as epoch 0.
+    """
     epochs: dict[str, int] = field(factory=dict)
     """Client id -> epoch of each session that is open after the slot."""
     revision: int = 0
-    """The revision after the slot."""
+    """The revision of the state machine of the sessions after this slot."""
     updates: Sequence[ClientUpdate] | None = field(default=None, eq=False, repr=False)
-    """The updates that the slot has executed, for the `SessionModel`; None: it is not asked."""
+    """The updates that the slot has executed, for the `SessionModel`; None: the slot is not compared with the model."""
     expired_by_others: int = 0
-    """Number of sessions that were expired by a server other than the one at which they were last opened."""
+    """Number of sessions that were expired in this slot by another server than the one at which they were last opened.
+    """
 
 
 @define
 class Asked:
-    """A command that a client has sent under one of its numbers, and how often it has reached a server.
+    """A command that a client has sent under one of its numbers, and how often this command has reached a server.
 
-    A number may have two meanings: a client that learns by HELLO that it has not run may use it for another command.
+    One number may stand for two commands: a client that learns by HELLO that its command has not run may use the number
+    for another one.
     """
 
     first_at: float
@@ -87,14 +92,17 @@ class Asked:
 
 @define
 class SessionChecker:
-    """Checks the sessions of all servers, over all their incarnations."""
+    """Checks that each command of a client runs exactly once and is answered alike every time.
+
+    This must hold whichever servers the command was sent to, and however often these were restarted.
+    """
 
     disks: dict[int, MemoryDisk]
     horizon_slots: int
     marks: Counter[str]
     on_session_end: Callable[[str], None] = lambda client_id: None
     now: Callable[[], float] = lambda: 0.0
-    """The simulated time, in seconds."""
+    """Returns the simulated time, in seconds."""
     slots: dict[int, Slot] = field(factory=dict)
     asked: dict[Ticket, dict[Command, Asked]] = field(factory=dict)
     results: dict[Ticket, tuple[int, Any]] = field(factory=dict)
@@ -161,7 +169,8 @@ class SessionChecker:
             raise Violation(f"{ticket} ran as {ran}, and its result is the answer to {command}")
 
     def _is_in_time(self, ticket: Ticket, command: Command, result: Result) -> None:
-        """Require that a LOCK with a time limit has waited for so long, by the fastest clock that a server may have."""
+        """Require that a LOCK that is answered TIMEOUT has waited for its whole time limit, by the fastest clock of a
+        server."""
         if not isinstance(result, Refused) or result.code != "TIMEOUT":
             return
         waited_ms = (self.now() - self.asked[ticket][command].first_at) * 1000
@@ -194,7 +203,7 @@ class SessionChecker:
     # ------------------------------------------------------------------ reports of servers
 
     def executes(self, seq: int) -> None:
-        """Note when a slot is executed first."""
+        """Note the time at which a slot is executed for the first time. Called for each execution of the slot."""
         self._executed_at.setdefault(seq, self.now())
 
     def settled(self, server_id: int, slot: Slot) -> None:
@@ -223,7 +232,7 @@ class SessionChecker:
             slot.updates = None
 
     def _agrees_with_model(self, slot: Slot, updates: Sequence[ClientUpdate]) -> None:
-        """Compare a slot with the second opinion, which knows the ordered updates only."""
+        """Require that a slot had the effect that `SessionModel` computes from the ordered updates."""
         expected = self._model.execute(slot.seq, updates)
         ran = [ticket for ticket, _, _ in slot.ran]
         if ran != expected.ran:
@@ -239,8 +248,10 @@ class SessionChecker:
             self._was_silent(slot.seq, expired)
 
     def _was_silent(self, seq: int, expired: Expired) -> None:
-        """Departure 36: another server expires a session if no update of its server was executed for the whole ttl, and
-        none after an ASK for it.
+        """Departure 36: require that a session which another server than its own has expired was silent.
+
+        That is: no update of the session's own server was executed for the whole ttl, and none after an ASK for that
+        server.
         """
         if expired.asked <= expired.heard:
             raise Violation(

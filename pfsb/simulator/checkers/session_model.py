@@ -19,7 +19,7 @@ from pfsb.sessions.cluster_settings import ClusterSettings
 Ticket = tuple[str, int]
 
 ABOUT_SERVERS = frozenset({"ASK", "HERE", "BIRTH", "ANNOUNCE"})
-"""Operations of servers that are about no session, and count no revision."""
+"""Operations of servers that are about no session, and are not counted in the revision."""
 
 
 @define
@@ -40,9 +40,9 @@ class Expired:
     server_id: int
     ttl_ms: int
     heard: int
-    """The last slot, before, in which an update of that server was executed; 0: none."""
+    """The last slot before the expiry in which an update of that server was executed; 0: none."""
     asked: int
-    """The last slot, before, in which an ASK for that server was executed; 0: none."""
+    """The last slot before the expiry in which an ASK for that server was executed; 0: none."""
 
 
 @define
@@ -56,7 +56,7 @@ class Expected:
 
 @define
 class SessionModel:
-    """The sessions after a number of slots."""
+    """The sessions that are open after the slots that the model has executed, as the documentation has it."""
 
     horizon_slots: int
     revision: int = 0
@@ -64,14 +64,17 @@ class SessionModel:
     sessions_max: int | None = None
     """The quota of open sessions, as BIRTH says it; None before BIRTH. No run changes it."""
     _ended: dict[str, tuple[int, int]] = field(factory=dict)
-    """Client id of a session with a name that has ended -> (its last number, the slot of its end)."""
+    """Client id of a session that has ended, and was not anonymous -> (its last number, the slot of its end)."""
     _heard: dict[int, int] = field(factory=dict)
     """Server -> the last slot in which an update of it was executed."""
     _asked: dict[int, int] = field(factory=dict)
     """Server -> the last slot in which an ASK for it was executed."""
 
     def execute(self, seq: int, updates: Sequence[ClientUpdate]) -> Expected:
-        """Execute the updates of a slot that have not been executed before, and are within their horizon."""
+        """Execute a slot, and return the effect that it must have.
+
+        `updates` are those updates of the slot that run: none is a repetition, and none is too old.
+        """
         expected = Expected()
         for update in updates:
             self._heard[update.server_id] = seq

@@ -1,4 +1,4 @@
-"""Checks of the binding of updates to slots, and of their relaying, by the messages that leave the servers.
+"""Checks, by the messages that leave the servers, of how updates are bound to slots and how they are relayed.
 
 Mistakes in these do not break safety: an update that is bound twice is filtered when it is executed (G15), and an
 update that is relayed too often only costs messages. Without these checkers, such a mistake would go unnoticed.

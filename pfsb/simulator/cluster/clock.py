@@ -86,7 +86,7 @@ class SimulatedCall:
 
     @property
     def is_of_the_simulator(self) -> bool:
-        """Whether the simulator waits for this call, such as a request of a user on its way, and not the server."""
+        """Whether this call belongs to the simulator, such as a user's request on its way, and not to a server."""
         return str(getattr(self._function, "__module__", "")).startswith(SIMULATOR)
 
     def run(self) -> None:
@@ -122,7 +122,8 @@ class ServerClock:
     closed: bool = False
     calls: set[SimulatedCall] = field(factory=set)
     _due: list[tuple[int, SimulatedCall]] = field(factory=list)
-    """(number of the entry in the clock's heap, call) of each call whose time came during the pause, in that order."""
+    """(number of the entry in the clock's heap, call) of each call whose time came during the pause, in the order of
+    their times."""
 
     @_began.default
     def _begins_now(self) -> float:

@@ -84,7 +84,7 @@ class SimulatedCluster:
         The checkers ignore the messages of these servers, since no other server may rely on them.
         """
         self.slipped: set[int] = set()
-        """Servers that have executed something otherwise than the others, in their present incarnation (`slip`)."""
+        """Ids of the servers whose digest of the history was changed by `slip` in their present incarnation."""
         self.network.observers.append(self._sent)
         self.network.frame_observers.append(self._frame_sent)
         self.findings = Findings()
@@ -209,7 +209,8 @@ class SimulatedCluster:
         self.restart(server_id)
 
     def slip(self, server_id: int) -> None:
-        """Give a server another digest from its last executed slot on, as if it had come to another result there.
+        """Give a server another digest of the history from its last executed slot on, as if the slot had other results
+        there.
 
         The server executes its history anew when it starts again, and then agrees with the others.
         """
@@ -336,8 +337,8 @@ class SimulatedCluster:
         return self.replica(server_id).data.views.last_installed
 
     def has_leader(self) -> bool:
-        """Whether a server leads, and a majority of the servers (the leader included) has installed its view and is not
-        electing another leader."""
+        """Whether a server leads, and a majority of the servers (the leader included) has installed the leader's view
+        and is not electing another leader."""
         leader = self.leader()
         if leader is None:
             return False

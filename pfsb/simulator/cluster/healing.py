@@ -1,4 +1,4 @@
-"""Healing of a simulated cluster or of a part of it: links become whole and good, and all its servers run.
+"""Healing of a simulated cluster or of some of its servers: their links become whole and good, and all of them run.
 
 Liveness is promised only while a majority is well. Random runs therefore heal a majority, check that all clients are
 served, and then heal the whole cluster.
@@ -14,17 +14,17 @@ from pfsb.simulator.cluster.process import RunningServer
 
 
 def heal_all(cluster: SimulatedCluster) -> None:
-    """Make all links good, resume paused servers and restart servers that are down."""
+    """Heal all servers and all links (`heal_some`), and let no server leave out a slot any more when it leads."""
     heal_some(cluster, cluster.ids)
     for server_id in cluster.ids:
         cluster.replica(server_id).proposals.skipped.clear()
 
 
 def heal_some(cluster: SimulatedCluster, group: Sequence[int]) -> None:
-    """Heal these servers and the links between them.
+    """Mend the links between these servers, end the servers' faults, and resume or restart those that do not run.
 
-    Faults of kinds of messages that were to last for a while (`passing_faults`) end on all links of the cluster, not
-    only between these servers.
+    A server that drains is stopped and restarted. Damage of frames, and faults of kinds of messages that were to last
+    for a while (`passing_faults`), end on all links of the cluster, not only between these servers.
     """
     links = [(a, b) for a in group for b in group if a != b]
     cluster.network.passing_faults.clear()

@@ -96,7 +96,7 @@ While it is in `SimulatedNetwork.filters`, the sender's `SimulatedTransport` cal
 receiver, before the message becomes part of a frame, unless another filter has stopped the message already.
 """
 FrameObserver = Callable[[int, bytes], None]
-"""Call-back with (sender, frame), called when a frame leaves a server."""
+"""Call-back with (sender, frame), called once for each receiver of each frame that leaves a server."""
 SendObserver = Callable[[int, int | None, Sequence[Message]], None]
 """Call-back with (sender, receiver or None for all other servers, messages).
 
@@ -190,8 +190,10 @@ class SimulatedNetwork:
             self._links[pair].quality = quality
 
     def cut(self, sender: int, receiver: int) -> None:
-        """Let this direction carry nothing until it is mended. A frame that is under way and would arrive before that
-        is lost, too."""
+        """Let this direction of the link carry nothing until it is mended.
+
+        A frame that is under way is lost, too, unless it would arrive after that.
+        """
         self._links[sender, receiver].cut = True
 
     def mend(self, sender: int, receiver: int) -> None:

@@ -201,7 +201,10 @@ class SimulatedServer:
     clock_offset: float = 0.0
     """Seconds by which the server's clock will be ahead at its next start."""
     is_disk_full: bool = False
-    """Whether the disk is full. A server that starts on a full disk stops itself when its first write fails."""
+    """Whether a server that starts finds its disk full, and stops itself when its first write fails.
+
+    A server that has started before does not notice this.
+    """
 
     def describe(self) -> str:
         """The state of the server in words, for its line in `SimulatedCluster.picture`."""

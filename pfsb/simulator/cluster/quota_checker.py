@@ -1,7 +1,7 @@
-"""Quotas: what the state machine counts is what there is, and exactly that is refused which would go beyond a quota.
+"""Checks of quotas: what the state machine counts is right, and exactly the commands beyond a quota are refused.
 
-The checker counts anew, from the values that questions show and from the answers, and does not ask the sums of the
-applications. What a command writes comes from the specification of one key (`register_model`).
+The checker counts anew, from the values that questions show and from the answers, and compares the sums of the
+applications with its own. What a command writes comes from the specification of one key (`register_model`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class QuotaChecker:
         self._chat = chat
         self._marks = marks
         self._values: dict[str, str | None] = {}
-        """Key -> its value after the last command that named it; None: it is absent."""
+        """Key -> its value after the last command that named it; None: the key is absent."""
         self._kv_bytes = 0
         self._chat_bytes = 0
         self._violation: Violation | None = None
@@ -102,7 +102,11 @@ class QuotaChecker:
 
 
 def _kept_bytes(machine: SessionStateMachine) -> int:
-    """Bytes of all answers that are kept. A text that has grown counts once, as long as it is in the longest answer."""
+    """Size, in bytes, of all answers in the reply caches.
+
+    A text that several answers share, since APPEND has made it longer, counts once, as long as it is in the longest of
+    these answers.
+    """
     size = 0
     longest: dict[int, int] = {}
     for session in machine.sessions.values():

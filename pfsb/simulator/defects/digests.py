@@ -15,7 +15,7 @@ from pfsb.simulator.defects.defect import Defects, do_nothing, instead_of, overr
 DEFECTS = Defects()
 
 DAMAGED = 1
-"""The server at which bits flip."""
+"""Id of the server at which the defect `digests-ignored` flips bits in PROPOSALs."""
 
 
 def _flipped(batch: Batch) -> Batch:

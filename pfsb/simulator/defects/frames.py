@@ -1,4 +1,5 @@
-"""Defects of frames: what a header tells, and what is believed of a frame that came (docs/internals/formats.rst)."""
+"""Defects of frames: headers that tell what is not so, and frames that are taken unchecked
+(docs/internals/formats.rst)."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ class _TrustingCodec(FrameCodec):
     __slots__ = ()
 
     def _check_tag(self, *_arguments: object) -> None:
-        """Take every frame."""
+        """Check nothing, so that a frame is taken whatever its tag is."""
 
 
 class _TrustingLinks(Links):
@@ -46,7 +47,7 @@ class _HastyStorage(MemoryStorage):
 
     @property
     def position(self) -> int:
-        """Count the groups that are still on their way."""
+        """The log position, but with the groups that are still on their way to the disk."""
         return super().position + len(self.pending_groups())
 
 
@@ -60,7 +61,7 @@ class _ForgetfulStorage(MemoryStorage):
 
     @property
     def position(self) -> int:
-        """Count the groups of this incarnation only."""
+        """The number of groups that were written in this incarnation, not in the whole life of the storage."""
         return self.counters.groups
 
 

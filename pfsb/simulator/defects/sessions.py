@@ -69,7 +69,8 @@ def _epoch_not_fenced(process: Any) -> None:
 def _numbers_not_filtered(process: Any) -> None:
     """Let a command run whatever its number is, and switch off fencing by epochs, too.
 
-    Fencing alone would stop all repeated commands that a correct front end lets through, and so hide the defect.
+    If fencing stayed on, it would stop all repeated commands that a correct front end lets through, and so hide the
+    defect.
     """
     _do_not_fence(process)
 
@@ -435,7 +436,7 @@ def _deleted_bytes_counted(process: Any) -> None:
 
 
 class _LocalQuotas:
-    """A context with quotas that only this server has."""
+    """The context of an application, with half the quota of keys and values that the other servers have."""
 
     def __init__(self, context: Any) -> None:
         self._context = context

@@ -42,7 +42,8 @@ class AllFaults(NetworkFaults, ServerFaults, ConfusionFaults):
             self._later(between(self._rng, 0.2, 2), self._laggard_is_back, leader)
 
     def crash_promiser(self) -> None:
-        """Crash the next server that sends a PREPARE_OK of several parts, soon after a part, and restart it soon."""
+        """Crash the next server that sends a part of a PREPARE_OK of several parts, soon after it, and restart the
+        server soon."""
         self._next_promiser_dies = True
 
     def _watch_promises(self, server_id: int, to: int | None, messages: Sequence[Message]) -> None:

@@ -21,16 +21,17 @@ class ConfusionFaults(FaultInjector):
     """Wrong messages and damaged frames. The name of a method is the kind of the fault."""
 
     def confused_peer(self) -> None:
-        """Let a server, running or not, send wrong messages to all others for a while, in well-formed frames.
+        """Let a server, running or not, send wrong messages to the others for a while, in well-formed frames.
 
-        In each run there is one such server: no protocol stands a majority of servers that are in error.
+        All faults of this kind in a run choose the same server: no protocol stands a majority of servers that are in
+        error.
         """
         if len(self._cluster.ids) > 1:
             sender = random.Random(f"{self._cluster.seed}/confused").choice(self._cluster.ids)
             self._send_wrong(sender, self._cluster.now + between(self._rng, 0.1, 3))
 
     def damaged_frames(self) -> None:
-        """Damage some of the frames on all links for a while: flip bits, cut them short, or put two together."""
+        """Damage some of the frames on all links for a while: flip bits, cut them short, or repeat a part of them."""
         self._cluster.network.damage = self._rng.choice((0.01, 0.1, 0.5))
         self._later(between(self._rng, 0.1, 3), self._end_damage)
 
@@ -51,7 +52,10 @@ class ConfusionFaults(FaultInjector):
             self._later(between(self._rng, *PAUSE_SECONDS), self._send_wrong, sender, until)
 
     def _codec(self, sender: int) -> FrameCodec:
-        """A codec like that of the server: frames without a secret may repeat counters."""
+        """Make a codec that seals frames in the name of `sender`.
+
+        Its counters begin anew, which receivers of frames without a secret allow.
+        """
         ids, disk = self._cluster.ids, self._cluster.disk(sender)
         us = FrameIdentity(sender, frozenset(ids) - {sender}, cluster_digest("simulated", ids))
         return FrameCodec(us, disk.identity or bytes(IDENTITY_BYTES), disk.incarnation, position=lambda: disk.position)

@@ -18,11 +18,11 @@ from pfsb.simulator.workload.user_profile import UserProfile
 from pfsb.support.limits import SERVER_ID_MAX
 
 RARE_SIZES: Final = (6, 8)
-"""Numbers of servers that `share_of_rare_sizes` of the seeds have."""
+"""Numbers of servers from which a seed with a rare size draws (`Profile.share_of_rare_sizes`)."""
 SHARE_OF_IDS_WITH_GAPS: Final = 0.2
 """Share of the seeds in which the ids of the servers have gaps, such as 2, 5 and 9."""
 IDS_MAX: Final = (12, SERVER_ID_MAX)
-"""Highest ids of a seed whose ids have gaps."""
+"""Highest possible ids: a seed whose ids have gaps draws one of these numbers, and then ids up to it."""
 
 
 @frozen
@@ -116,10 +116,11 @@ def with_batching(rng: random.Random, profile: Profile, parameters: Parameters) 
 
 
 def with_quotas(rng: random.Random, profile: Profile, parameters: Parameters) -> Parameters:
-    """Draw the quotas, after all other parameters. Without a profile of their own, they are small in few seeds.
+    """Draw the quotas, after all other parameters. Seeds without small quotas have the defaults.
 
-    There is always room for one session of each user and one more. While users have left sessions behind, some others
-    are refused theirs until the former have expired, which the end of a run waits for.
+    Quotas are small in every seed of a profile that `has_small_quotas`, and in one in five seeds of the other profiles.
+    There is always room for one session of each user and one more. While sessions that users have left behind have not
+    expired, other users may be refused a session; the end of a run waits until these have expired.
     """
     drawn = {
         "value_bytes": rng.choice((30, 320, 1_048_576)),
@@ -156,7 +157,8 @@ def _rare_size(rng: random.Random, profile: Profile) -> int | None:
 
 
 def _ids(rng: random.Random, servers: int) -> tuple[int, ...]:
-    """Draw the ids of the servers: in most seeds from 0 on without a gap, in the others any that a file may have."""
+    """Draw the ids of the servers: in most seeds from 0 on without a gap, in others any that a configuration file may
+    have."""
     if rng.random() >= SHARE_OF_IDS_WITH_GAPS:
         return tuple(range(servers))
     return tuple(sorted(rng.sample(range(rng.choice(IDS_MAX) + 1), servers)))
@@ -203,9 +205,10 @@ def _lasting(rng: random.Random, profile: Profile, servers: int) -> dict[type[Me
 def _loss_of_half_the_rounds(servers: int) -> float:
     """The loss at which half of the rounds of a bare majority are complete, whatever the size of the cluster.
 
-    One half is lost in a cluster of three, where the round is one message. With that loss at each size, a majority of
-    four rarely gets all its votes within a Progress_Timer of one second, changes its view all the time, and orders less
-    than the users ask for.
+    A round is one message from each server that a majority needs besides the receiver. In a cluster of three, where a
+    round is one message, the loss is one half. If it were one half at each size, a majority that has four servers would
+    rarely get all its votes within a Progress_Timer of one second, would change its view all the time, and would order
+    less than the users ask for.
     """
     messages = max(1, servers // 2)
     return float(1 - 0.5 ** (1 / messages))

@@ -101,7 +101,8 @@ class Profile:
     The time is enough for some elections with the longest Progress_Timer.
     """
     slowness: float = 1.0
-    """Factor of all waits of a run, in a profile whose Progress_Timer is longer by as much than one second."""
+    """Factor by which all waits of a run are longer, because the Progress_Timer of the profile is so much longer than
+    one second."""
     ends_in_shape: bool = False
     """Whether links stay cut in one of the shapes of `partitions` while only a majority is healed.
 

@@ -20,9 +20,11 @@ class ServerFaults(FaultInjector):
         self._crash(self._cluster.leader())
 
     def slip(self) -> None:
-        """Let a server execute a slot otherwise than the others, as an error of its memory would (Departure 40).
+        """Change a server's digest of the history, as if an error of its memory had made it execute a slot otherwise
+        (Departure 40).
 
-        At most one server at a time, and in a cluster in which the others are a majority: they must find it out.
+        There is at most one such server at a time, and only in a cluster in which the others are a majority: they must
+        find it out.
         """
         server_id = self._any_server()
         if server_id is not None and len(self._cluster.ids) > 2 and not self._cluster.slipped:
@@ -215,7 +217,7 @@ class ServerFaults(FaultInjector):
     def lose_disk(self) -> None:
         """Crash a server whose storage identity the others know, and restart it with an empty disk.
 
-        No server is drawn if a majority of the servers would not keep their disks.
+        No server is drawn if afterwards less than a majority of the servers would have kept their disks.
         """
         able = self._able_to_lose_their_disk()
         if able:

@@ -1,7 +1,7 @@
 """Messages that are well-formed and wrong, as a server in error may send them.
 
-The numbers in them cannot be, or their content is not valid, or they are late, early or repeated without end. None of
-them is a lie on which safety rests: no false vote for something that could be proposed, no promise that leaves out a
+The numbers in them are impossible, or their content is not valid, or they are late, early or repeated without end. None
+of them is a lie on which safety rests: no false vote for something that could be proposed, no promise that leaves out a
 slot, no other content of a slot. Against such lies a protocol that trusts its servers has no defence but to notice
 them. So whatever a server is told here, it must stay correct, and serve its clients when the messages have ended.
 """
@@ -52,7 +52,10 @@ ASIDE: Final = VIEW_STEP_MAX // 2
 
 
 class WrongMessages:
-    """Makes the messages that one server in error sends to one receiver, whose state it may know or not."""
+    """Makes the messages that one server in error sends to one receiver.
+
+    Some are made to fit the receiver's present state.
+    """
 
     def __init__(self, sender: int, receiver: Replica, rng: random.Random) -> None:
         self._sender = sender
@@ -60,7 +63,7 @@ class WrongMessages:
         self._rng = rng
 
     def draw(self) -> list[Message]:
-        """One frame of wrong messages, of one kind."""
+        """Draw the wrong messages for one frame, all of one kind."""
         makers: list[Callable[[], list[Message]]] = [
             self._arus,
             self._views,
@@ -145,7 +148,7 @@ class WrongMessages:
         return [self._rng.choice((invalid, invalid, Proposal(self._sender, max(view, 1), self._far_slot(), NO_OP)))]
 
     def _promises(self) -> list[Message]:
-        """PREPAREs and PREPARE_OKs of far views, or whose contents cannot be."""
+        """A PREPARE of a far view, or a PREPARE_OK with impossible contents."""
         view = self._receiver.data.views.last_attempted
         entries = (Proposal(self._sender, 1, self._next_slot(), self._invalid_batch()),)
         far = (GloballyOrderedUpdate(self._sender, self._far_slot(), NO_OP),)
@@ -182,7 +185,8 @@ class WrongMessages:
         return [self._rng.choice((request, prepare))] * copies
 
     def _updates(self) -> list[Message]:
-        """Updates that are not valid, or were made in the future, or in the name of the receiver."""
+        """Updates that are not valid, or whose `made_at` is far in the future, or that name the receiver as their own
+        server."""
         me, other, name = self._sender, self._receiver.data.server.server_id, self._rng.randrange(10**9)
         future = ClientUpdate(f"{me}.0.{name}", me, 1, self._aru + self._rng.choice((1_000, 2**40)), VALID_PAYLOAD)
         not_ours = ClientUpdate(f"{other}.0.{name}", other, 1, self._aru, VALID_PAYLOAD)

@@ -19,20 +19,25 @@ from pfsb.simulator.fuzz.watchdog import Hang, Watchdog
 ROUND_SECONDS: Final = 2.0
 """How long, in seconds, a round goes on at most, so that all targets get their share."""
 FRESH: Final = 0.7
-"""Share of inputs that are made from real input of the present state, where the target has any."""
+"""Share of inputs that are made from real input of the present state (`Target.fresh`), if the target has any; the
+others are made from seeds and kept inputs."""
 KEPT_MAX: Final = 2_000
-"""Maximum number of inputs that are kept for a target because they have reached new lines."""
+"""Maximum number of inputs from which a target's inputs are made: its seeds, and the inputs that were kept because they
+had reached new lines."""
 SHORTENING_SECONDS: Final = 20.0
 """How long, in seconds, rounds are repeated to find a shorter way to one failure."""
 CHECKS: Final = "pfsb/simulator/checkers/violation.py"
-"""The file in which violations are raised: the place of a finding is the check that has failed."""
+"""End of the path of the file in which violations are raised.
+
+The place of a finding is never in it, but in its caller: the check that has failed.
+"""
 FILES_PER_PLACE: Final = 3
-"""Maximum number of files for failures at one place: more of them are counted only."""
+"""Maximum number of files for failures of one target at one place; further failures there are only counted."""
 
 
 @define(eq=False)
 class TargetRecord:
-    """A target, its inputs worth keeping, and what was done with it so far."""
+    """A target, its seeds and kept inputs (`kept`), and what the campaign has done with it so far."""
 
     target: Target
     coverage: LineCoverage
@@ -45,7 +50,10 @@ class TargetRecord:
 
 @define(eq=False)
 class Campaign:
-    """Changes inputs of some targets. All random numbers of a target come from the seed, the target and its rounds."""
+    """Gives changed inputs to some targets, in rounds.
+
+    The random numbers of a round follow from the campaign's seed, the target's name and the number of the round.
+    """
 
     seed: int
     targets: Sequence[Target]
@@ -69,7 +77,7 @@ class Campaign:
         return sum(record.inputs for record in self.records)
 
     def rounds(self, until: float) -> Iterator[TargetRecord]:
-        """Run one round after the other, always of the target that had the least time, until that time."""
+        """Run rounds until the time `until`, each of the target that has had the least time so far."""
         while (begun := self._clock()) < until:
             record = min(self.records, key=lambda each: each.seconds)
             self.run_round(record, min(until, begun + ROUND_SECONDS))
@@ -77,7 +85,7 @@ class Campaign:
             yield record
 
     def run_round(self, record: TargetRecord, until: float) -> None:
-        """Give a target a new state and inputs until that time. A failure ends the round."""
+        """Give a target a new state, and inputs until the time `until`. A failure ends the round."""
         target, name = record.target, f"{self.seed}/{record.target.name}/{record.rounds}"
         record.rounds += 1
         mutation = Mutation(Random(name), target.words)
@@ -88,7 +96,10 @@ class Campaign:
             self._note(target, name, inputs, failure)
 
     def _inputs(self, record: TargetRecord, mutation: Mutation, inputs: list[bytes], until: float) -> Iterator[bytes]:
-        """Make the inputs of a round, and keep those that reach new lines. `inputs` gets all of them."""
+        """Make the inputs of a round, and append each to `inputs`.
+
+        An input that reaches new lines is kept for later rounds, unless the target has fresh input of its own.
+        """
         for _ in range(record.target.inputs_per_round):
             if self._clock() >= until:
                 return
@@ -103,7 +114,7 @@ class Campaign:
                 record.kept.append(data)
 
     def _note(self, target: Target, name: str, inputs: list[bytes], failure: _Failure) -> None:
-        """Report a failure, unless there were enough at the same place."""
+        """Report a failure, unless `FILES_PER_PLACE` failures of this target at the same place were reported before."""
         place = f"{target.name} {failure.place}"
         self._places[place] = self._places.get(place, 0) + 1
         if self._places[place] <= FILES_PER_PLACE:

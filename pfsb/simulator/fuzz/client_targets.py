@@ -30,7 +30,7 @@ TALKS: Final = (
     b"OK client=alice last=9 opened=4 resumed=yes\n"
     b"#10 OK name=door token=17\nOK from=5\n#11 ERR NOSESSION fate=unknown x\n",
 )
-"""The bytes of servers to clients, in the forms of docs/protocol.rst."""
+"""Bytes that servers send to clients in the form of docs/protocol.rst; each item is what one connection gets."""
 
 
 def _in_pieces(data: bytes) -> list[bytes]:
@@ -41,7 +41,7 @@ def _in_pieces(data: bytes) -> list[bytes]:
 
 
 class ReplyTarget(Target):
-    """Bytes of a server become replies and events, whose fields can be read, or end the connection."""
+    """A client's connection makes replies and events with readable fields of any bytes that a server sends, or ends."""
 
     name = "replies"
     help = "replies and events of a server"
@@ -65,7 +65,7 @@ class ReplyTarget(Target):
 
 
 class ClientTarget(Target):
-    """A client goes on with another server, whatever the present one sends."""
+    """A client can connect again, and can be stopped, whatever its server has sent."""
 
     name = "clients"
     help = "whole clients, told anything by their server"
@@ -100,7 +100,7 @@ class ClientTarget(Target):
         require(client.stopped, "the client does not stop")
 
     def _carry_out(self, client: ClientCore, now: float) -> None:
-        """Do what the client asks for: connect again after it has hung up."""
+        """Carry out the client's actions: connect when it asks for that, and wake it in time after it has hung up."""
         for action in client.take_actions():
             if isinstance(action, Connect):
                 client.connected(now)

@@ -38,9 +38,10 @@ Row = tuple[object, ...]
 
 SERVERS: Final = 3
 FIRST_COMMANDS: Final = 20
-"""Number of commands before the first input, so that there are slots, sessions and locks."""
+"""Number of commands that are sent in each round before the first input, so that there are slots, sessions and locks.
+"""
 ELECTION_EVERY: Final = 32
-"""How many inputs there are, on average, to one that comes in an election."""
+"""One in this many inputs, on average, comes while the leader is silenced and the others elect a new one."""
 LIES: Final = (Accept, PrepareOK, Proposal, GloballyOrderedUpdate, ReconciliationReply, Stranger)
 """Kinds of messages on which safety rests, and STRANGER, which tells its receiver to stop."""
 
@@ -75,7 +76,10 @@ class ClusterTarget(Target):
         return False
 
     def _codec(self, server_id: int) -> FrameCodec:
-        """The codec of a server beside its own; without a secret counters may repeat."""
+        """Make a second codec in a server's name.
+
+        Receivers of frames without a secret allow that its counters begin anew.
+        """
         disk = self.cluster.disks[server_id]
         identity = frame_identity(self.cluster.config, server_id)
         return FrameCodec(identity, disk.identity, disk.incarnation, None, lambda: disk.position)
@@ -128,12 +132,13 @@ class ClusterTarget(Target):
 
     @staticmethod
     def pair_of(number: int) -> tuple[int, int]:
-        """Sender and receiver, from 0 to SERVERS - 1 and not the same."""
+        """The (sender, receiver) that `number` stands for: two different servers, from 0 to SERVERS - 1."""
         sender, step = number % SERVERS, 1 + number // SERVERS % (SERVERS - 1)
         return sender, (sender + step) % SERVERS
 
     def taken_out(self, sender: int, body: bytes) -> bytes:
-        """The body without the messages that this target leaves out; b"" if it is no body."""
+        """The body without the messages that this target does not tell; b"" if none is left, or if the body cannot be
+        read."""
         return body
 
     def end(self) -> None:
@@ -145,7 +150,7 @@ class ClusterTarget(Target):
 
 
 class MessageTarget(ClusterTarget):
-    """Wrong messages on which no safety rests."""
+    """A cluster that is told wrong messages, except those on which safety rests (`LIES`)."""
 
     name = "messages"
     help = "a cluster that is told wrong messages, but no false votes, promises and ordered content"
@@ -160,7 +165,8 @@ class MessageTarget(ClusterTarget):
 
 
 class LieTarget(ClusterTarget):
-    """Wrong messages of all kinds: a server that notices a lie may stop, in a way that it documents."""
+    """A cluster that is told wrong messages of all kinds: a server that notices a lie may stop, in a way that it
+    documents."""
 
     name = "lies"
     help = "a cluster that is told wrong messages of all kinds"
@@ -169,12 +175,14 @@ class LieTarget(ClusterTarget):
         return failure.check(StorageWasReplaced) is not None or "(S1)" in failure.getErrorMessage()
 
     def end(self) -> None:
-        """Ask for nothing: a server that believes a false vote is not what it was."""
+        """Close the cluster without asking for service: after a false vote, the servers need neither serve nor be
+        equal."""
         self.cluster.close()
 
 
 class PayloadTarget(ClusterTarget):
-    """Updates whose payload is anything: they are ordered, and every server must execute them alike or refuse them."""
+    """A cluster that is told updates with any payload: they are ordered, and every server must execute them alike or
+    refuse them."""
 
     name = "payloads"
     help = "a cluster whose clients' updates have any payload"

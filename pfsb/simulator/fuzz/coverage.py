@@ -13,7 +13,7 @@ from attrs import define, field
 
 @define(eq=False)
 class LineCoverage:
-    """Counts lines of files whose path has one of `parts` in it.
+    """Counts the different lines that run, in files whose path has one of `parts` in it.
 
     A function of which every line was reached is not traced any more, so watching costs little after a while.
     """

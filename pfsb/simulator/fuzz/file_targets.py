@@ -102,7 +102,7 @@ def _recovered(directory: Path) -> Content:
 
 
 def _files(groups: Sequence[Sequence[Record]], *, closed: bool) -> dict[str, bytes]:
-    """The files of a storage that has written these groups, and was closed in order or not, by name."""
+    """File name -> content, for a storage that has written these groups, and was closed in order (`closed`) or not."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / DATABASE
         create(path, StorageIdentity.new(OWNER, b"disk-002"))
@@ -128,14 +128,14 @@ def _write(directory: Path, files: dict[str, bytes]) -> None:
 
 @cache
 def _content_after(groups: int) -> Content:
-    """All that a server recovers after so many of the groups."""
+    """All that a server recovers from the files of a storage that has written the first `groups` of `GROUPS`."""
     with tempfile.TemporaryDirectory() as name:
         _write(Path(name), _files(GROUPS[:groups], closed=True))
         return _recovered(Path(name))
 
 
 class DatabaseTarget(FileTarget):
-    """Changed databases are refused, or hold what was written."""
+    """A server refuses a changed database, or recovers from it exactly what was written."""
 
     name = "databases"
     help = "data directories, changed by a disk"
@@ -154,7 +154,7 @@ class DatabaseTarget(FileTarget):
 
 
 class LogTarget(FileTarget):
-    """Changed logs are refused, or hold what was written up to some group."""
+    """A server refuses a changed write-ahead log, or recovers exactly what was written up to the end of some group."""
 
     name = "logs"
     help = "write-ahead logs of data directories, changed by a disk"
@@ -179,7 +179,7 @@ class LogTarget(FileTarget):
 
 
 class ChatLogTarget(FileTarget):
-    """A chat log loses its torn last line, and nothing else."""
+    """A chat log that is opened loses its last line if that is torn, and nothing else, whatever its content is."""
 
     name = "chat-logs"
     help = "chat logs with any content"
@@ -228,7 +228,7 @@ servers:
 
 
 class ConfigurationTarget(FileTarget):
-    """Changed configurations are refused with one line, or can be used."""
+    """A changed configuration file is refused with a text of one line, or can be used."""
 
     name = "configurations"
     help = "configuration files with any content"

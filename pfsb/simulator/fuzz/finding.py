@@ -43,7 +43,7 @@ class Finding:
 
     @classmethod
     def read(cls, path: Path) -> Finding:
-        """Read a file that `write` has written. Raises OSError, ValueError or KeyError for another one."""
+        """Read a file that `write` has written. Raises OSError, ValueError or KeyError for any other file."""
         content = json.loads(path.read_text(encoding="utf-8"))
         return cls(
             content["target"],

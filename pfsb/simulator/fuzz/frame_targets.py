@@ -64,12 +64,13 @@ EXAMPLES: Final[tuple[Message, ...]] = (
     Confirm(0, 1, 1),
     Confirmed(0, 1, 1),
 )
-"""One message of each kind: some kinds are rare among captured frames."""
+"""One message of each kind, since some kinds are rare among captured frames."""
 
 
 @cache
 def captured(secret: bytes | None) -> list[CapturedFrame]:
-    """Frames of a small cluster at work."""
+    """The last frames that servers other than `RECEIVER` have sent in a small cluster, until it has a leader and then
+    at work."""
     cluster = SmallCluster("captured", SERVERS, secret)
     try:
         cluster.run_until_led()
@@ -82,20 +83,20 @@ def captured(secret: bytes | None) -> list[CapturedFrame]:
 
 @cache
 def captured_bodies() -> list[bytes]:
-    """Bodies of captured frames, each once, and one of each kind of message."""
+    """Bodies of captured frames, each once, and then one body for each message of `EXAMPLES`."""
     bodies = [each.frame[OVERHEAD_BYTES:] for each in captured(None)]
     return [*dict.fromkeys(bodies), *(join_encoded([encode(message)]) for message in EXAMPLES)]
 
 
 def receiving_codec(secret: bytes | None) -> FrameCodec:
-    """The codec of a server that opens captured frames, and has seen none so far."""
+    """Make a codec with which server `RECEIVER` can open captured frames, and has opened none so far."""
     cluster = SmallCluster("codec", SERVERS, secret)
     cluster.close()
     return FrameCodec(frame_identity(cluster.config, RECEIVER), b"disk-001", 1, secret)
 
 
 class FrameTarget(Target):
-    """Changed frames are refused, whatever was changed."""
+    """A frame that was changed on its way is refused, whichever of its bytes were changed."""
 
     guided_by = ("pfsb/transports/",)
 
@@ -120,7 +121,7 @@ class FrameTarget(Target):
 
 
 class HeaderTarget(Target):
-    """Headers with any values and the right tag."""
+    """A frame whose header has any values, and whose tag is right, is refused unless its sender is a peer."""
 
     name = "headers"
     help = "headers of frames, changed by their sender: the tag is right"
@@ -147,7 +148,7 @@ class HeaderTarget(Target):
 
 
 class BodyTarget(Target):
-    """Bodies are refused, or are messages that can be sent on as they came."""
+    """A changed body is refused, or its messages are the same after they were encoded and decoded again."""
 
     name = "bodies"
     help = "bodies of frames, changed by their sender in their bytes or in fields of their messages"
@@ -169,7 +170,7 @@ class BodyTarget(Target):
 
 
 class BatchTarget(Target):
-    """Batches are refused, or can be opened."""
+    """A changed batch is refused, or can be opened and then has the content that was checked."""
 
     name = "batches"
     help = "batches, which every server opens when it executes their slot"
@@ -192,7 +193,7 @@ class BatchTarget(Target):
 
 
 def _batches_in(value: object) -> list[bytes]:
-    """The batches in the messages of a body."""
+    """All encoded batches inside a msgpack value, such as a body."""
     if isinstance(value, bytes):
         return [value] if content_of(value) is not None else []
     return [batch for part in value for batch in _batches_in(part)] if isinstance(value, tuple) else []
@@ -207,7 +208,7 @@ def changed_body(mutation: Mutation, data: bytes, other: bytes) -> bytes:
 
 
 def changed_value(mutation: Mutation, data: bytes, other: bytes) -> bytes:
-    """Other msgpack: a value inside has changed; seldom its bytes."""
+    """A changed copy of the msgpack `data`: most often a value inside is changed, seldom the bytes."""
     value = unpacked(data)
     if value is None or mutation.dice.random() < 0.2:
         return mutation.changed(data, other)

@@ -68,7 +68,7 @@ class Options(usage.Options):
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Try inputs. Raises `SystemExit` with status 1 if any fails."""
+    """Do what the command line of `pfsb fuzz` asks for. Raises `SystemExit` with status 1 if any input fails."""
     tool = FuzzTool(reactor, options, sys.stdout)
     if options["list"]:
         tool.list_targets()
@@ -136,7 +136,7 @@ class FuzzTool:
     # ------------------------------------------------------------------ several processes
 
     async def run_jobs(self, jobs: int) -> None:
-        """Run campaigns with seeds in a row, each in a process of its own."""
+        """Run `jobs` campaigns with successive seeds, each in a process of its own."""
         ended = await gatherResults([self._job(self.options["seed"] + job) for job in range(jobs)])
         self.has_failed = not all(ended)
         failed = sum(not well for well in ended)

@@ -10,7 +10,7 @@ import msgpack
 from attrs import define
 
 NUMBERS: Final = (0, 1, 2, 7, 15, 16, 127, 128, 255, 256, 1_000, 32_767, 65_535, 65_536, 10**6, 2**31 - 1, 2**31, 2**32)
-"""Numbers at which something may change; the ends of larger ranges are in `_HUGE`."""
+"""Numbers that are often limits, or next to one: those of small ranges. Those of larger ranges are in `_HUGE`."""
 _HUGE: Final = (2**40, 2**53, 2**62, 2**63 - 2, 2**63 - 1, 2**63, 2**64 - 1, -1, -2, -128, -(2**31), -(2**63))
 _TEXTS: Final = (
     "",
@@ -30,12 +30,12 @@ _TEXTS: Final = (
 )
 _NESTED_DEEPLY: Final = 600
 INPUT_BYTES_MAX: Final = 60_000
-"""Maximum size, in bytes, of an input that changes may grow to."""
+"""Maximum size, in bytes, of a changed input; what is longer is cut off."""
 
 
 @define
 class Mutation:
-    """Draws changes from `dice`."""
+    """Changes bytes and msgpack values, each in a way that it draws from `dice`."""
 
     dice: random.Random
     words: Sequence[bytes] = ()
@@ -77,13 +77,13 @@ class Mutation:
         return data[:place] + self._new_bytes() + data[place:]
 
     def put_over(self, data: bytes, _other: bytes) -> bytes:
-        """Overwrite bytes by others of the same length: a number in one of its encodings, or a word."""
+        """Overwrite bytes by as many others: random bytes, a word of the target, a special byte, or a binary number."""
         new = self._new_bytes()
         place = self.dice.randint(0, max(0, len(data) - len(new)))
         return data[:place] + new + data[place + len(new) :]
 
     def splice(self, data: bytes, other: bytes) -> bytes:
-        """The beginning of one input and the end of another."""
+        """The beginning of `data`, followed by the end of `other`."""
         return data[: self.dice.randint(0, len(data))] + other[self.dice.randint(0, len(other)) :]
 
     def take_from(self, data: bytes, other: bytes) -> bytes:
@@ -121,7 +121,7 @@ class Mutation:
     # ------------------------------------------------------------------ values
 
     def number(self, before: int) -> int:
-        """A number that may be trouble where `before` was none."""
+        """A number to put in the place of `before`, drawn from those that are likely to make trouble."""
         kind = self.dice.randrange(6)
         if kind <= 1:
             if self.landmarks and self.dice.random() < 0.5:
@@ -152,7 +152,7 @@ class Mutation:
         return self.stranger(other)
 
     def stranger(self, other: Any) -> Any:
-        """A value of any kind."""
+        """A msgpack value of a kind that is drawn at random, or `other` itself."""
         deep: Any = ()
         for _ in range(self.dice.choice((1, 1, 1, _NESTED_DEEPLY))):
             deep = (deep,)

@@ -18,7 +18,7 @@ from pfsb.simulator.fuzz.small_cluster import COMMANDS, SmallCluster
 from pfsb.simulator.fuzz.target import Target
 
 SECONDS: Final = 0.02
-"""How long, in simulated seconds, the server has time to answer an input."""
+"""How many simulated seconds pass after each of the two pieces in which an input comes."""
 
 
 class PortTarget(Target):
@@ -65,7 +65,8 @@ _LINE = re.compile(rb"(#[0-9]+ )?(OK( .*)?|\+.*|ERR [A-Z]+ fate=(none|unknown|do
 
 
 class LineTarget(PortTarget):
-    """Any bytes get replies in the form of the line protocol."""
+    """A client gets lines of the line protocol and nothing else, whatever bytes it sends, unless the first is one of
+    Redis."""
 
     name = "lines"
     help = "requests of the line protocol"
@@ -101,7 +102,7 @@ class LineTarget(PortTarget):
 
 
 class RespTarget(PortTarget):
-    """Any bytes behind an asterisk get replies in the form of the Redis protocol."""
+    """A client gets replies in the form of the Redis protocol, whatever bytes it sends after a first asterisk."""
 
     name = "redis"
     help = "commands of the Redis protocol"
@@ -164,7 +165,7 @@ def _end_of_reply(data: bytes, start: int) -> int:
 
 
 class HTTPTarget(PortTarget):
-    """Any bytes get answers of HTTP, and refusals in JSON."""
+    """A client gets answers of HTTP, and refusals in JSON, whatever bytes it sends."""
 
     name = "http"
     help = "requests of HTTP"

@@ -59,7 +59,7 @@ COMMANDS: Final = (
 
 @frozen
 class CapturedFrame:
-    """A frame on its way."""
+    """A frame that one server of a `SmallCluster` has sent to another."""
 
     sender: int
     receiver: int
@@ -89,7 +89,7 @@ class SmallCluster:
         secret: bytes | None = None,
         tolerated: Callable[[Failure], bool] = lambda failure: False,
     ) -> None:
-        """`tolerated` says of which failures a server may stop itself."""
+        """`tolerated(failure)` returns whether a server may stop itself with this failure, or log it."""
         self.clock = SimulatedClock(BEGIN_SECONDS)
         self.dice = random.Random(name)
         configs = {i: ServerConfig(i, ("127.0.0.1", 1 + i), "tcp:1") for i in range(servers)}
@@ -150,7 +150,7 @@ class SmallCluster:
                 failure.raiseException()
 
     def run_until_led(self) -> None:
-        """Let time pass until a server leads and the others follow."""
+        """Let time pass until a server leads and no server is in an election."""
         until = self.clock.seconds() + PATIENCE_SECONDS
         while not self._is_led():
             require(self.clock.seconds() < until, f"no server leads after {PATIENCE_SECONDS:g} s")
@@ -161,7 +161,7 @@ class SmallCluster:
         return State.REG_LEADER in states and State.LEADER_ELECTION not in states
 
     def work(self, commands: int) -> None:
-        """Let clients of all servers send commands, which make frames and slots."""
+        """Let this many commands be sent, each by the client of a server that is drawn at random."""
         for _ in range(commands):
             client = self.clients[self.dice.choice(sorted(self.clients))]
             client.send(self.dice.choice(COMMANDS))
@@ -169,7 +169,10 @@ class SmallCluster:
             client.take()
 
     def silence_leader(self) -> None:
-        """Let nothing pass to and from the leaders, until the others are in an election."""
+        """Let no frames pass to and from servers that lead, and let time pass in which the others begin an election.
+
+        The silenced servers remain in `silent` until the caller empties it.
+        """
         states = {i: server.replica.data.server.state for i, server in self.servers.items()}
         self.silent = {i for i, state in states.items() if state is State.REG_LEADER}
         self.work(5)
@@ -178,7 +181,7 @@ class SmallCluster:
     # ------------------------------------------------------------------ looking
 
     def require_service(self) -> None:
-        """Raises `Violation` unless every server answers a command, and all have executed the same."""
+        """Raises `Violation` unless every server answers a command, and all servers then have the same state."""
         for server_id in self.servers:
             self._require_answer(server_id)
         until = self.clock.seconds() + PATIENCE_SECONDS

@@ -12,27 +12,33 @@ class Target:
 
     name: str = ""
     help: str = ""
-    """The rest of a sentence that begins with the name."""
+    """Words that say what is changed, shown behind the target's name by `pfsb fuzz`."""
     inputs_per_round: int = 1_000
     """Number of inputs, at most, that share one state."""
     guided_by: Sequence[str] = ()
-    """Parts of the paths of files whose lines guide the campaign; none: the seeds are all that is changed."""
+    """Parts of the paths of files: an input that reaches new lines of these files is kept, and changed in its turn.
+
+    Empty: only real input is changed.
+    """
     words: Sequence[bytes] = ()
-    """Bytes that mean something to the target."""
+    """Bytes that mean something to the target, such as its keywords, for `Mutation` to put into inputs."""
 
     def seeds(self) -> list[bytes]:
-        """Real input. Called once."""
+        """Real input, to be changed. Called once in a campaign."""
         raise NotImplementedError
 
     def begin(self, name: str) -> None:
-        """Make a new state, the same whenever it has this name."""
+        """Make a new state for the inputs of a round. Calls with equal `name` make equal states."""
 
     def fresh(self) -> list[bytes]:
         """Real input that has come up in the present state, to be changed like seeds."""
         return []
 
     def change(self, mutation: Mutation, data: bytes, other: bytes) -> bytes:
-        """Make an input from a seed, and another seed for parts."""
+        """Make an input: a changed copy of `data`, which may take parts from `other`.
+
+        Both are real input or earlier inputs.
+        """
         return mutation.changed(data, other)
 
     def run(self, data: bytes) -> None:

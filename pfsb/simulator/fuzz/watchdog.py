@@ -12,7 +12,7 @@ from typing import Final
 from attrs import define, field
 
 HANG_SECONDS: Final = 10.0
-"""How long, in seconds, one input may take at least before it counts as a hang; at most twice as long."""
+"""How long, in seconds, an input must take at least to count as a hang. One that takes twice as long always does."""
 GROWTH_MEGABYTES: Final = 256
 """Maximum memory, in megabytes, by which one input may raise the highest use of memory of this process."""
 
@@ -27,7 +27,10 @@ class Greed(AssertionError):
 
 @define(eq=False)
 class Watchdog:
-    """Watches inputs. Call `next_input` before each of them, inside `watching`, in the main thread."""
+    """Watches inputs.
+
+    Call `next_input` before each of them and after the last, inside `watching`, in the main thread.
+    """
 
     _inputs: int = field(default=0, init=False)
     _seen: int = field(default=-1, init=False)
@@ -45,7 +48,7 @@ class Watchdog:
             signal.signal(signal.SIGALRM, before)
 
     def next_input(self) -> None:
-        """Raises `Greed` if the input before has taken too much memory."""
+        """Begin to watch the next input. Raises `Greed` if the one before it has taken too much memory."""
         self._inputs += 1
         now = _megabytes()
         grown, self._megabytes = now - self._megabytes, now
