@@ -194,7 +194,8 @@ class SteppedServer:
     def _choose(self, choice: int) -> None:
         """Set the values of the replica that decide the effect of a timer.
 
-        They decide which peer is asked for missing slots, and whether an update goes to the leader or to all servers.
+        `choice` is the index of the peer that is asked for missing slots, and tells the Update_Timer whether an update
+        goes to the leader (0) or to all servers (1).
         """
         for number, peer in enumerate(self.replica.peers.by_id.values()):
             peer.local_aru = SEQ_MAX if number == choice else 0
