@@ -82,7 +82,8 @@ class RunOutcome:
     """Length of the run, in simulated seconds."""
     marks: Counter[str]
     failure: str = ""
-    """A text about the promise that was broken, or the exception; "" if the run did not fail."""
+    """Text of the failure that has ended the run: phase, simulated time, and exception, which is a `Violation` if a
+    promise was broken; "" if the run did not fail."""
     faults: tuple[Fault, ...] = ()
     users: int = 0
     picture: str = ""
