@@ -58,7 +58,10 @@ class _Readers(Servers):
         self.hold(lambda p: p.receiver == server_id and isinstance(p.message, NEWS))
 
     def ask(self, reader: SimulatedConnection) -> list[Result]:
-        """Read "key" on this connection. The answer, when it comes, is added to the list that is returned."""
+        """Read "key" on this connection, and let 0.02 seconds pass.
+
+        Returns a list that has the answer, or is empty and gets the answer later, when it comes.
+        """
         answers: list[Result] = []
         reader.question(("GET", "key"), answers.append)
         self.cluster.run(0.02)
