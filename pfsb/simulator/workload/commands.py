@@ -75,7 +75,7 @@ class Vocabulary:
         return evolve(self, share_of_reads=1.0, share_of_locks=0.0, share_of_local_reads=0.0)
 
     def names(self) -> tuple[str, ...]:
-        """The name of each key that a command of this vocabulary may write."""
+        """The name of each key that a command of this vocabulary may read or write."""
         return tuple(f"{prefix}{key}" for key in "abcdefgh"[: self.keys] for prefix in ("", "n", "h"))
 
     def lock(self, rng: random.Random) -> Command:

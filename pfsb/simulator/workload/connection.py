@@ -33,7 +33,8 @@ class SimulatedConnection:
     rng: random.Random
     server_id: int
     on_ended: Callable[[SimulatedConnection, str], None]
-    """Called with this connection and a code, such as REPLACED, when the user hears that its session here is over."""
+    """Called with this connection and a code, such as REPLACED, when the user hears that its session here is over; not
+    called if the server stops."""
     batching_seconds: float = 0.0
     """Length of the periods at whose ends requests reach the server, all requests of one period together; 0: each
     request reaches the server by itself."""

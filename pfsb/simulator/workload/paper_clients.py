@@ -13,7 +13,8 @@ from pfsb.simulator.cluster.cluster import SimulatedCluster
 class PaperClient:
     """A client that has one update under way.
 
-    Without an answer it repeats the update with the same number, at another server if there is one.
+    If no answer comes in `patience_seconds`, it repeats the update with the same number, at another server if another
+    one runs.
     """
 
     cluster: SimulatedCluster

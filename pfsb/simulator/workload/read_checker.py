@@ -66,7 +66,7 @@ class ReadHistory:
     """The highest slot that is settled: some server has executed it and has its records on disk."""
     _versions: dict[str, AnswerVersions] = field(factory=dict)
     _seen: dict[str, int] = field(factory=dict)
-    """Client -> the latest slot of which the client has seen an effect."""
+    """Client id -> the latest slot of which this client has seen an effect."""
 
     def settled(self, found: SlotReads) -> None:
         """Add a slot's effects to the history, unless another server's execution of the same slot has added them.
