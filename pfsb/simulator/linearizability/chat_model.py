@@ -67,7 +67,7 @@ class ChatSpecification:
         return f"it has {state} {'line' if state == 1 else 'lines'}{last}"
 
     def _say(self, length: int, operation: Operation) -> int | None:
-        """The state after a SAY; None if its answer does not fit.
+        """The state after a SAY; None if the answer to the SAY does not fit.
 
         The refusal TOOLARGE always fits, and changes nothing; `QuotaChecker` says whether a quota must refuse a SAY.
         """
@@ -97,9 +97,9 @@ def _as_dict(row: Fields) -> dict[str, Any]:
 
 
 def _log(length: int, command: Command, answer: Result) -> int | None:
-    """The state after a LOG, which changes nothing; None if its answer does not fit.
+    """The state after a LOG, which changes nothing; None if the answer to the LOG does not fit.
 
-    The answer fits if it shows the lines from the index that the LOG names on, as many as the limit of the LOG allows.
+    An answer fits if it shows the lines from the index that the LOG names on, as many as the limit of the LOG allows.
     """
     _, first, limit = command
     start = max(first, 1)
