@@ -70,7 +70,8 @@ class SteppedServer:
     """Makes one step of one server from any of its states.
 
     `checks_gate` says whether each message that leaves is checked against the disk. Without this check the explorer
-    finds the later consequences of a planted defect. `patch` is called with the new replica, to plant a defect in it.
+    finds the later consequences of a planted defect. `patch` is called once, with the new replica, to plant a defect
+    in it.
     """
 
     def __init__(
