@@ -46,7 +46,7 @@ class ConnectedClient:
     _number: int = 0
 
     def open(self, population: UserPopulation, rng: random.Random, server_id: int) -> None:
-        """Connect to a server and open a session, which would end a second after the connection."""
+        """Connect to a server and open a session with a ttl of 1 second, which only the open connection keeps alive."""
         self.connection = SimulatedConnection(self.cluster, population.checks, rng, server_id, self._session_is_over)
         self.connection.connect(lambda: self.connection.hello(self.name, 1, self._told))
 
@@ -118,7 +118,7 @@ class IdleHour:
     def _require_waited(self, client: ConnectedClient, began: float) -> None:
         """Require that the client, which has begun to wait at `began`, was refused the lock after SHORT_WAIT_SECONDS.
 
-        Those may have been counted by the clock of any server.
+        The clock of any server may have measured these seconds.
         """
         is_refused = isinstance(client.result, Refused)
         require(is_refused, f"{client.name} waits for a lock that is held, and is told {client.result}")

@@ -220,7 +220,6 @@ class LivenessDrills:
 
         The updates of the leader's clients that were under way are lost then.
 
-
         A server may have installed a later view that no majority has installed. Such a server waits for the next
         election, as in the paper: it does not interrupt a view that works (Figure 4 A4 and B4).
         """

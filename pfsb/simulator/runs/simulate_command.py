@@ -147,7 +147,8 @@ def _patch(broken: str | None) -> Plant | None:
 async def run(reactor: Any, options: Options) -> None:
     """Run the seeds or the schedule that the options ask for, or list the planted defects.
 
-    Raises `SystemExit` with status 1 if a run fails, or if the seeds together miss a mark that they must reach.
+    Raises `SystemExit` with status 1 if a run or the schedule fails, or if the seeds together miss a mark that they
+    must reach.
     """
     tool = SimulateTool(reactor, options, sys.stdout, partial(run_plan, broken=options["broken"]))
     if options["list-broken"]:
