@@ -50,7 +50,7 @@ class _Readers(Servers):
         self.wait_for(lambda told: writer.submit(1, ("PUT", "key", value), told))
 
     def hold(self, stop: Callable[[Passage], bool]) -> Callable[[], None]:
-        """Hold back the messages for which `stop` is true. Returns the function that releases them."""
+        """From now on, hold back the messages for which `stop` is true. Returns the function that releases them."""
         return self.cluster.network.hold(stop).release
 
     def keep_in_the_dark(self, server_id: int) -> None:

@@ -86,7 +86,7 @@ class Scenario:
         return self.cluster.replica(self.leader()).data.views.last_installed
 
     def require_view(self, view: int) -> None:
-        """Fail unless `view` is the latest view that any server has led."""
+        """Raise `Violation` unless `view` is the latest view that any server has led in this run."""
         latest = max(self.cluster.checks.messages.leaders)
         if latest != view:
             raise Violation(f"view {view} worked, and now it is view {latest}")
