@@ -61,7 +61,7 @@ class Vocabulary:
     share_of_reads: float = 0.2
     share_of_locks: float = 0.25
     share_of_local_reads: float = 0.15
-    """Share of sequential and stale reads in all commands of a user; one server answers these reads by itself."""
+    """Share of sequential and stale reads in all commands of a user; one server answers them without the log."""
 
     def change(self, rng: random.Random, unique: int) -> Command:
         return rng.choice(_WRITERS)(rng, self._key(rng), unique)

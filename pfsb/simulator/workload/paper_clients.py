@@ -33,7 +33,8 @@ class PaperClient:
         self.cluster.clock.callLater(self.rng.uniform(0, self.think_seconds), self._ask_next)
 
     def finish(self) -> None:
-        """Called at the end of a run: begin no new update, and repeat the one under way until it is answered."""
+        """Called once, towards the end of a run: begin no new update, and repeat the one under way until it is
+        answered."""
         self._is_finishing = True
 
     @property
