@@ -67,7 +67,10 @@ class ChatSpecification:
         return f"it has {state} {'line' if state == 1 else 'lines'}{last}"
 
     def _say(self, length: int, operation: Operation) -> int | None:
-        """The state after a SAY. A quota may refuse any (TOOLARGE); `QuotaChecker` says whether it must."""
+        """The state after a SAY; None if the answer to the SAY does not fit.
+
+        The refusal TOOLARGE always fits, and changes nothing; `QuotaChecker` says whether a quota must refuse a SAY.
+        """
         if operation.answer is not None and is_refusal(operation.answer, "TOOLARGE"):
             return length
         said = (operation.client, operation.command[1])
@@ -94,7 +97,10 @@ def _as_dict(row: Fields) -> dict[str, Any]:
 
 
 def _log(length: int, command: Command, answer: Result) -> int | None:
-    """The state after a LOG; None unless its answer shows the lines from `first` on, as many as its limit allows."""
+    """The state after a LOG, which changes nothing; None if the answer to the LOG does not fit.
+
+    An answer fits if it shows the lines from the index that the LOG names on, as many as the limit of the LOG allows.
+    """
     _, first, limit = command
     start = max(first, 1)
     if isinstance(answer, Refused):

@@ -119,7 +119,10 @@ def _beginning(operations: Sequence[Operation], answers: Sequence[Operation]) ->
 
 
 def _if_carried_out(part: SubHistory, operations: Sequence[Operation], steps_max: int) -> str:
-    """A sentence for people if an order would exist with operations whose refusals said fate=none, else ""."""
+    """A sentence for people if an order exists as soon as refused operations may have been carried out, else "".
+
+    Refused operations are those with the fate none; the sentence lists those of them that the order needs.
+    """
     left_out = [evolve(op, fate="unknown", result=None) for op in operations if op.fate == "none"]
     if not left_out:
         return ""

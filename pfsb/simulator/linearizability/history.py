@@ -18,7 +18,10 @@ STEPS_MAX = 100_000
 
 @define(eq=False)
 class HistoryEntry:
-    """One command of one client, with the client's call and, as soon as it has come, the answer."""
+    """One command of one client: when it was sent (`call`) and, as soon as the answer has come, when (`ret`) and which.
+
+    `call` and `ret` are numbers of events of the `History`, not times.
+    """
 
     client: str
     command: Command
@@ -42,7 +45,7 @@ class History:
         return entry
 
     def answered(self, entry: HistoryEntry, result: Result) -> None:
-        """Record the answer to a command that was carried out."""
+        """Record the answer to a command that was carried out; the answer may be a refusal such as CONFLICT."""
         self._moments += 1
         entry.ret, entry.result, entry.fate = self._moments, result, "done"
 

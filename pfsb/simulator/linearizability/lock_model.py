@@ -25,8 +25,8 @@ class LockSpecification:
     """A lock with one holder at a time, whose grants have growing tokens. A holder that asks again keeps its token.
 
     HELD and TIMEOUT are right answers to a client only while another client holds the lock, NOTHELD only while the
-    client itself does not hold it. TOOLARGE (the client has too many other locks) is right while it does not hold this
-    one.
+    client itself does not hold it. TOOLARGE (the client has too many other locks) is right while the client does
+    not hold this one.
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:

@@ -118,9 +118,11 @@ class SubHistory:
     name: str
     operations: Sequence[Operation]
     specification: Callable[[Sequence[Operation]], Specification]
-    """Makes the `Specification` of this object. The checker calls it at the beginning of each search, with those of
-    `operations` that the search may put into the order; and to explain a violation, with those that it has put
-    there."""
+    """Makes the `Specification` of the object that `name` names.
+
+    The checker calls it at the beginning of each search, with those of `operations` that the search may put into the
+    order; and to explain a violation, with those that the search has put into the order.
+    """
 
 
 def number_in(answer: Result | None, name: str) -> int | None:

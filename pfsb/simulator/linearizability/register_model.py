@@ -27,7 +27,10 @@ class Register(NamedTuple):
 
 
 class _CommandEffect(NamedTuple):
-    """The effect that a command must have on the value of a key, and the answer that it must get, without revision."""
+    """The effect that a command must have on the value of a key, and the answer that it must get.
+
+    A field `revision` of the answer is left out.
+    """
 
     writes: bool
     value: str | None

@@ -50,7 +50,7 @@ class Bounds:
     asks: tuple[tuple[str, int], ...] = (("a", 0), ("b", 1))
     """Pairs (client, server): the client has one update, which may reach that server any number of times."""
     views: int = 3
-    """The highest view that a server attempts because of a timer, and for which a VIEW_CHANGE is received."""
+    """The highest view that a server attempts because of a timer. Every VIEW_CHANGE for a higher view is lost."""
     crashes: int = 1
     """Number of crashes in all, over all servers."""
     idle: frozenset[int] = frozenset()
@@ -84,9 +84,9 @@ class Progress:
     """Number of steps from the beginning within which all states of the cluster are explored."""
     states: int
     server_states: int
-    """Number of states of single servers."""
+    """Number of states of single servers that were found so far, of all servers together."""
     steps: int
-    """Number of steps that were looked at, whether they led to a new state or to a known one."""
+    """Number of steps that were looked at so far, whether they led to a new state or to a known one."""
 
 
 class _Stop(Exception):

@@ -48,8 +48,8 @@ class Claim:
 def claims_of(statement: Message | Executed | Led) -> Iterator[Claim]:
     """The claims that a message or fact makes.
 
-    If no two claims contradict each other, S1 and S3 hold, each view has one leader, and each slot has at most one
-    proposal in each view.
+    If no two claims contradict each other, then all servers execute the same in each slot (S1 of the paper), each
+    update takes effect in one slot only (S3), each view has one leader, and each slot at most one proposal per view.
     """
     match statement:
         case Executed(seq, value):
@@ -114,7 +114,7 @@ class MessageSet:
         return item
 
     def all_of(self, sender: int, outcome: StepOutcome, views: int) -> int:
-        """Enter the messages and claims of one step of the server `sender` in the table. Returns their set.
+        """Enter the messages and claims of one step of the server `sender` in the table. Returns the set of them.
 
         VIEW_CHANGE messages for views above `views` are left out.
         """

@@ -205,7 +205,7 @@ class Snapshots:
         self._present = self.take()
 
     def take(self) -> Frozen:
-        """Freeze the present state. Before, set the attributes in `ABSTRACTED` to their fixed values in the server."""
+        """First give the attributes in `ABSTRACTED` their fixed values in the server, then freeze its present state."""
         for owner, name, instead in self._abstracted:
             setattr(owner, name, copy(instead))
         same, freeze = self._freezer.same, self._freezer.freeze

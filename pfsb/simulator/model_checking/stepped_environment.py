@@ -103,7 +103,10 @@ class SteppedStorage:
     """Storage on a memory disk. Records reach the disk only when the explorer calls `finish` or `lose`."""
 
     position = 0
-    """Not counted: states that differ in nothing else would be explored one by one."""
+    """The log position, which is always 0 here.
+
+    If groups were counted, states that differ in nothing but their count would be explored one by one.
+    """
 
     def __init__(self, disk: MemoryDisk) -> None:
         self.disk = disk
@@ -251,7 +254,8 @@ def require(condition: bool, text: str) -> None:
 class ExecutionProbe:
     """State machine of an explored server. It does nothing but report each executed slot as a fact.
 
-    The fact is reported when the durability gate lets out the effects of the slot (docs/internals/turn.rst).
+    The fact is reported when the durability gate lets out the effects of the slot (docs/internals/turn.rst), or at once
+    if the server executes the slot again from its disk, at its start.
     """
 
     def __init__(self, transport: SteppedTransport) -> None:

@@ -70,7 +70,8 @@ class SteppedServer:
     """Makes one step of one server from any of its states.
 
     `checks_gate` says whether each message that leaves is checked against the disk. Without this check the explorer
-    finds the later consequences of a planted defect. `patch` is called with the new replica, to plant a defect in it.
+    finds the later consequences of a planted defect. `patch` is called once, with the new replica, to plant a defect
+    in it.
     """
 
     def __init__(
@@ -194,7 +195,8 @@ class SteppedServer:
     def _choose(self, choice: int) -> None:
         """Set the values of the replica that decide the effect of a timer.
 
-        They decide which peer is asked for missing slots, and whether an update goes to the leader or to all servers.
+        `choice` is the index of the peer that is asked for missing slots, and tells the Update_Timer whether an update
+        goes to the leader (0) or to all servers (1).
         """
         for number, peer in enumerate(self.replica.peers.by_id.values()):
             peer.local_aru = SEQ_MAX if number == choice else 0

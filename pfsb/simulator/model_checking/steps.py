@@ -104,7 +104,10 @@ Step = Deliver | Ask | Fire | Sync | Crash
 
 @frozen
 class Executed:
-    """The fact that a server has executed slot `seq` with the effect `value`, and may tell its clients."""
+    """The fact that a server has executed slot `seq`, and may tell its clients the result.
+
+    `value` is what was executed: the clock that the batch brings, and (client id, timestamp, payload) of each update.
+    """
 
     seq: int
     value: Value

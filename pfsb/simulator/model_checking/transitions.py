@@ -93,7 +93,7 @@ class Nodes:
         return len(self._nodes)
 
     def first(self, server: int) -> tuple[Node, int]:
-        """Start the server on an empty disk. Returns the node after that, and the set of its messages and claims."""
+        """Start the server on an empty disk. Returns the node after that, and the set of messages and claims added."""
         outcome = self.servers[server].first()
         return self._node(server, outcome.state), self._all_messages(server, outcome)
 

@@ -6,7 +6,7 @@ faults happen. Then a majority of servers is healed, and must serve every user. 
 its servers must become equal. Liveness drills follow, and last the answers to all users are checked together. The first
 violation ends a run; the `RunOutcome` has its text, the marks, and a digest of all frames and answers.
 
-* `run`: the phases. `population`: the users of a run, with servers that are whole or run the protocol alone.
+* `run`: the phases. `population`: the users of a run, with servers that are whole or run only the protocol.
 * `bounds_checker`: limits of tables and timers, checked twice a second. `liveness_drills`: bounds on recovery.
 * `shrink`: smaller runs that still fail. `diagram`: a picture of the last events of a run.
 * `defect_hunt`: the first run that shows a planted defect. `simulate_command`: the command line.

@@ -15,14 +15,17 @@ HEARTBEATS = (
     "LocalClients.sweep_unanswered",
     "Expiry.look",
 )
-"""Names of the delayed calls that must each be pending at all times in a running server."""
+"""Functions of a server, as Class.method, each of which a delayed call must be about to call at all times."""
 
 TIMERS_MAX = 16
 """Maximum number of pending delayed calls of one server, without those of its links and client connections."""
 
 
 def check_bounds(cluster: SimulatedCluster, users: int) -> None:
-    """Check all running servers of a cluster that has `users` users. Raises `Violation`."""
+    """Check the tables, sessions, connections and timers of all running servers of a cluster with `users` users.
+
+    Raises `Violation`.
+    """
     for server_id in cluster.running_ids:
         server: Server = cluster.process(server_id).server
         for sentence in (

@@ -27,7 +27,10 @@ SLIPS = ("AttributeError", "TypeError", "NameError")
 
 
 def attempt(schedule: str, seed: int, patch: Plant | None) -> str:
-    """Run a profile or a directed schedule with one seed. Returns the text of the failure, or "" if nothing fails."""
+    """Make a random run of the profile `schedule`, or run the directed schedule of that name, with one seed.
+
+    Returns the text of the failure, or "" if nothing fails.
+    """
     if schedule in PROFILES:
         failure = Run(Plan(seed, schedule), patch).run().failure
         return failure.partition(" s: ")[2]

@@ -46,7 +46,7 @@ class ConnectedClient:
     _number: int = 0
 
     def open(self, population: UserPopulation, rng: random.Random, server_id: int) -> None:
-        """Connect to a server and open a session, which would end a second after the connection."""
+        """Connect to a server and open a session with a ttl of 1 second, which only the open connection keeps alive."""
         self.connection = SimulatedConnection(self.cluster, population.checks, rng, server_id, self._session_is_over)
         self.connection.connect(lambda: self.connection.hello(self.name, 1, self._told))
 
@@ -103,7 +103,10 @@ class IdleHour:
         require(not ended, f"sessions of clients that were connected for an hour have ended: {ended}")
 
     def _replace_leader(self) -> None:
-        """Crash the leader, unless no other server can lead or keep the connections of the clients."""
+        """Crash the leader, start it again, and wait until the cluster has settled.
+
+        Nothing is done in a cluster of one server: no other can lead it, or keep the connections of the clients.
+        """
         if len(self.cluster.ids) > 1:
             leader = self.drills.leader()
             self.cluster.crash(leader)
@@ -113,7 +116,10 @@ class IdleHour:
     # ------------------------------------------------------------------ requirements
 
     def _require_waited(self, client: ConnectedClient, began: float) -> None:
-        """A wait that no UNLOCK has ended lasts as long as the client has asked for, by the clock of any server."""
+        """Require that the client, which has begun to wait at `began`, was refused the lock after SHORT_WAIT_SECONDS.
+
+        The clock of any server may have measured these seconds.
+        """
         is_refused = isinstance(client.result, Refused)
         require(is_refused, f"{client.name} waits for a lock that is held, and is told {client.result}")
         waited, times = client.answered_at - began, self.drills.times
@@ -127,7 +133,7 @@ class IdleHour:
     # ------------------------------------------------------------------ clients
 
     def _epochs(self) -> dict[str, int]:
-        """Client -> the epoch of its session, for each session that lives."""
+        """Client id -> the epoch of this session, for each session that is open at the leader."""
         machine = self.cluster.process(self.drills.leader()).server.machine
         return {client_id: session.epoch for client_id, session in machine.sessions.items()}
 

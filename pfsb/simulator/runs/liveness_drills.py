@@ -45,7 +45,7 @@ class TimerBounds:
     """Bounds of the times that a cluster's timers take, in simulated seconds.
 
     The clocks of the servers run at different rates. Each bound holds for all of them: a maximum is that of the slowest
-    clock.
+    clock, a minimum that of the fastest.
     """
 
     cluster: SimulatedCluster
@@ -60,7 +60,7 @@ class TimerBounds:
         return seconds / min(self._rates())
 
     def shortest(self, seconds: float) -> float:
-        """How long a time takes by the fastest clock."""
+        """The simulated time in which the fastest clock of a server counts `seconds`."""
         return seconds / max(self._rates())
 
     @property
@@ -144,7 +144,10 @@ class DrillRequest:
 
 @frozen
 class _OrderedTime:
-    """The state machine's time when an update was answered; the other times are simulated seconds."""
+    """The state machine's time at the leader (`time_ms`) when an update of a drill had just been answered.
+
+    `asked` and `answered` are the simulated times of the request and the answer, in seconds.
+    """
 
     asked: float
     answered: float
@@ -159,7 +162,7 @@ class LivenessDrills:
     rng: random.Random
     marks: Marks
     slowness: float = 1.0
-    """Factor of the time that the cluster gets to settle (`pfsb.simulator.faults.profiles.Profile`)."""
+    """Multiplies the time in which the cluster must settle (`pfsb.simulator.faults.profiles.Profile`)."""
     times: TimerBounds = field(init=False)
 
     @times.default
@@ -213,7 +216,9 @@ class LivenessDrills:
             self.cluster.run(LOOK_SECONDS if self.cluster.now < began + HASTE_SECONDS else 10 * LOOK_SECONDS)
 
     def _restart_leader_if_needed(self) -> bool:
-        """Restart the leader if a server waits in a later view. True if so: the updates under way there are lost.
+        """Crash the leader and start it again if another server waits in a later view. Returns whether it did so.
+
+        The updates of the leader's clients that were under way are lost then.
 
         A server may have installed a later view that no majority has installed. Such a server waits for the next
         election, as in the paper: it does not interrupt a view that works (Figure 4 A4 and B4).

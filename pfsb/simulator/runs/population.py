@@ -1,4 +1,4 @@
-"""The servers and users of a run: whole servers with users, or the protocol alone with the clients of section 3."""
+"""The servers and users of a run: whole servers with users, or only the protocol with the clients of section 3."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ class Population(Protocol):
         """Let the users begin."""
 
     def finish(self) -> None:
-        """Let the users finish the commands under way, and begin no new ones."""
+        """Let the users finish what they have begun, and then begin nothing new.
+
+        A user of whole servers sends one more command, to show that it is served (`User.finish`).
+        """
 
     def waiting(self) -> Iterator[str]:
         """A sentence for each user that still waits for something."""
@@ -166,7 +169,7 @@ class UserPopulation:
 
 @define(eq=False)
 class PaperClientPopulation:
-    """Servers that run the protocol alone, and the clients of section 3 of the paper.
+    """Servers that run only the protocol, without sessions and front ends, and the clients of section 3 of the paper.
 
     Each client has one outstanding update, which it repeats at any server until it is answered.
     """

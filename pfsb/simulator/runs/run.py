@@ -82,7 +82,8 @@ class RunOutcome:
     """Length of the run, in simulated seconds."""
     marks: Counter[str]
     failure: str = ""
-    """A text about the promise that was broken, or the exception; "" if the run did not fail."""
+    """Text of the failure that has ended the run: phase, simulated time, and exception, which is a `Violation` if a
+    promise was broken; "" if the run did not fail."""
     faults: tuple[Fault, ...] = ()
     users: int = 0
     picture: str = ""
@@ -215,11 +216,11 @@ class Run:
         self.cluster.clock.callLater(BOUNDS_SECONDS, self._look_at_bounds)
 
     def _heal_a_majority(self) -> None:
-        """Heal a majority of the servers, drawn at random, and let the users begin no new commands.
+        """Heal a majority of the servers, drawn at random, and let the users finish (`Population.finish`).
 
         The other servers stay as they are, or get worse, until the whole cluster is healed. Servers that have lost
-        their disk run as well, to find that out; and with the profile's `leaves_broken` off, all servers are healed
-        here.
+        their disk run as well, to find that out. With the profile's `leaves_broken` off, all servers are healed here,
+        except those that have executed something otherwise than the others.
         """
         cluster = self.cluster
         whole = [i for i in cluster.ids if i not in cluster.amnesiacs and i not in cluster.slipped]

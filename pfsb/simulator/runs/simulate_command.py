@@ -74,7 +74,7 @@ class Options(usage.Options):
 
     plan: Plan
     schedule: str | None = None
-    """The directed schedule to run, in place of a random run."""
+    """Name of the directed schedule to run, in place of random runs; None: random runs."""
 
     def postOptions(self) -> None:
         if self["broken"] is not None:
@@ -145,7 +145,11 @@ def _patch(broken: str | None) -> Plant | None:
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Run the seeds. Raises `SystemExit` with status 1 if anything fails."""
+    """Run the seeds or the schedule that the options ask for, or list the planted defects.
+
+    Raises `SystemExit` with status 1 if a run or the schedule fails, or if the seeds together miss a mark that they
+    must reach.
+    """
     tool = SimulateTool(reactor, options, sys.stdout, partial(run_plan, broken=options["broken"]))
     if options["list-broken"]:
         tool.list_broken()

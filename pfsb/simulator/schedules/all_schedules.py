@@ -21,4 +21,4 @@ SCHEDULES: Final[Mapping[str, Schedule]] = {
 WITH_SESSIONS: Final = frozenset(
     name for name, schedule in SCHEDULES.items() if schedule in (*sessions.SCHEDULES, *reads.SCHEDULES)
 )
-"""Names of the schedules that run whole servers; the other schedules run the protocol alone."""
+"""Names of the schedules that run whole servers; the servers of the others run only the protocol."""

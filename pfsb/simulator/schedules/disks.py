@@ -138,8 +138,8 @@ def promise_of_two_lives(seed: int, patch: Plant | None) -> None:
 
     Server 0 has ordered four slots with the ACCEPTs of server 2, and crashes; server 1 knows none of the slots, and
     leads view 2. Server 2 sends its data list in two parts: slots 1 and 2, slots 3 and 4. Only the first part arrives.
-    Server 1 learns slot 1, server 2 restarts, and its new list has the parts 2 and 3, and 4. Only the second part
-    arrives, so server 1 has a first and a second part, but nothing about slot 3.
+    Server 1 learns slot 1, server 2 restarts, and the two parts of its new list are: slots 2 and 3, slot 4. Only the
+    second part arrives, so server 1 has a first and a second part, but nothing about slot 3.
     """
     settings = Settings(batch_bytes_max=1, frame_data_bytes_max=200)
     scene = Scenario(seed, patch, clients=0, settings=settings)

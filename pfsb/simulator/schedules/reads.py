@@ -50,7 +50,7 @@ class _Readers(Servers):
         self.wait_for(lambda told: writer.submit(1, ("PUT", "key", value), told))
 
     def hold(self, stop: Callable[[Passage], bool]) -> Callable[[], None]:
-        """Hold back the messages for which `stop` is true. Returns the function that releases them."""
+        """From now on, hold back the messages for which `stop` is true. Returns the function that releases them."""
         return self.cluster.network.hold(stop).release
 
     def keep_in_the_dark(self, server_id: int) -> None:
@@ -58,7 +58,10 @@ class _Readers(Servers):
         self.hold(lambda p: p.receiver == server_id and isinstance(p.message, NEWS))
 
     def ask(self, reader: SimulatedConnection) -> list[Result]:
-        """Read "key" on this connection. The answer, when it comes, is added to the list that is returned."""
+        """Read "key" on this connection, and let 0.02 seconds pass.
+
+        Returns a list that has the answer, or is empty and gets the answer later, when it comes.
+        """
         answers: list[Result] = []
         reader.question(("GET", "key"), answers.append)
         self.cluster.run(0.02)

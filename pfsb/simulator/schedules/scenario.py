@@ -21,12 +21,15 @@ from pfsb.simulator.workload.connection import SimulatedConnection
 from pfsb.simulator.workload.paper_clients import PaperClient
 
 Schedule = Callable[[int, Plant | None], None]
-"""Called with a seed and a planted defect or None, to run one situation. Raises `AssertionError` if a promise is
-broken."""
+"""A directed schedule: called once for a run, with the seed of the run and the defect that is planted in every server
+(None: no defect). Raises `AssertionError` if a promise is broken."""
 
 
 class Scenario:
-    """A cluster of servers that run the protocol alone, with clients."""
+    """A cluster of servers that run the Paxos layer only, without sessions and front ends, and some `PaperClient`s.
+
+    The clients give their updates to the servers.
+    """
 
     def __init__(self, seed: int, patch: Plant | None, servers: int = 3, clients: int = 2, **parameters: Any) -> None:
         self.rng = random.Random(f"{seed}/directed")
@@ -36,7 +39,7 @@ class Scenario:
         ]
 
     def begin(self) -> None:
-        """Start the clients, and run until a server leads and clients have got answers."""
+        """Start the clients, and run until a server leads and more updates than there are clients were answered."""
         for client in self.clients:
             client.start()
         self.cluster.run_until(lambda: self.cluster.has_leader() and len(self.cluster.answers) > len(self.clients))
@@ -56,18 +59,18 @@ class Scenario:
         self.cluster.run_until(lambda: all(client.is_satisfied for client in self.clients), seconds)
 
     def lose(self, kind: type[Message]) -> None:
-        """Lose all messages of this kind from now on."""
+        """Lose all messages of this class that any server sends from now on."""
         self.cluster.network.drop(lambda passage: isinstance(passage.message, kind))
 
     def everyone_executes(self, seq: int, seconds: float) -> None:
-        """Require that within `seconds` all servers have executed up to slot `seq`."""
+        """Require that within `seconds` there is a moment when all servers have `seq` as their Local_Aru."""
         self.cluster.run_until(lambda: all(self.cluster.aru(i) == seq for i in self.cluster.ids), seconds)
 
     def state(self, server_id: int) -> State:
         return self.cluster.replica(server_id).data.server.state
 
     def late(self, kind: type[Message], seconds: float) -> None:
-        """From now on, hold each message of this kind back for `seconds` before it is sent."""
+        """From now on, hold each message of this class back for `seconds` before it is sent."""
         network = self.cluster.network
 
         def stop(passage: Passage) -> bool:
@@ -83,7 +86,7 @@ class Scenario:
         return self.cluster.replica(self.leader()).data.views.last_installed
 
     def require_view(self, view: int) -> None:
-        """Fail unless `view` is the latest view that any server has led."""
+        """Raise `Violation` unless `view` is the latest view that any server has led in this run."""
         latest = max(self.cluster.checks.messages.leaders)
         if latest != view:
             raise Violation(f"view {view} worked, and now it is view {latest}")

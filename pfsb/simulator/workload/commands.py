@@ -61,7 +61,7 @@ class Vocabulary:
     share_of_reads: float = 0.2
     share_of_locks: float = 0.25
     share_of_local_reads: float = 0.15
-    """Share of sequential and stale reads in all commands of a user; one server answers these reads by itself."""
+    """Share of sequential and stale reads in all commands of a user; one server answers them without the log."""
 
     def change(self, rng: random.Random, unique: int) -> Command:
         return rng.choice(_WRITERS)(rng, self._key(rng), unique)
@@ -75,7 +75,7 @@ class Vocabulary:
         return evolve(self, share_of_reads=1.0, share_of_locks=0.0, share_of_local_reads=0.0)
 
     def names(self) -> tuple[str, ...]:
-        """The name of each key that a command of this vocabulary may write."""
+        """The name of each key that a command of this vocabulary may read or write."""
         return tuple(f"{prefix}{key}" for key in "abcdefgh"[: self.keys] for prefix in ("", "n", "h"))
 
     def lock(self, rng: random.Random) -> Command:

@@ -33,10 +33,11 @@ class SimulatedConnection:
     rng: random.Random
     server_id: int
     on_ended: Callable[[SimulatedConnection, str], None]
-    """Called with this connection and a code, such as REPLACED, when the user hears that its session here is over."""
+    """Called with this connection and a code, such as REPLACED, when the user hears that its session here is over; not
+    called if the server stops."""
     batching_seconds: float = 0.0
-    """Length of the periods at whose ends requests reach the server, all requests of one period together; 0: each
-    request reaches the server by itself."""
+    """Length of the periods at whose ends requests reach the server, all requests of one period together; 0: requests
+    do not wait for others."""
     client_id: str = ""
     """The client id of the session that this connection has; "" until the server has accepted the connection."""
     epoch: int = 0
@@ -77,7 +78,7 @@ class SimulatedConnection:
         self._send(self._question, command, told)
 
     def read(self, name: str, told: Callable[[int, Result], None]) -> None:
-        """Read a key at this server alone, without the log.
+        """Have the server answer a read of the key `name` from its own state, without the log.
 
         If the result reaches the user, `told` is called once, with the last slot that the server had executed when it
         got the request, and with the result.

@@ -11,8 +11,8 @@ from attrs import define, field
 class CommandNumbers:
     """Gives out the command numbers of one user's session, in ascending order.
 
-    By chance it skips some. The user gives a skipped number to a later command, or to none, so that runs try how
-    servers check numbers.
+    By chance it skips some numbers. The user gives a skipped number to a later command, or to none, so that runs try
+    how servers check numbers.
     """
 
     _rng: random.Random
@@ -29,7 +29,7 @@ class CommandNumbers:
         return self._last
 
     def take_skipped(self) -> int:
-        """Return one of the skipped numbers, which the user will now use after all."""
+        """Take one of `skipped` out of that list, at random, and return it: the user now gives it to a command."""
         return self.skipped.pop(self._rng.randrange(len(self.skipped)))
 
     def continue_from(self, last: int) -> None:

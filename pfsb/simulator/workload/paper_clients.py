@@ -13,7 +13,8 @@ from pfsb.simulator.cluster.cluster import SimulatedCluster
 class PaperClient:
     """A client that has one update under way.
 
-    Without an answer it repeats the update with the same number, at another server if there is one.
+    If no answer comes in `patience_seconds`, it repeats the update with the same number, at another server if another
+    one runs.
     """
 
     cluster: SimulatedCluster
@@ -32,7 +33,8 @@ class PaperClient:
         self.cluster.clock.callLater(self.rng.uniform(0, self.think_seconds), self._ask_next)
 
     def finish(self) -> None:
-        """Called at the end of a run: begin no new update, and repeat the one under way until it is answered."""
+        """Called once, towards the end of a run: begin no new update, and repeat the one under way until it is
+        answered."""
         self._is_finishing = True
 
     @property

@@ -36,7 +36,7 @@ class AnswerVersions:
             self.answers.append(answer)
 
     def at(self, seq: int) -> Result | None:
-        """The answer after slot `seq`; None if no slot was executed so early."""
+        """The right answer after slot `seq`; None if the first known one holds only after a later slot."""
         place = bisect_right(self.slots, seq)
         return self.answers[place - 1] if place else None
 
@@ -54,7 +54,7 @@ class SlotReads:
 class ReadHistory:
     """The values of the keys after each executed slot of one run, and the events of the chat.
 
-    Each read that a server has answered alone, and each event that a listener has got, is compared with these.
+    Each read that a server has answered without the log is compared with these, and each event that a listener has got.
     """
 
     names: Sequence[str]
@@ -66,7 +66,7 @@ class ReadHistory:
     """The highest slot that is settled: some server has executed it and has its records on disk."""
     _versions: dict[str, AnswerVersions] = field(factory=dict)
     _seen: dict[str, int] = field(factory=dict)
-    """Client -> the latest slot of which the client has seen an effect."""
+    """Client id -> the latest slot of which this client has seen an effect."""
 
     def settled(self, found: SlotReads) -> None:
         """Add a slot's effects to the history, unless another server's execution of the same slot has added them.
@@ -143,7 +143,7 @@ class WatchedReads:
         """Make the function that puts a `WatchedReads` around the state machine of a server, for one incarnation of it.
 
         `ServerProcess` calls the function once, when it is made, with the state machine to wrap, the
-        `SessionStateMachine` inside of that, and the chat application. It returns the `WatchedReads`.
+        `SessionStateMachine` inside of that, and the chat application. The function returns the `WatchedReads`.
         """
         return lambda inner, machine, chat: cls(inner, machine, chat, log, parts.settle)
 

@@ -27,8 +27,8 @@ class UserProfile:
     vanishes: float = 0.0
     """Chance, per action, that the user disconnects for good."""
     doubles: float = 0.0
-    """Chance, each time that a user leaves a connection, that the connection stays open for a while beside the next
-    one."""
+    """Chance, each time that a user with a name leaves a connection but does not vanish, that the connection stays open
+    for a while beside the next one."""
     goes_back: float = 0.0
     """Chance, per new command, that the user skips a number before it.
 

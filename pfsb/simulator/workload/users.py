@@ -27,11 +27,12 @@ LOOK_SECONDS = 0.05
 LOCK_PATIENCE = 4
 """How many times longer a user waits for the answer to a LOCK than to another command: the lock may be held."""
 MIND_CHANGES = 0.3
-"""Chance that a user, after HELLO, asks for something else under the numbers that have not run."""
+"""Chance, each time that HELLO opens the session, that a user gives up its commands that have not run, and uses their
+numbers for other commands. Only users whose profile has `goes_back` above 0 do so."""
 LATE_GOODBYES = 0.3
-"""Chance that a user says BYE on a connection that it has left, when another connection may have the session."""
+"""Chance, per connection that a user closes some time after its last use, that the user says BYE on it before."""
 BACKOFF_MAX = 8
-"""Maximum factor by which a user waits longer for answers after moves to other servers that brought none."""
+"""Maximum factor by which a user waits longer for answers after many moves to other servers since `User.finish`."""
 
 
 @define(eq=False)
@@ -53,7 +54,7 @@ class User:
     is_gone: bool = False
     _connection: SimulatedConnection | None = None
     _is_ready: bool = False
-    """Whether the user may send commands on the connection; with a name, only after HELLO was answered."""
+    """Whether the user may send commands on `_connection`; for a user with a name, only after HELLO was answered."""
     _connection_since: float = 0.0
     _had_a_session: bool = False
     _numbers: CommandNumbers = field(init=False)
@@ -83,8 +84,8 @@ class User:
         self.cluster.clock.callLater(self.rng.uniform(0, 4 * LOOK_SECONDS), self._act)
 
     def finish(self) -> None:
-        """Called at the end of a run: from now on, only release the lock, send one more command, and repeat commands
-        under way until they are answered."""
+        """Called once, when the faults of a run are over: from now on, only release the lock, send one more command,
+        and repeat commands under way until they are answered."""
         self._is_finishing = True
         self._tried.clear()
 
@@ -130,8 +131,9 @@ class User:
 
     @property
     def _backoff(self) -> int:
-        """Factor by which a user that finishes waits longer for answers, after several moves in vain.
+        """Factor by which the user waits longer for answers: 1, and 1 more for every four moves since `finish`.
 
+        It is BACKOFF_MAX at most.
         Servers do not suspect a slow leader as long as it orders something. If users repeated their commands too often,
         they would send more to such a leader than it can order, and their commands would never be answered.
         """
@@ -194,7 +196,7 @@ class User:
             self._begin(UserRequest(self._numbers.next(), self.vocabulary.change(self.rng, self.unique())))
 
     def _read_locally(self) -> None:
-        """Read a key at the present server alone, without the log.
+        """Have the present server answer a read of a key from its own state, without the log.
 
         The read is a sequential one if all commands of the connection are answered, else a stale one: a sequential read
         would have to wait for these commands.
