@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from pfsb.sessions.connection import AnswerAll, ClientConnection
 
 PIPELINED_CHARACTERS_MAX: Final = 12_000
-"""Maximum number of characters of commands that are submitted together. A longer command is submitted by itself."""
+"""Maximum number of characters of commands that are submitted together. A longer command is submitted without
+others."""
 
 
 class Verbs:
@@ -234,9 +235,9 @@ class Conversation:
         pipelined.characters += characters
 
     def _submit_together(self, tags: list[Any], commands: list[Command]) -> bool:
-        """Submits the commands together.
-
-        Returns False, without any effect, if the caller must submit each by itself.
+        """Submits the commands to the session as one; each still gets its own reply. Returns False, without any effect,
+        if the caller must submit them one by one: after a refused HELLO, if a command cannot be encoded, or if the
+        session does not take them as one.
         """
         if self._hello_refusal is not None:
             return False

@@ -263,7 +263,7 @@ class StreamProtocol(Protocol):
             self._admission.wait(self)
 
     def _count(self) -> None:
-        """Tells `AdmissionControl` how many requests of this connection are under way.
+        """Tells `AdmissionControl` by how much the number of this connection's requests under way has changed.
 
         A single request is not counted, since the number of connections has a limit of its own. Requests of a client
         that does not read its replies are not counted: they must not keep other clients from being served.
