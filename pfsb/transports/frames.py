@@ -132,7 +132,7 @@ class OpenedFrame(NamedTuple):
     identity: bytes
     incarnation: int
     position: int
-    """Number of write groups that the sender's storage had on disk when the frame was sent."""
+    """Log position of the sender: the number of groups that its storage had on disk when the frame was sent."""
     messages: list[Message]
 
 

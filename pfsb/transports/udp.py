@@ -79,7 +79,8 @@ class SendingSocket:
     _source: tuple[Any, ...] | None
     """The address to send from, as `socket.bind` takes it; None: the kernel chooses one."""
     _refused: Callable[[], None]
-    """Called when the peer's host has answered that no process listens there; the call may come inside `write`."""
+    """Called, without arguments, each time that the peer's host has answered that no process listens there; the call
+    may come inside `write`."""
     _socket: socket.socket | None = field(init=False, default=None)
 
     def write(self, frame: bytes) -> None:
