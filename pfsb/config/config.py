@@ -86,7 +86,7 @@ class Config:
     window: int = 16
     """How many slots above its Local_Aru a leader may propose (the fixed window)."""
     snapshot_every: int = 10_000
-    """Number of slots between snapshots; 0: no snapshots."""
+    """Number of slots between snapshots; 0: no snapshots. Without effect so far: there are no snapshots yet."""
     faults: bool = False
 
     @property
@@ -112,9 +112,9 @@ class Config:
             raise ConfigError(f"{self.file}: servers: there is no server {server_id}; known are {known}") from None
 
     def quotas(self) -> Mapping[str, int]:
-        """Quotas of the replicated state, by name, with which this server would give birth to its cluster.
-
-        Those that are left out have their defaults: a file says none, since users change them by SETTINGS SET.
+        """Quotas of the replicated state, by name, with which this server would give birth to its cluster: always
+        empty. A quota that is left out has its default. A configuration file cannot set any: users change quotas by the
+        line command SETTINGS SET.
         """
         return {}
 
