@@ -174,8 +174,10 @@ class NamedSession:
 
     def how_opened(self) -> str:
         """The value of the header `Pfsb-Session`: whether the session was open here, was found alive, or is new.
+
         `kept`: the session was open at this server before. `resumed`: HELLO found it alive, with its locks. `new`:
-        HELLO made it, so the locks of an earlier session of the client are lost."""
+        HELLO made it, so the locks of an earlier session of the client are lost.
+        """
         if not self._is_new_here:
             return "kept"
         return "resumed" if self.resumed else "new"

@@ -235,9 +235,10 @@ class Conversation:
         pipelined.characters += characters
 
     def _submit_together(self, tags: list[Any], commands: list[Command]) -> bool:
-        """Submits the commands to the session as one; each still gets its own reply. Returns False, without any effect,
-        if the caller must submit them one by one: after a refused HELLO, if a command cannot be encoded, or if the
-        session does not take them as one.
+        """Submits the commands to the session as one; each still gets its own reply.
+
+        Returns False, without any effect, if the caller must submit them one by one: after a refused HELLO, if a
+        command cannot be encoded, or if the session does not take them as one.
         """
         if self._hello_refusal is not None:
             return False

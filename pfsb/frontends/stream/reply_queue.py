@@ -162,9 +162,11 @@ class ReplyQueue:
             self._advance()
 
     def write_between_replies(self, data: bytes) -> None:
-        """Writes data after everything that has left the queue, not amid a large reply. The data take no place in the
-        queue, so they do not wait for requests without an answer. Events and greetings come here from outside of this
-        class, and each reply when its turn has come."""
+        """Writes data after everything that has left the queue, not amid a large reply.
+
+        The data take no place in the queue, so they do not wait for requests without an answer. Events and greetings
+        come here from outside of this class, and each reply when its turn has come.
+        """
         if self._closed:
             return
         if self._stream is not None:
