@@ -112,9 +112,10 @@ class Config:
             raise ConfigError(f"{self.file}: servers: there is no server {server_id}; known are {known}") from None
 
     def quotas(self) -> Mapping[str, int]:
-        """Quotas of the replicated state, by name, with which this server would give birth to its cluster: always
-        empty. A quota that is left out has its default. A configuration file cannot set any: users change quotas by the
-        line command SETTINGS SET.
+        """Quotas of the replicated state, by name, with which this server would give birth to its cluster: none.
+
+        A quota that is left out has its default. A configuration file cannot set any: users change quotas by the line
+        command SETTINGS SET.
         """
         return {}
 
