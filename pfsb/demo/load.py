@@ -78,8 +78,10 @@ class Load:
         self.batch.run().addBoth(self._end)
 
     async def until(self, answered: int) -> None:
-        """Wait until so many lines have been answered since `start`. Raises ClusterTrouble if the clients end before
-        that."""
+        """Wait until so many lines have been answered since `start`.
+
+        Raises ClusterTrouble if the clients end before that.
+        """
         while self.batch.account.answered < answered:
             if self._ended:
                 raise ClusterTrouble(f"the clients have given up: {self.batch.trouble or 'too few lines'}")

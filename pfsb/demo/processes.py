@@ -224,8 +224,10 @@ class ProcessCluster:
         self.signal(server_id, signal.SIGCONT)
 
     async def ended(self, server_id: int, seconds: float = 30.0) -> int | None:
-        """Wait until a server's process has ended; returns the exit status, negative for a signal. Raises
-        ClusterTrouble if it has not ended within `seconds`."""
+        """Wait until a server's process has ended; returns the exit status, negative for a signal.
+
+        Raises ClusterTrouble if it has not ended within `seconds`.
+        """
         child = self._children[server_id]
 
         async def look() -> bool:
