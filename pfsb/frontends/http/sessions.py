@@ -76,7 +76,8 @@ class AnonymousSession:
 
 
 class AnonymousSessionPool:
-    """The anonymous sessions of the HTTP port. One more is opened when all of them have requests under way."""
+    """The anonymous sessions of the HTTP port. One more is opened when all of them have requests under way, up to
+    `ANONYMOUS_SESSIONS_MAX`."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -353,7 +354,9 @@ class HTTPSessions:
 
 @define(eq=False)
 class SessionListener:
-    """Call-backs of a stream of events: for a lock that is granted to the client's session, and for its end."""
+    """Call-backs of a stream of events, about the sessions of its client at this server's HTTP port: `granted` is
+    called for each lock that is granted, `session_ended` at the end of a session with `closed`, `replaced` or
+    `expired`."""
 
     granted: Granted
     session_ended: Callable[[str], None]

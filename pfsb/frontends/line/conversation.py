@@ -38,7 +38,7 @@ class Verbs:
     """All verbs of a server: those of its applications' commands, and the line protocol's own.
 
     All conversations of a port share one object. Its tables are changed in place when the cluster runs other
-    applications than before, so that conversations can keep them and need not look whether they are still true.
+    applications than before, so that a conversation can keep a table and always finds the present verbs in it.
     """
 
     def __init__(self, server: Server) -> None:
@@ -48,7 +48,7 @@ class Verbs:
         self.listen: set[str] = set()
         """The verbs that begin to listen to an event log."""
         self.unlisten: set[str] = set()
-        """The verbs that end it: one for each in `listen`."""
+        """The verbs that end listening to an event log: one for each verb in `listen`."""
         self.submitted: dict[str, CommandDescription] = {}
         """Verb -> its description, for the commands and questions that are submitted to an application."""
         self.refresh()

@@ -49,7 +49,7 @@ def refusal(error: Exception) -> Refused:
 
 
 class EndOfIteration:
-    """Calls functions at the end of the reactor's present iteration, with one timer for all of them."""
+    """Calls functions at the end of the reactor's present iteration, each once, with one timer for all of them."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
