@@ -91,7 +91,8 @@ END;
 """
 
 Row = tuple[int, Cell, Cell, Cell, Cell, Cell]
-"""(target, a, ... e): a row of the view `written`; the number `target` selects the table, the others are cells."""
+"""(target, a, ... e): a row of the view `written`. The number `target` selects the table; a to e go into columns of
+it."""
 
 PADDING: Row = (0, 0, 0, 0, 0, 0)
 """A row that no trigger of the view `written` takes, so that inserting it changes nothing.
@@ -120,7 +121,7 @@ class StorageOwner:
 
 @frozen
 class StorageIdentity:
-    """The only row of the table `identity`: one field for each column but the checksum, in the order of the columns."""
+    """The only row of the table `identity`: one field for each column but `hash`, in the order of the columns."""
 
     format_version: int
     cluster_name: str
@@ -176,13 +177,13 @@ class StorageIdentity:
 
 @frozen
 class StoredViews:
-    """The only row of the table `views`: one field for each column but the checksum, in the order of the columns."""
+    """The only row of the table `views`: one field for each column but `hash`, in the order of the columns."""
 
     last_attempted: int = 0
     last_installed: int = 0
     local_aru: int = 0
     position: int = 0
-    """Number of groups written; see `IStableStorage.position`."""
+    """Number of groups that this storage has written in its whole life; see `IStableStorage.position`."""
 
     def columns(self) -> tuple[int, int, int, int]:
         return self.last_attempted, self.last_installed, self.local_aru, self.position

@@ -23,7 +23,7 @@ Called at most once for each reading; never after the storage has failed."""
 
 
 class StoredSlot(NamedTuple):
-    """The stored content of one sequence number."""
+    """The stored content of one slot: a batch, and the view in which it was proposed or `ORDERED_VIEW`."""
 
     view: int
     batch: Batch

@@ -26,7 +26,7 @@ class MemoryDisk:
     identity: bytes = b""
     incarnation: int = 0
     position: int = 0
-    """Number of groups that are on this disk as a whole."""
+    """Number of groups that are on this disk as a whole, counted since the disk was made."""
     contents: Effect = field(factory=Effect)
     passes: dict[int, bytes] = field(factory=dict)
     """Slot -> digest of its batch, for the slots that are left out (Departure 38)."""

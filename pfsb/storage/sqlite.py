@@ -42,7 +42,7 @@ class SQLiteStorage:
 
     `cluster_digest` stands for the cluster's name and founding membership; the name and `members` (ids, ascending) are
     stored beside it to be shown to people. `random_bytes(n)` makes the identity of a new storage. `on_failure` is
-    called once, in the reactor, when something could not be written or read. From then on nothing is written and no
+    called once, in the reactor, with the first failure to write or to read. From then on nothing is written and no
     callback says that anything is durable; the server has to stop, because after a failed write the content of the disk
     is unknown.
     """
