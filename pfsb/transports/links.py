@@ -153,7 +153,11 @@ class Links:
         self._receiver = receiver
 
     def know_cluster(self, identity: bytes) -> None:
-        """Refuse the frames of other clusters of the same name and servers from now on; see `ITransport`."""
+        """Give the links the identity of the cluster: their frames carry it from now on.
+
+        Frames that carry another identity are refused from now on, even with the same name and servers of the cluster;
+        see `ITransport`.
+        """
         self.membership.cluster_identity = identity
 
     def stop(self) -> None:

@@ -272,7 +272,7 @@ class UDPTransport:
     def _port_lost(self) -> None:
         """Open the receiving port again, which the reactor closes after an error that it does not know.
 
-        A server that hears nothing but goes on sending ALIVE would seem alive to its peers.
+        Without that, the server would hear nothing and still send ALIVE: its peers would take it for alive.
         """
         if self._port is not None:
             self._port = None
