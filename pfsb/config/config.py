@@ -63,7 +63,7 @@ class ServerConfig:
     client: str
     """Twisted's endpoint string of the client port."""
     http: str | None = None
-    """Twisted's endpoint string of the HTTP port; None: the server has none."""
+    """Twisted's endpoint string of the HTTP port; None: the server has no HTTP port."""
 
 
 @frozen
@@ -100,7 +100,7 @@ class Config:
 
     @property
     def quorum(self) -> int:
-        """Number of servers that are a majority."""
+        """Minimum number of servers that are a majority."""
         return self.n // 2 + 1
 
     def server(self, server_id: int) -> ServerConfig:
@@ -122,7 +122,7 @@ class Config:
     def settings(self) -> Settings:
         """The settings of the protocol.
 
-        A time that the file does not set itself is a fixed fraction of one that it sets.
+        Times for which the file has no key are fixed fractions of times for which it has one.
         """
         return Settings(
             progress_seconds=self.timers.progress,
