@@ -338,7 +338,11 @@ class ProcessCluster:
         return seen
 
     async def wait_up(self, server_ids: Sequence[int] | None = None, seconds: float = UP_SECONDS) -> None:
-        """Wait until these servers (default: all that run) answer STATUS. Raises ClusterTrouble if one ends instead."""
+        """Wait until each of these servers (default: all that run) has answered STATUS.
+
+        Raises ClusterTrouble if a server ends instead, or does not answer within `seconds`; servers are asked one after
+        the other, each for so long.
+        """
         for server_id in self.running if server_ids is None else server_ids:
 
             async def look(server_id: int = server_id) -> bool:
