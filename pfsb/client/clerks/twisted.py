@@ -47,7 +47,10 @@ class TwistedClerk:
         await self.close()
 
     def close(self) -> Deferred[None]:
-        """Close the session, which releases its locks, and then the connection; fires when both are closed."""
+        """Close the session, which releases its locks, and then the connection.
+
+        The Deferred fires when both are closed.
+        """
         return self._driver.stop()
 
     def run(self, call: Call[T]) -> Deferred[T]:
@@ -86,7 +89,10 @@ class TwistedClerk:
         return self.run(calls.delete(key))
 
     def cas(self, key: str, old: str | None, new: str) -> Deferred[bool]:
-        """Set a key if its value is `old`, or for `old` None if the key is absent; fires with whether it was set."""
+        """Set a key if its value is `old`, or for `old` None if the key is absent.
+
+        The Deferred fires with whether the key was set.
+        """
         return self.run(calls.cas(key, old, new))
 
     def incr(self, key: str, by: int = 1) -> Deferred[int]:
