@@ -1,4 +1,7 @@
-"""Stable storage in memory: for simulated servers, whose crashes it survives like a disk, and for `storage: memory`."""
+"""Stable storage in memory, for simulated servers and for servers with `storage: memory` in their configuration.
+
+A `MemoryDisk` survives the crash of a simulated server, as a real disk would.
+"""
 
 from __future__ import annotations
 
