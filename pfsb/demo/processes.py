@@ -237,7 +237,7 @@ class ProcessCluster:
         return child.exit_status
 
     def stop(self) -> Deferred[Any]:
-        """Kill every process; fires when all have ended."""
+        """Kill every process with SIGKILL; the Deferred fires when all have ended."""
         alive = [child for child in self._children.values() if child.exit_status is None]
         for child in alive:
             with contextlib.suppress(ProcessLookupError):
@@ -286,7 +286,7 @@ class ProcessCluster:
     # ------------------------------------------------------------------ questions
 
     def ask(self, server_id: int, line: str, seconds: float = ASK_SECONDS) -> Deferred[Reply]:
-        """Send a line of the protocol to a server; fires with the reply."""
+        """Send a line of the line protocol to a server; the Deferred fires with the reply."""
         return ask(self._reactor, self._addresses[server_id], line, seconds)
 
     async def status(self, server_id: int) -> Status:
