@@ -46,7 +46,7 @@ class LoadResult:
     first_error: str
     seconds: float
     cpu_seconds: float
-    """User and system time of the load client itself."""
+    """User and system time, in seconds, that the load client used during the measured time."""
     histogram: Histogram
     begun: Any = None
     ended: Any = None

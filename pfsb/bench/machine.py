@@ -15,13 +15,16 @@ _SYNCS: Final = 50
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far. Raises FileNotFoundError or ProcessLookupError if it has ended."""
+    """User and system time of a process since its start.
+
+    Raises FileNotFoundError or ProcessLookupError if the process has ended.
+    """
     fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds_of_all(pids: Iterable[int]) -> float:
-    """User and system time of several processes so far, added up."""
+    """User and system time of several processes since their starts, added up."""
     return sum(cpu_seconds(pid) for pid in pids)
 
 

@@ -31,14 +31,17 @@ class Measurement:
     p99_us: float | None
     p999_us: float | None
     server_cpu_us: float | None
-    """User and system time of all servers together, in microseconds for each operation."""
+    """User and system time of all servers together, in microseconds for each operation; None if not all servers are on
+    this machine, or no operation ended."""
     server_cores: float | None
-    """How many processor cores all servers together kept busy."""
+    """How many processor cores all servers together kept busy, as a mean; None if not all servers are on this
+    machine."""
     client: str
     client_cores: float
     """How many cores the load client kept busy. If more than 0.9, the client, and not the servers, limits the rate."""
     other_cores: float | None
-    """How many cores everything else on this machine kept busy, including the kernel's own threads."""
+    """How many cores everything but servers and load client kept busy on this machine, including the kernel's own
+    threads; None if not all servers are on this machine."""
     disk_writes_per_second: float | None
     """How many groups of records a server has forced to disk each second, averaged over the servers."""
     records_per_disk_write: float | None
@@ -98,7 +101,7 @@ def evaluate(workload: Workload, result: LoadResult) -> Measurement:
 
 
 def other_cores(begun: Moment, ended: Moment, result: LoadResult) -> float | None:
-    """How many cores were busy with neither the servers nor the load client."""
+    """How many cores were busy with neither the servers nor the load client; None if not all servers are here."""
     busy = _difference(begun.busy_seconds, ended.busy_seconds)
     cpu = _difference(begun.cpu_seconds, ended.cpu_seconds)
     if busy is None or cpu is None:

@@ -56,7 +56,8 @@ def svg(charts: Sequence[Chart], columns: int = 2) -> str:
 
 @frozen
 class Axis:
-    """Maps values to pixels. The axis begins and ends at a tick; `start` may be greater than `end`."""
+    """Maps values to pixels: `low` to the pixel `start`, `high` to `end`, which may be less. There is a tick at both
+    ends."""
 
     low: float
     high: float

@@ -96,7 +96,10 @@ class Probe:
         return Moment({i: found for i, found in statuses.items() if found is not None}, cpu_seconds, busy)
 
     def leader(self, seconds: float = LEADER_SECONDS) -> int:
-        """Wait until a server leads; returns its id. Raises `NoCluster`."""
+        """Wait until a server leads; returns its id.
+
+        Raises `NoCluster` if no server answers, or none leads within `seconds`.
+        """
         deadline = time.monotonic() + seconds
         while True:
             statuses = self.look().statuses

@@ -128,7 +128,8 @@ def _steps(value: str, read: str) -> dict[str, tuple[str, ...]]:
 def needs_depth_one(operations: Sequence[Operation]) -> bool:
     """Whether replies may come in another order than the requests, as those to LOCK do.
 
-    A load client matches replies to requests by their order, so that it can then have only one request under way.
+    A load client matches the replies on one connection to the requests by their order. So such operations need a
+    `depth` of 1.
     """
     return any(step.startswith("LOCK ") for operation in operations for step in operation.steps)
 

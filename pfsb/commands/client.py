@@ -62,7 +62,7 @@ class Options(ConfigOptions):
 
     @property
     def first(self) -> int | None:
-        """Position in `addresses` of the server that the client tries first."""
+        """Position in `addresses` of the server that the option --id names; None: the option was not given."""
         return None if self["id"] is None else [address.id for address in self.addresses].index(self["id"])
 
 

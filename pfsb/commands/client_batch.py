@@ -91,7 +91,7 @@ class Batch:
     progress: Callable[[str], None] | None = None
     account: Account = field(init=False)
     trouble: str = field(init=False, default="")
-    """The reason why the batch was given up; "" if it was not."""
+    """The reason why the batch was given up; "" until then, and if it is not given up."""
     _next: int = field(init=False, default=1)
     _running: list[LineClient] = field(init=False, factory=list)
 

@@ -21,7 +21,7 @@ from pfsb.commands.status import ask_status
 STOP_SECONDS: Final = 15.0
 """How long, in seconds, a server may take to stop before it is killed."""
 POLL_SECONDS: Final = 0.5
-"""Time, in seconds, before the servers are asked again whether they are ready."""
+"""Time, in seconds, between two questions to the servers whether they are ready."""
 LINE_BYTES_MAX: Final = 65_536
 """Maximum length, in bytes, of a line of a server's output; a longer one is cut into several lines."""
 

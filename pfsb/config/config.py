@@ -63,7 +63,7 @@ class ServerConfig:
     client: str
     """Twisted's endpoint string of the client port."""
     http: str | None = None
-    """Twisted's endpoint string of the HTTP port; None: the server has none."""
+    """Twisted's endpoint string of the HTTP port; None: the server has no HTTP port."""
 
 
 @frozen
@@ -86,7 +86,7 @@ class Config:
     window: int = 16
     """How many slots above its Local_Aru a leader may propose (the fixed window)."""
     snapshot_every: int = 10_000
-    """Number of slots between snapshots; 0: no snapshots."""
+    """Number of slots between snapshots; 0: no snapshots. Without effect so far: there are no snapshots yet."""
     faults: bool = False
 
     @property
@@ -100,7 +100,7 @@ class Config:
 
     @property
     def quorum(self) -> int:
-        """Number of servers that are a majority."""
+        """Minimum number of servers that are a majority."""
         return self.n // 2 + 1
 
     def server(self, server_id: int) -> ServerConfig:
@@ -112,16 +112,17 @@ class Config:
             raise ConfigError(f"{self.file}: servers: there is no server {server_id}; known are {known}") from None
 
     def quotas(self) -> Mapping[str, int]:
-        """Quotas of the replicated state, by name, with which this server would give birth to its cluster.
+        """Quotas of the replicated state, by name, with which this server would give birth to its cluster: none.
 
-        Those that are left out have their defaults: a file says none, since users change them by SETTINGS SET.
+        A quota that is left out has its default. A configuration file cannot set any: users change quotas by the line
+        command SETTINGS SET.
         """
         return {}
 
     def settings(self) -> Settings:
         """The settings of the protocol.
 
-        A time that the file does not set itself is a fixed fraction of one that it sets.
+        Times for which the file has no key are fixed fractions of times for which it has one.
         """
         return Settings(
             progress_seconds=self.timers.progress,

@@ -29,8 +29,8 @@ class ConfigError(Exception):
 def read(path: str, bytes_max: int, named: str) -> bytes:
     """Read a file of at most `bytes_max` bytes; returns its content.
 
-    The text of a `ConfigError` begins with `named`, which names the file, and the place in the configuration that
-    gives its path.
+    `named` is the beginning of the text of a `ConfigError`: the name of the file or, for a file whose path stands in
+    the configuration, the place there with the path.
     """
     try:
         with open(path, "rb") as file:

@@ -78,7 +78,10 @@ class Load:
         self.batch.run().addBoth(self._end)
 
     async def until(self, answered: int) -> None:
-        """Wait until this number of lines is answered. Raises ClusterTrouble if the clients end before that."""
+        """Wait until so many lines have been answered since `start`.
+
+        Raises ClusterTrouble if the clients end before that.
+        """
         while self.batch.account.answered < answered:
             if self._ended:
                 raise ClusterTrouble(f"the clients have given up: {self.batch.trouble or 'too few lines'}")
@@ -94,7 +97,7 @@ class Load:
 
     @property
     def errors(self) -> dict[str, int]:
-        """Number of lines that were answered with an error, by the code of the error."""
+        """Number of lines that were answered with an error since `start`, by the code of the error."""
         return self.batch.account.errors
 
     async def abandon(self) -> None:

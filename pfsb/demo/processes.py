@@ -224,7 +224,10 @@ class ProcessCluster:
         self.signal(server_id, signal.SIGCONT)
 
     async def ended(self, server_id: int, seconds: float = 30.0) -> int | None:
-        """Wait until a server's process has ended; returns the exit status, negative for a signal."""
+        """Wait until a server's process has ended; returns the exit status, negative for a signal.
+
+        Raises ClusterTrouble if it has not ended within `seconds`.
+        """
         child = self._children[server_id]
 
         async def look() -> bool:
@@ -234,7 +237,7 @@ class ProcessCluster:
         return child.exit_status
 
     def stop(self) -> Deferred[Any]:
-        """Kill every process; fires when all have ended."""
+        """Kill every process with SIGKILL; the Deferred fires when all have ended."""
         alive = [child for child in self._children.values() if child.exit_status is None]
         for child in alive:
             with contextlib.suppress(ProcessLookupError):
@@ -283,7 +286,7 @@ class ProcessCluster:
     # ------------------------------------------------------------------ questions
 
     def ask(self, server_id: int, line: str, seconds: float = ASK_SECONDS) -> Deferred[Reply]:
-        """Send a line of the protocol to a server; fires with the reply."""
+        """Send a line of the line protocol to a server; the Deferred fires with the reply."""
         return ask(self._reactor, self._addresses[server_id], line, seconds)
 
     async def status(self, server_id: int) -> Status:
@@ -335,7 +338,11 @@ class ProcessCluster:
         return seen
 
     async def wait_up(self, server_ids: Sequence[int] | None = None, seconds: float = UP_SECONDS) -> None:
-        """Wait until these servers (default: all that run) answer STATUS. Raises ClusterTrouble if one ends instead."""
+        """Wait until each of these servers (default: all that run) has answered STATUS.
+
+        Raises ClusterTrouble if a server ends instead, or does not answer within `seconds`; servers are asked one after
+        the other, each for so long.
+        """
         for server_id in self.running if server_ids is None else server_ids:
 
             async def look(server_id: int = server_id) -> bool:

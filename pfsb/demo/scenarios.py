@@ -154,7 +154,11 @@ class Stage:
         self.verdict.check("all servers have executed the same", len(digests) == 1, figure)
 
     def judge_outage(self, acknowledged: list[Acknowledged], killed_at: float, what: str = "the kill") -> None:
-        """Check that clients were answered again soon enough after a kill."""
+        """Check that clients were answered again soon enough after a kill.
+
+        The first answer to a command that was sent after `killed_at` must come within `outage_seconds_max` of that
+        time; `what` names the kill in the text of the check.
+        """
         lasted = outage(acknowledged, killed_at)
         figure = "none came" if lasted is None else f"after {lasted:.3f} s"
         limit = self.size.outage_seconds_max

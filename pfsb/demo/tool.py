@@ -86,7 +86,7 @@ async def run(reactor: Any, options: Options) -> None:
 def _interrupt(playing: Deferred[Any]) -> Deferred[None]:
     """Called at the reactor's shutdown, as after Ctrl-C: end the scenario.
 
-    Fires when no server runs any more, and the recording up to then is complete.
+    The Deferred fires when no server runs any more, and the recording up to then is complete.
     """
     recorded: Deferred[None] = Deferred()
 

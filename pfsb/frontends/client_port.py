@@ -61,7 +61,7 @@ class ClientPortProtocol(Protocol):
             self._inner.connectionLost(reason)
 
     def leave(self) -> None:
-        """Closes the connection, because the server stops and the client has not sent anything yet."""
+        """Called when the server stops before the client has sent anything: closes the connection."""
         transport: Any = self.transport
         transport.loseConnection()
 

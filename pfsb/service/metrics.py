@@ -54,7 +54,8 @@ class Metrics:
     _facts: ServerFacts
     _lag: ReactorLag
     site: HTTPSite | None = None
-    """The HTTP port's site. None until the first HTTP client connects; until then its figures are left out."""
+    """The HTTP port's site. None until the first HTTP client connects; until then the figures of the HTTP port are left
+    out."""
 
     def render(self) -> bytes:
         groups = (self._protocol, self._messages, self._disk, self._clients, self._http)

@@ -1,6 +1,6 @@
 """`pfsb pass`: leaves out a slot that no server can execute (Departure 38).
 
-The command is run once for each server of a stopped cluster, and works on that server's data directory alone.
+The command is run once for each server of a stopped cluster, and changes nothing but that server's data directory.
 """
 
 from __future__ import annotations

@@ -276,7 +276,10 @@ class ServerService(Service):
         signal.signal(signal.SIGINT, stop)
 
     def stopService(self) -> Deferred[None]:
-        """Take no more commands, finish those that are under way, and stop; fires when the server has stopped."""
+        """Take no more commands, finish those that are under way, and stop.
+
+        The Deferred fires when the server has stopped.
+        """
         super().stopService()
         stopped: Deferred[None] = Deferred()
         server = self._server

@@ -23,7 +23,7 @@ class StorageCounters:
     def count(self, records: int, batch_bytes: int, seconds: float) -> bool:
         """Count one written group: its records, the bytes of their batches, and how many seconds the write took.
 
-        Returns True if that was longer than `SLOW_WRITE_SECONDS`.
+        Returns True if the write took longer than `SLOW_WRITE_SECONDS`.
         """
         slow = seconds > SLOW_WRITE_SECONDS
         self.groups += 1

@@ -31,7 +31,8 @@ from pfsb.storage.rows import Cell, checked_rows, row_hash
 from pfsb.storage.wal import log_of, make_room
 
 FORMAT_VERSION: Final = 3
-"""Formats 1 and 2 belong to versions of pfsb that were not released, and are refused."""
+"""Number of the file format that this version writes, and the only one that it reads. Formats 1 and 2 belong to
+versions of pfsb that were not released."""
 
 TABLES = """
 CREATE TABLE identity (
@@ -90,10 +91,11 @@ END;
 """
 
 Row = tuple[int, Cell, Cell, Cell, Cell, Cell]
-"""(target, a, ... e): a row of the view `written`; the number `target` selects the table, the others are cells."""
+"""(target, a, ... e): a row of the view `written`. The number `target` selects the table; a to e go into columns of
+it."""
 
 PADDING: Row = (0, 0, 0, 0, 0, 0)
-"""A row that no trigger takes, so that inserting it changes nothing.
+"""A row that no trigger of the view `written` takes, so that inserting it changes nothing.
 
 Such rows bring the number of rows of each INSERT up to 1, 2, 4, 8, ..., so that SQLite compiles few statements.
 """
@@ -103,7 +105,7 @@ ROWS_MAX = 256
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a connection that can be handed to another thread, and that begins no transactions by itself."""
+    """Open a connection that can be handed to another thread, and for which Python never begins a transaction."""
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
 
 
@@ -119,7 +121,7 @@ class StorageOwner:
 
 @frozen
 class StorageIdentity:
-    """The only row of the table `identity`: one field for each column but the checksum, in the order of the columns."""
+    """The only row of the table `identity`: one field for each column but `hash`, in the order of the columns."""
 
     format_version: int
     cluster_name: str
@@ -175,13 +177,13 @@ class StorageIdentity:
 
 @frozen
 class StoredViews:
-    """The only row of the table `views`: one field for each column but the checksum, in the order of the columns."""
+    """The only row of the table `views`: one field for each column but `hash`, in the order of the columns."""
 
     last_attempted: int = 0
     last_installed: int = 0
     local_aru: int = 0
     position: int = 0
-    """Number of groups written; see `IStableStorage.position`."""
+    """Number of groups that this storage has written in its whole life; see `IStableStorage.position`."""
 
     def columns(self) -> tuple[int, int, int, int]:
         return self.last_attempted, self.last_installed, self.local_aru, self.position
@@ -322,7 +324,7 @@ class WritingDatabase:
     def begin_incarnation(self, identity: StorageIdentity) -> StorageIdentity:
         """Increase the stored incarnation by one, and begin the write-ahead log anew; returns the changed row.
 
-        The number is on disk before the server sends anything, so no two incarnations ever use the same one. The log
+        The number is on disk before the server sends anything, so no two incarnations ever use the same number. The log
         begins anew with other salts, because a torn transaction of an earlier incarnation may have left frames behind
         the end of the log, and `acknowledged_commits_lost` would count the commits among them.
         """

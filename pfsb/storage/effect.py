@@ -18,11 +18,12 @@ The view in which that batch was proposed is not known then, and makes no differ
 
 
 HistoryCallback = Callable[[list[tuple[int, Batch]]], None]
-"""Called with the ordered batches that `IStableStorage.read_history` was asked for, as consecutive (seq, batch)."""
+"""Function that gets the ordered batches that `IStableStorage.read_history` was asked for, as consecutive (seq, batch).
+Called at most once for each reading; never after the storage has failed."""
 
 
 class StoredSlot(NamedTuple):
-    """The stored content of one sequence number."""
+    """The stored content of one slot: a batch, and the view in which it was proposed or `ORDERED_VIEW`."""
 
     view: int
     batch: Batch

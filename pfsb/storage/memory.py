@@ -1,4 +1,7 @@
-"""Stable storage in memory: for simulated servers, whose crashes it survives like a disk, and for `storage: memory`."""
+"""Stable storage in memory, for simulated servers and for servers with `storage: memory` in their configuration.
+
+A `MemoryDisk` survives the crash of a simulated server, as a real disk would.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ class MemoryDisk:
     identity: bytes = b""
     incarnation: int = 0
     position: int = 0
-    """Number of groups that are on this disk as a whole."""
+    """Number of groups that are on this disk as a whole, counted since the disk was made."""
     contents: Effect = field(factory=Effect)
     passes: dict[int, bytes] = field(factory=dict)
     """Slot -> digest of its batch, for the slots that are left out (Departure 38)."""

@@ -16,7 +16,7 @@ Cell = int | str | bytes
 
 HASH_BYTES: Final = 8
 _PERSON: Final = b"pfsb record"
-"""Keeps hashes of rows apart from other uses of BLAKE2b."""
+"""Personalisation of BLAKE2b: hashes of rows differ from hashes of the same bytes that serve another purpose."""
 
 
 def row_hash(table: str, *columns: Cell) -> bytes:

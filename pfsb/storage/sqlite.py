@@ -42,7 +42,7 @@ class SQLiteStorage:
 
     `cluster_digest` stands for the cluster's name and founding membership; the name and `members` (ids, ascending) are
     stored beside it to be shown to people. `random_bytes(n)` makes the identity of a new storage. `on_failure` is
-    called once, in the reactor, when something could not be written or read. From then on nothing is written and no
+    called once, in the reactor, with the first failure to write or to read. From then on nothing is written and no
     callback says that anything is durable; the server has to stop, because after a failed write the content of the disk
     is unknown.
     """
@@ -85,9 +85,9 @@ class SQLiteStorage:
     def recover(self) -> Recovered:
         """Figure 14: read the server's state from disk; see `IStableStorage.recover`.
 
-        Before this method returns it has checked owner, format, pages, the log, every row above Local_Aru, and that no
-        row up to Local_Aru is missing. The rows up to Local_Aru are checked while `Recovered.ordered` is read, which
-        raises `StorageRefused` at a damaged row.
+        Before this method returns it has checked owner and format, the whole file by SQLite's own check, the
+        write-ahead log, every row above Local_Aru, and that no row up to Local_Aru is missing. The rows up to Local_Aru
+        are checked while `Recovered.ordered` is read, which raises `StorageRefused` at a damaged row.
         """
         assert not self._running, "recover is called once"
         self._lock.acquire()
@@ -126,9 +126,10 @@ class SQLiteStorage:
     def add_pass(self, seq: int, digest: bytes, *, unseen: bool) -> None:
         """Note that slot `seq`, whose batch has this digest, is left out (Departure 38).
 
-        The server must not be running. With `unseen` the batch need not be stored here; it is compared when it is
-        ordered. A digest that was noted for the slot before is replaced. Raises
-        `StorageRefused`, and changes nothing, if the directory cannot be used or another batch is ordered in the slot.
+        The server must not be running. With `unseen` the batch need not be stored here: when the server learns which
+        batch is ordered in the slot, it compares the digests. A digest that was noted for the slot before is replaced.
+        Raises `StorageRefused`, and changes nothing, if the directory cannot be used or another batch is ordered in the
+        slot.
         """
         if not self.path.exists():
             raise StorageRefused(f"{self.path}: missing; the data directory of a server that has run is needed")

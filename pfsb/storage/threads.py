@@ -31,7 +31,8 @@ class WrittenGroup(NamedTuple):
     batch_bytes: int
     seconds: float
     position: int
-    """Number of groups written, this one included; see `IStableStorage.position`."""
+    """Number of groups that the storage has written in its whole life, this one included; see
+    `IStableStorage.position`."""
 
 
 class _Write(NamedTuple):

@@ -51,7 +51,7 @@ _JOIN_BYTES = 3
 msgpack's array header has three bytes for up to 65,535 elements, and a frame has room for fewer messages.
 """
 _PERSON = b"pfsb frame"
-"""Keeps tags of frames apart from other uses of BLAKE2b."""
+"""Personalisation of BLAKE2b: tags of frames differ from hashes of the same bytes that serve another purpose."""
 
 RefusalReason = Literal[
     "size",
@@ -132,7 +132,7 @@ class OpenedFrame(NamedTuple):
     identity: bytes
     incarnation: int
     position: int
-    """Number of write groups that the sender's storage had on disk when the frame was sent."""
+    """Log position of the sender: the number of groups that its storage had on disk when the frame was sent."""
     messages: list[Message]
 
 

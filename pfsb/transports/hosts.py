@@ -47,7 +47,7 @@ class ServerAddress:
         return ip_address(canonical(str(self.where[0]))).is_unspecified
 
     def source_for(self, other: ServerAddress) -> tuple[Any, ...] | None:
-        """The address that datagrams from this server to another one come from, with port 0 for any port.
+        """The address that datagrams from this server to `other` come from, with port 0 for any port.
 
         None leaves the choice to the kernel: for a wildcard, and for a peer of the other IP version, to which nothing
         can be sent from this address.

@@ -117,9 +117,8 @@ class Links:
     _sender: FrameSender
     _secret: bytes | None = field(default=None, repr=False)
     _is_from: Callable[[int, object], bool] = _from_anywhere
-    """is_from(peer, source): whether frames of that peer come from that source.
-
-    Asked without a secret only: with one, the tag proves more.
+    """is_from(peer, source): whether a frame of server `peer` may have come from `source`, as given to `frame_arrived`.
+    Called for each frame if the cluster has no secret; with one, the tag proves more.
     """
     counters: TransportCounters = field(init=False, factory=TransportCounters)
     _codec: FrameCodec | None = field(init=False, default=None)
@@ -154,7 +153,11 @@ class Links:
         self._receiver = receiver
 
     def know_cluster(self, identity: bytes) -> None:
-        """Refuse the frames of other clusters of the same name and servers from now on; see `ITransport`."""
+        """Give the links the identity of the cluster: their frames carry it from now on.
+
+        Frames that carry another identity are refused from now on, even with the same name and servers of the cluster;
+        see `ITransport`.
+        """
         self.membership.cluster_identity = identity
 
     def stop(self) -> None:

@@ -79,7 +79,8 @@ class SendingSocket:
     _source: tuple[Any, ...] | None
     """The address to send from, as `socket.bind` takes it; None: the kernel chooses one."""
     _refused: Callable[[], None]
-    """Called when the peer's host has answered that no process listens there; the call may come inside `write`."""
+    """Called, without arguments, each time that the peer's host has answered that no process listens there; the call
+    may come inside `write`."""
     _socket: socket.socket | None = field(init=False, default=None)
 
     def write(self, frame: bytes) -> None:
@@ -271,7 +272,7 @@ class UDPTransport:
     def _port_lost(self) -> None:
         """Open the receiving port again, which the reactor closes after an error that it does not know.
 
-        A server that hears nothing but goes on sending ALIVE would seem alive to its peers.
+        Without that, the server would hear nothing and still send ALIVE: its peers would take it for alive.
         """
         if self._port is not None:
             self._port = None

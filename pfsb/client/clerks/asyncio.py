@@ -30,7 +30,10 @@ class AsyncClerk:
     """
 
     def __init__(self, servers: Servers, *, timeout_seconds: float | None = TIMEOUT_SECONDS, **options: Any) -> None:
-        """`timeout_seconds` limits each call by itself, except waiting for a lock; None: a call waits for ever."""
+        """`timeout_seconds` is how long each single call may take; None: a call waits for ever.
+
+        A call for a lock may take its `wait` seconds in addition, or for ever if its `wait` is None.
+        """
         self._core = make_clerk_core(servers, **options)
         self._timeout = timeout_seconds
         self._started: AsyncioDriver | None = None

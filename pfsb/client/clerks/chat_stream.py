@@ -12,7 +12,8 @@ from pfsb.client.clerks.errors import ClerkError, Closed
 from pfsb.client.clerks.listening import Listener
 
 LINES_MAX: Final = 1_000
-"""Maximum number of lines that a stream keeps until the program reads them. Further lines are asked for again later."""
+"""Maximum number of lines that a stream keeps until the program reads them. Lines beyond it are dropped, and the clerk
+asks a server to repeat them when the program has read those that are kept."""
 
 
 class ChatStream:

@@ -35,7 +35,7 @@ class HeldLock:
     _watchers: list[Callable[[HeldLock], None]] = field(init=False, factory=list)
 
     def on_lost(self, tell: Callable[[HeldLock], None]) -> None:
-        """Have `tell` called, once, when the lock is lost; at once, if it is lost already."""
+        """Have `tell` called, once, with this lock, when the lock is lost; at once, if it is lost already."""
         if self.is_lost:
             tell(self)
         else:

@@ -31,7 +31,10 @@ class TwistedClerk:
     def __init__(
         self, reactor: Any, servers: Servers, *, timeout_seconds: float | None = TIMEOUT_SECONDS, **options: Any
     ) -> None:
-        """`timeout_seconds` limits each call by itself, except waiting for a lock; None: a call waits for ever."""
+        """`timeout_seconds` is how long each single call may take; None: a call waits for ever.
+
+        A call for a lock may take its `wait` seconds in addition, or for ever if its `wait` is None.
+        """
         self._core = make_clerk_core(servers, **options)
         self._timeout = timeout_seconds
         self._driver = TwistedDriver(reactor, self._core)
@@ -44,7 +47,10 @@ class TwistedClerk:
         await self.close()
 
     def close(self) -> Deferred[None]:
-        """Close the session, which releases its locks, and then the connection; fires when both are closed."""
+        """Close the session, which releases its locks, and then the connection.
+
+        The Deferred fires when both are closed.
+        """
         return self._driver.stop()
 
     def run(self, call: Call[T]) -> Deferred[T]:
@@ -62,7 +68,7 @@ class TwistedClerk:
     def run_all(self, wanted: Iterable[Call[T]]) -> Deferred[list[T]]:
         """Carry out several calls together; the Deferred fires with their results in the order of the calls.
 
-        It fails with the first error as soon as one call fails.
+        The Deferred fails as soon as one call fails, with the error of that call. The other calls go on.
         """
         return gatherResults([self.run(call) for call in wanted], consumeErrors=True).addErrback(_first_error)
 
@@ -83,7 +89,10 @@ class TwistedClerk:
         return self.run(calls.delete(key))
 
     def cas(self, key: str, old: str | None, new: str) -> Deferred[bool]:
-        """Set a key if its value is `old`, or for `old` None if the key is absent; fires with whether it was set."""
+        """Set a key if its value is `old`, or for `old` None if the key is absent.
+
+        The Deferred fires with whether the key was set.
+        """
         return self.run(calls.cas(key, old, new))
 
     def incr(self, key: str, by: int = 1) -> Deferred[int]:
@@ -127,7 +136,7 @@ class TwistedClerk:
         return self.run(calls.change_settings(values))
 
     def say(self, text: str) -> Deferred[int]:
-        """Add a line to the chat; fires with its index."""
+        """Add a line to the chat; the Deferred fires with the index of the line."""
         return self.run(calls.say(text))
 
     def lock(self, name: str, wait: float | None = None) -> LockContext:
@@ -142,7 +151,8 @@ class TwistedClerk:
     def acquire(self, name: str, wait: float | None = None) -> Deferred[HeldLock]:
         """Get a lock, and hold it until `release`; the Deferred fires with the lock.
 
-        It fails with `LockTimeout` after `wait` seconds; None: never.
+        The Deferred fails with `LockTimeout` if the clerk does not get the lock within `wait` seconds; if `wait` is
+        None, the clerk waits for ever.
         """
         granted: Deferred[HeldLock] = Deferred(lambda _granted: forget())
 

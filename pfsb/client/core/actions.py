@@ -81,7 +81,7 @@ class Driven(Protocol):
 
 
 def send_together(actions: list[Action]) -> list[Action]:
-    """Merge neighbouring `Send`s of these actions, so that they take one system call and often one packet."""
+    """Return these actions with each run of neighbouring `Send`s merged into one, which takes fewer system calls."""
     merged: list[Action] = []
     pieces: list[bytes] = []
     for action in actions:

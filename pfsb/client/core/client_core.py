@@ -75,7 +75,7 @@ class ClientCore:
     """Position in `addresses` of the server that is tried first."""
 
     retries: int = field(init=False, default=0)
-    """How many times, so far, the client had to send a command again."""
+    """How many times, since it was made, the client had to send a command again: the sum over all commands."""
     stopped: bool = field(init=False, default=False)
     """True: the client has stopped for good. Its last action is a `HangUp`."""
     held_locks: HeldLocks = field(init=False, factory=HeldLocks)
@@ -224,7 +224,7 @@ class ClientCore:
 
     @property
     def last_trouble(self) -> str:
-        """Why the client has left the last server, or could not reach it, as a text for people."""
+        """Why the client has left the server before the present one, or could not reach it, as a text for people."""
         return self._rotation.last_trouble
 
     @property

@@ -42,7 +42,7 @@ class Command:
     number: int | None = None
     times_sent: int = 0
     no_session: int = 0
-    """How many times servers have answered this command with NOSESSION."""
+    """How many times, so far, servers have answered this command with NOSESSION."""
     is_renumbered: bool = False
     is_over: bool = False
     """True: the command was answered, or given up."""

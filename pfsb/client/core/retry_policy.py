@@ -9,9 +9,9 @@ from pfsb.client.core.hello import Hello
 from pfsb.client.core.replies import Reply
 
 NO_SESSION_RETRIES: Final = 3
-"""How many times a command that was answered NOSESSION is tried again."""
+"""Maximum number of times that one command is tried again because it was answered NOSESSION."""
 BUSY_RETRIES: Final = 20
-"""How many times a command that was answered BUSY is tried again."""
+"""A command that is answered BUSY is tried again unless it was sent more than this number of times, for any reason."""
 
 
 def belongs_elsewhere(command: Command, reply: Reply, hello: Hello) -> bool:

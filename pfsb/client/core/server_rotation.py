@@ -11,7 +11,7 @@ from attrs import define, field
 from pfsb.client.core.addresses import ServerAddress
 
 BACKOFF_SECONDS_MAX: Final = 1.0
-"""Maximum pause, in seconds, after the client has tried all servers and none has answered."""
+"""Maximum length, in seconds, of a pause after the client has tried all servers and none has answered."""
 
 
 @define(eq=False)
@@ -22,7 +22,7 @@ class ServerRotation:
     _dice: Random
     _index: int = 0
     last_trouble: str = field(init=False, default="no server was tried yet")
-    """Why the client has left the last server, or could not reach it, as a text for people."""
+    """Why the client has left the server before the present one, or could not reach it, as a text for people."""
     _failures: int = field(init=False, default=0)
     """How many times the client has left a server since a server last answered."""
 
@@ -42,8 +42,9 @@ class ServerRotation:
     def move_to_next(self) -> float:
         """Make the next server the present one. Returns how many seconds to pause before it is tried.
 
-        The pause is 0 until the client has tried all servers in vain. Then it is random, so that clients do not all
-        come back at the same moment, and grows each time that the client has tried all servers in vain again.
+        The pause is 0, except each time when the client has just tried all servers in vain. Then it is random, so that
+        clients do not all come back at the same moment; such pauses grow, up to `BACKOFF_SECONDS_MAX`, until a server
+        answers.
         """
         self._index += 1
         self._failures += 1

@@ -11,7 +11,7 @@ from pfsb.client.core.command import WAITING_VERBS
 RESPONSE_SECONDS: Final = 2.0
 """How long, in seconds, a server may leave a request unanswered before the client tries another server."""
 DOUBLINGS_MAX: Final = 2
-"""Maximum number of times that the timeout of a client is doubled."""
+"""Maximum number of times that the timeout of a client is doubled while no server answers in between."""
 
 
 @define(eq=False)
@@ -57,7 +57,7 @@ class ResponseTimeout:
         self.heard(now)
 
     def heard(self, now: float) -> None:
-        """Called when the server has answered any request: the timeout begins anew, with its first length."""
+        """Called when the server has answered any request: the timeout begins anew, without any doubling."""
         self._doublings = 0
         self.quiet_since = now
 

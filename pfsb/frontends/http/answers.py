@@ -48,7 +48,7 @@ def status_of(refused: Refused) -> int:
 
 
 def error_content(refused: Refused) -> dict[str, Any]:
-    """The JSON of a refusal. A usage at the end of its text is cut off: it shows commands of the line protocol."""
+    """The JSON of a refusal. A usage at the end of the refusal's text is cut off: it would show a line command."""
     return {"error": refused.code, "fate": refused.fate, "text": refused.text.partition("; usage: ")[0]}
 
 

@@ -100,7 +100,8 @@ class ClientHeaders:
     number: int | None = None
     ttl_seconds: int = TTL_SECONDS_DEFAULT
     revision: int = 0
-    """The revision that the client has seen: the answer to a sequential read must not be older."""
+    """The highest revision that the client says it has seen; 0: none. A sequential read waits until this server has
+    executed that revision."""
 
     @classmethod
     def parse(cls, headers: Headers) -> ClientHeaders:

@@ -25,8 +25,8 @@ HEARTBEAT_SECONDS: Final = 15.0
 They keep proxies from closing a stream in which nothing happens, and show whether the client is still there.
 """
 HELD_BACK_MAX: Final = 128
-"""Maximum number of session events (locks granted, session ended) that are kept for a client that does not read. One
-more ends the client's stream."""
+"""Maximum number of session events (locks granted, session ended) that one stream keeps while its client does not read.
+One more ends the stream."""
 CHAT: Final = "LISTEN"
 
 

@@ -176,9 +176,10 @@ class PfsbRequest(http.Request):
             self.in_session(lambda session: session.question(command, answer))
 
     def in_session(self, use: Callable[[NamedSession], None]) -> None:
-        """Call `use` with the client's session, once, when it is open at this server.
+        """Call `use` with the client's session, once, when the session is open at this server.
 
-        Refuse the request if opening fails.
+        If opening fails, the request is refused, and `use` is not called; nor is it if the request is answered or its
+        client gone by then. Raises `BadRequest` if the request names no client.
         """
         headers = self.client_headers
         if headers.client_id is None:
@@ -300,7 +301,7 @@ class PfsbRequest(http.Request):
             self.finish()
 
     def _end(self) -> None:
-        """Leave the session and the stream of this request, if any: it is answered, or its client is gone."""
+        """Called when the request is answered or its client is gone: leave its session and its stream of events."""
         session, self._session = self._session, None
         if session is not None:
             session.leave()

@@ -33,7 +33,7 @@ token of the lock."""
 
 
 def ask(server: Server, connection: ClientConnection, command: Command, answer: Answer) -> None:
-    """Ask a question that is answered from this server's own state, at once."""
+    """Ask a question; `answer` is called at once, with a result from this server's own state or with a refusal."""
     if server.local_clients.draining:
         answer(SHUTDOWN)
         return
@@ -44,7 +44,7 @@ def ask(server: Server, connection: ClientConnection, command: Command, answer: 
 
 
 def submit(connection: ClientConnection, number: int | None, command: Command, answer: Answer) -> None:
-    """Order a command, or refuse it if it cannot be encoded. `answer` is called with the result."""
+    """Order a command; `answer` is called with the result, or with a refusal if the command cannot be encoded."""
     try:
         connection.submit(number, command, answer)
     except Exception as error:
@@ -76,7 +76,8 @@ class AnonymousSession:
 
 
 class AnonymousSessionPool:
-    """The anonymous sessions of the HTTP port. One more is opened when all of them have requests under way."""
+    """The anonymous sessions of the HTTP port. One more is opened when all of them have requests under way, up to
+    `ANONYMOUS_SESSIONS_MAX`."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -173,7 +174,11 @@ class NamedSession:
             self._idle.reset(self.ttl_seconds)
 
     def how_opened(self) -> str:
-        """The value of the header `Pfsb-Session`; `new` tells the client that locks of an earlier session are lost."""
+        """The value of the header `Pfsb-Session`: whether the session was open here, was found alive, or is new.
+
+        `kept`: the session was open at this server before. `resumed`: HELLO found it alive, with its locks. `new`:
+        HELLO made it, so the locks of an earlier session of the client are lost.
+        """
         if not self._is_new_here:
             return "kept"
         return "resumed" if self.resumed else "new"
@@ -349,7 +354,9 @@ class HTTPSessions:
 
 @define(eq=False)
 class SessionListener:
-    """Call-backs of a stream of events: for a lock that is granted to the client's session, and for its end."""
+    """Call-backs of a stream of events, about the sessions of its client at this server's HTTP port: `granted` is
+    called for each lock that is granted, `session_ended` at the end of a session with `closed`, `replaced` or
+    `expired`."""
 
     granted: Granted
     session_ended: Callable[[str], None]

@@ -30,14 +30,15 @@ if TYPE_CHECKING:
     from pfsb.sessions.connection import AnswerAll, ClientConnection
 
 PIPELINED_CHARACTERS_MAX: Final = 12_000
-"""Maximum number of characters of commands that are submitted together. A longer command is submitted by itself."""
+"""Maximum number of characters of commands that are submitted together. A longer command is submitted without
+others."""
 
 
 class Verbs:
     """All verbs of a server: those of its applications' commands, and the line protocol's own.
 
     All conversations of a port share one object. Its tables are changed in place when the cluster runs other
-    applications than before, so that conversations can keep them and need not look whether they are still true.
+    applications than before, so that a conversation can keep a table and always finds the present verbs in it.
     """
 
     def __init__(self, server: Server) -> None:
@@ -47,7 +48,7 @@ class Verbs:
         self.listen: set[str] = set()
         """The verbs that begin to listen to an event log."""
         self.unlisten: set[str] = set()
-        """The verbs that end it: one for each in `listen`."""
+        """The verbs that end listening to an event log: one for each verb in `listen`."""
         self.submitted: dict[str, CommandDescription] = {}
         """Verb -> its description, for the commands and questions that are submitted to an application."""
         self.refresh()
@@ -234,9 +235,10 @@ class Conversation:
         pipelined.characters += characters
 
     def _submit_together(self, tags: list[Any], commands: list[Command]) -> bool:
-        """Submits the commands together.
+        """Submits the commands to the session as one; each still gets its own reply.
 
-        Returns False, without any effect, if the caller must submit each by itself.
+        Returns False, without any effect, if the caller must submit them one by one: after a refused HELLO, if a
+        command cannot be encoded, or if the session does not take them as one.
         """
         if self._hello_refusal is not None:
             return False

@@ -32,7 +32,10 @@ _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class BadLine(BadRequest):
-    """A line that is no request. `number` is the command number with which the line begins, for the reply."""
+    """A line that is no request.
+
+    `number`, for the reply, is the command number with which the line begins; None: there is none.
+    """
 
     def __init__(self, text: str, number: int | None = None) -> None:
         super().__init__(text)

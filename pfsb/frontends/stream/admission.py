@@ -60,7 +60,7 @@ class AdmissionControl:
         self._update()
 
     def forget(self, member: Member) -> None:
-        """Removes a connection that has ended from the queue."""
+        """Called when a connection has ended: takes it out of the queue, if it waits there."""
         self._queue.pop(member, None)
         self._update()
 

@@ -150,7 +150,7 @@ class StreamProtocol(Protocol):
         self._work()
 
     def writeConnectionLost(self) -> None:
-        """The client cannot read replies any more; the transport ends the connection by itself."""
+        """The client cannot read replies any more. Nothing to do: the transport ends the connection."""
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 (Twisted's signature)
         self._leaving = True
@@ -185,7 +185,7 @@ class StreamProtocol(Protocol):
     # ------------------------------------------------------------------ the end of the connection
 
     def leave(self) -> None:
-        """Writes the output so far, and closes the connection."""
+        """Writes the output so far, and closes the connection; requests without a reply get none."""
         if self._leaving:
             return
         self._leaving = True
@@ -263,7 +263,7 @@ class StreamProtocol(Protocol):
             self._admission.wait(self)
 
     def _count(self) -> None:
-        """Tells `AdmissionControl` how many requests of this connection are under way.
+        """Tells `AdmissionControl` by how much the number of this connection's requests under way has changed.
 
         A single request is not counted, since the number of connections has a limit of its own. Requests of a client
         that does not read its replies are not counted: they must not keep other clients from being served.

@@ -49,7 +49,7 @@ def refusal(error: Exception) -> Refused:
 
 
 class EndOfIteration:
-    """Calls functions at the end of the reactor's present iteration, with one timer for all of them."""
+    """Calls functions at the end of the reactor's present iteration, each once, with one timer for all of them."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -97,8 +97,8 @@ class ReplyQueue:
 
     Each request takes a place when it is handled, and the reply at the head of the queue is written when its answer is
     there. Only the places of `place_waiting` are outside of this order. The number of places has no limit here: the
-    owner of the queue must handle no more requests while `outstanding` is too large, and its `relieved` is called
-    whenever `outstanding` has become less.
+    owner of the queue must handle no more requests while `outstanding` is too large. The queue calls the function
+    `_relieved`, which the owner has given to it, whenever `outstanding` has become less.
     """
 
     _write: Callable[[bytes], object]
@@ -162,7 +162,11 @@ class ReplyQueue:
             self._advance()
 
     def write_between_replies(self, data: bytes) -> None:
-        """Writes output that is no reply, such as a greeting or an event, after the replies so far."""
+        """Writes data after everything that has left the queue, not amid a large reply.
+
+        The data take no place in the queue, so they do not wait for requests without an answer. Events and greetings
+        come here from outside of this class, and each reply when its turn has come.
+        """
         if self._closed:
             return
         if self._stream is not None:
@@ -177,7 +181,7 @@ class ReplyQueue:
             self._iteration_end.call(self._iteration_is_over)
 
     def flush(self) -> None:
-        """Writes the collected output."""
+        """Hands the output that was collected in this iteration of the reactor to the transport now."""
         if self._out:
             data, self._out, self._out_bytes = b"".join(self._out), [], 0
             self._write(data)
