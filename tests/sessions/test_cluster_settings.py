@@ -414,7 +414,7 @@ class EventFeedTests(SynchronousTestCase):
 
 class IdentityTests(ClusterTestCase):
     def test_every_server_learns_the_identity_and_refuses_another_cluster(self) -> None:
-        """A random identity is drawn at birth; all frames carry it from then on, also those of a server that restarts."""
+        """A random identity is drawn at birth; all frames carry it from then on, after a restart, too."""
         self.begin(3)
         identity = self.server(0).machine.settings.values.cluster_identity
         self.assertNotEqual(identity, bytes(8))
