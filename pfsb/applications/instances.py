@@ -170,7 +170,7 @@ class Instances(Application):
         return self._decide(key[1], whole, context)
 
     def _misplaced(self, offset: int, size: int, part: bytes) -> Refused | None:
-        """The refusal of a part that belongs to no value within the limits; None if it is within them."""
+        """The refusal of a PART whose value would be too large, or that does not lie within its value; else None."""
         if size > self.limits.value_bytes:
             return Refused("TOOLARGE", _too_large(size, self.limits.value_bytes))
         if not part or offset < 0 or offset + len(part) > size:

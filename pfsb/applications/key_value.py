@@ -262,7 +262,10 @@ class KeyValue(Application):
         return self._store(key, (value, context.revision, size, None), growth, context.quotas)
 
     def _store(self, key: str, entry: _Entry, growth: int, quotas: Quotas) -> Refused | None:
-        """Set a key to an entry by which the state grows by `growth` bytes, or refuse it, as `_write` does."""
+        """Set a key to an entry by which the state grows by `growth` bytes; None if it is set.
+
+        Returns a refusal, and changes nothing, if the state grows and the value or the state exceeds its quota.
+        """
         if growth > 0 and (entry[2] > quotas.value_bytes or self._used_bytes + growth > quotas.kv_bytes):
             return self._refused(key, entry[2], growth, quotas)
         self._used_bytes += growth

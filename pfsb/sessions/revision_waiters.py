@@ -51,7 +51,10 @@ class RevisionWaiters:
         self._waiters[waiter] = None
 
     def note(self) -> None:
-        """At the end of each turn: puts a new revision into the outbox, behind the answers of the turn."""
+        """Called by the server at the end of each turn, when all answers of the turn are in the outbox.
+
+        If the revision has changed, a call is put behind them, which ends the waits for it once the gate lets it out.
+        """
         if self._machine.revision != self._noted:
             self._noted = self._machine.revision
             self._turn.call(self._tell_revision, self._noted)

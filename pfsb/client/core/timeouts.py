@@ -24,7 +24,7 @@ class ResponseTimeout:
 
     seconds: float = RESPONSE_SECONDS
     expected: int = field(init=False, default=0)
-    """Number of requests under way that a healthy server answers at once."""
+    """Number of requests under way whose answers are due without a wait, unlike those of LOCK and DIGEST."""
     quiet_since: float = field(init=False, default=0.0)
     """The time from which on the timeout runs. This is when the server last answered, or when the client sent HELLO, or
     a request while no other was under way: whichever came last."""

@@ -102,10 +102,10 @@ class QuotaChecker:
 
 
 def _kept_bytes(machine: SessionStateMachine) -> int:
-    """Size, in bytes, of all answers in the reply caches.
+    """Number of bytes that the reply caches should count for the answers that they keep.
 
-    A text that several answers share, since APPEND has made it longer, counts once, as long as it is in the longest of
-    these answers.
+    A text that several answers share, because APPEND has made it longer, counts once: with the length that it had in
+    the last answer that was kept, until no answer shares it any more.
     """
     size = 0
     longest: dict[int, int] = {}

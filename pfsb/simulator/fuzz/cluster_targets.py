@@ -137,8 +137,10 @@ class ClusterTarget(Target):
         return sender, (sender + step) % SERVERS
 
     def taken_out(self, sender: int, body: bytes) -> bytes:
-        """The body without the messages that this target does not tell; b"" if none is left, or if the body cannot be
-        read."""
+        """The body of a frame without the messages that this target never sends to the cluster.
+
+        An override returns b"" if no message is left, or if the body cannot be decoded. Here nothing is taken out.
+        """
         return body
 
     def end(self) -> None:

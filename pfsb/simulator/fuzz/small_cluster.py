@@ -233,7 +233,7 @@ class SmallCluster:
         )
 
     def close(self) -> None:
-        """End all servers, and stop listening to the log."""
+        """Stop the turns of all servers, and collect failures from Twisted's text log no longer."""
         globalLogPublisher.removeObserver(self._errors)
         for server in self.servers.values():
             server.replica.turn.stop()
