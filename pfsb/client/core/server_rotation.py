@@ -32,7 +32,7 @@ class ServerRotation:
         return self._addresses[self._index % len(self._addresses)]
 
     def has_served(self) -> None:
-        """Called when the present server has accepted HELLO or answered a command: pauses begin with the shortest again."""
+        """Called when the present server has accepted HELLO or answered a command: the pauses become short again."""
         self._failures = 0
 
     def note_trouble(self, why: str) -> None:
