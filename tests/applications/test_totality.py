@@ -10,13 +10,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.catalogue import find_applications
 from pfsb.applications.interfaces import PENDING, Command, Done, Quotas, Refused, Result, Ticket
+from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.support.limits import NUMBER_MAX
 
 NAMES = ("chat", "kv", "lock", "instances")
 VALUES = ("", "a", "b", "nil", "-1", "9" * 19, "x" * 2_000, "\0", "é", 0, 1, 2, -1, -2, 1_000, NUMBER_MAX, -(2**63))
 """Arguments as a server in error may send them: all have types and ranges of a valid bundle."""
 COMMANDS = 4_000
-from pfsb.sessions.cluster_settings import ClusterSettings
+QUOTAS = ClusterSettings(members=(0,), apps=(("kv", 1),))
 
 
 @define
@@ -26,7 +27,7 @@ class Call:
     revision: int
     session: str
     time_ms: int
-    quotas: Quotas = ClusterSettings(members=(0,), apps=(("kv", 1),))
+    quotas: Quotas = QUOTAS
 
     @property
     def ticket(self) -> Ticket:
