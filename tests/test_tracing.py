@@ -50,6 +50,7 @@ class NameTests(SynchronousTestCase):
                 "READ_INDEX",
                 "CONFIRM",
                 "CONFIRMED",
+                "HEARD",
             },
         )
 

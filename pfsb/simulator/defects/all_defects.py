@@ -10,7 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pfsb.simulator.defects import disk, execution, frames, progress, promises, proposals, reads, sessions, votes
+from pfsb.simulator.defects import (
+    confusion,
+    disk,
+    execution,
+    frames,
+    progress,
+    promises,
+    proposals,
+    reads,
+    sessions,
+    votes,
+)
 from pfsb.simulator.defects.defect import Defect, Plant
 
 DEFECTS: Final[Mapping[str, Defect]] = {
@@ -24,6 +35,7 @@ DEFECTS: Final[Mapping[str, Defect]] = {
         progress,
         sessions,
         reads,
+        confusion,
         frames,
     )
     for defect in module.DEFECTS.by_name.values()

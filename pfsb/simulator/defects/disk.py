@@ -232,4 +232,5 @@ def _lost_disk_unnoticed(process: Any) -> None:
 def _newcomer_votes(process: Any) -> None:
     @instead_of(process.replica.storage_identity, "begin_admission")
     def broken(_: Any, identity: bytes) -> None:
+        process.replica.storage_identity._identity = identity
         process.replica.take_part()

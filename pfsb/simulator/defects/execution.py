@@ -81,7 +81,7 @@ def _horizon_ignored(process: Any) -> None:
     def broken(execute: Callable[[int, Slot], Any], seq: int, slot: Slot) -> Any:
         assert slot.ordered is not None
         time_ms, updates = slot.ordered.open()
-        young = Batch.of(time_ms, [evolve(update, made_at=seq) for update in updates])
+        young = Batch.of(time_ms, [evolve(update, made_at=seq - 1) for update in updates])
         known, slot.ordered = slot.ordered, young
         executed = execute(seq, slot)
         slot.ordered = known

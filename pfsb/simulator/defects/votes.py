@@ -112,8 +112,12 @@ class _CountsTwice(DataStructures):
     __slots__ = ()
 
     def apply_accept(self, message: Accept, seq: int) -> None:
-        voters = self.ordering.global_history.ensure(seq).voters.setdefault(message.view, set())
-        voters.add(next(voter for voter in count(message.server_id, 100) if voter not in voters))
+        slot = self.ordering.global_history.get(seq)
+        is_copy = slot is not None and message.server_id in slot.voters.get(message.view, ())
+        super().apply_accept(message, seq)
+        if slot is not None and is_copy:
+            voters = slot.voters[message.view]
+            voters.add(next(voter for voter in count(message.server_id, 100) if voter not in voters))
 
 
 @DEFECTS.add("vote-counted-twice", "Figure 5 E, G14", "an ACCEPT that comes twice counts as two votes")

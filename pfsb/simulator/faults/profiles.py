@@ -230,6 +230,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "confused": Profile(
         "servers in error that send wrong messages, damaged frames, and crashes", ("confusion", "crashes", "strangers")
     ),
+    "holes": Profile("slots that leaders leave out, one or all of them", ("holes",)),
     "drains": Profile("servers that are stopped in order, and clocks that are set", ("drains", "clocks", "clients")),
     "paper": Profile(
         "all kinds of trouble, the protocol alone, and clients as the paper has them",

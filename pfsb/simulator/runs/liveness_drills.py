@@ -96,10 +96,11 @@ class TimerBounds:
 
     @property
     def are_alike(self) -> bool:
-        """Whether all servers suspect a dead leader before the first of them gives up on the next leader.
+        """Whether the clocks' rates are so similar that all servers suspect a dead leader in the same election.
 
-        Otherwise a second election may follow: the next leader may itself be the last server to suspect, and until then
-        it takes no part in the election (Figure 4 A4).
+        That is so if the last server suspects it before the first one gives up on the next leader. Otherwise a second
+        election may follow: the next leader may itself be the last server to suspect, and until then it takes no part
+        in the election (Figure 4 A4).
         """
         return self.progress + 2 * ROUND_SECONDS < 2 * self.earliest_suspicion
 
