@@ -40,9 +40,9 @@ HEADER: Final = struct.Struct(">4sBBBI8s8s8sIH8sQQQ")
 digest, epoch, sender, storage identity, incarnation, counter, log position.
 """
 _IN_PARTS: Final = struct.Struct(">7sI28sH8sQQQ")
-"""The same bytes in fewer parts: the first seven bytes together, and the four fields that all servers share.
+"""`HEADER` in fewer parts: the first seven bytes are one part, and so are the four fields that all servers share.
 
-Those are compared as a whole; they are taken apart only where they differ.
+These two parts are compared as a whole, and taken apart only where they differ.
 """
 _MARKS: Final = struct.Struct(">4sBBB")
 _SHARED: Final = struct.Struct(">8s8s8sI")
@@ -172,7 +172,7 @@ def _nothing_written() -> int:
 class FrameCodec:
     """Packs messages into frames of one server, and opens the frames that come from other servers.
 
-    Every frame carries a BLAKE2b tag over all its other bytes. `secret` is known to all servers of the cluster, and has
+    Departure 34: every frame carries a BLAKE2b tag over all its other bytes. `secret` is known to all servers of the cluster, and has
     at least one byte; it is the key of the tag. With None the tag has no key: it then shows damage, and proves nothing
     about who made the frame. Servers with a secret and servers without one refuse each other's frames: a secret that a
     sender may leave out protects nothing.
