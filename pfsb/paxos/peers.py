@@ -49,8 +49,9 @@ class Peers:
 
     def note_frame(self, server_id: int, incarnation: int, position: int) -> None:
         """Note a frame: its sender is running, and its storage had `position` groups on disk at the time."""
-        self.note_heard(server_id)
         peer = self.by_id[server_id]
+        peer.last_heard = self._clock.seconds()
+        peer.refused_at = NEVER
         if incarnation > peer.incarnation:
             peer.incarnation = incarnation
         if position > peer.position:

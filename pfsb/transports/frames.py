@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from hmac import compare_digest
 from itertools import count
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import msgpack
 from attrs import define, field
 from attrs.setters import frozen as frozen_attribute
+from attrs.setters import validate
 
 from pfsb.support.limits import IDENTITY_BYTES
 from pfsb.transports.replay import ReplayGuard
@@ -38,6 +39,13 @@ HEADER: Final = struct.Struct(">4sBBBI8s8s8sIH8sQQQ")
 """The header without its tag: magic, version, type, flags, size of the body, cluster digest, cluster identity, pass
 digest, epoch, sender, storage identity, incarnation, counter, log position.
 """
+_IN_PARTS: Final = struct.Struct(">7sI28sH8sQQQ")
+"""`HEADER` in fewer parts: the first seven bytes are one part, and so are the four fields that all servers share.
+
+These two parts are compared as a whole, and taken apart only where they differ.
+"""
+_MARKS: Final = struct.Struct(">4sBBB")
+_SHARED: Final = struct.Struct(">8s8s8sI")
 TAG_BYTES: Final = 16
 OVERHEAD_BYTES: Final = HEADER.size + TAG_BYTES
 """Bytes of a frame in addition to its body."""
@@ -98,6 +106,13 @@ def _of_length(length: int) -> Callable[[object, object, bytes], None]:
     return check
 
 
+def _pack_shared_anew(identity: FrameIdentity, changed: Any, value: bytes) -> bytes:
+    """Called when a field of `identity` is about to get another value."""
+    fields = {name: getattr(identity, name) for name in ("cluster", "cluster_identity", "passes", "epoch")}
+    identity.shared = _SHARED.pack(*(fields | {changed.name: value}).values())
+    return value
+
+
 @define
 class FrameIdentity:
     """How a server names itself in the headers of its frames, and from which cluster and servers it accepts frames.
@@ -113,16 +128,29 @@ class FrameIdentity:
     """Digest of the cluster, as `cluster_digest` makes it."""
     epoch: int = field(default=0, on_setattr=frozen_attribute)
     """Number of the membership: always 0, since the membership cannot be changed yet; a change would add one."""
-    cluster_identity: bytes = field(default=NOT_KNOWN, validator=_of_length(DIGEST_BYTES))
+    cluster_identity: bytes = field(
+        default=NOT_KNOWN, validator=_of_length(DIGEST_BYTES), on_setattr=[validate, _pack_shared_anew]
+    )
     """Random bytes that tell a cluster from any other, also of the same name and servers; zeros: not known yet.
 
     Two servers that know different identities refuse each other's frames.
     """
-    passes: bytes = field(default=NOT_KNOWN, validator=_of_length(DIGEST_BYTES))
+    passes: bytes = field(
+        default=NOT_KNOWN, validator=_of_length(DIGEST_BYTES), on_setattr=[validate, _pack_shared_anew]
+    )
     """Digest of the list of slots that this server passes without executing them; zeros: none.
 
     Servers with different lists refuse each other's frames.
     """
+    shared: bytes = field(init=False)
+    """The part of the header that is the same for all servers: cluster digest, cluster identity, pass digest, epoch."""
+
+    @shared.default
+    def _pack_shared(self) -> bytes:
+        return _SHARED.pack(self.cluster, self.cluster_identity, self.passes, self.epoch)
+
+    def __attrs_post_init__(self) -> None:
+        assert self.server_id not in self.peers, "a server is no peer of itself"
 
 
 class OpenedFrame(NamedTuple):
@@ -144,7 +172,7 @@ def _nothing_written() -> int:
 class FrameCodec:
     """Packs messages into frames of one server, and opens the frames that come from other servers.
 
-    Every frame carries a BLAKE2b tag over all its other bytes. `secret` is known to all servers of the cluster, and has
+    Departure 41: every frame carries a BLAKE2b tag over all its other bytes. `secret` is known to all servers of the cluster, and has
     at least one byte; it is the key of the tag. With None the tag has no key: it then shows damage, and proves nothing
     about who made the frame. Servers with a secret and servers without one refuse each other's frames: a secret that a
     sender may leave out protects nothing.
@@ -166,6 +194,7 @@ class FrameCodec:
     _replays: ReplayGuard = field(init=False, factory=ReplayGuard)
     _hash: blake2b = field(init=False)
     _flags: int = field(init=False)
+    _marks: bytes = field(init=False)
 
     @_hash.default
     def _make_hash(self) -> blake2b:
@@ -179,6 +208,10 @@ class FrameCodec:
     @_flags.default
     def _make_flags(self) -> int:
         return 0 if self.secret is None else FLAG_KEYED
+
+    @_marks.default
+    def _make_marks(self) -> bytes:
+        return _MARKS.pack(MAGIC, VERSION, TYPE_MESSAGES, self._flags)
 
     @property
     def message_bytes_max(self) -> int:
@@ -212,21 +245,9 @@ class FrameCodec:
     def _frame(self, group: Sequence[bytes]) -> bytes:
         body = join_encoded(group)
         us = self.membership
-        head = HEADER.pack(
-            MAGIC,
-            VERSION,
-            TYPE_MESSAGES,
-            self._flags,
-            len(body),
-            us.cluster,
-            us.cluster_identity,
-            us.passes,
-            us.epoch,
-            us.server_id,
-            self.identity,
-            self.incarnation,
-            next(self._counter),
-            self.position(),
+        number = next(self._counter)
+        head = _IN_PARTS.pack(
+            self._marks, len(body), us.shared, us.server_id, self.identity, self.incarnation, number, self.position()
         )
         return head + self.tag(head, body) + body
 
@@ -246,23 +267,26 @@ class FrameCodec:
         """
         if not OVERHEAD_BYTES <= len(frame) <= FRAME_BYTES_MAX:
             raise FrameRefused("size", f"{len(frame)} bytes; a frame has {OVERHEAD_BYTES} to {FRAME_BYTES_MAX}")
-        magic, version, kind, flags, size, cluster, *said = HEADER.unpack_from(frame)
-        self._check_format(magic, version, kind, len(frame), size)
-        if cluster != self.membership.cluster:
-            raise FrameRefused("cluster", f"of cluster {cluster.hex()}; ours is {self.membership.cluster.hex()}")
-        cluster_identity, passes, epoch, sender, identity, incarnation, counter, position = said
+        marks, size, shared, sender, identity, incarnation, counter, position = _IN_PARTS.unpack_from(frame)
+        us = self.membership
+        if marks != self._marks or len(frame) != OVERHEAD_BYTES + size or shared != us.shared:
+            self._check_format(marks, size, shared, sender, len(frame))
         body = frame[OVERHEAD_BYTES:]
-        self._check_tag(flags, sender, frame, body)
-        self._check_sender(sender, epoch, cluster_identity, passes)
-        if flags and not self._replays.admit(sender, identity, incarnation, counter):
+        self._check_tag(sender, frame, body)
+        if shared != us.shared:
+            self._check_shared(shared, sender)
+        if sender not in us.peers:
+            raise FrameRefused("sender", f"from server {sender}; our peers are {sorted(us.peers)}")
+        if self._flags and not self._replays.admit(sender, identity, incarnation, counter):
             raise FrameRefused("replay", f"frame {incarnation}/{counter} of server {sender} was here, or is too old")
         try:
             return OpenedFrame(sender, identity, incarnation, position, decode_all(sender, body))
         except Malformed as error:
             raise FrameRefused("body", str(error)) from error
 
-    @staticmethod
-    def _check_format(magic: bytes, version: int, kind: int, length: int, size: int) -> None:
+    def _check_format(self, marks: bytes, size: int, shared: bytes, sender: int, length: int) -> None:
+        """Refuse a frame of another format, cluster, or way of keying."""
+        magic, version, kind, flags = _MARKS.unpack(marks)
         if magic != MAGIC:
             raise FrameRefused("magic", f"starts with {magic!r}; a frame starts with {MAGIC!r}")
         if version != VERSION:
@@ -271,13 +295,16 @@ class FrameCodec:
             raise FrameRefused("type", f"frame type {kind}; this server knows {TYPE_MESSAGES}")
         if length != OVERHEAD_BYTES + size:
             raise FrameRefused("size", f"{length} bytes; the header announces {OVERHEAD_BYTES + size}")
-
-    def _check_tag(self, flags: int, sender: int, frame: bytes, body: bytes) -> None:
+        cluster = shared[:DIGEST_BYTES]
+        if cluster != self.membership.cluster:
+            raise FrameRefused("cluster", f"of cluster {cluster.hex()}; ours is {self.membership.cluster.hex()}")
         if flags != self._flags:
             raise self._wrong_flags(flags, sender)
+
+    def _check_tag(self, sender: int, frame: bytes, body: bytes) -> None:
         if compare_digest(frame[HEADER.size : OVERHEAD_BYTES], self.tag(frame[: HEADER.size], body)):
             return
-        if flags:
+        if self._flags:
             raise FrameRefused("tag", f"wrong tag in the name of server {sender}: another secret, forged, or damaged")
         raise FrameRefused("checksum", f"damaged on the way: wrong checksum in the name of server {sender}")
 
@@ -288,12 +315,12 @@ class FrameCodec:
             return FrameRefused("tag", f"server {sender} keys its frames; no secret is configured here")
         return FrameRefused("tag", f"server {sender} does not key its frames; a secret is configured here")
 
-    def _check_sender(self, sender: int, epoch: int, cluster_identity: bytes, passes: bytes) -> None:
+    def _check_shared(self, shared: bytes, sender: int) -> None:
+        """Refuse a frame whose sender is of another membership or cluster, or passes other slots."""
         us = self.membership
+        _cluster, cluster_identity, passes, epoch = _SHARED.unpack(shared)
         if epoch != us.epoch:
             raise FrameRefused("membership", f"sent under membership {epoch}; ours is {us.epoch}")
-        if sender not in us.peers or sender == us.server_id:
-            raise FrameRefused("sender", f"from server {sender}; our peers are {sorted(us.peers)}")
         if cluster_identity != us.cluster_identity and NOT_KNOWN not in (cluster_identity, us.cluster_identity):
             raise FrameRefused(
                 "cluster",

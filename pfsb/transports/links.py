@@ -247,6 +247,7 @@ class Links:
         self._receiver.receive(opened.sender, opened.identity, opened.messages, opened.incarnation, opened.position)
 
     def _check_source(self, sender: int, source: object) -> None:
+        """Departure 41: without a secret, refuse a frame that does not come from its sender's address."""
         if self._secret is None and not self._is_from(sender, source):
             raise FrameRefused(
                 "address",

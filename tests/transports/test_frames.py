@@ -243,6 +243,17 @@ class IdentityTests(FrameTestCase):
                 receiver.membership.passes = theirs
                 self.assertEqual(receiver.open(one_frame(sender)).messages, [accept()])
 
+    def test_frames_follow_each_change_of_the_identity(self) -> None:
+        """The header is packed anew whenever one of the two is set, also in frames of the same codec."""
+        sender, receiver = codec(SENDER), codec(RECEIVER)
+        for identity in (b"this one", b"that one"):
+            for passes in (b"passes 7", NOT_KNOWN):
+                for each in (sender, receiver):
+                    each.membership.cluster_identity, each.membership.passes = identity, passes
+                frame = one_frame(sender)
+                self.assertEqual((frame[19:27], frame[27:35]), (identity, passes))
+                self.assertEqual(receiver.open(frame).messages, [accept()])
+
     def test_identities_of_another_length_are_refused(self) -> None:
         """Eight bytes, also when they are set later."""
         membership = codec(SENDER).membership

@@ -228,8 +228,8 @@ class ServerFaults(FaultInjector):
     def lose_disk_of_follower(self) -> None:
         """Wait until a new leader leads while the deposed one leads on unawares, and take the disk of a third server.
 
-        The third server restarts with an empty disk. It gets messages only from the deposed leader, and no server gets
-        messages from it.
+        The third server restarts with an empty disk. It gets messages only from the deposed leader, and only that
+        leader, if any server, gets messages from it.
         """
         self._await_two_leaders(LOOKS_MAX)
 
@@ -250,6 +250,8 @@ class ServerFaults(FaultInjector):
         cluster.lose_disk(server_id)
         cluster.isolate(server_id)
         cluster.network.mend(old, server_id)
+        if self._rng.random() < 0.7:
+            cluster.network.mend(server_id, old)  # or the server would never get to know the deposed leader
         self._later(between(self._rng, 0.01, 0.3), self._restart, server_id)
 
     def _able_to_lose_their_disk(self) -> list[int]:

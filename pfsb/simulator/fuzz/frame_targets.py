@@ -34,7 +34,7 @@ from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.fuzz.mutation import Mutation, packed, unpacked
 from pfsb.simulator.fuzz.small_cluster import CapturedFrame, SmallCluster
 from pfsb.simulator.fuzz.target import Target
-from pfsb.transports.frames import HEADER, OVERHEAD_BYTES, FrameCodec, FrameRefused
+from pfsb.transports.frames import HEADER, MAGIC, OVERHEAD_BYTES, TYPE_MESSAGES, VERSION, FrameCodec, FrameRefused
 from pfsb.transports.wire import Malformed, content_of, decode_all, encode, join_encoded
 
 SERVERS: Final = 3
@@ -144,7 +144,12 @@ class HeaderTarget(Target):
             opened = self._codec.open(frame)
         except FrameRefused:
             return
-        require(opened.sender in self._codec.membership.peers, f"a frame of server {opened.sender} was taken")
+        us = self._codec.membership
+        require(opened.sender in us.peers, f"a frame of server {opened.sender} was taken")
+        magic, version, kind, flags, size, cluster, _, passes, epoch, *_ = HEADER.unpack(head)
+        said = (magic, version, kind, flags, size, cluster, passes, epoch)
+        right = (MAGIC, VERSION, TYPE_MESSAGES, 0, len(body), us.cluster, us.passes, us.epoch)
+        require(said == right, f"a frame with another header was taken:\n{said}\n{right}")
 
 
 class BodyTarget(Target):

@@ -101,7 +101,7 @@ def _small_numbers_only(self: AliveHandler, message: Alive) -> None:
 FAULTS: dict[str, tuple[object, str, Callable[..., Any]]] = {
     "frames": (FrameCodec, "_check_tag", _trusting),
     "keyed-frames": (FrameCodec, "_check_tag", _trusting),
-    "headers": (FrameCodec, "_check_sender", _trusting),
+    "headers": (FrameCodec, "_check_shared", _trusting),
     "bodies": (wire, "_number", lambda name, value, least=0, most=0: value),
     "batches": (wire, "_are_updates", lambda found: True),
     "messages": (AliveHandler, "on_alive", _small_numbers_only),
