@@ -172,10 +172,10 @@ def _nothing_written() -> int:
 class FrameCodec:
     """Packs messages into frames of one server, and opens the frames that come from other servers.
 
-    Departure 41: every frame carries a BLAKE2b tag over all its other bytes. `secret` is known to all servers of the cluster, and has
-    at least one byte; it is the key of the tag. With None the tag has no key: it then shows damage, and proves nothing
-    about who made the frame. Servers with a secret and servers without one refuse each other's frames: a secret that a
-    sender may leave out protects nothing.
+    Departure 41: every frame carries a BLAKE2b tag over all its other bytes. `secret` is known to all servers of the
+    cluster, and has at least one byte; it is the key of the tag. With None the tag has no key: it then shows damage,
+    and proves nothing about who made the frame. Servers with a secret and servers without one refuse each other's
+    frames: a secret that a sender may leave out protects nothing.
 
     A keyed tag proves that a server of the cluster made the frame: header and body cannot be changed or recombined
     without the secret. It does not prove which server it was, since all of them share the secret, and does not encrypt.
