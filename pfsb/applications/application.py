@@ -24,12 +24,14 @@ class Verb:
     """One verb: the rule that takes its arguments apart, the types of the normalised command, and its function."""
 
     rule: Callable[[Arguments], Command]
-    """Takes the arguments, and returns the normalised command or raises `BadRequest`."""
+    """Takes the arguments of a command line, and returns the normalised command or raises `BadRequest`. `check` calls
+    it once for each line with this verb, at the server that was asked."""
     types: Types = ()
     """Types of all parts of the normalised command, the verb included. A trailing `...` repeats the type before it."""
     run: Callable[..., Any] | None = None
-    """The function of the verb: it takes (command, context) if the verb changes something, else (command). None for a
-    verb that the front end runs itself (LISTEN)."""
+    """The function of the verb: it takes (command, context) if the verb changes something, else (command), and returns
+    the answer, or PENDING. `execute` calls it once for each command at every server, and `query` at the server that was
+    asked. None for a verb that the front end runs itself (LISTEN)."""
 
 
 class Application:

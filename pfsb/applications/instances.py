@@ -48,13 +48,15 @@ class InstanceLimits:
     """Limits on values. They decide results, so all servers have the same ones."""
 
     value_bytes: int = 1_048_576
-    """Maximum bytes of a value."""
+    """Maximum number of bytes of one value."""
     unfinished_bytes: int = 67_108_864
-    """Maximum bytes that all values occupy together whose parts have not all come (`UnfinishedValues`)."""
+    """Maximum number of bytes that all unfinished values occupy together: the values of which parts are still missing
+    (`UnfinishedValues`)."""
     unfinished_of_session: int = 4
-    """Maximum number of such values of one session."""
+    """Maximum number of unfinished values of one session."""
     unfinished_idle_ms: int = 30_000
-    """How long, in milliseconds, such a value without a new part is safe from making room for another one."""
+    """How long, in milliseconds of the state machine's time, an unfinished value is kept after its latest part, even if
+    another value needs the room."""
 
 
 def _ignore(*_: object) -> None:
@@ -65,8 +67,9 @@ def _ignore(*_: object) -> None:
 class Instances(Application):
     """A table of values, each written once.
 
-    While a command is executed, `on_decided(instance, value)` is called for each instance that it decides, and
-    `on_forgotten(least)` once if it forgets the instances below `least`.
+    While a command is executed, `on_decided(instance, value)` is called once if the command decides an instance, and
+    `on_forgotten(least)` once if the command makes this server forget the instances below `least`. Both are for the
+    owner of this object to set; by default they do nothing.
     """
 
     name = "instances"
@@ -125,7 +128,8 @@ class Instances(Application):
         self.unfinished.restore(unfinished)
 
     def session_ended(self, client_id: str, context: IContext) -> None:
-        """Forget the parts of a client that has vanished: nothing more comes of them."""
+        """Drop the unfinished values of a session that has ended: only that session could have sent their remaining
+        parts."""
         self.unfinished.drop_session(client_id)
 
     # ------------------------------------------------------------------ proposals
@@ -166,7 +170,7 @@ class Instances(Application):
         return self._decide(key[1], whole, context)
 
     def _misplaced(self, offset: int, size: int, part: bytes) -> Refused | None:
-        """The refusal of a part that belongs to no value within the limits."""
+        """The refusal of a part that belongs to no value within the limits; None if it is within them."""
         if size > self.limits.value_bytes:
             return Refused("TOOLARGE", _too_large(size, self.limits.value_bytes))
         if not part or offset < 0 or offset + len(part) > size:
@@ -174,7 +178,8 @@ class Instances(Application):
         return None
 
     def _settled(self, seq: int, context: IContext) -> Result | None:
-        """The answer to a proposal for an instance that is forgotten or decided; None if it is neither."""
+        """The answer to a proposal for instance `seq` if this is forgotten or decided already; None if it can be
+        decided."""
         if seq < self.least:
             return Refused("CONFLICT", f"instance {seq} is forgotten: all below {self.least} are")
         return _proposed("no", context) if seq in self.decided else None
@@ -199,7 +204,7 @@ class Instances(Application):
         return Done((("min", self.least), ("revision", context.revision)))
 
     def _forget_below(self, least: int) -> None:
-        """Forget the instances below `least`.
+        """Forget all instances with numbers below `least`, and the unfinished values for them.
 
         The loop goes over the numbers from the old to the new `least`, or over all decided instances if they are fewer.
         """

@@ -59,8 +59,11 @@ class _Pending:
 PENDING: Final = _Pending()
 
 Answer = Callable[[Result], None]
-"""Call-back of a front end that takes the result of one command or question: called exactly once, in the reactor, when
-the client may be told."""
+"""Call-back of a front end that takes the result of one command or question.
+
+The sessions, or the front end where it answers by itself, call it once, in the thread of the reactor, when the client
+may be told of the result. They do not call it if the client's connection ends before.
+"""
 
 
 class BadRequest(ValueError):
@@ -123,7 +126,8 @@ class IContext(Interface):
 class IReplicatedApplication(Interface):
     """A deterministic state machine: the same commands in the same order give the same state and the same results.
 
-    So `execute` may use no clock, random number, float, or order of a set, and do no input or output.
+    So `execute` may use no clock, random number or float, may not rely on the order of a set, and may do no input or
+    output.
     """
 
     name = Attribute("str: the name in the configuration's `apps`")
@@ -172,7 +176,7 @@ class IEventLog(Interface):
 
 
 class IApplicationMaker(Interface):
-    """A plugin of Twisted that names an application without importing its module."""
+    """A plugin of Twisted that names one application, without importing the module of that application."""
 
     name = Attribute("str")
     help = Attribute("str: one sentence")

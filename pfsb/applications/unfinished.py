@@ -1,7 +1,7 @@
-"""Values that arrive in parts, before they are whole (`pfsb.applications.instances`).
+"""Values that arrive in parts, before they are whole; `pfsb.applications.instances` keeps them here.
 
-A value that is too large for one command comes in several. Until its last part has come it is kept here, where no
-question sees it. All limits count bytes that clients have announced, and all times are the state machine's: so every
+A value that is too large for one command comes in several commands. Until its last part has come it is kept here, where
+no question sees it. All limits count bytes that clients have announced, and all times are the state machine's: so every
 server keeps and drops the same values.
 """
 
@@ -16,17 +16,17 @@ from attrs import define, field
 from pfsb.applications.interfaces import Refused
 
 Key = tuple[str, int]
-"""(client id of the session, instance)."""
+"""(client id of the session that sends the value, number of the instance that the value is for)."""
 
 
 @define
 class Unfinished:
-    """The parts of a value that have come so far."""
+    """One unfinished value: the parts of it that have come so far."""
 
     size: int
-    """Number of bytes that the whole value has."""
+    """Number of bytes that the whole value will have, as its client has announced."""
     touched_ms: int
-    """The state machine's time when the last part came."""
+    """The state machine's time, in milliseconds, when the latest part came."""
     parts: list[bytes] = field(factory=list)
     received: int = 0
     """Number of bytes in all parts so far."""
@@ -34,21 +34,22 @@ class Unfinished:
 
 @define
 class UnfinishedValues:
-    """The unfinished values of all sessions: each session may have one for each of a few instances.
+    """The unfinished values of all sessions. A session may have one for each instance, and `of_session_max` in all.
 
     A value occupies its whole size from its first part on. If each part asked for its own room, many values could fill
     the room together, and none of them would ever be finished.
     """
 
     bytes_max: int
-    """Maximum bytes that all unfinished values occupy together."""
+    """Maximum number of bytes that all unfinished values occupy together."""
     of_session_max: int
     """Maximum number of unfinished values of one session."""
     idle_ms: int
-    """How long, in milliseconds, an unfinished value without a new part is safe from making room for another one."""
+    """How long, in milliseconds of the state machine's time, an unfinished value is kept after its latest part, even if
+    another value needs the room."""
     bytes_used: int = 0
     _values: OrderedDict[Key, Unfinished] = field(factory=OrderedDict)
-    """Least recently touched first."""
+    """All unfinished values; first the one whose latest part came the longest time ago."""
     _instances: dict[str, dict[int, None]] = field(factory=dict)
     """Client id -> the instances for which the session has an unfinished value."""
     _sessions: dict[int, dict[str, None]] = field(factory=dict)
@@ -75,12 +76,14 @@ class UnfinishedValues:
         return None
 
     def next_offset(self, key: Key, size: int) -> int:
-        """Where the next part of this value begins; 0 if there is no such value."""
+        """The offset in bytes at which the next part of this value begins; 0 if no value of this size is unfinished
+        here."""
         value = self._values.get(key)
         return 0 if value is None or value.size != size else value.received
 
     def add_part(self, key: Key, part: bytes, now_ms: int) -> bytes | None:
-        """Take the next part. Returns the whole value, which is no longer unfinished; None if parts are missing."""
+        """Add the next part to an unfinished value. Returns None if parts are still missing; otherwise returns the
+        whole value, which is dropped from here."""
         value = self._values[key]
         value.parts.append(part)
         value.received += len(part)
@@ -95,7 +98,7 @@ class UnfinishedValues:
         return self._values[key].received
 
     def drop(self, key: Key) -> None:
-        """Forget an unfinished value, if there is one."""
+        """Drop the unfinished value of this session for this instance, if there is one."""
         value = self._values.pop(key, None)
         if value is None:
             return
@@ -105,12 +108,12 @@ class UnfinishedValues:
         _remove(self._sessions, seq, session)
 
     def drop_session(self, session: str) -> None:
-        """A session has ended: nothing more comes of its values."""
+        """Drop all unfinished values of a session that has ended: nothing more comes of them."""
         for seq in tuple(self._instances.get(session, ())):
             self.drop((session, seq))
 
     def drop_instance(self, seq: int) -> None:
-        """An instance is decided, or forgotten."""
+        """Drop all unfinished values for an instance, because it is decided or forgotten."""
         for session in tuple(self._sessions.get(seq, ())):
             self.drop((session, seq))
 
@@ -127,14 +130,17 @@ class UnfinishedValues:
         ]
 
     def restore(self, state: Iterable[tuple[str, int, int, int, bytes]]) -> None:
-        """Replace all values by those of a `state`."""
+        """Replace all unfinished values by those that `state` has returned at the time of a snapshot."""
         for key in tuple(self._values):
             self.drop(key)
         for session, seq, size, touched_ms, so_far in state:
             self._add((session, seq), Unfinished(size, touched_ms, [so_far], len(so_far)))
 
     def _make_room(self, size: int, now_ms: int) -> None:
-        """Drop values whose clients have sent nothing for long, the oldest first, until `size` bytes fit."""
+        """Drop the values whose latest part is `idle_ms` old, the oldest first, until one of `size` bytes has room.
+
+        There may be no room even then.
+        """
         while self._values and self.bytes_used + _charge(size) > self.bytes_max:
             key, oldest = next(iter(self._values.items()))
             if oldest.touched_ms > now_ms - self.idle_ms:
@@ -153,7 +159,8 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 VALUE_OVERHEAD_BYTES = 1_024
-"""Bytes that an unfinished value occupies besides its own size, so that their number is limited as well."""
+"""Number of bytes that each unfinished value is taken to occupy besides its own size, so that the number of values is
+limited as well."""
 
 
 def _charge(size: int) -> int:

@@ -10,9 +10,10 @@ from attrs import field, frozen
 from attrs.validators import gt
 
 KEY: Final = "%k"
-"""Placeholder in a line of an operation, which the load client replaces with the number of a key."""
+"""Placeholder in a line that an `Operation` sends: for each sending, the load client puts the number of a key in its
+place."""
 CONNECTION: Final = "%c"
-"""Placeholder in a line of an operation, which the load client replaces with the number of the connection."""
+"""Placeholder in a line that an `Operation` sends: the load client puts the number of the connection in its place."""
 
 LIMIT_SECONDS: Final = 120.0
 """Default of `Workload.limit`, in seconds."""

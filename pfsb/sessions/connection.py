@@ -33,8 +33,11 @@ SHUTDOWN = Refused("SHUTDOWN", "this server is stopping; another one will answer
 BUSY = Refused("BUSY", "too much is under way here for clients that are gone; another server may have room")
 
 AnswerAll = Callable[[Sequence[Result]], None]
-"""Call-back for commands that were submitted together: called once, with a sequence of one result for each of them, in
-their order."""
+"""Call-back of a front end for commands or questions that were submitted together, with one result for each, in order.
+
+The `ClientConnection`, or the front end where it refuses them by itself, calls it once, when the client may be told of
+the results. It is not called if the client's connection ends before.
+"""
 
 
 def _answer_one(answer: Answer, results: Sequence[Result]) -> None:

@@ -58,7 +58,8 @@ class Session:
     last_number: int = 0
     """The highest command number executed."""
     waiting: set[int] = field(factory=set)
-    """The numbers of the commands that have run and are PENDING: their results come later (LOCK)."""
+    """The numbers of those commands of this session that have run and are PENDING: their results come later (LOCK). At
+    most `session_window` of them."""
     opened: int = 0
     """The revision at which the session began. A client to which HELLO gives another value than before knows that its
     former session has ended."""

@@ -107,7 +107,8 @@ class AsyncClerk:
         return await self.run(calls.mput(values))
 
     async def mget(self, *keys: str) -> dict[str, Entry]:
-        """Return the entries of those of the keys that exist, all as of one moment."""
+        """Return an `Entry` for each of these keys that exists, with its value and revision, as they were at one
+        moment."""
         return await self.run(calls.mget(*keys))
 
     async def range(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[Entry]:
@@ -118,7 +119,7 @@ class AsyncClerk:
         return await self.run(calls.range_(first, end, limit=limit))
 
     async def keys(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[str]:
-        """Return the keys that `range` would return entries of, without their values."""
+        """Return the keys of the entries that `range` with the same arguments would return, without their values."""
         return await self.run(calls.keys(first, end, limit=limit))
 
     async def say(self, text: str) -> int:

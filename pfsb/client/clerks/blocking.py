@@ -29,7 +29,7 @@ class Clerk:
     A program uses it as `with Clerk(servers) as clerk`. Any number of threads may call at once. A call that fails
     raises a `ClerkError`, which says whether the call was carried out. The session is kept in the background, also
     while no call is under way: a program does not lose its locks because it computes for a long time. `options` are
-    those of `make_clerk_core`; its callbacks are called in the clerk's thread.
+    those of `make_clerk_core`; `on_session_end` is called in the clerk's thread, not in a thread of the program.
     """
 
     def __init__(self, servers: Servers, *, timeout_seconds: float | None = TIMEOUT_SECONDS, **options: Any) -> None:
@@ -102,7 +102,8 @@ class Clerk:
         return self.run(calls.mput(values))
 
     def mget(self, *keys: str) -> dict[str, Entry]:
-        """Return the entries of those of the keys that exist, all as of one moment."""
+        """Return an `Entry` for each of these keys that exists, with its value and revision, as they were at one
+        moment."""
         return self.run(calls.mget(*keys))
 
     def range(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[Entry]:
@@ -113,7 +114,7 @@ class Clerk:
         return self.run(calls.range_(first, end, limit=limit))
 
     def keys(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[str]:
-        """Return the keys that `range` would return entries of, without their values."""
+        """Return the keys of the entries that `range` with the same arguments would return, without their values."""
         return self.run(calls.keys(first, end, limit=limit))
 
     def say(self, text: str) -> int:
@@ -178,7 +179,8 @@ class Clerk:
 
 
 class Chat:
-    """An iterator over lines of the chat, which ends when the clerk or the iterator is closed."""
+    """An iterator over lines of the chat, which gives each line once, in order. It ends when the clerk is closed, or
+    after `close`."""
 
     def __init__(self, stream: ChatStream, wait: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
         self._stream = stream

@@ -1,7 +1,7 @@
 """Calls to the applications of a cluster as values: each has the line to send, and the function that reads its reply.
 
-The public functions here make a call without sending it. A clerk has a method for each of them, which makes the call
-and carries it out; calls as values can be given to `run_all`, which carries them out together.
+The public functions here make a call without sending it. For each of them a clerk has a method that makes the call and
+carries it out. Calls as values can be given to a clerk's `run_all`, which carries them out together.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ class Call(Generic[T]):
 
     line: str
     _read: Callable[[Reply], T]
+    """Makes the result of a reply that is OK, or a refusal whose code is in `forgiven`. Called by `read`."""
     forgiven: frozenset[str] = frozenset()
-    """Error codes of refusals from which the call makes a result (as None from NOTFOUND) instead of raising an
-    error."""
+    """Codes of those refusals that give a result of this call (as NOTFOUND gives None) instead of an error."""
 
     def read(self, reply: Reply) -> T:
-        """The result in a reply. Raises a `ClerkError` for a refusal whose code is not among `forgiven`."""
+        """The result that the call makes of the reply to its line. Raises a `ClerkError` for a refusal whose code is
+        not in `forgiven`; a refusal whose code is there gives a result such as None or False."""
         if not reply.ok and reply.code not in self.forgiven:
             raise error_of(reply)
         return self._read(reply)
@@ -112,7 +113,7 @@ def mput(values: Mapping[str, str]) -> Call[int]:
 
 
 def mget(*keys: str) -> Call[dict[str, Entry]]:
-    """Get several keys, all as of one moment; the result has the entries of those that exist."""
+    """Get several keys, as they were at one moment; the result has an `Entry` for each of these keys that exists."""
     return Call(_line("MGET", *keys), lambda reply: {each.key: each for each in _entries(reply)})
 
 
@@ -125,7 +126,7 @@ def range_(first: str = "", end: str = "", *, limit: int = 1_000) -> Call[list[E
 
 
 def keys(first: str = "", end: str = "", *, limit: int = 1_000) -> Call[list[str]]:
-    """Get the keys that `range_` would give, without their values."""
+    """Get the keys of the entries that `range_` with the same arguments would give, without their values."""
     return Call(
         f"{_line('KEYS', first, end)} limit={limit}",
         lambda reply: [str(read_fields(row)["key"]) for row in reply.rows],
@@ -138,7 +139,7 @@ def say(text: str) -> Call[int]:
 
 
 def lock(name: str, wait: float | None = None) -> Call[int]:
-    """Get a lock; the result is its fencing token.
+    """Get a lock; the result is the fencing token of this grant.
 
     The call fails with `LockTimeout` if the session does not get the lock within `wait` seconds; None: it waits for
     ever.

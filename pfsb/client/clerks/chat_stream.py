@@ -16,7 +16,8 @@ LINES_MAX: Final = 1_000
 
 
 class ChatStream:
-    """An iterator over lines of the chat, each once, in order; ends when the clerk is closed, or after `aclose`."""
+    """An asynchronous iterator over lines of the chat, which gives each line once, in order. It ends when the clerk is
+    closed, or after `aclose`."""
 
     def __init__(
         self, first: int | None, catch_up: Callable[[Listener], None], stop: Callable[[Listener], None]
@@ -42,7 +43,10 @@ class ChatStream:
         return self._lines.popleft()
 
     async def begun(self) -> None:
-        """Wait until a server has accepted LISTEN, so that the stream misses no line from now on."""
+        """Wait until a server has accepted LISTEN: no line that is added to the chat after that is missed.
+
+        Raises the `ClerkError` that has ended the stream, if it has ended before.
+        """
         await self._begun.wait()
         if isinstance(self._error, ClerkError):
             raise self._error

@@ -139,8 +139,8 @@ class ClerkCore:
     ) -> Callable[[], None]:
         """Get a lock; `told` is called, once, with the lock, or with the error if the session does not get it.
 
-        Returns a function that the caller must call if the program does not wait for the lock any more. It takes
-        nothing.
+        `told` may be called before this method returns. Returns a function without arguments and result, which the
+        caller must call if the program does not wait for the lock any more.
         """
         if name in self._locks:
             # The clerk has, or wants, the lock: servers would grant it again at once, as they know only the session.
@@ -222,7 +222,7 @@ class ClerkCore:
         self.listeners.remove(listener)
 
     def catch_up(self, listener: Listener, now: float) -> None:
-        """Called when a listener that had to refuse a line has room again."""
+        """Called when `listener`, which had to refuse a line, has room again: it gets that line, and those after it."""
         self._now = now
         self.listeners.catch_up(listener)
 

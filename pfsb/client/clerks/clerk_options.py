@@ -32,10 +32,11 @@ def make_clerk_core(
     """Make the core of a clerk from the options that every clerk takes.
 
     `client_id` names the session, and is needed only for a session that outlives the program; two clerks must not have
-    the same. `patience_seconds` is how long a server may leave a request without an answer before the clerk tries
-    another server; each server without an answer makes this time longer. `on_session_end` is called for each session
-    that is lost. `dice` chooses the server that the clerk tries first, so that the clerks of a cluster do not all begin
-    at the same server. Raises `ConfigError` for addresses that a client cannot reach.
+    the same client id. `patience_seconds` is how long a server may leave a request without an answer before the clerk
+    tries another server; each server without an answer makes this time longer. `on_session_end` is called once for each
+    session of this clerk that is lost, with a `SessionEnd` that tells why. `dice` chooses the server that the clerk
+    tries first, so that the clerks of a cluster do not all begin at the same server. Raises `ConfigError` for addresses
+    that a client cannot reach.
     """
     dice = Random() if dice is None else dice
     addresses = addresses_of(servers)

@@ -17,14 +17,15 @@ class Listener:
 
     next: int | None
     deliver: Callable[[ChatLine], bool]
-    """Called with each line; returns whether the listener had room for the line.
+    """Called by `Listeners` with each line, in order; returns whether the listener had room for the line.
 
     If it had no room, the listener gets this line again, and those after it, once `Listeners.catch_up` is called.
     """
     fail: Callable[[ClerkError], None]
-    """Called once, with the error, when no more lines will come."""
+    """Called once by `Listeners`, with the reason, when no more lines will come to any listener."""
     begun: Callable[[], None]
-    """Called each time that a server has accepted LISTEN, so that every line from `next` on will come."""
+    """Called by `Listeners`, without arguments, each time that a server has accepted a LISTEN which this or another
+    listener of the client has caused. Every line from `next` on will come to this listener then."""
     is_behind: bool = False
     """True: the listener has refused a line for lack of room, and gets none until `Listeners.catch_up`."""
 
@@ -34,10 +35,12 @@ class Listeners:
     """The listeners of one client, which asks its server for lines from the earliest one on that a listener needs."""
 
     _ask: Callable[[int | None], None]
-    """Function that asks the server for lines from a number on (None: from now on). `began` is to be called when the
-    server answers."""
+    """Function that asks the server for lines from a number on (None: for those added from now on). `Listeners` calls
+    it for each new listener, and when a listener needs lines again. Its owner must call `began` when the server
+    answers."""
     _stop: Callable[[], None]
-    """Function that asks the server for no more lines."""
+    """Function without arguments that asks the server to send no more lines. `Listeners` calls it when the last
+    listener is removed."""
     _all: list[Listener] = field(factory=list)
 
     def add(self, listener: Listener) -> None:

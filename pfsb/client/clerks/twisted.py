@@ -103,7 +103,8 @@ class TwistedClerk:
         return self.run(calls.mput(values))
 
     def mget(self, *keys: str) -> Deferred[dict[str, Entry]]:
-        """Get several keys; the Deferred fires with the entries of those that exist, all as of one moment."""
+        """Get several keys; the Deferred fires with an `Entry` for each of these keys that exists, as they were at one
+        moment."""
         return self.run(calls.mget(*keys))
 
     def range(self, first: str = "", end: str = "", *, limit: int = 1_000) -> Deferred[list[Entry]]:
@@ -114,7 +115,7 @@ class TwistedClerk:
         return self.run(calls.range_(first, end, limit=limit))
 
     def keys(self, first: str = "", end: str = "", *, limit: int = 1_000) -> Deferred[list[str]]:
-        """Get keys; the Deferred fires with the keys of the entries that `range` would give, without their values."""
+        """Get keys; the Deferred fires with the keys of the entries that `range` with the same arguments would give."""
         return self.run(calls.keys(first, end, limit=limit))
 
     def say(self, text: str) -> Deferred[int]:
@@ -161,9 +162,10 @@ class TwistedClerk:
         first: int | None = None,
         failed: Callable[[ClerkError], None] = lambda _error: None,
     ) -> Listening:
-        """Call `heard` with every line of the chat from number `first` on; None: with those added from now on.
+        """Call `heard` with each line of the chat from number `first` on; None: with each that is added from now on.
 
-        `failed` is called if no more lines will come, because the clerk was closed or the cluster has no chat.
+        `failed` is called once, with the error, if no more lines will come, because the clerk was closed or the cluster
+        has no chat.
         """
 
         def deliver(line: ChatLine) -> bool:
@@ -185,7 +187,7 @@ class Listening:
     _listener: Listener
 
     def stop(self) -> None:
-        """Stop listening: the listener's callback is not called any more."""
+        """Stop listening: the callbacks `heard` and `failed` of `TwistedClerk.listen` are not called any more."""
         self._core.unlisten(self._listener, self._driver.now)
         self._driver.act()
 

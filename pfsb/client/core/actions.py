@@ -12,7 +12,8 @@ from pfsb.client.core.addresses import ServerAddress
 
 @frozen
 class Connect:
-    """An action: the driver must try to connect to the server at `address`, and then call `connected` or `lost`."""
+    """An action: the driver must try to connect to the server at `address`, and then call the core's `connected` if the
+    server has accepted the connection, or its `lost` if not."""
 
     address: ServerAddress
 
@@ -37,7 +38,10 @@ Action = Connect | Send | HangUp
 
 @frozen
 class SessionEnd:
-    """The report to a program that its session was lost. The locks of the session are free now, or others hold them."""
+    """The report to a program that the session of its client was lost.
+
+    The locks of the session are free now, or others hold them.
+    """
 
     code: str
     """NOSESSION: the session has expired, and the client begins another one. REPLACED: another program has opened the

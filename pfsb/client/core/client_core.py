@@ -56,7 +56,7 @@ def _is_of_session(command: Command) -> bool:
 
 @define(eq=False)
 class ClientCore:
-    """One client of a cluster, with one session. Times are in seconds, all of one clock of the driver."""
+    """One client of a cluster, with one session. All times are in seconds, and by the clock of the driver."""
 
     addresses: Sequence[ServerAddress]
     client_id: str = field(factory=new_client_id)
@@ -67,7 +67,8 @@ class ClientCore:
     on_server: Callable[[ServerAddress], None] = _ignore
     """Called with the server's address whenever a server has accepted a connection."""
     on_session_end: Callable[[SessionEnd], None] = _ignore
-    """Called, once for each session that is lost, before the commands that cannot go on without it are refused."""
+    """Called once for each session of this client that is lost, with the reason and the session's locks, before the
+    commands that cannot go on without this session are refused."""
     dice: Random = field(factory=Random)
     index: int = 0
     """Position in `addresses` of the server that is tried first."""

@@ -20,6 +20,7 @@ QUESTION_VERBS: Final = frozenset({"GET", "MGET", "RANGE", "KEYS", "LOG", "LOCKS
 """Verbs of questions, which change nothing: a server does not take the number of a question as used."""
 
 Answered = Callable[[Reply], None]
+"""Call-back with the reply to one command, a server's or a refusal of the client itself: called at most once."""
 
 
 def verb_of(line: str) -> str:

@@ -66,7 +66,8 @@ class CommandQueue:
                 command.times_sent = 0
 
     def refuse(self, code: str, text: str, concerns: Callable[[Command], bool]) -> None:
-        """Refuse the waiting commands that `concerns` selects; each refusal says whether its command may have run."""
+        """Refuse each waiting command for which `concerns(command)` is true; its refusal says whether it may have
+        run."""
         waiting = [command for command in self._waiting if not command.is_over]
         self._waiting = deque(command for command in waiting if not concerns(command))
         for command in filter(concerns, waiting):

@@ -25,7 +25,8 @@ class LineConnection:
 
     on_event: Callable[[EventLine], None]
     on_refused: Callable[[str], None]
-    """Called with the reason if the server refuses this connection, or does not speak the protocol."""
+    """Called with the reason, as a text for people, if the server refuses this connection, or does not speak the
+    protocol."""
     _partial: bytes = b""
     _rows: list[str] = field(factory=list)
     _numbered: dict[int, Heard] = field(factory=dict)

@@ -22,7 +22,8 @@ class AsyncioDriver:
     _wire: _Wire | None = field(init=False, default=None)
     _connecting: asyncio.Task[None] | None = field(init=False, default=None)
     _attempt: int = field(init=False, default=0)
-    """Number of the present attempt to connect. A connection that an earlier attempt makes is not wanted any more."""
+    """A count that goes up when an attempt to connect begins, and when the core hangs up. A connection that was begun
+    at another count is not wanted any more."""
     _timer: asyncio.TimerHandle | None = field(init=False, default=None)
 
     @property

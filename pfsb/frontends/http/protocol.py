@@ -96,7 +96,8 @@ def _abort(transport: Any) -> None:
 
 
 class HTTPSite(http.HTTPFactory):
-    """Makes the connections of one server, and holds everything that their requests share (`request.Site`)."""
+    """Makes the `Channel`, the protocol object, of each HTTP connection to one server, and holds what all requests of
+    these connections share (`request.Site`)."""
 
     protocol = Channel  # type: ignore[assignment]
     noisy = False

@@ -39,9 +39,10 @@ class Client:
 
 
 Translate = Callable[[Sequence[str], Client], TranslatedCommand]
-"""Function that translates the arguments of one command of Redis. It may raise `BadRequest`.
+"""Function of (arguments, `Client`) that translates one command of Redis; it may raise `BadRequest`.
 
-The caller has compared the number of arguments with the arity of the command.
+It returns the command of the line protocol to run, and the form of its reply. `RespConversation` calls it for each
+command that arrives, after it has compared the number of words with the arity of the command.
 """
 
 
@@ -53,7 +54,7 @@ class RedisCommand:
     """Number of words, including the name; a negative number -N stands for N or more words."""
     help: str
     translate: Translate | None = None
-    """None for a command about the connection (`ConnectionCommands`)."""
+    """Translates the arguments of this command; None for a command about the connection (`ConnectionCommands`)."""
     changes: bool = False
     keys: tuple[int, int, int] = (1, 1, 1)
     """Which words of the command are keys: (first position, last, step), where last = -1 stands for the last word."""
@@ -115,7 +116,7 @@ def _mset(args: Sequence[str], client: Client) -> TranslatedCommand:
 
 
 def _step(sign: int) -> Translate:
-    """Make the translation of INCR and INCRBY (`sign` is 1), or of DECR and DECRBY (-1)."""
+    """Make the `Translate` function of INCR and INCRBY (`sign` is 1), or of DECR and DECRBY (`sign` is -1)."""
 
     def translate(args: Sequence[str], client: Client) -> TranslatedCommand:
         key, *steps = args
@@ -156,7 +157,8 @@ def _scan(args: Sequence[str], client: Client) -> TranslatedCommand:
 
 
 def _lock(verb: str) -> Translate:
-    """Make the translation of LOCK or TRYLOCK, whose arguments are a name, and options as in the line protocol."""
+    """Make the `Translate` function of LOCK or TRYLOCK, as `verb` says. Its arguments are a name, and options as in the
+    line protocol."""
 
     def translate(args: Sequence[str], client: Client) -> TranslatedCommand:
         return TranslatedCommand(verb, (Quoted(args[0]), *args[1:]), replies.integer_field("token"))

@@ -69,8 +69,8 @@ class RespConversation:
     """
 
     def __init__(self, factory: RespFactory, replies: RespReplyQueue, on_session_end: Callable[[], None]) -> None:
-        """`on_session_end` is called, once, when the client's session has ended: the caller must then end the
-        connection."""
+        """`on_session_end` is called, once and without arguments, when the client's session has ended: the caller must
+        then end the connection."""
         self.conversation = Conversation(
             factory.server, factory.verbs, replies, self._end_with_session, has_numbers=False
         )
@@ -97,12 +97,14 @@ class RespConversation:
             self.reply(refusal(error), form)
 
     def reply(self, result: Result, form: Form = replies.ok) -> None:
-        """Takes a place in the queue of replies for a request whose result is known at once."""
+        """Takes the next place in the queue of replies, and fills it: `form` makes the reply of `result`, which is
+        known at once."""
         self.conversation.submit_pipelined()
         self._replies.place(form)(result)
 
     def _translate(self, words: list[bytes]) -> TranslatedCommand | bytes:
-        """The translation of a command, or the reply itself to a command about the connection. Raises `BadRequest`."""
+        """Translate a command of Redis; for a command about the connection, return the bytes of the reply instead.
+        Raises `BadRequest`."""
         name, *args = map(_text, words)
         name = name.upper()
         command = COMMANDS.get(name)
@@ -172,7 +174,8 @@ class RespProtocol(StreamProtocol):
 
 
 class RespFactory(StreamFactory):
-    """Makes connections that speak the Redis protocol from their first byte on."""
+    """Makes a `RespProtocol` for each connection to one server, and holds what they share, such as the cursors of
+    SCAN."""
 
     def __init__(self, server: Server, clock: IReactorTime, verbs: Verbs, beside: StreamFactory | None = None) -> None:
         super().__init__(server, clock, beside)

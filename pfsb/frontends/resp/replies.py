@@ -13,6 +13,8 @@ from pfsb.applications.interfaces import Done, Refused, Result, Value
 from pfsb.frontends.stream.reply_queue import ROWS_AT_ONCE
 
 Form = Callable[[Result], bytes | Iterator[bytes]]
+"""Function that turns the result of one command into the bytes of its reply, or into an iterator of the parts of a
+large reply. The `RespReplyQueue` calls it when it writes the reply, for a large one perhaps twice."""
 
 OK: Final = b"+OK\r\n"
 _WORDS_OF_REDIS: Final = {"BADREQUEST": "ERR", "UNKNOWN": "ERR"}
@@ -47,7 +49,7 @@ def array(items: Sequence[bytes]) -> bytes:
 
 
 def constant(data: bytes) -> Form:
-    """Make the form of a reply that is `data`, whatever the result is."""
+    """Make the form of a reply that is the bytes `data`, whatever the result of the command is."""
     return lambda _: data
 
 
@@ -56,7 +58,7 @@ def ok(result: Result) -> bytes:
 
 
 def integer_field(name: str) -> Form:
-    """Make the form of a reply that is the number in one field of the result."""
+    """Make the form of a reply that is a number: the field `name` of the command's result."""
 
     def form(result: Result) -> bytes:
         return error(result) if isinstance(result, Refused) else integer(int(_field(result, name)))
@@ -113,7 +115,8 @@ def keys(result: Result) -> bytes | Iterator[bytes]:
 def page_of_keys(cursor_to: Callable[[str], int]) -> Form:
     """Make the form for SCAN: the reply is the cursor of the next page, or 0 after the last page, and this page's keys.
 
-    `cursor_to` makes a cursor for the first key of the next page.
+    Unless this page is the last one, the form calls `cursor_to` with the first key of the next page, which returns the
+    cursor for it.
     """
 
     def form(result: Result) -> bytes | Iterator[bytes]:

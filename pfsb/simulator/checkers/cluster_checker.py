@@ -65,7 +65,7 @@ class ExecutionChecker:
         require(known == value, f"S1: slot {seq} is {known} elsewhere, {value} at server {server_id}")
 
     def ordered(self, server_id: int, seq: int, batch: bytes) -> None:
-        """Check that a slot is ordered with the same batch at every server (S1).
+        """Check that no other server has ordered another batch in this slot than this server has (S1).
 
         The slot need not be executed yet: a slot before it may still be missing.
         """
@@ -104,8 +104,8 @@ class AnswerChecker:
 class ClusterChecker:
     """All checkers of the protocol for one cluster, which reports its messages, executions and answers here.
 
-    `digest(server_id, seq)` is called for a server's digest of all slots up to `seq`; it returns None if the server no
-    longer keeps that digest.
+    `digest(server_id, seq)` is called each time that a server's execution of slot `seq` is settled. It returns that
+    server's digest of all slots up to `seq`, or None if the server no longer keeps this digest.
     """
 
     disks: dict[int, MemoryDisk]
@@ -166,7 +166,8 @@ class ClusterChecker:
         require(2 * len(holders) > len(self.disks), f"slot {seq} is answered, and only on the disks of {holders}")
 
     def all_equal(self, server_ids: Sequence[int]) -> bool:
-        """Whether all these servers have executed up to the same slot, and all their executions are settled."""
+        """Whether each of these servers has executed up to one slot, the same for all, and has settled all its
+        executions."""
         execution = self.execution
         arus = {up_to[i] for i in server_ids for up_to in (execution.executed_up_to, execution.settled_up_to)}
         return len(arus) == 1

@@ -43,7 +43,7 @@ class _CheckedLock:
 
 @define
 class LockChecker:
-    """Checks all locks of one server in one incarnation."""
+    """Checks the lock application of one server in one incarnation: each command with its result, for every lock."""
 
     locks: dict[str, _CheckedLock] = field(factory=dict)
     grants_after_a_wait: int = 0

@@ -50,9 +50,9 @@ class MessageChecker:
     leaders: dict[int, tuple[int, int]] = field(factory=dict)
     """View -> the only (server, incarnation) that has sent a PREPARE, a PROPOSAL or a leader's ALIVE in it (G10)."""
     proposals: dict[tuple[int, int], bytes] = field(factory=dict)
-    """(view, seq) -> the batch that was proposed."""
+    """(view, seq) -> the encoded batch that the leader of the view has proposed for this slot."""
     ordered: dict[int, bytes] = field(factory=dict)
-    """Seq -> the batch that a server has reported as ordered."""
+    """Seq -> the encoded batch that the first server to report this slot as ordered has named."""
     views: Advertised = field(factory=lambda: Advertised("view"))
     arus: Advertised = field(factory=lambda: Advertised("Local_Aru"))
     _incarnations: dict[int, int] = field(factory=dict)

@@ -96,7 +96,7 @@ class SessionChecker:
             self.marks["asked again for what had run"] += 1
 
     def answered(self, ticket: Ticket, result: Result) -> None:
-        """Check the answer to a command, at the moment when the answer leaves the server."""
+        """Check the answer to the command `ticket`: called at the moment when the answer leaves the server."""
         slot, known = self.results.get(ticket, (0, None))
         if known is not None and known == result:
             self._is_durable(ticket, slot)
@@ -174,7 +174,10 @@ class SessionChecker:
 
 @implementer(IStateMachine)
 class WatchedSessions:
-    """Stands between the protocol and the sessions of one server, and reports each slot's effect to the checker."""
+    """Stands between the protocol and the sessions of one server, and reports the effect of each slot to the checker.
+
+    It reports a slot as soon as the slot is settled at this server.
+    """
 
     def __init__(
         self, server_id: int, machine: SessionStateMachine, checks: SessionChecker, settle: Callable[..., None]

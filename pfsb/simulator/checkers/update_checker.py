@@ -27,11 +27,13 @@ many.
 
 @frozen
 class Binding:
-    """The slot to which a leader has bound an update."""
+    """The slot that a leader, by a proposal in its own view, has chosen or repeated for an update."""
 
     seq: int
     fresh: bool
-    """Whether the leader has chosen the slot itself: no earlier view had proposed the same batch in that slot."""
+    """Whether the leader was free to put the update into this slot: the batch that holds the update had not been
+    proposed for this slot before. Otherwise the leader only repeats what the leader of another view has proposed
+    there."""
 
 
 @define

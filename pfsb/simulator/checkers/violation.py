@@ -34,7 +34,8 @@ class Findings:
     _first: Failure | None = None
 
     def note(self, check: Callable[..., None], *args: object) -> None:
-        """Call `check(*args)`. If it raises an AssertionError (a `Violation` is one), keep that for `raise_first`."""
+        """Call `check(*args)` at once. If it raises an AssertionError (a `Violation` is one), keep the first such error
+        for `raise_first`."""
         try:
             check(*args)
         except AssertionError:

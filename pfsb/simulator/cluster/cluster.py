@@ -60,13 +60,13 @@ class SimulatedCluster:
     ) -> None:
         """`servers` has the ids of the servers, or their number, and then the ids begin with 0 and have no gap.
 
-        `build` is called at each start of a server, and makes its `SimulatedProcess`.
+        `build` is called at each start of a server, with its `ServerParts`, and makes the server's
+        `SimulatedProcess`.
 
-        Without `has_disks` the servers run with `storage: memory`, and none of them can be started again.
-
-        `patch` is called with this process, and may change it before it starts. `trace` is called with every event of
-        the cluster as a dict. `tracer` is called with a server's id at each of its starts, and makes a tracer for the
-        events of that server.
+        `patch` is called with each process that `build` has made, and may change it before it starts. `trace` is called
+        with every event of the cluster as a dict. `tracer` is called with a server's id at each of its starts, and
+        makes a tracer for the events of that server. Without `has_disks` the servers run with `storage: memory`, and
+        none of them can be started again.
         """
         self.seed = seed
         self.ids = tuple(range(servers)) if isinstance(servers, int) else tuple(servers)
@@ -254,7 +254,7 @@ class SimulatedCluster:
             self.network.cut(b, a)
 
     def isolate(self, *group: int) -> None:
-        """Cut the links between these servers and all others."""
+        """Cut the links, in both directions, between each server in `group` and each server outside of it."""
         for a in group:
             for b in set(self.ids) - set(group):
                 self.cut(a, b)
@@ -333,14 +333,16 @@ class SimulatedCluster:
         return 2 * followers > len(self.ids)
 
     def executed(self, server_id: int) -> list[tuple[int, str, int, bytes]]:
-        """(seq, client_id, timestamp, payload) of the updates that this `ProtocolProcess` has run since it started."""
+        """A list of the updates that a server, a `ProtocolProcess`, has run since it started, in the order of
+        execution. Each is (seq, client_id, timestamp, payload)."""
         return list(self.process(server_id).state_machine.executed)
 
     def aru(self, server_id: int) -> int:
         return self.replica(server_id).data.ordering.local_aru
 
     def all_equal(self) -> bool:
-        """Whether all running servers have executed up to the same slot, and all these executions are settled."""
+        """Whether each running server has executed up to one slot, the same for all, and has settled all its
+        executions."""
         return self.checks.all_equal(self.running_ids)
 
     def picture(self) -> str:

@@ -21,7 +21,8 @@ def heal_all(cluster: SimulatedCluster) -> None:
 def heal_some(cluster: SimulatedCluster, group: Sequence[int]) -> None:
     """Heal these servers and the links between them.
 
-    For the whole cluster, the faults of kinds of messages that were to last for a while end (`passing_faults`).
+    Faults of kinds of messages that were to last for a while (`passing_faults`) end on all links of the cluster, not
+    only between these servers.
     """
     links = [(a, b) for a in group for b in group if a != b]
     cluster.network.passing_faults.clear()

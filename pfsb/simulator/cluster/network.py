@@ -24,11 +24,15 @@ BUFFERED_FRAMES_MAX = 2_000
 
 @frozen
 class LinkQuality:
-    """The behaviour of one direction of a link. Each chance, from 0 to 1, is drawn anew for each frame; times are in
-    seconds."""
+    """The behaviour of one direction of a link.
+
+    `loss`, `duplication`, `reordering`, `stragglers` and `echoes` are probabilities, from 0 to 1; whether a frame
+    suffers one of these faults is decided for each frame by itself. Times are in seconds.
+    """
 
     delay_seconds: tuple[float, float] = (0.0002, 0.001)
-    """Shortest and longest delay of a frame. A frame does not overtake the one before it."""
+    """Shortest and longest delay of a frame. A frame that is only delayed by this does not overtake another such
+    frame."""
     loss: float = 0.0
     duplication: float = 0.0
     reordering: float = 0.0
@@ -45,13 +49,14 @@ class LinkQuality:
 
 @frozen
 class MessageFault:
-    """A delay and a loss that messages of one kind suffer, in addition to those that every frame of the link suffers.
+    """A delay and a loss that some messages suffer, most often those of one kind, in addition to the loss of the link.
 
-    Each message of such a kind travels in a frame of its own.
+    Each message with such a fault travels in a frame of its own.
     """
 
     seconds: tuple[float, float] = (0.0, 0.0)
-    """Shortest and longest additional delay. Other frames may overtake these messages."""
+    """Shortest and longest delay in addition to the link's `delay_seconds`. Other frames may overtake these
+    messages."""
     loss: float = 0.0
 
 
@@ -84,14 +89,23 @@ class Passage:
 
 
 PassageFilter = Callable[[Passage], bool]
-"""Called with each message before it is sent to one server; returns True for a message that must not be sent."""
+"""Function that takes a `Passage`, one message for one server, and returns True if that message must not be sent.
+
+While it is in `SimulatedNetwork.filters`, the sender's `SimulatedTransport` calls it for each message and each
+receiver, before the message becomes part of a frame, unless another filter has stopped the message already.
+"""
 SendObserver = Callable[[int, int | None, Sequence[Message]], None]
-"""Called with (sender, receiver or None for all, messages) when messages leave a server."""
+"""Call-back with (sender, receiver or None for all other servers, messages).
+
+While it is in `SimulatedNetwork.observers`, the sender's `SimulatedTransport` calls it once each time that messages
+leave the server, before any filter may stop them.
+"""
 
 
 @define(eq=False)
 class HeldMessages:
-    """A filter that holds messages back until they are released."""
+    """A `PassageFilter` that stops the messages for which `matches` is true, and keeps them until `release` sends
+    them."""
 
     network: SimulatedNetwork
     matches: Callable[[Passage], bool]
@@ -158,7 +172,8 @@ class SimulatedNetwork:
         return self._links[sender, receiver]
 
     def set_quality(self, quality: LinkQuality, links: Iterable[tuple[int, int]] | None = None) -> None:
-        """Give one quality to all of these directions (sender, receiver), or to all directions of the network."""
+        """From now on, `quality` holds for each direction (sender, receiver) in `links`; None: for each direction of
+        the network."""
         for pair in self._links if links is None else links:
             self._links[pair].quality = quality
 

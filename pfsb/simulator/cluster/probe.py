@@ -31,7 +31,8 @@ class Probe:
     _checks: ClusterChecker
     _findings: Findings
     _answers: dict[Identity, int]
-    """Update -> the slot in the first answer that a client got, from any server."""
+    """Update -> the slot in the first answer to this update, whichever server gave it. Shared by the probes of all
+    servers."""
     _replica: Callable[[int], Replica]
 
     def executed(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:

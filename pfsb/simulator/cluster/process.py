@@ -25,7 +25,10 @@ from pfsb.simulator.cluster.transport import SimulatedTransport
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
 OnExecuted = Callable[[int, int, Sequence[ClientUpdate]], None]
-"""Called with (seq, time_ms, updates) of each slot, just before the server executes it."""
+"""Call-back with (seq, the state machine's time in ms, the updates that run in the slot).
+
+A `WatchedStateMachine` calls it once for each slot, just before the server executes the slot.
+"""
 
 
 @implementer(IStateMachine)
@@ -62,9 +65,11 @@ class ServerParts:
     """
     on_failure: Callable[[Failure], None]
     answered: Callable[[Identity, int], None]
-    """The server calls this with each update that it answers, by its identity, and with the slot in which it ran."""
+    """The server calls this each time that it answers an update, with the update's identity and the slot in which it
+    ran."""
     introduced: Callable[[ClientUpdate], None]
-    """The server calls this with each update that one of its own clients asks for."""
+    """A `ServerProcess` calls this with each update of its own clients, before it gives the update to the protocol. A
+    `ProtocolProcess` does not: `SimulatedCluster.submit` tells the checkers of its updates."""
     settle: Callable[..., None]
     """`settle(check, *args)` calls `check(*args)` as soon as the execution that is under way counts (`Probe.settle`).
 
@@ -91,7 +96,7 @@ class RecordingStateMachine:
     """The simplest state machine: it keeps a list of the updates that it has executed."""
 
     executed: list[tuple[int, str, int, bytes]] = field(factory=list)
-    """(seq, client_id, timestamp, payload) of all updates that were executed."""
+    """(seq, client_id, timestamp, payload) of each update that was executed, in the order of execution."""
     slots: int = 0
     slot_of: dict[Identity, int] = field(factory=dict)
     expired: list[Identity] = field(factory=list)

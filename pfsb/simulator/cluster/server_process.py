@@ -25,11 +25,11 @@ from pfsb.simulator.cluster.process import ServerParts
 APPLICATIONS = ("chat", "lock", "kv")
 
 WatchReads = Callable[[IStateMachine, SessionStateMachine, Chat], IStateMachine]
-"""Called with (state machine, the sessions inside it, the chat application); returns a state machine.
+"""Function of (state machine, the sessions inside it, the chat application) that returns another state machine.
 
-The returned one passes all calls on to the given one, and records which answers to reads are right.
-
-Such functions are made by `pfsb.simulator.workload.read_checker.WatchedReads.of`.
+`ServerProcess` calls it once, when it is made, and has the protocol use the returned one. That passes all calls on to
+the given one, and records which answers to reads are right. `pfsb.simulator.workload.read_checker.WatchedReads.of`
+makes such functions.
 """
 
 

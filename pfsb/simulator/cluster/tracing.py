@@ -12,7 +12,8 @@ from pfsb.paxos.interfaces import ITracer
 from pfsb.simulator.cluster.clock import SimulatedClock
 
 Trace = Callable[[dict[str, Any]], None]
-"""Called with one event, as a dict (docs/operating.rst)."""
+"""Call-back with one event, as a dict (docs/operating.rst): called when the event happens, once for each event of the
+cluster itself and of its servers."""
 
 
 @define(eq=False)
@@ -62,7 +63,7 @@ class ClusterTracer:
 @implementer(ITracer)
 @define
 class BothTracers:
-    """Passes each event on to two tracers."""
+    """Passes each event of one server on to two tracers: first to `_one`, then to `_other`."""
 
     _one: ITracer
     _other: ITracer

@@ -49,9 +49,10 @@ class SimulatedTransport:
         self.network.attach(self.server_id, Endpoint(self._clock, self.links))
 
     def after_frames(self, frames: int | None, act: Callable[[], None] = lambda: None) -> None:
-        """Call `act` right after this server has sent `frames` more frames, which may be in the middle of a turn.
+        """Call `act` once, right after this server has sent `frames` more frames, perhaps in the middle of a turn.
 
-        With None for `frames`, an earlier request is cancelled.
+        A call of this method replaces what the call before it has asked for, if that has not happened yet. With None
+        for `frames`, nothing is to be called any more.
         """
         self._frames_left, self._on_last_frame = frames, act
 

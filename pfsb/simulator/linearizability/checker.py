@@ -46,11 +46,12 @@ class CheckResult:
     steps: int
     """Number of attempts to put an operation into an order, over all searches."""
     operation: Operation | None = None
-    """The first operation whose answer no order explains, if there is a violation."""
+    """If there is a violation, the operation to blame: of all answers in the order of their returns, its answer is the
+    first that no order explains. Else None."""
     prefix: tuple[Operation, ...] = ()
-    """If there is a violation, an order that explains all answers before that of `operation`.
+    """If there is a violation, an order that explains all answers before that of `operation`; else empty.
 
-    An operation that was answered only later, but has its effect before in this order, stands there with unknown fate.
+    An operation in this order whose own answer came later than those answers has the fate unknown here.
     """
 
     @property
@@ -59,9 +60,10 @@ class CheckResult:
 
 
 def check_linearizability(parts: Iterable[SubHistory], steps_max: int = STEPS_MAX_DEFAULT) -> CheckResult:
-    """Check every sub-history, with at most `steps_max` steps for each.
+    """Search an order for each sub-history in turn, with at most `steps_max` steps for each search.
 
-    The verdict is VIOLATION if any of them has a violation, else UNDECIDED if any of them is undecided.
+    The first sub-history without an order ends the check with VIOLATION; further searches in it find the answer to
+    blame. Else the verdict is UNDECIDED if a search has used up its steps, and OK if none has.
     """
     steps, undecided, names = 0, [], []
     for part in parts:

@@ -18,7 +18,7 @@ STEPS_MAX = 100_000
 
 @define(eq=False)
 class HistoryEntry:
-    """One command, with its answer as soon as there is one."""
+    """One command of one client, with the client's call and, as soon as it has come, the answer."""
 
     client: str
     command: Command

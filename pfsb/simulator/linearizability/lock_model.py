@@ -17,7 +17,8 @@ class LockState(NamedTuple):
     token: int | None = None
     """The token of the holder; None if there is no holder, or if no answer has shown the token."""
     floor: int = 0
-    """The highest token of a grant so far, as far as answers show tokens. The next grant has a higher one."""
+    """The highest token that the answers to the operations so far in the order show. The next grant has a higher
+    one."""
 
 
 class LockSpecification:
@@ -28,7 +29,7 @@ class LockSpecification:
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        """Do nothing with `operations`: the specification of this object is the same for all of them."""
+        """Ignore `operations`: all locks have the same specification, whatever was asked of them."""
 
     def start(self) -> LockState:
         return LockState()

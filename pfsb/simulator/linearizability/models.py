@@ -42,7 +42,11 @@ CHAT_VERBS: Final = frozenset({"SAY", "LOG"})
 
 
 def all_sub_histories(history: Sequence[Operation]) -> list[SubHistory]:
-    """All sub-histories of a history of all applications. Raises `ValueError` for an operation of an unknown verb."""
+    """Split a history into the sub-histories that are checked one by one.
+
+    There is one for each key, one for each lock, one for the chat, and one for the revisions. Raises `ValueError` for
+    an operation whose verb none of them has.
+    """
     known = KEY_VALUE_VERBS | LOCK_VERBS | SESSION_END_VERBS | CHAT_VERBS
     for operation in history:
         if operation.command[0] not in known:
@@ -57,14 +61,16 @@ def all_sub_histories(history: Sequence[Operation]) -> list[SubHistory]:
 
 
 def key_value_sub_histories(history: Iterable[Operation]) -> list[SubHistory]:
-    """The sub-histories of all keys, one for each. The history must not contain sequential or stale reads."""
+    """Split the operations on keys: the result has one sub-history for each key. The history must not contain
+    sequential or stale reads."""
     return _sub_histories_by_name(
         "key", (pair for operation in history for pair in _by_key(operation)), RegisterSpecification
     )
 
 
 def lock_sub_histories(history: Sequence[Operation]) -> list[SubHistory]:
-    """The sub-histories of all locks, each with the ends of the sessions that have asked for the lock."""
+    """Split the operations on locks: the result has one sub-history for each lock. Each has also the ends of those
+    sessions that have asked for this lock."""
     askers: dict[str, set[str]] = {}
     for operation in history:
         if operation.command[0] in LOCK_VERBS:
@@ -73,16 +79,17 @@ def lock_sub_histories(history: Sequence[Operation]) -> list[SubHistory]:
 
 
 def chat_sub_histories(history: Iterable[Operation]) -> list[SubHistory]:
-    """The sub-history of the chat, which is one object; none if there are no commands of the chat."""
+    """Collect the operations on the chat, which is one object: a list of their one sub-history, empty if there are
+    none."""
     operations = [operation for operation in history if operation.command[0] in CHAT_VERBS]
     return [SubHistory("the chat", operations, ChatSpecification)] if operations else []
 
 
 def revision_sub_histories(history: Iterable[Operation]) -> list[SubHistory]:
-    """The sub-history of all changes whose revision an answer has shown; no sub-history if there are no such changes.
+    """Collect the changes whose revision an answer has shown: a list of their one sub-history, empty if there are none.
 
-    Revisions count the commands of the whole cluster, so that a later change of another key has a higher revision,
-    too. The sub-histories of single keys cannot show this.
+    Revisions count the commands of the whole cluster, so that a later change of another key has a higher revision, too.
+    The sub-histories of single keys cannot show this.
     """
     operations = [
         operation
@@ -118,7 +125,8 @@ def _by_key(operation: Operation) -> Iterator[tuple[str, Operation]]:
 
 
 def _of_row(answer: Result, key: str) -> Result:
-    """The part of an MGET's answer that concerns one key, in the form of an answer to GET."""
+    """The part of an MGET's answer that concerns `key`, in the form of an answer to GET: a refusal NOTFOUND if no row
+    has this key."""
     if isinstance(answer, Refused):
         return answer
     for row in answer.rows:
@@ -141,7 +149,7 @@ class RevisionSpecification:
     """The revision of the cluster, which only grows; the state is the last revision that an answer has shown."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        """Do nothing with `operations`: the specification of this object is the same for all of them."""
+        """Ignore `operations`: revisions have only one specification, whatever the clients have asked."""
 
     def start(self) -> int:
         return 0

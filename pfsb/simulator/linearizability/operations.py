@@ -67,7 +67,8 @@ class Operation:
 
     @property
     def is_certain(self) -> bool:
-        """Whether the operation is known to have taken effect between `call` and `ret`, with a known answer."""
+        """Whether the operation is *certain*: it is known to have taken effect between `call` and `ret`, with a known
+        answer."""
         return self.answer is not None
 
     def __str__(self) -> str:
@@ -75,30 +76,39 @@ class Operation:
 
 
 class Specification(Protocol):
-    """The behaviour of one object (a key, a lock, the chat) when operations come one after the other."""
+    """The behaviour of one object (a key, a lock, the chat) when operations come one after the other.
+
+    `search` calls these methods with operations of one sub-history. A state is a value that `start` or `step` has
+    returned.
+    """
 
     def start(self) -> Hashable:
-        """The state before the first operation; never None."""
+        """The state of the object before the first operation; never None."""
 
     def step(self, state: Any, operation: Operation) -> Hashable | None:
-        """The state after `operation`, or None if `operation` cannot have its answer in `state`.
+        """The state after `operation`, if it comes next in `state`; None if it cannot have its answer there.
 
-        The answer of an operation is ignored if the operation is not certain. If `state` does not determine its effect
-        then, the operation has the greatest effect that it can have.
+        `search` calls this each time that it tries to put an operation into the order. If the operation is not certain
+        (`Operation.is_certain`), its answer is ignored. If `state` does not determine its effect then, the operation
+        has the greatest effect that it can have.
         """
 
     def position(self, operation: Operation) -> int | None:
         """A number for the place of `operation` in the order of operations, if its answer shows it; otherwise None.
 
-        From the first operation to the last of any order that `step` permits, these numbers never decrease.
+        From the first operation to the last of any order that `step` permits, these numbers never decrease. Each search
+        calls this once, before it begins, for each operation that is certain (`Operation.is_certain`).
         """
 
     def alike(self, operation: Operation) -> Hashable:
-        """A key for an operation that is not certain. Two such operations with equal keys have the same effect in every
-        state."""
+        """A value that tells which operations of unknown fate can replace each other: those for which it is equal.
+
+        Two operations with equal values must have the same effect in every state, if neither is certain
+        (`Operation.is_certain`). Each search calls this once, before it begins, for each operation that is not certain.
+        """
 
     def describe(self, state: Any) -> str:
-        """The state as a clause for people, such as 'it is "blue"'."""
+        """Describe `state` for people, in the text of a violation: a clause such as 'it is "blue"'."""
 
 
 @frozen
@@ -108,7 +118,9 @@ class SubHistory:
     name: str
     operations: Sequence[Operation]
     specification: Callable[[Sequence[Operation]], Specification]
-    """Makes a specification for `operations`, or for some of them only."""
+    """Makes the `Specification` of this object. The checker calls it at the beginning of each search, with those of
+    `operations` that the search may put into the order; and to explain a violation, with those that it has put
+    there."""
 
 
 def number_in(answer: Result | None, name: str) -> int | None:

@@ -22,8 +22,8 @@ class Register(NamedTuple):
     revision: int | None = None
     """The revision of the value; None if the key is absent, or if no answer has shown the revision."""
     floor: int = 0
-    """The highest revision of an operation on this key so far, as far as answers show revisions. Every later change
-    has a higher one."""
+    """The highest revision that the answers to the operations so far in the order show. A later change of this key has
+    a higher one."""
 
 
 class _CommandEffect(NamedTuple):
@@ -38,12 +38,12 @@ class _CommandEffect(NamedTuple):
 class RegisterSpecification:
     """GET, PUT, DEL, CAS, INCR, APPEND and PUTHASH on one key, which is absent at first.
 
-    As far as answers show revisions, a change must have a higher revision than all earlier operations on this key, and
-    a GET must show the revision of the latest change.
+    As far as answers show revisions, a change must have a higher revision than all operations on this key that are
+    before it in the order, and a GET must show the revision of the latest change before it.
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        """Do nothing with `operations`: the specification of this object is the same for all of them."""
+        """Ignore `operations`: all keys have the same specification, whatever was asked of them."""
 
     def start(self) -> Register:
         return Register()

@@ -1,7 +1,8 @@
 """The search for an order of operations that explains every answer; `checker` describes its rules.
 
-An operation is certain if its answer is known, and uncertain if its fate is unknown. An operation is placed when the
-search has put it into the order.
+An operation is certain if it is known to have taken effect between its call and its return, with a known answer
+(`Operation.is_certain`). Otherwise it is uncertain: an order may leave it out. An operation is placed when the search
+has put it into the order.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ class SearchResult:
 
 
 def search(part: SubHistory, operations: Sequence[Operation], steps_max: int) -> SearchResult:
-    """Search for an order of these operations, with the specification of `part` and at most `steps_max` steps.
+    """Search for an order of `operations` that the specification of `part` permits, in at most `steps_max` steps.
 
-    A step is an attempt to place an operation.
+    `operations` are those of the sub-history `part`, or a beginning of them; an operation with the fate none is left
+    out of the order. A step is an attempt to place an operation.
     """
     possible = [operation for operation in operations if operation.fate != "none"]
     return _Search(part.specification(possible), possible, steps_max).run()
@@ -57,7 +59,7 @@ class _Frame:
     window: int
     """The placed certain operations from index `base` on, as a bit set: bit i stands for operation `base` + i."""
     used: int
-    """The placed uncertain operations, as a bit set."""
+    """The placed uncertain operations, as a bit set: bit i stands for the uncertain operation i, counted from 0."""
     state: Any
     index: int = -1
     """Index of the operation that was placed last; -1 if there is none."""
@@ -171,10 +173,11 @@ class _Search:
         return _Frame(frame.base + ones, window >> ones, frame.used, state, index)
 
     def _has_failed(self, frame: _Frame) -> bool:
-        """Whether the search has already been here: with the same certain operations placed, the same state, and no
-        uncertain operation placed that is not placed now. If not, remembers this configuration.
+        """Whether the present pass has been at this configuration before; if not, it is remembered.
 
-        The earlier configuration may still be on the path of the search: then all its continuations are tried there.
+        It counts as the same if the state and the placed certain operations are equal, and if every uncertain operation
+        that was placed then is also placed now. The remembered configuration may still be on the path of the search:
+        then all its continuations are tried there.
         """
         known = self._failed.setdefault((frame.base, frame.window, frame.state), [])
         if any(used & frame.used == used for used in known):

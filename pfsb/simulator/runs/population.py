@@ -26,13 +26,17 @@ from pfsb.simulator.workload.users import User
 
 
 class Population(Protocol):
-    """The servers and users of a run: the interface through which `Run` deals with both kinds of them."""
+    """The interface through which `Run` deals with the servers and users of a run.
+
+    `UserPopulation` and `PaperClientPopulation` implement it.
+    """
 
     size: int
     """Number of users."""
 
     def build(self, parts: ServerParts) -> SimulatedProcess:
-        """Build the process of one server. The cluster calls this at each start of a server."""
+        """Make the process of one server from what the cluster gives it. The cluster calls this at each start of a
+        server."""
 
     def begin(self) -> None:
         """Let the users begin."""
@@ -51,7 +55,8 @@ class Population(Protocol):
         """The parts of a server's state that must be equal at all servers, by name."""
 
     def check_history(self) -> None:
-        """Raises `Violation` if no order of execution explains all the answers that the users got."""
+        """Raise `Violation` if there is no order of execution that explains every answer which a user of the run has
+        got."""
 
     def count(self, marks: Marks) -> None:
         """Add to `marks` the counts that are known only at the end of a run."""

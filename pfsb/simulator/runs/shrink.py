@@ -15,14 +15,18 @@ TRIES_MAX = 60
 
 @define
 class Shrinking:
-    """A search for a smaller run that fails. `attempt` runs a plan; `best` is the smallest failing outcome so far."""
+    """A search for a smaller run that fails.
+
+    `attempt` is called with each smaller plan, runs it, and returns the outcome. `best` is the smallest failing outcome
+    so far: at first that of the run to be shrunk.
+    """
 
     attempt: Callable[[Plan], RunOutcome]
     best: RunOutcome
     tries: int = 0
 
     def steps(self) -> Iterator[RunOutcome]:
-        """Try smaller plans one after the other. After each, yield the smallest failing outcome so far."""
+        """Try smaller plans one after the other. After each try, yield `best`, the smallest failing outcome so far."""
         for make in (self._fewer_families, self._fewer_users, self._fewer_faults):
             for _ in make():
                 yield self.best

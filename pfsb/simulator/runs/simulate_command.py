@@ -40,7 +40,7 @@ SHRUNK_MAX: Final = 3
 DIAGRAM_ROWS: Final = 120
 """Maximum number of rows of a diagram."""
 EVENTS_KEPT: Final = 50_000
-"""Maximum number of events that are kept for a diagram."""
+"""Maximum number of events that are kept for the diagram of a run: the last ones of the run."""
 
 
 class Options(usage.Options):

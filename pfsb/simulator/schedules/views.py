@@ -98,7 +98,7 @@ def nothing_happens(seed: int, patch: Plant | None) -> None:
 
 
 def one_server_only_talks(seed: int, patch: Plant | None) -> None:
-    """Section 5.3: a server that hears no other, and votes for one view after the other, does not disturb them."""
+    """Section 5.3: a server that hears no other, and votes for view after view, does not disturb the other servers."""
     scene = Scenario(seed, patch, servers=size(seed))
     scene.begin()
     cluster = scene.cluster

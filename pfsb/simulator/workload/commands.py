@@ -11,9 +11,11 @@ from pfsb.applications.arguments import absent
 from pfsb.applications.interfaces import Command
 
 Writer = Callable[[random.Random, str, int], Command]
-"""Called with a random number generator, a key and a number, to make a command.
+"""Function of (random number generator, key, number) that makes one command.
 
-The number is another one for each command that writes, so that no value is written twice.
+`Vocabulary` calls a `Writer` drawn at random for each new command of a user that is not about locks. The number is
+there to make the written value unique: each change gets a number that no other command of the run gets, and a question
+gets 0.
 """
 
 
@@ -22,7 +24,8 @@ def _put(rng: random.Random, key: str, unique: int) -> Command:
 
 
 def _cas(rng: random.Random, key: str, unique: int) -> Command:
-    """Make a CAS command, which mostly expects a value that an earlier command may have written."""
+    """Make a CAS command. Mostly it expects a value that a command before it may have written, otherwise no value at
+    all."""
     if rng.random() < 0.4:
         return ("CAS", key, 0, "", f"v{unique}")
     return ("CAS", key, 1, f"v{max(0, unique - rng.randint(1, 8))}", f"v{unique}")
@@ -68,11 +71,11 @@ class Vocabulary:
 
     @property
     def questions_only(self) -> Vocabulary:
-        """This vocabulary without commands that change anything."""
+        """A copy of this vocabulary from which users draw only linearizable questions, which change nothing."""
         return evolve(self, share_of_reads=1.0, share_of_locks=0.0, share_of_local_reads=0.0)
 
     def names(self) -> tuple[str, ...]:
-        """The names of all keys that commands may write."""
+        """The name of each key that a command of this vocabulary may write."""
         return tuple(f"{prefix}{key}" for key in "abcdefgh"[: self.keys] for prefix in ("", "n", "h"))
 
     def lock(self, rng: random.Random) -> Command:

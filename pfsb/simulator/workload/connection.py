@@ -18,6 +18,7 @@ from pfsb.simulator.cluster.cluster import SimulatedCluster
 LATENCY_SECONDS = (0.0002, 0.003)
 
 Told = Callable[[Result], None]
+"""Call-back of a user with the result of one request: called once, when the answer reaches the user, or never."""
 
 
 @define(eq=False)
@@ -32,9 +33,10 @@ class SimulatedConnection:
     rng: random.Random
     server_id: int
     on_ended: Callable[[SimulatedConnection, str], None]
+    """Called with this connection and a code, such as REPLACED, when the user hears that its session here is over."""
     batching_seconds: float = 0.0
-    """Length of the periods at whose ends requests reach the server, those of one period together; 0: each request
-    reaches the server by itself."""
+    """Length of the periods at whose ends requests reach the server, all requests of one period together; 0: each
+    request reaches the server by itself."""
     client_id: str = ""
     """The client id of the session that this connection has; "" until the server has accepted the connection."""
     is_disconnected: bool = False
@@ -90,8 +92,8 @@ class SimulatedConnection:
             self._send(self._disconnect)
 
     def _send(self, act: Callable[..., None], *args: Any) -> None:
-        """Call `act(*args)` when the request arrives at the server, behind earlier ones; a paused server gets it
-        later."""
+        """Call `act(*args)` once, when the request arrives at the server, behind all requests that were sent on this
+        connection before. If the server is paused then, it is called when the server is resumed."""
         now = self.cluster.now
         self._request_arrival = max(self._request_arrival, self._batched(now + self.rng.uniform(*LATENCY_SECONDS)))
         self.cluster.clock.callLater(self._request_arrival - now, self._server_clock.callLater, 0, act, *args)
@@ -162,10 +164,10 @@ class SimulatedConnection:
     # ------------------------------------------------------------------ answers to the user
 
     def _reply_with(self, told: Callable[..., None], *args: Any) -> None:
-        """Call `told(*args)` when the answer reaches the user.
+        """Call `told(*args)` once, when the answer reaches the user.
 
-        No answer reaches the user if the server has stopped before it answers, or if the user has disconnected
-        meanwhile.
+        It is not called if the server has stopped before it answers, or if the user has disconnected before the answer
+        arrives.
         """
         if self._server_clock.closed:
             return

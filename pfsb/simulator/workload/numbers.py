@@ -9,7 +9,11 @@ from attrs import define, field
 
 @define(eq=False)
 class CommandNumbers:
-    """The command numbers of one session."""
+    """Gives out the command numbers of one user's session, in ascending order.
+
+    By chance it skips some. The user gives a skipped number to a later command, or to none, so that runs try how
+    servers check numbers.
+    """
 
     _rng: random.Random
     _gaps: float
@@ -29,10 +33,11 @@ class CommandNumbers:
         return self.skipped.pop(self._rng.randrange(len(self.skipped)))
 
     def continue_from(self, last: int) -> None:
-        """Go on after number `last` of a session that was resumed."""
+        """Give out only numbers above `last` from now on: `last` is the highest number that a resumed session has
+        run."""
         self._last = max(self._last, last)
 
     def restart(self) -> None:
-        """Begin with number 1 again, for a new session."""
+        """Forget all numbers and begin with 1 again, for a new session of the user."""
         self._last = 0
         self.skipped.clear()

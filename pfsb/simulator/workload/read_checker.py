@@ -1,7 +1,7 @@
 """Checks of reads that do not go through the log: answers of one server (read=sequential, read=stale), and LISTEN.
 
 Both are compared with what servers have executed: a read with the value that the key had after the slot at which the
-server has read it, and an event with the line that the chat has at this place.
+server has read it, and an event with the line of the chat that has the event's number.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pfsb.simulator.cluster.process import ServerParts
 
 @define
 class AnswerVersions:
-    """The right answers to one question over time, each with the slot from which on it was right."""
+    """The right answers to one question in the course of a run, each with the first slot after which it was right."""
 
     slots: list[int] = field(factory=list)
     answers: list[Result] = field(factory=list)
@@ -43,7 +43,7 @@ class AnswerVersions:
 
 @define
 class SlotReads:
-    """The right answers to reads after one slot, and the events that this slot has caused."""
+    """The right answer, after one slot, to a read of each key, and the events of the chat that this slot has caused."""
 
     seq: int
     answers: dict[str, Result] = field(factory=dict)
@@ -52,13 +52,16 @@ class SlotReads:
 
 @define
 class ReadHistory:
-    """The values and events of the executed history, with which all reads and events of all servers are compared."""
+    """The values of the keys after each executed slot of one run, and the events of the chat.
+
+    Each read that a server has answered alone, and each event that a listener has got, is compared with these.
+    """
 
     names: Sequence[str]
     """The keys that users read."""
     marks: Counter[str]
     events: list[Event] = field(factory=list)
-    """All events, in the order of execution."""
+    """All events of the chat that are settled, in the order of execution."""
     up_to: int = 0
     """The highest slot that is settled: some server has executed it and has its records on disk."""
     _versions: dict[str, AnswerVersions] = field(factory=dict)
@@ -66,7 +69,7 @@ class ReadHistory:
     """Client -> the latest slot of which the client has seen an effect."""
 
     def settled(self, found: SlotReads) -> None:
-        """Add a slot's effects to the history, unless that was done for the same slot at another server.
+        """Add a slot's effects to the history, unless another server's execution of the same slot has added them.
 
         Called at each server when its durability gate lets out the effects of the slot, or at once if the server
         executes the slot again from its disk, at its start.
@@ -120,7 +123,11 @@ class ReadHistory:
 @implementer(IStateMachine)
 @define(eq=False)
 class WatchedReads:
-    """Wraps the state machine of one server, and records after each slot the right answers to reads and the events."""
+    """Stands in front of the state machine of one server, and tells a `ReadHistory` what each slot has changed.
+
+    After a slot that the history does not have yet, it asks the state machine for the right answer to a read of each
+    key, and for the events that the slot has caused.
+    """
 
     _inner: IStateMachine
     _machine: SessionStateMachine
@@ -133,9 +140,10 @@ class WatchedReads:
     def of(
         cls, parts: ServerParts, log: ReadHistory
     ) -> Callable[[IStateMachine, SessionStateMachine, Chat], WatchedReads]:
-        """Make a function that is called with a state machine, the sessions inside it and the chat application.
+        """Make the function that puts a `WatchedReads` around the state machine of a server, for one incarnation of it.
 
-        It returns a `WatchedReads` around this state machine.
+        `ServerProcess` calls the function once, when it is made, with the state machine to wrap, the
+        `SessionStateMachine` inside of that, and the chat application. It returns the `WatchedReads`.
         """
         return lambda inner, machine, chat: cls(inner, machine, chat, log, parts.settle)
 

@@ -32,7 +32,7 @@ BACKOFF_MAX = 8
 
 @define(eq=False)
 class User:
-    """One user, with at most one connection in use at a time."""
+    """One user. It uses at most one connection at a time, and may leave an old one open for a while."""
 
     cluster: SimulatedCluster
     checks: SessionChecker
@@ -410,9 +410,10 @@ class User:
         connection.bye(lambda result: self._session_is_over(connection, "BYE"))
 
     def _session_is_over(self, connection: SimulatedConnection, code: str) -> None:
-        """Called when the session has expired, was closed, or was taken over by another connection of this user.
+        """Called by `connection` when its session has expired or was taken over by another connection, or BYE was
+        answered.
 
-        If the present connection has lost its session, the user connects again.
+        If the user has not left this connection meanwhile, it leaves it now and connects again.
         """
         if connection is self._connection:
             self._move()
