@@ -65,23 +65,16 @@ class ConnectedClient:
 
 
 @define(eq=False)
-class IdleHour:
+class IdleHour(LivenessDrills):
     """Lets an hour pass in a cluster without faults, and requires that nothing has changed. Raises `Violation`."""
 
-    population: UserPopulation
-    drills: LivenessDrills
-    rng: random.Random
-    cluster: SimulatedCluster = field(init=False)
-
-    @cluster.default
-    def _take_cluster(self) -> SimulatedCluster:
-        return self.drills.cluster
+    population: UserPopulation = field(kw_only=True)
 
     def run(self) -> None:
-        self.drills.marks.counts["idle hour"] += 1
-        self.drills.settle()
+        self.marks.counts["idle hour"] += 1
+        self.settle()
         holder, impatient, patient = (self._connect(f"idle-{role}") for role in ("holder", "impatient", "patient"))
-        self._ask(holder, ("LOCK", "idle", absent))
+        self._request(holder, ("LOCK", "idle", absent))
         began = self.cluster.now
         impatient.submit(("LOCK", "idle", int(1_000 * SHORT_WAIT_SECONDS)))
         patient.submit(("LOCK", "idle", int(1_000 * LONG_WAIT_SECONDS)))
@@ -90,14 +83,14 @@ class IdleHour:
         self._require_waits(patient)
         self._replace_leader()
         self._require_waits(patient)
-        self._ask(holder, ("UNLOCK", "idle", absent))
-        self._wait(lambda: isinstance(patient.result, Done), f"{patient.name} waits for a free lock: {patient.result}")
+        self._request(holder, ("UNLOCK", "idle", absent))
+        self._await(lambda: isinstance(patient.result, Done), f"{patient.name} waits for a free lock: {patient.result}")
 
     def _let_time_pass(self) -> None:
-        view, connected = self.drills.view(), self.population.connected_sessions()
+        view, connected = self._view(), self.population.connected_sessions()
         sessions = {client_id: epoch for client_id, epoch in self._epochs().items() if client_id in connected}
         self.cluster.run(IDLE_SECONDS)
-        self.drills.require_view(view, "nothing has happened for an hour")
+        self._require_view(view, "nothing has happened for an hour")
         now = self._epochs()
         ended = {client_id: epoch for client_id, epoch in sessions.items() if now.get(client_id) != epoch}
         require(not ended, f"sessions of clients that were connected for an hour have ended: {ended}")
@@ -108,10 +101,10 @@ class IdleHour:
         Nothing is done in a cluster of one server: no other can lead it, or keep the connections of the clients.
         """
         if len(self.cluster.ids) > 1:
-            leader = self.drills.leader()
+            leader = self._leader()
             self.cluster.crash(leader)
             heal_all(self.cluster)
-            self.drills.settle()
+            self.settle()
 
     # ------------------------------------------------------------------ requirements
 
@@ -122,7 +115,7 @@ class IdleHour:
         """
         is_refused = isinstance(client.result, Refused)
         require(is_refused, f"{client.name} waits for a lock that is held, and is told {client.result}")
-        waited, times = client.answered_at - began, self.drills.times
+        waited, times = client.answered_at - began, self.times
         least, most = times.shortest(SHORT_WAIT_SECONDS), times.longest(SHORT_WAIT_SECONDS + DEADLINE_LOOK_SECONDS)
         text = f"{client.name} was to wait for {SHORT_WAIT_SECONDS:g} s, has waited for {waited:.3f} s: {client.result}"
         require(least <= waited <= most + 2 * ROUND_SECONDS, text)
@@ -134,24 +127,24 @@ class IdleHour:
 
     def _epochs(self) -> dict[str, int]:
         """Client id -> the epoch of this session, for each session that is open at the leader."""
-        machine = self.cluster.process(self.drills.leader()).server.machine
+        machine = self.cluster.process(self._leader()).server.machine
         return {client_id: session.epoch for client_id, session in machine.sessions.items()}
 
     def _connect(self, name: str) -> ConnectedClient:
         """Connect a client to a server that does not lead, if there is one."""
-        leader = self.drills.leader()
+        leader = self._leader()
         server_id = self.rng.choice([i for i in self.cluster.ids if i != leader] or self.cluster.ids)
         client = ConnectedClient(name, self.cluster)
         client.open(self.population, self.rng, server_id)
-        self._wait(lambda: isinstance(client.result, Done), f"{name} cannot open a session: {client.result}")
+        self._await(lambda: isinstance(client.result, Done), f"{name} cannot open a session: {client.result}")
         return client
 
-    def _ask(self, client: ConnectedClient, command: Command) -> None:
+    def _request(self, client: ConnectedClient, command: Command) -> None:
         client.submit(command)
-        self._wait(lambda: isinstance(client.result, Done), f"{client.name} has asked for {command}: {client.result}")
+        self._await(lambda: isinstance(client.result, Done), f"{client.name} has asked for {command}: {client.result}")
 
-    def _wait(self, predicate: Callable[[], bool], text: str) -> None:
-        until = self.cluster.now + self.drills.times.longest(SOON_SECONDS)
+    def _await(self, predicate: Callable[[], bool], text: str) -> None:
+        until = self.cluster.now + self.times.longest(SOON_SECONDS)
         while not predicate():
             require(self.cluster.now < until, f"in vain for {SOON_SECONDS:g} s: {text}")
             self.cluster.run(ROUND_SECONDS)

@@ -269,12 +269,12 @@ class LivenessDrills:
 
     def idleness(self) -> None:
         """Departures 10 and 35: while no update is asked for, there is no election, and the leader's time goes on."""
-        view, leader = self.view(), self.leader()
+        view, leader = self._view(), self._leader()
         before = self._order_the_time(leader)
         self.cluster.run(4 * self.times.progress)
-        self.require_view(view, "nothing has happened")
+        self._require_view(view, "nothing has happened")
         after = self._order_the_time(leader)
-        self.require_view(view, "something was asked")
+        self._require_view(view, "something was asked")
         rate = self.cluster.server_clock(leader).rate * 1000
         at_least, at_most = (after.asked - before.answered) * rate, (after.answered - before.asked) * rate
         passed = after.time_ms - before.time_ms
@@ -286,17 +286,17 @@ class LivenessDrills:
 
     def lateness(self) -> None:
         """Departure 25: ACCEPTs that are held back leave so soon that no server has to ask others for the slot."""
-        view, request = self.view(), self._ask(self.leader())
+        view, request = self._view(), self._ask(self._leader())
         self._wait(
             lambda: request.is_answered and not self._unequal(),
             2 * ROUND_SECONDS + self.times.lazy,
             f"server {request.server_id} was asked, and all should have executed that",
         )
-        self.require_view(view, "something was asked")
+        self._require_view(view, "something was asked")
 
     def blackout(self) -> None:
         """Section 5.9 of the paper: a short loss of all messages leads to repetitions, not to an election."""
-        view, times = self.view(), self.times
+        view, times = self._view(), self.times
         request = self._ask(self._any_server())
         self.cluster.run(self.rng.uniform(0, 0.008))
         self._cut_everything()
@@ -316,12 +316,12 @@ class LivenessDrills:
             repetition += times.update
         if times.alive + repetition < times.earliest_suspicion:
             self.marks.counts["blackout that costs no election"] += 1
-            self.require_view(view, f"nothing arrived for {BLACKOUT_SECONDS} s")
+            self._require_view(view, f"nothing arrived for {BLACKOUT_SECONDS} s")
 
     def detour(self) -> None:
         """G8.3: an update of a server that cannot reach the leader gets to the leader by way of the other servers."""
-        view, times = self.view(), self.times
-        leader, follower = self.leader(), self._follower()
+        view, times = self._view(), self.times
+        leader, follower = self._leader(), self._follower()
         self.cluster.cut(follower, leader, one_way=True)
         request = self._ask(follower)
         # The second expiry of the Update_Timer sends the update to all servers (Departure 17). If the follower suspects
@@ -329,13 +329,13 @@ class LivenessDrills:
         # follower's own session may have to go the same way before. The bound is twice the result, as in `blackout`.
         answer = 2 * (2 * times.update + times.catching_up + 2 * ROUND_SECONDS)
         self._require_answer(request, 2 * answer, f"server {follower} does not reach its leader")
-        self.require_view(view, f"server {follower} did not reach its leader")
+        self._require_view(view, f"server {follower} did not reach its leader")
 
     def absence(self) -> None:
         """Figure 4 A4: a server that was cut off, and votes for another view meanwhile, returns without an election."""
-        view, away = self.view(), self._follower()
+        view, away = self._view(), self._follower()
         self.cluster.isolate(away)
-        self._ask(self.leader())
+        self._ask(self._leader())
         self.cluster.run(2 * self.times.progress)
         self.cluster.heal()
         # The VIEW_CHANGE of the server that was away has time to arrive at the others, who must discard it.
@@ -344,7 +344,7 @@ class LivenessDrills:
 
     def restart(self) -> None:
         """Figure 14: a server that restarts returns to its view and does not disturb the others (G9)."""
-        view, away = self.view(), self._follower()
+        view, away = self._view(), self._follower()
         self.cluster.crash(away)
         self.cluster.run(self.rng.uniform(0, self.times.progress))
         self.cluster.restart(away)
@@ -352,12 +352,12 @@ class LivenessDrills:
 
     def failover(self) -> None:
         """G8: a leader that dies is replaced within the time of one Progress_Timer and one election."""
-        view, times = self.view(), self.times
-        self.cluster.crash(self.leader())
+        view, times = self._view(), self.times
+        self.cluster.crash(self._leader())
         # All servers suspect the leader; a lost VIEW_CHANGE or PREPARE may have to be repeated; and the new leader may
         # have to learn slots that others have executed.
         longest = times.progress + 2 * times.resend + times.catching_up + 5 * ROUND_SECONDS
-        self._wait(lambda: self.cluster.has_leader() and self.view() > view, longest, "the leader is dead")
+        self._wait(lambda: self.cluster.has_leader() and self._view() > view, longest, "the leader is dead")
 
     # ------------------------------------------------------------------ requirements
 
@@ -366,7 +366,7 @@ class LivenessDrills:
 
         Until then it learns the slots that it has missed, and the view from a PROPOSAL or VC_PROOF.
         """
-        replica, request = self.cluster.replica(server_id), self._ask(self.leader())
+        replica, request = self.cluster.replica(server_id), self._ask(self._leader())
 
         def is_back() -> bool:
             nonlocal request
@@ -375,9 +375,9 @@ class LivenessDrills:
             return replica.data.server.state is not State.LEADER_ELECTION
 
         self._wait(is_back, 2 * self.times.catching_up + self.times.alive, f"server {server_id} is here again")
-        self.require_view(view, f"server {server_id} was away")
+        self._require_view(view, f"server {server_id} was away")
 
-    def require_view(self, view: int, why: str) -> None:
+    def _require_view(self, view: int, why: str) -> None:
         latest = max(self.cluster.checks.messages.leaders)
         if latest != view:
             raise Violation(
@@ -399,18 +399,18 @@ class LivenessDrills:
     def _any_server(self) -> int:
         return self.rng.choice(self.cluster.ids)
 
-    def leader(self) -> int:
+    def _leader(self) -> int:
         leader = self.cluster.leader()
         if leader is None:
             raise Violation(f"nobody leads, though all was well\n{self.cluster.picture()}")
         return leader
 
     def _follower(self) -> int:
-        leader = self.leader()
+        leader = self._leader()
         return self.rng.choice([i for i in self.cluster.ids if i != leader])
 
-    def view(self) -> int:
-        return self._installed(self.leader())
+    def _view(self) -> int:
+        return self._installed(self._leader())
 
     def _installed(self, server_id: int) -> int:
         return self.cluster.replica(server_id).data.views.last_installed

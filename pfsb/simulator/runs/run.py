@@ -188,11 +188,11 @@ class Run:
         self._wait_for(self._all_take_changes, "a server refuses changes, though all are equal", EQUALITY_SECONDS)
         if self.profile.clears_up:
             self._phase = "fair weather"
-            drills = LivenessDrills(self.cluster, self._rng, self.marks, self.profile.slowness)
-            drills.run_drills(self.profile.drills)
+            slowness = self.profile.slowness
+            LivenessDrills(self.cluster, self._rng, self.marks, slowness).run_drills(self.profile.drills)
             if self.profile.has_idle_hour and isinstance(self.population, UserPopulation):
                 self._phase = "an idle hour"
-                IdleHour(self.population, drills, self._rng).run()
+                IdleHour(self.cluster, self._rng, self.marks, slowness, population=self.population).run()
             self._wait_for(self._all_are_equal, "the servers are not equal any more", EQUALITY_SECONDS)
         self._phase = "looking back"
         self._check_equality()

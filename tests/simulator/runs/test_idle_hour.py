@@ -15,7 +15,6 @@ from pfsb.simulator.defects.all_defects import planted
 from pfsb.simulator.defects.defect import Plant, instead_of
 from pfsb.simulator.runs import idle_hour
 from pfsb.simulator.runs.idle_hour import IdleHour
-from pfsb.simulator.runs.liveness_drills import LivenessDrills
 from pfsb.simulator.runs.population import UserPopulation
 from tests.long import long
 from tests.simulator.runs.test_liveness_drills import quiet_run
@@ -43,8 +42,7 @@ class IdleHourTests(SynchronousTestCase):
     def hour(self, servers: int = 3, patch: Plant | None = None) -> IdleHour:
         run = quiet_run(servers, patch)
         assert isinstance(run.population, UserPopulation)
-        drills = LivenessDrills(run.cluster, random.Random(self._testMethodName), run.marks)
-        return IdleHour(run.population, drills, random.Random(self._testMethodName))
+        return IdleHour(run.cluster, random.Random(self._testMethodName), run.marks, population=run.population)
 
     def violation(self, hour: IdleHour) -> str:
         return str(self.assertRaises(Violation, hour.run))

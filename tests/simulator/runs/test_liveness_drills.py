@@ -128,7 +128,7 @@ class LivenessDrillTests(SynchronousTestCase):
         cluster.heal()
         liveness.settle()
         self.assertGreater(liveness.marks.counts["some wait in a later view"], 0)
-        self.assertGreater(liveness.view(), later)
+        self.assertGreater(liveness._view(), later)
 
 
 class TimerBoundsTests(SynchronousTestCase):
