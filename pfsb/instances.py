@@ -214,7 +214,6 @@ class Peer:
     def _connect(self) -> None:
         self._connection = self.server.local_clients.connect(lambda _code, _text: self._connect_again())
         self._number = self._under_way = 0
-        self._has_large_under_way = False
         for wanted in self._wanted.values():
             wanted.begin_anew()
 
@@ -241,9 +240,13 @@ class Peer:
                 wanted.number = self._number
                 self._submit(key, wanted)
 
+    @property
+    def _has_large_under_way(self) -> bool:
+        """Whether a part of a large value was submitted, and is not answered yet or is to be repeated."""
+        return any(wanted.is_large and wanted.number for wanted in self._wanted.values())
+
     def _submit(self, key: tuple[object, ...], wanted: _Wanted) -> None:
         self._under_way += 1
-        self._has_large_under_way |= wanted.is_large
         answered = partial(self._answered, self._connection, key, wanted)
         self._connection.submit(wanted.number, wanted.command(), answered)
 
@@ -257,7 +260,6 @@ class Peer:
             self._log.debug("{command} again: {text}", command=key[:2], text=result.text)
             self._ask_later(key, wanted, is_unknown=result.fate != "none")
         else:
-            self._has_large_under_way &= not wanted.is_large
             self._ask()
 
     def _ask_later(self, key: tuple[object, ...], wanted: _Wanted, *, is_unknown: bool) -> None:
@@ -266,7 +268,6 @@ class Peer:
             self._clock.callLater(RETRY_SECONDS, self._repeat, self._connection, key, wanted)
             return
         wanted.number = 0
-        self._has_large_under_way &= not wanted.is_large
         if self._retry is None and not self._killed:
             self._retry = self._clock.callLater(RETRY_SECONDS, self._ask_now)
 

@@ -10,7 +10,6 @@ written as base64 (RFC 4648, section 4).
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Iterator, Sequence
 
 import msgpack
@@ -272,7 +271,7 @@ def decoded(text: str) -> bytes | Refused:
     """The bytes of a text that `encoded` has made; a refusal for any other text, which another version let through."""
     try:
         value = base64.b64decode(text, validate=True)
-    except (ValueError, binascii.Error):
+    except ValueError:
         return Refused("BADREQUEST", "the value is no base64 (example: aGVsbG8=)")
     if len(value) > part_bytes_max:
         text = f"{_too_large(len(value), part_bytes_max)} in one command; a larger value comes in parts (PART)"
