@@ -148,7 +148,7 @@ def _are_entries(entries: Any) -> bool:
 
 
 def _are_words(commands: tuple[Any, ...]) -> bool:
-    """Whether each of these tuples is a text, the verb, followed by texts, bytes and integers of 64 bits with a sign."""
+    """Whether each of these tuples is a text, the verb, followed by texts, bytes and integers of 64 bits, signed."""
     if not all(commands):
         return False
     try:
