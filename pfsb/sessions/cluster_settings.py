@@ -26,6 +26,11 @@ VERSION_MAX: Final = 1_000_000
 BIRTH_BYTES_MAX: Final = 16_384
 """Maximum size, in bytes, of encoded settings."""
 
+HORIZON_MIN: Final = 10_000
+"""Minimum number of slots of the setting `horizon` that a user may choose. An update that is under way while as many
+slots are filled does not run. With a few slots, a busy cluster would run hardly any update, and could not be told
+otherwise: the update that raises the horizon would not run either."""
+
 IDENTITY: Final = "cluster_identity"
 
 
@@ -61,7 +66,7 @@ class ClusterSettings:
         128, 1, 10_000, "unanswered commands of one session, and replies that are kept for it"
     )
     window: int = _number(16, 1, 1_000, "proposals under way at once")
-    horizon: int = _number(100_000, 1, 1_000_000_000, "slots for which a client's update is valid")
+    horizon: int = _number(100_000, HORIZON_MIN, 1_000_000_000, "slots for which a client's update is valid")
     # Quotas (`pfsb.applications.interfaces.Quotas`): all sizes are in bytes of UTF-8, which are equal on all machines.
     value_bytes: int = _number(value_bytes_max, 1, value_bytes_max, "bytes of one value, and of one text in the chat")
     kv_bytes: int = _number(2**30, 1, 2**50, "bytes of all keys and values together")
@@ -94,7 +99,9 @@ class ClusterSettings:
         if type(values[IDENTITY]) is not bytes or len(values[IDENTITY]) != IDENTITY_BYTES:
             raise WrongSetting(f"{IDENTITY} must be {IDENTITY_BYTES} bytes")
         for name in RANGES:
-            check_number(name, values[name], allow_later_rules=True)
+            # The least value that users may choose is not asked for: it may rise from one version of the server to the
+            # next, and what has been ordered must stay readable.
+            _check_number(name, values[name], 1)
         return cls(**values)
 
     def change(self, values: Mapping[str, str]) -> ClusterSettings:
@@ -125,20 +132,20 @@ def parse(name: str, text: str) -> Any:
         raise WrongSetting(f"there is no setting {name} that can be changed; {nearest(name, (*RANGES, 'apps'))}")
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise WrongSetting(f"{name} must be a whole number, not {text[:40]!r} (example: {name}={RANGES[name].least})")
-    check_number(name, int(text), allow_later_rules=True)
-    return int(text)
+    number = int(text)
+    _check_number(name, number, RANGES[name].least)
+    return number
 
 
-def check_number(name: str, value: object, *, allow_later_rules: bool = False) -> None:
-    """Raises `WrongSetting` for a value outside the range of its setting.
+def _check_number(name: str, value: object, least: int) -> None:
+    """Raises `WrongSetting` for a value below `least`, or above the range of its setting.
 
     A later version of the rules than this server knows may be the cluster's all the same: only a server that has to
     follow it must know it.
     """
-    allowed = RANGES[name]
-    most = VERSION_MAX if name == "rules" and allow_later_rules else allowed.most
-    if type(value) is not int or not allowed.least <= value <= most:
-        raise WrongSetting(f"{name} must be from {allowed.least} to {most}, not {value!r:.40}")
+    most = VERSION_MAX if name == "rules" else RANGES[name].most
+    if type(value) is not int or not least <= value <= most:
+        raise WrongSetting(f"{name} must be from {least} to {most}, not {value!r:.40}")
 
 
 def _parse_apps(text: str) -> tuple[tuple[str, int], ...]:

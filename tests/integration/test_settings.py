@@ -125,7 +125,7 @@ class ChangeTests(SettingsCase):
         server = ("--server", cluster.address(2).shown)
         out, status = await run(*pfsb, "settings", *server, "horizon=0", env=dict(os.environ))
         self.assertEqual((status, out.count("\n")), (1, 1), out)
-        self.assertIn("pfsb settings: horizon must be from 1 to 1000000000, not 0; no setting was changed", out)
+        self.assertIn("pfsb settings: horizon must be from 10000 to 1000000000, not 0; no setting was changed", out)
 
     async def test_applications_begin_and_cease_to_run(self) -> None:
         """Connected clients see it; a chat that begins anew has a file of its own."""
