@@ -47,10 +47,10 @@ def _votes_pile_up(process: Any) -> None:
     @instead_of(replica.accepts, "on_accept")
     def broken(accept: Callable[[Any], None], message: Any) -> None:
         accept(message)
-        for seq in message.seqs:
+        for seq, digest in message.votes():
             slot = replica.data.ordering.global_history.get(seq)
             if slot is not None and slot.ordered is None:
-                slot.voters.setdefault(message.view, set()).add(message.server_id)
+                slot.voters.setdefault(message.view, {})[message.server_id] = digest
 
 
 @DEFECTS.add("wrong-aru-for-ever", "Departure 37", "the highest Local_Aru that a server ever claimed counts")
