@@ -8,11 +8,13 @@ from typing import Final
 from pfsb.client.core.replies import EventLine, Reply
 
 _NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {
-    "HELLO": ("last", "opened"),
+    "HELLO": ("last", "opened", "epoch"),
     "LOCK": ("token",),
     "TRYLOCK": ("token",),
 }
 """Verb -> the numbers that an OK reply must have."""
+_NUMBERS_IF_GIVEN: Final[Mapping[str, str]] = {"HELLO": "forgotten", "LISTEN": "from"}
+"""Verb -> the number that an OK reply may have."""
 _TAKES_A_LOCK: Final = frozenset({"LOCK", "TRYLOCK"})
 
 
@@ -25,15 +27,16 @@ def check_reply(verb: str, reply: Reply) -> None:
 
     Refusals and the replies to other verbs are not looked at: the client passes them on as they are.
     """
-    if not reply.ok or (verb not in _NUMBERS and verb != "LISTEN"):
+    if not reply.ok or (verb not in _NUMBERS and verb not in _NUMBERS_IF_GIVEN):
         return
     fields = reply.fields
     for name in _NUMBERS.get(verb, ()):
         _check_number(reply.line, fields, name)
     if verb in _TAKES_A_LOCK and "name" not in fields:
         raise OddReply(f"it sends a reply without name: {reply.line}")
-    if verb == "LISTEN" and "from" in fields:
-        _check_number(reply.line, fields, "from")
+    optional = _NUMBERS_IF_GIVEN.get(verb, "")
+    if optional in fields:
+        _check_number(reply.line, fields, optional)
 
 
 def check_event(event: EventLine) -> None:

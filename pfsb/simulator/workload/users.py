@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from attrs import define, field
 
-from pfsb.applications.interfaces import Done, Result
+from pfsb.applications.interfaces import Done, Refused, Result
 from pfsb.simulator.checkers.session_checker import REFUSED_BY_LOCAL_CLIENTS, SessionChecker
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.linearizability.history import History
@@ -209,6 +209,8 @@ class User:
         name = self.rng.choice(self.vocabulary.names())
 
         def has_read(seq: int, result: Result) -> None:
+            if isinstance(result, Refused) and result.code == "REPLACED":
+                return  # another connection has taken the session over; this one is told nothing of the state any more
             where = f"{who} at server {connection.server_id}"
             self.cluster.findings.note(self.log.read, name, seq, result, oldest, where)
             if is_sequential:

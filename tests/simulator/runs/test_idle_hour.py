@@ -10,6 +10,7 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.arguments import absent
+from pfsb.sessions.state_machine import EXPIRE
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.defects.all_defects import planted
 from pfsb.simulator.defects.defect import Plant, instead_of
@@ -71,8 +72,8 @@ class IdleHourTests(SynchronousTestCase):
         user = hour.population.users[-1].session_in_use
 
         def end() -> None:
-            for server_id in hour.cluster.ids:
-                hour.cluster.process(server_id).server.machine.sessions.pop(user)
+            server = hour.cluster.process(0).server
+            server.local_clients.submission.submit_operation((EXPIRE, user, server.machine.sessions[user].epoch), lambda result: None)
 
         hour.cluster.clock.callLater(30, end)
         self.assertIn(f"have ended: {{'{user}'", self.violation(hour))
