@@ -73,7 +73,9 @@ class IdleHourTests(SynchronousTestCase):
 
         def end() -> None:
             server = hour.cluster.process(0).server
-            server.local_clients.submission.submit_operation((EXPIRE, user, server.machine.sessions[user].epoch), lambda result: None)
+            server.local_clients.submission.submit_operation(
+                (EXPIRE, user, server.machine.sessions[user].epoch), lambda result: None
+            )
 
         hour.cluster.clock.callLater(30, end)
         self.assertIn(f"have ended: {{'{user}'", self.violation(hour))
