@@ -37,7 +37,7 @@ part_bytes_max = 24_000
 In base64, with its verb, it fits into a line of the default `command_bytes`.
 """
 peers_max = 1_000
-"""Maximum number of peers."""
+"""Maximum number of peers: the programs that share the instances, and say by DONE which values they need no longer."""
 
 _snapshot_format = 2
 
@@ -141,9 +141,11 @@ class Instances(Application):
         return self._settled(seq, context) or self._decide(seq, value, context)
 
     def _take_part(self, command: Command, context: IContext) -> Result:
-        """Run PART. The parts of a value come in order, from one session; no question sees them before they are whole.
+        """Run PART, which brings one part of a value that is too large for one command.
 
-        A value that cannot be decided any more is not collected. So nothing is kept for an instance that is decided.
+        One session sends the parts of a value in order, and no question shows anything of the value before its last
+        part has come. No part is kept for an instance that is decided or forgotten, since no value can be decided for
+        it any more.
         """
         _, seq, offset, size, text = command
         part = decoded(text)
@@ -184,7 +186,10 @@ class Instances(Application):
         return _proposed("no", context) if seq in self.decided else None
 
     def _decide(self, seq: int, value: bytes, context: IContext) -> Result:
-        """Decide an instance. The answer leaves the value out, because the session's reply cache keeps the answer."""
+        """Give an instance its value. The caller has made sure that it has none (`_settled`).
+
+        The answer leaves the value out, because the session's reply cache keeps the answer.
+        """
         self.decided[seq] = value
         self.unfinished.drop_instance(seq)
         self.on_decided(seq, value)
@@ -310,7 +315,8 @@ _done_names = ("peer", "peers", "seq")
 
 
 def _are_in_range(peer: int, peers: int, seq: int) -> bool:
-    """Whether a DONE, which another server may have checked, is possible."""
+    """Whether the numbers of a DONE can be right. Another server, perhaps of another version of pfsb, has checked them
+    before."""
     return 1 <= peers <= peers_max and 0 <= peer < peers and seq >= 0
 
 

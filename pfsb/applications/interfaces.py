@@ -220,8 +220,10 @@ class IReplicatedApplication(Interface):
         """Release all that session `client_id` held: called when the session was closed or has expired."""
 
     def time_passed(context: IContext) -> None:
-        """Give the PENDING commands whose time limit has passed their results: called once the state machine's time has
-        reached `next_deadline`."""
+        """Answer, by `context.complete`, each PENDING command whose time limit has passed.
+
+        Called when the state machine's time has reached `next_deadline`.
+        """
 
     def next_deadline() -> int | None:
         """The earliest time at which the time limit of a PENDING command passes, in milliseconds of the state machine's

@@ -48,8 +48,9 @@ keys together costs a tenth of putting in each by itself; with a million keys it
 milliseconds."""
 
 GROWING_FROM_BYTES = 257
-"""Minimum size of a value that APPEND makes, from which its answers are kept as beginnings of the value
-(`GrowingText`). Shorter answers are kept whole, which takes less."""
+"""Minimum size of a value, in bytes, at which the reply cache keeps an answer to APPEND as a length only: as the
+beginning of a text that all such answers for the key share (`GrowingText`). A shorter value is kept whole, which takes
+less memory."""
 
 _Entry = tuple[str, int, int, GrowingText | None]
 """(value, revision, bytes of the value in UTF-8, the text whose beginnings are kept answers or None)."""

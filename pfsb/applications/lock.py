@@ -41,12 +41,18 @@ _Deadline = tuple[int, str, str, int]
 
 @define
 class _HeldLock:
-    holder: str
-    token: int
-    places: OrderedDict[str, dict[int, int]] = field(factory=OrderedDict)
-    """The queue of waiting sessions, longest wait first: client id -> {command number: deadline in ms, or `absent`}.
+    """A lock that a session holds, and the sessions that wait for it."""
 
-    A session has one place in the queue, even if several of its LOCKs wait. (The type is OrderedDict, because a dict
+    holder: str
+    """The client id of the session that holds the lock."""
+    token: int
+    """The token of the present grant."""
+    places: OrderedDict[str, dict[int, int]] = field(factory=OrderedDict)
+    """The queue of waiting sessions, longest wait first: client id -> {command number of a waiting LOCK: its time
+    limit}.
+
+    A time limit is in milliseconds of the state machine's time, or `absent` for a LOCK that waits without end. A
+    session has one place in the queue, even if several of its LOCKs wait. (The type is OrderedDict, because a dict
     finds its first key slowly after many keys have been removed from its front.)
     """
 

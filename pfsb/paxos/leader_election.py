@@ -144,7 +144,10 @@ class LeaderElectionHandler(Handler):
             self._rejoin(view)
 
     def may_rejoin(self, view: int) -> bool:
-        """Whether no higher view is preinstalled at this server, and another server leads `view`."""
+        """Whether this server may leave the election and follow the leader of `view`, its installed view, again.
+
+        It may if no higher view is preinstalled here, and if another server leads `view`.
+        """
         return view > 0 and not self._progress_timer.running and not self._membership.i_lead(view)
 
     def _rejoin(self, view: int) -> None:

@@ -38,7 +38,8 @@ from pfsb.paxos.settings import Settings
 from pfsb.support.limits import SLOT_MAX, VIEW_MAX
 
 IMPLAUSIBLE: Final = "implausible"
-"""The line that discards a message with a number that cannot be, beside the lines of Figure 4."""
+"""Reason, given in place of a line of Figure 4, for which a message is discarded if a number in it cannot be right.
+Discarded messages are counted by their reasons."""
 
 VIEW_STEP_MAX: Final = 2**20
 """How many views a claimed view may be above this server's own: twelve days of elections, one each second."""
@@ -67,10 +68,11 @@ class Plausibility:
         self._reach = REACH_BURSTS * BURST_SLOTS_MAX + PROPOSED_WINDOWS * window
         self._proposed = PROPOSED_WINDOWS * window
         self._claims: dict[int, int] = {}
-        """Server id -> the latest view claimed by that server that was too far above this server's own."""
+        """Server id -> the view in the last message of that server with a view too far above this server's own. It
+        counts as a claim that such views exist (`view`)."""
 
     def line_against(self, message: Message, sender: int) -> str | None:
-        """The line that discards a message of `sender` for one of its numbers, or None."""
+        """`IMPLAUSIBLE` if a message of `sender` must be discarded for one of its numbers, else None."""
         return None if self._is_plausible(message, sender) else IMPLAUSIBLE
 
     def _is_plausible(self, message: Message, sender: int) -> bool:

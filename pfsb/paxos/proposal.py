@@ -155,9 +155,11 @@ class ProposalHandler(Handler):
     def _is_left_out(self, seq: int) -> bool:
         """Whether this server, as leader, proposes nothing in slot `seq` because of FAULT SKIP.
 
-        Only a number above all slots with a batch is left out, and only if the window has room for the next one. A hole
-        below a known slot is always filled (G11), and a proposal of an older view may have been chosen. Otherwise a
-        cluster whose servers all leave out the same number would never execute anything above it.
+        A slot is left out only if it lies above all slots with a batch, and if the window has room for the next slot. A
+        slot that holds a proposal of an older view must be proposed again, since that proposal may have been chosen;
+        and a hole below a slot with a batch is always filled (G11), so the next leader fills the slot that is left out
+        here. Without these two conditions, a cluster whose servers all leave out the same slot would never execute
+        anything above it.
         """
         fresh = seq > self._data.ordering.global_history.top
         return seq in self.skipped and fresh and self._window.may_propose(seq + 1)

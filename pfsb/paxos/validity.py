@@ -22,9 +22,11 @@ from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Batch, ClientUpdate, DataEntry
 
 INVALID: Final = "invalid"
-"""The line that discards a message with an update or batch that is not valid, beside the lines of Figure 4."""
+"""Reason, given in place of a line of Figure 4, for which a message is discarded if an update or batch in it is not
+valid."""
 NOT_OURS: Final = "not ours"
-"""The line that discards an update which names this server, and which this server does not have under way."""
+"""Reason, given in place of a line of Figure 4, for which an update is discarded if it names this server as its own,
+but this server does not have it under way."""
 
 
 class Validity:

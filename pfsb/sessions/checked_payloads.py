@@ -15,12 +15,13 @@ from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 
 KEPT_BYTES_MAX: Final = 4_000_000
-"""Maximum bytes of the payloads whose bundles are kept. Payloads that are never executed do not pile up."""
+"""Maximum bytes of the payloads whose bundles are kept. At the limit all of them are dropped, so that payloads which
+are never executed do not pile up; a dropped payload is decoded again when it is executed."""
 
 
 @define
 class CheckedPayloads:
-    """The bundles of the payloads that were checked last."""
+    """Keeps the bundles of each checked payload, so that they need not be decoded again when it is executed."""
 
     _bundles: dict[bytes, Sequence[Bundle]] = field(factory=dict)
     _bytes: int = 0
@@ -40,7 +41,7 @@ class CheckedPayloads:
         return True
 
     def take(self, payload: bytes) -> Sequence[Bundle] | None:
-        """The bundles of a payload that is executed now, which are no longer kept; None if it is not valid."""
+        """The bundles of a payload that is executed now, which are kept no longer; None if the payload is not valid."""
         bundles = self._bundles.pop(payload, None)
         if bundles is None:
             return bundle.decode(payload)

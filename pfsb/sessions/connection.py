@@ -226,9 +226,9 @@ class ClientConnection:
             self._answer_submitted(submitted, [result])
 
     def refuse_submitted_before(self, oldest: float) -> None:
-        """Refuses, in a turn, the commands and the BYE that were submitted before the clock time `oldest`.
+        """Refuses the unanswered commands and the BYE that were submitted before clock time `oldest`; called in a turn.
 
-        Those that have an answer are left alone.
+        A command that is PENDING is not refused: it has run, and its result may come much later.
         """
         self.bundler.refuse_submitted_before(oldest)
         if self._waiting_bye is not None and self._waiting_bye.submitted_at < oldest:
@@ -433,7 +433,8 @@ class ClientConnection:
     def _on_opened(self, client_id: str, result: Result) -> None:
         """Takes the result of HELLO: if the client is still connected, its commands belong to the new session from now.
 
-        Another connection may have taken the session over already, in the same bundle of operations.
+        If another connection has taken the session over already, in the same bundle of operations, the session has
+        ended for this connection at once, and its commands are refused (`session_ended`).
         """
         if isinstance(result, Done) and self._is_connected:
             self._submission.detach(self)

@@ -15,7 +15,8 @@ from pfsb.sessions.subscription import Subscription
 
 @define(eq=False)
 class EventLog:
-    """The event log that clients subscribe to by one listen verb."""
+    """The event log of one application, with the subscriptions of this server's clients to it. Each application that
+    has an event log has one listen verb for it."""
 
     application: Any
     """The application that keeps the events; another one once the cluster runs another version of it."""
@@ -38,7 +39,7 @@ class EventFeed:
         self._catalogue = catalogue
         self._turn = turn
         self._logs: dict[str, EventLog] = {}
-        """Listen verb -> its log."""
+        """Listen verb -> the event log that it subscribes clients to."""
         self._impatient: dict[Subscription, None] = {}
         """The subscriptions of clients that would notice if an event came some milliseconds later."""
         self._follow_catalogue()

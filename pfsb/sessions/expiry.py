@@ -41,7 +41,8 @@ ANSWER_UPDATES = 4
 The server needs one to learn of ASK, and two until its answer goes to all servers, which relay it (Departure 17).
 """
 SWEEP_EVERY = 5
-"""After this many looks at time limits (`LOOK_SECONDS`), all sessions are searched for those that must expire."""
+"""Number of looks at time limits, one each `LOOK_SECONDS`, after which all sessions are searched for those that must
+expire."""
 
 
 @frozen
@@ -75,7 +76,8 @@ class Expiry:
         clock: IReactorTime,
         on_sweep: Callable[[], None],
     ) -> None:
-        """`on_sweep` is called at each search of all sessions, twice a second, for what else must be looked at."""
+        """`on_sweep` is called twice a second, after each search of all sessions, for periodic checks of other parts of
+        the server."""
         self._server_id = server_id
         self._replica = replica
         self._machine = machine
@@ -159,8 +161,11 @@ class Expiry:
         self._expiring.discard(key)
 
     def _ask(self, server_id: int, heard: int) -> None:
-        """Ask a silent server through the log: once, and again only after a further update of that server was
-        executed."""
+        """Have an ASK ordered, which a server that the leader does not hear must answer through the log (Departure 36).
+
+        `heard` is the last slot in which an update of that server was executed. Each value of `heard` has one ASK: the
+        next one follows only when a later update of the server was executed, or when the ASK was refused.
+        """
         asked = self._asked.get(server_id)
         if asked is None or asked.heard != heard:
             asked = self._asked[server_id] = Asked(heard)

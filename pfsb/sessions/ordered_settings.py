@@ -178,7 +178,8 @@ class OrderedSettings(Application):
         return Done((("revision", context.revision),))
 
     def _unable(self, values: ClusterSettings) -> Refused | None:
-        """The refusal of settings that some member has not announced to be able to run."""
+        """The refusal of these settings if a member cannot run them, or has not announced yet what it can run
+        (ANNOUNCE); None if every member can run them."""
         silent = [i for i in values.members if i not in self.announced]
         if silent:
             names = ", ".join(map(str, silent))

@@ -59,7 +59,11 @@ def _packed(value: Any) -> bytes:
 
 
 def _encodable(value: Any) -> Any:
-    """A value that msgpack can encode, and that is equal on every server: an address in memory must not be in it."""
+    """A copy of `value` that msgpack can encode, and that is equal on every server.
+
+    Integers become hexadecimal text, since they may be too large for msgpack; texts become bytes; and an object of any
+    other type becomes the name of its type, since its repr could hold an address in memory.
+    """
     match value:
         case None | bool() | float() | bytes():
             return value

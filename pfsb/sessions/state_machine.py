@@ -416,9 +416,10 @@ class SessionStateMachine:
             self._tell_completed()
 
     def _deadline_of(self, application: Any) -> int | None:
-        """The next deadline of an application, unless the application has failed to deal with it.
+        """The next deadline of an application, if it has one that it can still deal with; else None.
 
-        Otherwise the leader would order the time again and again for a deadline that never goes away.
+        A deadline that the application still has after it was told of the time (`time_passed`) is not returned: for a
+        deadline that never goes away, the leader would order the time again and again.
         """
         try:
             deadline: int | None = application.next_deadline()
@@ -683,8 +684,9 @@ class SessionStateMachine:
     def _open(self, server_id: int, client_id: str, ttl_ms: int) -> Result:
         """Opens a session, or takes it over: the new epoch fences off the connection that had opened it before.
 
-        If a session of this client id has ended, the new one starts above its last number. The results of the ended
-        session are gone, so the fate of a number up to its last number is unknown.
+        If a former session of this client id has ended and is not forgotten, the new session begins with the last
+        command number of the former one as its own, so none of the numbers up to it can run again. The results of the
+        former session are gone: if the client repeats such a number, it is told that the fate is unknown.
         """
         session = self.sessions.get(client_id)
         resumed = session is not None
@@ -726,7 +728,8 @@ class SessionStateMachine:
     def end_session(self, client_id: str, epoch: int, verb: str) -> Result:
         """Closes or expires a session. Has no effect if the session was opened under another epoch in the meantime.
 
-        Then the answer says so: a connection that is fenced off must not believe that its BYE has released the locks.
+        In that case the answer is a refusal: a connection that is fenced off must not believe that its BYE has released
+        the locks.
         """
         session = self.sessions.get(client_id)
         if session is None:

@@ -38,7 +38,11 @@ class Submitter(Protocol):
 
 
 class Submission:
-    """The bundlers of all sessions that have a connection here, and of the server's own session."""
+    """Brings the commands of this server's clients into the log, and the results back to the connections.
+
+    Each session that has a connection here has a bundler, and so has the server's own session; the bundles of several
+    sessions leave in one update.
+    """
 
     _log = Logger()
 
@@ -67,7 +71,8 @@ class Submission:
         self._bundlers: dict[Bundler, None] = {self._own: None}
         """All bundlers that may have an outstanding bundle."""
         self._abandoned: set[Bundler] = set()
-        """The bundlers of sessions whose connection was lost, or has changed to another session."""
+        """The bundlers of sessions whose connection was lost, or has changed to another session, while their last
+        bundle has no results yet."""
         self._ready: dict[Bundler, None] = {}
         """Bundlers whose next bundle is introduced in the next iteration, in the order in which they became ready."""
         self._unloaded: list[Bundler] = []

@@ -124,10 +124,10 @@ class SQLiteStorage:
             self._lock.release()
 
     def add_pass(self, seq: int, digest: bytes, *, unseen: bool) -> None:
-        """Note that slot `seq`, whose batch has this digest, is left out (Departure 38).
+        """Store on disk that slot `seq`, whose batch has this digest, must be passed and not executed (Departure 38).
 
         The server must not be running. With `unseen` the batch need not be stored here: when the server learns which
-        batch is ordered in the slot, it compares the digests. A digest that was noted for the slot before is replaced.
+        batch is ordered in the slot, it compares the digests. A digest that was stored for the slot before is replaced.
         Raises `StorageRefused`, and changes nothing, if the directory cannot be used or another batch is ordered in the
         slot.
         """

@@ -66,8 +66,11 @@ class CommandQueue:
                 command.times_sent = 0
 
     def refuse(self, code: str, text: str, concerns: Callable[[Command], bool]) -> None:
-        """Refuse each waiting command for which `concerns(command)` is true; its refusal says whether it may have
-        run."""
+        """Refuse each waiting command for which `concerns(command)` is true; its refusal says whether it may have run.
+
+        A waiting command may have run if it was sent on an earlier connection, and waits to be sent again
+        (`take_back`).
+        """
         waiting = [command for command in self._waiting if not command.is_over]
         self._waiting = deque(command for command in waiting if not concerns(command))
         for command in filter(concerns, waiting):

@@ -9,8 +9,8 @@ from pfsb.client.core.replies import Reply
 
 @define(eq=False)
 class Hello:
-    """Whether HELLO was sent and answered on the present connection, which session it opened, and the command numbers
-    of this session."""
+    """The state of HELLO at one client: whether it was sent and answered on the present connection, which session it
+    opened, and which command numbers the session has used."""
 
     client_id: str
     ttl_seconds: int
@@ -19,14 +19,16 @@ class Hello:
     under_way: bool = False
     """True: HELLO was sent on this connection and is unanswered."""
     next_number: int = 1
+    """The number for the next new command."""
     unanswered: int = 0
-    """How many HELLOs were left unanswered on earlier connections. Each of them that the servers still order takes the
-    session away from the present connection."""
+    """Number of HELLOs that were sent on earlier connections and got no answer. Each of them may still be ordered, and
+    then takes the session away from the present connection."""
     _opened: int | None = None
     """The revision at which the session began; None: no session was opened yet."""
     _epoch: int = 0
     """The revision of the last HELLO that was answered; 0: none was."""
     _highest_answered: int = 0
+    """The highest number of a command that was answered."""
 
     @property
     def has_session(self) -> bool:

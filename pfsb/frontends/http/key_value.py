@@ -37,7 +37,10 @@ def delete_key(request: PfsbRequest, key: str) -> None:
 
 
 def patch_key(request: PfsbRequest, key: str) -> None:
-    """Change a key's value by an operation that depends on the old value (INCR, APPEND, CAS) or by PUTHASH."""
+    """Change a key's value by the operation that the body names: INCR, APPEND, CAS or PUTHASH.
+
+    The new value depends on the old one. PUTHASH makes it a hash of the old value and the value in the body.
+    """
     request.query.refuse_more()
     body = request.body()
     operation = body.text("op")

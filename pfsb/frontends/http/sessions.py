@@ -293,7 +293,8 @@ class NamedSession:
 
 
 class HTTPSessions:
-    """The sessions of this server's HTTP port, and the streams of events that are told about them (listeners)."""
+    """Holds the sessions that clients use over HTTP at this server, and tells a client's streams of events (`listen`)
+    when its session gets a lock or ends."""
 
     def __init__(self, server: Server, clock: IReactorTime) -> None:
         self.server = server
@@ -306,7 +307,10 @@ class HTTPSessions:
         return len(self._named)
 
     def enter(self, client_id: str, ttl_seconds: int, ready: Callable[[NamedSession], None], refused: Answer) -> None:
-        """Call `ready(session)` when the client's session is open at this server, or else `refused(Refused)`: once."""
+        """Open the client's session at this server, unless it is open, and call `ready(session)`.
+
+        If opening fails, `refused(Refused)` is called instead. One of the two is called, once.
+        """
         session = self._named.get(client_id)
         if session is None:
             if self.server.local_clients.draining:

@@ -4,8 +4,8 @@ In: the bytes of one connection. Out: replies in the order of the requests, each
 events between replies. The package asks the sessions (`Server.local_clients`) and the server itself; it may not touch
 the replicated state, nor any other client.
 
-The way of a line: LineSplitter cuts the bytes into lines, `grammar.parse` makes a line a Request, and
-`Conversation.handle_request` handles it:
+The way of a line: LineSplitter cuts the bytes into lines, `grammar.parse` makes each line a `grammar.Request`, which
+has its number, its verb and the rest of the line, and `Conversation.handle_request` handles it:
 
 - a command or a linearizable question is checked by its application, pipelined, and submitted to the session together
   with the requests of this kind before and after it;

@@ -55,7 +55,8 @@ class Verbs:
         self._catalogue.watch(self.refresh)
 
     def refresh(self) -> None:
-        """Fill the tables from the catalogue."""
+        """Make the tables anew for the applications that the cluster runs now: called at the start, and whenever these
+        change."""
         for table in (self.descriptions, self.listen, self.unlisten, self.submitted):
             table.clear()
         self.descriptions.update({each.verb: each for each in help_pages.ALWAYS})

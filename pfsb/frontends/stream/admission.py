@@ -1,4 +1,4 @@
-"""AdmissionControl: limits the requests under way of all connections of a server, and queues connections beyond it."""
+"""AdmissionControl: limits how many requests a server has under way, and lets further connections wait in a queue."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ refused for being late.
 
 
 class Member(Protocol):
-    """A connection with requests that wait for admission."""
+    """A connection of a client, as `AdmissionControl` sees it while the connection waits in the queue."""
 
     def on_admitted(self) -> None:
-        """Called when this member is next: handles requests until `session_window` are under way. Must not raise."""
+        """Called at the head of the queue: handles requests until `session_window` are under way. Must not raise."""
 
 
 @define(eq=False)
 class AdmissionControl:
     """Limits the requests under way of all connections together to about `requests_max`.
 
-    Beyond that, connections are not read; they wait in a queue until they are admitted. An admitted connection handles
-    requests until `session_window` of them are under way, since few large bundles are several times cheaper than many
-    small ones. No connection waits for ever, since each request that is counted is answered or refused within
+    At the limit, connections are no longer read; they wait in a queue until they are admitted. An admitted connection
+    handles requests until `session_window` of them are under way, since few large bundles are several times cheaper
+    than many small ones. No connection waits for ever, since each request that is counted is answered or refused within
     `request_seconds`.
     """
 

@@ -78,9 +78,13 @@ class _ReplyPlace:
     _queue: ReplyQueue
     tags: Sequence[Tag]
     handle: Callable[[Answer], None] | None = None
-    """Function to be called once, when all earlier requests are answered; None if there is none, or it was called."""
+    """Function that handles the request of this place, for a request that must not be handled before all earlier ones
+    have their replies (`handle_when_first`). It is called once, at the head of the queue; its argument is the function
+    to call with the result. None: the request is not of this kind, or its handling has begun."""
     results: Sequence[Result] | None = None
+    """The results of the requests, one for each tag; None: they have not come yet."""
     out_of_order: bool = False
+    """True if the reply is written when its result comes, even before the replies to earlier requests."""
 
     def answer(self, result: Result) -> None:
         self.answer_all((result,))
@@ -153,9 +157,10 @@ class ReplyQueue:
         return place.answer
 
     def handle_when_first(self, tag: Tag, handle: Callable[[Answer], None]) -> None:
-        """Takes the next place, and calls `handle(answer)`, once, when all earlier requests are answered.
+        """Takes the next place for a request that must not be handled before all earlier requests have their replies.
 
-        That may be before this method returns. `answer` is the function to call with the result.
+        When they have, `handle(answer)` is called, once; that may be before this method returns. `answer` is the
+        function to call with the result of the request.
         """
         self._append(_ReplyPlace(self, (tag,), handle))
         if len(self._places) == 1:
@@ -208,7 +213,8 @@ class ReplyQueue:
         """Answers with `result` all requests whose reply may come out of order (`place_waiting`), in the order of their
         tags.
 
-        Called when their session is left: they would get no answer any more.
+        Called when the client opens another session on its connection by HELLO: the requests wait in the session that
+        it leaves, and would get no other answer.
         """
         for place in sorted(self._waiting, key=lambda place: place.tags[0] or 0):
             place.answer(result)

@@ -37,7 +37,7 @@ Such a refusal is not the result of running the command; only its `fate` says wh
 FASTEST_RATE = 2.0
 """The fastest rate of a simulated server's clock: such a server counts two seconds in one."""
 ROUNDING_MS = 2
-"""A wait may end this many milliseconds before its time limit, since times are rounded to milliseconds."""
+"""How many milliseconds before its time limit a wait may end, since times are rounded to milliseconds."""
 
 
 @define
@@ -169,8 +169,11 @@ class SessionChecker:
             raise Violation(f"{ticket} ran as {ran}, and its result is the answer to {command}")
 
     def _is_in_time(self, ticket: Ticket, command: Command, result: Result) -> None:
-        """Require that a LOCK that is answered TIMEOUT has waited for its whole time limit, by the fastest clock of a
-        server."""
+        """Require that a LOCK that is answered TIMEOUT has waited for its whole time limit.
+
+        The limit is measured by the clocks of servers, which may run as fast as `FASTEST_RATE`, so the wait may be
+        shorter by this factor. Other answers are not looked at.
+        """
         if not isinstance(result, Refused) or result.code != "TIMEOUT":
             return
         waited_ms = (self.now() - self.asked[ticket][command].first_at) * 1000

@@ -221,7 +221,10 @@ class SimulatedNetwork:
         self._frames_lost_before = self.clock.seconds()
 
     def drop(self, matches: PassageFilter) -> PassageFilter:
-        """Lose each message for which `matches` is true, until it is taken out of `filters`. Returns `matches`."""
+        """Lose each message for which `matches` is true, from now on.
+
+        Returns `matches`. The loss ends when the caller takes this function out of `filters`.
+        """
         self.filters.append(matches)
         return matches
 

@@ -136,12 +136,16 @@ def with_quotas(rng: random.Random, profile: Profile, parameters: Parameters) ->
 
 
 def _within_reach(parameters: Parameters) -> Parameters:
-    """Reduce the load on a cluster that can order little, where users that repeat too early would never be served.
+    """Reduce the load on a cluster that can order so little that its users might never be served.
 
-    Each repetition of a command by its user can be a further update. If the Update_Queue has room for one update only,
-    most updates find it full and wait for their Update_Timers, so servers wait longer for a result. If the leader
-    orders one small batch after the other, with a slow disk, there are fewer users: the leader makes progress, so it is
-    never suspected.
+    A user that has waited too long for a result repeats its command, and each repetition can be a further update. That
+    is too much for two kinds of clusters:
+
+    - The Update_Queue has room for one update only, so most updates find it full and wait for their Update_Timers. In
+      such a cluster, servers wait at least four times that timer for a result (`request_seconds`) before they refuse a
+      command, and its user repeats it.
+    - The leader orders one small batch after the other, with a slow disk. It is not suspected, however slow it is,
+      since it makes progress. Such a cluster has at most four users.
     """
     settings, limits, users = parameters.settings, parameters.limits, parameters.users
     if settings.queue_updates_max == 1:

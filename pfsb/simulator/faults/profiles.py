@@ -138,9 +138,11 @@ def _lopsided(help: str, *shapes: str) -> Profile:
 
 
 _QUICK_READERS: Final = {"pipeline": 1, "think_seconds": 0.03, "batching_seconds": 0.0, "rhythm_seconds": 0.0}
-"""A value of `Profile.user_profile`: users ask one thing after the other, soon, and each at a time of its own.
+"""Value of `Profile.user_profile` for users that send one request at a time, soon after the last answer, and not in
+step with each other.
 
-So many reads begin while a request or a round for earlier reads is under way, which they must not join (Departure 24).
+With such users, many reads begin while a request for a read index, or a round of CONFIRM, is under way for earlier
+reads. They must not join it, but wait for the next one (Departure 24).
 """
 
 PROFILES: Final[Mapping[str, Profile]] = {

@@ -261,10 +261,12 @@ class ServerFaults(FaultInjector):
         return [i for i in cluster.running_ids if i not in cluster.amnesiacs and self._is_known(i)]
 
     def _is_known(self, server_id: int) -> bool:
-        """Whether each disk of another server that was not lost holds the storage identity of this server.
+        """Whether the other servers would notice if this one came back with another storage identity; else it must keep
+        its disk.
 
-        A disk that holds a view and no storage identity at all counts, too: its server has voted before it knew the
-        others, which is a defect that the checkers must find.
+        A server notices it if the present identity is on its disk. Servers that have lost their own disks are not
+        asked. A disk that holds a view, but no storage identity of any other server, is not asked either: its server
+        has voted before it knew the others, a defect that the checkers find only if a disk is lost all the same.
         """
         whole = [i for i in self._cluster.ids if i != server_id and i not in self._cluster.amnesiacs]
         others = [self._cluster.disk(i).contents for i in whole]

@@ -20,10 +20,10 @@ ROUND_SECONDS: Final = 2.0
 """How long, in seconds, a round goes on at most, so that all targets get their share."""
 FRESH: Final = 0.7
 """Share of inputs that are made from real input of the present state (`Target.fresh`), if the target has any; the
-others are made from seeds and kept inputs."""
+others are made from kept inputs (`TargetRecord.kept`)."""
 KEPT_MAX: Final = 2_000
-"""Maximum number of inputs from which a target's inputs are made: its seeds, and the inputs that were kept because they
-had reached new lines."""
+"""Maximum number of inputs that are kept to be changed into further inputs of a target: those that it began with
+(`Target.seeds`), and those that have reached new lines of the code."""
 SHORTENING_SECONDS: Final = 20.0
 """How long, in seconds, rounds are repeated to find a shorter way to one failure."""
 CHECKS: Final = "pfsb/simulator/checkers/violation.py"
@@ -37,7 +37,8 @@ FILES_PER_PLACE: Final = 3
 
 @define(eq=False)
 class TargetRecord:
-    """A target, its seeds and kept inputs (`kept`), and what the campaign has done with it so far."""
+    """A target, the inputs that are kept to be changed into further ones (`kept`, `Target.seeds` at first), and what
+    the campaign has done with the target so far."""
 
     target: Target
     coverage: LineCoverage

@@ -135,7 +135,7 @@ def _content_after(groups: int) -> Content:
 
 
 class DatabaseTarget(FileTarget):
-    """A server refuses a changed database, or recovers from it exactly what was written."""
+    """Checks that a server refuses a changed database, or recovers from it exactly what was written."""
 
     name = "databases"
     help = "data directories, changed by a disk"
@@ -154,7 +154,8 @@ class DatabaseTarget(FileTarget):
 
 
 class LogTarget(FileTarget):
-    """A server refuses a changed write-ahead log, or recovers exactly what was written up to the end of some group."""
+    """Checks that a server refuses a changed write-ahead log, or recovers exactly what was written up to the end of
+    some group."""
 
     name = "logs"
     help = "write-ahead logs of data directories, changed by a disk"
@@ -179,7 +180,7 @@ class LogTarget(FileTarget):
 
 
 class ChatLogTarget(FileTarget):
-    """A chat log that is opened loses its last line if that is torn, and nothing else, whatever its content is."""
+    """Opens chat logs with any content, and checks that each loses its last line if that is torn, and nothing else."""
 
     name = "chat-logs"
     help = "chat logs with any content"
@@ -228,7 +229,7 @@ servers:
 
 
 class ConfigurationTarget(FileTarget):
-    """A changed configuration file is refused with a text of one line, or can be used."""
+    """Checks that a changed configuration file is refused with a text of one line, or can be used."""
 
     name = "configurations"
     help = "configuration files with any content"

@@ -96,7 +96,8 @@ def receiving_codec(secret: bytes | None) -> FrameCodec:
 
 
 class FrameTarget(Target):
-    """A frame that was changed on its way is refused, whichever of its bytes were changed."""
+    """Changes frames on their way, and checks that each changed frame is refused, whichever of its bytes were
+    changed."""
 
     guided_by = ("pfsb/transports/",)
 
@@ -121,7 +122,8 @@ class FrameTarget(Target):
 
 
 class HeaderTarget(Target):
-    """A frame whose header has any values, and whose tag is right, is refused unless its sender is a peer."""
+    """Changes the headers of frames, whose tags stay right, and checks that a frame is refused unless its sender is a
+    peer and the rest of its header is as this server expects it."""
 
     name = "headers"
     help = "headers of frames, changed by their sender: the tag is right"
@@ -153,7 +155,8 @@ class HeaderTarget(Target):
 
 
 class BodyTarget(Target):
-    """A changed body is refused, or its messages are the same after they were encoded and decoded again."""
+    """Checks that a changed body is refused, or that its messages are the same after they were encoded and decoded
+    again."""
 
     name = "bodies"
     help = "bodies of frames, changed by their sender in their bytes or in fields of their messages"
@@ -175,7 +178,7 @@ class BodyTarget(Target):
 
 
 class BatchTarget(Target):
-    """A changed batch is refused, or can be opened and then has the content that was checked."""
+    """Checks that a changed batch is refused, or that opening it gives the content that was checked."""
 
     name = "batches"
     help = "batches, which every server opens when it executes their slot"
@@ -205,7 +208,8 @@ def _batches_in(value: object) -> list[bytes]:
 
 
 def changed_body(mutation: Mutation, data: bytes, other: bytes) -> bytes:
-    """A body with a changed field or shape, or with a message of another body; seldom one with changed bytes."""
+    """A changed copy of the body `data`: most often with a changed field or shape, or with one message more, taken from
+    the body `other`; seldom with changed bytes."""
     rows, others = unpacked(data), unpacked(other)
     if isinstance(rows, tuple) and isinstance(others, tuple) and others and mutation.dice.random() < 0.2:
         return packed((*rows, mutation.dice.choice(others))) or data
@@ -213,7 +217,8 @@ def changed_body(mutation: Mutation, data: bytes, other: bytes) -> bytes:
 
 
 def changed_value(mutation: Mutation, data: bytes, other: bytes) -> bytes:
-    """A changed copy of the msgpack `data`: most often a value inside is changed, seldom the bytes."""
+    """A changed copy of `data`, the bytes of a msgpack value: mostly with a change inside the value, seldom with
+    changed bytes. The change may take parts from `other`, the bytes of another value."""
     value = unpacked(data)
     if value is None or mutation.dice.random() < 0.2:
         return mutation.changed(data, other)

@@ -65,8 +65,10 @@ _LINE = re.compile(rb"(#[0-9]+ )?(OK( .*)?|\+.*|ERR [A-Z]+ fate=(none|unknown|do
 
 
 class LineTarget(PortTarget):
-    """A client gets lines of the line protocol and nothing else, whatever bytes it sends, unless the first is one of
-    Redis."""
+    """Sends any bytes to the client port, and checks that all answers are lines of the line protocol.
+
+    The answers are not checked if the first byte sent is that of a command of Redis, which the same port understands.
+    """
 
     name = "lines"
     help = "requests of the line protocol"
@@ -102,7 +104,8 @@ class LineTarget(PortTarget):
 
 
 class RespTarget(PortTarget):
-    """A client gets replies in the form of the Redis protocol, whatever bytes it sends after a first asterisk."""
+    """Sends any bytes on a connection of the Redis protocol, and checks that all answers are replies of that
+    protocol."""
 
     name = "redis"
     help = "commands of the Redis protocol"
@@ -165,7 +168,7 @@ def _end_of_reply(data: bytes, start: int) -> int:
 
 
 class HTTPTarget(PortTarget):
-    """A client gets answers of HTTP, and refusals in JSON, whatever bytes it sends."""
+    """Sends any bytes to the HTTP port, and checks that all answers are HTTP, and that none has the status 500."""
 
     name = "http"
     help = "requests of HTTP"

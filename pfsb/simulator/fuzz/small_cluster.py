@@ -251,7 +251,10 @@ class LineClient:
         self._protocol.dataReceived(f"{line}\n".encode())
 
     def take(self) -> list[str]:
-        """The replies that have come since the last call, without rows and events."""
+        """The last line, OK or ERR, of each reply that has come since the last call.
+
+        The rows of a reply, which begin with `+`, are left out, and so are events, which begin with `*`.
+        """
         lines = self._transport.value().decode().split("\n")
         self._transport.clear()
         return [line for line in lines if line and not line.startswith(("*", "+"))]

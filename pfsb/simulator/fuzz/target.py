@@ -8,7 +8,10 @@ from pfsb.simulator.fuzz.mutation import Mutation
 
 
 class Target:
-    """One reader of bytes. An exception out of `begin`, `run` or `end` is a finding."""
+    """One part of pfsb that reads bytes, and a way to give it inputs.
+
+    An exception out of `begin`, `run` or `end` is a finding.
+    """
 
     name: str = ""
     help: str = ""

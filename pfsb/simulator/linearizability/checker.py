@@ -49,9 +49,10 @@ class CheckResult:
     """If there is a violation, the operation to blame: of all answers in the order of their returns, its answer is the
     first that no order explains. Else None."""
     prefix: tuple[Operation, ...] = ()
-    """If there is a violation, an order that explains all answers before that of `operation`; else empty.
+    """If there is a violation, an order of operations that explains all answers before that of `operation`; else empty.
 
-    An operation in this order whose own answer came later than those answers has the fate unknown here.
+    The order may need operations that were answered later. Their answers need not be explained, so these operations are
+    in the order with the fate unknown.
     """
 
     @property

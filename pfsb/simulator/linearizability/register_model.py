@@ -29,13 +29,17 @@ class Register(NamedTuple):
 class _CommandEffect(NamedTuple):
     """The effect that a command must have on the value of a key, and the answer that it must get.
 
-    A field `revision` of the answer is left out.
+    The answer is described without its field `revision`, which `RegisterSpecification` checks by itself.
     """
 
     writes: bool
+    """Whether the command changes the key, which then has a new revision."""
     value: str | None
+    """The value after the command; None if the key is absent."""
     fields: Fields = ()
+    """The fields that the answer must have, unless the command is refused."""
     refusal: str | None = None
+    """The code with which the command must be refused; None if it must not be refused."""
 
 
 class RegisterSpecification:

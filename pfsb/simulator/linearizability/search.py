@@ -51,8 +51,8 @@ class _OutOfSteps(Exception):
 
 @define
 class _Frame:
-    """A configuration on the path of the search: the operations placed so far, the state after them, and the operations
-    that are still to be tried as the next one."""
+    """One level of the depth-first search: the operations that are placed so far, the state after them, and the
+    operations that are still to be tried as the next one (`candidates`)."""
 
     base: int
     """All certain operations with an index below this one are placed."""
@@ -68,6 +68,7 @@ class _Frame:
     chain: int = 0
     """How many operations in a row, up to the last one placed, are uncertain."""
     candidates: Iterator[int] = field(factory=lambda: iter(()))
+    """Indexes of the operations that are still to be tried as the next one."""
 
 
 class _Search:

@@ -52,7 +52,7 @@ class Bounds:
     views: int = 3
     """The highest view that a server attempts because of a timer. Every VIEW_CHANGE for a higher view is lost."""
     crashes: int = 1
-    """Number of crashes in all, over all servers."""
+    """Maximum number of crashes on the way to any state, of all servers together."""
     idle: frozenset[int] = frozenset()
     """Servers that are down all the time."""
     led: bool = True

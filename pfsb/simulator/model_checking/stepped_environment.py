@@ -137,12 +137,14 @@ class SteppedStorage:
         raise AssertionError("servers end by crashes only here")
 
     def finish(self) -> None:
+        """Let the records of the oldest group reach the disk, and call the function that waits for this."""
         records, durable = self.groups.popleft()
         self._write(records)
         durable()
 
     def lose(self, records_kept: int) -> None:
-        """Lose power: of the oldest group only the first `records_kept` records get to the disk."""
+        """Lose power: of the oldest group only the first `records_kept` records get to the disk, and of the younger
+        groups none."""
         if records_kept:
             self._write(self.groups[0][0][:records_kept])
         self.groups.clear()

@@ -14,11 +14,13 @@ from pfsb.simulator.schedules.all_schedules import SCHEDULES, WITH_SESSIONS
 FEW_SEEDS = 60
 """Number of seeds of the mixed profile with which a hunt begins."""
 MANY_SEEDS = 2_000
-"""Maximum number of seeds of each profile. A defect that none of them shows is a blind spot of the simulator."""
+"""Maximum number of seeds of each profile, before the directed schedules are tried. A defect that no random run and no
+directed schedule shows is a blind spot of the simulator."""
 ROUND = 10
 """Number of seeds of one profile that are run before it is the turn of the next profile."""
 SLOW_ROUND = 1
-"""Number of seeds that a profile with an idle hour gets in turn: each takes as long as ten others."""
+"""Number of seeds, instead of `ROUND`, for a profile with an idle hour: each of its seeds takes as long as ten
+others."""
 DIRECTED_SEEDS = 3
 """Number of seeds with which each directed schedule is run."""
 

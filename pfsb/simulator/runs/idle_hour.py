@@ -24,13 +24,13 @@ from pfsb.simulator.runs.population import UserPopulation
 from pfsb.simulator.workload.connection import SimulatedConnection
 
 IDLE_SECONDS: Final = 3_600.0
-"""How long no client asks for anything."""
+"""How long, in seconds, no client asks for anything."""
 SHORT_WAIT_SECONDS: Final = 1_200.0
-"""Limit of the wait that ends within the idle hour."""
+"""Time limit, in seconds, of the LOCK that must be refused within the idle hour, when this limit has passed."""
 LONG_WAIT_SECONDS: Final = 3 * 3_600.0
-"""Limit of the wait that outlasts the idle hour."""
+"""Time limit, in seconds, of the LOCK that must still be unanswered after the idle hour."""
 SOON_SECONDS: Final = 60.0
-"""Maximum time until the cluster answers a client, some elections included."""
+"""Maximum time, in seconds, until the cluster answers a client, some elections included."""
 
 
 @define(eq=False)

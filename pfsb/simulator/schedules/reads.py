@@ -1,6 +1,6 @@
 """Schedules around reads without the log (Departure 24).
 
-A read that is asked after a write was answered, at any server, must see that write, or wait.
+If a write was answered at one server, a read that is asked after that, at any server, must see the write, or wait.
 """
 
 from __future__ import annotations

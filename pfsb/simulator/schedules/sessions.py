@@ -107,7 +107,7 @@ def client_is_served_by_relays(seed: int, patch: Plant | None) -> None:
 
 
 def silent_client_of_an_unheard_server(seed: int, patch: Plant | None) -> None:
-    """Departure 36: the client is connected and asks for nothing, and its server answers the leader through the log."""
+    """Departure 36: an idle client keeps its session if its server, which the leader does not hear, answers ASK."""
     servers = Servers(seed, patch)
     leader = servers.present_leader()
     at = next(i for i in servers.cluster.ids if i != leader)
@@ -147,7 +147,7 @@ def expiry_of_a_former_epoch(seed: int, patch: Plant | None) -> None:
 
 
 def application_has_a_bug(seed: int, patch: Plant | None) -> None:
-    """A command that raises after it has changed something is answered so, and leaves equal states at all servers."""
+    """A command that raises after a change is answered INTERNAL fate=unknown, and all servers have equal states."""
     servers = Servers(seed, patch)
     cluster = servers.cluster
     for server_id in cluster.ids:
@@ -193,7 +193,7 @@ def memory_at_one_server(seed: int, patch: Plant | None) -> None:
 
 
 def clocks_a_day_apart(seed: int, patch: Plant | None) -> None:
-    """Departure 35: a new leader whose clock is a day ahead ends no wait, and neither does one a day behind."""
+    """Departure 35: a new leader whose clock is a day ahead ends no wait early, and neither does one a day behind."""
     servers = Servers(seed, patch)
     cluster = servers.cluster
     servers.hello(0, "first")  # the first slot begins with a clock that is right
@@ -239,7 +239,12 @@ def idle_hour(seed: int, patch: Plant | None) -> None:
 
 
 def number_after_the_horizon(seed: int, patch: Plant | None) -> None:
-    """Departure 33: HELLO says that it knows nothing of a session which ended long ago."""
+    """Departure 33: the field `forgotten` of the answer to HELLO tells a client that its ended session is not known.
+
+    A command of the session has run. More than a horizon of slots after its end, the servers forget the session, and
+    answer a HELLO of its client with `last=0`. Unless `forgotten` is higher than the epoch of the session, the client
+    must take this to mean that none of its commands has run, and would repeat one that has.
+    """
     servers = Servers(seed, patch, horizon_slots=30)
     user = servers.hello(0, "user", ttl_seconds=1)
     servers.wait_for(lambda told: user.submit(1, ("INCR", "n", 1), told))

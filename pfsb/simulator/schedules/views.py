@@ -115,7 +115,7 @@ def one_server_only_talks(seed: int, patch: Plant | None) -> None:
 
 
 def leader_hears_nobody(seed: int, patch: Plant | None) -> None:
-    """Section 5.10: a leader that the others hear, but that hears none of them, gives way, even if no client asks."""
+    """Section 5.10: a leader that the others hear, but that hears no other, is replaced, even if no client asks."""
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)

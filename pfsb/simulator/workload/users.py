@@ -424,7 +424,12 @@ class User:
             self._may_hold = ""
 
     def _leave_late(self, connection: SimulatedConnection, was_ready: bool) -> None:
-        """Leave a former connection, perhaps with a BYE, which closes the session only if it was not opened anew."""
+        """Leave a connection some time after the user has ceased to use it.
+
+        `was_ready` tells whether HELLO was answered on the connection while the user still used it. If so, chance
+        decides whether the user says BYE before it leaves. This BYE closes the session only if the session was not
+        opened anew meanwhile.
+        """
         if was_ready and self.rng.random() < LATE_GOODBYES:
             connection.bye(lambda result: connection.disconnect())
         else:
