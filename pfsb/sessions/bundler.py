@@ -113,7 +113,7 @@ class Bundler:
         """
         if self._opens:
             if isinstance(results[0], bundle.NotOpened):
-                self._refuse_all(results[0])
+                self.refuse_all(results[0])
                 return
             self._opens = False
             self._head = bundle.encode_head(self.client_id, self._epoch, False)
@@ -135,9 +135,6 @@ class Bundler:
         The waiting parts are refused as well. None of all these numbers has run, so the client can use them again, in
         ascending order. If a waiting part ran first, the lower numbers of the outstanding bundle could never run.
         """
-        self._refuse_all(TOO_OLD)
-
-    def _refuse_all(self, refusal: Refused) -> None:
         parts = [*self.outstanding, *self.waiting]
         self.outstanding = []
         self.waiting.clear()

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.applications.interfaces import Done
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
-from pfsb.sessions.bundler import BUNDLE_BYTES_MAX, NOT_SENT, TOO_OLD, UNKNOWN, BundlePart, Bundler
+from pfsb.sessions.bundler import BUNDLE_BYTES_MAX, DISPLACED, NOT_SENT, TOO_OLD, UNKNOWN, BundlePart, Bundler
 from tests.sessions.support import encoded
 
 
@@ -105,6 +105,15 @@ class BundlerTests(BundlerTestCase):
         self.add(2)
         self.bundler.too_old()
         self.assertEqual(self.told, [(1, TOO_OLD), (2, TOO_OLD)])
+        self.assertTrue(self.bundler.idle)
+
+    def test_displaced_bundle_is_refused_with_its_own_reason(self) -> None:
+        """Another update used up the timestamp of the bundle's update (Departure 37)."""
+        self.add(1)
+        self.send()
+        self.add(2)
+        self.bundler.refuse_all(DISPLACED)
+        self.assertEqual(self.told, [(1, DISPLACED), (2, DISPLACED)])
         self.assertTrue(self.bundler.idle)
 
 
