@@ -19,9 +19,9 @@ class Word(str):
     __slots__ = ()
 
 
-Value = int | str
-"""A value in a result: the line front end prints an int or a `Word` as it is, any other str, a user's text, in
-quotes."""
+Value = int | str | bytes
+"""A value in a result: the line front end prints an int or a `Word` as it is, and a user's text (any other str) or a
+user's bytes in quotes. Bytes are shown as the text that they are in UTF-8 (`pfsb.applications.arguments.decoded`)."""
 
 Fields = tuple[tuple[str, Value], ...]
 

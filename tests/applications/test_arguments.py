@@ -10,6 +10,7 @@ from zope.interface.verify import verifyObject
 
 from pfsb.applications.arguments import (
     Quoted,
+    as_text,
     key_bytes_max,
     parse_integer,
     quoted,
@@ -197,6 +198,9 @@ class ArgumentsTest(SynchronousTestCase):
         self.assertEqual(parse_integer("9223372036854775807"), 2**63 - 1)
         for text in ("", "-", "+1", " 1", "1 ", "1\n", "1_0", "1.0", "\u0661", "9223372036854775808", "9" * 10_000):
             self.assertIsNone(parse_integer(text), text)
+            self.assertIsNone(parse_integer(text.encode()), text)
+        self.assertEqual(parse_integer(b"-9223372036854775808"), -(2**63))
+        self.assertIsNone(parse_integer(b"\xff1"))
 
     def test_quoting_within_a_sentence_is_one_short_printable_line(self) -> None:
         """An error is one line, whatever the key that it speaks of."""
@@ -204,3 +208,11 @@ class ArgumentsTest(SynchronousTestCase):
         self.assertEqual(quoted("caf\u00e9"), '"caf\u00e9"')
         self.assertEqual(quoted("\u2028\u202e"), r'"\u2028\u202e"')
         self.assertEqual(quoted("x" * 100), '"' + "x" * 60 + '..."')
+        self.assertEqual(quoted("caf\u00e9".encode()), '"caf\u00e9"')
+        self.assertEqual(quoted(b"\xff" * 100), '"' + 15 * r"\\xff" + '..."')
+
+    def test_value_is_shown_as_text_whatever_it_is(self) -> None:
+        """Nothing raises; bytes that are no UTF-8, such as half a character, stand there in hexadecimal digits."""
+        shown = [as_text(value) for value in (12, "k", Quoted("k"), "\u00e9".encode(), b"a\xc3", b"\xed\xa0\x80", b"")]
+        self.assertEqual(shown, ["12", "k", "k", "\u00e9", r"a\xc3", r"\xed\xa0\x80", ""])
+        self.assertEqual({type(each) for each in shown}, {str})

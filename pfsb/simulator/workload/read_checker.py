@@ -112,7 +112,7 @@ class ReadHistory:
         """
         told = dict(event.fields)["index"]
         if told != number:
-            raise Violation(f"{where} tells of event {told}, and {number} is next")
+            raise Violation(f"{where} tells of event {told!r}, and {number} is next")
         if number > len(self.events):
             raise Violation(f"{where} tells of event {number}, and only {len(self.events)} have happened")
         if event != self.events[number - 1]:

@@ -6,8 +6,9 @@ from urllib.parse import quote
 
 from attrs import evolve
 
-from pfsb.applications.interfaces import Refused
+from pfsb.applications.interfaces import Done, Refused, Word
 from pfsb.config.config import Limits
+from pfsb.frontends.http.answers import done_content, encoded
 from pfsb.frontends.http.routes import ROUTES
 from pfsb.frontends.http.server_info import description
 from tests.frontends.http.http_client import Connection, HTTPCase
@@ -30,6 +31,12 @@ class KeyValueTests(HTTPCase):
             self.content("PUT", path, {"value": key})
             self.assertEqual(self.content("GET", path)["value"], key)
             self.assertEqual(self.commands()[-2], ("PUT", key, key))
+
+    def test_bytes_are_shown_as_the_text_that_they_are(self) -> None:
+        """Bytes that do not decode are shown in hexadecimal digits."""
+        done = Done((("count", 1), ("state", Word("open"))), ((("key", "\u00e9".encode()), ("value", b"\xff1")),))
+        content = b'{"count":1,"state":"open","rows":[{"key":"\xc3\xa9","value":"\\\\xff1"}]}\n'
+        self.assertEqual(encoded(done_content(done)), content)
 
     def test_patch_operations(self) -> None:
         """Each operation is the line protocol's command of that name."""
