@@ -30,7 +30,7 @@ class KeyValueTests(HTTPCase):
             path = f"/v1/kv/{quote(key, safe='')}"
             self.content("PUT", path, {"value": key})
             self.assertEqual(self.content("GET", path)["value"], key)
-            self.assertEqual(self.commands()[-2], ("PUT", key, key))
+            self.assertEqual(self.commands()[-2], ("PUT", key.encode(), key.encode()))
 
     def test_bytes_are_shown_as_the_text_that_they_are(self) -> None:
         """Bytes that do not decode are shown in hexadecimal digits."""
@@ -275,7 +275,7 @@ class ConnectionTests(HTTPCase):
         self.client.hang_up()
         self.server.local_clients.release()
         self.assertEqual(self.client.heard(), b"")
-        self.assertEqual(self.commands(), [("PUT", "a", "1")])
+        self.assertEqual(self.commands(), [("PUT", b"a", b"1")])
 
     def test_stopping_server_writes_its_last_answers(self) -> None:
         """An answer that was given in the last iteration is written before the connection is closed."""

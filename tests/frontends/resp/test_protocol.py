@@ -69,7 +69,7 @@ class CommandTests(RespTestCase):
         self.assertEqual(self.ask("SET", "colour", "blau é"), b"+OK\r\n")
         self.assertEqual(self.ask("get", "colour"), b"$7\r\nblau \xc3\xa9\r\n")
         self.assertEqual(self.ask("GET", "nothing"), b"$-1\r\n")
-        self.assertEqual(self.server.cluster.executed[0][2], ("PUT", "colour", "blau é"))
+        self.assertEqual(self.server.cluster.executed[0][2], ("PUT", b"colour", "blau é".encode()))
 
     def test_bytes_that_do_not_decode_raise_nothing(self) -> None:
         """Each is shown in hexadecimal digits for now; the length is that of the value."""
