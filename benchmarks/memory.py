@@ -67,11 +67,11 @@ def application(keys: int, value_bytes: int) -> None:
     began = time.perf_counter()
     for key in shuffled_keys(keys):
         context.revision += 1
-        kv.execute(("PUT", key, value_of(key, value_bytes)), context)  # type: ignore[arg-type]
+        kv.execute(("PUT", key.encode(), value_of(key, value_bytes).encode()), context)  # type: ignore[arg-type]
     report("PUT of all", began, before)
     began = time.perf_counter()
     for number in range(0, keys, max(keys // 100, 1)):
-        kv.query(("RANGE", f"key:{number:012d}", "", 100))
+        kv.query(("RANGE", b"key:%012d" % number, b"", 100))
     report("100 pages of 100 rows", began, before)
     began = time.perf_counter()
     snapshot = kv.snapshot()

@@ -191,10 +191,13 @@ MESSAGES: Final[dict[str, Message]] = {
 
 BUNDLES: Final[dict[str, list[Bundle]]] = {
     "an anonymous session opens with two commands": [
-        Bundle("~3.1.2", 0, True, ((1, ("PUT", "colour", "blue")), (2, ("INCR", "visits", 1)))),
+        Bundle("~3.1.2", 0, True, ((1, ("PUT", b"colour", b"blue")), (2, ("INCR", b"visits", 1)))),
+    ],
+    "a key and a value that are no UTF-8": [
+        Bundle("~3.1.2", 0, False, ((3, ("PUT", b"\xff\x00", bytes(range(256)))),))
     ],
     "two sessions, a question, and an operation of the server's own session": [
-        Bundle("alice", 77, False, ((0, ("GET", "grüße")), (12, ("SAY", "世界")))),
+        Bundle("alice", 77, False, ((0, ("GET", "grüße".encode())), (12, ("SAY", "世界")))),
         Bundle("!", 0, False, ((0, ("OPEN", "bob", 30_000)), (0, ("CLOSE", "alice", 77)))),
     ],
 }

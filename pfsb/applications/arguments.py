@@ -13,18 +13,20 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Final
 
-from pfsb.applications.interfaces import BadRequest, Done, Fields, Refused, Result
+from pfsb.applications.interfaces import BadRequest, Done, Fields, Refused, Result, Value
 
 key_bytes_max: Final = 1_024
-"""Maximum number of UTF-8 bytes of a key or of the name of a lock."""
+"""Maximum number of bytes of a key, and of UTF-8 bytes of the name of a lock."""
 value_bytes_max: Final = 1_048_576
-"""Maximum number of UTF-8 bytes of a value, also of one that grows by APPEND, and of a text said in the chat."""
+"""Maximum number of bytes of a value, also of one that grows by APPEND, and of UTF-8 bytes of a text said in the
+chat."""
 rows_default: Final = 1_000
 """Maximum number of rows of a reply if no `limit=` is given."""
 rows_max: Final = 10_000
 """Maximum value of `limit=`."""
 reply_characters_max: Final = 4_194_304
-"""Maximum number of characters of users' text in the rows of one reply, so that no reply takes too much memory."""
+"""Maximum number of characters of users' text, or of users' bytes, in the rows of one reply, so that no reply takes too
+much memory."""
 wait_ms_max: Final = 31_536_000_000
 """Maximum value of `wait=`, in milliseconds: 365 days. A deadline then always fits into 64 bits."""
 integer_min: Final = -(2**63)
@@ -34,7 +36,9 @@ absent: Final = -1
 """The value that stands, in a normalised command, for an option that was not given: no limit, no token, or a wait
 without end."""
 
+_SIZED = (str, bytes)
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
+_INTEGER_IN_BYTES = re.compile(rb"-?[0-9]{1,19}")
 _SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,20})?")
 
 
@@ -67,10 +71,15 @@ class Arguments:
         return words
 
     def key(self, word: str, what: str = "key") -> str:
-        """A key or the name of a lock: not empty, and at most `key_bytes_max` bytes long."""
+        """A key or the name of a lock, as text: not empty, and at most `key_bytes_max` bytes long."""
+        self.key_bytes(word, what)
+        return str(word)
+
+    def key_bytes(self, word: str, what: str = "key") -> bytes:
+        """A key as bytes, of which there is at least one, and there are at most `key_bytes_max`."""
         if not word:
             raise self.refused(f"a {what} cannot be empty")
-        return self.text(word, what, key_bytes_max)
+        return self.utf8(word, what, key_bytes_max)
 
     def value(self, word: str, what: str = "value") -> str:
         """A text of at most `value_bytes_max` bytes, which may be empty."""
@@ -78,15 +87,20 @@ class Arguments:
 
     def text(self, word: str, what: str, bytes_max: int) -> str:
         """A text of at most `bytes_max` bytes of UTF-8, without NUL, at which programs in C stop reading."""
+        self.utf8(word, what, bytes_max)
+        return str(word)
+
+    def utf8(self, word: str, what: str, bytes_max: int = value_bytes_max) -> bytes:
+        """The bytes of UTF-8 of a text that `text` takes: how a key or a value is ordered and kept."""
         try:
-            size = utf8_length(word)
+            data = word.encode()
         except UnicodeEncodeError as error:
             raise self.refused(f"the {what} has half a surrogate pair at character {error.start + 1}") from None
-        if size > bytes_max:
-            raise self.refused(f"the {what} has {size} bytes, {bytes_max} are allowed", "TOOLARGE")
-        if "\0" in word:
+        if len(data) > bytes_max:
+            raise self.refused(f"the {what} has {len(data)} bytes, {bytes_max} are allowed", "TOOLARGE")
+        if b"\0" in data:
             raise self.refused(f"the {what} has a NUL at character {word.index(chr(0)) + 1}")
-        return str(word)
+        return data
 
     def integer(self, word: str, what: str) -> int:
         """The signed 64-bit integer that `word` is in decimal digits."""
@@ -141,7 +155,7 @@ class Arguments:
 
 def bounded_rows(rows: tuple[Fields, ...]) -> Result:
     """The answer that consists of `rows` and their count; a refusal if it is longer than `reply_characters_max`."""
-    size = sum(len(value) for row in rows for _, value in row if isinstance(value, str))
+    size = sum(len(value) for row in rows for _, value in row if isinstance(value, _SIZED))
     if size > reply_characters_max:
         text = f"the answer has {size} characters, {reply_characters_max} are allowed; ask for fewer rows at a time"
         return Refused("TOOLARGE", text)
@@ -157,7 +171,7 @@ def paged_rows(rows: Iterable[Fields], limit: int) -> Done:
     page: list[Fields] = []
     rows_left, characters_left = row_limit(limit), reply_characters_max
     for row in rows:
-        characters_left -= sum([len(value) for _, value in row if isinstance(value, str)])
+        characters_left -= sum([len(value) for _, value in row if isinstance(value, _SIZED)])
         if page and (characters_left < 0 or not rows_left):
             return Done((("count", len(page)), ("next", row[0][1])), tuple(page))
         page.append(row)
@@ -170,9 +184,10 @@ def row_limit(limit: int) -> int:
     return rows_default if limit < 0 else min(limit, rows_max)
 
 
-def parse_integer(text: str) -> int | None:
+def parse_integer(text: str | bytes) -> int | None:
     """The signed 64-bit integer that `text` is in ASCII decimal digits; None if `text` is no such integer."""
-    if _INTEGER.fullmatch(text) is None:
+    found = _INTEGER.fullmatch(text) if isinstance(text, str) else _INTEGER_IN_BYTES.fullmatch(text)
+    if found is None:
         return None
     number = int(text)
     return number if integer_min <= number <= integer_max else None
@@ -183,8 +198,28 @@ def utf8_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def quoted(text: str, characters_max: int = 60) -> str:
+def decoded(data: bytes) -> str:
+    """The text by which a user's bytes are shown to people, and to clients that speak in text: what they are in UTF-8.
+
+    Today they always are UTF-8, since nothing else comes in through the line protocol, HTTP or the Redis protocol. A
+    later version of pfsb may let in other bytes; then each byte that does not decode shows as a backslash, an x and two
+    hexadecimal digits, so that nothing raises. That form is for reading only: it cannot be told from a text with a
+    backslash. When clients may send any bytes, the line protocol will show them by an escape that it also takes, and
+    HTTP (in bodies), the Redis protocol and the client library will hand them over as they are; from then on only
+    sentences for people need this function.
+    """
+    return data.decode(errors="backslashreplace")
+
+
+def as_text(value: Value) -> str:
+    """A value of a result as text: bytes as `decoded` shows them, and a number in decimal digits."""
+    return decoded(value) if isinstance(value, bytes) else str(value)
+
+
+def quoted(text: str | bytes, characters_max: int = 60) -> str:
     """`text` in quotes, for use in a sentence: on one line, and cut after `characters_max` characters."""
+    if isinstance(text, bytes):
+        text = decoded(text)
     if len(text) > characters_max:
         text = text[:characters_max] + "..."
     return json.dumps(text, ensure_ascii=not text.isprintable())

@@ -19,9 +19,9 @@ class Word(str):
     __slots__ = ()
 
 
-Value = int | str
-"""A value in a result: the line front end prints an int or a `Word` as it is, any other str, a user's text, in
-quotes."""
+Value = int | str | bytes
+"""A value in a result: the line front end prints an int or a `Word` as it is, and a user's text (any other str) or a
+user's bytes in quotes. Bytes are shown as the text that they are in UTF-8 (`pfsb.applications.arguments.decoded`)."""
 
 Fields = tuple[tuple[str, Value], ...]
 
@@ -35,37 +35,27 @@ class Done:
 
 
 @define
-class GrowingText:
-    """A text that commands only add to (APPEND), and that many answers show, each as the text was at that time.
+class GrowingBytes:
+    """A value that commands only add to (APPEND), and that many answers show, each as the value was at that time.
 
     What it was at any time is the beginning of what it is now. So an answer is kept as a length, and made anew when a
     client asks for it again. If each answer were kept whole, one client that adds a few bytes at a time to a value of a
     megabyte would fill the memory of all servers.
     """
 
-    text: str
-    size: int
-    """Number of bytes of `text` in UTF-8."""
+    data: bytes = b""
+    """The value as it is now. It is only replaced by a longer one, which begins with it."""
     kept: int = 0
-    """Number of kept answers that are beginnings of this text."""
+    """Number of kept answers that are beginnings of this value."""
     counted: int = 0
-    """The part of `size` that is counted as occupied by kept answers."""
-
-    def grow(self, text: str, size: int) -> None:
-        """Replace the text by a longer one that begins with it, and that has `size` bytes."""
-        self.text, self.size = text, size
-
-
-def _no_text() -> GrowingText:
-    return GrowingText("", 0)
+    """Number of bytes of the value that are counted as occupied by kept answers."""
 
 
 @frozen
 class DoneGrowing(Done):
-    """A result whose first field is a text that may grow: the whole text of `growing`, as it is when the result is
-    made."""
+    """A result whose first field is a value that may grow: the whole of `growing`, as it is when the result is made."""
 
-    growing: GrowingText = field(factory=_no_text, eq=False, repr=False)
+    growing: GrowingBytes = field(factory=GrowingBytes, eq=False, repr=False)
 
 
 @frozen
@@ -114,7 +104,8 @@ class BadRequest(ValueError):
 # ---------------------------------------------------------------------------------------------
 
 Command = tuple[Any, ...]
-"""(verb, argument, ...) as the application's `check` has normalised it: str and int only, so that it can be encoded."""
+"""(verb, argument, ...) as the application's `check` has normalised it: str, int and bytes only, so that it can be
+encoded."""
 
 Ticket = tuple[str, int]
 """(client id, command number) of the command that an answer belongs to."""
@@ -152,11 +143,11 @@ class Quotas(Protocol):
 
     @property
     def value_bytes(self) -> int:
-        """Maximum bytes of UTF-8 of one value, or of one text."""
+        """Maximum bytes of one value, or bytes of UTF-8 of one text."""
 
     @property
     def kv_bytes(self) -> int:
-        """Maximum bytes of UTF-8 of all keys and values of the key-value store."""
+        """Maximum bytes of all keys and values of the key-value store."""
 
     @property
     def chat_bytes(self) -> int:

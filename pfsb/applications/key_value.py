@@ -1,4 +1,8 @@
-"""KeyValue: a map of keys to values, each with the revision at which it was last written (docs/protocol.rst)."""
+"""KeyValue: a map of keys to values, each with the revision at which it was last written (docs/protocol.rst).
+
+Keys and values are bytes: in commands from `check` on, in the state, in snapshots and in answers. Clients speak in text
+for now, which is UTF-8 here; front ends make text of an answer again (`decoded`).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from pfsb.applications.arguments import (
     Arguments,
     Quoted,
     bounded_rows,
+    decoded,
     integer_max,
     integer_min,
     key_bytes_max,
@@ -23,7 +28,6 @@ from pfsb.applications.arguments import (
     quoted,
     refuse_other_format,
     rows_max,
-    utf8_length,
 )
 from pfsb.applications.interfaces import (
     Command,
@@ -31,7 +35,7 @@ from pfsb.applications.interfaces import (
     Done,
     DoneGrowing,
     Fields,
-    GrowingText,
+    GrowingBytes,
     IContext,
     IQuotaUser,
     IReplicatedApplication,
@@ -49,11 +53,19 @@ milliseconds."""
 
 GROWING_FROM_BYTES = 257
 """Minimum size of a value, in bytes, at which the reply cache keeps an answer to APPEND as a length only: as the
-beginning of a text that all such answers for the key share (`GrowingText`). A shorter value is kept whole, which takes
+beginning of bytes that all such answers for the key share (`GrowingBytes`). A shorter value is kept whole, which takes
 less memory."""
 
-_Entry = tuple[str, int, int, GrowingText | None]
-"""(value, revision, bytes of the value in UTF-8, the text whose beginnings are kept answers or None)."""
+MPUT_BYTES_MAX = 56_000
+"""Maximum number of bytes of the keys and values of one MPUT, where each counts two bytes more than it has.
+
+A key of one byte takes two in a line of a client, and three in a bundle. Without this limit an MPUT of very many such
+keys could be too large for a frame although its line is allowed (`command_bytes`). Under the default `command_bytes` it
+never comes to so many.
+"""
+
+_Entry = tuple[bytes, int, GrowingBytes | None]
+"""(value, revision, what grows with the value, and whose beginnings are kept answers, or None)."""
 
 
 @implementer(IReplicatedApplication, IQuotaUser)
@@ -87,28 +99,26 @@ class KeyValue(Application):
     )
 
     def __init__(self) -> None:
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[bytes, _Entry] = {}
         self._used_bytes = 0
-        """Bytes of UTF-8 of all keys and values, as a running sum: no command looks at more than it changes."""
-        self._keys: SortedList[str] = SortedList()
-        """Keys in the order of their UTF-8 bytes, without those in `_unsorted`; `_in_order` returns them all. Python
-        compares text by code points, which gives the order of the UTF-8 bytes (but not of UTF-16).
-        """
-        self._unsorted: list[str] = []
+        """Bytes of all keys and values, as a running sum: no command looks at more than it changes."""
+        self._keys: SortedList[bytes] = SortedList()
+        """Keys in order, without those in `_unsorted`; `_in_order` returns them all."""
+        self._unsorted: list[bytes] = []
         """New keys that are not in `_keys` yet."""
         super().__init__(
             {
-                "GET": Verb(_check_key_only, (str, str), self._get),
-                "PUT": Verb(_check_key_and_value, (str, str, str), self._put),
-                "DEL": Verb(_check_del, (str, str, ...), self._del),
-                "CAS": Verb(_check_cas, (str, str, int, str, str), self._cas),
-                "INCR": Verb(_check_incr, (str, str, int), self._incr),
-                "APPEND": Verb(_check_key_and_value, (str, str, str), self._append),
-                "PUTHASH": Verb(_check_key_and_value, (str, str, str), self._put_hash),
-                "MPUT": Verb(_check_mput, (str, ...), self._mput),
-                "MGET": Verb(_check_mget, (str, ...), self._mget),
-                "RANGE": Verb(_check_range, (str, str, str, int), self._range),
-                "KEYS": Verb(_check_keys, (str, str, str, int), self._list_keys),
+                "GET": Verb(_check_key_only, (str, bytes), self._get),
+                "PUT": Verb(_check_key_and_value, (str, bytes, bytes), self._put),
+                "DEL": Verb(_check_del, (str, bytes, ...), self._del),
+                "CAS": Verb(_check_cas, (str, bytes, int, bytes, bytes), self._cas),
+                "INCR": Verb(_check_incr, (str, bytes, int), self._incr),
+                "APPEND": Verb(_check_key_and_value, (str, bytes, bytes), self._append),
+                "PUTHASH": Verb(_check_key_and_value, (str, bytes, bytes), self._put_hash),
+                "MPUT": Verb(_check_mput, (str, bytes, ...), self._mput),
+                "MGET": Verb(_check_mget, (str, bytes, ...), self._mget),
+                "RANGE": Verb(_check_range, (str, bytes, bytes, int), self._range),
+                "KEYS": Verb(_check_keys, (str, bytes, bytes, int), self._list_keys),
             }
         )
 
@@ -129,9 +139,8 @@ class KeyValue(Application):
         refuse_other_format(self.name, found, _snapshot_format)
         keys, values, revisions = columns
         self._entries.clear()  # before the new entries are made: memory may not hold a million keys twice
-        sizes = [utf8_length(value) for value in values]
-        self._entries = dict(zip(keys, zip(values, revisions, sizes, repeat(None)), strict=True))
-        self._used_bytes = sum(sizes) + sum(map(utf8_length, keys))
+        self._entries = dict(zip(keys, zip(values, revisions, repeat(None)), strict=True))
+        self._used_bytes = sum(map(len, keys)) + sum(map(len, values))
         self._keys, self._unsorted = SortedList(keys), []
 
     def _put(self, command: Command, context: IContext) -> Result:
@@ -144,7 +153,7 @@ class KeyValue(Application):
         for key in command[1:]:
             entry = self._entries.pop(key, None)
             if entry is not None:
-                self._used_bytes -= utf8_length(key) + entry[2]
+                self._used_bytes -= len(key) + len(entry[0])
                 self._in_order().remove(key)
                 deleted += 1
         return Done((("deleted", deleted), ("revision", context.revision)))
@@ -161,13 +170,15 @@ class KeyValue(Application):
 
     def _incr(self, command: Command, context: IContext) -> Result:
         _, key, step = command
-        old = self._value(key, "0")
+        old = self._value(key, b"0")
         number = parse_integer(old)
         if number is None:
             return Refused("CONFLICT", f"key {quoted(key)} is {quoted(old)}, which is no integer of 64 bits")
         if not integer_min <= number + step <= integer_max:
-            return Refused("CONFLICT", f"key {quoted(key)} is {old}; adding {step} leaves the 64 bits of an integer")
-        value = str(number + step)
+            return Refused(
+                "CONFLICT", f"key {quoted(key)} is {decoded(old)}; adding {step} leaves the 64 bits of an integer"
+            )
+        value = b"%d" % (number + step)
         return self._write(key, value, context) or Done((("value", value), ("revision", context.revision)))
 
     def _append(self, command: Command, context: IContext) -> Result:
@@ -175,23 +186,23 @@ class KeyValue(Application):
         entry = self._entries.get(key)
         if entry is None:
             return self._write(key, text, context) or Done((("value", text), ("revision", context.revision)))
-        value, growth = entry[0] + text, len(text.encode())
-        size, growing = entry[2] + growth, entry[3]
+        value, growth, growing = entry[0] + text, len(text), entry[2]
+        size = len(value)
         quotas, used = context.quotas, self._used_bytes + growth
         if growth and (size > quotas.value_bytes or used > quotas.kv_bytes):
             return self._refused(key, size, growth, quotas)
         self._used_bytes = used
         if size >= GROWING_FROM_BYTES:
-            growing = growing or GrowingText("", 0)
-            growing.grow(value, size)
-        self._entries[key] = (value, context.revision, size, growing)
+            growing = growing or GrowingBytes()
+            growing.data = value
+        self._entries[key] = (value, context.revision, growing)
         fields = (("value", value), ("revision", context.revision))
         return Done(fields) if growing is None else DoneGrowing(fields, growing=growing)
 
     def _put_hash(self, command: Command, context: IContext) -> Result:
         _, key, value = command
-        previous = self._value(key, "")
-        hashed = str(fnv1a_32((previous + value).encode()))
+        previous = self._value(key, b"")
+        hashed = b"%d" % fnv1a_32(previous + value)
         done = Done((("previous", previous), ("revision", context.revision)))
         return self._write(key, hashed, context) or done
 
@@ -205,14 +216,14 @@ class KeyValue(Application):
         quotas, revision = context.quotas, context.revision
         growth, entries = 0, {}
         for key, value in dict(zip(command[1::2], command[2::2], strict=True)).items():
-            size, old = utf8_length(value), self._entries.get(key)
-            added = size - old[2] if old is not None else size + utf8_length(key)
+            size, old = len(value), self._entries.get(key)
+            added = size - len(old[0]) if old is not None else size + len(key)
             if added > 0 and size > quotas.value_bytes:
                 return self._refused(key, size, added, quotas)
             growth += added
-            entries[key] = value, revision, size, None
+            entries[key] = value, revision, None
         if growth > 0 and self._used_bytes + growth > quotas.kv_bytes:
-            return self._refused("", 0, growth, quotas)
+            return self._refused(b"", 0, growth, quotas)
         self._used_bytes += growth
         for key, entry in entries.items():
             self._put_entry(key, entry)
@@ -234,46 +245,45 @@ class KeyValue(Application):
     def _list_keys(self, command: Command) -> Result:
         return self._page(command, _key_only_row)
 
-    def _page(self, command: Command, row: Callable[[str], Fields]) -> Result:
+    def _page(self, command: Command, row: Callable[[bytes], Fields]) -> Result:
         _, first, end, limit = command
         return paged_rows(map(row, self._in_order().irange(first, end or None, (True, False))), limit)
 
-    def _row(self, key: str) -> Fields:
+    def _row(self, key: bytes) -> Fields:
         value, revision, *_ = self._entries[key]
         return (("key", key), ("value", value), ("revision", revision))
 
-    def _value(self, key: str, default: str) -> str:
+    def _value(self, key: bytes, default: bytes) -> bytes:
         entry = self._entries.get(key)
         return default if entry is None else entry[0]
 
-    def _write(self, key: str, value: str, context: IContext) -> Refused | None:
+    def _write(self, key: bytes, value: bytes, context: IContext) -> Refused | None:
         """Set a key. Returns a refusal, and changes nothing, if the state would grow beyond a quota.
 
         This method runs for each PUT, so it is written without calls of other methods where nothing is new or refused.
         """
-        size = growth = len(value.encode())
         entry = self._entries.get(key)
         if entry is None:
-            growth += utf8_length(key)
+            growth = len(key) + len(value)
         else:
-            growth -= entry[2]
+            growth = len(value) - len(entry[0])
             if not growth:
-                self._entries[key] = (value, context.revision, size, None)
+                self._entries[key] = (value, context.revision, None)
                 return None
-        return self._store(key, (value, context.revision, size, None), growth, context.quotas)
+        return self._store(key, (value, context.revision, None), growth, context.quotas)
 
-    def _store(self, key: str, entry: _Entry, growth: int, quotas: Quotas) -> Refused | None:
+    def _store(self, key: bytes, entry: _Entry, growth: int, quotas: Quotas) -> Refused | None:
         """Set a key to an entry by which the state grows by `growth` bytes; None if it is set.
 
         Returns a refusal, and changes nothing, if the state grows and the value or the state exceeds its quota.
         """
-        if growth > 0 and (entry[2] > quotas.value_bytes or self._used_bytes + growth > quotas.kv_bytes):
-            return self._refused(key, entry[2], growth, quotas)
+        if growth > 0 and (len(entry[0]) > quotas.value_bytes or self._used_bytes + growth > quotas.kv_bytes):
+            return self._refused(key, len(entry[0]), growth, quotas)
         self._used_bytes += growth
         self._put_entry(key, entry)
         return None
 
-    def _put_entry(self, key: str, entry: _Entry) -> None:
+    def _put_entry(self, key: bytes, entry: _Entry) -> None:
         if key not in self._entries:
             self._unsorted.append(key)
             if len(self._unsorted) > UNSORTED_KEYS_MAX:
@@ -283,7 +293,7 @@ class KeyValue(Application):
     def used(self) -> int:
         return self._used_bytes
 
-    def _refused(self, key: str, size: int, growth: int, quotas: Quotas) -> Refused:
+    def _refused(self, key: bytes, size: int, growth: int, quotas: Quotas) -> Refused:
         """The refusal of a value of `size` bytes for `key`, or of one by which the state grows by `growth` bytes."""
         if size > quotas.value_bytes:
             text = f"key {quoted(key)} would have {size} bytes, {quotas.value_bytes} are allowed (value_bytes)"
@@ -294,7 +304,7 @@ class KeyValue(Application):
             f"{quotas.kv_bytes}: delete keys, or have that setting raised",
         )
 
-    def _in_order(self) -> SortedList[str]:
+    def _in_order(self) -> SortedList[bytes]:
         if self._unsorted:
             self._keys.update(self._unsorted)
             self._unsorted = []
@@ -309,35 +319,35 @@ def fnv1a_32(data: bytes) -> int:
     return digest
 
 
-def _key_only_row(key: str) -> Fields:
+def _key_only_row(key: bytes) -> Fields:
     return (("key", key),)
 
 
 def _check_key_only(asked: Arguments) -> Command:
     (key,) = asked.words(1, 1)
-    return (asked.verb, asked.key(key))
+    return (asked.verb, asked.key_bytes(key))
 
 
 def _check_del(asked: Arguments) -> Command:
-    return ("DEL", *map(asked.key, asked.words(1, rows_max)))
+    return ("DEL", *map(asked.key_bytes, asked.words(1, rows_max)))
 
 
 def _check_key_and_value(asked: Arguments) -> Command:
     key, value = asked.words(2, 2)
-    return (asked.verb, asked.key(key), asked.value(value))
+    return (asked.verb, asked.key_bytes(key), asked.utf8(value, "value"))
 
 
 def _check_cas(asked: Arguments) -> Command:
-    """Check CAS. The normalised command is (CAS, key, 1, old, new), or (CAS, key, 0, "", new) for an absent key."""
+    """Check CAS. The normalised command is (CAS, key, 1, old, new), or (CAS, key, 0, b"", new) for an absent key."""
     key, old, new = asked.words(3, 3)
     if old == "nil" and not isinstance(old, Quoted):
-        return ("CAS", asked.key(key), 0, "", asked.value(new))
-    return ("CAS", asked.key(key), 1, asked.value(old, "old value"), asked.value(new, "new value"))
+        return ("CAS", asked.key_bytes(key), 0, b"", asked.utf8(new, "value"))
+    return ("CAS", asked.key_bytes(key), 1, asked.utf8(old, "old value"), asked.utf8(new, "new value"))
 
 
 def _check_incr(asked: Arguments) -> Command:
     key, *step = asked.words(1, 2)
-    return ("INCR", asked.key(key), asked.integer(step[0], "n") if step else 1)
+    return ("INCR", asked.key_bytes(key), asked.integer(step[0], "n") if step else 1)
 
 
 def _check_mput(asked: Arguments) -> Command:
@@ -345,11 +355,16 @@ def _check_mput(asked: Arguments) -> Command:
     if len(words) % 2:
         raise asked.refused(f"the last key, {quoted(words[-1])}, has no value")
     pairs = zip(words[::2], words[1::2], strict=True)
-    return ("MPUT", *(word for key, value in pairs for word in (asked.key(key), asked.value(value))))
+    data = [word for key, value in pairs for word in (asked.key_bytes(key), asked.utf8(value, "value"))]
+    size = sum(map(len, data)) + 2 * len(data)
+    if size > MPUT_BYTES_MAX:
+        text = f"the keys and values take {size} bytes in all, {MPUT_BYTES_MAX} are allowed: set fewer at a time"
+        raise asked.refused(text, "TOOLARGE")
+    return ("MPUT", *data)
 
 
 def _check_mget(asked: Arguments) -> Command:
-    return ("MGET", *map(asked.key, asked.words(1, rows_max)))
+    return ("MGET", *map(asked.key_bytes, asked.words(1, rows_max)))
 
 
 def _check_range(asked: Arguments) -> Command:
@@ -364,5 +379,5 @@ def _check_keys(asked: Arguments) -> Command:
     return ("KEYS", *_bounds(asked, *words or ("", "")), asked.limit())
 
 
-def _bounds(asked: Arguments, first: str, end: str) -> tuple[str, str]:
-    return asked.text(first, "from", key_bytes_max), asked.text(end, "to", key_bytes_max)
+def _bounds(asked: Arguments, first: str, end: str) -> tuple[bytes, bytes]:
+    return asked.utf8(first, "from", key_bytes_max), asked.utf8(end, "to", key_bytes_max)

@@ -19,7 +19,7 @@ def line_of(event: Event) -> bytes:
     """The line of the chat log for this event, `12 "alice" "hello"`: index, client and text, the last two as JSON."""
     fields = dict(event.fields)
     client, text = (json.dumps(fields[name], ensure_ascii=False) for name in ("client", "text"))
-    return f"{fields['index']} {client} {text}\n".encode()
+    return f"{fields['index']!r} {client} {text}\n".encode()
 
 
 class ChatLog:

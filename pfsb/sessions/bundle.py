@@ -31,6 +31,7 @@ INTEGER_MIN: Final = -(2**63)
 _TEXTS: Final = {str}
 _INTEGERS: Final = {int}
 _WORDS: Final = {str, int, bytes}
+_verb = itemgetter(0)
 _FLAGS: Final = {bool}
 _TUPLES: Final = {tuple}
 _NUMBERS: Final = range(NUMBER_MAX + 1)
@@ -68,7 +69,7 @@ def encode_entries(entries: Sequence[Entry]) -> bytes:
 
     So the size of a bundle is known before the bundle is made, and making it only joins bytes. One call for several
     entries takes a third of the time of one call for each. Raises an exception of msgpack for a value that cannot be
-    encoded: neither str nor int, or not UTF-8.
+    encoded: neither str, int nor bytes, or a str that is not UTF-8.
     """
     packed: bytes = msgpack.packb(entries)
     return packed[len(_array_header(len(entries))) :]
@@ -108,7 +109,7 @@ def decode(payload: bytes) -> list[Bundle] | None:
 
 
 def _are_bundles(rows: Any) -> bool:
-    """Whether unpacked rows are one or more bundles. May raise TypeError or ValueError if they are not.
+    """Whether unpacked rows are one or more bundles. May raise TypeError, ValueError or IndexError if they are not.
 
     A single bundle is checked field by field. Otherwise each field is checked for all bundles together, with one step
     of the interpreter for each field. No check is needed that the rows are arrays: the fields of no other value, such
@@ -148,22 +149,19 @@ def _are_entries(entries: Any) -> bool:
 
 
 def _are_words(commands: tuple[Any, ...]) -> bool:
-    """Whether each of these tuples is a text, the verb, followed by texts, bytes and integers of 64 bits, signed."""
-    if not all(commands):
-        return False
-    try:
-        "".join(chain.from_iterable(commands))  # the quickest way to see that all of them are texts
-    except TypeError:
-        return _are_mixed_words(commands)
-    return True
+    """Whether each of these tuples is a text, the verb, followed by texts, bytes and integers of 64 bits, signed.
+
+    Raises IndexError for an empty tuple, and TypeError for a verb that is no text.
+    """
+    "".join(map(_verb, commands))
+    types = {*map(type, chain.from_iterable(commands))}
+    return types <= _WORDS and (int not in types or _are_in_range(commands))
 
 
-def _are_mixed_words(commands: tuple[Any, ...]) -> bool:
-    words = tuple(chain.from_iterable(commands))
-    if not {*map(type, words)} <= _WORDS or {*map(type, map(itemgetter(0), commands))} != _TEXTS:
-        return False
-    integers = [word for word in words if type(word) is int]
-    return not integers or (min(integers) >= INTEGER_MIN and max(integers) <= NUMBER_MAX)
+def _are_in_range(commands: tuple[Any, ...]) -> bool:
+    """Whether the integers in these commands, of which there is at least one, are of 64 bits, signed."""
+    integers = [word for word in chain.from_iterable(commands) if type(word) is int]
+    return min(integers) >= INTEGER_MIN and max(integers) <= NUMBER_MAX
 
 
 def _are_numbers(column: tuple[Any, ...]) -> bool:

@@ -4,8 +4,8 @@ Safety: a command whose result was dropped is not run again, since its number is
 client that repeats the number gets a refusal with the fate unknown.
 
 Three settings bound what is kept: the number of results of a session (`session_window`), their bytes
-(`reply_cache_bytes`), and the bytes of the results of all sessions (`replies_bytes`). Bytes are those of texts in
-UTF-8, which are equal on every server, unlike memory.
+(`reply_cache_bytes`), and the bytes of the results of all sessions (`replies_bytes`). Bytes are those of values, and of
+texts in UTF-8, which are equal on every server, unlike memory.
 """
 
 from __future__ import annotations
@@ -15,50 +15,57 @@ from collections.abc import Iterator
 
 from attrs import define, field, frozen
 
-from pfsb.applications.interfaces import Done, DoneGrowing, Fields, GrowingText, Result
+from pfsb.applications.interfaces import Done, DoneGrowing, Fields, GrowingBytes, Result
 
 BYTES_MAX = 1_048_576
 """Maximum bytes of the results of one session, unless the settings say otherwise."""
 BYTES_IN_ALL_MAX = 268_435_456
 """Maximum bytes of the results of all sessions, unless the settings say otherwise."""
 ENTRY_BYTES = 64
-"""Bytes that each result in a full page counts besides its text, so that results without text are bounded, too."""
+"""Bytes that each result in a full page counts besides its values, so that results without any are bounded, too."""
+
+_SIZED = (str, bytes)
+"""Types of the values that count by their size. All others count nothing."""
 
 
 def size_of(result: Result) -> int:
-    """Number of bytes of text in a result, in UTF-8: a measure of its size that is equal on every server."""
+    """Number of bytes of a result's values, texts in UTF-8: a measure of its size that is equal on every server."""
     if not isinstance(result, Done):
         return _bytes(result.text)
     return _size(result.fields) + sum(map(_size, result.rows))
 
 
 def _size(fields: Fields) -> int:
-    return sum([_bytes(value) for _, value in fields if isinstance(value, str)])
+    return sum([_bytes(value) for _, value in fields if isinstance(value, _SIZED)])
 
 
-def _bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+def _bytes(value: bytes | str) -> int:
+    if isinstance(value, bytes) or value.isascii():
+        return len(value)
+    return len(value.encode(errors="surrogatepass"))
 
 
 @frozen
 class _Beginning:
-    """The kept form of a `DoneGrowing`: its text is the beginning of a text that has grown since."""
+    """The kept form of a `DoneGrowing`: its first field is the beginning of a value that has grown since."""
 
-    growing: GrowingText
+    growing: GrowingBytes
     name: str
-    """The name of the first field, whose value is the text."""
-    characters: int
+    """The name of the first field, whose value is the beginning."""
+    size: int
+    """Number of bytes of the beginning."""
     fields: Fields
     """All fields but the first."""
 
     @classmethod
     def of(cls, result: DoneGrowing) -> _Beginning:
-        (name, text), *fields = result.fields
-        return cls(result.growing, name, len(str(text)), tuple(fields))
+        (name, value), *fields = result.fields
+        assert isinstance(value, bytes), "the value that grows is the first field"
+        return cls(result.growing, name, len(value), tuple(fields))
 
     def result(self) -> DoneGrowing:
-        text = self.growing.text[: self.characters]
-        return DoneGrowing(((self.name, text), *self.fields), growing=self.growing)
+        value = self.growing.data[: self.size]
+        return DoneGrowing(((self.name, value), *self.fields), growing=self.growing)
 
 
 @define
@@ -75,7 +82,7 @@ class _Page:
     size: int = 0
     """Bytes that the results have added to what is kept, for the limit of the session."""
     shared: int = 0
-    """The part of `size` that belongs to texts that grow, and whose beginnings other pages may keep, too."""
+    """The part of `size` that belongs to values that grow, and whose beginnings other pages may keep, too."""
     number: int = 0
     """The place of the page, from 1, in the order in which pages of all sessions got their first bytes; 0: it has
     none."""
@@ -98,7 +105,7 @@ class KeptReplies:
 
     bytes_max: int = BYTES_IN_ALL_MAX
     size: int = 0
-    """Bytes that are kept. A text that grows counts once, however many of its beginnings are kept."""
+    """Bytes that are kept. A value that grows counts once, however many of its beginnings are kept."""
     _pages: OrderedDict[int, _Page] = field(factory=OrderedDict, eq=False, repr=False)
     """The pages that have bytes, in the order in which they come to be looked at."""
     _numbered: int = 0
@@ -191,8 +198,8 @@ class ReplyCache:
             results[number] = result
             size = 0
             for _, value in fields:
-                if isinstance(value, str):
-                    size += len(value) if value.isascii() else _bytes(value)
+                if isinstance(value, _SIZED):
+                    size += _bytes(value)
         else:
             size = self._keep_other(page, number, result)
         if size:
@@ -211,9 +218,9 @@ class ReplyCache:
             return size_of(result)
         page.results[number] = _Beginning.of(result)
         growing = result.growing
-        growth = growing.size - growing.counted
+        growth = len(growing.data) - growing.counted
         growing.kept += 1
-        growing.counted = growing.size
+        growing.counted = len(growing.data)
         page.shared += growth
         return growth
 

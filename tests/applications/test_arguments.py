@@ -10,6 +10,7 @@ from zope.interface.verify import verifyObject
 
 from pfsb.applications.arguments import (
     Quoted,
+    as_text,
     key_bytes_max,
     parse_integer,
     quoted,
@@ -78,7 +79,7 @@ class ApplicationsTest(SynchronousTestCase):
                 self.assertIn("; usage: ", str(refused))
                 self.assertNotIn("\n", str(refused))
             else:
-                self.assertLessEqual({type(part) for part in command}, {str, int})
+                self.assertLessEqual({type(part) for part in command}, {str, int, bytes})
                 self.assertEqual(msgpack.unpackb(msgpack.packb(command), use_list=False), command)
 
     @bounded
@@ -97,17 +98,17 @@ class ApplicationsTest(SynchronousTestCase):
             application.query((verb, *rest))
 
     def test_malformed_commands_are_refused_with_what_was_wrong(self) -> None:
-        """A runner is never called with too few arguments or with others than text and integers."""
+        """A runner is never called with too few arguments or with others than bytes, text and integers."""
         kv, context = KeyValue(), FakeContext()
         expected = Refused("BADREQUEST", 'this version of pfsb cannot run "PUT" with 2 arguments of these types')
-        self.assertEqual(kv.execute(("PUT", "k", 3), context), expected)
+        self.assertEqual(kv.execute(("PUT", b"k", 3), context), expected)
         for command in (
             (),
-            ("PUT", "k"),
-            (["PUT"], "k", "v"),
+            ("PUT", b"k"),
+            (["PUT"], b"k", b"v"),
             ("MPUT",),
-            ("MPUT", "k"),
-            ("MPUT", "k", "v", 3),
+            ("MPUT", b"k"),
+            ("MPUT", b"k", b"v", 3),
             (None,),
         ):
             result = kv.execute(command, context)
@@ -130,7 +131,7 @@ class ArgumentsTest(SynchronousTestCase):
     def test_option_stands_anywhere_and_only_once(self) -> None:
         """`limit=` is an option of RANGE before, between and behind from and to."""
         for typed in (("limit=5", "a", "b"), ("a", "limit=5", "b"), ("a", "b", "limit=5")):
-            self.assertEqual(KeyValue().check(("RANGE", *typed)), ("RANGE", "a", "b", 5))
+            self.assertEqual(KeyValue().check(("RANGE", *typed)), ("RANGE", b"a", b"b", 5))
         self.assertIn("limit= is given twice", str(refusal(KeyValue(), "RANGE", "a", "b", "limit=5", "limit=5")))
 
     def test_quoted_argument_is_never_an_option(self) -> None:
@@ -139,10 +140,11 @@ class ArgumentsTest(SynchronousTestCase):
         self.assertEqual(Lock().check(("LOCK", "limit=1")), ("LOCK", "limit=1", -1))
         self.assertIn("LOCK does not go with no arguments", str(refusal(Lock(), "LOCK", "wait=1")))
 
-    def test_normalised_command_is_made_of_plain_text(self) -> None:
+    def test_normalised_command_is_made_of_plain_bytes_or_text(self) -> None:
         """How an argument was written is forgotten, so that servers compare and encode equal commands."""
         checked = KeyValue().check(("PUT", Quoted("k"), Quoted("v")))
-        self.assertEqual([type(part) for part in checked], [str, str, str])
+        self.assertEqual([type(part) for part in checked], [str, bytes, bytes])
+        self.assertEqual([type(part) for part in Lock().check(("TRYLOCK", Quoted("k")))], [str, str])
 
     def test_seconds_become_milliseconds_rounded_up(self) -> None:
         """Only 0 means at once, and no float is on the way."""
@@ -161,7 +163,7 @@ class ArgumentsTest(SynchronousTestCase):
 
     def test_limit_outside_its_bounds_is_refused_with_the_bounds(self) -> None:
         """A reply is bounded; a client that asks for more rows is refused rather than given fewer."""
-        self.assertEqual(KeyValue().check(("KEYS", f"limit={rows_max}")), ("KEYS", "", "", rows_max))
+        self.assertEqual(KeyValue().check(("KEYS", f"limit={rows_max}")), ("KEYS", b"", b"", rows_max))
         for typed in ("0", "-1", f"{rows_max + 1}", "all", "9" * 5_000):
             refused = refusal(KeyValue(), "KEYS", f"limit={typed}")
             self.assertIn("limit= takes a number from 1 to 10000, not ", str(refused))
@@ -170,7 +172,7 @@ class ArgumentsTest(SynchronousTestCase):
     def test_key_has_1_to_1024_bytes(self) -> None:
         """Bytes, not characters: one more of two bytes is too much where one of one byte is not."""
         full = "k" * (key_bytes_max - 1)
-        self.assertEqual(KeyValue().check(("GET", full + "k")), ("GET", full + "k"))
+        self.assertEqual(KeyValue().check(("GET", full + "k")), ("GET", full.encode() + b"k"))
         refused = refusal(KeyValue(), "GET", full + "\u00e9")
         self.assertEqual(refused.code, "TOOLARGE")
         self.assertIn("the key has 1025 bytes, 1024 are allowed", str(refused))
@@ -179,8 +181,8 @@ class ArgumentsTest(SynchronousTestCase):
 
     def test_value_has_up_to_a_mebibyte(self) -> None:
         """An empty value is a value."""
-        self.assertEqual(KeyValue().check(("PUT", "k", "")), ("PUT", "k", ""))
-        self.assertEqual(KeyValue().check(("PUT", "k", "v" * value_bytes_max))[1], "k")
+        self.assertEqual(KeyValue().check(("PUT", "k", "")), ("PUT", b"k", b""))
+        self.assertEqual(KeyValue().check(("PUT", "k", "v" * value_bytes_max))[1], b"k")
         self.assertEqual(refusal(KeyValue(), "PUT", "k", "v" * (value_bytes_max + 1)).code, "TOOLARGE")
 
     def test_text_that_cannot_be_stored_is_refused_with_its_place(self) -> None:
@@ -197,6 +199,9 @@ class ArgumentsTest(SynchronousTestCase):
         self.assertEqual(parse_integer("9223372036854775807"), 2**63 - 1)
         for text in ("", "-", "+1", " 1", "1 ", "1\n", "1_0", "1.0", "\u0661", "9223372036854775808", "9" * 10_000):
             self.assertIsNone(parse_integer(text), text)
+            self.assertIsNone(parse_integer(text.encode()), text)
+        self.assertEqual(parse_integer(b"-9223372036854775808"), -(2**63))
+        self.assertIsNone(parse_integer(b"\xff1"))
 
     def test_quoting_within_a_sentence_is_one_short_printable_line(self) -> None:
         """An error is one line, whatever the key that it speaks of."""
@@ -204,3 +209,11 @@ class ArgumentsTest(SynchronousTestCase):
         self.assertEqual(quoted("caf\u00e9"), '"caf\u00e9"')
         self.assertEqual(quoted("\u2028\u202e"), r'"\u2028\u202e"')
         self.assertEqual(quoted("x" * 100), '"' + "x" * 60 + '..."')
+        self.assertEqual(quoted("caf\u00e9".encode()), '"caf\u00e9"')
+        self.assertEqual(quoted(b"\xff" * 100), '"' + 15 * r"\\xff" + '..."')
+
+    def test_value_is_shown_as_text_whatever_it_is(self) -> None:
+        """Nothing raises; bytes that are no UTF-8, such as half a character, stand there in hexadecimal digits."""
+        shown = [as_text(value) for value in (12, "k", Quoted("k"), "\u00e9".encode(), b"a\xc3", b"\xed\xa0\x80", b"")]
+        self.assertEqual(shown, ["12", "k", "k", "\u00e9", r"a\xc3", r"\xed\xa0\x80", ""])
+        self.assertEqual({type(each) for each in shown}, {str})

@@ -14,7 +14,31 @@ from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.support.limits import NUMBER_MAX
 
 NAMES = ("chat", "kv", "lock", "instances")
-VALUES = ("", "a", "b", "nil", "-1", "9" * 19, "x" * 2_000, "\0", "é", 0, 1, 2, -1, -2, 1_000, NUMBER_MAX, -(2**63))
+VALUES = (
+    b"",
+    b"a",
+    b"b",
+    b"-1",
+    b"\xff",
+    b"x" * 2_000,
+    "",
+    "a",
+    "b",
+    "nil",
+    "-1",
+    "9" * 19,
+    "x" * 2_000,
+    "\0",
+    "é",
+    0,
+    1,
+    2,
+    -1,
+    -2,
+    1_000,
+    NUMBER_MAX,
+    -(2**63),
+)
 """Arguments as a server in error may send them: all have types and ranges of a valid bundle."""
 COMMANDS = 4_000
 QUOTAS = ClusterSettings(members=(0,), apps=(("kv", 1),))

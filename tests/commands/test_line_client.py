@@ -17,7 +17,7 @@ class FailoverTests(LoopbackTestCase):
         client = self.client(client_id="alice")
         reply = await client.command("PUT colour blue")
         self.assertEqual(
-            (reply.line, self.cluster.shared.executed), ("OK revision=2", [("alice", 1, ("PUT", "colour", "blue"))])
+            (reply.line, self.cluster.shared.executed), ("OK revision=2", [("alice", 1, ("PUT", b"colour", b"blue"))])
         )
 
     async def test_unanswered_commands_are_repeated_elsewhere_with_the_same_numbers(self) -> None:

@@ -44,4 +44,4 @@ class ReadmeTests(LoopbackTestCase):
         await self.assertFailure(deferToThread(exec, code, {"print": show}), HeardEnough)
         self.assertEqual(heard, [("bob", "hello")])
         did = [command[:2] for _, _, command in self.cluster.shared.executed]
-        self.assertEqual(did, [("SAY", "hello"), ("LOCK", "printer"), ("PUT", "owner"), ("UNLOCK", "printer")])
+        self.assertEqual(did, [("SAY", "hello"), ("LOCK", "printer"), ("PUT", b"owner"), ("UNLOCK", "printer")])

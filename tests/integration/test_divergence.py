@@ -88,8 +88,12 @@ class DiceTests(ClusterCase):
         await cluster.wait_for("all servers to notice", refused, 30)
         self.assertRefused(await visitor.ask("PUT colour red"), "DIVERGED")
         self.assertEqual(await visitor.ask("GET colour"), 'OK value="blue" revision=1')
-        status = await cluster.status(1)
-        self.assertEqual([peer["differs_at"] is None for peer in status["peers"].values()], [False, False])
+
+        async def both_differ() -> bool:
+            peers = (await cluster.status(1))["peers"].values()
+            return len(peers) == 2 and all(peer["differs_at"] is not None for peer in peers)
+
+        await cluster.wait_for("server 1 to show where each of the others differs", both_differ, 30)
         self.assertEqual(cluster.running, [0, 1, 2])
 
     async def test_server_that_throws_dice_alone_stops_at_each_start(self) -> None:

@@ -38,6 +38,7 @@ from pfsb.sessions.connection import ClientConnection, Submitted
 from pfsb.sessions.observer import ISessionObserver
 from pfsb.sessions.state_machine import CLOSE, EXPIRE, OPEN, SessionStateMachine
 from pfsb.simulator.cluster.cluster import ServerParts, SimulatedCluster
+from pfsb.simulator.linearizability.texts import ordered_form, result_in_text
 from pfsb.transports.faults import LinkFaults
 
 HORIZON_SLOTS = 30
@@ -99,9 +100,9 @@ def code(result: Any) -> tuple[str, str]:
 
 
 def value(result: Any, name: str = "value") -> Any:
-    """One field of a successful result."""
+    """One field of a successful result; a value of the key-value store in text."""
     assert isinstance(result, Done), result
-    return dict(result.fields)[name]
+    return dict(result_in_text(result).fields)[name]  # type: ignore[union-attr]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -175,7 +176,12 @@ class Driver:
         return list(self.observer.results)
 
     def update(self, *bundles: Bundle, server_id: int = 0) -> ClientUpdate:
-        return ClientUpdate(f"{server_id}.1.1", server_id, next(self._updates), self.seq, encoded(*bundles))
+        """An update that brings these bundles, in which keys and values are written as text."""
+        ordered = [
+            each._replace(entries=[(number, ordered_form(command)) for number, command in each.entries])
+            for each in bundles
+        ]
+        return ClientUpdate(f"{server_id}.1.1", server_id, next(self._updates), self.seq, encoded(*ordered))
 
     def operation(self, *command: Any, server_id: int = 0) -> ClientUpdate:
         return self.update(Bundle(bundle.SERVER, 0, False, ((0, command),)), server_id=server_id)

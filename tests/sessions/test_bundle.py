@@ -17,7 +17,7 @@ class EncodingTests(SynchronousTestCase):
     def test_decoded_bundles_are_what_was_encoded(self) -> None:
         """Entries are encoded when they are submitted, and only joined afterwards."""
         bundles = [
-            Bundle("alice of Bonn", 41, False, ((7, ("PUT", "colour", "bleu é")), (0, ("GET", "colour")))),
+            Bundle("alice of Bonn", 41, False, ((7, ("PUT", "colour", "bleu é")), (0, ("GET", b"\xff")))),
             Bundle("~2.1.1", 0, True, ((1, ("GET", "colour")),)),
             Bundle(bundle.SERVER, 0, False, ((0, ("OPEN", "bob", 9)),)),
         ]

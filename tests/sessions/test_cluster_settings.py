@@ -241,7 +241,7 @@ class ExecutionTests(SynchronousTestCase):
         """The window of a session is that of the settings, for sessions that are open, too."""
         self.execute(birth(0, VALUES))
         self.announce_all()
-        self.run_command("INCR", "n", 1)
+        self.run_command("INCR", b"n", 1)
         self.run_command("SETTINGS SET", "session_window=2")
         self.assertEqual(self.machine.sessions["~1.1.1"].answers.answers_max, 2)
 
@@ -249,7 +249,7 @@ class ExecutionTests(SynchronousTestCase):
         """The verbs follow, and an application that comes back has forgotten everything."""
         self.execute(birth(0, VALUES))
         self.announce_all()
-        self.run_command("INCR", "n", 1)
+        self.run_command("INCR", b"n", 1)
         before = self.machine.applications[0]
         self.run_command("SETTINGS SET", "apps=lock")
         self.assertNotIn("INCR", self.catalogue.verbs)
@@ -262,7 +262,7 @@ class ExecutionTests(SynchronousTestCase):
         """The state goes over by a snapshot."""
         self.execute(birth(0, VALUES))
         self.announce_all()
-        self.run_command("INCR", "n", 1)
+        self.run_command("INCR", b"n", 1)
         state = self.machine.applications[0].snapshot()
         self.run_command("SETTINGS SET", "apps=kv:2,lock")
         self.assertEqual([each.version for each in self.machine.applications[:2]], [2, 1])
@@ -281,7 +281,7 @@ class ExecutionTests(SynchronousTestCase):
         self.assertEqual(self.machine.oldest_kept, self.seq - 2)
         self.run_command("SETTINGS SET", "horizon=10000")
         self.assertEqual(self.machine.oldest_kept, self.seq - 3)
-        self.run_command("INCR", "n", 1)
+        self.run_command("INCR", b"n", 1)
         self.assertEqual(self.machine.oldest_kept, self.seq - 4)
 
     def test_server_that_lost_an_application_stops_when_a_change_asks_for_it(self) -> None:
@@ -345,7 +345,7 @@ class ExecutionTests(SynchronousTestCase):
         self.execute(birth(0, VALUES))
         self.announce_all()
         self.run_command("SETTINGS SET", "apps=lock")
-        result = self.run_command("INCR", "n", 1)
+        result = self.run_command("INCR", b"n", 1)
         assert isinstance(result, Refused)
         self.assertEqual((result.code, result.fate), ("UNKNOWN", "none"))
 

@@ -13,8 +13,8 @@ from pfsb.sessions.observer import NoObserver
 from pfsb.sessions.outcomes import encode_outcomes
 from tests.sessions.support import Driver
 
-PUT = ("PUT", "n", "1")
-INCR = ("INCR", "n", 1)
+PUT = ("PUT", b"n", b"1")
+INCR = ("INCR", b"n", 1)
 
 
 def outcomes_of(*results: Any, revision: int = 7) -> bytes:
@@ -39,6 +39,8 @@ class OutcomesTests(SynchronousTestCase):
             (Refused("HELD", ""),),
             (Refused("BUSY", ""),),
             (Done((), ((("key", "a"),),)),),
+            (Done((), ((("key", b"a"),),)),),
+            (Done((), ((("key", b"\xff"),),)),),
         )
         self.assertEqual(len({outcomes_of(*results) for results in slots}), len(slots))
 
@@ -48,7 +50,7 @@ class OutcomesTests(SynchronousTestCase):
 
     def test_values_that_cannot_be_encoded_raise_nothing(self) -> None:
         """A plugin may answer with values that the wire does not carry; objects must not bring in their address."""
-        for value in (10**5000, "\ud800", object(), {"a": 1}, Word("yes"), 1.5, [object()]):
+        for value in (10**5000, "\ud800", b"\xff", object(), {"a": 1}, Word("yes"), 1.5, [object()]):
             with self.subTest(value=type(value)):
                 alike = [outcomes_of(Done((("value", each),))) for each in (value, value)]  # type: ignore[arg-type]
                 self.assertEqual(alike[0], alike[1])

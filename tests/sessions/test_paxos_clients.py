@@ -144,7 +144,7 @@ class TogetherTests(ClusterTestCase):
         connection = self.server().local_clients.connect(lambda code, text: told.append(code))
         connection.hello("alice", 10, lambda result: None)
         self.cluster.run(0.5)
-        connection.submit(1, ("INCR", "n", 1), told.append)
+        connection.submit(1, ("INCR", b"n", 1), told.append)
         second = self.connect()
         self.answer(second.hello("alice"))
         self.cluster.run(0.5)
@@ -215,7 +215,7 @@ class TogetherTests(ClusterTestCase):
         asked = client.ask("INCR", "n", number=1)
         self.cluster.run(0.01)
         ((name, paxos_client),) = first.items()
-        content = encoded(bundle.Bundle("~0.9.9", 0, True, ((1, ("PUT", "k", "v")),)))
+        content = encoded(bundle.Bundle("~0.9.9", 0, True, ((1, ("PUT", b"k", b"v")),)))
         for timestamp in (paxos_client.timestamp, 2**62):
             forged = ClientUpdate(name, away, timestamp, self.cluster.aru(leader), content)
             self.cluster.checks.execution.introduce(forged)

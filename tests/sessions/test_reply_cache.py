@@ -7,7 +7,7 @@ from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.applications.interfaces import Done, DoneGrowing, GrowingText, Refused, Word
+from pfsb.applications.interfaces import Done, DoneGrowing, GrowingBytes, Refused, Word
 from pfsb.sessions.reply_cache import BYTES_MAX, ENTRY_BYTES, KeptReplies, ReplyCache, _Beginning, size_of
 
 
@@ -77,55 +77,54 @@ class KeptAnswersTests(SynchronousTestCase):
         self.assertIn(199, kept.numbers)
 
 
-class GrowingTextTests(SynchronousTestCase):
-    """Results that are beginnings of one text, as APPEND answers."""
+class GrowingBytesTests(SynchronousTestCase):
+    """Results that are beginnings of one value, as APPEND answers."""
 
     def setUp(self) -> None:
-        self.growing = GrowingText("", 0)
+        self.growing = GrowingBytes()
         self.kept = KeptReplies()
 
     def cache(self, answers_max: int = 4) -> ReplyCache:
         return ReplyCache(answers_max, kept=self.kept)
 
-    def append(self, cache: ReplyCache, number: int, text: str) -> DoneGrowing:
-        longer = self.growing.text + text
-        self.growing.grow(longer, len(longer.encode()))
+    def append(self, cache: ReplyCache, number: int, data: bytes) -> DoneGrowing:
+        longer = self.growing.data = self.growing.data + data
         result = DoneGrowing((("value", longer), ("revision", number)), growing=self.growing)
         cache.keep(number, result)
         return result
 
     def test_each_result_is_given_back_as_it_was(self) -> None:
-        """The text has grown in the meantime, and a character may have several bytes."""
+        """The value has grown in the meantime; it may be anything, also half of a character in UTF-8."""
         cache = self.cache(100)
-        results = [self.append(cache, number, text) for number, text in enumerate(("ab", "\u00e9\u20ac", "", "z"), 1)]
+        results = [self.append(cache, number, data) for number, data in enumerate((b"ab", b"\xc3\xff", b"", b"z"), 1)]
         self.assertEqual([cache.get(number) for number in (1, 2, 3, 4)], results)
-        self.assertEqual(cache.get(2), DoneGrowing((("value", "ab\u00e9\u20ac"), ("revision", 2))))
+        self.assertEqual(cache.get(2), DoneGrowing((("value", b"ab\xc3\xff"), ("revision", 2))))
 
-    def test_text_counts_once_for_all_sessions(self) -> None:
+    def test_value_counts_once_for_all_sessions(self) -> None:
         """Many results take no more than the longest of them, and what belongs to each full page."""
         caches = [self.cache(1_000) for _ in range(50)]
         for number in range(1, 11):
             for cache in caches:
-                self.append(cache, number, "x" * 100)
+                self.append(cache, number, b"x" * 100)
         self.assertEqual(self.kept.size, 50 * 10 * 100)
 
-    def test_text_counts_until_its_last_beginning_is_dropped(self) -> None:
-        """A session that has ended lets go of its results, but not of a text that another session's result needs."""
+    def test_value_counts_until_its_last_beginning_is_dropped(self) -> None:
+        """A session that has ended lets go of its results, but not of a value that another session's result needs."""
         first, second = self.cache(1_000), self.cache(1_000)
-        self.append(first, 1, "x" * 100)
-        self.append(second, 1, "y")
+        self.append(first, 1, b"x" * 100)
+        self.append(second, 1, b"y")
         self.assertEqual((self.kept.size, self.growing.kept), (101, 2))
         first.drop_all()
         self.assertEqual((self.kept.size, self.growing.kept), (101, 1))
         second.drop_all()
         self.assertEqual((self.kept.size, self.growing.kept, self.growing.counted), (0, 0, 0))
 
-    def test_text_that_is_kept_anew_counts_whole(self) -> None:
-        """All beginnings were dropped, and then the text grew on."""
+    def test_value_that_is_kept_anew_counts_whole(self) -> None:
+        """All beginnings were dropped, and then the value grew on."""
         first, second = self.cache(), self.cache(1_000)
-        self.append(first, 1, "x" * 100)
+        self.append(first, 1, b"x" * 100)
         first.drop_all()
-        self.append(second, 1, "y")
+        self.append(second, 1, b"y")
         self.assertEqual(self.kept.size, 101)
 
 
@@ -176,21 +175,20 @@ class AllSessionsTests(SynchronousTestCase):
     def test_sum_is_that_of_what_is_kept(self) -> None:
         """Results are kept, pages dropped, and sessions ended, in any order."""
         dice = Random(7)
-        texts = [GrowingText("", 0) for _ in range(4)]
+        values = [GrowingBytes() for _ in range(4)]
         self.kept.bytes_max = 3_000
         for number in range(1, 3_000):
             cache = dice.choice(self.caches)
-            text = dice.choice(texts)
+            value = dice.choice(values)
             match dice.randrange(12):
                 case 0:
                     cache.drop_all()
                     self.caches[self.caches.index(cache)] = ReplyCache(dice.choice((1, 5, 40)), 0, 900, self.kept)
                 case 1:
-                    texts[texts.index(text)] = GrowingText("", 0)
+                    values[values.index(value)] = GrowingBytes()
                 case 2 | 3 | 4:
-                    longer = text.text + "\u00e9" * dice.randrange(40)
-                    text.grow(longer, len(longer.encode()))
-                    cache.keep(number, DoneGrowing((("value", longer), ("revision", number)), growing=text))
+                    longer = value.data = value.data + b"\xff" * dice.randrange(80)
+                    cache.keep(number, DoneGrowing((("value", longer), ("revision", number)), growing=value))
                 case _:
                     cache.keep(number, dice.choice((Done((("revision", number),)), Refused("HELD", "x" * 30))))
             if dice.random() < 0.5:
@@ -218,7 +216,7 @@ def counted(caches: list[ReplyCache]) -> int:
 
 
 class SizeTests(SynchronousTestCase):
-    def test_text_counts_and_numbers_do_not(self) -> None:
+    def test_value_counts_and_numbers_do_not(self) -> None:
         """The measure is bytes of text, which are equal on every server."""
         rows = ((("key", "ab"),), (("key", "c"), ("revision", 7)))
         self.assertEqual(size_of(Done((("value", "x\u00e9z"), ("revision", 123456)))), 4)

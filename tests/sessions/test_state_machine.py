@@ -20,8 +20,8 @@ from pfsb.sessions.reply_cache import BYTES_MAX
 from pfsb.sessions.state_machine import CLOSE, EXPIRE, OPEN
 from tests.sessions.support import Driver, code, dump, encoded, value
 
-INCR: Command = ("INCR", "n", 1)
-GET: Command = ("GET", "n")
+INCR: Command = ("INCR", b"n", 1)
+GET: Command = ("GET", b"n")
 ANON = "~0.1.1"
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pfsb.applications.arguments import as_text
 from pfsb.applications.interfaces import BadRequest, Done, Fields, Refused
 
 STATUS_OF: Final = {
@@ -61,7 +62,7 @@ def done_content(done: Done) -> dict[str, Any]:
 
 
 def object_of(fields: Fields) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, str) else value for name, value in fields}
+    return {name: value if isinstance(value, int) else as_text(value) for name, value in fields}
 
 
 def encoded(content: Mapping[str, Any]) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from pfsb.applications.arguments import Quoted
+from pfsb.applications.arguments import Quoted, decoded
 from pfsb.applications.interfaces import BadRequest, Done, Event, Fields, Result, Word
 from pfsb.frontends.stream.reply_queue import ROWS_AT_ONCE
 
@@ -159,7 +159,7 @@ def _pairs(fields: Fields) -> str:
     """The text of fields: ` name=value` for each; ` value` if the name is empty (a row of HELP, the JSON of STATUS)."""
     text = ""
     for name, value in fields:
-        shown = value if isinstance(value, _BARE) else quote(value)
+        shown = value if isinstance(value, _BARE) else quote(decoded(value) if isinstance(value, bytes) else value)
         text += f" {name}={shown}" if name else f" {shown}"
     return text
 

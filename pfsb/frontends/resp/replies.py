@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
+from pfsb.applications.arguments import as_text
 from pfsb.applications.interfaces import Done, Refused, Result, Value
 from pfsb.frontends.stream.reply_queue import ROWS_AT_ONCE
 
@@ -69,7 +70,8 @@ def integer_field(name: str) -> Form:
 def length(result: Result) -> bytes:
     """The form for STRLEN and APPEND: the length of the value in bytes; 0 if the key does not exist."""
     if isinstance(result, Done):
-        return integer(len(str(_field(result, "value")).encode()))
+        value = _field(result, "value")
+        return integer(len(value if isinstance(value, bytes) else str(value).encode()))
     return integer(0) if result.code == "NOTFOUND" else error(result)
 
 
@@ -96,7 +98,7 @@ def how_many_of(keys: Sequence[str]) -> Form:
     def form(result: Result) -> bytes:
         if isinstance(result, Refused):
             return error(result)
-        there = {row[0][1] for row in result.rows}
+        there = {as_text(row[0][1]) for row in result.rows}
         return integer(sum(key in there for key in keys))
 
     return form
@@ -139,7 +141,7 @@ class Dialect:
     def value(self, result: Result) -> bytes:
         """The form for GET: the value, or nil if the key does not exist."""
         if isinstance(result, Done):
-            return bulk(str(_field(result, "value")))
+            return bulk(as_text(_field(result, "value")))
         return self.nil if result.code == "NOTFOUND" else error(result)
 
     def values_of(self, keys: Sequence[str]) -> Form:
@@ -148,7 +150,7 @@ class Dialect:
         def form(result: Result) -> bytes | Iterator[bytes]:
             if isinstance(result, Refused):
                 return error(result)
-            values = {row[0][1]: str(row[1][1]) for row in result.rows}
+            values = {as_text(row[0][1]): as_text(row[1][1]) for row in result.rows}
             return _whole_or_parts(len(keys), (bulk(values[key]) if key in values else self.nil for key in keys))
 
         return form
@@ -160,7 +162,7 @@ class Dialect:
 
 
 def _bulks(result: Done) -> Iterator[bytes]:
-    return (bulk(str(row[0][1])) for row in result.rows)
+    return (bulk(as_text(row[0][1])) for row in result.rows)
 
 
 def _whole_or_parts(count: int, items: Iterator[bytes], before: bytes = b"") -> bytes | Iterator[bytes]:
@@ -184,7 +186,7 @@ def _field(result: Done, wanted: str) -> Value:
 
 
 def _next(result: Done) -> str | None:
-    return next((str(value) for name, value in result.fields if name == "next"), None)
+    return next((as_text(value) for name, value in result.fields if name == "next"), None)
 
 
 def _error_line(text: str) -> bytes:

@@ -15,6 +15,7 @@ from pfsb.sessions.state_machine import Session, SessionStateMachine
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.linearizability.models import KEY_VALUE_VERBS
 from pfsb.simulator.linearizability.register_model import effect_of
+from pfsb.simulator.linearizability.texts import command_in_text, ordered_form, result_in_text
 
 
 class QuotaChecker:
@@ -54,7 +55,7 @@ class QuotaChecker:
         if isinstance(result, Refused) and result.code == "TOOLARGE":
             self._marks[f"{command[0]} beyond a quota"] += 1
         if command[0] in KEY_VALUE_VERBS:
-            self._check_key(command, result)
+            self._check_key(command_in_text(command), result)
         elif command[0] == "SAY":
             self._check_line(session, command, result)
 
@@ -97,14 +98,14 @@ class QuotaChecker:
         self._marks["kept answers dropped for all"] += quotas.replies_bytes - size < 100
 
     def _value(self, key: str) -> str | None:
-        result = self._kv.query(("GET", key))
+        result = result_in_text(self._kv.query(ordered_form(("GET", key))))
         return str(dict(result.fields)["value"]) if isinstance(result, Done) else None
 
 
 def _kept_bytes(machine: SessionStateMachine) -> int:
     """Number of bytes that the reply caches should count for the answers that they keep.
 
-    A text that several answers share, because APPEND has made it longer, counts once: with the length that it had in
+    A value that several answers share, because APPEND has made it longer, counts once: with the length that it had in
     the last answer that was kept, until no answer shares it any more.
     """
     size = 0
@@ -115,7 +116,7 @@ def _kept_bytes(machine: SessionStateMachine) -> int:
             size += 0 if page is cache._page else ENTRY_BYTES * len(page.results)
             for number, kept in page.results.items():
                 growing = getattr(kept, "growing", None)
-                answer = page.get(number)
+                answer = result_in_text(page.get(number))
                 if growing is not None:
                     longest[id(growing)] = growing.counted
                 elif isinstance(answer, Done):

@@ -43,7 +43,7 @@ SECRET: Final = b"a secret of the small cluster"
 COMMANDS: Final = 60
 """Number of commands that a cluster orders while its frames are captured."""
 
-_UPDATE = ClientUpdate("0.1.1", 0, 4, 2, packed((("~0.1.1", 0, True, ((1, ("PUT", "k", "v")),)),)))
+_UPDATE = ClientUpdate("0.1.1", 0, 4, 2, packed((("~0.1.1", 0, True, ((1, ("PUT", b"k", b"v")),)),)))
 _BATCH = Batch.of(1_700_000_000_000, [_UPDATE])
 EXAMPLES: Final[tuple[Message, ...]] = (
     _UPDATE,

@@ -8,6 +8,7 @@ the first answer that no order explains.
 
 * `history`: collects commands and answers during a run. `operations`: the input of a check.
 * `models`, `register_model`, `lock_model`, `chat_model`: the specifications.
+* `texts`: keys and values, which the key-value store has as bytes, in text.
 * `search`: the search for an order. `checker`: its rules, the verdict and its explanation.
 
 The specifications follow docs/protocol.rst and share no code with the applications, except the reading of arguments

@@ -14,6 +14,7 @@ from pfsb.sessions.connection import ClientConnection
 from pfsb.simulator.checkers.session_checker import SessionChecker
 from pfsb.simulator.cluster.clock import ServerClock
 from pfsb.simulator.cluster.cluster import SimulatedCluster
+from pfsb.simulator.linearizability.texts import ordered_form, result_in_text
 
 LATENCY_SECONDS = (0.0002, 0.003)
 
@@ -26,6 +27,7 @@ class SimulatedConnection:
     """A connection that, like a TCP connection, keeps the order of requests and is lost when the server stops.
 
     The checkers are called for each request when it reaches the server, and for each answer when it leaves the server.
+    On the user's side keys and values are text, on the server's they are bytes (`linearizability.texts`).
     """
 
     cluster: SimulatedCluster
@@ -130,14 +132,14 @@ class SimulatedConnection:
         self._connection.hello(client_id, ttl_seconds, answered)
 
     def _submit(self, number: int, command: Command, told: Told) -> None:
-        ticket, epoch = (self.client_id, number), self.epoch
+        ticket, epoch, command = (self.client_id, number), self.epoch, ordered_form(command)
 
         def answered(result: Result) -> None:
             if not self._server_clock.closed:
                 self.cluster.findings.note(self.checks.answered, ticket, command, result, epoch)
                 self.cluster.network.note(repr((self.cluster.now, ticket, result)).encode())
             self.unanswered -= 1
-            self._reply_with(told, result)
+            self._reply_with(told, result_in_text(result))
 
         assert self._connection is not None
         self.checks.ask(ticket, command)
@@ -146,16 +148,17 @@ class SimulatedConnection:
     def _question(self, command: Command, told: Told) -> None:
         def answered(result: Result) -> None:
             self.unanswered -= 1
-            self._reply_with(told, result)
+            self._reply_with(told, result_in_text(result))
 
         assert self._connection is not None
-        self._connection.submit(None, command, answered)
+        self._connection.submit(None, ordered_form(command), answered)
 
     def _read(self, name: str, told: Callable[[int, Result], None]) -> None:
         assert self._connection is not None
         replica = self.cluster.replica(self.server_id)
         seq = replica.data.ordering.local_aru
-        self._connection.query_local(("GET", name), lambda result: self._reply_with(told, seq, result))
+        question = ordered_form(("GET", name))
+        self._connection.query_local(question, lambda result: self._reply_with(told, seq, result_in_text(result)))
 
     def _bye(self, told: Told) -> None:
         assert self._connection is not None

@@ -21,6 +21,7 @@ from pfsb.sessions.observer import NoObserver
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.process import ServerParts
+from pfsb.simulator.linearizability.texts import ordered_form, result_in_text
 
 
 @define
@@ -112,7 +113,7 @@ class ReadHistory:
         """
         told = dict(event.fields)["index"]
         if told != number:
-            raise Violation(f"{where} tells of event {told}, and {number} is next")
+            raise Violation(f"{where} tells of event {told!r}, and {number} is next")
         if number > len(self.events):
             raise Violation(f"{where} tells of event {number}, and only {len(self.events)} have happened")
         if event != self.events[number - 1]:
@@ -158,7 +159,7 @@ class WatchedReads:
         outcomes = self._inner.execute(seq, time_ms, updates)
         length = self._chat.length()
         if seq > self._log.up_to:
-            found.answers.update((name, self._machine.question(("GET", name))) for name in self._log.names)
+            found.answers.update((name, self._read(name)) for name in self._log.names)
             found.events += self._chat.events(self._told + 1, length - self._told)
         self._told = length
         if recovers:  # a server that starts again executes slots that are on its disk: they are settled at once
@@ -167,3 +168,6 @@ class WatchedReads:
 
     def too_old(self, update: ClientUpdate) -> None:
         self._inner.too_old(update)
+
+    def _read(self, name: str) -> Result:
+        return result_in_text(self._machine.question(ordered_form(("GET", name))))

@@ -342,7 +342,7 @@ class LockTests(ClerkTestCase):
                 self.assertEqual((await self.assertFailure(clerk.put("a", "1"), LockLost)).fate, "none")
         self.assertEqual(told, [held])
         self.assertGreater(await clerk.put("a", "2"), 0)
-        self.assertEqual([c for _, _, c in self.cluster.shared.executed if c[0] == "PUT"], [("PUT", "a", "2")])
+        self.assertEqual([c for _, _, c in self.cluster.shared.executed if c[0] == "PUT"], [("PUT", b"a", b"2")])
 
     async def test_lost_lock_raises_in_a_script(self) -> None:
         def script(clerk: Clerk) -> Any:

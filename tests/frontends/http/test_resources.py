@@ -6,8 +6,9 @@ from urllib.parse import quote
 
 from attrs import evolve
 
-from pfsb.applications.interfaces import Refused
+from pfsb.applications.interfaces import Done, Refused, Word
 from pfsb.config.config import Limits
+from pfsb.frontends.http.answers import done_content, encoded
 from pfsb.frontends.http.routes import ROUTES
 from pfsb.frontends.http.server_info import description
 from tests.frontends.http.http_client import Connection, HTTPCase
@@ -29,7 +30,13 @@ class KeyValueTests(HTTPCase):
             path = f"/v1/kv/{quote(key, safe='')}"
             self.content("PUT", path, {"value": key})
             self.assertEqual(self.content("GET", path)["value"], key)
-            self.assertEqual(self.commands()[-2], ("PUT", key, key))
+            self.assertEqual(self.commands()[-2], ("PUT", key.encode(), key.encode()))
+
+    def test_bytes_are_shown_as_the_text_that_they_are(self) -> None:
+        """Bytes that do not decode are shown in hexadecimal digits."""
+        done = Done((("count", 1), ("state", Word("open"))), ((("key", "\u00e9".encode()), ("value", b"\xff1")),))
+        content = b'{"count":1,"state":"open","rows":[{"key":"\xc3\xa9","value":"\\\\xff1"}]}\n'
+        self.assertEqual(encoded(done_content(done)), content)
 
     def test_patch_operations(self) -> None:
         """Each operation is the line protocol's command of that name."""
@@ -268,7 +275,7 @@ class ConnectionTests(HTTPCase):
         self.client.hang_up()
         self.server.local_clients.release()
         self.assertEqual(self.client.heard(), b"")
-        self.assertEqual(self.commands(), [("PUT", "a", "1")])
+        self.assertEqual(self.commands(), [("PUT", b"a", b"1")])
 
     def test_stopping_server_writes_its_last_answers(self) -> None:
         """An answer that was given in the last iteration is written before the connection is closed."""

@@ -15,7 +15,7 @@ class ExactlyOnceTests(HTTPCase):
         first = self.ask("PATCH", "/v1/kv/n", {"op": "incr"}, **who)
         again = self.ask("PATCH", "/v1/kv/n", {"op": "incr"}, **who)
         self.assertEqual(first.content, again.content)
-        self.assertEqual(self.commands(), [("INCR", "n", 1)])
+        self.assertEqual(self.commands(), [("INCR", b"n", 1)])
 
     def test_repeated_at_another_server(self) -> None:
         """The session follows its client to another server, and the answer is the same."""

@@ -133,6 +133,11 @@ class RenderingTests(SynchronousTestCase):
         result = Done((("name", "x"), ("token", 5), ("state", Word("REG_LEADER"))))
         self.assertEqual(render(3, result), b'#3 OK name="x" token=5 state=REG_LEADER\n')
 
+    def test_bytes_are_shown_as_the_text_that_they_are(self) -> None:
+        """Keys and values are bytes; those that do not decode are shown in hexadecimal digits, and raise nothing."""
+        result = Done((("value", "h\u00e9\n".encode()), ("next", b"\xff1")))
+        self.assertEqual(render(3, result), '#3 OK value="h\u00e9\\n" next="\\\\xff1"\n'.encode())
+
     def test_rows_come_before_ok_each_with_the_number(self) -> None:
         result = Done((("count", 2),), ((("key", "a"),), (("key", "b"),)))
         self.assertEqual(render(9, result), b'#9 +key="a"\n#9 +key="b"\n#9 OK count=2\n')

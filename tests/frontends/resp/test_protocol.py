@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.applications.interfaces import Refused
+from pfsb.applications.interfaces import Done, Refused
 from pfsb.config.config import Limits
 from pfsb.frontends.line.conversation import Verbs
+from pfsb.frontends.resp import replies
 from pfsb.frontends.resp.connection_commands import COMMANDS
 from pfsb.frontends.resp.protocol import RespFactory, RespProtocol
 from tests.frontends.fake_server import FakeClientConnection, FakeServer, fake_config
@@ -68,7 +69,17 @@ class CommandTests(RespTestCase):
         self.assertEqual(self.ask("SET", "colour", "blau é"), b"+OK\r\n")
         self.assertEqual(self.ask("get", "colour"), b"$7\r\nblau \xc3\xa9\r\n")
         self.assertEqual(self.ask("GET", "nothing"), b"$-1\r\n")
-        self.assertEqual(self.server.cluster.executed[0][2], ("PUT", "colour", "blau é"))
+        self.assertEqual(self.server.cluster.executed[0][2], ("PUT", b"colour", "blau é".encode()))
+
+    def test_bytes_that_do_not_decode_raise_nothing(self) -> None:
+        """Each is shown in hexadecimal digits for now; the length is that of the value."""
+        dialect, one = replies.Dialect(2), Done((("value", b"\xff1"),))
+        many = Done((("count", 1), ("next", b"\xfe")), ((("key", b"\xff"), ("value", b"\xff1")),))
+        self.assertEqual((dialect.value(one), replies.length(one)), (b"$5\r\n\\xff1\r\n", b":2\r\n"))
+        self.assertEqual(replies.how_many_of(["k", "\\xff"])(many), b":1\r\n")
+        self.assertEqual(dialect.values_of(["k"])(many), b"*1\r\n$-1\r\n")
+        page = replies.page_of_keys(lambda key: len(key))(many)
+        self.assertEqual(page, b"*2\r\n$1\r\n4\r\n*1\r\n$4\r\n\\xff\r\n")
 
     def test_set_with_nx_sets_what_is_not_there(self) -> None:
         self.assertEqual((self.ask("SET", "k", "1", "nx"), self.ask("SET", "k", "2", "NX")), (b"+OK\r\n", b"$-1\r\n"))

@@ -12,6 +12,7 @@ from pfsb.applications.chat import Chat
 from pfsb.applications.key_value import KeyValue
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.quota_checker import QuotaChecker
+from pfsb.simulator.linearizability.texts import ordered_form
 from tests.sessions.support import Driver
 
 
@@ -26,7 +27,7 @@ class QuotaCheckerTests(SynchronousTestCase):
 
     def run_command(self, *command: Any) -> Any:
         self.number += 1
-        return self.driver.run("alice", self.epoch, (self.number, command))[0]
+        return self.driver.run("alice", self.epoch, (self.number, ordered_form(command)))[0]
 
     def assertViolation(self, text: str) -> None:
         self.assertIn(text, str(self.assertRaises(Violation, self.checker.raise_violation)))

@@ -12,6 +12,7 @@ from attrs import evolve
 
 from pfsb.applications.interfaces import PENDING, Command, Done, IReplicatedApplication, Refused, Result
 from pfsb.simulator.linearizability.operations import Operation, SubHistory
+from pfsb.simulator.linearizability.texts import ordered_form, result_in_text
 from tests.applications.context import Machine
 
 QUESTIONS = frozenset({"GET", "MGET", "LOG"})
@@ -101,13 +102,13 @@ class Recorder:
     def _execute(self, now: float, client: str, call: float, command: Command, is_answered: bool) -> None:
         result: Any
         if command[0] in QUESTIONS:
-            result = self._machine.application.query(command)
+            result = self._machine.application.query(ordered_form(command))
         elif command[0] == "BYE":
             self._machine.context.revision += 1
             self._machine.end(client)
             result = Done()
         else:
-            result = self._machine.run_checked(client, command)
+            result = self._machine.run_checked(client, ordered_form(command))
         if result is PENDING:
             self._waiting[self._machine.context.ticket] = (call, command, is_answered)
         elif is_answered:
@@ -119,7 +120,7 @@ class Recorder:
 
     def _answer(self, now: float, client: str, call: float, command: Command, result: Result) -> None:
         ret = now + self._dice.expovariate(1)
-        self._history.append(at(call, ret, client, command, result))
+        self._history.append(at(call, ret, client, command, result_in_text(result)))
         self._at(ret + self._dice.expovariate(1), self._call, client)
 
 

@@ -16,6 +16,7 @@ from pfsb.simulator.linearizability.checker import check_linearizability
 from pfsb.simulator.linearizability.models import all_sub_histories, key_value_sub_histories
 from pfsb.simulator.linearizability.operations import Operation
 from pfsb.simulator.linearizability.search import Verdict
+from pfsb.simulator.linearizability.texts import ordered_form, result_in_text
 from tests.applications.context import Machine
 from tests.simulator.linearizability.histories import (
     QUESTIONS,
@@ -366,16 +367,16 @@ class ApplicationTests(ModelCase):
             client = dice.choice("abc")
             command = choose(dice, client)
             if command[0] in QUESTIONS:
-                result = machine.application.query(command)
+                result = machine.application.query(ordered_form(command))
             elif command[0] == "BYE":
                 machine.end(client)
                 result = OK
             else:
-                result = machine.run_checked(client, command)
+                result = machine.run_checked(client, ordered_form(command))
             if result is PENDING:
                 history.append(lost(number, client, command))
             else:
-                history.append(at(number, number + 0.5, client, command, result))
+                history.append(at(number, number + 0.5, client, command, result_in_text(result)))
         return history
 
     def test_answers_of_the_applications_are_right(self) -> None:

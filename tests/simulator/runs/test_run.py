@@ -30,7 +30,7 @@ from pfsb.simulator.runs.simulate_command import run_plan
 from tests.long import long
 
 SEED = 3
-SEEDS = 10
+SEEDS = 8
 """Number of seeds of each profile; the mixed one gets as many more as make `SEEDS_OF_ALL`."""
 SEEDS_WITH_IDLE_HOUR = 2
 """Number of seeds of a profile with an idle hour: each takes as long as ten others."""
