@@ -97,11 +97,12 @@ def _lazy_vote_before_disk(process: Any) -> None:
             if not isinstance(message, Accept) or to is not None:
                 send(message, to)
                 return
+            may_wait = lazy.may_wait_for(message)
             for server_id in replica.membership.others:
-                if lazy.needs_at_once(server_id, message):
-                    send(message, server_id)
-                else:
+                if server_id in may_wait:
                     lazy.keep_votes(server_id, message)
+                else:
+                    send(message, server_id)
 
         return broken
 
