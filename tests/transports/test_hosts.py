@@ -4,12 +4,11 @@ import socket
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.transports.hosts import ServerAddress, UnknownHost, canonical
+from pfsb.transports.hosts import SocketAddress, addresses_of, canonical, literal
 
 
-def address(host: str, family: socket.AddressFamily = socket.AF_INET) -> ServerAddress:
-    where = (host, 7400) if family == socket.AF_INET else (host, 7400, 0, 3)
-    return ServerAddress(family, where, frozenset({canonical(host)}))
+def address(host: str, family: socket.AddressFamily = socket.AF_INET) -> SocketAddress:
+    return SocketAddress(family, (host, 7400) if family == socket.AF_INET else (host, 7400, 0, 3))
 
 
 class CanonicalTests(SynchronousTestCase):
@@ -28,27 +27,38 @@ class CanonicalTests(SynchronousTestCase):
         self.assertRaises(ValueError, canonical, "localhost")
 
 
-class ServerAddressTests(SynchronousTestCase):
-    def test_frames_may_come_from_every_address_of_a_host_name(self) -> None:
-        """The peer sends from the one that it listens on, which may be another than the one that is sent to."""
+class SocketAddressTests(SynchronousTestCase):
+    def test_addresses_of_an_answer_are_kept_in_order_and_once(self) -> None:
+        """A resolver may give one address for several protocols, and families that no socket here uses."""
         found = (
             (socket.AF_INET6, socket.SOCK_DGRAM, 17, "", ("2001:db8::7", 7400, 0, 0)),
+            (socket.AF_INET6, socket.SOCK_DGRAM, 136, "", ("2001:db8::7", 7400, 0, 0)),
+            (socket.AF_UNIX, socket.SOCK_DGRAM, 0, "", "/var/run/odd"),
             (socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("192.0.2.7", 7400)),
         )
-        self.patch(socket, "getaddrinfo", lambda *args, **kwargs: found)
-        server = ServerAddress.find(1, "seven.example", 7400)
-        self.assertEqual(server.where, ("2001:db8::7", 7400, 0, 0))
-        for host in ("2001:db8::7", "2001:DB8:0::7", "192.0.2.7", "::ffff:192.0.2.7"):
-            self.assertTrue(server.is_source(host), host)
-        for host in ("2001:db8::8", "192.0.2.8", "", "nonsense"):
-            self.assertFalse(server.is_source(host), host)
+        addresses = addresses_of(found)
+        self.assertEqual([each.shown for each in addresses], ["[2001:db8::7]:7400", "192.0.2.7:7400"])
+        self.assertEqual([each.host for each in addresses], ["2001:db8::7", "192.0.2.7"])
 
-    def test_frames_of_a_server_at_a_wildcard_may_come_from_anywhere(self) -> None:
-        """Nothing is known about the address that it sends from."""
+    def test_literals_are_addresses_and_names_are_not(self) -> None:
+        """The resolver is not asked: the scope of a link-local address is a number of this machine."""
+        for host, shown in (("127.0.0.1", "127.0.0.1:7400"), ("::1", "[::1]:7400"), ("0.0.0.0", "0.0.0.0:7400")):
+            found = literal(host, 7400)
+            assert found is not None
+            self.assertEqual(found.shown, shown)
+        for name in ("localhost", "db1", "1.2.3", "", "fe80::1%no-such-interface"):
+            self.assertIsNone(literal(name, 7400), name)
+        scoped = literal("fe80::1%1", 7400)
+        assert scoped is not None
+        self.assertEqual((scoped.where, scoped.interface), (("fe80::1", 7400, 0, 1), "fe80::1%1"))
+
+    def test_wildcards_and_loopback_addresses_are_told(self) -> None:
+        """Nothing can be sent to a wildcard, and no other machine reaches a loopback address."""
         for host, family in (("0.0.0.0", socket.AF_INET), ("::", socket.AF_INET6)):
             self.assertTrue(address(host, family).is_wildcard)
-            self.assertTrue(address(host, family).is_source("192.0.2.7"))
-        self.assertFalse(address("127.0.0.1").is_wildcard)
+        for host, family in (("127.0.1.1", socket.AF_INET), ("::1", socket.AF_INET6)):
+            self.assertEqual((address(host, family).is_loopback, address(host, family).is_wildcard), (True, False))
+        self.assertFalse(address("192.0.2.7").is_loopback)
 
     def test_source_is_the_own_address_with_any_port(self) -> None:
         """The scope of an IPv6 address is kept: without it a link-local address cannot be bound."""
@@ -57,17 +67,9 @@ class ServerAddressTests(SynchronousTestCase):
         self.assertEqual(own.source_for(other), ("fe80::1", 0, 0, 3))
 
     def test_kernel_chooses_the_source_where_the_own_address_cannot_be_one(self) -> None:
-        """A wildcard is no source, and IPv4 cannot send to IPv6."""
+        """A wildcard is no source, IPv4 cannot send to IPv6, and a loopback address not to another machine."""
         self.assertIsNone(address("0.0.0.0").source_for(address("192.0.2.2")))
         self.assertIsNone(address("::", socket.AF_INET6).source_for(address("fe80::2", socket.AF_INET6)))
         self.assertIsNone(address("192.0.2.1").source_for(address("fe80::2", socket.AF_INET6)))
-
-    def test_unknown_host_is_one_line(self) -> None:
-        """The line names server and host."""
-
-        def none(*args: object, **kwargs: object) -> object:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-        self.patch(socket, "getaddrinfo", none)
-        error = self.assertRaises(UnknownHost, ServerAddress.find, 2, "no-such-host.invalid", 7402)
-        self.assertIn('server 2: the host "no-such-host.invalid" has no address', str(error))
+        self.assertIsNone(address("127.0.1.1").source_for(address("192.0.2.2")))
+        self.assertEqual(address("127.0.0.1").source_for(address("127.0.0.2")), ("127.0.0.1", 0))
